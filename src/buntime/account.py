@@ -1,0 +1,69 @@
+"""Accounts and their keys."""
+
+import hashlib
+import secrets
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+KEY_PREFIX = "btk_"
+BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+RANDOM_LENGTH = 32
+CHECKSUM_LENGTH = 6
+
+
+class AccountStatus(StrEnum):
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    id: str  # acc_ + 16 of a-z0-9
+    plan: str
+    created_at: int  # Unix seconds
+    status: AccountStatus = AccountStatus.ACTIVE
+    overrides: Mapping[str, object] = field(default_factory=dict)  # see plan.with_overrides
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key as it is stored: the secret itself is shown once and never kept."""
+
+    id: str  # key_ + 12 of a-z0-9
+    account: str
+    hash: str  # sha256 of the whole key, hex
+    hint: str  # the first characters, to tell keys apart in a list
+    created_at: int
+    revoked_at: int | None = None
+
+
+def _checksum(body: str) -> str:
+    number, letters = zlib.crc32(body.encode()), ""
+    for _ in range(CHECKSUM_LENGTH):
+        number, rest = divmod(number, 62)
+        letters = BASE62[rest] + letters
+    return letters
+
+
+def new_key_secret() -> str:
+    """`btk_`, 32 characters of base62 randomness, 6 of checksum."""
+    body = "".join(secrets.choice(BASE62) for _ in range(RANDOM_LENGTH))
+    return KEY_PREFIX + body + _checksum(body)
+
+
+def is_well_formed(secret: str) -> bool:
+    """Whether it can be a key at all: a mistyped one is refused without a look-up."""
+    body, checksum = secret[4 : 4 + RANDOM_LENGTH], secret[4 + RANDOM_LENGTH :]
+    return (
+        secret.startswith(KEY_PREFIX)
+        and len(secret) == len(KEY_PREFIX) + RANDOM_LENGTH + CHECKSUM_LENGTH
+        and secret.isascii()
+        and _checksum(body) == checksum
+    )
+
+
+def hash_key(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

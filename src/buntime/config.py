@@ -1,0 +1,69 @@
+"""The settings, read once from BUNTIME_* variables. One exists only if its user can have an opinion on it."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    data_dir: Path = Path("/var/lib/buntime")  # everything that is kept lives here
+    host: str = "127.0.0.1"  # address that the edge listens on
+    port: int = 8000
+    domain: str = ""  # of previews; "" means localhost:PORT over http
+    pool_size: int = -1  # parked sandboxes; -1: by the host's memory (see sandboxes.pool)
+    images_dir: Path | None = None  # None: data_dir/images; may be shared by servers of one host
+    volumes_gb: int = 0  # size of the volumes' file system when it is made; 0: 80 % of the free disk
+    reserve_gb: int = 2  # host disk kept free: below it creates are refused
+    network: str = "10.213.0.0/16"  # the addresses that sandboxes get; a part per server
+    runtime: str = "crun"  # OCI runtime: a name or path with crun's verbs
+    plans: Path | None = None  # TOML with more plans
+    log_level: str = "info"
+
+    @property
+    def instance(self) -> str:
+        """4 characters that name this installation in interfaces, cgroups and tables."""
+        digest = hashlib.sha256(os.fsencode(self.data_dir.resolve())).digest()
+        alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
+        return "".join(alphabet[byte % 36] for byte in digest[:4])
+
+    @property
+    def images(self) -> Path:
+        return self.images_dir or self.data_dir / "images"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets, pid files, generated configuration: all of it made anew at each start."""
+        return self.data_dir / "run"
+
+
+class BadSetting(Exception):
+    """A BUNTIME_* variable cannot be used; the message says which and why."""
+
+
+def from_environment(environ: Mapping[str, str]) -> Config:
+    """Raises BadSetting. An unknown BUNTIME_* name is an error too, so that a typing mistake is seen.
+
+    BUNTIME_URL and BUNTIME_API_KEY belong to clients and are passed over.
+    """
+    known = {f.upper(): f for f in Config.__dataclass_fields__}
+    values: dict[str, object] = {}
+    for name, text in environ.items():
+        if not name.startswith("BUNTIME_") or name in ("BUNTIME_URL", "BUNTIME_API_KEY"):
+            continue
+        setting = known.get(name.removeprefix("BUNTIME_"))
+        if setting is None:
+            raise BadSetting(f"{name} is not a setting. Known: " + ", ".join(f"BUNTIME_{k}" for k in known))
+        kind = Config.__dataclass_fields__[setting].type
+        try:
+            values[setting] = int(text) if kind is int else text if kind is str else Path(text).resolve()
+        except ValueError:
+            raise BadSetting(f"{name} must be a whole number, not {text!r}.") from None
+    config = Config(**values)  # type: ignore[arg-type]
+    if not 1 <= config.port <= 65535:
+        raise BadSetting("BUNTIME_PORT must be 1 to 65535.")
+    if config.pool_size < -1 or config.volumes_gb < 0 or config.reserve_gb < 0:
+        raise BadSetting("BUNTIME_POOL_SIZE, BUNTIME_VOLUMES_GB and BUNTIME_RESERVE_GB must not be negative.")
+    return config

@@ -1,0 +1,79 @@
+"""Plans and limits: numbers as data."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from importlib import resources
+from pathlib import Path
+
+MB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one session may use."""
+
+    memory: int  # MB
+    cpu: float  # cores
+    timeout: int  # seconds for one run, when the run names none
+    disk: int  # MB
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one account may use. Units are those of the contract."""
+
+    name: str
+    sessions: int  # concurrent, sleeping ones included
+    longest_ttl: int  # seconds
+    shortest_ttl: int  # seconds
+    may_set_limits: bool  # `resourceLimits` in a request
+    default: Limits
+    most: Limits
+    requests_per_minute: int  # for one key
+    file_mb: int  # largest single file inside JSON
+    files_per_request: int
+    body_mb: int  # largest JSON body
+
+
+def parse_plans(text: str) -> dict[str, Plan]:
+    """TOML → plans by name. Raises ValueError naming the plan and the field that is wrong."""
+    plans: dict[str, Plan] = {}
+    for name, table in tomllib.loads(text).items():
+        try:
+            limits = {key: Limits(**table.pop(key)) for key in ("default", "most")}
+            plans[name] = Plan(name=name, **limits, **table)
+        except (TypeError, KeyError, AttributeError) as wrong:
+            raise ValueError(f"plan {name!r}: {wrong}") from wrong
+    return plans
+
+
+def load_plans(path: Path | None) -> dict[str, Plan]:
+    """The shipped plans, with those of the operator's file (if any) added or put in their place."""
+    plans = parse_plans(resources.files("buntime").joinpath("plans.toml").read_text())
+    if path is not None:
+        plans |= parse_plans(path.read_text())
+    return plans
+
+
+def with_overrides(plan: Plan, overrides: Mapping[str, object]) -> Plan:
+    """The plan with an account's own numbers ("set per account").
+
+    Keys are the field names of `Plan`; `default` and `most` take a table of `Limits` fields, each
+    replacing that number alone. Raises ValueError for an unknown name.
+    """
+    changes: dict[str, object] = {}
+    known = {field.name for field in fields(Plan)} - {"name"}
+    for key, value in overrides.items():
+        if key not in known:
+            raise ValueError(f"unknown plan number {key!r}; known: {', '.join(sorted(known))}")
+        if key in ("default", "most"):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{key!r} takes a table of limits")
+            try:
+                changes[key] = replace(plan.default if key == "default" else plan.most, **value)
+            except TypeError as wrong:
+                raise ValueError(f"{key!r}: {wrong}") from wrong
+        else:
+            changes[key] = value
+    return replace(plan, **changes)  # type: ignore[arg-type]

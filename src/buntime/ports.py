@@ -1,0 +1,249 @@
+"""What the core asks of the world. Each docstring is the contract; one suite in `tests/contracts`
+runs against the fake (`testing.py`) and the real thing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from buntime.account import Account, AccountStatus, Key
+from buntime.plan import Limits
+from buntime.session import Session, State
+
+# --- Store -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The first final answer to an idempotent request, kept to be given again."""
+
+    account: str
+    key: str
+    fingerprint: str  # of method, path, query and canonical body
+    status: int
+    body: bytes
+    created_at: int  # Unix seconds
+
+
+class Store(Protocol):
+    """Durable truth about accounts, keys, sessions and idempotent answers.
+
+    A coroutine that changes something returns when the change would survive power loss, or raises
+    and has changed nothing. Reads see every change acknowledged before. Another process (the command
+    line) may change accounts and keys at any time: the next read here sees it.
+    """
+
+    async def close(self) -> None:
+        """Waits for the changes under way. Idempotent."""
+        ...
+
+    # accounts and keys
+    async def add_account(self, account: Account) -> None: ...
+    async def get_account(self, account_id: str) -> Account | None: ...
+    async def list_accounts(self) -> Sequence[Account]: ...
+    async def set_account_status(self, account_id: str, status: AccountStatus) -> bool:
+        """False where there is no such account. Deleted is final: a change of it is False too."""
+        ...
+
+    async def add_key(self, key: Key) -> None: ...
+    async def list_keys(self, account_id: str | None = None) -> Sequence[Key]: ...
+    async def revoke_key(self, key_id: str, now: int) -> bool:
+        """False where there is no such key that is not revoked yet."""
+        ...
+
+    async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
+        """The key that is not revoked, and its account in whatever status. Fast: asked on every call."""
+        ...
+
+    # sessions
+    async def add_session(self, session: Session, answer: Answer | None, limit: int) -> None:
+        """Stores the session and the answer (if any) together, or neither.
+
+        Raises SessionLimitExceeded (plan name "" – the caller words it) when the account already
+        has `limit` sessions that are not DELETING.
+        """
+        ...
+
+    async def get_session(self, session_id: str) -> Session | None:
+        """In whatever state, DELETING too."""
+        ...
+
+    async def list_sessions(
+        self,
+        account_id: str,
+        *,
+        now: int,
+        state: State | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> tuple[Sequence[Session], int]:
+        """A page, newest first (ties by id), and how many there are in all. Without DELETING ones
+        and those whose `expires_at` has come. `metadata`: top-level string values that must be equal;
+        numbers and booleans match their JSON text."""
+        ...
+
+    async def count_sessions(self, account_id: str) -> int:
+        """Those not DELETING, expired ones included until they are deleted."""
+        ...
+
+    async def all_sessions(self) -> Sequence[Session]:
+        """Every session of every account, DELETING ones too: for the keeper and recovery."""
+        ...
+
+    async def change_session(self, old: Session, new: Session) -> Session:
+        """Replaces `old` by `new` and returns it with its version raised by one.
+
+        Raises StaleSession when the stored version is not `old.version` or the session is gone.
+        """
+        ...
+
+    async def touch_session(self, session_id: str, now: int) -> None:
+        """Notes activity. Not a change of version; durable only within seconds. Unknown ids are ignored."""
+        ...
+
+    async def remove_session(self, session_id: str) -> None:
+        """Forgets the session for good. Idempotent."""
+        ...
+
+    # idempotency
+    async def find_answer(self, account_id: str, key: str) -> Answer | None: ...
+    async def add_answer(self, answer: Answer) -> None:
+        """Keeps the first one: a second for the same account and key changes nothing."""
+        ...
+
+    async def drop_answers(self, before: int) -> int:
+        """Forgets answers older than `before` (Unix seconds); how many."""
+        ...
+
+
+# --- Sandboxes -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One program to run. Exactly one of `code` (TypeScript for Bun) and `command` (for bash)."""
+
+    timeout: float  # seconds
+    code: str | None = None
+    command: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = "/workspace"  # absolute, normalised
+    stdin: bytes = b""
+
+
+OUTPUT_LIMIT = 10 << 20  # bytes of each stream that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What came of a run. Numbers come from the kernel; output and paths are the session's word."""
+
+    stdout: bytes  # at most OUTPUT_LIMIT
+    stderr: bytes
+    truncated: bool
+    exit_code: int  # 128 + signal when killed, 124 on timeout
+    wall_ms: int
+    cpu_ms: int
+    peak_memory: int  # bytes
+    timed_out: bool
+    out_of_memory: bool  # the kernel killed a process of this run for memory
+    disk_full: bool  # the volume was at its limit when the run ended
+    files_written: Sequence[str]  # relative to /workspace, sorted, at most 1,000
+    files_written_truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileToWrite:
+    path: str  # absolute, normalised (see buntime.paths)
+    content: bytes
+    mode: int | None = None  # permission bits; None: 0644 for a new file, unchanged for an old one
+    append: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    path: str  # relative to the listed directory's own argument base: see `list_files`
+    size: int
+    modified: int  # Unix seconds
+    type: Literal["file", "directory", "symlink", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    files: int  # under /workspace
+    processes: int  # of the session's own, by the kernel's count
+
+
+class Sandbox(Protocol):
+    """A running sandbox that serves one session.
+
+    Every method raises SandboxGone when the sandbox does not run or its guest does not answer
+    properly: then `Sandboxes.start` puts a new one on the same volume. File methods raise FileNotFound,
+    FileConflict, DiskFull, InvalidRequest and PayloadTooLarge. Paths are absolute and normalised.
+    """
+
+    @property
+    def id(self) -> str: ...
+
+    async def run(self, run: Run) -> RunResult: ...
+
+    async def write_files(self, files: Sequence[FileToWrite]) -> Sequence[int]:
+        """All or none; each is atomic for readers; parents are made. Returns the final sizes."""
+        ...
+
+    async def list_files(
+        self, path: str, *, recursive: bool, limit: int, offset: int
+    ) -> tuple[Sequence[FileEntry], int]:
+        """A page sorted by path, and how many there are. Entry paths are relative to /workspace when
+        they are under it, else absolute."""
+        ...
+
+    async def read_file(self, path: str, limit: int) -> bytes:
+        """Raises PayloadTooLarge when the file has more than `limit` bytes."""
+        ...
+
+    async def delete_file(self, path: str, *, recursive: bool) -> None: ...
+
+    async def observe(self) -> Observed: ...
+
+
+class SandboxGone(Exception):
+    """The sandbox is not running, or its guest is not to be trusted any more. Never shown."""
+
+
+class Sandboxes(Protocol):
+    """The sandboxes of this host. Ids are ours: `sb` + 12 of a-z0-9."""
+
+    async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
+        """A fresh sandbox for the session, limits set, and the id of its image. Parked if there is one.
+
+        Until a store names it, it is an orphan that `recover` destroys. Raises Unavailable when
+        the host cannot hold one more.
+        """
+        ...
+
+    async def get(self, sandbox_id: str) -> Sandbox | None:
+        """The running one, or None."""
+        ...
+
+    async def start(self, session: Session) -> Sandbox:
+        """Runs the session's sandbox on its existing volume; the running one where there is one
+        already. Callers come one at a time per session. Raises Unavailable or VolumeLost."""
+        ...
+
+    async def kill(self, sandbox_id: str) -> None:
+        """Ends all its processes at once; nothing of it runs when this returns. Idempotent."""
+        ...
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """Kill, and remove every trace, the volume included. Idempotent; safe to repeat after a crash."""
+        ...
+
+    async def recover(self, owned: Mapping[str, Session]) -> None:
+        """At start: adopts what runs and is in `owned` (sandbox id → session) or was parked unclaimed; destroys the rest."""
+        ...
+
+
+class VolumeLost(Exception):
+    """The volume of a session is not on this host. Never shown as it is."""

@@ -1,0 +1,91 @@
+"""What a client owns, and the one table of how its state changes.
+
+A session is durable; the sandbox that serves it comes and goes. Its `state` changes only along
+`TRANSITIONS`, and every stored change names the version that it expects (see `ports.Store`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Self
+
+from buntime.plan import Limits
+
+ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+ID_PREFIX = "ses_"
+ID_LENGTH = 18
+
+NO_ENV: Mapping[str, str] = MappingProxyType({})
+
+
+class State(StrEnum):
+    """As a client sees it, and one more: a session being deleted is already gone for clients."""
+
+    ACTIVE = "active"
+    IDLE = "idle"
+    DEEP_SLEEP = "deep-sleep"
+    DELETING = "deleting"
+
+
+class Event(StrEnum):
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    ARCHIVE = "archive"
+    RESTORE = "restore"
+    DELETE = "delete"
+
+
+TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
+    State.ACTIVE: {Event.SUSPEND: State.IDLE, Event.DELETE: State.DELETING},
+    State.IDLE: {
+        Event.RESUME: State.ACTIVE,
+        Event.ARCHIVE: State.DEEP_SLEEP,
+        Event.DELETE: State.DELETING,
+    },
+    State.DEEP_SLEEP: {Event.RESTORE: State.ACTIVE, Event.DELETE: State.DELETING},
+    State.DELETING: {},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    visibility: str = "public"  # or "private"
+    ports: tuple[int, ...] = (8080,)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    egress: str = "internet"  # or "none"
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session. Times are Unix seconds."""
+
+    id: str  # ses_ + 18 of a-z0-9
+    account: str
+    created_at: int
+    expires_at: int
+    last_active: int
+    limits: Limits
+    sandbox: str  # id of the sandbox and volume that hold it
+    image: str  # id of the image under the volume
+    state: State = State.ACTIVE
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    preview: Preview = Preview()
+    network: Network = Network()
+    on_wake: str | None = None
+    env: Mapping[str, str] = NO_ENV
+    host: str = "local"  # who owns it; several hosts come later
+    epoch: int = 1  # grows when the owner changes
+    version: int = 1  # grows with every stored change
+
+    def after(self, event: Event) -> Self:
+        """The session after `event`. Raises ValueError where the table has no such step."""
+        state = TRANSITIONS[self.state].get(event)
+        if state is None:
+            raise ValueError(f"{event} is not possible in state {self.state}")
+        return replace(self, state=state)
