@@ -47,9 +47,7 @@ class SessionNotFound(BuntimeError):
     code = "session_not_found"
 
     def __init__(self, session_id: str) -> None:
-        super().__init__(
-            "No session with this id. It may have expired or been deleted.", sessionId=session_id
-        )
+        super().__init__("No session with this id. It may have expired or been deleted.", sessionId=session_id)
 
 
 class NotFound(BuntimeError):

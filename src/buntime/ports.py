@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from buntime.account import Account, AccountStatus, Key
 from buntime.plan import Limits
-from buntime.session import Session, State
+from buntime.session import Network, Session, State
 
 # --- Store -----------------------------------------------------------------------------------
 
@@ -207,6 +207,11 @@ class Sandbox(Protocol):
 
     async def observe(self) -> Observed: ...
 
+    async def restrict(self, network: Network) -> None:
+        """Puts the session's network rules in force, before anything that it starts from now on and at once
+        for what runs. A fresh sandbox has the default rules."""
+        ...
+
 
 class SandboxGone(Exception):
     """The sandbox is not running, or its guest is not to be trusted any more. Never shown."""
@@ -241,7 +246,10 @@ class Sandboxes(Protocol):
         ...
 
     async def recover(self, owned: Mapping[str, Session]) -> None:
-        """At start: adopts what runs and is in `owned` (sandbox id → session) or was parked unclaimed; destroys the rest."""
+        """At start: adopts what runs and is in `owned` (sandbox id → session) or was parked unclaimed.
+
+        Destroys the rest, except volumes of `owned` sessions, which `start` takes up again.
+        """
         ...
 
 

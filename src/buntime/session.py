@@ -61,6 +61,10 @@ class Network:
     deny: tuple[str, ...] = ()
 
 
+DEFAULT_PREVIEW = Preview()
+DEFAULT_NETWORK = Network()
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """One session. Times are Unix seconds."""
@@ -75,8 +79,8 @@ class Session:
     image: str  # id of the image under the volume
     state: State = State.ACTIVE
     metadata: Mapping[str, object] = field(default_factory=dict)
-    preview: Preview = Preview()
-    network: Network = Network()
+    preview: Preview = DEFAULT_PREVIEW
+    network: Network = DEFAULT_NETWORK
     on_wake: str | None = None
     env: Mapping[str, str] = NO_ENV
     host: str = "local"  # who owns it; several hosts come later

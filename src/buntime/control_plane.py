@@ -1,0 +1,361 @@
+"""One method per API operation. Decides; the ports act.
+
+Work that changes what exists (create, delete, a restart) runs in a task of `tasks`, so that a
+client who hangs up can neither undo half of it nor leave half of it.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from buntime import errors, requests
+from buntime.account import Account, AccountStatus, Key, hash_key, is_well_formed
+from buntime.paths import for_client, inside_session
+from buntime.plan import MB, Plan, with_overrides
+from buntime.ports import (
+    Answer,
+    FileEntry,
+    FileToWrite,
+    Observed,
+    Run,
+    RunResult,
+    Sandbox,
+    Sandboxes,
+    SandboxGone,
+    Store,
+    VolumeLost,
+)
+from buntime.requests import Execute, NewSession, Patch
+from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, ID_LENGTH, ID_PREFIX, Event, Session, State
+
+log = structlog.get_logger()
+
+OBSERVE_SECONDS = 2.0  # a session that keeps its guest from answering does not hold up a GET
+LIST_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and what their plan allows."""
+
+    account: Account
+    key: Key
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session and what was last seen of its inside."""
+
+    session: Session
+    observed: Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    result: RunResult
+    files: Sequence[str]  # what the run and the request wrote, as clients see the paths
+
+
+def new_session_id() -> str:
+    return ID_PREFIX + "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
+
+
+class ControlPlane:
+    def __init__(
+        self,
+        store: Store,
+        sandboxes: Sandboxes,
+        plans: Mapping[str, Plan],
+        tasks: asyncio.TaskGroup,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._sandboxes = sandboxes
+        self._plans = plans
+        self._tasks = tasks
+        self._clock = clock
+        self._starting: dict[str, asyncio.Lock] = {}
+        self._observed: dict[str, Observed] = {}
+
+    # --- who asks ---
+
+    async def authenticate(self, secret: str | None) -> Caller:
+        """Raises Unauthorized, or Forbidden for a suspended account."""
+        if not secret:
+            raise errors.Unauthorized("Send an API key: Authorization: Bearer btk_…")
+        if not is_well_formed(secret):
+            raise errors.Unauthorized("The API key is malformed. Keys start with btk_ and carry a checksum.")
+        found = await self._store.find_key(hash_key(secret))
+        if found is None or found[1].status is AccountStatus.DELETED:
+            raise errors.Unauthorized("The API key is not known or has been revoked.")
+        key, account = found
+        plan = self.plan_of(account)
+        if account.status is AccountStatus.SUSPENDED:
+            raise errors.Forbidden("This account is suspended.", plan=plan.name)
+        return Caller(account, key, plan)
+
+    def plan_of(self, account: Account) -> Plan:
+        """The account's plan with its own numbers; an account of a plan that is no more cannot be used."""
+        plan = self._plans.get(account.plan)
+        if plan is None:
+            raise errors.Forbidden(f"The plan {account.plan!r} of this account does not exist any more.")
+        return with_overrides(plan, account.overrides)
+
+    def now(self) -> int:
+        return int(self._clock())
+
+    # --- sessions ---
+
+    async def create_session(
+        self, caller: Caller, new: NewSession, answer: Callable[[Session], Answer] | None = None
+    ) -> Session:
+        """A durable session whose runtime answers. `answer` renders what is stored for idempotency."""
+        ttl, limits = requests.check_new(new, caller.plan)
+        plan = caller.plan
+        active = await self._store.count_sessions(caller.account.id)
+        if active >= plan.sessions:
+            raise errors.SessionLimitExceeded(plan.name, plan.sessions, active)
+
+        async def create() -> Session:
+            session_id = new_session_id()
+            sandbox, image = await self._sandboxes.claim(session_id, limits)
+            now = self.now()
+            session = Session(
+                id=session_id,
+                account=caller.account.id,
+                created_at=now,
+                expires_at=now + ttl,
+                last_active=now,
+                limits=limits,
+                sandbox=sandbox.id,
+                image=image,
+                metadata=new.metadata,
+                preview=new.preview,
+                network=new.network,
+                on_wake=new.on_wake,
+                env=new.env,
+            )
+            try:
+                if new.network != DEFAULT_NETWORK:
+                    await sandbox.restrict(new.network)
+                await self._store.add_session(session, answer and answer(session), plan.sessions)
+            except BaseException as failed:
+                await self._sandboxes.destroy(sandbox.id)
+                if isinstance(failed, errors.SessionLimitExceeded):
+                    raise errors.SessionLimitExceeded(plan.name, plan.sessions, plan.sessions) from None
+                raise
+            return session
+
+        return await self._owned(create(), f"create for {caller.account.id}")
+
+    async def get_session(self, caller: Caller, session_id: str) -> SessionView:
+        """Does not wake it and is not activity."""
+        session = await self._find(caller, session_id)
+        return SessionView(session, await self._observe(session))
+
+    async def list_sessions(
+        self, caller: Caller, *, state: State | None, metadata: Mapping[str, str], limit: int, offset: int
+    ) -> tuple[Sequence[SessionView], int]:
+        """A page with what was last seen of each, newest first, and the total."""
+        found, total = await self._store.list_sessions(
+            caller.account.id, now=self.now(), state=state, metadata=metadata, limit=limit, offset=offset
+        )
+        none = Observed(0, 0)
+        return [SessionView(session, self._observed.get(session.id, none)) for session in found], total
+
+    async def patch_session(self, caller: Caller, session_id: str, patch: Patch) -> SessionView:
+        """Each field given replaces the old value whole. Does not wake it and is not activity."""
+
+        async def change() -> Session:
+            while True:
+                session = await self._find(caller, session_id)
+                wanted = requests.apply_patch(session, patch, caller.plan, self.now())
+                if wanted == session:
+                    return session
+                try:
+                    changed = await self._store.change_session(session, wanted)
+                except errors.StaleSession:
+                    continue
+                sandbox = await self._sandboxes.get(session.sandbox)
+                if sandbox is not None and changed.network != session.network:
+                    await sandbox.restrict(changed.network)
+                return changed
+
+        session = await self._owned(change(), f"patch {session_id}")
+        return SessionView(session, await self._observe(session))
+
+    async def delete_session(self, caller: Caller, session_id: str) -> None:
+        """Durable, and nothing of it runs any more, when this returns; the rest is cleared behind it."""
+        session = await self._find(caller, session_id)
+        await self._owned(self.end_session(session), f"delete {session_id}")
+
+    async def end_session(self, session: Session) -> None:
+        """The way every session goes: marked, killed, then removed with all that belonged to it.
+
+        Raises SessionNotFound when somebody else was first.
+        """
+        while session.state is not State.DELETING:
+            try:
+                session = await self._store.change_session(session, session.after(Event.DELETE))
+            except errors.StaleSession:
+                stored = await self._store.get_session(session.id)
+                if stored is None or stored.state is State.DELETING:
+                    raise errors.SessionNotFound(session.id) from None
+                session = stored
+        await self._sandboxes.kill(session.sandbox)
+        self._tasks.create_task(self.finish_delete(session), name=f"finish delete {session.id}")
+
+    async def finish_delete(self, session: Session) -> None:
+        """Removes what is left of a session that is marked as deleted. Safe to repeat."""
+        await self._sandboxes.destroy(session.sandbox)
+        await self._store.remove_session(session.id)
+        self._observed.pop(session.id, None)
+        self._starting.pop(session.id, None)
+
+    # --- execution and files ---
+
+    async def execute(self, caller: Caller, request: Execute) -> Executed:
+        """Runs to the end. Raises MemoryLimitExceeded and DiskFull with the partial output in `details`."""
+        session = await self._find(caller, request.session_id)
+        requests.check_execute(request, caller.plan)
+        run = Run(
+            timeout=float(request.timeout or session.limits.timeout),
+            code=request.code,
+            command=request.command,
+            env={**session.env, **request.env},
+            working_dir=inside_session(request.working_dir, "workingDir"),
+            stdin=request.stdin,
+        )
+        async with self._in_use(session) as sandbox:
+            if request.files:
+                await sandbox.write_files(request.files)
+            result = await sandbox.run(run)
+        written = {for_client(file.path) for file in request.files} | set(result.files_written)
+        _raise_for_limits(session, result)
+        return Executed(result, sorted(written))
+
+    async def write_file(self, caller: Caller, session_id: str, file: FileToWrite) -> int:
+        """The file's size afterwards, in bytes."""
+        session = await self._find(caller, session_id)
+        requests.check_files([file], caller.plan)
+        async with self._in_use(session) as sandbox:
+            return (await sandbox.write_files([file]))[0]
+
+    async def list_files(
+        self, caller: Caller, session_id: str, path: str, *, recursive: bool, limit: int, offset: int
+    ) -> tuple[Sequence[FileEntry], int]:
+        session = await self._find(caller, session_id)
+        async with self._in_use(session) as sandbox:
+            return await sandbox.list_files(path, recursive=recursive, limit=limit, offset=offset)
+
+    async def read_file(self, caller: Caller, session_id: str, path: str) -> bytes:
+        """Raises PayloadTooLarge over the plan's file size."""
+        session = await self._find(caller, session_id)
+        async with self._in_use(session) as sandbox:
+            return await sandbox.read_file(path, caller.plan.file_mb * MB)
+
+    async def delete_file(self, caller: Caller, session_id: str, path: str, *, recursive: bool) -> None:
+        session = await self._find(caller, session_id)
+        async with self._in_use(session) as sandbox:
+            await sandbox.delete_file(path, recursive=recursive)
+
+    # --- inside ---
+
+    async def _find(self, caller: Caller, session_id: str) -> Session:
+        session = await self._store.get_session(session_id)
+        if (
+            session is None
+            or session.account != caller.account.id
+            or session.state is State.DELETING
+            or session.expires_at <= self._clock()
+        ):
+            raise errors.SessionNotFound(session_id)
+        return session
+
+    @asynccontextmanager
+    async def _in_use(self, session: Session) -> AsyncIterator[Sandbox]:
+        """The session's running sandbox, started on its volume if it does not run; counts as activity."""
+        await self._store.touch_session(session.id, self.now())
+        sandbox = await self._sandboxes.get(session.sandbox) or await self._start(session)
+        try:
+            yield sandbox
+        except SandboxGone:
+            await self._still_there(session)
+            await self._start(session)
+            raise errors.InvalidState(
+                "The session's runtime ended while it worked, for example because the program killed every "
+                "process. It was started again: files are kept, background processes are not."
+            ) from None
+        finally:
+            await self._store.touch_session(session.id, self.now())
+
+    async def _start(self, session: Session) -> Sandbox:
+        lock = self._starting.setdefault(session.id, asyncio.Lock())
+
+        async def start() -> Sandbox:
+            async with lock:
+                await self._still_there(session)
+                return await self._sandboxes.start(session)
+
+        try:
+            return await self._owned(start(), f"start {session.id}")
+        except VolumeLost:
+            log.error("volume_lost", session=session.id, sandbox=session.sandbox)
+            raise errors.Unavailable("The session's volume is not on this host.", 60) from None
+
+    async def _still_there(self, session: Session) -> None:
+        stored = await self._store.get_session(session.id)
+        if stored is None or stored.state is State.DELETING:
+            raise errors.SessionNotFound(session.id)
+
+    async def _observe(self, session: Session) -> Observed:
+        sandbox = await self._sandboxes.get(session.sandbox)
+        if sandbox is not None:
+            try:
+                async with asyncio.timeout(OBSERVE_SECONDS):
+                    self._observed[session.id] = await sandbox.observe()
+            except (TimeoutError, SandboxGone):
+                log.info("observe_failed", session=session.id)
+        return self._observed.get(session.id, Observed(0, 0))
+
+    async def _owned[T](self, work: Coroutine[Any, Any, T], name: str) -> T:
+        """Awaits work that a cancelled caller must not cancel; its failure is the caller's alone."""
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._tasks.create_task(_settle(work, outcome), name=name)
+        return await asyncio.shield(outcome)
+
+
+async def _settle[T](work: Awaitable[T], outcome: asyncio.Future[T]) -> None:
+    """Hands the result or failure over, so that a failed request does not end the task group."""
+    try:
+        result = await work
+    except Exception as failed:  # noqa: BLE001 - handed over whole, raised at the caller
+        outcome.set_exception(failed)
+        outcome.exception()  # a caller who left does not make it "never retrieved"
+    else:
+        outcome.set_result(result)
+
+
+def _raise_for_limits(session: Session, result: RunResult) -> None:
+    """A run that failed because of a limit is an error that names the limit; one that coped is a result."""
+    if result.exit_code == 0 or result.timed_out:
+        return
+    partial = {
+        "stdout": result.stdout.decode(errors="replace"),
+        "stderr": result.stderr.decode(errors="replace"),
+        "exitCode": result.exit_code,
+    }
+    if result.out_of_memory:
+        limit = session.limits.memory
+        raise errors.MemoryLimitExceeded(
+            f"The run used more than the session's {limit} MB of memory.", limit=limit, **partial
+        )
+    if result.disk_full:
+        limit = session.limits.disk
+        raise errors.DiskFull(f"The session's {limit} MB of disk are full.", limit=limit, **partial)

@@ -1,0 +1,42 @@
+"""One request, one effect: the first final answer to a key is given again.
+
+The answer of a request that makes something is stored together with what it made, so a crash
+between the work and the answer cannot make it twice (see `ControlPlane.create_session`).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from buntime.errors import IdempotencyInProgress, IdempotencyKeyReused
+from buntime.ports import Answer, Store
+
+KEPT_SECONDS = 48 * 3600  # the contract promises 24 h
+
+
+class Idempotency:
+    """Knows which keys are being worked on in this process; the store knows the rest."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._running: set[tuple[str, str]] = set()
+
+    @asynccontextmanager
+    async def once(self, account: str, key: str, fingerprint: str) -> AsyncIterator[Answer | None]:
+        """Yields the stored answer, or None: then the caller does the work inside the block.
+
+        Raises IdempotencyInProgress while another holds the key, IdempotencyKeyReused for another request.
+        """
+        mark = (account, key)
+        stored = await self._store.find_answer(account, key)
+        if stored is not None:
+            if stored.fingerprint != fingerprint:
+                raise IdempotencyKeyReused("This Idempotency-Key was used for another request.")
+            yield stored
+            return
+        if mark in self._running:
+            raise IdempotencyInProgress("The first request with this Idempotency-Key is still running.")
+        self._running.add(mark)
+        try:
+            yield None
+        finally:
+            self._running.discard(mark)

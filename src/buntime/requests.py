@@ -1,0 +1,221 @@
+"""What a client asks for, after its JSON is decoded, and the checks against its plan.
+
+Pure. Each check raises InvalidRequest naming the field as the client wrote it, Forbidden naming the
+plan and the limit, or PayloadTooLarge.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum, auto
+
+from buntime.errors import Forbidden, InvalidRequest, PayloadTooLarge
+from buntime.paths import inside_session
+from buntime.plan import MB, Limits, Plan
+from buntime.ports import FileToWrite
+from buntime.session import DEFAULT_NETWORK, DEFAULT_PREVIEW, Network, Preview, Session
+
+DEFAULT_TTL = 86400  # seconds
+METADATA_BYTES = 16384
+ENV_ENTRIES = 100
+ENV_VALUE_BYTES = 65536
+COMMAND_BYTES = 65536
+SMALLEST = Limits(memory=64, cpu=0.05, timeout=1, disk=16)
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Unset(Enum):
+    """A field that a PATCH does not mention (null is another thing: the default again)."""
+
+    UNSET = auto()
+
+
+UNSET = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    ttl: int | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    limits: Mapping[str, float] | None = None  # any of the names of plan.Limits
+    preview: Preview = DEFAULT_PREVIEW
+    network: Network = DEFAULT_NETWORK
+    on_wake: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    ttl: int | Unset | None = UNSET
+    metadata: Mapping[str, object] | Unset | None = UNSET
+    preview: Preview | Unset | None = UNSET
+    network: Network | Unset | None = UNSET
+    on_wake: str | Unset | None = UNSET
+    env: Mapping[str, str] | Unset | None = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    session_id: str
+    code: str | None = None
+    command: str | None = None
+    files: Sequence[FileToWrite] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    timeout: int | None = None
+    working_dir: str = "/workspace"
+    stdin: bytes = b""
+
+
+def check_new(new: NewSession, plan: Plan) -> tuple[int, Limits]:
+    """The ttl and limits that the session gets."""
+    ttl = check_ttl(new.ttl, plan)
+    _check_metadata(new.metadata)
+    _check_env(new.env)
+    _check_on_wake(new.on_wake)
+    _check_preview(new.preview)
+    _check_network(new.network)
+    return ttl, _check_limits(new.limits, plan)
+
+
+def check_ttl(ttl: int | None, plan: Plan) -> int:
+    if ttl is None:
+        return min(DEFAULT_TTL, plan.longest_ttl)
+    if ttl < plan.shortest_ttl or ttl > plan.longest_ttl:
+        raise InvalidRequest(
+            "ttl",
+            f"ttl must be {plan.shortest_ttl} to {plan.longest_ttl} seconds on the {plan.name} plan, not {ttl}.",
+            plan=plan.name,
+            limit=plan.longest_ttl if ttl > plan.longest_ttl else plan.shortest_ttl,
+        )
+    return ttl
+
+
+def apply_patch(session: Session, patch: Patch, plan: Plan, now: int) -> Session:
+    """The session with each field given replaced whole. `ttl` counts from now."""
+    if not isinstance(patch.ttl, Unset):
+        session = replace(session, expires_at=now + check_ttl(patch.ttl, plan))
+    if not isinstance(patch.metadata, Unset):
+        session = replace(session, metadata=patch.metadata or {})
+        _check_metadata(session.metadata)
+    if not isinstance(patch.preview, Unset):
+        session = replace(session, preview=patch.preview or DEFAULT_PREVIEW)
+        _check_preview(session.preview)
+    if not isinstance(patch.network, Unset):
+        session = replace(session, network=patch.network or DEFAULT_NETWORK)
+        _check_network(session.network)
+    if not isinstance(patch.on_wake, Unset):
+        session = replace(session, on_wake=patch.on_wake)
+        _check_on_wake(session.on_wake)
+    if not isinstance(patch.env, Unset):
+        session = replace(session, env=patch.env or {})
+        _check_env(session.env)
+    return session
+
+
+def check_execute(request: Execute, plan: Plan) -> None:
+    if (request.code is None) == (request.command is None):
+        raise InvalidRequest("code", "Give exactly one of code and command.")
+    name, text = ("code", request.code) if request.code is not None else ("command", request.command)
+    if "\0" in (text or ""):
+        raise InvalidRequest(name, f"{name} must not contain a NUL character.")
+    _check_env(request.env)
+    most = plan.most.timeout
+    if request.timeout is not None and not 1 <= request.timeout <= most:
+        raise InvalidRequest(
+            "timeout",
+            f"timeout must be 1 to {most} seconds on the {plan.name} plan, not {request.timeout}.",
+            plan=plan.name,
+            limit=most,
+        )
+    inside_session(request.working_dir, "workingDir")
+    check_files(request.files, plan)
+
+
+def check_files(files: Sequence[FileToWrite], plan: Plan) -> None:
+    if len(files) > plan.files_per_request:
+        raise InvalidRequest(
+            "files",
+            f"At most {plan.files_per_request} files in one request on the {plan.name} plan, not {len(files)}.",
+            plan=plan.name,
+            limit=plan.files_per_request,
+        )
+    for file in files:
+        if len(file.content) > plan.file_mb * MB:
+            raise PayloadTooLarge(
+                f"A file may have {plan.file_mb} MB on the {plan.name} plan; {file.path!r} is larger.",
+                plan=plan.name,
+                limit=plan.file_mb * MB,
+                path=file.path,
+            )
+
+
+def _check_limits(asked: Mapping[str, float] | None, plan: Plan) -> Limits:
+    if asked is None:
+        return plan.default
+    if not plan.may_set_limits:
+        raise Forbidden(
+            f"resourceLimits cannot be set on the {plan.name} plan.", plan=plan.name, limit="resourceLimits"
+        )
+    chosen: dict[str, float] = {}
+    for limit in fields(Limits):
+        least, most = getattr(SMALLEST, limit.name), getattr(plan.most, limit.name)
+        value = asked.get(limit.name, getattr(plan.default, limit.name))
+        if not least <= value <= most:
+            raise InvalidRequest(
+                f"resourceLimits.{limit.name}",
+                f"resourceLimits.{limit.name} must be {least} to {most} on the {plan.name} plan, not {value}.",
+                plan=plan.name,
+                limit=most if value > most else least,
+            )
+        chosen[limit.name] = value
+    return Limits(**chosen)  # type: ignore[arg-type]
+
+
+def _check_metadata(metadata: Mapping[str, object]) -> None:
+    size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+    if size > METADATA_BYTES:
+        raise InvalidRequest(
+            "metadata", f"metadata may have {METADATA_BYTES} bytes as JSON, not {size}.", limit=METADATA_BYTES
+        )
+
+
+def _check_env(env: Mapping[str, str]) -> None:
+    if len(env) > ENV_ENTRIES:
+        raise InvalidRequest("env", f"env may have {ENV_ENTRIES} entries, not {len(env)}.", limit=ENV_ENTRIES)
+    for name, value in env.items():
+        if not ENV_NAME.fullmatch(name) or len(name) > 255:
+            raise InvalidRequest("env", f"env has a name that no shell takes: {name[:100]!r}.")
+        if "\0" in value:
+            raise InvalidRequest(f"env.{name}", f"env.{name} must not contain a NUL character.")
+        if len(value.encode("utf-8", "surrogatepass")) > ENV_VALUE_BYTES:
+            raise InvalidRequest(
+                f"env.{name}", f"env.{name} is longer than {ENV_VALUE_BYTES} bytes.", limit=ENV_VALUE_BYTES
+            )
+
+
+def _check_on_wake(command: str | None) -> None:
+    if command is None:
+        return
+    if not command or "\0" in command:
+        raise InvalidRequest("onWake", "onWake must be a shell command without NUL characters.")
+    if len(command.encode("utf-8", "surrogatepass")) > COMMAND_BYTES:
+        raise InvalidRequest("onWake", f"onWake is longer than {COMMAND_BYTES} bytes.", limit=COMMAND_BYTES)
+
+
+def _check_preview(preview: Preview) -> None:
+    if preview.visibility not in ("public", "private"):
+        raise InvalidRequest("preview.visibility", 'preview.visibility must be "public" or "private".')
+    if len(preview.ports) > 64 or len(set(preview.ports)) != len(preview.ports):
+        raise InvalidRequest("preview.ports", "preview.ports takes up to 64 different ports.")
+    for port in preview.ports:
+        if not 1024 <= port <= 65535:
+            raise InvalidRequest("preview.ports", f"preview.ports must be 1024 to 65535, not {port}.")
+
+
+def _check_network(network: Network) -> None:
+    if network.egress not in ("internet", "none"):
+        raise InvalidRequest("network.egress", 'network.egress must be "internet" or "none".')
+    for name, entries in (("allow", network.allow), ("deny", network.deny)):
+        if entries:  # refused rather than accepted and not enforced
+            raise InvalidRequest(f"network.{name}", f"network.{name} is not enforced yet and must be empty.")
