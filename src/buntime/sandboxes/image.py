@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import ssl
+import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+
+from buntime.config import from_environment
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 SUITE = "trixie"
@@ -103,6 +106,16 @@ async def ensure_image(images_dir: Path, say: Say) -> Image:
             say("Putting the guest into the image.")
             await _make_image(images_dir / wanted, base, made_of.guest)
     return Image(wanted, images_dir / wanted)
+
+
+def main() -> None:
+    """`python -m buntime.sandboxes.image`, for scripts: makes the image and prints its directory."""
+    images_dir = from_environment(os.environ).images
+    try:
+        image = asyncio.run(ensure_image(images_dir, lambda line: print(line, file=sys.stderr)))
+    except ImageFailed as failed:
+        sys.exit(str(failed))
+    print(image.path)
 
 
 def extra_cas(bundle: Path, debian: Path) -> tuple[str, ...]:
@@ -254,3 +267,7 @@ def _left_overs(images_dir: Path) -> list[Path]:
 
 async def _remove(directory: Path) -> None:
     await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
