@@ -29,24 +29,41 @@ class Store(Protocol):
     """Durable truth about accounts, keys, sessions and idempotent answers.
 
     A coroutine that changes something returns when the change would survive power loss, or raises
-    and has changed nothing. Reads see every change acknowledged before. Another process (the command
-    line) may change accounts and keys at any time: the next read here sees it.
+    and has changed nothing. It raises Unavailable when the host cannot store it now and after `close`. A
+    caller that is cancelled only stops waiting: its change is made whole or not at all. Reads see every
+    change acknowledged before. Another process (the command line) may change accounts and keys at any
+    time: the next read here sees it.
     """
 
     async def close(self) -> None:
-        """Waits for the changes under way. Idempotent."""
+        """Waits for the changes under way and notes the last activity. Idempotent."""
         ...
 
     # accounts and keys
-    async def add_account(self, account: Account) -> None: ...
-    async def get_account(self, account_id: str) -> Account | None: ...
-    async def list_accounts(self) -> Sequence[Account]: ...
+    async def add_account(self, account: Account) -> None:
+        """Raises ValueError when the id is taken."""
+        ...
+
+    async def get_account(self, account_id: str) -> Account | None:
+        """In whatever status, DELETED too."""
+        ...
+
+    async def list_accounts(self) -> Sequence[Account]:
+        """In whatever status, oldest first (ties by id)."""
+        ...
+
     async def set_account_status(self, account_id: str, status: AccountStatus) -> bool:
         """False where there is no such account. Deleted is final: a change of it is False too."""
         ...
 
-    async def add_key(self, key: Key) -> None: ...
-    async def list_keys(self, account_id: str | None = None) -> Sequence[Key]: ...
+    async def add_key(self, key: Key) -> None:
+        """Raises ValueError when the id or the hash is taken or there is no such account."""
+        ...
+
+    async def list_keys(self, account_id: str | None = None) -> Sequence[Key]:
+        """Those of one account, or all; oldest first (ties by id), revoked ones too."""
+        ...
+
     async def revoke_key(self, key_id: str, now: int) -> bool:
         """False where there is no such key that is not revoked yet."""
         ...
@@ -60,7 +77,8 @@ class Store(Protocol):
         """Stores the session and the answer (if any) together, or neither.
 
         Raises SessionLimitExceeded (plan name "" – the caller words it) when the account already
-        has `limit` sessions that are not DELETING.
+        has `limit` sessions that are not DELETING; IdempotencyInProgress when another answer to the same
+        key was stored meanwhile; ValueError when the id is taken.
         """
         ...
 
@@ -94,12 +112,15 @@ class Store(Protocol):
     async def change_session(self, old: Session, new: Session) -> Session:
         """Replaces `old` by `new` and returns it with its version raised by one.
 
-        Raises StaleSession when the stored version is not `old.version` or the session is gone.
+        Activity noted meanwhile is kept: `last_active` never goes back. Raises StaleSession when the
+        stored version is not `old.version` or the session is gone, ValueError when `new` has another id or
+        account.
         """
         ...
 
     async def touch_session(self, session_id: str, now: int) -> None:
-        """Notes activity. Not a change of version; durable only within seconds. Unknown ids are ignored."""
+        """Notes activity, at once for reads and durably within seconds. Not a change of version; an earlier
+        time than the noted one and unknown ids are ignored."""
         ...
 
     async def remove_session(self, session_id: str) -> None:
@@ -107,7 +128,10 @@ class Store(Protocol):
         ...
 
     # idempotency
-    async def find_answer(self, account_id: str, key: str) -> Answer | None: ...
+    async def find_answer(self, account_id: str, key: str) -> Answer | None:
+        """However old, until it is dropped."""
+        ...
+
     async def add_answer(self, answer: Answer) -> None:
         """Keeps the first one: a second for the same account and key changes nothing."""
         ...

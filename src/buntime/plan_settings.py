@@ -1,0 +1,79 @@
+"""An account's own numbers as an operator writes them: `sessions=500`, `most.memory=8192`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
+from buntime.plan import Limits, Plan, with_overrides
+
+
+def parse(plan: Plan, settings: Sequence[str]) -> dict[str, object]:
+    """The overrides (see `plan.with_overrides`) of one account on `plan`.
+
+    Raises ValueError, in words for the operator, for unknown names, values of the wrong kind and
+    numbers that contradict each other.
+    """
+    overrides: dict[str, object] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"{setting!r} is not of the form key=value")
+        value = _value(name, text)
+        table, dot, number = name.partition(".")
+        if dot:
+            inner = overrides.setdefault(table, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"{table} is given both whole and in part")
+            inner[number] = value
+        else:
+            overrides[name] = value
+    wanted = with_overrides(plan, overrides)
+    _check_kinds(plan, wanted)
+    _check_order(wanted)
+    return overrides
+
+
+def _value(name: str, text: str) -> bool | int | float:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise ValueError(f"{name} must be a number, true or false, not {text!r}")
+
+
+def _check_kinds(plan: Plan, wanted: Plan) -> None:
+    shipped = _numbers(plan)
+    for name, value in _numbers(wanted).items():
+        if isinstance(shipped[name], bool):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false")
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name} must be a number")
+        elif isinstance(value, float) and not isinstance(shipped[name], float):
+            raise ValueError(f"{name} must be a whole number")
+        elif not 0 < value < math.inf:
+            raise ValueError(f"{name} must be more than 0")
+
+
+def _check_order(plan: Plan) -> None:
+    for limit in fields(Limits):
+        default, most = getattr(plan.default, limit.name), getattr(plan.most, limit.name)
+        if default > most:
+            raise ValueError(f"default.{limit.name} ({default}) is over most.{limit.name} ({most})")
+    if plan.shortest_ttl > plan.longest_ttl:
+        raise ValueError(f"shortest_ttl ({plan.shortest_ttl}) is over longest_ttl ({plan.longest_ttl})")
+
+
+def _numbers(plan: Plan) -> Mapping[str, object]:
+    """Every number under the name that a setting gives it."""
+    numbers: dict[str, object] = {}
+    for field in fields(Plan):
+        value = getattr(plan, field.name)
+        if isinstance(value, Limits):
+            numbers |= {f"{field.name}.{limit.name}": getattr(value, limit.name) for limit in fields(Limits)}
+        elif field.name != "name":
+            numbers[field.name] = value
+    return numbers

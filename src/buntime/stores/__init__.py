@@ -1,0 +1,10 @@
+"""What implements `ports.Store`."""
+
+from pathlib import Path
+
+from buntime.config import Config
+
+
+def store_file(config: Config) -> Path:
+    """Where the server and the command line keep accounts, keys, sessions and answers."""
+    return config.data_dir / "store.db"

@@ -1,0 +1,113 @@
+"""Sessions in SQL. The changes are called inside a transaction and judge the stored state, so that a
+limit and a version hold between the changes of one commit too.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+
+from buntime.errors import SessionLimitExceeded, StaleSession
+from buntime.plan import Limits
+from buntime.session import Network, Preview, Session, State
+
+_ADD = """
+INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, image, host, epoch,
+                      version, on_wake, limits, metadata, preview, network, env)
+VALUES (:id, :account, :state, :created_at, :expires_at, :last_active, :sandbox, :image, :host, :epoch,
+        :version, :on_wake, :limits, :metadata, :preview, :network, :env)
+"""
+
+_CHANGE = """
+UPDATE sessions
+SET account = :account, state = :state, created_at = :created_at, expires_at = :expires_at,
+    last_active = max(last_active, :last_active), sandbox = :sandbox, image = :image, host = :host,
+    epoch = :epoch, version = :expected + 1, on_wake = :on_wake, limits = :limits, metadata = :metadata,
+    preview = :preview, network = :network, env = :env
+WHERE id = :id AND version = :expected
+"""
+
+
+def add_session(connection: sqlite3.Connection, session: Session, limit: int) -> None:
+    """Raises SessionLimitExceeded, and ValueError when the id is taken."""
+    active = connection.execute(
+        "SELECT count(*) FROM sessions WHERE account = ? AND state <> 'deleting'", (session.account,)
+    ).fetchone()[0]
+    if active >= limit:
+        raise SessionLimitExceeded("", limit, active)
+    try:
+        connection.execute(_ADD, _to_row(session))
+    except sqlite3.IntegrityError as refused:
+        raise ValueError(f"session id {session.id} is taken") from refused
+
+
+def change_session(connection: sqlite3.Connection, new: Session, expected: int) -> None:
+    """Raises StaleSession unless the stored version is `expected`."""
+    if connection.execute(_CHANGE, _to_row(new) | {"expected": expected}).rowcount != 1:
+        raise StaleSession(f"{new.id} has no version {expected} any more")
+
+
+def touch_sessions(connection: sqlite3.Connection, touched: Mapping[str, int]) -> None:
+    connection.executemany(
+        "UPDATE sessions SET last_active = max(last_active, ?) WHERE id = ?",
+        [(now, session_id) for session_id, now in touched.items()],
+    )
+
+
+def remove_session(connection: sqlite3.Connection, session_id: str) -> None:
+    connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
+
+
+def all_sessions(connection: sqlite3.Connection) -> Iterator[Session]:
+    """Raises ValueError naming the session whose row makes no sense."""
+    for row in connection.execute("SELECT * FROM sessions"):
+        try:
+            yield _from_row(row)
+        except (ValueError, TypeError, KeyError) as wrong:
+            raise ValueError(f"session {row['id']}: {wrong}") from wrong
+
+
+def _to_row(session: Session) -> dict[str, object]:
+    # JSON in ASCII: a lone surrogate in somebody's metadata is no UTF-8
+    return {
+        "id": session.id,
+        "account": session.account,
+        "state": session.state.value,
+        "created_at": session.created_at,
+        "expires_at": session.expires_at,
+        "last_active": session.last_active,
+        "sandbox": session.sandbox,
+        "image": session.image,
+        "host": session.host,
+        "epoch": session.epoch,
+        "version": session.version,
+        "on_wake": session.on_wake,
+        "limits": json.dumps(asdict(session.limits)),
+        "metadata": json.dumps(session.metadata, default=dict),
+        "preview": json.dumps(asdict(session.preview)),
+        "network": json.dumps(asdict(session.network)),
+        "env": json.dumps(dict(session.env)),
+    }
+
+
+def _from_row(row: sqlite3.Row) -> Session:
+    preview, network = json.loads(row["preview"]), json.loads(row["network"])
+    return Session(
+        id=row["id"],
+        account=row["account"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        last_active=row["last_active"],
+        limits=Limits(**json.loads(row["limits"])),
+        sandbox=row["sandbox"],
+        image=row["image"],
+        state=State(row["state"]),
+        metadata=json.loads(row["metadata"]),
+        preview=Preview(preview["visibility"], tuple(preview["ports"])),
+        network=Network(network["egress"], tuple(network["allow"]), tuple(network["deny"])),
+        on_wake=row["on_wake"],
+        env=json.loads(row["env"]),
+        host=row["host"],
+        epoch=row["epoch"],
+        version=row["version"],
+    )

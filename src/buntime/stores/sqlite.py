@@ -1,0 +1,255 @@
+"""The store in one SQLite file of this host."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Self, cast
+
+from buntime.account import Account, AccountStatus, Key
+from buntime.errors import IdempotencyInProgress
+from buntime.ports import Answer
+from buntime.session import Session, State
+from buntime.stores import accounts, answers, database, sessions
+from buntime.stores.index import SessionIndex
+from buntime.stores.writer import Outcome, Writer
+
+TOUCH_SECONDS = 2.0  # how long noted activity may stay unwritten
+INLINE_BODY = 64 << 10  # bytes; bigger bodies are (un)packed in a thread, so as not to hold up the loop
+DROP_AT_ONCE = 500  # answers forgotten in one commit, so that other changes come through between
+
+
+class SqliteStore:
+    """Implements `ports.Store`.
+
+    All sessions are in memory: reads of them touch no disk. Memory follows the file: it changes on
+    the event loop after the commit, in the order of commits. Accounts, keys and answers are read
+    from the file on the loop (a point read takes microseconds) by a connection that only reads; accounts
+    and keys are remembered until anybody, this process or another, commits something.
+    """
+
+    def __init__(self, descriptor: int, reader: sqlite3.Connection, writer: Writer, index: SessionIndex) -> None:
+        """Use `open`."""
+        self._descriptor = descriptor
+        self._reader = reader
+        self._writer = writer
+        self._index = index
+        self._loop = asyncio.get_running_loop()
+        self._touched: dict[str, int] = {}  # activity not handed to the writer yet
+        self._flush: asyncio.TimerHandle | None = None
+        self._seen = -1  # PRAGMA data_version that the two dictionaries belong to
+        self._keys: dict[str, tuple[Key, Account]] = {}
+        self._accounts: dict[str, Account] = {}
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, path: Path) -> Self:
+        """Opens the store, making it where there is none; its directory must be there.
+
+        Raises StoreDamaged, StoreTooNew, StoreInUse (one server at a time) and other StoreUnusable.
+        """
+        descriptor, reader, connection, index = await asyncio.to_thread(_open, path)
+        return cls(descriptor, reader, Writer(connection), index)
+
+    async def close(self) -> None:
+        if self._closing is None:
+            self._flush_touched()
+            self._closing = asyncio.create_task(self._close(), name="store-close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        await self._writer.close()
+        if self._flush is not None:  # set again when the last touches could not be written
+            self._flush.cancel()
+        self._reader.close()
+        os.close(self._descriptor)
+
+    # accounts and keys
+
+    async def add_account(self, account: Account) -> None:
+        await self._change(partial(accounts.add_account, account=account))
+
+    async def get_account(self, account_id: str) -> Account | None:
+        self._forget_if_changed()
+        account = self._accounts.get(account_id) or accounts.get_account(self._reader, account_id)
+        if account is not None:
+            self._accounts[account_id] = account
+        return account
+
+    async def list_accounts(self) -> Sequence[Account]:
+        return accounts.list_accounts(self._reader)
+
+    async def set_account_status(self, account_id: str, status: AccountStatus) -> bool:
+        return await self._change(partial(accounts.set_account_status, account_id=account_id, status=status))
+
+    async def add_key(self, key: Key) -> None:
+        await self._change(partial(accounts.add_key, key=key))
+
+    async def list_keys(self, account_id: str | None = None) -> Sequence[Key]:
+        return accounts.list_keys(self._reader, account_id)
+
+    async def revoke_key(self, key_id: str, now: int) -> bool:
+        return await self._change(partial(accounts.revoke_key, key_id=key_id, now=now))
+
+    async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
+        self._forget_if_changed()
+        found = self._keys.get(key_hash) or accounts.find_key(self._reader, key_hash)
+        if found is not None:  # unknown ones are not remembered: anybody can make them up
+            self._keys[key_hash] = found
+        return found
+
+    # sessions
+
+    async def add_session(self, session: Session, answer: Answer | None, limit: int) -> None:
+        stored = None if answer is None else await _packed(answer)
+
+        def work(connection: sqlite3.Connection) -> None:
+            sessions.add_session(connection, session, limit)
+            if stored is not None and not answers.add_answer(connection, stored):
+                raise IdempotencyInProgress("The first request with this Idempotency-Key has just ended.")
+
+        await self._change(work, lambda _: self._index.add(session))
+
+    async def get_session(self, session_id: str) -> Session | None:
+        return self._index.get(session_id)
+
+    async def list_sessions(
+        self,
+        account_id: str,
+        *,
+        now: int,
+        state: State | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> tuple[Sequence[Session], int]:
+        return self._index.page(account_id, now, state, metadata or {}, limit, offset)
+
+    async def count_sessions(self, account_id: str) -> int:
+        return self._index.count(account_id)
+
+    async def all_sessions(self) -> Sequence[Session]:
+        return self._index.all()
+
+    async def change_session(self, old: Session, new: Session) -> Session:
+        if (old.id, old.account) != (new.id, new.account):
+            raise ValueError("a session keeps its id and its account")
+        return await self._change(
+            partial(sessions.change_session, new=new, expected=old.version),
+            lambda _: self._index.change(new, old.version + 1),
+        )
+
+    async def touch_session(self, session_id: str, now: int) -> None:
+        if self._index.touch(session_id, now) and self._closing is None:
+            self._touched[session_id] = now
+            self._flush_later()
+
+    async def remove_session(self, session_id: str) -> None:
+        await self._change(
+            partial(sessions.remove_session, session_id=session_id),
+            lambda _: self._index.remove(session_id),
+        )
+
+    # idempotency
+
+    async def find_answer(self, account_id: str, key: str) -> Answer | None:
+        stored = answers.find_answer(self._reader, account_id, key)
+        if stored is None:
+            return None
+        if len(stored.body) <= INLINE_BODY:
+            return answers.unpack(stored)
+        return await asyncio.to_thread(answers.unpack, stored)
+
+    async def add_answer(self, answer: Answer) -> None:
+        await self._change(partial(answers.add_answer, stored=await _packed(answer)))
+
+    async def drop_answers(self, before: int) -> int:
+        total, dropped = 0, DROP_AT_ONCE
+        while dropped == DROP_AT_ONCE:
+            dropped = await self._change(partial(answers.drop_answers, before=before, most=DROP_AT_ONCE))
+            total += dropped
+        return total
+
+    # how changes and the memory of accounts work
+
+    async def _change[T, R](
+        self, work: Callable[[sqlite3.Connection], T], committed: Callable[[T], R] | None = None
+    ) -> R:
+        """Has `work` committed, then calls `committed` on the loop and returns what that returned.
+
+        A caller that is cancelled only stops waiting: the change and `committed` happen all the same.
+        """
+        waiter: asyncio.Future[R] = self._loop.create_future()
+
+        def settle(outcome: Outcome) -> None:
+            if outcome.failure is None:
+                value = cast(T, outcome.value)
+                result = cast(R, value) if committed is None else committed(value)
+                if not waiter.done():
+                    waiter.set_result(result)
+            elif not waiter.done():
+                waiter.set_exception(outcome.failure)
+
+        self._flush_touched()
+        self._writer.submit(work, settle)
+        return await waiter
+
+    def _flush_later(self) -> None:
+        if self._flush is None:
+            self._flush = self._loop.call_later(TOUCH_SECONDS, self._flush_touched)
+
+    def _flush_touched(self) -> None:
+        """Hands the noted activity to the writer, to share its next commit."""
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        if not self._touched:
+            return
+        touched, self._touched = self._touched, {}
+
+        def settle(outcome: Outcome) -> None:
+            if outcome.failure is not None:
+                self._touched = touched | self._touched  # tried again with the next commit
+                self._flush_later()
+
+        self._writer.submit(partial(sessions.touch_sessions, touched=touched), settle)
+
+    def _forget_if_changed(self) -> None:
+        seen = self._reader.execute("PRAGMA data_version").fetchone()[0]
+        if seen != self._seen:
+            self._keys.clear()
+            self._accounts.clear()
+            self._seen = seen
+
+
+def _open(path: Path) -> tuple[int, sqlite3.Connection, sqlite3.Connection, SessionIndex]:
+    """Claims, migrates, checks and reads the store. Blocks."""
+    descriptor = database.lock(path)
+    connections: list[sqlite3.Connection] = []
+    try:
+        for _ in ("reader", "writer"):
+            connections.append(database.connect(path))
+        reader, writer = connections
+        database.check(reader, path)
+        return descriptor, reader, writer, _read_sessions(reader, path)
+    except BaseException:
+        for connection in connections:
+            connection.close()
+        os.close(descriptor)
+        raise
+
+
+def _read_sessions(reader: sqlite3.Connection, path: Path) -> SessionIndex:
+    try:
+        with database.failures_named(path):
+            return SessionIndex(sessions.all_sessions(reader))
+    except ValueError as wrong:
+        raise database.StoreDamaged(path, wrong) from wrong
+
+
+async def _packed(answer: Answer) -> answers.PackedAnswer:
+    if len(answer.body) <= INLINE_BODY:
+        return answers.pack(answer)
+    return await asyncio.to_thread(answers.pack, answer)

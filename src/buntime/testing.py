@@ -1,0 +1,157 @@
+"""The fake of the store, for tests of what stands on it. It keeps the contract and nothing else."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from buntime.account import Account, AccountStatus, Key
+from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, StaleSession
+from buntime.ports import Answer
+from buntime.session import Session, State
+
+
+class FakeStore:
+    """`ports.Store` in dictionaries. Changes happen between two awaits, so each is whole."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, Account] = {}
+        self.keys: dict[str, Key] = {}
+        self.sessions: dict[str, Session] = {}
+        self.answers: dict[tuple[str, str], Answer] = {}
+
+    async def close(self) -> None:
+        return None
+
+    # accounts and keys
+
+    async def add_account(self, account: Account) -> None:
+        if account.id in self.accounts:
+            raise ValueError(f"account id {account.id} is taken")
+        self.accounts[account.id] = account
+
+    async def get_account(self, account_id: str) -> Account | None:
+        return self.accounts.get(account_id)
+
+    async def list_accounts(self) -> Sequence[Account]:
+        return sorted(self.accounts.values(), key=lambda account: (account.created_at, account.id))
+
+    async def set_account_status(self, account_id: str, status: AccountStatus) -> bool:
+        account = self.accounts.get(account_id)
+        if account is None or account.status is AccountStatus.DELETED:
+            return False
+        self.accounts[account_id] = replace(account, status=status)
+        return True
+
+    async def add_key(self, key: Key) -> None:
+        taken = key.id in self.keys or any(other.hash == key.hash for other in self.keys.values())
+        if taken or key.account not in self.accounts:
+            raise ValueError(f"key {key.id}: id or hash is taken, or no account {key.account}")
+        self.keys[key.id] = key
+
+    async def list_keys(self, account_id: str | None = None) -> Sequence[Key]:
+        found = [key for key in self.keys.values() if account_id in (None, key.account)]
+        return sorted(found, key=lambda key: (key.created_at, key.id))
+
+    async def revoke_key(self, key_id: str, now: int) -> bool:
+        key = self.keys.get(key_id)
+        if key is None or key.revoked_at is not None:
+            return False
+        self.keys[key_id] = replace(key, revoked_at=now)
+        return True
+
+    async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
+        for key in self.keys.values():
+            if key.hash == key_hash and key.revoked_at is None:
+                return key, self.accounts[key.account]
+        return None
+
+    # sessions
+
+    async def add_session(self, session: Session, answer: Answer | None, limit: int) -> None:
+        active = await self.count_sessions(session.account)
+        if active >= limit:
+            raise SessionLimitExceeded("", limit, active)
+        if session.id in self.sessions:
+            raise ValueError(f"session id {session.id} is taken")
+        if answer is not None:
+            if (answer.account, answer.key) in self.answers:
+                raise IdempotencyInProgress("The first request with this Idempotency-Key has just ended.")
+            self.answers[answer.account, answer.key] = answer
+        self.sessions[session.id] = session
+
+    async def get_session(self, session_id: str) -> Session | None:
+        return self.sessions.get(session_id)
+
+    async def list_sessions(
+        self,
+        account_id: str,
+        *,
+        now: int,
+        state: State | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> tuple[Sequence[Session], int]:
+        found = [
+            session
+            for session in self._not_deleting(account_id)
+            if session.expires_at > now
+            and state in (None, session.state)
+            and (metadata or {}).items() <= _texts(session.metadata).items()
+        ]
+        found.sort(key=lambda session: (-session.created_at, session.id))
+        return found[offset : offset + limit], len(found)
+
+    async def count_sessions(self, account_id: str) -> int:
+        return len(self._not_deleting(account_id))
+
+    async def all_sessions(self) -> Sequence[Session]:
+        return list(self.sessions.values())
+
+    async def change_session(self, old: Session, new: Session) -> Session:
+        if (old.id, old.account) != (new.id, new.account):
+            raise ValueError("a session keeps its id and its account")
+        stored = self.sessions.get(old.id)
+        if stored is None or stored.version != old.version:
+            raise StaleSession(f"{old.id} has no version {old.version} any more")
+        last_active = max(stored.last_active, new.last_active)
+        self.sessions[old.id] = replace(new, version=old.version + 1, last_active=last_active)
+        return self.sessions[old.id]
+
+    async def touch_session(self, session_id: str, now: int) -> None:
+        session = self.sessions.get(session_id)
+        if session is not None:
+            self.sessions[session_id] = replace(session, last_active=max(session.last_active, now))
+
+    async def remove_session(self, session_id: str) -> None:
+        self.sessions.pop(session_id, None)
+
+    # idempotency
+
+    async def find_answer(self, account_id: str, key: str) -> Answer | None:
+        return self.answers.get((account_id, key))
+
+    async def add_answer(self, answer: Answer) -> None:
+        self.answers.setdefault((answer.account, answer.key), answer)
+
+    async def drop_answers(self, before: int) -> int:
+        old = [name for name, answer in self.answers.items() if answer.created_at < before]
+        for name in old:
+            del self.answers[name]
+        return len(old)
+
+    def _not_deleting(self, account_id: str) -> list[Session]:
+        return [
+            session
+            for session in self.sessions.values()
+            if session.account == account_id and session.state is not State.DELETING
+        ]
+
+
+def _texts(metadata: Mapping[str, object]) -> dict[str, str]:
+    """The values that a filter can name, as it names them."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in metadata.items()
+        if isinstance(value, str | bool | int | float)
+    }
