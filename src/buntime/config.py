@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+SHARED_RUN_DIR = Path("/run/buntime")  # of all servers of this host: which part of it is whose
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     data_dir: Path = Path("/var/lib/buntime")  # everything that is kept lives here
@@ -35,8 +38,13 @@ class Config:
 
     @property
     def run_dir(self) -> Path:
-        """Sockets, pid files, generated configuration: all of it made anew at each start."""
+        """Pid files and generated configuration."""
         return self.data_dir / "run"
+
+    @property
+    def api_socket(self) -> Path:
+        """Where the control plane listens for the edge, whose workers may not enter the data directory."""
+        return SHARED_RUN_DIR / f"{self.instance}.sock"
 
 
 class BadSetting(Exception):

@@ -6,10 +6,10 @@ client who hangs up can neither undo half of it nor leave half of it.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -32,11 +32,11 @@ from buntime.ports import (
 )
 from buntime.requests import Execute, NewSession, Patch
 from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, ID_LENGTH, ID_PREFIX, Event, Session, State
+from buntime.tasks import Tasks
 
 log = structlog.get_logger()
 
 OBSERVE_SECONDS = 2.0  # a session that keeps its guest from answering does not hold up a GET
-LIST_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class ControlPlane:
         store: Store,
         sandboxes: Sandboxes,
         plans: Mapping[str, Plan],
-        tasks: asyncio.TaskGroup,
+        tasks: Tasks,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
@@ -80,7 +80,7 @@ class ControlPlane:
         self._plans = plans
         self._tasks = tasks
         self._clock = clock
-        self._starting: dict[str, asyncio.Lock] = {}
+        self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._observed: dict[str, Observed] = {}
 
     # --- who asks ---
@@ -152,7 +152,7 @@ class ControlPlane:
                 raise
             return session
 
-        return await self._owned(create(), f"create for {caller.account.id}")
+        return await self._tasks.finish(create(), f"create for {caller.account.id}")
 
     async def get_session(self, caller: Caller, session_id: str) -> SessionView:
         """Does not wake it and is not activity."""
@@ -187,13 +187,13 @@ class ControlPlane:
                     await sandbox.restrict(changed.network)
                 return changed
 
-        session = await self._owned(change(), f"patch {session_id}")
+        session = await self._tasks.finish(change(), f"patch {session_id}")
         return SessionView(session, await self._observe(session))
 
     async def delete_session(self, caller: Caller, session_id: str) -> None:
         """Durable, and nothing of it runs any more, when this returns; the rest is cleared behind it."""
         session = await self._find(caller, session_id)
-        await self._owned(self.end_session(session), f"delete {session_id}")
+        await self._tasks.finish(self.end_session(session), f"delete {session_id}")
 
     async def end_session(self, session: Session) -> None:
         """The way every session goes: marked, killed, then removed with all that belonged to it.
@@ -209,14 +209,13 @@ class ControlPlane:
                     raise errors.SessionNotFound(session.id) from None
                 session = stored
         await self._sandboxes.kill(session.sandbox)
-        self._tasks.create_task(self.finish_delete(session), name=f"finish delete {session.id}")
+        self._tasks.start(self._finish_delete(session), f"finish delete {session.id}")
 
-    async def finish_delete(self, session: Session) -> None:
-        """Removes what is left of a session that is marked as deleted. Safe to repeat."""
+    async def _finish_delete(self, session: Session) -> None:
+        """Removes what is left of a session that is marked as deleted. Safe to repeat: the keeper does."""
         await self._sandboxes.destroy(session.sandbox)
         await self._store.remove_session(session.id)
         self._observed.pop(session.id, None)
-        self._starting.pop(session.id, None)
 
     # --- execution and files ---
 
@@ -304,7 +303,7 @@ class ControlPlane:
                 return await self._sandboxes.start(session)
 
         try:
-            return await self._owned(start(), f"start {session.id}")
+            return await self._tasks.finish(start(), f"start {session.id}")
         except VolumeLost:
             log.error("volume_lost", session=session.id, sandbox=session.sandbox)
             raise errors.Unavailable("The session's volume is not on this host.", 60) from None
@@ -323,23 +322,6 @@ class ControlPlane:
             except (TimeoutError, SandboxGone):
                 log.info("observe_failed", session=session.id)
         return self._observed.get(session.id, Observed(0, 0))
-
-    async def _owned[T](self, work: Coroutine[Any, Any, T], name: str) -> T:
-        """Awaits work that a cancelled caller must not cancel; its failure is the caller's alone."""
-        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._tasks.create_task(_settle(work, outcome), name=name)
-        return await asyncio.shield(outcome)
-
-
-async def _settle[T](work: Awaitable[T], outcome: asyncio.Future[T]) -> None:
-    """Hands the result or failure over, so that a failed request does not end the task group."""
-    try:
-        result = await work
-    except Exception as failed:  # noqa: BLE001 - handed over whole, raised at the caller
-        outcome.set_exception(failed)
-        outcome.exception()  # a caller who left does not make it "never retrieved"
-    else:
-        outcome.set_result(result)
 
 
 def _raise_for_limits(session: Session, result: RunResult) -> None:

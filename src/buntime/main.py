@@ -1,0 +1,232 @@
+"""The one place where everything is built, in the order in which it is needed.
+
+Starting is recovering: there is no other way to start. Stopping leaves sessions running.
+"""
+
+import asyncio
+import fcntl
+import os
+import resource
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import structlog
+import uvicorn
+import uvloop
+
+from buntime import doctor
+from buntime.account import Account, Key, hash_key, new_key_secret
+from buntime.config import BadSetting, Config
+from buntime.control_plane import ControlPlane
+from buntime.edge.process import edge
+from buntime.idempotency import Idempotency
+from buntime.keeper import Keeper
+from buntime.plan import load_plans
+from buntime.preview import api_url
+from buntime.sandboxes import opening
+from buntime.sandboxes.commands import HostCommandFailed
+from buntime.sandboxes.dns import NameServer
+from buntime.sandboxes.host import NoPart
+from buntime.sandboxes.image import ImageFailed, ensure_image
+from buntime.sandboxes.local import LocalSandboxes
+from buntime.session import ID_ALPHABET
+from buntime.stores.database import StoreUnusable
+from buntime.stores.sqlite import SqliteStore
+from buntime.tasks import Tasks
+from buntime.web.app import create_app
+from buntime.web.logs import configure_logs
+
+log = structlog.get_logger()
+
+Say = Callable[[str], None]
+OPEN_FILES = 65536
+STOP_SECONDS = 10
+NAMES_SECONDS = 5.0  # between looks at the name server
+FIRST_PLAN = "paid"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server."""
+
+    url: str
+    store: SqliteStore
+    sandboxes: LocalSandboxes
+    first_key: str | None  # made now, because there was no account yet
+
+
+@asynccontextmanager
+async def running(config: Config, say: Say) -> AsyncIterator[Server]:
+    """Everything, until the block is left. Raises one of REFUSALS."""
+    plans = load_plans(config.plans)
+    _raise_file_limit()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_only_server(config))
+        image = await ensure_image(config.images, say)
+        store = await SqliteStore.open(config.data_dir / "buntime.db")
+        stack.push_async_callback(store.close)
+        tasks = await stack.enter_async_context(Tasks())
+        owned = {session.sandbox: session for session in await store.all_sessions()}
+        limits = plans["free"].default
+        sandboxes = await stack.enter_async_context(opening.opened(config, image, limits, owned, tasks))
+        control_plane = ControlPlane(store, sandboxes, plans, tasks, time.time)
+        tasks.start_daemon(Keeper(store, control_plane, time.time).run(), "keeper")
+        tasks.start_daemon(sandboxes.keep_pool(), "pool")
+        tasks.start_daemon(_keep_names(opening.watch_names(config)), "name server")
+        app = create_app(control_plane, Idempotency(store), config, gauges=_gauges(store, sandboxes))
+        await stack.enter_async_context(_api(app, config))
+        await stack.enter_async_context(edge(config, plans, tasks))
+        yield Server(api_url(config), store, sandboxes, await _first_key(store))
+
+
+REFUSALS = (BadSetting, HostCommandFailed, ImageFailed, NoPart, StoreUnusable)
+
+
+def serve(config: Config) -> None:
+    """Until SIGINT or SIGTERM. Raises BadSetting for whatever keeps it from starting."""
+    refused = doctor.missing(config)
+    if refused:
+        raise BadSetting("this host lacks something:\n" + "\n".join(f"  - {line}" for line in refused))
+    configure_logs(config.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(config))
+        except REFUSALS as refusal:
+            raise BadSetting(str(refusal)) from refusal
+
+
+async def _serve(config: Config) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running(config, _say) as server:
+        _say(_welcome(server))
+        await stop.wait()
+        _say("Stopping. Sessions stay for the next start.")
+
+
+def purge(config: Config) -> None:
+    """Removes every session, and everything else that servers of this data directory made on the host."""
+    if not config.data_dir.exists():
+        return
+
+    async def work() -> None:
+        async with Tasks() as tasks:
+            await opening.purge(config, tasks)
+
+    with _only_server(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work())
+        for entry in list(config.data_dir.iterdir()):
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+@contextmanager
+def _only_server(config: Config) -> Iterator[None]:
+    """The data directory is this process's alone. Raises BadSetting."""
+    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config.run_dir.mkdir(mode=0o700, exist_ok=True)
+    with (config.data_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadSetting(f"another server uses {config.data_dir}; choose another BUNTIME_DATA_DIR.") from None
+        yield
+
+
+@asynccontextmanager
+async def _api(app: object, config: Config) -> AsyncIterator[None]:
+    """The control plane's HTTP on a socket that only root and the edge's workers can open."""
+    config.api_socket.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(config.api_socket))
+        shutil.chown(config.api_socket, "root", "www-data")
+        config.api_socket.chmod(0o660)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type]
+                log_config=None,
+                access_log=False,
+                http="httptools",
+                ws="websockets-sansio",
+                lifespan="off",
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=STOP_SECONDS,
+                backlog=4096,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+            )
+        )
+        # signals are ours: uvicorn's own way would end the process before sandboxes are let go in order
+        serving = asyncio.create_task(server._serve([listener]), name="api")
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+    finally:
+        listener.close()
+        config.api_socket.unlink(missing_ok=True)
+
+
+async def _keep_names(names: NameServer) -> None:
+    """Sessions keep their name server, whatever happens to it."""
+    while True:
+        try:
+            await asyncio.to_thread(names.ensure)
+        except HostCommandFailed as failed:
+            log.error("name_server_not_started", reason=str(failed))
+        await asyncio.sleep(NAMES_SECONDS)
+
+
+async def _first_key(store: SqliteStore) -> str | None:
+    if await store.list_accounts():
+        return None
+    now, secret = int(time.time()), new_key_secret()
+
+    def name(length: int) -> str:
+        return "".join(secrets.choice(ID_ALPHABET) for _ in range(length))
+
+    account = Account(f"acc_{name(16)}", FIRST_PLAN, now)
+    await store.add_account(account)
+    await store.add_key(Key(f"key_{name(12)}", account.id, hash_key(secret), secret[:8], now))
+    return secret
+
+
+def _gauges(store: SqliteStore, sandboxes: LocalSandboxes) -> Mapping[str, Callable[[], int]]:
+    return {"pool": lambda: sandboxes.parked, "sandboxes": lambda: sandboxes.running}
+
+
+def _welcome(server: Server) -> str:
+    """What a person needs to go on. The first key is shown this once; later lines make a key of their own."""
+    key = server.first_key or "$(uv run buntime keys create)"
+    lines = ["", f"buntime serves on {server.url}"]
+    if server.first_key:
+        lines.append(f"First API key (shown this once): {server.first_key}")
+    else:
+        lines.append("API keys: uv run buntime keys create")
+    lines += ["Create a session:", f'  curl -sS -X POST {server.url}/sessions/create -H "Authorization: Bearer {key}"']
+    return "\n".join(lines) + "\n"
+
+
+def _raise_file_limit() -> None:
+    """A connection and a handle per session add up."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(OPEN_FILES, hard) if os.geteuid() == 0 else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,338 @@
+"""The kernel's limits and accounts of a sandbox, for cgroup v1 and v2.
+
+    buntime-<instance>/<sandbox>/          cpu, memory and disk I/O of the whole, the guest's share added
+                                /guest     init and guest: the OCI runtime puts them there
+                                /runs      the session's own limits
+                                     /<n>  one run: what it starts is born here and counted here
+
+Memory and pids are limited at `runs`: a session that uses up its own cannot take the guest with it.
+The runtime makes `guest`; this module makes and removes the rest. All calls are quick file access.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from buntime.plan import MB, Limits
+
+ROOT = Path("/sys/fs/cgroup")
+PERIOD_US = 100_000
+GUEST_CPU = 0.1  # cores that init and guest may use beside a session that uses all of its own
+GUEST_MEMORY = 96 * MB
+RUN_PIDS = 512
+GUEST_PIDS = 128
+KILL_SECONDS = 5.0
+# disk I/O of one sandbox: far above what an agent's work needs, far below what starves its neighbours
+READ_BYTES, WRITE_BYTES, OPERATIONS = 200 * MB, 100 * MB, 2000  # a second
+
+
+@dataclass(frozen=True, slots=True)
+class RunUsage:
+    cpu_ms: int
+    peak_memory: int  # bytes
+    memory_kills: int  # processes that the kernel killed for memory
+
+
+class Cgroups(Protocol):
+    """Idempotent where it can be. `sandbox` and `run` are our own names, never a session's."""
+
+    def oci_path(self, sandbox: str) -> str: ...
+    def create(self, sandbox: str, disk: str | None) -> None:
+        """`disk`: "major:minor" of the device that I/O limits are for."""
+        ...
+
+    def limit(self, sandbox: str, limits: Limits) -> None: ...
+    def guest_processes(self, sandbox: str) -> list[int]: ...
+    def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int: ...
+    def runs(self, sandbox: str) -> list[str]: ...
+    def add_run(self, sandbox: str, run: str) -> None: ...
+    def join_run(self, sandbox: str, run: str, pid: int) -> None: ...
+    def usage(self, sandbox: str, run: str) -> RunUsage: ...
+    def kill_run(self, sandbox: str, run: str) -> bool:
+        """Ends every process of the run; whether none is left."""
+        ...
+
+    def remove_run(self, sandbox: str, run: str) -> bool:
+        """False where processes live in it."""
+        ...
+
+    def remove(self, sandbox: str) -> bool:
+        """The whole tree of a sandbox whose processes are gone; False where something lives."""
+        ...
+
+    def sandboxes(self) -> set[str]:
+        """Those that have a tree."""
+        ...
+
+    def remove_root(self) -> None: ...
+
+
+def find_cgroups(instance: str) -> Cgroups:
+    name = f"buntime-{instance}"
+    return CgroupsV2(ROOT / name) if (ROOT / "cgroup.controllers").exists() else CgroupsV1(ROOT, name)
+
+
+def is_hybrid() -> bool:
+    """v1 with an empty v2 beside it, which crun refuses unless it is hidden from it."""
+    return (ROOT / "unified").is_dir() and (ROOT / "memory").is_dir()
+
+
+class CgroupsV1:
+    OURS = ("memory", "pids", "cpu", "cpuacct", "blkio")
+    PER_RUN = ("memory", "pids", "cpuacct")
+    ALL = (*OURS, "cpuset", "devices", "freezer", "systemd")
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._mounts = root
+        self._name = name
+
+    def _dir(self, controller: str, sandbox: str, *rest: str) -> Path:
+        return self._mounts.joinpath(controller, self._name, sandbox, *rest)
+
+    def oci_path(self, sandbox: str) -> str:
+        return f"/{self._name}/{sandbox}/guest"
+
+    def create(self, sandbox: str, disk: str | None) -> None:
+        for controller in self.OURS:
+            self._dir(controller, sandbox, "runs").mkdir(parents=True, exist_ok=True)
+        (self._dir("pids", sandbox) / "pids.max").write_text(str(RUN_PIDS + GUEST_PIDS))
+        (self._dir("pids", sandbox, "runs") / "pids.max").write_text(str(RUN_PIDS))
+        if disk:
+            throttle = self._dir("blkio", sandbox)
+            for name, value in (
+                ("read_bps", READ_BYTES),
+                ("write_bps", WRITE_BYTES),
+                ("read_iops", OPERATIONS),
+                ("write_iops", OPERATIONS),
+            ):
+                (throttle / f"blkio.throttle.{name}_device").write_text(f"{disk} {value}")
+
+    def limit(self, sandbox: str, limits: Limits) -> None:
+        whole, runs = limits.memory * MB + GUEST_MEMORY, limits.memory * MB
+        pairs = [(self._dir("memory", sandbox), whole), (self._dir("memory", sandbox, "runs"), runs)]
+        # a child may not exceed its parent: grow from the top, shrink from the bottom
+        now = int((pairs[0][0] / "memory.limit_in_bytes").read_text())
+        for directory, size in pairs if whole >= now else reversed(pairs):
+            (directory / "memory.limit_in_bytes").write_text(str(size))
+        for directory, cores in _largest_first(
+            self._dir("cpu", sandbox), limits.cpu + GUEST_CPU, self._dir("cpu", sandbox, "runs"), limits.cpu
+        ):
+            _set_cpu_v1(directory, int(cores * PERIOD_US))
+
+    def guest_processes(self, sandbox: str) -> list[int]:
+        return _pids(self._dir("pids", sandbox, "guest"))
+
+    def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int:
+        runs = set(self.runs(sandbox)) - set(leave_out)
+        return sum(len(_pids(self._dir("pids", sandbox, "runs", run))) for run in runs)
+
+    def runs(self, sandbox: str) -> list[str]:
+        return _children(self._dir("pids", sandbox, "runs"))
+
+    def add_run(self, sandbox: str, run: str) -> None:
+        for controller in self.PER_RUN:
+            self._dir(controller, sandbox, "runs", run).mkdir(exist_ok=True)
+
+    def join_run(self, sandbox: str, run: str, pid: int) -> None:
+        for controller in self.PER_RUN:
+            (self._dir(controller, sandbox, "runs", run) / "cgroup.procs").write_text(str(pid))
+        (self._dir("cpu", sandbox, "runs") / "cgroup.procs").write_text(str(pid))
+
+    def usage(self, sandbox: str, run: str) -> RunUsage:
+        memory = self._dir("memory", sandbox, "runs", run)
+        spent = int((self._dir("cpuacct", sandbox, "runs", run) / "cpuacct.usage").read_text())
+        return RunUsage(
+            cpu_ms=spent // 1_000_000,
+            peak_memory=int((memory / "memory.max_usage_in_bytes").read_text()),
+            memory_kills=_field(memory / "memory.oom_control", "oom_kill"),
+        )
+
+    def kill_run(self, sandbox: str, run: str) -> bool:
+        group = self._dir("pids", sandbox, "runs", run)
+        try:
+            (group / "pids.max").write_text("0")  # nothing in it can fork any more: the loop ends
+        except FileNotFoundError:
+            return True
+        deadline = time.monotonic() + KILL_SECONDS
+        while pids := _pids(group):
+            _kill_members(group, pids)
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
+
+    def remove_run(self, sandbox: str, run: str) -> bool:
+        gone = [_rmdir(self._dir(controller, sandbox, "runs", run)) for controller in self.PER_RUN]
+        return all(gone)
+
+    def remove(self, sandbox: str) -> bool:
+        gone = [_remove_tree(self._dir(controller, sandbox)) for controller in self.ALL]
+        return all(gone)
+
+    def sandboxes(self) -> set[str]:
+        return {name for c in self.ALL for name in _children(self._mounts / c / self._name)}
+
+    def remove_root(self) -> None:
+        for controller in self.ALL:
+            _rmdir(self._mounts / controller / self._name)
+
+
+class CgroupsV2:
+    CONTROLLERS = "+cpu +memory +pids +io"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def _dir(self, sandbox: str, *rest: str) -> Path:
+        return self._root.joinpath(sandbox, *rest)
+
+    def oci_path(self, sandbox: str) -> str:
+        return f"/{self._root.name}/{sandbox}/guest"
+
+    def create(self, sandbox: str, disk: str | None) -> None:
+        top, runs = self._dir(sandbox), self._dir(sandbox, "runs")
+        runs.mkdir(parents=True, exist_ok=True)
+        for parent in (self._root.parent, self._root, top, runs):
+            (parent / "cgroup.subtree_control").write_text(self.CONTROLLERS)
+        (top / "pids.max").write_text(str(RUN_PIDS + GUEST_PIDS))
+        (runs / "pids.max").write_text(str(RUN_PIDS))
+        if disk:
+            limits = f"rbps={READ_BYTES} wbps={WRITE_BYTES} riops={OPERATIONS} wiops={OPERATIONS}"
+            (top / "io.max").write_text(f"{disk} {limits}")
+
+    def limit(self, sandbox: str, limits: Limits) -> None:
+        top, runs = self._dir(sandbox), self._dir(sandbox, "runs")
+        for directory, size, cores in (
+            (top, limits.memory * MB + GUEST_MEMORY, limits.cpu + GUEST_CPU),
+            (runs, limits.memory * MB, limits.cpu),
+        ):
+            (directory / "memory.max").write_text(str(size))
+            quota = int(cores * PERIOD_US)
+            (directory / "cpu.max.burst").write_text("0")
+            (directory / "cpu.max").write_text(f"{quota} {PERIOD_US}")
+            (directory / "cpu.max.burst").write_text(str(quota))
+
+    def guest_processes(self, sandbox: str) -> list[int]:
+        return _pids(self._dir(sandbox, "guest"))
+
+    def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int:
+        runs = set(self.runs(sandbox)) - set(leave_out)
+        return sum(len(_pids(self._dir(sandbox, "runs", run))) for run in runs)
+
+    def runs(self, sandbox: str) -> list[str]:
+        return _children(self._dir(sandbox, "runs"))
+
+    def add_run(self, sandbox: str, run: str) -> None:
+        self._dir(sandbox, "runs", run).mkdir(exist_ok=True)
+
+    def join_run(self, sandbox: str, run: str, pid: int) -> None:
+        (self._dir(sandbox, "runs", run) / "cgroup.procs").write_text(str(pid))
+
+    def usage(self, sandbox: str, run: str) -> RunUsage:
+        group = self._dir(sandbox, "runs", run)
+        return RunUsage(
+            cpu_ms=_field(group / "cpu.stat", "usage_usec") // 1000,
+            peak_memory=int((group / "memory.peak").read_text()),
+            memory_kills=_field(group / "memory.events.local", "oom_kill"),
+        )
+
+    def kill_run(self, sandbox: str, run: str) -> bool:
+        group = self._dir(sandbox, "runs", run)
+        try:
+            (group / "cgroup.kill").write_text("1")
+        except FileNotFoundError:
+            return True
+        deadline = time.monotonic() + KILL_SECONDS
+        while _pids(group):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
+
+    def remove_run(self, sandbox: str, run: str) -> bool:
+        return _rmdir(self._dir(sandbox, "runs", run))
+
+    def remove(self, sandbox: str) -> bool:
+        return _remove_tree(self._dir(sandbox))
+
+    def sandboxes(self) -> set[str]:
+        return set(_children(self._root))
+
+    def remove_root(self) -> None:
+        _rmdir(self._root)
+
+
+def _largest_first(a: Path, a_cores: float, b: Path, b_cores: float) -> Iterator[tuple[Path, float]]:
+    """A child's quota may never exceed its parent's: free the parent, set the child, set the parent."""
+    (a / "cpu.cfs_burst_us").write_text("0")
+    (a / "cpu.cfs_quota_us").write_text("-1")
+    yield b, b_cores
+    yield a, a_cores
+
+
+def _set_cpu_v1(directory: Path, quota: int) -> None:
+    (directory / "cpu.cfs_burst_us").write_text("0")
+    (directory / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+    (directory / "cpu.cfs_quota_us").write_text(str(quota))
+    (directory / "cpu.cfs_burst_us").write_text(str(quota))
+
+
+def _pids(group: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
+    except (FileNotFoundError, OSError):
+        return []
+
+
+def _children(group: Path) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(group) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def _field(path: Path, name: str) -> int:
+    for line in path.read_text().splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
+
+
+def _kill_members(group: Path, pids: list[int]) -> None:
+    """SIGKILL by pidfd, only to what is in the group after the pidfd was opened: a pid that the kernel gave to
+    another process meanwhile is never hit."""
+    handles = {}
+    for pid in pids:
+        try:
+            handles[pid] = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+    try:
+        for pid in set(_pids(group)) & handles.keys():
+            try:
+                signal.pidfd_send_signal(handles[pid], signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+    finally:
+        for handle in handles.values():
+            os.close(handle)
+
+
+def _rmdir(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _remove_tree(group: Path) -> bool:
+    gone = [_remove_tree(group / child) for child in _children(group)]
+    return all(gone) and _rmdir(group)

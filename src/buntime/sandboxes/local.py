@@ -1,0 +1,387 @@
+"""The sandboxes of this host. Implements `ports.Sandboxes`.
+
+Some are started ahead and *parked*: claiming one takes no start. Every sandbox has a directory with
+its record, written before anything else of it is made and removed last, so that whatever a killed
+server leaves is found and finished by the next.
+"""
+
+import asyncio
+import secrets
+import shutil
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import aiohttp
+import structlog
+
+from buntime.errors import Unavailable
+from buntime.plan import MB, Limits
+from buntime.ports import Sandbox, SandboxGone, VolumeLost
+from buntime.sandboxes import record as records
+from buntime.sandboxes.commands import HostCommandFailed
+from buntime.sandboxes.guest import Guest, new_http_client
+from buntime.sandboxes.host import Part, Slots, host_disk_free
+from buntime.sandboxes.image import Image
+from buntime.sandboxes.oci import Place, Runtime
+from buntime.sandboxes.record import Record
+from buntime.sandboxes.sandbox import LocalSandbox, Machinery, require_room
+from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, Session
+
+log = structlog.get_logger()
+
+STARTS_AT_ONCE = 4
+READY_SECONDS = 20.0
+QUIET_SECONDS = 0.25  # without a claim, before the pool is filled again: a burst has the host to itself
+MEMORY_RESERVE = 512 * MB
+REMOVE_SECONDS = 10.0
+POOL_MEMORY_SHARE, POOL_MEMBER, LARGEST_POOL = 0.02, 4 * MB, 128
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the composition root decides."""
+
+    data_dir: Path
+    images: Path
+    image: Image  # for new sandboxes
+    resolv_conf: Path
+    seccomp: Mapping[str, Any]
+    parked_limits: Limits
+    pool_size: int
+    disk_reserve: int  # bytes
+
+
+def default_pool_size(memory: int) -> int:
+    """By the host's memory in bytes: at most a fiftieth of it is parked."""
+    return max(4, min(LARGEST_POOL, int(memory * POOL_MEMORY_SHARE) // POOL_MEMBER))
+
+
+def memory_available() -> int:
+    """Bytes."""
+    return _memory("MemAvailable")
+
+
+def total_memory() -> int:
+    """Bytes."""
+    return _memory("MemTotal")
+
+
+def _memory(name: str) -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def new_sandbox_id() -> str:
+    return "sb" + "".join(secrets.choice(ID_ALPHABET) for _ in range(12))
+
+
+class LocalSandboxes:
+    def __init__(self, settings: Settings, part: Part, runtime: Runtime, machinery: Machinery) -> None:
+        self._settings = settings
+        self._part = part
+        self._runtime = runtime
+        self._machinery = machinery
+        self._slots = Slots()
+        self._running: dict[str, LocalSandbox] = {}
+        self._parked: deque[LocalSandbox] = deque()
+        self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._claimed_at = 0.0
+        self._claimed = asyncio.Event()
+        self._http: aiohttp.ClientSession | None = None
+        self._home = settings.data_dir / "sandboxes"
+        self._home.mkdir(mode=0o700, exist_ok=True)
+
+    @property
+    def parked(self) -> int:
+        return len(self._parked)
+
+    @property
+    def running(self) -> int:
+        """Those that serve a session."""
+        return len(self._running)
+
+    # --- the port ---
+
+    async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
+        self._require_room()
+        self._claimed_at = time.monotonic()
+        self._claimed.set()
+        sandbox = self._take_parked() or await self._start_new()
+        try:
+            sandbox.record = replace(sandbox.record, session=session_id)
+            records.write(self._directory(sandbox.id), sandbox.record)
+            if limits != self._settings.parked_limits:
+                await asyncio.to_thread(self._limit, sandbox.id, limits)
+        except BaseException:
+            self._running[sandbox.id] = sandbox
+            await self.destroy(sandbox.id)
+            raise
+        self._running[sandbox.id] = sandbox
+        return sandbox, sandbox.record.image
+
+    async def get(self, sandbox_id: str) -> Sandbox | None:
+        sandbox = self._running.get(sandbox_id)
+        return sandbox if sandbox is not None and sandbox.is_alive() else None
+
+    async def start(self, session: Session) -> Sandbox:
+        running = self._running.get(session.sandbox)
+        if running is not None and running.is_alive() and await self._answers(running):
+            return running
+        await self.kill(session.sandbox)
+        if not self._machinery.volumes.exists(session.sandbox):
+            raise VolumeLost(session.sandbox)
+        self._require_room()
+        async with self._starts:
+            sandbox = await self._start(session.sandbox, session.image, session.limits, session)
+        if session.network != DEFAULT_NETWORK:
+            await sandbox.restrict(session.network)
+        self._running[sandbox.id] = sandbox
+        log.info("sandbox_restarted", session=session.id, sandbox=sandbox.id)
+        return sandbox
+
+    async def kill(self, sandbox_id: str) -> None:
+        sandbox = self._running.pop(sandbox_id, None)
+        if sandbox is not None:
+            await sandbox.kill()
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """Once, however many ask. Raises Unavailable when the host does not let go of something."""
+        lock = self._removals.setdefault(sandbox_id, asyncio.Lock())  # lives as long as somebody holds it
+        try:
+            await self._machinery.tasks.finish(self._destroy(sandbox_id, lock), f"destroy {sandbox_id}")
+        except HostCommandFailed as failed:
+            log.error("sandbox_not_removed", sandbox=sandbox_id, reason=str(failed))
+            raise Unavailable("A sandbox could not be removed just now.", 5) from failed
+
+    async def recover(self, owned: Mapping[str, Session]) -> None:
+        found = {entry.name for entry in self._home.iterdir()}
+        kept = {name: r for name in found if (r := records.read(self._home / name)) is not None}
+        self._slots.use(r.slot for r in kept.values())
+
+        async def adopt(record: Record) -> None:
+            await self._adopt(record, owned.get(record.sandbox))
+
+        await _each(kept.values(), adopt)
+        mine = set(self._running) | {sandbox.id for sandbox in self._parked} | set(owned)
+        left = found | self._machinery.volumes.all() | self._machinery.cgroups.sandboxes()
+        left |= {name.rpartition("-")[2] for name in self._runtime.known()}
+        orphans = left - mine
+        if orphans:
+            log.info("orphans_removed", count=len(orphans))
+        await _each(orphans, self.destroy)
+
+    # --- the pool ---
+
+    async def keep_pool(self) -> None:
+        """Parks sandboxes for ever, one after the other, and rests while claims come in."""
+        while True:
+            try:
+                await self._fill()
+            except (Unavailable, OSError) as failed:
+                log.warning("pool_not_filled", reason=str(failed))
+                await asyncio.sleep(5)
+            self._claimed.clear()
+            await self._claimed.wait()
+
+    async def _fill(self) -> None:
+        while len(self._parked) < self._settings.pool_size:
+            low = len(self._parked) < self._settings.pool_size // 4
+            quiet = time.monotonic() - self._claimed_at
+            if not low and quiet < QUIET_SECONDS:
+                await asyncio.sleep(QUIET_SECONDS - quiet)
+                continue
+            self._require_room()
+            self._parked.append(await self._start_new())
+
+    async def close(self) -> None:
+        """Parked ones end; those of sessions go on."""
+        for sandbox in self._parked:
+            self._running[sandbox.id] = sandbox
+        parked, self._parked = list(self._parked), deque()
+        await _each([sandbox.id for sandbox in parked], self.destroy)
+        if self._http is not None:
+            await self._http.close()
+
+    def _take_parked(self) -> LocalSandbox | None:
+        while self._parked:
+            sandbox = self._parked.popleft()
+            if sandbox.is_alive():
+                return sandbox
+            self._machinery.tasks.start(self.destroy(sandbox.id), f"destroy {sandbox.id}")
+        return None
+
+    # --- starting ---
+
+    async def _start_new(self) -> LocalSandbox:
+        """On a fresh volume, with the limits of a parked one. Raises Unavailable; leaves nothing then."""
+        async with self._starts:
+            sandbox_id = new_sandbox_id()
+            try:
+                return await self._start(sandbox_id, self._settings.image.id, self._settings.parked_limits, None)
+            except BaseException:
+                await self.destroy(sandbox_id)
+                raise
+
+    async def _start(self, sandbox_id: str, image: str, limits: Limits, session: Session | None) -> LocalSandbox:
+        """Raises Unavailable. A volume that exists is taken up as it is."""
+        slot = self._slots.take()
+        record = Record(sandbox_id, slot, image, secrets.token_hex(16), session.id if session else None)
+        try:
+            init = await asyncio.to_thread(self._make, record, limits)
+            sandbox = self._sandbox(record, init)
+            await sandbox.wait_ready(READY_SECONDS)
+        except (HostCommandFailed, SandboxGone, OSError) as failed:
+            log.error("sandbox_not_started", sandbox=sandbox_id, reason=str(failed))
+            raise Unavailable("No sandbox could be started on this host just now.", 5) from failed
+        return sandbox
+
+    def _make(self, record: Record, limits: Limits) -> int:
+        """From nothing, or from what a crash left, to a running container; a pidfd of its init. Blocking."""
+        sandbox, machinery = record.sandbox, self._machinery
+        directory = self._directory(sandbox)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        old = records.read(directory)
+        self._clear_container(sandbox)
+        records.write(directory, record)
+        if old is not None and old.slot != record.slot:
+            self._free_slot(old.slot)
+        if not machinery.volumes.exists(sandbox):
+            machinery.volumes.create(sandbox, limits.disk)
+        else:
+            machinery.volumes.limit(sandbox, limits.disk)
+        machinery.cgroups.create(sandbox, machinery.volumes.device)
+        machinery.cgroups.limit(sandbox, limits)
+        namespace = machinery.network.make(record.slot)
+        try:
+            pid = self._runtime.run(self._place(record, namespace.path), self._settings.seccomp)
+        finally:
+            namespace.close()
+        init = records.open_process(pid)
+        if init is None:
+            raise HostCommandFailed("the sandbox ended as soon as it had started")
+        return init
+
+    def _place(self, record: Record, netns: str) -> Place:
+        return Place(
+            name=self._container(record.sandbox),
+            bundle=self._directory(record.sandbox),
+            image=self._settings.images / record.image,
+            volume=self._machinery.volumes.path(record.sandbox),
+            resolv_conf=self._settings.resolv_conf,
+            netns=netns,
+            cgroup=self._machinery.cgroups.oci_path(record.sandbox),
+            address=self._part.address(record.slot),
+            secret=record.secret,
+            first_uid=self._part.first_uid(record.slot),
+        )
+
+    def _sandbox(self, record: Record, init: int) -> LocalSandbox:
+        if self._http is None:
+            self._http = new_http_client()
+        guest = Guest(self._http, self._part.address(record.slot), record.secret)
+        return LocalSandbox(record, self._directory(record.sandbox), init, guest, self._machinery)
+
+    def _limit(self, sandbox_id: str, limits: Limits) -> None:
+        self._machinery.cgroups.limit(sandbox_id, limits)
+        self._machinery.volumes.limit(sandbox_id, limits.disk)
+
+    def _require_room(self) -> None:
+        free = min(host_disk_free(self._settings.data_dir), self._machinery.volumes.free())
+        require_room(memory_available(), free, MEMORY_RESERVE, self._settings.disk_reserve)
+
+    async def _answers(self, sandbox: LocalSandbox) -> bool:
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await sandbox.check()
+        except (SandboxGone, TimeoutError):
+            return False
+        return True
+
+    # --- taking up and removing ---
+
+    async def _adopt(self, record: Record, session: Session | None) -> None:
+        """Takes up what runs: a session's own, or one that nobody had claimed yet and that is up to date."""
+        directory = self._directory(record.sandbox)
+        unclaimed = record.session is None and record.image == self._settings.image.id
+        pid = records.running_init(directory, self._machinery.cgroups.oci_path(record.sandbox))
+        init = records.open_process(pid) if pid is not None else None
+        if init is None:
+            return
+        sandbox = self._sandbox(record, init)
+        if session is None and not (unclaimed and len(self._parked) < self._settings.pool_size):
+            await sandbox.kill()
+            return
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await sandbox.take_over()
+                if session is None:
+                    await sandbox.wait_ready(READY_SECONDS)
+        except (SandboxGone, TimeoutError) as gone:
+            log.warning("sandbox_not_adopted", sandbox=record.sandbox, reason=str(gone))
+            await sandbox.kill()
+            return
+        if session is None:
+            # a crash between claiming and storing may have changed them
+            await asyncio.to_thread(self._limit, sandbox.id, self._settings.parked_limits)
+            self._parked.append(sandbox)
+        else:
+            self._running[sandbox.id] = sandbox
+
+    async def _destroy(self, sandbox_id: str, lock: asyncio.Lock) -> None:
+        async with lock:
+            await self.kill(sandbox_id)
+            await asyncio.to_thread(self._remove, sandbox_id)
+
+    def _remove(self, sandbox_id: str) -> None:
+        """Every trace, the record last. Blocking."""
+        directory = self._directory(sandbox_id)
+        record = records.read(directory)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self._clear_container(sandbox_id)
+        self._machinery.volumes.destroy(sandbox_id)
+        if record is not None:
+            self._free_slot(record.slot)
+        shutil.rmtree(directory)
+
+    def _clear_container(self, sandbox_id: str) -> None:
+        """The container with its processes and cgroups; its network goes with its last process."""
+        directory = self._directory(sandbox_id)
+        self._runtime.delete(self._container(sandbox_id), directory / "runtime.log")
+        (directory / "pid").unlink(missing_ok=True)
+        shutil.rmtree(directory / "runs", ignore_errors=True)
+        deadline = time.monotonic() + REMOVE_SECONDS
+        while not self._machinery.cgroups.remove(sandbox_id):
+            if time.monotonic() > deadline:
+                raise HostCommandFailed(f"processes of {sandbox_id} do not end")
+            time.sleep(0.002)
+
+    def _free_slot(self, slot: int) -> None:
+        self._machinery.network.forget(slot)
+        self._slots.free(slot)
+
+    def _directory(self, sandbox_id: str) -> Path:
+        return self._home / sandbox_id
+
+    def _container(self, sandbox_id: str) -> str:
+        return f"buntime-{self._part.instance}-{sandbox_id}"
+
+
+async def _each[T](things: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
+    """All of them, a few at a time. The first failure ends it."""
+    places = asyncio.Semaphore(STARTS_AT_ONCE)
+
+    async def one(thing: T) -> None:
+        async with places:
+            await work(thing)
+
+    async with asyncio.TaskGroup() as group:
+        for thing in list(things):
+            group.create_task(one(thing))

@@ -1,0 +1,110 @@
+"""Opening this host for sandboxes, and leaving it as it was found."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from buntime.config import Config
+from buntime.plan import Limits
+from buntime.sandboxes import record, seccomp
+from buntime.sandboxes.cgroup import find_cgroups
+from buntime.sandboxes.dns import NameServer
+from buntime.sandboxes.host import Part, claim_part, release_part
+from buntime.sandboxes.image import Image
+from buntime.sandboxes.local import LocalSandboxes, Settings, default_pool_size, total_memory
+from buntime.sandboxes.network import Network
+from buntime.sandboxes.oci import Runtime
+from buntime.sandboxes.sandbox import Machinery
+from buntime.sandboxes.volume import GB, Volumes
+from buntime.session import Session
+from buntime.tasks import Tasks
+
+
+@asynccontextmanager
+async def opened(
+    config: Config, image: Image, parked_limits: Limits, owned: Mapping[str, Session], tasks: Tasks
+) -> AsyncIterator[LocalSandboxes]:
+    """Volumes mounted, rules in force, names resolved – before the first sandbox – and what runs adopted.
+
+    `owned`: sandbox id → session, as the store has it. Raises NoPart and HostCommandFailed.
+    """
+    part = claim_part(config)
+    async with AsyncExitStack() as stack:
+        machinery = _open_machinery(config, part, owned, tasks, stack)
+        pool_size = config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory())
+        settings = Settings(
+            data_dir=config.data_dir,
+            images=config.images,
+            image=image,
+            resolv_conf=_resolv_conf(config, part),
+            seccomp=seccomp.profile(seccomp.PROFILE.read_text()),
+            parked_limits=parked_limits,
+            pool_size=pool_size,
+            disk_reserve=config.reserve_gb * GB,
+        )
+        sandboxes = LocalSandboxes(settings, part, _runtime(config), machinery)
+        stack.push_async_callback(sandboxes.close)
+        await sandboxes.recover(owned)
+        yield sandboxes
+
+
+async def purge(config: Config, tasks: Tasks) -> None:
+    """Removes all sandboxes of this data directory and all that was made on the host for them."""
+    part = claim_part(config)
+    nothing = Limits(memory=0, cpu=0, timeout=0, disk=0)
+    async with AsyncExitStack() as stack:
+        machinery = _open_machinery(config, part, {}, tasks, stack)
+        settings = Settings(config.data_dir, config.images, Image("", Path()), Path(), {}, nothing, 0, 0)
+        await LocalSandboxes(settings, part, _runtime(config), machinery).recover({})
+    await _leave(config, part, machinery)
+
+
+async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
+    machinery.cgroups.remove_root()
+    machinery.volumes.unmount()
+    NameServer(part, config.run_dir).stop()
+    machinery.network.remove()
+    config.api_socket.unlink(missing_ok=True)
+    release_part(part)
+
+
+def watch_names(config: Config) -> NameServer:
+    """The name server of this data directory, for the loop that keeps it running."""
+    return NameServer(claim_part(config), config.run_dir)
+
+
+def _open_machinery(
+    config: Config, part: Part, owned: Mapping[str, Session], tasks: Tasks, stack: AsyncExitStack
+) -> Machinery:
+    volumes = Volumes(config)
+    volumes.mount()
+    network = Network(part)
+    network.open(_slots_without_egress(config.data_dir / "sandboxes", owned))
+    stack.callback(network.close)
+    NameServer(part, config.run_dir).ensure()
+    return Machinery(find_cgroups(part.instance), volumes, network, tasks, _run_env())
+
+
+def _slots_without_egress(home: Path, owned: Mapping[str, Session]) -> list[int]:
+    """Of sandboxes that may still run: their rules must not lapse while the server starts."""
+    blocked = (record.read(home / name) for name, session in owned.items() if session.network.egress == "none")
+    return [found.slot for found in blocked if found is not None]
+
+
+def _resolv_conf(config: Config, part: Part) -> Path:
+    path = config.data_dir / "resolv.conf"
+    path.write_text(f"nameserver {part.gateway}\noptions timeout:2 attempts:2\n")
+    path.chmod(0o644)
+    return path
+
+
+def _runtime(config: Config) -> Runtime:
+    return Runtime(config.runtime, config.run_dir / "runtime")
+
+
+def _run_env() -> dict[str, str]:
+    """What every run gets: certificate authorities of the operator's own must be Bun's too (it brings its own)."""
+    bundle = "/etc/ssl/certs/ca-certificates.crt"
+    named = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE")
+    return dict.fromkeys(named, bundle) if any(name in os.environ for name in named) else {}

@@ -1,0 +1,295 @@
+"""One running sandbox. Implements `ports.Sandbox`.
+
+A run is started by a *spare*: a process that the guest has parked and that the host has moved into a
+cgroup of its own beforehand. So all that a run starts is born in its cgroup, and its peak memory, its
+CPU time, its deaths and its end are the kernel's word. The next spare is made after a run, off its path.
+"""
+
+import asyncio
+import itertools
+import os
+import select
+import signal
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from buntime.errors import Unavailable
+from buntime.ports import FileEntry, FileToWrite, Observed, Run, RunResult, SandboxGone
+from buntime.sandboxes.cgroup import Cgroups, RunUsage
+from buntime.sandboxes.guest import Guest, Outcome, SpareGone
+from buntime.sandboxes.network import Network
+from buntime.sandboxes.record import Record
+from buntime.sandboxes.volume import Volumes
+from buntime.session import Network as NetworkRules
+from buntime.tasks import Tasks
+
+log = structlog.get_logger()
+
+TIMEOUT_EXIT = 124
+ANSWER_SECONDS = 10.0  # for the guest, beyond a run's own time
+SPARE_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """What all sandboxes of this host share."""
+
+    cgroups: Cgroups
+    volumes: Volumes
+    network: Network
+    tasks: Tasks
+    env: Mapping[str, str]  # for every run, under what the request asks for
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    pid: int  # inside the sandbox
+    run: str  # its cgroup
+
+
+class LocalSandbox:
+    def __init__(self, record: Record, directory: Path, init: int, guest: Guest, machinery: Machinery) -> None:
+        """`init`: a pidfd of its init, owned from now on."""
+        self.record = record
+        self._directory = directory
+        self._init = init
+        self._guest = guest
+        self._machinery = machinery
+        self._spares: deque[Spare] = deque()
+        self._left: set[str] = set()  # runs that ended with something still running in the background
+        self._numbers = itertools.count(self._first_number())
+        self._markers.mkdir(exist_ok=True)
+
+    @property
+    def id(self) -> str:
+        return self.record.sandbox
+
+    @property
+    def _markers(self) -> Path:
+        """A file per run that is prepared or under way: what a server that was killed could not finish."""
+        return self._directory / "runs"
+
+    # --- life ---
+
+    def is_alive(self) -> bool:
+        return self._init >= 0 and not _poll(self._init, 0)
+
+    async def kill(self) -> None:
+        """SIGKILL to its init: the kernel ends every process of its pid namespace with it."""
+        if self._init < 0:
+            return
+        init, self._init = self._init, -1
+        try:
+            signal.pidfd_send_signal(init, signal.SIGKILL)
+            await asyncio.to_thread(_poll, init, 10_000)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(init)
+
+    async def check(self) -> None:
+        """Raises SandboxGone unless its guest answers."""
+        await self._guest.check()
+
+    async def wait_ready(self, seconds: float) -> None:
+        """Until the guest answers and a spare is parked. Raises SandboxGone."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                await self._guest.check()
+                break
+            except SandboxGone:
+                if time.monotonic() > deadline or not self.is_alive():
+                    raise
+                await asyncio.sleep(0.001)
+        self._spares.append(await self._prepare())
+
+    async def take_over(self) -> None:
+        """After a restart of the server: ends runs whose client is gone, keeps what runs in the background."""
+        await self._guest.check()
+        for marker in list(self._markers.iterdir()):
+            await asyncio.to_thread(self._end_run, marker.name)
+        self._left = set(self._machinery.cgroups.runs(self.id))
+        self._sweep()
+
+    # --- runs ---
+
+    async def run(self, run: Run) -> RunResult:
+        started = time.monotonic()
+        spare, outcome, timed_out = await self._start_and_wait(run)
+        wall_ms = int((time.monotonic() - started) * 1000)
+        try:
+            usage = self._machinery.cgroups.usage(self.id, spare.run)
+        except OSError as gone:
+            raise SandboxGone("the cgroup of the run is gone") from gone
+        result = _result(outcome, usage, wall_ms, timed_out, self._is_full(outcome, timed_out))
+        self._finish(spare.run)
+        self._machinery.tasks.start(self._refill(), f"spare for {self.id}")
+        return result
+
+    async def _start_and_wait(self, run: Run) -> tuple[Spare, Outcome, bool]:
+        for _ in range(SPARE_TRIES):
+            spare = self._spares.popleft() if self._spares else await self._prepare()
+            try:
+                return spare, *await self._attempt(spare, run)
+            except SpareGone:
+                await asyncio.to_thread(self._end_run, spare.run)
+        raise SandboxGone("the session ends every process that is parked for a run")
+
+    async def _attempt(self, spare: Spare, run: Run) -> tuple[Outcome, bool]:
+        """What came of it, and whether it ran out of time: then its whole tree was killed."""
+        env = {**self._machinery.env, **run.env}
+        running = asyncio.ensure_future(self._guest.run(spare.pid, run, env))
+        try:
+            done, _ = await asyncio.wait({running}, timeout=run.timeout)
+            timed_out = not done
+            if timed_out:
+                killed = await asyncio.to_thread(self._machinery.cgroups.kill_run, self.id, spare.run)
+                done, _ = await asyncio.wait({running}, timeout=ANSWER_SECONDS)
+                if not killed or not done:
+                    await self.kill()
+                    raise SandboxGone("the guest does not answer after the run was killed")
+            return running.result(), timed_out
+        finally:
+            if not running.done():
+                # nobody waits for the answer any more: what would be nobody's must not run on
+                running.cancel()
+                self._machinery.tasks.start(
+                    asyncio.to_thread(self._end_run, spare.run), f"end {spare.run} of {self.id}"
+                )
+
+    async def _prepare(self) -> Spare:
+        """A parked process in a cgroup of its own."""
+        for _ in range(SPARE_TRIES):
+            pid = await self._guest.spare()
+            run = f"r{next(self._numbers)}"
+            (self._markers / run).touch()
+            self._machinery.cgroups.add_run(self.id, run)
+            if self._place(pid, run):
+                return Spare(pid, run)
+            self._end_run(run)
+        raise SandboxGone("no process could be parked for a run")
+
+    def _place(self, pid: int, run: str) -> bool:
+        """Moves the process that has this pid inside the sandbox. False where the guest names none of its own."""
+        cgroups = self._machinery.cgroups
+        for host_pid in cgroups.guest_processes(self.id):
+            try:
+                handle = os.pidfd_open(host_pid)
+            except ProcessLookupError:
+                continue
+            try:
+                if _pid_inside(host_pid) == pid:
+                    cgroups.join_run(self.id, run, host_pid)
+                    # alive still: then no other process got this number meanwhile, and the right one was moved
+                    return not _poll(handle, 0)
+            except OSError:
+                return False
+            finally:
+                os.close(handle)
+        return False
+
+    async def _refill(self) -> None:
+        """Parks the next process, and clears away runs whose background has ended."""
+        self._sweep()
+        if self._spares or not self.is_alive():
+            return
+        try:
+            spare = await self._prepare()
+        except (SandboxGone, OSError) as gone:
+            log.info("no_spare", sandbox=self.id, reason=str(gone))
+        else:
+            self._spares.append(spare)
+
+    def _finish(self, run: str) -> None:
+        """The run is answered: from now on, what it left running is the session's background."""
+        (self._markers / run).unlink(missing_ok=True)
+        self._left.add(run)
+
+    def _end_run(self, run: str) -> None:
+        """Kills all of a run and forgets it."""
+        self._machinery.cgroups.kill_run(self.id, run)
+        self._machinery.cgroups.remove_run(self.id, run)
+        (self._markers / run).unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        self._left = {run for run in self._left if not self._machinery.cgroups.remove_run(self.id, run)}
+
+    def _is_full(self, outcome: Outcome, timed_out: bool) -> bool:
+        """Asked only where it can matter: of a run that failed."""
+        return not timed_out and outcome.end.exit_code != 0 and self._machinery.volumes.is_full(self.id)
+
+    def _first_number(self) -> int:
+        taken = [int(run[1:]) for run in self._machinery.cgroups.runs(self.id) if run[1:].isdecimal()]
+        return max(taken, default=0) + 1
+
+    # --- files and the rest ---
+
+    async def write_files(self, files: Sequence[FileToWrite]) -> Sequence[int]:
+        return await self._guest.write_files(files)
+
+    async def list_files(
+        self, path: str, *, recursive: bool, limit: int, offset: int
+    ) -> tuple[Sequence[FileEntry], int]:
+        return await self._guest.list_files(path, recursive=recursive, limit=limit, offset=offset)
+
+    async def read_file(self, path: str, limit: int) -> bytes:
+        return await self._guest.read_file(path, limit)
+
+    async def delete_file(self, path: str, *, recursive: bool) -> None:
+        await self._guest.delete_file(path, recursive=recursive)
+
+    async def observe(self) -> Observed:
+        parked = [spare.run for spare in self._spares]
+        processes = self._machinery.cgroups.session_processes(self.id, leave_out=parked)
+        return Observed(files=await self._guest.count_files(), processes=processes)
+
+    async def restrict(self, network: NetworkRules) -> None:
+        allowed = network.egress == "internet"
+        await asyncio.to_thread(self._machinery.network.set_egress, self.record.slot, allowed)
+
+
+def _result(outcome: Outcome, usage: RunUsage, wall_ms: int, timed_out: bool, disk_full: bool) -> RunResult:
+    end = outcome.end
+    return RunResult(
+        stdout=outcome.stdout,
+        stderr=outcome.stderr,
+        truncated=end.truncated,
+        exit_code=TIMEOUT_EXIT if timed_out else end.exit_code,
+        wall_ms=wall_ms,
+        cpu_ms=usage.cpu_ms,
+        peak_memory=usage.peak_memory,
+        timed_out=timed_out,
+        out_of_memory=usage.memory_kills > 0,
+        disk_full=disk_full,
+        files_written=end.files_written,
+        files_written_truncated=end.files_written_truncated,
+    )
+
+
+def _pid_inside(host_pid: int) -> int:
+    """The pid that a process has in the innermost namespace. Raises OSError when it is gone."""
+    for line in Path(f"/proc/{host_pid}/status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    return -1
+
+
+def _poll(pidfd: int, milliseconds: int) -> bool:
+    """Whether the process has ended, waiting that long for it."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(milliseconds))
+
+
+def require_room(memory_available: int, disk_free: int, memory_reserve: int, disk_reserve: int) -> None:
+    """All in bytes. Raises Unavailable when the host itself would run short."""
+    if memory_available < memory_reserve:
+        raise Unavailable("This host has no memory free for another session.", 10)
+    if disk_free < disk_reserve:
+        raise Unavailable("This host has no disk free for another session.", 60)

@@ -1,0 +1,100 @@
+"""Which system calls a session may make.
+
+Podman's maintained profile (Debian: golang-github-containers-common) in its OCI form, less what a
+nested user namespace would open and what reaches beyond the session.
+"""
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+PROFILE = Path("/usr/share/containers/seccomp.json")
+EPERM, ENOSYS = 1, 38
+NAMESPACE_FLAGS = 0x7E020000 | 0x00000080  # every CLONE_NEW*
+AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
+NETLINK_ROUTE = 0
+MACHINES = {"x86_64": ("amd64", "SCMP_ARCH_X86_64"), "aarch64": ("arm64", "SCMP_ARCH_AARCH64")}
+
+# Namespaces and mounts belong to the host; keys, BPF and userfaultfd are kernel attack surface with no use here.
+DENIED = frozenset(
+    [
+        "unshare",
+        "setns",
+        "mount",
+        "umount",
+        "umount2",
+        "fsopen",
+        "fsmount",
+        "fsconfig",
+        "fspick",
+        "move_mount",
+        "open_tree",
+        "open_tree_attr",
+        "mount_setattr",
+        "pivot_root",
+        "keyctl",
+        "add_key",
+        "request_key",
+        "bpf",
+        "userfaultfd",
+        "perf_event_open",
+        "io_uring_setup",
+        "io_uring_enter",
+        "io_uring_register",
+        "clone",
+        "clone3",
+        "sync",
+        "syncfs",
+        "socket",
+        "quotactl",
+        "quotactl_fd",
+        "name_to_handle_at",
+        "open_by_handle_at",
+        "kexec_load",
+        "kexec_file_load",
+    ]
+)
+
+
+def profile(text: str, machine: str = platform.machine()) -> dict[str, Any]:
+    """The `linux.seccomp` part of an OCI spec, from the text of Podman's profile."""
+    arch, scmp = MACHINES[machine]
+    rules: list[dict[str, Any]] = []
+    for rule in json.loads(text)["syscalls"]:
+        includes = rule.get("includes") or {}
+        # a rule for a capability would widen the profile for programs that do not have it anyway
+        if includes.get("caps") or rule["action"] != "SCMP_ACT_ALLOW":
+            continue
+        if arch not in (includes.get("arches") or [arch]):
+            continue
+        names = [name for name in rule["names"] if name not in DENIED]
+        if names:
+            allowed = {"names": names, "action": "SCMP_ACT_ALLOW"}
+            rules.append({**allowed, "args": rule["args"]} if rule.get("args") else allowed)
+    rules += _our_rules()
+    return {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": EPERM,
+        "architectures": [scmp],
+        "syscalls": rules,
+    }
+
+
+def _our_rules() -> list[dict[str, Any]]:
+    def allow(name: str, *args: dict[str, Any]) -> dict[str, Any]:
+        return {"names": [name], "action": "SCMP_ACT_ALLOW", "args": list(args)}
+
+    def equal(index: int, value: int) -> dict[str, Any]:
+        return {"index": index, "value": value, "op": "SCMP_CMP_EQ"}
+
+    no_namespaces = {"index": 0, "value": NAMESPACE_FLAGS, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+    return [
+        allow("clone", no_namespaces),
+        # its flags are behind a pointer, which a filter cannot read: programs fall back to clone
+        {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS},
+        # these flush the whole host: they succeed and do nothing; fsync of one's own files works
+        {"names": ["sync", "syncfs"], "action": "SCMP_ACT_ERRNO", "errnoRet": 0},
+        *(allow("socket", equal(0, family)) for family in (AF_UNIX, AF_INET, AF_INET6)),
+        allow("socket", equal(0, AF_NETLINK), equal(2, NETLINK_ROUTE)),
+    ]

@@ -1,0 +1,67 @@
+"""Work that outlives the request that asked for it. Every task has this one owner and a name."""
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+log = structlog.get_logger()
+
+
+class Tasks:
+    """A task group in which one failed piece of work does not end the others.
+
+    Leaving the block waits for all of them; those started by `start_daemon` are cancelled then.
+    """
+
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+        self._daemons: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._daemons:
+            task.cancel()
+        await self._group.__aexit__(kind, failure, trace)
+
+    def start(self, work: Coroutine[Any, Any, object], name: str) -> None:
+        """Nobody waits for it: a failure is logged whole, and the keeper makes good what it left."""
+        self._group.create_task(_logged(work, name), name=name)
+
+    def start_daemon(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """A loop without which the server cannot be: its failure ends the group."""
+        task = self._group.create_task(work, name=name)
+        self._daemons.add(task)
+
+    async def finish[T](self, work: Coroutine[Any, Any, T], name: str) -> T:
+        """Awaits work that goes on to its end when the caller is cancelled; its failure is the caller's."""
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._group.create_task(_settle(work, outcome), name=name)
+        return await asyncio.shield(outcome)
+
+
+async def _logged(work: Awaitable[object], name: str) -> None:
+    try:
+        await work
+    except Exception:  # noqa: BLE001 - the boundary of a task: there is nobody to raise it to
+        log.exception("task_failed", task=name)
+
+
+async def _settle[T](work: Awaitable[T], outcome: asyncio.Future[T]) -> None:
+    try:
+        result = await work
+    except Exception as failed:  # noqa: BLE001 - handed over whole, raised at the caller
+        outcome.set_exception(failed)
+        outcome.exception()  # a caller who left does not make it "never retrieved"
+    except BaseException:
+        outcome.cancel()
+        raise
+    else:
+        outcome.set_result(result)
