@@ -6,9 +6,10 @@ client who hangs up can neither undo half of it nor leave half of it.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
@@ -32,6 +33,7 @@ from buntime.ports import (
 )
 from buntime.requests import Execute, NewSession, Patch
 from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, ID_LENGTH, ID_PREFIX, Event, Session, State
+from buntime.steps import reached
 from buntime.tasks import Tasks
 
 log = structlog.get_logger()
@@ -83,10 +85,20 @@ class ControlPlane:
         self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._observed: dict[str, Observed] = {}
 
+    async def finish[T](self, work: Coroutine[Any, Any, T], name: str) -> T:
+        """Awaits work that goes on to its end when the caller is cancelled; its failure is the caller's."""
+        return await self._tasks.finish(work, name)
+
     # --- who asks ---
 
     async def authenticate(self, secret: str | None) -> Caller:
         """Raises Unauthorized, or Forbidden for a suspended account."""
+        caller = await self.identify(secret)
+        self.require_active(caller)
+        return caller
+
+    async def identify(self, secret: str | None) -> Caller:
+        """Whose key it is, a suspended account's too: its calls count against its rate. Raises Unauthorized."""
         if not secret:
             raise errors.Unauthorized("Send an API key: Authorization: Bearer btk_…")
         if not is_well_formed(secret):
@@ -95,10 +107,12 @@ class ControlPlane:
         if found is None or found[1].status is AccountStatus.DELETED:
             raise errors.Unauthorized("The API key is not known or has been revoked.")
         key, account = found
-        plan = self.plan_of(account)
-        if account.status is AccountStatus.SUSPENDED:
-            raise errors.Forbidden("This account is suspended.", plan=plan.name)
-        return Caller(account, key, plan)
+        return Caller(account, key, self.plan_of(account))
+
+    def require_active(self, caller: Caller) -> None:
+        """Raises Forbidden for a suspended account."""
+        if caller.account.status is AccountStatus.SUSPENDED:
+            raise errors.Forbidden("This account is suspended.", plan=caller.plan.name)
 
     def plan_of(self, account: Account) -> Plan:
         """The account's plan with its own numbers; an account of a plan that is no more cannot be used."""
@@ -125,6 +139,7 @@ class ControlPlane:
         async def create() -> Session:
             session_id = new_session_id()
             sandbox, image = await self._sandboxes.claim(session_id, limits)
+            reached("create: claimed")
             now = self.now()
             session = Session(
                 id=session_id,
@@ -150,6 +165,7 @@ class ControlPlane:
                 if isinstance(failed, errors.SessionLimitExceeded):
                     raise errors.SessionLimitExceeded(plan.name, plan.sessions, plan.sessions) from None
                 raise
+            reached("create: stored")
             return session
 
         return await self._tasks.finish(create(), f"create for {caller.account.id}")
@@ -208,13 +224,16 @@ class ControlPlane:
                 if stored is None or stored.state is State.DELETING:
                     raise errors.SessionNotFound(session.id) from None
                 session = stored
+        reached("delete: marked")
         await self._sandboxes.kill(session.sandbox)
+        reached("delete: killed")
         self._tasks.start(self._finish_delete(session), f"finish delete {session.id}")
 
     async def _finish_delete(self, session: Session) -> None:
         """Removes what is left of a session that is marked as deleted. Safe to repeat: the keeper does."""
         await self._sandboxes.destroy(session.sandbox)
         await self._store.remove_session(session.id)
+        reached("delete: forgotten")
         self._observed.pop(session.id, None)
 
     # --- execution and files ---

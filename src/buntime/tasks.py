@@ -50,7 +50,7 @@ class Tasks:
 async def _logged(work: Awaitable[object], name: str) -> None:
     try:
         await work
-    except Exception:  # noqa: BLE001 - the boundary of a task: there is nobody to raise it to
+    except Exception:  # the boundary of a task: there is nobody to raise it to
         log.exception("task_failed", task=name)
 
 

@@ -31,6 +31,7 @@ from buntime.sandboxes.oci import Place, Runtime
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox, Machinery, require_room
 from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, Session
+from buntime.steps import reached
 
 log = structlog.get_logger()
 
@@ -115,11 +116,14 @@ class LocalSandboxes:
         self._claimed_at = time.monotonic()
         self._claimed.set()
         sandbox = self._take_parked() or await self._start_new()
+        reached("claim: taken")
         try:
             sandbox.record = replace(sandbox.record, session=session_id)
             records.write(self._directory(sandbox.id), sandbox.record)
+            reached("claim: recorded")
             if limits != self._settings.parked_limits:
                 await asyncio.to_thread(self._limit, sandbox.id, limits)
+            reached("claim: limited")
         except BaseException:
             self._running[sandbox.id] = sandbox
             await self.destroy(sandbox.id)
@@ -251,19 +255,24 @@ class LocalSandboxes:
         old = records.read(directory)
         self._clear_container(sandbox)
         records.write(directory, record)
+        reached("make: recorded")
         if old is not None and old.slot != record.slot:
             self._free_slot(old.slot)
         if not machinery.volumes.exists(sandbox):
             machinery.volumes.create(sandbox, limits.disk)
         else:
             machinery.volumes.limit(sandbox, limits.disk)
+        reached("make: volume")
         machinery.cgroups.create(sandbox, machinery.volumes.device)
         machinery.cgroups.limit(sandbox, limits)
+        reached("make: cgroups")
         namespace = machinery.network.make(record.slot)
+        reached("make: network")
         try:
             pid = self._runtime.run(self._place(record, namespace.path), self._settings.seccomp)
         finally:
             namespace.close()
+        reached("make: started")
         init = records.open_process(pid)
         if init is None:
             raise HostCommandFailed("the sandbox ended as soon as it had started")
@@ -346,10 +355,13 @@ class LocalSandboxes:
         record = records.read(directory)
         directory.mkdir(mode=0o700, exist_ok=True)
         self._clear_container(sandbox_id)
+        reached("remove: container")
         self._machinery.volumes.destroy(sandbox_id)
+        reached("remove: volume")
         if record is not None:
             self._free_slot(record.slot)
         shutil.rmtree(directory)
+        reached("remove: record")
 
     def _clear_container(self, sandbox_id: str) -> None:
         """The container with its processes and cgroups; its network goes with its last process."""

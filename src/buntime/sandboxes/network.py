@@ -94,7 +94,7 @@ class Network:
                 setting.write_text(str(wanted))
         name = self._gateway_interface
         if not Path(f"/sys/class/net/{name}").exists():
-            call(["ip", "-batch", "-"], f"link add {name} addrgenmode none type bridge\n")
+            call(["ip", "-batch", "-"], f"link add {name} type bridge\nlink set {name} addrgenmode none\n")
         call(["ip", "-batch", "-"], f"addr replace {self._part.gateway}/32 dev {name}\nlink set {name} up\n")
         self._restricted = set(no_egress)
         call(["nft", "-f", "-"], self.rules())
@@ -175,7 +175,7 @@ table inet {self.table} {{
                 (Path("/proc/sys") / name).write_text(value)
             _ip(
                 f"link add eth0 mtu {self._mtu} address {SESSION_MAC} type veth peer name {interface} "
-                f"mtu {self._mtu} address {HOST_MAC} addrgenmode none netns {os.getpid()}\n"
+                f"mtu {self._mtu} address {HOST_MAC} netns {os.getpid()}\n"
                 "link set lo up\n"
                 f"addr add {address}/32 dev eth0\n"
                 "link set eth0 up\n"
@@ -188,7 +188,7 @@ table inet {self.table} {{
             os.setns(self._host_ns, os.CLONE_NEWNET)
         try:
             _ip(
-                f"link set {interface} up\n"
+                f"link set {interface} addrgenmode none\nlink set {interface} up\n"
                 f"neigh replace {address} lladdr {SESSION_MAC} dev {interface} nud permanent\n"
                 f"route replace {address}/32 dev {interface} src {part.gateway} scope link\n"
             )

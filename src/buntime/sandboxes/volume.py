@@ -135,6 +135,6 @@ def _opened(directory: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _named(name: str) -> bytes:
-    """struct btrfs_ioctl_vol_args"""
-    return struct.pack("q4088s", 0, name.encode())
+def _named(name: str) -> bytearray:
+    """struct btrfs_ioctl_vol_args; mutable, since fcntl takes no longer immutable one than 1 KiB."""
+    return bytearray(struct.pack("q4088s", 0, name.encode()))

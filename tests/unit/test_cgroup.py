@@ -1,0 +1,95 @@
+"""The cgroup trees, on a directory that stands in for the kernel's: which files get which values."""
+
+from pathlib import Path
+
+import pytest
+
+from buntime.plan import MB, Limits
+from buntime.sandboxes.cgroup import GUEST_MEMORY, RUN_PIDS, CgroupsV1, CgroupsV2
+
+SMALL = Limits(memory=64, cpu=0.25, timeout=30, disk=64)
+
+
+class Kernel:
+    """Control files appear with their directory; the real kernel makes them by itself."""
+
+    def __init__(self, root: Path, files: dict[str, str]) -> None:
+        self.root = root
+        self.files = files
+
+    def populate(self) -> None:
+        for directory in [self.root, *(p for p in self.root.rglob("*") if p.is_dir())]:
+            for name, text in self.files.items():
+                if not (directory / name).exists():
+                    (directory / name).write_text(text)
+
+
+@pytest.fixture
+def v2(tmp_path: Path) -> tuple[CgroupsV2, Path]:
+    root = tmp_path / "buntime-abcd"
+    root.mkdir()
+    return CgroupsV2(root), root
+
+
+def test_v2_limits_the_runs_and_leaves_the_guest_its_own_memory(v2: tuple[CgroupsV2, Path]) -> None:
+    cgroups, root = v2
+    cgroups.create("sb1", "7:0")
+    cgroups.limit("sb1", SMALL)
+    assert (root / "sb1/runs/memory.max").read_text() == str(64 * MB)
+    assert (root / "sb1/memory.max").read_text() == str(64 * MB + GUEST_MEMORY)
+    assert (root / "sb1/runs/pids.max").read_text() == str(RUN_PIDS)
+
+
+def test_v2_gives_a_session_its_share_of_a_core_and_as_much_again_in_a_burst(v2: tuple[CgroupsV2, Path]) -> None:
+    cgroups, root = v2
+    cgroups.create("sb1", None)
+    cgroups.limit("sb1", SMALL)
+    assert (root / "sb1/runs/cpu.max").read_text() == "25000 100000"
+    assert (root / "sb1/runs/cpu.max.burst").read_text() == "25000"
+
+
+def test_v2_limits_the_disk_of_the_whole_sandbox(v2: tuple[CgroupsV2, Path]) -> None:
+    cgroups, root = v2
+    cgroups.create("sb1", "7:3")
+    assert (root / "sb1/io.max").read_text().startswith("7:3 rbps=")
+    assert "+io" in (root / "sb1/cgroup.subtree_control").read_text()
+
+
+def test_v2_reads_a_runs_usage_from_its_own_group(v2: tuple[CgroupsV2, Path]) -> None:
+    cgroups, root = v2
+    cgroups.create("sb1", None)
+    cgroups.add_run("sb1", "r1")
+    run = root / "sb1/runs/r1"
+    (run / "cpu.stat").write_text("usage_usec 42000\nuser_usec 1\n")
+    (run / "memory.peak").write_text("1234\n")
+    (run / "memory.events.local").write_text("low 0\noom 3\noom_kill 2\n")
+    usage = cgroups.usage("sb1", "r1")
+    assert (usage.cpu_ms, usage.peak_memory, usage.memory_kills) == (42, 1234, 2)
+
+
+def test_v2_kills_a_run_by_the_kernels_own_switch(v2: tuple[CgroupsV2, Path]) -> None:
+    cgroups, root = v2
+    cgroups.create("sb1", None)
+    cgroups.add_run("sb1", "r1")
+    (root / "sb1/runs/r1/cgroup.kill").touch()
+    assert cgroups.kill_run("sb1", "r1")
+    assert (root / "sb1/runs/r1/cgroup.kill").read_text() == "1"
+
+
+def test_v1_grows_the_parent_first_and_shrinks_it_last(tmp_path: Path) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd")
+    kernel = Kernel(tmp_path, {"memory.limit_in_bytes": "9223372036854771712"})
+    cgroups.create("sb1", None)
+    kernel.populate()
+    for memory in (64, 4096, 64):
+        cgroups.limit("sb1", Limits(memory=memory, cpu=1, timeout=1, disk=1))
+        top = tmp_path / "memory/buntime-abcd/sb1"
+        assert (top / "memory.limit_in_bytes").read_text() == str(memory * MB + GUEST_MEMORY)
+        assert (top / "runs/memory.limit_in_bytes").read_text() == str(memory * MB)
+
+
+def test_a_run_that_is_gone_counts_as_killed_and_removed(tmp_path: Path) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd")
+    cgroups.create("sb1", None)
+    assert cgroups.kill_run("sb1", "r7")
+    assert cgroups.remove_run("sb1", "r7")
