@@ -40,3 +40,7 @@ class Idempotency:
             yield None
         finally:
             self._running.discard(mark)
+
+    async def keep(self, answer: Answer) -> None:
+        """Stores a final answer. One that is there already, stored together with the work, stays."""
+        await self._store.add_answer(answer)

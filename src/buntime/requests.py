@@ -132,14 +132,18 @@ def check_execute(request: Execute, plan: Plan) -> None:
     check_files(request.files, plan)
 
 
-def check_files(files: Sequence[FileToWrite], plan: Plan) -> None:
-    if len(files) > plan.files_per_request:
+def check_file_count(count: int, plan: Plan) -> None:
+    if count > plan.files_per_request:
         raise InvalidRequest(
             "files",
-            f"At most {plan.files_per_request} files in one request on the {plan.name} plan, not {len(files)}.",
+            f"At most {plan.files_per_request} files in one request on the {plan.name} plan, not {count}.",
             plan=plan.name,
             limit=plan.files_per_request,
         )
+
+
+def check_files(files: Sequence[FileToWrite], plan: Plan) -> None:
+    check_file_count(len(files), plan)
     for file in files:
         if len(file.content) > plan.file_mb * MB:
             raise PayloadTooLarge(

@@ -1,0 +1,96 @@
+"""Files: write, list, read, delete."""
+
+from buntime import errors
+from buntime.paths import for_client, inside_session
+from buntime.web import wire
+from buntime.web.api_sessions import session_id
+from buntime.web.contents import as_text, file_to_write
+from buntime.web.operation import FILE_SECONDS, Call, operation
+
+MISSING = (errors.SessionNotFound, errors.FileNotFound, errors.FileConflict, errors.InvalidState)
+
+
+@operation(
+    "POST",
+    "/files/write",
+    tag="Files",
+    body=wire.WriteFile,
+    answer=wire.FileWritten,
+    errors=(errors.SessionNotFound, errors.FileConflict, errors.InvalidState, errors.DiskFull),
+    seconds=FILE_SECONDS,
+)
+async def write_file(call: Call[wire.NoQuery, wire.WriteFile]) -> wire.FileWritten:
+    """Write a file.
+
+    Parents are made. The write is atomic: a reader sees the old content or the new.
+    """
+    wanted = session_id(call.body.session_id)
+    file = file_to_write(call.body, call.caller.plan, append=call.body.append)
+    size = await call.plane.write_file(call.caller, wanted, file)
+    return wire.FileWritten(path=for_client(file.path), size=size)
+
+
+@operation(
+    "GET",
+    "/files/list",
+    tag="Files",
+    query=wire.ListFilesQuery,
+    answer=wire.Files,
+    errors=MISSING,
+    seconds=FILE_SECONDS,
+)
+async def list_files(call: Call[wire.ListFilesQuery, None]) -> wire.Files:
+    """List a directory, sorted by path."""
+    query = call.query
+    entries, total = await call.plane.list_files(
+        call.caller,
+        session_id(query.session_id),
+        inside_session(query.path),
+        recursive=query.recursive,
+        limit=query.limit,
+        offset=query.offset,
+    )
+    files = [
+        wire.FileEntry(path=entry.path, size=entry.size, modified=wire.iso(entry.modified), type=entry.type)
+        for entry in entries
+    ]
+    return wire.Files(files=files, total=total)
+
+
+@operation(
+    "GET",
+    "/files/read",
+    tag="Files",
+    query=wire.ReadFileQuery,
+    answer=wire.FileContent,
+    errors=(*MISSING, errors.PayloadTooLarge),
+    seconds=FILE_SECONDS,
+)
+async def read_file(call: Call[wire.ReadFileQuery, None]) -> wire.FileContent:
+    """Read a file, up to the plan's file size."""
+    path = inside_session(call.query.path)
+    raw = await call.plane.read_file(call.caller, session_id(call.query.session_id), path)
+    content, encoding = as_text(raw)
+    return wire.FileContent(path=for_client(path), content=content, size=len(raw), encoding=encoding)
+
+
+@operation(
+    "DELETE",
+    "/files/delete",
+    tag="Files",
+    query=wire.DeleteFileQuery,
+    answer=wire.FileDeleted,
+    errors=MISSING,
+    seconds=FILE_SECONDS,
+)
+async def delete_file(call: Call[wire.DeleteFileQuery, None]) -> wire.FileDeleted:
+    """Delete a file or directory.
+
+    A directory that is not empty needs `recursive=true`.
+    """
+    query, path = call.query, inside_session(call.query.path)
+    await call.plane.delete_file(call.caller, session_id(query.session_id), path, recursive=query.recursive)
+    return wire.FileDeleted(deleted=True, path=for_client(path))
+
+
+OPERATIONS = (write_file, list_files, read_file, delete_file)

@@ -1,0 +1,131 @@
+"""The web application: its routes, and what happens around every request."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import structlog
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from buntime.config import Config
+from buntime.control_plane import ControlPlane
+from buntime.errors import BuntimeError, NotFound
+from buntime.idempotency import Idempotency
+from buntime.web import api_execution, api_files, api_operations, api_sessions, failures, openapi
+from buntime.web.auth import Door
+from buntime.web.bodies import Gate
+from buntime.web.exchange import ClientLeft, Exchange, open_exchange
+from buntime.web.logs import log_request
+from buntime.web.metrics import Metrics
+from buntime.web.operation import Operation, Page
+from buntime.web.quota import Quota
+from buntime.web.resource import PublicResource, Resource, World
+
+log = structlog.get_logger()
+
+OPERATIONS: tuple[Operation, ...] = (*api_sessions.OPERATIONS, *api_execution.OPERATIONS, *api_files.OPERATIONS)
+CLIENT_LEFT = 499  # in logs and metrics only: nobody was there to be answered
+
+
+def _always_ready() -> Mapping[str, bool]:
+    return {}
+
+
+def create_app(
+    control_plane: ControlPlane,
+    idempotency: Idempotency,
+    config: Config,
+    *,
+    gauges: Mapping[str, Callable[[], float]] | None = None,
+    ready: Callable[[], Mapping[str, bool]] = _always_ready,
+    clock: Callable[[], float] = time.time,
+) -> ASGIApp:
+    """The API as an ASGI application.
+
+    `gauges`: name → its value now, for `/metrics`. `ready`: part → whether it works, for `/readyz`.
+    `clock`: Unix seconds, for rate limits.
+    """
+    metrics = Metrics(gauges or {})
+    door = Door(control_plane, Quota(clock), Quota(clock))
+    world = World(control_plane, idempotency, config, door, Gate())
+    pages = api_operations.pages(ready, metrics, lambda pages: openapi.document(OPERATIONS, pages))
+    return Front(Router(_routes(world, pages), redirect_slashes=False, default=Unknown(door)), metrics)
+
+
+def openapi_pages() -> tuple[Page, ...]:
+    """The pages as `document` wants them, where no app is running."""
+    return api_operations.pages(_always_ready, Metrics({}), lambda pages: openapi.document(OPERATIONS, pages))
+
+
+def _routes(world: World, pages: tuple[Page, ...]) -> list[Route]:
+    """One route for each path. `/sessions/create` stands before `/sessions/{sessionId}`, which would match too."""
+    by_path: dict[str, list[Operation]] = defaultdict(list)
+    for operation in OPERATIONS:
+        by_path[operation.path].append(operation)
+    fixed_first = sorted(by_path, key=lambda path: "{" in path)
+    return [Route(path, Resource(path, by_path[path], world)) for path in fixed_first] + [
+        Route(page.path, PublicResource(page)) for page in pages
+    ]
+
+
+class Unknown:
+    """Whatever has no route. A key that comes along is checked and counted as everywhere."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})
+            return
+        exchange: Exchange = scope["exchange"]
+        if exchange.header(b"authorization"):
+            await self._door.enter(exchange)
+        else:
+            self._door.refuse_flood(exchange)
+        raise NotFound("There is no such path. See /docs.")
+
+
+class Front:
+    """Around every request: its id, its failures as answers, its line in the log and its count."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = open_exchange(scope)
+        try:
+            await self._answer(exchange, receive, send)
+        finally:
+            seconds = time.perf_counter() - exchange.started
+            self._metrics.count(exchange.route, exchange.method, exchange.status, seconds)
+            log_request(exchange)
+
+    async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(exchange.scope, receive, watched)
+            return
+        except ClientLeft:
+            exchange.status = CLIENT_LEFT
+            return
+        except BuntimeError as failed:
+            failure = failed
+        except Exception:  # the boundary of a request: shown bare, logged whole
+            log.exception("internal_error", request=exchange.request_id.decode("ascii"), route=exchange.route)
+            failure = failures.bare()
+        if begun:
+            raise failure
+        await exchange.send(failures.reply_to(failure), send)

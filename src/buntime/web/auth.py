@@ -1,0 +1,68 @@
+"""The door: who calls, and whether they may call now."""
+
+from collections.abc import Sequence
+
+from buntime.control_plane import Caller, ControlPlane
+from buntime.errors import Unauthorized
+from buntime.web.exchange import Exchange
+from buntime.web.quota import STRANGER_LIMIT, Quota, counted_address, exceeded
+
+
+def bearer(values: Sequence[bytes]) -> str | None:
+    """The secret of the Authorization headers; None without one. Raises Unauthorized for a malformed one."""
+    if not values:
+        return None
+    if len(values) > 1:
+        raise Unauthorized("Send one Authorization header.")
+    scheme, _, secret = values[0].partition(b" ")
+    if scheme.lower() != b"bearer":
+        raise Unauthorized("The Authorization header must be: Bearer btk_…")
+    return secret.strip(b" \t").decode("latin-1")
+
+
+class Door:
+    def __init__(self, plane: ControlPlane, quota: Quota, strangers: Quota) -> None:
+        self._plane = plane
+        self._quota = quota
+        self._strangers = strangers
+
+    async def enter(self, exchange: Exchange) -> Caller:
+        """Raises Unauthorized, RateLimitExceeded, or Forbidden for a suspended account.
+
+        From here on every answer carries the rate limit headers.
+        """
+        try:
+            caller = await self._plane.identify(bearer(exchange.header(b"authorization")))
+        except Unauthorized:
+            self.refuse_flood(exchange)
+            raise
+        exchange.caller = caller
+        limit = caller.plan.requests_per_minute
+        standing = self._quota.take(caller.key.id, limit)
+        exchange.headers += [
+            (b"x-ratelimit-limit", b"%d" % standing.limit),
+            (b"x-ratelimit-remaining", b"%d" % standing.remaining),
+            (b"x-ratelimit-reset", b"%d" % standing.reset),
+        ]
+        if not standing.allowed:
+            raise exceeded(
+                f"The {caller.plan.name} plan allows {limit} requests a minute for one key.",
+                limit,
+                self._quota.retry_after(standing),
+                plan=caller.plan.name,
+            )
+        self._plane.require_active(caller)
+        return caller
+
+    def refuse_flood(self, exchange: Exchange) -> None:
+        """Counts a call without a valid key against its address. Raises RateLimitExceeded."""
+        forwarded = exchange.header(b"x-forwarded-for")
+        client = exchange.scope.get("client")
+        address = counted_address(forwarded[-1] if forwarded else None, client[0] if client else "unknown")
+        standing = self._strangers.take(address, STRANGER_LIMIT)
+        if not standing.allowed:
+            raise exceeded(
+                "Too many calls without a valid API key from this address.",
+                STRANGER_LIMIT,
+                self._strangers.retry_after(standing),
+            )

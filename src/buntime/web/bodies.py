@@ -1,0 +1,131 @@
+"""Request bodies: read up to the plan's limit, and never more of them at once than the process can hold."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.types import Receive
+
+from buntime.errors import ExecutionTimeout, InvalidRequest, PayloadTooLarge, Unavailable
+from buntime.plan import MB, Plan
+from buntime.web.exchange import ClientLeft, Exchange
+
+HELD_LIMIT = 512 * MB  # bytes of bodies in the process at a time
+SMALL = 1 * MB  # bodies that need not queue: a connection may hold that much anyway
+PATIENCE = 20.0  # seconds that a request waits for room
+SLOWEST = 256 * 1024  # bytes a second that a client must manage
+GRACE = 30.0  # seconds on top
+
+
+class Gate:
+    """Room for bodies, given first come, first served."""
+
+    def __init__(self, limit: int = HELD_LIMIT, patience: float = PATIENCE) -> None:
+        self._free = self._limit = limit
+        self._patience = patience
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def room(self, size: int) -> AsyncIterator[None]:
+        """Holds room for `size` bytes. Raises Unavailable when none comes free in time."""
+        if size <= SMALL:
+            yield
+            return
+        size = min(size, self._limit)
+        await self._take(size)
+        try:
+            yield
+        finally:
+            self._free += size
+            self._wake()
+
+    async def _take(self, size: int) -> None:
+        if not self._waiting and size <= self._free:
+            self._free -= size
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        try:
+            async with asyncio.timeout(self._patience):
+                await turn
+        except BaseException as ended:
+            if turn.done() and not turn.cancelled():
+                self._free += size  # it was given to us in the same moment
+            else:
+                self._waiting.remove((size, turn))
+            self._wake()
+            if isinstance(ended, TimeoutError):
+                raise Unavailable("Too many large requests are being read. Try again shortly.", 5) from None
+            raise
+
+    def _wake(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            size, turn = self._waiting.popleft()
+            self._free -= size
+            turn.set_result(None)
+
+
+@asynccontextmanager
+async def received(exchange: Exchange, receive: Receive, plan: Plan, gate: Gate) -> AsyncIterator[bytes]:
+    """The whole body; its room is held until the block ends.
+
+    Raises PayloadTooLarge (by Content-Length before anything is read), ExecutionTimeout for a client that
+    sends too slowly, Unavailable, ClientLeft.
+    """
+    limit = plan.body_mb * MB
+    declared = _declared_length(exchange)
+    if declared is not None and declared > limit:
+        raise _too_large(plan)
+    size = limit if declared is None else declared
+    async with gate.room(size):
+        try:
+            async with asyncio.timeout(GRACE + size / SLOWEST):
+                body = await _read(receive, plan, limit)
+        except TimeoutError:
+            raise ExecutionTimeout("The request's body came too slowly.") from None
+        yield body
+
+
+def _declared_length(exchange: Exchange) -> int | None:
+    """None for a chunked body, 0 for none at all."""
+    lengths = exchange.header(b"content-length")
+    if not lengths:
+        return None if exchange.header(b"transfer-encoding") else 0
+    try:
+        return int(lengths[0])
+    except ValueError:
+        raise InvalidRequest("Content-Length", "Content-Length must be a whole number.") from None
+
+
+async def _read(receive: Receive, plan: Plan, limit: int) -> bytes:
+    chunks, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(plan)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(plan: Plan) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"A request's body may have {plan.body_mb} MB on the {plan.name} plan.", plan=plan.name, limit=plan.body_mb * MB
+    )
+
+
+def require_json(exchange: Exchange) -> None:
+    """Raises InvalidRequest unless the body is declared as application/json in UTF-8."""
+    values = exchange.header(b"content-type")
+    media, *parameters = (values[0] if len(values) == 1 else b"").decode("latin-1").split(";")
+    if media.strip().lower() != "application/json":
+        raise InvalidRequest("Content-Type", "Send the body as Content-Type: application/json.")
+    for parameter in parameters:
+        name, _, value = parameter.strip().partition("=")
+        if name.lower() == "charset" and value.strip('"').lower() not in ("utf-8", "utf8", "us-ascii"):
+            raise InvalidRequest("Content-Type", "JSON is read as UTF-8; send no other charset.")

@@ -1,0 +1,132 @@
+"""Bytes of a request → the structs of `wire`. Every failure is an InvalidRequest naming the field."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Struct
+
+from buntime.errors import InvalidRequest
+
+LONGEST_NAME = 200  # characters of a client's own text that an error repeats
+QUERY_FIELDS = 100
+METADATA_PREFIX = "metadata."
+NAMES = {"int": "a whole number", "str": "a string", "float": "a number", "bool": "true or false",
+         "array": "an array", "object": "an object", "null": "null"}  # fmt: skip
+WHOLE = re.compile(r"-?[0-9]{1,18}")
+
+
+@cache
+def _decoder(kind: type[Struct]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind, strict=True)
+
+
+def decode_body(kind: type[Struct], body: bytes) -> Any:
+    """Strict JSON in UTF-8: one object of the struct's fields. Of a repeated name the last one counts."""
+    try:
+        return _decoder(kind).decode(body)
+    except msgspec.ValidationError as wrong:
+        raise _explained(wrong) from None
+    except msgspec.DecodeError as wrong:
+        raise InvalidRequest("body", f"The body is not valid JSON: {wrong}.") from None
+    except UnicodeDecodeError:
+        raise InvalidRequest("body", "The body is not valid UTF-8.") from None
+    except RecursionError:
+        raise InvalidRequest("body", "The body is nested too deeply.") from None
+
+
+def canonical(body: bytes) -> bytes:
+    """The body with sorted keys and no spaces, `{}` for an empty one. For JSON that `decode_body` accepts."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(body or b"{}"), order="sorted")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidRequest("body", "The body cannot be read as JSON.") from None
+
+
+def _explained(wrong: msgspec.ValidationError) -> InvalidRequest:
+    what, found, path = str(wrong).rpartition(" - at `")
+    if not found:
+        what, path = path, "$"
+    place = path.rstrip("`").removeprefix("key` in `").removeprefix("$").removeprefix(".").replace("[...]", "")
+    if named := re.match(r"Object (contains unknown|missing required) field `(.*)`", what, re.DOTALL):
+        field = (f"{place}." if place else "") + named[2][:LONGEST_NAME]
+        verb = "is not a field of this request" if named[1].startswith("contains") else "is required"
+        return InvalidRequest(field, f"{field} {verb}.")
+    field = place[:LONGEST_NAME] or "body"
+    return InvalidRequest(field, f"{field}: {_in_words(what)}.")
+
+
+def _in_words(what: str) -> str:
+    """msgspec's `Expected `int | null`, got `str`` in the words of JSON."""
+    if len(what) > LONGEST_NAME:
+        what = what[:LONGEST_NAME] + "…"
+    if got := re.fullmatch(r"Expected `([a-z |]+)`, got `(\w+)`", what):
+        wanted = " or ".join(NAMES.get(name, name) for name in got[1].split(" | "))
+        return f"expected {wanted}, got {NAMES.get(got[2], got[2])}"
+    if bound := re.fullmatch(r"Expected `int` (>=|<=) (\d+)", what):
+        return f"must be at {'least' if bound[1] == '>=' else 'most'} {bound[2]}"
+    return what.replace("`", "").lower() if what.startswith("Expected") else what.replace("`", "")
+
+
+def decode_query(kind: type[Struct], query: bytes, *, filters: bool) -> tuple[Any, Mapping[str, str]]:
+    """The struct, and the `metadata.KEY=VALUE` filters where the operation takes them.
+
+    Unknown and repeated parameters are refused: a mistyped one must not be silently ignored.
+    """
+    if not query:
+        pairs = []
+    else:
+        try:
+            pairs = parse_qsl(
+                query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS
+            )
+        except ValueError:
+            raise InvalidRequest("query", "The query string is not valid percent-encoded UTF-8.") from None
+    known = _query_fields(kind)
+    values: dict[str, object] = {}
+    chosen: dict[str, str] = {}
+    for name, text in pairs:
+        shown = name[:LONGEST_NAME]
+        into: dict[str, Any] = chosen if filters and name.startswith(METADATA_PREFIX) else values
+        key = name.removeprefix(METADATA_PREFIX) if into is chosen else name
+        if into is values and name not in known:
+            raise InvalidRequest(shown, f"{shown} is not a query parameter here.")
+        if key in into:
+            raise InvalidRequest(shown, f"{shown} is given twice.")
+        if not key:
+            raise InvalidRequest(shown, "A metadata filter is written metadata.KEY=VALUE.")
+        into[key] = text if into is chosen else _scalar(name, text, known[name])
+    try:
+        return msgspec.convert(values, kind, strict=True), chosen
+    except msgspec.ValidationError as wrong:
+        raise _explained(wrong) from None
+
+
+@cache
+def _query_fields(kind: type[Struct]) -> Mapping[str, type]:
+    return {field.encode_name: _plain(field.type) for field in msgspec.structs.fields(kind)}
+
+
+def _plain(kind: Any) -> type:
+    """int, bool or str: what the text of a query parameter stands for."""
+    if get_origin(kind) is Annotated:
+        return _plain(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return _plain(get_args(kind)[0])
+    return kind if kind in (int, bool) else str
+
+
+def _scalar(name: str, text: str, kind: type) -> object:
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise InvalidRequest(name, f"{name} must be true or false.")
+        return text == "true"
+    if kind is int:
+        if not WHOLE.fullmatch(text):
+            raise InvalidRequest(name, f"{name} must be a whole number.")
+        return int(text)
+    return text

@@ -1,0 +1,57 @@
+"""Examples of requests and answers for the API's description, by operation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_ID = "ses_abc123def456ghi789"
+_LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
+_CREATED = {
+    "sessionId": _ID,
+    "expiresAt": "2024-01-20T10:30:00Z",
+    "previewUrl": "https://ses-abc123def456ghi789.example.com",
+    "createdAt": "2024-01-19T10:30:00Z",
+    "resourceLimits": _LIMITS,
+}
+_SESSION = {
+    **_CREATED,
+    "lastActive": "2024-01-19T10:31:00Z",
+    "state": "active",
+    "filesCount": 3,
+    "activeProcesses": 1,
+    "metadata": {"user": "u1"},
+    "preview": {"visibility": "public", "ports": [8080]},
+    "network": {"egress": "internet", "allow": [], "deny": []},
+    "onWake": None,
+    "envNames": ["TOKEN"],
+}
+
+BODIES: Mapping[str, Any] = {
+    "createSession": {"ttl": 86400, "metadata": {"user": "u1"}, "env": {"TOKEN": "secret"}},
+    "patchSession": {"ttl": 3600, "metadata": None},
+    "execute": {"sessionId": _ID, "code": "console.log('Sum:', [1, 2, 3, 4, 5].reduce((a, b) => a + b))"},
+    "writeFile": {"sessionId": _ID, "path": "src/index.ts", "content": "console.log(1)\n"},
+}
+ANSWERS: Mapping[str, Any] = {
+    "createSession": _CREATED,
+    "getSession": _SESSION,
+    "patchSession": _SESSION,
+    "listSessions": {"sessions": [_SESSION], "total": 1},
+    "deleteSession": {"deleted": True, "sessionId": _ID},
+    "execute": {
+        "stdout": "Sum: 15\n",
+        "stderr": "",
+        "exitCode": 0,
+        "executionTime": 45,
+        "memoryUsed": 12582912,
+        "cpuTime": 42,
+        "timedOut": False,
+        "filesWritten": [],
+    },
+    "writeFile": {"path": "src/index.ts", "size": 15},
+    "listFiles": {
+        "files": [{"path": "src/index.ts", "size": 15, "modified": "2024-01-19T10:31:00Z", "type": "file"}],
+        "total": 1,
+    },
+    "readFile": {"path": "src/index.ts", "content": "console.log(1)\n", "size": 15, "encoding": "utf8"},
+    "deleteFile": {"deleted": True, "path": "src/index.ts"},
+}

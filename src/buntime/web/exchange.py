@@ -1,0 +1,87 @@
+"""One request and its answer, on their way through the web layer."""
+
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from starlette.types import Scope, Send
+
+from buntime.control_plane import Caller
+
+JSON = b"application/json"
+VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
+SESSION_ID = re.compile(r"ses_[a-z0-9]{18}")
+
+type Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class Reply:
+    """What is sent. `code` is the error's, for the log."""
+
+    status: int
+    body: bytes
+    media: bytes = JSON
+    headers: Headers = field(default_factory=list)
+    code: str | None = None
+
+
+class ClientLeft(Exception):
+    """The client hung up before its request was whole. Never shown."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of a request; grows on its way. Kept in the ASGI scope under "exchange"."""
+
+    scope: Scope
+    method: str
+    request_id: bytes
+    started: float  # of time.perf_counter
+    headers: Headers = field(default_factory=list)  # of the answer, beside the reply's own
+    route: str = "unknown"  # the template, never the path
+    caller: Caller | None = None
+    session_id: str | None = None  # only once it has the form of one
+    status: int = 0
+    code: str | None = None
+
+    @property
+    def path_params(self) -> Mapping[str, str]:
+        params: Mapping[str, str] = self.scope.get("path_params", {})
+        return params
+
+    def header(self, name: bytes) -> list[bytes]:
+        """All values of a request header, in order. `name` in lower case."""
+        return [value for key, value in self.scope["headers"] if key == name]
+
+    def note_session(self, session_id: object) -> None:
+        """For the log: text that is not an id could be anything, so it is left out."""
+        if isinstance(session_id, str) and SESSION_ID.fullmatch(session_id):
+            self.session_id = session_id
+
+    async def send(self, reply: Reply, send: Send) -> None:
+        self.status, self.code = reply.status, reply.code
+        headers = [
+            (b"content-type", reply.media),
+            (b"content-length", b"%d" % len(reply.body)),
+            (b"x-request-id", self.request_id),
+            *self.headers,
+            *reply.headers,
+        ]
+        if reply.status == 204:
+            del headers[:2]
+        if not any(name == b"cache-control" for name, _ in headers):
+            headers.append((b"cache-control", b"no-store"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else reply.body})
+
+
+def open_exchange(scope: Scope) -> Exchange:
+    """A client's own request id is kept when it is 1 to 128 visible ASCII characters."""
+    asked = next((value for key, value in scope["headers"] if key == b"x-request-id"), b"")
+    request_id = asked if VISIBLE.fullmatch(asked) else b"req_" + secrets.token_hex(10).encode()
+    exchange = Exchange(scope, scope["method"], request_id, time.perf_counter())
+    scope["exchange"] = exchange
+    return exchange

@@ -1,0 +1,69 @@
+"""Every failure as an answer: the one table code → status, and the JSON that shows it."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from buntime import errors
+from buntime.errors import BuntimeError
+from buntime.web import wire
+from buntime.web.exchange import Headers, Reply
+
+STATUS: Mapping[type[BuntimeError], HTTPStatus] = {
+    errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
+    errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.SessionNotFound: HTTPStatus.NOT_FOUND,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.FileNotFound: HTTPStatus.NOT_FOUND,
+    errors.MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
+    errors.ExecutionTimeout: HTTPStatus.REQUEST_TIMEOUT,
+    errors.IdempotencyInProgress: HTTPStatus.CONFLICT,
+    errors.SessionBusy: HTTPStatus.CONFLICT,
+    errors.InvalidState: HTTPStatus.CONFLICT,
+    errors.FileConflict: HTTPStatus.CONFLICT,
+    errors.PayloadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.IdempotencyKeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.RateLimitExceeded: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.SessionLimitExceeded: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.MemoryLimitExceeded: HTTPStatus.INSUFFICIENT_STORAGE,
+    errors.DiskFull: HTTPStatus.INSUFFICIENT_STORAGE,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.BuntimeError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+BY_CODE = {kind.code: status for kind, status in STATUS.items()}
+RETRY_AFTER = {  # seconds, where the failure itself does not say
+    "idempotency_in_progress": 1,
+    "session_limit_exceeded": 60,
+    "rate_limit_exceeded": 60,
+    "unavailable": 5,
+}
+FINAL = frozenset({404, 409, 413, 507})
+
+
+def reply_to(failure: BuntimeError) -> Reply:
+    """The failure as the contract shows it, with the headers that belong to its status."""
+    status = BY_CODE.get(failure.code, HTTPStatus.INTERNAL_SERVER_ERROR)
+    shown = wire.Failure(
+        code=failure.code, retryable=failure.retryable, message=failure.message, details=failure.details
+    )
+    headers: Headers = []
+    if status is HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if failure.code in RETRY_AFTER:
+        seconds = failure.details.get("retryAfter", RETRY_AFTER[failure.code])
+        headers.append((b"retry-after", str(seconds).encode()))
+    return Reply(status, wire.encode(wire.FailureAnswer(error=shown)), headers=headers, code=failure.code)
+
+
+def is_final(failure: BuntimeError) -> bool:
+    """Whether a repeated request with the same Idempotency-Key gets this failure again.
+
+    Not final: refused before any work (400, 401, 403, 429), or undone by us (408, 5xx). A run that
+    met its memory or disk limit (507) has happened.
+    """
+    return not failure.retryable and BY_CODE.get(failure.code) in FINAL
+
+
+def bare() -> BuntimeError:
+    """What is shown of our own fault."""
+    return BuntimeError("Something went wrong on our side. The X-Request-Id of this answer names it in our log.")

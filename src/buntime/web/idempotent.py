@@ -1,0 +1,62 @@
+"""The Idempotency-Key header: the first final answer to a key is given again."""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+
+from buntime.errors import BuntimeError, InvalidRequest
+from buntime.idempotency import Idempotency
+from buntime.ports import Answer
+from buntime.web import failures
+from buntime.web.decoding import canonical
+from buntime.web.exchange import Exchange, Reply
+
+HEADER = b"idempotency-key"
+LONGEST_KEY = 255
+
+
+def key_of(exchange: Exchange, *, honoured: bool) -> str | None:
+    """The key, or None without the header. Raises InvalidRequest for a bad one, and where none is honoured."""
+    values = exchange.header(HEADER)
+    if not values:
+        return None
+    if not honoured:
+        raise InvalidRequest("Idempotency-Key", "This endpoint does not take an Idempotency-Key.")
+    key = values[0]
+    if len(values) > 1 or not 1 <= len(key) <= LONGEST_KEY or any(not 0x21 <= byte <= 0x7E for byte in key):
+        raise InvalidRequest("Idempotency-Key", "Idempotency-Key must be 1 to 255 visible ASCII characters, once.")
+    return key.decode("ascii")
+
+
+def fingerprint(exchange: Exchange, body: bytes) -> str:
+    """sha256 over method, path, query and the canonical JSON of the body, hex."""
+    scope = exchange.scope
+    parts = (exchange.method.encode(), scope["path"].encode(), scope["query_string"], canonical(body))
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+type Work = Callable[[Callable[[bytes], Answer]], Awaitable[Reply]]
+
+
+async def once(
+    idempotency: Idempotency, account: str, key: str, request: str, now: Callable[[], int], work: Work
+) -> Reply:
+    """The stored answer, or that of `work`, stored if it is final.
+
+    `work` gets what makes an Answer of a body, for answers that are stored together with what they tell of.
+    """
+
+    def success(body: bytes) -> Answer:
+        return Answer(account, key, request, 200, body, now())
+
+    async with idempotency.once(account, key, request) as stored:
+        if stored is not None:
+            return Reply(stored.status, stored.body, headers=[(b"idempotent-replayed", b"true")])
+        try:
+            reply = await work(success)
+        except BuntimeError as failure:
+            if failures.is_final(failure):
+                refused = failures.reply_to(failure)
+                await idempotency.keep(Answer(account, key, request, refused.status, refused.body, now()))
+            raise
+        await idempotency.keep(success(reply.body))
+        return reply

@@ -1,0 +1,33 @@
+"""Numbers for Prometheus, in a registry of each app's own. No label ever holds an id or a client's text."""
+
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from buntime.web.logs import KNOWN_METHODS
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
+MEDIA = "text/plain; version=1.0.0; charset=utf-8"
+
+
+class Metrics:
+    """`gauges`: name → what reads its value when it is asked for; shown as `buntime_NAME`."""
+
+    def __init__(self, gauges: Mapping[str, Callable[[], float]]) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "buntime_requests", "Requests answered.", ["route", "method", "status"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "buntime_request_seconds", "Time to the answer.", ["route"], buckets=SECONDS, registry=self._registry
+        )
+        for name, read in gauges.items():
+            Gauge(f"buntime_{name}", f"How many: {name}.", registry=self._registry).set_function(read)
+
+    def count(self, route: str, method: str, status: int, seconds: float) -> None:
+        known = method if method in KNOWN_METHODS else "other"
+        self._requests.labels(route, known, status).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)

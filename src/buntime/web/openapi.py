@@ -1,0 +1,232 @@
+"""The OpenAPI 3.1 document, made from the operations and the shapes of `wire`.
+
+`python -m buntime.web.openapi` prints it; `docs/openapi.json` is that, checked in.
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from buntime import errors
+from buntime.errors import BuntimeError
+from buntime.web import wire
+from buntime.web.examples import ANSWERS, BODIES
+from buntime.web.failures import RETRY_AFTER, STATUS
+from buntime.web.operation import Operation, Page
+
+REF = "#/components/schemas/{name}"
+ALWAYS: tuple[type[BuntimeError], ...] = (
+    errors.InvalidRequest,
+    errors.Unauthorized,
+    errors.Forbidden,
+    errors.ExecutionTimeout,
+    errors.RateLimitExceeded,
+    errors.Unavailable,
+    errors.BuntimeError,
+)
+WITH_BODY = (errors.PayloadTooLarge,)
+WITH_KEY = (errors.IdempotencyInProgress, errors.IdempotencyKeyReused)
+RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "X-Request-Id": (
+        "Names the request in the server's log; the client's own when it is 1 to 128 visible ASCII characters.",
+        {"type": "string", "pattern": "^[!-~]{1,128}$"},
+    ),
+    "X-RateLimit-Limit": ("Requests a minute for this key.", {"type": "integer"}),
+    "X-RateLimit-Remaining": ("Requests left in this minute.", {"type": "integer"}),
+    "X-RateLimit-Reset": ("When the count starts anew, Unix seconds.", {"type": "integer"}),
+    "Retry-After": ("Seconds to wait before the same request may succeed.", {"type": "integer", "minimum": 1}),
+    "WWW-Authenticate": ("The scheme to use.", {"type": "string", "const": "Bearer"}),
+    "Allow": ("The methods that this path takes.", {"type": "string"}),
+    "Idempotent-Replayed": ("Present on the first answer given again.", {"type": "string", "const": "true"}),
+    "Cache-Control": ("Answers are not to be kept.", {"type": "string"}),
+}
+INTRODUCTION = (
+    "Isolated Bun sessions for AI agents. Send `Authorization: Bearer btk_…` on every call. Bodies are JSON objects; "
+    "unknown fields and unknown or repeated query parameters are refused. Every answer carries `X-Request-Id`. "
+    "A method that a path does not take is 405 `method_not_allowed` with `Allow`; a path that does not exist is "
+    "404 `not_found`."
+)
+
+
+def document(operations: Sequence[Operation], pages: Sequence[Page]) -> dict[str, Any]:
+    """The whole document as plain JSON values."""
+    shapes = _shapes(operations, pages)
+    _, schemas = msgspec.json.schema_components(shapes, ref_template=REF)
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for operation in operations:
+        paths[operation.path][operation.method.lower()] = _operation(operation)
+    for page in pages:
+        paths[page.path]["get"] = _page(page)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "buntime",
+            "version": version("buntime"),
+            "description": INTRODUCTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}],
+        "tags": [{"name": name} for name in ("Sessions", "Execution", "Files", "Server")],
+        "paths": dict(paths),
+        "components": {
+            "schemas": schemas,
+            "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in HEADERS.items()},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "bearerFormat": "btk_ and 38 letters and digits"}
+            },
+        },
+    }
+
+
+def _shapes(operations: Sequence[Operation], pages: Sequence[Page]) -> list[type[Struct]]:
+    shapes: list[type[Struct]] = [wire.FailureAnswer]
+    shapes += [operation.answer for operation in operations]
+    shapes += [operation.body for operation in operations if operation.body]
+    shapes += [page.answer for page in pages if page.answer]
+    return list(dict.fromkeys(shapes))
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "description": operation.description,
+        "parameters": [*_path_parameters(operation), *_query_parameters(operation), *_header_parameters(operation)],
+        "responses": {"200": _success(operation), **_failures(operation)},
+    }
+    if operation.body:
+        media: dict[str, Any] = {"schema": {"$ref": REF.format(name=operation.body.__name__)}}
+        if operation.name in BODIES:
+            media["example"] = BODIES[operation.name]
+        described["requestBody"] = {"required": not operation.body_optional, "content": {"application/json": media}}
+    return {name: value for name, value in described.items() if value not in ("", [])}
+
+
+def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
+    if "{sessionId}" not in operation.path:
+        return []
+    return [
+        {
+            "name": "sessionId",
+            "in": "path",
+            "required": True,
+            "description": wire.SESSION_ID,
+            "schema": {"type": "string"},
+            "example": "ses_abc123def456ghi789",
+        }
+    ]
+
+
+def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
+    schema = msgspec.json.schema_components([operation.query], ref_template=REF)[1][operation.query.__name__]
+    parameters = []
+    for name, shape in schema["properties"].items():
+        description = shape.pop("description", "")
+        required = name in schema.get("required", ())
+        parameters.append(
+            {"name": name, "in": "query", "required": required, "description": description, "schema": shape}
+        )
+    return parameters
+
+
+def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
+    request_id = {
+        "name": "X-Request-Id",
+        "in": "header",
+        "description": "The client's own name for this request; another form than this is replaced.",
+        "schema": {"type": "string"},
+    }
+    if not operation.idempotent:
+        return [request_id]
+    key = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "Makes the request safe to repeat: the same key with the same request gets the first final "
+        "answer again, for at least 24 hours.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    }
+    return [request_id, key]
+
+
+def _success(operation: Operation) -> dict[str, Any]:
+    media: dict[str, Any] = {"schema": {"$ref": REF.format(name=operation.answer.__name__)}}
+    if operation.name in ANSWERS:
+        media["example"] = ANSWERS[operation.name]
+    headers = ["X-Request-Id", "Cache-Control", *RATE_HEADERS]
+    if operation.idempotent:
+        headers.append("Idempotent-Replayed")
+    return {"description": "Done.", "headers": _headers(headers), "content": {"application/json": media}}
+
+
+def _failures(operation: Operation) -> dict[str, Any]:
+    """One answer a status, with the codes that it can carry."""
+    kinds: list[type[BuntimeError]] = [*ALWAYS, *operation.errors]
+    kinds += WITH_BODY if operation.body else ()
+    kinds += WITH_KEY if operation.idempotent else ()
+    if operation.path.endswith("}"):  # another path may be meant, which is not there
+        kinds += [errors.NotFound, errors.MethodNotAllowed]
+    by_status: dict[int, dict[str, type[BuntimeError]]] = defaultdict(dict)
+    for kind in kinds:
+        by_status[STATUS[kind].value][kind.code] = kind
+    return {
+        str(status): _failure(status, by_status[status], replayed=operation.idempotent) for status in sorted(by_status)
+    }
+
+
+def _failure(status: int, kinds: Mapping[str, type[BuntimeError]], *, replayed: bool) -> dict[str, Any]:
+    codes = list(kinds)
+    meanings = [f"`{code}`: {(kind.__doc__ or '').partition(chr(10))[0]}" for code, kind in kinds.items()]
+    headers = ["X-Request-Id", "Cache-Control", *(() if status == 401 else RATE_HEADERS)]
+    headers += ["WWW-Authenticate"] if status == 401 else []
+    headers += ["Allow"] if status == 405 else []
+    headers += ["Retry-After"] if any(code in RETRY_AFTER for code in codes) else []
+    headers += ["Idempotent-Replayed"] if replayed and status in (404, 409, 413, 507) else []
+    narrowed = {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}
+    return {
+        "description": " ".join(meanings),
+        "headers": _headers(headers),
+        "content": {"application/json": {"schema": {"allOf": [{"$ref": REF.format(name="FailureAnswer")}, narrowed]}}},
+    }
+
+
+def _headers(names: Iterable[str]) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _page(page: Page) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object"} if page.media == "application/json" else {"type": "string"}
+    if page.answer:
+        schema = {"$ref": REF.format(name=page.answer.__name__)}
+    answer = {
+        "description": "Done.",
+        "headers": _headers(["X-Request-Id"]),
+        "content": {page.media: {"schema": schema}},
+    }
+    others = {str(status): {**answer, "description": "Not now."} for status in page.also}
+    name = "get" + page.path.strip("/").replace(".", "_").title().replace("_", "")
+    return {
+        "operationId": name,
+        "tags": ["Server"],
+        "summary": page.summary,
+        "security": [],
+        "responses": {"200": answer, **others},
+    }
+
+
+def main() -> None:
+    from buntime.web.app import OPERATIONS, openapi_pages  # the app imports this module
+
+    whole = msgspec.json.encode(document(OPERATIONS, openapi_pages()))
+    sys.stdout.buffer.write(msgspec.json.format(whole, indent=2) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""One path of the API: the way of every request from its headers to its reply."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from buntime.config import Config
+from buntime.control_plane import Caller, ControlPlane
+from buntime.errors import ExecutionTimeout, MethodNotAllowed
+from buntime.idempotency import Idempotency
+from buntime.web import idempotent, wire
+from buntime.web.auth import Door
+from buntime.web.bodies import Gate, received, require_json
+from buntime.web.decoding import decode_body, decode_query
+from buntime.web.exchange import Exchange, Reply
+from buntime.web.operation import Call, Operation, Page
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What all resources of one app share."""
+
+    plane: ControlPlane
+    idempotency: Idempotency
+    config: Config
+    door: Door
+    gate: Gate
+
+
+class Resource:
+    """An ASGI application for one path. A known path asks for the key before anything else."""
+
+    def __init__(self, path: str, operations: Sequence[Operation], world: World) -> None:
+        self.path = path
+        self._operations = {operation.method: operation for operation in operations}
+        self._world = world
+        methods = {*self._operations, "OPTIONS"} | ({"HEAD"} if "GET" in self._operations else set())
+        self._allow = (b"allow", ", ".join(sorted(methods)).encode())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope["exchange"]
+        exchange.route = self.path
+        exchange.note_session(exchange.path_params.get("sessionId"))
+        caller = await self._world.door.enter(exchange)
+        if exchange.method == "OPTIONS":
+            await exchange.send(Reply(204, b"", headers=[self._allow]), send)
+            return
+        operation = self._operations.get("GET" if exchange.method == "HEAD" else exchange.method)
+        if operation is None:
+            exchange.headers.append(self._allow)
+            raise MethodNotAllowed(f"This path takes {self._allow[1].decode()}.")
+        await exchange.send(await self._perform(operation, exchange, caller, receive), send)
+
+    async def _perform(self, operation: Operation, exchange: Exchange, caller: Caller, receive: Receive) -> Reply:
+        key = idempotent.key_of(exchange, honoured=operation.idempotent)
+        query, filters = decode_query(operation.query, exchange.scope["query_string"], filters=operation.filters)
+        exchange.note_session(getattr(query, "session_id", None))
+        if operation.body is None:
+            return await _within(operation, self._call(exchange, caller, query, None, filters))
+        async with received(exchange, receive, caller.plan, self._world.gate) as raw:
+            if raw or not operation.body_optional:
+                require_json(exchange)
+            body = decode_body(operation.body, raw) if raw or not operation.body_optional else operation.body()
+            exchange.note_session(getattr(body, "session_id", None))
+            call = self._call(exchange, caller, query, body, filters)
+            if key is None:
+                return await _within(operation, call)
+            return await self._once(operation, call, key, idempotent.fingerprint(exchange, raw))
+
+    def _call(
+        self, exchange: Exchange, caller: Caller, query: Any, body: Any, filters: Mapping[str, str]
+    ) -> Call[Any, Any]:
+        world = self._world
+        return Call(world.plane, world.config, caller, exchange.path_params, query, body, filters, None)
+
+    async def _once(self, operation: Operation, call: Call[Any, Any], key: str, fingerprint: str) -> Reply:
+        """Owned by the control plane: the key stays taken until the work has ended, whoever still waits."""
+        plane, account = self._world.plane, call.caller.account.id
+
+        async def work(answer: Any) -> Reply:
+            told = Call(call.plane, call.config, call.caller, call.path, call.query, call.body, call.filters, answer)
+            return await (_reply(operation, told) if operation.settles else _within(operation, told))
+
+        whole = idempotent.once(self._world.idempotency, account, key, fingerprint, plane.now, work)
+        async with _limited(operation.seconds_for(call)):
+            return await plane.finish(whole, f"{operation.name} once for {account}")
+
+
+class PublicResource:
+    """An ASGI application for one page that needs no key."""
+
+    def __init__(self, page: Page) -> None:
+        self.path = page.path
+        self._render = page.render
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope["exchange"]
+        exchange.route = self.path
+        allow = (b"allow", b"GET, HEAD, OPTIONS")
+        if exchange.method in ("GET", "HEAD"):
+            await exchange.send(self._render(), send)
+        elif exchange.method == "OPTIONS":
+            await exchange.send(Reply(204, b"", headers=[allow]), send)
+        else:
+            exchange.headers.append(allow)
+            raise MethodNotAllowed("This path takes GET, HEAD and OPTIONS.")
+
+
+async def _reply(operation: Operation, call: Call[Any, Any]) -> Reply:
+    return Reply(200, wire.encode(await operation.handler(call)))
+
+
+async def _within(operation: Operation, call: Call[Any, Any]) -> Reply:
+    async with _limited(operation.seconds_for(call)):
+        return await _reply(operation, call)
+
+
+class _limited:  # noqa: N801 - reads as a statement
+    """Raises ExecutionTimeout when the block takes longer."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            if not self._timeout.expired():
+                raise
+            raise ExecutionTimeout(f"The request took longer than {self._seconds:g} seconds.") from None
