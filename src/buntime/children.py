@@ -1,0 +1,99 @@
+"""Programs that the server runs for as long as it runs itself, such as nginx.
+
+A child dies with the server (the kernel signals it, even when the server is killed), is started again
+when it ends, and is stopped when its task is cancelled. What it writes to stderr goes to the log.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+LONGEST_LINE = 4096  # bytes of one line of stderr that are logged
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    name: str  # in the log and of its task
+    argv: tuple[str, ...]
+    stop_seconds: float = 5.0  # from SIGTERM to SIGKILL
+    first_delay: float = 0.1  # seconds before it is started again; doubles up to the longest ...
+    longest_delay: float = 5.0
+    steady_after: float = 10.0  # ... and is the first one again when it ran this long
+
+
+def keep_running(group: asyncio.TaskGroup, program: Program) -> asyncio.Task[None]:
+    """Starts the program, again whenever it ends. Cancelling the task stops it, within its `stop_seconds`.
+
+    Call it on the main thread: the kernel ends a child with the thread that started it.
+    """
+    return group.create_task(_keep(program), name=f"child {program.name}")
+
+
+def kill_group(group: int, number: signal.Signals) -> None:
+    """Signals all processes of a group; none left is fine."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+async def _keep(program: Program) -> None:
+    delay = program.first_delay
+    while True:
+        started = time.monotonic()
+        ended = await _run(program)
+        if time.monotonic() - started >= program.steady_after:
+            delay = program.first_delay
+        log.warning("child ended", child=program.name, exit=ended, again_in=delay)
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, program.longest_delay)
+
+
+async def _run(program: Program) -> int | str:
+    """Runs it once to its end; its exit code (negative: the signal), or why it did not start."""
+    try:
+        # A session of its own: Ctrl-C in a terminal reaches the server alone, which then stops its children
+        # in order, and the program's own children can be ended as a group.
+        process = await asyncio.create_subprocess_exec(
+            *("setpriv", "--pdeathsig", "TERM", *program.argv),
+            stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, start_new_session=True, limit=LONGEST_LINE,
+        )  # fmt: skip
+    except OSError as failed:
+        return str(failed)
+    assert process.stderr is not None
+    reading = asyncio.create_task(_log_lines(process.stderr, program.name), name=f"stderr of {program.name}")
+    try:
+        code = await process.wait()
+        await asyncio.wait({reading}, timeout=1.0)  # a child of it that lives on may hold stderr open
+        return code
+    finally:
+        await asyncio.shield(_stop(process, program.stop_seconds))
+        reading.cancel()
+
+
+async def _stop(process: Process, seconds: float) -> None:
+    """Ends the process and whatever of its group is left."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), seconds)
+    kill_group(process.pid, signal.SIGKILL)
+    await process.wait()
+
+
+async def _log_lines(stderr: asyncio.StreamReader, name: str) -> None:
+    while True:
+        try:
+            line = await stderr.readline()
+        except ValueError:  # longer than LONGEST_LINE: dropped
+            continue
+        if not line:
+            return
+        log.warning("child says", child=name, line=line.decode(errors="replace").rstrip())

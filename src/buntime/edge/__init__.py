@@ -1,0 +1,1 @@
+"""The edge: nginx in front of the control plane."""

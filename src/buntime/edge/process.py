@@ -1,0 +1,169 @@
+"""nginx as a child of the server."""
+
+import asyncio
+import ipaddress
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from buntime.children import Program, keep_running, kill_group
+from buntime.config import Config
+from buntime.edge.nginx import Edge, render
+
+SOCKETS = Path("/run/buntime-edge")  # a directory per installation
+USER = "www-data"
+ANSWER_SECONDS = 5.0  # nginx answers this soon after its start
+STOP_SECONDS = 5.0
+
+
+class EdgeFailed(Exception):
+    """The edge cannot serve; the message says why and what to do."""
+
+
+@contextmanager
+def api_socket(config: Config) -> Iterator[Path]:
+    """Where the control plane has to listen: in a directory that only root and nginx's workers can enter.
+
+    Not in the data directory: the workers are not root, and somebody may have put that below a
+    directory that is closed to them, such as /root.
+    """
+    directory = SOCKETS / config.instance
+    SOCKETS.mkdir(mode=0o711, exist_ok=True)
+    SOCKETS.chmod(0o711)
+    directory.mkdir(mode=0o710, exist_ok=True)
+    shutil.chown(directory, group=USER)
+    directory.chmod(0o710)
+    try:
+        yield directory / "api.sock"
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def start(config: Config, api: Path, body_mb: int, group: asyncio.TaskGroup) -> "asyncio.Task[None]":
+    """The edge accepts connections when this returns; cancel the task to stop it.
+
+    `api` is the control plane's socket, which may come later: until then answers are 503. `body_mb` is the
+    largest body of any plan. What a killed server left behind is stopped first. Raises EdgeFailed.
+    """
+    addresses = _addresses(config.host, config.port)
+    task = keep_running(group, _prepare(config.run_dir / "edge", api, body_mb, addresses))
+    try:
+        await _until_it_answers(addresses)
+    except EdgeFailed:
+        task.cancel()
+        raise
+    return task
+
+
+def _prepare(directory: Path, api: Path, body_mb: int, addresses: list[tuple[str, int]]) -> Program:
+    nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if nginx is None:
+        raise EdgeFailed("nginx is not installed: run scripts/setup, or apt install nginx.")
+    directory.mkdir(parents=True, exist_ok=True)
+    stop_left_over(directory)
+    for address in addresses:
+        _check_free(*address)
+    listen = tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses)
+    file = directory / "nginx.conf"
+    file.write_text(render(Edge(listen, api, directory, body_mb, USER)))
+    command = (nginx, "-p", str(directory), "-e", "stderr", "-c", str(file))
+    tested = subprocess.run([*command, "-t", "-q"], capture_output=True, text=True, check=False)
+    if tested.returncode:
+        raise EdgeFailed(f"nginx does not take its configuration: {tested.stderr.strip()}")
+    return Program("nginx", command, stop_seconds=STOP_SECONDS)
+
+
+def _addresses(host: str, port: int) -> list[tuple[str, int]]:
+    """Where to listen. `localhost` may be either loopback address for a client, so both are ours."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as failed:
+        raise EdgeFailed(f"BUNTIME_HOST={host} is not an address of this machine: {failed.strerror}.") from None
+    addresses = {str(entry[4][0]) for entry in found}
+    if "127.0.0.1" in addresses and _has_ipv6_loopback():
+        addresses.add("::1")
+    return [(address, port) for address in sorted(addresses)]
+
+
+def _has_ipv6_loopback() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _check_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as failed:
+            reason = os.strerror(failed.errno or 0)
+            raise EdgeFailed(
+                f"Cannot listen on {host} port {port}: {reason}. Set BUNTIME_PORT or BUNTIME_HOST to another."
+            ) from None
+
+
+async def _until_it_answers(addresses: list[tuple[str, int]]) -> None:
+    deadline = time.monotonic() + ANSWER_SECONDS
+    for host, port in addresses:
+        unspecified = ipaddress.ip_address(host).is_unspecified
+        reachable = ("::1" if ":" in host else "127.0.0.1") if unspecified else host
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(reachable, port)
+                break
+            except OSError as failed:
+                if time.monotonic() > deadline:
+                    raise EdgeFailed(f"nginx does not answer on {host} port {port}: {failed}.") from None
+                await asyncio.sleep(0.01)
+        writer.close()
+        await writer.wait_closed()
+
+
+def stop_left_over(directory: Path) -> None:
+    """Ends the nginx of a server that was killed, workers that outlived their master included."""
+    group = _left_over(directory)
+    if group is None:
+        return
+    kill_group(group, signal.SIGKILL)
+    deadline = time.monotonic() + STOP_SECONDS
+    while _members(group) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _left_over(directory: Path) -> int | None:
+    """The process group of the nginx whose pid file is in the directory, if it is still that nginx."""
+    try:
+        master = int((directory / "nginx.pid").read_text())
+    except (OSError, ValueError):
+        return None
+    try:
+        title = Path(f"/proc/{master}/cmdline").read_bytes()
+    except OSError:
+        # A number is not given to another process while its group lives, so these can only be its workers.
+        return master if "nginx" in _members(master) else None
+    return master if str(directory / "nginx.conf").encode() in title else None
+
+
+def _members(group: int) -> list[str]:
+    """The names of the processes of a group."""
+    names = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            name, _, rest = (directory / "stat").read_text().partition(" (")[2].rpartition(") ")
+        except OSError:
+            continue
+        if rest.split()[2] == str(group) and rest.split()[0] != "Z":
+            names.append(name)
+    return names
