@@ -29,7 +29,12 @@ class Tasks:
     ) -> None:
         for task in self._daemons:
             task.cancel()
-        await self._group.__aexit__(kind, failure, trace)
+        try:
+            await self._group.__aexit__(kind, failure, trace)
+        except BaseExceptionGroup as failures:
+            if len(failures.exceptions) == 1:  # the block's own failure, or a daemon's: as it is
+                raise failures.exceptions[0] from failures.exceptions[0].__cause__
+            raise
 
     def start(self, work: Coroutine[Any, Any, object], name: str) -> None:
         """Nobody waits for it: a failure is logged whole, and the keeper makes good what it left."""

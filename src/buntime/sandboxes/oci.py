@@ -6,6 +6,7 @@ table stays as it was and nothing can be left in it.
 
 import json
 import os
+import resource
 import shlex
 import subprocess
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from buntime.config import SHARED_RUN_DIR
 from buntime.sandboxes.cgroup import is_hybrid
 from buntime.sandboxes.commands import HostCommandFailed, call
 from buntime.sandboxes.host import UIDS
@@ -35,9 +37,15 @@ CAPABILITIES = [
     ]
 ]
 START_SECONDS = 30.0
+OPEN_FILES = 65536
 INOTIFY_INSTANCES, INOTIFY_WATCHES = 128, 65536  # of one sandbox
 MASKED = "acpi asound kcore keys latency_stats timer_list timer_stats sched_debug scsi interrupts sysrq-trigger"
 READ_ONLY = "bus fs irq sys"
+
+
+# Mount points, the same for all: each start uses them in a mount namespace of its own. The container's root, who is
+# nobody on the host, must be able to walk there, which it cannot in the data directory.
+MOUNTS = SHARED_RUN_DIR / "mounts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class Place:
     """Where one sandbox is."""
 
     name: str  # of the container: buntime-<instance>-<sandbox>
-    bundle: Path  # also holds the mount points, the pid file and the runtime's log
+    bundle: Path  # also holds the pid file and the runtime's log
     image: Path
     volume: Path
     resolv_conf: Path
@@ -70,7 +78,7 @@ def spec(place: Place, seccomp: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "ociVersion": "1.0.2",
         "hostname": "session",
-        "root": {"path": str(place.bundle / "root")},
+        "root": {"path": str(MOUNTS / "root")},
         "process": {
             "user": {"uid": 0, "gid": 0},
             "cwd": "/",
@@ -87,11 +95,11 @@ def spec(place: Place, seccomp: Mapping[str, Any]) -> dict[str, Any]:
             ],
             "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
             "rlimits": [
-                {"type": "RLIMIT_NOFILE", "soft": 4096, "hard": 65536},
+                {"type": "RLIMIT_NOFILE", "soft": 4096, "hard": _most_files()},
                 {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
             ],
         },
-        "mounts": _mounts(place),
+        "mounts": _mounts(),
         "linux": {
             "namespaces": [*namespaces, {"type": "network", "path": place.netns}],
             "uidMappings": ids,
@@ -104,12 +112,17 @@ def spec(place: Place, seccomp: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _most_files() -> int:
+    """Raising it beyond the server's own takes a capability that the container's user namespace does not have."""
+    return min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
 def _guest(program: str, *arguments: str) -> list[str]:
     """A program of the guest's own directory, run by the loader and libraries there."""
     return ["/run/guest/ld.so", "--library-path", "/run/guest/lib", f"/run/guest/{program}", *arguments]
 
 
-def _mounts(place: Place) -> list[dict[str, Any]]:
+def _mounts() -> list[dict[str, Any]]:
     def tmpfs(to: str, *options: str) -> dict[str, Any]:
         return {"destination": to, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", *options]}
 
@@ -125,8 +138,8 @@ def _mounts(place: Place) -> list[dict[str, Any]]:
         tmpfs("/run", "mode=755", "size=16m"),
         tmpfs("/sys", "ro", "size=4k"),  # crun would bind the host's otherwise
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
-        bind("/run/guest", place.image / "usr/lib/buntime"),
-        bind("/etc/resolv.conf", place.resolv_conf),
+        bind("/run/guest", MOUNTS / "image/usr/lib/buntime"),
+        bind("/etc/resolv.conf", MOUNTS / "resolv.conf"),
     ]
 
 
@@ -139,11 +152,12 @@ class Runtime:
             self._verb.append("--cgroup-manager=cgroupfs")
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._state = state
+        for name in ("", "root", "image", "volume"):
+            (MOUNTS / name).mkdir(mode=0o711, parents=True, exist_ok=True)
+        (MOUNTS / "resolv.conf").touch(mode=0o644)
 
     def run(self, place: Place, seccomp: Mapping[str, Any]) -> int:
         """Starts the container; the host's pid of its init. Raises HostCommandFailed."""
-        for name in ("root", "image", "volume"):
-            (place.bundle / name).mkdir(exist_ok=True)
         (place.bundle / "config.json").write_text(json.dumps(spec(place, seccomp)))
         self._private(_start_script(place, self._verb), place.runtime_log)
         return int(place.pid_file.read_text())
@@ -183,18 +197,19 @@ class Runtime:
 def _start_script(place: Place, verb: list[str]) -> str:
     """The idmapped layers, the overlay and the container. The volume's map has a spare id for the host's root,
     without which overlay cannot make its work directory and silently turns read-only."""
-    bundle, uid = place.bundle, place.first_uid
+    uid = place.first_uid
     image_map = f"X-mount.idmap=b:0:{uid}:{UIDS}"
     volume_map = f"{image_map} b:{UIDS}:0:1"
     overlay = (
-        f"lowerdir={bundle}/image,upperdir={bundle}/volume/upper,workdir={bundle}/volume/work,"
+        f"lowerdir={MOUNTS}/image,upperdir={MOUNTS}/volume/upper,workdir={MOUNTS}/volume/work,"
         "metacopy=off,index=off,redirect_dir=nofollow,nosuid,nodev"
     )
     lines = [
-        ["mount", "--bind", "-o", image_map, str(place.image), f"{bundle}/image"],
-        ["mount", "--bind", "-o", volume_map, str(place.volume), f"{bundle}/volume"],
-        ["mount", "-t", "overlay", "overlay", "-o", overlay, f"{bundle}/root"],
-        [*verb, "run", "-d", "-b", str(bundle), "--pid-file", str(place.pid_file), place.name],
+        ["mount", "--bind", "-o", image_map, str(place.image), f"{MOUNTS}/image"],
+        ["mount", "--bind", "-o", volume_map, str(place.volume), f"{MOUNTS}/volume"],
+        ["mount", "-t", "overlay", "overlay", "-o", overlay, f"{MOUNTS}/root"],
+        ["mount", "--bind", str(place.resolv_conf), f"{MOUNTS}/resolv.conf"],
+        [*verb, "run", "-d", "-b", str(place.bundle), "--pid-file", str(place.pid_file), place.name],
     ]
     limits = (
         f"echo {INOTIFY_INSTANCES} >/proc/sys/user/max_inotify_instances; "
@@ -202,4 +217,4 @@ def _start_script(place: Place, verb: list[str]) -> str:
     )
     script = "\n".join(shlex.join(line) for line in lines)
     pid = f"$(cat {shlex.quote(str(place.pid_file))})"
-    return f"{script}\nexec nsenter -U --preserve-credentials -t {pid} sh -c {shlex.quote(limits)}"
+    return f"{script}\nexec nsenter -U -t {pid} sh -c {shlex.quote(limits)}"
