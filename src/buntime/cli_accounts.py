@@ -153,8 +153,7 @@ def _store(config: Config) -> Iterator[sqlite3.Connection]:
     A server that runs sees the changes at once. Raises Refused.
     """
     try:
-        # others may pass through (nginx reaches its socket in it) but not look around
-        config.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         connection = database.connect(store_file(config))
     except OSError as failure:
         raise Refused(f"The directory {config.data_dir} cannot be made: {failure.strerror}.") from failure

@@ -7,4 +7,4 @@ from buntime.config import Config
 
 def store_file(config: Config) -> Path:
     """Where the server and the command line keep accounts, keys, sessions and answers."""
-    return config.data_dir / "store.db"
+    return config.data_dir / "buntime.db"

@@ -1,0 +1,146 @@
+"""The commands as a person runs them: processes, their output and their exit status."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from buntime.account import is_well_formed
+
+
+class Shell:
+    """Runs `buntime` on a data directory that does not exist yet."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+
+    def run(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "buntime.cli", *words],
+            env={"PATH": os.environ["PATH"], "BUNTIME_DATA_DIR": str(self.data_dir), **environ},
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def prints(self, *words: str) -> str:
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.removesuffix("\n")
+
+    def refuses(self, *words: str, **environ: str) -> str:
+        done = self.run(*words, **environ)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path / "new" / "data")
+
+
+def test_a_first_key_needs_nothing_but_the_command(shell: Shell) -> None:
+    done = shell.run("keys", "create")
+    secret = done.stdout.removesuffix("\n")
+    assert is_well_formed(secret)
+    assert secret not in done.stderr
+    assert re.search(r"key_[a-z0-9]{12} of account acc_[a-z0-9]{16}", done.stderr)
+    assert re.search(r"acc_\w+ +paid +active", shell.prints("accounts", "list"))
+    assert {file.stat().st_mode & 0o777 for file in shell.data_dir.iterdir()} == {0o600}
+    assert shell.data_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_account_lives_from_create_to_delete(shell: Shell) -> None:
+    account = shell.prints("accounts", "create", "--plan", "enterprise", "--set", "sessions=500", "--set", "most.cpu=8")
+    assert re.fullmatch(r"acc_[a-z0-9]{16}", account)
+    assert re.search(rf"{account} +enterprise +active .*sessions=500 most.cpu=8", shell.prints("accounts", "list"))
+    shell.prints("accounts", "suspend", account)
+    assert "suspended" in shell.prints("accounts", "list")
+    shell.prints("accounts", "resume", account)
+    assert "active" in shell.prints("accounts", "list")
+    shell.prints("accounts", "delete", account)
+    assert "deleted" in shell.prints("accounts", "list")
+    assert "is deleted, which is final" in shell.refuses("accounts", "resume", account)
+    assert "is deleted, which is final" in shell.refuses("keys", "create", "--account", account)
+
+
+def test_keys_are_listed_without_the_secret_and_revoked_by_id_or_by_themselves(shell: Shell) -> None:
+    account = shell.prints("accounts", "create", "--plan", "free")
+    first, second = (shell.prints("keys", "create", "--account", account) for _ in range(2))
+    shell.prints("keys", "create", "--plan", "free")
+    listed = shell.prints("keys", "list", "--account", account)
+    assert len(listed.splitlines()) == 3
+    assert len(shell.prints("keys", "list").splitlines()) == 4
+    assert first[:8] in listed
+    assert first not in listed
+    by_id = re.search(rf"{re.escape(second[:8])}\S* +(key_\w+)", listed)
+    assert by_id is not None
+    shell.prints("keys", "revoke", first)
+    shell.prints("keys", "revoke", by_id[1])
+    assert len(re.findall(r"\d\dZ", shell.prints("keys", "list", "--account", account))) == 4
+    refusal = shell.refuses("keys", "revoke", first)
+    assert first not in refusal
+    assert "not revoked yet" in refusal
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("accounts", "create", "--plan", "gold"), "There is no plan 'gold'. Plans: free, paid, enterprise."),
+        (("accounts", "create", "--plan", "paid", "--set", "x=1"), "unknown plan number 'x'"),
+        (("accounts", "suspend", "acc_none"), "There is no account acc_none."),
+        (("keys", "create", "--account", "acc_none"), "There is no account acc_none."),
+        (("keys", "list", "--account", "acc_none"), "There is no account acc_none."),
+        (("keys", "revoke", "key_none"), "There is no key key_none that is not revoked yet."),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_sentence(shell: Shell, words: tuple[str, ...], message: str) -> None:
+    refusal = shell.refuses(*words)
+    assert message in refusal
+    assert refusal.count("\n") == 1
+
+
+def test_a_bad_setting_is_named(shell: Shell) -> None:
+    assert "BUNTIME_PORT must be a whole number" in shell.refuses("keys", "list", BUNTIME_PORT="x")
+
+
+def test_a_damaged_store_is_named(shell: Shell) -> None:
+    shell.data_dir.mkdir(parents=True)
+    (shell.data_dir / "buntime.db").write_bytes(b"")
+    assert "is damaged" in shell.refuses("keys", "create")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nonsense",),
+        ("accounts", "create"),
+        ("keys", "revoke"),
+        ("keys", "create", "--account", "acc_a", "--plan", "free"),
+    ],
+)
+def test_wrong_usage_is_status_2(shell: Shell, words: tuple[str, ...]) -> None:
+    done = shell.run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Usage" in done.stderr
+    assert not shell.data_dir.exists()
+
+
+def test_a_purge_that_nobody_confirms_removes_nothing(shell: Shell) -> None:
+    shell.prints("keys", "create")
+    assert shell.run("purge").returncode == 1
+    assert (shell.data_dir / "buntime.db").exists()
+
+
+def test_the_command_line_starts_quickly() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, buntime.cli; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert not {"asyncio", "aiohttp", "uvicorn", "starlette", "msgspec", "structlog"} & set(loaded)

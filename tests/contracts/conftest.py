@@ -1,0 +1,22 @@
+"""Each implementation of the store, as the contract suite wants it: open, empty and closed afterwards."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from buntime.ports import Store
+from buntime.stores.sqlite import SqliteStore
+from buntime.testing import FakeStore
+
+
+@pytest.fixture
+def store_path(tmp_path: Path) -> Path:
+    return tmp_path / "buntime.db"
+
+
+@pytest.fixture(params=["fake", "sqlite"])
+async def store(request: pytest.FixtureRequest, store_path: Path) -> AsyncIterator[Store]:
+    store: Store = FakeStore() if request.param == "fake" else await SqliteStore.open(store_path)
+    yield store
+    await store.close()

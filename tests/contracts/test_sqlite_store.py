@@ -1,0 +1,284 @@
+"""What the contract promises across restarts, processes, crashes and damage: for the file alone."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from buntime.account import AccountStatus, hash_key
+from buntime.errors import Unavailable
+from buntime.session import Event
+from buntime.stores import database, sessions
+from buntime.stores.sqlite import SqliteStore
+from tests.contracts.examples import FULL, NOW, account, answer, key, session
+
+ADD_FOREVER = """
+import asyncio, sys
+from pathlib import Path
+from buntime.stores.sqlite import SqliteStore
+from tests.contracts.examples import session
+
+async def add(store, lane):
+    for n in range(1_000_000):
+        name = f"ses_{lane}_{n}"
+        await store.add_session(session(name), None, 10_000_000)
+        print(name, flush=True)
+
+async def main():
+    store = await SqliteStore.open(Path(sys.argv[1]))
+    await asyncio.gather(*(add(store, lane) for lane in range(4)))
+
+asyncio.run(main())
+"""
+
+
+def harm(path: Path, damage: str) -> None:
+    with open(path, "r+b") as file:
+        file.seek(file.seek(0, os.SEEK_END) // 2)
+        file.truncate() if damage == "cut" else file.write(b"\xa5" * 8192)
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[SqliteStore]:
+    store = await SqliteStore.open(path)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def command(path: Path, *words: str) -> str:
+    """What `buntime` prints in another process, on the store of the same directory."""
+    done = subprocess.run(
+        [sys.executable, "-m", "buntime.cli", *words],
+        env={**os.environ, "BUNTIME_DATA_DIR": str(path.parent)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def add_until_killed(path: Path) -> list[str]:
+    """The ids that a child had acknowledged when it was killed in the midst of its work."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", ADD_FOREVER, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert child.stdout is not None
+    with child, child.stdout as lines:
+        acknowledged = [lines.readline() for _ in range(400)]
+        child.send_signal(signal.SIGKILL)
+        acknowledged += lines.readlines()
+    return [line.strip() for line in acknowledged if line.endswith("\n")]
+
+
+async def test_everything_is_found_after_a_restart(store_path: Path) -> None:
+    async with opened(store_path) as store:
+        await store.add_account(replace(account(), overrides={"most": {"cpu": 2.5}}))
+        await store.add_key(key())
+        await store.add_session(FULL, answer(body=b"big" * 10_000), 10)
+        await store.add_session(session(), None, 10)
+        changed = await store.change_session(session(), session().after(Event.SUSPEND))
+        await store.add_session(session("ses_gone"), None, 10)
+        await store.remove_session("ses_gone")
+    async with opened(store_path) as store:
+        assert await store.find_key(key().hash) == (
+            key(),
+            replace(account(), overrides={"most": {"cpu": 2.5}}),
+        )
+        assert await store.find_answer("acc_one", "k") == answer(body=b"big" * 10_000)
+        assert {found.id: found for found in await store.all_sessions()} == {
+            "ses_full": FULL,
+            "ses_one": changed,
+        }
+
+
+async def test_activity_survives_a_restart(store_path: Path) -> None:
+    async with opened(store_path) as store:
+        await store.add_session(session(), None, 1)
+        await store.touch_session("ses_one", NOW + 7)
+    async with opened(store_path) as store:
+        assert await store.get_session("ses_one") == replace(session(), last_active=NOW + 7)
+
+
+async def test_activity_is_written_with_the_next_commit(store_path: Path) -> None:
+    async with opened(store_path) as store:
+        await store.add_session(session(), None, 1)
+        await store.touch_session("ses_one", NOW + 7)
+        await store.add_account(account())
+        with closing(database.connect(store_path)) as other:
+            assert [found.last_active for found in sessions.all_sessions(other)] == [NOW + 7]
+
+
+async def test_the_file_is_for_its_owner_alone(store_path: Path) -> None:
+    async with opened(store_path) as store:
+        await store.add_account(account())
+        modes = {file.name: file.stat().st_mode & 0o777 for file in store_path.parent.iterdir()}
+        assert modes == {"buntime.db": 0o600, "buntime.db-wal": 0o600, "buntime.db-shm": 0o600}
+
+
+async def test_changes_are_refused_after_closing(store_path: Path) -> None:
+    async with opened(store_path) as store:
+        await store.add_session(session(), None, 1)
+    with pytest.raises(Unavailable):
+        await store.remove_session("ses_one")
+    await store.touch_session("ses_one", NOW + 7)
+
+
+async def test_closing_waits_for_the_changes_under_way(store_path: Path) -> None:
+    store = await SqliteStore.open(store_path)
+    adding = [asyncio.create_task(store.add_session(session(f"ses_{n}"), None, 100)) for n in range(50)]
+    await asyncio.sleep(0)
+    await store.close()
+    await asyncio.gather(*adding)
+    async with opened(store_path) as store:
+        assert len(await store.all_sessions()) == 50
+
+
+async def test_a_cancelled_caller_does_not_undo_its_change(store_path: Path) -> None:
+    async with opened(store_path) as store:
+        adding = asyncio.create_task(store.add_session(session(), answer(), 1))
+        await asyncio.sleep(0)
+        adding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+        await store.add_account(account())  # is committed after it
+        assert await store.get_session("ses_one") == session()
+        assert await store.find_answer("acc_one", "k") == answer()
+
+
+async def test_a_key_made_and_revoked_by_the_command_line_is_seen_at_once(store_path: Path) -> None:
+    async with opened(store_path) as store:
+        secret = await asyncio.to_thread(command, store_path, "keys", "create", "--plan", "free")
+        found = await store.find_key(hash_key(secret))
+        assert found is not None
+        made, owner = found
+        assert (owner.plan, made.account) == ("free", owner.id)
+        await asyncio.to_thread(command, store_path, "accounts", "suspend", owner.id)
+        suspended = replace(owner, status=AccountStatus.SUSPENDED)
+        assert await store.find_key(hash_key(secret)) == (made, suspended)
+        assert await store.get_account(owner.id) == suspended
+        await asyncio.to_thread(command, store_path, "keys", "revoke", secret)
+        assert await store.find_key(hash_key(secret)) is None
+
+
+async def test_a_change_waits_for_another_process_that_writes(store_path: Path) -> None:
+    async with opened(store_path) as store:
+        with closing(database.connect(store_path)) as other:
+            with database.transaction(other):
+                adding = asyncio.create_task(store.add_session(session(), None, 1))
+                await asyncio.sleep(0.05)
+                assert not adding.done()
+            await adding
+
+
+async def test_a_host_that_cannot_store_makes_changes_unavailable(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    async with opened(store_path) as store:
+        with closing(database.connect(store_path)) as other:
+            with database.transaction(other):
+                adds = [store.add_session(session(f"ses_{n}"), None, 9) for n in range(3)]
+                outcomes = await asyncio.gather(*adds, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
+        assert await store.all_sessions() == []
+        await store.add_session(session(), None, 1)
+
+
+async def test_a_second_server_is_refused(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "LOCK_SECONDS", 0.01)
+    async with opened(store_path) as store:
+        with pytest.raises(database.StoreInUse, match="Another buntime server"):
+            await SqliteStore.open(store_path)
+        await store.add_session(session(), None, 1)
+    async with opened(store_path) as store:
+        assert await store.get_session("ses_one") == session()
+
+
+async def test_a_store_of_a_newer_version_is_refused(store_path: Path) -> None:
+    async with opened(store_path):
+        pass
+    with closing(sqlite3.connect(store_path)) as connection:
+        connection.execute("PRAGMA user_version = 900")
+    with pytest.raises(database.StoreTooNew, match="version 900"):
+        await SqliteStore.open(store_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database" * 1000])
+def test_a_file_that_is_no_store_is_refused_and_kept(store_path: Path, content: bytes) -> None:
+    store_path.write_bytes(content)
+    with pytest.raises(database.StoreDamaged, match=r"buntime\.db is damaged"):
+        asyncio.run(SqliteStore.open(store_path))
+    assert store_path.read_bytes() == content
+
+
+async def test_a_database_of_another_program_is_refused(store_path: Path) -> None:
+    with closing(sqlite3.connect(store_path)) as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    with pytest.raises(database.StoreDamaged, match="not a buntime store"):
+        await SqliteStore.open(store_path)
+
+
+@pytest.mark.parametrize("damage", ["overwritten", "cut"])
+async def test_a_damaged_file_is_refused(store_path: Path, damage: str) -> None:
+    async with opened(store_path) as store:
+        adds = [store.add_session(session(f"ses_{n:04}"), None, 1000) for n in range(300)]
+        await asyncio.gather(*adds)
+    harm(store_path, damage)
+    with pytest.raises(database.StoreDamaged, match=r"buntime\.db is damaged"):
+        await SqliteStore.open(store_path)
+
+
+async def test_a_row_that_makes_no_sense_is_damage(store_path: Path) -> None:
+    async with opened(store_path) as store:
+        await store.add_session(session(), None, 1)
+    with closing(sqlite3.connect(store_path)) as connection:
+        connection.execute("UPDATE sessions SET limits = '{\"memory\": 1}'")
+        connection.commit()
+    with pytest.raises(database.StoreDamaged, match="ses_one"):
+        await SqliteStore.open(store_path)
+
+
+async def test_a_missing_directory_is_named(store_path: Path) -> None:
+    missing = store_path.parent / "none" / "buntime.db"
+    with pytest.raises(database.StoreUnusable, match=r"none/buntime\.db cannot be opened: No such file"):
+        await SqliteStore.open(missing)
+
+
+async def test_a_store_that_was_left_half_made_is_made_anew(store_path: Path) -> None:
+    unfinished = store_path.with_name("buntime.db.new")
+    unfinished.write_bytes(b"half")
+    unfinished.with_name("buntime.db.new-wal").write_bytes(b"half")
+    async with opened(store_path) as store:
+        await store.add_account(account())
+    assert [file.name for file in store_path.parent.iterdir()] == ["buntime.db"]
+
+
+def test_several_processes_can_make_the_store_at_once(store_path: Path) -> None:
+    env = {**os.environ, "BUNTIME_DATA_DIR": str(store_path.parent)}
+    making = [
+        subprocess.Popen([sys.executable, "-m", "buntime.cli", "accounts", "create", "--plan", "free"], env=env)
+        for _ in range(4)
+    ]
+    assert [process.wait() for process in making] == [0] * 4
+    assert len(command(store_path, "accounts", "list").splitlines()) == 5
+
+
+async def test_what_was_acknowledged_survives_kill_9(store_path: Path) -> None:
+    acknowledged = await asyncio.to_thread(add_until_killed, store_path)
+    async with opened(store_path) as store:
+        kept = {found.id for found in await store.all_sessions()}
+    assert len(acknowledged) >= 400
+    assert set(acknowledged) <= kept

@@ -1,0 +1,375 @@
+"""The contract of `ports.Store`, for the fake and the real one alike."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from buntime.account import AccountStatus
+from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, StaleSession
+from buntime.ports import Store
+from buntime.session import Event, Session, State
+from tests.contracts.examples import FULL, NOW, account, answer, key, session
+
+# accounts and keys
+
+
+async def test_an_account_is_found_as_it_was_added(store: Store) -> None:
+    added = replace(account(), overrides={"sessions": 500, "most": {"memory": 8192, "cpu": 2.5}})
+    await store.add_account(added)
+    assert await store.get_account(added.id) == added
+
+
+async def test_an_unknown_account_is_none(store: Store) -> None:
+    assert await store.get_account("acc_none") is None
+
+
+async def test_a_taken_account_id_is_refused_and_changes_nothing(store: Store) -> None:
+    await store.add_account(account())
+    with pytest.raises(ValueError, match="acc_one"):
+        await store.add_account(replace(account(), plan="free"))
+    assert await store.list_accounts() == [account()]
+
+
+async def test_accounts_are_listed_oldest_first_in_whatever_status(store: Store) -> None:
+    for name, created_at in (("acc_c", NOW + 1), ("acc_b", NOW), ("acc_a", NOW)):
+        await store.add_account(account(name, created_at))
+    await store.set_account_status("acc_a", AccountStatus.DELETED)
+    assert [found.id for found in await store.list_accounts()] == ["acc_a", "acc_b", "acc_c"]
+
+
+async def test_an_account_can_be_suspended_and_resumed(store: Store) -> None:
+    await store.add_account(account())
+    assert await store.set_account_status("acc_one", AccountStatus.SUSPENDED)
+    assert await store.get_account("acc_one") == replace(account(), status=AccountStatus.SUSPENDED)
+    assert await store.set_account_status("acc_one", AccountStatus.ACTIVE)
+    assert await store.get_account("acc_one") == account()
+
+
+async def test_the_status_of_an_unknown_account_cannot_be_set(store: Store) -> None:
+    assert not await store.set_account_status("acc_none", AccountStatus.SUSPENDED)
+
+
+@pytest.mark.parametrize("status", list(AccountStatus))
+async def test_a_deleted_account_stays_deleted(store: Store, status: AccountStatus) -> None:
+    await store.add_account(account())
+    assert await store.set_account_status("acc_one", AccountStatus.DELETED)
+    assert not await store.set_account_status("acc_one", status)
+    assert await store.get_account("acc_one") == replace(account(), status=AccountStatus.DELETED)
+
+
+async def test_a_key_is_found_by_its_hash_with_its_account(store: Store) -> None:
+    await store.add_account(account())
+    await store.add_key(key())
+    assert await store.find_key(key().hash) == (key(), account())
+
+
+async def test_an_unknown_hash_is_none(store: Store) -> None:
+    assert await store.find_key("no such hash") is None
+
+
+@pytest.mark.parametrize("status", [AccountStatus.SUSPENDED, AccountStatus.DELETED])
+async def test_a_key_is_found_whatever_the_status_of_its_account(store: Store, status: AccountStatus) -> None:
+    await store.add_account(account())
+    await store.add_key(key())
+    assert await store.find_key(key().hash) == (key(), account())
+    await store.set_account_status("acc_one", status)
+    assert await store.find_key(key().hash) == (key(), replace(account(), status=status))
+
+
+async def test_a_key_of_no_account_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="acc_one"):
+        await store.add_key(key())
+    assert await store.list_keys() == []
+
+
+async def test_a_taken_key_id_or_hash_is_refused(store: Store) -> None:
+    await store.add_account(account())
+    await store.add_key(key())
+    for taken in (replace(key(), hash="another"), replace(key(), id="key_two")):
+        with pytest.raises(ValueError, match="taken"):
+            await store.add_key(taken)
+    assert await store.list_keys() == [key()]
+
+
+async def test_a_revoked_key_is_not_found_any_more(store: Store) -> None:
+    await store.add_account(account())
+    await store.add_key(key())
+    assert await store.find_key(key().hash) is not None
+    assert await store.revoke_key("key_one", NOW + 9)
+    assert await store.find_key(key().hash) is None
+    assert await store.list_keys() == [replace(key(), revoked_at=NOW + 9)]
+
+
+async def test_a_second_revoke_is_false_and_keeps_the_first_time(store: Store) -> None:
+    await store.add_account(account())
+    await store.add_key(key())
+    await store.revoke_key("key_one", NOW + 9)
+    assert not await store.revoke_key("key_one", NOW + 10)
+    assert not await store.revoke_key("key_none", NOW)
+    assert await store.list_keys() == [replace(key(), revoked_at=NOW + 9)]
+
+
+async def test_keys_are_listed_by_account_or_all_oldest_first(store: Store) -> None:
+    await store.add_account(account())
+    await store.add_account(account("acc_two"))
+    for name, owner, created_at in (("key_c", "acc_one", 3), ("key_b", "acc_two", 1), ("key_a", "acc_one", 1)):
+        await store.add_key(key(name, owner, created_at))
+    assert [found.id for found in await store.list_keys()] == ["key_a", "key_b", "key_c"]
+    assert [found.id for found in await store.list_keys("acc_one")] == ["key_a", "key_c"]
+    assert await store.list_keys("acc_none") == []
+
+
+# sessions
+
+
+@pytest.mark.parametrize("added", [session(), FULL])
+async def test_a_session_is_found_as_it_was_added(store: Store, added: Session) -> None:
+    await store.add_session(added, None, 10)
+    assert await store.get_session(added.id) == added
+    assert await store.all_sessions() == [added]
+
+
+async def test_an_unknown_session_is_none(store: Store) -> None:
+    assert await store.get_session("ses_none") is None
+
+
+async def test_a_session_over_the_limit_is_refused_with_the_numbers(store: Store) -> None:
+    await store.add_session(session("ses_a"), None, 2)
+    await store.add_session(session("ses_b"), None, 2)
+    with pytest.raises(SessionLimitExceeded) as refused:
+        await store.add_session(session("ses_c"), answer(), 2)
+    assert refused.value.details == {"plan": "", "limit": 2, "active": 2}
+    assert await store.get_session("ses_c") is None
+    assert await store.find_answer("acc_one", "k") is None
+
+
+async def test_the_limit_is_per_account_and_leaves_out_sessions_being_deleted(store: Store) -> None:
+    await store.add_session(session("ses_a"), None, 1)
+    await store.add_session(session("ses_b", account="acc_two"), None, 1)
+    await store.change_session(session("ses_a"), session("ses_a").after(Event.DELETE))
+    await store.add_session(session("ses_c"), None, 1)
+    assert await store.count_sessions("acc_one") == 1
+
+
+async def test_the_limit_is_exact_for_creates_at_once(store: Store) -> None:
+    adds = [store.add_session(session(f"ses_{n:03}"), None, 60) for n in range(100)]
+    outcomes = await asyncio.gather(*adds, return_exceptions=True)
+    assert [outcome is None for outcome in outcomes].count(True) == 60
+    assert all(outcome is None or isinstance(outcome, SessionLimitExceeded) for outcome in outcomes)
+    assert await store.count_sessions("acc_one") == 60
+    assert len(await store.all_sessions()) == 60
+
+
+async def test_a_taken_session_id_is_refused_and_its_neighbours_are_not(store: Store) -> None:
+    await store.add_session(session("ses_a"), None, 10)
+    adds = [store.add_session(session(name), None, 10) for name in ("ses_b", "ses_a", "ses_c")]
+    outcomes = await asyncio.gather(*adds, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), ValueError, type(None)]
+    assert sorted(found.id for found in await store.all_sessions()) == ["ses_a", "ses_b", "ses_c"]
+
+
+async def test_a_session_and_its_answer_are_stored_together(store: Store) -> None:
+    await store.add_session(session(), answer(), 1)
+    assert await store.find_answer("acc_one", "k") == answer()
+
+
+async def test_a_session_whose_key_has_an_answer_already_is_not_stored(store: Store) -> None:
+    await store.add_answer(answer(body=b"first"))
+    with pytest.raises(IdempotencyInProgress):
+        await store.add_session(session(), answer(body=b"second"), 1)
+    assert await store.get_session("ses_one") is None
+    assert await store.find_answer("acc_one", "k") == answer(body=b"first")
+
+
+async def test_a_taken_session_id_leaves_its_key_free(store: Store) -> None:
+    await store.add_session(session(), None, 10)
+    with pytest.raises(ValueError, match="ses_one"):
+        await store.add_session(session(), answer(), 10)
+    assert await store.find_answer("acc_one", "k") is None
+
+
+async def test_a_change_raises_the_version_and_returns_what_is_stored(store: Store) -> None:
+    await store.add_session(FULL, None, 1)
+    wanted = replace(session("ses_full"), metadata={"new": 1})
+    changed = await store.change_session(FULL, wanted)
+    assert changed == replace(wanted, version=FULL.version + 1, last_active=FULL.last_active)
+    assert await store.get_session("ses_full") == changed
+
+
+async def test_a_change_of_an_old_version_is_stale(store: Store) -> None:
+    await store.add_session(session(), None, 1)
+    changed = await store.change_session(session(), session().after(Event.SUSPEND))
+    with pytest.raises(StaleSession):
+        await store.change_session(session(), session().after(Event.DELETE))
+    assert await store.get_session("ses_one") == changed
+
+
+async def test_of_changes_at_once_one_wins(store: Store) -> None:
+    await store.add_session(session(), None, 1)
+    changes = [store.change_session(session(), replace(session(), expires_at=NOW + n)) for n in range(20)]
+    outcomes = await asyncio.gather(*changes, return_exceptions=True)
+    won = [outcome for outcome in outcomes if not isinstance(outcome, StaleSession)]
+    assert won == [await store.get_session("ses_one")]
+
+
+async def test_a_change_of_a_session_that_is_gone_is_stale(store: Store) -> None:
+    await store.add_session(session(), None, 1)
+    await store.remove_session("ses_one")
+    with pytest.raises(StaleSession):
+        await store.change_session(session(), session().after(Event.SUSPEND))
+    assert await store.get_session("ses_one") is None
+
+
+@pytest.mark.parametrize("other", [session("ses_two"), session(account="acc_two")])
+async def test_a_session_keeps_its_id_and_its_account(store: Store, other: Session) -> None:
+    await store.add_session(session(), None, 1)
+    with pytest.raises(ValueError, match="keeps"):
+        await store.change_session(session(), other)
+    assert await store.all_sessions() == [session()]
+
+
+async def test_activity_is_seen_at_once_and_is_no_change_of_version(store: Store) -> None:
+    await store.add_session(session(), None, 1)
+    await store.touch_session("ses_one", NOW + 7)
+    assert await store.get_session("ses_one") == replace(session(), last_active=NOW + 7)
+    await store.change_session(session(), session().after(Event.SUSPEND))
+
+
+async def test_activity_never_goes_back(store: Store) -> None:
+    await store.add_session(session(), None, 1)
+    await store.touch_session("ses_one", NOW + 7)
+    await store.touch_session("ses_one", NOW + 3)
+    changed = await store.change_session(session(), session().after(Event.SUSPEND))
+    assert changed.last_active == NOW + 7
+    assert await store.get_session("ses_one") == changed
+
+
+async def test_activity_of_an_unknown_session_is_ignored(store: Store) -> None:
+    await store.touch_session("ses_none", NOW)
+    assert await store.all_sessions() == []
+
+
+async def test_a_removed_session_is_gone_and_removing_again_is_nothing(store: Store) -> None:
+    await store.add_session(session(), None, 1)
+    await store.remove_session("ses_one")
+    await store.remove_session("ses_one")
+    assert await store.get_session("ses_one") is None
+    assert await store.count_sessions("acc_one") == 0
+    await store.add_session(session(), None, 1)
+
+
+async def test_a_session_being_deleted_is_found_by_id_and_by_the_keeper_alone(store: Store) -> None:
+    await store.add_session(session(), None, 1)
+    gone = await store.change_session(session(), session().after(Event.DELETE))
+    assert await store.get_session("ses_one") == gone
+    assert await store.all_sessions() == [gone]
+    assert await store.list_sessions("acc_one", now=NOW) == ([], 0)
+    assert await store.count_sessions("acc_one") == 0
+
+
+async def test_expired_sessions_count_but_are_not_listed(store: Store) -> None:
+    await store.add_session(session(expires_at=NOW + 300), None, 1)
+    assert (await store.list_sessions("acc_one", now=NOW + 299))[1] == 1
+    assert await store.list_sessions("acc_one", now=NOW + 300) == ([], 0)
+    assert await store.count_sessions("acc_one") == 1
+
+
+async def test_a_page_is_newest_first_with_the_total(store: Store) -> None:
+    for name, created_at in (("ses_d", 1), ("ses_c", 2), ("ses_b", 3), ("ses_a", 2)):
+        await store.add_session(session(name, created_at=created_at), None, 10)
+    await store.add_session(session("ses_x", account="acc_two"), None, 10)
+    found, total = await store.list_sessions("acc_one", now=NOW)
+    assert ([one.id for one in found], total) == (["ses_b", "ses_a", "ses_c", "ses_d"], 4)
+    found, total = await store.list_sessions("acc_one", now=NOW, limit=2, offset=1)
+    assert ([one.id for one in found], total) == (["ses_a", "ses_c"], 4)
+    assert await store.list_sessions("acc_one", now=NOW, offset=9) == ([], 4)
+
+
+async def test_a_list_can_be_of_one_state(store: Store) -> None:
+    await store.add_session(session("ses_a"), None, 10)
+    await store.add_session(session("ses_b", state=State.IDLE), None, 10)
+    found, total = await store.list_sessions("acc_one", now=NOW, state=State.IDLE)
+    assert ([one.id for one in found], total) == (["ses_b"], 1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "matches"),
+    [
+        ({"user": "ann"}, True),
+        ({"user": "bob"}, False),
+        ({"user": "ann", "n": "7"}, True),
+        ({"user": "ann", "n": "8"}, False),
+        ({"n": "7.0"}, False),
+        ({"ratio": "2.5"}, True),
+        ({"on": "true"}, True),
+        ({"on": "True"}, False),
+        ({"on": "1"}, False),
+        ({"text": "7"}, True),
+        ({"nothing": "null"}, False),
+        ({"list": "[]"}, False),
+        ({"deep": "{}"}, False),
+        ({"missing": ""}, False),
+        ({}, True),
+    ],
+)
+async def test_a_list_can_be_of_those_with_metadata(store: Store, wanted: dict[str, str], matches: bool) -> None:
+    metadata = {"user": "ann", "n": 7, "ratio": 2.5, "on": True, "text": "7", "nothing": None, "list": [], "deep": {}}
+    await store.add_session(session(metadata=metadata), None, 1)
+    assert (await store.list_sessions("acc_one", now=NOW, metadata=wanted))[1] == matches
+
+
+# idempotency
+
+
+@pytest.mark.parametrize("size", [0, 1, 1024, 1025, 3_000_000])
+async def test_an_answer_is_given_again_as_it_was(store: Store, size: int) -> None:
+    kept = answer(body=bytes(range(256)) * (size // 256) + b"x" * (size % 256))
+    await store.add_answer(kept)
+    assert await store.find_answer("acc_one", "k") == kept
+
+
+async def test_the_first_answer_is_kept(store: Store) -> None:
+    await store.add_answer(answer(body=b"first"))
+    await store.add_answer(answer(body=b"second"))
+    assert await store.find_answer("acc_one", "k") == answer(body=b"first")
+
+
+async def test_a_key_belongs_to_its_account(store: Store) -> None:
+    await store.add_answer(answer())
+    await store.add_answer(answer(account="acc_two", body=b"other"))
+    assert await store.find_answer("acc_two", "k") == answer(account="acc_two", body=b"other")
+    assert await store.find_answer("acc_three", "k") is None
+
+
+async def test_answers_older_than_a_time_are_dropped_and_counted(store: Store) -> None:
+    for n in range(3):
+        await store.add_answer(answer(f"k{n}", created_at=n))
+    assert await store.drop_answers(2) == 2
+    assert await store.drop_answers(2) == 0
+    assert await store.find_answer("acc_one", "k1") is None
+    assert await store.find_answer("acc_one", "k2") is not None
+
+
+async def test_many_answers_are_dropped_whole(store: Store) -> None:
+    await asyncio.gather(*(store.add_answer(answer(f"k{n}", created_at=n)) for n in range(1203)))
+    assert await store.drop_answers(1201) == 1201
+    assert await store.find_answer("acc_one", "k1201") is not None
+
+
+# cancelling and closing
+
+
+async def test_a_cancelled_caller_leaves_its_change_whole(store: Store) -> None:
+    adding = asyncio.create_task(store.add_session(session(), answer(), 1))
+    await asyncio.sleep(0)
+    adding.cancel()
+    await asyncio.gather(adding, return_exceptions=True)
+    await store.remove_session("ses_other")  # comes after it
+    found = await store.get_session("ses_one")
+    assert (found is None) == (await store.find_answer("acc_one", "k") is None)
+
+
+async def test_closing_twice_is_nothing(store: Store) -> None:
+    await asyncio.gather(store.close(), store.close())
+    await store.close()

@@ -1,0 +1,137 @@
+"""Whatever is done in whatever order, the file and the fake say the same, after restarts too."""
+
+import asyncio
+import tempfile
+from collections.abc import Coroutine
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from buntime.account import AccountStatus
+from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, StaleSession
+from buntime.ports import Store
+from buntime.session import State
+from buntime.stores.sqlite import SqliteStore
+from buntime.testing import FakeStore
+from tests.contracts.examples import NOW, account, answer, key, session
+
+REFUSALS = (ValueError, StaleSession, SessionLimitExceeded, IdempotencyInProgress)
+ACCOUNTS = st.sampled_from(["acc_a", "acc_b"])
+SESSIONS = st.sampled_from(["ses_1", "ses_2", "ses_3", "ses_4"])
+KEYS = st.sampled_from(["key_1", "key_2", "key_3"])
+TIMES = st.integers(0, 5)
+METADATA = st.dictionaries(st.sampled_from("xy"), st.sampled_from(["1", 1, True, None, "true"]))
+
+
+class SameAsTheFake(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.runner = asyncio.Runner()
+        self.fake = FakeStore()
+        self.real = self.run(self.open())
+
+    async def open(self) -> SqliteStore:
+        return await SqliteStore.open(Path(self.directory.name) / "buntime.db")
+
+    def run[T](self, work: Coroutine[object, object, T]) -> T:
+        return self.runner.run(work)
+
+    def teardown(self) -> None:
+        self.run(self.real.close())
+        self.runner.close()
+        self.directory.cleanup()
+
+    def outcome(self, work: Coroutine[object, object, object]) -> object:
+        try:
+            return self.run(work)
+        except REFUSALS as refused:
+            return type(refused), getattr(refused, "details", None)
+
+    def same(self, real: Coroutine[object, object, object], fake: Coroutine[object, object, object]) -> None:
+        assert self.outcome(real) == self.outcome(fake)
+
+    @rule(name=ACCOUNTS, created_at=TIMES)
+    def add_account(self, name: str, created_at: int) -> None:
+        new = account(name, created_at)
+        self.same(self.real.add_account(new), self.fake.add_account(new))
+
+    @rule(name=ACCOUNTS, status=st.sampled_from(AccountStatus))
+    def set_account_status(self, name: str, status: AccountStatus) -> None:
+        self.same(self.real.set_account_status(name, status), self.fake.set_account_status(name, status))
+
+    @rule(name=KEYS, owner=ACCOUNTS, created_at=TIMES)
+    def add_key(self, name: str, owner: str, created_at: int) -> None:
+        new = key(name, owner, created_at)
+        self.same(self.real.add_key(new), self.fake.add_key(new))
+
+    @rule(name=KEYS, now=TIMES)
+    def revoke_key(self, name: str, now: int) -> None:
+        self.same(self.real.revoke_key(name, now), self.fake.revoke_key(name, now))
+
+    @rule(name=SESSIONS, owner=ACCOUNTS, at=TIMES, metadata=METADATA, limit=st.integers(0, 3), keyed=st.booleans())
+    def add_session(self, name: str, owner: str, at: int, metadata: dict[str, object], limit: int, keyed: bool) -> None:
+        new = session(name, owner, NOW + at, NOW + 5 + at, metadata=metadata)
+        kept = answer("k", owner, name.encode(), at) if keyed else None
+        self.same(self.real.add_session(new, kept, limit), self.fake.add_session(new, kept, limit))
+
+    @rule(name=SESSIONS, state=st.sampled_from(State), metadata=METADATA, stale=st.booleans())
+    def change_session(self, name: str, state: State, metadata: dict[str, object], stale: bool) -> None:
+        old = self.fake.sessions.get(name, session(name))
+        new = replace(old, state=state, metadata=metadata)
+        old = replace(old, version=old.version - 1) if stale else old
+        self.same(self.real.change_session(old, new), self.fake.change_session(old, new))
+
+    @rule(name=SESSIONS, at=TIMES)
+    def touch_session(self, name: str, at: int) -> None:
+        self.same(self.real.touch_session(name, NOW + at), self.fake.touch_session(name, NOW + at))
+
+    @rule(name=SESSIONS)
+    def remove_session(self, name: str) -> None:
+        self.same(self.real.remove_session(name), self.fake.remove_session(name))
+
+    @rule(owner=ACCOUNTS, body=st.binary(max_size=3), created_at=TIMES, times=st.sampled_from([1, 2000]))
+    def add_answer(self, owner: str, body: bytes, created_at: int, times: int) -> None:
+        new = answer("k", owner, body * times, created_at)
+        self.same(self.real.add_answer(new), self.fake.add_answer(new))
+
+    @rule(before=TIMES)
+    def drop_answers(self, before: int) -> None:
+        self.same(self.real.drop_answers(before), self.fake.drop_answers(before))
+
+    @rule(owner=ACCOUNTS, at=st.integers(4, 11), state=st.sampled_from([None, *State]), wanted=METADATA)
+    def list_sessions(self, owner: str, at: int, state: State | None, wanted: dict[str, object]) -> None:
+        texts = {name: str(value) for name, value in wanted.items()}
+
+        def page(store: Store) -> Coroutine[object, object, object]:
+            return store.list_sessions(owner, now=NOW + at, state=state, metadata=texts, limit=2, offset=1)
+
+        self.same(page(self.real), page(self.fake))
+
+    @rule()
+    def restart(self) -> None:
+        self.run(self.real.close())
+        self.real = self.run(self.open())
+
+    @invariant()
+    def say_the_same(self) -> None:
+        assert self.run(everything(self.real)) == self.run(everything(self.fake))
+
+
+async def everything(store: Store) -> object:
+    found = sorted(await store.all_sessions(), key=lambda one: one.id)
+    return (
+        await store.list_accounts(),
+        await store.list_keys(),
+        [await store.find_key(key(f"key_{n}").hash) for n in (1, 2, 3)],
+        found,
+        [await store.count_sessions(owner) for owner in ("acc_a", "acc_b")],
+        [await store.find_answer(owner, "k") for owner in ("acc_a", "acc_b")],
+    )
+
+
+TestSameAsTheFake = SameAsTheFake.TestCase
+TestSameAsTheFake.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from buntime.config import BadSetting, Config, from_environment
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert from_environment({}) == Config()
+    assert from_environment({"PATH": "/bin", "HOME": "/root"}) == Config()
+
+
+def test_settings_are_read_by_their_kind() -> None:
+    config = from_environment({"BUNTIME_PORT": "9000", "BUNTIME_HOST": "0.0.0.0", "BUNTIME_DATA_DIR": "/srv/bt"})
+    assert (config.port, config.host, config.data_dir) == (9000, "0.0.0.0", Path("/srv/bt"))
+
+
+def test_a_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = from_environment({"BUNTIME_DATA_DIR": "here", "BUNTIME_PLANS": "plans.toml"})
+    assert (config.data_dir, config.plans) == (tmp_path / "here", tmp_path / "plans.toml")
+
+
+def test_variables_of_clients_are_passed_over() -> None:
+    assert from_environment({"BUNTIME_URL": "http://x", "BUNTIME_API_KEY": "btk_x"}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("BUNTIME_PROT", "8000"),
+        ("BUNTIME_PORT", "eight"),
+        ("BUNTIME_PORT", "0"),
+        ("BUNTIME_PORT", "65536"),
+        ("BUNTIME_POOL_SIZE", "-2"),
+        ("BUNTIME_VOLUMES_GB", "-1"),
+        ("BUNTIME_RESERVE_GB", "-1"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_refused_by_name(name: str, text: str) -> None:
+    with pytest.raises(BadSetting, match=name):
+        from_environment({name: text})
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(BadSetting, match=r"BUNTIME_PROT is not a setting\. Known: .*BUNTIME_PORT"):
+        from_environment({"BUNTIME_PROT": "1"})
+
+
+def test_an_installation_is_named_by_its_directory_wherever_it_is_seen_from(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    one, same, other = (Config(data_dir=tmp_path / name).instance for name in ("real", "link", "other"))
+    assert one == same != other
+    assert len(one) == 4
+    assert one.isascii()
+    assert one.isalnum()
+    assert one.islower() or one.isdigit()
+
+
+def test_images_are_in_the_data_directory_unless_shared() -> None:
+    assert Config(data_dir=Path("/d")).images == Path("/d/images")
+    assert Config(data_dir=Path("/d"), images_dir=Path("/shared")).images == Path("/shared")

@@ -1,0 +1,119 @@
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from buntime import plan_settings
+from buntime.plan import Limits, Plan, load_plans, parse_plans, with_overrides
+
+PLANS = load_plans(None)
+PAID = PLANS["paid"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sessions", "longest_ttl", "may_set_limits", "requests", "file_mb", "files", "body_mb"),
+    [("free", 10, 86400, False, 100, 10, 100, 32), ("paid", 100, 604800, True, 1000, 50, 1000, 256)],
+)
+def test_the_shipped_plans_have_the_numbers_of_the_contract(
+    name: str,
+    sessions: int,
+    longest_ttl: int,
+    may_set_limits: bool,
+    requests: int,
+    file_mb: int,
+    files: int,
+    body_mb: int,
+) -> None:
+    plan = PLANS[name]
+    assert (plan.name, plan.sessions, plan.longest_ttl, plan.shortest_ttl) == (name, sessions, longest_ttl, 300)
+    assert (plan.may_set_limits, plan.requests_per_minute) == (may_set_limits, requests)
+    assert (plan.file_mb, plan.files_per_request, plan.body_mb) == (file_mb, files, body_mb)
+    assert plan.default == Limits(memory=1024, cpu=0.25, timeout=30, disk=1024)
+
+
+def test_the_most_of_a_session_is_by_plan() -> None:
+    assert PLANS["free"].most == Limits(memory=1024, cpu=0.25, timeout=30, disk=1024)
+    assert PLANS["paid"].most == Limits(memory=4096, cpu=1.0, timeout=300, disk=5120)
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_no_shipped_default_is_over_its_most(plan: Plan) -> None:
+    for limit in fields(Limits):
+        assert getattr(plan.default, limit.name) <= getattr(plan.most, limit.name)
+
+
+def test_an_operators_file_adds_and_replaces_plans(tmp_path: Path) -> None:
+    file = tmp_path / "plans.toml"
+    shipped = (Path(plan_settings.__file__).parent / "plans.toml").read_text()
+    file.write_text(shipped.replace("[free]", "[team]").replace("sessions = 100\n", "sessions = 7\n"))
+    plans = load_plans(file)
+    assert list(plans) == ["free", "paid", "enterprise", "team"]
+    assert plans["free"] == PLANS["free"]
+    assert plans["team"] == replace(PLANS["free"], name="team")
+    assert plans["paid"] == replace(PAID, sessions=7)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[odd]\nsessions = 1\n", "plan 'odd'"),
+        ("[odd]\ndefault = 1\nmost = 2\n", "plan 'odd'"),
+        ("[odd]\ndefault = { memory = 1 }\nmost = { memory = 1 }\n", "plan 'odd'"),
+        ("odd = 1\n", "plan 'odd'"),
+        ("[odd\n", "line 1"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused_by_name(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_plans(text)
+
+
+def test_overrides_replace_single_numbers() -> None:
+    plan = with_overrides(PAID, {"sessions": 500, "most": {"memory": 8192}})
+    assert plan == replace(PAID, sessions=500, most=replace(PAID.most, memory=8192))
+    assert with_overrides(PAID, {}) == PAID
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"sesions": 1}, {"name": "x"}, {"most": 1}, {"most": {"ram": 1}}, {"default": {"": 1}}]
+)
+def test_an_unknown_number_is_refused(overrides: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"unknown plan number|table of limits|unexpected keyword"):
+        with_overrides(PAID, overrides)
+
+
+def test_settings_become_overrides() -> None:
+    settings = ["sessions=500", "most.memory=8192", "most.cpu=2.5", "may_set_limits=false"]
+    overrides = plan_settings.parse(PAID, settings)
+    assert overrides == {"sessions": 500, "most": {"memory": 8192, "cpu": 2.5}, "may_set_limits": False}
+    assert with_overrides(PAID, overrides).most == replace(PAID.most, memory=8192, cpu=2.5)
+
+
+def test_a_whole_number_of_cores_is_fine() -> None:
+    assert plan_settings.parse(PAID, ["most.cpu=2"]) == {"most": {"cpu": 2}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["sessions"], "key=value"),
+        (["sessions=many"], "sessions must be a number"),
+        (["sessions=true"], "sessions must be a number"),
+        (["sessions=1.5"], "sessions must be a whole number"),
+        (["sessions=0"], "sessions must be more than 0"),
+        (["sessions=-3"], "sessions must be more than 0"),
+        (["sessions.x=1"], "sessions must be a number"),
+        (["most.cpu=nan"], r"most\.cpu must be more than 0"),
+        (["most.cpu=inf"], r"most\.cpu must be more than 0"),
+        (["may_set_limits=1"], "may_set_limits must be true or false"),
+        (["most=1"], "table of limits"),
+        (["most=1", "most.cpu=1"], "both whole and in part"),
+        (["most.ram=1"], "ram"),
+        (["name=x"], "name must be a number"),
+        (["most.memory=512"], r"default\.memory \(1024\) is over most\.memory \(512\)"),
+        (["longest_ttl=100"], r"shortest_ttl \(300\) is over longest_ttl \(100\)"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan_settings.parse(PAID, settings)

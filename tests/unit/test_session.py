@@ -1,0 +1,45 @@
+from dataclasses import replace
+
+import pytest
+
+from buntime.plan import Limits
+from buntime.session import TRANSITIONS, Event, Session, State
+
+LIMITS = Limits(memory=1024, cpu=0.25, timeout=30, disk=1024)
+SESSION = Session("ses_a", "acc_a", 0, 300, 0, LIMITS, "sb_a", "img")
+
+STEPS = {
+    (State.ACTIVE, Event.SUSPEND): State.IDLE,
+    (State.ACTIVE, Event.DELETE): State.DELETING,
+    (State.IDLE, Event.RESUME): State.ACTIVE,
+    (State.IDLE, Event.ARCHIVE): State.DEEP_SLEEP,
+    (State.IDLE, Event.DELETE): State.DELETING,
+    (State.DEEP_SLEEP, Event.RESTORE): State.ACTIVE,
+    (State.DEEP_SLEEP, Event.DELETE): State.DELETING,
+}
+OTHERS = [(state, event) for state in State for event in Event if (state, event) not in STEPS]
+
+
+@pytest.mark.parametrize(("state", "event"), STEPS)
+def test_a_step_of_the_table_changes_the_state_and_nothing_else(state: State, event: Event) -> None:
+    before = replace(SESSION, state=state)
+    assert before.after(event) == replace(SESSION, state=STEPS[state, event])
+
+
+@pytest.mark.parametrize(("state", "event"), OTHERS)
+def test_any_other_step_is_refused(state: State, event: Event) -> None:
+    with pytest.raises(ValueError, match=f"{event} is not possible in state {state}"):
+        replace(SESSION, state=state).after(event)
+
+
+def test_every_state_has_its_row_in_the_table() -> None:
+    assert set(TRANSITIONS) == set(State)
+
+
+def test_nothing_leads_out_of_a_delete() -> None:
+    assert TRANSITIONS[State.DELETING] == {}
+
+
+def test_a_session_cannot_be_changed_in_place() -> None:
+    with pytest.raises(AttributeError):
+        SESSION.state = State.IDLE  # type: ignore[misc]
