@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
@@ -16,7 +17,7 @@ import pytest
 from buntime.account import AccountStatus, hash_key
 from buntime.errors import Unavailable
 from buntime.session import Event
-from buntime.stores import database, sessions
+from buntime.stores import database, sessions, sqlite
 from buntime.stores.sqlite import SqliteStore
 from tests.contracts.examples import FULL, NOW, account, answer, key, session
 
@@ -44,6 +45,17 @@ def harm(path: Path, damage: str) -> None:
     with open(path, "r+b") as file:
         file.seek(file.seek(0, os.SEEK_END) // 2)
         file.truncate() if damage == "cut" else file.write(b"\xa5" * 8192)
+
+
+def is_written(path: Path, last_active: int) -> bool:
+    """Whether another connection sees this activity of the only session within 5 seconds."""
+    deadline = time.monotonic() + 5
+    with closing(database.connect(path)) as other:
+        while [found.last_active for found in sessions.all_sessions(other)] != [last_active]:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+    return True
 
 
 @asynccontextmanager
@@ -119,6 +131,30 @@ async def test_activity_is_written_with_the_next_commit(store_path: Path) -> Non
         await store.add_account(account())
         with closing(database.connect(store_path)) as other:
             assert [found.last_active for found in sessions.all_sessions(other)] == [NOW + 7]
+
+
+async def test_activity_is_written_within_seconds_without_a_commit(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "TOUCH_SECONDS", 0.01)
+    async with opened(store_path) as store:
+        await store.add_session(session(), None, 1)
+        await store.touch_session("ses_one", NOW + 7)
+        assert await asyncio.to_thread(is_written, store_path, NOW + 7)
+
+
+async def test_activity_that_could_not_be_written_is_written_later(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.02)
+    async with opened(store_path) as store:
+        await store.add_session(session(), None, 1)
+        with closing(database.connect(store_path)) as other, database.transaction(other):
+            await store.touch_session("ses_one", NOW + 7)
+            with pytest.raises(Unavailable):
+                await store.add_account(account())
+    async with opened(store_path) as store:
+        assert await store.get_session("ses_one") == replace(session(), last_active=NOW + 7)
 
 
 async def test_the_file_is_for_its_owner_alone(store_path: Path) -> None:
