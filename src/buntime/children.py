@@ -21,7 +21,7 @@ LONGEST_LINE = 4096  # bytes of one line of stderr that are logged
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    name: str  # in the log and of its task
+    name: str  # in the log
     argv: tuple[str, ...]
     stop_seconds: float = 5.0  # from SIGTERM to SIGKILL
     first_delay: float = 0.1  # seconds before it is started again; doubles up to the longest ...
@@ -29,21 +29,11 @@ class Program:
     steady_after: float = 10.0  # ... and is the first one again when it ran this long
 
 
-def keep_running(group: asyncio.TaskGroup, program: Program) -> asyncio.Task[None]:
-    """Starts the program, again whenever it ends. Cancelling the task stops it, within its `stop_seconds`.
+async def keep_running(program: Program) -> None:
+    """Starts the program, again whenever it ends. Cancelled, it stops the program within its `stop_seconds`.
 
-    Call it on the main thread: the kernel ends a child with the thread that started it.
+    For a task on the main thread: the kernel ends a child with the thread that started it.
     """
-    return group.create_task(_keep(program), name=f"child {program.name}")
-
-
-def kill_group(group: int, number: signal.Signals) -> None:
-    """Signals all processes of a group; none left is fine."""
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
-
-
-async def _keep(program: Program) -> None:
     delay = program.first_delay
     while True:
         started = time.monotonic()
@@ -53,6 +43,12 @@ async def _keep(program: Program) -> None:
         log.warning("child ended", child=program.name, exit=ended, again_in=delay)
         await asyncio.sleep(delay)
         delay = min(delay * 2, program.longest_delay)
+
+
+def kill_group(group: int, number: signal.Signals) -> None:
+    """Signals all processes of a group; none left is fine."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
 
 
 async def _run(program: Program) -> int | str:

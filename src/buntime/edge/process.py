@@ -8,57 +8,39 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from buntime.children import Program, keep_running, kill_group
-from buntime.config import Config
+from buntime.config import BadSetting, Config
 from buntime.edge.nginx import Edge, render
+from buntime.plan import Plan
+from buntime.tasks import Tasks
 
-SOCKETS = Path("/run/buntime-edge")  # a directory per installation
-USER = "www-data"
+USER = "www-data"  # of the workers: they need to open the control plane's socket
 ANSWER_SECONDS = 5.0  # nginx answers this soon after its start
 STOP_SECONDS = 5.0
 
 
-class EdgeFailed(Exception):
-    """The edge cannot serve; the message says why and what to do."""
+class EdgeFailed(BadSetting):
+    """The edge cannot serve with these settings or on this host; the message says why and what to do."""
 
 
-@contextmanager
-def api_socket(config: Config) -> Iterator[Path]:
-    """Where the control plane has to listen: in a directory that only root and nginx's workers can enter.
+@asynccontextmanager
+async def edge(config: Config, plans: Mapping[str, Plan], tasks: Tasks) -> AsyncIterator[None]:
+    """The edge accepts connections within the block. Raises EdgeFailed.
 
-    Not in the data directory: the workers are not root, and somebody may have put that below a
-    directory that is closed to them, such as /root.
-    """
-    directory = SOCKETS / config.instance
-    SOCKETS.mkdir(mode=0o711, exist_ok=True)
-    SOCKETS.chmod(0o711)
-    directory.mkdir(mode=0o710, exist_ok=True)
-    shutil.chown(directory, group=USER)
-    directory.chmod(0o710)
-    try:
-        yield directory / "api.sock"
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-async def start(config: Config, api: Path, body_mb: int, group: asyncio.TaskGroup) -> "asyncio.Task[None]":
-    """The edge accepts connections when this returns; cancel the task to stop it.
-
-    `api` is the control plane's socket, which may come later: until then answers are 503. `body_mb` is the
-    largest body of any plan. What a killed server left behind is stopped first. Raises EdgeFailed.
+    What a killed server left behind is stopped first. Until the control plane listens on `config.api_socket`
+    answers are 503. nginx ends with `tasks`, not with the block: requests that are under way when the server
+    stops get their answers.
     """
     addresses = _addresses(config.host, config.port)
-    task = keep_running(group, _prepare(config.run_dir / "edge", api, body_mb, addresses))
-    try:
-        await _until_it_answers(addresses)
-    except EdgeFailed:
-        task.cancel()
-        raise
-    return task
+    body_mb = max(plan.body_mb for plan in plans.values())
+    program = _prepare(config.run_dir / "edge", config.api_socket, body_mb, addresses)
+    tasks.start_daemon(keep_running(program), "nginx")
+    await _until_it_answers(addresses)
+    yield
 
 
 def _prepare(directory: Path, api: Path, body_mb: int, addresses: list[tuple[str, int]]) -> Program:

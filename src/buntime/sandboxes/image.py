@@ -226,7 +226,7 @@ async def _make_image(image: Path, base: Path, guest: Path) -> None:
     async with _making(image) as work:
         root, build = work / "root", work / "guest"
         await _run(["cp", "-al", str(base), str(root)], "Linking the image's base")
-        if not (guest / "build").exists():  # until the guest is written
+        if not (guest / "src/main.ts").exists():  # until the guest is written
             (root / GUEST_DIR / "guest.js").write_text("// no guest yet\n")
             return
         shutil.copytree(guest, build, ignore=shutil.ignore_patterns("node_modules", "dist"))
