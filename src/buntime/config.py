@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-
 SHARED_RUN_DIR = Path("/run/buntime")  # of all servers of this host: which part of it is whose
 
 
@@ -64,6 +63,8 @@ def from_environment(environ: Mapping[str, str]) -> Config:
         setting = known.get(name.removeprefix("BUNTIME_"))
         if setting is None:
             raise BadSetting(f"{name} is not a setting. Known: " + ", ".join(f"BUNTIME_{k}" for k in known))
+        if not text:
+            raise BadSetting(f"{name} is empty; unset it for its default.")
         kind = Config.__dataclass_fields__[setting].type
         try:
             values[setting] = int(text) if kind is int else text if kind is str else Path(text).resolve()

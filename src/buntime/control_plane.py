@@ -16,7 +16,7 @@ import structlog
 
 from buntime import errors, requests
 from buntime.account import Account, AccountStatus, Key, hash_key, is_well_formed
-from buntime.paths import for_client, inside_session
+from buntime.paths import WORKSPACE, inside_session
 from buntime.plan import MB, Plan, with_overrides
 from buntime.ports import (
     Answer,
@@ -38,6 +38,8 @@ from buntime.tasks import Tasks
 
 log = structlog.get_logger()
 
+LISTED_FILES = 1000  # of those that a run wrote
+UNLISTED = {"node_modules", ".git"}
 OBSERVE_SECONDS = 2.0  # a session that keeps its guest from answering does not hold up a GET
 
 
@@ -61,7 +63,8 @@ class SessionView:
 @dataclass(frozen=True, slots=True)
 class Executed:
     result: RunResult
-    files: Sequence[str]  # what the run and the request wrote, as clients see the paths
+    files: Sequence[str]  # what the run and the request wrote under /workspace, relative to it
+    files_truncated: bool  # there were more
 
 
 def new_session_id() -> str:
@@ -160,7 +163,7 @@ class ControlPlane:
                 if new.network != DEFAULT_NETWORK:
                     await sandbox.restrict(new.network)
                 await self._store.add_session(session, answer and answer(session), plan.sessions)
-            except BaseException as failed:
+            except Exception as failed:  # not when cancelled: then it may be stored, and the next start decides
                 await self._sandboxes.destroy(sandbox.id)
                 if isinstance(failed, errors.SessionLimitExceeded):
                     raise errors.SessionLimitExceeded(plan.name, plan.sessions, plan.sessions) from None
@@ -254,9 +257,10 @@ class ControlPlane:
             if request.files:
                 await sandbox.write_files(request.files)
             result = await sandbox.run(run)
-        written = {for_client(file.path) for file in request.files} | set(result.files_written)
         _raise_for_limits(session, result)
-        return Executed(result, sorted(written))
+        written = sorted(_shown_files(request.files) | set(result.files_written))
+        truncated = result.files_written_truncated or len(written) > LISTED_FILES
+        return Executed(result, written[:LISTED_FILES], truncated)
 
     async def write_file(self, caller: Caller, session_id: str, file: FileToWrite) -> int:
         """The file's size afterwards, in bytes."""
@@ -341,6 +345,12 @@ class ControlPlane:
             except (TimeoutError, SandboxGone):
                 log.info("observe_failed", session=session.id)
         return self._observed.get(session.id, Observed(0, 0))
+
+
+def _shown_files(files: Sequence[FileToWrite]) -> set[str]:
+    """The request's own files that count as written: the same rule that the guest has for the run's."""
+    inside = (file.path.removeprefix(WORKSPACE + "/") for file in files if file.path.startswith(WORKSPACE + "/"))
+    return {path for path in inside if not UNLISTED & set(path.split("/"))}
 
 
 def _raise_for_limits(session: Session, result: RunResult) -> None:

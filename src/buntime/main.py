@@ -33,10 +33,12 @@ from buntime.preview import api_url
 from buntime.sandboxes import opening
 from buntime.sandboxes.commands import HostCommandFailed
 from buntime.sandboxes.dns import NameServer
+from buntime.sandboxes.guest import new_http_client
 from buntime.sandboxes.host import NoPart
 from buntime.sandboxes.image import ImageFailed, ensure_image
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.session import ID_ALPHABET
+from buntime.stores import store_file
 from buntime.stores.database import StoreUnusable
 from buntime.stores.sqlite import SqliteStore
 from buntime.tasks import Tasks
@@ -70,12 +72,13 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_server(config))
         image = await ensure_image(config.images, say)
-        store = await SqliteStore.open(config.data_dir / "buntime.db")
+        store = await SqliteStore.open(store_file(config))
         stack.push_async_callback(store.close)
+        http = await stack.enter_async_context(new_http_client())
         tasks = await stack.enter_async_context(Tasks())
         owned = {session.sandbox: session for session in await store.all_sessions()}
         limits = plans["free"].default
-        sandboxes = await stack.enter_async_context(opening.opened(config, image, limits, owned, tasks))
+        sandboxes = await stack.enter_async_context(opening.opened(config, image, limits, owned, tasks, http))
         control_plane = ControlPlane(store, sandboxes, plans, tasks, time.time)
         tasks.start_daemon(Keeper(store, control_plane, time.time).run(), "keeper")
         tasks.start_daemon(sandboxes.keep_pool(), "pool")
@@ -118,8 +121,8 @@ def purge(config: Config) -> None:
         return
 
     async def work() -> None:
-        async with Tasks() as tasks:
-            await opening.purge(config, tasks)
+        async with new_http_client() as http, Tasks() as tasks:
+            await opening.purge(config, tasks, http)
 
     with _only_server(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work())

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-import aiohttp
 import structlog
 
 from buntime.errors import Unavailable
@@ -24,7 +23,7 @@ from buntime.plan import MB, Limits
 from buntime.ports import Sandbox, SandboxGone, VolumeLost
 from buntime.sandboxes import record as records
 from buntime.sandboxes.commands import HostCommandFailed
-from buntime.sandboxes.guest import Guest, new_http_client
+from buntime.sandboxes.guest import Guest
 from buntime.sandboxes.host import Part, Slots, host_disk_free
 from buntime.sandboxes.image import Image
 from buntime.sandboxes.oci import Place, Runtime
@@ -96,7 +95,6 @@ class LocalSandboxes:
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._claimed_at = 0.0
         self._claimed = asyncio.Event()
-        self._http: aiohttp.ClientSession | None = None
         self._home = settings.data_dir / "sandboxes"
         self._home.mkdir(mode=0o700, exist_ok=True)
 
@@ -115,7 +113,10 @@ class LocalSandboxes:
         self._require_room()
         self._claimed_at = time.monotonic()
         self._claimed.set()
-        sandbox = self._take_parked() or await self._start_new()
+        sandbox = self._take_parked()
+        if sandbox is None:
+            sandbox = await self._start_new()
+            self._machinery.tasks.start(sandbox.ready_spare(), f"first spare for {sandbox.id}")
         reached("claim: taken")
         try:
             sandbox.record = replace(sandbox.record, session=session_id)
@@ -203,7 +204,13 @@ class LocalSandboxes:
                 await asyncio.sleep(QUIET_SECONDS - quiet)
                 continue
             self._require_room()
-            self._parked.append(await self._start_new())
+            sandbox = await self._start_new()
+            try:
+                await sandbox.ready_spare()
+            except (SandboxGone, OSError) as failed:
+                await self.destroy(sandbox.id)
+                raise Unavailable("A parked sandbox failed.") from failed
+            self._parked.append(sandbox)
 
     async def close(self) -> None:
         """Parked ones end; those of sessions go on."""
@@ -211,8 +218,6 @@ class LocalSandboxes:
             self._running[sandbox.id] = sandbox
         parked, self._parked = list(self._parked), deque()
         await _each([sandbox.id for sandbox in parked], self.destroy)
-        if self._http is not None:
-            await self._http.close()
 
     def _take_parked(self) -> LocalSandbox | None:
         while self._parked:
@@ -242,6 +247,8 @@ class LocalSandboxes:
             init = await asyncio.to_thread(self._make, record, limits)
             sandbox = self._sandbox(record, init)
             await sandbox.wait_ready(READY_SECONDS)
+            # not earlier: the guest starts at full speed, and nothing of the session runs yet
+            self._machinery.cgroups.limit(sandbox_id, limits)
         except (HostCommandFailed, SandboxGone, OSError) as failed:
             log.error("sandbox_not_started", sandbox=sandbox_id, reason=str(failed))
             raise Unavailable("No sandbox could be started on this host just now.", 5) from failed
@@ -264,7 +271,6 @@ class LocalSandboxes:
             machinery.volumes.limit(sandbox, limits.disk)
         reached("make: volume")
         machinery.cgroups.create(sandbox, machinery.volumes.device)
-        machinery.cgroups.limit(sandbox, limits)
         reached("make: cgroups")
         namespace = machinery.network.make(record.slot)
         reached("make: network")
@@ -293,9 +299,7 @@ class LocalSandboxes:
         )
 
     def _sandbox(self, record: Record, init: int) -> LocalSandbox:
-        if self._http is None:
-            self._http = new_http_client()
-        guest = Guest(self._http, self._part.address(record.slot), record.secret)
+        guest = Guest(self._machinery.http, self._part.address(record.slot), record.secret)
         return LocalSandbox(record, self._directory(record.sandbox), init, guest, self._machinery)
 
     def _limit(self, sandbox_id: str, limits: Limits) -> None:
@@ -332,7 +336,7 @@ class LocalSandboxes:
             async with asyncio.timeout(READY_SECONDS):
                 await sandbox.take_over()
                 if session is None:
-                    await sandbox.wait_ready(READY_SECONDS)
+                    await sandbox.ready_spare()
         except (SandboxGone, TimeoutError) as gone:
             log.warning("sandbox_not_adopted", sandbox=record.sandbox, reason=str(gone))
             await sandbox.kill()
@@ -342,6 +346,7 @@ class LocalSandboxes:
             await asyncio.to_thread(self._limit, sandbox.id, self._settings.parked_limits)
             self._parked.append(sandbox)
         else:
+            await asyncio.to_thread(self._limit, sandbox.id, session.limits)
             self._running[sandbox.id] = sandbox
 
     async def _destroy(self, sandbox_id: str, lock: asyncio.Lock) -> None:

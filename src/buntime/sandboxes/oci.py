@@ -8,7 +8,6 @@ import json
 import os
 import resource
 import shlex
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from buntime.config import SHARED_RUN_DIR
 from buntime.sandboxes.cgroup import is_hybrid
-from buntime.sandboxes.commands import HostCommandFailed, call
+from buntime.sandboxes.commands import HostCommandFailed, call, call_detached
 from buntime.sandboxes.host import UIDS
 
 GUEST_PORT = 49  # below 1024: previews cannot name it
@@ -178,20 +177,10 @@ class Runtime:
         """Runs the script in a mount namespace of its own, without a pipe: a container would inherit it."""
         if is_hybrid():
             script = "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified\n" + script
-        with log.open("wb") as said:
-            try:
-                done = subprocess.run(
-                    ["unshare", "-m", "sh", "-ec", script],
-                    stdin=subprocess.DEVNULL,
-                    stdout=said,
-                    stderr=said,
-                    timeout=START_SECONDS,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as late:
-                raise HostCommandFailed(f"{self._verb[0]} did not answer in {START_SECONDS:.0f} s") from late
-        if done.returncode:
-            raise HostCommandFailed(f"{self._verb[0]}: {log.read_text(errors='replace').strip()[-1000:]}")
+        try:
+            call_detached(["unshare", "-m", "sh", "-ec", script], log, START_SECONDS)
+        except HostCommandFailed as failed:
+            raise HostCommandFailed(f"{self._verb[0]}: {failed}") from failed
 
 
 def _start_script(place: Place, verb: list[str]) -> str:

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import aiohttp
+
 from buntime.config import Config
 from buntime.plan import Limits
 from buntime.sandboxes import record, seccomp
@@ -23,7 +25,12 @@ from buntime.tasks import Tasks
 
 @asynccontextmanager
 async def opened(
-    config: Config, image: Image, parked_limits: Limits, owned: Mapping[str, Session], tasks: Tasks
+    config: Config,
+    image: Image,
+    parked_limits: Limits,
+    owned: Mapping[str, Session],
+    tasks: Tasks,
+    http: aiohttp.ClientSession,
 ) -> AsyncIterator[LocalSandboxes]:
     """Volumes mounted, rules in force, names resolved – before the first sandbox – and what runs adopted.
 
@@ -31,7 +38,7 @@ async def opened(
     """
     part = claim_part(config)
     async with AsyncExitStack() as stack:
-        machinery = _open_machinery(config, part, owned, tasks, stack)
+        machinery = _open_machinery(config, part, owned, tasks, http, stack)
         pool_size = config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory())
         settings = Settings(
             data_dir=config.data_dir,
@@ -49,12 +56,12 @@ async def opened(
         yield sandboxes
 
 
-async def purge(config: Config, tasks: Tasks) -> None:
+async def purge(config: Config, tasks: Tasks, http: aiohttp.ClientSession) -> None:
     """Removes all sandboxes of this data directory and all that was made on the host for them."""
     part = claim_part(config)
     nothing = Limits(memory=0, cpu=0, timeout=0, disk=0)
     async with AsyncExitStack() as stack:
-        machinery = _open_machinery(config, part, {}, tasks, stack)
+        machinery = _open_machinery(config, part, {}, tasks, http, stack)
         settings = Settings(config.data_dir, config.images, Image("", Path()), Path(), {}, nothing, 0, 0)
         await LocalSandboxes(settings, part, _runtime(config), machinery).recover({})
     await _leave(config, part, machinery)
@@ -75,7 +82,12 @@ def watch_names(config: Config) -> NameServer:
 
 
 def _open_machinery(
-    config: Config, part: Part, owned: Mapping[str, Session], tasks: Tasks, stack: AsyncExitStack
+    config: Config,
+    part: Part,
+    owned: Mapping[str, Session],
+    tasks: Tasks,
+    http: aiohttp.ClientSession,
+    stack: AsyncExitStack,
 ) -> Machinery:
     volumes = Volumes(config)
     volumes.mount()
@@ -83,7 +95,7 @@ def _open_machinery(
     network.open(_slots_without_egress(config.data_dir / "sandboxes", owned))
     stack.callback(network.close)
     NameServer(part, config.run_dir).ensure()
-    return Machinery(find_cgroups(part.instance), volumes, network, tasks, _run_env())
+    return Machinery(find_cgroups(part.instance), volumes, network, tasks, http, _run_env())
 
 
 def _slots_without_egress(home: Path, owned: Mapping[str, Session]) -> list[int]:

@@ -11,11 +11,11 @@ import os
 import select
 import signal
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import structlog
 
 from buntime.errors import Unavailable
@@ -43,6 +43,7 @@ class Machinery:
     volumes: Volumes
     network: Network
     tasks: Tasks
+    http: aiohttp.ClientSession  # to guests
     env: Mapping[str, str]  # for every run, under what the request asks for
 
 
@@ -60,7 +61,8 @@ class LocalSandbox:
         self._init = init
         self._guest = guest
         self._machinery = machinery
-        self._spares: deque[Spare] = deque()
+        self._spare: Spare | None = None
+        self._preparing = asyncio.Lock()
         self._left: set[str] = set()  # runs that ended with something still running in the background
         self._numbers = itertools.count(self._first_number())
         self._markers.mkdir(exist_ok=True)
@@ -97,7 +99,7 @@ class LocalSandbox:
         await self._guest.check()
 
     async def wait_ready(self, seconds: float) -> None:
-        """Until the guest answers and a spare is parked. Raises SandboxGone."""
+        """Until the guest answers. Raises SandboxGone."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -107,7 +109,6 @@ class LocalSandbox:
                 if time.monotonic() > deadline or not self.is_alive():
                     raise
                 await asyncio.sleep(0.001)
-        self._spares.append(await self._prepare())
 
     async def take_over(self) -> None:
         """After a restart of the server: ends runs whose client is gone, keeps what runs in the background."""
@@ -129,12 +130,12 @@ class LocalSandbox:
             raise SandboxGone("the cgroup of the run is gone") from gone
         result = _result(outcome, usage, wall_ms, timed_out, self._is_full(outcome, timed_out))
         self._finish(spare.run)
-        self._machinery.tasks.start(self._refill(), f"spare for {self.id}")
+        self._machinery.tasks.start(self._after_run(), f"spare for {self.id}")
         return result
 
     async def _start_and_wait(self, run: Run) -> tuple[Spare, Outcome, bool]:
         for _ in range(SPARE_TRIES):
-            spare = self._spares.popleft() if self._spares else await self._prepare()
+            spare = await self._take_spare()
             try:
                 return spare, *await self._attempt(spare, run)
             except SpareGone:
@@ -162,6 +163,12 @@ class LocalSandbox:
                 self._machinery.tasks.start(
                     asyncio.to_thread(self._end_run, spare.run), f"end {spare.run} of {self.id}"
                 )
+
+    async def _take_spare(self) -> Spare:
+        """The parked one, also if it is being made just now."""
+        async with self._preparing:
+            spare, self._spare = self._spare, None
+            return spare or await self._prepare()
 
     async def _prepare(self) -> Spare:
         """A parked process in a cgroup of its own."""
@@ -194,17 +201,18 @@ class LocalSandbox:
                 os.close(handle)
         return False
 
-    async def _refill(self) -> None:
-        """Parks the next process, and clears away runs whose background has ended."""
+    async def ready_spare(self) -> None:
+        """Parks a process for the next run where there is none."""
+        async with self._preparing:
+            if self._spare is None and self.is_alive():
+                self._spare = await self._prepare()
+
+    async def _after_run(self) -> None:
         self._sweep()
-        if self._spares or not self.is_alive():
-            return
         try:
-            spare = await self._prepare()
+            await self.ready_spare()
         except (SandboxGone, OSError) as gone:
             log.info("no_spare", sandbox=self.id, reason=str(gone))
-        else:
-            self._spares.append(spare)
 
     def _finish(self, run: str) -> None:
         """The run is answered: from now on, what it left running is the session's background."""
@@ -245,7 +253,7 @@ class LocalSandbox:
         await self._guest.delete_file(path, recursive=recursive)
 
     async def observe(self) -> Observed:
-        parked = [spare.run for spare in self._spares]
+        parked = [self._spare.run] if self._spare else []
         processes = self._machinery.cgroups.session_processes(self.id, leave_out=parked)
         return Observed(files=await self._guest.count_files(), processes=processes)
 
