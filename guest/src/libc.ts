@@ -1,0 +1,69 @@
+/** The four calls that Bun does not offer, taken from the C library that Bun itself has loaded.
+ *
+ * Bun's own "pipe" for a child is a socket pair, and a socket cannot be opened again through
+ * /dev/stdout, /dev/stderr or /proc/self/fd. Real pipes can. Loading costs 0.5 ms and 80 kB once.
+ */
+
+import { dlopen } from "bun:ffi";
+import { closeSync } from "node:fs";
+import { Failure } from "./failure";
+
+const { pipe2, fcntl, ioctl, read, getdents64 } = dlopen("libc.so.6", {
+  pipe2: { args: ["ptr", "i32"], returns: "i32" },
+  fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
+  ioctl: { args: ["i32", "u64", "ptr"], returns: "i32" },
+  read: { args: ["i32", "ptr", "u64"], returns: "i32" },
+  getdents64: { args: ["i32", "ptr", "u64"], returns: "i32" },
+}).symbols;
+
+const O_CLOEXEC = 0o2000000;
+const O_NONBLOCK = 0o4000;
+const O_ASYNC = 0o20000;
+const F_SETFL = 4;
+const F_SETOWN = 8;
+const FIONREAD = 0x541b;
+
+const two = new Int32Array(2);
+
+export interface Pipe {
+  readonly reader: number;
+  readonly writer: number;
+}
+
+export function pipe(): Pipe {
+  if (pipe2(two, O_CLOEXEC) !== 0) throw new Failure("EMFILE", { message: "no pipe can be made" });
+  return { reader: two[0]!, writer: two[1]! };
+}
+
+/** Several pipes, or none and EMFILE. */
+export function pipes(count: number): Pipe[] {
+  const made: Pipe[] = [];
+  try {
+    while (made.length < count) made.push(pipe());
+    return made;
+  } catch (failure) {
+    for (const { reader, writer } of made) closeSync(reader), closeSync(writer);
+    throw failure;
+  }
+}
+
+/** From now on calls on this end do not block, and SIGIO tells when one has become possible. */
+export function makeAsynchronous(end: number): void {
+  fcntl(end, F_SETOWN, process.pid);
+  fcntl(end, F_SETFL, O_NONBLOCK | O_ASYNC);
+}
+
+/** How many bytes wait in the pipe. */
+export function available(reader: number): number {
+  return ioctl(reader, FIONREAD, two) === 0 ? two[0]! : 0;
+}
+
+/** Bytes read into `into`; 0 at the end of the pipe; negative when there is nothing now. */
+export function readInto(reader: number, into: Uint8Array): number {
+  return read(reader, into, into.length);
+}
+
+/** Bytes of directory records put into `into`; 0 after the last, negative on failure. */
+export function readDirectory(directory: number, into: Uint8Array): number {
+  return getdents64(directory, into, into.length);
+}

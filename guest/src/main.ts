@@ -1,0 +1,26 @@
+/** The guest: the program inside a sandbox that starts processes and touches files for the host.
+ *
+ * Started as `bun --smol guest.js` in `/` with GUEST_ADDRESS, GUEST_SECRET and where they differ from the
+ * defaults GUEST_PORT, GUEST_SHELL (JSON, argv), GUEST_BUN and GUEST_WORKSPACE. It prints nothing unless it cannot start.
+ */
+
+import { serve } from "./server";
+
+const { GUEST_ADDRESS, GUEST_PORT = "49", GUEST_SECRET, GUEST_SHELL = '["/bin/dash"]' } = process.env;
+const { GUEST_BUN = "/usr/local/bin/bun", GUEST_WORKSPACE = "/workspace" } = process.env;
+if (!GUEST_ADDRESS || !GUEST_SECRET) throw new Error("GUEST_ADDRESS and GUEST_SECRET have to be set");
+
+process.umask(0o022);
+
+serve({
+  address: GUEST_ADDRESS,
+  port: Number(GUEST_PORT),
+  secret: GUEST_SECRET,
+  shell: JSON.parse(GUEST_SHELL) as string[],
+  bun: GUEST_BUN,
+  workspace: GUEST_WORKSPACE,
+});
+
+// From here on a defect that one request meets must not end what all others need.
+process.on("uncaughtException", () => {});
+process.on("unhandledRejection", () => {});

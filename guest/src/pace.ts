@@ -1,0 +1,17 @@
+/** Long work in turns: other requests are served in between. */
+
+const TURN = 5; // ms
+
+export class Pace {
+  #since = performance.now();
+
+  /** Whether a turn is over: then `await rest()`. */
+  get due(): boolean {
+    return performance.now() - this.#since > TURN;
+  }
+
+  async rest(): Promise<void> {
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    this.#since = performance.now();
+  }
+}

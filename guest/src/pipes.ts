@@ -1,0 +1,131 @@
+/** The guest's ends of pipes, read and written as the kernel says by SIGIO that there is something to do.
+ *
+ * Bun can wait for a pipe only while it reads without bound (its stream keeps reading even when
+ * nobody takes the data). Here nothing is read before it is wanted, so a slow host slows the program
+ * down, and at the end of a run exactly what is in the pipe can be taken. A signal says no more than
+ * "look again": all ends that are watched are looked at; they are few.
+ */
+
+import { closeSync, writeSync } from "node:fs";
+import { errnoOf } from "./failure";
+import { available, makeAsynchronous, readInto } from "./libc";
+
+const CHUNK = 64 << 10; // bytes: what a pipe holds by default
+const TURN = 1 << 20; // bytes one pipe may move before others get their turn
+
+interface End {
+  advance(): void;
+}
+
+const watched = new Set<End>();
+let listening = false;
+
+function lookAgain(): void {
+  for (const end of watched) end.advance();
+}
+
+function watch(end: End, fd: number): void {
+  // The default action of SIGIO ends the process: listen before the first one can come.
+  if (!listening) process.on("SIGIO", lookAgain);
+  listening = true;
+  makeAsynchronous(fd);
+  watched.add(end);
+}
+
+/** Who takes what a pipe brings. */
+export interface Taker {
+  /** Bytes left free before the data of each chunk. */
+  readonly headroom: number;
+  /** False while no more is wanted: then `advance` has to be called when it is again. */
+  readonly wants: boolean;
+  take(chunk: Uint8Array): void;
+}
+
+/** Reads a pipe for its taker to the end; after `drop` it reads on and throws away. */
+export class PipeReader implements End {
+  #taker: Taker | null;
+  #fd: number;
+
+  constructor(fd: number, taker: Taker) {
+    this.#fd = fd;
+    this.#taker = taker;
+    watch(this, fd);
+  }
+
+  advance(): void {
+    for (let moved = 0; this.#fd >= 0 && (this.#taker === null || this.#taker.wants); ) {
+      const count = this.#taker === null ? this.#discard() : this.#pass(this.#taker, available(this.#fd));
+      if (count === 0) this.#close();
+      if (count <= 0) return;
+      moved += count;
+      if (moved >= TURN) {
+        setImmediate(() => this.advance());
+        return;
+      }
+    }
+  }
+
+  /** Takes what is in the pipe now, wanted or not: all that was written before this call. */
+  drain(): void {
+    for (let left = this.#fd < 0 ? 0 : available(this.#fd); left > 0 && this.#taker !== null; ) {
+      const count = this.#pass(this.#taker, Math.min(left, CHUNK));
+      if (count <= 0) return;
+      left -= count;
+    }
+  }
+
+  /** From now on what comes is thrown away, so that those who still write neither block nor fail. */
+  drop(): void {
+    this.#taker = null;
+    this.advance();
+  }
+
+  #pass(taker: Taker, size: number): number {
+    // With nothing there, one byte of room tells "nothing now" from "the end".
+    const chunk = new Uint8Array(taker.headroom + Math.max(1, Math.min(size, CHUNK)));
+    const count = readInto(this.#fd, taker.headroom === 0 ? chunk : chunk.subarray(taker.headroom));
+    if (count > 0) taker.take(taker.headroom + count === chunk.length ? chunk : chunk.subarray(0, taker.headroom + count));
+    return count;
+  }
+
+  #discard(): number {
+    return readInto(this.#fd, new Uint8Array(Math.max(1, Math.min(available(this.#fd), CHUNK))));
+  }
+
+  #close(): void {
+    watched.delete(this);
+    closeSync(this.#fd);
+    this.#fd = -1;
+  }
+}
+
+/** Writes bytes into a pipe as it takes them, then closes it. A reader that goes away ends it quietly. */
+export class PipeWriter implements End {
+  #rest: Uint8Array;
+  #fd: number;
+
+  constructor(fd: number, bytes: Uint8Array) {
+    this.#fd = fd;
+    this.#rest = bytes;
+    watch(this, fd);
+    this.advance();
+  }
+
+  advance(): void {
+    try {
+      while (this.#fd >= 0 && this.#rest.length > 0) this.#rest = this.#rest.subarray(writeSync(this.#fd, this.#rest));
+    } catch (thrown) {
+      if (errnoOf(thrown) === "EAGAIN") return;
+    }
+    this.close();
+  }
+
+  /** Gives up what is not written yet. */
+  close(): void {
+    if (this.#fd < 0) return;
+    watched.delete(this);
+    closeSync(this.#fd);
+    this.#fd = -1;
+    this.#rest = new Uint8Array();
+  }
+}

@@ -1,0 +1,93 @@
+/** One run: a spare becomes the program, its output travels to the host, its end is told. */
+
+import { writtenSince, type Mark } from "./changes";
+import { Failure } from "./failure";
+import { type FrameType, HEADER, jsonFrame, seal } from "./frames";
+import { Outbox } from "./outbox";
+import { PipeReader, PipeWriter, type Taker } from "./pipes";
+import { scriptOf } from "./script";
+import type { Spare } from "./spares";
+
+const DEFAULT_OUTPUT = 10 << 20; // bytes of each stream
+
+export interface RunRequest {
+  readonly script: string;
+  readonly text: string;
+  readonly stdin: Uint8Array;
+  readonly maxOutput: number;
+  readonly alsoWritten: readonly string[];
+}
+
+/** The body of POST /run, checked. Raises EINVAL and E2BIG. */
+export function parseRun(body: unknown, bun: string, workspace: string): RunRequest {
+  const wrong = (what: string) => new Failure("EINVAL", { message: `${what} is not what it should be` });
+  if (typeof body !== "object" || body === null) throw wrong("the body");
+  const { code, command, env = {}, cwd = workspace, stdin = "", maxOutput = DEFAULT_OUTPUT, install = true, alsoWritten = [] } =
+    body as Record<string, unknown>;
+  const [isCode, isCommand] = [typeof code === "string", typeof command === "string"];
+  if (isCode === isCommand) throw wrong("code or command (exactly one)");
+  if (typeof env !== "object" || env === null || !Object.values(env).every((value) => typeof value === "string")) throw wrong("env");
+  if (typeof cwd !== "string" || !cwd.startsWith("/") || cwd.includes("\0")) throw wrong("cwd");
+  if (typeof stdin !== "string") throw wrong("stdin");
+  if (!Number.isSafeInteger(maxOutput) || (maxOutput as number) < 0) throw wrong("maxOutput");
+  if (!Array.isArray(alsoWritten) || !alsoWritten.every((path) => typeof path === "string")) throw wrong("alsoWritten");
+  const bytes = Buffer.from(stdin, "base64");
+  const program = {
+    code: isCode ? (code as string) : null,
+    command: isCommand ? (command as string) : null,
+    env: env as Record<string, string>,
+    cwd,
+    bun,
+    hasStdin: bytes.length > 0,
+    install: install !== false,
+  };
+  return { ...scriptOf(program), stdin: bytes, maxOutput: maxOutput as number, alsoWritten };
+}
+
+/** One output stream of a run, up to its limit. */
+class Output implements Taker {
+  readonly headroom = HEADER;
+  truncated = false;
+  #left: number;
+
+  constructor(private readonly type: FrameType, limit: number, private readonly outbox: Outbox) {
+    this.#left = limit;
+  }
+
+  get wants(): boolean {
+    return this.outbox.hasRoom;
+  }
+
+  take(chunk: Uint8Array): void {
+    const size = chunk.length - HEADER;
+    const sent = Math.min(size, this.#left);
+    this.truncated ||= sent < size;
+    this.#left -= sent;
+    if (sent > 0) this.outbox.push(seal(this.type, sent < size ? chunk.slice(0, HEADER + sent) : chunk));
+  }
+}
+
+/** Runs the request in the spare; the answer streams frames and ends with the program.
+ *
+ * A host that hangs up (`gone`) changes nothing for the program.
+ */
+export function execute(spare: Spare, request: RunRequest, mark: Mark, workspace: string, gone: AbortSignal): Promise<Response> {
+  const outbox = new Outbox(() => readers.forEach((reader) => reader.advance()));
+  const outputs = [new Output("o", request.maxOutput, outbox), new Output("e", request.maxOutput, outbox)] as const;
+  const readers = [new PipeReader(spare.stdout, outputs[0]), new PipeReader(spare.stderr, outputs[1])] as const;
+  gone.addEventListener("abort", () => outbox.abandon());
+  const writers = [
+    new PipeWriter(spare.stdin, request.stdin),
+    new PipeWriter(spare.text, Buffer.from(request.text)),
+    new PipeWriter(spare.script, Buffer.from(request.script)),
+  ];
+  void spare.exited.then(async (exitCode) => {
+    writers.forEach((writer) => writer.close());
+    readers.forEach((reader) => reader.drain());
+    readers.forEach((reader) => reader.drop());
+    const { paths, truncated: filesWrittenTruncated } = await writtenSince(mark, workspace, request.alsoWritten);
+    const truncated = outputs[0].truncated || outputs[1].truncated;
+    outbox.finish(jsonFrame("x", { exitCode, truncated, filesWritten: paths, filesWrittenTruncated }));
+  });
+  return outbox.response;
+}

@@ -1,0 +1,113 @@
+/** What a spare shell is told in order to become the program of a run. Pure. */
+
+import { Failure } from "./failure";
+
+export interface Program {
+  /** Exactly one of the two. */
+  readonly code: string | null;
+  readonly command: string | null;
+  readonly env: Readonly<Record<string, string>>;
+  readonly cwd: string;
+  readonly bun: string;
+  readonly hasStdin: boolean;
+  /** Whether Bun fetches packages that are missing. */
+  readonly install: boolean;
+}
+
+export interface Script {
+  readonly script: string;
+  /** Code or command that is too long for an argument and goes through the text pipe; "" without. */
+  readonly text: string;
+}
+
+/** The descriptors of a spare beyond its script (0) and the run's output (1 and 2). */
+export const STDIN = 3;
+export const TEXT = 4;
+export const NOTHING = 5; // /dev/null, opened before a session could remove it
+
+export const BASE_ENV: Readonly<Record<string, string>> = {
+  PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+  HOME: "/root",
+  LANG: "C.UTF-8",
+  USER: "root",
+};
+
+const LONGEST_ARGUMENT = (128 << 10) - 1; // bytes: the kernel's MAX_ARG_STRLEN, less the final NUL
+const DEFAULT_TOTAL = 1900 << 10; // bytes of arguments and environment that pass with the usual 8 MiB of stack
+const LARGEST_TOTAL = 5900 << 10; // the kernel passes 6 MiB, however large the stack
+const STACK_FOR_LARGEST = 24 << 10; // KiB: a quarter of it may be arguments and environment
+
+/** Names that a shell can export. OPTIND and LINENO mean something to the shell itself. */
+const EXPORTABLE = /^(?!(?:OPTIND|LINENO)$)[A-Za-z_][A-Za-z0-9_]*$/;
+
+/** Runs the text pipe's code as if it were `bun -e`'s own: stdin stays the program's. */
+const EVALUATE =
+  'const s=process.cwd()+"/[eval]",f=require("fs"),c=f.readFileSync(4,"utf8");f.closeSync(4);' +
+  'Bun.plugin({name:"code",setup(b){b.module(s,()=>({contents:c,loader:"tsx"}))}});await import(s)';
+const EVALUATE_COMMAND = `eval "exec ${TEXT}<&-; $(</proc/self/fd/${TEXT})"`;
+
+function quoted(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** Raises EINVAL for what no program can be given, E2BIG for what the kernel would refuse. */
+export function scriptOf(program: Program): Script {
+  const { argv, text, input } = invocation(program);
+  const passed = checkedEnv(program.env);
+  const exported = passed.filter(([name]) => EXPORTABLE.test(name));
+  const odd = passed.filter(([name]) => !EXPORTABLE.test(name)).map(([name, value]) => `${name}=${value}`);
+  if (odd.length > 0) argv.unshift("/usr/bin/env", ...odd);
+  const total = totalSize(argv, exported);
+  if (total > LARGEST_TOTAL) throw new Failure("E2BIG", { message: "the environment is too large as a whole" });
+  // A shell reads ahead: its input may become the program's only in the line that it reads last.
+  const kept = text !== "" && input !== TEXT ? TEXT : 0;
+  const closed = [STDIN, TEXT, NOTHING].filter((fd) => fd !== kept).map((fd) => `${fd}>&-`);
+  const lines = [
+    ...enter(program.cwd),
+    ...exported.map(([name, value]) => `export ${name}=${quoted(value)}`),
+    ...(total > DEFAULT_TOTAL ? [`ulimit -S -s ${STACK_FOR_LARGEST} 2>&${NOTHING}`] : []),
+    `exec <&${input} ${closed.join(" ")}; exec ${argv.map(quoted).join(" ")}`,
+  ];
+  return { script: lines.join("\n") + "\n", text };
+}
+
+function invocation({ code, command, bun: path, hasStdin, install }: Program): { argv: string[]; text: string; input: number } {
+  const subject = code ?? command ?? "";
+  if (subject.includes("\0")) throw new Failure("EINVAL", { message: "a NUL byte in the program" });
+  const long = Buffer.byteLength(subject) > LONGEST_ARGUMENT;
+  const text = long ? subject : "";
+  const input = hasStdin ? STDIN : NOTHING;
+  if (code === null) return { argv: ["/usr/bin/bash", "-c", long ? EVALUATE_COMMAND : subject], text, input };
+  const bun = [path, install ? "--install=fallback" : "--no-install"];
+  if (!long) return { argv: [...bun, "-e", subject], text, input };
+  if (!hasStdin) return { argv: [...bun, "-"], text, input: TEXT };
+  return { argv: [...bun, "-e", EVALUATE], text, input };
+}
+
+function enter(cwd: string): string[] {
+  const at = quoted(cwd);
+  const complaint = (why: string) => `printf '%s\\n' ${quoted(`buntime: workingDir ${cwd}: ${why}`)} >&2`;
+  return [
+    `cd ${at} 2>&${NOTHING} || { if [ -e ${at} ]; then ${complaint("Not a directory")}; else ${complaint("No such file or directory")}; fi; exit 1; }`,
+    "unset OLDPWD",
+  ];
+}
+
+function checkedEnv(env: Readonly<Record<string, string>>): [string, string][] {
+  const entries = Object.entries(env);
+  for (const [name, value] of entries) {
+    if (name === "" || name.includes("=") || name.includes("\0") || value.includes("\0")) {
+      throw new Failure("EINVAL", { message: "an environment variable that no program can be given" });
+    }
+    if (Buffer.byteLength(name) + 1 + Buffer.byteLength(value) > LONGEST_ARGUMENT) {
+      throw new Failure("E2BIG", { message: `the environment variable ${name.slice(0, 100)} is too long` });
+    }
+  }
+  return entries;
+}
+
+/** What the kernel counts: each string with its NUL and its pointer. */
+function totalSize(argv: readonly string[], env: readonly [string, string][]): number {
+  const strings = [...argv, ...env.map(([name, value]) => `${name}=${value}`)];
+  return strings.reduce((size, text) => size + Buffer.byteLength(text) + 9, 0);
+}

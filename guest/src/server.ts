@@ -1,0 +1,125 @@
+/** What the host can ask for. HTTP/1.1; every request carries the secret of the sandbox.
+ *
+ *     GET  /health         → {"protocol": 1}
+ *     GET  /status         → {"files": n}                     regular files in the workspace, bounded
+ *     POST /spares         → {"pid": n}                       one more parked shell
+ *     POST /run?spare=     {code | command, env, cwd, stdin, maxOutput, install, alsoWritten} → frames (frames.ts)
+ *     POST /files/write    length (4 bytes), {"files": [{path, size, mode, append}]}, contents → {"sizes": [n]}
+ *     GET  /files/list?path=&recursive=&limit=&offset=        → {"files": [{path, size, modified, type}], "total": n}
+ *     GET  /files/read?path=&limit=                           → bytes, header x-size
+ *     POST /files/delete?path=&recursive=                     → {}
+ *
+ * Paths are absolute. A failure is {"errno", "path", "message"} with a status (failure.ts).
+ */
+
+import type { Server } from "bun";
+import { Body } from "./body";
+import { Clock } from "./changes";
+import { Failure, failureOf } from "./failure";
+import { countFiles, list } from "./list";
+import { read } from "./read";
+import { remove } from "./remove";
+import { execute, parseRun } from "./run";
+import { Spares } from "./spares";
+import { writeFiles } from "./write";
+
+const PROTOCOL = 1;
+const LARGEST_BODY = 512 << 20; // bytes
+
+export interface Settings {
+  readonly address: string;
+  readonly port: number;
+  readonly secret: string;
+  /** What starts the shell of a spare. */
+  readonly shell: readonly string[];
+  /** The Bun that runs the session's code. */
+  readonly bun: string;
+  readonly workspace: string;
+}
+
+type Handler = (request: Request, query: URLSearchParams) => Response | Promise<Response>;
+
+/** Listens; raises what binding the address raises. */
+export function serve(settings: Settings): Server<undefined> {
+  const isSecret = comparison(settings.secret);
+  const handlers = handlersOf(settings);
+  return Bun.serve({
+    hostname: settings.address,
+    port: settings.port,
+    idleTimeout: 0, // a run may be silent for as long as it likes
+    maxRequestBodySize: LARGEST_BODY,
+    development: false,
+    async fetch(request) {
+      try {
+        if (!isSecret(request.headers.get("x-buntime-secret") ?? "")) throw new Failure("EACCES", { status: 403 });
+        const { pathname, searchParams } = new URL(request.url);
+        const handler = handlers[`${request.method} ${pathname}`];
+        if (handler === undefined) throw new Failure("ENOSYS", { status: 404, message: "no such operation" });
+        return await handler(request, searchParams);
+      } catch (thrown) {
+        return failureOf(thrown).response();
+      }
+    },
+    error: (thrown) => failureOf(thrown).response(),
+  });
+}
+
+function handlersOf({ shell, bun, workspace }: Settings): Record<string, Handler> {
+  const spares = new Spares(shell);
+  const clock = new Clock();
+  return {
+    __proto__: null as never, // names such as "constructor" are no operations
+    "GET /health": () => Response.json({ protocol: PROTOCOL }),
+    "GET /status": async () => Response.json({ files: await countFiles(workspace) }),
+    "POST /spares": () => Response.json({ pid: spares.park() }),
+    "POST /run": async (request, query) => {
+      const run = parseRun(await jsonOf(request), bun, workspace);
+      return execute(spares.take(numberIn(query, "spare", -1)), run, clock.mark(), workspace, request.signal);
+    },
+    "POST /files/write": async (request) => Response.json({ sizes: await writeFiles(new Body(request.body)) }),
+    "GET /files/list": async (_, query) => {
+      const [limit, offset] = [numberIn(query, "limit", 1000), numberIn(query, "offset", 0)];
+      return Response.json(await list(pathIn(query), workspace, flagIn(query, "recursive"), limit, offset));
+    },
+    "GET /files/read": (_, query) => read(pathIn(query), numberIn(query, "limit", LARGEST_BODY)),
+    "POST /files/delete": async (_, query) => {
+      await remove(pathIn(query), workspace, flagIn(query, "recursive"));
+      return Response.json({});
+    },
+  };
+}
+
+/** Whether a text is the secret, in a time that does not depend on where they differ. */
+function comparison(secret: string): (given: string) => boolean {
+  return (given) => {
+    let difference = given.length ^ secret.length;
+    for (let at = 0; at < secret.length; at++) difference |= secret.charCodeAt(at) ^ given.charCodeAt(at % (given.length || 1));
+    return difference === 0 && secret !== "";
+  };
+}
+
+async function jsonOf(request: Request): Promise<unknown> {
+  try {
+    return await request.json();
+  } catch {
+    throw new Failure("EINVAL", { message: "the body is not JSON" });
+  }
+}
+
+function pathIn(query: URLSearchParams): string {
+  const path = query.get("path");
+  if (path === null || !path.startsWith("/") || path.includes("\0")) throw new Failure("EINVAL", { message: "path" });
+  return path;
+}
+
+function numberIn(query: URLSearchParams, name: string, otherwise: number): number {
+  const text = query.get(name);
+  if (text === null || text === "") return otherwise;
+  const number = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(number)) throw new Failure("EINVAL", { message: name });
+  return number;
+}
+
+function flagIn(query: URLSearchParams, name: string): boolean {
+  return query.get(name) === "1";
+}

@@ -1,0 +1,203 @@
+/** Writing files, all or none. Readers see the old content or the new, never a part.
+ *
+ * Each file is first written beside its place under a hidden name; when all are whole they are renamed. What
+ * was there before is kept by a hard link until the last rename is done.
+ */
+
+import * as fs from "node:fs";
+import { basename, dirname } from "node:path";
+import { Body } from "./body";
+import { Failure, errnoOf, unless } from "./failure";
+import { forgetHiddenName, newHiddenName } from "./hidden";
+
+export interface FileSpec {
+  readonly path: string; // absolute
+  readonly size: number; // bytes that the body holds for it
+  readonly mode: number | null; // permission bits; null: 0644 for a new file, unchanged for an old one
+  readonly append: boolean;
+}
+
+const LARGEST_HEAD = 16 << 20; // bytes
+const MOST_LINKS = 40; // followed, as the kernel does
+const INLINE = 64 << 10; // bytes that are written without leaving the thread
+const NEW_FILE = 0o644;
+const NEW_DIRECTORY = 0o755;
+const { O_WRONLY, O_CREAT, O_EXCL, O_APPEND, O_TRUNC } = fs.constants;
+
+/** A file that is whole under its hidden name. */
+interface Staged {
+  readonly target: string;
+  readonly hidden: string;
+  readonly before: fs.Stats | null;
+  size: number;
+  mode: number;
+}
+
+/** Writes what the body says and returns the final sizes. On any failure nothing remains changed. */
+export async function writeFiles(body: Body): Promise<number[]> {
+  const made: string[] = []; // directories
+  const staged = new Map<string, Staged>(); // by target: a path may come twice
+  try {
+    const specs = parseSpecs(await body.take(await headSize(body)));
+    const order: Staged[] = [];
+    for (const spec of specs) order.push(await stage(spec, body, staged, made));
+    await body.end();
+    replaceAll([...staged.values()]);
+    return order.map(({ size }) => size);
+  } catch (thrown) {
+    for (const { hidden } of staged.values()) unless(["ENOENT"], () => fs.unlinkSync(hidden));
+    for (const directory of made.reverse()) unless(["ENOENT", "ENOTEMPTY"], () => fs.rmdirSync(directory));
+    await body.discard();
+    throw thrown;
+  } finally {
+    for (const { hidden } of staged.values()) forgetHiddenName(basename(hidden));
+  }
+}
+
+async function headSize(body: Body): Promise<number> {
+  const [a, b, c, d] = await body.take(4);
+  const size = ((a! << 24) | (b! << 16) | (c! << 8) | d!) >>> 0;
+  if (size > LARGEST_HEAD) throw new Failure("EINVAL", { message: "the head is too large" });
+  return size;
+}
+
+function parseSpecs(head: Uint8Array): FileSpec[] {
+  const wrong = new Failure("EINVAL", { message: "the head is not what it should be" });
+  let files: unknown;
+  try {
+    files = (JSON.parse(new TextDecoder().decode(head)) as { files?: unknown } | null)?.files;
+  } catch {
+    throw wrong;
+  }
+  if (!Array.isArray(files)) throw wrong;
+  return files.map((file: Partial<Record<keyof FileSpec, unknown>> | null) => {
+    const { path, size, mode = null, append = false } = file ?? {};
+    const isNumber = (value: unknown, most: number) => Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= most;
+    if (typeof path !== "string" || !path.startsWith("/") || path.includes("\0")) throw wrong;
+    if (!isNumber(size, Number.MAX_SAFE_INTEGER) || typeof append !== "boolean") throw wrong;
+    if (mode !== null && !isNumber(mode, 0o7777)) throw wrong;
+    return { path, size: size as number, mode: mode as number | null, append };
+  });
+}
+
+async function stage(spec: FileSpec, body: Body, all: Map<string, Staged>, made: string[]): Promise<Staged> {
+  const { target, before } = locate(spec.path, made);
+  const earlier = all.get(target);
+  const staged = earlier ?? prepare(target, before);
+  all.set(target, staged);
+  if (earlier === undefined && spec.append && before !== null) await copy(target, staged.hidden);
+  const flags = earlier === undefined && !spec.append ? O_CREAT | O_EXCL : spec.append ? O_CREAT | O_APPEND : O_TRUNC;
+  const fd = fs.openSync(staged.hidden, O_WRONLY | flags, 0o600);
+  try {
+    for await (const part of body.parts(spec.size)) await writeAll(fd, part);
+    keepOwner(fd, before);
+    staged.mode = spec.mode ?? staged.mode;
+    fs.fchmodSync(fd, staged.mode);
+    staged.size = fs.fstatSync(fd).size;
+  } finally {
+    fs.closeSync(fd);
+  }
+  return staged;
+}
+
+function keepOwner(fd: number, before: fs.Stats | null): void {
+  if (before === null) return;
+  const { uid, gid } = fs.fstatSync(fd);
+  // Not without need: an owner from outside the session's own range cannot be given.
+  if (uid !== before.uid || gid !== before.gid) fs.fchownSync(fd, before.uid, before.gid);
+}
+
+function prepare(target: string, before: fs.Stats | null): Staged {
+  const mode = before === null ? NEW_FILE : before.mode & 0o7777;
+  return { target, hidden: hiddenBeside(target), before, size: 0, mode };
+}
+
+const hiddenBeside = (target: string) => `${dirname(target)}/${newHiddenName()}`;
+
+/** Where a write to `path` goes: through symbolic links, as an editor's would. Makes the parents. */
+function locate(path: string, made: string[]): { target: string; before: fs.Stats | null } {
+  let at = path;
+  for (let links = 0; links <= MOST_LINKS; links++) {
+    makeParents(dirname(at), made);
+    const link = unless(["EINVAL", "ENOENT"], () => fs.readlinkSync(at));
+    if (link === undefined) {
+      const before = unless(["ENOENT"], () => fs.lstatSync(at)) ?? null;
+      if (before?.isDirectory()) throw new Failure("EISDIR", { path });
+      if (before !== null && !before.isFile()) throw new Failure("EINVAL", { path, status: 409, message: "not a regular file" });
+      return { target: `${fs.realpathSync(dirname(at))}/${at.slice(at.lastIndexOf("/") + 1)}`, before };
+    }
+    at = link.startsWith("/") ? link : `${dirname(at)}/${link}`;
+  }
+  throw new Failure("ELOOP", { path });
+}
+
+function makeParents(directory: string, made: string[]): void {
+  const missing: string[] = [];
+  for (let at = directory; unless(["ENOENT"], () => fs.statSync(at)) === undefined; at = dirname(at)) missing.push(at);
+  for (const each of missing.reverse()) {
+    try {
+      fs.mkdirSync(each, NEW_DIRECTORY);
+      made.push(each);
+    } catch (thrown) {
+      // Someone else may have made the directory just now.
+      if (errnoOf(thrown) !== "EEXIST" || !unless(["ENOENT"], () => fs.statSync(each))?.isDirectory()) throw thrown;
+    }
+  }
+}
+
+/** Shares the blocks where the file system can. */
+async function copy(from: string, to: string): Promise<void> {
+  await fs.promises.copyFile(from, to, fs.constants.COPYFILE_EXCL | fs.constants.COPYFILE_FICLONE);
+  fs.chmodSync(to, 0o600);
+}
+
+async function writeAll(fd: number, bytes: Uint8Array): Promise<void> {
+  for (let rest = bytes; rest.length > 0; ) {
+    const count = rest.length <= INLINE ? fs.writeSync(fd, rest) : await writePart(fd, rest);
+    rest = rest.subarray(count);
+  }
+}
+
+function writePart(fd: number, bytes: Uint8Array): Promise<number> {
+  return new Promise((resolve, reject) => fs.write(fd, bytes, (failure, count) => (failure ? reject(failure) : resolve(count))));
+}
+
+/** What a rename that may have to be undone leaves to do. */
+interface Replaced {
+  readonly target: string;
+  readonly old: string | null; // a second name of what was there before
+  done: boolean;
+}
+
+/** Renames all, or puts back what was there. */
+function replaceAll(all: readonly Staged[]): void {
+  const replaced: Replaced[] = [];
+  try {
+    for (const [at, { target, hidden, before }] of all.entries()) {
+      const isLast = at === all.length - 1; // nothing after it can fail
+      const step: Replaced = { target, old: isLast || before === null ? null : keep(target), done: false };
+      replaced.push(step);
+      fs.renameSync(hidden, target);
+      step.done = true;
+    }
+  } catch (thrown) {
+    for (const { target, old, done } of replaced.reverse()) if (done) putBack(target, old);
+    throw thrown;
+  } finally {
+    for (const { old } of replaced) if (old !== null) forget(old);
+  }
+}
+
+function keep(target: string): string | null {
+  const old = hiddenBeside(target);
+  return unless(["ENOENT"], () => (fs.linkSync(target, old), old)) ?? null;
+}
+
+function putBack(target: string, old: string | null): void {
+  unless(["ENOENT"], () => (old === null ? fs.unlinkSync(target) : fs.renameSync(old, target)));
+}
+
+function forget(old: string): void {
+  unless(["ENOENT"], () => fs.unlinkSync(old));
+  forgetHiddenName(basename(old));
+}
