@@ -65,7 +65,7 @@ async def execute(call: Call[wire.NoQuery, wire.Execute]) -> wire.Executed:
         timed_out=result.timed_out,
         files_written=list(done.files),
         truncated=result.truncated or UNSET,
-        files_written_truncated=result.files_written_truncated or UNSET,
+        files_written_truncated=done.files_truncated or UNSET,
     )
 
 

@@ -19,13 +19,14 @@ type Headers = list[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class Reply:
-    """What is sent. `code` is the error's, for the log."""
+    """What is sent. `code` (the error's) and `session_id` are for the log."""
 
     status: int
     body: bytes
     media: bytes = JSON
     headers: Headers = field(default_factory=list)
     code: str | None = None
+    session_id: str | None = None
 
 
 class ClientLeft(Exception):
@@ -63,6 +64,7 @@ class Exchange:
 
     async def send(self, reply: Reply, send: Send) -> None:
         self.status, self.code = reply.status, reply.code
+        self.note_session(reply.session_id)
         headers = [
             (b"content-type", reply.media),
             (b"content-length", b"%d" % len(reply.body)),

@@ -30,7 +30,7 @@ STATUS: Mapping[type[BuntimeError], HTTPStatus] = {
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.BuntimeError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
-BY_CODE = {kind.code: status for kind, status in STATUS.items()}
+BY_CODE = {kind.code: status.value for kind, status in STATUS.items()}
 RETRY_AFTER = {  # seconds, where the failure itself does not say
     "idempotency_in_progress": 1,
     "session_limit_exceeded": 60,
@@ -42,12 +42,12 @@ FINAL = frozenset({404, 409, 413, 507})
 
 def reply_to(failure: BuntimeError) -> Reply:
     """The failure as the contract shows it, with the headers that belong to its status."""
-    status = BY_CODE.get(failure.code, HTTPStatus.INTERNAL_SERVER_ERROR)
+    status = BY_CODE.get(failure.code, 500)
     shown = wire.Failure(
         code=failure.code, retryable=failure.retryable, message=failure.message, details=failure.details
     )
     headers: Headers = []
-    if status is HTTPStatus.UNAUTHORIZED:
+    if status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
     if failure.code in RETRY_AFTER:
         seconds = failure.details.get("retryAfter", RETRY_AFTER[failure.code])

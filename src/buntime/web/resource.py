@@ -110,7 +110,8 @@ class PublicResource:
 
 
 async def _reply(operation: Operation, call: Call[Any, Any]) -> Reply:
-    return Reply(200, wire.encode(await operation.handler(call)))
+    answer = await operation.handler(call)
+    return Reply(200, wire.encode(answer), session_id=getattr(answer, "session_id", None))
 
 
 async def _within(operation: Operation, call: Call[Any, Any]) -> Reply:

@@ -1,0 +1,122 @@
+"""The app on a real socket, with the fakes behind it."""
+
+import asyncio
+import io
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import uvicorn
+
+from buntime.account import Account, Key, hash_key, new_key_secret
+from buntime.config import Config
+from buntime.control_plane import ControlPlane
+from buntime.idempotency import Idempotency
+from buntime.plan import load_plans
+from buntime.tasks import Tasks
+from buntime.testing import FakeStore
+from buntime.testing_sandboxes import FakeSandboxes, Runner, small_shell
+from buntime.web.app import create_app
+
+START = 1705660200.0  # 2024-01-19T10:30:00Z
+
+
+@dataclass(slots=True)
+class Clock:
+    """Stands still until a test moves it."""
+
+    now: float = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> Any:
+        return self.json["error"]
+
+    @property
+    def refusal(self) -> tuple[int, str]:
+        return self.status, self.error["code"]
+
+
+@dataclass(slots=True)
+class Api:
+    """A server and a client of it."""
+
+    url: str
+    http: aiohttp.ClientSession
+    store: FakeStore
+    sandboxes: FakeSandboxes
+    clock: Clock
+    key: str = ""
+    checks: dict[str, bool] = field(default_factory=dict)
+
+    async def account(self, plan: str = "paid", name: str = "one", **overrides: object) -> str:
+        """A new account's key."""
+        account, secret = Account(f"acc_{name:0<16}", plan, 0, overrides=overrides), new_key_secret()
+        await self.store.add_account(account)
+        await self.store.add_key(Key(f"key_{name:0<12}", account.id, hash_key(secret), secret[:8], 0))
+        return secret
+
+    async def call(
+        self, method: str, path: str, body: object = None, *, key: str | None = None, **headers: str
+    ) -> Answer:
+        """`body`: bytes as they are, anything else as JSON. `key`: another than the fixture's, "" for none."""
+        secret = self.key if key is None else key
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if secret:
+            sent.setdefault("Authorization", f"Bearer {secret}")
+        content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        if content is not None:
+            sent.setdefault("Content-Type", "application/json")
+        request = self.http.request(
+            method,
+            self.url + path,
+            data=content if content is None else io.BytesIO(content),
+            headers=sent,
+            skip_auto_headers=["Content-Type"],
+        )
+        async with request as answer:
+            return Answer(answer.status, answer.headers, await answer.read())
+
+    async def session(self, **fields: object) -> str:
+        """A new session's id."""
+        made = await self.call("POST", "/sessions/create", fields)
+        assert made.status == 200, made.body
+        session_id: str = made.json["sessionId"]
+        return session_id
+
+
+@asynccontextmanager
+async def serving(runner: Runner = small_shell, clock: Callable[[], float] | None = None) -> AsyncIterator[Api]:
+    store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
+    now = clock or still
+    async with Tasks() as tasks, aiohttp.ClientSession() as http:
+        plane = ControlPlane(store, sandboxes, load_plans(None), tasks, now)
+        app = create_app(plane, Idempotency(store), Config(), ready=lambda: checks, clock=now)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none", http="httptools"))
+            running = asyncio.create_task(server._serve([listener]))
+            port = listener.getsockname()[1]
+            api = Api(f"http://127.0.0.1:{port}", http, store, sandboxes, still, checks=checks)
+            api.key = await api.account()
+            try:
+                yield api
+            finally:
+                server.should_exit = True
+                await running

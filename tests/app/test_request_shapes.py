@@ -1,0 +1,144 @@
+"""What is wrong with a request is named, whatever it is."""
+
+import json
+
+import pytest
+
+from tests.app.serving import Api
+
+CREATE = "/sessions/create"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"[]", "body"),
+        (b"null", "body"),
+        (b'"text"', "body"),
+        (b"{", "body"),
+        (b"{} {}", "body"),
+        (b"\xef\xbb\xbf{}", "body"),
+        (b'{"onWake": "\xff"}', "body"),
+        (b'{"onWake": "\xed\xa0\x80"}', "body"),
+        (b'{"onWake": "\\ud800"}', "body"),
+        (b'{"metadata": {"a": "\\ud800 and more"}}', "body"),
+        (b'{"metadata": {"\\udfff": 1}}', "body"),
+        (b'{"metadata": {"a": NaN}}', "body"),
+        (b'{"metadata": {"a": 1e999}}', "metadata"),
+        (b'{"metadata": {"a": ' + b"9" * 5000 + b"}}", "metadata"),
+        (b'{"metadata": {"a": ' + b"[" * 100 + b"]" * 100 + b"}}", "metadata"),
+        (b'{"metadata": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}", "body"),
+        (b'{"metadata": []}', "metadata"),
+        (b'{"metadata": null}', "metadata"),
+        (b'{"tll": 400}', "tll"),
+        (b'{"resourceLimits": {"cpus": 1}}', "resourceLimits.cpus"),
+        (b'{"ttl": true}', "ttl"),
+        (b'{"ttl": "400"}', "ttl"),
+        (b'{"ttl": 400.0}', "ttl"),
+        (b'{"ttl": null}', "ttl"),
+        (b'{"ttl": ' + b"9" * 40 + b"}", "ttl"),
+        (b'{"ttl": -1}', "ttl"),
+        (b'{"resourceLimits": {"cpu": true}}', "resourceLimits.cpu"),
+        (b'{"resourceLimits": {"cpu": 1e400}}', "resourceLimits.cpu"),
+        (b'{"resourceLimits": {"memory": 512.5}}', "resourceLimits.memory"),
+        (b'{"env": {"A": 1}}', "env"),
+        (b'{"env": {"1A": "x"}}', "env"),
+        (b'{"env": {"A": "a\\u0000"}}', "env.A"),
+        (b'{"preview": {"ports": [8080, "x"]}}', "preview.ports[1]"),
+        (b'{"preview": {"visibility": "hidden"}}', "preview.visibility"),
+        (b'{"preview": {"ports": [80]}}', "preview.ports"),
+        (b'{"network": {"allow": ["example.com"]}}', "network.allow"),
+        (b'{"onWake": ""}', "onWake"),
+    ],
+)
+async def test_a_bad_body_is_invalid_and_its_field_is_named(api: Api, body: bytes, field: str) -> None:
+    answer = await api.call("POST", CREATE, body)
+    assert answer.refusal == (400, "invalid_request"), answer.body
+    assert answer.error["details"]["field"] == field
+    assert answer.error["retryable"] is False
+    assert answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("?limit=0", "limit"),
+        ("?limit=101", "limit"),
+        ("?limit=1.0", "limit"),
+        ("?limit=", "limit"),
+        ("?limit=%EF%BC%91", "limit"),
+        ("?limit=" + "9" * 30, "limit"),
+        ("?limit=1&limit=2", "limit"),
+        ("?offset=-1", "offset"),
+        (f"?offset={2**53 + 1}", "offset"),
+        ("?lmit=1", "lmit"),
+        ("?state=deleting", "state"),
+        ("?state=", "state"),
+        ("?metadata.=x", "metadata."),
+        ("?metadata.a=x&metadata.a=y", "metadata.a"),
+        ("?metadata=x", "metadata"),
+        ("?limit=%ff", "query"),
+    ],
+)
+async def test_a_bad_query_is_invalid_and_its_parameter_is_named(api: Api, query: str, field: str) -> None:
+    answer = await api.call("GET", "/sessions" + query)
+    assert answer.refusal == (400, "invalid_request"), answer.body
+    assert answer.error["details"]["field"] == field
+
+
+async def test_a_query_is_refused_where_none_is_known(api: Api) -> None:
+    answer = await api.call("POST", CREATE + "?ttl=300", {})
+    assert answer.error["details"]["field"] == "ttl"
+
+
+@pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""])
+async def test_another_content_type_is_invalid(api: Api, media: str) -> None:
+    for path in (CREATE, "/execute", "/files/write"):
+        answer = await api.call("POST", path, b"{}", Content_Type=media)
+        assert answer.refusal == (400, "invalid_request")
+        assert answer.error["details"]["field"] == "Content-Type"
+
+
+async def test_a_charset_of_utf8_is_fine_and_another_is_not(api: Api) -> None:
+    for media in ("application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"'):
+        assert (await api.call("POST", CREATE, b"{}", Content_Type=media)).status == 200
+    assert (await api.call("POST", CREATE, b"{}", Content_Type="application/json; charset=latin1")).status == 400
+
+
+async def test_an_empty_body_of_any_type_creates_a_session_and_nothing_else(api: Api) -> None:
+    assert (await api.call("POST", CREATE)).status == 200
+    assert (await api.call("POST", CREATE, b"", Content_Type="text/plain")).status == 200
+    assert (await api.call("POST", "/execute", b"")).refusal == (400, "invalid_request")
+
+
+async def test_a_repeated_name_in_a_body_is_tolerated(api: Api) -> None:
+    assert (await api.call("POST", CREATE, b'{"ttl": 300, "ttl": 400}')).status == 200
+
+
+async def test_required_fields_are_named(api: Api) -> None:
+    assert (await api.call("POST", "/execute", {})).error["details"]["field"] == "sessionId"
+    body = {"sessionId": "x", "code": "1", "files": [{"path": "a", "content": ""}, {"path": "b"}]}
+    assert (await api.call("POST", "/execute", body)).error["details"]["field"] == "files[1].content"
+    assert (await api.call("GET", "/files/read?sessionId=x")).error["details"]["field"] == "path"
+
+
+async def test_a_body_over_the_plan_is_too_large_by_its_length_and_while_reading(api: Api) -> None:
+    key = await api.account("free", "small", body_mb=1)
+    body = json.dumps({"metadata": {"a": "x" * (1 << 20)}}).encode()
+    answer = await api.call("POST", CREATE, body, key=key)
+    assert answer.refusal == (413, "payload_too_large")
+    assert answer.error["details"] == {"plan": "free", "limit": 1 << 20}
+
+    async def chunks():  # type: ignore[no-untyped-def]  # without a length
+        for _ in range(3):
+            yield b" " * (1 << 19)
+
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    async with api.http.post(api.url + CREATE, data=chunks(), headers=headers) as streamed:
+        assert streamed.status == 413
+
+
+async def test_an_error_repeats_only_a_little_of_what_a_client_sent(api: Api) -> None:
+    answer = await api.call("POST", CREATE, {"x" * 100_000: 1})
+    assert answer.status == 400
+    assert len(answer.body) < 2000

@@ -1,0 +1,182 @@
+import re
+
+import pytest
+
+from buntime.session import State
+from tests.app.serving import START, Api
+
+
+async def test_a_session_is_made_with_the_defaults(api: Api) -> None:
+    made = (await api.call("POST", "/sessions/create")).json
+    assert re.fullmatch(r"ses_[a-z0-9]{18}", made["sessionId"])
+    assert made == {
+        "sessionId": made["sessionId"],
+        "expiresAt": "2024-01-20T10:30:00Z",
+        "previewUrl": f"http://{made['sessionId'].replace('_', '-')}.localhost:8000",
+        "createdAt": "2024-01-19T10:30:00Z",
+        "resourceLimits": {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024},
+    }
+
+
+async def test_a_session_shows_what_it_was_made_with_but_no_values_of_env(api: Api) -> None:
+    fields = {
+        "ttl": 300,
+        "metadata": {"user": "u1", "deep": [{"a": 1.5, "big": 10**25}], "text": "é\u0000😀"},
+        "resourceLimits": {"memory": 2048, "cpu": 1},
+        "preview": {"visibility": "private", "ports": [3000, 8080]},
+        "network": {"egress": "none"},
+        "onWake": "bun start",
+        "env": {"TOKEN": "s3cret", "A": ""},
+    }
+    session = await api.session(**fields)
+    answer = await api.call("GET", f"/sessions/{session}")
+    assert b"s3cret" not in answer.body
+    assert answer.json == {
+        "sessionId": session,
+        "createdAt": "2024-01-19T10:30:00Z",
+        "expiresAt": "2024-01-19T10:35:00Z",
+        "lastActive": "2024-01-19T10:30:00Z",
+        "state": "active",
+        "filesCount": 0,
+        "activeProcesses": 0,
+        "metadata": fields["metadata"],
+        "previewUrl": f"http://{session.replace('_', '-')}.localhost:8000",
+        "resourceLimits": {"memory": 2048, "cpu": 1, "timeout": 30, "disk": 1024},
+        "preview": {"visibility": "private", "ports": [3000, 8080]},
+        "network": {"egress": "none", "allow": [], "deny": []},
+        "onWake": "bun start",
+        "envNames": ["A", "TOKEN"],
+    }
+    assert b'"cpu":1,' in answer.body
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "limit"),
+    [
+        ({"ttl": 299}, "ttl", 300),
+        ({"ttl": 604801}, "ttl", 604800),
+        ({"metadata": {"a": "é" * 8192}}, "metadata", 16384),
+        ({"resourceLimits": {"memory": 4097}}, "resourceLimits.memory", 4096),
+        ({"resourceLimits": {"cpu": 1.01}}, "resourceLimits.cpu", 1.0),
+        ({"env": {f"A{n}": "" for n in range(101)}}, "env", 100),
+    ],
+)
+async def test_a_number_out_of_its_bounds_is_invalid(
+    api: Api, fields: dict[str, object], field: str, limit: float
+) -> None:
+    answer = await api.call("POST", "/sessions/create", fields)
+    assert answer.refusal == (400, "invalid_request")
+    assert answer.error["details"]["field"] == field
+    assert answer.error["details"]["limit"] == limit
+    assert str(limit) in answer.error["message"] or field in answer.error["message"]
+
+
+async def test_resource_limits_are_forbidden_on_the_free_plan(api: Api) -> None:
+    key = await api.account("free", "free")
+    answer = await api.call("POST", "/sessions/create", {"resourceLimits": {}}, key=key)
+    assert answer.refusal == (403, "forbidden")
+    assert answer.error["details"] == {"plan": "free", "limit": "resourceLimits"}
+
+
+async def test_more_sessions_than_the_plan_has_are_refused(api: Api) -> None:
+    key = await api.account("free", "full", sessions=1)
+    assert (await api.call("POST", "/sessions/create", key=key)).status == 200
+    answer = await api.call("POST", "/sessions/create", key=key)
+    assert answer.refusal == (429, "session_limit_exceeded")
+    assert answer.error["details"] == {"plan": "free", "limit": 1, "active": 1}
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+async def test_a_full_host_is_unavailable_and_says_when_to_come_back(api: Api) -> None:
+    api.sandboxes._capacity = 0
+    answer = await api.call("POST", "/sessions/create")
+    assert answer.refusal == (503, "unavailable")
+    assert answer.headers["Retry-After"] == "5"
+
+
+async def test_an_unknown_expired_deleted_or_foreign_session_is_not_found(api: Api) -> None:
+    other = await api.account(name="other")
+    foreign, deleted, expired = [await api.session(ttl=300) for _ in range(3)]
+    await api.call("DELETE", f"/sessions/{deleted}")
+    bodies = set()
+    for session, key in ((foreign, other), (deleted, None), ("ses_" + "0" * 18, None), ("nonsense%00", None)):
+        for method, body in (("GET", None), ("PATCH", {}), ("DELETE", None)):
+            answer = await api.call(method, f"/sessions/{session}", body, key=key)
+            assert answer.refusal == (404, "session_not_found")
+            bodies.add(answer.error["message"])
+    api.clock.now += 301
+    answer = await api.call("GET", f"/sessions/{expired}")
+    assert answer.refusal == (404, "session_not_found")
+    assert bodies == {answer.error["message"]}
+
+
+async def test_a_second_delete_is_not_found(api: Api) -> None:
+    session = await api.session()
+    assert (await api.call("DELETE", f"/sessions/{session}")).json == {"deleted": True, "sessionId": session}
+    assert (await api.call("DELETE", f"/sessions/{session}")).refusal == (404, "session_not_found")
+
+
+async def test_a_list_is_newest_first_in_pages_with_the_total(api: Api) -> None:
+    made = []
+    for _ in range(3):
+        made.append(await api.session())
+        api.clock.now += 1
+    first = (await api.call("GET", "/sessions?limit=2")).json
+    rest = (await api.call("GET", "/sessions?limit=2&offset=2")).json
+    assert [one["sessionId"] for one in first["sessions"] + rest["sessions"]] == made[::-1]
+    assert first["total"] == rest["total"] == 3
+    assert (await api.call("GET", f"/sessions?offset={2**53}")).json == {"sessions": [], "total": 3}
+
+
+async def test_a_list_is_filtered_by_state_and_metadata(api: Api) -> None:
+    mine = await api.session(metadata={"user.name": "a b", "n": 5})
+    await api.session(metadata={"user.name": "c"})
+    for query in ("metadata.user.name=a+b", "metadata.n=5", "metadata.user.name=a%20b&metadata.n=5&state=active"):
+        found = (await api.call("GET", f"/sessions?{query}")).json
+        assert [one["sessionId"] for one in found["sessions"]] == [mine]
+    assert (await api.call("GET", "/sessions?state=idle")).json["total"] == 0
+    assert (await api.call("GET", "/sessions?state=deep-sleep")).json["total"] == 0
+
+
+async def test_a_patch_replaces_the_fields_it_names_and_no_other(api: Api) -> None:
+    session = await api.session(metadata={"a": 1}, onWake="x", env={"A": "1"}, preview={"visibility": "private"})
+    api.clock.now = START + 100
+    changed = (await api.call("PATCH", f"/sessions/{session}", {"ttl": 300, "metadata": {"b": 2}})).json
+    assert changed["expiresAt"] == "2024-01-19T10:36:40Z"
+    assert changed["metadata"] == {"b": 2}
+    assert (changed["onWake"], changed["envNames"], changed["preview"]["visibility"]) == ("x", ["A"], "private")
+    assert changed["lastActive"] == "2024-01-19T10:30:00Z"
+
+
+async def test_null_in_a_patch_puts_the_default_back(api: Api) -> None:
+    session = await api.session(
+        ttl=300, metadata={"a": 1}, onWake="x", env={"A": "1"}, preview={"ports": [3000]}, network={"egress": "none"}
+    )
+    body = dict.fromkeys(("ttl", "metadata", "onWake", "env", "preview", "network"))
+    changed = (await api.call("PATCH", f"/sessions/{session}", body)).json
+    assert changed["expiresAt"] == "2024-01-20T10:30:00Z"
+    assert (changed["metadata"], changed["onWake"], changed["envNames"]) == ({}, None, [])
+    assert changed["preview"] == {"visibility": "public", "ports": [8080]}
+    assert changed["network"] == {"egress": "internet", "allow": [], "deny": []}
+
+
+async def test_a_patch_is_refused_like_a_create(api: Api) -> None:
+    session = await api.session()
+    for body, field in (({"resourceLimits": {}}, "resourceLimits"), ({"ttl": 1}, "ttl"), ({"ttl": "1"}, "ttl")):
+        answer = await api.call("PATCH", f"/sessions/{session}", body)
+        assert answer.error["details"]["field"] == field
+    assert (await api.call("PATCH", f"/sessions/{session}", b"")).refusal == (400, "invalid_request")
+
+
+async def test_a_session_being_deleted_is_gone_for_clients(api: Api) -> None:
+    session = await api.session()
+    stored = api.store.sessions[session]
+    await api.store.change_session(stored, _deleting(stored))
+    assert (await api.call("GET", "/sessions")).json == {"sessions": [], "total": 0}
+    assert (await api.call("GET", f"/sessions/{session}")).refusal == (404, "session_not_found")
+
+
+def _deleting(session):  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    return replace(session, state=State.DELETING)
