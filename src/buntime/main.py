@@ -5,7 +5,6 @@ Starting is recovering: there is no other way to start. Stopping leaves sessions
 
 import asyncio
 import fcntl
-import os
 import resource
 import secrets
 import shutil
@@ -146,6 +145,13 @@ def _only_server(config: Config) -> Iterator[None]:
         yield
 
 
+class _ApiServer(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are ours: uvicorn's way would end the process before sandboxes are let go in order."""
+        yield
+
+
 @asynccontextmanager
 async def _api(app: object, config: Config) -> AsyncIterator[None]:
     """The control plane's HTTP on a socket that only root and the edge's workers can open."""
@@ -155,13 +161,13 @@ async def _api(app: object, config: Config) -> AsyncIterator[None]:
         listener.bind(str(config.api_socket))
         shutil.chown(config.api_socket, "root", "www-data")
         config.api_socket.chmod(0o660)
-        server = uvicorn.Server(
+        server = _ApiServer(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,
                 http="httptools",
-                ws="websockets-sansio",
+                ws="none",
                 lifespan="off",
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=STOP_SECONDS,
@@ -171,9 +177,12 @@ async def _api(app: object, config: Config) -> AsyncIterator[None]:
                 proxy_headers=False,
             )
         )
-        # signals are ours: uvicorn's own way would end the process before sandboxes are let go in order
-        serving = asyncio.create_task(server._serve([listener]), name="api")
+        serving = asyncio.create_task(server.serve([listener]), name="api")
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.005)
         try:
+            if not server.started:
+                raise HostCommandFailed("the API did not start")
             yield
         finally:
             server.should_exit = True
@@ -224,10 +233,12 @@ def _welcome(server: Server) -> str:
 
 
 def _raise_file_limit() -> None:
-    """A connection and a handle per session add up."""
+    """A connection and a handle per session add up. Beyond the hard limit only where we may raise it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(OPEN_FILES, hard) if os.geteuid() == 0 else hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(OPEN_FILES, hard), max(OPEN_FILES, hard)))
+    except (ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _say(text: str) -> None:
