@@ -1,0 +1,149 @@
+"""`scripts/bench`: measures a server of its own, prints a table and writes JSON.
+
+Exit status: 0 when every figure was measured, met or missed; 1 when one could not be; 130 after Ctrl-C.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import uvloop
+from rich.console import Console
+
+from bench import machine
+from bench.baselines import Bun
+from bench.client import Client, Refused
+from bench.context import Context, NotSettled
+from bench.figures import FIGURES
+from bench.report import Row, Verdict, as_json, table
+from bench.scale import FULL, QUICK, Scale
+from bench.server import NotStarted, Server, started
+
+RESULTS = Path(__file__).with_name("results")
+CHECKOUT = Path(__file__).parents[1]
+UNMEASURED = (Refused, NotSettled, TimeoutError, OSError, RuntimeError, ValueError, aiohttp.ClientError)
+
+
+def main() -> int:
+    asked = _arguments()
+    if os.geteuid() != 0:
+        print("bench: run this as root: it starts sandboxes.", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    names = asked.only or list(FIGURES)
+    scale = QUICK if asked.quick else FULL
+    about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "quick": asked.quick, **machine.about()}
+    start = time.monotonic()
+    try:
+        with started(scale.pool_size, _say) as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            about |= _about(server)
+            rows = runner.run(_measure_all(server, scale, names))
+    except NotStarted as refused:
+        print(f"bench: {refused}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    about["seconds"] = round(time.monotonic() - start)
+    _show(rows, about)
+    _write(asked.json or _default_path(), rows, about)
+    return 1 if any(row.verdict is Verdict.FAILED for row in rows) else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="Measures a server of its own with the shipped settings. Takes minutes."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a look at whether all of it works; its figures mean nothing"
+    )
+    parser.add_argument("--only", action="append", choices=list(FIGURES), metavar="NAME", help=", ".join(FIGURES))
+    parser.add_argument("--json", type=Path, metavar="PATH", help="where the result goes (bench/results/DATE.json)")
+    return parser.parse_args()
+
+
+async def _measure_all(server: Server, scale: Scale, names: Sequence[str]) -> list[Row]:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is not None:
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    rows: list[Row] = []
+    async with Client(server.url, server.key) as client:
+        context = Context(server, client, Bun(server.bun, server.scratch), scale, _say)
+        for name in names:
+            _say(f"Measuring {name} ...")
+            rows += await _measure(context, name)
+    return rows
+
+
+async def _measure(context: Context, name: str) -> list[Row]:
+    """A figure that cannot be taken is a row too: the others are still worth having."""
+    try:
+        async with asyncio.timeout(context.scale.figure_seconds):
+            return await FIGURES[name](context)
+    except UNMEASURED as failed:
+        return [Row(figure=name, what=name, failed=_reason(failed))]
+    except ExceptionGroup as failures:
+        expected, others = failures.split(UNMEASURED)
+        if others is not None or expected is None:
+            raise
+        return [Row(figure=name, what=name, failed=_reason(expected.exceptions[0]))]
+
+
+def _reason(failed: BaseException) -> str:
+    return f"{type(failed).__name__}: {failed}"[:500]
+
+
+def _about(server: Server) -> dict[str, Any]:
+    bun = subprocess.run([server.bun, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    commit = ["git", "-C", str(CHECKOUT), "rev-parse", "--short", "HEAD"]
+    head = subprocess.run(commit, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "commit": head,
+        "bun": bun,
+        "runtime": server.config.runtime,
+        "poolSize": server.pool_size,
+        "settings": dict(server.settings),
+    }
+
+
+def _show(rows: Sequence[Row], about: dict[str, Any]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    title = (
+        f"buntime {about['commit']}, {about['date']}: {about['processor']}, {about['cores']} cores, "
+        f"{about['memoryMB'] // 1024} GiB, Linux {about['kernel']}, Bun {about['bun']}, pool {about['poolSize']}"
+    )
+    if about["quick"]:
+        title += "\n--quick: these figures show that it works, not how fast"
+    if about["settings"]:
+        title += "\nset from outside: " + " ".join(f"{name}={value}" for name, value in about["settings"].items())
+    console.print(table(rows, title))
+    missed = [row.what for row in rows if row.verdict is Verdict.MISSED]
+    console.print(f"{len(missed)} missed: {'; '.join(missed)}" if missed else "No target missed.")
+    console.print(f"{about['seconds']} s; load of the machine before: {about['loadBefore']:.2f}")
+
+
+def _default_path() -> Path:
+    return RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}.json"
+
+
+def _write(path: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(as_json(rows, about), indent=2) + "\n")
+    _say(f"Written to {path}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""What a figure has at hand: the server, a client, the machine's baselines and sessions that end with it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from bench import baselines, machine
+from bench.client import Client
+from bench.report import Baseline
+from bench.scale import Scale
+from bench.server import Say, Server
+from bench.statistics import summarise
+
+SETTLE_SECONDS = 240.0
+DELETES_AT_ONCE = 4
+MS = 1000.0
+
+
+class NotSettled(Exception):
+    """The server did not come to rest in time; the message says what it waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    server: Server
+    client: Client
+    bun: baselines.Bun
+    scale: Scale
+    say: Say
+
+    async def bun_runs(self) -> list[float]:
+        """Milliseconds of `bun -e` on the host, one at a time. Taken right beside what is compared with it."""
+        times = await asyncio.to_thread(baselines.timed, self.bun.run, self.scale.baseline_runs)
+        return [seconds * MS for seconds in times]
+
+    async def settled(self, live: int = 0) -> None:
+        """Returns when the pool is full and nothing of deleted sessions is left. Raises NotSettled.
+
+        `live`: sessions that are meant to exist.
+        """
+        deadline = time.monotonic() + SETTLE_SECONDS
+        wanted = (self.server.pool_size, live, self.server.pool_size + live)
+        while True:
+            pool = await self.client.gauge("buntime_pool")
+            serving = await self.client.gauge("buntime_sandboxes")
+            found = (pool, serving, len(machine.sandboxes(self.server.config.instance)))
+            if found == wanted:
+                return
+            if time.monotonic() > deadline:
+                raise NotSettled(f"parked, serving and on the host are {found}, not {wanted}")
+            await asyncio.sleep(0.2)
+
+
+class Sessions:
+    """Those that one figure makes."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.ids: list[str] = []
+
+    async def create(self) -> float:
+        """Milliseconds until the answer."""
+        start = time.perf_counter()
+        session = await self._client.create()
+        spent = time.perf_counter() - start
+        self.ids.append(session)
+        return spent * MS
+
+    async def create_many(self, count: int, at_once: int = 4) -> None:
+        await each(range(count), lambda _: self.create(), at_once)
+
+    async def delete_all(self) -> None:
+        ids, self.ids = self.ids, []
+        await each(ids, self._client.delete, DELETES_AT_ONCE)
+
+
+@asynccontextmanager
+async def sessions(context: Context, live_before: int = 0) -> AsyncIterator[Sessions]:
+    """Sessions that are deleted at the end; the pool is full at the beginning."""
+    await context.settled(live_before)
+    made = Sessions(context.client)
+    try:
+        yield made
+    finally:
+        await made.delete_all()
+
+
+async def each[T](things: Iterable[T], work: Callable[[T], Awaitable[object]], at_once: int) -> None:
+    """Work on all of them by so many workers. The first failure ends it."""
+    left = iter(list(things))
+
+    async def worker() -> None:
+        for thing in left:
+            await work(thing)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(worker())
+
+
+async def stopwatch(work: Awaitable[object]) -> float:
+    """Milliseconds."""
+    start = time.perf_counter()
+    await work
+    return (time.perf_counter() - start) * MS
+
+
+def bun_baseline(runs: list[float]) -> Baseline:
+    return Baseline("bun -e on the host", summarise(runs))

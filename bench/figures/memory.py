@@ -1,0 +1,63 @@
+"""Memory of one more session: what the machine has less, and what the kernel charges to the sandboxes."""
+
+import asyncio
+from collections.abc import Callable
+
+from bench import machine
+from bench.baselines import CODE
+from bench.context import Context, each, sessions
+from bench.report import Check, Row
+
+MOST_MB = 6.0
+STEADY_MB, STEADY_TRIES = 2.0, 40
+EXECUTES_AT_ONCE = 2
+
+
+async def measure(context: Context) -> list[Row]:
+    count, instance = context.scale.memory_sessions, context.server.config.instance
+    async with sessions(context) as made:
+        before = await _both(instance)
+        await made.create_many(count)
+        await context.settled(count)
+        parked = await _both(instance)
+        await each(made.ids, lambda session: context.client.execute(session, code=CODE), EXECUTES_AT_ONCE)
+        used = await _both(instance)
+    pool = context.server.pool_size
+    return [
+        _row(f"memory of one more parked session (over {count})", before, parked, count),
+        _row(f"memory of one more session that ran code (over {count})", before, used, count),
+        Row(
+            figure="memory",
+            what="the pool as shipped",
+            note=f"{pool} parked sandboxes; {before[1]:.0f} MB by their cgroups, "
+            f"{pool * (before[0] - parked[0]) / count:.0f} MB by MemAvailable",
+        ),
+    ]
+
+
+def _row(what: str, before: tuple[float, float], after: tuple[float, float], count: int) -> Row:
+    by_machine, by_cgroups = (before[0] - after[0]) / count, (after[1] - before[1]) / count
+    return Row(
+        figure="memory",
+        what=what,
+        unit="MB",
+        checks=(Check("MemAvailable", by_machine, MOST_MB, " MB"),),
+        note=f"by cgroups {by_cgroups:.2f} MB",
+    )
+
+
+async def _both(instance: str) -> tuple[float, float]:
+    """MB available on the machine, and MB charged to the sandboxes."""
+    return await _steady(machine.available_mb), await _steady(lambda: machine.sandboxes_mb(instance))
+
+
+async def _steady(read: Callable[[], float]) -> float:
+    """When it has stopped moving, or at the last try: other programs of the machine may move it for ever."""
+    last = read()
+    for _ in range(STEADY_TRIES):
+        await asyncio.sleep(0.5)
+        now = read()
+        if abs(now - last) < STEADY_MB:
+            return now
+        last = now
+    return last

@@ -1,0 +1,33 @@
+"""Execute in sessions that have run code before, taking turns so that no session's CPU quota decides."""
+
+from bench.baselines import CODE
+from bench.context import Context, bun_baseline, sessions, stopwatch
+from bench.report import Row, ratio
+from bench.statistics import summarise
+
+
+async def measure(context: Context) -> list[Row]:
+    scale, client = context.scale, context.client
+    times: list[float] = []
+    async with sessions(context) as made:
+        for _ in range(scale.warm_sessions):
+            await made.create()
+        for session in made.ids:
+            await client.execute(session, code=CODE)
+        host = await context.bun_runs()
+        for turn in range(scale.runs_per_session):
+            for session in made.ids:
+                times.append(await stopwatch(client.execute(session, code=CODE)))
+            if turn == scale.runs_per_session // 2:
+                host += await context.bun_runs()
+        host += await context.bun_runs()
+    measured, baseline = summarise(times), bun_baseline(host)
+    return [
+        Row(
+            figure="warm-execute",
+            what=f"execute in a warm session ({scale.warm_sessions} take turns)",
+            measured=measured,
+            baselines=(baseline,),
+            checks=(ratio("p50", measured.p50, baseline.measured.p50, 2.5),),
+        )
+    ]

@@ -1,0 +1,165 @@
+"""A server of the benchmark's own: started as a user starts it, purged at the end whatever happens."""
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+from buntime.config import Config, from_environment
+from buntime.sandboxes.image import image_id, sources
+from buntime.sandboxes.local import default_pool_size, total_memory
+
+DISK = Path("/var/lib")  # where an installation keeps its data
+PREFIX = "buntime-bench-"
+START_SECONDS = 600  # the first start on a machine makes the image
+STOP_SECONDS = 60
+BUNTIME = [sys.executable, "-m", "buntime.cli"]
+ACCOUNT = ["--plan", "enterprise", "--set", "sessions=5000", "--set", "requests_per_minute=10000000"]
+
+Say = Callable[[str], None]
+
+
+class NotStarted(Exception):
+    """The server did not start; the message has the end of what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    url: str
+    key: str  # of an account whose plan limits nothing here
+    config: Config
+    pool_size: int
+    scratch: Path  # a directory on the same disk, for baselines
+    settings: Mapping[str, str]  # BUNTIME_* that were set by whoever runs the benchmark
+
+    @property
+    def image(self) -> Path:
+        return self.config.images / image_id(sources())
+
+    @property
+    def bun(self) -> Path:
+        return self.image / "usr/local/bin/bun"
+
+
+@contextmanager
+def started(pool_size: int | None, say: Say) -> Iterator[Server]:
+    """A ready server with the shipped settings, except where the environment or `pool_size` says otherwise.
+
+    Raises NotStarted.
+    """
+    _purge_left_overs(say)
+    home = Path(tempfile.mkdtemp(prefix=PREFIX, dir=DISK))
+    environ, settings = _environment(home, pool_size)
+    held = (home / "lock").open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        key = _made_key(environ)
+        say("Starting a server ...")
+        with _process(environ, home / "server.log") as process:
+            config = from_environment(environ)
+            url = f"http://127.0.0.1:{config.port}"
+            _wait_ready(url, process, home / "server.log")
+            size = config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory())
+            scratch = home / "scratch"
+            scratch.mkdir()
+            yield Server(url, key, config, size, scratch, settings)
+    finally:
+        say("Removing all that was made ...")
+        with held:
+            _purge(home, environ)
+
+
+def _environment(home: Path, pool_size: int | None) -> tuple[dict[str, str], dict[str, str]]:
+    """For the server's processes, and the part of it that was set from outside."""
+    environ = dict(os.environ)
+    images = Path(environ.get("BUNTIME_DATA_DIR", DISK / "buntime")) / "images"
+    ours = ("BUNTIME_DATA_DIR", "BUNTIME_PORT", "BUNTIME_URL", "BUNTIME_API_KEY")
+    settings = {name: value for name, value in environ.items() if name.startswith("BUNTIME_") and name not in ours}
+    environ.setdefault("BUNTIME_IMAGES_DIR", str(images))
+    environ |= {"BUNTIME_DATA_DIR": str(home / "data"), "BUNTIME_PORT": str(_free_port())}
+    if pool_size is not None:
+        environ["BUNTIME_POOL_SIZE"] = str(pool_size)
+    return environ, settings
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _made_key(environ: Mapping[str, str]) -> str:
+    account = _buntime(environ, "accounts", "create", *ACCOUNT)
+    return _buntime(environ, "keys", "create", "--account", account)
+
+
+def _buntime(environ: Mapping[str, str], *arguments: str) -> str:
+    done = subprocess.run([*BUNTIME, *arguments], env=environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotStarted(f"buntime {' '.join(arguments[:2])}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+@contextmanager
+def _process(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Ends with this process, even when that is killed; Ctrl-C at the terminal is ours alone."""
+    command = ["setpriv", "--pdeathsig", "TERM", *BUNTIME, "serve"]
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            command, env=environ, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise NotStarted(f"the server ended:\n{_end_of(log)}")
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+                return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise NotStarted(f"the server is not ready after {START_SECONDS} s:\n{_end_of(log)}")
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-3000:]
+
+
+def _purge(home: Path, environ: Mapping[str, str]) -> None:
+    """Raises NotStarted with the reason where something could not be removed; then the directory stays."""
+    _buntime(environ, "purge", "--yes")
+    shutil.rmtree(home)
+
+
+def _purge_left_overs(say: Say) -> None:
+    """Of benchmarks that were killed. One that runs holds its lock."""
+    for home in DISK.glob(f"{PREFIX}*"):
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("BUNTIME_")}
+        try:
+            with (home / "lock").open("w") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _purge(home, environ | {"BUNTIME_DATA_DIR": str(home / "data")})
+            say(f"Removed what an earlier benchmark left in {home}.")
+        except (OSError, NotStarted) as refused:
+            say(f"Left alone: {home} ({refused})")
