@@ -85,12 +85,12 @@ def find_image(images_dir: Path, image: str) -> Image | None:
     return Image(image, path) if path.is_dir() else None
 
 
-async def ensure_image(images_dir: Path, say: Say) -> Image:
-    """The image of this checkout, made where it is missing (a minute at the first time, then at once).
+async def ensure_image(images_dir: Path, say: Say, made_of: Sources | None = None) -> Image:
+    """The image of these sources (default: this checkout's), made where it is missing: a minute, then at once.
 
     `say` gets a line per step. Servers that share the directory wait for each other. Raises ImageFailed.
     """
-    made_of = sources()
+    made_of = made_of or sources()
     wanted = image_id(made_of)
     if found := find_image(images_dir, wanted):
         return found
@@ -226,9 +226,6 @@ async def _make_image(image: Path, base: Path, guest: Path) -> None:
     async with _making(image) as work:
         root, build = work / "root", work / "guest"
         await _run(["cp", "-al", str(base), str(root)], "Linking the image's base")
-        if not (guest / "src/main.ts").exists():  # until the guest is written
-            (root / GUEST_DIR / "guest.js").write_text("// no guest yet\n")
-            return
         shutil.copytree(guest, build, ignore=shutil.ignore_patterns("node_modules", "dist"))
         bun = root / GUEST_DIR / "bun"
         await _run([str(build / "build")], "Building the guest", cwd=build, env=os.environ | {"BUN": str(bun)})

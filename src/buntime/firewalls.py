@@ -1,0 +1,63 @@
+"""Other firewalls of the host that drop what sessions send, and the line that lets it pass. Pure.
+
+nftables asks every table: an accept in ours does not undo a drop in theirs.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+HOOKS = {"forward": "what sessions send to the internet", "input": "the name lookups of sessions"}
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    what: str
+    remedy: str  # commands to run
+
+
+def obstacles(ruleset: str, network: str) -> Iterator[Obstacle]:
+    """`ruleset`: what `nft -j list ruleset` says. `network`: the addresses of sessions.
+
+    A firewall with a rule about this network is taken to have been told.
+    """
+    entries: list[Mapping[str, Any]] = json.loads(ruleset)["nftables"]
+    chains = [entry["chain"] for entry in entries if "chain" in entry]
+    names = {chain["name"] for chain in chains} | {chain["table"] for chain in chains}
+    told = {_place(entry["rule"]) for entry in entries if "rule" in entry and _names(entry["rule"], network)}
+    told_tables = {table for table, _ in told}
+    for chain in chains:
+        hook = chain.get("hook")
+        if hook not in HOOKS or chain.get("policy") != "drop" or chain["table"].startswith("buntime_"):
+            continue
+        if (chain["family"], chain["table"]) in told_tables:
+            continue
+        where = f"{chain['family']} {chain['table']} {chain['name']}"
+        yield Obstacle(f"a firewall drops {HOOKS[hook]} (nftables chain {where})", _remedy(names, chain, hook, network))
+
+
+def _place(rule: Mapping[str, Any]) -> tuple[tuple[str, str], str]:
+    return (rule["family"], rule["table"]), rule["chain"]
+
+
+def _names(rule: Mapping[str, Any], network: str) -> bool:
+    address, _, length = network.partition("/")
+    wanted = {"prefix": {"addr": address, "len": int(length or 32)}}
+    return json.dumps(wanted) in json.dumps(rule)
+
+
+def _remedy(names: set[str], chain: Mapping[str, Any], hook: str, network: str) -> str:
+    """In the words of the firewall that made the chain."""
+    if chain["table"] == "firewalld":
+        return f"firewall-cmd --permanent --zone=trusted --add-source={network} && firewall-cmd --reload"
+    if any(name.startswith("ufw-") for name in names) and chain["table"] == "filter":
+        if hook == "input":
+            return f"ufw allow from {network} to any port 53"
+        return f"ufw route allow from {network} && ufw route allow to {network}"
+    if "DOCKER-USER" in names and hook == "forward" and chain["table"] == "filter":
+        return f"iptables -I DOCKER-USER -s {network} -j ACCEPT && iptables -I DOCKER-USER -d {network} -j ACCEPT"
+    where = f"{chain['family']} {chain['table']} {chain['name']}"
+    if hook == "input":
+        return f"nft insert rule {where} ip saddr {network} udp dport 53 accept"
+    return f"nft insert rule {where} ip saddr {network} accept; nft insert rule {where} ip daddr {network} accept"

@@ -1,0 +1,121 @@
+"""What the doctor finds on a host. It asks the real one, with settings that are right and wrong."""
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from buntime import doctor
+from buntime.config import Config
+from buntime.firewalls import obstacles
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="looking takes root")
+
+NETWORK = "10.213.0.0/16"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(data_dir=tmp_path)
+
+
+def ruleset(rules: str) -> str:
+    """What the kernel makes of nftables rules, in a network namespace that ends with this."""
+    script, rules = "nft -f - && nft -j list ruleset", rules.replace("}", "}\n").replace("; }", ";\n}")
+    return subprocess.run(
+        ["unshare", "--net", "sh", "-ec", script], input=rules, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def lines(rules: str) -> list[str]:
+    return [obstacle.remedy for obstacle in obstacles(ruleset(rules), NETWORK)]
+
+
+def test_a_host_that_was_set_up_lacks_nothing(config: Config) -> None:
+    assert doctor.missing(config) == []
+
+
+def test_looking_changes_nothing_in_the_data_directory(config: Config) -> None:
+    doctor.findings(replace(config, data_dir=config.data_dir / "not/yet"))
+    assert list(config.data_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "safe"),
+    [
+        ("crun", "crun version 1.21", True),
+        ("crun", "crun version 1.14.1", False),
+        ("runc", "runc version 1.1.15+ds1", False),
+        ("runc", "runc version 1.2.8", True),
+        ("runc", "runc version 1.3.2", False),
+        ("runc", "runc version 1.4.0", True),
+    ],
+)
+def test_a_runtime_with_known_holes_is_refused(config: Config, name: str, said: str, safe: bool) -> None:
+    runtime = config.data_dir / name
+    runtime.write_text(f"#!/bin/sh\necho '{said}'\n")
+    runtime.chmod(0o755)
+    refused = doctor.missing(replace(config, runtime=str(runtime)))
+    assert [name in sentence for sentence in refused] == ([] if safe else [True])
+
+
+def test_a_missing_runtime_is_named_with_its_setting(config: Config) -> None:
+    (sentence,) = doctor.missing(replace(config, runtime="no-such-runtime"))
+    assert "no-such-runtime" in sentence
+    assert "BUNTIME_RUNTIME" in sentence
+
+
+def test_too_little_disk_is_said_with_the_number_needed(config: Config) -> None:
+    (sentence,) = doctor.missing(replace(config, reserve_gb=1_000_000))
+    assert "1000005 GB are needed" in sentence
+
+
+@pytest.mark.parametrize("network", ["10.213.0.1/16", "none", "10.213.0.0/24"])
+def test_a_network_that_cannot_be_used_is_named(config: Config, network: str) -> None:
+    (sentence,) = doctor.missing(replace(config, network=network))
+    assert sentence.startswith("BUNTIME_NETWORK=")
+
+
+def test_every_host_setting_is_listed_with_its_value_now_and_wanted() -> None:
+    settings = {setting.name: setting for setting in doctor.settings()}
+    assert settings["net.ipv4.ip_forward"].wanted == 1
+    assert settings["net.ipv4.ip_forward"].now == int(Path("/proc/sys/net/ipv4/ip_forward").read_text())
+
+
+def test_the_report_ends_with_1_when_something_is_missing(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.report(config) == 0
+    assert doctor.report(replace(config, runtime="no-such-runtime")) == 1
+    assert "no-such-runtime" in capsys.readouterr().out
+
+
+def test_a_firewall_that_drops_forwarding_is_met_with_the_line_to_add() -> None:
+    assert lines("table ip mine { chain f { type filter hook forward priority 0; policy drop; } }") == [
+        f"nft insert rule ip mine f ip saddr {NETWORK} accept; nft insert rule ip mine f ip daddr {NETWORK} accept"
+    ]
+
+
+def test_one_that_has_been_told_of_the_sessions_is_no_obstacle() -> None:
+    accept = f"ip saddr {NETWORK} accept; ip daddr {NETWORK} accept;"
+    assert lines(f"table ip mine {{ chain f {{ type filter hook forward priority 0; policy drop; {accept} }} }}") == []
+
+
+def test_one_that_accepts_and_our_own_are_no_obstacle() -> None:
+    assert lines("table ip mine { chain f { type filter hook forward priority 0; policy accept; } }") == []
+    assert lines("table inet buntime_ab12 { chain f { type filter hook forward priority 0; policy drop; } }") == []
+    assert list(obstacles(json.dumps({"nftables": []}), NETWORK)) == []
+
+
+def test_docker_ufw_and_firewalld_are_told_in_their_own_words() -> None:
+    drop = "chain FORWARD { type filter hook forward priority 0; policy drop; }"
+    docker = lines(f"table ip filter {{ chain DOCKER-USER {{ }} {drop} }}")
+    ufw = lines(f"table ip filter {{ chain ufw-user-forward {{ }} {drop} }}")
+    firewalld = lines(f"table inet firewalld {{ {drop} }}")
+    assert [line.split()[0] for line in docker + ufw + firewalld] == ["iptables", "ufw", "firewall-cmd"]
+
+
+def test_a_firewall_that_drops_incoming_packets_keeps_sessions_from_the_name_server() -> None:
+    (line,) = lines("table inet mine { chain i { type filter hook input priority 0; policy drop; } }")
+    assert "dport 53 accept" in line
