@@ -112,7 +112,8 @@ class Network:
             call(["ip", "link", "del", self._gateway_interface])
 
     def rules(self) -> str:
-        """The whole table, put in force in one step."""
+        """The whole table, put in force in one step. What a session may not reach refuses at once instead of
+        letting its programs wait."""
         ours, blocked = self._part.interfaces, ", ".join(map(self._part.address, sorted(self._restricted)))
         elements = f"elements = {{ {blocked} }}" if blocked else ""
         return f"""
@@ -132,12 +133,16 @@ table inet {self.table} {{
     iifname "{ours}" jump from_session
     oifname "{ours}" jump to_session
   }}
+  chain refused {{
+    limit rate 2000/second reject with icmpx admin-prohibited
+    drop
+  }}
   chain from_session {{
-    ip saddr @no_egress drop
-    ip daddr @unreachable drop
+    ip saddr @no_egress jump refused
+    ip daddr @unreachable jump refused
     fib daddr type != unicast drop
-    tcp dport 25 drop
-    oifname "{ours}" drop
+    tcp dport 25 jump refused
+    oifname "{ours}" jump refused
     ct state new add @flows {{ ip saddr ct count over {FLOWS} }} drop
   }}
   chain to_session {{
@@ -149,11 +154,11 @@ table inet {self.table} {{
     iifname "{ours}" jump to_host
   }}
   chain to_host {{
-    ip saddr @no_egress ct state new drop
+    ip saddr @no_egress ct state new jump refused
     ip daddr {self._part.gateway} udp dport 53 accept
     ip daddr {self._part.gateway} tcp dport 53 accept
     ct state established,related accept
-    drop
+    jump refused
   }}
   chain to_world {{
     type nat hook postrouting priority srcnat; policy accept;
