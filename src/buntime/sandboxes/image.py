@@ -215,7 +215,9 @@ async def _bun(work: Path, recipe: Path) -> Path:
     shutil.copytree(recipe, work / "bun", ignore=shutil.ignore_patterns("node_modules"))
     command = [str(npm / "bin/node"), str(npm / "lib/node_modules/npm/bin/npm-cli.js"), "ci"]
     command += ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", f"--cache={work / 'npm'}"]
-    await _run(command, "Fetching Bun", cwd=work / "bun")
+    # Node.js does not look into the host's own list: an operator's TLS proxy has to be told to it.
+    env = {"NODE_EXTRA_CA_CERTS": str(HOST_CAS)} | os.environ
+    await _run(command, "Fetching Bun", cwd=work / "bun", env=env)
     # npm passes over an optional package that it cannot get, without an error.
     for binary in (work / "bun/node_modules/@oven").glob("*/bin/bun"):
         return binary
