@@ -82,7 +82,7 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         tasks.start_daemon(Keeper(store, control_plane, time.time).run(), "keeper")
         tasks.start_daemon(sandboxes.keep_pool(), "pool")
         tasks.start_daemon(_keep_names(opening.watch_names(config)), "name server")
-        app = create_app(control_plane, Idempotency(store), config, gauges=_gauges(store, sandboxes))
+        app = create_app(control_plane, Idempotency(store), config, gauges=_gauges(sandboxes), ready=sandboxes.works)
         await stack.enter_async_context(_api(app, config))
         await stack.enter_async_context(edge(config, plans, tasks))
         yield Server(api_url(config), store, sandboxes, await _first_key(store))
@@ -216,7 +216,7 @@ async def _first_key(store: SqliteStore) -> str | None:
     return secret
 
 
-def _gauges(store: SqliteStore, sandboxes: LocalSandboxes) -> Mapping[str, Callable[[], int]]:
+def _gauges(sandboxes: LocalSandboxes) -> Mapping[str, Callable[[], int]]:
     return {"pool": lambda: sandboxes.parked, "sandboxes": lambda: sandboxes.running}
 
 

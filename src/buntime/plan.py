@@ -42,7 +42,7 @@ def parse_plans(text: str) -> dict[str, Plan]:
     for name, table in tomllib.loads(text).items():
         try:
             limits = {key: Limits(**table.pop(key)) for key in ("default", "most")}
-            plans[name] = Plan(name=name, **limits, **table)
+            plans[name] = Plan(name=name, **limits, **table)  # type: ignore[arg-type]
         except (TypeError, KeyError, AttributeError) as wrong:
             raise ValueError(f"plan {name!r}: {wrong}") from wrong
     return plans

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
-from buntime.errors import BuntimeError, DiskFull, FileConflict, FileNotFound, InvalidRequest, PayloadTooLarge
+from buntime.errors import (
+    BuntimeError,
+    DiskFull,
+    FileConflict,
+    FileNotFound,
+    InvalidRequest,
+    PayloadTooLarge,
+    SessionBusy,
+)
 from buntime.ports import OUTPUT_LIMIT, FileEntry, FileToWrite, Run, SandboxGone
 from buntime.sandboxes.oci import GUEST_PORT
 
@@ -25,7 +33,6 @@ LONGEST_PATH = 8192  # characters in what a guest may call a path
 MOST_WRITTEN = 1000
 FRAME = struct.Struct(">cI")
 CHUNK = 256 << 10
-FILE_SECONDS = 60.0
 CONFLICTS = {
     "EISDIR": "is a directory.",
     "ENOTDIR": "is not a directory, or something above it is not.",
@@ -279,4 +286,6 @@ def _known_failure(errno: str, path: str) -> BuntimeError | SpareGone | None:
         return makers[errno]()
     if errno in {"EPERM", "EACCES", "EROFS", "EMLINK", "ETXTBSY", "EXDEV", "ENXIO"}:
         return FileConflict(path, errno, f"The session's system refuses this for {path!r} ({errno}).")
+    if errno in {"EAGAIN", "ENOMEM", "EMFILE", "ENFILE"}:
+        return SessionBusy(f"The session has too much running to do this now ({errno}). Try again, or end something.")
     return None

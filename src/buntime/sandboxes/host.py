@@ -126,3 +126,20 @@ def host_disk_free(directory: Path) -> int:
     """Bytes that are free for us on the file system of `directory`."""
     stat = os.statvfs(directory)
     return stat.f_bavail * stat.f_frsize
+
+
+def memory_available() -> int:
+    """Bytes that programs can get without swapping."""
+    return _memory("MemAvailable")
+
+
+def total_memory() -> int:
+    """Bytes."""
+    return _memory("MemTotal")
+
+
+def _memory(name: str) -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return 0

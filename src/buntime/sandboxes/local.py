@@ -24,7 +24,7 @@ from buntime.ports import Sandbox, SandboxGone, VolumeLost
 from buntime.sandboxes import record as records
 from buntime.sandboxes.commands import HostCommandFailed
 from buntime.sandboxes.guest import Guest
-from buntime.sandboxes.host import Part, Slots, host_disk_free
+from buntime.sandboxes.host import Part, Slots, host_disk_free, memory_available
 from buntime.sandboxes.image import Image
 from buntime.sandboxes.oci import Place, Runtime
 from buntime.sandboxes.record import Record
@@ -39,7 +39,6 @@ READY_SECONDS = 20.0
 QUIET_SECONDS = 0.25  # without a claim, before the pool is filled again: a burst has the host to itself
 MEMORY_RESERVE = 512 * MB
 REMOVE_SECONDS = 10.0
-POOL_MEMORY_SHARE, POOL_MEMBER, LARGEST_POOL = 0.02, 4 * MB, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +53,6 @@ class Settings:
     parked_limits: Limits
     pool_size: int
     disk_reserve: int  # bytes
-
-
-def default_pool_size(memory: int) -> int:
-    """By the host's memory in bytes: at most a fiftieth of it is parked."""
-    return max(4, min(LARGEST_POOL, int(memory * POOL_MEMORY_SHARE) // POOL_MEMBER))
-
-
-def memory_available() -> int:
-    """Bytes."""
-    return _memory("MemAvailable")
-
-
-def total_memory() -> int:
-    """Bytes."""
-    return _memory("MemTotal")
-
-
-def _memory(name: str) -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def new_sandbox_id() -> str:
@@ -106,6 +83,14 @@ class LocalSandboxes:
     def running(self) -> int:
         """Those that serve a session."""
         return len(self._running)
+
+    def works(self) -> Mapping[str, bool]:
+        """Part → whether it can serve another session."""
+        try:
+            self._require_room()
+        except Unavailable:
+            return {"volumes": self._machinery.volumes.mounted, "room": False}
+        return {"volumes": self._machinery.volumes.mounted, "room": True}
 
     # --- the port ---
 

@@ -8,19 +8,26 @@ from pathlib import Path
 import aiohttp
 
 from buntime.config import Config
-from buntime.plan import Limits
+from buntime.plan import MB, Limits
 from buntime.sandboxes import record, seccomp
 from buntime.sandboxes.cgroup import find_cgroups
 from buntime.sandboxes.dns import NameServer
-from buntime.sandboxes.host import Part, claim_part, release_part
+from buntime.sandboxes.host import Part, claim_part, release_part, total_memory
 from buntime.sandboxes.image import Image
-from buntime.sandboxes.local import LocalSandboxes, Settings, default_pool_size, total_memory
+from buntime.sandboxes.local import LocalSandboxes, Settings
 from buntime.sandboxes.network import Network
 from buntime.sandboxes.oci import Runtime
 from buntime.sandboxes.sandbox import Machinery
 from buntime.sandboxes.volume import GB, Volumes
 from buntime.session import Session
 from buntime.tasks import Tasks
+
+POOL_MEMORY_SHARE, POOL_MEMBER, LARGEST_POOL = 0.02, 4 * MB, 128
+
+
+def default_pool_size(memory: int) -> int:
+    """By the host's memory in bytes: at most a fiftieth of it is parked."""
+    return max(4, min(LARGEST_POOL, int(memory * POOL_MEMORY_SHARE) // POOL_MEMBER))
 
 
 @asynccontextmanager

@@ -11,9 +11,10 @@ import os
 import select
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import structlog
@@ -32,6 +33,7 @@ log = structlog.get_logger()
 
 TIMEOUT_EXIT = 124
 ANSWER_SECONDS = 10.0  # for the guest, beyond a run's own time
+LOOK_SECONDS = 8.0  # into a file operation, and again: does the guest still answer?
 SPARE_TRIES = 3
 
 
@@ -173,7 +175,7 @@ class LocalSandbox:
     async def _prepare(self) -> Spare:
         """A parked process in a cgroup of its own."""
         for _ in range(SPARE_TRIES):
-            pid = await self._guest.spare()
+            pid = await self._in_time(self._guest.spare(), ANSWER_SECONDS)
             run = f"r{next(self._numbers)}"
             (self._markers / run).touch()
             self._machinery.cgroups.add_run(self.id, run)
@@ -239,23 +241,43 @@ class LocalSandbox:
     # --- files and the rest ---
 
     async def write_files(self, files: Sequence[FileToWrite]) -> Sequence[int]:
-        return await self._guest.write_files(files)
+        return await self._while_answering(self._guest.write_files(files))
 
     async def list_files(
         self, path: str, *, recursive: bool, limit: int, offset: int
     ) -> tuple[Sequence[FileEntry], int]:
-        return await self._guest.list_files(path, recursive=recursive, limit=limit, offset=offset)
+        listing = self._guest.list_files(path, recursive=recursive, limit=limit, offset=offset)
+        return await self._while_answering(listing)
 
     async def read_file(self, path: str, limit: int) -> bytes:
-        return await self._guest.read_file(path, limit)
+        return await self._while_answering(self._guest.read_file(path, limit))
 
     async def delete_file(self, path: str, *, recursive: bool) -> None:
-        await self._guest.delete_file(path, recursive=recursive)
+        await self._while_answering(self._guest.delete_file(path, recursive=recursive))
 
     async def observe(self) -> Observed:
         parked = [self._spare.run] if self._spare else []
         processes = self._machinery.cgroups.session_processes(self.id, leave_out=parked)
         return Observed(files=await self._guest.count_files(), processes=processes)
+
+    async def _while_answering[T](self, work: Coroutine[Any, Any, T]) -> T:
+        """However long it takes, as long as the guest answers beside it: one that was stopped never would."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
+                await self._in_time(self._guest.check(), ANSWER_SECONDS)
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def _in_time[T](self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+        """Raises SandboxGone, and ends the sandbox, when the guest does not answer in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await work
+        except TimeoutError:
+            await self.kill()
+            raise SandboxGone("the guest does not answer") from None
 
     async def restrict(self, network: NetworkRules) -> None:
         allowed = network.egress == "internet"

@@ -41,13 +41,17 @@ class Volumes:
         self._qgroups = Path()
         self.device: str | None = None  # "major:minor"
 
+    @property
+    def mounted(self) -> bool:
+        return os.path.ismount(self.directory)
+
     def path(self, sandbox: str) -> Path:
         return self.directory / sandbox
 
     def mount(self) -> None:
         """Makes and mounts what is missing. Raises HostCommandFailed."""
         self.directory.mkdir(mode=0o700, exist_ok=True)
-        if not os.path.ismount(self.directory):
+        if not self.mounted:
             self._make_and_mount()
         source, kind, uuid = call(
             ["findmnt", "-nro", "SOURCE,FSTYPE,UUID", "--mountpoint", str(self.directory)]
@@ -78,7 +82,7 @@ class Volumes:
 
     def unmount(self) -> None:
         """For a purge; sessions that are stopped only keep theirs mounted."""
-        if os.path.ismount(self.directory):
+        if self.mounted:
             call(["umount", str(self.directory)])
         self._file.unlink(missing_ok=True)
 
