@@ -201,15 +201,18 @@ class FakeSandboxes:
 
     def __init__(self, runner: Runner = small_shell, capacity: int = 1000) -> None:
         self._runner = runner
-        self._capacity = capacity
+        self.capacity = capacity
+        self.claims_waiting = 0
         self.open_for_claims = asyncio.Event()
         self.open_for_claims.set()
         self.volumes: dict[str, FakeVolume] = {}
         self.running: dict[str, FakeSandbox] = {}
 
     async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
+        self.claims_waiting += 1
         await self.open_for_claims.wait()
-        if len(self.volumes) >= self._capacity:
+        self.claims_waiting -= 1
+        if len(self.volumes) >= self.capacity:
             raise Unavailable("This host cannot hold one more session now.")
         sandbox_id = "sb" + "".join(secrets.choice(ID_ALPHABET) for _ in range(12))
         self.volumes[sandbox_id] = FakeVolume(limits)

@@ -102,6 +102,12 @@ class Api:
         return session_id
 
 
+async def until(happened: Callable[[], object]) -> None:
+    """Lets the server go on until it has happened."""
+    while not happened():  # noqa: ASYNC110 - what it waits for has no event
+        await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def serving(runner: Runner = small_shell, clock: Callable[[], float] | None = None) -> AsyncIterator[Api]:
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()

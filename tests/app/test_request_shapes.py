@@ -1,6 +1,7 @@
 """What is wrong with a request is named, whatever it is."""
 
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -129,7 +130,7 @@ async def test_a_body_over_the_plan_is_too_large_by_its_length_and_while_reading
     assert answer.refusal == (413, "payload_too_large")
     assert answer.error["details"] == {"plan": "free", "limit": 1 << 20}
 
-    async def chunks():  # type: ignore[no-untyped-def]  # without a length
+    async def chunks() -> AsyncIterator[bytes]:  # without a length
         for _ in range(3):
             yield b" " * (1 << 19)
 

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -88,7 +89,7 @@ async def test_more_sessions_than_the_plan_has_are_refused(api: Api) -> None:
 
 
 async def test_a_full_host_is_unavailable_and_says_when_to_come_back(api: Api) -> None:
-    api.sandboxes._capacity = 0
+    api.sandboxes.capacity = 0
     answer = await api.call("POST", "/sessions/create")
     assert answer.refusal == (503, "unavailable")
     assert answer.headers["Retry-After"] == "5"
@@ -171,12 +172,6 @@ async def test_a_patch_is_refused_like_a_create(api: Api) -> None:
 async def test_a_session_being_deleted_is_gone_for_clients(api: Api) -> None:
     session = await api.session()
     stored = api.store.sessions[session]
-    await api.store.change_session(stored, _deleting(stored))
+    await api.store.change_session(stored, replace(stored, state=State.DELETING))
     assert (await api.call("GET", "/sessions")).json == {"sessions": [], "total": 0}
     assert (await api.call("GET", f"/sessions/{session}")).refusal == (404, "session_not_found")
-
-
-def _deleting(session):  # type: ignore[no-untyped-def]
-    from dataclasses import replace
-
-    return replace(session, state=State.DELETING)

@@ -1,0 +1,106 @@
+"""The description is valid, complete, and the one that is checked in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import pytest
+
+from buntime.errors import BuntimeError
+from buntime.web.app import OPERATIONS, openapi_pages
+from buntime.web.examples import ANSWERS, BODIES
+from buntime.web.failures import BY_CODE, STATUS
+from buntime.web.openapi import document
+from tests.app.serving import Api
+
+CHECKED_IN = Path(__file__).parents[2] / "docs" / "openapi.json"
+DOCUMENT = json.loads(msgspec.json.encode(document(OPERATIONS, openapi_pages())))
+
+
+def operations() -> list[tuple[str, str, dict[str, Any]]]:
+    return [(path, method, one) for path, methods in DOCUMENT["paths"].items() for method, one in methods.items()]
+
+
+def resolved(value: Any) -> Any:
+    """With every $ref replaced by what it names. Raises KeyError for one that names nothing."""
+    if isinstance(value, list):
+        return [resolved(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$ref" in value:
+        found = DOCUMENT
+        for part in value["$ref"].removeprefix("#/").split("/"):
+            found = found[part]
+        return resolved(found)
+    return {name: resolved(item) for name, item in value.items()}
+
+
+def test_the_checked_in_document_is_current() -> None:
+    made = "python -m buntime.web.openapi > docs/openapi.json"
+    assert json.loads(CHECKED_IN.read_text()) == DOCUMENT, f"run: {made}"
+
+
+def test_every_reference_names_something_and_every_schema_is_one() -> None:
+    whole = resolved(DOCUMENT)
+    for _, _, operation in operations():
+        found = resolved(operation)
+        schemas = [one["schema"] for one in found.get("parameters", ())]
+        schemas += [media["schema"] for one in found["responses"].values() for media in one["content"].values()]
+        schemas += [header["schema"] for one in found["responses"].values() for header in one["headers"].values()]
+        for schema in schemas:
+            jsonschema_rs.meta.validate(schema)
+    for schema in whole["components"]["schemas"].values():
+        jsonschema_rs.meta.validate(schema)
+
+
+def test_every_operation_is_described_once() -> None:
+    assert DOCUMENT["openapi"] == "3.1.0"
+    described = {(method.upper(), path) for path, method, _ in operations()}
+    routed = {(operation.method, operation.path) for operation in OPERATIONS}
+    assert described == routed | {("GET", page.path) for page in openapi_pages()}
+    names = [one["operationId"] for _, _, one in operations()]
+    assert len(set(names)) == len(names)
+    for _, _, operation in operations():
+        assert operation["summary"].endswith(".")
+
+
+def test_every_answer_of_the_api_describes_its_headers_and_failures() -> None:
+    for path, _, operation in operations():
+        if operation.get("security") == []:
+            continue
+        responses = operation["responses"]
+        assert {"200", "400", "401", "403", "408", "429", "500", "503"} <= set(responses), path
+        assert "WWW-Authenticate" in responses["401"]["headers"]
+        assert {"Retry-After", "X-RateLimit-Reset"} <= set(responses["429"]["headers"])
+        assert all("X-Request-Id" in one["headers"] for one in responses.values())
+        if "requestBody" in operation:
+            assert "413" in responses
+
+
+@pytest.mark.parametrize("name", sorted(BODIES))
+def test_an_example_of_a_body_is_valid(name: str) -> None:
+    operation = next(resolved(one) for _, _, one in operations() if one["operationId"] == name)
+    jsonschema_rs.validate(operation["requestBody"]["content"]["application/json"]["schema"], BODIES[name])
+
+
+@pytest.mark.parametrize("name", sorted(ANSWERS))
+def test_an_example_of_an_answer_is_valid(name: str) -> None:
+    operation = next(resolved(one) for _, _, one in operations() if one["operationId"] == name)
+    schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema_rs.validate(schema, ANSWERS[name])
+
+
+def test_every_failure_has_a_status() -> None:
+    def below(kind: type[BuntimeError]) -> set[type[BuntimeError]]:
+        return {kind}.union(*(below(one) for one in kind.__subclasses__()))
+
+    assert {kind.code for kind in below(BuntimeError)} <= set(BY_CODE)
+    assert len({kind.code for kind in STATUS}) == len(STATUS)
+
+
+async def test_the_server_gives_the_same_document(api: Api) -> None:
+    answer = await api.call("GET", "/openapi.json", key="")
+    assert answer.json == DOCUMENT
+    assert answer.headers["Content-Type"] == "application/json"
