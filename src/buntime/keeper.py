@@ -11,7 +11,7 @@ import structlog
 
 from buntime.account import AccountStatus
 from buntime.control_plane import ControlPlane
-from buntime.errors import SessionNotFound
+from buntime.errors import BuntimeError, SessionNotFound
 from buntime.idempotency import KEPT_SECONDS
 from buntime.lifecycle import Step, next_step
 from buntime.ports import Store
@@ -46,10 +46,19 @@ class Keeper:
                 await self._control_plane.end_session(session)
             except SessionNotFound:
                 continue  # a client deleted it first
+            except BuntimeError as failed:
+                log.warning("session_not_ended", session=session.id, reason=failed.message)
+                continue  # the next tick tries again
             log.info("session_ended", session=session.id, reason="account" if session.account in deleted else "ttl")
         if now >= self._next_tidy:
             self._next_tidy = now + HOUR
-            await self._store.drop_answers(int(now) - KEPT_SECONDS)
+            await self._tidy(int(now))
+
+    async def _tidy(self, now: int) -> None:
+        try:
+            await self._store.drop_answers(now - KEPT_SECONDS)
+        except BuntimeError as failed:
+            log.warning("answers_not_dropped", reason=failed.message)
 
 
 def _is_due(session: Session, now: float) -> bool:

@@ -211,6 +211,7 @@ class CgroupsV2:
             (runs, limits.memory * MB, limits.cpu),
         ):
             (directory / "memory.max").write_text(str(size))
+            (directory / "memory.swap.max").write_text(str(size))  # where the host swaps: as much again, no more
             quota = int(cores * PERIOD_US)
             (directory / "cpu.max.burst").write_text("0")
             (directory / "cpu.max").write_text(f"{quota} {PERIOD_US}")

@@ -101,7 +101,7 @@ class LocalSandboxes:
         sandbox = self._take_parked()
         if sandbox is None:
             sandbox = await self._start_new()
-            self._machinery.tasks.start(sandbox.ready_spare(), f"first spare for {sandbox.id}")
+            self._machinery.tasks.start(sandbox.keep_spare(), f"first spare for {sandbox.id}")
         reached("claim: taken")
         try:
             sandbox.record = replace(sandbox.record, session=session_id)

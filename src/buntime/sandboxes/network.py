@@ -18,6 +18,7 @@ from buntime.sandboxes.host import Part
 
 HOST_MAC, SESSION_MAC = "02:62:75:6e:00:01", "02:62:75:6e:00:02"
 FLOWS = 512  # connections of one sandbox to the world at a time: the table of all is the host's
+QUESTIONS = 100  # of one sandbox to the name server, a second: each takes a place in the host's table of connections
 # Never reachable, whatever a session is allowed: this host and networks that are not the public internet.
 UNREACHABLE = [
     "0.0.0.0/8",
@@ -122,6 +123,7 @@ delete table inet {self.table}
 table inet {self.table} {{
   set unreachable {{ type ipv4_addr; flags interval; elements = {{ {", ".join(UNREACHABLE)} }}; }}
   set no_egress {{ type ipv4_addr; {elements}; }}
+  set names {{ type ipv4_addr; flags dynamic,timeout; timeout 1m; size 65535; }}
   set flows {{ type ipv4_addr; flags dynamic; size 65535; }}
   chain spoofed {{
     type filter hook prerouting priority -310; policy accept;
@@ -155,6 +157,7 @@ table inet {self.table} {{
   }}
   chain to_host {{
     ip saddr @no_egress ct state new jump refused
+    ct state new add @names {{ ip saddr limit rate over {QUESTIONS}/second burst {QUESTIONS} packets }} drop
     ip daddr {self._part.gateway} udp dport 53 accept
     ip daddr {self._part.gateway} tcp dport 53 accept
     ct state established,related accept

@@ -132,7 +132,7 @@ class LocalSandbox:
             raise SandboxGone("the cgroup of the run is gone") from gone
         result = _result(outcome, usage, wall_ms, timed_out, self._is_full(outcome, timed_out))
         self._finish(spare.run)
-        self._machinery.tasks.start(self._after_run(), f"spare for {self.id}")
+        self._machinery.tasks.start(self.keep_spare(), f"spare for {self.id}")
         return result
 
     async def _start_and_wait(self, run: Run) -> tuple[Spare, Outcome, bool]:
@@ -209,7 +209,8 @@ class LocalSandbox:
             if self._spare is None and self.is_alive():
                 self._spare = await self._prepare()
 
-    async def _after_run(self) -> None:
+    async def keep_spare(self) -> None:
+        """The same off a request's path: where it fails, the next run makes its own or finds out why."""
         self._sweep()
         try:
             await self.ready_spare()
