@@ -100,17 +100,30 @@ def serve(config: Config) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_serve(config))
+        except asyncio.CancelledError:
+            _say("Stopped before it had started.")
         except REFUSALS as refusal:
             raise BadSetting(str(refusal)) from refusal
 
 
 async def _serve(config: Config) -> None:
-    stop = asyncio.Event()
+    stopped = asyncio.get_running_loop().create_future()
+    starting = asyncio.current_task()
+    assert starting is not None
+
+    def stop() -> None:
+        if not started:
+            starting.cancel()  # the image may take minutes: nobody who wants to stop waits for it
+        elif not stopped.done():
+            stopped.set_result(None)
+
+    started = False
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     async with running(config, _say) as server:
+        started = True
         _say(_welcome(server))
-        await stop.wait()
+        await stopped
         _say("Stopping. Sessions stay for the next start.")
 
 

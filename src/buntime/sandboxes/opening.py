@@ -1,6 +1,5 @@
 """Opening this host for sandboxes, and leaving it as it was found."""
 
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from buntime.sandboxes import record, seccomp
 from buntime.sandboxes.cgroup import find_cgroups
 from buntime.sandboxes.dns import NameServer
 from buntime.sandboxes.host import Part, claim_part, release_part, total_memory
-from buntime.sandboxes.image import Image
+from buntime.sandboxes.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas
 from buntime.sandboxes.local import LocalSandboxes, Settings
 from buntime.sandboxes.network import Network
 from buntime.sandboxes.oci import Runtime
@@ -123,7 +122,6 @@ def _runtime(config: Config) -> Runtime:
 
 
 def _run_env() -> dict[str, str]:
-    """What every run gets: certificate authorities of the operator's own must be Bun's too (it brings its own)."""
-    bundle = "/etc/ssl/certs/ca-certificates.crt"
-    named = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE")
-    return dict.fromkeys(named, bundle) if any(name in os.environ for name in named) else {}
+    """What every run gets: Bun brings authorities of its own and must be told of the operator's."""
+    bundle = str(HOST_CAS)  # the same path in the image
+    return dict.fromkeys(("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"), bundle) if extra_cas(HOST_CAS, DEBIAN_CAS) else {}
