@@ -28,10 +28,20 @@ from bench.figures import FIGURES
 from bench.report import Row, Verdict, as_json, table
 from bench.scale import FULL, QUICK, Scale
 from bench.server import NotStarted, Server, started
+from buntime.sandboxes.commands import HostCommandFailed
 
 RESULTS = Path(__file__).with_name("results")
 CHECKOUT = Path(__file__).parents[1]
-UNMEASURED = (Refused, NotSettled, TimeoutError, OSError, RuntimeError, ValueError, aiohttp.ClientError)
+UNMEASURED = (
+    Refused,
+    NotSettled,
+    HostCommandFailed,
+    aiohttp.ClientError,
+    subprocess.SubprocessError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 
 def main() -> int:

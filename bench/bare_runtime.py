@@ -72,7 +72,7 @@ def _place(server: Server, bundle: Path, volume: Path, netns: str) -> Place:
     return Place(
         name=f"buntime-{server.config.instance}-{NAME}",
         bundle=bundle,
-        image=server.image,
+        image=server.image.path,
         volume=volume,
         resolv_conf=server.config.data_dir / "resolv.conf",
         netns=netns,

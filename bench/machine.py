@@ -7,7 +7,7 @@ from typing import Any
 
 from buntime.plan import MB
 from buntime.sandboxes.cgroup import ROOT, find_cgroups
-from buntime.sandboxes.local import memory_available, total_memory
+from buntime.sandboxes.host import memory_available, total_memory
 
 
 def about() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A server of the benchmark's own: started as a user starts it, purged at the end whatever happens."""
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -17,12 +18,13 @@ from pathlib import Path
 from urllib.error import URLError
 
 from buntime.config import Config, from_environment
-from buntime.sandboxes.image import image_id, sources
-from buntime.sandboxes.local import default_pool_size, total_memory
+from buntime.sandboxes.host import total_memory
+from buntime.sandboxes.image import Image, ImageFailed, ensure_image
+from buntime.sandboxes.opening import default_pool_size
 
 DISK = Path("/var/lib")  # where an installation keeps its data
 PREFIX = "buntime-bench-"
-START_SECONDS = 600  # the first start on a machine makes the image
+START_SECONDS = 60
 STOP_SECONDS = 60
 BUNTIME = [sys.executable, "-m", "buntime.cli"]
 ACCOUNT = ["--plan", "enterprise", "--set", "sessions=5000", "--set", "requests_per_minute=10000000"]
@@ -40,16 +42,13 @@ class Server:
     key: str  # of an account whose plan limits nothing here
     config: Config
     pool_size: int
+    image: Image
     scratch: Path  # a directory on the same disk, for baselines
     settings: Mapping[str, str]  # BUNTIME_* that were set by whoever runs the benchmark
 
     @property
-    def image(self) -> Path:
-        return self.config.images / image_id(sources())
-
-    @property
     def bun(self) -> Path:
-        return self.image / "usr/local/bin/bun"
+        return self.image.path / "usr/local/bin/bun"
 
 
 @contextmanager
@@ -64,20 +63,29 @@ def started(pool_size: int | None, say: Say) -> Iterator[Server]:
     held = (home / "lock").open("w")
     fcntl.flock(held, fcntl.LOCK_EX)
     try:
+        config = from_environment(environ)
+        image = _image(config, say)
         key = _made_key(environ)
         say("Starting a server ...")
         with _process(environ, home / "server.log") as process:
-            config = from_environment(environ)
             url = f"http://127.0.0.1:{config.port}"
             _wait_ready(url, process, home / "server.log")
             size = config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory())
             scratch = home / "scratch"
             scratch.mkdir()
-            yield Server(url, key, config, size, scratch, settings)
+            yield Server(url, key, config, size, image, scratch, settings)
     finally:
         say("Removing all that was made ...")
         with held:
             _purge(home, environ)
+
+
+def _image(config: Config, say: Say) -> Image:
+    """Made before the server starts, which then takes it as it is."""
+    try:
+        return asyncio.run(ensure_image(config.images, say))
+    except ImageFailed as failed:
+        raise NotStarted(str(failed)) from failed
 
 
 def _environment(home: Path, pool_size: int | None) -> tuple[dict[str, str], dict[str, str]]:

@@ -31,7 +31,7 @@ async def measure(context: Context) -> list[Row]:
 
 
 def _by_docker(context: Context) -> tuple[list[float], list[float]]:
-    with Docker(context.server.image) as docker:
+    with Docker(context.server.image.path) as docker:
         return timed(docker.run, context.scale.docker_runs), timed(docker.execute, context.scale.docker_runs)
 
 
