@@ -1,7 +1,7 @@
 /** Which files a run has created or changed, by the kernel's own time stamps.
  *
- * Setting a time on a file that was asked for its time before makes the kernel give out a fine stamp,
- * and no later change of any file gets an earlier one (Linux 6.13; older kernels: within one tick).
+ * A file that is changed again in the tick in which it was asked for its time gets a fine stamp, and no later change
+ * of any file gets an earlier one (Linux 6.13; on older kernels a mark is as coarse as a tick, 4 ms).
  */
 
 import { fstatSync, futimesSync, lstatSync, openSync, unlinkSync } from "node:fs";
@@ -24,6 +24,12 @@ export class Clock {
 
   mark(): Mark {
     if (this.#fd < 0) return BigInt(Date.now() - 10) * 1_000_000n;
+    // The first stamp is that of the tick; the second, when the first was looked at, that of the moment.
+    this.#stamp();
+    return this.#stamp();
+  }
+
+  #stamp(): bigint {
     futimesSync(this.#fd, 1, 1);
     return fstatSync(this.#fd, { bigint: true }).ctimeNs;
   }

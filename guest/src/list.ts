@@ -4,10 +4,12 @@ import { lstatSync, type Stats } from "node:fs";
 import { Failure, errnoOf, unless } from "./failure";
 import { isHidden } from "./hidden";
 import { Pace } from "./pace";
+import { collect } from "./thrift";
 import { type Kind, walk } from "./walk";
 
 const MOST_ENTRIES = 200_000;
 const MOST_CHARACTERS = 32 << 20; // of all paths together: a deep tree has few entries and long paths
+const LARGE = 20_000; // entries after which the memory is given back at once
 const MOST_COUNTED = 100_000;
 const VANISHED = ["ENOENT", "ENOTDIR", "ENAMETOOLONG", "EACCES"];
 const LETTERS: Record<string, Kind> = { f: "file", d: "directory", s: "symlink", o: "other" };
@@ -24,8 +26,19 @@ export interface Page {
   readonly total: number;
 }
 
-/** A page of the entries below `path`, sorted by the bytes of their paths. Raises EFBIG when there are too many. */
-export async function list(path: string, workspace: string, recursive: boolean, limit: number, offset: number): Promise<Page> {
+let earlier: Promise<unknown> = Promise.resolve();
+
+/** A page of the entries below `path`, sorted by the bytes of their paths. Raises EFBIG when there are too many.
+ *
+ * One listing at a time: a large one holds some 50 MB for a moment.
+ */
+export function list(path: string, workspace: string, recursive: boolean, limit: number, offset: number): Promise<Page> {
+  const page = earlier.then(() => listNow(path, workspace, recursive, limit, offset));
+  earlier = page.then(({ total }) => total < LARGE || collect(), () => {});
+  return page;
+}
+
+async function listNow(path: string, workspace: string, recursive: boolean, limit: number, offset: number): Promise<Page> {
   const stats = new Map<string, Stats>(); // of those that cannot be found again by their path
   const keys = await keysOf(path, recursive, stats);
   keys.sort();

@@ -1,6 +1,7 @@
 /** Frames on their way to the host: in one piece when the run is short, else as a stream. */
 
 import { joined } from "./frames";
+import { workEnded } from "./thrift";
 
 const PATIENCE = 5; // ms: how long first output waits for the end of the run to travel together
 const PIECE = 64 << 10; // bytes that are worth sending at once
@@ -38,6 +39,7 @@ export class Outbox {
   }
 
   finish(frame: Uint8Array): void {
+    workEnded();
     this.#finished = true;
     this.#frames.push(frame);
     this.#stopWaiting();

@@ -79,7 +79,8 @@ function invocation({ code, command, bun: path, hasStdin, install }: Program): {
   const input = hasStdin ? STDIN : NOTHING;
   if (code === null) return { argv: ["/usr/bin/bash", "-c", long ? EVALUATE_COMMAND : subject], text, input };
   const bun = [path, install ? "--install=fallback" : "--no-install"];
-  if (!long) return { argv: [...bun, "-e", subject], text, input };
+  // `bun -e ''` shows Bun's help.
+  if (!long) return { argv: [...bun, "-e", subject.trim() === "" ? ";" : subject], text, input };
   if (!hasStdin) return { argv: [...bun, "-"], text, input: TEXT };
   return { argv: [...bun, "-e", EVALUATE], text, input };
 }

@@ -21,6 +21,7 @@ import { read } from "./read";
 import { remove } from "./remove";
 import { execute, parseRun } from "./run";
 import { Spares } from "./spares";
+import { workEnded } from "./thrift";
 import { writeFiles } from "./write";
 
 const PROTOCOL = 1;
@@ -49,6 +50,7 @@ export function serve(settings: Settings): Server<undefined> {
     idleTimeout: 0, // a run may be silent for as long as it likes
     maxRequestBodySize: LARGEST_BODY,
     development: false,
+    reusePort: false, // implied otherwise: a program in the session could listen here too
     async fetch(request) {
       try {
         if (!isSecret(request.headers.get("x-buntime-secret") ?? "")) throw new Failure("EACCES", { status: 403 });
@@ -58,6 +60,8 @@ export function serve(settings: Settings): Server<undefined> {
         return await handler(request, searchParams);
       } catch (thrown) {
         return failureOf(thrown).response();
+      } finally {
+        workEnded();
       }
     },
     error: (thrown) => failureOf(thrown).response(),

@@ -29,7 +29,7 @@ export interface Way {
   readonly contentsFirst?: boolean;
 }
 
-const LONGEST = 3000; // bytes of a path to which a name (255) can be added
+const LONGEST = 1000; // bytes of a path to which a name (255) can be added
 const BUFFER = 32 << 10; // bytes of directory records read at once
 const VANISHED = ["ENOENT", "ENOTDIR", "ELOOP", "EACCES"]; // since the parent was read; ELOOP: now a symbolic link
 const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW | constants.O_NONBLOCK;

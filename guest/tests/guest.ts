@@ -1,0 +1,163 @@
+/** A real guest on a free port with a workspace of its own, and a host's side of the protocol. */
+
+import { setDefaultTimeout } from "bun:test";
+import { mkdtempSync, readFileSync, realpathSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+setDefaultTimeout(30_000); // the machine may be busy with other tests
+
+export const SECRET = "of-this-sandbox";
+
+export interface End {
+  exitCode: number;
+  truncated: boolean;
+  filesWritten: string[];
+  filesWrittenTruncated: boolean;
+}
+
+export interface Outcome extends End {
+  stdout: string;
+  stderr: string;
+  bytes: Buffer;
+}
+
+export interface FileToWrite {
+  path: string;
+  content: string | Uint8Array;
+  mode?: number | null;
+  append?: boolean;
+  size?: number;
+}
+
+export class Guest {
+  private constructor(readonly url: string, readonly workspace: string, readonly process: Bun.Subprocess) {}
+
+  static async start(settings: Record<string, string> = {}): Promise<Guest> {
+    const workspace = realpathSync(mkdtempSync(join(tmpdir(), "workspace-")));
+    const port = freePort();
+    const process = Bun.spawn([Bun.argv[0]!, "--smol", join(import.meta.dir, "../src/main.ts")], {
+      cwd: "/",
+      env: {
+        GUEST_ADDRESS: "127.0.0.1",
+        GUEST_PORT: String(port),
+        GUEST_SECRET: SECRET,
+        GUEST_BUN: globalThis.process.execPath,
+        GUEST_WORKSPACE: workspace,
+        ...settings,
+      },
+      stdio: ["ignore", "inherit", "inherit"],
+    });
+    const guest = new Guest(`http://127.0.0.1:${port}`, workspace, process);
+    while (!(await guest.answers())) if (process.exitCode !== null) throw new Error("the guest did not start");
+    return guest;
+  }
+
+  async stop(): Promise<void> {
+    this.process.kill("SIGKILL");
+    await this.process.exited;
+    Bun.spawnSync(["rm", "-rf", this.workspace]);
+  }
+
+  private async answers(): Promise<boolean> {
+    return this.get("/health").then((response) => response.ok, () => false);
+  }
+
+  /** The path in the workspace. */
+  at(path: string): string {
+    return join(this.workspace, path);
+  }
+
+  get(path: string, query: Record<string, string | number> = {}): Promise<Response> {
+    return fetch(this.url + path + queryOf(query), { headers: { "x-buntime-secret": SECRET } });
+  }
+
+  post(path: string, query: Record<string, string | number> = {}, body?: string | Uint8Array | ReadableStream, signal?: AbortSignal): Promise<Response> {
+    const headers = { "x-buntime-secret": SECRET };
+    return fetch(this.url + path + queryOf(query), { method: "POST", headers, body: body ?? null, signal: signal ?? null });
+  }
+
+  async park(): Promise<number> {
+    return ((await (await this.post("/spares")).json()) as { pid: number }).pid;
+  }
+
+  /** Sends a run to a fresh spare; the answer streams. */
+  async begin(body: Record<string, unknown>, signal?: AbortSignal): Promise<Response> {
+    return this.post("/run", { spare: await this.park() }, JSON.stringify(body), signal);
+  }
+
+  async run(body: Record<string, unknown>): Promise<Outcome> {
+    const response = await this.begin(body);
+    if (!response.ok) throw new Error(`run: ${response.status} ${await response.text()}`);
+    return outcomeOf(Buffer.from(await response.arrayBuffer()));
+  }
+
+  async write(...files: FileToWrite[]): Promise<Response> {
+    return this.post("/files/write", {}, uploadOf(files));
+  }
+
+  async list(path: string, query: Record<string, string | number> = {}): Promise<{ files: Listed[]; total: number }> {
+    const response = await this.get("/files/list", { path, ...query });
+    if (!response.ok) throw new Error(`list: ${response.status} ${await response.text()}`);
+    return (await response.json()) as { files: Listed[]; total: number };
+  }
+
+  /** Private memory, kB. */
+  get memory(): number {
+    const rollup = readFileSync(`/proc/${this.process.pid}/smaps_rollup`, "latin1");
+    return Number(/^Private_Dirty: +(\d+)/m.exec(rollup)![1]);
+  }
+}
+
+export interface Listed {
+  path: string;
+  size: number;
+  modified: number;
+  type: string;
+}
+
+export async function failure(response: Response): Promise<[number, string]> {
+  return [response.status, ((await response.json()) as { errno: string }).errno];
+}
+
+export function uploadOf(files: FileToWrite[]): Buffer {
+  const contents = files.map(({ content }) => Buffer.from(content as string));
+  const specs = files.map(({ path, mode = null, append = false, size }, at) => ({ path, mode, append, size: size ?? contents[at]!.length }));
+  const head = Buffer.from(JSON.stringify({ files: specs }));
+  const length = Buffer.alloc(4);
+  length.writeUInt32BE(head.length);
+  return Buffer.concat([length, head, ...contents]);
+}
+
+/** Reads frames until there are no more whole ones. */
+export function framesOf(bytes: Buffer): [string, Buffer][] {
+  const frames: [string, Buffer][] = [];
+  for (let at = 0; at + 5 <= bytes.length; ) {
+    const end = at + 5 + bytes.readUInt32BE(at + 1);
+    if (end > bytes.length) break;
+    frames.push([String.fromCharCode(bytes[at]!), bytes.subarray(at + 5, end)]);
+    at = end;
+  }
+  return frames;
+}
+
+function outcomeOf(bytes: Buffer): Outcome {
+  const frames = framesOf(bytes);
+  const last = frames.pop();
+  if (last?.[0] !== "x") throw new Error("no result");
+  const stream = (type: string) => Buffer.concat(frames.filter(([each]) => each === type).map(([, payload]) => payload));
+  const end = JSON.parse(last[1].toString()) as End;
+  return { ...end, stdout: stream("o").toString(), stderr: stream("e").toString(), bytes: stream("o") };
+}
+
+function queryOf(query: Record<string, string | number>): string {
+  const parts = Object.entries(query).map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
+  return parts.length === 0 ? "" : `?${parts.join("&")}`;
+}
+
+function freePort(): number {
+  const server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response() });
+  const { port } = server;
+  void server.stop(true);
+  return port!;
+}

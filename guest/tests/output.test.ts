@@ -1,0 +1,125 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
+import { connect } from "node:net";
+import { framesOf, Guest, SECRET } from "./guest";
+
+let guest: Guest;
+beforeAll(async () => (guest = await Guest.start(), undefined));
+afterAll(() => guest.stop());
+
+/** Waits for what has no event of its own. */
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await Bun.sleep(2);
+}
+
+test("a short run travels in one piece", async () => {
+  const response = await guest.begin({ command: "echo out; echo err >&2" });
+  expect(response.headers.get("content-length")).not.toBeNull();
+  expect(framesOf(Buffer.from(await response.arrayBuffer())).map(([type]) => type).at(-1)).toBe("x");
+});
+
+test("output comes as it happens", async () => {
+  const response = await guest.begin({ command: `echo first; while [ ! -e go ]; do sleep 0.01; done; echo second` });
+  let bytes = Buffer.alloc(0);
+  for await (const chunk of response.body!) {
+    bytes = Buffer.concat([bytes, chunk]);
+    if (!existsSync(guest.at("go"))) await guest.write({ path: guest.at("go"), content: "" });
+  }
+  expect(framesOf(bytes).map(([type, payload]) => type === "o" && payload.toString())).toEqual(["first\n", "second\n", false]);
+});
+
+test("much output arrives whole", async () => {
+  const { bytes, truncated } = await guest.run({ command: "seq 1 500000" });
+  const expected = Buffer.from(Array.from({ length: 500000 }, (_, at) => `${at + 1}\n`).join(""));
+  expect(bytes.equals(expected)).toBe(true);
+  expect(truncated).toBe(false);
+});
+
+test("output beyond the limit is dropped, each stream by itself", async () => {
+  const { stdout, stderr, truncated } = await guest.run({ command: "printf 123456789; printf abc >&2", maxOutput: 4 });
+  expect([stdout, stderr, truncated]).toEqual(["1234", "abc", true]);
+  const exact = await guest.run({ command: "printf 1234", maxOutput: 4 });
+  expect([exact.stdout, exact.truncated]).toEqual(["1234", false]);
+  expect(await guest.run({ command: "printf 1", maxOutput: 0 })).toMatchObject({ stdout: "", truncated: true });
+});
+
+test("dropped output takes no memory", async () => {
+  await guest.run({ command: "head -c 20M /dev/zero", maxOutput: 1 << 20 });
+  const before = guest.memory;
+  const { bytes, truncated } = await guest.run({ command: "head -c 500M /dev/zero", maxOutput: 1 << 20 });
+  expect([bytes.length, truncated]).toEqual([1 << 20, true]);
+  expect(guest.memory - before).toBeLessThan(16 << 10);
+});
+
+test("a host that does not read slows the program and takes no memory", async () => {
+  const spare = await guest.park();
+  const body = JSON.stringify({ command: "head -c 300M /dev/zero; touch finished", maxOutput: 1 << 30 });
+  const head = `POST /run?spare=${spare} HTTP/1.1\r\nHost: x\r\nx-buntime-secret: ${SECRET}\r\nContent-Length: ${body.length}\r\n\r\n`;
+  const before = guest.memory;
+  const socket = connect(Number(new URL(guest.url).port), "127.0.0.1");
+  socket.pause();
+  socket.write(head + body);
+  await Bun.sleep(300);
+  expect(existsSync(guest.at("finished"))).toBe(false);
+  expect(guest.memory - before).toBeLessThan(16 << 10);
+  let size = 0;
+  socket.on("data", (chunk) => (size += chunk.length));
+  socket.resume();
+  await until(() => existsSync(guest.at("finished")) && size > 300 << 20);
+  socket.destroy();
+});
+
+test("a host that hangs up leaves the program undisturbed", async () => {
+  const hangUp = new AbortController();
+  const response = await guest.begin({ command: "echo begun; head -c 50M /dev/zero; echo done > undisturbed", maxOutput: 1 << 30 }, hangUp.signal);
+  await response.body!.getReader().read();
+  hangUp.abort();
+  await until(() => existsSync(guest.at("undisturbed")));
+});
+
+test("a host that hangs up before any output leaves the program undisturbed", async () => {
+  const hangUp = new AbortController();
+  const spare = await guest.park();
+  const command = "touch begun; while [ ! -e hung ]; do sleep 0.01; done; head -c 50M /dev/zero; touch whole";
+  const run = guest.post("/run", { spare }, JSON.stringify({ command, maxOutput: 1 << 30 }), hangUp.signal);
+  run.catch(() => {});
+  await until(() => existsSync(guest.at("begun")));
+  hangUp.abort();
+  await guest.write({ path: guest.at("hung"), content: "" });
+  await until(() => existsSync(guest.at("whole")));
+});
+
+test("a run ends with its foreground though a child holds the output open", async () => {
+  const { stdout, exitCode } = await guest.run({ command: "(while [ ! -e stop ]; do echo tick; echo tock >&2; sleep 0.01; done; echo $? > survived) & echo foreground" });
+  expect(stdout).toContain("foreground\n");
+  expect(exitCode).toBe(0);
+  await Bun.sleep(50);
+  await guest.write({ path: guest.at("stop"), content: "" });
+  await until(() => existsSync(guest.at("survived"))); // neither blocked nor broken
+});
+
+test("a child that floods the output does not keep a run from ending", async () => {
+  const { stdout, exitCode } = await guest.run({ command: "yes & echo $!; sleep 0.05; exit 4", maxOutput: 1000 });
+  expect(exitCode).toBe(4);
+  process.kill(Number(/\d+/.exec(stdout)![0]), "SIGKILL");
+});
+
+test("all that was written before the end arrives, however often one asks", async () => {
+  const code = "require('fs').writeSync(1, 'x'.repeat(60000)); require('fs').writeSync(2, 'y'.repeat(60000)); process.kill(process.pid, 'SIGKILL')";
+  for (let round = 0; round < 20; round++) {
+    const { stdout, stderr, exitCode } = await guest.run({ code });
+    expect([stdout.length, stderr.length, exitCode]).toEqual([60000, 60000, 137]);
+  }
+});
+
+test("all that was written before the end arrives though a child holds the output", async () => {
+  for (let round = 0; round < 20; round++) {
+    const { bytes } = await guest.run({ command: "sleep 2 & head -c 65536 /dev/zero; kill -9 $$" });
+    expect(bytes.length).toBe(65536);
+  }
+});
+
+test("bytes that are not text pass unchanged", async () => {
+  const { bytes } = await guest.run({ command: "printf '\\377\\000\\376\\n'" });
+  expect([...bytes]).toEqual([255, 0, 254, 10]);
+});
