@@ -24,7 +24,7 @@ export class Body {
 
   /** The next `size` bytes, as they come. Raises EINVAL when the body ends before. */
   async *parts(size: number): AsyncGenerator<Uint8Array, void, undefined> {
-    for (let left = size; left > 0; ) {
+    for (let left = size; left > 0;) {
       if (!(await this.#more())) throw new Failure("EINVAL", { message: "the body is shorter than it says" });
       const part = this.#chunk.subarray(0, left);
       this.#chunk = this.#chunk.subarray(part.length);

@@ -11,6 +11,7 @@ import { Pace } from "./pace";
 import { walk } from "./walk";
 
 const MOST_PATHS = 1000;
+const LONGEST_PATH = 4096; // bytes: a longer one can be given to no call
 const MOST_VISITED = 20_000;
 const LONGEST = 150; // ms
 const PASSED_OVER = new Set(["node_modules", ".git"]);
@@ -38,7 +39,9 @@ export class Clock {
   static #open(): number {
     for (const place of PLACES) {
       const path = `${place}/.buntime-${crypto.randomUUID()}`;
-      const fd = unless(["ENOENT", "EACCES", "EROFS", "ENOSPC", "EDQUOT", "EPERM", "ENOTDIR"], () => openSync(path, "wx"));
+      const fd = unless(["ENOENT", "EACCES", "EROFS", "ENOSPC", "EDQUOT", "EPERM", "ENOTDIR"], () =>
+        openSync(path, "wx"),
+      );
       if (fd === undefined) continue;
       unlinkSync(path);
       return fd;
@@ -63,11 +66,13 @@ export async function writtenSince(mark: Mark, workspace: string, given: readonl
   let visited = 0;
   try {
     for (const { path, name, kind, at } of walk(`${workspace}/.`, { enters: ({ name }) => !PASSED_OVER.has(name) })) {
-      if (++visited > MOST_VISITED || performance.now() > deadline) return { paths: [...found].sort(), truncated: true };
+      if (++visited > MOST_VISITED || performance.now() > deadline)
+        return { paths: [...found].sort(), truncated: true };
       if (pace.due) await pace.rest();
       if ((kind !== "file" && kind !== "symlink") || isHidden(name)) continue;
       if (!isSince(mark, at) || found.has(path)) continue;
-      if (found.size >= MOST_PATHS) return { paths: [...found].sort(), truncated: true };
+      if (found.size >= MOST_PATHS || Buffer.byteLength(path) > LONGEST_PATH)
+        return { paths: [...found].sort(), truncated: true };
       found.add(path);
     }
   } catch (thrown) {

@@ -2,11 +2,29 @@
 
 const STATUS: Record<string, number> = {
   ENOENT: 404,
-  EISDIR: 409, ENOTDIR: 409, EEXIST: 409, ENOTEMPTY: 409, ELOOP: 409, EBUSY: 409, EPERM: 409, EACCES: 409,
-  EROFS: 409, EMLINK: 409, ETXTBSY: 409, EXDEV: 409, ESRCH: 409, EFBIG: 409,
-  ENAMETOOLONG: 400, EINVAL: 400, E2BIG: 400,
-  ENOSPC: 507, EDQUOT: 507,
-  EAGAIN: 503, ENOMEM: 503, EMFILE: 503, ENFILE: 503,
+  EISDIR: 409,
+  ENOTDIR: 409,
+  EEXIST: 409,
+  ENOTEMPTY: 409,
+  ELOOP: 409,
+  EBUSY: 409,
+  EPERM: 409,
+  EACCES: 409,
+  EROFS: 409,
+  EMLINK: 409,
+  ETXTBSY: 409,
+  EXDEV: 409,
+  ESRCH: 409,
+  EFBIG: 409,
+  ENAMETOOLONG: 400,
+  EINVAL: 400,
+  E2BIG: 400,
+  ENOSPC: 507,
+  EDQUOT: 507,
+  EAGAIN: 503,
+  ENOMEM: 503,
+  EMFILE: 503,
+  ENFILE: 503,
 };
 
 interface Particulars {
@@ -19,7 +37,10 @@ interface Particulars {
 }
 
 export class Failure extends Error {
-  constructor(readonly errno: string, readonly particulars: Particulars = {}) {
+  constructor(
+    readonly errno: string,
+    readonly particulars: Particulars = {},
+  ) {
     super(particulars.message ?? errno);
   }
 

@@ -42,7 +42,7 @@ export function pipes(count: number): Pipe[] {
     while (made.length < count) made.push(pipe());
     return made;
   } catch (failure) {
-    for (const { reader, writer } of made) closeSync(reader), closeSync(writer);
+    for (const { reader, writer } of made) [reader, writer].forEach((end) => closeSync(end));
     throw failure;
   }
 }

@@ -32,19 +32,35 @@ let earlier: Promise<unknown> = Promise.resolve();
  *
  * One listing at a time: a large one holds some 50 MB for a moment.
  */
-export function list(path: string, workspace: string, recursive: boolean, limit: number, offset: number): Promise<Page> {
+export function list(
+  path: string,
+  workspace: string,
+  recursive: boolean,
+  limit: number,
+  offset: number,
+): Promise<Page> {
   const page = earlier.then(() => listNow(path, workspace, recursive, limit, offset));
-  earlier = page.then(({ total }) => total < LARGE || collect(), () => {});
+  earlier = page.then(
+    ({ total }) => total < LARGE || collect(),
+    () => {},
+  );
   return page;
 }
 
-async function listNow(path: string, workspace: string, recursive: boolean, limit: number, offset: number): Promise<Page> {
+async function listNow(
+  path: string,
+  workspace: string,
+  recursive: boolean,
+  limit: number,
+  offset: number,
+): Promise<Page> {
   const stats = new Map<string, Stats>(); // of those that cannot be found again by their path
   const keys = await keysOf(path, recursive, stats);
   keys.sort();
   if (keys.some((key) => SURROGATE.test(key))) keys.sort(byBytes);
   const root = path === "/" ? "" : path;
-  const shown = root === workspace ? "" : root.startsWith(`${workspace}/`) ? `${root.slice(workspace.length + 1)}/` : `${root}/`;
+  const shown =
+    root === workspace ? "" : root.startsWith(`${workspace}/`) ? `${root.slice(workspace.length + 1)}/` : `${root}/`;
   const files: Listed[] = [];
   for (const key of keys.slice(offset, offset + limit)) {
     const below = key.slice(0, -2);
@@ -87,7 +103,15 @@ function byBytes(one: string, other: string): number {
     const [a, b] = [one.charCodeAt(at), other.charCodeAt(at)];
     if (a === b) continue;
     const isSurrogate = (unit: number) => unit >= 0xd800 && unit <= 0xdfff;
-    return isSurrogate(a) === isSurrogate(b) ? a - b : isSurrogate(a) ? (b >= 0xe000 ? 1 : a - b) : a >= 0xe000 ? -1 : a - b;
+    return isSurrogate(a) === isSurrogate(b)
+      ? a - b
+      : isSurrogate(a)
+        ? b >= 0xe000
+          ? 1
+          : a - b
+        : a >= 0xe000
+          ? -1
+          : a - b;
   }
   return one.length - other.length;
 }

@@ -53,7 +53,7 @@ export class PipeReader implements End {
   }
 
   advance(): void {
-    for (let moved = 0; this.#fd >= 0 && (this.#taker === null || this.#taker.wants); ) {
+    for (let moved = 0; this.#fd >= 0 && (this.#taker === null || this.#taker.wants);) {
       const count = this.#taker === null ? this.#discard() : this.#pass(this.#taker, available(this.#fd));
       if (count === 0) this.#close();
       if (count <= 0) return;
@@ -67,7 +67,7 @@ export class PipeReader implements End {
 
   /** Takes what is in the pipe now, wanted or not: all that was written before this call. */
   drain(): void {
-    for (let left = this.#fd < 0 ? 0 : available(this.#fd); left > 0 && this.#taker !== null; ) {
+    for (let left = this.#fd < 0 ? 0 : available(this.#fd); left > 0 && this.#taker !== null;) {
       const count = this.#pass(this.#taker, Math.min(left, CHUNK));
       if (count <= 0) return;
       left -= count;
@@ -84,7 +84,8 @@ export class PipeReader implements End {
     // With nothing there, one byte of room tells "nothing now" from "the end".
     const chunk = new Uint8Array(taker.headroom + Math.max(1, Math.min(size, CHUNK)));
     const count = readInto(this.#fd, taker.headroom === 0 ? chunk : chunk.subarray(taker.headroom));
-    if (count > 0) taker.take(taker.headroom + count === chunk.length ? chunk : chunk.subarray(0, taker.headroom + count));
+    if (count > 0)
+      taker.take(taker.headroom + count === chunk.length ? chunk : chunk.subarray(0, taker.headroom + count));
     return count;
   }
 

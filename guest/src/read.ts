@@ -60,7 +60,9 @@ function stream(fd: number, size: number): ReadableStream<Uint8Array> {
   let [at, reading, cancelled] = [0, false, false];
   const close = () => {
     // A read that is under way must not meet another file under the same number.
-    if (fd >= 0 && !reading) fd = (closeSync(fd), -1);
+    if (fd < 0 || reading) return;
+    closeSync(fd);
+    fd = -1;
   };
   return new ReadableStream(
     {

@@ -22,11 +22,20 @@ export interface RunRequest {
 export function parseRun(body: unknown, bun: string, workspace: string): RunRequest {
   const wrong = (what: string) => new Failure("EINVAL", { message: `${what} is not what it should be` });
   if (typeof body !== "object" || body === null) throw wrong("the body");
-  const { code, command, env = {}, cwd = workspace, stdin = "", maxOutput = DEFAULT_OUTPUT, install = true, alsoWritten = [] } =
-    body as Record<string, unknown>;
+  const {
+    code,
+    command,
+    env = {},
+    cwd = workspace,
+    stdin = "",
+    maxOutput = DEFAULT_OUTPUT,
+    install = true,
+    alsoWritten = [],
+  } = body as Record<string, unknown>;
   const [isCode, isCommand] = [typeof code === "string", typeof command === "string"];
   if (isCode === isCommand) throw wrong("code or command (exactly one)");
-  if (typeof env !== "object" || env === null || !Object.values(env).every((value) => typeof value === "string")) throw wrong("env");
+  if (typeof env !== "object" || env === null || !Object.values(env).every((value) => typeof value === "string"))
+    throw wrong("env");
   if (typeof cwd !== "string" || !cwd.startsWith("/") || cwd.includes("\0")) throw wrong("cwd");
   if (typeof stdin !== "string") throw wrong("stdin");
   if (!Number.isSafeInteger(maxOutput) || (maxOutput as number) < 0) throw wrong("maxOutput");
@@ -50,7 +59,11 @@ class Output implements Taker {
   truncated = false;
   #left: number;
 
-  constructor(private readonly type: FrameType, limit: number, private readonly outbox: Outbox) {
+  constructor(
+    private readonly type: FrameType,
+    limit: number,
+    private readonly outbox: Outbox,
+  ) {
     this.#left = limit;
   }
 
@@ -71,7 +84,13 @@ class Output implements Taker {
  *
  * A host that hangs up (`gone`) changes nothing for the program.
  */
-export function execute(spare: Spare, request: RunRequest, mark: Mark, workspace: string, gone: AbortSignal): Promise<Response> {
+export function execute(
+  spare: Spare,
+  request: RunRequest,
+  mark: Mark,
+  workspace: string,
+  gone: AbortSignal,
+): Promise<Response> {
   const outbox = new Outbox(() => readers.forEach((reader) => reader.advance()));
   const outputs = [new Output("o", request.maxOutput, outbox), new Output("e", request.maxOutput, outbox)] as const;
   const readers = [new PipeReader(spare.stdout, outputs[0]), new PipeReader(spare.stderr, outputs[1])] as const;

@@ -71,7 +71,11 @@ export function scriptOf(program: Program): Script {
   return { script: lines.join("\n") + "\n", text };
 }
 
-function invocation({ code, command, bun: path, hasStdin, install }: Program): { argv: string[]; text: string; input: number } {
+function invocation({ code, command, bun: path, hasStdin, install }: Program): {
+  argv: string[];
+  text: string;
+  input: number;
+} {
   const subject = code ?? command ?? "";
   if (subject.includes("\0")) throw new Failure("EINVAL", { message: "a NUL byte in the program" });
   const long = Buffer.byteLength(subject) > LONGEST_ARGUMENT;

@@ -97,7 +97,8 @@ function handlersOf({ shell, bun, workspace }: Settings): Record<string, Handler
 function comparison(secret: string): (given: string) => boolean {
   return (given) => {
     let difference = given.length ^ secret.length;
-    for (let at = 0; at < secret.length; at++) difference |= secret.charCodeAt(at) ^ given.charCodeAt(at % (given.length || 1));
+    for (let at = 0; at < secret.length; at++)
+      difference |= secret.charCodeAt(at) ^ given.charCodeAt(at % (given.length || 1));
     return difference === 0 && secret !== "";
   };
 }

@@ -70,7 +70,15 @@ function start(shell: readonly string[], nothing: number): Spare {
       onExit: (_, exitCode, signal) => settle(statusOf(exitCode, signal)),
     });
     writeSync(script.writer, PARK);
-    return { pid, script: script.writer, stdin: stdin.writer, text: text.writer, stdout: stdout.reader, stderr: stderr.reader, exited };
+    return {
+      pid,
+      script: script.writer,
+      stdin: stdin.writer,
+      text: text.writer,
+      stdout: stdout.reader,
+      stderr: stderr.reader,
+      exited,
+    };
   } catch (thrown) {
     ours.forEach((end) => closeSync(end));
     throw new Failure(errnoOf(thrown) || "EAGAIN", { status: 503, message: "no process can be started" });

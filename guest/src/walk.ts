@@ -86,7 +86,7 @@ function close(opened: Opened[]): void {
 }
 
 function* read(directory: Opened, records: Uint8Array, way: Way): Generator<Entry, void, undefined> {
-  for (let size; (size = readDirectory(directory.fd, records)) > 0; ) {
+  for (let size; (size = readDirectory(directory.fd, records)) > 0;) {
     for (const [name, bytes, type] of parse(records, size)) {
       const entry = entryOf(directory, name, bytes, type);
       if (entry === undefined) continue;
@@ -100,7 +100,8 @@ function* read(directory: Opened, records: Uint8Array, way: Way): Generator<Entr
 function entryOf(directory: Opened, name: string, bytes: Buffer | null, type: number): Entry | undefined {
   const path = directory.entry === null ? name : `${directory.entry.path}/${name}`;
   const slash = directory.prefix.endsWith("/") ? "" : "/";
-  const at = bytes === null ? directory.prefix + slash + name : Buffer.concat([Buffer.from(directory.prefix + slash), bytes]);
+  const at =
+    bytes === null ? directory.prefix + slash + name : Buffer.concat([Buffer.from(directory.prefix + slash), bytes]);
   const kind = type === UNKNOWN ? unless(VANISHED, () => kindOf(at)) : (KINDS[type] ?? "other");
   return kind && { path, name, kind, at, plain: directory.plain && bytes === null };
 }

@@ -72,7 +72,8 @@ function parseSpecs(head: Uint8Array): FileSpec[] {
   if (!Array.isArray(files)) throw wrong;
   return files.map((file: Partial<Record<keyof FileSpec, unknown>> | null) => {
     const { path, size, mode = null, append = false } = file ?? {};
-    const isNumber = (value: unknown, most: number) => Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= most;
+    const isNumber = (value: unknown, most: number) =>
+      Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= most;
     if (typeof path !== "string" || !path.startsWith("/") || path.includes("\0")) throw wrong;
     if (!isNumber(size, Number.MAX_SAFE_INTEGER) || typeof append !== "boolean") throw wrong;
     if (mode !== null && !isNumber(mode, 0o7777)) throw wrong;
@@ -123,7 +124,8 @@ function locate(path: string, made: string[]): { target: string; before: fs.Stat
     if (link === undefined) {
       const before = unless(["ENOENT"], () => fs.lstatSync(at)) ?? null;
       if (before?.isDirectory()) throw new Failure("EISDIR", { path });
-      if (before !== null && !before.isFile()) throw new Failure("EINVAL", { path, status: 409, message: "not a regular file" });
+      if (before !== null && !before.isFile())
+        throw new Failure("EINVAL", { path, status: 409, message: "not a regular file" });
       return { target: `${fs.realpathSync(dirname(at))}/${at.slice(at.lastIndexOf("/") + 1)}`, before };
     }
     at = link.startsWith("/") ? link : `${dirname(at)}/${link}`;
@@ -152,14 +154,16 @@ async function copy(from: string, to: string): Promise<void> {
 }
 
 async function writeAll(fd: number, bytes: Uint8Array): Promise<void> {
-  for (let rest = bytes; rest.length > 0; ) {
+  for (let rest = bytes; rest.length > 0;) {
     const count = rest.length <= INLINE ? fs.writeSync(fd, rest) : await writePart(fd, rest);
     rest = rest.subarray(count);
   }
 }
 
 function writePart(fd: number, bytes: Uint8Array): Promise<number> {
-  return new Promise((resolve, reject) => fs.write(fd, bytes, (failure, count) => (failure ? reject(failure) : resolve(count))));
+  return new Promise((resolve, reject) =>
+    fs.write(fd, bytes, (failure, count) => (failure ? reject(failure) : resolve(count))),
+  );
 }
 
 /** What a rename that may have to be undone leaves to do. */
@@ -190,7 +194,12 @@ function replaceAll(all: readonly Staged[]): void {
 
 function keep(target: string): string | null {
   const old = hiddenBeside(target);
-  return unless(["ENOENT"], () => (fs.linkSync(target, old), old)) ?? null;
+  const isKept = unless(["ENOENT"], () => {
+    fs.linkSync(target, old);
+    return true;
+  });
+  if (!isKept) forgetHiddenName(basename(old)); // nothing is there any more
+  return isKept ? old : null;
 }
 
 function putBack(target: string, old: string | null): void {

@@ -3,21 +3,22 @@ import { mkdirSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:
 import { Guest } from "./guest";
 
 let guest: Guest;
-beforeAll(async () => (guest = await Guest.start(), undefined));
+beforeAll(async () => ((guest = await Guest.start()), undefined));
 afterAll(() => guest.stop());
 afterEach(() => {
   rmSync(guest.workspace, { recursive: true });
   mkdirSync(guest.workspace);
 });
 
-const written = async (command: string, more: Record<string, unknown> = {}) => (await guest.run({ command, ...more })).filesWritten;
+const written = async (command: string, more: Record<string, unknown> = {}) =>
+  (await guest.run({ command, ...more })).filesWritten;
 
 test("created and changed files are told, sorted, from the workspace", async () => {
   writeFileSync(guest.at("old"), "1");
   writeFileSync(guest.at("changed"), "1");
-  expect(await written("mkdir -p b/c; echo 1 > b/c/d; echo 2 >> changed; echo 3 > a; ln -s nowhere link; mkfifo fifo")).toEqual([
-    "a", "b/c/d", "changed", "link",
-  ]);
+  expect(
+    await written("mkdir -p b/c; echo 1 > b/c/d; echo 2 >> changed; echo 3 > a; ln -s nowhere link; mkfifo fifo"),
+  ).toEqual(["a", "b/c/d", "changed", "link"]);
   expect(await written("cat old changed a")).toEqual([]);
 });
 
@@ -33,7 +34,9 @@ test("a file whose times were set back is told, as is one that was moved in", as
 });
 
 test("packages and repositories are passed over", async () => {
-  expect(await written("mkdir -p node_modules/a .git d/node_modules; touch node_modules/a/b .git/c d/node_modules/e d/f")).toEqual(["d/f"]);
+  expect(
+    await written("mkdir -p node_modules/a .git d/node_modules; touch node_modules/a/b .git/c d/node_modules/e d/f"),
+  ).toEqual(["d/f"]);
 });
 
 test("what links lead to is not told", async () => {
@@ -47,7 +50,9 @@ test("what the host wrote before is told too, once", async () => {
 });
 
 test("names that are not UTF-8 come with replacement characters", async () => {
-  expect(await written("touch $'a\\xff' $'q\\n\"'; mkdir $'d\\xfe'; touch $'d\\xfe/e'")).toEqual(["a\ufffd", "d\ufffd/e", 'q\n"'].sort());
+  expect(await written("touch $'a\\xff' $'q\\n\"'; mkdir $'d\\xfe'; touch $'d\\xfe/e'")).toEqual(
+    ["a\ufffd", "d\ufffd/e", 'q\n"'].sort(),
+  );
 });
 
 test("at most 1,000 are told", async () => {
@@ -63,7 +68,10 @@ test("the effort is bounded", async () => {
   const own = await Guest.start({ GUEST_WORKSPACE: workspace });
   try {
     const many = Bun.spawnSync(["bash", "-c", "seq 1 25000 | xargs touch"], { cwd: workspace });
-    expect([many.exitCode, await own.run({ command: "true", cwd: "/" })]).toMatchObject([0, { filesWritten: [], filesWrittenTruncated: true }]);
+    expect([many.exitCode, await own.run({ command: "true", cwd: "/" })]).toMatchObject([
+      0,
+      { filesWritten: [], filesWrittenTruncated: true },
+    ]);
   } finally {
     await own.stop();
     rmSync(workspace, { recursive: true });
@@ -71,7 +79,11 @@ test("the effort is bounded", async () => {
 });
 
 test("a workspace that is gone has no files written", async () => {
-  expect(await guest.run({ command: `rm -r ${guest.workspace}` })).toMatchObject({ exitCode: 0, filesWritten: [], filesWrittenTruncated: false });
+  expect(await guest.run({ command: `rm -r ${guest.workspace}` })).toMatchObject({
+    exitCode: 0,
+    filesWritten: [],
+    filesWrittenTruncated: false,
+  });
   expect((await guest.get("/status")).status).toBe(200);
   mkdirSync(guest.workspace);
 });
@@ -80,4 +92,10 @@ test("the status counts regular files", async () => {
   await guest.run({ command: "mkdir a; touch a/1 a/2 3; ln -s 3 4; mkfifo 5" });
   utimesSync(guest.at("3"), 0, 0);
   expect(await (await guest.get("/status")).json()).toEqual({ files: 3 });
+});
+
+test("a path that is longer than any call takes is not told", async () => {
+  const command = "for i in $(seq 30); do n=$(printf 'x%.0s' {1..200}); mkdir $n; cd -P $n; done; touch deep; cd /";
+  const { filesWritten, filesWrittenTruncated } = await guest.run({ command });
+  expect([filesWritten, filesWrittenTruncated]).toEqual([[], true]);
 });

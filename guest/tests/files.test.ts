@@ -3,7 +3,7 @@ import { existsSync, lstatSync, mkdirSync, readdirSync, rmSync, symlinkSync, wri
 import { failure, Guest } from "./guest";
 
 let guest: Guest;
-beforeAll(async () => (guest = await Guest.start(), undefined));
+beforeAll(async () => ((guest = await Guest.start()), undefined));
 afterAll(() => guest.stop());
 afterEach(() => {
   Bun.spawnSync(["rm", "-rf", guest.workspace]);
@@ -12,7 +12,8 @@ afterEach(() => {
 
 const paths = async (path: string, query = {}) => (await guest.list(path, query)).files.map((file) => file.path);
 const remove = (path: string, recursive = 0) => guest.post("/files/delete", { path, recursive });
-const shell = (command: string) => expect(Bun.spawnSync(["bash", "-c", command], { cwd: guest.workspace }).exitCode).toBe(0);
+const shell = (command: string) =>
+  expect(Bun.spawnSync(["bash", "-c", command], { cwd: guest.workspace }).exitCode).toBe(0);
 const read = (path: string, limit = 1 << 20) => guest.get("/files/read", { path, limit });
 
 /** A tree deeper than any path may be long, in memory: making it on a disk takes a minute. */
@@ -29,7 +30,12 @@ test("a listing has one level, or all of them", async () => {
   shell("mkdir -p a/b; printf xyz > a/b/c; printf x > d; ln -s d link; mkfifo pipe; touch -d @77.9 d");
   expect(await guest.list(guest.workspace)).toEqual({
     files: [
-      { path: "a", size: lstatSync(guest.at("a")).size, modified: Math.floor(lstatSync(guest.at("a")).mtimeMs / 1000), type: "directory" },
+      {
+        path: "a",
+        size: lstatSync(guest.at("a")).size,
+        modified: Math.floor(lstatSync(guest.at("a")).mtimeMs / 1000),
+        type: "directory",
+      },
       { path: "d", size: 1, modified: 77, type: "file" },
       { path: "link", size: 1, modified: Math.floor(lstatSync(guest.at("link")).mtimeMs / 1000), type: "symlink" },
       { path: "pipe", size: 0, modified: Math.floor(lstatSync(guest.at("pipe")).mtimeMs / 1000), type: "other" },
@@ -50,7 +56,10 @@ test("a listing is sorted by bytes and given in pages", async () => {
   for (const name of names) (name === "a" ? mkdirSync : (path: string) => writeFileSync(path, ""))(guest.at(name));
   const sorted = [...names].sort((one, other) => Buffer.compare(Buffer.from(one), Buffer.from(other)));
   expect(await paths(guest.workspace, { recursive: 1 })).toEqual(sorted);
-  expect(await guest.list(guest.workspace, { recursive: 1, limit: 2, offset: 3 })).toMatchObject({ files: [{ path: sorted[3] }, { path: sorted[4] }], total: 9 });
+  expect(await guest.list(guest.workspace, { recursive: 1, limit: 2, offset: 3 })).toMatchObject({
+    files: [{ path: sorted[3] }, { path: sorted[4] }],
+    total: 9,
+  });
   expect(await guest.list(guest.workspace, { recursive: 1, limit: 0 })).toEqual({ files: [], total: 9 });
   expect(await guest.list(guest.workspace, { offset: 99 })).toMatchObject({ files: [] });
 });
@@ -62,8 +71,15 @@ test("links are followed at the path itself and nowhere below", async () => {
 
 test("a name that is not UTF-8 is listed with its size", async () => {
   shell("printf 123 > $'bad\\xff'; mkdir $'dir\\xfe'; printf 1234 > $'dir\\xfe/x'");
-  expect((await guest.list(guest.workspace, { recursive: 1 })).files.map(({ path, size, type }) => [path, type === "file" && size])).toEqual([
-    ["bad\ufffd", 3], ["dir\ufffd", false], ["dir\ufffd/x", 4],
+  expect(
+    (await guest.list(guest.workspace, { recursive: 1 })).files.map(({ path, size, type }) => [
+      path,
+      type === "file" && size,
+    ]),
+  ).toEqual([
+    ["bad\ufffd", 3],
+    ["dir\ufffd", false],
+    ["dir\ufffd/x", 4],
   ]);
 });
 
@@ -118,7 +134,11 @@ test("a tree of 10,000 levels is counted, searched for changes and deleted", asy
 test("a file is read with its size", async () => {
   writeFileSync(guest.at("x"), Buffer.from([0, 255, 10]));
   const response = await read(guest.at("x"));
-  expect([response.status, response.headers.get("x-size"), Buffer.from(await response.arrayBuffer())]).toEqual([200, "3", Buffer.from([0, 255, 10])]);
+  expect([response.status, response.headers.get("x-size"), Buffer.from(await response.arrayBuffer())]).toEqual([
+    200,
+    "3",
+    Buffer.from([0, 255, 10]),
+  ]);
   writeFileSync(guest.at("empty"), "");
   expect(await (await read(guest.at("empty"), 0)).text()).toBe("");
 });
@@ -128,7 +148,8 @@ test("a large file is streamed whole through little memory", async () => {
   const before = guest.memory;
   const hash = new Bun.CryptoHasher("sha256");
   let peak = 0;
-  for await (const chunk of (await read(guest.at("large"), 200 << 20)).body!) hash.update(chunk), (peak = Math.max(peak, guest.memory));
+  for await (const chunk of (await read(guest.at("large"), 200 << 20)).body!)
+    (hash.update(chunk), (peak = Math.max(peak, guest.memory)));
   expect(Bun.spawnSync(["sha256sum", guest.at("large")]).stdout.toString()).toStartWith(hash.digest("hex"));
   expect(peak - before).toBeLessThan(48 << 10);
 });
@@ -167,7 +188,9 @@ test("files, links and empty directories are deleted", async () => {
 });
 
 test("a directory that is not empty is deleted only recursively", async () => {
-  shell("mkdir -p d/e outside; touch d/e/f $'d/bad\\xff' outside/x; ln -s ../outside d/link; mkdir $'d/e/\\xfe'; touch $'d/e/\\xfe/x'");
+  shell(
+    "mkdir -p d/e outside; touch d/e/f $'d/bad\\xff' outside/x; ln -s ../outside d/link; mkdir $'d/e/\\xfe'; touch $'d/e/\\xfe/x'",
+  );
   expect(await failure(await remove(guest.at("d")))).toEqual([409, "ENOTEMPTY"]);
   expect((await remove(guest.at("d"), 1)).status).toBe(200);
   expect(await paths(guest.workspace, { recursive: 1 })).toEqual(["outside", "outside/x"]);
@@ -187,4 +210,3 @@ test("what the session stands on is not deleted, by whatever name", async () => 
   }
   expect(existsSync(guest.at("root"))).toBe(true);
 });
-

@@ -31,7 +31,11 @@ export interface FileToWrite {
 }
 
 export class Guest {
-  private constructor(readonly url: string, readonly workspace: string, readonly process: Bun.Subprocess) {}
+  private constructor(
+    readonly url: string,
+    readonly workspace: string,
+    readonly process: Bun.Subprocess,
+  ) {}
 
   static async start(settings: Record<string, string> = {}): Promise<Guest> {
     const workspace = realpathSync(mkdtempSync(join(tmpdir(), "workspace-")));
@@ -60,7 +64,10 @@ export class Guest {
   }
 
   private async answers(): Promise<boolean> {
-    return this.get("/health").then((response) => response.ok, () => false);
+    return this.get("/health").then(
+      (response) => response.ok,
+      () => false,
+    );
   }
 
   /** The path in the workspace. */
@@ -72,9 +79,19 @@ export class Guest {
     return fetch(this.url + path + queryOf(query), { headers: { "x-buntime-secret": SECRET } });
   }
 
-  post(path: string, query: Record<string, string | number> = {}, body?: string | Uint8Array | ReadableStream, signal?: AbortSignal): Promise<Response> {
+  post(
+    path: string,
+    query: Record<string, string | number> = {},
+    body?: string | Uint8Array | ReadableStream,
+    signal?: AbortSignal,
+  ): Promise<Response> {
     const headers = { "x-buntime-secret": SECRET };
-    return fetch(this.url + path + queryOf(query), { method: "POST", headers, body: body ?? null, signal: signal ?? null });
+    return fetch(this.url + path + queryOf(query), {
+      method: "POST",
+      headers,
+      body: body ?? null,
+      signal: signal ?? null,
+    });
   }
 
   async park(): Promise<number> {
@@ -122,7 +139,12 @@ export async function failure(response: Response): Promise<[number, string]> {
 
 export function uploadOf(files: FileToWrite[]): Buffer {
   const contents = files.map(({ content }) => Buffer.from(content as string));
-  const specs = files.map(({ path, mode = null, append = false, size }, at) => ({ path, mode, append, size: size ?? contents[at]!.length }));
+  const specs = files.map(({ path, mode = null, append = false, size }, at) => ({
+    path,
+    mode,
+    append,
+    size: size ?? contents[at]!.length,
+  }));
   const head = Buffer.from(JSON.stringify({ files: specs }));
   const length = Buffer.alloc(4);
   length.writeUInt32BE(head.length);
@@ -132,7 +154,7 @@ export function uploadOf(files: FileToWrite[]): Buffer {
 /** Reads frames until there are no more whole ones. */
 export function framesOf(bytes: Buffer): [string, Buffer][] {
   const frames: [string, Buffer][] = [];
-  for (let at = 0; at + 5 <= bytes.length; ) {
+  for (let at = 0; at + 5 <= bytes.length;) {
     const end = at + 5 + bytes.readUInt32BE(at + 1);
     if (end > bytes.length) break;
     frames.push([String.fromCharCode(bytes[at]!), bytes.subarray(at + 5, end)]);
@@ -145,7 +167,8 @@ function outcomeOf(bytes: Buffer): Outcome {
   const frames = framesOf(bytes);
   const last = frames.pop();
   if (last?.[0] !== "x") throw new Error("no result");
-  const stream = (type: string) => Buffer.concat(frames.filter(([each]) => each === type).map(([, payload]) => payload));
+  const stream = (type: string) =>
+    Buffer.concat(frames.filter(([each]) => each === type).map(([, payload]) => payload));
   const end = JSON.parse(last[1].toString()) as End;
   return { ...end, stdout: stream("o").toString(), stderr: stream("e").toString(), bytes: stream("o") };
 }

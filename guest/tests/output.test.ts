@@ -4,7 +4,7 @@ import { connect } from "node:net";
 import { framesOf, Guest, SECRET } from "./guest";
 
 let guest: Guest;
-beforeAll(async () => (guest = await Guest.start(), undefined));
+beforeAll(async () => ((guest = await Guest.start()), undefined));
 afterAll(() => guest.stop());
 
 /** Waits for what has no event of its own. */
@@ -15,7 +15,11 @@ async function until(condition: () => boolean | Promise<boolean>): Promise<void>
 test("a short run travels in one piece", async () => {
   const response = await guest.begin({ command: "echo out; echo err >&2" });
   expect(response.headers.get("content-length")).not.toBeNull();
-  expect(framesOf(Buffer.from(await response.arrayBuffer())).map(([type]) => type).at(-1)).toBe("x");
+  expect(
+    framesOf(Buffer.from(await response.arrayBuffer()))
+      .map(([type]) => type)
+      .at(-1),
+  ).toBe("x");
 });
 
 test("output comes as it happens", async () => {
@@ -25,7 +29,11 @@ test("output comes as it happens", async () => {
     bytes = Buffer.concat([bytes, chunk]);
     if (!existsSync(guest.at("go"))) await guest.write({ path: guest.at("go"), content: "" });
   }
-  expect(framesOf(bytes).map(([type, payload]) => type === "o" && payload.toString())).toEqual(["first\n", "second\n", false]);
+  expect(framesOf(bytes).map(([type, payload]) => type === "o" && payload.toString())).toEqual([
+    "first\n",
+    "second\n",
+    false,
+  ]);
 });
 
 test("much output arrives whole", async () => {
@@ -71,7 +79,10 @@ test("a host that does not read slows the program and takes no memory", async ()
 
 test("a host that hangs up leaves the program undisturbed", async () => {
   const hangUp = new AbortController();
-  const response = await guest.begin({ command: "echo begun; head -c 50M /dev/zero; echo done > undisturbed", maxOutput: 1 << 30 }, hangUp.signal);
+  const response = await guest.begin(
+    { command: "echo begun; head -c 50M /dev/zero; echo done > undisturbed", maxOutput: 1 << 30 },
+    hangUp.signal,
+  );
   await response.body!.getReader().read();
   hangUp.abort();
   await until(() => existsSync(guest.at("undisturbed")));
@@ -90,7 +101,10 @@ test("a host that hangs up before any output leaves the program undisturbed", as
 });
 
 test("a run ends with its foreground though a child holds the output open", async () => {
-  const { stdout, exitCode } = await guest.run({ command: "(while [ ! -e stop ]; do echo tick; echo tock >&2; sleep 0.01; done; echo $? > survived) & echo foreground" });
+  const { stdout, exitCode } = await guest.run({
+    command:
+      "(while [ ! -e stop ]; do echo tick; echo tock >&2; sleep 0.01; done; echo $? > survived) & echo foreground",
+  });
   expect(stdout).toContain("foreground\n");
   expect(exitCode).toBe(0);
   await Bun.sleep(50);
@@ -105,7 +119,8 @@ test("a child that floods the output does not keep a run from ending", async () 
 });
 
 test("all that was written before the end arrives, however often one asks", async () => {
-  const code = "require('fs').writeSync(1, 'x'.repeat(60000)); require('fs').writeSync(2, 'y'.repeat(60000)); process.kill(process.pid, 'SIGKILL')";
+  const code =
+    "require('fs').writeSync(1, 'x'.repeat(60000)); require('fs').writeSync(2, 'y'.repeat(60000)); process.kill(process.pid, 'SIGKILL')";
   for (let round = 0; round < 20; round++) {
     const { stdout, stderr, exitCode } = await guest.run({ code });
     expect([stdout.length, stderr.length, exitCode]).toEqual([60000, 60000, 137]);

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFi
 import { failure, Guest } from "./guest";
 
 let guest: Guest;
-beforeAll(async () => (guest = await Guest.start(), undefined));
+beforeAll(async () => ((guest = await Guest.start()), undefined));
 afterAll(() => guest.stop());
 
 test("code prints and ends", async () => {
@@ -36,7 +36,10 @@ test("a command runs in bash", async () => {
 
 test("the environment is the base and the run's own", async () => {
   const code = "console.log(JSON.stringify(process.env))";
-  const { stdout } = await guest.run({ code, env: { HOME: "/elsewhere", A: "x y\n'z' \"$B\" é😀", "odd-name.x": "1" } });
+  const { stdout } = await guest.run({
+    code,
+    env: { HOME: "/elsewhere", A: "x y\n'z' \"$B\" é😀", "odd-name.x": "1" },
+  });
   const { PWD, ...env } = JSON.parse(stdout) as Record<string, string>;
   expect(PWD).toBe(guest.workspace);
   expect(env).toEqual({
@@ -50,7 +53,16 @@ test("the environment is the base and the run's own", async () => {
 });
 
 test("names that mean something to the shell reach the program", async () => {
-  const env = { OPTIND: "word", LINENO: "word", IFS: "x", PS4: "y", PPID: "1", PWD: "/nowhere", OLDPWD: "/before", ENV: "/none" };
+  const env = {
+    OPTIND: "word",
+    LINENO: "word",
+    IFS: "x",
+    PS4: "y",
+    PPID: "1",
+    PWD: "/nowhere",
+    OLDPWD: "/before",
+    ENV: "/none",
+  };
   const code = `console.log(JSON.stringify(Object.fromEntries(${JSON.stringify(Object.keys(env))}.map((name) => [name, process.env[name]]))))`;
   expect(JSON.parse((await guest.run({ code, env })).stdout)).toEqual(env);
 });
@@ -84,7 +96,9 @@ test("killing the process group of a run spares the guest", async () => {
 });
 
 test("signals have their default meaning and pipes break", async () => {
-  const { stdout } = await guest.run({ command: "yes | head -1; echo ${PIPESTATUS[0]}; grep -E '^Sig(Blk|Ign)' /proc/self/status" });
+  const { stdout } = await guest.run({
+    command: "yes | head -1; echo ${PIPESTATUS[0]}; grep -E '^Sig(Blk|Ign)' /proc/self/status",
+  });
   expect(stdout).toBe("y\n141\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
 });
 
@@ -103,7 +117,9 @@ test("stdin arrives and ends", async () => {
   const bytes = Buffer.alloc(3 << 20, "0123456789abcdef");
   const { stdout } = await guest.run({ command: "sha256sum", stdin: bytes.toString("base64") });
   expect(stdout.split(" ")[0]!).toBe(new Bun.CryptoHasher("sha256").update(bytes).digest("hex"));
-  expect((await guest.run({ code: "console.log((await Bun.stdin.text()).length)", stdin: bytes.toString("base64") })).stdout).toBe(`${3 << 20}\n`);
+  expect(
+    (await guest.run({ code: "console.log((await Bun.stdin.text()).length)", stdin: bytes.toString("base64") })).stdout,
+  ).toBe(`${3 << 20}\n`);
 });
 
 test("without stdin there is nothing to read", async () => {
@@ -118,7 +134,9 @@ test("a program need not read its stdin", async () => {
 });
 
 test("a parallel run has its own streams", async () => {
-  const runs = Array.from({ length: 10 }, (_, at) => guest.run({ command: `cat; echo ${at}`, stdin: btoa(`in ${at} `) }));
+  const runs = Array.from({ length: 10 }, (_, at) =>
+    guest.run({ command: `cat; echo ${at}`, stdin: btoa(`in ${at} `) }),
+  );
   expect((await Promise.all(runs)).map(({ stdout }) => stdout)).toEqual(runs.map((_, at) => `in ${at} ${at}\n`));
 });
 
@@ -146,8 +164,11 @@ test("a long command runs and keeps its stdin", async () => {
 });
 
 test("a large environment arrives", async () => {
-  const env = Object.fromEntries(Array.from({ length: 89 }, (_, at) => [`LARGE_${at}`, String(at % 10).repeat(64 << 10)]));
-  const code = "console.log(Object.entries(process.env).filter(([name]) => name.startsWith('LARGE_')).map(([, value]) => value.length).reduce((a, b) => a + b))";
+  const env = Object.fromEntries(
+    Array.from({ length: 89 }, (_, at) => [`LARGE_${at}`, String(at % 10).repeat(64 << 10)]),
+  );
+  const code =
+    "console.log(Object.entries(process.env).filter(([name]) => name.startsWith('LARGE_')).map(([, value]) => value.length).reduce((a, b) => a + b))";
   expect((await guest.run({ code, env })).stdout).toBe(`${89 * (64 << 10)}\n`);
 });
 
@@ -164,8 +185,21 @@ test("what the kernel cannot pass is refused", async () => {
 
 test("a body of another shape is refused", async () => {
   const spare = await guest.park();
-  const bodies = ["", "null", "[]", "{", "{}", '{"code":1}', '{"code":"","command":""}', '{"code":"","env":[1]}', '{"code":"","cwd":"x"}',
-    '{"code":"","stdin":1}', '{"code":"","maxOutput":-1}', '{"code":"","alsoWritten":"x"}', "\xff\xfe"];
+  const bodies = [
+    "",
+    "null",
+    "[]",
+    "{",
+    "{}",
+    '{"code":1}',
+    '{"code":"","command":""}',
+    '{"code":"","env":[1]}',
+    '{"code":"","cwd":"x"}',
+    '{"code":"","stdin":1}',
+    '{"code":"","maxOutput":-1}',
+    '{"code":"","alsoWritten":"x"}',
+    "\xff\xfe",
+  ];
   for (const body of bodies) {
     expect(await failure(await guest.post("/run", { spare }, body))).toEqual([400, "EINVAL"]);
   }
@@ -211,13 +245,14 @@ test("a shell that cannot be started is a typed failure and leaks nothing", asyn
 
 test("a guest keeps nothing of runs that ended", async () => {
   await guest.run({ command: "true" });
-  const pipes = () => readdirSync(`/proc/${guest.process.pid}/fd`).filter((fd) => {
-    try {
-      return readlinkSync(`/proc/${guest.process.pid}/fd/${fd}`).startsWith("pipe:");
-    } catch {
-      return false;
-    }
-  }).length;
+  const pipes = () =>
+    readdirSync(`/proc/${guest.process.pid}/fd`).filter((fd) => {
+      try {
+        return readlinkSync(`/proc/${guest.process.pid}/fd/${fd}`).startsWith("pipe:");
+      } catch {
+        return false;
+      }
+    }).length;
   const before = pipes();
   for (let each = 0; each < 10; each++) await guest.run({ command: "echo x", stdin: btoa("y") });
   expect(pipes()).toBe(before);

@@ -3,7 +3,7 @@ import { connect } from "node:net";
 import { failure, Guest, SECRET } from "./guest";
 
 let guest: Guest;
-beforeAll(async () => (guest = await Guest.start(), undefined));
+beforeAll(async () => ((guest = await Guest.start()), undefined));
 afterAll(() => guest.stop());
 
 test("the protocol is told", async () => {
@@ -18,14 +18,16 @@ test("without the secret nothing is answered", async () => {
 });
 
 test("unknown operations are refused", async () => {
-  for (const path of ["/", "/healthz", "/constructor", "/files", "/files/write"]) expect(await failure(await guest.get(path))).toEqual([404, "ENOSYS"]);
+  for (const path of ["/", "/healthz", "/constructor", "/files", "/files/write"])
+    expect(await failure(await guest.get(path))).toEqual([404, "ENOSYS"]);
   expect(await failure(await guest.post("/health"))).toEqual([404, "ENOSYS"]);
 });
 
 test("arguments of another shape are refused", async () => {
   const queries: Record<string, string>[] = [{}, { path: "" }, { path: "relative" }, { path: "/a\0b" }];
   for (const query of queries) {
-    for (const path of ["/files/list", "/files/read"]) expect(await failure(await guest.get(path, query))).toEqual([400, "EINVAL"]);
+    for (const path of ["/files/list", "/files/read"])
+      expect(await failure(await guest.get(path, query))).toEqual([400, "EINVAL"]);
     expect(await failure(await guest.post("/files/delete", query))).toEqual([400, "EINVAL"]);
   }
   for (const limit of ["-1", "1.5", "x", "1e3", "9".repeat(30)]) {
@@ -34,7 +36,13 @@ test("arguments of another shape are refused", async () => {
 });
 
 test("bytes that are not HTTP do not end the guest", async () => {
-  for (const nonsense of ["\0\0\0\0", "GET\r\n\r\n", "POST /run HTTP/9.9\r\n\r\n", "GET /% HTTP/1.1\r\nHost: \xff\r\n\r\n", `GET ${"/".repeat(100_000)} HTTP/1.1\r\n\r\n`]) {
+  for (const nonsense of [
+    "\0\0\0\0",
+    "GET\r\n\r\n",
+    "POST /run HTTP/9.9\r\n\r\n",
+    "GET /% HTTP/1.1\r\nHost: \xff\r\n\r\n",
+    `GET ${"/".repeat(100_000)} HTTP/1.1\r\n\r\n`,
+  ]) {
     const socket = connect(Number(new URL(guest.url).port), "127.0.0.1");
     await new Promise<void>((resolve) => {
       socket.on("close", () => resolve());
@@ -49,7 +57,8 @@ test("bytes that are not HTTP do not end the guest", async () => {
 });
 
 test("a guest that cannot start says why", async () => {
-  const start = (env: Record<string, string>) => Bun.spawnSync([process.execPath, `${import.meta.dir}/../src/main.ts`], { env });
+  const start = (env: Record<string, string>) =>
+    Bun.spawnSync([process.execPath, `${import.meta.dir}/../src/main.ts`], { env });
   const unset = start({});
   expect([unset.exitCode, unset.stderr.toString()]).toEqual([1, expect.stringContaining("GUEST_ADDRESS")]);
   const taken = start({ GUEST_ADDRESS: "127.0.0.1", GUEST_SECRET: "x", GUEST_PORT: new URL(guest.url).port });

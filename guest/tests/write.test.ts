@@ -1,10 +1,21 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { connect } from "node:net";
 import { failure, Guest, SECRET, uploadOf } from "./guest";
 
 let guest: Guest;
-beforeAll(async () => (guest = await Guest.start(), undefined));
+beforeAll(async () => ((guest = await Guest.start()), undefined));
 afterAll(() => guest.stop());
 afterEach(() => {
   rmSync(guest.workspace, { recursive: true });
@@ -17,7 +28,10 @@ const all = () => (readdirSync(guest.workspace, { recursive: true }) as string[]
 const sizes = async (response: Response) => ((await response.json()) as { sizes: number[] }).sizes;
 
 test("files and their parents are made", async () => {
-  const response = await guest.write({ path: guest.at("a/b/c.txt"), content: "é" }, { path: guest.at("d"), content: "" });
+  const response = await guest.write(
+    { path: guest.at("a/b/c.txt"), content: "é" },
+    { path: guest.at("d"), content: "" },
+  );
   expect(await sizes(response)).toEqual([2, 0]);
   expect([text("a/b/c.txt"), text("d"), mode("a"), mode("a/b/c.txt")]).toEqual(["é", "", 0o755, 0o644]);
   expect(all()).toEqual(["a", "a/b", "a/b/c.txt", "d"]);
@@ -41,14 +55,21 @@ test("a mode of a new file is taken as it is", async () => {
 
 test("appending adds to what is there, or makes the file", async () => {
   writeFileSync(guest.at("x"), "one ", { mode: 0o640 });
-  const response = await guest.write({ path: guest.at("x"), content: "two", append: true }, { path: guest.at("y"), content: "new", append: true });
+  const response = await guest.write(
+    { path: guest.at("x"), content: "two", append: true },
+    { path: guest.at("y"), content: "new", append: true },
+  );
   expect(await sizes(response)).toEqual([7, 3]);
   expect([text("x"), text("y"), mode("x")]).toEqual(["one two", "new", 0o640]);
 });
 
 test("a path that comes twice is written in order", async () => {
   const path = guest.at("x");
-  const response = await guest.write({ path, content: "long first" }, { path, content: "2" }, { path, content: "3", append: true });
+  const response = await guest.write(
+    { path, content: "long first" },
+    { path, content: "2" },
+    { path, content: "3", append: true },
+  );
   expect([await sizes(response), text("x"), all()]).toEqual([[2, 2, 2], "23", ["x"]]);
 });
 
@@ -66,9 +87,15 @@ test("a write goes through symbolic links, dangling ones too", async () => {
   symlinkSync("dir/file", guest.at("one"));
   symlinkSync(guest.at("one"), guest.at("two"));
   symlinkSync("new/made", guest.at("dangling"));
-  await guest.write({ path: guest.at("two"), content: "through" }, { path: guest.at("dangling"), content: "made" }, { path: guest.at("dir/other"), content: "o" });
+  await guest.write(
+    { path: guest.at("two"), content: "through" },
+    { path: guest.at("dangling"), content: "made" },
+    { path: guest.at("dir/other"), content: "o" },
+  );
   expect([text("real/file"), text("new/made"), text("real/other")]).toEqual(["through", "made", "o"]);
-  expect((await guest.list(guest.workspace)).files.filter(({ type }) => type === "symlink").map(({ path }) => path)).toEqual(["dangling", "dir", "one", "two"]);
+  expect(
+    (await guest.list(guest.workspace)).files.filter(({ type }) => type === "symlink").map(({ path }) => path),
+  ).toEqual(["dangling", "dir", "one", "two"]);
 });
 
 test("a circle of links is refused", async () => {
@@ -90,8 +117,14 @@ test("a file above the path is refused, a name that is too long too", async () =
   writeFileSync(guest.at("f"), "");
   expect(await failure(await guest.write({ path: guest.at("f/x"), content: "" }))).toEqual([409, "ENOTDIR"]);
   expect(await failure(await guest.write({ path: guest.at("f/x/y"), content: "" }))).toEqual([409, "ENOTDIR"]);
-  expect(await failure(await guest.write({ path: guest.at("x".repeat(256)), content: "" }))).toEqual([400, "ENAMETOOLONG"]);
-  expect(await failure(await guest.write({ path: guest.at("x/".repeat(3000)), content: "" }))).toEqual([400, "ENAMETOOLONG"]);
+  expect(await failure(await guest.write({ path: guest.at("x".repeat(256)), content: "" }))).toEqual([
+    400,
+    "ENAMETOOLONG",
+  ]);
+  expect(await failure(await guest.write({ path: guest.at("x/".repeat(3000)), content: "" }))).toEqual([
+    400,
+    "ENAMETOOLONG",
+  ]);
   expect(all()).toEqual(["f"]);
 });
 
@@ -134,7 +167,11 @@ test("a large file passes through little memory", async () => {
   const content = Buffer.alloc(120 << 20, "0123456789");
   expect(await sizes(await guest.write({ path: guest.at("large"), content }))).toEqual([content.length]);
   expect(guest.memory - before).toBeLessThan(40 << 10);
-  expect(Bun.spawnSync(["sha256sum", guest.at("large")]).stdout.toString().split(" ")[0]!).toBe(new Bun.CryptoHasher("sha256").update(content).digest("hex"));
+  expect(
+    Bun.spawnSync(["sha256sum", guest.at("large")])
+      .stdout.toString()
+      .split(" ")[0]!,
+  ).toBe(new Bun.CryptoHasher("sha256").update(content).digest("hex"));
 });
 
 test("every legal character may be in a name", async () => {
@@ -158,11 +195,24 @@ test("a body that is not what it says is refused and changes nothing", async () 
   };
   const file = { path: guest.at("x"), size: 0 };
   const bodies = [
-    Buffer.alloc(0), Buffer.alloc(3), Buffer.from([0, 0, 0, 9, 1]), Buffer.from([255, 255, 255, 255]), head("nonsense"), head(null), head([]), head({ files: {} }),
-    head({ files: [null] }), head({ files: [{ ...file, path: "relative" }] }), head({ files: [{ ...file, path: "/a\0b" }] }),
-    head({ files: [{ ...file, size: -1 }] }), head({ files: [{ ...file, size: 1.5 }] }), head({ files: [{ ...file, size: "1" }] }),
-    head({ files: [{ ...file, mode: 0o10000 }] }), head({ files: [{ ...file, append: 1 }] }),
-    uploadOf([good, { ...good, size: 2 }]), Buffer.concat([uploadOf([good]), Buffer.from("more")]),
+    Buffer.alloc(0),
+    Buffer.alloc(3),
+    Buffer.from([0, 0, 0, 9, 1]),
+    Buffer.from([255, 255, 255, 255]),
+    head("nonsense"),
+    head(null),
+    head([]),
+    head({ files: {} }),
+    head({ files: [null] }),
+    head({ files: [{ ...file, path: "relative" }] }),
+    head({ files: [{ ...file, path: "/a\0b" }] }),
+    head({ files: [{ ...file, size: -1 }] }),
+    head({ files: [{ ...file, size: 1.5 }] }),
+    head({ files: [{ ...file, size: "1" }] }),
+    head({ files: [{ ...file, mode: 0o10000 }] }),
+    head({ files: [{ ...file, append: 1 }] }),
+    uploadOf([good, { ...good, size: 2 }]),
+    Buffer.concat([uploadOf([good]), Buffer.from("more")]),
   ];
   for (const body of bodies) expect(await failure(await guest.post("/files/write", {}, body))).toEqual([400, "EINVAL"]);
   expect(all()).toEqual([]);
@@ -171,9 +221,14 @@ test("a body that is not what it says is refused and changes nothing", async () 
 
 test("a host that hangs up in the middle leaves nothing behind", async () => {
   writeFileSync(guest.at("old"), "old");
-  const body = uploadOf([{ path: guest.at("deep/new"), content: "x".repeat(1000) }, { path: guest.at("old"), content: "x", size: 1 << 20 }]);
+  const body = uploadOf([
+    { path: guest.at("deep/new"), content: "x".repeat(1000) },
+    { path: guest.at("old"), content: "x", size: 1 << 20 },
+  ]);
   const socket = connect(Number(new URL(guest.url).port), "127.0.0.1");
-  socket.write(`POST /files/write HTTP/1.1\r\nHost: x\r\nx-buntime-secret: ${SECRET}\r\nContent-Length: ${body.length + (1 << 20)}\r\n\r\n`);
+  socket.write(
+    `POST /files/write HTTP/1.1\r\nHost: x\r\nx-buntime-secret: ${SECRET}\r\nContent-Length: ${body.length + (1 << 20)}\r\n\r\n`,
+  );
   socket.write(body);
   while (!existsSync(guest.at("deep"))) await Bun.sleep(1);
   expect((await guest.list(guest.workspace, { recursive: 1 })).files.map(({ path }) => path)).toEqual(["deep", "old"]); // hidden names are not shown
@@ -189,7 +244,10 @@ test("a full disk undoes the write", async () => {
     const size = 64 << 20;
     const shell = Bun.spawnSync(["prlimit", `--fsize=${size}`, `--pid=${own.process.pid}`]);
     expect(shell.exitCode).toBe(0);
-    const response = await own.write({ path: `${prefix}/a`, content: "a" }, { path: `${prefix}/b`, content: Buffer.alloc(size + 1) });
+    const response = await own.write(
+      { path: `${prefix}/a`, content: "a" },
+      { path: `${prefix}/b`, content: Buffer.alloc(size + 1) },
+    );
     expect((await failure(response))[1]).toBe("EFBIG"); // the process's own limit stands for the disk's
     expect(existsSync(prefix)).toBe(false);
   } finally {
