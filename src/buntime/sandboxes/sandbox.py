@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 import structlog
 
-from buntime.errors import Unavailable
+from buntime.errors import BuntimeError, Unavailable
 from buntime.ports import FileEntry, FileToWrite, Observed, Run, RunResult, SandboxGone
 from buntime.sandboxes.cgroup import Cgroups, RunUsage
 from buntime.sandboxes.guest import Guest, Outcome, SpareGone
@@ -142,6 +142,9 @@ class LocalSandbox:
                 return spare, *await self._attempt(spare, run)
             except SpareGone:
                 await asyncio.to_thread(self._end_run, spare.run)
+            except BuntimeError:  # the guest refused the run: its process is parked still, and nobody's
+                await asyncio.to_thread(self._end_run, spare.run)
+                raise
         raise SandboxGone("the session ends every process that is parked for a run")
 
     async def _attempt(self, spare: Spare, run: Run) -> tuple[Outcome, bool]:

@@ -1,0 +1,158 @@
+"""A client of the HTTP contract, with nothing between a test and the wire: one connection for each call."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import Any
+from urllib.parse import urlencode
+
+PATIENCE = 120.0  # seconds; a guard against a hang, not a measure of speed
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The `error` object, checked for its form: every refusal has it."""
+        error = self.json()["error"]
+        assert set(error) == {"code", "retryable", "message", "details"}, error
+        assert isinstance(error["retryable"], bool)
+        assert isinstance(error["message"], str)
+        assert error["message"]
+        return dict(error)
+
+    def refused(self, status: int, code: str, field: str | None = None) -> dict[str, Any]:
+        """Asserts which refusal this is; its `details`. `field`: the one that has to be named."""
+        assert (self.status, self.error["code"]) == (status, code), self.shown()
+        details = dict(self.error["details"])
+        if field is not None:
+            assert details.get("field") == field, self.shown()
+        return details
+
+    def done(self) -> Any:
+        """Asserts success; the answer."""
+        assert self.status == 200, self.shown()
+        return self.json()
+
+    def shown(self) -> str:
+        return f"{self.status} {self.body[:2000]!r}"
+
+
+class Client:
+    """Calls with one key (or none)."""
+
+    def __init__(self, port: int, key: str | None) -> None:
+        self.port = port
+        self.key = key
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json_body: object = None,
+        query: Mapping[str, object] | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = PATIENCE,
+    ) -> Reply:
+        """`json_body` is sent as JSON; `body` as it is, with the headers given and no others."""
+        sent = dict(headers or {})
+        if self.key is not None:
+            sent.setdefault("Authorization", f"Bearer {self.key}")
+        if json_body is not None:
+            body = json.dumps(json_body).encode()
+            sent.setdefault("Content-Type", "application/json")
+        if query:
+            path += "?" + urlencode({name: _text(value) for name, value in query.items()})
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body=body, headers=sent)
+            answer = connection.getresponse()
+            return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+
+    def create(self, *, idempotency_key: str | None = None, **fields: Any) -> Reply:
+        return self.call(
+            "POST",
+            "/sessions/create",
+            json_body=fields,
+            headers={"Idempotency-Key": idempotency_key} if idempotency_key else {},
+        )
+
+    def open(self, **fields: Any) -> "Session":
+        """A new session, with a whole core where the test does not say: a quarter makes tests slow."""
+        fields.setdefault("resourceLimits", {"cpu": 1})
+        return Session(self, str(self.create(**fields).done()["sessionId"]))
+
+    def execute(self, session_id: str, *, idempotency_key: str | None = None, **fields: Any) -> Reply:
+        return self.call(
+            "POST",
+            "/execute",
+            json_body={"sessionId": session_id, **fields},
+            headers={"Idempotency-Key": idempotency_key} if idempotency_key else {},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session as its owner sees it."""
+
+    client: Client
+    id: str
+
+    def execute(self, **fields: Any) -> Reply:
+        return self.client.execute(self.id, **fields)
+
+    def code(self, code: str, **fields: Any) -> dict[str, Any]:
+        """The result of a run that the server answers with 200, whatever its exit code."""
+        return dict(self.execute(code=code, **fields).done())
+
+    def command(self, command: str, **fields: Any) -> dict[str, Any]:
+        return dict(self.execute(command=command, **fields).done())
+
+    def output(self, command: str, **fields: Any) -> str:
+        """What a command that succeeds prints."""
+        result = self.command(command, **fields)
+        assert result["exitCode"] == 0, result
+        return str(result["stdout"])
+
+    def look(self) -> Reply:
+        return self.client.call("GET", f"/sessions/{self.id}")
+
+    def patch(self, **fields: Any) -> Reply:
+        return self.client.call("PATCH", f"/sessions/{self.id}", json_body=fields)
+
+    def delete(self) -> Reply:
+        return self.client.call("DELETE", f"/sessions/{self.id}")
+
+    def write(self, path: str, content: str, **fields: Any) -> Reply:
+        return self.client.call(
+            "POST", "/files/write", json_body={"sessionId": self.id, "path": path, "content": content, **fields}
+        )
+
+    def read(self, path: str) -> Reply:
+        return self.client.call("GET", "/files/read", query={"sessionId": self.id, "path": path})
+
+    def text(self, path: str) -> str:
+        return str(self.read(path).done()["content"])
+
+    def list(self, path: str | None = None, **fields: Any) -> Reply:
+        query = {"sessionId": self.id, **({} if path is None else {"path": path}), **fields}
+        return self.client.call("GET", "/files/list", query=query)
+
+    def delete_file(self, path: str, **fields: Any) -> Reply:
+        return self.client.call("DELETE", "/files/delete", query={"sessionId": self.id, "path": path, **fields})
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

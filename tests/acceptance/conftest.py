@@ -1,0 +1,108 @@
+"""One server for all tests that do not kill it, started exactly as a user starts it."""
+
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import traces
+from tests.acceptance.client import Client, Session
+from tests.acceptance.server import Server
+
+DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
+LOG_SHOWN = 3000  # characters of a server's log beside a failed test
+
+
+@contextmanager
+def fresh_server(pool_size: int) -> Iterator[Server]:
+    """Not started yet. Nothing of it may be left on the host when the block has ended."""
+    directory = Path(tempfile.mkdtemp(prefix="buntime-test-", dir=DISK))
+    server = Server(directory / "data", pool_size=pool_size)
+    try:
+        yield server
+    finally:
+        server.end()
+        left = traces.left_behind(server.config)
+        shutil.rmtree(directory)
+        assert not left, "left on the host after purge:\n" + "\n".join(left)
+
+
+class Servers:
+    """Servers of one test, all ended after it."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.made: list[Server] = []
+
+    def make(self, *, pool_size: int = 1) -> Server:
+        """Not started yet."""
+        server = self._stack.enter_context(fresh_server(pool_size))
+        self.made.append(server)
+        return server
+
+    def start(self, *, pool_size: int = 1) -> Server:
+        server = self.make(pool_size=pool_size)
+        server.start()
+        return server
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Shared: tests may not stop it."""
+    with fresh_server(pool_size=6) as server:
+        server.start()
+        yield server
+        assert server.stop() == 0
+
+
+@pytest.fixture
+def servers() -> Iterator[Servers]:
+    with ExitStack() as stack:
+        yield Servers(stack)
+
+
+@pytest.fixture(scope="module")
+def paid(server: Server) -> Client:
+    return server.new_client("paid")
+
+
+@pytest.fixture(scope="module")
+def free(server: Server) -> Client:
+    return server.new_client("free")
+
+
+@pytest.fixture(scope="module")
+def enterprise(server: Server) -> Client:
+    """For tests with more requests a minute than the paid plan allows."""
+    return server.new_client("enterprise")
+
+
+@pytest.fixture
+def session(paid: Client) -> Iterator[Session]:
+    session = paid.open()
+    yield session
+    session.delete()
+
+
+@pytest.fixture
+def other(paid: Client) -> Iterator[Session]:
+    """A neighbour of `session` on the same host."""
+    session = paid.open()
+    yield session
+    session.delete()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what its servers said last."""
+    report = yield
+    if report.failed:
+        for used in getattr(item, "funcargs", {}).values():
+            for server in used.made if isinstance(used, Servers) else [used] if isinstance(used, Server) else []:
+                report.sections.append((f"log of {server.config.data_dir}", server.said()[-LOG_SHOWN:]))
+    return report

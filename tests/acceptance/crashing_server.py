@@ -1,0 +1,28 @@
+"""A server that kills itself: crashing_server.py STEP ARMED
+
+It is `buntime serve`, but as soon as the file ARMED exists the first passing of the named step (see
+`buntime.steps`) is its end: SIGKILL, as if the power of the process had been cut there.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from buntime import main, steps
+from buntime.config import from_environment
+
+
+def run(step: str, armed: Path) -> None:
+    def die_at(passed: str) -> None:
+        if passed == step and armed.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if step not in steps.CREATE + steps.DELETE:
+        sys.exit(f"{step!r} is not a step")
+    steps.hook = die_at
+    main.serve(from_environment(os.environ))
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,218 @@
+"""What a session must not see, reach or do. Refusals only: each is tried once, from inside."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import packets, traces
+from tests.acceptance.client import Client, Session
+from tests.acceptance.inside.system_calls import ACTIONS
+from tests.acceptance.server import Server
+
+pytestmark = pytest.mark.sandbox
+
+INSIDE = Path(__file__).with_name("inside")
+CAPABILITIES = {  # and no others
+    "chown": 0, "dac_override": 1, "fowner": 3, "fsetid": 4, "kill": 5, "setgid": 6, "setuid": 7, "setpcap": 8,
+    "net_bind_service": 10, "sys_chroot": 18, "setfcap": 31,
+}  # fmt: skip
+OWN_MOUNTS = re.compile(
+    r"/|/proc(/.*)?|/sys|/dev(/(pts|shm|null|zero|full|tty|random|urandom))?|/run(/guest)?|/etc/resolv.conf"
+)
+COMMANDS_THAT_MUST_FAIL = [
+    "mount -t tmpfs x /mnt",
+    "mount -o remount,rw /sys",
+    "unshare -Ur true",
+    "chroot / mount -t proc proc /proc",
+    "touch /sys/x",
+    "echo 1 > /proc/sys/kernel/panic",
+    "echo 1 > /proc/sys/vm/drop_caches",
+    "echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start",
+    "echo /tmp/x > /proc/sys/kernel/core_pattern",
+    "echo 1 > /proc/irq/default_smp_affinity",
+    "ip addr add 10.1.2.3/32 dev eth0",
+    "ip link set eth0 down",
+    "ip link set eth0 address 02:00:00:00:00:09",
+    "ip link add dummy0 type dummy",
+    "ip route replace default dev lo",
+    "hostname other",
+    "date -s 2020-01-01",
+    "dmesg",
+    "cat /dev/kmsg",
+    "mknod /tmp/disk b 254 0",
+    "touch /run/guest/new",
+    "rm -f /run/guest/bun",
+    "chmod 777 /run/guest/guest.js",
+    "mv /run/guest /tmp/guest",
+    "echo nameserver 8.8.8.8 > /etc/resolv.conf",
+    "chown 70000 /tmp",
+    "echo -1000 > /proc/self/oom_score_adj",
+    "renice -n -5 $$",
+    "ulimit -n 1048576",
+    "ulimit -c unlimited",
+    "ls /dev/vda /dev/sda /dev/mem /dev/fuse /dev/kvm /dev/loop0 2>/dev/null | grep .",
+    "ls -A /sys | grep .",
+    "head -c 1 /proc/kcore | grep -c .",
+    "cat /proc/keys /proc/timer_list /proc/interrupts | grep .",
+    "find /proc/acpi /proc/scsi | grep -v -x -e /proc/acpi -e /proc/scsi",
+]
+
+
+@pytest.fixture(scope="module")
+def inside(paid: Client) -> Iterator[Session]:
+    session = paid.open()
+    for program in INSIDE.glob("*.py"):
+        session.write(f"/root/{program.name}", program.read_text()).done()
+    yield session
+    session.delete()
+
+
+@pytest.fixture(scope="module")
+def neighbour(paid: Client) -> Iterator[Session]:
+    session = paid.open()
+    yield session
+    session.delete()
+
+
+@pytest.fixture(scope="module")
+def system_calls(inside: Session) -> dict[str, str]:
+    return dict(json.loads(inside.output("python3 /root/system_calls.py")))
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_a_system_call_that_reaches_beyond_the_session_is_refused(system_calls: dict[str, str], name: str) -> None:
+    # other errors would mean that the kernel had looked at the arguments: the call is open
+    assert system_calls[name] in ("EPERM", "ENOSYS", "EACCES")
+
+
+@pytest.mark.parametrize("command", COMMANDS_THAT_MUST_FAIL)
+def test_a_command_that_reaches_beyond_the_session_fails(inside: Session, command: str) -> None:
+    assert inside.command(command, timeout=20)["exitCode"] not in (0, 124, 127)
+
+
+def test_root_of_the_session_is_nobody_on_the_host_and_gains_nothing(inside: Session, neighbour: Session) -> None:
+    status = dict(re.findall(r"^(\w+):\t(.*)$", inside.output("cat /proc/self/status"), re.MULTILINE))
+    allowed = sum(1 << number for number in CAPABILITIES.values())
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    for kind in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"):
+        assert int(status[kind], 16) & ~allowed == 0, kind
+    mine, theirs = (session.output("cat /proc/self/uid_map").split() for session in (inside, neighbour))
+    for first, on_host, count in (mine, theirs):
+        assert (first, count) == ("0", "65536")
+        assert int(on_host) >= 65536
+    assert abs(int(mine[1]) - int(theirs[1])) >= 65536
+
+
+def test_a_session_sees_its_own_mounts_and_no_others(inside: Session) -> None:
+    points = inside.output("awk '{print $5}' /proc/self/mountinfo").split()
+    assert [point for point in points if not OWN_MOUNTS.fullmatch(point)] == []
+
+
+def test_the_hosts_processes_files_and_name_are_invisible(inside: Session, server: Server) -> None:
+    mark = f"buntime-test-{os.getpid()}"
+    secret = server.config.data_dir.with_name(mark)
+    secret.write_text("host")
+    with subprocess.Popen(["sh", "-c", "read _", mark], stdin=subprocess.PIPE) as host:
+        seen = inside.output("cat /proc/[0-9]*/cmdline | tr '\\0' ' '; ls /proc; cat /etc/passwd; hostname")
+        assert host.stdin is not None
+        host.stdin.close()
+    assert mark not in seen
+    assert "buntime" not in seen
+    assert seen.splitlines()[-1] == "session"
+    assert len([name for name in seen.split() if name.isdecimal()]) < 12
+    assert inside.output(f"find / -xdev -name '{mark}' 2>/dev/null; ls -d {secret} 2>/dev/null; true") == ""
+    assert inside.command(f"ls {server.config.data_dir}")["exitCode"] != 0
+
+
+def test_another_sessions_files_and_processes_are_invisible(inside: Session, neighbour: Session) -> None:
+    neighbour.write("/root/secret-of-the-neighbour", "x").done()
+    neighbour.command("exec -a mark-of-the-neighbour sleep 600 &")
+    assert inside.output("find / -xdev -name 'secret-of-*' 2>/dev/null; true") == ""
+    assert "mark-of-the-neighbour" not in inside.output("ps axww; cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert neighbour.output("pgrep -fc mark-of-the-neighbour") == "1\n"
+
+
+def test_another_sessions_ports_are_unreachable(inside: Session, neighbour: Session) -> None:
+    neighbour.write(
+        "server.ts", "for (const p of [80, 8080]) Bun.serve({ port: p, fetch: () => new Response('hi') })"
+    ).done()
+    neighbour.command("bun run server.ts > /dev/null 2>&1 &")
+    neighbour.output("curl -sS --retry 50 --retry-connrefused --retry-delay 0 http://localhost:8080")
+    address = _address(neighbour)
+    assert _reached(inside, *(f"{address}:{port}" for port in (49, 80, 8080))) == ""
+    assert _reached(neighbour, f"{address}:80", program=inside) == f"{address}:80\n"
+
+
+def test_the_hosts_services_are_unreachable(inside: Session, server: Server) -> None:
+    with socket.socket() as everywhere, socket.socket() as local:
+        for listener, address in ((everywhere, "0.0.0.0"), (local, "127.0.0.1")):
+            listener.bind((address, 0))
+            listener.listen()
+            listener.setblocking(False)
+        ports = [everywhere.getsockname()[1], local.getsockname()[1], server.config.port, 22, 25, 80]
+        gateway = _gateway(inside)
+        targets = [f"{address}:{port}" for address in {gateway, *_addresses_of_host(), "127.0.0.1"} for port in ports]
+        with socket.create_connection(("127.0.0.1", ports[0])):
+            everywhere.accept()[0].close()
+        assert _reached(inside, *targets) == ""
+        for listener in (everywhere, local):
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+
+
+def test_private_and_metadata_addresses_are_unreachable(inside: Session) -> None:
+    gateway = _gateway(inside)
+    targets = [f"{address}:80" for address in (gateway, "169.254.169.254", "192.168.255.254")]
+    assert _reached(inside, *targets, f"{gateway}:25", f"{gateway}:443") == ""
+
+
+def test_there_is_no_ipv6(inside: Session) -> None:
+    assert inside.output("cat /proc/net/if_inet6") == ""
+
+
+def test_names_are_resolved(inside: Session) -> None:
+    """Needs the host's own name service to know the package registry."""
+    assert inside.output("getent ahostsv4 registry.npmjs.org | head -n 1").strip() != ""
+    assert inside.command("getent hosts host.invalid")["exitCode"] == 2
+
+
+def test_a_packet_with_another_sessions_address_goes_nowhere(
+    inside: Session, neighbour: Session, server: Server
+) -> None:
+    inits = {s.id: traces.init_of(server.config, traces.sandbox_of(server.config, s.id)) for s in (inside, neighbour)}
+    gateway, theirs = _gateway(inside), _address(neighbour)
+    route = subprocess.run(["ip", "-o", "route", "get", theirs], capture_output=True, text=True, check=True).stdout
+    interface = re.search(r"dev (\S+)", route)
+    assert interface
+    with packets.passing(interface[1]) as tap:
+        packets.ask(inits[neighbour.id], theirs, gateway, 1001)
+        assert packets.answers_until(tap, 1001) == [1001]
+        packets.ask(inits[inside.id], theirs, gateway, 6666)
+        packets.ask(inits[neighbour.id], theirs, gateway, 1002)
+        assert packets.answers_until(tap, 1002) == [1002]
+
+
+def _reached(session: Session, *targets: str, program: Session | None = None) -> str:
+    """Which of the targets take a connection from inside the session."""
+    if program is not None:
+        session.write("/root/connect.py", program.text("/root/connect.py")).done()
+    return session.output("python3 /root/connect.py " + " ".join(targets))
+
+
+def _address(session: Session) -> str:
+    return session.output("ip -4 -o addr show dev eth0 | awk '{print $4}' | cut -d/ -f1").strip()
+
+
+def _gateway(session: Session) -> str:
+    return session.output("ip route show default | awk '{print $3}'").strip()
+
+
+def _addresses_of_host() -> list[str]:
+    shown = subprocess.run(["ip", "-4", "-o", "addr"], capture_output=True, text=True, check=True).stdout
+    return [address for address in re.findall(r"inet ([0-9.]+)", shown) if not address.startswith("127.")]
