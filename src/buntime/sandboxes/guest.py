@@ -29,7 +29,7 @@ from buntime.sandboxes.oci import GUEST_PORT
 PROTOCOL = 1
 HEADER = "x-buntime-secret"
 LARGEST_JSON = 16 << 20  # bytes; a page of 100 names of 4 KiB is far below
-LONGEST_PATH = 8192  # characters in what a guest may call a path
+LONGEST_PATH = 65536  # characters in what a guest may call a path: in deep trees it is longer than one call takes
 MOST_WRITTEN = 1000
 FRAME = struct.Struct(">cI")
 CHUNK = 256 << 10
@@ -280,7 +280,9 @@ def _known_failure(errno: str, path: str) -> BuntimeError | SpareGone | None:
         "ENOSPC": lambda: DiskFull("The session's disk limit is reached."),
         "EDQUOT": lambda: DiskFull("The session's disk limit is reached."),
         "ENAMETOOLONG": lambda: InvalidRequest("path", f"{path[:100]!r}… is longer than the file system takes."),
-        "E2BIG": lambda: InvalidRequest("env", "A value of env is longer than the kernel passes to a program."),
+        "E2BIG": lambda: InvalidRequest(
+            "env", "env is larger than the kernel passes to a program (about 5.9 MB in all)."
+        ),
     }
     if errno in makers:
         return makers[errno]()
