@@ -23,6 +23,8 @@ class Config:
     runtime: str = "crun"  # OCI runtime: a name or path with crun's verbs
     plans: Path | None = None  # TOML with more plans
     log_level: str = "info"
+    idle_after: int = 300  # seconds without a request after which a session is suspended; 0: never
+    tick_ms: int = 1000  # between looks of the keeper
 
     @property
     def instance(self) -> str:
@@ -73,6 +75,11 @@ def from_environment(environ: Mapping[str, str]) -> Config:
     config = Config(**values)  # type: ignore[arg-type]
     if not 1 <= config.port <= 65535:
         raise BadSetting("BUNTIME_PORT must be 1 to 65535.")
-    if config.pool_size < -1 or config.volumes_gb < 0 or config.reserve_gb < 0:
-        raise BadSetting("BUNTIME_POOL_SIZE, BUNTIME_VOLUMES_GB and BUNTIME_RESERVE_GB must not be negative.")
+    if config.pool_size < -1:
+        raise BadSetting("BUNTIME_POOL_SIZE must not be negative (-1: by the host's memory).")
+    for name in ("volumes_gb", "reserve_gb", "idle_after"):
+        if getattr(config, name) < 0:
+            raise BadSetting(f"BUNTIME_{name.upper()} must not be negative.")
+    if config.tick_ms < 10:
+        raise BadSetting("BUNTIME_TICK_MS must be at least 10.")
     return config

@@ -4,18 +4,16 @@ Work that changes what exists (create, delete, a restart) runs in a task of `tas
 client who hangs up can neither undo half of it nor leave half of it.
 """
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakValueDictionary
 
 import structlog
 
 from buntime import errors, requests
 from buntime.account import Account, AccountStatus, Key, hash_key, is_well_formed
+from buntime.leases import Leases
 from buntime.paths import WORKSPACE, inside_session
 from buntime.plan import MB, Plan, with_overrides
 from buntime.ports import (
@@ -25,11 +23,8 @@ from buntime.ports import (
     Observed,
     Run,
     RunResult,
-    Sandbox,
     Sandboxes,
-    SandboxGone,
     Store,
-    VolumeLost,
 )
 from buntime.requests import Execute, NewSession, Patch
 from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, ID_LENGTH, ID_PREFIX, Event, Session, State
@@ -40,7 +35,6 @@ log = structlog.get_logger()
 
 LISTED_FILES = 1000  # of those that a run wrote
 UNLISTED = {"node_modules", ".git"}
-OBSERVE_SECONDS = 2.0  # a session that keeps its guest from answering does not hold up a GET
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +55,13 @@ class SessionView:
 
 
 @dataclass(frozen=True, slots=True)
+class Woken:
+    view: SessionView
+    wake_from: State
+    milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Executed:
     result: RunResult
     files: Sequence[str]  # what the run and the request wrote under /workspace, relative to it
@@ -76,6 +77,7 @@ class ControlPlane:
         self,
         store: Store,
         sandboxes: Sandboxes,
+        leases: Leases,
         plans: Mapping[str, Plan],
         tasks: Tasks,
         clock: Callable[[], float],
@@ -85,8 +87,7 @@ class ControlPlane:
         self._plans = plans
         self._tasks = tasks
         self._clock = clock
-        self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._observed: dict[str, Observed] = {}
+        self._leases = leases
 
     async def finish[T](self, work: Coroutine[Any, Any, T], name: str) -> T:
         """Awaits work that goes on to its end when the caller is cancelled; its failure is the caller's."""
@@ -176,7 +177,7 @@ class ControlPlane:
     async def get_session(self, caller: Caller, session_id: str) -> SessionView:
         """Does not wake it and is not activity."""
         session = await self._find(caller, session_id)
-        return SessionView(session, await self._observe(session))
+        return SessionView(session, await self._leases.observe(session))
 
     async def list_sessions(
         self, caller: Caller, *, state: State | None, metadata: Mapping[str, str], limit: int, offset: int
@@ -185,8 +186,7 @@ class ControlPlane:
         found, total = await self._store.list_sessions(
             caller.account.id, now=self.now(), state=state, metadata=metadata, limit=limit, offset=offset
         )
-        none = Observed(0, 0)
-        return [SessionView(session, self._observed.get(session.id, none)) for session in found], total
+        return [SessionView(session, self._leases.last_seen(session)) for session in found], total
 
     async def patch_session(self, caller: Caller, session_id: str, patch: Patch) -> SessionView:
         """Each field given replaces the old value whole. Does not wake it and is not activity."""
@@ -207,7 +207,7 @@ class ControlPlane:
                 return changed
 
         session = await self._tasks.finish(change(), f"patch {session_id}")
-        return SessionView(session, await self._observe(session))
+        return SessionView(session, await self._leases.observe(session))
 
     async def delete_session(self, caller: Caller, session_id: str) -> None:
         """Durable, and nothing of it runs any more, when this returns; the rest is cleared behind it."""
@@ -237,7 +237,21 @@ class ControlPlane:
         await self._sandboxes.destroy(session.sandbox)
         await self._store.remove_session(session.id)
         reached("delete: forgotten")
-        self._observed.pop(session.id, None)
+        self._leases.forget(session.id)
+
+    async def sleep_session(self, caller: Caller, session_id: str) -> SessionView:
+        """Suspends it now. Raises SessionBusy while a request uses it."""
+        session = await self._find(caller, session_id)
+        if not await self._leases.suspend(session.id):
+            raise errors.SessionBusy("The session is in use just now; try again when its requests have ended.")
+        return await self.get_session(caller, session_id)
+
+    async def wake_session(self, caller: Caller, session_id: str) -> Woken:
+        session = await self._find(caller, session_id)
+        started = self._clock()
+        await self._leases.wake(session.id)
+        milliseconds = int((self._clock() - started) * 1000)
+        return Woken(await self.get_session(caller, session_id), session.state, max(milliseconds, 0))
 
     # --- execution and files ---
 
@@ -253,7 +267,7 @@ class ControlPlane:
             working_dir=inside_session(request.working_dir, "workingDir"),
             stdin=request.stdin,
         )
-        async with self._in_use(session) as sandbox:
+        async with self._leases.use(session) as sandbox:
             if request.files:
                 await sandbox.write_files(request.files)
             result = await sandbox.run(run)
@@ -266,25 +280,25 @@ class ControlPlane:
         """The file's size afterwards, in bytes."""
         session = await self._find(caller, session_id)
         requests.check_files([file], caller.plan)
-        async with self._in_use(session) as sandbox:
+        async with self._leases.use(session) as sandbox:
             return (await sandbox.write_files([file]))[0]
 
     async def list_files(
         self, caller: Caller, session_id: str, path: str, *, recursive: bool, limit: int, offset: int
     ) -> tuple[Sequence[FileEntry], int]:
         session = await self._find(caller, session_id)
-        async with self._in_use(session) as sandbox:
+        async with self._leases.use(session) as sandbox:
             return await sandbox.list_files(path, recursive=recursive, limit=limit, offset=offset)
 
     async def read_file(self, caller: Caller, session_id: str, path: str) -> bytes:
         """Raises PayloadTooLarge over the plan's file size."""
         session = await self._find(caller, session_id)
-        async with self._in_use(session) as sandbox:
+        async with self._leases.use(session) as sandbox:
             return await sandbox.read_file(path, caller.plan.file_mb * MB)
 
     async def delete_file(self, caller: Caller, session_id: str, path: str, *, recursive: bool) -> None:
         session = await self._find(caller, session_id)
-        async with self._in_use(session) as sandbox:
+        async with self._leases.use(session) as sandbox:
             await sandbox.delete_file(path, recursive=recursive)
 
     # --- inside ---
@@ -299,52 +313,6 @@ class ControlPlane:
         ):
             raise errors.SessionNotFound(session_id)
         return session
-
-    @asynccontextmanager
-    async def _in_use(self, session: Session) -> AsyncIterator[Sandbox]:
-        """The session's running sandbox, started on its volume if it does not run; counts as activity."""
-        await self._store.touch_session(session.id, self.now())
-        sandbox = await self._sandboxes.get(session.sandbox) or await self._start(session)
-        try:
-            yield sandbox
-        except SandboxGone:
-            await self._still_there(session)
-            await self._start(session)
-            raise errors.InvalidState(
-                "The session's runtime ended while it worked, for example because the program killed every "
-                "process. It was started again: files are kept, background processes are not."
-            ) from None
-        finally:
-            await self._store.touch_session(session.id, self.now())
-
-    async def _start(self, session: Session) -> Sandbox:
-        lock = self._starting.setdefault(session.id, asyncio.Lock())
-
-        async def start() -> Sandbox:
-            async with lock:
-                await self._still_there(session)
-                return await self._sandboxes.start(session)
-
-        try:
-            return await self._tasks.finish(start(), f"start {session.id}")
-        except VolumeLost:
-            log.error("volume_lost", session=session.id, sandbox=session.sandbox)
-            raise errors.Unavailable("The session's volume is not on this host.", 60) from None
-
-    async def _still_there(self, session: Session) -> None:
-        stored = await self._store.get_session(session.id)
-        if stored is None or stored.state is State.DELETING:
-            raise errors.SessionNotFound(session.id)
-
-    async def _observe(self, session: Session) -> Observed:
-        sandbox = await self._sandboxes.get(session.sandbox)
-        if sandbox is not None:
-            try:
-                async with asyncio.timeout(OBSERVE_SECONDS):
-                    self._observed[session.id] = await sandbox.observe()
-            except (TimeoutError, SandboxGone):
-                log.info("observe_failed", session=session.id)
-        return self._observed.get(session.id, Observed(0, 0))
 
 
 def _shown_files(files: Sequence[FileToWrite]) -> set[str]:

@@ -5,7 +5,9 @@ at the next start, a few at a time.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
@@ -13,53 +15,86 @@ from buntime.account import AccountStatus
 from buntime.control_plane import ControlPlane
 from buntime.errors import BuntimeError, SessionNotFound
 from buntime.idempotency import KEPT_SECONDS
+from buntime.leases import Leases
 from buntime.lifecycle import Step, next_step
 from buntime.ports import Store
 from buntime.session import Session
 
 log = structlog.get_logger()
 
-TICK_SECONDS = 1.0
 ENDS_A_TICK = 20  # sessions that are ended in one tick: many deadlines at once do not stall the host
+SUSPENDS_AT_ONCE = 4
 HOUR = 3600
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """All in seconds."""
+
+    tick: float = 1.0
+    idle_after: float = 300.0  # without activity; infinity: never
+
+
 class Keeper:
-    def __init__(self, store: Store, control_plane: ControlPlane, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, control_plane: ControlPlane, leases: Leases, clock: Callable[[], float], pace: Pace
+    ) -> None:
         self._store = store
         self._control_plane = control_plane
+        self._leases = leases
         self._clock = clock
+        self._pace = pace
         self._next_tidy = 0.0
 
     async def run(self) -> None:
         """For ever."""
         while True:
             await self.tick()
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(self._pace.tick)
 
     async def tick(self) -> None:
         now = self._clock()
         deleted = {a.id for a in await self._store.list_accounts() if a.status is AccountStatus.DELETED}
-        due = [s for s in await self._store.all_sessions() if s.account in deleted or _is_due(s, now)]
-        for session in due[:ENDS_A_TICK]:
-            try:
-                await self._control_plane.end_session(session)
-            except SessionNotFound:
-                continue  # a client deleted it first
-            except BuntimeError as failed:
-                log.warning("session_not_ended", session=session.id, reason=failed.message)
-                continue  # the next tick tries again
-            log.info("session_ended", session=session.id, reason="account" if session.account in deleted else "ttl")
+        steps = [(s, self._next_step(s, now, deleted)) for s in await self._store.all_sessions()]
+        ends = [session for session, step in steps if step in (Step.EXPIRE, Step.FINISH_DELETE)]
+        for session in ends[:ENDS_A_TICK]:
+            await self._end(session)
+        places = asyncio.Semaphore(SUSPENDS_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for session, step in steps:
+                if step is Step.SUSPEND:
+                    group.create_task(self._suspend(session, now, places), name=f"suspend {session.id}")
         if now >= self._next_tidy:
             self._next_tidy = now + HOUR
             await self._tidy(int(now))
+
+    def _next_step(self, session: Session, now: float, deleted: set[str]) -> Step:
+        if session.account in deleted:
+            return Step.EXPIRE
+        return next_step(session, now, self._pace.idle_after, math.inf)
+
+    async def _end(self, session: Session) -> None:
+        try:
+            await self._control_plane.end_session(session)
+        except SessionNotFound:
+            return  # a client deleted it first
+        except BuntimeError as failed:
+            log.warning("session_not_ended", session=session.id, reason=failed.message)
+            return  # the next tick tries again
+        log.info("session_ended", session=session.id)
+
+    async def _suspend(self, session: Session, now: float, places: asyncio.Semaphore) -> None:
+        async with places:
+            try:
+                done = await self._leases.suspend(session.id, quiet_since=now - self._pace.idle_after)
+            except BuntimeError as failed:
+                log.warning("session_not_suspended", session=session.id, reason=failed.message)
+                return
+        if done:
+            log.info("session_suspended", session=session.id)
 
     async def _tidy(self, now: int) -> None:
         try:
             await self._store.drop_answers(now - KEPT_SECONDS)
         except BuntimeError as failed:
             log.warning("answers_not_dropped", reason=failed.message)
-
-
-def _is_due(session: Session, now: float) -> bool:
-    return next_step(session, now, float("inf"), float("inf")) in (Step.EXPIRE, Step.FINISH_DELETE)

@@ -5,6 +5,7 @@ Starting is recovering: there is no other way to start. Stopping leaves sessions
 
 import asyncio
 import fcntl
+import math
 import resource
 import secrets
 import shutil
@@ -26,7 +27,8 @@ from buntime.config import BadSetting, Config
 from buntime.control_plane import ControlPlane
 from buntime.edge.process import edge
 from buntime.idempotency import Idempotency
-from buntime.keeper import Keeper
+from buntime.keeper import Keeper, Pace
+from buntime.leases import Leases
 from buntime.plan import load_plans
 from buntime.preview import api_url
 from buntime.sandboxes import opening
@@ -78,8 +80,9 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         owned = {session.sandbox: session for session in await store.all_sessions()}
         limits = plans["free"].default
         sandboxes = await stack.enter_async_context(opening.opened(config, image, limits, owned, tasks, http))
-        control_plane = ControlPlane(store, sandboxes, plans, tasks, time.time)
-        tasks.start_daemon(Keeper(store, control_plane, time.time).run(), "keeper")
+        leases = Leases(store, sandboxes, tasks, time.time)
+        control_plane = ControlPlane(store, sandboxes, leases, plans, tasks, time.time)
+        tasks.start_daemon(Keeper(store, control_plane, leases, time.time, _pace(config)).run(), "keeper")
         tasks.start_daemon(sandboxes.keep_pool(), "pool")
         tasks.start_daemon(_keep_names(opening.watch_names(config)), "name server")
         app = create_app(control_plane, Idempotency(store), config, gauges=_gauges(sandboxes), ready=sandboxes.works)
@@ -203,6 +206,10 @@ async def _api(app: object, config: Config) -> AsyncIterator[None]:
     finally:
         listener.close()
         config.api_socket.unlink(missing_ok=True)
+
+
+def _pace(config: Config) -> Pace:
+    return Pace(config.tick_ms / 1000, config.idle_after or math.inf)
 
 
 async def _keep_names(names: NameServer) -> None:

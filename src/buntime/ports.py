@@ -231,6 +231,14 @@ class Sandbox(Protocol):
 
     async def observe(self) -> Observed: ...
 
+    async def freeze(self) -> bool:
+        """All its processes stop using CPU. False, and nothing changed, where the kernel does not manage it in time."""
+        ...
+
+    async def thaw(self) -> None:
+        """They go on as if nothing had been. Idempotent."""
+        ...
+
     async def restrict(self, network: Network) -> None:
         """Puts the session's network rules in force, before anything that it starts from now on and at once
         for what runs. A fresh sandbox has the default rules."""
@@ -270,7 +278,8 @@ class Sandboxes(Protocol):
         ...
 
     async def recover(self, owned: Mapping[str, Session]) -> None:
-        """At start: adopts what runs and is in `owned` (sandbox id → session) or was parked unclaimed.
+        """At start: adopts what runs and is in `owned` (sandbox id → session) or was parked unclaimed; what serves an
+        idle session is frozen again.
 
         Destroys the rest, except volumes of `owned` sessions, which `start` takes up again.
         """

@@ -83,6 +83,8 @@ class Session:
     network: Network = DEFAULT_NETWORK
     on_wake: str | None = None
     env: Mapping[str, str] = NO_ENV
+    files: int = 0  # under /workspace, when last seen awake
+    processes: int = 0
     host: str = "local"  # who owns it; several hosts come later
     epoch: int = 1  # grows when the owner changes
     version: int = 1  # grows with every stored change

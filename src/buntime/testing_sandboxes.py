@@ -10,7 +10,7 @@ from buntime.errors import DiskFull, FileConflict, FileNotFound, PayloadTooLarge
 from buntime.paths import WORKSPACE, for_client
 from buntime.plan import MB, Limits
 from buntime.ports import FileEntry, FileToWrite, Observed, Run, RunResult, Sandbox, SandboxGone, VolumeLost
-from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, Network, Session
+from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, Network, Session, State
 
 IMAGE = "fake"
 DEFAULT_MODE = 0o644
@@ -107,10 +107,19 @@ class FakeSandbox:
         self.volume = volume
         self.network: Network = DEFAULT_NETWORK
         self.alive = True
+        self.frozen = False
 
     @property
     def id(self) -> str:
         return self._id
+
+    async def freeze(self) -> bool:
+        self._check()
+        self.frozen = True
+        return True
+
+    async def thaw(self) -> None:
+        self.frozen = False
 
     async def run(self, run: Run) -> RunResult:
         self._check()
@@ -178,6 +187,7 @@ class FakeSandbox:
         self.network = network
 
     def _check(self) -> None:
+        assert not self.frozen, "a frozen sandbox answers nothing"
         if not self.alive:
             raise SandboxGone(f"{self._id} does not run")
 
@@ -240,6 +250,8 @@ class FakeSandboxes:
     async def recover(self, owned: Mapping[str, Session]) -> None:
         for sandbox_id in set(self.volumes) - set(owned):
             await self.destroy(sandbox_id)
+        for sandbox in self.running.values():
+            sandbox.frozen = owned[sandbox.id].state is State.IDLE
 
     def _run(self, sandbox_id: str) -> FakeSandbox:
         sandbox = FakeSandbox(sandbox_id, self.volumes[sandbox_id], self._runner)

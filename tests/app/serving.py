@@ -16,6 +16,7 @@ from buntime.account import Account, Key, hash_key, new_key_secret
 from buntime.config import Config
 from buntime.control_plane import ControlPlane
 from buntime.idempotency import Idempotency
+from buntime.leases import Leases
 from buntime.plan import load_plans
 from buntime.tasks import Tasks
 from buntime.testing import FakeStore
@@ -63,6 +64,8 @@ class Api:
     store: FakeStore
     sandboxes: FakeSandboxes
     clock: Clock
+    plane: ControlPlane
+    leases: Leases
     key: str = ""
     checks: dict[str, bool] = field(default_factory=dict)
 
@@ -113,13 +116,14 @@ async def serving(runner: Runner = small_shell, clock: Callable[[], float] | Non
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
     now = clock or still
     async with Tasks() as tasks, aiohttp.ClientSession() as http:
-        plane = ControlPlane(store, sandboxes, load_plans(None), tasks, now)
+        leases = Leases(store, sandboxes, tasks, now)
+        plane = ControlPlane(store, sandboxes, leases, load_plans(None), tasks, now)
         app = create_app(plane, Idempotency(store), Config(), ready=lambda: checks, clock=now)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none", http="httptools"))
             running = asyncio.create_task(server._serve([listener]))
             port = listener.getsockname()[1]
-            api = Api(f"http://127.0.0.1:{port}", http, store, sandboxes, still, checks=checks)
+            api = Api(f"http://127.0.0.1:{port}", http, store, sandboxes, still, plane, leases, checks=checks)
             api.key = await api.account()
             try:
                 yield api

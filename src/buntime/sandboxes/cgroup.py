@@ -60,6 +60,14 @@ class Cgroups(Protocol):
         """False where processes live in it."""
         ...
 
+    def freeze(self, sandbox: str, frozen: bool) -> None:
+        """Tells the kernel to stop, or let go on, every process of the sandbox."""
+        ...
+
+    def is_frozen(self, sandbox: str) -> bool:
+        """Whether all of them have stopped."""
+        ...
+
     def remove(self, sandbox: str) -> bool:
         """The whole tree of a sandbox whose processes are gone; False where something lives."""
         ...
@@ -169,6 +177,13 @@ class CgroupsV1:
         gone = [_rmdir(self._dir(controller, sandbox, "runs", run)) for controller in self.PER_RUN]
         return all(gone)
 
+    def freeze(self, sandbox: str, frozen: bool) -> None:
+        # processes of runs stay in the guest's group of this controller, which is below the sandbox's
+        (self._dir("freezer", sandbox) / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
+
+    def is_frozen(self, sandbox: str) -> bool:
+        return (self._dir("freezer", sandbox) / "freezer.state").read_text().strip() == "FROZEN"
+
     def remove(self, sandbox: str) -> bool:
         gone = [_remove_tree(self._dir(controller, sandbox)) for controller in self.ALL]
         return all(gone)
@@ -256,6 +271,12 @@ class CgroupsV2:
 
     def remove_run(self, sandbox: str, run: str) -> bool:
         return _rmdir(self._dir(sandbox, "runs", run))
+
+    def freeze(self, sandbox: str, frozen: bool) -> None:
+        (self._dir(sandbox) / "cgroup.freeze").write_text(str(int(frozen)))
+
+    def is_frozen(self, sandbox: str) -> bool:
+        return _field(self._dir(sandbox) / "cgroup.events", "frozen") == 1
 
     def remove(self, sandbox: str) -> bool:
         return _remove_tree(self._dir(sandbox))

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from buntime.sandboxes.image import Image
 from buntime.sandboxes.oci import Place, Runtime
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox, Machinery, require_room
-from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, Session
+from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, Session, State
 from buntime.steps import reached
 
 log = structlog.get_logger()
@@ -314,6 +315,7 @@ class LocalSandboxes:
         if init is None:
             return
         sandbox = self._sandbox(record, init)
+        await sandbox.thaw()
         if session is None and not (unclaimed and len(self._parked) < self._settings.pool_size):
             await sandbox.kill()
             return
@@ -332,6 +334,8 @@ class LocalSandboxes:
             self._parked.append(sandbox)
         else:
             await asyncio.to_thread(self._limit, sandbox.id, session.limits)
+            if session.state is State.IDLE:
+                await sandbox.freeze()
             self._running[sandbox.id] = sandbox
 
     async def _destroy(self, sandbox_id: str, lock: asyncio.Lock) -> None:
@@ -355,6 +359,8 @@ class LocalSandboxes:
 
     def _clear_container(self, sandbox_id: str) -> None:
         """The container with its processes and cgroups; its network goes with its last process."""
+        with suppress(FileNotFoundError):
+            self._machinery.cgroups.freeze(sandbox_id, False)  # what is frozen does not die
         directory = self._directory(sandbox_id)
         self._runtime.delete(self._container(sandbox_id), directory / "runtime.log")
         (directory / "pid").unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import select
 import signal
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ TIMEOUT_EXIT = 124
 ANSWER_SECONDS = 10.0  # for the guest, beyond a run's own time
 LOOK_SECONDS = 8.0  # into a file operation, and again: does the guest still answer?
 SPARE_TRIES = 3
+FREEZE_SECONDS, FREEZE_LOOK_SECONDS = 5.0, 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +92,30 @@ class LocalSandbox:
         init, self._init = self._init, -1
         try:
             signal.pidfd_send_signal(init, signal.SIGKILL)
+            self._let_go()  # on cgroup v1 a frozen process does not even die
             await asyncio.to_thread(_poll, init, 10_000)
         except ProcessLookupError:
             pass
         finally:
             os.close(init)
+
+    async def freeze(self) -> bool:
+        cgroups, deadline = self._machinery.cgroups, time.monotonic() + FREEZE_SECONDS
+        cgroups.freeze(self.id, True)
+        while not cgroups.is_frozen(self.id):
+            if time.monotonic() > deadline:
+                self._let_go()
+                return False
+            await asyncio.sleep(FREEZE_LOOK_SECONDS)
+            cgroups.freeze(self.id, True)  # on cgroup v1 a process that was forking meanwhile needs telling again
+        return True
+
+    async def thaw(self) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        with suppress(FileNotFoundError):
+            self._machinery.cgroups.freeze(self.id, False)
 
     async def check(self) -> None:
         """Raises SandboxGone unless its guest answers."""

@@ -13,9 +13,9 @@ from buntime.session import Network, Preview, Session, State
 
 _ADD = """
 INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, image, host, epoch,
-                      version, on_wake, limits, metadata, preview, network, env)
+                      version, on_wake, limits, metadata, preview, network, env, files, processes)
 VALUES (:id, :account, :state, :created_at, :expires_at, :last_active, :sandbox, :image, :host, :epoch,
-        :version, :on_wake, :limits, :metadata, :preview, :network, :env)
+        :version, :on_wake, :limits, :metadata, :preview, :network, :env, :files, :processes)
 """
 
 _CHANGE = """
@@ -23,7 +23,7 @@ UPDATE sessions
 SET account = :account, state = :state, created_at = :created_at, expires_at = :expires_at,
     last_active = max(last_active, :last_active), sandbox = :sandbox, image = :image, host = :host,
     epoch = :epoch, version = :expected + 1, on_wake = :on_wake, limits = :limits, metadata = :metadata,
-    preview = :preview, network = :network, env = :env
+    preview = :preview, network = :network, env = :env, files = :files, processes = :processes
 WHERE id = :id AND version = :expected
 """
 
@@ -87,6 +87,8 @@ def _to_row(session: Session) -> dict[str, object]:
         "preview": json.dumps(asdict(session.preview)),
         "network": json.dumps(asdict(session.network)),
         "env": json.dumps(dict(session.env)),
+        "files": session.files,
+        "processes": session.processes,
     }
 
 
@@ -107,6 +109,8 @@ def _from_row(row: sqlite3.Row) -> Session:
         network=Network(network["egress"], tuple(network["allow"]), tuple(network["deny"])),
         on_wake=row["on_wake"],
         env=json.loads(row["env"]),
+        files=row["files"],
+        processes=row["processes"],
         host=row["host"],
         epoch=row["epoch"],
         version=row["version"],

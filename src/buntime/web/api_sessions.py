@@ -119,7 +119,49 @@ async def delete_session(call: Call[wire.NoQuery, None]) -> wire.Deleted:
     return wire.Deleted(deleted=True, session_id=wanted)
 
 
-OPERATIONS = (create_session, list_sessions, get_session, patch_session, delete_session)
+@operation(
+    "POST",
+    "/sessions/{sessionId}/sleep",
+    tag="Sessions",
+    body=wire.Sleep,
+    body_optional=True,
+    answer=wire.Session,
+    errors=(SessionNotFound, errors.SessionBusy),
+)
+async def sleep_session(call: Call[wire.NoQuery, wire.Sleep]) -> wire.Session:
+    """Suspend a session now.
+
+    All its processes stop using CPU; the next request finds them as they were. While a request uses the session,
+    it is busy.
+    """
+    view = await call.plane.sleep_session(call.caller, session_id(call.path["sessionId"]))
+    return _shown(view, call.config)
+
+
+@operation(
+    "POST",
+    "/sessions/{sessionId}/wake",
+    tag="Sessions",
+    answer=wire.Woken,
+    errors=(SessionNotFound,),
+)
+async def wake_session(call: Call[wire.NoQuery, None]) -> wire.Woken:
+    """Wake a session. One that is awake stays as it is."""
+    woken = await call.plane.wake_session(call.caller, session_id(call.path["sessionId"]))
+    shown = _shown(woken.view, call.config)
+    fields = {name: getattr(shown, name) for name in shown.__struct_fields__}
+    return wire.Woken(**fields, wake_from=woken.wake_from.value, wake_time_ms=woken.milliseconds)  # type: ignore[arg-type]
+
+
+OPERATIONS = (
+    create_session,
+    list_sessions,
+    get_session,
+    patch_session,
+    delete_session,
+    sleep_session,
+    wake_session,
+)
 
 
 def session_id(text: str) -> str:

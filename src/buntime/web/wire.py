@@ -204,6 +204,15 @@ class Session(Shown):
     env_names: Annotated[list[str], Meta(description="Sorted.")]
 
 
+class Sleep(Request):
+    depth: Annotated[Literal["idle"], Meta(description="`deep-sleep` is not available yet.")] = "idle"
+
+
+class Woken(Session):
+    wake_from: Annotated[SessionState, Meta(description="Its state before.")]
+    wake_time_ms: Annotated[int, Meta(ge=0)]
+
+
 class Sessions(Shown):
     sessions: list[Session]
     total: int

@@ -1,0 +1,168 @@
+"""Suspending and waking, over HTTP, with sandboxes that fail the test when they are asked while frozen."""
+
+import asyncio
+from dataclasses import replace
+
+from buntime.keeper import Keeper, Pace
+from buntime.ports import Run, RunResult
+from buntime.session import State
+from buntime.testing_sandboxes import FakeSandbox, result
+from tests.app.serving import Api, serving, until
+
+
+def only_sandbox(api: Api) -> FakeSandbox:
+    (sandbox,) = api.sandboxes.running.values()
+    return sandbox
+
+
+async def state_of(api: Api, session: str) -> str:
+    shown = await api.call("GET", f"/sessions/{session}")
+    state: str = shown.json["state"]
+    return state
+
+
+async def test_sleep_suspends_and_the_next_request_wakes(api: Api) -> None:
+    session = await api.session()
+    slept = await api.call("POST", f"/sessions/{session}/sleep", {"depth": "idle"})
+    assert (slept.status, slept.json["state"]) == (200, "idle")
+    assert only_sandbox(api).frozen
+    run = await api.call("POST", "/execute", {"sessionId": session, "command": "echo hi"})
+    assert run.json["stdout"] == "hi\n"
+    assert await state_of(api, session) == "active"
+
+
+async def test_looking_listing_and_changing_do_not_wake(api: Api) -> None:
+    session = await api.session()
+    await api.call("POST", "/files/write", {"sessionId": session, "path": "a", "content": "x"})
+    await api.call("POST", f"/sessions/{session}/sleep")
+    assert (await api.call("GET", f"/sessions/{session}")).json["filesCount"] == 1
+    assert (await api.call("GET", "/sessions?state=idle")).json["total"] == 1
+    assert (await api.call("PATCH", f"/sessions/{session}", {"metadata": {"a": 1}})).json["state"] == "idle"
+    assert only_sandbox(api).frozen
+
+
+async def test_wake_tells_what_it_woke_from(api: Api) -> None:
+    session = await api.session()
+    await api.call("POST", f"/sessions/{session}/sleep")
+    woken = await api.call("POST", f"/sessions/{session}/wake")
+    assert (woken.json["wakeFrom"], woken.json["state"]) == ("idle", "active")
+    again = await api.call("POST", f"/sessions/{session}/wake")
+    assert again.json["wakeFrom"] == "active"
+
+
+async def test_an_unknown_depth_is_refused_by_name(api: Api) -> None:
+    session = await api.session()
+    refused = await api.call("POST", f"/sessions/{session}/sleep", {"depth": "coma"})
+    assert (refused.status, refused.json["error"]["details"]["field"]) == (400, "depth")
+
+
+async def test_somebody_elses_session_can_be_neither_suspended_nor_woken(api: Api) -> None:
+    session, other = await api.session(), await api.account(name="two")
+    for verb in ("sleep", "wake"):
+        assert (await api.call("POST", f"/sessions/{session}/{verb}", key=other)).status == 404
+
+
+async def test_a_request_in_flight_is_never_suspended() -> None:
+    going, entered = asyncio.Event(), asyncio.Event()
+
+    async def slow(run: Run, sandbox: FakeSandbox) -> RunResult:
+        entered.set()
+        await going.wait()
+        assert not sandbox.frozen
+        return result(b"done\n")
+
+    async with serving(runner=slow) as api:
+        session = await api.session()
+        running = asyncio.create_task(api.call("POST", "/execute", {"sessionId": session, "command": "x"}))
+        await entered.wait()
+        busy = await api.call("POST", f"/sessions/{session}/sleep")
+        assert (busy.status, busy.json["error"]["code"]) == (409, "session_busy")
+        going.set()
+        assert (await running).json["stdout"] == "done\n"
+        assert (await api.call("POST", f"/sessions/{session}/sleep")).status == 200
+
+
+async def test_many_requests_that_arrive_together_share_one_wake(api: Api) -> None:
+    session = await api.session()
+    await api.call("POST", f"/sessions/{session}/sleep")
+    sandbox, thaws = only_sandbox(api), 0
+    thaw = sandbox.thaw
+
+    async def counted() -> None:
+        nonlocal thaws
+        thaws += 1
+        await asyncio.sleep(0.01)
+        await thaw()
+
+    sandbox.thaw = counted  # type: ignore[method-assign]
+    runs = [api.call("POST", "/execute", {"sessionId": session, "command": f"echo {n}"}) for n in range(20)]
+    assert [answer.json["stdout"] for answer in await asyncio.gather(*runs)] == [f"{n}\n" for n in range(20)]
+    assert thaws == 1
+
+
+async def test_requests_that_meet_a_suspension_wait_for_its_end_and_work(api: Api) -> None:
+    session = await api.session()
+    sandbox, freezing = only_sandbox(api), asyncio.Event()
+    freeze = sandbox.freeze
+
+    async def slow_freeze() -> bool:
+        freezing.set()
+        await asyncio.sleep(0.02)
+        return await freeze()
+
+    sandbox.freeze = slow_freeze  # type: ignore[method-assign]
+    sleeping = asyncio.create_task(api.call("POST", f"/sessions/{session}/sleep"))
+    await freezing.wait()
+    run = await api.call("POST", "/execute", {"sessionId": session, "command": "echo on"})
+    assert run.json["stdout"] == "on\n"
+    assert (await sleeping).status == 200
+
+
+async def test_a_session_that_does_not_freeze_stays_active(api: Api) -> None:
+    session = await api.session()
+
+    async def never() -> bool:
+        return False
+
+    only_sandbox(api).freeze = never  # type: ignore[method-assign]
+    assert (await api.call("POST", f"/sessions/{session}/sleep")).status == 409
+    assert await state_of(api, session) == "active"
+
+
+async def test_a_suspended_session_can_be_deleted(api: Api) -> None:
+    session = await api.session()
+    await api.call("POST", f"/sessions/{session}/sleep")
+    assert (await api.call("DELETE", f"/sessions/{session}")).status == 200
+    await until(lambda: not api.sandboxes.volumes)
+
+
+async def test_the_keeper_suspends_what_was_quiet_for_long_enough_and_nothing_else(api: Api) -> None:
+    quiet, busy = await api.session(), await api.session()
+    api.clock.now += 299
+    await api.call("POST", "/execute", {"sessionId": busy, "command": "echo"})
+    api.clock.now += 1
+    await Keeper(api.store, api.plane, api.leases, api.clock, Pace(idle_after=300)).tick()
+    assert await state_of(api, quiet) == "idle"
+    assert await state_of(api, busy) == "active"
+
+
+async def test_a_session_that_expires_while_suspended_goes(api: Api) -> None:
+    session = await api.session(ttl=300)
+    await api.call("POST", f"/sessions/{session}/sleep")
+    api.clock.now += 300
+    await Keeper(api.store, api.plane, api.leases, api.clock, Pace()).tick()
+    await until(lambda: not api.sandboxes.volumes)
+    assert (await api.call("GET", f"/sessions/{session}")).status == 404
+
+
+async def test_after_a_restart_an_idle_session_is_frozen_and_an_active_one_is_not(api: Api) -> None:
+    session = await api.session()
+    await api.call("POST", f"/sessions/{session}/sleep")
+    stored = await api.store.get_session(session)
+    assert stored is not None
+    sandbox = only_sandbox(api)
+    sandbox.frozen = False
+    await api.sandboxes.recover({stored.sandbox: stored})
+    assert sandbox.frozen
+    await api.sandboxes.recover({stored.sandbox: replace(stored, state=State.ACTIVE)})
+    assert not sandbox.frozen
