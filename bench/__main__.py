@@ -1,6 +1,6 @@
 """`scripts/bench`: measures a server of its own, prints a table and writes JSON.
 
-Exit status: 0 when every figure was measured, met or missed; 1 when one could not be; 130 after Ctrl-C.
+Exit status: 0 when every figure was measured, met or missed; 1 when one could not be; 130 after Ctrl-C or SIGTERM.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main() -> int:
     except NotStarted as refused:
         print(f"bench: {refused}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     about["seconds"] = round(time.monotonic() - start)
     _show(rows, about)

@@ -25,11 +25,11 @@ from buntime import doctor
 from buntime.account import Account, Key, hash_key, new_key_secret
 from buntime.config import BadSetting, Config
 from buntime.control_plane import ControlPlane
-from buntime.edge.process import edge
+from buntime.edge.process import EdgeFailed, edge
 from buntime.idempotency import Idempotency
 from buntime.keeper import Keeper, Pace
 from buntime.leases import Leases
-from buntime.plan import load_plans
+from buntime.plan import Plan, load_plans
 from buntime.preview import api_url
 from buntime.sandboxes import opening
 from buntime.sandboxes.commands import HostCommandFailed
@@ -68,7 +68,7 @@ class Server:
 @asynccontextmanager
 async def running(config: Config, say: Say) -> AsyncIterator[Server]:
     """Everything, until the block is left. Raises one of REFUSALS."""
-    plans = load_plans(config.plans)
+    plans = _plans(config)
     _raise_file_limit()
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_server(config))
@@ -91,7 +91,14 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         yield Server(api_url(config), store, sandboxes, await _first_key(store))
 
 
-REFUSALS = (BadSetting, HostCommandFailed, ImageFailed, NoPart, StoreUnusable)
+def _plans(config: Config) -> Mapping[str, Plan]:
+    try:
+        return load_plans(config.plans)
+    except (OSError, ValueError) as wrong:
+        raise BadSetting(f"the plans in BUNTIME_PLANS={config.plans} cannot be read: {wrong}.") from wrong
+
+
+REFUSALS = (BadSetting, EdgeFailed, HostCommandFailed, ImageFailed, NoPart, StoreUnusable)
 
 
 def serve(config: Config) -> None:
@@ -134,6 +141,7 @@ def purge(config: Config) -> None:
     """Removes every session, and everything else that servers of this data directory made on the host."""
     if not config.data_dir.exists():
         return
+    configure_logs("warning")
 
     async def work() -> None:
         async with new_http_client() as http, Tasks() as tasks:

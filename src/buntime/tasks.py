@@ -29,6 +29,8 @@ class Tasks:
     ) -> None:
         for task in self._daemons:
             task.cancel()
+        if self._daemons:  # first, since what they undo is work of this group, which takes none once it ends in failure
+            await asyncio.wait(self._daemons)
         try:
             await self._group.__aexit__(kind, failure, trace)
         except BaseExceptionGroup as failures:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from buntime.plan import MB, Limits
-from buntime.sandboxes.cgroup import GUEST_MEMORY, RUN_PIDS, CgroupsV1, CgroupsV2
+from buntime.sandboxes.cgroup import GUEST_MEMORY, RUN_PIDS, CgroupsV1, CgroupsV2, whole_disk
 
 SMALL = Limits(memory=64, cpu=0.25, timeout=30, disk=64)
 
@@ -53,6 +53,18 @@ def test_v2_limits_the_disk_of_the_whole_sandbox(v2: tuple[CgroupsV2, Path]) -> 
     cgroups.create("sb1", "7:3")
     assert (root / "sb1/io.max").read_text().startswith("7:3 rbps=")
     assert "+io" in (root / "sb1/cgroup.subtree_control").read_text()
+
+
+def test_disk_limits_are_set_on_the_disk_of_a_partition(tmp_path: Path) -> None:
+    disk, devices = tmp_path / "devices/vdb", tmp_path / "dev/block"
+    (disk / "vdb1").mkdir(parents=True)
+    (disk / "dev").write_text("254:16\n")
+    (disk / "vdb1/partition").write_text("1\n")
+    devices.mkdir(parents=True)
+    (devices / "254:16").symlink_to(disk)
+    (devices / "254:17").symlink_to(disk / "vdb1")
+    assert whole_disk("254:17", devices) == "254:16"
+    assert whole_disk("254:16", devices) == "254:16"
 
 
 def test_v2_reads_a_runs_usage_from_its_own_group(v2: tuple[CgroupsV2, Path]) -> None:

@@ -1,5 +1,6 @@
 import ipaddress
 import itertools
+from pathlib import Path
 
 import pytest
 
@@ -27,9 +28,9 @@ def test_an_interface_name_fits_linux() -> None:
     assert part(0).interface(1).startswith("buntimeabcd")
 
 
-def test_a_freed_slot_rests_before_it_is_used_again() -> None:
+def test_a_freed_slot_rests_before_it_is_used_again(tmp_path: Path) -> None:
     now = 0.0
-    slots = Slots(clock=lambda: now)
+    slots = Slots(tmp_path / "slot", clock=lambda: now)
     taken = [slots.take() for _ in range(SLOTS)]
     assert len(set(taken)) == SLOTS
     slots.free(taken[5])
@@ -39,7 +40,15 @@ def test_a_freed_slot_rests_before_it_is_used_again() -> None:
     assert slots.take() == taken[5]
 
 
-def test_slots_of_sandboxes_found_at_start_are_not_given_out() -> None:
-    slots = Slots()
+def test_slots_of_sandboxes_found_at_start_are_not_given_out(tmp_path: Path) -> None:
+    slots = Slots(tmp_path / "slot")
     slots.use([0, 1, 3])
     assert [slots.take(), slots.take()] == [2, 4]
+
+
+def test_after_a_restart_the_numbers_that_were_used_before_it_come_last(tmp_path: Path) -> None:
+    before = Slots(tmp_path / "slot")
+    used = {before.take() for _ in range(5)}
+    after = Slots(tmp_path / "slot")
+    assert not used & {after.take() for _ in range(SLOTS - 5)}
+    assert after.take() in used

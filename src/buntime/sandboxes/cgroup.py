@@ -42,7 +42,7 @@ class Cgroups(Protocol):
 
     def oci_path(self, sandbox: str) -> str: ...
     def create(self, sandbox: str, disk: str | None) -> None:
-        """`disk`: "major:minor" of the device that I/O limits are for."""
+        """`disk`: "major:minor" of the disk that I/O limits are for, or of a partition of it."""
         ...
 
     def limit(self, sandbox: str, limits: Limits) -> None: ...
@@ -89,6 +89,12 @@ def is_hybrid() -> bool:
     return (ROOT / "unified").is_dir() and (ROOT / "memory").is_dir()
 
 
+def whole_disk(device: str, devices: Path = Path("/sys/dev/block")) -> str:
+    """The disk that a partition is on, both as "major:minor": the kernel refuses to limit a partition."""
+    place = (devices / device).resolve()
+    return (place.parent / "dev").read_text().strip() if (place / "partition").exists() else device
+
+
 class CgroupsV1:
     OURS = ("memory", "pids", "cpu", "cpuacct", "blkio")
     PER_RUN = ("memory", "pids", "cpuacct")
@@ -117,7 +123,7 @@ class CgroupsV1:
                 ("read_iops", OPERATIONS),
                 ("write_iops", OPERATIONS),
             ):
-                (throttle / f"blkio.throttle.{name}_device").write_text(f"{disk} {value}")
+                (throttle / f"blkio.throttle.{name}_device").write_text(f"{whole_disk(disk)} {value}")
 
     def limit(self, sandbox: str, limits: Limits) -> None:
         whole, runs = limits.memory * MB + GUEST_MEMORY, limits.memory * MB
@@ -217,7 +223,7 @@ class CgroupsV2:
         (runs / "pids.max").write_text(str(RUN_PIDS))
         if disk:
             limits = f"rbps={READ_BYTES} wbps={WRITE_BYTES} riops={OPERATIONS} wiops={OPERATIONS}"
-            (top / "io.max").write_text(f"{disk} {limits}")
+            (top / "io.max").write_text(f"{whole_disk(disk)} {limits}")
 
     def limit(self, sandbox: str, limits: Limits) -> None:
         top, runs = self._dir(sandbox), self._dir(sandbox, "runs")

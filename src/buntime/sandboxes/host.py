@@ -95,13 +95,18 @@ def _claims() -> dict[int, str]:
 
 
 class Slots:
-    """Which numbers are in use. A freed one rests before it is used again."""
+    """Which numbers are in use. A freed one rests before it is used again.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    They are given out in turn, and where the turn is is kept in a file: after a restart the numbers that
+    were freed before it come last.
+    """
+
+    def __init__(self, turn: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._turn = turn
         self._used: set[int] = set()
         self._rests_until: dict[int, float] = {}
-        self._next = 0
+        self._next = _number_in(turn)
 
     def use(self, slots: Iterable[int]) -> None:
         """Marks slots of sandboxes that were found at start."""
@@ -114,12 +119,20 @@ class Slots:
             slot, self._next = self._next, (self._next + 1) % SLOTS
             if slot not in self._used and self._rests_until.get(slot, 0.0) <= now:
                 self._used.add(slot)
+                self._turn.write_text(str(self._next))
                 return slot
         raise Unavailable("This host has no address free for another session.", 30)
 
     def free(self, slot: int) -> None:
         self._used.discard(slot)
         self._rests_until[slot] = self._clock() + REST_SECONDS
+
+
+def _number_in(file: Path) -> int:
+    try:
+        return int(file.read_text()) % SLOTS
+    except (OSError, ValueError):
+        return 0
 
 
 def host_disk_free(directory: Path) -> int:

@@ -38,6 +38,7 @@ log = structlog.get_logger()
 STARTS_AT_ONCE = 4
 READY_SECONDS = 20.0
 QUIET_SECONDS = 0.25  # without a claim, before the pool is filled again: a burst has the host to itself
+REST_SECONDS = 0.02
 MEMORY_RESERVE = 512 * MB
 REMOVE_SECONDS = 10.0
 
@@ -66,12 +67,13 @@ class LocalSandboxes:
         self._part = part
         self._runtime = runtime
         self._machinery = machinery
-        self._slots = Slots()
+        self._slots = Slots(settings.data_dir / "run" / "slot")
         self._running: dict[str, LocalSandbox] = {}
         self._parked: deque[LocalSandbox] = deque()
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._claimed_at = 0.0
+        self._waiting = 0  # claims that found nothing parked
         self._claimed = asyncio.Event()
         self._home = settings.data_dir / "sandboxes"
         self._home.mkdir(mode=0o700, exist_ok=True)
@@ -101,7 +103,11 @@ class LocalSandboxes:
         self._claimed.set()
         sandbox = self._take_parked()
         if sandbox is None:
-            sandbox = await self._start_new()
+            self._waiting += 1
+            try:
+                sandbox = await self._start_new()
+            finally:
+                self._waiting -= 1
             self._machinery.tasks.start(sandbox.keep_spare(), f"first spare for {sandbox.id}")
         reached("claim: taken")
         try:
@@ -186,8 +192,8 @@ class LocalSandboxes:
         while len(self._parked) < self._settings.pool_size:
             low = len(self._parked) < self._settings.pool_size // 4
             quiet = time.monotonic() - self._claimed_at
-            if not low and quiet < QUIET_SECONDS:
-                await asyncio.sleep(QUIET_SECONDS - quiet)
+            if self._waiting or (not low and quiet < QUIET_SECONDS):
+                await asyncio.sleep(REST_SECONDS)
                 continue
             self._require_room()
             sandbox = await self._start_new()
@@ -235,6 +241,7 @@ class LocalSandboxes:
             await sandbox.wait_ready(READY_SECONDS)
             # not earlier: the guest starts at full speed, and nothing of the session runs yet
             self._machinery.cgroups.limit(sandbox_id, limits)
+            self._machinery.tasks.start(self._limit_inotify(sandbox_id), f"inotify limits of {sandbox_id}")
         except (HostCommandFailed, SandboxGone, OSError) as failed:
             log.error("sandbox_not_started", sandbox=sandbox_id, reason=str(failed))
             raise Unavailable("No sandbox could be started on this host just now.", 5) from failed
@@ -287,6 +294,13 @@ class LocalSandboxes:
     def _sandbox(self, record: Record, init: int) -> LocalSandbox:
         guest = Guest(self._machinery.http, self._part.address(record.slot), record.secret)
         return LocalSandbox(record, self._directory(record.sandbox), init, guest, self._machinery)
+
+    async def _limit_inotify(self, sandbox_id: str) -> None:
+        try:
+            init = int((self._directory(sandbox_id) / "pid").read_text())
+            await asyncio.to_thread(self._runtime.limit_inotify, init)
+        except (OSError, ValueError, HostCommandFailed) as failed:
+            log.warning("inotify_not_limited", sandbox=sandbox_id, reason=str(failed))
 
     def _limit(self, sandbox_id: str, limits: Limits) -> None:
         self._machinery.cgroups.limit(sandbox_id, limits)

@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,6 +178,10 @@ table inet {self.table} {{
     def _make(self, slot: int) -> Namespace:
         part, interface = self._part, self._part.interface(slot)
         address = part.address(slot)
+        if Path(f"/sys/class/net/{interface}").exists():
+            # of a sandbox that has ended: the kernel takes its time to clear a namespace away
+            with suppress(HostCommandFailed):
+                call(["ip", "link", "del", interface])
         os.unshare(os.CLONE_NEWNET)
         try:
             for name, value in SESSION_SETTINGS.items():

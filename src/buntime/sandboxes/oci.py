@@ -1,8 +1,4 @@
-"""A sandbox as an OCI runtime sees it: the spec, and the runtime's verbs by its command line. Blocking.
-
-Mounts are made in a mount namespace of their own, which the container inherits: the host's mount
-table stays as it was and nothing can be left in it.
-"""
+"""A sandbox as an OCI runtime sees it: the spec, and the runtime's verbs by its command line. Blocking."""
 
 import json
 import os
@@ -13,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from buntime.config import SHARED_RUN_DIR
 from buntime.sandboxes.cgroup import is_hybrid
 from buntime.sandboxes.commands import HostCommandFailed, call, call_detached
 from buntime.sandboxes.host import UIDS
+from buntime.sandboxes.mounts import IMAGE, RESOLV_CONF, ROOT, Layers, MountThreads
 
 GUEST_PORT = 49  # below 1024: previews cannot name it
 CAPABILITIES = [
@@ -40,11 +36,6 @@ OPEN_FILES = 65536
 INOTIFY_INSTANCES, INOTIFY_WATCHES = 128, 65536  # of one sandbox
 MASKED = "acpi asound kcore keys latency_stats timer_list timer_stats sched_debug scsi interrupts sysrq-trigger"
 READ_ONLY = "bus fs irq sys"
-
-
-# Mount points, the same for all: each start uses them in a mount namespace of its own. The container's root, who is
-# nobody on the host, must be able to walk there, which it cannot in the data directory.
-MOUNTS = SHARED_RUN_DIR / "mounts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +68,7 @@ def spec(place: Place, seccomp: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "ociVersion": "1.0.2",
         "hostname": "session",
-        "root": {"path": str(MOUNTS / "root")},
+        "root": {"path": str(ROOT)},
         "process": {
             "user": {"uid": 0, "gid": 0},
             "cwd": "/",
@@ -137,8 +128,8 @@ def _mounts() -> list[dict[str, Any]]:
         tmpfs("/run", "mode=755", "size=16m"),
         tmpfs("/sys", "ro", "size=4k"),  # crun would bind the host's otherwise
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
-        bind("/run/guest", MOUNTS / "image/usr/lib/buntime"),
-        bind("/etc/resolv.conf", MOUNTS / "resolv.conf"),
+        bind("/run/guest", IMAGE / "usr/lib/buntime"),
+        bind("/etc/resolv.conf", RESOLV_CONF),
     ]
 
 
@@ -151,59 +142,41 @@ class Runtime:
             self._verb.append("--cgroup-manager=cgroupfs")
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._state = state
-        for name in ("", "root", "image", "volume"):
-            (MOUNTS / name).mkdir(mode=0o711, parents=True, exist_ok=True)
-        (MOUNTS / "resolv.conf").touch(mode=0o644)
+        self._mounts = MountThreads(hide_hybrid_cgroup=is_hybrid())
 
     def run(self, place: Place, seccomp: Mapping[str, Any]) -> int:
         """Starts the container; the host's pid of its init. Raises HostCommandFailed."""
         (place.bundle / "config.json").write_text(json.dumps(spec(place, seccomp)))
-        self._private(_start_script(place, self._verb), place.runtime_log)
+        verb = [*self._verb, "run", "-d", "-b", str(place.bundle), "--pid-file", str(place.pid_file), place.name]
+        layers = Layers(place.image, place.volume, place.resolv_conf, place.first_uid)
+        self._mounts.with_layers(layers, lambda: self._call(verb, place.runtime_log))
         return int(place.pid_file.read_text())
+
+    def limit_inotify(self, init: int) -> None:
+        """Caps of the sandbox's own user namespace. Off the path of a start: entering one takes a process."""
+        limits = (
+            f"echo {INOTIFY_INSTANCES} >/proc/sys/user/max_inotify_instances; "
+            f"echo {INOTIFY_WATCHES} >/proc/sys/user/max_inotify_watches"
+        )
+        call(["nsenter", "-U", "-t", str(init), "sh", "-c", limits])
 
     def delete(self, name: str, log: Path) -> None:
         """Kills it if it runs and forgets it. Idempotent."""
-        if (self._state / name).exists():
-            self._private(f"exec {shlex.join([*self._verb, 'delete', '-f', name])}", log)
+        if not (self._state / name).exists():
+            return
+        hide = "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified\n" if is_hybrid() else ""
+        script = f"{hide}exec {shlex.join([*self._verb, 'delete', '-f', name])}"
+        self._call(["unshare", "-m", "sh", "-ec", script], log)
 
     def known(self) -> set[str]:
         """The names of containers that the runtime has a state of."""
         return {entry.name for entry in os.scandir(self._state)}
 
-    def version(self) -> str:
-        return call([self._verb[0], "--version"]).splitlines()[0]
+    def close(self) -> None:
+        self._mounts.close()
 
-    def _private(self, script: str, log: Path) -> None:
-        """Runs the script in a mount namespace of its own, without a pipe: a container would inherit it."""
-        if is_hybrid():
-            script = "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified\n" + script
+    def _call(self, argv: list[str], log: Path) -> None:
         try:
-            call_detached(["unshare", "-m", "sh", "-ec", script], log, START_SECONDS)
+            call_detached(argv, log, START_SECONDS)
         except HostCommandFailed as failed:
             raise HostCommandFailed(f"{self._verb[0]}: {failed}") from failed
-
-
-def _start_script(place: Place, verb: list[str]) -> str:
-    """The idmapped layers, the overlay and the container. The volume's map has a spare id for the host's root,
-    without which overlay cannot make its work directory and silently turns read-only."""
-    uid = place.first_uid
-    image_map = f"X-mount.idmap=b:0:{uid}:{UIDS}"
-    volume_map = f"{image_map} b:{UIDS}:0:1"
-    overlay = (
-        f"lowerdir={MOUNTS}/image,upperdir={MOUNTS}/volume/upper,workdir={MOUNTS}/volume/work,"
-        "metacopy=off,index=off,redirect_dir=nofollow,nosuid,nodev"
-    )
-    lines = [
-        ["mount", "--bind", "-o", image_map, str(place.image), f"{MOUNTS}/image"],
-        ["mount", "--bind", "-o", volume_map, str(place.volume), f"{MOUNTS}/volume"],
-        ["mount", "-t", "overlay", "overlay", "-o", overlay, f"{MOUNTS}/root"],
-        ["mount", "--bind", str(place.resolv_conf), f"{MOUNTS}/resolv.conf"],
-        [*verb, "run", "-d", "-b", str(place.bundle), "--pid-file", str(place.pid_file), place.name],
-    ]
-    limits = (
-        f"echo {INOTIFY_INSTANCES} >/proc/sys/user/max_inotify_instances; "
-        f"echo {INOTIFY_WATCHES} >/proc/sys/user/max_inotify_watches"
-    )
-    script = "\n".join(shlex.join(line) for line in lines)
-    pid = f"$(cat {shlex.quote(str(place.pid_file))})"
-    return f"{script}\nexec nsenter -U -t {pid} sh -c {shlex.quote(limits)}"

@@ -16,7 +16,7 @@ from buntime.sandboxes.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas
 from buntime.sandboxes.local import LocalSandboxes, Settings
 from buntime.sandboxes.network import Network
 from buntime.sandboxes.oci import Runtime
-from buntime.sandboxes.sandbox import Machinery
+from buntime.sandboxes.sandbox import Machinery, Runs
 from buntime.sandboxes.volume import GB, Volumes
 from buntime.session import Session
 from buntime.tasks import Tasks
@@ -56,7 +56,9 @@ async def opened(
             pool_size=pool_size,
             disk_reserve=config.reserve_gb * GB,
         )
-        sandboxes = LocalSandboxes(settings, part, _runtime(config), machinery)
+        runtime = _runtime(config)
+        stack.callback(runtime.close)
+        sandboxes = LocalSandboxes(settings, part, runtime, machinery)
         stack.push_async_callback(sandboxes.close)
         await sandboxes.recover(owned)
         yield sandboxes
@@ -101,7 +103,7 @@ def _open_machinery(
     network.open(_slots_without_egress(config.data_dir / "sandboxes", owned))
     stack.callback(network.close)
     NameServer(part, config.run_dir).ensure()
-    return Machinery(find_cgroups(part.instance), volumes, network, tasks, http, _run_env())
+    return Machinery(find_cgroups(part.instance), volumes, network, tasks, http, _run_env(), Runs())
 
 
 def _slots_without_egress(home: Path, owned: Mapping[str, Session]) -> list[int]:

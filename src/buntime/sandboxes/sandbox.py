@@ -11,8 +11,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,23 @@ ANSWER_SECONDS = 10.0  # for the guest, beyond a run's own time
 LOOK_SECONDS = 8.0  # into a file operation, and again: does the guest still answer?
 SPARE_TRIES = 3
 FREEZE_SECONDS, FREEZE_LOOK_SECONDS = 5.0, 0.002
+BUSY = 2 * (os.cpu_count() or 1)  # runs under way, from which on other work of ours waits …
+SPARE_WAITS, SPARE_WAIT_SECONDS = 10, 0.02  # … so long at the most
+
+
+class Runs:
+    """How many are under way on this host."""
+
+    def __init__(self) -> None:
+        self.under_way = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +66,7 @@ class Machinery:
     tasks: Tasks
     http: aiohttp.ClientSession  # to guests
     env: Mapping[str, str]  # for every run, under what the request asks for
+    runs: Runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +163,8 @@ class LocalSandbox:
 
     async def run(self, run: Run) -> RunResult:
         started = time.monotonic()
-        spare, outcome, timed_out = await self._start_and_wait(run)
+        with self._machinery.runs.one():
+            spare, outcome, timed_out = await self._start_and_wait(run)
         wall_ms = int((time.monotonic() - started) * 1000)
         try:
             usage = self._machinery.cgroups.usage(self.id, spare.run)
@@ -234,7 +253,12 @@ class LocalSandbox:
                 self._spare = await self._prepare()
 
     async def keep_spare(self) -> None:
-        """The same off a request's path: where it fails, the next run makes its own or finds out why."""
+        """The same off a request's path, and out of the way of a burst of runs. Where it fails, the next run makes its
+        own or finds out why."""
+        for _ in range(SPARE_WAITS):
+            if self._machinery.runs.under_way < BUSY:
+                break
+            await asyncio.sleep(SPARE_WAIT_SECONDS)
         self._sweep()
         try:
             await self.ready_spare()

@@ -1,0 +1,161 @@
+"""A sandbox's layers, mounted where nobody else sees them.
+
+Threads with a mount namespace of their own make the mounts and start the runtime; the container
+copies that namespace, and the thread unmounts again. The host's mount table stays as it was, nothing can
+be left in it, and no helper process is started for a mount but the one that makes an id map.
+"""
+
+import ctypes
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from buntime.config import SHARED_RUN_DIR
+from buntime.sandboxes.commands import HostCommandFailed
+from buntime.sandboxes.host import UIDS
+
+# Mount points, the same for all threads. The container's root, who is nobody on the host, must be able to walk
+# there, which it cannot in the data directory.
+MOUNTS = SHARED_RUN_DIR / "mounts"
+ROOT, IMAGE, VOLUME, RESOLV_CONF = (MOUNTS / name for name in ("root", "image", "volume", "resolv.conf"))
+HYBRID_CGROUP = Path("/sys/fs/cgroup/unified")
+THREADS = 4
+USERNS_SECONDS = 5.0
+
+# linux/mount.h, linux/fcntl.h; the numbers of these calls are the same on all machines
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_SLAVE = 2, 4, 4096, 16384, 1 << 19
+MNT_DETACH = 2
+SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442
+OPEN_TREE_CLONE, AT_EMPTY_PATH, MOVE_MOUNT_F_EMPTY_PATH, MOUNT_ATTR_IDMAP = 1, 0x1000, 4, 0x100000
+AT_FDCWD = -100
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _MountAttributes(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns_fd")]
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    image: Path
+    volume: Path  # has upper/ and work/
+    resolv_conf: Path
+    first_uid: int  # of the container's root on the host
+
+
+class MountThreads:
+    def __init__(self, hide_hybrid_cgroup: bool) -> None:
+        """`hide_hybrid_cgroup`: crun refuses a v1 machine with an empty v2 hierarchy beside it."""
+        for directory in (ROOT, IMAGE, VOLUME):
+            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        RESOLV_CONF.touch(mode=0o644)
+        hidden = HYBRID_CGROUP if hide_hybrid_cgroup else None
+        self._threads = ThreadPoolExecutor(
+            THREADS, thread_name_prefix="mounts", initializer=_leave_the_hosts_mounts, initargs=(hidden,)
+        )
+
+    def with_layers(self, layers: Layers, work: Callable[[], None]) -> None:
+        """Calls `work` where the overlay of the layers is at ROOT. Raises HostCommandFailed, and what `work` raises."""
+        self._threads.submit(_mounted, layers, work).result()
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+
+def _leave_the_hosts_mounts(hidden: Path | None) -> None:
+    os.unshare(os.CLONE_NEWNS)
+    _mount("none", Path("/"), "", MS_REC | MS_SLAVE, "")  # what is mounted here stays here
+    if hidden is not None and os.path.ismount(hidden):
+        _unmount(hidden)
+
+
+def _mounted(layers: Layers, work: Callable[[], None]) -> None:
+    overlay = (
+        f"lowerdir={IMAGE},upperdir={VOLUME}/upper,workdir={VOLUME}/work,metacopy=off,index=off,redirect_dir=nofollow"
+    )
+    done: list[Path] = []
+    try:
+        with _id_map(layers.first_uid) as userns:
+            for source, target in ((layers.image, IMAGE), (layers.volume, VOLUME)):
+                _bind_idmapped(source, target, userns)
+                done.append(target)
+        _mount("overlay", ROOT, "overlay", MS_NOSUID | MS_NODEV, overlay)
+        done.append(ROOT)
+        _mount(str(layers.resolv_conf), RESOLV_CONF, "", MS_BIND, "")
+        done.append(RESOLV_CONF)
+        work()
+    finally:
+        for target in reversed(done):
+            _unmount(target)
+
+
+@contextmanager
+def _id_map(first_uid: int) -> Iterator[int]:
+    """A user namespace that maps the ids of the session to its range, for idmapped mounts; a file descriptor.
+
+    The spare id is the host's root: without it overlay cannot make its work directory and silently turns
+    read-only.
+    """
+    sleeper = subprocess.Popen(
+        ["unshare", "--user", "sleep", "60"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        process, ours, deadline = Path(f"/proc/{sleeper.pid}"), Path("/proc/self/ns/user").readlink(), time.monotonic()
+        while (process / "ns/user").readlink() == ours:
+            if sleeper.poll() is not None or time.monotonic() > deadline + USERNS_SECONDS:
+                raise HostCommandFailed("unshare: no user namespace could be made")
+            time.sleep(0.0001)
+        for name in ("uid_map", "gid_map"):
+            (process / name).write_text(f"0 {first_uid} {UIDS}\n{UIDS} 0 1\n")
+        handle = os.open(process / "ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as failed:
+        raise HostCommandFailed(f"user namespace: {failed}") from failed
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _bind_idmapped(source: Path, target: Path, userns: int) -> None:
+    tree = _checked(
+        _libc.syscall(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(source), OPEN_TREE_CLONE | os.O_CLOEXEC), f"open {source}"
+    )
+    try:
+        attributes = _MountAttributes(set=MOUNT_ATTR_IDMAP, userns_fd=userns)
+        size = ctypes.c_size_t(ctypes.sizeof(attributes))
+        _checked(
+            _libc.syscall(SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, ctypes.byref(attributes), size),
+            f"id map on {source}",
+        )
+        _checked(
+            _libc.syscall(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH),
+            f"mount {source}",
+        )
+    finally:
+        os.close(tree)
+
+
+def _mount(source: str, target: Path, kind: str, flags: int, options: str) -> None:
+    result = _libc.mount(
+        source.encode(), os.fsencode(target), kind.encode() or None, ctypes.c_ulong(flags), options.encode() or None
+    )
+    _checked(result, f"mount {source} on {target}")
+
+
+def _unmount(target: Path) -> None:
+    _checked(_libc.umount2(os.fsencode(target), MNT_DETACH), f"unmount {target}")
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        raise HostCommandFailed(f"{what}: {os.strerror(ctypes.get_errno())}")
+    return result
