@@ -251,7 +251,8 @@ def _disk(config: Config) -> Iterator[Finding]:
         kind not in NO_IDMAP, f"{config.data_dir} on {kind}", "choose a BUNTIME_DATA_DIR on ext4, xfs or btrfs"
     )
     fresh = not (config.data_dir / "volumes.btrfs").exists() and not (config.data_dir / "volumes").is_mount()
-    need = config.reserve_gb * GB + (SMALLEST_VOLUMES + IMAGE_SIZE if fresh else 0)
+    # a server that has sessions starts on a full disk too: it serves them, and refuses new ones
+    need = config.reserve_gb * GB + SMALLEST_VOLUMES + IMAGE_SIZE if fresh else 0
     free = shutil.disk_usage(home).free
     remedy = f"{need / GB:.0f} GB are needed; free some, or choose another BUNTIME_DATA_DIR"
     yield Finding(free >= need, f"{free / GB:.0f} GB free for {config.data_dir}", remedy)
