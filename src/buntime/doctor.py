@@ -225,6 +225,18 @@ def _cgroups(config: Config) -> Iterator[Finding]:
     yield Finding(not lacking, kind, f"controllers are missing: {', '.join(lacking)}; boot with them enabled")
     writable = os.access(root / ("" if kind == "cgroups v2" else "memory"), os.W_OK)
     yield Finding(writable, "cgroups can be made", "inside of a container, give it a writable /sys/fs/cgroup")
+    if kind == "cgroups v2":
+        remedy = f"processes stand in the way in {root}: give the container the host's cgroup namespace, or move them"
+        yield Finding(cgroups_can_be_limited(root), "cgroups can be limited", f"{remedy} into a cgroup below it")
+
+
+def cgroups_can_be_limited(root: Path) -> bool:
+    """For cgroup v2: one that has processes, as a container's root has, hands no controllers to those below it.
+    The host's own root alone may, and has no type."""
+    if not (root / "cgroup.type").exists():
+        return True
+    handed = (root / "cgroup.subtree_control").read_text().split()
+    return set(CGROUPS_V2) <= set(handed) or not (root / "cgroup.procs").read_text().strip()
 
 
 def _packet_filter(config: Config) -> Iterator[Finding]:
