@@ -225,6 +225,18 @@ def _cgroups(config: Config) -> Iterator[Finding]:
     yield Finding(not lacking, kind, f"controllers are missing: {', '.join(lacking)}; boot with them enabled")
     writable = os.access(root / ("" if kind == "cgroups v2" else "memory"), os.W_OK)
     yield Finding(writable, "cgroups can be made", "inside of a container, give it a writable /sys/fs/cgroup")
+    if kind == "cgroups v2":
+        remedy = f"processes stand in the way in {root}: give the container the host's cgroup namespace, or move them"
+        yield Finding(cgroups_can_be_limited(root), "cgroups can be limited", f"{remedy} into a cgroup below it")
+
+
+def cgroups_can_be_limited(root: Path) -> bool:
+    """For cgroup v2: one that has processes, as a container's root has, hands no controllers to those below it.
+    The host's own root alone may, and has no type."""
+    if not (root / "cgroup.type").exists():
+        return True
+    handed = (root / "cgroup.subtree_control").read_text().split()
+    return set(CGROUPS_V2) <= set(handed) or not (root / "cgroup.procs").read_text().strip()
 
 
 def _packet_filter(config: Config) -> Iterator[Finding]:
@@ -251,7 +263,8 @@ def _disk(config: Config) -> Iterator[Finding]:
         kind not in NO_IDMAP, f"{config.data_dir} on {kind}", "choose a BUNTIME_DATA_DIR on ext4, xfs or btrfs"
     )
     fresh = not (config.data_dir / "volumes.btrfs").exists() and not (config.data_dir / "volumes").is_mount()
-    need = config.reserve_gb * GB + (SMALLEST_VOLUMES + IMAGE_SIZE if fresh else 0)
+    # a server that has sessions starts on a full disk too: it serves them, and refuses new ones
+    need = config.reserve_gb * GB + SMALLEST_VOLUMES + IMAGE_SIZE if fresh else 0
     free = shutil.disk_usage(home).free
     remedy = f"{need / GB:.0f} GB are needed; free some, or choose another BUNTIME_DATA_DIR"
     yield Finding(free >= need, f"{free / GB:.0f} GB free for {config.data_dir}", remedy)

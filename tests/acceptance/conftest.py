@@ -43,8 +43,9 @@ class Servers:
         self.made.append(server)
         return server
 
-    def start(self, *, pool_size: int = 1) -> Server:
+    def start(self, *, pool_size: int = 1, **settings: str) -> Server:
         server = self.make(pool_size=pool_size)
+        server.settings |= settings
         server.start()
         return server
 

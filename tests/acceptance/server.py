@@ -23,13 +23,8 @@ class Server:
     """One data directory and the server on it, which may be started, killed and started again."""
 
     def __init__(self, data_dir: Path, *, pool_size: int) -> None:
-        self.config = Config(
-            data_dir=data_dir,
-            port=_free_port(),
-            images_dir=IMAGES,
-            volumes_gb=VOLUMES_GB,
-            pool_size=pool_size,
-        )
+        self.config = Config(data_dir=data_dir, port=_free_port(), images_dir=IMAGES, volumes_gb=VOLUMES_GB)
+        self.settings = {"BUNTIME_POOL_SIZE": str(pool_size)}  # a test may add to them between two starts
         self.log = data_dir.with_name(data_dir.name + ".log")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -42,7 +37,7 @@ class Server:
             "BUNTIME_PORT": str(config.port),
             "BUNTIME_IMAGES_DIR": str(config.images_dir),
             "BUNTIME_VOLUMES_GB": str(config.volumes_gb),
-            "BUNTIME_POOL_SIZE": str(config.pool_size),
+            **self.settings,
         }
 
     def start(self, command: Sequence[str | Path] = (BUNTIME, "serve")) -> None:
@@ -77,10 +72,10 @@ class Server:
         self._process = None
         return code
 
-    def stop(self) -> int:
-        """As Ctrl-C or a service manager does."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """As a service manager does, or with SIGINT as Ctrl-C."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(number)
         return self.wait_end()
 
     def kill(self) -> None:
@@ -112,6 +107,11 @@ class Server:
 
     def client(self, key: str | None) -> Client:
         return Client(self.config.port, key)
+
+    def parked(self) -> int:
+        """Sandboxes in the pool."""
+        numbers = self.client(None).call("GET", "/metrics").body.decode()
+        return int(float(numbers.partition("\nbuntime_pool ")[2].split()[0]))
 
     def said(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""

@@ -1,7 +1,11 @@
 """What a server has on the host, seen from outside of it: by the kernel's lists, not by the server's word."""
 
 import json
+import os
+import select
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,9 +46,20 @@ def sandboxes(config: Config) -> dict[str, set[str]]:
     return {
         "directory": {path.name for path in (config.data_dir / "sandboxes").iterdir()},
         "volume": {path.name for path in (config.data_dir / "volumes").iterdir()},
-        "container": {path.name.rpartition("-")[2] for path in (config.run_dir / "runtime").iterdir()},
+        "container": {path.name.rpartition("-")[2] for path in (config.run_dir / "runtime").glob("buntime-*")},
         "cgroup": {path.name for root in _cgroup_roots(config) for path in root.iterdir() if path.is_dir()},
     }
+
+
+def wait_until_whole(config: Config, count: int) -> None:
+    """Exactly that many sandboxes have traces, and each has all of them: none is half made or half removed."""
+    deadline = time.monotonic() + 60
+    while True:
+        seen = sandboxes(config)
+        if all(len(names) == count and names == seen["directory"] for names in seen.values()):
+            return
+        assert time.monotonic() < deadline, f"not {count} whole sandboxes: {seen}"
+        time.sleep(0.02)
 
 
 def interfaces(config: Config) -> list[str]:
@@ -61,6 +76,16 @@ def session_processes(config: Config, sandbox: str) -> list[int]:
 def init_of(config: Config, sandbox: str) -> int:
     """The host's pid of a sandbox's first process."""
     return int((config.data_dir / "sandboxes" / sandbox / "pid").read_text())
+
+
+def kill_sandbox(config: Config, session_id: str) -> None:
+    """Ends all processes of a session's sandbox, as the host running out of memory might."""
+    handle = os.pidfd_open(init_of(config, sandbox_of(config, session_id)))
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        select.select([handle], [], [], 60)
+    finally:
+        os.close(handle)
 
 
 def _processes(config: Config) -> Iterator[str]:

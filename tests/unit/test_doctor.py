@@ -62,6 +62,23 @@ def test_a_runtime_with_known_holes_is_refused(config: Config, name: str, said: 
     assert [name in sentence for sentence in refused] == ([] if safe else [True])
 
 
+@pytest.mark.parametrize(
+    ("files", "limited"),
+    [
+        ({"cgroup.procs": "1\n", "cgroup.subtree_control": "\n"}, True),  # the host's root
+        ({"cgroup.procs": "1\n", "cgroup.subtree_control": "\n", "cgroup.type": "domain\n"}, False),
+        ({"cgroup.procs": "", "cgroup.subtree_control": "\n", "cgroup.type": "domain\n"}, True),
+        ({"cgroup.procs": "1\n", "cgroup.subtree_control": "cpu io memory pids\n", "cgroup.type": "domain\n"}, True),
+    ],
+)
+def test_processes_in_a_containers_root_cgroup_are_in_the_way(
+    tmp_path: Path, files: dict[str, str], limited: bool
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert doctor.cgroups_can_be_limited(tmp_path) is limited
+
+
 def test_a_missing_runtime_is_named_with_its_setting(config: Config) -> None:
     (sentence,) = doctor.missing(replace(config, runtime="no-such-runtime"))
     assert "no-such-runtime" in sentence

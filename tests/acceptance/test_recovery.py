@@ -1,0 +1,234 @@
+"""Servers that end in every way, and what the next start makes of it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import traces
+from tests.acceptance.client import Client, Session
+from tests.acceptance.conftest import Servers
+from tests.acceptance.server import Server
+
+pytestmark = pytest.mark.sandbox
+
+BRIEF_PLAN = """
+[brief]
+sessions = 5
+longest_ttl = 600
+shortest_ttl = 1
+may_set_limits = true
+requests_per_minute = 10000
+file_mb = 1
+files_per_request = 10
+body_mb = 8
+default = { memory = 256, cpu = 1.0, timeout = 30, disk = 128 }
+most = { memory = 512, cpu = 1.0, timeout = 60, disk = 256 }
+"""
+
+
+def _wait_until(seen: object, what: str) -> None:
+    """`seen` is asked until it is true."""
+    assert callable(seen)
+    deadline = time.monotonic() + 60
+    while not seen():
+        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        time.sleep(0.05)
+
+
+def _with_background(client: Client) -> tuple[Session, str]:
+    """A session with a file, and the pid inside of its background process."""
+    session = client.open()
+    session.write("kept", "kept").done()
+    session.output("sleep 100000 &")
+    return session, session.output("pgrep -x sleep")
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGINT", "SIGKILL"])
+def test_sessions_and_their_processes_outlive_the_server(servers: Servers, end: str) -> None:
+    server = servers.start()
+    session, pid = _with_background(server.new_client())
+    session.write("server.ts", "Bun.serve({ port: 8080, fetch: () => new Response('still here') })").done()
+    session.command("bun run server.ts > /dev/null 2>&1 &")
+    session.output("curl -sS --retry 50 --retry-connrefused --retry-delay 0 localhost:8080")
+    assert server.stop(signal.Signals[end]) == (-signal.SIGKILL if end == "SIGKILL" else 0)
+    server.start()
+    assert session.text("kept") == "kept"
+    assert session.output("pgrep -x sleep") == pid
+    assert session.output("curl -sS localhost:8080") == "still here"
+    assert session.look().done()["activeProcesses"] == 2
+    traces.wait_until_whole(server.config, 2)
+
+
+def test_a_run_whose_server_was_killed_is_ended_by_the_next_and_the_session_answers(servers: Servers) -> None:
+    server = servers.start()
+    session, pid = _with_background(server.new_client())
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(session.execute, command="touch begun; sleep 200000")
+        _wait_until(lambda: session.look().done()["filesCount"] == 2, "the run's beginning")
+        server.kill()
+        with suppress(OSError, HTTPException):
+            assert run.result().status >= 500
+    server.start()
+    assert session.output("pgrep -x sleep") == pid
+    assert session.output("echo fine") == "fine\n"
+
+
+def test_a_clean_stop_lets_a_run_that_is_under_way_be_answered(servers: Servers) -> None:
+    server = servers.start()
+    session = server.new_client().open()
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(session.output, "touch begun; sleep 1.5; echo done")
+        _wait_until(lambda: session.look().done()["filesCount"] == 1, "the run's beginning")
+        assert server.stop() == 0
+        assert run.result() == "done\n"
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_session_whose_sandbox_was_killed_is_started_again_with_its_files(servers: Servers, running: bool) -> None:
+    server = servers.start()
+    sessions = [_with_background(server.new_client())[0] for _ in range(3)]
+    if not running:
+        server.kill()
+    for session in sessions:
+        traces.kill_sandbox(server.config, session.id)
+    if not running:
+        server.start()
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(lambda session: session.text("kept"), sessions)) == ["kept"] * 3
+    for session in sessions:
+        assert session.output("cat kept; pgrep -x sleep; true") == "kept"
+    traces.wait_until_whole(server.config, 4)
+
+
+def test_an_expired_session_goes_while_the_server_runs_and_while_it_does_not(servers: Servers, tmp_path: Path) -> None:
+    plans = tmp_path / "plans.toml"
+    plans.write_text(BRIEF_PLAN)
+    server = servers.start(pool_size=0, BUNTIME_PLANS=str(plans))
+    client = server.new_client("brief")
+    brief, long = client.open(ttl=1), client.open(ttl=600)
+    _wait_until(lambda: brief.look().status == 404, "the end of a session")
+    brief.execute(command="true").refused(404, "session_not_found")
+    traces.wait_until_whole(server.config, 1)
+    second = client.open(ttl=1)
+    server.kill()
+    time.sleep(1.5)
+    server.start()
+    second.look().refused(404, "session_not_found")
+    traces.wait_until_whole(server.config, 1)
+    assert long.output("echo fine") == "fine\n"
+    long.patch(ttl=1).done()
+    _wait_until(lambda: long.look().status == 404, "the end of a patched session")
+    traces.wait_until_whole(server.config, 0)
+
+
+def test_two_servers_side_by_side_do_not_meet(servers: Servers) -> None:
+    one, two = servers.start(), servers.start()
+    assert one.config.instance != two.config.instance
+    here, there = one.new_client().open(), two.new_client().open()
+    two.client(here.client.key).call("GET", "/sessions").refused(401, "unauthorized")
+    addresses = [s.output("ip -4 -o addr show dev eth0 | awk '{print $4}'").partition("/")[0] for s in (here, there)]
+    assert addresses[0] != addresses[1]
+    there.output(
+        "nohup python3 -m http.server 8000 > /dev/null 2>&1 & while ! </dev/tcp/localhost/8000; do :; done 2>&1"
+    )
+    assert here.command(f"timeout 2 bash -c '</dev/tcp/{addresses[1]}/8000'")["exitCode"] != 0
+    here.write("kept", "kept").done()
+    there.write("kept", "kept").done()
+    two.kill()
+    assert two.cli("purge", "--yes") == ""
+    assert traces.left_behind(two.config) == []
+    assert here.output("cat kept; getent hosts localhost").startswith("kept")
+    one.kill()
+    one.start()
+    assert here.text("kept") == "kept"
+
+
+def test_a_second_server_on_the_same_directory_is_refused(servers: Servers) -> None:
+    server = servers.start()
+    session = server.new_client().open()
+    for command in (["serve"], ["purge", "--yes"]):
+        refused = server.run_cli(*command)
+        assert refused.returncode == 1
+        assert f"another server uses {server.config.data_dir}" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert session.output("echo fine") == "fine\n"
+
+
+def test_a_port_that_is_taken_and_a_setting_that_cannot_be_are_refused_in_a_sentence(servers: Servers) -> None:
+    server, other = servers.start(), servers.make()
+    for name, value in [
+        ("BUNTIME_PORT", str(server.config.port)),
+        ("BUNTIME_PORT", "http"),
+        ("BUNTIME_PROT", "8000"),
+        ("BUNTIME_PLANS", "/no/such/file"),
+        ("BUNTIME_RUNTIME", "no-such-runtime"),
+    ]:
+        other.settings = {name: value}
+        refused = other.run_cli("serve")
+        assert (refused.returncode, "Traceback" in refused.stderr) == (1, False), refused.stderr
+        assert refused.stderr.splitlines()[0].startswith("buntime: ")
+        assert value in refused.stderr or name in refused.stderr
+    other.settings = {}
+
+
+@pytest.mark.parametrize("reserve", ["21", "1000000"], ids=["of the volumes", "of the host"])
+def test_a_host_without_room_refuses_creates_and_serves_what_there_is(servers: Servers, reserve: str) -> None:
+    server = servers.start(pool_size=0)
+    session = server.new_client().open()
+    server.stop()
+    server.settings["BUNTIME_RESERVE_GB"] = reserve
+    server.launch()
+    _wait_until(lambda: _answers(server), "the start")
+    refused = session.client.create()
+    assert refused.refused(503, "unavailable")["retryAfter"] > 0
+    assert int(refused.headers["retry-after"]) > 0
+    assert server.client(None).call("GET", "/readyz").status == 503
+    assert session.output("echo fine") == "fine\n"
+    server.kill()
+    del server.settings["BUNTIME_RESERVE_GB"]
+    server.start()
+    Session(session.client, session.client.create().done()["sessionId"]).delete().done()
+
+
+def test_the_edge_and_the_name_server_come_back_when_they_are_killed(servers: Servers) -> None:
+    server = servers.start()
+    session = server.new_client().open()
+    ask = "getent ahostsv4 localhost; python3 -c 'import socket; socket.gethostbyname(\"a.invalid\")' 2>&1 | tail -n 1"
+    assert "Name or service not known" in session.output(ask)
+    names = int((server.config.run_dir / "dnsmasq.pid").read_text().split()[0])
+    os.kill(names, signal.SIGKILL)
+    _wait_until(lambda: "Name or service not known" in session.output(ask, timeout=60), "the name server")
+    edge = int(next(server.config.run_dir.rglob("nginx.pid")).read_text())
+    os.kill(edge, signal.SIGKILL)
+    _wait_until(lambda: _answers(server), "the edge")
+    assert session.output("echo fine") == "fine\n"
+
+
+def test_the_first_start_shows_a_key_and_a_line_that_works_when_pasted(servers: Servers) -> None:
+    server = servers.start()
+    said = server.said()
+    assert f"http://localhost:{server.config.port}" in said
+    key = re.search(r"btk_\w+", said)
+    assert key
+    line = next(line for line in said.splitlines() if line.strip().startswith("curl "))
+    done = json.loads(subprocess.run(line, shell=True, check=True, capture_output=True).stdout)
+    assert Session(server.client(key[0]), done["sessionId"]).output("echo fine") == "fine\n"
+    server.stop()
+    server.start()
+    assert "btk_" not in server.said()[len(said) :]
+
+
+def _answers(server: Server) -> bool:
+    try:
+        return server.client(None).call("GET", "/healthz", timeout=5).status == 200
+    except (OSError, HTTPException):
+        return False
