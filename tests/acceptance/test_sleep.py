@@ -1,0 +1,78 @@
+"""Quiet sessions are suspended by the kernel, and nobody notices."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.acceptance.client import Session
+from tests.acceptance.conftest import Servers
+
+pytestmark = pytest.mark.sandbox
+
+# Writes the time ten times a second: a suspension is a gap in it.
+TICKER = "while :; do date +%s.%N >> /tmp/ticks; sleep 0.1; done"
+GAPS = "awk 'NR > 1 && $1 - before > 1 { print $1 - before } { before = $1 }' /tmp/ticks"
+
+
+def _until(seen: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not seen():
+        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        time.sleep(0.05)
+
+
+def _state(session: Session) -> str:
+    return str(session.look().done()["state"])
+
+
+def test_a_quiet_session_is_suspended_with_its_processes_and_goes_on_with_the_next_request(servers: Servers) -> None:
+    server = servers.start(BUNTIME_IDLE_AFTER="1", BUNTIME_TICK_MS="50")
+    session = server.new_client().open()
+    session.write("kept", "kept").done()
+    session.output(f"({TICKER}) &")
+    pid = session.output("pgrep -f 'while :' | head -1")
+    _until(lambda: _state(session) == "idle", "suspended")
+    shown = session.look().done()
+    assert (shown["filesCount"], shown["activeProcesses"] >= 1) == (1, True)
+    time.sleep(1.5)
+    assert _state(session) == "idle", "looking is not activity"
+    assert session.text("kept") == "kept"
+    assert _state(session) == "active"
+    assert session.output("pgrep -f 'while :' | head -1") == pid
+    assert float(session.output(GAPS).splitlines()[0]) > 1, "its processes used no CPU meanwhile"
+
+
+def test_a_request_in_flight_is_never_suspended(servers: Servers) -> None:
+    server = servers.start(BUNTIME_IDLE_AFTER="1", BUNTIME_TICK_MS="50")
+    session = server.new_client().open()
+    assert session.output(f"({TICKER}) & sleep 3; {GAPS}") == ""
+
+
+def test_a_burst_of_requests_finds_a_suspended_session_awake(servers: Servers) -> None:
+    server = servers.start()
+    client = server.new_client()
+    session = client.open()
+    for _ in range(5):
+        assert client.call("POST", f"/sessions/{session.id}/sleep", json_body={}).done()["state"] == "idle"
+        with ThreadPoolExecutor(8) as pool:
+            said = list(pool.map(lambda n: session.output(f"echo {n}"), range(8)))
+        assert said == [f"{n}\n" for n in range(8)]
+    woken = client.call("POST", f"/sessions/{session.id}/wake").done()
+    assert (woken["wakeFrom"], woken["state"]) == ("active", "active")
+
+
+def test_a_suspended_session_stays_suspended_over_a_restart_and_can_be_deleted(servers: Servers) -> None:
+    server = servers.start()
+    client = server.new_client()
+    kept, gone = client.open(), client.open()
+    kept.write("kept", "kept").done()
+    for session in (kept, gone):
+        client.call("POST", f"/sessions/{session.id}/sleep", json_body={}).done()
+    server.kill()
+    server.start()
+    assert _state(kept) == "idle"
+    gone.delete().done()
+    assert kept.text("kept") == "kept"
+    client.call("POST", f"/sessions/{kept.id}/sleep", json_body={}).done()
