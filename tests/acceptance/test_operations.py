@@ -88,6 +88,7 @@ def test_unknown_routes_and_methods_are_refused_in_the_form_of_the_api(paid: Cli
         refused = paid.call(method, path)
         assert refused.status == 405
         assert refused.error["code"] == "method_not_allowed"
+        assert refused.headers["allow"]
 
 
 @pytest.mark.parametrize("refusal", ["head too large", "no http", "length that is none"])

@@ -28,7 +28,10 @@ REFUSALS = {
     505: (505, "invalid_request", "This version of HTTP is not supported."),
 }
 RETRYABLE = ("execution_timeout", "unavailable")
-RETRY_AFTER = 1  # seconds
+HEADERS = {  # answered status → what belongs to it; the one method that nginx refuses itself is TRACE, on any path
+    405: ("Allow", '"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"'),
+    503: ("Retry-After", "1"),
+}
 
 # A session is free to send nginx's own instructions; neither the edge nor the client is to see them.
 INSTRUCTIONS = ("Redirect", "Expires", "Limit-Rate", "Buffering", "Charset")
@@ -127,7 +130,7 @@ REFUSAL = Template("""\
     error_page $status = /.refusal/$status;
     location = /.refusal/$status {
       internal;
-      add_header X-Request-Id $$rid always;$retry_after
+      add_header X-Request-Id $$rid always;$header
       return $answered '$body';
     }
 """)
@@ -169,9 +172,10 @@ def _listen(addresses: tuple[str, ...], options: str) -> str:
 
 def _refusal(status: int, body_mb: int) -> str:
     answered, code, message = REFUSALS[status]
-    retry_after = f"\n      add_header Retry-After {RETRY_AFTER} always;" if answered == 503 else ""
+    name, value = HEADERS.get(answered, ("", ""))
+    header = f"\n      add_header {name} {value} always;" if name else ""
     body = _error(code, Template(message).substitute(body_mb=body_mb))
-    return REFUSAL.substitute(status=status, answered=answered, body=body, retry_after=retry_after)
+    return REFUSAL.substitute(status=status, answered=answered, body=body, header=header)
 
 
 def _error(code: str, message: str) -> str:
