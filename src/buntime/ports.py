@@ -204,7 +204,8 @@ class Sandbox(Protocol):
 
     Every method raises SandboxGone when the sandbox does not run or its guest does not answer
     properly: then `Sandboxes.start` puts a new one on the same volume. File methods raise FileNotFound,
-    FileConflict, DiskFull, InvalidRequest and PayloadTooLarge. Paths are absolute and normalised.
+    FileConflict, DiskFull, InvalidRequest and PayloadTooLarge. Paths are absolute and normalised; errors name
+    them as clients do.
     """
 
     @property

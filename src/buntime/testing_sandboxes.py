@@ -86,7 +86,7 @@ class FakeVolume:
 
     def check_parents(self, path: str) -> None:
         if any(above in self.files for above in self.parents(path)):
-            raise FileConflict(path, "ENOTDIR", f"{path!r} is below something that is not a directory.")
+            raise FileConflict(for_client(path), "ENOTDIR", f"{path!r} is below something that is not a directory.")
 
     def write(self, file: FileToWrite) -> int:
         old = self.files.get(file.path)
@@ -130,7 +130,7 @@ class FakeSandbox:
         volume = self.volume
         for file in files:
             if file.path in volume.directories:
-                raise FileConflict(file.path, "EISDIR", f"{file.path!r} is a directory.")
+                raise FileConflict(for_client(file.path), "EISDIR", f"{file.path!r} is a directory.")
             volume.check_parents(file.path)
         used = sum(len(file.content) for file in volume.files.values())
         if used + sum(len(file.content) for file in files) > volume.limits.disk * MB:
@@ -152,7 +152,7 @@ class FakeSandbox:
         self._check()
         self._find(path)
         if path in self.volume.files:
-            raise FileConflict(path, "ENOTDIR", f"{path!r} is not a directory.")
+            raise FileConflict(for_client(path), "ENOTDIR", f"{path!r} is not a directory.")
         found = [name for name in self.volume.below(path) if recursive or posixpath.dirname(name) == path]
         return [self._entry(name) for name in found[offset : offset + limit]], len(found)
 
@@ -160,20 +160,20 @@ class FakeSandbox:
         self._check()
         self._find(path)
         if path in self.volume.directories:
-            raise FileConflict(path, "EISDIR", f"{path!r} is a directory.")
+            raise FileConflict(for_client(path), "EISDIR", f"{path!r} is a directory.")
         content = self.volume.files[path].content
         if len(content) > limit:
-            raise PayloadTooLarge(f"{path!r} is larger than may be read at once.", path=path)
+            raise PayloadTooLarge(f"{path!r} is larger than may be read at once.", path=for_client(path))
         return content
 
     async def delete_file(self, path: str, *, recursive: bool) -> None:
         self._check()
         self._find(path)
         if path in ("/", WORKSPACE):
-            raise FileConflict(path, "EBUSY", f"{path!r} is in use by the session itself and stays.")
+            raise FileConflict(for_client(path), "EBUSY", f"{path!r} is in use by the session itself and stays.")
         inside = self.volume.below(path)
         if inside and not recursive:
-            raise FileConflict(path, "ENOTEMPTY", f"{path!r} is a directory that is not empty.")
+            raise FileConflict(for_client(path), "ENOTEMPTY", f"{path!r} is a directory that is not empty.")
         for name in [path, *inside]:
             self.volume.files.pop(name, None)
             self.volume.directories.discard(name)
@@ -194,7 +194,7 @@ class FakeSandbox:
     def _find(self, path: str) -> None:
         self.volume.check_parents(path)
         if path not in self.volume.files and path not in self.volume.directories:
-            raise FileNotFound(path)
+            raise FileNotFound(for_client(path))
 
     def _entry(self, path: str) -> FileEntry:
         file = self.volume.files.get(path)

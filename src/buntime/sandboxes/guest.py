@@ -23,6 +23,7 @@ from buntime.errors import (
     PayloadTooLarge,
     SessionBusy,
 )
+from buntime.paths import for_client
 from buntime.ports import OUTPUT_LIMIT, FileEntry, FileToWrite, Run, SandboxGone
 from buntime.sandboxes.oci import GUEST_PORT
 
@@ -265,7 +266,7 @@ def _failure(query: Mapping[str, str], text: bytes, status: int) -> Exception:
         failure = msgspec.json.decode(text, type=_Failure)
     except msgspec.MsgspecError:
         return SandboxGone(f"the guest answered {status}")
-    path = (query.get("path") or failure.path)[:LONGEST_PATH]
+    path = for_client((query.get("path") or failure.path)[:LONGEST_PATH])
     return _known_failure(failure.errno, path) or SandboxGone(f"the guest reports {failure.errno[:40]!r}")
 
 

@@ -1,0 +1,325 @@
+"""What `ports.Sandboxes` and `ports.Sandbox` promise: one suite for the fake and for real sandboxes of this host."""
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from buntime.config import Config
+from buntime.errors import DiskFull, FileConflict, FileNotFound, PayloadTooLarge
+from buntime.plan import MB, Limits
+from buntime.ports import FileToWrite, Run, Sandbox, Sandboxes, SandboxGone, VolumeLost
+from buntime.sandboxes import opening
+from buntime.sandboxes.guest import new_http_client
+from buntime.sandboxes.image import ensure_image
+from buntime.session import DEFAULT_NETWORK, Network, Session
+from buntime.tasks import Tasks
+from buntime.testing_sandboxes import FakeSandboxes
+
+LIMITS = Limits(memory=256, cpu=1.0, timeout=30, disk=32)
+DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
+
+
+class FakeHost:
+    def __init__(self) -> None:
+        self.sandboxes: Sandboxes = FakeSandboxes()
+
+    async def reopen(self, owned: Mapping[str, Session]) -> None:
+        """As a server that was killed and started again finds things."""
+        await self.sandboxes.recover(owned)
+
+    async def close(self) -> None:
+        return None
+
+
+class LocalHost:
+    """Real sandboxes in a data directory of their own, of which nothing is left afterwards."""
+
+    def __init__(self) -> None:
+        images = Path(os.environ.get("BUNTIME_IMAGES_DIR", "/var/lib/buntime/images"))
+        self._directory = Path(tempfile.mkdtemp(prefix="buntime-test-", dir=DISK))
+        self._config = Config(data_dir=self._directory, images_dir=images, volumes_gb=20, pool_size=1)
+        self._stack = AsyncExitStack()
+        self.sandboxes: Sandboxes
+
+    async def reopen(self, owned: Mapping[str, Session]) -> None:
+        await self._stack.aclose()
+        self._config.run_dir.mkdir(exist_ok=True)
+        image = await ensure_image(self._config.images, lambda line: print(line, file=sys.stderr))
+        http = await self._stack.enter_async_context(new_http_client())
+        tasks = await self._stack.enter_async_context(Tasks())
+        self.sandboxes = await self._stack.enter_async_context(
+            opening.opened(self._config, image, LIMITS, owned, tasks, http)
+        )
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+        async with new_http_client() as http, Tasks() as tasks:
+            await opening.purge(self._config, tasks, http)
+        shutil.rmtree(self._directory)
+
+
+type Host = FakeHost | LocalHost
+
+
+REAL = [
+    pytest.mark.sandbox,
+    # the name server outlives, on purpose, the object that started it
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+]
+
+
+@pytest.fixture(params=["fake", pytest.param("local", marks=REAL)])
+async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
+    host: Host = FakeHost() if request.param == "fake" else LocalHost()
+    try:
+        await host.reopen({})
+        yield host
+    finally:
+        await host.close()
+
+
+@pytest.fixture
+async def sandbox(host: Host) -> Sandbox:
+    return (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS))[0]
+
+
+def _session(sandbox_id: str, image: str, network: Network = DEFAULT_NETWORK) -> Session:
+    """The session that a store would have for the sandbox."""
+    return Session("ses_abc123def456ghi789", "acc_x", 0, 1 << 40, 0, LIMITS, sandbox_id, image, network=network)
+
+
+async def _says(sandbox: Sandbox, command: str) -> bytes:
+    result = await sandbox.run(Run(10, command=command))
+    assert result.exit_code == 0, result
+    return result.stdout
+
+
+# --- sandboxes ---
+
+
+async def test_a_claimed_sandbox_runs_and_can_be_had_again(host: Host) -> None:
+    sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    assert re.fullmatch("sb[a-z0-9]{12}", sandbox.id)
+    assert image
+    assert await host.sandboxes.get(sandbox.id) is sandbox
+    assert await _says(sandbox, "echo hello") == b"hello\n"
+
+
+async def test_claimed_sandboxes_share_nothing(host: Host) -> None:
+    one, two = [(await host.sandboxes.claim(f"ses_{name * 18}", LIMITS))[0] for name in "ab"]
+    assert one.id != two.id
+    await one.write_files([FileToWrite("/workspace/a", b"one")])
+    with pytest.raises(FileNotFound):
+        await two.read_file("/workspace/a", 10)
+
+
+async def test_what_is_unknown_does_not_run_and_can_be_ended(host: Host) -> None:
+    assert await host.sandboxes.get("sbaaaaaaaaaaaa") is None
+    await host.sandboxes.kill("sbaaaaaaaaaaaa")
+    await host.sandboxes.destroy("sbaaaaaaaaaaaa")
+
+
+CALLS: list[Callable[[Sandbox], Awaitable[object]]] = [
+    lambda sandbox: sandbox.run(Run(5, command="echo x")),
+    lambda sandbox: sandbox.write_files([FileToWrite("/workspace/a", b"")]),
+    lambda sandbox: sandbox.list_files("/workspace", recursive=False, limit=1, offset=0),
+    lambda sandbox: sandbox.read_file("/workspace/a", 1),
+    lambda sandbox: sandbox.delete_file("/workspace/a", recursive=False),
+    lambda sandbox: sandbox.observe(),
+]
+
+
+async def test_a_killed_sandbox_is_gone_for_every_call(host: Host, sandbox: Sandbox) -> None:
+    await host.sandboxes.kill(sandbox.id)
+    await host.sandboxes.kill(sandbox.id)
+    assert await host.sandboxes.get(sandbox.id) is None
+    for call in CALLS:
+        with pytest.raises(SandboxGone):
+            await call(sandbox)
+
+
+async def test_a_killed_sandbox_starts_again_with_its_files(host: Host) -> None:
+    sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    await sandbox.write_files([FileToWrite("/workspace/a", b"kept"), FileToWrite("/root/b", b"too", 0o600)])
+    await host.sandboxes.kill(sandbox.id)
+    again = await host.sandboxes.start(_session(sandbox.id, image))
+    assert again.id == sandbox.id
+    assert await again.read_file("/workspace/a", 10) == b"kept"
+    assert await again.read_file("/root/b", 10) == b"too"
+    assert await host.sandboxes.get(sandbox.id) is again
+    assert await host.sandboxes.start(_session(sandbox.id, image)) is again
+
+
+async def test_a_start_without_a_volume_tells_that_it_is_lost(host: Host) -> None:
+    sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    await host.sandboxes.destroy(sandbox.id)
+    await host.sandboxes.destroy(sandbox.id)
+    with pytest.raises(VolumeLost):
+        await host.sandboxes.start(_session(sandbox.id, image))
+
+
+async def test_recovery_keeps_what_is_owned_and_destroys_the_rest(host: Host) -> None:
+    kept, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    orphan, _ = await host.sandboxes.claim("ses_" + "z" * 18, LIMITS)
+    stopped, _ = await host.sandboxes.claim("ses_" + "y" * 18, LIMITS)
+    for sandbox in (kept, orphan, stopped):
+        await sandbox.write_files([FileToWrite("/workspace/a", sandbox.id.encode())])
+    await host.sandboxes.kill(stopped.id)
+    await host.reopen({sandbox.id: _session(sandbox.id, image) for sandbox in (kept, stopped)})
+    adopted = await host.sandboxes.get(kept.id)
+    assert adopted is not None
+    assert await adopted.read_file("/workspace/a", 20) == kept.id.encode()
+    assert await host.sandboxes.get(stopped.id) is None
+    started = await host.sandboxes.start(_session(stopped.id, image))
+    assert await started.read_file("/workspace/a", 20) == stopped.id.encode()
+    assert await host.sandboxes.get(orphan.id) is None
+    with pytest.raises(VolumeLost):
+        await host.sandboxes.start(_session(orphan.id, image))
+
+
+async def test_network_rules_are_taken_at_any_time_and_at_a_start(host: Host) -> None:
+    sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    for egress in ("none", "none", "internet", "none"):
+        await sandbox.restrict(Network(egress=egress))
+    await host.sandboxes.kill(sandbox.id)
+    again = await host.sandboxes.start(_session(sandbox.id, image, Network(egress="none")))
+    assert await _says(again, "echo fine") == b"fine\n"
+
+
+# --- runs ---
+
+
+async def test_a_run_has_its_environment_input_directory_and_exit_code(sandbox: Sandbox) -> None:
+    await sandbox.write_files([FileToWrite("/workspace/dir/file", b"content")])
+    env = await sandbox.run(Run(10, command="printenv NAME", env={"NAME": "a b"}))
+    assert (env.stdout, env.exit_code, env.timed_out) == (b"a b\n", 0, False)
+    assert (await sandbox.run(Run(10, command="cat", stdin=b"in\0put"))).stdout == b"in\0put"
+    assert (await sandbox.run(Run(10, command="cat file", working_dir="/workspace/dir"))).stdout == b"content"
+    assert (await sandbox.run(Run(10, command="exit 3"))).exit_code == 3
+    unknown = await sandbox.run(Run(10, command="nosuchprogram"))
+    assert unknown.exit_code == 127
+    assert b"command not found" in unknown.stderr
+
+
+async def test_a_run_tells_what_it_used_and_wrote(sandbox: Sandbox) -> None:
+    result = await sandbox.run(Run(10, command="touch new"))
+    assert list(result.files_written) == ["new"]
+    assert (result.truncated, result.files_written_truncated) == (False, False)
+    assert (result.out_of_memory, result.disk_full) == (False, False)
+    assert result.wall_ms >= 0
+    assert result.cpu_ms >= 0
+    assert result.peak_memory > 0
+
+
+async def test_a_run_past_its_timeout_is_told(sandbox: Sandbox) -> None:
+    result = await sandbox.run(Run(0.3, command="sleep 60"))
+    assert (result.timed_out, result.exit_code) == (True, 124)
+
+
+# --- files ---
+
+
+async def test_files_are_written_with_their_parents_and_sizes_are_told(sandbox: Sandbox) -> None:
+    sizes = await sandbox.write_files(
+        [FileToWrite("/workspace/a/b/c", b"123"), FileToWrite("/workspace/d", b""), FileToWrite("/etc/e", b"\xff\0")]
+    )
+    assert list(sizes) == [3, 0, 2]
+    assert await sandbox.read_file("/workspace/a/b/c", 3) == b"123"
+    assert await sandbox.read_file("/etc/e", 100) == b"\xff\0"
+    assert list(await sandbox.write_files([FileToWrite("/workspace/d", b"x", append=True)])) == [1]
+    assert list(await sandbox.write_files([FileToWrite("/workspace/d", b"yz", append=True)])) == [3]
+    assert await sandbox.read_file("/workspace/d", 3) == b"xyz"
+    assert (await sandbox.observe()).files == 2
+
+
+async def test_all_files_of_one_call_are_written_or_none(sandbox: Sandbox) -> None:
+    await sandbox.write_files([FileToWrite("/workspace/file", b"old")])
+    with pytest.raises(FileConflict):
+        await sandbox.write_files(
+            [
+                FileToWrite("/workspace/file", b"new"),
+                FileToWrite("/workspace/n/f", b""),
+                FileToWrite("/workspace/file/x", b""),
+            ]
+        )
+    assert await sandbox.read_file("/workspace/file", 3) == b"old"
+    listed, total = await sandbox.list_files("/workspace", recursive=True, limit=10, offset=0)
+    assert ([entry.path for entry in listed], total) == (["file"], 1)
+
+
+async def test_a_write_past_the_disk_limit_changes_nothing(sandbox: Sandbox) -> None:
+    await sandbox.write_files([FileToWrite("/workspace/a", b"old")])
+    with pytest.raises(DiskFull):
+        await sandbox.write_files([FileToWrite("/workspace/a", bytes(LIMITS.disk * MB + 1))])
+    assert await sandbox.read_file("/workspace/a", 3) == b"old"
+    assert list(await sandbox.write_files([FileToWrite("/workspace/a", b"newer")])) == [5]
+
+
+async def test_a_list_is_sorted_paged_and_relative_where_it_can_be(sandbox: Sandbox) -> None:
+    await sandbox.write_files([FileToWrite(f"/workspace/{name}", b"12") for name in ("b", "a/x", "c", "a/y")])
+    await sandbox.write_files([FileToWrite("/srv/d/e", b"")])
+
+    async def listed(path: str, recursive: bool, limit: int = 10, offset: int = 0) -> tuple[list[str], int]:
+        entries, total = await sandbox.list_files(path, recursive=recursive, limit=limit, offset=offset)
+        return [f"{entry.path} {entry.type}" for entry in entries], total
+
+    assert await listed("/workspace", False) == (["a directory", "b file", "c file"], 3)
+    assert await listed("/workspace", True, 2, 1) == (["a/x file", "a/y file"], 5)
+    assert await listed("/workspace/a", False) == (["a/x file", "a/y file"], 2)
+    assert await listed("/srv/d", False) == (["/srv/d/e file"], 1)
+    assert await listed("/workspace", True, 5, 5) == ([], 5)
+    entries, _ = await sandbox.list_files("/workspace", recursive=False, limit=10, offset=1)
+    assert entries[0].size == 2
+
+
+async def test_a_delete_takes_files_and_with_recursive_trees(sandbox: Sandbox) -> None:
+    await sandbox.write_files([FileToWrite(f"/workspace/{name}", b"") for name in ("a", "d/e/f")])
+    await sandbox.delete_file("/workspace/a", recursive=False)
+    with pytest.raises(FileConflict) as refused:
+        await sandbox.delete_file("/workspace/d", recursive=False)
+    assert refused.value.details == {"path": "d", "reason": "ENOTEMPTY"}
+    await sandbox.delete_file("/workspace/d", recursive=True)
+    for path in ("/workspace", "/"):
+        with pytest.raises(FileConflict) as refused:
+            await sandbox.delete_file(path, recursive=True)
+        assert refused.value.details["reason"] == "EBUSY"
+    assert (await sandbox.observe()).files == 0
+
+
+async def test_what_is_missing_is_not_found_and_named_as_clients_name_it(sandbox: Sandbox) -> None:
+    for call in (
+        lambda: sandbox.read_file("/workspace/no/a", 1),
+        lambda: sandbox.delete_file("/workspace/no/a", recursive=True),
+        lambda: sandbox.list_files("/workspace/no/a", recursive=False, limit=1, offset=0),
+    ):
+        with pytest.raises(FileNotFound) as refused:
+            await call()
+        assert refused.value.details == {"path": "no/a"}
+
+
+async def test_what_is_of_another_kind_is_a_conflict(sandbox: Sandbox) -> None:
+    await sandbox.write_files([FileToWrite("/workspace/d/file", b"content")])
+    conflicts: list[tuple[Callable[[], Awaitable[object]], str]] = [
+        (lambda: sandbox.read_file("/workspace/d", 1), "EISDIR"),
+        (lambda: sandbox.write_files([FileToWrite("/workspace/d", b"")]), "EISDIR"),
+        (lambda: sandbox.write_files([FileToWrite("/workspace/d/file/x", b"")]), "ENOTDIR"),
+        (lambda: sandbox.list_files("/workspace/d/file", recursive=False, limit=1, offset=0), "ENOTDIR"),
+    ]
+    for call, reason in conflicts:
+        with pytest.raises(FileConflict) as refused:
+            await call()
+        assert refused.value.details["reason"] == reason
+
+
+async def test_a_file_of_more_than_the_limit_is_too_large(sandbox: Sandbox) -> None:
+    await sandbox.write_files([FileToWrite("/workspace/a", b"12345")])
+    assert await sandbox.read_file("/workspace/a", 5) == b"12345"
+    with pytest.raises(PayloadTooLarge):
+        await sandbox.read_file("/workspace/a", 4)
