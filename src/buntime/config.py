@@ -24,6 +24,7 @@ class Config:
     plans: Path | None = None  # TOML with more plans
     log_level: str = "info"
     idle_after: int = 300  # seconds without a request after which a session is suspended; 0: never
+    deep_sleep_after: int = 1800  # seconds without a request after which its sandbox is given back; 0: never
     tick_ms: int = 1000  # between looks of the keeper
 
     @property
@@ -77,7 +78,7 @@ def from_environment(environ: Mapping[str, str]) -> Config:
         raise BadSetting("BUNTIME_PORT must be 1 to 65535.")
     if config.pool_size < -1:
         raise BadSetting("BUNTIME_POOL_SIZE must not be negative (-1: by the host's memory).")
-    for name in ("volumes_gb", "reserve_gb", "idle_after"):
+    for name in ("volumes_gb", "reserve_gb", "idle_after", "deep_sleep_after"):
         if getattr(config, name) < 0:
             raise BadSetting(f"BUNTIME_{name.upper()} must not be negative.")
     if config.tick_ms < 10:

@@ -228,21 +228,23 @@ class ControlPlane:
                     raise errors.SessionNotFound(session.id) from None
                 session = stored
         reached("delete: marked")
-        await self._sandboxes.kill(session.sandbox)
+        await self._leases.end(session, self._sandboxes.kill)
         reached("delete: killed")
         self._tasks.start(self._finish_delete(session), f"finish delete {session.id}")
 
     async def _finish_delete(self, session: Session) -> None:
         """Removes what is left of a session that is marked as deleted. Safe to repeat: the keeper does."""
-        await self._sandboxes.destroy(session.sandbox)
+        await self._leases.end(session, self._sandboxes.destroy)
         await self._store.remove_session(session.id)
         reached("delete: forgotten")
         self._leases.forget(session.id)
 
-    async def sleep_session(self, caller: Caller, session_id: str) -> SessionView:
-        """Suspends it now. Raises SessionBusy while a request uses it."""
+    async def sleep_session(self, caller: Caller, session_id: str, depth: State) -> SessionView:
+        """Down to IDLE or DEEP_SLEEP; one that sleeps deeper stays so. Raises SessionBusy while a request uses it."""
         session = await self._find(caller, session_id)
-        if not await self._leases.suspend(session.id):
+        deep = depth is State.DEEP_SLEEP
+        down = self._leases.deep_sleep(session.id) if deep else self._leases.suspend(session.id)
+        if not await down and session.state is not State.DEEP_SLEEP:
             raise errors.SessionBusy("The session is in use just now; try again when its requests have ended.")
         return await self.get_session(caller, session_id)
 

@@ -5,7 +5,6 @@ at the next start, a few at a time.
 """
 
 import asyncio
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,12 +17,12 @@ from buntime.idempotency import KEPT_SECONDS
 from buntime.leases import Leases
 from buntime.lifecycle import Step, next_step
 from buntime.ports import Store
-from buntime.session import Session
+from buntime.session import Session, State
 
 log = structlog.get_logger()
 
 ENDS_A_TICK = 20  # sessions that are ended in one tick: many deadlines at once do not stall the host
-SUSPENDS_AT_ONCE = 4
+SLEEPS_AT_ONCE = 4
 HOUR = 3600
 
 
@@ -33,6 +32,7 @@ class Pace:
 
     tick: float = 1.0
     idle_after: float = 300.0  # without activity; infinity: never
+    deep_sleep_after: float = 1800.0
 
 
 class Keeper:
@@ -54,24 +54,29 @@ class Keeper:
 
     async def tick(self) -> None:
         now = self._clock()
-        deleted = {a.id for a in await self._store.list_accounts() if a.status is AccountStatus.DELETED}
-        steps = [(s, self._next_step(s, now, deleted)) for s in await self._store.all_sessions()]
+        accounts = await self._store.list_accounts()
+        deleted = {a.id for a in accounts if a.status is AccountStatus.DELETED}
+        suspended = {a.id for a in accounts if a.status is AccountStatus.SUSPENDED}
+        steps = [(s, self._next_step(s, now, deleted, suspended)) for s in await self._store.all_sessions()]
         ends = [session for session, step in steps if step in (Step.EXPIRE, Step.FINISH_DELETE)]
         for session in ends[:ENDS_A_TICK]:
             await self._end(session)
-        places = asyncio.Semaphore(SUSPENDS_AT_ONCE)
+        places = asyncio.Semaphore(SLEEPS_AT_ONCE)
         async with asyncio.TaskGroup() as group:
             for session, step in steps:
-                if step is Step.SUSPEND:
-                    group.create_task(self._suspend(session, now, places), name=f"suspend {session.id}")
+                if step in (Step.SUSPEND, Step.ARCHIVE):
+                    quiet = self._quiet_since(session, step, now, suspended)
+                    group.create_task(self._sleep(session, step, quiet, places), name=f"sleep of {session.id}")
         if now >= self._next_tidy:
             self._next_tidy = now + HOUR
             await self._tidy(int(now))
 
-    def _next_step(self, session: Session, now: float, deleted: set[str]) -> Step:
+    def _next_step(self, session: Session, now: float, deleted: set[str], suspended: set[str]) -> Step:
         if session.account in deleted:
             return Step.EXPIRE
-        return next_step(session, now, self._pace.idle_after, math.inf)
+        if session.account in suspended and session.state in (State.ACTIVE, State.IDLE):
+            return Step.ARCHIVE
+        return next_step(session, now, self._pace.idle_after, self._pace.deep_sleep_after)
 
     async def _end(self, session: Session) -> None:
         try:
@@ -83,15 +88,22 @@ class Keeper:
             return  # the next tick tries again
         log.info("session_ended", session=session.id)
 
-    async def _suspend(self, session: Session, now: float, places: asyncio.Semaphore) -> None:
+    def _quiet_since(self, session: Session, step: Step, now: float, suspended: set[str]) -> float | None:
+        """None: however active it was."""
+        if session.account in suspended:
+            return None
+        return now - (self._pace.idle_after if step is Step.SUSPEND else self._pace.deep_sleep_after)
+
+    async def _sleep(self, session: Session, step: Step, quiet: float | None, places: asyncio.Semaphore) -> None:
+        down = self._leases.suspend if step is Step.SUSPEND else self._leases.deep_sleep
         async with places:
             try:
-                done = await self._leases.suspend(session.id, quiet_since=now - self._pace.idle_after)
+                done = await down(session.id, quiet)
             except BuntimeError as failed:
-                log.warning("session_not_suspended", session=session.id, reason=failed.message)
+                log.warning("session_not_put_to_sleep", session=session.id, reason=failed.message)
                 return
         if done:
-            log.info("session_suspended", session=session.id)
+            log.info("session_put_to_sleep", session=session.id, was=session.state.value)
 
     async def _tidy(self, now: int) -> None:
         try:

@@ -7,7 +7,7 @@ waits for its end, then works. Transitions are work of `tasks`: a client that ha
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from weakref import WeakValueDictionary
@@ -15,8 +15,9 @@ from weakref import WeakValueDictionary
 import structlog
 
 from buntime import errors
-from buntime.ports import Observed, Sandbox, Sandboxes, SandboxGone, Store, VolumeLost
+from buntime.ports import Observed, Run, Sandbox, Sandboxes, SandboxGone, Store, VolumeLost
 from buntime.session import Event, Session, State
+from buntime.steps import reached
 from buntime.tasks import Tasks
 
 log = structlog.get_logger()
@@ -68,6 +69,15 @@ class Leases:
         """
         return await self._tasks.finish(self._suspend(session_id, quiet_since), f"suspend {session_id}")
 
+    async def deep_sleep(self, session_id: str, quiet_since: float | None = None) -> bool:
+        """Ends its processes, gently at first, and gives the sandbox back; its files stay. Else as `suspend`."""
+        return await self._tasks.finish(self._deep_sleep(session_id, quiet_since), f"deep sleep of {session_id}")
+
+    async def end(self, session: Session, work: Callable[[str], Awaitable[None]]) -> None:
+        """`work` on the sandbox of a session that is marked as deleted, when no transition is under way."""
+        async with self._lock(session.id):
+            await work(session.sandbox)
+
     async def observe(self, session: Session) -> Observed:
         """What is inside: now for an active session, as last seen for one that sleeps. Not activity."""
         sandbox = await self._sandboxes.get(session.sandbox) if session.state is State.ACTIVE else None
@@ -111,36 +121,64 @@ class Leases:
             except VolumeLost:
                 log.error("volume_lost", session=session.id, sandbox=session.sandbox)
                 raise errors.Unavailable("The session's volume is not on this host.", 60) from None
-            if session.state is State.IDLE:
-                await self._change(session, Event.RESUME)
+            if session.state is not State.ACTIVE:
+                slept_deep = session.state is State.DEEP_SLEEP
+                await self._change(session, (Event.RESTORE if slept_deep else Event.RESUME,))
                 log.info("session_woken", session=session.id, wake_from=session.state.value)
+                if slept_deep and session.on_wake is not None:
+                    self._tasks.start(_run_on_wake(sandbox, session), f"onWake of {session.id}")
             return sandbox
 
     async def _suspend(self, session_id: str, quiet_since: float | None) -> bool:
         async with self._lock(session_id):
             session = await self._present(session_id)
-            recent = quiet_since is not None and session.last_active > quiet_since
             sandbox = await self._sandboxes.get(session.sandbox)
-            if session.state is not State.ACTIVE or sandbox is None or recent:
+            if session.state is not State.ACTIVE or sandbox is None or _recent(session, quiet_since):
                 return session.state is State.IDLE
             seen = await self.observe(session)
-            if self._held[session_id]:
-                return False
             # from here on whoever comes finds the lock taken, and waits
-            if not await sandbox.freeze():
+            if self._held[session_id] or not await sandbox.freeze():
                 return False
             try:
-                await self._change(replace(session, files=seen.files, processes=seen.processes), Event.SUSPEND)
+                await self._change(replace(session, files=seen.files, processes=seen.processes), (Event.SUSPEND,))
             except BaseException:
                 await sandbox.thaw()
                 raise
             return True
 
-    async def _change(self, session: Session, event: Event) -> None:
-        """Stores the session after `event`, with what else changed meanwhile kept. Raises SessionNotFound."""
-        while True:
+    async def _deep_sleep(self, session_id: str, quiet_since: float | None) -> bool:
+        async with self._lock(session_id):
+            session = await self._present(session_id)
+            if session.state is State.DEEP_SLEEP or _recent(session, quiet_since):
+                return session.state is State.DEEP_SLEEP
+            seen = await self.observe(session)
+            if self._held[session_id]:
+                return False
+            sandbox = await self._sandboxes.get(session.sandbox)
+            if sandbox is not None and not await sandbox.quiesce():
+                return False
+            reached("sleep: quiet")
+            session = replace(session, files=seen.files, processes=seen.processes)
+            steps = (Event.SUSPEND, Event.ARCHIVE) if session.state is State.ACTIVE else (Event.ARCHIVE,)
             try:
-                await self._store.change_session(session, session.after(event))
+                await self._change(session, steps)
+            except BaseException:
+                if sandbox is not None:
+                    await sandbox.thaw()
+                raise
+            reached("sleep: stored")
+            await self._sandboxes.stop(session.sandbox)
+            reached("sleep: stopped")
+            return True
+
+    async def _change(self, session: Session, events: Sequence[Event]) -> None:
+        """Stores the session after the events, with what else changed meanwhile kept. Raises SessionNotFound."""
+        while True:
+            after = session
+            for event in events:
+                after = after.after(event)
+            try:
+                await self._store.change_session(session, after)
                 return
             except errors.StaleSession:
                 stored = await self._present(session.id)
@@ -157,3 +195,20 @@ class Leases:
 
     def _lock(self, session_id: str) -> asyncio.Lock:
         return self._locks.setdefault(session_id, asyncio.Lock())
+
+
+ON_WAKE_LOG = "/var/log/on-wake.log"  # in the session
+ON_WAKE_SECONDS = 60.0  # for the shell that starts it; what it leaves running goes on
+
+
+def _recent(session: Session, quiet_since: float | None) -> bool:
+    return quiet_since is not None and session.last_active > quiet_since
+
+
+async def _run_on_wake(sandbox: Sandbox, session: Session) -> None:
+    """The session's own command, as a process in its background; its output is in ON_WAKE_LOG."""
+    command = f"exec >>{ON_WAKE_LOG} 2>&1; (\n{session.on_wake}\n) &"
+    try:
+        await sandbox.run(Run(timeout=ON_WAKE_SECONDS, command=command, env=session.env))
+    except (SandboxGone, errors.BuntimeError) as failed:
+        log.warning("on_wake_failed", session=session.id, reason=str(failed))

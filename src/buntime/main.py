@@ -217,7 +217,7 @@ async def _api(app: object, config: Config) -> AsyncIterator[None]:
 
 
 def _pace(config: Config) -> Pace:
-    return Pace(config.tick_ms / 1000, config.idle_after or math.inf)
+    return Pace(config.tick_ms / 1000, config.idle_after or math.inf, config.deep_sleep_after or math.inf)
 
 
 async def _keep_names(names: NameServer) -> None:

@@ -236,6 +236,11 @@ class Sandbox(Protocol):
         """All its processes stop using CPU. False, and nothing changed, where the kernel does not manage it in time."""
         ...
 
+    async def quiesce(self) -> bool:
+        """For deep sleep: its processes are asked to end and get a moment for it, then all is frozen, and what it has
+        written is on disk. False as for `freeze`; a thaw lets what is left go on."""
+        ...
+
     async def thaw(self) -> None:
         """They go on as if nothing had been. Idempotent."""
         ...
@@ -274,13 +279,20 @@ class Sandboxes(Protocol):
         """Ends all its processes at once; nothing of it runs when this returns. Idempotent."""
         ...
 
+    async def stop(self, sandbox_id: str) -> None:
+        """Kill, and give everything back but the volume, on which `start` can put a new one. Idempotent.
+
+        Raises Unavailable when the host does not let go of something: then the next `start` clears it away.
+        """
+        ...
+
     async def destroy(self, sandbox_id: str) -> None:
         """Kill, and remove every trace, the volume included. Idempotent; safe to repeat after a crash."""
         ...
 
     async def recover(self, owned: Mapping[str, Session]) -> None:
         """At start: adopts what runs and is in `owned` (sandbox id → session) or was parked unclaimed; what serves an
-        idle session is frozen again.
+        idle session is frozen again, what serves one in deep sleep is stopped.
 
         Destroys the rest, except volumes of `owned` sessions, which `start` takes up again.
         """

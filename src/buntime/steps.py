@@ -27,6 +27,11 @@ DELETE: Final = (
     "remove: record",
     "delete: forgotten",
 )
+SLEEP: Final = (
+    "sleep: quiet",
+    "sleep: stored",
+    "sleep: stopped",
+)
 
 
 def _nothing(step: str) -> None: ...

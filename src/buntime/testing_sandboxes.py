@@ -118,6 +118,10 @@ class FakeSandbox:
         self.frozen = True
         return True
 
+    async def quiesce(self) -> bool:
+        self.frozen = True
+        return True
+
     async def thaw(self) -> None:
         self.frozen = False
 
@@ -243,6 +247,9 @@ class FakeSandboxes:
         if sandbox is not None:
             sandbox.alive = False
 
+    async def stop(self, sandbox_id: str) -> None:
+        await self.kill(sandbox_id)
+
     async def destroy(self, sandbox_id: str) -> None:
         await self.kill(sandbox_id)
         self.volumes.pop(sandbox_id, None)
@@ -250,7 +257,9 @@ class FakeSandboxes:
     async def recover(self, owned: Mapping[str, Session]) -> None:
         for sandbox_id in set(self.volumes) - set(owned):
             await self.destroy(sandbox_id)
-        for sandbox in self.running.values():
+        for sandbox in list(self.running.values()):
+            if owned[sandbox.id].state is State.DEEP_SLEEP:
+                await self.stop(sandbox.id)
             sandbox.frozen = owned[sandbox.id].state is State.IDLE
 
     def _run(self, sandbox_id: str) -> FakeSandbox:

@@ -143,3 +143,23 @@ def test_clearing_up_after_a_crash_may_crash_too(history: History, step: str) ->
     history.crash_in_recovery(step)
     history.server.start()
     history.is_as_before()
+
+
+@pytest.mark.parametrize("step", steps.SLEEP)
+def test_a_deep_sleep_is_whole_or_not_begun(history: History, step: str) -> None:
+    session = history.client.open()
+    session.write("file", "kept").done()
+    session.output("sleep 200000 &")
+
+    def sleep() -> Reply:
+        return history.client.call("POST", f"/sessions/{session.id}/sleep", json_body={"depth": "deep-sleep"})
+
+    assert history.crash(step, sleep) is None
+    history.server.start()
+    state = session.look().done()["state"]
+    assert state == ("active" if step == "sleep: quiet" else "deep-sleep")
+    if state == "deep-sleep":
+        traces.wait_until_given_back(history.server.config, session.id)
+    assert session.text("file") == "kept"
+    session.delete().done()
+    history.is_as_before()

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.acceptance.client import Session
+from tests.acceptance import traces
+from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
 
 pytestmark = pytest.mark.sandbox
@@ -76,3 +77,76 @@ def test_a_suspended_session_stays_suspended_over_a_restart_and_can_be_deleted(s
     gone.delete().done()
     assert kept.text("kept") == "kept"
     client.call("POST", f"/sessions/{kept.id}/sleep", json_body={}).done()
+
+
+def _deep(client: Client, session: Session) -> None:
+    slept = client.call("POST", f"/sessions/{session.id}/sleep", json_body={"depth": "deep-sleep"}).done()
+    assert slept["state"] == "deep-sleep"
+
+
+def test_deep_sleep_gives_all_but_the_files_back_and_a_wake_finds_them(servers: Servers) -> None:
+    server = servers.start(pool_size=0)
+    client = server.new_client()
+    session = client.open()
+    session.output(
+        "mkdir -m 700 d && echo deep > d/f && ln -s d/f link && rm /etc/motd && echo x > /root/own && sleep 99999 &"
+    )
+    session.output("ls d")
+    before = session.output("stat -c '%n %a %u %s %Y' d d/f link /root/own; ls /etc")
+    _deep(client, session)
+    traces.wait_until_given_back(server.config, session.id)
+    assert traces.interfaces(server.config) == [f"buntime{server.config.instance}gw"]
+    assert session.output("stat -c '%n %a %u %s %Y' d d/f link /root/own; ls /etc") == before
+    assert session.command("pgrep -x sleep")["exitCode"] == 1, "processes end"
+    for _ in range(5):
+        _deep(client, session)
+        assert session.text("link") == "deep\n"
+
+
+def test_processes_are_asked_to_end_before_they_are_ended(servers: Servers) -> None:
+    server = servers.start()
+    client = server.new_client()
+    session = client.open()
+    session.output("(trap 'echo bye > /workspace/said; exit' TERM; while :; do sleep 0.1; done) &")
+    _deep(client, session)
+    assert session.text("said") == "bye\n"
+
+
+def test_a_wake_from_deep_sleep_runs_the_sessions_own_command(servers: Servers) -> None:
+    server = servers.start()
+    client = server.new_client()
+    session = client.open(onWake='echo "up with $A"; sleep 88888', env={"A": "env"})
+    _deep(client, session)
+    woken = client.call("POST", f"/sessions/{session.id}/wake").done()
+    assert woken["wakeFrom"] == "deep-sleep"
+    _until(lambda: session.command("pgrep -x sleep")["exitCode"] == 0, "started")
+    assert session.output("cat /var/log/on-wake.log") == "up with env\n"
+
+
+def test_quiet_sessions_go_down_by_themselves_and_sleep_over_a_restart(servers: Servers) -> None:
+    server = servers.start(BUNTIME_IDLE_AFTER="1", BUNTIME_DEEP_SLEEP_AFTER="2", BUNTIME_TICK_MS="50")
+    client = server.new_client()
+    session = client.open()
+    session.write("kept", "kept").done()
+    _until(lambda: _state(session) == "deep-sleep", "asleep")
+    server.kill()
+    server.start()
+    assert _state(session) == "deep-sleep"
+    assert session.text("kept") == "kept"
+    _until(lambda: _state(session) == "deep-sleep", "asleep again")
+    session.delete().done()
+    traces.wait_until_whole(server.config, server.parked())
+
+
+def test_a_suspended_accounts_sessions_sleep(servers: Servers) -> None:
+    server = servers.start()
+    client = server.new_client()
+    session = client.open()
+    accounts = {word for word in server.cli("accounts", "list").split() if word.startswith("acc_")}
+    for account in accounts:
+        server.cli("accounts", "suspend", account)
+    traces.wait_until_given_back(server.config, session.id)
+    for account in accounts:
+        server.cli("accounts", "resume", account)
+    assert _state(session) == "deep-sleep"
+    assert session.output("echo on") == "on\n"

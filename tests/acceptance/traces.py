@@ -62,6 +62,17 @@ def wait_until_whole(config: Config, count: int) -> None:
         time.sleep(0.02)
 
 
+def wait_until_given_back(config: Config, session_id: str) -> None:
+    """Of the session's sandbox nothing is left but its volume and its record."""
+    name, deadline = sandbox_of(config, session_id), time.monotonic() + 60
+    while True:
+        kinds = {kind for kind, names in sandboxes(config).items() if name in names}
+        if kinds == {"directory", "volume"}:
+            return
+        assert time.monotonic() < deadline, f"{name} still has {kinds}"
+        time.sleep(0.02)
+
+
 def interfaces(config: Config) -> list[str]:
     return sorted(path.name for path in Path("/sys/class/net").glob(f"buntime{config.instance}*"))
 

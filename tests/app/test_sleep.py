@@ -1,11 +1,15 @@
 """Suspending and waking, over HTTP, with sandboxes that fail the test when they are asked while frozen."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import pytest
+
+from buntime.account import AccountStatus
 from buntime.keeper import Keeper, Pace
-from buntime.ports import Run, RunResult
-from buntime.session import State
+from buntime.ports import Run, RunResult, Sandbox
+from buntime.session import Session, State
 from buntime.testing_sandboxes import FakeSandbox, result
 from tests.app.serving import Api, serving, until
 
@@ -166,3 +170,94 @@ async def test_after_a_restart_an_idle_session_is_frozen_and_an_active_one_is_no
     assert sandbox.frozen
     await api.sandboxes.recover({stored.sandbox: replace(stored, state=State.ACTIVE)})
     assert not sandbox.frozen
+
+
+async def test_deep_sleep_gives_the_sandbox_back_and_keeps_the_files(api: Api) -> None:
+    session = await api.session(onWake="echo up")
+    await api.call("POST", "/files/write", {"sessionId": session, "path": "a", "content": "kept"})
+    slept = await api.call("POST", f"/sessions/{session}/sleep", {"depth": "deep-sleep"})
+    assert (slept.status, slept.json["state"], slept.json["filesCount"]) == (200, "deep-sleep", 1)
+    assert not api.sandboxes.running
+    assert (await api.call("POST", f"/sessions/{session}/sleep", {"depth": "idle"})).json["state"] == "deep-sleep"
+    read = await api.call("GET", f"/files/read?sessionId={session}&path=a")
+    assert read.json["content"] == "kept"
+    assert await state_of(api, session) == "active"
+
+
+async def test_a_wake_from_deep_sleep_runs_the_sessions_own_command_once(api_runs: tuple[Api, list[Run]]) -> None:
+    api, runs = api_runs
+    session = await api.session(onWake="bun start", env={"A": "1"})
+    await api.call("POST", f"/sessions/{session}/sleep", {"depth": "deep-sleep"})
+    woken = await api.call("POST", f"/sessions/{session}/wake")
+    assert woken.json["wakeFrom"] == "deep-sleep"
+    await until(lambda: runs)
+    (run,) = runs
+    assert "bun start" in (run.command or "")
+    assert run.env == {"A": "1"}
+    await api.call("POST", f"/sessions/{session}/sleep")
+    await api.call("POST", f"/sessions/{session}/wake")
+    assert len(runs) == 1, "not after a suspension"
+
+
+@pytest.fixture
+async def api_runs() -> AsyncIterator[tuple[Api, list[Run]]]:
+    runs: list[Run] = []
+
+    async def note(run: Run, _: FakeSandbox) -> RunResult:
+        runs.append(run)
+        return result()
+
+    async with serving(runner=note) as api:
+        yield api, runs
+
+
+async def test_the_keeper_goes_one_step_down_at_a_time(api: Api) -> None:
+    session = await api.session()
+    keeper = Keeper(api.store, api.plane, api.leases, api.clock, Pace(idle_after=300, deep_sleep_after=1800))
+    api.clock.now += 1800
+    await keeper.tick()
+    assert await state_of(api, session) == "idle"
+    await keeper.tick()
+    assert await state_of(api, session) == "deep-sleep"
+    assert not api.sandboxes.running
+
+
+async def test_sessions_of_a_suspended_account_are_put_to_deep_sleep(api: Api) -> None:
+    await api.session()
+    (account,) = await api.store.list_accounts()
+    await api.store.set_account_status(account.id, AccountStatus.SUSPENDED)
+    await Keeper(api.store, api.plane, api.leases, api.clock, Pace()).tick()
+    assert not api.sandboxes.running
+    (stored,) = await api.store.all_sessions()
+    assert stored.state is State.DEEP_SLEEP
+
+
+async def test_a_session_in_deep_sleep_counts_as_one_of_the_plans_and_can_be_deleted(api: Api) -> None:
+    key = await api.account("free", "two")
+    made = [(await api.call("POST", "/sessions/create", key=key)).json["sessionId"] for _ in range(10)]
+    await api.call("POST", f"/sessions/{made[0]}/sleep", {"depth": "deep-sleep"}, key=key)
+    assert (await api.call("POST", "/sessions/create", key=key)).status == 429
+    assert (await api.call("DELETE", f"/sessions/{made[0]}", key=key)).status == 200
+    assert (await api.call("POST", "/sessions/create", key=key)).status == 200
+
+
+async def test_a_delete_during_a_wake_leaves_nothing_running(api: Api) -> None:
+    asleep = await api.session()
+    await api.call("POST", f"/sessions/{asleep}/sleep", {"depth": "deep-sleep"})
+    start, starting, go_on = api.sandboxes.start, asyncio.Event(), asyncio.Event()
+
+    async def slow(session: Session) -> Sandbox:
+        starting.set()
+        await go_on.wait()
+        return await start(session)
+
+    api.sandboxes.start = slow  # type: ignore[method-assign]
+    waking = asyncio.create_task(api.call("POST", f"/sessions/{asleep}/wake"))
+    await starting.wait()
+    deleting = asyncio.create_task(api.call("DELETE", f"/sessions/{asleep}"))
+    await asyncio.sleep(0.02)
+    go_on.set()
+    assert (await deleting).status == 200
+    assert (await waking).status == 404
+    await until(lambda: not api.sandboxes.volumes)
+    assert not api.sandboxes.running

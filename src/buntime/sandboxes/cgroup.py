@@ -60,6 +60,10 @@ class Cgroups(Protocol):
         """False where processes live in it."""
         ...
 
+    def terminate(self, sandbox: str) -> None:
+        """SIGTERM to every process of every run."""
+        ...
+
     def freeze(self, sandbox: str, frozen: bool) -> None:
         """Tells the kernel to stop, or let go on, every process of the sandbox."""
         ...
@@ -173,7 +177,7 @@ class CgroupsV1:
             return True
         deadline = time.monotonic() + KILL_SECONDS
         while pids := _pids(group):
-            _kill_members(group, pids)
+            _signal_members(group, pids, signal.SIGKILL)
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.001)
@@ -182,6 +186,11 @@ class CgroupsV1:
     def remove_run(self, sandbox: str, run: str) -> bool:
         gone = [_rmdir(self._dir(controller, sandbox, "runs", run)) for controller in self.PER_RUN]
         return all(gone)
+
+    def terminate(self, sandbox: str) -> None:
+        for run in self.runs(sandbox):
+            group = self._dir("pids", sandbox, "runs", run)
+            _signal_members(group, _pids(group), signal.SIGTERM)
 
     def freeze(self, sandbox: str, frozen: bool) -> None:
         # processes of runs stay in the guest's group of this controller, which is below the sandbox's
@@ -278,6 +287,11 @@ class CgroupsV2:
     def remove_run(self, sandbox: str, run: str) -> bool:
         return _rmdir(self._dir(sandbox, "runs", run))
 
+    def terminate(self, sandbox: str) -> None:
+        for run in self.runs(sandbox):
+            group = self._dir(sandbox, "runs", run)
+            _signal_members(group, _pids(group), signal.SIGTERM)
+
     def freeze(self, sandbox: str, frozen: bool) -> None:
         (self._dir(sandbox) / "cgroup.freeze").write_text(str(int(frozen)))
 
@@ -331,8 +345,8 @@ def _field(path: Path, name: str) -> int:
     return 0
 
 
-def _kill_members(group: Path, pids: list[int]) -> None:
-    """SIGKILL by pidfd, only to what is in the group after the pidfd was opened: a pid that the kernel gave to
+def _signal_members(group: Path, pids: list[int], number: signal.Signals) -> None:
+    """By pidfd, only to what is in the group after the pidfd was opened: a pid that the kernel gave to
     another process meanwhile is never hit."""
     handles = {}
     for pid in pids:
@@ -343,7 +357,7 @@ def _kill_members(group: Path, pids: list[int]) -> None:
     try:
         for pid in set(_pids(group)) & handles.keys():
             try:
-                signal.pidfd_send_signal(handles[pid], signal.SIGKILL)
+                signal.pidfd_send_signal(handles[pid], number)
             except ProcessLookupError:
                 continue
     finally:

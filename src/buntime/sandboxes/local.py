@@ -149,11 +149,23 @@ class LocalSandboxes:
         if sandbox is not None:
             await sandbox.kill()
 
+    async def stop(self, sandbox_id: str) -> None:
+        await self._give_back(sandbox_id, self._stop)
+
     async def destroy(self, sandbox_id: str) -> None:
-        """Once, however many ask. Raises Unavailable when the host does not let go of something."""
+        await self._give_back(sandbox_id, self._remove)
+
+    async def _give_back(self, sandbox_id: str, work: Callable[[str], None]) -> None:
+        """One at a time for each sandbox. Raises Unavailable when the host does not let go of something."""
         lock = self._removals.setdefault(sandbox_id, asyncio.Lock())  # lives as long as somebody holds it
+
+        async def killed_first() -> None:
+            async with lock:
+                await self.kill(sandbox_id)
+                await asyncio.to_thread(work, sandbox_id)
+
         try:
-            await self._machinery.tasks.finish(self._destroy(sandbox_id, lock), f"destroy {sandbox_id}")
+            await self._machinery.tasks.finish(killed_first(), f"{work.__name__} {sandbox_id}")
         except HostCommandFailed as failed:
             log.error("sandbox_not_removed", sandbox=sandbox_id, reason=str(failed))
             raise Unavailable("A sandbox could not be removed just now.", 5) from failed
@@ -161,7 +173,7 @@ class LocalSandboxes:
     async def recover(self, owned: Mapping[str, Session]) -> None:
         found = {entry.name for entry in self._home.iterdir()}
         kept = {name: r for name in found if (r := records.read(self._home / name)) is not None}
-        self._slots.use(r.slot for r in kept.values())
+        self._slots.use(r.slot for r in kept.values() if r.slot != records.NO_SLOT)
 
         async def adopt(record: Record) -> None:
             await self._adopt(record, owned.get(record.sandbox))
@@ -256,7 +268,7 @@ class LocalSandboxes:
         self._clear_container(sandbox)
         records.write(directory, record)
         reached("make: recorded")
-        if old is not None and old.slot != record.slot:
+        if old is not None and old.slot not in (record.slot, records.NO_SLOT):
             self._free_slot(old.slot)
         if not machinery.volumes.exists(sandbox):
             machinery.volumes.create(sandbox, limits.disk)
@@ -333,6 +345,10 @@ class LocalSandboxes:
         if session is None and not (unclaimed and len(self._parked) < self._settings.pool_size):
             await sandbox.kill()
             return
+        if session is not None and session.state is State.DEEP_SLEEP:  # killed between storing that and stopping it
+            await sandbox.kill()
+            await self.stop(record.sandbox)
+            return
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await sandbox.take_over()
@@ -352,11 +368,6 @@ class LocalSandboxes:
                 await sandbox.freeze()
             self._running[sandbox.id] = sandbox
 
-    async def _destroy(self, sandbox_id: str, lock: asyncio.Lock) -> None:
-        async with lock:
-            await self.kill(sandbox_id)
-            await asyncio.to_thread(self._remove, sandbox_id)
-
     def _remove(self, sandbox_id: str) -> None:
         """Every trace, the record last. Blocking."""
         directory = self._directory(sandbox_id)
@@ -366,10 +377,19 @@ class LocalSandboxes:
         reached("remove: container")
         self._machinery.volumes.destroy(sandbox_id)
         reached("remove: volume")
-        if record is not None:
+        if record is not None and record.slot != records.NO_SLOT:
             self._free_slot(record.slot)
         shutil.rmtree(directory)
         reached("remove: record")
+
+    def _stop(self, sandbox_id: str) -> None:
+        """Everything but the volume and a record without a slot. Blocking."""
+        directory = self._directory(sandbox_id)
+        record = records.read(directory)
+        self._clear_container(sandbox_id)
+        if record is not None and record.slot != records.NO_SLOT:
+            records.write(directory, replace(record, slot=records.NO_SLOT))
+            self._free_slot(record.slot)
 
     def _clear_container(self, sandbox_id: str) -> None:
         """The container with its processes and cgroups; its network goes with its last process."""

@@ -5,6 +5,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+NO_SLOT = -1  # of a sandbox that was stopped: only its volume is left
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

@@ -37,6 +37,7 @@ ANSWER_SECONDS = 10.0  # for the guest, beyond a run's own time
 LOOK_SECONDS = 8.0  # into a file operation, and again: does the guest still answer?
 SPARE_TRIES = 3
 FREEZE_SECONDS, FREEZE_LOOK_SECONDS = 5.0, 0.002
+GRACE_SECONDS, GRACE_LOOK_SECONDS = 3.0, 0.01  # for processes to end after SIGTERM: databases write what they hold
 BUSY = 2 * (os.cpu_count() or 1)  # runs under way, from which on other work of ours waits …
 SPARE_WAITS, SPARE_WAIT_SECONDS = 10, 0.02  # … so long at the most
 
@@ -126,6 +127,17 @@ class LocalSandbox:
                 return False
             await asyncio.sleep(FREEZE_LOOK_SECONDS)
             cgroups.freeze(self.id, True)  # on cgroup v1 a process that was forking meanwhile needs telling again
+        return True
+
+    async def quiesce(self) -> bool:
+        self._let_go()
+        cgroups, deadline = self._machinery.cgroups, time.monotonic() + GRACE_SECONDS
+        cgroups.terminate(self.id)
+        while cgroups.session_processes(self.id) and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel's
+            await asyncio.sleep(GRACE_LOOK_SECONDS)
+        if not await self.freeze():
+            return False
+        await asyncio.to_thread(self._machinery.volumes.sync)
         return True
 
     async def thaw(self) -> None:

@@ -20,6 +20,7 @@ from buntime.sandboxes.host import host_disk_free
 # linux/btrfs.h
 SUBVOLUME_CREATE = 0x5000940E
 SUBVOLUME_DESTROY = 0x5000940F
+SYNC = 0x9408
 INODE_LOOKUP = 0xD0009412
 QGROUP_LIMIT = 0x8030942B
 FIRST_OBJECT = 256
@@ -110,6 +111,11 @@ class Volumes:
 
         used = number("referenced") + number("rsv_data") + number("rsv_meta_prealloc") + number("rsv_meta_pertrans")
         return used + FULL_MARGIN > number("max_referenced")
+
+    def sync(self) -> None:
+        """What was written to any volume is on disk when this returns."""
+        with _opened(self.directory) as volumes:
+            fcntl.ioctl(volumes, SYNC)
 
     def exists(self, sandbox: str) -> bool:
         return self.path(sandbox).is_dir()

@@ -129,12 +129,14 @@ async def delete_session(call: Call[wire.NoQuery, None]) -> wire.Deleted:
     errors=(SessionNotFound, errors.SessionBusy),
 )
 async def sleep_session(call: Call[wire.NoQuery, wire.Sleep]) -> wire.Session:
-    """Suspend a session now.
+    """Put a session to sleep now.
 
-    All its processes stop using CPU; the next request finds them as they were. While a request uses the session,
-    it is busy.
+    `idle`: all its processes are suspended, and the next request finds them as they were. `deep-sleep`: they are
+    ended, gently at first; files stay, and the next request starts the session on them. While a request uses the
+    session, it is busy.
     """
-    view = await call.plane.sleep_session(call.caller, session_id(call.path["sessionId"]))
+    depth = session.State(call.body.depth)
+    view = await call.plane.sleep_session(call.caller, session_id(call.path["sessionId"]), depth)
     return _shown(view, call.config)
 
 

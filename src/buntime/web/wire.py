@@ -205,7 +205,7 @@ class Session(Shown):
 
 
 class Sleep(Request):
-    depth: Annotated[Literal["idle"], Meta(description="`deep-sleep` is not available yet.")] = "idle"
+    depth: Annotated[Literal["idle", "deep-sleep"], Meta(description="`deep-sleep` ends its processes.")] = "idle"
 
 
 class Woken(Session):
