@@ -39,11 +39,14 @@ export async function writeFiles(body: Body): Promise<number[]> {
   const staged = new Map<string, Staged>(); // by target: a path may come twice
   try {
     const specs = parseSpecs(await body.take(await headSize(body)));
-    const order: Staged[] = [];
-    for (const spec of specs) order.push(await stage(spec, body, staged, made));
-    await body.end();
-    replaceAll([...staged.values()]);
-    return order.map(({ size }) => size);
+    const work = async () => {
+      const order: Staged[] = [];
+      for (const spec of specs) order.push(await stage(spec, body, staged, made));
+      await body.end();
+      replaceAll([...staged.values()]);
+      return order.map(({ size }) => size);
+    };
+    return await (specs.some(({ append }) => append) ? inTurn(work) : work());
   } catch (thrown) {
     for (const { hidden } of staged.values()) unless(["ENOENT"], () => fs.unlinkSync(hidden));
     for (const directory of made.reverse()) unless(["ENOENT", "ENOTEMPTY"], () => fs.rmdirSync(directory));
@@ -52,6 +55,15 @@ export async function writeFiles(body: Body): Promise<number[]> {
   } finally {
     for (const { hidden } of staged.values()) forgetHiddenName(basename(hidden));
   }
+}
+
+let lastAppend: Promise<unknown> = Promise.resolve();
+
+/** One at a time: an append begins with a copy of what is there, and would lose what another adds meanwhile. */
+function inTurn<T>(work: () => Promise<T>): Promise<T> {
+  const mine = lastAppend.then(work);
+  lastAppend = mine.catch(() => undefined);
+  return mine;
 }
 
 async function headSize(body: Body): Promise<number> {
@@ -88,7 +100,7 @@ async function stage(spec: FileSpec, body: Body, all: Map<string, Staged>, made:
   all.set(target, staged);
   if (earlier === undefined && spec.append && before !== null) await copy(target, staged.hidden);
   const flags = earlier === undefined && !spec.append ? O_CREAT | O_EXCL : spec.append ? O_CREAT | O_APPEND : O_TRUNC;
-  const fd = fs.openSync(staged.hidden, O_WRONLY | flags, 0o600);
+  const fd = openHidden(staged.hidden, O_WRONLY | flags, spec.path);
   try {
     for await (const part of body.parts(spec.size)) await writeAll(fd, part);
     keepOwner(fd, before);
@@ -99,6 +111,15 @@ async function stage(spec: FileSpec, body: Body, all: Map<string, Staged>, made:
     fs.closeSync(fd);
   }
   return staged;
+}
+
+/** Its directory is there: where no file can be made in it all the same (/proc), the system refuses. */
+function openHidden(hidden: string, flags: number, path: string): number {
+  try {
+    return fs.openSync(hidden, flags, 0o600);
+  } catch (thrown) {
+    throw errnoOf(thrown) === "ENOENT" ? new Failure("EPERM", { path, message: "no file can be made here" }) : thrown;
+  }
 }
 
 function keepOwner(fd: number, before: fs.Stats | null): void {

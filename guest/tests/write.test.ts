@@ -63,6 +63,18 @@ test("appending adds to what is there, or makes the file", async () => {
   expect([text("x"), text("y"), mode("x")]).toEqual(["one two", "new", 0o640]);
 });
 
+test("appends at the same time lose nothing", async () => {
+  writeFileSync(guest.at("x"), "x".repeat(100_000)); // copying it takes a moment
+  const letters = [..."abcdefghijklmnop"];
+  await Promise.all(letters.map((content) => guest.write({ path: guest.at("x"), content, append: true })));
+  expect([...text("x").slice(100_000)].sort()).toEqual(letters);
+});
+
+test("where the system lets no file be made is a refusal, and names the path that was asked for", async () => {
+  const response = await guest.write({ path: "/proc/version", content: "x" });
+  expect([response.status, await response.json()]).toMatchObject([409, { errno: "EPERM", path: "/proc/version" }]);
+});
+
 test("a path that comes twice is written in order", async () => {
   const path = guest.at("x");
   const response = await guest.write(
