@@ -4,7 +4,7 @@ import { closeSync, constants, fstatSync, openSync, read as readAt, readSync } f
 import { Failure, errnoOf } from "./failure";
 
 const WHOLE = 256 << 10; // bytes that are read at once
-const PIECE = 256 << 10;
+const PIECE = 1 << 20;
 // Opening a FIFO or a terminal must neither block nor make it the guest's.
 const FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 

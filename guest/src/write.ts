@@ -19,7 +19,7 @@ export interface FileSpec {
 
 const LARGEST_HEAD = 16 << 20; // bytes
 const MOST_LINKS = 40; // followed, as the kernel does
-const INLINE = 64 << 10; // bytes that are written without leaving the thread
+const INLINE = 1 << 20; // bytes that are written without leaving the thread: a hop costs more than the copy
 const NEW_FILE = 0o644;
 const NEW_DIRECTORY = 0o755;
 const { O_WRONLY, O_CREAT, O_EXCL, O_APPEND, O_TRUNC } = fs.constants;

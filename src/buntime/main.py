@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import structlog
 import uvicorn
 import uvloop
+from uvicorn.protocols.http import httptools_impl
 
 from buntime import doctor
 from buntime.account import Account, Key, hash_key, new_key_secret
@@ -51,6 +52,7 @@ log = structlog.get_logger()
 Say = Callable[[str], None]
 OPEN_FILES = 65536
 STOP_SECONDS = 10
+BODY_WAITING = 1 << 20  # bytes
 NAMES_SECONDS = 5.0  # between looks at the name server
 FIRST_PLAN = "paid"
 
@@ -179,6 +181,9 @@ class _ApiServer(uvicorn.Server):
 @asynccontextmanager
 async def _api(app: object, config: Config) -> AsyncIterator[None]:
     """The control plane's HTTP on a socket that only root and the edge's workers can open."""
+    # uvicorn stops reading a body whenever this much of it waits for the application, and goes on when it was taken:
+    # at its 64 KiB that costs more than the reading. How much is held in all is the web layer's to say (`Gate`).
+    httptools_impl.HIGH_WATER_LIMIT = BODY_WAITING  # type: ignore[attr-defined]
     config.api_socket.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -33,7 +33,7 @@ LARGEST_JSON = 16 << 20  # bytes; a page of 100 names of 4 KiB is far below
 LONGEST_PATH = 65536  # characters in what a guest may call a path: in deep trees it is longer than one call takes
 MOST_WRITTEN = 1000
 FRAME = struct.Struct(">cI")
-CHUNK = 256 << 10
+CHUNK = 1 << 20
 CONFLICTS = {
     "EISDIR": "is a directory.",
     "ENOTDIR": "is not a directory, or something above it is not.",
@@ -148,7 +148,8 @@ class Guest:
                 for start in range(0, len(file.content), CHUNK):
                     yield file.content[start : start + CHUNK]
 
-        sizes = (await self._json("POST", "/files/write", {}, _Sizes, body())).sizes
+        length = 4 + len(head) + sum(len(file.content) for file in files)
+        sizes = (await self._json("POST", "/files/write", {}, _Sizes, body(), length)).sizes
         if len(sizes) != len(files):
             raise SandboxGone("the guest wrote another number of files than asked")
         return sizes
@@ -180,8 +181,10 @@ class Guest:
         query: Mapping[str, str],
         kind: type[T],
         body: bytes | AsyncIterator[bytes] | None = None,
+        length: int | None = None,
     ) -> T:
-        async with self._request(method, path, query, body) as answer:
+        """`length`: of a body that comes in parts, so that it need not be sent in chunks of HTTP."""
+        async with self._request(method, path, query, body, length) as answer:
             text = await _read_all(answer, LARGEST_JSON)
         try:
             return msgspec.json.decode(text, type=kind)
@@ -195,14 +198,16 @@ class Guest:
         path: str,
         query: Mapping[str, str],
         body: bytes | AsyncIterator[bytes] | None = None,
+        length: int | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = self._headers if length is None else {**self._headers, "Content-Length": str(length)}
         try:
             async with self._http.request(
                 method,
                 self._url + path,
                 params=query,
                 data=body,
-                headers=self._headers,
+                headers=headers,
                 allow_redirects=False,
             ) as answer:
                 if answer.status != 200:
