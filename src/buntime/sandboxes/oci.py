@@ -169,8 +169,8 @@ class Runtime:
         self._call(["unshare", "-m", "sh", "-ec", script], log)
 
     def known(self) -> set[str]:
-        """The names of containers that the runtime has a state of."""
-        return {entry.name for entry in os.scandir(self._state)}
+        """The names of containers that the runtime has a state of. Beside them crun keeps a `.cache` of its own."""
+        return {entry.name for entry in os.scandir(self._state) if not entry.name.startswith(".")}
 
     def close(self) -> None:
         self._mounts.close()

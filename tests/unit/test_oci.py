@@ -1,0 +1,18 @@
+"""The OCI runtime's own directory, as it is read after a restart."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from buntime.sandboxes.oci import Runtime
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mount points take root")
+
+
+def test_what_the_runtime_keeps_for_itself_is_no_container(tmp_path: Path) -> None:
+    runtime = Runtime("crun", tmp_path)
+    (tmp_path / "buntime-abcd-sb1").mkdir()
+    (tmp_path / ".cache/seccomp").mkdir(parents=True)
+    assert runtime.known() == {"buntime-abcd-sb1"}
+    runtime.close()
