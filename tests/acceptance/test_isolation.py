@@ -178,7 +178,8 @@ def test_there_is_no_ipv6(inside: Session) -> None:
 
 def test_names_are_resolved(inside: Session) -> None:
     """Needs the host's own name service to know the package registry."""
-    assert inside.output("getent ahostsv4 registry.npmjs.org | head -n 1").strip() != ""
+    found = inside.output("getent ahostsv4 registry.npmjs.org | head -n 1").strip()
+    assert found, "registry.npmjs.org is not resolved in a session: has the host a network?"
     assert inside.command("getent hosts host.invalid")["exitCode"] == 2
 
 

@@ -152,6 +152,16 @@ def test_two_servers_side_by_side_do_not_meet(servers: Servers) -> None:
     assert here.text("kept") == "kept"
 
 
+def test_the_check_after_the_suite_sees_all_that_a_running_server_has(servers: Servers) -> None:
+    server = servers.start()
+    session = server.new_client().open()
+    session.command("exec -a seen-from-the-host sleep 100000 &")
+    left = traces.left_behind(server.config)
+    assert {line.split()[0] for line in left} == {"process", "interface", "nft", "mount", "loop", "cgroup", "file"}
+    for process in ("seen-from-the-host", "guest.js", "dnsmasq", "nginx", "buntime serve"):
+        assert any(process in line for line in left), process
+
+
 def test_a_second_server_on_the_same_directory_is_refused(servers: Servers) -> None:
     server = servers.start()
     session = server.new_client().open()
