@@ -225,6 +225,7 @@ def test_the_edge_and_the_name_server_come_back_when_they_are_killed(servers: Se
 
 def test_the_first_start_shows_a_key_and_a_line_that_works_when_pasted(servers: Servers) -> None:
     server = servers.start()
+    _wait_until(lambda: "  curl " in server.said(), "the start-up message")
     said = server.said()
     assert f"http://localhost:{server.config.port}" in said
     key = re.search(r"btk_\w+", said)
@@ -234,6 +235,7 @@ def test_the_first_start_shows_a_key_and_a_line_that_works_when_pasted(servers: 
     assert Session(server.client(key[0]), done["sessionId"]).output("echo fine") == "fine\n"
     server.stop()
     server.start()
+    _wait_until(lambda: server.said().count("  curl ") == 2, "the second start-up message")
     assert "btk_" not in server.said()[len(said) :]
 
 
