@@ -44,6 +44,7 @@ from buntime.stores import store_file
 from buntime.stores.database import StoreUnusable
 from buntime.stores.sqlite import SqliteStore
 from buntime.tasks import Tasks
+from buntime.trimming import keep_trimmed
 from buntime.web.app import create_app
 from buntime.web.logs import configure_logs
 
@@ -86,6 +87,7 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         control_plane = ControlPlane(store, sandboxes, leases, plans, tasks, time.time)
         tasks.start_daemon(Keeper(store, control_plane, leases, time.time, _pace(config)).run(), "keeper")
         tasks.start_daemon(sandboxes.keep_pool(), "pool")
+        tasks.start_daemon(keep_trimmed(), "trimming")
         tasks.start_daemon(_keep_names(opening.watch_names(config)), "name server")
         app = create_app(control_plane, Idempotency(store), config, gauges=_gauges(sandboxes), ready=sandboxes.works)
         await stack.enter_async_context(_api(app, config))

@@ -51,7 +51,10 @@ class Tasks:
         """Awaits work that goes on to its end when the caller is cancelled; its failure is the caller's."""
         outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._group.create_task(_settle(work, outcome), name=name)
-        return await asyncio.shield(outcome)
+        try:
+            return await asyncio.shield(outcome)
+        finally:
+            del outcome  # a failure in it knows this frame: without the circle it goes with its last user
 
 
 async def _logged(work: Awaitable[object], name: str) -> None:
@@ -72,3 +75,5 @@ async def _settle[T](work: Awaitable[T], outcome: asyncio.Future[T]) -> None:
         raise
     else:
         outcome.set_result(result)
+    finally:
+        del outcome

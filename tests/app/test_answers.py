@@ -1,6 +1,9 @@
 """Headers that every answer has, and failures of our own."""
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator
+from types import FrameType
 
 import pytest
 
@@ -73,3 +76,17 @@ async def test_the_docs_ask_for_nothing_from_elsewhere(api: Api) -> None:
     assert "http://" not in page.replace("http://ses-", "")
     assert "<script" not in page
     assert "/files/write" in page
+
+
+async def test_a_refused_request_leaves_nothing_of_its_body_behind(api: Api) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        body = {"sessionId": "ses_" + "a" * 18, "path": "x", "content": "x" * 2_000_000}
+        for headers in ({}, {"Idempotency_Key": "k"}):
+            assert (await api.call("POST", "/files/write", body, **headers)).status in (400, 404)
+        await asyncio.sleep(0)
+        alive = [o for o in gc.get_objects() if isinstance(o, FrameType) and o.f_code.co_name == "_perform"]
+        assert not alive
+    finally:
+        gc.enable()

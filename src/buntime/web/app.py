@@ -126,6 +126,11 @@ class Front:
         except Exception:  # the boundary of a request: shown bare, logged whole
             log.exception("internal_error", request=exchange.request_id.decode("ascii"), route=exchange.route)
             failure = failures.bare()
-        if begun:
-            raise failure
-        await exchange.send(failures.reply_to(failure), send)
+        try:
+            if begun:
+                raise failure
+            await exchange.send(failures.reply_to(failure), send)
+        finally:
+            # It knows the frames that it came through, this one too: with the request's body in them it would stay
+            # until the collector comes by.
+            del failure

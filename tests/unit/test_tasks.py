@@ -1,0 +1,92 @@
+import asyncio
+import gc
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from buntime.tasks import Tasks
+
+
+class Boom(Exception):
+    pass
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def test_work_goes_on_when_its_caller_is_cancelled() -> None:
+    going, done = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        await going.wait()
+        done.set()
+
+    async with Tasks() as tasks:
+        caller = asyncio.create_task(tasks.finish(work(), "work"))
+        await asyncio.sleep(0)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        going.set()
+    assert done.is_set()
+
+
+async def test_a_failure_is_the_callers_alone() -> None:
+    async def fail() -> None:
+        raise Boom
+
+    async with Tasks() as tasks:
+        with pytest.raises(Boom):
+            await tasks.finish(fail(), "fail")
+        tasks.start(fail(), "nobody waits for it")
+        await asyncio.sleep(0)
+
+
+async def test_a_daemon_that_fails_ends_the_group_with_its_own_failure() -> None:
+    async def fail() -> None:
+        raise Boom
+
+    async def serve() -> None:
+        async with Tasks() as tasks:
+            tasks.start_daemon(fail(), "daemon")
+            await asyncio.Event().wait()
+
+    with pytest.raises(Boom):
+        await serve()
+
+
+async def test_daemons_end_with_the_block() -> None:
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    async with Tasks() as tasks:
+        tasks.start_daemon(forever(), "daemon")
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_a_failure_and_what_it_holds_go_with_its_last_user() -> None:
+    held: list[weakref.ref[BaseException]] = []
+
+    async def fail() -> None:
+        failure = Boom()
+        held.append(weakref.ref(failure))
+        try:
+            raise failure
+        finally:
+            del failure
+
+    async def use(tasks: Tasks) -> None:
+        with suppress(Boom):
+            await tasks.finish(fail(), "fail")
+
+    async with Tasks() as tasks:
+        await use(tasks)
+        await asyncio.sleep(0)
+        assert held[0]() is None
