@@ -3,8 +3,10 @@
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -18,8 +20,10 @@ NETWORK = "10.213.0.0/16"
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return Config(data_dir=tmp_path)
+def config() -> Iterator[Config]:
+    """On a disk, as /var/lib is; /tmp is memory on Debian 13, and may be too small."""
+    with TemporaryDirectory(dir="/var/tmp") as directory:
+        yield Config(data_dir=Path(directory))
 
 
 def ruleset(rules: str) -> str:
