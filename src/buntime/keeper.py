@@ -86,6 +86,9 @@ class Keeper:
         except BuntimeError as failed:
             log.warning("session_not_ended", session=session.id, reason=failed.message)
             return  # the next tick tries again
+        except Exception:  # the boundary of a session: what goes wrong with one must not end the keeping of all
+            log.exception("session_not_ended", session=session.id)
+            return
         log.info("session_ended", session=session.id)
 
     def _quiet_since(self, session: Session, step: Step, now: float, suspended: set[str]) -> float | None:
@@ -101,6 +104,9 @@ class Keeper:
                 done = await down(session.id, quiet)
             except BuntimeError as failed:
                 log.warning("session_not_put_to_sleep", session=session.id, reason=failed.message)
+                return
+            except Exception:  # as above
+                log.exception("session_not_put_to_sleep", session=session.id)
                 return
         if done:
             log.info("session_put_to_sleep", session=session.id, was=session.state.value)

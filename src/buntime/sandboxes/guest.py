@@ -10,6 +10,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
 import aiohttp
 import msgspec
@@ -25,6 +26,7 @@ from buntime.errors import (
 )
 from buntime.paths import for_client
 from buntime.ports import OUTPUT_LIMIT, FileEntry, FileToWrite, Run, SandboxGone
+from buntime.sandboxes.connection import NoGuest, WatchedConnector
 from buntime.sandboxes.oci import GUEST_PORT
 
 PROTOCOL = 1
@@ -32,6 +34,9 @@ HEADER = "x-buntime-secret"
 LARGEST_JSON = 16 << 20  # bytes; a page of 100 names of 4 KiB is far below
 LONGEST_PATH = 65536  # characters in what a guest may call a path: in deep trees it is longer than one call takes
 MOST_WRITTEN = 1000
+LARGEST_NUMBER = 2**53 - 1  # what the store, JSON and JavaScript can all hold
+MOST_FRAMES = 1_000_000  # of one run, seconds of our time; a program that prints byte by byte makes a thousand a second
+TURN = 1000  # frames, after which others get theirs
 FRAME = struct.Struct(">cI")
 CHUNK = 1 << 20
 CONFLICTS = {
@@ -50,6 +55,13 @@ class SpareGone(Exception):
     """The parked process for the run is not there any more: take another."""
 
 
+class Impostor(SandboxGone):
+    """What answers is not the guest, or not any more: its sandbox has to end."""
+
+
+type Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
+
+
 class _Health(msgspec.Struct):
     protocol: int
 
@@ -59,11 +71,11 @@ class _Spare(msgspec.Struct):
 
 
 class _Sizes(msgspec.Struct):
-    sizes: list[int]
+    sizes: list[Count]
 
 
 class _Status(msgspec.Struct):
-    files: int
+    files: Count
 
 
 class _Entry(msgspec.Struct):
@@ -75,7 +87,7 @@ class _Entry(msgspec.Struct):
 
 class _Page(msgspec.Struct):
     files: list[_Entry]
-    total: int
+    total: Count
 
 
 class _Failure(msgspec.Struct):
@@ -102,7 +114,7 @@ class Outcome:
 def new_http_client() -> aiohttp.ClientSession:
     """One for all guests: connections are kept, nothing is stored, unpacked or followed on a guest's word."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+        connector=WatchedConnector(limit=0, keepalive_timeout=60),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
         auto_decompress=False,
@@ -111,9 +123,9 @@ def new_http_client() -> aiohttp.ClientSession:
 
 
 class Guest:
-    def __init__(self, http: aiohttp.ClientSession, address: str, secret: str) -> None:
+    def __init__(self, http: aiohttp.ClientSession, address: str, secret: str, port: int = GUEST_PORT) -> None:
         self._http = http
-        self._url = f"http://{address}:{GUEST_PORT}"
+        self._url = f"http://{address}:{port}"
         self._headers = {HEADER: secret}
 
     async def check(self) -> None:
@@ -213,6 +225,8 @@ class Guest:
                 if answer.status != 200:
                     raise _failure(query, await _read_all(answer, LARGEST_JSON), answer.status)
                 yield answer
+        except NoGuest as impostor:
+            raise Impostor(f"{path}: {impostor}") from impostor
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as gone:
             raise SandboxGone(f"{path}: {gone!r}") from gone
 
@@ -229,21 +243,21 @@ async def _read_all(answer: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 async def _read_frames(answer: aiohttp.ClientResponse) -> Outcome:
-    """`o` and `e` output until `x`, the end."""
-    streams: dict[bytes, list[bytes]] = {b"o": [], b"e": []}
-    sizes = {b"o": 0, b"e": 0}
-    while True:
+    """`o` and `e` output until `x`, the end. Raises Impostor for frames that no guest sends."""
+    streams = {b"o": bytearray(), b"e": bytearray()}  # not lists of parts: those may be of one byte
+    for number in range(1, MOST_FRAMES + 1):
         kind, length = FRAME.unpack(await answer.content.readexactly(FRAME.size))
         if kind == b"x":
             if length > LARGEST_JSON:
-                raise SandboxGone("the guest's last frame is too large")
-            return Outcome(
-                b"".join(streams[b"o"]), b"".join(streams[b"e"]), _end(await answer.content.readexactly(length))
-            )
-        if kind not in streams or sizes[kind] + length > OUTPUT_LIMIT:
-            raise SandboxGone("the guest sent a frame that it may not")
-        sizes[kind] += length
-        streams[kind].append(await answer.content.readexactly(length))
+                raise Impostor("its last frame is too large")
+            end = _end(await answer.content.readexactly(length))
+            return Outcome(bytes(streams[b"o"]), bytes(streams[b"e"]), end)
+        if kind not in streams or not 0 < length <= OUTPUT_LIMIT - len(streams[kind]):
+            raise Impostor("it sent a frame that it may not")
+        streams[kind] += await answer.content.readexactly(length)
+        if number % TURN == 0:
+            await asyncio.sleep(0)  # what has come already is read without a pause otherwise
+    raise Impostor("it cuts the output into too many frames")
 
 
 def _end(text: bytes) -> _End:
@@ -262,7 +276,8 @@ def _entry(entry: _Entry) -> FileEntry:
     kinds = {"file": "file", "directory": "directory", "symlink": "symlink"}
     # times before 1970 and after 9999 are what a session may set and no client can read
     modified = min(max(entry.modified, 0), 253402300799)
-    return FileEntry(entry.path, max(entry.size, 0), modified, kinds.get(entry.type, "other"))  # type: ignore[arg-type]
+    size = min(max(entry.size, 0), LARGEST_NUMBER)
+    return FileEntry(entry.path, size, modified, kinds.get(entry.type, "other"))  # type: ignore[arg-type]
 
 
 def _failure(query: Mapping[str, str], text: bytes, status: int) -> Exception:

@@ -11,8 +11,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import structlog
 from buntime.errors import BuntimeError, Unavailable
 from buntime.ports import FileEntry, FileToWrite, Observed, Run, RunResult, SandboxGone
 from buntime.sandboxes.cgroup import Cgroups, RunUsage
-from buntime.sandboxes.guest import Guest, Outcome, SpareGone
+from buntime.sandboxes.guest import Guest, Impostor, Outcome, SpareGone
 from buntime.sandboxes.network import Network
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.volume import Volumes
@@ -212,7 +212,8 @@ class LocalSandbox:
                 if not killed or not done:
                     await self.kill()
                     raise SandboxGone("the guest does not answer after the run was killed")
-            return running.result(), timed_out
+            async with self._ending_an_impostor():
+                return running.result(), timed_out
         finally:
             if not running.done():
                 # nobody waits for the answer any more: what would be nobody's must not run on
@@ -319,7 +320,8 @@ class LocalSandbox:
     async def observe(self) -> Observed:
         parked = [self._spare.run] if self._spare else []
         processes = self._machinery.cgroups.session_processes(self.id, leave_out=parked)
-        return Observed(files=await self._guest.count_files(), processes=processes)
+        async with self._ending_an_impostor():
+            return Observed(await self._guest.count_files(), processes)
 
     async def _while_answering[T](self, work: Coroutine[Any, Any, T]) -> T:
         """However long it takes, as long as the guest answers beside it: one that was stopped never would."""
@@ -327,14 +329,24 @@ class LocalSandbox:
         try:
             while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
                 await self._in_time(self._guest.check(), ANSWER_SECONDS)
-            return task.result()
+            async with self._ending_an_impostor():
+                return task.result()
         finally:
             task.cancel()
+
+    @asynccontextmanager
+    async def _ending_an_impostor(self) -> AsyncIterator[None]:
+        """It costs us work with each answer: the session has to start again before it can do so again."""
+        try:
+            yield
+        except Impostor:
+            await self.kill()
+            raise
 
     async def _in_time[T](self, work: Coroutine[Any, Any, T], seconds: float) -> T:
         """Raises SandboxGone, and ends the sandbox, when the guest does not answer in time."""
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds), self._ending_an_impostor():
                 return await work
         except TimeoutError:
             await self.kill()
