@@ -36,7 +36,7 @@ class Unauthorized(BuntimeError):
 
 
 class Forbidden(BuntimeError):
-    """The plan or the key does not allow it; `details` has `plan` and `limit` where they apply."""
+    """The plan does not allow it, or the account is suspended; `details` has `plan` and `limit` where they apply."""
 
     code = "forbidden"
 

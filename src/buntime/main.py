@@ -26,7 +26,7 @@ from buntime import doctor
 from buntime.account import Account, Key, hash_key, new_key_secret
 from buntime.config import BadSetting, Config
 from buntime.control_plane import ControlPlane
-from buntime.edge.process import EdgeFailed, edge
+from buntime.edge.process import EdgeFailed, edge, stop_left_over
 from buntime.idempotency import Idempotency
 from buntime.keeper import Keeper, Pace
 from buntime.leases import Leases
@@ -87,6 +87,7 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         control_plane = ControlPlane(store, sandboxes, leases, plans, tasks, time.time)
         tasks.start_daemon(Keeper(store, control_plane, leases, time.time, _pace(config)).run(), "keeper")
         tasks.start_daemon(sandboxes.keep_pool(), "pool")
+        tasks.start_daemon(sandboxes.keep_rules(), "rules")
         tasks.start_daemon(keep_trimmed(), "trimming")
         tasks.start_daemon(_keep_names(opening.watch_names(config)), "name server")
         app = create_app(control_plane, Idempotency(store), config, gauges=_gauges(sandboxes), ready=sandboxes.works)
@@ -150,6 +151,7 @@ def purge(config: Config) -> None:
     async def work() -> None:
         async with new_http_client() as http, Tasks() as tasks:
             await opening.purge(config, tasks, http)
+            await asyncio.to_thread(stop_left_over, config.run_dir / "edge")
 
     with _only_server(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work())
@@ -169,7 +171,9 @@ def _only_server(config: Config) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BadSetting(f"another server uses {config.data_dir}; choose another BUNTIME_DATA_DIR.") from None
+            raise BadSetting(
+                f"another server uses {config.data_dir}: stop it first, or choose another BUNTIME_DATA_DIR."
+            ) from None
         yield
 
 
@@ -257,7 +261,7 @@ def _gauges(sandboxes: LocalSandboxes) -> Mapping[str, Callable[[], int]]:
 
 def _welcome(server: Server) -> str:
     """What a person needs to go on. The first key is shown this once; later lines make a key of their own."""
-    key = server.first_key or "$(uv run buntime keys create)"
+    key = server.first_key or "${BUNTIME_API_KEY:-$(uv run buntime keys create)}"
     lines = ["", f"buntime serves on {server.url}"]
     if server.first_key:
         lines.append(f"First API key (shown this once): {server.first_key}")

@@ -39,6 +39,7 @@ STARTS_AT_ONCE = 4
 READY_SECONDS = 20.0
 QUIET_SECONDS = 0.25  # without a claim, before the pool is filled again: a burst has the host to itself
 REST_SECONDS = 0.02
+RULES_SECONDS = 1.0  # between looks at the network's rules
 MEMORY_RESERVE = 512 * MB
 REMOVE_SECONDS = 10.0
 
@@ -72,6 +73,7 @@ class LocalSandboxes:
         self._parked: deque[LocalSandbox] = deque()
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._rules_hold = True
         self._claimed_at = 0.0
         self._waiting = 0  # claims that found nothing parked
         self._claimed = asyncio.Event()
@@ -92,8 +94,20 @@ class LocalSandboxes:
         try:
             self._require_room()
         except Unavailable:
-            return {"volumes": self._machinery.volumes.mounted, "room": False}
-        return {"volumes": self._machinery.volumes.mounted, "room": True}
+            return {"volumes": self._machinery.volumes.mounted, "rules": self._rules_hold, "room": False}
+        return {"volumes": self._machinery.volumes.mounted, "rules": self._rules_hold, "room": True}
+
+    async def keep_rules(self) -> None:
+        """Looks for ever whether the network's rules are there, and puts them back where somebody flushed them."""
+        while True:
+            try:
+                if not await asyncio.to_thread(self._machinery.network.ensure):
+                    log.error("network_rules_were_gone", hint="something flushed nftables; they are in force again")
+                self._rules_hold = True
+            except HostCommandFailed as failed:
+                self._rules_hold = False  # no new sandbox until they hold, see `_require_room`
+                log.error("network_rules_missing", reason=str(failed))
+            await asyncio.sleep(RULES_SECONDS)
 
     # --- the port ---
 
@@ -319,6 +333,8 @@ class LocalSandboxes:
         self._machinery.volumes.limit(sandbox_id, limits.disk)
 
     def _require_room(self) -> None:
+        if not self._rules_hold:
+            raise Unavailable("This host's network rules cannot be put in force, so no session starts.", 10)
         free = min(host_disk_free(self._settings.data_dir), self._machinery.volumes.free())
         require_room(memory_available(), free, MEMORY_RESERVE, self._settings.disk_reserve)
 

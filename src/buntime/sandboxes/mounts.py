@@ -102,9 +102,8 @@ def _id_map(first_uid: int) -> Iterator[int]:
     The spare id is the host's root: without it overlay cannot make its work directory and silently turns
     read-only.
     """
-    sleeper = subprocess.Popen(
-        ["unshare", "--user", "sleep", "60"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    # it ends with us: a server that is killed here closes the pipe
+    sleeper = subprocess.Popen(["unshare", "--user", "cat"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         process, ours, deadline = Path(f"/proc/{sleeper.pid}"), Path("/proc/self/ns/user").readlink(), time.monotonic()
         while (process / "ns/user").readlink() == ours:
@@ -118,7 +117,7 @@ def _id_map(first_uid: int) -> Iterator[int]:
         raise HostCommandFailed(f"user namespace: {failed}") from failed
     finally:
         sleeper.kill()
-        sleeper.wait()
+        sleeper.communicate()
     try:
         yield handle
     finally:

@@ -101,6 +101,16 @@ class Network:
         self._restricted = set(no_egress)
         call(["nft", "-f", "-"], self.rules())
 
+    def ensure(self) -> bool:
+        """Puts the rules in force again where somebody has flushed them; whether they were there.
+
+        Debian's nftables.service does that at each of its restarts. Raises HostCommandFailed.
+        """
+        there = subprocess.run(["nft", "-t", "list", "table", "inet", self.table], capture_output=True, check=False)
+        if there.returncode:
+            call(["nft", "-f", "-"], self.rules())
+        return not there.returncode
+
     def close(self) -> None:
         """Leaves what running sandboxes need."""
         self._thread.shutdown()
@@ -110,6 +120,10 @@ class Network:
     def remove(self) -> None:
         """For a purge, when no sandbox is left. Idempotent."""
         call(["nft", "-f", "-"], f"table inet {self.table}\ndelete table inet {self.table}\n")
+        for link in Path("/sys/class/net").glob(self._part.interfaces):
+            if link.name != self._gateway_interface:  # of sandboxes that have ended: the kernel takes its time
+                with suppress(HostCommandFailed):
+                    call(["ip", "link", "del", link.name])
         if Path(f"/sys/class/net/{self._gateway_interface}").exists():
             call(["ip", "link", "del", self._gateway_interface])
 
@@ -144,7 +158,8 @@ table inet {self.table} {{
     ip saddr @no_egress jump refused
     ip daddr @unreachable jump refused
     fib daddr type != unicast drop
-    tcp dport 25 jump refused
+    tcp dport {{ 25, 53, 853 }} jump refused
+    udp dport {{ 53, 853 }} jump refused
     oifname "{ours}" jump refused
     ct state new add @flows {{ ip saddr ct count over {FLOWS} }} drop
   }}

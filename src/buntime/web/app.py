@@ -1,5 +1,6 @@
 """The web application: its routes, and what happens around every request."""
 
+import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from buntime.config import Config
 from buntime.control_plane import ControlPlane
-from buntime.errors import BuntimeError, NotFound
+from buntime.errors import BuntimeError, NotFound, Unavailable
 from buntime.idempotency import Idempotency
 from buntime.web import api_execution, api_files, api_operations, api_sessions, failures, openapi
 from buntime.web.auth import Door
@@ -122,7 +123,9 @@ class Front:
             exchange.status = CLIENT_LEFT
             return
         except BuntimeError as failed:
-            failure = failed
+            failure: BuntimeError = failed
+        except asyncio.CancelledError:  # the server stops and has waited for as long as it does
+            failure = Unavailable("The server is stopping; the request was not finished.", 5)
         except Exception:  # the boundary of a request: shown bare, logged whole
             log.exception("internal_error", request=exchange.request_id.decode("ascii"), route=exchange.route)
             failure = failures.bare()

@@ -181,9 +181,15 @@ def _failures(operation: Operation) -> dict[str, Any]:
     }
 
 
+def _meaning(kind: type[BuntimeError]) -> str:
+    if kind is BuntimeError:
+        return "Our fault; the server's log has the rest under the request's id."
+    return (kind.__doc__ or "").partition("\n")[0]
+
+
 def _failure(status: int, kinds: Mapping[str, type[BuntimeError]], *, replayed: bool) -> dict[str, Any]:
     codes = list(kinds)
-    meanings = [f"`{code}`: {(kind.__doc__ or '').partition(chr(10))[0]}" for code, kind in kinds.items()]
+    meanings = [f"`{code}`: {_meaning(kind)}" for code, kind in kinds.items()]
     headers = ["X-Request-Id", "Cache-Control", *(() if status == 401 else RATE_HEADERS)]
     headers += ["WWW-Authenticate"] if status == 401 else []
     headers += ["Allow"] if status == 405 else []

@@ -120,8 +120,7 @@ Metadata = Annotated[
 OnWake = Annotated[
     str | None,
     Meta(
-        description="A shell command to be run after each wake from deep sleep, at most 65,536 bytes. "
-        "Kept, and run once deep sleep is available.",
+        description="A shell command that is run after each wake from deep sleep, at most 65,536 bytes.",
         extra_json_schema={Default: None},
     ),
 ]
