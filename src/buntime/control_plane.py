@@ -14,7 +14,7 @@ import structlog
 from buntime import errors, requests
 from buntime.account import Account, AccountStatus, Key, hash_key, is_well_formed
 from buntime.leases import Leases
-from buntime.paths import WORKSPACE, inside_session
+from buntime.paths import WORKSPACE, for_client, inside_session
 from buntime.plan import MB, Plan, with_overrides
 from buntime.ports import (
     Answer,
@@ -296,7 +296,16 @@ class ControlPlane:
         """Raises PayloadTooLarge over the plan's file size."""
         session = await self._find(caller, session_id)
         async with self._leases.use(session) as sandbox:
-            return await sandbox.read_file(path, caller.plan.file_mb * MB)
+            try:
+                return await sandbox.read_file(path, caller.plan.file_mb * MB)
+            except errors.PayloadTooLarge:
+                shown, plan = for_client(path), caller.plan
+                raise errors.PayloadTooLarge(
+                    f"{shown!r} is larger than the {plan.file_mb} MB that can be read at once on the {plan.name} plan.",
+                    plan=plan.name,
+                    limit=plan.file_mb * MB,
+                    path=shown,
+                ) from None
 
     async def delete_file(self, caller: Caller, session_id: str, path: str, *, recursive: bool) -> None:
         session = await self._find(caller, session_id)

@@ -101,7 +101,7 @@ def test_fifty_megabytes_are_written_and_read_and_one_byte_more_is_refused(sessi
     details = session.write("big", "x" * (50 * MB + 1)).refused(413, "payload_too_large")
     assert (details["plan"], details["limit"]) == ("paid", 50 * MB)
     session.output("echo >> big")
-    session.read("big").refused(413, "payload_too_large")
+    assert session.read("big").refused(413, "payload_too_large")["limit"] == 50 * MB
     assert session.list().done()["files"][0]["size"] == 50 * MB + 1
 
 
