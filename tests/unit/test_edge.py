@@ -182,7 +182,7 @@ async def test_a_body_over_the_largest_plan_is_refused_in_the_form_of_the_api(fr
             413,
             "payload_too_large",
             False,
-            {},
+            {"limit": 1 << 20},
         )
         assert "1 MB" in error["message"]
         assert answer.headers["X-Request-Id"] == "mine-2"

@@ -174,11 +174,12 @@ def _refusal(status: int, body_mb: int) -> str:
     answered, code, message = REFUSALS[status]
     name, value = HEADERS.get(answered, ("", ""))
     header = f"\n      add_header {name} {value} always;" if name else ""
-    body = _error(code, Template(message).substitute(body_mb=body_mb))
+    details = {"limit": body_mb << 20} if answered == 413 else {}
+    body = _error(code, Template(message).substitute(body_mb=body_mb), **details)
     return REFUSAL.substitute(status=status, answered=answered, body=body, header=header)
 
 
-def _error(code: str, message: str) -> str:
+def _error(code: str, message: str, **details: int) -> str:
     """The API's error object, as a string between single quotes of nginx."""
-    error = {"code": code, "retryable": code in RETRYABLE, "message": message, "details": {}}
+    error = {"code": code, "retryable": code in RETRYABLE, "message": message, "details": details}
     return json.dumps({"error": error}).replace("\\", "\\\\").replace("'", "\\'")
