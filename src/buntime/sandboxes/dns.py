@@ -93,8 +93,10 @@ def _command(part: Part) -> list[str]:
         "--no-hosts",
         "--resolv-file=/etc/resolv.conf",
         "--filter-AAAA",  # sessions have IPv4 only
+        "--no-ident",  # it would tell its version and the host's name servers
         "--cache-size=4000",
-        "--dns-forward-max=1000",
+        # one sandbox may ask 100 a second, and a question nobody answers waits for 10
+        "--dns-forward-max=20000",
         "--bogus-priv",
         "--domain-needed",
         # an answer that names an address inside is dropped: no public name leads there

@@ -20,6 +20,7 @@ from buntime.sandboxes.host import Part
 HOST_MAC, SESSION_MAC = "02:62:75:6e:00:01", "02:62:75:6e:00:02"
 FLOWS = 512  # connections of one sandbox to the world at a time: the table of all is the host's
 QUESTIONS = 100  # of one sandbox to the name server, a second: each takes a place in the host's table of connections
+NAME_STREAMS = 4  # connections of one sandbox to the name server, which serves 20 in all
 # Never reachable, whatever a session is allowed: this host and networks that are not the public internet.
 UNREACHABLE = [
     "0.0.0.0/8",
@@ -132,6 +133,7 @@ class Network:
         letting its programs wait."""
         ours, blocked = self._part.interfaces, ", ".join(map(self._part.address, sorted(self._restricted)))
         elements = f"elements = {{ {blocked} }}" if blocked else ""
+        too_often = f"limit rate over {QUESTIONS}/second burst {QUESTIONS} packets"
         return f"""
 table inet {self.table}
 delete table inet {self.table}
@@ -139,6 +141,7 @@ table inet {self.table} {{
   set unreachable {{ type ipv4_addr; flags interval; elements = {{ {", ".join(UNREACHABLE)} }}; }}
   set no_egress {{ type ipv4_addr; {elements}; }}
   set names {{ type ipv4_addr; flags dynamic,timeout; timeout 1m; size 65535; }}
+  set name_streams {{ type ipv4_addr; flags dynamic; size 65535; }}
   set flows {{ type ipv4_addr; flags dynamic; size 65535; }}
   chain spoofed {{
     type filter hook prerouting priority -310; policy accept;
@@ -172,8 +175,12 @@ table inet {self.table} {{
     iifname "{ours}" jump to_host
   }}
   chain to_host {{
+    ip saddr @no_egress meta l4proto {{ tcp, udp }} th dport 53 jump refused
     ip saddr @no_egress ct state new jump refused
-    ct state new add @names {{ ip saddr limit rate over {QUESTIONS}/second burst {QUESTIONS} packets }} drop
+    # each packet: questions that come from one port are one connection to the kernel
+    meta l4proto udp add @names {{ ip saddr {too_often} }} drop
+    meta l4proto != udp ct state new add @names {{ ip saddr {too_often} }} drop
+    tcp dport 53 ct state new add @name_streams {{ ip saddr ct count over {NAME_STREAMS} }} drop
     ip daddr {self._part.gateway} udp dport 53 accept
     ip daddr {self._part.gateway} tcp dport 53 accept
     ct state established,related accept
