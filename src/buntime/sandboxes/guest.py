@@ -201,7 +201,7 @@ class Guest:
         try:
             return msgspec.json.decode(text, type=kind)
         except msgspec.MsgspecError as wrong:
-            raise SandboxGone(f"the guest answered {path} with something else") from wrong
+            raise Impostor(f"it answered {path} with something else") from wrong
 
     @asynccontextmanager
     async def _request(
@@ -264,7 +264,7 @@ def _end(text: bytes) -> _End:
     try:
         end = msgspec.json.decode(text, type=_End)
     except msgspec.MsgspecError as wrong:
-        raise SandboxGone("the guest's last frame is not what it should be") from wrong
+        raise Impostor("its last frame is not what it should be") from wrong
     if not 0 <= end.exit_code <= 255 or len(end.files_written) > MOST_WRITTEN:
         raise SandboxGone("the guest's last frame has impossible numbers")
     if any(len(path) > LONGEST_PATH for path in end.files_written):

@@ -60,6 +60,7 @@ def claim_part(config: Config) -> Part:
     """The part of `config.data_dir`, claimed now if need be. Raises NoPart."""
     SHARED_RUN_DIR.mkdir(mode=0o711, exist_ok=True)
     with (SHARED_RUN_DIR / "lock").open("w") as lock:
+        os.fchmod(lock.fileno(), 0o600)  # whoever can open it can hold it, and keep every server from starting
         fcntl.flock(lock, fcntl.LOCK_EX)
         mine, taken = str(config.data_dir.resolve()), _claims()
         index = next((i for i, owner in taken.items() if owner == mine), None)

@@ -34,7 +34,7 @@ CAPABILITIES = [
 START_SECONDS = 30.0
 OPEN_FILES = 65536
 INOTIFY_INSTANCES, INOTIFY_WATCHES = 128, 65536  # of one sandbox
-MASKED = "acpi asound kcore keys latency_stats timer_list timer_stats sched_debug scsi interrupts sysrq-trigger"
+MASKED = "acpi asound cmdline kcore keys latency_stats timer_list timer_stats sched_debug scsi interrupts sysrq-trigger"
 READ_ONLY = "bus fs irq sys"
 
 

@@ -13,7 +13,16 @@ PROFILE = Path("/usr/share/containers/seccomp.json")
 EPERM, ENOSYS = 1, 38
 NAMESPACE_FLAGS = 0x7E020000 | 0x00000080  # every CLONE_NEW*
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
+SOCK_STREAM, SOCK_DGRAM = 1, 2
+SOCK_TYPE = 0xF  # the rest are flags
 NETLINK_ROUTE = 0
+# No other protocol: the kernel would load its module for whoever asks.
+PROTOCOLS = {
+    (AF_INET, SOCK_STREAM): (0, 6),  # TCP
+    (AF_INET, SOCK_DGRAM): (0, 17, 1),  # UDP, ping
+    (AF_INET6, SOCK_STREAM): (0, 6),
+    (AF_INET6, SOCK_DGRAM): (0, 17, 58),
+}
 MACHINES = {"x86_64": ("amd64", "SCMP_ARCH_X86_64"), "aarch64": ("arm64", "SCMP_ARCH_AARCH64")}
 
 # Namespaces and mounts belong to the host; keys, BPF and userfaultfd are kernel attack surface with no use here.
@@ -88,6 +97,9 @@ def _our_rules() -> list[dict[str, Any]]:
     def equal(index: int, value: int) -> dict[str, Any]:
         return {"index": index, "value": value, "op": "SCMP_CMP_EQ"}
 
+    def is_type(kind: int) -> dict[str, Any]:
+        return {"index": 1, "value": SOCK_TYPE, "valueTwo": kind, "op": "SCMP_CMP_MASKED_EQ"}
+
     no_namespaces = {"index": 0, "value": NAMESPACE_FLAGS, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
     return [
         allow("clone", no_namespaces),
@@ -95,6 +107,11 @@ def _our_rules() -> list[dict[str, Any]]:
         {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS},
         # these flush the whole host: they succeed and do nothing; fsync of one's own files works
         {"names": ["sync", "syncfs"], "action": "SCMP_ACT_ERRNO", "errnoRet": 0},
-        *(allow("socket", equal(0, family)) for family in (AF_UNIX, AF_INET, AF_INET6)),
+        allow("socket", equal(0, AF_UNIX)),
+        *(
+            allow("socket", equal(0, family), is_type(kind), equal(2, protocol))
+            for (family, kind), protocols in PROTOCOLS.items()
+            for protocol in protocols
+        ),
         allow("socket", equal(0, AF_NETLINK), equal(2, NETLINK_ROUTE)),
     ]

@@ -59,6 +59,8 @@ class Volumes:
         ).split()
         if kind != BTRFS:
             raise HostCommandFailed(f"{self.directory} is a {kind} mount; it must be btrfs")
+        # the mount point's own mode is hidden now: what sessions write must be out of reach of the host's users
+        self.directory.chmod(0o700)
         self._qgroups = Path(f"/sys/fs/btrfs/{uuid}/qgroups")
         if not self._qgroups.exists():
             call(["btrfs", "quota", "enable", "--simple", str(self.directory)])
