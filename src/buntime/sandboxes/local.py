@@ -38,6 +38,7 @@ log = structlog.get_logger()
 STARTS_AT_ONCE = 4
 READY_SECONDS = 20.0
 QUIET_SECONDS = 0.25  # without a claim, before the pool is filled again: a burst has the host to itself
+LOW_QUIET_SECONDS = 0.05  # the same while little is parked: claims that come one after the other still come first
 REST_SECONDS = 0.02
 RULES_SECONDS = 1.0  # between looks at the network's rules
 MEMORY_RESERVE = 512 * MB
@@ -218,7 +219,7 @@ class LocalSandboxes:
         while len(self._parked) < self._settings.pool_size:
             low = len(self._parked) < self._settings.pool_size // 4
             quiet = time.monotonic() - self._claimed_at
-            if self._waiting or (not low and quiet < QUIET_SECONDS):
+            if self._waiting or quiet < (LOW_QUIET_SECONDS if low else QUIET_SECONDS):
                 await asyncio.sleep(REST_SECONDS)
                 continue
             self._require_room()
