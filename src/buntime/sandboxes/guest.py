@@ -26,6 +26,7 @@ from buntime.errors import (
 )
 from buntime.paths import for_client
 from buntime.ports import OUTPUT_LIMIT, FileEntry, FileToWrite, Run, SandboxGone
+from buntime.room import hold
 from buntime.sandboxes.connection import NoGuest, WatchedConnector
 from buntime.sandboxes.oci import GUEST_PORT
 
@@ -238,6 +239,7 @@ async def _read_all(answer: aiohttp.ClientResponse, limit: int) -> bytes:
         size += len(part)
         if size > limit:
             raise SandboxGone("the guest answered with more than asked")
+        hold(len(part))
         parts.append(part)
     return b"".join(parts)
 
@@ -254,6 +256,7 @@ async def _read_frames(answer: aiohttp.ClientResponse) -> Outcome:
             return Outcome(bytes(streams[b"o"]), bytes(streams[b"e"]), end)
         if kind not in streams or not 0 < length <= OUTPUT_LIMIT - len(streams[kind]):
             raise Impostor("it sent a frame that it may not")
+        hold(length)
         streams[kind] += await answer.content.readexactly(length)
         if number % TURN == 0:
             await asyncio.sleep(0)  # what has come already is read without a pause otherwise

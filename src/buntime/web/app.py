@@ -13,6 +13,7 @@ from buntime.config import Config
 from buntime.control_plane import ControlPlane
 from buntime.errors import BuntimeError, NotFound, Unavailable
 from buntime.idempotency import Idempotency
+from buntime.room import Room
 from buntime.web import api_execution, api_files, api_operations, api_sessions, failures, openapi
 from buntime.web.auth import Door
 from buntime.web.bodies import Gate
@@ -95,6 +96,7 @@ class Front:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
+        self._room = Room()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,7 +104,8 @@ class Front:
             return
         exchange = open_exchange(scope)
         try:
-            await self._answer(exchange, receive, send)
+            with self._room.for_one_request():
+                await self._answer(exchange, receive, send)
         finally:
             seconds = time.perf_counter() - exchange.started
             self._metrics.count(exchange.route, exchange.method, exchange.status, seconds)
@@ -132,7 +135,12 @@ class Front:
         try:
             if begun:
                 raise failure
-            await exchange.send(failures.reply_to(failure), send)
+            try:
+                await exchange.send(failures.reply_to(failure), send)
+            except Unavailable as no_room:  # for the output that some failures bring
+                await exchange.send(failures.reply_to(no_room), send)
+            except ClientLeft:
+                exchange.status = CLIENT_LEFT
         finally:
             # It knows the frames that it came through, this one too: with the request's body in them it would stay
             # until the collector comes by.

@@ -1,5 +1,6 @@
 """One request and its answer, on their way through the web layer."""
 
+import asyncio
 import re
 import secrets
 import time
@@ -9,9 +10,13 @@ from dataclasses import dataclass, field
 from starlette.types import Scope, Send
 
 from buntime.control_plane import Caller
+from buntime.room import hold
 
 JSON = b"application/json"
 VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
+PIECE = 1 << 20  # bytes of an answer that are sent at once
+SLOWEST = 64 * 1024  # bytes a second that a client must read …
+GRACE = 60.0  # … with so many seconds on top
 SESSION_ID = re.compile(r"ses_[a-z0-9]{18}")
 
 type Headers = list[tuple[bytes, bytes]]
@@ -76,8 +81,26 @@ class Exchange:
             del headers[:2]
         if not any(name == b"cache-control" for name, _ in headers):
             headers.append((b"cache-control", b"no-store"))
+        body = b"" if self.method == "HEAD" else reply.body
+        if len(body) > PIECE:
+            hold(len(body))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else reply.body})
+        await _send_body(body, send)
+
+
+async def _send_body(body: bytes, send: Send) -> None:
+    """In pieces, each when the one before is on its way: the server waits for a client that reads slowly, for a time.
+
+    Raises ClientLeft for one that reads too slowly.
+    """
+    try:
+        async with asyncio.timeout(GRACE + len(body) / SLOWEST):
+            for start in range(0, len(body) - PIECE, PIECE):
+                await send({"type": "http.response.body", "body": body[start : start + PIECE], "more_body": True})
+            last = max(len(body) - 1, 0) // PIECE * PIECE
+            await send({"type": "http.response.body", "body": body[last:] if last else body})
+    except TimeoutError:
+        raise ClientLeft from None
 
 
 def open_exchange(scope: Scope) -> Exchange:

@@ -11,6 +11,7 @@ from buntime.config import Config
 from buntime.control_plane import Caller, ControlPlane
 from buntime.errors import ExecutionTimeout, MethodNotAllowed
 from buntime.idempotency import Idempotency
+from buntime.room import belongs_to
 from buntime.web import idempotent, wire
 from buntime.web.auth import Door
 from buntime.web.bodies import Gate, received, require_json
@@ -45,6 +46,7 @@ class Resource:
         exchange.route = self.path
         exchange.note_session(exchange.path_params.get("sessionId"))
         caller = await self._world.door.enter(exchange)
+        belongs_to(caller.account.id)
         if exchange.method == "OPTIONS":
             await exchange.send(Reply(204, b"", headers=[self._allow]), send)
             return
