@@ -20,6 +20,7 @@ DEFAULT_TTL = 86400  # seconds
 METADATA_BYTES = 16384
 ENV_ENTRIES = 100
 ENV_VALUE_BYTES = 65536
+SESSION_ENV_BYTES = 262144  # of all names and values: a session's is kept in the server's memory, a run's is not
 COMMAND_BYTES = 65536
 SMALLEST = Limits(memory=64, cpu=0.05, timeout=1, disk=16)
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -71,7 +72,7 @@ def check_new(new: NewSession, plan: Plan) -> tuple[int, Limits]:
     """The ttl and limits that the session gets."""
     ttl = check_ttl(new.ttl, plan)
     _check_metadata(new.metadata)
-    _check_env(new.env)
+    _check_session_env(new.env)
     _check_on_wake(new.on_wake)
     _check_preview(new.preview)
     _check_network(new.network)
@@ -109,7 +110,7 @@ def apply_patch(session: Session, patch: Patch, plan: Plan, now: int) -> Session
         _check_on_wake(session.on_wake)
     if not isinstance(patch.env, Unset):
         session = replace(session, env=patch.env or {})
-        _check_env(session.env)
+        _check_session_env(session.env)
     return session
 
 
@@ -196,6 +197,15 @@ def _check_env(env: Mapping[str, str]) -> None:
             raise InvalidRequest(
                 f"env.{name}", f"env.{name} is longer than {ENV_VALUE_BYTES} bytes.", limit=ENV_VALUE_BYTES
             )
+
+
+def _check_session_env(env: Mapping[str, str]) -> None:
+    _check_env(env)
+    size = sum(len(name) + len(value.encode("utf-8", "surrogatepass")) for name, value in env.items())
+    if size > SESSION_ENV_BYTES:
+        raise InvalidRequest(
+            "env", f"a session's env may have {SESSION_ENV_BYTES} bytes in all, not {size}.", limit=SESSION_ENV_BYTES
+        )
 
 
 def _check_on_wake(command: str | None) -> None:

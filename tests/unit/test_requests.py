@@ -95,3 +95,15 @@ def test_files_are_bounded_in_number_and_size() -> None:
         check_files([FileToWrite("/a", b"")] * 101, FREE)
     with pytest.raises(PayloadTooLarge):
         check_files([FileToWrite("/a", bytes(10 * MB + 1))], FREE)
+
+
+def test_a_sessions_env_is_small_enough_to_be_kept_in_memory() -> None:
+    largest = {f"A{number}": "x" * 65536 for number in range(3)}
+    check_new(NewSession(env=largest), PAID)
+    for refused in ({**largest, "B": "x" * 65536}, {f"A{number}": "ä" * 32768 for number in range(5)}):
+        with pytest.raises(InvalidRequest) as creating:
+            check_new(NewSession(env=refused), PAID)
+        with pytest.raises(InvalidRequest) as patching:
+            apply_patch(SESSION, Patch(env=refused), PAID, now=500)
+        assert creating.value.details["field"] == patching.value.details["field"] == "env"
+    check_execute(Execute("ses", command="true", env={**largest, "B": "x" * 65536}), PAID)
