@@ -95,12 +95,6 @@ class ControlPlane:
 
     # --- who asks ---
 
-    async def authenticate(self, secret: str | None) -> Caller:
-        """Raises Unauthorized, or Forbidden for a suspended account."""
-        caller = await self.identify(secret)
-        self.require_active(caller)
-        return caller
-
     async def identify(self, secret: str | None) -> Caller:
         """Whose key it is, a suspended account's too: its calls count against its rate. Raises Unauthorized."""
         if not secret:

@@ -1,6 +1,5 @@
 """What `/openapi.json` says against the real server: generated requests, good and bad, through the edge."""
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from buntime.web.app import OPERATIONS, openapi_pages
 from buntime.web.openapi import document
 from tests.acceptance.client import Client, Session
 from tests.acceptance.server import Server
+from tests.description import with_known_session
 
 pytestmark = pytest.mark.sandbox
 
@@ -56,22 +56,9 @@ def known(server: Server) -> Iterator[Known]:
     known.clear()
 
 
-def _with_known_session(whole: dict[str, Any]) -> dict[str, Any]:
-    """So that generated requests find a session more often than by chance."""
-    found = copy.deepcopy(whole)
-    for path in found["paths"].values():
-        for operation in path.values():
-            for parameter in operation.get("parameters", ()):
-                if parameter["name"] == "sessionId":
-                    parameter["schema"]["enum"] = [KNOWN]
-    for name in ("Execute", "WriteFile"):
-        found["components"]["schemas"][name]["properties"]["sessionId"]["enum"] = [KNOWN]
-    return found
-
-
 load_all_checks()
 DESCRIPTION = document(OPERATIONS, openapi_pages())
-schema = schemathesis.openapi.from_dict(_with_known_session(DESCRIPTION), config=CONFIG)
+schema = schemathesis.openapi.from_dict(with_known_session(DESCRIPTION, KNOWN), config=CONFIG)
 
 
 def test_the_server_shows_the_description_that_is_tested_here(server: Server) -> None:

@@ -1,7 +1,6 @@
 """The description against the server: generated requests, good and bad, over a real socket."""
 
 import asyncio
-import copy
 import threading
 from collections.abc import Iterator
 from queue import Queue
@@ -19,6 +18,7 @@ from buntime.testing_sandboxes import FakeVolume
 from buntime.web.app import OPERATIONS, openapi_pages
 from buntime.web.openapi import document
 from tests.app.serving import Api, serving
+from tests.description import with_known_session
 
 KNOWN = "ses_abc123def456ghi789"
 CONFIG = SchemathesisConfig.from_dict(
@@ -31,21 +31,8 @@ CONFIG = SchemathesisConfig.from_dict(
 EXCLUDED: list[CheckFunction] = [positive_data_acceptance]
 
 
-def _with_known_session(whole: dict[str, Any]) -> dict[str, Any]:
-    """So that generated requests find a session more often than by chance."""
-    found = copy.deepcopy(whole)
-    for path in found["paths"].values():
-        for operation in path.values():
-            for parameter in operation.get("parameters", ()):
-                if parameter["name"] == "sessionId":
-                    parameter["schema"]["enum"] = [KNOWN]
-    for name in ("Execute", "WriteFile"):
-        found["components"]["schemas"][name]["properties"]["sessionId"]["enum"] = [KNOWN]
-    return found
-
-
 load_all_checks()
-schema = schemathesis.openapi.from_dict(_with_known_session(document(OPERATIONS, openapi_pages())), config=CONFIG)
+schema = schemathesis.openapi.from_dict(with_known_session(document(OPERATIONS, openapi_pages()), KNOWN), config=CONFIG)
 
 
 @pytest.fixture(scope="module")
