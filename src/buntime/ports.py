@@ -2,7 +2,7 @@
 runs against the fake (`testing.py`) and the real thing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -106,7 +106,16 @@ class Store(Protocol):
         ...
 
     async def all_sessions(self) -> Sequence[Session]:
-        """Every session of every account, DELETING ones too: for the keeper and recovery."""
+        """Every session of every account, DELETING ones too: for recovery."""
+        ...
+
+    async def account_sessions(self, account_id: str) -> Sequence[Session]:
+        """Every session of one account, DELETING ones too."""
+        ...
+
+    async def changed_sessions(self) -> Sequence[Session]:
+        """As they are now: those added or changed since the last call; at the first call, all. Noted activity alone
+        is no change. For one caller, the keeper: what it costs depends on what changed, not on how many there are."""
         ...
 
     async def change_session(self, old: Session, new: Session) -> Session:
@@ -298,6 +307,78 @@ class Sandboxes(Protocol):
         """
         ...
 
+    # volumes of stopped sandboxes, which are a cache once they are archived
+
+    def has_volume(self, sandbox_id: str) -> bool:
+        """Whether the whole volume is on this host."""
+        ...
+
+    def cached(self) -> Mapping[str, int]:
+        """Sandbox id → bytes, of the volumes on this host whose sandboxes are stopped. Costs nothing."""
+        ...
+
+    def send(self, sandbox_id: str) -> Iterator[bytes]:
+        """The volume of a stopped sandbox as a stream that `receive` understands. Blocking, for a thread; memory does
+        not grow with the volume. Closing the iterator ends it, and `start` is possible again.
+
+        Raises VolumeLost; VolumeUnsendable where the volume has what the stream cannot hold, or more than is
+        reasonable for its limit: a session can make such a volume; Unavailable where the host cannot do it now.
+        """
+        ...
+
+    def receive(self, session: Session, content: Iterator[bytes]) -> None:
+        """Puts the session's volume on this host from what `send` gave: durable, exactly as it was, with the session's
+        limit; or not at all. Blocking, for a thread.
+
+        Raises what `content` raises, ValueError where it is no such stream, and Unavailable.
+        """
+        ...
+
+    async def evict(self, sandbox_id: str) -> None:
+        """Removes the volume of a stopped sandbox. Idempotent. The caller has seen that it is archived."""
+        ...
+
 
 class VolumeLost(Exception):
     """The volume of a session is not on this host. Never shown as it is."""
+
+
+class VolumeUnsendable(Exception):
+    """A volume that cannot be archived; the message says why. It stays on the host. Never shown as it is."""
+
+
+# --- Archive ---------------------------------------------------------------------------------
+
+
+class Archive(Protocol):
+    """Objects by name, in a place that outlives this host or at least its volumes.
+
+    Names are ours: segments of a-z, 0-9, `_` and `-` with `/` between. Blocking, for threads; safe to use by several at
+    once. Every method raises ArchiveUnavailable where the archive cannot be reached, is full or refuses.
+    """
+
+    def put(self, name: str, content: Iterator[bytes]) -> None:
+        """The whole object, durable when this returns. Nothing appears under the name before, nor when `content` raises,
+        which is raised on. Memory does not grow with the object. A name is used once."""
+        ...
+
+    def get(self, name: str) -> Iterator[bytes]:
+        """The object in pieces, as the archive has it; memory does not grow with it. Raises ObjectMissing, at the call
+        or at the first piece."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Idempotent."""
+        ...
+
+    def names(self, prefix: str) -> Sequence[str]:
+        """Of all objects whose names start with `prefix`, which ends with `/`."""
+        ...
+
+
+class ArchiveUnavailable(Exception):
+    """The archive cannot do it now; the message says why, for the log. Never shown as it is."""
+
+
+class ObjectMissing(Exception):
+    """The archive does not have the object. Never shown as it is."""

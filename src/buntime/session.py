@@ -61,6 +61,15 @@ class Network:
     deny: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a volume held when the session went to deep sleep, as one object of the archive."""
+
+    name: str  # of the object
+    size: int  # bytes, as they are stored: compressed and sealed
+    taken_at: int  # Unix seconds
+
+
 DEFAULT_PREVIEW = Preview()
 DEFAULT_NETWORK = Network()
 
@@ -85,13 +94,25 @@ class Session:
     env: Mapping[str, str] = NO_ENV
     files: int = 0  # under /workspace, when last seen awake
     processes: int = 0
+    key: str = ""  # wrapped by the master key, see `sealing`: what its snapshots are sealed with; "" where there are none
+    snapshot: Snapshot | None = None  # the newest that was verified
+    previous: Snapshot | None = None  # the one before: what a wake falls back to
+    archived: bool = False  # in deep sleep: `snapshot` holds what the volume holds
     host: str = "local"  # who owns it; several hosts come later
     epoch: int = 1  # grows when the owner changes
     version: int = 1  # grows with every stored change
 
     def after(self, event: Event) -> Self:
-        """The session after `event`. Raises ValueError where the table has no such step."""
+        """The session after `event`. Raises ValueError where the table has no such step.
+
+        Whoever is awake changes the volume; of whoever is deleted nothing can be read any more.
+        """
         state = TRANSITIONS[self.state].get(event)
         if state is None:
             raise ValueError(f"{event} is not possible in state {self.state}")
-        return replace(self, state=state)
+        return replace(
+            self,
+            state=state,
+            archived=self.archived and state is State.DEEP_SLEEP,
+            key="" if state is State.DELETING else self.key,
+        )
