@@ -18,6 +18,7 @@ class FakeStore:
         self.keys: dict[str, Key] = {}
         self.sessions: dict[str, Session] = {}
         self.answers: dict[tuple[str, str], Answer] = {}
+        self.seen: dict[str, int] = {}  # session id → version, as `changed_sessions` gave it last
 
     async def close(self) -> None:
         return None
@@ -108,6 +109,14 @@ class FakeStore:
     async def all_sessions(self) -> Sequence[Session]:
         return list(self.sessions.values())
 
+    async def account_sessions(self, account_id: str) -> Sequence[Session]:
+        return [session for session in self.sessions.values() if session.account == account_id]
+
+    async def changed_sessions(self) -> Sequence[Session]:
+        changed = [session for session in self.sessions.values() if self.seen.get(session.id) != session.version]
+        self.seen = {session.id: session.version for session in self.sessions.values()}
+        return changed
+
     async def change_session(self, old: Session, new: Session) -> Session:
         if (old.id, old.account) != (new.id, new.account):
             raise ValueError("a session keeps its id and its account")
@@ -125,6 +134,7 @@ class FakeStore:
 
     async def remove_session(self, session_id: str) -> None:
         self.sessions.pop(session_id, None)
+        self.seen.pop(session_id, None)
 
     # idempotency
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from buntime.account import Account, Key
 from buntime.plan import Limits
 from buntime.ports import Answer
-from buntime.session import Network, Preview, Session, State
+from buntime.session import Network, Preview, Session, Snapshot, State
 
 NOW = 1_700_000_000
 
@@ -53,12 +53,18 @@ FULL = Session(
     limits=Limits(4096, 0.75, 300, 5120),
     sandbox="sb_full",
     image="img_1",
-    state=State.IDLE,
+    state=State.DEEP_SLEEP,
     metadata={"who": "Zoë ✨ \ud800", "n": 1, "deep": {"list": [1, 2.5, None, True]}},
     preview=Preview("private", (3000, 8080)),
     network=Network("none", ("10.0.0.0/8", "*.example.com"), ("1.1.1.1/32",)),
     on_wake="bun run start",
     env={"TOKEN": "se\ncret", "EMPTY": ""},
+    files=12,
+    processes=2,
+    key="d3JhcHBlZA",
+    snapshot=Snapshot("ses_full/2", 40 << 20, NOW + 4),
+    previous=Snapshot("ses_full/1", 0, NOW + 2),
+    archived=True,
     host="other",
     epoch=3,
     version=7,

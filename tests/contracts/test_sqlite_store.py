@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from buntime.account import AccountStatus, hash_key
-from buntime.errors import Unavailable
-from buntime.session import Event
-from buntime.stores import database, sessions, sqlite
+from buntime.errors import SessionLimitExceeded, Unavailable
+from buntime.session import Event, Session, State
+from buntime.stores import database, log, sessions, sqlite
 from buntime.stores.sqlite import SqliteStore
 from tests.contracts.examples import FULL, NOW, account, answer, key, session
 
@@ -56,6 +56,42 @@ def is_written(path: Path, last_active: int) -> bool:
                 return False
             time.sleep(0.01)
     return True
+
+
+def traces(path: Path, secret: str) -> list[str]:
+    """The files of the store that hold it. Read by another process: to close them here would drop SQLite's locks."""
+    found = subprocess.run(["grep", "-lrF", secret, str(path.parent)], stdout=subprocess.PIPE, text=True, check=False)
+    return sorted(Path(line).name for line in found.stdout.splitlines())
+
+
+def copy_as_it_is(directory: Path, to: Path) -> None:
+    """What a crash now would leave. By another process, as above."""
+    to.mkdir()
+    subprocess.run(["cp", *directory.glob("*.db*"), to], check=True)
+
+
+def is_wiped(path: Path, secret: str) -> bool:
+    """Whether no file of the store holds it within 5 seconds."""
+    deadline = time.monotonic() + 5
+    while traces(path, secret):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def steps_of_add(connection: sqlite3.Connection, added: Session) -> int:
+    """How much SQLite has to do for it, in instructions of its machine."""
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    connection.set_progress_handler(count, 1)
+    sessions.add_session(connection, added, 1_000_000)
+    connection.set_progress_handler(None, 1)
+    return steps
 
 
 @asynccontextmanager
@@ -285,6 +321,87 @@ async def test_a_row_that_makes_no_sense_is_damage(store_path: Path) -> None:
         connection.commit()
     with pytest.raises(database.StoreDamaged, match="ses_one"):
         await SqliteStore.open(store_path)
+
+
+NETWORK = '{"egress": "internet", "allow": [], "deny": []}'
+SECRET = replace(session(state=State.IDLE), key="wrapped-key-of-one", env={"TOKEN": "secret-of-one"})
+
+
+async def test_a_deleted_session_leaves_no_key_in_the_files_of_a_running_store(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "CLEAN_SECONDS", 0.01)
+    async with opened(store_path) as store:
+        await store.add_session(SECRET, None, 1)
+        assert traces(store_path, SECRET.key)
+        deleting = await store.change_session(SECRET, SECRET.after(Event.DELETE))
+        assert await asyncio.to_thread(is_wiped, store_path, SECRET.key)
+        assert traces(store_path, "secret-of-one")
+        await store.remove_session(deleting.id)
+        assert await asyncio.to_thread(is_wiped, store_path, "secret-of-one")
+
+
+async def test_what_was_deleted_is_wiped_when_nobody_reads_it_any_more(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "CLEAN_SECONDS", 0.01)
+    async with opened(store_path) as store:
+        await store.add_session(SECRET, None, 1)
+        with closing(database.connect(store_path)) as other:
+            other.execute("BEGIN")
+            assert [found.key for found in sessions.all_sessions(other)] == [SECRET.key]
+            await store.remove_session(SECRET.id)
+            await asyncio.sleep(0.2)
+            assert traces(store_path, SECRET.key)
+            await store.add_session(session("ses_two"), None, 1)
+            other.execute("COMMIT")
+            assert await asyncio.to_thread(is_wiped, store_path, SECRET.key)
+
+
+async def test_what_was_deleted_before_a_crash_is_wiped_after_the_next_start(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashed = tmp_path / "crashed" / store_path.name
+    async with opened(store_path) as store:
+        await store.add_session(SECRET, None, 1)
+        await store.remove_session(SECRET.id)
+        await asyncio.to_thread(copy_as_it_is, store_path.parent, crashed.parent)
+    assert traces(crashed, SECRET.key) == ["buntime.db-wal"]
+    monkeypatch.setattr(log, "CLEAN_SECONDS", 0.01)
+    async with opened(crashed):
+        assert await asyncio.to_thread(is_wiped, crashed, SECRET.key)
+
+
+async def test_a_store_of_an_older_version_keeps_and_counts_its_sessions(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    for file in sorted(database.MIGRATIONS.glob("*.sql"))[:2]:
+        (old / file.name).write_text(file.read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", old)
+        with closing(database.connect(store_path)) as connection:
+            for name, state in (("ses_a", "active"), ("ses_b", "deep-sleep"), ("ses_c", "deleting")):
+                values = (name, "acc_one", state, NOW, NOW + 300, NOW, f"sb_{name}", "img", "local", 1, 1, None)
+                texts = ('{"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}', "{}")
+                more = ('{"visibility": "public", "ports": [8080]}', NETWORK, "{}", 0, 0)
+                connection.execute(f"INSERT INTO sessions VALUES ({'?, ' * 18}?)", (*values, *texts, *more))
+    async with opened(store_path) as store:
+        assert await store.get_session("ses_a") == session("ses_a")
+        with pytest.raises(SessionLimitExceeded) as refused:
+            await store.add_session(session("ses_d"), None, 2)
+        assert refused.value.details["active"] == 2
+        await store.add_session(session("ses_d"), None, 3)
+
+
+def test_adding_a_session_is_no_more_work_with_many(store_path: Path) -> None:
+    with closing(database.connect(store_path)) as connection, database.transaction(connection):
+        sessions.add_session(connection, session("ses_first"), 1_000_000)
+        few = steps_of_add(connection, session("ses_few"))
+        for n in range(1000):
+            sessions.add_session(connection, session(f"ses_{n}"), 1_000_000)
+        assert steps_of_add(connection, session("ses_many")) == few
 
 
 async def test_a_missing_directory_is_named(store_path: Path) -> None:

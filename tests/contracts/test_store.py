@@ -293,6 +293,39 @@ async def test_a_list_can_be_of_one_state(store: Store) -> None:
     assert ([one.id for one in found], total) == (["ses_b"], 1)
 
 
+async def test_a_page_goes_round_those_that_have_expired(store: Store) -> None:
+    ends = {"ses_a": 9, "ses_b": 1, "ses_c": 9, "ses_d": 2, "ses_e": 3, "ses_f": 9, "ses_g": 9}
+    for n, (name, end) in enumerate(ends.items()):
+        state = State.IDLE if name in ("ses_d", "ses_f") else State.ACTIVE
+        await store.add_session(session(name, created_at=n, expires_at=NOW + end, state=state), None, 10)
+
+    async def page(limit: int, offset: int, state: State | None = None) -> tuple[str, int]:
+        found, total = await store.list_sessions("acc_one", now=NOW + 3, state=state, limit=limit, offset=offset)
+        return "".join(one.id.removeprefix("ses_") for one in found), total
+
+    assert [await page(2, offset) for offset in range(5)] == [("gf", 4), ("fc", 4), ("ca", 4), ("a", 4), ("", 4)]
+    assert await page(2, 0, State.ACTIVE) == ("gc", 3)
+    assert await page(2, 0, State.IDLE) == ("f", 1)
+
+
+async def test_a_page_follows_changes_of_state_and_end(store: Store) -> None:
+    await store.add_session(session("ses_a"), None, 10)
+    await store.add_session(session("ses_b"), None, 10)
+    idle = await store.change_session(session("ses_a"), session("ses_a").after(Event.SUSPEND))
+    later = await store.change_session(session("ses_b"), replace(session("ses_b"), expires_at=NOW + 900))
+    assert await store.list_sessions("acc_one", now=NOW, state=State.IDLE) == ([idle], 1)
+    assert await store.list_sessions("acc_one", now=NOW, state=State.ACTIVE) == ([later], 1)
+    assert await store.list_sessions("acc_one", now=NOW + 300) == ([later], 1)
+    await store.remove_session("ses_a")
+    assert await store.list_sessions("acc_one", now=NOW) == ([later], 1)
+
+
+async def test_nothing_is_listed_as_being_deleted(store: Store) -> None:
+    await store.add_session(session(), None, 1)
+    await store.change_session(session(), session().after(Event.DELETE))
+    assert await store.list_sessions("acc_one", now=NOW, state=State.DELETING) == ([], 0)
+
+
 @pytest.mark.parametrize(
     ("wanted", "matches"),
     [
@@ -317,6 +350,62 @@ async def test_a_list_can_be_of_those_with_metadata(store: Store, wanted: dict[s
     metadata = {"user": "ann", "n": 7, "ratio": 2.5, "on": True, "text": "7", "nothing": None, "list": [], "deep": {}}
     await store.add_session(session(metadata=metadata), None, 1)
     assert (await store.list_sessions("acc_one", now=NOW, metadata=wanted))[1] == matches
+
+
+async def test_the_sessions_of_one_account_are_found_in_whatever_state(store: Store) -> None:
+    await store.add_session(session("ses_a"), None, 10)
+    await store.add_session(session("ses_b", state=State.DEEP_SLEEP, expires_at=NOW), None, 10)
+    await store.add_session(session("ses_x", account="acc_two"), None, 10)
+    deleting = await store.change_session(session("ses_a"), session("ses_a").after(Event.DELETE))
+    found = sorted(await store.account_sessions("acc_one"), key=lambda one: one.id)
+    assert found == [deleting, session("ses_b", state=State.DEEP_SLEEP, expires_at=NOW)]
+    assert await store.account_sessions("acc_none") == []
+
+
+async def changed(store: Store) -> list[Session]:
+    return sorted(await store.changed_sessions(), key=lambda one: one.id)
+
+
+async def test_the_first_changed_sessions_are_all_and_the_next_are_none(store: Store) -> None:
+    await store.add_session(session("ses_a"), None, 10)
+    await store.add_session(session("ses_x", account="acc_two", state=State.DELETING), None, 10)
+    assert [one.id for one in await changed(store)] == ["ses_a", "ses_x"]
+    assert await changed(store) == []
+
+
+async def test_added_and_changed_sessions_are_told_once_as_they_are_now(store: Store) -> None:
+    for name in ("ses_a", "ses_b", "ses_c"):
+        await store.add_session(session(name), None, 10)
+    await changed(store)
+    await store.add_session(session("ses_d"), None, 10)
+    idle = await store.change_session(session("ses_b"), session("ses_b").after(Event.SUSPEND))
+    active = await store.change_session(idle, idle.after(Event.RESUME))
+    await store.touch_session("ses_b", NOW + 7)
+    assert await changed(store) == [replace(active, last_active=NOW + 7), session("ses_d")]
+    assert await changed(store) == []
+
+
+async def test_activity_and_refused_changes_are_no_changes(store: Store) -> None:
+    await store.add_session(session(), None, 1)
+    await changed(store)
+    await store.touch_session("ses_one", NOW + 7)
+    with pytest.raises(StaleSession):
+        await store.change_session(replace(session(), version=9), session())
+    with pytest.raises(SessionLimitExceeded):
+        await store.add_session(session("ses_two"), None, 1)
+    assert await changed(store) == []
+
+
+async def test_a_removed_session_has_not_changed_but_one_that_takes_its_id_has(store: Store) -> None:
+    await store.add_session(session("ses_a"), None, 10)
+    await store.add_session(session("ses_b"), None, 10)
+    await store.remove_session("ses_a")
+    assert await changed(store) == [session("ses_b")]
+    await store.change_session(session("ses_b"), session("ses_b").after(Event.DELETE))
+    await store.remove_session("ses_b")
+    assert await changed(store) == []
+    await store.add_session(session("ses_b"), None, 10)
+    assert await changed(store) == [session("ses_b")]
 
 
 # idempotency

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from buntime.account import AccountStatus
 from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, StaleSession
 from buntime.ports import Store
-from buntime.session import State
+from buntime.session import Session, State
 from buntime.stores.sqlite import SqliteStore
 from buntime.testing import FakeStore
 from tests.contracts.examples import NOW, account, answer, key, session
@@ -78,10 +78,10 @@ class SameAsTheFake(RuleBasedStateMachine):
         kept = answer("k", owner, name.encode(), at) if keyed else None
         self.same(self.real.add_session(new, kept, limit), self.fake.add_session(new, kept, limit))
 
-    @rule(name=SESSIONS, state=st.sampled_from(State), metadata=METADATA, stale=st.booleans())
-    def change_session(self, name: str, state: State, metadata: dict[str, object], stale: bool) -> None:
+    @rule(name=SESSIONS, state=st.sampled_from(State), metadata=METADATA, at=TIMES, stale=st.booleans())
+    def change_session(self, name: str, state: State, metadata: dict[str, object], at: int, stale: bool) -> None:
         old = self.fake.sessions.get(name, session(name))
-        new = replace(old, state=state, metadata=metadata)
+        new = replace(old, state=state, metadata=metadata, expires_at=NOW + 5 + at)
         old = replace(old, version=old.version - 1) if stale else old
         self.same(self.real.change_session(old, new), self.fake.change_session(old, new))
 
@@ -102,18 +102,29 @@ class SameAsTheFake(RuleBasedStateMachine):
     def drop_answers(self, before: int) -> None:
         self.same(self.real.drop_answers(before), self.fake.drop_answers(before))
 
-    @rule(owner=ACCOUNTS, at=st.integers(4, 11), state=st.sampled_from([None, *State]), wanted=METADATA)
-    def list_sessions(self, owner: str, at: int, state: State | None, wanted: dict[str, object]) -> None:
+    @rule(
+        owner=ACCOUNTS,
+        at=st.integers(4, 11),
+        state=st.sampled_from([None, *State]),
+        wanted=st.just({}) | METADATA,
+        offset=st.integers(0, 2),
+    )
+    def list_sessions(self, owner: str, at: int, state: State | None, wanted: dict[str, object], offset: int) -> None:
         texts = {name: str(value) for name, value in wanted.items()}
 
         def page(store: Store) -> Coroutine[object, object, object]:
-            return store.list_sessions(owner, now=NOW + at, state=state, metadata=texts, limit=2, offset=1)
+            return store.list_sessions(owner, now=NOW + at, state=state, metadata=texts, limit=2, offset=offset)
 
         self.same(page(self.real), page(self.fake))
 
     @rule()
+    def changed_sessions(self) -> None:
+        assert self.run(by_id(self.real.changed_sessions())) == self.run(by_id(self.fake.changed_sessions()))
+
+    @rule()
     def restart(self) -> None:
         self.run(self.real.close())
+        self.fake.seen.clear()  # the first call after a start gives all
         self.real = self.run(self.open())
 
     @invariant()
@@ -121,13 +132,17 @@ class SameAsTheFake(RuleBasedStateMachine):
         assert self.run(everything(self.real)) == self.run(everything(self.fake))
 
 
+async def by_id(sessions: Coroutine[object, object, Sequence[Session]]) -> list[Session]:
+    return sorted(await sessions, key=lambda one: one.id)
+
+
 async def everything(store: Store) -> object:
-    found = sorted(await store.all_sessions(), key=lambda one: one.id)
     return (
         await store.list_accounts(),
         await store.list_keys(),
         [await store.find_key(key(f"key_{n}").hash) for n in (1, 2, 3)],
-        found,
+        await by_id(store.all_sessions()),
+        [await by_id(store.account_sessions(owner)) for owner in ("acc_a", "acc_b")],
         [await store.count_sessions(owner) for owner in ("acc_a", "acc_b")],
         [await store.find_answer(owner, "k") for owner in ("acc_a", "acc_b")],
     )

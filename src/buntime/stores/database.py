@@ -5,19 +5,20 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 APPLICATION_ID = 0x62756E74  # "bunt": tells a store of ours from any other SQLite file
 BUSY_SECONDS = 5.0  # how long a change waits for another process that writes
 LOCK_SECONDS = 1.0  # how long a start waits for a server that is just ending
+EMPTY_LOG_MS = 50  # how long changes may be held up by somebody who reads what is in the log
 LARGEST_WHOLE_CHECK = 256 << 20  # bytes; of a bigger file only the tables that are kept in memory are checked
 MIGRATIONS = Path(__file__).with_name("sql")
 
 _CONNECTION_SETTINGS = """
 PRAGMA foreign_keys = ON;
 PRAGMA synchronous = FULL; -- in WAL mode anything less forgets acknowledged commits on power loss
-PRAGMA secure_delete = ON; -- metadata and env of a deleted session do not stay behind in free pages
+PRAGMA secure_delete = ON; -- metadata, env and key of a deleted session do not stay behind in free pages
 PRAGMA journal_size_limit = 67108864;
 """
 
@@ -108,10 +109,23 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
     """Raises StoreDamaged where the file's structure is broken. Bounded: about a second at the most."""
     small = path.stat().st_size <= LARGEST_WHOLE_CHECK
     with failures_named(path):
-        for scope in ("",) if small else ("(accounts)", "(keys)", "(sessions)"):
+        for scope in ("",) if small else ("(accounts)", "(keys)", "(sessions)", "(session_counts)"):
             finding = connection.execute(f"PRAGMA quick_check{scope}").fetchone()[0]
             if finding != "ok":
                 raise StoreDamaged(path, " ".join(str(finding).split()))
+
+
+def empty_log(path: Path) -> bool:
+    """Moves the write-ahead log into the file and cuts it to nothing; changes wait meanwhile, readers do not.
+
+    False where somebody reads what is in it, or the host cannot do it now.
+    """
+    try:
+        with failures_named(path), closing(_open(path)) as connection:
+            connection.execute(f"PRAGMA busy_timeout = {EMPTY_LOG_MS}")
+            return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()["busy"] == 0)
+    except StoreUnusable:
+        return False
 
 
 @contextmanager

@@ -1,30 +1,42 @@
-"""Sessions in memory, by id and by account."""
+"""Sessions in memory, by id and by account, in the orders that pages want."""
 
 import json
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from buntime.session import Session, State
 
+_Place = tuple[int, str]  # negative creation time and id, which puts the newest first; or end and id
+
 
 class SessionIndex:
-    """What the store has committed, plus activity that is not written yet."""
+    """What the store has committed, plus activity that is not written yet.
+
+    What a change or an unfiltered page costs hardly grows with the number of sessions.
+    """
 
     def __init__(self, sessions: Iterable[Session]) -> None:
         self._by_id: dict[str, Session] = {}
-        self._by_account: dict[str, set[str]] = {}
+        self._by_account: dict[str, _Orders] = {}
+        self._changed: dict[str, None] = {}  # ids, in the order of changes
         for session in sessions:
             self.add(session)
 
     def add(self, session: Session) -> None:
         self._by_id[session.id] = session
-        self._by_account.setdefault(session.account, set()).add(session.id)
+        self._by_account.setdefault(session.account, _Orders()).put(session)
+        self._changed[session.id] = None
 
     def change(self, new: Session, version: int) -> Session:
         """Takes the place of the old one; activity noted meanwhile is kept."""
         old = self._by_id[new.id]
         session = replace(new, version=version, last_active=max(old.last_active, new.last_active))
         self._by_id[new.id] = session
+        orders = self._by_account[session.account]
+        orders.drop(old)
+        orders.put(session)
+        self._changed[session.id] = None
         return session
 
     def touch(self, session_id: str, now: int) -> bool:
@@ -39,9 +51,10 @@ class SessionIndex:
         session = self._by_id.pop(session_id, None)
         if session is None:
             return
-        ids = self._by_account[session.account]
-        ids.discard(session_id)
-        if not ids:
+        self._changed.pop(session_id, None)
+        orders = self._by_account[session.account]
+        orders.drop(session)
+        if not orders:
             del self._by_account[session.account]
 
     def get(self, session_id: str) -> Session | None:
@@ -50,8 +63,20 @@ class SessionIndex:
     def all(self) -> Sequence[Session]:
         return list(self._by_id.values())
 
+    def changed(self) -> Sequence[Session]:
+        """See `ports.Store.changed_sessions`."""
+        changed, self._changed = self._changed, {}
+        return [self._by_id[session_id] for session_id in changed]
+
+    def of_account(self, account_id: str) -> Sequence[Session]:
+        orders = self._by_account.get(account_id)
+        if orders is None:
+            return []
+        return self._at([*orders.newest[None], *orders.newest[State.DELETING]])
+
     def count(self, account_id: str) -> int:
-        return sum(session.state is not State.DELETING for session in self._of(account_id))
+        orders = self._by_account.get(account_id)
+        return 0 if orders is None else len(orders.newest[None])
 
     def page(
         self,
@@ -63,19 +88,58 @@ class SessionIndex:
         offset: int,
     ) -> tuple[Sequence[Session], int]:
         """See `ports.Store.list_sessions`."""
-        found = [
-            session
-            for session in self._of(account_id)
-            if session.state is not State.DELETING
-            and session.expires_at > now
-            and (state is None or session.state is state)
-            and all(_matches(session.metadata.get(key), text) for key, text in metadata.items())
-        ]
-        found.sort(key=lambda session: (-session.created_at, session.id))
-        return found[offset : offset + limit], len(found)
+        orders = self._by_account.get(account_id)
+        if orders is None or state is State.DELETING:
+            return [], 0
+        places = orders.newest[state]
+        if metadata:
+            found = [session for session in self._at(places) if session.expires_at > now and _has(session, metadata)]
+            return found[offset : offset + limit], len(found)
+        ended = [session for session in self._at(orders.ended(now)) if state in (None, session.state)]
+        for position in sorted(bisect_left(places, _by_age(session)) for session in ended):
+            offset += position <= offset
+        found = self._at(places[offset : offset + limit + len(ended)])
+        return [session for session in found if session.expires_at > now][:limit], len(places) - len(ended)
 
-    def _of(self, account_id: str) -> Iterable[Session]:
-        return (self._by_id[session_id] for session_id in self._by_account.get(account_id, ()))
+    def _at(self, places: Iterable[_Place]) -> list[Session]:
+        return [self._by_id[session_id] for _, session_id in places]
+
+
+class _Orders:
+    """Where the sessions of one account stand. Those that have ended but are not deleted yet are few."""
+
+    def __init__(self) -> None:
+        self.newest: dict[State | None, list[_Place]] = {state: [] for state in (None, *State)}  # None: not DELETING
+        self._ends: list[_Place] = []  # of those not DELETING, the earliest first
+
+    def __bool__(self) -> bool:
+        return bool(self.newest[None] or self.newest[State.DELETING])
+
+    def put(self, session: Session) -> None:
+        for order, place in self._places(session):
+            insort(order, place)
+
+    def drop(self, session: Session) -> None:
+        for order, place in self._places(session):
+            del order[bisect_left(order, place)]
+
+    def ended(self, now: int) -> Sequence[_Place]:
+        return self._ends[: bisect_right(self._ends, now, key=lambda place: place[0])]
+
+    def _places(self, session: Session) -> Iterable[tuple[list[_Place], _Place]]:
+        age = _by_age(session)
+        yield self.newest[session.state], age
+        if session.state is not State.DELETING:
+            yield self.newest[None], age
+            yield self._ends, (session.expires_at, session.id)
+
+
+def _by_age(session: Session) -> _Place:
+    return -session.created_at, session.id
+
+
+def _has(session: Session, metadata: Mapping[str, str]) -> bool:
+    return all(_matches(session.metadata.get(key), text) for key, text in metadata.items())
 
 
 def _matches(value: object, text: str) -> bool:

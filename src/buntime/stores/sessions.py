@@ -9,30 +9,32 @@ from dataclasses import asdict
 
 from buntime.errors import SessionLimitExceeded, StaleSession
 from buntime.plan import Limits
-from buntime.session import Network, Preview, Session, State
+from buntime.session import Network, Preview, Session, Snapshot, State
 
 _ADD = """
 INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, image, host, epoch,
-                      version, on_wake, limits, metadata, preview, network, env, files, processes)
+                      version, on_wake, limits, metadata, preview, network, env, files, processes, key, snapshot,
+                      previous, archived)
 VALUES (:id, :account, :state, :created_at, :expires_at, :last_active, :sandbox, :image, :host, :epoch,
-        :version, :on_wake, :limits, :metadata, :preview, :network, :env, :files, :processes)
+        :version, :on_wake, :limits, :metadata, :preview, :network, :env, :files, :processes, :key, :snapshot,
+        :previous, :archived)
 """
 
 _CHANGE = """
 UPDATE sessions
-SET account = :account, state = :state, created_at = :created_at, expires_at = :expires_at,
-    last_active = max(last_active, :last_active), sandbox = :sandbox, image = :image, host = :host,
-    epoch = :epoch, version = :expected + 1, on_wake = :on_wake, limits = :limits, metadata = :metadata,
-    preview = :preview, network = :network, env = :env, files = :files, processes = :processes
+SET state = :state, created_at = :created_at, expires_at = :expires_at, last_active = max(last_active, :last_active),
+    sandbox = :sandbox, image = :image, host = :host, epoch = :epoch, version = :expected + 1,
+    on_wake = :on_wake, limits = :limits, metadata = :metadata, preview = :preview, network = :network, env = :env,
+    files = :files, processes = :processes, key = :key, snapshot = :snapshot, previous = :previous,
+    archived = :archived
 WHERE id = :id AND version = :expected
 """
 
 
 def add_session(connection: sqlite3.Connection, session: Session, limit: int) -> None:
     """Raises SessionLimitExceeded, and ValueError when the id is taken."""
-    active = connection.execute(
-        "SELECT count(*) FROM sessions WHERE account = ? AND state <> 'deleting'", (session.account,)
-    ).fetchone()[0]
+    counted = connection.execute("SELECT sessions FROM session_counts WHERE account = ?", (session.account,)).fetchone()
+    active = 0 if counted is None else counted[0]
     if active >= limit:
         raise SessionLimitExceeded("", limit, active)
     try:
@@ -89,6 +91,10 @@ def _to_row(session: Session) -> dict[str, object]:
         "env": json.dumps(dict(session.env)),
         "files": session.files,
         "processes": session.processes,
+        "key": session.key,
+        "snapshot": _snapshot_to_text(session.snapshot),
+        "previous": _snapshot_to_text(session.previous),
+        "archived": session.archived,
     }
 
 
@@ -111,7 +117,19 @@ def _from_row(row: sqlite3.Row) -> Session:
         env=json.loads(row["env"]),
         files=row["files"],
         processes=row["processes"],
+        key=row["key"],
+        snapshot=_snapshot_from_text(row["snapshot"]),
+        previous=_snapshot_from_text(row["previous"]),
+        archived=bool(row["archived"]),
         host=row["host"],
         epoch=row["epoch"],
         version=row["version"],
     )
+
+
+def _snapshot_to_text(snapshot: Snapshot | None) -> str | None:
+    return None if snapshot is None else json.dumps(asdict(snapshot))
+
+
+def _snapshot_from_text(text: str | None) -> Snapshot | None:
+    return None if text is None else Snapshot(**json.loads(text))

@@ -14,6 +14,7 @@ from buntime.ports import Answer
 from buntime.session import Session, State
 from buntime.stores import accounts, answers, database, sessions
 from buntime.stores.index import SessionIndex
+from buntime.stores.log import LogCleaner
 from buntime.stores.writer import Outcome, Writer
 
 TOUCH_SECONDS = 2.0  # how long noted activity may stay unwritten
@@ -30,7 +31,9 @@ class SqliteStore:
     and keys are remembered until anybody, this process or another, commits something.
     """
 
-    def __init__(self, descriptor: int, reader: sqlite3.Connection, writer: Writer, index: SessionIndex) -> None:
+    def __init__(
+        self, path: Path, descriptor: int, reader: sqlite3.Connection, writer: Writer, index: SessionIndex
+    ) -> None:
         """Use `open`."""
         self._descriptor = descriptor
         self._reader = reader
@@ -43,6 +46,7 @@ class SqliteStore:
         self._keys: dict[str, tuple[Key, Account]] = {}
         self._accounts: dict[str, Account] = {}
         self._closing: asyncio.Task[None] | None = None
+        self._log = LogCleaner(path)
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -51,7 +55,7 @@ class SqliteStore:
         Raises StoreDamaged, StoreTooNew, StoreInUse (one server at a time) and other StoreUnusable.
         """
         descriptor, reader, connection, index = await asyncio.to_thread(_open, path)
-        return cls(descriptor, reader, Writer(connection), index)
+        return cls(path, descriptor, reader, Writer(connection), index)
 
     async def close(self) -> None:
         if self._closing is None:
@@ -63,6 +67,7 @@ class SqliteStore:
         await self._writer.close()
         if self._flush is not None:  # set again when the last touches could not be written
             self._flush.cancel()
+        await self._log.close()
         self._reader.close()
         os.close(self._descriptor)
 
@@ -133,13 +138,22 @@ class SqliteStore:
     async def all_sessions(self) -> Sequence[Session]:
         return self._index.all()
 
+    async def account_sessions(self, account_id: str) -> Sequence[Session]:
+        return self._index.of_account(account_id)
+
+    async def changed_sessions(self) -> Sequence[Session]:
+        return self._index.changed()
+
     async def change_session(self, old: Session, new: Session) -> Session:
         if (old.id, old.account) != (new.id, new.account):
             raise ValueError("a session keeps its id and its account")
-        return await self._change(
-            partial(sessions.change_session, new=new, expected=old.version),
-            lambda _: self._index.change(new, old.version + 1),
-        )
+
+        def committed(_: None) -> Session:
+            if new.state is State.DELETING:
+                self._log.due()
+            return self._index.change(new, old.version + 1)
+
+        return await self._change(partial(sessions.change_session, new=new, expected=old.version), committed)
 
     async def touch_session(self, session_id: str, now: int) -> None:
         if self._index.touch(session_id, now) and self._closing is None:
@@ -147,10 +161,11 @@ class SqliteStore:
             self._flush_later()
 
     async def remove_session(self, session_id: str) -> None:
-        await self._change(
-            partial(sessions.remove_session, session_id=session_id),
-            lambda _: self._index.remove(session_id),
-        )
+        def committed(_: None) -> None:
+            self._log.due()
+            self._index.remove(session_id)
+
+        await self._change(partial(sessions.remove_session, session_id=session_id), committed)
 
     # idempotency
 
