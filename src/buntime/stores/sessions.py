@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 
 from buntime.errors import SessionLimitExceeded, StaleSession
 from buntime.plan import Limits
@@ -99,20 +100,19 @@ def _to_row(session: Session) -> dict[str, object]:
 
 
 def _from_row(row: sqlite3.Row) -> Session:
-    preview, network = json.loads(row["preview"]), json.loads(row["network"])
     return Session(
         id=row["id"],
         account=row["account"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         last_active=row["last_active"],
-        limits=Limits(**json.loads(row["limits"])),
+        limits=_limits_from_text(row["limits"]),
         sandbox=row["sandbox"],
         image=row["image"],
         state=State(row["state"]),
         metadata=json.loads(row["metadata"]),
-        preview=Preview(preview["visibility"], tuple(preview["ports"])),
-        network=Network(network["egress"], tuple(network["allow"]), tuple(network["deny"])),
+        preview=_preview_from_text(row["preview"]),
+        network=_network_from_text(row["network"]),
         on_wake=row["on_wake"],
         env=json.loads(row["env"]),
         files=row["files"],
@@ -125,6 +125,26 @@ def _from_row(row: sqlite3.Row) -> Session:
         epoch=row["epoch"],
         version=row["version"],
     )
+
+
+# Most sessions have the same limits and rules: they are read once and kept once.
+
+
+@lru_cache
+def _limits_from_text(text: str) -> Limits:
+    return Limits(**json.loads(text))
+
+
+@lru_cache
+def _preview_from_text(text: str) -> Preview:
+    preview = json.loads(text)
+    return Preview(preview["visibility"], tuple(preview["ports"]))
+
+
+@lru_cache
+def _network_from_text(text: str) -> Network:
+    network = json.loads(text)
+    return Network(network["egress"], tuple(network["allow"]), tuple(network["deny"]))
 
 
 def _snapshot_to_text(snapshot: Snapshot | None) -> str | None:
