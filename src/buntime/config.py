@@ -19,6 +19,10 @@ class Config:
     images_dir: Path | None = None  # None: data_dir/images; may be shared by servers of one host
     volumes_gb: int = 0  # size of the volumes' file system when it is made; 0: 80 % of the free disk
     reserve_gb: int = 2  # host disk kept free: below it creates are refused
+    memory_reserve_mb: int = 512  # host memory kept free: below it creates are refused
+    cache_gb: int = -1  # of volumes of deep-asleep sessions that stay on the host; -1: half of their file system
+    archive: str = ""  # where they are saved: a directory, or s3://bucket/prefix; "": data_dir/archive
+    master_key_file: Path | None = None  # what their keys are wrapped with; None: data_dir/master.key, made at first
     network: str = "10.213.0.0/16"  # the addresses that sandboxes get; a part per server
     runtime: str = "crun"  # OCI runtime: a name or path with crun's verbs
     plans: Path | None = None  # TOML with more plans
@@ -76,9 +80,11 @@ def from_environment(environ: Mapping[str, str]) -> Config:
     config = Config(**values)  # type: ignore[arg-type]
     if not 1 <= config.port <= 65535:
         raise BadSetting("BUNTIME_PORT must be 1 to 65535.")
+    if config.cache_gb < -1:
+        raise BadSetting("BUNTIME_CACHE_GB must not be negative (-1: half of the volumes' file system).")
     if config.pool_size < -1:
         raise BadSetting("BUNTIME_POOL_SIZE must not be negative (-1: by the host's memory).")
-    for name in ("volumes_gb", "reserve_gb", "idle_after", "deep_sleep_after"):
+    for name in ("volumes_gb", "reserve_gb", "memory_reserve_mb", "idle_after", "deep_sleep_after"):
         if getattr(config, name) < 0:
             raise BadSetting(f"BUNTIME_{name.upper()} must not be negative.")
     if config.tick_ms < 10:

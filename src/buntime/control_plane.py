@@ -4,6 +4,7 @@ Work that changes what exists (create, delete, a restart) runs in a task of `tas
 client who hangs up can neither undo half of it nor leave half of it.
 """
 
+import asyncio
 import secrets
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from buntime import errors, requests
 from buntime.account import Account, AccountStatus, Key, hash_key, is_well_formed
 from buntime.leases import Leases
 from buntime.paths import WORKSPACE, for_client, inside_session
-from buntime.plan import MB, Plan, with_overrides
+from buntime.plan import MB, Limits, Plan, with_overrides
 from buntime.ports import (
     Answer,
     FileEntry,
@@ -23,16 +24,19 @@ from buntime.ports import (
     Observed,
     Run,
     RunResult,
+    Sandbox,
     Sandboxes,
     Store,
 )
 from buntime.requests import Execute, NewSession, Patch
 from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, ID_LENGTH, ID_PREFIX, Event, Session, State
+from buntime.snapshots import Snapshots
 from buntime.steps import reached
 from buntime.tasks import Tasks
 
 log = structlog.get_logger()
 
+ARCHIVE_SECONDS = 5.0  # that a request for deep sleep waits for the archive
 LISTED_FILES = 1000  # of those that a run wrote
 UNLISTED = {"node_modules", ".git"}
 
@@ -57,7 +61,7 @@ class SessionView:
 @dataclass(frozen=True, slots=True)
 class Woken:
     view: SessionView
-    wake_from: State
+    woke_from: State
     milliseconds: int
 
 
@@ -78,6 +82,7 @@ class ControlPlane:
         store: Store,
         sandboxes: Sandboxes,
         leases: Leases,
+        snapshots: Snapshots,
         plans: Mapping[str, Plan],
         tasks: Tasks,
         clock: Callable[[], float],
@@ -88,6 +93,8 @@ class ControlPlane:
         self._tasks = tasks
         self._clock = clock
         self._leases = leases
+        self._snapshots = snapshots
+        self._finishing: set[str] = set()  # sessions whose last traces are being removed
 
     async def finish[T](self, work: Coroutine[Any, Any, T], name: str) -> T:
         """Awaits work that goes on to its end when the caller is cancelled; its failure is the caller's."""
@@ -136,7 +143,7 @@ class ControlPlane:
 
         async def create() -> Session:
             session_id = new_session_id()
-            sandbox, image = await self._sandboxes.claim(session_id, limits)
+            sandbox, image = await self._claim(session_id, limits)
             reached("create: claimed")
             now = self.now()
             session = Session(
@@ -224,14 +231,37 @@ class ControlPlane:
         reached("delete: marked")
         await self._leases.end(session, self._sandboxes.kill)
         reached("delete: killed")
-        self._tasks.start(self._finish_delete(session), f"finish delete {session.id}")
+        self._tasks.start(self.finish_delete(session), f"finish delete {session.id}")
 
-    async def _finish_delete(self, session: Session) -> None:
-        """Removes what is left of a session that is marked as deleted. Safe to repeat: the keeper does."""
-        await self._leases.end(session, self._sandboxes.destroy)
-        await self._store.remove_session(session.id)
+    async def finish_delete(self, session: Session) -> bool:
+        """Removes what is left of a session that is marked as deleted, its objects in the archive last. False where
+        that is not possible now; safe to repeat: the keeper does."""
+        if session.id in self._finishing:
+            return False
+        self._finishing.add(session.id)
+        try:
+            await self._leases.end(session, self._sandboxes.destroy)
+            if session.key:
+                await self._snapshots.remove(session.id)
+                reached("delete: objects removed")
+            await self._store.remove_session(session.id)
+        except errors.Unavailable as failed:
+            log.warning("delete_not_finished", session=session.id, reason=failed.message)
+            return False
+        finally:
+            self._finishing.discard(session.id)
         reached("delete: forgotten")
         self._leases.forget(session.id)
+        return True
+
+    async def _claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
+        """Raises Unavailable when nothing can be freed on this host for one more."""
+        try:
+            return await self._sandboxes.claim(session_id, limits)
+        except errors.Unavailable:
+            if not await self._leases.relieve():
+                raise
+        return await self._sandboxes.claim(session_id, limits)
 
     async def sleep_session(self, caller: Caller, session_id: str, depth: State) -> SessionView:
         """Down to IDLE or DEEP_SLEEP; one that sleeps deeper stays so. Raises SessionBusy while a request uses it."""
@@ -240,7 +270,17 @@ class ControlPlane:
         down = self._leases.deep_sleep(session.id) if deep else self._leases.suspend(session.id)
         if not await down and session.state is not State.DEEP_SLEEP:
             raise errors.SessionBusy("The session is in use just now; try again when its requests have ended.")
+        if deep:
+            await self._wait_for_archive(session.id)
         return await self.get_session(caller, session_id)
+
+    async def _wait_for_archive(self, session_id: str) -> None:
+        """For a moment: the session sleeps already, and the saving goes on whether anybody waits or not."""
+        try:
+            async with asyncio.timeout(ARCHIVE_SECONDS):
+                await self._leases.archive(session_id)
+        except TimeoutError:
+            log.info("archive_goes_on", session=session_id)
 
     async def wake_session(self, caller: Caller, session_id: str) -> Woken:
         session = await self._find(caller, session_id)

@@ -142,6 +142,10 @@ class SessionLimitExceeded(BuntimeError):
         )
 
 
+class SessionDamaged(InvalidState):
+    """What is kept of the session cannot be brought back: a final failure. `details.reason` says which kind."""
+
+
 class MemoryLimitExceeded(BuntimeError):
     """The kernel ended a process of the run because the session's memory was used up."""
 

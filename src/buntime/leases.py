@@ -7,31 +7,51 @@ waits for its end, then works. Transitions are work of `tasks`: a client that ha
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from weakref import WeakValueDictionary
 
 import structlog
 
 from buntime import errors
-from buntime.ports import Observed, Run, Sandbox, Sandboxes, SandboxGone, Store, VolumeLost
-from buntime.session import Event, Session, State
+from buntime.lifecycle import coldest_suspended, least_recently_used
+from buntime.ports import (
+    ArchiveUnavailable,
+    Observed,
+    Run,
+    Sandbox,
+    Sandboxes,
+    SandboxGone,
+    Store,
+    VolumeLost,
+    VolumeUnsendable,
+)
+from buntime.sealing import Damaged
+from buntime.session import Event, Session, Snapshot, State
+from buntime.snapshots import Interrupted, Snapshots, Transfer
 from buntime.steps import reached
 from buntime.tasks import Tasks
 
 log = structlog.get_logger()
 
 OBSERVE_SECONDS = 2.0  # a session that keeps its guest from answering does not hold up a GET
+RELIEVED_AT_ONCE = 4  # suspended sessions that go to deep sleep early
+WAKE_SECONDS = 8.0  # a request waits for a wake; the wake itself goes on
 
 
 class Leases:
-    def __init__(self, store: Store, sandboxes: Sandboxes, tasks: Tasks, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, sandboxes: Sandboxes, snapshots: Snapshots, tasks: Tasks, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._sandboxes = sandboxes
+        self._snapshots = snapshots
         self._tasks = tasks
         self._clock = clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._archiving: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._held: Counter[str] = Counter()
         self._seen: dict[str, Observed] = {}
 
@@ -39,7 +59,7 @@ class Leases:
     async def use(self, session: Session) -> AsyncIterator[Sandbox]:
         """The session's sandbox, awake; started on its volume where it does not run. Counts as activity.
 
-        Raises SessionNotFound, Unavailable, and InvalidState when the sandbox ends while it is in use.
+        Raises SessionNotFound, Unavailable, SessionDamaged, and InvalidState when the sandbox ends while it is in use.
         """
         self._held[session.id] += 1
         try:
@@ -58,8 +78,8 @@ class Leases:
             await self._touch(session.id)
 
     async def wake(self, session_id: str) -> Session:
-        """The session, awake. Raises SessionNotFound and Unavailable."""
-        await self._tasks.finish(self._wake(session_id), f"wake {session_id}")
+        """The session, awake. Raises SessionNotFound, Unavailable and SessionDamaged."""
+        await self._woken(session_id)
         return await self._present(session_id)
 
     async def suspend(self, session_id: str, quiet_since: float | None = None) -> bool:
@@ -70,13 +90,82 @@ class Leases:
         return await self._tasks.finish(self._suspend(session_id, quiet_since), f"suspend {session_id}")
 
     async def deep_sleep(self, session_id: str, quiet_since: float | None = None) -> bool:
-        """Ends its processes, gently at first, and gives the sandbox back; its files stay. Else as `suspend`."""
+        """Ends its processes, gently at first, and gives the sandbox back; its files stay, and are archived behind it.
+        Else as `suspend`."""
         return await self._tasks.finish(self._deep_sleep(session_id, quiet_since), f"deep sleep of {session_id}")
+
+    async def archive(self, session_id: str) -> bool:
+        """Saves the volume of a session in deep sleep, if that is to be done; whether it need not be tried again.
+
+        A session that wakes meanwhile comes first. Callers that come together share one save.
+        """
+        return await self._tasks.finish(self._archive(session_id), f"archive {session_id}")
+
+    async def evict(self, session_id: str) -> None:
+        """Removes the volume of a session in deep sleep from this host, if it is archived."""
+        await self._tasks.finish(self._evict(session_id), f"evict {session_id}")
+
+    async def settle(self) -> None:
+        """At start, when the sandboxes were recovered: a session whose processes have ended without us, as at a reboot
+        of the host, is in deep sleep. One whose volume is gone too falls back to its newest snapshot."""
+        for session in await self._store.all_sessions():
+            if session.state is State.DELETING or await self._sandboxes.get(session.sandbox) is not None:
+                continue
+            there = self._sandboxes.has_volume(session.sandbox)
+            if not there and not session.archived:
+                newest = session.snapshot.name if session.snapshot else None
+                log.error("volume_lost", session=session.id, sandbox=session.sandbox, falls_back_to=newest)
+            if there or session.snapshot:
+                await self._change(session.id, partial(_settled, there=there))
+
+    async def sweep(self) -> None:
+        """At start: removes objects of the archive that a killed server left without a name in the store. Those of
+        sessions that the store does not know are told of and left alone: it may be an older copy of the store."""
+        try:
+            owners = await self._snapshots.owners()
+        except ArchiveUnavailable as away:
+            log.warning("archive_not_swept", reason=str(away))
+            return
+        unknown = 0
+        for session_id in owners:
+            session = await self._store.get_session(session_id)
+            unknown += session is None
+            if session is not None and session.state is not State.DELETING:
+                await self._snapshots.tidy(session)
+        if unknown:
+            log.warning("archive_of_unknown_sessions", count=unknown)
+
+    async def relieve(self) -> bool:
+        """Where this host is short of something: puts the coldest suspended sessions to deep sleep, evicts volumes that
+        are archived. Some at a time; whether that freed anything."""
+        strain = self._sandboxes.strain()
+        if not strain.memory and not strain.disk:
+            return False
+        sessions = await self._store.all_sessions()
+        freed = False
+        if strain.memory:
+            for session in coldest_suspended(sessions)[:RELIEVED_AT_ONCE]:
+                freed |= await self.deep_sleep(session.id, session.last_active)
+                log.warning("slept_early", session=session.id, short_of=strain.memory)
+        if strain.disk:
+            for session in least_recently_used(sessions, self._sandboxes.cached(), strain.disk):
+                await self.evict(session.id)
+                freed = True
+        return freed
 
     async def end(self, session: Session, work: Callable[[str], Awaitable[None]]) -> None:
         """`work` on the sandbox of a session that is marked as deleted, when no transition is under way."""
+        await self._snapshots.interrupt(session.id)
         async with self._lock(session.id):
+            await self._snapshots.interrupt(session.id)  # a save that began while we waited
             await work(session.sandbox)
+
+    async def touched(self, session_id: str) -> None:
+        """Clients sent something on open connections of the session: that is activity, and wakes a suspended one."""
+        await self._touch(session_id)
+        session = await self._store.get_session(session_id)
+        if session is not None and session.state is State.IDLE:
+            await self.wake(session_id)
 
     async def observe(self, session: Session) -> Observed:
         """What is inside: now for an active session, as last seen for one that sleeps. Not activity."""
@@ -106,28 +195,54 @@ class Leases:
             # the lease is taken already: a suspension that has not begun now will find it
             if sandbox is not None and not lock.locked():
                 return sandbox
-        return await self._tasks.finish(self._wake(session_id), f"wake {session_id}")
+        return await self._woken(session_id)
+
+    async def _woken(self, session_id: str) -> Sandbox:
+        """Waits for a wake, for a time; the wake goes on. Raises Unavailable, then."""
+        try:
+            async with asyncio.timeout(WAKE_SECONDS):
+                try:
+                    return await self._tasks.finish(self._wake(session_id), f"wake {session_id}")
+                except errors.Unavailable:
+                    if not await self.relieve():
+                        raise
+                return await self._tasks.finish(self._wake(session_id), f"wake {session_id}")
+        except TimeoutError:
+            raise errors.Unavailable("The session is still waking.", 2) from None
 
     async def _wake(self, session_id: str, *, suspect: bool = False) -> Sandbox:
         """`suspect`: a sandbox that runs is asked whether it still answers, and replaced if it does not."""
         async with self._lock(session_id):
             session = await self._present(session_id)
-            try:
-                sandbox = await self._sandboxes.get(session.sandbox)
-                if sandbox is not None and session.state is State.IDLE:
-                    await sandbox.thaw()
-                if sandbox is None or suspect:
-                    sandbox = await self._sandboxes.start(session)
-            except VolumeLost:
-                log.error("volume_lost", session=session.id, sandbox=session.sandbox)
-                raise errors.Unavailable("The session's volume is not on this host.", 60) from None
+            sandbox = await self._sandboxes.get(session.sandbox)
+            if sandbox is not None and session.state is State.IDLE:
+                await sandbox.thaw()
+            if sandbox is None or suspect:
+                session = await self._with_volume(session)
+                sandbox = await self._sandboxes.start(session)
+                reached("wake: started")
             if session.state is not State.ACTIVE:
                 slept_deep = session.state is State.DEEP_SLEEP
-                await self._change(session, (Event.RESTORE if slept_deep else Event.RESUME,))
-                log.info("session_woken", session=session.id, wake_from=session.state.value)
+                event = Event.WAKE if slept_deep else Event.RESUME
+                newest, previous = session.snapshot, session.previous
+                await self._change(
+                    session.id, lambda s: replace(s.after(event), snapshot=newest, previous=previous)
+                )
+                reached("wake: stored")
+                log.info("session_woken", session=session.id, woke_from=session.state.value)
                 if slept_deep and session.on_wake is not None:
                     self._tasks.start(_run_on_wake(sandbox, session), f"onWake of {session.id}")
             return sandbox
+
+    async def _with_volume(self, session: Session) -> Session:
+        """The session when its volume is on this host and nobody reads it. Raises Unavailable and SessionDamaged."""
+        await self._snapshots.interrupt(session.id)
+        if self._sandboxes.has_volume(session.sandbox):
+            return session
+        if session.state is not State.DEEP_SLEEP:
+            log.error("volume_lost", session=session.id, sandbox=session.sandbox)
+            raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
+        return await self._snapshots.restore(session)
 
     async def _suspend(self, session_id: str, quiet_since: float | None) -> bool:
         async with self._lock(session_id):
@@ -140,7 +255,8 @@ class Leases:
             if self._held[session_id] or not await sandbox.freeze():
                 return False
             try:
-                await self._change(replace(session, files=seen.files, processes=seen.processes), (Event.SUSPEND,))
+                await self._change(session.id, lambda s: _with_counts(s.after(Event.SUSPEND), seen))
+                reached("suspend: stored")
             except BaseException:
                 await sandbox.thaw()
                 raise
@@ -158,10 +274,8 @@ class Leases:
             if sandbox is not None and not await sandbox.quiesce():
                 return False
             reached("sleep: quiet")
-            session = replace(session, files=seen.files, processes=seen.processes)
-            steps = (Event.SUSPEND, Event.ARCHIVE) if session.state is State.ACTIVE else (Event.ARCHIVE,)
             try:
-                await self._change(session, steps)
+                await self._change(session.id, lambda s: _with_counts(_down(s), seen))
             except BaseException:
                 if sandbox is not None:
                     await sandbox.thaw()
@@ -169,20 +283,70 @@ class Leases:
             reached("sleep: stored")
             await self._sandboxes.stop(session.sandbox)
             reached("sleep: stopped")
+        self._tasks.start(self._archive(session_id), f"archive {session_id}")
+        return True
+
+    async def _archive(self, session_id: str) -> bool:
+        async with self._archiving.setdefault(session_id, asyncio.Lock()):
+            with self._snapshots.transfer(session_id) as transfer:
+                try:
+                    session = await self._begin_archive(session_id)
+                    if session is None:
+                        return True
+                    snapshot = await self._snapshots.save(session, transfer)
+                    session = await self._name(session_id, snapshot, transfer)
+                except (Interrupted, errors.SessionNotFound):
+                    return True
+                except (ArchiveUnavailable, Damaged, VolumeUnsendable, VolumeLost, errors.Unavailable) as failed:
+                    log.warning("session_not_archived", session=session_id, reason=str(failed) or repr(failed))
+                    return False
+            reached("archive: named")
+            await self._snapshots.tidy(session)
+            reached("archive: tidied")
             return True
 
-    async def _change(self, session: Session, events: Sequence[Event]) -> None:
-        """Stores the session after the events, with what else changed meanwhile kept. Raises SessionNotFound."""
-        while True:
-            after = session
-            for event in events:
-                after = after.after(event)
+    async def _begin_archive(self, session_id: str) -> Session | None:
+        """The session with a key, its sandbox stopped; None where there is nothing to archive."""
+        async with self._lock(session_id):
+            session = await self._present(session_id)
+            if session.state is not State.DEEP_SLEEP or session.archived:
+                return None
+            if session.sandbox not in self._sandboxes.cached():
+                await self._sandboxes.stop(session.sandbox)
+            session = await self._change(session_id, self._snapshots.with_key)
+            reached("archive: key stored")
+            return session
+
+    async def _name(self, session_id: str, snapshot: Snapshot, transfer: Transfer) -> Session:
+        """From now on a wake can rely on the snapshot. Raises Interrupted: then nobody names it."""
+        async with self._lock(session_id):
             try:
-                await self._store.change_session(session, after)
-                return
+                transfer.check()
+                return await self._change(
+                    session_id, lambda s: replace(s, snapshot=snapshot, previous=s.snapshot, archived=True)
+                )
+            finally:
+                self._snapshots.named(snapshot)
+
+    async def _evict(self, session_id: str) -> None:
+        async with self._lock(session_id):
+            session = await self._present(session_id)
+            if session.state is State.DEEP_SLEEP and session.archived:
+                await self._sandboxes.evict(session.sandbox)
+                reached("evict: done")
+                log.info("volume_evicted", session=session_id)
+
+    async def _change(self, session_id: str, change: Callable[[Session], Session]) -> Session:
+        """Stores what `change` makes of the session, with what else changed meanwhile kept. Raises SessionNotFound."""
+        while True:
+            session = await self._present(session_id)
+            changed = change(session)
+            if changed == session:
+                return session
+            try:
+                return await self._store.change_session(session, changed)
             except errors.StaleSession:
-                stored = await self._present(session.id)
-                session = replace(stored, files=session.files, processes=session.processes)
+                continue
 
     async def _present(self, session_id: str) -> Session:
         session = await self._store.get_session(session_id)
@@ -199,6 +363,21 @@ class Leases:
 
 ON_WAKE_LOG = "/var/log/on-wake.log"  # in the session
 ON_WAKE_SECONDS = 60.0  # for the shell that starts it; what it leaves running goes on
+
+
+def _settled(session: Session, *, there: bool) -> Session:
+    if session.state is not State.DEEP_SLEEP:
+        return replace(_down(session), archived=not there)
+    return session if there else replace(session, archived=True)
+
+
+def _down(session: Session) -> Session:
+    """The session in deep sleep."""
+    return (session.after(Event.SUSPEND) if session.state is State.ACTIVE else session).after(Event.DEEP_SLEEP)
+
+
+def _with_counts(session: Session, seen: Observed) -> Session:
+    return replace(session, files=seen.files, processes=seen.processes)
 
 
 def _recent(session: Session, quiet_since: float | None) -> bool:

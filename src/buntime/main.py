@@ -6,6 +6,7 @@ Starting is recovering: there is no other way to start. Stopping leaves sessions
 import asyncio
 import fcntl
 import math
+import os
 import resource
 import secrets
 import shutil
@@ -13,9 +14,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 import uvicorn
@@ -24,6 +26,7 @@ from uvicorn.protocols.http import httptools_impl
 
 from buntime import doctor
 from buntime.account import Account, Key, hash_key, new_key_secret
+from buntime.archive import open_archive
 from buntime.config import BadSetting, Config
 from buntime.control_plane import ControlPlane
 from buntime.edge.process import EdgeFailed, edge, stop_left_over
@@ -31,6 +34,7 @@ from buntime.idempotency import Idempotency
 from buntime.keeper import Keeper, Pace
 from buntime.leases import Leases
 from buntime.plan import Plan, load_plans
+from buntime.ports import Archive
 from buntime.preview import api_url
 from buntime.sandboxes import opening
 from buntime.sandboxes.commands import HostCommandFailed
@@ -39,7 +43,9 @@ from buntime.sandboxes.guest import new_http_client
 from buntime.sandboxes.host import NoPart
 from buntime.sandboxes.image import ImageFailed, ensure_image
 from buntime.sandboxes.local import LocalSandboxes
-from buntime.session import ID_ALPHABET
+from buntime.sealing import BadMasterKey, Damaged, Vault, load_master_key
+from buntime.session import DESTROYED, ID_ALPHABET, Session
+from buntime.snapshots import Numbers, Snapshots
 from buntime.stores import store_file
 from buntime.stores.database import StoreUnusable
 from buntime.stores.sqlite import SqliteStore
@@ -84,17 +90,46 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         owned = {session.sandbox: session for session in await store.all_sessions()}
         limits = plans["free"].default
         sandboxes = await stack.enter_async_context(opening.opened(config, image, limits, owned, tasks, http))
-        leases = Leases(store, sandboxes, tasks, time.time)
-        control_plane = ControlPlane(store, sandboxes, leases, plans, tasks, time.time)
-        tasks.start_daemon(Keeper(store, control_plane, leases, time.time, _pace(config)).run(), "keeper")
+        snapshots = Snapshots(_archive(config), _vault(config, owned.values()), sandboxes, time.time)
+        await stack.enter_async_context(snapshots)
+        leases = Leases(store, sandboxes, snapshots, tasks, time.time)
+        await leases.settle()
+        control_plane = ControlPlane(store, sandboxes, leases, snapshots, plans, tasks, time.time)
+        keeper = Keeper(store, sandboxes, control_plane, leases, tasks, time.time, _pace(config))
+        tasks.start_daemon(keeper.run(), "keeper")
+        tasks.start_daemon(keeper.watch_connections(), "connections")
+        tasks.start(leases.sweep(), "sweep of the archive")
         tasks.start_daemon(sandboxes.keep_pool(), "pool")
         tasks.start_daemon(sandboxes.keep_rules(), "rules")
         tasks.start_daemon(keep_trimmed(), "trimming")
         tasks.start_daemon(_keep_names(opening.watch_names(config)), "name server")
-        app = create_app(control_plane, Idempotency(store), config, gauges=_gauges(sandboxes), ready=sandboxes.works)
+        gauges = _gauges(sandboxes, snapshots)
+        app = create_app(control_plane, Idempotency(store), config, gauges=gauges, ready=sandboxes.works)
         await stack.enter_async_context(_api(app, config))
         await stack.enter_async_context(edge(config, plans, tasks))
         yield Server(api_url(config), store, sandboxes, await _first_key(store))
+
+
+def _archive(config: Config) -> Archive:
+    try:
+        return open_archive(config.archive, config.data_dir / "archive", os.environ, config.reserve_gb << 30)
+    except ValueError as wrong:
+        raise BadSetting(f"BUNTIME_ARCHIVE={config.archive}: {wrong}") from wrong
+
+
+def _vault(config: Config, sessions: Collection[Session]) -> Vault:
+    """Of the key that the sessions' keys are wrapped with. Raises BadSetting where it is missing or another one."""
+    path = config.master_key_file or config.data_dir / "master.key"
+    wrapped = [session for session in sessions if session.key not in ("", DESTROYED)]
+    try:
+        vault = Vault(load_master_key(path, may_create=not wrapped))
+        if wrapped:
+            vault.unwrap(wrapped[0].id, wrapped[0].key)
+    except BadMasterKey as wrong:
+        raise BadSetting(str(wrong)) from wrong
+    except Damaged as wrong:
+        raise BadSetting(f"{path} is not the master key of this store's sessions. Put the right one back.") from wrong
+    return vault
 
 
 def _plans(config: Config) -> Mapping[str, Plan]:
@@ -256,8 +291,15 @@ async def _first_key(store: SqliteStore) -> str | None:
     return secret
 
 
-def _gauges(sandboxes: LocalSandboxes) -> Mapping[str, Callable[[], int]]:
-    return {"pool": lambda: sandboxes.parked, "sandboxes": lambda: sandboxes.running}
+def _gauges(sandboxes: LocalSandboxes, snapshots: Snapshots) -> Mapping[str, Callable[[], int]]:
+    return {
+        "pool": lambda: sandboxes.parked,
+        "sandboxes": lambda: sandboxes.running,
+        "cached_volumes": lambda: len(sandboxes.cached()),
+        "cached_bytes": lambda: sum(sandboxes.cached().values()),
+        "archive_transfers": lambda: snapshots.under_way,
+        **{f"archive_{name}": partial(getattr, snapshots.numbers, name) for name in Numbers.__slots__},
+    }
 
 
 def _welcome(server: Server) -> str:

@@ -2,7 +2,7 @@
 runs against the fake (`testing.py`) and the real thing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -264,6 +264,14 @@ class SandboxGone(Exception):
     """The sandbox is not running, or its guest is not to be trusted any more. Never shown."""
 
 
+@dataclass(frozen=True, slots=True)
+class Strain:
+    """Bytes that should be freed; 0 where there is enough."""
+
+    memory: int  # by stopping sandboxes of suspended sessions
+    disk: int  # by evicting volumes of archived sessions
+
+
 class Sandboxes(Protocol):
     """The sandboxes of this host. Ids are ours: `sb` + 12 of a-z0-9."""
 
@@ -317,6 +325,15 @@ class Sandboxes(Protocol):
         """Sandbox id → bytes, of the volumes on this host whose sandboxes are stopped. Costs nothing."""
         ...
 
+    def strain(self) -> Strain:
+        """What this host is short of now. Costs nothing that grows with the number of sessions."""
+        ...
+
+    async def touched(self) -> Collection[str]:
+        """Ids of sessions that got bytes from clients on open connections within the last few seconds, suspended ones
+        too: what the sessions themselves opened does not count."""
+        ...
+
     def send(self, sandbox_id: str) -> Iterator[bytes]:
         """The volume of a stopped sandbox as a stream that `receive` understands. Blocking, for a thread; memory does
         not grow with the volume. Closing the iterator ends it, and `start` is possible again.
@@ -358,8 +375,8 @@ class Archive(Protocol):
     """
 
     def put(self, name: str, content: Iterator[bytes]) -> None:
-        """The whole object, durable when this returns. Nothing appears under the name before, nor when `content` raises,
-        which is raised on. Memory does not grow with the object. A name is used once."""
+        """The whole object, durable when this returns. Nothing appears under the name before, nor when `content`
+        raises, which is raised on. Memory does not grow with the object. A name is used once."""
         ...
 
     def get(self, name: str) -> Iterator[bytes]:
@@ -372,7 +389,7 @@ class Archive(Protocol):
         ...
 
     def names(self, prefix: str) -> Sequence[str]:
-        """Of all objects whose names start with `prefix`, which ends with `/`."""
+        """Of all objects whose names start with `prefix`, which ends with `/` or is empty."""
         ...
 
 

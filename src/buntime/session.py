@@ -16,6 +16,8 @@ ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 ID_PREFIX = "ses_"
 ID_LENGTH = 18
 
+DESTROYED = "destroyed"  # in place of the key of a deleted session that may have objects in the archive
+
 NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 
@@ -31,8 +33,8 @@ class State(StrEnum):
 class Event(StrEnum):
     SUSPEND = "suspend"
     RESUME = "resume"
-    ARCHIVE = "archive"
-    RESTORE = "restore"
+    DEEP_SLEEP = "deep-sleep"
+    WAKE = "wake"
     DELETE = "delete"
 
 
@@ -40,10 +42,10 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     State.ACTIVE: {Event.SUSPEND: State.IDLE, Event.DELETE: State.DELETING},
     State.IDLE: {
         Event.RESUME: State.ACTIVE,
-        Event.ARCHIVE: State.DEEP_SLEEP,
+        Event.DEEP_SLEEP: State.DEEP_SLEEP,
         Event.DELETE: State.DELETING,
     },
-    State.DEEP_SLEEP: {Event.RESTORE: State.ACTIVE, Event.DELETE: State.DELETING},
+    State.DEEP_SLEEP: {Event.WAKE: State.ACTIVE, Event.DELETE: State.DELETING},
     State.DELETING: {},
 }
 
@@ -94,7 +96,7 @@ class Session:
     env: Mapping[str, str] = NO_ENV
     files: int = 0  # under /workspace, when last seen awake
     processes: int = 0
-    key: str = ""  # wrapped by the master key, see `sealing`: what its snapshots are sealed with; "" where there are none
+    key: str = ""  # of its snapshots, wrapped (see `sealing`); "" where there was never one
     snapshot: Snapshot | None = None  # the newest that was verified
     previous: Snapshot | None = None  # the one before: what a wake falls back to
     archived: bool = False  # in deep sleep: `snapshot` holds what the volume holds
@@ -114,5 +116,5 @@ class Session:
             self,
             state=state,
             archived=self.archived and state is State.DEEP_SLEEP,
-            key="" if state is State.DELETING else self.key,
+            key=DESTROYED if self.key and state is State.DELETING else self.key,
         )

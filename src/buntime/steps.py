@@ -25,6 +25,7 @@ DELETE: Final = (
     "remove: container",
     "remove: volume",
     "remove: record",
+    "delete: objects removed",
     "delete: forgotten",
 )
 SLEEP: Final = (
@@ -32,6 +33,22 @@ SLEEP: Final = (
     "sleep: stored",
     "sleep: stopped",
 )
+ARCHIVE: Final = (
+    "archive: key stored",
+    "archive: sending",
+    "archive: put",
+    "archive: verified",
+    "archive: named",
+    "archive: tidied",
+)
+EVICT: Final = ("evict: done",)
+WAKE: Final = (
+    "restore: begun",
+    "restore: received",
+    "wake: started",
+    "wake: stored",
+)
+SUSPEND: Final = ("suspend: stored",)
 
 
 def _nothing(step: str) -> None: ...

@@ -61,7 +61,7 @@ def test_a_burst_of_requests_finds_a_suspended_session_awake(servers: Servers) -
             said = list(pool.map(lambda n: session.output(f"echo {n}"), range(8)))
         assert said == [f"{n}\n" for n in range(8)]
     woken = client.call("POST", f"/sessions/{session.id}/wake").done()
-    assert (woken["wakeFrom"], woken["state"]) == ("active", "active")
+    assert (woken["wokeFrom"], woken["state"]) == ("active", "active")
 
 
 def test_a_suspended_session_stays_suspended_over_a_restart_and_can_be_deleted(servers: Servers) -> None:
@@ -114,13 +114,13 @@ def test_processes_are_asked_to_end_before_they_are_ended(servers: Servers) -> N
     assert session.text("said") == "bye\n"
 
 
-def test_a_wake_from_deep_sleep_runs_the_sessions_own_command(servers: Servers) -> None:
+def test_a_woke_from_deep_sleep_runs_the_sessions_own_command(servers: Servers) -> None:
     server = servers.start()
     client = server.new_client()
     session = client.open(onWake='echo "up with $A"; sleep 88888', env={"A": "env"})
     _deep(client, session)
     woken = client.call("POST", f"/sessions/{session.id}/wake").done()
-    assert woken["wakeFrom"] == "deep-sleep"
+    assert woken["wokeFrom"] == "deep-sleep"
     _until(lambda: session.command("pgrep -x sleep")["exitCode"] == 0, "started")
     assert session.output("cat /var/log/on-wake.log") == "up with env\n"
 

@@ -16,10 +16,14 @@ from buntime.account import Account, Key, hash_key, new_key_secret
 from buntime.config import Config
 from buntime.control_plane import ControlPlane
 from buntime.idempotency import Idempotency
+from buntime.keeper import Keeper, Pace
 from buntime.leases import Leases
 from buntime.plan import load_plans
+from buntime.sealing import Vault
+from buntime.snapshots import Snapshots
 from buntime.tasks import Tasks
 from buntime.testing import FakeStore
+from buntime.testing_archive import FakeArchive
 from buntime.testing_sandboxes import FakeSandboxes, Runner, small_shell
 from buntime.web.app import create_app
 
@@ -63,9 +67,11 @@ class Api:
     http: aiohttp.ClientSession
     store: FakeStore
     sandboxes: FakeSandboxes
+    archive: FakeArchive
     clock: Clock
     plane: ControlPlane
     leases: Leases
+    tasks: Tasks
     key: str = ""
     checks: dict[str, bool] = field(default_factory=dict)
 
@@ -97,6 +103,16 @@ class Api:
         async with request as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 
+    def keeper(self, **pace: float) -> Keeper:
+        """One that is not running: tests let it `keep`. Time passes with the clock."""
+        clock = self.clock
+        return Keeper(self.store, self.sandboxes, self.plane, self.leases, self.tasks, clock, Pace(**pace), clock)
+
+    async def keep(self, keeper: Keeper) -> None:
+        """One tick, and all that it began."""
+        await keeper.tick()
+        await until(lambda: keeper.at_rest)
+
     async def session(self, **fields: object) -> str:
         """A new session's id."""
         made = await self.call("POST", "/sessions/create", fields)
@@ -114,16 +130,19 @@ async def until(happened: Callable[[], object]) -> None:
 @asynccontextmanager
 async def serving(runner: Runner = small_shell, clock: Callable[[], float] | None = None) -> AsyncIterator[Api]:
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
-    now = clock or still
-    async with Tasks() as tasks, aiohttp.ClientSession() as http:
-        leases = Leases(store, sandboxes, tasks, now)
-        plane = ControlPlane(store, sandboxes, leases, load_plans(None), tasks, now)
+    now, archive = clock or still, FakeArchive()
+    snapshots = Snapshots(archive, Vault(bytes(32)), sandboxes, now)
+    async with Tasks() as tasks, snapshots, aiohttp.ClientSession() as http:
+        leases = Leases(store, sandboxes, snapshots, tasks, now)
+        plane = ControlPlane(store, sandboxes, leases, snapshots, load_plans(None), tasks, now)
         app = create_app(plane, Idempotency(store), Config(), ready=lambda: checks, clock=now)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none", http="httptools"))
             running = asyncio.create_task(server._serve([listener]))
             port = listener.getsockname()[1]
-            api = Api(f"http://127.0.0.1:{port}", http, store, sandboxes, still, plane, leases, checks=checks)
+            api = Api(
+                f"http://127.0.0.1:{port}", http, store, sandboxes, archive, still, plane, leases, tasks, checks=checks
+            )
             api.key = await api.account()
             try:
                 yield api

@@ -1,6 +1,5 @@
 """The keeper goes on, whatever a session does to its own part of it."""
 
-from buntime.keeper import Keeper, Pace
 from buntime.session import Session
 from buntime.testing_sandboxes import FakeSandbox
 from tests.app.serving import Api
@@ -15,7 +14,7 @@ async def test_a_session_that_makes_its_suspension_fail_does_not_end_the_keeper(
 
     broken.freeze = freeze  # type: ignore[method-assign]
     api.clock.now += 300
-    await Keeper(api.store, api.plane, api.leases, api.clock, Pace(idle_after=300)).tick()
+    await api.keep(api.keeper(idle_after=300))
     assert (await api.call("GET", f"/sessions/{good}")).json["state"] == "idle"
     assert (await api.call("GET", f"/sessions/{bad}")).json["state"] == "active"
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from buntime.account import AccountStatus
-from buntime.keeper import Keeper, Pace
 from buntime.ports import Run, RunResult, Sandbox
 from buntime.session import Session, State
 from buntime.testing_sandboxes import FakeSandbox, result
@@ -49,9 +48,9 @@ async def test_wake_tells_what_it_woke_from(api: Api) -> None:
     session = await api.session()
     await api.call("POST", f"/sessions/{session}/sleep")
     woken = await api.call("POST", f"/sessions/{session}/wake")
-    assert (woken.json["wakeFrom"], woken.json["state"]) == ("idle", "active")
+    assert (woken.json["wokeFrom"], woken.json["state"]) == ("idle", "active")
     again = await api.call("POST", f"/sessions/{session}/wake")
-    assert again.json["wakeFrom"] == "active"
+    assert again.json["wokeFrom"] == "active"
 
 
 async def test_an_unknown_depth_is_refused_by_name(api: Api) -> None:
@@ -145,7 +144,7 @@ async def test_the_keeper_suspends_what_was_quiet_for_long_enough_and_nothing_el
     api.clock.now += 299
     await api.call("POST", "/execute", {"sessionId": busy, "command": "echo"})
     api.clock.now += 1
-    await Keeper(api.store, api.plane, api.leases, api.clock, Pace(idle_after=300)).tick()
+    await api.keep(api.keeper(idle_after=300))
     assert await state_of(api, quiet) == "idle"
     assert await state_of(api, busy) == "active"
 
@@ -154,7 +153,7 @@ async def test_a_session_that_expires_while_suspended_goes(api: Api) -> None:
     session = await api.session(ttl=300)
     await api.call("POST", f"/sessions/{session}/sleep")
     api.clock.now += 300
-    await Keeper(api.store, api.plane, api.leases, api.clock, Pace()).tick()
+    await api.keep(api.keeper())
     await until(lambda: not api.sandboxes.volumes)
     assert (await api.call("GET", f"/sessions/{session}")).status == 404
 
@@ -184,12 +183,12 @@ async def test_deep_sleep_gives_the_sandbox_back_and_keeps_the_files(api: Api) -
     assert await state_of(api, session) == "active"
 
 
-async def test_a_wake_from_deep_sleep_runs_the_sessions_own_command_once(api_runs: tuple[Api, list[Run]]) -> None:
+async def test_a_woke_from_deep_sleep_runs_the_sessions_own_command_once(api_runs: tuple[Api, list[Run]]) -> None:
     api, runs = api_runs
     session = await api.session(onWake="bun start", env={"A": "1"})
     await api.call("POST", f"/sessions/{session}/sleep", {"depth": "deep-sleep"})
     woken = await api.call("POST", f"/sessions/{session}/wake")
-    assert woken.json["wakeFrom"] == "deep-sleep"
+    assert woken.json["wokeFrom"] == "deep-sleep"
     await until(lambda: runs)
     (run,) = runs
     assert "bun start" in (run.command or "")
@@ -213,11 +212,11 @@ async def api_runs() -> AsyncIterator[tuple[Api, list[Run]]]:
 
 async def test_the_keeper_goes_one_step_down_at_a_time(api: Api) -> None:
     session = await api.session()
-    keeper = Keeper(api.store, api.plane, api.leases, api.clock, Pace(idle_after=300, deep_sleep_after=1800))
+    keeper = api.keeper(idle_after=300, deep_sleep_after=1800)
     api.clock.now += 1800
-    await keeper.tick()
+    await api.keep(keeper)
     assert await state_of(api, session) == "idle"
-    await keeper.tick()
+    await api.keep(keeper)
     assert await state_of(api, session) == "deep-sleep"
     assert not api.sandboxes.running
 
@@ -226,7 +225,7 @@ async def test_sessions_of_a_suspended_account_are_put_to_deep_sleep(api: Api) -
     await api.session()
     (account,) = await api.store.list_accounts()
     await api.store.set_account_status(account.id, AccountStatus.SUSPENDED)
-    await Keeper(api.store, api.plane, api.leases, api.clock, Pace()).tick()
+    await api.keep(api.keeper())
     assert not api.sandboxes.running
     (stored,) = await api.store.all_sessions()
     assert stored.state is State.DEEP_SLEEP

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,15 +21,15 @@ import structlog
 
 from buntime.errors import Unavailable
 from buntime.plan import MB, Limits
-from buntime.ports import Sandbox, SandboxGone, VolumeLost
+from buntime.ports import Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
 from buntime.sandboxes.commands import HostCommandFailed
 from buntime.sandboxes.guest import Guest
 from buntime.sandboxes.host import Part, Slots, host_disk_free, memory_available
-from buntime.sandboxes.image import Image
+from buntime.sandboxes.image import Image, find_image
 from buntime.sandboxes.oci import Place, Runtime
 from buntime.sandboxes.record import Record
-from buntime.sandboxes.sandbox import LocalSandbox, Machinery, require_room
+from buntime.sandboxes.sandbox import LocalSandbox, Machinery
 from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, Session, State
 from buntime.steps import reached
 
@@ -41,7 +41,8 @@ QUIET_SECONDS = 0.25  # without a claim, before the pool is filled again: a burs
 LOW_QUIET_SECONDS = 0.05  # the same while little is parked: claims that come one after the other still come first
 REST_SECONDS = 0.02
 RULES_SECONDS = 1.0  # between looks at the network's rules
-MEMORY_RESERVE = 512 * MB
+SPARE_MEMORY, SPARE_DISK = 256 * MB, 1024 * MB  # beyond what is kept free: what is freed before creates are refused
+STREAM_FACTOR, STREAM_REST = 2, 64 * MB  # of a volume's limit: the longest stream that is reasonable
 REMOVE_SECONDS = 10.0
 
 
@@ -57,6 +58,8 @@ class Settings:
     parked_limits: Limits
     pool_size: int
     disk_reserve: int  # bytes
+    memory_reserve: int  # bytes
+    cache: int  # bytes of stopped sandboxes' volumes that may stay on this host
 
 
 def new_sandbox_id() -> str:
@@ -72,6 +75,8 @@ class LocalSandboxes:
         self._slots = Slots(settings.data_dir / "run" / "slot")
         self._running: dict[str, LocalSandbox] = {}
         self._parked: deque[LocalSandbox] = deque()
+        self._cached: dict[str, int] = {}  # stopped sandboxes with a volume → its bytes
+        self._cached_bytes = 0
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._rules_hold = True
@@ -150,12 +155,15 @@ class LocalSandboxes:
         await self.kill(session.sandbox)
         if not self._machinery.volumes.exists(session.sandbox):
             raise VolumeLost(session.sandbox)
+        if find_image(self._settings.images, session.image) is None:
+            raise Unavailable(f"This host does not have the image {session.image} that the session stands on.", 60)
         self._require_room()
         async with self._starts:
             sandbox = await self._start(session.sandbox, session.image, session.limits, session)
         if session.network != DEFAULT_NETWORK:
             await sandbox.restrict(session.network)
         self._running[sandbox.id] = sandbox
+        self._uncache(sandbox.id)
         log.info("sandbox_restarted", session=session.id, sandbox=sandbox.id)
         return sandbox
 
@@ -166,9 +174,11 @@ class LocalSandboxes:
 
     async def stop(self, sandbox_id: str) -> None:
         await self._give_back(sandbox_id, self._stop)
+        self._cache(sandbox_id)
 
     async def destroy(self, sandbox_id: str) -> None:
         await self._give_back(sandbox_id, self._remove)
+        self._uncache(sandbox_id)
 
     async def _give_back(self, sandbox_id: str, work: Callable[[str], None]) -> None:
         """One at a time for each sandbox. Raises Unavailable when the host does not let go of something."""
@@ -201,6 +211,58 @@ class LocalSandboxes:
         if orphans:
             log.info("orphans_removed", count=len(orphans))
         await _each(orphans, self.destroy)
+        for sandbox_id in self._machinery.volumes.all() & set(owned) - set(self._running):
+            self._cache(sandbox_id)
+
+    # --- volumes of stopped sandboxes ---
+
+    def has_volume(self, sandbox_id: str) -> bool:
+        return self._machinery.volumes.exists(sandbox_id)
+
+    def cached(self) -> Mapping[str, int]:
+        return self._cached
+
+    def strain(self) -> Strain:
+        settings = self._settings
+        disk = settings.disk_reserve + SPARE_DISK - self._free_disk()
+        return Strain(
+            memory=max(0, settings.memory_reserve + SPARE_MEMORY - memory_available()),
+            disk=max(0, disk, self._cached_bytes - settings.cache) if self._cached else 0,
+        )
+
+    def send(self, sandbox_id: str) -> Iterator[bytes]:
+        volumes = self._machinery.volumes
+        if not volumes.exists(sandbox_id):
+            raise VolumeLost(sandbox_id)
+        return volumes.send(sandbox_id, STREAM_FACTOR * volumes.limit_of(sandbox_id) + STREAM_REST)
+
+    def receive(self, session: Session, content: Iterator[bytes]) -> None:
+        self._require_disk()
+        self._machinery.volumes.receive(session.sandbox, session.limits.disk, content)
+
+    async def evict(self, sandbox_id: str) -> None:
+        if sandbox_id in self._cached:
+            await asyncio.to_thread(self._machinery.volumes.destroy, sandbox_id)
+            self._uncache(sandbox_id)
+
+    async def touched(self) -> Collection[str]:
+        slots = await asyncio.to_thread(self._machinery.network.touched)
+        if not slots:
+            return ()
+        return [s.record.session for s in self._running.values() if s.record.slot in slots and s.record.session]
+
+    def _cache(self, sandbox_id: str) -> None:
+        self._uncache(sandbox_id)
+        if self._machinery.volumes.exists(sandbox_id):
+            self._cached[sandbox_id] = self._machinery.volumes.used(sandbox_id)
+            self._cached_bytes += self._cached[sandbox_id]
+
+    def _uncache(self, sandbox_id: str) -> None:
+        self._cached_bytes -= self._cached.pop(sandbox_id, 0)
+
+    def _free_disk(self) -> int:
+        """Bytes, of the host's disk and of the volumes' file system: whichever is less."""
+        return min(host_disk_free(self._settings.data_dir), self._machinery.volumes.free())
 
     # --- the pool ---
 
@@ -285,10 +347,10 @@ class LocalSandboxes:
         reached("make: recorded")
         if old is not None and old.slot not in (record.slot, records.NO_SLOT):
             self._free_slot(old.slot)
-        if not machinery.volumes.exists(sandbox):
-            machinery.volumes.create(sandbox, limits.disk)
+        if machinery.volumes.exists(sandbox):
+            machinery.volumes.open(sandbox, limits.disk)
         else:
-            machinery.volumes.limit(sandbox, limits.disk)
+            machinery.volumes.create(sandbox, limits.disk)
         reached("make: volume")
         machinery.cgroups.create(sandbox, machinery.volumes.device)
         reached("make: cgroups")
@@ -336,8 +398,13 @@ class LocalSandboxes:
     def _require_room(self) -> None:
         if not self._rules_hold:
             raise Unavailable("This host's network rules cannot be put in force, so no session starts.", 10)
-        free = min(host_disk_free(self._settings.data_dir), self._machinery.volumes.free())
-        require_room(memory_available(), free, MEMORY_RESERVE, self._settings.disk_reserve)
+        if memory_available() < self._settings.memory_reserve:
+            raise Unavailable("This host has no memory free for another session.", 10)
+        self._require_disk()
+
+    def _require_disk(self) -> None:
+        if self._free_disk() < self._settings.disk_reserve:
+            raise Unavailable("This host has no disk free for another session.", 60)
 
     async def _answers(self, sandbox: LocalSandbox) -> bool:
         try:

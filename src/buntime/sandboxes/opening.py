@@ -55,6 +55,8 @@ async def opened(
             parked_limits=parked_limits,
             pool_size=pool_size,
             disk_reserve=config.reserve_gb * GB,
+            memory_reserve=config.memory_reserve_mb * MB,
+            cache=config.cache_gb * GB if config.cache_gb >= 0 else machinery.volumes.size() // 2,
         )
         runtime = _runtime(config)
         stack.callback(runtime.close)
@@ -70,7 +72,7 @@ async def purge(config: Config, tasks: Tasks, http: aiohttp.ClientSession) -> No
     nothing = Limits(memory=0, cpu=0, timeout=0, disk=0)
     async with AsyncExitStack() as stack:
         machinery = _open_machinery(config, part, {}, tasks, http, stack)
-        settings = Settings(config.data_dir, config.images, Image("", Path()), Path(), {}, nothing, 0, 0)
+        settings = Settings(config.data_dir, config.images, Image("", Path()), Path(), {}, nothing, 0, 0, 0, 0)
         await LocalSandboxes(settings, part, _runtime(config), machinery).recover({})
     await _leave(config, part, machinery)
 

@@ -152,7 +152,7 @@ async def wake_session(call: Call[wire.NoQuery, None]) -> wire.Woken:
     woken = await call.plane.wake_session(call.caller, session_id(call.path["sessionId"]))
     shown = _shown(woken.view, call.config)
     fields = {name: getattr(shown, name) for name in shown.__struct_fields__}
-    return wire.Woken(**fields, wake_from=woken.wake_from.value, wake_time_ms=woken.milliseconds)  # type: ignore[arg-type]
+    return wire.Woken(**fields, woke_from=woken.woke_from.value, wake_time_ms=woken.milliseconds)  # type: ignore[arg-type]
 
 
 OPERATIONS = (

@@ -208,7 +208,7 @@ class Sleep(Request):
 
 
 class Woken(Session):
-    wake_from: Annotated[SessionState, Meta(description="Its state before.")]
+    woke_from: Annotated[SessionState, Meta(description="Its state before.")]
     wake_time_ms: Annotated[int, Meta(ge=0)]
 
 
