@@ -1,0 +1,57 @@
+"""Where the archive is, as the operator says it."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from buntime.archives.directory import DirectoryArchive
+from buntime.archives.s3 import S3Archive
+from buntime.ports import Archive
+
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*")
+S3_PREFIX = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
+
+
+def open_archive(location: str, default: Path, environ: Mapping[str, str], reserve: int = 0) -> Archive:
+    """The archive at `location`: a directory by its path or file:// URL, `s3://bucket/prefix` with the usual AWS_*
+    variables from `environ`, or, for "", the directory `default`. In directories, `reserve` bytes are kept free.
+
+    Raises ValueError, with words for the operator.
+    """
+    scheme = SCHEME.match(location)
+    if not location:
+        path = default
+    elif not scheme:
+        path = Path(location)
+    elif scheme[1].lower() == "file":
+        path = _path_of(location)
+    elif scheme[1].lower() == "s3":
+        return _s3(location, environ)
+    else:
+        raise ValueError(f"the archive {location} is neither a directory nor an s3:// URL.")
+    try:
+        return DirectoryArchive(path.resolve(), reserve)
+    except OSError as failed:
+        raise ValueError(f"the archive directory {path} cannot be used: {failed.strerror}.") from failed
+
+
+def _path_of(url: str) -> Path:
+    parts = urlsplit(url)
+    path = unquote(parts.path)
+    if parts.netloc not in ("", "localhost") or not path.startswith("/"):
+        raise ValueError(f"the archive {url} must be file:///, followed by the path of a directory on this host.")
+    return Path(path)
+
+
+def _s3(location: str, environ: Mapping[str, str]) -> Archive:
+    parts = urlsplit(location)
+    prefix = parts.path.strip("/")
+    if not BUCKET.fullmatch(parts.netloc) or parts.query or parts.fragment:
+        raise ValueError(
+            f"the archive {location} must be s3://bucket or s3://bucket/prefix; keys go into AWS_* variables."
+        )
+    if prefix and (not S3_PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
+        raise ValueError(f"the prefix of the archive {location} may have letters, digits, '_', '.', '-' and '/'.")
+    return S3Archive(parts.netloc, prefix, environ)

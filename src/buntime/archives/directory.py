@@ -1,0 +1,172 @@
+"""The archive in a directory, on disk when it says so."""
+
+import fcntl
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from buntime.archives import NAME, PREFIX, checked
+from buntime.ports import ArchiveUnavailable, ObjectMissing
+
+INCOMING = ".incoming"  # no object's name has a dot
+PIECE = 1 << 20  # bytes
+
+
+class DirectoryArchive:
+    """Each object is a file under its name. One that is being put is in INCOMING, locked while its writer lives, and
+    gets its name when it is whole and on disk. A directory without INCOMING is not the archive: then its disk is not
+    mounted, and no object is called missing."""
+
+    def __init__(self, root: Path, reserve: int = 0) -> None:
+        """`reserve`: bytes of the file system that are kept free. Raises OSError."""
+        self._root, self._reserve = root, reserve
+        self._incoming = root / INCOMING
+        self._entries = threading.Lock()  # nobody removes the empty directory in which another is about to put a file
+        _make_directories(self._incoming)
+        _remove_abandoned(self._incoming)
+
+    def put(self, name: str, content: Iterator[bytes]) -> None:
+        place = self._root / checked(NAME, name)
+        self._require_room()
+        with _refusals():
+            part, file = _new_file(self._incoming)
+        try:
+            with file:
+                for piece in content:
+                    self._require_room()
+                    with _refusals():
+                        _write(file, piece)
+                with _refusals():
+                    _write_out(file)
+                    self._give_name(part, place)
+        finally:
+            with suppress(
+                OSError
+            ):  # FileNotFoundError where it has its name now; what stays is removed at the next start
+                part.unlink()
+
+    def get(self, name: str) -> Iterator[bytes]:
+        place = self._root / checked(NAME, name)
+        with _refusals():
+            try:
+                file = place.open("rb", buffering=0)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                raise self._missing(name) from None
+        with file:
+            while piece := _read(file):
+                yield piece
+
+    def delete(self, name: str) -> None:
+        place = self._root / checked(NAME, name)
+        with self._entries, _refusals():
+            self._require_mounted()
+            place.unlink(missing_ok=True)
+            for directory in place.relative_to(self._root).parents[:-1]:
+                try:
+                    (self._root / directory).rmdir()
+                except FileNotFoundError:
+                    continue
+                except OSError:  # something else is in it
+                    break
+            _sync_directory(_nearest(place.parent))
+
+    def names(self, prefix: str) -> Sequence[str]:
+        start = self._root / checked(PREFIX, prefix)
+        with _refusals():
+            self._require_mounted()
+            found = [directory / file for directory, _, files in start.walk(on_error=_raise) for file in files]
+        return sorted(str(path.relative_to(self._root)) for path in found)
+
+    def _give_name(self, part: Path, place: Path) -> None:
+        with self._entries:
+            _make_directories(place.parent)
+            part.rename(place)
+            for directory in place.relative_to(self._root).parents:
+                _sync_directory(self._root / directory)
+
+    def _missing(self, name: str) -> Exception:
+        self._require_mounted()
+        return ObjectMissing(name)
+
+    def _require_mounted(self) -> None:
+        if not self._incoming.exists():
+            raise ArchiveUnavailable(f"{self._root} is not the archive now: is its disk mounted?")
+
+    def _require_room(self) -> None:
+        with _refusals():
+            free = os.statvfs(self._root)
+        if free.f_bavail * free.f_frsize < self._reserve:
+            raise ArchiveUnavailable(f"{self._root} has less than {self._reserve >> 20} MB free")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except OSError as failed:
+        raise ArchiveUnavailable(f"the archive directory refuses: {failed}") from failed
+
+
+def _raise(failed: OSError) -> None:
+    """Nothing there is an answer; a directory that cannot be read is none."""
+    if not isinstance(failed, FileNotFoundError | NotADirectoryError):
+        raise failed
+
+
+def _read(file: IO[bytes]) -> bytes:
+    with _refusals():
+        return file.read(PIECE)
+
+
+def _new_file(directory: Path) -> tuple[Path, IO[bytes]]:
+    part = directory / secrets.token_hex(16)
+    number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    file = os.fdopen(number, "wb", buffering=0)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return part, file
+
+
+def _write(file: IO[bytes], piece: bytes) -> None:
+    """All of it: the last write before a full disk is a short one."""
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _write_out(file: IO[bytes]) -> None:
+    """To the disk, and out of memory: who reads it back reads what the disk has."""
+    os.fsync(file.fileno())
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """What writers left who died. The files of those who live, perhaps in another process, are locked."""
+    for part in directory.iterdir():
+        with suppress(FileNotFoundError, BlockingIOError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+
+
+def _make_directories(path: Path) -> None:
+    """Each is on disk when this returns."""
+    if path.is_dir():
+        return
+    _make_directories(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    _sync_directory(path.parent)
+
+
+def _nearest(path: Path) -> Path:
+    return path if path.is_dir() else _nearest(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

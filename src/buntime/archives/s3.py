@@ -1,0 +1,172 @@
+"""The archive in any store that speaks S3."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from itertools import chain
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from buntime.archives import NAME, PREFIX, checked
+from buntime.ports import ArchiveUnavailable, ObjectMissing
+
+VISIBLE = re.compile(r"[!-~]+")
+HOST = re.compile(r"[a-z0-9_.-]+|[0-9a-f:]+")
+PIECE = 1 << 20  # bytes
+PART = 8 << 20  # bytes; S3 takes 10,000 of them for one object
+PARTS_AT_ONCE = 2
+CONNECT_SECONDS = 5
+PROGRESS_SECONDS = 30  # the longest without an answer, or without a byte of it
+RETRIES_UNTIL = 1 / 3  # of that time: what failed later than this is not tried again
+
+
+class S3Archive:
+    """Objects in a bucket. Whoever gives the archive up halfway (a kill, a lost network) may leave parts that nobody
+    sees: a rule of the bucket for incomplete uploads removes them."""
+
+    def __init__(
+        self, bucket: str, prefix: str, environ: Mapping[str, str], progress_seconds: float = PROGRESS_SECONDS
+    ) -> None:
+        """`progress_seconds`: after this long without an answer, or without a byte of it, the archive is unavailable.
+        Raises ValueError."""
+        progress = timedelta(seconds=progress_seconds)
+        settings = _s3_settings(environ)
+        try:
+            self._store = S3Store(
+                bucket,
+                prefix=prefix or None,
+                config=settings,  # type: ignore[arg-type]
+                client_options={
+                    "allow_http": settings.get("endpoint", "").startswith("http://"),
+                    "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+                    "read_timeout": progress,
+                    "timeout": timedelta(days=7),  # of a whole transfer: what progresses goes on
+                },
+                retry_config={
+                    "max_retries": 4,
+                    "retry_timeout": progress * RETRIES_UNTIL,
+                    "backoff": {
+                        "init_backoff": timedelta(milliseconds=100),
+                        "max_backoff": timedelta(seconds=3),
+                        "base": 2,
+                    },
+                },
+            )
+        except BaseError as wrong:
+            raise ValueError(f"the archive s3://{bucket} cannot be used: {_words(wrong)}.") from wrong
+
+    def put(self, name: str, content: Iterator[bytes]) -> None:
+        checked(NAME, name)
+        watched = _Watched(content)
+        start = bytearray()
+        for piece in watched:
+            start += piece
+            if len(start) >= PART:
+                break
+        with _answers(watched):
+            whole = bytes(start)
+            if len(whole) < PART:
+                obstore.put(self._store, name, whole, use_multipart=False)
+            else:
+                obstore.put(self._store, name, chain([whole], watched), chunk_size=PART, max_concurrency=PARTS_AT_ONCE)
+
+    def get(self, name: str) -> Iterator[bytes]:
+        checked(NAME, name)
+        with _answers():
+            try:
+                pieces = obstore.get(self._store, name).stream(min_chunk_size=PIECE)
+            except FileNotFoundError:
+                raise self._missing(name) from None
+        while (piece := _next(pieces)) is not None:
+            yield piece
+
+    def delete(self, name: str) -> None:
+        with _answers(), suppress(FileNotFoundError):
+            obstore.delete(self._store, checked(NAME, name))
+
+    def names(self, prefix: str) -> Sequence[str]:
+        with _answers():
+            pages = obstore.list(self._store, checked(PREFIX, prefix).removesuffix("/"), chunk_size=1000)
+            return sorted(found["path"] for page in pages for found in page)
+
+    def _missing(self, name: str) -> Exception:
+        """A bucket that is missing is answered like an object that is; only the listing tells."""
+        for _ in obstore.list(self._store, "none", chunk_size=1):
+            break
+        return ObjectMissing(name)
+
+
+def _s3_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Checked here: obstore ends the thread over what cannot be sent."""
+    names = {
+        "endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+        "access_key_id": ("AWS_ACCESS_KEY_ID",),
+        "secret_access_key": ("AWS_SECRET_ACCESS_KEY",),
+        "session_token": ("AWS_SESSION_TOKEN",),
+    }
+    settings = {"disable_bulk_delete": "true"}  # not every store has it
+    for setting, variables in names.items():
+        name = next((variable for variable in variables if environ.get(variable)), None)
+        if name is None:
+            continue
+        if not VISIBLE.fullmatch(environ[name]) or (setting == "endpoint" and not _is_endpoint(environ[name])):
+            raise ValueError(f"{name} has a value that it cannot have.")
+        settings[setting] = environ[name]
+    if ("access_key_id" in settings) != ("secret_access_key" in settings):
+        raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together: one of them is missing.")
+    return settings
+
+
+def _is_endpoint(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host_is_good = HOST.fullmatch(parts.hostname or "") and parts.port != 0
+    except ValueError:
+        return False
+    more = parts.username or parts.password or parts.query or parts.fragment
+    return parts.scheme in ("http", "https") and bool(host_is_good) and not more
+
+
+class _Watched:
+    """An iterator that remembers what it raised, whatever else is raised while an upload is given up for it."""
+
+    def __init__(self, content: Iterable[bytes]) -> None:
+        self._content = iter(content)
+        self.raised: BaseException | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._content)
+        except StopIteration:
+            raise
+        except BaseException as failed:
+            self.raised = failed
+            raise
+
+
+@contextmanager
+def _answers(content: _Watched | None = None) -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, OSError, NotImplementedError) as failed:
+        if content is not None and content.raised is not None:
+            raise content.raised from content.raised.__cause__
+        raise ArchiveUnavailable(_words(failed)) from failed
+
+
+def _next(pieces: Iterator[bytes]) -> bytes | None:
+    with _answers():
+        return next(pieces, None)
+
+
+def _words(failed: Exception) -> str:
+    """The first line. What follows in obstore's messages is for its developers."""
+    return str(failed).partition("\n")[0]

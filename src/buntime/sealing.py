@@ -1,0 +1,174 @@
+"""What keeps archive objects secret and whole.
+
+The operator's master key wraps a key per session, and that key seals the session's objects: a header, then pieces of
+1 MiB, each encrypted and authenticated by itself. This is the STREAM construction of Hoang, Reyhanitabar, Rogaway and
+Vizár with AES-256-GCM: a piece's nonce has its place and whether it is the last one, so that pieces cannot be moved,
+left out or added. Nothing is given out before it is authenticated.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+KEY_BYTES = 32
+MAGIC = b"bunt\x01"  # and the version of all that follows
+PREFIX_BYTES = 7
+PIECE = 1 << 20  # bytes of content
+TAG_BYTES = 16
+NONCE_BYTES = 12
+
+
+class Damaged(Exception):
+    """Bytes that are not what was sealed or packed; the message says how. Never shown as it is."""
+
+
+class BadMasterKey(Exception):
+    """The master key cannot be used; the message, for the operator, says why."""
+
+
+# --- The master key --------------------------------------------------------------------------
+
+
+class Vault:
+    """Makes, wraps and unwraps the keys of sessions. Without its master key, they and all they sealed are lost."""
+
+    def __init__(self, master: bytes) -> None:
+        if len(master) != KEY_BYTES:
+            raise ValueError(f"a master key has {KEY_BYTES} bytes, not {len(master)}")
+        self._cipher = AESGCM(master)
+        self.fingerprint = hashlib.sha256(b"buntime master key\0" + master).hexdigest()[:8]  # tells master keys apart
+
+    def new_key(self, session_id: str) -> str:
+        """A fresh key, wrapped for this session alone: URL-safe base64."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        wrapped = self._cipher.encrypt(nonce, secrets.token_bytes(KEY_BYTES), session_id.encode())
+        return base64.urlsafe_b64encode(nonce + wrapped).decode()
+
+    def unwrap(self, session_id: str, wrapped: str) -> bytes:
+        """The key, 32 bytes. Raises Damaged where it was wrapped by another master key, for another session, or
+        changed since."""
+        try:
+            raw = base64.b64decode(wrapped, altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raise Damaged("the session's key is no base64") from None
+        if len(raw) != NONCE_BYTES + KEY_BYTES + TAG_BYTES:
+            raise Damaged("the session's key has a wrong length")
+        try:
+            return self._cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], session_id.encode())
+        except InvalidTag:
+            raise Damaged(f"the session's key does not open with master key {self.fingerprint}") from None
+
+
+def load_master_key(path: Path, may_create: bool) -> bytes:
+    """32 bytes, from 64 hexadecimal characters in a file that its owner alone can read. Where it is missing and
+    `may_create`, it is made, and on disk when this returns. Raises BadMasterKey."""
+    try:
+        if not path.exists():
+            if not may_create:
+                raise BadMasterKey(
+                    f"the master key {path} is missing, and archived sessions are sealed with it: put it back from "
+                    "your copy. A new one would not open them."
+                )
+            _make_master_key(path)
+        if path.stat().st_mode & 0o077:
+            raise BadMasterKey(f"the master key {path} can be read by others: run chmod 600 on it.")
+        text = path.read_bytes().strip()
+    except OSError as failed:
+        raise BadMasterKey(f"the master key {path} cannot be used: {failed.strerror}.") from failed
+    return _from_hex(text, path)
+
+
+def _from_hex(text: bytes, path: Path) -> bytes:
+    if len(text) != 2 * KEY_BYTES:
+        raise BadMasterKey(f"the master key {path} must be {2 * KEY_BYTES} hexadecimal characters, not {len(text)}.")
+    try:
+        return binascii.unhexlify(text)
+    except binascii.Error:
+        raise BadMasterKey(f"the master key {path} has characters that are not hexadecimal.") from None
+
+
+def _make_master_key(path: Path) -> None:
+    """Never seen half, even after a power loss: nobody could tell a cut key from a whole one later."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(secrets.token_hex(KEY_BYTES).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+# --- Objects ---------------------------------------------------------------------------------
+
+
+def seal(key: bytes, label: bytes, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """`chunks`, of whatever sizes, sealed. `label` says what they are, and must be given again to open them: use it
+    once per key. Up to 4 PiB. Raises what `chunks` raises."""
+    header = MAGIC + secrets.token_bytes(PREFIX_BYTES)
+    cipher = _cipher(key, header, label)
+    yield header
+    for number, (piece, last) in enumerate(_pieces(chunks, PIECE)):
+        yield cipher.encrypt(_nonce(header, number, last), piece, label)
+
+
+def unseal(key: bytes, label: bytes, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """What was sealed, in pieces of 1 MiB. Raises what `chunks` raises, and Damaged: at once where a byte is wrong,
+    at the end where the end is missing or something follows it. Until it ended, the content is not whole."""
+    header, rest = _split(iter(chunks), len(MAGIC) + PREFIX_BYTES)
+    if not header.startswith(MAGIC) or len(header) < len(MAGIC) + PREFIX_BYTES:
+        raise Damaged("this is no sealed object of a version that is known here")
+    cipher = _cipher(key, header, label)
+    for number, (piece, last) in enumerate(_pieces(rest, PIECE + TAG_BYTES)):
+        try:
+            content = cipher.decrypt(_nonce(header, number, last), piece, label)
+        except InvalidTag:
+            raise Damaged(f"piece {number} of the sealed object was changed, or its end is missing") from None
+        if content:
+            yield content
+
+
+def _cipher(key: bytes, header: bytes, label: bytes) -> AESGCM:
+    """Each object has a key of its own: whatever prefixes they drew, no two share a nonce."""
+    return AESGCM(hmac.digest(key, header + label, "sha256"))
+
+
+def _nonce(header: bytes, number: int, last: bool) -> bytes:
+    return header[len(MAGIC) :] + number.to_bytes(4) + bytes([last])
+
+
+def _split(chunks: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
+    """The first `size` bytes, fewer where there are no more, and the rest."""
+    start = b""
+    while len(start) < size and (chunk := next(chunks, None)) is not None:
+        start += chunk
+    return start[:size], chain([start[size:]], chunks)
+
+
+def _pieces(chunks: Iterable[bytes], size: int) -> Iterator[tuple[bytes, bool]]:
+    """The same bytes in pieces of `size`, and whether each is the last, which is shorter where it must; always one."""
+    held: list[bytes] = []
+    length = 0
+    for chunk in chunks:
+        held.append(chunk)
+        length += len(chunk)
+        if length > size:
+            whole = b"".join(held)
+            end = (length - 1) // size * size  # what ends just here may be the last
+            yield from ((whole[start : start + size], False) for start in range(0, end, size))
+            held, length = [whole[end:]], length - end
+    yield b"".join(held), True

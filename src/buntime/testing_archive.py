@@ -1,0 +1,67 @@
+"""The fake of the archive, for tests of what stands on it. It keeps the contract, and breaks it when it is told to."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+from buntime.ports import ArchiveUnavailable, ObjectMissing
+
+PIECE = 1 << 16  # bytes
+
+
+class FakeArchive:
+    """`ports.Archive` in a dictionary. A test may change what it keeps and how it behaves at any time."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.unreachable = False
+        self.lying = False  # what was put is given back with a bit that is wrong
+        self.seconds_per_piece = 0.0  # how slow it is
+        self.capacity: int | None = None  # bytes of all objects; None: no end
+
+    def put(self, name: str, content: Iterator[bytes]) -> None:
+        self._require_reachable()
+        received = bytearray()
+        for piece in content:
+            received += piece
+            self._take_time()
+            if self.capacity is not None and self.used + len(received) > self.capacity:
+                raise ArchiveUnavailable("the fake archive is full")
+        self.objects[name] = bytes(received)
+
+    def get(self, name: str) -> Iterator[bytes]:
+        self._require_reachable()
+        if name not in self.objects:
+            raise ObjectMissing(name)
+        content = self._told(self.objects[name])
+        for start in range(0, len(content), PIECE):
+            self._take_time()
+            yield content[start : start + PIECE]
+
+    def delete(self, name: str) -> None:
+        self._require_reachable()
+        self.objects.pop(name, None)
+
+    def names(self, prefix: str) -> Sequence[str]:
+        self._require_reachable()
+        return sorted(name for name in self.objects if name.startswith(prefix))
+
+    @property
+    def used(self) -> int:
+        """Bytes."""
+        return sum(len(content) for content in self.objects.values())
+
+    def _require_reachable(self) -> None:
+        if self.unreachable:
+            raise ArchiveUnavailable("the fake archive cannot be reached")
+
+    def _take_time(self) -> None:
+        """It may become unreachable while something is on its way."""
+        if self.seconds_per_piece:
+            time.sleep(self.seconds_per_piece)
+        self._require_reachable()
+
+    def _told(self, content: bytes) -> bytes:
+        if not (self.lying and content):
+            return content
+        middle = len(content) // 2
+        return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
