@@ -8,19 +8,24 @@ entries on both ends make ARP needless. Blocking; see `Network.make` for its thr
 
 import os
 import subprocess
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from buntime.sandboxes.commands import HostCommandFailed, call
 from buntime.sandboxes.host import Part
+from buntime.sandboxes.nftables_set import expiring_addresses
 
 HOST_MAC, SESSION_MAC = "02:62:75:6e:00:01", "02:62:75:6e:00:02"
 FLOWS = 512  # connections of one sandbox to the world at a time: the table of all is the host's
 QUESTIONS = 100  # of one sandbox to the name server, a second: each takes a place in the host's table of connections
 NAME_STREAMS = 4  # connections of one sandbox to the name server, which serves 20 in all
+TOUCH_SECONDS = 5.0  # that a touch is remembered: looks at them come more often
+TOUCH_BLUR = 0.1  # seconds, by which two looks at the same touch may differ
 # Never reachable, whatever a session is allowed: this host and networks that are not the public internet.
 UNREACHABLE = [
     "0.0.0.0/8",
@@ -73,6 +78,7 @@ class Network:
         self._host_ns = -1
         self._mtu = 1500
         self._restricted: set[int] = set()
+        self._touches: dict[int, float] = {}  # slot → when it was touched last, on the monotonic clock
         # setns changes the thread that calls it: one thread is set apart for that
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="netns")
 
@@ -143,6 +149,7 @@ table inet {self.table} {{
   set names {{ type ipv4_addr; flags dynamic,timeout; timeout 1m; size 65535; }}
   set name_streams {{ type ipv4_addr; flags dynamic; size 65535; }}
   set flows {{ type ipv4_addr; flags dynamic; size 65535; }}
+  set touched {{ type ipv4_addr; flags dynamic,timeout; timeout {TOUCH_SECONDS:.0f}s; size 65535; }}
   chain spoofed {{
     type filter hook prerouting priority -310; policy accept;
     iifname "{ours}" meta nfproto ipv6 drop
@@ -186,12 +193,32 @@ table inet {self.table} {{
     ct state established,related accept
     jump refused
   }}
+  chain touching {{
+    type filter hook output priority 0; policy accept;
+    # data, not keep-alives and acknowledgements; on connections into the session, not those that it opened; and not
+    # what the guest is told, which is below these ports
+    oifname "{ours}" tcp dport 1024-65535 tcp flags & psh == psh ct direction original update @touched {{ ip daddr }}
+  }}
   chain to_world {{
     type nat hook postrouting priority srcnat; policy accept;
     ip saddr {self._part.network} oifname != "{ours}" masquerade
   }}
 }}
 """
+
+    def touched(self) -> set[int]:
+        """Slots of sandboxes that were sent data on connections into them since the last call, at most TOUCH_SECONDS
+        ago; suspended ones too. For one caller. Blocking, below a millisecond. Raises HostCommandFailed.
+        """
+        before, now = self._touches, time.monotonic()
+        try:
+            left = expiring_addresses(self.table, "touched")
+        except FileNotFoundError:
+            return set()  # somebody flushed the rules: see `ensure`
+        except OSError as failed:
+            raise HostCommandFailed(f"the touched addresses cannot be read: {failed}") from failed
+        self._touches = {_slot(self._part, address): now - TOUCH_SECONDS + rest for address, rest in left.items()}
+        return {slot for slot, at in self._touches.items() if at > before.get(slot, 0.0) + TOUCH_BLUR}
 
     def make(self, slot: int) -> Namespace:
         """A namespace with its `eth0`, and the host's end ready. Raises HostCommandFailed."""
@@ -248,6 +275,10 @@ table inet {self.table} {{
         element = f"element inet {self.table} no_egress {{ {address} }}"
         # add first: deleting what is not there is an error
         call(["nft", "-f", "-"], f"add {element}\n{verb} {element}\n")
+
+
+def _slot(part: Part, address: IPv4Address) -> int:
+    return int(address) - int(part.network[2])
 
 
 def _ip(batch: str) -> None:
