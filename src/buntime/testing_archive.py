@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 
+from buntime.archives import NAME, PREFIX, checked
 from buntime.ports import ArchiveUnavailable, ObjectMissing
 
 PIECE = 1 << 16  # bytes
@@ -19,6 +20,7 @@ class FakeArchive:
         self.capacity: int | None = None  # bytes of all objects; None: no end
 
     def put(self, name: str, content: Iterator[bytes]) -> None:
+        checked(NAME, name)
         self._require_reachable()
         received = bytearray()
         for piece in content:
@@ -29,6 +31,7 @@ class FakeArchive:
         self.objects[name] = bytes(received)
 
     def get(self, name: str) -> Iterator[bytes]:
+        checked(NAME, name)
         self._require_reachable()
         if name not in self.objects:
             raise ObjectMissing(name)
@@ -38,10 +41,12 @@ class FakeArchive:
             yield content[start : start + PIECE]
 
     def delete(self, name: str) -> None:
+        checked(NAME, name)
         self._require_reachable()
         self.objects.pop(name, None)
 
     def names(self, prefix: str) -> Sequence[str]:
+        checked(PREFIX, prefix)
         self._require_reachable()
         return sorted(name for name in self.objects if name.startswith(prefix))
 

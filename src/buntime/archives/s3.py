@@ -60,6 +60,7 @@ class S3Archive:
             raise ValueError(f"the archive s3://{bucket} cannot be used: {_words(wrong)}.") from wrong
 
     def put(self, name: str, content: Iterator[bytes]) -> None:
+        """`content` is asked from within obstore, and must not use it in the same thread."""
         checked(NAME, name)
         watched = _Watched(content)
         start = bytearray()
