@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,6 +48,16 @@ def purge_command(
     if not yes:
         typer.confirm(f"Remove everything of the server in {config.data_dir}?", abort=True, err=True)
     purge(config)
+
+
+@app.command("backup")
+def backup_command(directory: Annotated[Path, typer.Argument(help="Made by this command.")]) -> None:
+    """Copy the store and the master key, while the server runs."""
+    from buntime.backup import back_up
+
+    config = from_environment(os.environ)
+    back_up(config, directory)
+    typer.echo(f"{directory} has the store and the master key. What belongs to it: docs/lifecycle.md, Backup.")
 
 
 def main() -> None:
