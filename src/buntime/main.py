@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 import structlog
@@ -103,8 +103,14 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         tasks.start_daemon(sandboxes.keep_rules(), "rules")
         tasks.start_daemon(keep_trimmed(), "trimming")
         tasks.start_daemon(_keep_names(opening.watch_names(config)), "name server")
-        gauges = _gauges(sandboxes, snapshots)
-        app = create_app(control_plane, Idempotency(store), config, gauges=gauges, ready=sandboxes.works)
+        app = create_app(
+            control_plane,
+            Idempotency(store),
+            config,
+            gauges=_gauges(sandboxes, snapshots),
+            counters=_counters(snapshots),
+            ready=sandboxes.works,
+        )
         await stack.enter_async_context(_api(app, config))
         await stack.enter_async_context(edge(config, plans, tasks))
         yield Server(api_url(config), store, sandboxes, await _first_key(store))
@@ -298,8 +304,11 @@ def _gauges(sandboxes: LocalSandboxes, snapshots: Snapshots) -> Mapping[str, Cal
         "cached_volumes": lambda: len(sandboxes.cached()),
         "cached_bytes": lambda: sum(sandboxes.cached().values()),
         "archive_transfers": lambda: snapshots.under_way,
-        **{f"archive_{name}": partial(getattr, snapshots.numbers, name) for name in Numbers.__slots__},
     }
+
+
+def _counters(snapshots: Snapshots) -> Mapping[str, Callable[[], int]]:
+    return {f"archive_{field.name}": partial(getattr, snapshots.numbers, field.name) for field in fields(Numbers)}
 
 
 def _welcome(server: Server) -> str:

@@ -40,15 +40,16 @@ def create_app(
     config: Config,
     *,
     gauges: Mapping[str, Callable[[], float]] | None = None,
+    counters: Mapping[str, Callable[[], float]] | None = None,
     ready: Callable[[], Mapping[str, bool]] = _always_ready,
     clock: Callable[[], float] = time.time,
 ) -> ASGIApp:
     """The API as an ASGI application.
 
-    `gauges`: name → its value now, for `/metrics`. `ready`: part → whether it works, for `/readyz`.
+    `gauges`, `counters`: name → its value now, for `/metrics`. `ready`: part → whether it works, for `/readyz`.
     `clock`: Unix seconds, for rate limits.
     """
-    metrics = Metrics(gauges or {})
+    metrics = Metrics(gauges or {}, counters)
     door = Door(control_plane, Quota(clock), Quota(clock))
     world = World(control_plane, idempotency, config, door, Gate())
     pages = api_operations.pages(ready, metrics, lambda pages: openapi.document(OPERATIONS, pages))

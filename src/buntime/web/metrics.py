@@ -1,8 +1,10 @@
 """Numbers for Prometheus, in a registry of each app's own. No label ever holds an id or a client's text."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from buntime.web.logs import KNOWN_METHODS
 
@@ -11,9 +13,12 @@ MEDIA = "text/plain; version=1.0.0; charset=utf-8"
 
 
 class Metrics:
-    """`gauges`: name → what reads its value when it is asked for; shown as `buntime_NAME`."""
+    """`gauges`, `counters`: name → what reads its value when it is asked for; shown as `buntime_NAME`, and counters, which
+    only grow, as `buntime_NAME_total`."""
 
-    def __init__(self, gauges: Mapping[str, Callable[[], float]]) -> None:
+    def __init__(
+        self, gauges: Mapping[str, Callable[[], float]], counters: Mapping[str, Callable[[], float]] | None = None
+    ) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "buntime_requests", "Requests answered.", ["route", "method", "status"], registry=self._registry
@@ -24,6 +29,8 @@ class Metrics:
         for name, read in gauges.items():
             Gauge(f"buntime_{name}", f"How many: {name}.", registry=self._registry).set_function(read)
 
+        self._registry.register(_Counters(counters or {}))
+
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
         known = method if method in KNOWN_METHODS else "other"
         self._requests.labels(route, known, status).inc()
@@ -31,3 +38,12 @@ class Metrics:
 
     def render(self) -> bytes:
         return generate_latest(self._registry)
+
+
+class _Counters(Collector):
+    def __init__(self, counters: Mapping[str, Callable[[], float]]) -> None:
+        self._counters = counters
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        for name, read in self._counters.items():
+            yield CounterMetricFamily(f"buntime_{name}", f"How many since the start: {name}.", read())
