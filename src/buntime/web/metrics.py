@@ -13,8 +13,8 @@ MEDIA = "text/plain; version=1.0.0; charset=utf-8"
 
 
 class Metrics:
-    """`gauges`, `counters`: name → what reads its value when it is asked for; shown as `buntime_NAME`, and counters, which
-    only grow, as `buntime_NAME_total`."""
+    """`gauges`, `counters`: name → what reads its value when it is asked for. Shown as `buntime_NAME`, and counters,
+    which only grow, as `buntime_NAME_total`."""
 
     def __init__(
         self, gauges: Mapping[str, Callable[[], float]], counters: Mapping[str, Callable[[], float]] | None = None
