@@ -271,7 +271,9 @@ class Leases:
             if self._held[session_id]:
                 return False
             sandbox = await self._sandboxes.get(session.sandbox)
-            if sandbox is not None and not await sandbox.quiesce():
+            if sandbox is None:
+                await self._sandboxes.stop(session.sandbox)  # what it wrote before it ended is on disk then
+            elif not await sandbox.quiesce():
                 return False
             reached("sleep: quiet")
             try:

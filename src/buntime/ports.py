@@ -297,7 +297,8 @@ class Sandboxes(Protocol):
         ...
 
     async def stop(self, sandbox_id: str) -> None:
-        """Kill, and give everything back but the volume, on which `start` can put a new one. Idempotent.
+        """Kill, and give everything back but the volume, on which `start` can put a new one: with all that was written
+        before `quiesce`, or before it ended by itself, on disk. Idempotent.
 
         Raises Unavailable when the host does not let go of something: then the next `start` clears it away.
         """

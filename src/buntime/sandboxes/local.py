@@ -173,7 +173,10 @@ class LocalSandboxes:
             await sandbox.kill()
 
     async def stop(self, sandbox_id: str) -> None:
+        quiet = await self.get(sandbox_id) is not None  # `quiesce` has put everything on disk
         await self._give_back(sandbox_id, self._stop)
+        if not quiet and self.has_volume(sandbox_id):
+            await asyncio.to_thread(self._machinery.volumes.sync)
         self._cache(sandbox_id)
 
     async def destroy(self, sandbox_id: str) -> None:
@@ -211,8 +214,9 @@ class LocalSandboxes:
         if orphans:
             log.info("orphans_removed", count=len(orphans))
         await _each(orphans, self.destroy)
-        for sandbox_id in self._machinery.volumes.all() & set(owned) - set(self._running):
-            self._cache(sandbox_id)
+        for sandbox_id in set(owned) - set(self._running):
+            if sandbox_id in kept and kept[sandbox_id].slot == records.NO_SLOT:  # else it is yet to be stopped
+                self._cache(sandbox_id)
 
     # --- volumes of stopped sandboxes ---
 
