@@ -1,0 +1,247 @@
+"""An S3 store that hangs, lies, fails or is not there: always ArchiveUnavailable, and nothing is left half."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from buntime.archives.s3 import S3Archive
+from buntime.ports import ArchiveUnavailable
+
+NAME = "sessions/one/first"
+SHORT, LONG = 0.5, 3.0  # seconds without progress
+LARGE = 20  # MiB: in three parts
+STARTED = b"<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>"
+COMPLETED = b"<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>"
+HEADERS = {"ETag": '"e"', "Last-Modified": "Tue, 24 Nov 2026 18:00:00 GMT"}
+Request = BaseHTTPRequestHandler
+
+
+@dataclass
+class Stub:
+    """An HTTP server that a test plays. `ended` ends with the test: what hangs waits for it."""
+
+    url: str
+    seen: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def archive(self, progress_seconds: float = SHORT) -> S3Archive:
+        environ = {"AWS_ENDPOINT_URL": self.url, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+        return S3Archive("bucket", "", environ, progress_seconds)
+
+    def hang(self, request: Request) -> None:
+        self.ended.wait()
+
+
+@contextmanager
+def stub(act: Callable[[Stub, Request], None]) -> Iterator[Stub]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def handle_one_request(self) -> None:
+            self.raw_requestline = self.rfile.readline()
+            if self.raw_requestline and self.parse_request():
+                playing.seen.append(f"{self.command} {self.path}")
+                act(playing, self)
+            self.close_connection = True
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        playing = Stub(f"http://127.0.0.1:{server.server_port}")
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        try:
+            yield playing
+        finally:
+            playing.ended.set()
+            server.shutdown()
+            serving.join()
+
+
+def answer(request: Request, body: bytes = b"", status: int = 200, length: int | None = None) -> None:
+    request.send_response(status)
+    for name, value in HEADERS.items():
+        request.send_header(name, value)
+    request.send_header("Connection", "close")
+    request.send_header("Content-Length", str(len(body) if length is None else length))
+    request.end_headers()
+    request.wfile.write(body)
+
+
+def take(request: Request) -> None:
+    request.rfile.read(int(request.headers.get("Content-Length") or 0))
+
+
+def uploads(
+    part: Callable[[Stub, Request], None], end: Callable[[Stub, Request], None]
+) -> Callable[[Stub, Request], None]:
+    """A store whose multipart uploads start well."""
+
+    def act(playing: Stub, request: Request) -> None:
+        if request.command == "POST" and "uploads" in request.path:
+            answer(request, STARTED)
+        elif request.command == "PUT":
+            part(playing, request)
+        elif request.command == "DELETE":
+            answer(request, status=204)
+        else:
+            end(playing, request)
+
+    return act
+
+
+def hang(playing: Stub, request: Request) -> None:
+    playing.hang(request)
+
+
+def fail(playing: Stub, request: Request) -> None:
+    take(request)
+    answer(request, b"<Error><Code>InternalError</Code></Error>", 500)
+
+
+def refuse(playing: Stub, request: Request) -> None:
+    take(request)
+    answer(request, b"<Error><Code>AccessDenied</Code></Error>", 403)
+
+
+def babble(playing: Stub, request: Request) -> None:
+    request.wfile.write(b"220 mail.example ESMTP\r\n" * 10)
+
+
+def close(playing: Stub, request: Request) -> None:
+    """Without a word."""
+
+
+def accept(playing: Stub, request: Request) -> None:
+    take(request)
+    answer(request)
+
+
+def complete(playing: Stub, request: Request) -> None:
+    take(request)
+    answer(request, COMPLETED)
+
+
+def large() -> Iterator[bytes]:
+    return (bytes(1 << 20) for _ in range(LARGE))
+
+
+USES: dict[str, Callable[[S3Archive], object]] = {
+    "get": lambda archive: list(archive.get(NAME)),
+    "small put": lambda archive: archive.put(NAME, iter([b"content"])),
+    "large put": lambda archive: archive.put(NAME, large()),
+    "delete": lambda archive: archive.delete(NAME),
+    "names": lambda archive: archive.names("sessions/"),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("act", [hang, fail, refuse, babble, close])
+def test_a_store_that_does_not_do_it_is_unavailable(act: Callable[[Stub, Request], None], use: str) -> None:
+    with stub(act) as playing, pytest.raises(ArchiveUnavailable):
+        USES[use](playing.archive())
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_store_that_is_not_there_is_unavailable(use: str) -> None:
+    with stub(hang) as playing:
+        archive = playing.archive()
+    with pytest.raises(ArchiveUnavailable):
+        USES[use](archive)
+
+
+@pytest.mark.parametrize("part", [hang, fail, refuse, close])
+def test_an_upload_whose_parts_fail_is_given_up_and_never_completed(part: Callable[[Stub, Request], None]) -> None:
+    with stub(uploads(part, complete)) as playing:
+        with pytest.raises(ArchiveUnavailable):
+            playing.archive().put(NAME, large())
+        assert f"DELETE /bucket/{NAME}?uploadId=u1" in playing.seen
+        assert f"POST /bucket/{NAME}?uploadId=u1" not in playing.seen
+
+
+@pytest.mark.parametrize("end", [hang, fail, refuse, close])
+def test_an_upload_that_cannot_be_completed_is_given_up(end: Callable[[Stub, Request], None]) -> None:
+    with stub(uploads(accept, end)) as playing:
+        with pytest.raises(ArchiveUnavailable):
+            playing.archive().put(NAME, large())
+        assert f"DELETE /bucket/{NAME}?uploadId=u1" in playing.seen
+
+
+def test_what_the_content_raises_gives_the_upload_up() -> None:
+    def content() -> Iterator[bytes]:
+        yield from large()
+        raise InterruptedError
+
+    with stub(uploads(accept, complete)) as playing:
+        with pytest.raises(InterruptedError):
+            playing.archive(LONG).put(NAME, content())
+        assert f"DELETE /bucket/{NAME}?uploadId=u1" in playing.seen
+
+
+def test_what_the_content_raises_is_raised_even_if_the_store_hangs_then() -> None:
+    def content() -> Iterator[bytes]:
+        yield from large()
+        hanging.set()
+        raise InterruptedError
+
+    def act(playing: Stub, request: Request) -> None:
+        if hanging.is_set():
+            playing.hang(request)
+        else:
+            uploads(accept, complete)(playing, request)
+
+    hanging = threading.Event()
+    with stub(act) as playing, pytest.raises(InterruptedError):
+        playing.archive(LONG).put(NAME, content())
+
+
+def test_a_large_object_goes_in_parts_and_a_small_one_at_once() -> None:
+    with stub(uploads(accept, complete)) as playing:
+        playing.archive(LONG).put(NAME, large())
+        assert len([line for line in playing.seen if "partNumber" in line]) == 3
+        playing.seen.clear()
+        playing.archive(LONG).put(NAME, iter([b"content"]))
+        assert playing.seen == [f"PUT /bucket/{NAME}"]
+
+
+def test_what_comes_slowly_still_comes() -> None:
+    def act(playing: Stub, request: Request) -> None:
+        answer(request, length=10_000)
+        for _ in range(10):
+            request.wfile.write(bytes(1000))
+            playing.ended.wait(LONG / 8)
+
+    with stub(act) as playing:
+        assert sum(len(piece) for piece in playing.archive(LONG).get(NAME)) == 10_000
+
+
+def test_content_that_stops_halfway_is_unavailable() -> None:
+    def act(playing: Stub, request: Request) -> None:
+        answer(request, bytes(1000), length=10_000)
+        playing.hang(request)
+
+    with stub(act) as playing, pytest.raises(ArchiveUnavailable):
+        list(playing.archive().get(NAME))
+
+
+def test_content_that_ends_too_early_is_unavailable() -> None:
+    def act(playing: Stub, request: Request) -> None:
+        answer(request, bytes(1000), length=10_000)
+
+    with stub(act) as playing, pytest.raises(ArchiveUnavailable):
+        list(playing.archive().get(NAME))
+
+
+def test_a_missing_bucket_is_unavailable_not_a_missing_object() -> None:
+    def act(playing: Stub, request: Request) -> None:
+        answer(request, b"<Error><Code>NoSuchBucket</Code></Error>", 404)
+
+    with stub(act) as playing, pytest.raises(ArchiveUnavailable):
+        list(playing.archive().get(NAME))
