@@ -1,7 +1,7 @@
 """A server that kills itself: crashing_server.py STEP ARMED
 
 It is `buntime serve`, but as soon as the file ARMED exists the first passing of the named step (see
-`buntime.steps`) is its end: SIGKILL, as if the power of the process had been cut there.
+`buntime.steps`) is its end: SIGKILL, as if the power of the process had been cut there. STEP `-` is passed by nobody.
 """
 
 import os
@@ -13,12 +13,18 @@ from buntime import main, steps
 from buntime.config import from_environment
 
 
+def named_steps() -> list[str]:
+    """All that `buntime.steps` names, in the order of their work."""
+    groups = [group for group in vars(steps).values() if isinstance(group, tuple)]
+    return [step for group in groups for step in group]
+
+
 def run(step: str, armed: Path) -> None:
     def die_at(passed: str) -> None:
         if passed == step and armed.exists():
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if step not in steps.CREATE + steps.DELETE + steps.SLEEP:
+    if step not in ["-", *named_steps()]:
         sys.exit(f"{step!r} is not a step")
     steps.hook = die_at
     main.serve(from_environment(os.environ))

@@ -1,0 +1,117 @@
+"""The host under a server loses its power, or is started again: done to what that one server has on it, nothing else.
+
+Neither can be done to the machine that runs the tests. What the kernel would forget is taken away piece by piece;
+what a disk would keep stays: the data directory, with the pid files in it that tell of processes long gone.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from buntime.config import Config
+from tests.acceptance import traces
+
+SECONDS = 60.0  # a guard against a hang
+
+
+def reboot(config: Config) -> None:
+    """As after an orderly unmount: whatever was written is on disk. The server has ended already."""
+    _end_processes(config)
+    _unmount(config)
+    _forget(config)
+
+
+def cut(config: Config) -> None:
+    """As `reboot`, but the volumes hold only what had reached the disk by now. The server has ended already.
+
+    The loop device under them writes past the page cache: what is not in their file was never on the disk.
+    """
+    volumes = config.data_dir / "volumes.btrfs"
+    _end_processes(config)
+    aside = volumes.with_suffix(".cut")
+    _copy_of_the_disk(volumes, aside)
+    _unmount(config)
+    aside.replace(volumes)
+    _forget(config)
+
+
+def _end_processes(config: Config) -> None:
+    def ended() -> bool:
+        processes = [int(line.split()[0]) for line in _left(config, "process")]
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for state in (group / name for group in _groups(config) for name in ("freezer.state", "cgroup.freeze")):
+            with suppress(OSError):  # each exists in one version of cgroups only; what is frozen does not die
+                state.write_text("THAWED" if state.name == "freezer.state" else "0")
+        return not processes
+
+    _until(ended, "its processes end")
+
+
+def _copy_of_the_disk(volumes: Path, aside: Path) -> None:
+    """Of one moment: the copy is made again when the disk was written to meanwhile."""
+    device = _output("losetup", "-nO", "NAME", "-j", str(volumes)).split()[0]
+    written = Path("/sys/block") / Path(device).name / "stat"
+
+    def copied() -> bool:
+        before = written.read_text()
+        subprocess.run(["cp", "--sparse=auto", "--", volumes, aside], check=True)
+        return written.read_text().split()[4:] == before.split()[4:]  # reads may come
+
+    _until(copied, "the disk is quiet")
+
+
+def _unmount(config: Config) -> None:
+    directory = config.data_dir / "volumes"
+    if os.path.ismount(directory):
+        _until(
+            lambda: not subprocess.run(["umount", directory], capture_output=True, check=False).returncode, "unmounted"
+        )
+    # mount namespaces of what was killed may hold the file system for a moment longer
+    _until(lambda: not _left(config, "loop device"), "its loop device is free")
+
+
+def _forget(config: Config) -> None:
+    """What is in the kernel's memory or in /run."""
+    for table in _left(config, "nft table"):
+        subprocess.run(["nft", "delete", *table.split()], check=True)
+    for name in traces.interfaces(config):
+        subprocess.run(["ip", "link", "del", name], capture_output=True, check=False)  # it may go by itself
+    _until(lambda: not traces.interfaces(config), "its interfaces are gone")
+    _until(lambda: all(list(map(_remove_group, map(Path, _left(config, "cgroup"))))), "its cgroups are gone")
+    for path in map(Path, _left(config, "file")):
+        if not path.is_relative_to(config.data_dir):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _remove_group(root: Path) -> bool:
+    for directory, _, _ in os.walk(root, topdown=False):
+        with suppress(OSError):
+            Path(directory).rmdir()
+    return not root.exists()
+
+
+def _groups(config: Config) -> list[Path]:
+    return [Path(directory) for root in _left(config, "cgroup") for directory, _, _ in os.walk(root)]
+
+
+def _left(config: Config, kind: str) -> list[str]:
+    lines = traces.left_behind(config)
+    return [line.removeprefix(kind + " ") for line in lines if line.startswith(kind + " ")]
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _until(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not true():
+        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        time.sleep(0.02)

@@ -1,0 +1,137 @@
+"""The torture: sessions sleep and wake while all that can happen to a server happens, and nothing of them is lost."""
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tests.acceptance import traces
+from tests.acceptance.client import Client, Session
+from tests.acceptance.crashing_server import named_steps
+from tests.torture.life import UP, Life
+from tests.torture.place import Place
+from tests.torture.triggers import AWAKE, ONLY_ON_DEMAND, WRITING, Trigger, at_step, order
+from tests.torture.victim import NO_STEP, Gone, Victim, once, patiently, until
+from tests.torture.world import AT_RANDOM, Outcome, Say, World
+
+CHANGES = 40  # of each tree between two sleeps
+WRITES_SECONDS = 0.1  # at least, before something happens to the server
+COME_OR_GO = {"claim", "create", "delete", "remove"}  # steps that no sleep or wake passes
+SNAPSHOTS = 2  # of a session: the newest, and the one before
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    sessions: int
+    cycles: int  # by every trigger in turn
+    kills: int  # at named steps, after the cycles
+    seconds: float  # after which no round is begun
+
+
+def torture(victim: Victim, place: Place, seed: str, scale: Scale, say: Say) -> Outcome:
+    """Raises AssertionError where the server itself cannot go on, or something is left over at the end."""
+    ends, chance = time.monotonic() + scale.seconds, random.Random(seed)
+    world = World(victim, place, say)
+    world.up(ONLY_ON_DEMAND)
+    client = victim.new_client("enterprise")
+
+    def born(number: int) -> Life:
+        name = f"{seed}-{number}"
+        return Life(client, name, random.Random(name))
+
+    with ThreadPoolExecutor(scale.sessions) as pool:
+        everyone = world.lives = list(pool.map(born, range(scale.sessions)))
+    turns = order(scale.cycles, chance)
+    for number, trigger in enumerate(turns, 1):
+        if world.lives and time.monotonic() < ends:
+            _round(world, client, trigger, chance, f"{number}/{len(turns)}")
+    kills, steps = 0, named_steps()
+    while kills < scale.kills and world.lives and time.monotonic() < ends:
+        _round(world, client, at_step(chance.choice(steps), chance), chance, f"kill {kills + 1}/{scale.kills}")
+        kills = sum(count for step, count in world.outcome.kills.items() if step != AT_RANDOM)
+    world.outcome.sleeps = sum(life.sleeps for life in everyone)
+    _settle(world, client, everyone)
+    return world.outcome
+
+
+def _round(world: World, client: Client, trigger: Trigger, chance: random.Random, shown: str) -> None:
+    began = time.monotonic()
+    world.up(trigger.settings, trigger.step)
+    for life in world.lives:
+        life.note(f"[{trigger.name}]")
+    world.each(lambda life: life.change(CHANGES))
+    trigger.before(world)
+    if trigger.step != NO_STEP:
+        world.victim.arm()
+    _sleep(world, client, trigger, chance)
+    world.bury(trigger.settings)
+    shot = world.shoot_soon(chance) if trigger.kill_in == "wake" else None
+    world.each(lambda life: life.come_back(life.chance.choice(list(UP))))
+    if shot is not None:
+        shot.join()
+    world.bury(trigger.settings)
+    if world.victim.step != NO_STEP:  # it lives yet
+        world.victim.disarm()
+        world.outcome.not_passed[trigger.step] += 1
+    world.each(Life.check_after_power_cut if trigger.power_lost else Life.check)
+    world.say(f"{shown}  {trigger.name}: {world.count()} sleeps so far, {time.monotonic() - began:.1f} s")
+
+
+def _sleep(world: World, client: Client, trigger: Trigger, chance: random.Random) -> None:
+    """Until everyone sleeps who is to, and what is to happen meanwhile has happened."""
+    ways = {life.name: life.chance.choice(list(trigger.downs)) for life in world.lives}
+    sleepers = [life for life in world.lives if ways[life.name] not in (AWAKE, WRITING)]
+    writers = [life for life in world.lives if ways[life.name] == WRITING]
+    ended = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        for life in world.lives:
+            life.kept = False
+        writing = pool.submit(world.each, lambda life: life.write_until(ended), writers)
+        passing = pool.submit(_come_and_go, client, trigger)
+        shot = world.shoot_soon(chance) if trigger.kill_in == "sleep" else None
+        try:
+            world.each(lambda life: life.go_down(ways[life.name]), sleepers)
+            time.sleep(WRITES_SECONDS if writers else 0)
+            passing.result()
+            trigger.between(world)
+            if shot is not None:
+                shot.join()
+        finally:
+            ended.set()
+        writing.result()
+
+
+def _come_and_go(client: Client, trigger: Trigger) -> None:
+    """A session that nobody will miss, for the steps of creating and deleting one."""
+    if trigger.step.partition(":")[0] in COME_OR_GO:
+        with suppress(Gone):
+            made = patiently(client.create).done()
+            patiently(Session(client, made["sessionId"]).delete).done()
+
+
+def _settle(world: World, client: Client, everyone: list[Life]) -> None:
+    """Nothing is on the host or in the archive that does not belong to a session, and each is whole once more."""
+    config = world.victim.config
+    world.up(ONLY_ON_DEMAND)
+    names = {life.session.id for life in everyone}
+    listed = client.call("GET", "/sessions", query={"limit": 100}).done()["sessions"]
+    strays = [entry["sessionId"] for entry in listed if entry["sessionId"] not in names]
+    for stray in strays:  # created or deleted when the server died
+        once(Session(client, stray).delete).done()
+    world.each(lambda life: life.go_down("deep"))
+    alive = {life.session.id for life in world.lives}
+
+    def tidy() -> bool:
+        objects = [name.partition("/")[0] for name in world.place.objects([*names, *strays])]
+        return {*objects} - (names - alive) == alive and all(objects.count(name) <= SNAPSHOTS for name in alive)
+
+    until(tidy, f"at most {SNAPSHOTS} objects of each of {sorted(alive)}, and no others")
+    world.each(lambda life: life.come_back("wake"))
+    world.each(Life.check)
+    for life in everyone:
+        patiently(life.session.delete)
+    until(lambda: not world.place.objects([*names, *strays]), "no objects of deleted sessions")
+    traces.wait_until_whole(config, 0)
+    until(lambda: len(traces.interfaces(config)) == 1, "only the gateway is left of the network")
