@@ -1,5 +1,6 @@
 """The cgroup trees, on a directory that stands in for the kernel's: which files get which values."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,41 @@ def test_v1_grows_the_parent_first_and_shrinks_it_last(tmp_path: Path) -> None:
         top = tmp_path / "memory/buntime-abcd/sb1"
         assert (top / "memory.limit_in_bytes").read_text() == str(memory * MB + GUEST_MEMORY)
         assert (top / "runs/memory.limit_in_bytes").read_text() == str(memory * MB)
+
+
+def test_v1_bounds_swap_where_the_kernel_accounts_for_it(tmp_path: Path) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd")
+    unlimited = "9223372036854771712"
+    kernel = Kernel(tmp_path, {"memory.limit_in_bytes": unlimited, "memory.memsw.limit_in_bytes": unlimited})
+    cgroups.create("sb1", None)
+    kernel.populate()
+    for memory in (64, 4096, 64):
+        cgroups.limit("sb1", Limits(memory=memory, cpu=1, timeout=1, disk=1))
+        top = tmp_path / "memory/buntime-abcd/sb1"
+        assert (top / "memory.memsw.limit_in_bytes").read_text() == str(2 * (memory * MB + GUEST_MEMORY))
+        assert (top / "runs/memory.memsw.limit_in_bytes").read_text() == str(2 * memory * MB)
+        assert (top / "runs/memory.limit_in_bytes").read_text() == str(memory * MB)
+
+
+@pytest.mark.parametrize(
+    ("files", "asked", "written"),
+    [
+        ({"memory.force_empty": ""}, "memory.force_empty", "0\n"),
+        ({"memory.current": "4096\n", "memory.reclaim": ""}, "memory.reclaim", "4096\n"),
+    ],
+)
+def test_the_kernel_is_asked_for_all_of_a_sandboxs_memory(
+    tmp_path: Path, files: dict[str, str], asked: str, written: str
+) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd") if asked == "memory.force_empty" else CgroupsV2(tmp_path / "b")
+    (tmp_path / "b").mkdir()
+    cgroups.create("sb1", None)
+    Kernel(tmp_path, files).populate()
+    command = cgroups.reclaiming("sb1")
+    subprocess.run(command, check=True)
+    changed = [path for path in tmp_path.rglob(asked) if path.read_text()]
+    assert [path.read_text() for path in changed] == [written]
+    assert changed[0].parent.name == "sb1", "the whole sandbox, not a part of it"
 
 
 def test_a_run_that_is_gone_counts_as_killed_and_removed(tmp_path: Path) -> None:

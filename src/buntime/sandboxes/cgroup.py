@@ -72,6 +72,11 @@ class Cgroups(Protocol):
         """Whether all of them have stopped."""
         ...
 
+    def reclaiming(self, sandbox: str) -> list[str]:
+        """The command that has the kernel take what it can of the sandbox's memory: where the host swaps, nearly all.
+        It ends when it is killed; what was taken until then stays taken."""
+        ...
+
     def remove(self, sandbox: str) -> bool:
         """The whole tree of a sandbox whose processes are gone; False where something lives."""
         ...
@@ -132,10 +137,12 @@ class CgroupsV1:
     def limit(self, sandbox: str, limits: Limits) -> None:
         whole, runs = limits.memory * MB + GUEST_MEMORY, limits.memory * MB
         pairs = [(self._dir("memory", sandbox), whole), (self._dir("memory", sandbox, "runs"), runs)]
-        # a child may not exceed its parent: grow from the top, shrink from the bottom
+        # a child may not exceed its parent, nor memory what memory and swap are together: grow from the top, shrink
+        # from the bottom
         now = int((pairs[0][0] / "memory.limit_in_bytes").read_text())
-        for directory, size in pairs if whole >= now else reversed(pairs):
-            (directory / "memory.limit_in_bytes").write_text(str(size))
+        steps = [step for directory, size in pairs for step in _memory_limits_v1(directory, size)]
+        for file, size in steps if whole >= now else reversed(steps):
+            file.write_text(str(size))
         for directory, cores in _largest_first(
             self._dir("cpu", sandbox), limits.cpu + GUEST_CPU, self._dir("cpu", sandbox, "runs"), limits.cpu
         ):
@@ -198,6 +205,9 @@ class CgroupsV1:
 
     def is_frozen(self, sandbox: str) -> bool:
         return (self._dir("freezer", sandbox) / "freezer.state").read_text().strip() == "FROZEN"
+
+    def reclaiming(self, sandbox: str) -> list[str]:
+        return ["sh", "-c", 'echo 0 >"$0"', str(self._dir("memory", sandbox) / "memory.force_empty")]
 
     def remove(self, sandbox: str) -> bool:
         gone = [_remove_tree(self._dir(controller, sandbox)) for controller in self.ALL]
@@ -298,6 +308,9 @@ class CgroupsV2:
     def is_frozen(self, sandbox: str) -> bool:
         return _field(self._dir(sandbox) / "cgroup.events", "frozen") == 1
 
+    def reclaiming(self, sandbox: str) -> list[str]:
+        return ["sh", "-c", 'cat "$0/memory.current" >"$0/memory.reclaim"', str(self._dir(sandbox))]
+
     def remove(self, sandbox: str) -> bool:
         return _remove_tree(self._dir(sandbox))
 
@@ -306,6 +319,12 @@ class CgroupsV2:
 
     def remove_root(self) -> None:
         _rmdir(self._root)
+
+
+def _memory_limits_v1(directory: Path, size: int) -> list[tuple[Path, int]]:
+    with_swap = directory / "memory.memsw.limit_in_bytes"  # where the host swaps: as much again, no more
+    swap = [(with_swap, 2 * size)] if with_swap.exists() else []  # the kernel may not account for it
+    return [*swap, (directory / "memory.limit_in_bytes", size)]
 
 
 def _largest_first(a: Path, a_cores: float, b: Path, b_cores: float) -> Iterator[tuple[Path, float]]:
