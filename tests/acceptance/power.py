@@ -29,12 +29,14 @@ def reboot(config: Config) -> None:
 def cut(config: Config) -> None:
     """As `reboot`, but the volumes hold only what had reached the disk by now. The server has ended already.
 
-    The loop device under them writes past the page cache: what is not in their file was never on the disk.
+    The loop device under them writes past the page cache: what is not in their file was never on the disk. Sandboxes
+    are stopped for that, not ended: the end of the last process takes an overlay mount with it, and that syncs.
     """
     volumes = config.data_dir / "volumes.btrfs"
-    _end_processes(config)
+    _freeze(config, True)
     aside = volumes.with_suffix(".cut")
     _copy_of_the_disk(volumes, aside)
+    _end_processes(config)
     _unmount(config)
     aside.replace(volumes)
     _forget(config)
@@ -46,12 +48,18 @@ def _end_processes(config: Config) -> None:
         for pid in processes:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for state in (group / name for group in _groups(config) for name in ("freezer.state", "cgroup.freeze")):
-            with suppress(OSError):  # each exists in one version of cgroups only; what is frozen does not die
-                state.write_text("THAWED" if state.name == "freezer.state" else "0")
+        _freeze(config, False)  # what is frozen does not die
         return not processes
 
     _until(ended, "its processes end")
+
+
+def _freeze(config: Config, frozen: bool) -> None:
+    for group in _groups(config):
+        for name, value in (("freezer.state", "FROZEN" if frozen else "THAWED"), ("cgroup.freeze", str(int(frozen)))):
+            with suppress(OSError):  # each is in one version of cgroups; groups go while their processes end
+                if (group / name).exists():
+                    (group / name).write_text(value)
 
 
 def _copy_of_the_disk(volumes: Path, aside: Path) -> None:
