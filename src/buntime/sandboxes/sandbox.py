@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from buntime.ports import FileEntry, FileToWrite, Observed, Run, RunResult, Sand
 from buntime.sandboxes.cgroup import Cgroups, RunUsage
 from buntime.sandboxes.guest import Guest, Impostor, Outcome, SpareGone
 from buntime.sandboxes.network import Network
+from buntime.sandboxes.reclaim import AT_ONCE, Reclaim
 from buntime.sandboxes.record import Record
+from buntime.sandboxes.sharing import Shared
 from buntime.sandboxes.volume import Volumes
 from buntime.session import Network as NetworkRules
 from buntime.tasks import Tasks
@@ -68,6 +70,8 @@ class Machinery:
     http: aiohttp.ClientSession  # to guests
     env: Mapping[str, str]  # for every run, under what the request asks for
     runs: Runs
+    sync: Shared = field(default_factory=Shared)
+    reclaims: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ class LocalSandbox:
         self._guest = guest
         self._machinery = machinery
         self._spare: Spare | None = None
+        self._reclaim = Reclaim(machinery.cgroups.reclaiming(record.sandbox), machinery.reclaims, machinery.tasks)
         self._preparing = asyncio.Lock()
         self._left: set[str] = set()  # runs that ended with something still running in the background
         self._numbers = itertools.count(self._first_number())
@@ -127,6 +132,7 @@ class LocalSandbox:
                 return False
             await asyncio.sleep(FREEZE_LOOK_SECONDS)
             cgroups.freeze(self.id, True)  # on cgroup v1 a process that was forking meanwhile needs telling again
+        self._reclaim.frozen()
         return True
 
     async def quiesce(self) -> bool:
@@ -137,13 +143,14 @@ class LocalSandbox:
             await asyncio.sleep(GRACE_LOOK_SECONDS)
         if not await self.freeze():
             return False
-        await asyncio.to_thread(self._machinery.volumes.sync)
+        await self._machinery.sync.done(self._machinery.volumes.sync)  # others that go down now share it
         return True
 
     async def thaw(self) -> None:
         self._let_go()
 
     def _let_go(self) -> None:
+        self._reclaim.thawed()
         with suppress(FileNotFoundError):
             self._machinery.cgroups.freeze(self.id, False)
 

@@ -1,0 +1,72 @@
+"""Work that is done once for all who asked before it began."""
+
+import asyncio
+import threading
+
+import pytest
+
+from buntime.sandboxes.sharing import Shared
+
+
+class Work:
+    """Blocking work that ends when it is let."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.let = threading.Semaphore(0)
+
+    def __call__(self) -> None:
+        self.begun += 1
+        assert self.let.acquire(timeout=30)
+
+
+async def _until_begun(work: Work, count: int) -> None:
+    async with asyncio.timeout(30):
+        while work.begun < count:  # noqa: ASYNC110 - a thread's doing
+            await asyncio.sleep(0.001)
+
+
+async def test_those_who_come_while_a_run_is_under_way_share_the_next_one() -> None:
+    shared, work = Shared(), Work()
+    first = asyncio.ensure_future(shared.done(work))
+    await _until_begun(work, 1)
+    late = [asyncio.ensure_future(shared.done(work)) for _ in range(4)]
+    work.let.release()
+    await first
+    await _until_begun(work, 2)
+    assert not any(one.done() for one in late), "a run that began before they came does not count for them"
+    work.let.release()
+    await asyncio.gather(*late)
+    assert work.begun == 2
+
+
+async def test_those_who_come_at_once_share_the_first_one() -> None:
+    shared, work = Shared(), Work()
+    work.let.release()
+    await asyncio.gather(*(shared.done(work) for _ in range(4)))
+    assert work.begun == 1
+
+
+async def test_a_failure_is_everybodys_and_the_next_run_is_a_new_one() -> None:
+    shared = Shared()
+
+    def fail() -> None:
+        raise OSError("no disk")
+
+    outcomes = await asyncio.gather(shared.done(fail), shared.done(fail), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [OSError, OSError]
+    work = Work()
+    work.let.release()
+    await shared.done(work)
+    assert work.begun == 1
+
+
+async def test_a_caller_that_is_cancelled_leaves_the_run_to_the_others() -> None:
+    shared, work = Shared(), Work()
+    one, other = (asyncio.ensure_future(shared.done(work)) for _ in range(2))
+    await _until_begun(work, 1)
+    one.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await one
+    work.let.release()
+    await other
