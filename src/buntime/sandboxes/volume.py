@@ -2,6 +2,9 @@
 
 They live on a btrfs file system of their own: one that the operator mounted at `data_dir/volumes`, or
 a file of ours in the data directory. Blocking; most calls are one ioctl.
+
+A volume that is received grows in `volumes/incoming` and becomes one by its rename: what has the name of a sandbox is
+whole.
 """
 
 import fcntl
@@ -13,7 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from buntime.config import Config
+from buntime.errors import Unavailable
 from buntime.plan import MB
+from buntime.ports import VolumeLost
+from buntime.sandboxes import transfer
 from buntime.sandboxes.commands import HostCommandFailed, call
 from buntime.sandboxes.host import host_disk_free
 
@@ -21,13 +27,17 @@ from buntime.sandboxes.host import host_disk_free
 SUBVOLUME_CREATE = 0x5000940E
 SUBVOLUME_DESTROY = 0x5000940F
 SYNC = 0x9408
+GET_FLAGS = 0x80089419
+SET_FLAGS = 0x4008941A
 INODE_LOOKUP = 0xD0009412
 QGROUP_LIMIT = 0x8030942B
 FIRST_OBJECT = 256
 LIMIT_REFERENCED = 1
+READ_ONLY = 2
 
 GB = 1 << 30
 BTRFS = "btrfs"
+LAYERS = ("upper", "work")
 FULL_MARGIN = 1 * MB  # closer to the limit than this, the next write of ordinary size fails
 
 
@@ -39,6 +49,7 @@ class Volumes:
         self._file = config.data_dir / "volumes.btrfs"
         self._size_gb = config.volumes_gb
         self._data_dir = config.data_dir
+        self._incoming = self.directory / "incoming"
         self._qgroups = Path()
         self.device: str | None = None  # "major:minor"
 
@@ -66,6 +77,9 @@ class Volumes:
             call(["btrfs", "quota", "enable", "--simple", str(self.directory)])
         device = Path(source.partition("[")[0]).stat().st_rdev
         self.device = f"{os.major(device)}:{os.minor(device)}"
+        self._incoming.mkdir(mode=0o700, exist_ok=True)
+        for left in self._incoming.iterdir():  # by a server that was killed
+            self._clear(left)
 
     def _make_and_mount(self) -> None:
         if not self._file.exists():
@@ -93,26 +107,41 @@ class Volumes:
         """Raises FileExistsError."""
         with _opened(self.directory) as parent:
             fcntl.ioctl(parent, SUBVOLUME_CREATE, _named(sandbox))
+        self.open(sandbox, limit_mb)
+
+    def open(self, sandbox: str, limit_mb: int) -> None:
+        """Ready for a sandbox: writable, with its limit, and with the directories that a power loss may have taken.
+
+        Raises PermissionError while it is sent.
+        """
+        self._set_read_only(self.path(sandbox), False)
         self.limit(sandbox, limit_mb)
-        for name in ("upper", "work"):
-            (self.path(sandbox) / name).mkdir(mode=0o755)
+        for name in LAYERS:
+            (self.path(sandbox) / name).mkdir(mode=0o755, exist_ok=True)
 
     def limit(self, sandbox: str, limit_mb: int) -> None:
-        with _opened(self.path(sandbox)) as volume:
-            fcntl.ioctl(volume, QGROUP_LIMIT, struct.pack("6Q", 0, LIMIT_REFERENCED, limit_mb * MB, 0, 0, 0))
+        _limit(self.path(sandbox), limit_mb)
 
     def is_full(self, sandbox: str) -> bool:
         """By the kernel's account, what is promised to unwritten pages included."""
+        promised = ("rsv_data", "rsv_meta_prealloc", "rsv_meta_pertrans")
+        most, *charged = self._numbers(sandbox, "max_referenced", "referenced", *promised)
+        return sum(charged) + FULL_MARGIN > most
+
+    def used(self, sandbox: str) -> int:
+        """Bytes of the disk that are charged to it, by the last commit of the file system."""
+        return self._numbers(sandbox, "referenced")[0]
+
+    def limit_of(self, sandbox: str) -> int:
+        """Bytes."""
+        return self._numbers(sandbox, "max_referenced")[0]
+
+    def _numbers(self, sandbox: str, *names: str) -> list[int]:
         with _opened(self.path(sandbox)) as volume:
             asked = bytearray(struct.pack("QQ4080s", 0, FIRST_OBJECT, b""))
             fcntl.ioctl(volume, INODE_LOOKUP, asked)
         group = self._qgroups / f"0_{struct.unpack_from('Q', asked)[0]}"
-
-        def number(name: str) -> int:
-            return int((group / name).read_text())
-
-        used = number("referenced") + number("rsv_data") + number("rsv_meta_prealloc") + number("rsv_meta_pertrans")
-        return used + FULL_MARGIN > number("max_referenced")
+        return [int((group / name).read_text()) for name in names]
 
     def sync(self) -> None:
         """What was written to any volume is on disk when this returns."""
@@ -120,22 +149,112 @@ class Volumes:
             fcntl.ioctl(volumes, SYNC)
 
     def exists(self, sandbox: str) -> bool:
+        """Whether it is here, whole."""
         return self.path(sandbox).is_dir()
 
     def destroy(self, sandbox: str) -> None:
         """Idempotent. The kernel frees the space behind it."""
-        try:
-            with _opened(self.directory) as parent:
-                fcntl.ioctl(parent, SUBVOLUME_DESTROY, _named(sandbox))
-        except FileNotFoundError:
-            return
+        _destroy(self.directory, sandbox)
 
     def all(self) -> set[str]:
-        return {entry.name for entry in os.scandir(self.directory) if entry.is_dir(follow_symlinks=False)}
+        found = {entry.name for entry in os.scandir(self.directory) if entry.is_dir(follow_symlinks=False)}
+        return found - {self._incoming.name}
+
+    # --- as a stream ---
+
+    def send(self, sandbox: str, largest: int) -> Iterator[bytes]:
+        """What `receive` takes, in at most `largest` bytes; see `transfer.sent`. The volume must not be in use; it
+        cannot be opened until the iterator ends or is closed.
+
+        Raises VolumeLost, VolumeUnsendable and Unavailable.
+        """
+        volume = self.path(sandbox)
+        if not self.exists(sandbox):
+            raise VolumeLost(sandbox)
+        with _host_failures():
+            (limit,) = self._numbers(sandbox, "max_referenced")
+            self._set_read_only(volume, True)
+        try:
+            yield from transfer.sent(volume, largest, limit)
+        finally:
+            with _host_failures():
+                self._set_read_only(volume, False)
+
+    def receive(self, sandbox: str, limit_mb: int, content: Iterator[bytes]) -> None:
+        """The volume as it was sent, on disk when this returns; nothing of it when this raises.
+
+        Raises what `content` raises; ValueError where it is no stream of this volume, and where the volume is here
+        already: what is here is never replaced; Unavailable.
+        """
+        if self.exists(sandbox):
+            raise ValueError(f"{sandbox} is here already")
+        place = self._incoming / sandbox
+        try:
+            with _host_failures():
+                self._clear(place)
+                place.mkdir(mode=0o700)
+            transfer.received(place, content)
+            if [grown.name for grown in place.iterdir()] != [sandbox]:
+                raise ValueError(f"not the stream of {sandbox}")
+            with _host_failures():
+                self._take_in(place / sandbox, limit_mb)
+        finally:
+            self._clear(place)
+
+    def _take_in(self, grown: Path, limit_mb: int) -> None:
+        self._set_read_only(grown, False)
+        _limit(grown, limit_mb)
+        self.sync()  # first what is in it, then its name
+        grown.rename(self.path(grown.name))
+        self.sync()
+
+    def _clear(self, place: Path) -> None:
+        """Removes what was received in part. Idempotent."""
+        if not place.exists():
+            return
+        for grown in list(place.iterdir()):
+            _destroy(place, grown.name)
+        place.rmdir()
+
+    def _set_read_only(self, volume: Path, read_only: bool) -> None:
+        """Idempotent. Raises PermissionError while it is sent."""
+        with _opened(volume) as handle:
+            flags = bytearray(8)
+            fcntl.ioctl(handle, GET_FLAGS, flags)
+            (now,) = struct.unpack("Q", flags)
+            wanted = now | READ_ONLY if read_only else now & ~READ_ONLY
+            if wanted != now:
+                fcntl.ioctl(handle, SET_FLAGS, struct.pack("Q", wanted))
+
+    def size(self) -> int:
+        """Bytes of the whole file system."""
+        return shutil.disk_usage(self.directory).total
 
     def free(self) -> int:
         """Bytes that are free for all volumes together."""
         return shutil.disk_usage(self.directory).free
+
+
+@contextmanager
+def _host_failures() -> Iterator[None]:
+    """Around steps that only fail for the host's reasons. Raises Unavailable."""
+    try:
+        yield
+    except OSError as failed:
+        raise Unavailable(f"A volume could not be moved just now: {failed.strerror}.") from failed
+
+
+def _limit(volume: Path, limit_mb: int) -> None:
+    with _opened(volume) as handle:
+        fcntl.ioctl(handle, QGROUP_LIMIT, struct.pack("6Q", 0, LIMIT_REFERENCED, limit_mb * MB, 0, 0, 0))
+
+
+def _destroy(directory: Path, name: str) -> None:
+    try:
+        with _opened(directory) as parent:
+            fcntl.ioctl(parent, SUBVOLUME_DESTROY, _named(name))
+    except FileNotFoundError:
+        return
 
 
 @contextmanager

@@ -1,0 +1,210 @@
+"""Volumes as streams: the `btrfs send` and `btrfs receive` processes, fed and read piece by piece. Blocking.
+
+The kernel makes the stream and replays it, hostile trees included: nothing here walks what a session made.
+"""
+
+import fcntl
+import os
+import re
+import resource
+import select
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from buntime.errors import Unavailable
+from buntime.plan import MB
+from buntime.ports import VolumeUnsendable
+
+SEND = ["btrfs", "-q", "send", "--proto", "2", "--compressed-data"]
+RECEIVE = ["btrfs", "-q", "receive", "--chroot"]
+GENTLY = ["nice", "-n", "10", "ionice", "-c", "2", "-n", "7"]  # both only matter where something else wants to run
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+
+PIECE = 256 << 10
+PIPE = 1 << 20
+SILENT_SECONDS = 60.0  # without a byte taken or given
+PULSE_SECONDS = 0.25
+END_SECONDS = 10.0
+# What the kernel may compute for a stream: paths of 2,000 directories take it 15 ms each, and a volume has millions.
+CPU_SECONDS, SLOWEST = 60, 64 * MB  # and another second for so many bytes
+SAID = 500  # characters of what a process said that are kept
+
+# fs/btrfs/send.h
+MAGIC = b"btrfs-stream\0"
+HEAD = len(MAGIC) + 4
+COMMAND = struct.Struct("<IH4x")  # length of what follows, kind, checksum
+SYMLINK, SET_XATTR, WRITE, ENCODED_WRITE = 8, 13, 15, 25
+END = bytes.fromhex("00000000 1500 506cc99d")  # the last command, whole
+# The kernel sends paths of up to 4,095 bytes from the volume's root. They are received below the volume's name, with
+# which they are too long for any system call. So a command may hold one path of 4,000 bytes, or two that are shorter.
+LONGEST_WITH_PATHS = 4070
+FAILURES_OF_THE_HOST = re.compile("No space left|Input/output error|Cannot allocate memory|Read-only file system")
+
+
+@dataclass(slots=True)
+class Commands:
+    """Follows a stream from command to command. Short ones, of which there are millions, are only stepped over."""
+
+    data: int = 0  # bytes of files, compressed where the volume has them so
+    _missing: int = HEAD  # bytes before the next command's head
+    _head: bytes = b""  # as much of it as came with the last piece
+
+    def follow(self, piece: bytes) -> None:
+        """Raises VolumeUnsendable for paths that `received` could not make."""
+        given = self._head + piece if self._head else piece
+        at, end = self._missing, len(given) - COMMAND.size
+        while at <= end:
+            size, kind = COMMAND.unpack_from(given, at)
+            if size > LONGEST_WITH_PATHS:
+                self._see_long(kind, size)
+            at += COMMAND.size + size
+        self._missing = max(0, at - len(given))
+        self._head = given[at:]
+
+    def _see_long(self, kind: int, size: int) -> None:
+        if kind in (WRITE, ENCODED_WRITE):
+            self.data += size
+        elif kind not in (SYMLINK, SET_XATTR):
+            raise VolumeUnsendable("it has paths of more than 4,000 bytes")
+
+
+def sent(volume: Path, largest: int, most_data: int) -> Iterator[bytes]:
+    """The read-only subvolume as a stream. Pieces are empty while the kernel takes its time, so that whoever takes them
+    can close this soon: then the process is killed and has ended.
+
+    Raises Unavailable and VolumeUnsendable: also for a stream of more than `largest` bytes, for more than `most_data`
+    bytes of files in it, and for a tree that takes the kernel too long.
+    """
+    commands, size, tail, heard = Commands(), 0, b"", time.monotonic()
+    with _running([*SEND, str(volume)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as running:
+        stream = _enlarged(running.process.stdout)
+        seconds = CPU_SECONDS + largest // SLOWEST
+        resource.prlimit(running.process.pid, resource.RLIMIT_CPU, (seconds, seconds + 1))
+        while True:
+            if not _ready(stream, select.POLLIN, PULSE_SECONDS):
+                if time.monotonic() - heard > SILENT_SECONDS:
+                    raise Unavailable("A volume could not be read: nothing came of it for a minute.")
+                yield b""
+                continue
+            piece, heard = os.read(stream, PIECE), time.monotonic()
+            if not piece:
+                break
+            size += len(piece)
+            if size > largest:
+                raise VolumeUnsendable(f"its stream has more than {largest} bytes")
+            commands.follow(piece)
+            if commands.data > most_data:
+                raise VolumeUnsendable("its files share so much that they would not fit apart")
+            tail = (tail + piece[-len(END) :])[-len(END) :]
+            yield piece
+            heard = time.monotonic()
+        failed = running.failure()
+    if failed is None and tail == END:
+        return
+    if running.process.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        raise VolumeUnsendable(f"its tree takes more than {seconds} seconds")
+    if failed is None or FAILURES_OF_THE_HOST.search(failed):
+        raise Unavailable(f"A volume could not be read: {failed or 'its stream has no end'}.")
+    raise VolumeUnsendable(failed)
+
+
+def received(directory: Path, content: Iterator[bytes]) -> None:
+    """Makes the subvolume of the stream in `directory`, out of which the process cannot reach. Something of it may be
+    there when this raises, but nothing writes to it any more.
+
+    Raises what `content` raises, ValueError where it is no whole stream, and Unavailable.
+    """
+    tail = b""
+    with _running([*RECEIVE, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as running:
+        stream = _enlarged(running.process.stdin)
+        os.set_blocking(stream, False)
+        with suppress(BrokenPipeError):  # it says why, below
+            for piece in content:
+                _write(stream, piece)
+                tail = (tail + piece[-len(END) :])[-len(END) :]
+        # to the process an early end of its input is an end of the stream: it must not see one
+        whole = tail == END
+        if whole:
+            assert running.process.stdin
+            running.process.stdin.close()
+        failed = running.failure(kill=not whole)
+    if failed is not None and FAILURES_OF_THE_HOST.search(failed):
+        raise Unavailable(f"A volume could not be written: {failed}.")
+    if failed is not None:
+        raise ValueError(f"no whole stream of a volume: {failed}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    process: subprocess.Popen[bytes]
+    said: BinaryIO
+
+    def failure(self, *, kill: bool = False) -> str | None:
+        """What it said when it ended badly. Waits for its end. Raises Unavailable when that takes too long."""
+        if kill:
+            self.process.kill()
+        try:
+            status = self.process.wait(SILENT_SECONDS)
+        except subprocess.TimeoutExpired as late:
+            raise Unavailable("A transfer of a volume does not end.") from late
+        if not status:
+            return None
+        self.said.seek(0)
+        words = self.said.read(SAID).decode(errors="replace")
+        return " ".join(words.split()) or f"exit {status}"
+
+
+@contextmanager
+def _running(argv: list[str], stdin: int, stdout: int) -> Iterator[_Running]:
+    """It has ended afterwards, by force where it must. Raises Unavailable."""
+    with os.fdopen(os.memfd_create("said"), "w+b") as said:
+        try:
+            process = subprocess.Popen(
+                [*GENTLY, *argv], bufsize=0, stdin=stdin, stdout=stdout, stderr=said, env=ENVIRONMENT, cwd="/"
+            )
+        except OSError as failed:
+            raise Unavailable(f"A transfer of a volume could not be started: {failed.strerror}.") from failed
+        try:
+            yield _Running(process, said)
+        finally:
+            process.kill()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            _wait(process)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired as late:
+        raise Unavailable("A transfer of a volume does not end.") from late
+
+
+def _enlarged(pipe: IO[bytes] | None) -> int:
+    assert pipe is not None
+    with suppress(PermissionError):  # over the limit for all pipes of a user: a small one serves too
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
+    return pipe.fileno()
+
+
+def _ready(handle: int, event: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(handle, event)
+    return bool(poll.poll(seconds * 1000))
+
+
+def _write(stream: int, piece: bytes) -> None:
+    left = memoryview(piece)
+    while left:
+        if not _ready(stream, select.POLLOUT, SILENT_SECONDS):
+            raise Unavailable("A volume could not be written: nothing of it was taken for a minute.")
+        with suppress(BlockingIOError):
+            left = left[os.write(stream, left) :]
