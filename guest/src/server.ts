@@ -26,6 +26,7 @@ import { writeFiles } from "./write";
 
 const PROTOCOL = 1;
 const LARGEST_BODY = 512 << 20; // bytes
+const PREPARING = new Set(["GET /health", "POST /spares"]); // a guest that nobody has used yet stays as it is
 
 export interface Settings {
   readonly address: string;
@@ -52,16 +53,17 @@ export function serve(settings: Settings): Server<undefined> {
     development: false,
     reusePort: false, // implied otherwise: a program in the session could listen here too
     async fetch(request) {
+      const { pathname, searchParams } = new URL(request.url);
+      const operation = `${request.method} ${pathname}`;
       try {
         if (!isSecret(request.headers.get("x-buntime-secret") ?? "")) throw new Failure("EACCES", { status: 403 });
-        const { pathname, searchParams } = new URL(request.url);
-        const handler = handlers[`${request.method} ${pathname}`];
+        const handler = handlers[operation];
         if (handler === undefined) throw new Failure("ENOSYS", { status: 404, message: "no such operation" });
         return await handler(request, searchParams);
       } catch (thrown) {
         return failureOf(thrown).response();
       } finally {
-        workEnded();
+        if (!PREPARING.has(operation)) workEnded();
       }
     },
     error: (thrown) => failureOf(thrown).response(),
