@@ -5,7 +5,7 @@ from buntime.sandboxes.seccomp import profile
 PODMAN = json.dumps(
     {
         "syscalls": [
-            {"names": ["read", "clone", "clone3", "mount", "sync", "socket"], "action": "SCMP_ACT_ALLOW"},
+            {"names": ["read", "clone", "clone3", "mount", "sync", "socket", "ioctl"], "action": "SCMP_ACT_ALLOW"},
             {"names": ["bpf"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_BPF"]}},
             {"names": ["reboot"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_BOOT"]}},
             {"names": ["arch_prctl"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["amd64"]}},
@@ -61,3 +61,30 @@ def test_flushing_the_whole_host_succeeds_and_does_nothing() -> None:
     rules = profile(PODMAN, "x86_64")["syscalls"]
     (rule,) = [rule for rule in rules if "sync" in rule["names"]]
     assert (rule["action"], rule["errnoRet"]) == ("SCMP_ACT_ERRNO", 0)
+
+
+def answer(number: int) -> str | int:
+    """What the profile does with an ioctl: an action, or the errno. Rules of different answers never meet."""
+    answers: set[str | int] = {
+        rule.get("errnoRet", rule["action"])
+        for rule in profile(PODMAN, "x86_64")["syscalls"]
+        if "ioctl" in rule["names"]
+        and all(number & condition["value"] == condition["valueTwo"] for condition in rule["args"])
+    }
+    assert len(answers) <= 1, hex(number)
+    return answers.pop() if answers else "refused"
+
+
+def test_flags_of_files_cannot_be_changed_however_the_number_is_written() -> None:
+    for setter in (0x40086602, 0x401C5820):  # FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR
+        assert answer(setter) == 25
+        assert answer(setter | 1 << 40) == 25
+    assert answer(0x40046602) == "refused"  # of 32-bit programs
+    assert answer(0x40806685) == "refused"  # FS_IOC_ENABLE_VERITY
+
+
+def test_every_other_ioctl_is_allowed() -> None:
+    kinds = [kind for kind in range(256) if kind not in b"fX"]
+    assert {answer(0x40040000 | kind << 8 | 1) for kind in kinds} == {"SCMP_ACT_ALLOW"}
+    for reader in (0x80086601, 0xC020660B, 0x801C581F):  # FS_IOC_GETFLAGS, FS_IOC_FIEMAP, FS_IOC_FSGETXATTR
+        assert answer(reader) == "SCMP_ACT_ALLOW"

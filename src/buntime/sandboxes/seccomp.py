@@ -6,11 +6,12 @@ nested user namespace would open and what reaches beyond the session.
 
 import json
 import platform
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 PROFILE = Path("/usr/share/containers/seccomp.json")
-EPERM, ENOSYS = 1, 38
+EPERM, ENOTTY, ENOSYS = 1, 25, 38
 NAMESPACE_FLAGS = 0x7E020000 | 0x00000080  # every CLONE_NEW*
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 SOCK_STREAM, SOCK_DGRAM = 1, 2
@@ -23,6 +24,10 @@ PROTOCOLS = {
     (AF_INET6, SOCK_STREAM): (0, 6),
     (AF_INET6, SOCK_DGRAM): (0, 17, 58),
 }
+# linux/fs.h: flags of files as `chattr` sets them would be lost in the archive, so there are none. They may be read.
+FLAG_IOCTLS = (ord("f"), ord("X"))  # the kinds of their numbers, bits 8 to 15: encryption and freezing are of them too
+GETFLAGS, FIEMAP, FSGETXATTR = 0x80086601, 0xC020660B, 0x801C581F
+SETFLAGS, FSSETXATTR = 0x40086602, 0x401C5820
 MACHINES = {"x86_64": ("amd64", "SCMP_ARCH_X86_64"), "aarch64": ("arm64", "SCMP_ARCH_AARCH64")}
 
 # Namespaces and mounts belong to the host; keys, BPF and userfaultfd are kernel attack surface with no use here.
@@ -56,6 +61,7 @@ DENIED = frozenset(
         "sync",
         "syncfs",
         "socket",
+        "ioctl",
         "quotactl",
         "quotactl_fd",
         "name_to_handle_at",
@@ -114,4 +120,32 @@ def _our_rules() -> list[dict[str, Any]]:
             for protocol in protocols
         ),
         allow("socket", equal(0, AF_NETLINK), equal(2, NETLINK_ROUTE)),
+        *_ioctls(),
     ]
+
+
+def _ioctls() -> list[dict[str, Any]]:
+    """The kernel looks at 32 bits of the number and a filter at 64: comparisons are masked. Of rules that contradict
+    each other any may win, so what is allowed leaves out what is not."""
+
+    def rule(action: dict[str, Any], value: int, mask: int) -> dict[str, Any]:
+        number = {"index": 1, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
+        return {"names": ["ioctl"], **action, "args": [number]}
+
+    allowed, unknown = {"action": "SCMP_ACT_ALLOW"}, {"action": "SCMP_ACT_ERRNO", "errnoRet": ENOTTY}
+    return [
+        *(rule(allowed, value << 8, mask << 8) for value, mask in _bytes_but(FLAG_IOCTLS)),
+        *(rule(allowed, number, 0xFFFFFFFF) for number in (GETFLAGS, FIEMAP, FSGETXATTR)),
+        *(rule(unknown, number, 0xFFFFFFFF) for number in (SETFLAGS, FSSETXATTR)),
+    ]
+
+
+def _bytes_but(taken: Sequence[int], start: int = 0, bits: int = 8) -> Iterator[tuple[int, int]]:
+    """Values and masks that together match every byte from `start` with its last `bits` free, but those taken."""
+    inside = [byte for byte in taken if byte >> bits == start >> bits]
+    if not inside:
+        yield start, 0xFF << bits & 0xFF
+    elif bits:
+        half = bits - 1
+        yield from _bytes_but(inside, start, half)
+        yield from _bytes_but(inside, start | 1 << half, half)
