@@ -86,7 +86,7 @@ def sent(volume: Path, largest: int, most_data: int) -> Iterator[bytes]:
     with _running([*SEND, str(volume)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as running:
         stream = _enlarged(running.process.stdout)
         seconds = CPU_SECONDS + largest // SLOWEST
-        resource.prlimit(running.process.pid, resource.RLIMIT_CPU, (seconds, seconds + 1))
+        running.bound(seconds)
         while True:
             if not _ready(stream, select.POLLIN, PULSE_SECONDS):
                 if time.monotonic() - heard > SILENT_SECONDS:
@@ -108,7 +108,7 @@ def sent(volume: Path, largest: int, most_data: int) -> Iterator[bytes]:
         failed = running.failure()
     if failed is None and tail == END:
         return
-    if running.process.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+    if running.process.returncode == -signal.SIGXCPU:
         raise VolumeUnsendable(f"its tree takes more than {seconds} seconds")
     if failed is None or FAILURES_OF_THE_HOST.search(failed):
         raise Unavailable(f"A volume could not be read: {failed or 'its stream has no end'}.")
@@ -125,10 +125,10 @@ def received(directory: Path, content: Iterator[bytes]) -> None:
     with _running([*RECEIVE, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as running:
         stream = _enlarged(running.process.stdin)
         os.set_blocking(stream, False)
-        with suppress(BrokenPipeError):  # it says why, below
-            for piece in content:
-                _write(stream, piece)
-                tail = (tail + piece[-len(END) :])[-len(END) :]
+        for piece in content:
+            if not _written(stream, piece):
+                break  # it says why, below
+            tail = (tail + piece[-len(END) :])[-len(END) :]
         # to the process an early end of its input is an end of the stream: it must not see one
         whole = tail == END
         if whole:
@@ -145,6 +145,11 @@ def received(directory: Path, content: Iterator[bytes]) -> None:
 class _Running:
     process: subprocess.Popen[bytes]
     said: BinaryIO
+
+    def bound(self, seconds: int) -> None:
+        """Of CPU time: then SIGXCPU ends it."""
+        resource.prlimit(self.process.pid, resource.RLIMIT_CORE, (0, 0))
+        resource.prlimit(self.process.pid, resource.RLIMIT_CPU, (seconds, seconds + 5))
 
     def failure(self, *, kill: bool = False) -> str | None:
         """What it said when it ended badly. Waits for its end. Raises Unavailable when that takes too long."""
@@ -201,10 +206,16 @@ def _ready(handle: int, event: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def _write(stream: int, piece: bytes) -> None:
+def _written(stream: int, piece: bytes) -> bool:
+    """False where nobody reads any more. Raises Unavailable."""
     left = memoryview(piece)
     while left:
         if not _ready(stream, select.POLLOUT, SILENT_SECONDS):
             raise Unavailable("A volume could not be written: nothing of it was taken for a minute.")
-        with suppress(BlockingIOError):
+        try:
             left = left[os.write(stream, left) :]
+        except BlockingIOError:
+            continue
+        except BrokenPipeError:
+            return False
+    return True
