@@ -1,10 +1,12 @@
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buntime.lifecycle import Step, next_step
+from buntime.lifecycle import Step, coldest_suspended, least_recently_used, next_due, next_step
 from buntime.plan import Limits
 from buntime.session import Session, State
 
@@ -13,9 +15,10 @@ EXPIRES = 100_000
 NEVER_TOUCHED = 10_000
 
 
-def session(state: State, last_active: int = NEVER_TOUCHED) -> Session:
+def session(state: State, last_active: int = NEVER_TOUCHED, *, name: str = "a", archived: bool = False) -> Session:
     limits = Limits(memory=1024, cpu=0.25, timeout=30, disk=1024)
-    return Session("ses_a", "acc_a", NEVER_TOUCHED, EXPIRES, last_active, limits, "sb_a", "img", state)
+    known = (f"ses_{name}", "acc_a", NEVER_TOUCHED, EXPIRES, last_active, limits, f"sb_{name}", "img")
+    return Session(*known, state, archived=archived)
 
 
 @pytest.mark.parametrize(
@@ -27,8 +30,9 @@ def session(state: State, last_active: int = NEVER_TOUCHED) -> Session:
         (State.ACTIVE, 1800, Step.SUSPEND),
         (State.IDLE, 300, Step.NOTHING),
         (State.IDLE, 1799, Step.NOTHING),
-        (State.IDLE, 1800, Step.ARCHIVE),
-        (State.DEEP_SLEEP, 50_000, Step.NOTHING),
+        (State.IDLE, 1800, Step.DEEP_SLEEP),
+        (State.DEEP_SLEEP, 0, Step.ARCHIVE),
+        (State.DEEP_SLEEP, 50_000, Step.ARCHIVE),
         (State.DELETING, 0, Step.FINISH_DELETE),
     ],
 )
@@ -36,9 +40,13 @@ def test_a_quiet_session_takes_one_step_at_a_time(state: State, quiet: int, step
     assert next_step(session(state), NEVER_TOUCHED + quiet, IDLE, DEEP) is step
 
 
+def test_what_is_archived_needs_nothing_any_more() -> None:
+    assert next_step(session(State.DEEP_SLEEP, archived=True), EXPIRES - 1, IDLE, DEEP) is Step.NOTHING
+
+
 @pytest.mark.parametrize("state", [State.ACTIVE, State.IDLE, State.DEEP_SLEEP])
 def test_a_session_expires_when_its_time_has_come_whatever_it_does(state: State) -> None:
-    busy = session(state, last_active=EXPIRES - 1)
+    busy = session(state, last_active=EXPIRES - 1, archived=state is State.DEEP_SLEEP)
     assert next_step(busy, EXPIRES - 1, IDLE, DEEP) is Step.NOTHING
     assert next_step(busy, EXPIRES, IDLE, DEEP) is Step.EXPIRE
     assert next_step(busy, EXPIRES + 0.5, IDLE, DEEP) is Step.EXPIRE
@@ -55,3 +63,56 @@ def test_a_clock_that_was_set_back_makes_nothing_happen_early() -> None:
 @given(st.sampled_from([State.ACTIVE, State.IDLE]), st.integers(0, EXPIRES - 1))
 def test_a_threshold_of_infinity_never_comes(state: State, now: int) -> None:
     assert next_step(session(state), now, math.inf, math.inf) is Step.NOTHING
+
+
+STATES = st.sampled_from(State)
+TIMES = st.integers(0, EXPIRES + 10)
+
+
+@given(STATES, TIMES, TIMES, st.booleans())
+def test_nothing_is_due_before_the_time_that_is_said_and_something_is_then(
+    state: State, active: int, now: int, archived: bool
+) -> None:
+    some = session(state, active, archived=archived and state is State.DEEP_SLEEP)
+    due = next_due(some, IDLE, DEEP)
+    assert (next_step(some, now, IDLE, DEEP) is not Step.NOTHING) == (now >= due)
+
+
+def test_the_coldest_are_suspended_ones_and_the_quietest_comes_first() -> None:
+    warm, cold = session(State.IDLE, 900, name="warm"), session(State.IDLE, 100, name="cold")
+    others = [session(state, 50, name=state) for state in State if state is not State.IDLE]
+    assert coldest_suspended([warm, *others, cold]) == [cold, warm]
+
+
+SIZES: Mapping[str, int] = {"sb_first": 10, "sb_second": 20, "sb_third": 30, "sb_unsaved": 1000}
+SLEEPERS = [
+    session(State.DEEP_SLEEP, 200, name="second", archived=True),
+    session(State.DEEP_SLEEP, 10, name="unsaved"),
+    session(State.DEEP_SLEEP, 300, name="third", archived=True),
+    session(State.DEEP_SLEEP, 100, name="first", archived=True),
+    session(State.DEEP_SLEEP, 1, name="evicted", archived=True),
+]
+
+
+@pytest.mark.parametrize(
+    ("size", "names"),
+    [
+        (0, []),
+        (-5, []),
+        (1, ["first"]),
+        (10, ["first"]),
+        (11, ["first", "second"]),
+        (31, ["first", "second", "third"]),
+        (10_000, ["first", "second", "third"]),
+    ],
+)
+def test_the_least_recently_used_volumes_go_as_far_as_it_takes_and_only_archived_ones(
+    size: int, names: list[str]
+) -> None:
+    chosen = least_recently_used(SLEEPERS, SIZES, size)
+    assert [some.id.removeprefix("ses_") for some in chosen] == names
+
+
+def test_a_volume_of_a_session_that_is_awake_is_never_chosen() -> None:
+    awake = replace(session(State.IDLE, name="first"), archived=False)
+    assert least_recently_used([awake], SIZES, 1) == []

@@ -1,0 +1,127 @@
+"""A transfer gives way, whatever its two threads are at."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from buntime.errors import Unavailable
+from buntime.snapshots import Interrupted, Transfer
+
+PATIENCE = 30.0
+
+
+class Stream:
+    """What is read from a volume: it knows whether it was let go. It gives pieces for as long as it is open."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self.giving = threading.Event()
+        self.may_give = threading.Event()
+        self.may_give.set()
+
+    def __call__(self) -> Iterator[bytes]:
+        self.open = True
+        try:
+            while True:
+                self.giving.set()
+                assert self.may_give.wait(PATIENCE)
+                yield b"piece"
+        finally:
+            self.open = False
+
+
+def test_pieces_come_as_they_are_until_the_end() -> None:
+    transfer = Transfer()
+    assert list(transfer.open(lambda: iter([b"a", b"", b"b"]))) == [b"a", b"", b"b"]
+
+
+def test_a_stream_that_was_interrupted_does_not_look_as_if_it_had_ended() -> None:
+    transfer, stream = Transfer(), Stream()
+    pieces = transfer.open(stream)
+    assert next(pieces) == b"piece"
+    transfer.interrupt()
+    assert not stream.open
+    with pytest.raises(Interrupted):
+        next(pieces)
+
+
+def test_one_that_ends_as_it_is_interrupted_does_not_look_as_if_it_were_whole() -> None:
+    transfer = Transfer()
+    pieces = transfer.open(lambda: iter([b"a"]))
+    assert next(pieces) == b"a"
+    transfer.interrupt()
+    with pytest.raises(Interrupted):
+        next(pieces)
+
+
+def test_what_was_interrupted_before_it_began_reads_nothing() -> None:
+    transfer, stream = Transfer(), Stream()
+    transfer.interrupt()
+    with pytest.raises(Interrupted):
+        transfer.open(stream)
+    with pytest.raises(Interrupted):
+        next(transfer.watch(iter([b"a"])))
+    assert not stream.giving.is_set()
+
+
+def test_an_interrupt_waits_for_the_piece_that_is_being_read() -> None:
+    transfer, stream = Transfer(), Stream()
+    stream.may_give.clear()
+    pieces = transfer.open(stream)
+    with ThreadPoolExecutor(2) as threads:
+        reading = threads.submit(next, pieces)
+        assert stream.giving.wait(PATIENCE)
+        interrupting = threads.submit(transfer.interrupt)
+        assert not interrupting.done()
+        stream.may_give.set()
+        interrupting.result(PATIENCE)
+        assert not stream.open, "nothing reads the volume when `interrupt` has returned"
+        with pytest.raises(Interrupted):
+            reading.result(PATIENCE)
+
+
+def test_an_interrupt_does_not_wait_for_whoever_takes_the_pieces() -> None:
+    transfer, stream = Transfer(), Stream()
+    hangs, may_go_on = threading.Event(), threading.Event()
+
+    def put() -> list[bytes]:
+        """Into an archive that does not answer."""
+        pieces = transfer.open(stream)
+        taken = [next(pieces)]
+        hangs.set()
+        assert may_go_on.wait(PATIENCE)
+        return [*taken, *pieces]
+
+    with ThreadPoolExecutor(1) as threads:
+        putting = threads.submit(put)
+        assert hangs.wait(PATIENCE)
+        transfer.interrupt()
+        assert not stream.open
+        may_go_on.set()
+        with pytest.raises(Interrupted):
+            putting.result(PATIENCE)
+
+
+def test_it_can_be_interrupted_twice_and_after_its_end() -> None:
+    transfer = Transfer()
+    assert list(transfer.open(lambda: iter([b"a"]))) == [b"a"]
+    transfer.close()
+    transfer.interrupt()
+    transfer.interrupt()
+
+
+def test_a_stream_that_is_not_let_go_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("buntime.snapshots.INTERRUPT_SECONDS", 0.01)
+    transfer, stream = Transfer(), Stream()
+    stream.may_give.clear()
+    pieces = transfer.open(stream)
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(next, pieces)
+        assert stream.giving.wait(PATIENCE)
+        with pytest.raises(Unavailable):
+            transfer.interrupt()
+        stream.may_give.set()
+        with pytest.raises(Interrupted):
+            reading.result(PATIENCE)
