@@ -1,19 +1,22 @@
 """The fake of the sandboxes, for tests of what stands on them. Files are a dictionary; nothing really runs."""
 
 import asyncio
+import pickle
 import posixpath
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from buntime.errors import DiskFull, FileConflict, FileNotFound, PayloadTooLarge, Unavailable
 from buntime.paths import WORKSPACE, for_client
 from buntime.plan import MB, Limits
-from buntime.ports import FileEntry, FileToWrite, Observed, Run, RunResult, Sandbox, SandboxGone, VolumeLost
+from buntime.ports import FileEntry, FileToWrite, Observed, Run, RunResult, Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, Network, Session, State
 
 IMAGE = "fake"
 DEFAULT_MODE = 0o644
+PIECE = 1 << 16
+END = b"end of a fake volume"
 
 
 def result(stdout: bytes = b"", stderr: bytes = b"", exit_code: int = 0, **others: object) -> RunResult:
@@ -76,6 +79,11 @@ class FakeVolume:
         self.directories = {"/", WORKSPACE}
         self.now = 0  # a clock that ticks with each write
 
+    @property
+    def used(self) -> int:
+        """Bytes."""
+        return sum(len(file.content) for file in self.files.values())
+
     def parents(self, path: str) -> list[str]:
         above = posixpath.dirname(path)
         return [above] if above == "/" else [*self.parents(above), above]
@@ -136,8 +144,7 @@ class FakeSandbox:
             if file.path in volume.directories:
                 raise FileConflict(for_client(file.path), "EISDIR", f"{file.path!r} is a directory.")
             volume.check_parents(file.path)
-        used = sum(len(file.content) for file in volume.files.values())
-        if used + sum(len(file.content) for file in files) > volume.limits.disk * MB:
+        if volume.used + sum(len(file.content) for file in files) > volume.limits.disk * MB:
             raise DiskFull("The session's disk limit is reached.")
         before = dict(volume.files), set(volume.directories)
         try:
@@ -221,6 +228,8 @@ class FakeSandboxes:
         self.open_for_claims.set()
         self.volumes: dict[str, FakeVolume] = {}
         self.running: dict[str, FakeSandbox] = {}
+        self.short = Strain(memory=0, disk=0)  # for tests to set, as the next is
+        self.got_bytes: set[str] = set()  # ids of sessions
 
     async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
         self.claims_waiting += 1
@@ -261,6 +270,44 @@ class FakeSandboxes:
             if owned[sandbox.id].state is State.DEEP_SLEEP:
                 await self.stop(sandbox.id)
             sandbox.frozen = owned[sandbox.id].state is State.IDLE
+
+    def has_volume(self, sandbox_id: str) -> bool:
+        return sandbox_id in self.volumes
+
+    def cached(self) -> Mapping[str, int]:
+        return {name: volume.used for name, volume in self.volumes.items() if name not in self.running}
+
+    def send(self, sandbox_id: str) -> Iterator[bytes]:
+        assert sandbox_id not in self.running, "what runs cannot be sent"
+        if sandbox_id not in self.volumes:
+            raise VolumeLost(sandbox_id)
+        volume = self.volumes[sandbox_id]
+        whole = pickle.dumps((sandbox_id, volume.files, volume.directories, volume.now)) + END
+        for start in range(0, len(whole), PIECE):
+            yield whole[start : start + PIECE]
+
+    def receive(self, session: Session, content: Iterator[bytes]) -> None:
+        if session.sandbox in self.volumes:
+            raise ValueError(f"{session.sandbox} is here already")
+        whole = b"".join(content)
+        if not whole.endswith(END):
+            raise ValueError("no whole stream of a volume")
+        name, files, directories, now = pickle.loads(whole.removesuffix(END))  # of `send`
+        if name != session.sandbox:
+            raise ValueError(f"not the stream of {session.sandbox}")
+        volume = FakeVolume(session.limits)
+        volume.files, volume.directories, volume.now = files, directories, now
+        self.volumes[session.sandbox] = volume
+
+    def strain(self) -> Strain:
+        return self.short
+
+    async def touched(self) -> Collection[str]:
+        return self.got_bytes
+
+    async def evict(self, sandbox_id: str) -> None:
+        assert sandbox_id not in self.running, "what runs is no cache"
+        self.volumes.pop(sandbox_id, None)
 
     def _run(self, sandbox_id: str) -> FakeSandbox:
         sandbox = FakeSandbox(sandbox_id, self.volumes[sandbox_id], self._runner)

@@ -1,12 +1,14 @@
 """What `ports.Sandboxes` and `ports.Sandbox` promise: one suite for the fake and for real sandboxes of this host."""
 
+import asyncio
 import os
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,11 @@ import pytest
 from buntime.config import Config
 from buntime.errors import DiskFull, FileConflict, FileNotFound, PayloadTooLarge
 from buntime.plan import MB, Limits
-from buntime.ports import FileToWrite, Run, Sandbox, Sandboxes, SandboxGone, VolumeLost
+from buntime.ports import ArchiveUnavailable, FileToWrite, Run, Sandbox, Sandboxes, SandboxGone, VolumeLost
 from buntime.sandboxes import opening
 from buntime.sandboxes.guest import new_http_client
 from buntime.sandboxes.image import ensure_image
-from buntime.session import DEFAULT_NETWORK, Network, Session
+from buntime.session import DEFAULT_NETWORK, Network, Session, State
 from buntime.tasks import Tasks
 from buntime.testing_sandboxes import FakeSandboxes
 
@@ -191,6 +193,109 @@ async def test_network_rules_are_taken_at_any_time_and_at_a_start(host: Host) ->
     await host.sandboxes.kill(sandbox.id)
     again = await host.sandboxes.start(_session(sandbox.id, image, Network(egress="none")))
     assert await _says(again, "echo fine") == b"fine\n"
+
+
+# --- volumes of stopped sandboxes ---
+
+
+async def _stopped(host: Host, content: bytes = b"kept") -> Session:
+    """A session whose sandbox was given back and whose volume has the content in `a`."""
+    sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    await sandbox.write_files([FileToWrite("/workspace/a", content), FileToWrite("/root/b", b"too", 0o600)])
+    await sandbox.quiesce()
+    await host.sandboxes.stop(sandbox.id)
+    return _session(sandbox.id, image)
+
+
+async def _sent(host: Host, session: Session) -> list[bytes]:
+    return await asyncio.to_thread(lambda: list(host.sandboxes.send(session.sandbox)))
+
+
+async def _receive(host: Host, session: Session, content: Iterable[bytes]) -> None:
+    await asyncio.to_thread(host.sandboxes.receive, session, iter(content))
+
+
+async def test_a_volume_is_sent_evicted_received_and_started_as_it_was(host: Host) -> None:
+    session = await _stopped(host)
+    pieces = await _sent(host, session)
+    await host.sandboxes.evict(session.sandbox)
+    await host.sandboxes.evict(session.sandbox)
+    assert not host.sandboxes.has_volume(session.sandbox)
+    with pytest.raises(VolumeLost):
+        await host.sandboxes.start(session)
+    await _receive(host, session, pieces)
+    assert host.sandboxes.has_volume(session.sandbox)
+    sandbox = await host.sandboxes.start(session)
+    assert await sandbox.read_file("/workspace/a", 10) == b"kept"
+    assert await sandbox.read_file("/root/b", 10) == b"too"
+    with pytest.raises(DiskFull):
+        await sandbox.write_files([FileToWrite("/workspace/b", bytes(LIMITS.disk * MB + 1))])
+
+
+async def test_volumes_of_stopped_sandboxes_are_the_cache(host: Host) -> None:
+    session = await _stopped(host, os.urandom(2 * MB))
+    running, _ = await host.sandboxes.claim("ses_" + "z" * 18, LIMITS)
+    assert host.sandboxes.cached().keys() == {session.sandbox}
+    assert 2 * MB <= host.sandboxes.cached()[session.sandbox] < 4 * MB
+    assert host.sandboxes.has_volume(running.id)
+    await host.reopen({session.sandbox: replace(session, state=State.DEEP_SLEEP)})
+    assert host.sandboxes.cached().keys() == {session.sandbox}
+    await host.sandboxes.start(session)
+    assert host.sandboxes.cached() == {}
+    await host.sandboxes.stop(session.sandbox)
+    await host.sandboxes.evict(session.sandbox)
+    assert host.sandboxes.cached() == {}
+
+
+async def test_a_transfer_that_is_given_up_leaves_a_volume_that_starts(host: Host) -> None:
+    session = await _stopped(host, os.urandom(8 * MB))
+    stream = host.sandboxes.send(session.sandbox)
+    assert next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    sandbox = await host.sandboxes.start(session)
+    await sandbox.write_files([FileToWrite("/workspace/b", b"new")])
+    assert len(await sandbox.read_file("/workspace/a", 8 * MB)) == 8 * MB
+
+
+async def test_a_volume_that_is_not_here_cannot_be_sent(host: Host) -> None:
+    with pytest.raises(VolumeLost):
+        list(host.sandboxes.send("sbaaaaaaaaaaaa"))
+
+
+async def test_a_volume_is_received_whole_or_not_at_all(host: Host) -> None:
+    session = await _stopped(host, os.urandom(8 * MB))
+    pieces = await _sent(host, session)
+    await host.sandboxes.evict(session.sandbox)
+
+    def breaking() -> Iterator[bytes]:
+        yield from pieces[:-1]
+        raise ArchiveUnavailable("gone")
+
+    with pytest.raises(ArchiveUnavailable):
+        await _receive(host, session, breaking())
+    for wrong in (pieces[:-1], [], [b"something else"], [bytes(1 << 20)]):
+        with pytest.raises(ValueError, match="no whole stream"):
+            await _receive(host, session, wrong)
+        assert not host.sandboxes.has_volume(session.sandbox)
+    other = replace(session, sandbox="sbaaaaaaaaaaaa")
+    with pytest.raises(ValueError, match="not the stream"):
+        await _receive(host, other, pieces)
+    assert not host.sandboxes.has_volume(other.sandbox)
+    await _receive(host, session, pieces)
+    assert host.sandboxes.has_volume(session.sandbox)
+
+
+async def test_a_volume_that_is_here_is_never_replaced(host: Host) -> None:
+    session = await _stopped(host, b"old")
+    pieces = await _sent(host, session)
+    sandbox = await host.sandboxes.start(session)
+    await sandbox.write_files([FileToWrite("/workspace/a", b"new")])
+    await sandbox.quiesce()
+    await host.sandboxes.stop(session.sandbox)
+    with pytest.raises(ValueError, match="already"):
+        await _receive(host, session, pieces)
+    sandbox = await host.sandboxes.start(session)
+    assert await sandbox.read_file("/workspace/a", 3) == b"new"
 
 
 # --- runs ---
