@@ -24,7 +24,7 @@ from bench import machine
 from bench.baselines import Bun
 from bench.client import Client, Refused
 from bench.context import Context, NotSettled
-from bench.figures import FIGURES
+from bench.figures import FIGURES, GROUPS
 from bench.report import Row, Verdict, as_json, table
 from bench.scale import FULL, QUICK, Scale
 from bench.server import NotStarted, Server, started
@@ -35,6 +35,7 @@ CHECKOUT = Path(__file__).parents[1]
 UNMEASURED = (
     Refused,
     NotSettled,
+    NotStarted,
     HostCommandFailed,
     aiohttp.ClientError,
     subprocess.SubprocessError,
@@ -50,7 +51,7 @@ def main() -> int:
         print("bench: run this as root: it starts sandboxes.", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    names = asked.only or list(FIGURES)
+    names = asked.only or list(GROUPS[asked.group])
     scale = QUICK if asked.quick else FULL
     about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "quick": asked.quick, **machine.about()}
     start = time.monotonic()
@@ -72,6 +73,9 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description="Measures a server of its own with the shipped settings. Takes minutes."
+    )
+    parser.add_argument(
+        "group", nargs="?", choices=list(GROUPS), default=next(iter(GROUPS)), help="which figures (%(default)s)"
     )
     parser.add_argument(
         "--quick", action="store_true", help="a look at whether all of it works; its figures mean nothing"

@@ -64,6 +64,15 @@ class Client:
             raise Refused("/execute", 200, str(answer).encode())
         return answer
 
+    async def sleep(self, session: str, depth: str) -> None:
+        """Down to `idle` or `deep-sleep`."""
+        await self.post(f"/sessions/{session}/sleep", msgspec.json.encode({"depth": depth}))
+
+    async def count(self, state: str) -> int:
+        """Sessions in this state."""
+        page = msgspec.json.decode(await self.get("/sessions", {"state": state, "limit": "1"}))
+        return int(page["total"])
+
     async def gauge(self, name: str) -> int:
         """A number of /metrics that has no labels."""
         for line in (await self.get("/metrics")).decode().splitlines():

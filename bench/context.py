@@ -2,16 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import baselines, machine
 from bench.client import Client
 from bench.report import Baseline
 from bench.scale import Scale
-from bench.server import Say, Server
+from bench.server import NOTHING, Say, Server, started
 from bench.statistics import summarise
+from buntime.config import Config
 
 SETTLE_SECONDS = 240.0
 DELETES_AT_ONCE = 4
@@ -74,6 +76,27 @@ class Sessions:
     async def delete_all(self) -> None:
         ids, self.ids = self.ids, []
         await each(ids, self._client.delete, DELETES_AT_ONCE)
+
+
+@asynccontextmanager
+async def beside(
+    context: Context,
+    pool_size: int,
+    environ: Mapping[str, str] = NOTHING,
+    fill: Callable[[Config], object] | None = None,
+) -> AsyncIterator[Context]:
+    """The same with another server, for a figure that needs other settings (see `server.started`). Raises NotStarted.
+
+    Starting and ending it holds up the loop: nothing is measured then, and it cannot be left halfway.
+    """
+    other = started(pool_size, context.say, environ, fill)
+    with ThreadPoolExecutor(1) as thread:  # of its own: the server ends with the thread that started it
+        server = thread.submit(other.__enter__).result()
+        try:
+            async with Client(server.url, server.key) as client:
+                yield replace(context, server=server, client=client)
+        finally:
+            thread.submit(other.__exit__, None, None, None).result()
 
 
 @asynccontextmanager

@@ -2,10 +2,15 @@
 
 import os
 import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from buntime.config import Config
 from buntime.plan import MB
+from buntime.sandboxes import record
 from buntime.sandboxes.cgroup import ROOT, find_cgroups
 from buntime.sandboxes.host import memory_available, total_memory
 
@@ -37,6 +42,49 @@ def sandboxes_mb(instance: str) -> float:
     v1, v2 = ROOT / "memory" / name, ROOT / name
     home, usage = (v1, "memory.usage_in_bytes") if v1.is_dir() else (v2, "memory.current")
     return sum(_number(group / usage) for group in home.glob("*/")) / MB
+
+
+def sandbox_of(config: Config, session: str) -> str:
+    """The id of the sandbox that serves a session, or has served it. Raises RuntimeError."""
+    for directory in (config.data_dir / "sandboxes").iterdir():
+        found = record.read(directory)
+        if found is not None and found.session == session:
+            return found.sandbox
+    raise RuntimeError(f"no sandbox of {session} is on this host")
+
+
+def reclaim(instance: str, sandbox: str) -> None:
+    """What pressure does to a sandbox in the end: the kernel takes all of its memory that it can, to swap too.
+
+    Raises OSError.
+    """
+    v1, v2 = (ROOT / place / f"buntime-{instance}" / sandbox for place in ("memory", "."))
+    if v1.is_dir():
+        (v1 / "memory.force_empty").write_text("0")
+        return
+    with suppress(BlockingIOError):  # less than all could be taken
+        (v2 / "memory.reclaim").write_text((v2 / "memory.current").read_text())
+
+
+@contextmanager
+def swap(file: Path, size: int) -> Iterator[str]:
+    """Swap of so many MB in a file of ours; "", or why there is none. What is in it comes back at the end."""
+    refused = _swap_on(file, size)
+    try:
+        yield refused
+    finally:
+        if not refused:
+            subprocess.run(["swapoff", file], check=True, capture_output=True)
+        file.unlink(missing_ok=True)
+
+
+def _swap_on(file: Path, size: int) -> str:
+    file.touch(mode=0o600)
+    for command in (["fallocate", "-l", f"{size}MiB"], ["mkswap", "-q"], ["swapon"]):
+        done = subprocess.run([*command, file], capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"{command[0]}: {done.stderr.strip()}"
+    return ""
 
 
 def _number(path: Path) -> int:

@@ -22,6 +22,18 @@ class Scale:
     file_mb: int
     file_sessions: int
     docker_runs: int
+    idle_sessions: int  # that take turns in being suspended
+    idle_rounds: int
+    frozen_sessions: int  # by the keeper, at about the same time
+    tree_sessions: int  # with a tree each, that go to deep sleep
+    tree_rounds: int
+    tree_files: int
+    woken_sessions: int
+    asleep_sessions: int  # whose memory is measured
+    swapped_sessions: int
+    swapped_mb: int  # that each holds
+    many_asleep: int  # rows of a store, beside one with 10
+    many_calls: int  # of each operation
     figure_seconds: float  # before a figure is given up
 
 
@@ -41,6 +53,18 @@ FULL = Scale(
     file_mb=10,
     file_sessions=12,
     docker_runs=15,
+    idle_sessions=40,
+    idle_rounds=6,
+    frozen_sessions=500,
+    tree_sessions=8,
+    tree_rounds=2,
+    tree_files=2000,
+    woken_sessions=30,
+    asleep_sessions=200,
+    swapped_sessions=5,
+    swapped_mb=200,
+    many_asleep=10_000,
+    many_calls=300,
     figure_seconds=420.0,
 )
 QUICK = Scale(
@@ -59,5 +83,17 @@ QUICK = Scale(
     file_mb=2,
     file_sessions=2,
     docker_runs=2,
+    idle_sessions=4,
+    idle_rounds=1,
+    frozen_sessions=10,
+    tree_sessions=2,
+    tree_rounds=1,
+    tree_files=100,
+    woken_sessions=2,
+    asleep_sessions=6,
+    swapped_sessions=1,
+    swapped_mb=50,
+    many_asleep=100,
+    many_calls=10,
     figure_seconds=30.0,
 )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from urllib.error import URLError
 
 from buntime.config import Config, from_environment
@@ -27,7 +28,9 @@ PREFIX = "buntime-bench-"
 START_SECONDS = 60
 STOP_SECONDS = 60
 BUNTIME = [sys.executable, "-m", "buntime.cli"]
-ACCOUNT = ["--plan", "enterprise", "--set", "sessions=5000", "--set", "requests_per_minute=10000000"]
+ACCOUNT = ["--plan", "enterprise", "--set", "sessions=20000", "--set", "requests_per_minute=10000000"]
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 Say = Callable[[str], None]
 
@@ -45,6 +48,7 @@ class Server:
     image: Image
     scratch: Path  # a directory on the same disk, for baselines
     settings: Mapping[str, str]  # BUNTIME_* that were set by whoever runs the benchmark
+    start_seconds: float  # from the start of its process until it was ready
 
     @property
     def bun(self) -> Path:
@@ -52,28 +56,39 @@ class Server:
 
 
 @contextmanager
-def started(pool_size: int | None, say: Say) -> Iterator[Server]:
-    """A ready server with the shipped settings, except where the environment or `pool_size` says otherwise.
+def started(
+    pool_size: int | None,
+    say: Say,
+    environ_of_its_own: Mapping[str, str] = NOTHING,
+    fill: Callable[[Config], object] | None = None,
+) -> Iterator[Server]:
+    """A ready server with the shipped settings, except where the environment, `pool_size` or `environ_of_its_own` says
+    otherwise. `fill` is called before its start, when there are an account and a key already.
 
     Raises NotStarted.
     """
     _purge_left_overs(say)
     home = Path(tempfile.mkdtemp(prefix=PREFIX, dir=DISK))
     environ, settings = _environment(home, pool_size)
+    environ |= environ_of_its_own
     held = (home / "lock").open("w")
     fcntl.flock(held, fcntl.LOCK_EX)
     try:
         config = from_environment(environ)
         image = _image(config, say)
         key = _made_key(environ)
+        if fill is not None:
+            fill(config)
         say("Starting a server ...")
+        begun = time.monotonic()
         with _process(environ, home / "server.log") as process:
             url = f"http://127.0.0.1:{config.port}"
             _wait_ready(url, process, home / "server.log")
+            start_seconds = time.monotonic() - begun
             size = config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory())
             scratch = home / "scratch"
             scratch.mkdir()
-            yield Server(url, key, config, size, image, scratch, settings)
+            yield Server(url, key, config, size, image, scratch, settings, start_seconds)
     finally:
         say("Removing all that was made ...")
         with held:
@@ -146,7 +161,7 @@ def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
             with urllib.request.urlopen(f"{url}/readyz", timeout=5):
                 return
         except (URLError, OSError):
-            time.sleep(0.1)
+            time.sleep(0.02)
     raise NotStarted(f"the server is not ready after {START_SECONDS} s:\n{_end_of(log)}")
 
 
@@ -169,5 +184,7 @@ def _purge_left_overs(say: Say) -> None:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _purge(home, environ | {"BUNTIME_DATA_DIR": str(home / "data")})
             say(f"Removed what an earlier benchmark left in {home}.")
+        except BlockingIOError:
+            continue  # another of this benchmark, or of one that runs
         except (OSError, NotStarted) as refused:
             say(f"Left alone: {home} ({refused})")

@@ -1,4 +1,4 @@
-"""One module per figure, each with `measure(context)`. In the order in which they are taken."""
+"""One module per figure, each with `measure(context)`. In the order in which they are taken, in groups."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -8,18 +8,26 @@ from bench.figures import (
     burst,
     cold_create,
     create,
+    deep_sleep,
     docker,
     files,
     first_execute,
+    freeze_many,
+    idle_execute,
     live_sessions,
+    many_asleep,
     memory,
+    restore,
+    sleeping_memory,
+    swapped_memory,
+    wake,
     warm_execute,
 )
 from bench.report import Row
 
 Measure = Callable[[Context], Awaitable[list[Row]]]
 
-FIGURES: Final[dict[str, Measure]] = {
+LIVE: Final[dict[str, Measure]] = {
     "create": create.measure,
     "first-execute": first_execute.measure,
     "warm-execute": warm_execute.measure,
@@ -30,3 +38,16 @@ FIGURES: Final[dict[str, Measure]] = {
     "live-sessions": live_sessions.measure,
     "files": files.measure,
 }
+LIFECYCLE: Final[dict[str, Measure]] = {
+    "idle-execute": idle_execute.measure,
+    "freeze-many": freeze_many.measure,
+    "deep-sleep": deep_sleep.measure,
+    "wake": wake.measure,
+    "restore": restore.measure_directory,
+    "restore-s3": restore.measure_s3,
+    "sleeping-memory": sleeping_memory.measure,
+    "swapped-memory": swapped_memory.measure,
+    "many-asleep": many_asleep.measure,
+}
+GROUPS: Final = {"live": LIVE, "lifecycle": LIFECYCLE}
+FIGURES: Final = LIVE | LIFECYCLE

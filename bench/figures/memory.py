@@ -16,12 +16,12 @@ EXECUTES_AT_ONCE = 2
 async def measure(context: Context) -> list[Row]:
     count, instance = context.scale.memory_sessions, context.server.config.instance
     async with sessions(context) as made:
-        before = await _both(instance)
+        before = await both(instance)
         await made.create_many(count)
         await context.settled(count)
-        parked = await _both(instance)
+        parked = await both(instance)
         await each(made.ids, lambda session: context.client.execute(session, code=CODE), EXECUTES_AT_ONCE)
-        used = await _both(instance)
+        used = await both(instance)
     pool = context.server.pool_size
     return [
         _row(f"memory of one more parked session (over {count})", before, parked, count),
@@ -46,12 +46,12 @@ def _row(what: str, before: tuple[float, float], after: tuple[float, float], cou
     )
 
 
-async def _both(instance: str) -> tuple[float, float]:
+async def both(instance: str) -> tuple[float, float]:
     """MB available on the machine, and MB charged to the sandboxes."""
-    return await _steady(machine.available_mb), await _steady(lambda: machine.sandboxes_mb(instance))
+    return await steady(machine.available_mb), await steady(lambda: machine.sandboxes_mb(instance))
 
 
-async def _steady(read: Callable[[], float]) -> float:
+async def steady(read: Callable[[], float]) -> float:
     """When it has stopped moving, or at the last try: other programs of the machine may move it for ever."""
     last = read()
     for _ in range(STEADY_TRIES):

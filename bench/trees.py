@@ -1,0 +1,76 @@
+"""Sessions with a tree of many small files, and `tar` and `zstd` of the same tree by the host. Blocking ones block."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench import machine
+from bench.context import Context, Sessions, each
+from bench.server import Server
+from buntime.sandboxes.volume import Volumes
+
+FILE_BYTES = 20_000
+WRITERS = 8  # at once: a session has a quarter of a core
+DISK_MB = 1024
+EXTRACTED = "bench-extracted"
+# Of each file, three fifths are hexadecimal digits, of which zstd leaves the half, and the rest is text.
+WRITE = """
+import { mkdirSync, writeFileSync } from "fs";
+import { randomBytes } from "crypto";
+const text = "The quick brown fox jumps over the lazy dog, NUMBER times.\\n";
+for (let n = 0; n < FILES; n++) {
+  const directory = `tree/d${n % 50}`;
+  if (n < 50) mkdirSync(directory, { recursive: true });
+  const digits = randomBytes(BYTES * 3 / 10).toString("hex");
+  const prose = text.replace("NUMBER", String(n)).repeat(BYTES / 100).slice(0, BYTES * 2 / 5);
+  writeFileSync(`${directory}/f${n}`, digits + prose);
+}
+"""
+
+
+async def write(context: Context, made: Sessions) -> None:
+    """Each session writes a tree of its own."""
+    code = WRITE.replace("FILES", str(context.scale.tree_files)).replace("BYTES", str(FILE_BYTES))
+    await each(made.ids, lambda session: context.client.execute(session, code=code), WRITERS)
+
+
+def settle_on_disk(server: Server) -> None:
+    """What sessions wrote is on disk, as it is by itself half a minute later."""
+    Volumes(server.config).sync()
+
+
+def volume(server: Server, session: str) -> Path:
+    """All that the session has written, as the host sees it."""
+    return Volumes(server.config).path(machine.sandbox_of(server.config, session)) / "upper"
+
+
+def pack(tree: Path, target: Path) -> None:
+    """By `tar` and `zstd`, with the level that the archive has, until it is on disk."""
+    target.unlink(missing_ok=True)
+    _pipe(["tar", "-C", str(tree), "-c", "."], ["zstd", "-q", "-1", "-o", str(target)])
+    with target.open("rb") as packed:
+        os.fsync(packed.fileno())
+
+
+def unpack(packed: Path, tree: Path) -> None:
+    _pipe(["zstd", "-q", "-d", "-c", str(packed)], ["tar", "-C", str(tree), "-x"])
+
+
+@contextmanager
+def place_to_unpack(server: Server) -> Iterator[Path]:
+    """An empty volume on the file system of sessions' volumes, with a limit as theirs."""
+    volumes = Volumes(server.config)
+    volumes.create(EXTRACTED, DISK_MB)
+    try:
+        yield volumes.path(EXTRACTED) / "upper"
+    finally:
+        volumes.destroy(EXTRACTED)
+
+
+def _pipe(first: list[str], second: list[str]) -> None:
+    with subprocess.Popen(first, stdout=subprocess.PIPE) as source:
+        subprocess.run(second, stdin=source.stdout, check=True)
+    if source.returncode:
+        raise subprocess.CalledProcessError(source.returncode, first)
