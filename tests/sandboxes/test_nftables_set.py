@@ -16,7 +16,7 @@ MANY = [IPv4Address("10.9.0.0") + number for number in range(3000)]  # more than
 
 @pytest.fixture
 def table() -> Iterator[str]:
-    _nft(f"table inet {TABLE} {{ set seen {{ type ipv4_addr; flags dynamic,timeout; timeout 60s; size 65535; }} }}")
+    _nft(f"table inet {TABLE} {{\n set seen {{ type ipv4_addr; flags dynamic,timeout; timeout 60s; size 65535; }}\n}}")
     yield TABLE
     _nft(f"delete table inet {TABLE}")
 
