@@ -33,7 +33,7 @@ SILENT_SECONDS = 60.0  # without a byte taken or given
 PULSE_SECONDS = 0.25
 END_SECONDS = 10.0
 # What the kernel may compute for a stream: paths of 2,000 directories take it 15 ms each, and a volume has millions.
-CPU_SECONDS, SLOWEST = 60, 64 * MB  # and another second for so many bytes
+CPU_SECONDS, SLOWEST = 60, 32 * MB  # and another second for so many bytes
 SAID = 500  # characters of what a process said that are kept
 
 # fs/btrfs/send.h
@@ -45,6 +45,7 @@ END = bytes.fromhex("00000000 1500 506cc99d")  # the last command, whole
 # The kernel sends paths of up to 4,095 bytes from the volume's root. They are received below the volume's name, with
 # which they are too long for any system call. So a command may hold one path of 4,000 bytes, or two that are shorter.
 LONGEST_WITH_PATHS = 4070
+BLOCK = 4096  # of a file system
 FAILURES_OF_THE_HOST = re.compile("No space left|Input/output error|Cannot allocate memory|Read-only file system")
 
 
@@ -70,7 +71,7 @@ class Commands:
 
     def _see_long(self, kind: int, size: int) -> None:
         if kind in (WRITE, ENCODED_WRITE):
-            self.data += size
+            self.data += size // BLOCK * BLOCK  # what is beside the data is shorter than a block
         elif kind not in (SYMLINK, SET_XATTR):
             raise VolumeUnsendable("it has paths of more than 4,000 bytes")
 

@@ -172,10 +172,10 @@ class Volumes:
         if not self.exists(sandbox):
             raise VolumeLost(sandbox)
         with _host_failures():
-            (limit,) = self._numbers(sandbox, "max_referenced")
+            room = max(self.limit_of(sandbox), self.used(sandbox))
             self._set_read_only(volume, True)
         try:
-            yield from transfer.sent(volume, largest, limit)
+            yield from transfer.sent(volume, largest, room)
         finally:
             with _host_failures():
                 self._set_read_only(volume, False)

@@ -1,0 +1,251 @@
+"""Volumes on a btrfs file system of the test's own: sent, received and limited, whatever a session made in them."""
+
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from buntime.config import Config
+from buntime.errors import Unavailable
+from buntime.plan import MB
+from buntime.ports import ArchiveUnavailable, VolumeLost, VolumeUnsendable
+from buntime.sandboxes import transfer
+from buntime.sandboxes.commands import call
+from buntime.sandboxes.volume import GB, Volumes
+from tests.manifest import differences, manifest
+from tests.sandboxes import hostile
+from tests.sandboxes.hostile import Tree
+
+pytestmark = pytest.mark.sandbox
+
+SANDBOX = "sbaaaaaaaaaaaa"
+LARGEST = 256 * MB
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Volumes]:
+    directory = Path(tempfile.mkdtemp(prefix="buntime-test-", dir="/var/tmp"))
+    volumes = Volumes(Config(data_dir=directory, volumes_gb=2))
+    try:
+        volumes.mount()
+        yield volumes
+    finally:
+        volumes.unmount()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def volumes(opened: Volumes) -> Iterator[Volumes]:
+    """With one volume in them, of 64 MB."""
+    opened.create(SANDBOX, 64)
+    try:
+        yield opened
+    finally:
+        for sandbox in opened.all():
+            opened.destroy(sandbox)
+
+
+def upper(volumes: Volumes) -> Path:
+    return volumes.path(SANDBOX) / "upper"
+
+
+def sent(volumes: Volumes, largest: int = LARGEST) -> list[bytes]:
+    return list(volumes.send(SANDBOX, largest))
+
+
+def moved(volumes: Volumes, limit_mb: int = 64) -> None:
+    """Out of this host and back."""
+    pieces = sent(volumes)
+    volumes.destroy(SANDBOX)
+    volumes.receive(SANDBOX, limit_mb, iter(pieces))
+
+
+def left_over(volumes: Volumes) -> list[str]:
+    return [path.name for path in (volumes.directory / "incoming").iterdir()]
+
+
+# --- whatever is in them ---
+
+
+@pytest.mark.parametrize("tree", hostile.EXACT, ids=lambda tree: tree.__name__)
+def test_a_tree_comes_back_exactly_as_it_was_and_as_large(volumes: Volumes, tree: Tree) -> None:
+    tree(upper(volumes))
+    volumes.sync()
+    before, used = manifest(upper(volumes)), volumes.used(SANDBOX)
+    moved(volumes)
+    assert differences(before, manifest(upper(volumes))) == []
+    assert volumes.used(SANDBOX) <= used * 1.1 + 64 * 1024
+
+
+@pytest.mark.parametrize("tree", hostile.UNSENDABLE, ids=lambda tree: tree.__name__)
+def test_what_cannot_be_sent_is_told_and_the_volume_goes_on(volumes: Volumes, tree: Tree) -> None:
+    tree(upper(volumes))
+    with pytest.raises(VolumeUnsendable):
+        sent(volumes)
+    volumes.open(SANDBOX, 64)
+    (upper(volumes) / "more").write_bytes(b"x")
+
+
+def test_a_stream_that_grows_beyond_its_bound_is_cut_off(volumes: Volumes) -> None:
+    (upper(volumes) / "file").write_bytes(os.urandom(8 * MB))
+    with pytest.raises(VolumeUnsendable, match="more than"):
+        sent(volumes, largest=4 * MB)
+
+
+def test_a_tree_that_keeps_the_kernel_busy_for_too_long_is_given_up(
+    volumes: Volumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile.levels(upper(volumes), 1900)
+    monkeypatch.setattr(transfer, "CPU_SECONDS", 1)
+    monkeypatch.setattr(transfer, "SLOWEST", 2 * LARGEST)
+    with pytest.raises(VolumeUnsendable, match="seconds"):
+        sent(volumes)
+
+
+def test_twenty_moves_leave_the_same_bytes_charged_and_the_limit_in_force(volumes: Volumes) -> None:
+    for number in range(300):
+        (upper(volumes) / f"{number}").write_bytes(os.urandom(20_000))
+    moved(volumes)
+    first = volumes.used(SANDBOX)
+    for _ in range(19):
+        moved(volumes)
+    assert abs(volumes.used(SANDBOX) - first) < first * 0.03
+    with pytest.raises(OSError, match="quota") as full:
+        fill(upper(volumes) / "more", 64)
+    assert full.value.errno == errno.EDQUOT
+    assert volumes.is_full(SANDBOX)
+    assert 60 * MB < volumes.used(SANDBOX) <= 64 * MB
+    (upper(volumes) / "more").unlink()
+    volumes.sync()
+    assert not volumes.is_full(SANDBOX)
+
+
+def fill(path: Path, size_mb: int) -> None:
+    with path.open("wb", buffering=0) as file:
+        for _ in range(size_mb):
+            file.write(os.urandom(MB))
+            os.fsync(file.fileno())
+
+
+# --- whole or not at all ---
+
+
+def test_a_send_that_is_closed_lets_the_volume_be_written_at_once(volumes: Volumes) -> None:
+    (upper(volumes) / "file").write_bytes(os.urandom(16 * MB))
+    stream = volumes.send(SANDBOX, LARGEST)
+    assert any(stream)
+    with pytest.raises(OSError, match="Read-only"):
+        (upper(volumes) / "more").write_bytes(b"")
+    stream.close()  # type: ignore[attr-defined]
+    (upper(volumes) / "more").write_bytes(b"x")
+
+
+def test_a_volume_that_is_sent_cannot_be_opened(volumes: Volumes) -> None:
+    (upper(volumes) / "file").write_bytes(os.urandom(16 * MB))
+    stream = volumes.send(SANDBOX, LARGEST)
+    assert any(stream)
+    with pytest.raises(PermissionError):
+        volumes.open(SANDBOX, 64)
+    stream.close()  # type: ignore[attr-defined]
+    volumes.open(SANDBOX, 64)
+
+
+def test_a_volume_that_is_not_here_cannot_be_sent(volumes: Volumes) -> None:
+    with pytest.raises(VolumeLost):
+        list(volumes.send("sbzzzzzzzzzzzz", LARGEST))
+
+
+def broken_off(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    yield from pieces
+    raise ArchiveUnavailable("away")
+
+
+def test_nothing_is_left_of_content_that_breaks_off(volumes: Volumes) -> None:
+    (upper(volumes) / "file").write_bytes(os.urandom(4 * MB))
+    pieces = sent(volumes)
+    volumes.destroy(SANDBOX)
+    for part in (0, 1, len(pieces) - 1, len(pieces)):
+        with pytest.raises(ArchiveUnavailable):
+            volumes.receive(SANDBOX, 64, broken_off(pieces[:part]))
+        assert (volumes.all(), left_over(volumes)) == (set(), [])
+
+
+def test_what_is_no_whole_stream_of_the_volume_is_refused_and_nothing_is_left(volumes: Volumes) -> None:
+    (upper(volumes) / "file").write_bytes(os.urandom(4 * MB))
+    pieces = sent(volumes)
+    volumes.destroy(SANDBOX)
+    whole = b"".join(pieces)
+    damaged = whole[: MB + 5] + b"?" + whole[MB + 6 :]
+    for wrong in (b"", b"?", bytes(MB), whole[:-1], whole[:-10], whole + b"?", whole[17:], damaged):
+        with pytest.raises(ValueError, match="no whole stream"):
+            volumes.receive(SANDBOX, 64, iter([wrong]))
+        assert (volumes.all(), left_over(volumes)) == (set(), [])
+    with pytest.raises(ValueError, match="not the stream"):
+        volumes.receive("sbzzzzzzzzzzzz", 64, iter(pieces))
+    assert (volumes.all(), left_over(volumes)) == (set(), [])
+
+
+def test_a_volume_that_is_here_is_never_replaced(volumes: Volumes) -> None:
+    pieces = sent(volumes)
+    (upper(volumes) / "newer").write_bytes(b"x")
+    with pytest.raises(ValueError, match="already"):
+        volumes.receive(SANDBOX, 64, iter(pieces))
+    assert (upper(volumes) / "newer").read_bytes() == b"x"
+
+
+def test_a_full_disk_is_the_hosts_failure_and_nothing_is_left(volumes: Volumes) -> None:
+    (upper(volumes) / "file").write_bytes(os.urandom(60 * MB))
+    pieces = sent(volumes)
+    volumes.destroy(SANDBOX)
+    volumes.create("sbfillerfiller", 4096)
+    with (volumes.path("sbfillerfiller") / "filler").open("wb") as filler, suppress(OSError):
+        for number in range(2 * GB // MB):
+            os.posix_fallocate(filler.fileno(), number * MB, MB)
+    with pytest.raises(Unavailable):
+        volumes.receive(SANDBOX, 64, iter(pieces))
+    assert (volumes.exists(SANDBOX), left_over(volumes)) == (False, [])
+    volumes.destroy("sbfillerfiller")
+    _wait_for_room(volumes)
+    volumes.receive(SANDBOX, 64, iter(pieces))
+
+
+def _wait_for_room(volumes: Volumes) -> None:
+    deadline = time.monotonic() + 30
+    while volumes.free() < 512 * MB and time.monotonic() < deadline:
+        volumes.sync()
+        time.sleep(0.1)
+
+
+# --- after a crash ---
+
+
+def test_what_a_killed_server_left_of_a_receive_is_gone_after_the_next_mount(volumes: Volumes) -> None:
+    place = volumes.directory / "incoming" / SANDBOX
+    place.mkdir()
+    transfer.received(place, volumes.send(SANDBOX, LARGEST))
+    assert volumes.all() == {SANDBOX}
+    assert left_over(volumes) == [SANDBOX]
+    volumes.mount()
+    assert volumes.all() == {SANDBOX}
+    assert left_over(volumes) == []
+
+
+def test_a_volume_that_a_killed_send_left_read_only_is_writable_once_it_is_opened(volumes: Volumes) -> None:
+    call(["btrfs", "property", "set", "-ts", str(volumes.path(SANDBOX)), "ro", "true"])
+    with pytest.raises(OSError, match="Read-only"):
+        (upper(volumes) / "file").write_bytes(b"")
+    volumes.open(SANDBOX, 64)
+    (upper(volumes) / "file").write_bytes(b"x")
+
+
+def test_directories_that_a_power_loss_took_are_made_again(volumes: Volumes) -> None:
+    upper(volumes).rmdir()
+    assert volumes.exists(SANDBOX)
+    volumes.open(SANDBOX, 64)
+    (upper(volumes) / "file").write_bytes(b"x")
