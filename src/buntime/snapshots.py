@@ -9,10 +9,9 @@ import asyncio
 import secrets
 import threading
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, cast
 
 import structlog
 
@@ -105,6 +104,50 @@ class Transfer:
         raise errors.Unavailable("The session's files are still being read.", RETRY_SECONDS)
 
 
+class Threads:
+    """A thread for each piece of work. Nobody has to wait for one that hangs, not even the end of the program."""
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._awaited: set[asyncio.Future[object]] = set()
+
+    async def run[T, *Ts](self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        """What `work` returns or raises; Interrupted as soon as this is closed."""
+        if self._closed:
+            raise Interrupted
+        loop, outcome = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+
+        def settle(result: T | None, failure: BaseException | None) -> None:
+            if outcome.done():
+                return
+            if failure is None:
+                outcome.set_result(result)
+            else:
+                outcome.set_exception(failure)
+
+        def body() -> None:
+            result, failure = None, None
+            try:
+                result = work(*args)
+            except BaseException as raised:  # noqa: BLE001 - handed over whole, raised at the caller
+                failure = raised
+            with suppress(RuntimeError):  # the loop is closed: there is nobody to tell
+                loop.call_soon_threadsafe(settle, result, failure)
+
+        self._awaited.add(outcome)
+        try:
+            threading.Thread(target=body, name="transfer", daemon=True).start()
+            return cast(T, await outcome)
+        finally:
+            self._awaited.discard(outcome)
+
+    def close(self) -> None:
+        self._closed = True
+        for outcome in self._awaited:
+            if not outcome.done():
+                outcome.set_exception(Interrupted())
+
+
 class Snapshots:
     """Saves and restores volumes. Leaving the block interrupts what is under way: the next server begins it again."""
 
@@ -115,20 +158,21 @@ class Snapshots:
         self._clock = clock
         self._transfers: dict[str, Transfer] = {}  # by session
         self._unnamed: set[str] = set()  # objects that are being made
-        self._closed = False
-        self._savers = ThreadPoolExecutor(SAVES_AT_ONCE, thread_name_prefix="saves")
-        self._restorers = ThreadPoolExecutor(RESTORES_AT_ONCE, thread_name_prefix="restores")
+        self._threads = Threads()
+        self._saves = asyncio.Semaphore(SAVES_AT_ONCE)
+        self._restores = asyncio.Semaphore(RESTORES_AT_ONCE)
         self.numbers = Numbers()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._closed = True
         for transfer in list(self._transfers.values()):
-            await asyncio.to_thread(transfer.interrupt)
-        self._savers.shutdown(wait=False)
-        self._restorers.shutdown(wait=False)
+            try:
+                await asyncio.to_thread(transfer.interrupt)
+            except errors.Unavailable as stuck:
+                log.error("transfer_not_ended", reason=stuck.message)
+        self._threads.close()
 
     @property
     def under_way(self) -> int:
@@ -167,7 +211,8 @@ class Snapshots:
         name = f"{session.id}/{taken_at:010d}-{secrets.token_hex(6)}"
         self._unnamed.add(name)
         try:
-            size = await self._in_thread(self._savers, self._save, session, name, transfer)
+            async with self._saves:
+                size = await self._threads.run(self._save, session, name, transfer)
         except BaseException:
             self._unnamed.discard(name)
             self.numbers.saves_failed += 1
@@ -230,7 +275,8 @@ class Snapshots:
     async def _restore(self, session: Session, snapshot: Snapshot) -> None:
         with self.transfer(session.id) as transfer:
             try:
-                await self._in_thread(self._restorers, self._receive, session, snapshot, transfer)
+                async with self._restores:
+                    await self._threads.run(self._receive, session, snapshot, transfer)
             except Interrupted:
                 raise errors.Unavailable("The session is being deleted, or the server stops.", 2) from None
             except ArchiveUnavailable as away:
@@ -250,12 +296,6 @@ class Snapshots:
         volume = _counted(decompress(unseal(key, label, stored), largest), self.numbers.received)
         self._sandboxes.receive(session, volume)
         reached("restore: received")
-
-    async def _in_thread[T, *Ts](self, threads: ThreadPoolExecutor, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Raises Interrupted when the server stops, and what `work` raises."""
-        if self._closed:
-            raise Interrupted
-        return await asyncio.get_running_loop().run_in_executor(threads, work, *args)
 
     # --- removing ---
 
