@@ -13,6 +13,7 @@ from buntime.config import SHARED_RUN_DIR, Config
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
+INCOMING = "incoming"  # where volumes grow that are restored
 
 
 def left_behind(config: Config) -> list[str]:
@@ -45,10 +46,25 @@ def sandboxes(config: Config) -> dict[str, set[str]]:
     """Which sandboxes have a trace of each kind. All sets are equal when nothing is orphaned."""
     return {
         "directory": {path.name for path in (config.data_dir / "sandboxes").iterdir()},
-        "volume": {path.name for path in (config.data_dir / "volumes").iterdir()},
+        "volume": {path.name for path in (config.data_dir / "volumes").iterdir()} - {INCOMING},
         "container": {path.name.rpartition("-")[2] for path in (config.run_dir / "runtime").glob("buntime-*")},
         "cgroup": {path.name for root in _cgroup_roots(config) for path in root.iterdir() if path.is_dir()},
     }
+
+
+def has_volume(config: Config, session_id: str) -> bool:
+    return (config.data_dir / "volumes" / sandbox_of(config, session_id)).exists()
+
+
+def restoring(config: Config) -> set[str]:
+    """Sandboxes whose volumes are being made from the archive."""
+    return {path.name for path in (config.data_dir / "volumes" / INCOMING).iterdir()}
+
+
+def objects(archive: Path, session_id: str) -> list[Path]:
+    """Of one session in an archive that is a directory, oldest first; or of all, with those that are half written."""
+    found = (archive / session_id).rglob("*") if session_id else archive.rglob("*")
+    return sorted((path for path in found if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
 
 
 def wait_until_whole(config: Config, count: int) -> None:

@@ -1,0 +1,54 @@
+"""How tests put sessions to sleep and see what became of it."""
+
+import re
+import time
+from collections.abc import Callable
+
+from tests.acceptance import traces
+from tests.acceptance.client import Reply, Session
+from tests.acceptance.server import Server
+
+PATIENCE = 60.0  # seconds; a guard against a hang
+EVICTING = {"BUNTIME_CACHE_GB": "0", "BUNTIME_TICK_MS": "50"}  # settings: no volume stays once it is archived
+
+
+def until(seen: Callable[[], object], what: str) -> None:
+    """`seen` is asked until it is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not seen():
+        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        time.sleep(0.02)
+
+
+def state(session: Session) -> str:
+    return str(session.look().done()["state"])
+
+
+def ask_to_sleep(session: Session, depth: str = "deep-sleep") -> Reply:
+    return session.client.call("POST", f"/sessions/{session.id}/sleep", json_body={"depth": depth})
+
+
+def wake(session: Session) -> Reply:
+    return session.client.call("POST", f"/sessions/{session.id}/wake")
+
+
+def deep_sleep(session: Session) -> None:
+    assert ask_to_sleep(session).done()["state"] == "deep-sleep"
+
+
+def wait_until_evicted(server: Server, session: Session) -> None:
+    until(lambda: not traces.has_volume(server.config, session.id), "its volume goes")
+
+
+def evict(server: Server, session: Session) -> None:
+    """On a server that is EVICTING."""
+    deep_sleep(session)
+    wait_until_evicted(server, session)
+
+
+def number(server: Server, name: str) -> int:
+    """One of the metrics."""
+    text = server.client(None).call("GET", "/metrics").body.decode()
+    found = re.search(rf"^buntime_{name}(_total)? (\S+)$", text, re.M)
+    assert found, f"no metric {name}"
+    return int(float(found[2]))
