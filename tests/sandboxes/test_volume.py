@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -220,6 +221,34 @@ def _wait_for_room(volumes: Volumes) -> None:
     while volumes.free() < 512 * MB and time.monotonic() < deadline:
         volumes.sync()
         time.sleep(0.1)
+
+
+def killing(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces, while something on the host ends the process that they come from or go to."""
+    for number, piece in enumerate(pieces):
+        yield piece
+        if number == 1:
+            _kill_our_btrfs()
+
+
+def _kill_our_btrfs() -> None:
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError):
+            name, rest = (process / "stat").read_text().rsplit(")", 1)
+            if name.endswith("(btrfs") and int(rest.split()[1]) == os.getpid():
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_the_hosts_failure_and_not_the_streams(volumes: Volumes) -> None:
+    (upper(volumes) / "file").write_bytes(os.urandom(32 * MB))
+    with pytest.raises(Unavailable):
+        list(killing(volumes.send(SANDBOX, LARGEST)))
+    pieces = sent(volumes)
+    volumes.destroy(SANDBOX)
+    with pytest.raises(Unavailable):
+        volumes.receive(SANDBOX, 64, killing(pieces))
+    assert (volumes.all(), left_over(volumes)) == (set(), [])
+    volumes.receive(SANDBOX, 64, iter(pieces))
 
 
 # --- after a crash ---

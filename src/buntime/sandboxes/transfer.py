@@ -3,7 +3,6 @@
 The kernel makes the stream and replays it, hostile trees included: nothing here walks what a session made.
 """
 
-import fcntl
 import os
 import re
 import resource
@@ -13,10 +12,12 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
+
+import structlog
 
 from buntime.errors import Unavailable
 from buntime.plan import MB
@@ -28,7 +29,6 @@ GENTLY = ["nice", "-n", "10", "ionice", "-c", "2", "-n", "7"]  # both only matte
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 PIECE = 256 << 10
-PIPE = 1 << 20
 SILENT_SECONDS = 60.0  # without a byte taken or given
 PULSE_SECONDS = 0.25
 END_SECONDS = 10.0
@@ -41,12 +41,17 @@ MAGIC = b"btrfs-stream\0"
 HEAD = len(MAGIC) + 4
 COMMAND = struct.Struct("<IH4x")  # length of what follows, kind, checksum
 SYMLINK, SET_XATTR, WRITE, ENCODED_WRITE = 8, 13, 15, 25
-END = bytes.fromhex("00000000 1500 506cc99d")  # the last command, whole
 # The kernel sends paths of up to 4,095 bytes from the volume's root. They are received below the volume's name, with
 # which they are too long for any system call. So a command may hold one path of 4,000 bytes, or two that are shorter.
 LONGEST_WITH_PATHS = 4070
+FAILED = 1  # the exit status of `btrfs` itself
 BLOCK = 4096  # of a file system
 FAILURES_OF_THE_HOST = re.compile("No space left|Input/output error|Cannot allocate memory|Read-only file system")
+NO_STREAM = re.compile(
+    "empty stream|short read from stream|unexpected (header|EOF)|crc32 mismatch|is truncated|invalid tlv|not present"
+)
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -83,9 +88,9 @@ def sent(volume: Path, largest: int, most_data: int) -> Iterator[bytes]:
     Raises Unavailable and VolumeUnsendable: also for a stream of more than `largest` bytes, for more than `most_data`
     bytes of files in it, and for a tree that takes the kernel too long.
     """
-    commands, size, tail, heard = Commands(), 0, b"", time.monotonic()
+    commands, size, heard = Commands(), 0, time.monotonic()
     with _running([*SEND, str(volume)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as running:
-        stream = _enlarged(running.process.stdout)
+        stream = _handle(running.process.stdout)
         seconds = CPU_SECONDS + largest // SLOWEST
         running.bound(seconds)
         while True:
@@ -103,16 +108,17 @@ def sent(volume: Path, largest: int, most_data: int) -> Iterator[bytes]:
             commands.follow(piece)
             if commands.data > most_data:
                 raise VolumeUnsendable("its files share so much that they would not fit apart")
-            tail = (tail + piece[-len(END) :])[-len(END) :]
             yield piece
             heard = time.monotonic()
         failed = running.failure()
-    if failed is None and tail == END:
+    if failed is None:
         return
-    if running.process.returncode == -signal.SIGXCPU:
+    status = running.process.returncode
+    if status == -signal.SIGXCPU:
         raise VolumeUnsendable(f"its tree takes more than {seconds} seconds")
-    if failed is None or FAILURES_OF_THE_HOST.search(failed):
-        raise Unavailable(f"A volume could not be read: {failed or 'its stream has no end'}.")
+    if status != FAILED or FAILURES_OF_THE_HOST.search(failed):
+        log.error("volume_not_sent", volume=volume.name, reason=failed)
+        raise Unavailable("A volume could not be read just now.")
     raise VolumeUnsendable(failed)
 
 
@@ -120,26 +126,24 @@ def received(directory: Path, content: Iterator[bytes]) -> None:
     """Makes the subvolume of the stream in `directory`, out of which the process cannot reach. Something of it may be
     there when this raises, but nothing writes to it any more.
 
-    Raises what `content` raises, ValueError where it is no whole stream, and Unavailable.
+    Raises what `content` raises; ValueError where it is no whole stream, and only then: whoever hears it turns to an
+    older one; Unavailable.
     """
-    tail = b""
     with _running([*RECEIVE, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as running:
-        stream = _enlarged(running.process.stdin)
+        stream = _handle(running.process.stdin)
         os.set_blocking(stream, False)
         for piece in content:
             if not _written(stream, piece):
                 break  # it says why, below
-            tail = (tail + piece[-len(END) :])[-len(END) :]
-        # to the process an early end of its input is an end of the stream: it must not see one
-        whole = tail == END
-        if whole:
-            assert running.process.stdin
+        if running.process.stdin:
             running.process.stdin.close()
-        failed = running.failure(kill=not whole)
-    if failed is not None and FAILURES_OF_THE_HOST.search(failed):
-        raise Unavailable(f"A volume could not be written: {failed}.")
-    if failed is not None:
+        failed = running.failure()
+    if failed is None:
+        return
+    if NO_STREAM.search(failed):
         raise ValueError(f"no whole stream of a volume: {failed}")
+    log.error("volume_not_received", volume=directory.name, reason=failed)
+    raise Unavailable("A volume could not be written just now.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +156,8 @@ class _Running:
         resource.prlimit(self.process.pid, resource.RLIMIT_CORE, (0, 0))
         resource.prlimit(self.process.pid, resource.RLIMIT_CPU, (seconds, seconds + 5))
 
-    def failure(self, *, kill: bool = False) -> str | None:
+    def failure(self) -> str | None:
         """What it said when it ended badly. Waits for its end. Raises Unavailable when that takes too long."""
-        if kill:
-            self.process.kill()
         try:
             status = self.process.wait(SILENT_SECONDS)
         except subprocess.TimeoutExpired as late:
@@ -194,10 +196,8 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
         raise Unavailable("A transfer of a volume does not end.") from late
 
 
-def _enlarged(pipe: IO[bytes] | None) -> int:
+def _handle(pipe: IO[bytes] | None) -> int:
     assert pipe is not None
-    with suppress(PermissionError):  # over the limit for all pipes of a user: a small one serves too
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
     return pipe.fileno()
 
 
