@@ -5,9 +5,8 @@ import os
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -29,16 +28,22 @@ SANDBOX = "sbaaaaaaaaaaaa"
 LARGEST = 256 * MB
 
 
-@pytest.fixture(scope="module")
-def opened() -> Iterator[Volumes]:
+@contextmanager
+def mounted(size_gb: int) -> Iterator[Volumes]:
     directory = Path(tempfile.mkdtemp(prefix="buntime-test-", dir="/var/tmp"))
-    volumes = Volumes(Config(data_dir=directory, volumes_gb=2))
+    volumes = Volumes(Config(data_dir=directory, volumes_gb=size_gb))
     try:
         volumes.mount()
         yield volumes
     finally:
         volumes.unmount()
         shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Volumes]:
+    with mounted(2) as volumes:
+        yield volumes
 
 
 @pytest.fixture
@@ -202,25 +207,14 @@ def test_a_volume_that_is_here_is_never_replaced(volumes: Volumes) -> None:
 
 def test_a_full_disk_is_the_hosts_failure_and_nothing_is_left(volumes: Volumes) -> None:
     (upper(volumes) / "file").write_bytes(os.urandom(60 * MB))
-    pieces = sent(volumes)
-    volumes.destroy(SANDBOX)
-    volumes.create("sbfillerfiller", 4096)
-    with (volumes.path("sbfillerfiller") / "filler").open("wb") as filler, suppress(OSError):
-        for number in range(2 * GB // MB):
-            os.posix_fallocate(filler.fileno(), number * MB, MB)
-    with pytest.raises(Unavailable):
-        volumes.receive(SANDBOX, 64, iter(pieces))
-    assert (volumes.exists(SANDBOX), left_over(volumes)) == (False, [])
-    volumes.destroy("sbfillerfiller")
-    _wait_for_room(volumes)
-    volumes.receive(SANDBOX, 64, iter(pieces))
-
-
-def _wait_for_room(volumes: Volumes) -> None:
-    deadline = time.monotonic() + 30
-    while volumes.free() < 512 * MB and time.monotonic() < deadline:
-        volumes.sync()
-        time.sleep(0.1)
+    with mounted(1) as full:
+        full.create("sbfillerfiller", 4096)
+        with (full.path("sbfillerfiller") / "filler").open("wb") as filler, suppress(OSError):
+            for number in range(GB // MB):
+                os.posix_fallocate(filler.fileno(), number * MB, MB)
+        with pytest.raises(Unavailable):
+            full.receive(SANDBOX, 64, volumes.send(SANDBOX, LARGEST))
+        assert (full.exists(SANDBOX), left_over(full)) == (False, [])
 
 
 def killing(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -33,7 +33,7 @@ SILENT_SECONDS = 60.0  # without a byte taken or given
 PULSE_SECONDS = 0.25
 END_SECONDS = 10.0
 # What the kernel may compute for a stream: paths of 2,000 directories take it 15 ms each, and a volume has millions.
-CPU_SECONDS, SLOWEST = 60, 32 * MB  # and another second for so many bytes
+CPU_SECONDS, SLOWEST = 60, 16 * MB  # and another second for so many bytes
 SAID = 500  # characters of what a process said that are kept
 
 # fs/btrfs/send.h
