@@ -8,7 +8,7 @@ waits for its end, then works. Transitions are work of `tasks`: a client that ha
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from weakref import WeakValueDictionary
@@ -19,6 +19,7 @@ from buntime import errors
 from buntime.lifecycle import coldest_suspended, least_recently_used
 from buntime.ports import (
     ArchiveUnavailable,
+    ObjectMissing,
     Observed,
     Run,
     Sandbox,
@@ -38,6 +39,8 @@ log = structlog.get_logger()
 
 OBSERVE_SECONDS = 2.0  # a session that keeps its guest from answering does not hold up a GET
 RELIEVED_AT_ONCE = 4  # suspended sessions that go to deep sleep early
+# Why a volume is not in the archive now; an archive that lies may have lost what it has just taken.
+UNSAVED = (ArchiveUnavailable, ObjectMissing, Damaged, VolumeUnsendable, VolumeLost, errors.Unavailable)
 WAKE_SECONDS = 8.0  # a request waits for a wake; the wake itself goes on
 
 
@@ -128,10 +131,11 @@ class Leases:
             return
         unknown = 0
         for session_id in owners:
-            session = await self._store.get_session(session_id)
-            unknown += session is None
-            if session is not None and session.state is not State.DELETING:
-                await self._snapshots.tidy(session)
+            async with self._archiving.setdefault(session_id, asyncio.Lock()):  # what is saved now has no name yet
+                session = await self._store.get_session(session_id)
+                unknown += session is None
+                if session is not None and session.state is not State.DELETING:
+                    await self._snapshots.tidy(session)
         if unknown:
             log.warning("archive_of_unknown_sessions", count=unknown)
 
@@ -145,11 +149,13 @@ class Leases:
         freed = False
         if strain.memory:
             for session in coldest_suspended(sessions)[:RELIEVED_AT_ONCE]:
-                freed |= await self.deep_sleep(session.id, session.last_active)
-                log.warning("slept_early", session=session.id, short_of=strain.memory)
+                with suppress(errors.SessionNotFound):  # deleted meanwhile
+                    freed |= await self.deep_sleep(session.id, session.last_active)
+                    log.warning("slept_early", session=session.id, short_of=strain.memory)
         if strain.disk:
             for session in least_recently_used(sessions, self._sandboxes.cached(), strain.disk):
-                await self.evict(session.id)
+                with suppress(errors.SessionNotFound):
+                    await self.evict(session.id)
                 freed = True
         return freed
 
@@ -225,9 +231,7 @@ class Leases:
                 slept_deep = session.state is State.DEEP_SLEEP
                 event = Event.WAKE if slept_deep else Event.RESUME
                 newest, previous = session.snapshot, session.previous
-                await self._change(
-                    session.id, lambda s: replace(s.after(event), snapshot=newest, previous=previous)
-                )
+                await self._change(session.id, lambda s: replace(s.after(event), snapshot=newest, previous=previous))
                 reached("wake: stored")
                 log.info("session_woken", session=session.id, woke_from=session.state.value)
                 if slept_deep and session.on_wake is not None:
@@ -299,7 +303,7 @@ class Leases:
                     session = await self._name(session_id, snapshot, transfer)
                 except (Interrupted, errors.SessionNotFound):
                     return True
-                except (ArchiveUnavailable, Damaged, VolumeUnsendable, VolumeLost, errors.Unavailable) as failed:
+                except UNSAVED as failed:
                     log.warning("session_not_archived", session=session_id, reason=str(failed) or repr(failed))
                     return False
             reached("archive: named")
