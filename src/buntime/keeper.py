@@ -96,6 +96,7 @@ class Keeper:
         self._places = {step: asyncio.Semaphore(AT_ONCE) for step in Step}
         self._ahead = clock() - steady()
         self._hold_until = 0.0
+        self._not_woken: set[str] = set()
         self._relieving = False
         self._next_tidy = 0.0
 
@@ -113,7 +114,8 @@ class Keeper:
     async def watch_connections(self) -> None:
         """For ever: what comes in on open connections is activity, and wakes."""
         while True:
-            for session_id in await self._sandboxes.touched():
+            again, self._not_woken = self._not_woken, set()
+            for session_id in {*await self._sandboxes.touched(), *again}:
                 self._tasks.start(self._touched(session_id), f"touched {session_id}")
             await asyncio.sleep(TOUCHED_SECONDS)
 
@@ -229,8 +231,11 @@ class Keeper:
     async def _touched(self, session_id: str) -> None:
         try:
             await self._leases.touched(session_id)
+        except SessionNotFound:
+            return
         except BuntimeError as failed:
             log.warning("not_woken", session=session_id, reason=failed.message)
+            self._not_woken.add(session_id)  # what came in waits in the session: it is told of once
 
     async def _relieve(self) -> None:
         try:

@@ -57,6 +57,7 @@ class Leases:
         self._archiving: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._held: Counter[str] = Counter()
         self._seen: dict[str, Observed] = {}
+        self._unsendable: set[str] = set()  # what cannot be archived does not change before the session wakes
 
     @asynccontextmanager
     async def use(self, session: Session) -> AsyncIterator[Sandbox]:
@@ -190,6 +191,7 @@ class Leases:
     def forget(self, session_id: str) -> None:
         """The session is gone."""
         self._seen.pop(session_id, None)
+        self._unsendable.discard(session_id)
 
     # --- inside ---
 
@@ -223,6 +225,7 @@ class Leases:
             sandbox = await self._sandboxes.get(session.sandbox)
             if sandbox is not None and session.state is State.IDLE:
                 await sandbox.thaw()
+            self._unsendable.discard(session_id)
             if sandbox is None or suspect:
                 session = await self._with_volume(session)
                 sandbox = await self._sandboxes.start(session)
@@ -298,12 +301,14 @@ class Leases:
                 try:
                     session = await self._begin_archive(session_id)
                     if session is None:
-                        return True
+                        return session_id not in self._unsendable
                     snapshot = await self._snapshots.save(session, transfer)
                     session = await self._name(session_id, snapshot, transfer)
                 except (Interrupted, errors.SessionNotFound):
                     return True
                 except UNSAVED as failed:
+                    if isinstance(failed, VolumeUnsendable):
+                        self._unsendable.add(session_id)
                     log.warning("session_not_archived", session=session_id, reason=str(failed) or repr(failed))
                     return False
             reached("archive: named")
@@ -315,7 +320,7 @@ class Leases:
         """The session with a key, its sandbox stopped; None where there is nothing to archive."""
         async with self._lock(session_id):
             session = await self._present(session_id)
-            if session.state is not State.DEEP_SLEEP or session.archived:
+            if session.state is not State.DEEP_SLEEP or session.archived or session_id in self._unsendable:
                 return None
             if session.sandbox not in self._sandboxes.cached():
                 await self._sandboxes.stop(session.sandbox)

@@ -3,7 +3,7 @@
 import re
 
 NAME = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)*")
-PREFIX = re.compile(r"([a-z0-9_-]+/)+")
+PREFIX = re.compile(r"([a-z0-9_-]+/)*")
 
 
 def checked(pattern: re.Pattern[str], name: str) -> str:

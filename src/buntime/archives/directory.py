@@ -79,7 +79,7 @@ class DirectoryArchive:
         with _refusals():
             self._require_mounted()
             found = [directory / file for directory, _, files in start.walk(on_error=_raise) for file in files]
-        return sorted(str(path.relative_to(self._root)) for path in found)
+        return sorted(str(path.relative_to(self._root)) for path in found if self._incoming not in path.parents)
 
     def _give_name(self, part: Path, place: Path) -> None:
         with self._entries:

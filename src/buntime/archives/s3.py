@@ -91,7 +91,7 @@ class S3Archive:
 
     def names(self, prefix: str) -> Sequence[str]:
         with _answers():
-            pages = obstore.list(self._store, checked(PREFIX, prefix).removesuffix("/"), chunk_size=1000)
+            pages = obstore.list(self._store, checked(PREFIX, prefix).removesuffix("/") or None, chunk_size=1000)
             return sorted(found["path"] for page in pages for found in page)
 
     def _missing(self, name: str) -> Exception:

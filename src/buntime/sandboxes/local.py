@@ -77,6 +77,7 @@ class LocalSandboxes:
         self._parked: deque[LocalSandbox] = deque()
         self._cached: dict[str, int] = {}  # stopped sandboxes with a volume → its bytes
         self._cached_bytes = 0
+        self._loop = asyncio.get_running_loop()
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._rules_hold = True
@@ -243,6 +244,7 @@ class LocalSandboxes:
     def receive(self, session: Session, content: Iterator[bytes]) -> None:
         self._require_disk()
         self._machinery.volumes.receive(session.sandbox, session.limits.disk, content)
+        self._loop.call_soon_threadsafe(self._cache, session.sandbox)  # until it is started
 
     async def evict(self, sandbox_id: str) -> None:
         if sandbox_id in self._cached:

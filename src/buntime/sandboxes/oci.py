@@ -62,6 +62,16 @@ class Place:
         return self.bundle / "runtime.log"
 
 
+# For the guest alone, whose work is small: a tenth less memory for each sandbox. Runs do not inherit it.
+SMALL_GUEST = (
+    "BUN_JSC_forceMiniVMMode=1",
+    "BUN_JSC_useConcurrentJIT=0",
+    "BUN_JSC_useDFGJIT=0",
+    "BUN_JSC_numberOfGCMarkers=1",
+    "MIMALLOC_PURGE_DELAY=0",
+)
+
+
 def spec(place: Place, seccomp: Mapping[str, Any]) -> dict[str, Any]:
     ids = [{"containerID": 0, "hostID": place.first_uid, "size": UIDS}]
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup", "user")]
@@ -82,6 +92,7 @@ def spec(place: Place, seccomp: Mapping[str, Any]) -> dict[str, Any]:
                 f"GUEST_SHELL={json.dumps(_guest('sh'))}",
                 "PATH=/usr/local/bin:/usr/bin:/bin",
                 "HOME=/root",
+                *SMALL_GUEST,
             ],
             "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
             "rlimits": [

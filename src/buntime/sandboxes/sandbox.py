@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 import structlog
 
-from buntime.errors import BuntimeError, Unavailable
+from buntime.errors import BuntimeError
 from buntime.ports import FileEntry, FileToWrite, Observed, Run, RunResult, SandboxGone
 from buntime.sandboxes.cgroup import Cgroups, RunUsage
 from buntime.sandboxes.guest import Guest, Impostor, Outcome, SpareGone
@@ -395,11 +395,3 @@ def _poll(pidfd: int, milliseconds: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(milliseconds))
-
-
-def require_room(memory_available: int, disk_free: int, memory_reserve: int, disk_reserve: int) -> None:
-    """All in bytes. Raises Unavailable when the host itself would run short."""
-    if memory_available < memory_reserve:
-        raise Unavailable("This host has no memory free for another session.", 10)
-    if disk_free < disk_reserve:
-        raise Unavailable("This host has no disk free for another session.", 60)
