@@ -162,9 +162,10 @@ class Keeper:
         log.warning("clock_was_set", seconds=round(jump))
         if jump > 0:
             self._hold_until = self._steady() + HOLD_SECONDS
-            for session in await self._store.all_sessions():
-                if session.state in (State.ACTIVE, State.IDLE):
-                    await self._store.touch_session(session.id, int(now))
+        for session in await self._store.all_sessions():
+            if jump > 0 and session.state in (State.ACTIVE, State.IDLE):
+                await self._store.touch_session(session.id, int(now))
+            self._deadlines.put(session.id, self._due(session))  # it may have been put off by the clock of before
 
     async def _heed_accounts(self, now: float) -> None:
         for account in await self._store.list_accounts():

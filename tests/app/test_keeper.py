@@ -1,8 +1,17 @@
-"""The keeper goes on, whatever a session does to its own part of it."""
+"""The keeper goes on, gently, whatever a session does to its own part of it and whatever the clock does."""
 
-from buntime.session import Session
+from collections.abc import Callable
+from itertools import pairwise
+
+from structlog.testing import capture_logs
+
+from buntime.account import AccountStatus
+from buntime.keeper import ENDS_A_TICK, HOLD_SECONDS, Keeper, Pace
+from buntime.session import Session, State
 from buntime.testing_sandboxes import FakeSandbox
-from tests.app.serving import Api
+from tests.app.serving import Api, Clock, until
+
+DAY = 86_400.0
 
 
 async def test_a_session_that_makes_its_suspension_fail_does_not_end_the_keeper(api: Api) -> None:
@@ -15,11 +24,204 @@ async def test_a_session_that_makes_its_suspension_fail_does_not_end_the_keeper(
     broken.freeze = freeze  # type: ignore[method-assign]
     api.clock.now += 300
     await api.keep(api.keeper(idle_after=300))
-    assert (await api.call("GET", f"/sessions/{good}")).json["state"] == "idle"
-    assert (await api.call("GET", f"/sessions/{bad}")).json["state"] == "active"
+    assert await _states(api, good, bad) == [State.IDLE, State.ACTIVE]
+
+
+async def test_a_step_that_fails_is_tried_again_later_and_later_and_for_ever(api: Api) -> None:
+    session, asked = await api.session(), list[float]()
+    sandbox = await _sandbox(api, session)
+
+    async def never() -> bool:
+        asked.append(api.clock.now)
+        return False
+
+    freeze, sandbox.freeze = sandbox.freeze, never  # type: ignore[method-assign]
+    keeper = api.keeper(tick=1.0, idle_after=300, deep_sleep_after=DAY)
+    api.clock.now += 300
+    started = api.clock.now
+    for _ in range(2000):
+        await api.keep(keeper)
+        api.clock.now += 1
+    assert [at - started for at in asked[:5]] == [0, 1, 3, 7, 15]
+    assert max(later - earlier for earlier, later in pairwise(asked)) == 600
+    sandbox.freeze = freeze  # type: ignore[method-assign]
+    for _ in range(600):
+        await api.keep(keeper)
+        api.clock.now += 1
+    assert await _states(api, session) == [State.IDLE]
+
+
+async def test_many_that_expire_together_end_some_at_a_time_and_hold_nobody_up(api: Api) -> None:
+    for _ in range(2 * ENDS_A_TICK + 5):
+        await api.session(ttl=300)
+    quiet = await api.session(ttl=3600)
+    api.clock.now += 300
+    keeper, left = api.keeper(idle_after=300), list[int]()
+    for _ in range(4):
+        await api.keep(keeper)
+        await until(lambda: all(session.state is not State.DELETING for session in api.store.sessions.values()))
+        left.append(len(api.store.sessions))
+    assert left == [ENDS_A_TICK + 6, 6, 1, 1]
+    assert await _states(api, quiet) == [State.IDLE]
+    assert list(api.store.sessions) == [quiet]
+
+
+async def test_a_look_at_sessions_of_which_nothing_is_due_asks_the_store_for_none(api: Api) -> None:
+    for _ in range(30):
+        await api.session()
+    keeper, asked = api.keeper(), 0
+    await api.keep(keeper)
+    get_session = api.store.get_session
+
+    async def counted(session_id: str) -> Session | None:
+        nonlocal asked
+        asked += 1
+        return await get_session(session_id)
+
+    api.store.get_session = counted  # type: ignore[method-assign]
+    for _ in range(100):
+        api.clock.now += 1
+        await api.keep(keeper)
+    assert asked == 0
+
+
+async def test_activity_that_the_keeper_was_not_told_of_is_seen_when_the_time_has_come(api: Api) -> None:
+    session = await api.session()
+    keeper = api.keeper(idle_after=300)
+    await api.keep(keeper)
+    for _ in range(10):
+        api.clock.now += 200
+        await api.call("POST", "/execute", {"sessionId": session, "command": "echo"})
+        await api.keep(keeper)
+        assert await _states(api, session) == [State.ACTIVE]
+    api.clock.now += 300
+    await api.keep(keeper)
+    assert await _states(api, session) == [State.IDLE]
+
+
+async def test_a_ttl_that_is_made_longer_or_shorter_is_the_one_that_counts(api: Api) -> None:
+    longer, shorter = await api.session(ttl=600), await api.session(ttl=3600)
+    keeper = api.keeper()
+    await api.keep(keeper)
+    await api.call("PATCH", f"/sessions/{longer}", {"ttl": 3600})
+    await api.call("PATCH", f"/sessions/{shorter}", {"ttl": 600})
+    api.clock.now += 601
+    await _keep(api, keeper, 3)
+    assert list(api.store.sessions) == [longer]
+
+
+# --- the clock ---
+
+
+class Times:
+    """The clock of the server, and time as it really passes: steps move both, and a setting the first alone."""
+
+    def __init__(self, api: Api) -> None:
+        self.clock, self.steady = api.clock, Clock(1000.0)
+
+    def pass_by(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.steady.now += seconds
+
+    def set_by(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    def keeper(self, api: Api, **pace: float) -> Keeper:
+        steady: Callable[[], float] = self.steady
+        parts = (api.store, api.sandboxes, api.plane, api.leases, api.tasks)
+        return Keeper(*parts, self.clock, Pace(**pace), steady)
+
+
+async def test_a_clock_that_is_set_forward_suspends_and_expires_nobody_at_once(api: Api) -> None:
+    session, times = await api.session(ttl=3600), Times(api)
+    suspended = await api.session(ttl=36_000)
+    await api.call("POST", f"/sessions/{suspended}/sleep")
+    keeper = times.keeper(api, idle_after=300, deep_sleep_after=1800)
+    await api.keep(keeper)
+    with capture_logs() as logs:
+        times.set_by(3600)
+        await _keep(api, keeper, 3)
+    assert [entry["seconds"] for entry in logs if entry["event"] == "clock_was_set"] == [3600]
+    assert await _states(api, session, suspended) == [State.ACTIVE, State.IDLE]
+    times.pass_by(HOLD_SECONDS - 1)
+    await _keep(api, keeper, 2)
+    assert await _states(api, session) == [State.ACTIVE]
+    times.pass_by(1)
+    await _keep(api, keeper, 3)
+    assert list(api.store.sessions) == [suspended], "it stays expired: the clock was not set back"
+    times.pass_by(1800 - HOLD_SECONDS)
+    await _keep(api, keeper, 2)
+    assert await _states(api, suspended) == [State.DEEP_SLEEP], "as long after the setting as ever"
+
+
+async def test_a_clock_that_is_set_forward_and_back_ends_nobodys_session(api: Api) -> None:
+    session, times = await api.session(ttl=3600), Times(api)
+    keeper = times.keeper(api, idle_after=300)
+    await api.keep(keeper)
+    times.set_by(DAY)
+    await _keep(api, keeper, 2)
+    assert (await api.call("GET", f"/sessions/{session}")).status == 404, "by this clock it has ended"
+    times.pass_by(30)
+    await _keep(api, keeper, 2)
+    times.set_by(-DAY)
+    await _keep(api, keeper, 2)
+    assert (await api.call("GET", f"/sessions/{session}")).json["state"] == "active"
+    times.pass_by(3600)
+    await _keep(api, keeper, 3)
+    assert not api.store.sessions
+
+
+async def test_a_clock_that_is_set_back_makes_nothing_happen_early(api: Api) -> None:
+    session, times = await api.session(ttl=3600), Times(api)
+    keeper = times.keeper(api, idle_after=300)
+    await api.keep(keeper)
+    times.set_by(-DAY)
+    for _ in range(10):
+        times.pass_by(30)
+        await api.keep(keeper)
+    assert await _states(api, session) == [State.ACTIVE]
+    times.set_by(DAY)
+    await api.keep(keeper)
+    assert await _states(api, session) == [State.ACTIVE]
+
+
+# --- accounts ---
+
+
+async def test_sessions_of_a_deleted_account_go_with_all_that_was_archived_of_them(api: Api) -> None:
+    awake, asleep = await api.session(), await api.session()
+    await api.call("POST", f"/sessions/{asleep}/sleep", {"depth": "deep-sleep"})
+    assert api.archive.objects
+    (account,) = await api.store.list_accounts()
+    await api.store.set_account_status(account.id, AccountStatus.DELETED)
+    await api.keep(api.keeper())
+    await until(lambda: not {awake, asleep} & set(api.store.sessions))
+    assert not api.sandboxes.volumes
+    assert not api.archive.objects
+
+
+async def test_sessions_of_a_suspended_account_sleep_however_active_they_were_and_stay_so(api: Api) -> None:
+    active, suspended = await api.session(), await api.session()
+    await api.call("POST", f"/sessions/{suspended}/sleep")
+    (account,) = await api.store.list_accounts()
+    await api.store.set_account_status(account.id, AccountStatus.SUSPENDED)
+    keeper = api.keeper()
+    await api.keep(keeper)
+    assert await _states(api, active, suspended) == [State.DEEP_SLEEP] * 2
+    assert (await api.call("POST", f"/sessions/{active}/wake")).refusal == (403, "forbidden")
+    await api.store.set_account_status(account.id, AccountStatus.ACTIVE)
+    await api.keep(keeper)
+    assert (await api.call("POST", f"/sessions/{active}/wake")).json["state"] == "active"
+
+
+async def _keep(api: Api, keeper: Keeper, ticks: int) -> None:
+    for _ in range(ticks):
+        await api.keep(keeper)
+
+
+async def _states(api: Api, *sessions: str) -> list[State]:
+    return [api.store.sessions[session].state for session in sessions]
 
 
 async def _sandbox(api: Api, session_id: str) -> FakeSandbox:
-    session = await api.store.get_session(session_id)
-    assert isinstance(session, Session)
-    return api.sandboxes.running[session.sandbox]
+    return api.sandboxes.running[api.store.sessions[session_id].sandbox]
