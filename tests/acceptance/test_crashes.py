@@ -1,10 +1,12 @@
 """The server is killed at each named step of its work and started again: nothing is lost, doubled or left over."""
 
+import json
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -16,7 +18,9 @@ from buntime import steps
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import fresh_server
+from tests.acceptance.crashing_server import named_steps
 from tests.acceptance.server import Server
+from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, evict, state, until, wait_until_evicted, wake
 
 pytestmark = pytest.mark.sandbox
 
@@ -45,12 +49,25 @@ class History:
         mine = self.client.call("GET", "/sessions").done()
         assert [entry["sessionId"] for entry in mine["sessions"]] == [self.old.id]
         traces.wait_until_whole(self.server.config, 1 + self.server.parked())
+        until(lambda: not traces.objects(self._archive, ""), "the archive is empty")
 
-    def crash(self, step: str, act: Callable[[], Reply], *, pool_size: int = 0) -> Reply | None:
+    def objects(self, session: Session) -> list[str]:
+        """In the archive."""
+        return [str(path.relative_to(self._archive)) for path in traces.objects(self._archive, session.id)]
+
+    def named(self, session: Session) -> set[str]:
+        """Objects that the store names."""
+        file = self.server.config.data_dir / "buntime.db"
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as store:
+            asked = "SELECT snapshot, previous FROM sessions WHERE id = ?"
+            snapshots = store.execute(asked, [session.id]).fetchone()
+        return {json.loads(snapshot)["name"] for snapshot in snapshots if snapshot is not None}
+
+    def crash(self, step: str, act: Callable[[], Reply], *, pool_size: int = 0, cache_gb: int = -1) -> Reply | None:
         """Starts a server that dies at the step, acts and sees it die; what was answered before."""
         server = self.server
         server.stop()
-        server.settings["BUNTIME_POOL_SIZE"] = str(pool_size)
+        server.settings |= {"BUNTIME_POOL_SIZE": str(pool_size), "BUNTIME_CACHE_GB": str(cache_gb)}
         server.start((sys.executable, CRASHING, step, self._armed))
         while server.parked() < pool_size:
             time.sleep(0.02)
@@ -72,6 +89,10 @@ class History:
         self._armed.unlink()
 
     @property
+    def _archive(self) -> Path:
+        return self.server.config.data_dir / "archive"
+
+    @property
     def _armed(self) -> Path:
         return self.server.log.with_name("armed")
 
@@ -79,6 +100,7 @@ class History:
 @pytest.fixture(scope="module")
 def history() -> Iterator[History]:
     with fresh_server(pool_size=0) as server:
+        server.settings["BUNTIME_TICK_MS"] = "50"
         server.start()
         client, key = server.new_client("enterprise"), str(uuid4())
         first = client.create(idempotency_key=key)
@@ -112,6 +134,7 @@ def test_a_create_is_whole_or_undone(history: History, step: str, pool_size: int
 @pytest.mark.parametrize("step", steps.DELETE)
 def test_a_delete_is_finished(history: History, step: str) -> None:
     session = history.client.open()
+    deep_sleep(session)  # so that it has something in the archive too
     session.output("echo x > file; sleep 200000 &")
     reply = history.crash(step, session.delete)
     history.server.start()
@@ -145,21 +168,81 @@ def test_clearing_up_after_a_crash_may_crash_too(history: History, step: str) ->
     history.is_as_before()
 
 
+@pytest.mark.parametrize("step", steps.SUSPEND)
+def test_a_suspension_is_whole_or_not_begun(history: History, step: str) -> None:
+    session = history.client.open()
+    session.write("file", "kept").done()
+    session.output("sleep 200000 &")
+    assert history.crash(step, lambda: ask_to_sleep(session, "idle")) is None
+    history.server.start()
+    assert state(session) == "idle"
+    assert session.output("cat file; pgrep -x -c sleep") == "kept1\n"
+    session.delete().done()
+    history.is_as_before()
+
+
 @pytest.mark.parametrize("step", steps.SLEEP)
 def test_a_deep_sleep_is_whole_or_not_begun(history: History, step: str) -> None:
     session = history.client.open()
     session.write("file", "kept").done()
     session.output("sleep 200000 &")
-
-    def sleep() -> Reply:
-        return history.client.call("POST", f"/sessions/{session.id}/sleep", json_body={"depth": "deep-sleep"})
-
-    assert history.crash(step, sleep) is None
+    assert history.crash(step, lambda: ask_to_sleep(session)) is None
     history.server.start()
-    state = session.look().done()["state"]
-    assert state == ("active" if step == "sleep: quiet" else "deep-sleep")
-    if state == "deep-sleep":
+    assert state(session) == ("active" if step == "sleep: quiet" else "deep-sleep")
+    if step != "sleep: quiet":
         traces.wait_until_given_back(history.server.config, session.id)
     assert session.text("file") == "kept"
     session.delete().done()
     history.is_as_before()
+
+
+@pytest.mark.parametrize("step", [*steps.ARCHIVE, *steps.EVICT])
+def test_a_sleeper_gets_into_the_archive_in_the_end_and_leaves_nothing_else_there(history: History, step: str) -> None:
+    session = history.client.open()
+    if step != "archive: key stored":  # which is stored once
+        session.write("file", "one").done()
+        deep_sleep(session)
+    session.write("file", "two").done()
+    reply = history.crash(step, lambda: ask_to_sleep(session), cache_gb=0)
+    assert reply is None or reply.done()["state"] == "deep-sleep"
+    history.server.start()
+    assert state(session) == "deep-sleep"
+    wait_until_evicted(history.server, session)
+    until(lambda: set(history.objects(session)) == history.named(session), "the archive has what the store names")
+    assert session.text("file") == "two"
+    session.write("file", "three").done()
+    evict(history.server, session)
+    assert set(history.objects(session)) == history.named(session)
+    assert session.text("file") == "three"
+    session.delete().done()
+    history.is_as_before()
+
+
+WAKES = [*((step, 0) for step in steps.WAKE), *((step, -1) for step in steps.WAKE if step.startswith("wake: "))]
+
+
+@pytest.mark.parametrize(("step", "cache_gb"), WAKES)
+def test_a_wake_is_whole_or_begins_again(history: History, step: str, cache_gb: int) -> None:
+    session = history.client.open()
+    session.output("echo kept > file; rm /etc/motd")
+    deep_sleep(session)
+
+    def wake_it() -> Reply:
+        if cache_gb == 0:
+            wait_until_evicted(history.server, session)
+        return wake(session)
+
+    assert history.crash(step, wake_it, cache_gb=cache_gb) is None
+    history.server.start()
+    assert state(session) == ("active" if step == "wake: stored" else "deep-sleep")
+    assert not traces.restoring(history.server.config)
+    assert session.output("cat file; ls /etc/motd 2>&1 | grep -c cannot") == "kept\n1\n"
+    deep_sleep(session)
+    assert set(history.objects(session)) == history.named(session)
+    session.delete().done()
+    history.is_as_before()
+
+
+def test_every_step_that_is_named_is_one_at_which_a_server_is_killed_here() -> None:
+    at_create, down = (*steps.CREATE, *steps.DELETE), (*steps.SUSPEND, *steps.SLEEP, *steps.ARCHIVE, *steps.EVICT)
+    assert {*at_create, *down, *steps.WAKE} == set(named_steps())
