@@ -15,6 +15,8 @@ INSIDE = Path(__file__).with_name("inside")
 TREE, MANIFEST = (INSIDE / "tree.py").read_text(), (INSIDE / "manifest.py").read_text()
 PYTHON = "python3 -IBS -"
 RUN_SECONDS = 60
+DISK_MB = 192  # of a session; its tree is far smaller
+ALMOST = 0.9  # of it can be written when the tree is gone; the rest is what the image's changed files need
 
 # Not in the manifests: what this program writes while it makes trouble, and where the server puts onWake's output.
 FLIGHT = "/var/flight"
@@ -43,12 +45,13 @@ class Life:
         self.history: list[str] = []
         self.sleeps = 0
         self.kept = False  # the last sleep was acknowledged as deep: it outlives a power loss
+        self.awake = True  # since then it was asked for something
         self._manifest: dict[str, Any] = {}
         self._mark = 0
         self._changes = 0
         self._written, self._counted = 0, 0  # acknowledged in flight
         on_wake = {"onWake": ON_WAKE} if chance.random() < 0.5 else {}
-        self.session = client.open(ttl=86400, **on_wake)
+        self.session = client.open(ttl=86400, resourceLimits={"cpu": 1, "disk": DISK_MB}, **on_wake)
         self.run(f"mkdir {FLIGHT}; echo 0 > {FLIGHT}/text; touch {FLIGHT}/count {ON_WAKE_LOG}")
 
     def note(self, what: str) -> None:
@@ -94,6 +97,19 @@ class Life:
         if now != self._manifest:
             raise Lost("the tree is not as it was:\n" + "\n".join(_differences(self._manifest, now)))
         self._check_flight()
+
+    def check_state(self) -> None:
+        """After whatever happened while it slept."""
+        if self.kept and not self.awake and (state := self.state()) != "deep-sleep":
+            raise Lost(f"it was in deep sleep, nobody woke it, and it is {state}")
+
+    def check_disk(self) -> None:
+        """After all its sleeps it has as much disk as it was given."""
+        self.run("rm -rf /workspace/* /root/t /var/t /tmp/t /usr/local/t")
+        fill = "head -c 1G /dev/zero > /workspace/full 2>/dev/null; stat -c %s /workspace/full; rm /workspace/full"
+        written = int(self.run(fill)) / (DISK_MB << 20)
+        if not ALMOST < written <= 1:
+            raise Lost(f"{written:.0%} of its disk can be written")
 
     def check_after_power_cut(self) -> None:
         """As `check` where a deep sleep was acknowledged; else it is there, it works, and what was synced is in it."""
@@ -142,7 +158,7 @@ class Life:
 
     def go_down(self, way: str) -> None:
         """One of DOWN. Whether it was acknowledged is in `kept`."""
-        self.kept = False
+        self.kept, self.awake = False, False
         try:
             for depth in DOWN[way]:
                 self._fall_asleep(depth)
@@ -165,6 +181,7 @@ class Life:
 
     def come_back(self, way: str) -> None:
         """One of UP; many requests at once all get their answer."""
+        self.awake = True
         try:
             for reply in UP[way](self):
                 self._done(reply)
@@ -188,6 +205,7 @@ class Life:
 
     def wake_without_the_archive(self) -> None:
         """A wake that needs the archive is refused for now; one that does not is done."""
+        self.awake = True
         reply = once(lambda: self._post("wake"))
         if reply.status not in (200, 503):
             raise Lost(f"with the archive away: {reply.shown()}")

@@ -67,6 +67,7 @@ def _round(world: World, client: Client, trigger: Trigger, chance: random.Random
         world.victim.arm()
     _sleep(world, client, trigger, chance)
     world.bury(trigger.settings)
+    world.each(Life.check_state)
     shot = world.shoot_soon(chance) if trigger.kill_in == "wake" else None
     world.each(lambda life: life.come_back(life.chance.choice(list(UP))))
     if shot is not None:
@@ -107,8 +108,10 @@ def _come_and_go(client: Client, trigger: Trigger) -> None:
     """A session that nobody will miss, for the steps of creating and deleting one."""
     if trigger.step.partition(":")[0] in COME_OR_GO:
         with suppress(Gone):
-            made = patiently(client.create).done()
-            patiently(Session(client, made["sessionId"]).delete).done()
+            made = Session(client, patiently(client.create).done()["sessionId"])
+            deep = {"depth": "deep-sleep"}
+            patiently(lambda: client.call("POST", f"/sessions/{made.id}/sleep", json_body=deep)).done()
+            patiently(made.delete).done()
 
 
 def _settle(world: World, client: Client, everyone: list[Life]) -> None:
@@ -130,6 +133,7 @@ def _settle(world: World, client: Client, everyone: list[Life]) -> None:
     until(tidy, f"at most {SNAPSHOTS} objects of each of {sorted(alive)}, and no others")
     world.each(lambda life: life.come_back("wake"))
     world.each(Life.check)
+    world.each(Life.check_disk)
     for life in everyone:
         patiently(life.session.delete)
     until(lambda: not world.place.objects([*names, *strays]), "no objects of deleted sessions")

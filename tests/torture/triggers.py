@@ -14,6 +14,8 @@ WRITING = "writing"
 BY_ITSELF = "by itself"
 ARCHIVED_SECONDS = 30.0
 DEATH_SECONDS = 2.0
+A_START = "a moment of a start"
+STARTS = (0.5, 0.7, 0.9)  # seconds after the beginning: from the opening of the store to the first requests
 
 ONLY_ON_DEMAND = {"BUNTIME_IDLE_AFTER": "0", "BUNTIME_DEEP_SLEEP_AFTER": "0"}
 SOON = {"BUNTIME_IDLE_AFTER": "1", "BUNTIME_DEEP_SLEEP_AFTER": "2"}
@@ -26,6 +28,14 @@ def nothing(_: World) -> None: ...
 
 def crash(world: World) -> None:
     world.victim.down()
+
+
+def crash_at_starts(world: World) -> None:
+    """Recovery may be killed too."""
+    for seconds in STARTS:
+        world.victim.start_and_die(seconds)
+        world.outcome.kills[A_START] += 1
+    world.up(ONLY_ON_DEMAND)
 
 
 def stop(world: World) -> None:
@@ -43,6 +53,10 @@ def cut_power(world: World) -> None:
 def wait_for_eviction(world: World) -> None:
     """Where the server lives to see it."""
     until(lambda: not world.victim.alive or world.evicted(), "archived and evicted", ARCHIVED_SECONDS)
+
+
+def run_out_of_memory(world: World) -> None:
+    world.up({**ONLY_ON_DEMAND, **PRESSURE})
 
 
 def wait_for_pressure(world: World) -> None:
@@ -91,8 +105,9 @@ KILLED = (*ON_DEMAND, AWAKE, WRITING)
 TRIGGERS = (
     Trigger("on demand", downs=ON_DEMAND),
     Trigger("by itself", SOON, downs=(BY_ITSELF,)),
-    Trigger("memory pressure", {**ONLY_ON_DEMAND, **PRESSURE}, downs=("idle",), between=wait_for_pressure),
+    Trigger("memory pressure", downs=("idle",), before=run_out_of_memory, between=wait_for_pressure),
     Trigger("killed while they sleep", between=crash),
+    Trigger("killed at its starts", between=crash_at_starts),
     Trigger("stopped while they sleep", between=stop),
     Trigger("killed while they go to sleep", downs=KILLED, kill_in="sleep"),
     Trigger("killed while they wake", kill_in="wake"),

@@ -56,8 +56,24 @@ class Victim(Server):
             self.end_cleanly()
         self.down()
         self.step, self.settings = step, dict(wanted)
-        self.start((sys.executable, CRASHING, step, self.armed))
+        self.launch((sys.executable, CRASHING, step, self.armed))
+        until(self._answers, "the start")
         return True
+
+    def _answers(self) -> bool:
+        """It may have no room for another session: then `/readyz` says no."""
+        assert self.alive, f"it ended at its start:\n{self.said()[-3000:]}"
+        with suppress(Gone):
+            return once(lambda: self.client(None).call("GET", "/healthz")).status == 200
+        return False
+
+    def start_and_die(self, seconds: float) -> None:
+        """Killed this long after the beginning of its start."""
+        self.down()
+        self.step = NO_STEP
+        self.launch((sys.executable, CRASHING, NO_STEP, self.armed))
+        time.sleep(seconds)
+        self.shoot()
 
     def end_cleanly(self) -> None:
         code = self.stop()
