@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ FILE_BYTES = 20_000
 WRITERS = 8  # at once: a session has a quarter of a core
 DISK_MB = 1024
 EXTRACTED = "bench-extracted"
+CLEAN_SECONDS = 2.0
 # Of each file, three fifths are hexadecimal digits, of which zstd leaves the half, and the rest is text.
 WRITE = """
 import { mkdirSync, writeFileSync } from "fs";
@@ -59,14 +61,28 @@ def unpack(packed: Path, tree: Path) -> None:
 
 
 @contextmanager
-def place_to_unpack(server: Server) -> Iterator[Path]:
-    """An empty volume on the file system of sessions' volumes, with a limit as theirs."""
+def places_to_unpack(server: Server, count: int) -> Iterator[list[Path]]:
+    """Empty volumes on the file system of sessions' volumes, with limits as theirs.
+
+    They are removed together at the end, and waited for: the kernel removes what is in them behind the call.
+    """
     volumes = Volumes(server.config)
-    volumes.create(EXTRACTED, DISK_MB)
+    names = [f"{EXTRACTED}{number}" for number in range(count)]
     try:
-        yield volumes.path(EXTRACTED) / "upper"
+        for name in names:
+            volumes.create(name, DISK_MB)
+        yield [volumes.path(name) / "upper" for name in names]
     finally:
-        volumes.destroy(EXTRACTED)
+        for name in names:
+            volumes.destroy(name)
+        let_the_kernel_clean(server)
+
+
+def let_the_kernel_clean(server: Server) -> None:
+    """Volumes that were removed are cleared away behind it, which else happens within half a minute: not beside what is
+    measured next."""
+    Volumes(server.config).sync()  # the kernel begins
+    time.sleep(CLEAN_SECONDS)
 
 
 def _pipe(first: list[str], second: list[str]) -> None:

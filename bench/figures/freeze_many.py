@@ -17,7 +17,7 @@ OTHERS = 12  # sessions that go on being used
 TOUCHES_AT_ONCE = 4
 LOOK_SECONDS = 0.25
 MARGIN = 1.0  # seconds around what may belong to neither
-PAUSES = {"GET": 0.004, "execute": 0.02, "create": 0.2}  # seconds between two of a kind
+PAUSES = {"GET": 0.004, "execute": 0.02, "create": 0.5}  # seconds between two of a kind
 
 type Timed = list[tuple[float, float]]  # when it began, milliseconds
 

@@ -43,11 +43,12 @@ async def _restored(context: Context, figure: str, where: str, environ: Mapping[
         packed = await asyncio.to_thread(_packed, other, made)
         for _ in range(context.scale.tree_rounds):
             await _sleep_all(other, made)
-            for session in made.ids:
-                restores.append(await stopwatch(other.client.execute(session, code=CODE)))
-                plain, with_sync = await asyncio.to_thread(_unpack, other, packed[session])
-                unpacks.append(plain)
-                durable.append(with_sync)
+            with trees.places_to_unpack(other.server, len(made.ids)) as places:
+                for session, place in zip(made.ids, places, strict=True):
+                    restores.append(await stopwatch(other.client.execute(session, code=CODE)))
+                    plain, with_sync = await asyncio.to_thread(_unpack, other, packed[session], place)
+                    unpacks.append(plain)
+                    durable.append(with_sync)
     measured, baseline = summarise(restores), summarise(unpacks)
     size = context.scale.tree_files * trees.FILE_BYTES / 1e6
     return Row(
@@ -74,11 +75,11 @@ async def _sleep_all(context: Context, made: Sessions) -> None:
     async with asyncio.timeout(EVICTED_SECONDS):
         while await context.client.gauge("buntime_cached_volumes"):  # noqa: ASYNC110 - the server's
             await asyncio.sleep(0.1)
+    await asyncio.to_thread(trees.let_the_kernel_clean, context.server)
 
 
-def _unpack(context: Context, packed: Path) -> tuple[float, float]:
+def _unpack(context: Context, packed: Path, place: Path) -> tuple[float, float]:
     """Milliseconds until `tar` has ended, and until all is on disk."""
-    with trees.place_to_unpack(context.server) as tree:
-        (plain,) = timed(lambda: trees.unpack(packed, tree), 1)
-        (sync,) = timed(lambda: trees.settle_on_disk(context.server), 1)
+    (plain,) = timed(lambda: trees.unpack(packed, place), 1)
+    (sync,) = timed(lambda: trees.settle_on_disk(context.server), 1)
     return plain * MS, (plain + sync) * MS
