@@ -43,6 +43,7 @@ def _report(outcome: Outcome, seconds: float) -> None:
         print(f"  {count:5} at {step}")
     for step, count in outcome.not_passed.most_common():
         print(f"  ({count} times {step} was not passed)")
+    print(f"{outcome.refused} answers said to come again (503)")
     print(outcome.verdict)
 
 

@@ -204,12 +204,12 @@ class Life:
             yield from pool.map(patiently, asks)
 
     def wake_without_the_archive(self) -> None:
-        """A wake that needs the archive is refused for now; one that does not is done."""
+        """Its volume is not here either: it is told to come again."""
         self.awake = True
         reply = once(lambda: self._post("wake"))
-        if reply.status not in (200, 503):
+        if reply.status != 503:
             raise Lost(f"with the archive away: {reply.shown()}")
-        self.note(f"wake while the archive is away: {reply.status}")
+        self.note("refused while the archive is away")
 
 
 DOWN = {

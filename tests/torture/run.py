@@ -14,7 +14,7 @@ from tests.torture.life import UP, Life
 from tests.torture.place import Place
 from tests.torture.triggers import AWAKE, ONLY_ON_DEMAND, WRITING, Trigger, at_step, order
 from tests.torture.victim import NO_STEP, Gone, Victim, once, patiently, until
-from tests.torture.world import AT_RANDOM, Outcome, Say, World
+from tests.torture.world import Outcome, Say, World
 
 CHANGES = 40  # of each tree between two sleeps
 WRITES_SECONDS = 0.1  # at least, before something happens to the server
@@ -46,17 +46,27 @@ def torture(victim: Victim, place: Place, seed: str, scale: Scale, say: Say) -> 
     turns = order(scale.cycles, chance)
     for number, trigger in enumerate(turns, 1):
         if world.lives and time.monotonic() < ends:
-            _round(world, client, trigger, chance, f"{number}/{len(turns)}")
-    kills, steps = 0, named_steps()
-    while kills < scale.kills and world.lives and time.monotonic() < ends:
-        _round(world, client, at_step(chance.choice(steps), chance), chance, f"kill {kills + 1}/{scale.kills}")
-        kills = sum(count for step, count in world.outcome.kills.items() if step != AT_RANDOM)
+            _round(world, client, trigger, trigger, chance, f"{number}/{len(turns)}")
+    if scale.kills:
+        _kill_at_steps(world, client, chance, scale.kills, ends)
     world.outcome.sleeps = sum(life.sleeps for life in everyone)
     _settle(world, client, everyone)
+    world.outcome.refused = victim.said().count('"status": 503')
     return world.outcome
 
 
-def _round(world: World, client: Client, trigger: Trigger, chance: random.Random, shown: str) -> None:
+def _kill_at_steps(world: World, client: Client, chance: random.Random, count: int, ends: float) -> None:
+    steps, kills = named_steps(), 0
+    trigger = at_step(chance.choice(steps), chance)
+    while kills < count and world.lives and time.monotonic() < ends:
+        then = at_step(chance.choice(steps), chance)
+        _round(world, client, trigger, then, chance, f"kill {kills + 1}/{count}")
+        kills = sum(world.outcome.kills[step] for step in steps)
+        trigger = then
+
+
+def _round(world: World, client: Client, trigger: Trigger, then: Trigger, chance: random.Random, shown: str) -> None:
+    """`then`: what the server is started for where it dies in this one."""
     began = time.monotonic()
     world.up(trigger.settings, trigger.step)
     for life in world.lives:
@@ -66,14 +76,14 @@ def _round(world: World, client: Client, trigger: Trigger, chance: random.Random
     if trigger.step != NO_STEP:
         world.victim.arm()
     _sleep(world, client, trigger, chance)
-    world.bury(trigger.settings)
+    died = world.bury(then.settings, then.step)
     world.each(Life.check_state)
     shot = world.shoot_soon(chance) if trigger.kill_in == "wake" else None
     world.each(lambda life: life.come_back(life.chance.choice(list(UP))))
     if shot is not None:
         shot.join()
-    world.bury(trigger.settings)
-    if world.victim.step != NO_STEP:  # it lives yet
+    died = world.bury(then.settings, then.step) or died
+    if trigger.step != NO_STEP and not died:
         world.victim.disarm()
         world.outcome.not_passed[trigger.step] += 1
     world.each(Life.check_after_power_cut if trigger.power_lost else Life.check)

@@ -23,6 +23,7 @@ class Outcome:
     sleeps: int = 0
     lost: list[str] = field(default_factory=list)  # ids of sessions
     kills: Counter[str] = field(default_factory=Counter)  # by step
+    refused: int = 0  # answers that said to come again
     not_passed: Counter[str] = field(default_factory=Counter)  # steps that were waited for in vain
 
     @property
@@ -87,8 +88,10 @@ class World:
         shot.start()
         return shot
 
-    def bury(self, settings: Mapping[str, str]) -> None:
-        """Starts the server again where it has died."""
-        if self.victim.died():
+    def bury(self, settings: Mapping[str, str], step: str) -> bool:
+        """Starts the server again where it has died; whether it had."""
+        died = self.victim.died()
+        if died:
             self.outcome.kills[AT_RANDOM if self.victim.step == NO_STEP else self.victim.step] += 1
-            self.up(settings)
+            self.up(settings, step)
+        return died
