@@ -15,6 +15,8 @@ class Config:
     host: str = "127.0.0.1"  # address that the edge listens on
     port: int = 8000
     domain: str = ""  # of previews; "" means localhost:PORT over http
+    tls_cert: Path | None = None  # for the domain and *.domain, with its chain: then the port speaks TLS
+    tls_key: Path | None = None
     pool_size: int = -1  # parked sandboxes; -1: by the host's memory (see sandboxes.pool)
     images_dir: Path | None = None  # None: data_dir/images; may be shared by servers of one host
     volumes_gb: int = 0  # size of the volumes' file system when it is made; 0: 80 % of the free disk
@@ -52,6 +54,11 @@ class Config:
         """Where the control plane listens for the edge, whose workers may not enter the data directory."""
         return SHARED_RUN_DIR / f"{self.instance}.sock"
 
+    @property
+    def edge_socket(self) -> Path:
+        """Where the control plane answers the edge's questions about previews: no client's request gets there."""
+        return SHARED_RUN_DIR / f"{self.instance}-edge.sock"
+
 
 class BadSetting(Exception):
     """A BUNTIME_* variable cannot be used; the message says which and why."""
@@ -84,6 +91,10 @@ def from_environment(environ: Mapping[str, str]) -> Config:
         raise BadSetting("BUNTIME_CACHE_GB must not be negative (-1: half of the volumes' file system).")
     if config.pool_size < -1:
         raise BadSetting("BUNTIME_POOL_SIZE must not be negative (-1: by the host's memory).")
+    if (config.tls_cert is None) != (config.tls_key is None):
+        raise BadSetting("BUNTIME_TLS_CERT and BUNTIME_TLS_KEY are of use together only.")
+    if config.tls_cert and not config.domain:
+        raise BadSetting("BUNTIME_TLS_CERT needs BUNTIME_DOMAIN, the domain that it is for.")
     for name in ("volumes_gb", "reserve_gb", "memory_reserve_mb", "idle_after", "deep_sleep_after"):
         if getattr(config, name) < 0:
             raise BadSetting(f"BUNTIME_{name.upper()} must not be negative.")

@@ -17,6 +17,8 @@ from rich.table import Table
 
 from buntime import firewalls
 from buntime.config import Config
+from buntime.edge.nginx import USER
+from buntime.edge.process import has_lua, has_user
 from buntime.sandboxes import seccomp
 from buntime.sandboxes.commands import HostCommandFailed, call
 from buntime.sandboxes.host import Part
@@ -126,6 +128,8 @@ def _programs(config: Config) -> Iterator[Finding]:
     for program, package in PROGRAMS.items():
         found = _which(program)
         yield Finding(found is not None, f"{program} ({package})", f"it is not installed; {SETUP}")
+    yield Finding(has_lua(), "nginx's Lua module (libnginx-mod-http-lua)", f"it is not installed; {SETUP}")
+    yield Finding(has_user(), f"user {USER} for nginx's workers", f"there is none; {SETUP}")
     profile = seccomp.PROFILE
     yield Finding(profile.exists(), f"seccomp profile {profile}", f"{SETUP} (golang-github-containers-common)")
     known = platform.machine() in seccomp.MACHINES

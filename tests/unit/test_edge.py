@@ -26,8 +26,6 @@ from buntime.tasks import Tasks
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="nginx's workers need a user of their own: root")
 
-PREVIEW_HOST = "ses-abcdefghij12345678.localhost"
-
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -225,13 +223,6 @@ async def test_the_edges_own_refusals_have_the_form_of_the_api(
     assert json.loads(body)["error"]["code"] == code
 
 
-async def test_previews_are_told_apart_by_their_host(front: Front) -> None:
-    for host in (PREVIEW_HOST, PREVIEW_HOST.replace(".", "-3000.", 1)):
-        async with front.client.get(front.url, headers={"Host": host}) as answer:
-            assert answer.status == 404
-            assert (await answer.json())["error"]["code"] == "not_found"
-
-
 async def test_localhost_is_served_at_both_loopback_addresses(front: Front) -> None:
     with socket.socket(socket.AF_INET6) as probe:
         if probe.connect_ex(("::1", front.config.port)) != 0:
@@ -264,7 +255,7 @@ async def test_what_a_killed_server_left_is_stopped_at_the_next_start(config: Co
 
 
 async def test_workers_that_outlived_their_master_are_stopped_too(config: Config, tmp_path: Path) -> None:
-    edge = Edge((f"127.0.0.1:{config.port}",), tmp_path / "api.sock", tmp_path, 1)
+    edge = Edge((f"127.0.0.1:{config.port}",), tmp_path / "api.sock", tmp_path / "edge.sock", tmp_path, 1)
     (tmp_path / "nginx.conf").write_text(render(edge))
     nginx = await asyncio.create_subprocess_exec(
         *("nginx", "-p", str(tmp_path), "-e", "stderr", "-c", str(tmp_path / "nginx.conf")), start_new_session=True

@@ -1,40 +1,46 @@
 """The edge's nginx.conf: a pure function of the settings. Nothing of the system's own configuration is used."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-WORKERS = 2
-CONNECTIONS = 8192  # of one worker, those to the control plane included
-SLACK_MB = 1  # what a multipart or JSON frame may add to the largest body
+from buntime.edge.refusals import PREVIEW_REFUSALS, REFUSALS, error, lua_string, preview_table
 
-# What the edge refuses by itself, in the form of the API's errors: status → (answered status, code, message).
-# 494 is nginx's own number for a request header that is too large.
-REFUSALS = {
-    400: (400, "invalid_request", "This is not a valid HTTP request."),
-    404: (404, "not_found", "There is no such route."),
-    405: (405, "method_not_allowed", "This method is not allowed here."),
-    408: (408, "execution_timeout", "The request did not arrive in time."),
-    411: (411, "invalid_request", "The request needs a Content-Length."),
-    413: (413, "payload_too_large", "The request body is larger than the $body_mb MB that any plan allows."),
-    414: (414, "invalid_request", "The URL is too long."),
-    494: (431, "invalid_request", "The request's header is too large."),
-    500: (500, "internal_error", "Something went wrong on our side."),
-    501: (501, "invalid_request", "This transfer encoding is not supported."),
-    502: (503, "unavailable", "The server is starting or overloaded. Try again in a moment."),
-    503: (503, "unavailable", "The server is starting or overloaded. Try again in a moment."),
-    504: (503, "unavailable", "The server did not answer in time. Try again in a moment."),
-    505: (505, "invalid_request", "This version of HTTP is not supported."),
-}
-RETRYABLE = ("execution_timeout", "unavailable")
+WORKERS = 2
+CONNECTIONS = 8192  # of one worker, those to the control plane and to sessions included
+SLACK_MB = 1  # what a multipart or JSON frame may add to the largest body
+MODULES = Path("/usr/lib/nginx/modules")  # where Debian's packages put them
+LUA_MODULES = ("ndk_http_module.so", "ngx_http_lua_module.so")
+USER = "buntime-edge"  # of the workers; they alone, and root, may open the control plane's sockets
+PREVIEW_LUA = Path(__file__).with_name("preview.lua")
+
+# A browser opens six connections to a host, or one; a page of a few hundred people behind one address, and their
+# WebSockets, are well within. One address cannot take what the workers have, nor one session.
+CONNECTIONS_OF_ADDRESS = 1024
+CONNECTIONS_OF_HOST = 2048
+# In a second, of one client address. Guessing one of 36^18 sessions at this rate is hopeless.
+REFUSALS_OF_ADDRESS = 30
+# The same, of questions to the control plane, which can answer a few thousand. With valid permissions that is one a
+# second for each host; a flood of made-up tokens ends here.
+QUESTIONS_OF_ADDRESS = 2000
+
+# Connections to sessions that are kept for the next request, of one worker. A thousand sessions that are asked in turn
+# find theirs. Four seconds: Node closes its end after five, and a request that meets a closing connection fails; and
+# far less than the 60 s that an address rests before another session gets it.
+KEPT = 2048
+KEPT_SECONDS = 4
+KEPT_REQUESTS = 100000
+OPEN = "24h"  # an open connection of a preview may be silent for so long
+
 HEADERS = {  # answered status → what belongs to it; the one method that nginx refuses itself is TRACE, on any path
     405: ("Allow", '"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"'),
-    503: ("Retry-After", "1"),
 }
 
 # A session is free to send nginx's own instructions; neither the edge nor the client is to see them.
 INSTRUCTIONS = ("Redirect", "Expires", "Limit-Rate", "Buffering", "Charset")
+
+# What a client may claim about the way of its request.
+CLAIMS = ("Server", "Prefix", "Scheme", "Ssl", "By", "Protocol", "Path", "Uri")
 
 MAIN = Template("""\
 # Written by buntime at each start.
@@ -45,6 +51,7 @@ error_log stderr error;
 worker_processes $workers;
 worker_rlimit_nofile $files;
 worker_shutdown_timeout 5s;
+$modules
 events { worker_connections $connections; }
 
 http {
@@ -103,7 +110,7 @@ http {
   proxy_set_header Forwarded "";
   proxy_ignore_headers$ignored;
 $hidden
-
+$tls
   server {
 $listen_default
     server_name _;
@@ -115,15 +122,7 @@ $refusals
       proxy_pass http://control_plane;
     }
   }
-
-  # Previews of sessions.
-  server {
-$listen
-    server_name ~^ses-[a-z0-9]+(-[0-9]+)?\\.;
-$refusals
-    location / { return 404 '$no_previews'; }
-  }
-}
+$previews}
 """)
 
 REFUSAL = Template("""\
@@ -135,6 +134,104 @@ REFUSAL = Template("""\
     }
 """)
 
+TLS = Template("""
+  ssl_certificate $certificate;
+  ssl_certificate_key $key;
+  ssl_protocols TLSv1.2 TLSv1.3;
+  ssl_ciphers ECDHE+AESGCM:ECDHE+CHACHA20;  # of TLS 1.2: forward secret and authenticated
+  ssl_prefer_server_ciphers off;
+  ssl_session_cache shared:tls:10m;
+  ssl_session_tickets off;
+  http2 on;
+""")
+
+PREVIEWS = Template("""
+  # Previews of sessions: the host says which. See preview.lua.
+  lua_package_path "/usr/share/lua/5.1/?.lua;;";
+  lua_socket_log_errors off;
+  lua_shared_dict permissions 8m;
+  lua_shared_dict counts 2m;
+  init_by_lua_block {
+    package.loaded.preview = assert(loadfile($lua))({
+      socket = $edge_socket,
+      refusals = $refusals_of_address,
+      questions = $questions_of_address,
+      kept_seconds = $kept_seconds,
+      kept_requests = $kept_requests,
+      pages = $pages,
+    })
+  }
+  map $$http_upgrade $$session_upgrade { ~*^websocket$$ websocket; default ""; }
+  map $$session_upgrade $$connection_to_session { "" ""; default upgrade; }
+  map $$http_authorization $$session_authorization { ~btk_ ""; default $$http_authorization; }  # ours are for the API
+
+  limit_conn_zone $$binary_remote_addr zone=addresses:8m;
+  limit_conn_zone $$host zone=hosts:8m;
+  limit_conn_status 429;
+
+  upstream sessions {
+    server 0.0.0.1;  # the balancer names the real one
+    balancer_by_lua_block { require("preview").connect() }
+    balancer_keepalive $kept;
+  }
+
+  server {
+$listen
+    server_name ~^ses[-_];
+    limit_conn addresses $connections_of_address;
+    limit_conn hosts $connections_of_host;
+    client_max_body_size 0;
+    client_body_timeout $open;
+    send_timeout $open;
+    proxy_read_timeout $open;
+    proxy_send_timeout $open;
+    proxy_connect_timeout 3s;
+    proxy_socket_keepalive on;
+    # A WebSocket holds two of these as long as it is open.
+    proxy_buffer_size 128k;
+    proxy_buffers 8 128k;
+    proxy_busy_buffers_size 128k;
+    client_body_buffer_size 64k;
+    proxy_next_upstream error;  # a kept connection that the session just closed; what changes something is not repeated
+    proxy_redirect off;
+    proxy_set_header Host $$http_host;
+    proxy_set_header Connection $$connection_to_session;
+    proxy_set_header Upgrade $$session_upgrade;
+    proxy_set_header Authorization $$session_authorization;
+    proxy_set_header Cookie $$session_cookie;
+    proxy_set_header X-Preview-Token "";
+    proxy_set_header X-Request-Id $$rid;
+    proxy_set_header X-Forwarded-For $$remote_addr;
+    proxy_set_header X-Forwarded-Proto $scheme;
+    proxy_set_header X-Forwarded-Host $$http_host;
+    proxy_set_header X-Forwarded-Port "";
+    proxy_set_header X-Real-IP $$remote_addr;
+    proxy_set_header Forwarded "";
+$claims
+$hidden
+    proxy_hide_header Clear-Site-Data;  # it would clear what the browser has of the whole domain
+    error_page $own_refusals @refused;
+    error_page 497 =308 https://$$http_host$$request_uri;
+    error_page 502 504 = @nothing;
+
+    location / {
+      set $$session_uri $$request_uri;
+      set $$session_cookie $$http_cookie;
+      access_by_lua_block { require("preview").admit() }
+      header_filter_by_lua_block { require("preview").filter() }
+      proxy_pass http://sessions$$session_uri;
+    }
+    location @refused { content_by_lua_block { require("preview").refuse() } }
+    location @nothing { content_by_lua_block { require("preview").nothing() } }
+  }
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    file: Path  # with the chain
+    key: Path
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -142,15 +239,20 @@ class Edge:
 
     addresses: tuple[str, ...]  # as nginx's `listen` takes them: 127.0.0.1:8000, [::1]:8000
     socket: Path  # of the control plane
+    edge_socket: Path  # where it answers questions about previews
     directory: Path  # for nginx's pid file and temporary files
     body_mb: int  # the largest body of any plan
-    user: str = "www-data"  # of the workers; "" where the server is not root and nginx cannot choose
+    user: str = USER  # "" where the server is not root and nginx cannot choose
+    https: bool = False  # what visitors of previews speak, with the edge or with a proxy before it
+    certificate: Certificate | None = None
 
 
 def render(edge: Edge) -> str:
     """The whole nginx.conf."""
+    tls = edge.certificate
     return MAIN.substitute(
         user=f"user {edge.user};" if edge.user else "",
+        modules="\n".join(f"load_module {MODULES / name};" for name in LUA_MODULES),
         directory=edge.directory,
         socket=edge.socket,
         workers=WORKERS,
@@ -158,28 +260,50 @@ def render(edge: Edge) -> str:
         connections=CONNECTIONS,
         largest_mb=edge.body_mb + SLACK_MB,
         ignored="".join(f" X-Accel-{name}" for name in INSTRUCTIONS),
-        hidden="\n".join(f"  proxy_hide_header X-Accel-{name};" for name in INSTRUCTIONS),
-        listen_default=_listen(edge.addresses, " default_server backlog=4096"),
-        listen=_listen(edge.addresses, ""),
+        hidden=_hidden("  "),
+        tls=TLS.substitute(certificate=tls.file, key=tls.key) if tls else "",
+        # Probes find clients that are gone without a word.
+        listen_default=_listen(edge, " default_server backlog=4096 so_keepalive=5m:30s:4"),
         refusals="".join(_refusal(status, edge.body_mb) for status in REFUSALS),
-        no_previews=_error("not_found", "Previews are not served yet."),
+        previews=_previews(edge),
     )
 
 
-def _listen(addresses: tuple[str, ...], options: str) -> str:
-    return "\n".join(f"    listen {address}{options};" for address in addresses)
+def _previews(edge: Edge) -> str:
+    return PREVIEWS.substitute(
+        lua=lua_string(str(PREVIEW_LUA)),
+        edge_socket=lua_string(f"unix:{edge.edge_socket}"),
+        refusals_of_address=REFUSALS_OF_ADDRESS,
+        questions_of_address=QUESTIONS_OF_ADDRESS,
+        pages=preview_table(),
+        kept=KEPT,
+        kept_seconds=KEPT_SECONDS,
+        kept_requests=KEPT_REQUESTS,
+        listen=_listen(edge, ""),
+        connections_of_address=CONNECTIONS_OF_ADDRESS,
+        connections_of_host=CONNECTIONS_OF_HOST,
+        open=OPEN,
+        scheme="https" if edge.https else "$scheme",
+        claims="\n".join(f'    proxy_set_header X-Forwarded-{name} "";' for name in CLAIMS),
+        hidden=_hidden("    "),
+        own_refusals=" ".join(str(status) for status in PREVIEW_REFUSALS if status != 502),
+    )
+
+
+def _hidden(indent: str) -> str:
+    return "\n".join(f"{indent}proxy_hide_header X-Accel-{name};" for name in INSTRUCTIONS)
+
+
+def _listen(edge: Edge, options: str) -> str:
+    ssl = " ssl" if edge.certificate else ""
+    return "\n".join(f"    listen {address}{ssl}{options};" for address in edge.addresses)
 
 
 def _refusal(status: int, body_mb: int) -> str:
-    answered, code, message = REFUSALS[status]
-    name, value = HEADERS.get(answered, ("", ""))
+    refusal = REFUSALS[status]
+    name, value = HEADERS.get(refusal.status, ("", ""))
+    if refusal.retry_after is not None:
+        name, value = "Retry-After", str(refusal.retry_after)
     header = f"\n      add_header {name} {value} always;" if name else ""
-    details = {"limit": body_mb << 20} if answered == 413 else {}
-    body = _error(code, Template(message).substitute(body_mb=body_mb), **details)
-    return REFUSAL.substitute(status=status, answered=answered, body=body, header=header)
-
-
-def _error(code: str, message: str, **details: int) -> str:
-    """The API's error object, as a string between single quotes of nginx."""
-    error = {"code": code, "retryable": code in RETRYABLE, "message": message, "details": details}
-    return json.dumps({"error": error}).replace("\\", "\\\\").replace("'", "\\'")
+    body = error(refusal, body_mb).replace("\\", "\\\\").replace("'", "\\'")
+    return REFUSAL.substitute(status=status, answered=refusal.status, body=body, header=header)

@@ -3,22 +3,22 @@
 import asyncio
 import ipaddress
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from buntime.children import Program, keep_running, kill_group
 from buntime.config import BadSetting, Config
-from buntime.edge.nginx import Edge, render
+from buntime.edge.nginx import LUA_MODULES, MODULES, USER, Certificate, Edge, render
 from buntime.plan import Plan
 from buntime.tasks import Tasks
 
-USER = "www-data"  # of the workers: they need to open the control plane's socket
 ANSWER_SECONDS = 5.0  # nginx answers this soon after its start
 STOP_SECONDS = 5.0
 
@@ -36,29 +36,61 @@ async def edge(config: Config, plans: Mapping[str, Plan], tasks: Tasks) -> Async
     stops get their answers.
     """
     addresses = _addresses(config.host, config.port)
-    body_mb = max(plan.body_mb for plan in plans.values())
-    program = _prepare(config.run_dir / "edge", config.api_socket, body_mb, addresses)
+    program = _prepare(config, max(plan.body_mb for plan in plans.values()), addresses)
+    for path in (config.api_socket, config.edge_socket):
+        _let_workers_open(path)
     tasks.start_daemon(keep_running(program), "nginx")
     await _until_it_answers(addresses)
     yield
 
 
-def _prepare(directory: Path, api: Path, body_mb: int, addresses: list[tuple[str, int]]) -> Program:
-    nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
-    if nginx is None:
-        raise EdgeFailed("nginx is not installed: run scripts/setup, or apt install nginx.")
+def _prepare(config: Config, body_mb: int, addresses: list[tuple[str, int]]) -> Program:
+    nginx = _nginx()
+    directory = config.run_dir / "edge"
     directory.mkdir(parents=True, exist_ok=True)
     stop_left_over(directory)
     for address in addresses:
         _check_free(*address)
     listen = tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses)
+    certificate = Certificate(config.tls_cert, config.tls_key) if config.tls_cert and config.tls_key else None
+    https = bool(config.domain)
+    edge = Edge(listen, config.api_socket, config.edge_socket, directory, body_mb, https=https, certificate=certificate)
     file = directory / "nginx.conf"
-    file.write_text(render(Edge(listen, api, directory, body_mb, USER)))
+    file.write_text(render(edge))
     command = (nginx, "-p", str(directory), "-e", "stderr", "-c", str(file))
     tested = subprocess.run([*command, "-t", "-q"], capture_output=True, text=True, check=False)
     if tested.returncode:
         raise EdgeFailed(f"nginx does not take its configuration: {tested.stderr.strip()}")
     return Program("nginx", command, stop_seconds=STOP_SECONDS)
+
+
+def _let_workers_open(path: Path) -> None:
+    """Them and root alone. A control plane that does not listen yet sees to it itself."""
+    with suppress(FileNotFoundError):
+        shutil.chown(path, "root", USER)
+        path.chmod(0o660)
+
+
+def _nginx() -> str:
+    """Where it is. Raises EdgeFailed where something that it needs is not installed."""
+    nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if nginx is None or not has_lua():
+        raise EdgeFailed("nginx or its Lua module is not installed: run scripts/setup.")
+    if not has_user():
+        raise EdgeFailed(f"There is no user {USER} for nginx's workers: run scripts/setup.")
+    return nginx
+
+
+def has_lua() -> bool:
+    return all((MODULES / name).exists() for name in LUA_MODULES)
+
+
+def has_user() -> bool:
+    try:
+        pwd.getpwnam(USER)
+    except KeyError:
+        return False
+    return True
 
 
 def _addresses(host: str, port: int) -> list[tuple[str, int]]:

@@ -1,0 +1,333 @@
+-- Previews: who may reach which session, asked of the control plane. Runs in nginx's workers.
+--
+-- Loaded once by nginx's master with a table of settings (see `nginx.py`); returns the functions of the phases.
+
+local semaphore = require "ngx.semaphore"
+local balancer = require "ngx.balancer"
+
+local settings = ...
+
+local COOKIE = "__buntime_preview"
+local QUERY = "buntime_token"
+local LONGEST_TOKEN = 256 -- ours are shorter; a longer one is asked about, but never remembered
+local LONGEST_PERMISSION = 1 -- seconds
+local CONNECT_MS, ANSWER_MS = 2000, 35000 -- an answer may wait for a session that wakes
+local KEPT_MS, KEPT = 60000, 64 -- of connections to the control plane, which keeps them for 75 s
+local MOST_HEADERS, LARGEST_BODY = 64, 65536 -- of an answer
+
+local permissions, counts = ngx.shared.permissions, ngx.shared.counts
+local find, lower, match, gmatch, gsub = string.find, string.lower, string.match, string.gmatch, string.gsub
+
+local asking = {} -- permission's key -> the question under way in this worker
+
+-- The answer to a question: status, headers (lower-case name -> list of values), body.
+
+-- nil where the connection breaks or what comes is no proper answer.
+local function read_answer(sock)
+  local line = sock:receive("*l")
+  local status = line and tonumber(match(line, "^HTTP/1%.1 (%d%d%d) ?"))
+  if not status then
+    return nil
+  end
+  local headers = {}
+  for _ = 1, MOST_HEADERS do
+    line = sock:receive("*l")
+    if line == "" then
+      local length = headers["content-length"]
+      length = length and #length == 1 and match(length[1], "^%d+$") and tonumber(length[1])
+      if not length or length > LARGEST_BODY or headers["transfer-encoding"] then
+        return nil
+      end
+      local body = length == 0 and "" or sock:receive(length)
+      return body and { status = status, headers = headers, body = body }
+    end
+    local name, value = match(line or "", "^([%w-]+):[ \t]*(.-)[ \t]*$")
+    if not name then
+      return nil
+    end
+    name = lower(name)
+    headers[name] = headers[name] or {}
+    table.insert(headers[name], value)
+  end
+  return nil
+end
+
+local function question(path, host, token, cookie)
+  local var = ngx.var
+  local lines = { "GET " .. path .. " HTTP/1.1", "Host: edge" }
+  local function add(name, value)
+    if value then
+      lines[#lines + 1] = name .. ": " .. gsub(value, "%c", " ")
+    end
+  end
+  add("X-Preview-Host", host)
+  add("X-Preview-Method", ngx.req.get_method())
+  add("X-Preview-Uri", var.request_uri)
+  add("X-Preview-Token", token)
+  add("X-Preview-Cookie", cookie)
+  add("X-Preview-Address", var.remote_addr)
+  add("X-Preview-Accept", var.http_accept)
+  add("X-Preview-Upgrade", var.session_upgrade ~= "" and "1" or nil)
+  add("X-Request-Id", var.rid)
+  return table.concat(lines, "\r\n") .. "\r\n\r\n"
+end
+
+-- The control plane's answer, or nil where it gives none.
+local function ask(path, host, token, cookie)
+  local bytes = question(path, host, token, cookie)
+  local again
+  repeat
+    local sock = ngx.socket.tcp()
+    sock:settimeouts(CONNECT_MS, CONNECT_MS, ANSWER_MS)
+    if not sock:connect(settings.socket, { pool_size = KEPT }) then
+      return nil
+    end
+    -- A kept connection may be one that the control plane is just closing.
+    again = not again and sock:getreusedtimes() > 0
+    local answer = sock:send(bytes) and read_answer(sock)
+    if answer then
+      local closing = answer.headers["connection"]
+      if closing and lower(closing[1]) == "close" then
+        sock:close()
+      else
+        sock:setkeepalive(KEPT_MS)
+      end
+      return answer
+    end
+    sock:close()
+  until not again
+  return nil
+end
+
+-- Counting per client, in windows of a second.
+
+local function client()
+  local address = ngx.var.binary_remote_addr
+  return #address == 16 and address:sub(1, 8) or address -- of IPv6 everybody has 2^64
+end
+
+local function count(kind)
+  return counts:incr(kind .. client(), 1, 0, 1) or 0
+end
+
+local function too_many_refusals()
+  return (counts:get("refused" .. client()) or 0) >= settings.refusals
+end
+
+-- Giving answers to the client.
+
+local NOT_PASSED = {
+  ["connection"] = true, ["content-length"] = true, ["date"] = true, ["keep-alive"] = true, ["server"] = true,
+  ["transfer-encoding"] = true, ["x-cache"] = true, ["x-request-id"] = true, ["x-upstream"] = true, ["x-uri"] = true,
+}
+
+local function finish(status, body)
+  ngx.status = status
+  ngx.header["X-Request-Id"] = ngx.var.rid
+  ngx.header["Content-Length"] = #body
+  ngx.req.discard_body() -- or what is left of it would be read as the next request
+  ngx.print(body)
+  return ngx.exit(ngx.HTTP_OK)
+end
+
+local function give(answer)
+  for name, values in pairs(answer.headers) do
+    if not NOT_PASSED[name] then
+      ngx.header[name] = #values == 1 and values[1] or values
+    end
+  end
+  return finish(answer.status, answer.body)
+end
+
+-- A refusal of the edge's own: a page for browsers, the API's error for others.
+local function refuse(status)
+  local refusal = settings.pages[status] or settings.pages[500]
+  local header = ngx.header
+  header["Cache-Control"] = "no-store"
+  header["Retry-After"] = refusal.retry_after
+  if find(ngx.var.http_accept or "", "text/html", 1, true) then
+    header["Content-Type"] = "text/html; charset=utf-8"
+    header["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
+    return finish(refusal.status, refusal.page)
+  end
+  header["Content-Type"] = "application/json"
+  return finish(refusal.status, refusal.error)
+end
+
+-- What clients send.
+
+-- The value of our cookie, and what the session may see of the header.
+local function split_cookies(header)
+  local ours
+  local others = {}
+  for pair in gmatch(header, "[^;]+") do
+    pair = match(pair, "^%s*(.-)%s*$")
+    local name, value = match(pair, "^([^=]-)%s*=%s*(.*)$")
+    if name == COOKIE then
+      ours = ours or value
+    elseif pair ~= "" then
+      others[#others + 1] = pair
+    end
+  end
+  return ours, table.concat(others, "; ")
+end
+
+local function take_cookie(var)
+  local header = var.http_cookie
+  if not header or not find(header, COOKIE, 1, true) then
+    return nil
+  end
+  local ours, others = split_cookies(header)
+  var.session_cookie = others
+  return ours
+end
+
+-- Whether the Host header names the host that nginx chose the server by: in an absolute target it may be another.
+local function is_one_host(host, chosen)
+  return match(lower(host), "^(.-)%.?:?%d*$") == chosen
+end
+
+-- Permissions.
+
+local function is_permission(answer)
+  return answer.status == 200 and answer.headers["x-upstream"] ~= nil
+end
+
+-- The session's address, or nil after the client was given its refusal.
+local function heed(answer, key)
+  if not is_permission(answer) then
+    if answer.status == 401 or answer.status == 403 or answer.status == 404 then
+      count("refused")
+    end
+    give(answer)
+    return nil
+  end
+  local upstream = answer.headers["x-upstream"][1]
+  local uri = answer.headers["x-uri"]
+  if uri then
+    ngx.var.session_uri = uri[1] -- it hung on this very address: nothing to remember
+    return upstream
+  end
+  local seconds = tonumber((answer.headers["x-cache"] or {})[1]) or 0
+  if key and seconds > 0 then
+    permissions:set(key, upstream, math.min(seconds, LONGEST_PERMISSION))
+  end
+  return upstream
+end
+
+-- What the requests that wait for the same question may share: a permission, or that the session is not ready.
+local function is_for_all(answer)
+  return answer == nil or answer.status == 503 or (is_permission(answer) and answer.headers["x-cache"] ~= nil
+    and answer.headers["x-cache"][1] ~= "0" and not answer.headers["x-uri"])
+end
+
+-- One question at a time per key and worker: a thousand requests that wait for a session to wake are one question.
+local function ask_together(key, host, token, cookie)
+  local other = key and asking[key]
+  if other and other.ends > ngx.now() then
+    other.waiting = other.waiting + 1
+    if other.done:wait(ANSWER_MS / 1000) and is_for_all(other.answer) then
+      return other.answer
+    end
+    return ask("/admit", host, token, cookie)
+  end
+  if not key then
+    return ask("/admit", host, token, cookie)
+  end
+  local mine = { done = semaphore.new(0), waiting = 0, ends = ngx.now() + 2 * ANSWER_MS / 1000 }
+  asking[key] = mine
+  local ok, answer = pcall(ask, "/admit", host, token, cookie)
+  mine.answer = ok and answer or nil
+  if asking[key] == mine then
+    asking[key] = nil
+  end
+  if mine.waiting > 0 then
+    mine.done:post(mine.waiting)
+  end
+  return mine.answer
+end
+
+-- The phases.
+
+local preview = {}
+
+-- access: finds the session, or answers.
+function preview.admit()
+  local var = ngx.var
+  local host = var.http_host
+  if not host or not is_one_host(host, var.host) or ngx.req.http_version() < 1.0 then
+    return refuse(400)
+  end
+  host = lower(host)
+  local token = var.http_x_preview_token
+  local cookie = take_cookie(var)
+  local key
+  if not find(var.args or "", QUERY, 1, true) and #(token or "") <= LONGEST_TOKEN and #(cookie or "") <= LONGEST_TOKEN then
+    key = host .. "\0" .. (token or "") .. "\0" .. (cookie or "")
+    local upstream = permissions:get(key)
+    if upstream then
+      ngx.ctx.upstream = upstream
+      return
+    end
+  end
+  if too_many_refusals() or count("asked") > settings.questions then
+    return refuse(429)
+  end
+  local answer = ask_together(key, host, token, cookie)
+  if not answer then
+    return refuse(503)
+  end
+  ngx.ctx.upstream = heed(answer, key)
+end
+
+-- balancer: connects.
+function preview.connect()
+  local set, reason = balancer.set_current_peer(ngx.ctx.upstream)
+  if not set then
+    ngx.log(ngx.ERR, "not an address of a session: ", reason)
+    return ngx.exit(500)
+  end
+  balancer.enable_keepalive(settings.kept_seconds, settings.kept_requests)
+end
+
+-- content, where the session could not be reached or gave no valid answer.
+function preview.nothing()
+  local var = ngx.var
+  if find(var.upstream_connect_time or "-", "%d$") then
+    return refuse(502)
+  end
+  local answer = ask("/nothing", lower(var.http_host), var.http_x_preview_token, (take_cookie(var)))
+  if not answer then
+    return refuse(503)
+  end
+  return give(answer)
+end
+
+-- content, for what nginx refuses by itself.
+function preview.refuse()
+  return refuse(ngx.status)
+end
+
+-- A cookie is for this host alone, and never one of ours: without a name it would be sent as its value.
+local function keeps(cookie)
+  return not match(lower(cookie), "^[%s=]*" .. COOKIE .. "%s*=") and not match(lower(cookie), "^[%s=]*" .. COOKIE .. "%s*$")
+    and not match(lower(cookie), "^[%s=]*" .. COOKIE .. "%s*;")
+end
+
+-- header filter: of what the session answers.
+function preview.filter()
+  local header = ngx.header
+  local cookies = header["Set-Cookie"]
+  if not cookies then
+    return
+  end
+  local kept = {}
+  for _, cookie in ipairs(type(cookies) == "table" and cookies or { cookies }) do
+    if keeps(cookie) then
+      kept[#kept + 1] = gsub(cookie, ";%s*[Dd][Oo][Mm][Aa][Ii][Nn]%s*=[^;]*", "")
+    end
+  end
+  header["Set-Cookie"] = kept
+end
+
+return preview

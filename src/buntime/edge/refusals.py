@@ -1,0 +1,108 @@
+"""What the edge answers by itself: to callers of the API its error object, to visitors of previews also a page."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from string import Template
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The message may name `$body_mb`, the largest body of any plan."""
+
+    status: int  # as it is answered
+    code: str
+    message: str
+    title: str = ""  # of a preview's page; "": as the message
+    retry_after: int | None = None  # seconds
+
+    @property
+    def retryable(self) -> bool:
+        return self.code in ("execution_timeout", "unavailable", "rate_limit_exceeded")
+
+
+_SOON = "The server is starting or overloaded. Try again in a moment."
+
+# nginx's status → what is answered. 494 is its number for a header that is too large, 497 for HTTP without TLS.
+REFUSALS = {
+    400: Refusal(400, "invalid_request", "This is not a valid HTTP request."),
+    404: Refusal(404, "not_found", "There is no such route."),
+    405: Refusal(405, "method_not_allowed", "This method is not allowed here."),
+    408: Refusal(408, "execution_timeout", "The request did not arrive in time."),
+    411: Refusal(411, "invalid_request", "The request needs a Content-Length."),
+    413: Refusal(413, "payload_too_large", "The request body is larger than the $body_mb MB that any plan allows."),
+    414: Refusal(414, "invalid_request", "The URL is too long."),
+    421: Refusal(421, "invalid_request", "This host is not served on this connection."),
+    494: Refusal(431, "invalid_request", "The request's header is too large."),
+    497: Refusal(400, "invalid_request", "This port speaks HTTPS."),
+    500: Refusal(500, "internal_error", "Something went wrong on our side."),
+    501: Refusal(501, "invalid_request", "This transfer encoding is not supported."),
+    502: Refusal(503, "unavailable", _SOON, retry_after=1),
+    503: Refusal(503, "unavailable", _SOON, retry_after=1),
+    504: Refusal(503, "unavailable", "The server did not answer in time. Try again in a moment.", retry_after=1),
+    505: Refusal(505, "invalid_request", "This version of HTTP is not supported."),
+}
+
+# Of previews: 502 and 504 are the session's there.
+PREVIEW_REFUSALS = {status: refusal for status, refusal in REFUSALS.items() if status not in (411, 413, 497, 504)} | {
+    429: Refusal(
+        429, "rate_limit_exceeded", "More requests came from your address, or to this session, than are let through. "
+        "Try again in a moment.", "Too many requests", retry_after=1,
+    ),
+    502: Refusal(
+        502, "unavailable", "The program that runs in this session closed the connection, or what it sent is not valid "
+        "HTTP. Look at its output, and load this page again.", "The program gave no valid answer",
+    ),
+    503: Refusal(
+        503, "unavailable", "It takes a few seconds. The session is not affected; this page loads itself again.",
+        "The server is restarting", retry_after=1,
+    ),
+}  # fmt: skip
+
+_PAGE = Template("""\
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+$again<title>$title</title>
+<style>
+:root { color-scheme: light dark }
+body { margin: 0; min-height: 100vh; display: grid; place-items: center; font: 1rem/1.5 system-ui, sans-serif }
+main { max-width: 36rem; padding: 1.5rem }
+h1 { font-size: 1.5rem; line-height: 1.25 }
+</style></head>
+<body><main><h1>$title</h1>$message</main></body></html>
+""")
+
+
+def error(refusal: Refusal, body_mb: int) -> str:
+    """The API's error object."""
+    message = Template(refusal.message).substitute(body_mb=body_mb)
+    details = {"limit": body_mb << 20} if refusal.status == 413 else {}
+    return json.dumps(
+        {"error": {"code": refusal.code, "retryable": refusal.retryable, "message": message, "details": details}}
+    )
+
+
+def page(refusal: Refusal) -> str:
+    """For browsers; whole in itself. What passes soon loads itself again."""
+    again = f'<meta http-equiv="refresh" content="{refusal.retry_after}">\n' if refusal.status == 503 else ""
+    message = f"<p>{escape(refusal.message)}</p>" if refusal.title else ""
+    return _PAGE.substitute(again=again, title=escape(refusal.title or refusal.message), message=message)
+
+
+def preview_table() -> str:
+    """The refusals of previews as a Lua table: nginx's status → what is answered."""
+    return "{\n" + "".join(f"      {line}\n" for line in _rows()) + "    }"
+
+
+def _rows() -> Iterator[str]:
+    for status, refusal in PREVIEW_REFUSALS.items():
+        after = "nil" if refusal.retry_after is None else refusal.retry_after
+        texts = f"page = {lua_string(page(refusal))}, error = {lua_string(error(refusal, 0))}"
+        yield f"[{status}] = {{ status = {refusal.status}, retry_after = {after}, {texts} }},"
+
+
+def lua_string(text: str) -> str:
+    """A literal of Lua, on one line."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
