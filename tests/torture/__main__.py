@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _report(outcome: Outcome, seconds: float) -> None:
-    print(f"{seconds / 60:.1f} minutes; the server was killed {outcome.kills.total()} times:")
+    print(f"{seconds / 60:.1f} minutes; the server was ended {outcome.kills.total()} times:")
     for step, count in outcome.kills.most_common():
         print(f"  {count:5} at {step}")
     for step, count in outcome.not_passed.most_common():

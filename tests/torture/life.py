@@ -5,6 +5,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,12 @@ class Life:
         self._check_flight()
 
     def check_state(self) -> None:
-        """After whatever happened while it slept."""
-        if self.kept and not self.awake and (state := self.state()) != "deep-sleep":
-            raise Lost(f"it was in deep sleep, nobody woke it, and it is {state}")
+        """After whatever happened while it slept; the server may die meanwhile."""
+        if self.awake or not self.kept:
+            return
+        with suppress(Gone):
+            if (state := self.state()) != "deep-sleep":
+                raise Lost(f"it was in deep sleep, nobody woke it, and it is {state}")
 
     def check_disk(self) -> None:
         """After all its sleeps it has as much disk as it was given."""

@@ -82,9 +82,9 @@ def _round(world: World, client: Client, trigger: Trigger, then: Trigger, chance
     world.each(lambda life: life.come_back(life.chance.choice(list(UP))))
     if shot is not None:
         shot.join()
+    world.victim.disarm()
     died = world.bury(then.settings, then.step) or died
     if trigger.step != NO_STEP and not died:
-        world.victim.disarm()
         world.outcome.not_passed[trigger.step] += 1
     world.each(Life.check_after_power_cut if trigger.power_lost else Life.check)
     world.say(f"{shown}  {trigger.name}: {world.count()} sleeps so far, {time.monotonic() - began:.1f} s")
@@ -129,10 +129,11 @@ def _settle(world: World, client: Client, everyone: list[Life]) -> None:
     config = world.victim.config
     world.up(ONLY_ON_DEMAND)
     names = {life.session.id for life in everyone}
-    listed = client.call("GET", "/sessions", query={"limit": 100}).done()["sessions"]
-    strays = [entry["sessionId"] for entry in listed if entry["sessionId"] not in names]
-    for stray in strays:  # created or deleted when the server died
-        once(Session(client, stray).delete).done()
+    strays: list[str] = []
+    while found := _others(client, names):
+        for stray in found:
+            once(Session(client, stray).delete).done()
+        strays += found
     world.each(lambda life: life.go_down("deep"))
     alive = {life.session.id for life in world.lives}
 
@@ -149,3 +150,9 @@ def _settle(world: World, client: Client, everyone: list[Life]) -> None:
     until(lambda: not world.place.objects([*names, *strays]), "no objects of deleted sessions")
     traces.wait_until_whole(config, 0)
     until(lambda: len(traces.interfaces(config)) == 1, "only the gateway is left of the network")
+
+
+def _others(client: Client, names: set[str]) -> list[str]:
+    """Up to a page of sessions that were created, but not deleted, when the server died."""
+    listed = client.call("GET", "/sessions", query={"limit": 100}).done()["sessions"]
+    return [entry["sessionId"] for entry in listed if entry["sessionId"] not in names]

@@ -13,7 +13,7 @@ from tests.torture.place import Place
 from tests.torture.victim import NO_STEP, Gone, Victim
 
 KILL_WITHIN = 0.25  # seconds of a phase
-AT_RANDOM = "a random moment"
+AT_RANDOM = "no step: a kill at random, a stop, a host restart, a power cut"
 
 Say = Callable[[str], None]
 
