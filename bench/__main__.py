@@ -32,6 +32,7 @@ from buntime.sandboxes.commands import HostCommandFailed
 
 RESULTS = Path(__file__).with_name("results")
 CHECKOUT = Path(__file__).parents[1]
+REASON = 500  # characters of it that are shown
 UNMEASURED = (
     Refused,
     NotSettled,
@@ -113,7 +114,9 @@ async def _measure(context: Context, name: str) -> list[Row]:
 
 
 def _reason(failed: BaseException) -> str:
-    return f"{type(failed).__name__}: {failed}"[:500]
+    """In one line; of a long one, its end says most."""
+    words = " ".join(str(failed).split())
+    return f"{type(failed).__name__}: {words if len(words) < REASON else '… ' + words[-REASON:]}"
 
 
 def _about(server: Server) -> dict[str, Any]:

@@ -37,7 +37,7 @@ async def _row(context: Context, *, settled: bool) -> Row:
         figure="deep-sleep",
         what=f"deep sleep of {size:.0f} MB in {context.scale.tree_files} files, archived{when}",
         measured=measured,
-        baselines=(Baseline("tar | zstd -1, fsync", baseline),),
+        baselines=(Baseline("tar and zstd -1, fsync", baseline),),
         checks=(ratio("p50", measured.p50, baseline.p50, MOST),) if settled else (),
         note="" if settled else f"{measured.p50 / baseline.p50:.2f}× of it",
     )

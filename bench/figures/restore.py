@@ -55,7 +55,7 @@ async def _restored(context: Context, figure: str, where: str, environ: Mapping[
         figure=figure,
         what=f"first execute after deep sleep, {size:.0f} MB in {context.scale.tree_files} files {where}",
         measured=measured,
-        baselines=(Baseline("zstd -d | tar -x", baseline), Baseline("the same, then sync", summarise(durable))),
+        baselines=(Baseline("zstd -d and tar -x", baseline), Baseline("the same, then sync", summarise(durable))),
         checks=(ratio("p50", measured.p50, baseline.p50, MOST),),
     )
 
