@@ -161,7 +161,7 @@ PREVIEWS = Template("""
       pages = $pages,
     })
   }
-  map $$http_upgrade $$session_upgrade { ~*^websocket$$ websocket; default ""; }
+  map "$$server_protocol $$http_upgrade" $$session_upgrade { "~*^HTTP/1.1 websocket$$" websocket; default ""; }
   map $$session_upgrade $$connection_to_session { "" ""; default upgrade; }
   map $$http_authorization $$session_authorization { ~btk_ ""; default $$http_authorization; }  # ours are for the API
 

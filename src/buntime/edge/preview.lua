@@ -121,7 +121,24 @@ local NOT_PASSED = {
   ["transfer-encoding"] = true, ["x-cache"] = true, ["x-request-id"] = true, ["x-upstream"] = true, ["x-uri"] = true,
 }
 
+-- nginx takes what does not begin like HTTP for an answer of HTTP 0.9, and from then on writes no header itself.
+local function is_headless()
+  return ngx.req.http_version() == 0.9 and ngx.var.http2 == ""
+end
+
+local function headless(status, body)
+  local head = "HTTP/1.1 " .. status .. " Refused\r\nConnection: close\r\nContent-Length: " .. #body .. "\r\n"
+  for name, value in pairs(ngx.resp.get_headers()) do
+    head = head .. name .. ": " .. value .. "\r\n"
+  end
+  return head .. "\r\n" .. (ngx.req.get_method() == "HEAD" and "" or body)
+end
+
 local function finish(status, body)
+  if is_headless() then
+    ngx.print(headless(status, body))
+    return ngx.exit(ngx.HTTP_OK)
+  end
   ngx.status = status
   ngx.header["X-Request-Id"] = ngx.var.rid
   ngx.header["Content-Length"] = #body
@@ -184,7 +201,8 @@ end
 
 -- Whether the Host header names the host that nginx chose the server by: in an absolute target it may be another.
 local function is_one_host(host, chosen)
-  return match(lower(host), "^(.-)%.?:?%d*$") == chosen
+  local name = match(host, "^([%w_.-]+):?%d*$")
+  return name == chosen or name == chosen .. "."
 end
 
 -- Permissions.
@@ -254,11 +272,10 @@ local preview = {}
 -- access: finds the session, or answers.
 function preview.admit()
   local var = ngx.var
-  local host = var.http_host
-  if not host or not is_one_host(host, var.host) or ngx.req.http_version() < 1.0 then
+  local host = lower(var.http_host or "")
+  if not is_one_host(host, var.host) or ngx.req.http_version() < 1.0 then
     return refuse(400)
   end
-  host = lower(host)
   local token = var.http_x_preview_token
   local cookie = take_cookie(var)
   local key
@@ -308,14 +325,25 @@ function preview.refuse()
   return refuse(ngx.status)
 end
 
--- A cookie is for this host alone, and never one of ours: without a name it would be sent as its value.
-local function keeps(cookie)
-  return not match(lower(cookie), "^[%s=]*" .. COOKIE .. "%s*=") and not match(lower(cookie), "^[%s=]*" .. COOKIE .. "%s*$")
-    and not match(lower(cookie), "^[%s=]*" .. COOKIE .. "%s*;")
+-- Whether a browser would send it as a cookie of ours. One without a name is sent as its value alone.
+local function is_ours(cookie)
+  return match(lower(cookie), "^[%s=]*([^%s=;]*)") == COOKIE
+end
+
+-- Whether the answer is one: not of HTTP 0.9, nor an interim one, which this nginx would take for the last one.
+local function is_sound()
+  local status = ngx.status
+  return ngx.req.http_version() >= 1.0 and (status >= 200 or status == 101 and ngx.var.session_upgrade ~= "")
 end
 
 -- header filter: of what the session answers.
 function preview.filter()
+  if not ngx.ctx.upstream then
+    return -- an answer of ours
+  end
+  if not is_sound() then
+    return ngx.exit(502)
+  end
   local header = ngx.header
   local cookies = header["Set-Cookie"]
   if not cookies then
@@ -323,8 +351,8 @@ function preview.filter()
   end
   local kept = {}
   for _, cookie in ipairs(type(cookies) == "table" and cookies or { cookies }) do
-    if keeps(cookie) then
-      kept[#kept + 1] = gsub(cookie, ";%s*[Dd][Oo][Mm][Aa][Ii][Nn]%s*=[^;]*", "")
+    if not is_ours(cookie) then
+      kept[#kept + 1] = gsub(cookie, ";%s*[Dd][Oo][Mm][Aa][Ii][Nn]%s*=[^;]*", "") -- it is for this host alone
     end
   end
   header["Set-Cookie"] = kept

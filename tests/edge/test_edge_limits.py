@@ -1,0 +1,75 @@
+"""One address, or one session, does not take what all the others need."""
+
+import asyncio
+
+import pytest
+
+from buntime.edge.nginx import CONNECTIONS_OF_ADDRESS, REFUSALS_OF_ADDRESS
+from tests.edge.place import OK, Message, Place, Reply, Session, permit
+
+
+async def test_an_address_that_is_refused_again_and_again_is_not_asked_about_for_the_rest_of_the_second(
+    place: Place,
+) -> None:
+    statuses = [(await place.get(host=f"ses-{number}.localhost")).status for number in range(3 * REFUSALS_OF_ADDRESS)]
+    assert set(statuses) == {404, 429}
+    assert statuses[:REFUSALS_OF_ADDRESS] == [404] * REFUSALS_OF_ADDRESS
+    assert len(place.asked()) == statuses.count(404)
+    await asyncio.sleep(1.1)
+    page = await place.get(host="ses-other.localhost")
+    assert page.status == 404
+
+
+async def test_what_a_sessions_program_does_not_find_is_no_refusal(place: Place) -> None:
+    await place.open_to(Session(lambda _: b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"))
+    assert {(await place.get(f"/{number}")).status for number in range(2 * REFUSALS_OF_ADDRESS)} == {404}
+    await place.open_to(Session())
+    assert (await place.get(host="ses-other.localhost")).status == 200
+
+
+async def test_an_address_that_was_refused_goes_on_with_what_it_is_permitted(place: Place) -> None:
+    address = await place.listen(Session())
+
+    async def answer(question: Message) -> Reply:
+        return permit(address) if question.header("X-Preview-Host") == "ses-mine.localhost" else Reply(404)
+
+    place.answer = answer
+    await place.get(host="ses-mine.localhost")
+    for number in range(2 * REFUSALS_OF_ADDRESS):
+        await place.get(host=f"ses-{number}.localhost")
+    assert (await place.get(host="ses-mine.localhost")).status == 200
+
+
+async def test_connections_of_one_address_are_bounded(place: Place) -> None:
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    await place.open_to(Session(serve=wait))
+    request = f"GET / HTTP/1.1\r\nHost: {place.host}\r\nAccept: text/html\r\n\r\n".encode()
+    open_ones = [await place.connect() for _ in range(CONNECTIONS_OF_ADDRESS)]
+    for _, writer in open_ones:
+        writer.write(request)
+    await asyncio.sleep(0.5)
+    try:
+        page = await place.send(request)
+        assert page is not None
+        assert (page.status, page.header("Retry-After")) == (429, "1")
+        assert b"Too many requests" in page.body
+    finally:
+        for _, writer in open_ones:
+            writer.close()
+    await asyncio.sleep(0.2)
+    await place.open_to(Session(lambda _: OK))
+    assert (await place.get(host="ses-other.localhost")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"), [("GET /{long} HTTP/1.1", 414), ("GET / HTTP/1.1\r\nA: {long}", 431)]
+)
+async def test_a_header_of_a_preview_request_is_bounded(place: Place, request_line: str, status: int) -> None:
+    await place.open_to(Session())
+    head = request_line.format(long="x" * 20_000)
+    answer = await place.send(f"{head}\r\nHost: {place.host}\r\n\r\n".encode())
+    assert answer is not None
+    assert answer.status == status
+    assert place.asked() == []

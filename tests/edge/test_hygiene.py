@@ -1,0 +1,136 @@
+"""What must not get from a client to a session, and from a session to the edge or to other sites."""
+
+import pytest
+
+from tests.edge.place import Message, Place, Session
+
+OURS = "bpt_1"
+API_KEY = "btk_0123456789abcdefghijklmnopqrstuvABCDEF"
+
+
+async def seen(place: Place, **headers: str) -> Message:
+    """What a session gets of a request with these headers."""
+    session = Session()
+    await place.open_to(session)
+    assert (await place.get("/", None, "GET", b"", **headers)).status == 200
+    return session.requests[0]
+
+
+async def given(place: Place, fields: str) -> Message:
+    """What a client gets of a session's answer with these header lines."""
+    await place.open_to(Session(lambda _: f"HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok".encode("latin-1")))
+    return await place.get()
+
+
+@pytest.mark.parametrize("said", [f"Bearer {API_KEY}", f"bearer  {API_KEY}", API_KEY, f"Basic x, Bearer {API_KEY}"])
+async def test_an_api_key_does_not_reach_the_session(place: Place, said: str) -> None:
+    assert (await seen(place, Authorization=said)).header("Authorization") is None
+
+
+async def test_a_key_beside_another_authorization_does_not_reach_the_session(place: Place) -> None:
+    session = Session()
+    await place.open_to(session)
+    lines = f"GET / HTTP/1.1\r\nHost: {place.host}\r\nConnection: close\r\nAuthorization: Basic eA==\r\n"
+    await place.send(f"{lines}Authorization: Bearer {API_KEY}\r\n\r\n".encode())
+    assert not any("btk_" in value for request in session.requests for value in request.all("Authorization"))
+
+
+async def test_an_authorization_for_the_program_itself_passes(place: Place) -> None:
+    assert (await seen(place, Authorization="Basic dXNlcjpwYXNz")).header("Authorization") == "Basic dXNlcjpwYXNz"
+
+
+async def test_tokens_of_ours_do_not_reach_the_session(place: Place) -> None:
+    request = await seen(place, X_Preview_Token=OURS, Cookie="__buntime_preview=bpt_1")
+    assert (request.header("X-Preview-Token"), request.header("Cookie")) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reaches"),
+    [
+        ("a=1; b=2", "a=1; b=2"),
+        ("a=1; __buntime_preview=x; b=2", "a=1; b=2"),
+        ("__buntime_preview=x;a=1; __buntime_preview=y", "a=1"),
+        ("__buntime_preview =x; a=1", "a=1"),
+        ("__buntime_preview2=x; a=__buntime_preview", "__buntime_preview2=x; a=__buntime_preview"),
+    ],
+)
+async def test_our_cookie_is_taken_out_of_the_others(place: Place, sent: str, reaches: str) -> None:
+    assert (await seen(place, Cookie=sent)).header("Cookie") == reaches
+
+
+async def test_our_cookie_is_found_in_each_of_several_headers(place: Place) -> None:
+    session = Session()
+    await place.open_to(session)
+    lines = f"GET / HTTP/1.1\r\nHost: {place.host}\r\nConnection: close\r\nCookie: a=1\r\n"
+    await place.send(f"{lines}Cookie: __buntime_preview=bpt_1\r\n\r\n".encode())
+    assert session.requests[0].all("Cookie") == ["a=1"]
+    assert place.asked()[0].header("X-Preview-Cookie") == "bpt_1"
+
+
+async def test_claims_about_the_way_are_overwritten(place: Place) -> None:
+    claims = {"X_Forwarded_For": "6.6.6.6", "X_Real_IP": "6.6.6.6", "Forwarded": "for=6.6.6.6"}
+    more = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "bank.example", "X_Forwarded_Server": "x"}
+    request = await seen(place, **claims, **more, X_Forwarded_Prefix="/x", X_Forwarded_Port="1")
+    assert request.all("X-Forwarded-For") == ["127.0.0.1"]
+    assert (request.header("X-Real-IP"), request.header("X-Forwarded-Proto")) == ("127.0.0.1", "http")
+    assert request.header("X-Forwarded-Host") == place.host
+    for name in ("Forwarded", "X-Forwarded-Server", "X-Forwarded-Prefix", "X-Forwarded-Port"):
+        assert request.header(name) is None
+
+
+async def test_headers_that_programs_may_take_for_others_are_dropped(place: Place) -> None:
+    session = Session()
+    await place.open_to(session)
+    head = f"GET / HTTP/1.1\r\nHost: {place.host}\r\nConnection: close\r\nX_Forwarded_For: 6.6.6.6\r\n"
+    await place.send(f"{head}X_Preview_Token: bpt_1\r\n\r\n".encode())
+    assert {"6.6.6.6", "bpt_1"}.isdisjoint(value for _, value in session.requests[0].fields)
+
+
+async def test_another_protocol_than_websocket_is_not_asked_for(place: Place) -> None:
+    request = await seen(place, Upgrade="h2c", HTTP2_Settings="AAMAAABkAAQAAP__")
+    assert (request.header("Upgrade"), request.header("Connection")) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["Redirect", "Expires", "Limit-Rate", "Buffering", "Charset"])
+async def test_instructions_of_a_session_to_nginx_are_ignored_and_hidden(place: Place, name: str) -> None:
+    answer = await given(place, f"X-Accel-{name}: /.refusal/500\r\nX-Seen: yes\r\n")
+    assert (answer.status, answer.body, answer.header("X-Seen")) == (200, b"ok", "yes")
+    assert answer.header(f"X-Accel-{name}") is None
+
+
+@pytest.mark.parametrize(
+    ("set_cookie", "reaches"),
+    [
+        ("a=1; Path=/; HttpOnly", "a=1; Path=/; HttpOnly"),
+        ("a=1; Domain=localhost; Path=/", "a=1; Path=/"),
+        ("a=1;domain=.localhost", "a=1"),
+        ("a=1; DOMAIN\t = localhost; Secure", "a=1; Secure"),
+        ("a=1; Domain=x; Domain=localhost", "a=1"),
+        ("a=1;;domain=x;", "a=1;;"),
+        ("domain=1; Path=/", "domain=1; Path=/"),
+        ("__buntime_preview2=1", "__buntime_preview2=1"),
+        ("__buntime_preview=x; Path=/", None),
+        ("  __buntime_preview = x", None),
+        ("__Buntime_Preview=x", None),
+        ("=__buntime_preview=x", None),
+        ("__buntime_preview", None),
+        ("__buntime_preview; Path=/", None),
+    ],
+)
+async def test_a_session_sets_cookies_for_its_own_host_alone_and_none_of_ours(
+    place: Place, set_cookie: str, reaches: str | None
+) -> None:
+    answer = await given(place, f"Set-Cookie: first=1\r\nSet-Cookie: {set_cookie}\r\nSet-Cookie: last=1\r\n")
+    assert answer.all("Set-Cookie") == ["first=1", *([] if reaches is None else [reaches]), "last=1"]
+
+
+async def test_a_session_cannot_clear_what_the_browser_has_of_other_sites(place: Place) -> None:
+    assert (await given(place, 'Clear-Site-Data: "cookies"\r\n')).header("Clear-Site-Data") is None
+
+
+async def test_no_path_of_a_preview_is_the_edges_own(place: Place) -> None:
+    session = Session()
+    await place.open_to(session)
+    for path in ("/.refusal/500", "/admit", "/nothing", "/@refused", "/files/content"):
+        assert (await place.get(path)).body == b"ok"
+    assert len(session.requests) == 5

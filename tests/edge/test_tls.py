@@ -1,0 +1,115 @@
+"""With a certificate the port speaks TLS, and HTTP/2 to those who can."""
+
+import asyncio
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from buntime.config import Config
+from tests.edge.place import HOST, Place, Session, control_plane, edge, read_message
+
+DOMAIN = "previews.test"
+PREVIEW = HOST.replace("localhost", DOMAIN)
+
+
+@pytest.fixture
+def secured(config: Config, tmp_path: Path) -> Config:
+    """With a certificate for the domain and all below it that nobody but the test trusts."""
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    names = f"subjectAltName=DNS:{DOMAIN},DNS:*.{DOMAIN}"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", f"/CN={DOMAIN}", "-addext", names, "-keyout", str(key), "-out", str(cert)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return replace(config, domain=DOMAIN, tls_cert=cert, tls_key=key)
+
+
+@pytest.fixture
+async def place(secured: Config) -> AsyncIterator[Place]:
+    async with edge(secured) as opened, control_plane(opened):
+        yield opened
+
+
+def trusting(config: Config) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(config.tls_cert))
+
+
+async def dial(
+    place: Place, context: ssl.SSLContext, name: str = PREVIEW
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", place.config.port, ssl=context, server_hostname=name)
+
+
+async def test_a_preview_is_served_with_the_certificate_of_the_domain(place: Place) -> None:
+    session = Session()
+    await place.open_to(session)
+    reader, writer = await dial(place, trusting(place.config))
+    writer.write(f"GET /p HTTP/1.1\r\nHost: {PREVIEW}\r\n\r\n".encode())
+    answer = await read_message(reader)
+    assert answer is not None
+    assert answer.status == 200
+    assert session.requests[0].header("X-Forwarded-Proto") == "https"
+    writer.close()
+
+
+async def test_http2_reaches_the_session_as_http1(place: Place) -> None:
+    session = Session(lambda _: b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1; Domain=x\r\nContent-Length: 2\r\n\r\nok")
+    await place.open_to(session)
+    curl = await asyncio.create_subprocess_exec(
+        "curl", "-sSi", "--http2", "--cacert", str(place.config.tls_cert), "--max-time", "10",
+        "--resolve", f"{PREVIEW}:{place.config.port}:127.0.0.1", "-H", "Cookie: a=1", "-d", "12345",
+        "-H", "Cookie: __buntime_preview=bpt_1", f"https://{PREVIEW}:{place.config.port}/p",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await curl.communicate()
+    head, _, body = out.partition(b"\r\n\r\n")
+    assert (head.split()[:2], body) == ([b"HTTP/2", b"200"], b"ok")
+    assert b"set-cookie: a=1\r\n" in head + b"\r\n"
+    [request] = session.requests
+    assert (request.line, request.body) == ("POST /p HTTP/1.1", b"12345")
+    assert (request.header("Host"), request.all("Cookie")) == (f"{PREVIEW}:{place.config.port}", ["a=1"])
+
+
+async def test_what_begins_like_no_http_is_a_page_over_http2_too(place: Place) -> None:
+    await place.open_to(Session(lambda _: b"nonsense\r\n\r\n"))
+    curl = await asyncio.create_subprocess_exec(
+        "curl", "-sSi", "--http2", "--cacert", str(place.config.tls_cert), "--max-time", "10",
+        "--resolve", f"{PREVIEW}:{place.config.port}:127.0.0.1", f"https://{PREVIEW}:{place.config.port}/",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await curl.communicate()
+    assert out.startswith(b"HTTP/2 502")
+    assert b"not valid HTTP" in out
+
+
+async def test_old_versions_of_tls_are_refused(place: Place) -> None:
+    context = trusting(place.config)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(ssl.SSLError):
+        await dial(place, context)
+
+
+async def test_http_on_the_port_is_led_to_https_for_previews_and_refused_for_the_api(place: Place) -> None:
+    answer = await place.get("/p?q", host=f"{PREVIEW}:{place.config.port}")
+    assert (answer.status, answer.header("Location")) == (308, f"https://{PREVIEW}:{place.config.port}/p?q")
+    refused = await place.get("/sessions", host=f"{DOMAIN}:{place.config.port}", Authorization="Bearer btk_x")
+    assert refused.status == 400
+    assert b"speaks HTTPS" in refused.body
+
+
+async def test_a_connection_for_one_host_serves_others_by_their_own_permission(place: Place) -> None:
+    await place.open_to(Session())
+    reader, writer = await dial(place, trusting(place.config))
+    for host in (PREVIEW, f"ses-other.{DOMAIN}"):
+        writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert await read_message(reader) is not None
+    writer.close()
+    assert [question.header("X-Preview-Host") for question in place.asked()] == [PREVIEW, f"ses-other.{DOMAIN}"]
