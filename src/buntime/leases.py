@@ -82,7 +82,8 @@ class Leases:
             await self._touch(session.id)
 
     async def wake(self, session_id: str) -> Session:
-        """The session, awake. Raises SessionNotFound, Unavailable and SessionDamaged."""
+        """The session, awake. Counts as activity. Raises SessionNotFound, Unavailable and SessionDamaged."""
+        await self._touch(session_id)
         await self._woken(session_id)
         return await self._present(session_id)
 
@@ -246,17 +247,22 @@ class Leases:
         await self._snapshots.interrupt(session.id)
         if self._sandboxes.has_volume(session.sandbox):
             return session
-        if session.state is not State.DEEP_SLEEP:
+        if not session.archived:
             log.error("volume_lost", session=session.id, sandbox=session.sandbox)
+        if session.state is not State.DEEP_SLEEP:
             raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
-        return await self._snapshots.restore(session)
+        try:
+            return await self._snapshots.restore(session)
+        except errors.Unavailable:
+            await self._present(session.id)  # one that is deleted meanwhile interrupts it, and is not found
+            raise
 
     async def _suspend(self, session_id: str, quiet_since: float | None) -> bool:
         async with self._lock(session_id):
             session = await self._present(session_id)
             sandbox = await self._sandboxes.get(session.sandbox)
             if session.state is not State.ACTIVE or sandbox is None or _recent(session, quiet_since):
-                return session.state is State.IDLE
+                return session.state in (State.IDLE, State.DEEP_SLEEP)
             seen = await self.observe(session)
             # from here on whoever comes finds the lock taken, and waits
             if self._held[session_id] or not await sandbox.freeze():

@@ -1,6 +1,7 @@
 """Sessions into the archive and back, over HTTP, with an archive and sandboxes that do what a test tells them."""
 
 import asyncio
+import random
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -448,6 +449,70 @@ async def test_a_session_whose_volume_was_lost_falls_back_to_its_snapshot_and_th
     stored = await _stored(api, session)
     assert (stored.state, stored.archived) == (State.DEEP_SLEEP, True)
     assert await _content(api, session) == "archived"
+
+
+async def test_a_sleeper_that_was_not_archived_again_does_not_fall_back_without_a_word(api: Api) -> None:
+    session = await _evicted(api, "archived")
+    await _write(api, session, "since")
+    api.archive.unreachable = True
+    await _sleep(api, session)
+    api.archive.unreachable = False
+    await api.sandboxes.destroy((await _stored(api, session)).sandbox)
+    with capture_logs() as logs:
+        assert await _content(api, session) == "archived"
+    assert "volume_lost" in [entry["event"] for entry in logs]
+
+
+OPERATIONS = ("write", "write", "deep", "deep", "idle", "wake", "evict", "relieve", "archive away", "archive back")
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_comes_together_the_last_write_is_what_a_session_holds(api: Api, seed: int) -> None:
+    chance = random.Random(seed)
+    sessions = [await api.session() for _ in range(5)]
+    written = dict.fromkeys(sessions, "")
+    for session in sessions:
+        await _write(api, session, "")
+
+    async def ask(session: str, what: str, mark: str) -> None:
+        path, body = {
+            "write": ("/files/write", {"sessionId": session, "path": "file", "content": mark}),
+            "deep": (f"/sessions/{session}/sleep", {"depth": "deep-sleep"}),
+            "idle": (f"/sessions/{session}/sleep", {"depth": "idle"}),
+            "wake": (f"/sessions/{session}/wake", {}),
+        }[what]
+        reply = await api.call("POST", path, body or None)
+        assert reply.status == 200 or reply.error["retryable"], reply.body
+        if what == "write" and reply.status == 200:
+            written[session] = mark
+
+    async def act(session: str, what: str, mark: str) -> None:
+        match what:
+            case "evict":
+                await api.leases.evict(session)
+            case "relieve":
+                api.sandboxes.short = Strain(memory=1, disk=100)
+                await api.leases.relieve()
+                api.sandboxes.short = Strain(memory=0, disk=0)
+            case "archive away" | "archive back":
+                api.archive.unreachable = what.endswith("away")
+            case _:
+                await ask(session, what, mark)
+
+    async def live(session: str) -> None:
+        for turn in range(40):
+            await act(session, chance.choice(OPERATIONS), f"{turn} of {session}")
+
+    await asyncio.gather(*(live(session) for session in sessions), *(live(session) for session in sessions[:2]))
+    api.archive.unreachable = False
+    for session in sessions[2:]:  # the first two had two writers at once: the order of answers is not that of writes
+        assert await _content(api, session) == written[session]
+    for session in sessions:
+        await _sleep(api, session)
+    stored = [await _stored(api, session) for session in sessions]
+    assert all(one.archived for one in stored)
+    named = {snapshot.name for one in stored for snapshot in (one.snapshot, one.previous) if snapshot}
+    assert set(api.archive.objects) == named
 
 
 # --- relief ---

@@ -260,3 +260,18 @@ async def test_a_delete_during_a_wake_leaves_nothing_running(api: Api) -> None:
     assert (await waking).status == 404
     await until(lambda: not api.sandboxes.volumes)
     assert not api.sandboxes.running
+
+
+async def test_a_session_that_was_woken_on_demand_stays_awake_for_as_long_as_after_any_request(api: Api) -> None:
+    session = await api.session(ttl=36_000)
+    keeper = api.keeper(idle_after=300, deep_sleep_after=1800)
+    for depth in ("idle", "deep-sleep"):
+        await api.call("POST", f"/sessions/{session}/sleep", {"depth": depth})
+        api.clock.now += 7200
+        assert (await api.call("POST", f"/sessions/{session}/wake")).json["state"] == "active"
+        api.clock.now += 299
+        await api.keep(keeper)
+        assert await state_of(api, session) == "active"
+    api.clock.now += 1
+    await api.keep(keeper)
+    assert await state_of(api, session) == "idle"
