@@ -74,6 +74,12 @@ def claim_part(config: Config) -> Part:
     return Part(index, config.instance, list(whole.subnets(new_prefix=20))[index])
 
 
+def other_data_dirs(config: Config) -> list[Path]:
+    """Of the other servers of this host."""
+    mine = str(config.data_dir.resolve())
+    return [Path(owner) for owner in _claims().values() if owner != mine]
+
+
 def release_part(part: Part) -> None:
     _claim_file(part.index).unlink(missing_ok=True)
 

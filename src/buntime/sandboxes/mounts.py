@@ -9,7 +9,7 @@ import ctypes
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +23,6 @@ from buntime.sandboxes.host import UIDS
 # there, which it cannot in the data directory.
 MOUNTS = SHARED_RUN_DIR / "mounts"
 ROOT, IMAGE, VOLUME, RESOLV_CONF = (MOUNTS / name for name in ("root", "image", "volume", "resolv.conf"))
-HYBRID_CGROUP = Path("/sys/fs/cgroup/unified")
 THREADS = 4
 USERNS_SECONDS = 5.0
 
@@ -50,12 +49,11 @@ class Layers:
 
 
 class MountThreads:
-    def __init__(self, hide_hybrid_cgroup: bool) -> None:
-        """`hide_hybrid_cgroup`: crun refuses a v1 machine with an empty v2 hierarchy beside it."""
+    def __init__(self, hidden: Sequence[Path]) -> None:
+        """`hidden`: mounts of the host that the threads do without."""
         for directory in (ROOT, IMAGE, VOLUME):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         RESOLV_CONF.touch(mode=0o644)
-        hidden = HYBRID_CGROUP if hide_hybrid_cgroup else None
         self._threads = ThreadPoolExecutor(
             THREADS, thread_name_prefix="mounts", initializer=_leave_the_hosts_mounts, initargs=(hidden,)
         )
@@ -68,11 +66,12 @@ class MountThreads:
         self._threads.shutdown()
 
 
-def _leave_the_hosts_mounts(hidden: Path | None) -> None:
+def _leave_the_hosts_mounts(hidden: Sequence[Path]) -> None:
     os.unshare(os.CLONE_NEWNS)
     _mount("none", Path("/"), "", MS_REC | MS_SLAVE, "")  # what is mounted here stays here
-    if hidden is not None and os.path.ismount(hidden):
-        _unmount(hidden)
+    for mount in hidden:
+        if os.path.ismount(mount):
+            _unmount(mount)
 
 
 def _mounted(layers: Layers, work: Callable[[], None]) -> None:

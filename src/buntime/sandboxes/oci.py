@@ -4,7 +4,7 @@ import json
 import os
 import resource
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ class Place:
     def runtime_log(self) -> Path:
         return self.bundle / "runtime.log"
 
+
+HYBRID_CGROUP = Path("/sys/fs/cgroup/unified")  # crun refuses a v1 machine with an empty v2 hierarchy beside it
 
 # For the guest alone, whose work is small: a tenth less memory for each sandbox. Runs do not inherit it.
 SMALL_GUEST = (
@@ -147,13 +149,14 @@ def _mounts() -> list[dict[str, Any]]:
 class Runtime:
     """crun, or what takes the same verbs."""
 
-    def __init__(self, program: str, state: Path) -> None:
+    def __init__(self, program: str, state: Path, others_volumes: Sequence[Path] = ()) -> None:
+        """`others_volumes`: mounts of other servers of this host, which must not be held when they unmount them."""
         self._verb = [program, "--root", str(state)]
         if Path(program).name == "crun":
             self._verb.append("--cgroup-manager=cgroupfs")
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._state = state
-        self._mounts = MountThreads(hide_hybrid_cgroup=is_hybrid())
+        self._mounts = MountThreads([*others_volumes, *([HYBRID_CGROUP] if is_hybrid() else [])])
 
     def run(self, place: Place, seccomp: Mapping[str, Any]) -> int:
         """Starts the container; the host's pid of its init. Raises HostCommandFailed."""
