@@ -112,11 +112,14 @@ def test_what_was_evicted_comes_back_exactly_as_it_was(server: Server, session: 
         assert session.output(LOOK) == before
 
 
-def test_limits_are_those_of_before(server: Server, client: Client) -> None:
+def test_limits_are_those_of_before_however_often_a_session_slept(server: Server, client: Client) -> None:
     session = client.open(resourceLimits={"disk": 64, "cpu": 1})
     session.output("head -c 30M /dev/urandom > some")
-    for _ in range(2):
+    for turn in range(20):
         evict(server, session)
+        if turn % 10 != 9:
+            wake(session).done()
+            continue
         session.execute(command="head -c 40M /dev/urandom > more").refused(507, "disk_full")
         session.output("rm more; head -c 20M /dev/urandom > more; rm more")
     session.delete().done()
