@@ -308,7 +308,9 @@ class Snapshots:
             log.warning("archive_not_tidied", session=session.id, reason=str(away))
 
     async def remove(self, session_id: str) -> None:
-        """Removes every object of a session. Idempotent. Raises Unavailable."""
+        """Removes every object of a session. Idempotent. Raises Unavailable, also while one is on its way there."""
+        if any(name.startswith(f"{session_id}/") for name in self._unnamed):
+            raise errors.Unavailable("An object of the session is still being put into the archive.", RETRY_SECONDS)
         try:
             await asyncio.to_thread(self._remove, session_id, set())
         except ArchiveUnavailable as away:

@@ -337,8 +337,11 @@ async def test_a_wake_does_not_wait_for_an_archive_that_hangs(api: Api) -> None:
     assert await _content(api, session) == "kept"
 
 
-async def test_a_session_deleted_while_it_is_saved_leaves_no_object_however_late_the_archive_is(api: Api) -> None:
-    session = await api.session()
+@pytest.mark.parametrize("goes_away", [False, True], ids=["and there", "and then away"])
+async def test_a_session_deleted_while_it_is_saved_leaves_no_object_however_late_the_archive_is(
+    api: Api, goes_away: bool
+) -> None:
+    session, keeper = await api.session(), api.keeper(tick=1.0)
     put = api.archive.put
     async with _opened_at_the_end(Gate()) as gate:
 
@@ -346,16 +349,22 @@ async def test_a_session_deleted_while_it_is_saved_leaves_no_object_however_late
             taken = list(content)
             gate()
             put(name, iter(taken))
+            api.archive.unreachable = goes_away
 
         api.archive.put = late  # type: ignore[method-assign]
         sleeping = asyncio.create_task(_sleep_in_any_way(api, session))
         await asyncio.to_thread(gate.reached.wait, PATIENCE)
         assert (await api.call("DELETE", f"/sessions/{session}")).status == 200
+        await api.keep(keeper)
         gate.opened.set()
         assert (await sleeping).status in (200, 404)
-    await until(lambda: not api.store.sessions)
-    assert not api.archive.objects
     assert not api.sandboxes.volumes
+    api.archive.unreachable = False
+    for _ in range(5):
+        api.clock.now += 5
+        await api.keep(keeper)
+    assert not api.archive.objects
+    assert not api.store.sessions
 
 
 async def test_a_delete_ends_a_restore_that_is_under_way(api: Api) -> None:
