@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum, auto
 
+from buntime.egress import ENTRIES, parse_entry
 from buntime.errors import Forbidden, InvalidRequest, PayloadTooLarge
 from buntime.paths import inside_session
 from buntime.plan import MB, Limits, Plan
@@ -231,5 +232,12 @@ def _check_network(network: Network) -> None:
     if network.egress not in ("internet", "none"):
         raise InvalidRequest("network.egress", 'network.egress must be "internet" or "none".')
     for name, entries in (("allow", network.allow), ("deny", network.deny)):
-        if entries:  # refused rather than accepted and not enforced
-            raise InvalidRequest(f"network.{name}", f"network.{name} is not enforced yet and must be empty.")
+        if len(entries) > ENTRIES:
+            raise InvalidRequest(
+                f"network.{name}", f"network.{name} may have {ENTRIES} entries, not {len(entries)}.", limit=ENTRIES
+            )
+        for entry in entries:
+            try:
+                parse_entry(entry)
+            except ValueError as wrong:
+                raise InvalidRequest(f"network.{name}", f"network.{name}: {entry[:260]!r} {wrong}.") from wrong

@@ -13,15 +13,17 @@ from pathlib import Path
 
 from buntime.sandboxes.commands import HostCommandFailed
 from buntime.sandboxes.host import Part
-from buntime.sandboxes.network import UNREACHABLE
+from buntime.sandboxes.network_rules import UNREACHABLE
 
 START_SECONDS = 5.0
 
 
 class NameServer:
-    def __init__(self, part: Part, run_dir: Path) -> None:
+    def __init__(self, part: Part, run_dir: Path, resolv_conf: Path = Path("/etc/resolv.conf")) -> None:
+        """`resolv_conf`: has the name servers that are asked."""
         self._pid_file = run_dir / "dnsmasq.pid"
-        self._command = _command(part)
+        self._command = _command(part, resolv_conf)
+        self._process: subprocess.Popen[bytes] | None = None  # if we have started it
         self._mark = hashlib.sha256("\0".join(self._command).encode()).hexdigest()
 
     def ensure(self) -> None:
@@ -31,7 +33,7 @@ class NameServer:
         self.stop()
         log = self._pid_file.with_suffix(".log")
         with log.open("wb") as said:
-            process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, cwd="/"
             )
         self._pid_file.write_text(f"{process.pid} {self._mark}\n")
@@ -52,6 +54,8 @@ class NameServer:
         finally:
             os.close(handle)
         self._pid_file.unlink(missing_ok=True)
+        if self._process is not None and self._process.pid == pid:
+            self._process.wait()
         while _is_dnsmasq(pid, self._command):
             time.sleep(0.005)
 
@@ -79,7 +83,7 @@ def _is_dnsmasq(pid: int, command: list[str]) -> bool:
         return False
 
 
-def _command(part: Part) -> list[str]:
+def _command(part: Part, resolv_conf: Path) -> list[str]:
     return [
         "dnsmasq",
         "--keep-in-foreground",
@@ -91,7 +95,7 @@ def _command(part: Part) -> list[str]:
         f"--listen-address={part.gateway}",
         "--bind-interfaces",
         "--no-hosts",
-        "--resolv-file=/etc/resolv.conf",
+        f"--resolv-file={resolv_conf}",
         "--filter-AAAA",  # sessions have IPv4 only
         "--no-ident",  # it would tell its version and the host's name servers
         "--cache-size=4000",

@@ -6,45 +6,49 @@ host's end has no address: the gateway address is on one interface of ours, and 
 entries on both ends make ARP needless. Blocking; see `Network.make` for its thread.
 """
 
+import json
 import os
+import pwd
 import subprocess
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import structlog
 
+from buntime.egress import Rules, rules_of
 from buntime.sandboxes.commands import HostCommandFailed, call
-from buntime.sandboxes.host import Part
+from buntime.sandboxes.host import SLOTS, Part
+from buntime.sandboxes.network_rules import (
+    TOUCH_SECONDS,
+    Learned,
+    change,
+    elements_of,
+    learned_element,
+    merged,
+    version,
+    whole,
+)
+from buntime.sandboxes.nftables_put import put_pairs
 from buntime.sandboxes.nftables_set import expiring_addresses
+from buntime.session import DEFAULT_NETWORK
 
 log = structlog.get_logger()
 
+DEFAULT_RULES = rules_of(DEFAULT_NETWORK)
+
 HOST_MAC, SESSION_MAC = "02:62:75:6e:00:01", "02:62:75:6e:00:02"
-FLOWS = 512  # connections of one sandbox to the world at a time: the table of all is the host's
-QUESTIONS = 100  # of one sandbox to the name server, a second: each takes a place in the host's table of connections
-NAME_STREAMS = 4  # connections of one sandbox to the name server, which serves 20 in all
-TOUCH_SECONDS = 5.0  # that a touch is remembered: looks at them come more often
+EDGE_USERS = ("buntime-edge", "www-data")  # who nginx's workers are; the first that there is
+KNOWN = 1024  # addresses of names that one session may reach at a time
+SHORTEST, LONGEST = 60, 3600  # seconds that an answered address stays reachable for new connections
+MARGIN = 5  # seconds beyond an answer's own time: a program may connect at its end
 TOUCH_BLUR = 0.1  # seconds, by which two looks at the same touch may differ
-# Never reachable, whatever a session is allowed: this host and networks that are not the public internet.
-UNREACHABLE = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.88.99.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-]
 # Settings of the host that must be so; what they were is left as it is when it is enough.
 HOST_SETTINGS = {
     "net/ipv4/ip_forward": 1,
@@ -75,13 +79,16 @@ class Namespace:
 
 
 class Network:
-    """All sandboxes' connections to the world, for one server."""
+    """All sandboxes' connections to the world, for one server. Its methods may be called by several threads."""
 
     def __init__(self, part: Part) -> None:
         self._part = part
         self._host_ns = -1
         self._mtu = 1500
-        self._restricted: set[int] = set()
+        self._edge_user: int | None = None
+        self._changing = threading.Lock()  # the table, and what we know of it
+        self._rules: dict[int, Rules] = {}  # slot → those that are not the default
+        self._learned: dict[int, dict[Learned, float]] = {}  # slot → what was answered, until when (monotonic)
         self._touches: dict[int, float] = {}  # slot → when it was touched last, on the monotonic clock
         # setns changes the thread that calls it: one thread is set apart for that
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="netns")
@@ -91,11 +98,20 @@ class Network:
         return f"buntime_{self._part.instance}"
 
     @property
+    def resolver(self) -> str:
+        """The address where sessions ask for names, when they have rules about them."""
+        return str(self._part.network[0])
+
+    @property
+    def gateway(self) -> str:
+        return self._part.gateway
+
+    @property
     def _gateway_interface(self) -> str:
         return f"buntime{self._part.instance}gw"
 
-    def open(self, no_egress: Iterable[int]) -> None:
-        """Host settings, gateway and rules. `no_egress`: slots of sandboxes that may reach nothing.
+    def open(self, rules: Mapping[int, Rules]) -> None:
+        """Host settings, gateway and rules. `rules`: of the slots of sandboxes that may still run.
 
         Raises HostCommandFailed: then no sandbox may start.
         """
@@ -108,19 +124,27 @@ class Network:
         name = self._gateway_interface
         if not Path(f"/sys/class/net/{name}").exists():
             call(["ip", "-batch", "-"], f"link add {name} type bridge\nlink set {name} addrgenmode none\n")
-        call(["ip", "-batch", "-"], f"addr replace {self._part.gateway}/32 dev {name}\nlink set {name} up\n")
-        self._restricted = set(no_egress)
-        call(["nft", "-f", "-"], self.rules())
+        addresses = "".join(f"addr replace {address}/32 dev {name}\n" for address in (self.gateway, self.resolver))
+        call(["ip", "-batch", "-"], f"{addresses}link set {name} up\n")
+        self._edge_user = edge_user()
+        with self._changing:
+            self._rules = {slot: rules[slot] for slot in rules if elements_of(self._part.address(slot), rules[slot])}
+            self._learned = self._still_known()
+            self._put()
 
     def ensure(self) -> bool:
         """Puts the rules in force again where somebody has flushed them; whether they were there.
 
         Debian's nftables.service does that at each of its restarts. Raises HostCommandFailed.
         """
-        there = subprocess.run(["nft", "-t", "list", "table", "inet", self.table], capture_output=True, check=False)
-        if there.returncode:
-            call(["nft", "-f", "-"], self.rules())
-        return not there.returncode
+        with self._changing:
+            shown = subprocess.run(
+                ["nft", "-t", "list", "table", "inet", self.table], capture_output=True, text=True, check=False
+            )
+            there = all(f"jump {chain}" in shown.stdout for chain in ("from_session", "to_host", "from_host"))
+            if not there:
+                self._put()
+            return there
 
     def close(self) -> None:
         """Leaves what running sandboxes need."""
@@ -138,77 +162,84 @@ class Network:
         if Path(f"/sys/class/net/{self._gateway_interface}").exists():
             call(["ip", "link", "del", self._gateway_interface])
 
-    def rules(self) -> str:
-        """The whole table, put in force in one step. What a session may not reach refuses at once instead of
-        letting its programs wait."""
-        ours, blocked = self._part.interfaces, ", ".join(map(self._part.address, sorted(self._restricted)))
-        elements = f"elements = {{ {blocked} }}" if blocked else ""
-        too_often = f"limit rate over {QUESTIONS}/second burst {QUESTIONS} packets"
-        return f"""
-table inet {self.table}
-delete table inet {self.table}
-table inet {self.table} {{
-  set unreachable {{ type ipv4_addr; flags interval; elements = {{ {", ".join(UNREACHABLE)} }}; }}
-  set no_egress {{ type ipv4_addr; {elements}; }}
-  set names {{ type ipv4_addr; flags dynamic,timeout; timeout 1m; size 65535; }}
-  set name_streams {{ type ipv4_addr; flags dynamic; size 65535; }}
-  set flows {{ type ipv4_addr; flags dynamic; size 65535; }}
-  set touched {{ type ipv4_addr; flags dynamic,timeout; timeout {TOUCH_SECONDS:.0f}s; size 65535; }}
-  chain spoofed {{
-    type filter hook prerouting priority -310; policy accept;
-    iifname "{ours}" meta nfproto ipv6 drop
-    iifname "{ours}" fib saddr . iif oif eq 0 drop
-  }}
-  chain forward {{
-    type filter hook forward priority -10; policy accept;
-    iifname "{ours}" jump from_session
-    oifname "{ours}" jump to_session
-  }}
-  chain refused {{
-    limit rate 2000/second reject with icmpx admin-prohibited
-    drop
-  }}
-  chain from_session {{
-    ip saddr @no_egress jump refused
-    ip daddr @unreachable jump refused
-    fib daddr type != unicast drop
-    tcp dport {{ 25, 53, 853 }} jump refused
-    udp dport {{ 53, 853 }} jump refused
-    oifname "{ours}" jump refused
-    ct state new add @flows {{ ip saddr ct count over {FLOWS} }} drop
-  }}
-  chain to_session {{
-    ct state established,related accept
-    drop
-  }}
-  chain input {{
-    type filter hook input priority -10; policy accept;
-    iifname "{ours}" jump to_host
-  }}
-  chain to_host {{
-    ip saddr @no_egress meta l4proto {{ tcp, udp }} th dport 53 jump refused
-    ip saddr @no_egress ct state new jump refused
-    # each packet: questions that come from one port are one connection to the kernel
-    meta l4proto udp add @names {{ ip saddr {too_often} }} drop
-    meta l4proto != udp ct state new add @names {{ ip saddr {too_often} }} drop
-    tcp dport 53 ct state new add @name_streams {{ ip saddr ct count over {NAME_STREAMS} }} drop
-    ip daddr {self._part.gateway} udp dport 53 accept
-    ip daddr {self._part.gateway} tcp dport 53 accept
-    ct state established,related accept
-    jump refused
-  }}
-  chain touching {{
-    type filter hook output priority 0; policy accept;
-    # data, not keep-alives and acknowledgements; on connections into the session, not those that it opened; and not
-    # what the guest is told, which is below these ports
-    oifname "{ours}" tcp dport 1024-65535 tcp flags & psh == psh ct direction original update @touched {{ ip daddr }}
-  }}
-  chain to_world {{
-    type nat hook postrouting priority srcnat; policy accept;
-    ip saddr {self._part.network} oifname != "{ours}" masquerade
-  }}
-}}
-"""
+    # --- rules ---
+
+    def restrict(self, slot: int, rules: Rules) -> None:
+        """At once, for open connections too. Raises HostCommandFailed: then `ensure` puts them in force."""
+        address = self._part.address(slot)
+        with self._changing:
+            before = self._rules.get(slot)
+            if before == rules:
+                return
+            old = self._elements(slot) if before else {}
+            self._learned.pop(slot, None)
+            self._rules[slot] = rules
+            new = elements_of(address, rules)
+            if not new:
+                del self._rules[slot]
+            if not old and not new:
+                return
+            try:
+                call(["nft", "-f", "-"], change(self.table, old, new))
+            except HostCommandFailed:  # somebody flushed the rules just now
+                self._put()
+
+    def forget(self, slot: int) -> None:
+        """Nothing that was set for a sandbox may apply to the next one at its address."""
+        if slot in self._rules:
+            self.restrict(slot, DEFAULT_RULES)
+
+    def rules_at(self, address: str) -> tuple[int, Rules] | None:
+        """The slot, and the rules where they are not the default; None where the address is no sandbox's."""
+        slot = _slot(self._part, IPv4Address(address))
+        return (slot, self._rules.get(slot, DEFAULT_RULES)) if 0 <= slot < SLOTS else None
+
+    def restricted(self) -> list[tuple[int, Rules]]:
+        """Slots whose rules are not the default."""
+        return list(self._rules.items())
+
+    def learn(self, slot: int, rules: Rules, kind: str, addresses: Iterable[IPv4Address], seconds: float) -> bool:
+        """What was answered for names that `rules`, those of the slot, allow ("allowed_names") or deny
+        ("denied_names"), is in force when this returns, for new connections at least that long. False, and nothing
+        of it, where the slot has other rules by now or too many addresses. Raises OSError."""
+        lasting, now = max(SHORTEST, min(seconds, LONGEST)) + MARGIN, time.monotonic()
+        with self._changing:
+            if self._rules.get(slot) != rules:
+                return False
+            known = {what: end for what, end in self._learned.get(slot, {}).items() if end > now}
+            fresh = [what for what in (Learned(kind, a) for a in addresses) if known.get(what, 0.0) < now + seconds]
+            if len(known.keys() | set(fresh)) > KNOWN:
+                return False
+            if fresh:
+                session = IPv4Address(self._part.address(slot))
+                put_pairs(self.table, kind, session, [what.address for what in fresh], lasting)
+            self._learned[slot] = known | dict.fromkeys(fresh, now + lasting)
+            return True
+
+    def _put(self) -> None:
+        elements = merged(self._elements(slot) for slot in self._rules)
+        call(["nft", "-f", "-"], whole(self.table, self._part, self.resolver, self._edge_user, elements))
+
+    def _elements(self, slot: int) -> dict[str, list[str]]:
+        """All that there is of one slot, with what was answered to it."""
+        address, now = self._part.address(slot), time.monotonic()
+        elements = elements_of(address, self._rules[slot])
+        for what, end in self._learned.get(slot, {}).items():
+            if end > now:
+                elements.setdefault(what.set, []).append(learned_element(address, what, end - now))
+        return elements
+
+    def _still_known(self) -> dict[int, dict[Learned, float]]:
+        """What a server before this one has learned, under the same rules."""
+        known: dict[int, dict[Learned, float]] = {}
+        now, versions = time.monotonic(), {tuple(pair) for pair, _ in _listed(self.table, "passed")}
+        for kind in ("allowed_names", "denied_names"):
+            for (session, answered), left in _listed(self.table, kind):
+                slot = _slot(self._part, IPv4Address(session))
+                rules = self._rules.get(slot)
+                if rules is not None and (session, version(session, rules)) in versions:
+                    known.setdefault(slot, {})[Learned(kind, IPv4Address(answered))] = now + left
+        return known
 
     def touched(self) -> set[int]:
         """Slots of sandboxes that were sent data on connections into them since the last call, at most TOUCH_SECONDS
@@ -264,26 +295,28 @@ table inet {self.table} {{
             raise
         return Namespace(handle)
 
-    def forget(self, slot: int) -> None:
-        """Nothing that was set for a sandbox may apply to the next one at its address."""
-        if slot in self._restricted:
-            self.set_egress(slot, True)
-
-    def set_egress(self, slot: int, allowed: bool) -> None:
-        """At once, for open connections too."""
-        if allowed:
-            self._restricted.discard(slot)
-        else:
-            self._restricted.add(slot)
-        address = self._part.address(slot)
-        verb = "delete" if allowed else "add"
-        element = f"element inet {self.table} no_egress {{ {address} }}"
-        # add first: deleting what is not there is an error
-        call(["nft", "-f", "-"], f"add {element}\n{verb} {element}\n")
-
 
 def _slot(part: Part, address: IPv4Address) -> int:
     return int(address) - int(part.network[2])
+
+
+def edge_user() -> int | None:
+    """The user id of nginx's workers, which may open connections to sandboxes."""
+    for name in EDGE_USERS:
+        with suppress(KeyError):
+            return pwd.getpwnam(name).pw_uid
+    return None
+
+
+def _listed(table: str, name: str) -> Iterator[tuple[list[Any], float]]:
+    """The pairs in a set, each with the seconds that it has left. None where there is no such set."""
+    with suppress(HostCommandFailed):
+        (found,) = (
+            e["set"] for e in json.loads(call(["nft", "-j", "list", "set", "inet", table, name]))["nftables"][1:]
+        )
+        for element in found.get("elem", ()):
+            timed = element.get("elem", {"val": element})
+            yield timed["val"]["concat"], timed.get("expires", 0.0)
 
 
 def _ip(batch: str) -> None:

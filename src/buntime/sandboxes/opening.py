@@ -7,11 +7,12 @@ from pathlib import Path
 import aiohttp
 
 from buntime.config import Config
+from buntime.egress import Rules, rules_of
 from buntime.plan import MB, Limits
-from buntime.sandboxes import record, seccomp
+from buntime.sandboxes import names, record, seccomp
 from buntime.sandboxes.cgroup import find_cgroups
 from buntime.sandboxes.dns import NameServer
-from buntime.sandboxes.host import Part, claim_part, release_part, total_memory
+from buntime.sandboxes.host import Part, claim_part, other_data_dirs, release_part, total_memory
 from buntime.sandboxes.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas
 from buntime.sandboxes.local import LocalSandboxes, Settings
 from buntime.sandboxes.network import Network
@@ -45,6 +46,7 @@ async def opened(
     part = claim_part(config)
     async with AsyncExitStack() as stack:
         machinery = _open_machinery(config, part, owned, tasks, http, stack)
+        await stack.enter_async_context(names.answering(machinery.network, tasks))
         pool_size = config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory())
         settings = Settings(
             data_dir=config.data_dir,
@@ -102,16 +104,20 @@ def _open_machinery(
     volumes = Volumes(config)
     volumes.mount()
     network = Network(part)
-    network.open(_slots_without_egress(config.data_dir / "sandboxes", owned))
+    network.open(_rules_by_slot(config.data_dir / "sandboxes", owned))
     stack.callback(network.close)
     NameServer(part, config.run_dir).ensure()
     return Machinery(find_cgroups(part.instance), volumes, network, tasks, http, _run_env(), Runs())
 
 
-def _slots_without_egress(home: Path, owned: Mapping[str, Session]) -> list[int]:
+def _rules_by_slot(home: Path, owned: Mapping[str, Session]) -> dict[int, Rules]:
     """Of sandboxes that may still run: their rules must not lapse while the server starts."""
-    blocked = (record.read(home / name) for name, session in owned.items() if session.network.egress == "none")
-    return [found.slot for found in blocked if found is not None]
+    records = ((record.read(home / name), session) for name, session in owned.items())
+    return {
+        found.slot: rules_of(session.network)
+        for found, session in records
+        if found is not None and found.slot != record.NO_SLOT
+    }
 
 
 def _resolv_conf(config: Config, part: Part) -> Path:
@@ -122,7 +128,8 @@ def _resolv_conf(config: Config, part: Part) -> Path:
 
 
 def _runtime(config: Config) -> Runtime:
-    return Runtime(config.runtime, config.run_dir / "runtime")
+    others = [directory / "volumes" for directory in other_data_dirs(config)]
+    return Runtime(config.runtime, config.run_dir / "runtime", others)
 
 
 def _run_env() -> dict[str, str]:

@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 import structlog
 
+from buntime.egress import rules_of
 from buntime.errors import BuntimeError
 from buntime.ports import FileEntry, FileToWrite, Observed, Run, RunResult, SandboxGone
 from buntime.sandboxes.cgroup import Cgroups, RunUsage
@@ -360,8 +361,7 @@ class LocalSandbox:
             raise SandboxGone("the guest does not answer") from None
 
     async def restrict(self, network: NetworkRules) -> None:
-        allowed = network.egress == "internet"
-        await asyncio.to_thread(self._machinery.network.set_egress, self.record.slot, allowed)
+        await asyncio.to_thread(self._machinery.network.restrict, self.record.slot, rules_of(network))
 
 
 def _result(outcome: Outcome, usage: RunUsage, wall_ms: int, timed_out: bool, disk_full: bool) -> RunResult:

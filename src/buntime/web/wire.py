@@ -99,8 +99,21 @@ class NetworkRequest(Request):
     egress: Annotated[
         Literal["internet", "none"], Meta(description="`internet`: public addresses only. `none`: nothing.")
     ] = "internet"
-    allow: Annotated[list[str], Meta(description="Not enforced yet: must be empty.")] = []
-    deny: Annotated[list[str], Meta(description="Not enforced yet: must be empty.")] = []
+    allow: Annotated[
+        list[str],
+        Meta(
+            description="At most 100 IPv4 networks (`192.0.2.0/24`) and domain names (`example.com`; "
+            "`*.example.com`: all names below it). With any, nothing else is reachable and no other name is resolved. "
+            "Without effect where `egress` is `none`."
+        ),
+    ] = []
+    deny: Annotated[
+        list[str],
+        Meta(
+            description="The same, never reachable, whatever is allowed: names are not resolved, and neither are "
+            "their addresses reachable as far as they are known."
+        ),
+    ] = []
 
 
 Ttl = Annotated[
