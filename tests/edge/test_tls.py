@@ -9,23 +9,28 @@ from pathlib import Path
 
 import pytest
 
-from buntime.config import Config
+from buntime.config import BadSetting, Config, from_environment
+from buntime.edge import process
 from tests.edge.place import HOST, Place, Session, control_plane, edge, read_message
 
 DOMAIN = "previews.test"
 PREVIEW = HOST.replace("localhost", DOMAIN)
 
 
-@pytest.fixture
-def secured(config: Config, tmp_path: Path) -> Config:
-    """With a certificate for the domain and all below it that nobody but the test trusts."""
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+def make_certificate(cert: Path, key: Path) -> None:
+    """For the domain and all below it; nobody but the test trusts it."""
     names = f"subjectAltName=DNS:{DOMAIN},DNS:*.{DOMAIN}"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
          "-subj", f"/CN={DOMAIN}", "-addext", names, "-keyout", str(key), "-out", str(cert)],
         check=True, capture_output=True,
     )  # fmt: skip
+
+
+@pytest.fixture
+def secured(config: Config, tmp_path: Path) -> Config:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    make_certificate(cert, key)
     return replace(config, domain=DOMAIN, tls_cert=cert, tls_key=key)
 
 
@@ -113,3 +118,49 @@ async def test_a_connection_for_one_host_serves_others_by_their_own_permission(p
         assert await read_message(reader) is not None
     writer.close()
     assert [question.header("X-Preview-Host") for question in place.asked()] == [PREVIEW, f"ses-other.{DOMAIN}"]
+
+
+async def served(place: Place) -> bytes:
+    """The certificate, as it is now."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await dial(place, context)
+    certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return bytes(certificate)
+
+
+async def test_a_renewed_certificate_is_taken_up(place: Place) -> None:
+    assert place.config.tls_cert
+    assert place.config.tls_key
+    before = await served(place)
+    files = (place.config.tls_cert, place.config.tls_key)
+    watching = asyncio.create_task(process.take_up_renewals(files, place.config.run_dir / "edge", seconds=0.05))
+    await asyncio.sleep(0.1)
+    make_certificate(*files)
+    try:
+        async with asyncio.timeout(10):
+            while await served(place) == before:  # noqa: ASYNC110 -- what is waited for has no event
+                await asyncio.sleep(0.05)
+    finally:
+        watching.cancel()
+
+
+async def test_a_certificate_that_cannot_be_used_is_said_in_a_sentence(secured: Config, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("nonsense")
+    with pytest.raises(process.EdgeFailed, match=r"cert\.pem"):
+        async with edge(secured):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"BUNTIME_TLS_CERT": "/c", "BUNTIME_DOMAIN": "x.test"}, "BUNTIME_TLS_KEY"),
+        ({"BUNTIME_TLS_KEY": "/k", "BUNTIME_DOMAIN": "x.test"}, "BUNTIME_TLS_CERT"),
+        ({"BUNTIME_TLS_CERT": "/c", "BUNTIME_TLS_KEY": "/k"}, "BUNTIME_DOMAIN"),
+    ],
+)
+def test_a_certificate_needs_its_key_and_a_domain(environ: dict[str, str], said: str) -> None:
+    with pytest.raises(BadSetting, match=said):
+        from_environment(environ)

@@ -12,6 +12,7 @@ import pytest
 
 from buntime import doctor
 from buntime.config import Config
+from buntime.edge.process import has_user
 from buntime.firewalls import obstacles
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="looking takes root")
@@ -40,6 +41,14 @@ def lines(rules: str) -> list[str]:
 
 def test_a_host_that_was_set_up_lacks_nothing(config: Config) -> None:
     assert doctor.missing(config) == []
+
+
+def test_the_edge_needs_its_module_and_its_user(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "has_lua", lambda: False)
+    monkeypatch.setattr(doctor, "has_user", lambda: has_user("buntime-nobody"))
+    lua, user = doctor.missing(config)
+    assert "libnginx-mod-http-lua" in lua
+    assert "buntime-edge" in user
 
 
 def test_looking_changes_nothing_in_the_data_directory(config: Config) -> None:

@@ -21,6 +21,7 @@ from buntime.tasks import Tasks
 
 ANSWER_SECONDS = 5.0  # nginx answers this soon after its start
 STOP_SECONDS = 5.0
+RENEWAL_SECONDS = 60.0  # between looks at the certificate
 
 
 class EdgeFailed(BadSetting):
@@ -31,9 +32,9 @@ class EdgeFailed(BadSetting):
 async def edge(config: Config, plans: Mapping[str, Plan], tasks: Tasks) -> AsyncIterator[None]:
     """The edge accepts connections within the block. Raises EdgeFailed.
 
-    What a killed server left behind is stopped first. Until the control plane listens on `config.api_socket`
-    answers are 503. nginx ends with `tasks`, not with the block: requests that are under way when the server
-    stops get their answers.
+    A renewed certificate is taken up within a minute; that ends streams that are open. What a killed server left
+    behind is stopped first. Until the control plane listens on `config.api_socket` answers are 503. nginx ends with
+    `tasks`, not with the block: requests that are under way when the server stops get their answers.
     """
     addresses = _addresses(config.host, config.port)
     program = _prepare(config, max(plan.body_mb for plan in plans.values()), addresses)
@@ -41,7 +42,38 @@ async def edge(config: Config, plans: Mapping[str, Plan], tasks: Tasks) -> Async
         _let_workers_open(path)
     tasks.start_daemon(keep_running(program), "nginx")
     await _until_it_answers(addresses)
+    if config.tls_cert and config.tls_key:
+        files = (config.tls_cert, config.tls_key)
+        tasks.start_daemon(take_up_renewals(files, config.run_dir / "edge"), "certificate")
     yield
+
+
+async def take_up_renewals(files: tuple[Path, ...], directory: Path, seconds: float = RENEWAL_SECONDS) -> None:
+    """Has the nginx of the directory read its configuration again when one of the files is another. Where the new
+    ones cannot be used it goes on with what it has."""
+    known = _versions(files)
+    while True:
+        await asyncio.sleep(seconds)
+        found = _versions(files)
+        if found == known:
+            continue
+        master = _left_over(directory)
+        if master is not None:  # else it just starts again, and reads them by itself
+            with suppress(ProcessLookupError):
+                os.kill(master, signal.SIGHUP)
+        known = found
+
+
+def _versions(files: tuple[Path, ...]) -> list[tuple[int, int] | None]:
+    found: list[tuple[int, int] | None] = []
+    for file in files:
+        try:
+            status = file.stat()  # of what a link leads to: renewals often only move the link
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_ino, status.st_mtime_ns))
+    return found
 
 
 def _prepare(config: Config, body_mb: int, addresses: list[tuple[str, int]]) -> Program:
@@ -85,9 +117,9 @@ def has_lua() -> bool:
     return all((MODULES / name).exists() for name in LUA_MODULES)
 
 
-def has_user() -> bool:
+def has_user(name: str = USER) -> bool:
     try:
-        pwd.getpwnam(USER)
+        pwd.getpwnam(name)
     except KeyError:
         return False
     return True
