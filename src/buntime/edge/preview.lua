@@ -129,9 +129,11 @@ end
 local function headless(status, body)
   local head = "HTTP/1.1 " .. status .. " Refused\r\nConnection: close\r\nContent-Length: " .. #body .. "\r\n"
   for name, value in pairs(ngx.resp.get_headers()) do
-    head = head .. name .. ": " .. value .. "\r\n"
+    if not NOT_PASSED[name] then
+      head = head .. name .. ": " .. value .. "\r\n"
+    end
   end
-  return head .. "\r\n" .. (ngx.req.get_method() == "HEAD" and "" or body)
+  return head .. "\r\n" .. body
 end
 
 local function finish(status, body)
