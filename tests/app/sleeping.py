@@ -1,0 +1,71 @@
+"""How tests put sessions to sleep on the fakes, and hold up what the server does meanwhile."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from buntime.session import Session
+from tests.app.serving import Answer, Api
+
+PATIENCE = 20.0  # seconds; a guard against a hang
+
+
+class Gate:
+    """A thread of the server stops at it until the test opens it."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self.reached.set()
+        assert self.opened.wait(PATIENCE)
+
+
+@asynccontextmanager
+async def opened_at_the_end(gate: Gate) -> AsyncIterator[Gate]:
+    """However the test ends: the server does not wait for it then."""
+    try:
+        yield gate
+    finally:
+        gate.opened.set()
+
+
+async def write(api: Api, session: str, content: str) -> None:
+    written = await api.call("POST", "/files/write", {"sessionId": session, "path": "file", "content": content})
+    assert written.status == 200
+
+
+async def read(api: Api, session: str) -> Answer:
+    return await api.call("GET", f"/files/read?sessionId={session}&path=file")
+
+
+async def content_of(api: Api, session: str) -> str:
+    content: str = (await read(api, session)).json["content"]
+    return content
+
+
+async def deep_sleep(api: Api, session: str) -> None:
+    slept = await api.call("POST", f"/sessions/{session}/sleep", {"depth": "deep-sleep"})
+    assert (slept.status, slept.json["state"]) == (200, "deep-sleep")
+
+
+async def stored_of(api: Api, session: str) -> Session:
+    stored = await api.store.get_session(session)
+    assert stored is not None
+    return stored
+
+
+async def evicted(api: Api, *contents: str) -> str:
+    """A session that has slept once after each content; its volume is in the archive alone."""
+    session = await api.session()
+    for content in contents:
+        await write(api, session, content)
+        await deep_sleep(api, session)
+        api.clock.now += 1
+    await api.leases.evict(session)
+    assert not api.sandboxes.has_volume((await stored_of(api, session)).sandbox)
+    return session
+
+
+async def ask_to_sleep(api: Api, session: str) -> Answer:
+    return await api.call("POST", f"/sessions/{session}/sleep", {"depth": "deep-sleep"})

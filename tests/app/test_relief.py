@@ -1,0 +1,172 @@
+"""After a start, on a host that runs short, and with bytes on open connections: who sleeps, and who wakes."""
+
+import asyncio
+
+from structlog.testing import capture_logs
+
+from buntime.errors import Unavailable
+from buntime.ports import Strain
+from buntime.session import State
+from tests.app.serving import Api, until
+from tests.app.sleeping import (
+    content_of,
+    deep_sleep,
+    evicted,
+    stored_of,
+    write,
+)
+
+
+async def test_after_a_reboot_of_the_host_sessions_are_in_deep_sleep_with_all_their_files(api: Api) -> None:
+    sessions = [await api.session() for _ in range(2)]
+    for session in sessions:
+        await write(api, session, session)
+    await api.call("POST", f"/sessions/{sessions[1]}/sleep")
+    for sandbox in list(api.sandboxes.running):
+        await api.sandboxes.kill(sandbox)
+    await api.leases.settle()
+    for session in sessions:
+        stored = await stored_of(api, session)
+        assert (stored.state, stored.archived) == (State.DEEP_SLEEP, False)
+        assert await content_of(api, session) == session
+
+
+async def test_a_session_whose_volume_was_lost_falls_back_to_its_snapshot_and_that_is_logged(api: Api) -> None:
+    session = await evicted(api, "archived")
+    await write(api, session, "since")
+    await api.sandboxes.destroy((await stored_of(api, session)).sandbox)
+    with capture_logs() as logs:
+        await api.leases.settle()
+    assert "volume_lost" in [entry["event"] for entry in logs]
+    stored = await stored_of(api, session)
+    assert (stored.state, stored.archived) == (State.DEEP_SLEEP, True)
+    assert await content_of(api, session) == "archived"
+
+
+async def test_a_sleeper_that_was_not_archived_again_does_not_fall_back_without_a_word(api: Api) -> None:
+    session = await evicted(api, "archived")
+    await write(api, session, "since")
+    api.archive.unreachable = True
+    await deep_sleep(api, session)
+    api.archive.unreachable = False
+    await api.sandboxes.destroy((await stored_of(api, session)).sandbox)
+    with capture_logs() as logs:
+        assert await content_of(api, session) == "archived"
+    assert "volume_lost" in [entry["event"] for entry in logs]
+
+
+# --- relief ---
+
+
+async def test_the_coldest_suspended_sessions_are_put_to_deep_sleep_where_memory_is_short(api: Api) -> None:
+    sessions = []
+    for _ in range(6):
+        sessions.append(await api.session())
+        api.clock.now += 10
+    for session in sessions[:-1]:
+        await api.call("POST", f"/sessions/{session}/sleep")
+    keeper = api.keeper()
+    await api.keep(keeper)
+    assert len(api.sandboxes.running) == 6, "nobody goes down where nothing is short"
+    api.sandboxes.short = Strain(memory=1, disk=0)
+    states: list[list[State]] = []
+    for _ in range(3):
+        await api.keep(keeper)
+        states.append([(await stored_of(api, session)).state for session in sessions])
+    deep, idle, active = State.DEEP_SLEEP, State.IDLE, State.ACTIVE
+    assert states[0] == [deep, deep, deep, deep, idle, active]
+    assert states[1] == states[2] == [deep, deep, deep, deep, deep, active], "never one that is awake"
+
+
+async def test_volumes_go_the_least_recently_used_first_where_disk_is_short(api: Api) -> None:
+    sessions = []
+    for _ in range(3):
+        sessions.append(await api.session())
+        await write(api, sessions[-1], "x" * 100)
+        api.clock.now += 10
+    for session in sessions:
+        await deep_sleep(api, session)
+    assert await content_of(api, sessions[0]) == "x" * 100
+    await deep_sleep(api, sessions[0])
+    api.sandboxes.short = Strain(memory=0, disk=150)
+    await api.keep(api.keeper())
+    here = [api.sandboxes.has_volume((await stored_of(api, session)).sandbox) for session in sessions]
+    assert here == [True, False, False]
+    api.sandboxes.short = Strain(memory=0, disk=0)
+    assert [await content_of(api, session) for session in sessions] == ["x" * 100] * 3
+
+
+async def test_a_create_takes_the_room_that_can_be_freed_and_is_refused_where_there_is_none(api: Api) -> None:
+    session = await api.session()
+    await write(api, session, "kept")
+    await deep_sleep(api, session)
+    api.sandboxes.capacity = 1
+    refused = await api.call("POST", "/sessions/create", {})
+    assert refused.refusal == (503, "unavailable")
+    assert int(refused.headers["Retry-After"]) > 0
+    api.sandboxes.short = Strain(memory=0, disk=1)
+    assert (await api.call("POST", "/sessions/create", {})).status == 200
+    api.sandboxes.capacity = 2
+    assert await content_of(api, session) == "kept"
+
+
+async def test_a_create_does_not_fail_for_a_session_that_is_deleted_while_room_is_made(api: Api) -> None:
+    session = await api.session()
+    await api.call("POST", f"/sessions/{session}/sleep")
+    api.sandboxes.capacity, api.sandboxes.short = 1, Strain(memory=1, disk=1)
+    all_sessions = api.store.all_sessions
+
+    async def and_then_it_is_deleted() -> object:
+        found = await all_sessions()
+        await api.call("DELETE", f"/sessions/{session}")
+        return found
+
+    api.store.all_sessions = and_then_it_is_deleted  # type: ignore[method-assign, assignment]
+    made = await api.call("POST", "/sessions/create", {})
+    assert made.status in (200, 503), made.body
+
+
+# --- open connections ---
+
+
+async def test_bytes_on_an_open_connection_wake_a_suspended_session_and_are_activity(api: Api) -> None:
+    suspended, active, deep = [await api.session() for _ in range(3)]
+    await api.call("POST", f"/sessions/{suspended}/sleep")
+    await deep_sleep(api, deep)
+    api.clock.now += 200
+    for session in (suspended, active, deep):
+        await api.leases.touched(session)
+    await api.leases.touched("ses_that_is_no_more")
+    states = [(await stored_of(api, session)).state for session in (suspended, active, deep)]
+    assert states == [State.ACTIVE, State.ACTIVE, State.DEEP_SLEEP]
+    api.clock.now += 200
+    await api.keep(api.keeper(idle_after=300))
+    assert (await stored_of(api, suspended)).state is State.ACTIVE
+    assert (await stored_of(api, active)).state is State.ACTIVE
+
+
+async def test_the_keeper_asks_who_was_touched(api: Api) -> None:
+    session = await api.session()
+    await api.call("POST", f"/sessions/{session}/sleep")
+    api.sandboxes.got_bytes = {session}
+    watching = asyncio.create_task(api.keeper().watch_connections())
+    await until(lambda: api.store.sessions[session].state is State.ACTIVE)
+    watching.cancel()
+
+
+async def test_a_wake_by_an_open_connection_that_failed_is_tried_again(api: Api) -> None:
+    session = await api.session()
+    await api.call("POST", f"/sessions/{session}/sleep")
+    sandbox = api.sandboxes.running[api.store.sessions[session].sandbox]
+    thaw = sandbox.thaw
+
+    async def once_not() -> None:
+        sandbox.thaw = thaw  # type: ignore[method-assign]
+        api.sandboxes.got_bytes = set()
+        raise Unavailable("not now")
+
+    sandbox.thaw = once_not  # type: ignore[method-assign]
+    api.sandboxes.got_bytes = {session}
+    watching = asyncio.create_task(api.keeper().watch_connections())
+    await until(lambda: api.store.sessions[session].state is State.ACTIVE)
+    watching.cancel()
