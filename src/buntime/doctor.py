@@ -22,7 +22,8 @@ from buntime.edge.process import has_lua, has_user
 from buntime.sandboxes import seccomp
 from buntime.sandboxes.commands import HostCommandFailed, call
 from buntime.sandboxes.host import Part
-from buntime.sandboxes.network import HOST_SETTINGS, Network
+from buntime.sandboxes.network import HOST_SETTINGS, Network, edge_user
+from buntime.sandboxes.network_rules import whole
 
 GB = 1 << 30
 SETUP = "run scripts/setup as root"
@@ -247,8 +248,9 @@ def _packet_filter(config: Config) -> Iterator[Finding]:
     """The kernel takes the very rules that will be used; this only asks it."""
     if _which("nft") is None:
         return
-    example = ipaddress.IPv4Network("10.213.0.0/20")
-    rules = Network(Part(0, config.instance, example)).rules()
+    part = Part(0, config.instance, ipaddress.IPv4Network("10.213.0.0/20"))
+    network = Network(part)
+    rules = whole(network.table, part, network.resolver, edge_user(), {})
     try:
         call(["nft", "--check", "-f", "-"], rules, timeout=10)
     except HostCommandFailed as failed:
