@@ -46,7 +46,9 @@ def test_naming_limits_is_forbidden_where_the_plan_says_so() -> None:
         (NewSession(on_wake=""), "onWake"),
         (NewSession(preview=Preview(ports=(1023,))), "preview.ports"),
         (NewSession(preview=Preview(ports=(8080, 8080))), "preview.ports"),
-        (NewSession(network=Network(deny=("10.0.0.0/8",))), "network.deny"),
+        (NewSession(network=Network(deny=("10.0.0.1/8",))), "network.deny"),
+        (NewSession(network=Network(allow=("example.com", "http://example.com"))), "network.allow"),
+        (NewSession(network=Network(allow=tuple(f"a{i}.example" for i in range(101)))), "network.allow"),
     ],
 )
 def test_the_first_bad_field_is_named(new: NewSession, field: str) -> None:

@@ -1,0 +1,336 @@
+"""Rules by address and by name, seen from a network as sessions have it: the server's parts for it without the rest."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from buntime.egress import Rules, rules_of
+from buntime.sandboxes import names
+from buntime.sandboxes.dns import NameServer
+from buntime.sandboxes.host import Part
+from buntime.sandboxes.network import DEFAULT_RULES, KNOWN, Namespace, Network
+from buntime.session import Network as Wanted
+from buntime.tasks import Tasks
+from tests.network.connections import asking, echoing, eventually, hearing
+from tests.network.place import PRIVATE, PUBLIC, Upstream, World, ask, enter_handle, nft, probe, upstream, world
+
+pytestmark = pytest.mark.sandbox
+
+PART = Part(0, "tnet", IPv4Network("10.251.240.0/20"))  # no server's: theirs are of BUNTIME_NETWORK
+ONE, TWO = 0, 1  # slots
+NO_SUCH_NAME = 3
+
+
+@pytest.fixture(scope="module")
+def outside() -> Iterator[World]:
+    with world() as there:
+        yield there
+
+
+@pytest.fixture(scope="module")
+def server_above() -> Iterator[Upstream]:
+    with upstream() as server:
+        yield server
+
+
+@dataclass
+class Host:
+    """The network of one server: made anew by `start`, left behind by `stop`, which is what a kill leaves too."""
+
+    name_server: NameServer
+    network: Network
+    stack: AsyncExitStack
+    namespaces: list[Namespace]
+
+    async def start(self, rules: dict[int, Rules] | None = None) -> None:
+        self.network = Network(PART)
+        await asyncio.to_thread(self.network.open, rules or {})
+        self.stack = AsyncExitStack()
+        tasks = await self.stack.enter_async_context(Tasks())
+        await self.stack.enter_async_context(names.answering(self.network, tasks))
+
+    async def stop(self) -> None:
+        await self.stack.aclose()
+        self.network.close()
+
+    async def restrict(self, slot: int, **wanted: Any) -> None:
+        await asyncio.to_thread(self.network.restrict, slot, rules_of(_wanted(**wanted)))
+
+    async def reaches(self, slot: int, *targets: str) -> list[str]:
+        """Those that are open."""
+        found = await asyncio.to_thread(probe, self.enter(slot), targets)
+        assert set(found) == set(targets)
+        return [target for target in targets if found[target] == "open"]
+
+    async def ask(self, slot: int, name: str, kind: int = 1, **way: Any) -> tuple[int, list[str]]:
+        return await asyncio.to_thread(ask, self.enter(slot), PART.gateway, name, kind, **way)
+
+    def enter(self, slot: int) -> list[str]:
+        return enter_handle(self.namespaces[slot].handle)
+
+
+def _wanted(egress: str = "internet", allow: Sequence[str] = (), deny: Sequence[str] = ()) -> Wanted:
+    return Wanted(egress, tuple(allow), tuple(deny))
+
+
+@pytest.fixture
+def readable() -> Iterator[Path]:
+    """A directory that the name server, which is nobody, can read."""
+    with TemporaryDirectory(dir="/var/tmp") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+@pytest.fixture
+async def host(readable: Path, server_above: Upstream) -> AsyncIterator[Host]:
+    server_above.asked.clear()
+    resolv_conf = readable / "resolv.conf"
+    resolv_conf.write_text(f"nameserver {Upstream.ADDRESS}\n")
+    host = Host(NameServer(PART, readable, resolv_conf), Network(PART), AsyncExitStack(), [])
+    try:
+        await host.start()
+        host.name_server.ensure()
+        host.namespaces = [host.network.make(slot) for slot in (ONE, TWO)]
+        yield host
+    finally:
+        for namespace in host.namespaces:
+            namespace.close()
+        await host.stop()
+        host.name_server.stop()
+        host.network.remove()
+
+
+def tcp(*addresses: str, port: int = 80) -> list[str]:
+    return [f"tcp:{address}:{port}" for address in addresses]
+
+
+async def test_by_default_public_addresses_are_reachable_and_no_others(host: Host, outside: World) -> None:
+    targets = [*tcp(*PUBLIC, *PRIVATE), *(f"udp:{address}:443" for address in PUBLIC + PRIVATE)]
+    expected = [*tcp(*PUBLIC), *(f"udp:{address}:443" for address in PUBLIC)]
+    assert await host.reaches(ONE, *targets) == expected
+
+
+async def test_what_no_session_may_reach_stays_so_when_it_is_allowed(host: Host, outside: World) -> None:
+    await host.restrict(ONE, allow=["0.0.0.0/0", "169.254.0.0/16", "10.0.0.0/8", "192.168.177.1"])
+    assert await host.reaches(ONE, *tcp(*PUBLIC, *PRIVATE)) == tcp(*PUBLIC)
+    for port in (25, 53, 853):
+        assert await host.reaches(ONE, *tcp(*PUBLIC, port=port)) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reachable"),
+    [
+        ({"allow": ["192.31.196.10"]}, [0]),
+        ({"allow": ["192.31.196.10/31"]}, [0, 1]),
+        ({"allow": ["192.31.196.0/24", "192.31.196.8/29", "192.31.196.8/29"]}, [0, 1, 2, 3]),
+        ({"deny": ["192.31.196.10/31"]}, [2, 3]),
+        ({"allow": ["192.31.196.0/24"], "deny": ["192.31.196.11", "192.31.196.12"]}, [0, 3]),
+        ({"allow": ["192.31.196.11"], "deny": ["0.0.0.0/0"]}, []),
+        ({"egress": "none", "allow": ["192.31.196.0/24"]}, []),
+        ({"deny": ["example.com"]}, [0, 1, 2, 3]),
+        ({"allow": ["example.com"]}, []),
+    ],
+)
+async def test_addresses_are_allowed_and_denied(
+    host: Host, outside: World, wanted: dict[str, Any], reachable: list[int]
+) -> None:
+    await host.restrict(ONE, **wanted)
+    assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(*(PUBLIC[i] for i in reachable))
+    assert await host.reaches(TWO, *tcp(*PUBLIC)) == tcp(*PUBLIC), "another session has the default"
+    await asyncio.to_thread(host.network.forget, ONE)
+    assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(*PUBLIC)
+
+
+async def test_a_change_ends_what_open_connections_carry_and_lets_the_others_go_on(host: Host, outside: World) -> None:
+    await host.restrict(ONE, allow=["192.31.196.10", "192.31.196.11"])
+    with echoing(host.enter(ONE), PUBLIC[0]) as cut, echoing(host.enter(ONE), PUBLIC[1]) as kept:
+        assert (cut("a"), kept("a")) == (True, True)
+        await host.restrict(ONE, allow=["192.31.196.11"])
+        assert (cut("b"), kept("b")) == (False, True)
+        await host.restrict(ONE, deny=["192.31.196.11"])
+        assert kept("c") is False
+    with echoing(host.enter(ONE), PUBLIC[2]) as connection:
+        assert connection("a")
+        await host.restrict(ONE, egress="none")
+        assert not connection("b")
+
+
+async def test_what_arrives_on_a_connection_that_is_denied_by_now_is_dropped_too(host: Host, outside: World) -> None:
+    with hearing(host.enter(ONE), outside, PUBLIC[0]) as heard:
+        assert heard("a")
+        await host.restrict(ONE, deny=["192.31.196.10"])
+        assert not heard("b")
+
+
+async def test_a_name_that_is_allowed_makes_its_addresses_reachable(
+    host: Host, outside: World, server_above: Upstream
+) -> None:
+    server_above.records = {
+        "api.example.com": [("A", PUBLIC[0], 300), ("A", PUBLIC[1], 300)],
+        "example.com": [("A", PUBLIC[2], 300)],
+        "other.example": [("A", PUBLIC[3], 300)],
+    }
+    await host.restrict(ONE, allow=["*.Example.com"])
+    assert await host.reaches(ONE, *tcp(*PUBLIC)) == []
+    code, addresses = await host.ask(ONE, "API.example.com")
+    assert (code, sorted(addresses)) == (0, [PUBLIC[0], PUBLIC[1]])
+    for refused in ("example.com", "other.example", "api.example.com.other.example", "notexample.com"):
+        assert await host.ask(ONE, refused) == (NO_SUCH_NAME, []), refused
+    assert server_above.asked == ["api.example.com"], "a name that is not allowed is not even asked for"
+    assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[0], PUBLIC[1])
+    assert await host.reaches(TWO, *tcp(*PUBLIC)) == tcp(*PUBLIC)
+    await host.restrict(TWO, allow=["example.com"])
+    assert await host.reaches(TWO, *tcp(*PUBLIC)) == [], "what one session was answered is not another's"
+
+
+async def test_questions_by_tcp_are_answered_alike(host: Host, outside: World, server_above: Upstream) -> None:
+    server_above.records = {"example.com": [("A", PUBLIC[2], 300)], "other.example": [("A", PUBLIC[3], 300)]}
+    await host.restrict(ONE, allow=["example.com"])
+    assert await host.ask(ONE, "other.example", stream=True) == (NO_SUCH_NAME, [])
+    await host.ask(TWO, "example.com")  # the name server knows it by now: the one above it answers datagrams alone
+    assert await host.ask(ONE, "example.com", stream=True) == (0, [PUBLIC[2]])
+    assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[2])
+
+
+async def test_addresses_come_by_aliases_and_an_alias_may_be_denied(
+    host: Host, outside: World, server_above: Upstream
+) -> None:
+    server_above.records = {
+        "www.example.com": [("CNAME", "edge.provider.example", 300)],
+        "edge.provider.example": [("A", PUBLIC[0], 300)],
+        "bad.example.com": [("CNAME", "tracker.example", 300)],
+        "tracker.example": [("A", PUBLIC[1], 300)],
+    }
+    await host.restrict(ONE, allow=["*.example.com", "192.31.196.0/24"], deny=["*.tracker.example", "tracker.example"])
+    assert await host.ask(ONE, "www.example.com") == (0, [PUBLIC[0]])
+    assert await host.ask(ONE, "bad.example.com") == (NO_SUCH_NAME, [])
+    assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[0], PUBLIC[2], PUBLIC[3])
+
+
+async def test_addresses_of_a_denied_name_are_denied_though_nobody_asked_for_them(
+    host: Host, outside: World, server_above: Upstream
+) -> None:
+    server_above.records = {"tracker.example": [("A", PUBLIC[1], 300)]}
+    with echoing(host.enter(ONE), PUBLIC[1]) as connection:
+        assert connection("a")
+        await host.restrict(ONE, deny=["tracker.example"])
+        assert await host.ask(ONE, "tracker.example") == (NO_SUCH_NAME, [])
+        await eventually(lambda: not connection("b"))
+    assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[0], PUBLIC[2], PUBLIC[3])
+    assert (await host.ask(ONE, "other.example"))[1] == []
+    assert await host.reaches(TWO, *tcp(*PUBLIC)) == tcp(*PUBLIC)
+
+
+async def test_a_public_name_never_leads_inside(host: Host, outside: World, server_above: Upstream) -> None:
+    inside = [*PRIVATE, "127.0.0.1", "0.0.0.0", PART.gateway, PART.address(TWO), "255.255.255.255", "224.0.0.1"]
+    server_above.records = {f"rebind{i}.example": [("A", PUBLIC[0], 0), ("A", a, 0)] for i, a in enumerate(inside)}
+    await host.restrict(ONE, allow=["*.example", "example"])
+    server_above.records["good.example"] = [("A", PUBLIC[0], 0)]
+    for slot in (ONE, TWO):
+        answers = await asyncio.gather(*(host.ask(slot, f"rebind{i}.example", seconds=1) for i in range(len(inside))))
+        assert [addresses for _, addresses in answers] == [[]] * len(inside), answers
+        assert await host.ask(slot, "good.example") == (0, [PUBLIC[0]])
+    assert await host.reaches(ONE, *tcp(*inside)) == []
+
+
+async def test_only_addresses_of_the_fourth_version_are_answered(host: Host, server_above: Upstream) -> None:
+    server_above.records = {"example.com": [("A", PUBLIC[2], 300)]}
+    await host.restrict(ONE, allow=["example.com"])
+    for kind in (28, 64, 65, 255):
+        assert await host.ask(ONE, "example.com", kind) == (0, []), kind
+
+
+async def test_a_connection_that_is_older_than_its_rules_asks_nobody_else(host: Host, server_above: Upstream) -> None:
+    server_above.records = {"example.com": [("A", PUBLIC[2], 300)], "other.example": [("A", PUBLIC[3], 300)]}
+    with asking(host.enter(ONE), PART.gateway) as same_port:
+        assert same_port("other.example") == 0
+        await host.restrict(ONE, allow=["example.com"])
+        assert same_port("other.example") != 0
+
+
+async def test_while_the_server_is_down_no_name_is_resolved_and_all_else_holds(
+    host: Host, outside: World, server_above: Upstream
+) -> None:
+    server_above.records = {"example.com": [("A", PUBLIC[2], 300)], "a.example.com": [("A", PUBLIC[3], 300)]}
+    await host.restrict(ONE, allow=["example.com", "*.example.com", PUBLIC[0]])
+    rules = dict(host.network.restricted())
+    assert (await host.ask(ONE, "example.com"))[0] == 0
+    with echoing(host.enter(ONE), PUBLIC[2]) as connection:
+        await host.stop()
+        try:
+            assert await host.ask(ONE, "a.example.com", seconds=1) == (-1, [])
+            assert (await host.ask(TWO, "a.example.com"))[0] == 0
+            assert await host.reaches(ONE, *tcp(*PUBLIC, *PRIVATE)) == tcp(PUBLIC[0], PUBLIC[2])
+            assert connection("down")
+        finally:
+            await host.start(rules)
+        assert connection("up")
+        assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[0], PUBLIC[2]), "what was answered is known still"
+        assert (await host.ask(ONE, "a.example.com"))[0] == 0
+        assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[0], PUBLIC[2], PUBLIC[3])
+
+
+async def test_other_rules_after_a_restart_forget_what_was_answered(
+    host: Host, outside: World, server_above: Upstream
+) -> None:
+    server_above.records = {"example.com": [("A", PUBLIC[2], 300)]}
+    await host.restrict(ONE, allow=["example.com"])
+    await host.ask(ONE, "example.com")
+    await host.stop()
+    await host.start({ONE: rules_of(Wanted(allow=("other.example",)))})
+    assert await host.reaches(ONE, *tcp(*PUBLIC)) == []
+
+
+@pytest.mark.parametrize("flush", ["delete table inet buntime_tnet", "flush table inet buntime_tnet"])
+async def test_rules_that_are_flushed_are_put_back_with_what_was_answered(
+    host: Host, outside: World, server_above: Upstream, flush: str
+) -> None:
+    server_above.records = {"example.com": [("A", PUBLIC[2], 300)]}
+    await host.restrict(ONE, allow=["example.com", PUBLIC[0]])
+    await host.restrict(TWO, egress="none")
+    await host.ask(ONE, "example.com")
+    with echoing(host.enter(ONE), PUBLIC[2]) as connection:
+        assert connection("before")
+        assert host.network.ensure()
+        nft(flush)
+        assert not host.network.ensure()
+        assert host.network.ensure()
+        assert await host.reaches(ONE, *tcp(*PUBLIC, *PRIVATE)) == tcp(PUBLIC[0], PUBLIC[2])
+        assert await host.reaches(TWO, *tcp(*PUBLIC, *PRIVATE)) == []
+        assert connection("a")
+
+
+async def test_a_change_after_a_flush_puts_everything_back(host: Host, outside: World) -> None:
+    await host.restrict(TWO, egress="none")
+    nft("delete table inet buntime_tnet")
+    await host.restrict(ONE, allow=[PUBLIC[0]])
+    assert await host.reaches(ONE, *tcp(*PUBLIC, *PRIVATE)) == tcp(PUBLIC[0])
+    assert await host.reaches(TWO, *tcp(*PUBLIC, *PRIVATE)) == []
+
+
+async def test_an_answer_is_in_force_for_its_time_and_then_no_more(host: Host, outside: World) -> None:
+    rules = rules_of(Wanted(allow=("example.com",)))
+    await asyncio.to_thread(host.network.restrict, ONE, rules)
+    for seconds, least, most in ((0, 60, 70), (300, 300, 310), (86400, 3600, 3610)):
+        address = IPv4Address(f"192.31.196.{least % 251}")
+        assert host.network.learn(ONE, rules, "allowed_names", [address], seconds)
+        shown = nft("-j", "list", "set", "inet", host.network.table, "allowed_names")
+        expires = int(shown.partition(f'"{address}"')[2].partition('"expires": ')[2].split("}")[0])
+        assert least <= expires <= most
+
+
+async def test_the_addresses_that_one_session_may_learn_are_bounded(host: Host) -> None:
+    rules = rules_of(Wanted(allow=("example.com",)))
+    await asyncio.to_thread(host.network.restrict, ONE, rules)
+    many = [IPv4Address(int(IPv4Address("192.31.196.0")) + i) for i in range(KNOWN)]
+    assert host.network.learn(ONE, rules, "allowed_names", many, 300)
+    assert not host.network.learn(ONE, rules, "allowed_names", [IPv4Address("198.51.100.1")], 300)
+    assert host.network.learn(ONE, rules, "allowed_names", many[:3], 300)
+    assert not host.network.learn(ONE, DEFAULT_RULES, "allowed_names", many[:3], 300), "not for rules that have changed"
