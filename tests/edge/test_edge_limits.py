@@ -27,6 +27,21 @@ async def test_what_a_sessions_program_does_not_find_is_no_refusal(place: Place)
     assert (await place.get(host="ses-other.localhost")).status == 200
 
 
+async def test_the_control_plane_is_not_asked_about_each_request_to_a_session_where_nothing_listens(
+    place: Place,
+) -> None:
+    address = await place.listen(Session())
+    place.stack.pop().close()
+
+    async def answer(question: Message) -> Reply:
+        return Reply(502) if question.target == "/nothing" else permit(address)
+
+    place.answer = answer
+    statuses = [(await place.get()).status for _ in range(3 * REFUSALS_OF_ADDRESS)]
+    assert set(statuses) == {502, 429}
+    assert len(place.asked("/nothing")) == statuses.count(502)
+
+
 async def test_an_address_that_was_refused_goes_on_with_what_it_is_permitted(place: Place) -> None:
     address = await place.listen(Session())
 

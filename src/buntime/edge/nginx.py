@@ -215,6 +215,7 @@ $hidden
     error_page 502 504 = @nothing;
 
     location / {
+      error_log stderr crit;  # a visitor of a session where nothing listens would write a line with each request
       set $$session_uri $$request_uri;
       set $$session_cookie $$http_cookie;
       access_by_lua_block { require("preview").admit() }

@@ -271,8 +271,19 @@ end
 
 local preview = {}
 
+-- Errors of sessions are not logged (see `nginx.py`), those of this program are.
+local function logged(phase)
+  return function()
+    local ok, failed = xpcall(phase, debug.traceback)
+    if not ok then
+      ngx.log(ngx.CRIT, failed)
+      return ngx.exit(500)
+    end
+  end
+end
+
 -- access: finds the session, or answers.
-function preview.admit()
+preview.admit = logged(function()
   local var = ngx.var
   local host = lower(var.http_host or "")
   if not is_one_host(host, var.host) or ngx.req.http_version() < 1.0 then
@@ -297,23 +308,26 @@ function preview.admit()
     return refuse(503)
   end
   ngx.ctx.upstream = heed(answer, key)
-end
+end)
 
 -- balancer: connects.
-function preview.connect()
+preview.connect = logged(function()
   local set, reason = balancer.set_current_peer(ngx.ctx.upstream)
   if not set then
-    ngx.log(ngx.ERR, "not an address of a session: ", reason)
+    ngx.log(ngx.CRIT, "not an address of a session: ", reason)
     return ngx.exit(500)
   end
   balancer.enable_keepalive(settings.kept_seconds, settings.kept_requests)
-end
+end)
 
 -- content, where the session could not be reached or gave no valid answer.
 function preview.nothing()
   local var = ngx.var
   if find(var.upstream_connect_time or "-", "%d$") then
     return refuse(502)
+  end
+  if count("nothing") > settings.refusals then
+    return refuse(429)
   end
   local answer = ask("/nothing", lower(var.http_host), var.http_x_preview_token, (take_cookie(var)))
   if not answer then
@@ -339,7 +353,7 @@ local function is_sound()
 end
 
 -- header filter: of what the session answers.
-function preview.filter()
+preview.filter = logged(function()
   if not ngx.ctx.upstream then
     return -- an answer of ours
   end
@@ -358,6 +372,6 @@ function preview.filter()
     end
   end
   header["Set-Cookie"] = kept
-end
+end)
 
 return preview
