@@ -258,6 +258,9 @@ local function ask_together(key, host, token, cookie)
   asking[key] = mine
   local ok, answer = pcall(ask, "/admit", host, token, cookie)
   mine.answer = ok and answer or nil
+  if not ok then -- told here, for the others must not wait
+    ngx.log(ngx.CRIT, answer)
+  end
   if asking[key] == mine then
     asking[key] = nil
   end
