@@ -1,0 +1,35 @@
+"""The messages that lead connections to localhost, against nft's own reading of them."""
+
+import os
+import subprocess
+import threading
+
+import pytest
+
+from buntime.sandboxes import local_ports
+
+pytestmark = pytest.mark.sandbox
+
+
+def _rules(load: list[str] | None) -> str:
+    """What nft lists in a fresh network namespace: after our messages, or after it loaded RULES itself."""
+    seen: list[str] = []
+
+    def body() -> None:
+        os.unshare(os.CLONE_NEWNET)
+        if load is None:
+            local_ports.lead_to_localhost()
+        else:
+            subprocess.run(load, input=local_ports.RULES, text=True, check=True)
+        seen.append(subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    return seen[0]
+
+
+def test_nft_reads_our_messages_as_the_rules_that_they_stand_for() -> None:
+    listed = _rules(None)
+    assert "dnat to 127.0.0.1" in listed
+    assert listed == _rules(["nft", "-f", "-"])
