@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
@@ -45,7 +45,9 @@ class Unanswered(Exception):
 async def answering(network: Network, tasks: Tasks) -> AsyncIterator[None]:
     """For as long as the block lasts. Raises HostCommandFailed where the address cannot be had."""
     loop = asyncio.get_running_loop()
-    upstream, asker = await loop.create_datagram_endpoint(_Asker, remote_addr=(network.gateway, PORT))
+    upstream, asker = await loop.create_datagram_endpoint(
+        lambda: _Asker(network.gateway), remote_addr=(network.gateway, PORT)
+    )
     names = Names(network, asker)
     try:
         datagrams, _ = await loop.create_datagram_endpoint(
@@ -174,14 +176,14 @@ def _is_public(answer: Answer) -> bool:
 class _Asker(asyncio.DatagramProtocol):
     """Asks the name server of all sandboxes."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: str) -> None:
+        self._server = server
         self._transport: asyncio.DatagramTransport | None = None
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._number = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)  # uvloop's is one by what it does alone
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         waiting = self._waiting.get(messages.id_of(data))
@@ -210,11 +212,9 @@ class _Asker(asyncio.DatagramProtocol):
 
     async def ask_stream(self, message: bytes) -> bytes:
         """The same without a bound to the answer's size. Raises Unanswered and OSError."""
-        assert self._transport is not None
-        to = self._transport.get_extra_info("peername")
         try:
             async with asyncio.timeout(ASK_SECONDS):
-                reader, writer = await asyncio.open_connection(*to)
+                reader, writer = await asyncio.open_connection(self._server, PORT)
                 try:
                     writer.write(len(message).to_bytes(2) + message)
                     return await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
@@ -235,8 +235,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)  # uvloop's is one by what it does alone
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         self._tasks.start(self._answer(data, addr), "question")

@@ -84,7 +84,8 @@ async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
     machinery.volumes.unmount()
     NameServer(part, config.run_dir).stop()
     machinery.network.remove()
-    config.api_socket.unlink(missing_ok=True)
+    for path in (config.api_socket, config.edge_socket):
+        path.unlink(missing_ok=True)
     release_part(part)
 
 

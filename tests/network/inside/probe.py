@@ -1,7 +1,7 @@
 """Runs inside a session's network: probe.py TARGET ... – `tcp:ADDRESS:PORT` or `udp:ADDRESS:PORT`, all at once.
 
-Prints a JSON object: "open" (connected; for udp: answered), "refused" (at once) or "silent": a second without any of
-the others settling.
+Prints a JSON object: "open" (connected; for udp: answered), "refused" (at once) or "silent": so a second after the
+last of the open ones.
 """
 
 import json
@@ -37,8 +37,6 @@ while waiting and time.monotonic() < deadline:
     datagrams = [number for number, (_, way, _) in waiting.items() if way == "udp"]
     readable, writable = select.select(datagrams, streams, [], max(deadline - time.monotonic(), 0))[:2]
     ready: list[int] = [*readable, *writable]
-    if ready:
-        deadline = time.monotonic() + SECONDS
     for number in ready:
         attempt, kind, target = waiting.pop(number)
         try:
@@ -50,4 +48,6 @@ while waiting and time.monotonic() < deadline:
                 found[target] = "refused" if failed else "open"
         except OSError:
             found[target] = "refused"
+        if found[target] == "open":
+            deadline = time.monotonic() + SECONDS
 print(json.dumps(found))
