@@ -20,7 +20,7 @@ CONNECTS, CONNECTS_AT_ONCE = 100, 512
 # Packets to the world a second, dropped before anything is done for them: some 0.1 µs each. A stream at the bandwidth
 # below is 70,000 at an Ethernet's size, far fewer where the sender's kernel joins them.
 PACKETS, PACKETS_AT_ONCE = 100_000, 20_000
-BANDWIDTH, BANDWIDTH_AT_ONCE = 100, 50  # MB a second from the world and to it: a tenth of a 10 Gbit/s line
+BANDWIDTH = 100  # MiB a second from the world and to it, a second's worth at once: a tenth of a 10 Gbit/s line
 QUESTIONS = 100  # of one sandbox to the name server, a second: each takes a place in the host's table of connections
 SCREENED_QUESTIONS = 30  # … to the one that decides by name, in our process: some 0.2 ms each
 NAME_STREAMS = 4  # connections of one sandbox to the name server, which serves 20 in all
@@ -137,7 +137,7 @@ def whole(table: str, part: Part, resolver: str, edge_user: int | None, elements
     versions = filled("versions", f"{PLAIN} : mark").replace("set", "map", 1)
     timed = "flags timeout; size 4194304;"
     too_often = f"limit rate over {QUESTIONS}/second burst {QUESTIONS} packets"
-    too_fast = f"limit rate over {BANDWIDTH} mbytes/second burst {BANDWIDTH_AT_ONCE} mbytes"
+    too_fast = f"limit rate over {BANDWIDTH} mbytes/second"
     screened_too_often = f"limit rate over {SCREENED_QUESTIONS}/second burst {QUESTIONS} packets"
     connects = f"limit rate over {CONNECTS}/second burst {CONNECTS_AT_ONCE} packets"
     packets = f"limit rate over {PACKETS}/second burst {PACKETS_AT_ONCE} packets"
