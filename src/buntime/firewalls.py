@@ -4,7 +4,7 @@ nftables asks every table: an accept in ours does not undo a drop in theirs.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,13 @@ def obstacles(ruleset: str, network: str) -> Iterator[Obstacle]:
     names = {chain["name"] for chain in chains} | {chain["table"] for chain in chains}
     told = {_place(entry["rule"]) for entry in entries if "rule" in entry and _names(entry["rule"], network)}
     told_tables = {table for table, _ in told}
+    last = {_place(entry["rule"]): entry["rule"]["expr"] for entry in entries if "rule" in entry}  # they are in order
     for chain in chains:
         hook = chain.get("hook")
-        if hook not in HOOKS or chain.get("policy") != "drop" or chain["table"].startswith("buntime_"):
+        table = (chain["family"], chain["table"])
+        if hook not in HOOKS or chain["table"].startswith("buntime_") or table in told_tables:
             continue
-        if (chain["family"], chain["table"]) in told_tables:
+        if chain.get("policy") != "drop" and not _drops_all(last.get((table, chain["name"]), [])):
             continue
         where = f"{chain['family']} {chain['table']} {chain['name']}"
         yield Obstacle(f"a firewall drops {HOOKS[hook]} (nftables chain {where})", _remedy(names, chain, hook, network))
@@ -39,6 +41,12 @@ def obstacles(ruleset: str, network: str) -> Iterator[Obstacle]:
 
 def _place(rule: Mapping[str, Any]) -> tuple[tuple[str, str], str]:
     return (rule["family"], rule["table"]), rule["chain"]
+
+
+def _drops_all(rule: Sequence[Mapping[str, Any]]) -> bool:
+    """As firewalld ends a chain whose policy is to accept."""
+    kinds = [kind for expression in rule for kind in expression]
+    return any(kind in kinds for kind in ("drop", "reject")) and "match" not in kinds
 
 
 def _names(rule: Mapping[str, Any], network: str) -> bool:
@@ -59,5 +67,6 @@ def _remedy(names: set[str], chain: Mapping[str, Any], hook: str, network: str) 
         return f"iptables -I DOCKER-USER -s {network} -j ACCEPT && iptables -I DOCKER-USER -d {network} -j ACCEPT"
     where = f"{chain['family']} {chain['table']} {chain['name']}"
     if hook == "input":
-        return f"nft insert rule {where} ip saddr {network} udp dport 53 accept"
+        ways = (f"nft insert rule {where} ip saddr {network} {way} dport 53 accept" for way in ("udp", "tcp"))
+        return "; ".join(ways)
     return f"nft insert rule {where} ip saddr {network} accept; nft insert rule {where} ip daddr {network} accept"

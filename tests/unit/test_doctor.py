@@ -149,3 +149,10 @@ def test_docker_ufw_and_firewalld_are_told_in_their_own_words() -> None:
 def test_a_firewall_that_drops_incoming_packets_keeps_sessions_from_the_name_server() -> None:
     (line,) = lines("table inet mine { chain i { type filter hook input priority 0; policy drop; } }")
     assert "dport 53 accept" in line
+
+
+def test_a_chain_that_ends_with_refusing_everything_is_one_that_drops() -> None:
+    hook = "type filter hook forward priority 10; policy accept; ct state established accept;"
+    (line,) = lines(f"table inet firewalld {{ chain f {{ {hook} counter reject with icmpx admin-prohibited; }} }}")
+    assert line.startswith("firewall-cmd")
+    assert lines(f"table inet mine {{ chain f {{ {hook} tcp dport 25 drop; }} }}") == []
