@@ -173,6 +173,25 @@ def test_private_and_metadata_addresses_are_unreachable(inside: Session) -> None
     assert _reached(inside, *targets, f"{gateway}:25", f"{gateway}:443") == ""
 
 
+@pytest.mark.parametrize(("user", "reaches"), [("root", True), ("nobody", False)])
+def test_of_the_hosts_users_only_its_own_reach_a_session(inside: Session, user: str, reaches: bool) -> None:
+    connect = "import socket, sys; socket.create_connection((sys.argv[1], 49), 10)"
+    program = ["setpriv", "--reuid", user, "--clear-groups", "/usr/bin/python3", "-c", connect, _address(inside)]
+    assert (subprocess.run(program, capture_output=True, check=False, timeout=60).returncode == 0) is reaches
+
+
+def test_a_session_that_may_reach_nothing_reaches_nothing_and_resolves_nothing(paid: Client) -> None:
+    for network in ({"egress": "none", "allow": ["0.0.0.0/0"]}, {"allow": ["203.0.113.7"]}):
+        closed = paid.open(network=network)
+        try:
+            # an address that is never routed: what is not refused here waits in vain
+            refused = closed.command("timeout 5 bash -c '</dev/tcp/198.51.100.7/443'")
+            assert (refused["exitCode"], "No route to host" in refused["stderr"]) == (1, True), refused
+            assert closed.command("getent hosts example.com")["exitCode"] == 2
+        finally:
+            closed.delete()
+
+
 def test_there_is_no_ipv6(inside: Session) -> None:
     assert inside.output("cat /proc/net/if_inet6") == ""
 
