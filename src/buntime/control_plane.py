@@ -22,13 +22,16 @@ from buntime.ports import (
     FileEntry,
     FileToWrite,
     Observed,
+    PreviewToken,
     Run,
     RunResult,
     Sandbox,
     Sandboxes,
     Store,
 )
-from buntime.requests import Execute, NewSession, Patch
+from buntime.preview import hash_token, new_token, open_ports
+from buntime.previews import PERMISSION_SECONDS
+from buntime.requests import Execute, NewSession, NewToken, Patch
 from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, ID_LENGTH, ID_PREFIX, Event, Session, State
 from buntime.snapshots import Snapshots
 from buntime.steps import reached
@@ -39,6 +42,8 @@ log = structlog.get_logger()
 ARCHIVE_SECONDS = 5.0  # that a request for deep sleep waits for the archive
 LISTED_FILES = 1000  # of those that a run wrote
 UNLISTED = {"node_modules", ".git"}
+TOKENS = 100  # for the previews of one session, valid at a time
+SPENT_SECONDS = PERMISSION_SECONDS + 0.5  # after which the edge asks again
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,12 @@ class Woken:
     view: SessionView
     woke_from: State
     milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class MadeToken:
+    secret: str
+    token: PreviewToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +213,8 @@ class ControlPlane:
                     changed = await self._store.change_session(session, wanted)
                 except errors.StaleSession:
                     continue
+                if open_ports(session.preview) - open_ports(changed.preview):
+                    await self._end_connections(session)
                 sandbox = await self._sandboxes.get(session.sandbox)
                 if sandbox is not None and changed.network != session.network:
                     await sandbox.restrict(changed.network)
@@ -229,9 +242,13 @@ class ControlPlane:
                     raise errors.SessionNotFound(session.id) from None
                 session = stored
         reached("delete: marked")
-        await self._leases.end(session, self._sandboxes.kill)
+        await self._leases.end(session, self._kill)
         reached("delete: killed")
         self._tasks.start(self.finish_delete(session), f"finish delete {session.id}")
+
+    async def _kill(self, sandbox_id: str) -> None:
+        await self._sandboxes.kill(sandbox_id)
+        await self._sandboxes.disconnect(sandbox_id)  # the other end may have gone without a word
 
     async def finish_delete(self, session: Session) -> bool:
         """Removes what is left of a session that is marked as deleted, its objects in the archive last. False where
@@ -266,6 +283,7 @@ class ControlPlane:
     async def sleep_session(self, caller: Caller, session_id: str, depth: State) -> SessionView:
         """Down to IDLE or DEEP_SLEEP; one that sleeps deeper stays so. Raises SessionBusy while a request uses it."""
         session = await self._find(caller, session_id)
+        await self._leases.spent(session.id)
         deep = depth is State.DEEP_SLEEP
         down = self._leases.deep_sleep(session.id) if deep else self._leases.suspend(session.id)
         if not await down and session.state is not State.DEEP_SLEEP:
@@ -288,6 +306,43 @@ class ControlPlane:
         await self._leases.wake(session.id)
         milliseconds = int((self._clock() - started) * 1000)
         return Woken(await self.get_session(caller, session_id), session.state, max(milliseconds, 0))
+
+    # --- previews ---
+
+    async def create_preview_token(
+        self, caller: Caller, session_id: str, new: NewToken, answer: Callable[[MadeToken], Answer] | None = None
+    ) -> MadeToken:
+        """Valid until the session's end at the latest. `answer` as in `create_session`. Raises TooManyTokens."""
+        session = await self._find(caller, session_id)
+        ttl, now, secret = requests.check_token(new), self.now(), new_token()
+        expires_at = min(now + ttl, session.expires_at)
+        made = MadeToken(secret, PreviewToken(hash_token(secret), session.id, new.port, now, expires_at))
+        await self._store.add_preview_token(made.token, answer and answer(made), TOKENS)
+        return made
+
+    async def revoke_preview_tokens(self, caller: Caller, session_id: str, secret: str | None) -> int:
+        """One token of the session, or all; how many there were. Connections to the session end."""
+        session = await self._find(caller, session_id)
+
+        async def revoke() -> int:
+            revoked = await self._store.revoke_preview_tokens(
+                session.id, None if secret is None else hash_token(secret)
+            )
+            if revoked:
+                await self._end_connections(session)
+            return revoked
+
+        return await self._tasks.finish(revoke(), f"revoke tokens of {session_id}")
+
+    async def _end_connections(self, session: Session) -> None:
+        """Those that are open, and soon those that a permission of before lets through."""
+
+        async def once_more() -> None:
+            await asyncio.sleep(SPENT_SECONDS)
+            await self._sandboxes.disconnect(session.sandbox)
+
+        self._tasks.start(once_more(), f"disconnect {session.id}")
+        await self._sandboxes.disconnect(session.sandbox)
 
     # --- execution and files ---
 

@@ -142,6 +142,16 @@ class SessionLimitExceeded(BuntimeError):
         )
 
 
+class TooManyTokens(InvalidState):
+    """The session has as many valid preview tokens as it may have."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"This session has {limit} preview tokens that are valid. Revoke some, or make tokens with a shorter ttl.",
+            limit=limit,
+        )
+
+
 class SessionDamaged(InvalidState):
     """What is kept of the session cannot be brought back: a final failure. `details.reason` says which kind."""
 
@@ -166,6 +176,13 @@ class Unavailable(BuntimeError):
 
     def __init__(self, message: str, retry_after: int = 5, **details: object) -> None:
         super().__init__(message, retryAfter=retry_after, **details)
+
+
+class StillWaking(Unavailable):
+    """The wake takes longer than a request waits for it, and goes on."""
+
+    def __init__(self) -> None:
+        super().__init__("The session is still waking.", 1)
 
 
 class StaleSession(Exception):

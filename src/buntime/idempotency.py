@@ -6,9 +6,11 @@ between the work and the answer cannot make it twice (see `ControlPlane.create_s
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from buntime.errors import IdempotencyInProgress, IdempotencyKeyReused
+from buntime.errors import IdempotencyInProgress, IdempotencyKeyReused, InvalidState
 from buntime.ports import Answer, Store
+from buntime.sealing import Damaged, Vault
 
 KEPT_SECONDS = 48 * 3600  # the contract promises 24 h
 
@@ -16,8 +18,10 @@ KEPT_SECONDS = 48 * 3600  # the contract promises 24 h
 class Idempotency:
     """Knows which keys are being worked on in this process; the store knows the rest."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, vault: Vault) -> None:
+        """`vault`: seals answers that hold a secret."""
         self._store = store
+        self._vault = vault
         self._running: set[tuple[str, str]] = set()
 
     @asynccontextmanager
@@ -41,6 +45,21 @@ class Idempotency:
         finally:
             self._running.discard(mark)
 
+    def sealed(self, answer: Answer) -> Answer:
+        """The answer as it may be kept where its body is a secret."""
+        return replace(answer, body=self._vault.seal_bytes(_label(answer), answer.body))
+
+    def opened(self, answer: Answer) -> Answer:
+        """Raises InvalidState where the master key is not the one of then any more."""
+        try:
+            return replace(answer, body=self._vault.open_bytes(_label(answer), answer.body))
+        except Damaged:
+            raise InvalidState("The first answer cannot be read any more. Use another Idempotency-Key.") from None
+
     async def keep(self, answer: Answer) -> None:
         """Stores a final answer. One that is there already, stored together with the work, stays."""
         await self._store.add_answer(answer)
+
+
+def _label(answer: Answer) -> bytes:
+    return "\0".join(("answer", answer.account, answer.key, answer.fingerprint)).encode()

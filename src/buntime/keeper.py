@@ -27,7 +27,8 @@ log = structlog.get_logger()
 
 ENDS_A_TICK = 20  # sessions that are ended in one tick: many deadlines at once do not stall the host
 STEPS_A_TICK = 200
-AT_ONCE = 4  # of each kind of step
+AT_ONCE = 4  # of each kind of step, but that suspending is never urgent: one by one, with a pause for requests between
+SUSPEND_PAUSE_SECONDS = 0.005
 TOUCHED_SECONDS = 1.0  # between looks at open connections
 LONGEST_WAIT = 600.0  # before a step that failed is tried again
 JUMP_SECONDS = 5.0  # by which the clock goes otherwise than time does: then it was set
@@ -93,7 +94,7 @@ class Keeper:
         self._deadlines = Deadlines()
         self._busy: set[str] = set()  # sessions with a step under way
         self._failures: dict[str, int] = {}  # in a row
-        self._places = {step: asyncio.Semaphore(AT_ONCE) for step in Step}
+        self._places = {step: asyncio.Semaphore(1 if step is Step.SUSPEND else AT_ONCE) for step in Step}
         self._ahead = clock() - steady()
         self._hold_until = 0.0
         self._not_woken: set[str] = set()
@@ -191,6 +192,8 @@ class Keeper:
         try:
             async with self._places[step]:
                 done = await self._act(session, step, quiet_since)
+                if step is Step.SUSPEND:
+                    await asyncio.sleep(SUSPEND_PAUSE_SECONDS)
         except SessionNotFound:
             done = True  # a client deleted it first
         except BuntimeError as failed:
@@ -249,5 +252,6 @@ class Keeper:
     async def _tidy(self, now: int) -> None:
         try:
             await self._store.drop_answers(now - KEPT_SECONDS)
+            await self._store.drop_preview_tokens(now)
         except BuntimeError as failed:
-            log.warning("answers_not_dropped", reason=failed.message)
+            log.warning("not_tidied", reason=failed.message)

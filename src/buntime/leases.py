@@ -56,6 +56,8 @@ class Leases:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._archiving: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._held: Counter[str] = Counter()
+        self._lent: dict[str, float] = {}  # session → until when, on the loop's clock
+        self._risen: dict[str, float] = {}  # session → when it last woke from deep sleep, on the loop's clock
         self._seen: dict[str, Observed] = {}
         self._unsendable: set[str] = set()  # what cannot be archived does not change before the session wakes
 
@@ -80,6 +82,22 @@ class Leases:
             if not self._held[session.id]:
                 del self._held[session.id]
             await self._touch(session.id)
+
+    def lend(self, session: Session, seconds: float) -> None:
+        """From within `use`: for so long the session is not suspended by itself. What somebody was permitted to do with
+        it then is not seen here."""
+        until = asyncio.get_running_loop().time() + seconds
+        self._lent[session.id] = max(self._lent.get(session.id, 0.0), until)
+
+    async def spent(self, session_id: str) -> None:
+        """Waits until all that was lent by now is over."""
+        await asyncio.sleep(self._lent.get(session_id, 0.0) - asyncio.get_running_loop().time())
+
+    def awake_since_deep_sleep(self, session_id: str) -> float | None:
+        """Seconds since the session woke from a deep sleep, which had ended its processes; None where it did not since
+        this server started."""
+        risen = self._risen.get(session_id)
+        return None if risen is None else asyncio.get_running_loop().time() - risen
 
     async def wake(self, session_id: str) -> Session:
         """The session, awake. Counts as activity. Raises SessionNotFound, Unavailable and SessionDamaged."""
@@ -191,6 +209,8 @@ class Leases:
 
     def forget(self, session_id: str) -> None:
         """The session is gone."""
+        self._lent.pop(session_id, None)
+        self._risen.pop(session_id, None)
         self._seen.pop(session_id, None)
         self._unsendable.discard(session_id)
 
@@ -217,7 +237,7 @@ class Leases:
                         raise
                 return await self._tasks.finish(self._wake(session_id), f"wake {session_id}")
         except TimeoutError:
-            raise errors.Unavailable("The session is still waking.", 2) from None
+            raise errors.StillWaking from None
 
     async def _wake(self, session_id: str, *, suspect: bool = False) -> Sandbox:
         """`suspect`: a sandbox that runs is asked whether it still answers, and replaced if it does not."""
@@ -238,6 +258,8 @@ class Leases:
                 await self._change(session.id, lambda s: replace(s.after(event), snapshot=newest, previous=previous))
                 reached("wake: stored")
                 log.info("session_woken", session=session.id, woke_from=session.state.value)
+                if slept_deep:
+                    self._risen[session_id] = asyncio.get_running_loop().time()
                 if slept_deep and session.on_wake is not None:
                     self._tasks.start(_run_on_wake(sandbox, session), f"onWake of {session.id}")
             return sandbox
@@ -265,7 +287,7 @@ class Leases:
                 return session.state in (State.IDLE, State.DEEP_SLEEP)
             seen = await self.observe(session)
             # from here on whoever comes finds the lock taken, and waits
-            if self._held[session_id] or not await sandbox.freeze():
+            if self._in_use(session_id) or not await sandbox.freeze():
                 return False
             try:
                 await self._change(session.id, lambda s: _with_counts(s.after(Event.SUSPEND), seen))
@@ -281,7 +303,7 @@ class Leases:
             if session.state is State.DEEP_SLEEP or _recent(session, quiet_since):
                 return session.state is State.DEEP_SLEEP
             seen = await self.observe(session)
-            if self._held[session_id]:
+            if self._in_use(session_id):
                 return False
             sandbox = await self._sandboxes.get(session.sandbox)
             if sandbox is None:
@@ -352,6 +374,12 @@ class Leases:
                 await self._sandboxes.evict(session.sandbox)
                 reached("evict: done")
                 log.info("volume_evicted", session=session_id)
+
+    def _in_use(self, session_id: str) -> bool:
+        if self._held[session_id] or self._lent.get(session_id, 0.0) > asyncio.get_running_loop().time():
+            return True
+        self._lent.pop(session_id, None)
+        return False
 
     async def _change(self, session_id: str, change: Callable[[Session], Session]) -> Session:
         """Stores what `change` makes of the session, with what else changed meanwhile kept. Raises SessionNotFound."""

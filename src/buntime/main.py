@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
 
 import structlog
 import uvicorn
@@ -36,6 +37,7 @@ from buntime.leases import Leases
 from buntime.plan import Plan, load_plans
 from buntime.ports import Archive
 from buntime.preview import api_url
+from buntime.previews import Previews
 from buntime.sandboxes import opening
 from buntime.sandboxes.commands import HostCommandFailed
 from buntime.sandboxes.dns import NameServer
@@ -52,6 +54,7 @@ from buntime.stores.sqlite import SqliteStore
 from buntime.tasks import Tasks
 from buntime.trimming import keep_trimmed
 from buntime.web.app import create_app
+from buntime.web.edge_app import create_edge_app
 from buntime.web.logs import configure_logs
 
 log = structlog.get_logger()
@@ -90,7 +93,8 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         owned = {session.sandbox: session for session in await store.all_sessions()}
         limits = plans["free"].default
         sandboxes = await stack.enter_async_context(opening.opened(config, image, limits, owned, tasks, http))
-        snapshots = Snapshots(_archive(config), _vault(config, owned.values()), sandboxes, time.time)
+        vault = _vault(config, owned.values())
+        snapshots = Snapshots(_archive(config), vault, sandboxes, time.time)
         await stack.enter_async_context(snapshots)
         leases = Leases(store, sandboxes, snapshots, tasks, time.time)
         await leases.settle()
@@ -105,13 +109,18 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         tasks.start_daemon(_keep_names(opening.watch_names(config)), "name server")
         app = create_app(
             control_plane,
-            Idempotency(store),
+            Idempotency(store, vault),
             config,
             gauges=_gauges(sandboxes, snapshots),
             counters=_counters(snapshots),
             ready=sandboxes.works,
         )
-        await stack.enter_async_context(_api(app, config))
+        secure = bool(config.domain)
+        previews = Previews(store, leases, time.time, domain=config.domain, secure=secure)
+        await stack.enter_async_context(_listening(app, config.api_socket, "api"))
+        await stack.enter_async_context(
+            _listening(create_edge_app(previews, secure=secure), config.edge_socket, "previews")
+        )
         await stack.enter_async_context(edge(config, plans, tasks))
         yield Server(api_url(config), store, sandboxes, await _first_key(store))
 
@@ -227,17 +236,13 @@ class _ApiServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _api(app: object, config: Config) -> AsyncIterator[None]:
-    """The control plane's HTTP on a socket that only root and the edge's workers can open."""
+async def _listening(app: object, path: Path, name: str) -> AsyncIterator[None]:
+    """The control plane's HTTP on a socket that only root can open, and the edge's workers when it is there."""
     # uvicorn stops reading a body whenever this much of it waits for the application, and goes on when it was taken:
     # at its 64 KiB that costs more than the reading. How much is held in all is the web layer's to say (`Gate`).
     httptools_impl.HIGH_WATER_LIMIT = BODY_WAITING  # type: ignore[attr-defined]
-    config.api_socket.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = _listener(path)
     try:
-        listener.bind(str(config.api_socket))
-        shutil.chown(config.api_socket, "root", "www-data")
-        config.api_socket.chmod(0o660)
         server = _ApiServer(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
@@ -254,19 +259,27 @@ async def _api(app: object, config: Config) -> AsyncIterator[None]:
                 proxy_headers=False,
             )
         )
-        serving = asyncio.create_task(server.serve([listener]), name="api")
+        serving = asyncio.create_task(server.serve([listener]), name=name)
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
         try:
             if not server.started:
-                raise HostCommandFailed("the API did not start")
+                raise HostCommandFailed(f"the control plane did not start to listen: {name}")
             yield
         finally:
             server.should_exit = True
             await serving
     finally:
         listener.close()
-        config.api_socket.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 - no disk is waited for
+
+
+def _listener(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    return listener
 
 
 def _pace(config: Config) -> Pace:

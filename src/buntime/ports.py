@@ -25,8 +25,19 @@ class Answer:
     created_at: int  # Unix seconds
 
 
+@dataclass(frozen=True, slots=True)
+class PreviewToken:
+    """Opens a session's previews, as it is stored: the secret itself is shown once and never kept."""
+
+    hash: str  # sha256 of the whole token, hex
+    session: str
+    port: int | None  # None: every port
+    created_at: int  # Unix seconds
+    expires_at: int
+
+
 class Store(Protocol):
-    """Durable truth about accounts, keys, sessions and idempotent answers.
+    """Durable truth about accounts, keys, sessions, preview tokens and idempotent answers.
 
     A coroutine that changes something returns when the change would survive power loss, or raises
     and has changed nothing. It raises Unavailable when the host cannot store it now and after `close`. A
@@ -133,7 +144,29 @@ class Store(Protocol):
         ...
 
     async def remove_session(self, session_id: str) -> None:
-        """Forgets the session for good. Idempotent."""
+        """Forgets the session and its preview tokens for good. Idempotent."""
+        ...
+
+    # preview tokens
+    async def add_preview_token(self, token: PreviewToken, answer: Answer | None, limit: int) -> None:
+        """Stores the token and the answer (if any) together, or neither.
+
+        Raises SessionNotFound where there is no such session or it is DELETING; TooManyTokens when it already has
+        `limit` tokens that have not expired at `token.created_at`; IdempotencyInProgress as `add_session`; ValueError
+        when the hash is taken.
+        """
+        ...
+
+    async def find_preview_token(self, token_hash: str) -> PreviewToken | None:
+        """However old, until it is dropped. Fast: asked on every preview that is not public."""
+        ...
+
+    async def revoke_preview_tokens(self, session_id: str, token_hash: str | None = None) -> int:
+        """One token of the session, or all; how many there were."""
+        ...
+
+    async def drop_preview_tokens(self, now: int) -> int:
+        """Forgets those that have expired; how many."""
         ...
 
     # idempotency
@@ -220,6 +253,11 @@ class Sandbox(Protocol):
     @property
     def id(self) -> str: ...
 
+    @property
+    def address(self) -> str:
+        """The IPv4 address at which this host, and nobody else, reaches the ports of its programs."""
+        ...
+
     async def run(self, run: Run) -> RunResult: ...
 
     async def write_files(self, files: Sequence[FileToWrite]) -> Sequence[int]:
@@ -294,6 +332,12 @@ class Sandboxes(Protocol):
 
     async def kill(self, sandbox_id: str) -> None:
         """Ends all its processes at once; nothing of it runs when this returns. Idempotent."""
+        ...
+
+    async def disconnect(self, sandbox_id: str) -> None:
+        """Ends this host's open connections to its programs, those of visitors' previews, at once; it goes on running.
+        Also after `kill`, for ends that nobody told of it. Idempotent; where the kernel does not do it, that is logged.
+        """
         ...
 
     async def stop(self, sandbox_id: str) -> None:

@@ -1,19 +1,94 @@
-"""Host name ↔ session and port. Pure."""
+"""Where a session is seen: host name ↔ session and port, and what opens it. Pure."""
 
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+
+from buntime.account import BASE62
 from buntime.config import Config
+from buntime.session import Preview
 
 DEFAULT_PORT = 8080
+LOWEST_PORT, HIGHEST_PORT = 1024, 65535  # the guest's is below
+QUERY = "buntime_token"  # the parameter that brings a token, once
+COOKIE = "__buntime_preview"  # what keeps it from then on
+TOKEN_PREFIX, TOKEN_LENGTH = "bpt_", 32
+
+_LABEL = re.compile(r"ses-([a-z0-9]{18})(?:-([1-9][0-9]{3,4}))?")
+_TOKEN = re.compile(f"{TOKEN_PREFIX}[0-9A-Za-z]{{{TOKEN_LENGTH}}}")
 
 
-def preview_url(session_id: str, config: Config) -> str:
-    """Where port 8080 of the session is seen: `http://ses-….localhost:8000` until a domain is configured."""
-    label = session_id.replace("_", "-")
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One port of one session, as a host name says it."""
+
+    session: str
+    port: int
+
+
+def preview_url(session_id: str, config: Config, port: int = DEFAULT_PORT) -> str:
+    """Where the port is seen: `http://ses-….localhost:8000` until a domain is configured."""
+    label = session_id.replace("_", "-") + ("" if port == DEFAULT_PORT else f"-{port}")
     if config.domain:
         return f"https://{label}.{config.domain}"
     return f"http://{label}.localhost:{config.port}"
+
+
+def place_of(host: str, domain: str) -> Place | None:
+    """What a Host header names, None where that is no preview. `domain`: the configured one, or "" for localhost."""
+    name, _, number = host.lower().partition(":")
+    label, _, parent = name.removesuffix(".").partition(".")
+    match = _LABEL.fullmatch(label)
+    if match is None or parent != (domain.lower() or "localhost") or number.strip("0123456789"):
+        return None
+    port = int(match[2] or DEFAULT_PORT)
+    return Place(f"ses_{match[1]}", port) if LOWEST_PORT <= port <= HIGHEST_PORT else None
 
 
 def api_url(config: Config) -> str:
     """Where the API is on this machine."""
     host = "localhost" if config.host in ("127.0.0.1", "0.0.0.0", "::") else config.host
     return f"http://{host}:{config.port}"
+
+
+# --- what opens it ---------------------------------------------------------------------------
+
+
+def open_ports(preview: Preview) -> frozenset[int]:
+    """Those that need no token."""
+    return frozenset(preview.ports if preview.visibility == "public" else ())
+
+
+def new_token() -> str:
+    """`bpt_` and 32 characters of base62 randomness."""
+    return TOKEN_PREFIX + "".join(secrets.choice(BASE62) for _ in range(TOKEN_LENGTH))
+
+
+def is_token(text: str) -> bool:
+    """Whether it can be one at all: anything else is refused without a look-up."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def hash_token(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def with_token(url: str, secret: str) -> str:
+    """A link that opens a preview."""
+    return f"{url}/?{QUERY}={secret}"
+
+
+def without_token(uri: str) -> tuple[str, str | None]:
+    """Path and query as a program in the session is to see them, and the token that was in the query."""
+    path, mark, query = uri.partition("?")
+    kept, token = [], None
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name == QUERY:
+            token = token or value
+        else:
+            kept.append(part)
+    if token is None:
+        return uri, None
+    return path + (mark + "&".join(kept) if kept else ""), token

@@ -15,9 +15,11 @@ from buntime.errors import Forbidden, InvalidRequest, PayloadTooLarge
 from buntime.paths import inside_session
 from buntime.plan import MB, Limits, Plan
 from buntime.ports import FileToWrite
+from buntime.preview import HIGHEST_PORT, LOWEST_PORT
 from buntime.session import DEFAULT_NETWORK, DEFAULT_PREVIEW, Network, Preview, Session
 
 DEFAULT_TTL = 86400  # seconds
+DEFAULT_TOKEN_TTL, SHORTEST_TOKEN_TTL = 3600, 60  # seconds
 METADATA_BYTES = 16384
 ENV_ENTRIES = 100
 ENV_VALUE_BYTES = 65536
@@ -58,6 +60,14 @@ class Patch:
 
 
 @dataclass(frozen=True, slots=True)
+class NewToken:
+    """A preview token."""
+
+    port: int | None = None  # None: every port of the session
+    ttl: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Execute:
     session_id: str
     code: str | None = None
@@ -91,6 +101,17 @@ def check_ttl(ttl: int | None, plan: Plan) -> int:
             limit=plan.longest_ttl if ttl > plan.longest_ttl else plan.shortest_ttl,
         )
     return ttl
+
+
+def check_token(new: NewToken) -> int:
+    """Its ttl in seconds; the session may end earlier."""
+    if new.port is not None and not LOWEST_PORT <= new.port <= HIGHEST_PORT:
+        raise InvalidRequest("port", f"port must be {LOWEST_PORT} to {HIGHEST_PORT}, not {new.port}.")
+    if new.ttl is not None and new.ttl < SHORTEST_TOKEN_TTL:
+        raise InvalidRequest(
+            "ttl", f"ttl must be at least {SHORTEST_TOKEN_TTL} seconds, not {new.ttl}.", limit=SHORTEST_TOKEN_TTL
+        )
+    return DEFAULT_TOKEN_TTL if new.ttl is None else new.ttl
 
 
 def apply_patch(session: Session, patch: Patch, plan: Plan, now: int) -> Session:

@@ -45,6 +45,7 @@ class Vault:
         if len(master) != KEY_BYTES:
             raise ValueError(f"a master key has {KEY_BYTES} bytes, not {len(master)}")
         self._cipher = AESGCM(master)
+        self._for_bytes = AESGCM(hmac.digest(master, b"buntime sealed bytes", "sha256"))
         self.fingerprint = hashlib.sha256(b"buntime master key\0" + master).hexdigest()[:8]  # tells master keys apart
 
     def new_key(self, session_id: str) -> str:
@@ -66,6 +67,18 @@ class Vault:
             return self._cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], session_id.encode())
         except InvalidTag:
             raise Damaged(f"the session's key does not open with master key {self.fingerprint}") from None
+
+    def seal_bytes(self, label: bytes, content: bytes) -> bytes:
+        """`content`, which is small, sealed. `label` says what it is, and must be given again to open it."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + self._for_bytes.encrypt(nonce, content, label)
+
+    def open_bytes(self, label: bytes, sealed: bytes) -> bytes:
+        """Raises Damaged where it was sealed by another master key, as something else, or changed since."""
+        try:
+            return self._for_bytes.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], label)
+        except (InvalidTag, ValueError):
+            raise Damaged(f"this was not sealed so with master key {self.fingerprint}") from None
 
 
 def load_master_key(path: Path, may_create: bool) -> bytes:

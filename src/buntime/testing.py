@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from buntime.account import Account, AccountStatus, Key
-from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, StaleSession
-from buntime.ports import Answer
+from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, SessionNotFound, StaleSession, TooManyTokens
+from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 
 
@@ -18,6 +18,7 @@ class FakeStore:
         self.keys: dict[str, Key] = {}
         self.sessions: dict[str, Session] = {}
         self.answers: dict[tuple[str, str], Answer] = {}
+        self.tokens: dict[str, PreviewToken] = {}  # by hash
         self.seen: dict[str, int] = {}  # session id → version, as `changed_sessions` gave it last
 
     async def close(self) -> None:
@@ -75,9 +76,7 @@ class FakeStore:
         if session.id in self.sessions:
             raise ValueError(f"session id {session.id} is taken")
         if answer is not None:
-            if (answer.account, answer.key) in self.answers:
-                raise IdempotencyInProgress("The first request with this Idempotency-Key has just ended.")
-            self.answers[answer.account, answer.key] = answer
+            self._add_first(answer)
         self.sessions[session.id] = session
 
     async def get_session(self, session_id: str) -> Session | None:
@@ -135,6 +134,36 @@ class FakeStore:
     async def remove_session(self, session_id: str) -> None:
         self.sessions.pop(session_id, None)
         self.seen.pop(session_id, None)
+        await self.revoke_preview_tokens(session_id)
+
+    # preview tokens
+
+    async def add_preview_token(self, token: PreviewToken, answer: Answer | None, limit: int) -> None:
+        session = self.sessions.get(token.session)
+        if session is None or session.state is State.DELETING:
+            raise SessionNotFound(token.session)
+        others = [other for other in self.tokens.values() if other.session == token.session]
+        if sum(other.expires_at > token.created_at for other in others) >= limit:
+            raise TooManyTokens(limit)
+        if token.hash in self.tokens:
+            raise ValueError("the token's hash is taken")
+        if answer is not None:
+            self._add_first(answer)
+        self.tokens[token.hash] = token
+
+    async def find_preview_token(self, token_hash: str) -> PreviewToken | None:
+        return self.tokens.get(token_hash)
+
+    async def revoke_preview_tokens(self, session_id: str, token_hash: str | None = None) -> int:
+        return self._drop([t for t in self.tokens.values() if t.session == session_id and token_hash in (None, t.hash)])
+
+    async def drop_preview_tokens(self, now: int) -> int:
+        return self._drop([token for token in self.tokens.values() if token.expires_at <= now])
+
+    def _drop(self, tokens: Sequence[PreviewToken]) -> int:
+        for token in tokens:
+            del self.tokens[token.hash]
+        return len(tokens)
 
     # idempotency
 
@@ -149,6 +178,11 @@ class FakeStore:
         for name in old:
             del self.answers[name]
         return len(old)
+
+    def _add_first(self, answer: Answer) -> None:
+        if (answer.account, answer.key) in self.answers:
+            raise IdempotencyInProgress("The first request with this Idempotency-Key has just ended.")
+        self.answers[answer.account, answer.key] = answer
 
     def _not_deleting(self, account_id: str) -> list[Session]:
         return [

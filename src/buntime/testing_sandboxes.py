@@ -121,6 +121,11 @@ class FakeSandbox:
     def id(self) -> str:
         return self._id
 
+    @property
+    def address(self) -> str:
+        """This machine's own: what a test lets listen there is the session's."""
+        return "127.0.0.1"
+
     async def freeze(self) -> bool:
         self._check()
         self.frozen = True
@@ -230,6 +235,7 @@ class FakeSandboxes:
         self.running: dict[str, FakeSandbox] = {}
         self.short = Strain(memory=0, disk=0)  # for tests to set, as the next is
         self.got_bytes: set[str] = set()  # ids of sessions
+        self.disconnected: list[str] = []  # ids of sandboxes, as they were told
 
     async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
         self.claims_waiting += 1
@@ -255,6 +261,9 @@ class FakeSandboxes:
         sandbox = self.running.pop(sandbox_id, None)
         if sandbox is not None:
             sandbox.alive = False
+
+    async def disconnect(self, sandbox_id: str) -> None:
+        self.disconnected.append(sandbox_id)
 
     async def stop(self, sandbox_id: str) -> None:
         await self.kill(sandbox_id)

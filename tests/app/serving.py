@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import uvicorn
+from starlette.types import ASGIApp
 
 from buntime.account import Account, Key, hash_key, new_key_secret
 from buntime.config import Config
@@ -19,6 +20,7 @@ from buntime.idempotency import Idempotency
 from buntime.keeper import Keeper, Pace
 from buntime.leases import Leases
 from buntime.plan import load_plans
+from buntime.previews import Previews
 from buntime.sealing import Vault
 from buntime.snapshots import Snapshots
 from buntime.tasks import Tasks
@@ -26,6 +28,7 @@ from buntime.testing import FakeStore
 from buntime.testing_archive import FakeArchive
 from buntime.testing_sandboxes import FakeSandboxes, Runner, small_shell
 from buntime.web.app import create_app
+from buntime.web.edge_app import create_edge_app
 
 START = 1705660200.0  # 2024-01-19T10:30:00Z
 
@@ -72,6 +75,7 @@ class Api:
     plane: ControlPlane
     leases: Leases
     tasks: Tasks
+    edge_url: str
     key: str = ""
     checks: dict[str, bool] = field(default_factory=dict)
 
@@ -103,6 +107,13 @@ class Api:
         async with request as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 
+    async def ask(self, host: str, uri: str = "/", *, path: str = "/admit", **said: str) -> Answer:
+        """What the edge asks for a visitor's request to `host`; `said` are X-Preview headers."""
+        sent = {"host": host, "method": "GET", "uri": uri, "address": "192.0.2.1", **said}
+        headers = {f"X-Preview-{name}": value for name, value in sent.items()}
+        async with self.http.get(self.edge_url + path, headers=headers, allow_redirects=False) as answer:
+            return Answer(answer.status, answer.headers, await answer.read())
+
     def keeper(self, **pace: float) -> Keeper:
         """One that is not running: tests let it `keep`. Time passes with the clock."""
         clock = self.clock
@@ -128,24 +139,33 @@ async def until(happened: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def serving(runner: Runner = small_shell, clock: Callable[[], float] | None = None) -> AsyncIterator[Api]:
+async def serving(
+    runner: Runner = small_shell, clock: Callable[[], float] | None = None, domain: str = ""
+) -> AsyncIterator[Api]:
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
-    now, archive = clock or still, FakeArchive()
-    snapshots = Snapshots(archive, Vault(bytes(32)), sandboxes, now)
+    now, archive, vault = clock or still, FakeArchive(), Vault(bytes(32))
+    snapshots = Snapshots(archive, vault, sandboxes, now)
     async with Tasks() as tasks, snapshots, aiohttp.ClientSession() as http:
         leases = Leases(store, sandboxes, snapshots, tasks, now)
         plane = ControlPlane(store, sandboxes, leases, snapshots, load_plans(None), tasks, now)
-        app = create_app(plane, Idempotency(store), Config(), ready=lambda: checks, clock=now)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none", http="httptools"))
-            running = asyncio.create_task(server._serve([listener]))
-            port = listener.getsockname()[1]
-            api = Api(
-                f"http://127.0.0.1:{port}", http, store, sandboxes, archive, still, plane, leases, tasks, checks=checks
-            )
+        app = create_app(plane, Idempotency(store, vault), Config(), ready=lambda: checks, clock=now)
+        edge_app = create_edge_app(
+            Previews(store, leases, now, domain=domain, secure=bool(domain)), secure=bool(domain)
+        )
+        async with _listening(app) as url, _listening(edge_app) as edge_url:
+            api = Api(url, http, store, sandboxes, archive, still, plane, leases, tasks, edge_url, checks=checks)
             api.key = await api.account()
-            try:
-                yield api
-            finally:
-                server.should_exit = True
-                await running
+            yield api
+
+
+@asynccontextmanager
+async def _listening(app: ASGIApp) -> AsyncIterator[str]:
+    """Its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none", http="httptools"))
+        running = asyncio.create_task(server._serve([listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await running

@@ -24,6 +24,7 @@ from buntime.plan import MB, Limits
 from buntime.ports import Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
 from buntime.sandboxes.commands import HostCommandFailed
+from buntime.sandboxes.disconnecting import end_connections
 from buntime.sandboxes.guest import Guest
 from buntime.sandboxes.host import Part, Slots, host_disk_free, memory_available
 from buntime.sandboxes.image import Image, find_image
@@ -172,6 +173,16 @@ class LocalSandboxes:
         sandbox = self._running.pop(sandbox_id, None)
         if sandbox is not None:
             await sandbox.kill()
+
+    async def disconnect(self, sandbox_id: str) -> None:
+        record = records.read(self._directory(sandbox_id))
+        if record is None or record.slot == records.NO_SLOT:
+            return
+        try:
+            ended = await asyncio.to_thread(end_connections, self._part.address(record.slot))
+            log.info("connections_ended", sandbox=sandbox_id, count=ended)
+        except HostCommandFailed as failed:
+            log.error("connections_not_ended", sandbox=sandbox_id, reason=str(failed))
 
     async def stop(self, sandbox_id: str) -> None:
         quiet = await self.get(sandbox_id) is not None  # `quiesce` has put everything on disk
@@ -387,8 +398,9 @@ class LocalSandboxes:
         )
 
     def _sandbox(self, record: Record, init: int) -> LocalSandbox:
-        guest = Guest(self._machinery.http, self._part.address(record.slot), record.secret)
-        return LocalSandbox(record, self._directory(record.sandbox), init, guest, self._machinery)
+        address = self._part.address(record.slot)
+        guest = Guest(self._machinery.http, address, record.secret)
+        return LocalSandbox(record, self._directory(record.sandbox), address, init, guest, self._machinery)
 
     async def _limit_inotify(self, sandbox_id: str) -> None:
         try:

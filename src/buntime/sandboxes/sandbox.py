@@ -82,10 +82,13 @@ class Spare:
 
 
 class LocalSandbox:
-    def __init__(self, record: Record, directory: Path, init: int, guest: Guest, machinery: Machinery) -> None:
+    def __init__(
+        self, record: Record, directory: Path, address: str, init: int, guest: Guest, machinery: Machinery
+    ) -> None:
         """`init`: a pidfd of its init, owned from now on."""
         self.record = record
         self._directory = directory
+        self._address = address
         self._init = init
         self._guest = guest
         self._machinery = machinery
@@ -99,6 +102,10 @@ class LocalSandbox:
     @property
     def id(self) -> str:
         return self.record.sandbox
+
+    @property
+    def address(self) -> str:
+        return self._address
 
     @property
     def _markers(self) -> Path:

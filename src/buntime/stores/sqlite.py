@@ -10,9 +10,9 @@ from typing import Self, cast
 
 from buntime.account import Account, AccountStatus, Key
 from buntime.errors import IdempotencyInProgress
-from buntime.ports import Answer
+from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
-from buntime.stores import accounts, answers, database, sessions
+from buntime.stores import accounts, answers, database, preview_tokens, sessions
 from buntime.stores.index import SessionIndex
 from buntime.stores.log import LogCleaner
 from buntime.stores.writer import Outcome, Writer
@@ -112,8 +112,8 @@ class SqliteStore:
 
         def work(connection: sqlite3.Connection) -> None:
             sessions.add_session(connection, session, limit)
-            if stored is not None and not answers.add_answer(connection, stored):
-                raise IdempotencyInProgress("The first request with this Idempotency-Key has just ended.")
+            if stored is not None:
+                _add_first(connection, stored)
 
         await self._change(work, lambda _: self._index.add(session))
 
@@ -166,6 +166,28 @@ class SqliteStore:
             self._index.remove(session_id)
 
         await self._change(partial(sessions.remove_session, session_id=session_id), committed)
+
+    # preview tokens
+
+    async def add_preview_token(self, token: PreviewToken, answer: Answer | None, limit: int) -> None:
+        stored = None if answer is None else await _packed(answer)
+
+        def work(connection: sqlite3.Connection) -> None:
+            preview_tokens.add_preview_token(connection, token, limit)
+            if stored is not None:
+                _add_first(connection, stored)
+
+        await self._change(work)
+
+    async def find_preview_token(self, token_hash: str) -> PreviewToken | None:
+        return preview_tokens.find_preview_token(self._reader, token_hash)
+
+    async def revoke_preview_tokens(self, session_id: str, token_hash: str | None = None) -> int:
+        work = partial(preview_tokens.revoke_preview_tokens, session_id=session_id, token_hash=token_hash)
+        return await self._change(work)
+
+    async def drop_preview_tokens(self, now: int) -> int:
+        return await self._change(partial(preview_tokens.drop_preview_tokens, now=now))
 
     # idempotency
 
@@ -262,6 +284,11 @@ def _read_sessions(reader: sqlite3.Connection, path: Path) -> SessionIndex:
             return SessionIndex(sessions.all_sessions(reader))
     except ValueError as wrong:
         raise database.StoreDamaged(path, wrong) from wrong
+
+
+def _add_first(connection: sqlite3.Connection, stored: answers.PackedAnswer) -> None:
+    if not answers.add_answer(connection, stored):
+        raise IdempotencyInProgress("The first request with this Idempotency-Key has just ended.")
 
 
 async def _packed(answer: Answer) -> answers.PackedAnswer:

@@ -14,7 +14,7 @@ from buntime.control_plane import ControlPlane
 from buntime.errors import BuntimeError, NotFound, Unavailable
 from buntime.idempotency import Idempotency
 from buntime.room import Room
-from buntime.web import api_execution, api_files, api_operations, api_sessions, failures, openapi
+from buntime.web import api_execution, api_files, api_operations, api_previews, api_sessions, failures, openapi
 from buntime.web.auth import Door
 from buntime.web.bodies import Gate
 from buntime.web.exchange import ClientLeft, Exchange, open_exchange
@@ -26,7 +26,12 @@ from buntime.web.resource import PublicResource, Resource, World
 
 log = structlog.get_logger()
 
-OPERATIONS: tuple[Operation, ...] = (*api_sessions.OPERATIONS, *api_execution.OPERATIONS, *api_files.OPERATIONS)
+OPERATIONS: tuple[Operation, ...] = (
+    *api_sessions.OPERATIONS,
+    *api_previews.OPERATIONS,
+    *api_execution.OPERATIONS,
+    *api_files.OPERATIONS,
+)
 CLIENT_LEFT = 499  # in logs and metrics only: nobody was there to be answered
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _ID = "ses_abc123def456ghi789"
+_TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - nobody's
 _LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
 _CREATED = {
     "sessionId": _ID,
@@ -28,6 +29,7 @@ _SESSION = {
 BODIES: Mapping[str, Any] = {
     "createSession": {"ttl": 86400, "metadata": {"user": "u1"}, "env": {"TOKEN": "secret"}},
     "patchSession": {"ttl": 3600, "metadata": None},
+    "createPreviewToken": {"port": 3000, "ttl": 3600},
     "execute": {"sessionId": _ID, "code": "console.log('Sum:', [1, 2, 3, 4, 5].reduce((a, b) => a + b))"},
     "writeFile": {"sessionId": _ID, "path": "src/index.ts", "content": "console.log(1)\n"},
 }
@@ -37,6 +39,12 @@ ANSWERS: Mapping[str, Any] = {
     "patchSession": _SESSION,
     "listSessions": {"sessions": [_SESSION], "total": 1},
     "deleteSession": {"deleted": True, "sessionId": _ID},
+    "createPreviewToken": {
+        "url": f"https://ses-abc123def456ghi789-3000.example.com/?buntime_token={_TOKEN}",
+        "token": _TOKEN,
+        "expiresAt": "2024-01-19T11:30:00Z",
+    },
+    "revokePreviewToken": {"revoked": 1},
     "execute": {
         "stdout": "Sum: 15\n",
         "stderr": "",

@@ -38,25 +38,37 @@ type Work = Callable[[Callable[[bytes], Answer]], Awaitable[Reply]]
 
 
 async def once(
-    idempotency: Idempotency, account: str, key: str, request: str, now: Callable[[], int], work: Work
+    idempotency: Idempotency,
+    account: str,
+    key: str,
+    request: str,
+    now: Callable[[], int],
+    work: Work,
+    *,
+    secret: bool = False,
 ) -> Reply:
-    """The stored answer, or that of `work`, stored if it is final.
+    """The stored answer, or that of `work`, stored if it is final; sealed if it is `secret`.
 
     `work` gets what makes an Answer of a body, for answers that are stored together with what they tell of.
     """
 
+    def to_keep(status: int, body: bytes) -> Answer:
+        answer = Answer(account, key, request, status, body, now())
+        return idempotency.sealed(answer) if secret else answer
+
     def success(body: bytes) -> Answer:
-        return Answer(account, key, request, 200, body, now())
+        return to_keep(200, body)
 
     async with idempotency.once(account, key, request) as stored:
         if stored is not None:
+            stored = idempotency.opened(stored) if secret else stored
             return Reply(stored.status, stored.body, headers=[(b"idempotent-replayed", b"true")])
         try:
             reply = await work(success)
         except BuntimeError as failure:
             if failures.is_final(failure):
                 refused = failures.reply_to(failure)
-                await idempotency.keep(Answer(account, key, request, refused.status, refused.body, now()))
+                await idempotency.keep(to_keep(refused.status, refused.body))
             raise
         await idempotency.keep(success(reply.body))
         return reply

@@ -73,7 +73,7 @@ def document(operations: Sequence[Operation], pages: Sequence[Page]) -> dict[str
         },
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
-        "tags": [{"name": name} for name in ("Sessions", "Execution", "Files", "Server")],
+        "tags": [{"name": name} for name in ("Sessions", "Previews", "Execution", "Files", "Server")],
         "paths": dict(paths),
         "components": {
             "schemas": schemas,

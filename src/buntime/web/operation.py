@@ -52,7 +52,8 @@ class Operation:
     """`seconds`: the longest that the work may take, or how to tell from the call.
 
     `settles`: work that goes on to its end when that time is over (it is owned by the control plane),
-    so its Idempotency-Key stays taken until then. `filters`: takes `metadata.KEY=VALUE` in the query.
+    so its Idempotency-Key stays taken until then. `secret`: what is kept of its answer for that key is sealed.
+    `filters`: takes `metadata.KEY=VALUE` in the query.
     """
 
     method: str
@@ -68,6 +69,7 @@ class Operation:
     filters: bool = False
     errors: tuple[type[BuntimeError], ...] = ()
     idempotent: bool = False
+    secret: bool = False
     settles: bool = False
     seconds: float | Callable[[Call[Any, Any]], float] = SESSION_SECONDS
 

@@ -86,7 +86,8 @@ class Resource:
             told = Call(call.plane, call.config, call.caller, call.path, call.query, call.body, call.filters, answer)
             return await (_reply(operation, told) if operation.settles else _within(operation, told))
 
-        whole = idempotent.once(self._world.idempotency, account, key, fingerprint, plane.now, work)
+        kept = self._world.idempotency
+        whole = idempotent.once(kept, account, key, fingerprint, plane.now, work, secret=operation.secret)
         async with _limited(operation.seconds_for(call)):
             return await plane.finish(whole, f"{operation.name} once for {account}")
 

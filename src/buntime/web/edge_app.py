@@ -1,0 +1,121 @@
+"""What the edge asks about previews, on a socket of its own.
+
+`GET /admit`: may this request pass? 200 with `X-Upstream` and the seconds for which that may be remembered, `X-Cache`;
+with `X-Uri` where the session is to get another path and query. Any other answer is the client's as it is.
+`GET /nothing`: what to tell the client of a request that was admitted and met nothing.
+"""
+
+import time
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from buntime.errors import NotFound
+from buntime.preview import COOKIE
+from buntime.previews import Admitted, PreviewRequest, Previews, Reason, Refused
+from buntime.web import failures
+from buntime.web.exchange import Exchange, Headers, Reply, open_exchange
+from buntime.web.pages import CONTENT_POLICY, PAGES, render
+
+log = structlog.get_logger()
+
+CHALLENGE = b"Preview-Token"  # no scheme that a browser would ask a name and a password for
+
+
+def create_edge_app(previews: Previews, *, secure: bool) -> ASGIApp:
+    """An ASGI application. `secure`: visitors speak HTTPS."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = open_exchange(scope)
+        asked = _asked(exchange)
+        match scope["path"]:
+            case "/admit":
+                answer = await previews.admit(asked)
+            case "/nothing":
+                answer = await previews.nothing(asked)
+            case _:
+                await exchange.send(failures.reply_to(NotFound("There is no such question.")), send)
+                return
+        if isinstance(answer, Admitted):
+            await exchange.send(_permission(answer), send)
+            return
+        await exchange.send(_refusal(answer, asked, secure=secure), send)
+        log.info(
+            "preview_refused",
+            request=exchange.request_id.decode("ascii"),
+            reason=answer.reason.value,
+            status=exchange.status,
+            session=answer.place.session if answer.place else None,
+            ms=round((time.perf_counter() - exchange.started) * 1e3, 1),
+        )
+
+    return app
+
+
+def _asked(exchange: Exchange) -> PreviewRequest:
+    def said(name: bytes) -> str | None:
+        values = exchange.header(b"x-preview-" + name)
+        return values[0].decode("latin-1") if values else None
+
+    return PreviewRequest(
+        host=said(b"host") or "",
+        method=said(b"method") or "GET",
+        uri=said(b"uri") or "/",
+        token=said(b"token"),
+        cookie=said(b"cookie"),
+        wants_page=prefers_page(said(b"accept") or ""),
+        is_upgrade=said(b"upgrade") == "1",
+    )
+
+
+def _permission(admitted: Admitted) -> Reply:
+    headers: Headers = [
+        (b"x-upstream", admitted.upstream.encode()),
+        (b"x-cache", b"%d" % admitted.seconds),
+    ]
+    if admitted.uri is not None:
+        headers.append((b"x-uri", admitted.uri.encode("latin-1")))
+    return Reply(200, b"", headers=headers)
+
+
+def _refusal(refused: Refused, asked: PreviewRequest, *, secure: bool) -> Reply:
+    if refused.reason is Reason.SENT_ON:
+        cookie = f"{COOKIE}={refused.cookie}; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
+        sent_on: Headers = [(b"location", refused.location.encode("latin-1")), (b"set-cookie", cookie.encode())]
+        return Reply(302, b"", headers=[*sent_on, (b"referrer-policy", b"no-referrer")])
+    page = PAGES[refused.reason]
+    reply = failures.reply_to(refused.error)
+    reply.status = page.status
+    reply.headers = [(name, value) for name, value in reply.headers if name != b"www-authenticate"]
+    reply.headers.append((b"vary", b"Accept"))
+    if refused.reason is Reason.PRIVATE:
+        reply.headers.append((b"www-authenticate", CHALLENGE))
+    if asked.wants_page:
+        reply.media, reply.body = b"text/html; charset=utf-8", render(page, refused.place.port if refused.place else 0)
+        reply.headers += [
+            (b"content-security-policy", CONTENT_POLICY.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+        ]
+    return reply
+
+
+def prefers_page(accept: str) -> bool:
+    """Whether an Accept header names HTML, and JSON not above it: a browser that shows a page."""
+    weights = {"text/html": 0.0, "application/json": 0.0}
+    for part in accept.lower().split(","):
+        media, *parameters = (text.strip() for text in part.split(";"))
+        if media in weights:
+            weights[media] = _weight(parameters)
+    return weights["text/html"] > 0 and weights["text/html"] >= weights["application/json"]
+
+
+def _weight(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
