@@ -48,7 +48,7 @@ CREATE = "/sessions/create"
         (b'{"preview": {"ports": [8080, "x"]}}', "preview.ports[1]"),
         (b'{"preview": {"visibility": "hidden"}}', "preview.visibility"),
         (b'{"preview": {"ports": [80]}}', "preview.ports"),
-        (b'{"network": {"allow": ["example.com"]}}', "network.allow"),
+        (b'{"network": {"allow": ["http://example.com"]}}', "network.allow"),
         (b'{"onWake": ""}', "onWake"),
     ],
 )

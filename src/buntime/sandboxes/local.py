@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from buntime.egress import rules_of
 from buntime.errors import Unavailable
 from buntime.plan import MB, Limits
 from buntime.ports import Sandbox, SandboxGone, Strain, VolumeLost
@@ -162,8 +163,6 @@ class LocalSandboxes:
         self._require_room()
         async with self._starts:
             sandbox = await self._start(session.sandbox, session.image, session.limits, session)
-        if session.network != DEFAULT_NETWORK:
-            await sandbox.restrict(session.network)
         self._running[sandbox.id] = sandbox
         self._uncache(sandbox.id)
         log.info("sandbox_restarted", session=session.id, sandbox=sandbox.id)
@@ -342,6 +341,9 @@ class LocalSandboxes:
         slot = self._slots.take()
         record = Record(sandbox_id, slot, image, secrets.token_hex(16), session.id if session else None)
         try:
+            if session is not None and session.network != DEFAULT_NETWORK:
+                # before anything runs: even the guest's own start reads files that the session has written
+                await asyncio.to_thread(self._machinery.network.restrict, slot, rules_of(session.network))
             init = await asyncio.to_thread(self._make, record, limits)
             sandbox = self._sandbox(record, init)
             await sandbox.wait_ready(READY_SECONDS)
