@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from buntime.account import Account, Key
 from buntime.plan import Limits
-from buntime.ports import Answer
+from buntime.ports import Answer, PreviewToken
 from buntime.session import Network, Preview, Session, Snapshot, State
 
 NOW = 1_700_000_000
@@ -20,6 +20,12 @@ def key(name: str = "key_one", account: str = "acc_one", created_at: int = NOW) 
 
 def answer(key: str = "k", account: str = "acc_one", body: bytes = b"{}", created_at: int = NOW) -> Answer:
     return Answer(account, key, "POST /sessions/create", 200, body, created_at)
+
+
+def token(
+    name: str = "t", session: str = "ses_one", port: int | None = None, created_at: int = NOW, ttl: int = 60
+) -> PreviewToken:
+    return PreviewToken(f"hash of {name}", session, port, created_at, created_at + ttl)
 
 
 def session(

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,23 @@ async def test_what_is_unknown_does_not_run_and_can_be_ended(host: Host) -> None
     assert await host.sandboxes.get("sbaaaaaaaaaaaa") is None
     await host.sandboxes.kill("sbaaaaaaaaaaaa")
     await host.sandboxes.destroy("sbaaaaaaaaaaaa")
+
+
+async def test_a_sandbox_has_an_address_as_long_as_it_runs(host: Host, sandbox: Sandbox) -> None:
+    assert IPv4Address(sandbox.address).is_private
+    again = await host.sandboxes.get(sandbox.id)
+    assert again is not None
+    assert again.address == sandbox.address
+
+
+async def test_disconnecting_what_runs_was_killed_or_is_unknown_changes_nothing_else(
+    host: Host, sandbox: Sandbox
+) -> None:
+    await host.sandboxes.disconnect(sandbox.id)
+    assert await _says(sandbox, "echo on") == b"on\n"
+    await host.sandboxes.kill(sandbox.id)
+    await host.sandboxes.disconnect(sandbox.id)
+    await host.sandboxes.disconnect("sbaaaaaaaaaaaa")
 
 
 CALLS: list[Callable[[Sandbox], Awaitable[object]]] = [

@@ -19,7 +19,7 @@ from buntime.errors import SessionLimitExceeded, Unavailable
 from buntime.session import Event, Session, State
 from buntime.stores import database, log, sessions, sqlite
 from buntime.stores.sqlite import SqliteStore
-from tests.contracts.examples import FULL, NOW, account, answer, key, session
+from tests.contracts.examples import FULL, NOW, account, answer, key, session, token
 
 ADD_FOREVER = """
 import asyncio, sys
@@ -138,9 +138,11 @@ async def test_everything_is_found_after_a_restart(store_path: Path) -> None:
         await store.add_session(FULL, answer(body=b"big" * 10_000), 10)
         await store.add_session(session(), None, 10)
         changed = await store.change_session(session(), session().after(Event.SUSPEND))
+        await store.add_preview_token(token(port=3000), None, 10)
         await store.add_session(session("ses_gone"), None, 10)
         await store.remove_session("ses_gone")
     async with opened(store_path) as store:
+        assert await store.find_preview_token(token().hash) == token(port=3000)
         assert await store.find_key(key().hash) == (
             key(),
             replace(account(), overrides={"most": {"cpu": 2.5}}),

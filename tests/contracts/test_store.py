@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from buntime.account import AccountStatus
-from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, StaleSession
+from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, SessionNotFound, StaleSession, TooManyTokens
 from buntime.ports import Store
 from buntime.session import Event, Session, State
-from tests.contracts.examples import FULL, NOW, account, answer, key, session
+from tests.contracts.examples import FULL, NOW, account, answer, key, session, token
 
 # accounts and keys
 
@@ -406,6 +406,83 @@ async def test_a_removed_session_has_not_changed_but_one_that_takes_its_id_has(s
     assert await changed(store) == []
     await store.add_session(session("ses_b"), None, 10)
     assert await changed(store) == [session("ses_b")]
+
+
+# preview tokens
+
+
+@pytest.mark.parametrize("port", [None, 3000])
+async def test_a_token_is_found_as_it_was_added(store: Store, port: int | None) -> None:
+    await store.add_session(session(), None, 10)
+    await store.add_preview_token(token(port=port), None, 10)
+    assert await store.find_preview_token(token().hash) == token(port=port)
+    assert await store.find_preview_token("no such hash") is None
+
+
+async def test_a_token_needs_a_session_that_is_not_being_deleted(store: Store) -> None:
+    await store.add_session(session(state=State.DELETING), None, 10)
+    for name in ("ses_one", "ses_none"):
+        with pytest.raises(SessionNotFound):
+            await store.add_preview_token(token(session=name), None, 10)
+
+
+async def test_a_taken_hash_is_refused(store: Store) -> None:
+    await store.add_session(session(), None, 10)
+    await store.add_preview_token(token(), None, 10)
+    with pytest.raises(ValueError, match="hash"):
+        await store.add_preview_token(token(), None, 10)
+
+
+async def test_only_valid_tokens_of_the_session_count_against_its_limit(store: Store) -> None:
+    for name in ("ses_one", "ses_two"):
+        await store.add_session(session(name), None, 10)
+    await store.add_preview_token(token("old", created_at=NOW - 60), None, 1)
+    await store.add_preview_token(token("other", session="ses_two"), None, 1)
+    await store.add_preview_token(token("a"), None, 1)
+    with pytest.raises(TooManyTokens) as refused:
+        await store.add_preview_token(token("b"), None, 1)
+    assert refused.value.details == {"limit": 1}
+    await store.add_preview_token(token("b", created_at=NOW + 60), None, 1)
+
+
+async def test_a_token_and_its_answer_are_stored_together_or_not_at_all(store: Store) -> None:
+    await store.add_session(session(), None, 10)
+    await store.add_preview_token(token("a"), answer(), 10)
+    assert await store.find_answer("acc_one", "k") == answer()
+    with pytest.raises(IdempotencyInProgress):
+        await store.add_preview_token(token("b"), answer(body=b"other"), 10)
+    assert await store.find_preview_token(token("b").hash) is None
+
+
+async def test_one_token_of_a_session_or_all_are_revoked_and_counted(store: Store) -> None:
+    for name in ("ses_one", "ses_two"):
+        await store.add_session(session(name), None, 10)
+    for name in "abc":
+        await store.add_preview_token(token(name), None, 10)
+    await store.add_preview_token(token("other", session="ses_two"), None, 10)
+    assert await store.revoke_preview_tokens("ses_one", token("other").hash) == 0
+    assert await store.revoke_preview_tokens("ses_one", token("a").hash) == 1
+    assert await store.revoke_preview_tokens("ses_one", token("a").hash) == 0
+    assert await store.find_preview_token(token("a").hash) is None
+    assert await store.revoke_preview_tokens("ses_one") == 2
+    assert await store.find_preview_token(token("other").hash) is not None
+
+
+async def test_expired_tokens_are_dropped_and_counted(store: Store) -> None:
+    await store.add_session(session(), None, 10)
+    for name, ttl in (("a", 60), ("b", 61)):
+        await store.add_preview_token(token(name, ttl=ttl), None, 10)
+    assert await store.drop_preview_tokens(NOW + 60) == 1
+    assert [await store.find_preview_token(token(name).hash) for name in "ab"] == [None, token("b", ttl=61)]
+
+
+async def test_tokens_go_with_their_session(store: Store) -> None:
+    await store.add_session(session(), None, 10)
+    await store.add_preview_token(token(), None, 10)
+    await store.change_session(session(), session().after(Event.SUSPEND))
+    assert await store.find_preview_token(token().hash) == token()
+    await store.remove_session("ses_one")
+    assert await store.find_preview_token(token().hash) is None
 
 
 # idempotency

@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from buntime.account import AccountStatus
-from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, StaleSession
+from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, SessionNotFound, StaleSession, TooManyTokens
 from buntime.ports import Store
 from buntime.session import Session, State
 from buntime.stores.sqlite import SqliteStore
 from buntime.testing import FakeStore
-from tests.contracts.examples import NOW, account, answer, key, session
+from tests.contracts.examples import NOW, account, answer, key, session, token
 
-REFUSALS = (ValueError, StaleSession, SessionLimitExceeded, IdempotencyInProgress)
+REFUSALS = (ValueError, StaleSession, SessionLimitExceeded, IdempotencyInProgress, SessionNotFound, TooManyTokens)
 ACCOUNTS = st.sampled_from(["acc_a", "acc_b"])
 SESSIONS = st.sampled_from(["ses_1", "ses_2", "ses_3", "ses_4"])
+TOKENS = st.sampled_from("uvw")
 KEYS = st.sampled_from(["key_1", "key_2", "key_3"])
 TIMES = st.integers(0, 5)
 METADATA = st.dictionaries(st.sampled_from("xy"), st.sampled_from(["1", 1, True, None, "true"]))
@@ -93,6 +94,20 @@ class SameAsTheFake(RuleBasedStateMachine):
     def remove_session(self, name: str) -> None:
         self.same(self.real.remove_session(name), self.fake.remove_session(name))
 
+    @rule(name=TOKENS, of=SESSIONS, at=TIMES, ttl=st.integers(1, 3), limit=st.integers(1, 2), keyed=st.booleans())
+    def add_preview_token(self, name: str, of: str, at: int, ttl: int, limit: int, keyed: bool) -> None:
+        new, kept = token(name, of, None, at, ttl), answer("k", "acc_a", name.encode(), at) if keyed else None
+        self.same(self.real.add_preview_token(new, kept, limit), self.fake.add_preview_token(new, kept, limit))
+
+    @rule(of=SESSIONS, name=st.none() | TOKENS)
+    def revoke_preview_tokens(self, of: str, name: str | None) -> None:
+        hashed = None if name is None else token(name).hash
+        self.same(self.real.revoke_preview_tokens(of, hashed), self.fake.revoke_preview_tokens(of, hashed))
+
+    @rule(now=st.integers(0, 8))
+    def drop_preview_tokens(self, now: int) -> None:
+        self.same(self.real.drop_preview_tokens(now), self.fake.drop_preview_tokens(now))
+
     @rule(owner=ACCOUNTS, body=st.binary(max_size=3), created_at=TIMES, times=st.sampled_from([1, 2000]))
     def add_answer(self, owner: str, body: bytes, created_at: int, times: int) -> None:
         new = answer("k", owner, body * times, created_at)
@@ -145,6 +160,7 @@ async def everything(store: Store) -> object:
         [await by_id(store.account_sessions(owner)) for owner in ("acc_a", "acc_b")],
         [await store.count_sessions(owner) for owner in ("acc_a", "acc_b")],
         [await store.find_answer(owner, "k") for owner in ("acc_a", "acc_b")],
+        [await store.find_preview_token(token(name).hash) for name in "uvw"],
     )
 
 

@@ -251,3 +251,27 @@ def test_a_master_key_that_is_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "master.key").mkdir(mode=0o700)
     with pytest.raises(BadMasterKey, match="cannot be used"):
         load_master_key(tmp_path / "master.key", may_create=True)
+
+
+# small things
+
+
+def test_sealed_bytes_come_back_and_tell_nothing() -> None:
+    vault = Vault(KEY)
+    one, again = vault.seal_bytes(b"label", b"secret"), vault.seal_bytes(b"label", b"secret")
+    assert vault.open_bytes(b"label", one) == vault.open_bytes(b"label", again) == b"secret"
+    assert b"secret" not in one
+    assert one != again
+
+
+def test_sealed_bytes_open_with_their_label_and_master_key_alone() -> None:
+    vault = Vault(KEY)
+    whole = vault.seal_bytes(b"label", b"secret")
+    changed = [whole[:n] + bytes([whole[n] ^ 1]) + whole[n + 1 :] for n in range(len(whole))]
+    for wrong in (b"", whole[:5], whole[:-1], whole + b"x", *changed):
+        with pytest.raises(Damaged):
+            vault.open_bytes(b"label", wrong)
+    with pytest.raises(Damaged):
+        vault.open_bytes(b"other", whole)
+    with pytest.raises(Damaged):
+        Vault(bytes(32)).open_bytes(b"label", whole)

@@ -1,0 +1,39 @@
+"""Connections that the kernel ends for us, whoever holds them."""
+
+import os
+import socket
+
+import pytest
+
+from buntime.sandboxes.disconnecting import end_connections
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="ending other programs' connections is root's")
+
+ADDRESS = "127.98.100.105"  # nobody else's on this machine
+
+
+def connected(address: str, port: int = 0) -> tuple[socket.socket, socket.socket]:
+    with socket.create_server((address, port)) as listener:
+        client = socket.create_connection(listener.getsockname(), timeout=5)
+        served, _ = listener.accept()
+    return client, served
+
+
+def test_open_connections_to_an_address_end_at_both_ends_at_once() -> None:
+    client, served = connected(ADDRESS)
+    with client, served:
+        assert end_connections(ADDRESS) == 1
+        with pytest.raises(ConnectionError):
+            client.recv(1)
+        with pytest.raises(ConnectionError):
+            served.recv(1)
+    assert end_connections(ADDRESS) == 0
+
+
+@pytest.mark.parametrize(("address", "port"), [("127.98.100.106", 0), (ADDRESS, 1)])
+def test_connections_to_other_addresses_and_to_the_guests_ports_stay(address: str, port: int) -> None:
+    client, served = connected(address, port)
+    with client, served:
+        assert end_connections(ADDRESS) == 0
+        client.send(b"on")
+        assert served.recv(2) == b"on"
