@@ -39,7 +39,7 @@ from buntime.tasks import Tasks
 
 log = structlog.get_logger()
 
-ARCHIVE_SECONDS = 5.0  # that a request for deep sleep waits for the archive
+ARCHIVE_SECONDS = 4.0  # that a request for deep sleep waits for the archive
 LISTED_FILES = 1000  # of those that a run wrote
 UNLISTED = {"node_modules", ".git"}
 TOKENS = 100  # for the previews of one session, valid at a time
