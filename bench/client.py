@@ -50,14 +50,19 @@ class Client:
 
     async def create(self) -> str:
         """The id of a session with all defaults."""
-        answer = msgspec.json.decode(await self.post("/sessions/create", None))
-        return str(answer["sessionId"])
+        return str((await self.create_with({}))["sessionId"])
+
+    async def create_with(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer of a create with these fields."""
+        body = msgspec.json.encode(fields) if fields else None
+        answer: dict[str, Any] = msgspec.json.decode(await self.post("/sessions/create", body))
+        return answer
 
     async def delete(self, session: str) -> None:
         await self._ask("DELETE", f"/sessions/{session}", None, None)
 
-    async def execute(self, session: str, **what: str) -> dict[str, Any]:
-        """`code` or `command`. Raises Refused also for a run that failed."""
+    async def execute(self, session: str, **what: Any) -> dict[str, Any]:
+        """`code` or `command`, and other fields. Raises Refused also for a run that failed."""
         body = msgspec.json.encode({"sessionId": session, **what})
         answer: dict[str, Any] = msgspec.json.decode(await self.post("/execute", body))
         if answer["exitCode"] != 0:

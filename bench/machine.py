@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,30 @@ def sandbox_of(config: Config, session: str) -> str:
         if found is not None and found.session == session:
             return found.sandbox
     raise RuntimeError(f"no sandbox of {session} is on this host")
+
+
+def edge_processes(config: Config) -> list[int]:
+    """The server, its nginx and the workers of this. Raises OSError."""
+    master = int((config.run_dir / "edge/nginx.pid").read_text())
+    server = int((Path("/proc") / str(master) / "stat").read_text().rpartition(")")[2].split()[1])
+    workers = (Path("/proc") / str(master) / "task" / str(master) / "children").read_text().split()
+    return [server, master, *map(int, workers)]
+
+
+def forget_peaks(processes: Iterable[int]) -> None:
+    """The most memory that they had counts from now."""
+    for process in processes:
+        Path(f"/proc/{process}/clear_refs").write_text("5")
+
+
+def memory_mb(processes: Iterable[int], what: str) -> float:
+    """`VmRSS`, or `VmHWM` for the most since `forget_peaks`; each at its own time, so the sum is an upper bound."""
+    return sum(_status_kb(process, what) for process in processes) / 1024
+
+
+def _status_kb(process: int, what: str) -> int:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
 
 
 def reclaim(instance: str, sandbox: str) -> None:

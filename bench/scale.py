@@ -34,6 +34,12 @@ class Scale:
     swapped_mb: int  # that each holds
     many_asleep: int  # rows of a store, beside one with 10
     many_calls: int  # of each operation
+    preview_rounds: int  # ways take turns
+    preview_seconds: int  # of load on one way in a round
+    preview_trips: int  # requests on one way in a round, one after the other
+    preview_mb: int  # of one download or upload
+    preview_sleepers: int  # sessions that a request wakes, in each round
+    preview_sessions: int  # with a preview each, beside 10
     figure_seconds: float  # before a figure is given up
 
 
@@ -65,6 +71,12 @@ FULL = Scale(
     swapped_mb=200,
     many_asleep=10_000,
     many_calls=300,
+    preview_rounds=5,
+    preview_seconds=4,
+    preview_trips=1000,
+    preview_mb=100,
+    preview_sleepers=12,
+    preview_sessions=1000,
     figure_seconds=420.0,
 )
 QUICK = Scale(
@@ -95,5 +107,11 @@ QUICK = Scale(
     swapped_mb=50,
     many_asleep=100,
     many_calls=10,
+    preview_rounds=1,
+    preview_seconds=1,
+    preview_trips=20,
+    preview_mb=4,
+    preview_sleepers=2,
+    preview_sessions=12,
     figure_seconds=30.0,
 )

@@ -17,6 +17,12 @@ from bench.figures import (
     live_sessions,
     many_asleep,
     memory,
+    preview_bodies,
+    preview_latency,
+    preview_many,
+    preview_requests,
+    preview_wake,
+    preview_websocket,
     restore,
     sleeping_memory,
     swapped_memory,
@@ -49,5 +55,13 @@ LIFECYCLE: Final[dict[str, Measure]] = {
     "swapped-memory": swapped_memory.measure,
     "many-asleep": many_asleep.measure,
 }
-GROUPS: Final = {"live": LIVE, "lifecycle": LIFECYCLE}
-FIGURES: Final = LIVE | LIFECYCLE
+PREVIEW: Final[dict[str, Measure]] = {
+    "preview-requests": preview_requests.measure,
+    "preview-latency": preview_latency.measure,
+    "preview-bodies": preview_bodies.measure,
+    "preview-websocket": preview_websocket.measure,
+    "preview-wake": preview_wake.measure,
+    "preview-many": preview_many.measure,
+}
+GROUPS: Final = {"live": LIVE, "lifecycle": LIFECYCLE, "preview": PREVIEW}
+FIGURES: Final = LIVE | LIFECYCLE | PREVIEW

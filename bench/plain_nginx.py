@@ -1,0 +1,91 @@
+"""An nginx that knows one upstream and asks nobody: what previews are compared with."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socket import create_connection, create_server
+from string import Template
+
+from bench.previews import Way
+from buntime.edge.nginx import CONNECTIONS, USER, WORKERS
+
+ANSWER_SECONDS = 5.0
+STOP_SECONDS = 10.0
+CONFIGURATION = Template("""\
+user $user;
+daemon off;
+pid $directory/nginx.pid;
+error_log stderr error;
+worker_processes $workers;
+events { worker_connections $connections; }
+http {
+  access_log off;
+  client_body_temp_path $directory/body;
+  proxy_temp_path $directory/proxy;
+  fastcgi_temp_path $directory/fastcgi;
+  uwsgi_temp_path $directory/uwsgi;
+  scgi_temp_path $directory/scgi;
+  keepalive_requests 100000;
+  client_max_body_size 0;
+  proxy_request_buffering off;
+  map $$http_upgrade $$connection { "" ""; default upgrade; }
+  upstream session { server $upstream; keepalive 64; keepalive_requests 100000; }
+  server {
+    listen 127.0.0.1:$port;
+    location / {
+      proxy_pass http://session;
+      proxy_http_version 1.1;
+      proxy_set_header Connection $$connection;
+      proxy_set_header Upgrade $$http_upgrade;
+      proxy_set_header Host $$http_host;
+    }
+  }
+}
+""")
+
+
+@contextmanager
+def plain_nginx(directory: Path, to: Way) -> Iterator[Way]:
+    """With as many workers as the edge has, under its user, which may reach sessions. Raises RuntimeError."""
+    directory.mkdir()
+    with create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    file = directory / "nginx.conf"
+    file.write_text(
+        CONFIGURATION.substitute(
+            user=USER, directory=directory, workers=WORKERS, connections=CONNECTIONS, port=port,
+            upstream=f"{to.address}:{to.port}",
+        )
+    )  # fmt: skip
+    command = [
+        "setpriv",
+        "--pdeathsig",
+        "TERM",
+        "/usr/sbin/nginx",
+        "-p",
+        str(directory),
+        "-e",
+        "stderr",
+        "-c",
+        str(file),
+    ]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        _wait(process, port)
+        yield Way("nginx with a fixed upstream", "127.0.0.1", port, to.host)
+    finally:
+        process.terminate()
+        process.wait(STOP_SECONDS)
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            create_connection(("127.0.0.1", port), 1.0).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+    raise RuntimeError("the benchmark's own nginx does not answer")
