@@ -30,14 +30,14 @@ http {
   keepalive_requests 100000;
   client_max_body_size 0;
   proxy_request_buffering off;
-  map $$http_upgrade $$connection { "" ""; default upgrade; }
+  map $$http_upgrade $$connection_to_session { "" ""; default upgrade; }
   upstream session { server $upstream; keepalive 64; keepalive_requests 100000; }
   server {
     listen 127.0.0.1:$port;
     location / {
       proxy_pass http://session;
       proxy_http_version 1.1;
-      proxy_set_header Connection $$connection;
+      proxy_set_header Connection $$connection_to_session;
       proxy_set_header Upgrade $$http_upgrade;
       proxy_set_header Host $$http_host;
     }
@@ -49,7 +49,7 @@ http {
 @contextmanager
 def plain_nginx(directory: Path, to: Way) -> Iterator[Way]:
     """With as many workers as the edge has, under its user, which may reach sessions. Raises RuntimeError."""
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     with create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     file = directory / "nginx.conf"

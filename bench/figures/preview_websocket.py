@@ -14,7 +14,6 @@ CONNECTIONS = 16
 
 
 async def measure(context: Context) -> list[Row]:
-    scale = context.scale
     async with sessions(context) as made:
         preview = await serve_unhindered(context, made)
         with plain_nginx(context.server.scratch / "plain-nginx", preview.direct) as plain:
