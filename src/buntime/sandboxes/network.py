@@ -126,7 +126,9 @@ class Network:
         if not Path(f"/sys/class/net/{name}").exists():
             call(["ip", "-batch", "-"], f"link add {name} type bridge\nlink set {name} addrgenmode none\n")
         addresses = "".join(f"addr replace {address}/32 dev {name}\n" for address in (self.gateway, self.resolver))
-        call(["ip", "-batch", "-"], f"{addresses}link set {name} up\n")
+        # an address that no sandbox has is refused here, and does not leave by the default route
+        nobody = f"route replace unreachable {self._part.network}\n"
+        call(["ip", "-batch", "-"], f"{addresses}link set {name} up\n{nobody}")
         self._edge_user = edge_user()
         with self._changing:
             self._rules = {slot: rules[slot] for slot in rules if elements_of(self._part.address(slot), rules[slot])}
@@ -160,6 +162,8 @@ class Network:
             if link.name != self._gateway_interface:  # of sandboxes that have ended: the kernel takes its time
                 with suppress(HostCommandFailed):
                     call(["ip", "link", "del", link.name])
+        with suppress(HostCommandFailed):  # it is not there
+            call(["ip", "route", "del", "unreachable", str(self._part.network)])
         if Path(f"/sys/class/net/{self._gateway_interface}").exists():
             call(["ip", "link", "del", self._gateway_interface])
 
