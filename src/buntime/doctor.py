@@ -54,6 +54,7 @@ CGROUPS_V2 = ("memory", "pids", "cpu", "io")
 # Their files cannot be mounted with other ids, as the image is for each sandbox.
 NO_IDMAP = ("overlay", "nfs", "nfs4", "cifs", "9p", "zfs", "vboxsf")
 SMALLEST_VOLUMES, IMAGE_SIZE = 4 * GB, 1 * GB
+REFUSED_ROUTE = 0x200  # linux/route.h, RTF_REJECT: the host sends nothing there
 LEAST_MEMORY = 1 * GB
 LONGEST_PREFIX = 17  # a /20 for each server of the host: see sandboxes.host
 
@@ -315,8 +316,8 @@ def _network(config: Config) -> Iterator[Finding]:
 def _foreign_routes() -> Iterator[ipaddress.IPv4Network]:
     """Where this host sends packets to by itself, without the default route and routes of ours."""
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
-        interface, to, _, _, _, _, _, mask, *_ = line.split()
-        if to == "00000000" or interface.startswith("buntime"):
+        interface, to, _, flags, _, _, _, mask, *_ = line.split()
+        if to == "00000000" or interface.startswith("buntime") or int(flags, 16) & REFUSED_ROUTE:
             continue
         address, bits = (int.from_bytes(bytes.fromhex(word), "little") for word in (to, mask))
         yield ipaddress.IPv4Network((address, bits.bit_count()))
