@@ -134,7 +134,8 @@ $again<title>$title</title>
   :root { --ink: #e8eaed; --paper: #16181b; --soft: #24272c; --quiet: #a4abb4 }
 }
 * { box-sizing: border-box }
-body { margin: 0; min-height: 100vh; display: grid; place-items: center; background: var(--paper); color: var(--ink);
+body { margin: 0; min-height: 100vh; display: grid; place-items: center; grid-template-columns: minmax(0, 1fr);
+  background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif }
 main { width: 100%; max-width: 38rem; padding: 1.5rem }
 h1 { margin: 0 0 1rem; font-size: 1.5rem; line-height: 1.25 }
