@@ -8,7 +8,7 @@ from pathlib import Path
 from socket import create_connection, create_server
 from string import Template
 
-from bench.previews import Way
+from bench.previews import Preview, Way
 from buntime.edge.nginx import CONNECTIONS, USER, WORKERS
 
 ANSWER_SECONDS = 5.0
@@ -29,13 +29,17 @@ http {
   scgi_temp_path $directory/scgi;
   keepalive_requests 100000;
   client_max_body_size 0;
+  map_hash_max_size 8192;
+  map_hash_bucket_size 128;
   proxy_request_buffering off;
+  proxy_max_temp_file_size 0;
   map $$http_upgrade $$connection_to_session { "" ""; default upgrade; }
-  upstream session { server $upstream; keepalive 64; keepalive_requests 100000; }
+  map $$http_host $$session { default session0; $hosts }
+$upstreams
   server {
     listen 127.0.0.1:$port;
     location / {
-      proxy_pass http://session;
+      proxy_pass http://$$session;
       proxy_http_version 1.1;
       proxy_set_header Connection $$connection_to_session;
       proxy_set_header Upgrade $$http_upgrade;
@@ -45,10 +49,15 @@ http {
 }
 """)
 
+UPSTREAM = "  upstream session{place} {{ server {way.address}:{way.port}; keepalive 64; keepalive_requests 100000; }}"
+
 
 @contextmanager
-def plain_nginx(directory: Path, to: Way) -> Iterator[Way]:
-    """With as many workers as the edge has, under its user, which may reach sessions. Raises RuntimeError."""
+def plain_nginx(directory: Path, to: Way, *others: Preview) -> Iterator[Way]:
+    """With as many workers as the edge has, under its user, which may reach sessions.
+
+    It leads to `to`, and hosts of other previews to those. Raises RuntimeError.
+    """
     directory.mkdir(exist_ok=True)
     with create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
@@ -56,7 +65,11 @@ def plain_nginx(directory: Path, to: Way) -> Iterator[Way]:
     file.write_text(
         CONFIGURATION.substitute(
             user=USER, directory=directory, workers=WORKERS, connections=CONNECTIONS, port=port,
-            upstream=f"{to.address}:{to.port}",
+            hosts=" ".join(f"{other.edge.host} session{place};" for place, other in enumerate(others, 1)),
+            upstreams="\n".join(
+                UPSTREAM.format(place=place, way=way)
+                for place, way in enumerate([to, *(other.direct for other in others)])
+            ),
         )
     )  # fmt: skip
     command = [

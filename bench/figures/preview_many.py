@@ -1,10 +1,12 @@
 """Requests for many sessions by turns, each with its preview, beside requests for a few of them."""
 
 import asyncio
+from collections.abc import Sequence
 
 from bench import machine, wrk
 from bench.context import Context, each, sessions
-from bench.previews import Preview, serve
+from bench.plain_nginx import plain_nginx
+from bench.previews import Preview, Way, serve
 from bench.report import Baseline, Row, ratio
 from bench.statistics import summarise
 
@@ -29,23 +31,35 @@ async def measure(context: Context) -> list[Row]:
         before = machine.available_mb()
         await each(range(scale.preview_sessions), start, STARTS_AT_ONCE)
         used = (before - machine.available_mb()) / len(previews)
-        way, hosts = previews[0].edge, [preview.edge.host for preview in previews]
-        taken: dict[int, list[float]] = {len(hosts): [], FEW: []}
-        for turn in range(scale.preview_rounds + 1):
-            for count in (len(hosts), FEW) if turn % 2 == 0 else (FEW, len(hosts)):
-                asked = hosts[:: len(hosts) // count][:count]
-                answered = await asyncio.to_thread(wrk.load, scratch, way, scale.preview_seconds, CONNECTIONS, asked)
-                if turn:  # the first is to warm all up
-                    taken[count].append(answered)
-    measured, baseline = summarise(taken[len(hosts)]), summarise(taken[FEW])
+        with plain_nginx(scratch / "plain-nginx", previews[0].direct, *previews) as plain:
+            many, few, by_nginx = await asyncio.to_thread(_taken, context, previews, plain)
+    measured, baseline, nginx = summarise(many), summarise(few), summarise(by_nginx)
     return [
         Row(
             figure="preview-many",
-            what=f"requests a second of {len(hosts)} previews by turns, {CONNECTIONS} connections",
+            what=f"requests a second of {len(previews)} previews by turns, {CONNECTIONS} connections",
             note=f"{used:.1f} MB for a session with its server",
             measured=measured,
             unit="/s",
-            baselines=(Baseline(f"of {FEW} previews", baseline, "/s"),),
+            baselines=(
+                Baseline(f"of {FEW} previews", baseline, "/s"),
+                Baseline(f"of as many sessions by {plain.name} for each", nginx, "/s"),
+            ),
             checks=(ratio("p50", measured.p50, baseline.p50, LEAST, least=True),),
         )
     ]
+
+
+def _taken(context: Context, previews: Sequence[Preview], plain: Way) -> tuple[list[float], list[float], list[float]]:
+    """Of all previews, of a few of them, and of all by the plain nginx."""
+    scale, edge = context.scale, previews[0].edge
+    hosts = [preview.edge.host for preview in previews]
+    some = hosts[:: max(1, len(hosts) // FEW)][:FEW]
+    taken: tuple[list[float], list[float], list[float]] = ([], [], [])
+    kinds = list(zip(taken, (edge, edge, plain), (hosts, some, hosts), strict=True))
+    for turn in range(scale.preview_rounds + 1):
+        for into, way, asked in kinds if turn % 2 == 0 else reversed(kinds):
+            answered = wrk.load(context.server.scratch, way, scale.preview_seconds, CONNECTIONS, asked)
+            if turn:  # the first is to warm all up
+                into.append(answered)
+    return taken
