@@ -24,14 +24,19 @@ def main() -> None:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     measured, unit = row["measured"], row["unit"]
-    percentiles = [f"{measured[p]:.3g} {unit}" for p in ("p50", "p95", "p99")] if measured else [""] * 3
+    percentiles = [f"{_number(measured[p])} {unit}" for p in ("p50", "p95", "p99")] if measured else [""] * 3
     numbers = [str(measured["n"]) if measured else "", *percentiles]
-    baselines = "<br>".join(f"{b['name']} {b['measured']['p50']:.3g} {b['unit']}" for b in row["baselines"])
+    baselines = "<br>".join(f"{b['name']} {_number(b['measured']['p50'])} {b['unit']}" for b in row["baselines"])
     checks = [{name: value for name, value in check.items() if name != "met"} for check in row["checks"]]
     against = "<br>".join(str(Check(**check)) for check in checks) or row["failed"] or row["skipped"]
     verdict = f"**{row['verdict']}**" if row["verdict"] in ("missed", "failed") else row["verdict"]
     what = row["what"] + (f"; {row['note']}" if row["note"] else "")
     return [what, *numbers, baselines, against, verdict]
+
+
+def _number(value: float) -> str:
+    """Three figures that matter, and no exponent."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 if __name__ == "__main__":
