@@ -286,7 +286,7 @@ class ControlPlane:
         await self._leases.spent(session.id)
         deep = depth is State.DEEP_SLEEP
         down = self._leases.deep_sleep(session.id) if deep else self._leases.suspend(session.id)
-        if not await down and session.state is not State.DEEP_SLEEP:
+        if not await down:  # one that sleeps deeper than asked is down
             raise errors.SessionBusy("The session is in use just now; try again when its requests have ended.")
         if deep:
             await self._wait_for_archive(session.id)
