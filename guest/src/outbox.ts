@@ -20,8 +20,11 @@ export class Outbox {
   #timer: Timer | null = null;
   #wake: (() => void) | null = null;
 
-  /** `onRoom` is called when `hasRoom` has become true again. */
-  constructor(private readonly onRoom: () => void) {
+  /** `onRoom` is called when `hasRoom` has become true again. `live`: nothing waits for what may follow. */
+  constructor(
+    private readonly onRoom: () => void,
+    private readonly live = false,
+  ) {
     this.response = new Promise((resolve) => (this.#respond = resolve));
   }
 
@@ -34,7 +37,7 @@ export class Outbox {
     this.#frames.push(frame);
     this.#size += frame.length;
     if (this.#streaming) this.#wake?.();
-    else if (this.#size >= PIECE) this.#stream();
+    else if (this.live || this.#size >= PIECE) this.#stream();
     else this.#timer ??= setTimeout(() => this.#stream(), PATIENCE);
   }
 

@@ -16,6 +16,8 @@ export interface RunRequest {
   readonly stdin: Uint8Array;
   readonly maxOutput: number;
   readonly alsoWritten: readonly string[];
+  /** Whether somebody watches: then no output waits for more of it. */
+  readonly live: boolean;
 }
 
 /** The body of POST /run, checked. Raises EINVAL and E2BIG. */
@@ -31,6 +33,7 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
     maxOutput = DEFAULT_OUTPUT,
     install = true,
     alsoWritten = [],
+    live = false,
   } = body as Record<string, unknown>;
   const [isCode, isCommand] = [typeof code === "string", typeof command === "string"];
   if (isCode === isCommand) throw wrong("code or command (exactly one)");
@@ -50,7 +53,7 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
     hasStdin: bytes.length > 0,
     install: install !== false,
   };
-  return { ...scriptOf(program), stdin: bytes, maxOutput: maxOutput as number, alsoWritten };
+  return { ...scriptOf(program), stdin: bytes, maxOutput: maxOutput as number, alsoWritten, live: live === true };
 }
 
 /** One output stream of a run, up to its limit. */
@@ -91,7 +94,7 @@ export function execute(
   workspace: string,
   gone: AbortSignal,
 ): Promise<Response> {
-  const outbox = new Outbox(() => readers.forEach((reader) => reader.advance()));
+  const outbox = new Outbox(() => readers.forEach((reader) => reader.advance()), request.live);
   const outputs = [new Output("o", request.maxOutput, outbox), new Output("e", request.maxOutput, outbox)] as const;
   const readers = [new PipeReader(spare.stdout, outputs[0]), new PipeReader(spare.stderr, outputs[1])] as const;
   gone.addEventListener("abort", () => outbox.abandon());

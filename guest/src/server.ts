@@ -16,12 +16,17 @@ import type { Server } from "bun";
 import { Body } from "./body";
 import { Clock } from "./changes";
 import { Failure, failureOf } from "./failure";
+import { contentsHandlers } from "./contents";
+import { contextsHandlers } from "./contexts";
 import { countFiles, list } from "./list";
+import { processesHandlers } from "./processes";
 import { read } from "./read";
 import { remove } from "./remove";
 import { execute, parseRun } from "./run";
 import { Spares } from "./spares";
+import { terminalsHandlers } from "./terminals";
 import { workEnded } from "./thrift";
+import { watchingHandlers } from "./watching";
 import { writeFiles } from "./write";
 
 const PROTOCOL = 1;
@@ -39,7 +44,9 @@ export interface Settings {
   readonly workspace: string;
 }
 
-type Handler = (request: Request, query: URLSearchParams) => Response | Promise<Response>;
+export type Handler = (request: Request, query: URLSearchParams) => Response | Promise<Response>;
+/** By method and path, as in "GET /health". */
+export type Handlers = Record<string, Handler>;
 
 /** Listens; raises what binding the address raises. */
 export function serve(settings: Settings): Server<undefined> {
@@ -70,11 +77,17 @@ export function serve(settings: Settings): Server<undefined> {
   });
 }
 
-function handlersOf({ shell, bun, workspace }: Settings): Record<string, Handler> {
+function handlersOf(settings: Settings): Handlers {
+  const { shell, bun, workspace } = settings;
   const spares = new Spares(shell);
   const clock = new Clock();
   return {
     __proto__: null as never, // names such as "constructor" are no operations
+    ...processesHandlers(settings, spares),
+    ...contextsHandlers(settings, spares),
+    ...terminalsHandlers(settings, spares),
+    ...contentsHandlers(settings, spares),
+    ...watchingHandlers(settings, spares),
     "GET /health": () => Response.json({ protocol: PROTOCOL }),
     "GET /status": async () => Response.json({ files: await countFiles(workspace) }),
     "POST /spares": () => Response.json({ pid: spares.park() }),
@@ -105,7 +118,7 @@ function comparison(secret: string): (given: string) => boolean {
   };
 }
 
-async function jsonOf(request: Request): Promise<unknown> {
+export async function jsonOf(request: Request): Promise<unknown> {
   try {
     return await request.json();
   } catch {
@@ -113,13 +126,13 @@ async function jsonOf(request: Request): Promise<unknown> {
   }
 }
 
-function pathIn(query: URLSearchParams): string {
+export function pathIn(query: URLSearchParams): string {
   const path = query.get("path");
   if (path === null || !path.startsWith("/") || path.includes("\0")) throw new Failure("EINVAL", { message: "path" });
   return path;
 }
 
-function numberIn(query: URLSearchParams, name: string, otherwise: number): number {
+export function numberIn(query: URLSearchParams, name: string, otherwise: number): number {
   const text = query.get(name);
   if (text === null || text === "") return otherwise;
   const number = Number(text);
@@ -127,6 +140,6 @@ function numberIn(query: URLSearchParams, name: string, otherwise: number): numb
   return number;
 }
 
-function flagIn(query: URLSearchParams, name: string): boolean {
+export function flagIn(query: URLSearchParams, name: string): boolean {
   return query.get(name) === "1";
 }

@@ -13,46 +13,30 @@ from typing import Any
 import structlog
 
 from buntime import errors, requests
-from buntime.account import Account, AccountStatus, Key, hash_key, is_well_formed
+from buntime.account import Account, AccountStatus, hash_key, is_well_formed
+from buntime.caller import Caller
+from buntime.contexts import Contexts
+from buntime.entrance import Entrance
+from buntime.executions import Executions
+from buntime.files import Files
 from buntime.leases import Leases
-from buntime.paths import WORKSPACE, for_client, inside_session
-from buntime.plan import MB, Limits, Plan, with_overrides
-from buntime.ports import (
-    Answer,
-    FileEntry,
-    FileToWrite,
-    Observed,
-    PreviewToken,
-    Run,
-    RunResult,
-    Sandbox,
-    Sandboxes,
-    Store,
-)
+from buntime.plan import Limits, Plan, with_overrides
+from buntime.ports import Answer, Observed, PreviewToken, Sandbox, Sandboxes, Store
 from buntime.preview import hash_token, new_token, open_ports
 from buntime.previews import PERMISSION_SECONDS
-from buntime.requests import Execute, NewSession, NewToken, Patch
+from buntime.processes import Processes
+from buntime.requests import NewSession, NewToken, Patch
 from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, ID_LENGTH, ID_PREFIX, Event, Session, State
 from buntime.snapshots import Snapshots
 from buntime.steps import reached
 from buntime.tasks import Tasks
+from buntime.terminals import Terminals
 
 log = structlog.get_logger()
 
 ARCHIVE_SECONDS = 4.0  # that a request for deep sleep waits for the archive
-LISTED_FILES = 1000  # of those that a run wrote
-UNLISTED = {"node_modules", ".git"}
 TOKENS = 100  # for the previews of one session, valid at a time
 SPENT_SECONDS = PERMISSION_SECONDS + 0.5  # after which the edge asks again
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, and what their plan allows."""
-
-    account: Account
-    key: Key
-    plan: Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +58,6 @@ class Woken:
 class MadeToken:
     secret: str
     token: PreviewToken
-
-
-@dataclass(frozen=True, slots=True)
-class Executed:
-    result: RunResult
-    files: Sequence[str]  # what the run and the request wrote under /workspace, relative to it
-    files_truncated: bool  # there were more
 
 
 def new_session_id() -> str:
@@ -106,6 +83,12 @@ class ControlPlane:
         self._leases = leases
         self._snapshots = snapshots
         self._finishing: set[str] = set()  # sessions whose last traces are being removed
+        self.entrance = Entrance(store, sandboxes, leases, clock)
+        self.executions = Executions(self.entrance)
+        self.files = Files(self.entrance)
+        self.processes = Processes(self.entrance, tasks, clock)
+        self.contexts = Contexts(self.entrance, tasks)
+        self.terminals = Terminals(self.entrance)
 
     async def finish[T](self, work: Coroutine[Any, Any, T], name: str) -> T:
         """Awaits work that goes on to its end when the caller is cancelled; its failure is the caller's."""
@@ -188,7 +171,7 @@ class ControlPlane:
 
     async def get_session(self, caller: Caller, session_id: str) -> SessionView:
         """Does not wake it and is not activity."""
-        session = await self._find(caller, session_id)
+        session = await self.entrance.find(caller, session_id)
         return SessionView(session, await self._leases.observe(session))
 
     async def list_sessions(
@@ -205,7 +188,7 @@ class ControlPlane:
 
         async def change() -> Session:
             while True:
-                session = await self._find(caller, session_id)
+                session = await self.entrance.find(caller, session_id)
                 wanted = requests.apply_patch(session, patch, caller.plan, self.now())
                 if wanted == session:
                     return session
@@ -225,7 +208,7 @@ class ControlPlane:
 
     async def delete_session(self, caller: Caller, session_id: str) -> None:
         """Durable, and nothing of it runs any more, when this returns; the rest is cleared behind it."""
-        session = await self._find(caller, session_id)
+        session = await self.entrance.find(caller, session_id)
         await self._tasks.finish(self.end_session(session), f"delete {session_id}")
 
     async def end_session(self, session: Session) -> None:
@@ -282,7 +265,7 @@ class ControlPlane:
 
     async def sleep_session(self, caller: Caller, session_id: str, depth: State) -> SessionView:
         """Down to IDLE or DEEP_SLEEP; one that sleeps deeper stays so. Raises SessionBusy while a request uses it."""
-        session = await self._find(caller, session_id)
+        session = await self.entrance.find(caller, session_id)
         await self._leases.spent(session.id)
         deep = depth is State.DEEP_SLEEP
         down = self._leases.deep_sleep(session.id) if deep else self._leases.suspend(session.id)
@@ -301,7 +284,7 @@ class ControlPlane:
             log.info("archive_goes_on", session=session_id)
 
     async def wake_session(self, caller: Caller, session_id: str) -> Woken:
-        session = await self._find(caller, session_id)
+        session = await self.entrance.find(caller, session_id)
         started = self._clock()
         await self._leases.wake(session.id)
         milliseconds = int((self._clock() - started) * 1000)
@@ -313,7 +296,7 @@ class ControlPlane:
         self, caller: Caller, session_id: str, new: NewToken, answer: Callable[[MadeToken], Answer] | None = None
     ) -> MadeToken:
         """Valid until the session's end at the latest. `answer` as in `create_session`. Raises TooManyTokens."""
-        session = await self._find(caller, session_id)
+        session = await self.entrance.find(caller, session_id)
         ttl, now, secret = requests.check_token(new), self.now(), new_token()
         expires_at = min(now + ttl, session.expires_at)
         made = MadeToken(secret, PreviewToken(hash_token(secret), session.id, new.port, now, expires_at))
@@ -322,7 +305,7 @@ class ControlPlane:
 
     async def revoke_preview_tokens(self, caller: Caller, session_id: str, secret: str | None) -> int:
         """One token of the session, or all; how many there were. Connections to the session end."""
-        session = await self._find(caller, session_id)
+        session = await self.entrance.find(caller, session_id)
 
         async def revoke() -> int:
             revoked = await self._store.revoke_preview_tokens(
@@ -343,98 +326,3 @@ class ControlPlane:
 
         self._tasks.start(once_more(), f"disconnect {session.id}")
         await self._sandboxes.disconnect(session.sandbox)
-
-    # --- execution and files ---
-
-    async def execute(self, caller: Caller, request: Execute) -> Executed:
-        """Runs to the end. Raises MemoryLimitExceeded and DiskFull with the partial output in `details`."""
-        session = await self._find(caller, request.session_id)
-        requests.check_execute(request, caller.plan)
-        run = Run(
-            timeout=float(request.timeout or session.limits.timeout),
-            code=request.code,
-            command=request.command,
-            env={**session.env, **request.env},
-            working_dir=inside_session(request.working_dir, "workingDir"),
-            stdin=request.stdin,
-        )
-        async with self._leases.use(session) as sandbox:
-            if request.files:
-                await sandbox.write_files(request.files)
-            result = await sandbox.run(run)
-        _raise_for_limits(session, result)
-        written = sorted(_shown_files(request.files) | set(result.files_written))
-        truncated = result.files_written_truncated or len(written) > LISTED_FILES
-        return Executed(result, written[:LISTED_FILES], truncated)
-
-    async def write_file(self, caller: Caller, session_id: str, file: FileToWrite) -> int:
-        """The file's size afterwards, in bytes."""
-        session = await self._find(caller, session_id)
-        requests.check_files([file], caller.plan)
-        async with self._leases.use(session) as sandbox:
-            return (await sandbox.write_files([file]))[0]
-
-    async def list_files(
-        self, caller: Caller, session_id: str, path: str, *, recursive: bool, limit: int, offset: int
-    ) -> tuple[Sequence[FileEntry], int]:
-        session = await self._find(caller, session_id)
-        async with self._leases.use(session) as sandbox:
-            return await sandbox.list_files(path, recursive=recursive, limit=limit, offset=offset)
-
-    async def read_file(self, caller: Caller, session_id: str, path: str) -> bytes:
-        """Raises PayloadTooLarge over the plan's file size."""
-        session = await self._find(caller, session_id)
-        async with self._leases.use(session) as sandbox:
-            try:
-                return await sandbox.read_file(path, caller.plan.file_mb * MB)
-            except errors.PayloadTooLarge:
-                shown, plan = for_client(path), caller.plan
-                raise errors.PayloadTooLarge(
-                    f"{shown!r} is larger than the {plan.file_mb} MB that can be read at once on the {plan.name} plan.",
-                    plan=plan.name,
-                    limit=plan.file_mb * MB,
-                    path=shown,
-                ) from None
-
-    async def delete_file(self, caller: Caller, session_id: str, path: str, *, recursive: bool) -> None:
-        session = await self._find(caller, session_id)
-        async with self._leases.use(session) as sandbox:
-            await sandbox.delete_file(path, recursive=recursive)
-
-    # --- inside ---
-
-    async def _find(self, caller: Caller, session_id: str) -> Session:
-        session = await self._store.get_session(session_id)
-        if (
-            session is None
-            or session.account != caller.account.id
-            or session.state is State.DELETING
-            or session.expires_at <= self._clock()
-        ):
-            raise errors.SessionNotFound(session_id)
-        return session
-
-
-def _shown_files(files: Sequence[FileToWrite]) -> set[str]:
-    """The request's own files that count as written: the same rule that the guest has for the run's."""
-    inside = (file.path.removeprefix(WORKSPACE + "/") for file in files if file.path.startswith(WORKSPACE + "/"))
-    return {path for path in inside if not UNLISTED & set(path.split("/"))}
-
-
-def _raise_for_limits(session: Session, result: RunResult) -> None:
-    """A run that failed because of a limit is an error that names the limit; one that coped is a result."""
-    if result.exit_code == 0 or result.timed_out:
-        return
-    partial = {
-        "stdout": result.stdout.decode(errors="replace"),
-        "stderr": result.stderr.decode(errors="replace"),
-        "exitCode": result.exit_code,
-    }
-    if result.out_of_memory:
-        limit = session.limits.memory
-        raise errors.MemoryLimitExceeded(
-            f"The run used more than the session's {limit} MB of memory.", limit=limit, **partial
-        )
-    if result.disk_full:
-        limit = session.limits.disk
-        raise errors.DiskFull(f"The session's {limit} MB of disk are full.", limit=limit, **partial)

@@ -80,6 +80,77 @@ class FileConflict(BuntimeError):
         super().__init__(message, path=path, reason=reason)
 
 
+class ProcessNotFound(BuntimeError):
+    """The session has no such process, and had none."""
+
+    code = "process_not_found"
+
+    def __init__(self, process_id: str) -> None:
+        super().__init__("This session has no process with this id.", processId=process_id)
+
+
+class ContextNotFound(BuntimeError):
+    """The session has no such context, and had none, or it was deleted."""
+
+    code = "context_not_found"
+
+    def __init__(self, context_id: str) -> None:
+        super().__init__("This session has no context with this id.", contextId=context_id)
+
+
+class ContextLost(BuntimeError):
+    """The context was there, and its variables are gone; `details.reason` says why where it is known."""
+
+    code = "context_lost"
+
+    def __init__(self, context_id: str, reason: str = "runtime_ended") -> None:
+        why = {
+            "deep_sleep": "the session was in deep sleep",
+            "timeout": "a run had to be killed at its timeout",
+            "killed": "its process was killed",
+        }.get(reason, "the session's runtime ended")
+        super().__init__(
+            f"This context is gone with its variables: {why}. Create another one.", contextId=context_id, reason=reason
+        )
+
+
+class TerminalNotFound(BuntimeError):
+    """The session has no such terminal: its shell has ended, or the session slept."""
+
+    code = "terminal_not_found"
+
+    def __init__(self, terminal_id: str) -> None:
+        super().__init__(
+            "This session has no terminal with this id. Its shell may have ended, or the session was in deep sleep.",
+            terminalId=terminal_id,
+        )
+
+
+class RangeNotSatisfiable(BuntimeError):
+    """Nothing of the range that was asked for is in the file; `details.size` in bytes."""
+
+    code = "range_not_satisfiable"
+
+    def __init__(self, path: str, size: int) -> None:
+        super().__init__(f"{path!r} has {size} bytes: nothing of that range.", path=path, size=size)
+
+
+class ResourceLimitExceeded(BuntimeError):
+    """As many as the plan allows are there; `details`: `resource`, `limit`, `scope` (session or account), `plan`."""
+
+    code = "resource_limit_exceeded"
+    retryable = True
+
+    def __init__(self, resource: str, limit: int, scope: str, plan: str) -> None:
+        super().__init__(
+            f"The {plan} plan allows {limit} {resource} at a time in one {scope}. End one first.",
+            resource=resource,
+            limit=limit,
+            scope=scope,
+            plan=plan,
+        )
+
+
 class ExecutionTimeout(BuntimeError):
     """The request, not the program, ran past its time."""
 

@@ -56,6 +56,7 @@ from buntime.trimming import keep_trimmed
 from buntime.web.app import create_app
 from buntime.web.edge_app import create_edge_app
 from buntime.web.logs import configure_logs
+from buntime.web.streaming import OpenStreams
 
 log = structlog.get_logger()
 
@@ -107,6 +108,7 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         tasks.start_daemon(sandboxes.keep_rules(), "rules")
         tasks.start_daemon(keep_trimmed(), "trimming")
         tasks.start_daemon(_keep_names(opening.watch_names(config)), "name server")
+        streams = OpenStreams()
         app = create_app(
             control_plane,
             Idempotency(store, vault),
@@ -114,10 +116,12 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
             gauges=_gauges(sandboxes, snapshots),
             counters=_counters(snapshots),
             ready=sandboxes.works,
+            streams=streams,
         )
         secure = bool(config.domain)
         previews = Previews(store, leases, time.time, domain=config.domain, secure=secure)
         await stack.enter_async_context(_listening(app, config.api_socket, "api"))
+        stack.callback(streams.end)
         await stack.enter_async_context(
             _listening(create_edge_app(previews, secure=secure), config.edge_socket, "previews")
         )
@@ -249,7 +253,7 @@ async def _listening(app: object, path: Path, name: str) -> AsyncIterator[None]:
                 log_config=None,
                 access_log=False,
                 http="httptools",
-                ws="none",
+                ws="websockets-sansio",
                 lifespan="off",
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=STOP_SECONDS,

@@ -34,6 +34,16 @@ class Plan:
     file_mb: int  # largest single file inside JSON
     files_per_request: int
     body_mb: int  # largest JSON body
+    # what may be there at a time; plans of operators from before these numbers get the defaults
+    streams_per_session: int = 32  # open answers that stream, and terminals that somebody looks at
+    streams_per_account: int = 200
+    processes_per_session: int = 64  # that run
+    processes_per_account: int = 500
+    contexts_per_session: int = 16
+    contexts_per_account: int = 100
+    terminals_per_session: int = 16
+    terminals_per_account: int = 100
+    log_mb_per_session: int = 64  # of all its processes; the newest are kept
 
 
 def parse_plans(text: str) -> dict[str, Plan]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from buntime.account import Account, AccountStatus, Key
+from buntime.inside import Contexts, Files, Processes, Sink, Terminals
 from buntime.plan import Limits
 from buntime.session import Network, Session, State
 
@@ -235,6 +236,9 @@ class FileEntry:
     type: Literal["file", "directory", "symlink", "other"]
 
 
+Kind = Literal["processes", "contexts", "terminals"]
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     files: int  # under /workspace
@@ -258,7 +262,25 @@ class Sandbox(Protocol):
         """The IPv4 address at which this host, and nobody else, reaches the ports of its programs."""
         ...
 
-    async def run(self, run: Run) -> RunResult: ...
+    @property
+    def processes(self) -> Processes: ...
+
+    @property
+    def contexts(self) -> Contexts: ...
+
+    @property
+    def terminals(self) -> Terminals: ...
+
+    @property
+    def files(self) -> Files: ...
+
+    def live(self, kind: Kind) -> int:
+        """How many of this kind run in it, by the kernel's word."""
+        ...
+
+    async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
+        """To its end; a caller who is cancelled ends it. With a sink output goes there, whole; the result has none."""
+        ...
 
     async def write_files(self, files: Sequence[FileToWrite]) -> Sequence[int]:
         """All or none; each is atomic for readers; parents are made. Returns the final sizes."""

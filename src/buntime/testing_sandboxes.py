@@ -5,13 +5,29 @@ import pickle
 import posixpath
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from buntime.errors import DiskFull, FileConflict, FileNotFound, PayloadTooLarge, Unavailable
+from buntime.inside import Sink, Stream
 from buntime.paths import WORKSPACE, for_client
 from buntime.plan import MB, Limits
-from buntime.ports import FileEntry, FileToWrite, Observed, Run, RunResult, Sandbox, SandboxGone, Strain, VolumeLost
+from buntime.ports import (
+    FileEntry,
+    FileToWrite,
+    Kind,
+    Observed,
+    Run,
+    RunResult,
+    Sandbox,
+    SandboxGone,
+    Strain,
+    VolumeLost,
+)
 from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, Network, Session, State
+from buntime.testing_contexts import FakeContexts
+from buntime.testing_files import FakeFiles
+from buntime.testing_processes import FakeProcesses
+from buntime.testing_terminals import FakeTerminals
 
 IMAGE = "fake"
 DEFAULT_MODE = 0o644
@@ -116,6 +132,10 @@ class FakeSandbox:
         self.network: Network = DEFAULT_NETWORK
         self.alive = True
         self.frozen = False
+        self.processes = FakeProcesses()
+        self.contexts = FakeContexts()
+        self.terminals = FakeTerminals()
+        self.files = FakeFiles()
 
     @property
     def id(self) -> str:
@@ -138,9 +158,19 @@ class FakeSandbox:
     async def thaw(self) -> None:
         self.frozen = False
 
-    async def run(self, run: Run) -> RunResult:
+    def live(self, kind: Kind) -> int:
+        return 0
+
+    async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
         self._check()
-        return await self._runner(run, self)
+        result = await self._runner(run, self)
+        if sink is None:
+            return result
+        outputs: tuple[tuple[Stream, bytes], ...] = (("stdout", result.stdout), ("stderr", result.stderr))
+        for stream, content in outputs:
+            if content:
+                await sink(stream, content)
+        return replace(result, stdout=b"", stderr=b"")
 
     async def write_files(self, files: Sequence[FileToWrite]) -> Sequence[int]:
         self._check()

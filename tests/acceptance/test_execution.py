@@ -335,7 +335,6 @@ def test_a_client_that_hangs_up_does_no_harm(session: Session) -> None:
         ({"command": "true", "files": [{"path": "", "content": ""}]}, "files[0].path"),
         ({"command": "true", "files": [{"path": "a", "content": "!", "encoding": "base64"}]}, "files[0].content"),
         ({"command": "true", "files": [{"path": "a", "content": ""}, {"path": "./a", "content": ""}]}, "files[1].path"),
-        ({"command": "true", "stream": True}, "stream"),
         ({"command": "true", "stdin": "\ud800"}, None),
     ],
 )

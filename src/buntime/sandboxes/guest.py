@@ -6,60 +6,35 @@ proper answer, and the errors of `ports.Sandbox` when the guest reports one.
 
 import asyncio
 import base64
+import itertools
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Annotated
 
 import aiohttp
 import msgspec
 
-from buntime.errors import (
-    BuntimeError,
-    DiskFull,
-    FileConflict,
-    FileNotFound,
-    InvalidRequest,
-    PayloadTooLarge,
-    SessionBusy,
-)
-from buntime.paths import for_client
+from buntime.inside import Sink, Stream
 from buntime.ports import OUTPUT_LIMIT, FileEntry, FileToWrite, Run, SandboxGone
 from buntime.room import hold
 from buntime.sandboxes.connection import NoGuest, WatchedConnector
+from buntime.sandboxes.failures import LONGEST_PATH, Impostor, failure_of
+from buntime.sandboxes.frames import batches
 from buntime.sandboxes.oci import GUEST_PORT
 
 PROTOCOL = 1
 HEADER = "x-buntime-secret"
 LARGEST_JSON = 16 << 20  # bytes; a page of 100 names of 4 KiB is far below
-LONGEST_PATH = 65536  # characters in what a guest may call a path: in deep trees it is longer than one call takes
 MOST_WRITTEN = 1000
 LARGEST_NUMBER = 2**53 - 1  # what the store, JSON and JavaScript can all hold
 MOST_FRAMES = 1_000_000  # of one run, seconds of our time; a program that prints byte by byte makes a thousand a second
-TURN = 1000  # frames, after which others get theirs
-FRAME = struct.Struct(">cI")
+STREAMS: Mapping[bytes, Stream] = {b"o": "stdout", b"e": "stderr"}
+ENOUGH = 64 << 10  # bytes of output that are worth passing on at once …
+GATHER_SECONDS = 0.004  # … else what follows is gathered for so long: a program that writes byte by byte costs little
 CHUNK = 1 << 20
-CONFLICTS = {
-    "EISDIR": "is a directory.",
-    "ENOTDIR": "is not a directory, or something above it is not.",
-    "EEXIST": "exists already.",
-    "ENOTEMPTY": "is a directory that is not empty; pass recursive=true to delete it with its contents.",
-    "ELOOP": "goes through too many symbolic links.",
-    "EBUSY": "is in use by the session itself and stays.",
-    "EFBIG": "has too many entries to list.",
-    "EINVAL": "is not a regular file.",
-}
-
-
-class SpareGone(Exception):
-    """The parked process for the run is not there any more: take another."""
-
-
-class Impostor(SandboxGone):
-    """What answers is not the guest, or not any more: its sandbox has to end."""
-
-
 type Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
 
 
@@ -89,11 +64,6 @@ class _Entry(msgspec.Struct):
 class _Page(msgspec.Struct):
     files: list[_Entry]
     total: Count
-
-
-class _Failure(msgspec.Struct):
-    errno: str
-    path: str = ""
 
 
 class _End(msgspec.Struct, rename="camel"):
@@ -131,24 +101,25 @@ class Guest:
 
     async def check(self) -> None:
         """Raises SandboxGone unless a guest of this protocol answers."""
-        if (await self._json("GET", "/health", {}, _Health)).protocol != PROTOCOL:
+        if (await self.call("GET", "/health", {}, _Health)).protocol != PROTOCOL:
             raise SandboxGone("the guest speaks another protocol")
 
     async def spare(self) -> int:
         """A new parked process; its pid inside the sandbox."""
-        return (await self._json("POST", "/spares", {}, _Spare)).pid
+        return (await self.call("POST", "/spares", {}, _Spare)).pid
 
-    async def run(self, spare: int, run: Run, env: Mapping[str, str]) -> Outcome:
-        """Raises SpareGone."""
+    async def run(self, spare: int, run: Run, env: Mapping[str, str], sink: Sink | None = None) -> Outcome:
+        """With a sink, output goes there, and is not bounded. Raises SpareGone, and what the sink raises."""
         body = {
             "env": dict(env),
             "cwd": run.working_dir,
             "stdin": base64.b64encode(run.stdin).decode(),
-            "maxOutput": OUTPUT_LIMIT,
+            "maxOutput": OUTPUT_LIMIT if sink is None else LARGEST_NUMBER,
+            "live": sink is not None,
         }
         body |= {"code": run.code} if run.code is not None else {"command": run.command or ""}
-        async with self._request("POST", "/run", {"spare": str(spare)}, msgspec.json.encode(body)) as answer:
-            return await _read_frames(answer)
+        async with self.request("POST", "/run", {"spare": str(spare)}, msgspec.json.encode(body)) as answer:
+            return await (read_outcome(answer) if sink is None else stream_outcome(answer, sink))
 
     async def write_files(self, files: Sequence[FileToWrite]) -> list[int]:
         head = msgspec.json.encode(
@@ -162,7 +133,7 @@ class Guest:
                     yield file.content[start : start + CHUNK]
 
         length = 4 + len(head) + sum(len(file.content) for file in files)
-        sizes = (await self._json("POST", "/files/write", {}, _Sizes, body(), length)).sizes
+        sizes = (await self.call("POST", "/files/write", {}, _Sizes, body(), length)).sizes
         if len(sizes) != len(files):
             raise SandboxGone("the guest wrote another number of files than asked")
         return sizes
@@ -171,23 +142,23 @@ class Guest:
         self, path: str, *, recursive: bool, limit: int, offset: int
     ) -> tuple[Sequence[FileEntry], int]:
         query = {"path": path, "recursive": str(int(recursive)), "limit": str(limit), "offset": str(offset)}
-        page = await self._json("GET", "/files/list", query, _Page)
+        page = await self.call("GET", "/files/list", query, _Page)
         if len(page.files) > limit or any(len(entry.path) > LONGEST_PATH for entry in page.files):
             raise SandboxGone("the guest listed more than asked")
         return [_entry(entry) for entry in page.files], page.total
 
     async def read_file(self, path: str, limit: int) -> bytes:
         query = {"path": path, "limit": str(limit)}
-        async with self._request("GET", "/files/read", query) as answer:
+        async with self.request("GET", "/files/read", query) as answer:
             return await _read_all(answer, limit)
 
     async def delete_file(self, path: str, *, recursive: bool) -> None:
-        await self._json("POST", "/files/delete", {"path": path, "recursive": str(int(recursive))}, dict)
+        await self.call("POST", "/files/delete", {"path": path, "recursive": str(int(recursive))}, dict)
 
     async def count_files(self) -> int:
-        return (await self._json("GET", "/status", {}, _Status)).files
+        return (await self.call("GET", "/status", {}, _Status)).files
 
-    async def _json[T](
+    async def call[T](
         self,
         method: str,
         path: str,
@@ -196,8 +167,8 @@ class Guest:
         body: bytes | AsyncIterator[bytes] | None = None,
         length: int | None = None,
     ) -> T:
-        """`length`: of a body that comes in parts, so that it need not be sent in chunks of HTTP."""
-        async with self._request(method, path, query, body, length) as answer:
+        """The answer as `kind`. `length`: of a body in parts, so that it need not be sent in chunks of HTTP."""
+        async with self.request(method, path, query, body, length) as answer:
             text = await _read_all(answer, LARGEST_JSON)
         try:
             return msgspec.json.decode(text, type=kind)
@@ -205,7 +176,7 @@ class Guest:
             raise Impostor(f"it answered {path} with something else") from wrong
 
     @asynccontextmanager
-    async def _request(
+    async def request(
         self,
         method: str,
         path: str,
@@ -224,7 +195,7 @@ class Guest:
                 allow_redirects=False,
             ) as answer:
                 if answer.status != 200:
-                    raise _failure(query, await _read_all(answer, LARGEST_JSON), answer.status)
+                    raise failure_of(query, await _read_all(answer, LARGEST_JSON), answer.status)
                 yield answer
         except NoGuest as impostor:
             raise Impostor(f"{path}: {impostor}") from impostor
@@ -244,23 +215,47 @@ async def _read_all(answer: aiohttp.ClientResponse, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def _read_frames(answer: aiohttp.ClientResponse) -> Outcome:
+async def read_outcome(answer: aiohttp.ClientResponse) -> Outcome:
     """`o` and `e` output until `x`, the end. Raises Impostor for frames that no guest sends."""
-    streams = {b"o": bytearray(), b"e": bytearray()}  # not lists of parts: those may be of one byte
-    for number in range(1, MOST_FRAMES + 1):
-        kind, length = FRAME.unpack(await answer.content.readexactly(FRAME.size))
+    streams = {"stdout": bytearray(), "stderr": bytearray()}  # not lists of parts: those may be of one byte
+    number = 0
+    async for frames in batches(answer.content, LARGEST_JSON):
+        number += len(frames)
+        if number > MOST_FRAMES:
+            raise Impostor("it cuts the output into too many frames")
+        for kind, payload in frames:
+            if kind == b"x":
+                return Outcome(bytes(streams["stdout"]), bytes(streams["stderr"]), _end(payload))
+            if kind not in STREAMS or not 0 < len(payload) <= OUTPUT_LIMIT - len(streams[STREAMS[kind]]):
+                raise Impostor("it sent a frame that it may not")
+            hold(len(payload))
+            streams[STREAMS[kind]] += payload
+    raise Impostor("its answer has no end")
+
+
+async def stream_outcome(answer: aiohttp.ClientResponse, sink: Sink) -> Outcome:
+    """The same with the output passed on as it comes; what comes while the sink is busy waits in the session."""
+    async for frames in batches(answer.content, LARGEST_JSON):
+        passed = 0
+        for stream, payload in merged(frames):
+            if stream is None:
+                return Outcome(b"", b"", _end(payload))
+            await sink(stream, payload)
+            passed += len(payload)
+        if passed < ENOUGH:
+            await asyncio.sleep(GATHER_SECONDS)
+    raise Impostor("its answer has no end")
+
+
+def merged(frames: Sequence[tuple[bytes, bytes]]) -> Iterator[tuple[Stream | None, bytes]]:
+    """Output with neighbours of one stream in one piece; None for the end, after which nothing is looked at."""
+    for kind, group in itertools.groupby(frames, key=itemgetter(0)):
         if kind == b"x":
-            if length > LARGEST_JSON:
-                raise Impostor("its last frame is too large")
-            end = _end(await answer.content.readexactly(length))
-            return Outcome(bytes(streams[b"o"]), bytes(streams[b"e"]), end)
-        if kind not in streams or not 0 < length <= OUTPUT_LIMIT - len(streams[kind]):
+            yield None, next(group)[1]
+            return
+        if kind not in STREAMS:
             raise Impostor("it sent a frame that it may not")
-        hold(length)
-        streams[kind] += await answer.content.readexactly(length)
-        if number % TURN == 0:
-            await asyncio.sleep(0)  # what has come already is read without a pause otherwise
-    raise Impostor("it cuts the output into too many frames")
+        yield STREAMS[kind], b"".join(payload for _, payload in group)
 
 
 def _end(text: bytes) -> _End:
@@ -281,37 +276,3 @@ def _entry(entry: _Entry) -> FileEntry:
     modified = min(max(entry.modified, 0), 253402300799)
     size = min(max(entry.size, 0), LARGEST_NUMBER)
     return FileEntry(entry.path, size, modified, kinds.get(entry.type, "other"))  # type: ignore[arg-type]
-
-
-def _failure(query: Mapping[str, str], text: bytes, status: int) -> Exception:
-    """What the guest reports, as the error that a client can act on."""
-    try:
-        failure = msgspec.json.decode(text, type=_Failure)
-    except msgspec.MsgspecError:
-        return SandboxGone(f"the guest answered {status}")
-    path = for_client((query.get("path") or failure.path)[:LONGEST_PATH])
-    return _known_failure(failure.errno, path) or SandboxGone(f"the guest reports {failure.errno[:40]!r}")
-
-
-def _known_failure(errno: str, path: str) -> BuntimeError | SpareGone | None:
-    if errno in CONFLICTS:
-        if errno == "EFBIG":
-            return PayloadTooLarge(f"{path!r} is larger than may be read or listed at once.", path=path)
-        return FileConflict(path, errno, f"{path!r} {CONFLICTS[errno]}")
-    makers: dict[str, Callable[[], BuntimeError | SpareGone]] = {
-        "ESRCH": lambda: SpareGone(),
-        "ENOENT": lambda: FileNotFound(path),
-        "ENOSPC": lambda: DiskFull("The session's disk limit is reached."),
-        "EDQUOT": lambda: DiskFull("The session's disk limit is reached."),
-        "ENAMETOOLONG": lambda: InvalidRequest("path", f"{path[:100]!r}… is longer than the file system takes."),
-        "E2BIG": lambda: InvalidRequest(
-            "env", "env is larger than the kernel passes to a program (about 5.9 MB in all)."
-        ),
-    }
-    if errno in makers:
-        return makers[errno]()
-    if errno in {"EPERM", "EACCES", "EROFS", "EMLINK", "ETXTBSY", "EXDEV", "ENXIO"}:
-        return FileConflict(path, errno, f"The session's system refuses this for {path!r} ({errno}).")
-    if errno in {"EAGAIN", "ENOMEM", "EMFILE", "ENFILE"}:
-        return SessionBusy(f"The session has too much running to do this now ({errno}). Try again, or end something.")
-    return None

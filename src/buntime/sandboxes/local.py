@@ -29,9 +29,10 @@ from buntime.sandboxes.disconnecting import end_connections
 from buntime.sandboxes.guest import Guest
 from buntime.sandboxes.host import Part, Slots, host_disk_free, memory_available
 from buntime.sandboxes.image import Image, find_image
+from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.oci import Place, Runtime
 from buntime.sandboxes.record import Record
-from buntime.sandboxes.sandbox import LocalSandbox, Machinery
+from buntime.sandboxes.sandbox import LocalSandbox
 from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, Session, State
 from buntime.steps import reached
 

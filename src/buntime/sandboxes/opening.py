@@ -15,9 +15,9 @@ from buntime.sandboxes.dns import NameServer
 from buntime.sandboxes.host import Part, claim_part, other_data_dirs, release_part, total_memory
 from buntime.sandboxes.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas
 from buntime.sandboxes.local import LocalSandboxes, Settings
+from buntime.sandboxes.machinery import Machinery, Runs
 from buntime.sandboxes.network import Network
 from buntime.sandboxes.oci import Runtime
-from buntime.sandboxes.sandbox import Machinery, Runs
 from buntime.sandboxes.volume import GB, Volumes
 from buntime.session import Session
 from buntime.tasks import Tasks

@@ -1,84 +1,52 @@
-"""One running sandbox. Implements `ports.Sandbox`.
-
-A run is started by a *spare*: a process that the guest has parked and that the host has moved into a
-cgroup of its own beforehand. So all that a run starts is born in its cgroup, and its peak memory, its
-CPU time, its deaths and its end are the kernel's word. The next spare is made after a run, off its path.
-"""
+"""One running sandbox. Implements `ports.Sandbox`. What a run is started by: see `launcher.py`."""
 
 import asyncio
-import itertools
 import os
-import select
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import structlog
-
 from buntime.egress import rules_of
 from buntime.errors import BuntimeError
-from buntime.ports import FileEntry, FileToWrite, Observed, Run, RunResult, SandboxGone
-from buntime.sandboxes.cgroup import Cgroups, RunUsage
-from buntime.sandboxes.guest import Guest, Impostor, Outcome, SpareGone
-from buntime.sandboxes.network import Network
-from buntime.sandboxes.reclaim import AT_ONCE, Reclaim
+from buntime.inside import Contexts, Files, Processes, Sink, Stream, Terminals
+from buntime.ports import FileEntry, FileToWrite, Kind, Observed, Run, RunResult, SandboxGone
+from buntime.sandboxes.cgroup import RunUsage
+from buntime.sandboxes.contexts import GuestContexts
+from buntime.sandboxes.files import GuestFiles
+from buntime.sandboxes.guest import Guest, Outcome
+from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher, Spare, has_ended
+from buntime.sandboxes.machinery import Machinery
+from buntime.sandboxes.processes import GuestProcesses
+from buntime.sandboxes.reclaim import Reclaim
 from buntime.sandboxes.record import Record
-from buntime.sandboxes.sharing import Shared
-from buntime.sandboxes.volume import Volumes
+from buntime.sandboxes.terminals import GuestTerminals
 from buntime.session import Network as NetworkRules
-from buntime.tasks import Tasks
-
-log = structlog.get_logger()
 
 TIMEOUT_EXIT = 124
-ANSWER_SECONDS = 10.0  # for the guest, beyond a run's own time
 LOOK_SECONDS = 8.0  # into a file operation, and again: does the guest still answer?
-SPARE_TRIES = 3
 FREEZE_SECONDS, FREEZE_LOOK_SECONDS = 5.0, 0.002
 GRACE_SECONDS, GRACE_LOOK_SECONDS = 3.0, 0.01  # for processes to end after SIGTERM: databases write what they hold
-BUSY = 2 * (os.cpu_count() or 1)  # runs under way, from which on other work of ours waits …
-SPARE_WAITS, SPARE_WAIT_SECONDS = 10, 0.02  # … so long at the most
+TELL_SECONDS = 1.0  # for the guest to hear of it
 
 
-class Runs:
-    """How many are under way on this host."""
+class WatchedSink:
+    """A sink, and whether it is busy: then it is not the guest that is waited for."""
 
-    def __init__(self) -> None:
-        self.under_way = 0
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.busy = False
+        self.taken = 0  # times
 
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        self.under_way += 1
+    async def __call__(self, stream: Stream, content: bytes) -> None:
+        self.busy = True
         try:
-            yield
+            await self._sink(stream, content)
         finally:
-            self.under_way -= 1
-
-
-@dataclass(frozen=True, slots=True)
-class Machinery:
-    """What all sandboxes of this host share."""
-
-    cgroups: Cgroups
-    volumes: Volumes
-    network: Network
-    tasks: Tasks
-    http: aiohttp.ClientSession  # to guests
-    env: Mapping[str, str]  # for every run, under what the request asks for
-    runs: Runs
-    sync: Shared = field(default_factory=Shared)
-    reclaims: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
-
-
-@dataclass(frozen=True, slots=True)
-class Spare:
-    pid: int  # inside the sandbox
-    run: str  # its cgroup
+            self.busy = False
+            self.taken += 1
 
 
 class LocalSandbox:
@@ -92,12 +60,12 @@ class LocalSandbox:
         self._init = init
         self._guest = guest
         self._machinery = machinery
-        self._spare: Spare | None = None
         self._reclaim = Reclaim(machinery.cgroups.reclaiming(record.sandbox), machinery.reclaims, machinery.tasks)
-        self._preparing = asyncio.Lock()
-        self._left: set[str] = set()  # runs that ended with something still running in the background
-        self._numbers = itertools.count(self._first_number())
-        self._markers.mkdir(exist_ok=True)
+        self._launcher = Launcher(record.sandbox, directory / "runs", guest, machinery, self.is_alive, self.kill)
+        self._processes = GuestProcesses(guest, self._launcher, machinery)
+        self._contexts = GuestContexts(guest, self._launcher, machinery)
+        self._terminals = GuestTerminals(guest, self._launcher, machinery)
+        self._files = GuestFiles(guest, self._launcher, self)
 
     @property
     def id(self) -> str:
@@ -108,14 +76,28 @@ class LocalSandbox:
         return self._address
 
     @property
-    def _markers(self) -> Path:
-        """A file per run that is prepared or under way: what a server that was killed could not finish."""
-        return self._directory / "runs"
+    def processes(self) -> Processes:
+        return self._processes
+
+    @property
+    def contexts(self) -> Contexts:
+        return self._contexts
+
+    @property
+    def terminals(self) -> Terminals:
+        return self._terminals
+
+    @property
+    def files(self) -> Files:
+        return self._files
+
+    def live(self, kind: Kind) -> int:
+        return self._launcher.live(kind)
 
     # --- life ---
 
     def is_alive(self) -> bool:
-        return self._init >= 0 and not _poll(self._init, 0)
+        return self._init >= 0 and not has_ended(self._init, 0)
 
     async def kill(self) -> None:
         """SIGKILL to its init: the kernel ends every process of its pid namespace with it."""
@@ -125,7 +107,7 @@ class LocalSandbox:
         try:
             signal.pidfd_send_signal(init, signal.SIGKILL)
             self._let_go()  # on cgroup v1 a frozen process does not even die
-            await asyncio.to_thread(_poll, init, 10_000)
+            await asyncio.to_thread(has_ended, init, 10_000)
         except ProcessLookupError:
             pass
         finally:
@@ -145,6 +127,7 @@ class LocalSandbox:
 
     async def quiesce(self) -> bool:
         self._let_go()
+        await self._tell_of_deep_sleep()
         cgroups, deadline = self._machinery.cgroups, time.monotonic() + GRACE_SECONDS
         cgroups.terminate(self.id)
         while cgroups.session_processes(self.id) and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel's
@@ -153,6 +136,12 @@ class LocalSandbox:
             return False
         await self._machinery.sync.done(self._machinery.volumes.sync)  # others that go down now share it
         return True
+
+    async def _tell_of_deep_sleep(self) -> None:
+        """So that what ends now says why. A guest that does not hear it changes nothing."""
+        with suppress(SandboxGone, BuntimeError, TimeoutError):
+            async with asyncio.timeout(TELL_SECONDS):
+                await self._processes.ending("deep_sleep")
 
     async def thaw(self) -> None:
         self._let_go()
@@ -181,139 +170,67 @@ class LocalSandbox:
     async def take_over(self) -> None:
         """After a restart of the server: ends runs whose client is gone, keeps what runs in the background."""
         await self._guest.check()
-        for marker in list(self._markers.iterdir()):
-            await asyncio.to_thread(self._end_run, marker.name)
-        self._left = set(self._machinery.cgroups.runs(self.id))
-        self._sweep()
+        await self._launcher.take_over()
+        await self._contexts.take_over()
+
+    async def ready_spare(self) -> None:
+        """Parks a process for the next run where there is none."""
+        await self._launcher.ready_spare()
+
+    async def keep_spare(self) -> None:
+        """The same off a request's path; a failure is only logged."""
+        await self._launcher.keep_spare()
 
     # --- runs ---
 
-    async def run(self, run: Run) -> RunResult:
+    async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
         started = time.monotonic()
         with self._machinery.runs.one():
-            spare, outcome, timed_out = await self._start_and_wait(run)
+            (outcome, timed_out), spare = await self._launcher.launch(lambda spare: self._attempt(spare, run, sink))
         wall_ms = int((time.monotonic() - started) * 1000)
-        try:
-            usage = self._machinery.cgroups.usage(self.id, spare.run)
-        except OSError as gone:
-            raise SandboxGone("the cgroup of the run is gone") from gone
+        usage = self._launcher.usage(spare.run)
         result = _result(outcome, usage, wall_ms, timed_out, self._is_full(outcome, timed_out))
-        self._finish(spare.run)
-        self._machinery.tasks.start(self.keep_spare(), f"spare for {self.id}")
+        self._launcher.finish(spare.run)
         return result
 
-    async def _start_and_wait(self, run: Run) -> tuple[Spare, Outcome, bool]:
-        for _ in range(SPARE_TRIES):
-            spare = await self._take_spare()
-            try:
-                return spare, *await self._attempt(spare, run)
-            except SpareGone:
-                await asyncio.to_thread(self._end_run, spare.run)
-            except BuntimeError:  # the guest refused the run: its process is parked still, and nobody's
-                await asyncio.to_thread(self._end_run, spare.run)
-                raise
-        raise SandboxGone("the session ends every process that is parked for a run")
-
-    async def _attempt(self, spare: Spare, run: Run) -> tuple[Outcome, bool]:
+    async def _attempt(self, spare: Spare, run: Run, sink: Sink | None) -> tuple[Outcome, bool]:
         """What came of it, and whether it ran out of time: then its whole tree was killed."""
         env = {**self._machinery.env, **run.env}
-        running = asyncio.ensure_future(self._guest.run(spare.pid, run, env))
+        watched = None if sink is None else WatchedSink(sink)
+        running = asyncio.ensure_future(self._guest.run(spare.pid, run, env, watched))
         try:
             done, _ = await asyncio.wait({running}, timeout=run.timeout)
             timed_out = not done
             if timed_out:
-                killed = await asyncio.to_thread(self._machinery.cgroups.kill_run, self.id, spare.run)
-                done, _ = await asyncio.wait({running}, timeout=ANSWER_SECONDS)
+                killed = await asyncio.to_thread(self._launcher.kill_run, spare.run)
+                done = await self._last_words(running, watched)
                 if not killed or not done:
                     await self.kill()
                     raise SandboxGone("the guest does not answer after the run was killed")
-            async with self._ending_an_impostor():
+            async with self._launcher.ending_an_impostor():
                 return running.result(), timed_out
         finally:
             if not running.done():
                 # nobody waits for the answer any more: what would be nobody's must not run on
                 running.cancel()
-                self._machinery.tasks.start(
-                    asyncio.to_thread(self._end_run, spare.run), f"end {spare.run} of {self.id}"
-                )
+                self._end_behind(spare.run)
+            elif running.exception() is not None:
+                self._end_behind(spare.run)
 
-    async def _take_spare(self) -> Spare:
-        """The parked one, also if it is being made just now."""
-        async with self._preparing:
-            spare, self._spare = self._spare, None
-            return spare or await self._prepare()
+    async def _last_words(self, running: asyncio.Future[Outcome], sink: WatchedSink | None) -> set[Any]:
+        """What a killed program had written is still taken, however slowly a client reads, as long as it goes on."""
+        while True:
+            before = sink and sink.taken
+            done, _ = await asyncio.wait({running}, timeout=ANSWER_SECONDS)
+            if done or sink is None or (sink.taken == before and not sink.busy):
+                return done
 
-    async def _prepare(self) -> Spare:
-        """A parked process in a cgroup of its own."""
-        for _ in range(SPARE_TRIES):
-            pid = await self._in_time(self._guest.spare(), ANSWER_SECONDS)
-            run = f"r{next(self._numbers)}"
-            (self._markers / run).touch()
-            self._machinery.cgroups.add_run(self.id, run)
-            if self._place(pid, run):
-                return Spare(pid, run)
-            self._end_run(run)
-        raise SandboxGone("no process could be parked for a run")
-
-    def _place(self, pid: int, run: str) -> bool:
-        """Moves the process that has this pid inside the sandbox. False where the guest names none of its own."""
-        cgroups = self._machinery.cgroups
-        for host_pid in cgroups.guest_processes(self.id):
-            try:
-                handle = os.pidfd_open(host_pid)
-            except ProcessLookupError:
-                continue
-            try:
-                if _pid_inside(host_pid) == pid:
-                    cgroups.join_run(self.id, run, host_pid)
-                    # alive still: then no other process got this number meanwhile, and the right one was moved
-                    return not _poll(handle, 0)
-            except OSError:
-                return False
-            finally:
-                os.close(handle)
-        return False
-
-    async def ready_spare(self) -> None:
-        """Parks a process for the next run where there is none."""
-        async with self._preparing:
-            if self._spare is None and self.is_alive():
-                self._spare = await self._prepare()
-
-    async def keep_spare(self) -> None:
-        """The same off a request's path, and out of the way of a burst of runs. Where it fails, the next run makes its
-        own or finds out why."""
-        for _ in range(SPARE_WAITS):
-            if self._machinery.runs.under_way < BUSY:
-                break
-            await asyncio.sleep(SPARE_WAIT_SECONDS)
-        self._sweep()
-        try:
-            await self.ready_spare()
-        except (SandboxGone, OSError) as gone:
-            log.info("no_spare", sandbox=self.id, reason=str(gone))
-
-    def _finish(self, run: str) -> None:
-        """The run is answered: from now on, what it left running is the session's background."""
-        (self._markers / run).unlink(missing_ok=True)
-        self._left.add(run)
-
-    def _end_run(self, run: str) -> None:
-        """Kills all of a run and forgets it."""
-        self._machinery.cgroups.kill_run(self.id, run)
-        self._machinery.cgroups.remove_run(self.id, run)
-        (self._markers / run).unlink(missing_ok=True)
-
-    def _sweep(self) -> None:
-        self._left = {run for run in self._left if not self._machinery.cgroups.remove_run(self.id, run)}
+    def _end_behind(self, run: str) -> None:
+        self._machinery.tasks.start(asyncio.to_thread(self._launcher.end, run), f"end {run} of {self.id}")
 
     def _is_full(self, outcome: Outcome, timed_out: bool) -> bool:
         """Asked only where it can matter: of a run that failed."""
         return not timed_out and outcome.end.exit_code != 0 and self._machinery.volumes.is_full(self.id)
-
-    def _first_number(self) -> int:
-        taken = [int(run[1:]) for run in self._machinery.cgroups.runs(self.id) if run[1:].isdecimal()]
-        return max(taken, default=0) + 1
 
     # --- files and the rest ---
 
@@ -333,9 +250,8 @@ class LocalSandbox:
         await self._while_answering(self._guest.delete_file(path, recursive=recursive))
 
     async def observe(self) -> Observed:
-        parked = [self._spare.run] if self._spare else []
-        processes = self._machinery.cgroups.session_processes(self.id, leave_out=parked)
-        async with self._ending_an_impostor():
+        processes = self._machinery.cgroups.session_processes(self.id, leave_out=self._launcher.parked())
+        async with self._launcher.ending_an_impostor():
             return Observed(await self._guest.count_files(), processes)
 
     async def _while_answering[T](self, work: Coroutine[Any, Any, T]) -> T:
@@ -343,29 +259,11 @@ class LocalSandbox:
         task = asyncio.ensure_future(work)
         try:
             while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
-                await self._in_time(self._guest.check(), ANSWER_SECONDS)
-            async with self._ending_an_impostor():
+                await self._launcher.in_time(self._guest.check(), ANSWER_SECONDS)
+            async with self._launcher.ending_an_impostor():
                 return task.result()
         finally:
             task.cancel()
-
-    @asynccontextmanager
-    async def _ending_an_impostor(self) -> AsyncIterator[None]:
-        """It costs us work with each answer: the session has to start again before it can do so again."""
-        try:
-            yield
-        except Impostor:
-            await self.kill()
-            raise
-
-    async def _in_time[T](self, work: Coroutine[Any, Any, T], seconds: float) -> T:
-        """Raises SandboxGone, and ends the sandbox, when the guest does not answer in time."""
-        try:
-            async with asyncio.timeout(seconds), self._ending_an_impostor():
-                return await work
-        except TimeoutError:
-            await self.kill()
-            raise SandboxGone("the guest does not answer") from None
 
     async def restrict(self, network: NetworkRules) -> None:
         await asyncio.to_thread(self._machinery.network.restrict, self.record.slot, rules_of(network))
@@ -387,18 +285,3 @@ def _result(outcome: Outcome, usage: RunUsage, wall_ms: int, timed_out: bool, di
         files_written=end.files_written,
         files_written_truncated=end.files_written_truncated,
     )
-
-
-def _pid_inside(host_pid: int) -> int:
-    """The pid that a process has in the innermost namespace. Raises OSError when it is gone."""
-    for line in Path(f"/proc/{host_pid}/status").read_text().splitlines():
-        if line.startswith("NSpid:"):
-            return int(line.split()[-1])
-    return -1
-
-
-def _poll(pidfd: int, milliseconds: int) -> bool:
-    """Whether the process has ended, waiting that long for it."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(milliseconds))

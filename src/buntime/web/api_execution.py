@@ -1,13 +1,15 @@
 """Execution: one run, from its code or command to its output."""
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from buntime import errors, requests
-from buntime.errors import InvalidRequest
+from buntime.executions import Executed
 from buntime.web import wire
 from buntime.web.api_sessions import session_id
 from buntime.web.contents import files_to_write
-from buntime.web.operation import Call, operation
+from buntime.web.operation import Call, Streamed, operation
+from buntime.web.streaming import Out, TextOutput
 
 SLACK_SECONDS = 60.0  # for waking, writing files and the answer, beside the program's own time
 
@@ -16,6 +18,44 @@ def _seconds(call: Call[wire.NoQuery, wire.Execute]) -> float:
     """The run's own time-out ends the program first; this one is for what should never happen."""
     asked, most = call.body.timeout, call.caller.plan.most.timeout
     return (most if isinstance(asked, UnsetType) else min(max(asked, 1), most)) + SLACK_SECONDS
+
+
+def _request(call: Call[wire.NoQuery, wire.Execute]) -> requests.Execute:
+    body = call.body
+    return requests.Execute(
+        session_id=session_id(body.session_id),
+        code=None if isinstance(body.code, UnsetType) else body.code,
+        command=None if isinstance(body.command, UnsetType) else body.command,
+        files=files_to_write(body.files or (), call.caller.plan),
+        env=body.env or {},
+        timeout=None if isinstance(body.timeout, UnsetType) else body.timeout,
+        working_dir=body.working_dir,
+        stdin=body.stdin.encode(),
+    )
+
+
+def _numbers(done: Executed) -> wire.Ended:
+    result = done.result
+    return wire.Ended(
+        exit_code=result.exit_code,
+        execution_time=result.wall_ms,
+        memory_used=result.peak_memory,
+        cpu_time=result.cpu_ms,
+        timed_out=result.timed_out,
+        files_written=list(done.files),
+        truncated=result.truncated or UNSET,
+        files_written_truncated=done.files_truncated or UNSET,
+    )
+
+
+async def _stream(call: Call[wire.NoQuery, wire.Execute], out: Out) -> None:
+    output = TextOutput(out)
+    try:
+        done = await call.plane.executions.stream(call.caller, _request(call), out.begin_events, output)
+    finally:
+        if out.begun:
+            await output.finish()
+    await out.event("result", _numbers(done))
 
 
 @operation(
@@ -30,42 +70,31 @@ def _seconds(call: Call[wire.NoQuery, wire.Execute]) -> float:
         errors.FileConflict,
         errors.MemoryLimitExceeded,
         errors.DiskFull,
+        errors.ResourceLimitExceeded,
     ),
     idempotent=True,
     seconds=_seconds,
+    streamed=Streamed(
+        _stream,
+        events={"stdout": wire.Output, "stderr": wire.Output, "result": wire.Ended, "error": wire.Failure},
+        when=lambda call: call.body.stream,
+    ),
 )
 async def execute(call: Call[wire.NoQuery, wire.Execute]) -> wire.Executed:
     """Run code or a command to its end.
 
     A program that fails, or runs past its timeout, is still a 200: see `exitCode` and `timedOut`. Each run is a
     fresh process: files, packages and background processes carry over, variables and `env` do not.
+
+    With `stream: true` the answer is a stream of Server-Sent Events: `stdout` and `stderr` as they happen, comments
+    every 15 seconds of silence, then exactly one `result` or `error`. A client that leaves ends the run.
     """
-    body = call.body
-    if body.stream:
-        raise InvalidRequest("stream", "streaming is not available yet")
-    request = requests.Execute(
-        session_id=session_id(body.session_id),
-        code=None if isinstance(body.code, UnsetType) else body.code,
-        command=None if isinstance(body.command, UnsetType) else body.command,
-        files=files_to_write(body.files or (), call.caller.plan),
-        env=body.env or {},
-        timeout=None if isinstance(body.timeout, UnsetType) else body.timeout,
-        working_dir=body.working_dir,
-        stdin=body.stdin.encode(),
-    )
-    done = await call.plane.execute(call.caller, request)
+    done = await call.plane.executions.execute(call.caller, _request(call))
     result = done.result
     return wire.Executed(
         stdout=result.stdout.decode(errors="replace"),
         stderr=result.stderr.decode(errors="replace"),
-        exit_code=result.exit_code,
-        execution_time=result.wall_ms,
-        memory_used=result.peak_memory,
-        cpu_time=result.cpu_ms,
-        timed_out=result.timed_out,
-        files_written=list(done.files),
-        truncated=result.truncated or UNSET,
-        files_written_truncated=done.files_truncated or UNSET,
+        **msgspec.structs.asdict(_numbers(done)),
     )
 
 

@@ -26,7 +26,7 @@ async def write_file(call: Call[wire.NoQuery, wire.WriteFile]) -> wire.FileWritt
     """
     wanted = session_id(call.body.session_id)
     file = file_to_write(call.body, call.caller.plan, append=call.body.append)
-    size = await call.plane.write_file(call.caller, wanted, file)
+    size = await call.plane.files.write(call.caller, wanted, file)
     return wire.FileWritten(path=for_client(file.path), size=size)
 
 
@@ -42,7 +42,7 @@ async def write_file(call: Call[wire.NoQuery, wire.WriteFile]) -> wire.FileWritt
 async def list_files(call: Call[wire.ListFilesQuery, None]) -> wire.Files:
     """List a directory, sorted by path."""
     query = call.query
-    entries, total = await call.plane.list_files(
+    entries, total = await call.plane.files.list(
         call.caller,
         session_id(query.session_id),
         inside_session(query.path),
@@ -69,7 +69,7 @@ async def list_files(call: Call[wire.ListFilesQuery, None]) -> wire.Files:
 async def read_file(call: Call[wire.ReadFileQuery, None]) -> wire.FileContent:
     """Read a file, up to the plan's file size."""
     path = inside_session(call.query.path)
-    raw = await call.plane.read_file(call.caller, session_id(call.query.session_id), path)
+    raw = await call.plane.files.read(call.caller, session_id(call.query.session_id), path)
     content, encoding = as_text(raw)
     return wire.FileContent(path=for_client(path), content=content, size=len(raw), encoding=encoding)
 
@@ -89,7 +89,7 @@ async def delete_file(call: Call[wire.DeleteFileQuery, None]) -> wire.FileDelete
     A directory that is not empty needs `recursive=true`.
     """
     query, path = call.query, inside_session(call.query.path)
-    await call.plane.delete_file(call.caller, session_id(query.session_id), path, recursive=query.recursive)
+    await call.plane.files.delete(call.caller, session_id(query.session_id), path, recursive=query.recursive)
     return wire.FileDeleted(deleted=True, path=for_client(path))
 
 

@@ -14,7 +14,19 @@ from buntime.control_plane import ControlPlane
 from buntime.errors import BuntimeError, NotFound, Unavailable
 from buntime.idempotency import Idempotency
 from buntime.room import Room
-from buntime.web import api_execution, api_files, api_operations, api_previews, api_sessions, failures, openapi
+from buntime.web import (
+    api_contents,
+    api_contexts,
+    api_execution,
+    api_files,
+    api_operations,
+    api_previews,
+    api_processes,
+    api_sessions,
+    api_watch,
+    failures,
+    openapi,
+)
 from buntime.web.auth import Door
 from buntime.web.bodies import Gate
 from buntime.web.exchange import ClientLeft, Exchange, open_exchange
@@ -23,6 +35,7 @@ from buntime.web.metrics import Metrics
 from buntime.web.operation import Operation, Page
 from buntime.web.quota import Quota
 from buntime.web.resource import PublicResource, Resource, World
+from buntime.web.streaming import OpenStreams
 
 log = structlog.get_logger()
 
@@ -30,7 +43,11 @@ OPERATIONS: tuple[Operation, ...] = (
     *api_sessions.OPERATIONS,
     *api_previews.OPERATIONS,
     *api_execution.OPERATIONS,
+    *api_processes.OPERATIONS,
+    *api_contexts.OPERATIONS,
     *api_files.OPERATIONS,
+    *api_contents.OPERATIONS,
+    *api_watch.OPERATIONS,
 )
 CLIENT_LEFT = 499  # in logs and metrics only: nobody was there to be answered
 
@@ -48,15 +65,16 @@ def create_app(
     counters: Mapping[str, Callable[[], float]] | None = None,
     ready: Callable[[], Mapping[str, bool]] = _always_ready,
     clock: Callable[[], float] = time.time,
+    streams: OpenStreams | None = None,
 ) -> ASGIApp:
     """The API as an ASGI application.
 
     `gauges`, `counters`: name → its value now, for `/metrics`. `ready`: part → whether it works, for `/readyz`.
-    `clock`: Unix seconds, for rate limits.
+    `clock`: Unix seconds, for rate limits. `streams`: for who stops the server to end them.
     """
     metrics = Metrics(gauges or {}, counters)
     door = Door(control_plane, Quota(clock), Quota(clock))
-    world = World(control_plane, idempotency, config, door, Gate())
+    world = World(control_plane, idempotency, config, door, Gate(), streams or OpenStreams())
     pages = api_operations.pages(ready, metrics, lambda pages: openapi.document(OPERATIONS, pages))
     return Front(Router(_routes(world, pages), redirect_slashes=False, default=Unknown(door)), metrics)
 
@@ -139,7 +157,7 @@ class Front:
             log.exception("internal_error", request=exchange.request_id.decode("ascii"), route=exchange.route)
             failure = failures.bare()
         try:
-            if begun:
+            if begun:  # the server cuts the connection: what was sent is not the whole
                 raise failure
             try:
                 await exchange.send(failures.reply_to(failure), send)

@@ -74,7 +74,7 @@ async def received(exchange: Exchange, receive: Receive, plan: Plan, gate: Gate)
     sends too slowly, Unavailable, ClientLeft.
     """
     limit = plan.body_mb * MB
-    declared = _declared_length(exchange)
+    declared = declared_length(exchange)
     if declared is not None and declared > limit:
         raise _too_large(plan)
     size = limit if declared is None else declared
@@ -87,7 +87,7 @@ async def received(exchange: Exchange, receive: Receive, plan: Plan, gate: Gate)
         yield body
 
 
-def _declared_length(exchange: Exchange) -> int | None:
+def declared_length(exchange: Exchange) -> int | None:
     """None for a chunked body, 0 for none at all."""
     lengths = exchange.header(b"content-length")
     if not lengths:

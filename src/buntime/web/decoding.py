@@ -72,8 +72,11 @@ def _in_words(what: str) -> str:
     return what.replace("`", "").lower() if what.startswith("Expected") else what.replace("`", "")
 
 
-def decode_query(kind: type[Struct], query: bytes, *, filters: bool) -> tuple[Any, Mapping[str, str]]:
-    """The struct, and the `metadata.KEY=VALUE` filters where the operation takes them.
+def decode_query(
+    kind: type[Struct], query: bytes, *, filters: bool, any_bytes: bool = False
+) -> tuple[Any, Mapping[str, str]]:
+    """The struct, and the `metadata.KEY=VALUE` filters where the operation takes them. `any_bytes`: what is not UTF-8
+    becomes surrogates.
 
     Unknown and repeated parameters are refused: a mistyped one must not be silently ignored.
     """
@@ -82,7 +85,10 @@ def decode_query(kind: type[Struct], query: bytes, *, filters: bool) -> tuple[An
     else:
         try:
             pairs = parse_qsl(
-                query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS
+                query.decode("ascii"),
+                keep_blank_values=True,
+                errors="surrogateescape" if any_bytes else "strict",
+                max_num_fields=QUERY_FIELDS,
             )
         except ValueError:
             raise InvalidRequest("query", "The query string is not valid percent-encoded UTF-8.") from None

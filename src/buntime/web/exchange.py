@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope, Send
 
-from buntime.control_plane import Caller
+from buntime.caller import Caller
 from buntime.room import hold
 
 JSON = b"application/json"

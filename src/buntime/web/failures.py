@@ -15,6 +15,12 @@ STATUS: Mapping[type[BuntimeError], HTTPStatus] = {
     errors.SessionNotFound: HTTPStatus.NOT_FOUND,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.FileNotFound: HTTPStatus.NOT_FOUND,
+    errors.ProcessNotFound: HTTPStatus.NOT_FOUND,
+    errors.ContextNotFound: HTTPStatus.NOT_FOUND,
+    errors.TerminalNotFound: HTTPStatus.NOT_FOUND,
+    errors.ContextLost: HTTPStatus.CONFLICT,
+    errors.RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    errors.ResourceLimitExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     errors.MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
     errors.ExecutionTimeout: HTTPStatus.REQUEST_TIMEOUT,
     errors.IdempotencyInProgress: HTTPStatus.CONFLICT,
@@ -34,6 +40,7 @@ BY_CODE = {kind.code: status.value for kind, status in STATUS.items()}
 RETRY_AFTER = {  # seconds, where the failure itself does not say
     "idempotency_in_progress": 1,
     "session_limit_exceeded": 60,
+    "resource_limit_exceeded": 10,
     "rate_limit_exceeded": 60,
     "unavailable": 5,
 }

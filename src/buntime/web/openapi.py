@@ -88,6 +88,7 @@ def document(operations: Sequence[Operation], pages: Sequence[Page]) -> dict[str
 def _shapes(operations: Sequence[Operation], pages: Sequence[Page]) -> list[type[Struct]]:
     shapes: list[type[Struct]] = [wire.FailureAnswer]
     shapes += [operation.answer for operation in operations]
+    shapes += [shape for operation in operations if operation.streamed for shape in operation.streamed.events.values()]
     shapes += [operation.body for operation in operations if operation.body]
     shapes += [page.answer for page in pages if page.answer]
     return list(dict.fromkeys(shapes))

@@ -1,21 +1,31 @@
 """An operation of the API: one description that is both its route and its entry in `/openapi.json`."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from inspect import cleandoc
 from typing import Any
 
 from msgspec import Struct
 
+from buntime.caller import Caller
 from buntime.config import Config
-from buntime.control_plane import Caller, ControlPlane
+from buntime.control_plane import ControlPlane
 from buntime.errors import BuntimeError
 from buntime.ports import Answer
 from buntime.web.exchange import Reply
+from buntime.web.streaming import Out
 from buntime.web.wire import NoQuery
 
 SESSION_SECONDS = 10.0  # for an operation on a session
 FILE_SECONDS = 30.0  # for an operation on files
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A body of any size. `length` in bytes, where the client says so."""
+
+    parts: AsyncIterator[bytes]
+    length: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,7 @@ class Call[Q, B]:
     body: B
     filters: Mapping[str, str]  # `metadata.KEY=VALUE` of the query
     answer: Callable[[bytes], Answer] | None  # a body → what is stored for its Idempotency-Key
+    upload: Upload | None = None  # of an operation that takes a raw body
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,26 @@ class Page:
 
 
 type Handler = Callable[[Call[Any, Any]], Awaitable[Struct]]
+type Streamer = Callable[[Call[Any, Any], Out], Awaitable[None]]
+
+
+def _always(_: Call[Any, Any]) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """How an operation answers as it goes.
+
+    `when`: the calls that want that; the others have the operation's handler. `media` and `events` (name → shape) are
+    for `/openapi.json`. `endless`: it may go on for ever by itself, so a server that stops ends it at once.
+    """
+
+    streamer: Streamer
+    media: str = "text/event-stream"
+    events: Mapping[str, type[Struct]] = field(default_factory=dict)
+    when: Callable[[Call[Any, Any]], bool] = _always
+    endless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +84,8 @@ class Operation:
 
     `settles`: work that goes on to its end when that time is over (it is owned by the control plane),
     so its Idempotency-Key stays taken until then. `secret`: what is kept of its answer for that key is sealed.
-    `filters`: takes `metadata.KEY=VALUE` in the query.
+    `filters`: takes `metadata.KEY=VALUE` in the query. `raw`: its body is bytes of any size, `Call.upload`.
+    `any_bytes`: text in its query may stand for bytes that are not UTF-8.
     """
 
     method: str
@@ -72,6 +104,9 @@ class Operation:
     secret: bool = False
     settles: bool = False
     seconds: float | Callable[[Call[Any, Any]], float] = SESSION_SECONDS
+    streamed: Streamed | None = None
+    raw: bool = False
+    any_bytes: bool = False
 
     @property
     def name(self) -> str:

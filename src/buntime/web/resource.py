@@ -2,22 +2,24 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from buntime.caller import Caller
 from buntime.config import Config
-from buntime.control_plane import Caller, ControlPlane
-from buntime.errors import ExecutionTimeout, MethodNotAllowed
+from buntime.control_plane import ControlPlane
+from buntime.errors import ExecutionTimeout, InvalidRequest, MethodNotAllowed
 from buntime.idempotency import Idempotency
 from buntime.room import belongs_to
 from buntime.web import idempotent, wire
 from buntime.web.auth import Door
-from buntime.web.bodies import Gate, received, require_json
+from buntime.web.bodies import Gate, declared_length, received, require_json
 from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import Exchange, Reply
-from buntime.web.operation import Call, Operation, Page
+from buntime.web.operation import Call, Operation, Page, Upload
+from buntime.web.streaming import OpenStreams, Out, parts_of, perform
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class World:
     config: Config
     door: Door
     gate: Gate
+    streams: OpenStreams
 
 
 class Resource:
@@ -54,23 +57,52 @@ class Resource:
         if operation is None:
             exchange.headers.append(self._allow)
             raise MethodNotAllowed(f"This path takes {self._allow[1].decode()}.")
-        await exchange.send(await self._perform(operation, exchange, caller, receive), send)
+        await self._perform(operation, exchange, caller, receive, send)
 
-    async def _perform(self, operation: Operation, exchange: Exchange, caller: Caller, receive: Receive) -> Reply:
+    async def _perform(
+        self, operation: Operation, exchange: Exchange, caller: Caller, receive: Receive, send: Send
+    ) -> None:
         key = idempotent.key_of(exchange, honoured=operation.idempotent)
-        query, filters = decode_query(operation.query, exchange.scope["query_string"], filters=operation.filters)
+        query, filters = decode_query(
+            operation.query,
+            exchange.scope["query_string"],
+            filters=operation.filters,
+            any_bytes=operation.any_bytes,
+        )
         exchange.note_session(getattr(query, "session_id", None))
         if operation.body is None:
-            return await _within(operation, self._call(exchange, caller, query, None, filters))
+            call = self._call(exchange, caller, query, None, filters)
+            if operation.raw:
+                upload = Upload(parts_of(receive), declared_length(exchange))
+                call = replace(call, upload=upload)
+            if wants_stream(operation, call):
+                await self._stream(operation, call, exchange, None if operation.raw else receive, send)
+            else:
+                await exchange.send(await _within(operation, call), send)
+            return
         async with received(exchange, receive, caller.plan, self._world.gate) as raw:
             if raw or not operation.body_optional:
                 require_json(exchange)
             body = decode_body(operation.body, raw) if raw or not operation.body_optional else operation.body()
             exchange.note_session(getattr(body, "session_id", None))
             call = self._call(exchange, caller, query, body, filters)
-            if key is None:
-                return await _within(operation, call)
-            return await self._once(operation, call, key, idempotent.fingerprint(exchange, raw))
+            if not wants_stream(operation, call):
+                once = None if key is None else idempotent.fingerprint(exchange, raw)
+                reply = await (self._once(operation, call, key, once) if key and once else _within(operation, call))
+                await exchange.send(reply, send)
+                return
+        if key is not None:
+            raise InvalidRequest("Idempotency-Key", "An answer that streams does not take an Idempotency-Key.")
+        del raw
+        await self._stream(operation, call, exchange, receive, send)
+
+    async def _stream(
+        self, operation: Operation, call: Call[Any, Any], exchange: Exchange, receive: Receive | None, send: Send
+    ) -> None:
+        assert operation.streamed is not None
+        out, streamer = Out(exchange, send), operation.streamed.streamer
+        endless = self._world.streams if operation.streamed.endless else None
+        await perform(out, lambda: streamer(call, out), receive, endless)
 
     def _call(
         self, exchange: Exchange, caller: Caller, query: Any, body: Any, filters: Mapping[str, str]
@@ -83,13 +115,17 @@ class Resource:
         plane, account = self._world.plane, call.caller.account.id
 
         async def work(answer: Any) -> Reply:
-            told = Call(call.plane, call.config, call.caller, call.path, call.query, call.body, call.filters, answer)
+            told = replace(call, answer=answer)
             return await (_reply(operation, told) if operation.settles else _within(operation, told))
 
         kept = self._world.idempotency
         whole = idempotent.once(kept, account, key, fingerprint, plane.now, work, secret=operation.secret)
         async with _limited(operation.seconds_for(call)):
             return await plane.finish(whole, f"{operation.name} once for {account}")
+
+
+def wants_stream(operation: Operation, call: Call[Any, Any]) -> bool:
+    return operation.streamed is not None and operation.streamed.when(call)
 
 
 class PublicResource:

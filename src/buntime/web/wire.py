@@ -311,13 +311,15 @@ class Execute(Request):
         | UnsetType
     ) = UNSET
     working_dir: Annotated[str, Meta(description=PATH)] = "/workspace"
-    stream: Annotated[bool, Meta(description="Streaming is not available yet: must be false.")] = False
+    stream: Annotated[bool, Meta(description="The answer as Server-Sent Events.")] = False
     stdin: Annotated[str, Meta(description="What the program reads from its standard input.")] = ""
 
 
-class Executed(Shown):
-    stdout: Annotated[str, Meta(description="At most 10 MiB; bytes that are not UTF-8 are U+FFFD.")]
-    stderr: Annotated[str, Meta(description="At most 10 MiB; bytes that are not UTF-8 are U+FFFD.")]
+class Output(Shown):
+    data: Annotated[str, Meta(description="No character is split; bytes that are not UTF-8 are U+FFFD.")]
+
+
+class Ended(Shown):
     exit_code: Annotated[int, Meta(description="128 + signal when killed, 124 on timeout.")]
     execution_time: Annotated[int, Meta(description="Milliseconds by the clock.")]
     memory_used: Annotated[int, Meta(description="Peak bytes of the run.")]
@@ -328,6 +330,11 @@ class Executed(Shown):
     ]
     truncated: Annotated[bool, Meta(description="Only where output was cut.")] | UnsetType = UNSET
     files_written_truncated: Annotated[bool, Meta(description="Only where the list was cut.")] | UnsetType = UNSET
+
+
+class Executed(Ended, kw_only=True):
+    stdout: Annotated[str, Meta(description="At most 10 MiB; bytes that are not UTF-8 are U+FFFD.")]
+    stderr: Annotated[str, Meta(description="At most 10 MiB; bytes that are not UTF-8 are U+FFFD.")]
 
 
 # --- files ---

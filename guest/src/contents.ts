@@ -1,0 +1,8 @@
+/** Contents: what of it the host can ask for. */
+
+import type { Handlers, Settings } from "./server";
+import type { Spares } from "./spares";
+
+export function contentsHandlers(_settings: Settings, _spares: Spares): Handlers {
+  return {};
+}

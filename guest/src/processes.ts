@@ -1,0 +1,8 @@
+/** Processes: what of it the host can ask for. */
+
+import type { Handlers, Settings } from "./server";
+import type { Spares } from "./spares";
+
+export function processesHandlers(_settings: Settings, _spares: Spares): Handlers {
+  return {};
+}

@@ -1,0 +1,320 @@
+"""What the core asks of the inside of a sandbox, beside one run and plain files. Each docstring is the contract.
+
+Every method raises SandboxGone as those of `ports.Sandbox` do. What comes back is the session's own word, checked for
+size and shape. An iterator that is closed, or whose task is cancelled, ends what it was fed by.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Stream = Literal["stdout", "stderr"]
+
+
+class Sink(Protocol):
+    """Takes output of a run as it comes. The program waits while this does; a failure here ends the run."""
+
+    async def __call__(self, stream: Stream, content: bytes) -> None: ...
+
+
+# --- processes -------------------------------------------------------------------------------
+
+Status = Literal["running", "exited", "lost"]
+Reason = Literal["deep_sleep", "runtime_ended", "timeout"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewProcess:
+    """Exactly one of `code` and `command`. The id is ours: `proc_` and 18 of a-z0-9, later ones greater."""
+
+    id: str
+    code: str | None = None
+    command: str | None = None
+    name: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = "/workspace"
+    log_bytes: int = 16 << 20  # that are kept of its output: the newest
+    timeout: float | None = None  # seconds, after which it is killed
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """`exit_code`: 128 + signal when killed; None while it runs and where nobody saw its end (`lost`).
+    `reason`: why it ended, where it was not by itself."""
+
+    id: str
+    pid: int  # inside the session
+    status: Status
+    started_at: int  # Unix milliseconds
+    command: str  # what was started, cut to 1,000 characters
+    name: str | None = None
+    exit_code: int | None = None
+    ended_at: int | None = None  # Unix milliseconds
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    stream: Stream
+    content: bytes  # no character is split between entries
+    time: int  # Unix milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """`cursor`: where the next page begins. `dropped`: bytes of output between the cursor that was asked for and the
+    first entry that are not kept any more. `process` as it was after the entries. `last`: it has ended, and there is
+    nothing after this page."""
+
+    entries: Sequence[LogEntry]
+    cursor: int
+    dropped: int
+    process: Process
+    last: bool
+
+
+class Processes(Protocol):
+    """Processes of the session, whether they run or not: until the session ends.
+
+    Methods that name one raise ProcessNotFound.
+    """
+
+    async def start(self, new: NewProcess) -> Process:
+        """Raises FileConflict and InvalidRequest as a run does."""
+        ...
+
+    async def list(self, limit: int, offset: int) -> tuple[Sequence[Process], int]:
+        """The newest first, and how many there are."""
+        ...
+
+    async def get(self, process_id: str) -> Process: ...
+
+    async def input(self, process_id: str, content: bytes, *, close: bool) -> None:
+        """Into its standard input. Raises InvalidState where that is closed or the process has ended, SessionBusy where
+        it does not read what was sent before."""
+        ...
+
+    async def signal(self, process_id: str, number: int) -> None:
+        """To the process and all it has started. Raises InvalidState where it has ended."""
+        ...
+
+    async def logs(self, process_id: str, cursor: int, limit: int) -> LogPage:
+        """At most about `limit` bytes from there. Raises InvalidRequest for a cursor that none of its pages gave."""
+        ...
+
+    def follow(self, process_id: str, cursor: int) -> AbstractAsyncContextManager[AsyncIterator[LogPage]]:
+        """Pages as they come, until the last. Nothing is read ahead of the caller."""
+        ...
+
+    async def ending(self, reason: Reason) -> None:
+        """What ends from now on does so for this reason."""
+        ...
+
+
+# --- contexts --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NewContext:
+    """The id is ours: `ctx_` and 18 of a-z0-9."""
+
+    id: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = "/workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    id: str
+    status: Literal["running", "lost"]
+    created_at: int  # Unix milliseconds
+    runs: int  # so far
+    working_dir: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContextFailure:
+    """What the code threw."""
+
+    name: str
+    message: str
+    stack: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What came of one run in a context. `value`: forms of the last expression's value by name (`text`, `json`, `html`,
+    `markdown`, `svg`, `png` in base64, `table`), plain JSON values; None where it was undefined. `displayed`: the same
+    of what the code showed on its way."""
+
+    exit_code: (
+        int  # 0; 1 where it threw, 124 on timeout, 130 when interrupted, 128 + signal where the process was killed
+    )
+    value: Mapping[str, object] | None
+    displayed: Sequence[Mapping[str, object]]
+    failure: ContextFailure | None
+    survived: bool  # whether its variables are still there
+    timed_out: bool
+    out_of_memory: bool
+    disk_full: bool
+    stdout: bytes  # empty with a sink
+    stderr: bytes
+    truncated: bool
+    wall_ms: int
+    cpu_ms: int
+    peak_memory: int  # bytes, of the context so far
+    files_written: Sequence[str]
+    files_written_truncated: bool
+
+
+class Contexts(Protocol):
+    """Long-lived processes that keep variables between runs. Methods that name one raise ContextNotFound, and
+    ContextLost where it once was there."""
+
+    async def create(self, new: NewContext) -> Context: ...
+
+    async def list(self) -> Sequence[Context]:
+        """Oldest first, lost ones too."""
+        ...
+
+    async def delete(self, context_id: str) -> None:
+        """A lost one too. What runs in it is killed."""
+        ...
+
+    async def run(self, context_id: str, code: str, timeout: float, sink: Sink | None = None) -> Evaluation:
+        """Runs that come together wait for each other. A caller who leaves interrupts the run."""
+        ...
+
+
+# --- terminals -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NewTerminal:
+    """The id is ours: `term_` and 18 of a-z0-9."""
+
+    id: str
+    cols: int = 80
+    rows: int = 24
+    env: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = "/workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    code: int
+
+
+class Attachment(Protocol):
+    """One client at a terminal."""
+
+    def __aiter__(self) -> AsyncIterator[bytes | Exit]:
+        """Output as it comes, the last screenful first; Exit at the end, or none where another client took over."""
+        ...
+
+    async def write(self, content: bytes) -> None:
+        """Returns when there is room for more."""
+        ...
+
+    async def resize(self, cols: int, rows: int) -> None: ...
+
+
+class Terminals(Protocol):
+    async def create(self, new: NewTerminal) -> None:
+        """A shell at a pseudo-terminal of its own. It goes on when nobody is attached."""
+        ...
+
+    def attach(self, terminal_id: str) -> AbstractAsyncContextManager[Attachment]:
+        """Raises TerminalNotFound. Whoever was attached before is let go."""
+        ...
+
+
+# --- files -----------------------------------------------------------------------------------
+
+FileKind = Literal["file", "directory", "symlink", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """Of the path itself, not of what a symbolic link leads to."""
+
+    path: str
+    type: FileKind
+    size: int
+    modified: int  # Unix seconds
+    mode: int  # permission bits
+    target: str | None = None  # of a symbolic link
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A part of a file."""
+
+    total: int  # bytes of the whole file
+    start: int
+    end: int  # exclusive
+    modified: int  # Unix seconds
+    version: str  # differs when the content does
+    parts: AsyncIterator[bytes]  # exactly end - start bytes, or it fails
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A file whose name matched (`line` is None), or a line in it."""
+
+    path: str
+    line: int | None = None  # from 1
+    text: str | None = None  # the line, cut where it is long
+    ranges: Sequence[tuple[int, int]] = ()  # of the matches in `text`, in characters
+
+
+@dataclass(frozen=True, slots=True)
+class FileEvent:
+    """`overflow`: more happened than could be told, look for yourself. `from_path`: of `renamed`."""
+
+    kind: Literal["created", "changed", "deleted", "renamed", "overflow"]
+    path: str
+    type: FileKind | None = None
+    from_path: str | None = None
+
+
+class Files(Protocol):
+    """What goes beyond files that fit into JSON. Paths are absolute and normalised; text with surrogates stands for
+    bytes that are not UTF-8 (`surrogateescape`). Failures as those of `ports.Sandbox`'s file methods."""
+
+    def read(self, path: str, start: int | None, end: int | None) -> AbstractAsyncContextManager[Content]:
+        """Bytes `start` to `end` (exclusive); a missing start with an end: the last `end` bytes. Clamped to the file;
+        raises RangeNotSatisfiable where nothing of it is there."""
+        ...
+
+    async def write(self, path: str, parts: AsyncIterator[bytes], mode: int | None) -> int:
+        """The whole file from parts, atomically when all have come; its size. Nothing is left where they fail."""
+        ...
+
+    async def make_directory(self, path: str) -> bool:
+        """Its parents too; whether it was not there before."""
+        ...
+
+    async def move(self, path: str, to: str, *, overwrite: bool) -> None: ...
+
+    async def status(self, path: str) -> FileStatus: ...
+
+    def pack(self, path: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """A directory or file as tar.gz, with paths relative to it."""
+        ...
+
+    async def unpack(self, path: str, parts: AsyncIterator[bytes]) -> int:
+        """A tar.gz into a directory, which is made; how many entries."""
+        ...
+
+    async def search(
+        self, path: str, *, glob: str | None, query: str | None, ignore_case: bool, limit: int
+    ) -> tuple[Sequence[Match], bool]:
+        """At most `limit` matches, sorted by path, and whether there were more. Raises InvalidRequest for a pattern
+        that is none."""
+        ...
+
+    def watch(self, path: str, *, recursive: bool) -> AbstractAsyncContextManager[AsyncIterator[Sequence[FileEvent]]]:
+        """What changes from now on below the directory, or the file. When the context is entered it is watched."""
+        ...

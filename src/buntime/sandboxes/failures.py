@@ -1,0 +1,76 @@
+"""What a guest reports, as errors that a client can act on; and what only an impostor does."""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from buntime.errors import (
+    BuntimeError,
+    DiskFull,
+    FileConflict,
+    FileNotFound,
+    InvalidRequest,
+    PayloadTooLarge,
+    SessionBusy,
+)
+from buntime.paths import for_client
+from buntime.ports import SandboxGone
+
+LONGEST_PATH = 65536  # characters in what a guest may call a path: in deep trees it is longer than one call takes
+CONFLICTS = {
+    "EISDIR": "is a directory.",
+    "ENOTDIR": "is not a directory, or something above it is not.",
+    "EEXIST": "exists already.",
+    "ENOTEMPTY": "is a directory that is not empty; pass recursive=true to delete it with its contents.",
+    "ELOOP": "goes through too many symbolic links.",
+    "EBUSY": "is in use by the session itself and stays.",
+    "EFBIG": "has too many entries to list.",
+    "EINVAL": "is not a regular file.",
+}
+
+
+class SpareGone(Exception):
+    """The parked process for the run is not there any more: take another."""
+
+
+class Impostor(SandboxGone):
+    """What answers is not the guest, or not any more: its sandbox has to end."""
+
+
+class _Failure(msgspec.Struct):
+    errno: str
+    path: str = ""
+
+
+def failure_of(query: Mapping[str, str], text: bytes, status: int) -> Exception:
+    """What the guest reports, as the error that a client can act on."""
+    try:
+        failure = msgspec.json.decode(text, type=_Failure)
+    except msgspec.MsgspecError:
+        return SandboxGone(f"the guest answered {status}")
+    path = for_client((query.get("path") or failure.path)[:LONGEST_PATH])
+    return _known_failure(failure.errno, path) or SandboxGone(f"the guest reports {failure.errno[:40]!r}")
+
+
+def _known_failure(errno: str, path: str) -> BuntimeError | SpareGone | None:
+    if errno in CONFLICTS:
+        if errno == "EFBIG":
+            return PayloadTooLarge(f"{path!r} is larger than may be read or listed at once.", path=path)
+        return FileConflict(path, errno, f"{path!r} {CONFLICTS[errno]}")
+    makers: dict[str, Callable[[], BuntimeError | SpareGone]] = {
+        "ESRCH": lambda: SpareGone(),
+        "ENOENT": lambda: FileNotFound(path),
+        "ENOSPC": lambda: DiskFull("The session's disk limit is reached."),
+        "EDQUOT": lambda: DiskFull("The session's disk limit is reached."),
+        "ENAMETOOLONG": lambda: InvalidRequest("path", f"{path[:100]!r}… is longer than the file system takes."),
+        "E2BIG": lambda: InvalidRequest(
+            "env", "env is larger than the kernel passes to a program (about 5.9 MB in all)."
+        ),
+    }
+    if errno in makers:
+        return makers[errno]()
+    if errno in {"EPERM", "EACCES", "EROFS", "EMLINK", "ETXTBSY", "EXDEV", "ENXIO"}:
+        return FileConflict(path, errno, f"The session's system refuses this for {path!r} ({errno}).")
+    if errno in {"EAGAIN", "ENOMEM", "EMFILE", "ENFILE"}:
+        return SessionBusy(f"The session has too much running to do this now ({errno}). Try again, or end something.")
+    return None

@@ -1,0 +1,257 @@
+"""Processes of a session that are born in cgroups of their own.
+
+Whatever a session runs is started by a *spare*: a process that the guest has parked and that the host has moved into a
+cgroup of its own beforehand. So all that it starts is born there, and its peak memory, its CPU time, its deaths and its
+end are the kernel's word. The next spare is made after a start, off its path.
+
+A file per cgroup says what lives in it: it is empty while somebody waits for a result, has the kind of a process,
+context or terminal, and is gone when a run was answered, whatever that has left in the background.
+"""
+
+import asyncio
+import itertools
+import os
+import select
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from buntime.errors import BuntimeError
+from buntime.ports import SandboxGone
+from buntime.sandboxes.cgroup import RunUsage
+from buntime.sandboxes.failures import Impostor, SpareGone
+from buntime.sandboxes.guest import Guest
+from buntime.sandboxes.machinery import Machinery
+
+log = structlog.get_logger()
+
+type Lives = Literal["run", "processes", "contexts", "terminals"]
+
+KINDS: Mapping[str, Lives] = {"processes": "processes", "contexts": "contexts", "terminals": "terminals"}
+ANSWER_SECONDS = 10.0  # for the guest, beyond a run's own time
+SPARE_TRIES = 3
+BUSY = 2 * (os.cpu_count() or 1)  # runs under way, from which on other work of ours waits …
+SPARE_WAITS, SPARE_WAIT_SECONDS = 10, 0.02  # … so long at the most
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    pid: int  # inside the sandbox
+    run: str  # its cgroup
+
+
+class Launcher:
+    """`kill`: ends the sandbox, for a guest that does not answer or is none."""
+
+    def __init__(
+        self,
+        sandbox: str,
+        markers: Path,
+        guest: Guest,
+        machinery: Machinery,
+        is_alive: Callable[[], bool],
+        kill: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._sandbox = sandbox
+        self._markers = markers
+        self._guest = guest
+        self._machinery = machinery
+        self._is_alive = is_alive
+        self._kill = kill
+        self._spare: Spare | None = None
+        self._preparing = asyncio.Lock()
+        self._left: dict[str, Lives] = {}  # cgroups of what goes on in the background
+        self._numbers = itertools.count(self._first_number())
+        markers.mkdir(exist_ok=True)
+
+    async def take_over(self) -> None:
+        """After a restart of the server: ends runs whose client is gone, keeps what runs in the background."""
+        kinds: dict[str, Lives] = {}
+        for marker in list(self._markers.iterdir()):
+            lives = KINDS.get(await asyncio.to_thread(marker.read_text))
+            if lives is not None:
+                kinds[marker.name] = lives
+            else:
+                await asyncio.to_thread(self.end, marker.name)
+        self._left = {run: kinds.get(run, "run") for run in self._machinery.cgroups.runs(self._sandbox)}
+        self.sweep()
+
+    async def launch[T](self, start: Callable[[Spare], Awaitable[T]]) -> tuple[T, Spare]:
+        """What `start` makes of a spare. A spare that is gone is replaced; where the guest refuses, it is ended."""
+        for _ in range(SPARE_TRIES):
+            spare = await self._take()
+            try:
+                return await start(spare), spare
+            except SpareGone:
+                await asyncio.to_thread(self.end, spare.run)
+            except BuntimeError:  # its process is parked still, and nobody's
+                await asyncio.to_thread(self.end, spare.run)
+                raise
+        raise SandboxGone("the session ends every process that is parked for a run")
+
+    async def background[T](self, lives: Lives, start: Callable[[Spare], Awaitable[T]]) -> tuple[T, str]:
+        """What `start` makes of a spare, which goes on in the background; its cgroup. Whole, or ended."""
+
+        async def started(spare: Spare) -> T:
+            try:
+                return await self.in_time(_coroutine(start(spare)), ANSWER_SECONDS)
+            except BaseException as failed:
+                if not isinstance(failed, (SpareGone, BuntimeError)):  # for those see `launch`
+                    self._machinery.tasks.start(
+                        asyncio.to_thread(self.end, spare.run), f"end {spare.run} of {self._sandbox}"
+                    )
+                raise
+
+        result, spare = await self.launch(started)
+        self.finish(spare.run, lives)
+        return result, spare.run
+
+    def finish(self, run: str, lives: Lives = "run") -> None:
+        """It is answered: from now on, what lives in the cgroup is the session's background. The next spare is made."""
+        if lives == "run":
+            (self._markers / run).unlink(missing_ok=True)
+        else:
+            (self._markers / run).write_text(lives)
+        self._left[run] = lives
+        self._machinery.tasks.start(self.keep_spare(), f"spare for {self._sandbox}")
+
+    def usage(self, run: str) -> RunUsage:
+        """Raises SandboxGone."""
+        try:
+            return self._machinery.cgroups.usage(self._sandbox, run)
+        except OSError as gone:
+            raise SandboxGone("the cgroup of the run is gone") from gone
+
+    def kill_run(self, run: str) -> bool:
+        """All processes of the cgroup; whether none is left. Blocking."""
+        return self._machinery.cgroups.kill_run(self._sandbox, run)
+
+    def end(self, run: str) -> None:
+        """Kills all that lives in the cgroup and forgets it. Blocking."""
+        self._machinery.cgroups.kill_run(self._sandbox, run)
+        self._machinery.cgroups.remove_run(self._sandbox, run)
+        (self._markers / run).unlink(missing_ok=True)
+        self._left.pop(run, None)
+
+    def live(self, lives: Lives) -> int:
+        """How many cgroups of this kind have something living in them."""
+        if lives in self._left.values():
+            self.sweep()
+        return Counter(self._left.values())[lives]
+
+    def sweep(self) -> None:
+        """Forgets cgroups in which nothing lives any more."""
+        for run in list(self._left):
+            if self._machinery.cgroups.remove_run(self._sandbox, run):
+                (self._markers / run).unlink(missing_ok=True)
+                del self._left[run]
+
+    def parked(self) -> list[str]:
+        """Cgroups of what waits for its first use."""
+        return [self._spare.run] if self._spare else []
+
+    # --- spares ---
+
+    async def _take(self) -> Spare:
+        """The parked one, also if it is being made just now."""
+        async with self._preparing:
+            spare, self._spare = self._spare, None
+            return spare or await self._prepare()
+
+    async def _prepare(self) -> Spare:
+        """A parked process in a cgroup of its own."""
+        for _ in range(SPARE_TRIES):
+            pid = await self.in_time(self._guest.spare(), ANSWER_SECONDS)
+            run = f"r{next(self._numbers)}"
+            (self._markers / run).touch()
+            self._machinery.cgroups.add_run(self._sandbox, run)
+            if self._place(pid, run):
+                return Spare(pid, run)
+            self.end(run)
+        raise SandboxGone("no process could be parked for a run")
+
+    def _place(self, pid: int, run: str) -> bool:
+        """Moves the process that has this pid inside the sandbox. False where the guest names none of its own."""
+        cgroups = self._machinery.cgroups
+        for host_pid in cgroups.guest_processes(self._sandbox):
+            try:
+                handle = os.pidfd_open(host_pid)
+            except ProcessLookupError:
+                continue
+            try:
+                if _pid_inside(host_pid) == pid:
+                    cgroups.join_run(self._sandbox, run, host_pid)
+                    # alive still: then no other process got this number meanwhile, and the right one was moved
+                    return not has_ended(handle, 0)
+            except OSError:
+                return False
+            finally:
+                os.close(handle)
+        return False
+
+    async def ready_spare(self) -> None:
+        """Parks a process for the next run where there is none."""
+        async with self._preparing:
+            if self._spare is None and self._is_alive():
+                self._spare = await self._prepare()
+
+    async def keep_spare(self) -> None:
+        """The same off a request's path, and out of the way of a burst of runs. Where it fails, the next run makes its
+        own or finds out why."""
+        for _ in range(SPARE_WAITS):
+            if self._machinery.runs.under_way < BUSY:
+                break
+            await asyncio.sleep(SPARE_WAIT_SECONDS)
+        self.sweep()
+        try:
+            await self.ready_spare()
+        except (SandboxGone, OSError) as gone:
+            log.info("no_spare", sandbox=self._sandbox, reason=str(gone))
+
+    def _first_number(self) -> int:
+        taken = [int(run[1:]) for run in self._machinery.cgroups.runs(self._sandbox) if run[1:].isdecimal()]
+        return max(taken, default=0) + 1
+
+    # --- a guest that is to be trusted no longer ---
+
+    async def in_time[T](self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+        """Raises SandboxGone, and ends the sandbox, when the guest does not answer in time."""
+        try:
+            async with asyncio.timeout(seconds), self.ending_an_impostor():
+                return await work
+        except TimeoutError:
+            await self._kill()
+            raise SandboxGone("the guest does not answer") from None
+
+    @asynccontextmanager
+    async def ending_an_impostor(self) -> AsyncIterator[None]:
+        """It costs us work with each answer: the session has to start again before it can do so again."""
+        try:
+            yield
+        except Impostor:
+            await self._kill()
+            raise
+
+
+async def _coroutine[T](work: Awaitable[T]) -> T:
+    return await work
+
+
+def _pid_inside(host_pid: int) -> int:
+    """The pid that a process has in the innermost namespace. Raises OSError when it is gone."""
+    for line in Path(f"/proc/{host_pid}/status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    return -1
+
+
+def has_ended(pidfd: int, milliseconds: int) -> bool:
+    """Whether the process has ended, waiting that long for it."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(milliseconds))

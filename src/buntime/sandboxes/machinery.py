@@ -1,0 +1,43 @@
+"""What all sandboxes of this host share."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from buntime.sandboxes.cgroup import Cgroups
+from buntime.sandboxes.network import Network
+from buntime.sandboxes.reclaim import AT_ONCE
+from buntime.sandboxes.sharing import Shared
+from buntime.sandboxes.volume import Volumes
+from buntime.tasks import Tasks
+
+
+class Runs:
+    """How many are under way on this host."""
+
+    def __init__(self) -> None:
+        self.under_way = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    cgroups: Cgroups
+    volumes: Volumes
+    network: Network
+    tasks: Tasks
+    http: aiohttp.ClientSession  # to guests
+    env: Mapping[str, str]  # for every run, under what the request asks for
+    runs: Runs
+    sync: Shared = field(default_factory=Shared)
+    reclaims: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))

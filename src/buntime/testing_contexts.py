@@ -1,0 +1,5 @@
+"""The fake of `inside.Contexts`."""
+
+
+class FakeContexts:
+    pass

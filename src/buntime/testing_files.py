@@ -1,0 +1,5 @@
+"""The fake of `inside.Files`."""
+
+
+class FakeFiles:
+    pass

@@ -1,0 +1,5 @@
+"""The fake of `inside.Processes`."""
+
+
+class FakeProcesses:
+    pass

@@ -1,0 +1,5 @@
+"""The fake of `inside.Terminals`."""
+
+
+class FakeTerminals:
+    pass

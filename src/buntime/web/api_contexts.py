@@ -1,0 +1,5 @@
+"""Contexts: code that keeps its variables."""
+
+from buntime.web.operation import Operation
+
+OPERATIONS: tuple[Operation, ...] = ()

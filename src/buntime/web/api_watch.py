@@ -1,0 +1,5 @@
+"""Watching files."""
+
+from buntime.web.operation import Operation
+
+OPERATIONS: tuple[Operation, ...] = ()

@@ -1,0 +1,220 @@
+"""Answers that are sent as they come into being: Server-Sent Events, and bodies of any size.
+
+Such an answer ends for lack of progress alone: a client that takes nothing for `STALL_SECONDS` has gone. What the
+client does not take is not made: every `send` waits for it.
+"""
+
+import asyncio
+import codecs
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Protocol
+
+import msgspec
+from starlette.types import Receive, Send
+
+from buntime.errors import BuntimeError, ExecutionTimeout, Unavailable
+from buntime.inside import Stream
+from buntime.web import wire
+from buntime.web.exchange import ClientLeft, Exchange, Headers
+from buntime.web.failures import reply_to
+
+HEARTBEAT_SECONDS = 15.0
+HEARTBEAT = b": heartbeat\n\n"
+STALL_SECONDS = 120.0
+EVENTS = b"text/event-stream"
+NO_BUFFERING: Headers = [(b"x-accel-buffering", b"no")]  # for proxies before ours
+
+
+class Out:
+    """An answer on its way. Until `begin` a failure is an answer of its own."""
+
+    def __init__(self, exchange: Exchange, send: Send) -> None:
+        self._exchange = exchange
+        self._send = send
+        self._turn = asyncio.Lock()  # between events and heartbeats
+        self._heartbeats: asyncio.Task[None] | None = None
+        self._sent_at = 0.0
+        self.begun = False
+        self._is_events = False
+
+    async def begin_events(self) -> None:
+        """The head of a stream of events; from now on silence is filled with heartbeats."""
+        self._is_events = True
+        await self.begin(EVENTS, NO_BUFFERING)
+        self._heartbeats = asyncio.create_task(self._beat(), name="heartbeats")
+
+    async def event(self, name: str, content: msgspec.Struct | bytes, cursor: str | None = None) -> None:
+        """`content`: an answer's shape, or JSON in one line. `cursor`: where a client that comes back goes on."""
+        text = content if isinstance(content, bytes) else wire.encode(content)
+        head = f"event: {name}\n" if cursor is None else f"event: {name}\nid: {cursor}\n"
+        await self._put(head.encode() + b"data: " + text + b"\n\n")
+
+    async def begin(self, media: bytes, headers: Headers, status: int = 200) -> None:
+        """The head of an answer. Raises HeadIsAll where the client asked for no more."""
+        exchange = self._exchange
+        exchange.status, self.begun = status, True
+        whole = [(b"content-type", media), (b"x-request-id", exchange.request_id), *exchange.headers, *headers]
+        if not any(name == b"cache-control" for name, _ in whole):
+            whole.append((b"cache-control", b"no-store"))
+        await self._send({"type": "http.response.start", "status": status, "headers": whole})
+        if exchange.method == "HEAD":
+            raise HeadIsAll
+        self._sent_at = asyncio.get_running_loop().time()
+        if self._is_events:  # or the head would wait for the first event
+            await self._put(b":\n\n")
+
+    async def content(self, part: bytes) -> None:
+        """More of a body that is no stream of events."""
+        await self._put(part)
+
+    async def end(self, failure: BuntimeError | None = None) -> None:
+        """The last of it. Events end with the failure as an `error`; any other body that fails breaks off."""
+        if self._heartbeats is not None:
+            self._heartbeats.cancel()
+        if failure is not None:
+            self._exchange.code = failure.code
+            if not self._is_events:
+                raise ClientLeft from failure  # the connection is cut: what came is not the whole
+            body = msgspec.json.decode(reply_to(failure).body)["error"]
+            await self.event("error", msgspec.json.encode(body))
+        async with self._turn:
+            await self._send({"type": "http.response.body", "body": b""})
+
+    def stop(self) -> None:
+        if self._heartbeats is not None:
+            self._heartbeats.cancel()
+
+    async def _put(self, part: bytes) -> None:
+        try:
+            async with asyncio.timeout(STALL_SECONDS), self._turn:
+                await self._send({"type": "http.response.body", "body": part, "more_body": True})
+        except TimeoutError:
+            raise ClientLeft from None
+        self._sent_at = asyncio.get_running_loop().time()
+
+    async def _beat(self) -> None:
+        clock = asyncio.get_running_loop().time
+        with suppress(ClientLeft):  # whoever sends next finds out too
+            while True:
+                await asyncio.sleep(max(self._sent_at + HEARTBEAT_SECONDS - clock(), 0.01))
+                if clock() - self._sent_at >= HEARTBEAT_SECONDS:
+                    await self._put(HEARTBEAT)
+
+
+class HeadIsAll(Exception):
+    """A HEAD request has its answer. Never shown."""
+
+
+class TextOutput:
+    """A sink that sends a run's output as events, in which no character is split."""
+
+    def __init__(self, out: Out) -> None:
+        self._out = out
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._decoders = {stream: decoder("replace") for stream in ("stdout", "stderr")}
+
+    async def __call__(self, stream: Stream, content: bytes) -> None:
+        await self._tell(stream, self._decoders[stream].decode(content))
+
+    async def finish(self) -> None:
+        """What is left of a character that was never whole."""
+        for stream, decoder in self._decoders.items():
+            await self._tell(stream, decoder.decode(b"", final=True))
+
+    async def _tell(self, stream: str, text: str) -> None:
+        if text:
+            await self._out.event(stream, wire.Output(data=text))
+
+
+class OpenStreams:
+    """The answers under way that would go on for ever: a server that stops ends them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.ending = False
+
+    def end(self) -> None:
+        self.ending = True
+        for task in self._tasks:
+            task.cancel()
+
+    def add(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class Body(Protocol):
+    """A request's body as it comes."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+async def parts_of(receive: Receive) -> AsyncIterator[bytes]:
+    """Raises ClientLeft, and ExecutionTimeout where nothing comes for `STALL_SECONDS`."""
+    more = True
+    while more:
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                message = await receive()
+        except TimeoutError:
+            raise ExecutionTimeout("The request's body stopped coming.") from None
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        more = message.get("more_body", False)
+        if part := message.get("body", b""):
+            yield part
+
+
+async def perform(
+    out: Out,
+    handle: Callable[[], Awaitable[None]],
+    receive: Receive | None,
+    streams: OpenStreams | None,
+) -> None:
+    """The whole of a streamed answer. A client that leaves ends the handler's work.
+
+    `receive`: of a request whose body was read; None where the handler reads it. `streams`: where it would go on for
+    ever.
+    """
+
+    async def whole() -> None:
+        try:
+            await handle()
+        except HeadIsAll:
+            await out.end()
+        except BuntimeError as failure:
+            if not out.begun:
+                raise
+            await out.end(failure)
+        except asyncio.CancelledError:
+            if streams is None or not streams.ending:
+                raise
+            stopping = Unavailable("The server is stopping.", 2)
+            if not out.begun:
+                raise stopping from None
+            await out.end(stopping)
+        else:
+            await out.end()
+
+    work = asyncio.create_task(whole(), name="streamed answer")
+    if streams is not None:
+        streams.add(work)
+    watch = None if receive is None else asyncio.create_task(_disconnected(receive), name="disconnect watch")
+    try:
+        await asyncio.wait({work, *({watch} if watch else ())}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientLeft
+        await work
+    finally:
+        out.stop()
+        if watch is not None:
+            watch.cancel()
+        if not work.done():
+            work.cancel()
+            await asyncio.wait({work})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
