@@ -17,9 +17,10 @@ from buntime.errors import BuntimeError
 from buntime.web import wire
 from buntime.web.examples import ANSWERS, BODIES
 from buntime.web.failures import RETRY_AFTER, STATUS
-from buntime.web.operation import Operation, Page
+from buntime.web.operation import Operation, Page, Streamed
 
 REF = "#/components/schemas/{name}"
+BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
 ALWAYS: tuple[type[BuntimeError], ...] = (
     errors.InvalidRequest,
     errors.Unauthorized,
@@ -31,6 +32,7 @@ ALWAYS: tuple[type[BuntimeError], ...] = (
 )
 WITH_BODY = (errors.PayloadTooLarge,)
 WITH_KEY = (errors.IdempotencyInProgress, errors.IdempotencyKeyReused)
+TAGS = ("Sessions", "Previews", "Execution", "Processes", "Contexts", "Files", "Server")
 RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "X-Request-Id": (
@@ -73,7 +75,7 @@ def document(operations: Sequence[Operation], pages: Sequence[Page]) -> dict[str
         },
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
-        "tags": [{"name": name} for name in ("Sessions", "Previews", "Execution", "Files", "Server")],
+        "tags": [{"name": name} for name in TAGS],
         "paths": dict(paths),
         "components": {
             "schemas": schemas,
@@ -87,7 +89,7 @@ def document(operations: Sequence[Operation], pages: Sequence[Page]) -> dict[str
 
 def _shapes(operations: Sequence[Operation], pages: Sequence[Page]) -> list[type[Struct]]:
     shapes: list[type[Struct]] = [wire.FailureAnswer]
-    shapes += [operation.answer for operation in operations]
+    shapes += [operation.answer for operation in operations if operation.answer is not None]
     shapes += [shape for operation in operations if operation.streamed for shape in operation.streamed.events.values()]
     shapes += [operation.body for operation in operations if operation.body]
     shapes += [page.answer for page in pages if page.answer]
@@ -108,6 +110,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         if operation.name in BODIES:
             media["example"] = BODIES[operation.name]
         described["requestBody"] = {"required": not operation.body_optional, "content": {"application/json": media}}
+    if operation.raw:
+        described["requestBody"] = {"required": True, "content": {"application/octet-stream": {"schema": BYTES}}}
     return {name: value for name, value in described.items() if value not in ("", [])}
 
 
@@ -158,13 +162,25 @@ def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
 
 
 def _success(operation: Operation) -> dict[str, Any]:
-    media: dict[str, Any] = {"schema": {"$ref": REF.format(name=operation.answer.__name__)}}
-    if operation.name in ANSWERS:
-        media["example"] = ANSWERS[operation.name]
+    content: dict[str, Any] = {}
+    if operation.answer is not None:
+        content["application/json"] = {"schema": {"$ref": REF.format(name=operation.answer.__name__)}}
+        if operation.name in ANSWERS:
+            content["application/json"]["example"] = ANSWERS[operation.name]
+    if operation.streamed is not None:
+        content[operation.streamed.media] = {"schema": _streamed(operation.streamed)}
     headers = ["X-Request-Id", "Cache-Control", *RATE_HEADERS]
     if operation.idempotent:
         headers.append("Idempotent-Replayed")
-    return {"description": "Done.", "headers": _headers(headers), "content": {"application/json": media}}
+    return {"description": "Done.", "headers": _headers(headers), "content": content}
+
+
+def _streamed(streamed: Streamed) -> dict[str, Any]:
+    """Events have no word of their own in OpenAPI 3.1: their names and shapes stand in an extension."""
+    if not streamed.events:
+        return BYTES
+    shapes = {name: {"$ref": REF.format(name=shape.__name__)} for name, shape in streamed.events.items()}
+    return {"type": "string", "description": "Server-Sent Events; `data` is JSON.", "x-events": shapes}
 
 
 def _failures(operation: Operation) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Page:
     also: tuple[int, ...] = ()  # other statuses with the same shape
 
 
-type Handler = Callable[[Call[Any, Any]], Awaitable[Struct]]
+type Handler = Callable[[Call[Any, Any]], Awaitable[Struct | None]]
 type Streamer = Callable[[Call[Any, Any], Out], Awaitable[None]]
 
 
@@ -94,7 +94,7 @@ class Operation:
     tag: str
     summary: str
     description: str
-    answer: type[Struct]
+    answer: type[Struct] | None = None  # None: it only streams
     query: type[Struct] = NoQuery
     body: type[Struct] | None = None
     body_optional: bool = False
