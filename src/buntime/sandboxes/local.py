@@ -1,68 +1,43 @@
 """The sandboxes of this host. Implements `ports.Sandboxes`.
 
-Some are started ahead and *parked*: claiming one takes no start. Every sandbox has a directory with
-its record, written before anything else of it is made and removed last, so that whatever a killed
-server leaves is found and finished by the next.
+Some are started ahead and *parked*: claiming one takes no start. How one comes to be is said in `containers.py`.
 """
 
 import asyncio
 import secrets
-import shutil
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 import structlog
 
-from buntime.egress import rules_of
 from buntime.errors import Unavailable
 from buntime.plan import MB, Limits
 from buntime.ports import Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
 from buntime.sandboxes.commands import HostCommandFailed
+from buntime.sandboxes.containers import READY_SECONDS, Containers, Settings
 from buntime.sandboxes.disconnecting import end_connections
-from buntime.sandboxes.guest import Guest
-from buntime.sandboxes.host import Part, Slots, host_disk_free, memory_available
-from buntime.sandboxes.image import Image, find_image
+from buntime.sandboxes.host import Part, host_disk_free, memory_available
+from buntime.sandboxes.image import find_image
 from buntime.sandboxes.machinery import Machinery
-from buntime.sandboxes.oci import Place, Runtime
+from buntime.sandboxes.oci import Runtime
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
-from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, Session, State
+from buntime.sandboxes.stopped import StoppedVolumes
+from buntime.session import ID_ALPHABET, Session, State
 from buntime.steps import reached
 
 log = structlog.get_logger()
 
 STARTS_AT_ONCE = 4
-READY_SECONDS = 20.0
 QUIET_SECONDS = 0.25  # without a claim, before the pool is filled again: a burst has the host to itself
 LOW_QUIET_SECONDS = 0.05  # the same while little is parked: claims that come one after the other still come first
 REST_SECONDS = 0.02
 RULES_SECONDS = 1.0  # between looks at the network's rules
 SPARE_MEMORY, SPARE_DISK = 256 * MB, 1024 * MB  # beyond what is kept free: what is freed before creates are refused
-STREAM_FACTOR, STREAM_REST = 2, 64 * MB  # of a volume's limit: the longest stream that is reasonable
-REMOVE_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the composition root decides."""
-
-    data_dir: Path
-    images: Path
-    image: Image  # for new sandboxes
-    resolv_conf: Path
-    seccomp: Mapping[str, Any]
-    parked_limits: Limits
-    pool_size: int
-    disk_reserve: int  # bytes
-    memory_reserve: int  # bytes
-    cache: int  # bytes of stopped sandboxes' volumes that may stay on this host
 
 
 def new_sandbox_id() -> str:
@@ -73,22 +48,17 @@ class LocalSandboxes:
     def __init__(self, settings: Settings, part: Part, runtime: Runtime, machinery: Machinery) -> None:
         self._settings = settings
         self._part = part
-        self._runtime = runtime
         self._machinery = machinery
-        self._slots = Slots(settings.data_dir / "run" / "slot")
+        self._containers = Containers(settings, part, runtime, machinery)
+        self._stopped = StoppedVolumes(machinery.volumes)
         self._running: dict[str, LocalSandbox] = {}
         self._parked: deque[LocalSandbox] = deque()
-        self._cached: dict[str, int] = {}  # stopped sandboxes with a volume → its bytes
-        self._cached_bytes = 0
-        self._loop = asyncio.get_running_loop()
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._rules_hold = True
         self._claimed_at = 0.0
         self._waiting = 0  # claims that found nothing parked
         self._claimed = asyncio.Event()
-        self._home = settings.data_dir / "sandboxes"
-        self._home.mkdir(mode=0o700, exist_ok=True)
 
     @property
     def parked(self) -> int:
@@ -136,10 +106,10 @@ class LocalSandboxes:
         reached("claim: taken")
         try:
             sandbox.record = replace(sandbox.record, session=session_id)
-            records.write(self._directory(sandbox.id), sandbox.record)
+            records.write(self._containers.directory(sandbox.id), sandbox.record)
             reached("claim: recorded")
             if limits != self._settings.parked_limits:
-                await asyncio.to_thread(self._limit, sandbox.id, limits)
+                await asyncio.to_thread(self._containers.limit, sandbox.id, limits)
             reached("claim: limited")
         except BaseException:
             self._running[sandbox.id] = sandbox
@@ -163,9 +133,9 @@ class LocalSandboxes:
             raise Unavailable(f"This host does not have the image {session.image} that the session stands on.", 60)
         self._require_room()
         async with self._starts:
-            sandbox = await self._start(session.sandbox, session.image, session.limits, session)
+            sandbox = await self._containers.start(session.sandbox, session.image, session.limits, session)
         self._running[sandbox.id] = sandbox
-        self._uncache(sandbox.id)
+        self._stopped.drop(sandbox.id)
         log.info("sandbox_restarted", session=session.id, sandbox=sandbox.id)
         return sandbox
 
@@ -175,7 +145,7 @@ class LocalSandboxes:
             await sandbox.kill()
 
     async def disconnect(self, sandbox_id: str) -> None:
-        record = records.read(self._directory(sandbox_id))
+        record = records.read(self._containers.directory(sandbox_id))
         if record is None or record.slot == records.NO_SLOT:
             return
         try:
@@ -186,14 +156,14 @@ class LocalSandboxes:
 
     async def stop(self, sandbox_id: str) -> None:
         quiet = await self.get(sandbox_id) is not None  # `quiesce` has put everything on disk
-        await self._give_back(sandbox_id, self._stop)
+        await self._give_back(sandbox_id, self._containers.stop)
         if not quiet and self.has_volume(sandbox_id):
             await asyncio.to_thread(self._machinery.volumes.sync)
-        self._cache(sandbox_id)
+        self._stopped.add(sandbox_id)
 
     async def destroy(self, sandbox_id: str) -> None:
-        await self._give_back(sandbox_id, self._remove)
-        self._uncache(sandbox_id)
+        await self._give_back(sandbox_id, self._containers.remove)
+        self._stopped.drop(sandbox_id)
 
     async def _give_back(self, sandbox_id: str, work: Callable[[str], None]) -> None:
         """One at a time for each sandbox. Raises Unavailable when the host does not let go of something."""
@@ -211,71 +181,55 @@ class LocalSandboxes:
             raise Unavailable("A sandbox could not be removed just now.", 5) from failed
 
     async def recover(self, owned: Mapping[str, Session]) -> None:
-        found = {entry.name for entry in self._home.iterdir()}
-        kept = {name: r for name in found if (r := records.read(self._home / name)) is not None}
-        self._slots.use(r.slot for r in kept.values() if r.slot != records.NO_SLOT)
+        found = {entry.name for entry in self._containers.home.iterdir()}
+        kept = {name: r for name in found if (r := records.read(self._containers.home / name)) is not None}
+        self._containers.slots.use(r.slot for r in kept.values() if r.slot != records.NO_SLOT)
 
         async def adopt(record: Record) -> None:
             await self._adopt(record, owned.get(record.sandbox))
 
         await _each(kept.values(), adopt)
         mine = set(self._running) | {sandbox.id for sandbox in self._parked} | set(owned)
-        left = found | self._machinery.volumes.all() | self._machinery.cgroups.sandboxes()
-        left |= {name.rpartition("-")[2] for name in self._runtime.known()}
+        left = found | self._machinery.volumes.all() | self._containers.known()
         orphans = left - mine
         if orphans:
             log.info("orphans_removed", count=len(orphans))
         await _each(orphans, self.destroy)
         for sandbox_id in set(owned) - set(self._running):
             if sandbox_id in kept and kept[sandbox_id].slot == records.NO_SLOT:  # else it is yet to be stopped
-                self._cache(sandbox_id)
+                self._stopped.add(sandbox_id)
 
     # --- volumes of stopped sandboxes ---
 
     def has_volume(self, sandbox_id: str) -> bool:
-        return self._machinery.volumes.exists(sandbox_id)
+        return self._stopped.has_volume(sandbox_id)
 
     def cached(self) -> Mapping[str, int]:
-        return self._cached
+        return self._stopped.cached()
 
     def strain(self) -> Strain:
         settings = self._settings
         disk = settings.disk_reserve + SPARE_DISK - self._free_disk()
         return Strain(
             memory=max(0, settings.memory_reserve + SPARE_MEMORY - memory_available()),
-            disk=max(0, disk, self._cached_bytes - settings.cache) if self._cached else 0,
+            disk=max(0, disk, self._stopped.bytes - settings.cache) if self._stopped.bytes else 0,
         )
 
     def send(self, sandbox_id: str) -> Iterator[bytes]:
-        volumes = self._machinery.volumes
-        if not volumes.exists(sandbox_id):
-            raise VolumeLost(sandbox_id)
-        return volumes.send(sandbox_id, STREAM_FACTOR * volumes.limit_of(sandbox_id) + STREAM_REST)
+        return self._stopped.send(sandbox_id)
 
     def receive(self, session: Session, content: Iterator[bytes]) -> None:
         self._require_disk()
-        self._machinery.volumes.receive(session.sandbox, session.limits.disk, content)
-        self._loop.call_soon_threadsafe(self._cache, session.sandbox)  # until it is started
+        self._stopped.receive(session, content)
 
     async def evict(self, sandbox_id: str) -> None:
-        if sandbox_id in self._cached:
-            await asyncio.to_thread(self._machinery.volumes.destroy, sandbox_id)
-            self._uncache(sandbox_id)
+        await self._stopped.evict(sandbox_id)
 
     async def touched(self) -> Collection[str]:
         slots = await asyncio.to_thread(self._machinery.network.touched)
         if not slots:
             return ()
         return [s.record.session for s in self._running.values() if s.record.slot in slots and s.record.session]
-
-    def _cache(self, sandbox_id: str) -> None:
-        self._uncache(sandbox_id)
-        if self._machinery.volumes.exists(sandbox_id):
-            self._cached[sandbox_id] = self._machinery.volumes.used(sandbox_id)
-            self._cached_bytes += self._cached[sandbox_id]
-
-    def _uncache(self, sandbox_id: str) -> None:
-        self._cached_bytes -= self._cached.pop(sandbox_id, 0)
 
     def _free_disk(self) -> int:
         """Bytes, of the host's disk and of the volumes' file system: whichever is less."""
@@ -332,89 +286,12 @@ class LocalSandboxes:
         async with self._starts:
             sandbox_id = new_sandbox_id()
             try:
-                return await self._start(sandbox_id, self._settings.image.id, self._settings.parked_limits, None)
+                return await self._containers.start(
+                    sandbox_id, self._settings.image.id, self._settings.parked_limits, None
+                )
             except BaseException:
                 await self.destroy(sandbox_id)
                 raise
-
-    async def _start(self, sandbox_id: str, image: str, limits: Limits, session: Session | None) -> LocalSandbox:
-        """Raises Unavailable. A volume that exists is taken up as it is."""
-        slot = self._slots.take()
-        record = Record(sandbox_id, slot, image, secrets.token_hex(16), session.id if session else None)
-        try:
-            if session is not None and session.network != DEFAULT_NETWORK:
-                # before anything runs: even the guest's own start reads files that the session has written
-                await asyncio.to_thread(self._machinery.network.restrict, slot, rules_of(session.network))
-            init = await asyncio.to_thread(self._make, record, limits)
-            sandbox = self._sandbox(record, init)
-            await sandbox.wait_ready(READY_SECONDS)
-            # not earlier: the guest starts at full speed, and nothing of the session runs yet
-            self._machinery.cgroups.limit(sandbox_id, limits)
-            self._machinery.tasks.start(self._limit_inotify(sandbox_id), f"inotify limits of {sandbox_id}")
-        except (HostCommandFailed, SandboxGone, OSError) as failed:
-            log.error("sandbox_not_started", sandbox=sandbox_id, reason=str(failed))
-            raise Unavailable("No sandbox could be started on this host just now.", 5) from failed
-        return sandbox
-
-    def _make(self, record: Record, limits: Limits) -> int:
-        """From nothing, or from what a crash left, to a running container; a pidfd of its init. Blocking."""
-        sandbox, machinery = record.sandbox, self._machinery
-        directory = self._directory(sandbox)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        old = records.read(directory)
-        self._clear_container(sandbox)
-        records.write(directory, record)
-        reached("make: recorded")
-        if old is not None and old.slot not in (record.slot, records.NO_SLOT):
-            self._free_slot(old.slot)
-        if machinery.volumes.exists(sandbox):
-            machinery.volumes.open(sandbox, limits.disk)
-        else:
-            machinery.volumes.create(sandbox, limits.disk)
-        reached("make: volume")
-        machinery.cgroups.create(sandbox, machinery.volumes.device)
-        reached("make: cgroups")
-        namespace = machinery.network.make(record.slot)
-        reached("make: network")
-        try:
-            pid = self._runtime.run(self._place(record, namespace.path), self._settings.seccomp)
-        finally:
-            namespace.close()
-        reached("make: started")
-        init = records.open_process(pid)
-        if init is None:
-            raise HostCommandFailed("the sandbox ended as soon as it had started")
-        return init
-
-    def _place(self, record: Record, netns: str) -> Place:
-        return Place(
-            name=self._container(record.sandbox),
-            bundle=self._directory(record.sandbox),
-            image=self._settings.images / record.image,
-            volume=self._machinery.volumes.path(record.sandbox),
-            resolv_conf=self._settings.resolv_conf,
-            netns=netns,
-            cgroup=self._machinery.cgroups.oci_path(record.sandbox),
-            address=self._part.address(record.slot),
-            secret=record.secret,
-            first_uid=self._part.first_uid(record.slot),
-        )
-
-    def _sandbox(self, record: Record, init: int) -> LocalSandbox:
-        address = self._part.address(record.slot)
-        guest = Guest(self._machinery.http, address, record.secret)
-        return LocalSandbox(record, self._directory(record.sandbox), address, init, guest, self._machinery)
-
-    async def _limit_inotify(self, sandbox_id: str) -> None:
-        try:
-            init = int((self._directory(sandbox_id) / "pid").read_text())
-            await asyncio.to_thread(self._runtime.limit_inotify, init)
-        except (OSError, ValueError, HostCommandFailed) as failed:
-            log.warning("inotify_not_limited", sandbox=sandbox_id, reason=str(failed))
-
-    def _limit(self, sandbox_id: str, limits: Limits) -> None:
-        self._machinery.cgroups.limit(sandbox_id, limits)
-        self._machinery.volumes.limit(sandbox_id, limits.disk)
 
     def _require_room(self) -> None:
         if not self._rules_hold:
@@ -439,13 +316,11 @@ class LocalSandboxes:
 
     async def _adopt(self, record: Record, session: Session | None) -> None:
         """Takes up what runs: a session's own, or one that nobody had claimed yet and that is up to date."""
-        directory = self._directory(record.sandbox)
         unclaimed = record.session is None and record.image == self._settings.image.id
-        pid = records.running_init(directory, self._machinery.cgroups.oci_path(record.sandbox))
-        init = records.open_process(pid) if pid is not None else None
+        init = self._containers.running_init(record.sandbox)
         if init is None:
             return
-        sandbox = self._sandbox(record, init)
+        sandbox = self._containers.taken_up(record, init)
         await sandbox.thaw()
         if session is None and not (unclaimed and len(self._parked) < self._settings.pool_size):
             await sandbox.kill()
@@ -465,60 +340,13 @@ class LocalSandboxes:
             return
         if session is None:
             # a crash between claiming and storing may have changed them
-            await asyncio.to_thread(self._limit, sandbox.id, self._settings.parked_limits)
+            await asyncio.to_thread(self._containers.limit, sandbox.id, self._settings.parked_limits)
             self._parked.append(sandbox)
         else:
-            await asyncio.to_thread(self._limit, sandbox.id, session.limits)
+            await asyncio.to_thread(self._containers.limit, sandbox.id, session.limits)
             if session.state is State.IDLE:
                 await sandbox.freeze()
             self._running[sandbox.id] = sandbox
-
-    def _remove(self, sandbox_id: str) -> None:
-        """Every trace, the record last. Blocking."""
-        directory = self._directory(sandbox_id)
-        record = records.read(directory)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        self._clear_container(sandbox_id)
-        reached("remove: container")
-        self._machinery.volumes.destroy(sandbox_id)
-        reached("remove: volume")
-        if record is not None and record.slot != records.NO_SLOT:
-            self._free_slot(record.slot)
-        shutil.rmtree(directory)
-        reached("remove: record")
-
-    def _stop(self, sandbox_id: str) -> None:
-        """Everything but the volume and a record without a slot. Blocking."""
-        directory = self._directory(sandbox_id)
-        record = records.read(directory)
-        self._clear_container(sandbox_id)
-        if record is not None and record.slot != records.NO_SLOT:
-            records.write(directory, replace(record, slot=records.NO_SLOT))
-            self._free_slot(record.slot)
-
-    def _clear_container(self, sandbox_id: str) -> None:
-        """The container with its processes and cgroups; its network goes with its last process."""
-        with suppress(FileNotFoundError):
-            self._machinery.cgroups.freeze(sandbox_id, False)  # what is frozen does not die
-        directory = self._directory(sandbox_id)
-        self._runtime.delete(self._container(sandbox_id), directory / "runtime.log")
-        (directory / "pid").unlink(missing_ok=True)
-        shutil.rmtree(directory / "runs", ignore_errors=True)
-        deadline = time.monotonic() + REMOVE_SECONDS
-        while not self._machinery.cgroups.remove(sandbox_id):
-            if time.monotonic() > deadline:
-                raise HostCommandFailed(f"processes of {sandbox_id} do not end")
-            time.sleep(0.002)
-
-    def _free_slot(self, slot: int) -> None:
-        self._machinery.network.forget(slot)
-        self._slots.free(slot)
-
-    def _directory(self, sandbox_id: str) -> Path:
-        return self._home / sandbox_id
-
-    def _container(self, sandbox_id: str) -> str:
-        return f"buntime-{self._part.instance}-{sandbox_id}"
 
 
 async def _each[T](things: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:

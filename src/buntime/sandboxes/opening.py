@@ -11,10 +11,11 @@ from buntime.egress import Rules, rules_of
 from buntime.plan import MB, Limits
 from buntime.sandboxes import names, record, seccomp
 from buntime.sandboxes.cgroup import find_cgroups
+from buntime.sandboxes.containers import Settings
 from buntime.sandboxes.dns import NameServer
 from buntime.sandboxes.host import Part, claim_part, other_data_dirs, release_part, total_memory
 from buntime.sandboxes.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas
-from buntime.sandboxes.local import LocalSandboxes, Settings
+from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.machinery import Machinery, Runs
 from buntime.sandboxes.network import Network
 from buntime.sandboxes.oci import Runtime

@@ -1,0 +1,206 @@
+"""From nothing to a running sandbox, and back.
+
+Every sandbox has a directory with its record, written before anything else of it is made and removed last, so that
+whatever a killed server leaves is found and finished by the next.
+"""
+
+import asyncio
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from buntime.egress import rules_of
+from buntime.errors import Unavailable
+from buntime.plan import Limits
+from buntime.ports import SandboxGone
+from buntime.sandboxes import record as records
+from buntime.sandboxes.commands import HostCommandFailed
+from buntime.sandboxes.guest import Guest
+from buntime.sandboxes.host import Part, Slots
+from buntime.sandboxes.image import Image
+from buntime.sandboxes.machinery import Machinery
+from buntime.sandboxes.oci import Place, Runtime
+from buntime.sandboxes.record import Record
+from buntime.sandboxes.sandbox import LocalSandbox
+from buntime.session import DEFAULT_NETWORK, Session
+from buntime.steps import reached
+
+log = structlog.get_logger()
+
+READY_SECONDS = 20.0
+REMOVE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the composition root decides."""
+
+    data_dir: Path
+    images: Path
+    image: Image  # for new sandboxes
+    resolv_conf: Path
+    seccomp: Mapping[str, Any]
+    parked_limits: Limits
+    pool_size: int
+    disk_reserve: int  # bytes
+    memory_reserve: int  # bytes
+    cache: int  # bytes of stopped sandboxes' volumes that may stay on this host
+
+
+class Containers:
+    def __init__(self, settings: Settings, part: Part, runtime: Runtime, machinery: Machinery) -> None:
+        self._settings = settings
+        self._part = part
+        self._runtime = runtime
+        self._machinery = machinery
+        self.slots = Slots(settings.data_dir / "run" / "slot")
+        self.home = settings.data_dir / "sandboxes"
+        self.home.mkdir(mode=0o700, exist_ok=True)
+
+    # --- starting ---
+
+    async def start(self, sandbox_id: str, image: str, limits: Limits, session: Session | None) -> LocalSandbox:
+        """Raises Unavailable. A volume that exists is taken up as it is."""
+        slot = self.slots.take()
+        record = Record(sandbox_id, slot, image, secrets.token_hex(16), session.id if session else None)
+        try:
+            if session is not None and session.network != DEFAULT_NETWORK:
+                # before anything runs: even the guest's own start reads files that the session has written
+                await asyncio.to_thread(self._machinery.network.restrict, slot, rules_of(session.network))
+            init = await asyncio.to_thread(self._make, record, limits)
+            sandbox = self.taken_up(record, init)
+            await sandbox.wait_ready(READY_SECONDS)
+            # not earlier: the guest starts at full speed, and nothing of the session runs yet
+            self._machinery.cgroups.limit(sandbox_id, limits)
+            self._machinery.tasks.start(self._limit_inotify(sandbox_id), f"inotify limits of {sandbox_id}")
+        except (HostCommandFailed, SandboxGone, OSError) as failed:
+            log.error("sandbox_not_started", sandbox=sandbox_id, reason=str(failed))
+            raise Unavailable("No sandbox could be started on this host just now.", 5) from failed
+        return sandbox
+
+    def _make(self, record: Record, limits: Limits) -> int:
+        """From nothing, or from what a crash left, to a running container; a pidfd of its init. Blocking."""
+        sandbox, machinery = record.sandbox, self._machinery
+        directory = self.directory(sandbox)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        old = records.read(directory)
+        self._clear_container(sandbox)
+        records.write(directory, record)
+        reached("make: recorded")
+        if old is not None and old.slot not in (record.slot, records.NO_SLOT):
+            self._free_slot(old.slot)
+        if machinery.volumes.exists(sandbox):
+            machinery.volumes.open(sandbox, limits.disk)
+        else:
+            machinery.volumes.create(sandbox, limits.disk)
+        reached("make: volume")
+        machinery.cgroups.create(sandbox, machinery.volumes.device)
+        reached("make: cgroups")
+        namespace = machinery.network.make(record.slot)
+        reached("make: network")
+        try:
+            pid = self._runtime.run(self._place(record, namespace.path), self._settings.seccomp)
+        finally:
+            namespace.close()
+        reached("make: started")
+        init = records.open_process(pid)
+        if init is None:
+            raise HostCommandFailed("the sandbox ended as soon as it had started")
+        return init
+
+    def _place(self, record: Record, netns: str) -> Place:
+        return Place(
+            name=self._container(record.sandbox),
+            bundle=self.directory(record.sandbox),
+            image=self._settings.images / record.image,
+            volume=self._machinery.volumes.path(record.sandbox),
+            resolv_conf=self._settings.resolv_conf,
+            netns=netns,
+            cgroup=self._machinery.cgroups.oci_path(record.sandbox),
+            address=self._part.address(record.slot),
+            secret=record.secret,
+            first_uid=self._part.first_uid(record.slot),
+        )
+
+    def taken_up(self, record: Record, init: int) -> LocalSandbox:
+        """`init`: a pidfd of its init, which the sandbox owns from now on."""
+        address = self._part.address(record.slot)
+        guest = Guest(self._machinery.http, address, record.secret)
+        return LocalSandbox(record, self.directory(record.sandbox), address, init, guest, self._machinery)
+
+    async def _limit_inotify(self, sandbox_id: str) -> None:
+        try:
+            init = int((self.directory(sandbox_id) / "pid").read_text())
+            await asyncio.to_thread(self._runtime.limit_inotify, init)
+        except (OSError, ValueError, HostCommandFailed) as failed:
+            log.warning("inotify_not_limited", sandbox=sandbox_id, reason=str(failed))
+
+    def limit(self, sandbox_id: str, limits: Limits) -> None:
+        """Blocking."""
+        self._machinery.cgroups.limit(sandbox_id, limits)
+        self._machinery.volumes.limit(sandbox_id, limits.disk)
+
+    # --- removing ---
+
+    def remove(self, sandbox_id: str) -> None:
+        """Every trace, the record last. Blocking."""
+        directory = self.directory(sandbox_id)
+        record = records.read(directory)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self._clear_container(sandbox_id)
+        reached("remove: container")
+        self._machinery.volumes.destroy(sandbox_id)
+        reached("remove: volume")
+        if record is not None and record.slot != records.NO_SLOT:
+            self._free_slot(record.slot)
+        shutil.rmtree(directory)
+        reached("remove: record")
+
+    def stop(self, sandbox_id: str) -> None:
+        """Everything but the volume and a record without a slot. Blocking."""
+        directory = self.directory(sandbox_id)
+        record = records.read(directory)
+        self._clear_container(sandbox_id)
+        if record is not None and record.slot != records.NO_SLOT:
+            records.write(directory, replace(record, slot=records.NO_SLOT))
+            self._free_slot(record.slot)
+
+    def _clear_container(self, sandbox_id: str) -> None:
+        """The container with its processes and cgroups; its network goes with its last process."""
+        with suppress(FileNotFoundError):
+            self._machinery.cgroups.freeze(sandbox_id, False)  # what is frozen does not die
+        directory = self.directory(sandbox_id)
+        self._runtime.delete(self._container(sandbox_id), directory / "runtime.log")
+        (directory / "pid").unlink(missing_ok=True)
+        shutil.rmtree(directory / "runs", ignore_errors=True)
+        deadline = time.monotonic() + REMOVE_SECONDS
+        while not self._machinery.cgroups.remove(sandbox_id):
+            if time.monotonic() > deadline:
+                raise HostCommandFailed(f"processes of {sandbox_id} do not end")
+            time.sleep(0.002)
+
+    def _free_slot(self, slot: int) -> None:
+        self._machinery.network.forget(slot)
+        self.slots.free(slot)
+
+    def known(self) -> set[str]:
+        """Ids of sandboxes of which the runtime or the kernel has something."""
+        return self._machinery.cgroups.sandboxes() | {name.rpartition("-")[2] for name in self._runtime.known()}
+
+    def running_init(self, sandbox_id: str) -> int | None:
+        """A pidfd of its init, where it runs."""
+        pid = records.running_init(self.directory(sandbox_id), self._machinery.cgroups.oci_path(sandbox_id))
+        return None if pid is None else records.open_process(pid)
+
+    def directory(self, sandbox_id: str) -> Path:
+        return self.home / sandbox_id
+
+    def _container(self, sandbox_id: str) -> str:
+        return f"buntime-{self._part.instance}-{sandbox_id}"
