@@ -1,6 +1,7 @@
 """A client of the API that costs little: on a small machine its own work is part of every figure."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -68,6 +69,16 @@ class Client:
         if answer["exitCode"] != 0:
             raise Refused("/execute", 200, str(answer).encode())
         return answer
+
+    @asynccontextmanager
+    async def streamed(self, session: str, **what: Any) -> AsyncIterator[aiohttp.StreamReader]:
+        """The events of an execute as they come. Leaving ends the run where it has not ended."""
+        body = msgspec.json.encode({"sessionId": session, "stream": True, **what})
+        asked = self._http.request("POST", self._url + "/execute", data=body, headers=self._headers)
+        async with asked as answer:
+            if answer.status != 200:
+                raise Refused("/execute", answer.status, await answer.read())
+            yield answer.content
 
     async def sleep(self, session: str, depth: str) -> None:
         """Down to `idle` or `deep-sleep`."""

@@ -32,10 +32,10 @@ def first_byte(way: Way) -> float:
     """From connecting until the answer begins. Raises RuntimeError when it is not 200."""
     start = time.perf_counter()
     with connect(way) as connection:
-        connection.sendall(_head("GET", "/", way))
+        connection.sendall(head("GET", "/", way))
         beginning = connection.recv(4096)
         spent = time.perf_counter() - start
-    _check(beginning)
+    check(beginning)
     return spent
 
 
@@ -51,20 +51,20 @@ def round_trips(way: Way, count: int, *, asked: bool = False) -> list[float]:
             connection.sendall(request)
             answer = connection.recv(65536)
             times.append(time.perf_counter() - start)
-            _check(answer)
+            check(answer)
             if not answer.endswith(BODY):
                 raise RuntimeError(f"{way.name}: the answer came in pieces: {answer[:300]!r}")
     return times
 
 
-def download(way: Way, size: int) -> float:
-    """So many MB, read to the last byte."""
+def download(way: Way, size: int, target: str = "") -> float:
+    """So many MB, read to the last byte. `target`: where they are, if not where sessions with a preview have them."""
     buffer = bytearray(MB)
     start = time.perf_counter()
     with connect(way) as connection:
-        connection.sendall(_head("GET", f"/download?{size}", way))
+        connection.sendall(head("GET", target or f"/download?{size}", way))
         beginning = connection.recv(65536)
-        _check(beginning)
+        check(beginning)
         left = size * MB - (len(beginning) - beginning.index(b"\r\n\r\n") - 4)
         while left > 0:
             read = connection.recv_into(buffer)
@@ -74,19 +74,20 @@ def download(way: Way, size: int) -> float:
     return time.perf_counter() - start
 
 
-def upload(way: Way, size: int) -> float:
-    """So many MB, until the session says that it has them."""
+def upload(way: Way, size: int, method: str = "POST", target: str = "/upload", piece: bytes = PIECE) -> float:
+    """So many MB, until the session says how many bytes it has."""
+    wanted = str(size * MB).encode()
     start = time.perf_counter()
     with connect(way) as connection:
-        connection.sendall(_head("POST", "/upload", way, size * MB))
+        connection.sendall(head(method, target, way, size * MB))
         for _ in range(size):
-            connection.sendall(PIECE)
-        answer = connection.recv(65536)
-        while answer and b"\r\n\r\n" not in answer[:-4]:
-            answer += connection.recv(65536)
+            connection.sendall(piece)
+        answer = b""
+        while wanted not in answer.partition(b"\r\n\r\n")[2] and (more := connection.recv(65536)):
+            answer += more
         spent = time.perf_counter() - start
-    _check(answer)
-    if not answer.endswith(str(size * MB).encode()):
+    check(answer)
+    if wanted not in answer:
         raise RuntimeError(f"{way.name}: not all of the upload arrived: {answer[-40:]!r}")
     return spent
 
@@ -159,12 +160,12 @@ def _count(made: list[Echo]) -> float:
     return sum(echo.bytes for echo in made) / ECHO_BYTES
 
 
-def _head(method: str, target: str, way: Way, length: int | None = None) -> bytes:
+def head(method: str, target: str, way: Way, length: int | None = None) -> bytes:
     size = "" if length is None else f"Content-Length: {length}\r\n"
-    return f"{method} {target} HTTP/1.1\r\nHost: {way.host}\r\nConnection: close\r\n{size}\r\n".encode()
+    return f"{method} {target} HTTP/1.1\r\nHost: {way.host}\r\nConnection: close\r\n{way.fields}{size}\r\n".encode()
 
 
-def _check(answer: bytes) -> None:
+def check(answer: bytes) -> None:
     if not answer.startswith(b"HTTP/1.1 200"):
         raise RuntimeError(f"not 200: {answer[:200]!r}")
 

@@ -46,11 +46,27 @@ def sandboxes_mb(instance: str) -> float:
 
 def sandbox_of(config: Config, session: str) -> str:
     """The id of the sandbox that serves a session, or has served it. Raises RuntimeError."""
+    return record_of(config, session).sandbox
+
+
+def record_of(config: Config, session: str) -> record.Record:
+    """What the host keeps of that sandbox. Raises RuntimeError."""
     for directory in (config.data_dir / "sandboxes").iterdir():
         found = record.read(directory)
         if found is not None and found.session == session:
-            return found.sandbox
+            return found
     raise RuntimeError(f"no sandbox of {session} is on this host")
+
+
+def processes_of(instance: str) -> int:
+    """How many processes all sandboxes of an installation have."""
+    return sum(f"/buntime-{instance}/" in groups for groups in _groups_of_processes())
+
+
+def _groups_of_processes() -> Iterator[str]:
+    for file in Path("/proc").glob("[0-9]*/cgroup"):
+        with suppress(OSError):  # it is just going
+            yield file.read_text()
 
 
 def edge_processes(config: Config) -> list[int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from bench.client import Client
 from bench.context import Context, Sessions
 
 PORT = 8080
@@ -46,6 +47,7 @@ class Way:
     address: str
     port: int
     host: str
+    fields: str = ""  # of the header beside Host, a line each
 
     @property
     def url(self) -> str:
@@ -68,8 +70,13 @@ async def serve(context: Context, made: Sessions, **fields: Any) -> Preview:
     files = [{"path": "server.ts", "content": PROGRAM}]
     command = f"setsid {START} >/dev/null 2>&1 </dev/null & {WAIT}"
     await client.execute(session, command=command, files=files, timeout=30)
-    address = str((await client.execute(session, code=ADDRESS))["stdout"]).strip()
+    address = await address_of(client, session)
     return Preview(session, _edge(context, answer), Way("direct", address, PORT, f"{address}:{PORT}"))
+
+
+async def address_of(client: Client, session: str) -> str:
+    """At which root reaches what listens in it."""
+    return str((await client.execute(session, code=ADDRESS))["stdout"]).strip()
 
 
 async def serve_unhindered(context: Context, made: Sessions) -> Preview:

@@ -40,6 +40,14 @@ class Scale:
     preview_mb: int  # of one download or upload
     preview_sleepers: int  # sessions that a request wakes, in each round
     preview_sessions: int  # with a preview each, beside 10
+    execution_sessions: int  # that take turns, with a pause before each request
+    execution_turns: int
+    prepared_sessions: int  # whose memory is measured
+    stream_rounds: int
+    stream_mb: int  # of one run's output
+    terminal_keys: int
+    content_rounds: int
+    content_mb: int  # of one file
     figure_seconds: float  # before a figure is given up
 
 
@@ -77,6 +85,14 @@ FULL = Scale(
     preview_mb=100,
     preview_sleepers=12,
     preview_sessions=1000,
+    execution_sessions=20,
+    execution_turns=10,
+    prepared_sessions=60,
+    stream_rounds=5,
+    stream_mb=100,
+    terminal_keys=600,
+    content_rounds=8,
+    content_mb=50,
     figure_seconds=420.0,
 )
 QUICK = Scale(
@@ -113,5 +129,13 @@ QUICK = Scale(
     preview_mb=4,
     preview_sleepers=2,
     preview_sessions=12,
+    execution_sessions=3,
+    execution_turns=2,
+    prepared_sessions=4,
+    stream_rounds=1,
+    stream_mb=10,
+    terminal_keys=20,
+    content_rounds=1,
+    content_mb=5,
     figure_seconds=30.0,
 )

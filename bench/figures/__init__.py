@@ -7,16 +7,21 @@ from bench.context import Context
 from bench.figures import (
     burst,
     cold_create,
+    context_execute,
     create,
     deep_sleep,
     docker,
+    execute,
+    file_content,
     files,
+    first_byte,
     first_execute,
     freeze_many,
     idle_execute,
     live_sessions,
     many_asleep,
     memory,
+    prepared_memory,
     preview_bodies,
     preview_latency,
     preview_many,
@@ -25,7 +30,9 @@ from bench.figures import (
     preview_websocket,
     restore,
     sleeping_memory,
+    stream_output,
     swapped_memory,
+    terminal_echo,
     wake,
     warm_execute,
 )
@@ -63,5 +70,14 @@ PREVIEW: Final[dict[str, Measure]] = {
     "preview-wake": preview_wake.measure,
     "preview-many": preview_many.measure,
 }
-GROUPS: Final = {"live": LIVE, "lifecycle": LIFECYCLE, "preview": PREVIEW}
-FIGURES: Final = LIVE | LIFECYCLE | PREVIEW
+EXECUTION: Final[dict[str, Measure]] = {
+    "execute": execute.measure,
+    "prepared-memory": prepared_memory.measure,
+    "first-byte": first_byte.measure,
+    "context-execute": context_execute.measure,
+    "stream-output": stream_output.measure,
+    "terminal-echo": terminal_echo.measure,
+    "file-content": file_content.measure,
+}
+GROUPS: Final = {"live": LIVE, "lifecycle": LIFECYCLE, "preview": PREVIEW, "execution": EXECUTION}
+FIGURES: Final = LIVE | LIFECYCLE | PREVIEW | EXECUTION

@@ -1,0 +1,75 @@
+"""Execute in a context, beside one question to the guest of the same session."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from bench import machine
+from bench.context import Context, each, sessions, stopwatch
+from bench.pace import by_turns
+from bench.previews import address_of
+from bench.report import Baseline, Row, ratio
+from bench.statistics import summarise
+from buntime.config import Config
+from buntime.sandboxes.guest import Guest, new_http_client
+
+MOST = 3
+CREATED_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A context, and what it is compared with: the guest of its session, asked as the server asks it."""
+
+    session: str
+    context: str
+    guest: Guest
+
+
+async def measure(context: Context) -> list[Row]:
+    scale, client = context.scale, context.client
+    kernels: list[Kernel] = []
+
+    async def execute(kernel: Kernel) -> float:
+        return await stopwatch(client.execute(kernel.session, contextId=kernel.context, code="1+1"))
+
+    async def ask(kernel: Kernel) -> float:
+        return await stopwatch(kernel.guest.check())
+
+    async def list_none(kernel: Kernel) -> float:
+        return await stopwatch(client.get("/files/list", {"sessionId": kernel.session}))
+
+    async with sessions(context) as made, new_http_client() as http:
+
+        async def create(session: str) -> None:
+            body = msgspec.json.encode({"sessionId": session})
+            made_context = msgspec.json.decode(await client.post("/contexts/create", body))
+            answer = await client.execute(session, contextId=made_context["contextId"], code="1+1")
+            if "2" not in str(answer.get("result")):
+                raise ValueError(f"1+1 is something else: {answer}")
+            guest = Guest(http, await address_of(client, session), _secret(context.server.config, session))
+            await guest.check()
+            kernels.append(Kernel(session, made_context["contextId"], guest))
+
+        await made.create_many(scale.execution_sessions)
+        await each(made.ids, create, CREATED_AT_ONCE)
+        works = {"execute": execute, "ask": ask, "list": list_none}
+        taken = await by_turns(scale.execution_turns, kernels, works)
+    measured, asked, listed = (summarise(taken[name]) for name in works)
+    return [
+        Row(
+            figure="context-execute",
+            what="execute of 1+1 in a context",
+            measured=measured,
+            baselines=(
+                Baseline("one question to the guest, straight to it", asked),
+                Baseline("/files/list of an empty directory, over the API", listed),
+            ),
+            checks=(ratio("p50", measured.p50, asked.p50, MOST),),
+            note=f"of /files/list: {measured.p50 / listed.p50:.2f}×",
+        )
+    ]
+
+
+def _secret(config: Config, session: str) -> str:
+    return machine.record_of(config, session).secret

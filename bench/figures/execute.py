@@ -1,0 +1,45 @@
+"""Execute of a line of code in an active session, beside a start of Bun on the host."""
+
+import asyncio
+
+from bench import baselines
+from bench.baselines import CODE
+from bench.context import MS, Context, bun_baseline, each, sessions, stopwatch
+from bench.pace import PAUSE_SECONDS, by_turns
+from bench.report import Row, ratio
+from bench.statistics import summarise
+
+MOST = 1
+
+
+async def measure(context: Context) -> list[Row]:
+    scale, client = context.scale, context.client
+
+    async def execute(session: str) -> float:
+        return await stopwatch(client.execute(session, code=CODE))
+
+    async def bun(_: str) -> float:
+        return (await asyncio.to_thread(baselines.timed, context.bun.run, 1))[0] * MS
+
+    async with sessions(context) as made:
+        await made.create_many(scale.execution_sessions)
+        await each(made.ids, execute, 1)
+        taken = await by_turns(scale.execution_turns, made.ids, {"execute": execute, "bun": bun})
+        hasty = [await execute(made.ids[0]) for _ in range(scale.baseline_runs)]
+    measured, baseline = summarise(taken["execute"]), bun_baseline(taken["bun"])
+    return [
+        Row(
+            figure="execute",
+            what=f"execute of console.log(1) in an active session ({scale.execution_sessions} take turns, "
+            f"a pause of {PAUSE_SECONDS * MS:.0f} ms before each)",
+            measured=measured,
+            baselines=(baseline,),
+            checks=(ratio("p50", measured.p50, baseline.measured.p50, MOST),),
+        ),
+        Row(
+            figure="execute",
+            what="the same in one session, one after the other: its cpu quota decides",
+            measured=summarise(hasty),
+            baselines=(baseline,),
+        ),
+    ]
