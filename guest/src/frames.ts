@@ -2,8 +2,8 @@
 
 export const HEADER = 5;
 
-/** `o` standard output, `e` standard error, `x` the result, last and once. */
-export type FrameType = "o" | "e" | "x";
+/** `o` standard output, `e` standard error, `x` the result, last and once; `p` and `n`: following.ts; the others: watching.ts. */
+export type FrameType = "o" | "e" | "x" | "p" | "n" | "w" | "r" | "c" | "l" | "u";
 
 /** Fills in the header of a frame whose payload is already in its place. */
 export function seal(type: FrameType, frame: Uint8Array): Uint8Array {

@@ -13,7 +13,7 @@ import { available, makeAsynchronous, readInto } from "./libc";
 const CHUNK = 64 << 10; // bytes: what a pipe holds by default
 const TURN = 1 << 20; // bytes one pipe may move before others get their turn
 
-interface End {
+export interface End {
   advance(): void;
 }
 
@@ -24,12 +24,16 @@ function lookAgain(): void {
   for (const end of watched) end.advance();
 }
 
-function watch(end: End, fd: number): void {
+export function watch(end: End, fd: number): void {
   // The default action of SIGIO ends the process: listen before the first one can come.
   if (!listening) process.on("SIGIO", lookAgain);
   listening = true;
   makeAsynchronous(fd);
   watched.add(end);
+}
+
+export function unwatch(end: End): void {
+  watched.delete(end);
 }
 
 /** Who takes what a pipe brings. */
@@ -39,6 +43,8 @@ export interface Taker {
   /** False while no more is wanted: then `advance` has to be called when it is again. */
   readonly wants: boolean;
   take(chunk: Uint8Array): void;
+  /** Nothing more comes. */
+  ended?(): void;
 }
 
 /** Reads a pipe for its taker to the end; after `drop` it reads on and throws away. */
@@ -97,6 +103,7 @@ export class PipeReader implements End {
     watched.delete(this);
     closeSync(this.#fd);
     this.#fd = -1;
+    this.#taker?.ended?.();
   }
 }
 

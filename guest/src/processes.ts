@@ -1,8 +1,341 @@
-/** Processes: what of it the host can ask for. */
+/** Processes that go on in the background, and what of them the host can ask for.
+ *
+ *     POST /processes/start?spare=    {id, code | command, env, cwd, name, stdin, timeout, logBytes, allLogBytes} → record
+ *     GET  /processes?limit=&offset=  → {"processes": [record], "total": n}, the newest first
+ *     GET  /processes/one?id=         → {"process": record | null}
+ *     POST /processes/input?id=&close=      bytes → {"outcome": "sent" | "closed" | "busy" | "ended" | "absent"}
+ *     POST /processes/signal?id=&number=    → {"outcome": "sent" | "ended" | "absent"}
+ *     GET  /processes/logs?id=&cursor=&limit=&follow=       → frames: following.ts
+ *     POST /processes/ending?reason=  what ends from now on does so for this reason
+ *     POST /processes/settle          → when the end of all that have ended is recorded
+ *     GET  /processes/listening?port= → {"listening": bool}
+ */
 
-import type { Handlers, Settings } from "./server";
-import type { Spares } from "./spares";
+import { Failure } from "./failure";
+import { follow, page } from "./following";
+import { Input } from "./input";
+import { type Bound, ENTRY_HEADER, Log } from "./logs";
+import { PipeReader, PipeWriter, type Taker } from "./pipes";
+import { type ProcessRecord, type Reason, Records } from "./records";
+import { scriptOf } from "./script";
+import { flagIn, type Handlers, jsonOf, numberIn, type Settings } from "./server";
+import type { Spare, Spares } from "./spares";
+import { groupOf, isAlive, isListening, signalTree } from "./trees";
+import { startedOf, type Started } from "./starting";
 
-export function processesHandlers(_settings: Settings, _spares: Spares): Handlers {
-  return {};
+const TIMEOUT_EXIT = 124;
+const SIGKILL = 9;
+const ENDING = 30_000; // ms that what ends does so for the reason told: then it was not to be
+const TICK = 1000; // ms; a pause that is longer by far is the session's sleep, which does not count
+const SETTLE = 500; // ms
+const CACHED = 8; // logs of ended processes
+const CHARACTER = 3; // bytes of an incomplete one at the most
+
+/** A process that runs, or whose output something still holds. */
+class Running {
+  readonly input: Input | null;
+  readonly group: string | null;
+  timedOut = false;
+
+  constructor(
+    readonly pid: number,
+    readonly log: Log,
+    input: Input | null,
+  ) {
+    this.input = input;
+    this.group = groupOf(pid);
+  }
+
+  signal(number: number): boolean {
+    return signalTree(this.pid, this.group, number);
+  }
+}
+
+/** One stream into the log, in entries that split no character. */
+class Output implements Taker {
+  readonly headroom = ENTRY_HEADER + CHARACTER;
+  readonly wants = true;
+  hasEnded = false;
+  #rest: Uint8Array = new Uint8Array();
+
+  constructor(
+    private readonly kind: number,
+    private readonly log: Log,
+    private readonly onEnd: () => void,
+  ) {}
+
+  take(chunk: Uint8Array): void {
+    const start = this.headroom - this.#rest.length;
+    chunk.set(this.#rest, start);
+    const rest = incomplete(chunk.subarray(start));
+    this.#rest = chunk.slice(chunk.length - rest);
+    const entry = chunk.subarray(start - ENTRY_HEADER, chunk.length - rest);
+    if (entry.length > ENTRY_HEADER) this.log.append(this.kind, entry);
+  }
+
+  /** What never became a whole character. */
+  flush(): void {
+    if (this.#rest.length === 0) return;
+    const entry = new Uint8Array(ENTRY_HEADER + this.#rest.length);
+    entry.set(this.#rest, ENTRY_HEADER);
+    this.#rest = new Uint8Array();
+    this.log.append(this.kind, entry);
+  }
+
+  ended(): void {
+    this.flush();
+    this.hasEnded = true;
+    this.onEnd();
+  }
+}
+
+/** How many bytes at the end are the begin of a character in UTF-8. */
+export function incomplete(bytes: Uint8Array): number {
+  for (let back = 1; back <= Math.min(CHARACTER, bytes.length); back++) {
+    const byte = bytes[bytes.length - back]!;
+    if (byte >= 0xc2 && byte <= 0xf4) return back < (byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4) ? back : 0;
+    if (byte < 0x80 || byte > 0xbf) return 0;
+  }
+  return 0;
+}
+
+export class Processes implements Bound {
+  readonly #records: Records;
+  readonly #running = new Map<string, Running>();
+  readonly #logs = new Map<string, Log>(); // of what has ended, the latest asked for last
+  #sizes: Map<string, number> | null = null; // bytes of the logs of what has ended
+  #allLogBytes = Number.MAX_SAFE_INTEGER;
+  #ending: { reason: Reason; until: number } | null = null;
+
+  constructor(
+    root: string,
+    private readonly spares: Spares,
+    private readonly bun: string,
+  ) {
+    this.#records = new Records(root);
+  }
+
+  start(pid: number, body: unknown): ProcessRecord {
+    const wanted = startedOf(body);
+    const script = scriptOf({ ...wanted, bun: this.bun, hasStdin: wanted.stdin?.length !== 0, install: true });
+    this.#makeRoom(wanted.allLogBytes);
+    const spare = this.spares.take(pid);
+    const record: ProcessRecord = {
+      id: wanted.id,
+      pid,
+      status: "running",
+      startedAt: Date.now(),
+      command: (wanted.command ?? wanted.code ?? "").slice(0, 1000),
+      name: wanted.name,
+      exitCode: null,
+      endedAt: null,
+      reason: null,
+      output: null,
+      ending: null,
+    };
+    this.#records.put(record);
+    this.#attend(spare, record, wanted, script);
+    return record;
+  }
+
+  list(limit: number, offset: number): { processes: ProcessRecord[]; total: number } {
+    const ids = this.#records.ids().reverse();
+    const page = ids.slice(offset, offset + limit).map((id) => this.#records.get(id));
+    return { processes: page.filter((record) => record !== null), total: ids.length };
+  }
+
+  get(id: string): ProcessRecord | null {
+    return this.#records.get(id);
+  }
+
+  input(id: string, bytes: Uint8Array, close: boolean): string {
+    const [record, running] = [this.get(id), this.#running.get(id)];
+    if (record === null) return "absent";
+    if (record.status !== "running" || running === undefined) return "ended";
+    return running.input?.send(bytes, close) ?? "closed";
+  }
+
+  signal(id: string, number: number): string {
+    const [record, running] = [this.get(id), this.#running.get(id)];
+    if (record === null) return "absent";
+    // what a process has left behind can be ended after it
+    return running?.signal(number) ? "sent" : record.status === "running" ? "sent" : "ended";
+  }
+
+  /** The log of a process that is known. */
+  log(record: ProcessRecord): Log {
+    const live = this.#running.get(record.id)?.log;
+    if (live !== undefined) return live;
+    const log = this.#logs.get(record.id) ?? Log.stored(this.#records.directory(record.id), record.output, this);
+    this.#logs.delete(record.id);
+    this.#logs.set(record.id, log);
+    for (const oldest of this.#logs.keys()) if (this.#logs.size > CACHED) this.#logs.delete(oldest);
+    return log;
+  }
+
+  ending(reason: Reason): void {
+    this.#ending = { reason, until: Date.now() + ENDING };
+    for (const record of this.#records.running()) this.#records.put({ ...record, ending: reason });
+    setTimeout(() => {
+      if (this.#ending === null || this.#ending.until > Date.now()) return;
+      this.#ending = null;
+      for (const record of this.#records.running()) this.#records.put({ ...record, ending: null });
+    }, ENDING + 1);
+  }
+
+  async settle(): Promise<void> {
+    const until = Date.now() + SETTLE;
+    while (Date.now() < until && this.#records.running().some(({ pid }) => !isAlive(pid))) await Bun.sleep(2);
+  }
+
+  /** Makes room for a segment: the logs of what has ended go first, the oldest first. */
+  room(): void {
+    const sizes = this.#knownSizes();
+    let total = [...sizes.values(), ...[...this.#running.values()].map(({ log }) => log.size)].reduce((a, b) => a + b, 0);
+    const most = this.#allLogBytes - (1 << 20);
+    for (const id of [...sizes.keys()].sort()) {
+      if (total <= most) return;
+      const record = this.get(id);
+      if (record !== null) for (const log = this.log(record); log.drop(); );
+      total -= sizes.get(id)!;
+      sizes.delete(id);
+    }
+    while (total > most) {
+      const logs = [...this.#running.values()].map(({ log }) => log);
+      const largest = logs.reduce((one, other) => (other.segments > one.segments ? other : one));
+      const before = largest.size;
+      if (!largest.drop()) return;
+      total -= before - largest.size;
+    }
+  }
+
+  #knownSizes(): Map<string, number> {
+    if (this.#sizes !== null) return this.#sizes;
+    this.#sizes = new Map();
+    for (const id of this.#records.ids()) {
+      const record = this.#running.has(id) ? null : this.get(id);
+      if (record === null) continue;
+      const size = Log.sizeIn(this.#records.directory(id));
+      if (size > 0) this.#sizes.set(id, size);
+    }
+    return this.#sizes;
+  }
+
+  #makeRoom(allLogBytes: number): void {
+    this.#allLogBytes = allLogBytes;
+    for (const id of this.#records.surplus()) {
+      this.#records.remove(id);
+      this.#logs.delete(id);
+      this.#sizes?.delete(id);
+    }
+  }
+
+  #attend(spare: Spare, record: ProcessRecord, wanted: Started, { script, text }: { script: string; text: string }): void {
+    const { id } = record;
+    const log = new Log(this.#records.directory(id), wanted.logBytes, this);
+    const input = wanted.stdin === null ? new Input(spare.stdin) : null;
+    const running = new Running(record.pid, log, input);
+    this.#running.set(id, running);
+    const forget = () => {
+      if (this.get(id)?.status === "running" || outputs.some(({ hasEnded }) => !hasEnded)) return;
+      log.close();
+      this.#running.delete(id);
+      this.#sizes?.set(id, log.size);
+      this.#logs.set(id, log);
+    };
+    const outputs = [new Output(0x6f, log, forget), new Output(0x65, log, forget)] as const;
+    const readers = [new PipeReader(spare.stdout, outputs[0]), new PipeReader(spare.stderr, outputs[1])];
+    const writers = [
+      new PipeWriter(spare.text, Buffer.from(text)),
+      new PipeWriter(spare.script, Buffer.from(script)),
+      ...(wanted.stdin === null ? [] : [new PipeWriter(spare.stdin, wanted.stdin)]),
+    ];
+    const timer = wanted.timeout === null ? null : new Countdown(wanted.timeout * 1000, () => {
+      running.timedOut = true;
+      running.signal(SIGKILL);
+    });
+    void spare.exited.then((exitCode) => {
+      timer?.stop();
+      writers.forEach((writer) => writer.close());
+      input?.close();
+      readers.forEach((reader) => reader.drain());
+      outputs.forEach((output) => output.flush());
+      this.#end(this.get(id) ?? record, running, exitCode);
+      readers.forEach((reader) => reader.advance()); // the end of its pipes, where nothing holds them any more
+      forget();
+      log.wake();
+    });
+  }
+
+  #end(record: ProcessRecord, running: Running, exitCode: number): void {
+    const ending = this.#ending !== null && this.#ending.until > Date.now() ? this.#ending.reason : null;
+    this.#records.put({
+      ...record,
+      status: "exited",
+      exitCode: running.timedOut ? TIMEOUT_EXIT : exitCode,
+      endedAt: Date.now(),
+      reason: running.timedOut ? "timeout" : ending,
+      output: running.log.end,
+      ending: null,
+    });
+  }
+}
+
+/** A time during which the session was awake. */
+class Countdown {
+  #left: number;
+  #timer: Timer;
+
+  constructor(milliseconds: number, over: () => void) {
+    this.#left = milliseconds;
+    const tick = (since: number, asked: number) => {
+      const passed = performance.now() - since;
+      this.#left -= passed > asked + TICK ? asked : passed;
+      if (this.#left <= 0) over();
+      else this.#timer = next();
+    };
+    const next = () => {
+      const asked = Math.min(this.#left, TICK);
+      return setTimeout(tick, asked, performance.now(), asked);
+    };
+    this.#timer = next();
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+  }
+}
+
+export function processesHandlers({ bun, processes: root }: Settings, spares: Spares): Handlers {
+  const processes = new Processes(root, spares, bun);
+  return {
+    "POST /processes/start": async (request, query) => {
+      const body = await jsonOf(request);
+      return Response.json(processes.start(numberIn(query, "spare", -1), body));
+    },
+    "GET /processes": (_, query) =>
+      Response.json(processes.list(numberIn(query, "limit", 50), numberIn(query, "offset", 0))),
+    "GET /processes/one": (_, query) => Response.json({ process: processes.get(query.get("id") ?? "") }),
+    "POST /processes/input": async (request, query) => {
+      const bytes = new Uint8Array(await request.arrayBuffer());
+      return Response.json({ outcome: processes.input(query.get("id") ?? "", bytes, flagIn(query, "close")) });
+    },
+    "POST /processes/signal": (_, query) =>
+      Response.json({ outcome: processes.signal(query.get("id") ?? "", numberIn(query, "number", 15)) }),
+    "GET /processes/logs": (request, query) => {
+      const id = query.get("id") ?? "";
+      const [cursor, limit] = [numberIn(query, "cursor", 0), numberIn(query, "limit", 1 << 18)];
+      return (flagIn(query, "follow") ? follow : page)(processes, id, cursor, limit, request.signal);
+    },
+    "POST /processes/ending": (_, query) => {
+      if (query.get("reason") !== "deep_sleep") throw new Failure("EINVAL", { message: "reason" });
+      processes.ending("deep_sleep");
+      return Response.json({});
+    },
+    "POST /processes/settle": async () => {
+      await processes.settle();
+      return Response.json({});
+    },
+    "GET /processes/listening": (_, query) => Response.json({ listening: isListening(numberIn(query, "port", 0)) }),
+  };
 }

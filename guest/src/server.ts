@@ -19,6 +19,7 @@ import { Failure, failureOf } from "./failure";
 import { contentsHandlers } from "./contents";
 import { contextsHandlers } from "./contexts";
 import { countFiles, list } from "./list";
+import { type Path, pathOf, rawIn } from "./names";
 import { processesHandlers } from "./processes";
 import { read } from "./read";
 import { remove } from "./remove";
@@ -42,6 +43,8 @@ export interface Settings {
   /** The Bun that runs the session's code. */
   readonly bun: string;
   readonly workspace: string;
+  /** Where records and logs of processes are kept. */
+  readonly processes: string;
 }
 
 export type Handler = (request: Request, query: URLSearchParams) => Response | Promise<Response>;
@@ -96,13 +99,13 @@ function handlersOf(settings: Settings): Handlers {
       return execute(spares.take(numberIn(query, "spare", -1)), run, clock.mark(), workspace, request.signal);
     },
     "POST /files/write": async (request) => Response.json({ sizes: await writeFiles(new Body(request.body)) }),
-    "GET /files/list": async (_, query) => {
+    "GET /files/list": async (request, query) => {
       const [limit, offset] = [numberIn(query, "limit", 1000), numberIn(query, "offset", 0)];
-      return Response.json(await list(pathIn(query), workspace, flagIn(query, "recursive"), limit, offset));
+      return Response.json(await list(anyPathIn(request), workspace, flagIn(query, "recursive"), limit, offset));
     },
-    "GET /files/read": (_, query) => read(pathIn(query), numberIn(query, "limit", LARGEST_BODY)),
-    "POST /files/delete": async (_, query) => {
-      await remove(pathIn(query), workspace, flagIn(query, "recursive"));
+    "GET /files/read": (request, query) => read(anyPathIn(request), numberIn(query, "limit", LARGEST_BODY)),
+    "POST /files/delete": async (request, query) => {
+      await remove(anyPathIn(request), workspace, flagIn(query, "recursive"));
       return Response.json({});
     },
   };
@@ -130,6 +133,13 @@ export function pathIn(query: URLSearchParams): string {
   const path = query.get("path");
   if (path === null || !path.startsWith("/") || path.includes("\0")) throw new Failure("EINVAL", { message: "path" });
   return path;
+}
+
+/** The same, of any bytes. */
+export function anyPathIn(request: Request, name = "path"): Path {
+  const raw = rawIn(request.url, name);
+  if (raw === null || raw[0] !== 0x2f || raw.includes(0)) throw new Failure("EINVAL", { message: name });
+  return pathOf(raw);
 }
 
 export function numberIn(query: URLSearchParams, name: string, otherwise: number): number {

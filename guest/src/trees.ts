@@ -1,0 +1,66 @@
+/** What belongs to a process, by the control group that the host has given it. */
+
+import { readdirSync, readFileSync } from "node:fs";
+
+const ROUNDS = 20; // for what forks while it is killed
+const SIGKILL = 9;
+const LISTENING = "0A";
+
+/** The control group of a process, as the kernel shows it inside; null where it is gone, or is the guest's own. */
+export function groupOf(pid: number): string | null {
+  const group = textOf(`/proc/${pid}/cgroup`);
+  return group === "" || group === textOf("/proc/self/cgroup") ? null : group;
+}
+
+/** Sends a signal to all of the group, or to the process's own process group where there is none. Whether there was
+ * anything. */
+export function signalTree(pid: number, group: string | null, number: number): boolean {
+  if (group === null) return signal(-pid, number);
+  let any = false;
+  for (let round = 0; round < (number === SIGKILL ? ROUNDS : 1); round++) {
+    const members = membersOf(group);
+    if (members.length === 0) break;
+    for (const member of members) any = signal(member, number) || any;
+  }
+  return any;
+}
+
+function membersOf(group: string): number[] {
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  return pids.filter((pid) => textOf(`/proc/${pid}/cgroup`) === group && isAlive(pid)).map(Number);
+}
+
+/** Whether the process has not ended: one that has may still wait to be told of. */
+export function isAlive(pid: number | string): boolean {
+  const state = /^State:\t(.)/m.exec(textOf(`/proc/${pid}/status`))?.[1];
+  return state !== undefined && state !== "Z" && state !== "X";
+}
+
+/** Whether something listens on the port. */
+export function isListening(port: number): boolean {
+  const wanted = port.toString(16).toUpperCase().padStart(4, "0");
+  return ["tcp", "tcp6"].some((table) =>
+    textOf(`/proc/net/${table}`)
+      .split("\n")
+      .some((line) => {
+        const [, local, , state] = line.trim().split(/\s+/);
+        return state === LISTENING && local?.endsWith(`:${wanted}`);
+      }),
+  );
+}
+
+function signal(pid: number, number: number): boolean {
+  try {
+    return process.kill(pid, number);
+  } catch {
+    return false;
+  }
+}
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, "latin1");
+  } catch {
+    return "";
+  }
+}

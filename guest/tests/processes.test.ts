@@ -1,0 +1,253 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { failure, framesOf, Guest } from "./guest";
+import { incomplete } from "../src/processes";
+
+interface Shown {
+  id: string;
+  pid: number;
+  status: string;
+  exitCode: number | null;
+  reason: string | null;
+  name: string | null;
+  command: string;
+  endedAt: number | null;
+}
+
+interface Page {
+  cursor: number;
+  dropped: number;
+  last: boolean;
+  process: Shown;
+  entries: [string, Buffer][];
+}
+
+const root = mkdtempSync(join(tmpdir(), "processes-"));
+let guest: Guest;
+let number = 0;
+beforeAll(async () => ((guest = await Guest.start({ GUEST_PROCESSES: root })), undefined));
+afterAll(async () => {
+  await guest.stop();
+  rmSync(root, { recursive: true, force: true });
+});
+
+const newId = () => `proc_${Date.now().toString(36).padStart(9, "0")}${(number++).toString(36).padStart(9, "0")}`;
+
+async function start(body: Record<string, unknown>): Promise<Shown> {
+  const id = newId();
+  const whole = { id, cwd: guest.workspace, logBytes: 1 << 20, allLogBytes: 64 << 20, ...body };
+  const answer = await guest.post("/processes/start", { spare: await guest.park() }, JSON.stringify(whole));
+  if (!answer.ok) throw new Error(`start: ${answer.status} ${await answer.text()}`);
+  return (await answer.json()) as Shown;
+}
+
+async function get(id: string): Promise<Shown | null> {
+  return ((await (await guest.get("/processes/one", { id })).json()) as { process: Shown | null }).process;
+}
+
+function pagesOf(bytes: Buffer): Page[] {
+  const pages: Page[] = [];
+  let entries: [string, Buffer][] = [];
+  for (const [kind, payload] of framesOf(bytes)) {
+    if (kind === "n") throw new Error(payload.toString());
+    if (kind === "p") pages.push({ ...(JSON.parse(payload.toString()) as Page), entries });
+    if (kind === "p") entries = [];
+    else entries.push([kind, payload.subarray(6)]);
+  }
+  return pages;
+}
+
+async function page(id: string, cursor = 0, limit = 1 << 18): Promise<Page> {
+  const answer = await guest.get("/processes/logs", { id, cursor, limit });
+  return pagesOf(Buffer.from(await answer.arrayBuffer()))[0]!;
+}
+
+/** Followed to the last page. */
+async function whole(id: string, cursor = 0): Promise<{ out: string; err: string; dropped: number; end: Page }> {
+  const answer = await guest.get("/processes/logs", { id, cursor, follow: 1 });
+  const pages = pagesOf(Buffer.from(await answer.arrayBuffer()));
+  const text = (kind: string) =>
+    Buffer.concat(pages.flatMap(({ entries }) => entries.filter(([each]) => each === kind).map(([, b]) => b))).toString();
+  return { out: text("o"), err: text("e"), dropped: pages.reduce((sum, p) => sum + p.dropped, 0), end: pages.at(-1)! };
+}
+
+test("a process starts, is listed, and its end and output are kept", async () => {
+  const { id, pid, status } = await start({ command: "echo out; echo err >&2; exit 3", name: "one" });
+  expect([pid > 0, status]).toEqual([true, "running"]);
+  const { out, err, dropped, end } = await whole(id);
+  expect([out, err, dropped]).toEqual(["out\n", "err\n", 0]);
+  expect(end).toMatchObject({ cursor: 8, last: true, process: { status: "exited", exitCode: 3, reason: null } });
+  expect(await get(id)).toMatchObject({ id, name: "one", exitCode: 3, command: "echo out; echo err >&2; exit 3" });
+  const list = (await (await guest.get("/processes")).json()) as { processes: Shown[]; total: number };
+  expect(list.processes[0]).toMatchObject({ id });
+  expect(list.total).toBe(number);
+  expect(await page(id, 8)).toMatchObject({ cursor: 8, last: true, entries: [] });
+});
+
+test("a killed process has its signal's code", async () => {
+  const { id } = await start({ command: "sleep 100 & sleep 100; :" });
+  expect(await (await guest.post("/processes/signal", { id, number: 9 })).json()).toEqual({ outcome: "sent" });
+  expect((await whole(id)).end.process).toMatchObject({ status: "exited", exitCode: 137 });
+  expect(await (await guest.post("/processes/signal", { id, number: 9 })).json()).toEqual({ outcome: "ended" });
+});
+
+test("a process past its time is killed and says so", async () => {
+  const { id } = await start({ command: "sleep 100; :", timeout: 0.2 });
+  expect((await whole(id)).end.process).toMatchObject({ exitCode: 124, reason: "timeout" });
+});
+
+test("input arrives as it is sent and ends when told", async () => {
+  const { id } = await start({ command: "cat; echo end" });
+  const send = async (text: string, close = 0) =>
+    ((await (await guest.post("/processes/input", { id, close }, text)).json()) as { outcome: string }).outcome;
+  const big = "x".repeat(300_000) + "\n";
+  expect([await send("one\n"), await send(big), await send("", 1)]).toEqual(["sent", "sent", "sent"]);
+  expect((await whole(id)).out).toBe(`one\n${big}end\n`);
+  expect(await send("more")).toBe("ended");
+});
+
+test("input that is not read is refused from some point on, and a closed one at once", async () => {
+  const { id } = await start({ command: "exec <&-; sleep 100" });
+  const reader = await start({ command: "sleep 100" });
+  const send = async (id: string) =>
+    ((await (await guest.post("/processes/input", { id }, "x".repeat(900_000))).json()) as { outcome: string }).outcome;
+  await Bun.sleep(200);
+  expect(await send(id)).toBe("closed");
+  expect([await send(reader.id), await send(reader.id)]).toEqual(["sent", "busy"]);
+  for (const each of [id, reader.id]) await guest.post("/processes/signal", { id: each, number: 9 });
+});
+
+test("no entry splits a character", async () => {
+  const { id } = await start({ command: "printf '\\xe2'; sleep 0.1; printf '\\x82'; sleep 0.1; printf '\\xacx\\xf0\\x9f'" });
+  await whole(id);
+  const texts = (await page(id)).entries.map(([, bytes]) => bytes.toString("hex"));
+  expect(texts).toEqual(["e282ac78", "f09f"]);
+});
+
+test("what is incomplete at the end is found", () => {
+  const of = (...bytes: number[]) => incomplete(Uint8Array.from(bytes));
+  expect([of(), of(0x61), of(0xc3), of(0xc3, 0xa9), of(0xe2, 0x82), of(0xf0, 0x9f, 0x98), of(0xf0, 0x9f, 0x98, 0x80)]).toEqual([0, 0, 1, 0, 2, 3, 0]);
+  expect([of(0x80, 0x80, 0x80), of(0xff), of(0xe2, 0x61)]).toEqual([0, 0, 0]);
+});
+
+test("a full log keeps the newest, tells what is missing, and goes on from a cursor without doubles", async () => {
+  const { id } = await start({ command: "seq 1 200000", logBytes: 300_000 });
+  const { out, dropped, end } = await whole(id, 0);
+  const total = Array.from({ length: 200_000 }, (_, n) => `${n + 1}\n`).join("");
+  expect(end.cursor).toBe(total.length);
+  const again = await whole(id, 0);
+  expect(again.dropped).toBe(total.length - again.out.length);
+  expect(again.dropped).toBeGreaterThan(total.length - 300_001);
+  expect(total.endsWith(again.out)).toBe(true);
+  expect(out.length + dropped).toBe(total.length);
+  let [text, cursor] = ["", again.dropped];
+  for (let last = false; !last;) {
+    const next = await page(id, cursor, 10_000);
+    text += Buffer.concat(next.entries.map(([, bytes]) => bytes)).toString();
+    ({ cursor, last } = next);
+  }
+  expect(text).toBe(again.out);
+});
+
+test("a cursor that no page gave is refused", async () => {
+  const { id } = await start({ command: "echo hello" });
+  await whole(id);
+  for (const cursor of [3, 7]) expect(page(id, cursor)).rejects.toThrow("cursor");
+  expect(page("proc_000000000000000000")).rejects.toThrow("absent");
+});
+
+test("a child that holds the output is logged after the end", async () => {
+  const { id } = await start({ command: "(sleep 0.5; echo late) & echo early; exit 4" });
+  const { out, end } = await whole(id);
+  expect([out, end.process.exitCode]).toEqual(["early\n", 4]);
+  while ((await page(id)).cursor < 11) await Bun.sleep(20);
+  expect((await page(id)).entries.map(([, bytes]) => bytes.toString()).join("")).toBe("early\nlate\n");
+});
+
+test("logs whose directory is removed go on, with what is gone told", async () => {
+  const { id } = await start({ command: "echo one; read; seq 1 100000; read; echo end", logBytes: 100_000 });
+  while ((await page(id)).cursor < 4) await Bun.sleep(5);
+  rmSync(root, { recursive: true });
+  await guest.post("/processes/input", { id }, "\n");
+  let cursor = 0;
+  while (cursor < 588_899) ({ cursor } = await page(id, cursor));
+  await guest.post("/processes/input", { id }, "\n");
+  const { out, end } = await whole(id);
+  expect(out.endsWith("99999\n100000\nend\n")).toBe(true);
+  expect(end).toMatchObject({ cursor: 588_903, process: { status: "exited", exitCode: 0 } });
+  expect(await get(id)).toMatchObject({ status: "exited" });
+});
+
+test("a damaged record or log is that process's problem", async () => {
+  const fine = await start({ command: "echo fine" });
+  const bad = await start({ command: "echo bad; echo worse" });
+  await Promise.all([whole(fine.id), whole(bad.id)]);
+  for (const content of ["", "{", "[]", "null", '{"id": 3}', "x".repeat(1 << 20)]) {
+    writeFileSync(join(root, bad.id, "record.json"), content);
+    expect(await get(bad.id)).toMatchObject({ status: "lost", reason: "runtime_ended", command: "" });
+  }
+  writeFileSync(join(root, bad.id, "0.log"), "garbage of some length");
+  await guest.get("/processes");
+  expect((await page(bad.id)).last).toBe(true);
+  expect((await whole(fine.id)).out).toBe("fine\n");
+});
+
+test("a start that no program can be given is refused, and the spare is not lost", async () => {
+  const body = JSON.stringify({ id: newId(), command: "a\0", cwd: "/", logBytes: 1, allLogBytes: 1 });
+  expect(await failure(await guest.post("/processes/start", { spare: await guest.park() }, body))).toEqual([400, "EINVAL"]);
+  const gone = JSON.stringify({ id: newId(), command: "a", cwd: "/", logBytes: 1, allLogBytes: 1 });
+  expect(await failure(await guest.post("/processes/start", { spare: 1 }, gone))).toEqual([409, "ESRCH"]);
+});
+
+test("the logs of all are bounded: those of what has ended go first", async () => {
+  const sizes = { logBytes: 1 << 20, allLogBytes: 4 << 20 };
+  const early = await start({ command: "head -c 900000 /dev/zero | tr '\\0' x", ...sizes });
+  await whole(early.id);
+  const others = [];
+  for (let each = 0; each < 4; each++) others.push(await start({ command: "yes | head -c 3000000", ...sizes }));
+  for (const { id } of others) await whole(id);
+  const bytes = readdirSync(root).flatMap((id) => readdirSync(join(root, id)).map((name) => readFileSync(join(root, id, name)).length));
+  expect(bytes.reduce((sum, size) => sum + size, 0)).toBeLessThan(5 << 20);
+  expect((await page(early.id)).dropped).toBe(900_000);
+  expect(await get(early.id)).toMatchObject({ exitCode: 0 });
+});
+
+test("another guest on the volume knows what has ended, what is lost and why", async () => {
+  const place = mkdtempSync(join(tmpdir(), "processes-"));
+  const before = guest;
+  guest = await Guest.start({ GUEST_PROCESSES: place });
+  const done = await start({ command: "echo done; exit 5" });
+  await whole(done.id);
+  const crashed = await start({ command: "echo so far; sleep 100" });
+  while ((await page(crashed.id)).cursor < 7) await Bun.sleep(5);
+  await guest.stop();
+  guest = await Guest.start({ GUEST_PROCESSES: place });
+  expect(await get(done.id)).toMatchObject({ status: "exited", exitCode: 5 });
+  expect(await get(crashed.id)).toMatchObject({ status: "lost", exitCode: null, reason: "runtime_ended" });
+  expect(await whole(crashed.id)).toMatchObject({ out: "so far\n", end: { cursor: 7, last: true } });
+  const gentle = await start({ command: "trap 'exit 6' TERM; while :; do sleep 0.05; done" });
+  const stubborn = await start({ command: "trap '' TERM; sleep 100" });
+  await Bun.sleep(300);
+  await guest.post("/processes/ending", { reason: "deep_sleep" });
+  for (const { pid } of [gentle, stubborn]) process.kill(-pid, "SIGTERM");
+  expect((await whole(gentle.id)).end.process).toMatchObject({ exitCode: 6, reason: "deep_sleep" });
+  await guest.post("/processes/settle");
+  await guest.stop();
+  guest = await Guest.start({ GUEST_PROCESSES: place });
+  expect(await get(gentle.id)).toMatchObject({ status: "exited", exitCode: 6, reason: "deep_sleep" });
+  expect(await get(stubborn.id)).toMatchObject({ status: "lost", reason: "deep_sleep" });
+  for (const { pid } of [crashed, stubborn]) process.kill(-pid, "SIGKILL");
+  await guest.stop();
+  rmSync(place, { recursive: true });
+  guest = before;
+});
+
+test("something that listens is seen", async () => {
+  const listener = Bun.serve({ port: 0, fetch: () => new Response() });
+  const listening = async (port: number) =>
+    ((await (await guest.get("/processes/listening", { port })).json()) as { listening: boolean }).listening;
+  expect([await listening(listener.port!), await listening(1)]).toEqual([true, false]);
+  await listener.stop(true);
+});
