@@ -14,57 +14,66 @@ FLAT_MB = 10.0  # a tenth of the output
 CORES = 1.0
 STALLED_SECONDS = 2.0
 MARK = b"~"  # once in each line of 64 bytes
-PROGRAM = """
+# What writes as fast as it can, and what programs do; COUNT times 64 KB in both.
+PROGRAMS = {
+    "in pieces of 64 KB": """
 import { writeSync } from "fs";
 const piece = Buffer.from(("~" + "x".repeat(62) + "\\n").repeat(1024));
 for (let left = COUNT; left > 0; left--)
   for (let at = 0; at < piece.length; ) at += writeSync(1, piece, at);
-"""
+""",
+    "by console.log of lines of 64 bytes": """
+const line = "~" + "x".repeat(62);
+for (let left = COUNT * 1024; left > 0; left--) console.log(line);
+""",
+}
 PIPE = "a=${EPOCHREALTIME/[.,]/}; bun write.ts | cat >/dev/null; b=${EPOCHREALTIME/[.,]/}; echo $((b - a))"
 
 
 async def measure(context: Context) -> list[Row]:
+    async with sessions(context) as made:
+        session = str((await context.client.create_with({"resourceLimits": {"cpu": CORES}}))["sessionId"])
+        made.ids.append(session)
+        return [await _row(context, session, how) for how in PROGRAMS]
+
+
+async def _row(context: Context, session: str, how: str) -> Row:
     scale, client = context.scale, context.client
     size, api, rates, piped = scale.stream_mb, way_of(context.server), [], []
-    program = PROGRAM.replace("COUNT", str(size * MB // 65536))
+    program = PROGRAMS[how].replace("COUNT", str(size * MB // 65536))
     processes = machine.edge_processes(context.server.config)
-    async with sessions(context) as made:
-        session = str((await client.create_with({"resourceLimits": {"cpu": CORES}}))["sessionId"])
-        made.ids.append(session)
+
+    async def stream(stalled: float = 0.0) -> float:
+        run = {"sessionId": session, "code": program, "timeout": 120}
+        return await asyncio.to_thread(_checked_stream, api, run, size, stalled)
+
+    async def pipe() -> float:
         files = [{"path": "write.ts", "content": program}]
+        done = await client.execute(session, command=PIPE, files=files, timeout=120)
+        return int(done["stdout"]) / 1e6
 
-        async def stream(stalled: float = 0.0) -> float:
-            run = {"sessionId": session, "code": program, "timeout": 120}
-            return await asyncio.to_thread(_checked_stream, api, run, size, stalled)
-
-        async def pipe() -> float:
-            done = await client.execute(session, command=PIPE, files=files, timeout=120)
-            return int(done["stdout"]) / 1e6
-
-        await pipe(), await stream()  # both are warm
-        machine.forget_peaks(processes)
-        before = machine.memory_mb(processes, "VmRSS")
-        for _ in range(scale.stream_rounds):
-            rates.append(size / await stream())
-            piped.append(size / await pipe())
-        await stream(STALLED_SECONDS)
-        peak = machine.memory_mb(processes, "VmHWM")
+    await pipe(), await stream()  # both are warm
+    machine.forget_peaks(processes)
+    before = machine.memory_mb(processes, "VmRSS")
+    for _ in range(scale.stream_rounds):
+        rates.append(size / await stream())
+        piped.append(size / await pipe())
+    await stream(STALLED_SECONDS)
+    peak = machine.memory_mb(processes, "VmHWM")
     measured, baseline = summarise(rates), summarise(piped)
-    return [
-        Row(
-            figure="stream-output",
-            what=f"{size} MB of output through a stream, session with {CORES:g} core",
-            note=f"server and nginx: {before:.0f} MB before, {peak:.0f} at most, "
-            f"also when the client once read nothing for {STALLED_SECONDS:g} s",
-            measured=measured,
-            unit="MB/s",
-            baselines=(Baseline("bun … | cat in the session", baseline, "MB/s"),),
-            checks=(
-                ratio("p50", measured.p50, baseline.p50, LEAST, least=True),
-                Check("memory: more by", peak - before, FLAT_MB, " MB"),
-            ),
-        )
-    ]
+    return Row(
+        figure="stream-output",
+        what=f"{size} MB of output through a stream, {how}; session with {CORES:g} core",
+        note=f"server and nginx: {before:.0f} MB before, {peak:.0f} at most, "
+        f"also when the client once read nothing for {STALLED_SECONDS:g} s",
+        measured=measured,
+        unit="MB/s",
+        baselines=(Baseline("bun … | cat in the session", baseline, "MB/s"),),
+        checks=(
+            ratio("p50", measured.p50, baseline.p50, LEAST, least=True),
+            Check("memory: more by", peak - before, FLAT_MB, " MB"),
+        ),
+    )
 
 
 def _checked_stream(api: Way, run: dict[str, object], size: int, stalled: float) -> float:
