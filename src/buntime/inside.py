@@ -35,7 +35,9 @@ class NewProcess:
     env: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = "/workspace"
     log_bytes: int = 16 << 20  # that are kept of its output: the newest
-    timeout: float | None = None  # seconds, after which it is killed
+    all_log_bytes: int = 64 << 20  # of all of the session: those of what has ended give way first
+    timeout: float | None = None  # seconds that the session is awake, after which it is killed
+    stdin: bytes | None = None  # all there is; None: it stays open for `input`
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,26 @@ class LogPage:
     last: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessUsage:
+    """By the kernel's word, of the process and all that it has started."""
+
+    cpu_ms: int
+    peak_memory: int  # bytes
+    memory_kills: int
+
+
+class Attended(Protocol):
+    """A process whose figures are kept as long as somebody waits for its end."""
+
+    @property
+    def process(self) -> Process:
+        """As it was started."""
+        ...
+
+    def usage(self) -> ProcessUsage: ...
+
+
 class Processes(Protocol):
     """Processes of the session, whether they run or not: until the session ends.
 
@@ -82,6 +104,10 @@ class Processes(Protocol):
 
     async def start(self, new: NewProcess) -> Process:
         """Raises FileConflict and InvalidRequest as a run does."""
+        ...
+
+    def attend(self, new: NewProcess) -> AbstractAsyncContextManager[Attended]:
+        """The same; leaving the block changes nothing for the process."""
         ...
 
     async def list(self, limit: int, offset: int) -> tuple[Sequence[Process], int]:
@@ -107,8 +133,16 @@ class Processes(Protocol):
         """Pages as they come, until the last. Nothing is read ahead of the caller."""
         ...
 
+    async def is_listening(self, port: int) -> bool:
+        """Whether something in the session listens on it, on any address."""
+        ...
+
     async def ending(self, reason: Reason) -> None:
-        """What ends from now on does so for this reason."""
+        """What ends from now on, for some seconds, does so for this reason."""
+        ...
+
+    async def settle(self) -> None:
+        """Until the end of all that have ended is recorded, for a moment at the most."""
         ...
 
 
@@ -203,30 +237,41 @@ class NewTerminal:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    code: int
+    """`code`: 128 + signal when killed; None where the shell was ended by us: `reason` says why."""
+
+    code: int | None
+    reason: Reason | None = None
 
 
 class Attachment(Protocol):
     """One client at a terminal."""
 
-    def __aiter__(self) -> AsyncIterator[bytes | Exit]:
-        """Output as it comes, the last screenful first; Exit at the end, or none where another client took over."""
+    def output(self) -> AsyncIterator[bytes | Exit]:
+        """Output as it comes, the last screenful first; Exit at the end, or none where another client took over.
+        Nothing is read ahead of the caller: the program waits."""
         ...
 
     async def write(self, content: bytes) -> None:
-        """Returns when there is room for more."""
+        """In order. Returns when there is room for more, which takes somebody who takes the output."""
         ...
 
     async def resize(self, cols: int, rows: int) -> None: ...
 
 
 class Terminals(Protocol):
+    """Terminals of the session, each until its shell ends. Then it is forgotten."""
+
     async def create(self, new: NewTerminal) -> None:
-        """A shell at a pseudo-terminal of its own. It goes on when nobody is attached."""
+        """A shell at a pseudo-terminal of its own. It goes on when nobody is attached. Raises FileNotFound and
+        FileConflict for its directory."""
         ...
 
     def attach(self, terminal_id: str) -> AbstractAsyncContextManager[Attachment]:
         """Raises TerminalNotFound. Whoever was attached before is let go."""
+        ...
+
+    async def ending(self, reason: Reason) -> None:
+        """Ends all of them, for this reason."""
         ...
 
 

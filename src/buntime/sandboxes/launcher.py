@@ -66,6 +66,7 @@ class Launcher:
         self._spare: Spare | None = None
         self._preparing = asyncio.Lock()
         self._left: dict[str, Lives] = {}  # cgroups of what goes on in the background
+        self._held: set[str] = set()  # those whose figures somebody still wants
         self._numbers = itertools.count(self._first_number())
         markers.mkdir(exist_ok=True)
 
@@ -139,14 +140,24 @@ class Launcher:
         self._left.pop(run, None)
 
     def live(self, lives: Lives) -> int:
-        """How many cgroups of this kind have something living in them."""
+        """How many cgroups of this kind have something living in them, or are held."""
         if lives in self._left.values():
             self.sweep()
         return Counter(self._left.values())[lives]
 
+    def hold(self, run: str) -> None:
+        """Its figures stay, until `release`, when nothing lives in it any more."""
+        self._held.add(run)
+
+    def release(self, run: str) -> None:
+        self._held.discard(run)
+
+    def is_alive(self) -> bool:
+        return self._is_alive()
+
     def sweep(self) -> None:
         """Forgets cgroups in which nothing lives any more."""
-        for run in list(self._left):
+        for run in self._left.keys() - self._held:
             if self._machinery.cgroups.remove_run(self._sandbox, run):
                 (self._markers / run).unlink(missing_ok=True)
                 del self._left[run]

@@ -127,21 +127,22 @@ class LocalSandbox:
 
     async def quiesce(self) -> bool:
         self._let_go()
-        await self._tell_of_deep_sleep()
+        await self._tell_of_deep_sleep(self._processes.ending("deep_sleep"))
         cgroups, deadline = self._machinery.cgroups, time.monotonic() + GRACE_SECONDS
         cgroups.terminate(self.id)
         while cgroups.session_processes(self.id) and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel's
             await asyncio.sleep(GRACE_LOOK_SECONDS)
+        await self._tell_of_deep_sleep(self._processes.settle())
         if not await self.freeze():
             return False
         await self._machinery.sync.done(self._machinery.volumes.sync)  # others that go down now share it
         return True
 
-    async def _tell_of_deep_sleep(self) -> None:
+    async def _tell_of_deep_sleep(self, telling: Coroutine[Any, Any, None]) -> None:
         """So that what ends now says why. A guest that does not hear it changes nothing."""
         with suppress(SandboxGone, BuntimeError, TimeoutError):
             async with asyncio.timeout(TELL_SECONDS):
-                await self._processes.ending("deep_sleep")
+                await telling
 
     async def thaw(self) -> None:
         self._let_go()
