@@ -57,6 +57,7 @@ from buntime.web.app import create_app
 from buntime.web.edge_app import create_edge_app
 from buntime.web.logs import configure_logs
 from buntime.web.streaming import OpenStreams
+from buntime.web.websocket import LARGEST_MESSAGE, PING_SECONDS, Connection
 
 log = structlog.get_logger()
 
@@ -253,7 +254,11 @@ async def _listening(app: object, path: Path, name: str) -> AsyncIterator[None]:
                 log_config=None,
                 access_log=False,
                 http="httptools",
-                ws="websockets-sansio",
+                ws=Connection,
+                ws_max_size=LARGEST_MESSAGE,
+                ws_ping_interval=PING_SECONDS,
+                ws_ping_timeout=None,  # who types into a program that does not read waits
+                ws_per_message_deflate=False,
                 lifespan="off",
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=STOP_SECONDS,

@@ -1,8 +1,38 @@
-"""The session's terminals, by way of its guest. Implements `inside.Terminals`."""
+"""The session's terminals, by way of its guest. Implements `inside.Terminals`.
 
+Two requests for each client: one brings the output in frames, the other takes what is typed, for as long as somebody is
+attached. The guest tells how much of that the program has got, so that no more than a window of it is on the way.
+"""
+
+import asyncio
+import secrets
+import struct
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Literal
+
+import aiohttp
+import msgspec
+
+from buntime.errors import BuntimeError, FileNotFound, TerminalNotFound
+from buntime.inside import Exit, NewTerminal, Reason
+from buntime.ports import SandboxGone
+from buntime.sandboxes.failures import Impostor
+from buntime.sandboxes.frames import HEADER, batches
 from buntime.sandboxes.guest import Guest
-from buntime.sandboxes.launcher import Launcher
+from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.machinery import Machinery
+
+LARGEST_FRAME = 1 << 20  # bytes: what the guest keeps of a terminal is a quarter of it
+WINDOW = 256 << 10  # bytes of input on the way to the program; eight times of what the guest keeps to itself
+PIECE = 32 << 10  # bytes of input in one frame
+GATHER_FRAMES, GATHER_SECONDS = 64, 0.002  # crumbs of output in such numbers cost too much: what follows is gathered
+
+
+class _End(msgspec.Struct, rename="camel"):
+    exit_code: int | None
+    reason: Literal["deep_sleep", "runtime_ended", "timeout"] | None = None
 
 
 class GuestTerminals:
@@ -10,3 +40,125 @@ class GuestTerminals:
         self._guest = guest
         self._launcher = launcher
         self._machinery = machinery
+
+    async def create(self, new: NewTerminal) -> None:
+        body = {
+            "id": new.id,
+            "cols": new.cols,
+            "rows": new.rows,
+            "env": {**self._machinery.env, **new.env},
+            "cwd": new.working_dir,
+        }
+
+        async def start(spare: Spare) -> None:
+            query = {"spare": str(spare.pid), "path": new.working_dir}
+            await self._guest.call("POST", "/terminals/create", query, dict, msgspec.json.encode(body))
+
+        await self._launcher.background("terminals", start)
+
+    @asynccontextmanager
+    async def attach(self, terminal_id: str) -> AsyncIterator["GuestAttachment"]:
+        query = {"id": terminal_id, "attachment": secrets.token_hex(8)}
+        async with AsyncExitStack() as stack:
+            request = stack.enter_async_context(self._guest.request("POST", "/terminals/attach", query))
+            try:
+                answer = await self._launcher.in_time(request, ANSWER_SECONDS)
+            except FileNotFound:
+                raise TerminalNotFound(terminal_id) from None
+            attachment = GuestAttachment(self._guest, self._launcher, query, answer)
+            stack.push_async_callback(attachment.close)
+            yield attachment
+
+    async def ending(self, reason: Reason) -> None:
+        await self._guest.call("POST", "/terminals/end", {"reason": reason}, dict)
+
+
+class GuestAttachment:
+    def __init__(
+        self, guest: Guest, launcher: Launcher, query: Mapping[str, str], answer: aiohttp.ClientResponse
+    ) -> None:
+        self._guest = guest
+        self._launcher = launcher
+        self._query = query
+        self._answer = answer
+        self._frames: deque[bytes] = deque()  # of input, on their way
+        self._more = asyncio.Event()
+        self._room = asyncio.Event()
+        self._untaken = 0  # bytes of input that the program has not got, as far as we know
+        self._typing: asyncio.Task[None] | None = None
+
+    async def output(self) -> AsyncIterator[bytes | Exit]:
+        async with self._launcher.ending_an_impostor():
+            async for frames in batches(self._answer.content, LARGEST_FRAME):
+                printed: list[bytes] = []
+                for kind, payload in frames:
+                    if kind == b"o":
+                        printed.append(payload)
+                    elif kind == b"a" and len(payload) == 4:
+                        self._took(int.from_bytes(payload))
+                    elif kind in (b"x", b"d"):
+                        if text := b"".join(printed):
+                            yield text
+                        if kind == b"x":
+                            yield _exit(payload)
+                        return
+                    else:
+                        raise Impostor("it sent a frame that no terminal has")
+                if text := b"".join(printed):
+                    yield text
+                if len(frames) > GATHER_FRAMES:
+                    await asyncio.sleep(GATHER_SECONDS)
+        raise SandboxGone("the terminal's output ended without an end")
+
+    async def write(self, content: bytes) -> None:
+        for start in range(0, len(content), PIECE):
+            piece = content[start : start + PIECE]
+            while self._untaken >= WINDOW:
+                self._room.clear()
+                await self._room.wait()
+            self._untaken += len(piece)
+            self._put(b"i", piece)
+
+    async def resize(self, cols: int, rows: int) -> None:
+        self._put(b"r", struct.pack(">HH", cols, rows))
+
+    async def close(self) -> None:
+        self._answer.close()  # or the connection would wait for what nobody reads
+        if self._typing is not None:
+            self._typing.cancel()
+            await asyncio.wait({self._typing})
+
+    def _took(self, count: int) -> None:
+        self._untaken = max(self._untaken - count, 0)
+        if self._untaken < WINDOW:
+            self._room.set()
+
+    def _put(self, kind: bytes, payload: bytes) -> None:
+        self._frames.append(HEADER.pack(kind, len(payload)) + payload)
+        self._more.set()
+        if self._typing is None:
+            self._typing = asyncio.create_task(self._send(), name="input of a terminal")
+
+    async def _send(self) -> None:
+        """What is typed, in one request that goes on. Where it fails, the output has an end too."""
+
+        async def body() -> AsyncIterator[bytes]:
+            while True:
+                while self._frames:
+                    yield self._frames.popleft()
+                self._more.clear()
+                await self._more.wait()
+
+        with suppress(SandboxGone, BuntimeError):
+            async with self._guest.request("POST", "/terminals/input", self._query, body()) as answer:
+                await answer.content.readany()
+
+
+def _exit(payload: bytes) -> Exit:
+    try:
+        end = msgspec.json.decode(payload, type=_End)
+    except msgspec.MsgspecError as wrong:
+        raise Impostor("a terminal's end is not what it should be") from wrong
+    if end.exit_code is not None and not 0 <= end.exit_code <= 255:
+        raise Impostor("a terminal ended with an impossible number")
+    return Exit(end.exit_code, end.reason)

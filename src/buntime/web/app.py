@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 import structlog
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from buntime.config import Config
@@ -26,6 +26,7 @@ from buntime.web import (
     api_watch,
     failures,
     openapi,
+    terminal,
 )
 from buntime.web.auth import Door
 from buntime.web.bodies import Gate
@@ -36,6 +37,7 @@ from buntime.web.operation import Operation, Page
 from buntime.web.quota import Quota
 from buntime.web.resource import PublicResource, Resource, World
 from buntime.web.streaming import OpenStreams
+from buntime.web.websocket import refusing
 
 log = structlog.get_logger()
 
@@ -48,6 +50,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *api_files.OPERATIONS,
     *api_contents.OPERATIONS,
     *api_watch.OPERATIONS,
+    *terminal.OPERATIONS,
 )
 CLIENT_LEFT = 499  # in logs and metrics only: nobody was there to be answered
 
@@ -84,14 +87,16 @@ def openapi_pages() -> tuple[Page, ...]:
     return api_operations.pages(_always_ready, Metrics({}), lambda pages: openapi.document(OPERATIONS, pages))
 
 
-def _routes(world: World, pages: tuple[Page, ...]) -> list[Route]:
+def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:
     """One route for each path. `/sessions/create` stands before `/sessions/{sessionId}`, which would match too."""
     by_path: dict[str, list[Operation]] = defaultdict(list)
     for operation in OPERATIONS:
         by_path[operation.path].append(operation)
     fixed_first = sorted(by_path, key=lambda path: "{" in path)
-    return [Route(path, Resource(path, by_path[path], world)) for path in fixed_first] + [
-        Route(page.path, PublicResource(page)) for page in pages
+    return [
+        *(Route(path, Resource(path, by_path[path], world)) for path in fixed_first),
+        WebSocketRoute(terminal.PATH, terminal.TerminalSocket(world)),
+        *(Route(page.path, PublicResource(page)) for page in pages),
     ]
 
 
@@ -102,10 +107,6 @@ class Unknown:
         self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close"})
-            return
         exchange: Exchange = scope["exchange"]
         if exchange.header(b"authorization"):
             await self._door.enter(exchange)
@@ -123,9 +124,8 @@ class Front:
         self._room = Room()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        if scope["type"] == "websocket":
+            scope["method"], send = "GET", refusing(send)
         exchange = open_exchange(scope)
         try:
             with self._room.for_one_request():
