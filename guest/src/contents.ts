@@ -1,8 +1,99 @@
-/** Contents: what of it the host can ask for. */
+/** Files of any size, folders, moves: what of it the host can ask for.
+ *
+ *     GET  /contents?path=&start=&end=      → bytes, headers as `readPart` has them; `last=` in place of both
+ *     POST /uploads?path=&mode=             → {"upload": id}
+ *     POST /uploads/part?upload=            bytes → {}
+ *     POST /uploads/end?upload=             → {"size": n}
+ *     POST /uploads/drop?upload=            → {}
+ *     POST /files/mkdir?path=               → {"created": bool}
+ *     POST /files/move?path=&to=&overwrite= → {}
+ *     GET  /files/stat?path=                → {"type", "size", "modified", "mode", "target"}
+ *     GET  /feed?name=                      → {"open": bool}, when the run has begun
+ *     POST /feed?name=                      bytes → {"open": bool}, when it has taken them
+ */
 
-import type { Handlers, Settings } from "./server";
+import * as fs from "node:fs";
+import { Failure, unless } from "./failure";
+import { begun, feed } from "./feeds";
+import { renameToFree } from "./libc";
+import { type Path, above, shown } from "./names";
+import { readPart } from "./read";
+import { holds } from "./remove";
+import { type Handlers, type Settings, anyPathIn, flagIn, numberIn } from "./server";
 import type { Spares } from "./spares";
+import { beginUpload, uploadOf } from "./uploads";
+import { kindOf } from "./walk";
+import { makeParents, unmake } from "./write";
 
-export function contentsHandlers(_settings: Settings, _spares: Spares): Handlers {
-  return {};
+const MOST_MODE = 0o7777;
+
+export function contentsHandlers({ workspace }: Settings, _spares: Spares): Handlers {
+  return {
+    "GET /contents": (request, query) => {
+      const last = numberIn(query, "last", -1);
+      if (last >= 0) return readPart(anyPathIn(request), -1, last);
+      return readPart(anyPathIn(request), numberIn(query, "start", 0), numberIn(query, "end", Number.MAX_SAFE_INTEGER));
+    },
+    "POST /uploads": (request, query) => {
+      const mode = numberIn(query, "mode", -1);
+      return Response.json({ upload: beginUpload(anyPathIn(request), mode < 0 ? null : mode & MOST_MODE) });
+    },
+    "POST /uploads/part": async (request, query) => {
+      const bytes = new Uint8Array(await request.arrayBuffer());
+      await uploadOf(query.get("upload")).add(bytes);
+      return Response.json({});
+    },
+    "POST /uploads/end": async (_, query) => Response.json({ size: await uploadOf(query.get("upload")).finish() }),
+    "POST /uploads/drop": async (_, query) => {
+      await uploadOf(query.get("upload")).drop();
+      return Response.json({});
+    },
+    "POST /files/mkdir": (request) => Response.json({ created: makeDirectory(anyPathIn(request)) }),
+    "POST /files/move": (request, query) => {
+      move(anyPathIn(request), anyPathIn(request, "to"), flagIn(query, "overwrite"), workspace);
+      return Response.json({});
+    },
+    "GET /files/stat": (request) => Response.json(status(anyPathIn(request))),
+    "GET /feed": async (_, query) => Response.json({ open: await begun(query.get("name") ?? "") }),
+    "POST /feed": async (request, query) => {
+      const bytes = new Uint8Array(await request.arrayBuffer());
+      return Response.json({ open: await feed(query.get("name") ?? "", bytes) });
+    },
+  };
+}
+
+function makeDirectory(path: Path): boolean {
+  const made: Path[] = [];
+  try {
+    makeParents(path, made);
+    if (!fs.statSync(path).isDirectory()) throw new Failure("EEXIST", { path: shown(path) });
+    return made.length > 0;
+  } catch (thrown) {
+    unmake(made);
+    throw thrown;
+  }
+}
+
+/** A rename: at once, or not at all. Raises EEXIST, EINVAL for a directory into itself, EXDEV between file systems. */
+function move(from: Path, to: Path, overwrite: boolean, workspace: string): void {
+  const stats = fs.lstatSync(from);
+  if (stats.isDirectory() && holds(from, stats, workspace)) throw new Failure("EBUSY", { path: shown(from) });
+  const made: Path[] = [];
+  try {
+    makeParents(above(to), made);
+    if (!overwrite && renameToFree(from, to)) return;
+    if (!overwrite && unless(["ENOENT"], () => fs.lstatSync(to)) !== undefined)
+      throw new Failure("EEXIST", { path: shown(to) });
+    fs.renameSync(from, to);
+  } catch (thrown) {
+    unmake(made);
+    throw thrown;
+  }
+}
+
+function status(path: Path): object {
+  const found = fs.lstatSync(path);
+  const type = kindOf(path);
+  const target = type === "symlink" ? { target: fs.readlinkSync(path, "buffer").toString("base64") } : {};
+  return { type, size: found.size, modified: Math.floor(found.mtimeMs / 1000), mode: found.mode & MOST_MODE, ...target };
 }

@@ -3,6 +3,7 @@
 import { lstatSync, type Stats } from "node:fs";
 import { Failure, errnoOf, unless } from "./failure";
 import { isHidden } from "./hidden";
+import { type Path, bytesOf, distinct, inside, shown, startsWith } from "./names";
 import { Pace } from "./pace";
 import { collect } from "./thrift";
 import { type Kind, walk } from "./walk";
@@ -19,6 +20,8 @@ export interface Listed {
   readonly size: number; // bytes
   readonly modified: number; // Unix seconds
   readonly type: Kind;
+  /** `path` in base64 where it is not UTF-8. */
+  readonly raw?: string;
 }
 
 export interface Page {
@@ -33,7 +36,7 @@ let earlier: Promise<unknown> = Promise.resolve();
  * One listing at a time: a large one holds some 50 MB for a moment.
  */
 export function list(
-  path: string,
+  path: Path,
   workspace: string,
   recursive: boolean,
   limit: number,
@@ -48,47 +51,63 @@ export function list(
 }
 
 async function listNow(
-  path: string,
+  path: Path,
   workspace: string,
   recursive: boolean,
   limit: number,
   offset: number,
 ): Promise<Page> {
-  const stats = new Map<string, Stats>(); // of those that cannot be found again by their path
-  const keys = await keysOf(path, recursive, stats);
+  const odd = new Map<string, Odd>();
+  const keys = await keysOf(path, recursive, odd);
   keys.sort();
   if (keys.some((key) => SURROGATE.test(key))) keys.sort(byBytes);
-  const root = path === "/" ? "" : path;
-  const shown =
-    root === workspace ? "" : root.startsWith(`${workspace}/`) ? `${root.slice(workspace.length + 1)}/` : `${root}/`;
+  const prefix = prefixOf(path, workspace);
   const files: Listed[] = [];
   for (const key of keys.slice(offset, offset + limit)) {
     const below = key.slice(0, -2);
-    const found = stats.get(key) ?? unless(VANISHED, () => lstatSync(`${root}/${below}`));
+    const found = odd.has(key) ? odd.get(key)!.stats : unless(VANISHED, () => lstatSync(inside(path, below)));
     if (found === undefined) continue;
+    const whole = joined(prefix, odd.get(key)?.raw ?? below);
+    const raw = typeof whole === "string" ? {} : { raw: whole.toString("base64") };
     const modified = Math.floor(found.mtimeMs / 1000);
-    files.push({ path: shown + below, size: found.size, modified, type: LETTERS[key.at(-1)!]! });
+    files.push({ path: shown(whole), size: found.size, modified, type: LETTERS[key.at(-1)!]!, ...raw });
   }
   return { files, total: keys.length };
 }
 
+/** What cannot be found again by its key. */
+interface Odd {
+  readonly stats: Stats | undefined;
+  readonly raw: Buffer | null; // the path below the listed directory, where it is not UTF-8
+}
+
+/** What stands before the paths of entries, for a client. */
+function prefixOf(path: Path, workspace: string): Path {
+  if (shown(path) === workspace) return "";
+  if (!startsWith(path, `${workspace}/`)) return inside(path, "");
+  const below = bytesOf(path).subarray(workspace.length + 1);
+  return inside(typeof path === "string" ? below.toString() : below, "");
+}
+
+const joined = (prefix: Path, below: Path): Path =>
+  typeof prefix === "string" && typeof below === "string"
+    ? prefix + below
+    : Buffer.concat([bytesOf(prefix), bytesOf(below)]);
+
 /** Each path with NUL and a letter for its kind after it: one string per entry, sorting as the path alone would. */
-async function keysOf(path: string, recursive: boolean, stats: Map<string, Stats>): Promise<string[]> {
+async function keysOf(path: Path, recursive: boolean, odd: Map<string, Odd>): Promise<string[]> {
   const keys: string[] = [];
   const pace = new Pace();
   let characters = 0;
-  for (const entry of walk(`${path}/.`, { enters: () => recursive })) {
+  for (const entry of walk(inside(path, "."), { enters: () => recursive })) {
     if (isHidden(entry.name)) continue;
     characters += entry.path.length;
     if (keys.length >= MOST_ENTRIES || characters > MOST_CHARACTERS) {
-      throw new Failure("EFBIG", { path, message: "more entries than can be listed" });
+      throw new Failure("EFBIG", { path: shown(path), message: "more entries than can be listed" });
     }
-    const key = `${entry.path}\0${entry.kind[0]}`;
+    const key = `${distinct(entry.raw ?? entry.path)}\0${entry.kind[0]}`;
     keys.push(key);
-    if (!entry.plain) {
-      const found = unless(VANISHED, () => lstatSync(entry.at));
-      if (found !== undefined) stats.set(key, found);
-    }
+    if (!entry.plain) odd.set(key, { stats: unless(VANISHED, () => lstatSync(entry.at)), raw: entry.raw });
     if (pace.due) await pace.rest();
   }
   return keys;

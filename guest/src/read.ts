@@ -2,31 +2,59 @@
 
 import { closeSync, constants, fstatSync, openSync, read as readAt, readSync } from "node:fs";
 import { Failure, errnoOf } from "./failure";
+import { type Path, shown } from "./names";
 
 const WHOLE = 256 << 10; // bytes that are read at once
 const PIECE = 1 << 20;
+const MADE_UP = 16 << 20; // bytes of a file that says it is empty: those of /proc may have no end
 // Opening a FIFO or a terminal must neither block nor make it the guest's.
 const FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
 /** The file as an answer with `x-size`. Raises EFBIG with the size when it has more than `limit` bytes. */
-export function read(path: string, limit: number): Response {
+export function read(path: Path, limit: number): Response {
   const fd = open(path);
   let handedOver = false;
   try {
     const stats = fstatSync(fd);
-    if (stats.isDirectory()) throw new Failure("EISDIR", { path });
+    if (stats.isDirectory()) throw new Failure("EISDIR", { path: shown(path) });
     if (!stats.isFile()) throw notRegular(path);
     if (stats.size > limit) throw tooLarge(path, stats.size);
     // Files of /proc say that they are empty.
     if (stats.size <= WHOLE) return answer(readWhole(fd, path, limit, stats.size));
     handedOver = true;
-    return answer(stream(fd, stats.size), stats.size);
+    return answer(stream(fd, 0, stats.size), stats.size);
   } finally {
     if (!handedOver) closeSync(fd);
   }
 }
 
-function open(path: string): number {
+/** Bytes `start` to `end` of the file, as far as they are there; the last `end` ones with a negative `start`.
+ *
+ * Headers: `x-size` of the whole, `x-start`, `x-end`, `x-modified` in Unix seconds, `x-version`.
+ */
+export function readPart(path: Path, start: number, end: number): Response {
+  const fd = open(path);
+  let handedOver = false;
+  try {
+    const stats = fstatSync(fd, { bigint: true });
+    if (stats.isDirectory()) throw new Failure("EISDIR");
+    if (!stats.isFile()) throw notRegular(path);
+    const small = stats.size <= BigInt(WHOLE) ? readWhole(fd, path, MADE_UP, Number(stats.size)) : null;
+    const size = small?.length ?? Number(stats.size);
+    const from = start < 0 ? Math.max(size - end, 0) : Math.min(start, size);
+    const to = start < 0 ? size : Math.max(Math.min(end, size), from);
+    handedOver = small === null && to > from;
+    const body = handedOver ? stream(fd, from, to) : (small?.subarray(from, to) ?? new Uint8Array());
+    const version = `${stats.ino.toString(36)}-${stats.ctimeNs.toString(36)}-${size.toString(36)}`;
+    const told = { size, start: from, end: to, modified: stats.mtimeNs / 1_000_000_000n, version };
+    const headers = Object.entries(told).map(([name, value]): [string, string] => [`x-${name}`, String(value)]);
+    return new Response(body, { headers: [...headers, ["content-type", "application/octet-stream"]] });
+  } finally {
+    if (!handedOver) closeSync(fd);
+  }
+}
+
+function open(path: Path): number {
   try {
     return openSync(path, FLAGS);
   } catch (thrown) {
@@ -35,19 +63,20 @@ function open(path: string): number {
   }
 }
 
-const notRegular = (path: string) => new Failure("EINVAL", { path, status: 409, message: "not a regular file" });
-const tooLarge = (path: string, size: number) => new Failure("EFBIG", { path, status: 413, size });
+const notRegular = (path: Path) =>
+  new Failure("EINVAL", { path: shown(path), status: 409, message: "not a regular file" });
+const tooLarge = (path: Path, size: number) => new Failure("EFBIG", { path: shown(path), status: 413, size });
 
 function answer(body: Uint8Array | ReadableStream, size = (body as Uint8Array).length): Response {
   return new Response(body, { headers: { "x-size": String(size), "content-type": "application/octet-stream" } });
 }
 
-function readWhole(fd: number, path: string, limit: number, size: number): Uint8Array {
+function readWhole(fd: number, path: Path, limit: number, size: number): Uint8Array {
   const pieces: Uint8Array[] = [];
   let held = 0;
   for (;;) {
     const piece = new Uint8Array(size > 0 && held < size ? size - held : 4096);
-    const count = readSync(fd, piece, 0, piece.length, null);
+    const count = readNow(fd, piece, path);
     held += count;
     if (held > limit) throw tooLarge(path, held);
     if (count > 0) pieces.push(piece.subarray(0, count));
@@ -55,9 +84,18 @@ function readWhole(fd: number, path: string, limit: number, size: number): Uint8
   }
 }
 
-/** Exactly `size` bytes, or an answer that breaks off because the file became shorter. */
-function stream(fd: number, size: number): ReadableStream<Uint8Array> {
-  let [at, reading, cancelled] = [0, false, false];
+/** Some of /proc has nothing now and would wait (kmsg): that is no file whose content could be told. */
+function readNow(fd: number, into: Uint8Array, path: Path): number {
+  try {
+    return readSync(fd, into, 0, into.length, null);
+  } catch (thrown) {
+    throw ["EAGAIN", "EIO"].includes(errnoOf(thrown)) ? notRegular(path) : thrown;
+  }
+}
+
+/** Exactly the bytes up to `end`, or an answer that breaks off because the file became shorter. */
+function stream(fd: number, start: number, end: number): ReadableStream<Uint8Array> {
+  let [at, reading, cancelled] = [start, false, false];
   const close = () => {
     // A read that is under way must not meet another file under the same number.
     if (fd < 0 || reading) return;
@@ -68,14 +106,14 @@ function stream(fd: number, size: number): ReadableStream<Uint8Array> {
     {
       async pull(controller) {
         try {
-          const piece = new Uint8Array(Math.min(PIECE, size - at));
+          const piece = new Uint8Array(Math.min(PIECE, end - at));
           reading = true;
           const count = await readPiece(fd, piece, at).finally(() => (reading = false));
           if (cancelled) return close();
           if (count === 0) throw new Failure("EIO", { message: "the file became shorter" });
           at += count;
           controller.enqueue(piece.subarray(0, count));
-          if (at < size) return;
+          if (at < end) return;
           close();
           controller.close();
         } catch (thrown) {

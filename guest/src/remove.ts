@@ -2,16 +2,17 @@
 
 import { lstatSync, rmdirSync, type Stats, statSync, unlinkSync } from "node:fs";
 import { Failure, errnoOf, unless } from "./failure";
+import { type Path, shown } from "./names";
 import { Pace } from "./pace";
 import { walk } from "./walk";
 
 const ATTEMPTS = 3; // at a tree in which others make files meanwhile
 
 /** Deletes what is at `path`, a symbolic link itself. Raises ENOENT, ENOTEMPTY; EBUSY for what the session stands on. */
-export async function remove(path: string, workspace: string, recursive: boolean): Promise<void> {
+export async function remove(path: Path, workspace: string, recursive: boolean): Promise<void> {
   const stats = lstatSync(path);
   if (!stats.isDirectory()) return unlinkSync(path);
-  if (holds(path, stats, workspace)) throw new Failure("EBUSY", { path, message: "the session stands on it" });
+  if (holds(path, stats, workspace)) throw new Failure("EBUSY", { path: shown(path), message: "the session stands on it" });
   for (let attempt = 1; ; attempt++) {
     try {
       if (recursive) await empty(path);
@@ -23,15 +24,16 @@ export async function remove(path: string, workspace: string, recursive: boolean
 }
 
 /** Whether the directory is the root, the workspace or above it, by whatever name. */
-function holds(path: string, stats: Stats, workspace: string): boolean {
+export function holds(path: Path, stats: Stats, workspace: string): boolean {
   const same = (other: string) => {
     const found = unless(["ENOENT", "ENOTDIR", "ELOOP"], () => statSync(other));
     return found !== undefined && found.ino === stats.ino && found.dev === stats.dev;
   };
-  return same("/") || same(workspace) || `${workspace}/`.startsWith(path.endsWith("/") ? path : `${path}/`);
+  const name = shown(path);
+  return same("/") || same(workspace) || `${workspace}/`.startsWith(name.endsWith("/") ? name : `${name}/`);
 }
 
-async function empty(path: string): Promise<void> {
+async function empty(path: Path): Promise<void> {
   const pace = new Pace();
   for (const { kind, at } of walk(path, { contentsFirst: true })) {
     unless(["ENOENT"], () => (kind === "directory" ? rmdirSync(at) : unlinkSync(at)));

@@ -2,6 +2,7 @@
 
 import { writtenSince, type Mark } from "./changes";
 import { Failure } from "./failure";
+import { beginFeed, endFeed } from "./feeds";
 import { type FrameType, HEADER, jsonFrame, seal } from "./frames";
 import { Outbox } from "./outbox";
 import { PipeReader, PipeWriter, type Taker } from "./pipes";
@@ -18,6 +19,8 @@ export interface RunRequest {
   readonly alsoWritten: readonly string[];
   /** Whether somebody watches: then no output waits for more of it. */
   readonly live: boolean;
+  /** The name under which its standard input comes in pieces; "" where it is `stdin`. */
+  readonly feed: string;
 }
 
 /** The body of POST /run, checked. Raises EINVAL and E2BIG. */
@@ -34,6 +37,7 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
     install = true,
     alsoWritten = [],
     live = false,
+    feed = "",
   } = body as Record<string, unknown>;
   const [isCode, isCommand] = [typeof code === "string", typeof command === "string"];
   if (isCode === isCommand) throw wrong("code or command (exactly one)");
@@ -41,6 +45,7 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
     throw wrong("env");
   if (typeof cwd !== "string" || !cwd.startsWith("/") || cwd.includes("\0")) throw wrong("cwd");
   if (typeof stdin !== "string") throw wrong("stdin");
+  if (typeof feed !== "string") throw wrong("feed");
   if (!Number.isSafeInteger(maxOutput) || (maxOutput as number) < 0) throw wrong("maxOutput");
   if (!Array.isArray(alsoWritten) || !alsoWritten.every((path) => typeof path === "string")) throw wrong("alsoWritten");
   const bytes = Buffer.from(stdin, "base64");
@@ -50,10 +55,10 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
     env: env as Record<string, string>,
     cwd,
     bun,
-    hasStdin: bytes.length > 0,
+    hasStdin: bytes.length > 0 || feed !== "",
     install: install !== false,
   };
-  return { ...scriptOf(program), stdin: bytes, maxOutput: maxOutput as number, alsoWritten, live: live === true };
+  return { ...scriptOf(program), stdin: bytes, maxOutput: maxOutput as number, alsoWritten, live: live === true, feed };
 }
 
 /** One output stream of a run, up to its limit. */
@@ -98,13 +103,15 @@ export function execute(
   const outputs = [new Output("o", request.maxOutput, outbox), new Output("e", request.maxOutput, outbox)] as const;
   const readers = [new PipeReader(spare.stdout, outputs[0]), new PipeReader(spare.stderr, outputs[1])] as const;
   gone.addEventListener("abort", () => outbox.abandon());
+  const fed = request.feed === "" ? null : beginFeed(request.feed, spare.stdin);
   const writers = [
-    new PipeWriter(spare.stdin, request.stdin),
+    ...(fed === null ? [new PipeWriter(spare.stdin, request.stdin)] : []),
     new PipeWriter(spare.text, Buffer.from(request.text)),
     new PipeWriter(spare.script, Buffer.from(request.script)),
   ];
   void spare.exited.then(async (exitCode) => {
     writers.forEach((writer) => writer.close());
+    if (fed !== null) endFeed(request.feed, fed);
     readers.forEach((reader) => reader.drain());
     readers.forEach((reader) => reader.drop());
     const { paths, truncated: filesWrittenTruncated } = await writtenSince(mark, workspace, request.alsoWritten);

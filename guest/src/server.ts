@@ -4,6 +4,8 @@
  *     GET  /status         → {"files": n}                     regular files in the workspace, bounded
  *     POST /spares         → {"pid": n}                       one more parked shell
  *     POST /run?spare=     {code | command, env, cwd, stdin, maxOutput, install, alsoWritten} → frames (frames.ts)
+ *     POST /spares/prepare?spare=  {env, cwd} → {}            it becomes a prepared Bun, which waits for code
+ *     POST /prepared/run?spare=    as /run                    in a prepared Bun; ESTALE where it does not fit
  *     POST /files/write    length (4 bytes), {"files": [{path, size, mode, append}]}, contents → {"sizes": [n]}
  *     GET  /files/list?path=&recursive=&limit=&offset=        → {"files": [{path, size, modified, type}], "total": n}
  *     GET  /files/read?path=&limit=                           → bytes, header x-size
@@ -20,6 +22,7 @@ import { contentsHandlers } from "./contents";
 import { contextsHandlers } from "./contexts";
 import { countFiles, list } from "./list";
 import { type Path, pathOf, rawIn } from "./names";
+import { preparedHandlers } from "./prepared";
 import { processesHandlers } from "./processes";
 import { read } from "./read";
 import { remove } from "./remove";
@@ -42,6 +45,8 @@ export interface Settings {
   readonly shell: readonly string[];
   /** The Bun that runs the session's code. */
   readonly bun: string;
+  /** What a prepared Bun runs first (boot/boot.js). */
+  readonly boot: string;
   readonly workspace: string;
   /** Where records and logs of processes are kept. */
   readonly processes: string;
@@ -91,6 +96,7 @@ function handlersOf(settings: Settings): Handlers {
     ...terminalsHandlers(settings, spares),
     ...contentsHandlers(settings, spares),
     ...watchingHandlers(settings, spares),
+    ...preparedHandlers(settings, spares, clock),
     "GET /health": () => Response.json({ protocol: PROTOCOL }),
     "GET /status": async () => Response.json({ files: await countFiles(workspace) }),
     "POST /spares": () => Response.json({ pid: spares.park() }),

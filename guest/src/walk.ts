@@ -18,6 +18,8 @@ export interface Entry {
   readonly kind: Kind;
   /** What to give to file calls; good until the next step of the walk. */
   readonly at: string | Buffer;
+  /** `path` in bytes where it is not UTF-8. */
+  readonly raw: Buffer | null;
   /** Whether `at` is the root's path and `path`, and so stays good. */
   readonly plain: boolean;
 }
@@ -45,7 +47,7 @@ interface Opened {
 }
 
 /** The entries below `root`. Raises what opening it raises, ELOOP for a symbolic link: `link/.` follows one. */
-export function* walk(root: string, way: Way = {}): Generator<Entry, void, undefined> {
+export function* walk(root: string | Buffer, way: Way = {}): Generator<Entry, void, undefined> {
   const records = new Uint8Array(BUFFER);
   const opened: Opened[] = [];
   try {
@@ -103,7 +105,14 @@ function entryOf(directory: Opened, name: string, bytes: Buffer | null, type: nu
   const at =
     bytes === null ? directory.prefix + slash + name : Buffer.concat([Buffer.from(directory.prefix + slash), bytes]);
   const kind = type === UNKNOWN ? unless(VANISHED, () => kindOf(at)) : (KINDS[type] ?? "other");
-  return kind && { path, name, kind, at, plain: directory.plain && bytes === null };
+  const raw = rawOf(directory.entry, name, bytes);
+  return kind && { path, name, kind, at, raw, plain: directory.plain && bytes === null };
+}
+
+function rawOf(above: Entry | null, name: string, bytes: Buffer | null): Buffer | null {
+  if (bytes === null && !above?.raw) return null;
+  const parts = above === null ? [] : [above.raw ?? Buffer.from(above.path), Buffer.from("/")];
+  return Buffer.concat([...parts, bytes ?? Buffer.from(name)]);
 }
 
 export function kindOf(at: string | Buffer): Kind {

@@ -5,13 +5,13 @@
  */
 
 import * as fs from "node:fs";
-import { basename, dirname } from "node:path";
 import { Body } from "./body";
 import { Failure, errnoOf, unless } from "./failure";
-import { forgetHiddenName, newHiddenName } from "./hidden";
+import { forgetHiddenName, newHiddenName, willReplace } from "./hidden";
+import { type Path, above, distinct, inside, nameOf, pathOf, shown, startsWith } from "./names";
 
 export interface FileSpec {
-  readonly path: string; // absolute
+  readonly path: Path; // absolute
   readonly size: number; // bytes that the body holds for it
   readonly mode: number | null; // permission bits; null: 0644 for a new file, unchanged for an old one
   readonly append: boolean;
@@ -26,8 +26,8 @@ const { O_WRONLY, O_CREAT, O_EXCL, O_APPEND, O_TRUNC } = fs.constants;
 
 /** A file that is whole under its hidden name. */
 interface Staged {
-  readonly target: string;
-  readonly hidden: string;
+  readonly target: Path;
+  readonly hidden: Path;
   readonly before: fs.Stats | null;
   size: number;
   mode: number;
@@ -35,7 +35,7 @@ interface Staged {
 
 /** Writes what the body says and returns the final sizes. On any failure nothing remains changed. */
 export async function writeFiles(body: Body): Promise<number[]> {
-  const made: string[] = []; // directories
+  const made: Path[] = []; // directories
   const staged = new Map<string, Staged>(); // by target: a path may come twice
   try {
     const specs = parseSpecs(await body.take(await headSize(body)));
@@ -49,11 +49,11 @@ export async function writeFiles(body: Body): Promise<number[]> {
     return await (specs.some(({ append }) => append) ? inTurn(work) : work());
   } catch (thrown) {
     for (const { hidden } of staged.values()) unless(["ENOENT"], () => fs.unlinkSync(hidden));
-    for (const directory of made.reverse()) unless(["ENOENT", "ENOTEMPTY"], () => fs.rmdirSync(directory));
+    unmake(made);
     await body.discard();
     throw thrown;
   } finally {
-    for (const { hidden } of staged.values()) forgetHiddenName(basename(hidden));
+    for (const { hidden } of staged.values()) forgetHiddenName(shown(nameOf(hidden)));
   }
 }
 
@@ -82,22 +82,30 @@ function parseSpecs(head: Uint8Array): FileSpec[] {
     throw wrong;
   }
   if (!Array.isArray(files)) throw wrong;
-  return files.map((file: Partial<Record<keyof FileSpec, unknown>> | null) => {
-    const { path, size, mode = null, append = false } = file ?? {};
+  return files.map((file: unknown) => {
+    const { path, size, mode = null, append = false, raw } = (file ?? {}) as Record<string, unknown>;
     const isNumber = (value: unknown, most: number) =>
       Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= most;
     if (typeof path !== "string" || !path.startsWith("/") || path.includes("\0")) throw wrong;
     if (!isNumber(size, Number.MAX_SAFE_INTEGER) || typeof append !== "boolean") throw wrong;
     if (mode !== null && !isNumber(mode, 0o7777)) throw wrong;
-    return { path, size: size as number, mode: mode as number | null, append };
+    return { path: rawPath(raw) ?? path, size: size as number, mode: mode as number | null, append };
   });
 }
 
-async function stage(spec: FileSpec, body: Body, all: Map<string, Staged>, made: string[]): Promise<Staged> {
+/** A path that is not UTF-8, in base64. */
+function rawPath(raw: unknown): Path | undefined {
+  if (typeof raw !== "string") return undefined;
+  const path = pathOf(Buffer.from(raw, "base64"));
+  if (!startsWith(path, "/") || shown(path).includes("\0")) throw new Failure("EINVAL", { message: "raw" });
+  return path;
+}
+
+async function stage(spec: FileSpec, body: Body, all: Map<string, Staged>, made: Path[]): Promise<Staged> {
   const { target, before } = locate(spec.path, made);
-  const earlier = all.get(target);
+  const earlier = all.get(distinct(target));
   const staged = earlier ?? prepare(target, before);
-  all.set(target, staged);
+  all.set(distinct(target), staged);
   if (earlier === undefined && spec.append && before !== null) await copy(target, staged.hidden);
   const flags = earlier === undefined && !spec.append ? O_CREAT | O_EXCL : spec.append ? O_CREAT | O_APPEND : O_TRUNC;
   const fd = openHidden(staged.hidden, O_WRONLY | flags, spec.path);
@@ -114,49 +122,53 @@ async function stage(spec: FileSpec, body: Body, all: Map<string, Staged>, made:
 }
 
 /** Its directory is there: where no file can be made in it all the same (/proc), the system refuses. */
-function openHidden(hidden: string, flags: number, path: string): number {
+export function openHidden(hidden: Path, flags: number, path: Path): number {
   try {
     return fs.openSync(hidden, flags, 0o600);
   } catch (thrown) {
-    throw errnoOf(thrown) === "ENOENT" ? new Failure("EPERM", { path, message: "no file can be made here" }) : thrown;
+    throw errnoOf(thrown) === "ENOENT" ? new Failure("EPERM", { path: shown(path), message: "no file can be made here" }) : thrown;
   }
 }
 
-function keepOwner(fd: number, before: fs.Stats | null): void {
+export function keepOwner(fd: number, before: fs.Stats | null): void {
   if (before === null) return;
   const { uid, gid } = fs.fstatSync(fd);
   // Not without need: an owner from outside the session's own range cannot be given.
   if (uid !== before.uid || gid !== before.gid) fs.fchownSync(fd, before.uid, before.gid);
 }
 
-function prepare(target: string, before: fs.Stats | null): Staged {
-  const mode = before === null ? NEW_FILE : before.mode & 0o7777;
-  return { target, hidden: hiddenBeside(target), before, size: 0, mode };
+function prepare(target: Path, before: fs.Stats | null): Staged {
+  return { target, hidden: hiddenBeside(target), before, size: 0, mode: modeOf(before) };
 }
 
-const hiddenBeside = (target: string) => `${dirname(target)}/${newHiddenName()}`;
+/** Of a file that is written where this was. */
+export const modeOf = (before: fs.Stats | null): number => (before === null ? NEW_FILE : before.mode & 0o7777);
+
+export const hiddenBeside = (target: Path): Path => inside(above(target), newHiddenName());
 
 /** Where a write to `path` goes: through symbolic links, as an editor's would. Makes the parents. */
-function locate(path: string, made: string[]): { target: string; before: fs.Stats | null } {
+export function locate(path: Path, made: Path[]): { target: Path; before: fs.Stats | null } {
   let at = path;
   for (let links = 0; links <= MOST_LINKS; links++) {
-    makeParents(dirname(at), made);
-    const link = unless(["EINVAL", "ENOENT"], () => fs.readlinkSync(at));
+    makeParents(above(at), made);
+    const link = unless(["EINVAL", "ENOENT"], () => fs.readlinkSync(at, "buffer"));
     if (link === undefined) {
       const before = unless(["ENOENT"], () => fs.lstatSync(at)) ?? null;
-      if (before?.isDirectory()) throw new Failure("EISDIR", { path });
+      if (before?.isDirectory()) throw new Failure("EISDIR", { path: shown(path) });
       if (before !== null && !before.isFile())
-        throw new Failure("EINVAL", { path, status: 409, message: "not a regular file" });
-      return { target: `${fs.realpathSync(dirname(at))}/${at.slice(at.lastIndexOf("/") + 1)}`, before };
+        throw new Failure("EINVAL", { path: shown(path), status: 409, message: "not a regular file" });
+      return { target: inside(pathOf(fs.realpathSync(above(at), "buffer")), nameOf(at)), before };
     }
-    at = link.startsWith("/") ? link : `${dirname(at)}/${link}`;
+    const to = pathOf(link);
+    at = startsWith(to, "/") ? to : inside(above(at), to);
   }
-  throw new Failure("ELOOP", { path });
+  throw new Failure("ELOOP", { path: shown(path) });
 }
 
-function makeParents(directory: string, made: string[]): void {
-  const missing: string[] = [];
-  for (let at = directory; unless(["ENOENT"], () => fs.statSync(at)) === undefined; at = dirname(at)) missing.push(at);
+/** Makes the directory and those above it, and notes them, the outermost first. */
+export function makeParents(directory: Path, made: Path[]): void {
+  const missing: Path[] = [];
+  for (let at = directory; unless(["ENOENT"], () => fs.statSync(at)) === undefined; at = above(at)) missing.push(at);
   for (const each of missing.reverse()) {
     try {
       fs.mkdirSync(each, NEW_DIRECTORY);
@@ -168,13 +180,18 @@ function makeParents(directory: string, made: string[]): void {
   }
 }
 
+/** Takes away what `makeParents` made, as far as nobody uses it. */
+export function unmake(made: readonly Path[]): void {
+  for (const each of made.toReversed()) unless(["ENOENT", "ENOTEMPTY"], () => fs.rmdirSync(each));
+}
+
 /** Shares the blocks where the file system can. */
-async function copy(from: string, to: string): Promise<void> {
+async function copy(from: Path, to: Path): Promise<void> {
   await fs.promises.copyFile(from, to, fs.constants.COPYFILE_EXCL | fs.constants.COPYFILE_FICLONE);
   fs.chmodSync(to, 0o600);
 }
 
-async function writeAll(fd: number, bytes: Uint8Array): Promise<void> {
+export async function writeAll(fd: number, bytes: Uint8Array): Promise<void> {
   for (let rest = bytes; rest.length > 0;) {
     const count = rest.length <= INLINE ? fs.writeSync(fd, rest) : await writePart(fd, rest);
     rest = rest.subarray(count);
@@ -189,8 +206,8 @@ function writePart(fd: number, bytes: Uint8Array): Promise<number> {
 
 /** What a rename that may have to be undone leaves to do. */
 interface Replaced {
-  readonly target: string;
-  readonly old: string | null; // a second name of what was there before
+  readonly target: Path;
+  readonly old: Path | null; // a second name of what was there before
   done: boolean;
 }
 
@@ -202,6 +219,7 @@ function replaceAll(all: readonly Staged[]): void {
       const isLast = at === all.length - 1; // nothing after it can fail
       const step: Replaced = { target, old: isLast || before === null ? null : keep(target), done: false };
       replaced.push(step);
+      if (before !== null) willReplace(shown(nameOf(hidden)));
       fs.renameSync(hidden, target);
       step.done = true;
     }
@@ -213,21 +231,21 @@ function replaceAll(all: readonly Staged[]): void {
   }
 }
 
-function keep(target: string): string | null {
+function keep(target: Path): Path | null {
   const old = hiddenBeside(target);
   const isKept = unless(["ENOENT"], () => {
     fs.linkSync(target, old);
     return true;
   });
-  if (!isKept) forgetHiddenName(basename(old)); // nothing is there any more
+  if (!isKept) forgetHiddenName(shown(nameOf(old))); // nothing is there any more
   return isKept ? old : null;
 }
 
-function putBack(target: string, old: string | null): void {
+function putBack(target: Path, old: Path | null): void {
   unless(["ENOENT"], () => (old === null ? fs.unlinkSync(target) : fs.renameSync(old, target)));
 }
 
-function forget(old: string): void {
+function forget(old: Path): void {
   unless(["ENOENT"], () => fs.unlinkSync(old));
-  forgetHiddenName(basename(old));
+  forgetHiddenName(shown(nameOf(old)));
 }

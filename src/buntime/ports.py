@@ -2,7 +2,7 @@
 runs against the fake (`testing.py`) and the real thing.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -197,6 +197,7 @@ class Run:
     env: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = "/workspace"  # absolute, normalised
     stdin: bytes = b""
+    parts: AsyncIterator[bytes] | None = None  # more of it, which comes while it runs
 
 
 OUTPUT_LIMIT = 10 << 20  # bytes of each stream that are kept

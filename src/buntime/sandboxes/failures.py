@@ -13,7 +13,7 @@ from buntime.errors import (
     PayloadTooLarge,
     SessionBusy,
 )
-from buntime.paths import for_client
+from buntime.paths import for_client, shown
 from buntime.ports import SandboxGone
 
 LONGEST_PATH = 65536  # characters in what a guest may call a path: in deep trees it is longer than one call takes
@@ -48,7 +48,7 @@ def failure_of(query: Mapping[str, str], text: bytes, status: int) -> Exception:
         failure = msgspec.json.decode(text, type=_Failure)
     except msgspec.MsgspecError:
         return SandboxGone(f"the guest answered {status}")
-    path = for_client((query.get("path") or failure.path)[:LONGEST_PATH])
+    path = for_client(shown(query["path"]) if query.get("path") else failure.path[:LONGEST_PATH])
     return _known_failure(failure.errno, path) or SandboxGone(f"the guest reports {failure.errno[:40]!r}")
 
 

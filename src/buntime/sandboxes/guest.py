@@ -7,17 +7,21 @@ proper answer, and the errors of `ports.Sandbox` when the guest reports one.
 import asyncio
 import base64
 import itertools
+import secrets
 import struct
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Annotated
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from buntime.inside import Sink, Stream
+from buntime.paths import from_bytes, in_bytes, shown
 from buntime.ports import OUTPUT_LIMIT, FileEntry, FileToWrite, Run, SandboxGone
 from buntime.room import hold
 from buntime.sandboxes.connection import NoGuest, WatchedConnector
@@ -50,6 +54,10 @@ class _Sizes(msgspec.Struct):
     sizes: list[Count]
 
 
+class _Fed(msgspec.Struct):
+    open: bool
+
+
 class _Status(msgspec.Struct):
     files: Count
 
@@ -59,6 +67,7 @@ class _Entry(msgspec.Struct):
     size: int
     modified: int
     type: str
+    raw: str = ""  # the path in base64, where it is not UTF-8
 
 
 class _Page(msgspec.Struct):
@@ -109,13 +118,43 @@ class Guest:
         return (await self.call("POST", "/spares", {}, _Spare)).pid
 
     async def run(self, spare: int, run: Run, env: Mapping[str, str], sink: Sink | None = None) -> Outcome:
-        """With a sink, output goes there, and is not bounded. Raises SpareGone, and what the sink raises."""
+        """With a sink, output goes there, and is not bounded. Raises SpareGone, and what the sink and the parts of its
+        input raise."""
+        if run.parts is None:
+            return await self._run(spare, run, env, sink, "")
+        feed = secrets.token_hex(8)
+        running = asyncio.create_task(self._run(spare, run, env, sink, feed), name="fed run")
+        feeding = asyncio.create_task(self._feed(feed, run.parts), name="feed")
+        try:
+            await asyncio.wait({running, feeding}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                await feeding
+            return await running
+        finally:
+            for task in (running, feeding):
+                task.cancel()
+            await asyncio.wait({running, feeding})
+
+    async def _feed(self, name: str, parts: AsyncIterator[bytes]) -> None:
+        """Until the run reads no more."""
+        if not (await self.call("GET", "/feed", {"name": name}, _Fed)).open:
+            return
+        async for part in parts:
+            if not await self._fed(name, part):
+                return
+        await self._fed(name, b"")
+
+    async def _fed(self, name: str, content: bytes) -> bool:
+        return (await self.call("POST", "/feed", {"name": name}, _Fed, content)).open
+
+    async def _run(self, spare: int, run: Run, env: Mapping[str, str], sink: Sink | None, feed: str) -> Outcome:
         body = {
             "env": dict(env),
             "cwd": run.working_dir,
             "stdin": base64.b64encode(run.stdin).decode(),
             "maxOutput": OUTPUT_LIMIT if sink is None else LARGEST_NUMBER,
             "live": sink is not None,
+            "feed": feed,
         }
         body |= {"code": run.code} if run.code is not None else {"command": run.command or ""}
         async with self.request("POST", "/run", {"spare": str(spare)}, msgspec.json.encode(body)) as answer:
@@ -123,7 +162,7 @@ class Guest:
 
     async def write_files(self, files: Sequence[FileToWrite]) -> list[int]:
         head = msgspec.json.encode(
-            {"files": [{"path": f.path, "size": len(f.content), "mode": f.mode, "append": f.append} for f in files]}
+            {"files": [{**_named(f.path), "size": len(f.content), "mode": f.mode, "append": f.append} for f in files]}
         )
 
         async def body() -> AsyncIterator[bytes]:
@@ -175,6 +214,11 @@ class Guest:
         except msgspec.MsgspecError as wrong:
             raise Impostor(f"it answered {path} with something else") from wrong
 
+    def _address_of(self, path: str, query: Mapping[str, str]) -> URL:
+        """Surrogates become the bytes that they stand for."""
+        said = urlencode(query, errors="surrogateescape", quote_via=quote, safe="")
+        return URL(f"{self._url}{path}?{said}" if said else self._url + path, encoded=True)
+
     @asynccontextmanager
     async def request(
         self,
@@ -188,8 +232,7 @@ class Guest:
         try:
             async with self._http.request(
                 method,
-                self._url + path,
-                params=query,
+                self._address_of(path, query),
                 data=body,
                 headers=headers,
                 allow_redirects=False,
@@ -270,9 +313,26 @@ def _end(text: bytes) -> _End:
     return end
 
 
+def _named(path: str) -> dict[str, str]:
+    """`raw`, beside text for people, where the path is not UTF-8."""
+    text = shown(path)
+    return {"path": text} if text == path else {"path": text, "raw": base64.b64encode(in_bytes(path)).decode()}
+
+
+def path_in(text: str, raw: str) -> str:
+    """The path that a guest names. Raises Impostor."""
+    try:
+        path = from_bytes(base64.b64decode(raw, validate=True)) if raw else text
+    except ValueError:
+        raise Impostor("it names a path in no base64") from None
+    if len(path) > LONGEST_PATH or "\0" in path:
+        raise Impostor("it names a path that cannot be")
+    return path
+
+
 def _entry(entry: _Entry) -> FileEntry:
     kinds = {"file": "file", "directory": "directory", "symlink": "symlink"}
     # times before 1970 and after 9999 are what a session may set and no client can read
     modified = min(max(entry.modified, 0), 253402300799)
     size = min(max(entry.size, 0), LARGEST_NUMBER)
-    return FileEntry(entry.path, size, modified, kinds.get(entry.type, "other"))  # type: ignore[arg-type]
+    return FileEntry(path_in(entry.path, entry.raw), size, modified, kinds.get(entry.type, "other"))  # type: ignore[arg-type]

@@ -1,0 +1,97 @@
+/** The standard input of runs that comes in pieces while they run.
+ *
+ * A piece is answered when the program has taken it into its pipe, so nothing is held for one that does not read.
+ */
+
+import { closeSync, writeSync } from "node:fs";
+import { Failure, errnoOf } from "./failure";
+import { type End, unwatch, watch } from "./pipes";
+
+const PATIENCE = 30_000; // ms that a run is waited for
+const MOST = 64;
+
+/** The writing end of a pipe. */
+export class Feed implements End {
+  #rest: Uint8Array = new Uint8Array();
+  #fd: number;
+  #taken: (() => void) | null = null;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+    watch(this, fd);
+  }
+
+  /** Settles when all of it is in the pipe: true, or false where nobody reads any more. */
+  async write(bytes: Uint8Array): Promise<boolean> {
+    if (this.#taken !== null) throw new Failure("EAGAIN", { message: "a piece is on its way already" });
+    this.#rest = bytes;
+    if (this.#fd < 0) return false;
+    await new Promise<void>((resolve) => {
+      this.#taken = resolve;
+      this.advance();
+    });
+    return this.#fd >= 0;
+  }
+
+  advance(): void {
+    try {
+      while (this.#fd >= 0 && this.#rest.length > 0) this.#rest = this.#rest.subarray(writeSync(this.#fd, this.#rest));
+    } catch (thrown) {
+      if (errnoOf(thrown) === "EAGAIN") return;
+      this.close();
+    }
+    const taken = this.#taken;
+    this.#taken = null;
+    taken?.();
+  }
+
+  close(): void {
+    if (this.#fd >= 0) {
+      unwatch(this);
+      closeSync(this.#fd);
+    }
+    this.#fd = -1;
+    this.#taken?.();
+    this.#taken = null;
+  }
+}
+
+/** By the name that the host gave. */
+const feeds = new Map<string, Feed>();
+const waiting = new Map<string, (begun: boolean) => void>();
+
+/** The run's input is fed from now on, until `endFeed`. */
+export function beginFeed(name: string, fd: number): Feed {
+  const feed = new Feed(fd);
+  feeds.set(name, feed);
+  waiting.get(name)?.(true);
+  return feed;
+}
+
+export function endFeed(name: string, feed: Feed): void {
+  feed.close();
+  feeds.delete(name);
+}
+
+/** Whether the run has begun, as soon as it has. */
+export async function begun(name: string): Promise<boolean> {
+  if (feeds.has(name)) return true;
+  if (waiting.size >= MOST) throw new Failure("EAGAIN", { message: "too many runs are waited for" });
+  let timer: Timer | undefined;
+  return new Promise<boolean>((resolve) => {
+    waiting.set(name, resolve);
+    timer = setTimeout(() => resolve(false), PATIENCE);
+  }).finally(() => {
+    clearTimeout(timer);
+    waiting.delete(name);
+  });
+}
+
+/** One piece; an empty one is the end. Whether the program still reads. */
+export async function feed(name: string, bytes: Uint8Array): Promise<boolean> {
+  const found = feeds.get(name);
+  if (found === undefined) return false;
+  if (bytes.length > 0) return await found.write(bytes);
+  found.close();
+  return false;
+}

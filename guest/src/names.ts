@@ -1,0 +1,70 @@
+/** Paths of any bytes: text where they are UTF-8, else the bytes. */
+
+export type Path = string | Buffer;
+
+const WELL_FORMED =
+  /[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}|[\x80-\xff]/g;
+
+/** The bytes as a path. */
+export function pathOf(bytes: Buffer): Path {
+  const text = bytes.toString("utf8");
+  return text.includes("\uFFFD") && !Buffer.from(text).equals(bytes) ? bytes : text;
+}
+
+export function bytesOf(path: Path): Buffer {
+  return typeof path === "string" ? Buffer.from(path) : path;
+}
+
+/** Text for people. */
+export function shown(path: Path): string {
+  return typeof path === "string" ? path : path.toString("utf8");
+}
+
+/** Text that is another for other bytes: what is not UTF-8 is a lone surrogate, U+DC80 to U+DCFF. */
+export function distinct(path: Path): string {
+  if (typeof path === "string") return path;
+  return path
+    .toString("latin1")
+    .replace(WELL_FORMED, (part) =>
+      part.length > 1 ? Buffer.from(part, "latin1").toString() : String.fromCharCode(0xdc00 + part.charCodeAt(0)),
+    );
+}
+
+/** The directory that holds it, as `dirname` has it. */
+export function above(path: Path): Path {
+  if (typeof path !== "string") return pathOf(Buffer.from(above(path.toString("latin1")) as string, "latin1"));
+  const slash = path.lastIndexOf("/");
+  return slash <= 0 ? "/" : path.slice(0, slash);
+}
+
+/** What comes after the last slash. */
+export function nameOf(path: Path): Path {
+  if (typeof path === "string") return path.slice(path.lastIndexOf("/") + 1);
+  return pathOf(path.subarray(path.lastIndexOf(0x2f) + 1));
+}
+
+/** `name` in the directory. */
+export function inside(directory: Path, name: Path): Path {
+  const slash = shown(directory).endsWith("/") ? "" : "/";
+  if (typeof directory === "string" && typeof name === "string") return directory + slash + name;
+  return Buffer.concat([bytesOf(directory), Buffer.from(slash), bytesOf(name)]);
+}
+
+export function startsWith(path: Path, text: string): boolean {
+  return typeof path === "string" ? path.startsWith(text) : path.toString("latin1").startsWith(text);
+}
+
+/** A parameter of a URL's query as the bytes that were sent; null where it is not there. */
+export function rawIn(url: string, name: string): Buffer | null {
+  const query = url.indexOf("?");
+  if (query < 0) return null;
+  for (const pair of url.slice(query + 1).split("&")) if (pair.startsWith(`${name}=`)) return unquoted(pair.slice(name.length + 1));
+  return null;
+}
+
+function unquoted(text: string): Buffer {
+  const bytes = text
+    .replaceAll("+", " ")
+    .replace(/%([0-9A-Fa-f]{2})/g, (_, hex: string) => String.fromCharCode(parseInt(hex, 16)));
+  return Buffer.from(bytes, "latin1");
+}

@@ -1,0 +1,138 @@
+/** Files that come in pieces and are there at once when all have come.
+ *
+ * Until then such a file has no name: whatever ends the guest or the host, nothing of it is left.
+ */
+
+import * as fs from "node:fs";
+import { Failure, errnoOf, unless } from "./failure";
+import { forgetHiddenName, willReplace } from "./hidden";
+import { linkOpened } from "./libc";
+import { type Path, above, nameOf, shown } from "./names";
+import { hiddenBeside, keepOwner, locate, modeOf, openHidden, unmake, writeAll } from "./write";
+
+const MOST = 64;
+const PATIENCE = 180_000; // ms between two pieces, after which the host has gone
+const { O_WRONLY, O_CREAT, O_EXCL } = fs.constants;
+const O_TMPFILE = 0o20200000;
+const NAMELESS_UNKNOWN = ["EOPNOTSUPP", "ENOTSUP", "EISDIR", "EINVAL"]; // to the file system
+
+const uploads = new Map<string, Upload>();
+
+class Upload {
+  readonly id = crypto.randomUUID();
+  readonly #made: Path[] = [];
+  readonly #target: Path;
+  readonly #before: fs.Stats | null;
+  #fd = -1;
+  #hidden: Path | null = null; // its name, where it has one
+  #size = 0;
+  #turn: Promise<unknown> = Promise.resolve();
+  #timer = setTimeout(() => void this.drop(), PATIENCE);
+
+  constructor(
+    path: Path,
+    private readonly mode: number | null,
+  ) {
+    try {
+      const { target, before } = locate(path, this.#made);
+      [this.#target, this.#before] = [target, before];
+      this.#open(path);
+    } catch (thrown) {
+      this.#forget();
+      throw thrown;
+    }
+  }
+
+  add(bytes: Uint8Array): Promise<void> {
+    this.#timer.refresh();
+    return this.#inTurn(async () => {
+      await writeAll(this.#fd, bytes);
+      this.#size += bytes.length;
+    });
+  }
+
+  /** Its size, in its place. */
+  finish(): Promise<number> {
+    return this.#inTurn(() => {
+      keepOwner(this.#fd, this.#before);
+      fs.fchmodSync(this.#fd, this.mode ?? modeOf(this.#before));
+      const hidden = this.#name();
+      if (this.#before !== null) willReplace(shown(nameOf(hidden)));
+      fs.renameSync(hidden, this.#target);
+      forgetHiddenName(shown(nameOf(hidden)));
+      this.#hidden = null;
+      this.#made.length = 0;
+      this.#forget();
+      return this.#size;
+    });
+  }
+
+  /** Nothing of it is left. */
+  drop(): Promise<void> {
+    return this.#inTurn(() => this.#forget()).catch(() => undefined);
+  }
+
+  /** A failure drops it. */
+  #inTurn<T>(work: () => T | Promise<T>): Promise<T> {
+    const mine = this.#turn.then(async () => {
+      if (this.#fd < 0) throw new Failure("ESTALE", { message: "there is no such upload" });
+      try {
+        return await work();
+      } catch (thrown) {
+        this.#forget();
+        throw thrown;
+      }
+    });
+    this.#turn = mine.catch(() => undefined);
+    return mine;
+  }
+
+  #open(path: Path): void {
+    try {
+      this.#fd = fs.openSync(above(this.#target), O_TMPFILE | O_WRONLY, 0o600);
+    } catch (thrown) {
+      if (!NAMELESS_UNKNOWN.includes(errnoOf(thrown))) throw thrown;
+      this.#hidden = hiddenBeside(this.#target);
+      this.#fd = openHidden(this.#hidden, O_WRONLY | O_CREAT | O_EXCL, path);
+    }
+  }
+
+  /** The name under which it is whole. */
+  #name(): Path {
+    if (this.#hidden !== null) return this.#hidden;
+    const hidden = (this.#hidden = hiddenBeside(this.#target));
+    if (linkOpened(this.#fd, hidden)) return hidden;
+    fs.lstatSync(above(this.#target)); // ENOENT where it was removed meanwhile
+    throw new Failure("EPERM", { path: shown(this.#target), message: "no file can be made here" });
+  }
+
+  #forget(): void {
+    clearTimeout(this.#timer);
+    uploads.delete(this.id);
+    if (this.#fd >= 0) fs.closeSync(this.#fd);
+    this.#fd = -1;
+    const hidden = this.#hidden;
+    if (hidden !== null) {
+      unless(["ENOENT", "ENOTDIR"], () => fs.unlinkSync(hidden));
+      forgetHiddenName(shown(nameOf(hidden)));
+    }
+    this.#hidden = null;
+    unmake(this.#made);
+    this.#made.length = 0;
+  }
+}
+
+/** Begins one; its id. */
+export function beginUpload(path: Path, mode: number | null): string {
+  if (uploads.size >= MOST) throw new Failure("EAGAIN", { message: "too many uploads" });
+  const upload = new Upload(path, mode);
+  uploads.set(upload.id, upload);
+  return upload.id;
+}
+
+/** Raises ESTALE. */
+export function uploadOf(id: string | null): Upload {
+  const upload = uploads.get(id ?? "");
+  if (upload === undefined) throw new Failure("ESTALE", { message: "there is no such upload" });
+  return upload;
+}
