@@ -1,10 +1,12 @@
 """One method per API operation on the files of a session."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 
-from buntime import errors, requests
+from buntime import errors, requests, watching
 from buntime.caller import Caller
 from buntime.entrance import Entrance
+from buntime.inside import FileEvent
 from buntime.paths import for_client
 from buntime.plan import MB
 from buntime.ports import FileEntry, FileToWrite
@@ -43,3 +45,9 @@ class Files:
     async def delete(self, caller: Caller, session_id: str, path: str, *, recursive: bool) -> None:
         async with self._entrance.use(caller, session_id) as (_, sandbox):
             await sandbox.delete_file(path, recursive=recursive)
+
+    def watch(
+        self, caller: Caller, session_id: str, path: str, *, recursive: bool
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[FileEvent]]]:
+        """See `watching.watch`."""
+        return watching.watch(self._entrance, caller, session_id, path, recursive=recursive)

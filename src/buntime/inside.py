@@ -316,12 +316,14 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class FileEvent:
-    """`overflow`: more happened than could be told, look for yourself. `from_path`: of `renamed`."""
+    """`overflow`: more happened below `path` than could be told, look for yourself; or, with `unwatched`, that directory
+    and maybe others are not watched, because there are too many. `from_path`: of `renamed`."""
 
     kind: Literal["created", "changed", "deleted", "renamed", "overflow"]
     path: str
     type: FileKind | None = None
     from_path: str | None = None
+    unwatched: bool = False
 
 
 class Files(Protocol):
@@ -361,5 +363,7 @@ class Files(Protocol):
         ...
 
     def watch(self, path: str, *, recursive: bool) -> AbstractAsyncContextManager[AsyncIterator[Sequence[FileEvent]]]:
-        """What changes from now on below the directory, or the file. When the context is entered it is watched."""
+        """What changes from now on below the directory, or the file. When the context is entered it is watched. Paths as
+        those of a listing. Raises FileNotFound, also where what is watched goes away; SessionBusy where no more can be
+        watched."""
         ...
