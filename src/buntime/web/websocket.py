@@ -1,6 +1,7 @@
 """WebSockets beside the API's requests: their bounds, and how a refusal before the upgrade is an ordinary answer."""
 
 from starlette.types import Message, Send
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
@@ -24,6 +25,11 @@ class Connection(WebSocketsSansIOProtocol):
             self.transport.abort()
         else:
             super().handle_cont(event)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if self.close_sent:  # by an ordinary answer too, of which uvicorn thinks as of a handshake that was forgotten
+            self.handshake_complete = True
 
     async def run_asgi(self) -> None:
         await super().run_asgi()

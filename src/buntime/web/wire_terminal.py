@@ -6,13 +6,12 @@ from msgspec import Meta, Struct
 
 from buntime.web.wire import Failure, Request, Shown
 
+TerminalId = Annotated[str, Meta(pattern="^term_[a-z0-9]{18}$")]
 Cells = Annotated[int, Meta(ge=2, le=500)]
 
 
 class TerminalQuery(Request):
-    terminal_id: Annotated[
-        str | None, Meta(pattern="^term_[a-z0-9]{18}$", description="To take up that one again; a new one without.")
-    ] = None
+    terminal_id: Annotated[TerminalId | None, Meta(description="To take up that one again; a new one without.")] = None
     cols: Annotated[Cells | None, Meta(description="80 for a new one. With `rows`, or neither.")] = None
     rows: Annotated[Cells | None, Meta(description="24 for a new one.")] = None
     working_dir: Annotated[str, Meta(description="Of a new one.")] = "/workspace"
