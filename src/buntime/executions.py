@@ -9,6 +9,7 @@ from buntime.entrance import Entrance
 from buntime.inside import Sink
 from buntime.paths import WORKSPACE, inside_session
 from buntime.ports import FileToWrite, Run, RunResult, Sandbox
+from buntime.processes import Processes, Start
 from buntime.requests import Execute
 from buntime.session import Session
 
@@ -45,6 +46,26 @@ class Executions:
                 await begun()
                 return await self._execute(session, sandbox, request, sink)
 
+    async def detach(
+        self,
+        caller: Caller,
+        request: Execute,
+        processes: Processes,
+        begun: Callable[[str], Awaitable[None]],
+        sink: Sink,
+    ) -> Executed:
+        """The same as a process, whose id `begun` gets: it goes on when the caller leaves. Files that it writes are not
+        looked for."""
+        requests.check_execute(request, caller.plan)
+        session = await self._entrance.find(caller, request.session_id)
+        with self._entrance.stream(caller, session):
+            async with self._entrance.use(caller, request.session_id) as (session, sandbox):
+                if request.files:
+                    await sandbox.write_files(request.files)
+                result = await processes.run(caller, session, sandbox, _start_of(session, request), begun, sink)
+        _raise_for_limits(session, result)
+        return Executed(result, sorted(_shown_files(request.files))[:LISTED_FILES], False)
+
     async def _execute(self, session: Session, sandbox: Sandbox, request: Execute, sink: Sink | None) -> Executed:
         if request.files:
             await sandbox.write_files(request.files)
@@ -62,6 +83,18 @@ def _run_of(session: Session, request: Execute) -> Run:
         command=request.command,
         env={**session.env, **request.env},
         working_dir=inside_session(request.working_dir, "workingDir"),
+        stdin=request.stdin,
+    )
+
+
+def _start_of(session: Session, request: Execute) -> Start:
+    return Start(
+        request.session_id,
+        code=request.code,
+        command=request.command,
+        env=request.env,
+        working_dir=request.working_dir,
+        timeout=request.timeout or session.limits.timeout,
         stdin=request.stdin,
     )
 

@@ -142,7 +142,7 @@ def check_execute(request: Execute, plan: Plan) -> None:
     name, text = ("code", request.code) if request.code is not None else ("command", request.command)
     if "\0" in (text or ""):
         raise InvalidRequest(name, f"{name} must not contain a NUL character.")
-    _check_env(request.env)
+    check_env(request.env)
     most = plan.most.timeout
     if request.timeout is not None and not 1 <= request.timeout <= most:
         raise InvalidRequest(
@@ -207,7 +207,7 @@ def _check_metadata(metadata: Mapping[str, object]) -> None:
         )
 
 
-def _check_env(env: Mapping[str, str]) -> None:
+def check_env(env: Mapping[str, str]) -> None:
     if len(env) > ENV_ENTRIES:
         raise InvalidRequest("env", f"env may have {ENV_ENTRIES} entries, not {len(env)}.", limit=ENV_ENTRIES)
     for name, value in env.items():
@@ -222,7 +222,7 @@ def _check_env(env: Mapping[str, str]) -> None:
 
 
 def _check_session_env(env: Mapping[str, str]) -> None:
-    _check_env(env)
+    check_env(env)
     size = sum(len(name) + len(value.encode("utf-8", "surrogatepass")) for name, value in env.items())
     if size > SESSION_ENV_BYTES:
         raise InvalidRequest(

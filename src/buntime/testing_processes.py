@@ -1,5 +1,156 @@
-"""The fake of `inside.Processes`."""
+"""The fake of `inside.Processes`. What a process prints and how it ends is for a test to say."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from buntime.errors import InvalidRequest, InvalidState, ProcessNotFound
+from buntime.inside import LogEntry, LogPage, NewProcess, Process, ProcessUsage, Reason, Stream
+
+TIME = 1705660200000  # ms
+SIGTERM, SIGKILL = 15, 9
+KILLED = 128
+
+
+@dataclass(slots=True)
+class FakeProcess:
+    """Prints what a test `says`, and echoes its input. A command `echo …` says that at once and ends, `exit N` ends,
+    any other goes on until it is signalled or a test `ends` it."""
+
+    new: NewProcess
+    now: Process
+    said: list[LogEntry] = field(default_factory=list)
+    kept: int = 0  # the first entry that is
+    open: bool = True
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def says(self, content: bytes, stream: Stream = "stdout") -> None:
+        self.said.append(LogEntry(stream, content, TIME))
+        while sum(len(entry.content) for entry in self.said[self.kept :]) > self.new.log_bytes:
+            self.kept += 1
+        self._tell()
+
+    def ends(self, exit_code: int, reason: Reason | None = None) -> None:
+        self.now = replace(self.now, status="exited", exit_code=exit_code, ended_at=TIME, reason=reason)
+        self._tell()
+
+    def _tell(self) -> None:
+        self.news.set()
+        self.news = asyncio.Event()
+
+    def page(self, cursor: int, limit: int) -> LogPage:
+        starts = [0]
+        for entry in self.said:
+            starts.append(starts[-1] + len(entry.content))
+        if cursor not in starts:
+            raise InvalidRequest("cursor", "cursor is not one that an answer on the logs of this process gave.")
+        first = max(starts.index(cursor), self.kept)
+        last = first
+        while last < len(self.said) and (last == first or starts[last + 1] - starts[first] <= limit):
+            last += 1
+        ended = self.now.status != "running" and last == len(self.said)
+        return LogPage(self.said[first:last], starts[last], starts[first] - cursor, self.now, ended)
+
+
+@dataclass(frozen=True, slots=True)
+class FakeAttended:
+    process: Process
+
+    def usage(self) -> ProcessUsage:
+        return ProcessUsage(cpu_ms=4, peak_memory=12 << 20, memory_kills=0)
 
 
 class FakeProcesses:
-    pass
+    """`listening`: ports on which something does, for a test to say."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, FakeProcess] = {}
+        self.listening: set[int] = set()
+        self._reason: Reason | None = None
+
+    @property
+    def live(self) -> int:
+        return sum(process.now.status == "running" for process in self.all.values())
+
+    async def start(self, new: NewProcess) -> Process:
+        command = (new.command if new.command is not None else new.code or "")[:1000]
+        started = Process(new.id, len(self.all) + 100, "running", TIME, command, new.name)
+        process = self.all[new.id] = FakeProcess(new, started, open=new.stdin is None)
+        name, _, argument = (new.command or "").partition(" ")
+        if name == "echo":
+            process.says(argument.encode() + b"\n")
+        if name in ("echo", "exit"):
+            process.ends(int(argument) if name == "exit" else 0)
+        return started
+
+    @asynccontextmanager
+    async def attend(self, new: NewProcess) -> AsyncIterator[FakeAttended]:
+        yield FakeAttended(await self.start(new))
+
+    async def list(self, limit: int, offset: int) -> tuple[Sequence[Process], int]:
+        found = [self.all[name].now for name in sorted(self.all, reverse=True)]
+        return found[offset : offset + limit], len(found)
+
+    async def get(self, process_id: str) -> Process:
+        return self._find(process_id).now
+
+    async def input(self, process_id: str, content: bytes, *, close: bool) -> None:
+        process = self._running(process_id)
+        if not process.open:
+            raise InvalidState("The standard input of the process is closed.", processId=process_id)
+        process.open = not close
+        if content:
+            process.says(content)
+        if close:
+            process.ends(0)
+
+    async def signal(self, process_id: str, number: int) -> None:
+        process = self._running(process_id)
+        if number in (SIGTERM, SIGKILL):
+            process.ends(KILLED + number, self._reason)
+
+    async def logs(self, process_id: str, cursor: int, limit: int) -> LogPage:
+        return self._find(process_id).page(cursor, limit)
+
+    @asynccontextmanager
+    async def follow(self, process_id: str, cursor: int) -> AsyncIterator[AsyncIterator[LogPage]]:
+        process = self._find(process_id)
+        pages = _pages(process, process.page(cursor, 1 << 18))
+        try:
+            yield pages
+        finally:
+            await pages.aclose()
+
+    async def is_listening(self, port: int) -> bool:
+        return port in self.listening
+
+    async def ending(self, reason: Reason) -> None:
+        self._reason = reason
+
+    async def settle(self) -> None: ...
+
+    def _find(self, process_id: str) -> FakeProcess:
+        if process_id not in self.all:
+            raise ProcessNotFound(process_id)
+        return self.all[process_id]
+
+    def _running(self, process_id: str) -> FakeProcess:
+        process = self._find(process_id)
+        if process.now.status != "running":
+            raise InvalidState("The process has ended.", processId=process_id)
+        return process
+
+
+async def _pages(process: FakeProcess, page: LogPage) -> AsyncGenerator[LogPage]:
+    while True:
+        yield page
+        if page.last:
+            return
+        news = process.news
+        following = process.page(page.cursor, 1 << 18)
+        while not (following.entries or following.last or following.dropped):
+            await news.wait()
+            news = process.news
+            following = process.page(page.cursor, 1 << 18)
+        page = following

@@ -159,7 +159,7 @@ class FakeSandbox:
         self.frozen = False
 
     def live(self, kind: Kind) -> int:
-        return 0
+        return self.processes.live if kind == "processes" else 0
 
     async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
         self._check()

@@ -10,6 +10,7 @@ from buntime.web.api_sessions import session_id
 from buntime.web.contents import files_to_write
 from buntime.web.operation import Call, Streamed, operation
 from buntime.web.streaming import Out, TextOutput
+from buntime.web.wire_processes import Detached
 
 SLACK_SECONDS = 60.0  # for waking, writing files and the answer, beside the program's own time
 
@@ -50,8 +51,18 @@ def _numbers(done: Executed) -> wire.Ended:
 
 async def _stream(call: Call[wire.NoQuery, wire.Execute], out: Out) -> None:
     output = TextOutput(out)
+
+    async def detached(process_id: str) -> None:
+        await out.begin_events()
+        await out.event("process", Detached(process_id=process_id))
+
     try:
-        done = await call.plane.executions.stream(call.caller, _request(call), out.begin_events, output)
+        if call.body.detach:
+            done = await call.plane.executions.detach(
+                call.caller, _request(call), call.plane.processes, detached, output
+            )
+        else:
+            done = await call.plane.executions.stream(call.caller, _request(call), out.begin_events, output)
     finally:
         if out.begun:
             await output.finish()
@@ -76,7 +87,13 @@ async def _stream(call: Call[wire.NoQuery, wire.Execute], out: Out) -> None:
     seconds=_seconds,
     streamed=Streamed(
         _stream,
-        events={"stdout": wire.Output, "stderr": wire.Output, "result": wire.Ended, "error": wire.Failure},
+        events={
+            "process": Detached,
+            "stdout": wire.Output,
+            "stderr": wire.Output,
+            "result": wire.Ended,
+            "error": wire.Failure,
+        },
         when=lambda call: call.body.stream,
     ),
 )
@@ -88,7 +105,11 @@ async def execute(call: Call[wire.NoQuery, wire.Execute]) -> wire.Executed:
 
     With `stream: true` the answer is a stream of Server-Sent Events: `stdout` and `stderr` as they happen, comments
     every 15 seconds of silence, then exactly one `result` or `error`. A client that leaves ends the run.
+    With `detach: true` too it is a process, whose id comes first in an event `process`: a client that leaves changes
+    nothing for it, and finds its output in `/processes/logs`. Files that it writes are not listed then.
     """
+    if call.body.detach:
+        raise errors.InvalidRequest("detach", "detach needs stream: true. Without it, use POST /processes/start.")
     done = await call.plane.executions.execute(call.caller, _request(call))
     result = done.result
     return wire.Executed(

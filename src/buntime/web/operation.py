@@ -41,6 +41,7 @@ class Call[Q, B]:
     filters: Mapping[str, str]  # `metadata.KEY=VALUE` of the query
     answer: Callable[[bytes], Answer] | None  # a body → what is stored for its Idempotency-Key
     upload: Upload | None = None  # of an operation that takes a raw body
+    last_event_id: str | None = None  # of a client that comes back to a stream of events
 
 
 @dataclass(frozen=True, slots=True)

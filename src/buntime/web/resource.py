@@ -108,7 +108,11 @@ class Resource:
         self, exchange: Exchange, caller: Caller, query: Any, body: Any, filters: Mapping[str, str]
     ) -> Call[Any, Any]:
         world = self._world
-        return Call(world.plane, world.config, caller, exchange.path_params, query, body, filters, None)
+        last = next(iter(exchange.header(b"last-event-id")), None)
+        last_id = None if last is None else last.decode("latin-1")
+        return Call(
+            world.plane, world.config, caller, exchange.path_params, query, body, filters, None, last_event_id=last_id
+        )
 
     async def _once(self, operation: Operation, call: Call[Any, Any], key: str, fingerprint: str) -> Reply:
         """Owned by the control plane: the key stays taken until the work has ended, whoever still waits."""

@@ -312,6 +312,7 @@ class Execute(Request):
     ) = UNSET
     working_dir: Annotated[str, Meta(description=PATH)] = "/workspace"
     stream: Annotated[bool, Meta(description="The answer as Server-Sent Events.")] = False
+    detach: Annotated[bool, Meta(description="With `stream`: a process, which goes on when the client leaves.")] = False
     stdin: Annotated[str, Meta(description="What the program reads from its standard input.")] = ""
 
 

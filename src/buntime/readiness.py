@@ -1,0 +1,96 @@
+"""Whether a process has become what somebody waits for: a port on which something listens, or a line of its output.
+
+Lines are searched by ripgrep in a run of the session's own: its engine takes linear time, and what it takes is the
+session's, not ours.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from buntime import errors
+from buntime.ports import Run, Sandbox
+
+LONGEST_PATTERN = 1000  # characters
+LONGEST_WAIT = 300  # seconds
+KEPT = 64 << 10  # bytes of a line that has no end yet: the newest
+SEARCH_SECONDS = 5.0
+SEARCH = 'exec /usr/bin/rg --no-config -q -a -e "$PATTERN" -'
+MATCHED, NOT_MATCHED = 0, 1  # its exit codes
+FIRST_LOOK, SLOWEST_LOOK = 0.01, 0.25  # seconds between looks at a port
+GATHER_SECONDS = 0.1  # between searches, for more output to come
+
+
+@dataclass(frozen=True, slots=True)
+class WaitFor:
+    """Exactly one of `port` and `output`."""
+
+    port: int | None = None
+    output: str | None = None  # a regular expression
+    timeout: float = 30  # seconds
+
+
+def check_wait(wait: WaitFor) -> None:
+    """Raises InvalidRequest."""
+    if (wait.port is None) == (wait.output is None):
+        raise errors.InvalidRequest("waitFor", "waitFor takes exactly one of port and output.")
+    if wait.port is not None and not 1 <= wait.port <= 65535:
+        raise errors.InvalidRequest("waitFor.port", f"waitFor.port must be 1 to 65535, not {wait.port}.")
+    if wait.output is not None and (not 0 < len(wait.output) <= LONGEST_PATTERN or "\0" in wait.output):
+        raise errors.InvalidRequest(
+            "waitFor.output",
+            f"waitFor.output must be a regular expression of 1 to {LONGEST_PATTERN} characters.",
+            limit=LONGEST_PATTERN,
+        )
+    if not 1 <= wait.timeout <= LONGEST_WAIT:
+        raise errors.InvalidRequest(
+            "waitFor.timeout", f"waitFor.timeout must be 1 to {LONGEST_WAIT} seconds.", limit=LONGEST_WAIT
+        )
+
+
+async def check_pattern(sandbox: Sandbox, wait: WaitFor) -> None:
+    """Raises InvalidRequest for an expression that is none."""
+    if wait.output is None:
+        return
+    result = await sandbox.run(Run(SEARCH_SECONDS, command=SEARCH, env={"PATTERN": wait.output}))
+    if result.exit_code not in (MATCHED, NOT_MATCHED):
+        why = result.stderr.decode(errors="replace").strip()[:500]
+        raise errors.InvalidRequest("waitFor.output", f"waitFor.output is not a regular expression of ripgrep's: {why}")
+
+
+async def is_ready(sandbox: Sandbox, process_id: str, wait: WaitFor) -> bool:
+    """Waits until it is, it has ended, or the time is over."""
+    try:
+        async with asyncio.timeout(wait.timeout):
+            if wait.port is not None:
+                return await _listens(sandbox, process_id, wait.port)
+            return await _says(sandbox, process_id, wait.output or "")
+    except TimeoutError:
+        return False
+
+
+async def _listens(sandbox: Sandbox, process_id: str, port: int) -> bool:
+    pause = FIRST_LOOK
+    while not await sandbox.processes.is_listening(port):
+        if (await sandbox.processes.get(process_id)).status != "running":
+            return False
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, SLOWEST_LOOK)
+    return True
+
+
+async def _says(sandbox: Sandbox, process_id: str, pattern: str) -> bool:
+    kept = {"stdout": bytearray(), "stderr": bytearray()}
+    async with sandbox.processes.follow(process_id, 0) as pages:
+        async for page in pages:
+            if page.entries:
+                for entry in page.entries:
+                    kept[entry.stream] += entry.content
+                text = b"\n".join(bytes(content) for content in kept.values())
+                run = Run(SEARCH_SECONDS, command=SEARCH, env={"PATTERN": pattern}, stdin=text)
+                if (await sandbox.run(run)).exit_code == MATCHED:
+                    return True
+                for content in kept.values():  # whole lines that were searched are done with
+                    del content[: content.rfind(b"\n") + 1]
+                    del content[:-KEPT]
+            await asyncio.sleep(0 if page.last else GATHER_SECONDS)
+    return False
