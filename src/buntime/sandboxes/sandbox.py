@@ -128,6 +128,7 @@ class LocalSandbox:
     async def quiesce(self) -> bool:
         self._let_go()
         await self._tell_of_deep_sleep(self._processes.ending("deep_sleep"))
+        await self._tell_of_deep_sleep(self._terminals.ending("deep_sleep"))  # a shell there does not mind SIGTERM
         cgroups, deadline = self._machinery.cgroups, time.monotonic() + GRACE_SECONDS
         cgroups.terminate(self.id)
         while cgroups.session_processes(self.id) and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel's
