@@ -15,6 +15,7 @@ const STATUS: Record<string, number> = {
   ETXTBSY: 409,
   EXDEV: 409,
   ESRCH: 409,
+  ESTALE: 409,
   EFBIG: 409,
   ENAMETOOLONG: 400,
   EINVAL: 400,

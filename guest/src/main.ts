@@ -20,6 +20,7 @@ serve({
   secret: GUEST_SECRET,
   shell: JSON.parse(GUEST_SHELL) as string[],
   bun: GUEST_BUN,
+  boot: `${import.meta.dir}/boot/boot.js`,
   workspace: GUEST_WORKSPACE,
   processes: GUEST_PROCESSES,
 });

@@ -53,22 +53,36 @@ function quoted(text: string): string {
 /** Raises EINVAL for what no program can be given, E2BIG for what the kernel would refuse. */
 export function scriptOf(program: Program): Script {
   const { argv, text, input } = invocation(program);
-  const passed = checkedEnv(program.env);
+  const kept = text !== "" && input !== TEXT ? [TEXT] : [];
+  return { script: startOf(argv, program, input, kept), text };
+}
+
+/** The shell's own words: into the directory, with the environment, stdin from `input`, become `argv`. Raises as above.
+ *
+ * Descriptors in `kept` stay open beside it, and those that `moved`, redirections for the shell, makes of them.
+ */
+export function startOf(
+  argv: string[],
+  { env, cwd }: Pick<Program, "env" | "cwd">,
+  input: number,
+  kept: readonly number[],
+  moved = "",
+): string {
+  const passed = checkedEnv(env);
   const exported = passed.filter(([name]) => EXPORTABLE.test(name));
   const odd = passed.filter(([name]) => !EXPORTABLE.test(name)).map(([name, value]) => `${name}=${value}`);
   if (odd.length > 0) argv.unshift("/usr/bin/env", ...odd);
   const total = totalSize(argv, exported);
   if (total > LARGEST_TOTAL) throw new Failure("E2BIG", { message: "the environment is too large as a whole" });
   // A shell reads ahead: its input may become the program's only in the line that it reads last.
-  const kept = text !== "" && input !== TEXT ? TEXT : 0;
-  const closed = [STDIN, TEXT, NOTHING].filter((fd) => fd !== kept).map((fd) => `${fd}>&-`);
+  const closed = [STDIN, TEXT, NOTHING].filter((fd) => !kept.includes(fd)).map((fd) => `${fd}>&-`);
   const lines = [
-    ...enter(program.cwd),
+    ...enter(cwd),
     ...exported.map(([name, value]) => `export ${name}=${quoted(value)}`),
     ...(total > DEFAULT_TOTAL ? [`ulimit -S -s ${STACK_FOR_LARGEST} 2>&${NOTHING}`] : []),
-    `exec <&${input} ${closed.join(" ")}; exec ${argv.map(quoted).join(" ")}`,
+    `exec <&${input} ${moved} ${closed.join(" ")}; exec ${argv.map(quoted).join(" ")}`,
   ];
-  return { script: lines.join("\n") + "\n", text };
+  return lines.join("\n") + "\n";
 }
 
 function invocation({ code, command, bun: path, hasStdin, install }: Program): {

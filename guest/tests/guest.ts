@@ -163,7 +163,7 @@ export function framesOf(bytes: Buffer): [string, Buffer][] {
   return frames;
 }
 
-function outcomeOf(bytes: Buffer): Outcome {
+export function outcomeOf(bytes: Buffer): Outcome {
   const frames = framesOf(bytes);
   const last = frames.pop();
   if (last?.[0] !== "x") throw new Error("no result");

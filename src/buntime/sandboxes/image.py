@@ -232,6 +232,7 @@ async def _make_image(image: Path, base: Path, guest: Path) -> None:
         bun = root / GUEST_DIR / "bun"
         await _run([str(build / "build")], "Building the guest", cwd=build, env=os.environ | {"BUN": str(bun)})
         shutil.copy(build / "dist/guest.js", root / GUEST_DIR / "guest.js")
+        shutil.copytree(build / "src/boot", root / GUEST_DIR / "boot")
 
 
 async def _run(

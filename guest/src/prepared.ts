@@ -1,0 +1,175 @@
+/** Prepared processes: each a Bun that has started and waits for the code of one run (boot/boot.js).
+ *
+ * Bun has read its surroundings when it started: the environment, settings, and the names in the working directory and
+ * above. The code of a run goes to it only where all of that is as it was; else the run starts as any other does.
+ */
+
+import { closeSync, existsSync, openSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
+import type { Clock } from "./changes";
+import { Failure } from "./failure";
+import { PipeWriter } from "./pipes";
+import { execute, parseRun, type RunRequest } from "./run";
+import { NOTHING, STDIN, startOf, TEXT } from "./script";
+import { jsonOf, numberIn, type Handlers, type Settings } from "./server";
+import type { Spare, Spares } from "./spares";
+
+const LONGEST_CODE = 16 << 10; // bytes, for which there is room
+const PLACEHOLDER = "//" + "buntime ".repeat(LONGEST_CODE / 8) + "\n"; // a length that nothing else has
+/** Its descriptors, see boot.js: not those that Bun itself takes next. */
+const [READY, CODE] = [8, 9];
+const LARGEST_ENV = 64 << 10; // bytes
+const JUST_NOW = 20; // ms: what has changed since may change again without a new time on old kernels
+/** What Bun reads as it starts, in the working directory or above it. */
+const SETTINGS = [
+  ...["", ".local", ".development", ".development.local", ".production", ".production.local"].map((of) => `.env${of}`),
+  ...[".env.test", ".env.test.local", "bunfig.toml", "tsconfig.json", "jsconfig.json", "package.json", ".npmrc"],
+  ...["bun.lock", "bun.lockb", "node_modules"],
+];
+const OF_THE_SYSTEM = ["/etc/localtime", "/etc/resolv.conf", "/etc/hosts"];
+const OF_A_HOME = [".bunfig.toml", ".npmrc"];
+/** Settings that have Bun read or run more than is looked at here. */
+const ODD_VARIABLES = /^(?:BUN_|NODE_OPTIONS$|NODE_EXTRA_CA_CERTS$|LD_|MALLOC|MIMALLOC)/;
+const ODD_SETTINGS = /preload|tsconfig|extends|env/;
+
+interface Place {
+  readonly env: Readonly<Record<string, string>>;
+  readonly cwd: string;
+}
+
+interface Prepared {
+  readonly spare: Spare;
+  /** Environment and directory. */
+  readonly place: string;
+  /** What was there when it started, and how it was. */
+  readonly seen: ReadonlyMap<string, string>;
+}
+
+const nameOf = ({ env, cwd }: Place) => JSON.stringify([cwd, Object.entries(env)]);
+
+/** What tells a file or directory from what it is after any change; the reason where it cannot be looked at. */
+function stampOf(path: string): string {
+  try {
+    const stats = statSync(path, { bigint: true, throwIfNoEntry: false });
+    return stats === undefined ? "" : `${stats.dev} ${stats.ino} ${stats.size} ${stats.mtimeNs} ${stats.ctimeNs}`;
+  } catch (thrown) {
+    return (thrown as { code?: string }).code ?? "?";
+  }
+}
+
+function above(directory: string): string[] {
+  return directory === "/" ? ["/"] : [...above(dirname(directory)), directory];
+}
+
+function isOdd(path: string): boolean {
+  if (!/(?:bunfig\.toml|[tj]sconfig\.json)$/.test(path)) return false;
+  try {
+    return ODD_SETTINGS.test(readFileSync(path, "utf8"));
+  } catch {
+    return true;
+  }
+}
+
+/** Null where a prepared process would not be the same. What is not in a directory comes with a change of that. */
+function surroundings({ env, cwd }: Place, bun: string): Map<string, string> | null {
+  try {
+    if (realpathSync(cwd) !== cwd) return null;
+  } catch {
+    return null;
+  }
+  if (Object.keys(env).some((name) => ODD_VARIABLES.test(name))) return null;
+  if (Buffer.byteLength(nameOf({ env, cwd })) > LARGEST_ENV) return null;
+  const directories = above(cwd);
+  const settings = directories.flatMap((directory) => SETTINGS.map((name) => join(directory, name)));
+  const there = settings.filter((path) => existsSync(path));
+  const homes = [env.HOME ?? "/root", env.XDG_CONFIG_HOME].filter((home) => home !== undefined);
+  const apart = [...OF_THE_SYSTEM, ...homes.flatMap((home) => OF_A_HOME.map((name) => join(home, name))), bun];
+  if ([...there, ...apart].some((path) => existsSync(path) && isOdd(path))) return null;
+  return new Map([...directories, ...there, ...apart].map((path) => [path, stampOf(path)]));
+}
+
+/** Whether it has found all it needs, see boot.js: before, it would do as well, but later than another. */
+const isReady = (pid: number) => existsSync(`/proc/${pid}/fd/${CODE}`) && !existsSync(`/proc/${pid}/fd/${READY}`);
+
+const changedAt = (path: string) => Number(statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0);
+
+export class PreparedProcesses {
+  readonly #waiting = new Map<number, Prepared>();
+
+  constructor(
+    private readonly bun: string,
+    private readonly boot: string,
+  ) {}
+
+  /** Has a spare become one. Raises ESRCH, and ESTALE where it would not be the same as another start: then it is still
+   * parked. */
+  async prepare(spares: Spares, pid: number, place: Place): Promise<void> {
+    let seen = surroundings(place, this.bun);
+    if (seen !== null && above(place.cwd).some((path) => Date.now() - changedAt(path) < JUST_NOW)) {
+      await Bun.sleep(JUST_NOW);
+      seen = surroundings(place, this.bun);
+    }
+    if (seen === null) throw new Failure("ESTALE", { message: "no process can be prepared for this" });
+    const argv = [this.bun, "--install=fallback", "--preload", this.boot, "-e", PLACEHOLDER];
+    const script = startOf(argv, place, NOTHING, [], `${READY}<&${STDIN} ${CODE}<&${TEXT}`);
+    const nothing = openSync("/dev/null", "w"); // in place of its script's end, which is closed after the script
+    const spare = spares.take(pid);
+    this.#waiting.set(spare.pid, { spare: { ...spare, script: nothing }, place: nameOf(place), seen });
+    void spare.exited.then(() => {
+      if (this.#waiting.delete(spare.pid))
+        [nothing, spare.stdin, spare.text, spare.stdout, spare.stderr].forEach((end) => closeSync(end));
+    });
+    new PipeWriter(spare.script, Buffer.from(script));
+  }
+
+  /** It waits no longer, and is the caller's. Raises ESTALE where it does not fit, is not ready, or has ended. */
+  take(pid: number, place: Place, code: string): Spare {
+    const prepared = this.#waiting.get(pid);
+    if (prepared === undefined) throw new Failure("ESTALE", { message: "there is no such process" });
+    const fits =
+      Buffer.byteLength(code) <= LONGEST_CODE &&
+      nameOf(place) === prepared.place &&
+      isReady(pid) &&
+      [...prepared.seen].every(([path, stamp]) => stampOf(path) === stamp);
+    if (!fits) throw new Failure("ESTALE", { message: "it does not fit any more" });
+    this.#waiting.delete(pid);
+    return prepared.spare;
+  }
+}
+
+/** `clock` as the runs' own. */
+export function preparedHandlers({ bun, boot, workspace }: Settings, spares: Spares, clock: Clock): Handlers {
+  const processes = new PreparedProcesses(bun, boot);
+  return {
+    "POST /spares/prepare": async (request, query) => {
+      const place = placeOf(await jsonOf(request), workspace);
+      await processes.prepare(spares, numberIn(query, "spare", -1), place);
+      return Response.json({});
+    },
+    "POST /prepared/run": async (request, query) => {
+      const body = await jsonOf(request);
+      const { code, request: run } = preparedRun(body, bun, workspace);
+      const spare = processes.take(numberIn(query, "spare", -1), placeOf(body, workspace), code);
+      return execute(spare, run, clock.mark(), workspace, request.signal);
+    },
+  };
+}
+
+/** The body of POST /prepared/run, checked as that of /run: code alone, without input. */
+function preparedRun(body: unknown, bun: string, workspace: string): { code: string; request: RunRequest } {
+  const request = parseRun(body, bun, workspace);
+  const { code, install = true } = body as { code?: string; install?: unknown };
+  if (code === undefined || request.stdin.length > 0 || request.feed !== "" || install === false)
+    throw new Failure("ESTALE", { message: "it is started in another way" });
+  const text = code.trim() === "" ? ";" : code; // as in script.ts
+  return { code, request: { ...request, script: "", text } };
+}
+
+/** Raises EINVAL. */
+function placeOf(body: unknown, workspace: string): Place {
+  const { env = {}, cwd = workspace } = (body ?? {}) as { env?: unknown; cwd?: unknown };
+  const isEnv = typeof env === "object" && env !== null && Object.values(env).every((value) => typeof value === "string");
+  if (!isEnv || typeof cwd !== "string" || !cwd.startsWith("/") || cwd.includes("\0"))
+    throw new Failure("EINVAL", { message: "env or cwd is not what it should be" });
+  return { env: env as Record<string, string>, cwd };
+}
