@@ -135,7 +135,7 @@ class FakeSandbox:
         self.processes = FakeProcesses()
         self.contexts = FakeContexts()
         self.terminals = FakeTerminals()
-        self.files = FakeFiles()
+        self.files = FakeFiles(volume, self._check)
 
     @property
     def id(self) -> str:

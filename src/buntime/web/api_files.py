@@ -1,10 +1,10 @@
 """Files: write, list, read, delete."""
 
 from buntime import errors
-from buntime.paths import for_client, inside_session
+from buntime.paths import inside_session, shown
 from buntime.web import wire
 from buntime.web.api_sessions import session_id
-from buntime.web.contents import as_text, file_to_write
+from buntime.web.contents import as_text, bytes_of, file_to_write, named
 from buntime.web.operation import FILE_SECONDS, Call, operation
 
 MISSING = (errors.SessionNotFound, errors.FileNotFound, errors.FileConflict, errors.InvalidState)
@@ -27,7 +27,8 @@ async def write_file(call: Call[wire.NoQuery, wire.WriteFile]) -> wire.FileWritt
     wanted = session_id(call.body.session_id)
     file = file_to_write(call.body, call.caller.plan, append=call.body.append)
     size = await call.plane.files.write(call.caller, wanted, file)
-    return wire.FileWritten(path=for_client(file.path), size=size)
+    name, raw = named(file.path)
+    return wire.FileWritten(path=name, path_base64=raw, size=size)
 
 
 @operation(
@@ -35,6 +36,7 @@ async def write_file(call: Call[wire.NoQuery, wire.WriteFile]) -> wire.FileWritt
     "/files/list",
     tag="Files",
     query=wire.ListFilesQuery,
+    any_bytes=True,
     answer=wire.Files,
     errors=MISSING,
     seconds=FILE_SECONDS,
@@ -45,13 +47,19 @@ async def list_files(call: Call[wire.ListFilesQuery, None]) -> wire.Files:
     entries, total = await call.plane.files.list(
         call.caller,
         session_id(query.session_id),
-        inside_session(query.path),
+        inside_session(query.path, any_bytes=True),
         recursive=query.recursive,
         limit=query.limit,
         offset=query.offset,
     )
     files = [
-        wire.FileEntry(path=entry.path, size=entry.size, modified=wire.iso(entry.modified), type=entry.type)
+        wire.FileEntry(
+            path=shown(entry.path),
+            path_base64=bytes_of(entry.path),
+            size=entry.size,
+            modified=wire.iso(entry.modified),
+            type=entry.type,
+        )
         for entry in entries
     ]
     return wire.Files(files=files, total=total)
@@ -62,16 +70,18 @@ async def list_files(call: Call[wire.ListFilesQuery, None]) -> wire.Files:
     "/files/read",
     tag="Files",
     query=wire.ReadFileQuery,
+    any_bytes=True,
     answer=wire.FileContent,
     errors=(*MISSING, errors.PayloadTooLarge),
     seconds=FILE_SECONDS,
 )
 async def read_file(call: Call[wire.ReadFileQuery, None]) -> wire.FileContent:
     """Read a file, up to the plan's file size."""
-    path = inside_session(call.query.path)
+    path = inside_session(call.query.path, any_bytes=True)
     raw = await call.plane.files.read(call.caller, session_id(call.query.session_id), path)
     content, encoding = as_text(raw)
-    return wire.FileContent(path=for_client(path), content=content, size=len(raw), encoding=encoding)
+    name, raw_path = named(path)
+    return wire.FileContent(path=name, path_base64=raw_path, content=content, size=len(raw), encoding=encoding)
 
 
 @operation(
@@ -79,6 +89,7 @@ async def read_file(call: Call[wire.ReadFileQuery, None]) -> wire.FileContent:
     "/files/delete",
     tag="Files",
     query=wire.DeleteFileQuery,
+    any_bytes=True,
     answer=wire.FileDeleted,
     errors=MISSING,
     seconds=FILE_SECONDS,
@@ -88,9 +99,10 @@ async def delete_file(call: Call[wire.DeleteFileQuery, None]) -> wire.FileDelete
 
     A directory that is not empty needs `recursive=true`.
     """
-    query, path = call.query, inside_session(call.query.path)
+    query, path = call.query, inside_session(call.query.path, any_bytes=True)
     await call.plane.files.delete(call.caller, session_id(query.session_id), path, recursive=query.recursive)
-    return wire.FileDeleted(deleted=True, path=for_client(path))
+    name, raw = named(path)
+    return wire.FileDeleted(deleted=True, path=name, path_base64=raw)
 
 
 OPERATIONS = (write_file, list_files, read_file, delete_file)

@@ -5,25 +5,50 @@ import binascii
 from collections.abc import Sequence
 from typing import Literal
 
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
 from buntime.errors import InvalidRequest, PayloadTooLarge
-from buntime.paths import inside_session
+from buntime.paths import for_client, from_bytes, in_bytes, inside_session, shown
 from buntime.plan import MB, Plan
 from buntime.ports import FileToWrite
 from buntime.requests import check_file_count
 from buntime.web import wire
 
 
-def file_to_write(file: wire.FileRequest, plan: Plan, *, field: str = "", append: bool = False) -> FileToWrite:
+def either(text: str | UnsetType, raw: str | UnsetType, field: str = "path") -> str:
+    """The path of a JSON body: as text, or its bytes in base64."""
+    if not isinstance(text, UnsetType) and isinstance(raw, UnsetType):
+        return inside_session(text, field)
+    if isinstance(raw, UnsetType) or not isinstance(text, UnsetType):
+        raise InvalidRequest(field, f"Give exactly one of {field} and {field}Base64.")
+    return inside_session(from_bytes(_strict_base64(raw, f"{field}Base64")), f"{field}Base64", any_bytes=True)
+
+
+def named(path: str) -> tuple[str, str | UnsetType]:
+    """An absolute path as a client sees it, and its bytes where that is not the whole truth."""
+    told = for_client(path)
+    return shown(told), bytes_of(told)
+
+
+def bytes_of(path: str) -> str | UnsetType:
+    """In base64, where `shown` is not the whole truth."""
+    return UNSET if shown(path) == path else base64.b64encode(in_bytes(path)).decode()
+
+
+def file_to_write(
+    file: wire.FileRequest | wire.WriteFile, plan: Plan, *, field: str = "", append: bool = False
+) -> FileToWrite:
     """`field`: what stands before the names of the file's fields in the request, such as `files[3].`."""
-    path = inside_session(file.path, f"{field}path")
+    if isinstance(file, wire.WriteFile):
+        path = either(file.path, file.path_base64)
+    else:
+        path = inside_session(file.path, f"{field}path")
     limit = plan.file_mb * MB
     if len(file.content) > (limit + 2) // 3 * 4:  # in either encoding too large: not worth decoding
-        raise _too_large(plan, file.path)
+        raise _too_large(plan, path)
     content = _strict_base64(file.content, f"{field}content") if file.encoding == "base64" else file.content.encode()
     if len(content) > limit:
-        raise _too_large(plan, file.path)
+        raise _too_large(plan, path)
     mode = None if isinstance(file.mode, UnsetType) else int(file.mode, 8)
     return FileToWrite(path, content, mode, append)
 
@@ -55,7 +80,7 @@ def _strict_base64(text: str, field: str) -> bytes:
 
 
 def _too_large(plan: Plan, path: str) -> PayloadTooLarge:
-    limit = plan.file_mb * MB
+    limit, path = plan.file_mb * MB, shown(for_client(path))
     return PayloadTooLarge(
         f"A file may have {plan.file_mb} MB on the {plan.name} plan; {path[:255]!r} is larger.",
         plan=plan.name,

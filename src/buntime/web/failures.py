@@ -56,6 +56,8 @@ def reply_to(failure: BuntimeError) -> Reply:
     headers: Headers = []
     if status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
+    if failure.code == "range_not_satisfiable":
+        headers.append((b"content-range", f"bytes */{failure.details['size']}".encode()))
     if failure.code in RETRY_AFTER:
         seconds = failure.details.get("retryAfter", RETRY_AFTER[failure.code])
         headers.append((b"retry-after", str(seconds).encode()))

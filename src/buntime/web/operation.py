@@ -1,6 +1,6 @@
 """An operation of the API: one description that is both its route and its entry in `/openapi.json`."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import cleandoc
 from typing import Any
@@ -41,6 +41,7 @@ class Call[Q, B]:
     filters: Mapping[str, str]  # `metadata.KEY=VALUE` of the query
     answer: Callable[[bytes], Answer] | None  # a body → what is stored for its Idempotency-Key
     upload: Upload | None = None  # of an operation that takes a raw body
+    header: Callable[[bytes], Sequence[bytes]] = lambda _: ()  # all values of a header, by its name in lower case
     last_event_id: str | None = None  # of a client that comes back to a stream of events
 
 

@@ -111,7 +111,16 @@ class Resource:
         last = next(iter(exchange.header(b"last-event-id")), None)
         last_id = None if last is None else last.decode("latin-1")
         return Call(
-            world.plane, world.config, caller, exchange.path_params, query, body, filters, None, last_event_id=last_id
+            world.plane,
+            world.config,
+            caller,
+            exchange.path_params,
+            query,
+            body,
+            filters,
+            None,
+            header=exchange.header,
+            last_event_id=last_id,
         )
 
     async def _once(self, operation: Operation, call: Call[Any, Any], key: str, fingerprint: str) -> Reply:

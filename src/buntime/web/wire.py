@@ -276,6 +276,10 @@ Encoding = Annotated[
 ]
 
 
+PathBytes = Annotated[str, Meta(description="The path's bytes in base64, only where they are not UTF-8.")]
+GivenBytes = Annotated[str, Meta(description="The path's bytes in base64, in its place, where they are not UTF-8.")]
+
+
 class FileRequest(Request):
     path: Annotated[str, Meta(description=PATH)]
     content: str
@@ -341,13 +345,19 @@ class Executed(Ended, kw_only=True):
 # --- files ---
 
 
-class WriteFile(FileRequest, kw_only=True):
+class WriteFile(Request, kw_only=True):
     session_id: Annotated[str, Meta(description=SESSION_ID)]
+    path: Annotated[str, Meta(description=PATH)] | UnsetType = UNSET
+    path_base64: GivenBytes | UnsetType = UNSET
+    content: str
+    encoding: Encoding = "utf8"
+    mode: Mode | UnsetType = UNSET
     append: Annotated[bool, Meta(description="Add to the end instead of replacing the file.")] = False
 
 
-class FileWritten(Shown):
+class FileWritten(Shown, kw_only=True):
     path: str
+    path_base64: PathBytes | UnsetType = UNSET
     size: Annotated[int, Meta(description="Bytes of the file afterwards.")]
 
 
@@ -359,8 +369,9 @@ class ListFilesQuery(Request):
     offset: Offset = 0
 
 
-class FileEntry(Shown):
+class FileEntry(Shown, kw_only=True):
     path: str
+    path_base64: PathBytes | UnsetType = UNSET
     size: Annotated[int, Meta(description="Bytes")]
     modified: Time
     type: Annotated[
@@ -378,8 +389,9 @@ class ReadFileQuery(Request):
     path: Annotated[str, Meta(description=PATH)]
 
 
-class FileContent(Shown):
+class FileContent(Shown, kw_only=True):
     path: str
+    path_base64: PathBytes | UnsetType = UNSET
     content: str
     size: Annotated[int, Meta(description="Bytes of the file.")]
     encoding: Annotated[Literal["utf8", "base64"], Meta(description="`base64` where the file is not UTF-8.")]
@@ -391,9 +403,10 @@ class DeleteFileQuery(Request):
     recursive: Annotated[bool, Meta(description="`true`: a directory with all that is in it.")] = False
 
 
-class FileDeleted(Shown):
+class FileDeleted(Shown, kw_only=True):
     deleted: bool
     path: str
+    path_base64: PathBytes | UnsetType = UNSET
 
 
 # --- operations ---
