@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Literal
 
@@ -18,8 +18,9 @@ import msgspec
 from buntime.errors import BuntimeError, FileNotFound, TerminalNotFound
 from buntime.inside import Exit, NewTerminal, Reason
 from buntime.ports import SandboxGone
+from buntime.sandboxes.connection import NoGuest
 from buntime.sandboxes.failures import Impostor
-from buntime.sandboxes.frames import HEADER, batches
+from buntime.sandboxes.frames import HEADER, Frame, batches
 from buntime.sandboxes.guest import Guest
 from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.machinery import Machinery
@@ -89,26 +90,40 @@ class GuestAttachment:
 
     async def output(self) -> AsyncIterator[bytes | Exit]:
         async with self._launcher.ending_an_impostor():
-            async for frames in batches(self._answer.content, LARGEST_FRAME):
-                printed: list[bytes] = []
-                for kind, payload in frames:
-                    if kind == b"o":
-                        printed.append(payload)
-                    elif kind == b"a" and len(payload) == 4:
-                        self._took(int.from_bytes(payload))
-                    elif kind in (b"x", b"d"):
-                        if text := b"".join(printed):
-                            yield text
-                        if kind == b"x":
-                            yield _exit(payload)
-                        return
-                    else:
-                        raise Impostor("it sent a frame that no terminal has")
-                if text := b"".join(printed):
-                    yield text
+            async for frames in self._batches():
+                printed, end = self._sorted(frames)
+                if printed:
+                    yield printed
+                if end is not None:
+                    if end[0] == b"x":
+                        yield _exit(end[1])
+                    return
                 if len(frames) > GATHER_FRAMES:
                     await asyncio.sleep(GATHER_SECONDS)
         raise SandboxGone("the terminal's output ended without an end")
+
+    async def _batches(self) -> AsyncIterator[list[Frame]]:
+        try:
+            async for frames in batches(self._answer.content, LARGEST_FRAME):
+                yield frames
+        except NoGuest as impostor:
+            raise Impostor(f"a terminal: {impostor}") from impostor
+        except (aiohttp.ClientError, OSError) as gone:
+            raise SandboxGone(f"a terminal: {gone!r}") from gone
+
+    def _sorted(self, frames: Sequence[Frame]) -> tuple[bytes, Frame | None]:
+        """What was printed, and the frame that is the last, if it is among them."""
+        printed: list[bytes] = []
+        for kind, payload in frames:
+            if kind == b"o":
+                printed.append(payload)
+            elif kind == b"a" and len(payload) == 4:
+                self._took(int.from_bytes(payload))
+            elif kind in (b"x", b"d"):
+                return b"".join(printed), (kind, payload)
+            else:
+                raise Impostor("it sent a frame that no terminal has")
+        return b"".join(printed), None
 
     async def write(self, content: bytes) -> None:
         for start in range(0, len(content), PIECE):
