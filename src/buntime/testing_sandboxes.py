@@ -159,7 +159,8 @@ class FakeSandbox:
         self.frozen = False
 
     def live(self, kind: Kind) -> int:
-        return self.processes.live if kind == "processes" else 0
+        lives = {"processes": self.processes.live, "terminals": self.terminals.live}
+        return lives.get(kind, 0)
 
     async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
         self._check()
@@ -291,6 +292,7 @@ class FakeSandboxes:
         sandbox = self.running.pop(sandbox_id, None)
         if sandbox is not None:
             sandbox.alive = False
+            sandbox.terminals.cut()
 
     async def disconnect(self, sandbox_id: str) -> None:
         self.disconnected.append(sandbox_id)

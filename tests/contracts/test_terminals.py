@@ -1,0 +1,113 @@
+"""What `inside.Terminals` promises: one suite for the fake and for real sandboxes of this host."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from buntime.errors import TerminalNotFound
+from buntime.inside import Attachment, Exit, NewTerminal
+from buntime.ports import Sandbox, SandboxGone
+from tests.contracts.test_sandboxes import LIMITS, REAL, FakeHost, Host, LocalHost
+
+ID = "term_abc123def456ghi789"
+PATIENCE = 30.0  # seconds
+
+
+@pytest.fixture(params=["fake", pytest.param("local", marks=REAL)])
+async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
+    host: Host = FakeHost() if request.param == "fake" else LocalHost()
+    try:
+        await host.reopen({})
+        yield host
+    finally:
+        await host.close()
+
+
+@pytest.fixture
+async def sandbox(host: Host) -> Sandbox:
+    sandbox = (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS))[0]
+    await sandbox.terminals.create(NewTerminal(ID, 80, 24, {"HOME": "/workspace"}))
+    return sandbox
+
+
+class Person:
+    """Who sits at it."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        self.attachment = attachment
+        self._parts = attachment.output()
+        self.seen = b""
+
+    async def type(self, text: str) -> None:
+        await self.attachment.write(text.encode())
+
+    async def sees(self, text: bytes) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while text not in self.seen:
+                part = await anext(self._parts)
+                assert isinstance(part, bytes), self.seen
+                self.seen += part
+
+    async def end(self) -> Exit | None:
+        async with asyncio.timeout(PATIENCE):
+            async for part in self._parts:
+                if isinstance(part, Exit):
+                    return part
+                self.seen += part
+        return None
+
+
+async def test_what_is_typed_is_done_and_the_end_is_told(sandbox: Sandbox) -> None:
+    async with sandbox.terminals.attach(ID) as attachment:
+        person = Person(attachment)
+        await person.type("echo hello\n")
+        await person.sees(b"hello\r\n")
+        assert sandbox.live("terminals") == 1
+        await person.type("exit 3\n")
+        assert await person.end() == Exit(3)
+    with pytest.raises(TerminalNotFound):
+        async with sandbox.terminals.attach(ID):
+            pass
+
+
+async def test_who_comes_back_sees_what_was_there(sandbox: Sandbox) -> None:
+    async with sandbox.terminals.attach(ID) as attachment:
+        person = Person(attachment)
+        await person.type("echo first\n")
+        await person.sees(b"first\r\n")
+    async with sandbox.terminals.attach(ID) as attachment:
+        await Person(attachment).sees(b"first\r\n")
+
+
+async def test_another_client_takes_over(sandbox: Sandbox) -> None:
+    async with sandbox.terminals.attach(ID) as one, sandbox.terminals.attach(ID) as other:
+        assert await Person(one).end() is None
+        person = Person(other)
+        await person.type("echo mine\n")
+        await person.sees(b"mine\r\n")
+
+
+async def test_all_end_for_a_reason(sandbox: Sandbox) -> None:
+    async with sandbox.terminals.attach(ID) as attachment:
+        await sandbox.terminals.ending("deep_sleep")
+        assert await Person(attachment).end() == Exit(None, "deep_sleep")
+    with pytest.raises(TerminalNotFound):
+        async with sandbox.terminals.attach(ID):
+            pass
+
+
+async def test_it_is_gone_with_its_sandbox(host: Host, sandbox: Sandbox) -> None:
+    async with sandbox.terminals.attach(ID) as attachment:
+        person = Person(attachment)
+        await person.type("echo here\n")
+        await person.sees(b"here\r\n")
+        await host.sandboxes.kill(sandbox.id)
+        with pytest.raises(SandboxGone):
+            await person.end()
+
+
+async def test_an_unknown_one_is_not_found(sandbox: Sandbox) -> None:
+    with pytest.raises(TerminalNotFound):
+        async with sandbox.terminals.attach("term_" + "z" * 18):
+            pass
