@@ -77,7 +77,7 @@ def _added(packages: str) -> str:
 def _run(suite: Suite) -> str:
     # without --isolate, what one file leaves behind is met by another, in the order of the directory's entries
     report = f"--isolate --timeout=60000 --reporter=junit --reporter-outfile=$OLDPWD/{REPORT}"
-    return f"cd tested/{suite.directory} && bun test {report} > $OLDPWD/log 2>&1"
+    return f"cd tested/{suite.directory} && bun test {report}"
 
 
 def _outcomes(report: str) -> Counter[tuple[str, ...]]:
@@ -86,6 +86,13 @@ def _outcomes(report: str) -> Counter[tuple[str, ...]]:
         (case.get("file", ""), case.get("classname", ""), case.get("name", ""), *(child.tag for child in case))
         for case in ElementTree.fromstring(report).iter("testcase")
     )
+
+
+def _events(reply: Reply) -> list[tuple[str, dict[str, Any]]]:
+    """What a stream said, by name, in order."""
+    assert reply.status == 200, reply.shown()
+    blocks = (block.partition("\ndata: ") for block in reply.body.decode().split("\n\n"))
+    return [(name.removeprefix("event: "), json.loads(data)) for name, _, data in blocks if name.startswith("event: ")]
 
 
 def _outside(suite: Suite, directory: Path) -> Counter[tuple[str, ...]]:
@@ -110,11 +117,14 @@ def _bun_of_an_image() -> Path:
 def test_the_tests_of_a_package_come_to_the_same_as_outside(session: Session, suite: Suite, tmp_path: Path) -> None:
     assert session.output("bun --version") == subprocess.check_output([_bun_of_an_image(), "--version"], text=True)
     session.output(_set_up(suite), timeout=SECONDS)
-    ran = session.command(_run(suite), timeout=SECONDS)
-    assert not ran["timedOut"]
+    events = _events(session.execute(command=_run(suite), stream=True, timeout=SECONDS))
+    told = "".join(data["data"] for name, data in events if name == "stderr")
     inside = _outcomes(session.text(REPORT))
     passed = sum(count for outcome, count in inside.items() if len(outcome) == 3)
-    assert passed >= suite.tests, session.output("tail -50 log")
+    assert passed >= suite.tests, told[-3000:]
+    assert f"\n {passed} pass\n" in told, told[-3000:]
+    assert len(events) > 20, "it is told as it happens"
+    assert [(name, data["timedOut"]) for name, data in events if "timedOut" in data] == [("result", False)]
     outside = _outside(suite, tmp_path)
     assert (inside - outside, outside - inside) == (Counter(), Counter())
 
