@@ -1,0 +1,268 @@
+/** The guest's side of one kernel (kernel/main.ts): its output, its line, the run in it. */
+
+import type { Socket, UnixSocketListener } from "bun";
+import { type Mark, writtenSince } from "./changes";
+import { type FrameType, HEADER, jsonFrame, seal } from "./frames";
+import { Outbox } from "./outbox";
+import { PipeReader, PipeWriter, type Taker } from "./pipes";
+import type { Script } from "./script";
+import type { Spare } from "./spares";
+
+const KEPT = 256 << 10; // bytes of each stream that are kept between two runs
+const LARGEST = 12 << 20; // bytes of a frame
+const PIECES = 4096; // in which they may have come
+const MOST = 28 << 20; // bytes of the frames of one run
+const SAID = 2000; // characters of what a kernel that does not start has said
+
+/** The last frame of a run: `outcome` where there was none. */
+export interface End {
+  readonly outcome: "ended" | "absent" | "lost" | "busy";
+  readonly reason?: string;
+  /** Of the kernel, where it has ended with the run. */
+  readonly exitCode?: number | null;
+  readonly truncated?: boolean;
+  readonly filesWritten?: readonly string[];
+  readonly filesWrittenTruncated?: boolean;
+}
+
+/** One stream of the program: into the run under way, or kept for the next. */
+class Stream implements Taker {
+  readonly headroom = HEADER;
+  truncated = false;
+  #outbox: Outbox | null = null;
+  #left = KEPT;
+  #kept: Uint8Array[] = [];
+
+  constructor(private readonly type: FrameType) {}
+
+  get wants(): boolean {
+    return this.#outbox === null || this.#outbox.hasRoom;
+  }
+
+  /** A run begins: what was kept is the first of its output. */
+  into(outbox: Outbox, limit: number): void {
+    this.#outbox = outbox;
+    this.#left = limit;
+    this.truncated = false;
+    for (const chunk of this.#kept.splice(0)) this.take(chunk);
+  }
+
+  /** It has ended. */
+  keep(): void {
+    this.#outbox = null;
+    this.#left = KEPT;
+  }
+
+  /** What is kept. */
+  text(): string {
+    return this.#kept.map((chunk) => Buffer.from(chunk.subarray(HEADER)).toString()).join("");
+  }
+
+  take(chunk: Uint8Array): void {
+    const size = chunk.length - HEADER;
+    const taken = Math.min(size, this.#left);
+    this.truncated ||= taken < size;
+    this.#left -= taken;
+    if (taken <= 0) return;
+    const cut = taken < size ? chunk.slice(0, HEADER + taken) : chunk;
+    if (this.#outbox !== null) this.#outbox.push(seal(this.type, cut));
+    else if (this.#kept.length < PIECES) this.#kept.push(cut);
+  }
+}
+
+interface Running {
+  readonly outbox: Outbox;
+  readonly mark: Mark;
+  readonly workspace: string;
+  bytes: number;
+}
+
+export class Kernel {
+  /** Why it will have ended, where a run is being ended. */
+  fate: string | null = null;
+  /** Settles when the run under way has ended. */
+  idle: Promise<void> = Promise.resolve();
+  readonly exited: Promise<number>;
+
+  readonly #streams = [new Stream("o"), new Stream("e")] as const;
+  readonly #readers: readonly [PipeReader, PipeReader];
+  #line: Socket<Line> | null = null;
+  #hasEnded = false;
+  #running: Running | null = null;
+  #settle: () => void = () => {};
+  #unsent: Uint8Array = new Uint8Array();
+
+  constructor(
+    private readonly spare: Spare,
+    { script, text }: Script,
+  ) {
+    this.#readers = [new PipeReader(spare.stdout, this.#streams[0]), new PipeReader(spare.stderr, this.#streams[1])];
+    const writers = [
+      new PipeWriter(spare.stdin, new Uint8Array()),
+      new PipeWriter(spare.text, Buffer.from(text)),
+      new PipeWriter(spare.script, Buffer.from(script)),
+    ];
+    this.exited = spare.exited.then((exitCode) => {
+      this.#hasEnded = true;
+      writers.forEach((writer) => writer.close());
+      this.#readers.forEach((reader) => reader.drain());
+      this.#readers.forEach((reader) => reader.drop());
+      this.#line?.end();
+      this.#end(exitCode);
+      return exitCode;
+    });
+  }
+
+  get isBusy(): boolean {
+    return this.#running !== null;
+  }
+
+  signal(name: NodeJS.Signals): void {
+    if (this.#hasEnded) return; // its pid may be another's
+    try {
+      process.kill(this.spare.pid, name);
+    } catch {
+      // It has ended.
+    }
+  }
+
+  attach(line: Socket<Line>): void {
+    this.#line = line;
+  }
+
+  run(
+    code: { n: number; code: string },
+    maxOutput: number,
+    live: boolean,
+    mark: Mark,
+    workspace: string,
+    gone: AbortSignal,
+  ): Promise<Response> {
+    const outbox = new Outbox(() => this.#readers.forEach((reader) => reader.advance()), live);
+    gone.addEventListener("abort", () => outbox.abandon());
+    this.#running = { outbox, mark, workspace, bytes: 0 };
+    this.idle = new Promise((resolve) => (this.#settle = resolve));
+    for (const stream of this.#streams) stream.into(outbox, maxOutput);
+    this.#send(jsonFrame("r", code));
+    return outbox.response;
+  }
+
+  /** A whole frame of the kernel; or of a program that plays it: then it is ended. */
+  take(frame: Uint8Array): void {
+    const kind = String.fromCharCode(frame[0]!);
+    const running = this.#running;
+    if (running === null) return;
+    running.bytes += frame.length;
+    if (running.bytes > MOST || (kind !== "d" && kind !== "v")) {
+      this.signal("SIGKILL");
+      return;
+    }
+    this.#readers.forEach((reader) => reader.drain()); // what was written before it comes before it
+    running.outbox.push(frame);
+    if (kind === "v") this.#end(null);
+  }
+
+  /** More of the code that is to be run. */
+  advance(): void {
+    const written = this.#unsent.length === 0 ? 0 : (this.#line?.write(this.#unsent) ?? 0);
+    this.#unsent = this.#unsent.subarray(Math.max(written, 0));
+  }
+
+  #send(frame: Uint8Array): void {
+    this.#unsent = frame;
+    this.advance();
+  }
+
+  #end(exitCode: number | null): void {
+    const running = this.#running;
+    if (running === null) return;
+    this.#running = null;
+    const truncated = this.#streams.some((stream) => stream.truncated);
+    this.#streams.forEach((stream) => stream.keep());
+    this.#readers.forEach((reader) => reader.advance());
+    this.#settle();
+    void writtenSince(running.mark, running.workspace, []).then(({ paths, truncated: filesWrittenTruncated }) => {
+      const end: End = { outcome: "ended", exitCode, truncated, filesWritten: paths, filesWrittenTruncated };
+      running.outbox.finish(jsonFrame("x", end));
+    });
+  }
+
+  /** What it has written until now, for people. */
+  said(): string {
+    this.#readers.forEach((reader) => reader.drain());
+    return this.#streams.map((stream) => stream.text()).join("").slice(0, SAID);
+  }
+}
+
+/** A connection: whose it is, and what has come of its next frame. */
+export interface Line {
+  kernel: Kernel | null;
+  chunks: Uint8Array[];
+  size: number;
+}
+
+/** Where kernels call. */
+export class Kernels {
+  readonly #expected = new Map<string, (line: Socket<Line>) => void>();
+  readonly #name = `buntime-contexts-${crypto.randomUUID()}`;
+  #listener: UnixSocketListener<Line> | null = null;
+
+  address(): { name: string; secret: string } {
+    this.#listener ??= Bun.listen<Line>({
+      unix: `\0${this.#name}`,
+      socket: {
+        open: (line) => void (line.data = { kernel: null, chunks: [], size: 0 }),
+        data: (line, chunk) => this.#take(line, chunk),
+        drain: (line) => line.data.kernel?.advance(),
+      },
+    });
+    return { name: this.#name, secret: crypto.randomUUID() };
+  }
+
+  /** Until it has called; what it has said instead where it ends, or does not call in time. */
+  async meet(kernel: Kernel, secret: string, patience: number): Promise<string | null> {
+    const called = new Promise<boolean>((resolve) =>
+      this.#expected.set(secret, (line) => {
+        line.data.kernel = kernel;
+        kernel.attach(line);
+        resolve(true);
+      }),
+    );
+    const ended = kernel.exited.then(() => false);
+    let timer: Timer | undefined;
+    const late = new Promise<boolean>((resolve) => (timer = setTimeout(() => resolve(false), patience)));
+    const met = await Promise.race([called, ended, late]);
+    clearTimeout(timer);
+    this.#expected.delete(secret);
+    if (met) return null;
+    kernel.signal("SIGKILL");
+    return kernel.said();
+  }
+
+  #take(line: Socket<Line>, chunk: Uint8Array): void {
+    const { data } = line;
+    data.chunks.push(new Uint8Array(chunk));
+    data.size += chunk.length;
+    for (;;) {
+      if (data.size < HEADER) return;
+      if (data.chunks[0]!.length < HEADER) data.chunks = [Buffer.concat(data.chunks)];
+      const first = data.chunks[0]!;
+      const length = HEADER + new DataView(first.buffer, first.byteOffset).getUint32(1);
+      if (length > LARGEST || (data.kernel === null && length > 1000)) {
+        data.kernel?.signal("SIGKILL");
+        line.terminate();
+        return;
+      }
+      if (data.size < length) return;
+      const whole = data.chunks.length === 1 ? first : Buffer.concat(data.chunks);
+      data.chunks = whole.length > length ? [whole.subarray(length)] : [];
+      data.size -= length;
+      this.#pass(line, whole.subarray(0, length));
+    }
+  }
+
+  #pass(line: Socket<Line>, frame: Uint8Array): void {
+    if (line.data.kernel !== null) line.data.kernel.take(frame);
+    else this.#expected.get(new TextDecoder().decode(frame.subarray(HEADER)))?.(line);
+  }
+}

@@ -1,0 +1,90 @@
+/** A cell: what one run brings, as a script whose top-level names stay. */
+
+import { readFileSync } from "node:fs";
+import { withLinesOf } from "./layout";
+
+export interface Cell {
+  readonly script: string;
+  /** Whether its last statement is an expression: then its value is the run's. */
+  readonly hasValue: boolean;
+}
+
+/** The global that stands for `import.meta`. */
+export const META = "__buntime_import_meta";
+
+const define = { "import.meta": META };
+const PRAGMA = /@(jsxRuntime|jsxImportSource|jsxFrag|jsx)\s+([\w$./@-]+)/g;
+const DECLARES = /^(export |const |let |var |class |function|async function|abstract |declare |enum |import |using |await using )/;
+const transpilers = new Map<string, Bun.Transpiler>();
+const plain = new Bun.Transpiler({ loader: "tsx", target: "bun", deadCodeElimination: false });
+
+/** `options`: of the project's tsconfig.json. Raises what Bun raises for code that is none. */
+export function cellOf(code: string, options: Readonly<Record<string, unknown>>): Cell {
+  const printed = transpilerOf(code, options).transformSync(code);
+  const start = /^\((?:async )?\(\) => \{$/m.exec(printed);
+  if (start === null) return { script: printed, hasValue: false };
+  const head = start.index + start[0].length;
+  const names = printed.slice(0, start.index);
+  const body = withoutExports(printed);
+  return { script: withLinesOf(code, body, head), hasValue: names === "" || !endsInDeclaration(code) };
+}
+
+/** The last line that begins a statement tells what the last statement is. */
+function endsInDeclaration(code: string): boolean {
+  let lines: string[];
+  try {
+    lines = plain.transformSync(code).split("\n");
+  } catch {
+    return false;
+  }
+  const last = lines.findLast((line) => /^[^\s})\]`;]/.test(line));
+  return last !== undefined && DECLARES.test(last);
+}
+
+/** A cell's names are all kept: there is nobody to export them to. */
+function withoutExports(printed: string): string {
+  if (!printed.includes("export ")) return printed;
+  return printed
+    .replace(/^ {2}export \{[^}]*\};$/gm, "")
+    .replace(/^( {2})export default /gm, "$1")
+    .replace(/^( {2})export (?=(async )?function)/gm, "$1");
+}
+
+function transpilerOf(code: string, options: Readonly<Record<string, unknown>>): Bun.Transpiler {
+  const asked = code.includes("@jsx") ? pragmasIn(code) : {};
+  const key = JSON.stringify(asked);
+  let transpiler = transpilers.get(key);
+  if (transpiler === undefined) {
+    const tsconfig = JSON.stringify({ compilerOptions: { ...options, ...asked } });
+    const given = { loader: "tsx", target: "bun", replMode: true, autoImportJSX: true, define, tsconfig };
+    transpiler = new Bun.Transpiler(given as Bun.TranspilerOptions);
+    if (transpilers.size > 20) transpilers.clear();
+    transpilers.set(key, transpiler);
+  }
+  return transpiler;
+}
+
+function pragmasIn(code: string): Record<string, string> {
+  const asked: Record<string, string> = {};
+  const comments = code.match(/\/\*[^]*?\*\/|\/\/.*/g) ?? [];
+  for (const [, name, value] of comments.join("\n").matchAll(PRAGMA)) {
+    if (name === "jsxRuntime") asked["jsx"] = value === "classic" ? "react" : "react-jsx";
+    else if (name === "jsxImportSource") asked["jsxImportSource"] = value!;
+    else asked[name === "jsx" ? "jsxFactory" : "jsxFragmentFactory"] = value!;
+  }
+  if (asked["jsxFactory"] !== undefined) asked["jsx"] ??= "react";
+  return asked;
+}
+
+/** What a project says of JSX. */
+export function optionsIn(directory: string): Record<string, unknown> {
+  try {
+    const text = readFileSync(`${directory}/tsconfig.json`, "utf8").slice(0, 1 << 20);
+    const loose = text.replace(/("(?:\\.|[^"\\])*")|\/\/.*|\/\*[^]*?\*\//g, "$1").replace(/,(\s*[}\]])/g, "$1");
+    const said = (JSON.parse(loose) as { compilerOptions?: Record<string, unknown> }).compilerOptions ?? {};
+    const names = ["jsx", "jsxFactory", "jsxFragmentFactory", "jsxImportSource", "experimentalDecorators"];
+    return Object.fromEntries(names.filter((name) => name in said).map((name) => [name, said[name]]));
+  } catch {
+    return {};
+  }
+}
