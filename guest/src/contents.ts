@@ -6,14 +6,14 @@
  *     POST /uploads/end?upload=             → {"size": n}
  *     POST /uploads/drop?upload=            → {}
  *     POST /files/mkdir?path=               → {"created": bool}
- *     POST /files/move?path=&to=&overwrite= → {}
+ *     POST /files/move?from=&to=&overwrite= → {}
  *     GET  /files/stat?path=                → {"type", "size", "modified", "mode", "target"}
  *     GET  /feed?name=                      → {"open": bool}, when the run has begun
  *     POST /feed?name=                      bytes → {"open": bool}, when it has taken them
  */
 
 import * as fs from "node:fs";
-import { Failure, unless } from "./failure";
+import { Failure, errnoOf, unless } from "./failure";
 import { begun, feed } from "./feeds";
 import { renameToFree } from "./libc";
 import { type Path, above, shown } from "./names";
@@ -26,6 +26,7 @@ import { kindOf } from "./walk";
 import { makeParents, unmake } from "./write";
 
 const MOST_MODE = 0o7777;
+const OF_THE_GOAL = ["EEXIST", "ENOTEMPTY", "EISDIR", "ENOTDIR"]; // failures of a move
 
 export function contentsHandlers({ workspace }: Settings, _spares: Spares): Handlers {
   return {
@@ -50,7 +51,7 @@ export function contentsHandlers({ workspace }: Settings, _spares: Spares): Hand
     },
     "POST /files/mkdir": (request) => Response.json({ created: makeDirectory(anyPathIn(request)) }),
     "POST /files/move": (request, query) => {
-      move(anyPathIn(request), anyPathIn(request, "to"), flagIn(query, "overwrite"), workspace);
+      move(anyPathIn(request, "from"), anyPathIn(request, "to"), flagIn(query, "overwrite"), workspace);
       return Response.json({});
     },
     "GET /files/stat": (request) => Response.json(status(anyPathIn(request))),
@@ -87,7 +88,8 @@ function move(from: Path, to: Path, overwrite: boolean, workspace: string): void
     fs.renameSync(from, to);
   } catch (thrown) {
     unmake(made);
-    throw thrown;
+    const errno = errnoOf(thrown);
+    throw errno === "" ? thrown : new Failure(errno, { path: shown(OF_THE_GOAL.includes(errno) ? to : from) });
   }
 }
 

@@ -10,7 +10,7 @@ from typing import Literal
 import aiohttp
 import msgspec
 
-from buntime.errors import BuntimeError, RangeNotSatisfiable
+from buntime.errors import BuntimeError, FileConflict, RangeNotSatisfiable
 from buntime.inside import Content, FileEvent, FileStatus, Match
 from buntime.paths import for_client, from_bytes, shown
 from buntime.ports import SandboxGone
@@ -27,6 +27,12 @@ DROP_SECONDS = 5.0
 PIECE = 1 << 20  # bytes that are sent at once
 LONGEST_TARGET = 4096  # bytes of a symbolic link
 LATEST = 253402300799
+UNMOVED = {
+    "EEXIST": "exists already; pass overwrite=true to replace it.",
+    "EINVAL": "cannot be moved into itself.",
+    "ENOTEMPTY": "is a directory that is not empty: it is not replaced.",
+    "EXDEV": "cannot be moved to another file system of the session; copy it and delete it.",
+}
 type Kind = Literal["file", "directory", "symlink", "other"]
 
 
@@ -148,7 +154,13 @@ class GuestFiles:
         return (await self._call("POST", "/files/mkdir", {"path": path}, _Made)).created
 
     async def move(self, path: str, to: str, *, overwrite: bool) -> None:
-        await self._call("POST", "/files/move", {"path": path, "to": to, "overwrite": str(int(overwrite))}, _Nothing)
+        query = {"from": path, "to": to, "overwrite": str(int(overwrite))}
+        try:
+            await self._call("POST", "/files/move", query, _Nothing)
+        except FileConflict as conflict:
+            reason, name = str(conflict.details["reason"]), str(conflict.details["path"])
+            why = UNMOVED.get(reason)
+            raise conflict if why is None else FileConflict(name, reason, f"{name!r} {why}") from None
 
     async def status(self, path: str) -> FileStatus:
         told = await self._call("GET", "/files/stat", {"path": path}, _Status)

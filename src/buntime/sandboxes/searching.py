@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from buntime.errors import BuntimeError, FileConflict, InvalidRequest
-from buntime.inside import Match, Stream
+from buntime.inside import FileKind, Match, Stream
 from buntime.paths import for_client, from_bytes, in_bytes, shown
 from buntime.ports import Run
 from buntime.sandboxes.programs import Complaints, Place, Runner, limit_met, line, quoted
@@ -19,6 +19,7 @@ LONGEST_TEXT = 1000  # characters of a line that are shown …
 BEFORE = 200  # … from so many before the first match where it is longer
 MOST_RANGES = 100
 NOTHING_FOUND, FAILED = 1, 2  # exit codes of rg
+NOT_THERE = 100  # ours
 RG = ("/usr/bin/rg", "--no-config", "--no-messages", "--hidden", "--no-ignore", "--sort=path", "--threads=1")
 LEFT_OUT = ("--glob=!.git", "--glob=!node_modules")
 
@@ -143,6 +144,8 @@ async def search(
     else:
         taken.truncated |= result.timed_out
         failed = result.exit_code > NOTHING_FOUND and not result.timed_out and not taken.matches
+        if failed and result.exit_code == NOT_THERE:
+            raise _neither(path)
         if failed and (failure := limit_met(result, "rg") or await _wrong(runner, glob, query)):
             raise failure
     matches = [_placed(directory, match) for match in taken.matches]
@@ -151,20 +154,35 @@ async def search(
 
 async def _where(place: Place, path: str) -> tuple[str, str]:
     """The directory in which to search, and what in it."""
-    status = await place.status(path)
-    if status.type == "other":
-        name = for_client(shown(path))
-        raise FileConflict(name, "EINVAL", f"{name!r} is neither a directory nor a regular file.")
-    if status.type == "file":
-        return posixpath.dirname(path), "./" + posixpath.basename(path)
-    return path, "."  # a symbolic link to a directory can be entered too
+    kind = (await place.status(path)).type
+    if kind == "symlink":
+        kind = await _behind(place, path)
+    if kind == "other":
+        raise _neither(path)
+    return (path, ".") if kind == "directory" else (posixpath.dirname(path), "./" + posixpath.basename(path))
+
+
+def _neither(path: str) -> FileConflict:
+    name = for_client(shown(path))
+    return FileConflict(name, "EINVAL", f"{name!r} is neither a directory nor a regular file.")
+
+
+async def _behind(place: Place, link: str) -> FileKind:
+    """What a symbolic link leads to."""
+    try:
+        return (await place.status(link + "/.")).type
+    except FileConflict as conflict:
+        if conflict.details["reason"] != "ENOTDIR":
+            raise
+        return "file"
 
 
 def _command(directory: str, target: str, glob: str | None, query: str | None, ignore_case: bool) -> str:
     words = [*RG, *((f"--glob={glob}",) if glob is not None else ()), *LEFT_OUT]
     words += ["--files", "--null"] if query is None else ["--json", f"--regexp={query}"]
     words += ["--ignore-case", "--glob-case-insensitive"] if ignore_case else []
-    return f"cd -- {quoted(directory)} && exec {line([*words, '--', target])}"
+    enter = f"cd -- {quoted(directory)} && [ {'-d' if target == '.' else '-f'} {quoted(target)} ]"
+    return f"{{ {enter}; }} || exit {NOT_THERE}; exec {line([*words, '--', target])}"  # a link may lead to a FIFO
 
 
 async def _wrong(runner: Runner, glob: str | None, query: str | None) -> BuntimeError | None:
