@@ -29,6 +29,7 @@ from buntime.testing_archive import FakeArchive
 from buntime.testing_sandboxes import FakeSandboxes, Runner, small_shell
 from buntime.web.app import create_app
 from buntime.web.edge_app import create_edge_app
+from buntime.web.websocket import Connection
 
 START = 1705660200.0  # 2024-01-19T10:30:00Z
 
@@ -162,7 +163,7 @@ async def serving(
 async def _listening(app: ASGIApp) -> AsyncIterator[str]:
     """Its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none", http="httptools"))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws=Connection, http="httptools"))
         running = asyncio.create_task(server._serve([listener]))
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"

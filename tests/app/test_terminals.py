@@ -1,0 +1,241 @@
+"""Terminals over their WebSocket, with the fake behind it."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from buntime.inside import Exit
+from buntime.session import State
+from buntime.testing_terminals import FakeTerminals
+from tests.app.serving import Api, until
+
+PATIENCE = 20.0  # seconds
+
+
+class Person:
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.seen = b""
+        self.told: list[dict[str, Any]] = []
+
+    async def type(self, text: str) -> None:
+        await self.connection.send(text.encode())
+
+    async def tell(self, frame: object) -> None:
+        await self.connection.send(frame if isinstance(frame, str) else json.dumps(frame))
+
+    async def sees(self, text: bytes) -> None:
+        while text not in self.seen:
+            await self.hear()
+
+    async def hear(self) -> None:
+        message = await asyncio.wait_for(self.connection.recv(), PATIENCE)
+        if isinstance(message, bytes):
+            self.seen += message
+        else:
+            self.told.append(json.loads(message))
+
+    async def end(self) -> tuple[dict[str, Any], int]:
+        """The last that was told, and the close code."""
+        with suppress(ConnectionClosed):
+            while True:
+                await self.hear()
+        assert self.connection.close_code is not None
+        return self.told[-1], self.connection.close_code
+
+
+async def sit_down(api: Api, session: str, key: str | None = None, **query: object) -> Person:
+    """After `ready`."""
+    url = f"{api.url.replace('http', 'ws')}/sessions/{session}/terminal?{urlencode(query)}"
+    headers: Mapping[str, str] = {} if key == "" else {"Authorization": f"Bearer {key or api.key}"}
+    person = Person(await connect(url, additional_headers=headers, compression=None))
+    await person.hear()
+    return person
+
+
+async def refused(api: Api, session: str, key: str | None = None, **query: object) -> tuple[int, Any]:
+    with pytest.raises(InvalidStatus) as refusal:
+        await sit_down(api, session, key, **query)
+    response = refusal.value.response
+    assert response.headers["X-Request-Id"]
+    assert response.headers["Content-Type"] == "application/json"
+    return response.status_code, json.loads(response.body or b"")["error"]
+
+
+def terminals_of(api: Api, session: str) -> FakeTerminals:
+    return api.sandboxes.running[api.store.sessions[session].sandbox].terminals
+
+
+async def test_a_new_terminal_says_what_it_is_and_ends_with_its_exit_code(api: Api) -> None:
+    session = await api.session(env={"MINE": "yes"})
+    person = await sit_down(api, session, cols=100, rows=30, workingDir="src")
+    ready = person.told[0]
+    assert ready == {
+        "type": "ready",
+        "terminalId": ready["terminalId"],
+        "cols": 100,
+        "rows": 30,
+        "resumed": False,
+    }
+    new = terminals_of(api, session).all[ready["terminalId"]].new
+    assert (new.env, new.working_dir, new.cols, new.rows) == ({"MINE": "yes"}, "/workspace/src", 100, 30)
+    assert person.connection.response is not None
+    assert person.connection.response.headers["X-Request-Id"]
+    assert person.connection.response.headers["X-RateLimit-Limit"]
+    await person.type("echo hello\n")
+    await person.sees(b"hello\r\n$ ")
+    await person.tell({"type": "resize", "cols": 90, "rows": 20})
+    await person.type("size\n")
+    await person.sees(b"20 90\r\n")
+    await person.type("exit 3\n")
+    assert await person.end() == ({"type": "exit", "exitCode": 3, "reason": None}, 1000)
+
+
+async def test_a_terminal_is_taken_up_again_and_taken_over(api: Api) -> None:
+    session = await api.session()
+    first = await sit_down(api, session)
+    await first.type("echo one\n")
+    await first.sees(b"one\r\n")
+    await first.connection.close()
+    terminal = first.told[0]["terminalId"]
+    second = await sit_down(api, session, terminalId=terminal)
+    assert second.told[0] == {"type": "ready", "terminalId": terminal, "cols": None, "rows": None, "resumed": True}
+    await second.sees(b"one\r\n")
+    third = await sit_down(api, session, terminalId=terminal, cols=70, rows=10)
+    assert await second.end() == ({"type": "detached"}, 1000)
+    await third.type("size\n")
+    await third.sees(b"10 70\r\n")
+
+
+async def test_what_cannot_be_opened_is_refused_before_the_upgrade(api: Api) -> None:
+    session = await api.session()
+    unknown = "term_" + "a" * 18
+    expected: list[tuple[Any, int, str]] = [
+        ({"cols": 1, "rows": 24}, 400, "invalid_request"),
+        ({"cols": 80, "rows": 501}, 400, "invalid_request"),
+        ({"cols": 80}, 400, "invalid_request"),
+        ({"rows": "x", "cols": 80}, 400, "invalid_request"),
+        ({"terminalId": "nonsense"}, 400, "invalid_request"),
+        ({"other": 1}, 400, "invalid_request"),
+        ({"workingDir": "a\0b"}, 400, "invalid_request"),
+        ({"terminalId": unknown}, 404, "terminal_not_found"),
+    ]
+    for query, status, code in expected:
+        found, error = await refused(api, session, **query)
+        assert (found, error["code"]) == (status, code), query
+    assert (await refused(api, "ses_" + "z" * 18))[1]["code"] == "session_not_found"
+    assert (await refused(api, "nonsense"))[1]["code"] == "session_not_found"
+    assert (await refused(api, session, key=""))[0] == 401
+    stranger = await api.account(name="two")
+    assert (await refused(api, session, key=stranger))[1]["code"] == "session_not_found"
+
+
+async def test_a_path_without_websockets_is_not_found_and_this_one_takes_nothing_else(api: Api) -> None:
+    session = await api.session()
+    with pytest.raises(InvalidStatus) as refusal:
+        await connect(f"{api.url.replace('http', 'ws')}/nowhere", additional_headers={"Authorization": api.key})
+    assert refusal.value.response.status_code == 401
+    key = {"Authorization": f"Bearer {api.key}"}
+    for path in ("/nowhere", f"/sessions/{session}", "/healthz"):
+        with pytest.raises(InvalidStatus) as refusal:
+            await connect(api.url.replace("http", "ws") + path, additional_headers=key)
+        assert refusal.value.response.status_code == 404, path
+    assert (await api.call("GET", f"/sessions/{session}/terminal")).refusal == (400, "invalid_request")
+    assert (await api.call("POST", f"/sessions/{session}/terminal", {})).refusal == (405, "method_not_allowed")
+
+
+NONSENSE = [
+    "nonsense",
+    "{}",
+    "[]",
+    '{"type":"resize"}',
+    '{"type":"resize","cols":1,"rows":1}',
+    '{"type":"resize","cols":80,"rows":24,"x":1}',
+    '{"type":"resize","cols":"80","rows":24}',
+    '{"type":"exit","exitCode":0}',
+]
+
+
+@pytest.mark.parametrize("text", NONSENSE)
+async def test_a_text_frame_that_means_nothing_ends_the_connection_alone(api: Api, text: str) -> None:
+    session = await api.session()
+    person = await sit_down(api, session)
+    await person.tell(text)
+    told, code = await person.end()
+    assert (told["type"], told["error"]["code"], code) == ("error", "invalid_request", 1008)
+    again = await sit_down(api, session, terminalId=person.told[0]["terminalId"])
+    await again.type("echo on\n")
+    await again.sees(b"on\r\n")
+
+
+async def test_terminals_are_counted_and_so_are_those_who_look_at_them(api: Api) -> None:
+    key = await api.account("paid", "few", terminals_per_session=2, streams_per_session=2)
+    made = await api.call("POST", "/sessions/create", {}, key=key)
+    session = made.json["sessionId"]
+    people = [await sit_down(api, session, key) for _ in range(2)]
+    status, error = await refused(api, session, key)
+    assert (status, error["code"], error["details"]["resource"]) == (429, "resource_limit_exceeded", "open streams")
+    await people[0].connection.close()
+    status, error = await _refused_soon(api, session, key)
+    assert (status, error["details"]["resource"], error["details"]["scope"]) == (429, "terminals", "session")
+    await people[1].type("exit 0\n")
+    await people[1].end()
+    await sit_down(api, session, key)
+
+
+async def _refused_soon(api: Api, session: str, key: str) -> tuple[int, Any]:
+    """When the server has seen that a client left."""
+    while True:
+        status, error = await refused(api, session, key)
+        if error["details"]["resource"] != "open streams":
+            return status, error
+        await asyncio.sleep(0.01)
+
+
+async def test_what_a_client_types_is_activity_and_an_open_terminal_is_none(api: Api) -> None:
+    session = await api.session()
+    person = await sit_down(api, session)
+    await person.sees(b"$ ")
+    keeper = api.keeper(idle_after=60.0, deep_sleep_after=600.0)
+    api.clock.now += 61
+    await api.keep(keeper)
+    assert api.store.sessions[session].state is State.IDLE
+    await person.type("echo awake\n")
+    await person.sees(b"awake\r\n")
+    async with asyncio.timeout(PATIENCE):
+        await until(lambda: api.store.sessions[session].state is State.ACTIVE)
+    assert api.store.sessions[session].last_active >= int(api.clock.now)
+
+
+async def test_the_end_of_the_session_says_why(api: Api) -> None:
+    session = await api.session()
+    person, other = await sit_down(api, session), await sit_down(api, session)
+    terminals_of(api, session).ends(other.told[0]["terminalId"], Exit(None, "deep_sleep"))
+    assert await other.end() == ({"type": "exit", "exitCode": None, "reason": "deep_sleep"}, 1000)
+    await api.call("DELETE", f"/sessions/{session}")
+    told, code = await person.end()
+    assert (told["type"], told["error"]["code"], code) == ("error", "session_not_found", 1011)
+
+
+async def test_a_runtime_that_ends_says_so(api: Api) -> None:
+    session = await api.session()
+    person = await sit_down(api, session)
+    await api.sandboxes.kill(api.store.sessions[session].sandbox)
+    assert await person.end() == ({"type": "exit", "exitCode": None, "reason": "runtime_ended"}, 1000)
+
+
+async def test_large_and_many_frames_arrive_whole(api: Api) -> None:
+    session = await api.session()
+    person = await sit_down(api, session)
+    for at in range(2000):
+        await person.type(f"{at},")
+    await person.type("x" * 900_000 + "end")
+    await person.sees(b"xend")
+    assert b"".join(b"%d," % at for at in range(2000)) in person.seen
