@@ -328,7 +328,10 @@ def test_a_postgresql_server_is_used_across_calls_and_its_data_outlive_every_sle
     started = "console.log((await sql`SELECT pg_postmaster_start_time()::text AS at`)[0].at)"
     before = _sql(session, started)
     ask_to_sleep(session, "idle").done()
-    assert _sql(session, started) == before, "it only slept"
+    server.kill()
+    server.start()
+    assert _sql(session, started) == before, "it only slept, and outlives the server"
+    assert _process(session, process)["status"] == "running"
 
     evict(server, session)
     wake(session).done()
