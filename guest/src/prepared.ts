@@ -28,8 +28,9 @@ const SETTINGS = [
 ];
 const OF_THE_SYSTEM = ["/etc/localtime", "/etc/resolv.conf", "/etc/hosts"];
 const OF_A_HOME = [".bunfig.toml", ".npmrc"];
+const FILES_NAMED = ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"];
 /** Settings that have Bun read or run more than is looked at here. */
-const ODD_VARIABLES = /^(?:BUN_|NODE_OPTIONS$|NODE_EXTRA_CA_CERTS$|LD_|MALLOC|MIMALLOC)/;
+const ODD_VARIABLES = /^(?:BUN_|NODE_OPTIONS$|LD_|MALLOC|MIMALLOC)/;
 const ODD_SETTINGS = /preload|tsconfig|extends|env/;
 
 interface Place {
@@ -83,7 +84,8 @@ function surroundings({ env, cwd }: Place, bun: string): Map<string, string> | n
   const settings = directories.flatMap((directory) => SETTINGS.map((name) => join(directory, name)));
   const there = settings.filter((path) => existsSync(path));
   const homes = [env.HOME ?? "/root", env.XDG_CONFIG_HOME].filter((home) => home !== undefined);
-  const apart = [...OF_THE_SYSTEM, ...homes.flatMap((home) => OF_A_HOME.map((name) => join(home, name))), bun];
+  const named = FILES_NAMED.map((name) => env[name]).filter((path) => path !== undefined);
+  const apart = [...OF_THE_SYSTEM, ...named, ...homes.flatMap((home) => OF_A_HOME.map((name) => join(home, name))), bun];
   if ([...there, ...apart].some((path) => existsSync(path) && isOdd(path))) return null;
   return new Map([...directories, ...there, ...apart].map((path) => [path, stampOf(path)]));
 }

@@ -72,6 +72,14 @@ class Cgroups(Protocol):
         """Whether all of them have stopped."""
         ...
 
+    def memory_free(self, sandbox: str) -> tuple[int, int]:
+        """Bytes that the session may use beyond what it does, files' pages in memory aside; and its limit."""
+        ...
+
+    def throttled(self, sandbox: str) -> int:
+        """How often the session has had to wait because its CPU time was used up, ever."""
+        ...
+
     def reclaiming(self, sandbox: str) -> list[str]:
         """The command that has the kernel take what it can of the sandbox's memory: where the host swaps, nearly all.
         It ends when it is killed; what was taken until then stays taken."""
@@ -199,6 +207,14 @@ class CgroupsV1:
             group = self._dir("pids", sandbox, "runs", run)
             _signal_members(group, _pids(group), signal.SIGTERM)
 
+    def memory_free(self, sandbox: str) -> tuple[int, int]:
+        runs = self._dir("memory", sandbox, "runs")
+        limit = int((runs / "memory.limit_in_bytes").read_text())
+        return _free(runs, limit, int((runs / "memory.usage_in_bytes").read_text()), "total_"), limit
+
+    def throttled(self, sandbox: str) -> int:
+        return _field(self._dir("cpu", sandbox, "runs") / "cpu.stat", "nr_throttled")
+
     def freeze(self, sandbox: str, frozen: bool) -> None:
         # processes of runs stay in the guest's group of this controller, which is below the sandbox's
         (self._dir("freezer", sandbox) / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
@@ -302,6 +318,14 @@ class CgroupsV2:
             group = self._dir(sandbox, "runs", run)
             _signal_members(group, _pids(group), signal.SIGTERM)
 
+    def memory_free(self, sandbox: str) -> tuple[int, int]:
+        runs = self._dir(sandbox, "runs")
+        limit = int((runs / "memory.max").read_text())
+        return _free(runs, limit, int((runs / "memory.current").read_text()), ""), limit
+
+    def throttled(self, sandbox: str) -> int:
+        return _field(self._dir(sandbox, "runs") / "cpu.stat", "nr_throttled")
+
     def freeze(self, sandbox: str, frozen: bool) -> None:
         (self._dir(sandbox) / "cgroup.freeze").write_text(str(int(frozen)))
 
@@ -319,6 +343,11 @@ class CgroupsV2:
 
     def remove_root(self) -> None:
         _rmdir(self._root)
+
+
+def _free(group: Path, limit: int, used: int, prefix: str) -> int:
+    names = ("inactive_file", "active_file")
+    return limit - used + sum(_field(group / "memory.stat", prefix + name) for name in names)
 
 
 def _memory_limits_v1(directory: Path, size: int) -> list[tuple[Path, int]]:

@@ -33,6 +33,10 @@ class SpareGone(Exception):
     """The parked process for the run is not there any more: take another."""
 
 
+class Unfit(Exception):
+    """The prepared process is not what a new start would be: start anew."""
+
+
 class Impostor(SandboxGone):
     """What answers is not the guest, or not any more: its sandbox has to end."""
 
@@ -52,16 +56,18 @@ def failure_of(query: Mapping[str, str], text: bytes, status: int) -> Exception:
     return _known_failure(failure.errno, path) or SandboxGone(f"the guest reports {failure.errno[:40]!r}")
 
 
-def _known_failure(errno: str, path: str) -> BuntimeError | SpareGone | None:
+def _known_failure(errno: str, path: str) -> BuntimeError | SpareGone | Unfit | None:
     if errno in CONFLICTS:
         if errno == "EFBIG":
             return PayloadTooLarge(f"{path!r} is larger than may be read or listed at once.", path=path)
         return FileConflict(path, errno, f"{path!r} {CONFLICTS[errno]}")
-    makers: dict[str, Callable[[], BuntimeError | SpareGone]] = {
+    makers: dict[str, Callable[[], BuntimeError | SpareGone | Unfit]] = {
         "ESRCH": lambda: SpareGone(),
+        "ESTALE": lambda: Unfit(),
         "ENOENT": lambda: FileNotFound(path),
         "ENOSPC": lambda: DiskFull("The session's disk limit is reached."),
         "EDQUOT": lambda: DiskFull("The session's disk limit is reached."),
+        "ETIME": lambda: SessionBusy("The upload took too long between two of its parts. Send it again."),
         "ENAMETOOLONG": lambda: InvalidRequest("path", f"{path[:100]!r}… is longer than the file system takes."),
         "E2BIG": lambda: InvalidRequest(
             "env", "env is larger than the kernel passes to a program (about 5.9 MB in all)."

@@ -26,7 +26,7 @@ from buntime.ports import OUTPUT_LIMIT, FileEntry, FileToWrite, Run, SandboxGone
 from buntime.room import hold
 from buntime.sandboxes.connection import NoGuest, WatchedConnector
 from buntime.sandboxes.failures import LONGEST_PATH, Impostor, failure_of
-from buntime.sandboxes.frames import batches
+from buntime.sandboxes.frames import Piece, batches, pieces
 from buntime.sandboxes.oci import GUEST_PORT
 
 PROTOCOL = 1
@@ -36,7 +36,7 @@ MOST_WRITTEN = 1000
 LARGEST_NUMBER = 2**53 - 1  # what the store, JSON and JavaScript can all hold
 MOST_FRAMES = 1_000_000  # of one run, seconds of our time; a program that prints byte by byte makes a thousand a second
 STREAMS: Mapping[bytes, Stream] = {b"o": "stdout", b"e": "stderr"}
-ENOUGH = 64 << 10  # bytes of output that are worth passing on at once …
+ENOUGH = 8 << 10  # bytes of output that are worth passing on at once …
 GATHER_SECONDS = 0.004  # … else what follows is gathered for so long: a program that writes byte by byte costs little
 CHUNK = 1 << 20
 type Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
@@ -117,11 +117,13 @@ class Guest:
         """A new parked process; its pid inside the sandbox."""
         return (await self.call("POST", "/spares", {}, _Spare)).pid
 
-    async def run(self, spare: int, run: Run, env: Mapping[str, str], sink: Sink | None = None) -> Outcome:
-        """With a sink, output goes there, and is not bounded. Raises SpareGone, and what the sink and the parts of its
-        input raise."""
+    async def run(
+        self, spare: int, run: Run, env: Mapping[str, str], sink: Sink | None = None, *, prepared: bool = False
+    ) -> Outcome:
+        """With a sink, output goes there, and is not bounded. Raises SpareGone, of a prepared process Unfit,
+        and what the sink and the parts of its input raise."""
         if run.parts is None:
-            return await self._run(spare, run, env, sink, "")
+            return await self._run(spare, run, env, sink, "", "/prepared/run" if prepared else "/run")
         feed = secrets.token_hex(8)
         running = asyncio.create_task(self._run(spare, run, env, sink, feed), name="fed run")
         feeding = asyncio.create_task(self._feed(feed, run.parts), name="feed")
@@ -147,7 +149,9 @@ class Guest:
     async def _fed(self, name: str, content: bytes) -> bool:
         return (await self.call("POST", "/feed", {"name": name}, _Fed, content)).open
 
-    async def _run(self, spare: int, run: Run, env: Mapping[str, str], sink: Sink | None, feed: str) -> Outcome:
+    async def _run(
+        self, spare: int, run: Run, env: Mapping[str, str], sink: Sink | None, feed: str, path: str = "/run"
+    ) -> Outcome:
         body = {
             "env": dict(env),
             "cwd": run.working_dir,
@@ -157,7 +161,7 @@ class Guest:
             "feed": feed,
         }
         body |= {"code": run.code} if run.code is not None else {"command": run.command or ""}
-        async with self.request("POST", "/run", {"spare": str(spare)}, msgspec.json.encode(body)) as answer:
+        async with self.request("POST", path, {"spare": str(spare)}, msgspec.json.encode(body)) as answer:
             return await (read_outcome(answer) if sink is None else stream_outcome(answer, sink))
 
     async def write_files(self, files: Sequence[FileToWrite]) -> list[int]:
@@ -278,9 +282,9 @@ async def read_outcome(answer: aiohttp.ClientResponse) -> Outcome:
 
 async def stream_outcome(answer: aiohttp.ClientResponse, sink: Sink) -> Outcome:
     """The same with the output passed on as it comes; what comes while the sink is busy waits in the session."""
-    async for frames in batches(answer.content, LARGEST_JSON):
+    async for some in pieces(answer.content, LARGEST_JSON, whole=b"x"):
         passed = 0
-        for stream, payload in merged(frames):
+        for stream, payload in merged(some):
             if stream is None:
                 return Outcome(b"", b"", _end(payload))
             await sink(stream, payload)
@@ -290,11 +294,11 @@ async def stream_outcome(answer: aiohttp.ClientResponse, sink: Sink) -> Outcome:
     raise Impostor("its answer has no end")
 
 
-def merged(frames: Sequence[tuple[bytes, bytes]]) -> Iterator[tuple[Stream | None, bytes]]:
+def merged(some: Sequence[Piece]) -> Iterator[tuple[Stream | None, bytes]]:
     """Output with neighbours of one stream in one piece; None for the end, after which nothing is looked at."""
-    for kind, group in itertools.groupby(frames, key=itemgetter(0)):
+    for kind, group in itertools.groupby(some, key=itemgetter(0)):
         if kind == b"x":
-            yield None, next(group)[1]
+            yield None, bytes(next(group)[1])
             return
         if kind not in STREAMS:
             raise Impostor("it sent a frame that it may not")

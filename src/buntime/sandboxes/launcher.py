@@ -66,6 +66,7 @@ class Launcher:
         self._spare: Spare | None = None
         self._preparing = asyncio.Lock()
         self._left: dict[str, Lives] = {}  # cgroups of what goes on in the background
+        self._names: dict[str, str] = {}  # of those that have one
         self._held: set[str] = set()  # those whose figures somebody still wants
         self._numbers = itertools.count(self._first_number())
         markers.mkdir(exist_ok=True)
@@ -74,9 +75,11 @@ class Launcher:
         """After a restart of the server: ends runs whose client is gone, keeps what runs in the background."""
         kinds: dict[str, Lives] = {}
         for marker in list(self._markers.iterdir()):
-            lives = KINDS.get(await asyncio.to_thread(marker.read_text))
+            kind, _, name = (await asyncio.to_thread(marker.read_text)).partition(" ")
+            lives = KINDS.get(kind)
             if lives is not None:
                 kinds[marker.name] = lives
+                self._names |= {marker.name: name} if name else {}
             else:
                 await asyncio.to_thread(self.end, marker.name)
         self._left = {run: kinds.get(run, "run") for run in self._machinery.cgroups.runs(self._sandbox)}
@@ -95,8 +98,11 @@ class Launcher:
                 raise
         raise SandboxGone("the session ends every process that is parked for a run")
 
-    async def background[T](self, lives: Lives, start: Callable[[Spare], Awaitable[T]]) -> tuple[T, str]:
-        """What `start` makes of a spare, which goes on in the background; its cgroup. Whole, or ended."""
+    async def background[T](
+        self, lives: Lives, start: Callable[[Spare], Awaitable[T]], name: str = ""
+    ) -> tuple[T, str]:
+        """What `start` makes of a spare, which goes on in the background; its cgroup. Whole, or ended. `name`: see
+        `named`."""
 
         async def started(spare: Spare) -> T:
             try:
@@ -109,17 +115,22 @@ class Launcher:
                 raise
 
         result, spare = await self.launch(started)
-        self.finish(spare.run, lives)
+        self.finish(spare.run, lives, name)
         return result, spare.run
 
-    def finish(self, run: str, lives: Lives = "run") -> None:
+    def finish(self, run: str, lives: Lives = "run", name: str = "") -> None:
         """It is answered: from now on, what lives in the cgroup is the session's background. The next spare is made."""
         if lives == "run":
             (self._markers / run).unlink(missing_ok=True)
         else:
-            (self._markers / run).write_text(lives)
+            (self._markers / run).write_text(f"{lives} {name}".strip())
         self._left[run] = lives
+        self._names |= {run: name} if name else {}
         self._machinery.tasks.start(self.keep_spare(), f"spare for {self._sandbox}")
+
+    def named(self, name: str) -> str | None:
+        """The cgroup of what has this name and lives, known after a restart of the server too."""
+        return next((run for run, known in self._names.items() if known == name), None)
 
     def usage(self, run: str) -> RunUsage:
         """Raises SandboxGone."""
@@ -138,6 +149,7 @@ class Launcher:
         self._machinery.cgroups.remove_run(self._sandbox, run)
         (self._markers / run).unlink(missing_ok=True)
         self._left.pop(run, None)
+        self._names.pop(run, None)
 
     def live(self, lives: Lives) -> int:
         """How many cgroups of this kind have something living in them, or are held."""
@@ -161,10 +173,15 @@ class Launcher:
             if self._machinery.cgroups.remove_run(self._sandbox, run):
                 (self._markers / run).unlink(missing_ok=True)
                 del self._left[run]
+                self._names.pop(run, None)
 
     def parked(self) -> list[str]:
         """Cgroups of what waits for its first use."""
         return [self._spare.run] if self._spare else []
+
+    async def another(self) -> Spare:
+        """A parked process beside the one that the next run takes; the caller's."""
+        return await self._prepare()
 
     # --- spares ---
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from buntime.inside import Contexts, Files, Processes, Sink, Stream, Terminals
 from buntime.ports import FileEntry, FileToWrite, Kind, Observed, Run, RunResult, SandboxGone
 from buntime.sandboxes.cgroup import RunUsage
 from buntime.sandboxes.contexts import GuestContexts
+from buntime.sandboxes.failures import Unfit
 from buntime.sandboxes.files import GuestFiles
 from buntime.sandboxes.guest import Guest, Outcome
 from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher, Spare, has_ended
 from buntime.sandboxes.machinery import Machinery
+from buntime.sandboxes.prepared import Prepared
 from buntime.sandboxes.processes import GuestProcesses
 from buntime.sandboxes.reclaim import Reclaim
 from buntime.sandboxes.record import Record
@@ -62,6 +64,7 @@ class LocalSandbox:
         self._machinery = machinery
         self._reclaim = Reclaim(machinery.cgroups.reclaiming(record.sandbox), machinery.reclaims, machinery.tasks)
         self._launcher = Launcher(record.sandbox, directory / "runs", guest, machinery, self.is_alive, self.kill)
+        self._prepared = Prepared(record.sandbox, guest, self._launcher, machinery)
         self._processes = GuestProcesses(guest, self._launcher, machinery)
         self._contexts = GuestContexts(guest, self._launcher, machinery)
         self._terminals = GuestTerminals(guest, self._launcher, machinery)
@@ -114,6 +117,7 @@ class LocalSandbox:
             os.close(init)
 
     async def freeze(self) -> bool:
+        await self._prepared.drop()
         cgroups, deadline = self._machinery.cgroups, time.monotonic() + FREEZE_SECONDS
         cgroups.freeze(self.id, True)
         while not cgroups.is_frozen(self.id):
@@ -128,6 +132,7 @@ class LocalSandbox:
     async def quiesce(self) -> bool:
         self._let_go()
         await self._tell_of_deep_sleep(self._processes.ending("deep_sleep"))
+        await self._tell_of_deep_sleep(self._contexts.ending())
         await self._tell_of_deep_sleep(self._terminals.ending("deep_sleep"))  # a shell there does not mind SIGTERM
         cgroups, deadline = self._machinery.cgroups, time.monotonic() + GRACE_SECONDS
         cgroups.terminate(self.id)
@@ -187,19 +192,35 @@ class LocalSandbox:
 
     async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
         started = time.monotonic()
+        env = {**self._machinery.env, **run.env}
         with self._machinery.runs.one():
-            (outcome, timed_out), spare = await self._launcher.launch(lambda spare: self._attempt(spare, run, sink))
+            (outcome, timed_out), spare = await self._started(run, env, sink)
         wall_ms = int((time.monotonic() - started) * 1000)
         usage = self._launcher.usage(spare.run)
         result = _result(outcome, usage, wall_ms, timed_out, self._is_full(outcome, timed_out))
         self._launcher.finish(spare.run)
+        self._prepared.follow(run, env)
         return result
 
-    async def _attempt(self, spare: Spare, run: Run, sink: Sink | None) -> tuple[Outcome, bool]:
+    async def _started(self, run: Run, env: Mapping[str, str], sink: Sink | None) -> tuple[tuple[Outcome, bool], Spare]:
+        """By the prepared process, where that fits, else by a spare."""
+        prepared = self._prepared.take(run, env)
+        if prepared is not None:
+            try:
+                attempt = await self._attempt(prepared, run, env, sink, prepared=True)
+            except Unfit:
+                self._prepared.missed()
+            else:
+                self._prepared.used()
+                return attempt, prepared
+        return await self._launcher.launch(lambda spare: self._attempt(spare, run, env, sink))
+
+    async def _attempt(
+        self, spare: Spare, run: Run, env: Mapping[str, str], sink: Sink | None, *, prepared: bool = False
+    ) -> tuple[Outcome, bool]:
         """What came of it, and whether it ran out of time: then its whole tree was killed."""
-        env = {**self._machinery.env, **run.env}
         watched = None if sink is None else WatchedSink(sink)
-        running = asyncio.ensure_future(self._guest.run(spare.pid, run, env, watched))
+        running = asyncio.ensure_future(self._guest.run(spare.pid, run, env, watched, prepared=prepared))
         try:
             done, _ = await asyncio.wait({running}, timeout=run.timeout)
             timed_out = not done
@@ -252,9 +273,12 @@ class LocalSandbox:
         await self._while_answering(self._guest.delete_file(path, recursive=recursive))
 
     async def observe(self) -> Observed:
-        processes = self._machinery.cgroups.session_processes(self.id, leave_out=self._launcher.parked())
+        processes = self._machinery.cgroups.session_processes(self.id, leave_out=self._parked())
         async with self._launcher.ending_an_impostor():
             return Observed(await self._guest.count_files(), processes)
+
+    def _parked(self) -> list[str]:
+        return [*self._launcher.parked(), *self._prepared.parked()]
 
     async def _while_answering[T](self, work: Coroutine[Any, Any, T]) -> T:
         """However long it takes, as long as the guest answers beside it: one that was stopped never would."""
