@@ -1,4 +1,4 @@
-"""What people run in sessions: test suites of packages, servers, databases, a project of many files.
+"""What people run in sessions: test suites of packages, servers, databases.
 
 Needs the npm registry, as its users do.
 """
@@ -19,7 +19,6 @@ import pytest
 
 from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import fresh_server
-from tests.acceptance.inside import project
 from tests.acceptance.server import IMAGES, Server
 from tests.acceptance.sleeping import EVICTING, ask_to_sleep, evict, state, wake
 
@@ -341,49 +340,3 @@ def test_a_postgresql_server_is_used_across_calls_and_its_data_outlive_every_sle
     shown = _process(session, process)
     assert (shown["status"] in ("exited", "lost"), shown["reason"]) == (True, "deep_sleep")
     session.delete().done()
-
-
-# --- a project of many files -----------------------------------------------------------------
-
-
-def test_a_project_of_two_hundred_files_is_checked_built_run_and_tested(session: Session) -> None:
-    files = project.files()
-    assert len(files) > 200
-    sent = [{"path": f"app/{path}", "content": content} for path, content in files.items()]
-    installed = session.command(
-        "cd app && bun install > /tmp/log 2>&1 || { cat /tmp/log; exit 1; }", files=sent, timeout=SECONDS
-    )
-    assert installed["exitCode"] == 0, installed
-    assert set(installed["filesWritten"]) == {f"app/{path}" for path in [*files, "bun.lock"]}
-
-    printed = json.dumps(project.printed(), separators=(",", ":")) + "\n"
-    assert session.output("bun src/main.ts", workingDir="app") == printed
-    assert session.code("import '@area9/step3'; await import('./src/main')", workingDir="app")["stdout"] == printed
-    assert session.output("bunx tsc --project .", workingDir="app", timeout=SECONDS) == ""
-
-    build = "bun build src/main.ts --target bun --outdir /workspace/out --splitting --minify --sourcemap=linked"
-    built = session.command(build, workingDir="app")
-    assert (built["exitCode"], "out/main.js" in built["filesWritten"]) == (0, True), built
-    assert session.output("bun /workspace/out/main.js", workingDir="/") == printed
-
-    tested = session.command("bun test", workingDir="app", timeout=60)
-    assert tested["exitCode"] == 0, tested["stderr"][-2000:]
-    assert f"\n {project.TESTS} pass\n 0 fail\n" in tested["stderr"]
-
-
-def test_mistakes_in_a_project_of_two_hundred_files_are_told_with_their_places(session: Session) -> None:
-    path = project.step_path(7, 11)
-    files = project.files()
-    files[path] += "const wrong: string = step.value;\nif (wrong) throw new Error('in the middle');\n"
-    line = files[path].count("\n")
-    sent = [{"path": path, "content": content} for path, content in files.items()]
-    session.execute(command="bun install > /tmp/log 2>&1", files=sent, timeout=SECONDS).done()
-
-    checked = session.command("bunx tsc --project . --pretty false", timeout=SECONDS)
-    assert (checked["exitCode"], checked["stdout"].count("error TS")) == (1, 1), checked
-    assert checked["stdout"].startswith(f"{path}({line - 1},7): error TS2322: ")
-    ran = session.command("bun src/main.ts")
-    assert (ran["exitCode"], f"/{path}:{line}:" in ran["stderr"]) == (1, True), ran
-    assert "in the middle" in ran["stderr"]
-    tested = session.command("bun test", timeout=60)
-    assert (tested["exitCode"], f" {project.STEPS * 7} pass" in tested["stderr"]) == (1, True), tested["stderr"][-2000:]
