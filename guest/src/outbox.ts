@@ -1,19 +1,25 @@
-/** Frames on their way to the host: in one piece when the run is short, else as a stream. */
+/** Frames on their way to the host: in one piece when the run is short, else as a stream.
+ *
+ * They wait in one of two buffers, while the other is sent: in the guest's small heap each allocation of some size
+ * costs a collection.
+ */
 
-import { joined } from "./frames";
 import { workEnded } from "./thrift";
 
 const PATIENCE = 5; // ms: how long first output waits for the end of the run to travel together
 const PIECE = 64 << 10; // bytes that are worth sending at once
 const ROOM = 256 << 10; // bytes that may wait for a slow host
+const SMALLEST = 1 << 10;
+const NOTHING = new Uint8Array(0);
 
 export class Outbox {
   /** Settles with the first output that does not wait any longer, or at the end. */
   readonly response: Promise<Response>;
 
   #respond!: (response: Response) => void;
-  #frames: Uint8Array[] = [];
+  #buffer = NOTHING; // of which `#size` bytes wait
   #size = 0;
+  #other = NOTHING; // on its way, until more is asked for
   #streaming = false;
   #finished = false;
   #abandoned = false;
@@ -32,10 +38,15 @@ export class Outbox {
     return this.#abandoned || this.#size < ROOM;
   }
 
+  /** Where the next frame may be made, so that `push` need not copy it. */
+  room(size: number): Uint8Array {
+    this.#grow(size);
+    return this.#buffer.subarray(this.#size, this.#size + size);
+  }
+
   push(frame: Uint8Array): void {
     if (this.#abandoned) return;
-    this.#frames.push(frame);
-    this.#size += frame.length;
+    this.#add(frame);
     if (this.#streaming) this.#wake?.();
     else if (this.live || this.#size >= PIECE) this.#stream();
     else this.#timer ??= setTimeout(() => this.#stream(), PATIENCE);
@@ -44,21 +55,35 @@ export class Outbox {
   finish(frame: Uint8Array): void {
     workEnded();
     this.#finished = true;
-    this.#frames.push(frame);
+    this.#add(frame);
     this.#stopWaiting();
     if (this.#streaming) this.#wake?.();
-    else this.#respond(new Response(joined(this.#frames)));
+    else this.#respond(new Response(this.#buffer.subarray(0, this.#size)));
   }
 
   /** The host has gone: what it would have got is thrown away. */
   abandon(): void {
     if (this.#abandoned) return;
     this.#abandoned = true;
-    this.#frames = [];
+    this.#buffer = this.#other = NOTHING;
     this.#size = 0;
     this.#stopWaiting();
     this.#wake?.();
     this.onRoom();
+  }
+
+  #add(frame: Uint8Array): void {
+    const isInPlace = frame.buffer === this.#buffer.buffer && frame.byteOffset === this.#size;
+    if (!isInPlace) this.room(frame.length).set(frame);
+    this.#size += frame.length;
+  }
+
+  #grow(size: number): void {
+    const needed = this.#size + size;
+    if (needed <= this.#buffer.length) return;
+    const larger = new Uint8Array(Math.max(needed, 2 * this.#buffer.length, SMALLEST));
+    larger.set(this.#buffer.subarray(0, this.#size));
+    this.#buffer = larger;
   }
 
   #stopWaiting(): void {
@@ -77,15 +102,15 @@ export class Outbox {
   }
 
   async #pull(controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> {
-    if (this.#frames.length === 0 && !this.#finished && !this.#abandoned) {
+    if (this.#size === 0 && !this.#finished && !this.#abandoned) {
       await new Promise<void>((resolve) => (this.#wake = resolve));
       this.#wake = null;
     }
     if (this.#abandoned) return;
-    const frames = this.#frames;
-    this.#frames = [];
+    const full = this.#buffer.subarray(0, this.#size);
+    [this.#buffer, this.#other] = [this.#other, this.#buffer]; // what was sent before has been taken
     this.#size = 0;
-    if (frames.length > 0) controller.enqueue(joined(frames));
+    if (full.length > 0) controller.enqueue(full);
     if (this.#finished) controller.close();
     else this.onRoom();
   }

@@ -42,6 +42,8 @@ export interface Taker {
   readonly headroom: number;
   /** False while no more is wanted: then `advance` has to be called when it is again. */
   readonly wants: boolean;
+  /** Where the next chunk may be read into, for one who does not want it in memory of its own. */
+  room?(size: number): Uint8Array;
   take(chunk: Uint8Array): void;
   /** Nothing more comes. */
   ended?(): void;
@@ -88,7 +90,8 @@ export class PipeReader implements End {
 
   #pass(taker: Taker, size: number): number {
     // With nothing there, one byte of room tells "nothing now" from "the end".
-    const chunk = new Uint8Array(taker.headroom + Math.max(1, Math.min(size, CHUNK)));
+    const length = taker.headroom + Math.max(1, Math.min(size, CHUNK));
+    const chunk = taker.room?.(length) ?? new Uint8Array(length);
     const count = readInto(this.#fd, taker.headroom === 0 ? chunk : chunk.subarray(taker.headroom));
     if (count > 0)
       taker.take(taker.headroom + count === chunk.length ? chunk : chunk.subarray(0, taker.headroom + count));

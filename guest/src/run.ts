@@ -79,12 +79,16 @@ class Output implements Taker {
     return this.outbox.hasRoom;
   }
 
+  room(size: number): Uint8Array {
+    return this.outbox.room(size);
+  }
+
   take(chunk: Uint8Array): void {
     const size = chunk.length - HEADER;
     const sent = Math.min(size, this.#left);
     this.truncated ||= sent < size;
     this.#left -= sent;
-    if (sent > 0) this.outbox.push(seal(this.type, sent < size ? chunk.slice(0, HEADER + sent) : chunk));
+    if (sent > 0) this.outbox.push(seal(this.type, sent < size ? chunk.subarray(0, HEADER + sent) : chunk));
   }
 }
 

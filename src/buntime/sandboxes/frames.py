@@ -16,6 +16,7 @@ HEADER = struct.Struct(">cI")
 TURN = 1000  # frames, after which others get theirs
 
 type Frame = tuple[bytes, bytes]  # kind, payload
+type Piece = tuple[bytes, bytes | memoryview]  # kind, some of the payload
 
 
 async def batches(content: StreamReader, largest: int) -> AsyncIterator[list[Frame]]:
@@ -44,6 +45,42 @@ async def batches(content: StreamReader, largest: int) -> AsyncIterator[list[Fra
         if frames:
             yield frames
     if rest:
+        _refuse("half a frame")
+
+
+async def pieces(content: StreamReader, largest: int, whole: bytes) -> AsyncIterator[list[Piece]]:
+    """The same, with payloads in pieces as they come, so that much is copied little; but for the kind `whole`."""
+    kind, missing, rest = b"", 0, b""  # `rest`: the beginning of a header
+    held = bytearray()  # of a payload that is wanted whole
+    while part := await content.readany():
+        part = rest + part if rest else part
+        view, at, found = memoryview(part), 0, list[Piece]()
+        while missing or len(part) - at >= HEADER.size:
+            if not missing:
+                kind, missing = HEADER.unpack_from(part, at)
+                if missing > largest:
+                    _refuse(f"a frame of {missing} bytes")
+                at += HEADER.size
+            piece = view[at : at + missing]
+            at += len(piece)
+            missing -= len(piece)
+            if kind != whole:
+                found.append((kind, piece))
+            else:
+                held += piece
+                if not missing:
+                    found.append((kind, bytes(held)))
+                    held.clear()
+            if len(found) >= TURN:
+                yield found
+                found = []
+                await asyncio.sleep(0)
+            if at == len(part):
+                break
+        rest = part[at:]
+        if found:
+            yield found
+    if missing or rest:
         _refuse("half a frame")
 
 

@@ -48,7 +48,7 @@ class Out:
         """`content`: an answer's shape, or JSON in one line. `cursor`: where a client that comes back goes on."""
         text = content if isinstance(content, bytes) else wire.encode(content)
         head = f"event: {name}\n" if cursor is None else f"event: {name}\nid: {cursor}\n"
-        await self._put(head.encode() + b"data: " + text + b"\n\n")
+        await self._put(b"".join((head.encode(), b"data: ", text, b"\n\n")))
 
     async def begin(self, media: bytes, headers: Headers, status: int = 200) -> None:
         """The head of an answer. Raises HeadIsAll where the client asked for no more."""
