@@ -21,7 +21,7 @@ import { readPart } from "./read";
 import { holds } from "./remove";
 import { type Handlers, type Settings, anyPathIn, flagIn, numberIn } from "./server";
 import type { Spares } from "./spares";
-import { beginUpload, uploadOf } from "./uploads";
+import { beginUpload, dropUpload, uploadOf } from "./uploads";
 import { kindOf } from "./walk";
 import { makeParents, unmake } from "./write";
 
@@ -46,7 +46,7 @@ export function contentsHandlers({ workspace }: Settings, _spares: Spares): Hand
     },
     "POST /uploads/end": async (_, query) => Response.json({ size: await uploadOf(query.get("upload")).finish() }),
     "POST /uploads/drop": async (_, query) => {
-      await uploadOf(query.get("upload")).drop();
+      await dropUpload(query.get("upload"));
       return Response.json({});
     },
     "POST /files/mkdir": (request) => Response.json({ created: makeDirectory(anyPathIn(request)) }),

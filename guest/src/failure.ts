@@ -22,6 +22,7 @@ const STATUS: Record<string, number> = {
   E2BIG: 400,
   ENOSPC: 507,
   EDQUOT: 507,
+  ETIME: 409,
   EAGAIN: 503,
   ENOMEM: 503,
   EMFILE: 503,

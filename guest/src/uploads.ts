@@ -75,7 +75,7 @@ class Upload {
   /** A failure drops it. */
   #inTurn<T>(work: () => T | Promise<T>): Promise<T> {
     const mine = this.#turn.then(async () => {
-      if (this.#fd < 0) throw new Failure("ESTALE", { message: "there is no such upload" });
+      if (this.#fd < 0) throw new Failure("ETIME", { message: "there is no such upload" });
       try {
         return await work();
       } catch (thrown) {
@@ -130,9 +130,14 @@ export function beginUpload(path: Path, mode: number | null): string {
   return upload.id;
 }
 
-/** Raises ESTALE. */
+/** Whether it is there or not. */
+export async function dropUpload(id: string | null): Promise<void> {
+  await uploads.get(id ?? "")?.drop();
+}
+
+/** Raises ETIME. */
 export function uploadOf(id: string | null): Upload {
   const upload = uploads.get(id ?? "");
-  if (upload === undefined) throw new Failure("ESTALE", { message: "there is no such upload" });
+  if (upload === undefined) throw new Failure("ETIME", { message: "there is no such upload" });
   return upload;
 }

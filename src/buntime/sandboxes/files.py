@@ -190,14 +190,16 @@ class GuestFiles:
 
 async def _pieces(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The same bytes in pieces that are worth a call each."""
-    held, size = [], 0
+    held: list[bytes] = []
+    size = 0
     async for part in parts:
         held.append(part)
         size += len(part)
-        if size >= PIECE:
-            yield b"".join(held)
-            held, size = [], 0
-    if held:
+        while size >= PIECE:
+            whole = b"".join(held)
+            yield whole[:PIECE]
+            held, size = [whole[PIECE:]], size - PIECE
+    if size:
         yield b"".join(held)
 
 
