@@ -1,5 +1,6 @@
 """The fake of `inside.Files`."""
 
+import asyncio
 import fnmatch
 import io
 import posixpath
@@ -10,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from buntime.errors import DiskFull, FileConflict, FileNotFound, InvalidRequest, RangeNotSatisfiable
-from buntime.inside import Content, FileStatus, Match
+from buntime.inside import Content, FileEvent, FileStatus, Match
 from buntime.paths import for_client, in_bytes, shown
 from buntime.plan import MB, Limits
 from buntime.ports import FileToWrite
@@ -49,6 +50,7 @@ class FakeFiles[F: File]:
     def __init__(self, volume: Volume[F], check: Callable[[], None]) -> None:
         self._volume = volume
         self._check = check
+        self.watchers: list[asyncio.Queue[FileEvent | Exception]] = []  # tests put in what is told
 
     @asynccontextmanager
     async def read(self, path: str, start: int | None, end: int | None) -> AsyncIterator[Content]:
@@ -183,6 +185,17 @@ class FakeFiles[F: File]:
         found = [(number, line, [each.span() for each in pattern.finditer(line)]) for number, line in lines]
         return [Match(told, number, line, spans) for number, line, spans in found if spans]
 
+    @asynccontextmanager
+    async def watch(self, path: str, *, recursive: bool) -> AsyncIterator[AsyncIterator[Sequence[FileEvent]]]:
+        """Tells what tests put into its queue; an exception ends it."""
+        self._find(path)
+        told: asyncio.Queue[FileEvent | Exception] = asyncio.Queue()
+        self.watchers.append(told)
+        try:
+            yield _told(told)
+        finally:
+            self.watchers.remove(told)
+
     def _find(self, path: str) -> None:
         self._check()
         self._volume.check_parents(path)
@@ -193,6 +206,14 @@ class FakeFiles[F: File]:
 def _conflict(path: str, reason: str, why: str) -> FileConflict:
     name = for_client(shown(path))
     return FileConflict(name, reason, f"{name!r} {why}")
+
+
+async def _told(told: asyncio.Queue[FileEvent | Exception]) -> AsyncIterator[Sequence[FileEvent]]:
+    while True:
+        event = await told.get()
+        if isinstance(event, Exception):
+            raise event
+        yield [event]
 
 
 async def _pieces(content: bytes) -> AsyncIterator[bytes]:

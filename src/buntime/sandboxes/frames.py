@@ -58,7 +58,7 @@ async def pieces(content: StreamReader, largest: int, whole: bytes) -> AsyncIter
         while missing or len(part) - at >= HEADER.size:
             if not missing:
                 kind, missing = HEADER.unpack_from(part, at)
-                if missing > largest:
+                if missing > largest or (missing == 0 and kind != whole):
                     _refuse(f"a frame of {missing} bytes")
                 at += HEADER.size
             piece = view[at : at + missing]
