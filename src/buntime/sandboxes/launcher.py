@@ -71,6 +71,10 @@ class Launcher:
         self._numbers = itertools.count(self._first_number())
         markers.mkdir(exist_ok=True)
 
+    @property
+    def sandbox(self) -> str:
+        return self._sandbox
+
     async def take_over(self) -> None:
         """After a restart of the server: ends runs whose client is gone, keeps what runs in the background."""
         kinds: dict[str, Lives] = {}
@@ -172,7 +176,7 @@ class Launcher:
         for run in self._left.keys() - self._held:
             if self._machinery.cgroups.remove_run(self._sandbox, run):
                 (self._markers / run).unlink(missing_ok=True)
-                del self._left[run]
+                self._left.pop(run, None)
                 self._names.pop(run, None)
 
     def parked(self) -> list[str]:
