@@ -19,7 +19,7 @@ import type { Spares } from "./spares";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 
-const START = 15_000; // ms in which a kernel has to say hello
+const START = 8000; // ms in which a kernel has to say hello
 const GRACE = 2000; // ms for a run to end after it was interrupted
 const AGAIN = 250; // ms between two signals
 const LOST = 200; // records of lost contexts that are kept

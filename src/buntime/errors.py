@@ -108,6 +108,7 @@ class ContextLost(BuntimeError):
             "deep_sleep": "the session was in deep sleep",
             "timeout": "a run had to be killed at its timeout",
             "killed": "its process was killed",
+            "exited": "its program has ended itself",
         }.get(reason, "the session's runtime ended")
         super().__init__(
             f"This context is gone with its variables: {why}. Create another one.", contextId=context_id, reason=reason

@@ -64,14 +64,14 @@ class Executions:
                     await sandbox.write_files(request.files)
                 result = await processes.run(caller, session, sandbox, _start_of(session, request), begun, sink)
         _raise_for_limits(session, result)
-        return Executed(result, sorted(_shown_files(request.files))[:LISTED_FILES], False)
+        return Executed(result, sorted(shown_files(request.files))[:LISTED_FILES], False)
 
     async def _execute(self, session: Session, sandbox: Sandbox, request: Execute, sink: Sink | None) -> Executed:
         if request.files:
             await sandbox.write_files(request.files)
         result = await sandbox.run(_run_of(session, request), sink)
         _raise_for_limits(session, result)
-        written = sorted(_shown_files(request.files) | set(result.files_written))
+        written = sorted(shown_files(request.files) | set(result.files_written))
         truncated = result.files_written_truncated or len(written) > LISTED_FILES
         return Executed(result, written[:LISTED_FILES], truncated)
 
@@ -99,7 +99,7 @@ def _start_of(session: Session, request: Execute) -> Start:
     )
 
 
-def _shown_files(files: Sequence[FileToWrite]) -> set[str]:
+def shown_files(files: Sequence[FileToWrite]) -> set[str]:
     """The request's own files that count as written: the same rule that the guest has for the run's."""
     inside = (file.path.removeprefix(WORKSPACE + "/") for file in files if file.path.startswith(WORKSPACE + "/"))
     return {path for path in inside if not UNLISTED & set(path.split("/"))}

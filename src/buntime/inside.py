@@ -179,8 +179,8 @@ class ContextFailure:
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """What came of one run in a context. `value`: forms of the last expression's value by name (`text`, `json`, `html`,
-    `markdown`, `svg`, `png` in base64, `table`), plain JSON values; None where it was undefined. `displayed`: the same
-    of what the code showed on its way."""
+    `markdown`, `svg`, `png` in base64, `table`, and in `cut` the names of those that were too large), plain JSON values;
+    None where it was undefined. `displayed`: the same of what the code showed on its way, empty with `shows`."""
 
     exit_code: (
         int  # 0; 1 where it threw, 124 on timeout, 130 when interrupted, 128 + signal where the process was killed
@@ -202,11 +202,19 @@ class Evaluation:
     files_written_truncated: bool
 
 
+class Shows(Protocol):
+    """Takes what the code of a run shows on its way, as `Sink` takes its output."""
+
+    async def __call__(self, forms: Mapping[str, object]) -> None: ...
+
+
 class Contexts(Protocol):
     """Long-lived processes that keep variables between runs. Methods that name one raise ContextNotFound, and
     ContextLost where it once was there."""
 
-    async def create(self, new: NewContext) -> Context: ...
+    async def create(self, new: NewContext) -> Context:
+        """Raises InvalidRequest for a working directory that is none."""
+        ...
 
     async def list(self) -> Sequence[Context]:
         """Oldest first, lost ones too."""
@@ -216,8 +224,14 @@ class Contexts(Protocol):
         """A lost one too. What runs in it is killed."""
         ...
 
-    async def run(self, context_id: str, code: str, timeout: float, sink: Sink | None = None) -> Evaluation:
+    async def run(
+        self, context_id: str, code: str, timeout: float, sink: Sink | None = None, shows: Shows | None = None
+    ) -> Evaluation:
         """Runs that come together wait for each other. A caller who leaves interrupts the run."""
+        ...
+
+    async def ending(self) -> None:
+        """What ends from now on does so by deep sleep."""
         ...
 
 

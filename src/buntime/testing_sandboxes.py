@@ -159,7 +159,7 @@ class FakeSandbox:
         self.frozen = False
 
     def live(self, kind: Kind) -> int:
-        lives = {"processes": self.processes.live, "terminals": self.terminals.live}
+        lives = {"processes": self.processes.live, "terminals": self.terminals.live, "contexts": self.contexts.live}
         return lives.get(kind, 0)
 
     async def run(self, run: Run, sink: Sink | None = None) -> RunResult:

@@ -42,7 +42,8 @@ function syntaxFailure({ message, position }: { message: string; position: Place
   const { line = 1, column = 1, lineText = "" } = position ?? {};
   const text = bounded(lineText, 500);
   const place = `${file}:${line}:${column}\n${text}\n${" ".repeat(Math.min(Math.max(column - 1, 0), 500))}^\n`;
-  return { name: "SyntaxError", message, stack: `${place}SyntaxError: ${message}` };
+  const said = bounded(message, LONGEST);
+  return { name: "SyntaxError", message: said, stack: `${place}SyntaxError: ${said}` };
 }
 
 function stackOf(thrown: Error, name: string, message: string): string {

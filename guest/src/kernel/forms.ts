@@ -9,15 +9,15 @@ import { types } from "node:util";
 export type Forms = Record<string, unknown>;
 
 const MOST_TEXT = 1 << 20; // characters
-const MOST_JSON = 4 << 20; // characters
-const MOST_MARKUP = 4 << 20; // characters of html, markdown and svg each
+const MOST_JSON = 2 << 20; // characters
+const MOST_MARKUP = 2 << 20; // characters of html, markdown and svg each
 const MOST_IMAGE = 6 << 20; // bytes
 const MOST_NODES = 200_000; // values in what is shown as JSON
 const DEEPEST = 64;
 const MOST_ROWS = 1000;
 const MOST_COLUMNS = 100;
 const MOST_CELL = 10_000; // characters
-export const MOST_IN_ALL = 10 << 20; // characters of JSON of a run
+export const MOST_IN_ALL = 10 << 20; // bytes of JSON of a run
 
 const DISPLAY = Symbol.for("Jupyter.display");
 const MIMES: Readonly<Record<string, string>> = {
@@ -160,7 +160,7 @@ function dataOf(value: unknown, depth: number, counted: { left: number }, above:
     const inside = dataOf(property.value, depth + 1, counted, above);
     if (inside === NONE) return NONE;
     if (isArray) (copy as unknown[]).push(inside);
-    else Object.defineProperty(copy, name, { value: inside, enumerable: true, writable: true, configurable: true });
+    else Object.defineProperty(copy, String(name).toWellFormed(), { value: inside, enumerable: true, writable: true, configurable: true });
   }
   above.pop();
   return copy;

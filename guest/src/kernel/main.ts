@@ -61,7 +61,7 @@ function display(value: unknown): void {
 
 function tell(forms: Forms): void {
   const text = JSON.stringify(forms);
-  displays.left -= text.length;
+  displays.left -= Buffer.byteLength(text);
   if (displays.left < 0) return;
   if (isRunning) link.send("d", text);
   else if (displays.kept.length < MOST_KEPT) displays.kept.push(text);
@@ -123,7 +123,7 @@ function conclude(cell: Cell, result: unknown, end: End): Promise<void> | null {
   const forms = value === undefined ? null : formsOf(value);
   const keep = (made: Forms | null) => {
     if (made === null) return;
-    displays.left -= JSON.stringify(made).length;
+    displays.left -= Buffer.byteLength(JSON.stringify(made));
     end.value = displays.left < 0 ? { text: String(made["text"]).slice(0, 1000), cut: ["all"] } : made;
   };
   if (displays.next === null && !(forms instanceof Promise)) {

@@ -6,10 +6,12 @@ from msgspec import UNSET, UnsetType
 from buntime import errors, requests
 from buntime.executions import Executed
 from buntime.web import wire
+from buntime.web.api_contexts import check_fields, evaluate, stream_evaluation
 from buntime.web.api_sessions import session_id
 from buntime.web.contents import files_to_write
 from buntime.web.operation import Call, Streamed, operation
 from buntime.web.streaming import Out, TextOutput
+from buntime.web.wire_contexts import Evaluated, EvaluatedEnd, Forms
 from buntime.web.wire_processes import Detached
 
 SLACK_SECONDS = 60.0  # for waking, writing files and the answer, beside the program's own time
@@ -50,6 +52,10 @@ def _numbers(done: Executed) -> wire.Ended:
 
 
 async def _stream(call: Call[wire.NoQuery, wire.Execute], out: Out) -> None:
+    if not isinstance(call.body.context_id, UnsetType):
+        check_fields(call.body)
+        await stream_evaluation(call, call.body.context_id, _request(call), out)
+        return
     output = TextOutput(out)
 
     async def detached(process_id: str) -> None:
@@ -74,7 +80,7 @@ async def _stream(call: Call[wire.NoQuery, wire.Execute], out: Out) -> None:
     "/execute",
     tag="Execution",
     body=wire.Execute,
-    answer=wire.Executed,
+    answer=Evaluated,
     errors=(
         errors.SessionNotFound,
         errors.InvalidState,
@@ -82,6 +88,8 @@ async def _stream(call: Call[wire.NoQuery, wire.Execute], out: Out) -> None:
         errors.MemoryLimitExceeded,
         errors.DiskFull,
         errors.ResourceLimitExceeded,
+        errors.ContextNotFound,
+        errors.ContextLost,
     ),
     idempotent=True,
     seconds=_seconds,
@@ -91,13 +99,14 @@ async def _stream(call: Call[wire.NoQuery, wire.Execute], out: Out) -> None:
             "process": Detached,
             "stdout": wire.Output,
             "stderr": wire.Output,
-            "result": wire.Ended,
+            "displayed": Forms,
+            "result": EvaluatedEnd,
             "error": wire.Failure,
         },
         when=lambda call: call.body.stream,
     ),
 )
-async def execute(call: Call[wire.NoQuery, wire.Execute]) -> wire.Executed:
+async def execute(call: Call[wire.NoQuery, wire.Execute]) -> wire.Executed | Evaluated:
     """Run code or a command to its end.
 
     A program that fails, or runs past its timeout, is still a 200: see `exitCode` and `timedOut`. Each run is a
@@ -107,7 +116,14 @@ async def execute(call: Call[wire.NoQuery, wire.Execute]) -> wire.Executed:
     every 15 seconds of silence, then exactly one `result` or `error`. A client that leaves ends the run.
     With `detach: true` too it is a process, whose id comes first in an event `process`: a client that leaves changes
     nothing for it, and finds its output in `/processes/logs`. Files that it writes are not listed then.
+
+    With `contextId` the code runs in that context, where variables stay; runs in one context wait for each other. The
+    value of the last expression is `result`, what `display(value)` was called for `displayed` (events of that name in
+    a stream), what the code threw `error`. A timeout interrupts the run: `contextSurvived`.
     """
+    if not isinstance(call.body.context_id, UnsetType):
+        check_fields(call.body)
+        return await evaluate(call, call.body.context_id, _request(call))
     if call.body.detach:
         raise errors.InvalidRequest("detach", "detach needs stream: true. Without it, use POST /processes/start.")
     done = await call.plane.executions.execute(call.caller, _request(call))

@@ -318,6 +318,10 @@ class Execute(Request):
     stream: Annotated[bool, Meta(description="The answer as Server-Sent Events.")] = False
     detach: Annotated[bool, Meta(description="With `stream`: a process, which goes on when the client leaves.")] = False
     stdin: Annotated[str, Meta(description="What the program reads from its standard input.")] = ""
+    context_id: (
+        Annotated[str, Meta(description="Run `code` in this context; without `env`, `workingDir` and `stdin`.")]
+        | UnsetType
+    ) = UNSET
 
 
 class Output(Shown):

@@ -1,0 +1,149 @@
+"""What a guest tells of a run in a context, checked: frames of output, of what was shown, of what came of it."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import aiohttp
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from buntime.inside import Shows, Sink, Stream
+from buntime.ports import OUTPUT_LIMIT
+from buntime.room import hold
+from buntime.sandboxes.failures import LONGEST_PATH, Impostor
+from buntime.sandboxes.frames import Frame, batches
+from buntime.sandboxes.guest import LARGEST_JSON, MOST_FRAMES, MOST_WRITTEN, STREAMS
+
+LARGEST_VALUE = 12 << 20  # bytes of what is told of one value …
+MOST_TOLD = 28 << 20  # … and of all of one run
+SPREAD = 3  # how much more it takes when it is decoded
+
+Name = Annotated[str, Meta(max_length=1000)]
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True):
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+class _Forms(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    text: str = ""
+    json: Any = UNSET
+    html: str | UnsetType = UNSET
+    markdown: str | UnsetType = UNSET
+    svg: str | UnsetType = UNSET
+    png: str | UnsetType = UNSET
+    table: _Table | UnsetType = UNSET
+    cut: Annotated[list[Name], Meta(max_length=20)] | UnsetType = UNSET
+
+    def plain(self) -> Mapping[str, object]:
+        told = {name: getattr(self, name) for name in self.__struct_fields__}
+        if isinstance(self.table, _Table):
+            told["table"] = {"columns": self.table.columns, "rows": self.table.rows}
+        return {name: value for name, value in told.items() if value is not UNSET}
+
+
+class Thrown(msgspec.Struct):
+    name: str
+    message: str
+    stack: str
+
+
+class Told(msgspec.Struct):
+    """By the kernel. `value`: forms."""
+
+    value: _Forms | None = None
+    failure: Thrown | None = None
+    interrupted: bool = False
+
+
+class Ended(msgspec.Struct, rename="camel"):
+    """By the guest. `exit_code`: of the kernel, where it has ended."""
+
+    outcome: Literal["ended", "absent", "lost", "busy"]
+    reason: Name = "runtime_ended"
+    exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
+    truncated: bool = False
+    files_written: Annotated[list[Annotated[str, Meta(max_length=LONGEST_PATH)]], Meta(max_length=MOST_WRITTEN)] = []
+    files_written_truncated: bool = False
+
+
+@dataclass(slots=True)
+class Evaluated:
+    """A run in the guest's words."""
+
+    end: Ended
+    told: Told | None  # None where the kernel ended before it could
+    displayed: Sequence[Mapping[str, object]]
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(slots=True)
+class _Taking:
+    """What has come of a run."""
+
+    sink: Sink | None
+    shows: Shows | None
+    streams: dict[Stream, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
+    displayed: list[Mapping[str, object]] = field(default_factory=list)
+    told: Told | None = None
+    told_bytes: int = 0
+
+    async def take(self, kind: bytes, payload: bytes) -> None:
+        """Raises Impostor for a frame that no guest sends, and what the sinks raise."""
+        if kind in STREAMS:
+            await self._take_output(STREAMS[kind], payload)
+            return
+        self.told_bytes += len(payload)
+        if kind not in (b"d", b"v") or len(payload) > LARGEST_VALUE or self.told_bytes > MOST_TOLD:
+            raise Impostor("it sent a frame that it may not")
+        hold(SPREAD * len(payload))
+        if kind == b"v":
+            self.told = decoded(payload, Told)
+        elif self.shows is not None:
+            await self.shows(decoded(payload, _Forms).plain())
+        else:
+            self.displayed.append(decoded(payload, _Forms).plain())
+
+    async def _take_output(self, stream: Stream, content: bytes) -> None:
+        if self.sink is not None:
+            await self.sink(stream, content)
+            return
+        if not 0 < len(content) <= OUTPUT_LIMIT - len(self.streams[stream]):
+            raise Impostor("it sent a frame that it may not")
+        hold(len(content))
+        self.streams[stream] += content
+
+
+async def read_evaluation(answer: aiohttp.ClientResponse, sink: Sink | None, shows: Shows | None) -> Evaluated:
+    """To its end. Raises Impostor, and what the sinks raise."""
+    taking = _Taking(sink, shows)
+    number = 0
+    async for kind, payload in _frames(answer):
+        number += 1
+        if number > MOST_FRAMES and sink is None:
+            raise Impostor("it cuts the output into too many frames")
+        if kind == b"x":
+            end = decoded(payload, Ended)
+            if (taking.told is None) != (end.outcome != "ended" or end.exit_code is not None):
+                raise Impostor("it tells of a run that cannot be")
+            out, err = (bytes(taking.streams[stream]) for stream in ("stdout", "stderr"))
+            return Evaluated(end, taking.told, taking.displayed, out, err)
+        await taking.take(kind, payload)
+    raise Impostor("its answer has no end")
+
+
+async def _frames(answer: aiohttp.ClientResponse) -> AsyncIterator[Frame]:
+    async for frames in batches(answer.content, LARGEST_JSON):
+        for frame in frames:
+            yield frame
+
+
+def decoded[T](text: bytes, kind: type[T]) -> T:
+    """Raises Impostor."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as wrong:
+        raise Impostor("it tells of a run in another form") from wrong
