@@ -25,6 +25,7 @@ const TOLD = 32 << 10; // bytes of input that were taken, before the host is tol
 const LARGEST_INPUT = 64 << 10; // bytes of one frame
 const MOST = 64; // terminals
 const REDRAW = 60; // ms that a full-screen program has to notice another size
+const UNBLOCKED = "/usr/bin/env --default-signal=TSTP,TTIN,TTOU"; // Bun starts a spare with these held back: no Ctrl-Z
 const DEFAULTS = { TERM: "xterm-256color", COLORTERM: "truecolor" };
 
 function frame(kind: string, payload: Uint8Array): Uint8Array {
@@ -184,7 +185,7 @@ function parsed(body: unknown): { id: string; cols: number; rows: number; env: R
 /** A spare leads a session without a terminal: the first that it opens becomes its own. No login shell, whose profile
  * would put its own PATH in the place of the session's. */
 function scriptFor(path: string, env: Record<string, string>, cwd: string, bun: string): string {
-  const command = `exec <>${path} >&0 2>&0; exec /usr/bin/bash -i`;
+  const command = `exec <>${path} >&0 2>&0; exec ${UNBLOCKED} /usr/bin/bash -i`;
   const passed = { ...DEFAULTS, ...env };
   return scriptOf({ code: null, command, env: passed, cwd, bun, hasStdin: false, install: false }).script;
 }

@@ -120,6 +120,16 @@ test("a shell has the terminal as its own, with its size, environment and direct
   ]);
 });
 
+test("Ctrl-Z stops", async () => {
+  const client = await opened();
+  client.type("cat\n");
+  await Bun.sleep(100);
+  client.type("\x1a");
+  await client.sees("Stopped");
+  client.type("kill -9 %1; exit\nexit\n");
+  await client.until(() => client.end !== null);
+});
+
 test("Ctrl-C interrupts, and another size is told", async () => {
   const client = await opened();
   client.type("trap 'stty size' WINCH; sleep 1000\n");
