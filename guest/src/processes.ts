@@ -12,6 +12,7 @@
  */
 
 import { Failure } from "./failure";
+import { Flow } from "./flow";
 import { follow, page } from "./following";
 import { Input } from "./input";
 import { type Bound, ENTRY_HEADER, Log } from "./logs";
@@ -54,17 +55,28 @@ class Running {
 /** One stream into the log, in entries that split no character. */
 class Output implements Taker {
   readonly headroom = ENTRY_HEADER + CHARACTER;
-  readonly wants = true;
+  readonly reader: PipeReader;
   hasEnded = false;
   #rest: Uint8Array = new Uint8Array();
 
   constructor(
+    pipe: number,
     private readonly kind: number,
     private readonly log: Log,
+    private readonly flow: Flow,
     private readonly onEnd: () => void,
-  ) {}
+  ) {
+    this.reader = new PipeReader(pipe, this);
+  }
+
+  get wants(): boolean {
+    return this.flow.wants(this.#resume);
+  }
+
+  readonly #resume = () => this.reader.advance();
 
   take(chunk: Uint8Array): void {
+    this.flow.took(chunk.length);
     const start = this.headroom - this.#rest.length;
     chunk.set(this.#rest, start);
     const rest = incomplete(chunk.subarray(start));
@@ -103,6 +115,7 @@ export class Processes implements Bound {
   readonly #records: Records;
   readonly #running = new Map<string, Running>();
   readonly #logs = new Map<string, Log>(); // of what has ended, the latest asked for last
+  readonly #flow = new Flow();
   #sizes: Map<string, number> | null = null; // bytes of the logs of what has ended
   #allLogBytes = Number.MAX_SAFE_INTEGER;
   #ending: { reason: Reason; until: number } | null = null;
@@ -243,8 +256,11 @@ export class Processes implements Bound {
       this.#sizes?.set(id, log.size);
       this.#logs.set(id, log);
     };
-    const outputs = [new Output(0x6f, log, forget), new Output(0x65, log, forget)] as const;
-    const readers = [new PipeReader(spare.stdout, outputs[0]), new PipeReader(spare.stderr, outputs[1])];
+    const outputs = [
+      new Output(spare.stdout, 0x6f, log, this.#flow, forget),
+      new Output(spare.stderr, 0x65, log, this.#flow, forget),
+    ];
+    const readers = outputs.map(({ reader }) => reader);
     const writers = [
       new PipeWriter(spare.text, Buffer.from(text)),
       new PipeWriter(spare.script, Buffer.from(script)),
