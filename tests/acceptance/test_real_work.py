@@ -324,6 +324,14 @@ def test_a_postgresql_server_is_used_across_calls_and_its_data_outlive_every_sle
     books = f'23505 entries_pkey\n{{"n":10100,"cents":{sum(range(10_001))}}}\n'
     assert session.code(BY_PG)["stdout"] == books
 
+    context = session.client.call("POST", "/contexts/create", json_body={"sessionId": session.id}).done()["contextId"]
+    session.code(f'import {{ SQL }} from "bun"; const sql = new SQL("{URL}", {{ max: 1 }})', contextId=context)
+    sums = "await sql`SELECT account, count(*)::int AS entries FROM entries GROUP BY account ORDER BY account`"
+    table = {"columns": ["account", "entries"], "rows": [["a", 10_000], ["b", 100]]}
+    assert session.code(f"const sums = {sums}; [...sums]", contextId=context)["result"]["table"] == table
+    connection = {"code": "(await sql`SELECT pg_backend_pid() AS pid`)[0].pid", "contextId": context}
+    backend = session.code(**connection)["result"]["json"]
+
     started = "console.log((await sql`SELECT pg_postmaster_start_time()::text AS at`)[0].at)"
     before = _sql(session, started)
     ask_to_sleep(session, "idle").done()
@@ -331,8 +339,10 @@ def test_a_postgresql_server_is_used_across_calls_and_its_data_outlive_every_sle
     server.start()
     assert _sql(session, started) == before, "it only slept, and outlives the server"
     assert _process(session, process)["status"] == "running"
+    assert session.code(**connection)["result"]["json"] == backend, "a context keeps its connection"
 
     evict(server, session)
+    session.execute(**connection).refused(409, "context_lost")
     wake(session).done()
     assert _sql(session, started) != before
     assert session.code(BY_PG)["stdout"] == books
