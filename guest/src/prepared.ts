@@ -52,7 +52,10 @@ const nameOf = ({ env, cwd }: Place) => JSON.stringify([cwd, Object.entries(env)
 function stampOf(path: string): string {
   try {
     const stats = statSync(path, { bigint: true, throwIfNoEntry: false });
-    return stats === undefined ? "" : `${stats.dev} ${stats.ino} ${stats.size} ${stats.mtimeNs} ${stats.ctimeNs}`;
+    if (stats === undefined) return "";
+    // On overlayfs the first write below a directory of the image changes its parent, but no names there.
+    const more = path === "/" ? "" : `${stats.size} ${stats.ctimeNs}`;
+    return `${stats.dev} ${stats.ino} ${stats.mtimeNs} ${more}`;
   } catch (thrown) {
     return (thrown as { code?: string }).code ?? "?";
   }

@@ -55,6 +55,7 @@ class Prepared:
         self._launcher = launcher
         self._machinery = machinery
         self._waiting: Waiting | None = None
+        self._last: Place | None = None
         self._begun: Spare | None = None  # on its way to become that
         self._making = asyncio.Lock()
         self._turn = 0  # what was begun in an earlier one is not wanted any more
@@ -83,10 +84,12 @@ class Prepared:
         self._misses = 0
 
     def follow(self, run: Run, env: Mapping[str, str]) -> None:
-        """A run was answered: the next may be alike."""
+        """A run was answered: the next may be like the last one of code."""
         self._turn += 1
         if run.code is not None:
-            making = self._follow(Place(env, run.working_dir), self._turn)
+            self._last = Place(env, run.working_dir)
+        if self._last is not None:
+            making = self._follow(self._last, self._turn)
             self._machinery.tasks.start(making, f"prepared process for {self._sandbox}")
 
     async def drop(self) -> None:

@@ -1,0 +1,162 @@
+"""Runs of code that meet a Bun which has started already: the same as others, only sooner."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.acceptance.client import Client, Session
+
+pytestmark = pytest.mark.sandbox
+
+BOUND = 30.0  # seconds: the machine may be busy
+LOOK_SECONDS = 0.05
+# Those that wait, see guest/src/boot/boot.js: it holds one descriptor until it is ready, and another until it is used.
+WAITING = """for process in /proc/[0-9]*; do
+  [ -e $process/fd/9 ] && [ ! -e $process/fd/8 ] && grep -qz boot.js $process/cmdline && echo ${process#/proc/}
+done; true"""
+PID = "console.log(process.pid)"
+
+
+def _until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + BOUND
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(LOOK_SECONDS)
+
+
+def _waiting(session: Session) -> list[str]:
+    return session.output(WAITING).split()
+
+
+def _prepared(session: Session, **fields: object) -> str:
+    """The pid of the process that waits for a run like this one."""
+    session.code("0", **fields)
+    _until(lambda: _waiting(session), "a process is prepared")
+    (pid,) = _waiting(session)
+    return pid
+
+
+def _said(session: Session, code: str, **fields: object) -> str:
+    result = session.code(code, **fields)
+    assert (result["exitCode"], result["stderr"]) == (0, ""), result
+    return str(result["stdout"]).strip()
+
+
+def test_the_next_run_meets_a_process_that_has_started_and_none_meets_it_again(session: Session) -> None:
+    waiting = _prepared(session)
+    assert _said(session, f"globalThis.x = 1; {PID}") == waiting
+    assert _said(session, "console.log(typeof globalThis.x)") == "undefined"
+    assert waiting != _prepared(session)
+
+
+def test_results_are_those_of_any_run(session: Session) -> None:
+    _prepared(session)
+    result = session.code(
+        "await Bun.write('new.txt', 'x'); console.log(process.argv.length); console.error('e'); throw 1"
+    )
+    assert result["filesWritten"] == ["new.txt"]
+    assert (result["stdout"], result["exitCode"], result["timedOut"]) == ("1\n", 1, False)
+    assert result["stderr"].startswith("e\n")
+    assert 0 < result["cpuTime"] < 30_000
+    assert 1 << 20 < result["memoryUsed"] < 1 << 30
+
+
+def test_one_that_runs_too_long_is_killed_with_all_it_started(session: Session) -> None:
+    waiting = _prepared(session)
+    result = session.code(f"{PID}; Bun.spawn(['sleep', '7777']); while (true);", timeout=1)
+    assert (result["timedOut"], result["exitCode"], result["stdout"]) == (True, 124, f"{waiting}\n")
+    assert session.command("pgrep -f 'sleep 7777'")["exitCode"] == 1
+
+
+def test_changes_of_what_a_start_reads_are_seen(session: Session) -> None:
+    _prepared(session)
+    session.write("added.ts", "export default 'added'").done()
+    assert _said(session, "import x from './added'; console.log(x)") == "added"
+    _prepared(session)
+    files = [{"path": ".env", "content": "FROM=file"}, {"path": "more.ts", "content": "export const more = 2"}]
+    assert _said(session, "import { more } from './more'; console.log(process.env.FROM, more)", files=files) == "file 2"
+    _prepared(session)
+    session.write(".env", "FROM=else").done()
+    assert _said(session, "console.log(process.env.FROM)") == "else"
+
+
+def test_it_is_made_for_the_environment_and_the_directory_of_the_last_run(session: Session) -> None:
+    session.output("mkdir -p lib")
+    alike = {"env": {"GREETING": "hello"}, "workingDir": "lib"}
+    waiting = _prepared(session, **alike)
+    shown = "console.log(process.pid, process.env.GREETING, process.cwd())"
+    assert _said(session, shown, **alike) == f"{waiting} hello /workspace/lib"
+    waiting = _prepared(session, **alike)
+    assert _said(session, "console.log(process.env.GREETING, process.cwd())") == "undefined /workspace"
+    _until(lambda: waiting not in _waiting(session), "the old one is given up")
+
+
+def test_input_and_long_code_do_without(session: Session) -> None:
+    waiting = _prepared(session)
+    assert _said(session, "console.log(await Bun.stdin.text())", stdin="given") == "given"
+    assert _said(session, f"console.log({'x' * 20_000!r}.length)") == "20000"
+    assert _waiting(session) == [waiting]
+
+
+def test_it_is_no_process_of_the_session(session: Session) -> None:
+    _prepared(session)
+    assert session.look().done()["activeProcesses"] == 0
+
+
+def test_a_session_that_kills_it_runs_on(session: Session) -> None:
+    for _ in range(2):
+        waiting = _prepared(session)
+        session.command(f"kill -9 {waiting}")
+        assert _said(session, "console.log(1)") == "1"
+
+
+def test_a_session_that_stops_it_or_scribbles_hurts_only_its_own_run(session: Session) -> None:
+    waiting = _prepared(session)
+    session.output(f"kill -STOP {waiting}")
+    result = session.code("console.log(1)", timeout=1)
+    assert (result["timedOut"], result["stdout"]) == (True, "")
+    waiting = _prepared(session)
+    session.command(f"echo 'console.log(\"theirs\")' >/proc/{waiting}/fd/9")
+    assert session.code("console.log(1)")["exitCode"] in (0, 1)
+    assert _said(session, "console.log(2)") == "2"
+
+
+def test_a_run_past_the_sessions_memory_is_told_with_one_waiting_beside_it(enterprise: Client) -> None:
+    session = enterprise.open(resourceLimits={"memory": 192, "cpu": 1})
+    _prepared(session)
+    hog = "const a = []; for (let i = 0; i < 40; i++) a.push(Buffer.alloc(10 << 20, 1)); console.log(a.length)"
+    session.execute(command=f"bun -e {hog!r}").refused(507, "memory_limit_exceeded")
+    _prepared(session)
+    session.execute(code=hog).refused(507, "memory_limit_exceeded")
+    assert _said(session, "console.log(1)") == "1"
+
+
+def test_a_session_short_of_memory_has_none(enterprise: Client) -> None:
+    session = enterprise.open(resourceLimits={"memory": 64, "cpu": 1})
+    for _ in range(3):
+        assert _said(session, "console.log(1)") == "1"
+        time.sleep(0.5)
+        assert _waiting(session) == []
+
+
+@pytest.mark.parametrize("depth", ["idle", "deep-sleep"])
+def test_a_session_that_sleeps_has_none(session: Session, depth: str) -> None:
+    _prepared(session)
+    path = f"/sessions/{session.id}"
+    session.client.call("POST", f"{path}/sleep", json_body={"depth": depth}).done()
+    session.client.call("POST", f"{path}/wake", json_body={}).done()
+    assert _waiting(session) == []
+    assert _said(session, "console.log(1)") == "1"
+
+
+def test_output_streams_from_it_as_from_any(session: Session) -> None:
+    waiting = _prepared(session)
+    reply = session.client.call(
+        "POST",
+        "/execute",
+        json_body={"sessionId": session.id, "code": f"{PID}; await Bun.sleep(50); console.error(2)"},
+        headers={"Accept": "text/event-stream", "Content-Type": "application/json"},
+    )
+    assert reply.status == 200, reply.shown()
+    assert waiting in reply.body.decode()
