@@ -5,7 +5,7 @@ from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-LARGEST_MESSAGE = 1 << 20  # bytes, of what a client sends at once
+LARGEST_MESSAGE = 2 << 20  # bytes, of what a client sends at once: a large paste
 PING_SECONDS = 20.0  # ours: proxies cut what is silent
 MOST_FRAGMENTS = 1024  # of one message
 MOST_PONGS = 1 << 20  # bytes that wait for a client who asks and does not listen
