@@ -26,12 +26,12 @@ const names = () => readdirSync(guest.workspace, { encoding: "buffer" }).map((na
 
 test("an upload is there at once when it is whole, with its parents", async () => {
   writeFileSync(guest.at("a"), "old", { mode: 0o640 });
-  const { upload } = (await (await guest.post("/uploads", { path: guest.at("a") })).json()) as { upload: string };
-  await guest.post("/uploads/part", { upload }, new Uint8Array(MB));
-  await guest.post("/uploads/part", { upload }, Buffer.from("end"));
+  const begun = (await (await guest.post("/uploads", { path: guest.at("a") })).json()) as { upload: string };
+  await guest.post("/uploads/part", begun, new Uint8Array(MB));
+  await guest.post("/uploads/part", begun, Buffer.from("end"));
   expect(readFileSync(guest.at("a"), "utf8")).toBe("old");
   expect(names()).toEqual(["a"]);
-  expect(await (await guest.post("/uploads/end", { upload })).json()).toEqual({ size: MB + 3 });
+  expect(await (await guest.post("/uploads/end", begun)).json()).toEqual({ size: MB + 3 });
   expect(statSync(guest.at("a")).size).toBe(MB + 3);
   expect(statSync(guest.at("a")).mode & 0o777).toBe(0o640);
   expect(await (await upload(guest.at("d/e/b"), Buffer.from("x"))).json()).toEqual({ size: 1 });
