@@ -1,0 +1,307 @@
+"""Contexts on real sandboxes: what an agent does in a notebook, and what becomes of it when things go wrong."""
+
+import base64
+import json
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.client import Client, Reply, Session
+from tests.acceptance.conftest import Servers
+from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, state
+
+pytestmark = pytest.mark.sandbox
+
+PATIENCE = 60  # seconds, of a run that ends by itself; the plan's most is more
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\nrest").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    session: Session
+    id: str
+
+    def ask(self, code: str, **fields: Any) -> Reply:
+        return self.session.execute(code=code, contextId=self.id, **({"timeout": PATIENCE} | fields))
+
+    def run(self, code: str, **fields: Any) -> dict[str, Any]:
+        return dict(self.ask(code, **fields).done())
+
+    def value(self, code: str, **fields: Any) -> Any:
+        """The text of the last expression's value; None where there is none."""
+        result = self.run(code, **fields)
+        assert result["exitCode"] == 0, result
+        return None if result["result"] is None else result["result"]["text"]
+
+    def delete(self) -> Reply:
+        query = {"sessionId": self.session.id, "contextId": self.id}
+        return self.session.client.call("DELETE", "/contexts/delete", query=query)
+
+
+def _create(session: Session, **fields: Any) -> Reply:
+    return session.client.call("POST", "/contexts/create", json_body={"sessionId": session.id, **fields})
+
+
+def _context(session: Session, **fields: Any) -> Context:
+    return Context(session, str(_create(session, **fields).done()["contextId"]))
+
+
+def _listed(session: Session) -> dict[str, str]:
+    """Status by id."""
+    found = session.client.call("GET", "/contexts/list", query={"sessionId": session.id}).done()["contexts"]
+    return {one["contextId"]: one["status"] for one in found}
+
+
+@pytest.fixture
+def context(session: Session) -> Context:
+    return _context(session)
+
+
+def _notebook() -> list[tuple[str, str | None]]:
+    """Cells, and the text of the value of each."""
+    text = (Path(__file__).parent / "inside/notebook.tsx.txt").read_text()
+    cells = [cell.partition("\n") for cell in text.split("//// ")[1:]]
+    return [(code.removesuffix("\n"), json.loads(value)) for value, _, code in cells]
+
+
+def test_a_notebook_of_thirty_cells(context: Context) -> None:
+    cells = _notebook()
+    assert len(cells) == 30
+    for code, text in cells:
+        assert context.value(code) == text, code
+
+
+def test_an_answer_has_the_fields_of_a_run_and_its_own(context: Context) -> None:
+    result = context.run("console.log('out'); console.error('err'); display({ a: 1 }); 1 + 1")
+    assert (result["stdout"], result["stderr"], result["exitCode"]) == ("out\n", "err\n", 0)
+    assert result["result"] == {"text": "2", "json": 2}
+    assert [shown["json"] for shown in result["displayed"]] == [{"a": 1}]
+    assert result["executionTime"] < PATIENCE * 1000
+    assert 1 << 20 < result["memoryUsed"] < 1 << 30
+    assert set(result) == {
+        "stdout", "stderr", "exitCode", "executionTime", "memoryUsed", "cpuTime", "timedOut", "filesWritten",
+        "result", "displayed",
+    }  # fmt: skip
+
+
+def test_values_have_rich_forms(context: Context) -> None:
+    table = context.run("[{ a: 1, b: '<' }, { a: 2 }]")["result"]
+    assert table["table"] == {"columns": ["a", "b"], "rows": [[1, "<"], [2, None]]}
+    assert "<td>&lt;</td>" in table["html"]
+    assert context.run("({ toHTML: () => '<b>x</b>' })")["result"]["html"] == "<b>x</b>"
+    image = context.run(f"Buffer.from('{PNG}', 'base64')")["result"]
+    assert image["png"] == PNG
+    jupyter = "({ [Symbol.for('Jupyter.display')]: () => ({ 'text/markdown': '**x**', 'image/svg+xml': '<svg/>' }) })"
+    assert context.run(jupyter)["result"] | {"text": ""} == {"text": "", "markdown": "**x**", "svg": "<svg/>"}
+
+
+def test_errors_have_the_lines_of_the_code(context: Context) -> None:
+    result = context.run("// why\n\nfunction bad(): never {\n  throw new TypeError('no')\n}\n\nbad()")
+    assert (result["exitCode"], result["error"]["name"], result["error"]["message"]) == (1, "TypeError", "no")
+    assert "cell-1.tsx:4:" in result["error"]["stack"]
+    assert "cell-1.tsx:7:" in result["error"]["stack"]
+    assert result["error"]["stack"] in result["stderr"]
+    assert "/run/guest" not in result["stderr"]
+    syntax = context.run("const a = 1\nconst b = = 2")
+    assert syntax["error"]["name"] == "SyntaxError"
+    assert "cell-2.tsx:2:" in syntax["error"]["stack"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "for (;;) {}",
+        "await 1; for (;;) {}",
+        "await (await fetch('data:,x')).text(); for (;;) {}",
+        "while (true) await Bun.sleep(1)",
+        "await new Promise(() => {})",
+        "process.on('SIGINT', () => {}); for (;;) {}",
+    ],
+)
+def test_a_run_that_is_late_is_interrupted_and_variables_stay(context: Context, code: str) -> None:
+    context.run("const kept = 'here'; console.log('before')")
+    late = context.run(f"console.log('partial'); {code}", timeout=1)
+    assert (late["timedOut"], late["exitCode"], late["contextSurvived"]) == (True, 124, True)
+    assert late["stdout"] == "partial\n"
+    assert context.value("await Bun.sleep(1); kept") == "here"
+
+
+def test_a_run_that_cannot_be_interrupted_is_killed_and_the_context_says_so(context: Context) -> None:
+    late = context.run("console.log('partial'); Bun.sleepSync(1e9)", timeout=1)
+    assert (late["timedOut"], late["exitCode"], late["contextSurvived"]) == (True, 124, False)
+    assert late["stdout"] == "partial\n"
+    assert context.ask("1").refused(409, "context_lost")["reason"] == "timeout"
+    assert _listed(context.session) == {context.id: "lost"}
+
+
+def test_a_client_that_leaves_interrupts_the_run(context: Context) -> None:
+    context.run("const kept = 'here'")
+    with pytest.raises(TimeoutError):
+        context.session.client.call(
+            "POST",
+            "/execute",
+            json_body={"sessionId": context.session.id, "contextId": context.id, "code": "for (;;) {}"},
+            timeout=1,
+        )
+    assert context.value("kept") == "here"
+
+
+@pytest.mark.parametrize(("code", "exit_code", "reason"), [
+    ("process.exit(3)", 3, "exited"),
+    ("process.kill(process.pid, 'SIGKILL'); for (;;) {}", 137, "killed"),
+])  # fmt: skip
+def test_a_kernel_that_ends_is_told_as_it_was(context: Context, code: str, exit_code: int, reason: str) -> None:
+    ended = context.run(f"console.log('bye'); {code}")
+    assert (ended["exitCode"], ended["contextSurvived"], ended["stdout"]) == (exit_code, False, "bye\n")
+    assert context.ask("1").refused(409, "context_lost")["reason"] == reason
+    assert _context(context.session).value("'another'") == "another"
+
+
+def test_a_kernel_that_is_killed_between_runs_is_lost(context: Context) -> None:
+    context.session.output(f"kill -9 {context.value('process.pid')}")
+    assert context.ask("1").refused(409, "context_lost")["reason"] == "killed"
+
+
+def test_a_run_that_uses_too_much_memory_names_the_limit(paid: Client) -> None:
+    session = paid.open(resourceLimits={"cpu": 1, "memory": 256})
+    context = _context(session)
+    details = context.ask("const all = []; for (;;) all.push(new Uint8Array(8e6).fill(1))").refused(
+        507, "memory_limit_exceeded"
+    )
+    assert (details["limit"], details["contextSurvived"]) == (256, False)
+    context.ask("1").refused(409, "context_lost")
+    assert _context(session).value("1") == "1"
+    session.delete()
+
+
+def test_huge_output_and_huge_values_are_cut(context: Context) -> None:
+    result = context.run("const mb = 'x'.repeat(1 << 20); for (let i = 0; i < 30; i++) console.log(mb); mb.repeat(30)")
+    assert (len(result["stdout"]), result["truncated"]) == (10 << 20, True)
+    assert (len(result["result"]["text"]), result["result"]["cut"]) == (1 << 20, ["text"])
+    shown = context.run("for (let i = 0; i < 40; i++) display('é'.repeat(1 << 19))")["displayed"]
+    assert 0 < len(shown) < 40
+    assert context.value("mb.length") == "1048576"
+
+
+def test_values_that_resist_do_not_break_the_kernel(context: Context) -> None:
+    for code in (
+        "new Proxy({}, { get() { throw 1 }, ownKeys() { throw 1 }, getOwnPropertyDescriptor() { throw 1 } })",
+        "({ get a() { throw new Error('x') }, toHTML() { throw 1 } })",
+        "const ring: any = []; ring.push(ring); ring",
+        "'\\ud800'",
+        "({ ['\\ud800']: 1e300, n: 2 ** 70 })",
+    ):
+        assert context.run(code)["exitCode"] == 0
+    assert context.run("({ toHTML() { for (;;) {} } })", timeout=1)["contextSurvived"]
+    assert context.value("'fine'") == "fine"
+
+
+def test_two_contexts_run_at_once_and_share_nothing(session: Session) -> None:
+    one, two = _context(session), _context(session, env={"WHO": "two"}, workingDir="sub/..")
+    one.run("globalThis.who = 'one'")
+    with ThreadPoolExecutor(2) as pool:
+        start = time.monotonic()
+        waits = [pool.submit(each.value, "await Bun.sleep(2000); process.pid") for each in (one, two)]
+        pids = {wait.result() for wait in waits}
+    assert len(pids) == 2
+    assert time.monotonic() - start < PATIENCE
+    assert two.value("[globalThis.who, process.env.WHO].join()") == ",two"
+
+
+def test_runs_in_one_context_wait_for_each_other(context: Context) -> None:
+    context.run("let n = 0")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: context.value("const was = n; await Bun.sleep(20); n = was + 1"), range(8)))
+    assert context.value("n") == "8"
+
+
+def test_files_of_the_request_are_there_and_changed_ones_are_imported_anew(context: Context) -> None:
+    for number in (1, 2):
+        files = [{"path": "lib/one.ts", "content": f"export const one: number = {number}"}]
+        result = context.run("import { one } from './lib/one'; await Bun.write('out', 'x'); one", files=files)
+        assert result["result"]["json"] == number
+        assert result["filesWritten"] == ["lib/one.ts", "out"]
+
+
+def test_output_comes_as_it_happens_and_displayed_values_between(context: Context) -> None:
+    body = {"sessionId": context.session.id, "contextId": context.id, "stream": True}
+    code = "console.log(1); await Bun.sleep(50); display(2); await Bun.sleep(50); console.log(3); 4"
+    text = context.session.client.call("POST", "/execute", json_body={**body, "code": code}).body.decode()
+    events = [block.split("\n") for block in text.split("\n\n") if block.startswith("event:")]
+    assert [lines[0] for lines in events] == [
+        "event: stdout", "event: displayed", "event: stdout", "event: result",
+    ]  # fmt: skip
+    assert json.loads(events[-1][1].removeprefix("data: "))["result"] == {"text": "4", "json": 4}
+
+
+def test_errors_between_runs_are_told_by_the_next(context: Context) -> None:
+    context.run("const still = 1; setTimeout(() => { throw new Error('behind') }, 50)")
+    time.sleep(0.5)
+    result = context.run("still")
+    assert "behind" in result["stderr"]
+    assert result["result"]["json"] == 1
+
+
+def test_a_deleted_context_is_gone_with_what_it_started(context: Context) -> None:
+    pid = context.value("Bun.spawn(['sleep', '1000']).pid")
+    threading.Timer(1.0, context.delete).start()
+    ended = context.run("for (;;) {}")
+    assert (ended["exitCode"], ended["contextSurvived"]) == (137, False)
+    context.ask("1").refused(404, "context_not_found")
+    context.delete().refused(404, "context_not_found")
+    assert context.session.output(f"kill -0 {pid} 2>&1 || echo gone").endswith("gone\n")
+
+
+def test_what_a_context_cannot_be_made_of_is_refused(session: Session) -> None:
+    _create(session, workingDir="nowhere").refused(400, "invalid_request", "workingDir")
+    _create(session, env={"A B": "c"}).refused(400, "invalid_request", "env")
+    assert _listed(session) == {}
+
+
+def test_a_context_sleeps_with_its_session_and_ends_with_deep_sleep(session: Session) -> None:
+    context = _context(session)
+    context.run("const kept = 'here'")
+    assert ask_to_sleep(session, "idle").done()["state"] == "idle"
+    assert context.value("kept") == "here"
+    assert state(session) == "active"
+    deep_sleep(session)
+    assert context.ask("kept").refused(409, "context_lost")["reason"] == "deep_sleep"
+    assert _listed(session) == {context.id: "lost"}
+    assert context.delete().done() == {"deleted": True, "contextId": context.id}
+    context.ask("kept").refused(404, "context_not_found")
+
+
+def test_a_context_lives_through_a_restart_of_the_server(servers: Servers) -> None:
+    server = servers.start()
+    client = server.new_client()
+    session = client.open()
+    context = _context(session)
+    context.run("let n = 1")
+    leaving = threading.Thread(target=_left_alone, args=(context,))
+    leaving.start()
+    time.sleep(1)
+    server.kill()
+    leaving.join()
+    server.start()
+    assert context.value("n") == "1"
+    result = context.run("n += 1")
+    assert (result["result"]["json"], result["memoryUsed"] > 1 << 20) == (2, True)
+    server.stop(signal.SIGTERM)
+    server.start()
+    assert context.value("n") == "2"
+    assert context.run("process.exit(0)")["contextSurvived"] is False
+    context.ask("n").refused(409, "context_lost")
+
+
+def _left_alone(context: Context) -> None:
+    try:
+        context.ask("for (;;) {}")
+    except OSError:
+        return
+    raise AssertionError("the server was to be killed")
