@@ -83,14 +83,18 @@ def _article(document: Mapping[str, Any], path: str, method: str, operation: Map
         ]
         parts.append(_table("Parameters", ("Name", "Type", "Meaning"), rows))
     if body := operation.get("requestBody"):
-        media = body["content"]["application/json"]
-        schema = _resolved(document, media["schema"])
-        parts.append(_table("Body", ("Field", "Type", "Meaning"), _fields(document, schema)))
-        parts.append(_example("Request", media))
+        media = body["content"].get("application/json")
+        if media is None:
+            parts.append("<h4>Body</h4><p>Bytes of any length.</p>")
+        else:
+            schema = _resolved(document, media["schema"])
+            parts.append(_table("Body", ("Field", "Type", "Meaning"), _fields(document, schema)))
+            parts.append(_example("Request", media))
     for status, answer in operation["responses"].items():
         for media in answer.get("content", {}).values():
             if status == "200":
                 parts.append(_example("Answer", media))
+                parts.append(_events(document, media["schema"]))
     rows = [(status, "", _prose(answer["description"])) for status, answer in operation["responses"].items()]
     parts.append(_table("Statuses", ("Status", "", "Meaning"), rows))
     return "".join(parts) + "</article>"
@@ -100,11 +104,20 @@ def _fields(document: Mapping[str, Any], schema: Mapping[str, Any], prefix: str 
     rows = []
     for name, shape in schema.get("properties", {}).items():
         rows.append((prefix + name, _kind(shape), _notes(shape, name in schema.get("required", ()))))
-        inside = _resolved(document, shape.get("items", shape))
+        inside = _resolved(document, shape.get("items") or shape)
         if inside is not shape and "properties" in inside:
             dotted = f"{prefix}{name}{'[]' if 'items' in shape else ''}."
             rows += _fields(document, inside, dotted)
     return rows
+
+
+def _events(document: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """The events of an answer that streams some, with their fields."""
+    rows: list[tuple[str, str, str]] = []
+    for event, shape in schema.get("x-events", {}).items():
+        fields = _fields(document, _resolved(document, shape))
+        rows += [(f"{event}: {name}", kind, notes) for name, kind, notes in fields] or [(event, "", "")]
+    return _table("Events, when it streams", ("Event and field", "Type", "Meaning"), rows) if rows else ""
 
 
 def _resolved(document: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -123,7 +136,7 @@ def _kind(schema: Mapping[str, Any]) -> str:
     if "$ref" in schema or "allOf" in schema:
         return "object"
     kind = schema.get("type", "any")
-    return f"array of {_kind(schema['items'])}" if kind == "array" else str(kind)
+    return f"array of {_kind(schema.get('items') or {})}" if kind == "array" else str(kind)
 
 
 def _notes(described: Mapping[str, Any], required: bool) -> str:
