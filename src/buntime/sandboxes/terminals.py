@@ -7,7 +7,6 @@ attached. The guest tells how much of that the program has got, so that no more 
 import asyncio
 import secrets
 import struct
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Literal
@@ -55,7 +54,7 @@ class GuestTerminals:
             query = {"spare": str(spare.pid), "path": new.working_dir}
             await self._guest.call("POST", "/terminals/create", query, dict, msgspec.json.encode(body))
 
-        await self._launcher.background("terminals", start)
+        await self._launcher.background("terminals", start, new.id)
 
     @asynccontextmanager
     async def attach(self, terminal_id: str) -> AsyncIterator["GuestAttachment"]:
@@ -82,7 +81,8 @@ class GuestAttachment:
         self._launcher = launcher
         self._query = query
         self._answer = answer
-        self._frames: deque[bytes] = deque()  # of input, on their way
+        self._typed = bytearray()  # on its way, as the next is
+        self._size: tuple[int, int] | None = None
         self._more = asyncio.Event()
         self._room = asyncio.Event()
         self._untaken = 0  # bytes of input that the program has not got, as far as we know
@@ -96,6 +96,7 @@ class GuestAttachment:
                     yield printed
                 if end is not None:
                     if end[0] == b"x":
+                        self._forget()
                         yield _exit(end[1])
                     return
                 if len(frames) > GATHER_FRAMES:
@@ -132,10 +133,12 @@ class GuestAttachment:
                 self._room.clear()
                 await self._room.wait()
             self._untaken += len(piece)
-            self._put(b"i", piece)
+            self._typed += piece
+            self._send_more()
 
     async def resize(self, cols: int, rows: int) -> None:
-        self._put(b"r", struct.pack(">HH", cols, rows))
+        self._size = cols, rows
+        self._send_more()
 
     async def close(self) -> None:
         self._answer.close()  # or the connection would wait for what nobody reads
@@ -143,13 +146,18 @@ class GuestAttachment:
             self._typing.cancel()
             await asyncio.wait({self._typing})
 
+    def _forget(self) -> None:
+        """What the shell has left running is no terminal any more."""
+        run = self._launcher.named(self._query["id"])
+        if run is not None:
+            self._launcher.finish(run)
+
     def _took(self, count: int) -> None:
         self._untaken = max(self._untaken - count, 0)
         if self._untaken < WINDOW:
             self._room.set()
 
-    def _put(self, kind: bytes, payload: bytes) -> None:
-        self._frames.append(HEADER.pack(kind, len(payload)) + payload)
+    def _send_more(self) -> None:
         self._more.set()
         if self._typing is None:
             self._typing = asyncio.create_task(self._send(), name="input of a terminal")
@@ -159,10 +167,15 @@ class GuestAttachment:
 
         async def body() -> AsyncIterator[bytes]:
             while True:
-                while self._frames:
-                    yield self._frames.popleft()
-                self._more.clear()
-                await self._more.wait()
+                if self._size is not None:
+                    size, self._size = struct.pack(">HH", *self._size), None
+                    yield HEADER.pack(b"r", len(size)) + size
+                while piece := bytes(self._typed[:PIECE]):
+                    del self._typed[:PIECE]
+                    yield HEADER.pack(b"i", len(piece)) + piece
+                if self._size is None:
+                    self._more.clear()
+                    await self._more.wait()
 
         with suppress(SandboxGone, BuntimeError):
             async with self._guest.request("POST", "/terminals/input", self._query, body()) as answer:

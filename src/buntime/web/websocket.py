@@ -1,9 +1,9 @@
 """WebSockets beside the API's requests: their bounds, and how a refusal before the upgrade is an ordinary answer."""
 
 from starlette.types import Message, Send
-from uvicorn._types import ASGISendEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
+from websockets.frames import CloseCode, Frame
 
 LARGEST_MESSAGE = 2 << 20  # bytes, of what a client sends at once: a large paste
 PING_SECONDS = 20.0  # ours: proxies cut what is silent
@@ -12,8 +12,11 @@ MOST_PONGS = 1 << 20  # bytes that wait for a client who asks and does not liste
 
 
 class Connection(WebSocketsSansIOProtocol):
-    """What uvicorn leaves unbounded: pongs for a client that reads nothing, and the fragments of one message. And who
-    takes nothing keeps nothing: a connection is cut some seconds after we are done with it."""
+    """Bounds what uvicorn does not: pongs for a client that reads nothing, the fragments of one message, and tiny
+    messages that wait for us, each of which costs far more than its bytes: binary ones become one. And who takes
+    nothing keeps nothing: a connection is cut some seconds after we are done with it."""
+
+    _unread: bytearray | None = None  # the binary message that waits as the last
 
     def handle_ping(self) -> None:
         super().handle_ping()
@@ -26,6 +29,31 @@ class Connection(WebSocketsSansIOProtocol):
         else:
             super().handle_cont(event)
 
+    def send_receive_event_to_app(self) -> None:
+        if self.close_sent:
+            self.frames = []
+            return
+        content = b"".join(self.frames)
+        if self.curr_msg_data_type == "text":
+            self._unread = None
+            if not _is_text(content):
+                self.conn.send_close(CloseCode.INVALID_DATA)
+                self.handle_parser_exception()
+                return
+        elif self._unread is None:
+            self._unread = bytearray(content)
+            self.frames = [self._unread]  # type: ignore[list-item]  # as good as bytes to who gets it
+        else:
+            self._unread += content
+            return
+        super().send_receive_event_to_app()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        message = await super().receive()
+        if message.get("bytes") is self._unread:
+            self._unread = None
+        return message
+
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)
         if self.close_sent:  # by an ordinary answer too, of which uvicorn thinks as of a handshake that was forgotten
@@ -35,6 +63,14 @@ class Connection(WebSocketsSansIOProtocol):
         await super().run_asgi()
         if not self.disconnected:
             self.loop.call_later(self.close_timeout, self.transport.abort)
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def refusing(send: Send) -> Send:
