@@ -15,6 +15,7 @@ from buntime.sandboxes.programs import Complaints, Place, Runner, limit_met, lin
 
 SECONDS = 20.0  # of one search
 LONGEST_LINE = 4 << 20  # bytes of one line that rg prints; what is longer is passed over
+MOST_PRINTED = 64 << 20  # bytes in all that are looked at
 LONGEST_TEXT = 1000  # characters of a line that are shown …
 BEFORE = 200  # … from so many before the first match where it is longer
 MOST_RANGES = 100
@@ -60,6 +61,7 @@ class _Search:
         self._names = names
         self._limit = limit
         self._rest = bytearray()
+        self._printed = 0
         self._passing = False  # the rest of a line that is too long
         self.matches: list[Match] = []
         self.truncated = False
@@ -69,6 +71,10 @@ class _Search:
         if stream == "stderr":
             self.complaints.add(content)
             return
+        self._printed += len(content)
+        if self._printed > MOST_PRINTED:
+            self.truncated = True
+            raise Enough
         end = b"\0" if self._names else b"\n"
         *whole, rest = content.split(end)
         for piece in whole:
@@ -116,11 +122,14 @@ def _match_in(text: bytes) -> Match | None:
 def _cut(path: str, number: int, content: bytes, found: Sequence[_Range]) -> Match:
     """Ranges from bytes of the line to characters of the part that is shown."""
     content = content.removesuffix(b"\n").removesuffix(b"\r")
-    spans = [
-        (len(content[: each.start].decode(errors="replace")), len(content[: each.end].decode(errors="replace")))
-        for each in found[: MOST_RANGES if len(content) < 1 << 16 else 1]
-        if 0 <= each.start <= each.end <= len(content) + 2
-    ]
+    spans, at, characters = [], 0, 0
+    for each in found:
+        if not at <= each.start <= each.end <= len(content):
+            continue  # of the end of the line itself, or no range of rg's
+        start = characters + len(content[at : each.start].decode(errors="replace"))
+        characters = start + len(content[each.start : each.end].decode(errors="replace"))
+        spans.append((start, characters))
+        at = each.end
     text = content.decode(errors="replace")
     start = max(spans[0][0] - BEFORE, 0) if spans and len(text) > LONGEST_TEXT else 0
     part = text[start : start + LONGEST_TEXT]
