@@ -207,7 +207,7 @@ def test_a_terminal_goes_on_without_a_client_and_others_take_over(session: Sessi
         second.sees("after\r\n")
         with person_at(session, terminalId=person.terminal) as third:
             assert second.end() == ({"type": "detached"}, 1000)
-            assert third.does("echo mine").endswith("mine\n")
+            assert "mine\n" in third.does("echo mine")
 
 
 def test_a_terminal_outlives_servers_that_stop_and_are_killed(servers: Servers) -> None:
