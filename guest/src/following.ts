@@ -9,6 +9,9 @@ import { joined, jsonFrame } from "./frames";
 import type { Log } from "./logs";
 import type { ProcessRecord } from "./records";
 
+const ENOUGH = 64 << 10; // bytes
+const GATHER = 4; // ms
+
 interface Known {
   get(id: string): ProcessRecord | null;
   log(record: ProcessRecord): Log;
@@ -31,7 +34,10 @@ export function follow(known: Known, id: string, cursor: number, limit: number, 
   let first = true;
   let leave: (() => void) | null = null;
   gone.addEventListener("abort", () => leave?.());
+  let sentAt = -Infinity;
   const pull = async (controller: ReadableStreamDefaultController<Uint8Array>) => {
+    // a page costs both sides more than a few bytes do: those that follow at once travel together
+    if (performance.now() - sentAt < GATHER) await Bun.sleep(GATHER);
     let next = pageOf(known, id, cursor, limit);
     while (next.isEmpty && !next.last && !first && next.log !== null) {
       if (gone.aborted || (await more(next.log, (stop) => (leave = stop)))) return;
@@ -39,6 +45,7 @@ export function follow(known: Known, id: string, cursor: number, limit: number, 
     }
     first = false;
     cursor = next.cursor;
+    if (next.bytes.length < ENOUGH) sentAt = performance.now();
     controller.enqueue(next.bytes);
     if (next.last) controller.close();
   };

@@ -18,7 +18,7 @@ from buntime.inside import LogEntry, LogPage, NewProcess, Process, ProcessUsage,
 from buntime.ports import SandboxGone
 from buntime.sandboxes.failures import Impostor
 from buntime.sandboxes.frames import Frame, batches
-from buntime.sandboxes.guest import LARGEST_NUMBER, STREAMS, Count, Guest
+from buntime.sandboxes.guest import ENOUGH, GATHER_SECONDS, LARGEST_NUMBER, STREAMS, Count, Guest
 from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.machinery import Machinery
 
@@ -182,6 +182,8 @@ class GuestProcesses:
                 yield page
                 if page.last:
                     return
+                if sum(len(entry.content) for entry in page.entries) < ENOUGH:
+                    await asyncio.sleep(GATHER_SECONDS)  # whoever writes byte by byte costs little
                 async with self._launcher.ending_an_impostor():
                     page = await self._next(pages)
 
@@ -225,7 +227,7 @@ class GuestProcesses:
     async def _pages(self, process_id: str, cursor: int, limit: int, *, follow: bool) -> AsyncGenerator[LogPage]:
         """Raises ProcessNotFound, InvalidRequest, and Impostor for pages that no guest sends."""
         query = {"id": process_id, "cursor": str(cursor), "limit": str(limit), "follow": str(int(follow))}
-        reader = _PageReader(process_id, cursor, limit)
+        reader = PageReader(process_id, cursor, limit)
         async with self._guest.request("GET", "/processes/logs", query) as answer:
             async for frames in batches(answer.content, LARGEST_ENTRY):
                 for frame in frames:
@@ -240,7 +242,7 @@ async def _first(pages: AsyncGenerator[LogPage]) -> LogPage:
     raise Impostor("its answer has no page")
 
 
-class _PageReader:
+class PageReader:
     """Frames → pages: entries, and then where they end."""
 
     def __init__(self, process_id: str, cursor: int, limit: int) -> None:

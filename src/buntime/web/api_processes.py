@@ -1,6 +1,7 @@
 """Processes: what goes on in the background, and its logs."""
 
 import binascii
+import itertools
 import re
 import signal
 from collections.abc import Iterator
@@ -173,19 +174,13 @@ async def signal_process(call: Call[wire.NoQuery, shapes.ProcessSignal]) -> shap
     )
 
 
-def _entry(entry: inside.LogEntry) -> shapes.LogEntry:
-    return shapes.LogEntry(
-        stream=entry.stream, data=entry.content.decode(errors="replace"), time=wire.iso(entry.time // 1000)
-    )
-
-
-def _output(page: inside.LogPage) -> Iterator[tuple[str, shapes.LogOutput, int]]:
-    """Each entry as an event, and the cursor after it."""
+def _output(page: inside.LogPage) -> Iterator[tuple[shapes.LogEntry, int]]:
+    """Its output with neighbours of one stream and second in one piece, and the cursor after each."""
     at = page.cursor - sum(len(entry.content) for entry in page.entries)
-    for entry in page.entries:
-        at += len(entry.content)
-        text = entry.content.decode(errors="replace")
-        yield entry.stream, shapes.LogOutput(data=text, time=wire.iso(entry.time // 1000)), at
+    for (stream, second), group in itertools.groupby(page.entries, key=lambda one: (one.stream, one.time // 1000)):
+        content = b"".join(entry.content for entry in group)
+        at += len(content)
+        yield shapes.LogEntry(stream=stream, data=content.decode(errors="replace"), time=wire.iso(second)), at
 
 
 def _cursor(call: Call[shapes.LogsQuery, None]) -> int:
@@ -207,8 +202,8 @@ async def _follow(call: Call[shapes.LogsQuery, None], out: Out) -> None:
             if page.dropped:
                 first = page.cursor - sum(len(entry.content) for entry in page.entries)
                 await out.event("dropped", shapes.Dropped(bytes=page.dropped), str(first))
-            for stream, output, at in _output(page):
-                await out.event(stream, output, str(at))
+            for entry, at in _output(page):
+                await out.event(entry.stream, shapes.LogOutput(data=entry.data, time=entry.time), str(at))
             if page.last:
                 process = page.process
                 exited = shapes.Exit(status=process.status, exit_code=process.exit_code, reason=process.reason)
@@ -250,7 +245,7 @@ async def get_process_logs(call: Call[shapes.LogsQuery, None]) -> shapes.Logs:
     )
     process = page.process
     return shapes.Logs(
-        entries=[_entry(entry) for entry in page.entries],
+        entries=[entry for entry, _ in _output(page)],
         cursor=page.cursor,
         dropped=page.dropped,
         status=process.status,

@@ -1,0 +1,91 @@
+"""What a guest tells of processes and their logs is checked: it may be an impostor."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from buntime.errors import InvalidRequest, ProcessNotFound
+from buntime.inside import LogPage
+from buntime.sandboxes.failures import Impostor
+from buntime.sandboxes.frames import Frame
+from buntime.sandboxes.processes import LARGEST_ENTRY, MOST_ENTRIES, PageReader
+
+ID = "proc_000000000000000001"
+PROCESS = {
+    "id": ID,
+    "pid": 7,
+    "status": "running",
+    "startedAt": 1,
+    "command": "run",
+    "name": None,
+    "exitCode": None,
+    "endedAt": None,
+    "reason": None,
+}
+
+
+def entry(content: bytes, kind: bytes = b"o", time: int = 5) -> Frame:
+    return kind, time.to_bytes(6) + content
+
+
+def end(cursor: object, dropped: object = 0, *, last: object = False, **process: object) -> Frame:
+    whole = {"cursor": cursor, "dropped": dropped, "last": last, "process": {**PROCESS, **process}}
+    return b"p", json.dumps(whole).encode()
+
+
+def read(frames: Sequence[Frame], cursor: int = 0, limit: int = 1000) -> list[LogPage]:
+    reader = PageReader(ID, cursor, limit)
+    return [page for frame in frames if (page := reader.take(frame)) is not None]
+
+
+def test_pages_are_entries_and_then_where_they_end() -> None:
+    frames = [entry(b"ab"), entry(b"c", b"e", 9), end(8, 5), end(8), entry(b"d"), end(9, last=True)]
+    one, two, three = read(frames)
+    assert [(e.stream, e.content, e.time) for e in one.entries] == [("stdout", b"ab", 5), ("stderr", b"c", 9)]
+    assert (one.cursor, one.dropped, one.last, one.process.pid) == (8, 5, False, 7)
+    assert (two.entries, two.cursor) == ([], 8)
+    assert (three.cursor, three.last) == (9, True)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [end(1)],
+        [entry(b"ab"), end(1)],
+        [entry(b"ab"), end(2, 1)],
+        [entry(b"")],
+        [(b"o", b"short")],
+        [(b"x", b"{}")],
+        [(b"p", b"{}")],
+        [(b"p", b"\xff")],
+        [(b"n", b'{"why": "other"}')],
+        [entry(bytes(1001)), entry(bytes(LARGEST_ENTRY))],
+        [entry(b"a")] * (MOST_ENTRIES + 1),
+        [end(-1)],
+        [end(0, -1)],
+        [end(1 << 60, 1 << 60)],
+        [end(0, id="proc_000000000000000002")],
+        [end(0, pid=-1)],
+        [end(0, pid=1 << 40)],
+        [end(0, status="fine")],
+        [end(0, status="exited")],
+        [end(0, exitCode=3)],
+        [end(0, status="exited", exitCode=256)],
+        [end(0, command="x" * 1001)],
+        [end(0, name="x" * 201)],
+        [end(0, reason="x")],
+        [end(0, startedAt=1 << 60)],
+        [end(0, last="yes")],
+    ],
+)
+def test_what_no_guest_sends_is_the_mark_of_an_impostor(frames: list[Frame]) -> None:
+    with pytest.raises(Impostor):
+        read(frames)
+
+
+def test_refusals_are_the_clients() -> None:
+    with pytest.raises(ProcessNotFound):
+        read([(b"n", b'{"why": "absent"}')])
+    with pytest.raises(InvalidRequest):
+        read([(b"n", b'{"why": "cursor"}')])
