@@ -66,7 +66,7 @@ async def measure(context: Context) -> list[Row]:
                 Baseline("/files/list of an empty directory, over the API", listed),
             ),
             checks=(ratio("p50", measured.p50, asked.p50, MOST),),
-            note=f"{measured.p50 / listed.p50:.2f}× of /files/list, which is {listed.p50 / asked.p50:.1f}× of the question",
+            note=f"{measured.p50 / listed.p50:.2f}× of /files/list, which is {listed.p50 / asked.p50:.1f}× of that",
         )
     ]
 
