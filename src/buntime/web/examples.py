@@ -26,12 +26,33 @@ _SESSION = {
     "envNames": ["TOKEN"],
 }
 
+_PROCESS_ID = "proc_0lrk5iv3ka1b2c3d4e"
+_PROCESS = {
+    "processId": _PROCESS_ID,
+    "pid": 12,
+    "status": "running",
+    "exitCode": None,
+    "reason": None,
+    "startedAt": "2024-01-19T10:31:00Z",
+    "endedAt": None,
+    "command": "bun run server.ts",
+    "name": "server",
+}
+
 BODIES: Mapping[str, Any] = {
     "createSession": {"ttl": 86400, "metadata": {"user": "u1"}, "env": {"TOKEN": "secret"}},
     "patchSession": {"ttl": 3600, "metadata": None},
     "createPreviewToken": {"port": 3000, "ttl": 3600},
     "execute": {"sessionId": _ID, "code": "console.log('Sum:', [1, 2, 3, 4, 5].reduce((a, b) => a + b))"},
     "writeFile": {"sessionId": _ID, "path": "src/index.ts", "content": "console.log(1)\n"},
+    "startProcess": {
+        "sessionId": _ID,
+        "command": "bun run server.ts",
+        "name": "server",
+        "waitFor": {"port": 8080, "timeout": 30},
+    },
+    "sendProcessInput": {"sessionId": _ID, "processId": _PROCESS_ID, "data": "help\n"},
+    "signalProcess": {"sessionId": _ID, "processId": _PROCESS_ID, "signal": "SIGTERM"},
 }
 ANSWERS: Mapping[str, Any] = {
     "createSession": _CREATED,
@@ -62,4 +83,17 @@ ANSWERS: Mapping[str, Any] = {
     },
     "readFile": {"path": "src/index.ts", "content": "console.log(1)\n", "size": 15, "encoding": "utf8"},
     "deleteFile": {"deleted": True, "path": "src/index.ts"},
+    "startProcess": {**_PROCESS, "ready": True},
+    "listProcesses": {"processes": [_PROCESS], "total": 1},
+    "getProcess": _PROCESS,
+    "sendProcessInput": _PROCESS,
+    "signalProcess": _PROCESS,
+    "getProcessLogs": {
+        "entries": [{"stream": "stdout", "data": "listening on 8080\n", "time": "2024-01-19T10:31:00Z"}],
+        "cursor": 18,
+        "dropped": 0,
+        "status": "running",
+        "exitCode": None,
+        "reason": None,
+    },
 }
