@@ -2,7 +2,7 @@
 
 import type { Socket, UnixSocketListener } from "bun";
 import { type Mark, writtenSince } from "./changes";
-import { type FrameType, HEADER, jsonFrame, seal } from "./frames";
+import { type FrameType, HEADER, joined, jsonFrame, seal } from "./frames";
 import { Outbox } from "./outbox";
 import { PipeReader, PipeWriter, type Taker } from "./pipes";
 import type { Script } from "./script";
@@ -158,8 +158,8 @@ export class Kernel {
       return;
     }
     this.#readers.forEach((reader) => reader.drain()); // what was written before it comes before it
-    running.outbox.push(frame);
-    if (kind === "v") this.#end(null);
+    if (kind === "v") this.#end(null, frame);
+    else running.outbox.push(frame);
   }
 
   /** More of the code that is to be run. */
@@ -173,7 +173,8 @@ export class Kernel {
     this.advance();
   }
 
-  #end(exitCode: number | null): void {
+  /** `told`: the frame of what came of it, where the kernel has said so. */
+  #end(exitCode: number | null, told?: Uint8Array): void {
     const running = this.#running;
     if (running === null) return;
     this.#running = null;
@@ -183,7 +184,8 @@ export class Kernel {
     this.#settle();
     void writtenSince(running.mark, running.workspace, []).then(({ paths, truncated: filesWrittenTruncated }) => {
       const end: End = { outcome: "ended", exitCode, truncated, filesWritten: paths, filesWrittenTruncated };
-      running.outbox.finish(jsonFrame("x", end));
+      const last = jsonFrame("x", end);
+      running.outbox.finish(told === undefined ? last : joined([told, last]));
     });
   }
 

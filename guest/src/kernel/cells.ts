@@ -15,6 +15,8 @@ export const META = "__buntime_import_meta";
 const define = { "import.meta": META };
 const PRAGMA = /@(jsxRuntime|jsxImportSource|jsxFrag|jsx)\s+([\w$./@-]+)/g;
 const DECLARES = /^(export |const |let |var |class |function|async function|abstract |declare |enum |import |using |await using )/;
+/** What is returned may be the last declaration's value. */
+const DECLARING = /^    value: (?:[\w$]+ = |[{[])/m;
 const transpilers = new Map<string, Bun.Transpiler>();
 const plain = new Bun.Transpiler({ loader: "tsx", target: "bun", deadCodeElimination: false });
 
@@ -24,9 +26,9 @@ export function cellOf(code: string, options: Readonly<Record<string, unknown>>)
   const start = /^\((?:async )?\(\) => \{$/m.exec(printed);
   if (start === null) return { script: printed, hasValue: false };
   const head = start.index + start[0].length;
-  const names = printed.slice(0, start.index);
+  const mayDeclare = start.index > 0 && DECLARING.test(printed);
   const body = withoutExports(printed);
-  return { script: withLinesOf(code, body, head), hasValue: names === "" || !endsInDeclaration(code) };
+  return { script: withLinesOf(code, body, head), hasValue: !mayDeclare || !endsInDeclaration(code) };
 }
 
 /** The last line that begins a statement tells what the last statement is. */

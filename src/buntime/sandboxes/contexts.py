@@ -139,7 +139,9 @@ class GuestContexts:
         running = asyncio.ensure_future(self._evaluate(context_id, code, watched))
         goes_on = False
         try:
-            before, started = self._usage(group), time.monotonic()
+            started = time.monotonic()
+            await asyncio.sleep(0)  # it is on its way while we look
+            before = self._usage(group)
             with self._machinery.runs.one():
                 late = await self._wait(context_id, running, watched, timeout)
             wall_ms = int((time.monotonic() - started) * 1000)

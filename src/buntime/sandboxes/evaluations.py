@@ -1,6 +1,7 @@
 """What a guest tells of a run in a context, checked: frames of output, of what was shown, of what came of it."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from buntime.inside import Shows, Sink, Stream
 from buntime.ports import OUTPUT_LIMIT
 from buntime.room import hold
 from buntime.sandboxes.failures import LONGEST_PATH, Impostor
-from buntime.sandboxes.frames import Frame, batches
+from buntime.sandboxes.frames import batches
 from buntime.sandboxes.guest import LARGEST_JSON, MOST_FRAMES, MOST_WRITTEN, STREAMS
 
 LARGEST_VALUE = 12 << 20  # bytes of what is told of one value …
@@ -116,29 +117,28 @@ class _Taking:
         hold(len(content))
         self.streams[stream] += content
 
+    def whole(self, end: Ended) -> Evaluated:
+        """Raises Impostor where it does not fit together."""
+        if (self.told is None) != (end.outcome != "ended" or end.exit_code is not None):
+            raise Impostor("it tells of a run that cannot be")
+        out, err = bytes(self.streams["stdout"]), bytes(self.streams["stderr"])
+        return Evaluated(end, self.told, self.displayed, out, err)
+
 
 async def read_evaluation(answer: aiohttp.ClientResponse, sink: Sink | None, shows: Shows | None) -> Evaluated:
     """To its end. Raises Impostor, and what the sinks raise."""
     taking = _Taking(sink, shows)
     number = 0
-    async for kind, payload in _frames(answer):
-        number += 1
-        if number > MOST_FRAMES and sink is None:
-            raise Impostor("it cuts the output into too many frames")
-        if kind == b"x":
-            end = decoded(payload, Ended)
-            if (taking.told is None) != (end.outcome != "ended" or end.exit_code is not None):
-                raise Impostor("it tells of a run that cannot be")
-            out, err = (bytes(taking.streams[stream]) for stream in ("stdout", "stderr"))
-            return Evaluated(end, taking.told, taking.displayed, out, err)
-        await taking.take(kind, payload)
+    async with aclosing(batches(answer.content, LARGEST_JSON)) as arriving:
+        async for frames in arriving:
+            number += len(frames)
+            if number > MOST_FRAMES and sink is None:
+                raise Impostor("it cuts the output into too many frames")
+            for kind, payload in frames:
+                if kind == b"x":
+                    return taking.whole(decoded(payload, Ended))
+                await taking.take(kind, payload)
     raise Impostor("its answer has no end")
-
-
-async def _frames(answer: aiohttp.ClientResponse) -> AsyncIterator[Frame]:
-    async for frames in batches(answer.content, LARGEST_JSON):
-        for frame in frames:
-            yield frame
 
 
 def decoded[T](text: bytes, kind: type[T]) -> T:

@@ -5,7 +5,7 @@ Read in batches of what is there: a guest that cuts its output into crumbs costs
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import NoReturn
 
 from aiohttp import StreamReader
@@ -19,7 +19,7 @@ type Frame = tuple[bytes, bytes]  # kind, payload
 type Piece = tuple[bytes, bytes | memoryview]  # kind, some of the payload
 
 
-async def batches(content: StreamReader, largest: int) -> AsyncIterator[list[Frame]]:
+async def batches(content: StreamReader, largest: int) -> AsyncGenerator[list[Frame]]:
     """Lists of frames as they come, none empty. Ends with the stream, between two frames.
 
     Raises Impostor for a payload of more than `largest` bytes, or an end in the middle of one.
