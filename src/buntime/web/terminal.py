@@ -191,6 +191,7 @@ class Conversation:
             self._said.set()
             if isinstance(said, Resize):
                 await self._attachment.resize(said.cols, said.rows)
+                await asyncio.sleep(0)  # others' turn, where it comes in thousands
             else:
                 await self._attachment.write(said)
 

@@ -1,11 +1,14 @@
 """WebSockets beside the API's requests: their bounds, and how a refusal before the upgrade is an ordinary answer."""
 
+from typing import Any
+
 from starlette.types import Message, Send
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
 LARGEST_MESSAGE = 2 << 20  # bytes, of what a client sends at once: a large paste
+SLICE = 8 << 10  # bytes that are taken apart at once: some ms of work at the worst
 PING_SECONDS = 20.0  # ours: proxies cut what is silent
 MOST_FRAGMENTS = 1024  # of one message
 MOST_PONGS = 1 << 20  # bytes that wait for a client who asks and does not listen
@@ -13,10 +16,39 @@ MOST_PONGS = 1 << 20  # bytes that wait for a client who asks and does not liste
 
 class Connection(WebSocketsSansIOProtocol):
     """Bounds what uvicorn does not: pongs for a client that reads nothing, the fragments of one message, and tiny
-    messages that wait for us, each of which costs far more than its bytes: binary ones become one. And who takes
-    nothing keeps nothing: a connection is cut some seconds after we are done with it."""
+    messages, each of which costs far more than its bytes: others get their turn between slices of what was read, and
+    binary ones that wait become one. And who takes nothing keeps nothing: a connection is cut some seconds after
+    we are done with it."""
 
-    _unread: bytearray | None = None  # the binary message that waits as the last
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._unread: bytearray | None = None  # the binary message that waits as the last
+        self._backlog = bytearray()  # read, and not looked at
+        self._behind = False  # then nothing more is read
+
+    def data_received(self, data: bytes) -> None:
+        if self._behind:
+            self._backlog += data
+            return
+        super().data_received(data[:SLICE])
+        if len(data) > SLICE:
+            self._backlog += data[SLICE:]
+            self._behind = True
+            self.transport.pause_reading()
+            self.loop.call_soon(self._catch_up)
+
+    def _catch_up(self) -> None:
+        if self.disconnected or self.transport.is_closing():
+            self._backlog.clear()
+            return
+        slice_, self._backlog[:SLICE] = bytes(self._backlog[:SLICE]), b""
+        super().data_received(slice_)
+        if self._backlog:
+            self.loop.call_soon(self._catch_up)
+            return
+        self._behind = False
+        if not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def handle_ping(self) -> None:
         super().handle_ping()
@@ -52,6 +84,8 @@ class Connection(WebSocketsSansIOProtocol):
         message = await super().receive()
         if message.get("bytes") is self._unread:
             self._unread = None
+        if self._behind and not self.transport.is_closing():
+            self.transport.pause_reading()  # uvicorn thinks that there is nothing before what is read next
         return message
 
     async def send(self, message: ASGISendEvent) -> None:
