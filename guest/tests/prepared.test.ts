@@ -69,7 +69,7 @@ const PROGRAMS: Record<string, string> = {
   "throws": "console.log(1);\nfunction f() {\n  throw new Error('boom');\n}\nf();",
   "throws what is no error": "throw { a: 1 }",
   "rejects": "Promise.reject(new RangeError('later')); setTimeout(() => console.log('never?'), 50)",
-  "throws later": "setTimeout(() => { throw new Error('in a timer') }, 1); setTimeout(() => console.log('?'), 20)",
+  "throws later": "setTimeout(() => { throw new Error('in a timer') }, 1); setTimeout(() => console.log('?'), 2000)",
   "throws after await": "await 1;\nawait (async () => { throw new Error('async') })()",
   "a stack": "function a() { return new Error('s').stack } console.log(a())",
   "prepareStackTrace": "Error.prepareStackTrace = (_, s) => s.map((c) => [c.getFileName(), c.getLineNumber(), c.getColumnNumber()]); console.log(new Error('x').stack)",

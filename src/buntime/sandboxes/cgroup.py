@@ -177,10 +177,10 @@ class CgroupsV1:
 
     def usage(self, sandbox: str, run: str) -> RunUsage:
         memory = self._dir("memory", sandbox, "runs", run)
-        spent = int((self._dir("cpuacct", sandbox, "runs", run) / "cpuacct.usage").read_text())
+        spent = int(_text(self._dir("cpuacct", sandbox, "runs", run) / "cpuacct.usage"))
         return RunUsage(
             cpu_ms=spent // 1_000_000,
-            peak_memory=int((memory / "memory.max_usage_in_bytes").read_text()),
+            peak_memory=int(_text(memory / "memory.max_usage_in_bytes")),
             memory_kills=_field(memory / "memory.oom_control", "oom_kill"),
         )
 
@@ -293,7 +293,7 @@ class CgroupsV2:
         group = self._dir(sandbox, "runs", run)
         return RunUsage(
             cpu_ms=_field(group / "cpu.stat", "usage_usec") // 1000,
-            peak_memory=int((group / "memory.peak").read_text()),
+            peak_memory=int(_text(group / "memory.peak")),
             memory_kills=_field(group / "memory.events.local", "oom_kill"),
         )
 
@@ -385,8 +385,17 @@ def _children(group: Path) -> list[str]:
         return []
 
 
+def _text(path: Path) -> str:
+    """On a request's path: pathlib takes several times as long."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, 16 << 10).decode()
+    finally:
+        os.close(file)
+
+
 def _field(path: Path, name: str) -> int:
-    for line in path.read_text().splitlines():
+    for line in _text(path).splitlines():
         key, _, value = line.partition(" ")
         if key == name:
             return int(value)

@@ -235,6 +235,8 @@ class Launcher:
     async def keep_spare(self) -> None:
         """The same off a request's path, and out of the way of a burst of runs. Where it fails, the next run makes its
         own or finds out why."""
+        if self._spare is not None:  # nothing is urgent: the answer goes out first
+            await asyncio.sleep(SPARE_WAIT_SECONDS)
         for _ in range(SPARE_WAITS):
             if self._machinery.runs.under_way < BUSY:
                 break
