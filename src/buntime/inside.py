@@ -165,6 +165,7 @@ class Context:
     created_at: int  # Unix milliseconds
     runs: int  # so far
     working_dir: str
+    reason: str | None = None  # why it is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,12 +342,14 @@ class FileEvent:
 
 
 class Files(Protocol):
-    """What goes beyond files that fit into JSON. Paths are absolute and normalised; text with surrogates stands for
-    bytes that are not UTF-8 (`surrogateescape`). Failures as those of `ports.Sandbox`'s file methods."""
+    """What goes beyond files that fit into JSON. Paths are absolute and normalised, those of answers as a client sees
+    them (`paths.for_client`); surrogates stand for bytes that are not UTF-8 (`surrogateescape`). Failures as those of
+    `ports.Sandbox`'s file methods.
+    """
 
     def read(self, path: str, start: int | None, end: int | None) -> AbstractAsyncContextManager[Content]:
-        """Bytes `start` to `end` (exclusive); a missing start with an end: the last `end` bytes. Clamped to the file;
-        raises RangeNotSatisfiable where nothing of it is there."""
+        """Bytes `start` to `end` (exclusive); without a start the last `end` bytes, without both the whole. Clamped to
+        the file; raises RangeNotSatisfiable where nothing of a part is there."""
         ...
 
     async def write(self, path: str, parts: AsyncIterator[bytes], mode: int | None) -> int:
@@ -357,16 +360,20 @@ class Files(Protocol):
         """Its parents too; whether it was not there before."""
         ...
 
-    async def move(self, path: str, to: str, *, overwrite: bool) -> None: ...
+    async def move(self, path: str, to: str, *, overwrite: bool) -> None:
+        """At once, with the parents that are missing. Raises FileConflict: EEXIST, EINVAL for a directory into itself,
+        EXDEV for another file system."""
+        ...
 
     async def status(self, path: str) -> FileStatus: ...
 
     def pack(self, path: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """A directory or file as tar.gz, with paths relative to it."""
+        """A directory or file as tar.gz, with paths relative to it. It fails on its way where it cannot be whole."""
         ...
 
     async def unpack(self, path: str, parts: AsyncIterator[bytes]) -> int:
-        """A tar.gz into a directory, which is made; how many entries."""
+        """A tar.gz into a directory, which is made; how many entries. What came before a failure stays. Raises
+        InvalidRequest for what is no such archive, or has names that lead out of the directory."""
         ...
 
     async def search(

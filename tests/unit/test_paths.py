@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buntime.errors import InvalidRequest
-from buntime.paths import LONGEST_NAME, LONGEST_PATH, for_client, inside_session
+from buntime.paths import LONGEST_NAME, LONGEST_PATH, for_client, from_bytes, in_bytes, inside_session, shown
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,22 @@ def test_whatever_is_accepted_is_absolute_and_climbs_nowhere(path: str) -> None:
 def test_clients_see_paths_relative_to_the_workspace(path: str, shown: str) -> None:
     assert for_client(path) == shown
     assert inside_session(shown) == path
+
+
+@given(st.binary(min_size=1, max_size=300))
+def test_bytes_are_a_path_where_they_may_be(raw: bytes) -> None:
+    try:
+        whole = inside_session(from_bytes(raw), any_bytes=True)
+    except InvalidRequest:
+        assert b"\0" in raw or any(len(name) > LONGEST_NAME for name in raw.split(b"/"))
+        return
+    assert in_bytes(whole).startswith(b"/")
+    assert shown(whole).encode() == in_bytes(whole) or "\ufffd" in shown(whole)
+
+
+def test_bytes_that_are_not_utf8_are_refused_elsewhere() -> None:
+    with pytest.raises(InvalidRequest):
+        inside_session(from_bytes(b"\xff"))
+    assert in_bytes(inside_session(from_bytes(b"\xff"), any_bytes=True)) == b"/workspace/\xff"
+    with pytest.raises(InvalidRequest):
+        inside_session("\ud800", any_bytes=True)

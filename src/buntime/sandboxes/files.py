@@ -15,7 +15,7 @@ from buntime.inside import Content, FileEvent, FileStatus, Match
 from buntime.paths import for_client, from_bytes, shown
 from buntime.ports import SandboxGone
 from buntime.sandboxes.failures import Impostor
-from buntime.sandboxes.guest import LARGEST_NUMBER, Count, Guest
+from buntime.sandboxes.guest import LARGEST_NUMBER, Count, Guest, ended
 from buntime.sandboxes.launcher import Launcher
 from buntime.sandboxes.programs import Runner
 from buntime.sandboxes.searching import search
@@ -139,9 +139,8 @@ class GuestFiles:
             if sending is not None:
                 await sending
         finally:
-            if sending is not None and not sending.done():
-                sending.cancel()
-                await asyncio.wait({sending})
+            if sending is not None:
+                await ended(sending)
         return size
 
     async def _drop(self, upload: Mapping[str, str]) -> None:

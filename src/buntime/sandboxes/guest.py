@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -133,9 +133,8 @@ class Guest:
                 await feeding
             return await running
         finally:
-            for task in (running, feeding):
-                task.cancel()
-            await asyncio.wait({running, feeding})
+            await ended(running)
+            await ended(feeding)
 
     async def _feed(self, name: str, parts: AsyncIterator[bytes]) -> None:
         """Until the run reads no more."""
@@ -248,6 +247,14 @@ class Guest:
             raise Impostor(f"{path}: {impostor}") from impostor
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as gone:
             raise SandboxGone(f"{path}: {gone!r}") from gone
+
+
+async def ended(task: asyncio.Task[Any]) -> None:
+    """Cancels it and waits for its end, whatever that is."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # has been looked at
 
 
 async def _read_all(answer: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -8,6 +8,7 @@ from buntime.errors import BuntimeError, ExecutionTimeout, FileConflict, Invalid
 from buntime.inside import Stream
 from buntime.paths import for_client, shown
 from buntime.ports import Run, RunResult
+from buntime.sandboxes.guest import ended
 from buntime.sandboxes.programs import Complaints, Place, Runner, limit_met, quoted
 
 LONGEST = 24 * 3600.0  # seconds; what ends sooner is for lack of progress
@@ -53,8 +54,7 @@ async def pack(place: Place, runner: Runner, path: str) -> AsyncIterator[AsyncIt
         first = await anext(parts, b"")  # or why there is none
         yield _again(first, parts)
     finally:
-        running.cancel()
-        await asyncio.wait({running})
+        await ended(running)
 
 
 async def _again(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -111,8 +111,7 @@ async def unpack(place: Place, runner: Runner, path: str, parts: AsyncIterator[b
             before = taken.progress
         result = await running
     finally:
-        running.cancel()
-        await asyncio.wait({running})
+        await ended(running)
     if result.exit_code != 0:
         raise limit_met(result, "tar") or InvalidRequest(
             "body", f"The archive could not be extracted whole: {complaints.first or 'tar failed'}."

@@ -1,0 +1,78 @@
+"""What a session's rg prints is its own word."""
+
+import json
+
+import pytest
+
+from buntime.inside import Match
+from buntime.sandboxes import searching
+from buntime.sandboxes.searching import Enough, _Search
+
+
+def event(path: object, line: object, number: object = 1, *spans: tuple[int, int]) -> bytes:
+    submatches = [{"match": {"text": ""}, "start": start, "end": end} for start, end in spans]
+    found = {"path": path, "lines": line, "line_number": number, "absolute_offset": 0, "submatches": submatches}
+    return json.dumps({"type": "match", "data": found}).encode() + b"\n"
+
+
+async def taken(content: bytes, size: int = 1 << 20, *, names: bool = False, limit: int = 10) -> list[Match]:
+    search = _Search(names, limit)
+    for start in range(0, len(content), size):
+        await search("stdout", content[start : start + size])
+    return search.matches
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+async def test_matches_are_taken_however_they_come(size: int) -> None:
+    content = event({"text": "./a"}, {"text": "é ab é\n"}, 3, (3, 4), (6, 8))
+    content += event({"bytes": "Li//"}, {"bytes": "/2E="}, 4, (1, 2))
+    assert await taken(content, size) == [
+        Match("a", 3, "é ab é", [(2, 3), (5, 6)]),
+        Match("\udcff", 4, "�a", [(1, 2)]),
+    ]
+    assert await taken(b"./a\nb\0./c\xff\0", size, names=True) == [Match("a\nb"), Match("c\udcff")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff",
+        b'{"type": "match"}',
+        b'{"type": "begin", "data": {}}',
+        b'{"type": "match", "data": {"path": 1}}',
+        event({"bytes": "?"}, {"text": "a"}).strip(),
+        event({"text": "a"}, {"text": "a"}, "1").strip(),
+    ],
+)
+async def test_what_is_no_match_is_passed_over(line: bytes) -> None:
+    good = event({"text": "a"}, {"text": "x"}, 1, (0, 1))
+    assert await taken(line + b"\n" + good) == [Match("a", 1, "x", [(0, 1)])]
+
+
+async def test_ranges_that_cannot_be_are_left_out() -> None:
+    spans = [(0, 1), (0, 1), (-1, 2), (2, 1), (2, 99), (2, 3)]
+    (match,) = await taken(event({"text": "a"}, {"text": "abc"}, 1, *spans))
+    assert match.ranges == [(0, 1), (2, 3)]
+
+
+async def test_a_long_line_is_shown_around_its_first_match() -> None:
+    (match,) = await taken(event({"text": "a"}, {"text": "x" * 5000 + "y" * 5000}, 1, (5000, 10_000)))
+    assert match.text == "x" * 200 + "y" * 800
+    assert match.ranges == [(200, 1000)]
+
+
+async def test_no_more_is_taken_than_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = event({"text": "a"}, {"text": "x"}, 1, (0, 1))
+    with pytest.raises(Enough):
+        await taken(content * 3, limit=2)
+    monkeypatch.setattr(searching, "LONGEST_LINE", 100)
+    search = _Search(names=False, limit=2)
+    await search("stdout", b"x" * 99)
+    await search("stdout", b"y" * 99 + b"\n" + b"z" * 99)
+    assert (search.truncated, search.matches) == (True, [])
+    monkeypatch.setattr(searching, "MOST_PRINTED", 1000)
+    with pytest.raises(Enough):
+        await taken(b"z" * 2000, 99)
