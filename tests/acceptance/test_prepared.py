@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.acceptance.client import Client, Session
+from tests.acceptance.conftest import Servers
 
 pytestmark = pytest.mark.sandbox
 
@@ -160,3 +161,15 @@ def test_output_streams_from_it_as_from_any(session: Session) -> None:
     )
     assert reply.status == 200, reply.shown()
     assert waiting in reply.body.decode()
+
+
+def test_none_outlives_the_server_and_the_next_one_makes_its_own(servers: Servers) -> None:
+    server = servers.start()
+    session = server.new_client("paid").open()
+    waiting = _prepared(session)
+    server.kill()
+    server.start()
+    assert waiting not in _waiting(session)
+    assert _said(session, PID) != waiting
+    waiting = _prepared(session)
+    assert _said(session, PID) == waiting
