@@ -63,14 +63,14 @@ class Executions:
                 if request.files:
                     await sandbox.write_files(request.files)
                 result = await processes.run(caller, session, sandbox, _start_of(session, request), begun, sink)
-        _raise_for_limits(session, result)
+        _raise_for_limits(session, result, streamed=True)
         return Executed(result, sorted(shown_files(request.files))[:LISTED_FILES], False)
 
     async def _execute(self, session: Session, sandbox: Sandbox, request: Execute, sink: Sink | None) -> Executed:
         if request.files:
             await sandbox.write_files(request.files)
         result = await sandbox.run(_run_of(session, request), sink)
-        _raise_for_limits(session, result)
+        _raise_for_limits(session, result, streamed=sink is not None)
         written = sorted(shown_files(request.files) | set(result.files_written))
         truncated = result.files_written_truncated or len(written) > LISTED_FILES
         return Executed(result, written[:LISTED_FILES], truncated)
@@ -105,15 +105,17 @@ def shown_files(files: Sequence[FileToWrite]) -> set[str]:
     return {path for path in inside if not UNLISTED & set(path.split("/"))}
 
 
-def _raise_for_limits(session: Session, result: RunResult) -> None:
-    """A run that failed because of a limit is an error that names the limit; one that coped is a result."""
+def _raise_for_limits(session: Session, result: RunResult, *, streamed: bool) -> None:
+    """A run that failed because of a limit is an error that names the limit, and has the output unless that was
+    streamed; one that coped is a result."""
     if result.exit_code == 0 or result.timed_out:
         return
-    partial = {
-        "stdout": result.stdout.decode(errors="replace"),
-        "stderr": result.stderr.decode(errors="replace"),
-        "exitCode": result.exit_code,
-    }
+    partial: dict[str, object] = {"exitCode": result.exit_code}
+    if not streamed:
+        partial |= {
+            "stdout": result.stdout.decode(errors="replace"),
+            "stderr": result.stderr.decode(errors="replace"),
+        }
     if result.out_of_memory:
         limit = session.limits.memory
         raise errors.MemoryLimitExceeded(

@@ -194,12 +194,12 @@ def test_a_server_that_is_killed_breaks_the_stream_and_ends_the_run(servers: Ser
     server = servers.start()
     client = server.new_client()
     session = client.open()
-    answer = stream(session, command="echo begun; sleep 1000", timeout=200)
-    parts = iter(answer)
-    next(parts)
-    server.kill()
-    with pytest.raises((ConnectionError, OSError)):
+    with stream(session, command="echo begun; sleep 1000", timeout=200) as answer:
+        parts = iter(answer)
         next(parts)
+        server.kill()
+        with pytest.raises(ConnectionError):
+            next(parts)
     server.start()
     until(lambda: running(server, session) == 0, "the run is ended")
     assert session.output("echo works") == "works\n"
@@ -208,12 +208,12 @@ def test_a_server_that_is_killed_breaks_the_stream_and_ends_the_run(servers: Ser
 def test_a_server_that_stops_waits_for_runs_and_says_so_where_they_last_too_long(servers: Servers) -> None:
     server = servers.start()
     session = server.new_client().open()
-    answer = stream(session, command="echo begun; sleep 2; echo ended", timeout=100)
-    parts = iter(answer)
-    next(parts)
-    assert server._process is not None
-    os.kill(server._process.pid, signal.SIGTERM)
-    events = list(parts)
+    with stream(session, command="echo begun; sleep 2; echo ended", timeout=100) as answer:
+        parts = iter(answer)
+        next(parts)
+        assert server._process is not None
+        os.kill(server._process.pid, signal.SIGTERM)
+        events = list(parts)
     assert server.wait_end() == 0
     assert events[-1][0] in ("result", "error")
 

@@ -9,11 +9,13 @@ from dataclasses import replace
 
 import aiohttp
 import pytest
+from starlette.types import Message
 
 from buntime.inside import Sink
 from buntime.ports import Run, RunResult, SandboxGone
 from buntime.testing_sandboxes import FakeSandbox, result
 from buntime.web import streaming
+from buntime.web.exchange import open_exchange
 from tests.app.serving import Api, until
 
 SECONDS = 20.0
@@ -171,3 +173,27 @@ async def test_streams_are_counted_for_the_session_and_for_the_account(api: Api,
     async with asyncio.timeout(SECONDS):
         while (await api.call("POST", "/execute", {"sessionId": one, "code": "1", "stream": True})).status != 200:
             pass
+
+
+async def test_a_server_that_stops_says_so_in_a_stream() -> None:
+    sent: list[bytes] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message.get("body", b""))
+
+    async def receive() -> Message:
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    out = streaming.Out(open_exchange({"method": "POST", "headers": []}), send)
+    begun = asyncio.Event()
+
+    async def runs() -> None:
+        await out.begin_events()
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    answering = asyncio.create_task(streaming.perform(out, runs, receive, None))
+    await begun.wait()
+    answering.cancel()
+    await answering
+    assert sent[-2].startswith(b'event: error\ndata: {"code":"unavailable"')

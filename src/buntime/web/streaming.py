@@ -172,11 +172,14 @@ async def perform(
     receive: Receive | None,
     streams: OpenStreams | None,
 ) -> None:
-    """The whole of a streamed answer. A client that leaves ends the handler's work.
+    """The whole of a streamed answer. A client that leaves ends the handler's work; so does a server that stops, and it
+    says so.
 
     `receive`: of a request whose body was read; None where the handler reads it. `streams`: where it would go on for
     ever.
     """
+
+    stopped = False
 
     async def whole() -> None:
         try:
@@ -188,7 +191,7 @@ async def perform(
                 raise
             await out.end(failure)
         except asyncio.CancelledError:
-            if streams is None or not streams.ending:
+            if not stopped and (streams is None or not streams.ending):
                 raise
             stopping = Unavailable("The server is stopping.", 2)
             if not out.begun:
@@ -205,6 +208,11 @@ async def perform(
         await asyncio.wait({work, *({watch} if watch else ())}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             raise ClientLeft
+        await work
+    except asyncio.CancelledError:
+        stopped = True
+        work.cancel()
+        await asyncio.wait({work})
         await work
     finally:
         out.stop()
