@@ -1,6 +1,6 @@
 /** What is known of each context: a small file on the session's volume, so that what is lost is not unknown. */
 
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { errnoOf, unless } from "./failure";
 
@@ -41,10 +41,11 @@ export class ContextRecords {
   put(record: ContextRecord): void {
     this.keep(record);
     const path = join(this.root, `${record.id}.json`);
+    const fresh = join(this.root, crypto.randomUUID()); // nothing is there that a session has put in our way
     try {
       mkdirSync(this.root, { recursive: true });
-      writeFileSync(`${path}.new`, JSON.stringify(record));
-      renameSync(`${path}.new`, path);
+      writeFileSync(fresh, JSON.stringify(record), { flag: "wx" });
+      renameSync(fresh, path);
     } catch (thrown) {
       if (errnoOf(thrown) === "") throw thrown;
     }
@@ -52,7 +53,7 @@ export class ContextRecords {
 
   /** Whether it was known. */
   delete(id: string): boolean {
-    rmSync(join(this.root, `${id}.json`), { force: true });
+    rmSync(join(this.root, `${id}.json`), { force: true, recursive: true });
     return this.#records().delete(id);
   }
 
@@ -75,7 +76,7 @@ export class ContextRecords {
   #read(id: string): ContextRecord | null {
     const path = join(this.root, `${id}.json`);
     try {
-      const stats = statSync(path);
+      const stats = lstatSync(path);
       if (!stats.isFile() || stats.size > LARGEST) return null;
       return recordOf(id, JSON.parse(readFileSync(path, "utf8")));
     } catch {
@@ -87,11 +88,11 @@ export class ContextRecords {
 function recordOf(id: string, found: Record<string, unknown>): ContextRecord {
   const { createdAt, workingDir, runs, lost, ending } = found;
   const number = (value: unknown) => (Number.isSafeInteger(value) && (value as number) >= 0 ? (value as number) : 0);
-  const text = (value: unknown) => (typeof value === "string" ? value.slice(0, 4096) : null);
+  const text = (value: unknown, most = 100) => (typeof value === "string" ? value.slice(0, most) : null);
   return {
     id,
     createdAt: number(createdAt),
-    workingDir: text(workingDir) ?? "/workspace",
+    workingDir: text(workingDir, 4096) ?? "/workspace",
     runs: number(runs),
     lost: text(lost) ?? text(ending) ?? "runtime_ended",
     ending: null,

@@ -15,6 +15,8 @@ from buntime.requests import Execute
 from buntime.session import ID_ALPHABET, Session
 from buntime.tasks import Tasks
 
+LONGEST_CODE = 4 << 20  # characters
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
@@ -53,7 +55,7 @@ class Contexts:
 
     async def run(self, caller: Caller, context_id: str, request: Execute) -> Evaluated:
         """Raises ContextNotFound and ContextLost; MemoryLimitExceeded and DiskFull with the partial output."""
-        requests.check_execute(request, caller.plan)
+        _check(caller, request)
         async with self._entrance.use(caller, request.session_id) as (session, sandbox):
             return await self._run(session, sandbox, context_id, request, None, None)
 
@@ -68,7 +70,7 @@ class Contexts:
     ) -> Evaluated:
         """The same with output and what is displayed passed on as it comes. `begun` is called when nothing keeps the
         run from starting."""
-        requests.check_execute(request, caller.plan)
+        _check(caller, request)
         session = await self._entrance.find(caller, request.session_id)
         with self._entrance.stream(caller, session):
             async with self._entrance.use(caller, request.session_id) as (session, sandbox):
@@ -96,10 +98,21 @@ class Contexts:
         return Evaluated(result, written[:LISTED_FILES], truncated)
 
 
+def _check(caller: Caller, request: Execute) -> None:
+    requests.check_execute(request, caller.plan)
+    if len(request.code or "") > LONGEST_CODE:
+        raise errors.PayloadTooLarge(
+            f"code for a context may have {LONGEST_CODE} characters. Write a file and import it.", limit=LONGEST_CODE
+        )
+
+
 async def _check_context(sandbox: Sandbox, context_id: str) -> None:
-    """Before anything is done for it. Raises ContextNotFound; a lost one is found out about by its run."""
-    if all(context.id != context_id for context in await sandbox.contexts.list()):
+    """Before anything is done for it. Raises ContextNotFound and ContextLost."""
+    found = next((context for context in await sandbox.contexts.list() if context.id == context_id), None)
+    if found is None:
         raise errors.ContextNotFound(context_id)
+    if found.status == "lost":
+        raise errors.ContextLost(context_id, found.reason or "runtime_ended")
 
 
 def _raise_for_limits(session: Session, context_id: str, result: Evaluation) -> None:

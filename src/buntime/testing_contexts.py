@@ -23,7 +23,7 @@ class FakeContext:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def lose(self, reason: str) -> None:
-        self.now, self.reason = replace(self.now, status="lost"), reason
+        self.now, self.reason = replace(self.now, status="lost", reason=reason), reason
 
     def evaluate(self, code: str) -> Evaluation:
         def found(pattern: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import Servers
-from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, state
+from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, state, until
 
 pytestmark = pytest.mark.sandbox
 
@@ -248,6 +248,30 @@ def test_errors_between_runs_are_told_by_the_next(context: Context) -> None:
     assert result["result"]["json"] == 1
 
 
+def test_errors_beside_a_run_are_its_stderr_and_do_not_end_it(context: Context) -> None:
+    result = context.run("setTimeout(() => { throw new Error('beside') }, 10); await Bun.sleep(200); 'done'")
+    assert "beside" in result["stderr"]
+    assert (result["exitCode"], result["result"]["text"]) == (0, "done")
+
+
+def test_a_kernel_that_lies_ends_the_runtime_and_the_next_request_finds_another(context: Context) -> None:
+    lie = (
+        "import { readdirSync, readlinkSync, writeSync } from 'node:fs'\n"
+        "const payload = Buffer.from('{\"value\": 5}'), head = Buffer.alloc(5)\n"
+        "head.write('v'); head.writeUInt32BE(payload.length, 1)\n"
+        "for (const fd of readdirSync('/proc/self/fd').map(Number)) {\n"
+        "  try {\n"
+        "    const isSocket = readlinkSync(`/proc/self/fd/${fd}`).startsWith('socket:')\n"
+        "    if (isSocket) writeSync(fd, Buffer.concat([head, payload]))\n"
+        "  } catch {}\n"
+        "}\n"
+    )
+    reply = context.ask(lie)
+    assert reply.status < 500 or reply.error["retryable"], reply.shown()
+    assert context.session.output("echo fine") == "fine\n"
+    assert _context(context.session).value("1 + 1") == "2"
+
+
 def test_a_deleted_context_is_gone_with_what_it_started(context: Context) -> None:
     pid = context.value("Bun.spawn(['sleep', '1000']).pid")
     threading.Timer(1.0, context.delete).start()
@@ -255,7 +279,8 @@ def test_a_deleted_context_is_gone_with_what_it_started(context: Context) -> Non
     assert (ended["exitCode"], ended["contextSurvived"]) == (137, False)
     context.ask("1").refused(404, "context_not_found")
     context.delete().refused(404, "context_not_found")
-    assert context.session.output(f"kill -0 {pid} 2>&1 || echo gone").endswith("gone\n")
+    gone = f"kill -0 {pid} 2>&1 || echo gone"
+    until(lambda: context.session.output(gone).endswith("gone\n"), "what it has started ends")
 
 
 def test_what_a_context_cannot_be_made_of_is_refused(session: Session) -> None:

@@ -75,6 +75,7 @@ async def test_contexts_are_listed_and_deleted(api: Api) -> None:
                 "createdAt": "2024-01-19T10:30:00Z",
                 "workingDir": "/workspace",
                 "status": "running",
+                "reason": None,
                 "runs": 1,
             }
         ]
@@ -148,5 +149,14 @@ async def test_deep_sleep_loses_contexts_and_says_so(api: Api) -> None:
     session = await api.session()
     context = await _context(api, session)
     await _only(api).ending()
-    lost = await _run(api, session, context, "1")
-    assert (lost.status, lost.error["details"]["reason"]) == (409, "deep_sleep")
+    for stream in (False, True):
+        lost = await _run(api, session, context, "1", stream=stream)
+        assert (lost.status, lost.error["details"]["reason"]) == (409, "deep_sleep")
+    listed = (await api.call("GET", f"/contexts/list?sessionId={session}")).json["contexts"]
+    assert [(one["status"], one["reason"]) for one in listed] == [("lost", "deep_sleep")]
+
+
+async def test_code_is_bounded(api: Api) -> None:
+    session = await api.session()
+    context = await _context(api, session)
+    assert (await _run(api, session, context, " " * (4 << 20) + "1")).error["code"] == "payload_too_large"

@@ -31,11 +31,12 @@ class _Context(msgspec.Struct, rename="camel"):
     created_at: Count
     working_dir: Annotated[str, Meta(max_length=4096)]
     runs: Count
-    lost: Annotated[str, Meta(max_length=4096)] | None
+    lost: Annotated[str, Meta(max_length=100)] | None
 
     def shown(self) -> Context:
         status = "running" if self.lost is None else "lost"
-        return Context(self.id, status, self.created_at, self.runs, self.working_dir)  # type: ignore[arg-type]
+        known = (self.created_at, self.runs, self.working_dir, self.lost)
+        return Context(self.id, status, *known)  # type: ignore[arg-type]
 
 
 class _Created(msgspec.Struct):

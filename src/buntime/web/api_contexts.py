@@ -61,7 +61,7 @@ async def create_context(call: Call[wire.NoQuery, shapes.CreateContext]) -> shap
 async def list_contexts(call: Call[shapes.ListContextsQuery, None]) -> shapes.Contexts:
     """List the contexts of a session, the oldest first, lost ones too."""
     found = await call.plane.contexts.list(call.caller, session_id(call.query.session_id))
-    shown = [shapes.Context(**_fields(one), status=one.status, runs=one.runs) for one in found]
+    shown = [shapes.Context(**_fields(one), status=one.status, reason=one.reason, runs=one.runs) for one in found]
     return shapes.Contexts(contexts=shown)
 
 

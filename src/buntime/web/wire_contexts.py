@@ -33,6 +33,10 @@ class ListContextsQuery(Request):
 
 class Context(ContextMade):
     status: Annotated[Literal["running", "lost"], Meta(description="`lost`: its variables are gone.")]
+    reason: Annotated[
+        str | None,
+        Meta(description="Why it is lost: `deep_sleep`, `timeout`, `killed`, `exited` or `runtime_ended`."),
+    ]
     runs: Annotated[int, Meta(ge=0, description="So far.")]
 
 
