@@ -20,12 +20,7 @@ class Client {
   constructor(readonly id: string) {}
 
   async attach(): Promise<this> {
-    const answer = await guest.post(
-      "/terminals/attach",
-      { id: this.id, attachment: this.name },
-      "",
-      this.#left.signal,
-    );
+    const answer = await guest.post("/terminals/attach", { id: this.id, attachment: this.name }, "", this.#left.signal);
     if (!answer.ok) throw new Error(await answer.text());
     void this.#read(answer);
     const body = new ReadableStream<Uint8Array>({ start: (controller) => void (this.#send = controller) });
@@ -87,7 +82,14 @@ class Client {
 }
 
 async function create(more: Record<string, unknown> = {}, id = `term_${++number}`): Promise<string> {
-  const body = { id, cols: 80, rows: 24, cwd: guest.workspace, env: { PS1: "ready> ", HOME: guest.workspace }, ...more };
+  const body = {
+    id,
+    cols: 80,
+    rows: 24,
+    cwd: guest.workspace,
+    env: { PS1: "ready> ", HOME: guest.workspace },
+    ...more,
+  };
   const answer = await guest.post("/terminals/create", { spare: await guest.park() }, JSON.stringify(body));
   if (!answer.ok) throw new Error(await answer.text());
   return id;
@@ -231,7 +233,15 @@ test("a replay begins between two sequences, with the modes of what is not kept"
 });
 
 test("a replay asks nothing", () => {
-  const questions = ["\x1b[c", "\x1b[>c", "\x1b[6n", "\x1b[?6n", "\x1b]11;?\x07", "\x1b]4;1;?\x1b\\", "\x1bP+q544e\x1b\\"];
+  const questions = [
+    "\x1b[c",
+    "\x1b[>c",
+    "\x1b[6n",
+    "\x1b[?6n",
+    "\x1b]11;?\x07",
+    "\x1b]4;1;?\x1b\\",
+    "\x1bP+q544e\x1b\\",
+  ];
   const more = ["\x1b[>0q", "\x1b[?12$p", "\x1b[18t", "\x07", "\x05", "\x1b[?u"];
   const screen = screenOf("a", ...questions, "b", ...more, "\x1b]0;title\x07c\x1b[22;0t");
   expect(Buffer.from(screen.replay()).toString()).toBe("\x1bcab\x1b]0;title\x07c\x1b[22;0t");
