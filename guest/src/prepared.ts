@@ -88,7 +88,12 @@ function surroundings({ env, cwd }: Place, bun: string): Map<string, string> | n
   const there = settings.filter((path) => existsSync(path));
   const homes = [env.HOME ?? "/root", env.XDG_CONFIG_HOME].filter((home) => home !== undefined);
   const named = FILES_NAMED.map((name) => env[name]).filter((path) => path !== undefined);
-  const apart = [...OF_THE_SYSTEM, ...named, ...homes.flatMap((home) => OF_A_HOME.map((name) => join(home, name))), bun];
+  const apart = [
+    ...OF_THE_SYSTEM,
+    ...named,
+    ...homes.flatMap((home) => OF_A_HOME.map((name) => join(home, name))),
+    bun,
+  ];
   if ([...there, ...apart].some((path) => existsSync(path) && isOdd(path))) return null;
   return new Map([...directories, ...there, ...apart].map((path) => [path, stampOf(path)]));
 }
@@ -173,7 +178,8 @@ function preparedRun(body: unknown, bun: string, workspace: string): { code: str
 /** Raises EINVAL. */
 function placeOf(body: unknown, workspace: string): Place {
   const { env = {}, cwd = workspace } = (body ?? {}) as { env?: unknown; cwd?: unknown };
-  const isEnv = typeof env === "object" && env !== null && Object.values(env).every((value) => typeof value === "string");
+  const isEnv =
+    typeof env === "object" && env !== null && Object.values(env).every((value) => typeof value === "string");
   if (!isEnv || typeof cwd !== "string" || !cwd.startsWith("/") || cwd.includes("\0"))
     throw new Failure("EINVAL", { message: "env or cwd is not what it should be" });
   return { env: env as Record<string, string>, cwd };

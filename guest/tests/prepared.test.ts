@@ -38,91 +38,112 @@ async function prepared(code: string): Promise<Outcome> {
 }
 
 const PROGRAMS: Record<string, string> = {
-  "prints": "console.log(1)",
-  "TypeScript": "enum E { A = 4 } const x: number = 1; console.log(x + E.A satisfies number)",
-  "JSX": "/** @jsxRuntime classic @jsx h */\nconst h = (tag, props, ...c) => ({ tag, c }); console.log(<b>hi</b>)",
-  "nothing": "",
-  "blanks": " \n ",
+  prints: "console.log(1)",
+  TypeScript: "enum E { A = 4 } const x: number = 1; console.log(x + E.A satisfies number)",
+  JSX: "/** @jsxRuntime classic @jsx h */\nconst h = (tag, props, ...c) => ({ tag, c }); console.log(<b>hi</b>)",
+  nothing: "",
+  blanks: " \n ",
   "a comment": "// nothing",
   "no newline at the end": "process.stdout.write('x')",
-  "stderr": "console.error('e'); console.warn({ a: [1, 2] })",
+  stderr: "console.error('e'); console.warn({ a: [1, 2] })",
   "top-level await": "console.log(await Promise.resolve('top'))",
   "where it is": "console.log(import.meta.url, import.meta.path, import.meta.dir, import.meta.file, import.meta.main)",
   "Bun.main": "console.log(Bun.main, process.argv, Bun.argv, process.argv0, process.title, process.execPath)",
-  "execArgv": "console.log(process.execArgv)",
-  "CommonJS": "console.log(__filename, __dirname, require.main === module, module.id, module.paths, Object.keys(require.cache))",
-  "exports": "exports.a = 1; console.log(module.exports, this === module.exports)",
-  "arguments": "console.log(typeof arguments, typeof exports)",
-  "command line": "console.log(require('fs').readFileSync('/proc/self/cmdline', 'utf8').replace(/\\0+$/, '').split('\\0'))",
-  "what children see": "console.log(await Bun.$`tr '\\\\0' '\\\\n' </proc/$PPID/environ | sort | grep -v PWD`.env(process.env).text())",
-  "environment": "console.log(process.env)",
+  execArgv: "console.log(process.execArgv)",
+  CommonJS:
+    "console.log(__filename, __dirname, require.main === module, module.id, module.paths, Object.keys(require.cache))",
+  exports: "exports.a = 1; console.log(module.exports, this === module.exports)",
+  arguments: "console.log(typeof arguments, typeof exports)",
+  "command line":
+    "console.log(require('fs').readFileSync('/proc/self/cmdline', 'utf8').replace(/\\0+$/, '').split('\\0'))",
+  "what children see":
+    "console.log(await Bun.$`tr '\\\\0' '\\\\n' </proc/$PPID/environ | sort | grep -v PWD`.env(process.env).text())",
+  environment: "console.log(process.env)",
   "Bun.env": "console.log(Object.keys(Bun.env), Bun.env.GREETING, import.meta.env.GREETING)",
-  "environ": "console.log(require('fs').readFileSync('/proc/self/environ', 'utf8').split('\\0'))",
+  environ: "console.log(require('fs').readFileSync('/proc/self/environ', 'utf8').split('\\0'))",
   "environment of a child": "console.log(Bun.spawnSync(['env']).stdout.toString())",
-  "a child that is Bun": "console.log(Bun.spawnSync([process.execPath, '-e', 'console.log(process.argv.length, process.execArgv)']).stdout.toString())",
-  "descriptors": "console.log(require('fs').readdirSync('/proc/self/fd').filter((fd) => +fd < 5).map((fd) => { try { return fd + require('fs').readlinkSync('/proc/self/fd/' + fd).replace(/\\d+/g, '') } catch { return fd } }))",
-  "directory": "console.log(process.cwd(), process.env.PWD, process.env.OLDPWD)",
-  "limits": "console.log(require('fs').readFileSync('/proc/self/limits', 'utf8'), process.umask())",
+  "a child that is Bun":
+    "console.log(Bun.spawnSync([process.execPath, '-e', 'console.log(process.argv.length, process.execArgv)']).stdout.toString())",
+  descriptors:
+    "console.log(require('fs').readdirSync('/proc/self/fd').filter((fd) => +fd < 5).map((fd) => { try { return fd + require('fs').readlinkSync('/proc/self/fd/' + fd).replace(/\\d+/g, '') } catch { return fd } }))",
+  directory: "console.log(process.cwd(), process.env.PWD, process.env.OLDPWD)",
+  limits: "console.log(require('fs').readFileSync('/proc/self/limits', 'utf8'), process.umask())",
   "oom score": "console.log(require('fs').readFileSync('/proc/self/oom_score_adj', 'utf8'))",
-  "stdin is empty": "console.log(JSON.stringify(await Bun.stdin.text()), require('fs').fstatSync(0).isCharacterDevice())",
+  "stdin is empty":
+    "console.log(JSON.stringify(await Bun.stdin.text()), require('fs').fstatSync(0).isCharacterDevice())",
   "reads stdin by lines": "for await (const line of console) console.log(line); console.log('end')",
-  "throws": "console.log(1);\nfunction f() {\n  throw new Error('boom');\n}\nf();",
+  throws: "console.log(1);\nfunction f() {\n  throw new Error('boom');\n}\nf();",
   "throws what is no error": "throw { a: 1 }",
-  "rejects": "Promise.reject(new RangeError('later')); setTimeout(() => console.log('never?'), 50)",
+  rejects: "Promise.reject(new RangeError('later')); setTimeout(() => console.log('never?'), 50)",
   "throws later": "setTimeout(() => { throw new Error('in a timer') }, 1); setTimeout(() => console.log('?'), 2000)",
   "throws after await": "await 1;\nawait (async () => { throw new Error('async') })()",
   "a stack": "function a() { return new Error('s').stack } console.log(a())",
-  "prepareStackTrace": "Error.prepareStackTrace = (_, s) => s.map((c) => [c.getFileName(), c.getLineNumber(), c.getColumnNumber()]); console.log(new Error('x').stack)",
+  prepareStackTrace:
+    "Error.prepareStackTrace = (_, s) => s.map((c) => [c.getFileName(), c.getLineNumber(), c.getColumnNumber()]); console.log(new Error('x').stack)",
   "a cause": "throw new Error('outer', { cause: new TypeError('inner') })",
   "syntax error": "let x = ;",
   "ends too soon": "let x = (",
   "an open string": "let x = `abc",
   "an open comment": "console.log(1) /* and",
   "error on a late line": "\n\n\n\n  foo(",
-  "undefined": "console.log(1)\nnope.x",
-  "exit": "console.log(1); process.exit(7); console.log(2)",
-  "exitCode": "process.exitCode = 3",
-  "exit handlers": "process.on('exit', (c) => console.log('exit', c)); process.on('beforeExit', () => console.log('before'))",
-  "killed": "process.kill(process.pid, 'SIGKILL'); await Bun.sleep(1000)",
-  "terminated": "process.kill(process.pid, 'SIGTERM'); await Bun.sleep(1000)",
-  "aborted": "process.on('SIGTERM', () => { console.log('caught'); process.exit(5) }); process.kill(process.pid, 'SIGTERM'); await Bun.sleep(1000)",
-  "uncaughtException": "process.on('uncaughtException', (e) => console.log('caught', e.message)); throw new Error('u')",
-  "unhandledRejection": "process.on('unhandledRejection', (e) => console.log('caught', e.message)); Promise.reject(new Error('u')); ",
+  undefined: "console.log(1)\nnope.x",
+  exit: "console.log(1); process.exit(7); console.log(2)",
+  exitCode: "process.exitCode = 3",
+  "exit handlers":
+    "process.on('exit', (c) => console.log('exit', c)); process.on('beforeExit', () => console.log('before'))",
+  killed: "process.kill(process.pid, 'SIGKILL'); await Bun.sleep(1000)",
+  terminated: "process.kill(process.pid, 'SIGTERM'); await Bun.sleep(1000)",
+  aborted:
+    "process.on('SIGTERM', () => { console.log('caught'); process.exit(5) }); process.kill(process.pid, 'SIGTERM'); await Bun.sleep(1000)",
+  uncaughtException: "process.on('uncaughtException', (e) => console.log('caught', e.message)); throw new Error('u')",
+  unhandledRejection:
+    "process.on('unhandledRejection', (e) => console.log('caught', e.message)); Promise.reject(new Error('u')); ",
   "imports a file": "import { one } from './lib/one'; import One from './lib/one.ts'; console.log(one, One)",
-  "requires a file": "const { one } = require('./lib/one'); console.log(one, require('./data.json'), require.resolve('./lib/one'))",
+  "requires a file":
+    "const { one } = require('./lib/one'); console.log(one, require('./data.json'), require.resolve('./lib/one'))",
   "imports JSON": "import data from './data.json'; console.log(data)",
   "dynamic import": "console.log(await import('./lib/one'), import.meta.resolve('./lib/one'))",
   "imports what is not there": "import x from './nope'; console.log(x)",
   "imports what is broken": "import { x } from './lib/bad'; console.log(x)",
   "imports what throws": "await import('./lib/throws')",
-  "resolve": "try { require.resolve('./nope') } catch (e) { console.log(e.name, e.code, e.message) }",
-  "built-in modules": "import { basename } from 'node:path'; import { $ } from 'bun'; console.log(basename('/a/b'), (await $`echo hi`.text()).trim())",
-  "timers": "const t = performance.now(); setTimeout(() => console.log(performance.now() - t > 15), 20); setImmediate(() => console.log('now')); queueMicrotask(() => console.log('micro')); process.nextTick(() => console.log('tick'))",
+  resolve: "try { require.resolve('./nope') } catch (e) { console.log(e.name, e.code, e.message) }",
+  "built-in modules":
+    "import { basename } from 'node:path'; import { $ } from 'bun'; console.log(basename('/a/b'), (await $`echo hi`.text()).trim())",
+  timers:
+    "const t = performance.now(); setTimeout(() => console.log(performance.now() - t > 15), 20); setImmediate(() => console.log('now')); queueMicrotask(() => console.log('micro')); process.nextTick(() => console.log('tick'))",
   "an interval": "let n = 0; const i = setInterval(() => { console.log(++n); if (n === 3) clearInterval(i) }, 5)",
-  "a worker": "const w = new Worker('./lib/worker.ts', { name: 'w' }); w.onmessage = (e) => { console.log(e.data); w.terminate() }",
-  "a worker thread": "const { Worker, isMainThread } = require('worker_threads'); console.log(isMainThread); new Worker('console.log(require(\"worker_threads\").isMainThread)', { eval: true })",
-  "a server": "const s = Bun.serve({ port: 0, fetch: () => new Response('ok') }); console.log(await (await fetch(s.url)).text()); s.stop()",
-  "globals": "console.log(Object.getOwnPropertyNames(globalThis).sort().join())",
-  "listeners": "console.log(process.eventNames(), process.listenerCount('exit'))",
-  "plugins": "Bun.plugin({ name: 'p', setup(b) { b.module('virtual', () => ({ contents: 'export default 5', loader: 'js' })) } }); console.log((await import('virtual')).default)",
-  "eval": "var a = 1; console.log(eval('a + 1'), new Function('return typeof a')(), typeof globalThis.a)",
-  "strict mode": "console.log((function () { return this === globalThis })()); delete Object.prototype; undeclared = 1; console.log(undeclared)",
-  "unicode": "console.log('ünïcödé 🚀 \\u2028', `a\nb`, 'quotes \\' \" $HOME \\\\')",
-  "source": "function f(/* c */) { return 1 } console.log(f.toString(), require('fs').existsSync(__filename))",
-  "SQLite": "import { Database } from 'bun:sqlite'; console.log(new Database(':memory:').query('select 1 + 1 as two').get())",
+  "a worker":
+    "const w = new Worker('./lib/worker.ts', { name: 'w' }); w.onmessage = (e) => { console.log(e.data); w.terminate() }",
+  "a worker thread":
+    "const { Worker, isMainThread } = require('worker_threads'); console.log(isMainThread); new Worker('console.log(require(\"worker_threads\").isMainThread)', { eval: true })",
+  "a server":
+    "const s = Bun.serve({ port: 0, fetch: () => new Response('ok') }); console.log(await (await fetch(s.url)).text()); s.stop()",
+  globals: "console.log(Object.getOwnPropertyNames(globalThis).sort().join())",
+  listeners: "console.log(process.eventNames(), process.listenerCount('exit'))",
+  plugins:
+    "Bun.plugin({ name: 'p', setup(b) { b.module('virtual', () => ({ contents: 'export default 5', loader: 'js' })) } }); console.log((await import('virtual')).default)",
+  eval: "var a = 1; console.log(eval('a + 1'), new Function('return typeof a')(), typeof globalThis.a)",
+  "strict mode":
+    "console.log((function () { return this === globalThis })()); delete Object.prototype; undeclared = 1; console.log(undeclared)",
+  unicode: "console.log('ünïcödé 🚀 \\u2028', `a\nb`, 'quotes \\' \" $HOME \\\\')",
+  source: "function f(/* c */) { return 1 } console.log(f.toString(), require('fs').existsSync(__filename))",
+  SQLite:
+    "import { Database } from 'bun:sqlite'; console.log(new Database(':memory:').query('select 1 + 1 as two').get())",
   "much output": "for (let i = 0; i < 20000; i++) console.log('line', i)",
   "long code": `console.log(${JSON.stringify("x".repeat(16000))}.length)`,
   "the time zone": "console.log(new Date(0).toString(), Intl.DateTimeFormat().resolvedOptions().timeZone)",
   "a decorator": "const d = (v: any, c: any) => v; class A { @d m() { return 1 } } console.log(new A().m())",
-  "using": "{ using x = { [Symbol.dispose]() { console.log('disposed') } }; console.log('in') }",
+  using: "{ using x = { [Symbol.dispose]() { console.log('disposed') } }; console.log('in') }",
   "an export": "export const a = 1; export default 2; console.log(a)",
-  "hot": "console.log(import.meta.hot, typeof Bun.jest)",
+  hot: "console.log(import.meta.hot, typeof Bun.jest)",
   "writes files": "await Bun.write('written.txt', 'x'); console.log(1)",
-  "inspect": "console.log(Bun.inspect(new Map([[1, { a: 2 }]])), [undefined, null, -0])",
-  "colors": "console.log(Bun.enableANSIColors, process.stdout.isTTY, process.stdin.isTTY, process.stdout.columns)",
-  "a process that goes on": "const p = Bun.spawn(['sh', '-c', 'sleep 0.05; echo late'], { stdout: 'inherit' }); await p.exited",
-  "a FIFO of its own": "const { execSync } = require('child_process'); console.log(execSync('echo $0; cat /proc/self/oom_score_adj').toString())",
-  "fork": "const { fork } = require('child_process'); const c = fork('./lib/one.ts'); c.on('exit', (code) => console.log('forked', code))",
+  inspect: "console.log(Bun.inspect(new Map([[1, { a: 2 }]])), [undefined, null, -0])",
+  colors: "console.log(Bun.enableANSIColors, process.stdout.isTTY, process.stdin.isTTY, process.stdout.columns)",
+  "a process that goes on":
+    "const p = Bun.spawn(['sh', '-c', 'sleep 0.05; echo late'], { stdout: 'inherit' }); await p.exited",
+  "a FIFO of its own":
+    "const { execSync } = require('child_process'); console.log(execSync('echo $0; cat /proc/self/oom_score_adj').toString())",
+  fork: "const { fork } = require('child_process'); const c = fork('./lib/one.ts'); c.on('exit', (code) => console.log('forked', code))",
 };
 
 describe("the same as a cold start", () => {
@@ -132,7 +153,12 @@ describe("the same as a cold start", () => {
       rmSync(guest.at("written.txt"), { force: true });
       const ours = await prepared(code);
       rmSync(guest.at("written.txt"), { force: true });
-      const shown = ({ stdout, stderr, exitCode, filesWritten }: Outcome) => ({ stdout, stderr, exitCode, filesWritten });
+      const shown = ({ stdout, stderr, exitCode, filesWritten }: Outcome) => ({
+        stdout,
+        stderr,
+        exitCode,
+        filesWritten,
+      });
       expect(shown(ours)).toEqual(shown(cold));
     });
   }
@@ -170,7 +196,7 @@ describe("a prepared process that does not fit is not used", () => {
     "a new .env": (at) => writeFileSync(at(".env"), "A=1"),
     "a new module": (at) => writeFileSync(at("new.ts"), "export default 1"),
     "a tsconfig": (at) => writeFileSync(at("tsconfig.json"), "{}"),
-    "packages": (at) => mkdirSync(at("node_modules")),
+    packages: (at) => mkdirSync(at("node_modules")),
     "a changed package.json": (at) => writeFileSync(at("package.json"), '{"type": "module"}'),
     "a package.json with the old time": (at) => {
       writeFileSync(at("package.json"), '{"b": 1}');
@@ -210,7 +236,10 @@ test("settings of the directory apply as in a cold start", async () => {
   mkdirSync(`${cwd}/node_modules/pkg`, { recursive: true });
   mkdirSync(`${cwd}/deep`);
   writeFileSync(`${cwd}/.env`, "FROM_FILE=1\nGREETING=from file");
-  writeFileSync(`${cwd}/tsconfig.json`, '{"compilerOptions": {"paths": {"@/*": ["./deep/*"]}, "jsx": "react", "jsxFactory": "h"}}');
+  writeFileSync(
+    `${cwd}/tsconfig.json`,
+    '{"compilerOptions": {"paths": {"@/*": ["./deep/*"]}, "jsx": "react", "jsxFactory": "h"}}',
+  );
   writeFileSync(`${cwd}/package.json`, '{"name": "here", "imports": {"#x": "./deep/x.ts"}}');
   writeFileSync(`${cwd}/bunfig.toml`, '[define]\n"WHERE" = "\'bunfig\'"');
   writeFileSync(`${cwd}/deep/x.ts`, "export const x = 'x'");
