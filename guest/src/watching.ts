@@ -27,7 +27,8 @@ const GATHER = 25; // ms: what happens in them is told at once
 const PARTNER = 10; // ms that the second half of a rename is waited for
 const LONGEST_TURN = 500; // ms, after which what is known is told
 const RECOVERY = 200; // ms between losing events and looking at everything again
-const TOGETHER = 500; // pieces of news in a frame
+const TOGETHER = 500; // pieces of news in a frame …
+const TOGETHER_BYTES = 64 << 10; // … unless their paths are long
 const CLOSED_TO_US = new Set(["node_modules", ".git"]);
 const OTHER_WORLDS = new Set(["/proc", "/sys", "/dev"]);
 const VANISHED = ["ENOENT", "ENOTDIR", "ELOOP", "EACCES", "ENAMETOOLONG"];
@@ -258,12 +259,11 @@ export class Watching {
     if (this.#untold.overflown) this.#outbox.push(jsonFrame("l", {}));
     if (this.#unwatched !== null) this.#outbox.push(jsonFrame("u", { path: shown(this.#unwatched) }));
     this.#unwatched = null;
-    const news = this.#untold.take();
-    for (let at = 0; at < news.length; at += TOGETHER)
+    for (const some of together(this.#untold.take()))
       this.#outbox.push(
         jsonFrame(
           "c",
-          news.slice(at, at + TOGETHER).map((each) => this.#told(each)),
+          some.map((each) => this.#told(each)),
         ),
       );
   }
@@ -301,6 +301,19 @@ export class Watching {
   #newInotify(): inotify.Inotify {
     return new inotify.Inotify(() => void this.#turn(), GATHER);
   }
+}
+
+/** What goes into one frame, again and again. */
+function* together(news: readonly News[]): Generator<News[], void, undefined> {
+  let [some, bytes]: [News[], number] = [[], 0];
+  for (const each of news) {
+    some.push(each);
+    bytes += each.path.length + (each.from?.length ?? 0);
+    if (some.length < TOGETHER && bytes < TOGETHER_BYTES) continue;
+    yield some;
+    [some, bytes] = [[], 0];
+  }
+  if (some.length > 0) yield some;
 }
 
 function nameOf({ at, name }: Entry): string {

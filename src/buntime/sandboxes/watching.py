@@ -18,7 +18,7 @@ from buntime.sandboxes.guest import Guest, path_in
 from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher
 
 READY_SECONDS = 60.0  # for large trees; the guest answers at once that it begins
-LARGEST_FRAME = 8 << 20  # bytes: 500 events with two of the longest paths, in JSON
+MOST_EVENTS, LARGEST_FRAME = 500, 1 << 20  # of one frame, and bytes
 GATHER_SECONDS = 0.005  # between two readings: a guest that tells in crumbs costs little
 
 
@@ -29,8 +29,11 @@ class _Raw(msgspec.Struct, forbid_unknown_fields=True):
 class _Event(msgspec.Struct):
     event: str
     path: str | _Raw
-    from_: Annotated[str | _Raw | None, msgspec.Meta()] = msgspec.field(name="from", default=None)
+    from_: str | _Raw | None = msgspec.field(name="from", default=None)
     type: FileKind | None = None
+
+
+_EVENTS = Annotated[list[_Event], msgspec.Meta(min_length=1, max_length=MOST_EVENTS)]
 
 
 class _Unwatched(msgspec.Struct):
@@ -91,7 +94,7 @@ def _told(kind: bytes, payload: bytes, path: str) -> Sequence[FileEvent]:
     """Raises Impostor."""
     try:
         if kind == b"c":
-            return [_event(event, path) for event in msgspec.json.decode(payload, type=list[_Event])]
+            return [_event(event, path) for event in msgspec.json.decode(payload, type=_EVENTS)]
         if kind == b"l":
             return [FileEvent("overflow", for_client(path))]
         if kind == b"u":

@@ -1,0 +1,93 @@
+"""What tells of changes in a guest's place is checked like any other word of a session."""
+
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from buntime.errors import FileNotFound
+from buntime.inside import FileEvent
+from buntime.ports import SandboxGone
+from buntime.sandboxes.failures import Impostor
+from buntime.sandboxes.launcher import Launcher
+from buntime.sandboxes.watching import watch
+from tests.unit.test_impostor import CHUNKED, answering, frame
+
+READY = frame(b"w", b"{}") + frame(b"r", b"{}")
+
+
+class Trust:
+    """Of a launcher, what watching needs."""
+
+    async def in_time(self, work: Coroutine[Any, Any, object], seconds: float) -> object:
+        return await work
+
+    @asynccontextmanager
+    async def ending_an_impostor(self) -> AsyncIterator[None]:
+        yield
+
+
+async def told(frames: bytes, *, end: bool = True) -> list[FileEvent]:
+    answer = CHUNKED + b"%x\r\n%b\r\n" % (len(READY + frames), READY + frames) + (b"0\r\n\r\n" if end else b"")
+    found: list[FileEvent] = []
+    async with (
+        answering(answer) as guest,
+        watch(guest, cast("Launcher", Trust()), "/workspace/a", recursive=True) as all_,
+    ):
+        try:
+            async for some in all_:
+                found += some
+        except FileNotFound:
+            return found
+    raise AssertionError("it does not end")
+
+
+def changes(*events: Mapping[str, object]) -> bytes:
+    return frame(b"c", msgspec.json.encode(events))
+
+
+GONE = frame(b"x", b"{}")
+
+
+async def test_changes_have_paths_as_listings_have() -> None:
+    events = changes(
+        {"event": "created", "path": "b", "type": "file"},
+        {"event": "renamed", "path": {"raw": "/w=="}, "from": "c/d"},
+        {"event": "deleted", "path": ""},
+    )
+    lost = frame(b"l", b"{}") + frame(b"u", b'{"path": "deep"}')
+    assert await told(events + lost + GONE) == [
+        FileEvent("created", "a/b", "file"),
+        FileEvent("renamed", "a/\udcff", None, "a/c/d"),
+        FileEvent("deleted", "a"),
+        FileEvent("overflow", "a"),
+        FileEvent("overflow", "a/deep", "directory", unwatched=True),
+    ]
+
+
+WRONG: Sequence[bytes] = [
+    frame(b"c", b"[]"),
+    frame(b"c", b"{}"),
+    changes({"event": "burned", "path": "a"}),
+    changes({"event": "renamed", "path": "a"}),
+    changes({"event": "created", "path": "a", "type": "car"}),
+    changes({"event": "created", "path": "a\0"}),
+    changes({"event": "created", "path": {"raw": "?"}}),
+    changes(*[{"event": "created", "path": "a"}] * 501),
+    frame(b"u", b"{}"),
+    frame(b"o", b"output"),
+    frame(b"c", bytes((1 << 20) + 1)),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_what_no_guest_tells_is_the_mark_of_an_impostor(wrong: bytes) -> None:
+    with pytest.raises(Impostor):
+        await told(wrong + GONE)
+
+
+async def test_an_answer_that_ends_without_saying_so_is_none() -> None:
+    with pytest.raises(SandboxGone):
+        await told(b"")
