@@ -29,7 +29,8 @@ export function hasHiddenForm(name: string): boolean {
 /** It is about to take the place of something. */
 export function willReplace(name: string): void {
   replacing.add(name);
-  if (replacing.size > REMEMBERED) for (const oldest of [...replacing].slice(0, REMEMBERED / 2)) replacing.delete(oldest);
+  if (replacing.size > REMEMBERED)
+    for (const oldest of [...replacing].slice(0, REMEMBERED / 2)) replacing.delete(oldest);
 }
 
 /** Whether what was written under this name has taken the place of something. */

@@ -317,7 +317,9 @@ function* together(news: readonly News[]): Generator<News[], void, undefined> {
 }
 
 function nameOf({ at, name }: Entry): string {
-  return typeof at === "string" ? Buffer.from(name).toString("latin1") : at.toString("latin1", at.lastIndexOf(0x2f) + 1);
+  return typeof at === "string"
+    ? Buffer.from(name).toString("latin1")
+    : at.toString("latin1", at.lastIndexOf(0x2f) + 1);
 }
 
 function shown(path: string): string | { raw: string } {

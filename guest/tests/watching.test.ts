@@ -55,7 +55,8 @@ class Watcher {
 
   async until(happened: () => boolean): Promise<void> {
     for (const end = Date.now() + 20_000; !happened(); await Bun.sleep(5))
-      if (Date.now() > end) throw new Error(`never: ${this.kinds.join("").slice(0, 100)} ${JSON.stringify(this.told).slice(0, 1000)}`);
+      if (Date.now() > end)
+        throw new Error(`never: ${this.kinds.join("").slice(0, 100)} ${JSON.stringify(this.told).slice(0, 1000)}`);
   }
 
   /** All that is told until something happens to a file that is made now. */
@@ -66,7 +67,9 @@ class Watcher {
     await this.until(() => this.told.some(({ path }) => path === end));
     const told = this.told.map(({ event, path, from, type }) => {
       const text = typeof path === "string" ? path : `base64:${path.raw}`;
-      return [event, from === undefined ? text : `${from}>${text}`, type].filter((each) => each !== undefined).join(" ");
+      return [event, from === undefined ? text : `${from}>${text}`, type]
+        .filter((each) => each !== undefined)
+        .join(" ");
     });
     return told.filter((each) => !each.includes("the-end"));
   }
@@ -101,7 +104,9 @@ test("what happens in a directory is told", async () => {
 test("one level without recursive, everything below with it, but not node_modules and .git", async () => {
   shell("mkdir -p a/b node_modules/x .git");
   const [one, every] = [await Watcher.of(top, 0), await Watcher.of(top)];
-  shell("touch a/b/f a/g node_modules/x/y .git/HEAD; mkdir -p n/m/o; touch n/m/o/p; mkdir n/node_modules; touch n/node_modules/q");
+  shell(
+    "touch a/b/f a/g node_modules/x/y .git/HEAD; mkdir -p n/m/o; touch n/m/o/p; mkdir n/node_modules; touch n/node_modules/q",
+  );
   const below = ["created a/b/f file", "created a/g file", "created n directory", "created n/m directory",
     "created n/m/o directory", "created n/m/o/p file", "created n/node_modules directory"]; // prettier-ignore
   const told = await every.all();
@@ -109,9 +114,7 @@ test("one level without recursive, everything below with it, but not node_module
   expect((await one.all()).filter((each) => !each.startsWith("changed"))).toEqual(["created n directory"]);
   shell("echo >> n/m/o/p; mv n/m k; echo >> k/o/p; touch k/o/r");
   const more = (await every.all()).slice(told.length);
-  expect(more.filter((each) => !each.startsWith("changed")).join()).toBe(
-    "renamed n/m>k directory,created k/o/r file",
-  );
+  expect(more.filter((each) => !each.startsWith("changed")).join()).toBe("renamed n/m>k directory,created k/o/r file");
   expect(more).toContain("changed k/o/p file");
   one.leave();
   every.leave();
@@ -200,7 +203,9 @@ test("paths that cannot be watched, and odd ones that can", async () => {
 test("a reader that does not read costs no memory, and is told to look", async () => {
   const socket = connect(Number(new URL(guest.url).port), "127.0.0.1");
   socket.pause();
-  socket.write(`GET /files/watch?path=${top}&recursive=1 HTTP/1.1\r\nhost: x\r\nx-buntime-secret: of-this-sandbox\r\n\r\n`);
+  socket.write(
+    `GET /files/watch?path=${top}&recursive=1 HTTP/1.1\r\nhost: x\r\nx-buntime-secret: of-this-sandbox\r\n\r\n`,
+  );
   await Bun.sleep(300);
   const command = `import os\na,b="${top}/"+"a"*240,"${top}/"+"b"*240\nopen(a,"w")\nfor n in range(20000): os.rename(a,b); os.rename(b,a)`;
   expect(await Bun.spawn(["python3", "-c", command]).exited).toBe(0);
@@ -237,7 +242,9 @@ test("what is lost is told, and what follows is not lost", async () => {
 
 test("nothing is watched for one who has left", async () => {
   const instances = () =>
-    Bun.spawnSync(["bash", "-c", `ls -l /proc/${guest.process.pid}/fd | grep -c inotify`]).stdout.toString().trim();
+    Bun.spawnSync(["bash", "-c", `ls -l /proc/${guest.process.pid}/fd | grep -c inotify`])
+      .stdout.toString()
+      .trim();
   const before = instances();
   const all = await Promise.all(Array.from({ length: 5 }, () => Watcher.of(top)));
   expect(Number(instances())).toBe(Number(before) + 5);
@@ -245,4 +252,3 @@ test("nothing is watched for one who has left", async () => {
   for (const end = Date.now() + 10_000; instances() !== before && Date.now() < end;) await Bun.sleep(20);
   expect(instances()).toBe(before);
 });
-
