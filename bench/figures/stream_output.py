@@ -52,9 +52,9 @@ async def _row(context: Context, session: str, how: str) -> Row:
         done = await client.execute(session, command=PIPE, files=files, timeout=120)
         return int(done["stdout"]) / 1e6
 
-    await pipe(), await stream()  # both are warm
     machine.forget_peaks(processes)
     before = machine.memory_mb(processes, "VmRSS")
+    await pipe(), await stream()  # both are warm
     for _ in range(scale.stream_rounds):
         rates.append(size / await stream())
         piped.append(size / await pipe())
