@@ -30,18 +30,27 @@ class Stream implements Taker {
   readonly headroom = HEADER;
   truncated = false;
   #outbox: Outbox | null = null;
+  #isEnding = false;
   #left = KEPT;
   #kept: Uint8Array[] = [];
 
   constructor(private readonly type: FrameType) {}
 
   get wants(): boolean {
-    return this.#outbox === null || this.#outbox.hasRoom;
+    return this.#outbox === null || this.#isEnding || this.#outbox.hasRoom;
+  }
+
+  /** The run is to end: a program that waits for a slow reader would not hear of it. */
+  end(): void {
+    if (this.#isEnding || this.#outbox === null) return;
+    this.#isEnding = true;
+    this.#left = Math.min(this.#left, KEPT);
   }
 
   /** A run begins: what was kept is the first of its output. */
   into(outbox: Outbox, limit: number): void {
     this.#outbox = outbox;
+    this.#isEnding = false;
     this.#left = limit;
     this.truncated = false;
     for (const chunk of this.#kept.splice(0)) this.take(chunk);
@@ -124,6 +133,12 @@ export class Kernel {
     } catch {
       // It has ended.
     }
+  }
+
+  interrupt(): void {
+    this.#streams.forEach((stream) => stream.end());
+    this.#readers.forEach((reader) => reader.advance());
+    this.signal("SIGINT");
   }
 
   attach(line: Socket<Line>): void {

@@ -89,7 +89,7 @@ class Contexts {
     const deadline = performance.now() + GRACE;
     while (kernel.isBusy && performance.now() < deadline) {
       kernel.fate = reason;
-      kernel.signal("SIGINT");
+      kernel.interrupt();
       await Promise.race([kernel.idle, Bun.sleep(AGAIN)]);
     }
     if (!kernel.isBusy) kernel.fate = null;

@@ -91,6 +91,12 @@ test.each([
   ["const s = await (await fetch('data:,hello')).text(); s", "hello"],
   ["using d = { [Symbol.dispose]() { console.log('gone') } }; 4", "4"],
   ["label: for (;;) { break label }\n'out'", "out"],
+  ["{ const inner = 1 }\n'block'", "block"],
+  ["early()\nfunction early() { return later() }\nfunction later() { return 'first' }\nearly()", "first"],
+  ["function later() { return 'second' }\nearly() + later.name", "secondlater"],
+  ["async function* many() { yield 1 }\nfor await (const n of many()) var last = n\nlast", "1"],
+  ["export async function told() { return 'told' }\nawait told()", "told"],
+  ["const deep = () => deep()\ntry { deep() } catch (e) { var caught = e.name }\ncaught", "RangeError"],
 ])("%s → %s", async (code, shown) => {
   expect(await text(it, code)).toBe(shown as never);
 });
@@ -160,6 +166,14 @@ test("what does not listen to an interrupt is reported so", async () => {
   expect(await interrupt(id)).toBe(false);
   await guest.post("/contexts/delete", { id });
   expect((await running).exitCode).toBe(137);
+});
+
+test("a program that writes more than is read can be interrupted", async () => {
+  const response = await guest.post("/contexts/run", { id: it }, JSON.stringify({ code: "for (;;) console.log('x'.repeat(9999))", live: true, maxOutput: 1e12 }));
+  await Bun.sleep(500);
+  expect(await interrupt(it)).toBe(true);
+  const frames = framesOf(Buffer.from(await response.arrayBuffer()));
+  expect(JSON.parse(frames.at(-1)![1].toString())).toMatchObject({ outcome: "ended", exitCode: null, truncated: true });
 });
 
 test("one run at a time", async () => {

@@ -5,6 +5,8 @@ import { withLinesOf } from "./layout";
 
 export interface Cell {
   readonly script: string;
+  /** The same as Bun has printed it, should `script` be none. */
+  readonly plain: string;
   /** Whether its last statement is an expression: then its value is the run's. */
   readonly hasValue: boolean;
 }
@@ -12,6 +14,7 @@ export interface Cell {
 /** The global that stands for `import.meta`. */
 export const META = "__buntime_import_meta";
 
+const INSIDE = "__cell_"; // begins the name that a function has within its cell
 const define = { "import.meta": META };
 const PRAGMA = /@(jsxRuntime|jsxImportSource|jsxFrag|jsx)\s+([\w$./@-]+)/g;
 const DECLARES = /^(export |const |let |var |class |function|async function|abstract |declare |enum |import |using |await using )/;
@@ -22,13 +25,42 @@ const plain = new Bun.Transpiler({ loader: "tsx", target: "bun", deadCodeElimina
 
 /** `options`: of the project's tsconfig.json. Raises what Bun raises for code that is none. */
 export function cellOf(code: string, options: Readonly<Record<string, unknown>>): Cell {
-  const printed = transpilerOf(code, options).transformSync(code);
-  const start = /^\((?:async )?\(\) => \{$/m.exec(printed);
-  if (start === null) return { script: printed, hasValue: false };
+  const plain = printedOf(transpilerOf(code, options), code);
+  const start = /^\((?:async )?\(\) => \{$/m.exec(plain);
+  if (start === null) return { script: plain, plain, hasValue: false };
   const head = start.index + start[0].length;
-  const mayDeclare = start.index > 0 && DECLARING.test(printed);
-  const body = withoutExports(printed);
-  return { script: withLinesOf(code, body, head), hasValue: !mayDeclare || !endsInDeclaration(code) };
+  const mayDeclare = start.index > 0 && DECLARING.test(plain);
+  const { body, names } = withFunctionsOutside(withoutExports(plain.slice(head)));
+  const script = withLinesOf(code, plain.slice(0, head) + names + body, head + names.length);
+  return { script, plain, hasValue: !mayDeclare || !endsInDeclaration(code) };
+}
+
+function printedOf(transpiler: Bun.Transpiler, code: string): string {
+  try {
+    return transpiler.transformSync(code);
+  } catch (failure) {
+    // Bun takes a block at the beginning for an object.
+    if (!/^\s*\{/.test(code)) throw failure;
+    return transpiler.transformSync(`;${code}`);
+  }
+}
+
+/** A function of one cell that calls another of it shall call what a later cell puts in its place.
+ *
+ * Bun keeps a function's name inside as well (`this.f = f; function f() {}`): there it gets another.
+ */
+function withFunctionsOutside(body: string): { body: string; names: string } {
+  const names = [...body.matchAll(/^ {2}this\.([\w$]+) = \1;$/gm)].map(([, name]) => name!);
+  let moved = "";
+  for (const name of names) {
+    const quoted = name.replaceAll("$", "\\$");
+    const declared = new RegExp(`^( {2}(?:async )?function\\*? )${quoted}(?=\\()`, "gm");
+    if (body.match(declared)?.length !== 1) continue;
+    body = body.replace(declared, (_, before: string) => before + INSIDE + name);
+    body = body.replace(new RegExp(`^ {2}this\\.${quoted} = ${quoted};$`, "m"), "");
+    moved += ` ${name} = Object.defineProperty(${INSIDE}${name}, "name", { value: "${name}" });`;
+  }
+  return { body, names: moved };
 }
 
 /** The last line that begins a statement tells what the last statement is. */

@@ -111,10 +111,15 @@ function evaluate(file: string, code: string, end: End): Promise<void> | null {
   }
 }
 
-function scriptOf({ script }: Cell, filename: string): vm.Script {
+function scriptOf({ script, plain }: Cell, filename: string): vm.Script {
   const load = (specifier: string, _: unknown, attributes?: object) =>
     modules.load(specifier, attributes === undefined ? undefined : { with: attributes });
-  return new vm.Script(script, { filename, importModuleDynamically: load as never });
+  const made = { filename, importModuleDynamically: load as never };
+  try {
+    return new vm.Script(script, made);
+  } catch {
+    return new vm.Script(plain, made);
+  }
 }
 
 /** Takes the value of the last expression, when all that was displayed before is told. */
