@@ -14,7 +14,7 @@ import pytest
 
 from tests.acceptance.client import PATIENCE, Client, Session
 from tests.acceptance.conftest import Servers
-from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, state, until
+from tests.acceptance.sleeping import EVICTING, ask_to_sleep, deep_sleep, evict, state, until
 
 pytestmark = pytest.mark.sandbox
 
@@ -412,6 +412,24 @@ def test_deep_sleep_ends_processes_and_says_so(servers: Servers) -> None:
     server.kill()
     server.start()
     assert (before.look()["exitCode"], again.all_logs()) == (2, "again\n")
+
+
+def test_ends_and_logs_come_back_from_the_archive(servers: Servers) -> None:
+    server = servers.start(**EVICTING)
+    session = server.new_client().open()
+    process = start(session, "seq 1 1000; exit 3")
+    assert process.ended()["exitCode"] == 3
+    evict(server, session)
+    assert process.look()["exitCode"] == 3
+    assert process.all_logs() == numbers(1, 1000)
+
+
+def test_suspended_time_does_not_count_against_a_process(session: Session) -> None:
+    process = start(session, "sleep 900", timeout=3)
+    ask_to_sleep(session, "idle").done()
+    time.sleep(4)
+    assert process.look()["status"] == "running"
+    assert (process.ended()["exitCode"], process.look()["reason"]) == (124, "timeout")
 
 
 def test_a_runtime_that_is_killed_from_inside_is_told(session: Session) -> None:
