@@ -123,13 +123,22 @@ export class PreparedProcesses {
     const argv = [this.bun, "--install=fallback", "--preload", this.boot, "-e", PLACEHOLDER];
     const script = startOf(argv, place, NOTHING, [], `${READY}<&${STDIN} ${CODE}<&${TEXT}`);
     const nothing = openSync("/dev/null", "w"); // in place of its script's end, which is closed after the script
-    const spare = spares.take(pid);
+    const spare = this.#taken(spares, pid, nothing);
     this.#waiting.set(spare.pid, { spare: { ...spare, script: nothing }, place: nameOf(place), seen });
     void spare.exited.then(() => {
       if (this.#waiting.delete(spare.pid))
         [nothing, spare.stdin, spare.text, spare.stdout, spare.stderr].forEach((end) => closeSync(end));
     });
     new PipeWriter(spare.script, Buffer.from(script));
+  }
+
+  #taken(spares: Spares, pid: number, opened: number): Spare {
+    try {
+      return spares.take(pid);
+    } catch (thrown) {
+      closeSync(opened);
+      throw thrown;
+    }
   }
 
   /** It waits no longer, and is the caller's. Raises ESTALE where it does not fit, is not ready, or has ended. */

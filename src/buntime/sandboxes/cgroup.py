@@ -9,7 +9,6 @@ Memory and pids are limited at `runs`: a session that uses up its own cannot tak
 The runtime makes `guest`; this module makes and removes the rest. All calls are quick file access.
 """
 
-import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,15 @@ from pathlib import Path
 from typing import Protocol
 
 from buntime.plan import MB, Limits
+from buntime.sandboxes.cgroup_tree import (
+    children_of,
+    field_of,
+    pids_of,
+    remove_directory,
+    remove_tree,
+    signal_members,
+    text_of,
+)
 
 ROOT = Path("/sys/fs/cgroup")
 PERIOD_US = 100_000
@@ -157,14 +165,14 @@ class CgroupsV1:
             _set_cpu_v1(directory, int(cores * PERIOD_US))
 
     def guest_processes(self, sandbox: str) -> list[int]:
-        return _pids(self._dir("pids", sandbox, "guest"))
+        return pids_of(self._dir("pids", sandbox, "guest"))
 
     def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int:
         runs = set(self.runs(sandbox)) - set(leave_out)
-        return sum(len(_pids(self._dir("pids", sandbox, "runs", run))) for run in runs)
+        return sum(len(pids_of(self._dir("pids", sandbox, "runs", run))) for run in runs)
 
     def runs(self, sandbox: str) -> list[str]:
-        return _children(self._dir("pids", sandbox, "runs"))
+        return children_of(self._dir("pids", sandbox, "runs"))
 
     def add_run(self, sandbox: str, run: str) -> None:
         for controller in self.PER_RUN:
@@ -177,11 +185,11 @@ class CgroupsV1:
 
     def usage(self, sandbox: str, run: str) -> RunUsage:
         memory = self._dir("memory", sandbox, "runs", run)
-        spent = int(_text(self._dir("cpuacct", sandbox, "runs", run) / "cpuacct.usage"))
+        spent = int(text_of(self._dir("cpuacct", sandbox, "runs", run) / "cpuacct.usage"))
         return RunUsage(
             cpu_ms=spent // 1_000_000,
-            peak_memory=int(_text(memory / "memory.max_usage_in_bytes")),
-            memory_kills=_field(memory / "memory.oom_control", "oom_kill"),
+            peak_memory=int(text_of(memory / "memory.max_usage_in_bytes")),
+            memory_kills=field_of(memory / "memory.oom_control", "oom_kill"),
         )
 
     def kill_run(self, sandbox: str, run: str) -> bool:
@@ -191,21 +199,21 @@ class CgroupsV1:
         except FileNotFoundError:
             return True
         deadline = time.monotonic() + KILL_SECONDS
-        while pids := _pids(group):
-            _signal_members(group, pids, signal.SIGKILL)
+        while pids := pids_of(group):
+            signal_members(group, pids, signal.SIGKILL)
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.001)
         return True
 
     def remove_run(self, sandbox: str, run: str) -> bool:
-        gone = [_rmdir(self._dir(controller, sandbox, "runs", run)) for controller in self.PER_RUN]
+        gone = [remove_directory(self._dir(controller, sandbox, "runs", run)) for controller in self.PER_RUN]
         return all(gone)
 
     def terminate(self, sandbox: str) -> None:
         for run in self.runs(sandbox):
             group = self._dir("pids", sandbox, "runs", run)
-            _signal_members(group, _pids(group), signal.SIGTERM)
+            signal_members(group, pids_of(group), signal.SIGTERM)
 
     def memory_free(self, sandbox: str) -> tuple[int, int]:
         runs = self._dir("memory", sandbox, "runs")
@@ -213,7 +221,7 @@ class CgroupsV1:
         return _free(runs, limit, int((runs / "memory.usage_in_bytes").read_text()), "total_"), limit
 
     def throttled(self, sandbox: str) -> int:
-        return _field(self._dir("cpu", sandbox, "runs") / "cpu.stat", "nr_throttled")
+        return field_of(self._dir("cpu", sandbox, "runs") / "cpu.stat", "nr_throttled")
 
     def freeze(self, sandbox: str, frozen: bool) -> None:
         # processes of runs stay in the guest's group of this controller, which is below the sandbox's
@@ -226,15 +234,15 @@ class CgroupsV1:
         return ["sh", "-c", 'echo 0 >"$0"', str(self._dir("memory", sandbox) / "memory.force_empty")]
 
     def remove(self, sandbox: str) -> bool:
-        gone = [_remove_tree(self._dir(controller, sandbox)) for controller in self.ALL]
+        gone = [remove_tree(self._dir(controller, sandbox)) for controller in self.ALL]
         return all(gone)
 
     def sandboxes(self) -> set[str]:
-        return {name for c in self.ALL for name in _children(self._mounts / c / self._name)}
+        return {name for c in self.ALL for name in children_of(self._mounts / c / self._name)}
 
     def remove_root(self) -> None:
         for controller in self.ALL:
-            _rmdir(self._mounts / controller / self._name)
+            remove_directory(self._mounts / controller / self._name)
 
 
 class CgroupsV2:
@@ -274,14 +282,14 @@ class CgroupsV2:
             (directory / "cpu.max.burst").write_text(str(quota))
 
     def guest_processes(self, sandbox: str) -> list[int]:
-        return _pids(self._dir(sandbox, "guest"))
+        return pids_of(self._dir(sandbox, "guest"))
 
     def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int:
         runs = set(self.runs(sandbox)) - set(leave_out)
-        return sum(len(_pids(self._dir(sandbox, "runs", run))) for run in runs)
+        return sum(len(pids_of(self._dir(sandbox, "runs", run))) for run in runs)
 
     def runs(self, sandbox: str) -> list[str]:
-        return _children(self._dir(sandbox, "runs"))
+        return children_of(self._dir(sandbox, "runs"))
 
     def add_run(self, sandbox: str, run: str) -> None:
         self._dir(sandbox, "runs", run).mkdir(exist_ok=True)
@@ -292,9 +300,9 @@ class CgroupsV2:
     def usage(self, sandbox: str, run: str) -> RunUsage:
         group = self._dir(sandbox, "runs", run)
         return RunUsage(
-            cpu_ms=_field(group / "cpu.stat", "usage_usec") // 1000,
-            peak_memory=int(_text(group / "memory.peak")),
-            memory_kills=_field(group / "memory.events.local", "oom_kill"),
+            cpu_ms=field_of(group / "cpu.stat", "usage_usec") // 1000,
+            peak_memory=int(text_of(group / "memory.peak")),
+            memory_kills=field_of(group / "memory.events.local", "oom_kill"),
         )
 
     def kill_run(self, sandbox: str, run: str) -> bool:
@@ -304,19 +312,19 @@ class CgroupsV2:
         except FileNotFoundError:
             return True
         deadline = time.monotonic() + KILL_SECONDS
-        while _pids(group):
+        while pids_of(group):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.001)
         return True
 
     def remove_run(self, sandbox: str, run: str) -> bool:
-        return _rmdir(self._dir(sandbox, "runs", run))
+        return remove_directory(self._dir(sandbox, "runs", run))
 
     def terminate(self, sandbox: str) -> None:
         for run in self.runs(sandbox):
             group = self._dir(sandbox, "runs", run)
-            _signal_members(group, _pids(group), signal.SIGTERM)
+            signal_members(group, pids_of(group), signal.SIGTERM)
 
     def memory_free(self, sandbox: str) -> tuple[int, int]:
         runs = self._dir(sandbox, "runs")
@@ -324,30 +332,30 @@ class CgroupsV2:
         return _free(runs, limit, int((runs / "memory.current").read_text()), ""), limit
 
     def throttled(self, sandbox: str) -> int:
-        return _field(self._dir(sandbox, "runs") / "cpu.stat", "nr_throttled")
+        return field_of(self._dir(sandbox, "runs") / "cpu.stat", "nr_throttled")
 
     def freeze(self, sandbox: str, frozen: bool) -> None:
         (self._dir(sandbox) / "cgroup.freeze").write_text(str(int(frozen)))
 
     def is_frozen(self, sandbox: str) -> bool:
-        return _field(self._dir(sandbox) / "cgroup.events", "frozen") == 1
+        return field_of(self._dir(sandbox) / "cgroup.events", "frozen") == 1
 
     def reclaiming(self, sandbox: str) -> list[str]:
         return ["sh", "-c", 'cat "$0/memory.current" >"$0/memory.reclaim"', str(self._dir(sandbox))]
 
     def remove(self, sandbox: str) -> bool:
-        return _remove_tree(self._dir(sandbox))
+        return remove_tree(self._dir(sandbox))
 
     def sandboxes(self) -> set[str]:
-        return set(_children(self._root))
+        return set(children_of(self._root))
 
     def remove_root(self) -> None:
-        _rmdir(self._root)
+        remove_directory(self._root)
 
 
 def _free(group: Path, limit: int, used: int, prefix: str) -> int:
     names = ("inactive_file", "active_file")
-    return limit - used + sum(_field(group / "memory.stat", prefix + name) for name in names)
+    return limit - used + sum(field_of(group / "memory.stat", prefix + name) for name in names)
 
 
 def _memory_limits_v1(directory: Path, size: int) -> list[tuple[Path, int]]:
@@ -369,69 +377,3 @@ def _set_cpu_v1(directory: Path, quota: int) -> None:
     (directory / "cpu.cfs_period_us").write_text(str(PERIOD_US))
     (directory / "cpu.cfs_quota_us").write_text(str(quota))
     (directory / "cpu.cfs_burst_us").write_text(str(quota))
-
-
-def _pids(group: Path) -> list[int]:
-    try:
-        return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
-    except (FileNotFoundError, OSError):
-        return []
-
-
-def _children(group: Path) -> list[str]:
-    try:
-        return [entry.name for entry in os.scandir(group) if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-
-
-def _text(path: Path) -> str:
-    """On a request's path: pathlib takes several times as long."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(file, 16 << 10).decode()
-    finally:
-        os.close(file)
-
-
-def _field(path: Path, name: str) -> int:
-    for line in _text(path).splitlines():
-        key, _, value = line.partition(" ")
-        if key == name:
-            return int(value)
-    return 0
-
-
-def _signal_members(group: Path, pids: list[int], number: signal.Signals) -> None:
-    """By pidfd, only to what is in the group after the pidfd was opened: a pid that the kernel gave to
-    another process meanwhile is never hit."""
-    handles = {}
-    for pid in pids:
-        try:
-            handles[pid] = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-    try:
-        for pid in set(_pids(group)) & handles.keys():
-            try:
-                signal.pidfd_send_signal(handles[pid], number)
-            except ProcessLookupError:
-                continue
-    finally:
-        for handle in handles.values():
-            os.close(handle)
-
-
-def _rmdir(group: Path) -> bool:
-    try:
-        group.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def _remove_tree(group: Path) -> bool:
-    gone = [_remove_tree(group / child) for child in _children(group)]
-    return all(gone) and _rmdir(group)

@@ -1,0 +1,75 @@
+"""Directories of control groups: reading, signalling and removing them. All calls are quick."""
+
+import os
+import signal
+from pathlib import Path
+
+
+def pids_of(group: Path) -> list[int]:
+    """None where the group is gone."""
+    try:
+        return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
+    except OSError:
+        return []
+
+
+def children_of(group: Path) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(group) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def text_of(path: Path) -> str:
+    """On a request's path: pathlib takes several times as long."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, 16 << 10).decode()
+    finally:
+        os.close(file)
+
+
+def field_of(path: Path, name: str) -> int:
+    """A number from lines of names and numbers; 0 where it has none."""
+    for line in text_of(path).splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
+
+
+def signal_members(group: Path, pids: list[int], number: signal.Signals) -> None:
+    """By pidfd, only to what is in the group after the pidfd was opened: a pid that the kernel gave to
+    another process meanwhile is never hit."""
+    handles = {}
+    for pid in pids:
+        try:
+            handles[pid] = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+    try:
+        for pid in set(pids_of(group)) & handles.keys():
+            try:
+                signal.pidfd_send_signal(handles[pid], number)
+            except ProcessLookupError:
+                continue
+    finally:
+        for handle in handles.values():
+            os.close(handle)
+
+
+def remove_directory(group: Path) -> bool:
+    """Whether it is gone: False where something lives in it."""
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def remove_tree(group: Path) -> bool:
+    """The same with all below it."""
+    gone = [remove_tree(group / child) for child in children_of(group)]
+    return all(gone) and remove_directory(group)
