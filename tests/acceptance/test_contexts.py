@@ -229,6 +229,31 @@ def test_files_of_the_request_are_there_and_changed_ones_are_imported_anew(conte
         assert result["filesWritten"] == ["lib/one.ts", "out"]
 
 
+def test_packages_are_found_or_fetched_as_in_any_run(context: Context) -> None:
+    assert context.session.command("bun add left-pad@1.3.0", timeout=PATIENCE)["exitCode"] == 0
+    assert context.value("import leftPad from 'left-pad'\nleftPad('x', 3)") == "  x"
+    assert context.value("require('is-odd')(3)") == "true"  # beside node_modules
+    code = "import { renderToString } from 'react-dom/server'\nrenderToString(<p>hi {1 + 1}</p>)"
+    assert "hi" in context.value(code)
+    missing = context.run("import 'there-is-no-such-package-of-this-name'")
+    assert (missing["exitCode"], context.value("'fine'")) == (1, "fine")
+    assert "there-is-no-such-package-of-this-name" in missing["error"]["message"]
+
+
+def test_a_server_in_a_context_answers_between_and_during_runs(context: Context) -> None:
+    context.run(
+        "import http from 'node:http'\n"
+        "Bun.serve({ port: 8080, fetch: () => new Response('bun') })\n"
+        "http.createServer((_, reply) => setImmediate(() => reply.end('node'))).listen(8081)"
+    )
+    ask = "curl -s localhost:8080; curl -s localhost:8081"
+    assert context.session.output(ask) == "bunnode"
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(context.value, "await Bun.sleep(3000); 'done'")
+        assert context.session.output(ask) == "bunnode"
+        assert running.result() == "done"
+
+
 def test_output_comes_as_it_happens_and_displayed_values_between(context: Context) -> None:
     body = {"sessionId": context.session.id, "contextId": context.id, "stream": True}
     code = "console.log(1); await Bun.sleep(50); display(2); await Bun.sleep(50); console.log(3); 4"
