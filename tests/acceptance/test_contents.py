@@ -8,11 +8,12 @@ import socket
 import tarfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from urllib.parse import quote
 
 import pytest
 
-from tests.acceptance.client import Reply, Session
+from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.test_files import NAMES
 
@@ -294,6 +295,40 @@ def test_a_large_archive_goes_in_with_a_slow_tar_and_out_with_a_slow_reader(sess
                 break
             time.sleep(0.001)
     assert size > 36 * MB
+
+
+def test_an_archive_that_breaks_off_ends_tar(session: Session) -> None:
+    packed = tarball(lambda archive: member(archive, "f", os.urandom(20 * MB)))
+    connection = begin(session, _target(session, "archive", "d"), "PUT", {"Content-Length": len(packed)})
+    connection.sendall(packed[: 10 * MB])
+    eventually(lambda: "/d/f" in session.output("ls -d /workspace/d/f || true"))
+    connection.close()
+    put(session, "g", os.urandom(9 * MB)).done()
+    with begin(session, _target(session, "archive", ".")) as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+    eventually(lambda: session.output("cat /proc/[0-9]*/comm 2>/dev/null | grep -cx tar || true") == "0\n")
+
+
+def test_a_runtime_that_is_killed_says_so_and_leaves_nothing(session: Session) -> None:
+    connection = begin(session, _target(session, "content", "f"), "PUT", {"Content-Length": 9 * MB})
+    connection.sendall(bytes(4 * MB))
+    session.execute(command="kill -9 2; sleep 5")
+    with connection:
+        with suppress(ConnectionError):
+            connection.sendall(bytes(5 * MB))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 409")
+    assert session.output("find . -mindepth 1") == ""
+
+
+def test_open_answers_are_bounded(free: Client) -> None:
+    session = Session(free, str(free.create().done()["sessionId"]))
+    session.output("head -c 50000000 /dev/zero >f")
+    with ExitStack() as stack:
+        readers = [stack.enter_context(begin(session, _target(session, "content", "f"))) for _ in range(17)]
+        answers = [reader.recv(100)[:12] for reader in readers]
+    assert sorted(answers) == [b"HTTP/1.1 200"] * 16 + [b"HTTP/1.1 429"]
+    eventually(lambda: get(session, "f", Range="bytes=0-0").status == 206)
+    session.delete()
 
 
 def test_programs_that_are_not_what_they_should_be(session: Session) -> None:
