@@ -26,6 +26,7 @@ const F_SETOWN = 8;
 const FIONREAD = 0x541b;
 const AT_FDCWD = -100;
 const AT_SYMLINK_FOLLOW = 0x400;
+const AT_EMPTY_PATH = 0x1000;
 const RENAME_NOREPLACE = 1;
 
 const two = new Int32Array(2);
@@ -77,8 +78,10 @@ const terminated = (path: string | Buffer) => Buffer.concat([Buffer.from(path as
 
 /** Gives a file without a name this one. False where that fails. */
 export function linkOpened(fd: number, path: string | Buffer): boolean {
-  const opened = terminated(`/proc/self/fd/${fd}`);
-  return linkat(AT_FDCWD, opened, AT_FDCWD, terminated(path), AT_SYMLINK_FOLLOW) === 0;
+  const [nothing, opened, to] = [terminated(""), terminated(`/proc/self/fd/${fd}`), terminated(path)];
+  // From Linux 6.10 on it needs no /proc, which a session may have lost.
+  if (linkat(fd, nothing, AT_FDCWD, to, AT_EMPTY_PATH) === 0) return true;
+  return linkat(AT_FDCWD, opened, AT_FDCWD, to, AT_SYMLINK_FOLLOW) === 0;
 }
 
 /** A rename that replaces nothing. False where that fails. */
