@@ -43,6 +43,9 @@ class Parts(StreamReader):
     async def readany(self) -> bytes:
         return self._left.pop(0) if self._left else b""
 
+    async def read(self, n: int = -1) -> bytes:
+        return await self.readany()
+
 
 WHOLE = frame(b"o", b"one") + frame(b"o", b"two" * 100) + frame(b"e", b"!") + frame(b"x", b'{"end": 1}')
 

@@ -14,6 +14,7 @@ from buntime.sandboxes.failures import Impostor
 
 HEADER = struct.Struct(">cI")
 TURN = 1000  # frames, after which others get theirs
+READ = 128 << 10  # bytes at once, of which there may be much: more would be memory that is new each time
 
 type Frame = tuple[bytes, bytes]  # kind, payload
 type Piece = tuple[bytes, bytes | memoryview]  # kind, some of the payload
@@ -52,7 +53,7 @@ async def pieces(content: StreamReader, largest: int, whole: bytes) -> AsyncIter
     """The same, with payloads in pieces as they come, so that much is copied little; but for the kind `whole`."""
     kind, missing, rest = b"", 0, b""  # `rest`: the beginning of a header
     held = bytearray()  # of a payload that is wanted whole
-    while part := await content.readany():
+    while part := await content.read(READ):
         part = rest + part if rest else part
         view, at, found = memoryview(part), 0, list[Piece]()
         while missing or len(part) - at >= HEADER.size:
