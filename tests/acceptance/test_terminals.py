@@ -210,6 +210,16 @@ def test_a_terminal_goes_on_without_a_client_and_others_take_over(session: Sessi
             assert "mine\n" in third.does("echo mine")
 
 
+def test_what_was_typed_before_leaving_is_done(session: Session) -> None:
+    for number in range(5):
+        with person_at(session) as person:
+            person.type(f"touch left-{number}; exit\n")
+    deadline = time.monotonic() + PATIENCE
+    while session.output("ls left-* 2>/dev/null | wc -l") != "5\n":
+        assert time.monotonic() < deadline, "typed in vain"
+        time.sleep(0.1)
+
+
 def test_a_terminal_outlives_servers_that_stop_and_are_killed(servers: Servers) -> None:
     server = servers.start()
     session = server.new_client("paid").open()

@@ -26,6 +26,7 @@ from buntime.sandboxes.machinery import Machinery
 
 LARGEST_FRAME = 1 << 20  # bytes: what the guest keeps of a terminal is a quarter of it
 WINDOW = 256 << 10  # bytes of input on the way to the program; eight times of what the guest keeps to itself
+LAST_SECONDS = 1.0  # for input to be sent after the client has left
 PIECE = 32 << 10  # bytes of input in one frame
 GATHER_FRAMES, GATHER_SECONDS = 64, 0.002  # crumbs of output in such numbers cost too much: what follows is gathered
 
@@ -86,6 +87,7 @@ class GuestAttachment:
         self._more = asyncio.Event()
         self._room = asyncio.Event()
         self._untaken = 0  # bytes of input that the program has not got, as far as we know
+        self._closing = False
         self._typing: asyncio.Task[None] | None = None
 
     async def output(self) -> AsyncIterator[bytes | Exit]:
@@ -141,10 +143,16 @@ class GuestAttachment:
         self._send_more()
 
     async def close(self) -> None:
-        self._answer.close()  # or the connection would wait for what nobody reads
-        if self._typing is not None:
-            self._typing.cancel()
-            await asyncio.wait({self._typing})
+        """What was typed before the client left is still sent, where the guest takes it."""
+        self._closing = True
+        self._more.set()
+        try:
+            if self._typing is not None:
+                await asyncio.wait({self._typing}, timeout=LAST_SECONDS)
+        finally:
+            if self._typing is not None:
+                self._typing.cancel()
+            self._answer.close()  # or the connection would wait for what nobody reads
 
     def _forget(self) -> None:
         """What the shell has left running is no terminal any more."""
@@ -173,6 +181,8 @@ class GuestAttachment:
                 while piece := bytes(self._typed[:PIECE]):
                     del self._typed[:PIECE]
                     yield HEADER.pack(b"i", len(piece)) + piece
+                if self._closing:
+                    return
                 if self._size is None:
                     self._more.clear()
                     await self._more.wait()
