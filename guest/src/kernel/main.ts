@@ -12,7 +12,7 @@ import { type Failure, failureOf } from "./failures";
 import { type Forms, formsOf, MOST_IN_ALL } from "./forms";
 import { Link } from "./link";
 import { Modules } from "./modules";
-import { waitFor, wakeForImmediates } from "./waiting";
+import { waitEnded, waitFor, wakeForImmediates } from "./waiting";
 
 interface Run {
   readonly n: number;
@@ -92,6 +92,7 @@ function run({ n, code }: Run): void {
     end.interrupted = (thrown as { code?: unknown } | null)?.code === "ERR_SCRIPT_EXECUTION_INTERRUPTED";
     if (!end.interrupted) end.failure = failureOf(thrown, file);
   }
+  waitEnded();
   running.enter = () => {};
   if (end.failure !== null) complain(end.failure.stack);
   finish(end);

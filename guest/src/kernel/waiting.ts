@@ -8,14 +8,18 @@ type Jest = { expect: (promise: Promise<unknown>) => { resolves: { toBeUndefined
 const { expect } = (Bun as unknown as { jest(path: string): Jest }).jest("/context.test.ts");
 const { setInterval, clearInterval, setImmediate } = globalThis;
 
-/** The promise has to resolve, to undefined. */
+let heartbeat: Timer | undefined;
+
+/** The promise has to resolve, to undefined. Afterwards, however it ends, comes `waitEnded`. */
 export function waitFor(promise: Promise<void>): void {
-  const heartbeat = setInterval(() => {}, HEARTBEAT);
-  try {
-    expect(promise).resolves.toBeUndefined();
-  } finally {
-    clearInterval(heartbeat);
-  }
+  heartbeat = setInterval(() => {}, HEARTBEAT);
+  expect(promise).resolves.toBeUndefined();
+}
+
+/** An interrupt passes over every `finally`. */
+export function waitEnded(): void {
+  clearInterval(heartbeat);
+  heartbeat = undefined;
 }
 
 /** An event loop that is waited in does not know of immediates: each says that there is something to do. */
