@@ -180,8 +180,9 @@ class ContextFailure:
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """What came of one run in a context. `value`: forms of the last expression's value by name (`text`, `json`, `html`,
-    `markdown`, `svg`, `png` in base64, `table`, and in `cut` the names of those that were too large), plain JSON values;
-    None where it was undefined. `displayed`: the same of what the code showed on its way, empty with `shows`."""
+    `markdown`, `svg`, `png` in base64, `table`, and in `cut` the names of those that were too large), plain JSON
+    values; None where it was undefined. `displayed`: the same of what the code showed on its way, empty with `shows`.
+    """
 
     exit_code: (
         int  # 0; 1 where it threw, 124 on timeout, 130 when interrupted, 128 + signal where the process was killed
@@ -331,8 +332,8 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class FileEvent:
-    """`overflow`: more happened below `path` than could be told, look for yourself; or, with `unwatched`, that directory
-    and maybe others are not watched, because there are too many. `from_path`: of `renamed`."""
+    """`overflow`: more happened below `path` than could be told, look for yourself; or, with `unwatched`, that
+    directory and maybe others are not watched, because there are too many. `from_path`: of `renamed`."""
 
     kind: Literal["created", "changed", "deleted", "renamed", "overflow"]
     path: str
@@ -384,7 +385,7 @@ class Files(Protocol):
         ...
 
     def watch(self, path: str, *, recursive: bool) -> AbstractAsyncContextManager[AsyncIterator[Sequence[FileEvent]]]:
-        """What changes from now on below the directory, or the file. When the context is entered it is watched. Paths as
-        those of a listing. Raises FileNotFound, also where what is watched goes away; SessionBusy where no more can be
-        watched."""
+        """What changes from now on below the directory, or the file. When the context is entered it is watched. Paths
+        as those of a listing. Raises FileNotFound, also where what is watched goes away; SessionBusy where no more can
+        be watched."""
         ...
