@@ -97,5 +97,6 @@ function status(path: Path): object {
   const found = fs.lstatSync(path);
   const type = kindOf(path);
   const target = type === "symlink" ? { target: fs.readlinkSync(path, "buffer").toString("base64") } : {};
-  return { type, size: found.size, modified: Math.floor(found.mtimeMs / 1000), mode: found.mode & MOST_MODE, ...target };
+  const modified = Math.floor(found.mtimeMs / 1000);
+  return { type, size: found.size, modified, mode: found.mode & MOST_MODE, ...target };
 }

@@ -2,8 +2,22 @@
 
 export type Path = string | Buffer;
 
-const WELL_FORMED =
-  /[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}|[\x80-\xff]/g;
+/** Characters of more than one byte, as latin1 has their bytes; else one byte that is no character. */
+const CHARACTER = new RegExp(
+  [
+    /[\xc2-\xdf][\x80-\xbf]/,
+    /\xe0[\xa0-\xbf][\x80-\xbf]/,
+    /[\xe1-\xec\xee\xef][\x80-\xbf]{2}/,
+    /\xed[\x80-\x9f][\x80-\xbf]/,
+    /\xf0[\x90-\xbf][\x80-\xbf]{2}/,
+    /[\xf1-\xf3][\x80-\xbf]{3}/,
+    /\xf4[\x80-\x8f][\x80-\xbf]{2}/,
+    /[\x80-\xff]/,
+  ]
+    .map(({ source }) => source)
+    .join("|"),
+  "g",
+);
 
 /** The bytes as a path. */
 export function pathOf(bytes: Buffer): Path {
@@ -25,7 +39,7 @@ export function distinct(path: Path): string {
   if (typeof path === "string") return path;
   return path
     .toString("latin1")
-    .replace(WELL_FORMED, (part) =>
+    .replace(CHARACTER, (part) =>
       part.length > 1 ? Buffer.from(part, "latin1").toString() : String.fromCharCode(0xdc00 + part.charCodeAt(0)),
     );
 }
@@ -58,8 +72,8 @@ export function startsWith(path: Path, text: string): boolean {
 export function rawIn(url: string, name: string): Buffer | null {
   const query = url.indexOf("?");
   if (query < 0) return null;
-  for (const pair of url.slice(query + 1).split("&")) if (pair.startsWith(`${name}=`)) return unquoted(pair.slice(name.length + 1));
-  return null;
+  const pair = url.slice(query + 1).split("&").find((each) => each.startsWith(`${name}=`));
+  return pair === undefined ? null : unquoted(pair.slice(name.length + 1));
 }
 
 function unquoted(text: string): Buffer {

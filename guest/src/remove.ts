@@ -12,7 +12,8 @@ const ATTEMPTS = 3; // at a tree in which others make files meanwhile
 export async function remove(path: Path, workspace: string, recursive: boolean): Promise<void> {
   const stats = lstatSync(path);
   if (!stats.isDirectory()) return unlinkSync(path);
-  if (holds(path, stats, workspace)) throw new Failure("EBUSY", { path: shown(path), message: "the session stands on it" });
+  if (holds(path, stats, workspace))
+    throw new Failure("EBUSY", { path: shown(path), message: "the session stands on it" });
   for (let attempt = 1; ; attempt++) {
     try {
       if (recursive) await empty(path);

@@ -11,6 +11,7 @@
  *     GET  /files/read?path=&limit=                           → bytes, header x-size
  *     POST /files/delete?path=&recursive=                     → {}
  *
+ * Files of any size, folders, moves and what feeds a run (`feed` of /run): contents.ts.
  * Paths are absolute. A failure is {"errno", "path", "message"} with a status (failure.ts).
  */
 

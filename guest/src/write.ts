@@ -126,7 +126,8 @@ export function openHidden(hidden: Path, flags: number, path: Path): number {
   try {
     return fs.openSync(hidden, flags, 0o600);
   } catch (thrown) {
-    throw errnoOf(thrown) === "ENOENT" ? new Failure("EPERM", { path: shown(path), message: "no file can be made here" }) : thrown;
+    if (errnoOf(thrown) !== "ENOENT") throw thrown;
+    throw new Failure("EPERM", { path: shown(path), message: "no file can be made here" });
   }
 }
 

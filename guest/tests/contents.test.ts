@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { failure, Guest } from "./guest";
 
 let guest: Guest;
@@ -107,7 +108,8 @@ test("paths of any bytes are written, listed, moved, read and deleted", async ()
   const { upload } = (await (await raw("POST", `/uploads?path=${path}%2Fa%FE`)).json()) as { upload: string };
   await guest.post("/uploads/part", { upload }, Buffer.from("x"));
   expect((await guest.post("/uploads/end", { upload })).status).toBe(200);
-  const { files } = (await (await raw("GET", `/files/list?path=${path}`)).json()) as { files: { path: string; raw: string }[] };
+  const listed = await raw("GET", `/files/list?path=${path}`);
+  const { files } = (await listed.json()) as { files: { path: string; raw: string }[] };
   expect(files.map(({ raw }) => Buffer.from(raw, "base64").toString("latin1"))).toEqual(["\xff\n'%/a\xfe"]);
   expect(files[0]!.path).toBe("\uFFFD\n'%/a\uFFFD");
   const into = encodeURIComponent(guest.workspace) + "%2F%FD";
@@ -121,7 +123,8 @@ test("paths of any bytes are written, listed, moved, read and deleted", async ()
 test("names that show alike are told apart in a list", async () => {
   for (const name of [Buffer.from([0xff]), Buffer.from([0xfe]), Buffer.from("\ufffd")])
     writeFileSync(Buffer.concat([Buffer.from(`${guest.workspace}/`), name]), name);
-  const { files } = (await (await guest.get("/files/list", { path: guest.workspace })).json()) as { files: { raw?: string; size: number }[] };
+  const listed = await guest.get("/files/list", { path: guest.workspace });
+  const { files } = (await listed.json()) as { files: { raw?: string }[] };
   expect(files.map(({ raw }) => raw).sort()).toEqual(["/g==", "/w==", undefined]);
 });
 
@@ -137,7 +140,8 @@ test("a move replaces only where it may", async () => {
   expect(await failure(await move("new", "new/x"))).toEqual([400, "EINVAL"]);
   expect(await failure(await move("missing", "other/x"))).toEqual([404, "ENOENT"]);
   expect(existsSync(guest.at("other"))).toBe(false);
-  expect(await failure(await guest.post("/files/move", { from: guest.workspace, to: "/tmp/x" }))).toEqual([409, "EBUSY"]);
+  const workspace = await guest.post("/files/move", { from: guest.workspace, to: "/tmp/x" });
+  expect(await failure(workspace)).toEqual([409, "EBUSY"]);
 });
 
 test("a run is fed while it runs, at its own pace", async () => {
@@ -154,7 +158,10 @@ test("feeding ends where the run reads no more, or is not there", async () => {
   const run = guest.run({ command: "exec <&-; sleep 0.5", feed: "m" });
   expect(await (await guest.get("/feed", { name: "m" })).json()).toEqual({ open: true });
   let open = true;
-  while (open) ({ open } = (await (await guest.post("/feed", { name: "m" }, "x".repeat(99_999))).json()) as { open: boolean });
+  while (open) {
+    const fed = await guest.post("/feed", { name: "m" }, "x".repeat(99_999));
+    ({ open } = (await fed.json()) as { open: boolean });
+  }
   expect((await run).exitCode).toBe(0);
   expect(await (await guest.post("/feed", { name: "nobody" }, "x")).json()).toEqual({ open: false });
 });
