@@ -50,7 +50,7 @@ class FakeFiles[F: File]:
     def __init__(self, volume: Volume[F], check: Callable[[], None]) -> None:
         self._volume = volume
         self._check = check
-        self.watchers: list[asyncio.Queue[FileEvent | Exception]] = []  # tests put in what is told
+        self.watchers: list[asyncio.Queue[FileEvent | Exception]] = []  # tests may put in what is told
 
     @asynccontextmanager
     async def read(self, path: str, start: int | None, end: int | None) -> AsyncIterator[Content]:
@@ -76,6 +76,9 @@ class FakeFiles[F: File]:
             content += part
             if self._volume.used + len(content) > self._volume.limits.disk * MB:
                 raise DiskFull("The session's disk limit is reached.")
+        event = FileEvent("changed" if path in self._volume.files else "created", for_client(path), "file")
+        for told in self.watchers:
+            told.put_nowait(event)
         return self._volume.write(FileToWrite(path, bytes(content), mode))
 
     async def make_directory(self, path: str) -> bool:
@@ -187,7 +190,7 @@ class FakeFiles[F: File]:
 
     @asynccontextmanager
     async def watch(self, path: str, *, recursive: bool) -> AsyncIterator[AsyncIterator[Sequence[FileEvent]]]:
-        """Tells what tests put into its queue; an exception ends it."""
+        """Tells of whole files that are written, and what tests put into its queue; an exception ends it."""
         self._find(path)
         told: asyncio.Queue[FileEvent | Exception] = asyncio.Queue()
         self.watchers.append(told)
