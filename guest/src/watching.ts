@@ -108,8 +108,10 @@ export class Watching {
     const until = performance.now() + LONGEST_TURN;
     const late = [...this.#leaving.values()];
     do {
-      for (const notice of this.#inotify.take()) this.#hear(notice);
-      await this.#scan();
+      for (const notice of this.#inotify.take()) {
+        this.#hear(notice);
+        if (this.#toScan.length > 0) await this.#scan(); // what is in a directory is told before what came after it
+      }
       if (this.#isLost) await this.#beginAgain();
       if (pace.due) await pace.rest();
     } while (!this.#isOver && this.#inotify.hasMore && performance.now() < until);

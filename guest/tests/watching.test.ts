@@ -130,6 +130,14 @@ test("many files that appear in new directories at once are all told once", asyn
   watcher.leave();
 });
 
+test("what is in a new directory is told before what came after it", async () => {
+  const watcher = await Watcher.of(top);
+  shell("mkdir -p a/b; touch a/b/c; touch z");
+  await watcher.until(() => watcher.told.some(({ path }) => path === "z"));
+  expect(watcher.told.map(({ path }) => path)).toEqual(["a", "a/b", "a/b/c", "z"]);
+  watcher.leave();
+});
+
 test("moved in is created with all that is in it, moved out is deleted", async () => {
   shell("mkdir -p in; mkdir -p ../out; mkdir -p ../out/tree/t; touch ../out/tree/t/u ../out/file in/here");
   const watcher = await Watcher.of(`${top}`);
