@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from buntime.inside import Exit
 from buntime.session import State
 from buntime.testing_terminals import FakeTerminals
+from buntime.web import terminal
 from tests.app.serving import Api, until
 
 PATIENCE = 20.0  # seconds
@@ -104,11 +105,11 @@ async def test_a_terminal_is_taken_up_again_and_taken_over(api: Api) -> None:
     await first.type("echo one\n")
     await first.sees(b"one\r\n")
     await first.connection.close()
-    terminal = first.told[0]["terminalId"]
-    second = await sit_down(api, session, terminalId=terminal)
-    assert second.told[0] == {"type": "ready", "terminalId": terminal, "cols": None, "rows": None, "resumed": True}
+    terminal_id = first.told[0]["terminalId"]
+    second = await sit_down(api, session, terminalId=terminal_id)
+    assert second.told[0] == {"type": "ready", "terminalId": terminal_id, "cols": None, "rows": None, "resumed": True}
     await second.sees(b"one\r\n")
-    third = await sit_down(api, session, terminalId=terminal, cols=70, rows=10)
+    third = await sit_down(api, session, terminalId=terminal_id, cols=70, rows=10)
     assert await second.end() == ({"type": "detached"}, 1000)
     await third.type("size\n")
     await third.sees(b"10 70\r\n")
@@ -239,3 +240,37 @@ async def test_large_and_many_frames_arrive_whole(api: Api) -> None:
     await person.type("x" * 900_000 + "end")
     await person.sees(b"xend")
     assert b"".join(b"%d," % at for at in range(2000)) in person.seen
+
+
+async def test_a_client_that_takes_nothing_for_long_is_let_go(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "STALL_SECONDS", 0.2)
+    session = await api.session()
+    person = await sit_down(api, session)
+    at = terminals_of(api, session).all[person.told[0]["terminalId"]]
+    at.prints(b"x" * (64 << 20))
+    async with asyncio.timeout(PATIENCE):
+        while at.attached is not None:  # noqa: ASYNC110 - what it waits for has no event
+            await asyncio.sleep(0.01)
+    person.connection.transport.abort()
+    at.printed.clear()
+    again = await sit_down(api, session, terminalId=person.told[0]["terminalId"])
+    await again.type("echo on\n")
+    await again.sees(b"on\r\n")
+
+
+async def test_a_flood_of_tiny_frames_arrives_in_order_and_as_few(api: Api) -> None:
+    session = await api.session()
+    person = await sit_down(api, session)
+    text = "".join(chr(97 + at % 26) for at in range(30_000))
+    frames = b"".join(bytes([0x82, 0x81, 0, 0, 0, 0, ord(letter)]) for letter in text)
+    person.connection.transport.write(frames)
+    await person.type("END")
+    await person.sees(b"END")
+    assert text.encode() in person.seen
+
+
+async def test_text_that_is_none_closes_the_connection(api: Api) -> None:
+    session = await api.session()
+    person = await sit_down(api, session)
+    person.connection.transport.write(bytes([0x81, 0x82, 0, 0, 0, 0, 0xFF, 0xFE]))
+    assert (await person.end())[1] == 1007
