@@ -39,6 +39,7 @@ STREAMS: Mapping[bytes, Stream] = {b"o": "stdout", b"e": "stderr"}
 ENOUGH = 8 << 10  # bytes of output that are worth passing on at once …
 GATHER_SECONDS = 0.004  # … else what follows is gathered for so long: a program that writes byte by byte costs little
 CHUNK = 1 << 20
+READ = 128 << 10  # bytes of an answer that wait to be read: larger pieces are new memory from the kernel each time
 type Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
 
 
@@ -98,7 +99,7 @@ def new_http_client() -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
         auto_decompress=False,
-        read_bufsize=CHUNK,
+        read_bufsize=READ,
     )
 
 
