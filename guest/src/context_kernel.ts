@@ -207,7 +207,10 @@ export class Kernel {
   /** What it has written until now, for people. */
   said(): string {
     this.#readers.forEach((reader) => reader.drain());
-    return this.#streams.map((stream) => stream.text()).join("").slice(0, SAID);
+    return this.#streams
+      .map((stream) => stream.text())
+      .join("")
+      .slice(0, SAID);
   }
 }
 

@@ -25,7 +25,11 @@ const newId = () => `ctx_${String(++number).padStart(18, "0")}`;
 
 async function create(cwd = guest.workspace, env: Record<string, string> = {}): Promise<string> {
   const id = newId();
-  const response = await guest.post("/contexts/create", { spare: await guest.park() }, JSON.stringify({ id, cwd, env }));
+  const response = await guest.post(
+    "/contexts/create",
+    { spare: await guest.park() },
+    JSON.stringify({ id, cwd, env }),
+  );
   const { context, said } = (await response.json()) as { context: object | null; said: string };
   if (context === null) throw new Error(said);
   return id;
@@ -34,7 +38,8 @@ async function create(cwd = guest.workspace, env: Record<string, string> = {}): 
 async function run(id: string, code: string): Promise<Result> {
   const response = await guest.post("/contexts/run", { id }, JSON.stringify({ code }));
   const frames = framesOf(Buffer.from(await response.arrayBuffer()));
-  const text = (kind: string) => Buffer.concat(frames.filter(([each]) => each === kind).map(([, part]) => part)).toString();
+  const text = (kind: string) =>
+    Buffer.concat(frames.filter(([each]) => each === kind).map(([, part]) => part)).toString();
   const displayed = frames.filter(([kind]) => kind === "d").map(([, part]) => JSON.parse(part.toString()));
   const told = JSON.parse(text("v") || '{"value": null, "failure": null, "interrupted": false}');
   const kinds = frames.map(([kind]) => kind).join("");
@@ -48,7 +53,8 @@ async function text(id: string, code: string): Promise<unknown> {
 }
 
 async function interrupt(id: string): Promise<boolean> {
-  return ((await (await guest.post("/contexts/interrupt", { id, reason: "timeout" })).json()) as { idle: boolean }).idle;
+  return ((await (await guest.post("/contexts/interrupt", { id, reason: "timeout" })).json()) as { idle: boolean })
+    .idle;
 }
 
 let it: string;
@@ -111,7 +117,10 @@ test("output, what is displayed and the value come in order", async () => {
 });
 
 test("errors have the lines of the cell, and no frames of ours", async () => {
-  const failed = await run(it, "// a comment\ninterface A { n: number }\n\nfunction bad(): never {\n  throw new TypeError('no')\n}\n\nbad()");
+  const failed = await run(
+    it,
+    "// a comment\ninterface A { n: number }\n\nfunction bad(): never {\n  throw new TypeError('no')\n}\n\nbad()",
+  );
   expect(failed.failure!.name).toBe("TypeError");
   expect(failed.failure!.message).toBe("no");
   expect(failed.failure!.stack).toMatch(/cell-\d+\.tsx:5:[^]*cell-\d+\.tsx:8:/);
@@ -165,7 +174,8 @@ test("a context that has nothing to do takes no time", async () => {
   await Bun.sleep(150);
   expect(await interrupt(id)).toBe(true);
   await running;
-  const switches = "require('fs').readFileSync('/proc/self/status', 'utf8').match(/^voluntary_ctxt_switches:\\s+(\\d+)/m)[1]";
+  const switches =
+    "require('fs').readFileSync('/proc/self/status', 'utf8').match(/^voluntary_ctxt_switches:\\s+(\\d+)/m)[1]";
   const before = Number(await text(id, switches));
   await Bun.sleep(1000);
   expect(Number(await text(id, switches)) - before).toBeLessThan(100);
@@ -181,7 +191,11 @@ test("what does not listen to an interrupt is reported so", async () => {
 });
 
 test("a program that writes more than is read can be interrupted", async () => {
-  const response = await guest.post("/contexts/run", { id: it }, JSON.stringify({ code: "for (;;) console.log('x'.repeat(9999))", live: true, maxOutput: 1e12 }));
+  const response = await guest.post(
+    "/contexts/run",
+    { id: it },
+    JSON.stringify({ code: "for (;;) console.log('x'.repeat(9999))", live: true, maxOutput: 1e12 }),
+  );
   await Bun.sleep(500);
   expect(await interrupt(it)).toBe(true);
   const frames = framesOf(Buffer.from(await response.arrayBuffer()));
@@ -196,7 +210,10 @@ test("one run at a time", async () => {
 });
 
 test("errors between runs are told by the next, and the context lives", async () => {
-  await run(it, "const still = 1; setTimeout(() => { throw new Error('behind') }, 10); Promise.reject(new Error('unheard'))");
+  await run(
+    it,
+    "const still = 1; setTimeout(() => { throw new Error('behind') }, 10); Promise.reject(new Error('unheard'))",
+  );
   await Bun.sleep(300);
   const { stderr, value } = await run(it, "still");
   expect(stderr).toContain("behind");
@@ -222,15 +239,26 @@ test("a killed kernel is lost, one never made is absent, a deleted one too", asy
 test("forms", async () => {
   const forms = async (code: string) => (await run(it, code)).value!;
   expect(await forms("[{ a: 1, b: 'x' }, { a: 2, c: null }]")).toMatchObject({
-    table: { columns: ["a", "b", "c"], rows: [[1, "x", null], [2, null, null]] },
-    json: [{ a: 1, b: "x" }, { a: 2, c: null }],
+    table: {
+      columns: ["a", "b", "c"],
+      rows: [
+        [1, "x", null],
+        [2, null, null],
+      ],
+    },
+    json: [
+      { a: 1, b: "x" },
+      { a: 2, c: null },
+    ],
   });
   expect((await forms("[{ a: '<i>' }]"))["html"]).toContain("<td>&lt;i&gt;</td>");
   expect(await forms("({ toHTML: () => '<b>x</b>', toMarkdown: async () => '**x**' })")).toMatchObject({
     html: "<b>x</b>",
     markdown: "**x**",
   });
-  expect(await forms("({ [Symbol.for('Jupyter.display')]: () => ({ 'text/plain': 't', 'image/svg+xml': '<svg/>' }) })")).toEqual({
+  expect(
+    await forms("({ [Symbol.for('Jupyter.display')]: () => ({ 'text/plain': 't', 'image/svg+xml': '<svg/>' }) })"),
+  ).toEqual({
     text: "t",
     svg: "<svg/>",
   });
@@ -255,7 +283,10 @@ test("huge values are cut, and say so", async () => {
 });
 
 test("huge output is cut, and the value still comes", async () => {
-  const { stdout, value } = await run(it, "const line = 'z'.repeat(1e6); for (let i = 0; i < 30; i++) console.log(line); process.stdout.write(line.repeat(3)); 'done'");
+  const { stdout, value } = await run(
+    it,
+    "const line = 'z'.repeat(1e6); for (let i = 0; i < 30; i++) console.log(line); process.stdout.write(line.repeat(3)); 'done'",
+  );
   expect(stdout.length).toBe(10 << 20);
   expect(value!["text"]).toBe("done");
 });
@@ -309,6 +340,7 @@ test("a program that plays a kernel gets nowhere", async () => {
 });
 
 test("immediates come at once", async () => {
-  const code = "const t = performance.now(); for (let i = 0; i < 100; i++) await new Promise((r) => setImmediate(r)); performance.now() - t";
+  const code =
+    "const t = performance.now(); for (let i = 0; i < 100; i++) await new Promise((r) => setImmediate(r)); performance.now() - t";
   expect(Number(await text(it, code))).toBeLessThan(5000);
 });

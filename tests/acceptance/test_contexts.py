@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -350,8 +351,6 @@ def test_a_context_lives_through_a_restart_of_the_server(servers: Servers) -> No
 
 
 def _left_alone(context: Context) -> None:
-    try:
-        context.ask("for (;;) {}")
-    except OSError:
-        return
-    raise AssertionError("the server was to be killed")
+    """The server is killed while this runs: the edge says so, or is gone too."""
+    with suppress(OSError):
+        assert context.ask("for (;;) {}").status >= 500

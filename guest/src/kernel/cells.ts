@@ -17,7 +17,8 @@ export const META = "__buntime_import_meta";
 const INSIDE = "__cell_"; // begins the name that a function has within its cell
 const define = { "import.meta": META };
 const PRAGMA = /@(jsxRuntime|jsxImportSource|jsxFrag|jsx)\s+([\w$./@-]+)/g;
-const DECLARES = /^(export |const |let |var |class |function|async function|abstract |declare |enum |import |using |await using )/;
+const DECLARES =
+  /^(export |const |let |var |class |function|async function|abstract |declare |enum |import |using |await using )/;
 /** What is returned may be the last declaration's value. */
 const DECLARING = /^    value: (?:[\w$]+ = |[{[])/m;
 const transpilers = new Map<string, Bun.Transpiler>();

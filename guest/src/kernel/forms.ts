@@ -91,11 +91,18 @@ async function richForms(value: object, forms: Forms, cut: string[]): Promise<Fo
   if (typeof display === "function") {
     const bundle = await attemptSoon(() => display.call(value));
     if (typeof bundle === "object" && bundle !== null)
-      for (const [mime, name] of Object.entries(MIMES)) put(forms, cut, name, attempt(() => (bundle as Forms)[mime]));
+      for (const [mime, name] of Object.entries(MIMES))
+        put(
+          forms,
+          cut,
+          name,
+          attempt(() => (bundle as Forms)[mime]),
+        );
   }
   for (const [method, name] of Object.entries(METHODS)) {
     const make = attempt(() => (value as Record<string, unknown>)[method]);
-    if (typeof make === "function" && !(name in forms)) put(forms, cut, name, await attemptSoon(() => make.call(value)));
+    if (typeof make === "function" && !(name in forms))
+      put(forms, cut, name, await attemptSoon(() => make.call(value)));
   }
   if (value instanceof Uint8Array || value instanceof Blob) await addBytes(forms, cut, value);
   if (forms["text"] === "") put(forms, cut, "text", shown(value));
@@ -160,7 +167,13 @@ function dataOf(value: unknown, depth: number, counted: { left: number }, above:
     const inside = dataOf(property.value, depth + 1, counted, above);
     if (inside === NONE) return NONE;
     if (isArray) (copy as unknown[]).push(inside);
-    else Object.defineProperty(copy, String(name).toWellFormed(), { value: inside, enumerable: true, writable: true, configurable: true });
+    else
+      Object.defineProperty(copy, String(name).toWellFormed(), {
+        value: inside,
+        enumerable: true,
+        writable: true,
+        configurable: true,
+      });
   }
   above.pop();
   return copy;
@@ -187,7 +200,8 @@ function addTable(forms: Forms, cut: string[], data: readonly Record<string, unk
     const text = typeof value === "string" ? value : value === null ? "" : JSON.stringify(value);
     return `<${tag}>${Bun.escapeHTML(text.slice(0, MOST_CELL))}</${tag}>`;
   };
-  const line = (tag: string, values: readonly unknown[]) => `<tr>${values.map((value) => cell(tag, value)).join("")}</tr>`;
+  const line = (tag: string, values: readonly unknown[]) =>
+    `<tr>${values.map((value) => cell(tag, value)).join("")}</tr>`;
   const body = rows.map((row) => line("td", row)).join("");
   put(forms, cut, "html", `<table><thead>${line("th", columns)}</thead><tbody>${body}</tbody></table>`);
 }

@@ -9,7 +9,9 @@ const MOST_EDITS = 1500; // words by which the two may differ
 /** After these a line break would mean something. */
 const RESTRICTED = new Set(["return", "throw", "break", "continue", "yield", "async"]);
 /** After these a slash begins a regular expression. */
-const BEFORE_REGEX = new Set("return typeof case in of do else void delete throw new instanceof await yield".split(" "));
+const BEFORE_REGEX = new Set(
+  "return typeof case in of do else void delete throw new instanceof await yield".split(" "),
+);
 const WORD = /[\p{ID_Start}$_#][\p{ID_Continue}$]*|\d[\w.]*/uy;
 
 interface Token {

@@ -45,12 +45,15 @@ hide(META, modules.meta);
 hide("require", modules.require);
 hide("__dirname", process.cwd());
 hide("__filename", `${process.cwd()}/[context]`);
-hide("display", Object.assign(display, {
-  html: (text: string) => display({ toHTML: () => text }),
-  markdown: (text: string) => display({ toMarkdown: () => text }),
-  svg: (text: string) => display({ toSVG: () => text }),
-  png: (image: unknown) => display({ toPNG: () => image }),
-}));
+hide(
+  "display",
+  Object.assign(display, {
+    html: (text: string) => display({ toHTML: () => text }),
+    markdown: (text: string) => display({ toMarkdown: () => text }),
+    svg: (text: string) => display({ toSVG: () => text }),
+    png: (image: unknown) => display({ toPNG: () => image }),
+  }),
+);
 
 /** Shows a value on the way. */
 function display(value: unknown): void {
@@ -143,7 +146,10 @@ function conclude(cell: Cell, result: unknown, end: End): Promise<void> | null {
 function finish(end: End): void {
   const behind = [process.stdout, process.stderr].filter((stream) => stream.writableLength > 0);
   if (behind.length === 0) tellEnd(end);
-  else void Promise.all(behind.map((stream) => new Promise((resolve) => stream.write("", resolve)))).then(() => tellEnd(end));
+  else
+    void Promise.all(behind.map((stream) => new Promise((resolve) => stream.write("", resolve)))).then(() =>
+      tellEnd(end),
+    );
 }
 
 function tellEnd(end: End): void {
