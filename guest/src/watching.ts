@@ -261,22 +261,18 @@ export class Watching {
     if (this.#untold.overflown) this.#outbox.push(jsonFrame("l", {}));
     if (this.#unwatched !== null) this.#outbox.push(jsonFrame("u", { path: shown(this.#unwatched) }));
     this.#unwatched = null;
-    for (const some of together(this.#untold.take()))
-      this.#outbox.push(
-        jsonFrame(
-          "c",
-          some.map((each) => this.#told(each)),
-        ),
-      );
+    for (const some of together(this.#untold.take())) {
+      const told = some.map((each) => this.#told(each)).filter((each) => each !== null);
+      if (told.length > 0) this.#outbox.push(jsonFrame("c", told));
+    }
   }
 
-  #told({ event, path, from, isDirectory }: News): Record<string, unknown> {
+  /** Null for a change of what is not there any more: of files that never had a name we hear, too. */
+  #told({ event, path, from, isDirectory }: News): Record<string, unknown> | null {
     const place = joined(this.#at, this.#only ?? path);
-    const type = isDirectory
-      ? "directory"
-      : event === "deleted"
-        ? undefined
-        : unless(VANISHED, () => kindOf(bytesOf(place)));
+    const found = isDirectory || event === "deleted" ? undefined : unless(VANISHED, () => kindOf(bytesOf(place)));
+    if (event === "changed" && !isDirectory && found === undefined) return null;
+    const type = isDirectory ? "directory" : found;
     return { event, path: shown(path), from: from === null ? undefined : shown(from), type };
   }
 
