@@ -1,0 +1,76 @@
+"""What a guest tells of a run in a context is checked: it may be an impostor's word."""
+
+import asyncio
+import struct
+from collections.abc import Sequence
+from contextlib import closing
+
+import pytest
+
+from buntime.ports import SandboxGone
+from buntime.sandboxes.evaluations import LARGEST_VALUE, Evaluated, read_evaluation
+from buntime.sandboxes.failures import Impostor
+from buntime.sandboxes.guest import Guest, new_http_client
+
+END = b'{"outcome": "ended", "exitCode": null}'
+GONE = b'{"outcome": "ended", "exitCode": 137}'
+TOLD = b'{"value": {"text": "1", "json": 1}, "failure": null, "interrupted": false}'
+SECONDS = 10.0
+
+type Frame = tuple[bytes, bytes]
+
+
+async def _read(frames: Sequence[Frame]) -> Evaluated:
+    body = b"".join(struct.pack(">cI", kind, len(payload)) + payload for kind, payload in frames)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            await writer.drain()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with asyncio.timeout(SECONDS), server, new_http_client() as http:
+        guest = Guest(http, "127.0.0.1", "secret", server.sockets[0].getsockname()[1])
+        async with guest.request("POST", "/contexts/run", {"id": "x"}) as told:
+            return await read_evaluation(told, None, None)
+
+
+async def test_a_run_is_told_by_output_what_was_shown_what_came_of_it_and_the_end() -> None:
+    run = await _read([(b"o", b"out"), (b"d", b'{"text": "2"}'), (b"e", b"err"), (b"v", TOLD), (b"x", END)])
+    assert (run.stdout, run.stderr, run.displayed) == (b"out", b"err", [{"text": "2"}])
+    assert run.told is not None
+    assert run.told.value is not None
+    assert run.told.value.plain() == {"text": "1", "json": 1}
+    assert run.end.exit_code is None
+
+
+async def test_a_kernel_that_ends_tells_nothing() -> None:
+    run = await _read([(b"o", b"out"), (b"x", GONE)])
+    assert (run.told, run.end.exit_code, run.stdout) == (None, 137, b"out")
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [],
+        [(b"v", TOLD)],
+        [(b"x", END)],
+        [(b"v", TOLD), (b"x", GONE)],
+        [(b"v", b"{"), (b"x", END)],
+        [(b"v", b"[" * 100_000), (b"x", END)],
+        [(b"v", b'{"value": {"text": 5}}'), (b"x", END)],
+        [(b"v", b'{"value": {"text": "", "script": ""}}'), (b"x", END)],
+        [(b"v", b'{"value": {"text": "", "table": {"columns": 1, "rows": []}}}'), (b"x", END)],
+        [(b"d", b'"text"'), (b"v", TOLD), (b"x", END)],
+        [(b"d", b"{" + b" " * LARGEST_VALUE + b"}"), (b"v", TOLD), (b"x", END)],
+        [(b"o", b""), (b"v", TOLD), (b"x", END)],
+        [(b"q", b"{}"), (b"v", TOLD), (b"x", END)],
+        [(b"x", b'{"outcome": "else"}')],
+        [(b"x", b'{"outcome": "ended", "exitCode": 1000}')],
+        [(b"v", TOLD), (b"x", b'{"outcome": "ended", "filesWritten": [5]}')],
+    ],
+)
+async def test_what_no_guest_tells_is_an_impostors(frames: Sequence[Frame]) -> None:
+    with pytest.raises((Impostor, SandboxGone)):
+        await _read(frames)
