@@ -24,6 +24,7 @@ from buntime.sandboxes.watching import watch
 
 STALL_SECONDS = 60.0  # for the guest to come on with a file
 DROP_SECONDS = 5.0
+HELD_SECONDS = 20.0  # that something waits for more of it: the guest gives up an upload of which nothing comes
 PIECE = 1 << 20  # bytes that are sent at once
 LONGEST_TARGET = 4096  # bytes of a symbolic link
 LATEST = 253402300799
@@ -188,16 +189,18 @@ class GuestFiles:
 
 
 async def _pieces(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in pieces that are worth a call each."""
+    """The same bytes in pieces that are worth a call each, and now and then one of a client that is slow."""
+    clock = asyncio.get_running_loop().time
     held: list[bytes] = []
-    size = 0
+    size, since = 0, clock()
     async for part in parts:
         held.append(part)
         size += len(part)
-        while size >= PIECE:
+        while size >= PIECE or (size and clock() - since > HELD_SECONDS):
             whole = b"".join(held)
             yield whole[:PIECE]
-            held, size = [whole[PIECE:]], size - PIECE
+            held, size = [whole[PIECE:]], max(size - PIECE, 0)
+            since = clock()
     if size:
         yield b"".join(held)
 
