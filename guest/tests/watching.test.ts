@@ -87,7 +87,7 @@ const shell = (command: string) => {
 test("what happens in a directory is told", async () => {
   shell("echo 1 > old; ln -s old link; mkdir sub; touch gone");
   const watcher = await Watcher.of(top, 0);
-  shell("echo 2 >> old; echo 1 > new; mkfifo fifo; ln -s nowhere l2; mkdir d; rm gone; mv sub bus; touch sub2");
+  shell("echo 2 >> old; echo 1 > new; mkfifo fifo; ln -s nowhere l2; mkdir d; rm gone; mv sub bus; : > sub2");
   expect(await watcher.all()).toEqual([
     "changed old file",
     "created new file",
@@ -105,7 +105,7 @@ test("one level without recursive, everything below with it, but not node_module
   shell("mkdir -p a/b node_modules/x .git");
   const [one, every] = [await Watcher.of(top, 0), await Watcher.of(top)];
   shell(
-    "touch a/b/f a/g node_modules/x/y .git/HEAD; mkdir -p n/m/o; touch n/m/o/p; mkdir n/node_modules; touch n/node_modules/q",
+    ": > a/b/f; : > a/g; : > node_modules/x/y; : > .git/HEAD; mkdir -p n/m/o; : > n/m/o/p; mkdir n/node_modules; : > n/node_modules/q",
   );
   const below = ["created a/b/f file", "created a/g file", "created n directory", "created n/m directory",
     "created n/m/o directory", "created n/m/o/p file", "created n/node_modules directory"]; // prettier-ignore
@@ -132,7 +132,7 @@ test("many files that appear in new directories at once are all told once", asyn
 
 test("what is in a new directory is told before what came after it", async () => {
   const watcher = await Watcher.of(top);
-  shell("mkdir -p a/b; touch a/b/c; touch z");
+  shell("mkdir -p a/b; : > a/b/c; : > z");
   await watcher.until(() => watcher.told.some(({ path }) => path === "z"));
   expect(watcher.told.map(({ path }) => path)).toEqual(["a", "a/b", "a/b/c", "z"]);
   watcher.leave();
@@ -146,7 +146,7 @@ test("moved in is created with all that is in it, moved out is deleted", async (
   expect(told).toContain("created tree/t/u file");
   expect(told).toContain("created file file");
   expect(told).toContain("deleted in directory");
-  shell("touch ../out/in/unseen tree/seen");
+  shell(": > ../out/in/unseen; : > tree/seen");
   expect((await watcher.all()).slice(told.length)).toEqual(["created tree/seen file"]);
   shell("rm -r ../out");
   watcher.leave();
@@ -202,7 +202,7 @@ test("paths that cannot be watched, and odd ones that can", async () => {
   (await Watcher.of(`${top}/fifo`)).leave();
   (await Watcher.of("/proc/self")).leave();
   const watcher = await Watcher.of(`${top}/link`);
-  shell("touch d/x; cd d; mkdir $'\\xff'; touch $'\\xff/\\xfe'");
+  shell(": > d/x; cd d; mkdir $'\\xff'; : > $'\\xff/\\xfe'");
   await watcher.until(() => watcher.told.length >= 3);
   expect(watcher.told.map(({ path }) => path)).toEqual(["x", { raw: "/w==" }, { raw: "/y/+" }]);
   watcher.leave();

@@ -69,7 +69,7 @@ def test_files_directories_and_what_is_neither(session: Session) -> None:
             events.refusal().refused(status, code)
     with watch(session, "f") as file, watch(session, "fifo") as fifo, watch(session, "link") as link:
         told = begun(file), begun(fifo), begun(link)
-        session.output("echo 2 > f; rm fifo; touch d/x")
+        session.output(": > f; rm fifo; : > d/x")
         assert next(told[0])[1] == {"event": "changed", "path": "f", "type": "file"}
         assert next(told[1])[1] == {"event": "deleted", "path": "fifo"}
         assert next(told[2])[1] == {"event": "created", "path": "link/x", "type": "file"}
@@ -85,7 +85,7 @@ def test_a_watch_lets_the_session_sleep_and_goes_on_after_it(session: Session) -
         ask_to_sleep(session, "idle").done()
         assert state(session) == "idle"
         wake(session).done()
-        session.output("touch after")
+        session.output("true > after")
         assert next(told)[1]["path"] == "after"
         deep_sleep(session)
         name, error = next(told)
