@@ -253,10 +253,13 @@ test("nothing is watched for one who has left", async () => {
     Bun.spawnSync(["bash", "-c", `ls -l /proc/${guest.process.pid}/fd | grep -c inotify`])
       .stdout.toString()
       .trim();
-  const before = instances();
+  const until = async (count: number) => {
+    for (const end = Date.now() + 10_000; instances() !== String(count) && Date.now() < end;) await Bun.sleep(20);
+    expect(instances()).toBe(String(count));
+  };
+  await until(0);
   const all = await Promise.all(Array.from({ length: 5 }, () => Watcher.of(top)));
-  expect(Number(instances())).toBe(Number(before) + 5);
+  await until(5);
   for (const watcher of all) watcher.leave();
-  for (const end = Date.now() + 10_000; instances() !== before && Date.now() < end;) await Bun.sleep(20);
-  expect(instances()).toBe(before);
+  await until(0);
 });
