@@ -148,7 +148,7 @@ class GuestContexts:
             wall_ms = int((time.monotonic() - started) * 1000)
             async with self._launcher.ending_an_impostor():
                 evaluated = running.result()
-            goes_on = evaluated.end.outcome == "ended" and evaluated.end.exit_code is None
+            goes_on = not evaluated.has_lost_context
             _raise_for_outcome(context_id, evaluated)
             return self._evaluation(evaluated, before, self._usage(group), wall_ms, late=late)
         finally:
@@ -202,7 +202,7 @@ class GuestContexts:
                 await self._stop(context_id, "killed")
             elif running.cancelled() or running.exception() is not None:
                 await self._stop(context_id, "killed")
-            elif running.result().end.outcome != "busy":
+            elif running.result().has_lost_context:
                 await self._end_all_of(context_id)
         except (SandboxGone, BuntimeError):
             pass  # what ran in it has ended too

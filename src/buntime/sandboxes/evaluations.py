@@ -80,6 +80,10 @@ class Evaluated:
     stdout: bytes
     stderr: bytes
 
+    @property
+    def has_lost_context(self) -> bool:
+        return self.end.outcome in ("absent", "lost") or self.end.exit_code is not None
+
 
 @dataclass(slots=True)
 class _Taking:
