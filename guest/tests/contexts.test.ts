@@ -18,6 +18,7 @@ interface Result {
   reason?: string;
 }
 
+const records = `/tmp/contexts-${crypto.randomUUID()}`;
 let guest: Guest;
 let number = 0;
 
@@ -60,10 +61,13 @@ async function interrupt(id: string): Promise<boolean> {
 let it: string;
 
 beforeAll(async () => {
-  guest = await Guest.start({ GUEST_PROCESSES: `/tmp/records-${crypto.randomUUID()}/processes` });
+  guest = await Guest.start({ GUEST_PROCESSES: `${records}/processes` });
   it = await create();
 });
-afterAll(() => guest.stop());
+afterAll(async () => {
+  await guest.stop();
+  rmSync(records, { recursive: true, force: true });
+});
 
 test.each([
   ["1 + 1", "2"],
@@ -312,7 +316,7 @@ test("its directory, its environment, its arguments", async () => {
 });
 
 test("a guest that starts again knows what is lost", async () => {
-  const root = `/tmp/records-${crypto.randomUUID()}/processes`;
+  const root = `${records}/again/processes`;
   const kept = guest;
   try {
     guest = await Guest.start({ GUEST_PROCESSES: root });
