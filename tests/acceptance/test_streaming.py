@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,10 +129,11 @@ def test_memory_and_disk_limits_are_errors_after_the_output(paid: Client) -> Non
     session = paid.open(resourceLimits={"memory": 128, "disk": 64, "cpu": 1})
     try:
         hungry = "console.log('begun'); const a = []; for (;;) a.push(new Uint8Array(1 << 20).fill(1))"
-        for fields, code in (
+        cases: list[tuple[dict[str, Any], str]] = [
             ({"code": hungry}, "memory_limit_exceeded"),
             ({"command": "echo begun; head -c 200000000 /dev/urandom > big"}, "disk_full"),
-        ):
+        ]
+        for fields, code in cases:
             with stream(session, **fields) as answer:
                 events = list(answer)
             assert text_of(events) == "begun\n"

@@ -24,7 +24,7 @@ def begun(events: Events) -> Iterator[Event]:
 
 def until_change_of(path: str, told: Iterator[Event]) -> list[str]:
     """What was told up to it, as `event path`, or `event from>path`."""
-    seen = []
+    seen: list[str] = []
     for name, data in told:
         assert name == "change", data
         if data["path"] == path:

@@ -26,7 +26,7 @@ class Program:
 
     def __init__(self) -> None:
         self.sink: Sink | None = None
-        self.ended = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
         self.left = False
 
     async def __call__(self, run: Run, sink: Sink | None = None) -> RunResult:
@@ -136,7 +136,7 @@ async def test_a_client_that_takes_nothing_has_gone_after_a_while(
                     await program.says(b"x" * 100_000)
 
             flood = asyncio.create_task(floods())
-            answer.content._protocol.pause_reading()  # type: ignore[attr-defined]
+            answer.content._protocol.pause_reading()
             async with asyncio.timeout(SECONDS):
                 await until(lambda: program.left or flood.done())
             flood.cancel()
