@@ -16,6 +16,7 @@ from buntime.errors import (
 from buntime.paths import for_client, shown
 from buntime.ports import SandboxGone
 
+UNREADABLE = (msgspec.MsgspecError, RecursionError)  # in another form than it should be, or nested without end
 LONGEST_PATH = 65536  # characters in what a guest may call a path: in deep trees it is longer than one call takes
 CONFLICTS = {
     "EISDIR": "is a directory.",
@@ -50,7 +51,7 @@ def failure_of(query: Mapping[str, str], text: bytes, status: int) -> Exception:
     """What the guest reports, as the error that a client can act on."""
     try:
         failure = msgspec.json.decode(text, type=_Failure)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return SandboxGone(f"the guest answered {status}")
     path = for_client(shown(query["path"]) if query.get("path") else failure.path[:LONGEST_PATH])
     return _known_failure(failure.errno, path) or SandboxGone(f"the guest reports {failure.errno[:40]!r}")

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from aiohttp import StreamReader
 
+from buntime.room import hold
 from buntime.sandboxes.failures import Impostor
 
 HEADER = struct.Struct(">cI")
@@ -23,9 +24,10 @@ type Piece = tuple[bytes, bytes | memoryview]  # kind, some of the payload
 async def batches(content: StreamReader, largest: int) -> AsyncGenerator[list[Frame]]:
     """Lists of frames as they come, none empty. Ends with the stream, between two frames.
 
-    Raises Impostor for a payload of more than `largest` bytes, or an end in the middle of one.
+    Raises Impostor for a payload of more than `largest` bytes, or an end in the middle of one; Unavailable where there
+    is no room for the one that is coming.
     """
-    rest = bytearray()
+    rest, counted = bytearray(), 0
     while part := await content.readany():
         rest += part
         frames, taken = [], 0
@@ -43,6 +45,9 @@ async def batches(content: StreamReader, largest: int) -> AsyncGenerator[list[Fr
                 frames = []
                 await asyncio.sleep(0)
         del rest[:taken]
+        if len(rest) > counted:  # and kept, for as long as the guest likes
+            hold(len(rest) - counted)
+            counted = len(rest)
         if frames:
             yield frames
     if rest:

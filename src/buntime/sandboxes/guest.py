@@ -25,7 +25,7 @@ from buntime.paths import from_bytes, in_bytes, shown
 from buntime.ports import OUTPUT_LIMIT, FileEntry, FileToWrite, Run, SandboxGone
 from buntime.room import hold
 from buntime.sandboxes.connection import NoGuest, WatchedConnector
-from buntime.sandboxes.failures import LONGEST_PATH, Impostor, failure_of
+from buntime.sandboxes.failures import LONGEST_PATH, UNREADABLE, Impostor, failure_of
 from buntime.sandboxes.frames import Piece, batches, pieces
 from buntime.sandboxes.oci import GUEST_PORT
 
@@ -215,7 +215,7 @@ class Guest:
             text = await _read_all(answer, LARGEST_JSON)
         try:
             return msgspec.json.decode(text, type=kind)
-        except msgspec.MsgspecError as wrong:
+        except UNREADABLE as wrong:
             raise Impostor(f"it answered {path} with something else") from wrong
 
     def _address_of(self, path: str, query: Mapping[str, str]) -> URL:
@@ -316,7 +316,7 @@ def merged(some: Sequence[Piece]) -> Iterator[tuple[Stream | None, bytes]]:
 def _end(text: bytes) -> _End:
     try:
         end = msgspec.json.decode(text, type=_End)
-    except msgspec.MsgspecError as wrong:
+    except UNREADABLE as wrong:
         raise Impostor("its last frame is not what it should be") from wrong
     if not 0 <= end.exit_code <= 255 or len(end.files_written) > MOST_WRITTEN:
         raise SandboxGone("the guest's last frame has impossible numbers")

@@ -22,6 +22,7 @@ from buntime.web.failures import reply_to
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": heartbeat\n\n"
 STALL_SECONDS = 120.0
+TURN = 50  # pieces that are sent, after which others get theirs: sending does not wait while there is room
 EVENTS = b"text/event-stream"
 NO_BUFFERING: Headers = [(b"x-accel-buffering", b"no")]  # for proxies before ours
 
@@ -35,6 +36,7 @@ class Out:
         self._turn = asyncio.Lock()  # between events and heartbeats
         self._heartbeats: asyncio.Task[None] | None = None
         self._sent_at = 0.0
+        self._pieces = 0
         self.begun = False
         self._is_events = False
 
@@ -92,6 +94,9 @@ class Out:
         except TimeoutError:
             raise ClientLeft from None
         self._sent_at = asyncio.get_running_loop().time()
+        self._pieces += 1
+        if self._pieces % TURN == 0:
+            await asyncio.sleep(0)
 
     async def _beat(self) -> None:
         clock = asyncio.get_running_loop().time
