@@ -55,7 +55,8 @@ async def batches(content: StreamReader, largest: int) -> AsyncGenerator[list[Fr
 
 
 async def pieces(content: StreamReader, largest: int, whole: bytes) -> AsyncIterator[list[Piece]]:
-    """The same, with payloads in pieces as they come, so that much is copied little; but for the kind `whole`."""
+    """The same, with payloads in pieces as they come, so that much is copied little; but for the kind `whole`, of which
+    there is one."""
     kind, missing, rest = b"", 0, b""  # `rest`: the beginning of a header
     held = bytearray()  # of a payload that is wanted whole
     while part := await content.read(READ):
@@ -73,6 +74,7 @@ async def pieces(content: StreamReader, largest: int, whole: bytes) -> AsyncIter
             if kind != whole:
                 found.append((kind, piece))
             else:
+                hold(len(piece))
                 held += piece
                 if not missing:
                     found.append((kind, bytes(held)))
