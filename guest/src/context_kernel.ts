@@ -210,7 +210,8 @@ export class Kernel {
     return this.#streams
       .map((stream) => stream.text())
       .join("")
-      .slice(0, SAID);
+      .slice(0, SAID)
+      .toWellFormed();
   }
 }
 

@@ -88,7 +88,7 @@ export class ContextRecords {
 function recordOf(id: string, found: Record<string, unknown>): ContextRecord {
   const { createdAt, workingDir, runs, lost, ending } = found;
   const number = (value: unknown) => (Number.isSafeInteger(value) && (value as number) >= 0 ? (value as number) : 0);
-  const text = (value: unknown, most = 100) => (typeof value === "string" ? value.slice(0, most) : null);
+  const text = (value: unknown, most = 100) => (typeof value === "string" ? value.slice(0, most).toWellFormed() : null);
   return {
     id,
     createdAt: number(createdAt),

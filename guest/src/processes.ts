@@ -17,7 +17,7 @@ import { follow, page } from "./following";
 import { Input } from "./input";
 import { type Bound, ENTRY_HEADER, Log } from "./logs";
 import { PipeReader, PipeWriter, type Taker } from "./pipes";
-import { type ProcessRecord, type Reason, Records } from "./records";
+import { type ProcessRecord, type Reason, Records, shownCommand } from "./records";
 import { scriptOf } from "./script";
 import { flagIn, type Handlers, jsonOf, numberIn, type Settings } from "./server";
 import type { Spare, Spares } from "./spares";
@@ -138,7 +138,7 @@ export class Processes implements Bound {
       pid,
       status: "running",
       startedAt: Date.now(),
-      command: (wanted.command ?? wanted.code ?? "").slice(0, 1000),
+      command: shownCommand(wanted.command ?? wanted.code ?? ""),
       name: wanted.name,
       exitCode: null,
       endedAt: null,

@@ -24,6 +24,7 @@ const LARGEST = 64 << 10; // bytes of a record that is one
 const RETRY = 3000; // ms, while the disk is full
 const MOST = 10_000; // beyond it the oldest that have ended are forgotten
 const ID = /^proc_[a-z0-9]{18}$/;
+const [COMMAND, NAME, PIDS] = [1000, 400, 1 << 22]; // of which the host takes no more; a name has 200 characters
 
 export type Status = "running" | "exited" | "lost";
 export type Reason = "deep_sleep" | "runtime_ended" | "timeout";
@@ -132,6 +133,11 @@ export class Records {
   }
 }
 
+/** The beginning of it, in which no character is half: the host would not take that for an answer. */
+export function shownCommand(command: string): string {
+  return command.slice(0, COMMAND).toWellFormed();
+}
+
 function lost(id: string): ProcessRecord {
   const startedAt = parseInt(id.slice(5, 14), 36);
   const nothing = { exitCode: null, endedAt: null, output: null, ending: null, name: null };
@@ -150,13 +156,15 @@ function parsed(id: string, text: string): ProcessRecord | null {
   const whole = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
   const optional = (value: unknown) => value === null || whole(value);
   const isReason = (value: unknown) => [null, "deep_sleep", "runtime_ended", "timeout"].includes(value as null);
+  const words = (value: unknown, most: number) =>
+    typeof value === "string" && value.length <= most && value.isWellFormed();
   const proper =
     whole(pid) &&
+    (pid as number) < PIDS &&
     whole(startedAt) &&
-    ["running", "exited"].includes(status as string) &&
-    typeof command === "string" &&
-    (name === null || typeof name === "string") &&
-    (status === "running" || (whole(exitCode) && (exitCode as number) < 256)) &&
+    words(command, COMMAND) &&
+    (name === null || (words(name, NAME) && [...(name as string)].length <= 200)) &&
+    (status === "running" ? exitCode === null : status === "exited" && whole(exitCode) && (exitCode as number) < 256) &&
     [endedAt, output].every(optional) &&
     [reason, ending].every(isReason);
   return proper ? (found as unknown as ProcessRecord) : null;

@@ -282,6 +282,10 @@ class Terminals(Protocol):
         FileConflict for its directory."""
         ...
 
+    async def end(self, terminal_id: str) -> None:
+        """Kills all that it has started. One that is not there is fine."""
+        ...
+
     def attach(self, terminal_id: str) -> AbstractAsyncContextManager[Attachment]:
         """Raises TerminalNotFound. Whoever was attached before is let go."""
         ...

@@ -62,6 +62,11 @@ class Terminals:
                     await attachment.resize(cols, rows)
             yield Opened(terminal_id, cols, rows, resumed, session, attachment)
 
+    async def forget(self, caller: Caller, opened: Opened) -> None:
+        """The client left before it knew the new terminal's id: nobody could come back to it."""
+        async with self._entrance.use(caller, opened.session.id) as (_, sandbox):
+            await sandbox.terminals.end(opened.id)
+
     async def typed(self, opened: Opened) -> None:
         """A client has sent something: that is activity, and wakes a suspended session."""
         await self._entrance.touched(opened.session)

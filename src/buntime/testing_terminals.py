@@ -22,6 +22,10 @@ class FakeTerminals:
     async def create(self, new: NewTerminal) -> None:
         self.all[new.id] = FakeTerminal(new)
 
+    async def end(self, terminal_id: str) -> None:
+        if terminal_id in self.all:
+            self.ends(terminal_id, Exit(137))
+
     @asynccontextmanager
     async def attach(self, terminal_id: str) -> AsyncIterator["FakeAttachment"]:
         terminal = self.all.get(terminal_id)

@@ -12,13 +12,14 @@ from msgspec import UNSET, Meta, UnsetType
 from buntime.inside import Shows, Sink, Stream
 from buntime.ports import OUTPUT_LIMIT
 from buntime.room import hold
-from buntime.sandboxes.failures import LONGEST_PATH, Impostor
+from buntime.sandboxes.failures import LONGEST_PATH, UNREADABLE, Impostor
 from buntime.sandboxes.frames import batches
 from buntime.sandboxes.guest import LARGEST_JSON, MOST_FRAMES, MOST_WRITTEN, STREAMS
 
 LARGEST_VALUE = 12 << 20  # bytes of what is told of one value …
 MOST_TOLD = 28 << 20  # … and of all of one run
-SPREAD = 3  # how much more it takes when it is decoded
+SPREAD = 3  # how much more it takes when it is decoded …
+A_VALUE, A_LIST, AN_ITEM = 512, 96, 64  # … and bytes beside: for all of it, and each list or object and what is in it
 
 Name = Annotated[str, Meta(max_length=1000)]
 
@@ -95,6 +96,7 @@ class _Taking:
     displayed: list[Mapping[str, object]] = field(default_factory=list)
     told: Told | None = None
     told_bytes: int = 0
+    shown: int = 0  # bytes, of the largest that was passed on
 
     async def take(self, kind: bytes, payload: bytes) -> None:
         """Raises Impostor for a frame that no guest sends, and what the sinks raise."""
@@ -104,11 +106,15 @@ class _Taking:
         self.told_bytes += len(payload)
         if kind not in (b"d", b"v") or len(payload) > LARGEST_VALUE or self.told_bytes > MOST_TOLD:
             raise Impostor("it sent a frame that it may not")
-        hold(SPREAD * len(payload))
+        if kind == b"d" and self.shows is not None:  # not kept: the largest counts
+            size = _size_of(payload)
+            hold(max(size - self.shown, 0))
+            self.shown = max(size, self.shown)
+            await self.shows(decoded(payload, _Forms).plain())
+            return
+        hold(_size_of(payload))
         if kind == b"v":
             self.told = decoded(payload, Told)
-        elif self.shows is not None:
-            await self.shows(decoded(payload, _Forms).plain())
         else:
             self.displayed.append(decoded(payload, _Forms).plain())
 
@@ -145,9 +151,15 @@ async def read_evaluation(answer: aiohttp.ClientResponse, sink: Sink | None, sho
     raise Impostor("its answer has no end")
 
 
+def _size_of(text: bytes) -> int:
+    """Bytes that it takes when it is decoded, about: `[],` becomes thirty times as many."""
+    lists, items = text.count(b"[") + text.count(b"{"), text.count(b",")
+    return SPREAD * len(text) + A_VALUE + A_LIST * lists + AN_ITEM * items
+
+
 def decoded[T](text: bytes, kind: type[T]) -> T:
     """Raises Impostor."""
     try:
         return msgspec.json.decode(text, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as wrong:
+    except UNREADABLE as wrong:
         raise Impostor("it tells of a run in another form") from wrong

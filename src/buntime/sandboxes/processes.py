@@ -16,7 +16,7 @@ from msgspec import Meta
 from buntime.errors import InvalidRequest, InvalidState, ProcessNotFound, SessionBusy
 from buntime.inside import LogEntry, LogPage, NewProcess, Process, ProcessUsage, Reason, Status
 from buntime.ports import SandboxGone
-from buntime.sandboxes.failures import Impostor
+from buntime.sandboxes.failures import UNREADABLE, Impostor
 from buntime.sandboxes.frames import Frame, batches
 from buntime.sandboxes.guest import ENOUGH, GATHER_SECONDS, LARGEST_NUMBER, STREAMS, Count, Guest
 from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher, Spare
@@ -284,5 +284,5 @@ class PageReader:
 def _decoded[T](text: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(text, type=kind)
-    except msgspec.MsgspecError as wrong:
+    except UNREADABLE as wrong:
         raise Impostor("a page of logs is not what it should be") from wrong

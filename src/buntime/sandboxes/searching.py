@@ -11,11 +11,13 @@ from buntime.errors import BuntimeError, FileConflict, InvalidRequest
 from buntime.inside import FileKind, Match, Stream
 from buntime.paths import for_client, from_bytes, in_bytes, shown
 from buntime.ports import Run
+from buntime.sandboxes.failures import UNREADABLE
 from buntime.sandboxes.programs import Complaints, Place, Runner, limit_met, line, quoted
 
 SECONDS = 20.0  # of one search
 LONGEST_LINE = 4 << 20  # bytes of one line that rg prints; what is longer is passed over
 MOST_PRINTED = 64 << 20  # bytes in all that are looked at
+MOST_OTHERS = 10_000  # lines that are no match: rg has two for each file
 LONGEST_TEXT = 1000  # characters of a line that are shown …
 BEFORE = 200  # … from so many before the first match where it is longer
 MOST_RANGES = 100
@@ -62,6 +64,7 @@ class _Search:
         self._limit = limit
         self._rest = bytearray()
         self._printed = 0
+        self._others = 0  # lines that were no match
         self._passing = False  # the rest of a line that is too long
         self.matches: list[Match] = []
         self.truncated = False
@@ -95,6 +98,10 @@ class _Search:
     def _take(self, text: bytes) -> None:
         match = Match(_plain(text)) if self._names else _match_in(text)
         if match is None:
+            self._others += 1
+            if self._others > MOST_OTHERS:
+                self.truncated = True
+                raise Enough
             return
         if len(self.matches) >= self._limit:
             self.truncated = True
@@ -114,7 +121,7 @@ def _match_in(text: bytes) -> Match | None:
             return None
         found = msgspec.json.decode(event.data, type=_Found)
         path, content = found.path.content(), found.lines.content()
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+    except (*UNREADABLE, UnicodeDecodeError, ValueError):
         return None
     return _cut(_plain(path), min(max(found.line_number, 1), 2**53), content, found.submatches[:MOST_RANGES])
 

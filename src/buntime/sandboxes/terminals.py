@@ -18,7 +18,7 @@ from buntime.errors import BuntimeError, FileNotFound, TerminalNotFound
 from buntime.inside import Exit, NewTerminal, Reason
 from buntime.ports import SandboxGone
 from buntime.sandboxes.connection import NoGuest
-from buntime.sandboxes.failures import Impostor
+from buntime.sandboxes.failures import UNREADABLE, Impostor
 from buntime.sandboxes.frames import HEADER, Frame, batches
 from buntime.sandboxes.guest import Guest
 from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher, Spare
@@ -56,6 +56,11 @@ class GuestTerminals:
             await self._guest.call("POST", "/terminals/create", query, dict, msgspec.json.encode(body))
 
         await self._launcher.background("terminals", start, new.id)
+
+    async def end(self, terminal_id: str) -> None:
+        run = self._launcher.named(terminal_id)
+        if run is not None:
+            await asyncio.to_thread(self._launcher.end, run)
 
     @asynccontextmanager
     async def attach(self, terminal_id: str) -> AsyncIterator["GuestAttachment"]:
@@ -161,7 +166,7 @@ class GuestAttachment:
             self._launcher.finish(run)
 
     def _took(self, count: int) -> None:
-        self._untaken = max(self._untaken - count, 0)
+        self._untaken = max(self._untaken - count, len(self._typed))  # whatever is told: not before it was sent
         if self._untaken < WINDOW:
             self._room.set()
 
@@ -195,7 +200,7 @@ class GuestAttachment:
 def _exit(payload: bytes) -> Exit:
     try:
         end = msgspec.json.decode(payload, type=_End)
-    except msgspec.MsgspecError as wrong:
+    except UNREADABLE as wrong:
         raise Impostor("a terminal's end is not what it should be") from wrong
     if end.exit_code is not None and not 0 <= end.exit_code <= 255:
         raise Impostor("a terminal ended with an impossible number")

@@ -12,14 +12,15 @@ from buntime.errors import FileNotFound, SessionBusy
 from buntime.inside import FileEvent, FileKind
 from buntime.paths import for_client, shown
 from buntime.ports import SandboxGone
-from buntime.sandboxes.failures import Impostor
+from buntime.sandboxes.failures import UNREADABLE, Impostor
 from buntime.sandboxes.frames import Frame, batches
 from buntime.sandboxes.guest import Guest, path_in
 from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher
 
 READY_SECONDS = 60.0  # for large trees; the guest answers at once that it begins
 MOST_EVENTS, LARGEST_FRAME = 500, 1 << 20  # of one frame, and bytes
-GATHER_SECONDS = 0.005  # between two readings: a guest that tells in crumbs costs little
+GATHER_SECONDS = 0.005  # between two readings: a guest that tells in crumbs costs little …
+GATHER_FRAMES = 50  # … for each so many frames
 
 
 class _Raw(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,7 +77,7 @@ async def _frames(answer: aiohttp.ClientResponse) -> AsyncIterator[Frame]:
     async for some in batches(answer.content, LARGEST_FRAME):
         for frame in some:
             yield frame
-        await asyncio.sleep(GATHER_SECONDS)
+        await asyncio.sleep(GATHER_SECONDS * max(len(some) / GATHER_FRAMES, 1))
 
 
 async def _events(frames: AsyncIterator[Frame], launcher: Launcher, path: str) -> AsyncIterator[Sequence[FileEvent]]:
@@ -100,7 +101,7 @@ def _told(kind: bytes, payload: bytes, path: str) -> Sequence[FileEvent]:
         if kind == b"u":
             unwatched = msgspec.json.decode(payload, type=_Unwatched)
             return [FileEvent("overflow", _below(path, unwatched.path), "directory", unwatched=True)]
-    except msgspec.MsgspecError as wrong:
+    except UNREADABLE as wrong:
         raise Impostor("it tells of a change in a way of its own") from wrong
     raise Impostor("it sent a frame that it may not")
 

@@ -55,11 +55,15 @@ class TerminalSocket:
             await receive()  # that it connects
             exchange.status = 101
             client = Client(exchange, receive, send)
-            with suppress(ClientLeft):
+            ready = Ready(terminal_id=opened.id, cols=opened.cols, rows=opened.rows, resumed=opened.resumed)
+            try:
                 await client.accept()
-                await client.tell(
-                    Ready(terminal_id=opened.id, cols=opened.cols, rows=opened.rows, resumed=opened.resumed)
-                )
+                await client.tell(ready)
+            except ClientLeft:
+                if not opened.resumed:
+                    await terminals.forget(caller, opened)
+                return
+            with suppress(ClientLeft):
                 await Conversation(terminals, caller, opened, client).hold(self._world.streams)
 
 

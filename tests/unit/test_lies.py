@@ -1,0 +1,192 @@
+"""What a guest that lies costs the server: no error of ours, no memory beyond what is counted, no time of others."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from starlette.types import Message
+
+from buntime.errors import Unavailable
+from buntime.ports import SandboxGone
+from buntime.room import Room, belongs_to
+from buntime.sandboxes import evaluations, failures, guest, processes, searching, terminals, watching
+from buntime.sandboxes.evaluations import read_evaluation
+from buntime.sandboxes.failures import Impostor
+from buntime.sandboxes.frames import batches, pieces
+from buntime.sandboxes.guest import stream_outcome
+from buntime.sandboxes.terminals import WINDOW, GuestTerminals
+from buntime.web.exchange import Exchange
+from buntime.web.streaming import Out, TextOutput
+from tests.unit.test_impostor import CHUNKED, SECONDS, answering, frame, json_answer
+from tests.unit.test_terminal_impostor import Launcher, chunk
+
+MB = 1 << 20
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+# --- what is nested deeper than Python goes ---
+
+READERS: dict[str, Callable[[], object]] = {
+    "a change": lambda: watching._told(b"c", b'[{"event": "created", "path": "x", "more": ' + DEEP + b"}]", "/x"),
+    "what is not watched": lambda: watching._told(b"u", b'{"path": "x", "more": ' + DEEP + b"}", "/x"),
+    "a page of logs": lambda: processes._decoded(b'{"why": "absent", "more": ' + DEEP + b"}", processes._Refusal),
+    "the end of a terminal": lambda: terminals._exit(b'{"exitCode": 1, "more": ' + DEEP + b"}"),
+    "the end of a run": lambda: guest._end(b'{"exitCode": 1, "more": ' + DEEP + b"}"),
+    "a run in a context": lambda: evaluations.decoded(b'{"value": {"json": ' + DEEP + b"}}", evaluations.Told),
+}
+
+
+@pytest.mark.parametrize("what", READERS)
+def test_what_is_too_deep_is_the_mark_of_an_impostor(what: str) -> None:
+    with pytest.raises(Impostor):
+        READERS[what]()
+
+
+def test_a_failure_that_is_too_deep_is_none() -> None:
+    assert isinstance(failures.failure_of({}, b'{"errno": "ENOENT", "more": ' + DEEP + b"}", 500), SandboxGone)
+
+
+def test_a_match_that_is_too_deep_is_passed_over() -> None:
+    assert searching._match_in(b'{"type": "match", "data": ' + DEEP + b"}") is None
+
+
+async def test_an_answer_that_is_too_deep_is_the_mark_of_an_impostor() -> None:
+    async with answering(json_answer(b'{"protocol": 1, "more": ' + DEEP + b"}")) as one:
+        with pytest.raises(Impostor):
+            await one.check()
+
+
+# --- memory ---
+
+
+async def test_input_that_is_told_to_be_taken_and_is_not_read_waits() -> None:
+    async with answering(CHUNKED, chunk(frame(b"a", b"\xff\xff\xff\xff"))) as one:
+        attaching = GuestTerminals(one, Launcher(), None)  # type: ignore[arg-type]
+        async with asyncio.timeout(60), attaching.attach("term_x") as attachment:
+
+            async def look() -> None:
+                async for _ in attachment.output():
+                    pass
+
+            looking = asyncio.create_task(look())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    for _ in range(1000):
+                        await attachment.write(bytes(MB))
+            assert len(attachment._typed) <= 2 * WINDOW
+            looking.cancel()
+
+
+class Content:
+    """What aiohttp reads of an answer."""
+
+    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+        self.content = self
+        self._parts = parts
+
+    async def readany(self) -> bytes:
+        return await anext(self._parts, b"")
+
+    async def read(self, most: int) -> bytes:
+        return await self.readany()
+
+
+async def _repeated(part: bytes, times: int) -> AsyncIterator[bytes]:
+    for _ in range(times):
+        yield part
+
+
+async def test_frames_that_are_not_whole_yet_are_counted() -> None:
+    room = Room(limit=3 * MB, share=3 * MB)
+    with room.for_one_request():
+        belongs_to("somebody")
+        content: Any = Content(_repeated(b"c\x7f\0\0\0" + bytes(MB), 9))
+        with pytest.raises(Unavailable):
+            async for _ in batches(content, 1 << 31):
+                pass
+    assert room.used == 0
+
+
+async def test_an_end_that_is_not_whole_yet_is_counted() -> None:
+    room = Room(limit=3 * MB, share=3 * MB)
+    with room.for_one_request():
+        belongs_to("somebody")
+        content: Any = Content(_repeated(b"x\x7f\0\0\0" + bytes(MB), 9))
+        with pytest.raises(Unavailable):
+            async for _ in pieces(content, 1 << 31, whole=b"x"):
+                pass
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b'{"value": {"json": [' + b"[]," * 500_000 + b"1]}}", b'{"value": {"json": [' + b"1.5," * 500_000 + b"1]}}"],
+)
+async def test_values_are_counted_as_what_they_become(value: bytes) -> None:
+    room = Room(limit=20 * MB, share=20 * MB)
+    with room.for_one_request():
+        belongs_to("somebody")
+        answer: Any = Content(_repeated(frame(b"v", value), 1))
+        with pytest.raises(Unavailable):
+            await read_evaluation(answer, None, None)
+
+
+async def test_tiny_things_that_are_shown_are_counted_as_what_they_become() -> None:
+    room = Room(limit=20 * MB, share=20 * MB)
+    with room.for_one_request():
+        belongs_to("somebody")
+        answer: Any = Content(_repeated(frame(b"d", b"{}") * 10_000, 50))
+        with pytest.raises(Unavailable):
+            await read_evaluation(answer, None, None)
+
+
+# --- time ---
+
+
+async def _longest_turn(work: Any) -> float:
+    """Seconds that others waited for theirs."""
+    longest, task = 0.0, asyncio.ensure_future(work)
+    while not task.done():
+        started = time.thread_time()
+        await asyncio.sleep(0)
+        longest = max(longest, time.thread_time() - started)
+    with suppress(searching.Enough, Impostor):
+        await task
+    return longest
+
+
+@pytest.mark.parametrize(
+    "line", [b"\n", b"{}\n", b'{"type": "begin", "data": {}}\n', b'{"type": "match", "data": {}}\n']
+)
+async def test_what_is_no_match_is_passed_over_in_turns_and_not_without_end(line: bytes) -> None:
+    taken = searching._Search(names=False, limit=10)
+
+    async def all_of_it() -> None:
+        for _ in range(20):
+            await taken("stdout", line * (MB // len(line)))
+
+    started = time.thread_time()
+    assert await _longest_turn(all_of_it()) < 0.5
+    assert time.thread_time() - started < SECONDS
+    assert taken.truncated
+
+
+async def test_crumbs_of_two_streams_by_turns_leave_time_for_others() -> None:
+    sent = 0
+
+    async def send(message: Message) -> None:
+        nonlocal sent
+        sent += len(message.get("body", b""))
+        until = time.thread_time() + 0.0001  # as long as it takes
+        while time.thread_time() < until:
+            pass
+
+    async def all_of_it() -> None:
+        out = Out(Exchange({"headers": []}, "POST", b"", 0.0), send)
+        await out.begin_events()
+        answer: Any = Content(_repeated((frame(b"o", b"x") + frame(b"e", b"y")) * 2500, 1))
+        await stream_outcome(answer, TextOutput(out))
+
+    assert await _longest_turn(all_of_it()) < 0.05
+    assert sent > 5000 * len("event: stdout")
