@@ -5,7 +5,7 @@ from typing import Any
 
 
 def with_known_session(whole: dict[str, Any], known: str) -> dict[str, Any]:
-    """So that generated requests find a session more often than by chance, and none gets an answer without an end."""
+    """So that generated requests find a session more often than by chance, and none waits for long."""
     found = copy.deepcopy(whole)
     for place, path in list(found["paths"].items()):
         for method, operation in list(path.items()):
@@ -24,6 +24,9 @@ def with_known_session(whole: dict[str, Any], known: str) -> dict[str, Any]:
             fields["sessionId"]["enum"] = [known]
         if "stream" in fields:
             fields["stream"]["enum"] = [False]
+        fields.pop("waitFor", None)
+    for content in _contents(found):
+        content.get("example", {}).pop("waitFor", None)
     return found
 
 
@@ -33,7 +36,10 @@ def _only_streams(operation: dict[str, Any]) -> bool:
 
 def _bodies(whole: dict[str, Any]) -> set[str]:
     """Names of the shapes of JSON bodies."""
+    return {content["schema"]["$ref"].rpartition("/")[2] for content in _contents(whole)}
+
+
+def _contents(whole: dict[str, Any]) -> list[dict[str, Any]]:
     operations = [operation for path in whole["paths"].values() for operation in path.values()]
-    contents = [operation["requestBody"]["content"] for operation in operations if "requestBody" in operation]
-    schemas = [content["application/json"]["schema"] for content in contents if "application/json" in content]
-    return {schema["$ref"].rpartition("/")[2] for schema in schemas}
+    bodies = [operation["requestBody"]["content"] for operation in operations if "requestBody" in operation]
+    return [body["application/json"] for body in bodies if "application/json" in body]

@@ -61,7 +61,6 @@ async def test_files_written_are_those_of_the_run_and_of_the_request_under_works
         ({"code": "1", "command": "x"}, "code"),
         ({"code": "a\u0000"}, "code"),
         ({"code": None}, "code"),
-        ({"code": "1", "contextId": "ctx"}, "contextId"),
         ({"code": "1", "timeout": 0}, "timeout"),
         ({"code": "1", "timeout": 301}, "timeout"),
         ({"code": "1", "workingDir": ""}, "workingDir"),
