@@ -415,7 +415,7 @@ def test_deep_sleep_ends_processes_and_says_so(servers: Servers) -> None:
 
 
 def test_ends_and_logs_come_back_from_the_archive(servers: Servers) -> None:
-    server = servers.start(**EVICTING)
+    server = servers.start(pool_size=1, **EVICTING)
     session = server.new_client().open()
     process = start(session, "seq 1 1000; exit 3")
     assert process.ended()["exitCode"] == 3
