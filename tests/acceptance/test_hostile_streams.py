@@ -4,21 +4,27 @@ What it says is told with a typed error or event, its next request recovers, and
 """
 
 import socket
-import statistics
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.acceptance.client import Client, Reply, Session
-from tests.acceptance.conftest import fresh_server
-from tests.acceptance.events import Event, Events, stream, watch
+from tests.acceptance.events import Events, stream, watch
+from tests.acceptance.hostile import (
+    all_of,
+    context_of,
+    follow,
+    last_of,
+    others_stay_quick,
+    process_of,
+    recovers,
+    until_exited,
+)
 from tests.acceptance.server import Server
 from tests.acceptance.test_terminals import Person, open_terminal
 
@@ -26,24 +32,6 @@ pytestmark = pytest.mark.sandbox
 
 INSIDE = Path(__file__).with_name("inside")
 GUEST = 2  # its pid in every session
-MB = 1 << 20
-MOST_MORE = 300 * MB  # of the server's memory, whatever a session says
-SLOWER = 25  # times, at the worst, of another's call in the middle; machine and cores are shared with the attack
-LEAST = 0.02  # seconds, below which a call is as quick as any
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """Its own: its memory is looked at."""
-    with fresh_server(pool_size=2) as server:
-        server.start()
-        yield server
-        assert server.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def enterprise(server: Server) -> Client:
-    return server.new_client("enterprise")
 
 
 @pytest.fixture(scope="module")
@@ -61,68 +49,7 @@ def victim(enterprise: Client) -> Iterator[Session]:
     session.delete().done()
 
 
-def memory_of(server: Server) -> int:
-    assert server._process is not None
-    lines = Path(f"/proc/{server._process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
-
-
-@contextmanager
-def others_stay_quick(server: Server, neighbour: Session) -> Iterator[None]:
-    """Looks and runs of a neighbour, beside the block as before it; and the server's memory."""
-
-    def seconds(call: Callable[[], object]) -> float:
-        started = time.monotonic()
-        call()
-        return time.monotonic() - started
-
-    def look() -> None:
-        neighbour.look().done()
-
-    def run() -> None:
-        assert neighbour.output("echo fine") == "fine\n"
-
-    quiet = {call: statistics.median(seconds(call) for _ in range(5)) for call in (look, run)}
-    before, ended = memory_of(server), threading.Event()
-
-    def beside() -> tuple[dict[Callable[[], None], list[float]], int]:
-        taken: dict[Callable[[], None], list[float]] = {look: [], run: []}
-        most = 0
-        while not ended.wait(0.1) or not taken[run]:
-            for call, times in taken.items():
-                times.append(seconds(call))
-            most = max(most, memory_of(server))
-        return taken, most
-
-    with ThreadPoolExecutor(1) as pool:
-        watching: Future[Any] = pool.submit(beside)
-        try:
-            yield
-        finally:
-            ended.set()
-        taken, most = watching.result()
-    for call, times in taken.items():
-        typical = statistics.median(times)
-        assert typical < SLOWER * max(quiet[call], LEAST), (call, quiet[call], sorted(times)[-5:])
-        assert max(times) < 10, (call, sorted(times)[-5:])
-    assert most - before < MOST_MORE, (before >> 20, most >> 20)
-
-
 # --- what is open when it happens ---
-
-
-def context_of(session: Session) -> str:
-    return str(session.client.call("POST", "/contexts/create", json_body={"sessionId": session.id}).done()["contextId"])
-
-
-def process_of(session: Session, command: str) -> str:
-    body = {"sessionId": session.id, "command": command}
-    return str(session.client.call("POST", "/processes/start", json_body=body).done()["processId"])
-
-
-def follow(session: Session, process_id: str) -> Events:
-    path = f"/processes/logs?sessionId={session.id}&processId={process_id}&follow=true"
-    return Events(session.client, "GET", path)
 
 
 class Open:
@@ -149,7 +76,7 @@ class Open:
         assert self.download.status == 200
         self._pool = stack.enter_context(ThreadPoolExecutor(8))
         self.upload = self._pool.submit(upload_slowly, session)
-        self.ends = {name: self._pool.submit(_last_of, answer) for name, answer in self.events.items()}
+        self.ends = {name: self._pool.submit(last_of, answer) for name, answer in self.events.items()}
 
     def have_ended_in_words(self) -> None:
         for name, end in self.ends.items():
@@ -166,10 +93,6 @@ class Open:
         reply = self.upload.result(120)
         assert reply.status in (409, 503), reply.shown()
         assert reply.error["code"]
-
-
-def _last_of(answer: Events) -> Event:
-    return deque(answer, maxlen=1)[0]
 
 
 def upload_slowly(session: Session) -> Reply:
@@ -191,28 +114,8 @@ def upload_slowly(session: Session) -> Reply:
                         break
                 raw.settimeout(120)
         raw.settimeout(120)
-        head, _, rest = _all_of(raw).partition(b"\r\n\r\n")
+        head, _, rest = all_of(raw).partition(b"\r\n\r\n")
         return Reply(int(head.split()[1]), {}, rest)
-
-
-def _all_of(raw: socket.socket) -> bytes:
-    """Of one answer with a length."""
-    text = b""
-    while part := raw.recv(65536):
-        text += part
-        head, found, rest = text.partition(b"\r\n\r\n")
-        if found:
-            length = next(
-                (
-                    int(line.split(b":")[1])
-                    for line in head.lower().split(b"\r\n")
-                    if line.startswith(b"content-length")
-                ),
-                0,
-            )
-            if len(rest) >= length:
-                break
-    return text
 
 
 ASSAULTS = {
@@ -231,18 +134,12 @@ def test_a_guest_that_ends_or_stops_ends_its_sessions_streams_in_words(
             reply = victim.execute(command=ASSAULTS[how], timeout=2)
             if how == "killed":
                 reply.refused(409, "invalid_state")
-            _recovers(victim)
+            recovers(victim)
             opened.have_ended_in_words()
-    _recovers(victim)
+    recovers(victim)
     look = _processes(victim)
     assert look[0]["status"] == "lost"
     assert (look[0]["exitCode"], look[0]["reason"]) == (None, "runtime_ended")
-
-
-def _recovers(session: Session) -> None:
-    """By its next request at the latest."""
-    replies = [session.execute(command="echo works") for _ in range(2)]
-    assert replies[-1].done()["stdout"] == "works\n"
 
 
 def _processes(session: Session) -> list[dict[str, Any]]:
@@ -260,13 +157,12 @@ def replace_guest(session: Session, where: str, how: str) -> None:
 
 def _typed(answer: Events) -> str:
     """The code of how it ends."""
-    with answer:
+    with answer, suppress(ConnectionError):
         if answer.status != 200:
             return str(answer.refusal().error["code"])
-        with suppress(ConnectionError):
-            name, content = _last_of(answer)
-            return str(content.get("code", name)) if content is not None else name
-        return "broken off"
+        name, content = last_of(answer)
+        return str(content.get("code", name))
+    return "broken off"
 
 
 LIES: dict[str, tuple[str, str, Callable[[Session, dict[str, str]], Events]]] = {
@@ -315,7 +211,29 @@ def test_a_lie_hurts_the_liar_alone(server: Server, victim: Session, neighbour: 
     assert _plain(victim).status != 500
     with suppress(AssertionError):
         victim.execute(command=f"kill -9 {GUEST}", timeout=2)
-    _recovers(victim)
+    recovers(victim)
+
+
+def test_a_search_by_a_program_that_prints_without_end_takes_nobodys_time(
+    server: Server, victim: Session, neighbour: Session
+) -> None:
+    victim.output("printf '#!/bin/sh\\nexec yes \"\"\\n' > /tmp/rg; chmod +x /tmp/rg; cp /tmp/rg /usr/bin/rg")
+    query = {"sessionId": victim.id, "query": "x"}
+    with others_stay_quick(server, neighbour):
+        for _ in range(3):
+            found = victim.client.call("GET", "/files/search", query=query).done()
+            assert (found["matches"], found["truncated"]) == ([], True)
+    recovers(victim)
+
+
+@pytest.mark.parametrize("path", ["/files/stat", "/files/content", "/files/list", "/processes/list", "/contexts/list"])
+@pytest.mark.parametrize("how", ["garbage", "deep"])
+def test_a_lie_to_whatever_is_asked_is_no_error_of_ours(victim: Session, path: str, how: str) -> None:
+    replace_guest(victim, "/", how)
+    query = {"sessionId": victim.id} | ({"path": "."} if path.startswith("/files") else {})
+    reply = victim.client.call("GET", path, query=query)
+    assert reply.status in (409, 503), reply.shown()
+    recovers(victim)
 
 
 def _plain(session: Session) -> Reply:
@@ -359,7 +277,7 @@ LISTED_NO_MORE = {what for what in DISKS if what.endswith("for everything")}
 @pytest.mark.parametrize("what", DISKS)
 def test_what_is_on_its_disk_hurts_it_alone(server: Server, victim: Session, neighbour: Session, what: str) -> None:
     ended = process_of(victim, "echo said")
-    _until_exited(victim, ended)
+    until_exited(victim, ended)
     victim.output(f"P={ended}; R={RECORDS}; set -e; {DISKS[what]}", timeout=60)
     with others_stay_quick(server, neighbour):
         for _ in range(2):  # by the guest that has seen what was there, and by one that has not
@@ -369,21 +287,13 @@ def test_what_is_on_its_disk_hurts_it_alone(server: Server, victim: Session, nei
                 assert replies[0].done()["total"] > 0
             assert replies[-1].done()["stdout"] == "x\n"
             victim.execute(command=f"kill -9 {GUEST}", timeout=5)
-            _recovers(victim)
+            recovers(victim)
     victim.output("rm -rf /var/lib/buntime", timeout=100)
     later = process_of(victim, "echo again")
-    _until_exited(victim, later)
+    until_exited(victim, later)
     query = {"sessionId": victim.id, "processId": later}
     page = victim.client.call("GET", "/processes/logs", query=query).done()
     assert [entry["data"] for entry in page["entries"]] == ["again\n"]
-
-
-def _until_exited(session: Session, process_id: str) -> None:
-    deadline = time.monotonic() + 60
-    query = {"sessionId": session.id, "processId": process_id}
-    while session.client.call("GET", "/processes/get", query=query).done()["status"] == "running":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def _ask_everything(session: Session, process_id: str) -> list[Reply]:
@@ -403,7 +313,7 @@ def _ask_everything(session: Session, process_id: str) -> list[Reply]:
     with follow(session, process_id) as answer:
         if answer.status == 200:
             answer.socket.settimeout(60)
-            assert _last_of(answer)[0] in ("exit", "error")
+            assert last_of(answer)[0] in ("exit", "error")
         else:
             replies.append(answer.refusal())
     return [*replies, session.execute(command="echo x")]
@@ -412,159 +322,5 @@ def _ask_everything(session: Session, process_id: str) -> list[Reply]:
 def test_a_command_is_shown_up_to_a_character_that_is_whole(victim: Session) -> None:
     for length in (998, 999):
         ended = process_of(victim, "echo said #".ljust(length, "x") + "\N{GRINNING FACE}" * 9)
-        _until_exited(victim, ended)
+        until_exited(victim, ended)
     assert [len(one["command"]) for one in _processes(victim)] in ([1000, 999], [1000, 999][::-1])
-
-
-# --- what a client does ---
-
-
-def test_half_open_uploads_cost_little_and_no_more_than_the_plan_allows(
-    server: Server, victim: Session, neighbour: Session
-) -> None:
-    head = (
-        f"PUT /files/content?sessionId={victim.id}&path=up HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
-        f"Authorization: Bearer {victim.client.key}\r\n\r\n0123456789"
-    ).encode()
-    with others_stay_quick(server, neighbour), ExitStack() as stack:
-        for _ in range(400):
-            raw = stack.enter_context(socket.create_connection(("127.0.0.1", victim.client.port)))
-            raw.sendall(head)
-        time.sleep(3)
-        assert victim.output("echo fine") == "fine\n"
-    assert victim.list().done()["total"] == 0
-
-
-def test_storms_of_clients_that_leave(server: Server, victim: Session, neighbour: Session) -> None:
-    process = process_of(victim, "while :; do echo more; sleep 0.05; done")
-    asks: list[Callable[[], Events]] = [
-        lambda: watch(victim),
-        lambda: follow(victim, process),
-        lambda: stream(victim, command="echo x; sleep 9"),
-    ]
-    with others_stay_quick(server, neighbour):
-        for n in range(150):
-            with asks[n % 3]() as answer:
-                if n % 2:
-                    assert answer.status in (200, 429)
-    deadline = time.monotonic() + 60
-    while not _watches(victim):
-        assert time.monotonic() < deadline
-    _recovers(victim)
-
-
-def _watches(session: Session) -> bool:
-    with watch(session) as answer:
-        return answer.status == 200
-
-
-@pytest.mark.parametrize(
-    "path", ["/files/watch?", "/files/content?path=f&", "/files/archive?", "/processes/logs?follow=true&"]
-)
-def test_a_head_of_what_streams_ends_at_once(victim: Session, path: str) -> None:
-    victim.write("f", "x").done()
-    process = process_of(victim, "sleep 600")
-    reply = victim.client.call(
-        "HEAD", f"{path}sessionId={victim.id}" + (f"&processId={process}" if "logs" in path else ""), timeout=30
-    )
-    assert (reply.status, reply.body) == (200, b"")
-
-
-UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
-
-
-@pytest.mark.parametrize("path", ["/", "/execute", "/files/watch?sessionId={id}", "/healthz", "/sessions/{id}", "/x/y"])
-def test_no_other_path_becomes_a_websocket(victim: Session, path: str) -> None:
-    with _asked(victim, "GET " + path.format(id=victim.id), UPGRADE.format(key="AAAAAAAAAAAAAAAAAAAAAA==")) as raw:
-        status = int(raw.recv(100).split()[1])
-    assert status != 101
-    assert status < 500
-
-
-def test_terminals_of_clients_that_left_before_they_knew_of_them_are_none(victim: Session) -> None:
-    for _ in range(10):
-        with _asked(victim, f"GET /sessions/{victim.id}/terminal", UPGRADE.format(key="AAAAAAAAAAAAAAAAAAAAAA==")):
-            pass
-    deadline = time.monotonic() + 60
-    while victim.command("pgrep -f 'bash -[i]'")["stdout"]:
-        assert time.monotonic() < deadline
-
-
-def test_nobody_elses_terminal_is_opened(victim: Session, neighbour: Session) -> None:
-    stranger = Session(neighbour.client, victim.id)
-    path = f"GET /sessions/{stranger.id}/terminal"
-    with _asked(stranger, path, UPGRADE.format(key="AAAAAAAAAAAAAAAAAAAAAA==")) as raw:
-        assert b"session_not_found" in _all_of(raw)
-    with Person_at(victim) as mine:
-        path = f"GET /sessions/{neighbour.id}/terminal?terminalId={mine.terminal}"
-        with _asked(neighbour, path, UPGRADE.format(key="AAAAAAAAAAAAAAAAAAAAAA==")) as raw:
-            assert b"terminal_not_found" in _all_of(raw)
-
-
-@contextmanager
-def Person_at(session: Session) -> Iterator[Person]:  # noqa: N802 - reads as a statement
-    with open_terminal(session) as connection:
-        yield Person(connection)
-
-
-@contextmanager
-def _asked(session: Session, line: str, headers: str, body: bytes = b"") -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", session.client.port)) as raw:
-        raw.settimeout(60)
-        head = f"{line} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {session.client.key}\r\n{headers}\r\n"
-        raw.sendall(head.encode() + body)
-        yield raw
-
-
-SMUGGLED = b"GET /sessions HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-        "Content-Length: 5\r\nContent-Length: 6\r\n",
-        "Transfer-Encoding: chunked, chunked\r\n",
-        "Transfer-Encoding: x\r\n",
-        "Transfer-Encoding : chunked\r\n",
-        "Content-Length: +5\r\n",
-        "Content-Length: 5, 5\r\n",
-    ],
-)
-def test_requests_whose_end_is_two_things_are_refused(victim: Session, headers: str) -> None:
-    body = b"0\r\n\r\n" + SMUGGLED
-    line = f"PUT /files/content?sessionId={victim.id}&path=up"
-    with _asked(victim, line, headers, body) as raw:
-        raw.shutdown(socket.SHUT_WR)
-        text = b""
-        with suppress(OSError):
-            while part := raw.recv(65536):
-                text += part
-    assert text.count(b"HTTP/1.1 ") <= 1 or text.count(b"HTTP/1.1 401") == 0, text
-    assert text.split()[1] in (b"400", b"501", b"200"), text
-
-
-@pytest.mark.parametrize("id_", ["1\n\nevent: x", "-1", "1e3", "9" * 30, "٣"])
-def test_an_id_of_an_event_that_is_none_is_refused(victim: Session, id_: str) -> None:
-    process = process_of(victim, "sleep 600")
-    query: dict[str, object] = {"sessionId": victim.id, "processId": process, "follow": "true"}
-    try:
-        reply = victim.client.call("GET", "/processes/logs", query=query, headers={"Last-Event-ID": id_})
-    except (ValueError, UnicodeError):
-        return
-    reply.refused(400, "invalid_request")
-
-
-def test_names_with_line_breaks_break_no_line_of_an_answer(victim: Session) -> None:
-    name = "a\r\nX-Evil: 1\r\n\r\nevent: evil\ndata: {}\n\n\u2028b"
-    with watch(victim) as answer:
-        assert answer.status == 200
-        told = iter(answer)
-        assert next(told)[0] == "ready"
-        victim.write(name, "x").done()
-        event, content = next(told)
-        assert (event, content["path"].endswith(name)) == ("change", True)
-    for path in ("/files/content", "/files/archive"):
-        reply = victim.client.call("GET", path, query={"sessionId": victim.id, "path": name})
-        assert reply.status == 200
-        assert "x-evil" not in reply.headers

@@ -58,6 +58,12 @@ async def test_an_answer_that_is_too_deep_is_the_mark_of_an_impostor() -> None:
             await one.check()
 
 
+async def test_what_speaks_no_http_is_an_impostor() -> None:
+    async with answering(b"\x00\xff" * 512) as one:
+        with pytest.raises(Impostor):
+            await one.list_files("/workspace", recursive=False, limit=10, offset=0)
+
+
 # --- memory ---
 
 

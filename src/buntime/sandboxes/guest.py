@@ -244,7 +244,7 @@ class Guest:
                 if answer.status != 200:
                     raise failure_of(query, await _read_all(answer, LARGEST_JSON), answer.status)
                 yield answer
-        except NoGuest as impostor:
+        except (NoGuest, aiohttp.ClientResponseError) as impostor:  # the latter: what answers does not speak HTTP
             raise Impostor(f"{path}: {impostor}") from impostor
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as gone:
             raise SandboxGone(f"{path}: {gone!r}") from gone

@@ -78,7 +78,7 @@ def answer(connection: socket.socket, where: bytes, how: str) -> None:
                 )
                 continue
             first, then = ANSWERS[how]
-            if how in ("half a frame", "losses") and path in FIRST:
+            if how in ("deep frames", "half a frame", "losses") and path in FIRST:
                 first = CHUNKED + chunk(FIRST[path]) + first.removeprefix(CHUNKED)
             connection.sendall(first)
             while then:
