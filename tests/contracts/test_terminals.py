@@ -111,3 +111,16 @@ async def test_an_unknown_one_is_not_found(sandbox: Sandbox) -> None:
     with pytest.raises(TerminalNotFound):
         async with sandbox.terminals.attach("term_" + "z" * 18):
             pass
+
+
+async def test_one_that_is_ended_is_told_as_killed_and_forgotten(sandbox: Sandbox) -> None:
+    async with sandbox.terminals.attach(ID) as attachment:
+        person = Person(attachment)
+        await person.sees(b" ")
+        await sandbox.terminals.end(ID)
+        assert await person.end() == Exit(137)
+    await sandbox.terminals.end(ID)
+    with pytest.raises(TerminalNotFound):
+        async with sandbox.terminals.attach(ID):
+            pass
+    assert sandbox.live("terminals") == 0
