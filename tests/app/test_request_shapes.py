@@ -71,7 +71,7 @@ async def test_a_bad_body_is_invalid_and_its_field_is_named(api: Api, body: byte
         ("?limit=" + "9" * 30, "limit"),
         ("?limit=1&limit=2", "limit"),
         ("?offset=-1", "offset"),
-        (f"?offset={2**53 + 1}", "offset"),
+        (f"?offset={2**53}", "offset"),
         ("?lmit=1", "lmit"),
         ("?state=deleting", "state"),
         ("?state=", "state"),

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z
-LARGEST_OFFSET = 1 << 53  # beyond it JavaScript clients cannot count
+LARGEST_OFFSET = (1 << 53) - 1  # beyond it JavaScript clients, and the guest, cannot count
 
 SESSION_ID = "The session's id, `ses_` and 18 lower-case letters and digits."
 PATH = "Relative to `/workspace`, or absolute inside the session."

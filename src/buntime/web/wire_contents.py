@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, UnsetType, field
 from buntime.web.wire import PATH, SESSION_ID, GivenBytes, Mode, PathBytes, Request, Shown, Time
 
 MOST_MATCHES = 1000
-LONGEST_PATTERN = 4096  # characters
+LONGEST_PATTERN = 1000  # characters: with what stands beside it, it fits into a request line
 
 SessionId = Annotated[str, Meta(description=SESSION_ID)]
 Path = Annotated[str, Meta(description=PATH)]
