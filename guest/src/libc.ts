@@ -59,6 +59,11 @@ export function makeAsynchronous(end: number): void {
   fcntl(end, F_SETFL, O_NONBLOCK | O_ASYNC);
 }
 
+/** Whether SIGIO tells of this end, which was made asynchronous before. */
+export function tellOf(end: number, tell: boolean): void {
+  fcntl(end, F_SETFL, tell ? O_NONBLOCK | O_ASYNC : O_NONBLOCK);
+}
+
 /** How many bytes wait in the pipe. */
 export function available(reader: number): number {
   return ioctl(reader, FIONREAD, two) === 0 ? two[0]! : 0;

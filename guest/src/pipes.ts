@@ -8,10 +8,12 @@
 
 import { closeSync, writeSync } from "node:fs";
 import { errnoOf } from "./failure";
-import { available, makeAsynchronous, readInto } from "./libc";
+import { available, makeAsynchronous, readInto, tellOf } from "./libc";
 
 const CHUNK = 64 << 10; // bytes: what a pipe holds by default
 const TURN = 1 << 20; // bytes one pipe may move before others get their turn
+const CRUMBS = 16 << 10; // bytes: a program that writes less at a time …
+const REST = 2; // ms: … again within so long would have a signal for each write; its pipe is left alone for that time
 
 export interface End {
   advance(): void;
@@ -53,6 +55,8 @@ export interface Taker {
 export class PipeReader implements End {
   #taker: Taker | null;
   #fd: number;
+  #readAt = 0;
+  #resting: Timer | null = null;
 
   constructor(fd: number, taker: Taker) {
     this.#fd = fd;
@@ -61,9 +65,11 @@ export class PipeReader implements End {
   }
 
   advance(): void {
+    if (this.#resting !== null) return;
     for (let moved = 0; this.#fd >= 0 && (this.#taker === null || this.#taker.wants);) {
       const count = this.#taker === null ? this.#discard() : this.#pass(this.#taker, available(this.#fd));
       if (count === 0) this.#close();
+      if (count < 0 && moved > 0) this.#mayRest(moved);
       if (count <= 0) return;
       moved += count;
       if (moved >= TURN) {
@@ -71,6 +77,20 @@ export class PipeReader implements End {
         return;
       }
     }
+  }
+
+  /** After the first crumb there is none: it is passed on at once, and so is what comes alone. */
+  #mayRest(moved: number): void {
+    const [before, now] = [this.#readAt, performance.now()];
+    this.#readAt = now;
+    if (moved >= CRUMBS || now - before > REST) return;
+    tellOf(this.#fd, false);
+    this.#resting = setTimeout(() => {
+      this.#resting = null;
+      if (this.#fd < 0) return;
+      tellOf(this.#fd, true);
+      this.advance();
+    }, REST);
   }
 
   /** Takes what is in the pipe now, wanted or not: all that was written before this call. */
@@ -104,6 +124,8 @@ export class PipeReader implements End {
 
   #close(): void {
     watched.delete(this);
+    if (this.#resting !== null) clearTimeout(this.#resting);
+    this.#resting = null;
     closeSync(this.#fd);
     this.#fd = -1;
     this.#taker?.ended?.();
