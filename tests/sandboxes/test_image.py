@@ -24,7 +24,9 @@ from buntime.sandboxes.image import (
     sources,
 )
 
-BUILD = "#!/bin/sh\nset -eu\nmkdir -p dist src/boot\ncat src/main.ts > dist/guest.js\ncat src/main.ts > dist/kernel.js\n"
+BUILD = (
+    "#!/bin/sh\nset -eu\nmkdir -p dist src/boot\ncat src/main.ts > dist/guest.js\ncat src/main.ts > dist/kernel.js\n"
+)
 
 
 @pytest.fixture
