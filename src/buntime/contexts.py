@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from buntime import errors, requests
 from buntime.caller import Caller
 from buntime.entrance import Entrance
-from buntime.executions import LISTED_FILES, shown_files
+from buntime.executions import LISTED_FILES, raise_for_limits, shown_files
 from buntime.inside import Context, Evaluation, NewContext, Shows, Sink
 from buntime.paths import inside_session
 from buntime.ports import Sandbox
@@ -92,7 +92,8 @@ class Contexts:
             await sandbox.write_files(request.files)
         timeout = float(request.timeout or session.limits.timeout)
         result = await sandbox.contexts.run(context_id, request.code or "", timeout, sink, shows)
-        _raise_for_limits(session, context_id, result)
+        known = {"contextId": context_id, "contextSurvived": result.survived}
+        raise_for_limits("context", session, result, streamed=False, **known)
         written = sorted(shown_files(request.files) | set(result.files_written))
         truncated = result.files_written_truncated or len(written) > LISTED_FILES
         return Evaluated(result, written[:LISTED_FILES], truncated)
@@ -113,24 +114,3 @@ async def _check_context(sandbox: Sandbox, context_id: str) -> None:
         raise errors.ContextNotFound(context_id)
     if found.status == "lost":
         raise errors.ContextLost(context_id, found.reason or "runtime_ended")
-
-
-def _raise_for_limits(session: Session, context_id: str, result: Evaluation) -> None:
-    """A run that failed because of a limit is an error that names the limit, as one outside of a context is."""
-    if result.exit_code == 0 or result.timed_out:
-        return
-    partial = {
-        "stdout": result.stdout.decode(errors="replace"),
-        "stderr": result.stderr.decode(errors="replace"),
-        "exitCode": result.exit_code,
-        "contextId": context_id,
-        "contextSurvived": result.survived,
-    }
-    if result.out_of_memory:
-        limit = session.limits.memory
-        raise errors.MemoryLimitExceeded(
-            f"The context used more than the session's {limit} MB of memory.", limit=limit, **partial
-        )
-    if result.disk_full:
-        limit = session.limits.disk
-        raise errors.DiskFull(f"The session's {limit} MB of disk are full.", limit=limit, **partial)

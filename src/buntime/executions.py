@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from buntime import errors, requests
 from buntime.caller import Caller
 from buntime.entrance import Entrance
-from buntime.inside import Sink
+from buntime.inside import Evaluation, Sink
 from buntime.paths import WORKSPACE, inside_session
 from buntime.ports import FileToWrite, Run, RunResult, Sandbox
 from buntime.processes import Processes, Start
@@ -63,14 +63,14 @@ class Executions:
                 if request.files:
                     await sandbox.write_files(request.files)
                 result = await processes.run(caller, session, sandbox, _start_of(session, request), begun, sink)
-        _raise_for_limits(session, result, streamed=True)
+        raise_for_limits("run", session, result, streamed=True)
         return Executed(result, sorted(shown_files(request.files))[:LISTED_FILES], False)
 
     async def _execute(self, session: Session, sandbox: Sandbox, request: Execute, sink: Sink | None) -> Executed:
         if request.files:
             await sandbox.write_files(request.files)
         result = await sandbox.run(_run_of(session, request), sink)
-        _raise_for_limits(session, result, streamed=sink is not None)
+        raise_for_limits("run", session, result, streamed=sink is not None)
         written = sorted(shown_files(request.files) | set(result.files_written))
         truncated = result.files_written_truncated or len(written) > LISTED_FILES
         return Executed(result, written[:LISTED_FILES], truncated)
@@ -105,22 +105,24 @@ def shown_files(files: Sequence[FileToWrite]) -> set[str]:
     return {path for path in inside if not UNLISTED & set(path.split("/"))}
 
 
-def _raise_for_limits(session: Session, result: RunResult, *, streamed: bool) -> None:
-    """A run that failed because of a limit is an error that names the limit, and has the output unless that was
-    streamed; one that coped is a result."""
+def raise_for_limits(
+    what: str, session: Session, result: RunResult | Evaluation, *, streamed: bool, **more: object
+) -> None:
+    """What failed because of a limit is an error that names the limit, and has the output unless that was streamed;
+    what coped is a result. `more`: for the error's details."""
     if result.exit_code == 0 or result.timed_out:
         return
-    partial: dict[str, object] = {"exitCode": result.exit_code}
+    details: dict[str, object] = {"exitCode": result.exit_code, **more}
     if not streamed:
-        partial |= {
+        details |= {
             "stdout": result.stdout.decode(errors="replace"),
             "stderr": result.stderr.decode(errors="replace"),
         }
     if result.out_of_memory:
         limit = session.limits.memory
         raise errors.MemoryLimitExceeded(
-            f"The run used more than the session's {limit} MB of memory.", limit=limit, **partial
+            f"The {what} used more than the session's {limit} MB of memory.", limit=limit, **details
         )
     if result.disk_full:
         limit = session.limits.disk
-        raise errors.DiskFull(f"The session's {limit} MB of disk are full.", limit=limit, **partial)
+        raise errors.DiskFull(f"The session's {limit} MB of disk are full.", limit=limit, **details)

@@ -107,3 +107,18 @@ def pytest_runtest_makereport(
             for server in used.made if isinstance(used, Servers) else [used] if isinstance(used, Server) else []:
                 report.sections.append((f"log of {server.config.data_dir}", server.said()[-LOG_SHOWN:]))
     return report
+
+
+@pytest.fixture(scope="module")
+def neighbour(server: Server) -> Iterator[Session]:
+    session = server.new_client("enterprise").open()
+    session.output("true")
+    yield session
+    session.delete().done()
+
+
+@pytest.fixture
+def victim(enterprise: Client) -> Iterator[Session]:
+    session = enterprise.open()
+    yield session
+    session.delete().done()

@@ -7,28 +7,13 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from tests.acceptance.client import Client, Session
+from tests.acceptance.client import Session
 from tests.acceptance.events import Events, stream, watch
 from tests.acceptance.hostile import all_of, follow, others_stay_quick, process_of, recovers
 from tests.acceptance.server import Server
 from tests.acceptance.test_terminals import person_at
 
 pytestmark = pytest.mark.sandbox
-
-
-@pytest.fixture(scope="module")
-def neighbour(server: Server) -> Iterator[Session]:
-    session = server.new_client("enterprise").open()
-    session.output("true")
-    yield session
-    session.delete().done()
-
-
-@pytest.fixture
-def victim(enterprise: Client) -> Iterator[Session]:
-    session = enterprise.open()
-    yield session
-    session.delete().done()
 
 
 def test_half_open_uploads_cost_little_and_no_more_than_the_plan_allows(

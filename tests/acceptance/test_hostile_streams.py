@@ -5,7 +5,7 @@ What it says is told with a typed error or event, its next request recovers, and
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.client import Client, Reply, Session
+from tests.acceptance.client import Reply, Session
 from tests.acceptance.events import Events, stream, watch
 from tests.acceptance.hostile import (
     all_of,
@@ -32,21 +32,6 @@ pytestmark = pytest.mark.sandbox
 
 INSIDE = Path(__file__).with_name("inside")
 GUEST = 2  # its pid in every session
-
-
-@pytest.fixture(scope="module")
-def neighbour(server: Server) -> Iterator[Session]:
-    session = server.new_client("enterprise").open()
-    session.output("true")
-    yield session
-    session.delete().done()
-
-
-@pytest.fixture
-def victim(enterprise: Client) -> Iterator[Session]:
-    session = enterprise.open()
-    yield session
-    session.delete().done()
 
 
 # --- what is open when it happens ---
