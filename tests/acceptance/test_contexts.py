@@ -203,6 +203,12 @@ def test_values_that_resist_do_not_break_the_kernel(context: Context) -> None:
     assert context.value("'fine'") == "fine"
 
 
+def test_a_context_leaves_nothing_on_the_sessions_disk(session: Session) -> None:
+    session.output("touch before")
+    assert _context(session).value("const one: number = 1; one") == "1"
+    assert session.output("find / -xdev -type f -newer before -not -path '/var/lib/buntime*'") == ""
+
+
 def test_two_contexts_run_at_once_and_share_nothing(session: Session) -> None:
     one, two = _context(session), _context(session, env={"WHO": "two"}, workingDir="sub/..")
     one.run("globalThis.who = 'one'")

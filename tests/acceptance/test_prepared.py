@@ -100,6 +100,14 @@ def test_input_and_long_code_do_without(session: Session) -> None:
     assert _waiting(session) == [waiting]
 
 
+def test_it_leaves_nothing_on_the_sessions_disk(session: Session) -> None:
+    session.output("touch before")
+    _prepared(session)
+    session.code("0")
+    _prepared(session)
+    assert session.output("find / -xdev -type f -newer before") == ""
+
+
 def test_it_is_no_process_of_the_session(session: Session) -> None:
     _prepared(session)
     assert session.look().done()["activeProcesses"] == 0
