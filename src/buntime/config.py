@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+ORIGIN = re.compile(r"\*|https?://[a-z0-9.\-\[\]:]+")  # as browsers send it: lower case, no path
 SHARED_RUN_DIR = Path("/run/buntime")  # of all servers of this host: which part of it is whose
 
 
@@ -17,6 +19,7 @@ class Config:
     domain: str = ""  # of previews; "" means localhost:PORT over http
     tls_cert: Path | None = None  # for the domain and *.domain, with its chain: then the port speaks TLS
     tls_key: Path | None = None
+    cors_origins: str = ""  # of web pages that may call the API, separated by commas; "*" is all
     pool_size: int = -1  # parked sandboxes; -1: by the host's memory (see sandboxes.pool)
     images_dir: Path | None = None  # None: data_dir/images; may be shared by servers of one host
     volumes_gb: int = 0  # size of the volumes' file system when it is made; 0: 80 % of the free disk
@@ -43,6 +46,10 @@ class Config:
     @property
     def images(self) -> Path:
         return self.images_dir or self.data_dir / "images"
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        return tuple(origin.strip() for origin in self.cors_origins.split(",")) if self.cors_origins else ()
 
     @property
     def run_dir(self) -> Path:
@@ -91,6 +98,10 @@ def from_environment(environ: Mapping[str, str]) -> Config:
         raise BadSetting("BUNTIME_CACHE_GB must not be negative (-1: half of the volumes' file system).")
     if config.pool_size < -1:
         raise BadSetting("BUNTIME_POOL_SIZE must not be negative (-1: by the host's memory).")
+    if wrong := [origin for origin in config.origins if not ORIGIN.fullmatch(origin)]:
+        raise BadSetting(
+            f"BUNTIME_CORS_ORIGINS: {wrong[0]!r} is no origin, such as https://app.example.com, and not *."
+        )
     if (config.tls_cert is None) != (config.tls_key is None):
         raise BadSetting("BUNTIME_TLS_CERT and BUNTIME_TLS_KEY are of use together only.")
     if config.tls_cert and not config.domain:

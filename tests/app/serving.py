@@ -141,7 +141,7 @@ async def until(happened: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def serving(
-    runner: Runner = small_shell, clock: Callable[[], float] | None = None, domain: str = ""
+    runner: Runner = small_shell, clock: Callable[[], float] | None = None, domain: str = "", cors_origins: str = ""
 ) -> AsyncIterator[Api]:
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
     now, archive, vault = clock or still, FakeArchive(), Vault(bytes(32))
@@ -149,7 +149,8 @@ async def serving(
     async with Tasks() as tasks, snapshots, aiohttp.ClientSession() as http:
         leases = Leases(store, sandboxes, snapshots, tasks, now)
         plane = ControlPlane(store, sandboxes, leases, snapshots, load_plans(None), tasks, now)
-        app = create_app(plane, Idempotency(store, vault), Config(), ready=lambda: checks, clock=now)
+        config = Config(cors_origins=cors_origins)
+        app = create_app(plane, Idempotency(store, vault), config, ready=lambda: checks, clock=now)
         edge_app = create_edge_app(
             Previews(store, leases, now, domain=domain, secure=bool(domain)), secure=bool(domain)
         )

@@ -15,6 +15,12 @@ def test_settings_are_read_by_their_kind() -> None:
     assert (config.port, config.host, config.data_dir) == (9000, "0.0.0.0", Path("/srv/bt"))
 
 
+def test_origins_are_told_apart_by_commas() -> None:
+    config = from_environment({"BUNTIME_CORS_ORIGINS": "https://app.example.com, http://localhost:5173"})
+    assert config.origins == ("https://app.example.com", "http://localhost:5173")
+    assert from_environment({}).origins == ()
+
+
 def test_a_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = from_environment({"BUNTIME_DATA_DIR": "here", "BUNTIME_PLANS": "plans.toml"})
@@ -32,6 +38,9 @@ def test_variables_of_clients_are_passed_over() -> None:
         ("BUNTIME_PORT", "eight"),
         ("BUNTIME_PORT", "0"),
         ("BUNTIME_PORT", "65536"),
+        ("BUNTIME_CORS_ORIGINS", "https://app.example.com/"),
+        ("BUNTIME_CORS_ORIGINS", "https://app.example.com,example.com"),
+        ("BUNTIME_CORS_ORIGINS", "null"),
         ("BUNTIME_POOL_SIZE", "-2"),
         ("BUNTIME_VOLUMES_GB", "-1"),
         ("BUNTIME_RESERVE_GB", "-1"),

@@ -30,6 +30,7 @@ from buntime.web import (
 )
 from buntime.web.auth import Door
 from buntime.web.bodies import Gate
+from buntime.web.cors import CrossOrigin
 from buntime.web.exchange import ClientLeft, Exchange, open_exchange
 from buntime.web.logs import log_request
 from buntime.web.metrics import Metrics
@@ -79,7 +80,8 @@ def create_app(
     door = Door(control_plane, Quota(clock), Quota(clock))
     world = World(control_plane, idempotency, config, door, Gate(), streams or OpenStreams())
     pages = api_operations.pages(ready, metrics, lambda pages: openapi.document(OPERATIONS, pages))
-    return Front(Router(_routes(world, pages), redirect_slashes=False, default=Unknown(door)), metrics)
+    router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(door))
+    return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics)
 
 
 def openapi_pages() -> tuple[Page, ...]:
