@@ -1,0 +1,132 @@
+"""What differs between two runs of the scenario, made the same: ids, times, durations, addresses."""
+
+import base64
+import gzip
+import io
+import json
+import re
+import tarfile
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+KEY_OF_EXAMPLE = "key-of-example"
+REQUEST_ID = "0123456789abcdef0123456789abcdef"
+REQUEST_ID_FORM = re.compile(r"[0-9a-f]{32}")
+PREVIEW_TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - nobody's
+RETRY_AFTER = 30
+
+_ID = re.compile(r"\b(ses|proc|ctx|term)([_-])([a-z0-9]{18})\b")
+_HOST = re.compile(r"http://(ses-[a-z0-9]{18}(?:-\d+)?)\.localhost:\d+")
+_TOKEN = re.compile(r"\bbpt_[0-9A-Za-z]{32}\b")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_FIRST_ID = "abc123def456ghi"  # and a number from 789
+
+_CREATED = datetime(2024, 1, 19, 10, 30, tzinfo=UTC)
+_TIMES = {  # seconds after the beginning
+    "createdAt": 0,
+    "modified": 30,
+    "lastActive": 60,
+    "startedAt": 60,
+    "time": 61,
+    "endedAt": 65,
+    "expiresAt": 3600,  # where nothing says when it was created
+}
+_NUMBERS = {
+    "executionTime": 45,
+    "cpuTime": 42,
+    "memoryUsed": 12582912,
+    "wakeTimeMs": 120,
+    "pid": 12,
+    "retryAfter": RETRY_AFTER,
+}
+_DIRECTORY_SIZE = 4096  # what a directory takes is its file system's business
+_WHOLE_MINUTE = 60  # seconds: what passes between a create and a PATCH does not count
+
+
+class Constants:
+    """For one exchange. Only what has the form that it ought to have is replaced: all else is shown as it is."""
+
+    def __init__(self) -> None:
+        self._ids: dict[tuple[str, str], str] = {}
+
+    def value(self, value: Any) -> Any:
+        match value:
+            case dict():
+                created = value.get("createdAt")
+                made = {name: self._field(name, item, created) for name, item in value.items()}
+                return made | {"size": _DIRECTORY_SIZE} if _is_directory(made) else made
+            case list():
+                return [self.value(item) for item in value]
+            case str():
+                return self.text(value)
+        return value
+
+    def text(self, text: str) -> str:
+        text = _HOST.sub(r"https://\1.example.com", text)
+        text = _TOKEN.sub(PREVIEW_TOKEN, text)
+        return _ID.sub(lambda found: f"{found[1]}{found[2]}{self._id(found[1], found[3])}", text)
+
+    def events(self, text: str) -> str:
+        """Server-Sent Events; comments, which only fill silence, are left out."""
+        blocks = [self._event(block) for block in text.split("\n\n")]
+        return "\n\n".join(block for block in blocks if block is not None)
+
+    def _event(self, block: str) -> str | None:
+        lines = [line for line in block.split("\n") if not line.startswith(":")]
+        if block and not lines:
+            return None
+        return "\n".join(self._line(line) for line in lines)
+
+    def _line(self, line: str) -> str:
+        name, separator, value = line.partition(": ")
+        if name != "data":
+            return line
+        return name + separator + json.dumps(self.value(json.loads(value)), ensure_ascii=False, separators=(",", ":"))
+
+    def _field(self, name: str, value: Any, created: object) -> Any:
+        if name in _TIMES and isinstance(value, str) and _TIME.fullmatch(value):
+            return _time(name, value, created)
+        if name in _NUMBERS and type(value) is int and value >= 0:
+            return _NUMBERS[name]
+        return self.value(value)
+
+    def _id(self, kind: str, own: str) -> str:
+        known = [key for key in self._ids if key[0] == kind]
+        return self._ids.setdefault((kind, own), f"{_FIRST_ID}{789 + len(known)}")
+
+
+def _is_directory(made: dict[str, Any]) -> bool:
+    return made.get("type") == "directory" and type(made.get("size")) is int
+
+
+def _time(name: str, value: str, created: object) -> str:
+    after = timedelta(seconds=_TIMES[name])
+    if name == "expiresAt" and isinstance(created, str):
+        lasts = datetime.fromisoformat(value) - datetime.fromisoformat(created)
+        after = timedelta(seconds=lasts.total_seconds() // _WHOLE_MINUTE * _WHOLE_MINUTE)
+    return (_CREATED + after).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def archive(content: bytes) -> str:
+    """A tar.gz, packed anew with constant times and owners, in base64."""
+    with tarfile.open(fileobj=io.BytesIO(content)) as packed:
+        files = {
+            entry.name: opened.read() if (opened := packed.extractfile(entry)) else None
+            for entry in packed.getmembers()
+            if entry.isfile() or entry.isdir()
+        }
+        assert len(files) == len(packed.getmembers()), packed.getnames()
+    return base64.b64encode(pack(files)).decode()
+
+
+def pack(files: dict[str, bytes | None]) -> bytes:
+    """None is a directory."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as packed:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.mtime = int(_CREATED.timestamp())
+            entry.type, entry.mode = (tarfile.DIRTYPE, 0o755) if content is None else (tarfile.REGTYPE, 0o644)
+            entry.size = len(content or b"")
+            packed.addfile(entry, io.BytesIO(content or b""))
+    return gzip.compress(made.getvalue(), mtime=0)
