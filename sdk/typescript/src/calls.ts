@@ -1,0 +1,245 @@
+/** Makes calls: adds the key, gives each its time, makes it again where that is safe, turns refusals into errors. */
+
+import { Deadline } from "./deadline.js";
+import { BuntimeError, ConnectionFailed, errorOf } from "./errors.js";
+import { delayBefore, type RetryRules } from "./retries.js";
+import { isBrowser } from "./runtime.js";
+import { isAnswer, type Answer, type Ask, type Body, type Socket, type Transport } from "./transport.js";
+import { VERSION } from "./version.js";
+
+export type QueryValue = string | number | boolean | undefined;
+
+/** What any call can be given beside its own arguments. */
+export interface CallOptions {
+  /** Ends the call when it fires, with its reason. */
+  signal?: AbortSignal | undefined;
+}
+
+/** For calls that make something: a call that is repeated with the same key makes it once. */
+export interface KeyedOptions extends CallOptions {
+  /** 1 to 255 visible ASCII characters. One is made up where it is left out. */
+  idempotencyKey?: string | undefined;
+}
+
+export interface Call extends CallOptions {
+  readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
+  readonly path: string;
+  readonly query?: Record<string, QueryValue>;
+  /** Sent as JSON; what is undefined is left out. */
+  readonly json?: object;
+  /** A function makes it anew for each attempt; parts that come as they come are sent once. */
+  readonly body?: Body | (() => Body);
+  readonly headers?: Record<string, string>;
+  readonly idempotencyKey?: string | undefined;
+  /** Carried out twice it does no harm. Every method but POST, and what has an idempotency key, unless said here. */
+  readonly repeatable?: boolean;
+  /** Seconds that the server may be silent on top of the client's own time-out, since a program runs. */
+  readonly waits?: number;
+}
+
+export interface CallSettings extends RetryRules {
+  readonly apiKey: string;
+  readonly baseUrl: string;
+  /** Milliseconds. */
+  readonly timeout: number;
+  readonly onRetry: ((error: BuntimeError, attempt: number, delay: number) => void) | undefined;
+}
+
+const SLOWEST_UPLOAD = 256; // bytes in a millisecond that a body may take, on top of the time-out
+
+export class Calls {
+  readonly settings: CallSettings;
+  readonly #transport: Transport;
+
+  constructor(settings: CallSettings, transport: Transport) {
+    this.settings = settings;
+    this.#transport = transport;
+  }
+
+  /** The answer's JSON. */
+  json<T>(call: Call): Promise<T> {
+    return this.#repeated(call, () => this.#once<T>(call));
+  }
+
+  /** A deletion. One that is made again, since its answer was lost, may find nothing left: then it is done. */
+  async gone<T>(call: Call, absent: string): Promise<T | null> {
+    let isRepeated = false;
+    const once = async () => {
+      try {
+        return await this.#once<T>(call);
+      } catch (failure) {
+        if (isRepeated && failure instanceof BuntimeError && failure.code === absent) return null;
+        isRepeated = true;
+        throw failure;
+      }
+    };
+    return await this.#repeated(call, once);
+  }
+
+  /** The answer's body as it comes; it may take any time, but no part of it longer than the time-out. */
+  async *parts(call: Call): AsyncGenerator<Uint8Array, void, undefined> {
+    const { answer, deadline } = await this.#repeated(call, () => this.#answered(call));
+    let isWhole = false;
+    try {
+      deadline.restart(this.settings.timeout);
+      for await (const part of answer.parts()) {
+        deadline.hold(); // what the caller does with it is not our time
+        yield part;
+        deadline.restart(this.settings.timeout);
+      }
+      isWhole = true;
+    } finally {
+      if (isWhole) deadline.stop();
+      else deadline.end();
+    }
+  }
+
+  /** A WebSocket. */
+  socket(call: Call): Promise<Socket> {
+    return this.#repeated(call, async () => {
+      const deadline = this.#deadline(call);
+      try {
+        const opened = await this.#transport.connect(this.#ask(call, deadline));
+        if (isAnswer(opened)) throw await refusalOf(opened);
+        return opened;
+      } finally {
+        deadline.stop();
+      }
+    });
+  }
+
+  async #once<T>(call: Call): Promise<T> {
+    const { answer, deadline } = await this.#answered(call);
+    try {
+      return parsed<T>(await answer.text(), answer);
+    } finally {
+      deadline.stop();
+    }
+  }
+
+  async #repeated<T>(call: Call, once: () => Promise<T>): Promise<T> {
+    const repeatable = call.repeatable ?? (call.method !== "POST" || call.idempotencyKey !== undefined);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await once();
+      } catch (failure) {
+        const delay = delayBefore(failure, attempt, repeatable, this.settings, Math.random());
+        if (delay === null || isParts(call.body) || call.signal?.aborted) throw failure;
+        this.settings.onRetry?.(failure as BuntimeError, attempt, delay);
+        await pause(delay, call.signal);
+      }
+    }
+  }
+
+  /** An answer that is no refusal. The deadline still runs. */
+  async #answered(call: Call): Promise<{ answer: Answer; deadline: Deadline }> {
+    const deadline = this.#deadline(call);
+    try {
+      const answer = await this.#transport.send(this.#ask(call, deadline));
+      if (answer.status >= 400) throw await refusalOf(answer);
+      return { answer, deadline };
+    } catch (failure) {
+      deadline.stop();
+      throw failure;
+    }
+  }
+
+  #deadline(call: Call): Deadline {
+    return new Deadline(this.#time(call), call.signal);
+  }
+
+  #time(call: Call): number {
+    return this.settings.timeout + (call.waits ?? 0) * 1000 + sizeOf(call.body) / SLOWEST_UPLOAD;
+  }
+
+  #ask(call: Call, deadline: Deadline): Ask {
+    const headers: Record<string, string> = { Authorization: `Bearer ${this.settings.apiKey}`, ...call.headers };
+    if (!isBrowser()) headers["User-Agent"] = `buntime-sdk-typescript/${VERSION}`;
+    if (call.idempotencyKey !== undefined) headers["Idempotency-Key"] = call.idempotencyKey;
+    let body = typeof call.body === "function" ? call.body() : (call.body ?? null);
+    if (call.json !== undefined) {
+      headers["Content-Type"] = "application/json";
+      body = JSON.stringify(call.json);
+    } else if (isParts(body)) {
+      body = watched(body, () => deadline.restart(this.#time(call)));
+    }
+    const url = this.settings.baseUrl + call.path + queryOf(call.query);
+    return { method: call.method, url, headers, body, signal: deadline.signal };
+  }
+}
+
+/** A key of its own for one call. */
+export function newKey(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+async function refusalOf(answer: Answer): Promise<BuntimeError> {
+  const text = await answer.text();
+  const after = Number(answer.header("retry-after") ?? NaN);
+  const shown = readJson(text);
+  const error = typeof shown === "object" && shown !== null ? (shown as { error?: unknown }).error : undefined;
+  return errorOf(error, answer.status, answer.header("x-request-id"), Number.isFinite(after) ? after : null);
+}
+
+function parsed<T>(text: string, answer: Answer): T {
+  const value = readJson(text);
+  if (value !== undefined) return value as T;
+  const requestId = answer.header("x-request-id");
+  throw errorOf(
+    { code: "unexpected_answer", message: "The answer is not JSON: is this a buntime server?" },
+    answer.status,
+    requestId,
+  );
+}
+
+function readJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function queryOf(query: Record<string, QueryValue> = {}): string {
+  const pairs = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) if (value !== undefined) pairs.set(name, String(value));
+  return pairs.size > 0 ? `?${pairs}` : "";
+}
+
+function sizeOf(body: Call["body"]): number {
+  if (body instanceof Uint8Array) return body.byteLength;
+  return typeof Blob !== "undefined" && body instanceof Blob ? body.size : 0;
+}
+
+function isParts(body: unknown): body is AsyncIterable<Uint8Array> {
+  return typeof body === "object" && body !== null && Symbol.asyncIterator in body;
+}
+
+async function* watched(parts: AsyncIterable<Uint8Array>, each: () => void): AsyncGenerator<Uint8Array> {
+  for await (const part of parts) {
+    each();
+    yield part;
+  }
+}
+
+/** Throws the signal's reason where it fires first. */
+export function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    const leave = () => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", leave);
+      resolve();
+    }, milliseconds);
+    signal?.addEventListener("abort", leave, { once: true });
+  });
+}
+
+/** A stream that ended without its last event. */
+export function brokenStream(): ConnectionFailed {
+  return new ConnectionFailed("The stream ended before its last event: the connection broke.", { begun: true });
+}

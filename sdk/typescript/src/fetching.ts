@@ -1,0 +1,111 @@
+/** Calls by `fetch`: in Bun and in browsers. */
+
+import { ConnectionFailed } from "./errors.js";
+import { isBrowser } from "./runtime.js";
+import type { Answer, Ask, Body, Socket, Transport } from "./transport.js";
+
+export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
+
+/** Failures to connect, as Bun and Node name them. Browsers do not say. */
+const NEVER_SENT = new Set(["ConnectionRefused", "ECONNREFUSED", "FailedToOpenSocket", "ENOTFOUND", "EAI_AGAIN"]);
+
+export class FetchTransport implements Transport {
+  readonly #fetch: Fetch;
+  readonly #open: (ask: Ask) => Promise<Socket | Answer>;
+
+  /** `open`: how a WebSocket is opened. */
+  constructor(fetch: Fetch, open: (ask: Ask) => Promise<Socket | Answer>) {
+    this.#fetch = fetch;
+    this.#open = open;
+  }
+
+  async send(ask: Ask): Promise<Answer> {
+    const { method, headers, signal } = ask;
+    const init: RequestInit & { duplex?: "half"; timeout?: false } = {
+      method,
+      headers,
+      signal,
+      body: bodyOf(ask.body),
+    };
+    if (isStream(ask.body)) init.duplex = "half";
+    if (!isBrowser()) init.timeout = false; // Bun's own end of silence; ours is the signal
+    try {
+      return new FetchAnswer(await this.#fetch(ask.url, init), signal);
+    } catch (failure) {
+      throw failureOf(failure, signal);
+    }
+  }
+
+  connect(ask: Ask): Promise<Socket | Answer> {
+    return this.#open(ask);
+  }
+}
+
+class FetchAnswer implements Answer {
+  readonly status: number;
+  readonly #response: Response;
+  readonly #signal: AbortSignal;
+
+  constructor(response: Response, signal: AbortSignal) {
+    this.status = response.status;
+    this.#response = response;
+    this.#signal = signal;
+  }
+
+  header(name: string): string | null {
+    return this.#response.headers.get(name);
+  }
+
+  async text(): Promise<string> {
+    try {
+      return await this.#response.text();
+    } catch (failure) {
+      throw failureOf(failure, this.#signal);
+    }
+  }
+
+  async *parts(): AsyncGenerator<Uint8Array, void, undefined> {
+    const reader = this.#response.body?.getReader();
+    if (reader === undefined) return;
+    try {
+      while (true) {
+        const { value, done } = await reader.read();
+        if (done) return;
+        yield value;
+      }
+    } catch (failure) {
+      throw failureOf(failure, this.#signal);
+    } finally {
+      reader.cancel().catch(() => undefined); // it may have failed already
+    }
+  }
+}
+
+function failureOf(failure: unknown, signal: AbortSignal): unknown {
+  if (signal.aborted) return signal.reason;
+  const { code, cause } = failure as { code?: string; cause?: { code?: string } };
+  const begun = !NEVER_SENT.has(code ?? cause?.code ?? "");
+  return new ConnectionFailed(`The connection failed: ${(failure as Error).message}`, { begun, cause: failure });
+}
+
+function isStream(body: Body | null): body is AsyncIterable<Uint8Array> {
+  return body !== null && typeof body === "object" && Symbol.asyncIterator in body;
+}
+
+function bodyOf(body: Body | null): BodyInit | null {
+  return isStream(body) ? streamOf(body) : (body as BodyInit | null);
+}
+
+function streamOf(parts: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
+  const iterator = parts[Symbol.asyncIterator]();
+  return new ReadableStream({
+    async pull(controller) {
+      const { value, done } = await iterator.next();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    async cancel() {
+      await iterator.return?.();
+    },
+  });
+}

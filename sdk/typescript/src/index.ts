@@ -1,0 +1,49 @@
+/** Isolated sessions in which AI agents run code: the client of a buntime server. */
+
+/// <reference lib="esnext.disposable" preserve="true" />
+
+export { Buntime, type BuntimeOptions } from "./client.js";
+export type { CallOptions, KeyedOptions } from "./calls.js";
+export { Sessions, type ListSessions, type SessionId } from "./sessions.js";
+export { Session, SessionHandle } from "./session.js";
+export { RunStream, type StreamOptions } from "./runs.js";
+export { Files, type ListOptions, type SearchOptions, type WriteOptions } from "./files.js";
+export { Process, Processes, type StartOptions, type StartProcess, type WaitFor } from "./processes.js";
+export { Context, Contexts, type CreateContext, type EvaluateOptions } from "./contexts.js";
+export { Terminal, type TerminalEnd, type TerminalOptions } from "./terminal.js";
+export { Pages, type Page } from "./pages.js";
+export { ClientFiles, type DeleteFile, type ListFiles, type ReadFile, type WriteFile } from "./client_files.js";
+export type { Answer, Ask, Body, Socket, Transport } from "./transport.js";
+export type * from "./shapes.js";
+export {
+  BuntimeError,
+  ConnectionFailed,
+  ContextLost,
+  ContextNotFound,
+  DiskFull,
+  ExecutionTimeout,
+  FileConflict,
+  FileNotFound,
+  Forbidden,
+  IdempotencyInProgress,
+  IdempotencyKeyReused,
+  InternalError,
+  InvalidRequest,
+  InvalidState,
+  MemoryLimitExceeded,
+  MethodNotAllowed,
+  NotFound,
+  PayloadTooLarge,
+  ProcessNotFound,
+  RangeNotSatisfiable,
+  RateLimitExceeded,
+  RequestTimeout,
+  ResourceLimitExceeded,
+  SessionBusy,
+  SessionLimitExceeded,
+  SessionNotFound,
+  TerminalNotFound,
+  Unauthorized,
+  Unavailable,
+  type ErrorFields,
+} from "./errors.js";

@@ -1,0 +1,45 @@
+/** Files on this side. There are none in browsers. */
+
+import { BuntimeError } from "./errors.js";
+import { builtin } from "./runtime.js";
+
+const PART = 256 << 10; // bytes
+
+function fs(): typeof import("node:fs/promises") {
+  const modules = builtin("node:fs/promises");
+  if (modules !== undefined) return modules;
+  throw new BuntimeError("There are no local files here: this needs Bun, or Node 20.16 or later.", {
+    code: "not_supported",
+  });
+}
+
+export async function* partsOf(path: string): AsyncGenerator<Uint8Array, void, undefined> {
+  const file = await fs().open(path, "r");
+  try {
+    while (true) {
+      const { bytesRead, buffer } = await file.read(new Uint8Array(PART), 0, PART, null);
+      if (bytesRead === 0) return;
+      yield buffer.subarray(0, bytesRead);
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+/** Beside it first: at the path there is the whole, or what was there before. */
+export async function saved(parts: AsyncIterable<Uint8Array>, path: string): Promise<void> {
+  const { open, rename, rm } = fs();
+  const beside = `${path}.${Date.now().toString(36)}.part`;
+  const file = await open(beside, "wx");
+  try {
+    try {
+      for await (const part of parts) await file.writeFile(part);
+    } finally {
+      await file.close();
+    }
+    await rename(beside, path);
+  } catch (failure) {
+    await rm(beside, { force: true });
+    throw failure;
+  }
+}

@@ -1,0 +1,115 @@
+/** Calls by `node:http`: Node's own `fetch` ends every answer that is silent for 300 seconds, and a program may run for longer. */
+
+import type { Agent, ClientRequest, IncomingMessage, RequestOptions } from "node:http";
+import { ConnectionFailed } from "./errors.js";
+import { builtin } from "./runtime.js";
+import type { Answer, Ask, Socket, Transport } from "./transport.js";
+
+const IDLE_MS = 4000; // that a connection is kept without use: servers close theirs later
+const NEVER_SENT = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH"]);
+
+type Http = typeof import("node:http");
+
+export class NodeTransport implements Transport {
+  readonly #open: (ask: Ask) => Promise<Socket | Answer>;
+  readonly #agents = new Map<Http, Agent>();
+
+  constructor(open: (ask: Ask) => Promise<Socket | Answer>) {
+    this.#open = open;
+  }
+
+  send(ask: Ask): Promise<Answer> {
+    const { method, headers, signal } = ask;
+    const http = builtin(ask.url.startsWith("https:") ? "node:https" : "node:http") as Http;
+    return new Promise((resolve, reject) => {
+      const options: RequestOptions = { method, headers, signal, agent: this.#agent(http) };
+      const request = http.request(ask.url, options, (message) => resolve(new NodeAnswer(message, signal)));
+      // Stays for the whole exchange: what breaks later is told by the answer's body too.
+      request.on("error", (failure) => reject(failureOf(failure, signal)));
+      send(request, ask.body).catch((failure: Error) => request.destroy(failure));
+    });
+  }
+
+  connect(ask: Ask): Promise<Socket | Answer> {
+    return this.#open(ask);
+  }
+
+  #agent(http: Http): Agent {
+    const agent = this.#agents.get(http) ?? new http.Agent({ keepAlive: true, timeout: IDLE_MS });
+    this.#agents.set(http, agent);
+    return agent;
+  }
+}
+
+async function send(request: ClientRequest, body: Ask["body"]): Promise<void> {
+  if (body === null || typeof body === "string" || body instanceof Uint8Array) {
+    const whole = body ?? "";
+    if (body !== null) request.setHeader("Content-Length", sizeOf(whole));
+    request.end(whole);
+    return;
+  }
+  if (body instanceof Blob) request.setHeader("Content-Length", body.size);
+  for await (const part of body instanceof Blob ? streamed(body) : body) {
+    if (request.destroyed) return;
+    if (!request.write(part)) await drained(request);
+  }
+  request.end();
+}
+
+function sizeOf(body: string | Uint8Array): number {
+  return typeof body === "string" ? Buffer.byteLength(body) : body.byteLength;
+}
+
+async function* streamed(blob: Blob): AsyncGenerator<Uint8Array> {
+  const reader = blob.stream().getReader();
+  for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
+}
+
+function drained(request: ClientRequest): Promise<void> {
+  return new Promise((resolve) => {
+    const go = () => {
+      request.off("drain", go).off("close", go);
+      resolve();
+    };
+    request.on("drain", go).on("close", go);
+  });
+}
+
+class NodeAnswer implements Answer {
+  readonly status: number;
+  readonly #message: IncomingMessage;
+  readonly #signal: AbortSignal;
+
+  constructor(message: IncomingMessage, signal: AbortSignal) {
+    this.status = message.statusCode ?? 0;
+    this.#message = message;
+    this.#signal = signal;
+  }
+
+  header(name: string): string | null {
+    const value = this.#message.headers[name.toLowerCase()];
+    return Array.isArray(value) ? value.join(", ") : (value ?? null);
+  }
+
+  async text(): Promise<string> {
+    const parts: Uint8Array[] = [];
+    for await (const part of this.parts()) parts.push(part);
+    return Buffer.concat(parts).toString("utf8");
+  }
+
+  async *parts(): AsyncGenerator<Uint8Array, void, undefined> {
+    try {
+      for await (const part of this.#message) yield part as Uint8Array;
+    } catch (failure) {
+      throw failureOf(failure as Error, this.#signal);
+    }
+  }
+}
+
+function failureOf(failure: Error & { code?: string }, signal: AbortSignal): unknown {
+  if (signal.aborted) return signal.reason;
+  if (failure instanceof ConnectionFailed) return failure;
+  const begun = !NEVER_SENT.has(failure.code ?? "");
+  const told = failure.message || failure.code || "no reason given"; // an AggregateError has no message
+  return new ConnectionFailed(`The connection failed: ${told}`, { begun, cause: failure });
+}

@@ -1,0 +1,218 @@
+/** Processes: what goes on when the call that started it has ended. */
+
+import { brokenStream, newKey, pause, type Calls, type CallOptions, type KeyedOptions } from "./calls.js";
+import { BuntimeError, errorOf } from "./errors.js";
+import { eventsOf } from "./events.js";
+import { Pages } from "./pages.js";
+import { delayBefore } from "./retries.js";
+import type {
+  LogEvent,
+  LogPage,
+  ProcessExit,
+  ProcessReason,
+  ProcessShape,
+  ProcessSignal,
+  ProcessStatus,
+} from "./shapes.js";
+
+/** Exactly one of `port` and `output`. */
+export interface WaitFor {
+  /** Until something in the session listens on it. */
+  port?: number | undefined;
+  /** Until a line of its output matches this regular expression (ripgrep's). */
+  output?: string | undefined;
+  /** Seconds, 1 to 300; 30 by default. The process goes on after that. */
+  timeout?: number | undefined;
+}
+
+export interface StartOptions extends KeyedOptions {
+  env?: Record<string, string> | undefined;
+  workingDir?: string | undefined;
+  /** For people. */
+  name?: string | undefined;
+  /** Seconds after which it is killed; it runs until it ends by itself where this is left out. */
+  timeout?: number | undefined;
+  /** The answer comes when it is ready: see `ready` of the process. */
+  waitFor?: WaitFor | undefined;
+}
+
+/** A program with its options. Exactly one of `command` and `code`. */
+export interface StartProcess extends StartOptions {
+  command?: string | undefined;
+  code?: string | undefined;
+}
+
+/** The processes of one session. */
+export class Processes {
+  readonly #calls: Calls;
+  readonly #sessionId: string;
+
+  /** @internal */
+  constructor(calls: Calls, sessionId: string) {
+    this.#calls = calls;
+    this.#sessionId = sessionId;
+  }
+
+  /** A command, or `{command}` or `{code}` with its options. */
+  async start(program: string | StartProcess, options: StartOptions = {}): Promise<Process> {
+    const given: StartProcess =
+      typeof program === "string" ? { command: program, ...options } : { ...program, ...options };
+    const { signal, idempotencyKey = newKey(), ...fields } = given;
+    const shape = await this.#calls.json<ProcessShape>({
+      method: "POST",
+      path: "/processes/start",
+      json: { sessionId: this.#sessionId, ...fields },
+      waits: fields.waitFor === undefined ? 0 : (fields.waitFor.timeout ?? 30),
+      signal,
+      idempotencyKey,
+    });
+    return new Process(this.#calls, this.#sessionId, shape);
+  }
+
+  /** Newest first, ended ones too. */
+  list(options: { pageSize?: number | undefined } & CallOptions = {}): Pages<Process> {
+    return new Pages(async (offset) => {
+      const query = { sessionId: this.#sessionId, limit: options.pageSize, offset: offset || undefined };
+      const { processes, total } = await this.#calls.json<{ processes: ProcessShape[]; total: number }>({
+        method: "GET",
+        path: "/processes/list",
+        query,
+        signal: options.signal,
+      });
+      return { items: processes.map((shape) => new Process(this.#calls, this.#sessionId, shape)), total };
+    });
+  }
+
+  async get(processId: string, options: CallOptions = {}): Promise<Process> {
+    const query = { sessionId: this.#sessionId, processId };
+    const shape = await this.#calls.json<ProcessShape>({ method: "GET", path: "/processes/get", query, ...options });
+    return new Process(this.#calls, this.#sessionId, shape);
+  }
+}
+
+const SHORTEST_LOOK = 50; // ms between two looks at a process that is waited for
+const LONGEST_LOOK = 2000;
+
+/** A process, as last seen: `refresh()` looks again. */
+export class Process implements ProcessExit {
+  readonly id: string;
+  readonly pid!: number;
+  readonly status!: ProcessStatus;
+  /** 128 + signal when killed, 124 at its timeout; null while it runs and where it is lost. */
+  readonly exitCode!: number | null;
+  readonly reason!: ProcessReason | null;
+  readonly startedAt!: string;
+  readonly endedAt!: string | null;
+  readonly command!: string;
+  readonly name!: string | null;
+  /** With `waitFor`: whether it was ready in time. */
+  readonly ready: boolean | undefined;
+  readonly #calls: Calls;
+  readonly #sessionId: string;
+
+  /** @internal */
+  constructor(calls: Calls, sessionId: string, shape: ProcessShape) {
+    this.id = shape.processId;
+    this.#calls = calls;
+    this.#sessionId = sessionId;
+    this.#see(shape);
+  }
+
+  async refresh(options: CallOptions = {}): Promise<this> {
+    const query = { sessionId: this.#sessionId, processId: this.id };
+    return this.#see(
+      await this.#calls.json<ProcessShape>({ method: "GET", path: "/processes/get", query, ...options }),
+    );
+  }
+
+  /** Until it has ended. Its session is kept awake meanwhile. */
+  async wait(options: CallOptions = {}): Promise<this> {
+    for (let look = SHORTEST_LOOK; ; look = Math.min(look * 1.5, LONGEST_LOOK)) {
+      await this.refresh(options);
+      if (this.status !== "running") return this;
+      await pause(look, options.signal);
+    }
+  }
+
+  /** To its standard input. `close`: its end comes after this. */
+  async input(data: string | Uint8Array, options: { close?: boolean | undefined } & CallOptions = {}): Promise<this> {
+    const { signal, close } = options;
+    const content = typeof data === "string" ? { data } : { data: base64(data), encoding: "base64" };
+    const json = { sessionId: this.#sessionId, processId: this.id, ...content, close };
+    return this.#see(await this.#calls.json<ProcessShape>({ method: "POST", path: "/processes/input", json, signal }));
+  }
+
+  /** To it and all that it has started. */
+  async signal(signal: ProcessSignal = "SIGTERM", options: CallOptions = {}): Promise<this> {
+    const json = { sessionId: this.#sessionId, processId: this.id, signal };
+    return this.#see(
+      await this.#calls.json<ProcessShape>({ method: "POST", path: "/processes/signal", json, ...options }),
+    );
+  }
+
+  kill(options: CallOptions = {}): Promise<this> {
+    return this.signal("SIGKILL", options);
+  }
+
+  /** A page of its output from the cursor on, about `limit` bytes. */
+  logs(options: { cursor?: number | undefined; limit?: number | undefined } & CallOptions = {}): Promise<LogPage> {
+    const { signal, cursor, limit } = options;
+    const query = { sessionId: this.#sessionId, processId: this.id, cursor, limit };
+    return this.#calls.json({ method: "GET", path: "/processes/logs", query, signal });
+  }
+
+  /** Its output as it comes, from the cursor on, and last its `exit`. A connection that breaks is made again where it was. */
+  async *follow(
+    options: { cursor?: number | undefined } & CallOptions = {},
+  ): AsyncGenerator<LogEvent, void, undefined> {
+    let cursor = options.cursor ?? 0;
+    for (let failed = 0; ;) {
+      try {
+        for await (const event of this.#followed(cursor, options.signal)) {
+          failed = 0;
+          if (event.type !== "exit") cursor = event.cursor;
+          yield event;
+          if (event.type === "exit") return;
+        }
+        throw brokenStream();
+      } catch (failure) {
+        failed += 1;
+        const delay = delayBefore(failure, failed, true, this.#calls.settings, Math.random());
+        if (delay === null || options.signal?.aborted) throw failure;
+        this.#calls.settings.onRetry?.(failure as BuntimeError, failed, delay);
+        await pause(delay, options.signal);
+      }
+    }
+  }
+
+  async *#followed(from: number, signal: AbortSignal | undefined): AsyncGenerator<LogEvent, void, undefined> {
+    let cursor = from;
+    let exit: LogEvent | null = null;
+    const query = { sessionId: this.#sessionId, processId: this.id, cursor: from || undefined, follow: true };
+    for await (const { name, data, id } of eventsOf(
+      this.#calls.parts({ method: "GET", path: "/processes/logs", query, signal }),
+    )) {
+      const told = JSON.parse(data) as ProcessExit;
+      if (name === "error") throw errorOf(told, null);
+      if (id !== "") cursor = Number(id);
+      if (name === "exit") exit = { type: "exit", ...told };
+      else yield { type: name, ...told, cursor } as unknown as LogEvent;
+    }
+    if (exit === null) return;
+    const { status, exitCode, reason } = exit as ProcessExit;
+    this.#see({ status, exitCode, reason });
+    yield exit;
+  }
+
+  #see(shape: Partial<ProcessShape>): this {
+    const { processId: _, ...seen } = shape;
+    return Object.assign(this, seen);
+  }
+}
+
+/** Of any size; `btoa` takes a text whose arguments are bounded. */
+export function base64(bytes: Uint8Array): string {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+  return btoa(text);
+}

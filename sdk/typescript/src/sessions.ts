@@ -1,0 +1,65 @@
+/** The sessions of an account. */
+
+import { newKey, type CallOptions, type Calls, type KeyedOptions } from "./calls.js";
+import { Pages } from "./pages.js";
+import { Session, SessionHandle } from "./session.js";
+import type { CreateSession, CreatedShape, DeletedSession, SessionShape, SessionState } from "./shapes.js";
+
+/** A session by its id, as all calls take it. */
+export type SessionId = string | { sessionId: string };
+
+export interface ListSessions extends CallOptions {
+  state?: SessionState | undefined;
+  /** Top-level values that must be equal; numbers and booleans by their JSON text. */
+  metadata?: Record<string, string | number | boolean> | undefined;
+  /** Sessions that one request fetches, 1 to 100. */
+  pageSize?: number | undefined;
+}
+
+export class Sessions {
+  readonly #calls: Calls;
+
+  /** @internal */
+  constructor(calls: Calls) {
+    this.#calls = calls;
+  }
+
+  /** A new session, whose runtime is there. Made once, however often the call is repeated on the way. */
+  async create(fields: CreateSession = {}, options: KeyedOptions = {}): Promise<Session> {
+    const { signal, idempotencyKey = newKey() } = options;
+    const call = { method: "POST", path: "/sessions/create", json: fields, signal, idempotencyKey } as const;
+    return new Session(this.#calls, await this.#calls.json<CreatedShape>(call));
+  }
+
+  async get(session: SessionId, options: CallOptions = {}): Promise<Session> {
+    const path = `/sessions/${encodeURIComponent(idOf(session))}`;
+    return new Session(this.#calls, await this.#calls.json<SessionShape>({ method: "GET", path, ...options }));
+  }
+
+  /** A session that is there already, without a request. */
+  open(session: SessionId): SessionHandle {
+    return new SessionHandle(this.#calls, idOf(session));
+  }
+
+  /** Newest first. */
+  list(options: ListSessions = {}): Pages<Session> {
+    const { state, metadata = {}, pageSize, signal } = options;
+    const filters = Object.fromEntries(Object.entries(metadata).map(([name, value]) => [`metadata.${name}`, value]));
+    return new Pages(async (offset) => {
+      const query = { state, ...filters, limit: pageSize, offset: offset || undefined };
+      const call = { method: "GET", path: "/sessions", query, signal } as const;
+      const { sessions, total } = await this.#calls.json<{ sessions: SessionShape[]; total: number }>(call);
+      return { items: sessions.map((shape) => new Session(this.#calls, shape)), total };
+    });
+  }
+
+  async delete(session: SessionId, options: CallOptions = {}): Promise<DeletedSession> {
+    const sessionId = idOf(session);
+    const call = { method: "DELETE", path: `/sessions/${encodeURIComponent(sessionId)}`, ...options } as const;
+    return (await this.#calls.gone<DeletedSession>(call, "session_not_found")) ?? { deleted: true, sessionId };
+  }
+}
+
+function idOf(session: SessionId): string {
+  return typeof session === "string" ? session : session.sessionId;
+}

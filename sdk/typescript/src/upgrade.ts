@@ -1,0 +1,226 @@
+/** A WebSocket by `node:net`, in Node and Bun: the ones they have themselves take no key along, or do not say why a server refuses. */
+
+import type { Socket as Connection } from "node:net";
+import { BuntimeError, ConnectionFailed } from "./errors.js";
+import { BINARY, CLOSE, FrameReader, PING, PONG, TEXT, frame, joined } from "./frames.js";
+import { Queue } from "./queue.js";
+import { builtin } from "./runtime.js";
+import type { Answer, Ask, Socket } from "./transport.js";
+
+const LARGEST_HEAD = 64 << 10;
+const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+const GOODBYE_MS = 2000; // that the other side has to close too
+
+export async function upgrade(ask: Ask): Promise<Socket | Answer> {
+  const url = new URL(ask.url);
+  const connection = await connected(url, ask.signal);
+  const stop = () => connection.destroy();
+  ask.signal.addEventListener("abort", stop, { once: true });
+  try {
+    const key = base64(crypto.getRandomValues(new Uint8Array(16)));
+    connection.write(headOf(ask, url, key));
+    const { status, headers, rest } = await headFrom(connection, ask.signal);
+    if (status !== 101) return await refusal(connection, status, headers, rest);
+    if (headers.get("sec-websocket-accept") !== (await accepted(key)))
+      throw new ConnectionFailed("The server's answer is not that of a WebSocket.", { begun: true });
+    return new NetSocket(connection, rest);
+  } catch (failure) {
+    connection.destroy();
+    throw failure;
+  } finally {
+    ask.signal.removeEventListener("abort", stop);
+  }
+}
+
+function connected(url: URL, signal: AbortSignal): Promise<Connection> {
+  const isSecure = url.protocol === "https:";
+  const [net, tls] = [builtin("node:net"), builtin("node:tls")];
+  if (net === undefined || tls === undefined)
+    throw new BuntimeError("Terminals need Bun, or Node 20.16 or later: a browser's WebSocket takes no key along.", {
+      code: "not_supported",
+    });
+  const port = Number(url.port || (isSecure ? 443 : 80));
+  const host = url.hostname.replace(/^\[|\]$/g, "");
+  return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
+    const connection = isSecure ? tls.connect({ port, host, servername: host }) : net.connect({ port, host });
+    const abort = () => {
+      connection.destroy();
+      reject(signal.reason);
+    };
+    signal.addEventListener("abort", abort, { once: true });
+    connection.once("error", (cause) =>
+      reject(new ConnectionFailed(`No connection: ${cause.message}`, { begun: false, cause })),
+    );
+    connection.once(isSecure ? "secureConnect" : "connect", () => {
+      signal.removeEventListener("abort", abort);
+      connection.setNoDelay(true);
+      connection.on("error", () => undefined); // its close says it too
+      resolve(connection);
+    });
+  });
+}
+
+function headOf(ask: Ask, url: URL, key: string): string {
+  const headers = {
+    ...ask.headers,
+    Host: url.host,
+    Connection: "Upgrade",
+    Upgrade: "websocket",
+    "Sec-WebSocket-Key": key,
+    "Sec-WebSocket-Version": "13",
+  };
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value.replace(/[\r\n]/g, "")}`);
+  return `GET ${url.pathname}${url.search} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`;
+}
+
+interface Head {
+  readonly status: number;
+  readonly headers: Map<string, string>;
+  readonly rest: Uint8Array;
+}
+
+async function headFrom(connection: Connection, signal: AbortSignal): Promise<Head> {
+  let text = ""; // latin1: bytes as they are
+  while (true) {
+    const end = text.indexOf("\r\n\r\n");
+    if (end >= 0) return headIn(text.slice(0, end), bytesOf(text.slice(end + 4)));
+    const part = text.length > LARGEST_HEAD ? null : await nextPart(connection);
+    if (part === null) {
+      signal.throwIfAborted();
+      throw new ConnectionFailed("The connection broke before the server answered.", { begun: true });
+    }
+    text += part.toString("latin1");
+  }
+}
+
+function headIn(head: string, rest: Uint8Array): Head {
+  const [first = "", ...lines] = head.split("\r\n");
+  const headers = new Map<string, string>();
+  for (const line of lines) {
+    const colon = line.indexOf(":");
+    if (colon > 0) headers.set(line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim());
+  }
+  return { status: Number(first.split(" ")[1]), headers, rest };
+}
+
+function bytesOf(latin1: string): Uint8Array {
+  return Uint8Array.from(latin1, (character) => character.charCodeAt(0));
+}
+
+/** Null at its end. */
+function nextPart(connection: Connection): Promise<Buffer | null> {
+  return new Promise((resolve) => {
+    const data = (part: Buffer) => done(part);
+    const end = () => done(null);
+    const done = (part: Buffer | null) => {
+      connection.pause();
+      connection.off("data", data).off("end", end).off("close", end);
+      resolve(part);
+    };
+    if (connection.destroyed) return resolve(null);
+    connection.on("data", data).on("end", end).on("close", end).resume();
+  });
+}
+
+async function refusal(
+  connection: Connection,
+  status: number,
+  headers: Map<string, string>,
+  rest: Uint8Array,
+): Promise<Answer> {
+  const size = Number(headers.get("content-length") ?? Infinity);
+  const parts = [rest];
+  for (let got = rest.length; got < size;) {
+    const part = await nextPart(connection);
+    if (part === null) break;
+    parts.push(part);
+    got += part.length;
+  }
+  connection.destroy();
+  const body = joined(parts);
+  return {
+    status,
+    header: (name) => headers.get(name.toLowerCase()) ?? null,
+    text: async () => new TextDecoder().decode(body),
+    async *parts() {
+      yield body;
+    },
+  };
+}
+
+async function accepted(key: string): Promise<string> {
+  return base64(new Uint8Array(await crypto.subtle.digest("SHA-1", new TextEncoder().encode(key + GUID))));
+}
+
+function base64(bytes: Uint8Array): string {
+  return btoa(String.fromCharCode(...bytes));
+}
+
+class NetSocket implements Socket {
+  readonly #connection: Connection;
+  readonly #reader = new FrameReader();
+  readonly #received = new Queue<string | Uint8Array>();
+  #closing = false;
+
+  constructor(connection: Connection, rest: Uint8Array) {
+    this.#connection = connection;
+    this.#take(rest);
+    connection.on("data", (part: Uint8Array) => this.#take(part));
+    connection.on("close", () => this.#end());
+    connection.resume();
+  }
+
+  send(message: string | Uint8Array): void {
+    const isText = typeof message === "string";
+    this.#put(isText ? TEXT : BINARY, isText ? new TextEncoder().encode(message) : message);
+  }
+
+  messages(): AsyncIterable<string | Uint8Array> {
+    return this.#received;
+  }
+
+  close(): void {
+    if (this.#closing) return;
+    this.#put(CLOSE, Uint8Array.of(0x03, 0xe8)); // 1000
+    this.#closing = true;
+    this.#connection.end();
+    const late = setTimeout(() => this.#connection.destroy(), GOODBYE_MS);
+    this.#connection.once("close", () => clearTimeout(late));
+  }
+
+  #put(opcode: number, content: Uint8Array): void {
+    if (this.#closing || this.#connection.destroyed) return;
+    this.#connection.write(frame(opcode, content, crypto.getRandomValues(new Uint8Array(4))));
+  }
+
+  #take(part: Uint8Array): void {
+    try {
+      for (const { opcode, content } of this.#reader.take(part)) {
+        if (opcode === TEXT) this.#received.put(new TextDecoder().decode(content));
+        else if (opcode === BINARY) this.#received.put(content);
+        else if (opcode === PING) this.#put(PONG, content);
+        else if (opcode === CLOSE) this.#answerClose(content);
+      }
+    } catch (cause) {
+      this.#received.end(
+        new ConnectionFailed("The server broke the protocol of the WebSocket.", { begun: true, cause }),
+      );
+      this.#connection.destroy();
+    }
+  }
+
+  #answerClose(content: Uint8Array): void {
+    this.#put(CLOSE, content.slice(0, 2));
+    this.#closing = true;
+    this.#received.end();
+    this.#connection.end();
+  }
+
+  #end(): void {
+    const isOurs = this.#closing;
+    this.#received.end(
+      isOurs ? undefined : new ConnectionFailed("The connection of the terminal broke.", { begun: true }),
+    );
+  }
+}
