@@ -56,7 +56,7 @@ class Constants:
                 made = {name: self._field(name, item, created) for name, item in value.items()}
                 return made | {"size": _DIRECTORY_SIZE} if _is_directory(made) else made
             case list():
-                return [self.value(item) for item in value]
+                return _joined([self.value(item) for item in value])
             case str():
                 return self.text(value)
         return value
@@ -67,21 +67,20 @@ class Constants:
         return _ID.sub(lambda found: f"{found[1]}{found[2]}{self._id(found[1], found[3])}", text)
 
     def events(self, text: str) -> str:
-        """Server-Sent Events; comments, which only fill silence, are left out."""
+        """Server-Sent Events. Comments, which only fill silence, are left out."""
         blocks = [self._event(block) for block in text.split("\n\n")]
-        return "\n\n".join(block for block in blocks if block is not None)
+        joined: list[dict[str, str]] = []
+        for block in filter(None, blocks):
+            if joined and joined[-1]["event"] == block["event"] and block["event"] in ("stdout", "stderr"):
+                first, second = json.loads(joined[-1]["data"]), json.loads(block["data"])
+                block["data"] = _compact({**second, "data": first["data"] + second["data"]})
+                joined.pop()
+            joined.append(block)
+        return "".join("".join(f"{name}: {value}\n" for name, value in block.items()) + "\n" for block in joined)
 
-    def _event(self, block: str) -> str | None:
-        lines = [line for line in block.split("\n") if not line.startswith(":")]
-        if block and not lines:
-            return None
-        return "\n".join(self._line(line) for line in lines)
-
-    def _line(self, line: str) -> str:
-        name, separator, value = line.partition(": ")
-        if name != "data":
-            return line
-        return name + separator + json.dumps(self.value(json.loads(value)), ensure_ascii=False, separators=(",", ":"))
+    def _event(self, block: str) -> dict[str, str]:
+        lines = [line.partition(": ") for line in block.split("\n") if line and not line.startswith(":")]
+        return {name: _compact(self.value(json.loads(value))) if name == "data" else value for name, _, value in lines}
 
     def _field(self, name: str, value: Any, created: object) -> Any:
         if name in _TIMES and isinstance(value, str) and _TIME.fullmatch(value):
@@ -93,6 +92,22 @@ class Constants:
     def _id(self, kind: str, own: str) -> str:
         known = [key for key in self._ids if key[0] == kind]
         return self._ids.setdefault((kind, own), f"{_FIRST_ID}{789 + len(known)}")
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _joined(items: list[Any]) -> list[Any]:
+    """Entries of a log that stand beside each other: how output is cut into pieces depends on time alone."""
+    joined: list[Any] = []
+    for item in items:
+        last = joined[-1] if joined else None
+        if isinstance(last, dict) and isinstance(item, dict) and "stream" in item and last["stream"] == item["stream"]:
+            joined[-1] = {**item, "data": last["data"] + item["data"]}
+        else:
+            joined.append(item)
+    return joined
 
 
 def _is_directory(made: dict[str, Any]) -> bool:

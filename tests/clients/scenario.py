@@ -24,6 +24,7 @@ ALL_FIELDS = {
 
 SESSIONS = (
     keyed("create-session", "/sessions/create", {}, keep={"session": "sessionId"}),
+    execute("", command="sleep 1.1"),  # lists are sorted by whole seconds
     keyed("create-session-all-fields", "/sessions/create", ALL_FIELDS, key="full", keep={"other": "sessionId"}),
     keyed("create-session-replayed", "/sessions/create", ALL_FIELDS, key="full"),
     keyed("idempotency-key-reused", "/sessions/create", {"ttl": 7200}, key="full", status=422),
@@ -201,6 +202,10 @@ FILES = (
 )
 
 ECHO = "echo ready; while read line; do echo got $line | tee -a /tmp/said; done; sleep 1; echo problem >&2; exit 3"
+SERVER = """\
+process.on('SIGTERM', () => setTimeout(() => process.kill(process.pid, 'SIGKILL'), 1000))
+Bun.serve({ port: 8080, fetch: () => new Response(process.env.GREETING) })
+"""
 LOGS = "/processes/logs"
 PROCESSES = (
     keyed(
@@ -225,7 +230,7 @@ PROCESSES = (
         "/processes/start",
         {
             **OF_SESSION,
-            "code": "Bun.serve({ port: 8080, fetch: () => new Response(process.env.GREETING) })",
+            "code": SERVER,
             "env": {"GREETING": "hello"},
             "workingDir": "app",
             "name": "server",
