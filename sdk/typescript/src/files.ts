@@ -207,7 +207,10 @@ export class Files {
     return this.#calls.parts({ method: "GET", path: "/files/archive", query: this.#query({ path }), ...options });
   }
 
-  #write(fields: { append: boolean | undefined; [field: string]: unknown }, signal: AbortSignal | undefined): Promise<FileWritten> {
+  #write(
+    fields: { append: boolean | undefined; [field: string]: unknown },
+    signal: AbortSignal | undefined,
+  ): Promise<FileWritten> {
     const json = { sessionId: this.#sessionId, ...fields };
     return this.#calls.json({ method: "POST", path: "/files/write", json, repeatable: fields.append !== true, signal });
   }

@@ -142,6 +142,14 @@ export class Process implements ProcessExit {
     return this.#see(await this.#calls.json<ProcessShape>({ method: "POST", path: "/processes/input", json, signal }));
   }
 
+  /** The end of its standard input. */
+  async closeInput(options: CallOptions = {}): Promise<this> {
+    const json = { sessionId: this.#sessionId, processId: this.id, close: true };
+    return this.#see(
+      await this.#calls.json<ProcessShape>({ method: "POST", path: "/processes/input", json, ...options }),
+    );
+  }
+
   /** To it and all that it has started. */
   async signal(signal: ProcessSignal = "SIGTERM", options: CallOptions = {}): Promise<this> {
     const json = { sessionId: this.#sessionId, processId: this.id, signal };

@@ -1,0 +1,112 @@
+/** Answers of the fake, in the form that the transport gives them. */
+
+import { brokenStream } from "../calls.js";
+import type { Answer } from "../transport.js";
+
+/** A failure as the server would tell it. */
+export interface FakeFailure {
+  code: string;
+  message?: string | undefined;
+  details?: Record<string, unknown> | undefined;
+  /** Seconds, in the header `Retry-After`. */
+  retryAfter?: number | undefined;
+  /** Of the code by default. */
+  status?: number | undefined;
+}
+
+/** Thrown by what answers, turned into an answer by the transport. */
+export class Refusal extends Error {
+  constructor(readonly failure: FakeFailure) {
+    super(failure.message ?? failure.code);
+  }
+}
+
+export function refuse(code: string, message: string, details: Record<string, unknown> = {}): never {
+  throw new Refusal({ code, message, details });
+}
+
+const STATUSES: Record<string, number> = {
+  invalid_request: 400,
+  unauthorized: 401,
+  forbidden: 403,
+  session_not_found: 404,
+  not_found: 404,
+  method_not_allowed: 405,
+  file_not_found: 404,
+  file_conflict: 409,
+  process_not_found: 404,
+  context_not_found: 404,
+  context_lost: 409,
+  terminal_not_found: 404,
+  range_not_satisfiable: 416,
+  resource_limit_exceeded: 429,
+  execution_timeout: 408,
+  idempotency_in_progress: 409,
+  idempotency_key_reused: 422,
+  session_busy: 409,
+  invalid_state: 409,
+  payload_too_large: 413,
+  rate_limit_exceeded: 429,
+  session_limit_exceeded: 429,
+  memory_limit_exceeded: 507,
+  disk_full: 507,
+  internal_error: 500,
+  unavailable: 503,
+};
+
+const RETRYABLE = new Set([
+  "resource_limit_exceeded",
+  "execution_timeout",
+  "idempotency_in_progress",
+  "session_busy",
+  "rate_limit_exceeded",
+  "session_limit_exceeded",
+  "unavailable",
+]);
+
+export function errorObject(failure: FakeFailure): Record<string, unknown> {
+  const { code, message = `Scripted: ${code}.`, details = {} } = failure;
+  return { code, retryable: RETRYABLE.has(code), message, details };
+}
+
+export function failed(failure: FakeFailure): Answer {
+  const headers: Record<string, string> = { "x-request-id": "fake" };
+  if (failure.retryAfter !== undefined) headers["retry-after"] = String(failure.retryAfter);
+  return whole(failure.status ?? STATUSES[failure.code] ?? 500, { error: errorObject(failure) }, headers);
+}
+
+export function whole(status: number, body: unknown, headers: Record<string, string> = {}): Answer {
+  return partly(status, [new TextEncoder().encode(JSON.stringify(body))], headers);
+}
+
+/** A body in parts. It breaks off when the signal fires. */
+export function partly(
+  status: number,
+  parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+  headers: Record<string, string> = {},
+  signal?: AbortSignal,
+): Answer {
+  const all = async function* () {
+    for await (const part of parts) {
+      if (signal?.aborted) throw signal.reason ?? brokenStream();
+      yield part;
+    }
+  };
+  return {
+    status,
+    header: (name) => headers[name.toLowerCase()] ?? null,
+    parts: all,
+    async text() {
+      const decoder = new TextDecoder();
+      let text = "";
+      for await (const part of all()) text += decoder.decode(part, { stream: true });
+      return text + decoder.decode();
+    },
+  };
+}
+
+/** One of Server-Sent Events. */
+export function event(name: string, data: unknown, id?: string): Uint8Array {
+  const head = id === undefined ? `event: ${name}\n` : `event: ${name}\nid: ${id}\n`;
+  return new TextEncoder().encode(`${head}data: ${JSON.stringify(data)}\n\n`);
+}

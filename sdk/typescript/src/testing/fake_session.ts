@@ -1,0 +1,165 @@
+/** One session of the fake: its state, its files, its processes, contexts and terminals. */
+
+import type {
+  ContextEntry,
+  CreateSession,
+  CreatedShape,
+  LogEntry,
+  ProcessReason,
+  ProcessShape,
+  SessionShape,
+  SessionState,
+  UpdateSession,
+} from "../shapes.js";
+import { refuse } from "./answers.js";
+import { FakeFiles, now } from "./fake_files.js";
+import { linesOf, type FakeResult } from "./scripts.js";
+
+const SIGNALS: Record<string, number> = {
+  SIGHUP: 1,
+  SIGINT: 2,
+  SIGQUIT: 3,
+  SIGKILL: 9,
+  SIGUSR1: 10,
+  SIGUSR2: 12,
+  SIGTERM: 15,
+};
+const DAY = 86_400;
+const LIMITS = { memory: 1024, cpu: 0.25, timeout: 30, disk: 1024 };
+const PREVIEW = { visibility: "public", ports: [8080] } as const;
+const NETWORK = { egress: "internet", allow: [], deny: [] } as const;
+
+export class FakeProcess {
+  readonly log: { entry: LogEntry; end: number }[] = [];
+  readonly input: string[] = [];
+  inputIsClosed = false;
+  #end = 0;
+
+  constructor(readonly shape: ProcessShape) {}
+
+  /** It prints what the script says, and ends unless it is to go on. */
+  play(result: FakeResult): void {
+    for (const stream of ["stdout", "stderr"] as const)
+      for (const data of linesOf(result[stream] ?? "")) {
+        this.#end += new TextEncoder().encode(data).length;
+        this.log.push({ entry: { stream, data, time: now() }, end: this.#end });
+      }
+    if (result.running !== true) this.end(result.exitCode ?? 0);
+  }
+
+  end(exitCode: number, reason: ProcessReason | null = null): void {
+    if (this.shape.status !== "running") return;
+    Object.assign(this.shape, { status: "exited", exitCode, reason, endedAt: now() });
+  }
+
+  signal(name: string): void {
+    const number = SIGNALS[name];
+    if (number !== undefined) this.end(128 + number);
+  }
+}
+
+export class FakeSession {
+  readonly files = new FakeFiles();
+  readonly processes = new Map<string, FakeProcess>();
+  readonly contexts = new Map<string, ContextEntry>();
+  readonly terminals = new Set<string>();
+  readonly tokens = new Set<string>();
+  #env: Record<string, string> = {};
+  readonly #shape: SessionShape;
+
+  constructor(id: string, fields: CreateSession) {
+    this.#shape = {
+      sessionId: id,
+      createdAt: now(),
+      expiresAt: later(DAY),
+      lastActive: now(),
+      state: "active",
+      filesCount: 0,
+      activeProcesses: 0,
+      metadata: {},
+      previewUrl: `http://${id.replace("_", "-")}.localhost:8000`,
+      resourceLimits: { ...LIMITS, ...fields.resourceLimits },
+      preview: { ...PREVIEW, ports: [...PREVIEW.ports] },
+      network: { ...NETWORK, allow: [], deny: [] },
+      onWake: null,
+      envNames: [],
+    };
+    this.update(fields);
+  }
+
+  get id(): string {
+    return this.#shape.sessionId;
+  }
+
+  get expiresAt(): string {
+    return this.#shape.expiresAt;
+  }
+
+  get created(): CreatedShape {
+    const { sessionId, expiresAt, previewUrl, createdAt, resourceLimits } = this.#shape;
+    return { sessionId, expiresAt, previewUrl, createdAt, resourceLimits };
+  }
+
+  get shape(): SessionShape {
+    const running = [...this.processes.values()].filter(({ shape }) => shape.status === "running").length;
+    return { ...this.#shape, filesCount: this.files.count, activeProcesses: running };
+  }
+
+  get env(): Record<string, string> {
+    return this.#env;
+  }
+
+  update(fields: UpdateSession): void {
+    const shape = this.#shape;
+    if (fields.ttl !== undefined) {
+      const ttl = fields.ttl ?? DAY;
+      if (ttl < 300) refuse("invalid_request", "ttl must be at least 300 seconds.", { field: "ttl", limit: 300 });
+      shape.expiresAt = later(ttl);
+    }
+    if (fields.metadata !== undefined) shape.metadata = fields.metadata ?? {};
+    if (fields.preview !== undefined) shape.preview = { ...PREVIEW, ports: [...PREVIEW.ports], ...fields.preview };
+    if (fields.network !== undefined) shape.network = { ...NETWORK, allow: [], deny: [], ...fields.network };
+    if (fields.onWake !== undefined) shape.onWake = fields.onWake;
+    if (fields.env === undefined) return;
+    this.#env = fields.env ?? {};
+    shape.envNames = Object.keys(this.#env).sort();
+  }
+
+  sleep(depth: "idle" | "deep-sleep"): void {
+    this.#shape.state = depth;
+    if (depth === "idle") return;
+    for (const process of this.processes.values()) process.end(143, "deep_sleep");
+    for (const context of this.contexts.values())
+      if (context.status === "running") Object.assign(context, { status: "lost", reason: "deep_sleep" });
+    this.terminals.clear();
+  }
+
+  /** From which state. */
+  wake(): SessionState {
+    const before = this.#shape.state;
+    Object.assign(this.#shape, { state: "active", lastActive: now() });
+    return before;
+  }
+
+  process(id: string): FakeProcess {
+    return (
+      this.processes.get(id) ??
+      refuse("process_not_found", "This session has no process with this id.", { processId: id })
+    );
+  }
+
+  /** One that still has its variables. */
+  context(id: string): ContextEntry {
+    const context = this.contexts.get(id);
+    if (context === undefined)
+      refuse("context_not_found", "This session has no context with this id.", { contextId: id });
+    const { status, reason } = context;
+    if (status === "lost")
+      refuse("context_lost", "This context is gone with its variables.", { contextId: id, reason });
+    return context;
+  }
+}
+
+export function later(seconds: number): string {
+  return `${new Date(Date.now() + seconds * 1000).toISOString().slice(0, 19)}Z`;
+}

@@ -1,0 +1,67 @@
+/** A terminal of the fake: it echoes what is typed, and a line that is scripted prints what the script says. */
+
+import { Queue } from "../queue.js";
+import type { Socket } from "../transport.js";
+import type { FakeSession } from "./fake_session.js";
+import type { Scripts } from "./scripts.js";
+
+const PROMPT = "$ ";
+
+export class FakeTerminal implements Socket {
+  readonly #frames = new Queue<string | Uint8Array>();
+  #line = "";
+  #work: Promise<void> = Promise.resolve();
+
+  constructor(
+    private readonly session: FakeSession,
+    private readonly scripts: Scripts,
+    readonly id: string,
+    resumed: boolean,
+  ) {
+    session.terminals.add(id);
+    this.#frames.put(JSON.stringify({ type: "ready", terminalId: id, cols: 80, rows: 24, resumed }));
+    this.#show(PROMPT);
+  }
+
+  send(message: string | Uint8Array): void {
+    if (typeof message === "string") return; // a new size
+    for (const key of new TextDecoder().decode(message)) {
+      if (key !== "\n" && key !== "\r") {
+        this.#line += key;
+        this.#show(key);
+        continue;
+      }
+      const line = this.#line;
+      this.#line = "";
+      this.#work = this.#work.then(() => this.#enter(line));
+    }
+  }
+
+  messages(): AsyncIterable<string | Uint8Array> {
+    return this.#frames;
+  }
+
+  close(): void {
+    this.#frames.end();
+  }
+
+  async #enter(line: string): Promise<void> {
+    this.#show("\r\n");
+    const exit = /^\s*exit(?:\s+(\d+))?\s*$/.exec(line);
+    if (exit !== null) return this.#exit(Number(exit[1] ?? 0));
+    const run = { kind: "terminal", sessionId: this.session.id, command: line, env: this.session.env } as const;
+    const play = this.scripts.find({ ...run, files: [], stdin: "", workingDir: "/workspace" });
+    const result = line.trim() === "" ? {} : ((await play?.()) ?? { stderr: `Nothing is scripted for ${line}\n` });
+    this.#show(`${result.stdout ?? ""}${result.stderr ?? ""}`.replaceAll("\n", "\r\n") + PROMPT);
+  }
+
+  #exit(exitCode: number): void {
+    this.session.terminals.delete(this.id);
+    this.#frames.put(JSON.stringify({ type: "exit", exitCode, reason: null }));
+    this.#frames.end();
+  }
+
+  #show(text: string): void {
+    this.#frames.put(new TextEncoder().encode(text));
+  }
+}

@@ -1,0 +1,200 @@
+/** Stands in for the network, and for the server behind it. */
+
+import { ConnectionFailed } from "../errors.js";
+import type { CreateSession, UpdateSession } from "../shapes.js";
+import type { Answer, Ask, Socket, Transport } from "../transport.js";
+import { Refusal, failed, refuse, whole, type FakeFailure } from "./answers.js";
+import { FakeSession, later } from "./fake_session.js";
+import { FakeTerminal } from "./fake_terminal.js";
+import { FILE_ROUTES, pageOf } from "./file_routes.js";
+import { requestOf, type FakeRequest } from "./request.js";
+import { RUN_ROUTES, type Tools } from "./run_routes.js";
+import { Scripts } from "./scripts.js";
+
+/** What happens in place of the answer, or of its way back. */
+export interface Trouble {
+  readonly call: string;
+  readonly failure: FakeFailure;
+  /** The work is done, and its answer lost. */
+  readonly isLost: boolean;
+  times: number;
+}
+
+const OF_ONE_SESSION = /^\/sessions\/([^/]+)(\/[a-z-]+)?$/;
+const SLEEPS_ON = new Set([
+  "GET /sessions/{id}",
+  "PATCH /sessions/{id}",
+  "DELETE /sessions/{id}",
+  "POST /sessions/{id}/sleep",
+]);
+
+export class FakeTransport implements Transport {
+  readonly calls: FakeRequest[] = [];
+  readonly scripts = new Scripts();
+  readonly sessions = new Map<string, FakeSession>();
+  readonly troubles: Trouble[] = [];
+  readonly #answered = new Map<string, { request: string; body: unknown }>();
+  #ids = 0;
+
+  readonly #tools: Tools = { scripts: this.scripts, newId: (kind) => this.#newId(kind) };
+
+  async send(ask: Ask): Promise<Answer> {
+    const request = await requestOf(ask);
+    this.calls.push(request);
+    ask.signal.throwIfAborted();
+    const trouble = this.#trouble(request);
+    if (trouble !== undefined && !trouble.isLost) return failing(trouble.failure);
+    try {
+      const answer = await this.#answer(request, ask.signal);
+      return trouble === undefined ? answer : failing(trouble.failure);
+    } catch (failure) {
+      if (failure instanceof Refusal) return failed(failure.failure);
+      throw failure;
+    }
+  }
+
+  async connect(ask: Ask): Promise<Socket | Answer> {
+    const request = await requestOf(ask);
+    this.calls.push(request);
+    const trouble = this.#trouble(request);
+    try {
+      if (trouble !== undefined) return failing(trouble.failure);
+      const session = this.#session(OF_ONE_SESSION.exec(request.path)?.[1]);
+      const { terminalId } = request.query;
+      if (terminalId !== undefined && !session.terminals.has(terminalId))
+        refuse("terminal_not_found", "This session has no terminal with this id.", { terminalId });
+      session.wake();
+      const id = terminalId ?? this.#newId("term");
+      return new FakeTerminal(session, this.scripts, id, terminalId !== undefined);
+    } catch (failure) {
+      if (failure instanceof Refusal) return failed(failure.failure);
+      throw failure;
+    }
+  }
+
+  /** The one that is meant, if any: it counts as happened. */
+  #trouble(request: FakeRequest): Trouble | undefined {
+    const called = `${request.method} ${request.path}`;
+    const found = this.troubles.find(({ call, times }) => times > 0 && isCalled(call, called));
+    if (found !== undefined) found.times -= 1;
+    return found;
+  }
+
+  /** The same answer again for the same key. */
+  async #answer(request: FakeRequest, signal: AbortSignal): Promise<Answer> {
+    const key = request.headers["idempotency-key"];
+    const shown = JSON.stringify([request.method, request.path, request.query, request.body]);
+    const before = key === undefined ? undefined : this.#answered.get(key);
+    if (before !== undefined) {
+      if (before.request !== shown) refuse("idempotency_key_reused", "This key belongs to another request.");
+      return whole(200, before.body, { "idempotent-replayed": "true" });
+    }
+    const body = await this.#route(request, signal);
+    if (isAnswer(body)) return body;
+    if (key !== undefined) this.#answered.set(key, { request: shown, body: structuredClone(body) });
+    return whole(200, body);
+  }
+
+  #route(request: FakeRequest, signal: AbortSignal): unknown {
+    const called = `${request.method} ${request.path}`;
+    if (called === "POST /sessions/create") return this.#create((request.body ?? {}) as CreateSession);
+    if (called === "GET /sessions") return this.#list(request.query);
+    const one = OF_ONE_SESSION.exec(request.path);
+    if (one !== null) return this.#ofSession(`${request.method} /sessions/{id}${one[2] ?? ""}`, one[1], request);
+    const fields = request.method === "POST" ? (request.body as Record<string, string>) : request.query;
+    const [runs, files] = [RUN_ROUTES[called], FILE_ROUTES[called]];
+    if (runs === undefined && files === undefined) refuse("not_found", `There is no ${called}.`);
+    const session = this.#session(fields.sessionId);
+    session.wake();
+    return runs?.(session, request, this.#tools, signal) ?? files?.(session, request, signal);
+  }
+
+  #create(fields: CreateSession): unknown {
+    const session = new FakeSession(this.#newId("ses"), fields);
+    this.sessions.set(session.id, session);
+    return session.created;
+  }
+
+  #list(query: Record<string, string>): unknown {
+    const shapes = [...this.sessions.values()].map(({ shape }) => shape).reverse();
+    const wanted = shapes.filter((shape) => {
+      if (query.state !== undefined && shape.state !== query.state) return false;
+      return Object.entries(query).every(([name, value]) => {
+        const key = name.startsWith("metadata.") ? name.slice("metadata.".length) : null;
+        return key === null || String(shape.metadata[key]) === value;
+      });
+    });
+    const { items, total } = pageOf(wanted, query);
+    return { sessions: items, total };
+  }
+
+  #ofSession(called: string, id: string | undefined, { body }: FakeRequest): unknown {
+    const session = this.#session(id);
+    const fields = (body ?? {}) as Record<string, never>;
+    const before = session.shape.state;
+    if (!SLEEPS_ON.has(called)) session.wake();
+    switch (called) {
+      case "GET /sessions/{id}":
+        return session.shape;
+      case "PATCH /sessions/{id}":
+        session.update(fields as UpdateSession);
+        return session.shape;
+      case "DELETE /sessions/{id}":
+        this.sessions.delete(session.id);
+        return { deleted: true, sessionId: session.id };
+      case "POST /sessions/{id}/sleep":
+        session.sleep(fields.depth ?? "idle");
+        return session.shape;
+      case "POST /sessions/{id}/wake":
+        return { ...session.shape, wokeFrom: before, wakeTimeMs: before === "active" ? 0 : 1 };
+      case "POST /sessions/{id}/preview-token":
+        return this.#token(session, fields as { port?: number; ttl?: number });
+      case "DELETE /sessions/{id}/preview-token":
+        return { revoked: revoked(session.tokens, fields.token) };
+      default:
+        refuse("not_found", `There is no ${called}.`);
+    }
+  }
+
+  #token(session: FakeSession, { port = 8080, ttl = 3600 }: { port?: number; ttl?: number }): unknown {
+    const token = this.#newId("bpt");
+    session.tokens.add(token);
+    const host = session.shape.previewUrl.replace(/^(\w+:\/\/[^.]+)/, port === 8080 ? "$1" : `$1-${port}`);
+    return { url: `${host}/?buntime_token=${token}`, token, expiresAt: later(ttl) };
+  }
+
+  #session(id: string | undefined): FakeSession {
+    const session = this.sessions.get(decodeURIComponent(id ?? ""));
+    if (session !== undefined && Date.parse(session.expiresAt) > Date.now()) return session;
+    refuse("session_not_found", "No session with this id. It may have expired or been deleted.", { sessionId: id });
+  }
+
+  #newId(kind: string): string {
+    this.#ids += 1;
+    return `${kind}_${String(this.#ids).padStart(18, "0")}`;
+  }
+}
+
+function revoked(tokens: Set<string>, token: string | undefined): number {
+  if (token !== undefined) return tokens.delete(token) ? 1 : 0;
+  const { size } = tokens;
+  tokens.clear();
+  return size;
+}
+
+function failing(failure: FakeFailure): Answer {
+  if (failure.code !== "connection_failed") return failed(failure);
+  throw new ConnectionFailed(failure.message ?? "Scripted: the connection failed.", {
+    begun: failure.details?.begun !== false,
+  });
+}
+
+/** `{id}` in the pattern stands for one part of the path. */
+function isCalled(pattern: string, called: string): boolean {
+  const [want, have] = [pattern.split(/[ /]/), called.split(/[ /]/)];
+  return want.length === have.length && want.every((part, at) => part === have[at] || /^\{\w+\}$/.test(part));
+}
+
+function isAnswer(body: unknown): body is Answer {
+  return typeof body === "object" && body !== null && "parts" in body && "text" in body;
+}

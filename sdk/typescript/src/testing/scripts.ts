@@ -1,0 +1,85 @@
+/** What programs print in the fake: scripted, since nothing is run. */
+
+import type { ExecuteResponse, File, Forms, RunResult, Thrown } from "../shapes.js";
+import { refuse } from "./answers.js";
+
+/** A run as a script sees it. */
+export interface FakeRun {
+  /** How it was asked for. */
+  kind: "execute" | "stream" | "context" | "process" | "terminal";
+  sessionId: string;
+  code?: string;
+  command?: string;
+  contextId?: string;
+  env: Record<string, string>;
+  files: File[];
+  stdin: string;
+  workingDir: string;
+  timeout?: number;
+}
+
+/** What comes of it: a success without output, but for what is given. */
+export interface FakeResult extends Partial<ExecuteResponse> {
+  /** Of a context: the value of the last expression, in its forms. */
+  result?: Forms | null;
+  displayed?: Forms[];
+  error?: Thrown;
+  /** Files that it leaves, by path. */
+  files?: Record<string, string | Uint8Array>;
+  /** A process goes on after its output, until it gets a signal. */
+  running?: boolean;
+}
+
+/** The code or command itself, a pattern that is found in it, or a function that says whether it is meant. */
+export type RunMatch = string | RegExp | ((run: FakeRun) => boolean);
+export type RunScript = FakeResult | ((run: FakeRun) => FakeResult | Promise<FakeResult>);
+
+export class Scripts {
+  readonly #scripts: { match: RunMatch; script: RunScript }[] = [];
+
+  add(match: RunMatch, script: RunScript): void {
+    this.#scripts.unshift({ match, script });
+  }
+
+  /** The newest that matches. Throws a Refusal where none does. */
+  async play(run: FakeRun): Promise<FakeResult> {
+    const found = this.find(run);
+    if (found !== null) return await found();
+    const program = JSON.stringify(run.code ?? run.command);
+    refuse("invalid_request", `Nothing is scripted for ${program}: call onExecute first.`, {
+      field: run.code === undefined ? "command" : "code",
+    });
+  }
+
+  find(run: FakeRun): (() => Promise<FakeResult>) | null {
+    const found = this.#scripts.find(({ match }) => isMeant(match, run));
+    if (found === undefined) return null;
+    const { script } = found;
+    return async () => (typeof script === "function" ? await script(run) : script);
+  }
+}
+
+function isMeant(match: RunMatch, run: FakeRun): boolean {
+  if (typeof match === "function") return match(run);
+  const program = run.code ?? run.command ?? "";
+  return typeof match === "string" ? match === program : match.test(program);
+}
+
+/** The numbers of a run, those of a quick one where the script gives none. */
+export function numbersOf(result: FakeResult, filesWritten: string[]): RunResult {
+  const { stdout: _, stderr: __, files: ___, running: ____, ...rest } = result;
+  return {
+    exitCode: rest.error === undefined ? 0 : 1,
+    executionTime: 1,
+    memoryUsed: 1 << 20,
+    cpuTime: 1,
+    timedOut: false,
+    filesWritten,
+    ...rest,
+  };
+}
+
+/** Output as a program writes it: line by line. */
+export function linesOf(output: string): string[] {
+  return output.match(/[^\n]*\n|[^\n]+$/g) ?? [];
+}
