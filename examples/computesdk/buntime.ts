@@ -1,0 +1,104 @@
+/** buntime as a provider of ComputeSDK: its sandboxes are sessions of a buntime server. */
+
+import { Buntime, SessionNotFound, type Session } from "@buntime/sdk";
+import { defineProvider, type CommandResult, type RunCommandOptions } from "@computesdk/provider";
+
+export interface BuntimeConfig {
+  /** `BUNTIME_API_KEY` of the environment by default. */
+  apiKey?: string;
+  /** `BUNTIME_URL` of the environment by default. */
+  baseUrl?: string;
+}
+
+const SHORTEST_TTL = 300; // seconds
+const seconds = (ms: number | undefined): number | undefined => (ms === undefined ? undefined : Math.ceil(ms / 1000));
+
+export const buntime = defineProvider<Session, BuntimeConfig>({
+  name: "buntime",
+  methods: {
+    sandbox: {
+      async create(config, options = {}) {
+        for (const name of ["templateId", "snapshotId", "image"])
+          if (options[name] !== undefined) throw new Error(`buntime has no ${name}: all sessions start from one image.`);
+        const ttl = options.timeout === undefined ? undefined : Math.max(SHORTEST_TTL, Math.ceil(options.timeout / 1000));
+        const named = options.name === undefined ? {} : { name: options.name };
+        const request = { ttl, metadata: { ...options.metadata, ...named }, env: options.envs };
+        return sandboxOf(await new Buntime(config).sessions.create(request, { signal: options.signal }));
+      },
+      async getById(config, sandboxId) {
+        try {
+          return sandboxOf(await new Buntime(config).sessions.get(sandboxId));
+        } catch (failure) {
+          if (failure instanceof SessionNotFound) return null;
+          throw failure;
+        }
+      },
+      async list(config) {
+        return (await Array.fromAsync(new Buntime(config).sessions.list())).map(sandboxOf);
+      },
+      async destroy(config, sandboxId) {
+        await new Buntime(config).sessions.open(sandboxId)[Symbol.asyncDispose]();
+      },
+      async runCommand(session, command, options = {}) {
+        if (!options.background) return resultOf(await session.run(command, runOptions(options)));
+        const started = performance.now();
+        await session.processes.start(command, runOptions(options));
+        return { stdout: "", stderr: "", exitCode: 0, durationMs: performance.now() - started };
+      },
+      async streamCommand(session, command, options) {
+        const output = { stdout: "", stderr: "" };
+        for await (const event of session.streamCommand(command, runOptions(options))) {
+          if (event.type === "result") return resultOf({ ...output, ...event });
+          if (event.type !== "stdout" && event.type !== "stderr") continue;
+          output[event.type] += event.data;
+          (event.type === "stdout" ? options.onStdout : options.onStderr)?.(event.data);
+        }
+        throw new Error("The stream ended without a result.");
+      },
+      async getInfo(session) {
+        const { id, state, metadata, createdAt, expiresAt } = await session.refresh();
+        const status = state === "deep-sleep" ? "stopped" : "running";
+        const timeout = Date.parse(expiresAt) - Date.parse(createdAt);
+        return { id, provider: "buntime", status, createdAt: new Date(createdAt), timeout, metadata };
+      },
+      /** Opens the port to whoever has the URL: that is what ComputeSDK's users expect of it. */
+      async getUrl(session, { port, protocol }) {
+        const { preview = { visibility: "public", ports: [8080] } } = await session.refresh();
+        if (preview.visibility === "private" || !preview.ports.includes(port))
+          await session.update({ preview: { visibility: "public", ports: [...new Set([...preview.ports, port])] } });
+        const url = session.previewUrlFor(port);
+        return protocol === undefined ? url : url.replace(/^\w+/, protocol);
+      },
+      filesystem: {
+        readFile: (session, path) => session.files.read(path),
+        writeFile: async (session, path, content) => void (await session.files.write(path, content)),
+        mkdir: async (session, path) => void (await session.files.mkdir(path)),
+        exists: (session, path) => session.files.exists(path),
+        remove: (session, path) => session.files.delete(path, { recursive: true }),
+        async readdir(session, path) {
+          const entries = await Array.fromAsync(session.files.list(path));
+          return entries.map(({ path, type, size, modified }) => ({
+            name: path.slice(path.lastIndexOf("/") + 1),
+            type: type === "directory" ? ("directory" as const) : ("file" as const),
+            size,
+            modified: new Date(modified),
+          }));
+        },
+      },
+    },
+  },
+});
+
+function sandboxOf(session: Session): { sandbox: Session; sandboxId: string } {
+  return { sandbox: session, sandboxId: session.id };
+}
+
+function runOptions({ cwd, env, timeout }: RunCommandOptions) {
+  return { workingDir: cwd, env, timeout: seconds(timeout) };
+}
+
+type Run = { stdout: string; stderr: string; exitCode: number; executionTime: number };
+
+function resultOf({ stdout, stderr, exitCode, executionTime }: Run): CommandResult {
+  return { stdout, stderr, exitCode, durationMs: executionTime };
+}
