@@ -30,7 +30,7 @@ export class BuntimeError extends Error {
 
   constructor(message: string, fields: ErrorFields) {
     super(message, fields.cause === undefined ? undefined : { cause: fields.cause });
-    this.name = new.target.name;
+    this.name = new.target === BuntimeError ? "BuntimeError" : nameOf(fields.code);
     this.code = fields.code;
     this.status = fields.status ?? null;
     this.details = fields.details ?? {};
@@ -38,6 +38,11 @@ export class BuntimeError extends Error {
     this.retryAfter = fields.retryAfter ?? null;
     this.requestId = fields.requestId ?? null;
   }
+}
+
+/** `session_not_found` → `SessionNotFound`. A bundler may call the class itself something else. */
+function nameOf(code: string): string {
+  return code.replace(/(?:^|_)(\w)/g, (_, letter: string) => letter.toUpperCase());
 }
 
 /** 400 `invalid_request`: a parameter is wrong; `details.field` names the first bad one. */

@@ -1,12 +1,12 @@
 /** The files of one session. Paths are relative to `/workspace`, or absolute. */
 
+import { base64 } from "./base64.js";
 import type { Call, CallOptions, Calls } from "./calls.js";
 import { FileNotFound, errorOf } from "./errors.js";
 import { eventsOf } from "./events.js";
 import { joined } from "./frames.js";
 import { partsOf, saved } from "./local_files.js";
 import { Pages } from "./pages.js";
-import { base64 } from "./processes.js";
 import type {
   FileContent,
   FileDeleted,

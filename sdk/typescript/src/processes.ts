@@ -1,5 +1,6 @@
 /** Processes: what goes on when the call that started it has ended. */
 
+import { base64 } from "./base64.js";
 import { brokenStream, newKey, pause, type Calls, type CallOptions, type KeyedOptions } from "./calls.js";
 import { BuntimeError, errorOf } from "./errors.js";
 import { eventsOf } from "./events.js";
@@ -216,11 +217,4 @@ export class Process implements ProcessExit {
     const { processId: _, ...seen } = shape;
     return Object.assign(this, seen);
   }
-}
-
-/** Of any size; `btoa` takes a text whose arguments are bounded. */
-export function base64(bytes: Uint8Array): string {
-  let text = "";
-  for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192));
-  return btoa(text);
 }

@@ -1,6 +1,7 @@
 /** A WebSocket by `node:net`, in Node and Bun: the ones they have themselves take no key along, or do not say why a server refuses. */
 
 import type { Socket as Connection } from "node:net";
+import { base64 } from "./base64.js";
 import { BuntimeError, ConnectionFailed } from "./errors.js";
 import { BINARY, CLOSE, FrameReader, PING, PONG, TEXT, frame, joined } from "./frames.js";
 import { Queue } from "./queue.js";
@@ -151,10 +152,6 @@ async function refusal(
 
 async function accepted(key: string): Promise<string> {
   return base64(new Uint8Array(await crypto.subtle.digest("SHA-1", new TextEncoder().encode(key + GUID))));
-}
-
-function base64(bytes: Uint8Array): string {
-  return btoa(String.fromCharCode(...bytes));
 }
 
 class NetSocket implements Socket {

@@ -1,6 +1,6 @@
 /** Stands in for the network, and for the server behind it. */
 
-import { ConnectionFailed } from "../errors.js";
+import { ConnectionFailed } from "../index.js";
 import type { CreateSession, UpdateSession } from "../shapes.js";
 import type { Answer, Ask, Socket, Transport } from "../transport.js";
 import { Refusal, failed, refuse, whole, type FakeFailure } from "./answers.js";

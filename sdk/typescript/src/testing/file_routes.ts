@@ -1,6 +1,6 @@
 /** Files, as the fake answers for them. */
 
-import { base64 } from "../processes.js";
+import { base64, fromBase64 } from "../base64.js";
 import type { Answer } from "../transport.js";
 import { event, partly, refuse, whole } from "./answers.js";
 import { absolute, shown } from "./fake_files.js";
@@ -91,10 +91,6 @@ export const FILE_ROUTES: Record<string, FileRoute> = {
 export function pageOf<T>(all: readonly T[], query: Record<string, string>): { items: T[]; total: number } {
   const [offset, limit] = [Number(query.offset ?? 0), Number(query.limit ?? 50)];
   return { items: all.slice(offset, offset + limit), total: all.length };
-}
-
-export function fromBase64(text: string): Uint8Array {
-  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 }
 
 function content(bytes: Uint8Array, path: string, range: string | undefined): Answer {

@@ -1,11 +1,12 @@
 /** Runs, processes and contexts, as the fake answers for them. */
 
+import { fromBase64 } from "../base64.js";
 import type { LogEntry } from "../shapes.js";
 import type { Answer } from "../transport.js";
 import { errorObject, event, partly, refuse, Refusal } from "./answers.js";
 import { absolute, now, shown } from "./fake_files.js";
 import { FakeProcess, type FakeSession } from "./fake_session.js";
-import { fromBase64, pageOf } from "./file_routes.js";
+import { pageOf } from "./file_routes.js";
 import type { FakeRequest } from "./request.js";
 import { linesOf, numbersOf, type FakeResult, type FakeRun, type Scripts } from "./scripts.js";
 

@@ -1,14 +1,14 @@
 /** For tests of programs that use buntime: a client that needs no server. */
 
-import { Buntime, type BuntimeOptions } from "./client.js";
-import type { FakeFailure } from "./testing/answers.js";
-import { FakeTransport } from "./testing/fake_transport.js";
-import type { FakeRequest } from "./testing/request.js";
-import type { RunMatch, RunScript } from "./testing/scripts.js";
+import { Buntime, type BuntimeOptions } from "../index.js";
+import type { FakeFailure } from "./answers.js";
+import { FakeTransport } from "./fake_transport.js";
+import type { FakeRequest } from "./request.js";
+import type { RunMatch, RunScript } from "./scripts.js";
 
-export type { FakeFailure } from "./testing/answers.js";
-export type { FakeRequest } from "./testing/request.js";
-export type { FakeResult, FakeRun, RunMatch, RunScript } from "./testing/scripts.js";
+export type { FakeFailure } from "./answers.js";
+export type { FakeRequest } from "./request.js";
+export type { FakeResult, FakeRun, RunMatch, RunScript } from "./scripts.js";
 
 export interface FailOptions {
   /** How many calls fail; 1 by default. */

@@ -1,0 +1,192 @@
+import { expect, test } from "bun:test";
+import {
+  ConnectionFailed,
+  ContextLost,
+  DiskFull,
+  FileNotFound,
+  IdempotencyKeyReused,
+  InvalidRequest,
+  Session,
+  SessionNotFound,
+} from "../src/index";
+import { FakeBuntime } from "../src/testing/index";
+import { failureOf } from "./stand_in";
+
+test("a scripted run prints what its script says, and leaves its files", async () => {
+  const client = new FakeBuntime();
+  client.onExecute(/^console/, { stdout: "42\n", files: { "out.txt": "made" } });
+  client.onExecute("npm test", ({ env }) => ({ exitCode: 1, stderr: `${env.CI} failed\n` }));
+  client.onExecute(({ stdin }) => stdin === "x", { stdout: "had x" });
+  await using session = await client.sessions.create({ ttl: 600, env: { CI: "yes" } });
+  expect(session).toBeInstanceOf(Session);
+  const done = await session.execute("console.log(42)", { files: [{ path: "in.txt", content: "given" }] });
+  expect(done).toMatchObject({
+    stdout: "42\n",
+    stderr: "",
+    exitCode: 0,
+    timedOut: false,
+    filesWritten: ["in.txt", "out.txt"],
+  });
+  expect(await session.files.read("out.txt")).toBe("made");
+  expect(await session.run("npm test")).toMatchObject({ exitCode: 1, stderr: "yes failed\n" });
+  expect(await client.execute({ sessionId: session.id, code: "1", stdin: "x" })).toMatchObject({ stdout: "had x" });
+});
+
+test("a run that nothing is scripted for fails, and says what to do", async () => {
+  const session = await new FakeBuntime().sessions.create();
+  const failure = await failureOf(session.run("ls"));
+  expect(failure).toBeInstanceOf(InvalidRequest);
+  expect((failure as Error).message).toContain("onExecute");
+});
+
+test("streams give the lines as events, and errors as such", async () => {
+  const client = new FakeBuntime().onExecute("x", { stdout: "a\nb", stderr: "c\n" });
+  const session = await client.sessions.create();
+  const told = await Array.fromAsync(session.stream("x"));
+  expect(told.map((event) => ("data" in event ? [event.type, event.data] : event.type))).toEqual([
+    ["stdout", "a\n"],
+    ["stdout", "b"],
+    ["stderr", "c\n"],
+    "result",
+  ]);
+  expect(await failureOf(session.stream("y").result())).toBeInstanceOf(InvalidRequest);
+  const detached = await Array.fromAsync(session.stream("x", { detach: true }));
+  expect(detached.map(({ type }) => type)).toEqual(["process", "stdout", "stdout", "stderr", "result"]);
+});
+
+test("files are as in a session", async () => {
+  const { files } = await new FakeBuntime().sessions.create();
+  await files.write("src/a.ts", "one\n");
+  await files.write("src/a.ts", "two\n", { append: true });
+  await files.write("/workspace/src/b.bin", Uint8Array.of(0, 255), { mode: "600" });
+  expect(await files.read("src/a.ts")).toBe("one\ntwo\n");
+  expect(await files.readBytes("src/b.bin")).toEqual(Uint8Array.of(0, 255));
+  expect(await failureOf(files.read("src/b.bin"))).toBeInstanceOf(TypeError);
+  expect(await files.stat("src/b.bin")).toMatchObject({ type: "file", size: 2, mode: "600" });
+  expect((await files.list().all()).map(({ path }) => path)).toEqual(["src"]);
+  expect((await files.list("src", { pageSize: 1 }).all()).map(({ path }) => path)).toEqual(["src/a.ts", "src/b.bin"]);
+  expect((await files.search({ query: "TW", ignoreCase: true })).matches).toEqual([
+    { path: "src/a.ts", line: 2, text: "two", ranges: [[0, 2]] },
+  ]);
+  expect(await failureOf(files.delete("src"))).toMatchObject({
+    code: "file_conflict",
+    details: { reason: "ENOTEMPTY" },
+  });
+  await files.move("src/a.ts", "lib/a.ts");
+  expect([await files.exists("src/a.ts"), await files.exists("lib/a.ts")]).toEqual([false, true]);
+  await files.writeArchive(Buffer.concat(await Array.fromAsync(files.readArchive("."))), "copy");
+  expect(await files.read("copy/lib/a.ts")).toBe("one\ntwo\n");
+  await files.delete("src", { recursive: true });
+  expect(await failureOf(files.stat("src/b.bin"))).toBeInstanceOf(FileNotFound);
+  expect(await files.mkdir("lib")).toEqual({ path: "lib", created: false });
+});
+
+test("watching tells what happens after it began", async () => {
+  const { files } = await new FakeBuntime().sessions.create();
+  const told: unknown[] = [];
+  for await (const event of files.watch(".", { recursive: true })) {
+    told.push(event);
+    if (event.type === "ready") await files.write("a.txt", "1");
+    if (event.type === "change") break;
+  }
+  expect(told).toEqual([{ type: "ready" }, { type: "change", event: "created", path: "a.txt", fileType: "file" }]);
+});
+
+test("processes run until their script or a signal ends them, and keep their logs", async () => {
+  const client = new FakeBuntime().onExecute("build", { stdout: "done\n", exitCode: 3 });
+  const session = await client.sessions.create();
+  const build = await session.processes.start("build", { name: "b" });
+  expect(await build.wait()).toMatchObject({ status: "exited", exitCode: 3, name: "b" });
+  expect((await build.logs()).entries).toMatchObject([{ stream: "stdout", data: "done\n" }]);
+  const server = await session.processes.start("bun server.ts", { waitFor: { port: 8080 } });
+  expect([server.status, server.ready]).toEqual(["running", true]);
+  await server.input("hello\n");
+  expect(client.inputOf(session.id, server.id)).toEqual(["hello\n"]);
+  setTimeout(() => server.signal(), 10);
+  expect(await Array.fromAsync(server.follow())).toEqual([
+    { type: "exit", status: "exited", exitCode: 143, reason: null },
+  ]);
+  expect((await session.processes.list().all()).map(({ id }) => id)).toEqual([server.id, build.id]);
+});
+
+test("contexts give the forms of their script, and are lost in deep sleep", async () => {
+  const client = new FakeBuntime().onExecute("1 + 1", { result: { text: "2", json: 2 } });
+  const session = await client.sessions.create();
+  const context = await session.contexts.create();
+  expect(await context.run("1 + 1")).toMatchObject({ result: { json: 2 }, displayed: [], exitCode: 0 });
+  expect((await session.contexts.list())[0]).toMatchObject({ status: "running", runs: 1 });
+  expect((await session.sleep("deep-sleep")).state).toBe("deep-sleep");
+  expect(await failureOf(context.run("1 + 1"))).toBeInstanceOf(ContextLost);
+  expect(session).toMatchObject({ id: session.id });
+  expect((await session.refresh()).state).toBe("active");
+  await session.sleep();
+  expect(await session.wake()).toMatchObject({ wokeFrom: "idle" });
+});
+
+test("a terminal prints what is scripted for its lines", async () => {
+  const client = new FakeBuntime().onExecute("date", { stdout: "today\n" });
+  const session = await client.sessions.create();
+  const terminal = await session.terminal();
+  terminal.write("date\nexit 3\n");
+  const output = Buffer.concat(await Array.fromAsync(terminal)).toString();
+  expect(output).toContain("today\r\n");
+  expect(await terminal.ended).toEqual({ type: "exit", exitCode: 3, reason: null });
+  expect(await failureOf(session.terminal({ terminalId: terminal.id }))).toHaveProperty("code", "terminal_not_found");
+});
+
+test("failures are scripted for any call, and happen as often as was said", async () => {
+  const client = new FakeBuntime({ maxRetries: 0 });
+  const session = await client.sessions.create();
+  client.fail("POST /files/write", { code: "disk_full", details: { limit: 1024 } });
+  const failure = await failureOf(session.files.write("a", "b"));
+  expect(failure).toBeInstanceOf(DiskFull);
+  expect(failure).toMatchObject({ status: 507, details: { limit: 1024 } });
+  await session.files.write("a", "b");
+  client.fail("GET /sessions/{id}", { code: "connection_failed" }, { times: 2 });
+  for (const _ of [1, 2]) expect(await failureOf(session.refresh())).toBeInstanceOf(ConnectionFailed);
+  await session.refresh();
+});
+
+test("a create that is repeated since its answer was lost gives one session, as with a server", async () => {
+  const client = new FakeBuntime();
+  client.fail("POST /sessions/create", { code: "connection_failed" }, { afterWork: true });
+  await client.sessions.create();
+  expect(await client.sessions.list().all()).toHaveLength(1);
+  expect(client.calls.map(({ method, path }) => `${method} ${path}`).slice(0, 2)).toEqual(
+    Array(2).fill("POST /sessions/create"),
+  );
+  await client.sessions.create({ ttl: 600 }, { idempotencyKey: "k" });
+  expect(await failureOf(client.sessions.create({ ttl: 900 }, { idempotencyKey: "k" }))).toBeInstanceOf(
+    IdempotencyKeyReused,
+  );
+});
+
+test("sessions are listed by state and metadata, changed, and gone when deleted", async () => {
+  const client = new FakeBuntime();
+  const first = await client.sessions.create({ metadata: { user: "u1" } });
+  const second = await client.sessions.create({ metadata: { user: "u2" } });
+  await second.sleep();
+  expect((await client.sessions.list().all()).map(({ id }) => id)).toEqual([second.id, first.id]);
+  expect((await client.sessions.list({ metadata: { user: "u1" } }).all()).map(({ id }) => id)).toEqual([first.id]);
+  expect((await client.sessions.list({ state: "idle" }).all()).map(({ id }) => id)).toEqual([second.id]);
+  const before = Date.parse((await first.refresh()).expiresAt);
+  expect(Date.parse((await first.extend(604_800)).expiresAt)).toBeGreaterThan(before);
+  const { token } = await first.previewToken({ port: 3000 });
+  expect(await first.revokePreviewTokens(token)).toBe(1);
+  expect(first.previewUrlFor(3000)).toBe(first.previewUrl.replace(".localhost", "-3000.localhost"));
+  await first.delete();
+  expect(await failureOf(first.refresh())).toBeInstanceOf(SessionNotFound);
+  await first[Symbol.asyncDispose](); // gone already is no error
+});
+
+test("what was asked is there to look at", async () => {
+  const client = new FakeBuntime().onExecute("1", {});
+  const session = await client.sessions.create();
+  await session.execute("1", { timeout: 5 });
+  expect(client.calls.at(-1)).toMatchObject({
+    method: "POST",
+    path: "/execute",
+    body: { sessionId: session.id, code: "1", timeout: 5 },
+  });
+  expect(JSON.stringify(client.calls)).not.toContain("btk_");
+});

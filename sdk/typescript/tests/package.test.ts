@@ -1,0 +1,172 @@
+/** The package as it is published: packed, installed in a folder of its own, used from there. */
+
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { cpSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { CREATED, ENDED, events, refusal } from "./stand_in";
+
+setDefaultTimeout(120_000); // the machine may be busy with other tests
+
+const BUN = process.execPath;
+const NODE = Bun.which("node");
+const ROOT = join(import.meta.dir, "..");
+const folder = mkdtempSync(join(tmpdir(), "buntime-package-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+async function ran(command: string[], cwd: string, env: Record<string, string> = {}): Promise<string> {
+  const child = Bun.spawn(command, { cwd, env: { ...process.env, ...env }, stdout: "pipe", stderr: "pipe" });
+  const [out, err, code] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  if (code !== 0) throw new Error(`${command.join(" ")} → ${code}\n${out}${err}`);
+  return out;
+}
+
+beforeAll(async () => {
+  await ran(["./build"], ROOT, { BUN });
+  await ran([BUN, "pm", "pack", "--quiet", "--destination", folder], ROOT);
+  const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8")) as { version: string };
+  const dependencies = { "@buntime/sdk": `file:./buntime-sdk-${version}.tgz` };
+  writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "consumer", type: "module", dependencies }));
+  cpSync(join(import.meta.dir, "package"), folder, { recursive: true });
+  await ran([BUN, "install"], folder);
+});
+
+test("nothing but the package itself is installed, and only what is published", async () => {
+  const installed = (await ran(["find", "node_modules", "-type", "f"], folder)).trim().split("\n").sort();
+  const own = installed.filter((path) => path.startsWith("node_modules/@buntime/sdk/"));
+  expect(installed.filter((path) => !own.includes(path) && !path.includes("/."))).toEqual([]);
+  for (const path of own)
+    expect(path).toMatch(/sdk\/(package\.json|README\.md|\.bun-tag|dist\/[\w/-]+(\.d\.ts|\.js))$/);
+});
+
+/** Answers what tests/package/calls.mjs asks for, and knows by which connections. */
+class Server implements Disposable {
+  readonly connections = new Set<number>();
+  left = 0;
+  readonly written: string[] = [];
+  readonly #server = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    idleTimeout: 0,
+    fetch: (request, server) => {
+      this.connections.add(server.requestIP(request)!.port);
+      return this.#answer(request);
+    },
+  });
+
+  get url(): string {
+    return `http://127.0.0.1:${this.#server.port}`;
+  }
+
+  [Symbol.dispose](): void {
+    this.#server.stop(true);
+  }
+
+  async #answer(request: Request): Promise<Response> {
+    const { pathname, searchParams } = new URL(request.url);
+    const body = await request.text();
+    if (pathname === "/sessions/create") return Response.json(CREATED);
+    if (pathname === "/files/content" && request.method === "GET") return new Response("what is there");
+    if (pathname.startsWith("/files/")) {
+      if (searchParams.get("path") === "me.mjs") this.written.push(body);
+      return Response.json({ path: "a", size: body.length });
+    }
+    if (pathname === "/sessions/absent")
+      return refusal(404, "session_not_found", { "X-Request-Id": "abc" })(null as never);
+    if (pathname === "/sessions/lost") return new Response("{", { headers: { "Content-Type": "text/html" } });
+    if (pathname === "/execute") return await this.#run((JSON.parse(body) as { code: string }).code);
+    return await new Promise(() => undefined);
+  }
+
+  async #run(code: string): Promise<Response> {
+    if (code === "slow") {
+      await Bun.sleep(3000);
+      return Response.json({ ...ENDED, stdout: "late", stderr: "" });
+    }
+    if (code === "stream")
+      return events(`event: stdout\ndata: {"data":"a"}\n\n`, `event: result\ndata: ${JSON.stringify(ENDED)}\n\n`);
+    if (code === "never") return await new Promise(() => undefined);
+    const start = (controller: ReadableStreamDefaultController) =>
+      controller.enqueue(`event: stdout\ndata: {"data":"a"}\n\n`);
+    return new Response(new ReadableStream({ start, cancel: () => void (this.left += 1) }));
+  }
+}
+
+for (const [runtime, command] of [
+  ["Bun", BUN],
+  ["Node", NODE],
+] as const)
+  test.skipIf(command === null)(
+    `in ${runtime} calls, streams, time-outs and files do what they do in tests, on few connections and without stalls`,
+    async () => {
+      using server = new Server();
+      const to = join(folder, `${runtime}.out`);
+      const env = { BUNTIME_URL: server.url, BUNTIME_API_KEY: "btk_test", TO: to, BUN_CONFIG_HTTP_IDLE_TIMEOUT: "1" };
+      const told = JSON.parse(await ran([command!, "calls.mjs"], folder, env)) as Record<string, unknown>;
+      const { p50, streamedP50, ...rest } = told;
+      expect(rest).toEqual({
+        id: CREATED.sessionId,
+        slow: "late",
+        events: [
+          { type: "stdout", data: "a" },
+          { type: "result", ...ENDED },
+        ],
+        lost: ["unexpected_answer", 200, true],
+        absent: ["SessionNotFound", true, "abc"],
+        refused: ["connection_failed", false],
+        aborted: "mine",
+        late: "request_timeout",
+        faked: "faked",
+      });
+      expect(p50).toBeLessThan(20); // a stall of Nagle's algorithm is 40 ms
+      expect(streamedP50).toBeLessThan(20);
+      expect(readFileSync(to, "utf8")).toBe("what is there");
+      expect(server.written).toEqual([readFileSync(join(folder, "calls.mjs"), "utf8")]);
+      expect(server.left).toBe(1);
+      expect(server.connections.size).toBeLessThanOrEqual(6); // one, and one more after each that was ended
+    },
+  );
+
+for (const [resolution, module] of [
+  ["bundler", "esnext"],
+  ["nodenext", "nodenext"],
+] as const)
+  test(`a strict program passes the type checker with the module resolution of ${resolution}`, async () => {
+    const compilerOptions = {
+      strict: true,
+      exactOptionalPropertyTypes: true,
+      noEmit: true,
+      target: "es2022",
+      types: [],
+    };
+    const lib = ["es2022", "dom", "dom.iterable"];
+    const config = {
+      compilerOptions: { ...compilerOptions, lib, module, moduleResolution: resolution },
+      files: ["consumer.ts"],
+    };
+    writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(config));
+    await ran([join(ROOT, "node_modules/.bin/tsc"), "-p", "."], folder);
+  });
+
+test("a bundle has what is imported and nothing else, and nothing that a browser has not", async () => {
+  const bundled = async (name: string, source: string): Promise<string> => {
+    writeFileSync(join(folder, `${name}.ts`), source);
+    await ran([BUN, "build", "--target=browser", "--outfile", `${name}.js`, `${name}.ts`], folder);
+    return readFileSync(join(folder, `${name}.js`), "utf8");
+  };
+  const errors = await bundled(
+    "errors",
+    `import { SessionNotFound } from "@buntime/sdk"; console.log(SessionNotFound);`,
+  );
+  expect(errors).toContain("class SessionNotFound");
+  for (const rest of ["class Buntime ", "/sessions/create", "class Files", "class NodeTransport", "DiskFull"])
+    expect(errors).not.toContain(rest);
+  expect(statSync(join(folder, "errors.js")).size).toBeLessThan(4000);
+  const all = await bundled("all", `import { Buntime } from "@buntime/sdk"; console.log(Buntime);`);
+  for (const part of ["/sessions/create", "class NodeTransport"]) expect(all).toContain(part);
+  expect(all).not.toMatch(/^import |require\(|class FakeBuntime/m);
+});

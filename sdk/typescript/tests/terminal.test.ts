@@ -1,0 +1,147 @@
+import { afterAll, expect, test } from "bun:test";
+import { Buntime, ConnectionFailed, SessionNotFound, Unavailable } from "../src/index";
+import { BINARY, FrameReader, TEXT, frame, type Message } from "../src/frames";
+import { failureOf } from "./stand_in";
+
+const READY = JSON.stringify({ type: "ready", terminalId: "term_1", cols: 80, rows: 24, resumed: false });
+
+/** A server's terminal that does what its `?workingDir=` says. */
+const server = Bun.serve<{ what: string }>({
+  port: 0,
+  hostname: "127.0.0.1",
+  fetch(request, server) {
+    const url = new URL(request.url);
+    const what = url.searchParams.get("workingDir") ?? "";
+    if (request.headers.get("authorization") !== "Bearer btk_test") return new Response(null, { status: 401 });
+    if (what === "refuse") {
+      const error = { code: "session_not_found", retryable: false, message: "gone", details: {} };
+      return Response.json({ error }, { status: 404, headers: { "X-Request-Id": "abc" } });
+    }
+    if (what === "plain") return new Response("hello");
+    server.upgrade(request, { data: { what } });
+  },
+  websocket: {
+    open(socket) {
+      const { what } = socket.data;
+      if (what === "broken at once") return socket.terminate();
+      if (what === "failing")
+        return void socket.send(
+          JSON.stringify({ type: "error", error: { code: "unavailable", message: "no", details: {} } }),
+        );
+      socket.send(READY);
+      if (what === "large") socket.send(new Uint8Array(200_000).fill(7));
+    },
+    message(socket, message) {
+      if (typeof message === "string") return void socket.send(new TextEncoder().encode(message));
+      const keys = message.toString();
+      if (keys === "exit") {
+        socket.send(JSON.stringify({ type: "exit", exitCode: 3, reason: null }));
+        return socket.close(1000);
+      }
+      if (keys === "cut") return socket.terminate();
+      if (keys === "ping") return void socket.ping("x");
+      socket.send(message);
+    },
+    pong: (socket, content) => void socket.send(Buffer.concat([Buffer.from("pong "), content])),
+  },
+});
+afterAll(() => server.stop(true));
+
+const client = new Buntime({ apiKey: "btk_test", baseUrl: `http://127.0.0.1:${server.port}`, retryDelay: 1 });
+const open = (what: string) => client.sessions.open("ses_1").terminal({ workingDir: what });
+
+async function outputOf(terminal: AsyncIterable<Uint8Array>, size = Infinity): Promise<Buffer> {
+  let output = Buffer.alloc(0);
+  for await (const part of terminal) {
+    output = Buffer.concat([output, part]);
+    if (output.length >= size) break;
+  }
+  return output;
+}
+
+test("what is typed goes there and what is shown comes back, to the exit", async () => {
+  await using terminal = await open("echo");
+  expect([terminal.id, terminal.resumed]).toEqual(["term_1", false]);
+  terminal.write("olá ");
+  terminal.write(Uint8Array.of(0, 255));
+  terminal.resize(100, 30);
+  terminal.write("ping");
+  await Bun.sleep(50);
+  terminal.write("exit");
+  const resized = '{"type":"resize","cols":100,"rows":30}';
+  expect(await outputOf(terminal)).toEqual(
+    Buffer.concat([Buffer.from("olá "), Buffer.from([0, 255]), Buffer.from(`${resized}pong x`)]),
+  );
+  expect(await terminal.ended).toEqual({ type: "exit", exitCode: 3, reason: null });
+});
+
+test("large frames come whole", async () => {
+  await using terminal = await open("large");
+  expect(await outputOf(terminal, 200_000)).toEqual(Buffer.alloc(200_000, 7));
+});
+
+test("a refusal before the upgrade is the server's own error", async () => {
+  const failure = await failureOf(open("refuse"));
+  expect(failure).toBeInstanceOf(SessionNotFound);
+  expect(failure).toHaveProperty("requestId", "abc");
+});
+
+test("an error in place of the terminal is thrown as its class", async () => {
+  expect(await failureOf(open("failing"))).toBeInstanceOf(Unavailable);
+});
+
+test("a connection that breaks is told by the output and by the end", async () => {
+  const terminal = await open("echo");
+  terminal.write("cut");
+  expect(await failureOf(outputOf(terminal))).toBeInstanceOf(ConnectionFailed);
+  expect(await failureOf(terminal.ended)).toBeInstanceOf(ConnectionFailed);
+  expect(await failureOf(open("broken at once"))).toBeInstanceOf(ConnectionFailed);
+});
+
+test("a server that takes it for an ordinary request has not understood", async () => {
+  expect(await failureOf(open("plain"))).toHaveProperty("code", "unexpected_answer");
+});
+
+test("frames are read wherever they are split, and fragments are put together", () => {
+  const unmasked = (first: number, content: number[]) => Uint8Array.of(first, content.length, ...content);
+  const bytes = Buffer.concat([
+    unmasked(0x01, [97]), // the first fragment of a text
+    unmasked(0x89, [1]), // a ping between them
+    unmasked(0x80, [98]),
+    Uint8Array.of(0x82, 126, 0x01, 0x00),
+    new Uint8Array(256).fill(5),
+  ]);
+  const wanted: Message[] = [
+    { opcode: 9, content: Uint8Array.of(1) },
+    { opcode: TEXT, content: Uint8Array.of(97, 98) },
+    { opcode: BINARY, content: new Uint8Array(256).fill(5) },
+  ];
+  for (let at = 0; at <= bytes.length; at++) {
+    const reader = new FrameReader();
+    const got = [...reader.take(bytes.subarray(0, at)), ...reader.take(bytes.subarray(at))];
+    expect<unknown>(got.map(({ opcode, content }) => ({ opcode, content: Uint8Array.from(content) }))).toEqual(wanted);
+  }
+});
+
+test("what no server may send is refused", () => {
+  for (const bytes of [
+    [0xc1, 0],
+    [0x81, 0x81, 0, 0, 0, 0, 0],
+    [0x80, 0],
+    [0x01, 0, 0x01, 0],
+  ])
+    expect(() => [...new FrameReader().take(Uint8Array.from(bytes))]).toThrow(RangeError);
+});
+
+test("our frames are masked, with lengths of every form", () => {
+  for (const size of [0, 125, 126, 65535, 65536]) {
+    const content = new Uint8Array(size).fill(9);
+    const bytes = frame(BINARY, content, Uint8Array.of(1, 2, 3, 4));
+    const view = new DataView(bytes.buffer);
+    const head = size < 126 ? 2 : size < 65536 ? 4 : 10;
+    const told = size < 126 ? bytes[1]! & 0x7f : size < 65536 ? view.getUint16(2) : Number(view.getBigUint64(2));
+    expect(bytes[1]! & 0x80).toBe(0x80);
+    expect(told).toBe(size);
+    expect(bytes.subarray(head + 4).every((byte, at) => (byte ^ [1, 2, 3, 4][at & 3]!) === 9)).toBe(true);
+  }
+});
