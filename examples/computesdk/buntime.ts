@@ -13,6 +13,15 @@ export interface BuntimeConfig {
 const SHORTEST_TTL = 300; // seconds
 const seconds = (ms: number | undefined): number | undefined => (ms === undefined ? undefined : Math.ceil(ms / 1000));
 
+const clients = new WeakMap<BuntimeConfig, Buntime>();
+
+/** One for each configuration, so that its connections are used again. */
+function clientOf(config: BuntimeConfig): Buntime {
+  const client = clients.get(config) ?? new Buntime(config);
+  clients.set(config, client);
+  return client;
+}
+
 export const buntime = defineProvider<Session, BuntimeConfig>({
   name: "buntime",
   methods: {
@@ -23,21 +32,21 @@ export const buntime = defineProvider<Session, BuntimeConfig>({
         const ttl = options.timeout === undefined ? undefined : Math.max(SHORTEST_TTL, Math.ceil(options.timeout / 1000));
         const named = options.name === undefined ? {} : { name: options.name };
         const request = { ttl, metadata: { ...options.metadata, ...named }, env: options.envs };
-        return sandboxOf(await new Buntime(config).sessions.create(request, { signal: options.signal }));
+        return sandboxOf(await clientOf(config).sessions.create(request, { signal: options.signal }));
       },
       async getById(config, sandboxId) {
         try {
-          return sandboxOf(await new Buntime(config).sessions.get(sandboxId));
+          return sandboxOf(await clientOf(config).sessions.get(sandboxId));
         } catch (failure) {
           if (failure instanceof SessionNotFound) return null;
           throw failure;
         }
       },
       async list(config) {
-        return (await Array.fromAsync(new Buntime(config).sessions.list())).map(sandboxOf);
+        return (await clientOf(config).sessions.list().all()).map(sandboxOf);
       },
       async destroy(config, sandboxId) {
-        await new Buntime(config).sessions.open(sandboxId)[Symbol.asyncDispose]();
+        await clientOf(config).sessions.open(sandboxId)[Symbol.asyncDispose]();
       },
       async runCommand(session, command, options = {}) {
         if (!options.background) return resultOf(await session.run(command, runOptions(options)));
@@ -76,7 +85,7 @@ export const buntime = defineProvider<Session, BuntimeConfig>({
         exists: (session, path) => session.files.exists(path),
         remove: (session, path) => session.files.delete(path, { recursive: true }),
         async readdir(session, path) {
-          const entries = await Array.fromAsync(session.files.list(path));
+          const entries = await session.files.list(path).all();
           return entries.map(({ path, type, size, modified }) => ({
             name: path.slice(path.lastIndexOf("/") + 1),
             type: type === "directory" ? ("directory" as const) : ("file" as const),
