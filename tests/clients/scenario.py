@@ -17,7 +17,7 @@ ALL_FIELDS = {
     "metadata": {"user": "u1", "suite": "exchanges"},
     "resourceLimits": {"memory": 2048, "cpu": 0.5, "timeout": 60, "disk": 2048},
     "preview": {"visibility": "private", "ports": [8080, 3000]},
-    "network": {"egress": "internet", "allow": ["registry.example.com", "192.0.2.0/24"], "deny": ["192.0.2.1/32"]},
+    "network": {"egress": "internet", "allow": ["api.example.com", "192.0.2.0/24"], "deny": ["192.0.2.1/32"]},
     "onWake": "echo awake",
     "env": {"GREETING": "hello"},
 }
