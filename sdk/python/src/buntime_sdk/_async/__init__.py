@@ -1,0 +1,1 @@
+"""The source of both halves: see `generate`."""

@@ -1,0 +1,89 @@
+"""The client: where the server is, and who asks."""
+
+import os
+import ssl
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import httpx2
+
+from buntime_sdk._async.calls import AsyncCalls
+from buntime_sdk._async.sessions import AsyncSessions
+from buntime_sdk.dialing import AsyncDial, async_dial
+from buntime_sdk.errors import BuntimeError, Unauthorized
+from buntime_sdk.retries import RetryRules
+from buntime_sdk.shapes import RateLimit
+from buntime_sdk.version import __version__
+from buntime_sdk.waiting import AsyncPause, async_pause
+
+DEFAULT_URL = "http://localhost:8000"
+TIMEOUT_SECONDS = 60.0
+KEPT_SECONDS = 50.0  # a connection that is not used; the server's edge keeps it longer
+MOST_KEPT = 100
+
+
+class AsyncBuntime:
+    """A client of a buntime server. As a context manager its connections are closed at the end of the block."""
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        max_retries: int = 2,
+        retry_delay: float = 0.5,
+        on_retry: Callable[[BuntimeError, int, float], object] | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        dial: AsyncDial = async_dial,
+        pause: AsyncPause = async_pause,
+    ) -> None:
+        """
+        `api_key`, `base_url`: else `BUNTIME_API_KEY`, and `BUNTIME_URL` or `http://localhost:8000`.
+        `timeout`: seconds that the server may be silent, on top of what a program of the call may take.
+        `max_retries`, `retry_delay`: how often a call is made again where that is safe, and seconds before the first
+        time; they double. `on_retry`: told of the failure, how many there were, and the seconds to wait.
+        `transport`, `dial`, `pause`: for tests and special networks.
+
+        Raises Unauthorized where there is no key.
+        """
+        key = api_key or os.environ.get("BUNTIME_API_KEY")
+        if not key:
+            raise Unauthorized("There is no API key: give api_key, or set BUNTIME_API_KEY.", code="unauthorized")
+        self.base_url = (base_url or os.environ.get("BUNTIME_URL") or DEFAULT_URL).rstrip("/")
+        http = httpx2.AsyncClient(
+            transport=transport,
+            verify=_verification(self.base_url),
+            limits=httpx2.Limits(
+                max_connections=None, max_keepalive_connections=MOST_KEPT, keepalive_expiry=KEPT_SECONDS
+            ),
+        )
+        headers = {"Authorization": f"Bearer {key}", "User-Agent": f"buntime-sdk-python/{__version__}"}
+        rules = RetryRules(max_retries, retry_delay)
+        self._calls = AsyncCalls(
+            http, dial, self.base_url, headers, timeout=timeout, rules=rules, on_retry=on_retry, pause=pause
+        )
+        self.sessions = AsyncSessions(self._calls)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """Of the key, as the last answer told it."""
+        return self._calls.rate_limit
+
+    async def close(self) -> None:
+        """Closes its connections."""
+        await self._calls.close()
+
+
+def _verification(base_url: str) -> bool | ssl.SSLContext:
+    """Reading all certificates of the system takes longer than a call: only where they are needed."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if base_url.startswith("http://") else True

@@ -1,0 +1,249 @@
+"""The files of a session. Paths are relative to `/workspace`, or absolute inside the session."""
+
+import base64
+import json
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from buntime_sdk import archives
+from buntime_sdk._async.calls import AsyncCalls, Call, broken_stream
+from buntime_sdk._async.pages import AsyncPages
+from buntime_sdk._async.runs import content_on_the_wire
+from buntime_sdk.errors import FileNotFound
+from buntime_sdk.shapes import (
+    FileChange,
+    FileEntry,
+    FileEvent,
+    FileOverflow,
+    FileStatus,
+    FileWritten,
+    SearchResult,
+    Watching,
+    from_wire,
+)
+from buntime_sdk.waiting import async_in_thread
+
+PIECE = 1 << 18  # bytes of a local file that are read at once
+
+# Called with the bytes moved so far, and how many there are in all where that is known.
+type Progress = Callable[[int, int | None], object]
+
+
+class AsyncFileWatch:
+    """Changes of files, the first event being `Watching`. Leaving its block ends it."""
+
+    def __init__(self, calls: AsyncCalls, query: dict[str, Any]) -> None:
+        self._events = self._read(calls, query)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> AsyncIterator[FileEvent]:
+        return self._events
+
+    async def close(self) -> None:
+        await self._events.aclose()
+
+    async def _read(self, calls: AsyncCalls, query: dict[str, Any]) -> AsyncGenerator[FileEvent]:
+        async with calls.events(Call("GET", "/files/watch", query)) as events, aclosing(events):
+            async for event in events:
+                match event.name:
+                    case "ready":
+                        yield Watching()
+                    case "change":
+                        yield from_wire(FileChange, json.loads(event.data))
+                    case "overflow":
+                        yield from_wire(FileOverflow, json.loads(event.data))
+        raise broken_stream()
+
+
+class AsyncFiles:
+    def __init__(self, calls: AsyncCalls, session_id: str) -> None:
+        self._calls = calls
+        self._session_id = session_id
+
+    async def read(self, path: str) -> str:
+        """The text of a file up to the plan's file size. Raises FileNotFound, FileConflict, UnicodeDecodeError."""
+        return (await self.read_bytes(path)).decode()
+
+    async def read_bytes(self, path: str) -> bytes:
+        """The bytes of a file up to the plan's file size. Raises FileNotFound, FileConflict, PayloadTooLarge."""
+        told = await self._calls.json(Call("GET", "/files/read", self._at(path)))
+        content: str = told["content"]
+        return base64.b64decode(content) if told["encoding"] == "base64" else content.encode()
+
+    async def write(
+        self, path: str, content: str | bytes, *, mode: str | None = None, append: bool = False
+    ) -> FileWritten:
+        """Parents are made; who reads meanwhile sees the old content or the new. `mode`: in octal, such as `"755"`.
+
+        For content over the plan's file size: `upload`. Raises FileConflict, PayloadTooLarge, DiskFull.
+        """
+        request = {**self._at(path), **content_on_the_wire(content), "mode": mode, "append": append or None}
+        told = await self._calls.json(Call("POST", "/files/write", json=request, repeatable=not append))
+        return from_wire(FileWritten, told)
+
+    def list(
+        self, path: str | None = None, *, recursive: bool = False, page_size: int | None = None
+    ) -> AsyncPages[FileEntry]:
+        """What is in a directory, `/workspace` by default, by path. Raises FileNotFound, FileConflict."""
+
+        async def fetch(offset: int) -> tuple[Sequence[FileEntry], int]:
+            query = {**self._at(path), "recursive": recursive or None, "limit": page_size, "offset": offset or None}
+            told = await self._calls.json(Call("GET", "/files/list", query))
+            return [from_wire(FileEntry, one) for one in told["files"]], told["total"]
+
+        return AsyncPages(fetch)
+
+    async def stat(self, path: str) -> FileStatus:
+        """Of the path itself, also where it is a symbolic link. Raises FileNotFound."""
+        return from_wire(FileStatus, await self._calls.json(Call("GET", "/files/stat", self._at(path))))
+
+    async def exists(self, path: str) -> bool:
+        try:
+            await self.stat(path)
+        except FileNotFound:
+            return False
+        return True
+
+    async def mkdir(self, path: str) -> bool:
+        """With its parents; whether it was made. Raises FileConflict where something else is there."""
+        told = await self._calls.json(Call("POST", "/files/mkdir", json=self._at(path), repeatable=True))
+        return bool(told["created"])
+
+    async def move(self, from_path: str, to_path: str, *, overwrite: bool = False) -> str:
+        """The new path. Raises FileNotFound, and FileConflict where something is there already."""
+        request = {
+            "sessionId": self._session_id,
+            "from": from_path,
+            "to": to_path,
+            "overwrite": overwrite or None,
+        }
+        return str((await self._calls.json(Call("POST", "/files/move", json=request)))["path"])
+
+    async def delete(self, path: str, *, recursive: bool = False) -> None:
+        """Raises FileNotFound, and FileConflict for a directory that is not empty, unless `recursive`."""
+        query = {**self._at(path), "recursive": recursive or None}
+        await self._calls.gone(Call("DELETE", "/files/delete", query), "file_not_found")
+
+    async def search(
+        self,
+        query: str | None = None,
+        *,
+        glob: str | None = None,
+        path: str | None = None,
+        ignore_case: bool = False,
+        limit: int | None = None,
+    ) -> SearchResult:
+        """Lines that match a regular expression (ripgrep's), in files whose names match `glob`; without `query` the
+        names alone. `limit`: of matches, 1 to 1,000; 100 by default.
+        """
+        asked = {
+            **self._at(path),
+            "glob": glob,
+            "query": query,
+            "ignoreCase": ignore_case or None,
+            "limit": limit,
+        }
+        return from_wire(SearchResult, await self._calls.json(Call("GET", "/files/search", asked)))
+
+    def watch(self, path: str | None = None, *, recursive: bool = False) -> AsyncFileWatch:
+        """Changes as they happen, in `/workspace` by default: iterate over it, in its block."""
+        return AsyncFileWatch(self._calls, {**self._at(path), "recursive": recursive or None})
+
+    async def chunks(self, path: str, *, start: int = 0) -> AsyncGenerator[bytes]:
+        """The bytes of a file of any size as they come, from `start` on."""
+        headers = {"Range": f"bytes={start}-"} if start else None
+        async with self._calls.answer(Call("GET", "/files/content", self._at(path), headers=headers)) as response:
+            async for part in response.aiter_bytes():
+                yield part
+
+    async def upload(
+        self,
+        local: str | PathLike[str] | IO[bytes],
+        path: str,
+        *,
+        mode: str | None = None,
+        progress: Progress | None = None,
+    ) -> FileWritten:
+        """A local file of any size, or an open one from where it stands. Raises OSError for the local file."""
+        if not isinstance(local, str | PathLike):
+            return await self._put("/files/content", local, self._at(path) | {"mode": mode}, progress)
+        with archives.opened(Path(local)) as file:
+            return await self._put("/files/content", file, self._at(path) | {"mode": mode}, progress)
+
+    async def download(self, path: str, local: str | PathLike[str], *, progress: Progress | None = None) -> int:
+        """A file of any size, into a local one that is there when it is whole; its bytes. Raises OSError."""
+        with archives.appearing(Path(local)) as file:
+            return await self._get(Call("GET", "/files/content", self._at(path)), file, progress)
+
+    async def upload_archive(self, local: str | PathLike[str], path: str, *, progress: Progress | None = None) -> int:
+        """What is in a local directory, into a directory of the session, which is made; how many entries.
+
+        It is packed as `tar.gz` in a temporary file. Raises OSError for the local one.
+        """
+        with tempfile.TemporaryFile() as file:
+            await async_in_thread(archives.pack, Path(local), file)
+            file.seek(0)
+            told = await self._put_raw("/files/archive", file, self._at(path), progress)
+            return int(told["entries"])
+
+    async def download_archive(
+        self, path: str, local: str | PathLike[str], *, progress: Progress | None = None
+    ) -> None:
+        """What is in a directory of the session, into a local one, which is made.
+
+        Names and links that lead out of it are refused. Raises OSError, tarfile.TarError.
+        """
+        with tempfile.TemporaryFile() as file:
+            await self._get(Call("GET", "/files/archive", self._at(path)), file, progress)
+            file.seek(0)
+            await async_in_thread(archives.unpack, file, Path(local))
+
+    async def _put(self, route: str, file: IO[bytes], query: dict[str, Any], progress: Progress | None) -> FileWritten:
+        return from_wire(FileWritten, await self._put_raw(route, file, query, progress))
+
+    async def _put_raw(
+        self, route: str, file: IO[bytes], query: dict[str, Any], progress: Progress | None
+    ) -> dict[str, Any]:
+        begin, size = archives.extent(file)
+
+        async def parts() -> AsyncIterator[bytes]:
+            file.seek(begin) if size is not None else None
+            moved = 0
+            while part := await async_in_thread(file.read, PIECE):
+                yield part
+                moved += len(part)
+                if progress is not None:
+                    progress(moved, size)
+
+        headers = {"Content-Type": "application/octet-stream"}
+        if size is not None:
+            headers["Content-Length"] = str(size)
+        return await self._calls.json(
+            Call("PUT", route, query, body=parts, headers=headers, repeatable=size is not None)
+        )
+
+    async def _get(self, call: Call, file: IO[bytes], progress: Progress | None) -> int:
+        moved = 0
+        async with self._calls.answer(call) as response:
+            size = response.headers.get("content-length")
+            async for part in response.aiter_bytes():
+                await async_in_thread(file.write, part)
+                moved += len(part)
+                if progress is not None:
+                    progress(moved, int(size) if size else None)
+        return moved
+
+    def _at(self, path: str | None) -> dict[str, Any]:
+        return {"sessionId": self._session_id, "path": path}

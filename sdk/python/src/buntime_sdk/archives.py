@@ -1,0 +1,55 @@
+"""Local files and directories on their way into a session and out of it. Blocking."""
+
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+def pack(directory: Path, file: IO[bytes]) -> None:
+    """What is in it as `tar.gz`; links stay links. Raises NotADirectoryError and what reading it raises."""
+    if not directory.is_dir():
+        raise NotADirectoryError(f"{directory} is no directory.")
+    with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as archive:
+        for entry in sorted(directory.iterdir()):
+            archive.add(entry, entry.name)
+
+
+def unpack(file: IO[bytes], directory: Path) -> None:
+    """Refuses what would leave the directory: the archive comes out of a session. Raises tarfile.TarError, OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=file, mode="r:gz") as archive:
+        archive.extractall(directory, filter="data")
+
+
+def opened(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is at `path` when the block ends well, and nowhere when it does not."""
+    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(handle, "wb") as file:
+            yield file
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(beside).chmod(0o666 & ~umask)
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink()
+        raise
+
+
+def extent(file: IO[bytes]) -> tuple[int, int | None]:
+    """Where an open file stands, and how many bytes follow; None where it cannot be read twice."""
+    if not file.seekable():
+        return 0, None
+    begin = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    file.seek(begin)
+    return begin, end - begin

@@ -1,0 +1,122 @@
+"""WebSockets, which only terminals need: the library is imported when the first one opens."""
+
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol
+
+from buntime_sdk.errors import BuntimeError, ConnectionFailed, error_of
+
+LARGEST_MESSAGE = 1 << 22
+
+
+class AsyncSocket(Protocol):
+    """`receive` gives None when it was closed in order, and raises ConnectionFailed where it broke."""
+
+    async def receive(self) -> str | bytes | None: ...
+    async def send(self, message: str | bytes) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Socket(Protocol):
+    def receive(self) -> str | bytes | None: ...
+    def send(self, message: str | bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+type AsyncDial = Callable[[str, Mapping[str, str], float], Coroutine[Any, Any, AsyncSocket]]
+type Dial = Callable[[str, Mapping[str, str], float], Socket]
+
+CLOSED_IN_ORDER = 1000
+
+
+async def async_dial(url: str, headers: Mapping[str, str], timeout: float) -> AsyncSocket:
+    """`timeout`: seconds until it is open. Raises ConnectionFailed, and the server's refusal."""
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+    class Open:
+        async def receive(self) -> str | bytes | None:
+            try:
+                return await connection.recv()
+            except ConnectionClosed as closed:
+                _require_order(closed)
+                return None
+
+        async def send(self, message: str | bytes) -> None:
+            try:
+                await connection.send(message)
+            except ConnectionClosed as closed:
+                raise _lost(closed) from closed
+
+        async def close(self) -> None:
+            await connection.close()
+
+    try:
+        connection = await connect(
+            _ws(url), additional_headers=dict(headers), open_timeout=timeout, max_size=LARGEST_MESSAGE, compression=None
+        )
+    except InvalidStatus as refused:
+        raise _refusal(refused) from refused
+    except (OSError, InvalidHandshake, TimeoutError) as failed:
+        raise ConnectionFailed(f"No connection to the server: {failed}", begun=False) from failed
+    return Open()
+
+
+def dial(url: str, headers: Mapping[str, str], timeout: float) -> Socket:
+    """The same for the sync half; it may be sent to from another thread than it is read in."""
+    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+    from websockets.sync.client import connect
+
+    class Open:
+        def receive(self) -> str | bytes | None:
+            try:
+                return connection.recv()
+            except ConnectionClosed as closed:
+                _require_order(closed)
+                return None
+
+        def send(self, message: str | bytes) -> None:
+            try:
+                connection.send(message)
+            except ConnectionClosed as closed:
+                raise _lost(closed) from closed
+
+        def close(self) -> None:
+            connection.close()
+
+    try:
+        connection = connect(
+            _ws(url), additional_headers=dict(headers), open_timeout=timeout, max_size=LARGEST_MESSAGE, compression=None
+        )
+    except InvalidStatus as refused:
+        raise _refusal(refused) from refused
+    except (OSError, InvalidHandshake, TimeoutError) as failed:
+        raise ConnectionFailed(f"No connection to the server: {failed}", begun=False) from failed
+    return Open()
+
+
+def _ws(url: str) -> str:
+    return "ws" + url.removeprefix("http")
+
+
+def _require_order(closed: Any) -> None:
+    """Raises ConnectionFailed unless it was closed in order, by us or by the server."""
+    if closed.rcvd is not None and closed.rcvd.code == CLOSED_IN_ORDER:
+        return
+    if closed.sent is not None and closed.rcvd_then_sent is not True:
+        return
+    raise _lost(closed) from closed
+
+
+def _lost(closed: BaseException) -> ConnectionFailed:
+    return ConnectionFailed(f"The connection broke: {closed}", begun=True)
+
+
+def _refusal(refused: Any) -> BuntimeError:
+    response = refused.response
+    try:
+        shown = json.loads(response.body or b"")["error"]
+    except (ValueError, KeyError, TypeError):
+        shown = None
+    after = response.headers.get("retry-after")
+    return error_of(shown, response.status_code, response.headers.get("x-request-id"), float(after) if after else None)

@@ -1,0 +1,52 @@
+"""Server-Sent Events, out of bytes that may be split anywhere."""
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEvent:
+    """`id`: the last one so far, as a browser keeps it; empty before the first."""
+
+    name: str
+    data: str
+    id: str
+
+
+class EventParser:
+    """Comments give nothing; neither does an event that is not whole at the end."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._pieces: list[str] = []  # of a line whose end has not come: joined once, however many they are
+        self._name, self._data, self._id = "message", list[str](), ""
+
+    def feed(self, part: bytes) -> Iterator[ServerEvent]:
+        """The events that end in this part."""
+        *lines, rest = self._decoder.decode(part).split("\n")
+        for line in lines:
+            self._pieces.append(line)
+            whole = "".join(self._pieces)
+            self._pieces.clear()
+            event = self._take(whole.removesuffix("\r"))
+            if event is not None:
+                yield event
+        if rest:
+            self._pieces.append(rest)
+
+    def _take(self, line: str) -> ServerEvent | None:
+        if not line:
+            event = ServerEvent(self._name, "\n".join(self._data), self._id) if self._data else None
+            self._name, self._data = "message", []
+            return event
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        match field:
+            case "event":
+                self._name = value
+            case "data":
+                self._data.append(value)
+            case "id":
+                self._id = value
+        return None

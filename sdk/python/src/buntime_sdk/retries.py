@@ -1,0 +1,44 @@
+"""Whether a call that failed is made again, and when. Decided from values alone."""
+
+from dataclasses import dataclass
+
+from buntime_sdk.errors import BuntimeError, ConnectionFailed
+
+LONGEST_DELAY = 30.0
+LONGEST_RETRY_AFTER = 60.0  # a server that asks for more patience than this is told of at once
+PASSING = frozenset({408, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """`most`: times that a call is made again. `delay`: seconds before the first; each further one doubles them."""
+
+    most: int
+    delay: float
+
+
+def delay_before(
+    failure: BuntimeError, attempt: int, rules: RetryRules, *, repeatable: bool, random: float
+) -> float | None:
+    """Seconds to wait before the next attempt; None where there is to be none.
+
+    `attempt`: how many have failed. `repeatable`: the call may be carried out twice without harm, since it changes
+    nothing, puts the same thing in the same place, or has an idempotency key. `random`: 0 to 1.
+    """
+    if attempt > rules.most or not _may_help(failure, repeatable):
+        return None
+    asked = failure.retry_after or 0.0
+    if asked > LONGEST_RETRY_AFTER:
+        return None
+    back_off: float = min(rules.delay * 2 ** (attempt - 1), LONGEST_DELAY) * (0.5 + random / 2)
+    return max(asked, back_off)
+
+
+def _may_help(failure: BuntimeError, repeatable: bool) -> bool:
+    if isinstance(failure, ConnectionFailed):
+        return repeatable or not failure.begun
+    if failure.code == "rate_limit_exceeded":  # refused before any work
+        return True
+    if not repeatable:
+        return False
+    return failure.code in ("request_timeout", "idempotency_in_progress") or failure.status in PASSING

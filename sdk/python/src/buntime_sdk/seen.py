@@ -1,0 +1,120 @@
+"""What is known of a session without asking for it again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from buntime_sdk.shapes import NetworkSettings, PreviewSettings, ResourceLimits, State, camel, from_wire
+
+DEFAULT_PREVIEW_PORT: Final = 8080
+
+
+class Unchanged(Enum):
+    """The setting stays as it is, which None does not say."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+
+
+def settings_on_the_wire(**settings: object) -> dict[str, object]:
+    """Those that are given."""
+    return {
+        camel(name): asdict(value) if isinstance(value, PreviewSettings | NetworkSettings) else value
+        for name, value in settings.items()
+        if value is not UNCHANGED
+    }
+
+
+class SeenSession:
+    """The properties of a session, as the server has last told them. What it was never asked for raises LookupError."""
+
+    def __init__(self, session_id: str, told: Mapping[str, Any] | None = None) -> None:
+        self.id = session_id
+        self._told: dict[str, Any] = {}
+        if told is not None:
+            self._see(told)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"
+
+    @property
+    def created_at(self) -> datetime:
+        return datetime.fromisoformat(self._known("createdAt"))
+
+    @property
+    def expires_at(self) -> datetime:
+        return datetime.fromisoformat(self._known("expiresAt"))
+
+    @property
+    def last_active(self) -> datetime:
+        return datetime.fromisoformat(self._known("lastActive"))
+
+    @property
+    def state(self) -> State:
+        state: State = self._known("state")
+        return state
+
+    @property
+    def files_count(self) -> int:
+        """Files under `/workspace`."""
+        return int(self._known("filesCount"))
+
+    @property
+    def active_processes(self) -> int:
+        return int(self._known("activeProcesses"))
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        metadata: Mapping[str, Any] = self._known("metadata")
+        return metadata
+
+    @property
+    def resource_limits(self) -> ResourceLimits:
+        return from_wire(ResourceLimits, self._known("resourceLimits"))
+
+    @property
+    def preview(self) -> PreviewSettings:
+        return from_wire(PreviewSettings, self._known("preview"))
+
+    @property
+    def network(self) -> NetworkSettings:
+        return from_wire(NetworkSettings, self._known("network"))
+
+    @property
+    def on_wake(self) -> str | None:
+        command: str | None = self._known("onWake")
+        return command
+
+    @property
+    def env_names(self) -> Sequence[str]:
+        """Of its environment; the values are never told."""
+        return tuple(self._known("envNames"))
+
+    def preview_url(self, port: int = DEFAULT_PREVIEW_PORT) -> str:
+        """Where what listens on this port of the session is seen, from 1024 up."""
+        url = str(self._known("previewUrl"))
+        if port == DEFAULT_PREVIEW_PORT:
+            return url
+        host = urlsplit(url).netloc
+        name, dot, domain = host.partition(".")
+        return url.replace(host, f"{name}-{port}{dot}{domain}", 1)
+
+    @property
+    def _run_timeout(self) -> int | None:
+        """Seconds that a run has which names no timeout, where that is known."""
+        limits = self._told.get("resourceLimits")
+        return None if limits is None else int(limits["timeout"])
+
+    def _see(self, told: Mapping[str, Any]) -> None:
+        self._told |= told
+
+    def _known(self, name: str) -> Any:
+        try:
+            return self._told[name]
+        except KeyError:
+            raise LookupError(f"{name} of session {self.id} is not known yet: call refresh() first.") from None
