@@ -34,6 +34,7 @@ export interface BuntimeOptions {
   transport?: Transport | undefined;
 }
 
+/** The client of one server with one key. */
 export class Buntime {
   readonly sessions: Sessions;
   /** By the session's id. `session.files` has more. */

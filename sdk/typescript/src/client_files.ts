@@ -29,6 +29,7 @@ export interface DeleteFile extends ReadFile {
   recursive?: boolean | undefined;
 }
 
+/** Files by the id of their session. */
 export class ClientFiles {
   readonly #calls: Calls;
 

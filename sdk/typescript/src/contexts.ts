@@ -29,6 +29,7 @@ export class Contexts {
     this.#timeout = timeout;
   }
 
+  /** A new one, made once however often the call is repeated on the way. */
   async create(options: CreateContext = {}): Promise<Context> {
     const { signal, idempotencyKey = newKey(), ...fields } = options;
     const json = { sessionId: this.#sessionId, ...fields };
@@ -89,11 +90,13 @@ export class Context implements AsyncDisposable {
     return done as Evaluation;
   }
 
+  /** Runs the code and tells what it prints and displays as it happens. */
   stream(code: string, options: Omit<EvaluateOptions, "idempotencyKey"> = {}): RunStream {
     const { signal, ...fields } = options;
     return new RunStream(this.#calls, { sessionId: this.#sessionId, contextId: this.id, code, ...fields }, { signal });
   }
 
+  /** Ends it. */
   async delete(options: CallOptions = {}): Promise<void> {
     const query = { sessionId: this.#sessionId, contextId: this.id };
     await this.#calls.gone({ method: "DELETE", path: "/contexts/delete", query, ...options }, "context_not_found");

@@ -44,6 +44,7 @@ export interface SearchOptions extends CallOptions {
   limit?: number | undefined;
 }
 
+/** The files of one session. */
 export class Files {
   readonly #calls: Calls;
   readonly #sessionId: string;
@@ -111,10 +112,12 @@ export class Files {
     });
   }
 
+  /** Of the path itself, not of what a link leads to. */
   stat(path: string, options: CallOptions = {}): Promise<FileStatus> {
     return this.#get("/files/stat", { path }, options);
   }
 
+  /** Whether anything is at the path. */
   async exists(path: string, options: CallOptions = {}): Promise<boolean> {
     try {
       await this.stat(path, options);
@@ -131,7 +134,7 @@ export class Files {
     return this.#calls.json({ method: "POST", path: "/files/mkdir", json, repeatable: true, ...options });
   }
 
-  /** `overwrite`: replace a file, or an empty directory, that is at `to`. */
+  /** Parents are made. `overwrite`: replace a file, or an empty directory, that is at `to`. */
   move(
     from: string,
     to: string,

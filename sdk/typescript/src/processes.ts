@@ -84,6 +84,7 @@ export class Processes {
     });
   }
 
+  /** One by its id, also when it has ended. */
   async get(processId: string, options: CallOptions = {}): Promise<Process> {
     const query = { sessionId: this.#sessionId, processId };
     const shape = await this.#calls.json<ProcessShape>({ method: "GET", path: "/processes/get", query, ...options });
@@ -119,6 +120,7 @@ export class Process implements ProcessExit {
     this.#see(shape);
   }
 
+  /** Looks again. */
   async refresh(options: CallOptions = {}): Promise<this> {
     const query = { sessionId: this.#sessionId, processId: this.id };
     return this.#see(
@@ -159,6 +161,7 @@ export class Process implements ProcessExit {
     );
   }
 
+  /** `SIGKILL`. */
   kill(options: CallOptions = {}): Promise<this> {
     return this.signal("SIGKILL", options);
   }

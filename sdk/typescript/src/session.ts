@@ -31,14 +31,17 @@ export class SessionHandle implements AsyncDisposable {
     this.#calls = calls;
   }
 
+  /** Its files. */
   get files(): Files {
     return new Files(this.#calls, this.id);
   }
 
+  /** Programs that go on beside the calls. */
   get processes(): Processes {
     return new Processes(this.#calls, this.id);
   }
 
+  /** Code that keeps its variables. */
   get contexts(): Contexts {
     return new Contexts(this.#calls, this.id, this.runTimeout());
   }
@@ -117,6 +120,7 @@ export class SessionHandle implements AsyncDisposable {
     return { wokeFrom, wakeTimeMs };
   }
 
+  /** With its processes and files. */
   async delete(options: CallOptions = {}): Promise<void> {
     await this.#calls.gone({ method: "DELETE", path: this.#path(), ...options }, "session_not_found");
   }

@@ -16,6 +16,7 @@ export interface ListSessions extends CallOptions {
   pageSize?: number | undefined;
 }
 
+/** The sessions of an account. */
 export class Sessions {
   readonly #calls: Calls;
 
@@ -31,6 +32,7 @@ export class Sessions {
     return new Session(this.#calls, await this.#calls.json<CreatedShape>(call));
   }
 
+  /** It does not wake the session. */
   async get(session: SessionId, options: CallOptions = {}): Promise<Session> {
     const path = `/sessions/${encodeURIComponent(idOf(session))}`;
     return new Session(this.#calls, await this.#calls.json<SessionShape>({ method: "GET", path, ...options }));
@@ -53,6 +55,7 @@ export class Sessions {
     });
   }
 
+  /** With its processes and files. One that is not there is `SessionNotFound`. */
   async delete(session: SessionId, options: CallOptions = {}): Promise<DeletedSession> {
     const sessionId = idOf(session);
     const call = { method: "DELETE", path: `/sessions/${encodeURIComponent(sessionId)}`, ...options } as const;

@@ -80,6 +80,7 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
     this.#socket.send(typeof keys === "string" ? new TextEncoder().encode(keys) : keys);
   }
 
+  /** When the window has another size. */
   resize(cols: number, rows: number): void {
     this.#socket.send(JSON.stringify({ type: "resize", cols, rows }));
   }

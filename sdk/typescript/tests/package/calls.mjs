@@ -45,6 +45,8 @@ await session.files.download("download", process.env.TO);
 
 const fake = new FakeBuntime().onExecute("1", { stdout: "faked" });
 const faked = (await (await fake.sessions.create()).execute("1")).stdout;
+const unscripted = await fake.sessions.get("absent").catch((error) => error);
+const isSame = fake instanceof Buntime && unscripted instanceof SessionNotFound;
 const median = (all) => all.sort((a, b) => a - b)[all.length >> 1];
 const [p50, streamedP50] = [median(times), median(streamed)];
 console.log(
@@ -60,5 +62,6 @@ console.log(
     p50,
     streamedP50,
     faked,
+    isSame,
   }),
 );
