@@ -21,7 +21,7 @@ LONGEST = 10_000  # characters of output that the model reads
 
 def tool(name: str, description: str, *fields: str) -> ToolParam:
     properties = {field: {"type": "string"} for field in fields}
-    schema = {"type": "object", "properties": properties, "required": list(fields)}
+    schema: dict[str, object] = {"type": "object", "properties": properties, "required": list(fields)}
     return {"name": name, "description": description, "input_schema": schema}
 
 
