@@ -121,7 +121,7 @@ for (const [runtime, command] of [
         aborted: "mine",
         late: "request_timeout",
         faked: "faked",
-      isSame: true,
+        isSame: true,
       });
       expect(p50).toBeLessThan(20); // a stall of Nagle's algorithm is 40 ms
       expect(streamedP50).toBeLessThan(20);

@@ -12,8 +12,14 @@ assert.deepEqual([thrown.exitCode, thrown.error?.name], [1, "TypeError"]);
 const late = await context.run("await Bun.sleep(60_000)", { timeout: 1 });
 assert.deepEqual([late.timedOut, late.contextSurvived], [true, true]);
 const events: RunEvent[] = [];
-for await (const event of session.contexts.open(context.id).stream("console.log(1); display.markdown('*x*'); rows.length")) events.push(event);
-assert.deepEqual(events.map(({ type }) => type), ["stdout", "displayed", "result"]);
+for await (const event of session.contexts
+  .open(context.id)
+  .stream("console.log(1); display.markdown('*x*'); rows.length"))
+  events.push(event);
+assert.deepEqual(
+  events.map(({ type }) => type),
+  ["stdout", "displayed", "result"],
+);
 assert.equal(events[2]?.type === "result" && events[2].result?.json, 2);
 const [listed] = await session.contexts.list();
 assert.deepEqual([listed?.contextId, listed?.status], [context.id, "running"]);

@@ -32,7 +32,10 @@ assert.deepEqual(await files.mkdir("docs/pages"), { path: "docs/pages", created:
 assert.deepEqual(await files.move("src/a.ts", "docs/a.ts"), { path: "docs/a.ts" });
 assert.deepEqual([await files.exists("src/a.ts"), await files.exists("docs/a.ts")], [false, true]);
 const listed = await files.list(undefined, { recursive: true, pageSize: 2 }).all();
-assert.deepEqual(listed.map(({ path }) => path), ["b.bin", "blob.txt", "docs", "docs/a.ts", "docs/pages", "src"]);
+assert.deepEqual(
+  listed.map(({ path }) => path),
+  ["b.bin", "blob.txt", "docs", "docs/a.ts", "docs/pages", "src"],
+);
 await assert.rejects(files.delete("docs"), FileConflict);
 await assert.rejects(files.read("missing"), FileNotFound);
 const found = await files.search({ glob: "*.ts", query: "TWO", ignoreCase: true });

@@ -8,7 +8,10 @@ const done = await session.execute("console.log(process.env.GREETING, await Bun.
   env: { GREETING: "hello" },
   files: [{ path: "a.txt", content: "olá" }],
 });
-assert.deepEqual([done.stdout, done.stderr, done.exitCode, done.timedOut, done.filesWritten], ["hello olá\n", "", 0, false, ["a.txt"]]);
+assert.deepEqual(
+  [done.stdout, done.stderr, done.exitCode, done.timedOut, done.filesWritten],
+  ["hello olá\n", "", 0, false, ["a.txt"]],
+);
 assert.ok(done.executionTime > 0 && done.memoryUsed > 0);
 const failed = await session.run("cat; echo problem >&2; exit 3", { stdin: "given" });
 assert.deepEqual([failed.stdout, failed.stderr, failed.exitCode], ["given", "problem\n", 3]);
@@ -21,7 +24,8 @@ const once = () => session.run("echo x >> once; wc -l < once", key);
 assert.deepEqual([(await once()).stdout, (await once()).stdout], ["1\n", "1\n"]);
 
 const events: RunEvent[] = [];
-for await (const event of session.stream("console.log(1); await Bun.sleep(300); console.error('€')")) events.push(event);
+for await (const event of session.stream("console.log(1); await Bun.sleep(300); console.error('€')"))
+  events.push(event);
 assert.deepEqual(events.slice(0, 2), [
   { type: "stdout", data: "1\n" },
   { type: "stderr", data: "€\n" },
@@ -29,11 +33,13 @@ assert.deepEqual(events.slice(0, 2), [
 assert.equal(events[2]?.type === "result" && events[2].exitCode, 0);
 assert.equal((await session.streamCommand("seq 100000").result()).stdout.length, 588895);
 
-for await (const event of session.streamCommand("echo begun; sleep 5; touch survived")) if (event.type === "stdout") break;
+for await (const event of session.streamCommand("echo begun; sleep 5; touch survived"))
+  if (event.type === "stdout") break;
 const stream = session.streamCommand("echo begun; sleep 5; touch survived");
 for await (const event of stream) if (event.type === "stdout") void stream.close();
 const left = async () => (await session.run("pgrep -f 'touch survived' | grep -v $$ | wc -l")).stdout.trim();
-for (let look = 0; (await left()) !== "0" && look < 50; look++) await new Promise((resolve) => setTimeout(resolve, 100));
+for (let look = 0; (await left()) !== "0" && look < 50; look++)
+  await new Promise((resolve) => setTimeout(resolve, 100));
 await new Promise((resolve) => setTimeout(resolve, 5000));
 assert.equal(await session.files.exists("survived"), false, "leaving a stream ends its run");
 

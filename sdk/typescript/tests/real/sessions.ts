@@ -13,12 +13,18 @@ try {
   assert.deepEqual([seen.state, seen.metadata, seen.envNames], ["active", { suite: "typescript", n: 1 }, ["A"]]);
   const second = await client.sessions.create({ ttl: 600, metadata: { suite: "typescript", n: session.id } });
   const found = await client.sessions.list({ state: "active", metadata: { n: session.id } }).all();
-  assert.deepEqual(found.map(({ id }) => id), [second.id]);
+  assert.deepEqual(
+    found.map(({ id }) => id),
+    [second.id],
+  );
   const listed = await client.sessions.list({ metadata: { suite: "typescript" }, pageSize: 1 }).all();
   for (const { id } of [session, second]) assert.equal(listed.filter((other) => other.id === id).length, 1);
   assert.deepEqual(await client.sessions.delete(second.id), { deleted: true, sessionId: second.id });
   await assert.rejects(second.refresh(), SessionNotFound);
-  await assert.rejects(client.sessions.create({ ttl: 1 }), (error) => error instanceof InvalidRequest && error.details.field === "ttl");
+  await assert.rejects(
+    client.sessions.create({ ttl: 1 }),
+    (error) => error instanceof InvalidRequest && error.details.field === "ttl",
+  );
 
   const twice = [1, 2].map(() => client.sessions.create({ ttl: 600 }, { idempotencyKey: `typescript-${session.id}` }));
   const ids = (await Promise.all(twice)).map(({ id }) => id);
