@@ -2,23 +2,48 @@
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from buntime import cli_accounts
-from buntime.config import BadSetting, from_environment
+from buntime.commands import copying, previews, processes, running, sessions, shell, usage
+from buntime.config import BadSetting, Config, from_environment
+
+STORE_COMMANDS = ("accounts", "keys")
+
+
+class Commands(TyperGroup):
+    """Those that change the store are imported when they are asked for: the others need nothing of a server."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *STORE_COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in STORE_COMMANDS:
+            found = typer.main.get_command(getattr(import_module("buntime.cli_accounts"), cmd_name))
+            found.name = cmd_name
+            return found
+        return super().get_command(ctx, cmd_name)
+
 
 app = typer.Typer(
     name="buntime",
-    help="Isolated Bun sessions for AI agents, on your own machine. Settings are BUNTIME_* variables.",
+    cls=Commands,
+    help="Isolated Bun sessions for AI agents, on your own machine. The server's settings are BUNTIME_* variables; "
+    "commands that talk to a server take BUNTIME_URL and BUNTIME_API_KEY.",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,  # its import takes as long as everything else together
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.add_typer(cli_accounts.accounts, name="accounts")
-app.add_typer(cli_accounts.keys, name="keys")
+for client_commands in (
+    *(sessions.sessions, running.running, shell.shell, copying.copying),
+    *(processes.processes, previews.previews, usage.usage),
+):
+    app.add_typer(client_commands)
 
 
 @app.command("serve")
@@ -30,11 +55,14 @@ def serve_command() -> None:
 
 
 @app.command("doctor")
-def doctor_command() -> None:
+def doctor_command(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
     """Check this host and list every setting of it that buntime changes."""
-    from buntime.doctor import report
+    from buntime import doctor
 
-    raise typer.Exit(report(from_environment(os.environ)))
+    config = from_environment(os.environ)
+    raise typer.Exit(_report(config) if as_json else doctor.report(config))
 
 
 @app.command("purge")
@@ -60,11 +88,36 @@ def backup_command(directory: Annotated[Path, typer.Argument(help="Made by this 
     typer.echo(f"{directory} has the store and the master key. What belongs to it: docs/lifecycle.md, Backup.")
 
 
+def _report(config: Config) -> int:
+    """As `doctor.report`, for programs."""
+    import json
+    from dataclasses import asdict
+
+    from buntime import doctor
+
+    found = doctor.findings(config)
+    ok = all(finding.ok or not finding.needed for finding in found)
+    told = {
+        "ok": ok,
+        "findings": [asdict(finding) for finding in found],
+        "settings": [asdict(setting) for setting in doctor.settings()],
+        "changes": doctor.changes(config),
+    }
+    typer.echo(json.dumps(told))
+    return 0 if ok else 1
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Looked up when one was raised: then its module is there, and else nobody pays for it."""
+    module = sys.modules.get("buntime.cli_accounts")
+    return (BadSetting,) if module is None else (BadSetting, module.Refused)
+
+
 def main() -> None:
-    """Exit status: 0, 1 for a refusal in one sentence on stderr, 2 for wrong usage."""
+    """Exit status: 0, 1 for a refusal in one sentence on stderr, 2 for wrong usage, `exec` and `run`: the program's."""
     try:
         app()
-    except (BadSetting, cli_accounts.Refused) as refusal:
+    except _refusals() as refusal:
         typer.echo(f"buntime: {refusal}", err=True)
         sys.exit(1)
 

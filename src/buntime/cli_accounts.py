@@ -2,6 +2,7 @@
 before its first start.
 """
 
+import json
 import os
 import secrets
 import sqlite3
@@ -25,6 +26,7 @@ HINT_LENGTH = 8  # of the key's 42 characters: btk_ and four more
 accounts = typer.Typer(help="Accounts: who may use the server, and how much.", no_args_is_help=True)
 keys = typer.Typer(help="API keys of accounts.", no_args_is_help=True)
 
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 AccountId = Annotated[str, typer.Argument(metavar="ID", help="acc_…", show_default=False)]
 
 
@@ -39,6 +41,7 @@ def create_account(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A number of its own, like most.memory=8192."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make an account and print its id."""
     config = from_environment(os.environ)
@@ -49,14 +52,17 @@ def create_account(
     account = _new_account(plan, overrides)
     with _store(config) as connection:
         sql.add_account(connection, account)
-    typer.echo(account.id)
+    _say(account.id, _told_account(account), as_json)
 
 
 @accounts.command("list")
-def list_accounts() -> None:
+def list_accounts(as_json: AsJson = False) -> None:
     """Print id, plan, status, time of creation and own numbers."""
     with _store(from_environment(os.environ)) as connection:
         found = sql.list_accounts(connection)
+    if as_json:
+        typer.echo(json.dumps([_told_account(account) for account in found]))
+        return
     rows = [
         (account.id, account.plan, account.status.value, _time(account.created_at), _words(account.overrides))
         for account in found
@@ -65,21 +71,21 @@ def list_accounts() -> None:
 
 
 @accounts.command("suspend")
-def suspend_account(account_id: AccountId) -> None:
+def suspend_account(account_id: AccountId, as_json: AsJson = False) -> None:
     """Refuse its calls until it is resumed."""
-    _set_status(account_id, AccountStatus.SUSPENDED)
+    _set_status(account_id, AccountStatus.SUSPENDED, as_json)
 
 
 @accounts.command("resume")
-def resume_account(account_id: AccountId) -> None:
+def resume_account(account_id: AccountId, as_json: AsJson = False) -> None:
     """Take its calls again."""
-    _set_status(account_id, AccountStatus.ACTIVE)
+    _set_status(account_id, AccountStatus.ACTIVE, as_json)
 
 
 @accounts.command("delete")
-def delete_account(account_id: AccountId) -> None:
+def delete_account(account_id: AccountId, as_json: AsJson = False) -> None:
     """Refuse its calls for good; its sessions are deleted too."""
-    _set_status(account_id, AccountStatus.DELETED)
+    _set_status(account_id, AccountStatus.DELETED, as_json)
 
 
 @keys.command("create")
@@ -90,6 +96,7 @@ def create_key(
     plan: Annotated[
         str | None, typer.Option(help="Plan of the new account; paid by default.", show_default=False)
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a key and print it: it is shown this once."""
     if account_id is not None and plan is not None:
@@ -105,19 +112,23 @@ def create_key(
         else:
             _require_account(connection, owner)
         sql.add_key(connection, key)
-    typer.echo(secret)
+    _say(secret, {"key": secret, "id": key.id, "account": owner}, as_json)
     typer.echo(f"{key.id} of account {owner}. Keep the key: it is not shown again.", err=True)
 
 
 @keys.command("list")
 def list_keys(
     account_id: Annotated[str | None, typer.Option("--account", metavar="ID", help="Of this account alone.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print hint, id, account, time of creation and of revoking; never the key."""
     with _store(from_environment(os.environ)) as connection:
         if account_id is not None and sql.get_account(connection, account_id) is None:
             raise Refused(f"There is no account {account_id}.")
         found = sql.list_keys(connection, account_id)
+    if as_json:
+        typer.echo(json.dumps([_told_key(key) for key in found]))
+        return
     rows = [
         (
             key.hint + "…",
@@ -134,6 +145,7 @@ def list_keys(
 @keys.command("revoke")
 def revoke_key(
     key: Annotated[str, typer.Argument(metavar="KEY", help="Its id (key_…) or the key itself.")],
+    as_json: AsJson = False,
 ) -> None:
     """Refuse calls with this key from now on."""
     with _store(from_environment(os.environ)) as connection:
@@ -144,6 +156,8 @@ def revoke_key(
         if key_id is None or not sql.revoke_key(connection, key_id, int(time.time())):
             shown = key[:HINT_LENGTH] + "…" if key.startswith("btk_") else key
             raise Refused(f"There is no key {shown} that is not revoked yet.")
+    if as_json:
+        typer.echo(json.dumps({"id": key_id, "revoked": True}))
 
 
 @contextmanager
@@ -177,10 +191,12 @@ def _plan(config: Config, name: str) -> Plan:
     return plans[name]
 
 
-def _set_status(account_id: str, status: AccountStatus) -> None:
+def _set_status(account_id: str, status: AccountStatus, as_json: bool) -> None:
     with _store(from_environment(os.environ)) as connection:
         _require_account(connection, account_id)
         sql.set_account_status(connection, account_id, status)
+    if as_json:
+        typer.echo(json.dumps({"id": account_id, "status": status.value}))
 
 
 def _require_account(connection: sqlite3.Connection, account_id: str) -> None:
@@ -197,6 +213,25 @@ def _new_account(plan: str, overrides: Mapping[str, object]) -> Account:
 
 def _new_id(prefix: str, length: int) -> str:
     return prefix + "".join(secrets.choice(ID_ALPHABET) for _ in range(length))
+
+
+def _say(word: str, told: Mapping[str, object], as_json: bool) -> None:
+    typer.echo(json.dumps(told) if as_json else word)
+
+
+def _told_account(account: Account) -> dict[str, object]:
+    return {
+        **{"id": account.id, "plan": account.plan, "status": account.status.value},
+        **{"createdAt": _time(account.created_at), "settings": account.overrides},
+    }
+
+
+def _told_key(key: Key) -> dict[str, object]:
+    revoked = None if key.revoked_at is None else _time(key.revoked_at)
+    return {
+        **{"hint": key.hint, "id": key.id, "account": key.account},
+        **{"createdAt": _time(key.created_at), "revokedAt": revoked},
+    }
 
 
 def _time(seconds: int) -> str:

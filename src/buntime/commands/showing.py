@@ -1,0 +1,98 @@
+"""How answers are shown: tables and times for people, the API's own words for programs."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+NEVER_SHOWN = "�"  # in the place of what would steer the terminal
+COLOURS = {"active": "green", "running": "green", "idle": "yellow", "deep-sleep": "blue", "lost": "red"}
+
+
+def print_json(value: object) -> None:
+    print(json.dumps(wire(value), ensure_ascii=False), flush=True)
+
+
+def wire(value: object) -> object:
+    """As the API says it: names in camelCase, times with `Z`. Keys of mappings are the user's own and stay."""
+    if is_dataclass(value) and not isinstance(value, type):
+        shown = [field.name for field in fields(value) if not field.name.startswith("_")]
+        return {camel(name): wire(getattr(value, name)) for name in shown}
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, Mapping):
+        return {str(key): wire(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [wire(item) for item in value]
+    return value
+
+
+def told(thing: object, id_name: str, *names: str) -> dict[str, object]:
+    """Of a session or process, which knows what the server has last told it: that, and not what it was not told."""
+    shown: dict[str, object] = {id_name: thing.id}  # type: ignore[attr-defined]
+    for name in names:
+        with suppress(LookupError):
+            shown[camel(name)] = wire(getattr(thing, name))
+    return shown
+
+
+def camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def plain(text: str) -> str:
+    """Without control characters: names and commands are whatever a session's program chose."""
+    return "".join(character if character.isprintable() else NEVER_SHOWN for character in text)
+
+
+def span(seconds: float) -> str:
+    """The largest whole unit: `23 h`, `5 min`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} s"
+
+
+def until(time: datetime, now: datetime) -> str:
+    return f"in {span((time - now).total_seconds())}" if time > now else "now"
+
+
+def since(time: datetime, now: datetime) -> str:
+    return f"{span((now - time).total_seconds())} ago"
+
+
+def size(count: float) -> str:
+    """Of bytes: `12.5 MiB`."""
+    for unit in UNITS[:-1]:
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} {UNITS[-1]}"
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """On a terminal cut to its width and in colours; else whole, for `awk`."""
+    if sys.stdout.isatty():
+        _print_rich(head, rows)
+        return
+    lines = [head, *([plain(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _print_rich(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, title in enumerate(head):
+        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=len(title) if index else None)
+    for row in rows:
+        table.add_row(*(Text(plain(cell), style=COLOURS.get(cell, "")) for cell in row))
+    Console().print(table)

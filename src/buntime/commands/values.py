@@ -1,0 +1,28 @@
+"""What is written on the command line, read: spans of time, NAME=VALUE."""
+
+import re
+from collections.abc import Sequence
+
+import typer
+
+SPAN = re.compile(r"(\d+)([smhd]?)")
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(text: str) -> int:
+    """`90`, `90s`, `30m`, `24h` or `7d`. Raises BadParameter."""
+    match = SPAN.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no span of time: write 90, 90s, 30m, 24h or 7d.")
+    return int(match[1]) * SECONDS[match[2]]
+
+
+def pairs(texts: Sequence[str] | None) -> dict[str, str]:
+    """NAME=VALUE, as often as wanted. Raises BadParameter."""
+    found = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE.")
+        found[name] = value
+    return found

@@ -1,0 +1,142 @@
+"""A person at the command line: processes of `buntime`, with pipes or with a terminal of their own."""
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tests.acceptance.server import BUNTIME
+
+PATIENCE = 60.0  # seconds; a guard against a hang
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Has a key and knows where the server is."""
+
+    url: str
+    key: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("BUNTIME_")}
+        return {**kept, "TERM": "xterm-256color", "BUNTIME_URL": self.url, "BUNTIME_API_KEY": self.key, **self.settings}
+
+    def runs(self, *words: str, typed: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        """To its end. `typed` is piped in."""
+        with subprocess.Popen(
+            [BUNTIME, *words],
+            env=self.environment,
+            stdin=subprocess.DEVNULL if typed is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                out, err = process.communicate(typed, PATIENCE)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def gets(self, *words: str, typed: bytes | None = None) -> str:
+        """What a command that succeeds prints, without the end of the line."""
+        done = self.runs(*words, typed=typed)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode().removesuffix("\n")
+
+    def is_refused(self, *words: str) -> str:
+        """The one line of a refusal."""
+        done = self.runs(*words)
+        said = done.stderr.decode()
+        assert (done.returncode, done.stdout) == (1, b""), said
+        assert said.startswith("buntime: ")
+        assert said.count("\n") == 1
+        return said
+
+    def begins(self, *words: str) -> subprocess.Popen[bytes]:
+        """With pipes; the caller ends it."""
+        return subprocess.Popen(
+            [BUNTIME, *words],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def sits_down(self, *words: str, cols: int = 100, rows: int = 30) -> "Terminal":
+        return Terminal([str(BUNTIME), *words], self.environment, cols, rows)
+
+
+class Terminal:
+    """A pseudo-terminal with a command on it. To be used with `with`."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], cols: int, rows: int) -> None:
+        self._ours, self._theirs = pty.openpty()
+        self.resize(cols, rows)
+        self.before = termios.tcgetattr(self._theirs)
+        self.seen = b""
+        self._process = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=self._theirs,
+            stdout=self._theirs,
+            stderr=self._theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(PATIENCE)
+        os.close(self._ours)
+        os.close(self._theirs)
+
+    def resize(self, cols: int, rows: int) -> None:
+        """The kernel tells the command by SIGWINCH."""
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    def types(self, text: str | bytes) -> None:
+        os.write(self._ours, text.encode() if isinstance(text, str) else text)
+
+    def sees(self, text: str | bytes) -> bytes:
+        """Waits for it; what was seen up to it, which is not looked at again."""
+        wanted = text.encode() if isinstance(text, str) else text
+        deadline = time.monotonic() + PATIENCE
+        while wanted not in self.seen:
+            assert time.monotonic() < deadline, self.seen[-3000:]
+            self._look(0.1)
+        before, _, self.seen = self.seen.partition(wanted)
+        return before
+
+    def ends(self) -> int:
+        """The exit status; all that was shown is in `seen`."""
+        deadline = time.monotonic() + PATIENCE
+        while self._process.poll() is None:
+            assert time.monotonic() < deadline, self.seen[-3000:]
+            self._look(0.05)
+        self._look(0)
+        return self._process.returncode
+
+    def hangs_up(self) -> None:
+        self._process.send_signal(signal.SIGHUP)
+
+    @property
+    def is_as_before(self) -> bool:
+        return termios.tcgetattr(self._theirs) == self.before
+
+    def _look(self, seconds: float) -> None:
+        while select.select([self._ours], [], [], seconds)[0]:
+            self.seen += os.read(self._ours, 65536)
+            seconds = 0
