@@ -48,6 +48,8 @@ class Scale:
     terminal_keys: int
     content_rounds: int
     content_mb: int  # of one file
+    client_calls: int  # of each kind, by each client
+    client_starts: int
     figure_seconds: float  # before a figure is given up
 
 
@@ -93,6 +95,8 @@ FULL = Scale(
     terminal_keys=600,
     content_rounds=8,
     content_mb=50,
+    client_calls=300,
+    client_starts=15,
     figure_seconds=420.0,
 )
 QUICK = Scale(
@@ -137,5 +141,7 @@ QUICK = Scale(
     terminal_keys=20,
     content_rounds=1,
     content_mb=5,
+    client_calls=10,
+    client_starts=2,
     figure_seconds=30.0,
 )

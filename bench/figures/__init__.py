@@ -6,6 +6,8 @@ from typing import Final
 from bench.context import Context
 from bench.figures import (
     burst,
+    client_calls,
+    client_start,
     cold_create,
     context_execute,
     create,
@@ -79,5 +81,15 @@ EXECUTION: Final[dict[str, Measure]] = {
     "terminal-echo": terminal_echo.measure,
     "file-content": file_content.measure,
 }
-GROUPS: Final = {"live": LIVE, "lifecycle": LIFECYCLE, "preview": PREVIEW, "execution": EXECUTION}
-FIGURES: Final = LIVE | LIFECYCLE | PREVIEW | EXECUTION
+CLIENTS: Final[dict[str, Measure]] = {
+    "client-calls": client_calls.measure,
+    "client-start": client_start.measure,
+}
+GROUPS: Final = {
+    "live": LIVE,
+    "lifecycle": LIFECYCLE,
+    "preview": PREVIEW,
+    "execution": EXECUTION,
+    "clients": CLIENTS,
+}
+FIGURES: Final = LIVE | LIFECYCLE | PREVIEW | EXECUTION | CLIENTS
