@@ -42,12 +42,18 @@ def bun() -> Path:
 
 
 @pytest.fixture(scope="module")
-def consumer(bun: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of a user's with the packed package installed, and the programs as JavaScript."""
-    folder = tmp_path_factory.mktemp("consumer")
+def built(bun: Path) -> Path:
+    """The SDK's folder, with what is published in it."""
     _run([bun, "install", "--frozen-lockfile", "--silent"], SDK)
     _run([SDK / "build"], SDK, {"BUN": str(bun)})
-    _run([bun, "pm", "pack", "--quiet", "--destination", folder], SDK)
+    return SDK
+
+
+@pytest.fixture(scope="module")
+def consumer(bun: Path, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of a user's with the packed package installed, and the programs as JavaScript."""
+    folder = tmp_path_factory.mktemp("consumer")
+    _run([bun, "pm", "pack", "--quiet", "--destination", folder], built)
     (packed,) = folder.glob("*.tgz")
     manifest = {"name": "consumer", "type": "module", "dependencies": {"@buntime/sdk": f"file:./{packed.name}"}}
     (folder / "package.json").write_text(json.dumps(manifest))

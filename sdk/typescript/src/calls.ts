@@ -144,6 +144,19 @@ export class Calls {
     }
   }
 
+  /** Each part gives the rest of the call its time again. Where the caller's parts fail, the call fails with just that. */
+  async *#watched(parts: AsyncIterable<Uint8Array>, call: Call, deadline: Deadline): AsyncGenerator<Uint8Array> {
+    try {
+      for await (const part of parts) {
+        deadline.restart(this.#time(call));
+        yield part;
+      }
+    } catch (failure) {
+      deadline.end(failure);
+      throw failure;
+    }
+  }
+
   #deadline(call: Call): Deadline {
     return new Deadline(this.#time(call), call.signal);
   }
@@ -161,7 +174,7 @@ export class Calls {
       headers["Content-Type"] = "application/json";
       body = JSON.stringify(call.json);
     } else if (isParts(body)) {
-      body = watched(body, () => deadline.restart(this.#time(call)));
+      body = this.#watched(body, call, deadline);
     }
     const url = this.settings.baseUrl + call.path + queryOf(call.query);
     return { method: call.method, url, headers, body, signal: deadline.signal };
@@ -214,13 +227,6 @@ function sizeOf(body: Call["body"]): number {
 
 function isParts(body: unknown): body is AsyncIterable<Uint8Array> {
   return typeof body === "object" && body !== null && Symbol.asyncIterator in body;
-}
-
-async function* watched(parts: AsyncIterable<Uint8Array>, each: () => void): AsyncGenerator<Uint8Array> {
-  for await (const part of parts) {
-    each();
-    yield part;
-  }
 }
 
 /** Throws the signal's reason where it fires first. */

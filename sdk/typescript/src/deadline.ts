@@ -38,9 +38,9 @@ export class Deadline {
     this.#outer?.removeEventListener("abort", this.#leave);
   }
 
-  /** Ends what is under way. */
-  end(): void {
+  /** Ends what is under way, with this as the reason. */
+  end(reason?: unknown): void {
     this.stop();
-    this.#controller.abort();
+    this.#controller.abort(reason);
   }
 }

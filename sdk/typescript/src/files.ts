@@ -5,7 +5,8 @@ import type { Call, CallOptions, Calls } from "./calls.js";
 import { FileNotFound, errorOf } from "./errors.js";
 import { eventsOf } from "./events.js";
 import { joined } from "./frames.js";
-import { partsOf, saved } from "./local_files.js";
+import { partsOf, readable, saved } from "./local_files.js";
+import { packed, unpacked } from "./local_folders.js";
 import { Pages } from "./pages.js";
 import type {
   FileContent,
@@ -176,8 +177,9 @@ export class Files {
   }
 
   /** A local file into the session. Not in browsers: there, `write` takes a File. */
-  upload(local: string, path: string, options: Omit<WriteOptions, "append"> = {}): Promise<FileWritten> {
-    return this.writeStream(path, () => partsOf(local), options);
+  async upload(local: string, path: string, options: Omit<WriteOptions, "append"> = {}): Promise<FileWritten> {
+    await readable(local);
+    return await this.writeStream(path, () => partsOf(local), options);
   }
 
   /** A file of the session to a local path, where it is when all of it has come. Not in browsers. */
@@ -185,14 +187,19 @@ export class Files {
     return saved(this.readStream(path, options), local);
   }
 
-  /** A local `tar.gz` into the directory, which is made. Not in browsers. */
-  uploadArchive(local: string, path?: string, options: CallOptions = {}): Promise<{ path: string; entries: number }> {
-    return this.writeArchive(() => partsOf(local), path, options);
+  /** What is in a local folder, into a directory of the session, which is made. Not in browsers. */
+  async uploadArchive(
+    local: string,
+    path?: string,
+    options: CallOptions = {},
+  ): Promise<{ path: string; entries: number }> {
+    await readable(local);
+    return await this.writeArchive(() => packed(local), path, options);
   }
 
-  /** A folder of the session as a local `tar.gz`. Not in browsers. */
+  /** What is in a directory of the session, into a local folder, which is made. What leads out of it is refused. Not in browsers. */
   downloadArchive(path: string | undefined, local: string, options: CallOptions = {}): Promise<void> {
-    return saved(this.readArchive(path, options), local);
+    return unpacked(this.readArchive(path, options), local);
   }
 
   /** A `tar.gz` into the directory, which is made. */

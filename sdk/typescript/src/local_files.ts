@@ -5,12 +5,17 @@ import { builtin } from "./runtime.js";
 
 const PART = 256 << 10; // bytes
 
-function fs(): typeof import("node:fs/promises") {
+export function fs(): typeof import("node:fs/promises") {
   const modules = builtin("node:fs/promises");
   if (modules !== undefined) return modules;
   throw new BuntimeError("There are no local files here: this needs Bun, or Node 20.16 or later.", {
     code: "not_supported",
   });
+}
+
+/** Throws what opening it would, before anything is sent. */
+export async function readable(path: string): Promise<void> {
+  await fs().access(path, 4); // R_OK
 }
 
 export async function* partsOf(path: string): AsyncGenerator<Uint8Array, void, undefined> {

@@ -94,6 +94,7 @@ export class Processes {
 
 const SHORTEST_LOOK = 50; // ms between two looks at a process that is waited for
 const LONGEST_LOOK = 2000;
+const STEADY = 30_000; // ms that a connection held: what breaks it then is a new trouble
 
 /** A process, as last seen: `refresh()` looks again. */
 export class Process implements ProcessExit {
@@ -173,12 +174,16 @@ export class Process implements ProcessExit {
     return this.#calls.json({ method: "GET", path: "/processes/logs", query, signal });
   }
 
-  /** Its output as it comes, from the cursor on, and last its `exit`. A connection that breaks is made again where it was. */
+  /**
+   * Its output as it comes, from the cursor on, and last its `exit`. A connection that breaks is made again where it was,
+   * as often in a row as `maxRetries` says.
+   */
   async *follow(
     options: { cursor?: number | undefined } & CallOptions = {},
   ): AsyncGenerator<LogEvent, void, undefined> {
     let cursor = options.cursor ?? 0;
     for (let failed = 0; ;) {
+      const begun = performance.now();
       try {
         for await (const event of this.#followed(cursor, options.signal)) {
           failed = 0;
@@ -188,7 +193,7 @@ export class Process implements ProcessExit {
         }
         throw brokenStream();
       } catch (failure) {
-        failed += 1;
+        failed = performance.now() - begun > STEADY ? 1 : failed + 1;
         const delay = delayBefore(failure, failed, true, this.#calls.settings, Math.random());
         if (delay === null || options.signal?.aborted) throw failure;
         this.#calls.settings.onRetry?.(failure as BuntimeError, failed, delay);

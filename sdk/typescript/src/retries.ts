@@ -12,6 +12,8 @@ export interface RetryRules {
 const LONGEST_DELAY = 30_000;
 /** A server that asks for more patience than this is told of at once. */
 const LONGEST_RETRY_AFTER = 60_000;
+/** Whatever their status: an error at the end of a stream has none. */
+const ANSWERED_LATER = new Set(["request_timeout", "idempotency_in_progress", "unavailable"]);
 const PASSING = new Set([408, 500, 502, 503, 504]);
 
 /**
@@ -39,6 +41,6 @@ function mayHelp(failure: BuntimeError, repeatable: boolean): boolean {
   if (failure instanceof ConnectionFailed) return repeatable || !failure.begun;
   if (failure.code === "rate_limit_exceeded") return true; // refused before any work
   if (!repeatable) return false;
-  if (failure.code === "request_timeout" || failure.code === "idempotency_in_progress") return true;
+  if (ANSWERED_LATER.has(failure.code)) return true;
   return failure.status !== null && PASSING.has(failure.status);
 }

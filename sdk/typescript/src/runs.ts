@@ -48,7 +48,7 @@ export class RunStream implements AsyncIterable<RunEvent>, AsyncDisposable {
     const json = { ...request, stream: true, detach };
     signal?.addEventListener("abort", () => this.#left.abort(signal.reason), { once: true, signal: this.#left.signal });
     if (signal?.aborted) this.#left.abort(signal.reason);
-    this.#events = runEvents(calls, json, this.#left.signal);
+    this.#events = runEvents(calls, json, this.#left);
   }
 
   /** Nothing is sent before the first one is asked for. */
@@ -79,10 +79,14 @@ export class RunStream implements AsyncIterable<RunEvent>, AsyncDisposable {
   }
 }
 
-async function* runEvents(calls: Calls, json: object, signal: AbortSignal): AsyncGenerator<RunEvent, void, undefined> {
+async function* runEvents(
+  calls: Calls,
+  json: object,
+  left: AbortController,
+): AsyncGenerator<RunEvent, void, undefined> {
   let result: RunEvent | null = null;
   try {
-    const parts = calls.parts({ method: "POST", path: "/execute", json, signal });
+    const parts = calls.parts({ method: "POST", path: "/execute", json, signal: left.signal });
     for await (const { name, data } of eventsOf(parts)) {
       const told: object = JSON.parse(data);
       if (name === "error") throw errorOf(told, null);
@@ -93,6 +97,8 @@ async function* runEvents(calls: Calls, json: object, signal: AbortSignal): Asyn
   } catch (failure) {
     if (failure === CLOSED) return;
     if (result === null) throw failure;
+  } finally {
+    left.abort(CLOSED); // lets go of the caller's signal too
   }
   if (result === null) throw brokenStream();
   yield result;

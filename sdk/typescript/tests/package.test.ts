@@ -122,6 +122,8 @@ for (const [runtime, command] of [
         late: "request_timeout",
         faked: "faked",
         isSame: true,
+        ownFailure: ["RangeError", "of the caller's own"],
+        noFile: "ENOENT",
       });
       expect(p50).toBeLessThan(20); // a stall of Nagle's algorithm is 40 ms
       expect(streamedP50).toBeLessThan(20);

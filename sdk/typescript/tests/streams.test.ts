@@ -138,13 +138,14 @@ test("following logs goes on at its cursor when the connection breaks, and nothi
   using server = new StandIn(
     () => Response.json(process),
     () => events(at("a", 1), at("b", 2)),
+    () => events(said("error", { code: "unavailable", retryable: true, message: "stopping", details: {} })),
     refusal(503, "unavailable"),
     () => events(at("c", 3), said("exit", { status: "exited", exitCode: 3, reason: null }, 3)),
   );
-  const found = await server.client().sessions.open("s").processes.get("p");
+  const found = await server.client({ maxRetries: 3 }).sessions.open("s").processes.get("p");
   const told: LogEvent[] = await Array.fromAsync(found.follow());
   expect(told.map((event) => ("data" in event ? event.data : event.type))).toEqual(["a", "b", "c", "exit"]);
-  expect(server.asked.slice(1).map(({ query }) => query.cursor)).toEqual([undefined, "2", "2"]);
+  expect(server.asked.slice(1).map(({ query }) => query.cursor)).toEqual([undefined, "2", "2", "2"]);
   expect(found).toMatchObject({ status: "exited", exitCode: 3 });
 });
 

@@ -2,11 +2,11 @@
 
 import { base64, fromBase64 } from "../base64.js";
 import type { Answer } from "../transport.js";
+import { packed, unpacked } from "./archives.js";
 import { event, partly, refuse, whole } from "./answers.js";
 import { absolute, shown } from "./fake_files.js";
 import type { FakeSession } from "./fake_session.js";
 import type { FakeRequest } from "./request.js";
-import { packed, unpacked } from "./tar.js";
 
 type Body = Record<string, never> & { path: string; content: string };
 export type FileRoute = (session: FakeSession, request: FakeRequest, signal: AbortSignal) => unknown;
@@ -56,25 +56,14 @@ export const FILE_ROUTES: Record<string, FileRoute> = {
   },
   "GET /files/content": ({ files }, { query, headers }) =>
     content(files.read(query.path ?? ""), query.path ?? "", headers.range),
-  "GET /files/archive": async ({ files }, { query }) => {
+  "GET /files/archive": ({ files }, { query }) => {
     const at = absolute(query.path ?? ".");
     files.list(at, false); // refuses what is no directory
-    const entries = files.below(at).map((path) => {
-      const relative = path.slice(at === "/" ? 1 : at.length + 1);
-      const isDirectory = files.isDirectory(path);
-      return { path: relative, content: isDirectory ? null : files.read(path), mode: files.stat(path).mode };
-    });
-    return partly(200, [await packed(entries)], { "content-type": "application/gzip" });
+    return partly(200, packed(files, at), { "content-type": "application/gzip" });
   },
   "PUT /files/archive": async ({ files }, { query, body }) => {
     const at = absolute(query.path ?? ".");
-    files.makeDirectory(at);
-    const entries = await unpacked(body as Uint8Array);
-    for (const { path, content, mode } of entries) {
-      if (content === null) files.makeDirectory(`${at}/${path}`);
-      else files.write(`${at}/${path}`, content, { mode });
-    }
-    return { path: shown(at), entries: entries.length };
+    return { path: shown(at), entries: await unpacked(files, at, body as Uint8Array) };
   },
   "GET /files/search": ({ files }, { query }) => search(files, query),
   "GET /files/watch": ({ files }, { query }, signal) => {

@@ -43,6 +43,13 @@ for (let call = 0; call < 20; call++) {
 await session.files.upload(process.argv[1], "me.mjs");
 await session.files.download("download", process.env.TO);
 
+const failing = async function* () {
+  yield new TextEncoder().encode("some");
+  throw new RangeError("of the caller's own");
+};
+const ownFailure = await session.files.writeStream("d.bin", failing()).catch((error) => [error.name, error.message]);
+const noFile = await session.files.upload("/nowhere", "e.bin").catch((error) => error.code);
+
 const fake = new FakeBuntime().onExecute("1", { stdout: "faked" });
 const faked = (await (await fake.sessions.create()).execute("1")).stdout;
 const unscripted = await fake.sessions.get("absent").catch((error) => error);
@@ -63,5 +70,7 @@ console.log(
     streamedP50,
     faked,
     isSame,
+    ownFailure,
+    noFile,
   }),
 );

@@ -56,9 +56,19 @@ try {
   assert.deepEqual(await files.upload(join(local, "large"), "large"), { path: "large", size: large.length });
   await files.download("large", join(local, "back"));
   assert.ok((await readFile(join(local, "back"))).equals(large));
-  await files.downloadArchive("docs", join(local, "docs.tar.gz"));
-  assert.ok((await files.uploadArchive(join(local, "docs.tar.gz"), "copy")).entries >= 3);
-  assert.equal(await files.read("copy/a.ts"), "olá\ntwo\n");
+  await session.run(
+    `cd docs && ln -s a.ts link && chmod 755 new.txt && ln a.ts hard && mkdir ${"d".repeat(120)} && touch ${"d".repeat(120)}/é`,
+  );
+  await files.downloadArchive("docs", join(local, "docs"));
+  assert.equal(await readFile(join(local, "docs/link"), "utf8"), "olá\ntwo\n");
+  assert.equal((await files.uploadArchive(join(local, "docs"), "copy")).entries, 7);
+  const list = async (path: string) =>
+    (await session.run(`cd ${path} && find . -printf '%p %y %m %l\\n' | sort`)).stdout;
+  assert.equal(await list("copy"), await list("docs"));
+  assert.equal(await files.read("copy/hard"), "olá\ntwo\n");
+  await assert.rejects(files.upload(join(local, "missing"), "x"), { code: "ENOENT" });
+  await session.run("mkdir bad && ln -s ../../etc/passwd bad/link");
+  await assert.rejects(files.downloadArchive("bad", join(local, "bad")), /leads out of the folder/);
 } finally {
   await rm(local, { recursive: true });
 }

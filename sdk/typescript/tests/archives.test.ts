@@ -1,0 +1,155 @@
+import { afterAll, expect, test } from "bun:test";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { compressed } from "../src/gzip";
+import { packed, unpacked } from "../src/local_folders";
+import { END, entriesOf, headOf, paddingOf, type EntryHead } from "../src/tar";
+import { failureOf } from "./stand_in";
+
+const folder = mkdtempSync(join(tmpdir(), "buntime-archives-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+let made = 0;
+const fresh = () => join(folder, String((made += 1)));
+const bytes = (text: string) => new TextEncoder().encode(text);
+
+async function* archive(...entries: (EntryHead & { text?: string })[]) {
+  for (const entry of entries) {
+    yield headOf(entry);
+    yield bytes(entry.text ?? "");
+    yield paddingOf(entry.size);
+  }
+  yield END;
+}
+
+const file = (path: string, text: string) =>
+  ({ path, type: "file", size: bytes(text).length, mode: 0o644, text }) as const;
+const link = (path: string, target: string) => ({ path, type: "symlink", size: 0, mode: 0o777, target }) as const;
+
+function streamOf(parts: AsyncGenerator<Uint8Array>): ReadableStream {
+  return new ReadableStream({
+    async pull(controller) {
+      const { value, done } = await parts.next();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+  });
+}
+
+/** A folder with what archives have trouble with. */
+function difficult(): string {
+  const at = fresh();
+  const deep = join(at, "d".repeat(150), "é".repeat(60));
+  mkdirSync(deep, { recursive: true });
+  writeFileSync(join(deep, "x".repeat(120)), "deep");
+  writeFileSync(join(at, "empty"), "");
+  writeFileSync(join(at, "run.sh"), "#!/bin/sh\n");
+  chmodSync(join(at, "run.sh"), 0o755);
+  writeFileSync(join(at, "large"), Buffer.alloc(3_000_001, 7));
+  symlinkSync(`${"d".repeat(150)}/${"é".repeat(60)}/${"x".repeat(120)}`, join(at, "link"));
+  mkdirSync(join(at, "nothing in it"));
+  return at;
+}
+
+function shown(at: string): string[] {
+  return (readdirSync(at, { recursive: true }) as string[]).sort();
+}
+
+test("a folder comes back as it went, whatever its names are", async () => {
+  const [from, to] = [difficult(), fresh()];
+  await unpacked(packed(from), to);
+  expect(shown(to)).toEqual(shown(from));
+  expect(statSync(join(to, "run.sh")).mode & 0o777).toBe(0o755);
+  expect(readFileSync(join(to, "large")).equals(Buffer.alloc(3_000_001, 7))).toBe(true);
+  expect(readFileSync(join(to, "link"), "utf8")).toBe("deep");
+});
+
+test("what is packed is what tar reads, and what tar writes is unpacked", async () => {
+  const [from, to, back] = [difficult(), fresh(), fresh()];
+  const packing = `${to}.tar.gz`;
+  await Bun.write(packing, await Bun.readableStreamToArrayBuffer(streamOf(packed(from))));
+  mkdirSync(to);
+  expect(Bun.spawnSync(["tar", "xzf", packing, "-C", to]).exitCode).toBe(0);
+  expect(shown(to)).toEqual(shown(from));
+  for (const format of ["gnu", "pax"]) {
+    const written = `${back}-${format}.tar.gz`;
+    expect(Bun.spawnSync(["tar", `--format=${format}`, "-czf", written, "-C", from, "."]).exitCode).toBe(0);
+    await unpacked(Bun.file(written).stream(), `${back}-${format}`);
+    expect(shown(`${back}-${format}`)).toEqual(shown(from));
+  }
+});
+
+test("entries are read wherever the bytes are split", async () => {
+  const whole = Buffer.concat(
+    await Array.fromAsync(archive(file("a.txt", "olá"), link("l", "a.txt"), file("b/c.txt", "x".repeat(600)))),
+  );
+  for (const size of [1, 7, 511, 512, 513]) {
+    async function* parts() {
+      for (let at = 0; at < whole.length; at += size) yield whole.subarray(at, at + size);
+    }
+    const told: unknown[] = [];
+    for await (const { path, type, target, content } of entriesOf(parts()))
+      told.push([path, type, target, path === "a.txt" ? Buffer.concat(await Array.fromAsync(content)).toString() : ""]);
+    expect(told).toEqual([
+      ["a.txt", "file", "", "olá"],
+      ["l", "symlink", "a.txt", ""],
+      ["b/c.txt", "file", "", ""],
+    ]);
+  }
+});
+
+for (const [what, entries] of [
+  ["a name with ..", [file("../out", "x")]],
+  ["a name with .. further in", [file("a/../../out", "x")]],
+  ["an absolute name", [file("/tmp/buntime-out", "x")]],
+  ["a link out", [link("l", "../out")]],
+  ["an absolute link", [link("l", "/etc/passwd")]],
+  ["a link further in that leads out", [link("a/l", "../../out")]],
+  ["a link that leads out by another", [link("here", "."), link("l", "here/../out")]],
+  ["a hard link out", [{ ...link("l", "../out"), type: "hardlink" }]],
+] as [string, EntryHead[]][])
+  test(`${what} is refused, and nothing is outside`, async () => {
+    const to = join(fresh(), "inside");
+    mkdirSync(join(to, ".."));
+    writeFileSync(join(to, "../out-before"), "");
+    expect(String(await failureOf(unpacked(compressed(archive(...entries)), to)))).toContain("leads out of the folder");
+    expect(readdirSync(join(to, "..")).sort()).toEqual(["inside", "out-before"]);
+    expect(shown(to)).toEqual([]);
+    expect(existsSync("/tmp/buntime-out")).toBe(false);
+  });
+
+test("nothing is written through links, those of the archive and those that are there", async () => {
+  const [to, elsewhere] = [fresh(), fresh()];
+  for (const at of [to, elsewhere]) mkdirSync(at);
+  await unpacked(compressed(archive(link("l", "real"), file("l", "not through"), file("real/x", "x"))), to);
+  expect(readlinkSync(join(to, "l"))).toBe("real");
+  expect(readFileSync(join(to, "real/x"), "utf8")).toBe("x");
+  symlinkSync(elsewhere, join(to, "away"));
+  expect(String(await failureOf(unpacked(compressed(archive(file("away/x", "x"))), to)))).toContain("no folder");
+  await unpacked(compressed(archive(file("away", "in its place"))), to);
+  expect(readdirSync(elsewhere)).toEqual([]);
+  expect(readFileSync(join(to, "away"), "utf8")).toBe("in its place");
+});
+
+test("an archive that is cut, damaged, or none is an error", async () => {
+  const whole = Buffer.concat(await Array.fromAsync(compressed(archive(file("a.txt", "a".repeat(5000))))));
+  const given = (content: Uint8Array) => unpacked(new Blob([content as BlobPart]).stream(), fresh());
+  await failureOf(given(whole.subarray(0, whole.length - 20)));
+  await failureOf(given(bytes("no archive")));
+  const noTar = Buffer.from(Bun.gzipSync(Buffer.alloc(1024, 65)));
+  expect(String(await failureOf(given(noTar)))).toContain("no archive");
+  const cut = Buffer.from(Bun.gzipSync(headOf(file("a.txt", "abc")) as Uint8Array<ArrayBuffer>));
+  expect(String(await failureOf(given(cut)))).toContain("too early");
+});
