@@ -38,6 +38,16 @@ class BuntimeError(Exception):
         self.request_id = request_id
         self.retry_after = retry_after
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors cross processes, as those of a pool of workers do."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[BuntimeError], arguments: tuple[object, ...], fields: dict[str, object]) -> BuntimeError:
+    failure = kind.__new__(kind, *arguments)
+    failure.__dict__.update(fields)
+    return failure
+
 
 class InvalidRequest(BuntimeError, code="invalid_request"):
     """400: a parameter is wrong; `details["field"]` names the first bad one."""

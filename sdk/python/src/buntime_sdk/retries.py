@@ -34,11 +34,18 @@ def delay_before(
     return max(asked, back_off)
 
 
-def _may_help(failure: BuntimeError, repeatable: bool) -> bool:
+def may_have_begun(failure: BuntimeError) -> bool:
+    """Whether the server may have carried out the call that failed so, or a part of it."""
     if isinstance(failure, ConnectionFailed):
-        return repeatable or not failure.begun
-    if failure.code == "rate_limit_exceeded":  # refused before any work
+        return failure.begun
+    return failure.code != "rate_limit_exceeded"  # refused before any work
+
+
+def _may_help(failure: BuntimeError, repeatable: bool) -> bool:
+    if not may_have_begun(failure):
         return True
     if not repeatable:
         return False
+    if isinstance(failure, ConnectionFailed):
+        return True
     return failure.code in ("request_timeout", "idempotency_in_progress") or failure.status in PASSING

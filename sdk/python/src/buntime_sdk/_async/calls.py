@@ -5,7 +5,7 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
@@ -13,11 +13,12 @@ import httpx2
 from buntime_sdk.dialing import AsyncDial, AsyncSocket
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout, error_of
 from buntime_sdk.events import EventParser, ServerEvent
-from buntime_sdk.retries import RetryRules, delay_before
+from buntime_sdk.retries import RetryRules, delay_before, may_have_begun
 from buntime_sdk.shapes import RateLimit
 from buntime_sdk.waiting import AsyncPause, Eventual
 
 CONNECT_SECONDS = 10.0
+HEARTBEAT_SECONDS = 15.0  # the server fills the silence of a stream this often
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +73,17 @@ class AsyncCalls:
 
     async def gone(self, call: Call, absent: str) -> None:
         """A deletion. One that is made again, since its answer was lost, may find nothing left: then it is done."""
-        repeated = False
+        begun = False
 
         async def once() -> None:
-            nonlocal repeated
+            nonlocal begun
             try:
                 await self._once(call)
             except BuntimeError as failure:
-                if not (repeated and failure.code == absent):
-                    raise
-            finally:
-                repeated = True
+                if begun and failure.code == absent:
+                    return
+                begun = begun or may_have_begun(failure)
+                raise
 
         await self._repeated(call, once)
 
@@ -100,7 +101,7 @@ class AsyncCalls:
     @asynccontextmanager
     async def events(self, call: Call) -> AsyncIterator[AsyncGenerator[ServerEvent]]:
         """Server-Sent Events as they come, to the end of the answer. An `error` event is raised."""
-        async with self.answer(call) as response:
+        async with self.answer(replace(call, waits=call.waits + HEARTBEAT_SECONDS)) as response:
             yield _events(response)
 
     async def socket(self, path: str, query: Mapping[str, object], *, repeatable: bool) -> AsyncSocket:
@@ -151,11 +152,10 @@ class AsyncCalls:
 
     async def _sent(self, call: Call) -> httpx2.Response:
         """An answer that is no refusal, without its body."""
-        request = self._request(call)
         try:
-            response = await self._http.send(request, stream=True)
+            response = await self._http.send(self._request(call), stream=True)
             self._note_rate(response.headers)
-            if response.status_code < 400:
+            if response.is_success:
                 return response
             try:
                 content = await response.aread()

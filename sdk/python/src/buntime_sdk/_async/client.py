@@ -48,7 +48,7 @@ class AsyncBuntime:
 
         Raises Unauthorized where there is no key.
         """
-        key = api_key or os.environ.get("BUNTIME_API_KEY")
+        key = (api_key or os.environ.get("BUNTIME_API_KEY") or "").strip()  # files end with a line break
         if not key:
             raise Unauthorized("There is no API key: give api_key, or set BUNTIME_API_KEY.", code="unauthorized")
         self.base_url = (base_url or os.environ.get("BUNTIME_URL") or DEFAULT_URL).rstrip("/")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -14,6 +15,7 @@ from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import LogEntry, LogEvent, LogPage, LogsDropped, ProcessExit, ProcessStatus, from_wire
 
 WAIT_SECONDS = 30  # for a process to be ready, where nothing else is said
+LASTING_SECONDS = 10.0  # a connection that held so long counts as a new beginning when it breaks
 SHORTEST_LOOK, LONGEST_LOOK = 0.05, 2.0  # seconds between two looks at a process that is waited for
 
 
@@ -124,6 +126,7 @@ class AsyncProcess:
         """
         failed = 0
         while True:
+            began = time.monotonic()
             try:
                 async with aclosing(self._followed(cursor)) as events:
                     async for event in events:
@@ -134,7 +137,7 @@ class AsyncProcess:
                         cursor = cursor if event.cursor is None else event.cursor
                 raise broken_stream()
             except BuntimeError as failure:
-                failed += 1
+                failed = 1 if time.monotonic() - began > LASTING_SECONDS else failed + 1
                 delay = self._calls.delay_before(failure, failed)
                 if delay is None:
                     raise
