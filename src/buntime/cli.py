@@ -4,7 +4,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -39,14 +39,39 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for client_commands in (
-    *(sessions.sessions, running.running, shell.shell, copying.copying),
-    *(processes.processes, previews.previews, usage.usage),
-):
-    app.add_typer(client_commands)
+server = typer.Typer()
 
 
-@app.command("serve")
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version("buntime"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
+@server.command("completion")
+def completion_command(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument()]) -> None:
+    """Print the script that completes commands in a shell.
+
+    For bash, in ~/.bashrc: eval "$(buntime completion bash)". --install-completion does such a thing for the shell that
+    runs.
+    """
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    typer.echo(get_completion_script(prog_name="buntime", complete_var="_BUNTIME_COMPLETE", shell=shell))
+
+
+@server.command("serve")
 def serve_command() -> None:
     """Run the server until it is stopped; sessions outlive it."""
     from buntime.main import serve
@@ -54,18 +79,18 @@ def serve_command() -> None:
     serve(from_environment(os.environ))
 
 
-@app.command("doctor")
+@server.command("doctor")
 def doctor_command(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
-    """Check this host and list every setting of it that buntime changes."""
+    """Check this host, and list what buntime changes on it."""
     from buntime import doctor
 
     config = from_environment(os.environ)
     raise typer.Exit(_report(config) if as_json else doctor.report(config))
 
 
-@app.command("purge")
+@server.command("purge")
 def purge_command(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
@@ -78,7 +103,7 @@ def purge_command(
     purge(config)
 
 
-@app.command("backup")
+@server.command("backup")
 def backup_command(directory: Annotated[Path, typer.Argument(help="Made by this command.")]) -> None:
     """Copy the store and the master key, while the server runs."""
     from buntime.backup import back_up
@@ -111,6 +136,13 @@ def _refusals() -> tuple[type[Exception], ...]:
     """Looked up when one was raised: then its module is there, and else nobody pays for it."""
     module = sys.modules.get("buntime.cli_accounts")
     return (BadSetting,) if module is None else (BadSetting, module.Refused)
+
+
+for commands in (
+    *(sessions.sessions, running.running, shell.shell, copying.copying),
+    *(processes.processes, previews.previews, usage.usage, server),
+):
+    app.add_typer(commands)
 
 
 def main() -> None:

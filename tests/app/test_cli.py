@@ -1,10 +1,12 @@
 """The commands as a person runs them: processes, their output and their exit status."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +87,33 @@ def test_keys_are_listed_without_the_secret_and_revoked_by_id_or_by_themselves(s
     refusal = shell.refuses("keys", "revoke", first)
     assert first not in refusal
     assert "not revoked yet" in refusal
+
+
+def test_programs_read_accounts_and_keys_as_json(shell: Shell) -> None:
+    def told(*words: str) -> Any:
+        return json.loads(shell.prints(*words, "--json"))
+
+    account = told("accounts", "create", "--plan", "paid", "--set", "most.memory=8192")
+    assert account["settings"] == {"most": {"memory": 8192}}
+    assert told("accounts", "list") == [account]
+    key = told("keys", "create", "--account", account["id"])
+    assert is_well_formed(key["key"])
+    [listed] = told("keys", "list")
+    assert (listed["id"], listed["account"], listed["revokedAt"]) == (key["id"], account["id"], None)
+    assert key["key"].startswith(listed["hint"])
+    assert told("keys", "revoke", key["id"]) == {"id": key["id"], "revoked": True}
+    assert told("keys", "list")[0]["revokedAt"] is not None
+    for verb, status in (("suspend", "suspended"), ("resume", "active"), ("delete", "deleted")):
+        assert told("accounts", verb, account["id"]) == {"id": account["id"], "status": status}
+
+
+def test_programs_read_what_the_doctor_says(shell: Shell) -> None:
+    done = shell.run("doctor", "--json")
+    told = json.loads(done.stdout)
+    assert done.returncode == (0 if told["ok"] else 1)
+    assert told["ok"] == all(finding["ok"] for finding in told["findings"] if finding["needed"])
+    assert {"name", "now", "wanted"} == set(told["settings"][0])
+    assert told["changes"]
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,16 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.acceptance.client import Client
 from tests.acceptance.server import BUNTIME, Server
-from tests.clients.person import PATIENCE, Person
+from tests.clients.person import PATIENCE, Person, Terminal
+from tests.clients.relay import Relay
 
 pytestmark = pytest.mark.sandbox
 
@@ -41,9 +43,9 @@ def ids(client: Client) -> set[str]:
     return {session["sessionId"] for session in client.call("GET", "/sessions").done()["sessions"]}
 
 
-def until(seen: object, what: str) -> None:
+def until(seen: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not seen():  # type: ignore[operator]
+    while not seen():
         assert time.monotonic() < deadline, f"{what}: waited in vain"
         time.sleep(0.05)
 
@@ -332,6 +334,239 @@ def test_a_shell_is_typed_in_resized_and_left_with_its_exit_status(person: Perso
         assert terminal.is_as_before
 
 
-def _asks(terminal: object, command: str, answer: bytes) -> bool:
-    terminal.types(f"{command}; echo as''ked\r")  # type: ignore[attr-defined]
-    return answer in terminal.sees("asked\r\n")  # type: ignore[attr-defined]
+def _asks(terminal: Terminal, command: str, answer: bytes) -> bool:
+    terminal.types(f"{command}; echo as''ked\r")
+    return answer in terminal.sees("asked\r\n")
+
+
+def test_a_shell_goes_on_where_it_was_when_its_connection_was_lost(
+    server: Server, person: Person, session: str
+) -> None:
+    with Relay(server.config.port) as relay:
+        away = Person(f"http://127.0.0.1:{relay.port}", person.key)
+        with away.sits_down("shell", session) as terminal:
+            terminal.sees("# ")
+            terminal.types("kept=$((40 + 2)); echo as''ked\r")
+            terminal.sees("asked\r\n")
+            relay.cut()
+            terminal.sees("The connection is lost; trying again.")
+            until(lambda: _asks(terminal, "echo $kept", b"42\r\n"), "the shell is there again")
+            assert relay.connections > 1
+            terminal.types("exit\r")
+            assert terminal.ends() == 0
+            assert terminal.is_as_before
+
+
+def test_a_person_gives_up_on_a_connection_that_does_not_come_back(
+    server: Server, person: Person, session: str
+) -> None:
+    with Relay(server.config.port) as relay:
+        away = Person(f"http://127.0.0.1:{relay.port}", person.key)
+        with away.sits_down("shell", session) as terminal:
+            terminal.sees("# ")
+            relay.__exit__()
+            terminal.sees("Ctrl-C gives up.")
+            terminal.types(b"\x03")
+            assert terminal.ends() == 130
+            assert terminal.is_as_before
+
+
+def test_a_shell_that_was_left_is_taken_up_again_and_whoever_had_it_is_told(person: Person, session: str) -> None:
+    with person.sits_down("shell", session) as terminal:
+        terminal.sees("# ")
+        terminal.types("kept=$((40 + 2))\r")
+        terminal.types("~.")
+        assert terminal.ends() == 0
+        assert terminal.is_as_before
+        found = re.search(rb"buntime shell ses_\w+ --terminal (term_\w+)", terminal.seen)
+        assert found is not None
+    again = ("shell", session, "--terminal", found[1].decode())
+    with person.sits_down(*again) as first:
+        assert _asks(first, "echo $kept", b"42\r\n")
+        with person.sits_down(*again) as second:
+            assert _asks(second, "echo $kept", b"42\r\n")
+            assert first.ends() == 1
+            assert b"buntime: Another client has taken this terminal over." in first.seen
+            assert first.is_as_before
+            second.types("exit\r")
+            assert second.ends() == 0
+
+
+def test_a_window_that_is_closed_leaves_the_terminal_as_it_was(person: Person, session: str) -> None:
+    with person.sits_down("shell", session) as terminal:
+        terminal.sees("# ")
+        terminal.hangs_up()
+        assert terminal.ends() == 129
+        assert terminal.is_as_before
+
+
+def test_a_shell_whose_session_is_deleted_says_so(person: Person) -> None:
+    made = person.gets("create")
+    with person.sits_down("shell", made) as terminal:
+        terminal.sees("# ")
+        person.gets("rm", made)
+        assert terminal.ends() == 1
+        assert b"buntime: " in terminal.seen
+        assert b"Traceback" not in terminal.seen
+        assert terminal.is_as_before
+
+
+def test_a_shell_needs_a_terminal(person: Person, session: str) -> None:
+    assert "A shell needs a terminal. Without one: buntime exec" in person.is_refused("shell", session)
+
+
+# --- refusals ---
+
+
+def test_a_refusal_is_one_line_with_the_remedy(person: Person, session: str) -> None:
+    without = Person(person.url, "")
+    assert "Set BUNTIME_API_KEY, or make one: buntime keys create" in without.is_refused("ls")
+    assert "Set BUNTIME_API_KEY to a valid one" in Person(person.url, "btk_" + "x" * 38).is_refused("ls")
+    assert "No server answers at http://127.0.0.1:9. Is it running? scripts/serve" in Person(
+        "http://127.0.0.1:9", person.key
+    ).is_refused("ls")
+    assert "Those that there are: buntime ls" in person.is_refused("exec", "ses_" + "a" * 18, "1")
+    assert "Those that there are: buntime ls" in person.is_refused("exec", "ses_aaaa", "1")
+    assert "write its id, at least 4 characters" in person.is_refused("exec", "ses_a", "1")
+    assert "Those that there are: buntime ps" in person.is_refused("logs", session, "nothing")
+    assert "Those that there are: buntime ps" in person.is_refused("logs", session, "proc_" + "a" * 18)
+    assert "ttl" in person.is_refused("create", "--ttl", "1s")
+    assert "buntime rm --all --yes" in person.is_refused("rm", "--all")
+
+
+def test_a_refusal_for_programs_is_the_error_of_the_api(person: Person) -> None:
+    done = person.runs("wake", "ses_" + "a" * 18, "--json")
+    assert (done.returncode, done.stdout) == (1, b"")
+    error = json.loads(done.stderr)["error"]
+    assert set(error) == {"code", "message", "retryable", "details", "requestId"}
+    assert (error["code"], error["retryable"]) == ("session_not_found", False)
+    assert error["requestId"]
+
+
+def test_a_run_that_a_limit_ends_is_a_refusal_after_its_output(person: Person) -> None:
+    made = person.gets("create", "--memory", "64")
+    done = person.runs("exec", made, "--", "echo before; tail /dev/zero")
+    person.gets("rm", made)
+    assert done.stdout == b"before\n"
+    assert done.returncode == 1
+    assert re.search(rb"buntime: .*memory.* buntime create --memory MB\n$", done.stderr)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("exec", "shared"),
+        ("exec", "shared", "--"),
+        ("exec", "shared", "1", "--", "ls"),
+        ("exec", "shared", "--timeout", "soon", "1"),
+        ("exec", "shared", "-e", "A", "1"),
+        ("create", "--egress", "some"),
+        ("run", "/nowhere.ts"),
+        ("cp", "here", "there"),
+        ("cp", "shared:a", "shared:b"),
+        ("start", "shared"),
+        ("rm",),
+        ("rm", "shared", "--all"),
+        ("ls", "--state", "awake"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_asks_nobody(person: Person, words: tuple[str, ...]) -> None:
+    nowhere = Person("http://127.0.0.1:9", person.key)
+    done = nowhere.runs(*words)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"Usage: buntime" in done.stderr
+
+
+# --- for programs ---
+
+
+def test_every_answer_is_json_in_the_words_of_the_api(
+    person: Person, client: Client, session: str, tmp_path: Path
+) -> None:
+    def told(*words: str) -> Any:
+        return json.loads(person.gets(*words, "--json"))
+
+    made = told("create", "--name", "told", "--metadata", "my_key=x")
+    shown = client.call("GET", f"/sessions/{made['sessionId']}").done()
+    [listed] = told("ls", "--metadata", "name=told")
+    assert made.items() <= shown.items()
+    assert listed == shown
+    assert shown["metadata"] == {"my_key": "x", "name": "told"}
+    assert told("exec", "told", "console.log(1)").items() >= {"stdout": "1\n", "exitCode": 0, "timedOut": False}.items()
+    (tmp_path / "f.ts").write_text("console.error('e'); process.exit(2)")
+    ran = person.runs("run", "--json", str(tmp_path / "f.ts"))
+    assert (ran.returncode, json.loads(ran.stdout)["stderr"]) == (2, "e\n")
+    assert told("cp", str(tmp_path / "f.ts"), "told:") == {"path": "/workspace/f.ts"}
+    started = told("start", "told", "sleep 100", "--name", "s")
+    [seen] = told("ps", "told")
+    process = client.call("GET", f"/processes/list?sessionId={made['sessionId']}").done()["processes"][0]
+    assert started == seen == process
+    assert told("stop", "told", "s", "--signal", "SIGKILL")["processId"] == started["processId"]
+    assert told("open", "told") == {"url": shown["previewUrl"], "port": 8080, "token": False}
+    assert told("sleep", "told")["state"] == "idle"
+    woken = told("wake", "told")
+    assert (woken["state"], woken["wokeFrom"]) == ("active", "idle")
+    usage = told("usage")
+    assert usage["sessions"]["all"]["sessions"] >= 2
+    assert set(usage["rateLimit"]) == {"limit", "remaining", "reset"}
+    assert told("rm", "told") == {"deleted": [made["sessionId"]]}
+
+
+# --- completion and start ---
+
+
+@pytest.mark.parametrize("begun", ["ses_", "ses_{}", "shar"])
+def test_bash_completes_sessions(person: Person, session: str, begun: str) -> None:
+    whole = person.gets("ls", "-q", "--metadata", f"name={session}")
+    word = begun.format(whole[4:8])
+    script = person.gets("completion", "bash")
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"{script}\nCOMP_WORDS=(buntime exec {word}); COMP_CWORD=2; _buntime_completion {BUNTIME}; "
+            'echo "${COMPREPLY[*]}"',
+        ],
+        env=person.environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert (session if begun == "shar" else whole) in done.stdout.split()
+    assert done.stderr == ""
+
+
+def test_zsh_and_fish_are_told_how_a_session_stands(person: Person, session: str) -> None:
+    asked = {"_BUNTIME_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "buntime exec shar"}
+    said = Person(person.url, person.key, asked).gets()
+    assert re.search(r'"shared":"\w+, ends in \d+ h"', said)
+    asked = {"_BUNTIME_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    said = Person(person.url, person.key, {**asked, "_TYPER_COMPLETE_ARGS": "buntime rm shar"}).gets()
+    assert re.fullmatch(r"shared\t\w+, ends in \d+ h", said)
+
+
+def test_completion_is_silent_where_no_server_answers(person: Person) -> None:
+    asked = {"_BUNTIME_COMPLETE": "complete_bash", "COMP_WORDS": "buntime exec s", "COMP_CWORD": "2"}
+    for url, key in (("http://127.0.0.1:9", person.key), (person.url, "btk_no"), (person.url, "")):
+        done = Person(url, key, asked).runs()
+        assert (done.stdout.strip(), done.stderr) == (b"", b"")
+
+
+@pytest.mark.parametrize(("shell", "begins"), [("bash", "_buntime"), ("zsh", "#compdef buntime"), ("fish", "complete")])
+def test_each_shell_has_its_script(person: Person, shell: str, begins: str) -> None:
+    script = person.gets("completion", shell)
+    assert script.startswith(begins)
+    assert f"_BUNTIME_COMPLETE=complete_{shell}" in script
+
+
+def test_a_command_imports_nothing_of_the_server_and_no_tables_where_none_is_shown(person: Person) -> None:
+    traced = {"PYTHONPROFILEIMPORTTIME": "1"}
+    said = Person(person.url, person.key, traced).runs("ls").stderr.decode()
+    loaded = {line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")}
+    ours = {name for name in loaded if name.split(".")[0] == "buntime" and not name.startswith("buntime.commands")}
+    assert ours == {"buntime", "buntime.cli", "buntime.config"}
+    assert not {"rich", "sqlite3", "uvicorn", "aiohttp", "websockets"} & loaded
+    said = Person(person.url, person.key, traced).runs("--help").stderr.decode()
+    loaded = {line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")}
+    assert not {"buntime_sdk", "httpx2", "rich", "ssl", "asyncio", "pydantic"} & loaded

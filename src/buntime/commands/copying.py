@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from buntime_sdk import Session
 
 copying = typer.Typer()
-
 WORKSPACE = PurePosixPath("/workspace")
 
 
@@ -40,7 +39,7 @@ class Place:
 def place(word: str) -> Place:
     """`SESSION:PATH`, or a path here. A file here with a colon in its name is written `./a:b`."""
     session, colon, path = word.partition(":")
-    return Place(session, path or ".") if colon and is_name(session) else Place(None, word)
+    return Place(session, path or str(WORKSPACE)) if colon and is_name(session) else Place(None, word)
 
 
 @copying.command("cp")
@@ -51,10 +50,10 @@ def copy_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a file or folder into a session or out of it; that side is SESSION:PATH.
+    """Copy files and folders into a session, or out of it.
 
-    Paths in a session begin at /workspace. In a folder that is there the copy keeps its name; else it gets the name TO.
-    FROM/. copies what is in a folder.
+    The side in the session is SESSION:PATH; paths there begin at /workspace. In a folder that is there the copy keeps
+    its name; else it gets the name TO. FROM/. copies what is in a folder.
     """
     from_, to = place(source), place(target)
     if (from_.session is None) == (to.session is None):

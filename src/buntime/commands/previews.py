@@ -30,7 +30,10 @@ def open_command(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it, where this is a terminal.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Print the preview's URL and open it; with a token where the port is not open to all."""
+    """Print a preview's URL and open it in the browser.
+
+    It has a token where the port is not open to all.
+    """
     valid = seconds(ttl)
     with talking(context, as_json) as client:
         found = find(client, session)

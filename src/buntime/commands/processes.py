@@ -45,19 +45,20 @@ def start_command(
     words: list[str] | None = context.meta.get(AFTER_DASHES)
     if (line is None) == (words is None) or words == []:
         raise typer.BadParameter("Write one of: COMMAND, or -- COMMAND.")
+    variables, limit, patience = pairs(env) or None, seconds(timeout) if timeout else None, seconds(wait)
     with talking(context, as_json) as client:
         process = find(client, session).processes.start(
             line if words is None else command_line(words),
             name=name,
-            env=pairs(env) or None,
+            env=variables,
             working_dir=working_dir,
-            timeout=seconds(timeout) if timeout else None,
+            timeout=limit,
             wait_for_port=wait_port,
             wait_for_output=wait_output,
-            wait_timeout=seconds(wait) if wait_port or wait_output else None,
+            wait_timeout=patience if wait_port or wait_output else None,
         )
         if as_json:
-            print_json(_told(process))
+            print_json(_told(process) | ({} if process.ready is None else {"ready": process.ready}))
         else:
             print(process.id, flush=True)
         if process.ready is False:
@@ -68,7 +69,7 @@ def start_command(
 
 @processes.command("ps")
 def list_command(context: typer.Context, session: SessionName, as_json: AsJson = False) -> None:
-    """List the processes of a session, the newest first, ended ones too."""
+    """List the processes of a session, ended ones too."""
     with talking(context, as_json) as client:
         found = list(find(client, session).processes.list())
     if as_json:
@@ -93,9 +94,10 @@ def logs_command(
     times: Annotated[bool, typer.Option("--times", "-t", help="When each piece was written.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a process has written: its stdout on stdout, its stderr on stderr.
+    """Print what a process has written.
 
-    With --json one object a line: stream, data, time.
+    Its stdout is on stdout, its stderr on stderr. A connection that breaks is made again, and nothing is missed. With
+    --json one object a line: stream, data, time.
     """
     with talking(context, as_json) as client:
         found = _find_process(find(client, session), process)
@@ -165,7 +167,7 @@ def _say_dropped(count: int) -> None:
 
 def _told(process: "Process") -> dict[str, object]:
     shown = told(process, "processId", "pid", "name", "command", "status", "exit_code", "reason")
-    return shown | told(process, "processId", "started_at", "ended_at", "ready")
+    return shown | told(process, "processId", "started_at", "ended_at")
 
 
 def _state_of(process: "Process") -> str:

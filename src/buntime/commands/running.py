@@ -54,13 +54,14 @@ def exec_command(
     words: Sequence[str] | None = context.meta.get(AFTER_DASHES)
     if sum(given is not None for given in (code, file, words)) != 1 or words == []:
         raise typer.BadParameter("Write one of: CODE, --file FILE, -, or -- COMMAND.")
+    variables, limit = pairs(env) or None, seconds(timeout) if timeout else None
     with talking(context, as_json) as client:
         found = find(client, session)
         start = found.stream_command if words else found.stream
         stream = start(
             command_line(words) if words else _code(code, file),
-            env=pairs(env) or None,
-            timeout=seconds(timeout) if timeout else None,
+            env=variables,
+            timeout=limit,
             working_dir=working_dir,
             stdin=_piped(no_stdin) if words else None,
         )
@@ -83,12 +84,14 @@ def run_command(
     no_stdin: NoStdin = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a file in a session of its own, which is deleted at the end, whatever the end is.
+    """Run a file in a session of its own.
 
-    Options stand before FILE: what follows it is the program's.
+    The session is deleted at the end, whatever the end is. Output, exit status and Ctrl-C are as with `exec`. Options
+    stand before FILE: what follows it is the program's.
     """
     folder = file.parent.resolve()
     others = [_below(folder, path) for path in beside or ()]
+    variables, limit = pairs(env) or None, seconds(timeout) if timeout else None
     program = (*PROGRAMS.get(file.suffix, BUN), file.name, *(arguments or ()))
     with talking(context, as_json) as client:
         typed = _piped(no_stdin)  # read before there is a session to pay for
@@ -98,8 +101,8 @@ def run_command(
         session.files.upload(file, str(WORKSPACE / file.name))
         stream = session.stream_command(
             shlex.join(program),
-            env=pairs(env) or None,
-            timeout=seconds(timeout) if timeout else None,
+            env=variables,
+            timeout=limit,
             stdin=typed,
         )
         result = _follow(stream, quiet=as_json)

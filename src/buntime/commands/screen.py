@@ -40,7 +40,7 @@ class Screen:
     def raw(self) -> Iterator[None]:
         before = termios.tcgetattr(self._keys)
         handler = signal.signal(signal.SIGWINCH, self._resize)
-        tty.setraw(self._keys)
+        tty.setraw(self._keys, termios.TCSADRAIN)  # what is typed already is kept
         try:
             yield
         finally:

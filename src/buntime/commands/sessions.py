@@ -50,13 +50,14 @@ def create_command(
     preview: Options = {"visibility": "private" if private else None, "ports": port}
     network: Options = {"egress": egress, "allow": allow, "deny": deny}
     labels: dict[str, object] = {**pairs(metadata), **({"name": name} if name else {})}
+    variables, lifetime = pairs(env) or None, seconds(ttl) if ttl else None
     with talking(context, as_json) as client:
         if name is not None:
             require_free(client, name)
         session = client.sessions.create(
-            ttl=seconds(ttl) if ttl else None,
+            ttl=lifetime,
             metadata=labels or None,
-            env=pairs(env) or None,
+            env=variables,
             resource_limits=_given(limits),
             preview=_given(preview),
             network=_given(network),

@@ -19,9 +19,10 @@ STATES = ("active", "idle", "deep-sleep")
 
 @usage.command("usage")
 def usage_command(context: typer.Context, as_json: AsJson = False) -> None:
-    """Sum up what the account's sessions may take now, by state, and what is left of the key's requests.
+    """Sum up what the account's sessions may take now.
 
-    These are limits and counts of this moment. The server does not meter what was used over time.
+    By state; and what is left of the key's requests in this minute. These are limits and counts of this moment: the
+    server does not meter what was used over time.
     """
     with talking(context, as_json) as client:
         found = list(client.sessions.list(page_size=100))
