@@ -18,7 +18,7 @@ export interface TerminalOptions extends CallOptions {
 /** How a terminal ended for this client. */
 export type TerminalEnd =
   | { type: "exit"; exitCode: number | null; reason: string | null }
-  /** Another client has taken it over. */
+  /** Another client has taken it over, or this one has left. */
   | { type: "detached" };
 
 interface Ready {
@@ -30,6 +30,8 @@ interface Ready {
 }
 
 type Frame = Ready | TerminalEnd | { type: "error"; error: unknown };
+
+const MOST_HELD = 1 << 20; // bytes of output that nobody has read
 
 /** Opens one: `await` gives it when the shell is there. */
 export async function openTerminal(calls: Calls, sessionId: string, options: TerminalOptions): Promise<Terminal> {
@@ -46,7 +48,7 @@ export async function openTerminal(calls: Calls, sessionId: string, options: Ter
   return await Terminal.ready(socket);
 }
 
-/** Its output by `for await`, which ends with the terminal: see `ended`. */
+/** Its output by `for await`, which ends with the terminal: see `ended`. What prints waits for who reads. */
 export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
   /** To take it up again when the connection is lost. */
   readonly id: string;
@@ -55,7 +57,7 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
   /** Resolves when it has ended, or another client took it over; rejects when the connection breaks. */
   readonly ended: Promise<TerminalEnd>;
   readonly #socket: Socket;
-  readonly #output = new Queue<Uint8Array>();
+  readonly #output = new Queue<Uint8Array>((bytes) => bytes.length);
 
   private constructor(socket: Socket, ready: Ready, frames: AsyncIterator<string | Uint8Array>) {
     this.#socket = socket;
@@ -91,6 +93,7 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
 
   /** Leaves it. The shell goes on: type `exit`, or delete its session, to end it. */
   close(): void {
+    this.#output.end();
     this.#socket.close();
   }
 
@@ -104,6 +107,7 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         if (typeof next.value !== "string") {
           this.#output.put(next.value);
+          await this.#output.room(MOST_HELD);
           continue;
         }
         const told: Frame = JSON.parse(next.value);

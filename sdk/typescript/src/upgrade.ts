@@ -10,6 +10,7 @@ import type { Answer, Ask, Socket } from "./transport.js";
 
 const LARGEST_HEAD = 64 << 10;
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+const MOST_HELD = 1 << 20; // bytes that wait to be taken
 const GOODBYE_MS = 2000; // that the other side has to close too
 
 export async function upgrade(ask: Ask): Promise<Socket | Answer> {
@@ -44,7 +45,9 @@ function connected(url: URL, signal: AbortSignal): Promise<Connection> {
   const host = url.hostname.replace(/^\[|\]$/g, "");
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
-    const connection = isSecure ? tls.connect({ port, host, servername: host }) : net.connect({ port, host });
+    const connection = isSecure
+      ? tls.connect({ port, host, ...(net.isIP(host) ? {} : { servername: host }) })
+      : net.connect({ port, host });
     const abort = () => {
       connection.destroy();
       reject(signal.reason);
@@ -157,7 +160,7 @@ async function accepted(key: string): Promise<string> {
 class NetSocket implements Socket {
   readonly #connection: Connection;
   readonly #reader = new FrameReader();
-  readonly #received = new Queue<string | Uint8Array>();
+  readonly #received = new Queue<string | Uint8Array>((message) => message.length);
   #closing = false;
 
   constructor(connection: Connection, rest: Uint8Array) {
@@ -173,8 +176,12 @@ class NetSocket implements Socket {
     this.#put(isText ? TEXT : BINARY, isText ? new TextEncoder().encode(message) : message);
   }
 
-  messages(): AsyncIterable<string | Uint8Array> {
-    return this.#received;
+  /** What is not taken is not read from the connection. */
+  async *messages(): AsyncGenerator<string | Uint8Array, void, undefined> {
+    for await (const message of this.#received) {
+      if (this.#received.weight <= MOST_HELD) this.#connection.resume();
+      yield message;
+    }
   }
 
   close(): void {
@@ -182,6 +189,7 @@ class NetSocket implements Socket {
     this.#put(CLOSE, Uint8Array.of(0x03, 0xe8)); // 1000
     this.#closing = true;
     this.#connection.end();
+    this.#connection.resume(); // to see that the other side closes too
     const late = setTimeout(() => this.#connection.destroy(), GOODBYE_MS);
     this.#connection.once("close", () => clearTimeout(late));
   }
@@ -199,6 +207,7 @@ class NetSocket implements Socket {
         else if (opcode === PING) this.#put(PONG, content);
         else if (opcode === CLOSE) this.#answerClose(content);
       }
+      if (this.#received.weight > MOST_HELD && !this.#closing) this.#connection.pause();
     } catch (cause) {
       this.#received.end(
         new ConnectionFailed("The server broke the protocol of the WebSocket.", { begun: true, cause }),

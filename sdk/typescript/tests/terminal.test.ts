@@ -5,6 +5,17 @@ import { failureOf } from "./stand_in";
 
 const READY = JSON.stringify({ type: "ready", terminalId: "term_1", cols: 80, rows: 24, resumed: false });
 
+const FLOOD = 80 << 20; // bytes
+
+/** As fast as the other side takes them. */
+async function flood(socket: Bun.ServerWebSocket<unknown>): Promise<void> {
+  const part = new Uint8Array(64 << 10);
+  for (let sent = 0; sent < FLOOD; sent += part.length) {
+    socket.sendBinary(part);
+    while (socket.getBufferedAmount() > 1 << 20) await Bun.sleep(1);
+  }
+}
+
 /** A server's terminal that does what its `?workingDir=` says. */
 const server = Bun.serve<{ what: string }>({
   port: 0,
@@ -29,6 +40,7 @@ const server = Bun.serve<{ what: string }>({
           JSON.stringify({ type: "error", error: { code: "unavailable", message: "no", details: {} } }),
         );
       socket.send(READY);
+      if (what === "flood") return flood(socket);
       if (what === "large") socket.send(new Uint8Array(200_000).fill(7));
     },
     message(socket, message) {
@@ -73,6 +85,22 @@ test("what is typed goes there and what is shown comes back, to the exit", async
     Buffer.concat([Buffer.from("olá "), Buffer.from([0, 255]), Buffer.from(`${resized}pong x`)]),
   );
   expect(await terminal.ended).toEqual({ type: "exit", exitCode: 3, reason: null });
+});
+
+test("output that nobody reads is not taken from the connection, and comes whole when somebody does", async () => {
+  const before = process.memoryUsage().rss;
+  await using terminal = await open("flood");
+  await Bun.sleep(1000);
+  expect(process.memoryUsage().rss - before).toBeLessThan(40 << 20);
+  let size = 0;
+  for await (const part of terminal) {
+    size += part.length;
+    if (size === FLOOD) break;
+  }
+  const left = await open("flood");
+  await Bun.sleep(100);
+  left.close(); // with much that nobody has read
+  expect(await left.ended).toEqual({ type: "detached" });
 });
 
 test("large frames come whole", async () => {
