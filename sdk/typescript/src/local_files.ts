@@ -34,7 +34,7 @@ export async function* partsOf(path: string): AsyncGenerator<Uint8Array, void, u
 /** Beside it first: at the path there is the whole, or what was there before. */
 export async function saved(parts: AsyncIterable<Uint8Array>, path: string): Promise<void> {
   const { open, rename, rm } = fs();
-  const beside = `${path}.${Date.now().toString(36)}.part`;
+  const beside = `${path}.${crypto.randomUUID().slice(0, 8)}.part`;
   const file = await open(beside, "wx");
   try {
     try {

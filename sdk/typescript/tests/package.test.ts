@@ -40,7 +40,7 @@ test("nothing but the package itself is installed, and only what is published", 
   const own = installed.filter((path) => path.startsWith("node_modules/@buntime/sdk/"));
   expect(installed.filter((path) => !own.includes(path) && !path.includes("/."))).toEqual([]);
   for (const path of own)
-    expect(path).toMatch(/sdk\/(package\.json|README\.md|\.bun-tag|dist\/[\w/-]+(\.d\.ts|\.js))$/);
+    expect(path).toMatch(/sdk\/(package\.json|README\.md|LICENSE|\.bun-tag|dist\/[\w/-]+(\.d\.ts|\.js))$/);
 });
 
 /** Answers what tests/package/calls.mjs asks for, and knows by which connections. */

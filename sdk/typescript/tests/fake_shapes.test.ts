@@ -1,0 +1,100 @@
+/** The fake answers in the server's own shapes: the recorded exchanges say which. */
+
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { FakeTransport } from "../src/testing/fake_transport";
+import { eventsOf } from "../src/events";
+
+const recorded = (name: string) =>
+  JSON.parse(readFileSync(join(import.meta.dir, "../../exchanges", `${name}.json`), "utf8")) as {
+    request: { method: string; path: string; query: Record<string, string>; body?: object | null };
+    response: { status: number; body?: Record<string, unknown>; text?: string };
+  };
+
+/** The ids that a conversation has found, in place of the recorded ones. */
+class Conversation {
+  readonly ids: Record<string, string> = {};
+  readonly transport = new FakeTransport();
+
+  constructor() {
+    this.transport.scripts.add(
+      () => true,
+      ({ kind }) => ({ stdout: "1\n", running: kind === "process" }),
+    );
+  }
+
+  async answerTo(name: string): Promise<{ status: number; text: string }> {
+    const { method, path, query, body } = JSON.parse(
+      JSON.stringify(recorded(name).request).replace(
+        /(ses|proc|ctx)_abc123def456ghi789/g,
+        (_, kind: string) => this.ids[kind]!,
+      ),
+    );
+    const url = `http://fake.invalid${path}?${new URLSearchParams(query)}`;
+    const headers: Record<string, string> = body === null ? {} : { "Content-Type": "application/json" };
+    const text = body === null ? null : JSON.stringify(body);
+    const answer = await this.transport.send({
+      method,
+      url,
+      headers,
+      body: text,
+      signal: new AbortController().signal,
+    });
+    return { status: answer.status, text: await answer.text() };
+  }
+
+  /** Says it, keeps the ids of the answer, and expects the fields of the recorded one. */
+  async says(name: string): Promise<void> {
+    const { status, text } = await this.answerTo(name);
+    const { response } = recorded(name);
+    if (response.text !== undefined) return expect(await namesIn(text)).toEqual(await namesIn(response.text));
+    const told = JSON.parse(text);
+    for (const [kind, field] of [
+      ["ses", "sessionId"],
+      ["proc", "processId"],
+      ["ctx", "contextId"],
+    ] as const)
+      if (told[field] !== undefined) this.ids[kind] = told[field];
+    expect(status).toBe(response.status);
+    expect(shapeOf(told)).toEqual(shapeOf(response.body));
+  }
+}
+
+/** The names of the events, and of the fields of the last. */
+async function namesIn(text: string): Promise<unknown> {
+  async function* parts() {
+    yield new TextEncoder().encode(text);
+  }
+  const told = await Array.fromAsync(eventsOf(parts()));
+  return [[...new Set(told.map(({ name }) => name))].sort(), shapeOf(JSON.parse(told.at(-1)!.data))];
+}
+
+/** Names and kinds of values; of a list that of its first entry. What a user names is left out. */
+function shapeOf(value: unknown, name = ""): unknown {
+  if (["metadata", "details", "ports", "filesWritten", "envNames", "allow", "deny"].includes(name))
+    return Array.isArray(value) ? [] : {};
+  if (value === null || ["exitCode", "reason", "endedAt", "name", "onWake"].includes(name)) return "may be null";
+  if (Array.isArray(value)) return value.slice(0, 1).map((entry) => shapeOf(entry));
+  if (typeof value !== "object") return typeof value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .sort()
+      .map(([key, inner]) => [key, shapeOf(inner, key)]),
+  );
+}
+
+test("a conversation with the fake has the fields that one with a server has", async () => {
+  const conversation = new Conversation();
+  const names = [
+    ["create-session-all-fields", "get-session-all-fields", "list-sessions", "patch-session", "create-preview-token"],
+    ["revoke-preview-tokens", "execute-code", "execute-command", "stream-command", "write-file", "append-to-file"],
+    ["write-file-base64", "read-file", "read-file-base64", "stat-file", "list-files", "make-directory", "search-names"],
+    ["move-file", "make-directory-again", "directory-not-empty", "delete-directory", "file-not-found"],
+    ["create-context", "evaluate-nothing", "list-contexts", "delete-context", "context-not-found"],
+    ["start-process", "get-process", "list-processes", "process-input", "process-input-base64", "close-process-input"],
+    ["invalid-state", "process-logs", "signal-process", "get-process-exited", "sleep-session", "wake-session"],
+    ["sleep-session-deeply", "wake-session-from-deep-sleep", "invalid-request", "delete-session", "session-not-found"],
+  ].flat();
+  for (const name of names) await conversation.says(name);
+});
