@@ -19,6 +19,10 @@ from tests.clients.relay import Relay
 
 pytestmark = pytest.mark.sandbox
 
+PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+# without the line that says where the server is: here it is another one
+DOCUMENTED = [re.sub(r"^export .*\n", "", block) for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S)]
+
 
 @pytest.fixture(scope="module")
 def person(server: Server) -> Person:
@@ -243,6 +247,27 @@ def test_the_contents_of_a_folder_go_without_its_name(person: Person, session: s
     assert (tmp_path / "f").read_text() == "x"
 
 
+def test_a_link_is_what_it_leads_to(person: Person, session: str, tmp_path: Path) -> None:
+    person.gets("exec", session, "--", "mkdir -p real && echo x > real/f && ln -sfn real folder && ln -sf real/f file")
+    (tmp_path / "g").write_text("y")
+    person.gets("cp", str(tmp_path / "g"), f"{session}:folder")
+    assert person.gets("exec", session, "--", "cat real/g") == "y"
+    person.gets("cp", f"{session}:folder", str(tmp_path / "out"))
+    assert _tree(tmp_path / "out") == {"f": b"x\n", "g": b"y"}
+    person.gets("cp", f"{session}:file", str(tmp_path / "one"))
+    assert (tmp_path / "one").read_text() == "x\n"
+
+
+def test_a_link_that_leads_out_of_its_folder_does_not_come_out_of_the_session(
+    person: Person, session: str, tmp_path: Path
+) -> None:
+    for number, target in enumerate(("/etc/passwd", "../../..")):
+        person.gets("exec", session, "--", f"mkdir -p sly && ln -sfn {target} sly/link")
+        out = tmp_path / str(number)
+        assert "Not all of sly was copied: " in person.is_refused("cp", f"{session}:sly", str(out))
+        assert not list(out.iterdir())
+
+
 def test_what_is_not_there_is_not_copied(person: Person, session: str, tmp_path: Path) -> None:
     assert "There is no file or folder" in person.is_refused("cp", str(tmp_path / "none"), f"{session}:x")
     assert "There is no file or directory at 'none'" in person.is_refused("cp", f"{session}:none", str(tmp_path / "x"))
@@ -428,7 +453,7 @@ def test_a_refusal_is_one_line_with_the_remedy(person: Person, session: str) -> 
     assert "Those that there are: buntime ls" in person.is_refused("exec", "ses_" + "a" * 18, "1")
     assert "Those that there are: buntime ls" in person.is_refused("exec", "ses_aaaa", "1")
     assert "write its id, at least 4 characters" in person.is_refused("exec", "ses_a", "1")
-    assert "Those that there are: buntime ps" in person.is_refused("logs", session, "nothing")
+    assert "has no process nothing. Those: buntime ps ses_" in person.is_refused("logs", session, "nothing")
     assert "Those that there are: buntime ps" in person.is_refused("logs", session, "proc_" + "a" * 18)
     assert "ttl" in person.is_refused("create", "--ttl", "1s")
     assert "buntime rm --all --yes" in person.is_refused("rm", "--all")
@@ -570,3 +595,42 @@ def test_a_command_imports_nothing_of_the_server_and_no_tables_where_none_is_sho
     said = Person(person.url, person.key, traced).runs("--help").stderr.decode()
     loaded = {line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")}
     assert not {"buntime_sdk", "httpx2", "rich", "ssl", "asyncio", "pydantic"} & loaded
+
+
+# --- documentation ---
+
+
+def test_all_documented_commands_are_run() -> None:
+    assert len(DOCUMENTED) == 4
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_documented_commands_do_what_is_said(person: Person, client: Client, tmp_path: Path, number: int) -> None:
+    before = ids(client)
+    script = DOCUMENTED[number]
+    (tmp_path / "hello.ts").write_text("console.log('Hello')")
+    beside = f"{BUNTIME.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        env={**person.environment, "PATH": beside},
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = [
+        *(["Hello you\n", "\n42\n"], ["  job   active "], ["\n2\n", "Hello you\n", '"exitCode": 1', "exit status 1\n"]),
+        [],
+    ]
+    for said in shown[number]:
+        assert said in done.stdout
+    assert ids(client) == before
+
+
+def test_every_command_is_in_the_documentation(person: Person) -> None:
+    commands = re.findall(r"^  (\w+)  ", person.gets("--help").partition("Commands:")[2], re.M)
+    assert len(commands) > 15
+    assert not [command for command in commands if not re.search(rf"`(buntime )?{command}\b|buntime {command}\b", PAGE)]

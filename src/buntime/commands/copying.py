@@ -13,7 +13,7 @@ from buntime.commands.refusing import Refused
 from buntime.commands.showing import print_json
 
 if TYPE_CHECKING:
-    from buntime_sdk import Session
+    from buntime_sdk import FileStatus, Session
 
 copying = typer.Typer()
 WORKSPACE = PurePosixPath("/workspace")
@@ -72,7 +72,7 @@ def upload(session: "Session", source: Place, target: Place, *, quiet: bool) -> 
     here = Path(source.path)
     if not here.exists():
         raise Refused(f"There is no file or folder {source.path} here.", "file_not_found")
-    there = _landing(target, here.resolve().name, _type_there(session, target.path), contents=source.contents)
+    there = _landing(target, here.resolve().name, _found_there(session, target.path), contents=source.contents)
     if here.is_dir():
         with moving(here.resolve().name, quiet=quiet) as progress:
             session.files.upload_archive(here, there, progress=progress)
@@ -90,7 +90,8 @@ def download(session: "Session", source: Place, target: Place, *, quiet: bool) -
     name = PurePosixPath(status.path).name or WORKSPACE.name
     place_here = Path(_landing(target, name, found, contents=source.contents))
     place_here.parent.mkdir(parents=True, exist_ok=True)
-    if status.type == "directory":
+    kind = _kind(session, status)
+    if kind == "directory":
         _unpack(session, source.path, place_here, name, quiet)
     else:
         with moving(name, quiet=quiet) as progress:
@@ -110,15 +111,26 @@ def _unpack(session: "Session", path: str, here: Path, name: str, quiet: bool) -
         raise Refused(f"Not all of {name} was copied: {refused}.") from refused
 
 
-def _type_there(session: "Session", path: str) -> str | None:
+def _found_there(session: "Session", path: str) -> str | None:
     from buntime_sdk import FileNotFound
 
     try:
-        status = session.files.stat(path)
+        return _kind(session, session.files.stat(path))
     except FileNotFound:
         return None
-    # what a link leads to is not told: it is taken for a folder where its name is written so
-    return status.type
+
+
+def _kind(session: "Session", status: "FileStatus") -> str:
+    """`directory` for a link to one, too: a link is what it leads to, as `cp` has it."""
+    from buntime_sdk import FileConflict, FileNotFound
+
+    if status.type != "symlink":
+        return status.type
+    try:
+        session.files.list(status.path, page_size=1).page()
+    except (FileConflict, FileNotFound):
+        return "file"
+    return "directory"
 
 
 def _landing(target: Place, name: str, found: str | None, *, contents: bool) -> str:

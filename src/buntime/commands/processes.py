@@ -135,8 +135,8 @@ def _find_process(session: "Session", name: str | None) -> "Process":
     for process in session.processes.list():
         if name is None or process.name == name:
             return process
-    missing = "no process yet" if name is None else f"no process {plain(name)}"
-    raise Refused(f"{session.id} has {missing}. Those that there are: buntime ps {session.id}", "process_not_found")
+    missing, remedy = ("", "Start one: buntime start") if name is None else (f" {plain(name)}", "Those: buntime ps")
+    raise Refused(f"{session.id} has no process{missing}. {remedy} {session.id}", "process_not_found")
 
 
 def _entries(process: "Process", follow: bool) -> Iterator["LogEntry"]:
