@@ -7,7 +7,7 @@ if (!("Bun" in globalThis))
 
 const client = new Buntime({ retryDelay: 1 });
 const session = await client.sessions.create();
-const slow = await session.execute("slow");
+const slow = session.execute("slow"); // on its way for as long as the rest takes, and longer
 const events = [];
 for await (const event of session.stream("stream")) events.push(event);
 for await (const _ of session.stream("endless")) break;
@@ -59,7 +59,7 @@ const [p50, streamedP50] = [median(times), median(streamed)];
 console.log(
   JSON.stringify({
     id: session.id,
-    slow: slow.stdout,
+    slow: (await slow).stdout,
     events,
     lost,
     absent,
