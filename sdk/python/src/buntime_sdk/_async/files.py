@@ -38,7 +38,7 @@ class AsyncFileWatch:
     """Changes of files, the first event being `Watching`. Leaving its block ends it."""
 
     def __init__(self, calls: AsyncCalls, query: dict[str, Any]) -> None:
-        self._events = self._read(calls, query)
+        self._events = _read(calls, query)
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,17 +54,18 @@ class AsyncFileWatch:
     async def close(self) -> None:
         await self._events.aclose()
 
-    async def _read(self, calls: AsyncCalls, query: dict[str, Any]) -> AsyncGenerator[FileEvent]:
-        async with calls.events(Call("GET", "/files/watch", query)) as events, aclosing(events):
-            async for event in events:
-                match event.name:
-                    case "ready":
-                        yield Watching()
-                    case "change":
-                        yield from_wire(FileChange, json.loads(event.data))
-                    case "overflow":
-                        yield from_wire(FileOverflow, json.loads(event.data))
-        raise broken_stream()
+
+async def _read(calls: AsyncCalls, query: dict[str, Any]) -> AsyncGenerator[FileEvent]:
+    async with calls.events(Call("GET", "/files/watch", query)) as events, aclosing(events):
+        async for event in events:
+            match event.name:
+                case "ready":
+                    yield Watching()
+                case "change":
+                    yield from_wire(FileChange, json.loads(event.data))
+                case "overflow":
+                    yield from_wire(FileOverflow, json.loads(event.data))
+    raise broken_stream()
 
 
 class AsyncFiles:

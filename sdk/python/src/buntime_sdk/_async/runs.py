@@ -44,8 +44,7 @@ class AsyncRunStream:
     """
 
     def __init__(self, calls: AsyncCalls, request: Mapping[str, Any]) -> None:
-        self._request = {**request, "stream": True}
-        self._events = self._read(calls)
+        self._events = _read(calls, {**request, "stream": True})
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,18 +71,20 @@ class AsyncRunStream:
                 return with_output(event.result, "".join(written[Stdout]), "".join(written[Stderr]))
         raise broken_stream()
 
-    async def _read(self, calls: AsyncCalls) -> AsyncGenerator[RunEvent]:
-        result: Result | None = None
-        async with calls.events(Call("POST", "/execute", json=self._request)) as events, aclosing(events):
-            async for event in events:
-                told = _event(event, is_context="contextId" in self._request)
-                if isinstance(told, Result):
-                    result = told  # the answer is read to its end, so that the connection can be used again
-                elif told is not None:
-                    yield told
-        if result is None:
-            raise broken_stream()
-        yield result
+
+async def _read(calls: AsyncCalls, request: Mapping[str, Any]) -> AsyncGenerator[RunEvent]:
+    """Knows nothing of its stream, so that both are gone as soon as nobody reads, and with them the connection."""
+    result: Result | None = None
+    async with calls.events(Call("POST", "/execute", json=request)) as events, aclosing(events):
+        async for event in events:
+            told = _event(event, is_context="contextId" in request)
+            if isinstance(told, Result):
+                result = told  # the answer is read to its end, so that the connection can be used again
+            elif told is not None:
+                yield told
+    if result is None:
+        raise broken_stream()
+    yield result
 
 
 def with_output(result: ExecutionResult, stdout: str, stderr: str) -> ExecutionResult:

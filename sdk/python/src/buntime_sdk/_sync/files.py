@@ -39,7 +39,7 @@ class FileWatch:
     """Changes of files, the first event being `Watching`. Leaving its block ends it."""
 
     def __init__(self, calls: Calls, query: dict[str, Any]) -> None:
-        self._events = self._read(calls, query)
+        self._events = _read(calls, query)
 
     def __enter__(self) -> Self:
         return self
@@ -55,17 +55,18 @@ class FileWatch:
     def close(self) -> None:
         self._events.close()
 
-    def _read(self, calls: Calls, query: dict[str, Any]) -> Generator[FileEvent]:
-        with calls.events(Call("GET", "/files/watch", query)) as events, closing(events):
-            for event in events:
-                match event.name:
-                    case "ready":
-                        yield Watching()
-                    case "change":
-                        yield from_wire(FileChange, json.loads(event.data))
-                    case "overflow":
-                        yield from_wire(FileOverflow, json.loads(event.data))
-        raise broken_stream()
+
+def _read(calls: Calls, query: dict[str, Any]) -> Generator[FileEvent]:
+    with calls.events(Call("GET", "/files/watch", query)) as events, closing(events):
+        for event in events:
+            match event.name:
+                case "ready":
+                    yield Watching()
+                case "change":
+                    yield from_wire(FileChange, json.loads(event.data))
+                case "overflow":
+                    yield from_wire(FileOverflow, json.loads(event.data))
+    raise broken_stream()
 
 
 class Files:

@@ -45,8 +45,7 @@ class RunStream:
     """
 
     def __init__(self, calls: Calls, request: Mapping[str, Any]) -> None:
-        self._request = {**request, "stream": True}
-        self._events = self._read(calls)
+        self._events = _read(calls, {**request, "stream": True})
 
     def __enter__(self) -> Self:
         return self
@@ -73,18 +72,20 @@ class RunStream:
                 return with_output(event.result, "".join(written[Stdout]), "".join(written[Stderr]))
         raise broken_stream()
 
-    def _read(self, calls: Calls) -> Generator[RunEvent]:
-        result: Result | None = None
-        with calls.events(Call("POST", "/execute", json=self._request)) as events, closing(events):
-            for event in events:
-                told = _event(event, is_context="contextId" in self._request)
-                if isinstance(told, Result):
-                    result = told  # the answer is read to its end, so that the connection can be used again
-                elif told is not None:
-                    yield told
-        if result is None:
-            raise broken_stream()
-        yield result
+
+def _read(calls: Calls, request: Mapping[str, Any]) -> Generator[RunEvent]:
+    """Knows nothing of its stream, so that both are gone as soon as nobody reads, and with them the connection."""
+    result: Result | None = None
+    with calls.events(Call("POST", "/execute", json=request)) as events, closing(events):
+        for event in events:
+            told = _event(event, is_context="contextId" in request)
+            if isinstance(told, Result):
+                result = told  # the answer is read to its end, so that the connection can be used again
+            elif told is not None:
+                yield told
+    if result is None:
+        raise broken_stream()
+    yield result
 
 
 def with_output(result: ExecutionResult, stdout: str, stderr: str) -> ExecutionResult:

@@ -1,0 +1,12 @@
+"""What `generate` makes is as it would be made today."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+GENERATE = Path(__file__).parents[1] / "generate"
+
+
+def test_what_is_made_is_current() -> None:
+    done = subprocess.run([sys.executable, GENERATE, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

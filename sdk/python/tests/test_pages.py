@@ -1,0 +1,66 @@
+"""Lists that come in pages."""
+
+from itertools import islice
+from typing import Any
+
+import pytest
+from buntime_sdk import Buntime, FileEntry
+from stand_in import Answer, Player, StandIn
+
+FILES = [
+    {"path": f"{number}", "size": number, "modified": "2024-01-19T10:30:00Z", "type": "file"} for number in range(5)
+]
+
+
+def page(start: int, end: int, total: int = 5) -> Answer:
+    return Answer(body={"files": FILES[start:end], "total": total})
+
+
+def listed(client: Any) -> Any:
+    return client.sessions.open("ses_1").files.list("src", recursive=True, page_size=2)
+
+
+def test_a_list_is_all_of_its_pages_in_their_order(player: Player) -> None:
+    files, server = player.once([page(0, 2), page(2, 4), page(4, 5)], listed)
+    assert [one.path for one in files] == ["0", "1", "2", "3", "4"]
+    assert all(type(one) is FileEntry for one in files)
+    query = {"sessionId": "ses_1", "path": "src", "recursive": "true", "limit": "2"}
+    assert [one.query for one in server.asked] == [query, {**query, "offset": "2"}, {**query, "offset": "4"}]
+
+
+@pytest.mark.parametrize("answer", [page(0, 0, 0), page(0, 5)])
+def test_a_list_of_one_page_is_asked_for_once(player: Player, answer: Answer) -> None:
+    _, server = player.once([answer], listed)
+    assert len(server.asked) == 1
+
+
+def test_a_list_that_shrinks_while_it_is_read_ends(player: Player) -> None:
+    files, server = player.once([page(0, 2), page(0, 0, 5)], listed)
+    assert len(files) == 2
+    assert len(server.asked) == 2
+
+
+def test_a_page_that_nobody_wants_is_not_asked_for() -> None:
+    with StandIn([page(0, 2), page(2, 4)]) as server, Buntime("btk_1", server.url) as client:
+        assert [one.path for one in islice(listed(client), 2)] == ["0", "1"]
+        assert len(server.asked) == 1
+
+
+def test_one_page_alone_tells_how_many_there_are(player: Player) -> None:
+    (files, total), server = player.once([page(2, 4)], lambda client: listed(client).page(2))
+    assert ([one.path for one in files], total) == (["2", "3"], 5)
+    assert server.asked[0].query["offset"] == "2"
+
+
+def test_filters_are_sent_as_they_are_compared(player: Player) -> None:
+    filters = {"user": "u 1", "count": 3, "paid": True}
+    _, server = player.once(
+        [Answer(body={"sessions": [], "total": 0})],
+        lambda client: client.sessions.list(state="deep-sleep", metadata=filters),
+    )
+    assert server.asked[0].query == {
+        "state": "deep-sleep",
+        "metadata.user": "u 1",
+        "metadata.count": "3",
+        "metadata.paid": "true",
+    }
