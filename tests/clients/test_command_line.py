@@ -126,6 +126,21 @@ def test_a_signal_ends_the_run_in_the_session_too(person: Person, session: str, 
     until(lambda: person.runs("exec", session, "--", "pgrep", "-f", f"sleep 10{number}").returncode == 1, "it ends")
 
 
+def test_a_hangup_that_is_ignored_ends_nothing(person: Person, session: str) -> None:
+    running = subprocess.Popen(
+        ["nohup", BUNTIME, "exec", session, "--", "echo ready; sleep 2; echo done"],
+        env=person.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"ready\n"
+    running.send_signal(signal.SIGHUP)
+    out, _ = running.communicate(timeout=PATIENCE)
+    assert (running.returncode, out) == (0, b"done\n")
+
+
 def test_the_exit_status_is_the_programs(person: Person, session: str) -> None:
     assert person.runs("exec", session, "process.exit(7)").returncode == 7
     assert person.runs("exec", session, "--", "kill -9 $$").returncode == 137

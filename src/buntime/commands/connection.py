@@ -26,11 +26,19 @@ def talking(context: typer.Context, as_json: bool = False) -> Iterator["Buntime"
 
     `context.obj` is used in its place where there is one: tests bring a fake.
     """
+    try:
+        with stoppable(), _refusals_told(as_json), _client(context) as client:
+            yield client
+    except Stopped as stopped:
+        raise typer.Exit(stopped.exit_code) from None
+
+
+@contextmanager
+def _refusals_told(as_json: bool) -> Iterator[None]:
     from buntime_sdk import BuntimeError
 
     try:
-        with stoppable(), _client(context) as client:
-            yield client
+        yield
     except (BuntimeError, Refused) as failure:
         refuse(failure, server_url(), as_json)
     except BrokenPipeError:
@@ -38,8 +46,6 @@ def talking(context: typer.Context, as_json: bool = False) -> Iterator["Buntime"
     except OSError as failure:
         about = f"{failure.filename}: " if failure.filename else ""
         refuse(Refused(f"{about}{failure.strerror or failure}.", "local_file"), server_url(), as_json)
-    except Stopped as stopped:
-        raise typer.Exit(stopped.exit_code) from None
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import typer
 from buntime.commands.connection import talking
 from buntime.commands.dashes import AFTER_DASHES, CommandAfterDashes
 from buntime.commands.naming import AsJson, SessionName, find
-from buntime.commands.refusing import Refused
+from buntime.commands.refusing import Refused, one_line
 from buntime.commands.showing import print_json
 from buntime.commands.stopping import whole
 from buntime.commands.values import pairs, seconds
@@ -122,7 +122,20 @@ def _session(client: "Buntime", keep: bool) -> Iterator["Session"]:
             print(session.id, file=sys.stderr)
         elif session is not None:
             with whole():
-                session.delete()
+                _delete(session)
+
+
+def _delete(session: "Session") -> None:
+    """What became of the run is more than what became of its session: a failure is told and no more."""
+    from buntime_sdk import BuntimeError, SessionNotFound
+
+    try:
+        session.delete()
+    except SessionNotFound:
+        pass  # it has expired
+    except BuntimeError as failure:
+        reason = one_line(failure.message)
+        print(f"buntime: {session.id} is not deleted and ends by itself within the hour: {reason}", file=sys.stderr)
 
 
 def _below(folder: Path, path: Path) -> PurePosixPath:

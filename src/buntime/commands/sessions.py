@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -148,6 +149,8 @@ def remove_command(
     """Delete sessions with all that is in them."""
     if every == bool(names):
         raise typer.BadParameter("Write which sessions, or --all.")
+    from buntime_sdk import SessionNotFound
+
     with talking(context, as_json) as client:
         # all are found before the first is deleted: a mistyped name deletes nothing
         found = list(client.sessions.list(page_size=100)) if every else [find(client, name) for name in names or ()]
@@ -156,7 +159,8 @@ def remove_command(
                 raise Refused(f"{len(found)} sessions would be deleted. Say so: buntime rm --all --yes")
             typer.confirm(f"Delete {len(found)} sessions?", abort=True, err=True)
         for session in {session.id: session for session in found}.values():
-            session.delete()
+            with suppress(SessionNotFound) if every else nullcontext():  # one may just have expired
+                session.delete()
             if not as_json:
                 print(session.id, flush=True)
         if as_json:

@@ -1,7 +1,7 @@
 """What ends a command from outside: Ctrl-C, `kill`, a terminal that is closed."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -45,10 +45,14 @@ def whole() -> Iterator[None]:
 
 
 @contextmanager
-def _handled_by(handler: object) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in SIGNALS}  # type: ignore[arg-type]
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """What is ignored stays so: `nohup`, and shells that start a command in the background, mean it."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    heard = [number for number, old in before.items() if old is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+        for number in heard:
+            signal.signal(number, before[number])

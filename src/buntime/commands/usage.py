@@ -32,10 +32,14 @@ def usage_command(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"sessions": sums, "rateLimit": rate})
         return
-    rows = [(state, *(f"{number:g}" for number in numbers.values())) for state, numbers in sums.items()]
+    rows = [(state, *(_shown(number) for number in numbers.values())) for state, numbers in sums.items()]
     print_table(("STATE", "SESSIONS", "MEMORY MB", "CPU", "DISK MB", "PROCESSES", "FILES"), rows)
     if rate is not None:
         print(f"\n{rate.remaining} of {rate.limit} requests left in this minute, for this key.")
+
+
+def _shown(number: float) -> str:
+    return f"{round(number, 2):,}"
 
 
 def _sum(sessions: Sequence["Session"]) -> dict[str, float]:
