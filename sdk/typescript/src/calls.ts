@@ -1,7 +1,7 @@
 /** Makes calls: adds the key, gives each its time, makes it again where that is safe, turns refusals into errors. */
 
 import { Deadline } from "./deadline.js";
-import { BuntimeError, ConnectionFailed, errorOf } from "./errors.js";
+import { BuntimeError, ConnectionFailed, RateLimitExceeded, errorOf } from "./errors.js";
 import { delayBefore, type RetryRules } from "./retries.js";
 import { isBrowser } from "./runtime.js";
 import { isAnswer, type Answer, type Ask, type Body, type Socket, type Transport } from "./transport.js";
@@ -63,13 +63,13 @@ export class Calls {
 
   /** A deletion. One that is made again, since its answer was lost, may find nothing left: then it is done. */
   async gone<T>(call: Call, absent: string): Promise<T | null> {
-    let isRepeated = false;
+    let mayBeDone = false;
     const once = async () => {
       try {
         return await this.#once<T>(call);
       } catch (failure) {
-        if (isRepeated && failure instanceof BuntimeError && failure.code === absent) return null;
-        isRepeated = true;
+        if (mayBeDone && failure instanceof BuntimeError && failure.code === absent) return null;
+        mayBeDone ||= hasBegun(failure);
         throw failure;
       }
     };
@@ -173,12 +173,19 @@ export class Calls {
     if (call.json !== undefined) {
       headers["Content-Type"] = "application/json";
       body = JSON.stringify(call.json);
+      deadline.restart(this.#time(call) + body.length / SLOWEST_UPLOAD);
     } else if (isParts(body)) {
       body = this.#watched(body, call, deadline);
     }
     const url = this.settings.baseUrl + call.path + queryOf(call.query);
     return { method: call.method, url, headers, body, signal: deadline.signal };
   }
+}
+
+/** Whether a call that failed so may have been carried out. */
+function hasBegun(failure: unknown): boolean {
+  if (failure instanceof ConnectionFailed) return failure.begun;
+  return !(failure instanceof RateLimitExceeded);
 }
 
 /** A key of its own for one call. */

@@ -7,6 +7,7 @@ export class Deadline {
   readonly #outer: AbortSignal | undefined;
   readonly #leave: () => void;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #isOver = false;
 
   constructor(milliseconds: number, outer: AbortSignal | undefined) {
     this.#outer = outer;
@@ -21,9 +22,10 @@ export class Deadline {
     return this.#controller.signal;
   }
 
-  /** From now on there are so many milliseconds. */
+  /** From now on there are so many milliseconds, unless it was stopped. */
   restart(milliseconds: number): void {
     clearTimeout(this.#timer);
+    if (this.#isOver) return;
     const late = () => this.#controller.abort(new RequestTimeout(`Nothing came for ${milliseconds / 1000} seconds.`));
     this.#timer = setTimeout(late, Math.min(milliseconds, 2 ** 31 - 1));
   }
@@ -34,6 +36,7 @@ export class Deadline {
   }
 
   stop(): void {
+    this.#isOver = true;
     this.hold();
     this.#outer?.removeEventListener("abort", this.#leave);
   }

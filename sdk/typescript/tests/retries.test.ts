@@ -112,6 +112,11 @@ test("what is wrong stays wrong", async () => {
 test("a deletion whose answer was lost and that finds nothing left is done; one that finds nothing at first is not", async () => {
   using server = new StandIn(lost, refusal(404, "session_not_found"));
   expect(await server.client().sessions.delete("ses_1")).toEqual({ deleted: true, sessionId: "ses_1" });
+  using limited = new StandIn(
+    refusal(429, "rate_limit_exceeded", { "Retry-After": "0" }),
+    refusal(404, "session_not_found"),
+  );
+  expect(await failureOf(limited.client().sessions.delete("ses_1"))).toHaveProperty("code", "session_not_found");
   using empty = new StandIn(refusal(404, "session_not_found"));
   expect(await failureOf(empty.client().sessions.delete("ses_1"))).toHaveProperty("code", "session_not_found");
 });
