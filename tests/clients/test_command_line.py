@@ -78,7 +78,7 @@ def test_a_session_lives_from_create_to_rm(person: Person) -> None:
     assert re.fullmatch(r"ses_[a-z0-9]{18}", session)
     assert b"ends in 59 min" in done.stderr or b"ends in 1 h" in done.stderr
     listed = person.gets("ls", "--metadata", "team=a").splitlines()
-    assert listed[0].split() == ["SESSION", "NAME", "STATE", "PROCESSES", "FILES", "LAST", "ACTIVE", "ENDS"]
+    assert listed[0].split() == ["SESSION", "NAME", "STATE", "PROCS", "FILES", "ACTIVE", "ENDS"]
     assert re.match(rf"{session}  life  active ", listed[1])
     assert person.gets("ls", "--quiet", "--metadata", "team=a") == session
     assert person.gets("exec", "life", "console.log(Bun.env.GREETING)") == "hello"
@@ -98,6 +98,16 @@ def test_a_name_is_of_one_session(person: Person, session: str) -> None:
 def test_a_mistyped_name_among_those_to_delete_deletes_nothing(person: Person, session: str) -> None:
     assert "There is no session shraed" in person.is_refused("rm", session, "shraed")
     assert person.gets("exec", session, "console.log(1)") == "1"
+
+
+def test_a_table_on_a_small_terminal_is_cut_after_the_ids(person: Person, session: str) -> None:
+    whole = person.gets("ls", "-q", "--metadata", f"name={session}")
+    with person.sits_down("ls", cols=48) as terminal:
+        assert terminal.ends() == 0
+    lines = re.sub(rb"\x1b\[[0-9;]*m", b"", terminal.seen).decode().splitlines()
+    assert f"{whole}  {session}" in terminal.seen.decode()
+    assert max(map(len, lines)) == 48
+    assert lines[0].endswith("…")
 
 
 # --- exec ---

@@ -72,7 +72,7 @@ def upload(session: "Session", source: Place, target: Place, *, quiet: bool) -> 
     here = Path(source.path)
     if not here.exists():
         raise Refused(f"There is no file or folder {source.path} here.", "file_not_found")
-    there = _landing(target, here.resolve().name, _found_there(session, target.path), contents=source.contents)
+    there = landing(target, here.resolve().name, _found_there(session, target.path), contents=source.contents)
     if here.is_dir():
         with moving(here.resolve().name, quiet=quiet) as progress:
             session.files.upload_archive(here, there, progress=progress)
@@ -88,7 +88,7 @@ def download(session: "Session", source: Place, target: Place, *, quiet: bool) -
     here = Path(target.path)
     found = "directory" if here.is_dir() else "file" if here.exists() else None
     name = PurePosixPath(status.path).name or WORKSPACE.name
-    place_here = Path(_landing(target, name, found, contents=source.contents))
+    place_here = Path(landing(target, name, found, contents=source.contents))
     place_here.parent.mkdir(parents=True, exist_ok=True)
     kind = _kind(session, status)
     if kind == "directory":
@@ -133,7 +133,7 @@ def _kind(session: "Session", status: "FileStatus") -> str:
     return "directory"
 
 
-def _landing(target: Place, name: str, found: str | None, *, contents: bool) -> str:
+def landing(target: Place, name: str, found: str | None, *, contents: bool) -> str:
     """Its path where it is copied to; `found` is what is at the target now."""
     if contents or (found != "directory" and not target.path.endswith("/")):
         return target.path.rstrip("/") or "/"

@@ -106,7 +106,7 @@ def list_command(
             )
             for session in found
         ]
-        print_table(("SESSION", "NAME", "STATE", "PROCESSES", "FILES", "LAST ACTIVE", "ENDS"), rows)
+        print_table(("SESSION", "NAME", "STATE", "PROCS", "FILES", "ACTIVE", "ENDS"), rows)
 
 
 @sessions.command("sleep")

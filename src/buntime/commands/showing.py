@@ -75,24 +75,26 @@ def size(count: float) -> str:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """On a terminal cut to its width and in colours; else whole, for `awk`."""
-    if sys.stdout.isatty():
-        _print_rich(head, rows)
-        return
-    lines = [head, *([plain(cell) for cell in row] for row in rows)]
+    """On a terminal in colours, each line cut to its width; else whole, for `awk`. What may be long comes last."""
+    lines = [list(head), *([plain(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    if sys.stdout.isatty():
+        _print_rich(padded)
+        return
+    for line in padded:
+        print("  ".join(line).rstrip())
 
 
-def _print_rich(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_rich(lines: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, title in enumerate(head):
-        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=len(title) if index else None)
-    for row in rows:
-        table.add_row(*(Text(plain(cell), style=COLOURS.get(cell, "")) for cell in row))
-    Console().print(table)
+    console = Console(highlight=False)
+    for number, line in enumerate(lines):
+        shown = Text("  ").join(Text(cell, style=COLOURS.get(cell.split(" ")[0], "")) for cell in line)
+        shown.rstrip()
+        shown.truncate(console.width, overflow="ellipsis")
+        if number == 0:
+            shown.stylize("bold")
+        console.print(shown, soft_wrap=True)

@@ -39,7 +39,7 @@ def usage_command(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def _shown(number: float) -> str:
-    return f"{round(number, 2):,}"
+    return f"{round(number, 2):.15g}"
 
 
 def _sum(sessions: Sequence["Session"]) -> dict[str, float]:
