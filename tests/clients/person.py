@@ -69,6 +69,7 @@ class Person:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,  # a line that is read leaves the next one to `communicate`
         )
 
     def sits_down(self, *words: str, cols: int = 100, rows: int = 30) -> "Terminal":

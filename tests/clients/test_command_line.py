@@ -187,6 +187,17 @@ def test_a_pipe_that_is_closed_ends_the_run(person: Person, session: str) -> Non
     until(lambda: person.runs("exec", session, "--", "pgrep", "-x", "yes").returncode == 1, "it ends")
 
 
+def test_a_connection_that_breaks_in_a_run_is_said_to_have_broken(server: Server, person: Person, session: str) -> None:
+    with Relay(server.config.port) as relay:
+        running = Person(f"http://127.0.0.1:{relay.port}", person.key).begins("exec", session, "--", "echo a; sleep 99")
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"a\n"
+        relay.cut()
+        out, err = running.communicate(timeout=PATIENCE)
+    assert (running.returncode, out) == (1, b"")
+    assert re.fullmatch(rb"buntime: The connection broke.*\n", err)
+
+
 # --- run ---
 
 
@@ -339,6 +350,19 @@ def test_a_process_that_ends_before_it_is_ready_is_a_refusal(person: Person, ses
     assert re.fullmatch(rb"proc_[a-z0-9]+\n", done.stdout)
     assert b"It is not ready: exited 3. See: buntime logs" in done.stderr
     assert b"no\n" in person.runs("logs", session).stderr
+
+
+def test_logs_go_on_over_a_connection_that_breaks(server: Server, person: Person, session: str) -> None:
+    person.gets("start", session, "--name", "count", "--", "for i in $(seq 50); do echo $i; sleep 0.05; done; exit 9")
+    with Relay(server.config.port) as relay:
+        following = Person(f"http://127.0.0.1:{relay.port}", person.key).begins("logs", session, "count", "-f")
+        assert following.stdout is not None
+        seen = following.stdout.readline()
+        relay.cut()
+        out, err = following.communicate(timeout=PATIENCE)
+        assert relay.connections > 1
+    assert (following.returncode, err) == (0, b"")
+    assert (seen + out).split() == [str(number).encode() for number in range(1, 51)]
 
 
 # --- previews ---

@@ -51,7 +51,7 @@ def one_line(text: str) -> str:
 def sentence_of(failure: "BuntimeError | Refused", url: str) -> str:
     if isinstance(failure, Refused):
         return str(failure)
-    if failure.code == "connection_failed":
+    if failure.code == "connection_failed" and not getattr(failure, "begun", False):
         return NO_SERVER.format(url=url)
     parts = [failure.message, REMEDIES.get(failure.code, "").format(request_id=failure.request_id)]
     if failure.retry_after is not None:
