@@ -162,9 +162,13 @@ class AsyncFiles:
         """Changes as they happen, in `/workspace` by default: iterate over it, in its block."""
         return AsyncFileWatch(self._calls, {**self._at(path), "recursive": recursive or None})
 
-    async def chunks(self, path: str, *, start: int = 0) -> AsyncGenerator[bytes]:
-        """The bytes of a file of any size as they come, from `start` on."""
-        headers = {"Range": f"bytes={start}-"} if start else None
+    async def chunks(self, path: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
+        """The bytes of a file of any size as they come, from `start` to before `end`, or to the file's.
+
+        Raises FileNotFound, FileConflict, RangeNotSatisfiable.
+        """
+        last = "" if end is None else end - 1
+        headers = {"Range": f"bytes={start}-{last}"} if start or end is not None else None
         async with self._calls.answer(Call("GET", "/files/content", self._at(path), headers=headers)) as response:
             async for part in response.aiter_bytes():
                 yield part
