@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from buntime.commands import copying, previews, processes, running, sessions, shell, usage
 from buntime.config import BadSetting, Config, from_environment
+from buntime.mcp_server.command import mcp_command
 
 STORE_COMMANDS = ("accounts", "keys")
 
@@ -111,6 +112,9 @@ def backup_command(directory: Annotated[Path, typer.Argument(help="Made by this 
     config = from_environment(os.environ)
     back_up(config, directory)
     typer.echo(f"{directory} has the store and the master key. What belongs to it: docs/lifecycle.md, Backup.")
+
+
+server.command("mcp")(mcp_command)
 
 
 def _report(config: Config) -> int:

@@ -1,0 +1,113 @@
+"""Which session a conversation uses.
+
+A conversation is the process over stdio, and the `Mcp-Session-Id` of older clients over HTTP, each with the API key
+that it brings. Newer clients over HTTP say nothing that lasts: there a result names its session, and the model gives it
+back as `session`.
+"""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from buntime_sdk import AsyncBuntime, AsyncSession, SessionNotFound
+
+MOST = 10_000  # conversations that are remembered
+MADE_BY = {"madeBy": "buntime mcp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """None where nothing tells it from others."""
+
+    name: str | None
+
+    @classmethod
+    def of_process(cls) -> "Conversation":
+        return cls("process")
+
+    @classmethod
+    def of_request(cls, key: str, headers: Mapping[str, str]) -> "Conversation":
+        """Of one key alone: whoever guesses another's id learns nothing."""
+        given = headers.get("mcp-session-id")
+        return cls(None if given is None else f"{hashlib.sha256(key.encode()).hexdigest()}:{given}")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """`note`: what the model has to know of it."""
+
+    session: AsyncSession
+    note: str
+
+
+class Conversations:
+    def __init__(self, ttl: int) -> None:
+        """`ttl`: seconds, of sessions that are made."""
+        self._ttl = ttl
+        self._sessions: OrderedDict[str, str] = OrderedDict()
+        self._contexts: OrderedDict[str, str] = OrderedDict()  # by session
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def open(self, client: AsyncBuntime, conversation: Conversation, asked: str | None) -> Opened:
+        """The session that was asked for, or the conversation's own, which is made at its first use.
+
+        Raises SessionNotFound for one that was asked for.
+        """
+        if asked is not None:
+            session = await client.sessions.get(asked)
+            self._use(conversation, session.id)
+            return Opened(session, "")
+        if conversation.name is None:
+            return await self._made(client, conversation, "This session is new. Give its id as `session` from now on.")
+        turn = self._turns.setdefault(conversation.name, asyncio.Lock())
+        async with turn:  # calls that come together make one session
+            known = self._sessions.get(conversation.name)
+            if known is None:
+                return await self._made(client, conversation, "This session is new.")
+            try:
+                return Opened(await client.sessions.get(known), "")
+            except SessionNotFound:
+                gone = f"The session {known} has expired or was deleted: its files are gone. This session is new."
+                return await self._made(client, conversation, gone)
+
+    async def new(self, client: AsyncBuntime, conversation: Conversation) -> Opened:
+        return await self._made(client, conversation, "This session is new; the one before goes on by its id.")
+
+    def current(self, conversation: Conversation) -> str | None:
+        """The id of its session, where it has one."""
+        return None if conversation.name is None else self._sessions.get(conversation.name)
+
+    def forget(self, conversation: Conversation, session_id: str) -> None:
+        """This session was deleted."""
+        self.keep_context(session_id, None)
+        if conversation.name is not None and self.current(conversation) == session_id:
+            del self._sessions[conversation.name]
+
+    def context_of(self, session_id: str) -> str | None:
+        return self._contexts.get(session_id)
+
+    def keep_context(self, session_id: str, context_id: str | None) -> None:
+        """None: there is none any more."""
+        self._contexts.pop(session_id, None)
+        if context_id is not None:
+            self._contexts[session_id] = context_id
+            _bound(self._contexts)
+
+    async def _made(self, client: AsyncBuntime, conversation: Conversation, note: str) -> Opened:
+        session = await client.sessions.create(ttl=self._ttl, metadata=MADE_BY)
+        self._use(conversation, session.id)
+        return Opened(session, note)
+
+    def _use(self, conversation: Conversation, session_id: str) -> None:
+        if conversation.name is not None:
+            self._sessions.pop(conversation.name, None)
+            self._sessions[conversation.name] = session_id
+            _bound(self._sessions)
+
+
+def _bound(remembered: OrderedDict[str, str]) -> None:
+    while len(remembered) > MOST:
+        remembered.popitem(last=False)

@@ -1,0 +1,136 @@
+"""Tools that run something to its end."""
+
+from typing import Annotated, Any
+
+from buntime_sdk import AsyncSession, ContextLost, ContextNotFound, Evaluation, ExecutionResult
+from mcp.server.mcpserver import Context
+from mcp.types import CallToolResult
+from pydantic import Field
+
+from buntime.mcp_server.answers import Evaluated, Ran, answer
+from buntime.mcp_server.desk import Desk, note, refusing
+from buntime.mcp_server.output import cut
+from buntime.mcp_server.running import Watched, watch
+
+RUN_SECONDS = 30  # where a call names no timeout
+Session = Annotated[str | None, Field(description="A session's id, from an earlier result. The current one without.")]
+Timeout = Annotated[int, Field(description="Seconds after which it is ended.", ge=1, le=3600)]
+VALUE = 4_000  # characters of a value that are shown
+
+
+class Executing:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @refusing
+    async def execute_code(
+        self,
+        context: Context[Any, Any],
+        code: Annotated[str, Field(description="TypeScript or JavaScript for Bun; top-level await and import work.")],
+        timeout: Timeout = RUN_SECONDS,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Ran]:
+        """Run TypeScript or JavaScript to its end, in a fresh Bun process, and get what it printed.
+
+        Print what you want to see. Missing npm packages are installed on import. Files and packages stay for the next
+        call; variables do not: for those use run_in_context. For servers use start_process. A program that fails is
+        told by its exit code and stderr.
+        """
+        async with self._desk.session(context, session) as opened:
+            stream = opened.session.stream(code, timeout=timeout)
+            return _ran(note(opened), await watch(context, opened.session, stream, timeout))
+
+    @refusing
+    async def run_command(
+        self,
+        context: Context[Any, Any],
+        command: Annotated[str, Field(description="For bash, in /workspace, as root of the session.")],
+        timeout: Timeout = RUN_SECONDS,
+        stdin: Annotated[str | None, Field(description="What the command reads.")] = None,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Ran]:
+        """Run a shell command to its end: git, bun install, bun test, python3, curl, rg, …
+
+        What it leaves in the background goes on, but nobody sees its output: for servers use start_process.
+        """
+        async with self._desk.session(context, session) as opened:
+            stream = opened.session.stream_command(command, timeout=timeout, stdin=stdin)
+            return _ran(note(opened), await watch(context, opened.session, stream, timeout))
+
+    @refusing
+    async def run_in_context(
+        self,
+        context: Context[Any, Any],
+        code: Annotated[str, Field(description="TypeScript; the value of its last expression is shown.")],
+        timeout: Timeout = RUN_SECONDS,
+        context_id: Annotated[str | None, Field(description="From an earlier result. The latest one without.")] = None,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Evaluated]:
+        """Run TypeScript where variables, functions and imports of earlier calls are still there, as in a notebook.
+
+        Made for working on data step by step. Its variables end with deep sleep; files stay.
+        """
+        async with self._desk.session(context, session) as opened:
+            found, is_new = await self._context(opened.session, context_id)
+            stream = opened.session.contexts.open(found).stream(code, timeout=timeout)
+            try:
+                watched = await watch(context, opened.session, stream, timeout)
+            except (ContextLost, ContextNotFound):
+                self._desk.conversations.keep_context(opened.session.id, None)
+                raise
+            return _evaluated(note(opened), watched, found, is_new=is_new)
+
+    async def _context(self, session: AsyncSession, asked: str | None) -> tuple[str, bool]:
+        """Its id, and whether it is new."""
+        found = asked or self._desk.conversations.context_of(session.id)
+        if found is not None:
+            self._desk.conversations.keep_context(session.id, found)
+            return found, False
+        made = await session.contexts.create()
+        self._desk.conversations.keep_context(session.id, made.id)
+        return made.id, True
+
+
+def _ran(about: dict[str, str], watched: Watched) -> CallToolResult:
+    result = watched.result
+    values = {**about, **_values(result), **watched.shown}
+    return answer("\n".join(_lines(result, watched.shown)), values)
+
+
+def _evaluated(about: dict[str, str], watched: Watched, context_id: str, *, is_new: bool) -> CallToolResult:
+    result = watched.result
+    assert isinstance(result, Evaluation)
+    values: dict[str, object] = {**about, **_values(result), **watched.shown, "context": context_id}
+    lines = _lines(result, watched.shown)
+    lines += [f"displayed:\n{cut(forms.text, 'print less', VALUE)}" for forms in watched.displayed]
+    if result.result is not None:
+        values["value"] = cut(result.result.text, "print a part of it", VALUE)
+        lines.append(f"value:\n{values['value']}")
+    if result.error is not None:
+        values["error"] = result.error.stack or f"{result.error.name}: {result.error.message}"
+        lines.append(f"it threw:\n{values['error']}")
+    if result.context_survived is not None:
+        kept = "are still there" if result.context_survived else "are gone"
+        lines.append(f"The run was ended; the variables of the context {kept}.")
+    lines.append(f"[context {context_id}]{' It is new: it has no variables yet.' if is_new else ''}")
+    return answer("\n".join(lines), values)
+
+
+def _values(result: ExecutionResult) -> dict[str, object]:
+    return {
+        "exitCode": result.exit_code,
+        "timedOut": result.timed_out,
+        "executionTimeMs": result.execution_time,
+        "filesWritten": list(result.files_written),
+    }
+
+
+def _lines(result: ExecutionResult, shown: dict[str, str]) -> list[str]:
+    ended = "timed out and was ended" if result.timed_out else f"exit code {result.exit_code}"
+    lines = [f"{ended}, {result.execution_time} ms"]
+    lines += [f"{name}:\n{shown[name].rstrip()}" for name in ("stdout", "stderr") if shown[name].strip()]
+    if not any(shown[name].strip() for name in ("stdout", "stderr")):
+        lines.append("(no output)")
+    if result.files_written:
+        lines.append("files written: " + ", ".join(result.files_written[:50]))
+    return lines

@@ -1,0 +1,133 @@
+"""Tools for files."""
+
+from typing import Annotated, Any
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult
+from pydantic import Field
+
+from buntime.mcp_server.answers import Content, Entry, Found, Listed, Match, Written, answer
+from buntime.mcp_server.desk import Desk, note, refusing
+from buntime.mcp_server.executing import Session
+from buntime.mcp_server.output import SHOWN
+
+Path = Annotated[str, Field(description="Relative to /workspace, or absolute in the session.", min_length=1)]
+LISTED, MATCHES = 200, 100
+
+
+class Filing:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @refusing
+    async def read_file(
+        self,
+        context: Context[Any, Any],
+        path: Path,
+        offset: Annotated[int, Field(description="Characters to leave out before.", ge=0)] = 0,
+        limit: Annotated[int, Field(description="Most characters to read.", ge=1, le=100_000)] = SHOWN,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Content]:
+        """Read a text file, or a part of it. What is longer says where to go on."""
+        async with self._desk.session(context, session) as opened:
+            try:
+                whole = await opened.session.files.read(path)
+            except UnicodeDecodeError:
+                raise ToolError(f"{path} is not text. Look at it with run_command: file, xxd, …") from None
+            part = whole[offset : offset + limit]
+            values: dict[str, object] = {**note(opened), "path": path, "content": part, "size": len(whole)}
+            rest = len(whole) - offset - len(part)
+            if rest > 0:
+                values["nextOffset"] = offset + len(part)
+            more = f"\n… {rest} characters more: offset {offset + len(part)} …" if rest > 0 else ""
+            return answer((part or "(empty)") + more, values)
+
+    @refusing
+    async def write_file(
+        self,
+        context: Context[Any, Any],
+        path: Path,
+        content: str,
+        append: Annotated[bool, Field(description="Add to the end in place of writing anew.")] = False,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Written]:
+        """Write a text file whole, with its folders. To change a part of one use edit_file."""
+        async with self._desk.session(context, session) as opened:
+            written = await opened.session.files.write(path, content, append=append)
+            values = {**note(opened), "path": written.path, "size": written.size}
+            return answer(f"{written.path} has {written.size} bytes.", values)
+
+    @refusing
+    async def edit_file(
+        self,
+        context: Context[Any, Any],
+        path: Path,
+        old: Annotated[str, Field(description="Text that stands in it once, with its spaces.", min_length=1)],
+        new: Annotated[str, Field(description="What takes its place.")],
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Written]:
+        """Replace a piece of a text file that stands in it exactly once."""
+        async with self._desk.session(context, session) as opened:
+            whole = await opened.session.files.read(path)
+            count = whole.count(old)
+            if count != 1:
+                raise ToolError(f"{path} has that text {count} times; it has to be there once. Read it with read_file.")
+            written = await opened.session.files.write(path, whole.replace(old, new))
+            values = {**note(opened), "path": written.path, "size": written.size}
+            return answer(f"{written.path} is changed; it has {written.size} bytes.", values)
+
+    @refusing
+    async def list_files(
+        self,
+        context: Context[Any, Any],
+        path: Annotated[str, Field(description="A folder.")] = "/workspace",
+        recursive: bool = False,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Listed]:
+        """List a folder: names, types and sizes in bytes."""
+        async with self._desk.session(context, session) as opened:
+            entries: list[Entry] = []
+            pages = opened.session.files.list(path, recursive=recursive, page_size=100)
+            total = 0
+            while len(entries) < LISTED:
+                some, total = await pages.page(len(entries))
+                entries += [Entry(path=one.path, type=one.type, size=one.size) for one in some]
+                if not some or len(entries) >= total:
+                    break
+            lines = [f"{one['path']}{'/' if one['type'] == 'directory' else ''}  {one['size']}" for one in entries]
+            if total > len(entries):
+                lines.append(f"… {total - len(entries)} more: list a folder below, or use search_files …")
+            values = {**note(opened), "files": entries, "total": total}
+            return answer("\n".join(lines) or "(nothing)", values)
+
+    @refusing
+    async def search_files(
+        self,
+        context: Context[Any, Any],
+        query: Annotated[str | None, Field(description="A regular expression for lines. Names only without.")] = None,
+        glob: Annotated[str | None, Field(description="For names, such as **/*.ts.")] = None,
+        path: Annotated[str, Field(description="A folder.")] = "/workspace",
+        ignore_case: bool = False,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Found]:
+        """Find files by name and lines by regular expression (ripgrep's)."""
+        async with self._desk.session(context, session) as opened:
+            found = await opened.session.files.search(
+                query, glob=glob, path=path, ignore_case=ignore_case, limit=MATCHES
+            )
+            matches = [_match(one.path, one.line, one.text) for one in found.matches]
+            lines = [":".join(str(part) for part in one.values()) for one in matches]
+            if found.truncated:
+                lines.append("… there are more: narrow the search …")
+            values = {**note(opened), "matches": matches, "truncated": found.truncated}
+            return answer("\n".join(lines) or "(nothing found)", values)
+
+
+def _match(path: str, line: int | None, text: str | None) -> Match:
+    match = Match(path=path)
+    if line is not None:
+        match["line"] = line
+    if text is not None:
+        match["text"] = text[:500].rstrip("\n")
+    return match

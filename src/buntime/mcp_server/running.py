@@ -1,0 +1,84 @@
+"""A run that is watched: output is kept, progress is told, and leaving ends it."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from buntime_sdk import (
+    AsyncRunStream,
+    AsyncSession,
+    BuntimeError,
+    Displayed,
+    ExecutionResult,
+    Forms,
+    Result,
+    Stderr,
+    Stdout,
+)
+from mcp.server.mcpserver import Context
+
+from buntime.mcp_server.output import Kept, cut
+
+PROGRESS_SECONDS = 1.0
+PLACE = "/tmp/buntime-output"  # in the session
+
+
+@dataclass(slots=True)
+class Watched:
+    result: ExecutionResult
+    displayed: list[Forms] = field(default_factory=list)
+    shown: dict[str, str] = field(default_factory=dict)  # stdout, stderr, and the files with more of them
+
+
+async def watch(context: Context[Any, Any], session: AsyncSession, stream: AsyncRunStream, seconds: float) -> Watched:
+    """`seconds`: that the run may take, for whoever watches. A call that is cancelled ends the run."""
+    kept: dict[type, Kept] = {Stdout: Kept(), Stderr: Kept()}
+    displayed: list[Forms] = []
+    result: ExecutionResult | None = None
+    async with stream, _progress(context, kept, seconds):
+        async for event in stream:
+            if isinstance(event, Stdout | Stderr):
+                kept[type(event)].add(event.data)
+            elif isinstance(event, Displayed):
+                displayed.append(event.value)
+            elif isinstance(event, Result):
+                result = event.result
+    assert result is not None, "a stream ends with its result or raises"
+    shown = await _shown(session, "stdout", kept[Stdout]) | await _shown(session, "stderr", kept[Stderr])
+    return Watched(result, displayed, shown)
+
+
+@asynccontextmanager
+async def _progress(context: Context[Any, Any], kept: dict[type, Kept], seconds: float) -> AsyncIterator[None]:
+    started = time.monotonic()
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            message = kept[Stdout].last_line() or kept[Stderr].last_line() or "running"
+            await context.report_progress(round(time.monotonic() - started, 1), seconds, message)
+
+    telling = asyncio.create_task(tell(), name="progress")
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.wait({telling})
+        if not telling.cancelled():
+            telling.exception()  # a client that takes no progress is no failure of the run
+
+
+async def _shown(session: AsyncSession, name: str, kept: Kept) -> dict[str, str]:
+    whole = kept.whole()
+    if not kept.is_long:
+        return {name: whole}
+    path = f"{PLACE}/{secrets.token_hex(4)}.{name}.txt"
+    try:
+        await session.files.write(path, whole)
+    except BuntimeError as refused:  # the run itself is done
+        return {name: cut(whole, f"they could not be kept ({refused.code})")}
+    return {name: cut(whole, f"read_file {path}"), f"{name}File": path}
