@@ -494,6 +494,8 @@ def test_a_shell_needs_a_terminal(person: Person, session: str) -> None:
 
 def test_a_refusal_is_one_line_with_the_remedy(person: Person, session: str) -> None:
     without = Person(person.url, "")
+    assert "Set BUNTIME_API_KEY, or" in Person(person.url, "ü").is_refused("ls")
+    assert "has to begin with http://" in Person("localhost:8000", person.key).is_refused("ls")
     assert "Set BUNTIME_API_KEY, or make one: buntime keys create" in without.is_refused("ls")
     assert "Set BUNTIME_API_KEY to a valid one" in Person(person.url, "btk_" + "x" * 38).is_refused("ls")
     assert "No server answers at http://127.0.0.1:9. Is it running? scripts/serve" in Person(
@@ -622,7 +624,7 @@ def test_zsh_and_fish_are_told_how_a_session_stands(person: Person, session: str
 
 def test_completion_is_silent_where_no_server_answers(person: Person) -> None:
     asked = {"_BUNTIME_COMPLETE": "complete_bash", "COMP_WORDS": "buntime exec s", "COMP_CWORD": "2"}
-    for url, key in (("http://127.0.0.1:9", person.key), (person.url, "btk_no"), (person.url, "")):
+    for url, key in (("http://127.0.0.1:9", person.key), (person.url, "btk_no"), (person.url, ""), (person.url, "ü")):
         done = Person(url, key, asked).runs()
         assert (done.stdout.strip(), done.stderr) == (b"", b"")
 

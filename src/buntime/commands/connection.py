@@ -20,6 +20,12 @@ def server_url() -> str:
     return os.environ.get("BUNTIME_URL") or DEFAULT_URL
 
 
+def has_key() -> bool:
+    """One that a header can carry; whether it is valid is the server's to say."""
+    key = os.environ.get("BUNTIME_API_KEY", "")
+    return bool(key) and key.isascii()
+
+
 @contextmanager
 def talking(context: typer.Context, as_json: bool = False) -> Iterator["Buntime"]:
     """A client for the block. What the server refuses ends the command with status 1, a signal with 128 and its number.
@@ -55,7 +61,9 @@ def _client(context: typer.Context) -> Iterator["Buntime"]:
         return
     from buntime_sdk import Buntime
 
-    if not os.environ.get("BUNTIME_API_KEY"):
+    if not has_key():
         raise Refused(NO_KEY, "unauthorized")
+    if not server_url().startswith(("http://", "https://")):
+        raise Refused(f"BUNTIME_URL is {server_url()}: it has to begin with http:// or https://", "connection_failed")
     with Buntime(base_url=server_url()) as client:
         yield client

@@ -10,13 +10,13 @@ from buntime.commands.connection import talking
 from buntime.commands.naming import AsJson, complete, find, is_name
 from buntime.commands.progress import moving
 from buntime.commands.refusing import Refused
+from buntime.commands.running import WORKSPACE
 from buntime.commands.showing import print_json
 
 if TYPE_CHECKING:
     from buntime_sdk import FileStatus, Session
 
 copying = typer.Typer()
-WORKSPACE = PurePosixPath("/workspace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,6 @@ class Place:
     def contents(self) -> bool:
         """`DIR/.`: what is in it, in place of itself."""
         return self.path == "." or self.path.endswith("/.")
-
-    @property
-    def name(self) -> str:
-        return self.path.rstrip("/").rpartition("/")[2]
 
 
 def place(word: str) -> Place:
@@ -90,8 +86,7 @@ def download(session: "Session", source: Place, target: Place, *, quiet: bool) -
     name = PurePosixPath(status.path).name or WORKSPACE.name
     place_here = Path(landing(target, name, found, contents=source.contents))
     place_here.parent.mkdir(parents=True, exist_ok=True)
-    kind = _kind(session, status)
-    if kind == "directory":
+    if _kind(session, status) == "directory":
         _unpack(session, source.path, place_here, name, quiet)
     else:
         with moving(name, quiet=quiet) as progress:

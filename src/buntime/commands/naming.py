@@ -1,6 +1,5 @@
 """A session by what a person calls it: its id, the beginning of it, or its name (`metadata.name`)."""
 
-import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from buntime.commands.connection import has_key
 from buntime.commands.refusing import Refused
 from buntime.commands.showing import until
 
@@ -52,7 +52,7 @@ def complete(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Ids and names for the shell; nothing where the server does not answer at once."""
     from buntime_sdk import Buntime, BuntimeError
 
-    if not os.environ.get("BUNTIME_API_KEY"):
+    if not has_key():
         return []
     try:
         with Buntime(timeout=COMPLETION_SECONDS, max_retries=0) as client:

@@ -94,18 +94,13 @@ def run_command(
     variables, limit = pairs(env) or None, seconds(timeout) if timeout else None
     program = (*PROGRAMS.get(file.suffix, BUN), file.name, *(arguments or ()))
     with talking(context, as_json) as client:
-        typed = _piped(no_stdin)  # read before there is a session to pay for
-    with talking(context, as_json) as client, _session(client, keep) as session:
-        for path in others:
-            _bring(session, folder, path)
-        session.files.upload(file, str(WORKSPACE / file.name))
-        stream = session.stream_command(
-            shlex.join(program),
-            env=variables,
-            timeout=limit,
-            stdin=typed,
-        )
-        result = _follow(stream, quiet=as_json)
+        typed = _piped(no_stdin)  # read before there is a session
+        with _session(client, keep) as session:
+            for path in others:
+                _bring(session, folder, path)
+            session.files.upload(file, str(WORKSPACE / file.name))
+            stream = session.stream_command(shlex.join(program), env=variables, timeout=limit, stdin=typed)
+            result = _follow(stream, quiet=as_json)
     _end(result, as_json)
 
 
@@ -168,15 +163,15 @@ def _code(code: str | None, file: Path | None) -> str:
 
 def _piped(ignored: bool) -> str | None:
     """What a pipe or a file brings. A terminal is nobody's input here: `buntime shell` is for that."""
-    if ignored or sys.stdin.closed or not _is_piped():
+    if ignored or not _is_piped():
         return None
     return _text(sys.stdin.buffer.read(), "The standard input")
 
 
 def _is_piped() -> bool:
     try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError):
+        mode = os.fstat(0).st_mode
+    except OSError:  # it is closed
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 

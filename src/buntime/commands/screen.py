@@ -68,6 +68,10 @@ class Screen:
         while content:
             content = content[os.write(self._out, content) :]
 
+    def calm(self) -> None:
+        """After what was not the shell's own end."""
+        self.show(AS_NORMAL)
+
     def say(self, sentence: str) -> None:
         self.show(f"\r\nbuntime: {sentence}\r\n".encode())
 

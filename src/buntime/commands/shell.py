@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import closing, suppress
+from signal import SIGHUP, SIGINT
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from buntime.commands.connection import talking
 from buntime.commands.naming import SessionName, find
 from buntime.commands.refusing import Refused
-from buntime.commands.screen import AS_NORMAL, Screen
+from buntime.commands.screen import Screen
 from buntime.commands.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 shell = typer.Typer()
 
 CTRL_C = b"\x03"
-HANGUP = 1  # SIGHUP
 FIRST_WAIT, LONGEST_WAIT = 0.25, 5.0  # seconds between two attempts to take a terminal up again
 PATIENCE = 600.0  # seconds of attempts
 FAREWELL = 2.0  # seconds for what is still on its way to the screen
@@ -53,23 +53,25 @@ def _sit(session: "Session", screen: Screen, terminal_id: str | None, working_di
     terminal = session.terminal(terminal_id=terminal_id, cols=cols, rows=rows, working_dir=working_dir)
     terminal_id = terminal.id
     with screen.raw():
-        while True:
-            try:
-                end = Visit(terminal, screen).end()
-            except Left:
-                screen.show(AS_NORMAL)
-                screen.say(f"The shell goes on: buntime shell {session.id} --terminal {terminal_id}")
-                return 0
-            if end is None:
+        try:
+            while (end := Visit(terminal, screen).end()) is None:
                 terminal = _again(session, screen, terminal_id)
-            elif end.type == "detached":
-                screen.show(AS_NORMAL)
-                raise Refused("Another client has taken this terminal over.", "detached")
-            elif end.exit_code is None:
-                screen.show(AS_NORMAL)
-                raise Refused(f"The shell was ended: {end.reason or 'its session ended'}.", "ended")
-            else:
-                return end.exit_code
+            return _status(end)
+        except Left:
+            screen.calm()
+            screen.say(f"The shell goes on: buntime shell {session.id} --terminal {terminal_id}")
+            return 0
+        except BaseException:
+            screen.calm()
+            raise
+
+
+def _status(end: "TerminalEnd") -> int:
+    if end.type == "detached":
+        raise Refused("Another client has taken this terminal over.", "detached")
+    if end.exit_code is None:
+        raise Refused(f"The shell was ended: {end.reason or 'its session ended'}.", "ended")
+    return end.exit_code
 
 
 class Visit:
@@ -102,7 +104,7 @@ class Visit:
                     self._screen.resized = False
                     self._terminal.resize(*self._screen.size)
                 if typed is None:
-                    raise Stopped(HANGUP)
+                    raise Stopped(SIGHUP)
                 keys, leaves = self._screen.leaving.asked(typed)
                 if keys:
                     self._terminal.write(keys)
@@ -132,8 +134,7 @@ def _again(session: "Session", screen: Screen, terminal_id: str) -> "Terminal":
     while True:
         typed = screen.keys(wait)
         if typed is None or CTRL_C in typed:
-            screen.show(AS_NORMAL)
-            raise Stopped(HANGUP if typed is None else 2)
+            raise Stopped(SIGHUP if typed is None else SIGINT)
         try:
             cols, rows = screen.size
             return session.terminal(terminal_id=terminal_id, cols=cols, rows=rows)
