@@ -69,6 +69,8 @@ async def _read(calls: AsyncCalls, query: dict[str, Any]) -> AsyncGenerator[File
 
 
 class AsyncFiles:
+    """The files of one session. Paths are relative to `/workspace`, or absolute inside the session."""
+
     def __init__(self, calls: AsyncCalls, session_id: str) -> None:
         self._calls = calls
         self._session_id = session_id

@@ -12,6 +12,8 @@ from buntime_sdk.waiting import Awaited, awaited
 
 
 class AsyncSessions:
+    """The sessions of an account."""
+
     def __init__(self, calls: AsyncCalls) -> None:
         self._calls = calls
 

@@ -26,6 +26,9 @@ MOST_KEPT = 100
 class Buntime:
     """A client of a buntime server. As a context manager its connections are closed at the end of the block."""
 
+    base_url: str
+    sessions: Sessions
+
     def __init__(
         self,
         api_key: str | None = None,

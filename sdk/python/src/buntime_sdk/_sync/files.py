@@ -70,6 +70,8 @@ def _read(calls: Calls, query: dict[str, Any]) -> Generator[FileEvent]:
 
 
 class Files:
+    """The files of one session. Paths are relative to `/workspace`, or absolute inside the session."""
+
     def __init__(self, calls: Calls, session_id: str) -> None:
         self._calls = calls
         self._session_id = session_id

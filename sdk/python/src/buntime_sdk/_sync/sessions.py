@@ -13,6 +13,8 @@ from buntime_sdk.waiting import Now, now
 
 
 class Sessions:
+    """The sessions of an account."""
+
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
