@@ -1,0 +1,56 @@
+"""Signals that come while a command is at work."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from buntime.commands.stopping import SIGNALS, Stopped, stoppable, whole
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    assert {number: signal.getsignal(number) for number in SIGNALS} == before
+
+
+def comes(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)  # the interpreter looks for signals between two steps
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_stops_what_is_at_work(number: int, status: int) -> None:
+    with pytest.raises(Stopped) as stopped, stoppable():
+        comes(number)
+        pytest.fail("it went on")
+    assert stopped.value.exit_code == status
+
+
+def test_what_is_whole_is_done_before_it_stops() -> None:
+    done = []
+    with pytest.raises(Stopped), stoppable():
+        with whole():
+            comes(signal.SIGINT)
+            comes(signal.SIGTERM)
+            done.append("the session is made")
+        done.append("something more")
+    assert done == ["the session is made"]
+
+
+def test_what_fails_while_it_is_whole_fails_as_it_would() -> None:
+    with pytest.raises(OSError, match="no room"), stoppable(), whole():
+        comes(signal.SIGINT)
+        raise OSError("no room")
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable(), whole():
+            comes(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
