@@ -24,27 +24,40 @@ def comes(number: int) -> None:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_stops_what_is_at_work(number: int, status: int) -> None:
-    with pytest.raises(Stopped) as stopped, stoppable():
-        comes(number)
-        pytest.fail("it went on")
+    def work() -> None:
+        with stoppable():
+            comes(number)
+            pytest.fail("it went on")
+
+    with pytest.raises(Stopped) as stopped:
+        work()
     assert stopped.value.exit_code == status
 
 
 def test_what_is_whole_is_done_before_it_stops() -> None:
     done = []
-    with pytest.raises(Stopped), stoppable():
-        with whole():
-            comes(signal.SIGINT)
-            comes(signal.SIGTERM)
-            done.append("the session is made")
-        done.append("something more")
+
+    def work() -> None:
+        with stoppable():
+            with whole():
+                comes(signal.SIGINT)
+                comes(signal.SIGTERM)
+                done.append("the session is made")
+            done.append("something more")
+
+    with pytest.raises(Stopped):
+        work()
     assert done == ["the session is made"]
 
 
 def test_what_fails_while_it_is_whole_fails_as_it_would() -> None:
-    with pytest.raises(OSError, match="no room"), stoppable(), whole():
-        comes(signal.SIGINT)
-        raise OSError("no room")
+    def work() -> None:
+        with stoppable(), whole():
+            comes(signal.SIGINT)
+            raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        work()
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
