@@ -251,10 +251,10 @@ class Unavailable(BuntimeError):
 
 
 class StillWaking(Unavailable):
-    """The wake takes longer than a request waits for it, and goes on."""
+    """The wake takes longer than a request waits for it, and goes on: nothing of the request was begun."""
 
     def __init__(self) -> None:
-        super().__init__("The session is still waking.", 1)
+        super().__init__("The session is still waking.", 1, waking=True)
 
 
 class StaleSession(Exception):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from buntime import leases
 from buntime.account import AccountStatus
 from buntime.ports import Run, RunResult, Sandbox
 from buntime.session import Session, State
@@ -260,6 +261,28 @@ async def test_a_delete_during_a_wake_leaves_nothing_running(api: Api) -> None:
     assert (await waking).status == 404
     await until(lambda: not api.sandboxes.volumes)
     assert not api.sandboxes.running
+
+
+async def test_a_wake_that_takes_longer_is_told_before_anything_was_begun(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "WAKE_SECONDS", 0.02)
+    session = await api.session()
+    await api.call("POST", f"/sessions/{session}/sleep")
+    sandbox, going = only_sandbox(api), asyncio.Event()
+    thaw = sandbox.thaw
+
+    async def slow_thaw() -> None:
+        await going.wait()
+        await thaw()
+
+    sandbox.thaw = slow_thaw  # type: ignore[method-assign]
+    refused = await api.call("POST", "/execute", {"sessionId": session, "command": "echo x > made"})
+    assert refused.refusal == (503, "unavailable")
+    assert refused.error["details"] == {"retryAfter": 1, "waking": True}
+    going.set()
+    await until(lambda: not sandbox.frozen)
+    assert (await api.call("GET", f"/files/list?sessionId={session}")).json["total"] == 0
 
 
 async def test_a_session_that_was_woken_on_demand_stays_awake_for_as_long_as_after_any_request(api: Api) -> None:

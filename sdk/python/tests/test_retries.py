@@ -117,13 +117,13 @@ def test_what_may_do_harm_twice_is_not_repeated(player: Player, name: str, failu
 
 def test_an_answer_that_breaks_off_does_not_repeat_a_run(player: Player) -> None:
     with pytest.raises(ConnectionFailed) as caught:
-        player.once([Answer(body='{"exitCode": 0, "std', end=End.RESET), Answer(body=RESULT)], execute)
+        player.once([Answer(body='{"exitCode": 0, "std', end=End.EARLY), Answer(body=RESULT)], execute)
     assert caught.value.begun
     assert player.paused == []
 
 
 def test_an_answer_that_breaks_off_is_asked_for_again_where_that_is_safe(player: Player) -> None:
-    answers = [Answer(body='{"sessionId": "se', end=End.RESET), Answer(body=SESSION)]
+    answers = [Answer(body='{"sessionId": "se', end=End.EARLY), Answer(body=SESSION)]
     made, server = player.once(answers, lambda client: client.sessions.create())
     assert made.id == "ses_1"
     assert len(server.asked) == 2
@@ -248,4 +248,15 @@ def test_no_wait_is_shorter_than_the_servers(after: float, chance: float) -> Non
 
 def test_an_error_that_no_call_makes_is_not_repeated() -> None:
     failure = IdempotencyInProgress("Still.", code="idempotency_in_progress")
+    assert delay_before(failure, 1, RetryRules(2, 0.5), repeatable=False, random=0) is None
+
+
+def test_a_session_that_still_wakes_has_begun_nothing() -> None:
+    shown = {"code": "unavailable", "details": {"retryAfter": 1, "waking": True}}
+    assert delay_before(error_of(shown, 503), 1, RetryRules(2, 0.5), repeatable=False, random=0) == 1
+
+
+def test_a_stream_that_the_server_ends_as_it_stops_is_taken_up_again() -> None:
+    failure = error_of({"code": "unavailable"}, None)
+    assert delay_before(failure, 1, RetryRules(2, 0.5), repeatable=True, random=0) is not None
     assert delay_before(failure, 1, RetryRules(2, 0.5), repeatable=False, random=0) is None

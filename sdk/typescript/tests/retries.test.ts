@@ -29,6 +29,8 @@ test("what cannot be repeated is made again only where nothing was begun", () =>
   const limited = new RateLimitExceeded("slow down", { code: "rate_limit_exceeded", status: 429, retryAfter: 2 });
   expect(delayBefore(limited, 1, false, RULES, 1)).toBe(2000);
   expect(delayBefore(new ConnectionFailed("refused", { begun: false }), 1, false, RULES, 1)).toBe(100);
+  const waking = { code: "unavailable", status: 503, retryAfter: 1, details: { waking: true } };
+  expect(delayBefore(new Unavailable("waking", waking), 1, false, RULES, 1)).toBe(1000);
   for (const failure of [new ConnectionFailed("cut", { begun: true }), new RequestTimeout("late"), busy(1)]) {
     expect(delayBefore(failure, 1, false, RULES, 1)).toBeNull();
     expect(delayBefore(failure, 1, true, RULES, 1)).not.toBeNull();

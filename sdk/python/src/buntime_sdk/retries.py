@@ -6,6 +6,8 @@ from buntime_sdk.errors import BuntimeError, ConnectionFailed
 
 LONGEST_DELAY = 30.0
 LONGEST_RETRY_AFTER = 60.0  # a server that asks for more patience than this is told of at once
+# Whatever their status: an error at the end of a stream has none.
+ANSWERED_LATER = frozenset({"request_timeout", "idempotency_in_progress", "unavailable"})
 PASSING = frozenset({408, 500, 502, 503, 504})
 
 
@@ -38,7 +40,7 @@ def may_have_begun(failure: BuntimeError) -> bool:
     """Whether the server may have carried out the call that failed so, or a part of it."""
     if isinstance(failure, ConnectionFailed):
         return failure.begun
-    return failure.code != "rate_limit_exceeded"  # refused before any work
+    return failure.code != "rate_limit_exceeded" and failure.details.get("waking") is not True
 
 
 def _may_help(failure: BuntimeError, repeatable: bool) -> bool:
@@ -48,4 +50,4 @@ def _may_help(failure: BuntimeError, repeatable: bool) -> bool:
         return False
     if isinstance(failure, ConnectionFailed):
         return True
-    return failure.code in ("request_timeout", "idempotency_in_progress") or failure.status in PASSING
+    return failure.code in ANSWERED_LATER or failure.status in PASSING
