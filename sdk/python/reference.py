@@ -13,7 +13,8 @@ HEAD = """# The Python SDK: reference
 Made by `sdk/python/generate` from signatures and docstrings: change those, then run it. How to begin is in
 [python.md](python.md).
 
-Of every class here that makes calls there is one named `Async…`, which is the same with `await`, `async with` and `async for`.
+Of every class here that makes calls there is one named `Async…`, which is the same with `await`,
+`async with` and `async for`.
 """
 NOUNS = (
     "Buntime", "Sessions", "Session", "RunStream", "Files", "FileWatch", "Processes", "Process", "Contexts", "Context",

@@ -39,13 +39,13 @@ class End(Enum):
     """What comes after the body of an answer."""
 
     IN_ORDER = "the end that HTTP knows"
-    RESET = "the connection breaks"
+    EARLY = "the connection is closed, though there ought to be more"
     OPEN = "nothing, until the client goes"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`status` 0: none at all, the connection breaks."""
+    """`status` 0: none at all, the connection is reset."""
 
     status: int = 200
     body: object = field(default_factory=dict)
@@ -121,9 +121,9 @@ class StandIn:
                     self._say(answer)
                 if answer.end is End.OPEN:
                     self.rfile.read(1)  # b"" when the client goes
-                elif answer.end is End.RESET or not answer.status:
+                elif not answer.status:
                     self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                else:
+                elif answer.end is End.IN_ORDER:
                     return
                 self.close_connection = True
 
@@ -134,7 +134,8 @@ class StandIn:
                 lines = [f"HTTP/1.1 {answer.status} Said", length]
                 lines += [f"{name}: {value}" for name, value in answer.headers.items()]
                 head = "\r\n".join([*lines, "", ""]).encode()
-                self.wfile.write(head + (content if whole else b"%x\r\n%b\r\n" % (len(content), content)))
+                chunk = b"%x\r\n%b\r\n" % (len(content), content) if content else b""
+                self.wfile.write(head + (content if whole else chunk))
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -73,7 +73,7 @@ def test_the_result_has_the_output_that_was_not_read(player: Player) -> None:
     assert (result.stdout, result.stderr, result.exit_code) == ("12", "!", 3)
 
 
-@pytest.mark.parametrize("end", [End.RESET, End.IN_ORDER])
+@pytest.mark.parametrize("end", [End.EARLY, End.IN_ORDER])
 def test_a_run_whose_stream_breaks_is_a_connection_that_failed(end: End) -> None:
     with StandIn([streamed(event("stdout", data="1"), end=end)]) as server, Buntime(KEY, server.url) as client:
         events = iter(run(client))
@@ -84,7 +84,7 @@ def test_a_run_whose_stream_breaks_is_a_connection_that_failed(end: End) -> None
     assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize("end", [End.RESET, End.IN_ORDER])
+@pytest.mark.parametrize("end", [End.EARLY, End.IN_ORDER])
 async def test_a_run_whose_stream_breaks_is_a_connection_that_failed_in_asyncio_too(end: End) -> None:
     with StandIn([streamed(event("stdout", data="1"), end=end)]) as server:
         async with AsyncBuntime(KEY, server.url) as client:
@@ -183,8 +183,8 @@ def test_a_stream_that_was_read_to_its_end_leaves_its_connection_for_the_next_ca
 def test_logs_are_followed_across_broken_connections_from_where_they_were(player: Player) -> None:
     answers = [
         PROCESS,
-        streamed(printed("a", 1), printed("b", 2), end=End.RESET),
-        streamed(event("dropped", 5, bytes=3), end=End.RESET),
+        streamed(printed("a", 1), printed("b", 2), end=End.EARLY),
+        streamed(event("dropped", 5, bytes=3), end=End.EARLY),
         streamed(printed("c", 6)),
         streamed(event("exit", 6, status="exited", exitCode=0, reason=None)),
     ]
@@ -198,7 +198,7 @@ def test_logs_are_followed_across_broken_connections_from_where_they_were(player
 
 def test_logs_that_break_again_and_again_without_a_word_are_given_up(player: Player) -> None:
     with pytest.raises(ConnectionFailed):
-        player.once([PROCESS, streamed(end=End.RESET)], *FOLLOWED)
+        player.once([PROCESS, streamed(end=End.EARLY)], *FOLLOWED)
     assert len(player.paused) == 2
 
 
@@ -215,7 +215,7 @@ def test_changes_are_told_until_the_connection_breaks(player: Player) -> None:
         return client.sessions.open("ses_1").files.watch("src")
 
     with pytest.raises(ConnectionFailed):
-        player.once([streamed(event("ready"), end=End.RESET)], watch)
+        player.once([streamed(event("ready"), end=End.EARLY)], watch)
     with StandIn([streamed(event("ready"), end=End.OPEN)]) as server, Buntime(KEY, server.url) as client:
         with watch(client) as changes:
             seen.append(next(iter(changes)))
@@ -226,7 +226,7 @@ def test_changes_are_told_until_the_connection_breaks(player: Player) -> None:
 def test_a_download_that_breaks_off_leaves_no_file(player: Player, tmp_path: Any) -> None:
     with pytest.raises(ConnectionFailed):
         player.once(
-            [Answer(body=b"0123456789", end=End.RESET)],
+            [Answer(body=b"0123456789", end=End.EARLY)],
             lambda client: client.sessions.open("ses_1").files.download("a", tmp_path / "local"),
         )
     assert list(tmp_path.iterdir()) == []
