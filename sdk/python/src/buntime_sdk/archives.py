@@ -1,8 +1,8 @@
 """Local files and directories on their way into a session and out of it. Blocking."""
 
 import os
+import secrets
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,16 +32,13 @@ def opened(path: Path) -> IO[bytes]:
 @contextmanager
 def appearing(path: Path) -> Iterator[IO[bytes]]:
     """A file that is at `path` when the block ends well, and nowhere when it does not."""
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    beside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
     try:
-        with open(handle, "wb") as file:
+        with beside.open("xb") as file:  # with the permissions of a new file; the umask is the whole process's
             yield file
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(beside).chmod(0o666 & ~umask)
-        Path(beside).replace(path)
+        beside.replace(path)
     except BaseException:
-        Path(beside).unlink()
+        beside.unlink(missing_ok=True)
         raise
 
 

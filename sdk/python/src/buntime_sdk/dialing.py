@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, error_of
 
 LARGEST_MESSAGE = 1 << 22
+GOODBYE_SECONDS = 1.0  # for the server's answer to a close, which is behind all output that nobody has read
 
 
 class AsyncSocket(Protocol):
@@ -53,7 +54,12 @@ async def async_dial(url: str, headers: Mapping[str, str], timeout: float) -> As
 
     try:
         connection = await connect(
-            _ws(url), additional_headers=dict(headers), open_timeout=timeout, max_size=LARGEST_MESSAGE, compression=None
+            _ws(url),
+            additional_headers=dict(headers),
+            open_timeout=timeout,
+            close_timeout=GOODBYE_SECONDS,
+            max_size=LARGEST_MESSAGE,
+            compression=None,
         )
     except InvalidStatus as refused:
         raise _refusal(refused) from refused
@@ -86,7 +92,12 @@ def dial(url: str, headers: Mapping[str, str], timeout: float) -> Socket:
 
     try:
         connection = connect(
-            _ws(url), additional_headers=dict(headers), open_timeout=timeout, max_size=LARGEST_MESSAGE, compression=None
+            _ws(url),
+            additional_headers=dict(headers),
+            open_timeout=timeout,
+            close_timeout=GOODBYE_SECONDS,
+            max_size=LARGEST_MESSAGE,
+            compression=None,
         )
     except InvalidStatus as refused:
         raise _refusal(refused) from refused
@@ -103,8 +114,8 @@ def _require_order(closed: Any) -> None:
     """Raises ConnectionFailed unless it was closed in order, by us or by the server."""
     if closed.rcvd is not None and closed.rcvd.code == CLOSED_IN_ORDER:
         return
-    if closed.sent is not None and closed.rcvd_then_sent is not True:
-        return
+    if closed.sent is not None and closed.sent.code == CLOSED_IN_ORDER and closed.rcvd_then_sent is not True:
+        return  # by us; other codes are those of a server that answers no pings, or of a frame that is none
     raise _lost(closed) from closed
 
 
@@ -118,5 +129,6 @@ def _refusal(refused: Any) -> BuntimeError:
         shown = json.loads(response.body or b"")["error"]
     except (ValueError, KeyError, TypeError):
         shown = None
-    after = response.headers.get("retry-after")
-    return error_of(shown, response.status_code, response.headers.get("x-request-id"), float(after) if after else None)
+    after = response.headers.get("retry-after", "")  # a proxy may name a date
+    seconds = float(after) if after.isdecimal() else None
+    return error_of(shown, response.status_code, response.headers.get("x-request-id"), seconds)

@@ -24,9 +24,25 @@ UNCHANGED: Final = Unchanged.UNCHANGED
 def settings_on_the_wire(**settings: object) -> dict[str, object]:
     """Those that are given."""
     return {
-        camel(name): asdict(value) if isinstance(value, PreviewSettings | NetworkSettings) else value
+        camel(name): asdict(value) if isinstance(value, PreviewSettings | NetworkSettings | ResourceLimits) else value
         for name, value in settings.items()
         if value is not UNCHANGED
+    }
+
+
+def as_made(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a new session: what its answer tells, and what it was asked to be."""
+    return {
+        "lastActive": made.get("createdAt"),
+        "state": "active",
+        "filesCount": 0,
+        "activeProcesses": 0,
+        "metadata": settings.get("metadata", {}),
+        "preview": settings.get("preview", {}),
+        "network": settings.get("network", {}),
+        "onWake": settings.get("onWake"),
+        "envNames": sorted(settings.get("env", ())),
+        **made,
     }
 
 

@@ -4,6 +4,7 @@ which takes `pause` for `async_pause` and so on.
 
 import asyncio
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -25,6 +26,15 @@ async def async_in_thread[T](work: Callable[..., T], *arguments: object) -> T:
 
 def in_thread[T](work: Callable[..., T], *arguments: object) -> T:
     return work(*arguments)
+
+
+def async_close_with(owner: object, close: Callable[[], object]) -> None:
+    """Nothing: connections of a loop are closed in it, by `async with` or `close`."""
+
+
+def close_with(owner: object, close: Callable[[], object]) -> None:
+    """For a client that nobody closes, as in `with Buntime().sessions.create() as session`."""
+    weakref.finalize(owner, close)
 
 
 class Awaited[S: AbstractAsyncContextManager[Any]]:

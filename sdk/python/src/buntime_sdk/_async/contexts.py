@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from buntime_sdk._async.calls import AsyncCalls, Call, new_key
 from buntime_sdk._async.runs import AsyncRunStream, execute, files_on_the_wire
-from buntime_sdk.errors import ContextNotFound, SessionNotFound
+from buntime_sdk.errors import BuntimeError, ContextNotFound, SessionNotFound
 from buntime_sdk.shapes import ContextEntry, Evaluation, File, from_wire
 from buntime_sdk.waiting import Awaited, awaited
 
@@ -45,7 +45,8 @@ class AsyncContext:
     async def __aexit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(ContextNotFound, SessionNotFound):  # deleted in the block
+        # deleted in the block; what the block raises is not hidden by what its end does
+        with suppress(*((ContextNotFound, SessionNotFound) if failure is None else (BuntimeError,))):
             await self.delete()
 
     async def run(

@@ -35,12 +35,14 @@ type Progress = Callable[[int, int | None], object]
 
 
 class AsyncFileWatch:
-    """Changes of files, the first event being `Watching`. Leaving its block ends it."""
+    """Changes of files from the beginning of its block on, the first event being `Watching`. Leaving it ends it."""
 
     def __init__(self, calls: AsyncCalls, query: dict[str, Any]) -> None:
         self._events = _read(calls, query)
+        self._first: FileEvent | None = None
 
     async def __aenter__(self) -> Self:
+        self._first = await self._events.__anext__()  # what changes in the block is told
         return self
 
     async def __aexit__(
@@ -48,8 +50,12 @@ class AsyncFileWatch:
     ) -> None:
         await self.close()
 
-    def __aiter__(self) -> AsyncIterator[FileEvent]:
-        return self._events
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> FileEvent:
+        first, self._first = self._first, None
+        return await self._events.__anext__() if first is None else first
 
     async def close(self) -> None:
         await self._events.aclose()

@@ -15,8 +15,9 @@ from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import LogEntry, LogEvent, LogPage, LogsDropped, ProcessExit, ProcessStatus, from_wire
 
 WAIT_SECONDS = 30  # for a process to be ready, where nothing else is said
+AWAY_SECONDS, LONGEST_PAUSE = 60.0, 5.0  # that a server may be away while it is started again, and between two looks
 LASTING_SECONDS = 10.0  # a connection that held so long counts as a new beginning when it breaks
-SHORTEST_LOOK, LONGEST_LOOK = 0.05, 2.0  # seconds between two looks at a process that is waited for
+SHORTEST_LOOK, LONGEST_LOOK = 0.05, 0.5  # seconds between two looks at a process that is waited for
 
 
 class AsyncProcess:
@@ -122,30 +123,36 @@ class AsyncProcess:
     async def follow(self, *, cursor: int = 0) -> AsyncGenerator[LogEvent]:
         """Its output as it comes, from the cursor on, and last its `ProcessExit`.
 
-        A connection that breaks is made again where it was, so nothing is missed and nothing comes twice.
+        A connection that breaks is made again where it was, so nothing is missed and nothing comes twice; a server that
+        is started again is waited for, for a minute.
         """
-        failed = 0
+        failed, waited = 0, 0.0
         while True:
             began = time.monotonic()
             try:
                 async with aclosing(self._followed(cursor)) as events:
                     async for event in events:
-                        failed = 0
+                        failed, waited = 0, 0.0
                         yield event
                         if isinstance(event, ProcessExit):
                             return
                         cursor = cursor if event.cursor is None else event.cursor
                 raise broken_stream()
             except BuntimeError as failure:
-                failed = 1 if time.monotonic() - began > LASTING_SECONDS else failed + 1
-                delay = self._calls.delay_before(failure, failed)
+                if time.monotonic() - began > LASTING_SECONDS:
+                    failed, waited = 0, 0.0
+                failed += 1
+                delay = self._calls.delay_before(failure, 1 if waited < AWAY_SECONDS else failed)
                 if delay is None:
                     raise
+            delay = max(delay, min(delay * 2 ** (failed - 1), LONGEST_PAUSE))
+            waited += delay
             await self._calls.wait(delay)
 
     async def _followed(self, cursor: int) -> AsyncGenerator[LogEvent]:
         query = {**self._names(), "cursor": cursor or None, "follow": True}
-        async with self._calls.events(Call("GET", "/processes/logs", query)) as events, aclosing(events):
+        call = Call("GET", "/processes/logs", query, is_retried=False)  # `follow` does that
+        async with self._calls.events(call) as events, aclosing(events):
             async for event in events:
                 told = _log_event(event)
                 if told is not None:

@@ -2,13 +2,14 @@
 
 import base64
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from buntime_sdk._async.calls import AsyncCalls, Call, broken_stream
+from buntime_sdk.errors import ConnectionFailed, RequestTimeout
 from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import (
     Displayed,
@@ -45,6 +46,7 @@ class AsyncRunStream:
 
     def __init__(self, calls: AsyncCalls, request: Mapping[str, Any]) -> None:
         self._events = _read(calls, {**request, "stream": True})
+        self._result: ExecutionResult | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,8 +56,14 @@ class AsyncRunStream:
     ) -> None:
         await self.close()
 
-    def __aiter__(self) -> AsyncIterator[RunEvent]:
-        return self._events
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> RunEvent:
+        event = await self._events.__anext__()
+        if isinstance(event, Result):
+            self._result = event.result
+        return event
 
     async def close(self) -> None:
         """Ends the run, unless it is detached or has ended."""
@@ -64,24 +72,28 @@ class AsyncRunStream:
     async def result(self) -> ExecutionResult:
         """Reads to the end. Output that was not read before is in `stdout` and `stderr`."""
         written: dict[type, list[str]] = {Stdout: [], Stderr: []}
-        async for event in self._events:
+        async for event in self:
             if isinstance(event, Stdout | Stderr):
                 written[type(event)].append(event.data)
-            elif isinstance(event, Result):
-                return with_output(event.result, "".join(written[Stdout]), "".join(written[Stderr]))
-        raise broken_stream()
+        if self._result is None:
+            raise broken_stream()
+        return with_output(self._result, "".join(written[Stdout]), "".join(written[Stderr]))
 
 
 async def _read(calls: AsyncCalls, request: Mapping[str, Any]) -> AsyncGenerator[RunEvent]:
     """Knows nothing of its stream, so that both are gone as soon as nobody reads, and with them the connection."""
     result: Result | None = None
-    async with calls.events(Call("POST", "/execute", json=request)) as events, aclosing(events):
-        async for event in events:
-            told = _event(event, is_context="contextId" in request)
-            if isinstance(told, Result):
-                result = told  # the answer is read to its end, so that the connection can be used again
-            elif told is not None:
-                yield told
+    try:
+        async with calls.events(Call("POST", "/execute", json=request)) as events, aclosing(events):
+            async for event in events:
+                told = _event(event, is_context="contextId" in request)
+                if isinstance(told, Result):
+                    result = told  # the answer is read to its end, so that the connection can be used again
+                elif told is not None:
+                    yield told
+    except (ConnectionFailed, RequestTimeout):
+        if result is None:  # what breaks after it has taken nothing from it
+            raise
     if result is None:
         raise broken_stream()
     yield result

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 from buntime_sdk._async.calls import AsyncCalls, Call, new_key
 from buntime_sdk._async.contexts import AsyncContexts
@@ -11,7 +12,7 @@ from buntime_sdk._async.files import AsyncFiles
 from buntime_sdk._async.processes import AsyncProcesses
 from buntime_sdk._async.runs import AsyncRunStream, execute, files_on_the_wire
 from buntime_sdk._async.terminal import AsyncTerminal, open_terminal
-from buntime_sdk.errors import SessionNotFound
+from buntime_sdk.errors import BuntimeError, SessionNotFound
 from buntime_sdk.seen import UNCHANGED, SeenSession, Unchanged, settings_on_the_wire
 from buntime_sdk.shapes import (
     ExecutionResult,
@@ -41,7 +42,8 @@ class AsyncSession(SeenSession):
     async def __aexit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(SessionNotFound):  # expired, or deleted in the block
+        # expired, or deleted in the block; what the block raises is not hidden by what its end does
+        with suppress(SessionNotFound if failure is None else BuntimeError):
             await self.delete()
 
     @property
@@ -218,4 +220,4 @@ class AsyncSession(SeenSession):
         }
 
     def _path(self, rest: str = "") -> str:
-        return f"/sessions/{self.id}{rest}"
+        return f"/sessions/{quote(self.id, safe='')}{rest}"

@@ -6,7 +6,7 @@ from typing import Any
 from buntime_sdk._async.calls import AsyncCalls, Call, new_key, without_none
 from buntime_sdk._async.pages import AsyncPages
 from buntime_sdk._async.session import AsyncSession
-from buntime_sdk.seen import settings_on_the_wire
+from buntime_sdk.seen import as_made, settings_on_the_wire
 from buntime_sdk.shapes import NetworkSettings, PreviewSettings, State
 from buntime_sdk.waiting import Awaited, awaited
 
@@ -50,7 +50,7 @@ class AsyncSessions:
 
     async def _create(self, settings: Mapping[str, object], key: str) -> AsyncSession:
         made = await self._calls.json(Call("POST", "/sessions/create", json=settings, key=key))
-        return AsyncSession(self._calls, made["sessionId"], made)
+        return AsyncSession(self._calls, made["sessionId"], as_made(made, settings))
 
     async def get(self, session_id: str) -> AsyncSession:
         """Raises SessionNotFound."""

@@ -11,13 +11,14 @@ from typing import Any
 
 import httpx2
 from buntime_sdk.dialing import Dial, Socket
-from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout, error_of
+from buntime_sdk.errors import BuntimeError, ConnectionFailed, InvalidRequest, RequestTimeout, error_of
 from buntime_sdk.events import EventParser, ServerEvent
 from buntime_sdk.retries import RetryRules, delay_before, may_have_begun
 from buntime_sdk.shapes import RateLimit
-from buntime_sdk.waiting import Pause, Plain
+from buntime_sdk.waiting import Pause, Plain, close_with
 
 CONNECT_SECONDS = 10.0
+LEAST_PATIENCE = 1.0  # seconds that one look at a call under way counts as
 HEARTBEAT_SECONDS = 15.0  # the server fills the silence of a stream this often
 
 
@@ -26,7 +27,8 @@ class Call:
     """`repeatable`: carried out twice it does no harm; None: every method but POST, and what has a key.
 
     `json`: what is None in it is left out, unless `nulls`. `body`: makes the content anew for each attempt. `waits`:
-    seconds that the server may be silent on top of the client's own time-out, since a program runs.
+    seconds that the server may be silent on top of the client's own time-out, since a program runs. `is_retried`: not
+    where the caller does that itself.
     """
 
     method: str
@@ -39,6 +41,7 @@ class Call:
     repeatable: bool | None = None
     waits: float = 0.0
     nulls: bool = False
+    is_retried: bool = True
 
 
 class Calls:
@@ -55,6 +58,7 @@ class Calls:
         pause: Pause,
     ) -> None:
         self._http = http
+        close_with(self, http.close)
         self._dial = dial
         self._base_url = base_url
         self._headers = headers
@@ -93,7 +97,7 @@ class Calls:
         response = self._repeated(call, lambda: self._sent(call))
         try:
             yield response
-        except httpx2.TransportError as broken:
+        except httpx2.RequestError as broken:
             raise _failed(broken) from broken
         finally:
             response.close()
@@ -126,21 +130,25 @@ class Calls:
         if repeatable is None:
             repeatable = call.method != "POST" or call.key is not None
         attempt = 0
+        patience = self._timeout + call.waits
         while True:
-            attempt += 1
             try:
                 return once()
             except BuntimeError as failure:
-                delay = self.delay_before(failure, attempt, repeatable=repeatable)
+                is_under_way = failure.code == "idempotency_in_progress" and patience > 0
+                attempt = max(attempt, 1) if is_under_way else attempt + 1
+                delay = self.delay_before(failure, attempt, repeatable=repeatable) if call.is_retried else None
                 if delay is None:
                     raise
+                if is_under_way:  # it is waited for as long as its own answer would have been
+                    patience -= max(delay, LEAST_PATIENCE)
             self._pause(delay)
 
     def _once(self, call: Call) -> dict[str, Any]:
         response = self._sent(call)
         try:
             content = response.read()
-        except httpx2.TransportError as broken:
+        except httpx2.RequestError as broken:
             raise _failed(broken) from broken
         finally:
             response.close()
@@ -161,7 +169,7 @@ class Calls:
                 content = response.read()
             finally:
                 response.close()
-        except httpx2.TransportError as broken:
+        except httpx2.RequestError as broken:
             raise _failed(broken) from broken
         except httpx2.InvalidURL as wrong:
             raise ConnectionFailed(f"{self._base_url} is no URL: {wrong}", begun=False) from wrong
@@ -170,6 +178,9 @@ class Calls:
     def _request(self, call: Call) -> httpx2.Request:
         headers = {**self._headers, **(call.headers or {})}
         if call.key is not None:
+            if not is_visible(call.key):
+                message = "An idempotency key is 1 to 255 visible ASCII characters."
+                raise InvalidRequest(message, code="invalid_request", details={"field": "Idempotency-Key"})
             headers["Idempotency-Key"] = call.key
         content: Iterator[bytes] | bytes | None = call.body() if call.body is not None else None
         if call.json is not None:
@@ -201,7 +212,7 @@ def _events(response: httpx2.Response) -> Generator[ServerEvent]:
                 if event.name == "error":
                     raise error_of(json.loads(event.data), None, response.headers.get("x-request-id"))
                 yield event
-    except httpx2.TransportError as broken:
+    except httpx2.RequestError as broken:
         raise _failed(broken) from broken
 
 
@@ -213,6 +224,11 @@ def broken_stream() -> ConnectionFailed:
 def new_key() -> str:
     """For one call that may then be repeated."""
     return secrets.token_hex(16)
+
+
+def is_visible(value: str) -> bool:
+    """Whether it can stand in a header as it is: anything else would be told in an error, with what it is."""
+    return value.isascii() and value.isprintable() and " " not in value and 0 < len(value) <= 255
 
 
 def without_none(fields: Mapping[str, object]) -> dict[str, object]:
@@ -228,7 +244,7 @@ def _query(query: Mapping[str, object]) -> dict[str, str]:
     }
 
 
-def _failed(broken: httpx2.TransportError) -> BuntimeError:
+def _failed(broken: httpx2.RequestError) -> BuntimeError:
     if isinstance(broken, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.UnsupportedProtocol):
         return ConnectionFailed(f"No connection to the server: {broken or type(broken).__name__}", begun=False)
     if isinstance(broken, httpx2.TimeoutException):

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 import httpx2
-from buntime_sdk._sync.calls import Calls
+from buntime_sdk._sync.calls import Calls, is_visible
 from buntime_sdk._sync.sessions import Sessions
 from buntime_sdk.dialing import Dial, dial
 from buntime_sdk.errors import BuntimeError, Unauthorized
@@ -49,11 +49,13 @@ class Buntime:
         time; they double. `on_retry`: told of the failure, how many there were, and the seconds to wait.
         `transport`, `dial`, `pause`: for tests and special networks.
 
-        Raises Unauthorized where there is no key.
+        Raises Unauthorized where there is no key, or one that can be none.
         """
         key = (api_key or os.environ.get("BUNTIME_API_KEY") or "").strip()  # files end with a line break
         if not key:
             raise Unauthorized("There is no API key: give api_key, or set BUNTIME_API_KEY.", code="unauthorized")
+        if not is_visible(key):
+            raise Unauthorized("The API key is malformed: keys are btk_ and letters and digits.", code="unauthorized")
         self.base_url = (base_url or os.environ.get("BUNTIME_URL") or DEFAULT_URL).rstrip("/")
         http = httpx2.Client(
             transport=transport,

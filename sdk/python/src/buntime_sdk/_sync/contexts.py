@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from buntime_sdk._sync.calls import Call, Calls, new_key
 from buntime_sdk._sync.runs import RunStream, execute, files_on_the_wire
-from buntime_sdk.errors import ContextNotFound, SessionNotFound
+from buntime_sdk.errors import BuntimeError, ContextNotFound, SessionNotFound
 from buntime_sdk.shapes import ContextEntry, Evaluation, File, from_wire
 from buntime_sdk.waiting import Now, now
 
@@ -46,7 +46,8 @@ class Context:
     def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(ContextNotFound, SessionNotFound):  # deleted in the block
+        # deleted in the block; what the block raises is not hidden by what its end does
+        with suppress(*((ContextNotFound, SessionNotFound) if failure is None else (BuntimeError,))):
             self.delete()
 
     def run(

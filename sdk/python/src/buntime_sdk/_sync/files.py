@@ -36,12 +36,14 @@ type Progress = Callable[[int, int | None], object]
 
 
 class FileWatch:
-    """Changes of files, the first event being `Watching`. Leaving its block ends it."""
+    """Changes of files from the beginning of its block on, the first event being `Watching`. Leaving it ends it."""
 
     def __init__(self, calls: Calls, query: dict[str, Any]) -> None:
         self._events = _read(calls, query)
+        self._first: FileEvent | None = None
 
     def __enter__(self) -> Self:
+        self._first = self._events.__next__()  # what changes in the block is told
         return self
 
     def __exit__(
@@ -49,8 +51,12 @@ class FileWatch:
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[FileEvent]:
-        return self._events
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> FileEvent:
+        first, self._first = self._first, None
+        return self._events.__next__() if first is None else first
 
     def close(self) -> None:
         self._events.close()

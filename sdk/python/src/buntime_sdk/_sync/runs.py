@@ -3,13 +3,14 @@
 
 import base64
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from buntime_sdk._sync.calls import Call, Calls, broken_stream
+from buntime_sdk.errors import ConnectionFailed, RequestTimeout
 from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import (
     Displayed,
@@ -46,6 +47,7 @@ class RunStream:
 
     def __init__(self, calls: Calls, request: Mapping[str, Any]) -> None:
         self._events = _read(calls, {**request, "stream": True})
+        self._result: ExecutionResult | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -55,8 +57,14 @@ class RunStream:
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[RunEvent]:
-        return self._events
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> RunEvent:
+        event = self._events.__next__()
+        if isinstance(event, Result):
+            self._result = event.result
+        return event
 
     def close(self) -> None:
         """Ends the run, unless it is detached or has ended."""
@@ -65,24 +73,28 @@ class RunStream:
     def result(self) -> ExecutionResult:
         """Reads to the end. Output that was not read before is in `stdout` and `stderr`."""
         written: dict[type, list[str]] = {Stdout: [], Stderr: []}
-        for event in self._events:
+        for event in self:
             if isinstance(event, Stdout | Stderr):
                 written[type(event)].append(event.data)
-            elif isinstance(event, Result):
-                return with_output(event.result, "".join(written[Stdout]), "".join(written[Stderr]))
-        raise broken_stream()
+        if self._result is None:
+            raise broken_stream()
+        return with_output(self._result, "".join(written[Stdout]), "".join(written[Stderr]))
 
 
 def _read(calls: Calls, request: Mapping[str, Any]) -> Generator[RunEvent]:
     """Knows nothing of its stream, so that both are gone as soon as nobody reads, and with them the connection."""
     result: Result | None = None
-    with calls.events(Call("POST", "/execute", json=request)) as events, closing(events):
-        for event in events:
-            told = _event(event, is_context="contextId" in request)
-            if isinstance(told, Result):
-                result = told  # the answer is read to its end, so that the connection can be used again
-            elif told is not None:
-                yield told
+    try:
+        with calls.events(Call("POST", "/execute", json=request)) as events, closing(events):
+            for event in events:
+                told = _event(event, is_context="contextId" in request)
+                if isinstance(told, Result):
+                    result = told  # the answer is read to its end, so that the connection can be used again
+                elif told is not None:
+                    yield told
+    except (ConnectionFailed, RequestTimeout):
+        if result is None:  # what breaks after it has taken nothing from it
+            raise
     if result is None:
         raise broken_stream()
     yield result

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 from buntime_sdk._sync.calls import Call, Calls, new_key
 from buntime_sdk._sync.contexts import Contexts
@@ -12,7 +13,7 @@ from buntime_sdk._sync.files import Files
 from buntime_sdk._sync.processes import Processes
 from buntime_sdk._sync.runs import RunStream, execute, files_on_the_wire
 from buntime_sdk._sync.terminal import Terminal, open_terminal
-from buntime_sdk.errors import SessionNotFound
+from buntime_sdk.errors import BuntimeError, SessionNotFound
 from buntime_sdk.seen import UNCHANGED, SeenSession, Unchanged, settings_on_the_wire
 from buntime_sdk.shapes import (
     ExecutionResult,
@@ -42,7 +43,8 @@ class Session(SeenSession):
     def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(SessionNotFound):  # expired, or deleted in the block
+        # expired, or deleted in the block; what the block raises is not hidden by what its end does
+        with suppress(SessionNotFound if failure is None else BuntimeError):
             self.delete()
 
     @property
@@ -219,4 +221,4 @@ class Session(SeenSession):
         }
 
     def _path(self, rest: str = "") -> str:
-        return f"/sessions/{self.id}{rest}"
+        return f"/sessions/{quote(self.id, safe='')}{rest}"

@@ -7,7 +7,7 @@ from typing import Any
 from buntime_sdk._sync.calls import Call, Calls, new_key, without_none
 from buntime_sdk._sync.pages import Pages
 from buntime_sdk._sync.session import Session
-from buntime_sdk.seen import settings_on_the_wire
+from buntime_sdk.seen import as_made, settings_on_the_wire
 from buntime_sdk.shapes import NetworkSettings, PreviewSettings, State
 from buntime_sdk.waiting import Now, now
 
@@ -51,7 +51,7 @@ class Sessions:
 
     def _create(self, settings: Mapping[str, object], key: str) -> Session:
         made = self._calls.json(Call("POST", "/sessions/create", json=settings, key=key))
-        return Session(self._calls, made["sessionId"], made)
+        return Session(self._calls, made["sessionId"], as_made(made, settings))
 
     def get(self, session_id: str) -> Session:
         """Raises SessionNotFound."""

@@ -1,0 +1,107 @@
+"""Ends: of blocks, streams, terminals and clients that nobody closes; nothing hides, waits or is lost there."""
+
+import gc
+import json
+import warnings
+from typing import Any
+
+import pytest
+from buntime_sdk import Buntime, ConnectionFailed, InvalidRequest, Result, Unauthorized, Watching
+from buntime_sdk.dialing import _require_order
+from stand_in import KEY, LOST, Answer, End, Player, StandIn, refusal
+from websockets.exceptions import ConnectionClosedError
+from websockets.frames import Close
+
+SESSION = {
+    "sessionId": "ses_1",
+    "previewUrl": "http://ses-1.localhost",
+    "createdAt": "2024-01-19T10:30:00Z",
+    "expiresAt": "2024-01-19T11:30:00Z",
+    "resourceLimits": {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024},
+}
+RESULT = {"exitCode": 3, "executionTime": 1, "memoryUsed": 1, "cpuTime": 1, "timedOut": False, "filesWritten": []}
+STREAM = {"Content-Type": "text/event-stream"}
+IN_PROGRESS = refusal("idempotency_in_progress", 409, retryable=True, after=1)
+
+
+def test_a_create_whose_answer_was_lost_is_waited_for_while_the_server_works_on_it(player: Player) -> None:
+    session, server = player.once(
+        [LOST, *[IN_PROGRESS] * 5, Answer(body=SESSION)], lambda client: client.sessions.create()
+    )
+    assert session.id == "ses_1"
+    assert len({asked.headers["idempotency-key"] for asked in server.asked}) == 1
+
+
+def test_a_result_that_has_come_is_given_though_the_connection_breaks_after_it(player: Player) -> None:
+    answer = Answer(body=f"event: result\ndata: {json.dumps(RESULT)}\n\n", headers=STREAM, end=End.EARLY)
+    events, _ = player.once([answer], lambda client: client.sessions.open("ses_1").stream("1"))
+    assert [type(event) for event in events] == [Result]
+
+
+def test_a_stream_that_was_read_still_has_its_result() -> None:
+    with StandIn([Answer(body=f"event: result\ndata: {json.dumps(RESULT)}\n\n", headers=STREAM)]) as server:
+        stream = Buntime(KEY, server.url).sessions.open("ses_1").stream("1")
+        assert [type(event) for event in stream] == [Result]
+        assert stream.result().exit_code == 3
+
+
+def test_a_watch_begins_with_its_block() -> None:
+    ready = Answer(body="event: ready\ndata: {}\n\n", headers=STREAM, end=End.OPEN)
+    with StandIn([ready]) as server, Buntime(KEY, server.url).sessions.open("ses_1").files.watch() as changes:
+        assert len(server.asked) == 1
+        assert next(changes) == Watching()
+
+
+def test_what_a_block_raises_is_not_hidden_by_a_deletion_that_fails() -> None:
+    def fail_inside(client: Buntime) -> None:
+        with client.sessions.create():
+            raise LookupError("mine")
+
+    with StandIn([Answer(body=SESSION), LOST]) as server, pytest.raises(LookupError, match="mine"):
+        fail_inside(Buntime(KEY, server.url, max_retries=0))
+
+
+def test_a_new_session_is_what_it_was_asked_to_be(player: Player) -> None:
+    def create(client: Any) -> Any:
+        return client.sessions.create(
+            metadata={"user": "u1"}, preview={"visibility": "private"}, env={"B": "", "A": ""}
+        )
+
+    session, _ = player.once([Answer(body=SESSION)], create)
+    assert (session.state, session.metadata, session.env_names) == ("active", {"user": "u1"}, ("A", "B"))
+    assert (session.preview.visibility, session.network.egress) == ("private", "internet")
+
+
+def test_an_id_is_one_part_of_a_path(player: Player) -> None:
+    _, server = player.once([Answer(body={})], lambda client: client.sessions.delete("../files/delete?path=x"))
+    assert server.asked[0].path == "/sessions/..%2Ffiles%2Fdelete%3Fpath%3Dx"
+
+
+def test_a_key_that_is_none_is_refused_without_being_shown(player: Player) -> None:
+    with pytest.raises(Unauthorized) as refused:
+        Buntime("btk_secret\nmore")
+    assert "secret" not in str(refused.value)
+    with pytest.raises(InvalidRequest):
+        player.once([Answer(body=SESSION)], lambda client: client.sessions.create(idempotency_key="a\nb"))
+
+
+def test_a_body_that_cannot_be_decoded_is_a_connection_that_fails(player: Player) -> None:
+    wrong = Answer(body=b"not zipped", headers={"Content-Encoding": "gzip"})
+    with pytest.raises(ConnectionFailed):
+        player.once([wrong], lambda client: client.sessions.get("ses_1"), max_retries=0)
+
+
+def test_a_client_that_nobody_closes_leaves_no_connection_open() -> None:
+    with StandIn([Answer(body=SESSION), Answer(body={})]) as server, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with Buntime(KEY, server.url).sessions.create() as session:
+            pass
+        del session
+        gc.collect()
+    assert [str(warning.message) for warning in told] == []
+
+
+@pytest.mark.parametrize("code", [1009, 1011], ids=["too large a message", "no answer to a ping"])
+def test_a_terminal_that_we_had_to_cut_is_told_as_broken(code: int) -> None:
+    with pytest.raises(ConnectionFailed):
+        _require_order(ConnectionClosedError(None, Close(code, ""), None))
