@@ -33,6 +33,8 @@ export interface Call extends CallOptions {
   readonly idempotencyKey?: string | undefined;
   /** Carried out twice it does no harm. Every method but POST, and what has an idempotency key, unless said here. */
   readonly repeatable?: boolean;
+  /** Not where the caller does that itself. */
+  readonly isRetried?: boolean;
   /** Seconds that the server may be silent on top of the client's own time-out, since a program runs. */
   readonly waits?: number;
 }
@@ -45,6 +47,7 @@ export interface CallSettings extends RetryRules {
   readonly onRetry: ((error: BuntimeError, attempt: number, delay: number) => void) | undefined;
 }
 
+const LEAST_LOOK = 1000; // ms that one look at a call under way counts as
 const SLOWEST_UPLOAD = 256; // bytes in a millisecond that a body may take, on top of the time-out
 
 export class Calls {
@@ -119,13 +122,17 @@ export class Calls {
 
   async #repeated<T>(call: Call, once: () => Promise<T>): Promise<T> {
     const repeatable = call.repeatable ?? (call.method !== "POST" || call.idempotencyKey !== undefined);
+    let patience = this.#time(call); // an earlier attempt that is still under way has as long as its answer would have
     for (let attempt = 1; ; attempt++) {
       try {
         return await once();
       } catch (failure) {
+        const isUnderWay = patience > 0 && (failure as { code?: unknown }).code === "idempotency_in_progress";
+        if (isUnderWay) attempt = Math.max(attempt - 1, 1);
         const delay = delayBefore(failure, attempt, repeatable, this.settings, Math.random());
-        if (delay === null || isParts(call.body) || call.signal?.aborted) throw failure;
+        if (delay === null || call.isRetried === false || isParts(call.body) || call.signal?.aborted) throw failure;
         this.settings.onRetry?.(failure as BuntimeError, attempt, delay);
+        if (isUnderWay) patience -= Math.max(delay, LEAST_LOOK);
         await pause(delay, call.signal);
       }
     }

@@ -93,7 +93,10 @@ export class Processes {
 }
 
 const SHORTEST_LOOK = 50; // ms between two looks at a process that is waited for
-const LONGEST_LOOK = 2000;
+const LONGEST_LOOK = 500;
+/** ms that a server may be away while it is started again, and between two looks for it. */
+const AWAY = 60_000;
+const LONGEST_PAUSE = 5000;
 const STEADY = 30_000; // ms that a connection held: what breaks it then is a new trouble
 
 /** A process, as last seen: `refresh()` looks again. */
@@ -182,21 +185,25 @@ export class Process implements ProcessExit {
     options: { cursor?: number | undefined } & CallOptions = {},
   ): AsyncGenerator<LogEvent, void, undefined> {
     let cursor = options.cursor ?? 0;
-    for (let failed = 0; ;) {
+    for (let failed = 0, waited = 0; ;) {
       const begun = performance.now();
       try {
         for await (const event of this.#followed(cursor, options.signal)) {
-          failed = 0;
+          failed = waited = 0;
           if (event.type !== "exit") cursor = event.cursor;
           yield event;
           if (event.type === "exit") return;
         }
         throw brokenStream();
       } catch (failure) {
-        failed = performance.now() - begun > STEADY ? 1 : failed + 1;
-        const delay = delayBefore(failure, failed, true, this.#calls.settings, Math.random());
-        if (delay === null || options.signal?.aborted) throw failure;
-        this.#calls.settings.onRetry?.(failure as BuntimeError, failed, delay);
+        if (performance.now() - begun > STEADY) failed = waited = 0;
+        failed += 1;
+        const settings = this.#calls.settings;
+        const first = delayBefore(failure, waited < AWAY ? 1 : failed, true, settings, Math.random());
+        if (first === null || options.signal?.aborted) throw failure;
+        const delay = Math.max(first, Math.min(first * 2 ** (failed - 1), LONGEST_PAUSE));
+        settings.onRetry?.(failure as BuntimeError, failed, delay);
+        waited += delay;
         await pause(delay, options.signal);
       }
     }
@@ -207,7 +214,7 @@ export class Process implements ProcessExit {
     let exit: LogEvent | null = null;
     const query = { sessionId: this.#sessionId, processId: this.id, cursor: from || undefined, follow: true };
     for await (const { name, data, id } of eventsOf(
-      this.#calls.parts({ method: "GET", path: "/processes/logs", query, signal }),
+      this.#calls.parts({ method: "GET", path: "/processes/logs", query, signal, isRetried: false }),
     )) {
       const told = JSON.parse(data) as ProcessExit;
       if (name === "error") throw errorOf(told, null);

@@ -59,6 +59,13 @@ test("a create whose answer is lost after the work is repeated with the same key
   expect(told.map(([code, attempt]) => [code, attempt])).toEqual([["connection_failed", 1]]);
 });
 
+test("a create whose answer was lost is waited for while the server still works on it", async () => {
+  const working = refusal(409, "idempotency_in_progress");
+  using server = new StandIn(lost, working, working, working, working, working, () => Response.json(CREATED));
+  expect((await server.client().sessions.create()).id).toBe(CREATED.sessionId);
+  expect(new Set(server.asked.map(({ headers }) => headers.get("idempotency-key"))).size).toBe(1);
+});
+
 test("each create has a key of its own, and the caller's is used where there is one", async () => {
   using server = new StandIn(json(CREATED));
   const { sessions } = server.client();
