@@ -1,10 +1,10 @@
 """Results of tools: text for the model, and the same as values for programs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 from buntime_sdk import BuntimeError
-from mcp.types import CallToolResult, TextContent
+from mcp.types import CallToolResult, ImageContent, TextContent
 
 
 class Answer(TypedDict):
@@ -128,8 +128,8 @@ ADVICE: Mapping[str, str] = {
     "file_not_found": "Look with list_files. Paths are relative to /workspace.",
     "file_conflict": "Look with list_files what is there.",
     "process_not_found": "Look with list_processes.",
-    "context_not_found": "Leave out `context`: then a new one is made, without the variables.",
-    "context_lost": "Call run_in_context again without `context`: it is a new one. Define what is needed again.",
+    "context_not_found": "Leave out `context_id`: then a new one is made, without the variables.",
+    "context_lost": "Call run_in_context again without `context_id`: it is a new one. Define what is needed again.",
     "memory_limit_exceeded": "Work on less at a time.",
     "disk_full": "Delete files that are not needed.",
     "payload_too_large": "Write it in parts with append, or let a program make it.",
@@ -137,14 +137,23 @@ ADVICE: Mapping[str, str] = {
     "session_busy": "Try again in a moment.",
     "rate_limit_exceeded": "Wait before the next call.",
     "invalid_request": "Correct the argument.",
+    "invalid_state": "Look with list_processes and list_sessions how things stand.",
+    "forbidden": "The account's plan does not allow it: ask for less, or tell the user.",
+    "execution_timeout": "Use start_process for what takes long, and process_logs to follow it.",
+    "request_timeout": "It may have been done all the same: look before you do it again.",
+    "unavailable": "The server has no room now: try again in a few seconds.",
+    "internal_error": "The server failed: try once more, then tell the user.",
 }
 
 
-def answer(text: str, values: Mapping[str, Any]) -> CallToolResult:
-    """`values` as the tool's output schema has them."""
+def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> CallToolResult:
+    """`values` as the tool's output schema has them. `images`: PNG in base64."""
     told = [text.rstrip("\n"), *_about(values)]
     shown = "\n\n".join(part for part in told if part)
-    return CallToolResult(content=[TextContent(type="text", text=shown)], structured_content=dict(values))
+    shown_images = [ImageContent(type="image", data=image, mime_type="image/png") for image in images]
+    return CallToolResult(
+        content=[TextContent(type="text", text=shown), *shown_images], structured_content=dict(values)
+    )
 
 
 def refusal(failure: BuntimeError) -> CallToolResult:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-TTL = 86400
+TTL = 21600
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def mcp_command(
@@ -18,7 +19,9 @@ def mcp_command(
     share_key: Annotated[
         bool, typer.Option("--share-key", help="With --http: whoever reaches it uses BUNTIME_API_KEY.")
     ] = False,
-    ttl: Annotated[int, typer.Option(help="Seconds that a session which it makes is there, from 300.", min=300)] = TTL,
+    ttl: Annotated[
+        int, typer.Option(help="Seconds that a session which it makes is there after it was used, from 300.", min=300)
+    ] = TTL,
 ) -> None:
     """Serve the tools of a session to an MCP client: Claude, Cursor, VS Code and others.
 
@@ -27,10 +30,17 @@ def mcp_command(
     """
     try:
         from buntime.mcp_server.desk import Settings
-        from buntime.mcp_server.server import build, http_app
+        from buntime.mcp_server.server import KeysOnly, build, http_app
     except ImportError as missing:
+        if (missing.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
+            raise
         typer.echo(f"buntime: {missing.name} is not installed: pip install 'buntime[mcp]'", err=True)
         raise typer.Exit(1) from None
+    if http and share_key and host not in LOOPBACK:
+        typer.echo(
+            f"buntime: --share-key would give your key to whoever reaches {host}: leave out one of them", err=True
+        )
+        raise typer.Exit(2)
     own = os.environ.get("BUNTIME_API_KEY") or None
     if own is None and (not http or share_key):
         typer.echo("buntime: There is no API key. Set BUNTIME_API_KEY, or make one: buntime keys create", err=True)
@@ -41,4 +51,5 @@ def mcp_command(
         return
     import uvicorn
 
-    uvicorn.run(http_app(server, host, allow_host or ()), host=host, port=port, log_level="warning")
+    app = http_app(server, host, allow_host or ())
+    uvicorn.run(app if share_key else KeysOnly(app), host=host, port=port, log_level="warning")

@@ -10,6 +10,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
 from buntime_sdk import AsyncBuntime, AsyncSession, SessionNotFound
@@ -45,7 +46,7 @@ class Opened:
 
 class Conversations:
     def __init__(self, ttl: int) -> None:
-        """`ttl`: seconds, of sessions that are made."""
+        """`ttl`: seconds that sessions which are made here are there after their last use, or half of it."""
         self._ttl = ttl
         self._sessions: OrderedDict[str, str] = OrderedDict()
         self._contexts: OrderedDict[str, str] = OrderedDict()  # by session
@@ -57,7 +58,7 @@ class Conversations:
         Raises SessionNotFound for one that was asked for.
         """
         if asked is not None:
-            session = await client.sessions.get(asked)
+            session = await self._kept(await client.sessions.get(asked))
             self._use(conversation, session.id)
             return Opened(session, "")
         if conversation.name is None:
@@ -68,7 +69,7 @@ class Conversations:
             if known is None:
                 return await self._made(client, conversation, "This session is new.")
             try:
-                return Opened(await client.sessions.get(known), "")
+                return Opened(await self._kept(await client.sessions.get(known)), "")
             except SessionNotFound:
                 gone = f"The session {known} has expired or was deleted: its files are gone. This session is new."
                 return await self._made(client, conversation, gone)
@@ -95,6 +96,13 @@ class Conversations:
         if context_id is not None:
             self._contexts[session_id] = context_id
             _bound(self._contexts)
+
+    async def _kept(self, session: AsyncSession) -> AsyncSession:
+        """One that was made here lives on while it is used; others have an end that their owner chose."""
+        left = (session.expires_at - datetime.now(UTC)).total_seconds()
+        if left < self._ttl / 2 and MADE_BY.items() <= session.metadata.items():
+            await session.extend(self._ttl)
+        return session
 
     async def _made(self, client: AsyncBuntime, conversation: Conversation, note: str) -> Opened:
         session = await client.sessions.create(ttl=self._ttl, metadata=MADE_BY)

@@ -1,7 +1,7 @@
 """What every tool has at hand: a client with the caller's key, and the session of its conversation."""
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Concatenate
@@ -14,6 +14,12 @@ from buntime.mcp_server.answers import refusal
 from buntime.mcp_server.conversations import Conversation, Conversations, Opened
 
 BEARER = "bearer "
+
+
+def bearer(headers: Mapping[str, str]) -> str | None:
+    """The key that a request brings; None for an empty one too."""
+    given = headers.get("authorization", "")
+    return given[len(BEARER) :].strip() or None if given.lower().startswith(BEARER) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +40,10 @@ class Desk:
     async def client(self, context: Context[Any, Any]) -> AsyncIterator[tuple[AsyncBuntime, Conversation]]:
         """Raises Unauthorized where the caller brings no key."""
         headers = context.headers
-        key = self._settings.key
-        if headers is not None and key is None:
-            given = headers.get("authorization", "")
-            if not given.lower().startswith(BEARER):
-                raise Unauthorized("This call has no `Authorization: Bearer btk_…` header.", code="unauthorized")
-            key = given[len(BEARER) :].strip()
-        conversation = Conversation.of_process() if headers is None else Conversation.of_request(key or "", headers)
+        key = (None if headers is None else bearer(headers)) or self._settings.key
+        if not key:  # never left to the SDK, which would take that of this process
+            raise Unauthorized("This call has no `Authorization: Bearer btk_…` header.", code="unauthorized")
+        conversation = Conversation.of_process() if headers is None else Conversation.of_request(key, headers)
         async with AsyncBuntime(key, self._settings.url) as client:
             yield client, conversation
 

@@ -46,7 +46,7 @@ class Executing:
         context: Context[Any, Any],
         command: Annotated[str, Field(description="For bash, in /workspace, as root of the session.")],
         timeout: Timeout = RUN_SECONDS,
-        stdin: Annotated[str | None, Field(description="What the command reads.")] = None,
+        stdin: Annotated[str, Field(description="What the command reads.")] = "",
         session: Session = None,
     ) -> Annotated[CallToolResult, Ran]:
         """Run a shell command to its end: git, bun install, bun test, python3, curl, rg, …
@@ -54,7 +54,7 @@ class Executing:
         What it leaves in the background goes on, but nobody sees its output: for servers use start_process.
         """
         async with self._desk.session(context, session) as opened:
-            stream = opened.session.stream_command(command, timeout=timeout, stdin=stdin)
+            stream = opened.session.stream_command(command, timeout=timeout, stdin=stdin or None)
             return _ran(note(opened), await watch(context, opened.session, stream, timeout))
 
     @refusing
@@ -78,6 +78,8 @@ class Executing:
             except (ContextLost, ContextNotFound):
                 self._desk.conversations.keep_context(opened.session.id, None)
                 raise
+            if isinstance(watched.result, Evaluation) and watched.result.context_survived is False:
+                self._desk.conversations.keep_context(opened.session.id, None)
             return _evaluated(note(opened), watched, found, is_new=is_new)
 
     async def _context(self, session: AsyncSession, asked: str | None) -> tuple[str, bool]:
@@ -106,14 +108,14 @@ def _evaluated(about: dict[str, str], watched: Watched, context_id: str, *, is_n
     if result.result is not None:
         values["value"] = cut(result.result.text, "print a part of it", VALUE)
         lines.append(f"value:\n{values['value']}")
-    if result.error is not None:
+    if result.error is not None:  # it is in stderr too
         values["error"] = result.error.stack or f"{result.error.name}: {result.error.message}"
-        lines.append(f"it threw:\n{values['error']}")
     if result.context_survived is not None:
         kept = "are still there" if result.context_survived else "are gone"
         lines.append(f"The run was ended; the variables of the context {kept}.")
     lines.append(f"[context {context_id}]{' It is new: it has no variables yet.' if is_new else ''}")
-    return answer("\n".join(lines), values)
+    forms = [*watched.displayed, *([result.result] if result.result else ())]
+    return answer("\n".join(lines), values, [one.png for one in forms if one.png is not None])
 
 
 def _values(result: ExecutionResult) -> dict[str, object]:

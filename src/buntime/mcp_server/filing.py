@@ -1,7 +1,10 @@
 """Tools for files."""
 
+import codecs
+from contextlib import aclosing
 from typing import Annotated, Any
 
+from buntime_sdk import AsyncSession
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult
@@ -25,22 +28,25 @@ class Filing:
         self,
         context: Context[Any, Any],
         path: Path,
-        offset: Annotated[int, Field(description="Characters to leave out before.", ge=0)] = 0,
-        limit: Annotated[int, Field(description="Most characters to read.", ge=1, le=100_000)] = SHOWN,
+        offset: Annotated[
+            int, Field(description="Bytes to leave out before: nextOffset of the last result.", ge=0)
+        ] = 0,
+        limit: Annotated[int, Field(description="Most bytes to read.", ge=4, le=100_000)] = SHOWN,
         session: Session = None,
     ) -> Annotated[CallToolResult, Content]:
         """Read a text file, or a part of it. What is longer says where to go on."""
         async with self._desk.session(context, session) as opened:
+            size = (await opened.session.files.stat(path)).size
+            read = await _bytes(opened.session, path, offset, limit) if offset < size else b""
             try:
-                whole = await opened.session.files.read(path)
+                part = read.decode() if offset + len(read) >= size else decoded(read)
             except UnicodeDecodeError:
-                raise ToolError(f"{path} is not text. Look at it with run_command: file, xxd, …") from None
-            part = whole[offset : offset + limit]
-            values: dict[str, object] = {**note(opened), "path": path, "content": part, "size": len(whole)}
-            rest = len(whole) - offset - len(part)
-            if rest > 0:
-                values["nextOffset"] = offset + len(part)
-            more = f"\n… {rest} characters more: offset {offset + len(part)} …" if rest > 0 else ""
+                raise ToolError(f"{path} is not text there. Look at it with run_command: file, xxd, …") from None
+            values: dict[str, object] = {**note(opened), "path": path, "content": part, "size": size}
+            end = offset + len(part.encode())
+            if end < size:
+                values["nextOffset"] = end
+            more = f"\n… {size - end} bytes more: offset {end} …" if end < size else ""
             return answer((part or "(empty)") + more, values)
 
     @refusing
@@ -69,7 +75,10 @@ class Filing:
     ) -> Annotated[CallToolResult, Written]:
         """Replace a piece of a text file that stands in it exactly once."""
         async with self._desk.session(context, session) as opened:
-            whole = await opened.session.files.read(path)
+            try:
+                whole = await opened.session.files.read(path)
+            except UnicodeDecodeError:
+                raise ToolError(f"{path} is not text: change it with run_command.") from None
             count = whole.count(old)
             if count != 1:
                 raise ToolError(f"{path} has that text {count} times; it has to be there once. Read it with read_file.")
@@ -105,8 +114,8 @@ class Filing:
     async def search_files(
         self,
         context: Context[Any, Any],
-        query: Annotated[str | None, Field(description="A regular expression for lines. Names only without.")] = None,
-        glob: Annotated[str | None, Field(description="For names, such as **/*.ts.")] = None,
+        query: Annotated[str, Field(description="A regular expression for lines. Names only without.")] = "",
+        glob: Annotated[str, Field(description="For names, such as **/*.ts.")] = "",
         path: Annotated[str, Field(description="A folder.")] = "/workspace",
         ignore_case: bool = False,
         session: Session = None,
@@ -114,7 +123,7 @@ class Filing:
         """Find files by name and lines by regular expression (ripgrep's)."""
         async with self._desk.session(context, session) as opened:
             found = await opened.session.files.search(
-                query, glob=glob, path=path, ignore_case=ignore_case, limit=MATCHES
+                query or None, glob=glob or None, path=path, ignore_case=ignore_case, limit=MATCHES
             )
             matches = [_match(one.path, one.line, one.text) for one in found.matches]
             lines = [":".join(str(part) for part in one.values()) for one in matches]
@@ -122,6 +131,22 @@ class Filing:
                 lines.append("… there are more: narrow the search …")
             values = {**note(opened), "matches": matches, "truncated": found.truncated}
             return answer("\n".join(lines) or "(nothing found)", values)
+
+
+async def _bytes(session: AsyncSession, path: str, start: int, most: int) -> bytes:
+    """A part of a file of any size."""
+    part = bytearray()
+    async with aclosing(session.files.chunks(path, start=start)) as chunks:
+        async for chunk in chunks:
+            part += chunk
+            if len(part) >= most:
+                break
+    return bytes(part[:most])
+
+
+def decoded(part: bytes) -> str:
+    """Without the beginning of a character at its end, which is the next part's."""
+    return codecs.getincrementaldecoder("utf-8")().decode(part)
 
 
 def _match(path: str, line: int | None, text: str | None) -> Match:

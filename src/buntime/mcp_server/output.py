@@ -29,10 +29,6 @@ class Kept:
             self._tail_size -= gone
             self._dropped += gone
 
-    @property
-    def is_long(self) -> bool:
-        return self._head_size + self._tail_size > SHOWN
-
     def whole(self) -> str:
         """What is kept, and where something is missing."""
         gap = f"\n… {self._dropped} characters are not kept …\n" if self._dropped else ""

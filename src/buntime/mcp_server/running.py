@@ -1,6 +1,7 @@
 """A run that is watched: output is kept, progress is told, and leaving ends it."""
 
 import asyncio
+import io
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -21,7 +22,7 @@ from buntime_sdk import (
 )
 from mcp.server.mcpserver import Context
 
-from buntime.mcp_server.output import Kept, cut
+from buntime.mcp_server.output import SHOWN, Kept, cut
 
 PROGRESS_SECONDS = 1.0
 PLACE = "/tmp/buntime-output"  # in the session
@@ -39,14 +40,18 @@ async def watch(context: Context[Any, Any], session: AsyncSession, stream: Async
     kept: dict[type, Kept] = {Stdout: Kept(), Stderr: Kept()}
     displayed: list[Forms] = []
     result: ExecutionResult | None = None
-    async with stream, _progress(context, kept, seconds):
-        async for event in stream:
-            if isinstance(event, Stdout | Stderr):
-                kept[type(event)].add(event.data)
-            elif isinstance(event, Displayed):
-                displayed.append(event.value)
-            elif isinstance(event, Result):
-                result = event.result
+    try:
+        async with stream, _progress(context, kept, seconds):
+            async for event in stream:
+                if isinstance(event, Stdout | Stderr):
+                    kept[type(event)].add(event.data)
+                elif isinstance(event, Displayed):
+                    displayed.append(event.value)
+                elif isinstance(event, Result):
+                    result = event.result
+    except BuntimeError as failure:  # a stream's error comes without the output before it
+        failure.details = {**failure.details, "stdout": kept[Stdout].whole(), "stderr": kept[Stderr].whole()}
+        raise
     assert result is not None, "a stream ends with its result or raises"
     shown = await _shown(session, "stdout", kept[Stdout]) | await _shown(session, "stderr", kept[Stderr])
     return Watched(result, displayed, shown)
@@ -73,12 +78,17 @@ async def _progress(context: Context[Any, Any], kept: dict[type, Kept], seconds:
 
 
 async def _shown(session: AsyncSession, name: str, kept: Kept) -> dict[str, str]:
-    whole = kept.whole()
-    if not kept.is_long:
-        return {name: whole}
+    text, path = await readable(session, name, kept.whole())
+    return {name: text} if path is None else {name: text, f"{name}File": path}
+
+
+async def readable(session: AsyncSession, name: str, whole: str) -> tuple[str, str | None]:
+    """What is shown of a text, and the file in the session that has all of it, where it is cut."""
+    if len(whole) <= SHOWN:
+        return whole, None
     path = f"{PLACE}/{secrets.token_hex(4)}.{name}.txt"
     try:
-        await session.files.write(path, whole)
-    except BuntimeError as refused:  # the run itself is done
-        return {name: cut(whole, f"they could not be kept ({refused.code})")}
-    return {name: cut(whole, f"read_file {path}"), f"{name}File": path}
+        await session.files.upload(io.BytesIO(whole.encode()), path)  # of any size, unlike write
+    except BuntimeError as refused:  # what was asked for is done
+        return cut(whole, f"they could not be kept ({refused.code})"), None
+    return cut(whole, f"read_file {path}"), path

@@ -8,13 +8,19 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import CallToolResult, ToolAnnotations
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from buntime.mcp_server.desk import Desk, Settings
+from buntime.mcp_server.desk import Desk, Settings, bearer
 from buntime.mcp_server.executing import Executing
 from buntime.mcp_server.filing import Filing
 from buntime.mcp_server.keeping import Keeping
 from buntime.mcp_server.serving import Serving
 
+LARGEST_BODY = 16 << 20  # bytes: a file to write is in it
+IDLE_SECONDS = 3600.0  # of a conversation of an older client, after which it has to begin anew
+ANY_ADDRESS = ("0.0.0.0", "::")
 INSTRUCTIONS = """\
 Run code in an isolated Linux session with Bun, Node's API, bash, Python, git and the internet. Files are in /workspace
 and stay between calls. The session is made at the first call, sleeps when it is not used, wakes by itself, and is
@@ -93,7 +99,27 @@ def build(settings: Settings) -> MCPServer:
 
 def http_app(server: MCPServer, host: str, allowed_hosts: Sequence[str]) -> Starlette:
     """At `/mcp`. Requests for other hosts than these and loopback are refused: a web page could be behind them."""
-    hosts = ["127.0.0.1:*", "localhost:*", "[::1]:*", *allowed_hosts]
+    named = [host, *allowed_hosts] if host not in ANY_ADDRESS else allowed_hosts
+    names = [one for name in named for one in ((name,) if ":" in name else (name, f"{name}:*"))]  # of any port
+    hosts = ["127.0.0.1:*", "localhost:*", "[::1]:*", *names]
     origins = [f"{scheme}://{name}" for name in hosts for scheme in ("http", "https")]
     security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)
-    return server.streamable_http_app(host=host, transport_security=security)
+    return server.streamable_http_app(
+        host=host, transport_security=security, max_request_body_size=LARGEST_BODY, session_idle_timeout=IDLE_SECONDS
+    )
+
+
+class KeysOnly:
+    """Whoever brings no key is answered at the door: nothing is kept for them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and bearer(Headers(scope=scope)) is None:
+            refused = PlainTextResponse(
+                "Send the header `Authorization: Bearer btk_…`.\n", 401, {"WWW-Authenticate": "Bearer"}
+            )
+            await refused(scope, receive, send)
+            return
+        await self._app(scope, receive, send)

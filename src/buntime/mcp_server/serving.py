@@ -11,6 +11,7 @@ from buntime.mcp_server.answers import Logs, Previewed, Processes, ProcessShown,
 from buntime.mcp_server.desk import Desk, note, refusing
 from buntime.mcp_server.executing import Session
 from buntime.mcp_server.output import cut
+from buntime.mcp_server.running import readable
 
 ProcessId = Annotated[str, Field(description="proc_…, from start_process or list_processes.")]
 FIRST_OUTPUT = 4_000  # bytes of logs that start_process shows
@@ -29,7 +30,7 @@ class Serving:
         command: Annotated[str, Field(description="For bash, in /workspace.")],
         name: Annotated[str | None, Field(description="For people.")] = None,
         wait_for_port: Annotated[int | None, Field(description="Until something listens there.")] = None,
-        wait_for_output: Annotated[str | None, Field(description="Until a line matches this expression.")] = None,
+        wait_for_output: Annotated[str, Field(description="Until a line matches this expression.")] = "",
         wait_seconds: Annotated[int, Field(description="How long to wait for that.", ge=1, le=300)] = 30,
         session: Session = None,
     ) -> Annotated[CallToolResult, Started]:
@@ -38,13 +39,13 @@ class Serving:
         Give wait_for_port for a server: the result then says whether it is ready. Servers on port 8080 are seen by the
         user at preview_url. Its output is at process_logs. It ends with deep sleep.
         """
-        waits = wait_seconds if wait_for_port is not None or wait_for_output is not None else None
+        waits = wait_seconds if wait_for_port is not None or wait_for_output else None
         async with self._desk.session(context, session) as opened:
             process = await opened.session.processes.start(
                 command,
                 name=name,
                 wait_for_port=wait_for_port,
-                wait_for_output=wait_for_output,
+                wait_for_output=wait_for_output or None,
                 wait_timeout=waits,
             )
             output = _text(await process.logs(limit=FIRST_OUTPUT))
@@ -67,7 +68,8 @@ class Serving:
         """Read what a process has written, from the beginning or from a cursor on, and how it stands."""
         async with self._desk.session(context, session) as opened:
             page = await (await opened.session.processes.get(process)).logs(cursor=cursor, limit=LOG_BYTES)
-            output = _text(page)
+            whole = "".join(entry.data for entry in page.entries)  # of whole writes, which may be long
+            output, _ = await readable(opened.session, "log", whole)
             values = {
                 **note(opened),
                 "output": output,
