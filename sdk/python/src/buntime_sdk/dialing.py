@@ -98,7 +98,7 @@ def dial(url: str, headers: Mapping[str, str], timeout: float) -> Socket:
             close_timeout=GOODBYE_SECONDS,
             max_size=LARGEST_MESSAGE,
             compression=None,
-        )
+        ).__enter__()  # without it the library warns; `close` is its end
     except InvalidStatus as refused:
         raise _refusal(refused) from refused
     except (OSError, InvalidHandshake, TimeoutError) as failed:

@@ -14,7 +14,7 @@ from buntime_sdk import archives
 from buntime_sdk._async.calls import AsyncCalls, Call, broken_stream
 from buntime_sdk._async.pages import AsyncPages
 from buntime_sdk._async.runs import content_on_the_wire
-from buntime_sdk.errors import FileNotFound
+from buntime_sdk.errors import FileConflict, FileNotFound
 from buntime_sdk.shapes import (
     FileChange,
     FileEntry,
@@ -119,9 +119,14 @@ class AsyncFiles:
         return from_wire(FileStatus, await self._calls.json(Call("GET", "/files/stat", self._at(path))))
 
     async def exists(self, path: str) -> bool:
+        """Also of a symbolic link that leads nowhere."""
         try:
             await self.stat(path)
         except FileNotFound:
+            return False
+        except FileConflict as conflict:  # below a file there is nothing
+            if conflict.details.get("reason") != "ENOTDIR":
+                raise
             return False
         return True
 

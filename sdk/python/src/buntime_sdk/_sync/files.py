@@ -15,7 +15,7 @@ from buntime_sdk import archives
 from buntime_sdk._sync.calls import Call, Calls, broken_stream
 from buntime_sdk._sync.pages import Pages
 from buntime_sdk._sync.runs import content_on_the_wire
-from buntime_sdk.errors import FileNotFound
+from buntime_sdk.errors import FileConflict, FileNotFound
 from buntime_sdk.shapes import (
     FileChange,
     FileEntry,
@@ -118,9 +118,14 @@ class Files:
         return from_wire(FileStatus, self._calls.json(Call("GET", "/files/stat", self._at(path))))
 
     def exists(self, path: str) -> bool:
+        """Also of a symbolic link that leads nowhere."""
         try:
             self.stat(path)
         except FileNotFound:
+            return False
+        except FileConflict as conflict:  # below a file there is nothing
+            if conflict.details.get("reason") != "ENOTDIR":
+                raise
             return False
         return True
 
