@@ -1,0 +1,1 @@
+"""The server that `buntime_sdk.testing` has in memory."""

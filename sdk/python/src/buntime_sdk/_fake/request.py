@@ -1,0 +1,32 @@
+"""A request as the fake sees it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class FakeRequest:
+    """`headers`: names in lower case, without the key. `body`: of JSON its value, else bytes; None: there is none."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: Any
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Of a JSON body."""
+        return self.body if isinstance(self.body, dict) else {}
+
+
+def request_of(method: str, url: str, headers: Mapping[str, str], content: bytes) -> FakeRequest:
+    parts = urlsplit(url)
+    shown = {name.lower(): value for name, value in headers.items() if name.lower() != "authorization"}
+    body: Any = content or None
+    if shown.get("content-type") == "application/json":
+        body = json.loads(content)
+    return FakeRequest(method, parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), shown, body)

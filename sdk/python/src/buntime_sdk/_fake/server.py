@@ -1,0 +1,197 @@
+"""Stands in for the server: plain and synchronous, under both halves of the SDK."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from threading import RLock
+from typing import Any
+
+from buntime_sdk._fake.answers import Answer, failed, refuse, whole
+from buntime_sdk._fake.file_routes import FILE_ROUTES, page_of
+from buntime_sdk._fake.request import FakeRequest
+from buntime_sdk._fake.run_routes import RUN_ROUTES, Tools
+from buntime_sdk._fake.scripts import Scripts
+from buntime_sdk._fake.session import Clock, FakeSession, stamp
+from buntime_sdk._fake.terminal import FakeTerminal
+from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout
+
+ONE_SESSION = re.compile(r"/sessions/([^/]+)(/[a-z-]+)?")
+LEFT_ASLEEP = frozenset(
+    {"GET /sessions/{id}", "PATCH /sessions/{id}", "DELETE /sessions/{id}", "POST /sessions/{id}/sleep"}
+)
+DEFAULT_PORT, TOKEN_SECONDS = 8080, 3600
+
+
+@dataclass(slots=True)
+class Trouble:
+    """A failure in place of an answer. `after_work`: the work is done, and only its answer lost."""
+
+    method: str
+    path: re.Pattern[str]
+    failure: BuntimeError
+    times: int
+    after_work: bool
+
+
+class FakeServer:
+    """Raises ConnectionFailed and RequestTimeout for what happens on the way; refusals are answers."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.lock = RLock()
+        self.requests: list[FakeRequest] = []
+        self.scripts = Scripts()
+        self.sessions: dict[str, FakeSession] = {}
+        self.troubles: list[Trouble] = []
+        self._clock = clock
+        self._answered: dict[str, tuple[tuple[object, ...], Answer]] = {}
+        self._ids = 0
+        self._tools = Tools(self.scripts, clock, self._new_id)
+
+    def answer(self, request: FakeRequest) -> Answer:
+        with self.lock:
+            self.requests.append(request)
+            trouble = self._trouble(request)
+            try:
+                if trouble is not None and not trouble.after_work:
+                    raise trouble.failure
+                answer = self._once(request)
+                if trouble is not None:
+                    raise trouble.failure
+                return answer
+            except (ConnectionFailed, RequestTimeout):
+                raise
+            except BuntimeError as failure:
+                return failed(failure)
+
+    def terminal(self, request: FakeRequest) -> FakeTerminal:
+        """Raises what is refused."""
+        with self.lock:
+            self.requests.append(request)
+            trouble = self._trouble(request)
+            if trouble is not None:
+                raise trouble.failure
+            found = ONE_SESSION.fullmatch(request.path)
+            session = self.session(found[1] if found else "")
+            terminal_id = request.query.get("terminalId")
+            if terminal_id is not None and terminal_id not in session.terminals:
+                refuse("terminal_not_found", "This session has no terminal with this id.", terminalId=terminal_id)
+            session.wake()
+            is_resumed = terminal_id is not None
+            return FakeTerminal(session, self.scripts, terminal_id or self._new_id("term"), resumed=is_resumed)
+
+    def session(self, session_id: str) -> FakeSession:
+        """Raises SessionNotFound."""
+        session = self.sessions.get(session_id)
+        if session is None or session.is_expired:
+            message = "No session with this id. It may have expired or been deleted."
+            refuse("session_not_found", message, sessionId=session_id)
+        return session
+
+    def _trouble(self, request: FakeRequest) -> Trouble | None:
+        """The one that is meant, if any: it counts as happened."""
+        for trouble in self.troubles:
+            if trouble.times > 0 and trouble.method == request.method and trouble.path.fullmatch(request.path):
+                trouble.times -= 1
+                return trouble
+        return None
+
+    def _once(self, request: FakeRequest) -> Answer:
+        """The same answer again for the same key."""
+        key = request.headers.get("idempotency-key")
+        shown = (request.method, request.path, request.query, request.body)
+        if key is not None and key in self._answered:
+            before, answer = self._answered[key]
+            if before != shown:
+                refuse("idempotency_key_reused", "This key belongs to another request.")
+            return Answer(answer.status, answer.parts, {**answer.headers, "idempotent-replayed": "true"})
+        told = self._route(request)
+        if isinstance(told, Answer):
+            return told
+        answer = whole(200, told)
+        if key is not None:
+            self._answered[key] = (shown, answer)
+        return answer
+
+    def _route(self, request: FakeRequest) -> dict[str, Any] | Answer:
+        called = f"{request.method} {request.path}"
+        if called == "POST /sessions/create":
+            session = FakeSession(self._new_id("ses"), request.fields, self._clock)
+            self.sessions[session.id] = session
+            return session.made
+        if called == "GET /sessions":
+            return self._list(request.query)
+        found = ONE_SESSION.fullmatch(request.path)
+        if found is not None:
+            return self._of_session(f"{request.method} /sessions/{{id}}{found[2] or ''}", found[1], request.fields)
+        run, file = RUN_ROUTES.get(called), FILE_ROUTES.get(called)
+        if run is None and file is None:
+            refuse("not_found", f"There is no {called}.")
+        named = request.fields if request.method == "POST" else request.query
+        session = self.session(named.get("sessionId", ""))
+        session.wake()
+        if run is not None:
+            return run(session, request, self._tools)
+        assert file is not None
+        return file(session.files, request)
+
+    def _list(self, query: Mapping[str, str]) -> dict[str, Any]:
+        wanted = {name.removeprefix("metadata."): value for name, value in query.items() if "." in name}
+        living = [session.told for session in reversed(self.sessions.values()) if not session.is_expired]
+        every = [
+            told
+            for told in living
+            if query.get("state", told["state"]) == told["state"]
+            and all(_said(told["metadata"].get(name)) == value for name, value in wanted.items())
+        ]
+        return {"sessions": page_of(every, query), "total": len(every)}
+
+    def _of_session(self, called: str, session_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        session = self.session(session_id)
+        before = session.state
+        if called not in LEFT_ASLEEP:
+            session.wake()
+        match called:
+            case "GET /sessions/{id}":
+                return session.told
+            case "PATCH /sessions/{id}":
+                session.update(fields)
+                return session.told
+            case "DELETE /sessions/{id}":
+                del self.sessions[session_id]
+                return {"deleted": True, "sessionId": session_id}
+            case "POST /sessions/{id}/sleep":
+                session.sleep(fields.get("depth", "idle"))
+                return session.told
+            case "POST /sessions/{id}/wake":
+                return {**session.told, "wokeFrom": before, "wakeTimeMs": 0 if before == "active" else 1}
+            case "POST /sessions/{id}/preview-token":
+                return self._token(session, fields)
+            case "DELETE /sessions/{id}/preview-token":
+                revoked = session.tokens & {fields["token"]} if "token" in fields else set(session.tokens)
+                session.tokens -= revoked
+                return {"revoked": len(revoked)}
+        return refuse("not_found", f"There is no {called}.")
+
+    def _token(self, session: FakeSession, fields: Mapping[str, Any]) -> dict[str, Any]:
+        token, port = self._new_id("bpt"), fields.get("port") or DEFAULT_PORT
+        session.tokens.add(token)
+        name, dot, domain = str(session.told["previewUrl"]).partition(".")
+        host = f"{name}{dot}{domain}" if port == DEFAULT_PORT else f"{name}-{port}{dot}{domain}"
+        expires = self._clock() + timedelta(seconds=fields.get("ttl") or TOKEN_SECONDS)
+        return {"url": f"{host}/?buntime_token={token}", "token": token, "expiresAt": stamp(expires)}
+
+    def _new_id(self, kind: str) -> str:
+        self._ids += 1
+        return f"{kind}_{self._ids:018}"
+
+
+def path_pattern(path: str) -> re.Pattern[str]:
+    """`{id}`, or any other name in braces, stands for one part of the path."""
+    return re.compile("".join("[^/]+" if part[:1] == "{" else re.escape(part) for part in re.split(r"(\{\w+\})", path)))
+
+
+def _said(value: object) -> str:
+    """A value of metadata as a query says it."""
+    return value if isinstance(value, str) else json.dumps(value)

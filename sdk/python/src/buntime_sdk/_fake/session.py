@@ -1,0 +1,173 @@
+"""One session of the fake: its state, its files, its processes, contexts and terminals."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from signal import Signals
+from typing import Any
+
+from buntime_sdk._fake.answers import refuse
+from buntime_sdk._fake.files import FakeFiles
+from buntime_sdk._fake.scripts import FakeResult, lines_of
+
+DAY = 86_400
+SHORTEST_TTL = 300
+LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
+KILLED_BY_SLEEP = 143
+IGNORED = frozenset({"SIGCONT", "SIGCHLD", "SIGWINCH", "SIGURG"})  # they end nothing
+
+type Clock = Callable[[], datetime]
+
+
+def stamp(time: datetime) -> str:
+    """A time as answers have it."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class FakeProcess:
+    """`told`: as answers have it. `log`: where each entry ends, in bytes, and the entry. `written`: to its input."""
+
+    def __init__(self, told: dict[str, Any], clock: Clock) -> None:
+        self.told = told
+        self.log: list[tuple[int, dict[str, Any]]] = []
+        self.written: list[bytes] = []
+        self.input_is_closed = False
+        self._clock = clock
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self.told["status"] == "running")
+
+    def play(self, result: FakeResult) -> None:
+        """It prints what the script says, and ends unless it is to go on."""
+        end = 0
+        for stream in ("stdout", "stderr"):
+            for line in lines_of(getattr(result, stream)):
+                end += len(line.encode())
+                self.log.append((end, {"stream": stream, "data": line, "time": stamp(self._clock())}))
+        if not result.running:
+            self.end(result.code)
+
+    def end(self, exit_code: int, reason: str | None = None) -> None:
+        if self.is_running:
+            self.told |= {
+                "status": "exited",
+                "exitCode": exit_code,
+                "reason": reason,
+                "endedAt": stamp(self._clock()),
+            }
+
+    def signal(self, name: str) -> None:
+        if name not in Signals.__members__:
+            refuse("invalid_request", f"There is no signal {name}.", field="signal")
+        if not self.is_running:
+            refuse("invalid_state", "The process has ended.", processId=self.told["processId"])
+        if name not in IGNORED:
+            self.end(128 + Signals[name])
+
+
+class FakeSession:
+    def __init__(self, session_id: str, fields: Mapping[str, Any], clock: Clock) -> None:
+        now = clock()
+        self._clock = clock
+        self.files = FakeFiles(lambda: stamp(clock()))
+        self.processes: dict[str, FakeProcess] = {}
+        self.contexts: dict[str, dict[str, Any]] = {}
+        self.terminals: set[str] = set()
+        self.tokens: set[str] = set()
+        self.env: dict[str, str] = {}
+        self.expires = now + timedelta(seconds=DAY)
+        self._told: dict[str, Any] = {
+            "sessionId": session_id,
+            "createdAt": stamp(now),
+            "lastActive": stamp(now),
+            "state": "active",
+            "metadata": {},
+            "previewUrl": f"http://{session_id.replace('_', '-')}.localhost:8000",
+            "resourceLimits": {**LIMITS, **(fields.get("resourceLimits") or {})},
+            "preview": _preview(None),
+            "network": _network(None),
+            "onWake": None,
+            "envNames": [],
+        }
+        self.update(fields)
+
+    @property
+    def id(self) -> str:
+        return str(self._told["sessionId"])
+
+    @property
+    def state(self) -> str:
+        return str(self._told["state"])
+
+    @property
+    def is_expired(self) -> bool:
+        return self._clock() >= self.expires
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """The answer to its creation."""
+        names = ("sessionId", "expiresAt", "previewUrl", "createdAt", "resourceLimits")
+        return {name: self.told[name] for name in names}
+
+    @property
+    def told(self) -> dict[str, Any]:
+        running = sum(process.is_running for process in self.processes.values())
+        counts = {"filesCount": self.files.count, "activeProcesses": running}
+        return {**self._told, "expiresAt": stamp(self.expires), **counts}
+
+    def update(self, fields: Mapping[str, Any]) -> None:
+        """None sets what a new session has."""
+        if "ttl" in fields:
+            ttl = DAY if fields["ttl"] is None else fields["ttl"]
+            if ttl < SHORTEST_TTL:
+                message = f"ttl must be at least {SHORTEST_TTL} seconds."
+                refuse("invalid_request", message, field="ttl", limit=SHORTEST_TTL)
+            self.expires = self._clock() + timedelta(seconds=ttl)
+        if "metadata" in fields:
+            self._told["metadata"] = fields["metadata"] or {}
+        if "preview" in fields:
+            self._told["preview"] = _preview(fields["preview"])
+        if "network" in fields:
+            self._told["network"] = _network(fields["network"])
+        if "onWake" in fields:
+            self._told["onWake"] = fields["onWake"]
+        if "env" in fields:
+            self.env = fields["env"] or {}
+            self._told["envNames"] = sorted(self.env)
+
+    def sleep(self, depth: str) -> None:
+        self._told["state"] = depth
+        if depth == "idle":
+            return
+        for process in self.processes.values():
+            process.end(KILLED_BY_SLEEP, "deep_sleep")
+        for context in self.contexts.values():
+            if context["status"] == "running":
+                context |= {"status": "lost", "reason": "deep_sleep"}
+        self.terminals.clear()
+
+    def wake(self) -> None:
+        self._told |= {"state": "active", "lastActive": stamp(self._clock())}
+
+    def process(self, process_id: str) -> FakeProcess:
+        if process_id not in self.processes:
+            refuse("process_not_found", "This session has no process with this id.", processId=process_id)
+        return self.processes[process_id]
+
+    def context(self, context_id: str) -> dict[str, Any]:
+        """One that still has its variables."""
+        context = self.contexts.get(context_id)
+        if context is None:
+            refuse("context_not_found", "This session has no context with this id.", contextId=context_id)
+        if context["status"] == "lost":
+            message = "This context is gone with its variables."
+            refuse("context_lost", message, contextId=context_id, reason=context["reason"])
+        return context
+
+
+def _preview(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"visibility": "public", "ports": [8080], **(given or {})}
+
+
+def _network(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"egress": "internet", "allow": [], "deny": [], **(given or {})}
