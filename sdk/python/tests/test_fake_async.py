@@ -1,0 +1,109 @@
+"""The fake of the async half."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+from buntime_sdk import (
+    AsyncFileWatch,
+    ConnectionFailed,
+    Evaluation,
+    FileChange,
+    FileEvent,
+    LogEntry,
+    LogEvent,
+    MemoryLimitExceeded,
+    ProcessExit,
+    Result,
+    SessionNotFound,
+    Stdout,
+    Watching,
+)
+from buntime_sdk.testing import AsyncFakeBuntime, FakeResult, FakeRun
+
+PATIENCE = 10.0  # seconds; a guard against a hang
+
+
+async def test_a_session_runs_and_goes() -> None:
+    async with AsyncFakeBuntime() as fake:
+        fake.on_execute("1 + 1", "2\n").on_execute("big", MemoryLimitExceeded("Full.", code="memory_limit_exceeded"))
+        async with fake.sessions.create() as session:
+            assert (await session.execute("1 + 1")).stdout == "2\n"
+            with pytest.raises(MemoryLimitExceeded, match="Full"):
+                await session.run("big")
+        with pytest.raises(SessionNotFound):
+            await session.refresh()
+        assert [one async for one in fake.sessions.list()] == []
+
+
+async def test_runs_stream_and_contexts_give_values() -> None:
+    fake = AsyncFakeBuntime().on_execute("a", FakeResult("one\ntwo\n", context_survived=True))
+    session = await fake.sessions.create()
+    async with session.stream("a") as stream:
+        output = [event async for event in stream]
+    assert output[:2] == [Stdout("one\n"), Stdout("two\n")]
+    assert isinstance(output[2], Result)
+    async with fake.sessions.open(session.id).contexts.create() as context:
+        value = await context.run("a")
+    assert isinstance(value, Evaluation)
+    assert value.context_survived is True
+
+
+async def test_files_are_written_packed_and_watched() -> None:
+    files = (await AsyncFakeBuntime().sessions.create()).files
+    async with asyncio.timeout(PATIENCE), files.watch() as changes:
+        later = asyncio.create_task(anext(_after_the_first(changes)))
+        await files.write("a", b"\xff")
+        assert await later == FileChange("created", "a", "file")
+    assert [part async for part in files.chunks("a")] == [b"\xff"]
+    assert [one.path async for one in files.list()] == ["a"]
+
+
+async def _after_the_first(changes: AsyncFileWatch) -> AsyncGenerator[FileEvent]:
+    assert await anext(changes) == Watching()
+    async for change in changes:
+        yield change
+
+
+async def test_a_process_is_followed_while_the_loop_goes_on() -> None:
+    fake = AsyncFakeBuntime().on_start("serve", FakeResult("up\n", running=True))
+    session = await fake.sessions.create()
+    process = await session.processes.start("serve")
+    await process.input("typed")
+    async with asyncio.timeout(PATIENCE):
+        follow = asyncio.create_task(_read(process.follow()))
+        await asyncio.sleep(0)
+        await process.signal()
+        output = await follow
+        assert (await process.wait()).exit_code == 143
+    assert isinstance(output[0], LogEntry)
+    assert output[1] == ProcessExit("exited", 143, None)
+    assert fake.input_of(session.id, process.id) == b"typed"
+
+
+async def _read(events: AsyncGenerator[LogEvent]) -> list[LogEvent]:
+    return [event async for event in events]
+
+
+async def test_a_terminal_echoes_and_exits() -> None:
+    def failed(run: FakeRun) -> FakeResult:
+        return FakeResult(stderr=f"{run.kind}\n")
+
+    session = await AsyncFakeBuntime().on_execute("ls", failed).sessions.create()
+    async with asyncio.timeout(PATIENCE), session.terminal() as terminal:
+        await terminal.write("ls\rexit\r")
+        shown = b"".join([part async for part in terminal])
+        assert shown == b"$ ls\r\nterminal\r\n$ exit\r\n"
+        with pytest.raises(ConnectionFailed):
+            await terminal.write("more")
+
+
+async def test_a_connection_that_was_never_there_is_made_again() -> None:
+    fake = AsyncFakeBuntime().on_execute("x", "done")
+    fake.fail("POST", "/execute", ConnectionFailed("refused", begun=False))
+    session = await fake.sessions.create()
+    assert (await session.execute("x")).stdout == "done"
+    fake.fail("POST", "/execute", ConnectionFailed("broke", begun=True))
+    with pytest.raises(ConnectionFailed, match="broke"):
+        await session.execute("x")
+    assert len(fake.requests) == 4

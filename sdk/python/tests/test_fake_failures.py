@@ -1,0 +1,73 @@
+"""The fake: failures that are scripted, and what was asked."""
+
+import pytest
+from buntime_sdk import (
+    BuntimeError,
+    ConnectionFailed,
+    FileNotFound,
+    RateLimitExceeded,
+    RequestTimeout,
+    Unavailable,
+)
+from buntime_sdk.testing import FakeBuntime
+
+
+def test_a_failure_is_met_as_often_as_it_is_scripted() -> None:
+    told: list[tuple[str, float]] = []
+    limited = RateLimitExceeded("Slow.", code="rate_limit_exceeded", retry_after=20)
+    fake = FakeBuntime(on_retry=lambda failure, attempt, delay: told.append((failure.code, delay)))
+    fake.on_execute("x", "done").fail("POST", "/execute", limited, times=2)
+    assert fake.sessions.create().execute("x").stdout == "done"
+    assert told == [("rate_limit_exceeded", 20.0)] * 2
+    assert [request.path for request in fake.requests] == ["/sessions/create", *["/execute"] * 3]
+
+
+@pytest.mark.parametrize("after_work", [False, True])
+def test_a_lost_answer_makes_no_second_session(*, after_work: bool) -> None:
+    fake = FakeBuntime().fail("POST", "/sessions/create", ConnectionFailed("gone", begun=True), after_work=after_work)
+    session = fake.sessions.create()
+    assert [one.id for one in fake.sessions.list()] == [session.id]
+    first, second = fake.requests[:2]
+    assert first == second
+    assert first.headers["idempotency-key"]
+
+
+@pytest.mark.parametrize("path", ["/sessions/{id}", None])
+def test_a_path_is_named_whole_or_in_general(path: str | None) -> None:
+    fake = FakeBuntime(max_retries=0)
+    session, other = fake.sessions.create(), fake.sessions.create()
+    fake.fail("GET", path or f"/sessions/{session.id}", RequestTimeout("slow"))
+    session.files.exists("x")
+    other.wake()
+    with pytest.raises(RequestTimeout, match="in time"):
+        session.refresh()
+    session.refresh()
+
+
+def test_a_terminal_that_is_refused_is_asked_for_again() -> None:
+    fake = FakeBuntime().fail(
+        "GET", "/sessions/{id}/terminal", Unavailable("Soon.", code="unavailable", details={"waking": True})
+    )
+    session = fake.sessions.create()
+    with session.terminal() as terminal:
+        assert not terminal.resumed
+    assert [request.path for request in fake.requests[1:]] == [f"/sessions/{session.id}/terminal"] * 2
+
+
+def test_a_code_stands_for_its_error_and_another_word_for_none() -> None:
+    fake = FakeBuntime().fail("GET", "/files/read", "file_not_found")
+    with pytest.raises(FileNotFound, match="Scripted"):
+        fake.sessions.create().files.read("a")
+    with pytest.raises(ValueError, match="no_such_code"):
+        fake.fail("GET", "/files/read", "no_such_code")
+    assert issubclass(FileNotFound, BuntimeError)
+
+
+def test_requests_are_recorded_without_the_key() -> None:
+    fake = FakeBuntime()
+    session = fake.sessions.create()
+    session.files.write("a", "b")
+    request = fake.requests[-1]
+    assert (request.method, request.path) == ("POST", "/files/write")
+    assert request.body == {"sessionId": session.id, "path": "a", "content": "b"}
+    assert "authorization" not in request.headers
