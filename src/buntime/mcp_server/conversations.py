@@ -33,7 +33,7 @@ class Conversation:
     def of_request(cls, key: str, headers: Mapping[str, str]) -> "Conversation":
         """Of one key alone: whoever guesses another's id learns nothing."""
         given = headers.get("mcp-session-id")
-        return cls(None if given is None else f"{hashlib.sha256(key.encode()).hexdigest()}:{given}")
+        return cls(None if given is None else f"{hashed(key)}:{given}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,11 @@ class Conversations:
             self._sessions.pop(conversation.name, None)
             self._sessions[conversation.name] = session_id
             _bound(self._sessions)
+
+
+def hashed(key: str) -> str:
+    """What stands for a key where it has to be remembered."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _bound(remembered: OrderedDict[str, str]) -> None:

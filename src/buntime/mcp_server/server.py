@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import CallToolResult, ToolAnnotations
@@ -12,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from buntime.mcp_server.conversations import hashed
 from buntime.mcp_server.desk import Desk, Settings, bearer
 from buntime.mcp_server.executing import Executing
 from buntime.mcp_server.filing import Filing
@@ -110,16 +113,21 @@ def http_app(server: MCPServer, host: str, allowed_hosts: Sequence[str]) -> Star
 
 
 class KeysOnly:
-    """Whoever brings no key is answered at the door: nothing is kept for them."""
+    """Whoever brings no key is answered at the door: nothing is kept for them. A conversation is its key's alone."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and bearer(Headers(scope=scope)) is None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        key = bearer(Headers(scope=scope))
+        if key is None:
             refused = PlainTextResponse(
                 "Send the header `Authorization: Bearer btk_…`.\n", 401, {"WWW-Authenticate": "Bearer"}
             )
             await refused(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        owner = AuthenticatedUser(AccessToken(token=key, client_id=hashed(key), scopes=[]))  # the library compares it
+        await self._app({**scope, "user": owner}, receive, send)

@@ -1,0 +1,120 @@
+"""Which session a conversation with `buntime mcp` has, and what others see of it."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from tests.acceptance.client import Client
+from tests.acceptance.server import Server
+from tests.clients.assistant import NEWEST, OLDER, Place, Way, bearer, door, talking
+from tests.clients.older import Older
+
+pytestmark = pytest.mark.sandbox
+
+keeping = pytest.mark.parametrize("way", [("stdio", OLDER), ("stdio", NEWEST), ("http", OLDER)], ids="-".join)
+
+
+@pytest.fixture(scope="module")
+def place(server: Server) -> Iterator[Place]:
+    url = f"http://127.0.0.1:{server.config.port}"
+    with door(url) as reached:
+        yield Place(url, reached, server.cli("keys", "create", "--plan", "enterprise"))
+
+
+@pytest.fixture
+def past(server: Server, place: Place) -> Client:
+    """The same account, past the tools."""
+    return server.client(place.key)
+
+
+@keeping
+async def test_first_calls_that_come_together_make_one_session(place: Place, way: Way) -> None:
+    async with talking(place, way) as talk:
+        await asyncio.gather(*(talk.does("run_command", command=f"touch {number}") for number in range(4)))
+        assert len(talk.made) == 1
+        assert {one["path"] for one in (await talk.does("list_files"))["files"]} >= {"0", "1", "2", "3"}
+
+
+@keeping
+async def test_a_session_that_was_deleted_is_followed_by_a_new_one_that_says_so(
+    place: Place, past: Client, way: Way
+) -> None:
+    async with talking(place, way) as talk:
+        first = (await talk.does("write_file", path="a", content="a"))["session"]
+        past.call("DELETE", f"/sessions/{first}").done()
+        ran = await talk.does("run_command", command="ls")
+        assert ran["session"] != first
+        assert f"{first} has expired or was deleted: its files are gone" in ran["note"]
+        assert ran["stdout"] == ""
+        assert "note" not in await talk.does("run_command", command="true")
+
+
+@keeping
+async def test_a_session_that_its_own_tool_deleted_is_followed_by_a_new_one(place: Place, way: Way) -> None:
+    async with talking(place, way) as talk:
+        first = (await talk.does("run_command", command="true"))["session"]
+        await talk.does("delete_session", session=first)
+        assert (await talk.does("run_command", command="true"))["session"] != first
+        said = await talk.is_refused("run_command", command="true", session=first)
+        assert said.startswith("session_not_found: ")
+
+
+@pytest.mark.parametrize("depth", ["idle", "deep-sleep"])
+async def test_a_call_wakes_the_session_and_its_files_are_there(place: Place, past: Client, depth: str) -> None:
+    async with talking(place, ("http", OLDER)) as talk:
+        first = (await talk.does("write_file", path="a", content="kept"))["session"]
+        past.call("POST", f"/sessions/{first}/sleep", json_body={"depth": depth}).done()
+        ran = await talk.does("run_command", command="cat a")
+        assert (ran["stdout"], ran["session"], "note" in ran) == ("kept", first, False)
+
+
+async def test_two_conversations_of_one_key_share_no_session(place: Place) -> None:
+    async with talking(place, ("http", OLDER)) as one, talking(place, ("http", OLDER)) as other:
+        mine = await one.does("write_file", path="secret", content="mine")
+        theirs = await other.does("list_files")
+        assert mine["session"] != theirs["session"]
+        assert theirs["files"] == []
+        asked = await other.does("list_files", session=mine["session"])  # it is the same user's
+        assert [entry["path"] for entry in asked["files"]] == ["secret"]
+
+
+async def test_without_a_conversation_each_call_makes_a_session_until_one_is_named(place: Place) -> None:
+    async with talking(place, ("http", NEWEST)) as talk:
+        talk.keeps = True  # it does not give the session back
+        first = await talk.does("write_file", path="a", content="a")
+        second = await talk.does("list_files")
+        assert first["session"] != second["session"]
+        assert second["files"] == []
+        for made in (first, second):
+            assert made["note"] == "This session is new. Give its id as `session` from now on."
+        gone_on = await talk.does("list_files", session=first["session"])
+        assert gone_on["session"] == first["session"]
+        assert [entry["path"] for entry in gone_on["files"]] == ["a"]
+        assert "note" not in gone_on
+
+
+async def test_another_key_gets_nothing_of_a_conversation_whose_id_it_knows(place: Place, server: Server) -> None:
+    stranger = server.cli("keys", "create", "--plan", "enterprise")
+    async with httpx2.AsyncClient() as http:
+        mine = await Older.begun(http, place.door, place.key)
+        session = (await mine.does("write_file", path="a", content="secret"))["session"]
+        try:
+            for method in ("POST", "GET", "DELETE"):
+                headers = {**mine.headers, **bearer(stranger)}
+                refused = await http.request(method, place.door, headers=headers, json=mine.request("tools/list"))
+                assert refused.status_code == 404, method
+            assert (await mine.does("read_file", path="a"))["content"] == "secret"
+        finally:
+            await mine.does("delete_session", session=session)
+
+
+async def test_a_session_of_another_account_is_not_there(place: Place, server: Server) -> None:
+    stranger = Place(place.url, place.door, server.cli("keys", "create", "--plan", "paid"))
+    async with talking(place, ("http", NEWEST)) as one, talking(stranger, ("http", NEWEST)) as other:
+        session = (await one.does("write_file", path="a", content="secret"))["session"]
+        said = await other.is_refused("read_file", path="a", session=session)
+        assert re.match("session_not_found: ", said)
+        assert (await other.does("list_sessions"))["sessions"] == []

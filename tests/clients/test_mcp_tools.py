@@ -1,0 +1,247 @@
+"""Every tool of `buntime mcp`, by both transports and by the older and the newest protocol."""
+
+import asyncio
+import functools
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import anyio
+import pytest
+from mcp.types import ImageContent
+
+from tests.acceptance.client import Client
+from tests.acceptance.server import Server
+from tests.clients.assistant import NEWEST, OLDER, PATIENCE, WAYS, Place, Talk, Way, door, talking
+
+pytestmark = pytest.mark.sandbox
+
+SOON = 20.0  # seconds in which a run begins or ends
+
+every_way = pytest.mark.parametrize("way", WAYS, ids="-".join)
+either_transport = pytest.mark.parametrize("way", [("stdio", NEWEST), ("http", OLDER)], ids="-".join)
+
+
+@pytest.fixture(scope="module")
+def place(server: Server) -> Iterator[Place]:
+    url = f"http://127.0.0.1:{server.config.port}"
+    with door(url) as reached:
+        yield Place(url, reached, server.cli("keys", "create", "--plan", "enterprise"))
+
+
+@pytest.fixture
+def past(server: Server, place: Place) -> Client:
+    """The same account, past the tools."""
+    return server.client(place.key)
+
+
+@every_way
+async def test_a_client_learns_what_each_tool_takes_gives_and_may_do(place: Place, way: Way) -> None:
+    async with talking(place, way) as talk:
+        assert talk.client.protocol_version == ("2025-11-25" if way[1] == OLDER else "2026-07-28")
+        tools = (await talk.client.list_tools()).tools
+        assert len(tools) == 18
+        assert "ses_" in (talk.client.instructions or "")
+        for tool in tools:
+            assert tool.description, tool.name
+            assert tool.title, tool.name
+            assert tool.output_schema is not None, tool.name
+            assert "context" not in tool.input_schema["properties"], tool.name
+            may = tool.annotations
+            assert may is not None, tool.name
+            hints = (may.read_only_hint, may.destructive_hint, may.idempotent_hint, may.open_world_hint)
+            assert None not in hints, tool.name
+            assert not (may.read_only_hint and may.destructive_hint), tool.name
+
+
+@every_way
+async def test_every_tool_does_its_work(place: Place, way: Way) -> None:
+    async with talking(place, way) as talk:
+        ran = await talk.does("execute_code", code="console.log(6 * 7); console.error('oh')")
+        assert (ran["stdout"], ran["stderr"], ran["exitCode"], ran["timedOut"]) == ("42\n", "oh\n", 0, False)
+        first = ran["session"]
+        assert first.startswith("ses_")
+        assert "new" in ran["note"]
+        piped = await talk.does("run_command", command="tr a-z A-Z; exit 3", stdin="hello")
+        assert (piped["stdout"], piped["exitCode"], piped["session"]) == ("HELLO", 3, first)
+        assert "note" not in piped
+        await _files(talk)
+        await _contexts(talk)
+        await _processes(talk)
+        await _sessions(talk, first)
+        assert talk.called == {tool.name for tool in (await talk.client.list_tools()).tools}
+
+
+async def _files(talk: Talk) -> None:
+    written = await talk.does("write_file", path="notes/a.txt", content="one\n")
+    assert (written["path"], written["size"]) == ("notes/a.txt", 4)
+    assert (await talk.does("write_file", path="notes/a.txt", content="two é\n", append=True))["size"] == 11
+    assert (await talk.does("edit_file", path="notes/a.txt", old="one", new="three"))["size"] == 13
+    assert "0 times" in await talk.is_refused("edit_file", path="notes/a.txt", old="one", new="1")
+    assert (await talk.does("read_file", path="notes/a.txt"))["content"] == "three\ntwo é\n"
+    part = await talk.does("read_file", path="notes/a.txt", limit=11)
+    assert (part["content"], part["nextOffset"]) == ("three\ntwo ", 10)  # not the half of a letter
+    rest = await talk.does("read_file", path="notes/a.txt", offset=10)
+    assert (rest["content"], "nextOffset" in rest) == ("é\n", False)
+    listed = await talk.does("list_files", recursive=True)
+    assert {("notes", "directory"), ("notes/a.txt", "file")} <= {(one["path"], one["type"]) for one in listed["files"]}
+    found = await talk.does("search_files", query="^two", glob="**/*.txt")
+    assert [(one["path"], one["line"], one["text"]) for one in found["matches"]] == [("notes/a.txt", 2, "two é")]
+
+
+async def _contexts(talk: Talk) -> None:
+    begun = await talk.does("run_in_context", code="const x = 20; x + 1")
+    assert begun["value"] == "21"
+    more = await talk.does("run_in_context", code="x * 2")
+    assert (more["value"], more["context"]) == ("40", begun["context"])
+    thrown = await talk.does("run_in_context", code="throw new Error('no')", context_id=begun["context"])
+    assert "no" in thrown["error"]
+
+
+async def _processes(talk: Talk) -> None:
+    started = await talk.does("start_process", command="python3 -um http.server 8080", name="web", wait_for_port=8080)
+    assert started["ready"] is True
+    process = started["process"]["process"]
+    url = (await talk.does("preview_url"))["url"]
+    assert url.startswith("http://ses-")
+    with_token = await talk.does("preview_url", port=3000)
+    assert with_token["open"] is False
+    assert "bpt_" in with_token["url"]
+    reader = (await talk.does("start_process", command="read line; echo got $line"))["process"]["process"]
+    await talk.does("send_input", process=reader, text="that\n", close=True)
+    logs = await _until_ended(talk, reader)
+    assert (logs["output"], logs["exitCode"]) == ("got that\n", 0)
+    assert (await talk.does("process_logs", process=reader, cursor=logs["cursor"]))["output"] == ""
+    shown = {one["process"]: one["status"] for one in (await talk.does("list_processes"))["processes"]}
+    assert shown[process] == "running"
+    assert shown[reader] == "exited"
+    await talk.does("stop_process", process=process)
+    assert (await _until_ended(talk, process))["status"] != "running"
+
+
+async def _until_ended(talk: Talk, process: str) -> dict[str, object]:
+    deadline = time.monotonic() + PATIENCE
+    while (logs := await talk.does("process_logs", process=process))["status"] == "running":
+        assert time.monotonic() < deadline, logs
+        await asyncio.sleep(0.1)
+    return logs
+
+
+async def _sessions(talk: Talk, first: str) -> None:
+    assert (await talk.does("sleep_session"))["state"] == "idle"
+    second = await talk.does("new_session")
+    assert second["session"] != first
+    assert (await talk.does("list_files"))["session"] == second["session"]
+    mine = {one["session"]: one["current"] for one in (await talk.does("list_sessions"))["sessions"]}
+    assert set(mine) >= {first, second["session"]}
+    assert mine[second["session"]] is talk.keeps
+    assert mine[first] is False
+    assert (await talk.does("delete_session", session=first))["state"] == "deleted"
+
+
+@every_way
+async def test_a_long_run_tells_how_far_it_is(place: Place, way: Way) -> None:
+    told: list[tuple[float, float | None, str | None]] = []
+
+    async def progress(done: float, total: float | None, message: str | None) -> None:
+        told.append((done, total, message))
+
+    async with talking(place, way) as talk:
+        await talk.does("run_command", command="for i in 1 2 3; do echo line $i; sleep 1.2; done", progress=progress)
+    assert len(told) >= 2
+    assert [done for done, _, _ in told] == sorted({done for done, _, _ in told})
+    assert {total for _, total, _ in told} == {30}
+    assert next(message for _, _, message in told) == "line 1"
+
+
+@every_way
+async def test_a_call_that_is_cancelled_ends_its_run(place: Place, past: Client, way: Way) -> None:
+    async with talking(place, way) as talk:
+        await talk.does("run_command", command="true")
+        async with anyio.create_task_group() as group:
+            group.start_soon(functools.partial(talk.calls, "run_command", command="sleep 600 & sleep 601", timeout=700))
+            await _until(lambda: "sleep" in _names_of_processes(past, talk), "it begins")
+            group.cancel_scope.cancel()
+        await _until(lambda: "sleep" not in _names_of_processes(past, talk), "it ends")
+        assert (await talk.does("run_command", command="echo on"))["stdout"] == "on\n"
+
+
+def _names_of_processes(past: Client, talk: Talk) -> list[str]:
+    assert talk.session is not None
+    shown = past.execute(talk.session, command="cat /proc/[0-9]*/comm 2>/dev/null; true").done()
+    return str(shown["stdout"]).split()
+
+
+async def _until(seen: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + SOON
+    while not seen():
+        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        await asyncio.sleep(0.2)
+
+
+@either_transport
+async def test_long_output_is_cut_and_read_on_in_the_file_that_is_named(place: Place, way: Way) -> None:
+    async with talking(place, way) as talk:
+        ran = await talk.does("run_command", command="seq 1 20000; seq 1 9000 >&2; echo end")
+        whole = "".join(f"{number}\n" for number in range(1, 20001)) + "end\n"
+        assert len(ran["stdout"]) < 17_000
+        assert ran["stdout"].startswith("1\n2\n3\n")
+        assert ran["stdout"].endswith("20000\nend\n")
+        assert f"read_file {ran['stdoutFile']}" in ran["stdout"]
+        read, offset = "", 0
+        while offset is not None:
+            part = await talk.does("read_file", path=ran["stdoutFile"], offset=offset)
+            read += part["content"]
+            offset = part.get("nextOffset")
+        assert read == whole
+        assert (await talk.does("read_file", path=ran["stderrFile"]))["size"] == sum(
+            len(f"{number}\n") for number in range(1, 9001)
+        )
+
+
+@either_transport
+async def test_a_run_that_takes_too_long_is_ended_and_shows_what_it_printed(place: Place, way: Way) -> None:
+    async with talking(place, way) as talk:
+        ran = await talk.does("run_command", command="echo begun; sleep 60", timeout=1)
+        assert (ran["stdout"], ran["timedOut"]) == ("begun\n", True)
+
+
+@either_transport
+async def test_what_is_refused_says_its_code_and_what_to_do(place: Place, way: Way) -> None:
+    async with talking(place, way) as talk:
+        assert re.match("file_not_found: .*list_files", await talk.is_refused("read_file", path="nope"))
+        await talk.does("run_command", command="printf '\\377\\376' > bytes")
+        assert "not text" in await talk.is_refused("read_file", path="bytes")
+        assert "not text" in await talk.is_refused("edit_file", path="bytes", old="a", new="b")
+        gone = "proc_000000000000000000"
+        assert re.match("process_not_found: .*list_processes", await talk.is_refused("process_logs", process=gone))
+        assert re.match(
+            "session_not_found: .*Leave out `session`",
+            await talk.is_refused("run_command", command="true", session="ses_000000000000000000"),
+        )
+        assert re.match(
+            "context_not_found: .*context_id",
+            await talk.is_refused("run_in_context", code="1", context_id="ctx_000000000000000000"),
+        )
+        assert re.match("invalid_request: ", await talk.is_refused("search_files", query="("))
+        assert "timeout" in await talk.is_refused("run_command", command="true", timeout=0)
+        assert (await talk.does("run_command", command="echo on"))["stdout"] == "on\n"
+
+
+async def test_a_picture_that_a_context_shows_is_seen(place: Place) -> None:
+    png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    code = f"({{ [Symbol.for('Jupyter.display')]: () => ({{ 'image/png': '{png}' }}) }})"
+    async with talking(place, ("stdio", NEWEST)) as talk:
+        shown = await talk.calls("run_in_context", code=code)
+        assert [part.data for part in shown.content if isinstance(part, ImageContent)] == [png]
+
+
+async def test_variables_are_gone_after_deep_sleep_and_the_result_says_so(place: Place) -> None:
+    async with talking(place, ("stdio", NEWEST)) as talk:
+        begun = await talk.does("run_in_context", code="let x = 1; x")
+        await talk.does("sleep_session", depth="deep-sleep")
+        lost = await talk.is_refused("run_in_context", code="x")
+        assert re.match("context_(lost|not_found): .*without `context_id`", lost)
+        again = await talk.does("run_in_context", code="typeof x")
+        assert again["context"] != begun["context"]
+        assert again["value"] == "undefined"
