@@ -61,6 +61,15 @@ def test_what_a_block_raises_is_not_hidden_by_a_deletion_that_fails() -> None:
         fail_inside(Buntime(KEY, server.url, max_retries=0))
 
 
+@pytest.mark.parametrize("code", ["context_not_found", "session_not_found"])
+def test_what_was_deleted_in_its_block_is_no_failure_at_its_end(code: str) -> None:
+    answers = [Answer(body=SESSION), Answer(body={"contextId": "ctx_1"}), refusal(code, 404)]
+    with StandIn([*answers, refusal("session_not_found", 404)]) as server, Buntime(KEY, server.url) as client:
+        with client.sessions.create() as session, session.contexts.create():
+            pass
+        assert [asked.method for asked in server.asked] == ["POST", "POST", "DELETE", "DELETE"]
+
+
 def test_a_new_session_is_what_it_was_asked_to_be(player: Player) -> None:
     def create(client: Any) -> Any:
         return client.sessions.create(

@@ -18,7 +18,7 @@ from buntime_sdk.errors import error_of
 from buntime_sdk.retries import LONGEST_DELAY, LONGEST_RETRY_AFTER, RetryRules, delay_before
 from hypothesis import given
 from hypothesis import strategies as st
-from stand_in import LOST, Answer, Asked, End, Player, refusal
+from stand_in import LOST, Answer, Asked, End, Player, StandIn, refusal
 
 SESSION = {"sessionId": "ses_1", "previewUrl": "http://ses-1.localhost", "createdAt": "2024-01-19T10:30:00Z"}
 PROCESS = {"processId": "proc_1", "pid": 2, "status": "running", "exitCode": None, "reason": None}
@@ -86,9 +86,12 @@ def test_what_makes_something_is_repeated_with_its_key_when_the_answer_was_lost(
     assert len({(one.method, one.path, one.body) for one in server.asked}) == 1
 
 
-def test_two_calls_have_two_keys(player: Player) -> None:
-    with_two = (lambda client: client.sessions.create(), lambda made: type(made)(made._calls, "x").contexts.create())
-    _, server = player.once([Answer(body=SESSION), Answer(body={"contextId": "ctx_1"})], *with_two)
+@pytest.mark.parametrize("name", [name for name in MAKES if "with a key" not in name])
+def test_two_calls_have_two_keys(player: Player, name: str) -> None:
+    work, answer = MAKES[name]
+    with StandIn([Answer(body=answer)]) as server:
+        for _ in range(2):
+            player.play(server.url, work)
     assert len(keys(server.asked)) == 2
 
 

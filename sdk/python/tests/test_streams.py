@@ -21,6 +21,7 @@ from buntime_sdk import (
     Stdout,
     Watching,
 )
+from buntime_sdk._sync.calls import Call
 from stand_in import KEY, PATIENCE, Answer, End, Player, StandIn, refusal
 
 STREAM = {"Content-Type": "text/event-stream"}
@@ -152,6 +153,13 @@ def test_a_failure_in_the_block_ends_the_connection() -> None:
     with StandIn([streamed(event("stdout", data="1"), end=End.OPEN)]) as server, Buntime(KEY, server.url) as client:
         with suppress(ZeroDivisionError), run(client) as events:
             raise ZeroDivisionError(next(iter(events)))
+        assert server.left.acquire(timeout=PATIENCE)
+
+
+def test_an_answer_that_nobody_reads_ends_its_connection() -> None:
+    with StandIn([Answer(body=b"1", end=End.OPEN)]) as server, Buntime(KEY, server.url) as client:
+        with client._calls.answer(Call("GET", "/files/content")):
+            assert not server.left.acquire(timeout=0.05)
         assert server.left.acquire(timeout=PATIENCE)
 
 
