@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from buntime_sdk import (
+    ConnectionFailed,
     ContextLost,
     DiskFull,
     ExecutionResult,
@@ -337,6 +338,23 @@ def test_a_terminal_that_was_left_is_taken_up_again() -> None:
         pass
     with session.terminal(terminal_id=left.id) as again:
         assert (again.id, again.resumed) == (left.id, True)
+
+
+def test_a_deleted_session_ends_what_listens_to_it() -> None:
+    session = some_session(FakeBuntime())
+    process, terminal = session.processes.start("serve"), session.terminal()
+    with session.files.watch() as changes:
+        follow = process.follow(cursor=0)
+        timer = threading.Timer(0.05, session.delete)
+        timer.start()
+        assert [type(event) for event in follow] == [ProcessExit]
+        assert next(changes) == Watching()
+        with pytest.raises(ConnectionFailed):
+            next(changes)
+    timer.join(PATIENCE)
+    assert list(terminal) == [b"$ "]
+    with pytest.raises(ConnectionFailed):
+        terminal.write("ls\n")
 
 
 def test_preview_tokens_are_made_and_revoked() -> None:

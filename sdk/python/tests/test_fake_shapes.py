@@ -3,18 +3,20 @@
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from buntime_sdk import BuntimeError
 from buntime_sdk._fake.scripts import FakeResult, FakeRun
 from buntime_sdk._fake.server import FakeServer
 from buntime_sdk._fake.transports import FakeTransport
 from buntime_sdk.events import EventParser
-from buntime_sdk.shapes import Forms, Thrown
-from buntime_sdk.testing import _now
+from buntime_sdk.shapes import Evaluation, ExecutionResult, Forms, from_wire
+from buntime_sdk.testing import FakeBuntime, _now
 
 EXCHANGES = Path(__file__).parents[2] / "exchanges"
 RECORDED_ID = re.compile(r"(ses|proc|ctx)_abc123def456ghi789")
@@ -24,17 +26,28 @@ OF_THE_USER = frozenset({"metadata", "details", "ports", "filesWritten", "envNam
 NULLABLE = frozenset({"exitCode", "reason", "endedAt", "name", "onWake"})
 
 CONVERSATION = """
-    create-session-all-fields get-session-all-fields list-sessions patch-session create-preview-token
-    create-preview-token-for-all-ports revoke-preview-tokens execute-code execute-command execute-timed-out stream-code
-    stream-command write-file append-to-file write-file-base64 read-file read-file-base64 stat-file list-files
-    list-files-recursive make-directory search-names make-directory-again directory-not-empty delete-directory
-    write-content read-content file-not-found range-not-satisfiable write-archive read-archive
-    create-context evaluate-nothing evaluate-thrown stream-evaluation list-contexts delete-context context-not-found
-    process-not-found stream-detached start-process get-process list-processes process-input process-input-base64
-    close-process-input process-logs signal-process get-process-killed invalid-state
-    create-context sleep-session wake-session sleep-session-deeply wake-session-from-deep-sleep context-lost
+    create-session get-session create-session-all-fields get-session-all-fields list-sessions list-sessions-filtered
+    patch-session patch-session-to-defaults create-preview-token create-preview-token-for-all-ports
+    revoke-preview-token revoke-preview-tokens execute-code execute-command execute-all-fields execute-timed-out
+    execute-with-key stream-code stream-command write-file append-to-file write-file-base64 read-file
+    read-file-base64 stat-file list-files list-files-recursive make-directory search-names search-lines
+    make-directory-again directory-not-empty move-file move-file-over-another delete-directory write-content
+    read-content read-part-of-content range-not-satisfiable delete-file file-not-found write-archive read-archive
+    create-context create-context-all-fields evaluate evaluate-displayed evaluate-nothing evaluate-thrown
+    evaluate-exited evaluate-timed-out stream-evaluation list-contexts delete-context context-not-found
+    process-not-found stream-detached start-process-plainly start-process-all-fields start-process get-process
+    list-processes process-input process-input-base64 close-process-input process-logs process-logs-from-cursor
+    signal-process get-process-killed get-process-exited follow-process-logs invalid-state create-context
+    sleep-session wake-session sleep-session-deeply wake-session-from-deep-sleep context-lost
     list-contexts-with-a-lost-one invalid-request delete-session session-not-found session-not-found-by-a-run
 """
+
+
+RUN_AGAIN = ("execute-with-key", "execute-replayed")
+RESPONSES: dict[str, dict[str, Any]] = {
+    file.stem: json.loads(file.read_text())["response"] for file in EXCHANGES.glob("*.json")
+}
+REFUSED = sorted(name for name, response in RESPONSES.items() if response["status"] >= 400)
 
 
 class Conversation:
@@ -42,39 +55,53 @@ class Conversation:
 
     def __init__(self) -> None:
         self.ids: dict[str, str] = {}
+        self._said = ""
         server = FakeServer(_now)
-        server.scripts.add(lambda run: True, _scripted)
+        server.scripts.add(lambda run: True, self._run)
         self._http = httpx2.Client(transport=FakeTransport(server))
 
-    def say(self, name: str, **changes: object) -> httpx2.Response:
-        recorded = json.loads((EXCHANGES / f"{name}.json").read_text())["request"]
-        request = json.loads(RECORDED_ID.sub(self._known, json.dumps(recorded))) | changes
-        content = base64.b64decode(request["bodyBase64"]) if "bodyBase64" in request else None
-        body = request.get("body")
-        request["headers"].pop("idempotency-key", None)  # all recorded calls have the same
-        content = request["bodyText"].encode() if "bodyText" in request else content
-        answer = self._http.request(
-            request["method"],
-            f"http://fake.invalid{request['path']}",
-            params=request["query"],
-            headers=request["headers"] | ({"Content-Type": "application/json"} if body is not None else {}),
-            content=json.dumps(body).encode() if body is not None else content,
-        )
+    def say(self, name: str, *, with_key: bool = False, **changes: object) -> httpx2.Response:
+        answer = self._http.send(self._request(name, changes, with_key=with_key))
         if answer.headers["content-type"] == "application/json":
             told = answer.json()
             self.ids |= {kind: told[field] for kind, field in KINDS.items() if field in told}
         return answer
 
+    @contextmanager
+    def hear(self, name: str) -> Iterator[Iterator[str]]:
+        """The parts of an answer that goes on."""
+        answer = self._http.send(self._request(name, {}), stream=True)
+        yield answer.iter_text()
+        answer.close()
+
+    def _request(self, name: str, changes: dict[str, object], *, with_key: bool = False) -> httpx2.Request:
+        self._said = name
+        recorded = json.loads((EXCHANGES / f"{name}.json").read_text())["request"]
+        request = json.loads(RECORDED_ID.sub(self._known, json.dumps(recorded))) | changes
+        content = base64.b64decode(request["bodyBase64"]) if "bodyBase64" in request else None
+        content = request["bodyText"].encode() if "bodyText" in request else content
+        if not with_key:
+            request["headers"].pop("idempotency-key", None)  # all recorded calls have the same
+        if request.get("body") is not None:
+            request["headers"]["content-type"] = "application/json"
+            content = json.dumps(request["body"]).encode()
+        url = f"http://fake.invalid{request['path']}"
+        return self._http.build_request(
+            request["method"], url, params=request["query"], headers=request["headers"], content=content
+        )
+
     def _known(self, recorded: re.Match[str]) -> str:
         return self.ids.get(recorded[1], f"{recorded[1]}_missing")
 
-
-def _scripted(run: FakeRun) -> FakeResult:
-    thrown = Thrown("TypeError", "null is not an object", "TypeError: null") if "null.field" in run.program else None
-    shown = (Forms("x", markdown="*two*"),) if "display" in run.program else ()
-    value = Forms("2", json=2) if shown else None
-    is_server = run.kind == "process" and "read line" in run.program
-    return FakeResult("1\n", "2\n", error=thrown, displayed=shown, result=value, running=is_server)
+    def _run(self, run: FakeRun) -> FakeResult | ExecutionResult:
+        """What the recorded one gave."""
+        told = RESPONSES[self._said].get("body", {})
+        if "executionTime" in told:
+            return from_wire(Evaluation if run.kind == "context" else ExecutionResult, told)
+        shown = (Forms("x", markdown="*two*"),) if "display" in run.program else ()
+        is_server = run.kind == "process" and self._said.startswith("start-")
+        value = Forms("2", json=2) if shown else None
+        return FakeResult("ready\ngot one\n", "problem\n", displayed=shown, result=value, running=is_server)
 
 
 def shape_of(value: Any, name: str = "") -> Any:
@@ -95,17 +122,14 @@ def events_in(text: str) -> Any:
     return {event.name: shape_of(json.loads(event.data)) for event in EventParser().feed(text.encode())}
 
 
-def expected(name: str) -> dict[str, Any]:
-    response: dict[str, Any] = json.loads((EXCHANGES / f"{name}.json").read_text())["response"]
-    return response
-
-
 def check(answer: httpx2.Response, name: str) -> None:
-    recorded = expected(name)
+    recorded = RESPONSES[name]
     assert (name, answer.status_code) == (name, recorded["status"]), answer.text
     assert (name, answer.headers["content-type"]) == (name, recorded["headers"]["content-type"])
     if "body" in recorded:
         assert (name, shape_of(answer.json())) == (name, shape_of(recorded["body"]))
+        if "executionTime" in recorded["body"]:  # scripted with just this
+            assert (name, answer.json()) == (name, recorded["body"])
         if answer.is_error:
             told, wanted = answer.json()["error"], recorded["body"]["error"]
             assert (name, told["code"], told["retryable"]) == (name, wanted["code"], wanted["retryable"])
@@ -132,3 +156,45 @@ def test_pages_are_cut_as_the_server_cuts_them(name: str) -> None:
     first, second = (conversation.say(f"list-{name}-{which}-page").json() for which in ("first", "second"))
     assert (len(first[name]), first["total"]) == (1, 2)
     assert first[name] != second[name]
+
+
+@pytest.mark.parametrize(("name", "again"), [("create-session-all-fields", "create-session-replayed"), RUN_AGAIN])
+def test_a_key_gives_the_same_answer_again(name: str, again: str) -> None:
+    conversation = Conversation()
+    conversation.say("create-session")
+    first = conversation.say(name, with_key=True)
+    second = conversation.say(again, with_key=True)
+    assert (second.status_code, second.json()) == (first.status_code, first.json())
+    assert second.headers["idempotent-replayed"] == RESPONSES[again]["headers"]["idempotent-replayed"]
+    check(conversation.say("idempotency-key-reused", with_key=True), "idempotency-key-reused")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_scripted_code_is_refused_as_by_the_server(name: str) -> None:
+    recorded = RESPONSES[name]
+    wanted = recorded["body"]["error"]
+    fake = FakeBuntime(max_retries=0).fail("GET", "/sessions", wanted["code"])
+    with pytest.raises(BuntimeError) as told:
+        list(fake.sessions.list())
+    assert type(told.value) is BuntimeError.codes[wanted["code"]]
+    assert (told.value.status, told.value.retryable) == (recorded["status"], wanted["retryable"])
+
+
+def test_changes_of_files_have_the_fields_that_a_server_tells() -> None:
+    wanted = events_in(RESPONSES["watch-files"]["text"])
+    conversation = Conversation()
+    conversation.say("create-session")
+    conversation.say("make-directory")
+    with conversation.hear("watch-files") as parts:
+        told = next(parts)
+        body = {"sessionId": conversation.ids["ses"], "path": "docs/new"}
+        conversation.say("make-directory", body=body)
+        told += next(parts)
+    assert events_in(told) == wanted
+
+
+def test_every_exchange_is_compared_here_but_those_that_are_named() -> None:
+    """The rest are pages, which have a test above, and an error in a stream."""
+    compared = {*CONVERSATION.split(), *REFUSED, "create-session-replayed", "execute-replayed", "watch-files"}
+    rest = RESPONSES.keys() - compared
+    assert {name for name in rest if not name.endswith("-page")} == {"stream-memory-limit-exceeded"}

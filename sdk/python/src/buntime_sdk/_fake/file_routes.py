@@ -96,7 +96,7 @@ def _watch(files: FakeFiles, request: FakeRequest) -> Answer:
     def parts() -> Parts:
         try:
             yield event("ready", {})
-            while True:
+            while watch.changes or files.is_watched(watch):
                 yield event("change", watch.changes.popleft()) if watch.changes else None
         finally:
             files.unwatch(watch)

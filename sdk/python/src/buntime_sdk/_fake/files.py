@@ -126,8 +126,14 @@ class FakeFiles:
         self._watches.append(watch)
         return watch
 
+    def is_watched(self, watch: Watch) -> bool:
+        return any(one is watch for one in self._watches)
+
     def unwatch(self, watch: Watch) -> None:
-        self._watches.remove(watch)
+        self._watches = [one for one in self._watches if one is not watch]
+
+    def end_watches(self) -> None:
+        self._watches = []
 
     def _tell(self, change: dict[str, Any], at: str) -> None:
         for watch in self._watches:

@@ -160,6 +160,7 @@ class FakeServer:
                 return session.told
             case "DELETE /sessions/{id}":
                 del self.sessions[session_id]
+                session.end()
                 return {"deleted": True, "sessionId": session_id}
             case "POST /sessions/{id}/sleep":
                 session.sleep(fields.get("depth", "idle"))

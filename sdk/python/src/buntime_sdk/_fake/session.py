@@ -146,6 +146,11 @@ class FakeSession:
                 context |= {"status": "lost", "reason": "deep_sleep"}
         self.terminals.clear()
 
+    def end(self) -> None:
+        """What still listens to it hears its end."""
+        self.sleep("deep-sleep")
+        self.files.end_watches()
+
     def wake(self) -> None:
         self._told |= {"state": "active", "lastActive": stamp(self._clock())}
 

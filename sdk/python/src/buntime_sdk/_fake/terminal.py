@@ -15,11 +15,10 @@ EXIT = re.compile(r"\s*exit(?:\s+(\d+))?\s*")
 
 
 class FakeTerminal:
-    """`frames`: what has not been received yet. `is_over`: nothing more comes."""
+    """`frames`: what has not been received yet."""
 
     def __init__(self, session: FakeSession, scripts: Scripts, terminal_id: str, *, resumed: bool) -> None:
         self.frames: deque[str | bytes] = deque()
-        self.is_over = False
         self._session = session
         self._scripts = scripts
         self._id = terminal_id
@@ -29,6 +28,11 @@ class FakeTerminal:
         ready = {"type": "ready", "terminalId": terminal_id, "cols": COLS, "rows": ROWS, "resumed": resumed}
         self.frames.append(json.dumps(ready))
         self._show(PROMPT)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes: it has exited, or its session has ended it."""
+        return self._id not in self._session.terminals
 
     def type(self, message: str | bytes) -> None:
         """Raises ConnectionFailed where it is over."""
@@ -52,7 +56,6 @@ class FakeTerminal:
         if leaves is not None:
             self._session.terminals.discard(self._id)
             self.frames.append(json.dumps({"type": "exit", "exitCode": int(leaves[1] or 0), "reason": None}))
-            self.is_over = True
             return
         result = self._played(line) if line.strip() else FakeResult()
         self._show((result.stdout + result.stderr).replace("\n", "\r\n") + PROMPT)
