@@ -59,7 +59,7 @@ class Talk:
         result = await self.calls(tool, **arguments)
         assert not result.is_error, text(result)
         assert result.structured_content is not None
-        return result.structured_content
+        return dict(result.structured_content)
 
     async def says(self, tool: str, **arguments: object) -> str:
         """What the model reads of a result that is no error."""

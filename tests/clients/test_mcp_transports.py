@@ -1,0 +1,273 @@
+"""`buntime mcp` on the wire: older revisions, keys, hosts, and what stdout carries."""
+
+import json
+import signal as signals
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.acceptance.server import BUNTIME, Server
+from tests.clients.assistant import NEWEST, OLDER, PATIENCE, WAYS, Place, Way, bearer, door, environment, talking
+from tests.clients.older import Older, answered, hello
+
+pytestmark = pytest.mark.sandbox
+
+OLDER_REVISIONS = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
+NOWHERE = "http://127.0.0.1:9"  # nothing listens on the port "discard"
+
+
+@pytest.fixture(scope="module")
+def place(server: Server) -> Iterator[Place]:
+    url = f"http://127.0.0.1:{server.config.port}"
+    with door(url) as reached:
+        yield Place(url, reached, server.cli("keys", "create", "--plan", "enterprise"))
+
+
+def stdio(place: Place, *messages: dict[str, Any] | str, **settings: str) -> list[dict[str, Any]]:
+    """The lines that `buntime mcp` prints to these, before its input ends with the last answer."""
+    with subprocess.Popen(
+        [str(BUNTIME), "mcp"],
+        env=environment(place, **settings),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        lines = []
+        try:
+            for message in messages:
+                line = message if isinstance(message, str) else json.dumps(message)
+                process.stdin.write(line.encode() + b"\n")
+                process.stdin.flush()
+                if isinstance(message, dict) and "id" in message:
+                    while "id" not in (said := json.loads(process.stdout.readline())) or said["id"] != message["id"]:
+                        lines.append(said)
+                    lines.append(said)
+            process.stdin.close()
+            lines += [json.loads(line) for line in process.stdout.read().splitlines()]
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+    return lines
+
+
+def call(number: int, tool: str, **arguments: object) -> dict[str, Any]:
+    params = {"name": tool, "arguments": arguments, "_meta": {"progressToken": number}}
+    return {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
+
+
+BEGUN = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+
+@pytest.mark.parametrize("revision", OLDER_REVISIONS)
+def test_an_older_revision_is_spoken_over_stdio(place: Place, revision: str) -> None:
+    code = call(1, "execute_code", code="console.log(6 * 7)")
+    begun, ran = stdio(place, hello(revision), BEGUN, code)
+    assert begun["result"]["protocolVersion"] == revision
+    assert begun["result"]["serverInfo"]["name"] == "buntime"
+    assert "session" in begun["result"]["instructions"]
+    assert "42" in ran["result"]["content"][0]["text"]
+    stdio(place, hello(revision), BEGUN, call(2, "delete_session", session=_session(ran)))
+
+
+@pytest.mark.parametrize("revision", OLDER_REVISIONS)
+async def test_an_older_revision_is_spoken_over_http(place: Place, revision: str) -> None:
+    async with httpx2.AsyncClient() as http:
+        older = await Older.begun(http, place.door, place.key, revision)
+        tools = answered(await older.sends(older.request("tools/list")))["result"]["tools"]
+        assert "execute_code" in {tool["name"] for tool in tools}
+        first = await older.does("execute_code", code="console.log(6 * 7)")
+        again = await older.does("run_command", command="true")
+        await older.does("delete_session", session=first["session"])
+        assert (first["stdout"], again["session"]) == ("42\n", first["session"])
+
+
+def test_stdout_carries_nothing_but_json_rpc_whatever_goes_wrong(place: Place) -> None:
+    loud = {"BUNTIME_LOG_LEVEL": "DEBUG", "PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "always"}
+    said = stdio(
+        place,
+        hello("2025-06-18"),
+        BEGUN,
+        "this is no JSON",
+        '{"jsonrpc": "2.0"}',
+        call(1, "run_command", command="for i in 1 2 3; do echo $i; sleep 0.7; done; kill -9 $$"),
+        call(2, "no_such_tool"),
+        call(3, "execute_code", code=1),
+        call(4, "execute_code"),
+        **loud,
+    )
+    assert all(line["jsonrpc"] == "2.0" for line in said)
+    assert {line["id"] for line in said if line.get("id") is not None} == {0, 1, 2, 3, 4}
+    assert "notifications/progress" in {line.get("method") for line in said}
+    ran = next(line for line in said if line.get("id") == 1)
+    assert ran["result"]["structuredContent"]["exitCode"] != 0
+    stdio(place, hello("2025-06-18"), BEGUN, call(1, "delete_session", session=_session(ran)))
+
+
+def test_a_server_that_does_not_answer_is_told_in_json_rpc_too(place: Place) -> None:
+    said = stdio(
+        place,
+        hello("2025-06-18"),
+        BEGUN,
+        call(1, "execute_code", code="1"),
+        BUNTIME_URL=NOWHERE,
+        BUNTIME_LOG_LEVEL="DEBUG",
+    )
+    result = said[-1]["result"]
+    assert result["isError"] is True
+    assert result["content"][0]["text"].startswith("connection_failed: ")
+    assert "start it, or set BUNTIME_URL" in result["content"][0]["text"]
+
+
+def _session(answer: dict[str, Any]) -> str:
+    return str(answer["result"]["structuredContent"]["session"])
+
+
+# --- keys ---
+
+
+@pytest.mark.parametrize("way", WAYS, ids="-".join)
+async def test_a_wrong_key_is_an_error_that_says_who_can_mend_it(place: Place, way: Way) -> None:
+    wrong = Place(place.url, place.door, "btk_" + "0" * 34)
+    async with talking(wrong, way) as talk:
+        assert (await talk.client.list_tools()).tools
+        said = await talk.is_refused("execute_code", code="1")
+        assert said.startswith("unauthorized: ")
+        assert "The user has to give a valid key" in said
+
+
+def test_over_stdio_it_does_not_start_without_a_key(place: Place) -> None:
+    started = subprocess.run(
+        [str(BUNTIME), "mcp"],
+        env=environment(place, BUNTIME_API_KEY=""),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (started.returncode, started.stdout) == (1, "")
+    assert started.stderr.startswith("buntime: There is no API key. Set BUNTIME_API_KEY")
+
+
+def test_a_key_is_not_shared_beyond_this_machine(place: Place) -> None:
+    started = subprocess.run(
+        [str(BUNTIME), "mcp", "--http", "--share-key", "--host", "0.0.0.0"],
+        env=environment(place),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert started.returncode == 2
+    assert "--share-key" in started.stderr
+
+
+@pytest.mark.parametrize("given", ["", "Bearer", "Basic YTpi", "btk_0"])
+async def test_over_http_a_request_without_a_key_is_answered_at_the_door(place: Place, given: str) -> None:
+    async with httpx2.AsyncClient() as http:
+        headers = {"Authorization": given} if given else {}
+        refused = await http.post(place.door, headers=headers, json=hello("2025-06-18"))
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert "Authorization: Bearer btk_" in refused.text
+
+
+@pytest.mark.parametrize("mode", [OLDER, NEWEST])
+async def test_over_http_the_key_of_the_process_is_not_for_others_unless_it_is_shared(place: Place, mode: str) -> None:
+    keyless = Place(place.url, place.door, "")
+    with door(place.url, BUNTIME_API_KEY=place.key) as own:
+        async with httpx2.AsyncClient() as http:
+            refused = await http.post(own, json=hello("2025-06-18"))
+            assert refused.status_code == 401
+    with door(place.url, "--share-key", BUNTIME_API_KEY=place.key) as shared:
+        async with talking(Place(keyless.url, shared, ""), ("http", mode)) as talk:
+            ran = await talk.does("run_command", command="echo ours")
+            assert ran["stdout"] == "ours\n"
+            await talk.does("delete_session", session=ran["session"])
+
+
+# --- who else could reach it ---
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [
+        ("Host", "rebound.example.com", 421),
+        ("Host", "127.0.0.1.example.com:8090", 421),
+        ("Origin", "https://example.com", 403),
+        ("Origin", "null", 403),
+    ],
+)
+async def test_a_web_page_behind_another_name_is_refused(place: Place, header: str, value: str, status: int) -> None:
+    async with httpx2.AsyncClient() as http:
+        accepted = {"Accept": "application/json, text/event-stream", **bearer(place.key)}
+        refused = await http.post(place.door, headers={**accepted, header: value}, json=hello("2025-06-18"))
+        assert refused.status_code == status, refused.text
+        assert (await http.post(place.door, headers=accepted, json=hello("2025-06-18"))).status_code == 200
+
+
+async def test_a_name_that_is_allowed_is_served(place: Place) -> None:
+    with door(place.url, "--allow-host", "mcp.example.com") as named:
+        async with httpx2.AsyncClient() as http:
+            headers = {"Accept": "application/json, text/event-stream", **bearer(place.key)}
+            for name in ("mcp.example.com", "mcp.example.com:443"):
+                reply = await http.post(named, headers={**headers, "Host": name}, json=hello("2025-06-18"))
+                assert reply.status_code == 200, reply.text
+
+
+async def test_a_client_that_hangs_up_ends_its_run(place: Place, server: Server) -> None:
+    async with httpx2.AsyncClient() as http:
+        older = await Older.begun(http, place.door, place.key)
+        session = (await older.does("run_command", command="true"))["session"]
+        long = older.request("tools/call", name="run_command", arguments={"command": "sleep 600", "timeout": 700})
+        with pytest.raises(httpx2.ReadTimeout):
+            await http.post(place.door, headers=older.headers, json=long, timeout=3.0)
+        await http.request("DELETE", place.door, headers=older.headers)  # the conversation ends
+    _ends(server, place, session)
+
+
+@pytest.mark.parametrize("signal", [None, "TERM", "KILL"])
+def test_a_run_ends_with_the_process_that_a_client_started(place: Place, server: Server, signal: str | None) -> None:
+    """`signal`: None where its input ends."""
+    with subprocess.Popen(
+        [str(BUNTIME), "mcp"], env=environment(place), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            begun = (hello("2025-06-18"), BEGUN, call(1, "run_command", command="true"))
+            long = call(2, "run_command", command="echo it begins; sleep 600", timeout=700)
+            process.stdin.write(b"".join(json.dumps(message).encode() + b"\n" for message in (*begun, long)))
+            process.stdin.flush()
+            said = [json.loads(process.stdout.readline())]
+            while said[-1].get("params", {}).get("message") != "it begins":
+                said.append(json.loads(process.stdout.readline()))
+            if signal is None:
+                process.stdin.close()
+            else:
+                process.send_signal(getattr(signals, f"SIG{signal}"))
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
+    _ends(server, place, _session(next(line for line in said if line.get("id") == 1)))
+
+
+def _ends(server: Server, place: Place, session: str) -> None:
+    """Nothing sleeps in it any more. It is deleted."""
+    past = server.client(place.key)
+    try:
+        for _ in range(100):
+            names = past.execute(session, command="cat /proc/[0-9]*/comm 2>/dev/null; true").done()["stdout"]
+            if "sleep" not in names.split():
+                return
+            time.sleep(0.2)
+        pytest.fail("it goes on")
+    finally:
+        past.call("DELETE", f"/sessions/{session}").done()
