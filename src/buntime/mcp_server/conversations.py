@@ -8,7 +8,7 @@ back as `session`.
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
@@ -44,10 +44,15 @@ class Opened:
     note: str
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Conversations:
-    def __init__(self, ttl: int) -> None:
+    def __init__(self, ttl: int, clock: Callable[[], datetime] = _now) -> None:
         """`ttl`: seconds that sessions which are made here are there after their last use, or half of it."""
         self._ttl = ttl
+        self._clock = clock
         self._sessions: OrderedDict[str, str] = OrderedDict()
         self._contexts: OrderedDict[str, str] = OrderedDict()  # by session
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -69,10 +74,12 @@ class Conversations:
             if known is None:
                 return await self._made(client, conversation, "This session is new.")
             try:
-                return Opened(await self._kept(await client.sessions.get(known)), "")
+                session = await self._kept(await client.sessions.get(known))
             except SessionNotFound:
                 gone = f"The session {known} has expired or was deleted: its files are gone. This session is new."
                 return await self._made(client, conversation, gone)
+            self._use(conversation, known)
+            return Opened(session, "")
 
     async def new(self, client: AsyncBuntime, conversation: Conversation) -> Opened:
         return await self._made(client, conversation, "This session is new; the one before goes on by its id.")
@@ -99,7 +106,7 @@ class Conversations:
 
     async def _kept(self, session: AsyncSession) -> AsyncSession:
         """One that was made here lives on while it is used; others have an end that their owner chose."""
-        left = (session.expires_at - datetime.now(UTC)).total_seconds()
+        left = (session.expires_at - self._clock()).total_seconds()
         if left < self._ttl / 2 and MADE_BY.items() <= session.metadata.items():
             await session.extend(self._ttl)
         return session

@@ -1,0 +1,184 @@
+"""Which session a conversation has is decided once for each, within bounds."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from buntime_sdk import SessionNotFound, Unavailable
+from buntime_sdk.testing import AsyncFakeBuntime
+
+from buntime.mcp_server import conversations
+from buntime.mcp_server.conversations import Conversation, Conversations
+
+TTL = 3600
+ONE, OTHER = (Conversation.of_request("btk_a", {"mcp-session-id": name}) for name in ("one", "other"))
+NOBODY = Conversation.of_request("btk_a", {})
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Kept:
+    """Conversations, and the server behind them."""
+
+    now: datetime = BEGIN
+    client: AsyncFakeBuntime = field(init=False)
+    all: Conversations = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = AsyncFakeBuntime(clock=lambda: self.now, max_retries=0)
+        self.all = Conversations(TTL, lambda: self.now)
+
+    async def opened(self, conversation: Conversation, asked: str | None = None) -> tuple[str, str]:
+        """The session's id and the note."""
+        opened = await self.all.open(self.client, conversation, asked)
+        return opened.session.id, opened.note
+
+    def passes(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @property
+    def creates(self) -> int:
+        return sum(one.path == "/sessions/create" for one in self.client.requests)
+
+
+@pytest.fixture
+def kept() -> Kept:
+    return Kept()
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two conversations are remembered, and the contexts of two sessions."""
+    monkeypatch.setattr(conversations, "MOST", 2)
+
+
+async def test_a_session_is_made_at_the_first_use_and_is_the_same_from_then_on(kept: Kept) -> None:
+    assert kept.all.current(ONE) is None
+    first, note = await kept.opened(ONE)
+    assert note == "This session is new."
+    assert await kept.opened(ONE) == (first, "")
+    assert kept.all.current(ONE) == first
+    assert kept.creates == 1
+
+
+async def test_first_calls_that_come_together_make_one_session(kept: Kept) -> None:
+    opened = await asyncio.gather(*(kept.opened(ONE) for _ in range(8)))
+    assert len({session for session, _ in opened}) == 1
+    assert sorted(note for _, note in opened) == [""] * 7 + ["This session is new."]
+    assert kept.creates == 1
+
+
+async def test_calls_that_find_their_session_gone_together_make_one(kept: Kept) -> None:
+    first, _ = await kept.opened(ONE)
+    await kept.client.sessions.delete(first)
+    opened = await asyncio.gather(*(kept.opened(ONE) for _ in range(8)))
+    assert len({session for session, _ in opened} - {first}) == 1
+    assert kept.creates == 2
+
+
+async def test_a_first_call_that_fails_leaves_its_turn_to_the_next(kept: Kept) -> None:
+    kept.client.fail("POST", "/sessions/create", "unavailable")
+    failed, made = await asyncio.gather(kept.opened(ONE), kept.opened(ONE), return_exceptions=True)
+    assert isinstance(failed, Unavailable)
+    assert not isinstance(made, BaseException)
+    assert kept.all.current(ONE) == made[0]
+
+
+async def test_conversations_differ_by_their_id_and_by_their_key(kept: Kept) -> None:
+    stranger = Conversation.of_request("btk_b", {"mcp-session-id": "one"})
+    assert len({(await kept.opened(one))[0] for one in (ONE, OTHER, stranger, Conversation.of_process())}) == 4
+    assert "btk_b" not in str(stranger.name)
+
+
+async def test_where_nothing_tells_a_conversation_each_call_makes_a_session(kept: Kept) -> None:
+    first, note = await kept.opened(NOBODY)
+    assert note == "This session is new. Give its id as `session` from now on."
+    assert (await kept.opened(NOBODY))[0] != first
+    assert await kept.opened(NOBODY, first) == (first, "")
+    assert kept.all.current(NOBODY) is None
+
+
+async def test_a_session_that_has_expired_is_followed_by_one_that_says_so(kept: Kept) -> None:
+    first, _ = await kept.opened(ONE)
+    kept.passes(TTL + 1)
+    second, note = await kept.opened(ONE)
+    assert second != first
+    assert note == f"The session {first} has expired or was deleted: its files are gone. This session is new."
+    assert await kept.opened(ONE) == (second, "")
+
+
+async def test_a_session_lives_on_while_it_is_used(kept: Kept) -> None:
+    first, _ = await kept.opened(ONE)
+    for _ in range(10):
+        kept.passes(TTL * 0.6)
+        assert await kept.opened(ONE) == (first, "")
+
+
+async def test_a_session_that_is_still_there_for_long_is_not_extended(kept: Kept) -> None:
+    await kept.opened(ONE)
+    kept.passes(TTL * 0.4)
+    await kept.opened(ONE)
+    assert [one.method for one in kept.client.requests] == ["POST", "GET"]
+
+
+async def test_the_end_that_an_owner_chose_stays(kept: Kept) -> None:
+    theirs = await kept.client.sessions.create(ttl=TTL)
+    kept.passes(TTL * 0.6)
+    await kept.opened(ONE, theirs.id)
+    kept.passes(TTL * 0.6)
+    with pytest.raises(SessionNotFound):
+        await kept.opened(ONE, theirs.id)
+
+
+async def test_the_session_that_was_asked_for_is_the_conversations_from_then_on(kept: Kept) -> None:
+    first, _ = await kept.opened(ONE)
+    other, _ = await kept.opened(OTHER)
+    assert await kept.opened(ONE, other) == (other, "")
+    assert await kept.opened(ONE) == (other, "")
+    assert await kept.opened(ONE, first) == (first, "")
+
+
+async def test_one_that_is_not_there_is_refused_and_changes_nothing(kept: Kept) -> None:
+    first, _ = await kept.opened(ONE)
+    with pytest.raises(SessionNotFound):
+        await kept.opened(ONE, "ses_000000000000000000")
+    assert kept.all.current(ONE) == first
+    assert kept.creates == 1
+
+
+async def test_a_new_session_takes_the_place_of_the_one_before(kept: Kept) -> None:
+    first, _ = await kept.opened(ONE)
+    made = (await kept.all.new(kept.client, ONE)).session.id
+    assert await kept.opened(ONE) == (made, "")
+    assert await kept.opened(OTHER, first) == (first, "")
+
+
+async def test_what_was_deleted_is_forgotten_and_nothing_else(kept: Kept) -> None:
+    first, _ = await kept.opened(ONE)
+    kept.all.keep_context(first, "ctx_a")
+    kept.all.forget(OTHER, "ses_000000000000000000")
+    kept.all.forget(NOBODY, "ses_000000000000000000")
+    kept.all.forget(ONE, "ses_000000000000000000")
+    assert (kept.all.current(ONE), kept.all.context_of(first)) == (first, "ctx_a")
+    kept.all.forget(ONE, first)
+    assert (kept.all.current(ONE), kept.all.context_of(first)) == (None, None)
+
+
+@pytest.mark.usefixtures("few")
+async def test_the_conversations_that_were_used_last_are_remembered(kept: Kept) -> None:
+    third = Conversation.of_request("btk_a", {"mcp-session-id": "third"})
+    first, _ = await kept.opened(ONE)
+    await kept.opened(OTHER)
+    await kept.opened(ONE)
+    await kept.opened(third)
+    assert kept.all.current(ONE) == first
+    assert kept.all.current(OTHER) is None
+
+
+@pytest.mark.usefixtures("few")
+def test_the_contexts_that_were_used_last_are_remembered(kept: Kept) -> None:
+    for session in ("ses_a", "ses_b", "ses_a", "ses_c"):
+        kept.all.keep_context(session, f"ctx_of_{session}")
+    assert kept.all.context_of("ses_a") == "ctx_of_ses_a"
+    assert kept.all.context_of("ses_b") is None
