@@ -1,5 +1,6 @@
 """`buntime mcp` on the wire: older revisions, keys, hosts, and what stdout carries."""
 
+import asyncio
 import json
 import signal as signals
 import subprocess
@@ -141,6 +142,19 @@ async def test_a_wrong_key_is_an_error_that_says_who_can_mend_it(place: Place, w
         assert "The user has to give a valid key" in said
 
 
+async def test_an_account_of_the_smallest_plan_is_served_and_told_what_it_may_not(place: Place, server: Server) -> None:
+    small = Place(place.url, place.door, server.cli("keys", "create", "--plan", "free"))
+    async with talking(small, ("stdio", NEWEST)) as talk:
+        assert (await talk.does("execute_code", code="console.log(1)"))["stdout"] == "1\n"
+        said = await talk.is_refused("run_command", command="true", timeout=60)
+        assert said.startswith("invalid_request: timeout must be 1 to 30 seconds on the free plan")
+        for _ in range(9):
+            await talk.does("new_session")
+        said = await talk.is_refused("new_session")
+        assert said.startswith("session_limit_exceeded: ")
+        assert "list_sessions, delete_session" in said
+
+
 def test_over_stdio_it_does_not_start_without_a_key(place: Place) -> None:
     started = subprocess.run(
         [str(BUNTIME), "mcp"],
@@ -222,15 +236,32 @@ async def test_a_name_that_is_allowed_is_served(place: Place) -> None:
                 assert reply.status_code == 200, reply.text
 
 
-async def test_a_client_that_hangs_up_ends_its_run(place: Place, server: Server) -> None:
+async def test_a_lost_connection_of_an_older_client_ends_nothing_but_the_end_of_its_conversation_does(
+    place: Place, server: Server
+) -> None:
     async with httpx2.AsyncClient() as http:
         older = await Older.begun(http, place.door, place.key)
         session = (await older.does("run_command", command="true"))["session"]
-        long = older.request("tools/call", name="run_command", arguments={"command": "sleep 600", "timeout": 700})
+        command = "sleep 3; touch went-on; sleep 600"
+        long = older.request("tools/call", name="run_command", arguments={"command": command, "timeout": 700})
         with pytest.raises(httpx2.ReadTimeout):
-            await http.post(place.door, headers=older.headers, json=long, timeout=3.0)
-        await http.request("DELETE", place.door, headers=older.headers)  # the conversation ends
+            await http.post(place.door, headers=older.headers, json=long, timeout=2.0)
+        await asyncio.sleep(3)
+        assert "went-on" in (await older.does("run_command", command="ls"))["stdout"]
+        await http.request("DELETE", place.door, headers=older.headers)
     _ends(server, place, session)
+
+
+async def test_a_lost_connection_of_the_newest_revision_ends_its_run(place: Place, server: Server) -> None:
+    """There nothing else would say that nobody waits."""
+    async with talking(place, ("http", NEWEST)) as talk:
+        await talk.does("run_command", command="true")
+        assert talk.session is not None
+        async with asyncio.TaskGroup() as group:
+            call = group.create_task(talk.calls("run_command", command="sleep 600", timeout=700))
+            await asyncio.sleep(2)
+            call.cancel()
+        await asyncio.to_thread(_ends, server, place, talk.session)
 
 
 @pytest.mark.parametrize("signal", [None, "TERM", "KILL"])

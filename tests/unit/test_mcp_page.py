@@ -1,0 +1,77 @@
+"""The page about `buntime mcp` says what the code does."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from buntime.mcp_server import filing, keeping
+from buntime.mcp_server.answers import ADVICE
+from buntime.mcp_server.command import TTL
+from buntime.mcp_server.conversations import MOST
+from buntime.mcp_server.desk import Desk, Settings
+from buntime.mcp_server.executing import RUN_SECONDS
+from buntime.mcp_server.output import KEPT, SHOWN
+from buntime.mcp_server.server import IDLE_SECONDS, LARGEST_BODY, Offered, offered
+from buntime.mcp_server.serving import SHOWN_PROCESSES
+
+PAGE = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text()
+OFFERED = offered(Desk(Settings("http://localhost:8000", "btk_0", TTL)))
+ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([^|]*)\|$", re.MULTILINE)
+JSON = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_the_table_has_every_tool_in_the_order_of_the_code() -> None:
+    assert [name for name, _, _ in ROW.findall(PAGE)] == [one.tool.__name__ for one in OFFERED]
+
+
+@pytest.mark.parametrize("offer", OFFERED, ids=lambda offer: offer.tool.__name__)
+def test_the_table_says_what_a_client_is_told_of_a_tool(offer: Offered) -> None:
+    hints = {"reads": offer.reads, "destroys": offer.destroys, "repeatable": offer.repeatable, "open": offer.open_world}
+    told = {name: shown for name, _, shown in ROW.findall(PAGE)}[offer.tool.__name__]
+    assert told.strip() == ", ".join(word for word, is_so in hints.items() if is_so)
+
+
+def test_advice_names_only_tools_that_there_are() -> None:
+    names = {one.tool.__name__ for one in OFFERED}
+    named = set(
+        re.findall(r"\b[a-z]+_(?:files?|process(?:es)?|logs|session|sessions|context)\b", " ".join(ADVICE.values()))
+    )
+    assert named
+    assert named <= names
+
+
+@pytest.mark.parametrize("snippet", JSON)
+def test_a_configuration_starts_this_server_or_names_its_address(snippet: str) -> None:
+    servers = next(value for name, value in json.loads(snippet).items() if name != "inputs")
+    (server,) = servers.values()
+    if "command" in server:
+        assert (server["command"], server["args"]) == ("buntime", ["mcp"])
+        assert set(server["env"]) == {"BUNTIME_URL", "BUNTIME_API_KEY"}
+    else:
+        assert server["url"] == "http://localhost:8090/mcp"
+        assert server["headers"]["Authorization"].startswith("Bearer ")
+
+
+def test_there_is_a_configuration_for_every_client_that_the_page_promises() -> None:
+    assert len(JSON) >= 6
+    for client in ("Claude Code", "Claude Desktop", "Cursor", "VS Code", "Zed"):
+        assert f"### {client}\n" in PAGE
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    written = (
+        f"{SHOWN:,} characters are shown",
+        f"first {KEPT:,} characters",
+        f"after {RUN_SECONDS} s where",
+        f"the {MOST:,} conversations",
+        f"expires {TTL // 3600} hours after it was made",
+        f"after {IDLE_SECONDS / 3600:.0f} hour without",
+        f"at most {LARGEST_BODY >> 20} MiB",
+        f"shows {filing.LISTED} entries, `search_files` {filing.MATCHES}, `list_sessions` and",
+        f"`list_processes` {SHOWN_PROCESSES}.",
+    )
+    for words in written:
+        assert words.replace(",0", " 0") in " ".join(PAGE.split()), words
+    assert SHOWN_PROCESSES == keeping.LISTED
