@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from buntime.inside import Exit
 from buntime.session import State
-from buntime.testing_terminals import FakeTerminals
+from buntime.testing_terminals import FakeAttachment, FakeTerminals
 from buntime.web import terminal
 from tests.app.serving import Api, until
 
@@ -240,6 +240,26 @@ async def test_large_and_many_frames_arrive_whole(api: Api) -> None:
     await person.type("x" * 900_000 + "end")
     await person.sees(b"xend")
     assert b"".join(b"%d," % at for at in range(2000)) in person.seen
+
+
+async def test_what_a_client_types_before_it_leaves_arrives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, session = FakeAttachment.write, await api.session()
+
+    async def slowly(self: FakeAttachment, content: bytes) -> None:
+        await asyncio.sleep(0.05)
+        await write(self, content)
+
+    monkeypatch.setattr(FakeAttachment, "write", slowly)
+    person = await sit_down(api, session)
+    shell = terminals_of(api, session).all[person.told[0]["terminalId"]]
+    for part in ("echo ", "one\n", "echo ", "two\n"):
+        await person.type(part)
+        await asyncio.sleep(0.01)
+    leaving = asyncio.create_task(person.connection.close())
+    while not leaving.done() or shell.attached is not None:
+        shell.prints(b"noise\r\n")  # meets one who has left
+        await asyncio.sleep(0.005)
+    assert b"echo two\r\n" in shell.printed.replace(b"noise\r\n", b"")
 
 
 async def test_a_client_that_takes_nothing_for_long_is_let_go(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

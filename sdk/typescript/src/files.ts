@@ -2,7 +2,7 @@
 
 import { base64 } from "./base64.js";
 import type { Call, CallOptions, Calls } from "./calls.js";
-import { FileNotFound, errorOf } from "./errors.js";
+import { FileConflict, FileNotFound, errorOf } from "./errors.js";
 import { eventsOf } from "./events.js";
 import { joined } from "./frames.js";
 import { partsOf, readable, saved } from "./local_files.js";
@@ -125,6 +125,7 @@ export class Files {
       return true;
     } catch (failure) {
       if (failure instanceof FileNotFound) return false;
+      if (failure instanceof FileConflict && failure.details.reason === "ENOTDIR") return false; // below a file
       throw failure;
     }
   }

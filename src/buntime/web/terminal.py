@@ -33,6 +33,7 @@ PATH = "/sessions/{sessionId}/terminal"
 OPENING_SECONDS = SESSION_SECONDS
 STALL_SECONDS = 120.0  # that a client may take nothing of what is there
 ACTIVITY_SECONDS = 1.0  # between two times that the session is told of it
+LAST_WORDS_SECONDS = 2.0  # for what a client typed before it left
 PIECE = 64 << 10  # bytes in one of our frames
 ENDED, WRONG, BROKEN, RESTARTING = 1000, 1008, 1011, 1012  # close codes
 
@@ -171,8 +172,11 @@ class Conversation:
     async def _both_ways(self) -> None:
         ways = (self._show(), self._listen(), self._keep_awake())
         tasks = [asyncio.create_task(way, name="terminal") for way in ways]
+        showing, listening = tasks[:2]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if showing in done and isinstance(showing.exception(), ClientLeft):
+                await self._last_words(listening)
             for task in done:
                 await task
         except SandboxGone:
@@ -181,6 +185,11 @@ class Conversation:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _last_words(self, listening: asyncio.Task[None]) -> None:
+        """Who leaves may have typed before: that is read to its end, where the client's leaving is."""
+        with suppress(ClientLeft, TimeoutError):
+            await asyncio.wait_for(listening, LAST_WORDS_SECONDS)
 
     async def _show(self) -> None:
         async for part in self._attachment.output():

@@ -31,6 +31,7 @@ await assert.rejects(async () => {
 assert.deepEqual(await files.mkdir("docs/pages"), { path: "docs/pages", created: true });
 assert.deepEqual(await files.move("src/a.ts", "docs/a.ts"), { path: "docs/a.ts" });
 assert.deepEqual([await files.exists("src/a.ts"), await files.exists("docs/a.ts")], [false, true]);
+assert.equal(await files.exists("docs/a.ts/below"), false);
 const listed = await files.list(undefined, { recursive: true, pageSize: 2 }).all();
 assert.deepEqual(
   listed.map(({ path }) => path),
