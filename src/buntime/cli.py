@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from buntime.commands import copying, previews, processes, running, sessions, shell, usage
+from buntime.commands.naming import AsJson
 from buntime.config import BadSetting, Config, from_environment
 from buntime.mcp_server.command import mcp_command
 
@@ -81,9 +82,7 @@ def serve_command() -> None:
 
 
 @server.command("doctor")
-def doctor_command(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
-) -> None:
+def doctor_command(as_json: AsJson = False) -> None:
     """Check this host, and list what buntime changes on it."""
     from buntime import doctor
 
@@ -94,6 +93,7 @@ def doctor_command(
 @server.command("purge")
 def purge_command(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove every session and all that the server made on this host."""
     from buntime.main import purge
@@ -102,15 +102,22 @@ def purge_command(
     if not yes:
         typer.confirm(f"Remove everything of the server in {config.data_dir}?", abort=True, err=True)
     purge(config)
+    if as_json:
+        _print_json({"purged": True, "dataDir": str(config.data_dir)})
 
 
 @server.command("backup")
-def backup_command(directory: Annotated[Path, typer.Argument(help="Made by this command.")]) -> None:
+def backup_command(
+    directory: Annotated[Path, typer.Argument(help="Made by this command.")], as_json: AsJson = False
+) -> None:
     """Copy the store and the master key, while the server runs."""
     from buntime.backup import back_up
 
     config = from_environment(os.environ)
     back_up(config, directory)
+    if as_json:
+        _print_json({"directory": str(directory)})
+        return
     typer.echo(f"{directory} has the store and the master key. What belongs to it: docs/lifecycle.md, Backup.")
 
 
@@ -119,7 +126,6 @@ server.command("mcp")(mcp_command)
 
 def _report(config: Config) -> int:
     """As `doctor.report`, for programs."""
-    import json
     from dataclasses import asdict
 
     from buntime import doctor
@@ -132,8 +138,14 @@ def _report(config: Config) -> int:
         "settings": [asdict(setting) for setting in doctor.settings()],
         "changes": doctor.changes(config),
     }
-    typer.echo(json.dumps(told))
+    _print_json(told)
     return 0 if ok else 1
+
+
+def _print_json(told: object) -> None:
+    import json
+
+    typer.echo(json.dumps(told))
 
 
 def _refusals() -> tuple[type[Exception], ...]:

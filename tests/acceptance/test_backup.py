@@ -1,5 +1,6 @@
 """docs/lifecycle.md, Backup and Restore, done by its words: a new data directory has the sessions of the old one."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def _deep_sleep(client: Client, session: Session) -> None:
 def _back_up(server: Server, to: Path) -> None:
     archive = server.config.data_dir / "archive"
     shutil.copytree(archive, to / "archive")
-    server.cli("backup", str(to / "server"))
+    assert json.loads(server.cli("backup", str(to / "server"), "--json")) == {"directory": str(to / "server")}
     shutil.copytree(archive, to / "archive", dirs_exist_ok=True)
 
 
@@ -37,7 +38,7 @@ def test_a_backup_made_while_the_server_runs_brings_sessions_back_on_a_new_disk(
     assert "is there already" in server.run_cli("backup", str(copy / "server")).stderr
     assert (copy / "server").stat().st_mode & 0o077 == 0
     server.stop()
-    server.cli("purge", "--yes")
+    assert json.loads(server.cli("purge", "--yes", "--json")) == {"purged": True, "dataDir": str(data)}
     for file in (copy / "server").iterdir():
         shutil.copy2(file, data)
     shutil.copytree(copy / "archive", data / "archive")

@@ -49,8 +49,12 @@ def blocks(page: str, language: str) -> list[Block]:
     ]
 
 
-PYTHON = [block for page in ("docs/python.md", "sdk/python/README.md") for block in blocks(page, "python")]
-TYPESCRIPT = blocks("docs/typescript.md", "ts")
+PYTHON = [block for page in ("README.md", "docs/python.md", "sdk/python/README.md") for block in blocks(page, "python")]
+TYPESCRIPT = [block for page in ("README.md", "docs/typescript.md") for block in blocks(page, "ts")]
+FIRST = [
+    *(blocks(page, "python")[0] for page in ("README.md", "docs/python.md")),
+    *(blocks(page, "ts")[0] for page in ("README.md", "docs/typescript.md")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +105,7 @@ def test_a_block_of_typescript_prints_what_it_says(
     assert run([bun, program], tmp_path, environment) == block.says
 
 
-@pytest.mark.parametrize("first", [PYTHON[0], TYPESCRIPT[0]], ids=str)
+@pytest.mark.parametrize("first", FIRST, ids=str)
 def test_the_first_example_is_short_and_prints(first: Block) -> None:
     assert len(first.text.strip().splitlines()) <= MOST_LINES
     assert first.says
