@@ -206,6 +206,23 @@ async def test_a_run_that_takes_too_long_is_ended_and_shows_what_it_printed(plac
         assert (ran["stdout"], ran["timedOut"]) == ("begun\n", True)
 
 
+async def test_a_call_without_a_timeout_has_that_of_its_session(place: Place, past: Client) -> None:
+    brief = past.open(resourceLimits={"cpu": 1, "timeout": 2})
+    async with talking(place, ("stdio", NEWEST)) as talk:
+        ran = await talk.does("run_command", command="echo begun; sleep 20", session=brief.id)
+        assert (ran["stdout"], ran["timedOut"]) == ("begun\n", True)
+        assert not (await talk.does("run_command", command="sleep 3", timeout=10))["timedOut"]
+
+
+async def test_first_calls_for_variables_that_come_together_make_one_context(place: Place) -> None:
+    async with talking(place, ("stdio", NEWEST)) as talk:
+        await talk.does("run_command", command="true")
+        names = ("a", "b", "c")
+        made = await asyncio.gather(*(talk.does("run_in_context", code=f"var {name} = 14") for name in names))
+        assert len({one["context"] for one in made}) == 1
+        assert (await talk.does("run_in_context", code="a + b + c"))["value"] == "42"
+
+
 @either_transport
 async def test_what_is_refused_says_its_code_and_what_to_do(place: Place, way: Way) -> None:
     async with talking(place, way) as talk:

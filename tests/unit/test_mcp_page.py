@@ -11,7 +11,6 @@ from buntime.mcp_server.answers import ADVICE
 from buntime.mcp_server.command import TTL
 from buntime.mcp_server.conversations import MOST
 from buntime.mcp_server.desk import Desk, Settings
-from buntime.mcp_server.executing import RUN_SECONDS
 from buntime.mcp_server.output import KEPT, SHOWN
 from buntime.mcp_server.server import IDLE_SECONDS, LARGEST_BODY, Offered, offered
 from buntime.mcp_server.serving import SHOWN_PROCESSES
@@ -64,7 +63,6 @@ def test_the_limits_are_those_of_the_code() -> None:
     written = (
         f"{SHOWN:,} characters are shown",
         f"first {KEPT:,} characters",
-        f"after {RUN_SECONDS} s where",
         f"the {MOST:,} conversations",
         f"expires {TTL // 3600} hours after it was made",
         f"after {IDLE_SECONDS / 3600:.0f} hour without",

@@ -68,8 +68,7 @@ class Conversations:
             return Opened(session, "")
         if conversation.name is None:
             return await self._made(client, conversation, "This session is new. Give its id as `session` from now on.")
-        turn = self._turns.setdefault(conversation.name, asyncio.Lock())
-        async with turn:  # calls that come together make one session
+        async with self.turn(conversation.name):  # calls that come together make one session
             known = self._sessions.get(conversation.name)
             if known is None:
                 return await self._made(client, conversation, "This session is new.")
@@ -83,6 +82,10 @@ class Conversations:
 
     async def new(self, client: AsyncBuntime, conversation: Conversation) -> Opened:
         return await self._made(client, conversation, "This session is new; the one before goes on by its id.")
+
+    def turn(self, name: str) -> asyncio.Lock:
+        """Of a conversation, or of a session's id: what is made once is made one call after another."""
+        return self._turns.setdefault(name, asyncio.Lock())
 
     def current(self, conversation: Conversation) -> str | None:
         """The id of its session, where it has one."""

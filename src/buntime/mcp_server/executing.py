@@ -12,9 +12,11 @@ from buntime.mcp_server.desk import Desk, note, refusing
 from buntime.mcp_server.output import cut
 from buntime.mcp_server.running import Watched, watch
 
-RUN_SECONDS = 30  # where a call names no timeout
 Session = Annotated[str | None, Field(description="A session's id, from an earlier result. The current one without.")]
-Timeout = Annotated[int, Field(description="Seconds after which it is ended.", ge=1, le=3600)]
+Timeout = Annotated[
+    int | None,
+    Field(description="Seconds after which it is ended. The session's own without, mostly 30.", ge=1, le=3600),
+]
 VALUE = 4_000  # characters of a value that are shown
 
 
@@ -27,7 +29,7 @@ class Executing:
         self,
         context: Context[Any, Any],
         code: Annotated[str, Field(description="TypeScript or JavaScript for Bun; top-level await and import work.")],
-        timeout: Timeout = RUN_SECONDS,
+        timeout: Timeout = None,
         session: Session = None,
     ) -> Annotated[CallToolResult, Ran]:
         """Run TypeScript or JavaScript to its end, in a fresh Bun process, and get what it printed.
@@ -37,15 +39,16 @@ class Executing:
         told by its exit code and stderr.
         """
         async with self._desk.session(context, session) as opened:
-            stream = opened.session.stream(code, timeout=timeout)
-            return _ran(note(opened), await watch(context, opened.session, stream, timeout))
+            seconds = timeout or opened.session.resource_limits.timeout
+            stream = opened.session.stream(code, timeout=seconds)
+            return _ran(note(opened), await watch(context, opened.session, stream, seconds))
 
     @refusing
     async def run_command(
         self,
         context: Context[Any, Any],
         command: Annotated[str, Field(description="For bash, in /workspace, as root of the session.")],
-        timeout: Timeout = RUN_SECONDS,
+        timeout: Timeout = None,
         stdin: Annotated[str, Field(description="What the command reads.")] = "",
         session: Session = None,
     ) -> Annotated[CallToolResult, Ran]:
@@ -54,15 +57,16 @@ class Executing:
         What it leaves in the background goes on, but nobody sees its output: for servers use start_process.
         """
         async with self._desk.session(context, session) as opened:
-            stream = opened.session.stream_command(command, timeout=timeout, stdin=stdin or None)
-            return _ran(note(opened), await watch(context, opened.session, stream, timeout))
+            seconds = timeout or opened.session.resource_limits.timeout
+            stream = opened.session.stream_command(command, timeout=seconds, stdin=stdin or None)
+            return _ran(note(opened), await watch(context, opened.session, stream, seconds))
 
     @refusing
     async def run_in_context(
         self,
         context: Context[Any, Any],
         code: Annotated[str, Field(description="TypeScript; the value of its last expression is shown.")],
-        timeout: Timeout = RUN_SECONDS,
+        timeout: Timeout = None,
         context_id: Annotated[str | None, Field(description="From an earlier result. The latest one without.")] = None,
         session: Session = None,
     ) -> Annotated[CallToolResult, Evaluated]:
@@ -72,9 +76,10 @@ class Executing:
         """
         async with self._desk.session(context, session) as opened:
             found, is_new = await self._context(opened.session, context_id)
-            stream = opened.session.contexts.open(found).stream(code, timeout=timeout)
+            seconds = timeout or opened.session.resource_limits.timeout
+            stream = opened.session.contexts.open(found).stream(code, timeout=seconds)
             try:
-                watched = await watch(context, opened.session, stream, timeout)
+                watched = await watch(context, opened.session, stream, seconds)
             except (ContextLost, ContextNotFound):
                 self._desk.conversations.keep_context(opened.session.id, None)
                 raise
@@ -84,13 +89,12 @@ class Executing:
 
     async def _context(self, session: AsyncSession, asked: str | None) -> tuple[str, bool]:
         """Its id, and whether it is new."""
-        found = asked or self._desk.conversations.context_of(session.id)
-        if found is not None:
-            self._desk.conversations.keep_context(session.id, found)
-            return found, False
-        made = await session.contexts.create()
-        self._desk.conversations.keep_context(session.id, made.id)
-        return made.id, True
+        conversations = self._desk.conversations
+        async with conversations.turn(session.id):
+            found = asked or conversations.context_of(session.id)
+            context_id = found or (await session.contexts.create()).id
+            conversations.keep_context(session.id, context_id)
+        return context_id, found is None
 
 
 def _ran(about: dict[str, str], watched: Watched) -> CallToolResult:
