@@ -1,13 +1,15 @@
 """Archives: what comes out of a session is not trusted; files are there whole or not at all."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from buntime_sdk import archives
-from stand_in import Answer, Player
+from buntime_sdk import BuntimeError, InvalidRequest, RateLimitExceeded, Unavailable, archives
+from buntime_sdk._async.files import PIECE
+from stand_in import Answer, Player, StandIn, refusal
 
 
 def packed(*entries: tuple[tarfile.TarInfo, bytes]) -> io.BytesIO:
@@ -57,6 +59,73 @@ def test_an_archive_that_leads_out_of_its_directory_is_refused(name: str, tmp_pa
         archives.unpack(packed(*HOSTILE[name]), target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["secret", "target"]
     assert not any(target.iterdir())
+
+
+def test_a_hard_link_of_a_link_is_judged_where_it_is(tmp_path: Path) -> None:
+    """Else it leads out of the directory, since it is higher up, and its mode is set on what it leads to."""
+    secret = tmp_path / ".ssh" / "id"
+    secret.parent.mkdir()
+    secret.write_text("mine")
+    secret.chmod(0o600)
+    hostile = packed(
+        (file(".ssh/id"), b"decoy"),
+        (link("a/up", "../.ssh/id"), b""),
+        (link("notes.txt", "a/up", tarfile.LNKTYPE), b""),
+    )
+    with pytest.raises(tarfile.FilterError):
+        archives.unpack(hostile, tmp_path / "target")
+    assert not (tmp_path / "target/notes.txt").is_symlink()
+    assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_hard_link_of_a_link_that_stays_inside_comes_out(tmp_path: Path) -> None:
+    entries = [(file("deep/file"), b"x"), (link("deep/link", "file"), b"")]
+    archives.unpack(packed(*entries, (link("deep/again", "deep/link", tarfile.LNKTYPE), b"")), tmp_path)
+    assert (tmp_path / "deep/again").read_bytes() == b"x"
+
+
+def dated(when: float) -> bytes:
+    entry = file("a")
+    entry.mtime = when
+    return packed((entry, b"x")).getvalue()
+
+
+NONSENSE = {
+    "a time that cannot be": dated(1e30),
+    "cut off": dated(0)[:40],
+    "broken": b"\x1f\x8b\x08\x00" + b"?" * 99,
+    "a name with NUL": packed((file("a"), b"x"), (link("b", "x" * 120 + "\0y"), b"")).getvalue(),
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_an_archive_that_makes_no_sense_is_an_error_of_archives(name: str, tmp_path: Path) -> None:
+    content = NONSENSE[name]
+    with pytest.raises(tarfile.TarError):
+        archives.unpack(io.BytesIO(content), tmp_path / "target")
+
+
+def test_a_link_here_is_written_through(player: Player, tmp_path: Path) -> None:
+    (tmp_path / "big").write_text("old")
+    (tmp_path / "data").symlink_to("big")
+    player.once(
+        [Answer(body=b"new")],
+        lambda client: client.sessions.open("ses_1").files.download("a", tmp_path / "data"),
+    )
+    assert (tmp_path / "data").is_symlink()
+    assert (tmp_path / "big").read_text() == "new"
+
+
+def test_what_is_no_file_here_is_written_to_and_not_replaced(player: Player, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        player.once([Answer(body=b"new")], lambda client: client.sessions.open("ses_1").files.download("a", fifo))
+        assert fifo.is_fifo()
+        assert os.read(reader, 9) == b"new"
+    finally:
+        os.close(reader)
 
 
 def test_an_absolute_name_stays_below_the_directory_and_modes_lose_what_is_dangerous(tmp_path: Path) -> None:
@@ -127,14 +196,76 @@ def test_progress_of_a_transfer_goes_up_to_all_of_it(player: Player, tmp_path: P
     assert (tmp_path / "back").stat().st_mode & 0o600 == 0o600
 
 
-def test_a_file_that_cannot_be_read_twice_is_sent_once(player: Player, tmp_path: Path) -> None:
-    class Pipe(io.BytesIO):
-        def seekable(self) -> bool:
-            return False
+class Pipe(io.BytesIO):
+    def seekable(self) -> bool:
+        return False
 
+
+def test_a_file_that_cannot_be_read_twice_is_sent_once(player: Player) -> None:
     _, server = player.once(
         [Answer(body={"path": "a", "size": 3})],
         lambda client: client.sessions.open("ses_1").files.upload(Pipe(b"abc"), "a"),
     )
     assert server.asked[0].body == b"abc"
     assert "content-length" not in server.asked[0].headers
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (refusal("rate_limit_exceeded", 429, after=1), RateLimitExceeded),
+        (refusal("unavailable", 503, after=1, waking=True), Unavailable),
+    ],
+)
+def test_what_is_left_of_it_is_not_sent_for_all_of_it(player: Player, answer: Answer, kind: type[BuntimeError]) -> None:
+    with StandIn([answer, Answer(body={"path": "a", "size": 0})]) as server:
+        with pytest.raises(kind):
+            player.play(server.url, lambda client: client.sessions.open("ses_1").files.upload(Pipe(b"abc"), "a"))
+        assert [one.body for one in server.asked] == [b"abc"]
+
+
+def test_a_file_that_grows_is_sent_as_long_as_it_was(player: Player, tmp_path: Path) -> None:
+    content = b"x" * (3 * PIECE)
+    log = tmp_path / "log"
+    log.write_bytes(content)
+
+    def grow(moved: int, size: int | None) -> None:
+        with log.open("ab") as file:
+            file.write(b"more")
+
+    _, server = player.once(
+        [Answer(body={"path": "a", "size": len(content)})],
+        lambda client: client.sessions.open("ses_1").files.upload(log, "a", progress=grow),
+    )
+    assert server.asked[0].body == content
+
+
+def test_a_file_that_shrinks_while_it_is_sent_is_an_error_of_the_file(player: Player, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * (3 * PIECE))
+
+    def shrink(moved: int, size: int | None) -> None:
+        os.truncate(log, PIECE)
+
+    with pytest.raises(OSError, match="shorter"):
+        player.once(
+            [Answer(body={"path": "a", "size": 1})],
+            lambda client: client.sessions.open("ses_1").files.upload(log, "a", progress=shrink),
+        )
+
+
+@pytest.mark.parametrize(("start", "end"), [(5, 5), (7, 3), (0, 0)])
+def test_a_part_without_bytes_is_empty(player: Player, start: int, end: int) -> None:
+    parts, _ = player.once(
+        [Answer(body=b"0123456789")],  # what a server makes of a range that is none
+        lambda client: client.sessions.open("ses_1").files.chunks("a", start=start, end=end),
+    )
+    assert b"".join(parts) == b""
+
+
+def test_a_part_before_the_beginning_is_refused(player: Player) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        player.once(
+            [Answer(body=b"0123456789")], lambda client: client.sessions.open("ses_1").files.chunks("a", start=-2)
+        )
+    assert caught.value.details == {"field": "start"}

@@ -1,11 +1,13 @@
 """The fake of the async half."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 import pytest
 from buntime_sdk import (
     AsyncFileWatch,
+    AsyncRunStream,
     ConnectionFailed,
     Evaluation,
     FileChange,
@@ -107,3 +109,47 @@ async def test_a_connection_that_was_never_there_is_made_again() -> None:
     with pytest.raises(ConnectionFailed, match="broke"):
         await session.execute("x")
     assert len(fake.requests) == 4
+
+
+@pytest.mark.parametrize("make", ["sessions", "contexts", "terminal"])
+async def test_what_can_be_awaited_can_be_a_task(make: str) -> None:
+    async with AsyncFakeBuntime() as fake:
+        session = await fake.sessions.create()
+        begin: dict[str, Callable[[], Any]] = {
+            "sessions": fake.sessions.create,
+            "contexts": session.contexts.create,
+            "terminal": session.terminal,
+        }
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(begin[make]()) for _ in range(2)]
+        assert len({task.result().id for task in tasks}) == 2
+        for task in tasks:
+            await (task.result().delete() if make != "terminal" else task.result().close())
+
+
+@pytest.mark.parametrize("make", ["run", "watch"])
+async def test_a_stream_that_is_closed_ends_for_the_task_that_reads_it(make: str) -> None:
+    fake = AsyncFakeBuntime().on_start("serve", FakeResult("up\n", running=True))
+    session = await fake.sessions.create()
+    stream = session.stream_command("serve", detach=True) if make == "run" else session.files.watch()
+    async with asyncio.timeout(PATIENCE):
+        async with stream as events:
+            reader = asyncio.create_task(_all_of(events))
+            await asyncio.sleep(0.05)
+            assert not reader.done()
+        assert len(await reader) >= 1
+        assert [event async for event in events] == []
+
+
+async def _all_of(events: AsyncRunStream | AsyncFileWatch) -> list[object]:
+    return [event async for event in events]
+
+
+async def test_a_task_that_is_cancelled_while_it_reads_is_cancelled() -> None:
+    session = await AsyncFakeBuntime().sessions.create()
+    async with asyncio.timeout(PATIENCE), session.files.watch() as events:
+        reader = asyncio.create_task(_all_of(events))
+        await asyncio.sleep(0.05)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from buntime_sdk import Buntime, FileEntry
+from buntime_sdk.testing import FakeBuntime
 from stand_in import Answer, Player, StandIn
 
 FILES = [
@@ -64,3 +65,25 @@ def test_filters_are_sent_as_they_are_compared(player: Player) -> None:
         "metadata.count": "3",
         "metadata.paid": "true",
     }
+
+
+def test_a_loop_may_delete_what_it_is_given() -> None:
+    fake = FakeBuntime()
+    made = {fake.sessions.create().id for _ in range(120)}
+    found = []
+    for session in fake.sessions.list():
+        found.append(session.id)
+        session.delete()
+    assert set(found) == made
+    assert len(found) == len(made)
+    assert fake.sessions.list().page()[1] == 0
+
+
+def test_what_others_delete_meanwhile_makes_nothing_come_twice(player: Player) -> None:
+    answers = [
+        page(0, 2),
+        Answer(body={"files": FILES[3:5], "total": 4}),
+        Answer(body={"files": FILES[1:3], "total": 4}),
+    ]
+    files, _ = player.once([*answers, Answer(body={"files": FILES[3:5], "total": 4})], listed)
+    assert [one.path for one in files] == ["0", "1", "2", "3", "4"]

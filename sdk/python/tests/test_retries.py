@@ -263,3 +263,19 @@ def test_a_stream_that_the_server_ends_as_it_stops_is_taken_up_again() -> None:
     failure = error_of({"code": "unavailable"}, None)
     assert delay_before(failure, 1, RetryRules(2, 0.5), repeatable=True, random=0) is not None
     assert delay_before(failure, 1, RetryRules(2, 0.5), repeatable=False, random=0) is None
+
+
+def test_a_proxys_refusal_of_too_many_requests_is_obeyed_and_the_call_made_again(player: Player) -> None:
+    answers = [Answer(429, "<html>Slow down</html>", {"Retry-After": "2"}), Answer(body=RESULT)]
+    result, server = player.once(answers, execute)
+    assert result.stdout == "1\n"
+    assert len(server.asked) == 2
+    assert player.paused == [2.0]
+
+
+@pytest.mark.parametrize("after", ["nan", "inf", "-1", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_retry_after_that_is_no_number_of_seconds_is_none(player: Player, after: str) -> None:
+    told = Answer(503, {"error": {"code": "unavailable", "message": "No."}}, {"Retry-After": after})
+    _, server = player.once([told, Answer(body=SESSION)], lambda client: client.sessions.get("ses_1"))
+    assert len(server.asked) == 2
+    assert 0 < player.paused[0] < 5

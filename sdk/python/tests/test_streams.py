@@ -9,6 +9,7 @@ import pytest
 from buntime_sdk import (
     AsyncBuntime,
     Buntime,
+    BuntimeError,
     ConnectionFailed,
     LogEntry,
     LogsDropped,
@@ -19,6 +20,7 @@ from buntime_sdk import (
     SessionNotFound,
     Stderr,
     Stdout,
+    Unavailable,
     Watching,
 )
 from buntime_sdk._sync.calls import Call
@@ -252,3 +254,47 @@ def test_a_process_is_waited_for_with_longer_and_longer_looks(player: Player) ->
     assert len(server.asked) == 6
     assert player.paused == sorted(player.paused)
     assert player.paused[0] == 0.05
+
+
+def test_a_long_wait_for_a_process_leaves_a_plan_its_requests(player: Player) -> None:
+    with StandIn([PROCESS]) as server:
+
+        class Minute(Exception):
+            pass
+
+        player.paused = Bounded(60.0, Minute)
+        with pytest.raises(Minute):
+            player.play(
+                server.url,
+                lambda client: client.sessions.open("ses_1").processes.get("proc_1"),
+                lambda process: process.wait(),
+            )
+        assert len(server.asked) <= 30
+
+
+class Bounded(list[float]):
+    """Raises when what was waited is over the bound."""
+
+    def __init__(self, bound: float, raised: type[Exception]) -> None:
+        super().__init__()
+        self._bound, self._raised = bound, raised
+
+    def append(self, seconds: float, /) -> None:
+        super().append(seconds)
+        if sum(self) > self._bound:
+            raise self._raised
+
+
+def test_a_log_is_followed_with_pauses_however_little_delay_was_asked_for(player: Player) -> None:
+    broken = refusal("unavailable", 503)
+    with pytest.raises(Unavailable):
+        player.once([PROCESS, broken], *FOLLOWED, retry_delay=0)
+    assert sum(player.paused) >= 60
+    assert len(player.paused) < 40
+
+
+@pytest.mark.parametrize("data", ["{", "[1]"])
+def test_an_event_that_brings_no_object_is_an_error_of_ours(player: Player, data: str) -> None:
+    with pytest.raises(BuntimeError) as caught:
+        player.once([streamed(f"event: stdout\ndata: {data}\n\n")], run)
+    assert caught.value.code == "unexpected_answer"

@@ -3,6 +3,7 @@
 import os
 import secrets
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,24 @@ def pack(directory: Path, file: IO[bytes]) -> None:
 def unpack(file: IO[bytes], directory: Path) -> None:
     """Refuses what would leave the directory: the archive comes out of a session. Raises tarfile.TarError, OSError."""
     directory.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(fileobj=file, mode="r:gz") as archive:
-        archive.extractall(directory, filter="data")
+    try:
+        with tarfile.open(fileobj=file, mode="r:gz") as archive:
+            archive.extractall(directory, filter=_inside)
+    except (EOFError, OverflowError, ValueError, zlib.error) as broken:  # what the library makes of nonsense
+        raise tarfile.ReadError(f"The archive is damaged: {broken}") from broken
+
+
+def _inside(entry: tarfile.TarInfo, directory: str) -> tarfile.TarInfo | None:
+    """A hard link of a symbolic link is a symbolic link too, at another place: judged as such there, and made so."""
+    found = tarfile.data_filter(entry, directory)
+    if found is None or not found.islnk():
+        return found
+    linked = Path(directory) / found.linkname
+    if not linked.is_symlink():
+        return found
+    made = tarfile.TarInfo(found.name)
+    made.type, made.linkname = tarfile.SYMTYPE, str(linked.readlink())
+    return tarfile.data_filter(made, directory)
 
 
 def opened(path: Path) -> IO[bytes]:
@@ -31,7 +48,15 @@ def opened(path: Path) -> IO[bytes]:
 
 @contextmanager
 def appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that is at `path` when the block ends well, and nowhere when it does not."""
+    """A file that is at `path` when the block ends well, and nowhere when it does not.
+
+    A link is written through, and what is neither a file nor a directory, such as a terminal, is written to.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("wb", buffering=0) as device:
+            yield device
+        return
     beside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
     try:
         with beside.open("xb") as file:  # with the permissions of a new file; the umask is the whole process's

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
-from buntime_sdk.errors import BuntimeError, ConnectionFailed, error_of
+from buntime_sdk.errors import BuntimeError, ConnectionFailed, error_of, seconds_of
 
 LARGEST_MESSAGE = 1 << 22
 GOODBYE_SECONDS = 1.0  # for the server's answer to a close, which is behind all output that nobody has read
@@ -28,6 +28,8 @@ type AsyncDial = Callable[[str, Mapping[str, str], float], Coroutine[Any, Any, A
 type Dial = Callable[[str, Mapping[str, str], float], Socket]
 
 CLOSED_IN_ORDER = 1000
+# For the answer to a ping: it is behind the output that nobody reads yet, or typed text that no program takes.
+NO_END: float | None = None
 
 
 async def async_dial(url: str, headers: Mapping[str, str], timeout: float) -> AsyncSocket:
@@ -58,6 +60,7 @@ async def async_dial(url: str, headers: Mapping[str, str], timeout: float) -> As
             additional_headers=dict(headers),
             open_timeout=timeout,
             close_timeout=GOODBYE_SECONDS,
+            ping_timeout=NO_END,
             max_size=LARGEST_MESSAGE,
             compression=None,
         )
@@ -96,6 +99,7 @@ def dial(url: str, headers: Mapping[str, str], timeout: float) -> Socket:
             additional_headers=dict(headers),
             open_timeout=timeout,
             close_timeout=GOODBYE_SECONDS,
+            ping_timeout=NO_END,
             max_size=LARGEST_MESSAGE,
             compression=None,
         ).__enter__()  # without it the library warns; `close` is its end
@@ -115,7 +119,7 @@ def _require_order(closed: Any) -> None:
     if closed.rcvd is not None and closed.rcvd.code == CLOSED_IN_ORDER:
         return
     if closed.sent is not None and closed.sent.code == CLOSED_IN_ORDER and closed.rcvd_then_sent is not True:
-        return  # by us; other codes are those of a server that answers no pings, or of a frame that is none
+        return  # by us; other codes are those of a frame that is none
     raise _lost(closed) from closed
 
 
@@ -129,6 +133,5 @@ def _refusal(refused: Any) -> BuntimeError:
         shown = json.loads(response.body or b"")["error"]
     except (ValueError, KeyError, TypeError):
         shown = None
-    after = response.headers.get("retry-after", "")  # a proxy may name a date
-    seconds = float(after) if after.isdecimal() else None
-    return error_of(shown, response.status_code, response.headers.get("x-request-id"), seconds)
+    after = seconds_of(response.headers.get("retry-after"))
+    return error_of(shown, response.status_code, response.headers.get("x-request-id"), after)

@@ -169,7 +169,14 @@ class RequestTimeout(BuntimeError):
 
 
 # What stands for an answer that is none of the server's own, a proxy's say, by its status.
-_BARE = {400: "invalid_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 503: "unavailable"}
+_BARE = {
+    400: "invalid_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    429: "rate_limit_exceeded",
+    503: "unavailable",
+}
 _PASSING = frozenset({408, 429, 502, 503, 504})
 
 
@@ -193,3 +200,8 @@ def error_of(
         request_id=request_id,
         retry_after=retry_after if retry_after is not None else float(named) if isinstance(named, int) else None,
     )
+
+
+def seconds_of(retry_after: str | None) -> float | None:
+    """What a `Retry-After` header asks for; None where there is none, and where a proxy names a date."""
+    return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None

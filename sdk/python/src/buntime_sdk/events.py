@@ -1,8 +1,12 @@
 """Server-Sent Events, out of bytes that may be split anywhere."""
 
 import codecs
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+from buntime_sdk.errors import error_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +16,18 @@ class ServerEvent:
     name: str
     data: str
     id: str
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The JSON object that it brings. Raises BuntimeError where that is none."""
+        try:
+            told = json.loads(self.data)
+        except ValueError:
+            told = None
+        if not isinstance(told, dict):
+            shown = {"code": "unexpected_answer", "message": f"A '{self.name}' event brings no JSON object."}
+            raise error_of(shown, None)
+        return told
 
 
 class EventParser:

@@ -5,7 +5,7 @@ which takes `pause` for `async_pause` and so on.
 import asyncio
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
@@ -37,8 +37,51 @@ def close_with(owner: object, close: Callable[[], object]) -> None:
     weakref.finalize(owner, close)
 
 
-class Awaited[S: AbstractAsyncContextManager[Any]]:
-    """Something on its way: `await` gives it, and `async with` gives it for the block."""
+class AsyncReader[T]:
+    """Reads a generator. One task may close it while another reads it, whose read ends as at the generator's end."""
+
+    def __init__(self, events: AsyncGenerator[T]) -> None:
+        self._events = events
+        self._reading: asyncio.Future[T] | None = None
+        self._is_closed = False
+
+    async def read(self) -> T:
+        """Raises StopAsyncIteration at the end."""
+        self._reading = asyncio.ensure_future(self._events.__anext__())
+        try:
+            return await self._reading
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._is_closed or (task is not None and task.cancelling()):
+                raise
+            raise StopAsyncIteration from None
+        finally:
+            self._reading = None
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+        await self._events.aclose()
+
+
+class Reader[T]:
+    """The same for the sync half, where no thread can end another's read."""
+
+    def __init__(self, events: Generator[T]) -> None:
+        self._events = events
+
+    def read(self) -> T:
+        """Raises StopIteration at the end."""
+        return next(self._events)
+
+    def close(self) -> None:
+        self._events.close()
+
+
+class Awaited[S: AbstractAsyncContextManager[Any]](Coroutine[Any, Any, S]):
+    """Something on its way: `await` gives it, and `async with` gives it for the block. Tasks can be made of it."""
 
     def __init__(self, coming: Coroutine[Any, Any, S]) -> None:
         self._coming = coming
@@ -46,6 +89,15 @@ class Awaited[S: AbstractAsyncContextManager[Any]]:
 
     def __await__(self) -> Generator[Any, Any, S]:
         return self._coming.__await__()
+
+    def send(self, value: Any, /) -> Any:
+        return self._coming.send(value)
+
+    def throw(self, *failure: Any) -> Any:
+        return self._coming.throw(*failure)
+
+    def close(self) -> None:
+        self._coming.close()
 
     async def __aenter__(self) -> S:
         self._come = await self._coming

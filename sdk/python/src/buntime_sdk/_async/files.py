@@ -1,7 +1,6 @@
 """The files of a session. Paths are relative to `/workspace`, or absolute inside the session."""
 
 import base64
-import json
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
@@ -14,7 +13,7 @@ from buntime_sdk import archives
 from buntime_sdk._async.calls import AsyncCalls, Call, broken_stream
 from buntime_sdk._async.pages import AsyncPages
 from buntime_sdk._async.runs import content_on_the_wire
-from buntime_sdk.errors import FileConflict, FileNotFound
+from buntime_sdk.errors import FileConflict, FileNotFound, InvalidRequest
 from buntime_sdk.shapes import (
     FileChange,
     FileEntry,
@@ -26,7 +25,7 @@ from buntime_sdk.shapes import (
     Watching,
     from_wire,
 )
-from buntime_sdk.waiting import async_in_thread
+from buntime_sdk.waiting import AsyncReader, async_in_thread
 
 PIECE = 1 << 18  # bytes of a local file that are read at once
 
@@ -38,11 +37,11 @@ class AsyncFileWatch:
     """Changes of files from the beginning of its block on, the first event being `Watching`. Leaving it ends it."""
 
     def __init__(self, calls: AsyncCalls, query: dict[str, Any]) -> None:
-        self._events = _read(calls, query)
+        self._events = AsyncReader(_read(calls, query))
         self._first: FileEvent | None = None
 
     async def __aenter__(self) -> Self:
-        self._first = await self._events.__anext__()  # what changes in the block is told
+        self._first = await self._events.read()  # what changes in the block is told
         return self
 
     async def __aexit__(
@@ -55,10 +54,11 @@ class AsyncFileWatch:
 
     async def __anext__(self) -> FileEvent:
         first, self._first = self._first, None
-        return await self._events.__anext__() if first is None else first
+        return await self._events.read() if first is None else first
 
     async def close(self) -> None:
-        await self._events.aclose()
+        """Ends it, also for a task that is reading it."""
+        await self._events.close()
 
 
 async def _read(calls: AsyncCalls, query: dict[str, Any]) -> AsyncGenerator[FileEvent]:
@@ -68,9 +68,9 @@ async def _read(calls: AsyncCalls, query: dict[str, Any]) -> AsyncGenerator[File
                 case "ready":
                     yield Watching()
                 case "change":
-                    yield from_wire(FileChange, json.loads(event.data))
+                    yield from_wire(FileChange, event.told)
                 case "overflow":
-                    yield from_wire(FileOverflow, json.loads(event.data))
+                    yield from_wire(FileOverflow, event.told)
     raise broken_stream()
 
 
@@ -112,7 +112,7 @@ class AsyncFiles:
             told = await self._calls.json(Call("GET", "/files/list", query))
             return [from_wire(FileEntry, one) for one in told["files"]], told["total"]
 
-        return AsyncPages(fetch)
+        return AsyncPages(fetch, lambda file: file.path)
 
     async def stat(self, path: str) -> FileStatus:
         """Of the path itself, also where it is a symbolic link. Raises FileNotFound."""
@@ -180,6 +180,10 @@ class AsyncFiles:
 
         Raises FileNotFound, FileConflict, RangeNotSatisfiable.
         """
+        if start < 0:
+            raise InvalidRequest("A file begins at 0.", code="invalid_request", details={"field": "start"})
+        if end is not None and end <= start:
+            return  # HTTP has no words for a part without bytes
         last = "" if end is None else end - 1
         headers = {"Range": f"bytes={start}-{last}"} if start or end is not None else None
         async with self._calls.answer(Call("GET", "/files/content", self._at(path), headers=headers)) as response:
@@ -194,7 +198,10 @@ class AsyncFiles:
         mode: str | None = None,
         progress: Progress | None = None,
     ) -> FileWritten:
-        """A local file of any size, or an open one from where it stands. Raises OSError for the local file."""
+        """A local file of any size, or an open one from where it stands, as long as it is now.
+
+        What cannot be read twice, as a pipe, is sent once. Raises OSError for the local file.
+        """
         if not isinstance(local, str | PathLike):
             return await self._put("/files/content", local, self._at(path) | {"mode": mode}, progress)
         with archives.opened(Path(local)) as file:
@@ -239,18 +246,19 @@ class AsyncFiles:
         async def parts() -> AsyncIterator[bytes]:
             file.seek(begin) if size is not None else None
             moved = 0
-            while part := await async_in_thread(file.read, PIECE):
+            while part := await async_in_thread(file.read, PIECE if size is None else min(PIECE, size - moved)):
                 yield part
                 moved += len(part)
                 if progress is not None:
                     progress(moved, size)
+            if size is not None and moved < size:
+                raise OSError(f"The file became shorter while it was sent: {moved} of {size} bytes.")
 
         headers = {"Content-Type": "application/octet-stream"}
         if size is not None:
             headers["Content-Length"] = str(size)
-        return await self._calls.json(
-            Call("PUT", route, query, body=parts, headers=headers, repeatable=size is not None)
-        )
+        is_seekable = size is not None  # what cannot be read again is sent once, whatever the answer
+        return await self._calls.json(Call("PUT", route, query, body=parts, headers=headers, is_retried=is_seekable))
 
     async def _get(self, call: Call, file: IO[bytes], progress: Progress | None) -> int:
         moved = 0

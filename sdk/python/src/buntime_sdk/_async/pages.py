@@ -1,27 +1,40 @@
 """Lists that come in pages."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 
 from buntime_sdk.waiting import Eventual
 
 
 class AsyncPages[T]:
-    """Iterates over all of a list; each page is asked for when it is needed."""
+    """Iterates over all of a list; each page is asked for when it is needed.
 
-    def __init__(self, fetch: Callable[[int], Eventual[tuple[Sequence[T], int]]]) -> None:
-        """`fetch`: an offset → the items from there on, and how many there are in all."""
+    What is in the list all the while comes once, also where the loop itself deletes what it is given.
+    """
+
+    def __init__(
+        self, fetch: Callable[[int], Eventual[tuple[Sequence[T], int]]], identity: Callable[[T], Hashable]
+    ) -> None:
+        """`fetch`: an offset → the items from there on, and how many there are in all. `identity`: of an item."""
         self._fetch = fetch
+        self._identity = identity
 
     async def page(self, offset: int = 0) -> tuple[Sequence[T], int]:
         """The items from `offset` on, and how many there are in all."""
         return await self._fetch(offset)
 
     async def __aiter__(self) -> AsyncIterator[T]:
-        offset = 0
+        seen = set[Hashable]()
+        offset, known = 0, 0
         while True:
             items, total = await self._fetch(offset)
+            gone, known = known - total, total
+            if gone > 0 and offset > 0:  # what is still to come has moved up, to before this page
+                offset = max(offset - gone, 0)
+                continue
             for item in items:
-                yield item
+                if (identity := self._identity(item)) not in seen:
+                    seen.add(identity)
+                    yield item
             offset += len(items)
             if not items or offset >= total:
                 return

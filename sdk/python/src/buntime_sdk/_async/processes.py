@@ -1,7 +1,6 @@
 """Processes: what goes on when the call that started it has ended."""
 
 import base64
-import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -16,8 +15,9 @@ from buntime_sdk.shapes import LogEntry, LogEvent, LogPage, LogsDropped, Process
 
 WAIT_SECONDS = 30  # for a process to be ready, where nothing else is said
 AWAY_SECONDS, LONGEST_PAUSE = 60.0, 5.0  # that a server may be away while it is started again, and between two looks
+MOST_DOUBLINGS = 16
 LASTING_SECONDS = 10.0  # a connection that held so long counts as a new beginning when it breaks
-SHORTEST_LOOK, LONGEST_LOOK = 0.05, 0.5  # seconds between two looks at a process that is waited for
+SHORTEST_LOOK, LONGEST_LOOK = 0.05, 3.0  # seconds between two looks at a process that is waited for: plans count them
 
 
 class AsyncProcess:
@@ -145,7 +145,7 @@ class AsyncProcess:
                 delay = self._calls.delay_before(failure, 1 if waited < AWAY_SECONDS else failed)
                 if delay is None:
                     raise
-            delay = max(delay, min(delay * 2 ** (failed - 1), LONGEST_PAUSE))
+            delay = max(delay, min(max(delay, SHORTEST_LOOK) * 2 ** min(failed - 1, MOST_DOUBLINGS), LONGEST_PAUSE))
             waited += delay
             await self._calls.wait(delay)
 
@@ -221,7 +221,7 @@ class AsyncProcesses:
             told = await self._calls.json(Call("GET", "/processes/list", query))
             return [AsyncProcess(self._calls, self._session_id, one) for one in told["processes"]], told["total"]
 
-        return AsyncPages(fetch)
+        return AsyncPages(fetch, lambda process: process.id)
 
     async def get(self, process_id: str) -> AsyncProcess:
         """Raises ProcessNotFound."""
@@ -230,7 +230,7 @@ class AsyncProcesses:
 
 
 def _log_event(event: ServerEvent) -> LogEvent | None:
-    told = json.loads(event.data)
+    told = event.told
     cursor = int(event.id) if event.id else None
     match event.name:
         case "stdout" | "stderr":

@@ -1,7 +1,6 @@
 """Runs: one request to its end, or a stream of what happens."""
 
 import base64
-import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -24,6 +23,7 @@ from buntime_sdk.shapes import (
     Stdout,
     from_wire,
 )
+from buntime_sdk.waiting import AsyncReader
 
 LONGEST_RUN = 3600  # seconds: the most that a plan gives a run which names no timeout
 
@@ -45,7 +45,7 @@ class AsyncRunStream:
     """
 
     def __init__(self, calls: AsyncCalls, request: Mapping[str, Any]) -> None:
-        self._events = _read(calls, {**request, "stream": True})
+        self._events = AsyncReader(_read(calls, {**request, "stream": True}))
         self._result: ExecutionResult | None = None
 
     async def __aenter__(self) -> Self:
@@ -60,14 +60,14 @@ class AsyncRunStream:
         return self
 
     async def __anext__(self) -> RunEvent:
-        event = await self._events.__anext__()
+        event = await self._events.read()
         if isinstance(event, Result):
             self._result = event.result
         return event
 
     async def close(self) -> None:
-        """Ends the run, unless it is detached or has ended."""
-        await self._events.aclose()
+        """Ends the run, unless it is detached or has ended; also for a task that is reading it."""
+        await self._events.close()
 
     async def result(self) -> ExecutionResult:
         """Reads to the end. Output that was not read before is in `stdout` and `stderr`."""
@@ -104,7 +104,7 @@ def with_output(result: ExecutionResult, stdout: str, stderr: str) -> ExecutionR
 
 
 def _event(event: ServerEvent, *, is_context: bool) -> RunEvent | None:
-    told = json.loads(event.data)
+    told = event.told
     match event.name:
         case "stdout":
             return Stdout(told["data"])

@@ -75,7 +75,7 @@ class AsyncSessions:
             told = await self._calls.json(Call("GET", "/sessions", query))
             return [AsyncSession(self._calls, one["sessionId"], one) for one in told["sessions"]], told["total"]
 
-        return AsyncPages(fetch)
+        return AsyncPages(fetch, lambda session: session.id)
 
     async def delete(self, session_id: str) -> None:
         """Raises SessionNotFound."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 from buntime_sdk.dialing import Dial, Socket
-from buntime_sdk.errors import BuntimeError, ConnectionFailed, InvalidRequest, RequestTimeout, error_of
+from buntime_sdk.errors import BuntimeError, ConnectionFailed, InvalidRequest, RequestTimeout, error_of, seconds_of
 from buntime_sdk.events import EventParser, ServerEvent
 from buntime_sdk.retries import RetryRules, delay_before, may_have_begun
 from buntime_sdk.shapes import RateLimit
@@ -210,7 +210,7 @@ def _events(response: httpx2.Response) -> Generator[ServerEvent]:
         for part in response.iter_bytes():
             for event in parser.feed(part):
                 if event.name == "error":
-                    raise error_of(json.loads(event.data), None, response.headers.get("x-request-id"))
+                    raise error_of(event.told, None, response.headers.get("x-request-id"))
                 yield event
     except httpx2.RequestError as broken:
         raise _failed(broken) from broken
@@ -255,10 +255,7 @@ def _failed(broken: httpx2.RequestError) -> BuntimeError:
 def _refusal(response: httpx2.Response, content: bytes) -> BuntimeError:
     told = _read_json(content)
     shown = told.get("error") if isinstance(told, dict) else None
-    try:
-        after: float | None = float(response.headers["retry-after"])
-    except (KeyError, ValueError):
-        after = None
+    after = seconds_of(response.headers.get("retry-after"))
     return error_of(shown, response.status_code, response.headers.get("x-request-id"), after)
 
 

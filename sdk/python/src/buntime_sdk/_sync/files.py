@@ -2,7 +2,6 @@
 """The files of a session. Paths are relative to `/workspace`, or absolute inside the session."""
 
 import base64
-import json
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -15,7 +14,7 @@ from buntime_sdk import archives
 from buntime_sdk._sync.calls import Call, Calls, broken_stream
 from buntime_sdk._sync.pages import Pages
 from buntime_sdk._sync.runs import content_on_the_wire
-from buntime_sdk.errors import FileConflict, FileNotFound
+from buntime_sdk.errors import FileConflict, FileNotFound, InvalidRequest
 from buntime_sdk.shapes import (
     FileChange,
     FileEntry,
@@ -27,7 +26,7 @@ from buntime_sdk.shapes import (
     Watching,
     from_wire,
 )
-from buntime_sdk.waiting import in_thread
+from buntime_sdk.waiting import Reader, in_thread
 
 PIECE = 1 << 18  # bytes of a local file that are read at once
 
@@ -39,11 +38,11 @@ class FileWatch:
     """Changes of files from the beginning of its block on, the first event being `Watching`. Leaving it ends it."""
 
     def __init__(self, calls: Calls, query: dict[str, Any]) -> None:
-        self._events = _read(calls, query)
+        self._events = Reader(_read(calls, query))
         self._first: FileEvent | None = None
 
     def __enter__(self) -> Self:
-        self._first = self._events.__next__()  # what changes in the block is told
+        self._first = self._events.read()  # what changes in the block is told
         return self
 
     def __exit__(
@@ -56,9 +55,10 @@ class FileWatch:
 
     def __next__(self) -> FileEvent:
         first, self._first = self._first, None
-        return self._events.__next__() if first is None else first
+        return self._events.read() if first is None else first
 
     def close(self) -> None:
+        """Ends it, also for a task that is reading it."""
         self._events.close()
 
 
@@ -69,9 +69,9 @@ def _read(calls: Calls, query: dict[str, Any]) -> Generator[FileEvent]:
                 case "ready":
                     yield Watching()
                 case "change":
-                    yield from_wire(FileChange, json.loads(event.data))
+                    yield from_wire(FileChange, event.told)
                 case "overflow":
-                    yield from_wire(FileOverflow, json.loads(event.data))
+                    yield from_wire(FileOverflow, event.told)
     raise broken_stream()
 
 
@@ -111,7 +111,7 @@ class Files:
             told = self._calls.json(Call("GET", "/files/list", query))
             return [from_wire(FileEntry, one) for one in told["files"]], told["total"]
 
-        return Pages(fetch)
+        return Pages(fetch, lambda file: file.path)
 
     def stat(self, path: str) -> FileStatus:
         """Of the path itself, also where it is a symbolic link. Raises FileNotFound."""
@@ -179,6 +179,10 @@ class Files:
 
         Raises FileNotFound, FileConflict, RangeNotSatisfiable.
         """
+        if start < 0:
+            raise InvalidRequest("A file begins at 0.", code="invalid_request", details={"field": "start"})
+        if end is not None and end <= start:
+            return  # HTTP has no words for a part without bytes
         last = "" if end is None else end - 1
         headers = {"Range": f"bytes={start}-{last}"} if start or end is not None else None
         with self._calls.answer(Call("GET", "/files/content", self._at(path), headers=headers)) as response:
@@ -193,7 +197,10 @@ class Files:
         mode: str | None = None,
         progress: Progress | None = None,
     ) -> FileWritten:
-        """A local file of any size, or an open one from where it stands. Raises OSError for the local file."""
+        """A local file of any size, or an open one from where it stands, as long as it is now.
+
+        What cannot be read twice, as a pipe, is sent once. Raises OSError for the local file.
+        """
         if not isinstance(local, str | PathLike):
             return self._put("/files/content", local, self._at(path) | {"mode": mode}, progress)
         with archives.opened(Path(local)) as file:
@@ -234,16 +241,19 @@ class Files:
         def parts() -> Iterator[bytes]:
             file.seek(begin) if size is not None else None
             moved = 0
-            while part := in_thread(file.read, PIECE):
+            while part := in_thread(file.read, PIECE if size is None else min(PIECE, size - moved)):
                 yield part
                 moved += len(part)
                 if progress is not None:
                     progress(moved, size)
+            if size is not None and moved < size:
+                raise OSError(f"The file became shorter while it was sent: {moved} of {size} bytes.")
 
         headers = {"Content-Type": "application/octet-stream"}
         if size is not None:
             headers["Content-Length"] = str(size)
-        return self._calls.json(Call("PUT", route, query, body=parts, headers=headers, repeatable=size is not None))
+        is_seekable = size is not None  # what cannot be read again is sent once, whatever the answer
+        return self._calls.json(Call("PUT", route, query, body=parts, headers=headers, is_retried=is_seekable))
 
     def _get(self, call: Call, file: IO[bytes], progress: Progress | None) -> int:
         moved = 0

@@ -2,7 +2,6 @@
 """Processes: what goes on when the call that started it has ended."""
 
 import base64
-import json
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
@@ -17,8 +16,9 @@ from buntime_sdk.shapes import LogEntry, LogEvent, LogPage, LogsDropped, Process
 
 WAIT_SECONDS = 30  # for a process to be ready, where nothing else is said
 AWAY_SECONDS, LONGEST_PAUSE = 60.0, 5.0  # that a server may be away while it is started again, and between two looks
+MOST_DOUBLINGS = 16
 LASTING_SECONDS = 10.0  # a connection that held so long counts as a new beginning when it breaks
-SHORTEST_LOOK, LONGEST_LOOK = 0.05, 0.5  # seconds between two looks at a process that is waited for
+SHORTEST_LOOK, LONGEST_LOOK = 0.05, 3.0  # seconds between two looks at a process that is waited for: plans count them
 
 
 class Process:
@@ -146,7 +146,7 @@ class Process:
                 delay = self._calls.delay_before(failure, 1 if waited < AWAY_SECONDS else failed)
                 if delay is None:
                     raise
-            delay = max(delay, min(delay * 2 ** (failed - 1), LONGEST_PAUSE))
+            delay = max(delay, min(max(delay, SHORTEST_LOOK) * 2 ** min(failed - 1, MOST_DOUBLINGS), LONGEST_PAUSE))
             waited += delay
             self._calls.wait(delay)
 
@@ -222,7 +222,7 @@ class Processes:
             told = self._calls.json(Call("GET", "/processes/list", query))
             return [Process(self._calls, self._session_id, one) for one in told["processes"]], told["total"]
 
-        return Pages(fetch)
+        return Pages(fetch, lambda process: process.id)
 
     def get(self, process_id: str) -> Process:
         """Raises ProcessNotFound."""
@@ -231,7 +231,7 @@ class Processes:
 
 
 def _log_event(event: ServerEvent) -> LogEvent | None:
-    told = json.loads(event.data)
+    told = event.told
     cursor = int(event.id) if event.id else None
     match event.name:
         case "stdout" | "stderr":

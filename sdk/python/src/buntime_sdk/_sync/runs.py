@@ -2,7 +2,6 @@
 """Runs: one request to its end, or a stream of what happens."""
 
 import base64
-import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -25,6 +24,7 @@ from buntime_sdk.shapes import (
     Stdout,
     from_wire,
 )
+from buntime_sdk.waiting import Reader
 
 LONGEST_RUN = 3600  # seconds: the most that a plan gives a run which names no timeout
 
@@ -46,7 +46,7 @@ class RunStream:
     """
 
     def __init__(self, calls: Calls, request: Mapping[str, Any]) -> None:
-        self._events = _read(calls, {**request, "stream": True})
+        self._events = Reader(_read(calls, {**request, "stream": True}))
         self._result: ExecutionResult | None = None
 
     def __enter__(self) -> Self:
@@ -61,13 +61,13 @@ class RunStream:
         return self
 
     def __next__(self) -> RunEvent:
-        event = self._events.__next__()
+        event = self._events.read()
         if isinstance(event, Result):
             self._result = event.result
         return event
 
     def close(self) -> None:
-        """Ends the run, unless it is detached or has ended."""
+        """Ends the run, unless it is detached or has ended; also for a task that is reading it."""
         self._events.close()
 
     def result(self) -> ExecutionResult:
@@ -105,7 +105,7 @@ def with_output(result: ExecutionResult, stdout: str, stderr: str) -> ExecutionR
 
 
 def _event(event: ServerEvent, *, is_context: bool) -> RunEvent | None:
-    told = json.loads(event.data)
+    told = event.told
     match event.name:
         case "stdout":
             return Stdout(told["data"])

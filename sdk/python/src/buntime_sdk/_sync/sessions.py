@@ -76,7 +76,7 @@ class Sessions:
             told = self._calls.json(Call("GET", "/sessions", query))
             return [Session(self._calls, one["sessionId"], one) for one in told["sessions"]], told["total"]
 
-        return Pages(fetch)
+        return Pages(fetch, lambda session: session.id)
 
     def delete(self, session_id: str) -> None:
         """Raises SessionNotFound."""
