@@ -4,9 +4,11 @@ import json
 import os
 import select
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from buntime.config import SHARED_RUN_DIR, Config
@@ -37,8 +39,9 @@ def left_behind(config: Config) -> list[str]:
 def sandbox_of(config: Config, session_id: str) -> str:
     """The sandbox that serves a session."""
     for file in (config.data_dir / "sandboxes").glob("*/record.json"):
-        if json.loads(file.read_text())["session"] == session_id:
-            return file.parent.name
+        with suppress(FileNotFoundError):  # another's, which ends just now
+            if json.loads(file.read_text())["session"] == session_id:
+                return file.parent.name
     raise AssertionError(f"no sandbox has claimed {session_id}")
 
 
@@ -63,8 +66,13 @@ def restoring(config: Config) -> set[str]:
 
 def objects(archive: Path, session_id: str) -> list[Path]:
     """Of one session in an archive that is a directory, oldest first; or of all, with those that are half written."""
-    found = (archive / session_id).rglob("*") if session_id else archive.rglob("*")
-    return sorted((path for path in found if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
+    dated = list[tuple[int, Path]]()
+    for path in (archive / session_id).rglob("*"):
+        with suppress(FileNotFoundError):  # it is deleted just now
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                dated.append((status.st_mtime_ns, path))
+    return [path for _, path in sorted(dated)]
 
 
 def wait_until_whole(config: Config, count: int) -> None:

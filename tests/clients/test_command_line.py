@@ -97,6 +97,7 @@ def test_a_name_is_of_one_session(person: Person, session: str) -> None:
 
 def test_a_mistyped_name_among_those_to_delete_deletes_nothing(person: Person, session: str) -> None:
     assert "There is no session shraed" in person.is_refused("rm", session, "shraed")
+    assert "not found" in person.is_refused("rm", session, "ses_mistyped0mistyped0")
     assert person.gets("exec", session, "console.log(1)") == "1"
 
 
@@ -302,6 +303,34 @@ def test_a_link_that_leads_out_of_its_folder_does_not_come_out_of_the_session(
         out = tmp_path / str(number)
         assert "Not all of sly was copied: " in person.is_refused("cp", f"{session}:sly", str(out))
         assert not list(out.iterdir())
+
+
+def test_a_hard_link_of_a_link_that_leads_out_from_where_it_is_does_not_come_out(
+    person: Person, session: str, tmp_path: Path
+) -> None:
+    secret = tmp_path / ".ssh/id"
+    secret.parent.mkdir()
+    secret.write_text("mine")
+    secret.chmod(0o600)
+    made = "mkdir -p trap/a trap/.ssh && cd trap && echo decoy > .ssh/id && ln -s ../.ssh/id a/up && ln -P a/up notes"
+    person.gets("exec", session, "--", made)
+    assert "Not all of trap was copied: " in person.is_refused("cp", f"{session}:trap", str(tmp_path / "out"))
+    assert not (tmp_path / "out/notes").is_symlink()
+    assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_no_file_here_is_written_to(person: Person, session: str, tmp_path: Path) -> None:
+    person.gets("exec", session, "--", "printf shown > file")
+    assert person.gets("cp", "-q", f"{session}:file", "/dev/stdout").startswith("shown")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        person.gets("cp", f"{session}:file", str(fifo))
+        assert os.read(reader, 9) == b"shown"
+        assert fifo.is_fifo()
+    finally:
+        os.close(reader)
 
 
 def test_what_is_not_there_is_not_copied(person: Person, session: str, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def download(session: "Session", source: Place, target: Place, *, quiet: bool) -
     else:
         with moving(name, quiet=quiet) as progress:
             session.files.download(source.path, place_here, progress=progress)
-        if status.type == "file":
+        if status.type == "file" and place_here.is_file():
             place_here.chmod(int(status.mode, 8) & 0o777)
     return str(place_here)
 

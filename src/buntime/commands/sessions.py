@@ -154,6 +154,8 @@ def remove_command(
     with talking(context, as_json) as client:
         # all are found before the first is deleted: a mistyped name deletes nothing
         found = list(client.sessions.list(page_size=100)) if every else [find(client, name) for name in names or ()]
+        if not every and len(found) > 1:
+            found = [session.refresh() for session in found]
         if every and found and not yes:
             if not sys.stdin.isatty():
                 raise Refused(f"{len(found)} sessions would be deleted. Say so: buntime rm --all --yes")
