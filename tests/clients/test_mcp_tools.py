@@ -199,6 +199,81 @@ async def test_long_output_is_cut_and_read_on_in_the_file_that_is_named(place: P
         )
 
 
+async def test_a_file_is_read_to_its_end_by_a_link_too_and_where_it_does_not_say_its_size(place: Place) -> None:
+    async with talking(place, ("stdio", NEWEST)) as talk:
+        await talk.does("run_command", command="seq 1 8000 > long.txt; ln -s long.txt link; ln -s /nowhere dangling")
+        whole = "".join(f"{number}\n" for number in range(1, 8001))
+        for path in ("long.txt", "link"):
+            part = await talk.does("read_file", path=path)
+            read = part["content"]
+            while "nextOffset" in part:
+                part = await talk.does("read_file", path=path, offset=part["nextOffset"])
+                read += part["content"]
+            assert (read, part["size"]) == (whole, len(whole)), path
+            assert (await talk.does("read_file", path=path, offset=len(whole) + 9))["content"] == ""
+        assert (await talk.does("read_file", path="long.txt", limit=4))["size"] == len(whole)
+        assert "processor" in (await talk.does("read_file", path="/proc/cpuinfo"))["content"]
+        assert (await talk.does("read_file", path="/proc/self/status", limit=4))["nextOffset"] == 4
+        assert (await talk.is_refused("read_file", path="dangling")).startswith("file_not_found: ")
+        assert (await talk.is_refused("read_file", path=".")).startswith("file_conflict: ")
+
+
+async def test_the_newest_of_a_long_log_is_seen_in_one_call_and_what_follows_by_its_cursor(place: Place) -> None:
+    command = "seq 1 200000; echo LAST; read line; echo $line; exec sleep 600"
+    async with talking(place, ("stdio", NEWEST)) as talk:
+        begun = await talk.does("start_process", command=command, wait_for_output="^LAST$")
+        process = begun["process"]["process"]
+        logs = await talk.does("process_logs", process=process)
+        assert logs["output"].startswith("1\n2\n3\n")
+        assert logs["output"].endswith("200000\nLAST\n")
+        assert len(logs["output"]) < 17_000
+        (path,) = set(re.findall(r"read_file (\S+)", logs["output"]))
+        assert (await talk.does("read_file", path=path, offset=logs["cursor"] - 5))["content"] == "LAST\n"
+        assert (await talk.does("process_logs", process=process, cursor=logs["cursor"]))["output"] == ""
+        await talk.does("send_input", process=process, text="more\n")
+        deadline = time.monotonic() + SOON
+        while not (after := await talk.does("process_logs", process=process, cursor=logs["cursor"]))["output"]:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+        assert after["output"] == "more\n"
+
+
+async def test_a_process_that_writes_without_end_does_not_keep_the_call_going(place: Place) -> None:
+    async with talking(place, ("stdio", NEWEST)) as talk:
+        process = (await talk.does("start_process", command="yes"))["process"]["process"]
+        logs = await talk.does("process_logs", process=process)
+        assert logs["output"].startswith("y\n")
+        assert (await talk.does("process_logs", process=process))["cursor"] > logs["cursor"] > 1 << 20
+        await talk.does("stop_process", process=process)
+
+
+@every_way
+async def test_a_start_that_waits_tells_how_far_it_is(place: Place, way: Way) -> None:
+    told: list[tuple[float, float | None, str | None]] = []
+
+    async def progress(done: float, total: float | None, message: str | None) -> None:
+        told.append((done, total, message))
+
+    command = "sleep 3; exec python3 -m http.server 8080"
+    async with talking(place, way) as talk:
+        begun = await talk.does(
+            "start_process", progress=progress, command=command, wait_for_port=8080, wait_seconds=45
+        )
+        assert begun["ready"] is True
+    assert len(told) >= 2
+    assert {(total, message) for _, total, message in told} == {(45, "waiting for port 8080")}
+
+
+async def test_the_result_of_a_run_that_displays_very_much_is_of_bounded_size(place: Place) -> None:
+    async with talking(place, ("stdio", NEWEST)) as talk:
+        code = "for (let n = 0; n < 3000; n++) display(n + ' ' + 'x'.repeat(2000))"
+        result = await talk.calls("run_in_context", code=code)
+        assert not result.is_error
+        assert len(result.model_dump_json()) < 100_000
+        path = (result.structured_content or {})["displayedFile"]
+        assert "0 xxx" in (await talk.does("read_file", path=path, limit=100))["content"]
+
+
 @either_transport
 async def test_a_run_that_takes_too_long_is_ended_and_shows_what_it_printed(place: Place, way: Way) -> None:
     async with talking(place, way) as talk:

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.sandbox
 
 OLDER_REVISIONS = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 NOWHERE = "http://127.0.0.1:9"  # nothing listens on the port "discard"
+ACCEPTED = {"Accept": "application/json, text/event-stream"}
+MOST_OPEN = 100  # conversations of one key
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +134,9 @@ def _session(answer: dict[str, Any]) -> str:
 # --- keys ---
 
 
-@pytest.mark.parametrize("way", WAYS, ids="-".join)
+@pytest.mark.parametrize("way", [way for way in WAYS if way != ("http", OLDER)], ids="-".join)
 async def test_a_wrong_key_is_an_error_that_says_who_can_mend_it(place: Place, way: Way) -> None:
+    """Where a conversation would be opened for it over HTTP, that is refused: see below."""
     wrong = Place(place.url, place.door, "btk_" + "0" * 34)
     async with talking(wrong, way) as talk:
         assert (await talk.client.list_tools()).tools
@@ -191,6 +194,52 @@ async def test_over_http_a_request_without_a_key_is_answered_at_the_door(place: 
         assert refused.status_code == 401
         assert refused.headers["www-authenticate"] == "Bearer"
         assert "Authorization: Bearer btk_" in refused.text
+
+
+async def test_over_http_a_key_that_the_server_does_not_know_opens_no_conversation(place: Place) -> None:
+    async with httpx2.AsyncClient(headers=ACCEPTED) as http:
+        for revision in ("2025-06-18", None):
+            about = {} if revision is None else {"Mcp-Protocol-Version": revision}
+            headers = {**bearer("btk_" + "0" * 34), **about}
+            refused = await http.post(place.door, headers=headers, json=hello("2025-06-18"))
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"] == "Bearer"
+            assert "mcp-session-id" not in refused.headers
+            assert refused.text.startswith("unauthorized: ")
+            assert "The user has to give a valid key" in refused.text
+
+
+async def test_over_http_a_server_that_does_not_answer_opens_no_conversation(place: Place) -> None:
+    with door(NOWHERE) as alone:
+        async with httpx2.AsyncClient(headers={**ACCEPTED, **bearer(place.key)}) as http:
+            refused = await http.post(alone, json=hello("2025-06-18"))
+            assert refused.status_code == 503
+            assert refused.text.startswith("connection_failed: ")
+            assert "mcp-session-id" not in refused.headers
+
+
+async def test_over_http_a_key_whose_requests_are_used_up_is_known_all_the_same(place: Place, server: Server) -> None:
+    key = server.cli("keys", "create", "--plan", "free")
+    past = server.client(key)
+    while past.call("GET", "/sessions").status != 429:
+        pass
+    async with httpx2.AsyncClient(headers={**ACCEPTED, **bearer(key)}) as http:
+        assert (await http.post(place.door, json=hello("2025-06-18"))).status_code == 200
+
+
+async def test_over_http_the_oldest_idle_conversation_of_a_key_ends_where_it_has_many(
+    place: Place, server: Server
+) -> None:
+    key = server.cli("keys", "create", "--plan", "paid")
+    async with httpx2.AsyncClient() as http:
+        theirs = await Older.begun(http, place.door, place.key)
+        first = await Older.begun(http, place.door, key)
+        second = await Older.begun(http, place.door, key)
+        async with http.stream("GET", place.door, headers=first.headers, timeout=PATIENCE) as listening:
+            assert listening.status_code == 200  # it waits for news: it is in use
+            others = [await Older.begun(http, place.door, key) for _ in range(MOST_OPEN - 1)]
+            statuses = [(await one.sends(one.request("ping"))).status_code for one in (first, second, *others, theirs)]
+        assert statuses == [200, 404, *([200] * (MOST_OPEN - 1)), 200]
 
 
 @pytest.mark.parametrize("mode", [OLDER, NEWEST])

@@ -1,12 +1,20 @@
 """Output of any length is kept and cut so that its beginning, its end and what is missing can be seen."""
 
+from collections.abc import Sequence
+
 import pytest
+from buntime_sdk import AsyncSession, Evaluation, Forms, Thrown
+from buntime_sdk.testing import AsyncFakeBuntime
 from hypothesis import given
 from hypothesis import strategies as st
+from mcp.types import CallToolResult, ImageContent, TextContent
 
 from buntime.mcp_server import output
+from buntime.mcp_server.conversations import Opened
+from buntime.mcp_server.executing import FILES, PICTURES, VALUE, evaluated
 from buntime.mcp_server.filing import decoded
 from buntime.mcp_server.output import SHOWN, Kept, cut
+from buntime.mcp_server.running import Watched, readable
 
 
 def kept(*texts: str) -> Kept:
@@ -75,3 +83,96 @@ def test_a_part_of_a_file_ends_before_a_letter_that_is_not_whole(text: str, size
 def test_what_is_no_text_is_not_read_as_text() -> None:
     with pytest.raises(UnicodeDecodeError):
         decoded(b"\xff\xfe")
+
+
+# --- what a run in a context displays ---
+
+
+@pytest.fixture
+async def session() -> AsyncSession:
+    return await AsyncFakeBuntime().sessions.create()
+
+
+async def of_context(
+    session: AsyncSession,
+    displayed: Sequence[Forms] = (),
+    value: Forms | None = None,
+    files: Sequence[str] = (),
+    error: Thrown | None = None,
+) -> CallToolResult:
+    result = Evaluation(
+        exit_code=0,
+        execution_time=1,
+        memory_used=1,
+        cpu_time=1,
+        timed_out=False,
+        files_written=files,
+        result=value,
+        error=error,
+    )
+    watched = Watched(result, list(displayed), {"stdout": "", "stderr": ""})
+    return await evaluated(Opened(session, ""), watched, "ctx_a", is_new=False)
+
+
+def text_of(result: CallToolResult) -> str:
+    (text,) = [part.text for part in result.content if isinstance(part, TextContent)]
+    return text
+
+
+def pictures_of(result: CallToolResult) -> list[str]:
+    return [part.data for part in result.content if isinstance(part, ImageContent)]
+
+
+async def test_what_is_displayed_is_shown_in_its_order(session: AsyncSession) -> None:
+    result = await of_context(session, [Forms("one"), Forms("two")], Forms("three"))
+    assert "displayed:\none\ntwo\nvalue:\nthree\n" in text_of(result)
+    assert result.structured_content is not None
+    assert result.structured_content["displayed"] == "one\ntwo"
+    assert "displayedFile" not in result.structured_content
+    assert "displayed" not in ((await of_context(session)).structured_content or {})
+
+
+async def test_of_very_much_that_is_displayed_the_rest_is_in_a_file(session: AsyncSession) -> None:
+    texts = [f"{number}: {'x' * 2 * VALUE}" for number in range(3_000)]
+    result = await of_context(session, [Forms(text) for text in texts])
+    assert len(result.model_dump_json()) < 4 * SHOWN
+    values = result.structured_content or {}
+    assert values["displayed"].startswith("0: x")
+    assert f"read_file {values['displayedFile']}" in text_of(result)
+    whole = await session.files.read(values["displayedFile"])
+    assert whole == "\n".join(cut(text, "print less", VALUE) for text in texts)
+
+
+async def test_of_many_pictures_the_first_are_shown(session: AsyncSession) -> None:
+    displayed = [Forms("a picture", png=f"{number:04}") for number in range(PICTURES + 2)]
+    few = await of_context(session, displayed[: PICTURES - 1], Forms("the last", png="last"))
+    assert pictures_of(few) == [*(f"{number:04}" for number in range(PICTURES - 1)), "last"]
+    assert "more pictures" not in text_of(few)
+    many = await of_context(session, displayed, Forms("the last", png="last"))
+    assert pictures_of(many) == [f"{number:04}" for number in range(PICTURES)]
+    assert "… 3 more pictures: " in text_of(many)
+
+
+async def test_of_many_files_that_were_written_the_rest_is_counted(session: AsyncSession) -> None:
+    names = [f"{number}.txt" for number in range(FILES + 7)]
+    many = await of_context(session, files=names)
+    values = many.structured_content or {}
+    assert (values["filesWritten"], values["filesWrittenMore"]) == (names[:FILES], 7)
+    assert f"{names[FILES - 1]} and 7 more\n" in text_of(many)
+    few = await of_context(session, files=names[:FILES])
+    assert "filesWrittenMore" not in (few.structured_content or {})
+    assert f"{names[FILES - 1]}\n" in text_of(few)
+
+
+async def test_an_error_that_is_very_long_is_cut(session: AsyncSession) -> None:
+    result = await of_context(session, error=Thrown("Error", "x" * 10 * SHOWN, ""))
+    assert len(result.model_dump_json()) < SHOWN
+
+
+async def test_a_later_text_of_the_same_takes_the_place_of_the_file(session: AsyncSession) -> None:
+    for letter in "ab":
+        _, path = await readable(session, "log", letter * 2 * SHOWN, "proc_a")
+        assert path == "/tmp/buntime-output/proc_a.log.txt"
+        assert await session.files.read(path) == letter * 2 * SHOWN
+    _, other = await readable(session, "log", "c" * 2 * SHOWN)
+    assert other != path

@@ -11,9 +11,11 @@ from buntime.mcp_server.answers import ADVICE
 from buntime.mcp_server.command import TTL
 from buntime.mcp_server.conversations import MOST
 from buntime.mcp_server.desk import Desk, Settings
+from buntime.mcp_server.executing import FILES, PICTURES, VALUE
 from buntime.mcp_server.output import KEPT, SHOWN
-from buntime.mcp_server.server import IDLE_SECONDS, LARGEST_BODY, Offered, offered
-from buntime.mcp_server.serving import SHOWN_PROCESSES
+from buntime.mcp_server.room import IDLE_SECONDS, MOST_OPEN
+from buntime.mcp_server.server import LARGEST_BODY, Offered, offered
+from buntime.mcp_server.serving import LOG_BYTES, SHOWN_PROCESSES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text()
 OFFERED = offered(Desk(Settings("http://localhost:8000", "btk_0", TTL)))
@@ -69,6 +71,10 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"at most {LARGEST_BODY >> 20} MiB",
         f"shows {filing.LISTED} entries, `search_files` {filing.MATCHES}, `list_sessions` and",
         f"`list_processes` {SHOWN_PROCESSES}.",
+        f"of one key {MOST_OPEN} may be open",
+        f"shows {VALUE:,} characters of each value, of all that is displayed together {SHOWN:,}",
+        f"and {PICTURES} pictures. Of files that a run has written {FILES} are named",
+        f"it reads about {LOG_BYTES:,} bytes at a time",
     )
     for words in written:
         assert words.replace(",0", " 0") in " ".join(PAGE.split()), words

@@ -15,7 +15,9 @@ class Answer(TypedDict):
 
 
 class Ran(Answer):
-    """`stdoutFile`, `stderrFile`: in the session, where the output was too long to show."""
+    """`stdoutFile`, `stderrFile`: in the session, where the output was too long to show. `filesWrittenMore`: how many
+    there are beside those that are named.
+    """
 
     exitCode: int
     timedOut: bool
@@ -23,22 +25,30 @@ class Ran(Answer):
     stdout: str
     stderr: str
     filesWritten: list[str]
+    filesWrittenMore: NotRequired[int]
     stdoutFile: NotRequired[str]
     stderrFile: NotRequired[str]
 
 
 class Evaluated(Ran):
-    """`value`: of the last expression, as text; `error`: what the code threw; `context`: where its names are kept."""
+    """`value`: of the last expression, as text; `error`: what the code threw; `context`: where its names are kept.
+
+    `displayedFile`: in the session, where what was displayed was too long to show.
+    """
 
     context: str
+    displayed: NotRequired[str]
+    displayedFile: NotRequired[str]
     value: NotRequired[str]
     error: NotRequired[str]
 
 
 class Content(Answer):
+    """`size`: of the file, where it is known: what /proc has, and links, do not say it before their end."""
+
     path: str
     content: str
-    size: int
+    size: NotRequired[int]
     nextOffset: NotRequired[int]
 
 
@@ -148,8 +158,8 @@ ADVICE: Mapping[str, str] = {
 
 def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> CallToolResult:
     """`values` as the tool's output schema has them. `images`: PNG in base64."""
-    told = [text.rstrip("\n"), *_about(values)]
-    shown = "\n\n".join(part for part in told if part)
+    parts = [text.rstrip("\n"), *_about(values)]
+    shown = "\n\n".join(part for part in parts if part)
     shown_images = [ImageContent(type="image", data=image, mime_type="image/png") for image in images]
     return CallToolResult(
         content=[TextContent(type="text", text=shown), *shown_images], structured_content=dict(values)
@@ -158,12 +168,16 @@ def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> 
 
 def refusal(failure: BuntimeError) -> CallToolResult:
     """What went wrong and what to do, for the model to act on."""
+    output = "\n".join(str(failure.details[name]) for name in ("stdout", "stderr") if failure.details.get(name))
+    text = f"{told(failure)}\n\nIts output so far:\n{output[-4000:]}" if output else told(failure)
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+
+
+def told(failure: BuntimeError) -> str:
+    """A failure in one line, with what to do."""
     advice = ADVICE.get(failure.code, "")
     after = f"Try again in {failure.retry_after:.0f} s." if failure.retry_after is not None else ""
-    output = "\n".join(str(failure.details[name]) for name in ("stdout", "stderr") if failure.details.get(name))
-    said = " ".join(part for part in (f"{failure.code}: {failure.message}", advice, after) if part)
-    text = f"{said}\n\nIts output so far:\n{output[-4000:]}" if output else said
-    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+    return " ".join(part for part in (f"{failure.code}: {failure.message}", advice, after) if part)
 
 
 def _about(values: Mapping[str, Any]) -> list[str]:

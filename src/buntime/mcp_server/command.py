@@ -30,7 +30,9 @@ def mcp_command(
     """
     try:
         from buntime.mcp_server.desk import Settings
-        from buntime.mcp_server.server import KeysOnly, build, http_app
+        from buntime.mcp_server.door import KeysOnly
+        from buntime.mcp_server.keys import Keys, asking
+        from buntime.mcp_server.server import build, http_app
     except ImportError as missing:
         if (missing.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
             raise
@@ -45,11 +47,13 @@ def mcp_command(
     if own is None and (not http or share_key):
         typer.echo("buntime: There is no API key. Set BUNTIME_API_KEY, or make one: buntime keys create", err=True)
         raise typer.Exit(1)
-    server = build(Settings(os.environ.get("BUNTIME_URL") or None, own if not http or share_key else None, ttl))
+    url = os.environ.get("BUNTIME_URL") or None
+    server = build(Settings(url, own if not http or share_key else None, ttl))
     if not http:
         server.run()
         return
     import uvicorn
 
     app = http_app(server, host, allow_host or ())
-    uvicorn.run(app if share_key else KeysOnly(app), host=host, port=port, log_level="warning")
+    door = app if share_key else KeysOnly(app, Keys(asking(url)))
+    uvicorn.run(door, host=host, port=port, log_level="warning")

@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any
 
-from buntime_sdk import AsyncSession, ContextLost, ContextNotFound, Evaluation, ExecutionResult
+from buntime_sdk import AsyncSession, ContextLost, ContextNotFound, Evaluation, ExecutionResult, Forms
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
 
 from buntime.mcp_server.answers import Evaluated, Ran, answer
+from buntime.mcp_server.conversations import Opened
 from buntime.mcp_server.desk import Desk, note, refusing
 from buntime.mcp_server.output import cut
-from buntime.mcp_server.running import Watched, watch
+from buntime.mcp_server.running import Watched, named, readable, watch
 
 Session = Annotated[str | None, Field(description="A session's id, from an earlier result. The current one without.")]
 Timeout = Annotated[
@@ -18,6 +19,7 @@ Timeout = Annotated[
     Field(description="Seconds after which it is ended. The session's own without, mostly 30.", ge=1, le=3600),
 ]
 VALUE = 4_000  # characters of a value that are shown
+PICTURES, FILES = 10, 50  # that a result has
 
 
 class Executing:
@@ -85,7 +87,7 @@ class Executing:
                 raise
             if isinstance(watched.result, Evaluation) and watched.result.context_survived is False:
                 self._desk.conversations.keep_context(opened.session.id, None)
-            return _evaluated(note(opened), watched, found, is_new=is_new)
+            return await evaluated(opened, watched, found, is_new=is_new)
 
     async def _context(self, session: AsyncSession, asked: str | None) -> tuple[str, bool]:
         """Its id, and whether it is new."""
@@ -103,32 +105,47 @@ def _ran(about: dict[str, str], watched: Watched) -> CallToolResult:
     return answer("\n".join(_lines(result, watched.shown)), values)
 
 
-def _evaluated(about: dict[str, str], watched: Watched, context_id: str, *, is_new: bool) -> CallToolResult:
+async def evaluated(opened: Opened, watched: Watched, context_id: str, *, is_new: bool) -> CallToolResult:
+    """What a run in a context came to, within bounds."""
     result = watched.result
     assert isinstance(result, Evaluation)
-    values: dict[str, object] = {**about, **_values(result), **watched.shown, "context": context_id}
+    values: dict[str, object] = {**note(opened), **_values(result), **watched.shown, "context": context_id}
     lines = _lines(result, watched.shown)
-    lines += [f"displayed:\n{cut(forms.text, 'print less', VALUE)}" for forms in watched.displayed]
+    if watched.displayed:
+        values |= await _displayed(opened.session, watched.displayed)
+        lines.append(f"displayed:\n{values['displayed']}")
     if result.result is not None:
         values["value"] = cut(result.result.text, "print a part of it", VALUE)
         lines.append(f"value:\n{values['value']}")
     if result.error is not None:  # it is in stderr too
-        values["error"] = result.error.stack or f"{result.error.name}: {result.error.message}"
+        error = result.error.stack or f"{result.error.name}: {result.error.message}"
+        values["error"] = cut(error, "see stderr", VALUE)
     if result.context_survived is not None:
         kept = "are still there" if result.context_survived else "are gone"
         lines.append(f"The run was ended; the variables of the context {kept}.")
-    lines.append(f"[context {context_id}]{' It is new: it has no variables yet.' if is_new else ''}")
     forms = [*watched.displayed, *([result.result] if result.result else ())]
-    return answer("\n".join(lines), values, [one.png for one in forms if one.png is not None])
+    pictures = [one.png for one in forms if one.png is not None]
+    if len(pictures) > PICTURES:
+        lines.append(f"… {len(pictures) - PICTURES} more pictures: show fewer at a time …")
+    lines.append(f"[context {context_id}]{' It is new: it has no variables yet.' if is_new else ''}")
+    return answer("\n".join(lines), values, pictures[:PICTURES])
+
+
+async def _displayed(session: AsyncSession, displayed: list[Forms]) -> dict[str, str]:
+    whole = "\n".join(cut(forms.text, "print less", VALUE) for forms in displayed)
+    return named("displayed", *await readable(session, "displayed", whole))
 
 
 def _values(result: ExecutionResult) -> dict[str, object]:
-    return {
+    values: dict[str, object] = {
         "exitCode": result.exit_code,
         "timedOut": result.timed_out,
         "executionTimeMs": result.execution_time,
-        "filesWritten": list(result.files_written),
+        "filesWritten": list(result.files_written[:FILES]),
     }
+    if (more := len(result.files_written) - FILES) > 0:
+        values["filesWrittenMore"] = more
+    return values
 
 
 def _lines(result: ExecutionResult, shown: dict[str, str]) -> list[str]:
@@ -138,5 +155,6 @@ def _lines(result: ExecutionResult, shown: dict[str, str]) -> list[str]:
     if not any(shown[name].strip() for name in ("stdout", "stderr")):
         lines.append("(no output)")
     if result.files_written:
-        lines.append("files written: " + ", ".join(result.files_written[:50]))
+        more = len(result.files_written) - FILES
+        lines.append("files written: " + ", ".join(result.files_written[:FILES]) + (f" and {more} more" * (more > 0)))
     return lines

@@ -4,7 +4,7 @@ import codecs
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from buntime_sdk import AsyncSession
+from buntime_sdk import AsyncSession, RangeNotSatisfiable
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult
@@ -17,6 +17,7 @@ from buntime.mcp_server.output import SHOWN
 
 Path = Annotated[str, Field(description="Relative to /workspace, or absolute in the session.", min_length=1)]
 LISTED, MATCHES = 200, 100
+LARGEST_FILE = 1 << 52  # bytes: what begins later begins after its end
 
 
 class Filing:
@@ -36,17 +37,20 @@ class Filing:
     ) -> Annotated[CallToolResult, Content]:
         """Read a text file, or a part of it. What is longer says where to go on."""
         async with self._desk.session(context, session) as opened:
-            size = (await opened.session.files.stat(path)).size
-            read = await _bytes(opened.session, path, offset, limit) if offset < size else b""
+            read, size = await _part(opened.session, path, min(offset, LARGEST_FILE), limit + 1)
+            is_more = len(read) > limit
             try:
-                part = read.decode() if offset + len(read) >= size else decoded(read)
+                part = decoded(read[:limit]) if is_more else read.decode()
             except UnicodeDecodeError:
                 raise ToolError(f"{path} is not text there. Look at it with run_command: file, xxd, …") from None
-            values: dict[str, object] = {**note(opened), "path": path, "content": part, "size": size}
-            end = offset + len(part.encode())
-            if end < size:
+            end, more = offset + len(part.encode()), ""
+            values: dict[str, object] = {**note(opened), "path": path, "content": part}
+            if is_more:
                 values["nextOffset"] = end
-            more = f"\n… {size - end} bytes more: offset {end} …" if end < size else ""
+                size = await _size(opened.session, path, end)
+                more = f"\n… {'' if size is None else f'{size - end} bytes '}more: offset {end} …"
+            if size is not None:
+                values["size"] = size
             return answer((part or "(empty)") + more, values)
 
     @refusing
@@ -133,15 +137,23 @@ class Filing:
             return answer("\n".join(lines) or "(nothing found)", values)
 
 
-async def _bytes(session: AsyncSession, path: str, start: int, most: int) -> bytes:
-    """A part of a file of any size."""
+async def _part(session: AsyncSession, path: str, start: int, most: int) -> tuple[bytes, int | None]:
+    """A part of a file of any size, and that size, where it is seen."""
     part = bytearray()
-    async with aclosing(session.files.chunks(path, start=start)) as chunks:
-        async for chunk in chunks:
-            part += chunk
-            if len(part) >= most:
-                break
-    return bytes(part[:most])
+    try:
+        async with aclosing(session.files.chunks(path, start=start, end=start + most)) as chunks:
+            async for chunk in chunks:
+                part += chunk
+    except RangeNotSatisfiable as beyond:
+        size = beyond.details.get("size")
+        return b"", size if isinstance(size, int) else None
+    return bytes(part), None if len(part) >= most else start + len(part)
+
+
+async def _size(session: AsyncSession, path: str, least: int) -> int | None:
+    """Where the file itself says it: a link says that of its own, and a file of /proc that it is empty."""
+    status = await session.files.stat(path)
+    return status.size if status.type == "file" and status.size > least else None
 
 
 def decoded(part: bytes) -> str:

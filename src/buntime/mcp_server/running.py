@@ -4,7 +4,7 @@ import asyncio
 import io
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,8 +40,12 @@ async def watch(context: Context[Any, Any], session: AsyncSession, stream: Async
     kept: dict[type, Kept] = {Stdout: Kept(), Stderr: Kept()}
     displayed: list[Forms] = []
     result: ExecutionResult | None = None
+
+    def last_line() -> str:
+        return kept[Stdout].last_line() or kept[Stderr].last_line() or "running"
+
     try:
-        async with stream, _progress(context, kept, seconds):
+        async with stream, progress(context, last_line, seconds):
             async for event in stream:
                 if isinstance(event, Stdout | Stderr):
                     kept[type(event)].add(event.data)
@@ -58,14 +62,14 @@ async def watch(context: Context[Any, Any], session: AsyncSession, stream: Async
 
 
 @asynccontextmanager
-async def _progress(context: Context[Any, Any], kept: dict[type, Kept], seconds: float) -> AsyncIterator[None]:
+async def progress(context: Context[Any, Any], message: Callable[[], str], seconds: float) -> AsyncIterator[None]:
+    """Whoever watches is told each second how far it is. `seconds`: that it may take."""
     started = time.monotonic()
 
     async def tell() -> None:
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
-            message = kept[Stdout].last_line() or kept[Stderr].last_line() or "running"
-            await context.report_progress(round(time.monotonic() - started, 1), seconds, message)
+            await context.report_progress(round(time.monotonic() - started, 1), seconds, message())
 
     telling = asyncio.create_task(tell(), name="progress")
     try:
@@ -78,15 +82,22 @@ async def _progress(context: Context[Any, Any], kept: dict[type, Kept], seconds:
 
 
 async def _shown(session: AsyncSession, name: str, kept: Kept) -> dict[str, str]:
-    text, path = await readable(session, name, kept.whole())
+    return named(name, *await readable(session, name, kept.whole()))
+
+
+def named(name: str, text: str, path: str | None) -> dict[str, str]:
+    """What `readable` gives, as values."""
     return {name: text} if path is None else {name: text, f"{name}File": path}
 
 
-async def readable(session: AsyncSession, name: str, whole: str) -> tuple[str, str | None]:
-    """What is shown of a text, and the file in the session that has all of it, where it is cut."""
+async def readable(session: AsyncSession, name: str, whole: str, of: str | None = None) -> tuple[str, str | None]:
+    """What is shown of a text, and the file in the session that has all of it, where it is cut.
+
+    `of`: what it is the text of; a later one of the same takes the file's place.
+    """
     if len(whole) <= SHOWN:
         return whole, None
-    path = f"{PLACE}/{secrets.token_hex(4)}.{name}.txt"
+    path = f"{PLACE}/{of or secrets.token_hex(4)}.{name}.txt"
     try:
         await session.files.upload(io.BytesIO(whole.encode()), path)  # of any size, unlike write
     except BuntimeError as refused:  # what was asked for is done

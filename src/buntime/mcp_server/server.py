@@ -4,25 +4,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
-from mcp.server.auth.provider import AccessToken
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import CallToolResult, ToolAnnotations
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from buntime.mcp_server.conversations import hashed
-from buntime.mcp_server.desk import Desk, Settings, bearer
+from buntime.mcp_server.desk import Desk, Settings
 from buntime.mcp_server.executing import Executing
 from buntime.mcp_server.filing import Filing
 from buntime.mcp_server.keeping import Keeping
+from buntime.mcp_server.room import IDLE_SECONDS
 from buntime.mcp_server.serving import Serving
 
 LARGEST_BODY = 16 << 20  # bytes: a file to write is in it
-IDLE_SECONDS = 3600.0  # of a conversation of an older client, after which it has to begin anew
 ANY_ADDRESS = ("0.0.0.0", "::")
 INSTRUCTIONS = """\
 Run code in an isolated Linux session with Bun, Node's API, bash, Python, git and the internet. Files are in /workspace
@@ -110,24 +104,3 @@ def http_app(server: MCPServer, host: str, allowed_hosts: Sequence[str]) -> Star
     return server.streamable_http_app(
         host=host, transport_security=security, max_request_body_size=LARGEST_BODY, session_idle_timeout=IDLE_SECONDS
     )
-
-
-class KeysOnly:
-    """Whoever brings no key is answered at the door: nothing is kept for them. A conversation is its key's alone."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        key = bearer(Headers(scope=scope))
-        if key is None:
-            refused = PlainTextResponse(
-                "Send the header `Authorization: Bearer btk_…`.\n", 401, {"WWW-Authenticate": "Bearer"}
-            )
-            await refused(scope, receive, send)
-            return
-        owner = AuthenticatedUser(AccessToken(token=key, client_id=hashed(key), scopes=[]))  # the library compares it
-        await self._app({**scope, "user": owner}, receive, send)

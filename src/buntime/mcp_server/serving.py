@@ -1,5 +1,6 @@
 """Tools for what goes on in the background, and where it is seen."""
 
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 from buntime_sdk import AsyncProcess, LogPage
@@ -10,13 +11,15 @@ from pydantic import Field
 from buntime.mcp_server.answers import Logs, Previewed, Processes, ProcessShown, Started, answer
 from buntime.mcp_server.desk import Desk, note, refusing
 from buntime.mcp_server.executing import Session
+from buntime.mcp_server.logs import Log, whole_log
 from buntime.mcp_server.output import cut
-from buntime.mcp_server.running import readable
+from buntime.mcp_server.running import progress, readable
 
 ProcessId = Annotated[str, Field(description="proc_…, from start_process or list_processes.")]
 FIRST_OUTPUT = 4_000  # bytes of logs that start_process shows
 LOG_BYTES = 16_000
 SHOWN_PROCESSES = 50
+COMMAND = 200  # characters of a command that are shown
 
 
 class Serving:
@@ -40,14 +43,17 @@ class Serving:
         user at preview_url. Its output is at process_logs. It ends with deep sleep.
         """
         waits = wait_seconds if wait_for_port is not None or wait_for_output else None
+        awaited = "output" if wait_for_port is None else f"port {wait_for_port}"
         async with self._desk.session(context, session) as opened:
-            process = await opened.session.processes.start(
-                command,
-                name=name,
-                wait_for_port=wait_for_port,
-                wait_for_output=wait_for_output or None,
-                wait_timeout=waits,
-            )
+            telling = nullcontext() if waits is None else progress(context, lambda: f"waiting for {awaited}", waits)
+            async with telling:
+                process = await opened.session.processes.start(
+                    command,
+                    name=name,
+                    wait_for_port=wait_for_port,
+                    wait_for_output=wait_for_output or None,
+                    wait_timeout=waits,
+                )
             output = _text(await process.logs(limit=FIRST_OUTPUT))
             values: dict[str, object] = {**note(opened), "process": _shown(process), "output": output}
             state = "runs" if process.status == "running" else f"has ended ({_end(process)})"
@@ -65,22 +71,27 @@ class Serving:
         cursor: Annotated[int | None, Field(description="From an earlier result: what came after it.")] = None,
         session: Session = None,
     ) -> Annotated[CallToolResult, Logs]:
-        """Read what a process has written, from the beginning or from a cursor on, and how it stands."""
+        """Read what a process has written, and how it stands.
+
+        Without a cursor it is all: of a long log the beginning and the newest are shown, and a file is named that has
+        it. With the cursor of an earlier result it is what came after that, a part at a time.
+        """
         async with self._desk.session(context, session) as opened:
-            page = await (await opened.session.processes.get(process)).logs(cursor=cursor, limit=LOG_BYTES)
-            whole = "".join(entry.data for entry in page.entries)  # of whole writes, which may be long
-            output, _ = await readable(opened.session, "log", whole)
+            found = await opened.session.processes.get(process)
+            log = await whole_log(found) if cursor is None else _part(await found.logs(cursor=cursor, limit=LOG_BYTES))
+            output, _ = await readable(opened.session, "log", log.text, found.id if cursor is None else None)
+            last = log.last
             values = {
                 **note(opened),
                 "output": output,
-                "cursor": page.cursor,
-                "dropped": page.dropped,
-                "status": page.status,
-                "exitCode": page.exit_code,
+                "cursor": last.cursor,
+                "dropped": log.dropped,
+                "status": last.status,
+                "exitCode": last.exit_code,
             }
-            ended = "" if page.exit_code is None else f" with exit code {page.exit_code}"
-            dropped = f"{page.dropped} older bytes are not kept.\n" if page.dropped else ""
-            text = f"{dropped}{output or '(no output)'}\n\n{page.status}{ended}; go on with cursor {page.cursor}"
+            ended = "" if last.exit_code is None else f" with exit code {last.exit_code}"
+            dropped = f"{log.dropped} older bytes are not kept.\n" if log.dropped else ""
+            text = f"{dropped}{output or '(no output)'}\n\n{last.status}{ended}; go on with cursor {last.cursor}"
             return answer(text, values)
 
     @refusing
@@ -90,7 +101,7 @@ class Serving:
         """List the processes that were started, the newest first, ended ones too."""
         async with self._desk.session(context, session) as opened:
             some, _ = await opened.session.processes.list(page_size=SHOWN_PROCESSES).page()
-            lines = [f"{one.id}  {one.status} {_end(one)}  {one.name or ''}  {one.command[:200]}" for one in some]
+            lines = [f"{one.id}  {one.status} {_end(one)}  {one.name or ''}  {one.command[:COMMAND]}" for one in some]
             values = {**note(opened), "processes": [_shown(one) for one in some]}
             return answer("\n".join(lines) or "(none)", values)
 
@@ -148,7 +159,7 @@ def _shown(process: AsyncProcess) -> ProcessShown:
         status=process.status,
         exitCode=process.exit_code,
         reason=process.reason,
-        command=process.command,
+        command=process.command[:COMMAND],
     )
 
 
@@ -157,5 +168,9 @@ def _end(process: AsyncProcess) -> str:
     return " ".join(part for part in (code, process.reason) if part)
 
 
+def _part(page: LogPage) -> Log:
+    return Log("".join(entry.data for entry in page.entries), page, page.dropped)  # of whole writes, which may be long
+
+
 def _text(page: LogPage) -> str:
-    return cut("".join(entry.data for entry in page.entries), "process_logs with a cursor", LOG_BYTES)
+    return cut(_part(page).text, "process_logs", LOG_BYTES)
