@@ -1,11 +1,14 @@
 /** Makes calls: adds the key, gives each its time, makes it again where that is safe, turns refusals into errors. */
 
 import { Deadline } from "./deadline.js";
-import { BuntimeError, ConnectionFailed, RateLimitExceeded, errorOf } from "./errors.js";
+import { BuntimeError, ConnectionFailed, RateLimitExceeded, errorOf, isRecord, secondsOf } from "./errors.js";
+import { eventsOf, type ServerEvent } from "./events.js";
+import { readJson } from "./json.js";
 import { delayBefore, type RetryRules } from "./retries.js";
 import { isBrowser } from "./runtime.js";
 import { isAnswer, type Answer, type Ask, type Body, type Socket, type Transport } from "./transport.js";
 import { VERSION } from "./version.js";
+import { pause, unlessAborted } from "./waiting.js";
 
 export type QueryValue = string | number | boolean | undefined;
 
@@ -48,6 +51,7 @@ export interface CallSettings extends RetryRules {
 }
 
 const LEAST_LOOK = 1000; // ms that one look at a call under way counts as
+const HEARTBEAT = 15; // seconds: the server fills the silence of a stream of events this often
 const SLOWEST_UPLOAD = 256; // bytes in a millisecond that a body may take, on top of the time-out
 
 export class Calls {
@@ -79,16 +83,21 @@ export class Calls {
     return await this.#repeated(call, once);
   }
 
+  /** Server-Sent Events as they come. Silence is allowed for the time-out after the heartbeat that did not come. */
+  events(call: Call): AsyncGenerator<ServerEvent, void, undefined> {
+    return eventsOf(this.parts({ ...call, waits: (call.waits ?? 0) + HEARTBEAT }));
+  }
+
   /** The answer's body as it comes; it may take any time, but no part of it longer than the time-out. */
   async *parts(call: Call): AsyncGenerator<Uint8Array, void, undefined> {
     const { answer, deadline } = await this.#repeated(call, () => this.#answered(call));
     let isWhole = false;
     try {
-      deadline.restart(this.settings.timeout);
+      deadline.restart(this.#time(call));
       for await (const part of answer.parts()) {
         deadline.hold(); // what the caller does with it is not our time
         yield part;
-        deadline.restart(this.settings.timeout);
+        deadline.restart(this.#time(call));
       }
       isWhole = true;
     } finally {
@@ -97,14 +106,19 @@ export class Calls {
     }
   }
 
-  /** A WebSocket. */
-  socket(call: Call): Promise<Socket> {
+  /** What `greeted` makes of a WebSocket, all within the time of one call. The socket is closed where it fails. */
+  socket<T>(call: Call, greeted: (socket: Socket) => Promise<T>): Promise<T> {
     return this.#repeated(call, async () => {
       const deadline = this.#deadline(call);
+      let socket: Socket | null = null;
       try {
-        const opened = await this.#transport.connect(this.#ask(call, deadline));
+        const opened = await this.#transport.connect(await this.#ask(call, deadline));
         if (isAnswer(opened)) throw await refusalOf(opened);
-        return opened;
+        socket = opened;
+        return await unlessAborted(greeted(opened), deadline.signal);
+      } catch (failure) {
+        socket?.close();
+        throw failure;
       } finally {
         deadline.stop();
       }
@@ -142,8 +156,8 @@ export class Calls {
   async #answered(call: Call): Promise<{ answer: Answer; deadline: Deadline }> {
     const deadline = this.#deadline(call);
     try {
-      const answer = await this.#transport.send(this.#ask(call, deadline));
-      if (answer.status >= 400) throw await refusalOf(answer);
+      const answer = await this.#transport.send(await this.#ask(call, deadline));
+      if (answer.status >= 300) throw await refusalOf(answer);
       return { answer, deadline };
     } catch (failure) {
       deadline.stop();
@@ -164,6 +178,13 @@ export class Calls {
     }
   }
 
+  /** Browsers do not send parts as they come: some send what a stream is called, and tell of no error. */
+  async #gathered(parts: AsyncIterable<Uint8Array>, call: Call, deadline: Deadline): Promise<Blob> {
+    const gathered = await unlessAborted(blobOf(parts, deadline.signal), deadline.signal);
+    deadline.restart(this.#time({ ...call, body: gathered }));
+    return gathered;
+  }
+
   #deadline(call: Call): Deadline {
     return new Deadline(this.#time(call), call.signal);
   }
@@ -172,7 +193,7 @@ export class Calls {
     return this.settings.timeout + (call.waits ?? 0) * 1000 + sizeOf(call.body) / SLOWEST_UPLOAD;
   }
 
-  #ask(call: Call, deadline: Deadline): Ask {
+  async #ask(call: Call, deadline: Deadline): Promise<Ask> {
     const headers: Record<string, string> = { Authorization: `Bearer ${this.settings.apiKey}`, ...call.headers };
     if (!isBrowser()) headers["User-Agent"] = `buntime-sdk-typescript/${VERSION}`;
     if (call.idempotencyKey !== undefined) headers["Idempotency-Key"] = call.idempotencyKey;
@@ -183,6 +204,7 @@ export class Calls {
       deadline.restart(this.#time(call) + body.length / SLOWEST_UPLOAD);
     } else if (isParts(body)) {
       body = this.#watched(body, call, deadline);
+      if (isBrowser()) body = await this.#gathered(body, call, deadline);
     }
     const url = this.settings.baseUrl + call.path + queryOf(call.query);
     return { method: call.method, url, headers, body, signal: deadline.signal };
@@ -203,29 +225,20 @@ export function newKey(): string {
 
 async function refusalOf(answer: Answer): Promise<BuntimeError> {
   const text = await answer.text();
-  const after = Number(answer.header("retry-after") ?? NaN);
   const shown = readJson(text);
-  const error = typeof shown === "object" && shown !== null ? (shown as { error?: unknown }).error : undefined;
-  return errorOf(error, answer.status, answer.header("x-request-id"), Number.isFinite(after) ? after : null);
+  const error = isRecord(shown) ? shown.error : undefined;
+  return errorOf(error, answer.status, answer.header("x-request-id"), secondsOf(answer.header("retry-after")));
 }
 
 function parsed<T>(text: string, answer: Answer): T {
   const value = readJson(text);
-  if (value !== undefined) return value as T;
+  if (isRecord(value)) return value as T;
   const requestId = answer.header("x-request-id");
   throw errorOf(
     { code: "unexpected_answer", message: "The answer is not JSON: is this a buntime server?" },
     answer.status,
     requestId,
   );
-}
-
-function readJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 function queryOf(query: Record<string, QueryValue> = {}): string {
@@ -239,24 +252,17 @@ function sizeOf(body: Call["body"]): number {
   return typeof Blob !== "undefined" && body instanceof Blob ? body.size : 0;
 }
 
-function isParts(body: unknown): body is AsyncIterable<Uint8Array> {
-  return typeof body === "object" && body !== null && Symbol.asyncIterator in body;
+async function blobOf(parts: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<Blob> {
+  const gathered: Uint8Array<ArrayBuffer>[] = [];
+  for await (const part of parts) {
+    if (signal.aborted) break;
+    gathered.push(part.slice());
+  }
+  return new Blob(gathered);
 }
 
-/** Throws the signal's reason where it fires first. */
-export function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    signal?.throwIfAborted();
-    const leave = () => {
-      clearTimeout(timer);
-      reject(signal?.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", leave);
-      resolve();
-    }, milliseconds);
-    signal?.addEventListener("abort", leave, { once: true });
-  });
+function isParts(body: unknown): body is AsyncIterable<Uint8Array> {
+  return typeof body === "object" && body !== null && Symbol.asyncIterator in body;
 }
 
 /** A stream that ended without its last event. */

@@ -18,8 +18,8 @@ export interface BuntimeOptions {
   /** `BUNTIME_URL` of the environment by default, else `http://localhost:8000`. */
   baseUrl?: string | undefined;
   /**
-   * Milliseconds for one attempt of a call, and between two parts of a stream; 60,000 by default. A call that waits for
-   * a program has the program's own time on top.
+   * Milliseconds for one attempt of a call, and between two parts of a body; 60,000 by default. A call that waits for a
+   * program has the program's own time on top, and silence between events the 15 seconds of the server's heartbeats.
    */
   timeout?: number | undefined;
   /** Times that a call is made again, where that is safe; 2 by default. */

@@ -176,6 +176,8 @@ const BARE: Record<number, string> = {
   401: "unauthorized",
   403: "forbidden",
   404: "not_found",
+  429: "rate_limit_exceeded",
+  503: "unavailable",
 };
 
 /** @internal The error of an answer's `error` object, or of a body that is none: a proxy's, say. */
@@ -186,7 +188,7 @@ export function errorOf(
   retryAfter: number | null = null,
 ): BuntimeError {
   const told = isRecord(shown) ? shown : {};
-  const bare = status === null ? undefined : (BARE[status] ?? (status === 503 ? "unavailable" : undefined));
+  const bare = status === null ? undefined : BARE[status];
   const code = typeof told.code === "string" ? told.code : (bare ?? "unexpected_answer");
   const message = typeof told.message === "string" ? told.message : `The server answered ${status} without an error.`;
   const details = isRecord(told.details) ? told.details : {};
@@ -207,6 +209,12 @@ function isPassing(status: number): boolean {
   return status === 408 || status === 429 || status === 502 || status === 503 || status === 504;
 }
 
-function isRecord(value: unknown): value is Record<string, unknown> {
+/** @internal */
+export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** @internal What a `Retry-After` header asks for; null where there is none, and where a proxy names a date. */
+export function secondsOf(retryAfter: string | null): number | null {
+  return retryAfter !== null && /^\d+$/.test(retryAfter) ? Number(retryAfter) : null;
 }

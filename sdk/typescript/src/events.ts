@@ -1,10 +1,20 @@
 /** Server-Sent Events, out of bytes that may be split anywhere. */
 
+import { errorOf } from "./errors.js";
+import { objectIn } from "./json.js";
+
 export interface ServerEvent {
   readonly name: string;
   readonly data: string;
   /** The last id so far, as a browser keeps it; empty before the first. */
   readonly id: string;
+}
+
+/** The JSON object that it brings. Throws what an `error` tells, and a `BuntimeError` where there is none. */
+export function toldBy({ name, data }: ServerEvent): Record<string, unknown> {
+  const told = objectIn(data, `The event '${name}'`);
+  if (name === "error") throw errorOf(told, null);
+  return told;
 }
 
 /** Comments give nothing; neither does an event that is not whole at the end. */

@@ -96,6 +96,7 @@ function bodyOf(body: Body | null): BodyInit | null {
   return isStream(body) ? streamOf(body) : (body as BodyInit | null);
 }
 
+/** In Bun: in browsers the parts were gathered before. */
 function streamOf(parts: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
   const iterator = parts[Symbol.asyncIterator]();
   return new ReadableStream({

@@ -2,8 +2,8 @@
 
 import { base64 } from "./base64.js";
 import type { Call, CallOptions, Calls } from "./calls.js";
-import { FileConflict, FileNotFound, errorOf } from "./errors.js";
-import { eventsOf } from "./events.js";
+import { FileConflict, FileNotFound, InvalidRequest } from "./errors.js";
+import { toldBy } from "./events.js";
 import { joined } from "./frames.js";
 import { partsOf, readable, saved } from "./local_files.js";
 import { packed, unpacked } from "./local_folders.js";
@@ -14,7 +14,6 @@ import type {
   FileEntry,
   FileEvent,
   FileStatus,
-  FileType,
   FileWritten,
   SearchResult,
 } from "./shapes.js";
@@ -71,16 +70,19 @@ export class Files {
   }
 
   /** The bytes as they come. `start`, `end`: only those, the end not included. */
-  readStream(
+  async *readStream(
     path: string,
     options: { start?: number | undefined; end?: number | undefined } & CallOptions = {},
   ): AsyncIterable<Uint8Array> {
-    const { start, end, signal } = options;
-    const isPart = start !== undefined || end !== undefined;
+    const { start = 0, end, signal } = options;
+    if (start < 0)
+      throw new InvalidRequest("A file begins at 0.", { code: "invalid_request", details: { field: "start" } });
+    if (end !== undefined && end <= start) return; // HTTP has no words for a part without bytes
+    const isPart = start > 0 || end !== undefined;
     const headers: Record<string, string> = isPart
-      ? { Range: `bytes=${start ?? 0}-${end === undefined ? "" : end - 1}` }
+      ? { Range: `bytes=${start}-${end === undefined ? "" : end - 1}` }
       : {};
-    return this.#calls.parts({ method: "GET", path: "/files/content", query: this.#query({ path }), headers, signal });
+    yield* this.#calls.parts({ method: "GET", path: "/files/content", query: this.#query({ path }), headers, signal });
   }
 
   /** Replaces the file at once, or adds to it; parents are made. */
@@ -93,7 +95,10 @@ export class Files {
     return this.writeStream(path, content, { mode, signal });
   }
 
-  /** Of any size, as it comes. The file is there when all of it has come. */
+  /**
+   * Of any size, as it comes. The file is there when all of it has come. Browsers cannot send parts as they come: there
+   * they are gathered first.
+   */
   writeStream(
     path: string,
     content: Body | (() => Body),
@@ -106,11 +111,14 @@ export class Files {
   /** Sorted by path; of `/workspace` where no path is given. */
   list(path?: string, options: ListOptions = {}): Pages<FileEntry> {
     const { recursive, pageSize, signal } = options;
-    return new Pages(async (offset) => {
-      const query = { path, recursive, limit: pageSize, offset: offset || undefined };
-      const { files, total } = await this.#get<{ files: FileEntry[]; total: number }>("/files/list", query, { signal });
-      return { items: files, total };
-    });
+    return new Pages(
+      async (offset) => {
+        const query = { path, recursive, limit: pageSize, offset: offset || undefined };
+        const page = await this.#get<{ files: FileEntry[]; total: number }>("/files/list", query, { signal });
+        return { items: page.files, total: page.total };
+      },
+      ({ path, pathBase64 = "" }) => `${path}\0${pathBase64}`, // names that are no UTF-8 are shown alike
+    );
   }
 
   /** Of the path itself, not of what a link leads to. */
@@ -167,13 +175,9 @@ export class Files {
   ): AsyncGenerator<FileEvent, void, undefined> {
     const { recursive, signal } = options;
     const query = this.#query({ path, recursive });
-    for await (const { name, data } of eventsOf(
-      this.#calls.parts({ method: "GET", path: "/files/watch", query, signal }),
-    )) {
-      const told = JSON.parse(data) as { type?: FileType };
-      if (name === "error") throw errorOf(told, null);
-      const { type, ...rest } = told;
-      yield { type: name, ...rest, ...(type === undefined ? {} : { fileType: type }) } as FileEvent;
+    for await (const event of this.#calls.events({ method: "GET", path: "/files/watch", query, signal })) {
+      const { type, ...rest } = toldBy(event);
+      yield { type: event.name, ...rest, ...(type === undefined ? {} : { fileType: type }) } as FileEvent;
     }
   }
 
@@ -203,7 +207,7 @@ export class Files {
     return unpacked(this.readArchive(path, options), local);
   }
 
-  /** A `tar.gz` into the directory, which is made. */
+  /** A `tar.gz` into the directory, which is made. In browsers parts are gathered first. */
   writeArchive(
     archive: Body | (() => Body),
     path?: string,

@@ -23,7 +23,13 @@ export class NodeTransport implements Transport {
     const http = builtin(ask.url.startsWith("https:") ? "node:https" : "node:http") as Http;
     return new Promise((resolve, reject) => {
       const options: RequestOptions = { method, headers, signal, agent: this.#agent(http) };
-      const request = http.request(ask.url, options, (message) => resolve(new NodeAnswer(message, signal)));
+      const request = http.request(ask.url, options, (message) => {
+        // An early answer: what is still to be sent has nobody to take it, and `drain` would not come any more.
+        message.once("end", () => {
+          if (!request.writableFinished) request.destroy();
+        });
+        resolve(new NodeAnswer(message, signal));
+      });
       // Stays for the whole exchange: what breaks later is told by the answer's body too.
       request.on("error", (failure) => reject(failureOf(failure, signal)));
       send(request, ask.body).catch((failure: Error) => request.destroy(failure));
@@ -106,10 +112,11 @@ class NodeAnswer implements Answer {
   }
 }
 
-function failureOf(failure: Error & { code?: string }, signal: AbortSignal): unknown {
+function failureOf(failure: Error & { code?: string; syscall?: string }, signal: AbortSignal): unknown {
   if (signal.aborted) return signal.reason;
   if (failure instanceof ConnectionFailed) return failure;
-  const begun = !NEVER_SENT.has(failure.code ?? "");
+  const broke = failure.syscall === "read" || failure.syscall === "write"; // of a connection that was there
+  const begun = broke || !NEVER_SENT.has(failure.code ?? "");
   const told = failure.message || failure.code || "no reason given"; // an AggregateError has no message
   return new ConnectionFailed(`The connection failed: ${told}`, { begun, cause: failure });
 }

@@ -1,9 +1,9 @@
 /** Processes: what goes on when the call that started it has ended. */
 
 import { base64 } from "./base64.js";
-import { brokenStream, newKey, pause, type Calls, type CallOptions, type KeyedOptions } from "./calls.js";
-import { BuntimeError, errorOf } from "./errors.js";
-import { eventsOf } from "./events.js";
+import { brokenStream, newKey, type Calls, type CallOptions, type KeyedOptions } from "./calls.js";
+import type { BuntimeError } from "./errors.js";
+import { toldBy } from "./events.js";
 import { Pages } from "./pages.js";
 import { delayBefore } from "./retries.js";
 import type {
@@ -15,6 +15,7 @@ import type {
   ProcessSignal,
   ProcessStatus,
 } from "./shapes.js";
+import { pause } from "./waiting.js";
 
 /** Exactly one of `port` and `output`. */
 export interface WaitFor {
@@ -72,16 +73,19 @@ export class Processes {
 
   /** Newest first, ended ones too. */
   list(options: { pageSize?: number | undefined } & CallOptions = {}): Pages<Process> {
-    return new Pages(async (offset) => {
-      const query = { sessionId: this.#sessionId, limit: options.pageSize, offset: offset || undefined };
-      const { processes, total } = await this.#calls.json<{ processes: ProcessShape[]; total: number }>({
-        method: "GET",
-        path: "/processes/list",
-        query,
-        signal: options.signal,
-      });
-      return { items: processes.map((shape) => new Process(this.#calls, this.#sessionId, shape)), total };
-    });
+    return new Pages(
+      async (offset) => {
+        const query = { sessionId: this.#sessionId, limit: options.pageSize, offset: offset || undefined };
+        const { processes, total } = await this.#calls.json<{ processes: ProcessShape[]; total: number }>({
+          method: "GET",
+          path: "/processes/list",
+          query,
+          signal: options.signal,
+        });
+        return { items: processes.map((shape) => new Process(this.#calls, this.#sessionId, shape)), total };
+      },
+      ({ id }) => id,
+    );
   }
 
   /** One by its id, also when it has ended. */
@@ -93,10 +97,11 @@ export class Processes {
 }
 
 const SHORTEST_LOOK = 50; // ms between two looks at a process that is waited for
-const LONGEST_LOOK = 500;
+const LONGEST_LOOK = 3000; // plans count them
 /** ms that a server may be away while it is started again, and between two looks for it. */
 const AWAY = 60_000;
 const LONGEST_PAUSE = 5000;
+const MOST_DOUBLINGS = 16;
 const STEADY = 30_000; // ms that a connection held: what breaks it then is a new trouble
 
 /** A process, as last seen: `refresh()` looks again. */
@@ -132,7 +137,7 @@ export class Process implements ProcessExit {
     );
   }
 
-  /** Until it has ended. Its session is kept awake meanwhile. */
+  /** Until it has ended, which is seen at most 3 seconds later. Its session is kept awake meanwhile. */
   async wait(options: CallOptions = {}): Promise<this> {
     for (let look = SHORTEST_LOOK; ; look = Math.min(look * 1.5, LONGEST_LOOK)) {
       await this.refresh(options);
@@ -201,7 +206,8 @@ export class Process implements ProcessExit {
         const settings = this.#calls.settings;
         const first = delayBefore(failure, waited < AWAY ? 1 : failed, true, settings, Math.random());
         if (first === null || options.signal?.aborted) throw failure;
-        const delay = Math.max(first, Math.min(first * 2 ** (failed - 1), LONGEST_PAUSE));
+        const doubled = Math.max(first, SHORTEST_LOOK) * 2 ** Math.min(failed - 1, MOST_DOUBLINGS);
+        const delay = Math.max(first, Math.min(doubled, LONGEST_PAUSE));
         settings.onRetry?.(failure as BuntimeError, failed, delay);
         waited += delay;
         await pause(delay, options.signal);
@@ -213,13 +219,12 @@ export class Process implements ProcessExit {
     let cursor = from;
     let exit: LogEvent | null = null;
     const query = { sessionId: this.#sessionId, processId: this.id, cursor: from || undefined, follow: true };
-    for await (const { name, data, id } of eventsOf(
-      this.#calls.parts({ method: "GET", path: "/processes/logs", query, signal, isRetried: false }),
-    )) {
-      const told = JSON.parse(data) as ProcessExit;
-      if (name === "error") throw errorOf(told, null);
+    const call = { method: "GET", path: "/processes/logs", query, signal, isRetried: false } as const;
+    for await (const event of this.#calls.events(call)) {
+      const { name, id } = event;
+      const told = toldBy(event);
       if (id !== "") cursor = Number(id);
-      if (name === "exit") exit = { type: "exit", ...told };
+      if (name === "exit") exit = { type: "exit", ...(told as unknown as ProcessExit) };
       else yield { type: name, ...told, cursor } as unknown as LogEvent;
     }
     if (exit === null) return;

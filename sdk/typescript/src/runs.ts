@@ -1,8 +1,8 @@
 /** Runs: one request to its end, or a stream of what happens. */
 
 import { brokenStream, type CallOptions, type Calls, type KeyedOptions } from "./calls.js";
-import { InvalidRequest, errorOf } from "./errors.js";
-import { eventsOf } from "./events.js";
+import { InvalidRequest } from "./errors.js";
+import { toldBy } from "./events.js";
 import type { ExecuteRequest, ExecuteResponse, RunEvent, RunResult } from "./shapes.js";
 
 /** The most that a plan gives a run which names no timeout. */
@@ -86,13 +86,11 @@ async function* runEvents(
 ): AsyncGenerator<RunEvent, void, undefined> {
   let result: RunEvent | null = null;
   try {
-    const parts = calls.parts({ method: "POST", path: "/execute", json, signal: left.signal });
-    for await (const { name, data } of eventsOf(parts)) {
-      const told: object = JSON.parse(data);
-      if (name === "error") throw errorOf(told, null);
+    for await (const event of calls.events({ method: "POST", path: "/execute", json, signal: left.signal })) {
+      const told = toldBy(event);
       // the body is read to its end, so that the connection can be used again
-      if (name === "result") result = { type: "result", ...(told as RunResult) };
-      else yield { type: name, ...told } as RunEvent;
+      if (event.name === "result") result = { type: "result", ...(told as unknown as RunResult) };
+      else yield { type: event.name, ...told } as RunEvent;
     }
   } catch (failure) {
     if (failure === CLOSED) return;

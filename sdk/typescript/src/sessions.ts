@@ -47,12 +47,15 @@ export class Sessions {
   list(options: ListSessions = {}): Pages<Session> {
     const { state, metadata = {}, pageSize, signal } = options;
     const filters = Object.fromEntries(Object.entries(metadata).map(([name, value]) => [`metadata.${name}`, value]));
-    return new Pages(async (offset) => {
-      const query = { state, ...filters, limit: pageSize, offset: offset || undefined };
-      const call = { method: "GET", path: "/sessions", query, signal } as const;
-      const { sessions, total } = await this.#calls.json<{ sessions: SessionShape[]; total: number }>(call);
-      return { items: sessions.map((shape) => new Session(this.#calls, shape)), total };
-    });
+    return new Pages(
+      async (offset) => {
+        const query = { state, ...filters, limit: pageSize, offset: offset || undefined };
+        const call = { method: "GET", path: "/sessions", query, signal } as const;
+        const { sessions, total } = await this.#calls.json<{ sessions: SessionShape[]; total: number }>(call);
+        return { items: sessions.map((shape) => new Session(this.#calls, shape)), total };
+      },
+      ({ id }) => id,
+    );
   }
 
   /** With its processes and files. One that is not there is `SessionNotFound`. */

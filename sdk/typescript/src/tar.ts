@@ -56,7 +56,16 @@ export const END = new Uint8Array(2 * BLOCK);
 
 /** The entries one after the other. Throws an Error where the archive ends too early or is none. */
 export async function* entriesOf(parts: AsyncIterable<Uint8Array>): AsyncGenerator<Entry, void, undefined> {
-  const reader = new Reader(parts);
+  const iterator = parts[Symbol.asyncIterator]();
+  try {
+    yield* entriesIn(new Reader(iterator));
+    while (!(await iterator.next()).done); // to its end, so that its connection can be used again
+  } finally {
+    await iterator.return?.();
+  }
+}
+
+async function* entriesIn(reader: Reader): AsyncGenerator<Entry, void, undefined> {
   let extended: Record<string, string> = {};
   for (let head = await reader.exactly(BLOCK); head[0] !== 0; head = await reader.exactly(BLOCK)) {
     checkSum(head);
@@ -87,8 +96,8 @@ class Reader {
   readonly #parts: AsyncIterator<Uint8Array>;
   #rest: Uint8Array = new Uint8Array(0);
 
-  constructor(parts: AsyncIterable<Uint8Array>) {
-    this.#parts = parts[Symbol.asyncIterator]();
+  constructor(parts: AsyncIterator<Uint8Array>) {
+    this.#parts = parts;
   }
 
   async exactly(size: number): Promise<Uint8Array> {

@@ -1,7 +1,8 @@
 /** A terminal: bytes of a shell, both ways. In Bun and Node. */
 
 import type { CallOptions, Calls } from "./calls.js";
-import { errorOf } from "./errors.js";
+import { ConnectionFailed, errorOf } from "./errors.js";
+import { objectIn } from "./json.js";
 import { Queue } from "./queue.js";
 import type { Socket } from "./transport.js";
 
@@ -38,14 +39,8 @@ export async function openTerminal(calls: Calls, sessionId: string, options: Ter
   const { signal, ...fields } = options;
   const query: Record<string, string | number | undefined> = { ...fields };
   const path = `/sessions/${encodeURIComponent(sessionId)}/terminal`;
-  const socket = await calls.socket({
-    method: "GET",
-    path,
-    query,
-    signal,
-    repeatable: options.terminalId !== undefined,
-  });
-  return await Terminal.ready(socket);
+  const repeatable = options.terminalId !== undefined;
+  return await calls.socket({ method: "GET", path, query, signal, repeatable }, Terminal.ready);
 }
 
 /** Its output by `for await`, which ends with the terminal: see `ended`. What prints waits for who reads. */
@@ -68,13 +63,15 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
   }
 
   /** @internal */
-  static async ready(socket: Socket): Promise<Terminal> {
+  static async ready(this: void, socket: Socket): Promise<Terminal> {
     const frames = socket.messages()[Symbol.asyncIterator]();
     const first = await frames.next();
-    const told: Frame = JSON.parse(first.done ? "{}" : String(first.value));
-    if (told.type === "ready") return new Terminal(socket, told, frames);
-    socket.close();
-    throw errorOf(told.type === "error" ? told.error : undefined, null);
+    if (first.done) throw new ConnectionFailed("The server closed the terminal before it was ready.", { begun: true });
+    const told = typeof first.value === "string" ? frameIn(first.value) : null;
+    if (told?.type === "ready") return new Terminal(socket, told, frames);
+    if (told?.type === "error") throw errorOf(told.error, null);
+    const message = "The terminal did not begin with ready: is this a buntime server?";
+    throw errorOf({ code: "unexpected_answer", message }, null);
   }
 
   /** What is typed. */
@@ -110,7 +107,7 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
           await this.#output.room(MOST_HELD);
           continue;
         }
-        const told: Frame = JSON.parse(next.value);
+        const told = frameIn(next.value);
         if (told.type === "error") throw errorOf(told.error, null);
         if (told.type !== "ready") end = told;
       }
@@ -118,7 +115,12 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
       return end;
     } catch (failure) {
       this.#output.end(failure);
+      this.#socket.close();
       throw failure;
     }
   }
+}
+
+function frameIn(text: string): Frame {
+  return objectIn(text, "A frame of the terminal") as unknown as Frame;
 }

@@ -22,7 +22,7 @@ export async function upgrade(ask: Ask): Promise<Socket | Answer> {
     const key = base64(crypto.getRandomValues(new Uint8Array(16)));
     connection.write(headOf(ask, url, key));
     const { status, headers, rest } = await headFrom(connection, ask.signal);
-    if (status !== 101) return await refusal(connection, status, headers, rest);
+    if (status !== 101) return await refusal(connection, status, headers, rest, ask.signal);
     if (headers.get("sec-websocket-accept") !== (await accepted(key)))
       throw new ConnectionFailed("The server's answer is not that of a WebSocket.", { begun: true });
     return new NetSocket(connection, rest);
@@ -132,17 +132,42 @@ async function refusal(
   status: number,
   headers: Map<string, string>,
   rest: Uint8Array,
+  signal: AbortSignal,
 ): Promise<Answer> {
-  const size = Number(headers.get("content-length") ?? Infinity);
-  const parts = [rest];
-  for (let got = rest.length; got < size;) {
-    const part = await nextPart(connection);
-    if (part === null) break;
-    parts.push(part);
-    got += part.length;
+  let got = rest;
+  for (let body = bodyIn(got, headers); ; body = bodyIn(got, headers)) {
+    const part = body === null ? await nextPart(connection) : null;
+    signal.throwIfAborted();
+    if (part !== null) {
+      got = joined([got, part]);
+      continue;
+    }
+    connection.destroy();
+    return answerOf(status, headers, body ?? got);
   }
-  connection.destroy();
-  const body = joined(parts);
+}
+
+/** Null while it is not whole; without a length it is whole where the connection ends. */
+function bodyIn(got: Uint8Array, headers: Map<string, string>): Uint8Array | null {
+  if (headers.get("transfer-encoding")?.toLowerCase() === "chunked") return unchunked(got);
+  const size = Number(headers.get("content-length") ?? Infinity);
+  return got.length >= size ? got.subarray(0, size) : null;
+}
+
+/** Null where the last chunk has not come. */
+function unchunked(got: Uint8Array): Uint8Array | null {
+  const chunks: Uint8Array[] = [];
+  for (let at = 0; ;) {
+    const end = got.indexOf(0x0a, at) + 1; // of the line with its size
+    const size = Number.parseInt(new TextDecoder().decode(got.subarray(at, end)), 16);
+    if (end === 0 || got.length < end + size) return null;
+    if (!(size > 0)) return joined(chunks);
+    chunks.push(got.subarray(end, end + size));
+    at = end + size + 2;
+  }
+}
+
+function answerOf(status: number, headers: Map<string, string>, body: Uint8Array): Answer {
   return {
     status,
     header: (name) => headers.get(name.toLowerCase()) ?? null,
@@ -187,9 +212,14 @@ class NetSocket implements Socket {
   close(): void {
     if (this.#closing) return;
     this.#put(CLOSE, Uint8Array.of(0x03, 0xe8)); // 1000
+    this.#leave();
+  }
+
+  /** The other side has a moment to close too. */
+  #leave(): void {
     this.#closing = true;
     this.#connection.end();
-    this.#connection.resume(); // to see that the other side closes too
+    this.#connection.resume(); // to see that it does
     const late = setTimeout(() => this.#connection.destroy(), GOODBYE_MS);
     this.#connection.once("close", () => clearTimeout(late));
   }
@@ -217,10 +247,10 @@ class NetSocket implements Socket {
   }
 
   #answerClose(content: Uint8Array): void {
-    this.#put(CLOSE, content.slice(0, 2));
-    this.#closing = true;
     this.#received.end();
-    this.#connection.end();
+    if (this.#closing) return; // it answers ours
+    this.#put(CLOSE, content.slice(0, 2));
+    this.#leave();
   }
 
   #end(): void {

@@ -153,3 +153,47 @@ test("an archive that is cut, damaged, or none is an error", async () => {
   const cut = Buffer.from(Bun.gzipSync(headOf(file("a.txt", "abc")) as Uint8Array<ArrayBuffer>));
   expect(String(await failureOf(given(cut)))).toContain("too early");
 });
+
+/** What comes of the network: whether it was read to its end, or left. */
+class Coming implements AsyncIterable<Uint8Array> {
+  isOver = false;
+  isLeft = false;
+  #at = 0;
+
+  constructor(
+    readonly content: Uint8Array,
+    readonly size: number,
+  ) {}
+
+  [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
+    return {
+      next: async () => {
+        await Bun.sleep(1);
+        const value = this.content.subarray(this.#at, (this.#at += this.size));
+        this.isOver = value.length === 0;
+        return { value, done: this.isOver };
+      },
+      return: async () => {
+        this.isLeft = true;
+        return { value: undefined, done: true };
+      },
+    };
+  }
+}
+
+test("an archive that fails here is left, and one that does not is read to its end", async () => {
+  const noise = crypto.getRandomValues(new Uint8Array(60_000));
+  const rest = file("z", Buffer.from(noise).toString("hex"));
+  const zipped = async (...entries: EntryHead[]) =>
+    Buffer.concat(await Array.fromAsync(compressed(archive(...entries))));
+  const failing = new Coming(await zipped(link("a", "/etc/passwd"), rest), 4096);
+  expect(String(await failureOf(unpacked(failing, fresh())))).toContain("leads out");
+  await Bun.sleep(20);
+  expect([failing.isOver, failing.isLeft]).toEqual([false, true]);
+  const whole = await zipped(rest);
+  for (const size of [whole.length, whole.length - 8, 4096]) {
+    const coming = new Coming(whole, size);
+    await unpacked(coming, fresh());
+    expect(coming.isOver).toBe(true);
+  }
+});

@@ -1,14 +1,17 @@
 import { expect, test } from "bun:test";
 import {
+  Buntime,
   ConnectionFailed,
   ContextLost,
   DiskFull,
   FileNotFound,
   IdempotencyKeyReused,
   InvalidRequest,
+  RequestTimeout,
   Session,
   SessionNotFound,
 } from "../src/index";
+import { FakeTransport } from "../src/testing/fake_transport";
 import { FakeBuntime } from "../src/testing/index";
 import { failureOf } from "./stand_in";
 
@@ -79,6 +82,64 @@ test("files are as in a session", async () => {
   await files.delete("src", { recursive: true });
   expect(await failureOf(files.stat("src/b.bin"))).toBeInstanceOf(FileNotFound);
   expect(await files.mkdir("lib")).toEqual({ path: "lib", created: false });
+});
+
+test("a part of a file is just that, an empty one nothing at all, and one that begins before the file is refused", async () => {
+  const client = new FakeBuntime();
+  const { files } = await client.sessions.create();
+  await files.write("a.txt", "0123456789");
+  const part = async (start?: number, end?: number) =>
+    Buffer.concat(await Array.fromAsync(files.readStream("a.txt", { start, end }))).toString();
+  expect([await part(5, 7), await part(5), await part(undefined, 3), await part(0)]).toEqual([
+    "56",
+    "56789",
+    "012",
+    "0123456789",
+  ]);
+  expect([await part(0, 0), await part(5, 5), await part(7, 5)]).toEqual(["", "", ""]);
+  const failure = await failureOf(part(-1));
+  expect(failure).toBeInstanceOf(InvalidRequest);
+  expect(failure).toMatchObject({ details: { field: "start" } });
+});
+
+test("a range that makes no sense is passed over, as by the server", async () => {
+  const transport = new FakeTransport();
+  const session = await new Buntime({ apiKey: "k", transport }).sessions.create();
+  await session.files.write("a.txt", "0123456789");
+  const url = `http://fake.invalid/files/content?sessionId=${session.id}&path=a.txt`;
+  const { signal } = new AbortController();
+  const answer = await transport.send({ method: "GET", url, headers: { Range: "bytes=7-5" }, body: null, signal });
+  expect([answer.status, await answer.text()]).toEqual([200, "0123456789"]);
+});
+
+test("the caller's signal and the client's time-out end a call while its script runs", async () => {
+  const client = new FakeBuntime({ timeout: 150, maxRetries: 0 }).onExecute("slow", async () => {
+    await Bun.sleep(2000);
+    return { stdout: "late" };
+  });
+  const session = await client.sessions.create();
+  const before = performance.now();
+  const stopped = () => ({ signal: AbortSignal.timeout(50) });
+  expect(await failureOf(session.execute("slow", { timeout: 1, ...stopped() }))).toHaveProperty("name", "TimeoutError");
+  expect(await failureOf(session.stream("slow", stopped()).result())).toHaveProperty("name", "TimeoutError");
+  expect(await failureOf(client.execute({ sessionId: session.id, code: "slow", timeout: 0 }))).toBeInstanceOf(
+    RequestTimeout,
+  );
+  expect(performance.now() - before).toBeLessThan(1000);
+  expect((await session.refresh()).id).toBe(session.id);
+});
+
+test("a run with a key that takes longer than the client waits is played once, and waited for", async () => {
+  let played = 0;
+  const client = new FakeBuntime({ timeout: 100, maxRetries: 9 }).onExecute("slow", async () => {
+    played += 1;
+    await Bun.sleep(250);
+    return { stdout: "done" };
+  });
+  const { id } = await client.sessions.create();
+  const request = { sessionId: id, code: "slow", timeout: 0 };
+  expect((await client.execute(request, { idempotencyKey: "mine" })).stdout).toBe("done");
+  expect(played).toBe(1);
 });
 
 test("watching tells what happens after it began", async () => {

@@ -55,7 +55,8 @@ class Server implements Disposable {
     hostname: "127.0.0.1",
     idleTimeout: 0,
     fetch: (request, server) => {
-      this.connections.add(server.requestIP(request)!.port);
+      const client = server.requestIP(request);
+      if (client !== null) this.connections.add(client.port); // it may have left already
       return this.#answer(request);
     },
   });
@@ -135,6 +136,47 @@ for (const [runtime, command] of [
       expect(server.connections.size).toBeLessThanOrEqual(6); // one, and one more after each that was ended
     },
   );
+
+for (const [runtime, command] of [
+  ["Bun", BUN],
+  ["Node", NODE],
+] as const) {
+  test.skipIf(command === null)(
+    `in ${runtime} an upload that is refused while it is sent, and an archive that fails here, leave nothing open`,
+    async () => {
+      const env = { BUNTIME_API_KEY: "btk_test", TO: join(folder, `${runtime}.connections`) };
+      const told = JSON.parse(await ran([command!, "connections.mjs"], folder, env)) as Record<string, unknown>;
+      expect(told).toEqual({
+        uploads: { told: ["disk_full"], left: true, opened: 0, refused: 0, returned: 3 },
+        archives: { size: 16 << 20, used: 1, failed: "ERR_FS_EISDIR", left: true },
+      });
+    },
+  );
+
+  test.skipIf(command === null)(
+    `in a page, played in ${runtime}, parts are gathered before they are sent`,
+    async () => {
+      expect(JSON.parse(await ran([command!, "page.mjs"], folder))).toEqual({
+        sent: Array(3).fill(["some and more", null]),
+        failed: "of the caller's own",
+        stopped: "mine",
+        returned: true,
+      });
+    },
+  );
+}
+
+test.skipIf(NODE === null)(
+  "in Node a run whose connection broke is not made again, and what is moved is no answer",
+  async () => {
+    const told = JSON.parse(await ran([NODE!, "node.mjs"], folder, { BUNTIME_API_KEY: "btk_test" }));
+    expect(told).toEqual({
+      lost: ["connection_failed", true],
+      runs: 1,
+      moved: Array(3).fill(["unexpected_answer", 301]),
+    });
+  },
+);
 
 for (const [resolution, module] of [
   ["bundler", "esnext"],

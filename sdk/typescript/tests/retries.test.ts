@@ -8,7 +8,7 @@ import {
   type BuntimeError,
 } from "../src/index";
 import { delayBefore } from "../src/retries";
-import { CREATED, ENDED, StandIn, failureOf, json, lost, refusal } from "./stand_in";
+import { CREATED, ENDED, FastTimers, StandIn, failureOf, json, lost, refusal } from "./stand_in";
 
 const RULES = { maxRetries: 2, retryDelay: 100 };
 const busy = (retryAfter: number | null) => new Unavailable("busy", { code: "unavailable", status: 503, retryAfter });
@@ -99,6 +99,33 @@ test("a run that the rate limit refused is made after the time that the server n
   const before = performance.now();
   await server.client().execute({ sessionId: "s", code: "1" });
   expect(performance.now() - before).toBeGreaterThanOrEqual(990);
+});
+
+const page =
+  (status: number, headers: Record<string, string> = {}) =>
+  () =>
+    new Response("<html>No</html>", { status, headers });
+
+test("a proxy's refusal of too many requests is obeyed, and the call made again", async () => {
+  using server = new StandIn(page(429, { "Retry-After": "2" }), json({ ...ENDED, stdout: "1", stderr: "" }));
+  using timers = new FastTimers(100);
+  expect((await server.client().execute({ sessionId: "s", code: "1" })).stdout).toBe("1");
+  expect(timers.asked).toContain(2000);
+});
+
+test("a Retry-After that is no number of seconds is none", async () => {
+  for (const after of ["", "NaN", "Infinity", "-1", "0x3c", "1e3", "1.5", "Wed, 21 Oct 2015 07:28:00 GMT"]) {
+    using server = new StandIn(page(503, { "Retry-After": after }));
+    const failure = await failureOf(server.client({ maxRetries: 0 }).sessions.get("s"));
+    expect([after, (failure as BuntimeError).retryAfter]).toEqual([after, null]);
+  }
+});
+
+test("an answer that is no object is no answer of the server's", async () => {
+  for (const body of [null, [1], "text"]) {
+    using server = new StandIn(json(body));
+    expect(await failureOf(server.client().sessions.get("s"))).toHaveProperty("code", "unexpected_answer");
+  }
 });
 
 test("what only reads is made again after any passing failure, and no more often than maxRetries says", async () => {

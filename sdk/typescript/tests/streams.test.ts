@@ -8,7 +8,8 @@ import {
   type RunEvent,
 } from "../src/index";
 import { eventsOf, type ServerEvent } from "../src/events";
-import { ENDED, StandIn, events, failureOf, refusal } from "./stand_in";
+import { FakeBuntime } from "../src/testing/index";
+import { ENDED, FastTimers, StandIn, events, failureOf, refusal } from "./stand_in";
 
 const run = { sessionId: "s", code: "1" };
 const said = (name: string, data: unknown, id?: number) =>
@@ -95,15 +96,16 @@ for (const leave of ["break", "close"] as const)
     await gone;
   });
 
-test("silence in a stream for longer than the time-out is told, heartbeats are no silence", async () => {
-  const beats = Array.from({ length: 8 }, () => ": heartbeat\n\n");
+test("silence in a stream for longer than heartbeats and the time-out is told, heartbeats are no silence", async () => {
+  using _ = new FastTimers(20); // heartbeats are there after 6 s
+  const beats = Array.from({ length: 4 }, () => ": heartbeat\n\n");
   const beating = () =>
     new Response(
       new ReadableStream({
         async start(controller) {
           for (const beat of [...beats, said("result", ENDED)]) {
             controller.enqueue(new TextEncoder().encode(beat));
-            await Bun.sleep(50);
+            await Bun.sleep(300);
           }
           controller.close();
         },
@@ -117,9 +119,11 @@ test("silence in a stream for longer than the time-out is told, heartbeats are n
       }),
     );
   using server = new StandIn(beating, silent);
-  const client = server.client({ timeout: 200, maxRetries: 0 });
+  const client = server.client({ timeout: 5000, maxRetries: 0 });
   expect((await client.stream(run).result()).exitCode).toBe(0);
+  const before = performance.now();
   expect(await failureOf(client.stream(run).result())).toBeInstanceOf(RequestTimeout);
+  expect(performance.now() - before).toBeGreaterThan(900); // 15 s and 5 s
 });
 
 test("a caller may take as long over an event as it likes", async () => {
@@ -147,6 +151,43 @@ test("following logs goes on at its cursor when the connection breaks, and nothi
   expect(told.map((event) => ("data" in event ? event.data : event.type))).toEqual(["a", "b", "c", "exit"]);
   expect(server.asked.slice(1).map(({ query }) => query.cursor)).toEqual([undefined, "2", "2", "2"]);
   expect(found).toMatchObject({ status: "exited", exitCode: 3 });
+});
+
+test("an event that brings no object is an error of ours", async () => {
+  for (const data of ["{", "[1]", "null", "oops"]) {
+    using server = new StandIn(
+      () => Response.json({ processId: "p", status: "running" }),
+      () => events(`event: stdout\ndata: ${data}\n\n`),
+    );
+    const session = server.client({ maxRetries: 0 }).sessions.open("s");
+    const process = await session.processes.get("p");
+    for (const stream of [process.follow(), session.stream("1"), session.files.watch()]) {
+      const failure = await failureOf(Array.fromAsync<unknown>(stream));
+      expect(failure).toBeInstanceOf(BuntimeError);
+      expect(failure).toHaveProperty("code", "unexpected_answer");
+    }
+  }
+});
+
+test("a long wait for a process leaves a plan its requests", async () => {
+  const client = new FakeBuntime();
+  const process = await (await client.sessions.create()).processes.start("server");
+  using _ = new FastTimers(50);
+  const minute = new AbortController();
+  setTimeout(() => minute.abort(), 60_000);
+  await failureOf(process.wait({ signal: minute.signal }));
+  expect(client.calls.filter(({ path }) => path === "/processes/get").length).toBeLessThan(35);
+});
+
+test("a log is followed with pauses, however little delay was asked for", async () => {
+  const client = new FakeBuntime({ retryDelay: 0, timeout: 600_000 });
+  const process = await (await client.sessions.create()).processes.start("server");
+  client.fail("GET /processes/logs", { code: "connection_failed", details: { begun: false } }, { times: Infinity });
+  using timers = new FastTimers(1000);
+  expect(await failureOf(Array.fromAsync(process.follow()))).toBeInstanceOf(ConnectionFailed);
+  const pauses = timers.asked.filter((milliseconds) => milliseconds <= 5000);
+  expect(pauses.length).toBeLessThan(40);
+  expect(pauses.reduce((sum, pause) => sum + pause, 0)).toBeGreaterThanOrEqual(60_000);
 });
 
 test("large lines in many parts take time in proportion to their size", async () => {

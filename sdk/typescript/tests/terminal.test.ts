@@ -1,5 +1,7 @@
 import { afterAll, expect, test } from "bun:test";
-import { Buntime, ConnectionFailed, SessionNotFound, Unavailable } from "../src/index";
+import { createHash } from "node:crypto";
+import { createServer, type AddressInfo } from "node:net";
+import { Buntime, BuntimeError, ConnectionFailed, RequestTimeout, SessionNotFound, Unavailable } from "../src/index";
 import { BINARY, FrameReader, TEXT, frame, type Message } from "../src/frames";
 import { failureOf } from "./stand_in";
 
@@ -16,6 +18,26 @@ async function flood(socket: Bun.ServerWebSocket<unknown>): Promise<void> {
   }
 }
 
+const refusal = { error: { code: "session_not_found", retryable: false, message: "gone", details: {} } };
+
+/** As a proxy may send it on; the connection is kept. */
+function inChunks(body: object): Response {
+  const text = new TextEncoder().encode(JSON.stringify(body));
+  const chunks = async function* () {
+    for (let at = 0; at < text.length; at += 7) {
+      yield text.subarray(at, at + 7);
+      await Bun.sleep(1);
+    }
+  };
+  return new Response(chunks() as unknown as ReadableStream, {
+    status: 404,
+    headers: { "Content-Type": "application/json" },
+  });
+}
+
+/** Of the last terminal of each kind, whether its connection is closed. */
+const closed = new Map<string, PromiseWithResolvers<void>>();
+
 /** A server's terminal that does what its `?workingDir=` says. */
 const server = Bun.serve<{ what: string }>({
   port: 0,
@@ -25,21 +47,28 @@ const server = Bun.serve<{ what: string }>({
     const what = url.searchParams.get("workingDir") ?? "";
     if (request.headers.get("authorization") !== "Bearer btk_test") return new Response(null, { status: 401 });
     if (what === "refuse") {
-      const error = { code: "session_not_found", retryable: false, message: "gone", details: {} };
-      return Response.json({ error }, { status: 404, headers: { "X-Request-Id": "abc" } });
+      return Response.json(refusal, { status: 404, headers: { "X-Request-Id": "abc" } });
     }
+    if (what === "refuse in chunks") return inChunks(refusal);
     if (what === "plain") return new Response("hello");
     server.upgrade(request, { data: { what } });
   },
   websocket: {
     open(socket) {
       const { what } = socket.data;
+      closed.set(what, Promise.withResolvers());
       if (what === "broken at once") return socket.terminate();
       if (what === "failing")
         return void socket.send(
           JSON.stringify({ type: "error", error: { code: "unavailable", message: "no", details: {} } }),
         );
+      if (what === "silent") return;
+      if (what === "binary first") return void socket.sendBinary(Uint8Array.of(65));
+      if (what === "close first") return socket.close(1011, "no shell");
+      if (what === "no JSON first") return void socket.send("not json");
       socket.send(READY);
+      if (what === "no JSON later") return void setTimeout(() => socket.send("not json"), 20);
+      if (what === "no object later") return void setTimeout(() => socket.send("[1]"), 20);
       if (what === "flood") return flood(socket);
       if (what === "large") socket.send(new Uint8Array(200_000).fill(7));
     },
@@ -54,12 +83,14 @@ const server = Bun.serve<{ what: string }>({
       if (keys === "ping") return void socket.ping("x");
       socket.send(message);
     },
+    close: (socket) => closed.get(socket.data.what)?.resolve(),
     pong: (socket, content) => void socket.send(Buffer.concat([Buffer.from("pong "), content])),
   },
 });
 afterAll(() => server.stop(true));
 
-const client = new Buntime({ apiKey: "btk_test", baseUrl: `http://127.0.0.1:${server.port}`, retryDelay: 1 });
+const url = `http://127.0.0.1:${server.port}`;
+const client = new Buntime({ apiKey: "btk_test", baseUrl: url, retryDelay: 1 });
 const open = (what: string) => client.sessions.open("ses_1").terminal({ workingDir: what });
 
 async function outputOf(terminal: AsyncIterable<Uint8Array>, size = Infinity): Promise<Buffer> {
@@ -112,6 +143,75 @@ test("a refusal before the upgrade is the server's own error", async () => {
   const failure = await failureOf(open("refuse"));
   expect(failure).toBeInstanceOf(SessionNotFound);
   expect(failure).toHaveProperty("requestId", "abc");
+});
+
+test("a refusal in chunks, on a connection that is kept, is told at once", async () => {
+  const before = performance.now();
+  const failure = await failureOf(open("refuse in chunks"));
+  expect(failure).toBeInstanceOf(SessionNotFound);
+  expect(performance.now() - before).toBeLessThan(1000);
+});
+
+test("a terminal that does not come in time is given up, and its connection closed", async () => {
+  const hasty = new Buntime({ apiKey: "btk_test", baseUrl: url, timeout: 500, maxRetries: 0 });
+  const failure = await failureOf(hasty.sessions.open("ses_1").terminal({ workingDir: "silent" }));
+  expect(failure).toBeInstanceOf(RequestTimeout);
+  await closed.get("silent")!.promise;
+});
+
+test("the caller's signal ends the wait for a terminal", async () => {
+  const stop = new AbortController();
+  setTimeout(() => stop.abort(new Error("mine")), 200);
+  const session = client.sessions.open("ses_1");
+  expect(await failureOf(session.terminal({ workingDir: "silent", signal: stop.signal }))).toBe(stop.signal.reason);
+  await closed.get("silent")!.promise;
+});
+
+for (const [what, code] of [
+  ["binary first", "unexpected_answer"],
+  ["no JSON first", "unexpected_answer"],
+  ["close first", "connection_failed"],
+] as const)
+  test(`a terminal that begins with ${what.replace(" first", "")} fails in words, and its connection is closed`, async () => {
+    const failure = await failureOf(open(what));
+    expect(failure).toBeInstanceOf(BuntimeError);
+    expect(failure).toHaveProperty("code", code);
+    expect((failure as BuntimeError).message).toContain("terminal");
+    await closed.get(what)!.promise;
+  });
+
+for (const what of ["no JSON later", "no object later"])
+  test(`a terminal that says ${what.replace(" later", "")} ends with an error of ours, and its connection is closed`, async () => {
+    const terminal = await open(what);
+    const failure = await failureOf(outputOf(terminal));
+    expect(failure).toHaveProperty("code", "unexpected_answer");
+    expect(await failureOf(terminal.ended)).toBe(failure);
+    await closed.get(what)!.promise;
+  });
+
+test("a server that says goodbye and keeps the connection is left soon", async () => {
+  const { promise: left, resolve } = Promise.withResolvers<void>();
+  const connections = createServer({ allowHalfOpen: true }, (connection) => {
+    connection.on("error", () => undefined).on("close", () => resolve());
+    connection.once("data", (asked) => {
+      const key = /Sec-WebSocket-Key: (.*)\r/i.exec(asked.toString("latin1"))![1]!;
+      const accept = createHash("sha1").update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64");
+      const lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"];
+      connection.write(`${[...lines, `Sec-WebSocket-Accept: ${accept}`].join("\r\n")}\r\n\r\n`);
+      connection.write(Buffer.from([0x81, READY.length, ...Buffer.from(READY)]));
+      connection.write(Buffer.from([0x88, 2, 0x03, 0xe8]));
+      const ping = setInterval(() => connection.write(Uint8Array.of(0x89, 0)), 50); // how it sees that we have left
+      connection.on("close", () => clearInterval(ping));
+    });
+  });
+  await new Promise<void>((done) => connections.listen(0, "127.0.0.1", done));
+  const { port } = connections.address() as AddressInfo;
+  const other = new Buntime({ apiKey: "btk_test", baseUrl: `http://127.0.0.1:${port}` });
+  const terminal = await other.sessions.open("ses_1").terminal();
+  expect(await outputOf(terminal)).toHaveLength(0);
+  expect(await terminal.ended).toEqual({ type: "detached" });
+  await left;
+  connections.close();
 });
 
 test("an error in place of the terminal is thrown as its class", async () => {

@@ -1,6 +1,7 @@
 /** Answers of the fake, in the form that the transport gives them. */
 
 import type { Answer } from "../transport.js";
+import { unlessAborted } from "../waiting.js";
 
 /** A failure as the server would tell it. */
 export interface FakeFailure {
@@ -85,12 +86,7 @@ export function partly(
   headers: Record<string, string> = {},
   signal?: AbortSignal,
 ): Answer {
-  const all = async function* () {
-    for await (const part of parts) {
-      if (signal?.aborted) throw signal.reason;
-      yield part;
-    }
-  };
+  const all = () => wanted(parts, signal);
   return {
     status,
     header: (name) => headers[name.toLowerCase()] ?? null,
@@ -102,6 +98,29 @@ export function partly(
       return text + decoder.decode();
     },
   };
+}
+
+async function* wanted(
+  parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const iterator = each(parts);
+  try {
+    while (true) {
+      const next = iterator.next();
+      const { value, done } = await (signal === undefined ? next : unlessAborted(next, signal));
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    iterator.return().catch(() => undefined); // not waited for: a script may be under way
+  }
+}
+
+async function* each(
+  parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  yield* parts;
 }
 
 /** One of Server-Sent Events. */

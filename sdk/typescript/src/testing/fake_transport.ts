@@ -3,6 +3,7 @@
 import { ConnectionFailed } from "../index.js";
 import type { CreateSession, UpdateSession } from "../shapes.js";
 import type { Answer, Ask, Socket, Transport } from "../transport.js";
+import { unlessAborted } from "../waiting.js";
 import { Refusal, failed, refuse, whole, type FakeFailure } from "./answers.js";
 import { FakeSession, later } from "./fake_session.js";
 import { FakeTerminal } from "./fake_terminal.js";
@@ -33,12 +34,16 @@ export class FakeTransport implements Transport {
   readonly scripts = new Scripts();
   readonly sessions = new Map<string, FakeSession>();
   readonly troubles: Trouble[] = [];
-  readonly #answered = new Map<string, { request: string; body: unknown }>();
+  readonly #answered = new Map<string, { request: string; body: Promise<unknown> }>();
   #ids = 0;
 
   readonly #tools: Tools = { scripts: this.scripts, newId: (kind) => this.#newId(kind) };
 
-  async send(ask: Ask): Promise<Answer> {
+  send(ask: Ask): Promise<Answer> {
+    return unlessAborted(this.#send(ask), ask.signal); // a script may take longer than its caller waits
+  }
+
+  async #send(ask: Ask): Promise<Answer> {
     const request = await requestOf(ask);
     this.calls.push(request);
     ask.signal.throwIfAborted();
@@ -87,15 +92,22 @@ export class FakeTransport implements Transport {
     const before = key === undefined ? undefined : this.#answered.get(key);
     if (before !== undefined) {
       if (before.request !== shown) refuse("idempotency_key_reused", "This key belongs to another request.");
-      return whole(200, before.body, { "idempotent-replayed": "true" });
+      return whole(200, await before.body, { "idempotent-replayed": "true" });
     }
-    const body = await this.#route(request, signal);
-    if (isAnswer(body)) return body;
-    if (key !== undefined) this.#answered.set(key, { request: shown, body: structuredClone(body) });
-    return whole(200, body);
+    const work = this.#route(request, signal);
+    if (key !== undefined) this.#keep(key, shown, work);
+    const body = await work;
+    return isAnswer(body) ? body : whole(200, body);
   }
 
-  #route(request: FakeRequest, signal: AbortSignal): unknown {
+  /** For calls with the same key, also those that come while it is under way. What fails is not kept. */
+  #keep(key: string, request: string, work: Promise<unknown>): void {
+    const body = work.then((answered) => structuredClone(answered));
+    this.#answered.set(key, { request, body });
+    body.catch(() => this.#answered.delete(key));
+  }
+
+  async #route(request: FakeRequest, signal: AbortSignal): Promise<unknown> {
     const called = `${request.method} ${request.path}`;
     if (called === "POST /sessions/create") return this.#create((request.body ?? {}) as CreateSession);
     if (called === "GET /sessions") return this.#list(request.query);

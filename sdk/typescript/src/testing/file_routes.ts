@@ -84,9 +84,9 @@ export function pageOf<T>(all: readonly T[], query: Record<string, string>): { i
 
 function content(bytes: Uint8Array, path: string, range: string | undefined): Answer {
   const asked = /^bytes=(\d+)-(\d*)$/.exec(range ?? "");
-  if (asked === null) return partly(200, [bytes]);
+  const start = Number(asked?.[1]);
+  if (asked === null || (asked[2] && Number(asked[2]) < start)) return partly(200, [bytes]); // HTTP passes over nonsense
   const size = bytes.length;
-  const start = Number(asked[1]);
   const end = Math.min(asked[2] ? Number(asked[2]) + 1 : size, size);
   if (start >= size)
     refuse("range_not_satisfiable", `'${path}' has ${size} bytes: nothing of that range.`, { path, size });
