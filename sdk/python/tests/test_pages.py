@@ -87,3 +87,10 @@ def test_what_others_delete_meanwhile_makes_nothing_come_twice(player: Player) -
     ]
     files, _ = player.once([*answers, Answer(body={"files": FILES[3:5], "total": 4})], listed)
     assert [one.path for one in files] == ["0", "1", "2", "3", "4"]
+
+
+def test_files_whose_names_are_no_text_all_come(player: Player) -> None:
+    """They look alike."""
+    files = [{**FILES[0], "path": "\ufffd", "pathBase64": name} for name in ("/w==", "/g==")]
+    found, _ = player.once([Answer(body={"files": files, "total": 2})], listed)
+    assert [one.path_base64 for one in found] == ["/w==", "/g=="]
