@@ -1,6 +1,6 @@
 /** Logs on their way to the host: pages, each some entries as they are in the log and then a `p`,
  *
- *     {"cursor", "dropped", "last", "process": record}
+ *     {"cursor", "dropped", "end", "last", "process": record}
  *
  * or, once, an `n` in place of a page: {"why": "absent" | "cursor"}.
  */
@@ -78,7 +78,7 @@ function pageOf(known: Known, id: string, cursor: number, limit: number): Page {
   const process = known.get(id) ?? before;
   const last = process.status !== "running" && read.cursor === log.end;
   const { entries, dropped } = read;
-  const end = jsonFrame("p", { cursor: read.cursor, dropped, last, process });
+  const end = jsonFrame("p", { cursor: read.cursor, dropped, end: log.end, last, process });
   const isEmpty = entries.length === 0 && dropped === 0;
   return { bytes: joined([...entries, end]), cursor: read.cursor, isEmpty, last, log };
 }

@@ -70,12 +70,13 @@ export class Log {
     this.#segmentSize = Math.min(LARGEST_SEGMENT, Math.max(1, Math.floor(largest / SEGMENTS)));
   }
 
-  /** A log that nobody writes any more. `output`: where it ended, if that is known. */
+  /** A log that nobody writes any more. `output`: where it was at the end of its process, if that is known. The file
+   * has more where a child went on, and less where the disk was full: what was handed out is in neither case missing. */
   static stored(directory: string, output: number | null, bound: Bound): Log {
     const log = new Log(directory, LARGEST_SEGMENT, bound);
     log.#segments = segmentsIn(directory);
     const last = log.#segments.at(-1);
-    if (last !== undefined) last.end = Math.max(last.start, output ?? log.#endOf(last));
+    if (last !== undefined) last.end = Math.max(output ?? 0, log.#endOf(last));
     log.#end = Math.max(last?.end ?? 0, output ?? 0);
     return log;
   }
@@ -230,6 +231,7 @@ export class Log {
     return { entries: page.entries, reached: page.at, proper: page.proper };
   }
 
+  /** The cursor after its last whole entry. */
   #endOf(segment: Segment): number {
     const last = { ...segment, end: Number.MAX_SAFE_INTEGER };
     const page = new PageBuilder(Number.MAX_SAFE_INTEGER, 0, last.end, last.start);

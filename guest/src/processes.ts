@@ -250,8 +250,11 @@ export class Processes implements Bound {
     const running = new Running(record.pid, log, input);
     this.#running.set(id, running);
     const forget = () => {
-      if (this.get(id)?.status === "running" || outputs.some(({ hasEnded }) => !hasEnded)) return;
+      const known = this.get(id);
+      if (known?.status === "running" || outputs.some(({ hasEnded }) => !hasEnded)) return;
       log.close();
+      // what it has left behind went on after its end
+      if (known?.status === "exited" && known.output !== log.end) this.#records.put({ ...known, output: log.end });
       this.#running.delete(id);
       this.#sizes?.set(id, log.size);
       this.#logs.set(id, log);

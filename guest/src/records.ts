@@ -39,7 +39,7 @@ export interface ProcessRecord {
   readonly exitCode: number | null;
   readonly endedAt: number | null; // ms
   readonly reason: Reason | null;
-  /** Bytes of output in all, once it has ended. */
+  /** Bytes of output in all, once it has ended; what it left behind may have written more since. */
   readonly output: number | null;
   /** Why it will have ended if this is the last that is known. */
   readonly ending: Reason | null;

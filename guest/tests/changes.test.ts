@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { mkdirSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { countFiles } from "../src/list";
 import { Guest } from "./guest";
 
 let guest: Guest;
@@ -92,6 +93,16 @@ test("the status counts regular files", async () => {
   await guest.run({ command: "mkdir a; touch a/1 a/2 3; ln -s 3 4; mkfifo 5" });
   utimesSync(guest.at("3"), 0, 0);
   expect(await (await guest.get("/status")).json()).toEqual({ files: 3 });
+});
+
+test.each([255, 256, 4095])("a workspace that is a link to a name of %p characters holds no files", async (length) => {
+  const link = `/dev/shm/link-${crypto.randomUUID()}`;
+  symlinkSync("a".repeat(length), link);
+  try {
+    expect(await countFiles(link)).toBe(0);
+  } finally {
+    rmSync(link);
+  }
 });
 
 test("a path that is longer than any call takes is not told", async () => {

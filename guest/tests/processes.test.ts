@@ -166,6 +166,80 @@ test("a child that holds the output is logged after the end", async () => {
   expect((await page(id)).entries.map(([, bytes]) => bytes.toString()).join("")).toBe("early\nlate\n");
 });
 
+const textOf = ({ entries }: Page) => Buffer.concat(entries.map(([, bytes]) => bytes)).toString();
+
+/** On a volume of its own, which the next guest finds as this one has left it. */
+async function withVolume(work: (place: string, another: () => Promise<void>) => Promise<void>): Promise<void> {
+  const [before, place] = [guest, mkdtempSync(join(tmpdir(), "processes-"))];
+  guest = await Guest.start({ GUEST_PROCESSES: place });
+  try {
+    await work(place, async () => {
+      await guest.stop();
+      guest = await Guest.start({ GUEST_PROCESSES: place });
+    });
+  } finally {
+    await guest.stop();
+    guest = before;
+    rmSync(place, { recursive: true, force: true });
+  }
+}
+
+test("what a child printed after the end is not lost with other logs, nor with the guest", () =>
+  withVolume(async (_, another) => {
+    const { id } = await start({ command: "(sleep 0.3; echo late) & echo early; exit 4" });
+    expect(await whole(id)).toMatchObject({ out: "early\n", end: { cursor: 6, process: { exitCode: 4 } } });
+    while ((await page(id)).cursor < 11) await Bun.sleep(20);
+    const same = async () => {
+      const [all, rest] = [await page(id), await page(id, 11)];
+      expect([textOf(all), all.cursor, all.dropped]).toEqual(["early\nlate\n", 11, 0]);
+      expect(rest).toMatchObject({ cursor: 11, dropped: 0, entries: [], last: true });
+    };
+    await same();
+    for (let each = 0; each < 9; each++) expect((await whole((await start({ command: "echo x" })).id)).out).toBe("x\n");
+    await same();
+    await another();
+    await same();
+    expect(await get(id)).toMatchObject({ status: "exited", exitCode: 4 });
+  }));
+
+test("what a child had printed when the guest ended is there for the next one", () =>
+  withVolume(async (_, another) => {
+    const { id, pid } = await start({ command: "(while sleep 0.02; do echo more; done) & echo early" });
+    expect((await whole(id)).end.process).toMatchObject({ status: "exited" });
+    while ((await page(id)).cursor < 6 + 5 * 5) await Bun.sleep(5);
+    const seen = await page(id);
+    await another();
+    const rest = await page(id, seen.cursor);
+    expect([rest.dropped, rest.last]).toEqual([0, true]);
+    expect(textOf(await page(id))).toBe(textOf(seen) + textOf(rest));
+    expect(await page(id, rest.cursor)).toMatchObject({ cursor: rest.cursor, entries: [], last: true });
+    try {
+      process.kill(-pid, "SIGKILL");
+    } catch {
+      // it met the end of its pipe before
+    }
+  }));
+
+test("an entry that is torn at the end of a log is not shown, nor counted", () =>
+  withVolume(async (place, another) => {
+    const { id } = await start({ command: "(sleep 0.3; echo late) & echo early" });
+    while ((await page(id)).cursor < 11) await Bun.sleep(20);
+    await another();
+    const file = join(place, id, "0.log");
+    const bytes = readFileSync(file);
+    const record = JSON.parse(readFileSync(join(place, id, "record.json"), "utf8")) as Record<string, unknown>;
+    for (const torn of [1, 5, 10]) {
+      for (const output of [6, 11]) {
+        writeFileSync(file, bytes.subarray(0, -torn));
+        writeFileSync(join(place, id, "record.json"), JSON.stringify({ ...record, output }));
+        await another();
+        const all = await page(id);
+        expect([textOf(all), all.cursor, all.dropped, all.last]).toEqual(["early\n", 6, 0, output === 6]);
+        expect(await page(id, 6)).toMatchObject({ cursor: output, dropped: output - 6, entries: [], last: true });
+      }
+    }
+  }));
+
 test("logs whose directory is removed go on, with what is gone told", async () => {
   const { id } = await start({ command: "echo one; read; seq 1 100000; read; echo end", logBytes: 100_000 });
   while ((await page(id)).cursor < 4) await Bun.sleep(5);

@@ -67,13 +67,14 @@ class LogEntry:
 class LogPage:
     """`cursor`: where the next page begins. `dropped`: bytes of output between the cursor that was asked for and the
     first entry that are not kept any more. `process` as it was after the entries. `last`: it has ended, and there is
-    nothing after this page."""
+    nothing after this page. `end`: the cursor after all that there is now."""
 
     entries: Sequence[LogEntry]
     cursor: int
     dropped: int
     process: Process
     last: bool
+    end: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,8 +200,8 @@ class Leases:
             try:
                 async with asyncio.timeout(OBSERVE_SECONDS):
                     self._seen[session.id] = await sandbox.observe()
-            except (TimeoutError, SandboxGone):
-                log.info("observe_failed", session=session.id)
+            except (TimeoutError, SandboxGone, errors.BuntimeError) as failed:  # nothing hangs on what is seen
+                log.info("observe_failed", session=session.id, reason=str(failed) or repr(failed))
         return self.last_seen(session)
 
     def last_seen(self, session: Session) -> Observed:

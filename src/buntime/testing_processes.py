@@ -50,7 +50,7 @@ class FakeProcess:
         while last < len(self.said) and (last == first or starts[last + 1] - starts[first] <= limit):
             last += 1
         ended = self.now.status != "running" and last == len(self.said)
-        return LogPage(self.said[first:last], starts[last], starts[first] - cursor, self.now, ended)
+        return LogPage(self.said[first:last], starts[last], starts[first] - cursor, self.now, ended, starts[-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.client import Reply, Session
+from tests.acceptance.conftest import Servers
 from tests.acceptance.events import Events, stream, watch
 from tests.acceptance.hostile import (
     all_of,
@@ -219,6 +220,21 @@ def test_a_lie_to_whatever_is_asked_is_no_error_of_ours(victim: Session, path: s
     reply = victim.client.call("GET", path, query=query)
     assert reply.status in (409, 503), reply.shown()
     recovers(victim)
+
+
+@pytest.mark.parametrize("name", ["ENOENT", "EMFILE", "ESRCH", "ESTALE"])
+def test_a_guest_that_only_fails_does_not_keep_the_server_from_starting(servers: Servers, name: str) -> None:
+    server = servers.start()
+    client = server.new_client()
+    liar, beside = client.open(), client.open()
+    beside.output("sleep 100000 &")
+    pid = beside.output("pgrep -x sleep")
+    replace_guest(liar, "/", f"errno:{name}")
+    server.kill()
+    server.start()
+    assert beside.output("pgrep -x sleep") == pid
+    assert server.said().count("sandbox_not_adopted") == 1
+    recovers(liar)
 
 
 def _plain(session: Session) -> Reply:

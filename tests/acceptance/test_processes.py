@@ -414,6 +414,22 @@ def test_deep_sleep_ends_processes_and_says_so(servers: Servers) -> None:
     assert (before.look()["exitCode"], again.all_logs()) == (2, "again\n")
 
 
+def test_what_a_process_left_behind_printed_after_it_comes_back_after_deep_sleep(servers: Servers) -> None:
+    session = servers.start().new_client().open()
+    lines = "for i in 1 2 3; do sleep 0.1; echo line $i; done"
+    gentle = start(session, f"({lines}; exec sleep 900) & echo started")
+    stubborn = start(session, f"(trap '' TERM; {lines}; while :; do sleep 1; done) & echo started")
+    text = "started\n" + "".join(f"line {i}\n" for i in (1, 2, 3))
+    for process in (gentle, stubborn):
+        assert process.ended()["exitCode"] == 0
+        until(lambda process=process: process.logs()["cursor"] == len(text), "it is printed")  # type: ignore[misc]
+    deep_sleep(session)
+    for process in (gentle, stubborn):
+        assert process.all_logs() == text
+        page = process.logs(cursor=len(text))
+        assert (page["entries"], page["cursor"]) == ([], len(text))
+
+
 def test_ends_and_logs_come_back_from_the_archive(servers: Servers) -> None:
     server = servers.start(pool_size=1, **EVICTING)
     session = server.new_client().open()

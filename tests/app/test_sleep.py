@@ -8,7 +8,8 @@ import pytest
 
 from buntime import leases
 from buntime.account import AccountStatus
-from buntime.ports import Run, RunResult, Sandbox
+from buntime.errors import InvalidRequest
+from buntime.ports import Observed, Run, RunResult, Sandbox
 from buntime.session import Session, State
 from buntime.testing_sandboxes import FakeSandbox, result
 from tests.app.serving import Api, serving, until
@@ -230,6 +231,45 @@ async def test_sessions_of_a_suspended_account_are_put_to_deep_sleep(api: Api) -
     assert not api.sandboxes.running
     (stored,) = await api.store.all_sessions()
     assert stored.state is State.DEEP_SLEEP
+
+
+@pytest.fixture
+async def uncountable(api: Api, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A session whose guest refused to count, from a certain moment on."""
+    session = await api.session()
+    await api.call("POST", "/files/write", {"sessionId": session, "path": "a", "content": "x"})
+    assert (await api.call("GET", f"/sessions/{session}")).json["filesCount"] == 1
+
+    async def observe(_: FakeSandbox) -> Observed:
+        raise InvalidRequest("path", "'aaa'… is longer than the file system takes.")
+
+    monkeypatch.setattr(FakeSandbox, "observe", observe)
+    return session
+
+
+@pytest.mark.parametrize("depth", ["idle", "deep-sleep"])
+async def test_a_session_that_cannot_be_counted_is_shown_as_last_seen_and_sleeps(
+    api: Api, uncountable: str, depth: str
+) -> None:
+    shown = await api.call("GET", f"/sessions/{uncountable}")
+    assert (shown.status, shown.json["filesCount"]) == (200, 1)
+    slept = await api.call("POST", f"/sessions/{uncountable}/sleep", {"depth": depth})
+    assert (slept.status, slept.json["state"], slept.json["filesCount"]) == (200, depth, 1)
+
+
+async def test_a_session_that_cannot_be_counted_goes_down_by_itself(api: Api, uncountable: str) -> None:
+    keeper = api.keeper(idle_after=300, deep_sleep_after=1800)
+    for state in (State.IDLE, State.DEEP_SLEEP):
+        api.clock.now += 1800
+        await api.keep(keeper)
+        assert api.store.sessions[uncountable].state is state
+
+
+async def test_a_session_that_cannot_be_counted_sleeps_with_its_suspended_account(api: Api, uncountable: str) -> None:
+    account = api.store.sessions[uncountable].account
+    await api.store.set_account_status(account, AccountStatus.SUSPENDED)
+    await api.keep(api.keeper())
+    assert api.store.sessions[uncountable].state is State.DEEP_SLEEP
 
 
 async def test_a_session_in_deep_sleep_counts_as_one_of_the_plans_and_can_be_deleted(api: Api) -> None:

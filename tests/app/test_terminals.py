@@ -15,6 +15,8 @@ from buntime.inside import Exit
 from buntime.session import State
 from buntime.testing_terminals import FakeAttachment, FakeTerminals
 from buntime.web import terminal
+from buntime.web.websocket import Connection
+from buntime.web.wire_terminal import Resize
 from tests.app.serving import Api, until
 
 PATIENCE = 20.0  # seconds
@@ -260,6 +262,62 @@ async def test_what_a_client_types_before_it_leaves_arrives(api: Api, monkeypatc
         shell.prints(b"noise\r\n")  # meets one who has left
         await asyncio.sleep(0.005)
     assert b"echo two\r\n" in shell.printed.replace(b"noise\r\n", b"")
+
+
+async def _never(_: FakeAttachment, content: bytes) -> None:
+    """A program that does not read."""
+    await asyncio.Event().wait()
+
+
+async def _is_let_go(api: Api, session: str, terminal_id: str) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while terminals_of(api, session).all[terminal_id].attached is not None:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.01)
+        while api.plane.entrance._streams:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_leaves_a_program_that_does_not_read_is_let_go(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeAttachment, "write", _never)
+    session = await api.session()
+    person = await sit_down(api, session)
+    for text in ("x" * 100_000, "y" * 100_000):
+        await person.type(text)
+        await asyncio.sleep(0.05)
+    person.connection.transport.abort()
+    await _is_let_go(api, session, person.told[0]["terminalId"])
+
+
+async def test_of_what_a_program_does_not_read_one_message_is_taken_ahead(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says, taken = terminal.Client.says, 0
+
+    async def counted(self: terminal.Client) -> bytes | Resize:
+        nonlocal taken
+        said = await says(self)
+        taken += 1
+        return said
+
+    def quickly(self: Connection, transport: asyncio.BaseTransport) -> None:
+        self.ping_interval, self.ping_timeout = 0.1, None  # it alone meets one who left while nothing is read
+        made(self, transport)
+
+    made = Connection.connection_made
+    monkeypatch.setattr(Connection, "connection_made", quickly)
+    monkeypatch.setattr(terminal.Client, "says", counted)
+    monkeypatch.setattr(FakeAttachment, "write", _never)
+    session = await api.session()
+    person = await sit_down(api, session)
+    for _ in range(5):
+        await person.type("x" * 100_000)
+        await person.tell({"type": "resize", "cols": 90, "rows": 20})
+    await asyncio.sleep(0.3)
+    assert taken == 2
+    person.connection.transport.abort()
+    await _is_let_go(api, session, person.told[0]["terminalId"])
 
 
 async def test_a_client_that_takes_nothing_for_long_is_let_go(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

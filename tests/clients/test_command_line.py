@@ -97,7 +97,7 @@ def test_a_name_is_of_one_session(person: Person, session: str) -> None:
 
 def test_a_mistyped_name_among_those_to_delete_deletes_nothing(person: Person, session: str) -> None:
     assert "There is no session shraed" in person.is_refused("rm", session, "shraed")
-    assert "not found" in person.is_refused("rm", session, "ses_mistyped0mistyped0")
+    assert "No session with this id" in person.is_refused("rm", session, "ses_mistyped0mistyped0")
     assert person.gets("exec", session, "console.log(1)") == "1"
 
 
@@ -371,6 +371,13 @@ def test_a_process_is_started_followed_and_stopped(person: Person, session: str)
     following.communicate(timeout=PATIENCE)
     assert following.returncode == 0
     assert re.search(rf"{process} +web +exited 143", person.gets("ps", session))
+
+
+def test_logs_of_a_process_that_does_not_stop_writing_end(person: Person, session: str) -> None:
+    process = person.gets("start", session, "--", "echo first; while :; do echo more; sleep 0.001; done")
+    for _ in range(2):
+        assert person.runs("logs", session, process).stdout.startswith(b"first\nmore\n")
+    person.gets("stop", session, process)
 
 
 def test_a_process_that_ends_before_it_is_ready_is_a_refusal(person: Person, session: str) -> None:

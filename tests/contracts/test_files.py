@@ -79,6 +79,16 @@ async def test_a_range_of_nothing_is_refused(sandbox: Sandbox) -> None:
     assert await _read(sandbox, "/workspace/empty") == b""
 
 
+@pytest.mark.parametrize("number", [2**53 - 1, 2**53, 10**17])
+async def test_a_range_beyond_every_file_is_as_good_as_one_to_its_end(sandbox: Sandbox, number: int) -> None:
+    await _write(sandbox, "/workspace/a", b"abc")
+    assert await _read(sandbox, "/workspace/a", 0, number) == b"abc"
+    assert await _read(sandbox, "/workspace/a", None, number) == b"abc"
+    for end in (None, number, 10 * number):
+        with pytest.raises(RangeNotSatisfiable):
+            await _read(sandbox, "/workspace/a", number, end)
+
+
 async def test_an_upload_that_breaks_off_leaves_nothing(sandbox: Sandbox) -> None:
     async def breaking() -> AsyncIterator[bytes]:
         yield bytes(2 * MB)

@@ -118,6 +118,7 @@ async def test_a_page_begins_at_a_cursor_that_another_gave(processes: Processes)
         await until_said(processes, wanted.id, len(b"firstsecondthird"[: (5, 11, 16)[at - 1]]))
     page = await processes.logs(wanted.id, 0, 1)
     assert (text([page]), page.cursor, page.dropped, page.last) == (b"first", 5, 0, False)
+    assert page.end == len(b"firstsecondthird")
     page = await processes.logs(wanted.id, 5, 1 << 20)
     assert (text([page]), page.cursor) == (b"secondthird", 16)
     assert (await processes.logs(wanted.id, 16, 1)).entries == []

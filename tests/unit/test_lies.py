@@ -2,21 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from starlette.types import Message
 
 from buntime.errors import Unavailable
+from buntime.inside import NewTerminal
 from buntime.ports import SandboxGone
 from buntime.room import Room, belongs_to
 from buntime.sandboxes import evaluations, failures, guest, processes, searching, terminals, watching
+from buntime.sandboxes.contexts import GuestContexts
 from buntime.sandboxes.evaluations import read_evaluation
 from buntime.sandboxes.failures import Impostor
+from buntime.sandboxes.files import GuestFiles
 from buntime.sandboxes.frames import batches, pieces
-from buntime.sandboxes.guest import stream_outcome
+from buntime.sandboxes.guest import Guest, stream_outcome
+from buntime.sandboxes.launcher import Spare
+from buntime.sandboxes.prepared import Place, Prepared
+from buntime.sandboxes.processes import GuestProcesses
 from buntime.sandboxes.terminals import WINDOW, GuestTerminals
 from buntime.web.exchange import Exchange
 from buntime.web.streaming import Out, TextOutput
@@ -176,6 +183,41 @@ async def test_what_is_no_match_is_passed_over_in_turns_and_not_without_end(line
     assert await _longest_turn(all_of_it()) < 0.5
     assert time.thread_time() - started < SECONDS
     assert taken.truncated
+
+
+class Launching(Launcher):
+    """As much of one as starting something takes."""
+
+    def live(self, lives: str) -> int:
+        return 1
+
+    async def background[T](self, lives: str, start: Callable[[Spare], Awaitable[T]], name: str = "") -> tuple[T, str]:
+        return await start(Spare(1, "r1")), "r1"
+
+
+LAUNCHING: Any = Launching()
+MACHINERY: Any = SimpleNamespace(env={})
+TERMINAL = NewTerminal("term_x", cols=80, rows=24, env={}, working_dir="/")
+
+# Calls of which only that they are answered matters
+TOLD: dict[str, Callable[[Guest], Awaitable[object]]] = {
+    "a file to delete": lambda one: one.delete_file("/workspace/a", recursive=False),
+    "a process to prepare": lambda one: Prepared("sb", one, LAUNCHING, MACHINERY)._prepare(
+        Spare(1, "r1"), Place({}, "/")
+    ),
+    "that processes end": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY).ending("deep_sleep"),
+    "that processes have ended": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY).settle(),
+    "that contexts end": lambda one: GuestContexts(one, LAUNCHING, MACHINERY).ending(),
+    "a terminal to start": lambda one: GuestTerminals(one, LAUNCHING, MACHINERY).create(TERMINAL),
+    "that terminals end": lambda one: GuestTerminals(one, LAUNCHING, MACHINERY).ending("deep_sleep"),
+    "a file to move": lambda one: GuestFiles(one, LAUNCHING, MACHINERY).move("/a", "/b", overwrite=True),
+}
+
+
+@pytest.mark.parametrize("what", TOLD)
+async def test_a_word_with_three_million_values_in_it_takes_nobodys_time(what: str) -> None:
+    async with answering(json_answer(b'{"a":[' + b"[[]]," * 3_000_000 + b"0]}")) as one:
+        assert await _longest_turn(TOLD[what](one)) < 0.3
 
 
 async def test_crumbs_of_two_streams_by_turns_leave_time_for_others() -> None:

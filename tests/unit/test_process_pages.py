@@ -48,6 +48,13 @@ def test_pages_are_entries_and_then_where_they_end() -> None:
     assert (three.cursor, three.last) == (9, True)
 
 
+@pytest.mark.parametrize(("said", "known"), [({}, 2), ({"end": 1}, 2), ({"end": 9}, 9)])
+def test_the_end_is_not_before_what_was_given(said: dict[str, int], known: int) -> None:
+    kind, told = end(2)
+    (page,) = read([entry(b"ab"), (kind, json.dumps({**json.loads(told), **said}).encode())])
+    assert page.end == known
+
+
 @pytest.mark.parametrize(
     "frames",
     [

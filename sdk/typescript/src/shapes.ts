@@ -304,6 +304,8 @@ export interface LogPage extends ProcessExit {
   entries: LogEntry[];
   /** Where the next page begins. */
   cursor: number;
+  /** The cursor after all that there is now. */
+  end: number;
   /** Bytes that are not kept any more. */
   dropped: number;
 }

@@ -150,15 +150,15 @@ def _entries(process: "Process", follow: bool) -> Iterator["LogEntry"]:
             elif isinstance(event, LogsDropped):
                 _say_dropped(event.bytes)
         return
-    cursor = 0
+    page = process.logs()
+    end = page.end  # what is written while it is read is not waited for
     while True:
-        page = process.logs(cursor=cursor)
         if page.dropped:
             _say_dropped(page.dropped)
         yield from page.entries
-        if not page.entries:
+        if page.cursor >= end or not (page.entries or page.dropped):
             return
-        cursor = page.cursor
+        page = process.logs(cursor=page.cursor)
 
 
 def _say_dropped(count: int) -> None:

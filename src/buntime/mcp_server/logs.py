@@ -7,9 +7,7 @@ from buntime_sdk import AsyncProcess, LogPage
 from buntime.mcp_server.output import Kept
 
 PAGE = 1 << 20  # bytes: the most that the API gives at once
-KEPT_BYTES = 16 << 20  # that the API keeps of a log
 MOST_PAGES = 400  # a page has 4096 writes at the most, and a log may be of very small ones
-SHORT = 4096  # bytes: a page with fewer is the last one, or that of the end of a file of the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +20,15 @@ class Log:
 
 
 async def whole_log(process: AsyncProcess) -> Log:
-    """To its end, or, where the process writes faster than it is read, to about where that was at the beginning."""
-    kept, cursor, dropped, was_short = Kept(), 0, 0, False
+    """To where its end was at the beginning: a process may write faster than it is read."""
+    kept, dropped = Kept(), 0
+    page = await process.logs(limit=PAGE)
+    end = page.end
     for _ in range(MOST_PAGES):
-        page = await process.logs(cursor=cursor, limit=PAGE)
         for entry in page.entries:
             kept.add(entry.data)
         dropped += page.dropped
-        is_end = page.cursor == cursor or page.cursor - dropped >= KEPT_BYTES
-        is_short = page.cursor - cursor - page.dropped < SHORT
-        cursor = page.cursor
-        if is_end or (is_short and was_short and page.status == "running"):
+        if page.cursor >= end or not (page.entries or page.dropped):
             break
-        was_short = is_short
+        page = await process.logs(cursor=page.cursor, limit=PAGE)
     return Log(kept.whole(), page, dropped)

@@ -17,7 +17,7 @@ from buntime.inside import Context, ContextFailure, Evaluation, NewContext, Show
 from buntime.ports import OUTPUT_LIMIT, SandboxGone
 from buntime.sandboxes.cgroup import RunUsage
 from buntime.sandboxes.evaluations import Evaluated, read_evaluation
-from buntime.sandboxes.guest import LARGEST_NUMBER, Count, Guest
+from buntime.sandboxes.guest import LARGEST_NUMBER, Count, Guest, Nothing
 from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.machinery import Machinery
 
@@ -124,7 +124,13 @@ class GuestContexts:
 
     async def ending(self) -> None:
         if self._launcher.live("contexts") > 0:
-            await self._ask("POST", "/contexts/ending", {}, dict)
+            await self._ask("POST", "/contexts/ending", {}, Nothing)
+
+    async def settled(self) -> None:
+        """While no request uses the sandbox: when all runs are ended that clients have left."""
+        for turn in [*self._turns.values()]:
+            async with turn:
+                pass
 
     # --- runs ---
 

@@ -15,7 +15,7 @@ from buntime.inside import Content, FileEvent, FileStatus, Match
 from buntime.paths import for_client, from_bytes, shown
 from buntime.ports import SandboxGone
 from buntime.sandboxes.failures import Impostor
-from buntime.sandboxes.guest import LARGEST_NUMBER, Count, Guest, ended
+from buntime.sandboxes.guest import LARGEST_NUMBER, Count, Guest, Nothing, ended
 from buntime.sandboxes.launcher import Launcher
 from buntime.sandboxes.programs import Runner
 from buntime.sandboxes.searching import search
@@ -35,10 +35,6 @@ UNMOVED = {
     "EXDEV": "cannot be moved to another file system of the session; copy it and delete it.",
 }
 type Kind = Literal["file", "directory", "symlink", "other"]
-
-
-class _Nothing(msgspec.Struct):
-    pass
 
 
 class _Begun(msgspec.Struct):
@@ -71,9 +67,9 @@ class GuestFiles:
     async def read(self, path: str, start: int | None, end: int | None) -> AsyncIterator[Content]:
         query = {"path": path}
         if start is None and end is not None:
-            query["last"] = str(end)
+            query["last"] = _asked(end)
         else:
-            query |= {"start": str(start or 0), "end": str(LARGEST_NUMBER if end is None else end)}
+            query |= {"start": _asked(start or 0), "end": _asked(LARGEST_NUMBER if end is None else end)}
         async with self._launcher.ending_an_impostor(), self._answering(query) as answer:
             content = self._content(answer)
             if (start, end) != (None, None) and content.start == content.end:
@@ -136,7 +132,7 @@ class GuestFiles:
                 if sending is not None:
                     await sending
                 size += len(piece)
-                sending = asyncio.create_task(self._call("POST", "/uploads/part", upload, _Nothing, piece))
+                sending = asyncio.create_task(self._call("POST", "/uploads/part", upload, Nothing, piece))
             if sending is not None:
                 await sending
         finally:
@@ -148,7 +144,7 @@ class GuestFiles:
         """At once; where this does not reach the guest, it drops it by itself after a while."""
         with suppress(SandboxGone, BuntimeError, TimeoutError):
             async with asyncio.timeout(DROP_SECONDS):
-                await self._guest.call("POST", "/uploads/drop", upload, _Nothing)
+                await self._guest.call("POST", "/uploads/drop", upload, Nothing)
 
     async def make_directory(self, path: str) -> bool:
         return (await self._call("POST", "/files/mkdir", {"path": path}, _Made)).created
@@ -156,7 +152,7 @@ class GuestFiles:
     async def move(self, path: str, to: str, *, overwrite: bool) -> None:
         query = {"from": path, "to": to, "overwrite": str(int(overwrite))}
         try:
-            await self._call("POST", "/files/move", query, _Nothing)
+            await self._call("POST", "/files/move", query, Nothing)
         except FileConflict as conflict:
             reason, name = str(conflict.details["reason"]), str(conflict.details["path"])
             why = UNMOVED.get(reason)
@@ -203,6 +199,11 @@ async def _pieces(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             since = clock()
     if size:
         yield b"".join(held)
+
+
+def _asked(number: int) -> str:
+    """No file is so large that the guest could not take the number."""
+    return str(min(number, LARGEST_NUMBER))
 
 
 def _number(answer: aiohttp.ClientResponse, name: str) -> int:

@@ -20,12 +20,13 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from buntime.errors import BuntimeError, Unavailable
 from buntime.inside import Sink, Stream
 from buntime.paths import from_bytes, in_bytes, shown
 from buntime.ports import OUTPUT_LIMIT, FileEntry, FileToWrite, Run, SandboxGone
 from buntime.room import hold
 from buntime.sandboxes.connection import NoGuest, WatchedConnector
-from buntime.sandboxes.failures import LONGEST_PATH, UNREADABLE, Impostor, failure_of
+from buntime.sandboxes.failures import LONGEST_PATH, UNREADABLE, Impostor, SpareGone, Unfit, failure_of
 from buntime.sandboxes.frames import Piece, batches, pieces
 from buntime.sandboxes.oci import GUEST_PORT
 
@@ -41,6 +42,10 @@ GATHER_SECONDS = 0.004  # … else what follows is gathered for so long: a progr
 CHUNK = 1 << 20
 READ = 128 << 10  # bytes of an answer that wait to be read: larger pieces are new memory from the kernel each time
 type Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
+
+
+class Nothing(msgspec.Struct):
+    """That it came is the answer: what is in it is passed over, and takes no memory."""
 
 
 class _Health(msgspec.Struct):
@@ -111,7 +116,13 @@ class Guest:
 
     async def check(self) -> None:
         """Raises SandboxGone unless a guest of this protocol answers."""
-        if (await self.call("GET", "/health", {}, _Health)).protocol != PROTOCOL:
+        try:
+            health = await self.call("GET", "/health", {}, _Health)
+        except Unavailable:  # no word of the guest's: there is no room here, see `room.py`
+            raise
+        except BuntimeError as failed:
+            raise SandboxGone(f"/health: {failed}") from failed
+        if health.protocol != PROTOCOL:
             raise SandboxGone("the guest speaks another protocol")
 
     async def spare(self) -> int:
@@ -196,7 +207,7 @@ class Guest:
             return await _read_all(answer, limit)
 
     async def delete_file(self, path: str, *, recursive: bool) -> None:
-        await self.call("POST", "/files/delete", {"path": path, "recursive": str(int(recursive))}, dict)
+        await self.call("POST", "/files/delete", {"path": path, "recursive": str(int(recursive))}, Nothing)
 
     async def count_files(self) -> int:
         return (await self.call("GET", "/status", {}, _Status)).files
@@ -242,12 +253,21 @@ class Guest:
                 allow_redirects=False,
             ) as answer:
                 if answer.status != 200:
-                    raise failure_of(query, await _read_all(answer, LARGEST_JSON), answer.status)
+                    raise _told(failure_of(query, await _read_all(answer, LARGEST_JSON), answer.status), path, query)
                 yield answer
         except (NoGuest, aiohttp.ClientResponseError) as impostor:  # the latter: what answers does not speak HTTP
             raise Impostor(f"{path}: {impostor}") from impostor
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as gone:
             raise SandboxGone(f"{path}: {gone!r}") from gone
+
+
+def _told(failure: Exception, path: str, query: Mapping[str, str]) -> Exception:
+    """The failure; another in place of one of a spare that whoever asks for this path does not reckon with."""
+    if isinstance(failure, SpareGone):
+        known = "spare" in query and path != "/prepared/run"
+    else:
+        known = not isinstance(failure, Unfit) or path in ("/prepared/run", "/spares/prepare")
+    return failure if known else SandboxGone(f"{path}: the guest reports {failure!r}")
 
 
 async def ended(task: asyncio.Task[Any]) -> None:

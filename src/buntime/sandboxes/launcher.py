@@ -46,7 +46,7 @@ class Spare:
 
 
 class Launcher:
-    """`kill`: ends the sandbox, for a guest that does not answer or is none."""
+    """`kill`: ends the sandbox, for a guest that does not answer or is none. Not in its sleep: frozen, none does."""
 
     def __init__(
         self,
@@ -65,6 +65,8 @@ class Launcher:
         self._kill = kill
         self._spare: Spare | None = None
         self._preparing = asyncio.Lock()
+        self._sleeps = False  # it is frozen, or will be in a moment
+        self._wakes = 0  # times
         self._left: dict[str, Lives] = {}  # cgroups of what goes on in the background
         self._names: dict[str, str] = {}  # of those that have one
         self._held: set[str] = set()  # those whose figures somebody still wants
@@ -227,9 +229,9 @@ class Launcher:
         return False
 
     async def ready_spare(self) -> None:
-        """Parks a process for the next run where there is none."""
+        """Parks a process for the next run where there is none, unless the sandbox sleeps."""
         async with self._preparing:
-            if self._spare is None and self._is_alive():
+            if self._spare is None and not self._sleeps and self._is_alive():
                 self._spare = await self._prepare()
 
     async def keep_spare(self) -> None:
@@ -244,22 +246,37 @@ class Launcher:
         self.sweep()
         try:
             await self.ready_spare()
-        except (SandboxGone, OSError) as gone:
+        except (SandboxGone, BuntimeError, OSError) as gone:
             log.info("no_spare", sandbox=self._sandbox, reason=str(gone))
 
     def _first_number(self) -> int:
         taken = [int(run[1:]) for run in self._machinery.cgroups.runs(self._sandbox) if run[1:].isdecimal()]
         return max(taken, default=0) + 1
 
+    # --- its sleep ---
+
+    async def fall_asleep(self) -> None:
+        """Before it is frozen: no spare is under way then, and none is made before `wake`."""
+        self._sleeps = True
+        async with self._preparing:
+            pass
+
+    def wake(self) -> None:
+        """It is frozen no longer, or was not."""
+        self._sleeps = False
+        self._wakes += 1
+
     # --- a guest that is to be trusted no longer ---
 
     async def in_time[T](self, work: Coroutine[Any, Any, T], seconds: float) -> T:
-        """Raises SandboxGone, and ends the sandbox, when the guest does not answer in time."""
+        """Raises SandboxGone when the guest does not answer in time, and ends the sandbox unless it slept meanwhile."""
+        wakes = self._wakes
         try:
             async with asyncio.timeout(seconds), self.ending_an_impostor():
                 return await work
         except TimeoutError:
-            await self._kill()
+            if not self._sleeps and self._wakes == wakes:
+                await self._kill()
             raise SandboxGone("the guest does not answer") from None
 
     @asynccontextmanager

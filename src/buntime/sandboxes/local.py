@@ -7,8 +7,9 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
@@ -33,6 +34,8 @@ from buntime.steps import reached
 log = structlog.get_logger()
 
 STARTS_AT_ONCE = 4
+ADOPTED_AT_ONCE, ADOPT_SECONDS = 256, 2.0  # what takes longer makes way for the next, and is waited for beside it …
+CROWD = 400  # … for READY_SECONDS, and as long again for so many that run: they share a host that may be busy
 QUIET_SECONDS = 0.25  # without a claim, before the pool is filled again: a burst has the host to itself
 LOW_QUIET_SECONDS = 0.05  # the same while little is parked: claims that come one after the other still come first
 REST_SECONDS = 0.02
@@ -183,12 +186,14 @@ class LocalSandboxes:
     async def recover(self, owned: Mapping[str, Session]) -> None:
         found = {entry.name for entry in self._containers.home.iterdir()}
         kept = {name: r for name in found if (r := records.read(self._containers.home / name)) is not None}
-        self._containers.slots.use(r.slot for r in kept.values() if r.slot != records.NO_SLOT)
+        slots = [r.slot for r in kept.values() if r.slot != records.NO_SLOT]
+        self._containers.slots.use(slots)
+        seconds = READY_SECONDS * (1 + len(slots) / CROWD)
 
         async def adopt(record: Record) -> None:
-            await self._adopt(record, owned.get(record.sandbox))
+            await self._adopt(record, owned.get(record.sandbox), seconds)
 
-        await _each(kept.values(), adopt)
+        await _each(kept.values(), adopt, ADOPTED_AT_ONCE, ADOPT_SECONDS)
         mine = set(self._running) | {sandbox.id for sandbox in self._parked} | set(owned)
         left = found | self._machinery.volumes.all() | self._containers.known()
         orphans = left - mine
@@ -314,48 +319,70 @@ class LocalSandboxes:
 
     # --- taking up and removing ---
 
-    async def _adopt(self, record: Record, session: Session | None) -> None:
-        """Takes up what runs: a session's own, or one that nobody had claimed yet and that is up to date."""
-        unclaimed = record.session is None and record.image == self._settings.image.id
+    async def _adopt(self, record: Record, session: Session | None, seconds: float) -> None:
+        """Takes up what runs, or kills it; what its guest takes longer for than `seconds` too."""
         init = self._containers.running_init(record.sandbox)
         if init is None:
             return
         sandbox = self._containers.taken_up(record, init)
-        await sandbox.thaw()
-        if session is None and not (unclaimed and len(self._parked) < self._settings.pool_size):
-            await sandbox.kill()
-            return
-        if session is not None and session.state is State.DEEP_SLEEP:  # killed between storing that and stopping it
-            await sandbox.kill()
-            await self.stop(record.sandbox)
-            return
         try:
-            async with asyncio.timeout(READY_SECONDS):
-                await sandbox.take_over()
-                if session is None:
-                    await sandbox.ready_spare()
+            await sandbox.thaw()
+            if session is None:
+                adopted = await self._adopt_parked(sandbox, seconds)
+            else:
+                adopted = await self._adopt_own(sandbox, session, seconds)
         except (SandboxGone, TimeoutError) as gone:
-            log.warning("sandbox_not_adopted", sandbox=record.sandbox, reason=str(gone))
+            log.warning("sandbox_not_adopted", sandbox=sandbox.id, reason=str(gone) or repr(gone))
+            adopted = False
+        except Exception:  # the boundary of a sandbox: whatever one does, the server starts for all others
+            log.exception("sandbox_not_adopted", sandbox=sandbox.id)
+            adopted = False
+        if not adopted:
             await sandbox.kill()
-            return
-        if session is None:
-            # a crash between claiming and storing may have changed them
-            await asyncio.to_thread(self._containers.limit, sandbox.id, self._settings.parked_limits)
-            self._parked.append(sandbox)
-        else:
-            await asyncio.to_thread(self._containers.limit, sandbox.id, session.limits)
-            if session.state is State.IDLE:
-                await sandbox.freeze()
-            self._running[sandbox.id] = sandbox
+
+    async def _adopt_parked(self, sandbox: LocalSandbox, seconds: float) -> bool:
+        """One that nobody had claimed yet, if it is up to date and there is a place for it."""
+        unclaimed = sandbox.record.session is None and sandbox.record.image == self._settings.image.id
+        if not unclaimed or self.parked >= self._settings.pool_size:
+            return False
+        async with asyncio.timeout(seconds):
+            await sandbox.take_over()
+            await sandbox.ready_spare()
+        # a crash between claiming and storing may have changed them
+        await asyncio.to_thread(self._containers.limit, sandbox.id, self._settings.parked_limits)
+        if self.parked >= self._settings.pool_size:  # others were quicker
+            return False
+        self._parked.append(sandbox)
+        return True
+
+    async def _adopt_own(self, sandbox: LocalSandbox, session: Session, seconds: float) -> bool:
+        """A session's."""
+        if session.state is State.DEEP_SLEEP:  # killed between storing that and stopping it
+            await sandbox.kill()
+            await self.stop(sandbox.id)
+            return False
+        async with asyncio.timeout(seconds):
+            await sandbox.take_over()
+        await asyncio.to_thread(self._containers.limit, sandbox.id, session.limits)
+        if session.state is State.IDLE:
+            await sandbox.freeze()
+        self._running[sandbox.id] = sandbox
+        return True
 
 
-async def _each[T](things: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """All of them, a few at a time. The first failure ends it."""
-    places = asyncio.Semaphore(STARTS_AT_ONCE)
+async def _each[T](
+    things: Iterable[T],
+    work: Callable[[T], Coroutine[Any, Any, None]],
+    at_once: int = STARTS_AT_ONCE,
+    seconds: float | None = None,
+) -> None:
+    """All of them, some at a time; what takes longer than `seconds` does not count any more. The first failure ends
+    it."""
+    places = asyncio.Semaphore(at_once)
 
     async def one(thing: T) -> None:
         async with places:
-            await work(thing)
+            await asyncio.wait({group.create_task(work(thing))}, timeout=seconds)
 
     async with asyncio.TaskGroup() as group:
         for thing in list(things):

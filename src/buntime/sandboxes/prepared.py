@@ -17,7 +17,7 @@ from buntime.errors import BuntimeError
 from buntime.plan import MB
 from buntime.ports import Run, SandboxGone
 from buntime.sandboxes.failures import SpareGone, Unfit
-from buntime.sandboxes.guest import Guest
+from buntime.sandboxes.guest import Guest, Nothing
 from buntime.sandboxes.launcher import ANSWER_SECONDS, BUSY, Launcher, Spare
 from buntime.sandboxes.machinery import Machinery
 
@@ -132,7 +132,7 @@ class Prepared:
 
     async def _prepare(self, spare: Spare, place: Place) -> None:
         body = msgspec.json.encode({"env": dict(place.env), "cwd": place.working_dir})
-        await self._guest.call("POST", "/spares/prepare", {"spare": str(spare.pid)}, dict, body)
+        await self._guest.call("POST", "/spares/prepare", {"spare": str(spare.pid)}, Nothing, body)
 
     def _goes_later(self) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(UNUSED_SECONDS, self._goes)

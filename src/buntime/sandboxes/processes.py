@@ -18,7 +18,7 @@ from buntime.inside import LogEntry, LogPage, NewProcess, Process, ProcessUsage,
 from buntime.ports import SandboxGone
 from buntime.sandboxes.failures import UNREADABLE, Impostor
 from buntime.sandboxes.frames import Frame, batches
-from buntime.sandboxes.guest import ENOUGH, GATHER_SECONDS, LARGEST_NUMBER, STREAMS, Count, Guest
+from buntime.sandboxes.guest import ENOUGH, GATHER_SECONDS, LARGEST_NUMBER, STREAMS, Count, Guest, Nothing
 from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.machinery import Machinery
 
@@ -70,6 +70,7 @@ class _LogEnd(msgspec.Struct):
     dropped: Count
     last: bool
     process: _Process
+    end: Count = 0
 
 
 class _Refusal(msgspec.Struct):
@@ -216,10 +217,10 @@ class GuestProcesses:
         return (await self._ask(self._guest.call("GET", "/processes/listening", query, _Listening))).listening
 
     async def ending(self, reason: Reason) -> None:
-        await self._guest.call("POST", "/processes/ending", {"reason": reason}, dict)
+        await self._guest.call("POST", "/processes/ending", {"reason": reason}, Nothing)
 
     async def settle(self) -> None:
-        await self._guest.call("POST", "/processes/settle", {}, dict)
+        await self._guest.call("POST", "/processes/settle", {}, Nothing)
 
     async def _ask[T](self, work: Coroutine[Any, Any, T]) -> T:
         return await self._launcher.in_time(work, ANSWER_SECONDS)
@@ -265,7 +266,8 @@ class PageReader:
         at = self._cursor + end.dropped + self._size
         if end.cursor != at or at > LARGEST_NUMBER:
             raise Impostor("its page ends where it cannot")
-        page = LogPage(self._entries, at, end.dropped, end.process.checked(self._process_id), end.last)
+        process = end.process.checked(self._process_id)
+        page = LogPage(self._entries, at, end.dropped, process, end.last, max(end.end, at))
         self._cursor, self._entries, self._size = at, [], 0
         return page
 

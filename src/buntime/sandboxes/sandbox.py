@@ -117,12 +117,22 @@ class LocalSandbox:
             os.close(init)
 
     async def freeze(self) -> bool:
-        await self._prepared.drop()
+        frozen = False
+        try:
+            await self._launcher.fall_asleep()
+            await self._prepared.drop()
+            await self._contexts.settled()
+            frozen = await self._freeze_all()
+            return frozen
+        finally:
+            if not frozen:
+                self._let_go()
+
+    async def _freeze_all(self) -> bool:
         cgroups, deadline = self._machinery.cgroups, time.monotonic() + FREEZE_SECONDS
         cgroups.freeze(self.id, True)
         while not cgroups.is_frozen(self.id):
             if time.monotonic() > deadline:
-                self._let_go()
                 return False
             await asyncio.sleep(FREEZE_LOOK_SECONDS)
             cgroups.freeze(self.id, True)  # on cgroup v1 a process that was forking meanwhile needs telling again
@@ -157,6 +167,7 @@ class LocalSandbox:
         self._reclaim.thawed()
         with suppress(FileNotFoundError):
             self._machinery.cgroups.freeze(self.id, False)
+        self._launcher.wake()
 
     async def check(self) -> None:
         """Raises SandboxGone unless its guest answers."""

@@ -20,7 +20,7 @@ from buntime.ports import SandboxGone
 from buntime.sandboxes.connection import NoGuest
 from buntime.sandboxes.failures import UNREADABLE, Impostor
 from buntime.sandboxes.frames import HEADER, Frame, batches
-from buntime.sandboxes.guest import Guest
+from buntime.sandboxes.guest import Guest, Nothing
 from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.machinery import Machinery
 
@@ -53,7 +53,7 @@ class GuestTerminals:
 
         async def start(spare: Spare) -> None:
             query = {"spare": str(spare.pid), "path": new.working_dir}
-            await self._guest.call("POST", "/terminals/create", query, dict, msgspec.json.encode(body))
+            await self._guest.call("POST", "/terminals/create", query, Nothing, msgspec.json.encode(body))
 
         await self._launcher.background("terminals", start, new.id)
 
@@ -76,7 +76,7 @@ class GuestTerminals:
             yield attachment
 
     async def ending(self, reason: Reason) -> None:
-        await self._guest.call("POST", "/terminals/end", {"reason": reason}, dict)
+        await self._guest.call("POST", "/terminals/end", {"reason": reason}, Nothing)
 
 
 class GuestAttachment:

@@ -247,6 +247,7 @@ async def get_process_logs(call: Call[shapes.LogsQuery, None]) -> shapes.Logs:
     return shapes.Logs(
         entries=[entry for entry, _ in _output(page)],
         cursor=page.cursor,
+        end=page.end,
         dropped=page.dropped,
         status=process.status,
         exit_code=process.exit_code,

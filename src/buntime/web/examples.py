@@ -91,6 +91,7 @@ ANSWERS: Mapping[str, Any] = {
     "getProcessLogs": {
         "entries": [{"stream": "stdout", "data": "listening on 8080\n", "time": "2024-01-19T10:31:00Z"}],
         "cursor": 18,
+        "end": 18,
         "dropped": 0,
         "status": "running",
         "exitCode": None,

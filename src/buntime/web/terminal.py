@@ -27,6 +27,7 @@ from buntime.web.failures import reply_to
 from buntime.web.operation import SESSION_SECONDS, Call, operation
 from buntime.web.resource import World
 from buntime.web.streaming import OpenStreams
+from buntime.web.websocket import left
 from buntime.web.wire_terminal import Detached, Exited, Ready, Refused, Resize, TerminalQuery
 
 PATH = "/sessions/{sessionId}/terminal"
@@ -121,6 +122,11 @@ class Client:
         resize: Resize = decode_body(Resize, message["text"].encode())
         return resize
 
+    async def leaves(self) -> None:
+        """Waits for it, whatever is still to be heard."""
+        await left(self._exchange.scope).wait()
+        raise ClientLeft
+
     async def end(self, how: Exit | None) -> None:
         """None: another client took over."""
         await self.tell(Detached() if how is None else Exited(exit_code=how.code, reason=how.reason))
@@ -150,6 +156,7 @@ class Conversation:
         self._attachment = opened.attachment
         self._client = client
         self._said = asyncio.Event()
+        self._unwritten: asyncio.Queue[bytes | Resize] = asyncio.Queue()  # of one
         self._exit: Exit | None = None
 
     async def hold(self, streams: OpenStreams) -> None:
@@ -170,12 +177,12 @@ class Conversation:
             work.cancel()
 
     async def _both_ways(self) -> None:
-        ways = (self._show(), self._listen(), self._keep_awake())
+        ways = (self._listen(), self._client.leaves(), self._show(), self._write(), self._keep_awake())
         tasks = [asyncio.create_task(way, name="terminal") for way in ways]
-        showing, listening = tasks[:2]
+        listening = tasks[0]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if showing in done and isinstance(showing.exception(), ClientLeft):
+            if listening in done or any(isinstance(task.exception(), ClientLeft) for task in done):
                 await self._last_words(listening)
             for task in done:
                 await task
@@ -187,9 +194,11 @@ class Conversation:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _last_words(self, listening: asyncio.Task[None]) -> None:
-        """Who leaves may have typed before: that is read to its end, where the client's leaving is."""
-        with suppress(ClientLeft, TimeoutError):
-            await asyncio.wait_for(listening, LAST_WORDS_SECONDS)
+        """Who leaves may have typed before: that is read to its end, where the client's leaving is, and written."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await asyncio.wait({listening})
+                await self._unwritten.join()
 
     async def _show(self) -> None:
         async for part in self._attachment.output():
@@ -199,14 +208,21 @@ class Conversation:
             await self._client.show(part)
 
     async def _listen(self) -> None:
+        """One message is taken while the one before it is written, and waits."""
         while True:
             said = await self._client.says()
             self._said.set()
+            await self._unwritten.join()
+            self._unwritten.put_nowait(said)
+
+    async def _write(self) -> None:
+        while True:
+            said = await self._unwritten.get()
             if isinstance(said, Resize):
                 await self._attachment.resize(said.cols, said.rows)
-                await asyncio.sleep(0)  # others' turn, where it comes in thousands
             else:
                 await self._attachment.write(said)
+            self._unwritten.task_done()
 
     async def _keep_awake(self) -> None:
         """Beside the way of what is typed: nobody waits for it but a session that sleeps."""

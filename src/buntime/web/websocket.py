@@ -1,16 +1,19 @@
 """WebSockets beside the API's requests: their bounds, and how a refusal before the upgrade is an ordinary answer."""
 
+import asyncio
 from typing import Any
 
-from starlette.types import Message, Send
+from starlette.types import Message, Scope, Send
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
+from websockets.http11 import Request
 
 LARGEST_MESSAGE = 2 << 20  # bytes, of what a client sends at once: a large paste
 SLICE = 8 << 10  # bytes that are taken apart at once: some ms of work at the worst
 PING_SECONDS = 20.0  # ours: proxies cut what is silent
 MOST_FRAGMENTS = 1024  # of one message
+LEFT = "buntime_left"  # in the scope's state
 MOST_PONGS = 1 << 20  # bytes that wait for a client who asks and does not listen
 
 
@@ -18,13 +21,23 @@ class Connection(WebSocketsSansIOProtocol):
     """Bounds what uvicorn does not: pongs for a client that reads nothing, the fragments of one message, and tiny
     messages, each of which costs far more than its bytes: others get their turn between slices of what was read, and
     binary ones that wait become one. And who takes nothing keeps nothing: a connection is cut some seconds after
-    we are done with it."""
+    we are done with it. That a client has left is known (`left`) before what it said last is heard."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._unread: bytearray | None = None  # the binary message that waits as the last
         self._backlog = bytearray()  # read, and not looked at
         self._behind = False  # then nothing more is read
+        self._left = asyncio.Event()
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            self.scope["state"][LEFT] = self._left
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._left.set()
 
     def data_received(self, data: bytes) -> None:
         if self._behind:
@@ -105,6 +118,12 @@ def _is_text(content: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def left(scope: Scope) -> asyncio.Event:
+    """Set when the client of a WebSocket has left."""
+    event: asyncio.Event = scope["state"][LEFT]
+    return event
 
 
 def refusing(send: Send) -> Send:

@@ -162,6 +162,7 @@ class LogEntry(Shown):
 class Logs(Shown):
     entries: list[LogEntry]
     cursor: Annotated[Cursor, Meta(description="Where the next answer begins.")]
+    end: Annotated[Cursor, Meta(description="The cursor after all that there is now: once reached, that was read.")]
     dropped: Annotated[
         int,
         Meta(ge=0, description="Bytes between the cursor asked for and the first entry that are not kept any more."),

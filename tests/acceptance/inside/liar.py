@@ -1,7 +1,8 @@
 """Runs inside a session: takes the guest's place, and lies.
 
 As `impostor.py` it takes over the guest's listening socket and stops the guest. argv[1]: the beginning of the paths
-where it lies; argv[2]: how.
+where it lies; argv[2]: how: one of ANSWERS, or "errno:" and a name, with which it fails as a guest might, even when
+asked for its health.
 """
 
 import ctypes
@@ -30,6 +31,11 @@ def chunk(content: bytes) -> bytes:
 
 def json(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def failing(name: bytes) -> bytes:
+    body = b'{"errno":"%s"}' % name
+    return b"HTTP/1.1 409 Conflict\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
 
 OUT, ERR = frame(b"o", b"x"), frame(b"e", b"y")
@@ -72,6 +78,9 @@ def answer(connection: socket.socket, where: bytes, how: str) -> None:
     try:
         while request := connection.recv(65536):
             path = request.split(b" ", 2)[1].split(b"?")[0]
+            if how.startswith("errno:") and path.startswith(where):
+                connection.sendall(failing(how.removeprefix("errno:").encode()))
+                continue
             if path == b"/health" or not path.startswith(where):
                 connection.sendall(
                     json({b"/health": b'{"protocol":1}', b"/uploads": b'{"upload":"x"}'}.get(path, b"{}"))

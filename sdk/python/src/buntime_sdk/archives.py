@@ -52,11 +52,11 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
 
     A link is written through, and what is neither a file nor a directory, such as a terminal, is written to.
     """
-    path = path.resolve()
     if path.exists() and not path.is_file() and not path.is_dir():
         with path.open("wb", buffering=0) as device:
             yield device
         return
+    path = path.resolve()
     beside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
     try:
         with beside.open("xb") as file:  # with the permissions of a new file; the umask is the whole process's

@@ -298,10 +298,11 @@ type LogEvent = LogEntry | LogsDropped | ProcessExit
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """`cursor`: where the next page begins. `dropped`: bytes that are not kept any more."""
+    """`cursor`: where the next page begins. `end`: that after all there is now. `dropped`: bytes that are not kept."""
 
     entries: Sequence[LogEntry] = _wire(_each(LogEntry))
     cursor: int = 0
+    end: int = 0
     dropped: int = 0
     status: ProcessStatus = "running"
     exit_code: int | None = None

@@ -69,7 +69,15 @@ export const RUN_ROUTES: Record<string, RunRoute> = {
     const entries = process.log.filter(({ end }) => end > cursor);
     const { status, exitCode, reason } = process.shape;
     const next = entries.at(-1)?.end ?? cursor;
-    return { entries: entries.map(({ entry }) => entry), cursor: next, dropped: 0, status, exitCode, reason };
+    return {
+      entries: entries.map(({ entry }) => entry),
+      cursor: next,
+      end: process.log.at(-1)?.end ?? 0,
+      dropped: 0,
+      status,
+      exitCode,
+      reason,
+    };
   },
   "POST /contexts/create": (session, { body }, tools) => {
     const { workingDir = "/workspace" } = body as { workingDir?: string };

@@ -92,7 +92,8 @@ def _logs(session: FakeSession, request: FakeRequest, tools: Tools) -> dict[str,
             entries.append(entry)
             room -= end - cursor
             cursor = end
-    return {"entries": entries, "cursor": cursor, "dropped": 0, **_exit(process)}
+    end = process.log[-1][0] if process.log else 0
+    return {"entries": entries, "cursor": cursor, "end": end, "dropped": 0, **_exit(process)}
 
 
 def _create_context(session: FakeSession, request: FakeRequest, tools: Tools) -> dict[str, Any]:

@@ -1,0 +1,31 @@
+"""What `buntime logs` prints of a process that does not stop writing."""
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+from buntime_sdk import LogEntry, LogPage
+
+from buntime.commands.processes import _entries
+
+
+class Busy:
+    """Has one more entry at each look."""
+
+    def __init__(self, before: int) -> None:
+        self._written = before
+
+    def logs(self, *, cursor: int = 0) -> LogPage:
+        self._written += 1
+        entry = LogEntry("stdout", str(cursor), datetime(2026, 1, 1, tzinfo=UTC))
+        return LogPage([entry], cursor + 1, self._written)
+
+
+def test_what_was_there_when_it_began_is_printed_and_no_more() -> None:
+    entries = list(_entries(cast(Any, Busy(before=99)), follow=False))
+    assert [entry.data for entry in entries] == [str(number) for number in range(100)]
+
+
+def test_a_log_that_has_less_than_it_says_ends() -> None:
+    empty = SimpleNamespace(logs=lambda **_: LogPage([], 0, 1 << 40))
+    assert list(_entries(cast(Any, empty), follow=False)) == []

@@ -1,0 +1,71 @@
+"""What a guest, or what answers in its place, reports as a failure: an error that whoever asked can act on."""
+
+import errno
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from buntime.errors import BuntimeError, Unavailable
+from buntime.ports import SandboxGone
+from buntime.room import Room, hold
+from buntime.sandboxes.contexts import GuestContexts
+from buntime.sandboxes.failures import SpareGone, Unfit, _known_failure
+from buntime.sandboxes.guest import Guest
+from tests.unit.test_impostor import RUN, answering, json_answer
+from tests.unit.test_terminal_impostor import Launcher
+
+KNOWN = sorted(name for name in errno.errorcode.values() if _known_failure(name, "") is not None)
+
+CALLS: list[Callable[[Guest], Awaitable[object]]] = [
+    lambda guest: guest.spare(),
+    lambda guest: guest.list_files("/workspace", recursive=False, limit=1, offset=0),
+    lambda guest: guest.count_files(),
+    lambda guest: guest.delete_file("/workspace/a", recursive=False),
+    lambda guest: GuestContexts(guest, Launcher(), None).list(),  # type: ignore[arg-type]
+]
+
+
+def failing(name: str) -> bytes:
+    body = json.dumps({"errno": name}).encode()
+    return b"HTTP/1.1 409 Conflict\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize("name", KNOWN)
+async def test_a_guest_that_fails_when_it_is_asked_for_its_health_is_gone(name: str) -> None:
+    async with answering(failing(name)) as guest:
+        with pytest.raises(SandboxGone):
+            await guest.check()
+
+
+@pytest.mark.parametrize("name", KNOWN)
+async def test_a_failure_is_typed_or_the_guest_is_gone(name: str) -> None:
+    for call in CALLS:
+        async with answering(failing(name)) as guest:
+            with pytest.raises((BuntimeError, SandboxGone)):
+                await call(guest)
+
+
+@pytest.mark.parametrize(
+    ("name", "prepared", "expected"),
+    [
+        ("ESRCH", False, SpareGone),
+        ("ESTALE", False, SandboxGone),
+        ("ESTALE", True, Unfit),
+        ("ESRCH", True, SandboxGone),
+    ],
+)
+async def test_of_a_spare_is_told_what_its_run_goes_on_from(
+    name: str, prepared: bool, expected: type[Exception]
+) -> None:
+    async with answering(failing(name)) as guest:
+        with pytest.raises(expected):
+            await guest.run(1, RUN, {}, prepared=prepared)
+
+
+async def test_a_guest_is_not_gone_because_this_server_is_short_of_memory() -> None:
+    async with answering(json_answer(b'{"protocol": 1}')) as guest:
+        with Room(limit=1, share=1).for_one_request():
+            hold(1 << 20)  # as much as is not counted
+            with pytest.raises(Unavailable):
+                await guest.check()

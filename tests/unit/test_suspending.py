@@ -1,0 +1,216 @@
+"""A guest that is frozen answers nothing: what goes on behind a request does not take that for its end."""
+
+import asyncio
+import os
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+
+from buntime.inside import NewContext
+from buntime.ports import Run, SandboxGone
+from buntime.sandboxes import launcher
+from buntime.sandboxes.cgroup import Cgroups, RunUsage
+from buntime.sandboxes.guest import Guest, new_http_client
+from buntime.sandboxes.launcher import BUSY, Launcher
+from buntime.sandboxes.machinery import Machinery, Runs
+from buntime.sandboxes.record import Record
+from buntime.sandboxes.sandbox import LocalSandbox
+from buntime.tasks import Tasks
+
+ANSWER_SECONDS = 0.3
+CONTEXT = "ctx_" + "a" * 18
+ENDED = b'{"exitCode": 0}'
+
+
+class Kernel:
+    """Of cgroups as much as a sandbox that is suspended takes."""
+
+    def __init__(self) -> None:
+        self.frozen = False
+
+    def freeze(self, sandbox: str, frozen: bool) -> None:
+        self.frozen = frozen
+
+    def is_frozen(self, sandbox: str) -> bool:
+        return self.frozen
+
+    def guest_processes(self, sandbox: str) -> list[int]:
+        return [os.getpid()]
+
+    def usage(self, sandbox: str, run: str) -> RunUsage:
+        return RunUsage(cpu_ms=0, peak_memory=0, memory_kills=0)
+
+    def runs(self, sandbox: str) -> list[str]:
+        return []
+
+    def reclaiming(self, sandbox: str) -> list[str]:
+        return ["true"]
+
+    def add_run(self, sandbox: str, run: str) -> None: ...
+    def join_run(self, sandbox: str, run: str, pid: int) -> None: ...
+    def kill_run(self, sandbox: str, run: str) -> bool:
+        return True
+
+    def remove_run(self, sandbox: str, run: str) -> bool:
+        return True
+
+
+class Place:
+    """A sandbox, and a guest that answers while the sandbox is not frozen, each question after `seconds`."""
+
+    sandbox: LocalSandbox
+    launcher: Launcher
+
+    def __init__(self) -> None:
+        self.kernel = Kernel()
+        self.runs = Runs()
+        self.seconds = 0.0
+        self.asked: list[str] = []
+        self.answered: list[str] = []
+        self.asked_frozen: list[str] = []
+        self.kills = 0
+
+    async def kill(self) -> None:
+        self.kills += 1
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path)
+        if self.kernel.frozen:
+            self.asked_frozen.append(request.path)
+        await asyncio.sleep(self.seconds)
+        while self.kernel.frozen:  # noqa: ASYNC110 - the kernel's doing
+            await asyncio.sleep(0.005)
+        self.answered.append(request.path)
+        return await self._answer(request)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        match request.path:
+            case "/spares":
+                return web.json_response({"pid": os.getpid()})
+            case "/run":
+                return web.Response(body=struct.pack(">cI", b"x", len(ENDED)) + ENDED)
+            case "/contexts/create":
+                known = {"id": CONTEXT, "createdAt": 0, "workingDir": "/", "runs": 0, "lost": None}
+                return web.json_response({"context": known, "said": ""})
+            case "/contexts/run":
+                await asyncio.sleep(60)
+            case "/contexts/interrupt":
+                return web.json_response({"idle": True})
+        return web.json_response({})
+
+
+@pytest.fixture
+async def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+    for module in (launcher, "buntime.sandboxes.contexts"):
+        target = f"{module if isinstance(module, str) else module.__name__}.ANSWER_SECONDS"
+        monkeypatch.setattr(target, ANSWER_SECONDS)
+    one = Place()
+    async with new_http_client() as http, _serving(one) as port, Tasks() as tasks:
+        guest = Guest(http, "127.0.0.1", "secret", port)
+        nothing = cast("Any", None)
+        machinery = Machinery(cast("Cgroups", one.kernel), nothing, nothing, tasks, http, {}, one.runs)
+        monkeypatch.setattr(LocalSandbox, "kill", lambda _: one.kill())
+        monkeypatch.setattr(LocalSandbox, "is_alive", lambda _: True)
+        one.sandbox = LocalSandbox(Record("sbx", 1, "img", "secret"), tmp_path, "127.0.0.1", -1, guest, machinery)
+        one.launcher = one.sandbox._launcher
+        yield one
+        one.kernel.frozen = False
+
+
+@asynccontextmanager
+async def _serving(place: Place) -> AsyncIterator[int]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", place.answer)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def _until(seen: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not seen():  # noqa: ASYNC110 - another's doing
+            await asyncio.sleep(0.005)
+
+
+async def _long() -> None:
+    """Until all that waits for an answer has given up."""
+    await asyncio.sleep(2 * ANSWER_SECONDS + 0.2)
+
+
+async def _runs(place: Place) -> None:
+    assert (await place.sandbox.run(Run(timeout=10, command="true"))).exit_code == 0
+
+
+async def test_a_spare_that_is_put_off_on_a_busy_host_is_not_asked_of_a_frozen_guest(place: Place) -> None:
+    place.runs.under_way = BUSY
+    place.launcher.finish("r1")
+    await asyncio.sleep(0.02)
+    assert await place.sandbox.freeze()
+    await _long()
+    assert (place.asked, place.kills) == ([], 0)
+    place.runs.under_way = 0
+    await place.sandbox.thaw()
+    await _runs(place)
+    await _until(lambda: place.launcher.parked())  # the next one is made again
+
+
+async def test_a_spare_that_is_under_way_is_there_before_the_sandbox_is_frozen(place: Place) -> None:
+    place.seconds = 0.1
+    place.launcher.finish("r1")
+    await _until(lambda: place.asked)
+    assert await place.sandbox.freeze()
+    assert place.answered == ["/spares"]
+    assert len(place.launcher.parked()) == 1
+    await _long()
+    await place.sandbox.thaw()
+    place.seconds = 0.0
+    await _runs(place)
+    assert (place.asked_frozen, place.kills) == ([], 0)
+
+
+@pytest.mark.parametrize("thawed", [False, True])
+async def test_a_guest_that_could_not_answer_in_its_sleep_is_not_ended(place: Place, thawed: bool) -> None:
+    place.seconds = 60
+    assert await place.sandbox.freeze()
+    waiting = asyncio.create_task(place.launcher.in_time(place.launcher._guest.check(), ANSWER_SECONDS))
+    await _until(lambda: place.asked)
+    if thawed:
+        await place.sandbox.thaw()
+    with pytest.raises(SandboxGone):
+        await waiting
+    assert place.kills == 0
+
+
+@pytest.mark.parametrize("slept", [False, True])
+async def test_a_guest_that_does_not_answer_while_it_is_awake_is_ended(place: Place, slept: bool) -> None:
+    if slept:
+        await place.sandbox.freeze()
+        await place.sandbox.thaw()
+    place.seconds = 60
+    with pytest.raises(SandboxGone):
+        await place.launcher.in_time(place.launcher._guest.check(), ANSWER_SECONDS)
+    assert place.kills == 1
+
+
+async def test_a_run_of_a_context_that_a_client_left_is_ended_before_the_sandbox_is_frozen(place: Place) -> None:
+    await place.sandbox.contexts.create(NewContext(CONTEXT, {}, "/"))
+    running = asyncio.create_task(place.sandbox.contexts.run(CONTEXT, "for (;;);", 30))
+    await _until(lambda: "/contexts/run" in place.answered)
+    place.seconds = 0.1
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert await place.sandbox.freeze()
+    assert "/contexts/interrupt" in place.answered
+    await _long()
+    assert (place.asked_frozen, place.kills) == ([], 0)
