@@ -58,6 +58,7 @@ class Leases:
         self._held: Counter[str] = Counter()
         self._lent: dict[str, float] = {}  # session → until when, on the loop's clock
         self._risen: dict[str, float] = {}  # session → when it last woke from deep sleep, on the loop's clock
+        self._on_wake: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()  # set when it was started
         self._seen: dict[str, Observed] = {}
         self._unsendable: set[str] = set()  # what cannot be archived does not change before the session wakes
 
@@ -261,7 +262,8 @@ class Leases:
                 if slept_deep:
                     self._risen[session_id] = asyncio.get_running_loop().time()
                 if slept_deep and session.on_wake is not None:
-                    self._tasks.start(_run_on_wake(sandbox, session), f"onWake of {session.id}")
+                    started = self._on_wake[session_id] = asyncio.Event()
+                    self._tasks.start(_run_on_wake(sandbox, session, started), f"onWake of {session.id}")
             return sandbox
 
     async def _with_volume(self, session: Session) -> Session:
@@ -285,6 +287,7 @@ class Leases:
             sandbox = await self._sandboxes.get(session.sandbox)
             if session.state is not State.ACTIVE or sandbox is None or _recent(session, quiet_since):
                 return session.state in (State.IDLE, State.DEEP_SLEEP)
+            await self._on_wake_started(session_id)
             seen = await self.observe(session)
             # from here on whoever comes finds the lock taken, and waits
             if self._in_use(session_id) or not await sandbox.freeze():
@@ -302,6 +305,7 @@ class Leases:
             session = await self._present(session_id)
             if session.state is State.DEEP_SLEEP or _recent(session, quiet_since):
                 return session.state is State.DEEP_SLEEP
+            await self._on_wake_started(session_id)
             seen = await self.observe(session)
             if self._in_use(session_id):
                 return False
@@ -399,6 +403,12 @@ class Leases:
             raise errors.SessionNotFound(session_id)
         return session
 
+    async def _on_wake_started(self, session_id: str) -> None:
+        """What a wake runs has no lease: frozen in the middle it would be taken for a guest that does not answer."""
+        started = self._on_wake.get(session_id)
+        if started is not None:
+            await started.wait()
+
     async def _touch(self, session_id: str) -> None:
         await self._store.touch_session(session_id, int(self._clock()))
 
@@ -429,10 +439,12 @@ def _recent(session: Session, quiet_since: float | None) -> bool:
     return quiet_since is not None and session.last_active > quiet_since
 
 
-async def _run_on_wake(sandbox: Sandbox, session: Session) -> None:
+async def _run_on_wake(sandbox: Sandbox, session: Session, started: asyncio.Event) -> None:
     """The session's own command, as a process in its background; its output is in ON_WAKE_LOG."""
     command = f"exec >>{ON_WAKE_LOG} 2>&1; (\n{session.on_wake}\n) &"
     try:
         await sandbox.run(Run(timeout=ON_WAKE_SECONDS, command=command, env=session.env))
     except (SandboxGone, errors.BuntimeError) as failed:
         log.warning("on_wake_failed", session=session.id, reason=str(failed))
+    finally:
+        started.set()

@@ -212,6 +212,30 @@ async def api_runs() -> AsyncIterator[tuple[Api, list[Run]]]:
         yield api, runs
 
 
+@pytest.mark.parametrize("depth", ["idle", "deep-sleep"])
+async def test_what_a_wake_runs_is_started_before_the_session_sleeps_again(depth: str) -> None:
+    going, entered = asyncio.Event(), asyncio.Event()
+
+    async def slow(run: Run, sandbox: FakeSandbox) -> RunResult:
+        entered.set()
+        await going.wait()
+        assert not sandbox.frozen
+        return result()
+
+    async with serving(runner=slow) as api:
+        session = await api.session(onWake="serve")
+        await api.call("POST", f"/sessions/{session}/sleep", {"depth": "deep-sleep"})
+        await api.call("POST", f"/sessions/{session}/wake")
+        await entered.wait()
+        (sandbox,) = api.sandboxes.running.values()
+        asleep = asyncio.create_task(api.call("POST", f"/sessions/{session}/sleep", {"depth": depth}))
+        await asyncio.wait({asleep}, timeout=0.1)
+        assert not asleep.done()
+        assert not sandbox.frozen
+        going.set()
+        assert (await asleep).json["state"] == depth
+
+
 async def test_the_keeper_goes_one_step_down_at_a_time(api: Api) -> None:
     session = await api.session()
     keeper = api.keeper(idle_after=300, deep_sleep_after=1800)
