@@ -91,6 +91,7 @@ def test_what_others_delete_meanwhile_makes_nothing_come_twice(player: Player) -
 
 def test_files_whose_names_are_no_text_all_come(player: Player) -> None:
     """They look alike."""
-    files = [{**FILES[0], "path": "\ufffd", "pathBase64": name} for name in ("/w==", "/g==")]
-    found, _ = player.once([Answer(body={"files": files, "total": 2})], listed)
-    assert [one.path_base64 for one in found] == ["/w==", "/g=="]
+    files = [{**FILES[0], "path": "\ufffd", "pathBase64": name} for name in ("/w==", "ww==")]
+    files.append({**FILES[0], "path": "ww=="})
+    found, _ = player.once([Answer(body={"files": files, "total": 3})], listed)
+    assert [one.path_base64 for one in found] == ["/w==", "ww==", None]

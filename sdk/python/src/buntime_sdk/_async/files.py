@@ -112,7 +112,7 @@ class AsyncFiles:
             told = await self._calls.json(Call("GET", "/files/list", query))
             return [from_wire(FileEntry, one) for one in told["files"]], told["total"]
 
-        return AsyncPages(fetch, lambda file: file.path_base64 or file.path)
+        return AsyncPages(fetch, lambda file: (file.path, file.path_base64))
 
     async def stat(self, path: str) -> FileStatus:
         """Of the path itself, also where it is a symbolic link. Raises FileNotFound."""

@@ -111,7 +111,7 @@ class Files:
             told = self._calls.json(Call("GET", "/files/list", query))
             return [from_wire(FileEntry, one) for one in told["files"]], told["total"]
 
-        return Pages(fetch, lambda file: file.path_base64 or file.path)
+        return Pages(fetch, lambda file: (file.path, file.path_base64))
 
     def stat(self, path: str) -> FileStatus:
         """Of the path itself, also where it is a symbolic link. Raises FileNotFound."""
