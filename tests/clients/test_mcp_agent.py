@@ -1,15 +1,13 @@
 """An agent without a model: it writes an app with a bug, sees it fail, mends it, serves it and looks at it."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
-from tests.acceptance.server import Server
-from tests.clients.assistant import WAYS, Place, Talk, Way, door, talking, text
+from tests.clients.assistant import WAYS, Place, Talk, Way, talking, text
 
 pytestmark = pytest.mark.sandbox
 
@@ -28,13 +26,6 @@ TOTAL = """\
 type Order = { price: number; count: number };
 export const total = (orders: Order[]) => orders.reduce((sum, order) => sum + order.prize * order.count, 0);
 """
-
-
-@pytest.fixture(scope="module")
-def place(server: Server) -> Iterator[Place]:
-    url = f"http://127.0.0.1:{server.config.port}"
-    with door(url) as reached:
-        yield Place(url, reached, server.cli("keys", "create", "--plan", "enterprise"))
 
 
 @dataclass(slots=True)

@@ -2,32 +2,18 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
 
 import httpx2
 import pytest
 
 from tests.acceptance.client import Client
 from tests.acceptance.server import Server
-from tests.clients.assistant import NEWEST, OLDER, Place, Way, bearer, door, talking
+from tests.clients.assistant import NEWEST, OLDER, Place, Way, bearer, talking
 from tests.clients.older import Older
 
 pytestmark = pytest.mark.sandbox
 
 keeping = pytest.mark.parametrize("way", [("stdio", OLDER), ("stdio", NEWEST), ("http", OLDER)], ids="-".join)
-
-
-@pytest.fixture(scope="module")
-def place(server: Server) -> Iterator[Place]:
-    url = f"http://127.0.0.1:{server.config.port}"
-    with door(url) as reached:
-        yield Place(url, reached, server.cli("keys", "create", "--plan", "enterprise"))
-
-
-@pytest.fixture
-def past(server: Server, place: Place) -> Client:
-    """The same account, past the tools."""
-    return server.client(place.key)
 
 
 @keeping

@@ -4,15 +4,14 @@ import asyncio
 import functools
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import anyio
 import pytest
 from mcp.types import ImageContent
 
 from tests.acceptance.client import Client
-from tests.acceptance.server import Server
-from tests.clients.assistant import NEWEST, OLDER, PATIENCE, WAYS, Place, Talk, Way, door, talking
+from tests.clients.assistant import NEWEST, OLDER, PATIENCE, WAYS, Place, Talk, Way, talking
 
 pytestmark = pytest.mark.sandbox
 
@@ -20,19 +19,6 @@ SOON = 20.0  # seconds in which a run begins or ends
 
 every_way = pytest.mark.parametrize("way", WAYS, ids="-".join)
 either_transport = pytest.mark.parametrize("way", [("stdio", NEWEST), ("http", OLDER)], ids="-".join)
-
-
-@pytest.fixture(scope="module")
-def place(server: Server) -> Iterator[Place]:
-    url = f"http://127.0.0.1:{server.config.port}"
-    with door(url) as reached:
-        yield Place(url, reached, server.cli("keys", "create", "--plan", "enterprise"))
-
-
-@pytest.fixture
-def past(server: Server, place: Place) -> Client:
-    """The same account, past the tools."""
-    return server.client(place.key)
 
 
 @every_way

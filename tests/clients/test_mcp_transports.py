@@ -5,7 +5,6 @@ import json
 import signal as signals
 import subprocess
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -21,13 +20,6 @@ OLDER_REVISIONS = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 NOWHERE = "http://127.0.0.1:9"  # nothing listens on the port "discard"
 ACCEPTED = {"Accept": "application/json, text/event-stream"}
 MOST_OPEN = 100  # conversations of one key
-
-
-@pytest.fixture(scope="module")
-def place(server: Server) -> Iterator[Place]:
-    url = f"http://127.0.0.1:{server.config.port}"
-    with door(url) as reached:
-        yield Place(url, reached, server.cli("keys", "create", "--plan", "enterprise"))
 
 
 def stdio(place: Place, *messages: dict[str, Any] | str, **settings: str) -> list[dict[str, Any]]:
