@@ -55,7 +55,7 @@ def _start_and_end(runtime: Runtime, place: Place) -> None:
     try:
         runtime.run(place, seccomp.profile(seccomp.PROFILE.read_text()))
     finally:
-        runtime.delete(place.name, place.runtime_log)
+        runtime.delete(place.name)
 
 
 def _stopwatch(server: Server) -> tuple[Runtime, Path]:

@@ -22,7 +22,8 @@ from buntime.edge.process import has_lua, has_user
 from buntime.sandboxes import seccomp
 from buntime.sandboxes.commands import HostCommandFailed, call
 from buntime.sandboxes.host import Part
-from buntime.sandboxes.network import HOST_SETTINGS, Network, edge_user
+from buntime.sandboxes.host_settings import HOST_SETTINGS, SYSCTLS
+from buntime.sandboxes.network import Network, edge_user
 from buntime.sandboxes.network_rules import whole
 
 GB = 1 << 30
@@ -95,7 +96,7 @@ def settings() -> list[Setting]:
     """Every kernel setting of the host that buntime changes; one that is high enough stays as it is."""
     found = []
     for name, wanted in HOST_SETTINGS.items():
-        found.append(Setting(name.replace("/", "."), int((Path("/proc/sys") / name).read_text()), wanted))
+        found.append(Setting(name.replace("/", "."), int((SYSCTLS / name).read_text()), wanted))
     return found
 
 

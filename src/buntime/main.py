@@ -84,7 +84,6 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
     """Everything, until the block is left. Raises one of REFUSALS."""
     plans = _plans(config)
     _raise_file_limit()
-    _keep_some_for_root()
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_server(config))
         image = await ensure_image(config.images, say)
@@ -352,15 +351,6 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(OPEN_FILES, hard), max(OPEN_FILES, hard)))
     except (ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _keep_some_for_root() -> None:
-    """What the kernel counts for root and for all sessions together: these inherit our limit, so that they cannot
-    use up what the host's own programs need."""
-    for kind in (resource.RLIMIT_SIGPENDING, resource.RLIMIT_MSGQUEUE):
-        _, hard = resource.getrlimit(kind)
-        if hard != resource.RLIM_INFINITY:
-            resource.setrlimit(kind, (hard // 2, hard))
 
 
 def _say(text: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from buntime.sandboxes.record import GENERATION
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
@@ -65,6 +66,23 @@ def test_sessions_and_their_processes_outlive_the_server(servers: Servers, end: 
     assert session.output("pgrep -x sleep") == pid
     assert session.output("curl -sS localhost:8080") == "still here"
     assert session.look().done()["activeProcesses"] == 2
+    traces.wait_until_whole(server.config, 2)
+
+
+def test_a_sandbox_that_an_earlier_version_made_ends_in_order_and_its_session_goes_on(servers: Servers) -> None:
+    server = servers.start()
+    session = server.new_client().open()
+    session.write("kept", "kept").done()
+    session.command("(trap 'echo written > /workspace/at-the-end; exit' TERM; while :; do sleep 0.05; done) &")
+    record = server.config.data_dir / "sandboxes" / traces.sandbox_of(server.config, session.id) / "record.json"
+    server.kill()
+    for file in record.parent.parent.glob("*/record.json"):  # the parked one's too
+        as_before = {key: value for key, value in json.loads(file.read_text()).items() if key != "generation"}
+        file.write_text(json.dumps(as_before))
+    server.start()
+    assert (session.text("kept"), session.text("at-the-end")) == ("kept", "written\n")
+    assert session.output("pgrep -c sleep; true") == "0\n"
+    assert json.loads(record.read_text())["generation"] == GENERATION
     traces.wait_until_whole(server.config, 2)
 
 

@@ -108,6 +108,11 @@ def session_processes(config: Config, sandbox: str) -> list[int]:
     ]
 
 
+def all_processes(config: Config, sandbox: str) -> list[int]:
+    """Host's pids of everything that runs in a sandbox: init, guest, and the session's own."""
+    return [pid for pid, groups in _cgroups_of_processes() if f"-{config.instance}/{sandbox}/" in groups]
+
+
 def init_of(config: Config, sandbox: str) -> int:
     """The host's pid of a sandbox's first process."""
     return int((config.data_dir / "sandboxes" / sandbox / "pid").read_text())

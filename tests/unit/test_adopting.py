@@ -96,7 +96,7 @@ class Host:
     def leave(self, sandbox_id: str, session_id: str | None) -> None:
         directory = self.home / "sandboxes" / sandbox_id
         directory.mkdir(parents=True)
-        records.write(directory, Record(sandbox_id, len(sandbox_id), "img", "secret", session_id))
+        records.write(directory, Record(sandbox_id, len(sandbox_id), "img", "secret", session_id, records.GENERATION))
 
     def _taken_up(self, record: Record, init: int) -> Box:
         box = Box(record, self.ways.get(record.sandbox, _at_once))

@@ -1,10 +1,13 @@
 """Running the host's tools. Blocking: callers are on a worker thread."""
 
+import fcntl
 import os
 import select
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
+
+MOST_SAID = 16 << 10  # bytes
+MFD_NOEXEC_SEAL = 8  # linux/memfd.h
 
 
 class HostCommandFailed(Exception):
@@ -23,13 +26,27 @@ def call(argv: Sequence[str], given: str | None = None, timeout: float = 60.0) -
     return done.stdout
 
 
-def call_detached(argv: Sequence[str], log: Path, timeout: float) -> None:
-    """For a program that leaves processes behind: it gets no pipe, which they would inherit, but a log file.
+def call_detached(argv: Sequence[str], timeout: float) -> None:
+    """For a program that leaves processes behind, which inherit its output and are not trusted.
 
-    Raises HostCommandFailed with the end of the log.
+    It gets neither a pipe, which would stay open with them, nor a file, which they could make grow, but memory of a
+    fixed size. Raises HostCommandFailed with the end of what it said.
     """
-    with log.open("wb") as said:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+    said = os.memfd_create("buntime", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL)
+    try:
+        os.truncate(said, MOST_SAID)
+        fcntl.fcntl(said, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        code = _run_detached(argv, said, timeout)
+        if code:
+            text = os.pread(said, MOST_SAID, 0).rstrip(b"\0").decode(errors="replace")
+            raise HostCommandFailed(f"exit {code}: {text.strip()[-1000:]}")
+    finally:
+        os.close(said)
+
+
+def _run_detached(argv: Sequence[str], said: int, timeout: float) -> int:
+    """The exit code; it is killed when it takes longer."""
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
     # Popen.wait with a timeout looks every so often, up to 16 ms late; a pidfd tells at once
     handle = os.pidfd_open(process.pid)
     try:
@@ -39,5 +56,4 @@ def call_detached(argv: Sequence[str], log: Path, timeout: float) -> None:
             process.kill()
     finally:
         os.close(handle)
-    if process.wait():
-        raise HostCommandFailed(f"exit {process.returncode}: {log.read_text(errors='replace').strip()[-1000:]}")
+    return process.wait()

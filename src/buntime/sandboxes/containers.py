@@ -69,7 +69,8 @@ class Containers:
     async def start(self, sandbox_id: str, image: str, limits: Limits, session: Session | None) -> LocalSandbox:
         """Raises Unavailable. A volume that exists is taken up as it is."""
         slot = self.slots.take()
-        record = Record(sandbox_id, slot, image, secrets.token_hex(16), session.id if session else None)
+        owner = session.id if session else None
+        record = Record(sandbox_id, slot, image, secrets.token_hex(16), owner, records.GENERATION)
         try:
             if session is not None and session.network != DEFAULT_NETWORK:
                 # before anything runs: even the guest's own start reads files that the session has written
@@ -79,7 +80,6 @@ class Containers:
             await sandbox.wait_ready(READY_SECONDS)
             # not earlier: the guest starts at full speed, and nothing of the session runs yet
             self._machinery.cgroups.limit(sandbox_id, limits)
-            self._machinery.tasks.start(self._limit_inotify(sandbox_id), f"inotify limits of {sandbox_id}")
         except (HostCommandFailed, SandboxGone, OSError) as failed:
             log.error("sandbox_not_started", sandbox=sandbox_id, reason=str(failed))
             raise Unavailable("No sandbox could be started on this host just now.", 5) from failed
@@ -135,13 +135,6 @@ class Containers:
         guest = Guest(self._machinery.http, address, record.secret)
         return LocalSandbox(record, self.directory(record.sandbox), address, init, guest, self._machinery)
 
-    async def _limit_inotify(self, sandbox_id: str) -> None:
-        try:
-            init = int((self.directory(sandbox_id) / "pid").read_text())
-            await asyncio.to_thread(self._runtime.limit_inotify, init)
-        except (OSError, ValueError, HostCommandFailed) as failed:
-            log.warning("inotify_not_limited", sandbox=sandbox_id, reason=str(failed))
-
     def limit(self, sandbox_id: str, limits: Limits) -> None:
         """Blocking."""
         self._machinery.cgroups.limit(sandbox_id, limits)
@@ -177,7 +170,7 @@ class Containers:
         with suppress(FileNotFoundError):
             self._machinery.cgroups.freeze(sandbox_id, False)  # what is frozen does not die
         directory = self.directory(sandbox_id)
-        self._runtime.delete(self._container(sandbox_id), directory / "runtime.log")
+        self._runtime.delete(self._container(sandbox_id))
         (directory / "pid").unlink(missing_ok=True)
         shutil.rmtree(directory / "runs", ignore_errors=True)
         deadline = time.monotonic() + REMOVE_SECONDS

@@ -327,7 +327,9 @@ class LocalSandboxes:
         sandbox = self._containers.taken_up(record, init)
         try:
             await sandbox.thaw()
-            if session is None:
+            if record.generation != records.GENERATION:
+                adopted = await self._end_in_order(sandbox, session, seconds)
+            elif session is None:
                 adopted = await self._adopt_parked(sandbox, seconds)
             else:
                 adopted = await self._adopt_own(sandbox, session, seconds)
@@ -339,6 +341,15 @@ class LocalSandboxes:
             adopted = False
         if not adopted:
             await sandbox.kill()
+
+    async def _end_in_order(self, sandbox: LocalSandbox, session: Session | None, seconds: float) -> bool:
+        """One that an earlier version made: a session's processes may write what they hold before they end."""
+        log.info("sandbox_of_an_earlier_version", sandbox=sandbox.id, session=sandbox.record.session)
+        if session is not None:
+            async with asyncio.timeout(seconds):
+                await sandbox.take_over()
+                await sandbox.quiesce()
+        return False
 
     async def _adopt_parked(self, sandbox: LocalSandbox, seconds: float) -> bool:
         """One that nobody had claimed yet, if it is up to date and there is a place for it."""

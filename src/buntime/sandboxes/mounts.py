@@ -2,29 +2,24 @@
 
 Threads with a mount namespace of their own make the mounts and start the runtime; the container
 copies that namespace, and the thread unmounts again. The host's mount table stays as it was, nothing can
-be left in it, and no helper process is started for a mount but the one that makes an id map.
+be left in it, and no helper process is started for a mount.
 """
 
 import ctypes
 import os
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from buntime.config import SHARED_RUN_DIR
 from buntime.sandboxes.commands import HostCommandFailed
-from buntime.sandboxes.host import UIDS
 
 # Mount points, the same for all threads. The container's root, who is nobody on the host, must be able to walk
 # there, which it cannot in the data directory.
 MOUNTS = SHARED_RUN_DIR / "mounts"
 ROOT, IMAGE, VOLUME, RESOLV_CONF = (MOUNTS / name for name in ("root", "image", "volume", "resolv.conf"))
 THREADS = 4
-USERNS_SECONDS = 5.0
 
 # linux/mount.h, linux/fcntl.h; the numbers of these calls are the same on all machines
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_SLAVE = 2, 4, 4096, 16384, 1 << 19
@@ -45,7 +40,7 @@ class Layers:
     image: Path
     volume: Path  # has upper/ and work/
     resolv_conf: Path
-    first_uid: int  # of the container's root on the host
+    id_map: int  # a user namespace, as a file descriptor
 
 
 class MountThreads:
@@ -80,10 +75,9 @@ def _mounted(layers: Layers, work: Callable[[], None]) -> None:
     )
     done: list[Path] = []
     try:
-        with _id_map(layers.first_uid) as userns:
-            for source, target in ((layers.image, IMAGE), (layers.volume, VOLUME)):
-                _bind_idmapped(source, target, userns)
-                done.append(target)
+        for source, target in ((layers.image, IMAGE), (layers.volume, VOLUME)):
+            _bind_idmapped(source, target, layers.id_map)
+            done.append(target)
         _mount("overlay", ROOT, "overlay", MS_NOSUID | MS_NODEV, overlay)
         done.append(ROOT)
         _mount(str(layers.resolv_conf), RESOLV_CONF, "", MS_BIND, "")
@@ -92,35 +86,6 @@ def _mounted(layers: Layers, work: Callable[[], None]) -> None:
     finally:
         for target in reversed(done):
             _unmount(target)
-
-
-@contextmanager
-def _id_map(first_uid: int) -> Iterator[int]:
-    """A user namespace that maps the ids of the session to its range, for idmapped mounts; a file descriptor.
-
-    The spare id is the host's root: without it overlay cannot make its work directory and silently turns
-    read-only.
-    """
-    # it ends with us: a server that is killed here closes the pipe
-    sleeper = subprocess.Popen(["unshare", "--user", "cat"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
-        process, ours, deadline = Path(f"/proc/{sleeper.pid}"), Path("/proc/self/ns/user").readlink(), time.monotonic()
-        while (process / "ns/user").readlink() == ours:
-            if sleeper.poll() is not None or time.monotonic() > deadline + USERNS_SECONDS:
-                raise HostCommandFailed("unshare: no user namespace could be made")
-            time.sleep(0.0001)
-        for name in ("uid_map", "gid_map"):
-            (process / name).write_text(f"0 {first_uid} {UIDS}\n{UIDS} 0 1\n")
-        handle = os.open(process / "ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as failed:
-        raise HostCommandFailed(f"user namespace: {failed}") from failed
-    finally:
-        sleeper.kill()
-        sleeper.communicate()
-    try:
-        yield handle
-    finally:
-        os.close(handle)
 
 
 def _bind_idmapped(source: Path, target: Path, userns: int) -> None:

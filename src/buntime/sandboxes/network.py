@@ -25,6 +25,7 @@ import structlog
 from buntime.egress import Rules, rules_of
 from buntime.sandboxes.commands import HostCommandFailed, call
 from buntime.sandboxes.host import SLOTS, Part
+from buntime.sandboxes.host_settings import raise_host_settings
 from buntime.sandboxes.local_ports import lead_to_localhost
 from buntime.sandboxes.network_rules import (
     TOUCH_SECONDS,
@@ -50,13 +51,6 @@ KNOWN = 1024  # addresses of names that one session may reach at a time
 SHORTEST, LONGEST = 60, 3600  # seconds that an answered address stays reachable for new connections
 MARGIN = 5  # seconds beyond an answer's own time: a program may connect at its end
 TOUCH_BLUR = 0.1  # seconds, by which two looks at the same touch may differ
-# Settings of the host that must be so; what they were is left as it is when it is enough.
-HOST_SETTINGS = {
-    "net/ipv4/ip_forward": 1,
-    "fs/inotify/max_user_instances": 65536,  # namespaces of all sessions share root's number
-    "fs/inotify/max_user_watches": 1048576,
-    "kernel/pid_max": 4194304,
-}
 SESSION_SETTINGS = {
     "net/ipv6/conf/all/disable_ipv6": "1",
     "net/ipv6/conf/default/disable_ipv6": "1",
@@ -118,10 +112,7 @@ class Network:
         """
         self._host_ns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._mtu = _world_mtu()
-        for name, wanted in HOST_SETTINGS.items():
-            setting = Path("/proc/sys") / name
-            if int(setting.read_text()) < wanted:
-                setting.write_text(str(wanted))
+        raise_host_settings()
         name = self._gateway_interface
         if not Path(f"/sys/class/net/{name}").exists():
             call(["ip", "-batch", "-"], f"link add {name} type bridge\nlink set {name} addrgenmode none\n")

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from buntime.sandboxes.cgroup import is_hybrid
-from buntime.sandboxes.commands import HostCommandFailed, call, call_detached
-from buntime.sandboxes.host import UIDS
+from buntime.sandboxes.commands import HostCommandFailed, call_detached
+from buntime.sandboxes.host_settings import PTYS
 from buntime.sandboxes.mounts import IMAGE, RESOLV_CONF, ROOT, Layers, MountThreads
+from buntime.sandboxes.user_namespaces import user_namespaces
 
 GUEST_PORT = 49  # below 1024: previews cannot name it
 CAPABILITIES = [
@@ -32,8 +33,7 @@ CAPABILITIES = [
     ]
 ]
 START_SECONDS = 30.0
-OPEN_FILES = 65536
-INOTIFY_INSTANCES, INOTIFY_WATCHES = 128, 65536  # of one sandbox
+OPEN_FILES = 16384  # of one process; the session's memory bounds those of all its processes
 MASKED = "acpi asound cmdline kcore keys latency_stats timer_list timer_stats sched_debug scsi interrupts sysrq-trigger"
 READ_ONLY = "bus fs irq sys"
 
@@ -43,7 +43,7 @@ class Place:
     """Where one sandbox is."""
 
     name: str  # of the container: buntime-<instance>-<sandbox>
-    bundle: Path  # also holds the pid file and the runtime's log
+    bundle: Path  # also holds the pid file
     image: Path
     volume: Path
     resolv_conf: Path
@@ -56,10 +56,6 @@ class Place:
     @property
     def pid_file(self) -> Path:
         return self.bundle / "pid"
-
-    @property
-    def runtime_log(self) -> Path:
-        return self.bundle / "runtime.log"
 
 
 HYBRID_CGROUP = Path("/sys/fs/cgroup/unified")  # crun refuses a v1 machine with an empty v2 hierarchy beside it
@@ -74,9 +70,10 @@ SMALL_GUEST = (
 )
 
 
-def spec(place: Place, seccomp: Mapping[str, Any]) -> dict[str, Any]:
-    ids = [{"containerID": 0, "hostID": place.first_uid, "size": UIDS}]
-    namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup", "user")]
+def spec(place: Place, user_namespace: str, seccomp: Mapping[str, Any]) -> dict[str, Any]:
+    """`user_namespace`: the path of one that maps the ids of the session."""
+    namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
+    joined = [{"type": "user", "path": user_namespace}, {"type": "network", "path": place.netns}]
     return {
         "ociVersion": "1.0.2",
         "hostname": "session",
@@ -104,9 +101,7 @@ def spec(place: Place, seccomp: Mapping[str, Any]) -> dict[str, Any]:
         },
         "mounts": _mounts(),
         "linux": {
-            "namespaces": [*namespaces, {"type": "network", "path": place.netns}],
-            "uidMappings": ids,
-            "gidMappings": ids,
+            "namespaces": [*namespaces, *joined],
             "cgroupsPath": place.cgroup,
             "seccomp": seccomp,
             "maskedPaths": [f"/proc/{name}" for name in MASKED.split()],
@@ -133,7 +128,7 @@ def _mounts() -> list[dict[str, Any]]:
         options = ["rbind", "ro", "nosuid", "nodev"]
         return {"destination": to, "type": "bind", "source": str(source), "options": options}
 
-    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "max=64"]
+    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", f"max={PTYS}"]
     return [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "nodev", "noexec"]},
         tmpfs("/dev", "noexec", "strictatime", "mode=755", "size=64k"),
@@ -160,27 +155,20 @@ class Runtime:
 
     def run(self, place: Place, seccomp: Mapping[str, Any]) -> int:
         """Starts the container; the host's pid of its init. Raises HostCommandFailed."""
-        (place.bundle / "config.json").write_text(json.dumps(spec(place, seccomp)))
         verb = [*self._verb, "run", "-d", "-b", str(place.bundle), "--pid-file", str(place.pid_file), place.name]
-        layers = Layers(place.image, place.volume, place.resolv_conf, place.first_uid)
-        self._mounts.with_layers(layers, lambda: self._call(verb, place.runtime_log))
+        with user_namespaces(place.first_uid) as users:
+            (place.bundle / "config.json").write_text(json.dumps(spec(place, users.session_path, seccomp)))
+            layers = Layers(place.image, place.volume, place.resolv_conf, users.mounts)
+            self._mounts.with_layers(layers, lambda: self._call(verb))
         return int(place.pid_file.read_text())
 
-    def limit_inotify(self, init: int) -> None:
-        """Caps of the sandbox's own user namespace. Off the path of a start: entering one takes a process."""
-        limits = (
-            f"echo {INOTIFY_INSTANCES} >/proc/sys/user/max_inotify_instances; "
-            f"echo {INOTIFY_WATCHES} >/proc/sys/user/max_inotify_watches"
-        )
-        call(["nsenter", "-U", "-t", str(init), "sh", "-c", limits])
-
-    def delete(self, name: str, log: Path) -> None:
+    def delete(self, name: str) -> None:
         """Kills it if it runs and forgets it. Idempotent."""
         if not (self._state / name).exists():
             return
         hide = "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified\n" if is_hybrid() else ""
         script = f"{hide}exec {shlex.join([*self._verb, 'delete', '-f', name])}"
-        self._call(["unshare", "-m", "sh", "-ec", script], log)
+        self._call(["unshare", "-m", "sh", "-ec", script])
 
     def known(self) -> set[str]:
         """The names of containers that the runtime has a state of. Beside them crun keeps a `.cache` of its own."""
@@ -189,8 +177,8 @@ class Runtime:
     def close(self) -> None:
         self._mounts.close()
 
-    def _call(self, argv: list[str], log: Path) -> None:
+    def _call(self, argv: list[str]) -> None:
         try:
-            call_detached(argv, log, START_SECONDS)
+            call_detached(argv, START_SECONDS)
         except HostCommandFailed as failed:
             raise HostCommandFailed(f"{self._verb[0]}: {failed}") from failed

@@ -6,6 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 NO_SLOT = -1  # of a sandbox that was stopped: only its volume is left
+# How sandboxes are made. Count it up when one that an earlier version has started may not go on as it is: the next
+# start of the server ends it, and the session's next request starts it again on the same volume.
+# 1: no open file of the host, a user namespace that the host counts for the session alone
+GENERATION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +19,7 @@ class Record:
     image: str
     secret: str
     session: str | None = None  # who has claimed it; None while it is parked
+    generation: int = 0
 
 
 def write(directory: Path, record: Record) -> None:

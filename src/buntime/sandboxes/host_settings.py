@@ -1,0 +1,28 @@
+"""The host's own kernel settings that sessions need. One that is high enough stays as it is; none is ever lowered."""
+
+from pathlib import Path
+
+from buntime.sandboxes.host import SLOTS
+
+SYSCTLS = Path("/proc/sys")
+PTYS = 64  # of one sandbox: the kernel counts those of the whole host
+KEPT_PTYS = 1024  # kernel.pty.reserve: those that only the host's own programs get
+MOST_THREADS = 1024  # that one sandbox can have, see `cgroup.py`; these too are counted for the whole host
+
+HOST_SETTINGS = {  # name below SYSCTLS → at least
+    "net/ipv4/ip_forward": 1,
+    "kernel/pid_max": 4194304,
+    "kernel/threads-max": SLOTS * MOST_THREADS,
+    "kernel/pty/max": SLOTS * PTYS + KEPT_PTYS,
+    "fs/file-max": (1 << 63) - 1,  # an open file is memory of its session, whose limit is the bound
+    "fs/inotify/max_user_instances": 128,  # of one session, as the next
+    "fs/inotify/max_user_watches": 65536,
+}
+
+
+def raise_host_settings() -> None:
+    """Raises OSError where the kernel does not let us."""
+    for name, wanted in HOST_SETTINGS.items():
+        setting = SYSCTLS / name
+        if int(setting.read_text()) < wanted:
+            setting.write_text(str(wanted))
