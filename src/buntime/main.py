@@ -45,6 +45,7 @@ from buntime.sandboxes.guest import new_http_client
 from buntime.sandboxes.host import NoPart
 from buntime.sandboxes.image import ImageFailed, ensure_image
 from buntime.sandboxes.local import LocalSandboxes
+from buntime.sandboxes.oci import CORE
 from buntime.sealing import BadMasterKey, Damaged, Vault, load_master_key
 from buntime.session import DESTROYED, ID_ALPHABET, Session
 from buntime.snapshots import Numbers, Snapshots
@@ -84,6 +85,7 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
     """Everything, until the block is left. Raises one of REFUSALS."""
     plans = _plans(config)
     _raise_file_limit()
+    _allow_a_core_limit()
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_server(config))
         image = await ensure_image(config.images, say)
@@ -351,6 +353,13 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(OPEN_FILES, hard), max(OPEN_FILES, hard)))
     except (ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _allow_a_core_limit() -> None:
+    """Sandboxes get one of a byte, which they could not have if ours were 0. Ours in force stays as it is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if hard == 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, CORE))
 
 
 def _say(text: str) -> None:

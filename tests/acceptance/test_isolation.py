@@ -56,7 +56,6 @@ COMMANDS_THAT_MUST_FAIL = [
     "echo -1000 > /proc/self/oom_score_adj",
     "renice -n -5 $$",
     "ulimit -n 1048576",
-    "ulimit -c unlimited",
     "ls /dev/vda /dev/sda /dev/mem /dev/fuse /dev/kvm /dev/loop0 2>/dev/null | grep .",
     "ls -A /sys | grep .",
     "head -c 1 /proc/kcore | grep -c .",
@@ -96,6 +95,23 @@ def test_a_system_call_that_reaches_beyond_the_session_is_refused(system_calls: 
 @pytest.mark.parametrize("command", COMMANDS_THAT_MUST_FAIL)
 def test_a_command_that_reaches_beyond_the_session_fails(inside: Session, command: str) -> None:
     assert inside.command(command, timeout=20)["exitCode"] not in (0, 124, 127)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ulimit -S -c 0",
+        "ulimit -c 0",
+        "ulimit -c unlimited",
+        "python3 -c 'import ctypes; ctypes.CDLL(None).syscall(302, 0, (1 << 32) + 4, (ctypes.c_uint64 * 2)(0, 0), 0)'",
+        "python3 -c 'import ctypes; ctypes.CDLL(None).syscall(160, (1 << 32) + 4, (ctypes.c_uint64 * 2)(0, 0))'",
+    ],
+)
+def test_a_crash_starts_no_core_handler_of_the_host(inside: Session, change: str) -> None:
+    """The kernel starts one, as root of the host, unless the limit is exactly 1."""
+    limits = inside.output(f"{change}; grep -i core /proc/self/limits").split()
+    assert limits[-3:] == ["1", "1", "bytes"]
+    assert inside.output("ulimit -S -n 100; ulimit -S -n") == "100\n"  # other limits may be lowered
 
 
 def test_root_of_the_session_is_nobody_on_the_host_and_gains_nothing(inside: Session, neighbour: Session) -> None:

@@ -33,6 +33,7 @@ CAPABILITIES = [
     ]
 ]
 START_SECONDS = 30.0
+CORE = 1  # byte: no core file, and no core handler of the host's, see `seccomp.py`
 OPEN_FILES = 16384  # of one process; the session's memory bounds those of all its processes
 MASKED = "acpi asound cmdline kcore keys latency_stats timer_list timer_stats sched_debug scsi interrupts sysrq-trigger"
 READ_ONLY = "bus fs irq sys"
@@ -96,7 +97,7 @@ def spec(place: Place, user_namespace: str, seccomp: Mapping[str, Any]) -> dict[
             "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
             "rlimits": [
                 {"type": "RLIMIT_NOFILE", "soft": 4096, "hard": _most_files()},
-                {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+                {"type": "RLIMIT_CORE", "soft": CORE, "hard": CORE},
             ],
         },
         "mounts": _mounts(),

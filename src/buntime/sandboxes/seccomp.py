@@ -28,6 +28,7 @@ PROTOCOLS = {
 FLAG_IOCTLS = (ord("f"), ord("X"))  # the kinds of their numbers, bits 8 to 15: encryption and freezing are of them too
 GETFLAGS, FIEMAP, FSGETXATTR = 0x80086601, 0xC020660B, 0x801C581F
 SETFLAGS, FSSETXATTR = 0x40086602, 0x401C5820
+RLIMIT_CORE, LIMIT_KINDS = 4, 16  # asm-generic/resource.h
 MACHINES = {"x86_64": ("amd64", "SCMP_ARCH_X86_64"), "aarch64": ("arm64", "SCMP_ARCH_AARCH64")}
 
 # Namespaces and mounts belong to the host; keys, BPF and userfaultfd are kernel attack surface with no use here.
@@ -63,6 +64,8 @@ DENIED = frozenset(
         "socket",
         "ioctl",
         "io_setup",
+        "setrlimit",
+        "prlimit64",
         "quotactl",
         "quotactl_fd",
         "name_to_handle_at",
@@ -131,6 +134,30 @@ def _our_rules() -> list[dict[str, Any]]:
             "args": [equal(0, AF_NETLINK), equal(2, NETLINK_AUDIT)],
         },
         *_ioctls(),
+        *_limits("setrlimit", 0, []),
+        *_limits("prlimit64", 1, [{"index": 2, "value": 0, "op": "SCMP_CMP_EQ"}]),
+    ]
+
+
+def _limits(name: str, resource: int, reading: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every limit may be changed but the one of core files: that succeeds and does nothing. `resource`: the argument
+    that names the limit. `reading`: what tells a call that only reads.
+
+    The limit is 1 byte, which is special: at any other, 0 too, the kernel starts the host's own core handler, as root
+    of the host, for each program that crashes in a session. The kernel looks at 32 bits of the argument."""
+
+    def named(number: int) -> dict[str, Any]:
+        return {"index": resource, "value": 0xFFFFFFFF, "valueTwo": number, "op": "SCMP_CMP_MASKED_EQ"}
+
+    def rule(action: dict[str, Any], *args: dict[str, Any]) -> dict[str, Any]:
+        return {"names": [name], **action, "args": list(args)}
+
+    allowed, ignored = {"action": "SCMP_ACT_ALLOW"}, {"action": "SCMP_ACT_ERRNO", "errnoRet": 0}
+    changing = [{**condition, "op": "SCMP_CMP_NE"} for condition in reading]
+    return [
+        *(rule(allowed, named(number)) for number in range(LIMIT_KINDS) if number != RLIMIT_CORE),
+        *([rule(allowed, named(RLIMIT_CORE), *reading)] if reading else []),
+        rule(ignored, named(RLIMIT_CORE), *changing),
     ]
 
 
