@@ -28,6 +28,7 @@ PROTOCOLS = {
 FLAG_IOCTLS = (ord("f"), ord("X"))  # the kinds of their numbers, bits 8 to 15: encryption and freezing are of them too
 GETFLAGS, FIEMAP, FSGETXATTR = 0x80086601, 0xC020660B, 0x801C581F
 SETFLAGS, FSSETXATTR = 0x40086602, 0x401C5820
+MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB = 0x40000, 4, 0o4000  # linux/mman.h, memfd.h, shm.h
 RLIMIT_CORE, LIMIT_KINDS = 4, 16  # asm-generic/resource.h
 MACHINES = {"x86_64": ("amd64", "SCMP_ARCH_X86_64"), "aarch64": ("arm64", "SCMP_ARCH_AARCH64")}
 
@@ -64,6 +65,9 @@ DENIED = frozenset(
         "socket",
         "ioctl",
         "io_setup",
+        "mmap",
+        "memfd_create",
+        "shmget",
         "setrlimit",
         "prlimit64",
         "quotactl",
@@ -110,11 +114,18 @@ def _our_rules() -> list[dict[str, Any]]:
     def is_type(kind: int) -> dict[str, Any]:
         return {"index": 1, "value": SOCK_TYPE, "valueTwo": kind, "op": "SCMP_CMP_MASKED_EQ"}
 
+    def without(name: str, index: int, flag: int) -> dict[str, Any]:
+        return allow(name, {"index": index, "value": flag, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"})
+
     no_namespaces = {"index": 0, "value": NAMESPACE_FLAGS, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
     return [
         allow("clone", no_namespaces),
         # its flags are behind a pointer, which a filter cannot read: programs fall back to clone
         {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS},
+        # huge pages are the host's: in no memory limit, and what an operator set aside for others
+        without("mmap", 3, MAP_HUGETLB),
+        without("memfd_create", 1, MFD_HUGETLB),
+        without("shmget", 2, SHM_HUGETLB),
         # the kernel counts them for the whole host; libraries fall back where it has none
         {"names": ["io_setup"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS},
         # these flush the whole host: they succeed and do nothing; fsync of one's own files works
