@@ -254,7 +254,7 @@ def _packet_filter(config: Config) -> Iterator[Finding]:
     network = Network(part)
     rules = whole(network.table, part, network.resolver, edge_user(), {})
     try:
-        call(["nft", "--check", "-f", "-"], rules, timeout=10)
+        call(["nft", "--check", "-f", "-"], rules)  # the first use may load modules
     except HostCommandFailed as failed:
         said = str(failed).splitlines()[0]
         yield Finding(False, "nftables with NAT, fib and connection limits", f"the kernel refuses our rules ({said})")
