@@ -1,6 +1,7 @@
 """The settings, read once from BUNTIME_* variables. One exists only if its user can have an opinion on it."""
 
 import hashlib
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -11,11 +12,15 @@ ORIGIN = re.compile(r"\*|https?://[a-z0-9.\-\[\]:]+")  # as browsers send it: lo
 SHARED_RUN_DIR = Path("/run/buntime")  # of all servers of this host: which part of it is whose
 
 
+type Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     data_dir: Path = Path("/var/lib/buntime")  # everything that is kept lives here
     host: str = "127.0.0.1"  # address that the edge listens on
     port: int = 8000
+    trusted_proxies: str = ""  # networks of proxies before the edge, separated by commas: they name the client
     domain: str = ""  # of previews; "" means localhost:PORT over http
     tls_cert: Path | None = None  # for the domain and *.domain, with its chain: then the port speaks TLS
     tls_key: Path | None = None
@@ -52,6 +57,12 @@ class Config:
         return tuple(origin.strip() for origin in self.cors_origins.split(",")) if self.cors_origins else ()
 
     @property
+    def proxies(self) -> tuple[Subnet, ...]:
+        """Raises ValueError, for which `from_environment` has looked."""
+        texts = self.trusted_proxies.split(",") if self.trusted_proxies else ()
+        return tuple(ipaddress.ip_network(text.strip()) for text in texts)
+
+    @property
     def run_dir(self) -> Path:
         """Pid files and generated configuration."""
         return self.data_dir / "run"
@@ -65,6 +76,12 @@ class Config:
     def edge_socket(self) -> Path:
         """Where the control plane answers the edge's questions about previews: no client's request gets there."""
         return SHARED_RUN_DIR / f"{self.instance}-edge.sock"
+
+
+    @property
+    def metrics_socket(self) -> Path:
+        """Where root alone reads the numbers for Prometheus."""
+        return SHARED_RUN_DIR / f"{self.instance}-metrics.sock"
 
 
 class BadSetting(Exception):
@@ -102,6 +119,13 @@ def from_environment(environ: Mapping[str, str]) -> Config:
         raise BadSetting(
             f"BUNTIME_CORS_ORIGINS: {wrong[0]!r} is no origin, such as https://app.example.com, and not *."
         )
+    try:
+        _ = config.proxies
+    except ValueError as wrong:
+        raise BadSetting(
+            f"BUNTIME_TRUSTED_PROXIES={config.trusted_proxies}: {wrong}. Give networks such as 192.0.2.0/24 or "
+            "2001:db8::1, separated by commas."
+        ) from None
     if (config.tls_cert is None) != (config.tls_key is None):
         raise BadSetting("BUNTIME_TLS_CERT and BUNTIME_TLS_KEY are of use together only.")
     if config.tls_cert and not config.domain:

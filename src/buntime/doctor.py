@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from buntime import firewalls
-from buntime.config import Config
+from buntime.config import BadSetting, Config
 from buntime.edge.nginx import USER
 from buntime.edge.process import has_lua, has_user
+from buntime.listening import listening
 from buntime.sandboxes import seccomp
 from buntime.sandboxes.commands import HostCommandFailed, call
+from buntime.sandboxes.edge_rules import edge_rules
 from buntime.sandboxes.host import Part
 from buntime.sandboxes.host_settings import HOST_SETTINGS, SYSCTLS
 from buntime.sandboxes.network import Network, edge_user
@@ -252,7 +254,12 @@ def _packet_filter(config: Config) -> Iterator[Finding]:
         return
     part = Part(0, config.instance, ipaddress.IPv4Network("10.213.0.0/20"))
     network = Network(part)
-    rules = whole(network.table, part, network.resolver, edge_user(), {})
+    try:
+        counted = edge_rules(listening(config), part.interfaces)
+    except BadSetting as wrong:
+        yield Finding(False, f"BUNTIME_HOST={config.host}", str(wrong).removesuffix("."))
+        return
+    rules = whole(network.table, part, network.resolver, edge_user(), {}, counted)
     try:
         call(["nft", "--check", "-f", "-"], rules)  # the first use may load modules
     except HostCommandFailed as failed:

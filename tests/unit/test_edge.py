@@ -18,7 +18,7 @@ from aiohttp import web
 from yarl import URL
 
 from buntime.children import Program, keep_running
-from buntime.config import SHARED_RUN_DIR, Config
+from buntime.config import SHARED_RUN_DIR, BadSetting, Config
 from buntime.edge import process
 from buntime.edge.nginx import Edge, render
 from buntime.plan import load_plans
@@ -241,7 +241,7 @@ async def test_a_port_in_use_is_said_in_a_sentence(config: Config) -> None:
 
 
 async def test_an_unknown_host_is_said_in_a_sentence(config: Config) -> None:
-    with pytest.raises(process.EdgeFailed, match=r"BUNTIME_HOST=no\.such\.host\.invalid"):
+    with pytest.raises(BadSetting, match=r"BUNTIME_HOST=no\.such\.host\.invalid"):
         async with serving(replace(config, host="no.such.host.invalid")):
             pass
 

@@ -1,5 +1,6 @@
 """The edge's nginx.conf: a pure function of the settings. Nothing of the system's own configuration is used."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -7,16 +8,20 @@ from string import Template
 from buntime.edge.refusals import PREVIEW_REFUSALS, REFUSALS, error, lua_string, preview_table
 
 WORKERS = 2
-CONNECTIONS = 8192  # of one worker, those to the control plane and to sessions included
+# Of one worker, those to the control plane and to sessions included: by the host's memory, within these. One that has
+# sent half a header takes 7 KB of nginx's memory and the kernel's, with TLS 40 KB: all of them are then a tenth of it.
+CONNECTIONS, MOST_CONNECTIONS, MEMORY_OF_CONNECTION = 8192, 65536, 1 << 19
+OTHER_FILES = 1024  # of one worker, beside its connections
 SLACK_MB = 1  # what a multipart or JSON frame may add to the largest body
 MODULES = Path("/usr/lib/nginx/modules")  # where Debian's packages put them
 LUA_MODULES = ("ndk_http_module.so", "ngx_http_lua_module.so")
 USER = "buntime-edge"  # of the workers; they alone, and root, may open the control plane's sockets
 PREVIEW_LUA = Path(__file__).with_name("preview.lua")
 
-# A browser opens six connections to a host, or one; a page of a few hundred people behind one address, and their
-# WebSockets, are well within. One address cannot take what the workers have, nor one session.
-CONNECTIONS_OF_ADDRESS = 1024
+# A browser opens six connections to a host, or one. The kernel counts connections by the same number before a byte is
+# read (see `sandboxes.edge_rules`); here requests under way are counted, of which an HTTP/2 connection has many, and
+# those that a trusted proxy forwards, by the address that it names.
+CONNECTIONS_OF_ADDRESS = 256
 CONNECTIONS_OF_HOST = 2048
 # In a second, of one client address. Guessing one of 36^18 sessions at this rate is hopeless.
 REFUSALS_OF_ADDRESS = 30
@@ -70,6 +75,14 @@ http {
     default $$request_id;
   }
   map $$http_upgrade $$connection_to_upstream { "" ""; default upgrade; }
+$proxies
+  # Who is counted: an IPv4 address, or an IPv6 /64.
+  map $$binary_remote_addr $$source {
+    "~(?s)^(?<prefix>.{8}).{8}$$" $$prefix;
+    default $$binary_remote_addr;
+  }
+  limit_conn_zone $$source zone=sources:16m;
+  limit_conn_status 429;
 
   upstream control_plane {
     server unix:$socket max_fails=0;
@@ -78,7 +91,7 @@ http {
     keepalive_timeout 60s;  # below the control plane's own, or a request could meet a closing connection
   }
 
-  client_header_timeout 30s;
+  client_header_timeout 10s;  # for the whole header, and for a handshake of TLS before it
   client_body_timeout 120s;  # between two reads
   send_timeout 120s;
   keepalive_timeout 120s;
@@ -114,6 +127,7 @@ $tls
   server {
 $listen_default
     server_name _;
+    limit_conn sources $connections_of_address;
 $refusals
     location / { proxy_pass http://control_plane; }
     # Bounded by the session's disk alone.
@@ -165,9 +179,7 @@ PREVIEWS = Template("""
   map $$session_upgrade $$connection_to_session { "" ""; default upgrade; }
   map $$http_authorization $$session_authorization { ~btk_ ""; default $$http_authorization; }  # ours are for the API
 
-  limit_conn_zone $$binary_remote_addr zone=addresses:8m;
   limit_conn_zone $$host zone=hosts:8m;
-  limit_conn_status 429;
 
   upstream sessions {
     server 0.0.0.1;  # the balancer names the real one
@@ -178,7 +190,7 @@ PREVIEWS = Template("""
   server {
 $listen
     server_name ~^ses[-_];
-    limit_conn addresses $connections_of_address;
+    limit_conn sources $connections_of_address;
     limit_conn hosts $connections_of_host;
     client_max_body_size 0;
     client_body_timeout $open;
@@ -246,6 +258,8 @@ class Edge:
     user: str = USER  # "" where the server is not root and nginx cannot choose
     https: bool = False  # what visitors of previews speak, with the edge or with a proxy before it
     certificate: Certificate | None = None
+    proxies: tuple[str, ...] = ()  # networks; what they say of a client's address is taken
+    connections: int = CONNECTIONS  # of one worker
 
 
 def render(edge: Edge) -> str:
@@ -257,8 +271,10 @@ def render(edge: Edge) -> str:
         directory=edge.directory,
         socket=edge.socket,
         workers=WORKERS,
-        files=2 * CONNECTIONS + 1024,
-        connections=CONNECTIONS,
+        files=edge.connections + OTHER_FILES,
+        connections=edge.connections,
+        connections_of_address=CONNECTIONS_OF_ADDRESS,
+        proxies=_proxies(edge.proxies),
         largest_mb=edge.body_mb + SLACK_MB,
         ignored="".join(f" X-Accel-{name}" for name in INSTRUCTIONS),
         hidden=_hidden("  "),
@@ -289,6 +305,19 @@ def _previews(edge: Edge) -> str:
         hidden=_hidden("    "),
         own_refusals=" ".join(str(status) for status in PREVIEW_REFUSALS if status != 502),
     )
+
+
+def connections_for(memory: int) -> int:
+    """How many one worker should have on a host with so many bytes of memory."""
+    return max(CONNECTIONS, min(MOST_CONNECTIONS, memory // MEMORY_OF_CONNECTION))
+
+
+def _proxies(networks: Sequence[str]) -> str:
+    """The client's address is the last in X-Forwarded-For that is not a trusted proxy's."""
+    if not networks:
+        return ""
+    trusted = "".join(f"  set_real_ip_from {network};\n" for network in networks)
+    return f"{trusted}  real_ip_header X-Forwarded-For;\n  real_ip_recursive on;\n"
 
 
 def _hidden(indent: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import os
 import pwd
+import resource
 import shutil
 import signal
 import socket
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from buntime.children import Program, keep_running, kill_group
 from buntime.config import BadSetting, Config
-from buntime.edge.nginx import LUA_MODULES, MODULES, USER, Certificate, Edge, render
+from buntime.edge.nginx import LUA_MODULES, MODULES, OTHER_FILES, USER, Certificate, Edge, connections_for, render
+from buntime.listening import Listening, listening
 from buntime.plan import Plan
 from buntime.tasks import Tasks
 
@@ -36,12 +38,12 @@ async def edge(config: Config, plans: Mapping[str, Plan], tasks: Tasks) -> Async
     behind is stopped first. Until the control plane listens on `config.api_socket` answers are 503. nginx ends with
     `tasks`, not with the block: requests that are under way when the server stops get their answers.
     """
-    addresses = _addresses(config.host, config.port)
-    program = _prepare(config, max(plan.body_mb for plan in plans.values()), addresses)
+    where = listening(config)
+    program = _prepare(config, max(plan.body_mb for plan in plans.values()), where)
     for path in (config.api_socket, config.edge_socket):
         _let_workers_open(path)
     tasks.start_daemon(keep_running(program), "nginx")
-    await _until_it_answers(addresses)
+    await _until_it_answers(where.endpoints)
     if config.tls_cert and config.tls_key:
         files = (config.tls_cert, config.tls_key)
         tasks.start_daemon(take_up_renewals(files, config.run_dir / "edge"), "certificate")
@@ -76,17 +78,26 @@ def _versions(files: tuple[Path, ...]) -> list[tuple[int, int] | None]:
     return found
 
 
-def _prepare(config: Config, body_mb: int, addresses: list[tuple[str, int]]) -> Program:
+def _prepare(config: Config, body_mb: int, where: Listening) -> Program:
     nginx = _nginx()
     directory = config.run_dir / "edge"
     directory.mkdir(parents=True, exist_ok=True)
     stop_left_over(directory)
-    for address in addresses:
-        _check_free(*address)
-    listen = tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses)
+    for endpoint in where.endpoints:
+        _check_free(*endpoint)
+    listen = tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in where.endpoints)
     certificate = Certificate(config.tls_cert, config.tls_key) if config.tls_cert and config.tls_key else None
-    https = bool(config.domain)
-    edge = Edge(listen, config.api_socket, config.edge_socket, directory, body_mb, https=https, certificate=certificate)
+    edge = Edge(
+        listen,
+        config.api_socket,
+        config.edge_socket,
+        directory,
+        body_mb,
+        https=bool(config.domain),
+        certificate=certificate,
+        proxies=tuple(str(network) for network in where.proxies),
+        connections=_connections(),
+    )
     file = directory / "nginx.conf"
     file.write_text(render(edge))
     command = (nginx, "-p", str(directory), "-e", "stderr", "-c", str(file))
@@ -94,6 +105,26 @@ def _prepare(config: Config, body_mb: int, addresses: list[tuple[str, int]]) -> 
     if tested.returncode:
         raise EdgeFailed(f"nginx does not take its configuration: {tested.stderr.strip()}")
     return Program("nginx", command, stop_seconds=STOP_SECONDS)
+
+
+def _connections() -> int:
+    """Of one worker: by the host's memory, and never more than it may open files."""
+    wanted = connections_for(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    files = _open_files(wanted + OTHER_FILES)
+    return min(wanted, max(files - OTHER_FILES, files // 2))
+
+
+def _open_files(wanted: int) -> int:
+    """That many, if this host lets nginx's master raise its limit so far, else the limit as it is."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] >= wanted:
+        return wanted
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limits[0], wanted))
+    except (ValueError, OSError):
+        return limits[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    return wanted
 
 
 def _let_workers_open(path: Path) -> None:
@@ -121,27 +152,6 @@ def has_user(name: str = USER) -> bool:
     try:
         pwd.getpwnam(name)
     except KeyError:
-        return False
-    return True
-
-
-def _addresses(host: str, port: int) -> list[tuple[str, int]]:
-    """Where to listen. `localhost` may be either loopback address for a client, so both are ours."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as failed:
-        raise EdgeFailed(f"BUNTIME_HOST={host} is not an address of this machine: {failed.strerror}.") from None
-    addresses = {str(entry[4][0]) for entry in found}
-    if "127.0.0.1" in addresses and _has_ipv6_loopback():
-        addresses.add("::1")
-    return [(address, port) for address in sorted(addresses)]
-
-
-def _has_ipv6_loopback() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
         return False
     return True
 

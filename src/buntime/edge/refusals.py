@@ -34,6 +34,10 @@ REFUSALS = {
     413: Refusal(413, "payload_too_large", "The request body is larger than the $body_mb MB that any plan allows."),
     414: Refusal(414, "invalid_request", "The URL is too long."),
     421: Refusal(421, "invalid_request", "This host is not served on this connection."),
+    429: Refusal(
+        429, "rate_limit_exceeded", "Too many connections from your address at a time. Close some, and try again in a "
+        "moment.", retry_after=1,
+    ),
     494: Refusal(431, "invalid_request", "The request's header is too large."),
     497: Refusal(400, "invalid_request", "This port speaks HTTPS."),
     500: Refusal(500, "internal_error", "Something went wrong on our side."),
@@ -42,7 +46,7 @@ REFUSALS = {
     503: Refusal(503, "unavailable", _SOON, retry_after=1),
     504: Refusal(503, "unavailable", "The server did not answer in time. Try again in a moment.", retry_after=1),
     505: Refusal(505, "invalid_request", "This version of HTTP is not supported."),
-}
+}  # fmt: skip
 
 # Of previews: 502 and 504 are the session's there.
 PREVIEW_REFUSALS = {status: refusal for status, refusal in REFUSALS.items() if status not in (411, 413, 497, 504)} | {

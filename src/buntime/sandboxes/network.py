@@ -23,7 +23,9 @@ from typing import Any
 import structlog
 
 from buntime.egress import Rules, rules_of
+from buntime.listening import Listening
 from buntime.sandboxes.commands import HostCommandFailed, call
+from buntime.sandboxes.edge_rules import edge_rules
 from buntime.sandboxes.host import SLOTS, Part
 from buntime.sandboxes.host_settings import raise_host_settings
 from buntime.sandboxes.local_ports import lead_to_localhost
@@ -81,6 +83,7 @@ class Network:
         self._host_ns = -1
         self._mtu = 1500
         self._edge_user: int | None = None
+        self._edge_rules = ""
         self._changing = threading.Lock()  # the table, and what we know of it
         self._rules: dict[int, Rules] = {}  # slot → those that are not the default
         self._learned: dict[int, dict[Learned, float]] = {}  # slot → what was answered, until when (monotonic)
@@ -105,8 +108,9 @@ class Network:
     def _gateway_interface(self) -> str:
         return f"buntime{self._part.instance}gw"
 
-    def open(self, rules: Mapping[int, Rules]) -> None:
-        """Host settings, gateway and rules. `rules`: of the slots of sandboxes that may still run.
+    def open(self, rules: Mapping[int, Rules], edge: Listening | None = None) -> None:
+        """Host settings, gateway and rules. `rules`: of the slots of sandboxes that may still run. `edge`: whose
+        connections are counted.
 
         Raises HostCommandFailed: then no sandbox may start.
         """
@@ -121,6 +125,7 @@ class Network:
         nobody = f"route replace unreachable {self._part.network}\n"
         call(["ip", "-batch", "-"], f"{addresses}link set {name} up\n{nobody}")
         self._edge_user = edge_user()
+        self._edge_rules = edge_rules(edge, self._part.interfaces) if edge else ""
         with self._changing:
             self._rules = {slot: rules[slot] for slot in rules if elements_of(self._part.address(slot), rules[slot])}
             self._learned = self._still_known()
@@ -214,7 +219,8 @@ class Network:
 
     def _put(self) -> None:
         elements = merged(self._elements(slot) for slot in self._rules)
-        call(["nft", "-f", "-"], whole(self.table, self._part, self.resolver, self._edge_user, elements))
+        rules = whole(self.table, self._part, self.resolver, self._edge_user, elements, self._edge_rules)
+        call(["nft", "-f", "-"], rules)
 
     def _elements(self, slot: int) -> dict[str, list[str]]:
         """All that there is of one slot, with what was answered to it."""

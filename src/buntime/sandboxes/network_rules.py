@@ -114,9 +114,12 @@ def change(table: str, old: Elements, new: Elements) -> str:
     return "\n".join(lines) + "\n"
 
 
-def whole(table: str, part: Part, resolver: str, edge_user: int | None, elements: Elements) -> str:
+def whole(
+    table: str, part: Part, resolver: str, edge_user: int | None, elements: Elements, edge_rules: str = ""
+) -> str:
     """The whole table, put in force in one step. What a session may not reach refuses at once instead of letting its
-    programs wait. `resolver`: where sessions ask for names that have rules about them."""
+    programs wait. `resolver`: where sessions ask for names that have rules about them. `edge_rules`: see the module
+    of that name."""
     ours, gateway = part.interfaces, part.gateway
 
     def filled(name: str, kind: str = PLAIN, flags: str = "") -> str:
@@ -258,5 +261,5 @@ table inet {table} {{
     type nat hook postrouting priority srcnat; policy accept;
     ip saddr {part.network} oifname != "{ours}" masquerade
   }}
-}}
+{edge_rules}}}
 """

@@ -8,6 +8,7 @@ import aiohttp
 
 from buntime.config import Config
 from buntime.egress import Rules, rules_of
+from buntime.listening import Listening, listening
 from buntime.plan import MB, Limits
 from buntime.sandboxes import names, record, seccomp
 from buntime.sandboxes.cgroup import find_cgroups
@@ -42,11 +43,11 @@ async def opened(
 ) -> AsyncIterator[LocalSandboxes]:
     """Volumes mounted, rules in force, names resolved – before the first sandbox – and what runs adopted.
 
-    `owned`: sandbox id → session, as the store has it. Raises NoPart and HostCommandFailed.
+    `owned`: sandbox id → session, as the store has it. Raises BadSetting, NoPart and HostCommandFailed.
     """
     part = claim_part(config)
     async with AsyncExitStack() as stack:
-        machinery = _open_machinery(config, part, owned, tasks, http, stack)
+        machinery = _open_machinery(config, part, owned, tasks, http, stack, listening(config))
         await stack.enter_async_context(names.answering(machinery.network, tasks))
         pool_size = config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory())
         settings = Settings(
@@ -102,11 +103,12 @@ def _open_machinery(
     tasks: Tasks,
     http: aiohttp.ClientSession,
     stack: AsyncExitStack,
+    edge: Listening | None = None,
 ) -> Machinery:
     volumes = Volumes(config)
     volumes.mount()
     network = Network(part)
-    network.open(_rules_by_slot(config.data_dir / "sandboxes", owned))
+    network.open(_rules_by_slot(config.data_dir / "sandboxes", owned), edge)
     stack.callback(network.close)
     NameServer(part, config.run_dir).ensure()
     return Machinery(find_cgroups(part.instance), volumes, network, tasks, http, _run_env(), Runs())

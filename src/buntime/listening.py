@@ -1,0 +1,39 @@
+"""Where the edge listens, and which proxies before it are trusted."""
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+
+from buntime.config import BadSetting, Config, Subnet
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    addresses: tuple[str, ...]  # a wildcard stands for all addresses of its family
+    port: int
+    proxies: tuple[Subnet, ...] = ()  # their word about a client's address is taken
+
+    @property
+    def endpoints(self) -> list[tuple[str, int]]:
+        return [(address, self.port) for address in self.addresses]
+
+
+def listening(config: Config) -> Listening:
+    """`localhost` may be either loopback address for a client, so the edge listens on both. Raises BadSetting."""
+    try:
+        found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as failed:
+        raise BadSetting(f"BUNTIME_HOST={config.host} is not an address of this machine: {failed.strerror}.") from None
+    addresses = {str(ipaddress.ip_address(entry[4][0])) for entry in found}
+    if "127.0.0.1" in addresses and _has_ipv6_loopback():
+        addresses.add("::1")
+    return Listening(tuple(sorted(addresses)), config.port, config.proxies)
+
+
+def _has_ipv6_loopback() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True

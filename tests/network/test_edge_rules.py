@@ -1,0 +1,115 @@
+"""How many connections one source may have to the edge. What listens here is a plain socket: the kernel decides."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from ipaddress import IPv4Network, ip_network
+
+import pytest
+
+from buntime.listening import Listening
+from buntime.sandboxes.edge_rules import CONNECTIONS_OF_SOURCE
+from buntime.sandboxes.host import Part
+from buntime.sandboxes.network import Network
+from tests.network.accepting import accepting
+from tests.network.place import SECONDS, nft
+from tests.network.stranger import ADDRESSES, ADDRESSES6, HOST, HOST6, Connections, Stranger, connections, stranger
+
+pytestmark = pytest.mark.sandbox
+
+PART = Part(0, "tedg", IPv4Network("10.251.192.0/20"))
+
+
+@pytest.fixture(scope="module")
+def there() -> Iterator[Stranger]:
+    with stranger() as made:
+        yield made
+
+
+@contextmanager
+def _edge(*proxies: str, addresses: tuple[str, ...] = ("0.0.0.0", "::")) -> Iterator[int]:
+    """The rules for a port where connections are accepted from everybody; the port."""
+    with ExitStack() as stack:
+        port = stack.enter_context(accepting(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
+        network = Network(PART)
+        stack.callback(network.remove)
+        stack.callback(network.close)
+        network.open({}, Listening(addresses, port, tuple(ip_network(proxy) for proxy in proxies)))
+        yield port
+
+
+def _until(holds: Connections, accepted: list[int]) -> None:
+    """One more connection comes to this; the kernel may take a moment to see that another has ended."""
+    deadline = time.monotonic() + SECONDS
+    while (found := holds.ask("open 1")) != accepted:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("source", "same", "other", "to"),
+    [
+        (ADDRESSES[0], ADDRESSES[0], ADDRESSES[1], HOST),
+        (ADDRESSES6[0], ADDRESSES6[1], ADDRESSES6[2], HOST6),
+    ],
+    ids=["an IPv4 address", "an IPv6 /64"],
+)
+def test_connections_of_one_source_are_bounded_and_those_of_another_are_its_own(
+    there: Stranger, source: str, same: str, other: str, to: str
+) -> None:
+    with (
+        _edge() as port,
+        connections(there.enter(), source, to, port) as holder,
+        connections(there.enter(), same, to, port) as of_the_same,
+        connections(there.enter(), other, to, port) as of_another,
+    ):
+        assert holder.ask(f"open {CONNECTIONS_OF_SOURCE}") == [CONNECTIONS_OF_SOURCE, 0]
+        assert of_the_same.ask("open 1") == [0, 1]
+        assert of_another.ask("open 1") == [1, 0]
+        holder.ask("close 1")
+        _until(of_the_same, [1, 0])
+        assert holder.ask("open 1") == [0, 1]
+
+
+def test_connections_over_the_loopback_are_counted_too(there: Stranger) -> None:
+    with _edge() as port, connections([], "127.0.0.1", "127.0.0.1", port) as holder:
+        assert holder.ask(f"open {CONNECTIONS_OF_SOURCE + 10}") == [CONNECTIONS_OF_SOURCE, 10]
+
+
+def test_a_trusted_proxy_may_have_as_many_as_it_needs(there: Stranger) -> None:
+    with (
+        _edge(f"{ADDRESSES[0]}/32", "2001:db8:197:a::/64") as port,
+        connections(there.enter(), ADDRESSES[0], HOST, port) as proxy,
+        connections(there.enter(), ADDRESSES[1], HOST, port) as stranger_to_it,
+        connections(there.enter(), ADDRESSES6[0], HOST6, port) as proxy6,
+    ):
+        assert proxy.ask("open 1000") == [1000, 0]
+        assert proxy6.ask("open 1000") == [1000, 0]
+        assert stranger_to_it.ask("open 300") == [CONNECTIONS_OF_SOURCE, 300 - CONNECTIONS_OF_SOURCE]
+
+
+def test_other_ports_and_other_addresses_of_the_host_are_not_counted(there: Stranger) -> None:
+    with (
+        _edge(addresses=("127.0.0.1", "::1")) as port,
+        connections(there.enter(), ADDRESSES[0], HOST, port) as other_address,
+        accepting((HOST, 0)) as another,
+        connections(there.enter(), ADDRESSES[0], HOST, another) as other_port,
+    ):
+        assert other_address.ask("open 300") == [300, 0]
+        assert other_port.ask("open 300") == [300, 0]
+
+
+def test_a_source_is_forgotten_when_its_connections_have_ended(there: Stranger) -> None:
+    with _edge() as port, connections(there.enter(), ADDRESSES[0], HOST, port) as holder:
+        holder.ask("open 10")
+        assert ADDRESSES[0] in _sources()
+        holder.ask("close 10")
+        deadline = time.monotonic() + SECONDS
+        while ADDRESSES[0] in _sources():
+            assert time.monotonic() < deadline, "it is remembered for ever"
+            time.sleep(0.2)
+
+
+def _sources() -> str:
+    return nft("list", "set", "inet", f"buntime_{PART.instance}", "edge_sources")
