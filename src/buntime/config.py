@@ -60,7 +60,7 @@ class Config:
     def proxies(self) -> tuple[Subnet, ...]:
         """Raises ValueError, for which `from_environment` has looked."""
         texts = self.trusted_proxies.split(",") if self.trusted_proxies else ()
-        return tuple(ipaddress.ip_network(text.strip()) for text in texts)
+        return tuple(_subnet(text.strip()) for text in texts)
 
     @property
     def run_dir(self) -> Path:
@@ -82,6 +82,12 @@ class Config:
     def metrics_socket(self) -> Path:
         """Where root alone reads the numbers for Prometheus."""
         return SHARED_RUN_DIR / f"{self.instance}-metrics.sock"
+
+
+def _subnet(text: str) -> Subnet:
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone")
+    return ipaddress.ip_network(text)
 
 
 class BadSetting(Exception):

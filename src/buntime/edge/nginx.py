@@ -35,6 +35,7 @@ QUESTIONS_OF_ADDRESS = 2000
 KEPT = 2048
 KEPT_SECONDS = 4
 KEPT_REQUESTS = 100000
+HEADER_SECONDS = 10
 OPEN = "24h"  # an open connection of a preview may be silent for so long
 
 HEADERS = {  # answered status → what belongs to it; the one method that nginx refuses itself is TRACE, on any path
@@ -91,7 +92,7 @@ $proxies
     keepalive_timeout 60s;  # below the control plane's own, or a request could meet a closing connection
   }
 
-  client_header_timeout 10s;  # for the whole header, and for a handshake of TLS before it
+  client_header_timeout ${header_seconds}s;  # for the whole header, and for a handshake of TLS before it
   client_body_timeout 120s;  # between two reads
   send_timeout 120s;
   keepalive_timeout 120s;
@@ -274,6 +275,7 @@ def render(edge: Edge) -> str:
         files=edge.connections + OTHER_FILES,
         connections=edge.connections,
         connections_of_address=CONNECTIONS_OF_ADDRESS,
+        header_seconds=HEADER_SECONDS,
         proxies=_proxies(edge.proxies),
         largest_mb=edge.body_mb + SLACK_MB,
         ignored="".join(f" X-Accel-{name}" for name in INSTRUCTIONS),

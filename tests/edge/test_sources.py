@@ -1,0 +1,157 @@
+"""Who is counted as one client, with and without a trusted proxy before the edge."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from buntime.config import BadSetting, Config, from_environment
+from buntime.edge.nginx import CONNECTIONS_OF_ADDRESS, HEADER_SECONDS, REFUSALS_OF_ADDRESS
+from tests.edge.place import Message, Place, Session, control_plane, edge, for_workers, read_message
+
+PROXY = "127.0.0.1/32"
+
+
+@pytest.fixture
+async def behind(config: Config) -> AsyncIterator[Place]:
+    """An edge that trusts this machine."""
+    async with edge(replace(config, trusted_proxies=PROXY)) as place, control_plane(place):
+        yield place
+
+
+@asynccontextmanager
+async def api(place: Place) -> AsyncIterator[None]:
+    """An API that answers what it is told by the edge about the client; `/wait` never."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await read_message(reader):
+            if request.target != "/wait":
+                said = json.dumps(request.all("X-Forwarded-For")).encode()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said))
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, place.config.api_socket, backlog=4096)
+    for_workers(place.config.api_socket)
+    try:
+        yield
+    finally:
+        server.close()
+        server.close_clients()
+        place.config.api_socket.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def waiting(place: Place, host: str, count: int, **headers: str) -> AsyncIterator[None]:
+    """Requests of one client that get no answer."""
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    opened = [await place.connect() for _ in range(count)]
+    for _, writer in opened:
+        writer.write(f"GET /wait HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n".encode())
+    await asyncio.sleep(0.5)
+    try:
+        yield
+    finally:
+        for _, writer in opened:
+            writer.close()
+
+
+async def test_requests_of_one_address_to_the_api_are_bounded(place: Place) -> None:
+    async with api(place):
+        async with waiting(place, "localhost", CONNECTIONS_OF_ADDRESS):
+            refused = await place.get(host="localhost")
+        assert (refused.status, refused.header("Retry-After")) == (429, "1")
+        error = json.loads(refused.body)["error"]
+        assert (error["code"], error["retryable"]) == ("rate_limit_exceeded", True)
+        await asyncio.sleep(0.2)
+        assert (await place.get(host="localhost")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+        ("2001:db8:0:a::1", "2001:db8:0:a:ffff::2", "2001:db8:0:b::1"),
+        ("2001:db8:a:a0a::1", "2001:db8:a:a0a::a0a", "2001:db8:a:a0b::1"),  # bytes that are line ends
+    ],
+)
+async def test_clients_of_a_trusted_proxy_are_counted_one_by_one_and_by_64_bits_of_ipv6(
+    behind: Place, one: str, same: str, other: str
+) -> None:
+    async with api(behind), waiting(behind, "localhost", CONNECTIONS_OF_ADDRESS, X_Forwarded_For=one):
+        statuses = [(await behind.get(host="localhost", X_Forwarded_For=who)).status for who in (same, other)]
+    assert statuses == [429, 200]
+
+
+async def test_a_client_is_the_last_address_that_is_no_trusted_proxy(behind: Place) -> None:
+    session = Session()
+    await behind.open_to(session)
+    async with api(behind):
+        for said in ("6.6.6.6, 192.0.2.7", "6.6.6.6, 192.0.2.7, 127.0.0.1", "nonsense, 192.0.2.7"):
+            answer = await behind.get(host="localhost", X_Forwarded_For=said)
+            assert json.loads(answer.body) == ["192.0.2.7"]
+            await behind.get(X_Forwarded_For=said)
+    assert {value for request in session.requests for value in request.all("X-Forwarded-For")} == {"192.0.2.7"}
+    assert behind.asked()[0].header("X-Preview-Address") == "192.0.2.7"
+
+
+@pytest.mark.parametrize("said", ["", "nonsense", "unix:", "127.0.0.1"])
+async def test_a_trusted_proxy_that_names_nobody_is_the_client_itself(behind: Place, said: str) -> None:
+    async with api(behind):
+        answer = await behind.get(host="localhost", X_Forwarded_For=said)
+    assert json.loads(answer.body) == ["127.0.0.1"]
+
+
+async def test_nobody_else_chooses_the_address_that_counts(place: Place) -> None:
+    async with api(place), waiting(place, "localhost", CONNECTIONS_OF_ADDRESS, X_Forwarded_For="192.0.2.1"):
+        refused = await place.get(host="localhost", X_Forwarded_For="192.0.2.2")
+        assert refused.status == 429
+    await asyncio.sleep(0.2)
+    async with api(place):
+        assert json.loads((await place.get(host="localhost", X_Forwarded_For="192.0.2.2")).body) == ["127.0.0.1"]
+
+
+async def test_guessing_behind_a_trusted_proxy_is_the_guessers_own(behind: Place) -> None:
+    async def guess(who: str) -> Message:
+        return await behind.get(host="ses-none.localhost", X_Forwarded_For=who)
+
+    statuses = {(await guess("192.0.2.1")).status for _ in range(2 * REFUSALS_OF_ADDRESS)}
+    assert statuses == {404, 429}
+    assert (await guess("192.0.2.2")).status == 404
+
+
+async def test_a_header_that_does_not_end_ends_its_connection(place: Place) -> None:
+    opened = [await place.connect() for _ in range(50)]
+
+    async def dribble(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
+        while not writer.is_closing():
+            writer.write(b"x")
+            await asyncio.sleep(0.5)
+
+    dribbling = [asyncio.create_task(dribble(writer)) for _, writer in opened]
+    try:
+        async with asyncio.timeout(3 * HEADER_SECONDS):
+            for reader, _ in opened:
+                try:
+                    assert await reader.read() == b""
+                except ConnectionError:
+                    pass
+    finally:
+        for task in dribbling:
+            task.cancel()
+        for _, writer in opened:
+            writer.close()
+
+
+@pytest.mark.parametrize("said", ["example.com", "192.0.2.1/24", "10.0.0.0/8,", "10.0.0.0/8 10.1.0.0/16", "fe80::1%lo"])
+def test_proxies_are_networks(said: str) -> None:
+    with pytest.raises(BadSetting, match="BUNTIME_TRUSTED_PROXIES"):
+        from_environment({"BUNTIME_TRUSTED_PROXIES": said})
+
+
+def test_several_proxies_are_separated_by_commas() -> None:
+    config = from_environment({"BUNTIME_TRUSTED_PROXIES": "10.0.0.0/8, 2001:db8::1"})
+    assert [str(network) for network in config.proxies] == ["10.0.0.0/8", "2001:db8::1/128"]
