@@ -67,6 +67,18 @@ async def test_our_cookie_is_found_in_each_of_several_headers(place: Place) -> N
     assert place.asked()[0].header("X-Preview-Cookie") == "bpt_1"
 
 
+async def test_an_address_with_a_token_does_not_reach_the_session(place: Place) -> None:
+    page = f"http://{place.host}/p?a=1&buntime_token={OURS}"
+    request = await seen(place, Referer=page, Ping_From=page)
+    assert (request.header("Referer"), request.header("Ping-From")) == (None, None)
+    assert OURS not in str(request.fields)
+
+
+@pytest.mark.parametrize("said", ["http://a.example/p?q=buntime_tokens", "http://a.example/", "", "no address"])
+async def test_another_referer_passes(place: Place, said: str) -> None:
+    assert (await seen(place, Referer=said)).header("Referer") == (said or None)
+
+
 async def test_claims_about_the_way_are_overwritten(place: Place) -> None:
     claims = {"X_Forwarded_For": "6.6.6.6", "X_Real_IP": "6.6.6.6", "Forwarded": "for=6.6.6.6"}
     more = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "bank.example", "X_Forwarded_Server": "x"}
@@ -107,7 +119,28 @@ async def test_instructions_of_a_session_to_nginx_are_ignored_and_hidden(place: 
         ("a=1; DOMAIN\t = localhost; Secure", "a=1; Secure"),
         ("a=1; Domain=x; Domain=localhost", "a=1"),
         ("a=1;;domain=x;", "a=1;;"),
+        ("a=1; Domain; Path=/", "a=1; Path=/"),
+        ("a=1; Domain=", "a=1"),
+        ("a=1;\tdomain\t=\tlocalhost\t; Secure", "a=1; Secure"),
+        ("a=1;\x0bDomain=localhost", "a=1"),
+        ("a=1;\xa0Domain\xa0=localhost", "a=1"),
+        ("a=1; $Domain=localhost", "a=1"),
+        ("a=1; Subdomain=x; Domains=y", "a=1; Subdomain=x; Domains=y"),
+        ('a=1; Comment="x;Domain=localhost"', 'a=1; Comment="x'),
         ("domain=1; Path=/", "domain=1; Path=/"),
+        (" Domain = 1; Path=/", "Domain = 1; Path=/"),
+        ('v="a;b"; Path=/', 'v="a;b"; Path=/'),
+        ('v="a;Domains=b;c"; Path=/', 'v="a;Domains=b;c"; Path=/'),
+        ('v="a"; Domain=localhost', 'v="a"'),
+        ('v="a\\"b"; Domain=localhost; Path=/', 'v="a\\"b"; Path=/'),
+        ('v="a;Domain=localhost"', None),
+        ('v="a;Domain=localhost;x="', None),
+        ('v="a; domain\t=localhost; Path=/', None),
+        ('v="a;b"; Domain=localhost', None),
+        ('v="a\\";Domain=localhost;x="', None),
+        ("v=1 Domain=localhost", None),
+        ("v=1\t$Domain = localhost", None),
+        ("next=/?a=1&domain=2", "next=/?a=1&domain=2"),
         ("__buntime_preview2=1", "__buntime_preview2=1"),
         ("__buntime_preview=x; Path=/", None),
         ("  __buntime_preview = x", None),

@@ -6,6 +6,7 @@ from pathlib import Path
 from string import Template
 
 from buntime.edge.refusals import PREVIEW_REFUSALS, REFUSALS, error, lua_string, preview_table
+from buntime.preview import QUERY
 
 WORKERS = 2
 # Of one worker, those to the control plane and to sessions included: by the host's memory, within these. One that has
@@ -180,6 +181,10 @@ PREVIEWS = Template("""
   map $$session_upgrade $$connection_to_session { "" ""; default upgrade; }
   map $$http_authorization $$session_authorization { ~btk_ ""; default $$http_authorization; }  # ours are for the API
 
+  # Where a page keeps the token of a link in its address, the browser tells that address.
+  map $$http_referer $$session_referer { ~$token_query= ""; default $$http_referer; }
+  map $$http_ping_from $$session_ping_from { ~$token_query= ""; default $$http_ping_from; }
+
   limit_conn_zone $$host zone=hosts:8m;
 
   upstream sessions {
@@ -213,6 +218,8 @@ $listen
     proxy_set_header Authorization $$session_authorization;
     proxy_set_header Cookie $$session_cookie;
     proxy_set_header X-Preview-Token "";
+    proxy_set_header Referer $$session_referer;
+    proxy_set_header Ping-From $$session_ping_from;
     proxy_set_header X-Request-Id $$rid;
     proxy_set_header X-Forwarded-For $$remote_addr;
     proxy_set_header X-Forwarded-Proto $scheme;
@@ -295,6 +302,7 @@ def _previews(edge: Edge) -> str:
         refusals_of_address=REFUSALS_OF_ADDRESS,
         questions_of_address=QUESTIONS_OF_ADDRESS,
         pages=preview_table(),
+        token_query=QUERY,
         kept=KEPT,
         kept_seconds=KEPT_SECONDS,
         kept_requests=KEPT_REQUESTS,

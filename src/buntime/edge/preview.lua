@@ -355,6 +355,33 @@ local function is_sound()
   return ngx.req.http_version() >= 1.0 and (status >= 200 or status == 101 and ngx.var.session_upgrade ~= "")
 end
 
+-- What a session's Set-Cookie becomes, so that it is for this host alone; nil where it must not pass.
+--
+-- A browser ends the value at the first semicolon, also within quotes; other clients take a quoted one as a whole. Where
+-- they disagree nothing is taken out of the middle: it would change the value for one of them. One such client also
+-- begins an attribute after a space, and knows `$Domain`.
+local function for_this_host(cookie)
+  local pair, rest = match(cookie, "^([^;]*)(.*)$")
+  local kept, found = { pair }, false
+  for attribute in gmatch(rest, ";([^;]*)") do
+    local name = gsub(match(attribute, "^[^=]*"), "[^!-~]", "") -- what clients take for spaces differs
+    if match(lower(name), "^%$?domain$") then
+      found = true
+    else
+      kept[#kept + 1] = attribute
+    end
+  end
+  local _, quotes = gsub(gsub(pair, "\\.", ""), '"', "")
+  if found and quotes % 2 == 1 then
+    return nil
+  end
+  local passed = table.concat(kept, ";")
+  if match(lower(passed), "[^!-~]%$?domain[^!-~]*=") then
+    return nil
+  end
+  return passed
+end
+
 -- header filter: of what the session answers.
 preview.filter = logged(function()
   if not ngx.ctx.upstream then
@@ -371,7 +398,7 @@ preview.filter = logged(function()
   local kept = {}
   for _, cookie in ipairs(type(cookies) == "table" and cookies or { cookies }) do
     if not is_ours(cookie) then
-      kept[#kept + 1] = gsub(cookie, ";%s*[Dd][Oo][Mm][Aa][Ii][Nn]%s*=[^;]*", "") -- it is for this host alone
+      kept[#kept + 1] = for_this_host(cookie)
     end
   end
   header["Set-Cookie"] = kept
