@@ -91,7 +91,7 @@ async def _measure_all(server: Server, scale: Scale, names: Sequence[str]) -> li
     if task is not None:
         loop.add_signal_handler(signal.SIGTERM, task.cancel)
     rows: list[Row] = []
-    async with Client(server.url, server.key) as client:
+    async with Client(server.url, server.key, server.config.metrics_socket) as client:
         context = Context(server, client, Bun(server.bun, server.scratch), scale, _say)
         for name in names:
             _say(f"Measuring {name} ...")

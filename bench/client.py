@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,8 +22,10 @@ class Refused(Exception):
 class Client:
     """Keeps its connections alive; one caller at a time uses one connection."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, metrics: Path) -> None:
+        """`metrics`: the socket where the server tells its numbers."""
         self._url = url
+        self._metrics = metrics
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self._http: aiohttp.ClientSession
 
@@ -91,7 +94,10 @@ class Client:
 
     async def gauge(self, name: str) -> int:
         """A number of /metrics that has no labels."""
-        for line in (await self.get("/metrics")).decode().splitlines():
+        connector = aiohttp.UnixConnector(str(self._metrics))
+        async with aiohttp.ClientSession(connector=connector) as http, http.get("http://metrics/metrics") as answer:
+            text = await answer.text()
+        for line in text.splitlines():
             if line.startswith(f"{name} "):
                 return int(float(line.split()[1]))
         raise Refused("/metrics", 200, f"there is no {name}".encode())

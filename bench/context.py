@@ -93,7 +93,7 @@ async def beside(
     with ThreadPoolExecutor(1) as thread:  # of its own: the server ends with the thread that started it
         server = thread.submit(other.__enter__).result()
         try:
-            async with Client(server.url, server.key) as client:
+            async with Client(server.url, server.key, server.config.metrics_socket) as client:
                 yield replace(context, server=server, client=client)
         finally:
             thread.submit(other.__exit__, None, None, None).result()

@@ -77,7 +77,6 @@ class Config:
         """Where the control plane answers the edge's questions about previews: no client's request gets there."""
         return SHARED_RUN_DIR / f"{self.instance}-edge.sock"
 
-
     @property
     def metrics_socket(self) -> Path:
         """Where root alone reads the numbers for Prometheus."""

@@ -54,9 +54,11 @@ from buntime.stores.database import StoreUnusable
 from buntime.stores.sqlite import SqliteStore
 from buntime.tasks import Tasks
 from buntime.trimming import keep_trimmed
+from buntime.web.api_operations import metrics_app
 from buntime.web.app import create_app
 from buntime.web.edge_app import create_edge_app
 from buntime.web.logs import configure_logs
+from buntime.web.metrics import Metrics
 from buntime.web.streaming import OpenStreams
 from buntime.web.websocket import LARGEST_MESSAGE, PING_SECONDS, Connection
 
@@ -111,12 +113,12 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         tasks.start_daemon(keep_trimmed(), "trimming")
         tasks.start_daemon(_keep_names(opening.watch_names(config)), "name server")
         streams = OpenStreams()
+        metrics = Metrics(_gauges(sandboxes, snapshots), _counters(snapshots))
         app = create_app(
             control_plane,
             Idempotency(store, vault),
             config,
-            gauges=_gauges(sandboxes, snapshots),
-            counters=_counters(snapshots),
+            metrics=metrics,
             ready=sandboxes.works,
             streams=streams,
         )
@@ -127,6 +129,7 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         await stack.enter_async_context(
             _listening(create_edge_app(previews, secure=secure), config.edge_socket, "previews")
         )
+        await stack.enter_async_context(_listening(metrics_app(metrics), config.metrics_socket, "metrics"))
         await stack.enter_async_context(edge(config, plans, tasks))
         yield Server(api_url(config), store, sandboxes, await _first_key(store))
 

@@ -48,7 +48,6 @@ def evict(server: Server, session: Session) -> None:
 
 def number(server: Server, name: str) -> int:
     """One of the metrics."""
-    text = server.client(None).call("GET", "/metrics").body.decode()
-    found = re.search(rf"^buntime_{name}(_total)? (\S+)$", text, re.M)
+    found = re.search(rf"^buntime_{name}(_total)? (\S+)$", server.metrics(), re.M)
     assert found, f"no metric {name}"
     return int(float(found[2]))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import stat
 from uuid import uuid4
 
 import pytest
@@ -33,13 +34,20 @@ def test_health_and_readiness_need_no_key(server: Server) -> None:
 
 def test_metrics_count_requests_and_the_pool(server: Server, paid: Client) -> None:
     paid.call("GET", "/sessions/unknown")
-    text = server.client(None).call("GET", "/metrics").body.decode()
+    text = server.metrics()
     assert re.search(
         r'^buntime_requests_total\{method="GET",route="/sessions/\{sessionId\}",status="404"\} [1-9]', text, re.M
     )
     assert re.search(r"^buntime_pool \d", text, re.M)
     assert "ses_" not in text
     assert "acc_" not in text
+
+
+def test_metrics_are_for_the_operator_alone(server: Server, paid: Client) -> None:
+    server.client(None).call("GET", "/metrics").refused(401, "unauthorized")
+    assert paid.call("GET", "/metrics").refused(403, "forbidden") == {"scope": "operator"}
+    status = server.config.metrics_socket.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o600, 0)
 
 
 def test_the_api_describes_itself_completely(server: Server) -> None:

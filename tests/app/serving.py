@@ -27,8 +27,10 @@ from buntime.tasks import Tasks
 from buntime.testing import FakeStore
 from buntime.testing_archive import FakeArchive
 from buntime.testing_sandboxes import FakeSandboxes, Runner, small_shell
+from buntime.web.api_operations import metrics_app
 from buntime.web.app import create_app
 from buntime.web.edge_app import create_edge_app
+from buntime.web.metrics import Metrics
 from buntime.web.websocket import Connection
 
 START = 1705660200.0  # 2024-01-19T10:30:00Z
@@ -77,6 +79,7 @@ class Api:
     leases: Leases
     tasks: Tasks
     edge_url: str
+    metrics_url: str
     key: str = ""
     checks: dict[str, bool] = field(default_factory=dict)
 
@@ -115,6 +118,11 @@ class Api:
         async with self.http.get(self.edge_url + path, headers=headers, allow_redirects=False) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 
+    async def metrics(self, path: str = "/metrics") -> Answer:
+        """What the operator's socket answers."""
+        async with self.http.get(self.metrics_url + path) as answer:
+            return Answer(answer.status, answer.headers, await answer.read())
+
     def keeper(self, **pace: float) -> Keeper:
         """One that is not running: tests let it `keep`. Time passes with the clock."""
         clock = self.clock
@@ -149,13 +157,15 @@ async def serving(
     async with Tasks() as tasks, snapshots, aiohttp.ClientSession() as http:
         leases = Leases(store, sandboxes, snapshots, tasks, now)
         plane = ControlPlane(store, sandboxes, leases, snapshots, load_plans(None), tasks, now)
-        config = Config(cors_origins=cors_origins)
-        app = create_app(plane, Idempotency(store, vault), config, ready=lambda: checks, clock=now)
+        config, metrics = Config(cors_origins=cors_origins), Metrics({})
+        app = create_app(plane, Idempotency(store, vault), config, metrics=metrics, ready=lambda: checks, clock=now)
         edge_app = create_edge_app(
             Previews(store, leases, now, domain=domain, secure=bool(domain)), secure=bool(domain)
         )
-        async with _listening(app) as url, _listening(edge_app) as edge_url:
-            api = Api(url, http, store, sandboxes, archive, still, plane, leases, tasks, edge_url, checks=checks)
+        numbers = metrics_app(metrics)
+        async with _listening(app) as url, _listening(edge_app) as edge_url, _listening(numbers) as metrics_url:
+            urls = (edge_url, metrics_url)
+            api = Api(url, http, store, sandboxes, archive, still, plane, leases, tasks, *urls, checks=checks)
             api.key = await api.account()
             yield api
 

@@ -63,10 +63,19 @@ async def test_metrics_count_by_route_and_never_name_a_session(api: Api) -> None
     session = await api.session()
     await api.call("GET", f"/sessions/{session}")
     await api.call("PROPFIND", "/sessions")
-    text = (await api.call("GET", "/metrics", key="")).body.decode()
+    text = (await api.metrics()).body.decode()
     assert 'buntime_requests_total{method="GET",route="/sessions/{sessionId}",status="200"} 1.0' in text
     assert 'method="other",route="/sessions",status="405"' in text
     assert session not in text
+
+
+async def test_metrics_are_the_operators(api: Api) -> None:
+    assert (await api.call("GET", "/metrics", key="")).refusal == (401, "unauthorized")
+    assert (await api.call("GET", "/metrics", key="btk_" + "0" * 40)).refusal == (401, "unauthorized")
+    refused = await api.call("GET", "/metrics")
+    assert refused.refusal == (403, "forbidden")
+    assert refused.error["details"] == {"scope": "operator"}
+    assert (await api.metrics("/sessions")).status == 404
 
 
 async def test_the_docs_ask_for_nothing_from_elsewhere(api: Api) -> None:

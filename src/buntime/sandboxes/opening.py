@@ -86,7 +86,7 @@ async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
     machinery.volumes.unmount()
     NameServer(part, config.run_dir).stop()
     machinery.network.remove()
-    for path in (config.api_socket, config.edge_socket):
+    for path in (config.api_socket, config.edge_socket, config.metrics_socket):
         path.unlink(missing_ok=True)
     release_part(part)
 

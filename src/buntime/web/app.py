@@ -52,6 +52,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *api_contents.OPERATIONS,
     *api_watch.OPERATIONS,
     *terminal.OPERATIONS,
+    *api_operations.OPERATIONS,
 )
 CLIENT_LEFT = 499  # in logs and metrics only: nobody was there to be answered
 
@@ -65,28 +66,26 @@ def create_app(
     idempotency: Idempotency,
     config: Config,
     *,
-    gauges: Mapping[str, Callable[[], float]] | None = None,
-    counters: Mapping[str, Callable[[], float]] | None = None,
+    metrics: Metrics | None = None,
     ready: Callable[[], Mapping[str, bool]] = _always_ready,
     clock: Callable[[], float] = time.time,
     streams: OpenStreams | None = None,
 ) -> ASGIApp:
     """The API as an ASGI application.
 
-    `gauges`, `counters`: name → its value now, for `/metrics`. `ready`: part → whether it works, for `/readyz`.
+    `metrics`: where requests are counted. `ready`: part → whether it works, for `/readyz`.
     `clock`: Unix seconds, for rate limits. `streams`: for who stops the server to end them.
     """
-    metrics = Metrics(gauges or {}, counters)
     door = Door(control_plane, Quota(clock), Quota(clock))
     world = World(control_plane, idempotency, config, door, Gate(), streams or OpenStreams())
-    pages = api_operations.pages(ready, metrics, lambda pages: openapi.document(OPERATIONS, pages))
+    pages = api_operations.pages(ready, lambda pages: openapi.document(OPERATIONS, pages))
     router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(door))
-    return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics)
+    return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics or Metrics({}))
 
 
 def openapi_pages() -> tuple[Page, ...]:
     """The pages as `document` wants them, where no app is running."""
-    return api_operations.pages(_always_ready, Metrics({}), lambda pages: openapi.document(OPERATIONS, pages))
+    return api_operations.pages(_always_ready, lambda pages: openapi.document(OPERATIONS, pages))
 
 
 def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:

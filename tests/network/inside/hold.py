@@ -10,7 +10,7 @@ SECONDS = 5.0  # for a connection
 
 source, to, port, sent = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4].encode()
 family = socket.AF_INET6 if ":" in to else socket.AF_INET
-_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 held: list[socket.socket] = []
 
@@ -61,9 +61,9 @@ def keep_open() -> None:
 
 
 for line in sys.stdin:
-    order, _, number = line.partition(" ")
+    order, _, count = line.partition(" ")
     if order == "open":
-        wanted, accepted = int(number), 0
+        wanted, accepted = int(count), 0
         for first in range(0, wanted, BATCH):
             good = connected([begin() for _ in range(min(BATCH, wanted - first))])
             held += good
@@ -71,7 +71,7 @@ for line in sys.stdin:
         print(accepted, wanted - accepted, flush=True)
         continue
     if order == "close":
-        for _ in range(int(number)):
+        for _ in range(int(count)):
             held.pop().close()
     keep_open()
     print(len(held), flush=True)
