@@ -109,7 +109,8 @@ def changes(config: Config) -> list[str]:
         f"network interfaces buntime{name}…, addresses of {config.network}",
         f"the nftables table buntime_{name}",
         f"cgroups buntime-{name}",
-        f"files below /run/buntime, the metrics at {config.metrics_socket} among them; a loop device and a mount at {config.data_dir / 'volumes'}",
+        f"files below /run/buntime; a loop device and a mount at {config.data_dir / 'volumes'}",
+        f"the numbers for Prometheus at {config.metrics_socket}",
     ]
 
 

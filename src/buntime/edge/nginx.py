@@ -10,8 +10,9 @@ from buntime.preview import QUERY
 
 WORKERS = 2
 # Of one worker, those to the control plane and to sessions included: by the host's memory, within these bounds. A
-# connection with half a header takes 10 KB of nginx's memory and 4 KB of the kernel's: a full table is 3 % of the host.
-CONNECTIONS, MOST_CONNECTIONS, MEMORY_OF_CONNECTION = 8192, 65536, 1 << 19
+# connection with half a header takes 10 KB of nginx's memory, with TLS 40 KB, and 4 KB of the kernel's: with all of
+# both workers in use these are 3 % of the host's memory, or 9 %.
+CONNECTIONS, MOST_CONNECTIONS, MEMORY_OF_CONNECTION = 8192, 65536, 1 << 20
 OTHER_FILES = 1024  # of one worker, beside its connections
 SLACK_MB = 1  # what a multipart or JSON frame may add to the largest body
 MODULES = Path("/usr/lib/nginx/modules")  # where Debian's packages put them

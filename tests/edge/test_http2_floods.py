@@ -1,0 +1,150 @@
+"""One client that abuses HTTP/2 or TLS, while another is served."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from buntime.config import Config
+from buntime.edge.nginx import CONNECTIONS_OF_ADDRESS, HEADER_SECONDS
+from tests.edge.http2 import CANCEL, CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, frame, get
+from tests.edge.http2 import field as header
+from tests.edge.place import Message, Place, Reply, Session, permit, read_message
+from tests.edge.test_tls import DOMAIN, PREVIEW, dial, place, secured, trusting
+
+__all__ = ["place", "secured"]  # fixtures
+
+FLOOD_SECONDS, CLIENTS, LOOKS = 3.0, 4, 20
+MOST_KB = 100_000  # that the floods may cost nginx's workers beside what they had
+
+Writer = asyncio.StreamWriter
+Flood = Callable[[Place, asyncio.StreamReader, Writer], Awaitable[None]]
+
+
+@asynccontextmanager
+async def http2(place: Place) -> AsyncIterator[tuple[asyncio.StreamReader, Writer]]:
+    context = trusting(place.config)
+    context.set_alpn_protocols(["h2"])
+    reader, writer = await dial(place, context)
+    try:
+        writer.write(PREFACE)
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def begin_and_cancel(place: Place, reader: asyncio.StreamReader, writer: Writer) -> None:
+    request = get(f"{PREVIEW}:{place.config.port}")
+    for stream in range(1, 1 << 30, 200):
+        if reader.at_eof():
+            return
+        for number in range(stream, stream + 200, 2):
+            writer.write(
+                frame(HEADERS, END_STREAM | END_HEADERS, number, request) + frame(RST_STREAM, 0, number, CANCEL)
+            )
+        await writer.drain()
+        await asyncio.sleep(0)
+
+
+async def continue_for_ever(place: Place, reader: asyncio.StreamReader, writer: Writer) -> None:
+    writer.write(frame(HEADERS, END_STREAM, 1, get(PREVIEW)))
+    while not reader.at_eof():
+        writer.write(frame(CONTINUATION, 0, 1, header("x-more", "y" * 1000)))
+        await writer.drain()
+        await asyncio.sleep(0)
+
+
+async def _flood(place: Place, kind: Flood, ends: float) -> int:
+    """Again and again; how many connections it took."""
+    count = 0
+    while time.monotonic() < ends:
+        with suppress(ConnectionError, ssl.SSLError, TimeoutError):
+            async with http2(place) as (reader, writer), asyncio.timeout_at(ends):
+                count += 1
+                await kind(place, reader, writer)
+    return count
+
+
+async def _ask(place: Place, host: str = PREVIEW, source: str = "127.0.0.9") -> Message:
+    """From an address of its own, where the test does not say."""
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", place.config.port, ssl=trusting(place.config), server_hostname=PREVIEW, local_addr=(source, 0)
+    )
+    writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    try:
+        answer = await asyncio.wait_for(read_message(reader), 10)
+    finally:
+        writer.close()
+    assert answer is not None
+    return answer
+
+
+def _memory(config: Config) -> int:
+    """Of nginx's workers, in KB."""
+    master = int((config.run_dir / "edge/nginx.pid").read_text())
+    workers = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    lines = (Path(f"/proc/{worker}/status").read_text() for worker in workers)
+    return sum(int(text.partition("VmRSS:")[2].split()[0]) for text in lines)
+
+
+@pytest.mark.parametrize("kind", [begin_and_cancel, continue_for_ever])
+async def test_a_flood_of_frames_ends_its_connection_and_others_are_served(place: Place, kind: Flood) -> None:
+    await place.open_to(Session())
+    assert (await _ask(place)).status == 200
+    before, ends = _memory(place.config), time.monotonic() + FLOOD_SECONDS
+    floods = [asyncio.create_task(_flood(place, kind, ends)) for _ in range(CLIENTS)]
+    statuses = [(await _ask(place)).status for _ in range(LOOKS)]
+    connections = await asyncio.gather(*floods)
+    assert statuses == [200] * LOOKS
+    assert min(connections) > 1
+    assert _memory(place.config) - before < MOST_KB
+
+
+async def test_streams_of_one_address_are_counted_as_connections_are(place: Place) -> None:
+    async def wait(reader: asyncio.StreamReader, writer: Writer) -> None:
+        await reader.read()
+
+    slow = await place.listen(Session(serve=wait))
+
+    async def answer(question: Message) -> Reply:
+        return permit(slow)
+
+    place.answer = answer
+    async with http2(place) as (_, one), http2(place) as (_, two), http2(place) as (_, three):
+        for writer in (one, two, three):  # each takes 128
+            for stream in range(1, CONNECTIONS_OF_ADDRESS, 2):
+                writer.write(frame(HEADERS, END_STREAM | END_HEADERS, stream, get(f"{PREVIEW}:{place.config.port}")))
+        await asyncio.sleep(1)
+        assert (await _ask(place, f"ses-other.{DOMAIN}", "127.0.0.1")).status == 429
+
+
+async def test_a_handshake_that_does_not_end_ends_its_connection(place: Place) -> None:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting(place.config).wrap_bio(incoming, outgoing, server_hostname=PREVIEW)
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = outgoing.read()
+    opened = [await place.connect() for _ in range(20)]
+
+    async def dribble(writer: Writer) -> None:
+        for byte in hello[:-1]:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.5)
+
+    dribbling = [asyncio.create_task(dribble(writer)) for _, writer in opened[:10]]
+    for _, writer in opened[10:]:
+        writer.write(hello)  # and nothing after it
+    try:
+        async with asyncio.timeout(2.5 * HEADER_SECONDS):
+            for reader, _ in opened:
+                with suppress(ConnectionError):
+                    await reader.read()
+    finally:
+        for task in dribbling:
+            task.cancel()
+        for _, writer in opened:
+            writer.close()
