@@ -100,7 +100,7 @@ async def test_a_flood_of_frames_ends_its_connection_and_others_are_served(place
     statuses = [(await _ask(place)).status for _ in range(LOOKS)]
     connections = await asyncio.gather(*floods)
     assert statuses == [200] * LOOKS
-    assert min(connections) > 1
+    assert sum(connections) > CLIENTS, "none was closed"
     assert _memory(place.config) - before < MOST_KB
 
 
