@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from buntime.config import BadSetting, Config, from_environment
-from buntime.edge.nginx import CONNECTIONS_OF_ADDRESS, HEADER_SECONDS, REFUSALS_OF_ADDRESS
+from buntime.edge.nginx import CONNECTIONS_OF_ADDRESS, HEADER_SECONDS, REFUSALS_OF_ADDRESS, REQUESTS_AT_ONCE
 from tests.edge.place import Message, Place, Session, control_plane, edge, for_workers, read_message
 
 PROXY = "127.0.0.1/32"
@@ -67,6 +67,24 @@ async def test_requests_of_one_address_to_the_api_are_bounded(place: Place) -> N
         assert (error["code"], error["retryable"]) == ("rate_limit_exceeded", True)
         await asyncio.sleep(0.2)
         assert (await place.get(host="localhost")).status == 200
+
+
+async def test_requests_of_one_address_in_a_second_are_bounded(place: Place) -> None:
+    async def ask_again_and_again(source: str, count: int) -> list[int]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.config.port, local_addr=(source, 0))
+        statuses = []
+        for _ in range(count):
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = await read_message(reader)
+            assert answer is not None
+            statuses.append(answer.status)
+        writer.close()
+        return statuses
+
+    async with api(place):
+        many = await asyncio.gather(*(ask_again_and_again("127.0.0.7", REQUESTS_AT_ONCE // 2) for _ in range(8)))
+        assert {status for statuses in many for status in statuses} == {200, 429}
+        assert await ask_again_and_again("127.0.0.8", 100) == [200] * 100
 
 
 @pytest.mark.parametrize(

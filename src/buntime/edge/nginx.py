@@ -25,6 +25,8 @@ PREVIEW_LUA = Path(__file__).with_name("preview.lua")
 # those that a trusted proxy forwards, by the address that it names.
 CONNECTIONS_OF_ADDRESS = 256
 CONNECTIONS_OF_HOST = 2048
+# Of the API, of one address: the control plane answers 3,600 a second, and asks for a key only then.
+REQUESTS_OF_ADDRESS, REQUESTS_AT_ONCE = 500, 1000  # a second
 # In a second, of one client address. Guessing one of 36^18 sessions at this rate is hopeless.
 REFUSALS_OF_ADDRESS = 30
 # The same, of questions to the control plane, which can answer a few thousand. With valid permissions that is one a
@@ -86,6 +88,10 @@ $proxies
   }
   limit_conn_zone $$source zone=sources:16m;
   limit_conn_status 429;
+  limit_conn_log_level info;  # below what is logged: a flood would else be one of log lines, too
+  limit_req_zone $$source zone=rates:16m rate=${requests}r/s;
+  limit_req_status 429;
+  limit_req_log_level info;
 
   upstream control_plane {
     server unix:$socket max_fails=0;
@@ -131,6 +137,7 @@ $tls
 $listen_default
     server_name _;
     limit_conn sources $connections_of_address;
+    limit_req zone=rates burst=$requests_at_once nodelay;
 $refusals
     location / { proxy_pass http://control_plane; }
     # Bounded by the session's disk alone.
@@ -284,6 +291,8 @@ def render(edge: Edge) -> str:
         connections=edge.connections,
         connections_of_address=CONNECTIONS_OF_ADDRESS,
         header_seconds=HEADER_SECONDS,
+        requests=REQUESTS_OF_ADDRESS,
+        requests_at_once=REQUESTS_AT_ONCE,
         proxies=_proxies(edge.proxies),
         largest_mb=edge.body_mb + SLACK_MB,
         ignored="".join(f" X-Accel-{name}" for name in INSTRUCTIONS),

@@ -35,7 +35,7 @@ REFUSALS = {
     414: Refusal(414, "invalid_request", "The URL is too long."),
     421: Refusal(421, "invalid_request", "This host is not served on this connection."),
     429: Refusal(
-        429, "rate_limit_exceeded", "Too many connections from your address at a time. Close some, and try again in a "
+        429, "rate_limit_exceeded", "Too many requests from your address, at a time or in this second. Try again in a "
         "moment.", retry_after=1,
     ),
     494: Refusal(431, "invalid_request", "The request's header is too large."),
