@@ -34,7 +34,7 @@ async def http2(place: Place) -> AsyncIterator[tuple[asyncio.StreamReader, Write
         writer.write(PREFACE)
         yield reader, writer
     finally:
-        writer.close()
+        writer.transport.abort()  # to say goodbye takes two
 
 
 async def begin_and_cancel(place: Place, reader: asyncio.StreamReader, writer: Writer) -> None:
@@ -78,7 +78,7 @@ async def _ask(place: Place, host: str = PREVIEW, source: str = "127.0.0.9") -> 
     try:
         answer = await asyncio.wait_for(read_message(reader), 10)
     finally:
-        writer.close()
+        writer.transport.abort()
     assert answer is not None
     return answer
 
