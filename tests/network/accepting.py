@@ -31,9 +31,16 @@ def _serve(listener: socket.socket, ended: threading.Event) -> None:
                 if key.fileobj is listener:
                     accepted, _ = listener.accept()
                     selector.register(accepted, selectors.EVENT_READ)
-                elif isinstance(key.fileobj, socket.socket) and not key.fileobj.recv(65536):
+                elif isinstance(key.fileobj, socket.socket) and _has_ended(key.fileobj):
                     selector.unregister(key.fileobj)
                     key.fileobj.close()
         for key in list(selector.get_map().values()):
             if isinstance(key.fileobj, socket.socket):
                 key.fileobj.close()
+
+
+def _has_ended(stream: socket.socket) -> bool:
+    try:
+        return not stream.recv(65536)
+    except ConnectionError:
+        return True
