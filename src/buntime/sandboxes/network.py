@@ -25,7 +25,7 @@ import structlog
 from buntime.egress import Rules, rules_of
 from buntime.sandboxes.commands import HostCommandFailed, call
 from buntime.sandboxes.host import SLOTS, Part
-from buntime.sandboxes.local_ports import lead_to_localhost
+from buntime.sandboxes.local_ports import put_session_rules
 from buntime.sandboxes.network_rules import (
     TOUCH_SECONDS,
     Learned,
@@ -287,7 +287,7 @@ class Network:
                 f"neigh add {part.gateway} lladdr {HOST_MAC} dev eth0 nud permanent\n"
             )
             Path("/proc/sys/net/ipv4/conf/eth0/route_localnet").write_text("1")
-            lead_to_localhost()
+            put_session_rules()
             handle = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.setns(self._host_ns, os.CLONE_NEWNET)
