@@ -22,7 +22,7 @@ from buntime.edge.process import has_lua, has_user
 from buntime.sandboxes import seccomp
 from buntime.sandboxes.commands import HostCommandFailed, call
 from buntime.sandboxes.host import Part
-from buntime.sandboxes.network import HOST_SETTINGS, Network, edge_user
+from buntime.sandboxes.network import HOST_SETTINGS, Network, edge_user, takes_timeouts
 from buntime.sandboxes.network_rules import whole
 
 GB = 1 << 30
@@ -95,7 +95,9 @@ def settings() -> list[Setting]:
     """Every kernel setting of the host that buntime changes; one that is high enough stays as it is."""
     found = []
     for name, wanted in HOST_SETTINGS.items():
-        found.append(Setting(name.replace("/", "."), int((Path("/proc/sys") / name).read_text()), wanted))
+        file = Path("/proc/sys") / name
+        now = int(file.read_text()) if file.exists() else 0  # the kernel loads its part for connections when it is used
+        found.append(Setting(name.replace("/", "."), now, wanted))
     return found
 
 
@@ -251,7 +253,8 @@ def _packet_filter(config: Config) -> Iterator[Finding]:
         return
     part = Part(0, config.instance, ipaddress.IPv4Network("10.213.0.0/20"))
     network = Network(part)
-    rules = whole(network.table, part, network.resolver, edge_user(), {})
+    short = takes_timeouts()
+    rules = whole(network.table, part, network.resolver, edge_user(), {}, short=short)
     try:
         call(["nft", "--check", "-f", "-"], rules, timeout=10)
     except HostCommandFailed as failed:
@@ -259,6 +262,9 @@ def _packet_filter(config: Config) -> Iterator[Finding]:
         yield Finding(False, "nftables with NAT, fib and connection limits", f"the kernel refuses our rules ({said})")
     else:
         yield Finding(True, "nftables with NAT, fib and connection limits")
+    if not short:
+        remedy = "use a kernel with CONFIG_NF_CONNTRACK_TIMEOUT"
+        yield Finding(False, "ended connections of sessions fill the host's table for minutes", remedy, needed=False)
 
 
 def _disk(config: Config) -> Iterator[Finding]:

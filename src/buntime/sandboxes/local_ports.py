@@ -130,9 +130,7 @@ _PREVIEWED = (
     + payload(*DESTINATION_PORT)
     + compare(FIRST_PORT.to_bytes(2), AT_LEAST)
 )
-_PREVIEW_ANSWER = (
-    interface_is(INTERFACE_OUT, "eth0") + payload(*SOURCE) + compare(bytes([127, 0, 0, 1])) + is_tcp()
-)
+_PREVIEW_ANSWER = interface_is(INTERFACE_OUT, "eth0") + payload(*SOURCE) + compare(bytes([127, 0, 0, 1])) + is_tcp()
 _OPENS, _OPENED = is_tcp() + flags(SYN | ACK, SYN), is_tcp() + flags(SYN | ACK, SYN | ACK)
 _RESET = is_tcp() + flags(RST, RST)
 MESSAGES = (

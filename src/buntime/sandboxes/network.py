@@ -27,6 +27,8 @@ from buntime.sandboxes.commands import HostCommandFailed, call
 from buntime.sandboxes.host import SLOTS, Part
 from buntime.sandboxes.local_ports import put_session_rules
 from buntime.sandboxes.network_rules import (
+    ENTRIES,
+    TIMEOUTS,
     TOUCH_SECONDS,
     Learned,
     change,
@@ -49,6 +51,7 @@ EDGE_USERS = ("buntime-edge", "www-data")  # who nginx's workers are; the first 
 KNOWN = 1024  # addresses of names that one session may reach at a time
 SHORTEST, LONGEST = 60, 3600  # seconds that an answered address stays reachable for new connections
 MARGIN = 5  # seconds beyond an answer's own time: a program may connect at its end
+ORPHANS = 512  # connections of one sandbox that no program has any more, and that still have something to send
 TOUCH_BLUR = 0.1  # seconds, by which two looks at the same touch may differ
 # Settings of the host that must be so; what they were is left as it is when it is enough.
 HOST_SETTINGS = {
@@ -56,12 +59,25 @@ HOST_SETTINGS = {
     "fs/inotify/max_user_instances": 65536,  # namespaces of all sessions share root's number
     "fs/inotify/max_user_watches": 1048576,
     "kernel/pid_max": 4194304,
+    # what all sandboxes can use: the host's tables are not to be full before
+    "net/netfilter/nf_conntrack_max": SLOTS * ENTRIES,
+    "net/ipv4/tcp_max_orphans": SLOTS * ORPHANS,
 }
 SESSION_SETTINGS = {
     "net/ipv6/conf/all/disable_ipv6": "1",
     "net/ipv6/conf/default/disable_ipv6": "1",
     "net/ipv4/ip_unprivileged_port_start": "0",
-    "net/ipv4/ping_group_range": "0 0",
+    # No account counts what waits in sockets for ping: nobody may have one.
+    "net/ipv4/ping_group_range": "1 0",
+    # Smallest, first and largest buffer of a connection. The largest carries 100 MiB/s, see BANDWIDTH, over 20 ms. What
+    # nobody accepts fills the first, and no account counts it: see local_ports.
+    "net/ipv4/tcp_rmem": "4096 65536 4194304",
+    "net/ipv4/tcp_wmem": "4096 16384 4194304",
+    # no account counts ended connections either
+    "net/ipv4/tcp_max_tw_buckets": "4096",
+    # a packet in the middle of a connection never makes an entry: see local_ports
+    "net/netfilter/nf_conntrack_tcp_loose": "0",
+    "net/netfilter/nf_conntrack_tcp_timeout_time_wait": "5",
 }
 
 
@@ -87,6 +103,7 @@ class Network:
         self._host_ns = -1
         self._mtu = 1500
         self._edge_user: int | None = None
+        self._short = False  # whether this kernel takes TIMEOUTS
         self._changing = threading.Lock()  # the table, and what we know of it
         self._rules: dict[int, Rules] = {}  # slot → those that are not the default
         self._learned: dict[int, dict[Learned, float]] = {}  # slot → what was answered, until when (monotonic)
@@ -118,10 +135,7 @@ class Network:
         """
         self._host_ns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._mtu = _world_mtu()
-        for name, wanted in HOST_SETTINGS.items():
-            setting = Path("/proc/sys") / name
-            if int(setting.read_text()) < wanted:
-                setting.write_text(str(wanted))
+        self._short = takes_timeouts()
         name = self._gateway_interface
         if not Path(f"/sys/class/net/{name}").exists():
             call(["ip", "-batch", "-"], f"link add {name} type bridge\nlink set {name} addrgenmode none\n")
@@ -134,6 +148,10 @@ class Network:
             self._rules = {slot: rules[slot] for slot in rules if elements_of(self._part.address(slot), rules[slot])}
             self._learned = self._still_known()
             self._put()
+        for setting, wanted in HOST_SETTINGS.items():  # after the rules: some belong to modules that these load
+            file = Path("/proc/sys") / setting
+            if int(file.read_text()) < wanted:
+                file.write_text(str(wanted))
 
     def ensure(self) -> bool:
         """Puts the rules in force again where somebody has flushed them; whether they were there.
@@ -223,7 +241,8 @@ class Network:
 
     def _put(self) -> None:
         elements = merged(self._elements(slot) for slot in self._rules)
-        call(["nft", "-f", "-"], whole(self.table, self._part, self.resolver, self._edge_user, elements))
+        rules = whole(self.table, self._part, self.resolver, self._edge_user, elements, short=self._short)
+        call(["nft", "-f", "-"], rules)
 
     def _elements(self, slot: int) -> dict[str, list[str]]:
         """All that there is of one slot, with what was answered to it."""
@@ -313,6 +332,16 @@ def edge_user() -> int | None:
         with suppress(KeyError):
             return pwd.getpwnam(name).pw_uid
     return None
+
+
+def takes_timeouts() -> bool:
+    """Whether the kernel lets connections of sessions have timeouts of their own (CONFIG_NF_CONNTRACK_TIMEOUT)."""
+    try:
+        call(["nft", "--check", "-f", "-"], f"table inet buntime_check {{ {TIMEOUTS} }}")
+    except HostCommandFailed as refused:
+        log.warning("ended_connections_take_room_longer", reason=str(refused))
+        return False
+    return True
 
 
 def _listed(table: str, name: str) -> Iterator[tuple[list[Any], float]]:

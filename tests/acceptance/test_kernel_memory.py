@@ -1,0 +1,65 @@
+"""What a session holds in the kernel beside its memory: buffers of connections, and entries in tables."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import traces
+from tests.acceptance.client import Client, Session
+from tests.acceptance.server import Server
+
+pytestmark = pytest.mark.sandbox
+
+HOLDING = (Path(__file__).with_name("inside") / "holding.py").read_text()
+MB = 1 << 20
+MEMORY = 1024  # MB, of the session
+# A quarter of its memory in connections that are accepted, and 128 KB in each of 2,048 that are not; an eighth for what
+# the rest of the machine does.
+MOST_HELD = MEMORY * MB // 4 + 2048 * (128 << 10) + MEMORY * MB // 8
+RUNS, HOLD_SECONDS = 3, 12
+ON_V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
+@pytest.fixture
+def hoarder(paid: Client) -> Iterator[Session]:
+    session = paid.open(resourceLimits={"memory": MEMORY, "cpu": 1})
+    session.write("/root/holding.py", HOLDING).done()
+    yield session
+    session.delete().done()
+
+
+def _hold(session: Session, way: str) -> int:
+    """The most bytes that connections of this host hold beyond what they held before, when the attack is at its end."""
+    before = _held()
+    for _ in range(RUNS):
+        session.command(f"python3 /root/holding.py {way} {HOLD_SECONDS} > /dev/null 2>&1 &")
+    time.sleep(HOLD_SECONDS)
+    most = 0
+    for _ in range(20):
+        most = max(most, _held() - before)
+        time.sleep(0.1)
+    return most
+
+
+def _held() -> int:
+    """Bytes in buffers of TCP and UDP on the whole host."""
+    lines = (line.split() for line in Path("/proc/net/sockstat").read_text().splitlines())
+    return 4096 * sum(int(words[words.index("mem") + 1]) for words in lines if words[0] in ("TCP:", "UDP:"))
+
+
+@pytest.mark.parametrize("way", ["accepted", "late", "queued", "reset"])
+def test_connections_hold_no_more_than_a_bound_below_the_sessions_memory(hoarder: Session, way: str) -> None:
+    assert _hold(hoarder, way) <= MOST_HELD
+    assert hoarder.output("echo fine") == "fine\n"
+
+
+@pytest.mark.skipif(not ON_V2, reason="needs cgroup v2: on v1 the kernel counts what sockets hold beside the memory")
+def test_what_connections_hold_is_memory_of_the_session(server: Server, hoarder: Session) -> None:
+    _hold(hoarder, "accepted")
+    sandbox = traces.sandbox_of(server.config, hoarder.id)
+    group = Path("/sys/fs/cgroup") / f"buntime-{server.config.instance}" / sandbox / "runs"
+    counted = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    assert int(counted["sock"]) > 50 * MB
+    assert int((group / "memory.peak").read_text()) <= MEMORY * MB
