@@ -31,15 +31,14 @@ def hoarder(paid: Client) -> Iterator[Session]:
 
 
 def _hold(session: Session, way: str) -> int:
-    """The most bytes that connections of this host hold beyond what they held before, when the attack is at its end."""
-    before = _held()
+    """The most bytes that connections of this host held meanwhile, beyond what they held before."""
+    before, most = _held(), 0
     for _ in range(RUNS):
         session.command(f"python3 /root/holding.py {way} {HOLD_SECONDS} > /dev/null 2>&1 &")
-    time.sleep(HOLD_SECONDS)
-    most = 0
-    for _ in range(20):
+    deadline = time.monotonic() + HOLD_SECONDS
+    while time.monotonic() < deadline:
         most = max(most, _held() - before)
-        time.sleep(0.1)
+        time.sleep(0.02)
     return most
 
 
