@@ -11,7 +11,7 @@ from buntime.sandboxes.host import SLOTS
 from buntime.sandboxes.network import HOST_SETTINGS, ORPHANS
 from buntime.sandboxes.network_rules import CONNECTS, CONNECTS_AT_ONCE, ENDED, ENTRIES, FLOWS
 from tests.network.place import INSIDE, PUBLIC, SECONDS
-from tests.network.test_bounds import PART, Pair, pair
+from tests.network.test_bounds import PART, SLACK, Pair, pair
 
 __all__ = ["pair"]
 pytestmark = pytest.mark.sandbox
@@ -49,8 +49,9 @@ def test_connections_that_have_ended_leave_the_hosts_table_soon(pair: Pair) -> N
                 most = max(most, _entries_of(PART.address(0)))
         finally:
             server.kill()
-    assert made > FLOWS + CONNECTS_AT_ONCE + CONNECTS * ENDED, "else the bound would hold by itself"
-    assert most <= ENTRIES
+    share = (FLOWS + CONNECTS_AT_ONCE + CONNECTS * ENDED) * SLACK
+    assert made > share, "else the bound would hold by itself"
+    assert most <= share
 
 
 def test_the_hosts_tables_have_room_for_all_sessions_at_their_bounds(pair: Pair) -> None:

@@ -337,7 +337,7 @@ def edge_user() -> int | None:
 def takes_timeouts() -> bool:
     """Whether the kernel lets connections of sessions have timeouts of their own (CONFIG_NF_CONNTRACK_TIMEOUT)."""
     try:
-        call(["nft", "--check", "-f", "-"], f"table inet buntime_check {{ {TIMEOUTS} }}")
+        call(["nft", "--check", "-f", "-"], f"table inet buntime_check {{\n{TIMEOUTS}\n}}\n")
     except HostCommandFailed as refused:
         log.warning("ended_connections_take_room_longer", reason=str(refused))
         return False
