@@ -57,8 +57,8 @@ from buntime.sandboxes.nftables_expressions import (
     without_tracking,
 )
 
-UNANSWERED = 2048  # connections over `lo` at a time that no server has answered
-CLEARING_MS = 250
+UNANSWERED = 512  # connections over `lo` at a time that no server has answered
+CLEARING_MS = 125
 FIRST_PORT = 1024
 BEGUN, WAITING, RESET = 10, 86400, 3600  # seconds: after a SYN, after the kernel's answer to it, after a listener's end
 CLIENTS, SERVERS = "saddr . tcp sport . ip daddr . tcp dport", "daddr . tcp dport . ip saddr . tcp sport"

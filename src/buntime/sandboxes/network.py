@@ -71,8 +71,8 @@ SESSION_SETTINGS = {
     "net/ipv4/ping_group_range": "1 0",
     # Smallest, first and largest buffer of a connection. The largest carries 100 MiB/s, see BANDWIDTH, over 20 ms. What
     # nobody accepts fills the first, and no account counts it: see local_ports.
-    "net/ipv4/tcp_rmem": "4096 65536 4194304",
-    "net/ipv4/tcp_wmem": "4096 16384 4194304",
+    "net/ipv4/tcp_rmem": "4096 131072 2097152",
+    "net/ipv4/tcp_wmem": "4096 16384 2097152",
     # no account counts ended connections either
     "net/ipv4/tcp_max_tw_buckets": "4096",
     # a packet in the middle of a connection never makes an entry: see local_ports

@@ -15,7 +15,7 @@ from buntime.sandboxes.cgroup import Cgroups
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.2
 SOCKETS, TCP_PAGES = Path("/proc/net/sockstat"), Path("/proc/sys/net/ipv4/tcp_mem")
 LITTLE = 8  # part of what the kernel counts as no pressure at all
 

@@ -2,6 +2,7 @@
 
 accepted: by programs that do not read. late: filled first, then accepted. queued: never accepted. reset: the same, and
 the client is gone at once, so that nothing of it counts for the session.
+tiny: the same with one byte a packet, each of which costs the kernel hundreds.
 """
 
 import resource
@@ -14,7 +15,7 @@ way, seconds = sys.argv[1], float(sys.argv[2])
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 LARGEST, AT_ONCE = 4 << 20, 64
-chunk = bytes(1 << 16)
+chunk = bytes(1 if way == "tiny" else 1 << 16)
 kept: list[socket.socket] = []
 end = time.monotonic() + seconds
 
@@ -25,7 +26,8 @@ def fill(ends: list[socket.socket]) -> None:
     while time.monotonic() < min(end, last + 0.1):
         for each in ends:
             try:
-                while each.send(chunk):
+                for _ in range(256):
+                    each.send(chunk)
                     last = time.monotonic()
             except OSError:
                 continue
@@ -33,7 +35,7 @@ def fill(ends: list[socket.socket]) -> None:
 
 def sized() -> socket.socket:
     made = socket.socket()
-    if way in ("queued", "reset"):
+    if way in ("queued", "reset", "tiny"):
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LARGEST)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, LARGEST)
     return made
@@ -51,6 +53,7 @@ while time.monotonic() < end:
             client.settimeout(1.0)
             client.connect(listener.getsockname())
             client.setblocking(False)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             clients.append(client)
             if way == "accepted":
                 servers.append(listener.accept()[0])
@@ -60,7 +63,7 @@ while time.monotonic() < end:
             servers = [listener.accept()[0] for _ in clients]
             for server in servers:
                 server.send(b"accepted")
-        if way == "reset":
+        if way in ("reset", "tiny"):
             for client in clients:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.close()
