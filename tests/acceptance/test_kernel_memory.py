@@ -38,6 +38,24 @@ if (sent !== "50000000") throw new Error(sent)
 console.log(`${answers} answers, ${connections} connections`)
 process.exit(0)
 """
+# A level with bits that the kernel does not look at is the same level.
+SOCKETS = """
+import ctypes, os, socket
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+except OSError as refused:
+    print(refused)
+one, size = socket.socket(), ctypes.c_int(1 << 20)
+usual = one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1 << 20)
+for level, option in ((1 | 1 << 32, 8), (1, 8 | 1 << 40)):
+    ctypes.CDLL(None).syscall({"x86_64": 54, "aarch64": 208}[os.uname().machine], one.fileno(), ctypes.c_long(level), ctypes.c_long(option), ctypes.byref(size), 4)
+print("no larger" if one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == usual else "larger")
+one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+"""
 ON_V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
@@ -76,6 +94,11 @@ def test_connections_hold_no_more_than_a_bound_below_the_sessions_memory(hoarder
 def test_a_server_on_localhost_serves_hundreds_of_clients_at_once(hoarder: Session) -> None:
     hoarder.write("/root/load.ts", LOAD).done()
     assert hoarder.output("bun run /root/load.ts", timeout=60) == "8000 answers, 2000 connections\n"
+
+
+def test_what_no_account_counts_waits_in_no_socket(hoarder: Session) -> None:
+    hoarder.write("/root/sockets.py", SOCKETS).done()
+    assert hoarder.output("python3 /root/sockets.py") == "[Errno 13] Permission denied\nno larger\n"
 
 
 @pytest.mark.skipif(not ON_V2, reason="needs cgroup v2: on v1 the kernel counts what sockets hold beside the memory")

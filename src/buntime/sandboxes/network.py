@@ -69,8 +69,8 @@ SESSION_SETTINGS = {
     "net/ipv4/ip_unprivileged_port_start": "0",
     # No account counts what waits in sockets for ping: nobody may have one.
     "net/ipv4/ping_group_range": "1 0",
-    # Smallest, first and largest buffer of a connection. The largest carries 100 MiB/s, see BANDWIDTH, over 20 ms. What
-    # nobody accepts fills the first, and no account counts it: see local_ports.
+    # Smallest, first and largest buffer of a connection. A connection that nobody accepts can hold the largest, and no
+    # account counts it: see local_ports. A larger one would be faster from afar.
     "net/ipv4/tcp_rmem": "4096 131072 2097152",
     "net/ipv4/tcp_wmem": "4096 16384 2097152",
     # no account counts ended connections either

@@ -17,13 +17,13 @@ while time.monotonic() < end:
         there.connect_ex((address, 9001))
         selector.register(there, selectors.EVENT_READ)
     for key, _ in selector.select(0.1):
-        there = key.fileobj
-        assert isinstance(there, socket.socket)
-        selector.unregister(there)
+        ready = key.fileobj
+        assert isinstance(ready, socket.socket)
+        selector.unregister(ready)
         try:
-            made += there.recv(1) == b""
+            made += ready.recv(1) == b""
         except OSError:
             continue
         finally:
-            there.close()
+            ready.close()
 print(made)
