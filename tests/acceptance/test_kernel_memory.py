@@ -45,12 +45,14 @@ try:
     socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
 except OSError as refused:
     print(refused)
+setsockopt = {"x86_64": 54, "aarch64": 208}[os.uname().machine]
 one, size = socket.socket(), ctypes.c_int(1 << 20)
 usual = one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1 << 20)
 for level, option in ((1 | 1 << 32, 8), (1, 8 | 1 << 40)):
-    ctypes.CDLL(None).syscall({"x86_64": 54, "aarch64": 208}[os.uname().machine], one.fileno(), ctypes.c_long(level), ctypes.c_long(option), ctypes.byref(size), 4)
+    numbers = ctypes.c_long(level), ctypes.c_long(option)
+    ctypes.CDLL(None).syscall(setsockopt, one.fileno(), *numbers, ctypes.byref(size), 4)
 print("no larger" if one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == usual else "larger")
 one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -9,6 +9,7 @@ entries on both ends make ARP needless. Blocking; see `Network.make` for its thr
 import json
 import os
 import pwd
+import stat
 import subprocess
 import threading
 import time
@@ -148,10 +149,7 @@ class Network:
             self._rules = {slot: rules[slot] for slot in rules if elements_of(self._part.address(slot), rules[slot])}
             self._learned = self._still_known()
             self._put()
-        for setting, wanted in HOST_SETTINGS.items():  # after the rules: some belong to modules that these load
-            file = Path("/proc/sys") / setting
-            if int(file.read_text()) < wanted:
-                file.write_text(str(wanted))
+        _raise_settings()  # after the rules: some belong to modules that these load
 
     def ensure(self) -> bool:
         """Puts the rules in force again where somebody has flushed them; whether they were there.
@@ -332,6 +330,14 @@ def edge_user() -> int | None:
         with suppress(KeyError):
             return pwd.getpwnam(name).pw_uid
     return None
+
+
+def _raise_settings() -> None:
+    for setting, wanted in HOST_SETTINGS.items():
+        file = Path("/proc/sys") / setting
+        # in another network namespace than the host's own, some are not there or are only shown
+        if file.exists() and file.stat().st_mode & stat.S_IWUSR and int(file.read_text()) < wanted:
+            file.write_text(str(wanted))
 
 
 def takes_timeouts() -> bool:
