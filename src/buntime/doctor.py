@@ -25,7 +25,7 @@ from buntime.sandboxes.commands import HostCommandFailed, call
 from buntime.sandboxes.edge_rules import edge_rules
 from buntime.sandboxes.host import Part
 from buntime.sandboxes.host_settings import HOST_SETTINGS, SYSCTLS
-from buntime.sandboxes.network import Network, edge_user
+from buntime.sandboxes.network import Network, edge_user, takes_timeouts
 from buntime.sandboxes.network_rules import whole
 
 GB = 1 << 30
@@ -98,7 +98,9 @@ def settings() -> list[Setting]:
     """Every kernel setting of the host that buntime changes; one that is high enough stays as it is."""
     found = []
     for name, wanted in HOST_SETTINGS.items():
-        found.append(Setting(name.replace("/", "."), int((SYSCTLS / name).read_text()), wanted))
+        file = SYSCTLS / name
+        now = int(file.read_text()) if file.exists() else 0  # the kernel loads its part for connections when it is used
+        found.append(Setting(name.replace("/", "."), now, wanted))
     return found
 
 
@@ -260,7 +262,8 @@ def _packet_filter(config: Config) -> Iterator[Finding]:
     except BadSetting as wrong:
         yield Finding(False, f"BUNTIME_HOST={config.host}", str(wrong).removesuffix("."))
         return
-    rules = whole(network.table, part, network.resolver, edge_user(), {}, counted)
+    short = takes_timeouts()
+    rules = whole(network.table, part, network.resolver, edge_user(), {}, counted, short=short)
     try:
         call(["nft", "--check", "-f", "-"], rules)  # the first use may load modules
     except HostCommandFailed as failed:
@@ -268,6 +271,9 @@ def _packet_filter(config: Config) -> Iterator[Finding]:
         yield Finding(False, "nftables with NAT, fib and connection limits", f"the kernel refuses our rules ({said})")
     else:
         yield Finding(True, "nftables with NAT, fib and connection limits")
+    if not short:
+        remedy = "use a kernel with CONFIG_NF_CONNTRACK_TIMEOUT"
+        yield Finding(False, "ended connections of sessions fill the host's table for minutes", remedy, needed=False)
 
 
 def _disk(config: Config) -> Iterator[Finding]:

@@ -247,6 +247,21 @@ async def test_only_addresses_of_the_fourth_version_are_answered(host: Host, ser
         assert await host.ask(ONE, "example.com", kind) == (0, []), kind
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_other_users_of_the_host_ask_the_name_servers_of_sessions_nothing(
+    host: Host, server_above: Upstream, stream: bool
+) -> None:
+    server_above.records = {"example.com": [("A", PUBLIC[2], 300)]}
+    await host.restrict(ONE, allow=["example.com"])
+    for slot in (ONE, TWO):
+        assert await host.ask(slot, "example.com") == (0, [PUBLIC[2]])  # the one above answers datagrams alone
+        assert await host.ask(slot, "example.com", stream=stream) == (0, [PUBLIC[2]])
+    nobody = ["setpriv", "--reuid", "nobody", "--clear-groups"]
+    for server in (PART.gateway, host.network.resolver):
+        assert await asyncio.to_thread(ask, nobody, server, "example.com", stream=stream) == (-1, []), server
+    assert await asyncio.to_thread(ask, [], PART.gateway, "example.com", stream=stream) == (0, [PUBLIC[2]])
+
+
 async def test_a_connection_that_is_older_than_its_rules_asks_nobody_else(host: Host, server_above: Upstream) -> None:
     server_above.records = {"example.com": [("A", PUBLIC[2], 300)], "other.example": [("A", PUBLIC[3], 300)]}
     with asking(host.enter(ONE), PART.gateway) as same_port:

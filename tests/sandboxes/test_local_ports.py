@@ -18,7 +18,7 @@ def _rules(load: list[str] | None) -> str:
     def body() -> None:
         os.unshare(os.CLONE_NEWNET)
         if load is None:
-            local_ports.lead_to_localhost()
+            local_ports.put_session_rules()
         else:
             subprocess.run(load, input=local_ports.RULES, text=True, check=True)
         seen.append(subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout)

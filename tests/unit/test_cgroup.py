@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from buntime.plan import MB, Limits
-from buntime.sandboxes.cgroup import GUEST_MEMORY, RUN_PIDS, CgroupsV1, CgroupsV2, whole_disk
+from buntime.sandboxes.cgroup import GUEST_MEMORY, RUN_PIDS, SOCKET_SHARE, CgroupsV1, CgroupsV2, whole_disk
 
 SMALL = Limits(memory=64, cpu=0.25, timeout=30, disk=64)
 
@@ -113,6 +113,28 @@ def test_v1_bounds_swap_where_the_kernel_accounts_for_it(tmp_path: Path) -> None
         assert (top / "memory.memsw.limit_in_bytes").read_text() == str(2 * (memory * MB + GUEST_MEMORY))
         assert (top / "runs/memory.memsw.limit_in_bytes").read_text() == str(2 * memory * MB)
         assert (top / "runs/memory.limit_in_bytes").read_text() == str(memory * MB)
+
+
+SOCKETS, SOCKETS_HELD = "memory.kmem.tcp.limit_in_bytes", "memory.kmem.tcp.usage_in_bytes"
+
+
+def test_v1_counts_what_sockets_hold_in_each_run_and_limits_it_for_all_of_them(tmp_path: Path) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd")
+    kernel = Kernel(tmp_path, {"memory.limit_in_bytes": "0", SOCKETS: "0", SOCKETS_HELD: "0\n"})
+    cgroups.create("sb1", None)
+    kernel.populate()
+    cgroups.limit("sb1", SMALL)
+    runs = tmp_path / "memory/buntime-abcd/sb1/runs"
+    assert (runs / SOCKETS).read_text() == str(64 * MB // SOCKET_SHARE)
+    for name, held in (("r1", 0), ("r2", 20 * MB)):
+        cgroups.add_run("sb1", name)
+        kernel.populate()
+        cgroups.add_run("sb1", name)
+        assert (runs / name / SOCKETS).read_text() == "-1"
+        (runs / name / SOCKETS_HELD).write_text(f"{held}\n")
+    for held, ended in ((10, []), (20, ["r2"])):
+        (runs / SOCKETS_HELD).write_text(f"{held * MB}\n")
+        assert cgroups.hoarders("sb1") == ended
 
 
 @pytest.mark.parametrize(

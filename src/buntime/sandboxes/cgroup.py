@@ -12,6 +12,7 @@ The runtime makes `guest`; this module makes and removes the rest. All calls are
 import signal
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +22,7 @@ from buntime.sandboxes.cgroup_tree import (
     children_of,
     field_of,
     pids_of,
+    put_text,
     remove_directory,
     remove_tree,
     signal_members,
@@ -31,6 +33,7 @@ ROOT = Path("/sys/fs/cgroup")
 PERIOD_US = 100_000
 GUEST_CPU = 0.1  # cores that init and guest may use beside a session that uses all of its own
 GUEST_MEMORY = 96 * MB
+SOCKET_SHARE = 8  # cgroup v1 counts what sockets hold beside the memory: up to this part of it as much again
 RUN_PIDS = 512
 GUEST_PIDS = 128
 KILL_SECONDS = 5.0
@@ -84,6 +87,10 @@ class Cgroups(Protocol):
         """Bytes that the session may use beyond what it does, files' pages in memory aside; and its limit."""
         ...
 
+    def hoarders(self, sandbox: str) -> list[str]:
+        """Runs to end because the session's sockets hold twice what they may: the kernel does not stop them itself."""
+        ...
+
     def throttled(self, sandbox: str) -> int:
         """How often the session has had to wait because its CPU time was used up, ever."""
         ...
@@ -123,6 +130,7 @@ def whole_disk(device: str, devices: Path = Path("/sys/dev/block")) -> str:
 class CgroupsV1:
     OURS = ("memory", "pids", "cpu", "cpuacct", "blkio")
     PER_RUN = ("memory", "pids", "cpuacct")
+    SOCKETS, SOCKETS_HELD = "memory.kmem.tcp.limit_in_bytes", "memory.kmem.tcp.usage_in_bytes"
     ALL = (*OURS, "cpuset", "devices", "freezer", "systemd")
 
     def __init__(self, root: Path, name: str) -> None:
@@ -159,6 +167,8 @@ class CgroupsV1:
         steps = [step for directory, size in pairs for step in _memory_limits_v1(directory, size)]
         for file, size in steps if whole >= now else reversed(steps):
             file.write_text(str(size))
+        with suppress(FileNotFoundError):  # the kernel may not account for it
+            (pairs[1][0] / self.SOCKETS).write_text(str(runs // SOCKET_SHARE))
         for directory, cores in _largest_first(
             self._dir("cpu", sandbox), limits.cpu + GUEST_CPU, self._dir("cpu", sandbox, "runs"), limits.cpu
         ):
@@ -177,6 +187,9 @@ class CgroupsV1:
     def add_run(self, sandbox: str, run: str) -> None:
         for controller in self.PER_RUN:
             self._dir(controller, sandbox, "runs", run).mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):
+            # no limit, which starts the counting in this group; the limit of all runs is the one above
+            put_text(self._dir("memory", sandbox, "runs", run) / self.SOCKETS, "-1")
 
     def join_run(self, sandbox: str, run: str, pid: int) -> None:
         for controller in self.PER_RUN:
@@ -219,6 +232,14 @@ class CgroupsV1:
         runs = self._dir("memory", sandbox, "runs")
         limit = int((runs / "memory.limit_in_bytes").read_text())
         return _free(runs, limit, int((runs / "memory.usage_in_bytes").read_text()), "total_"), limit
+
+    def hoarders(self, sandbox: str) -> list[str]:
+        runs = self._dir("memory", sandbox, "runs")
+        limit, held = (int(text_of(runs / name)) for name in (self.SOCKETS, self.SOCKETS_HELD))
+        if held < 2 * limit:
+            return []
+        of_run = {run: int(text_of(runs / run / self.SOCKETS_HELD)) for run in self.runs(sandbox)}
+        return [run for run in of_run if of_run[run] >= limit // max(1, len(of_run))]
 
     def throttled(self, sandbox: str) -> int:
         return field_of(self._dir("cpu", sandbox, "runs") / "cpu.stat", "nr_throttled")
@@ -330,6 +351,9 @@ class CgroupsV2:
         runs = self._dir(sandbox, "runs")
         limit = int((runs / "memory.max").read_text())
         return _free(runs, limit, int((runs / "memory.current").read_text()), ""), limit
+
+    def hoarders(self, sandbox: str) -> list[str]:
+        return []  # what sockets hold is memory like any other
 
     def throttled(self, sandbox: str) -> int:
         return field_of(self._dir(sandbox, "runs") / "cpu.stat", "nr_throttled")

@@ -29,6 +29,15 @@ def text_of(path: Path) -> str:
         os.close(file)
 
 
+def put_text(path: Path, text: str) -> None:
+    """Into a file that is there; on a request's path too."""
+    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(file, text.encode())
+    finally:
+        os.close(file)
+
+
 def field_of(path: Path, name: str) -> int:
     """A number from lines of names and numbers; 0 where it has none."""
     for line in text_of(path).splitlines():

@@ -1,13 +1,16 @@
 """The host's own kernel settings that sessions need. One that is high enough stays as it is; none is ever lowered."""
 
+import stat
 from pathlib import Path
 
 from buntime.sandboxes.host import SLOTS
+from buntime.sandboxes.network_rules import ENTRIES
 
 SYSCTLS = Path("/proc/sys")
 PTYS = 64  # of one sandbox: the kernel counts those of the whole host
 KEPT_PTYS = 1024  # kernel.pty.reserve: those that only the host's own programs get
 MOST_THREADS = 1024  # that one sandbox can have, see `cgroup.py`; these too are counted for the whole host
+ORPHANS = 512  # connections of one sandbox that no program has any more, and that still have something to send
 
 HOST_SETTINGS = {  # name below SYSCTLS → at least
     "net/ipv4/ip_forward": 1,
@@ -17,6 +20,9 @@ HOST_SETTINGS = {  # name below SYSCTLS → at least
     "fs/file-max": (1 << 63) - 1,  # an open file is memory of its session, whose limit is the bound
     "fs/inotify/max_user_instances": 128,  # of one session, as the next
     "fs/inotify/max_user_watches": 65536,
+    # what all sandboxes can use: the host's tables are not to be full before
+    "net/netfilter/nf_conntrack_max": SLOTS * ENTRIES,
+    "net/ipv4/tcp_max_orphans": SLOTS * ORPHANS,
 }
 
 
@@ -24,5 +30,6 @@ def raise_host_settings() -> None:
     """Raises OSError where the kernel does not let us."""
     for name, wanted in HOST_SETTINGS.items():
         setting = SYSCTLS / name
-        if int(setting.read_text()) < wanted:
+        # in another network namespace than the host's own, some are not there or are only shown
+        if setting.exists() and setting.stat().st_mode & stat.S_IWUSR and int(setting.read_text()) < wanted:
             setting.write_text(str(wanted))

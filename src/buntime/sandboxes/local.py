@@ -27,6 +27,7 @@ from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.oci import Runtime
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
+from buntime.sandboxes.socket_watch import watch_sockets
 from buntime.sandboxes.stopped import StoppedVolumes
 from buntime.session import ID_ALPHABET, Session, State
 from buntime.steps import reached
@@ -91,6 +92,9 @@ class LocalSandboxes:
                 self._rules_hold = False  # no new sandbox until they hold, see `_require_room`
                 log.error("network_rules_missing", reason=str(failed))
             await asyncio.sleep(RULES_SECONDS)
+
+    async def keep_sockets(self) -> None:
+        await watch_sockets(self._machinery.cgroups)
 
     # --- the port ---
 

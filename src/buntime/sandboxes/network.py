@@ -28,8 +28,9 @@ from buntime.sandboxes.commands import HostCommandFailed, call
 from buntime.sandboxes.edge_rules import edge_rules
 from buntime.sandboxes.host import SLOTS, Part
 from buntime.sandboxes.host_settings import raise_host_settings
-from buntime.sandboxes.local_ports import lead_to_localhost
+from buntime.sandboxes.local_ports import put_session_rules
 from buntime.sandboxes.network_rules import (
+    TIMEOUTS,
     TOUCH_SECONDS,
     Learned,
     change,
@@ -57,7 +58,17 @@ SESSION_SETTINGS = {
     "net/ipv6/conf/all/disable_ipv6": "1",
     "net/ipv6/conf/default/disable_ipv6": "1",
     "net/ipv4/ip_unprivileged_port_start": "0",
-    "net/ipv4/ping_group_range": "0 0",
+    # No account counts what waits in sockets for ping: nobody may have one.
+    "net/ipv4/ping_group_range": "1 0",
+    # Smallest, first and largest buffer of a connection. A connection that nobody accepts can hold the largest, and no
+    # account counts it: see local_ports. A larger one would be faster from afar.
+    "net/ipv4/tcp_rmem": "4096 131072 2097152",
+    "net/ipv4/tcp_wmem": "4096 16384 2097152",
+    # no account counts ended connections either
+    "net/ipv4/tcp_max_tw_buckets": "4096",
+    # a packet in the middle of a connection never makes an entry: see local_ports
+    "net/netfilter/nf_conntrack_tcp_loose": "0",
+    "net/netfilter/nf_conntrack_tcp_timeout_time_wait": "5",
 }
 
 
@@ -84,6 +95,7 @@ class Network:
         self._mtu = 1500
         self._edge_user: int | None = None
         self._edge_rules = ""
+        self._short = False  # whether this kernel takes TIMEOUTS
         self._changing = threading.Lock()  # the table, and what we know of it
         self._rules: dict[int, Rules] = {}  # slot → those that are not the default
         self._learned: dict[int, dict[Learned, float]] = {}  # slot → what was answered, until when (monotonic)
@@ -116,7 +128,7 @@ class Network:
         """
         self._host_ns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._mtu = _world_mtu()
-        raise_host_settings()
+        self._short = takes_timeouts()
         name = self._gateway_interface
         if not Path(f"/sys/class/net/{name}").exists():
             call(["ip", "-batch", "-"], f"link add {name} type bridge\nlink set {name} addrgenmode none\n")
@@ -130,6 +142,7 @@ class Network:
             self._rules = {slot: rules[slot] for slot in rules if elements_of(self._part.address(slot), rules[slot])}
             self._learned = self._still_known()
             self._put()
+        raise_host_settings()  # after the rules: some belong to modules that these load
 
     def ensure(self) -> bool:
         """Puts the rules in force again where somebody has flushed them; whether they were there.
@@ -219,7 +232,9 @@ class Network:
 
     def _put(self) -> None:
         elements = merged(self._elements(slot) for slot in self._rules)
-        rules = whole(self.table, self._part, self.resolver, self._edge_user, elements, self._edge_rules)
+        rules = whole(
+            self.table, self._part, self.resolver, self._edge_user, elements, self._edge_rules, short=self._short
+        )
         call(["nft", "-f", "-"], rules)
 
     def _elements(self, slot: int) -> dict[str, list[str]]:
@@ -284,7 +299,7 @@ class Network:
                 f"neigh add {part.gateway} lladdr {HOST_MAC} dev eth0 nud permanent\n"
             )
             Path("/proc/sys/net/ipv4/conf/eth0/route_localnet").write_text("1")
-            lead_to_localhost()
+            put_session_rules()
             handle = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.setns(self._host_ns, os.CLONE_NEWNET)
@@ -310,6 +325,16 @@ def edge_user() -> int | None:
         with suppress(KeyError):
             return pwd.getpwnam(name).pw_uid
     return None
+
+
+def takes_timeouts() -> bool:
+    """Whether the kernel lets connections of sessions have timeouts of their own (CONFIG_NF_CONNTRACK_TIMEOUT)."""
+    try:
+        call(["nft", "--check", "-f", "-"], f"table inet buntime_check {{\n{TIMEOUTS}\n}}\n")
+    except HostCommandFailed as refused:
+        log.warning("ended_connections_take_room_longer", reason=str(refused))
+        return False
+    return True
 
 
 def _listed(table: str, name: str) -> Iterator[tuple[list[Any], float]]:

@@ -15,8 +15,10 @@ from buntime.egress import Rules
 from buntime.sandboxes.host import Part
 
 FLOWS = 512  # connections of one sandbox to the world at a time: the table of all is the host's
-# New ones a second. An ended one keeps its place in the host's table for two minutes, and is in no count any more.
-CONNECTS, CONNECTS_AT_ONCE = 100, 512
+CONNECTS, CONNECTS_AT_ONCE = 100, 512  # new ones a second
+# Seconds that an ended connection keeps its place in the host's table: FLOWS does not count it any more. Of a question
+# to the name server: until it is answered (the name server gives up after 10), and after that.
+ENDED, ASKED, ANSWERED = 10, 12, 3
 # Packets to the world a second, dropped before anything is done for them: some 0.1 µs each. A stream at the bandwidth
 # below is 70,000 at an Ethernet's size, far fewer where the sender's kernel joins them.
 PACKETS, PACKETS_AT_ONCE = 100_000, 20_000
@@ -24,8 +26,16 @@ BANDWIDTH = 100  # MiB a second from the world and to it, a second's worth at on
 QUESTIONS = 100  # of one sandbox to the name server, a second: each takes a place in the host's table of connections
 SCREENED_QUESTIONS = 30  # … to the one that decides by name, in our process: some 0.2 ms each
 NAME_STREAMS = 4  # connections of one sandbox to the name server, which serves 20 in all
+# Places that one sandbox can take in the host's table of connections
+ENTRIES = FLOWS + CONNECTS_AT_ONCE + CONNECTS * ENDED + QUESTIONS * (1 + max(ASKED, ANSWERED))
 TOUCH_SECONDS = 5.0  # that a touch is remembered: looks at them come more often
 EDGE_PORTS = "1024-65535"  # those that a preview can name; the guest's is below
+TIMEOUTS = f"""ct timeout session_flow {{
+    protocol tcp; l3proto ip; policy = {{ time_wait: {ENDED}, close: {ENDED} }};
+  }}
+  ct timeout session_question {{
+    protocol udp; l3proto ip; policy = {{ unreplied: {ASKED}, replied: {ANSWERED} }};
+  }}"""
 # Never reachable, whatever a session is allowed: this host and networks that are not the public internet.
 UNREACHABLE = [
     "0.0.0.0/8",
@@ -115,11 +125,19 @@ def change(table: str, old: Elements, new: Elements) -> str:
 
 
 def whole(
-    table: str, part: Part, resolver: str, edge_user: int | None, elements: Elements, edge_rules: str = ""
+    table: str,
+    part: Part,
+    resolver: str,
+    edge_user: int | None,
+    elements: Elements,
+    edge_rules: str = "",
+    *,
+    short: bool = True,
 ) -> str:
     """The whole table, put in force in one step. What a session may not reach refuses at once instead of letting its
     programs wait. `resolver`: where sessions ask for names that have rules about them. `edge_rules`: see the module
-    of that name."""
+    of that name. `short`: whether connections of sessions have timeouts of their own, which a kernel without
+    CONFIG_NF_CONNTRACK_TIMEOUT refuses."""
     ours, gateway = part.interfaces, part.gateway
 
     def filled(name: str, kind: str = PLAIN, flags: str = "") -> str:
@@ -145,6 +163,10 @@ def whole(
     connects = f"limit rate over {CONNECTS}/second burst {CONNECTS_AT_ONCE} packets"
     packets = f"limit rate over {PACKETS}/second burst {PACKETS_AT_ONCE} packets"
     marked = "ct mark set ct original ip saddr map @versions"
+    timeouts = TIMEOUTS if short else ""
+    short_flow, short_question = (
+        f'ct timeout set "{name}"' if short else "" for name in ("session_flow", "session_question")
+    )
     edge = f"meta skuid {edge_user} tcp dport {EDGE_PORTS} accept" if edge_user is not None else ""
     return f"""
 table inet {table}
@@ -170,6 +192,7 @@ table inet {table} {{
   {counting("name_streams")}
   {counting("flows")}
   {counting("touched", f"dynamic,timeout; timeout {TOUCH_SECONDS:.0f}s")}
+  {timeouts}
   chain spoofed {{
     type filter hook prerouting priority -310; policy accept;
     iifname "{ours}" meta nfproto ipv6 drop
@@ -202,6 +225,7 @@ table inet {table} {{
     ct state new add @connects {{ ip saddr {connects} }} drop
     ct state new add @flows {{ ip saddr ct count over {FLOWS} }} drop
     add @outbound {{ ip saddr {too_fast} }} drop
+    {short_flow}
   }}
   chain to_session {{
     ct state != {{ established, related }} drop
@@ -235,6 +259,7 @@ table inet {table} {{
     ip daddr {resolver} meta l4proto udp add @screened_names {{ ip saddr {screened_too_often} }} drop
     ip daddr {resolver} ct state new add @screened_names {{ ip saddr {screened_too_often} }} drop
     tcp dport 53 ct state new add @name_streams {{ ip saddr ct count over {NAME_STREAMS} }} drop
+    {short_question}
     ip daddr {{ {gateway}, {resolver} }} udp dport 53 accept
     ip daddr {{ {gateway}, {resolver} }} tcp dport 53 accept
     ct state established,related accept
@@ -243,6 +268,9 @@ table inet {table} {{
   chain output {{
     type filter hook output priority -10; policy accept;
     oifname "{ours}" jump from_host
+    # other local users would use up what sessions may ask
+    oifname "lo" ip daddr {{ {gateway}, {resolver} }} udp dport 53 meta skuid != 0 reject with icmpx admin-prohibited
+    oifname "lo" ip daddr {{ {gateway}, {resolver} }} tcp dport 53 meta skuid != 0 reject with tcp reset
   }}
   chain from_host {{
     meta nfproto ipv6 drop

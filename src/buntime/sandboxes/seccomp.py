@@ -30,6 +30,7 @@ GETFLAGS, FIEMAP, FSGETXATTR = 0x80086601, 0xC020660B, 0x801C581F
 SETFLAGS, FSSETXATTR = 0x40086602, 0x401C5820
 MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB = 0x40000, 4, 0o4000  # linux/mman.h, memfd.h, shm.h
 RLIMIT_CORE, LIMIT_KINDS = 4, 16  # asm-generic/resource.h
+SOL_SOCKET, RECEIVE_BUFFERS = 1, (8, 18)  # SO_RCVBUF, SO_RCVLOWAT
 MACHINES = {"x86_64": ("amd64", "SCMP_ARCH_X86_64"), "aarch64": ("arm64", "SCMP_ARCH_AARCH64")}
 
 # Namespaces and mounts belong to the host; keys, BPF and userfaultfd are kernel attack surface with no use here.
@@ -63,6 +64,7 @@ DENIED = frozenset(
         "sync",
         "syncfs",
         "socket",
+        "setsockopt",
         "ioctl",
         "io_setup",
         "mmap",
@@ -145,6 +147,7 @@ def _our_rules() -> list[dict[str, Any]]:
             "args": [equal(0, AF_NETLINK), equal(2, NETLINK_AUDIT)],
         },
         *_ioctls(),
+        *_socket_options(),
         *_limits("setrlimit", 0, []),
         *_limits("prlimit64", 1, [{"index": 2, "value": 0, "op": "SCMP_CMP_EQ"}]),
     ]
@@ -169,6 +172,26 @@ def _limits(name: str, resource: int, reading: list[dict[str, Any]]) -> list[dic
         *(rule(allowed, named(number)) for number in range(LIMIT_KINDS) if number != RLIMIT_CORE),
         *([rule(allowed, named(RLIMIT_CORE), *reading)] if reading else []),
         rule(ignored, named(RLIMIT_CORE), *changing),
+    ]
+
+
+def _socket_options() -> list[dict[str, Any]]:
+    """Setting the size of receive buffers succeeds and does nothing: no account counts what waits in a connection that
+    is not accepted, nor in a socket's queue of errors, and this is what bounds it. The kernel looks at 32 bits of level
+    and option: comparisons are masked."""
+
+    def rule(action: dict[str, Any], *masked: tuple[int, int, int]) -> dict[str, Any]:
+        args = [{"index": i, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"} for i, value, mask in masked]
+        return {"names": ["setsockopt"], **action, "args": args}
+
+    allowed, done = {"action": "SCMP_ACT_ALLOW"}, {"action": "SCMP_ACT_ERRNO", "errnoRet": 0}
+    of_sockets = (1, SOL_SOCKET, 0xFFFFFFFF)
+    other_levels = ((1, ~SOL_SOCKET & 1 << bit, 1 << bit) for bit in range(32))
+    others = ((2, value, mask | 0xFFFFFF00) for value, mask in _bytes_but(RECEIVE_BUFFERS))
+    return [
+        *(rule(allowed, level) for level in other_levels),
+        *(rule(allowed, of_sockets, option) for option in others),
+        *(rule(done, of_sockets, (2, option, 0xFFFFFFFF)) for option in RECEIVE_BUFFERS),
     ]
 
 

@@ -1,0 +1,113 @@
+"""What a session holds in the kernel beside its memory: buffers of connections, and entries in tables."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import traces
+from tests.acceptance.client import Client, Session
+from tests.acceptance.server import Server
+
+pytestmark = pytest.mark.sandbox
+
+HOLDING = (Path(__file__).with_name("inside") / "holding.py").read_text()
+MB = 1 << 20
+MEMORY = 1024  # MB, of the session
+# A quarter of its memory in connections that are accepted, 512 KB in each of 512 that are not, and a quarter for what
+# comes in between two looks of the server at sockets and for what the rest of the machine does.
+MOST_HELD = MEMORY * MB // 4 + 512 * (512 << 10) + MEMORY * MB // 4
+RUNS, HOLD_SECONDS = 3, 12
+# 400 clients that keep their connections, as load generators do, then as many that come and go; and one that sends much
+# to a server that answers at the end.
+LOAD = """
+const server = Bun.serve({ port: 8080, async fetch(request) {
+  return new Response(String((await request.arrayBuffer()).byteLength))
+} })
+let answers = 0, connections = 0
+const ask = async (keep: boolean) => {
+  const headers = keep ? {} : { Connection: "close" }
+  if ((await (await fetch("http://localhost:8080", { headers })).text()) === "0") answers++
+}
+const client = async (times: number, keep: boolean) => { for (let i = 0; i < times; i++) await ask(keep) }
+await Promise.all(Array.from({ length: 400 }, () => client(15, true)))
+await Promise.all(Array.from({ length: 400 }, async () => { await client(5, false); connections += 5 }))
+const sent = await (await fetch("http://localhost:8080", { method: "POST", body: new Uint8Array(50e6) })).text()
+if (sent !== "50000000") throw new Error(sent)
+console.log(`${answers} answers, ${connections} connections`)
+process.exit(0)
+"""
+# A level with bits that the kernel does not look at is the same level.
+SOCKETS = """
+import ctypes, os, socket
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+except OSError as refused:
+    print(refused)
+setsockopt = {"x86_64": 54, "aarch64": 208}[os.uname().machine]
+one, size = socket.socket(), ctypes.c_int(1 << 20)
+usual = one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1 << 20)
+for level, option in ((1 | 1 << 32, 8), (1, 8 | 1 << 40)):
+    numbers = ctypes.c_long(level), ctypes.c_long(option)
+    ctypes.CDLL(None).syscall(setsockopt, one.fileno(), *numbers, ctypes.byref(size), 4)
+print("no larger" if one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == usual else "larger")
+one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+"""
+ON_V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
+@pytest.fixture
+def hoarder(paid: Client) -> Iterator[Session]:
+    session = paid.open(resourceLimits={"memory": MEMORY, "cpu": 1})
+    session.write("/root/holding.py", HOLDING).done()
+    yield session
+    session.delete().done()
+
+
+def _hold(session: Session, way: str) -> int:
+    """The most bytes that connections of this host held meanwhile, beyond what they held before."""
+    before, most = _held(), 0
+    for _ in range(RUNS):
+        session.command(f"python3 /root/holding.py {way} {HOLD_SECONDS} > /dev/null 2>&1 &")
+    deadline = time.monotonic() + HOLD_SECONDS
+    while time.monotonic() < deadline:
+        most = max(most, _held() - before)
+        time.sleep(0.02)
+    return most
+
+
+def _held() -> int:
+    """Bytes in buffers of TCP and UDP on the whole host."""
+    lines = (line.split() for line in Path("/proc/net/sockstat").read_text().splitlines())
+    return 4096 * sum(int(words[words.index("mem") + 1]) for words in lines if words[0] in ("TCP:", "UDP:"))
+
+
+@pytest.mark.parametrize("way", ["accepted", "late", "queued", "reset", "tiny"])
+def test_connections_hold_no_more_than_a_bound_below_the_sessions_memory(hoarder: Session, way: str) -> None:
+    assert _hold(hoarder, way) <= MOST_HELD
+    assert hoarder.output("echo fine") == "fine\n"
+
+
+def test_a_server_on_localhost_serves_hundreds_of_clients_at_once(hoarder: Session) -> None:
+    hoarder.write("/root/load.ts", LOAD).done()
+    assert hoarder.output("bun run /root/load.ts", timeout=60) == "8000 answers, 2000 connections\n"
+
+
+def test_what_no_account_counts_waits_in_no_socket(hoarder: Session) -> None:
+    hoarder.write("/root/sockets.py", SOCKETS).done()
+    assert hoarder.output("python3 /root/sockets.py") == "[Errno 13] Permission denied\nno larger\n"
+
+
+@pytest.mark.skipif(not ON_V2, reason="needs cgroup v2: on v1 the kernel counts what sockets hold beside the memory")
+def test_what_connections_hold_is_memory_of_the_session(server: Server, hoarder: Session) -> None:
+    _hold(hoarder, "accepted")
+    sandbox = traces.sandbox_of(server.config, hoarder.id)
+    group = Path("/sys/fs/cgroup") / f"buntime-{server.config.instance}" / sandbox / "runs"
+    counted = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    assert int(counted["sock"]) > 50 * MB
+    assert int((group / "memory.peak").read_text()) <= MEMORY * MB

@@ -1,0 +1,74 @@
+"""What one session takes of the kernel's tables of connections: its own network's, and the host's."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from buntime.sandboxes.host import SLOTS
+from buntime.sandboxes.host_settings import HOST_SETTINGS, ORPHANS
+from buntime.sandboxes.network_rules import CONNECTS, CONNECTS_AT_ONCE, ENDED, ENTRIES, FLOWS
+from tests.network.place import INSIDE, PUBLIC, SECONDS
+from tests.network.test_bounds import PART, SLACK, Pair, pair
+
+__all__ = ["pair"]
+pytestmark = pytest.mark.sandbox
+
+COUNT = "/proc/sys/net/netfilter/nf_conntrack_count"
+OWN_ENTRIES = 64  # of a session's own network, to which nobody has connected from outside
+
+
+@pytest.mark.parametrize(
+    ("way", "address"),
+    [
+        ("connections", PART.address(0)),
+        ("datagrams", ""),
+        ("world", PUBLIC[0]),
+        ("from-localhost", PUBLIC[0]),
+    ],
+)
+def test_what_a_session_sends_takes_no_room_in_its_own_table(pair: Pair, way: str, address: str) -> None:
+    made = int(_inside(pair.enter[0], "entries.py", way, address, "2"))
+    assert made > OWN_ENTRIES
+    shown = subprocess.run([*pair.enter[0], "cat", COUNT], capture_output=True, text=True, check=True)
+    assert int(shown.stdout) <= OWN_ENTRIES
+
+
+def test_connections_that_have_ended_leave_the_hosts_table_soon(pair: Pair) -> None:
+    with subprocess.Popen(
+        [*pair.outside.enter(), sys.executable, INSIDE / "closing.py"], stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+            end, most, made = time.monotonic() + 3 * ENDED, 0, 0
+            while time.monotonic() < end:
+                made += int(_inside(pair.enter[0], "opening.py", PUBLIC[0], "2"))
+                most = max(most, _entries_of(PART.address(0)))
+        finally:
+            server.kill()
+    share = (FLOWS + CONNECTS_AT_ONCE + CONNECTS * ENDED) * SLACK
+    assert made > share, "else the bound would hold by itself"
+    assert most <= share
+
+
+def test_the_hosts_tables_have_room_for_all_sessions_at_their_bounds(pair: Pair) -> None:
+    for name, least in (
+        ("net/netfilter/nf_conntrack_max", SLOTS * ENTRIES),
+        ("net/ipv4/tcp_max_orphans", SLOTS * ORPHANS),
+    ):
+        assert int((Path("/proc/sys") / name).read_text()) >= least
+        assert name in HOST_SETTINGS, "doctor lists it"
+
+
+def _inside(enter: list[str], program: str, *arguments: str) -> str:
+    return subprocess.run(
+        [*enter, sys.executable, INSIDE / program, *arguments],
+        capture_output=True, text=True, check=True, timeout=SECONDS,
+    ).stdout  # fmt: skip
+
+
+def _entries_of(address: str) -> int:
+    return sum(f"src={address} " in line for line in Path("/proc/net/nf_conntrack").read_text().splitlines())
