@@ -56,6 +56,14 @@ async def waiting(place: Place, host: str, count: int, **headers: str) -> AsyncI
     finally:
         for _, writer in opened:
             writer.close()
+        await asyncio.sleep(0)  # the loop lets go of them
+
+
+async def _served(place: Place) -> None:
+    """Once the edge has noticed that its clients left."""
+    async with asyncio.timeout(20):
+        while (await place.get(host="localhost")).status != 200:  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.05)
 
 
 async def test_requests_of_one_address_to_the_api_are_bounded(place: Place) -> None:
@@ -65,8 +73,7 @@ async def test_requests_of_one_address_to_the_api_are_bounded(place: Place) -> N
         assert (refused.status, refused.header("Retry-After")) == (429, "1")
         error = json.loads(refused.body)["error"]
         assert (error["code"], error["retryable"]) == ("rate_limit_exceeded", True)
-        await asyncio.sleep(0.2)
-        assert (await place.get(host="localhost")).status == 200
+        await _served(place)
 
 
 async def test_requests_of_one_address_in_a_second_are_bounded(place: Place) -> None:
@@ -85,6 +92,63 @@ async def test_requests_of_one_address_in_a_second_are_bounded(place: Place) -> 
         many = await asyncio.gather(*(ask_again_and_again("127.0.0.7", REQUESTS_AT_ONCE // 2) for _ in range(8)))
         assert {status for statuses in many for status in statuses} == {200, 429}
         assert await ask_again_and_again("127.0.0.8", 100) == [200] * 100
+
+
+@asynccontextmanager
+async def keyed_api(place: Place, key: bytes, left: list[int]) -> AsyncIterator[None]:
+    """As the control plane answers: a good key hears how many requests it has left, each other one 401."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await read_message(reader):
+            is_good = request.header("Authorization") == f"Bearer {key.decode()}"
+            status = b"401 Unauthorized" if not is_good and request.target != "/healthz" else b"200 OK"
+            said = b"X-RateLimit-Remaining: %d\r\n" % left[0] if is_good else b""
+            writer.write(b"HTTP/1.1 %s\r\n%sContent-Length: 0\r\n\r\n" % (status, said))
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, place.config.api_socket, backlog=4096)
+    for_workers(place.config.api_socket)
+    try:
+        yield
+    finally:
+        server.close()
+        server.close_clients()
+        place.config.api_socket.unlink(missing_ok=True)
+
+
+async def _statuses(place: Place, count: int, *keys: str, path: str = "/") -> list[int]:
+    """Of requests one after the other on each of a few connections, by turns with each of the keys."""
+
+    async def ask_again_and_again() -> list[int]:
+        reader, writer = await place.connect()
+        statuses = []
+        for number in range(count // 8):
+            key = keys[number % len(keys)]
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
+            answer = await read_message(reader)
+            assert answer is not None
+            statuses.append(answer.status)
+        writer.close()
+        return statuses
+
+    return [status for part in await asyncio.gather(*(ask_again_and_again() for _ in range(8))) for status in part]
+
+
+async def test_a_key_that_is_good_and_within_its_rate_is_bounded_by_its_plan_alone(place: Place) -> None:
+    left = [1000]
+    async with keyed_api(place, b"btk_good", left):
+        assert set(await _statuses(place, 8, "btk_good")) == {200}
+        floods = [asyncio.create_task(_statuses(place, 4 * REQUESTS_AT_ONCE, "btk_bad")) for _ in range(2)]
+        assert set(await _statuses(place, 2 * REQUESTS_AT_ONCE, "btk_good")) == {200}
+        assert {status for flood in floods for status in await flood} == {401, 429}
+        left[0] = 0
+        assert 429 in await _statuses(place, 4 * REQUESTS_AT_ONCE, "btk_good"), "over its rate it is counted too"
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz"])
+async def test_a_key_that_was_never_good_frees_nobody_of_the_bound(place: Place, path: str) -> None:
+    async with keyed_api(place, b"btk_good", [1000]):
+        assert 429 in await _statuses(place, 4 * REQUESTS_AT_ONCE, "btk_bad", "x" * 300, "", path=path)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +190,8 @@ async def test_nobody_else_chooses_the_address_that_counts(place: Place) -> None
     async with api(place), waiting(place, "localhost", CONNECTIONS_OF_ADDRESS, X_Forwarded_For="192.0.2.1"):
         refused = await place.get(host="localhost", X_Forwarded_For="192.0.2.2")
         assert refused.status == 429
-    await asyncio.sleep(0.2)
     async with api(place):
+        await _served(place)
         assert json.loads((await place.get(host="localhost", X_Forwarded_For="192.0.2.2")).body) == ["127.0.0.1"]
 
 

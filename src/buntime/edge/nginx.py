@@ -18,14 +18,15 @@ SLACK_MB = 1  # what a multipart or JSON frame may add to the largest body
 MODULES = Path("/usr/lib/nginx/modules")  # where Debian's packages put them
 LUA_MODULES = ("ndk_http_module.so", "ngx_http_lua_module.so")
 USER = "buntime-edge"  # of the workers; they alone, and root, may open the control plane's sockets
-PREVIEW_LUA = Path(__file__).with_name("preview.lua")
+PREVIEW_LUA, CALLERS_LUA = (Path(__file__).with_name(name) for name in ("preview.lua", "callers.lua"))
 
 # A browser opens six connections to a host, or one. The kernel counts connections by the same number before a byte is
 # read (see `sandboxes.edge_rules`); here requests under way are counted, of which an HTTP/2 connection has many, and
 # those that a trusted proxy forwards, by the address that it names.
 CONNECTIONS_OF_ADDRESS = 256
 CONNECTIONS_OF_HOST = 2048
-# Of the API, of one address: the control plane answers 3,600 a second, and asks for a key only then.
+# Of the API, of one address, but for those with a good key (see callers.lua): the control plane answers 3,600 a second,
+# and looks at the key only then.
 REQUESTS_OF_ADDRESS, REQUESTS_AT_ONCE = 500, 1000  # a second
 # In a second, of one client address. Guessing one of 36^18 sessions at this rate is hopeless.
 REFUSALS_OF_ADDRESS = 30
@@ -89,7 +90,7 @@ $proxies
   limit_conn_zone $$source zone=sources:16m;
   limit_conn_status 429;
   limit_conn_log_level info;  # below what is logged: a flood would else be one of log lines, too
-  limit_req_zone $$source zone=rates:16m rate=${requests}r/s;
+  limit_req_zone $$counted zone=rates:16m rate=${requests}r/s;
   limit_req_status 429;
   limit_req_log_level info;
 
@@ -138,6 +139,9 @@ $listen_default
     server_name _;
     limit_conn sources $connections_of_address;
     limit_req zone=rates burst=$requests_at_once nodelay;
+    set $$counted $$source;
+    rewrite_by_lua_block { require("callers").count() }
+    header_filter_by_lua_block { require("callers").learn() }
 $refusals
     location / { proxy_pass http://control_plane; }
     # Bounded by the session's disk alone.
@@ -175,7 +179,9 @@ PREVIEWS = Template("""
   lua_socket_log_errors off;
   lua_shared_dict permissions 8m;
   lua_shared_dict counts 2m;
+  lua_shared_dict callers 4m;
   init_by_lua_block {
+    package.loaded.callers = assert(loadfile($callers_lua))()
     package.loaded.preview = assert(loadfile($lua))({
       socket = $edge_socket,
       refusals = $refusals_of_address,
@@ -308,6 +314,7 @@ def render(edge: Edge) -> str:
 def _previews(edge: Edge) -> str:
     return PREVIEWS.substitute(
         lua=lua_string(str(PREVIEW_LUA)),
+        callers_lua=lua_string(str(CALLERS_LUA)),
         edge_socket=lua_string(f"unix:{edge.edge_socket}"),
         refusals_of_address=REFUSALS_OF_ADDRESS,
         questions_of_address=QUESTIONS_OF_ADDRESS,
