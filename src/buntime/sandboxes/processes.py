@@ -83,9 +83,12 @@ class _Attended:
     launcher: Launcher
     run: str
 
-    def usage(self) -> ProcessUsage:
+    async def ended(self) -> ProcessUsage:
+        met_limit = self.launcher.met_limit(self.run)
+        if met_limit:
+            await asyncio.to_thread(self.launcher.kill_run, self.run)
         used = self.launcher.usage(self.run)
-        return ProcessUsage(used.cpu_ms, used.peak_memory, used.memory_kills)
+        return ProcessUsage(used.cpu_ms, used.peak_memory, used.memory_kills, met_limit)
 
 
 class GuestProcesses:
