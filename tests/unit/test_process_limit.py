@@ -22,7 +22,8 @@ class Place:
     def says(self, *, run: int, session: int) -> None:
         """Forks that were refused."""
         (self.runs / "r1/pids.events").write_text(f"max {run}\n")
-        (self.runs / "pids.events").write_text(f"max {session}\n")
+        (self.runs / "pids.events").write_text(f"max {run + session}\n")
+        (self.runs / "pids.events.local").write_text(f"max {session}\n")
 
     def holds(self, *, run: int, session: int) -> None:
         (self.runs / "r1/pids.current").write_text(f"{run}\n")
@@ -117,6 +118,22 @@ def test_v2_does_not_count_what_the_session_was_refused_before(v2: Place) -> Non
     v2.says(run=0, session=7)
     v2.holds(run=MANY_PIDS, session=RUN_PIDS)
     assert not v2.limit().is_met()
+
+
+def test_v2_does_not_blame_a_run_for_another_that_met_its_own_limit(v2: Place) -> None:
+    limit = v2.limit()
+    v2.holds(run=MANY_PIDS, session=RUN_PIDS)
+    (v2.runs / "pids.events").write_text("max 1\n")
+    assert not limit.is_met()
+
+
+def test_v2_before_linux_6_11_counts_at_the_run_alone(v2: Place) -> None:
+    (v2.runs / "pids.events.local").unlink()
+    v2.holds(run=MANY_PIDS, session=RUN_PIDS)
+    limit = v2.limit()
+    assert not limit.is_met()
+    (v2.runs / "r1/pids.events").write_text("max 1\n")
+    assert limit.is_met()
 
 
 def test_v1_counts_at_the_run_alone(v1: Place) -> None:

@@ -344,8 +344,10 @@ class CgroupsV2:
         return field_of(self._dir(sandbox, "runs", run) / "pids.events", "max")
 
     def refused_by_session(self, sandbox: str) -> int:
-        # of its own limit and of those of runs below it
-        return field_of(self._dir(sandbox, "runs") / "pids.events", "max")
+        try:  # `pids.events` would add those of each run's own limit
+            return field_of(self._dir(sandbox, "runs") / "pids.events.local", "max")
+        except FileNotFoundError:  # before Linux 6.11: counted at the run
+            return 0
 
     def processes(self, sandbox: str) -> int:
         return int(text_of(self._dir(sandbox, "runs") / "pids.current"))
