@@ -185,7 +185,8 @@ class ContextFailure:
 class Evaluation:
     """What came of one run in a context. `value`: forms of the last expression's value by name (`text`, `json`, `html`,
     `markdown`, `svg`, `png` in base64, `table`, and in `cut` the names of those that were too large), plain JSON
-    values; None where it was undefined. `displayed`: the same of what the code showed on its way, empty with `shows`.
+    values, or JSON that is encoded already; None where it was undefined. `displayed`: the same of what the code showed
+    on its way, empty with `shows`.
     """
 
     exit_code: (

@@ -26,6 +26,7 @@ COMMAND, NAME = 1000, 200  # characters that are shown
 PAGE_BYTES = 1 << 18  # of one page that is followed
 LARGEST_ENTRY = 1 << 18  # bytes, more than an entry of the guest ever has
 MOST_ENTRIES = 10_000  # in a page
+LARGEST_PAGE = 1 << 20  # bytes of a page of processes: 100 commands and names, escaped, are less
 TIME = 6  # bytes
 LOOK_SECONDS = 5.0  # into a log that says nothing, and again: is the sandbox still there?
 
@@ -137,7 +138,7 @@ class GuestProcesses:
 
     async def list(self, limit: int, offset: int) -> tuple[Sequence[Process], int]:
         query = {"limit": str(limit), "offset": str(offset)}
-        page = await self._ask(self._guest.call("GET", "/processes", query, _Page))
+        page = await self._ask(self._guest.call("GET", "/processes", query, _Page, most=LARGEST_PAGE))
         if len(page.processes) > limit:
             raise SandboxGone("the guest listed more than asked")
         async with self._launcher.ending_an_impostor():
