@@ -84,6 +84,7 @@ class ProcessUsage:
     cpu_ms: int
     peak_memory: int  # bytes
     memory_kills: int
+    met_process_limit: bool  # the kernel refused it a process
 
 
 class Attended(Protocol):
@@ -94,7 +95,9 @@ class Attended(Protocol):
         """As it was started."""
         ...
 
-    def usage(self) -> ProcessUsage: ...
+    async def ended(self) -> ProcessUsage:
+        """To be asked when it has ended. What it has left is ended, too, where it met the limit on processes."""
+        ...
 
 
 class Processes(Protocol):
@@ -182,7 +185,8 @@ class ContextFailure:
 class Evaluation:
     """What came of one run in a context. `value`: forms of the last expression's value by name (`text`, `json`, `html`,
     `markdown`, `svg`, `png` in base64, `table`, and in `cut` the names of those that were too large), plain JSON
-    values; None where it was undefined. `displayed`: the same of what the code showed on its way, empty with `shows`.
+    values, or JSON that is encoded already; None where it was undefined. `displayed`: the same of what the code showed
+    on its way, empty with `shows`.
     """
 
     exit_code: (
@@ -195,6 +199,7 @@ class Evaluation:
     timed_out: bool
     out_of_memory: bool
     disk_full: bool
+    met_process_limit: bool  # the kernel refused it a process: then the context has ended, with all it has started
     stdout: bytes  # empty with a sink
     stderr: bytes
     truncated: bool

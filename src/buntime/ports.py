@@ -217,6 +217,7 @@ class RunResult:
     timed_out: bool
     out_of_memory: bool  # the kernel killed a process of this run for memory
     disk_full: bool  # the volume was at its limit when the run ended
+    met_process_limit: bool  # the kernel refused it a process: nothing of it is left
     files_written: Sequence[str]  # relative to /workspace, sorted, at most 1,000
     files_written_truncated: bool
 

@@ -153,7 +153,7 @@ class Processes:
                     await sink(entry.stream, entry.content)
                 process = page.process
             wall_ms = int((time.monotonic() - started) * 1000)
-            return _result(process, attended.usage(), wall_ms, truncated=dropped > 0)
+            return _result(process, await attended.ended(), wall_ms, truncated=dropped > 0)
 
     def _new(self, caller: Caller, session: Session, asked: Start) -> NewProcess:
         every = caller.plan.log_mb_per_session * MB
@@ -183,6 +183,7 @@ def _result(process: Process, usage: ProcessUsage, wall_ms: int, *, truncated: b
         timed_out=process.reason == "timeout",
         out_of_memory=usage.memory_kills > 0,
         disk_full=False,
+        met_process_limit=usage.met_process_limit,
         files_written=(),
         files_written_truncated=False,
     )

@@ -66,6 +66,7 @@ def evaluation(exit_code: int = 0, **others: object) -> Evaluation:
         "timed_out": False,
         "out_of_memory": False,
         "disk_full": False,
+        "met_process_limit": False,
         "stdout": b"",
         "stderr": b"",
         "truncated": False,

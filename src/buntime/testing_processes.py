@@ -57,8 +57,8 @@ class FakeProcess:
 class FakeAttended:
     process: Process
 
-    def usage(self) -> ProcessUsage:
-        return ProcessUsage(cpu_ms=4, peak_memory=12 << 20, memory_kills=0)
+    async def ended(self) -> ProcessUsage:
+        return ProcessUsage(cpu_ms=4, peak_memory=12 << 20, memory_kills=0, met_process_limit=False)
 
 
 class FakeProcesses:

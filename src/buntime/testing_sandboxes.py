@@ -45,6 +45,7 @@ def result(stdout: bytes = b"", stderr: bytes = b"", exit_code: int = 0, **other
         "timed_out": False,
         "out_of_memory": False,
         "disk_full": False,
+        "met_process_limit": False,
         "files_written": (),
         "files_written_truncated": False,
     }

@@ -125,6 +125,13 @@ async def test_what_was_cut_is_marked_and_output_that_is_no_text_is_shown_all_th
     assert answer.json["filesWrittenTruncated"] is True
 
 
+async def test_a_run_that_met_the_limit_on_processes_says_so_and_others_say_nothing() -> None:
+    for met in (True, False):
+        async with serving(_running(result(met_process_limit=met))) as api:
+            answer = await api.call("POST", "/execute", {"sessionId": await api.session(), "code": "1"})
+        assert answer.json.get("processLimitExceeded") is (True if met else None)
+
+
 async def test_a_runtime_that_ended_is_an_invalid_state_and_starts_again(api: Api) -> None:
     session = await api.session()
 

@@ -60,6 +60,10 @@ SESSIONS = (
 
 TYPESCRIPT = "interface Sum { of: number[] }\nconst sum: Sum = { of: [1, 2, 3, 4, 5] }\n"
 BUSY = post("session-busy", "/sessions/$session/sleep", {"depth": "idle"}, status=409)
+MANY = (
+    "import threading as t, time\ntry:\n while True: t.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    "except RuntimeError: print('no more')"
+)
 GREEDY = "exec 2>/dev/null; head -c 500M /dev/zero | tail"
 RUNS = (
     execute("execute-code", code=TYPESCRIPT + "console.log('Sum:', sum.of.reduce((a, b) => a + b))"),
@@ -77,6 +81,7 @@ RUNS = (
         stdin="from stdin",
     ),
     execute("execute-timed-out", command="echo begun; sleep 60", timeout=1),
+    execute("execute-process-limit-exceeded", command=f'python3 -c "{MANY}"'),
     keyed("execute-with-key", "/execute", {**OF_SESSION, "command": "echo once >> once; cat once"}, key="once"),
     keyed("execute-replayed", "/execute", {**OF_SESSION, "command": "echo once >> once; cat once"}, key="once"),
     execute(

@@ -2,8 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from itertools import count
+from typing import Any
 
+import msgspec
 import pytest
 
 from buntime.errors import ContextLost, ContextNotFound
@@ -46,7 +49,13 @@ async def _started(contexts: Contexts) -> str:
 
 
 async def _run(contexts: Contexts, context: str, code: str, timeout: float = PATIENCE) -> Evaluation:
-    return await contexts.run(context, code, timeout)
+    run = await contexts.run(context, code, timeout)
+    return replace(run, value=_plain(run.value), displayed=_plain(run.displayed))
+
+
+def _plain(told: Any) -> Any:
+    """As a client gets it: some of it may be JSON already."""
+    return msgspec.json.decode(msgspec.json.encode(told))
 
 
 def _number(number: int) -> Mapping[str, object]:
@@ -84,7 +93,7 @@ async def test_sinks_get_them_as_they_come(contexts: Contexts) -> None:
         output.append((stream, content))
 
     async def shows(forms: Mapping[str, object]) -> None:
-        shown.append(forms)
+        shown.append(_plain(forms))
 
     said = await contexts.run(context, 'console.log("hello")', PATIENCE, sink, shows)
     displayed = await contexts.run(context, "display(3)", PATIENCE, sink, shows)

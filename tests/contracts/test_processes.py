@@ -194,8 +194,9 @@ async def test_one_that_is_attended_has_figures_after_its_end(processes: Process
     async with processes.attend(wanted) as attended:
         assert attended.process.id == wanted.id
         await followed(processes, wanted.id)
-        assert attended.usage().peak_memory > 0
-        assert attended.usage().memory_kills == 0
+        usage = await attended.ended()
+        assert usage.peak_memory > 0
+        assert (usage.memory_kills, usage.met_process_limit) == (0, False)
 
 
 async def test_one_that_has_all_its_input_takes_no_more(processes: Processes) -> None:

@@ -128,6 +128,25 @@ def test_the_end_of_a_run_is_its_own_whatever_becomes_of_its_session(deleted: An
     assert server.asked[-1] == f"DELETE /sessions/{FIRST}"
 
 
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_a_run_that_met_the_limit_on_processes_says_so(arguments: tuple[str, ...], tmp_path: Any) -> None:
+    (tmp_path / "a.ts").write_text("")
+    server = Server(
+        {
+            "POST /sessions/create": (200, session(FIRST)),
+            "PUT /files/content": (200, {"path": "a.ts", "size": 1}),
+            "POST /execute": (200, f"event: result\ndata: {json.dumps({**RESULT, 'processLimitExceeded': True})}\n\n"),
+            f"DELETE /sessions/{FIRST}": (200, {"deleted": True, "sessionId": FIRST}),
+        }
+    )
+    done = server.runs("run", "--no-stdin", *arguments, str(tmp_path / "a.ts"))
+    assert done.exit_code == 3
+    if arguments:
+        assert json.loads(done.stdout)["processLimitExceeded"] is True
+    else:
+        assert done.stderr == "buntime: The run met the limit on processes. All that it started has been killed.\n"
+
+
 def test_a_session_whose_file_could_not_be_brought_is_deleted(tmp_path: Any) -> None:
     (tmp_path / "a.ts").write_text("")
     deleted = (200, {"deleted": True, "sessionId": FIRST})

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import closing
 
+import msgspec
 import pytest
 
 from buntime.ports import SandboxGone
@@ -36,12 +37,25 @@ async def _read(frames: Sequence[Frame]) -> Evaluated:
             return await read_evaluation(told, None, None)
 
 
+def plain(forms: object) -> object:
+    """As a client gets it."""
+    return msgspec.json.decode(msgspec.json.encode(forms))
+
+
+async def test_a_table_and_what_was_cut_are_passed_on() -> None:
+    forms = {"text": "", "table": {"columns": ["a"], "rows": [[1], [{"b": None}]]}, "cut": ["html"]}
+    run = await _read([(b"v", msgspec.json.encode({"value": forms})), (b"x", END)])
+    assert run.told is not None
+    assert run.told.value is not None
+    assert plain(run.told.value.plain()) == forms
+
+
 async def test_a_run_is_told_by_output_what_was_shown_what_came_of_it_and_the_end() -> None:
     run = await _read([(b"o", b"out"), (b"d", b'{"text": "2"}'), (b"e", b"err"), (b"v", TOLD), (b"x", END)])
     assert (run.stdout, run.stderr, run.displayed) == (b"out", b"err", [{"text": "2"}])
     assert run.told is not None
     assert run.told.value is not None
-    assert run.told.value.plain() == {"text": "1", "json": 1}
+    assert plain(run.told.value.plain()) == {"text": "1", "json": 1}
     assert run.end.exit_code is None
 
 
@@ -62,6 +76,12 @@ async def test_a_kernel_that_ends_tells_nothing() -> None:
         [(b"v", b'{"value": {"text": 5}}'), (b"x", END)],
         [(b"v", b'{"value": {"text": "", "script": ""}}'), (b"x", END)],
         [(b"v", b'{"value": {"text": "", "table": {"columns": 1, "rows": []}}}'), (b"x", END)],
+        [(b"v", b'{"value": {"text": "", "table": {"columns": ["a"], "rows": {}}}}'), (b"x", END)],
+        [(b"v", b'{"value": {"text": "", "table": {"columns": [1], "rows": []}}}'), (b"x", END)],
+        [(b"v", b'{"value": {"text": "", "json": "\xff"}}'), (b"x", END)],
+        [(b"v", b'{"value": {"text": "", "json": [1, 2}}'), (b"x", END)],
+        [(b"v", b'{"value": {"text": "", "cut": [' + b'"",' * 20 + b'""]}}'), (b"x", END)],
+        [(b"v", b'{"value": {"text": "", "cut": 1}}'), (b"x", END)],
         [(b"d", b'"text"'), (b"v", TOLD), (b"x", END)],
         [(b"d", b"{" + b" " * LARGEST_VALUE + b"}"), (b"v", TOLD), (b"x", END)],
         [(b"o", b""), (b"v", TOLD), (b"x", END)],

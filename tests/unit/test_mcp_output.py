@@ -99,6 +99,8 @@ async def of_context(
     value: Forms | None = None,
     files: Sequence[str] = (),
     error: Thrown | None = None,
+    *,
+    process_limit_exceeded: bool = False,
 ) -> CallToolResult:
     result = Evaluation(
         exit_code=0,
@@ -107,6 +109,7 @@ async def of_context(
         cpu_time=1,
         timed_out=False,
         files_written=files,
+        process_limit_exceeded=process_limit_exceeded,
         result=value,
         error=error,
     )
@@ -162,6 +165,13 @@ async def test_of_many_files_that_were_written_the_rest_is_counted(session: Asyn
     few = await of_context(session, files=names[:FILES])
     assert "filesWrittenMore" not in (few.structured_content or {})
     assert f"{names[FILES - 1]}\n" in text_of(few)
+
+
+async def test_a_run_that_met_the_limit_on_processes_says_so(session: AsyncSession) -> None:
+    limited = await of_context(session, process_limit_exceeded=True)
+    assert "limit on processes" in text_of(limited)
+    assert (limited.structured_content or {})["processLimitExceeded"] is True
+    assert "processLimitExceeded" not in ((await of_context(session)).structured_content or {})
 
 
 async def test_an_error_that_is_very_long_is_cut(session: AsyncSession) -> None:

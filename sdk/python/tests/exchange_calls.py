@@ -24,6 +24,10 @@ SERVER = (
 )
 STREAMED = "console.log('one'); await Bun.sleep(400); console.error('two'); await Bun.sleep(400); console.log('olá')"
 SHOWN = "console.log('one'); await Bun.sleep(500); display.markdown('*two*'); await Bun.sleep(500); rows.length"
+MANY_THREADS = (
+    'python3 -c "import threading as t, time\ntry:\n while True: t.Thread(target=time.sleep, args=(60,), '
+    "daemon=True).start()\nexcept RuntimeError: print('no more')\""
+)
 HUNGRY = "echo begun; exec 2>/dev/null; head -c 500M /dev/zero | tail"
 
 type On = Literal["client", "session", "process", "context"]
@@ -141,6 +145,7 @@ RUNS: Mapping[str, Exchange] = {
     ),
     "execute-command": Exchange("session", lambda session: session.run("echo out; echo problem >&2; exit 3")),
     "execute-timed-out": Exchange("session", lambda session: session.run("echo begun; sleep 60", timeout=1)),
+    "execute-process-limit-exceeded": Exchange("session", lambda session: session.run(MANY_THREADS)),
     "execute-with-key": Exchange(
         "session", lambda session: session.run("echo once >> once; cat once", idempotency_key="key-of-example")
     ),

@@ -64,6 +64,12 @@ def test_a_run_gives_what_is_scripted(answer: object) -> None:
     assert (result.stdout, result.stderr, result.exit_code, result.memory_used) == ("2\n", "", 0, 1 << 20)
 
 
+def test_a_run_that_met_the_limit_on_processes_says_so() -> None:
+    fake = FakeBuntime().on_execute("bomb", FakeResult(process_limit_exceeded=True)).on_execute("calm", "")
+    session = some_session(fake)
+    assert [session.run(command).process_limit_exceeded for command in ("bomb", "calm")] == [True, False]
+
+
 def test_the_newest_script_that_matches_counts() -> None:
     fake = FakeBuntime().on_execute(re.compile("ls"), "old").on_execute(re.compile("^ls -l"), "new")
     session = some_session(fake)

@@ -29,6 +29,7 @@ CONVERSATION = """
     create-session get-session create-session-all-fields get-session-all-fields list-sessions list-sessions-filtered
     patch-session patch-session-to-defaults create-preview-token create-preview-token-for-all-ports
     revoke-preview-token revoke-preview-tokens execute-code execute-command execute-all-fields execute-timed-out
+    execute-process-limit-exceeded
     execute-with-key stream-code stream-command write-file append-to-file write-file-base64 read-file
     read-file-base64 stat-file list-files list-files-recursive make-directory search-names search-lines
     make-directory-again directory-not-empty move-file move-file-over-another delete-directory write-content

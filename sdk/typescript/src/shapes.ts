@@ -137,6 +137,11 @@ export interface RunResult {
   truncated?: boolean;
   /** Only where the list was cut. */
   filesWrittenTruncated?: boolean;
+  /**
+   * Only where the run met the limit of 448 processes and threads, or the session its own of 512. Everything that the
+   * run started has been killed.
+   */
+  processLimitExceeded?: boolean;
   /** Of a context: the value of the last expression; null where it was undefined. */
   result?: Forms | null;
   /** Of a context: what `display(value)` was called for. */

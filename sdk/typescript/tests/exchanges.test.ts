@@ -105,6 +105,7 @@ const CALLS: Record<string, Calling> = {
   "execute-replayed": execute,
   "execute-with-key": execute,
   "execute-timed-out": execute,
+  "execute-process-limit-exceeded": execute,
   "disk-full": execute,
   "memory-limit-exceeded": execute,
   "invalid-request-of-a-run": execute,

@@ -35,6 +35,14 @@ test("a scripted run prints what its script says, and leaves its files", async (
   expect(await client.execute({ sessionId: session.id, code: "1", stdin: "x" })).toMatchObject({ stdout: "had x" });
 });
 
+test("a run that met the limit on processes says so", async () => {
+  const client = new FakeBuntime();
+  client.onExecute("bomb", { processLimitExceeded: true }).onExecute("calm", {});
+  const session = await client.sessions.create();
+  expect((await session.run("bomb")).processLimitExceeded).toBe(true);
+  expect(await session.run("calm")).not.toHaveProperty("processLimitExceeded");
+});
+
 test("a run that nothing is scripted for fails, and says what to do", async () => {
   const session = await new FakeBuntime().sessions.create();
   const failure = await failureOf(session.run("ls"));

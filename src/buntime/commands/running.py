@@ -206,4 +206,6 @@ def _end(result: "ExecutionResult", as_json: bool) -> None:
         print_json(result)
     elif result.timed_out:
         print("buntime: The time of the run was over. More: --timeout 5m", file=sys.stderr)
+    if result.process_limit_exceeded and not as_json:
+        print("buntime: The run met the limit on processes. All that it started has been killed.", file=sys.stderr)
     raise typer.Exit(result.exit_code)

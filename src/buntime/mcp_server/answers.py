@@ -16,7 +16,7 @@ class Answer(TypedDict):
 
 class Ran(Answer):
     """`stdoutFile`, `stderrFile`: in the session, where the output was too long to show. `filesWrittenMore`: how many
-    there are beside those that are named.
+    there are beside those that are named. `processLimitExceeded`: all that the run started has been killed.
     """
 
     exitCode: int
@@ -26,6 +26,7 @@ class Ran(Answer):
     stderr: str
     filesWritten: list[str]
     filesWrittenMore: NotRequired[int]
+    processLimitExceeded: NotRequired[bool]
     stdoutFile: NotRequired[str]
     stderrFile: NotRequired[str]
 

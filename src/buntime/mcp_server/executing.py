@@ -145,12 +145,16 @@ def _values(result: ExecutionResult) -> dict[str, object]:
     }
     if (more := len(result.files_written) - FILES) > 0:
         values["filesWrittenMore"] = more
+    if result.process_limit_exceeded:
+        values["processLimitExceeded"] = True
     return values
 
 
 def _lines(result: ExecutionResult, shown: dict[str, str]) -> list[str]:
     ended = "timed out and was ended" if result.timed_out else f"exit code {result.exit_code}"
     lines = [f"{ended}, {result.execution_time} ms"]
+    if result.process_limit_exceeded:
+        lines.append("It met the limit on processes: all that it started has been killed. Start fewer at a time.")
     lines += [f"{name}:\n{shown[name].rstrip()}" for name in ("stdout", "stderr") if shown[name].strip()]
     if not any(shown[name].strip() for name in ("stdout", "stderr")):
         lines.append("(no output)")

@@ -5,7 +5,8 @@
                                 /runs      the session's own limits
                                      /<n>  one run: what it starts is born here and counted here
 
-Memory and pids are limited at `runs`: a session that uses up its own cannot take the guest with it.
+Memory and pids are limited at `runs`: a session that uses up its own cannot take the guest with it. Pids are limited
+at each run, too: one that uses up its own leaves some for the next.
 The runtime makes `guest`; this module makes and removes the rest. All calls are quick file access.
 """
 
@@ -34,7 +35,10 @@ PERIOD_US = 100_000
 GUEST_CPU = 0.1  # cores that init and guest may use beside a session that uses all of its own
 GUEST_MEMORY = 96 * MB
 SOCKET_SHARE = 8  # cgroup v1 counts what sockets hold beside the memory: up to this part of it as much again
-RUN_PIDS = 512
+RUN_PIDS = 512  # processes and threads of all runs of a session …
+ONE_RUN_PIDS = 448  # … and of one, so that a fork bomb leaves some for the next command
+MANY_PIDS = 64  # so many are taken to have met the session's limit, where the kernel does not say who did
+FEW_PIDS = 16  # with so few left, a session has met its limit
 GUEST_PIDS = 128
 KILL_SECONDS = 5.0
 # disk I/O of one sandbox: far above what an agent's work needs, far below what starves its neighbours
@@ -63,6 +67,22 @@ class Cgroups(Protocol):
     def add_run(self, sandbox: str, run: str) -> None: ...
     def join_run(self, sandbox: str, run: str, pid: int) -> None: ...
     def usage(self, sandbox: str, run: str) -> RunUsage: ...
+    def refused_forks(self, sandbox: str, run: str) -> int:
+        """How many the kernel counts at the run itself."""
+        ...
+
+    def refused_by_session(self, sandbox: str) -> int:
+        """How many it counts only at all runs together: 0 on v1."""
+        ...
+
+    def processes(self, sandbox: str) -> int:
+        """Processes and threads of all runs."""
+        ...
+
+    def crowds(self, sandbox: str, run: str) -> bool:
+        """Whether the run holds many of the session's processes, or the session has none left."""
+        ...
+
     def kill_run(self, sandbox: str, run: str) -> bool:
         """Ends every process of the run; whether none is left."""
         ...
@@ -187,6 +207,7 @@ class CgroupsV1:
     def add_run(self, sandbox: str, run: str) -> None:
         for controller in self.PER_RUN:
             self._dir(controller, sandbox, "runs", run).mkdir(exist_ok=True)
+        put_text(self._dir("pids", sandbox, "runs", run) / "pids.max", str(ONE_RUN_PIDS))
         with suppress(FileNotFoundError):
             # no limit, which starts the counting in this group; the limit of all runs is the one above
             put_text(self._dir("memory", sandbox, "runs", run) / self.SOCKETS, "-1")
@@ -204,6 +225,18 @@ class CgroupsV1:
             peak_memory=int(text_of(memory / "memory.max_usage_in_bytes")),
             memory_kills=field_of(memory / "memory.oom_control", "oom_kill"),
         )
+
+    def refused_forks(self, sandbox: str, run: str) -> int:
+        return field_of(self._dir("pids", sandbox, "runs", run) / "pids.events", "max")
+
+    def refused_by_session(self, sandbox: str) -> int:
+        return 0
+
+    def processes(self, sandbox: str) -> int:
+        return int(text_of(self._dir("pids", sandbox, "runs") / "pids.current"))
+
+    def crowds(self, sandbox: str, run: str) -> bool:
+        return _crowds(self._dir("pids", sandbox, "runs"), run)
 
     def kill_run(self, sandbox: str, run: str) -> bool:
         group = self._dir("pids", sandbox, "runs", run)
@@ -313,7 +346,9 @@ class CgroupsV2:
         return children_of(self._dir(sandbox, "runs"))
 
     def add_run(self, sandbox: str, run: str) -> None:
-        self._dir(sandbox, "runs", run).mkdir(exist_ok=True)
+        group = self._dir(sandbox, "runs", run)
+        group.mkdir(exist_ok=True)
+        (group / "pids.max").write_text(str(ONE_RUN_PIDS))
 
     def join_run(self, sandbox: str, run: str, pid: int) -> None:
         (self._dir(sandbox, "runs", run) / "cgroup.procs").write_text(str(pid))
@@ -325,6 +360,21 @@ class CgroupsV2:
             peak_memory=int(text_of(group / "memory.peak")),
             memory_kills=field_of(group / "memory.events.local", "oom_kill"),
         )
+
+    def refused_forks(self, sandbox: str, run: str) -> int:
+        return field_of(self._dir(sandbox, "runs", run) / "pids.events", "max")
+
+    def refused_by_session(self, sandbox: str) -> int:
+        try:  # `pids.events` would add those of each run's own limit
+            return field_of(self._dir(sandbox, "runs") / "pids.events.local", "max")
+        except FileNotFoundError:  # before Linux 6.11: counted at the run
+            return 0
+
+    def processes(self, sandbox: str) -> int:
+        return int(text_of(self._dir(sandbox, "runs") / "pids.current"))
+
+    def crowds(self, sandbox: str, run: str) -> bool:
+        return _crowds(self._dir(sandbox, "runs"), run)
 
     def kill_run(self, sandbox: str, run: str) -> bool:
         group = self._dir(sandbox, "runs", run)
@@ -375,6 +425,12 @@ class CgroupsV2:
 
     def remove_root(self) -> None:
         remove_directory(self._root)
+
+
+def _crowds(runs: Path, run: str) -> bool:
+    if int(text_of(runs / run / "pids.current")) >= MANY_PIDS:
+        return True
+    return int(text_of(runs / "pids.current")) > RUN_PIDS - FEW_PIDS
 
 
 def _free(group: Path, limit: int, used: int, prefix: str) -> int:

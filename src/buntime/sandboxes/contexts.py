@@ -22,7 +22,8 @@ from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.machinery import Machinery
 
 TIMEOUT_EXIT, INTERRUPTED_EXIT, THREW_EXIT = 124, 130, 1
-MOST = 2000  # contexts that a guest may list
+MOST = 2000  # contexts that a guest may list …
+LARGEST_LIST = 2 << 20  # … in so many bytes
 NOTHING = RunUsage(cpu_ms=0, peak_memory=0, memory_kills=0)
 
 
@@ -114,7 +115,8 @@ class GuestContexts:
         return context
 
     async def list(self) -> Sequence[Context]:
-        found = await self._ask("GET", "/contexts", {}, _List)
+        asked = self._guest.call("GET", "/contexts", {}, _List, most=LARGEST_LIST)
+        found = await self._launcher.in_time(asked, ANSWER_SECONDS)
         return [context.shown() for context in found.contexts]
 
     async def delete(self, context_id: str) -> None:
@@ -137,11 +139,13 @@ class GuestContexts:
     async def run(
         self, context_id: str, code: str, timeout: float, sink: Sink | None = None, shows: Shows | None = None
     ) -> Evaluation:
+        await self._launcher.make_room()
         turn = self._turns.setdefault(context_id, asyncio.Lock())
         await turn.acquire()
         group = self._launcher.named(context_id)
         if group is not None:
             self._launcher.hold(group)
+            self._launcher.watch(group, used=True)
         watched = _Watched(sink, shows)
         running = asyncio.ensure_future(self._evaluate(context_id, code, watched))
         goes_on = False
@@ -156,7 +160,11 @@ class GuestContexts:
                 evaluated = running.result()
             goes_on = not evaluated.has_lost_context
             _raise_for_outcome(context_id, evaluated)
-            return self._evaluation(evaluated, before, self._usage(group), wall_ms, late=late)
+            met_limit = group is not None and self._launcher.met_limit(group)
+            usage = self._usage(group)
+            if met_limit:
+                await self._end_all_of(context_id)
+            return self._evaluation(evaluated, before, usage, wall_ms, late=late, met_limit=met_limit)
         finally:
             if goes_on:
                 self._leave(group, turn)
@@ -228,7 +236,7 @@ class GuestContexts:
             return NOTHING
 
     def _evaluation(
-        self, evaluated: Evaluated, before: RunUsage, after: RunUsage, wall_ms: int, *, late: bool
+        self, evaluated: Evaluated, before: RunUsage, after: RunUsage, wall_ms: int, *, late: bool, met_limit: bool
     ) -> Evaluation:
         end, told = evaluated.end, evaluated.told
         late = late and (told is None or told.interrupted)
@@ -239,10 +247,11 @@ class GuestContexts:
             value=told.value.plain() if told is not None and told.value is not None else None,
             displayed=evaluated.displayed,
             failure=None if failure is None else ContextFailure(failure.name, failure.message, failure.stack),
-            survived=end.exit_code is None,
+            survived=end.exit_code is None and not met_limit,
             timed_out=late,
             out_of_memory=after.memory_kills > before.memory_kills,
             disk_full=exit_code not in (0, TIMEOUT_EXIT) and self._is_full(),
+            met_process_limit=met_limit,
             stdout=evaluated.stdout,
             stderr=evaluated.stderr,
             truncated=end.truncated,

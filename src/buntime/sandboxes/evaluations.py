@@ -1,9 +1,11 @@
 """What a guest tells of a run in a context, checked: frames of output, of what was shown, of what came of it."""
 
+import asyncio
+import codecs
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import aiohttp
 import msgspec
@@ -14,36 +16,63 @@ from buntime.ports import OUTPUT_LIMIT
 from buntime.room import hold
 from buntime.sandboxes.failures import LONGEST_PATH, UNREADABLE, Impostor
 from buntime.sandboxes.frames import batches
-from buntime.sandboxes.guest import LARGEST_JSON, MOST_FRAMES, MOST_WRITTEN, STREAMS
+from buntime.sandboxes.guest import LARGEST_JSON, MOST_FRAMES, MOST_WRITTEN, STREAMS, WRITTEN
+from buntime.sandboxes.large import AT_ONCE, decoded_in_pieces
 
 LARGEST_VALUE = 12 << 20  # bytes of what is told of one value …
 MOST_TOLD = 28 << 20  # … and of all of one run
-SPREAD = 3  # how much more it takes when it is decoded …
-A_VALUE, A_LIST, AN_ITEM = 512, 96, 64  # … and bytes beside: for all of it, and each list or object and what is in it
+SPREAD, A_VALUE = 3, 512  # how much more it takes when it is decoded, and bytes beside
 
 Name = Annotated[str, Meta(max_length=1000)]
+_Written = Annotated[str, Meta(max_length=LONGEST_PATH)]
+_Names = Annotated[list[Name], Meta(max_length=20)]
+
+
+_NOTHING = msgspec.Raw()
 
 
 class _Table(msgspec.Struct, forbid_unknown_fields=True):
-    columns: list[str]
-    rows: list[list[Any]]
+    """What a value has much of stays JSON: decoded, a few megabytes of it would take a second and a gigabyte."""
+
+    columns: msgspec.Raw
+    rows: msgspec.Raw
+
+    def __post_init__(self) -> None:
+        for part in (self.columns, self.rows):
+            _check_characters(part)
+            if bytes(memoryview(part)[:1]) != b"[":
+                raise ValueError("a part of the table is no list")
+        if len(memoryview(self.columns)) <= AT_ONCE:
+            msgspec.json.decode(self.columns, type=list[str])
 
 
 class _Forms(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     text: str = ""
-    json: Any = UNSET
+    json: msgspec.Raw = _NOTHING
     html: str | UnsetType = UNSET
     markdown: str | UnsetType = UNSET
     svg: str | UnsetType = UNSET
     png: str | UnsetType = UNSET
     table: _Table | UnsetType = UNSET
-    cut: Annotated[list[Name], Meta(max_length=20)] | UnsetType = UNSET
+    cut: msgspec.Raw = _NOTHING
+
+    def __post_init__(self) -> None:
+        _check_characters(self.json)
+        if len(memoryview(self.cut)) > AT_ONCE:
+            raise ValueError("more was cut than there is")
+        if memoryview(self.cut):
+            msgspec.json.decode(self.cut, type=_Names)
 
     def plain(self) -> Mapping[str, object]:
         told = {name: getattr(self, name) for name in self.__struct_fields__}
         if isinstance(self.table, _Table):
             told["table"] = {"columns": self.table.columns, "rows": self.table.rows}
-        return {name: value for name, value in told.items() if value is not UNSET}
+        return {name: value for name, value in told.items() if value is not UNSET and value is not _NOTHING}
+
+
+def _check_characters(json: msgspec.Raw) -> None:
+    """The decoder has made sure of its form. Raises ValueError."""
+    codecs.utf_8_decode(memoryview(json), "strict", True)
 
 
 class Thrown(msgspec.Struct):
@@ -67,7 +96,7 @@ class Ended(msgspec.Struct, rename="camel"):
     reason: Name = "runtime_ended"
     exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
     truncated: bool = False
-    files_written: Annotated[list[Annotated[str, Meta(max_length=LONGEST_PATH)]], Meta(max_length=MOST_WRITTEN)] = []
+    files_written: Annotated[list[_Written], Meta(max_length=MOST_WRITTEN)] = []
     files_written_truncated: bool = False
 
 
@@ -117,6 +146,8 @@ class _Taking:
             self.told = decoded(payload, Told)
         else:
             self.displayed.append(decoded(payload, _Forms).plain())
+        if len(payload) > AT_ONCE:
+            await asyncio.sleep(0)  # the next may be as large
 
     async def _take_output(self, stream: Stream, content: bytes) -> None:
         if self.sink is not None:
@@ -146,15 +177,24 @@ async def read_evaluation(answer: aiohttp.ClientResponse, sink: Sink | None, sho
                 raise Impostor("it cuts the output into too many frames")
             for kind, payload in frames:
                 if kind == b"x":
-                    return taking.whole(decoded(payload, Ended))
+                    return taking.whole(await _ended(payload))
                 await taking.take(kind, payload)
     raise Impostor("its answer has no end")
 
 
+async def _ended(text: bytes) -> Ended:
+    if len(text) <= AT_ONCE:
+        return decoded(text, Ended)
+    end, written = await decoded_in_pieces(text, Ended, _Written, WRITTEN, MOST_WRITTEN)
+    if len(written) > MOST_WRITTEN:
+        raise Impostor("it wrote more files than it tells of")
+    end.files_written = written
+    return end
+
+
 def _size_of(text: bytes) -> int:
-    """Bytes that it takes when it is decoded, about: `[],` becomes thirty times as many."""
-    lists, items = text.count(b"[") + text.count(b"{"), text.count(b",")
-    return SPREAD * len(text) + A_VALUE + A_LIST * lists + AN_ITEM * items
+    """Bytes that it takes when it is decoded, about."""
+    return SPREAD * len(text) + A_VALUE
 
 
 def decoded[T](text: bytes, kind: type[T]) -> T:

@@ -47,7 +47,7 @@ class _Failure(msgspec.Struct):
     path: str = ""
 
 
-def failure_of(query: Mapping[str, str], text: bytes, status: int) -> Exception:
+def failure_of(query: Mapping[str, str], text: bytes | bytearray, status: int) -> Exception:
     """What the guest reports, as the error that a client can act on."""
     try:
         failure = msgspec.json.decode(text, type=_Failure)

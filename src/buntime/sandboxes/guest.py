@@ -28,11 +28,12 @@ from buntime.room import hold
 from buntime.sandboxes.connection import NoGuest, WatchedConnector
 from buntime.sandboxes.failures import LONGEST_PATH, UNREADABLE, Impostor, SpareGone, Unfit, failure_of
 from buntime.sandboxes.frames import Piece, batches, pieces
+from buntime.sandboxes.large import AT_ONCE, Listing, decoded_in_pieces
 from buntime.sandboxes.oci import GUEST_PORT
 
 PROTOCOL = 1
 HEADER = "x-buntime-secret"
-LARGEST_JSON = 16 << 20  # bytes; a page of 100 names of 4 KiB is far below
+LARGEST_JSON = 16 << 20  # bytes of the few answers that may be large: they have many paths of any length
 MOST_WRITTEN = 1000
 LARGEST_NUMBER = 2**53 - 1  # what the store, JSON and JavaScript can all hold
 MOST_FRAMES = 1_000_000  # of one run, seconds of our time; a program that prints byte by byte makes a thousand a second
@@ -79,6 +80,10 @@ class _Entry(msgspec.Struct):
 class _Page(msgspec.Struct):
     files: list[_Entry]
     total: Count
+
+
+_FILES = Listing(b'"files":[', b'},{"path":"', b'],"total":')
+WRITTEN = Listing(b'"filesWritten":[', b'","', b'],"filesWrittenTruncated":')
 
 
 class _End(msgspec.Struct, rename="camel"):
@@ -196,15 +201,21 @@ class Guest:
         self, path: str, *, recursive: bool, limit: int, offset: int
     ) -> tuple[Sequence[FileEntry], int]:
         query = {"path": path, "recursive": str(int(recursive)), "limit": str(limit), "offset": str(offset)}
-        page = await self.call("GET", "/files/list", query, _Page)
-        if len(page.files) > limit or any(len(entry.path) > LONGEST_PATH for entry in page.files):
+        text = await self._ask("GET", "/files/list", query, LARGEST_JSON)
+        if len(text) <= AT_ONCE:
+            page = _decoded(text, _Page, "/files/list")
+            files, total = page.files, page.total
+        else:
+            page, files = await decoded_in_pieces(text, _Page, _Entry, _FILES, limit)
+            total = page.total
+        if len(files) > limit or any(len(entry.path) > LONGEST_PATH for entry in files):
             raise SandboxGone("the guest listed more than asked")
-        return [_entry(entry) for entry in page.files], page.total
+        return [_entry(entry) for entry in files], total
 
     async def read_file(self, path: str, limit: int) -> bytes:
         query = {"path": path, "limit": str(limit)}
         async with self.request("GET", "/files/read", query) as answer:
-            return await _read_all(answer, limit)
+            return bytes(await _read_all(answer, limit))
 
     async def delete_file(self, path: str, *, recursive: bool) -> None:
         await self.call("POST", "/files/delete", {"path": path, "recursive": str(int(recursive))}, Nothing)
@@ -220,14 +231,24 @@ class Guest:
         kind: type[T],
         body: bytes | AsyncIterator[bytes] | None = None,
         length: int | None = None,
+        *,
+        most: int = AT_ONCE,
     ) -> T:
-        """The answer as `kind`. `length`: of a body in parts, so that it need not be sent in chunks of HTTP."""
+        """The answer as `kind`. `length`: of a body in parts, so that it need not be sent in chunks of HTTP. `most`:
+        bytes of the answer, which is decoded at once."""
+        return _decoded(await self._ask(method, path, query, most, body, length), kind, path)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        most: int,
+        body: bytes | AsyncIterator[bytes] | None = None,
+        length: int | None = None,
+    ) -> bytearray:
         async with self.request(method, path, query, body, length) as answer:
-            text = await _read_all(answer, LARGEST_JSON)
-        try:
-            return msgspec.json.decode(text, type=kind)
-        except UNREADABLE as wrong:
-            raise Impostor(f"it answered {path} with something else") from wrong
+            return await _read_all(answer, most)
 
     def _address_of(self, path: str, query: Mapping[str, str]) -> URL:
         """Surrogates become the bytes that they stand for."""
@@ -253,7 +274,7 @@ class Guest:
                 allow_redirects=False,
             ) as answer:
                 if answer.status != 200:
-                    raise _told(failure_of(query, await _read_all(answer, LARGEST_JSON), answer.status), path, query)
+                    raise _told(failure_of(query, await _read_all(answer, AT_ONCE), answer.status), path, query)
                 yield answer
         except (NoGuest, aiohttp.ClientResponseError) as impostor:  # the latter: what answers does not speak HTTP
             raise Impostor(f"{path}: {impostor}") from impostor
@@ -278,16 +299,15 @@ async def ended(task: asyncio.Task[Any]) -> None:
         task.exception()  # has been looked at
 
 
-async def _read_all(answer: aiohttp.ClientResponse, limit: int) -> bytes:
+async def _read_all(answer: aiohttp.ClientResponse, limit: int) -> bytearray:
     """The body, which must not be longer than asked for."""
-    parts, size = [], 0
+    body = bytearray()  # grows where it is: parts would be copied at once in the end
     async for part in answer.content.iter_any():
-        size += len(part)
-        if size > limit:
+        if len(body) + len(part) > limit:
             raise SandboxGone("the guest answered with more than asked")
         hold(len(part))
-        parts.append(part)
-    return b"".join(parts)
+        body += part
+    return body
 
 
 async def read_outcome(answer: aiohttp.ClientResponse) -> Outcome:
@@ -300,7 +320,7 @@ async def read_outcome(answer: aiohttp.ClientResponse) -> Outcome:
             raise Impostor("it cuts the output into too many frames")
         for kind, payload in frames:
             if kind == b"x":
-                return Outcome(bytes(streams["stdout"]), bytes(streams["stderr"]), _end(payload))
+                return Outcome(bytes(streams["stdout"]), bytes(streams["stderr"]), await _end_in(payload))
             if kind not in STREAMS or not 0 < len(payload) <= OUTPUT_LIMIT - len(streams[STREAMS[kind]]):
                 raise Impostor("it sent a frame that it may not")
             hold(len(payload))
@@ -314,7 +334,7 @@ async def stream_outcome(answer: aiohttp.ClientResponse, sink: Sink) -> Outcome:
         passed = 0
         for stream, payload in merged(some):
             if stream is None:
-                return Outcome(b"", b"", _end(payload))
+                return Outcome(b"", b"", await _end_in(payload))
             await sink(stream, payload)
             passed += len(payload)
         if passed < ENOUGH:
@@ -333,11 +353,29 @@ def merged(some: Sequence[Piece]) -> Iterator[tuple[Stream | None, bytes]]:
         yield STREAMS[kind], b"".join(payload for _, payload in group)
 
 
+def _decoded[T](text: bytes | bytearray, kind: type[T], path: str) -> T:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except UNREADABLE as wrong:
+        raise Impostor(f"it answered {path} with something else") from wrong
+
+
+async def _end_in(text: bytes) -> _End:
+    if len(text) <= AT_ONCE:
+        return _end(text)
+    end, written = await decoded_in_pieces(text, _End, str, WRITTEN, MOST_WRITTEN)
+    end.files_written = written
+    return _checked(end)
+
+
 def _end(text: bytes) -> _End:
     try:
-        end = msgspec.json.decode(text, type=_End)
+        return _checked(msgspec.json.decode(text, type=_End))
     except UNREADABLE as wrong:
         raise Impostor("its last frame is not what it should be") from wrong
+
+
+def _checked(end: _End) -> _End:
     if not 0 <= end.exit_code <= 255 or len(end.files_written) > MOST_WRITTEN:
         raise SandboxGone("the guest's last frame has impossible numbers")
     if any(len(path) > LONGEST_PATH for path in end.files_written):

@@ -14,7 +14,7 @@ import os
 import select
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,10 +23,11 @@ import structlog
 
 from buntime.errors import BuntimeError
 from buntime.ports import SandboxGone
-from buntime.sandboxes.cgroup import RunUsage
+from buntime.sandboxes.cgroup import RUN_PIDS, RunUsage
 from buntime.sandboxes.failures import Impostor, SpareGone
 from buntime.sandboxes.guest import Guest
 from buntime.sandboxes.machinery import Machinery
+from buntime.sandboxes.process_limit import ProcessLimit
 
 log = structlog.get_logger()
 
@@ -37,6 +38,7 @@ ANSWER_SECONDS = 10.0  # for the guest, beyond a run's own time
 SPARE_TRIES = 3
 BUSY = 2 * (os.cpu_count() or 1)  # runs under way, from which on other work of ours waits …
 SPARE_WAITS, SPARE_WAIT_SECONDS = 10, 0.02  # … so long at the most
+CROWDED_PIDS = RUN_PIDS // 2  # from which on it is looked for what met the limit in the background
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Launcher:
         self._left: dict[str, Lives] = {}  # cgroups of what goes on in the background
         self._names: dict[str, str] = {}  # of those that have one
         self._held: set[str] = set()  # those whose figures somebody still wants
+        self._limits: dict[str, ProcessLimit] = {}  # of those that are watched
         self._numbers = itertools.count(self._first_number())
         markers.mkdir(exist_ok=True)
 
@@ -90,11 +93,15 @@ class Launcher:
                 await asyncio.to_thread(self.end, marker.name)
         self._left = {run: kinds.get(run, "run") for run in self._machinery.cgroups.runs(self._sandbox)}
         self.sweep()
+        for run in self._left:
+            self.watch(run)
 
     async def launch[T](self, start: Callable[[Spare], Awaitable[T]]) -> tuple[T, Spare]:
         """What `start` makes of a spare. A spare that is gone is replaced; where the guest refuses, it is ended."""
+        await self.make_room()
         for _ in range(SPARE_TRIES):
             spare = await self._take()
+            self.watch(spare.run)
             try:
                 return await start(spare), spare
             except SpareGone:
@@ -145,8 +152,32 @@ class Launcher:
         except OSError as gone:
             raise SandboxGone("the cgroup of the run is gone") from gone
 
+    def watch(self, run: str, *, used: bool = False) -> None:
+        """For `met_limit`, from now on. `used`: something has run in the cgroup before."""
+        self._limits.pop(run, None)
+        with suppress(OSError):  # it is gone, which whatever is done with it finds out
+            self._limits[run] = ProcessLimit(self._machinery.cgroups, self._sandbox, run, used=used)
+
+    def met_limit(self, run: str) -> bool:
+        """Whether what lives in the cgroup has met the limit on processes since it is watched."""
+        limit = self._limits.get(run)
+        return limit is not None and limit.is_met()
+
+    async def make_room(self) -> None:
+        """Before something starts: ends what answered runs have left, where that met the limit on processes."""
+        try:
+            if self._machinery.cgroups.processes(self._sandbox) < CROWDED_PIDS:
+                return
+        except OSError:
+            return  # the sandbox is gone, which whatever starts finds out
+        for run in [run for run, lives in self._left.items() if lives == "run"]:
+            if self.met_limit(run):
+                await asyncio.to_thread(self.end, run)
+
     def kill_run(self, run: str) -> bool:
         """All processes of the cgroup; whether none is left. Blocking."""
+        if run in self._limits:
+            self._limits[run].settle()
         return self._machinery.cgroups.kill_run(self._sandbox, run)
 
     def end(self, run: str) -> None:
@@ -154,8 +185,12 @@ class Launcher:
         self._machinery.cgroups.kill_run(self._sandbox, run)
         self._machinery.cgroups.remove_run(self._sandbox, run)
         (self._markers / run).unlink(missing_ok=True)
+        self._forget(run)
+
+    def _forget(self, run: str) -> None:
         self._left.pop(run, None)
         self._names.pop(run, None)
+        self._limits.pop(run, None)
 
     def live(self, lives: Lives) -> int:
         """How many cgroups of this kind have something living in them, or are held."""
@@ -178,8 +213,7 @@ class Launcher:
         for run in self._left.keys() - self._held:
             if self._machinery.cgroups.remove_run(self._sandbox, run):
                 (self._markers / run).unlink(missing_ok=True)
-                self._left.pop(run, None)
-                self._names.pop(run, None)
+                self._forget(run)
 
     def parked(self) -> list[str]:
         """Cgroups of what waits for its first use."""
@@ -244,6 +278,7 @@ class Launcher:
                 break
             await asyncio.sleep(SPARE_WAIT_SECONDS)
         self.sweep()
+        await self.make_room()
         try:
             await self.ready_spare()
         except (SandboxGone, BuntimeError, OSError) as gone:

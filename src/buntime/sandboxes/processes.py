@@ -26,6 +26,7 @@ COMMAND, NAME = 1000, 200  # characters that are shown
 PAGE_BYTES = 1 << 18  # of one page that is followed
 LARGEST_ENTRY = 1 << 18  # bytes, more than an entry of the guest ever has
 MOST_ENTRIES = 10_000  # in a page
+LARGEST_PAGE = 1 << 20  # bytes of a page of processes: 100 commands and names, escaped, are less
 TIME = 6  # bytes
 LOOK_SECONDS = 5.0  # into a log that says nothing, and again: is the sandbox still there?
 
@@ -83,9 +84,12 @@ class _Attended:
     launcher: Launcher
     run: str
 
-    def usage(self) -> ProcessUsage:
+    async def ended(self) -> ProcessUsage:
+        met_limit = self.launcher.met_limit(self.run)
+        if met_limit:
+            await asyncio.to_thread(self.launcher.kill_run, self.run)
         used = self.launcher.usage(self.run)
-        return ProcessUsage(used.cpu_ms, used.peak_memory, used.memory_kills)
+        return ProcessUsage(used.cpu_ms, used.peak_memory, used.memory_kills, met_limit)
 
 
 class GuestProcesses:
@@ -134,7 +138,7 @@ class GuestProcesses:
 
     async def list(self, limit: int, offset: int) -> tuple[Sequence[Process], int]:
         query = {"limit": str(limit), "offset": str(offset)}
-        page = await self._ask(self._guest.call("GET", "/processes", query, _Page))
+        page = await self._ask(self._guest.call("GET", "/processes", query, _Page, most=LARGEST_PAGE))
         if len(page.processes) > limit:
             raise SandboxGone("the guest listed more than asked")
         async with self._launcher.ending_an_impostor():

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,15 @@ class WatchedSink:
         finally:
             self.busy = False
             self.taken += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A run in its guest's words, and what was done to it."""
+
+    outcome: Outcome
+    timed_out: bool  # then its whole tree was killed
+    met_limit: bool  # on processes: the same
 
 
 class LocalSandbox:
@@ -205,18 +215,20 @@ class LocalSandbox:
         started = time.monotonic()
         env = {**self._machinery.env, **run.env}
         with self._machinery.runs.one():
-            (outcome, timed_out), spare = await self._started(run, env, sink)
+            attempt, spare = await self._started(run, env, sink)
         wall_ms = int((time.monotonic() - started) * 1000)
         usage = self._launcher.usage(spare.run)
-        result = _result(outcome, usage, wall_ms, timed_out, self._is_full(outcome, timed_out))
+        result = _result(attempt, usage, wall_ms, disk_full=self._is_full(attempt))
         self._launcher.finish(spare.run)
         self._prepared.follow(run, env)
         return result
 
-    async def _started(self, run: Run, env: Mapping[str, str], sink: Sink | None) -> tuple[tuple[Outcome, bool], Spare]:
+    async def _started(self, run: Run, env: Mapping[str, str], sink: Sink | None) -> tuple[Attempt, Spare]:
         """By the prepared process, where that fits, else by a spare."""
         prepared = self._prepared.take(run, env)
         if prepared is not None:
+            await self._launcher.make_room()
+            self._launcher.watch(prepared.run)
             try:
                 attempt = await self._attempt(prepared, run, env, sink, prepared=True)
             except Unfit:
@@ -228,21 +240,21 @@ class LocalSandbox:
 
     async def _attempt(
         self, spare: Spare, run: Run, env: Mapping[str, str], sink: Sink | None, *, prepared: bool = False
-    ) -> tuple[Outcome, bool]:
-        """What came of it, and whether it ran out of time: then its whole tree was killed."""
+    ) -> Attempt:
         watched = None if sink is None else WatchedSink(sink)
         running = asyncio.ensure_future(self._guest.run(spare.pid, run, env, watched, prepared=prepared))
         try:
             done, _ = await asyncio.wait({running}, timeout=run.timeout)
             timed_out = not done
-            if timed_out:
+            met_limit = self._launcher.met_limit(spare.run)
+            if timed_out or met_limit:
                 killed = await asyncio.to_thread(self._launcher.kill_run, spare.run)
                 done = await self._last_words(running, watched)
                 if not killed or not done:
                     await self.kill()
                     raise SandboxGone("the guest does not answer after the run was killed")
             async with self._launcher.ending_an_impostor():
-                return running.result(), timed_out
+                return Attempt(running.result(), timed_out, met_limit)
         finally:
             if not running.done():
                 # nobody waits for the answer any more: what would be nobody's must not run on
@@ -262,9 +274,10 @@ class LocalSandbox:
     def _end_behind(self, run: str) -> None:
         self._machinery.tasks.start(asyncio.to_thread(self._launcher.end, run), f"end {run} of {self.id}")
 
-    def _is_full(self, outcome: Outcome, timed_out: bool) -> bool:
+    def _is_full(self, attempt: Attempt) -> bool:
         """Asked only where it can matter: of a run that failed."""
-        return not timed_out and outcome.end.exit_code != 0 and self._machinery.volumes.is_full(self.id)
+        failed = not attempt.timed_out and attempt.outcome.end.exit_code != 0
+        return failed and self._machinery.volumes.is_full(self.id)
 
     # --- files and the rest ---
 
@@ -306,11 +319,11 @@ class LocalSandbox:
         await asyncio.to_thread(self._machinery.network.restrict, self.record.slot, rules_of(network))
 
 
-def _result(outcome: Outcome, usage: RunUsage, wall_ms: int, timed_out: bool, disk_full: bool) -> RunResult:
-    end = outcome.end
+def _result(attempt: Attempt, usage: RunUsage, wall_ms: int, *, disk_full: bool) -> RunResult:
+    end, timed_out = attempt.outcome.end, attempt.timed_out
     return RunResult(
-        stdout=outcome.stdout,
-        stderr=outcome.stderr,
+        stdout=attempt.outcome.stdout,
+        stderr=attempt.outcome.stderr,
         truncated=end.truncated,
         exit_code=TIMEOUT_EXIT if timed_out else end.exit_code,
         wall_ms=wall_ms,
@@ -319,6 +332,7 @@ def _result(outcome: Outcome, usage: RunUsage, wall_ms: int, timed_out: bool, di
         timed_out=timed_out,
         out_of_memory=usage.memory_kills > 0,
         disk_full=disk_full,
+        met_process_limit=attempt.met_limit,
         files_written=end.files_written,
         files_written_truncated=end.files_written_truncated,
     )

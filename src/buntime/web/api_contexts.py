@@ -140,6 +140,7 @@ def _numbers(done: Evaluated) -> dict[str, object]:
         "files_written": list(done.files),
         "truncated": result.truncated or UNSET,
         "files_written_truncated": done.files_truncated or UNSET,
+        "process_limit_exceeded": result.met_process_limit or UNSET,
         "result": None if result.value is None else _forms(result.value),
         "error": UNSET if failure is None else _thrown(failure),
         "context_survived": UNSET if by_itself else result.survived,

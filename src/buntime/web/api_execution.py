@@ -48,6 +48,7 @@ def _numbers(done: Executed) -> wire.Ended:
         files_written=list(done.files),
         truncated=result.truncated or UNSET,
         files_written_truncated=done.files_truncated or UNSET,
+        process_limit_exceeded=result.met_process_limit or UNSET,
     )
 
 

@@ -339,6 +339,16 @@ class Ended(Shown):
     ]
     truncated: Annotated[bool, Meta(description="Only where output was cut.")] | UnsetType = UNSET
     files_written_truncated: Annotated[bool, Meta(description="Only where the list was cut.")] | UnsetType = UNSET
+    process_limit_exceeded: (
+        Annotated[
+            bool,
+            Meta(
+                description="Only where the run met the limit of 448 processes and threads, or the session its own of "
+                "512. Everything that the run started has been killed."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Executed(Ended, kw_only=True):

@@ -96,6 +96,8 @@ class ExecutionResult:
 
     `exit_code`: 128 + signal when killed, 124 on timeout. `execution_time`, `cpu_time`: milliseconds. `memory_used`:
     peak bytes. `files_written`: relative to `/workspace`. `truncated`, `files_written_truncated`: something was cut.
+    `process_limit_exceeded`: the run met the limit of 448 processes and threads, or the session its own of 512.
+    Everything that the run started has been killed.
     """
 
     exit_code: int
@@ -108,6 +110,7 @@ class ExecutionResult:
     stderr: str = ""
     truncated: bool = False
     files_written_truncated: bool = False
+    process_limit_exceeded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class FakeResult:
     files: Mapping[str, str | bytes] = field(default_factory=dict)
     files_written: Sequence[str] = ()
     files_written_truncated: bool = False
+    process_limit_exceeded: bool = False
     result: Forms | None = None
     displayed: Sequence[Forms] = ()
     error: Thrown | None = None
@@ -131,7 +132,7 @@ def told(run: FakeRun, result: FakeResult, written: Sequence[str]) -> dict[str, 
         "timedOut": result.timed_out,
         "filesWritten": list(written),
     }
-    for name in ("truncated", "files_written_truncated"):
+    for name in ("truncated", "files_written_truncated", "process_limit_exceeded"):
         if getattr(result, name):
             shown[camel(name)] = True
     if run.kind == "context" or run.context_id is not None:

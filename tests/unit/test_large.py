@@ -1,0 +1,243 @@
+"""Large answers of a guest leave time for others, and come whole; an impostor's are refused."""
+
+import asyncio
+import base64
+import json
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import pytest
+
+from buntime.ports import SandboxGone
+from buntime.sandboxes import guest
+from buntime.sandboxes.evaluations import LARGEST_VALUE, read_evaluation
+from buntime.sandboxes.failures import LONGEST_PATH
+from buntime.sandboxes.guest import LARGEST_JSON, Guest
+from buntime.sandboxes.large import AT_ONCE
+from tests.unit.test_impostor import CHUNKED, RUN, answering, frame, json_answer
+from tests.unit.test_lies import Content, _longest_turn
+
+LIMIT = 100
+# names that look like the JSON around them, or end as it does
+TRICKS = [
+    '"',
+    '",',
+    '\\",',
+    "\\",
+    "\\\\",
+    '},{"path":"',
+    '","',
+    '],"total":',
+    '],"filesWrittenTruncated":',
+    "\n",
+    "é",
+    "😀",
+]
+
+
+def compact(value: object) -> bytes:
+    """As the guest's JSON.stringify has it."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def listed(path: str) -> dict[str, object]:
+    return {"path": path, "size": 1, "modified": 2, "type": "file"}
+
+
+def long_names(number: int, length: int) -> list[str]:
+    """Each with all of the tricks at its end."""
+    return [f"{n}-{'x' * length}{TRICKS[n % len(TRICKS)]}" for n in range(number)]
+
+
+async def page(one: Guest) -> list[str]:
+    files, total = await one.list_files("/workspace", recursive=False, limit=LIMIT, offset=0)
+    assert total == len(files)
+    return [entry.path for entry in files]
+
+
+# --- what is large and true comes whole ---
+
+
+@pytest.mark.parametrize("number", [1, 2, LIMIT])
+async def test_a_large_page_of_files_comes_whole(number: int) -> None:
+    names = long_names(number, max(AT_ONCE // number, 6000) if number > 8 else LONGEST_PATH - 40)
+    entries = [listed(name) | {"raw": base64.b64encode(name.encode()).decode()} for name in names]
+    body = compact({"files": entries, "total": number})
+    assert number == 1 or len(body) > AT_ONCE or number == 2
+    async with answering(json_answer(body)) as one:
+        assert await page(one) == names
+
+
+@pytest.mark.parametrize("number", [LIMIT, 1000])
+async def test_many_files_that_a_run_wrote_come_whole(number: int) -> None:
+    names = long_names(number, 2 * AT_ONCE // number)
+    end = compact({"exitCode": 3, "truncated": True, "filesWritten": names, "filesWrittenTruncated": True})
+    found = await guest._end_in(end)
+    assert (found.exit_code, found.truncated, found.files_written_truncated) == (3, True, True)
+    assert found.files_written == names
+
+
+async def test_many_files_that_a_run_in_a_context_wrote_come_whole() -> None:
+    names = long_names(1000, 2000)
+    end = {"outcome": "ended", "exitCode": None, "truncated": False, "filesWritten": names}
+    body = frame(b"v", b"{}") + frame(b"x", compact(end | {"filesWrittenTruncated": False}))
+    async with (
+        answering(CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)) as one,
+        one.request("POST", "/contexts/run", {"id": "x"}) as answer,
+    ):
+        assert (await read_evaluation(answer, None, None)).end.files_written == names
+
+
+# --- what is large and no guest's ---
+
+ENTRY = compact(listed(""))
+WRITES = b'{"exitCode":0,"truncated":false,"filesWritten":[%b],"filesWrittenTruncated":false}'
+FILES = b'{"files":[%b],"total":0}'
+
+
+def filled(unit: bytes, size: int = LARGEST_JSON - 1024) -> bytes:
+    return b",".join([unit] * (size // (len(unit) + 1)))
+
+
+LIES: dict[str, Callable[[], bytes]] = {
+    "more entries than asked for": lambda: FILES % filled(ENTRY),
+    "entries in another order of keys": lambda: FILES % filled(b'{"size":1,"path":"a","modified":1,"type":"file"}'),
+    "no list": lambda: b'{"files":"' + b"x" * (2 * AT_ONCE) + b'"}',
+    "an entry that is very large": lambda: FILES % compact(listed("x" * (2 << 20))),
+    "numbers in place of entries": lambda: FILES % filled(b"0"),
+    "what is no JSON": lambda: b"x" * (2 * AT_ONCE),
+    "ends of texts that are none": lambda: FILES % (b'{"path":"' + b'\\},{"path":"' * 100_000 + b'"}'),
+}
+
+
+@pytest.mark.parametrize("what", LIES)
+async def test_a_large_page_that_no_guest_sends_is_refused(what: str) -> None:
+    async with answering(json_answer(LIES[what]())) as one:
+        with pytest.raises(SandboxGone):
+            await page(one)
+
+
+@pytest.mark.parametrize("unit", [b'""', b"0", b'"\\","', b'{"a":""}'])
+async def test_a_large_end_that_no_guest_sends_is_refused(unit: bytes) -> None:
+    with pytest.raises(SandboxGone):
+        await guest._end_in(WRITES % filled(unit))
+
+
+SMALL_CALLS: dict[str, Callable[[Guest], Awaitable[object]]] = {
+    "is it there": lambda one: one.check(),
+    "a spare": lambda one: one.spare(),
+    "how many files": lambda one: one.count_files(),
+    "files to write": lambda one: one.write_files([]),
+    "a file to delete": lambda one: one.delete_file("/workspace/a", recursive=False),
+}
+
+
+@pytest.mark.parametrize("what", SMALL_CALLS)
+@pytest.mark.parametrize("status", [200, 500])
+async def test_no_more_is_read_than_such_an_answer_may_have(what: str, status: int) -> None:
+    sent = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n" % (status, LARGEST_JSON))
+            while sent < LARGEST_JSON:
+                writer.write(b" " * 65536)
+                await writer.drain()
+                sent += 65536
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, limit=1024)
+    async with server, guest.new_http_client() as http:
+        with pytest.raises(SandboxGone):
+            await SMALL_CALLS[what](Guest(http, "127.0.0.1", "secret", server.sockets[0].getsockname()[1]))
+    assert sent < LARGEST_JSON
+
+
+# --- time ---
+
+QUICKER = 2  # times, at least: by how much others wait less than for all of it in one piece
+
+WORK: dict[str, tuple[Callable[[], bytes], Any, Callable[[bytes], Awaitable[object]]]] = {
+    "files": (lambda: FILES % filled(ENTRY), guest._Page, lambda text: _asked(text, page)),
+    "a failure": (
+        lambda: b'{"errno":"","a":[' + filled(b"[]") + b"]}",
+        dict,
+        lambda text: _asked(text, page, 500),
+    ),
+    "files written": (lambda: WRITES % filled(b'""'), guest._End, lambda text: guest._end_in(text)),
+    "numbers": (
+        lambda: b'{"sizes":[' + filled(b"0") + b"]}",
+        guest._Sizes,
+        lambda text: _asked(text, SMALL_CALLS["files to write"]),
+    ),
+}
+
+
+async def _asked(text: bytes, call: Callable[[Guest], Awaitable[object]], status: int = 200) -> None:
+    """Of an impostor in a thread of its own: the loop's time is ours alone."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answering = threading.Thread(target=_answer, args=(server, status, text))
+        answering.start()
+        try:
+            async with guest.new_http_client() as http:
+                await call(Guest(http, "127.0.0.1", "secret", server.getsockname()[1]))
+        finally:
+            await asyncio.to_thread(answering.join)
+
+
+def _answer(server: socket.socket, status: int, text: bytes) -> None:
+    connection, _ = server.accept()
+    with connection, suppress(ConnectionError):
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n" % (status, len(text)))
+        connection.sendall(text)
+
+
+@pytest.mark.parametrize("what", WORK)
+async def test_four_answers_of_sixteen_megabytes_hold_up_nobody(what: str) -> None:
+    made, kind, work = WORK[what]
+    text = made()
+    started = time.thread_time()
+    msgspec.json.decode(text, type=kind)
+    in_one_piece = time.thread_time() - started
+    work_of_four = asyncio.gather(*(work(text) for _ in range(4)), return_exceptions=True)
+    longest = await _longest_turn(work_of_four)
+    assert all(isinstance(refused, SandboxGone) for refused in work_of_four.result())
+    assert longest < in_one_piece / QUICKER, (longest, in_one_piece)
+
+
+async def test_a_run_reads_its_large_end_to_the_end() -> None:
+    names = long_names(1000, 1000)
+    end = frame(
+        b"x", compact({"exitCode": 0, "truncated": False, "filesWritten": names, "filesWrittenTruncated": False})
+    )
+    async with answering(CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end)) as one:
+        assert list((await one.run(1, RUN, {})).end.files_written) == names
+
+
+async def in_parts(text: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(text), 65536):
+        await asyncio.sleep(0)
+        yield text[start : start + 65536]
+
+
+@pytest.mark.parametrize("unit", [b"[]", b"0", b'{"a":0}'])
+async def test_a_large_value_of_a_context_holds_up_nobody(unit: bytes) -> None:
+    text = b'{"value": {"json": [' + filled(unit, LARGEST_VALUE - 100) + b"]}}"
+    started = time.thread_time()
+    msgspec.json.decode(text)
+    in_one_piece = time.thread_time() - started
+    frames = frame(b"v", text) + frame(b"x", b'{"outcome": "ended", "exitCode": null}')
+    answer: Any = Content(in_parts(frames))
+    longest = await _longest_turn(read_evaluation(answer, None, None))
+    assert longest < in_one_piece / QUICKER, (longest, in_one_piece)

@@ -1,0 +1,143 @@
+"""Who met the limit on processes, by files that stand in for the kernel's: cgroup v2 counts differently from v1."""
+
+from pathlib import Path
+
+import pytest
+
+from buntime.sandboxes.cgroup import FEW_PIDS, MANY_PIDS, ONE_RUN_PIDS, RUN_PIDS, Cgroups, CgroupsV1, CgroupsV2
+from buntime.sandboxes.process_limit import ProcessLimit
+
+
+class Place:
+    """The pids files of a session with one run."""
+
+    def __init__(self, cgroups: Cgroups, runs: Path) -> None:
+        self.cgroups = cgroups
+        self.runs = runs
+        cgroups.create("sb1", None)
+        cgroups.add_run("sb1", "r1")
+        self.says(run=0, session=0)
+        self.holds(run=1, session=1)
+
+    def says(self, *, run: int, session: int) -> None:
+        """Forks that were refused."""
+        (self.runs / "r1/pids.events").write_text(f"max {run}\n")
+        (self.runs / "pids.events").write_text(f"max {run + session}\n")
+        (self.runs / "pids.events.local").write_text(f"max {session}\n")
+
+    def holds(self, *, run: int, session: int) -> None:
+        (self.runs / "r1/pids.current").write_text(f"{run}\n")
+        (self.runs / "pids.current").write_text(f"{session}\n")
+
+    def limit(self, *, used: bool = False) -> ProcessLimit:
+        return ProcessLimit(self.cgroups, "sb1", "r1", used=used)
+
+
+@pytest.fixture
+def v1(tmp_path: Path) -> Place:
+    return Place(CgroupsV1(tmp_path, "buntime-abcd"), tmp_path / "pids/buntime-abcd/sb1/runs")
+
+
+@pytest.fixture
+def v2(tmp_path: Path) -> Place:
+    root = tmp_path / "buntime-abcd"
+    root.mkdir()
+    return Place(CgroupsV2(root), root / "sb1/runs")
+
+
+@pytest.fixture(params=["v1", "v2"])
+def place(request: pytest.FixtureRequest) -> Place:
+    found: Place = request.getfixturevalue(request.param)
+    return found
+
+
+def test_a_run_has_fewer_processes_than_its_session(place: Place) -> None:
+    assert (place.runs / "r1/pids.max").read_text() == str(ONE_RUN_PIDS)
+    assert (place.runs / "pids.max").read_text() == str(RUN_PIDS)
+    assert ONE_RUN_PIDS < RUN_PIDS
+
+
+def test_a_run_that_was_refused_a_process_met_the_limit(place: Place) -> None:
+    limit = place.limit()
+    assert not limit.is_met()
+    place.says(run=1, session=0)
+    assert limit.is_met()
+
+
+def test_what_a_group_was_refused_before_it_is_watched_does_not_count(place: Place) -> None:
+    place.says(run=3, session=3)
+    limit = place.limit(used=True)
+    assert not limit.is_met()
+    place.says(run=4, session=3)
+    assert limit.is_met()
+
+
+def test_forks_that_our_own_kill_refuses_do_not_count(place: Place) -> None:
+    limit = place.limit()
+    limit.settle()
+    place.says(run=9, session=9)
+    assert not limit.is_met()
+
+
+def test_a_limit_that_was_met_before_a_kill_stays_met(place: Place) -> None:
+    limit = place.limit()
+    place.says(run=1, session=0)
+    limit.settle()
+    assert limit.is_met()
+
+
+def test_a_run_whose_group_is_gone_met_no_limit(place: Place) -> None:
+    limit = place.limit()
+    (place.runs / "r1/pids.events").unlink()
+    assert not limit.is_met()
+
+
+def test_v2_takes_a_run_with_many_processes_for_the_one_that_met_the_sessions_limit(v2: Place) -> None:
+    limit = v2.limit()
+    v2.holds(run=MANY_PIDS, session=MANY_PIDS)
+    assert not limit.is_met(), "nothing was refused"
+    v2.says(run=0, session=1)
+    assert limit.is_met()
+
+
+def test_v2_does_not_blame_a_run_with_few_processes(v2: Place) -> None:
+    limit = v2.limit()
+    v2.says(run=0, session=1)
+    v2.holds(run=MANY_PIDS - 1, session=RUN_PIDS - FEW_PIDS)
+    assert not limit.is_met()
+
+
+def test_v2_takes_a_run_in_a_session_that_is_still_full_for_one_that_met_its_limit(v2: Place) -> None:
+    limit = v2.limit()
+    v2.says(run=0, session=1)
+    v2.holds(run=5, session=RUN_PIDS)
+    assert limit.is_met()
+
+
+def test_v2_does_not_count_what_the_session_was_refused_before(v2: Place) -> None:
+    v2.says(run=0, session=7)
+    v2.holds(run=MANY_PIDS, session=RUN_PIDS)
+    assert not v2.limit().is_met()
+
+
+def test_v2_does_not_blame_a_run_for_another_that_met_its_own_limit(v2: Place) -> None:
+    limit = v2.limit()
+    v2.holds(run=MANY_PIDS, session=RUN_PIDS)
+    (v2.runs / "pids.events").write_text("max 1\n")
+    assert not limit.is_met()
+
+
+def test_v2_before_linux_6_11_counts_at_the_run_alone(v2: Place) -> None:
+    (v2.runs / "pids.events.local").unlink()
+    v2.holds(run=MANY_PIDS, session=RUN_PIDS)
+    limit = v2.limit()
+    assert not limit.is_met()
+    (v2.runs / "r1/pids.events").write_text("max 1\n")
+    assert limit.is_met()
+
+
+def test_v1_counts_at_the_run_alone(v1: Place) -> None:
+    limit = v1.limit()
+    v1.says(run=0, session=5)
+    v1.holds(run=MANY_PIDS, session=RUN_PIDS)
+    assert not limit.is_met()
