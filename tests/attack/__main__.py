@@ -40,7 +40,10 @@ def main() -> int:
 
 def _fought(field: Field, row: Row) -> Result:
     result = field.fight(row)
-    print(f"{row.name}: {_verdict(result)}", flush=True)
+    taken = (
+        "" if result.lacks else f" (A held {result.held:,} {row.unit}, B's p99 {result.shown} times that when quiet)"
+    )
+    print(f"{row.name}: {_verdict(result)}{taken}", flush=True)
     for line in result.wrong:
         print(f"  {line}", flush=True)
     return result

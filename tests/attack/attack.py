@@ -92,7 +92,7 @@ class Field:
 
     def _try(self, row: Row, result: Result) -> None:
         before = self._quiet or self._watch_quiet()
-        with self._attacker(row) as start:
+        with self._attack(row) as start:
             beside = self._b.watch(lambda: self._beside(start, row, result))
         time.sleep(SETTLE)
         after = self._quiet = self._watch_quiet()
@@ -137,35 +137,46 @@ class Field:
         result.failures += [f"{what}: {came}" for what, came in taken.items() if came != "ok"]
 
     @contextmanager
-    def _attacker(self, row: Row) -> Iterator[Callable[[], Held]]:
+    def _attack(self, row: Row) -> Iterator[Callable[[], Held]]:
         outside = self._target.outside
         if row.needs is Needs.EDGE:
             assert outside is not None
             with outside.half_open(self._target.attacker.port) as connections:
                 yield lambda: lambda: (connections.held(), "")
             return
-        client = self._target.attacker
+        with self.attacker(row) as attacker:
+            yield attacker.start
+
+    @contextmanager
+    def attacker(self, row: Row) -> Iterator["Attacker"]:
+        """A session on the plan of a stranger, with the program of the row."""
+        client, outside = self._target.attacker, self._target.outside
         session = Session(client, client.create().done()["sessionId"])
         try:
             for program in ("held.py", row.program):
                 session.write(f"/root/{program}", (INSIDE / program).read_text()).done()
             more = [outside.address] if outside is not None and row.needs is Needs.OUTSIDE else []
-            yield lambda: _start(session, ["python3", f"/root/{row.program}", *row.arguments, *more])
+            yield Attacker(session, ["python3", f"/root/{row.program}", *row.arguments, *more])
         finally:
             session.delete().done()
 
 
-def _start(session: Session, command: list[str]) -> Held:
-    body = {"sessionId": session.id, "command": "exec " + " ".join(command)}
-    session.client.call("POST", "/processes/start", json_body=body).done()
-    last = (0, "")
+@dataclass(frozen=True, slots=True)
+class Attacker:
+    session: Session
+    command: list[str]
 
-    def held() -> tuple[int, str]:
-        """What A tells is A's word: it is used to see that the attack happened, and for nothing else."""
-        nonlocal last
-        with suppress(AssertionError, OSError, HTTPException, ValueError):
-            count, _, note = session.text("/run/held").strip().partition(" ")
-            last = (int(count), note)
-        return last
+    def start(self) -> Held:
+        body = {"sessionId": self.session.id, "command": "exec " + " ".join(self.command)}
+        self.session.client.call("POST", "/processes/start", json_body=body).done()
+        last = (0, "")
 
-    return held
+        def held() -> tuple[int, str]:
+            """What A tells is A's word: it is used to see that the attack happened, and for nothing else."""
+            nonlocal last
+            with suppress(AssertionError, OSError, HTTPException, ValueError):
+                count, _, note = self.session.text("/run/held").strip().partition(" ")
+                last = (int(count), note)
+            return last
+
+        return held

@@ -59,8 +59,8 @@ ROWS = (
     _row("System V semaphores", "semaphores.py", "sets", 100),
     _row("negative dentries", "dentries.py", "missing names", 10_000),
     _row("epoll", "epoll.py", "watches", 1000),
-    _row("futexes", "futexes.py", "wakes", 1000),
+    _row("futexes", "futexes.py", "waits and wakes", 1000),
     _row("file locks", "locks.py", "locks", 1000),
-    _row("locks on shared files", "shared_locks.py", "files locked", 1),
+    _row("locks on shared files", "shared_locks.py", "locks of each file", 1000),
     _row("half-open connections", "", "connections", 200, needs=Needs.EDGE),
 )
