@@ -12,7 +12,7 @@ from typing import Any
 from buntime.sandboxes.cgroup import is_hybrid
 from buntime.sandboxes.commands import HostCommandFailed, call, call_detached
 from buntime.sandboxes.host import UIDS
-from buntime.sandboxes.mounts import IMAGE, RESOLV_CONF, ROOT, Layers, MountThreads
+from buntime.sandboxes.mounts import GUEST, RESOLV_CONF, ROOT, Layers, MountThreads
 
 GUEST_PORT = 49  # below 1024: previews cannot name it
 CAPABILITIES = [
@@ -141,7 +141,7 @@ def _mounts() -> list[dict[str, Any]]:
         tmpfs("/run", "mode=755", "size=16m"),
         tmpfs("/sys", "ro", "size=4k"),  # crun would bind the host's otherwise
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
-        bind("/run/guest", IMAGE / "usr/lib/buntime"),
+        bind("/run/guest", GUEST),
         bind("/etc/resolv.conf", RESOLV_CONF),
     ]
 
