@@ -13,7 +13,7 @@ pytestmark = pytest.mark.sandbox
 
 MB = 1 << 20
 SECONDS = 8.0  # of taking
-MOST = 64 * MB  # that one session may take uncharged, the host's own ups and downs included
+MOST = 32 * MB  # that one session may take uncharged, the host's own ups and downs included
 TRIES = 3  # what else the machine does in these seconds is no session's
 OBJECTS = [row for row in ROWS if row.needs is Needs.NOTHING]
 
