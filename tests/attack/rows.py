@@ -22,6 +22,9 @@ class Row:
     needs: Needs = Needs.NOTHING
     may_be_refused: bool = False  # the whole kind of call, which then is no attack
 
+    def __str__(self) -> str:
+        return self.name
+
 
 def _row(name: str, program: str, unit: str, least: int, *arguments: str, needs: Needs = Needs.NOTHING) -> Row:
     return Row(name, program, unit, least, arguments, needs)

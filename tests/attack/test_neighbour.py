@@ -9,7 +9,7 @@ from tests.attack.rows import ROWS, Row
 pytestmark = pytest.mark.sandbox
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_a_neighbour_and_the_api_do_not_feel_an_attack(field: Field, row: Row) -> None:
     result = field.fight(row)
     assert not result.lacks
