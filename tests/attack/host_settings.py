@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from buntime import doctor
+
 SYS = Path("/proc/sys")
 COUNTERS = (  # what the kernel counts there instead of being told
     "fs/aio-nr", "fs/dentry-state", "fs/file-nr", "fs/inode-nr", "fs/inode-state", "kernel/ns_last_pid",
@@ -44,3 +46,9 @@ def changed(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, tu
         for name in before.keys() & after.keys()
         if before[name] != after[name]
     }
+
+
+def unlisted(before: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """What has changed since, without what `buntime doctor` lists."""
+    listed = {setting.name for setting in doctor.settings()}
+    return {name: values for name, values in changed(before, settings()).items() if name not in listed}

@@ -14,6 +14,7 @@ from tests.acceptance import traces
 from tests.acceptance.client import Client
 from tests.acceptance.server import BUNTIME, Server
 from tests.attack.attack import Target
+from tests.attack.host_settings import settings, unlisted
 from tests.attack.outside_world import LINK, Outside, outside
 
 DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
@@ -43,7 +44,7 @@ def place(environ: Mapping[str, str]) -> Iterator[Target]:
 
 @contextmanager
 def _fresh() -> Iterator[Server]:
-    directory = Path(tempfile.mkdtemp(prefix="buntime-attack-", dir=DISK))
+    directory, before = Path(tempfile.mkdtemp(prefix="buntime-attack-", dir=DISK)), settings()
     server = Server(directory / "data", pool_size=6)
     server.settings["BUNTIME_HOST"] = "0.0.0.0"  # another address reaches its edge
     try:
@@ -53,6 +54,8 @@ def _fresh() -> Iterator[Server]:
         left = traces.left_behind(server.config)
         shutil.rmtree(directory)
         assert not left, "left on the host after purge:\n" + "\n".join(left)
+        changed = unlisted(before)
+        assert not changed, f"settings of the host changed that doctor does not list: {changed}"
 
 
 @contextmanager
