@@ -7,7 +7,8 @@ be left in it, and no helper process is started for a mount.
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,17 @@ from buntime.sandboxes.commands import HostCommandFailed
 # Mount points, the same for all threads. The container's root, who is nobody on the host, must be able to walk
 # there, which it cannot in the data directory.
 MOUNTS = SHARED_RUN_DIR / "mounts"
-ROOT, IMAGE, VOLUME, RESOLV_CONF = (MOUNTS / name for name in ("root", "image", "volume", "resolv.conf"))
+ROOT, IMAGE, VOLUME, GUEST, RESOLV_CONF = (
+    MOUNTS / name for name in ("root", "image", "volume", "guest", "resolv.conf")
+)
+GUEST_IN_IMAGE = IMAGE / "usr/lib/buntime"
+DEV = Path("/dev")  # where the runtime takes a container's devices from
+EMPTY = DEV / "empty"  # a directory
+DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 THREADS = 4
 
 # linux/mount.h, linux/fcntl.h; the numbers of these calls are the same on all machines
-MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_SLAVE = 2, 4, 4096, 16384, 1 << 19
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_SLAVE = 1, 2, 4, 4096, 16384, 1 << 19
 MNT_DETACH = 2
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442
 OPEN_TREE_CLONE, AT_EMPTY_PATH, MOVE_MOUNT_F_EMPTY_PATH, MOUNT_ATTR_IDMAP = 1, 0x1000, 4, 0x100000
@@ -46,7 +53,7 @@ class Layers:
 class MountThreads:
     def __init__(self, hidden: Sequence[Path]) -> None:
         """`hidden`: mounts of the host that the threads do without."""
-        for directory in (ROOT, IMAGE, VOLUME):
+        for directory in (ROOT, IMAGE, VOLUME, GUEST):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         RESOLV_CONF.touch(mode=0o644)
         self._threads = ThreadPoolExecutor(
@@ -80,12 +87,30 @@ def _mounted(layers: Layers, work: Callable[[], None]) -> None:
             done.append(target)
         _mount("overlay", ROOT, "overlay", MS_NOSUID | MS_NODEV, overlay)
         done.append(ROOT)
-        _mount(str(layers.resolv_conf), RESOLV_CONF, "", MS_BIND, "")
-        done.append(RESOLV_CONF)
+        for target in _mount_own_files(layers.resolv_conf):
+            done.append(target)
         work()
     finally:
         for target in reversed(done):
             _unmount(target)
+
+
+def _mount_own_files(resolv_conf: Path) -> Iterator[Path]:
+    """Devices, guest and resolv.conf as objects of this sandbox alone, with the content that all share: locks and
+    inotify watches are on the object, and an overlay has objects of its own. Yields what was mounted."""
+    _mount("tmpfs", DEV, "tmpfs", MS_NOSUID, "mode=755,size=64k")
+    yield DEV
+    for name, (major, minor) in DEVICES.items():
+        os.mknod(DEV / name, stat.S_IFCHR, os.makedev(major, minor))
+        (DEV / name).chmod(0o666)
+    (DEV / RESOLV_CONF.name).write_bytes(resolv_conf.read_bytes())
+    (DEV / RESOLV_CONF.name).chmod(0o644)
+    _mount(str(DEV / RESOLV_CONF.name), RESOLV_CONF, "", MS_BIND, "")
+    yield RESOLV_CONF
+    EMPTY.mkdir(mode=0o755)  # without an upper layer an overlay takes two lower ones
+    layers = f"lowerdir={GUEST_IN_IMAGE}:{EMPTY}"
+    _mount("overlay", GUEST, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, layers)
+    yield GUEST
 
 
 def _bind_idmapped(source: Path, target: Path, userns: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from buntime.sandboxes.cgroup import is_hybrid
 from buntime.sandboxes.commands import HostCommandFailed, call_detached
 from buntime.sandboxes.host_settings import PTYS
-from buntime.sandboxes.mounts import IMAGE, RESOLV_CONF, ROOT, Layers, MountThreads
+from buntime.sandboxes.mounts import EMPTY, GUEST, RESOLV_CONF, ROOT, Layers, MountThreads
 from buntime.sandboxes.user_namespaces import user_namespaces
 
 GUEST_PORT = 49  # below 1024: previews cannot name it
@@ -135,9 +135,10 @@ def _mounts() -> list[dict[str, Any]]:
         tmpfs("/dev", "noexec", "strictatime", "mode=755", "size=64k"),
         tmpfs("/dev/shm", "noexec", "mode=1777", "size=64m"),
         tmpfs("/run", "mode=755", "size=16m"),
-        tmpfs("/sys", "ro", "size=4k"),  # crun would bind the host's otherwise
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
-        bind("/run/guest", IMAGE / "usr/lib/buntime"),
+        # the runtime would bind the host's otherwise; a tmpfs costs the kernel memory with each cgroup
+        bind("/sys", EMPTY),
+        bind("/run/guest", GUEST),
         bind("/etc/resolv.conf", RESOLV_CONF),
     ]
 

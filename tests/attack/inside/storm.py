@@ -1,0 +1,41 @@
+"""Writes small pieces in random places and asks for each to be on the disk: fsync, and writes past the cache.
+Bounded by the sandbox's blkio (v1) or io (v2) cgroup; the file system's own commits are everybody's."""
+
+import mmap
+import os
+import random
+import time
+
+from held import Held
+
+SIZE = 64 << 20
+PAGE = mmap.mmap(-1, 4096)
+held = Held()
+
+
+def fsyncs(name: str, done: mmap.mmap, place: int) -> None:
+    file = os.open(name, os.O_CREAT | os.O_RDWR)
+    os.truncate(file, SIZE)
+    while True:
+        os.pwrite(file, PAGE, random.randrange(SIZE // 4096) * 4096)
+        os.fsync(file)
+        done[place] = (done[place] + 1) % 256
+        done[place + 1] = (done[place + 1] + (done[place] == 0)) % 256
+
+
+def direct(name: str, done: mmap.mmap, place: int) -> None:
+    file = os.open(name, os.O_CREAT | os.O_RDWR | os.O_DIRECT)
+    os.truncate(file, SIZE)
+    while True:
+        os.pwrite(file, PAGE, random.randrange(SIZE // 4096) * 4096)
+        done[place] = (done[place] + 1) % 256
+        done[place + 1] = (done[place + 1] + (done[place] == 0)) % 256
+
+
+counts = mmap.mmap(-1, 4096)
+for number, work in enumerate((fsyncs, fsyncs, fsyncs, direct, direct)):
+    if os.fork() == 0:
+        work(f"/root/storm{number}", counts, 2 * number)
+while True:
+    held.tell(sum(counts[2 * number] + 256 * counts[2 * number + 1] for number in range(5)))
+    time.sleep(0.1)

@@ -1,0 +1,54 @@
+"""half_open.py ADDRESS PORT COUNT – opens connections that send half a header, from the network that this runs in, and
+replaces those that are closed. Prints how many are open, a line each time, until its input ends."""
+
+import resource
+import selectors
+import socket
+import sys
+import time
+
+address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+selector = selectors.DefaultSelector()
+selector.register(sys.stdin, selectors.EVENT_READ)
+opened, told = 0, 0.0
+
+
+def begin() -> None:
+    global opened
+    one = socket.socket()
+    one.setblocking(False)
+    one.connect_ex((address, port))
+    selector.register(one, selectors.EVENT_WRITE, 0)
+
+
+def end(one: socket.socket, was_open: int) -> None:
+    global opened
+    selector.unregister(one)
+    one.close()
+    opened -= was_open
+
+
+waiting = 0
+while True:
+    for _ in range(min(100, count - opened - waiting)):
+        begin()
+        waiting += 1
+    for key, events in selector.select(0.05):
+        one = key.fileobj
+        if not isinstance(one, socket.socket):
+            sys.exit()
+        try:
+            if events & selectors.EVENT_WRITE:
+                waiting -= 1
+                one.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Half")
+                opened += 1
+                selector.modify(one, selectors.EVENT_READ, 1)
+            elif not one.recv(4096):
+                end(one, 1)
+        except OSError:
+            end(one, key.data)
+    if time.monotonic() > told + 0.2:
+        told = time.monotonic()
+        print(opened, flush=True)

@@ -1,0 +1,73 @@
+"""A network namespace of the tests' own: a server on the internet that cooperates, and another client's address."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import tests.network.place
+
+SINK = tests.network.place.INSIDE / "sink.py"  # takes what is sent to its port, by TCP and UDP
+HALF_OPEN = Path(__file__).with_name("outside") / "half_open.py"
+LINK = "buntime-tattack"  # on the host's side
+HERE, THERE = "192.175.48.1", "192.175.48.10"  # of a network that is reserved: no host of the internet has them
+CONNECTIONS = 16_500
+SECONDS = 30.0  # a guard against a hang
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    process: subprocess.Popen[str]
+    address: str = THERE
+
+    def enter(self) -> list[str]:
+        return ["nsenter", "--net", "--target", str(self.process.pid)]
+
+    @contextmanager
+    def half_open(self, port: int) -> Iterator["HalfOpen"]:
+        """Connections to the edge that send half a header, as many as the hole in the issue took."""
+        program = [*self.enter(), sys.executable, str(HALF_OPEN), HERE, str(port), str(CONNECTIONS)]
+        with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            try:
+                yield HalfOpen(process)
+            finally:
+                process.kill()
+
+
+class HalfOpen:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        self._output = process.stdout.fileno()
+        os.set_blocking(self._output, False)
+        self._told = b"0\n"
+
+    def held(self) -> int:
+        """How many were open at the last look, or ever before: those that are refused meanwhile are replaced."""
+        with suppress(BlockingIOError):
+            self._told += os.read(self._output, 1 << 20)
+        return max(map(int, self._told.split()))
+
+
+@contextmanager
+def outside() -> Iterator[Outside]:
+    with subprocess.Popen(["unshare", "--net", sys.executable, SINK], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            made = Outside(process)
+            _ip(
+                f"link add {LINK} type veth peer name eth0 netns {process.pid}\n"
+                f"addr add {HERE}/24 dev {LINK}\nlink set {LINK} up\n"
+            )
+            _ip(f"link set lo up\naddr add {THERE}/24 dev eth0\nlink set eth0 up\n", made.enter())
+            yield made
+        finally:
+            process.kill()
+            subprocess.run(["ip", "link", "del", LINK], capture_output=True, check=False)
+
+
+def _ip(batch: str, enter: list[str] | None = None) -> None:
+    subprocess.run([*(enter or []), "ip", "-batch", "-"], input=batch, text=True, check=True, timeout=SECONDS)

@@ -1,0 +1,28 @@
+"""What is left of it all on the host, besides what `left_behind` finds when the server is purged."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.attack.attack import Field
+from tests.attack.host_settings import changed, settings, unlisted
+from tests.attack.rows import ROWS
+
+pytestmark = pytest.mark.sandbox
+
+
+def test_no_setting_of_the_host_changes_that_doctor_does_not_list(
+    settings_before: Mapping[str, str], field: Field
+) -> None:
+    assert field.fight(ROWS[0]).attacked  # where this test runs alone
+    assert unlisted(settings_before) == {}
+
+
+def test_a_changed_setting_is_found() -> None:
+    before = settings()
+    assert len(before) > 300
+    assert "net/ipv4/ip_forward" in before
+    assert changed(before, before | {"net/ipv4/ip_forward": "7"}) == {
+        "net.ipv4.ip_forward": (before["net/ipv4/ip_forward"], "7")
+    }
+    assert changed(before, settings()) == {}
