@@ -142,7 +142,7 @@ def whole_disk(device: str, devices: Path = Path("/sys/dev/block")) -> str:
 
 class CgroupsV1:
     OURS = ("memory", "pids", "cpu", "cpuacct", "blkio")
-    PER_RUN = ("memory", "pids", "cpuacct")
+    PER_RUN = ("memory", "pids", "cpu", "cpuacct")  # cpu: runs share the session's equally, whatever each has forked
     ALL = (*OURS, "cpuset", "devices", "freezer", "systemd")
 
     def __init__(self, root: Path, name: str) -> None:
@@ -202,7 +202,6 @@ class CgroupsV1:
     def join_run(self, sandbox: str, run: str, pid: int) -> None:
         for controller in self.PER_RUN:
             (self._dir(controller, sandbox, "runs", run) / "cgroup.procs").write_text(str(pid))
-        (self._dir("cpu", sandbox, "runs") / "cgroup.procs").write_text(str(pid))
 
     def usage(self, sandbox: str, run: str) -> RunUsage:
         memory = self._dir("memory", sandbox, "runs", run)
