@@ -1,5 +1,6 @@
 """A run that meets the limit on processes is ended whole, says so, and leaves the session usable."""
 
+import statistics
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from tests.acceptance.server import Server
 pytestmark = pytest.mark.sandbox
 
 MORE_THAN_A_SESSION_HAS = 700
+RUNS, SLOWER, LEAST = 7, 20, 0.02  # with one share for each process it is 100 times
 FORKS = """
 import os, sys, time
 forked = 0
@@ -86,6 +88,18 @@ def test_a_run_that_meets_the_limit_until_its_timeout_says_so(server: Server, ar
     _is_usable(server, armed)
 
 
+def test_code_in_a_prepared_process_that_meets_the_limit_says_so(server: Server, armed: Session) -> None:
+    code = (
+        "const run = Bun.spawn(['python3', 'forks.py', %s], {stdout: 'ignore'}); await run.exited; console.log('end')"
+    )
+    assert "processLimitExceeded" not in armed.code(code % "'5'")
+    time.sleep(0.5)  # the next process is prepared meanwhile
+    result = armed.code(code % f"'{MORE_THAN_A_SESSION_HAS}'")
+    assert (result["stdout"], result["processLimitExceeded"]) == ("end\n", True)
+    armed.output("pkill -f 'forks.py 5'")
+    _is_usable(server, armed)
+
+
 def test_a_run_that_only_timed_out_did_not_meet_the_limit(armed: Session) -> None:
     result = armed.command("while :; do true | true; done", timeout=1)
     assert result["timedOut"]
@@ -113,6 +127,20 @@ def test_a_run_beside_a_full_one_has_processes_left(armed: Session) -> None:
     for _ in range(3):
         assert armed.output(f"echo one{' | cat' * 30}") == "one\n"
     assert armed.client.call("GET", "/processes/get", query=query).done()["status"] == "running"
+
+
+def test_a_run_beside_processes_that_never_stop_forking_has_its_share_of_the_cpu(armed: Session) -> None:
+    def median_run() -> float:
+        started = time.monotonic()
+        assert armed.output("echo one | cat") == "one\n"
+        return time.monotonic() - started
+
+    quiet = statistics.median(median_run() for _ in range(RUNS))
+    command = "python3 spins.py; sleep 600"
+    armed.client.call("POST", "/processes/start", json_body={"sessionId": armed.id, "command": command}).done()
+    _until(lambda: armed.look().done()["activeProcesses"] > 440)
+    beside = statistics.median(median_run() for _ in range(RUNS))
+    assert beside < SLOWER * max(quiet, LEAST)
 
 
 def test_what_an_answered_run_left_is_ended_when_it_meets_the_limit_later(server: Server, armed: Session) -> None:

@@ -48,6 +48,9 @@ class Kernel:
     def runs(self, sandbox: str) -> list[str]:
         return []
 
+    def processes(self, sandbox: str) -> int:
+        return 1
+
     def reclaiming(self, sandbox: str) -> list[str]:
         return ["true"]
 

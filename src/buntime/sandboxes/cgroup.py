@@ -149,7 +149,7 @@ def whole_disk(device: str, devices: Path = Path("/sys/dev/block")) -> str:
 
 class CgroupsV1:
     OURS = ("memory", "pids", "cpu", "cpuacct", "blkio")
-    PER_RUN = ("memory", "pids", "cpuacct")
+    PER_RUN = ("memory", "pids", "cpu", "cpuacct")  # cpu: runs share the session's equally, whatever each has forked
     SOCKETS, SOCKETS_HELD = "memory.kmem.tcp.limit_in_bytes", "memory.kmem.tcp.usage_in_bytes"
     ALL = (*OURS, "cpuset", "devices", "freezer", "systemd")
 
@@ -207,7 +207,7 @@ class CgroupsV1:
     def add_run(self, sandbox: str, run: str) -> None:
         for controller in self.PER_RUN:
             self._dir(controller, sandbox, "runs", run).mkdir(exist_ok=True)
-        put_text(self._dir("pids", sandbox, "runs", run) / "pids.max", str(ONE_RUN_PIDS))
+        (self._dir("pids", sandbox, "runs", run) / "pids.max").write_text(str(ONE_RUN_PIDS))
         with suppress(FileNotFoundError):
             # no limit, which starts the counting in this group; the limit of all runs is the one above
             put_text(self._dir("memory", sandbox, "runs", run) / self.SOCKETS, "-1")
@@ -215,7 +215,6 @@ class CgroupsV1:
     def join_run(self, sandbox: str, run: str, pid: int) -> None:
         for controller in self.PER_RUN:
             (self._dir(controller, sandbox, "runs", run) / "cgroup.procs").write_text(str(pid))
-        (self._dir("cpu", sandbox, "runs") / "cgroup.procs").write_text(str(pid))
 
     def usage(self, sandbox: str, run: str) -> RunUsage:
         memory = self._dir("memory", sandbox, "runs", run)

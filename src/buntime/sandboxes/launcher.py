@@ -98,7 +98,6 @@ class Launcher:
 
     async def launch[T](self, start: Callable[[Spare], Awaitable[T]]) -> tuple[T, Spare]:
         """What `start` makes of a spare. A spare that is gone is replaced; where the guest refuses, it is ended."""
-        await self.make_room()
         for _ in range(SPARE_TRIES):
             spare = await self._take()
             self.watch(spare.run)
@@ -127,6 +126,7 @@ class Launcher:
                     )
                 raise
 
+        await self.make_room()
         result, spare = await self.launch(started)
         self.finish(spare.run, lives, name)
         return result, spare.run

@@ -225,9 +225,9 @@ class LocalSandbox:
 
     async def _started(self, run: Run, env: Mapping[str, str], sink: Sink | None) -> tuple[Attempt, Spare]:
         """By the prepared process, where that fits, else by a spare."""
+        await self._launcher.make_room()
         prepared = self._prepared.take(run, env)
         if prepared is not None:
-            await self._launcher.make_room()
             self._launcher.watch(prepared.run)
             try:
                 attempt = await self._attempt(prepared, run, env, sink, prepared=True)
