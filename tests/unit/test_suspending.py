@@ -51,6 +51,9 @@ class Kernel:
     def processes(self, sandbox: str) -> int:
         return 1
 
+    def refused_by_session(self, sandbox: str) -> int:
+        return 0
+
     def reclaiming(self, sandbox: str) -> list[str]:
         return ["true"]
 
