@@ -54,6 +54,9 @@ class Kernel:
     def refused_by_session(self, sandbox: str) -> int:
         return 0
 
+    def refused_forks(self, sandbox: str, run: str) -> int:
+        return 0
+
     def reclaiming(self, sandbox: str) -> list[str]:
         return ["true"]
 
