@@ -18,6 +18,7 @@ from buntime.errors import Unavailable
 from buntime.plan import MB, Limits
 from buntime.ports import Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
+from buntime.sandboxes.chunks import keep_room_for_metadata
 from buntime.sandboxes.commands import HostCommandFailed
 from buntime.sandboxes.containers import READY_SECONDS, Containers, Settings
 from buntime.sandboxes.disconnecting import end_connections
@@ -91,6 +92,10 @@ class LocalSandboxes:
                 self._rules_hold = False  # no new sandbox until they hold, see `_require_room`
                 log.error("network_rules_missing", reason=str(failed))
             await asyncio.sleep(RULES_SECONDS)
+
+    async def keep_room_for_metadata(self) -> None:
+        """For ever; see `chunks`."""
+        await keep_room_for_metadata(self._machinery.volumes)
 
     # --- the port ---
 
