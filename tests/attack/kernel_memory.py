@@ -32,5 +32,6 @@ def charged(config: Config, session_id: str) -> int:
     if not old.exists():
         stat = dict(line.split() for line in (CGROUPS / group / "memory.stat").read_text().splitlines())
         return sum(int(stat[name]) for name in KERNEL_V2)
-    names = ("memory.kmem.usage_in_bytes", "memory.kmem.tcp.usage_in_bytes")
-    return sum(int((place / name).read_text()) for name in names for place in (old, old / "runs"))
+    # the first counts what is below it, too; the second is limited, and counted, for the runs alone
+    counters = (old / "memory.kmem.usage_in_bytes", old / "runs/memory.kmem.tcp.usage_in_bytes")
+    return sum(int(counter.read_text()) for counter in counters)

@@ -53,20 +53,21 @@ class HalfOpen:
 
 @contextmanager
 def outside() -> Iterator[Outside]:
+    """Fails where another attack has its namespace on this host."""
     with subprocess.Popen(["unshare", "--net", sys.executable, SINK], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            made = Outside(process)
-            _ip(
-                f"link add {LINK} type veth peer name eth0 netns {process.pid}\n"
-                f"addr add {HERE}/24 dev {LINK}\nlink set {LINK} up\n"
-            )
-            _ip(f"link set lo up\naddr add {THERE}/24 dev eth0\nlink set eth0 up\n", made.enter())
-            yield made
+            _ip(f"link add {LINK} type veth peer name eth0 netns {process.pid}\n")
+            try:
+                made = Outside(process)
+                _ip(f"addr add {HERE}/24 dev {LINK}\nlink set {LINK} up\n")
+                _ip(f"link set lo up\naddr add {THERE}/24 dev eth0\nlink set eth0 up\n", made.enter())
+                yield made
+            finally:
+                _ip(f"link del {LINK}\n")
         finally:
             process.kill()
-            subprocess.run(["ip", "link", "del", LINK], capture_output=True, check=False)
 
 
 def _ip(batch: str, enter: list[str] | None = None) -> None:

@@ -18,6 +18,7 @@ from buntime.errors import Unavailable
 from buntime.plan import MB, Limits
 from buntime.ports import Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
+from buntime.sandboxes.chunks import keep_room_for_metadata
 from buntime.sandboxes.commands import HostCommandFailed
 from buntime.sandboxes.containers import READY_SECONDS, Containers, Settings
 from buntime.sandboxes.disconnecting import end_connections
@@ -95,6 +96,10 @@ class LocalSandboxes:
 
     async def keep_sockets(self) -> None:
         await watch_sockets(self._machinery.cgroups)
+
+    async def keep_room_for_metadata(self) -> None:
+        """For ever; see `chunks`."""
+        await keep_room_for_metadata(self._machinery.volumes)
 
     # --- the port ---
 

@@ -50,7 +50,7 @@ class Volumes:
         self._size_gb = config.volumes_gb
         self._data_dir = config.data_dir
         self._incoming = self.directory / "incoming"
-        self._qgroups = Path()
+        self.facts = Path()  # what the kernel tells of the file system
         self.device: str | None = None  # "major:minor"
 
     @property
@@ -72,8 +72,8 @@ class Volumes:
             raise HostCommandFailed(f"{self.directory} is a {kind} mount; it must be btrfs")
         # the mount point's own mode is hidden now: what sessions write must be out of reach of the host's users
         self.directory.chmod(0o700)
-        self._qgroups = Path(f"/sys/fs/btrfs/{uuid}/qgroups")
-        if not self._qgroups.exists():
+        self.facts = Path(f"/sys/fs/btrfs/{uuid}")
+        if not (self.facts / "qgroups").exists():
             call(["btrfs", "quota", "enable", "--simple", str(self.directory)])
         device = Path(source.partition("[")[0]).stat().st_rdev
         self.device = f"{os.major(device)}:{os.minor(device)}"
@@ -140,7 +140,7 @@ class Volumes:
         with _opened(self.path(sandbox)) as volume:
             asked = bytearray(struct.pack("QQ4080s", 0, FIRST_OBJECT, b""))
             fcntl.ioctl(volume, INODE_LOOKUP, asked)
-        group = self._qgroups / f"0_{struct.unpack_from('Q', asked)[0]}"
+        group = self.facts / "qgroups" / f"0_{struct.unpack_from('Q', asked)[0]}"
         return [int((group / name).read_text()) for name in names]
 
     def sync(self) -> None:
