@@ -45,6 +45,15 @@ class Kernel:
     def usage(self, sandbox: str, run: str) -> RunUsage:
         return RunUsage(cpu_ms=0, peak_memory=0, memory_kills=0)
 
+    def processes(self, sandbox: str) -> int:
+        return 0
+
+    def refused_forks(self, sandbox: str, run: str) -> int:
+        return 0
+
+    def refused_by_session(self, sandbox: str) -> int:
+        return 0
+
     def runs(self, sandbox: str) -> list[str]:
         return []
 

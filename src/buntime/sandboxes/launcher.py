@@ -165,6 +165,8 @@ class Launcher:
 
     async def make_room(self) -> None:
         """Before something starts: ends what answered runs have left, where that met the limit on processes."""
+        if self._sleeps:
+            return  # frozen, nothing ends
         try:
             if self._machinery.cgroups.processes(self._sandbox) < CROWDED_PIDS:
                 return
