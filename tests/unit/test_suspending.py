@@ -57,15 +57,6 @@ class Kernel:
     def runs(self, sandbox: str) -> list[str]:
         return []
 
-    def processes(self, sandbox: str) -> int:
-        return 1
-
-    def refused_by_session(self, sandbox: str) -> int:
-        return 0
-
-    def refused_forks(self, sandbox: str, run: str) -> int:
-        return 0
-
     def reclaiming(self, sandbox: str) -> list[str]:
         return ["true"]
 
