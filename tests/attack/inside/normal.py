@@ -56,10 +56,6 @@ def timer() -> None:
     asked(TIMER_CREATE, 1, None, ctypes.byref(ctypes.c_int()))
 
 
-def asynchronous() -> None:
-    asked(IO_SETUP, 16, ctypes.byref(ctypes.c_ulong()))
-
-
 def files() -> None:
     for handle in [os.open("/dev/null", os.O_RDONLY) for _ in range(FILES)]:
         os.close(handle)
@@ -133,7 +129,7 @@ def file() -> None:
 
 ACTIONS: dict[str, Callable[[], object]] = {
     "1 inotify watch": inotify, "1 pty": terminal, f"{SIGNALS} pending signals": signals, "1 message queue": queue,
-    "1 timer": timer, "1 AIO context": asynchronous, f"{FILES} open files": files, "1 full pipe": pipe,
+    "1 timer": timer, f"{FILES} open files": files, "1 full pipe": pipe,
     "1 UDP socket": datagram, "1 TCP connection": connection, "1 name": name, "1 MB of shared memory": shared_memory,
     "1 semaphore": semaphore, f"{PROCESSES} processes": processes, "32 MB of memory": memory,
     "a locked file of 1 MB": file,
