@@ -2,7 +2,9 @@ from collections import Counter
 from pathlib import Path
 
 from buntime.sandboxes.cgroup import CgroupsV1, CgroupsV2
-from buntime.sandboxes.uncounted import Held, Pace, Severity, locks_by_process, sockets_in
+from buntime.sandboxes.kernel_watch import Watch
+from buntime.sandboxes.uncounted import Held, Pace, Severity, sockets_in
+from buntime.sandboxes.uncounted_locks import locks_by_process
 
 STEP = 100
 
@@ -85,3 +87,26 @@ def test_the_kernel_tells_the_place_of_a_process(tmp_path: Path) -> None:
     assert v2.place_of("0::/buntime-abcd/sb1/guest\n") == ("sb1", None)
     for other in ("0::/buntime-abce/sb1/runs/r7\n", "0::/\n", ""):
         assert v2.place_of(other) == (None, None)
+
+
+def test_the_watch_ends_the_largest_runs_then_all_and_then_the_sandbox(tmp_path: Path) -> None:
+    cgroups = CgroupsV1(tmp_path, "buntime-abcd")
+    runs, freezer = tmp_path / "pids/buntime-abcd/sb1/runs", tmp_path / "freezer/buntime-abcd/sb1"
+    for directory in (runs / "r1", runs / "r2", freezer):
+        directory.mkdir(parents=True)
+    state = freezer / "freezer.state"
+    state.write_text("THAWED\n")
+    held = Held(200, Counter(r1=10, r2=190))
+
+    def looks() -> tuple[list[str], list[str]]:
+        whole = watch.look(cgroups, None)
+        ended = [run for run in ("r1", "r2") if (runs / run / "pids.max").exists()]
+        for run in ended:
+            (runs / run / "pids.max").unlink()
+        return ended, whole
+
+    watch = Watch("things", 100, Pace(STEP), lambda: None, lambda _: {"sb1": held})
+    assert [looks() for _ in range(3)] == [(["r2"], []), (["r1", "r2"], []), ([], ["sb1"])]
+    watch = Watch("things", 100, Pace(STEP), lambda: None, lambda _: {"sb1": held})
+    state.write_text("FROZEN\n")
+    assert looks() == ([], ["sb1"]), "what is frozen does not end when it is told to"

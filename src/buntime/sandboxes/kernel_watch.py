@@ -1,7 +1,8 @@
 """Ends runs that hold more of the kernel's memory than a session may, where the kernel itself does not stop them.
 
 On cgroup v1 the limit of what sockets hold is soft: a connection that is accepted late brings what waits in it past the
-limit, and each socket keeps a least buffer. What no cgroup counts, on v1 and v2, is in `uncounted.py`.
+limit, and each socket keeps a least buffer. What no cgroup counts, on v1 and v2, is in `uncounted.py` and
+`uncounted_locks.py`.
 
 Looks at sandboxes cost time with each, so there are none while numbers of the host say that they are not needed.
 """
@@ -23,11 +24,10 @@ from buntime.sandboxes.uncounted import (
     Held,
     Pace,
     Severity,
-    number_of_locks,
     number_of_sockets,
-    too_many_locks,
     too_many_sockets,
 )
+from buntime.sandboxes.uncounted_locks import number_of_locks, too_many_locks
 
 log = structlog.get_logger()
 

@@ -1,26 +1,23 @@
-"""How much a session holds in the kernel that no cgroup counts: sockets, and file locks.
+"""How much a session holds in the kernel that no cgroup counts, when to look at it, and how much to end.
 
-Unread answers of netlink and queues of errors keep some 115 KB for each socket. Each file lock is an object that
-Linux charges to nobody, and each close of a file walks through all locks on its inode.
+Here: sockets. Unread answers of netlink and queues of errors keep some 115 KB for each. Locks: `uncounted_locks.py`.
 """
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from buntime.sandboxes.cgroup import Cgroups
-from buntime.sandboxes.cgroup_tree import children_of, text_of
+from buntime.sandboxes.cgroup_tree import text_of
 
 MOST_SOCKETS, MOST_LOCKS = 4096, 4096  # of one session
 SOCKETS_STEP, LOCKS_STEP = 2048, 4096  # so many more on the whole host are a reason to look at each sandbox
 SELDOM_SECONDS = 10.0  # looks come so often without a reason, too
 REST = 20  # times as long as a look took: looks take no more than a twentieth of the time
 AGAIN_SECONDS = 1.0  # from the end of runs to the look that tells whether it was enough
-LOCKS_READ = 4 << 20  # bytes of the kernel's list, which takes longer the longer it is
-SLABS, LOCKS, PROC = Path("/sys/kernel/slab"), Path("/proc/locks"), Path("/proc")
+SLABS, PROC = Path("/sys/kernel/slab"), Path("/proc")
 FILES = Path("/proc/sys/fs/file-nr")
 
 
@@ -78,15 +75,11 @@ class Held:
 
 def number_of_sockets() -> int | None:
     """Of the host; of all open files where the kernel does not tell it."""
-    number = _objects("sock_inode_cache")
+    number = objects_of("sock_inode_cache")
     return int(FILES.read_text().split()[0]) if number is None else number
 
 
-def number_of_locks() -> int | None:
-    return _objects("file_lock_cache")
-
-
-def _objects(cache: str) -> int | None:
+def objects_of(cache: str) -> int | None:
     """All that there is memory for, which takes no time to count."""
     try:
         return int(text_of(SLABS / cache / "total_objects").split()[0])
@@ -113,56 +106,12 @@ def sockets_in(sockstat: str) -> int:
 
 
 def _descriptors(cgroups: Cgroups, sandbox: str, run: str) -> int:
-    count = 0
-    for pid in cgroups.run_processes(sandbox, run):
-        with suppress(OSError):
-            count += sum(1 for _ in os.scandir(PROC / str(pid) / "fd"))
-    return count
+    return sum(descriptors_of(pid) for pid in cgroups.run_processes(sandbox, run))
 
 
-def too_many_locks(cgroups: Cgroups) -> dict[str, Held]:
-    """Sandbox → what it holds. Blocking."""
-    found: dict[str, Held] = {}
-    for pid, count in locks_by_process(_lock_lines()).items():
-        sandbox, run = _place(cgroups, pid)
-        if sandbox is not None:
-            held = found.setdefault(sandbox, Held())
-            held.count += count
-            if run is not None:
-                held.runs[run] += count
-    return {sandbox: held for sandbox, held in found.items() if held.count > MOST_LOCKS}
-
-
-def locks_by_process(lines: Iterable[str]) -> Counter[int]:
-    """Without what waits for a lock, which is no more than one for each thread ("1: -> POSIX …")."""
-    counts: Counter[int] = Counter()
-    for line in lines:
-        words = line.split(maxsplit=5)
-        if len(words) > 5 and words[1] in ("POSIX", "FLOCK"):
-            counts[int(words[4])] += 1
-    return counts
-
-
-def _lock_lines() -> list[str]:
-    read = bytearray()
-    file = os.open(LOCKS, os.O_RDONLY | os.O_CLOEXEC)
+def descriptors_of(pid: int) -> int:
+    place = PROC / str(pid) / "fd"
     try:
-        while len(read) < LOCKS_READ and (part := os.read(file, 1 << 16)):
-            read += part
-    finally:
-        os.close(file)
-    return read.decode().splitlines()
-
-
-def _place(cgroups: Cgroups, pid: int) -> tuple[str | None, str | None]:
-    """The sandbox and the run of a process. The kernel does not say it of a process whose first thread has ended."""
-    process = PROC / str(pid)
-    with suppress(OSError):
-        place = cgroups.place_of(text_of(process / "cgroup"))
-        if place[0] is not None:
-            return place
-        for thread in children_of(process / "task"):
-            place = cgroups.place_of(text_of(process / "task" / thread / "cgroup"))
-            if place[0] is not None:
-                return place
-    return None, None
+        return place.stat().st_size or len(list(place.iterdir()))  # Linux tells it as the size since 6.2
+    except OSError:  # it is gone by now
+        return 0

@@ -2,6 +2,7 @@
 
 answers: netlink sockets with unread answers. events: locks on an eventfd, which shares its inode with all others of the
 host. file: locks on a file. departed: the same, taken by a process that shares the files and ends.
+left: locks of whole eventfds, each of them, taken by a process that has inherited them and ends.
 """
 
 import ctypes
@@ -14,7 +15,7 @@ import struct
 import sys
 import time
 
-way, count = sys.argv[1], int(sys.argv[2])
+way, count = sys.argv[1], int(sys.argv[2])  # of `left` no more than a process may have open
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 RTM_GETLINK, NLM_F_REQUEST, NLM_F_DUMP = 18, 1, 0x300
@@ -56,5 +57,12 @@ elif way == "file":
     lock(os.open("/tmp/locked", os.O_CREAT | os.O_RDWR), count)
 elif way == "departed":
     lock_and_leave(os.open("/tmp/locked", os.O_CREAT | os.O_RDWR), count)
+elif way == "left":
+    shared = [os.eventfd(0) for _ in range(count)]
+    if (taker := os.fork()) == 0:
+        for each in shared:
+            fcntl.flock(each, fcntl.LOCK_SH)
+        os._exit(0)
+    os.waitpid(taker, 0)
 print("took all", flush=True)
 time.sleep(600)
