@@ -2,7 +2,7 @@
 
 answers: netlink sockets with unread answers. events: locks on an eventfd, which shares its inode with all others of the
 host. file: locks on a file. departed: the same, taken by a process that shares the files and ends.
-left: locks of whole eventfds, each of them, taken by a process that has inherited them and ends.
+left: locks of whole eventfds, each of them, taken by processes that have inherited them and end.
 """
 
 import ctypes
@@ -59,10 +59,11 @@ elif way == "departed":
     lock_and_leave(os.open("/tmp/locked", os.O_CREAT | os.O_RDWR), count)
 elif way == "left":
     shared = [os.eventfd(0) for _ in range(count)]
-    if (taker := os.fork()) == 0:
-        for each in shared:
-            fcntl.flock(each, fcntl.LOCK_SH)
-        os._exit(0)
-    os.waitpid(taker, 0)
+    for first in range(0, count, 1000):  # each process by itself takes few
+        if (taker := os.fork()) == 0:
+            for each in shared[first : first + 1000]:
+                fcntl.flock(each, fcntl.LOCK_SH)
+            os._exit(0)
+        os.waitpid(taker, 0)
 print("took all", flush=True)
 time.sleep(600)
