@@ -110,7 +110,7 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         tasks.start(leases.sweep(), "sweep of the archive")
         tasks.start_daemon(sandboxes.keep_pool(), "pool")
         tasks.start_daemon(sandboxes.keep_rules(), "rules")
-        tasks.start_daemon(sandboxes.keep_sockets(), "sockets")
+        tasks.start_daemon(sandboxes.keep_kernel(), "kernel memory")
         tasks.start_daemon(sandboxes.keep_room_for_metadata(), "room for metadata")
         tasks.start_daemon(keep_trimmed(), "trimming")
         tasks.start_daemon(_keep_names(opening.watch_names(config)), "name server")

@@ -15,13 +15,7 @@ MB = 1 << 20
 SECONDS = 8.0  # of taking
 MOST = 32 * MB  # that one session may take uncharged, the host's own ups and downs included
 TRIES = 3  # what else the machine does in these seconds is no session's
-LINUX_CHARGES_NOBODY = {"file locks": "a known hole: see docs/security.md"}
-OBJECTS = [
-    pytest.param(row, marks=pytest.mark.xfail(reason=reason, strict=True)) if reason else row
-    for row in ROWS
-    if row.needs is Needs.NOTHING
-    for reason in [LINUX_CHARGES_NOBODY.get(row.name)]
-]
+OBJECTS = [row for row in ROWS if row.needs is Needs.NOTHING]
 
 
 def settle() -> None:

@@ -46,8 +46,8 @@ def test_conditions_of_the_profile_are_kept() -> None:
 
 
 def test_no_namespace_can_be_made() -> None:
-    (clone,) = allowed("clone")
-    assert clone["args"], "clone must look at its flags"
+    assert [call("clone", flags | 17) for flags in (0, 0x4100)] == [ALLOW, ALLOW]  # fork, vfork
+    assert {call("clone", flag | 17) for flag in (0x20000, 0x10000000, 0x40000000)} == {"refused"}
     assert allowed("mount") == []
     assert allowed("clone3") == []
 
@@ -73,16 +73,47 @@ def test_flushing_the_whole_host_succeeds_and_does_nothing() -> None:
     assert (rule["action"], rule["errnoRet"]) == ("SCMP_ACT_ERRNO", 0)
 
 
-def answer(number: int) -> str | int:
-    """What the profile does with an ioctl: an action, or the errno. Rules of different answers never meet."""
+ALLOW = "SCMP_ACT_ALLOW"
+
+
+def call(name: str, *arguments: int) -> str | int:
+    """What the profile does with it: an action, or the errno. Rules of different answers never meet."""
     answers: set[str | int] = {
         rule.get("errnoRet", rule["action"])
         for rule in profile(PODMAN, "x86_64")["syscalls"]
-        if "ioctl" in rule["names"]
-        and all(number & condition["value"] == condition["valueTwo"] for condition in rule["args"])
+        if name in rule["names"]
+        and all(
+            arguments[condition["index"]] & condition["value"] == condition["valueTwo"] for condition in rule["args"]
+        )
     }
-    assert len(answers) <= 1, hex(number)
+    assert len(answers) <= 1, (name, arguments)
     return answers.pop() if answers else "refused"
+
+
+def answer(number: int) -> str | int:
+    return call("ioctl", 0, number)
+
+
+def test_only_threads_share_their_open_files() -> None:
+    threads, files = 0x3D0F00, 0x400
+    assert call("clone", threads) == ALLOW
+    assert call("clone", files | 17) == "refused"
+    assert call("clone", threads & ~files) == "refused"
+
+
+def test_locks_have_the_process_that_took_them() -> None:
+    for command in (36, 37, 38):
+        assert call("fcntl", 3, command) == call("fcntl", 3, command | 1 << 40) == 22
+    others = [*range(36), *range(39, 42), *range(1024, 1045)]
+    assert {call("fcntl", 3, command) for command in others} == {ALLOW}
+
+
+def test_options_that_keep_memory_in_sockets_do_nothing() -> None:
+    ignored = [(1, 8), (1, 18), (1, 37), (1, 65), (0, 11), (41, 25)]
+    for level, option in ignored:
+        assert call("setsockopt", 3, level, option) == call("setsockopt", 3, level | 1 << 32, option | 1 << 40) == 0
+    others = [(level, option) for level in (0, 1, 6, 17, 41, 270, 282) for option in range(90)]
+    assert {call("setsockopt", 3, *each) for each in others if each not in ignored} == {ALLOW}
 
 
 def test_flags_of_files_cannot_be_changed_however_the_number_is_written() -> None:

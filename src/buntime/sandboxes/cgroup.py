@@ -64,6 +64,11 @@ class Cgroups(Protocol):
     def guest_processes(self, sandbox: str) -> list[int]: ...
     def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int: ...
     def runs(self, sandbox: str) -> list[str]: ...
+    def run_processes(self, sandbox: str, run: str) -> list[int]: ...
+    def place_of(self, membership: str) -> tuple[str | None, str | None]:
+        """The sandbox and the run that /proc/<pid>/cgroup tells of; no run for the guest."""
+        ...
+
     def add_run(self, sandbox: str, run: str) -> None: ...
     def join_run(self, sandbox: str, run: str, pid: int) -> None: ...
     def usage(self, sandbox: str, run: str) -> RunUsage: ...
@@ -203,6 +208,12 @@ class CgroupsV1:
 
     def runs(self, sandbox: str) -> list[str]:
         return children_of(self._dir("pids", sandbox, "runs"))
+
+    def run_processes(self, sandbox: str, run: str) -> list[int]:
+        return pids_of(self._dir("pids", sandbox, "runs", run))
+
+    def place_of(self, membership: str) -> tuple[str | None, str | None]:
+        return _place_of(membership, "pids", self._name)
 
     def add_run(self, sandbox: str, run: str) -> None:
         for controller in self.PER_RUN:
@@ -344,6 +355,12 @@ class CgroupsV2:
     def runs(self, sandbox: str) -> list[str]:
         return children_of(self._dir(sandbox, "runs"))
 
+    def run_processes(self, sandbox: str, run: str) -> list[int]:
+        return pids_of(self._dir(sandbox, "runs", run))
+
+    def place_of(self, membership: str) -> tuple[str | None, str | None]:
+        return _place_of(membership, "", self._root.name)
+
     def add_run(self, sandbox: str, run: str) -> None:
         group = self._dir(sandbox, "runs", run)
         group.mkdir(exist_ok=True)
@@ -424,6 +441,17 @@ class CgroupsV2:
 
     def remove_root(self) -> None:
         remove_directory(self._root)
+
+
+def _place_of(membership: str, controller: str, name: str) -> tuple[str | None, str | None]:
+    """Lines are "<number>:<controllers>:<path>"; v2 names no controllers."""
+    for line in membership.splitlines():
+        _, controllers, path = line.split(":", 2)
+        _, found, below = path.partition(f"/{name}/")
+        if found and controller in controllers.split(","):
+            sandbox, *rest = below.split("/")
+            return sandbox, rest[1] if len(rest) > 1 and rest[0] == "runs" else None
+    return None, None
 
 
 def _crowds(runs: Path, run: str) -> bool:

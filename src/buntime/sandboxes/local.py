@@ -24,11 +24,11 @@ from buntime.sandboxes.containers import READY_SECONDS, Containers, Settings
 from buntime.sandboxes.disconnecting import end_connections
 from buntime.sandboxes.host import Part, host_disk_free, memory_available
 from buntime.sandboxes.image import find_image
+from buntime.sandboxes.kernel_watch import watch_kernel
 from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.oci import Runtime
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
-from buntime.sandboxes.socket_watch import watch_sockets
 from buntime.sandboxes.stopped import StoppedVolumes
 from buntime.session import ID_ALPHABET, Session, State
 from buntime.steps import reached
@@ -94,8 +94,8 @@ class LocalSandboxes:
                 log.error("network_rules_missing", reason=str(failed))
             await asyncio.sleep(RULES_SECONDS)
 
-    async def keep_sockets(self) -> None:
-        await watch_sockets(self._machinery.cgroups)
+    async def keep_kernel(self) -> None:
+        await watch_kernel(self._machinery.cgroups, self.kill)
 
     async def keep_room_for_metadata(self) -> None:
         """For ever; see `chunks`."""

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 PROFILE = Path("/usr/share/containers/seccomp.json")
-EPERM, ENOTTY, ENOSYS, EPROTONOSUPPORT = 1, 25, 38, 93
+EPERM, EINVAL, ENOTTY, ENOSYS, EPROTONOSUPPORT = 1, 22, 25, 38, 93
 NAMESPACE_FLAGS = 0x7E020000 | 0x00000080  # every CLONE_NEW*
+CLONE_FILES, CLONE_THREAD = 0x400, 0x10000
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 SOCK_STREAM, SOCK_DGRAM = 1, 2
 SOCK_TYPE = 0xF  # the rest are flags
@@ -30,7 +31,9 @@ GETFLAGS, FIEMAP, FSGETXATTR = 0x80086601, 0xC020660B, 0x801C581F
 SETFLAGS, FSSETXATTR = 0x40086602, 0x401C5820
 MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB = 0x40000, 4, 0o4000  # linux/mman.h, memfd.h, shm.h
 RLIMIT_CORE, LIMIT_KINDS = 4, 16  # asm-generic/resource.h
-SOL_SOCKET, RECEIVE_BUFFERS = 1, (8, 18)  # SO_RCVBUF, SO_RCVLOWAT
+F_OFD_LOCKS = (36, 37, 38)  # F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW
+# Level → options of sockets: SO_RCVBUF, SO_RCVLOWAT, SO_TIMESTAMPING (old and new); IP_RECVERR; IPV6_RECVERR
+IGNORED_OPTIONS = {1: (8, 18, 37, 65), 0: (11,), 41: (25,)}
 MACHINES = {"x86_64": ("amd64", "SCMP_ARCH_X86_64"), "aarch64": ("arm64", "SCMP_ARCH_AARCH64")}
 
 # Namespaces and mounts belong to the host; keys, BPF and userfaultfd are kernel attack surface with no use here.
@@ -67,6 +70,7 @@ DENIED = frozenset(
         "socket",
         "setsockopt",
         "ioctl",
+        "fcntl",
         "io_setup",
         "mmap",
         "memfd_create",
@@ -120,9 +124,8 @@ def _our_rules() -> list[dict[str, Any]]:
     def without(name: str, index: int, flag: int) -> dict[str, Any]:
         return allow(name, {"index": index, "value": flag, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"})
 
-    no_namespaces = {"index": 0, "value": NAMESPACE_FLAGS, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
     return [
-        allow("clone", no_namespaces),
+        *_clones(),
         # its flags are behind a pointer, which a filter cannot read: programs fall back to clone
         {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS},
         # huge pages are the host's: in no memory limit, and what an operator set aside for others
@@ -148,6 +151,7 @@ def _our_rules() -> list[dict[str, Any]]:
             "args": [equal(0, AF_NETLINK), equal(2, NETLINK_AUDIT)],
         },
         *_ioctls(),
+        *_locks(),
         *_socket_options(),
         *_limits("setrlimit", 0, []),
         *_limits("prlimit64", 1, [{"index": 2, "value": 0, "op": "SCMP_CMP_EQ"}]),
@@ -176,24 +180,52 @@ def _limits(name: str, resource: int, reading: list[dict[str, Any]]) -> list[dic
     ]
 
 
+def _clones() -> list[dict[str, Any]]:
+    """No namespaces. Threads of one process, and only these, share their table of open files: else a process could take
+    locks, end, and leave them to another, and no list of the kernel's would tell whose they are."""
+    shared = CLONE_FILES | CLONE_THREAD
+    return [
+        {
+            "names": ["clone"],
+            "action": "SCMP_ACT_ALLOW",
+            "args": [{"index": 0, "value": NAMESPACE_FLAGS | shared, "valueTwo": both, "op": "SCMP_CMP_MASKED_EQ"}],
+        }
+        for both in (0, shared)
+    ]
+
+
+def _locks() -> list[dict[str, Any]]:
+    """`fcntl` without locks of open files, as a kernel that does not know them: the kernel lists these without their
+    process. Commands that end in the same byte do not exist."""
+
+    def rule(action: dict[str, Any], value: int, mask: int) -> dict[str, Any]:
+        command = {"index": 1, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
+        return {"names": ["fcntl"], **action, "args": [command]}
+
+    allowed, unknown = {"action": "SCMP_ACT_ALLOW"}, {"action": "SCMP_ACT_ERRNO", "errnoRet": EINVAL}
+    return [
+        *(rule(allowed, value, mask) for value, mask in _bytes_but(F_OFD_LOCKS)),
+        *(rule(unknown, command, 0xFF) for command in F_OFD_LOCKS),
+    ]
+
+
 def _socket_options() -> list[dict[str, Any]]:
-    """Setting the size of receive buffers succeeds and does nothing: no account counts what waits in a connection that
-    is not accepted, nor in a socket's queue of errors, and this is what bounds it. The kernel looks at 32 bits of level
-    and option: comparisons are masked."""
+    """Some succeed and do nothing: no account counts what waits in a connection that is not accepted, nor in a socket's
+    queue of errors. The size of receive buffers bounds both; the other options fill the queue. The kernel looks at
+    32 bits of level and option: comparisons are masked. Levels that end in the same byte do not exist."""
 
     def rule(action: dict[str, Any], *masked: tuple[int, int, int]) -> dict[str, Any]:
         args = [{"index": i, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"} for i, value, mask in masked]
         return {"names": ["setsockopt"], **action, "args": args}
 
     allowed, done = {"action": "SCMP_ACT_ALLOW"}, {"action": "SCMP_ACT_ERRNO", "errnoRet": 0}
-    of_sockets = (1, SOL_SOCKET, 0xFFFFFFFF)
-    other_levels = ((1, ~SOL_SOCKET & 1 << bit, 1 << bit) for bit in range(32))
-    others = ((2, value, mask | 0xFFFFFF00) for value, mask in _bytes_but(RECEIVE_BUFFERS))
-    return [
-        *(rule(allowed, level) for level in other_levels),
-        *(rule(allowed, of_sockets, option) for option in others),
-        *(rule(done, of_sockets, (2, option, 0xFFFFFFFF)) for option in RECEIVE_BUFFERS),
-    ]
+    rules = [rule(allowed, (1, value, mask)) for value, mask in _bytes_but(tuple(IGNORED_OPTIONS))]
+    for number, options in IGNORED_OPTIONS.items():
+        level = (1, number, 0xFFFFFFFF)
+        others = ((2, value, mask | 0xFFFFFF00) for value, mask in _bytes_but(options))
+        rules += [rule(allowed, level, option) for option in others]
+        rules += [rule(done, level, (2, option, 0xFFFFFFFF)) for option in options]
+    return rules
 
 
 def _ioctls() -> list[dict[str, Any]]:

@@ -1,0 +1,108 @@
+"""Ends runs that hold more of the kernel's memory than a session may, where the kernel itself does not stop them.
+
+On cgroup v1 the limit of what sockets hold is soft: a connection that is accepted late brings what waits in it past the
+limit, and each socket keeps a least buffer. What no cgroup counts, on v1 and v2, is in `uncounted.py` and
+`uncounted_locks.py`.
+
+Looks at sandboxes cost time with each, so there are none while numbers of the host say that they are not needed.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from buntime.sandboxes.cgroup import Cgroups
+from buntime.sandboxes.uncounted import (
+    LOCKS_STEP,
+    MOST_LOCKS,
+    MOST_SOCKETS,
+    SOCKETS_STEP,
+    Held,
+    Pace,
+    Severity,
+    number_of_sockets,
+    too_many_sockets,
+)
+from buntime.sandboxes.uncounted_locks import number_of_locks, too_many_locks
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 0.2
+SOCKETS, TCP_PAGES = Path("/proc/net/sockstat"), Path("/proc/sys/net/ipv4/tcp_mem")
+LITTLE = 8  # part of what the kernel counts as no pressure at all
+WHOLE = 3  # severity
+
+
+async def watch_kernel(cgroups: Cgroups, end_sandbox: Callable[[str], Awaitable[None]]) -> None:
+    """For ever."""
+    watches = (
+        Watch("sockets", MOST_SOCKETS, Pace(SOCKETS_STEP), number_of_sockets, too_many_sockets),
+        Watch("locks", MOST_LOCKS, Pace(LOCKS_STEP), number_of_locks, too_many_locks),
+    )
+    while True:
+        if _much_is_held():
+            await asyncio.to_thread(end_hoarders, cgroups)
+        for watch in watches:
+            number = watch.number()
+            if watch.pace.is_due(number, time.monotonic()):
+                for sandbox in await asyncio.to_thread(watch.look, cgroups, number):
+                    await end_sandbox(sandbox)
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+class Watch:
+    """Over one kind of things that no cgroup counts."""
+
+    def __init__(
+        self,
+        kind: str,
+        most: int,
+        pace: Pace,
+        number: Callable[[], int | None],
+        over: Callable[[Cgroups], dict[str, Held]],
+    ) -> None:
+        self._kind, self._most = kind, most
+        self.pace, self.number, self._over = pace, number, over
+        self._severity = Severity()
+
+    def look(self, cgroups: Cgroups, number: int | None) -> list[str]:
+        """Blocking. Ends runs, and returns the sandboxes to end whole."""
+        began = time.monotonic()
+        over = self._over(cgroups)
+        looked = time.monotonic()
+        levels = self._severity.next({sandbox: held.count for sandbox, held in over.items()})
+        whole = [sandbox for sandbox, held in over.items() if self._end(cgroups, sandbox, held, levels[sandbox])]
+        # ending is no part of looking
+        self.pace.looked(number, time.monotonic() - (looked - began), time.monotonic(), again=bool(over))
+        return whole
+
+    def _end(self, cgroups: Cgroups, sandbox: str, held: Held, level: int) -> bool:
+        """Whether the whole sandbox is to end: a process of a frozen one would not."""
+        with suppress(OSError):  # it is gone by now
+            whole = level == WHOLE or cgroups.is_frozen(sandbox)
+            runs = (held.largest(self._most) if level == 1 else []) or cgroups.runs(sandbox)
+            ended = 0 if whole else sum(cgroups.kill_run(sandbox, run) for run in runs)
+            log.warning(f"{self._kind}_held_too_many", sandbox=sandbox, count=held.count, runs=ended, whole=whole)
+            return whole
+        return False
+
+
+def end_hoarders(cgroups: Cgroups) -> None:
+    """Blocking."""
+    for sandbox in cgroups.sandboxes():
+        with suppress(OSError):  # it is gone by now
+            if runs := cgroups.hoarders(sandbox):
+                for run in runs:
+                    cgroups.kill_run(sandbox, run)
+                log.warning("sockets_held_too_much", sandbox=sandbox, runs=len(runs))
+
+
+def _much_is_held() -> bool:
+    """By TCP and UDP, of the whole host."""
+    lines = (line.split() for line in SOCKETS.read_text().splitlines())
+    pages = sum(int(words[words.index("mem") + 1]) for words in lines if words[0] in ("TCP:", "UDP:"))
+    return pages > int(TCP_PAGES.read_text().split()[0]) // LITTLE
