@@ -105,6 +105,8 @@ def _mount_own_files(resolv_conf: Path) -> Iterator[Path]:
         (DEV / name).chmod(0o666)
     (DEV / RESOLV_CONF.name).write_bytes(resolv_conf.read_bytes())
     (DEV / RESOLV_CONF.name).chmod(0o644)
+    times = resolv_conf.stat()  # else a session would see another file after each start
+    os.utime(DEV / RESOLV_CONF.name, ns=(times.st_atime_ns, times.st_mtime_ns))
     _mount(str(DEV / RESOLV_CONF.name), RESOLV_CONF, "", MS_BIND, "")
     yield RESOLV_CONF
     EMPTY.mkdir(mode=0o755)  # without an upper layer an overlay takes two lower ones
