@@ -10,7 +10,7 @@ import pytest
 
 from buntime.config import BadSetting, Config, from_environment
 from buntime.edge.nginx import CONNECTIONS_OF_ADDRESS, HEADER_SECONDS, REFUSALS_OF_ADDRESS, REQUESTS_AT_ONCE
-from tests.edge.place import Message, Place, Session, control_plane, edge, for_workers, read_message
+from tests.edge.place import Message, Place, Serve, Session, control_plane, edge, for_workers, read_message
 
 PROXY = "127.0.0.1/32"
 
@@ -20,6 +20,19 @@ async def behind(config: Config) -> AsyncIterator[Place]:
     """An edge that trusts this machine."""
     async with edge(replace(config, trusted_proxies=PROXY)) as place, control_plane(place):
         yield place
+
+
+@asynccontextmanager
+async def _listening(place: Place, answer: Serve) -> AsyncIterator[None]:
+    """A program in the place of the control plane."""
+    server = await asyncio.start_unix_server(answer, place.config.api_socket, backlog=4096)
+    for_workers(place.config.api_socket)
+    try:
+        yield
+    finally:
+        server.close()
+        server.close_clients()
+        place.config.api_socket.unlink(missing_ok=True)
 
 
 @asynccontextmanager
@@ -33,14 +46,8 @@ async def api(place: Place) -> AsyncIterator[None]:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said))
         writer.close()
 
-    server = await asyncio.start_unix_server(answer, place.config.api_socket, backlog=4096)
-    for_workers(place.config.api_socket)
-    try:
+    async with _listening(place, answer):
         yield
-    finally:
-        server.close()
-        server.close_clients()
-        place.config.api_socket.unlink(missing_ok=True)
 
 
 @asynccontextmanager
@@ -106,14 +113,8 @@ async def keyed_api(place: Place, key: bytes, left: list[int]) -> AsyncIterator[
             writer.write(b"HTTP/1.1 %s\r\n%sContent-Length: 0\r\n\r\n" % (status, said))
         writer.close()
 
-    server = await asyncio.start_unix_server(answer, place.config.api_socket, backlog=4096)
-    for_workers(place.config.api_socket)
-    try:
+    async with _listening(place, answer):
         yield
-    finally:
-        server.close()
-        server.close_clients()
-        place.config.api_socket.unlink(missing_ok=True)
 
 
 async def _statuses(place: Place, count: int, *keys: str, path: str = "/") -> list[int]:
