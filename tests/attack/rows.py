@@ -34,7 +34,7 @@ def _row(name: str, program: str, unit: str, least: int, *arguments: str, needs:
 ROWS = (
     _row("cpu", "cpu.py", "busy processes", 4),
     _row("memory", "memory.py", "MB", 512),
-    _row("tmpfs", "tmpfs.py", "MB", 30),
+    _row("tmpfs", "tmpfs.py", "MB", 60),
     _row("disk", "disk.py", "MB", 100),
     _row("inodes", "inodes.py", "files", 1000),
     _row("disk I/O", "storm.py", "fsyncs and direct writes", 20),

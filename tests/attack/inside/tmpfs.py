@@ -5,9 +5,9 @@ import os
 from held import Held
 
 MB = 1 << 20
-held = Held()
+held, full = Held(), 0
 while True:
-    kept, full = 0, 0
+    kept = 0
     files = [os.open(f"{place}/full", os.O_CREAT | os.O_WRONLY | os.O_TRUNC) for place in ("/dev/shm", "/run")]
     for file in files:
         try:
