@@ -20,6 +20,7 @@ from buntime.sandboxes.uncounted import (
     LOCKS_STEP,
     MOST_LOCKS,
     MOST_SOCKETS,
+    REST,
     SOCKETS_STEP,
     Held,
     Pace,
@@ -43,9 +44,11 @@ async def watch_kernel(cgroups: Cgroups, end_sandbox: Callable[[str], Awaitable[
         Watch("sockets", MOST_SOCKETS, Pace(SOCKETS_STEP), number_of_sockets, too_many_sockets),
         Watch("locks", MOST_LOCKS, Pace(LOCKS_STEP), number_of_locks, too_many_locks),
     )
+    rested = 0.0
     while True:
-        if _much_is_held():
-            await asyncio.to_thread(end_hoarders, cgroups)
+        if time.monotonic() >= rested and _much_is_held():
+            looked = await asyncio.to_thread(end_hoarders, cgroups)
+            rested = time.monotonic() + REST * looked  # a host may be busy for long, with thousands of sandboxes
         for watch in watches:
             number = watch.number()
             if watch.pace.is_due(number, time.monotonic()):
@@ -91,14 +94,20 @@ class Watch:
         return False
 
 
-def end_hoarders(cgroups: Cgroups) -> None:
-    """Blocking."""
+def end_hoarders(cgroups: Cgroups) -> float:
+    """The seconds that looking took, without ending. Blocking."""
+    began, found = time.monotonic(), dict[str, list[str]]()
     for sandbox in cgroups.sandboxes():
         with suppress(OSError):  # it is gone by now
-            if runs := cgroups.hoarders(sandbox):
-                for run in runs:
-                    cgroups.kill_run(sandbox, run)
-                log.warning("sockets_held_too_much", sandbox=sandbox, runs=len(runs))
+            found[sandbox] = cgroups.hoarders(sandbox)
+    looked = time.monotonic() - began
+    for sandbox, runs in found.items():
+        for run in runs:
+            with suppress(OSError):
+                cgroups.kill_run(sandbox, run)
+        if runs:
+            log.warning("sockets_held_too_much", sandbox=sandbox, runs=len(runs))
+    return looked
 
 
 def _much_is_held() -> bool:
