@@ -15,9 +15,10 @@ const until = async (isSo) => {
 };
 setTimeout(() => process.exit(9), 30_000).unref(); // it has not ended by itself
 
-/** Answers when the first part has come, and reads on without closing. */
+/** Answers when the first part has come and reads on, as nginx does: the answer says that the connection ends with it. */
 const body = JSON.stringify({ error: { code: "disk_full", message: "no", retryable: false, details: {} } });
 const lines = ["HTTP/1.1 507 Insufficient Storage", "Content-Type: application/json", `Content-Length: ${body.length}`];
+lines.push("Connection: close"); // or Bun, when it happens to have sent all, asks again where nobody answers
 let refused = 0;
 const refusing = createServer((socket) => {
   refused += 1;
