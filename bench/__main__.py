@@ -28,7 +28,7 @@ from bench.figures import FIGURES, GROUPS
 from bench.report import Row, Verdict, as_json, table
 from bench.scale import FULL, QUICK, Scale
 from bench.server import NotStarted, Server, started
-from buntime.sandboxes.commands import HostCommandFailed
+from buntime.sandboxes.kernel.commands import HostCommandFailed
 
 RESULTS = Path(__file__).with_name("results")
 CHECKOUT = Path(__file__).parents[1]

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.server import Server
-from buntime.sandboxes import seccomp
-from buntime.sandboxes.host import FIRST_UID, PARTS, SLOTS, UIDS
-from buntime.sandboxes.oci import Place, Runtime
-from buntime.sandboxes.volume import Volumes
+from buntime.sandboxes.kernel import seccomp
+from buntime.sandboxes.kernel.host import FIRST_UID, PARTS, SLOTS, UIDS
+from buntime.sandboxes.kernel.oci import Place, Runtime
+from buntime.sandboxes.kernel.volume import Volumes
 
 NAME = "bench"
 FREE_UID = FIRST_UID + PARTS * (SLOTS + 2) * UIDS  # above those of every installation

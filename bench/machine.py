@@ -11,8 +11,8 @@ from typing import Any
 from buntime.config import Config
 from buntime.plan import MB
 from buntime.sandboxes import record
-from buntime.sandboxes.cgroup import ROOT, find_cgroups
-from buntime.sandboxes.host import memory_available, total_memory
+from buntime.sandboxes.kernel.cgroup import ROOT, find_cgroups
+from buntime.sandboxes.kernel.host import memory_available, total_memory
 
 
 def about() -> dict[str, Any]:

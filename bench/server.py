@@ -19,8 +19,8 @@ from types import MappingProxyType
 from urllib.error import URLError
 
 from buntime.config import Config, from_environment
-from buntime.sandboxes.host import total_memory
-from buntime.sandboxes.image import Image, ImageFailed, ensure_image
+from buntime.sandboxes.kernel.host import total_memory
+from buntime.sandboxes.kernel.image import Image, ImageFailed, ensure_image
 from buntime.sandboxes.opening import default_pool_size
 
 DISK = Path("/var/lib")  # where an installation keeps its data

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench import machine
 from bench.context import Context, Sessions, each
 from bench.server import Server
-from buntime.sandboxes.volume import Volumes
+from buntime.sandboxes.kernel.volume import Volumes
 
 FILE_BYTES = 20_000
 WRITERS = 8  # at once: a session has a quarter of a core

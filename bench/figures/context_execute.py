@@ -11,7 +11,7 @@ from bench.previews import address_of
 from bench.report import Baseline, Row, ratio
 from bench.statistics import summarise
 from buntime.config import Config
-from buntime.sandboxes.guest import Guest, new_http_client
+from buntime.sandboxes.guest.client import Guest, new_http_client
 
 MOST = 3
 CREATED_AT_ONCE = 2

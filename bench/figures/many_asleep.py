@@ -20,19 +20,19 @@ from bench.report import Baseline, Row, ratio
 from bench.statistics import summarise
 from buntime.account import Account
 from buntime.config import Config
-from buntime.control_plane import ControlPlane
-from buntime.keeper import Keeper, Pace
-from buntime.leases import Leases
-from buntime.plan import Limits, load_plans
+from buntime.daemon.tasks import Tasks
+from buntime.lifecycle.endings import Endings
+from buntime.lifecycle.keeper import Keeper, Pace
+from buntime.lifecycle.leases import Leases
+from buntime.lifecycle.sealing import KEY_BYTES, Vault, load_master_key
+from buntime.lifecycle.snapshots import Snapshots
+from buntime.plan import Limits
 from buntime.sandboxes.local import new_sandbox_id
-from buntime.sealing import KEY_BYTES, Vault, load_master_key
 from buntime.session import ID_ALPHABET, ID_LENGTH, ID_PREFIX, Session, Snapshot, State
-from buntime.snapshots import Snapshots
 from buntime.stores import store_file
 from buntime.stores.sqlite import SqliteStore
-from buntime.tasks import Tasks
-from buntime.testing_archive import FakeArchive
-from buntime.testing_sandboxes import FakeSandboxes
+from buntime.testing.archive import FakeArchive
+from buntime.testing.sandboxes import FakeSandboxes
 
 MOST = 1.5
 FEW = 10
@@ -187,5 +187,5 @@ def _keeper(store: SqliteStore, vault: Vault, tasks: Tasks) -> Keeper:
     sandboxes = FakeSandboxes()
     snapshots = Snapshots(FakeArchive(), vault, sandboxes, time.time)
     leases = Leases(store, sandboxes, snapshots, tasks, time.time)
-    plane = ControlPlane(store, sandboxes, leases, snapshots, load_plans(None), tasks, time.time)
-    return Keeper(store, sandboxes, plane, leases, tasks, time.time, Pace())
+    endings = Endings(store, sandboxes, leases, snapshots, tasks)
+    return Keeper(store, sandboxes, endings, leases, tasks, time.time, Pace())

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from buntime.commands import copying, previews, processes, running, sessions, shell, usage
-from buntime.commands.naming import AsJson
+from buntime.clients.commands import copying, previews, processes, running, sessions, shell, usage
+from buntime.clients.commands.naming import AsJson
+from buntime.clients.mcp.command import mcp_command
 from buntime.config import BadSetting, Config, from_environment
-from buntime.mcp_server.command import mcp_command
 
 STORE_COMMANDS = ("accounts", "keys")
 
@@ -25,7 +25,7 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in STORE_COMMANDS:
-            found = typer.main.get_command(getattr(import_module("buntime.cli_accounts"), cmd_name))
+            found = typer.main.get_command(getattr(import_module("buntime.admin.accounts"), cmd_name))
             found.name = cmd_name
             return found
         return super().get_command(ctx, cmd_name)
@@ -84,7 +84,7 @@ def serve_command() -> None:
 @server.command("doctor")
 def doctor_command(as_json: AsJson = False) -> None:
     """Check this host, and list what buntime changes on it."""
-    from buntime import doctor
+    from buntime.admin import doctor
 
     config = from_environment(os.environ)
     raise typer.Exit(_report(config) if as_json else doctor.report(config))
@@ -111,7 +111,7 @@ def backup_command(
     directory: Annotated[Path, typer.Argument(help="Made by this command.")], as_json: AsJson = False
 ) -> None:
     """Copy the store and the master key, while the server runs."""
-    from buntime.backup import back_up
+    from buntime.admin.backup import back_up
 
     config = from_environment(os.environ)
     back_up(config, directory)
@@ -128,7 +128,7 @@ def _report(config: Config) -> int:
     """As `doctor.report`, for programs."""
     from dataclasses import asdict
 
-    from buntime import doctor
+    from buntime.admin import doctor
 
     found = doctor.findings(config)
     ok = all(finding.ok or not finding.needed for finding in found)
@@ -150,7 +150,7 @@ def _print_json(told: object) -> None:
 
 def _refusals() -> tuple[type[Exception], ...]:
     """Looked up when one was raised: then its module is there, and else nobody pays for it."""
-    module = sys.modules.get("buntime.cli_accounts")
+    module = sys.modules.get("buntime.admin.accounts")
     return (BadSetting,) if module is None else (BadSetting, module.Refused)
 
 

@@ -25,36 +25,37 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http import httptools_impl
 
-from buntime import doctor
 from buntime.account import Account, Key, hash_key, new_key_secret
-from buntime.archive import open_archive
+from buntime.admin import doctor
+from buntime.archives.opening import open_archive
 from buntime.config import BadSetting, Config
-from buntime.control_plane import ControlPlane
+from buntime.daemon.tasks import Tasks
+from buntime.daemon.trimming import keep_trimmed
 from buntime.edge.process import EdgeFailed, edge, stop_left_over
-from buntime.idempotency import Idempotency
-from buntime.keeper import Keeper, Pace
-from buntime.leases import Leases
+from buntime.lifecycle.endings import Endings
+from buntime.lifecycle.keeper import Keeper, Pace
+from buntime.lifecycle.leases import Leases
+from buntime.lifecycle.sealing import BadMasterKey, Damaged, Vault, load_master_key
+from buntime.lifecycle.snapshots import Numbers, Snapshots
+from buntime.operations.idempotency import Idempotency
+from buntime.operations.previews import Previews
+from buntime.operations.sessions import ControlPlane
 from buntime.plan import Plan, load_plans
 from buntime.ports import Archive
 from buntime.preview import api_url
-from buntime.previews import Previews
 from buntime.sandboxes import opening
-from buntime.sandboxes.commands import HostCommandFailed
-from buntime.sandboxes.dns import NameServer
-from buntime.sandboxes.guest import new_http_client
-from buntime.sandboxes.host import NoPart
-from buntime.sandboxes.image import ImageFailed, ensure_image
+from buntime.sandboxes.guest.client import new_http_client
+from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.host import NoPart
+from buntime.sandboxes.kernel.image import ImageFailed, ensure_image
+from buntime.sandboxes.kernel.oci import CORE
 from buntime.sandboxes.local import LocalSandboxes
-from buntime.sandboxes.oci import CORE
-from buntime.sealing import BadMasterKey, Damaged, Vault, load_master_key
+from buntime.sandboxes.network.dnsmasq import NameServer
 from buntime.session import DESTROYED, ID_ALPHABET, Session
-from buntime.snapshots import Numbers, Snapshots
 from buntime.stores import store_file
 from buntime.stores.database import StoreUnusable
 from buntime.stores.sqlite import SqliteStore
-from buntime.tasks import Tasks
-from buntime.trimming import keep_trimmed
-from buntime.web.api_operations import metrics_app
+from buntime.web.api.server import metrics_app
 from buntime.web.app import create_app
 from buntime.web.edge_app import create_edge_app
 from buntime.web.logs import configure_logs
@@ -103,8 +104,9 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         await stack.enter_async_context(snapshots)
         leases = Leases(store, sandboxes, snapshots, tasks, time.time)
         await leases.settle()
-        control_plane = ControlPlane(store, sandboxes, leases, snapshots, plans, tasks, time.time)
-        keeper = Keeper(store, sandboxes, control_plane, leases, tasks, time.time, _pace(config))
+        endings = Endings(store, sandboxes, leases, snapshots, tasks)
+        control_plane = ControlPlane(store, sandboxes, leases, endings, plans, tasks, time.time)
+        keeper = Keeper(store, sandboxes, endings, leases, tasks, time.time, _pace(config))
         tasks.start_daemon(keeper.run(), "keeper")
         tasks.start_daemon(keeper.watch_connections(), "connections")
         tasks.start(leases.sweep(), "sweep of the archive")

@@ -1,5 +1,5 @@
 """What the core asks of the world. Each docstring is the contract; one suite in `tests/contracts`
-runs against the fake (`testing.py`) and the real thing.
+runs against the fake (`testing/`) and the real thing.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
@@ -182,6 +182,9 @@ class Store(Protocol):
     async def drop_answers(self, before: int) -> int:
         """Forgets answers older than `before` (Unix seconds); how many."""
         ...
+
+
+ANSWER_SECONDS = 48 * 3600  # how long an idempotent answer is kept; the contract promises 24 hours
 
 
 # --- Sandboxes -------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """A server that kills itself: crashing_server.py STEP ARMED
 
-It is `buntime serve`, but as soon as the file ARMED exists the first passing of the named step (see
-`buntime.steps`) is its end: SIGKILL, as if the power of the process had been cut there. STEP `-` is passed by nobody.
+It is `buntime serve`, but once the file ARMED exists, the first passing of the named step (`buntime.daemon.steps`) ends it
+with SIGKILL, as if the power of the process had been cut there. STEP `-` is passed by nobody.
 """
 
 import os
@@ -9,12 +9,13 @@ import signal
 import sys
 from pathlib import Path
 
-from buntime import main, steps
+from buntime import main
 from buntime.config import from_environment
+from buntime.daemon import steps
 
 
 def named_steps() -> list[str]:
-    """All that `buntime.steps` names, in the order of their work."""
+    """All that `buntime.daemon.steps` names, in the order of their work."""
     groups = [group for group in vars(steps).values() if isinstance(group, tuple)]
     return [step for group in groups for step in group]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from buntime.archive import open_archive
+from buntime.archives.opening import open_archive
 from buntime.ports import Archive
 from tests.acceptance import traces
 from tests.acceptance.client import Client

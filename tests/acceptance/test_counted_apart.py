@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from buntime.sandboxes.host import SLOTS
-from buntime.sandboxes.host_settings import PTYS
-from buntime.sandboxes.oci import OPEN_FILES
+from buntime.sandboxes.kernel.host import SLOTS
+from buntime.sandboxes.kernel.oci import OPEN_FILES, PTYS
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.server import Server

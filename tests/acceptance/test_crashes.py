@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from buntime import steps
+from buntime.daemon import steps
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import fresh_server

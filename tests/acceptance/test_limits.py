@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from buntime.sandboxes.oci import OPEN_FILES
+from buntime.sandboxes.kernel.oci import OPEN_FILES
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.server import Server

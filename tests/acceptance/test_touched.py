@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from buntime.sandboxes.host import claim_part
+from buntime.sandboxes.kernel.host import claim_part
 from tests.acceptance import traces
 from tests.acceptance.client import Session
 from tests.acceptance.conftest import Servers

@@ -15,19 +15,20 @@ from starlette.types import ASGIApp
 
 from buntime.account import Account, Key, hash_key, new_key_secret
 from buntime.config import Config
-from buntime.control_plane import ControlPlane
-from buntime.idempotency import Idempotency
-from buntime.keeper import Keeper, Pace
-from buntime.leases import Leases
+from buntime.daemon.tasks import Tasks
+from buntime.lifecycle.endings import Endings
+from buntime.lifecycle.keeper import Keeper, Pace
+from buntime.lifecycle.leases import Leases
+from buntime.lifecycle.sealing import Vault
+from buntime.lifecycle.snapshots import Snapshots
+from buntime.operations.idempotency import Idempotency
+from buntime.operations.previews import Previews
+from buntime.operations.sessions import ControlPlane
 from buntime.plan import load_plans
-from buntime.previews import Previews
-from buntime.sealing import Vault
-from buntime.snapshots import Snapshots
-from buntime.tasks import Tasks
-from buntime.testing import FakeStore
-from buntime.testing_archive import FakeArchive
-from buntime.testing_sandboxes import FakeSandboxes, Runner, small_shell
-from buntime.web.api_operations import metrics_app
+from buntime.testing.archive import FakeArchive
+from buntime.testing.sandboxes import FakeSandboxes, Runner, small_shell
+from buntime.testing.store import FakeStore
+from buntime.web.api.server import metrics_app
 from buntime.web.app import create_app
 from buntime.web.edge_app import create_edge_app
 from buntime.web.metrics import Metrics
@@ -76,6 +77,7 @@ class Api:
     archive: FakeArchive
     clock: Clock
     plane: ControlPlane
+    endings: Endings
     leases: Leases
     tasks: Tasks
     edge_url: str
@@ -126,7 +128,7 @@ class Api:
     def keeper(self, **pace: float) -> Keeper:
         """One that is not running: tests let it `keep`. Time passes with the clock."""
         clock = self.clock
-        return Keeper(self.store, self.sandboxes, self.plane, self.leases, self.tasks, clock, Pace(**pace), clock)
+        return Keeper(self.store, self.sandboxes, self.endings, self.leases, self.tasks, clock, Pace(**pace), clock)
 
     async def keep(self, keeper: Keeper) -> None:
         """One tick, and all that it began."""
@@ -156,7 +158,8 @@ async def serving(
     snapshots = Snapshots(archive, vault, sandboxes, now)
     async with Tasks() as tasks, snapshots, aiohttp.ClientSession() as http:
         leases = Leases(store, sandboxes, snapshots, tasks, now)
-        plane = ControlPlane(store, sandboxes, leases, snapshots, load_plans(None), tasks, now)
+        endings = Endings(store, sandboxes, leases, snapshots, tasks)
+        plane = ControlPlane(store, sandboxes, leases, endings, load_plans(None), tasks, now)
         config, metrics = Config(cors_origins=cors_origins), Metrics({})
         app = create_app(plane, Idempotency(store, vault), config, metrics=metrics, ready=lambda: checks, clock=now)
         edge_app = create_edge_app(
@@ -165,7 +168,7 @@ async def serving(
         numbers = metrics_app(metrics)
         async with _listening(app) as url, _listening(edge_app) as edge_url, _listening(numbers) as metrics_url:
             urls = (edge_url, metrics_url)
-            api = Api(url, http, store, sandboxes, archive, still, plane, leases, tasks, *urls, checks=checks)
+            api = Api(url, http, store, sandboxes, archive, still, plane, endings, leases, tasks, *urls, checks=checks)
             api.key = await api.account()
             yield api
 

@@ -8,7 +8,7 @@ from types import FrameType
 import pytest
 
 from buntime.ports import Run, RunResult
-from buntime.testing_sandboxes import FakeSandbox
+from buntime.testing.sandboxes import FakeSandbox
 from tests.app.serving import Api, serving
 
 

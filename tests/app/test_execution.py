@@ -4,7 +4,7 @@ import pytest
 
 from buntime.plan import MB
 from buntime.ports import Run, RunResult
-from buntime.testing_sandboxes import FakeSandbox, Runner, result
+from buntime.testing.sandboxes import FakeSandbox, Runner, result
 from tests.app.serving import Api, serving
 
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 from structlog.testing import capture_logs
 
 from buntime.account import AccountStatus
-from buntime.keeper import ENDS_A_TICK, HOLD_SECONDS, Keeper, Pace
+from buntime.lifecycle.keeper import ENDS_A_TICK, HOLD_SECONDS, Keeper, Pace
 from buntime.session import Session, State
-from buntime.testing_sandboxes import FakeSandbox
+from buntime.testing.sandboxes import FakeSandbox
 from tests.app.serving import Api, Clock, until
 
 DAY = 86_400.0
@@ -128,7 +128,7 @@ class Times:
 
     def keeper(self, api: Api, **pace: float) -> Keeper:
         steady: Callable[[], float] = self.steady
-        parts = (api.store, api.sandboxes, api.plane, api.leases, api.tasks)
+        parts = (api.store, api.sandboxes, api.endings, api.leases, api.tasks)
         return Keeper(*parts, self.clock, Pace(**pace), steady)
 
 

@@ -9,14 +9,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from buntime import control_plane, leases, previews
 from buntime.account import AccountStatus
 from buntime.errors import Unavailable
+from buntime.lifecycle import leases
+from buntime.operations import previews
+from buntime.operations import sessions as control_plane
+from buntime.operations.previews import Reason
 from buntime.ports import Sandbox
-from buntime.previews import Reason
 from buntime.session import State
 from buntime.web.edge_app import prefers_page
-from buntime.web.pages import PAGES, render
+from buntime.web.visitor_pages import PAGES, render
 from tests.app.serving import Answer, Api, serving, until
 
 HTML = "text/html,application/xhtml+xml,*/*;q=0.8"

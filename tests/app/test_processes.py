@@ -12,8 +12,8 @@ import pytest
 
 from buntime.ports import Run, RunResult
 from buntime.session import State
-from buntime.testing_processes import FakeProcesses
-from buntime.testing_sandboxes import FakeSandbox, result, small_shell
+from buntime.testing.processes import FakeProcesses
+from buntime.testing.sandboxes import FakeSandbox, result, small_shell
 from tests.app.serving import Api, serving, until
 
 SECONDS = 10  # a guard against a hang

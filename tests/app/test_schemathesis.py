@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from buntime.plan import Limits
 from buntime.session import Session
-from buntime.testing_sandboxes import FakeVolume
+from buntime.testing.sandboxes import FakeVolume
 from buntime.web.app import OPERATIONS, openapi_pages
 from buntime.web.openapi import document
 from tests.app.serving import Api, serving

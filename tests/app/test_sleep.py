@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from buntime import leases
 from buntime.account import AccountStatus
 from buntime.errors import InvalidRequest
+from buntime.lifecycle import leases
 from buntime.ports import Observed, Run, RunResult, Sandbox
 from buntime.session import Session, State
-from buntime.testing_sandboxes import FakeSandbox, result
+from buntime.testing.sandboxes import FakeSandbox, result
 from tests.app.serving import Api, serving, until
 
 

@@ -13,7 +13,7 @@ from starlette.types import Message
 
 from buntime.inside import Sink
 from buntime.ports import Run, RunResult, SandboxGone
-from buntime.testing_sandboxes import FakeSandbox, result
+from buntime.testing.sandboxes import FakeSandbox, result
 from buntime.web import streaming
 from buntime.web.exchange import open_exchange
 from tests.app.serving import Api, until

@@ -13,10 +13,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from buntime.inside import Exit
 from buntime.session import State
-from buntime.testing_terminals import FakeAttachment, FakeTerminals
-from buntime.web import terminal
+from buntime.testing.terminals import FakeAttachment, FakeTerminals
+from buntime.web.api import terminal
 from buntime.web.websocket import Connection
-from buntime.web.wire_terminal import Resize
+from buntime.web.wire.terminal import Resize
 from tests.app.serving import Api, until
 
 PATIENCE = 20.0  # seconds

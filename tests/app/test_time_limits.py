@@ -9,8 +9,10 @@ import pytest
 from buntime.errors import Unavailable
 from buntime.plan import MB
 from buntime.ports import Run, RunResult
-from buntime.testing_sandboxes import FakeSandbox
-from buntime.web import api_execution, api_sessions, app, bodies
+from buntime.testing.sandboxes import FakeSandbox
+from buntime.web import app, bodies
+from buntime.web.api import execution as api_execution
+from buntime.web.api import sessions as api_sessions
 from tests.app.serving import Api, serving, until
 
 

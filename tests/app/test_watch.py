@@ -11,7 +11,7 @@ import pytest
 from buntime.inside import FileEvent
 from buntime.ports import SandboxGone
 from buntime.session import State
-from buntime.testing_files import FakeFiles
+from buntime.testing.files import FakeFiles
 from tests.app.serving import Api, until
 
 SECONDS = 20.0

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from buntime import doctor
+from buntime.admin import doctor
 
 SYS = Path("/proc/sys")
 COUNTERS = (  # what the kernel counts there instead of being told

@@ -677,7 +677,7 @@ def test_a_command_imports_nothing_of_the_server_and_no_tables_where_none_is_sho
     said = Person(person.url, person.key, traced).runs("ls").stderr.decode()
     loaded = {line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")}
     ours = {name for name in loaded if name.split(".")[0] == "buntime" and not name.startswith("buntime.commands")}
-    assert ours == {"buntime", "buntime.cli", "buntime.config", "buntime.mcp_server", "buntime.mcp_server.command"}
+    assert ours == {"buntime", "buntime.cli", "buntime.config", "buntime.mcp_server", "buntime.clients.mcp.command"}
     assert not {"rich", "sqlite3", "uvicorn", "aiohttp", "websockets", "mcp"} & loaded
     said = Person(person.url, person.key, traced).runs("--help").stderr.decode()
     loaded = {line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")}

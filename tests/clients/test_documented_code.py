@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from buntime.sandboxes.image import ensure_image
+from buntime.sandboxes.kernel.image import ensure_image
 from tests.acceptance.server import IMAGES, Server
 
 pytestmark = pytest.mark.sandbox

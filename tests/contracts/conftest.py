@@ -7,7 +7,7 @@ import pytest
 
 from buntime.ports import Store
 from buntime.stores.sqlite import SqliteStore
-from buntime.testing import FakeStore
+from buntime.testing.store import FakeStore
 
 
 @pytest.fixture

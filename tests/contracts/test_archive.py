@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from buntime.archive import open_archive
+from buntime.archives.opening import open_archive
 from buntime.ports import Archive, ObjectMissing
-from buntime.testing_archive import FakeArchive
+from buntime.testing.archive import FakeArchive
 from tests.contracts.seaweed import BUCKET, Seaweed, seaweed
 
 MEGABYTE = 1 << 20

@@ -7,8 +7,8 @@ import pytest
 
 from buntime.errors import InvalidRequest, InvalidState, ProcessNotFound
 from buntime.inside import LogPage, NewProcess, Process, Processes
+from buntime.operations.processes import new_process_id
 from buntime.ports import Sandbox
-from buntime.processes import new_process_id
 from tests.contracts.test_sandboxes import LIMITS, REAL, FakeHost, Host, LocalHost
 
 UNKNOWN = f"proc_{'0' * 18}"

@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 
 from buntime.config import Config
+from buntime.daemon.tasks import Tasks
 from buntime.errors import DiskFull, FileConflict, FileNotFound, PayloadTooLarge
 from buntime.plan import MB, Limits
 from buntime.ports import ArchiveUnavailable, FileToWrite, Run, Sandbox, Sandboxes, SandboxGone, VolumeLost
 from buntime.sandboxes import opening
-from buntime.sandboxes.guest import new_http_client
-from buntime.sandboxes.image import ensure_image
+from buntime.sandboxes.guest.client import new_http_client
+from buntime.sandboxes.kernel.image import ensure_image
 from buntime.session import DEFAULT_NETWORK, Network, Session, State
-from buntime.tasks import Tasks
-from buntime.testing_sandboxes import FakeSandboxes
+from buntime.testing.sandboxes import FakeSandboxes
 
 LIMITS = Limits(memory=256, cpu=1.0, timeout=30, disk=32)
 DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory

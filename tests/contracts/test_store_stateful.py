@@ -15,7 +15,7 @@ from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, SessionN
 from buntime.ports import Store
 from buntime.session import Session, State
 from buntime.stores.sqlite import SqliteStore
-from buntime.testing import FakeStore
+from buntime.testing.store import FakeStore
 from tests.contracts.examples import NOW, account, answer, key, session, token
 
 REFUSALS = (ValueError, StaleSession, SessionLimitExceeded, IdempotencyInProgress, SessionNotFound, TooManyTokens)

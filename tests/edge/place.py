@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from buntime.config import SHARED_RUN_DIR, Config
+from buntime.daemon.tasks import Tasks
 from buntime.edge import process
 from buntime.plan import load_plans
-from buntime.tasks import Tasks
 
 HOST = "ses-abcdefghij12345678.localhost"
 PORT = 8080

@@ -10,15 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from buntime.sandboxes.host import Part
-from buntime.sandboxes.network import Network
-from buntime.sandboxes.network_rules import (
-    BANDWIDTH,
-    CONNECTS,
-    CONNECTS_AT_ONCE,
-    PACKETS,
-    PACKETS_AT_ONCE,
-)
+from buntime.sandboxes.kernel.host import Part
+from buntime.sandboxes.network.namespaces import Network
+from buntime.sandboxes.network.rules import BANDWIDTH, CONNECTS, CONNECTS_AT_ONCE, PACKETS, PACKETS_AT_ONCE
 from tests.network.place import INSIDE, LINK, PUBLIC, SECONDS, World, enter_handle, world
 
 pytestmark = pytest.mark.sandbox

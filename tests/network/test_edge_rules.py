@@ -8,10 +8,10 @@ from ipaddress import IPv4Network, ip_network
 
 import pytest
 
-from buntime.listening import Listening
-from buntime.sandboxes.edge_rules import CONNECTIONS_OF_SOURCE
-from buntime.sandboxes.host import Part
-from buntime.sandboxes.network import Network
+from buntime.daemon.listening import Listening
+from buntime.sandboxes.kernel.host import Part
+from buntime.sandboxes.network.edge_rules import CONNECTIONS_OF_SOURCE
+from buntime.sandboxes.network.namespaces import Network
 from tests.network.accepting import accepting
 from tests.network.place import SECONDS, nft
 from tests.network.stranger import ADDRESSES, ADDRESSES6, HOST, HOST6, Connections, Stranger, connections, stranger

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from buntime.daemon.tasks import Tasks
 from buntime.egress import Rules, rules_of
-from buntime.sandboxes import names
-from buntime.sandboxes.dns import NameServer
-from buntime.sandboxes.host import Part
-from buntime.sandboxes.network import DEFAULT_RULES, KNOWN, Namespace, Network
+from buntime.sandboxes.kernel.host import Part
+from buntime.sandboxes.network import resolver as names
+from buntime.sandboxes.network.dnsmasq import NameServer
+from buntime.sandboxes.network.namespaces import DEFAULT_RULES, KNOWN, Namespace, Network
 from buntime.session import Network as Wanted
-from buntime.tasks import Tasks
 from tests.network.connections import asking, echoing, eventually, hearing
 from tests.network.place import PRIVATE, PUBLIC, Upstream, World, ask, enter_handle, nft, probe, upstream, world
 

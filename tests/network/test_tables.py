@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from buntime.sandboxes.host import SLOTS
-from buntime.sandboxes.host_settings import HOST_SETTINGS, ORPHANS
-from buntime.sandboxes.network_rules import CONNECTS, CONNECTS_AT_ONCE, ENDED, ENTRIES, FLOWS
+from buntime.sandboxes.kernel.host import SLOTS
+from buntime.sandboxes.network.host_settings import HOST_SETTINGS, ORPHANS
+from buntime.sandboxes.network.rules import CONNECTS, CONNECTS_AT_ONCE, ENDED, ENTRIES, FLOWS
 from tests.network.place import INSIDE, PUBLIC, SECONDS
 from tests.network.test_bounds import PART, SLACK, Pair, pair
 

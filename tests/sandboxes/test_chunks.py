@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from buntime.plan import MB
-from buntime.sandboxes.chunks import LEAST, disk_size, make_room, unallocated
-from buntime.sandboxes.volume import Volumes
+from buntime.sandboxes.kernel.chunks import LEAST, disk_size, make_room, unallocated
+from buntime.sandboxes.kernel.volume import Volumes
 from tests.sandboxes.test_volume import mounted
 
 pytestmark = pytest.mark.sandbox

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from buntime.sandboxes.disconnecting import end_connections
+from buntime.sandboxes.network.disconnecting import end_connections
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="ending other programs' connections is root's")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from buntime.config import from_environment
-from buntime.sandboxes.image import (
+from buntime.sandboxes.kernel.image import (
     DEBIAN_CAS,
     HOST_CAS,
     Image,

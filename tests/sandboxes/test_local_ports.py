@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from buntime.sandboxes import local_ports
+from buntime.sandboxes.network import local_ports
 
 pytestmark = pytest.mark.sandbox
 

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from buntime.sandboxes.nftables_set import expiring_addresses
+from buntime.sandboxes.network.read_set import expiring_addresses
 
 pytestmark = pytest.mark.sandbox
 

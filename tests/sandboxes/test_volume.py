@@ -15,9 +15,9 @@ from buntime.config import Config
 from buntime.errors import Unavailable
 from buntime.plan import MB
 from buntime.ports import ArchiveUnavailable, VolumeLost, VolumeUnsendable
-from buntime.sandboxes import transfer
-from buntime.sandboxes.commands import call
-from buntime.sandboxes.volume import GB, Volumes
+from buntime.sandboxes.kernel import transfer
+from buntime.sandboxes.kernel.commands import call
+from buntime.sandboxes.kernel.volume import GB, Volumes
 from tests.manifest import differences, manifest
 from tests.sandboxes import hostile
 from tests.sandboxes.hostile import Tree

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from buntime.archive import open_archive
+from buntime.archives.opening import open_archive
 
 
 class Place(Protocol):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from buntime.archive import open_archive
+from buntime.archives.opening import open_archive
 from buntime.archives.s3 import S3Archive
 
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from buntime.commands.copying import Place, landing, place
-from buntime.commands.running import command_line
+from buntime.clients.commands.copying import Place, landing, place
+from buntime.clients.commands.running import command_line
 
 ID = "ses_abc123def456ghi789"
 

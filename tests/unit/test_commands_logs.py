@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from buntime_sdk import LogEntry, LogPage
 
-from buntime.commands.processes import _entries
+from buntime.clients.commands.processes import _entries
 
 
 class Busy:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from buntime.commands.stopping import SIGNALS, Stopped, stoppable, whole
+from buntime.clients.commands.stopping import SIGNALS, Stopped, stoppable, whole
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import typer
 
-from buntime.commands.refusing import one_line
-from buntime.commands.screen import Leaving
-from buntime.commands.showing import plain, print_table, since, size, until, wire
-from buntime.commands.values import pairs, seconds
+from buntime.clients.commands.refusing import one_line
+from buntime.clients.commands.screen import Leaving
+from buntime.clients.commands.showing import plain, print_table, since, size, until, wire
+from buntime.clients.commands.values import pairs, seconds
 
 NOW = datetime(2024, 1, 19, 10, 30, tzinfo=UTC)
 

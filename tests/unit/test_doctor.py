@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from buntime import doctor
+from buntime.admin import doctor
+from buntime.admin.firewalls import obstacles
 from buntime.config import Config
 from buntime.edge.process import has_user
-from buntime.firewalls import obstacles
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="looking takes root")
 

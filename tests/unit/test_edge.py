@@ -17,12 +17,12 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from buntime.children import Program, keep_running
 from buntime.config import SHARED_RUN_DIR, BadSetting, Config
+from buntime.daemon.children import Program, keep_running
+from buntime.daemon.tasks import Tasks
 from buntime.edge import process
 from buntime.edge.nginx import Edge, render
 from buntime.plan import load_plans
-from buntime.tasks import Tasks
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="nginx's workers need a user of their own: root")
 

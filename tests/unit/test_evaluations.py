@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from buntime.ports import SandboxGone
-from buntime.sandboxes.evaluations import LARGEST_VALUE, Evaluated, read_evaluation
-from buntime.sandboxes.failures import Impostor
-from buntime.sandboxes.guest import Guest, new_http_client
+from buntime.sandboxes.guest.client import Guest, new_http_client
+from buntime.sandboxes.guest.failures import Impostor
+from buntime.sandboxes.inside.evaluations import LARGEST_VALUE, Evaluated, read_evaluation
 
 END = b'{"outcome": "ended", "exitCode": null}'
 GONE = b'{"outcome": "ended", "exitCode": 137}'

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from buntime.daemon.room import Room, hold
 from buntime.errors import BuntimeError, Unavailable
 from buntime.ports import SandboxGone
-from buntime.room import Room, hold
-from buntime.sandboxes.contexts import GuestContexts
-from buntime.sandboxes.failures import SpareGone, Unfit, _known_failure
-from buntime.sandboxes.guest import Guest
+from buntime.sandboxes.guest.client import Guest
+from buntime.sandboxes.guest.failures import SpareGone, Unfit, _known_failure
+from buntime.sandboxes.inside.contexts import GuestContexts
 from tests.unit.test_impostor import RUN, answering, json_answer
 from tests.unit.test_terminal_impostor import Launcher
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from buntime.errors import Unavailable
-from buntime.sandboxes.host import FIRST_UID, PARTS, REST_SECONDS, SLOTS, UIDS, Part, Slots
+from buntime.sandboxes.kernel.host import FIRST_UID, PARTS, REST_SECONDS, SLOTS, UIDS, Part, Slots
 
 
 def part(index: int) -> Part:

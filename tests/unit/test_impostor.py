@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from buntime.ports import Run, SandboxGone
-from buntime.sandboxes.failures import Impostor
-from buntime.sandboxes.guest import Guest, new_http_client
+from buntime.sandboxes.guest.client import Guest, new_http_client
+from buntime.sandboxes.guest.failures import Impostor
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 RUN = Run(timeout=30, command="true")

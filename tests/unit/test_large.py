@@ -14,11 +14,11 @@ import msgspec
 import pytest
 
 from buntime.ports import SandboxGone
-from buntime.sandboxes import guest
-from buntime.sandboxes.evaluations import LARGEST_VALUE, read_evaluation
-from buntime.sandboxes.failures import LONGEST_PATH
-from buntime.sandboxes.guest import LARGEST_JSON, Guest
-from buntime.sandboxes.large import AT_ONCE
+from buntime.sandboxes.guest import client as guest
+from buntime.sandboxes.guest.client import LARGEST_JSON, Guest
+from buntime.sandboxes.guest.failures import LONGEST_PATH
+from buntime.sandboxes.guest.large import AT_ONCE
+from buntime.sandboxes.inside.evaluations import LARGEST_VALUE, read_evaluation
 from tests.unit.test_impostor import CHUNKED, RUN, answering, frame, json_answer
 from tests.unit.test_lies import Content, _longest_turn
 

@@ -11,21 +11,23 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
+from buntime.daemon.room import Room, belongs_to
 from buntime.errors import Unavailable
 from buntime.inside import NewTerminal
 from buntime.ports import SandboxGone
-from buntime.room import Room, belongs_to
-from buntime.sandboxes import evaluations, failures, guest, processes, searching, terminals, watching
-from buntime.sandboxes.contexts import GuestContexts
-from buntime.sandboxes.evaluations import read_evaluation
-from buntime.sandboxes.failures import Impostor
-from buntime.sandboxes.files import GuestFiles
-from buntime.sandboxes.frames import batches, pieces
-from buntime.sandboxes.guest import Guest, stream_outcome
-from buntime.sandboxes.launcher import Spare
-from buntime.sandboxes.prepared import Place, Prepared
-from buntime.sandboxes.processes import GuestProcesses
-from buntime.sandboxes.terminals import WINDOW, GuestTerminals
+from buntime.sandboxes.guest import client as guest
+from buntime.sandboxes.guest import failures
+from buntime.sandboxes.guest.client import Guest, stream_outcome
+from buntime.sandboxes.guest.failures import Impostor
+from buntime.sandboxes.guest.frames import batches, pieces
+from buntime.sandboxes.inside import evaluations, processes, searching, terminals, watching
+from buntime.sandboxes.inside.contexts import GuestContexts
+from buntime.sandboxes.inside.evaluations import read_evaluation
+from buntime.sandboxes.inside.files import GuestFiles
+from buntime.sandboxes.inside.launcher import Spare
+from buntime.sandboxes.inside.prepared import Place, Prepared
+from buntime.sandboxes.inside.processes import GuestProcesses
+from buntime.sandboxes.inside.terminals import WINDOW, GuestTerminals
 from buntime.web.exchange import Exchange
 from buntime.web.streaming import Out, TextOutput
 from tests.unit.test_impostor import CHUNKED, SECONDS, answering, frame, json_answer

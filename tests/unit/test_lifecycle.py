@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buntime.lifecycle import Step, coldest_suspended, least_recently_used, next_due, next_step
+from buntime.lifecycle.decisions import Step, coldest_suspended, least_recently_used, next_due, next_step
 from buntime.plan import Limits
 from buntime.session import Session, State
 

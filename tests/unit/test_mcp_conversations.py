@@ -8,8 +8,8 @@ import pytest
 from buntime_sdk import SessionNotFound, Unavailable
 from buntime_sdk.testing import AsyncFakeBuntime
 
-from buntime.mcp_server import conversations
-from buntime.mcp_server.conversations import Conversation, Conversations
+from buntime.clients.mcp import conversations
+from buntime.clients.mcp.conversations import Conversation, Conversations
 
 TTL = 3600
 ONE, OTHER = (Conversation.of_request("btk_a", {"mcp-session-id": name}) for name in ("one", "other"))

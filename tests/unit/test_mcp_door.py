@@ -8,12 +8,13 @@ import httpx2
 import pytest
 from buntime_sdk import BuntimeError, ConnectionFailed, Forbidden, RateLimitExceeded, Unauthorized
 
-from buntime.mcp_server import keys, room
-from buntime.mcp_server.desk import Settings
-from buntime.mcp_server.door import KeysOnly
-from buntime.mcp_server.keys import KNOWN_SECONDS, Keys, asking
-from buntime.mcp_server.room import IDLE_SECONDS, Full, Room
-from buntime.mcp_server.server import build, http_app
+from buntime.clients.mcp import keys
+from buntime.clients.mcp import open_conversations as room
+from buntime.clients.mcp.http_keys import KeysOnly
+from buntime.clients.mcp.keys import KNOWN_SECONDS, Keys, asking
+from buntime.clients.mcp.open_conversations import IDLE_SECONDS, Full, Room
+from buntime.clients.mcp.server import build, http_app
+from buntime.clients.mcp.tool_context import Settings
 
 DOOR = "http://127.0.0.1:8090/mcp"
 NEWEST = "2026-07-28"

@@ -7,8 +7,8 @@ import pytest
 from buntime_sdk import AsyncProcess, LogEntry, LogPage
 from buntime_sdk.testing import AsyncFakeBuntime, FakeResult
 
-from buntime.mcp_server.logs import MOST_PAGES, PAGE, whole_log
-from buntime.mcp_server.output import KEPT
+from buntime.clients.mcp.logs import MOST_PAGES, PAGE, whole_log
+from buntime.clients.mcp.output import KEPT
 
 KEPT_BYTES = 16 << 20  # of a log, by the API
 

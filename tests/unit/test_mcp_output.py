@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.types import CallToolResult, ImageContent, TextContent
 
-from buntime.mcp_server import output
-from buntime.mcp_server.conversations import Opened
-from buntime.mcp_server.executing import FILES, PICTURES, VALUE, evaluated
-from buntime.mcp_server.filing import decoded
-from buntime.mcp_server.output import SHOWN, Kept, cut
-from buntime.mcp_server.running import Watched, readable
+from buntime.clients.mcp import output
+from buntime.clients.mcp.conversations import Opened
+from buntime.clients.mcp.file_tools import decoded
+from buntime.clients.mcp.output import SHOWN, Kept, cut
+from buntime.clients.mcp.run_tools import FILES, PICTURES, VALUE, evaluated
+from buntime.clients.mcp.run_watch import Watched, readable
 
 
 def kept(*texts: str) -> Kept:

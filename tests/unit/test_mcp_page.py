@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from buntime.mcp_server import filing, keeping
-from buntime.mcp_server.answers import ADVICE
-from buntime.mcp_server.command import TTL
-from buntime.mcp_server.conversations import MOST
-from buntime.mcp_server.desk import Desk, Settings
-from buntime.mcp_server.executing import FILES, PICTURES, VALUE
-from buntime.mcp_server.output import KEPT, SHOWN
-from buntime.mcp_server.room import IDLE_SECONDS, MOST_OPEN
-from buntime.mcp_server.server import LARGEST_BODY, Offered, offered
-from buntime.mcp_server.serving import LOG_BYTES, SHOWN_PROCESSES
+from buntime.clients.mcp import file_tools as filing
+from buntime.clients.mcp import session_tools as keeping
+from buntime.clients.mcp.answers import ADVICE
+from buntime.clients.mcp.command import TTL
+from buntime.clients.mcp.conversations import MOST
+from buntime.clients.mcp.open_conversations import IDLE_SECONDS, MOST_OPEN
+from buntime.clients.mcp.output import KEPT, SHOWN
+from buntime.clients.mcp.process_tools import LOG_BYTES, SHOWN_PROCESSES
+from buntime.clients.mcp.run_tools import FILES, PICTURES, VALUE
+from buntime.clients.mcp.server import LARGEST_BODY, Offered, offered
+from buntime.clients.mcp.tool_context import Desk, Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text()
 OFFERED = offered(Desk(Settings("http://localhost:8000", "btk_0", TTL)))

@@ -14,11 +14,11 @@ from buntime_sdk.testing import AsyncFakeBuntime, FakeResult
 from mcp.client.client import Client
 from mcp.server.mcpserver import Context, MCPServer
 
-from buntime.mcp_server import running
-from buntime.mcp_server.conversations import Conversation
-from buntime.mcp_server.desk import Desk, Settings
-from buntime.mcp_server.output import SHOWN
-from buntime.mcp_server.server import offered
+from buntime.clients.mcp import run_watch as running
+from buntime.clients.mcp.conversations import Conversation
+from buntime.clients.mcp.output import SHOWN
+from buntime.clients.mcp.server import offered
+from buntime.clients.mcp.tool_context import Desk, Settings
 
 MANY = re.compile("many")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buntime.sandboxes.name_messages import (
+from buntime.sandboxes.network.messages import (
     AAAA,
     CNAME,
     NO_SUCH_NAME,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from buntime.sandboxes.oci import Runtime
+from buntime.sandboxes.kernel.oci import Runtime
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mount points take root")
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buntime.packing import compress, decompress
-from buntime.sealing import Damaged
+from buntime.lifecycle.packing import compress, decompress
+from buntime.lifecycle.sealing import Damaged
 
 MEGABYTE = 1 << 20
 

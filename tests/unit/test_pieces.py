@@ -3,8 +3,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from buntime.sandboxes import files
-from buntime.sandboxes.files import PIECE, _pieces
+from buntime.sandboxes.inside import files
+from buntime.sandboxes.inside.files import PIECE, _pieces
 
 
 async def cut(*sizes: int) -> Sequence[int]:

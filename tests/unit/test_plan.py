@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from buntime import plan_settings
+import buntime.plan
+from buntime.admin import plan_settings
 from buntime.plan import Limits, Plan, load_plans, parse_plans, with_overrides
 
 PLANS = load_plans(None)
@@ -44,7 +45,7 @@ def test_no_shipped_default_is_over_its_most(plan: Plan) -> None:
 
 def test_an_operators_file_adds_and_replaces_plans(tmp_path: Path) -> None:
     file = tmp_path / "plans.toml"
-    shipped = (Path(plan_settings.__file__).parent / "plans.toml").read_text()
+    shipped = (Path(buntime.plan.__file__).with_name("plans.toml")).read_text()
     file.write_text(shipped.replace("[free]", "[team]").replace("sessions = 100\n", "sessions = 7\n"))
     plans = load_plans(file)
     assert list(plans) == ["free", "paid", "enterprise", "team"]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from buntime.sandboxes.cgroup import FEW_PIDS, MANY_PIDS, ONE_RUN_PIDS, RUN_PIDS, Cgroups, CgroupsV1, CgroupsV2
-from buntime.sandboxes.process_limit import ProcessLimit
+from buntime.sandboxes.kernel.cgroup import FEW_PIDS, MANY_PIDS, ONE_RUN_PIDS, RUN_PIDS, Cgroups, CgroupsV1, CgroupsV2
+from buntime.sandboxes.kernel.process_limit import ProcessLimit
 
 
 class Place:

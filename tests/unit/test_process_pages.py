@@ -7,9 +7,9 @@ import pytest
 
 from buntime.errors import InvalidRequest, ProcessNotFound
 from buntime.inside import LogPage
-from buntime.sandboxes.failures import Impostor
-from buntime.sandboxes.frames import Frame
-from buntime.sandboxes.processes import LARGEST_ENTRY, MOST_ENTRIES, PageReader
+from buntime.sandboxes.guest.failures import Impostor
+from buntime.sandboxes.guest.frames import Frame
+from buntime.sandboxes.inside.processes import LARGEST_ENTRY, MOST_ENTRIES, PageReader
 
 ID = "proc_000000000000000001"
 PROCESS = {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from buntime.sandboxes import reclaim
-from buntime.sandboxes.reclaim import Reclaim
-from buntime.tasks import Tasks
+from buntime.daemon.tasks import Tasks
+from buntime.sandboxes.kernel import reclaim
+from buntime.sandboxes.kernel.reclaim import Reclaim
 
 TITLES = "Filename\tType\tSize\tUsed\tPriority\n"
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from buntime.daemon.room import SMALL, Room, belongs_to, hold
 from buntime.errors import Unavailable
-from buntime.room import SMALL, Room, belongs_to, hold
 
 MB = 1 << 20
 

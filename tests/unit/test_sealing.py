@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buntime.sealing import PIECE, TAG_BYTES, BadMasterKey, Damaged, Vault, load_master_key, seal, unseal
+from buntime.lifecycle.sealing import PIECE, TAG_BYTES, BadMasterKey, Damaged, Vault, load_master_key, seal, unseal
 
 KEY, LABEL = bytes(range(32)), b"ses_one sessions/one/first"
 HEADER_BYTES = 12

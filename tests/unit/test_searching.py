@@ -5,8 +5,8 @@ import json
 import pytest
 
 from buntime.inside import Match
-from buntime.sandboxes import searching
-from buntime.sandboxes.searching import Enough, _Search
+from buntime.sandboxes.inside import searching
+from buntime.sandboxes.inside.searching import Enough, _Search
 
 
 def event(path: object, line: object, number: object = 1, *spans: tuple[int, int]) -> bytes:

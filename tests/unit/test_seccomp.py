@@ -1,6 +1,6 @@
 import json
 
-from buntime.sandboxes.seccomp import profile
+from buntime.sandboxes.kernel.seccomp import profile
 
 PODMAN = json.dumps(
     {

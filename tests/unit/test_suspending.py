@@ -11,16 +11,16 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
+from buntime.daemon.tasks import Tasks
 from buntime.inside import NewContext
 from buntime.ports import Run, SandboxGone
-from buntime.sandboxes import launcher
-from buntime.sandboxes.cgroup import Cgroups, RunUsage
-from buntime.sandboxes.guest import Guest, new_http_client
-from buntime.sandboxes.launcher import BUSY, Launcher
+from buntime.sandboxes.guest.client import Guest, new_http_client
+from buntime.sandboxes.inside import launcher
+from buntime.sandboxes.inside.launcher import BUSY, Launcher
+from buntime.sandboxes.kernel.cgroup import Cgroups, RunUsage
 from buntime.sandboxes.machinery import Machinery, Runs
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
-from buntime.tasks import Tasks
 
 ANSWER_SECONDS = 0.3
 CONTEXT = "ctx_" + "a" * 18
@@ -115,7 +115,7 @@ class Place:
 
 @pytest.fixture
 async def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
-    for module in (launcher, "buntime.sandboxes.contexts"):
+    for module in (launcher, "buntime.sandboxes.inside.contexts"):
         target = f"{module if isinstance(module, str) else module.__name__}.ANSWER_SECONDS"
         monkeypatch.setattr(target, ANSWER_SECONDS)
     one = Place()

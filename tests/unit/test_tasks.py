@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from buntime.tasks import Tasks
+from buntime.daemon.tasks import Tasks
 
 
 class Boom(Exception):

@@ -9,9 +9,9 @@ import pytest
 
 from buntime.inside import Exit
 from buntime.ports import SandboxGone
-from buntime.sandboxes.failures import Impostor
-from buntime.sandboxes.guest import Guest
-from buntime.sandboxes.terminals import LARGEST_FRAME, GuestTerminals
+from buntime.sandboxes.guest.client import Guest
+from buntime.sandboxes.guest.failures import Impostor
+from buntime.sandboxes.inside.terminals import LARGEST_FRAME, GuestTerminals
 from tests.unit.test_impostor import CHUNKED, SECONDS, answering, frame
 
 

@@ -1,10 +1,10 @@
 from collections import Counter
 from pathlib import Path
 
-from buntime.sandboxes.cgroup import CgroupsV1, CgroupsV2
-from buntime.sandboxes.kernel_watch import Watch
-from buntime.sandboxes.uncounted import Held, Pace, Severity, sockets_in
-from buntime.sandboxes.uncounted_locks import locks_by_process
+from buntime.sandboxes.kernel.cgroup import CgroupsV1, CgroupsV2
+from buntime.sandboxes.kernel.uncounted import Held, Pace, Severity, sockets_in
+from buntime.sandboxes.kernel.uncounted_locks import locks_by_process
+from buntime.sandboxes.kernel.watch import Watch
 
 STEP = 100
 

@@ -10,9 +10,9 @@ import pytest
 from buntime.errors import FileNotFound
 from buntime.inside import FileEvent
 from buntime.ports import SandboxGone
-from buntime.sandboxes.failures import Impostor
-from buntime.sandboxes.launcher import Launcher
-from buntime.sandboxes.watching import watch
+from buntime.sandboxes.guest.failures import Impostor
+from buntime.sandboxes.inside.launcher import Launcher
+from buntime.sandboxes.inside.watching import watch
 from tests.unit.test_impostor import CHUNKED, answering, frame
 
 READY = frame(b"w", b"{}") + frame(b"r", b"{}")

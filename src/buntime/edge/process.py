@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from buntime.children import Program, keep_running, kill_group
 from buntime.config import BadSetting, Config
+from buntime.daemon.children import Program, keep_running, kill_group
+from buntime.daemon.listening import Listening, listening
+from buntime.daemon.tasks import Tasks
 from buntime.edge.nginx import LUA_MODULES, MODULES, OTHER_FILES, USER, Certificate, Edge, connections_for, render
-from buntime.listening import Listening, listening
 from buntime.plan import Plan
-from buntime.tasks import Tasks
 
 ANSWER_SECONDS = 5.0  # nginx answers this soon after its start
 STOP_SECONDS = 5.0

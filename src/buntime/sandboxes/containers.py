@@ -16,21 +16,21 @@ from typing import Any
 
 import structlog
 
+from buntime.daemon.steps import reached
 from buntime.egress import rules_of
 from buntime.errors import Unavailable
 from buntime.plan import Limits
 from buntime.ports import SandboxGone
 from buntime.sandboxes import record as records
-from buntime.sandboxes.commands import HostCommandFailed
-from buntime.sandboxes.guest import Guest
-from buntime.sandboxes.host import Part, Slots
-from buntime.sandboxes.image import Image
+from buntime.sandboxes.guest.client import Guest
+from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.host import Part, Slots
+from buntime.sandboxes.kernel.image import Image
+from buntime.sandboxes.kernel.oci import Place, Runtime
 from buntime.sandboxes.machinery import Machinery
-from buntime.sandboxes.oci import Place, Runtime
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
 from buntime.session import DEFAULT_NETWORK, Session
-from buntime.steps import reached
 
 log = structlog.get_logger()
 

@@ -14,24 +14,24 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from buntime.daemon.steps import reached
 from buntime.errors import Unavailable
 from buntime.plan import MB, Limits
 from buntime.ports import Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
-from buntime.sandboxes.chunks import keep_room_for_metadata
-from buntime.sandboxes.commands import HostCommandFailed
 from buntime.sandboxes.containers import READY_SECONDS, Containers, Settings
-from buntime.sandboxes.disconnecting import end_connections
-from buntime.sandboxes.host import Part, host_disk_free, memory_available
-from buntime.sandboxes.image import find_image
-from buntime.sandboxes.kernel_watch import watch_kernel
+from buntime.sandboxes.kernel.chunks import keep_room_for_metadata
+from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.host import Part, host_disk_free, memory_available
+from buntime.sandboxes.kernel.image import find_image
+from buntime.sandboxes.kernel.oci import Runtime
+from buntime.sandboxes.kernel.watch import watch_kernel
 from buntime.sandboxes.machinery import Machinery
-from buntime.sandboxes.oci import Runtime
+from buntime.sandboxes.network.disconnecting import end_connections
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
 from buntime.sandboxes.stopped import StoppedVolumes
 from buntime.session import ID_ALPHABET, Session, State
-from buntime.steps import reached
 
 log = structlog.get_logger()
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from buntime.sandboxes.cgroup import Cgroups
-from buntime.sandboxes.network import Network
-from buntime.sandboxes.reclaim import AT_ONCE
+from buntime.daemon.tasks import Tasks
+from buntime.sandboxes.kernel.cgroup import Cgroups
+from buntime.sandboxes.kernel.reclaim import AT_ONCE
+from buntime.sandboxes.kernel.volume import Volumes
+from buntime.sandboxes.network.namespaces import Network
 from buntime.sandboxes.sharing import Shared
-from buntime.sandboxes.volume import Volumes
-from buntime.tasks import Tasks
 
 
 class Runs:

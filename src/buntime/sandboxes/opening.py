@@ -7,22 +7,24 @@ from pathlib import Path
 import aiohttp
 
 from buntime.config import Config
+from buntime.daemon.listening import Listening, listening
+from buntime.daemon.tasks import Tasks
 from buntime.egress import Rules, rules_of
-from buntime.listening import Listening, listening
 from buntime.plan import MB, Limits
-from buntime.sandboxes import names, record, seccomp
-from buntime.sandboxes.cgroup import find_cgroups
+from buntime.sandboxes import record
 from buntime.sandboxes.containers import Settings
-from buntime.sandboxes.dns import NameServer
-from buntime.sandboxes.host import Part, claim_part, other_data_dirs, release_part, total_memory
-from buntime.sandboxes.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas
+from buntime.sandboxes.kernel import seccomp
+from buntime.sandboxes.kernel.cgroup import find_cgroups
+from buntime.sandboxes.kernel.host import Part, claim_part, other_data_dirs, release_part, total_memory
+from buntime.sandboxes.kernel.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas
+from buntime.sandboxes.kernel.oci import Runtime
+from buntime.sandboxes.kernel.volume import GB, Volumes
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.machinery import Machinery, Runs
-from buntime.sandboxes.network import Network
-from buntime.sandboxes.oci import Runtime
-from buntime.sandboxes.volume import GB, Volumes
+from buntime.sandboxes.network import resolver as names
+from buntime.sandboxes.network.dnsmasq import NameServer
+from buntime.sandboxes.network.namespaces import Network
 from buntime.session import Session
-from buntime.tasks import Tasks
 
 POOL_MEMORY_SHARE, POOL_MEMBER, LARGEST_POOL = 0.02, 4 * MB, 128
 

@@ -14,18 +14,18 @@ from buntime.egress import rules_of
 from buntime.errors import BuntimeError
 from buntime.inside import Contexts, Files, Processes, Sink, Stream, Terminals
 from buntime.ports import FileEntry, FileToWrite, Kind, Observed, Run, RunResult, SandboxGone
-from buntime.sandboxes.cgroup import RunUsage
-from buntime.sandboxes.contexts import GuestContexts
-from buntime.sandboxes.failures import Unfit
-from buntime.sandboxes.files import GuestFiles
-from buntime.sandboxes.guest import Guest, Outcome
-from buntime.sandboxes.launcher import ANSWER_SECONDS, Launcher, Spare, has_ended
+from buntime.sandboxes.guest.client import Guest, Outcome
+from buntime.sandboxes.guest.failures import Unfit
+from buntime.sandboxes.inside.contexts import GuestContexts
+from buntime.sandboxes.inside.files import GuestFiles
+from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare, has_ended
+from buntime.sandboxes.inside.prepared import Prepared
+from buntime.sandboxes.inside.processes import GuestProcesses
+from buntime.sandboxes.inside.terminals import GuestTerminals
+from buntime.sandboxes.kernel.cgroup import RunUsage
+from buntime.sandboxes.kernel.reclaim import Reclaim
 from buntime.sandboxes.machinery import Machinery
-from buntime.sandboxes.prepared import Prepared
-from buntime.sandboxes.processes import GuestProcesses
-from buntime.sandboxes.reclaim import Reclaim
 from buntime.sandboxes.record import Record
-from buntime.sandboxes.terminals import GuestTerminals
 from buntime.session import Network as NetworkRules
 
 TIMEOUT_EXIT = 124

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from buntime.plan import MB
 from buntime.ports import VolumeLost
-from buntime.sandboxes.volume import Volumes
+from buntime.sandboxes.kernel.volume import Volumes
 from buntime.session import Session
 
 STREAM_FACTOR, STREAM_REST = 2, 64 * MB  # of a volume's limit: the longest stream that is reasonable

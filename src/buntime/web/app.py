@@ -10,24 +10,21 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from buntime.config import Config
-from buntime.control_plane import ControlPlane
+from buntime.daemon.room import Room
 from buntime.errors import BuntimeError, NotFound, Unavailable
-from buntime.idempotency import Idempotency
-from buntime.room import Room
-from buntime.web import (
-    api_contents,
-    api_contexts,
-    api_execution,
-    api_files,
-    api_operations,
-    api_previews,
-    api_processes,
-    api_sessions,
-    api_watch,
-    failures,
-    openapi,
-    terminal,
-)
+from buntime.operations.idempotency import Idempotency
+from buntime.operations.sessions import ControlPlane
+from buntime.web import failures, openapi
+from buntime.web.api import contents as api_contents
+from buntime.web.api import contexts as api_contexts
+from buntime.web.api import execution as api_execution
+from buntime.web.api import files as api_files
+from buntime.web.api import previews as api_previews
+from buntime.web.api import processes as api_processes
+from buntime.web.api import server as api_operations
+from buntime.web.api import sessions as api_sessions
+from buntime.web.api import terminal
+from buntime.web.api import watch as api_watch
 from buntime.web.auth import Door
 from buntime.web.bodies import Gate
 from buntime.web.cors import CrossOrigin

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from buntime.caller import Caller
-from buntime.control_plane import ControlPlane
 from buntime.errors import Unauthorized
+from buntime.operations.sessions import ControlPlane
 from buntime.web.exchange import Exchange
 from buntime.web.quota import STRANGER_LIMIT, Quota, counted_address, exceeded
 

@@ -11,11 +11,11 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from buntime.errors import NotFound
+from buntime.operations.previews import Admitted, PreviewRequest, Previews, Reason, Refused
 from buntime.preview import COOKIE
-from buntime.previews import Admitted, PreviewRequest, Previews, Reason, Refused
 from buntime.web import failures
 from buntime.web.exchange import Exchange, Headers, Reply, open_exchange
-from buntime.web.pages import CONTENT_POLICY, PAGES, render
+from buntime.web.visitor_pages import CONTENT_POLICY, PAGES, render
 
 log = structlog.get_logger()
 

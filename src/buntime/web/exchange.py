@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from starlette.types import Scope, Send
 
 from buntime.caller import Caller
-from buntime.room import hold
+from buntime.daemon.room import hold
 
 JSON = b"application/json"
 VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")

@@ -5,8 +5,8 @@ from http import HTTPStatus
 
 from buntime import errors
 from buntime.errors import BuntimeError
-from buntime.web import wire
 from buntime.web.exchange import Headers, Reply
+from buntime.web.wire import core as wire
 
 STATUS: Mapping[type[BuntimeError], HTTPStatus] = {
     errors.InvalidRequest: HTTPStatus.BAD_REQUEST,

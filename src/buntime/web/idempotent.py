@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 
 from buntime.errors import BuntimeError, InvalidRequest
-from buntime.idempotency import Idempotency
+from buntime.operations.idempotency import Idempotency
 from buntime.ports import Answer
 from buntime.web import failures
 from buntime.web.decoding import canonical

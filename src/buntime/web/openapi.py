@@ -14,10 +14,10 @@ from msgspec import Struct
 
 from buntime import errors
 from buntime.errors import BuntimeError
-from buntime.web import wire
 from buntime.web.examples import ANSWERS, BODIES
 from buntime.web.failures import RETRY_AFTER, STATUS
 from buntime.web.operation import Operation, Page, Streamed
+from buntime.web.wire import core as wire
 
 REF = "#/components/schemas/{name}"
 BYTES: dict[str, Any] = {"type": "string", "format": "binary"}

@@ -9,12 +9,12 @@ from msgspec import Struct
 
 from buntime.caller import Caller
 from buntime.config import Config
-from buntime.control_plane import ControlPlane
 from buntime.errors import BuntimeError
+from buntime.operations.sessions import ControlPlane
 from buntime.ports import Answer
 from buntime.web.exchange import Reply
 from buntime.web.streaming import Out
-from buntime.web.wire import NoQuery
+from buntime.web.wire.core import NoQuery
 
 SESSION_SECONDS = 10.0  # for an operation on a session
 FILE_SECONDS = 30.0  # for an operation on files

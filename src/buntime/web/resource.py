@@ -9,17 +9,18 @@ from starlette.types import Receive, Scope, Send
 
 from buntime.caller import Caller
 from buntime.config import Config
-from buntime.control_plane import ControlPlane
+from buntime.daemon.room import belongs_to
 from buntime.errors import ExecutionTimeout, InvalidRequest, MethodNotAllowed
-from buntime.idempotency import Idempotency
-from buntime.room import belongs_to
-from buntime.web import idempotent, wire
+from buntime.operations.idempotency import Idempotency
+from buntime.operations.sessions import ControlPlane
+from buntime.web import idempotent
 from buntime.web.auth import Door
 from buntime.web.bodies import Gate, declared_length, received, require_json
 from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import Exchange, Reply
 from buntime.web.operation import Call, Operation, Page, Upload
 from buntime.web.streaming import OpenStreams, Out, parts_of, perform
+from buntime.web.wire import core as wire
 
 
 @dataclass(frozen=True, slots=True)

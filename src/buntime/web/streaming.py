@@ -15,9 +15,9 @@ from starlette.types import Receive, Send
 
 from buntime.errors import BuntimeError, ExecutionTimeout, Unavailable
 from buntime.inside import Stream
-from buntime.web import wire
 from buntime.web.exchange import ClientLeft, Exchange, Headers
 from buntime.web.failures import reply_to
+from buntime.web.wire import core as wire
 
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": heartbeat\n\n"

@@ -10,9 +10,9 @@ import subprocess
 import sys
 from ipaddress import IPv4Network
 
-from buntime import firewalls
-from buntime.sandboxes.host import Part
-from buntime.sandboxes.network import Network
+from buntime.admin import firewalls
+from buntime.sandboxes.kernel.host import Part
+from buntime.sandboxes.network.namespaces import Network
 from tests.network.place import PRIVATE, PUBLIC, enter_handle, nft, probe, world
 
 PART = Part(0, "tfwl", IPv4Network("10.213.0.0/20"))

@@ -1,0 +1,254 @@
+"""`buntime accounts …` and `buntime keys …`: they change the store itself, beside a running server or
+before its first start.
+"""
+
+import json
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Annotated
+
+import typer
+
+from buntime.account import Account, AccountStatus, Key, hash_key, new_key_secret
+from buntime.admin import plan_settings
+from buntime.config import Config, from_environment
+from buntime.plan import Plan, load_plans
+from buntime.session import ID_ALPHABET
+from buntime.stores import accounts as sql
+from buntime.stores import database, store_file
+
+HINT_LENGTH = 8  # of the key's 42 characters: btk_ and four more
+
+accounts = typer.Typer(help="Accounts: who may use the server, and how much.", no_args_is_help=True)
+keys = typer.Typer(help="API keys of accounts.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
+AccountId = Annotated[str, typer.Argument(metavar="ID", help="acc_…", show_default=False)]
+
+
+class Refused(Exception):
+    """The command cannot be done; the message says why in one sentence."""
+
+
+@accounts.command("create")
+def create_account(
+    plan: Annotated[str, typer.Option(help="Name of the plan.", show_default=False)],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A number of its own, like most.memory=8192."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an account and print its id."""
+    config = from_environment(os.environ)
+    try:
+        overrides = plan_settings.parse(_plan(config, plan), settings or [])
+    except ValueError as wrong:
+        raise Refused(f"{wrong}.") from None
+    account = _new_account(plan, overrides)
+    with _store(config) as connection:
+        sql.add_account(connection, account)
+    _say(account.id, _told_account(account), as_json)
+
+
+@accounts.command("list")
+def list_accounts(as_json: AsJson = False) -> None:
+    """Print id, plan, status, time of creation and own numbers."""
+    with _store(from_environment(os.environ)) as connection:
+        found = sql.list_accounts(connection)
+    if as_json:
+        typer.echo(json.dumps([_told_account(account) for account in found]))
+        return
+    rows = [
+        (account.id, account.plan, account.status.value, _time(account.created_at), _words(account.overrides))
+        for account in found
+    ]
+    _print_table(("ID", "PLAN", "STATUS", "CREATED", "SETTINGS"), rows)
+
+
+@accounts.command("suspend")
+def suspend_account(account_id: AccountId, as_json: AsJson = False) -> None:
+    """Refuse its calls until it is resumed."""
+    _set_status(account_id, AccountStatus.SUSPENDED, as_json)
+
+
+@accounts.command("resume")
+def resume_account(account_id: AccountId, as_json: AsJson = False) -> None:
+    """Take its calls again."""
+    _set_status(account_id, AccountStatus.ACTIVE, as_json)
+
+
+@accounts.command("delete")
+def delete_account(account_id: AccountId, as_json: AsJson = False) -> None:
+    """Refuse its calls for good; its sessions are deleted too."""
+    _set_status(account_id, AccountStatus.DELETED, as_json)
+
+
+@keys.command("create")
+def create_key(
+    account_id: Annotated[
+        str | None, typer.Option("--account", metavar="ID", help="Its account; a new one by default.")
+    ] = None,
+    plan: Annotated[
+        str | None, typer.Option(help="Plan of the new account; paid by default.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print it: it is shown this once."""
+    if account_id is not None and plan is not None:
+        raise typer.BadParameter("--plan is for a new account; it does not go with --account.")
+    config = from_environment(os.environ)
+    account = None if account_id is not None else _new_account(_plan(config, plan or "paid").name, {})
+    owner = account_id or (account.id if account else "")
+    secret = new_key_secret()
+    key = Key(_new_id("key_", 12), owner, hash_key(secret), secret[:HINT_LENGTH], int(time.time()))
+    with _store(config) as connection:
+        if account is not None:
+            sql.add_account(connection, account)
+        else:
+            _require_account(connection, owner)
+        sql.add_key(connection, key)
+    _say(secret, {"key": secret, "id": key.id, "account": owner}, as_json)
+    typer.echo(f"{key.id} of account {owner}. Keep the key: it is not shown again.", err=True)
+
+
+@keys.command("list")
+def list_keys(
+    account_id: Annotated[str | None, typer.Option("--account", metavar="ID", help="Of this account alone.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print hint, id, account, time of creation and of revoking; never the key."""
+    with _store(from_environment(os.environ)) as connection:
+        if account_id is not None and sql.get_account(connection, account_id) is None:
+            raise Refused(f"There is no account {account_id}.")
+        found = sql.list_keys(connection, account_id)
+    if as_json:
+        typer.echo(json.dumps([_told_key(key) for key in found]))
+        return
+    rows = [
+        (
+            key.hint + "…",
+            key.id,
+            key.account,
+            _time(key.created_at),
+            "" if key.revoked_at is None else _time(key.revoked_at),
+        )
+        for key in found
+    ]
+    _print_table(("KEY", "ID", "ACCOUNT", "CREATED", "REVOKED"), rows)
+
+
+@keys.command("revoke")
+def revoke_key(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Its id (key_…) or the key itself.")],
+    as_json: AsJson = False,
+) -> None:
+    """Refuse calls with this key from now on."""
+    with _store(from_environment(os.environ)) as connection:
+        key_id: str | None = key
+        if key.startswith("btk_"):
+            found = sql.find_key(connection, hash_key(key))
+            key_id = found and found[0].id
+        if key_id is None or not sql.revoke_key(connection, key_id, int(time.time())):
+            shown = key[:HINT_LENGTH] + "…" if key.startswith("btk_") else key
+            raise Refused(f"There is no key {shown} that is not revoked yet.")
+    if as_json:
+        typer.echo(json.dumps({"id": key_id, "revoked": True}))
+
+
+@contextmanager
+def _store(config: Config) -> Iterator[sqlite3.Connection]:
+    """The store in one transaction; it and its directory are made where they are missing.
+
+    A server that runs sees the changes at once. Raises Refused.
+    """
+    try:
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        connection = database.connect(store_file(config))
+    except OSError as failure:
+        raise Refused(f"The directory {config.data_dir} cannot be made: {failure.strerror}.") from failure
+    except database.StoreUnusable as failure:
+        raise Refused(str(failure)) from failure
+    with closing(connection):
+        try:
+            with database.transaction(connection):
+                yield connection
+        except sqlite3.Error as failure:
+            raise Refused(f"The store cannot be used at the moment: {failure}.") from failure
+
+
+def _plan(config: Config, name: str) -> Plan:
+    try:
+        plans = load_plans(config.plans)
+    except (OSError, ValueError) as wrong:
+        raise Refused(f"The plans cannot be read: {wrong}.") from wrong
+    if name not in plans:
+        raise Refused(f"There is no plan {name!r}. Plans: {', '.join(plans)}.")
+    return plans[name]
+
+
+def _set_status(account_id: str, status: AccountStatus, as_json: bool) -> None:
+    with _store(from_environment(os.environ)) as connection:
+        _require_account(connection, account_id)
+        sql.set_account_status(connection, account_id, status)
+    if as_json:
+        typer.echo(json.dumps({"id": account_id, "status": status.value}))
+
+
+def _require_account(connection: sqlite3.Connection, account_id: str) -> None:
+    account = sql.get_account(connection, account_id)
+    if account is None:
+        raise Refused(f"There is no account {account_id}.")
+    if account.status is AccountStatus.DELETED:
+        raise Refused(f"The account {account_id} is deleted, which is final.")
+
+
+def _new_account(plan: str, overrides: Mapping[str, object]) -> Account:
+    return Account(_new_id("acc_", 16), plan, int(time.time()), overrides=overrides)
+
+
+def _new_id(prefix: str, length: int) -> str:
+    return prefix + "".join(secrets.choice(ID_ALPHABET) for _ in range(length))
+
+
+def _say(word: str, told: Mapping[str, object], as_json: bool) -> None:
+    typer.echo(json.dumps(told) if as_json else word)
+
+
+def _told_account(account: Account) -> dict[str, object]:
+    return {
+        **{"id": account.id, "plan": account.plan, "status": account.status.value},
+        **{"createdAt": _time(account.created_at), "settings": account.overrides},
+    }
+
+
+def _told_key(key: Key) -> dict[str, object]:
+    revoked = None if key.revoked_at is None else _time(key.revoked_at)
+    return {
+        **{"hint": key.hint, "id": key.id, "account": key.account},
+        **{"createdAt": _time(key.created_at), "revokedAt": revoked},
+    }
+
+
+def _time(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _words(overrides: Mapping[str, object], prefix: str = "") -> str:
+    """As `--set` takes them."""
+    return " ".join(
+        _words(value, f"{key}.") if isinstance(value, Mapping) else f"{prefix}{key}={value}"
+        for key, value in overrides.items()
+    )
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns of plain text, for people and for `awk`."""
+    widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
+    for line in (head, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())

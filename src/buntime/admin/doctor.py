@@ -1,0 +1,349 @@
+"""What this host needs to run sandboxes, and what buntime changes on it.
+
+Nothing here changes anything. Each check is a sentence, and what is wrong comes with its remedy.
+"""
+
+import ipaddress
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from buntime.admin import firewalls
+from buntime.config import BadSetting, Config
+from buntime.daemon.listening import listening
+from buntime.edge.nginx import USER
+from buntime.edge.process import has_lua, has_user
+from buntime.sandboxes.kernel import seccomp
+from buntime.sandboxes.kernel.commands import HostCommandFailed, call
+from buntime.sandboxes.kernel.host import Part
+from buntime.sandboxes.network.edge_rules import edge_rules
+from buntime.sandboxes.network.host_settings import HOST_SETTINGS, SYSCTLS
+from buntime.sandboxes.network.namespaces import Network, edge_user, takes_timeouts
+from buntime.sandboxes.network.rules import whole
+
+GB = 1 << 30
+SETUP = "run scripts/setup as root"
+
+# program → Debian package; all of them are called by name
+PROGRAMS = {
+    "btrfs": "btrfs-progs",
+    "dnsmasq": "dnsmasq-base",
+    "ip": "iproute2",
+    "losetup": "mount",
+    "mmdebstrap": "mmdebstrap",
+    "mount": "mount",
+    "nft": "nftables",
+    "nginx": "nginx",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+}
+# Simple quotas came with Linux 6.7; the rest (idmapped layers of an overlay: 5.19) is older.
+OLDEST_KERNEL = (6, 7)
+OLDEST_MOUNT = (2, 39)  # X-mount.idmap
+OLDEST_BTRFS = (6, 7)  # quota enable --simple
+# crun 1.20 fixed CVE-2025-24965; its maintainers found it not affected by runc's escapes of November 2025
+# (CVE-2025-31133, -52565, -52881), which runc 1.2.8 and 1.3.3 fixed.
+OLDEST_CRUN = (1, 20)
+FIXED_RUNC = ((1, 2, 8), (1, 3, 3))
+CGROUPS_V1 = ("memory", "pids", "cpu", "cpuacct", "blkio", "freezer")
+CGROUPS_V2 = ("memory", "pids", "cpu", "io")
+# Their files cannot be mounted with other ids, as the image is for each sandbox.
+NO_IDMAP = ("overlay", "nfs", "nfs4", "cifs", "9p", "zfs", "vboxsf")
+SMALLEST_VOLUMES, IMAGE_SIZE = 4 * GB, 1 * GB
+REFUSED_ROUTE = 0x200  # linux/route.h, RTF_REJECT: the host sends nothing there
+LEAST_MEMORY = 1 * GB
+LONGEST_PREFIX = 17  # a /20 for each server of the host: see sandboxes.host
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    ok: bool
+    what: str  # without a full stop
+    remedy: str = ""  # what to do when it is not ok
+    needed: bool = True  # the server does not start without it
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A kernel setting of the host that buntime raises."""
+
+    name: str
+    now: int
+    wanted: int  # at least
+
+
+def findings(config: Config) -> list[Finding]:
+    """All checks, good ones too."""
+    if os.geteuid() != 0:  # the others would only say that they may not look
+        return [Finding(False, "buntime does not run as root", "start it as root (sudo)")]
+    checks: list[Callable[[Config], Iterator[Finding]]] = [
+        *(_programs, _versions, _kernel, _cgroups, _packet_filter, _disk, _memory, _network, _firewalls)
+    ]
+    return [finding for check in checks for finding in check(config)]
+
+
+def missing(config: Config) -> list[str]:
+    """A sentence for each thing without which the server cannot start."""
+    return [f"{found.what}: {found.remedy}." for found in findings(config) if found.needed and not found.ok]
+
+
+def settings() -> list[Setting]:
+    """Every kernel setting of the host that buntime changes; one that is high enough stays as it is."""
+    found = []
+    for name, wanted in HOST_SETTINGS.items():
+        file = SYSCTLS / name
+        now = int(file.read_text()) if file.exists() else 0  # the kernel loads its part for connections when it is used
+        found.append(Setting(name.replace("/", "."), now, wanted))
+    return found
+
+
+def changes(config: Config) -> list[str]:
+    """What else buntime makes on the host, outside of its data directory."""
+    name = config.instance
+    return [
+        f"network interfaces buntime{name}…, addresses of {config.network}",
+        f"the nftables table buntime_{name}",
+        f"cgroups buntime-{name}",
+        f"files below /run/buntime; a loop device and a mount at {config.data_dir / 'volumes'}",
+        f"the numbers for Prometheus at {config.metrics_socket}",
+    ]
+
+
+def report(config: Config) -> int:
+    """Prints the findings and the changes; the exit status: 1 when something needed is missing."""
+    console = Console(highlight=False)
+    found = findings(config)
+    for finding in found:
+        mark = "[green]ok[/]  " if finding.ok else "[red]no[/]  " if finding.needed else "[yellow]look[/]"
+        console.print(mark, finding.what + ("" if finding.ok else f": {finding.remedy}."), soft_wrap=True)
+    table = Table("host setting", "now", "wanted, at least", title="\nWhat buntime changes on this host", box=None)
+    for setting in settings():
+        table.add_row(setting.name, str(setting.now), str(setting.wanted))
+    console.print(table)
+    for change in changes(config):
+        console.print(f"  {change}", soft_wrap=True)
+    return 1 if any(finding.needed and not finding.ok for finding in found) else 0
+
+
+def _programs(config: Config) -> Iterator[Finding]:
+    for program, package in PROGRAMS.items():
+        found = _which(program)
+        yield Finding(found is not None, f"{program} ({package})", f"it is not installed; {SETUP}")
+    yield Finding(has_lua(), "nginx's Lua module (libnginx-mod-http-lua)", f"it is not installed; {SETUP}")
+    yield Finding(has_user(), f"user {USER} for nginx's workers", f"there is none; {SETUP}")
+    profile = seccomp.PROFILE
+    yield Finding(profile.exists(), f"seccomp profile {profile}", f"{SETUP} (golang-github-containers-common)")
+    known = platform.machine() in seccomp.MACHINES
+    yield Finding(known, f"machine {platform.machine()}", f"only {', '.join(seccomp.MACHINES)} are supported")
+
+
+def _which(program: str) -> str | None:
+    return shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
+
+
+def _versions(config: Config) -> Iterator[Finding]:
+    yield _runtime(config.runtime)
+    for command, oldest in (("mount", OLDEST_MOUNT), ("btrfs", OLDEST_BTRFS)):
+        if _which(command):
+            version = _version_of(command)
+            needed = ".".join(map(str, oldest))
+            yield Finding(version >= oldest, f"{command} {_text(version)}", f"version {needed} or later is needed")
+    kernel = _version(platform.release())
+    needed = ".".join(map(str, OLDEST_KERNEL))
+    yield Finding(kernel >= OLDEST_KERNEL, f"Linux {_text(kernel)}", f"version {needed} or later is needed")
+
+
+def _runtime(runtime: str) -> Finding:
+    if _which(runtime) is None:
+        return Finding(False, f"OCI runtime {runtime}", f"it is not installed; {SETUP}, or set BUNTIME_RUNTIME")
+    version, name = _version_of(runtime), Path(runtime).name
+    what = f"OCI runtime {runtime} {_text(version)}"
+    if name == "crun":
+        return Finding(version >= OLDEST_CRUN, what, f"install {_text(OLDEST_CRUN)} or later, which is safe")
+    if name == "runc":
+        fixed = version >= FIXED_RUNC[1] or FIXED_RUNC[0] <= version < (1, 3)
+        safe = " or ".join(map(_text, FIXED_RUNC))
+        return Finding(fixed, what, f"install {safe} or later: sessions can escape from this one")
+    return Finding(True, what)
+
+
+def _version_of(program: str) -> tuple[int, ...]:
+    try:
+        return _version(call([program, "--version"], timeout=10))
+    except HostCommandFailed:
+        return ()
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The first dotted number in the text."""
+    found = re.search(r"\d+(\.\d+)+", text)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def _text(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version)) or "of unknown version"
+
+
+def _kernel(config: Config) -> Iterator[Finding]:
+    for name in ("overlay", "btrfs"):
+        yield Finding(_has_file_system(name), f"file system {name}", "this kernel lacks it: use Debian's kernel")
+    quotas = Path("/sys/fs/btrfs/features")
+    if quotas.exists():
+        yield Finding((quotas / "simple_quota").exists(), "simple quotas of btrfs", "this kernel lacks them")
+    if not (config.data_dir / "volumes").is_mount():
+        loop = Path("/dev/loop-control").exists() or _has_module("drivers/block/loop")
+        volumes = config.data_dir / "volumes"
+        yield Finding(loop, "loop devices", f"this kernel lacks them: mount a btrfs file system at {volumes}")
+    spaces = _number("/proc/sys/user/max_user_namespaces")
+    yield Finding(spaces > 0, "user namespaces", "allow them: sysctl -w user.max_user_namespaces=100000")
+    filtering = Path("/proc/sys/kernel/seccomp/actions_avail").exists()
+    yield Finding(filtering, "seccomp", "this kernel lacks it: use Debian's kernel")
+
+
+def _has_file_system(name: str) -> bool:
+    loaded = {line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
+    return name in loaded or _has_module(f"fs/{'overlayfs' if name == 'overlay' else name}/{name}")
+
+
+def _has_module(path: str) -> bool:
+    """Whether the kernel would load it when it is asked for."""
+    whole = Path(f"/lib/modules/{platform.release()}/kernel/{path}.ko")
+    return any(whole.parent.glob(whole.name + "*"))
+
+
+def _number(path: str) -> int:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _cgroups(config: Config) -> Iterator[Finding]:
+    root = Path("/sys/fs/cgroup")
+    if (root / "cgroup.controllers").exists():
+        has = (root / "cgroup.controllers").read_text().split()
+        lacking = [name for name in CGROUPS_V2 if name not in has]
+        kind = "cgroups v2"
+    else:
+        lacking = [name for name in CGROUPS_V1 if not (root / name).is_dir()]
+        kind = "cgroups v1" + (", hybrid" if (root / "unified").is_dir() else "")
+    yield Finding(not lacking, kind, f"controllers are missing: {', '.join(lacking)}; boot with them enabled")
+    writable = os.access(root / ("" if kind == "cgroups v2" else "memory"), os.W_OK)
+    yield Finding(writable, "cgroups can be made", "inside of a container, give it a writable /sys/fs/cgroup")
+    if kind == "cgroups v2":
+        remedy = f"processes stand in the way in {root}: give the container the host's cgroup namespace, or move them"
+        yield Finding(cgroups_can_be_limited(root), "cgroups can be limited", f"{remedy} into a cgroup below it")
+
+
+def cgroups_can_be_limited(root: Path) -> bool:
+    """For cgroup v2: one that has processes, as a container's root has, hands no controllers to those below it.
+    The host's own root alone may, and has no type."""
+    if not (root / "cgroup.type").exists():
+        return True
+    handed = (root / "cgroup.subtree_control").read_text().split()
+    return set(CGROUPS_V2) <= set(handed) or not (root / "cgroup.procs").read_text().strip()
+
+
+def _packet_filter(config: Config) -> Iterator[Finding]:
+    """The kernel takes the very rules that will be used; this only asks it."""
+    if _which("nft") is None:
+        return
+    part = Part(0, config.instance, ipaddress.IPv4Network("10.213.0.0/20"))
+    network = Network(part)
+    try:
+        counted = edge_rules(listening(config), part.interfaces)
+    except BadSetting as wrong:
+        yield Finding(False, f"BUNTIME_HOST={config.host}", str(wrong).removesuffix("."))
+        return
+    short = takes_timeouts()
+    rules = whole(network.table, part, network.resolver, edge_user(), {}, counted, short=short)
+    try:
+        call(["nft", "--check", "-f", "-"], rules)  # the first use may load modules
+    except HostCommandFailed as failed:
+        said = str(failed).splitlines()[0]
+        yield Finding(False, "nftables with NAT, fib and connection limits", f"the kernel refuses our rules ({said})")
+    else:
+        yield Finding(True, "nftables with NAT, fib and connection limits")
+    if not short:
+        remedy = "use a kernel with CONFIG_NF_CONNTRACK_TIMEOUT"
+        yield Finding(False, "ended connections of sessions fill the host's table for minutes", remedy, needed=False)
+
+
+def _disk(config: Config) -> Iterator[Finding]:
+    home = config.data_dir
+    while not home.exists():
+        home = home.parent
+    kind = _file_system_of(home)
+    yield Finding(
+        kind not in NO_IDMAP, f"{config.data_dir} on {kind}", "choose a BUNTIME_DATA_DIR on ext4, xfs or btrfs"
+    )
+    fresh = not (config.data_dir / "volumes.btrfs").exists() and not (config.data_dir / "volumes").is_mount()
+    # a server that has sessions starts on a full disk too: it serves them, and refuses new ones
+    need = config.reserve_gb * GB + SMALLEST_VOLUMES + IMAGE_SIZE if fresh else 0
+    free = shutil.disk_usage(home).free
+    remedy = f"{need / GB:.0f} GB are needed; free some, or choose another BUNTIME_DATA_DIR"
+    yield Finding(free >= need, f"{free / GB:.0f} GB free for {config.data_dir}", remedy)
+
+
+def _file_system_of(path: Path) -> str:
+    """Of the mount with the longest path that is above."""
+    best = ("", "unknown")
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, where, kind, *_ = line.split()
+        if path.resolve().is_relative_to(where) and len(where) >= len(best[0]):
+            best = (where, kind)
+    return best[1]
+
+
+def _memory(config: Config) -> Iterator[Finding]:
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total, available = (int(fields[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))
+    what = f"{total / GB:.1f} GB of memory, {available / GB:.1f} GB available"
+    yield Finding(available >= LEAST_MEMORY, what, f"less than {LEAST_MEMORY // GB} GB: few sessions fit", needed=False)
+
+
+def _network(config: Config) -> Iterator[Finding]:
+    try:
+        servers = re.findall(r"^\s*nameserver\s+(\S+)", Path("/etc/resolv.conf").read_text(), re.MULTILINE)
+    except OSError:
+        servers = []
+    what = f"name servers: {', '.join(servers) or 'none'}"
+    yield Finding(bool(servers), what, "sessions cannot resolve names: put one into /etc/resolv.conf", needed=False)
+    try:
+        network = ipaddress.IPv4Network(config.network)
+    except ValueError as wrong:
+        yield Finding(False, f"BUNTIME_NETWORK={config.network}", f"it is not a network ({wrong})")
+        return
+    length = LONGEST_PREFIX
+    yield Finding(network.prefixlen <= length, f"BUNTIME_NETWORK={network}", f"it must be a /{length} or larger")
+    # a wider route of the host's does no harm: the longest prefix wins
+    used = ", ".join(str(route) for route in _foreign_routes() if route.subnet_of(network))
+    yield Finding(not used, f"addresses {network}", f"this host uses {used} itself; set BUNTIME_NETWORK to others")
+
+
+def _foreign_routes() -> Iterator[ipaddress.IPv4Network]:
+    """Where this host sends packets to by itself, without the default route and routes of ours."""
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        interface, to, _, flags, _, _, _, mask, *_ = line.split()
+        if to == "00000000" or interface.startswith("buntime") or int(flags, 16) & REFUSED_ROUTE:
+            continue
+        address, bits = (int.from_bytes(bytes.fromhex(word), "little") for word in (to, mask))
+        yield ipaddress.IPv4Network((address, bits.bit_count()))
+
+
+def _firewalls(config: Config) -> Iterator[Finding]:
+    if _which("nft") is None:
+        return
+    try:
+        ruleset = call(["nft", "-j", "list", "ruleset"], timeout=10)
+    except HostCommandFailed:
+        return
+    for obstacle in firewalls.obstacles(ruleset, config.network):
+        yield Finding(False, obstacle.what, obstacle.remedy, needed=False)

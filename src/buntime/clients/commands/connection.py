@@ -1,0 +1,69 @@
+"""The one way from a command to the server: the client, its failures and its end."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from buntime.clients.commands.refusing import NO_KEY, Refused, refuse
+from buntime.clients.commands.stopping import Stopped, stoppable
+
+if TYPE_CHECKING:
+    from buntime_sdk import Buntime
+
+DEFAULT_URL = "http://localhost:8000"
+
+
+def server_url() -> str:
+    return os.environ.get("BUNTIME_URL") or DEFAULT_URL
+
+
+def has_key() -> bool:
+    """One that a header can carry; whether it is valid is the server's to say."""
+    key = os.environ.get("BUNTIME_API_KEY", "")
+    return bool(key) and key.isascii()
+
+
+@contextmanager
+def talking(context: typer.Context, as_json: bool = False) -> Iterator["Buntime"]:
+    """A client for the block. What the server refuses ends the command with status 1, a signal with 128 and its number.
+
+    `context.obj` is used in its place where there is one: tests bring a fake.
+    """
+    try:
+        with stoppable(), _refusals_told(as_json), _client(context) as client:
+            yield client
+    except Stopped as stopped:
+        raise typer.Exit(stopped.exit_code) from None
+
+
+@contextmanager
+def _refusals_told(as_json: bool) -> Iterator[None]:
+    from buntime_sdk import BuntimeError
+
+    try:
+        yield
+    except (BuntimeError, Refused) as failure:
+        refuse(failure, server_url(), as_json)
+    except BrokenPipeError:
+        raise  # whoever read has gone, as `head` does: typer ends the command quietly
+    except OSError as failure:
+        about = f"{failure.filename}: " if failure.filename else ""
+        refuse(Refused(f"{about}{failure.strerror or failure}.", "local_file"), server_url(), as_json)
+
+
+@contextmanager
+def _client(context: typer.Context) -> Iterator["Buntime"]:
+    if context.obj is not None:
+        yield context.obj
+        return
+    from buntime_sdk import Buntime
+
+    if not has_key():
+        raise Refused(NO_KEY, "unauthorized")
+    if not server_url().startswith(("http://", "https://")):
+        raise Refused(f"BUNTIME_URL is {server_url()}: it has to begin with http:// or https://", "connection_failed")
+    with Buntime(base_url=server_url()) as client:
+        yield client

@@ -1,0 +1,84 @@
+"""A session by what a person calls it: its id, the beginning of it, or its name (`metadata.name`)."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from buntime.clients.commands.connection import has_key
+from buntime.clients.commands.refusing import Refused
+from buntime.clients.commands.showing import until
+
+if TYPE_CHECKING:
+    from buntime_sdk import Buntime, Session
+
+WHOLE_ID = re.compile(r"ses_[a-z0-9]{18}")
+BEGINNING = re.compile(r"ses_[a-z0-9]{4,17}")
+NAME = re.compile(r"(?!ses_)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # without what paths and shells read otherwise
+COMPLETION_SECONDS = 1.0  # a person waits at the prompt
+
+
+def find(client: "Buntime", name: str) -> "Session":
+    """A whole id is taken as it is, without a request. Raises Refused where none or several are meant."""
+    if WHOLE_ID.fullmatch(name):
+        return client.sessions.open(name)
+    found = list(_meant(client, name))
+    if not found:
+        raise Refused(f"There is no session {name}. Those that there are: buntime ls", "session_not_found")
+    if len(found) > 1:
+        raise Refused(f"{name} may be {' or '.join(session.id for session in found)}: write more of it.")
+    return found[0]
+
+
+def _meant(client: "Buntime", name: str) -> Iterator["Session"]:
+    if BEGINNING.fullmatch(name):
+        return (session for session in client.sessions.list() if session.id.startswith(name))
+    if NAME.fullmatch(name):
+        return iter(client.sessions.list(metadata={"name": name}))
+    raise Refused(f"{name} is no session: write its id, at least 4 characters after ses_, or its name.")
+
+
+def require_free(client: "Buntime", name: str) -> None:
+    """Raises Refused where `name` is none, or another session has it."""
+    if not NAME.fullmatch(name):
+        raise Refused(f"{name} is no name: letters, digits, '.', '_' and '-', at most 64, not beginning with ses_.")
+    for other in client.sessions.list(metadata={"name": name}):
+        raise Refused(f"{other.id} has the name {name}. Delete it: buntime rm {name}")
+
+
+def complete(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Ids and names for the shell; nothing where the server does not answer at once."""
+    from buntime_sdk import Buntime, BuntimeError
+
+    if not has_key():
+        return []
+    try:
+        with Buntime(timeout=COMPLETION_SECONDS, max_retries=0) as client:
+            return [word for session in client.sessions.list(page_size=100) for word in _words(session)]
+    except BuntimeError:
+        return []
+
+
+def _words(session: "Session") -> Iterator[tuple[str, str]]:
+    """The shell evaluates what is said of a word: nothing that a session's owner wrote goes in."""
+    said = f"{session.state}, ends {until(session.expires_at, datetime.now(UTC))}"
+    yield session.id, said
+    name = session.metadata.get("name")
+    if isinstance(name, str) and NAME.fullmatch(name):
+        yield name, said
+
+
+SessionName = Annotated[
+    str, typer.Argument(metavar="SESSION", help="Its id, the beginning of it, or its name.", autocompletion=complete)
+]
+SessionNames = Annotated[
+    list[str] | None, typer.Argument(metavar="SESSION…", help="Ids, beginnings, or names.", autocompletion=complete)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
+
+
+def is_name(text: str) -> bool:
+    """Whether a session may be called so."""
+    return any(form.fullmatch(text) for form in (WHOLE_ID, BEGINNING, NAME))

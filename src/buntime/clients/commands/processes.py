@@ -1,0 +1,180 @@
+"""`buntime start`, `ps`, `logs`, `stop`: programs that go on by themselves."""
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from buntime.clients.commands.connection import talking
+from buntime.clients.commands.dashes import AFTER_DASHES, CommandAfterDashes
+from buntime.clients.commands.naming import AsJson, SessionName, find
+from buntime.clients.commands.refusing import Refused
+from buntime.clients.commands.running import command_line
+from buntime.clients.commands.showing import plain, print_json, print_table, since, size, told
+from buntime.clients.commands.values import pairs, seconds
+
+if TYPE_CHECKING:
+    from buntime_sdk import LogEntry, Process, Session
+
+processes = typer.Typer()
+
+READY_SECONDS = "30"
+ProcessName = Annotated[str, typer.Argument(metavar="PROCESS", help="Its id or its name.")]
+
+
+@processes.command("start", cls=CommandAfterDashes)
+def start_command(
+    context: typer.Context,
+    session: SessionName,
+    line: Annotated[str | None, typer.Argument(metavar="COMMAND | -- COMMAND…", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option(help="To call it by.")] = None,
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE")] = None,
+    working_dir: Annotated[str, typer.Option("--workdir", "-w", help="Below /workspace, or absolute.")] = "/workspace",
+    timeout: Annotated[str | None, typer.Option(help="After which it is ended; none by default.")] = None,
+    wait_port: Annotated[int | None, typer.Option(help="Wait until it listens there.")] = None,
+    wait_output: Annotated[str | None, typer.Option(metavar="REGEX", help="Wait for such a line.")] = None,
+    wait: Annotated[str, typer.Option(help="How long to wait for it, 300 s at most.")] = READY_SECONDS,
+    as_json: AsJson = False,
+) -> None:
+    """Start a command in the background and print its process id.
+
+    Exit status 1 when it was waited for and is not ready: it has ended, or its time is over and it goes on.
+    """
+    words: list[str] | None = context.meta.get(AFTER_DASHES)
+    if (line is None) == (words is None) or words == []:
+        raise typer.BadParameter("Write one of: COMMAND, or -- COMMAND.")
+    variables, limit, patience = pairs(env) or None, seconds(timeout) if timeout else None, seconds(wait)
+    with talking(context, as_json) as client:
+        process = find(client, session).processes.start(
+            line if words is None else command_line(words),
+            name=name,
+            env=variables,
+            working_dir=working_dir,
+            timeout=limit,
+            wait_for_port=wait_port,
+            wait_for_output=wait_output,
+            wait_timeout=patience if wait_port or wait_output else None,
+        )
+        if as_json:
+            print_json(_told(process) | ({} if process.ready is None else {"ready": process.ready}))
+        else:
+            print(process.id, flush=True)
+        if process.ready is False:
+            raise Refused(
+                f"It is not ready: {_state_of(process)}. See: buntime logs {session} {process.id}", "not_ready"
+            )
+
+
+@processes.command("ps")
+def list_command(context: typer.Context, session: SessionName, as_json: AsJson = False) -> None:
+    """List the processes of a session, ended ones too."""
+    with talking(context, as_json) as client:
+        found = list(find(client, session).processes.list())
+    if as_json:
+        print_json([_told(process) for process in found])
+        return
+    now = datetime.now(UTC)
+    rows = [
+        (process.id, process.name or "", _state_of(process), since(process.started_at, now), process.command)
+        for process in found
+    ]
+    print_table(("PROCESS", "NAME", "STATE", "STARTED", "COMMAND"), rows)
+
+
+@processes.command("logs")
+def logs_command(
+    context: typer.Context,
+    session: SessionName,
+    process: Annotated[
+        str | None, typer.Argument(metavar="PROCESS", help="Its id or its name; the newest without.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    times: Annotated[bool, typer.Option("--times", "-t", help="When each piece was written.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a process has written.
+
+    Its stdout is on stdout, its stderr on stderr. A connection that breaks is made again, and nothing is missed. With
+    --json one object a line: stream, data, time.
+    """
+    with talking(context, as_json) as client:
+        found = _find_process(find(client, session), process)
+        for entry in _entries(found, follow):
+            if as_json:
+                print_json({"stream": entry.stream, "data": entry.data, "time": entry.time})
+                continue
+            target = sys.stderr if entry.stream == "stderr" else sys.stdout
+            target.write(f"{entry.time:%Y-%m-%dT%H:%M:%SZ} {entry.data}" if times else entry.data)
+            target.flush()
+
+
+@processes.command("stop")
+def stop_command(
+    context: typer.Context,
+    session: SessionName,
+    process: ProcessName,
+    signal: Annotated[str, typer.Option(help="Such as SIGINT or SIGKILL.")] = "SIGTERM",
+    as_json: AsJson = False,
+) -> None:
+    """Send a signal to a process and all that it has started."""
+    with talking(context, as_json) as client:
+        found = _find_process(find(client, session), process)
+        found.signal(signal)
+        if as_json:
+            print_json(_told(found))
+        else:
+            print(found.id)
+
+
+def _find_process(session: "Session", name: str | None) -> "Process":
+    """The newest of that name. Raises Refused where there is none."""
+    if name is not None and name.startswith("proc_"):
+        return session.processes.get(name)
+    for process in session.processes.list():
+        if name is None or process.name == name:
+            return process
+    missing, remedy = ("", "Start one: buntime start") if name is None else (f" {plain(name)}", "Those: buntime ps")
+    raise Refused(f"{session.id} has no process{missing}. {remedy} {session.id}", "process_not_found")
+
+
+def _entries(process: "Process", follow: bool) -> Iterator["LogEntry"]:
+    """All that is kept so far, and with `follow` what comes. What is not kept is said on stderr."""
+    from buntime_sdk import LogEntry, LogsDropped
+
+    if follow:
+        for event in process.follow():
+            if isinstance(event, LogEntry):
+                yield event
+            elif isinstance(event, LogsDropped):
+                _say_dropped(event.bytes)
+        return
+    page = process.logs()
+    end = page.end  # what is written while it is read is not waited for
+    while True:
+        if page.dropped:
+            _say_dropped(page.dropped)
+        yield from page.entries
+        if page.cursor >= end or not (page.entries or page.dropped):
+            return
+        page = process.logs(cursor=page.cursor)
+
+
+def _say_dropped(count: int) -> None:
+    print(f"buntime: {size(count)} of output are not kept any more.", file=sys.stderr)
+
+
+def _told(process: "Process") -> dict[str, object]:
+    shown = told(process, "processId", "pid", "name", "command", "status", "exit_code", "reason")
+    return shown | told(process, "processId", "started_at", "ended_at")
+
+
+def _state_of(process: "Process") -> str:
+    return process.status if process.status == "running" else _end_of(process)
+
+
+def _end_of(process: "Process") -> str:
+    code = "" if process.exit_code is None else f" {process.exit_code}"
+    reason = f" ({process.reason})" if process.reason else ""
+    return f"{process.status}{code}{reason}"

@@ -1,0 +1,211 @@
+"""`buntime exec` and `buntime run`: programs whose output, input and exit status are those of this process."""
+
+import os
+import shlex
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from buntime.clients.commands.connection import talking
+from buntime.clients.commands.dashes import AFTER_DASHES, CommandAfterDashes
+from buntime.clients.commands.naming import AsJson, SessionName, find
+from buntime.clients.commands.refusing import Refused, one_line
+from buntime.clients.commands.showing import print_json
+from buntime.clients.commands.stopping import whole
+from buntime.clients.commands.values import pairs, seconds
+
+if TYPE_CHECKING:
+    from buntime_sdk import Buntime, ExecutionResult, RunStream, Session
+
+running = typer.Typer()
+
+WORKSPACE = PurePosixPath("/workspace")
+RUN_TTL = 3600  # seconds; a session that could not be deleted ends by itself
+PROGRAMS = {".py": ("python3",), ".sh": ("bash",)}
+BUN = ("bun", "--install=fallback")  # as /execute starts code
+
+Env = Annotated[list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For this run.")]
+Timeout = Annotated[str | None, typer.Option(help="After which it is ended: 90, 5m. The session's by default.")]
+NoStdin = Annotated[bool, typer.Option("--no-stdin", "-n", help="Do not read what is piped in.")]
+
+
+@running.command("exec", cls=CommandAfterDashes)
+def exec_command(
+    context: typer.Context,
+    session: SessionName,
+    code: Annotated[str | None, typer.Argument(metavar="CODE | - | -- COMMAND…", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Code from this file.", exists=True)] = None,
+    env: Env = None,
+    timeout: Timeout = None,
+    working_dir: Annotated[str, typer.Option("--workdir", "-w", help="Below /workspace, or absolute.")] = "/workspace",
+    no_stdin: NoStdin = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run TypeScript code, or a command after `--`, in a session.
+
+    Its output comes as it is written, its exit status is the status of this command, and Ctrl-C ends it. What is
+    piped in is the standard input of a command; `-` reads code from it.
+    """
+    words: Sequence[str] | None = context.meta.get(AFTER_DASHES)
+    if sum(given is not None for given in (code, file, words)) != 1 or words == []:
+        raise typer.BadParameter("Write one of: CODE, --file FILE, -, or -- COMMAND.")
+    variables, limit = pairs(env) or None, seconds(timeout) if timeout else None
+    with talking(context, as_json) as client:
+        found = find(client, session)
+        start = found.stream_command if words else found.stream
+        stream = start(
+            command_line(words) if words else _code(code, file),
+            env=variables,
+            timeout=limit,
+            working_dir=working_dir,
+            stdin=_piped(no_stdin) if words else None,
+        )
+        result = _follow(stream, quiet=as_json)
+    _end(result, as_json)
+
+
+@running.command("run", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+def run_command(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A program: .ts, .js, .py, .sh.", exists=True, dir_okay=False)],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS…", help="For the program.")] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="PATH", help="A file or folder beside FILE that it needs.", exists=True),
+    ] = None,
+    env: Env = None,
+    timeout: Timeout = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Do not delete the session; its id is on stderr.")] = False,
+    no_stdin: NoStdin = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a file in a session of its own.
+
+    The session is deleted at the end, whatever the end is. Output, exit status and Ctrl-C are as with `exec`. Options
+    stand before FILE: what follows it is the program's.
+    """
+    folder = file.parent.resolve()
+    others = [_below(folder, path) for path in beside or ()]
+    variables, limit = pairs(env) or None, seconds(timeout) if timeout else None
+    program = (*PROGRAMS.get(file.suffix, BUN), file.name, *(arguments or ()))
+    with talking(context, as_json) as client:
+        typed = _piped(no_stdin)  # read before there is a session
+        with _session(client, keep) as session:
+            for path in others:
+                _bring(session, folder, path)
+            session.files.upload(file, str(WORKSPACE / file.name))
+            stream = session.stream_command(shlex.join(program), env=variables, timeout=limit, stdin=typed)
+            result = _follow(stream, quiet=as_json)
+    _end(result, as_json)
+
+
+@contextmanager
+def _session(client: "Buntime", keep: bool) -> Iterator["Session"]:
+    """Made and deleted whole: a signal in between leaves none behind."""
+    session = None
+    try:
+        with whole():
+            session = client.sessions.create(ttl=RUN_TTL)
+        yield session
+    finally:
+        if session is not None and keep:
+            print(session.id, file=sys.stderr)
+        elif session is not None:
+            with whole():
+                _delete(session)
+
+
+def _delete(session: "Session") -> None:
+    """What became of the run is more than what became of its session: a failure is told and no more."""
+    from buntime_sdk import BuntimeError, SessionNotFound
+
+    try:
+        session.delete()
+    except SessionNotFound:
+        pass  # it has expired
+    except BuntimeError as failure:
+        reason = one_line(failure.message)
+        print(f"buntime: {session.id} is not deleted and ends by itself within the hour: {reason}", file=sys.stderr)
+
+
+def _below(folder: Path, path: Path) -> PurePosixPath:
+    """Where it is, seen from the folder of the program."""
+    try:
+        return PurePosixPath(path.resolve().relative_to(folder))
+    except ValueError:
+        raise typer.BadParameter(f"{path} is not in {folder}, where the program is.", param_hint="--with") from None
+
+
+def _bring(session: "Session", folder: Path, path: PurePosixPath) -> None:
+    local, remote = folder / path, str(WORKSPACE / path)
+    if local.is_dir():
+        session.files.upload_archive(local, remote)
+    else:
+        session.files.upload(local, remote)
+
+
+def command_line(words: Sequence[str]) -> str:
+    """One word is a line for the shell; several are a program and its arguments, as they are."""
+    return words[0] if len(words) == 1 else shlex.join(words)
+
+
+def _code(code: str | None, file: Path | None) -> str:
+    if file is not None:
+        return _text(file.read_bytes(), str(file))
+    assert code is not None
+    return _text(sys.stdin.buffer.read(), "The standard input") if code == "-" else code
+
+
+def _piped(ignored: bool) -> str | None:
+    """What a pipe or a file brings. A terminal is nobody's input here: `buntime shell` is for that."""
+    if ignored or not _is_piped():
+        return None
+    return _text(sys.stdin.buffer.read(), "The standard input")
+
+
+def _is_piped() -> bool:
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:  # it is closed
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def _text(content: bytes, name: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise Refused(f"{name} is not UTF-8. Bytes go by: buntime cp FILE SESSION:PATH") from None
+
+
+def _follow(opened: "RunStream", *, quiet: bool) -> "ExecutionResult":
+    """Output as it comes; with `quiet` it is in the result. Leaving early ends the run."""
+    from buntime_sdk import Result, Stderr, Stdout
+
+    with opened as stream:
+        if quiet:
+            return stream.result()
+        for event in stream:
+            if isinstance(event, Result):
+                return event.result
+            if isinstance(event, Stdout | Stderr):
+                target = sys.stdout if isinstance(event, Stdout) else sys.stderr
+                target.write(event.data)
+                target.flush()
+    raise AssertionError("A stream ends with its result or raises.")
+
+
+def _end(result: "ExecutionResult", as_json: bool) -> None:
+    """With the program's own exit status."""
+    if as_json:
+        print_json(result)
+    elif result.timed_out:
+        print("buntime: The time of the run was over. More: --timeout 5m", file=sys.stderr)
+    if result.process_limit_exceeded and not as_json:
+        print("buntime: The run met the limit on processes. All that it started has been killed.", file=sys.stderr)
+    raise typer.Exit(result.exit_code)

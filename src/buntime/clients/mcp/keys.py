@@ -1,0 +1,56 @@
+"""Which keys the buntime server knows: it is asked before anything is kept for one."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from buntime_sdk import AsyncBuntime, BuntimeError, RateLimitExceeded, Unauthorized
+
+from buntime.clients.mcp.conversations import hashed
+
+ASK_SECONDS = 10.0  # for the server's answer
+KNOWN_SECONDS = 60.0  # that an answer counts
+MOST = 10_000  # answers that are remembered
+
+type Ask = Callable[[str], Awaitable[None]]  # raises BuntimeError
+
+
+class Keys:
+    def __init__(self, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._told: OrderedDict[str, tuple[float, Unauthorized | None]] = OrderedDict()  # by what stands for a key
+
+    async def refusal(self, key: str) -> BuntimeError | None:
+        """Unauthorized for one that the server does not know; another where it does not say."""
+        name = hashed(key)
+        told_at, refused = self._told.get(name, (None, None))
+        if told_at is not None and self._clock() - told_at <= KNOWN_SECONDS:
+            return refused
+        try:
+            await self._ask(key)
+        except Unauthorized as unknown:
+            refused = unknown.with_traceback(None)  # it is kept, and not what was on the way to it
+        except BuntimeError as failure:
+            return failure
+        else:
+            refused = None
+        self._told[name] = self._clock(), refused
+        self._told.move_to_end(name)
+        while len(self._told) > MOST:
+            self._told.popitem(last=False)
+        return refused
+
+
+def asking(url: str | None) -> Ask:
+    """The server there; None: where the SDK looks for one."""
+
+    async def ask(key: str) -> None:
+        async with AsyncBuntime(key, url, timeout=ASK_SECONDS, max_retries=0) as client:
+            try:
+                await client.sessions.list(page_size=1).page()
+            except RateLimitExceeded:
+                if client.rate_limit is None:  # of strangers; whose limits are told is known
+                    raise
+
+    return ask

@@ -1,0 +1,164 @@
+"""Tools that run something to its end."""
+
+from typing import Annotated, Any
+
+from buntime_sdk import AsyncSession, ContextLost, ContextNotFound, Evaluation, ExecutionResult, Forms
+from mcp.server.mcpserver import Context
+from mcp.types import CallToolResult
+from pydantic import Field
+
+from buntime.clients.mcp.answers import Evaluated, Ran, answer
+from buntime.clients.mcp.conversations import Opened
+from buntime.clients.mcp.output import cut
+from buntime.clients.mcp.run_watch import Watched, named, readable, watch
+from buntime.clients.mcp.tool_context import Desk, note, refusing
+
+Session = Annotated[str | None, Field(description="A session's id, from an earlier result. The current one without.")]
+Timeout = Annotated[
+    int | None,
+    Field(description="Seconds after which it is ended. The session's own without, mostly 30.", ge=1, le=3600),
+]
+VALUE = 4_000  # characters of a value that are shown
+PICTURES, FILES = 10, 50  # that a result has
+
+
+class Executing:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @refusing
+    async def execute_code(
+        self,
+        context: Context[Any, Any],
+        code: Annotated[str, Field(description="TypeScript or JavaScript for Bun; top-level await and import work.")],
+        timeout: Timeout = None,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Ran]:
+        """Run TypeScript or JavaScript to its end, in a fresh Bun process, and get what it printed.
+
+        Print what you want to see. Missing npm packages are installed on import. Files and packages stay for the next
+        call; variables do not: for those use run_in_context. For servers use start_process. A program that fails is
+        told by its exit code and stderr.
+        """
+        async with self._desk.session(context, session) as opened:
+            seconds = timeout or opened.session.resource_limits.timeout
+            stream = opened.session.stream(code, timeout=seconds)
+            return _ran(note(opened), await watch(context, opened.session, stream, seconds))
+
+    @refusing
+    async def run_command(
+        self,
+        context: Context[Any, Any],
+        command: Annotated[str, Field(description="For bash, in /workspace, as root of the session.")],
+        timeout: Timeout = None,
+        stdin: Annotated[str, Field(description="What the command reads.")] = "",
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Ran]:
+        """Run a shell command to its end: git, bun install, bun test, python3, curl, rg, …
+
+        What it leaves in the background goes on, but nobody sees its output: for servers use start_process.
+        """
+        async with self._desk.session(context, session) as opened:
+            seconds = timeout or opened.session.resource_limits.timeout
+            stream = opened.session.stream_command(command, timeout=seconds, stdin=stdin or None)
+            return _ran(note(opened), await watch(context, opened.session, stream, seconds))
+
+    @refusing
+    async def run_in_context(
+        self,
+        context: Context[Any, Any],
+        code: Annotated[str, Field(description="TypeScript; the value of its last expression is shown.")],
+        timeout: Timeout = None,
+        context_id: Annotated[str | None, Field(description="From an earlier result. The latest one without.")] = None,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Evaluated]:
+        """Run TypeScript where variables, functions and imports of earlier calls are still there, as in a notebook.
+
+        Made for working on data step by step. Its variables end with deep sleep; files stay.
+        """
+        async with self._desk.session(context, session) as opened:
+            found, is_new = await self._context(opened.session, context_id)
+            seconds = timeout or opened.session.resource_limits.timeout
+            stream = opened.session.contexts.open(found).stream(code, timeout=seconds)
+            try:
+                watched = await watch(context, opened.session, stream, seconds)
+            except (ContextLost, ContextNotFound):
+                self._desk.conversations.keep_context(opened.session.id, None)
+                raise
+            if isinstance(watched.result, Evaluation) and watched.result.context_survived is False:
+                self._desk.conversations.keep_context(opened.session.id, None)
+            return await evaluated(opened, watched, found, is_new=is_new)
+
+    async def _context(self, session: AsyncSession, asked: str | None) -> tuple[str, bool]:
+        """Its id, and whether it is new."""
+        conversations = self._desk.conversations
+        async with conversations.turn(session.id):
+            found = asked or conversations.context_of(session.id)
+            context_id = found or (await session.contexts.create()).id
+            conversations.keep_context(session.id, context_id)
+        return context_id, found is None
+
+
+def _ran(about: dict[str, str], watched: Watched) -> CallToolResult:
+    result = watched.result
+    values = {**about, **_values(result), **watched.shown}
+    return answer("\n".join(_lines(result, watched.shown)), values)
+
+
+async def evaluated(opened: Opened, watched: Watched, context_id: str, *, is_new: bool) -> CallToolResult:
+    """What a run in a context came to, within bounds."""
+    result = watched.result
+    assert isinstance(result, Evaluation)
+    values: dict[str, object] = {**note(opened), **_values(result), **watched.shown, "context": context_id}
+    lines = _lines(result, watched.shown)
+    if watched.displayed:
+        values |= await _displayed(opened.session, watched.displayed)
+        lines.append(f"displayed:\n{values['displayed']}")
+    if result.result is not None:
+        values["value"] = cut(result.result.text, "print a part of it", VALUE)
+        lines.append(f"value:\n{values['value']}")
+    if result.error is not None:  # it is in stderr too
+        error = result.error.stack or f"{result.error.name}: {result.error.message}"
+        values["error"] = cut(error, "see stderr", VALUE)
+    if result.context_survived is not None:
+        kept = "are still there" if result.context_survived else "are gone"
+        lines.append(f"The run was ended; the variables of the context {kept}.")
+    forms = [*watched.displayed, *([result.result] if result.result else ())]
+    pictures = [one.png for one in forms if one.png is not None]
+    if len(pictures) > PICTURES:
+        lines.append(f"… {len(pictures) - PICTURES} more pictures: show fewer at a time …")
+    lines.append(f"[context {context_id}]{' It is new: it has no variables yet.' if is_new else ''}")
+    return answer("\n".join(lines), values, pictures[:PICTURES])
+
+
+async def _displayed(session: AsyncSession, displayed: list[Forms]) -> dict[str, str]:
+    whole = "\n".join(cut(forms.text, "print less", VALUE) for forms in displayed)
+    return named("displayed", *await readable(session, "displayed", whole))
+
+
+def _values(result: ExecutionResult) -> dict[str, object]:
+    values: dict[str, object] = {
+        "exitCode": result.exit_code,
+        "timedOut": result.timed_out,
+        "executionTimeMs": result.execution_time,
+        "filesWritten": list(result.files_written[:FILES]),
+    }
+    if (more := len(result.files_written) - FILES) > 0:
+        values["filesWrittenMore"] = more
+    if result.process_limit_exceeded:
+        values["processLimitExceeded"] = True
+    return values
+
+
+def _lines(result: ExecutionResult, shown: dict[str, str]) -> list[str]:
+    ended = "timed out and was ended" if result.timed_out else f"exit code {result.exit_code}"
+    lines = [f"{ended}, {result.execution_time} ms"]
+    if result.process_limit_exceeded:
+        lines.append("It met the limit on processes: all that it started has been killed. Start fewer at a time.")
+    lines += [f"{name}:\n{shown[name].rstrip()}" for name in ("stdout", "stderr") if shown[name].strip()]
+    if not any(shown[name].strip() for name in ("stdout", "stderr")):
+        lines.append("(no output)")
+    if result.files_written:
+        more = len(result.files_written) - FILES
+        lines.append("files written: " + ", ".join(result.files_written[:FILES]) + (f" and {more} more" * (more > 0)))
+    return lines

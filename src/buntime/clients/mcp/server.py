@@ -1,0 +1,106 @@
+"""The MCP server: its tools, and the two ways to reach it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from mcp.server.mcpserver import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import CallToolResult, ToolAnnotations
+from starlette.applications import Starlette
+
+from buntime.clients.mcp.file_tools import Filing
+from buntime.clients.mcp.open_conversations import IDLE_SECONDS
+from buntime.clients.mcp.process_tools import Serving
+from buntime.clients.mcp.run_tools import Executing
+from buntime.clients.mcp.session_tools import Keeping
+from buntime.clients.mcp.tool_context import Desk, Settings
+
+LARGEST_BODY = 16 << 20  # bytes: a file to write is in it
+ANY_ADDRESS = ("0.0.0.0", "::")
+INSTRUCTIONS = """\
+Run code in an isolated Linux session with Bun, Node's API, bash, Python, git and the internet. Files are in /workspace
+and stay between calls. The session is made at the first call, sleeps when it is not used, wakes by itself, and is
+named in every result as [session ses_…]. A result that says that the session is new, although you have used one, means
+that its files are gone, or that your client does not tell conversations apart: then give its id in every call.
+
+execute_code for TypeScript; run_command for the shell; run_in_context to keep variables; start_process for servers,
+then preview_url for the user. Long output is cut: the result names the file with all of it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A tool, its title, and what a client may think of it.
+
+    `reads`: it changes nothing. `destroys`: what it changes may be lost. `repeatable`: twice is as good as once.
+    `open_world`: it reaches what is outside of the session.
+    """
+
+    tool: Callable[..., Awaitable[CallToolResult]]
+    title: str
+    reads: bool = False
+    destroys: bool = False
+    repeatable: bool = False
+    open_world: bool = False
+
+    @property
+    def annotations(self) -> ToolAnnotations:
+        return ToolAnnotations(
+            title=self.title,
+            read_only_hint=self.reads,
+            destructive_hint=self.destroys,
+            idempotent_hint=self.repeatable or self.reads,
+            open_world_hint=self.open_world,
+        )
+
+
+def offered(desk: Desk) -> Sequence[Offered]:
+    """All tools."""
+    executing, filing, serving, keeping = Executing(desk), Filing(desk), Serving(desk), Keeping(desk)
+    return (
+        Offered(executing.execute_code, "Run TypeScript", destroys=True, open_world=True),
+        Offered(executing.run_command, "Run a shell command", destroys=True, open_world=True),
+        Offered(executing.run_in_context, "Run TypeScript and keep variables", destroys=True, open_world=True),
+        Offered(filing.read_file, "Read a file", reads=True),
+        Offered(filing.write_file, "Write a file", destroys=True),
+        Offered(filing.edit_file, "Change a file", destroys=True),
+        Offered(filing.list_files, "List files", reads=True),
+        Offered(filing.search_files, "Search files", reads=True),
+        Offered(serving.start_process, "Start a server or another process", destroys=True, open_world=True),
+        Offered(serving.process_logs, "Read a process' output", reads=True),
+        Offered(serving.list_processes, "List processes", reads=True),
+        Offered(serving.send_input, "Write to a process", destroys=True, open_world=True),
+        Offered(serving.stop_process, "Stop a process", destroys=True, repeatable=True),
+        Offered(serving.preview_url, "Get a preview's URL", repeatable=True, open_world=True),
+        Offered(keeping.new_session, "Begin a new session"),
+        Offered(keeping.list_sessions, "List sessions", reads=True),
+        Offered(keeping.sleep_session, "Put a session to sleep", destroys=True, repeatable=True),
+        Offered(keeping.delete_session, "Delete a session", destroys=True, repeatable=True),
+    )
+
+
+def build(settings: Settings) -> MCPServer:
+    server = MCPServer(
+        name="buntime",
+        title="buntime",
+        description="Isolated sessions to run code in.",
+        instructions=INSTRUCTIONS,
+        version=version("buntime"),
+        log_level="WARNING",
+    )
+    for one in offered(Desk(settings)):
+        server.add_tool(one.tool, title=one.title, annotations=one.annotations)
+    return server
+
+
+def http_app(server: MCPServer, host: str, allowed_hosts: Sequence[str]) -> Starlette:
+    """At `/mcp`. Requests for other hosts than these and loopback are refused: a web page could be behind them."""
+    named = [host, *allowed_hosts] if host not in ANY_ADDRESS else allowed_hosts
+    names = [one for name in named for one in ((name,) if ":" in name else (name, f"{name}:*"))]  # of any port
+    hosts = ["127.0.0.1:*", "localhost:*", "[::1]:*", *names]
+    origins = [f"{scheme}://{name}" for name in hosts for scheme in ("http", "https")]
+    security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)
+    return server.streamable_http_app(
+        host=host, transport_security=security, max_request_body_size=LARGEST_BODY, session_idle_timeout=IDLE_SECONDS
+    )

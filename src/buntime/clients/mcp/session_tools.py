@@ -1,0 +1,77 @@
+"""Tools for sessions themselves. Most conversations need none of them."""
+
+from typing import Annotated, Any, Literal
+
+from mcp.server.mcpserver import Context
+from mcp.types import CallToolResult
+from pydantic import Field
+
+from buntime.clients.mcp.answers import Sessions, SessionShown, SessionState, answer
+from buntime.clients.mcp.run_tools import Session
+from buntime.clients.mcp.tool_context import Desk, note, refusing
+
+LISTED = 50
+
+
+class Keeping:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @refusing
+    async def new_session(self, context: Context[Any, Any]) -> Annotated[CallToolResult, SessionState]:
+        """Begin with an empty session. The one before stays as it is, by its id."""
+        async with self._desk.client(context) as (client, conversation):
+            opened = await self._desk.conversations.new(client, conversation)
+            expires = f"{opened.session.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+            values = {**note(opened), "state": "active", "expiresAt": expires}
+            return answer(f"It is there until {expires}.", values)
+
+    @refusing
+    async def list_sessions(self, context: Context[Any, Any]) -> Annotated[CallToolResult, Sessions]:
+        """List the user's sessions, the newest first."""
+        async with self._desk.client(context) as (client, conversation):
+            current = self._desk.conversations.current(conversation)
+            some, total = await client.sessions.list(page_size=LISTED).page()
+            shown = [
+                SessionShown(
+                    session=one.id,
+                    state=one.state,
+                    expiresAt=f"{one.expires_at:%Y-%m-%dT%H:%M:%SZ}",
+                    current=one.id == current,
+                )
+                for one in some
+            ]
+            lines = [
+                f"{one['session']}  {one['state']}  until {one['expiresAt']}{'  (current)' if one['current'] else ''}"
+                for one in shown
+            ]
+            if total > len(some):
+                lines.append(f"… {total - len(some)} more …")
+            return answer("\n".join(lines) or "(none)", {"sessions": shown})
+
+    @refusing
+    async def sleep_session(
+        self,
+        context: Context[Any, Any],
+        depth: Annotated[
+            Literal["idle", "deep-sleep"],
+            Field(description="idle: processes are suspended. deep-sleep: they are ended, files stay."),
+        ] = "idle",
+        session: Session = None,
+    ) -> Annotated[CallToolResult, SessionState]:
+        """Let a session rest. The next call that needs it wakes it."""
+        async with self._desk.session(context, session) as opened:
+            await opened.session.sleep(depth)
+            return answer(f"It is {opened.session.state}.", {**note(opened), "state": opened.session.state})
+
+    @refusing
+    async def delete_session(
+        self,
+        context: Context[Any, Any],
+        session: Annotated[str, Field(description="Its id: this cannot be undone.")],
+    ) -> Annotated[CallToolResult, SessionState]:
+        """Delete a session with its files and processes."""
+        async with self._desk.client(context) as (client, conversation):
+            await client.sessions.delete(session)
+            self._desk.conversations.forget(conversation, session)
+            return answer("It is deleted.", {"session": session, "state": "deleted"})

@@ -1,0 +1,74 @@
+"""What every tool has at hand: a client with the caller's key, and the session of its conversation."""
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Concatenate
+
+from buntime_sdk import AsyncBuntime, BuntimeError, Unauthorized
+from mcp.server.mcpserver import Context
+from mcp.types import CallToolResult
+
+from buntime.clients.mcp.answers import refusal
+from buntime.clients.mcp.conversations import Conversation, Conversations, Opened
+
+BEARER = "bearer "
+
+
+def bearer(headers: Mapping[str, str]) -> str | None:
+    """The key that a request brings; None for an empty one too."""
+    given = headers.get("authorization", "")
+    return given[len(BEARER) :].strip() or None if given.lower().startswith(BEARER) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`key`: None where each caller has to bring its own."""
+
+    url: str | None
+    key: str | None
+    ttl: int
+
+
+class Desk:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.conversations = Conversations(settings.ttl)
+
+    @asynccontextmanager
+    async def client(self, context: Context[Any, Any]) -> AsyncIterator[tuple[AsyncBuntime, Conversation]]:
+        """Raises Unauthorized where the caller brings no key."""
+        headers = context.headers
+        key = (None if headers is None else bearer(headers)) or self._settings.key
+        if not key:  # never left to the SDK, which would take that of this process
+            raise Unauthorized("This call has no `Authorization: Bearer btk_…` header.", code="unauthorized")
+        conversation = Conversation.of_process() if headers is None else Conversation.of_request(key, headers)
+        async with AsyncBuntime(key, self._settings.url) as client:
+            yield client, conversation
+
+    @asynccontextmanager
+    async def session(self, context: Context[Any, Any], asked: str | None) -> AsyncIterator[Opened]:
+        """`asked`: an id, or None or "" for the conversation's own."""
+        async with self.client(context) as (client, conversation):
+            yield await self.conversations.open(client, conversation, asked or None)
+
+
+def refusing[S, **P](
+    tool: Callable[Concatenate[S, P], Awaitable[CallToolResult]],
+) -> Callable[Concatenate[S, P], Awaitable[CallToolResult]]:
+    """What the server refuses becomes a result that says so: the model reads it, and not the user's log."""
+
+    @functools.wraps(tool)
+    async def refusing_tool(self: S, /, *arguments: P.args, **named: P.kwargs) -> CallToolResult:
+        try:
+            return await tool(self, *arguments, **named)
+        except BuntimeError as failure:
+            return refusal(failure)
+
+    return refusing_tool
+
+
+def note(opened: Opened) -> dict[str, str]:
+    """The part of every result that names the session."""
+    return {"session": opened.session.id, **({"note": opened.note} if opened.note else {})}

@@ -1,0 +1,256 @@
+"""The one loop that makes the world match the store.
+
+Deadlines are columns compared with the clock, so one that passed while no server ran takes effect
+at the next start, a few at a time. What a look costs depends on what is due and what has changed, not on how
+many sessions there are.
+"""
+
+import asyncio
+import heapq
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from buntime.account import AccountStatus
+from buntime.daemon.tasks import Tasks
+from buntime.errors import BuntimeError, SessionNotFound
+from buntime.lifecycle.decisions import Step, next_due, next_step
+from buntime.lifecycle.endings import Endings
+from buntime.lifecycle.leases import Leases
+from buntime.ports import ANSWER_SECONDS, Sandboxes, Store
+from buntime.session import Session, State
+
+log = structlog.get_logger()
+
+ENDS_A_TICK = 20  # sessions that are ended in one tick: many deadlines at once do not stall the host
+STEPS_A_TICK = 200
+AT_ONCE = 4  # of each kind of step, but that suspending is never urgent: one by one, with a pause for requests between
+SUSPEND_PAUSE_SECONDS = 0.005
+TOUCHED_SECONDS = 1.0  # between looks at open connections
+LONGEST_WAIT = 600.0  # before a step that failed is tried again
+JUMP_SECONDS = 5.0  # by which the clock goes otherwise than time does: then it was set
+HOLD_SECONDS = 60.0  # without expiries after it was set forward: it may be set back soon
+SLACK = 1000
+HOUR = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """All in seconds."""
+
+    tick: float = 1.0
+    idle_after: float = 300.0  # without activity; infinity: never
+    deep_sleep_after: float = 1800.0
+
+
+class Deadlines:
+    """When each session is to be looked at next. Nothing costs more than the logarithm of their number."""
+
+    def __init__(self) -> None:
+        self._due: dict[str, float] = {}
+        self._heap: list[tuple[float, str]] = []
+
+    def put(self, session_id: str, due: float) -> None:
+        self._due[session_id] = due
+        heapq.heappush(self._heap, (due, session_id))
+        if len(self._heap) > 2 * len(self._due) + SLACK:  # most of it is what was put again since
+            self._heap = [(due, session_id) for session_id, due in self._due.items()]
+            heapq.heapify(self._heap)
+
+    def take(self, now: float, most: int) -> list[str]:
+        """Those that are due, the oldest first. They come again when they are put again."""
+        taken: list[str] = []
+        while self._heap and self._heap[0][0] <= now and len(taken) < most:
+            due, session_id = heapq.heappop(self._heap)
+            if self._due.get(session_id) == due:  # else it was put again since
+                del self._due[session_id]
+                taken.append(session_id)
+        return taken
+
+
+class Keeper:
+    def __init__(
+        self,
+        store: Store,
+        sandboxes: Sandboxes,
+        endings: Endings,
+        leases: Leases,
+        tasks: Tasks,
+        clock: Callable[[], float],
+        pace: Pace,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._sandboxes = sandboxes
+        self._endings = endings
+        self._leases = leases
+        self._tasks = tasks
+        self._clock = clock
+        self._steady = steady
+        self._pace = pace
+        self._deadlines = Deadlines()
+        self._busy: set[str] = set()  # sessions with a step under way
+        self._failures: dict[str, int] = {}  # in a row
+        self._places = {step: asyncio.Semaphore(1 if step is Step.SUSPEND else AT_ONCE) for step in Step}
+        self._ahead = clock() - steady()
+        self._hold_until = 0.0
+        self._not_woken: set[str] = set()
+        self._relieving = False
+        self._next_tidy = 0.0
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether all that was begun has come to its end."""
+        return not self._busy and not self._relieving
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await self.tick()
+            await asyncio.sleep(self._pace.tick)
+
+    async def watch_connections(self) -> None:
+        """For ever: what comes in on open connections is activity, and wakes."""
+        while True:
+            again, self._not_woken = self._not_woken, set()
+            for session_id in {*await self._sandboxes.touched(), *again}:
+                self._tasks.start(self._touched(session_id), f"touched {session_id}")
+            await asyncio.sleep(TOUCHED_SECONDS)
+
+    async def tick(self) -> None:
+        """Begins what is due; most of it goes on behind."""
+        now = self._clock()
+        await self._heed_the_clock(now)
+        for session in await self._store.changed_sessions():
+            self._deadlines.put(session.id, self._due(session))
+        await self._heed_accounts(now)
+        ends = 0
+        for session_id in self._deadlines.take(now, STEPS_A_TICK):
+            found = await self._store.get_session(session_id)
+            if found is None:
+                self._failures.pop(session_id, None)
+            if found is None or session_id in self._busy:
+                continue
+            session, step = found, next_step(found, now, self._pace.idle_after, self._pace.deep_sleep_after)
+            ends += step in (Step.EXPIRE, Step.FINISH_DELETE)
+            if step is Step.NOTHING:  # it was active since
+                self._deadlines.put(session_id, max(self._due(session), now + self._pace.tick))
+            elif step is Step.EXPIRE and self._steady() < self._hold_until:
+                self._deadlines.put(session_id, now + self._pace.tick)
+            elif step in (Step.EXPIRE, Step.FINISH_DELETE) and ends > ENDS_A_TICK:
+                self._deadlines.put(session_id, now)
+            else:
+                self._begin(session, step, now)
+        if not self._relieving:
+            self._relieving = True
+            self._tasks.start(self._relieve(), "relief")
+        if now >= self._next_tidy or now < self._next_tidy - HOUR:
+            self._next_tidy = now + HOUR
+            self._tasks.start(self._tidy(int(now)), "tidying")
+
+    def _due(self, session: Session) -> float:
+        return next_due(session, self._pace.idle_after, self._pace.deep_sleep_after)
+
+    async def _heed_the_clock(self, now: float) -> None:
+        """One that was set forward puts nobody to sleep early, and ends nobody's session at once."""
+        ahead = now - self._steady()
+        jump, self._ahead = ahead - self._ahead, ahead
+        if abs(jump) < JUMP_SECONDS:
+            return
+        log.warning("clock_was_set", seconds=round(jump))
+        if jump > 0:
+            self._hold_until = self._steady() + HOLD_SECONDS
+        for session in await self._store.all_sessions():
+            if jump > 0 and session.state in (State.ACTIVE, State.IDLE):
+                await self._store.touch_session(session.id, int(now))
+            self._deadlines.put(session.id, self._due(session))  # it may have been put off by the clock of before
+
+    async def _heed_accounts(self, now: float) -> None:
+        for account in await self._store.list_accounts():
+            if account.status is AccountStatus.ACTIVE:
+                continue
+            for session in await self._store.account_sessions(account.id):
+                if session.id in self._busy:
+                    continue
+                if account.status is AccountStatus.DELETED and session.state is not State.DELETING:
+                    self._begin(session, Step.EXPIRE, now)
+                elif session.state in (State.ACTIVE, State.IDLE):
+                    self._begin(session, Step.DEEP_SLEEP, now, whatever=True)
+
+    def _begin(self, session: Session, step: Step, now: float, *, whatever: bool = False) -> None:
+        """`whatever`: however active it is."""
+        after = self._pace.idle_after if step is Step.SUSPEND else self._pace.deep_sleep_after
+        self._busy.add(session.id)
+        work = self._take_step(session, step, None if whatever else now - after)
+        self._tasks.start(work, f"{step.name.lower()} {session.id}")
+
+    async def _take_step(self, session: Session, step: Step, quiet_since: float | None) -> None:
+        done = False
+        try:
+            async with self._places[step]:
+                done = await self._act(session, step, quiet_since)
+                if step is Step.SUSPEND:
+                    await asyncio.sleep(SUSPEND_PAUSE_SECONDS)
+        except SessionNotFound:
+            done = True  # a client deleted it first
+        except BuntimeError as failed:
+            log.warning("step_failed", step=step.name.lower(), session=session.id, reason=failed.message)
+        except Exception:  # the boundary of a session: what goes wrong with one must not end the keeping of all
+            log.exception("step_failed", step=step.name.lower(), session=session.id)
+        finally:
+            self._busy.discard(session.id)
+            self._look_again(session.id, done=done)
+
+    async def _act(self, session: Session, step: Step, quiet_since: float | None) -> bool:
+        """Whether it came to something."""
+        match step:
+            case Step.SUSPEND:
+                done = await self._leases.suspend(session.id, quiet_since)
+            case Step.DEEP_SLEEP:
+                done = await self._leases.deep_sleep(session.id, quiet_since)
+            case Step.ARCHIVE:
+                return await self._leases.archive(session.id)
+            case Step.FINISH_DELETE:
+                return await self._endings.finish(session)
+            case _:
+                await self._endings.end(session)
+                done = True
+        if done:
+            log.info("step_taken", step=step.name.lower(), session=session.id, was=session.state.value)
+        return done
+
+    def _look_again(self, session_id: str, *, done: bool) -> None:
+        """At the next tick; after each failure in a row, twice as late."""
+        failures = 0 if done else self._failures.get(session_id, 0) + 1
+        if failures:
+            self._failures[session_id] = failures
+        else:
+            self._failures.pop(session_id, None)
+        wait = 0.0 if not failures else min(LONGEST_WAIT, self._pace.tick * 2 ** min(failures - 1, 20))
+        self._deadlines.put(session_id, self._clock() + wait)
+
+    async def _touched(self, session_id: str) -> None:
+        try:
+            await self._leases.touched(session_id)
+        except SessionNotFound:
+            return
+        except BuntimeError as failed:
+            log.warning("not_woken", session=session_id, reason=failed.message)
+            self._not_woken.add(session_id)  # what came in waits in the session: it is told of once
+
+    async def _relieve(self) -> None:
+        try:
+            await self._leases.relieve()
+        except BuntimeError as failed:
+            log.warning("not_relieved", reason=failed.message)
+        finally:
+            self._relieving = False
+
+    async def _tidy(self, now: int) -> None:
+        try:
+            await self._store.drop_answers(now - ANSWER_SECONDS)
+            await self._store.drop_preview_tokens(now)
+        except BuntimeError as failed:
+            log.warning("not_tidied", reason=failed.message)

@@ -1,0 +1,116 @@
+"""One method per API operation on the contexts of a session."""
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from buntime import errors, requests
+from buntime.caller import Caller
+from buntime.daemon.tasks import Tasks
+from buntime.inside import Context, Evaluation, NewContext, Shows, Sink
+from buntime.operations.entrance import Entrance
+from buntime.operations.executions import LISTED_FILES, raise_for_limits, shown_files
+from buntime.paths import inside_session
+from buntime.ports import Sandbox
+from buntime.requests import Execute
+from buntime.session import ID_ALPHABET, Session
+
+LONGEST_CODE = 4 << 20  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    result: Evaluation
+    files: Sequence[str]  # what the run and the request wrote under /workspace, relative to it
+    files_truncated: bool  # there were more
+
+
+class Contexts:
+    def __init__(self, entrance: Entrance, tasks: Tasks) -> None:
+        self._entrance = entrance
+        self._tasks = tasks
+
+    async def create(self, caller: Caller, session_id: str, env: Mapping[str, str], working_dir: str) -> Context:
+        """Raises InvalidRequest for a working directory that is none, ResourceLimitExceeded."""
+        requests.check_env(env)
+        context_id = "ctx_" + "".join(secrets.choice(ID_ALPHABET) for _ in range(18))
+        directory = inside_session(working_dir, "workingDir")
+        async with (
+            self._entrance.use(caller, session_id) as (session, sandbox),
+            self._entrance.place(caller, session, sandbox, "contexts"),
+        ):
+            new = NewContext(context_id, {**session.env, **env}, directory)
+            # one that was begun is made, and can be found in the list
+            return await self._tasks.finish(sandbox.contexts.create(new), f"start of {context_id}")
+
+    async def list(self, caller: Caller, session_id: str) -> Sequence[Context]:
+        """Oldest first, lost ones too."""
+        async with self._entrance.use(caller, session_id) as (_, sandbox):
+            return await sandbox.contexts.list()
+
+    async def delete(self, caller: Caller, session_id: str, context_id: str) -> None:
+        """Raises ContextNotFound."""
+        async with self._entrance.use(caller, session_id) as (_, sandbox):
+            await sandbox.contexts.delete(context_id)
+
+    async def run(self, caller: Caller, context_id: str, request: Execute) -> Evaluated:
+        """Raises ContextNotFound and ContextLost; MemoryLimitExceeded and DiskFull with the partial output."""
+        _check(caller, request)
+        async with self._entrance.use(caller, request.session_id) as (session, sandbox):
+            return await self._run(session, sandbox, context_id, request, None, None)
+
+    async def stream(
+        self,
+        caller: Caller,
+        context_id: str,
+        request: Execute,
+        begun: Callable[[], Awaitable[None]],
+        sink: Sink,
+        shows: Shows,
+    ) -> Evaluated:
+        """The same with output and what is displayed passed on as it comes. `begun` is called when nothing keeps the
+        run from starting."""
+        _check(caller, request)
+        session = await self._entrance.find(caller, request.session_id)
+        with self._entrance.stream(caller, session):
+            async with self._entrance.use(caller, request.session_id) as (session, sandbox):
+                await _check_context(sandbox, context_id)
+                await begun()
+                return await self._run(session, sandbox, context_id, request, sink, shows)
+
+    async def _run(
+        self,
+        session: Session,
+        sandbox: Sandbox,
+        context_id: str,
+        request: Execute,
+        sink: Sink | None,
+        shows: Shows | None,
+    ) -> Evaluated:
+        if request.files:
+            await _check_context(sandbox, context_id)
+            await sandbox.write_files(request.files)
+        timeout = float(request.timeout or session.limits.timeout)
+        result = await sandbox.contexts.run(context_id, request.code or "", timeout, sink, shows)
+        known = {"contextId": context_id, "contextSurvived": result.survived}
+        raise_for_limits("context", session, result, streamed=False, **known)
+        written = sorted(shown_files(request.files) | set(result.files_written))
+        truncated = result.files_written_truncated or len(written) > LISTED_FILES
+        return Evaluated(result, written[:LISTED_FILES], truncated)
+
+
+def _check(caller: Caller, request: Execute) -> None:
+    requests.check_execute(request, caller.plan)
+    if len(request.code or "") > LONGEST_CODE:
+        raise errors.PayloadTooLarge(
+            f"code for a context may have {LONGEST_CODE} characters. Write a file and import it.", limit=LONGEST_CODE
+        )
+
+
+async def _check_context(sandbox: Sandbox, context_id: str) -> None:
+    """Before anything is done for it. Raises ContextNotFound and ContextLost."""
+    found = next((context for context in await sandbox.contexts.list() if context.id == context_id), None)
+    if found is None:
+        raise errors.ContextNotFound(context_id)
+    if found.status == "lost":
+        raise errors.ContextLost(context_id, found.reason or "runtime_ended")

@@ -1,0 +1,94 @@
+"""The way into a session: whose it is, that it is awake, and how much may be open in it at a time."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from buntime import errors
+from buntime.caller import Caller
+from buntime.lifecycle.leases import Leases
+from buntime.ports import Kind, Sandbox, Sandboxes, Store
+from buntime.session import Session, State
+
+
+class Entrance:
+    def __init__(self, store: Store, sandboxes: Sandboxes, leases: Leases, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._sandboxes = sandboxes
+        self._leases = leases
+        self._clock = clock
+        self._streams: Counter[str] = Counter()  # open ones, by the id of a session and of an account
+        self._starting: Counter[tuple[str, Kind]] = Counter()  # the same, of what is yet to be seen by the kernel
+
+    async def find(self, caller: Caller, session_id: str) -> Session:
+        """Raises SessionNotFound, for somebody else's too."""
+        session = await self._store.get_session(session_id)
+        if (
+            session is None
+            or session.account != caller.account.id
+            or session.state is State.DELETING
+            or session.expires_at <= self._clock()
+        ):
+            raise errors.SessionNotFound(session_id)
+        return session
+
+    @asynccontextmanager
+    async def use(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:
+        """The session and its sandbox, awake as long as the block lasts. Raises what `Leases.use` raises."""
+        session = await self.find(caller, session_id)
+        async with self._leases.use(session) as sandbox:
+            yield session, sandbox
+
+    async def touched(self, session: Session) -> None:
+        """A client sent something on an open connection: that is activity, and wakes a suspended session."""
+        await self._leases.touched(session.id)
+
+    async def slept_deep(self, session: Session) -> bool:
+        """Whether the session is in deep sleep now: why a connection to its inside has ended."""
+        stored = await self._store.get_session(session.id)
+        return stored is not None and stored.state is State.DEEP_SLEEP
+
+    @contextmanager
+    def stream(self, caller: Caller, session: Session) -> Iterator[None]:
+        """One more answer that streams. Raises ResourceLimitExceeded."""
+        plan = caller.plan
+        self._check("open streams", self._streams[session.id], plan.streams_per_session, "session", caller)
+        self._check("open streams", self._streams[session.account], plan.streams_per_account, "account", caller)
+        names = (session.id, session.account)
+        self._streams.update(names)
+        try:
+            yield
+        finally:
+            self._streams.subtract(names)
+            self._forget(self._streams, names)
+
+    @asynccontextmanager
+    async def place(self, caller: Caller, session: Session, sandbox: Sandbox, kind: Kind) -> AsyncIterator[None]:
+        """Room for one more of the kind, which the block starts. Raises ResourceLimitExceeded."""
+        names = ((session.id, kind), (session.account, kind))
+        plan = caller.plan
+        here = sandbox.live(kind) + self._starting[names[0]]
+        self._check(kind, here, getattr(plan, f"{kind}_per_session"), "session", caller)
+        everywhere = await self._live(session.account, kind) + self._starting[names[1]]
+        self._check(kind, everywhere, getattr(plan, f"{kind}_per_account"), "account", caller)
+        self._starting.update(names)
+        try:
+            yield
+        finally:
+            self._starting.subtract(names)
+            self._forget(self._starting, names)
+
+    async def _live(self, account: str, kind: Kind) -> int:
+        found = [await self._sandboxes.get(s.sandbox) for s in await self._store.account_sessions(account)]
+        return sum(sandbox.live(kind) for sandbox in found if sandbox is not None)
+
+    @staticmethod
+    def _check(what: str, there: int, limit: int, scope: str, caller: Caller) -> None:
+        if there >= limit:
+            raise errors.ResourceLimitExceeded(what, limit, scope, caller.plan.name)
+
+    @staticmethod
+    def _forget[T](counts: Counter[T], names: tuple[T, ...]) -> None:
+        for name in names:
+            if not counts[name]:
+                del counts[name]

@@ -1,0 +1,130 @@
+"""One method per API operation on the files of a session."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+from buntime import errors, requests
+from buntime.caller import Caller
+from buntime.inside import Content, FileEvent, FileStatus, Match
+from buntime.operations import watching
+from buntime.operations.entrance import Entrance
+from buntime.paths import for_client
+from buntime.plan import MB
+from buntime.ports import FileEntry, FileToWrite, Sandbox
+from buntime.session import Session
+
+
+class Upload(Protocol):
+    """Content as it comes. `length` in bytes, where it is known before."""
+
+    @property
+    def parts(self) -> AsyncIterator[bytes]: ...
+
+    @property
+    def length(self) -> int | None: ...
+
+
+class Files:
+    def __init__(self, entrance: Entrance) -> None:
+        self._entrance = entrance
+
+    async def write(self, caller: Caller, session_id: str, file: FileToWrite) -> int:
+        """The file's size afterwards, in bytes."""
+        requests.check_files([file], caller.plan)
+        async with self._entrance.use(caller, session_id) as (_, sandbox):
+            return (await sandbox.write_files([file]))[0]
+
+    async def list(
+        self, caller: Caller, session_id: str, path: str, *, recursive: bool, limit: int, offset: int
+    ) -> tuple[Sequence[FileEntry], int]:
+        async with self._entrance.use(caller, session_id) as (_, sandbox):
+            return await sandbox.list_files(path, recursive=recursive, limit=limit, offset=offset)
+
+    async def read(self, caller: Caller, session_id: str, path: str) -> bytes:
+        """Raises PayloadTooLarge over the plan's file size."""
+        async with self._entrance.use(caller, session_id) as (_, sandbox):
+            try:
+                return await sandbox.read_file(path, caller.plan.file_mb * MB)
+            except errors.PayloadTooLarge:
+                shown, plan = for_client(path), caller.plan
+                raise errors.PayloadTooLarge(
+                    f"{shown!r} is larger than the {plan.file_mb} MB that can be read at once on the {plan.name} plan.",
+                    plan=plan.name,
+                    limit=plan.file_mb * MB,
+                    path=shown,
+                ) from None
+
+    async def delete(self, caller: Caller, session_id: str, path: str, *, recursive: bool) -> None:
+        async with self._entrance.use(caller, session_id) as (_, sandbox):
+            await sandbox.delete_file(path, recursive=recursive)
+
+    @asynccontextmanager
+    async def content(
+        self, caller: Caller, session_id: str, path: str, start: int | None, end: int | None
+    ) -> AsyncIterator[Content]:
+        """As `inside.Files.read`. The session stays awake as long as the block lasts."""
+        async with self._streaming(caller, session_id) as (_, sandbox), sandbox.files.read(path, start, end) as content:
+            yield content
+
+    async def upload(self, caller: Caller, session_id: str, path: str, upload: Upload, mode: int | None) -> int:
+        """The file's size. Raises DiskFull before anything is read, where it says that it is too large."""
+        async with self._streaming(caller, session_id) as (session, sandbox):
+            _check_length(session, upload.length)
+            return await sandbox.files.write(path, upload.parts, mode)
+
+    @asynccontextmanager
+    async def archive(self, caller: Caller, session_id: str, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with self._streaming(caller, session_id) as (_, sandbox), sandbox.files.pack(path) as parts:
+            yield parts
+
+    async def extract(self, caller: Caller, session_id: str, path: str, upload: Upload) -> int:
+        """How many entries."""
+        async with self._streaming(caller, session_id) as (session, sandbox):
+            _check_length(session, upload.length)
+            return await sandbox.files.unpack(path, upload.parts)
+
+    async def make_directory(self, caller: Caller, session_id: str, path: str) -> bool:
+        async with self._entrance.use(caller, session_id) as (_, sandbox):
+            return await sandbox.files.make_directory(path)
+
+    async def move(self, caller: Caller, session_id: str, path: str, to: str, *, overwrite: bool) -> None:
+        async with self._entrance.use(caller, session_id) as (_, sandbox):
+            await sandbox.files.move(path, to, overwrite=overwrite)
+
+    async def status(self, caller: Caller, session_id: str, path: str) -> FileStatus:
+        async with self._entrance.use(caller, session_id) as (_, sandbox):
+            return await sandbox.files.status(path)
+
+    async def search(
+        self,
+        caller: Caller,
+        session_id: str,
+        path: str,
+        *,
+        glob: str | None,
+        query: str | None,
+        ignore_case: bool,
+        limit: int,
+    ) -> tuple[Sequence[Match], bool]:
+        async with self._entrance.use(caller, session_id) as (_, sandbox):
+            return await sandbox.files.search(path, glob=glob, query=query, ignore_case=ignore_case, limit=limit)
+
+    @asynccontextmanager
+    async def _streaming(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:
+        session = await self._entrance.find(caller, session_id)
+        with self._entrance.stream(caller, session):
+            async with self._entrance.use(caller, session_id) as used:
+                yield used
+
+    def watch(
+        self, caller: Caller, session_id: str, path: str, *, recursive: bool
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[FileEvent]]]:
+        """See `watching.watch`."""
+        return watching.watch(self._entrance, caller, session_id, path, recursive=recursive)
+
+
+def _check_length(session: Session, length: int | None) -> None:
+    limit = session.limits.disk
+    if length is not None and length > limit * MB:
+        raise errors.DiskFull(f"The session's disk has {limit} MB in all.", limit=limit)

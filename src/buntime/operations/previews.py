@@ -1,0 +1,266 @@
+"""Who may see which port of a session, and that something there can be seen: what the edge asks for.
+
+A permission names the session's address, and the edge may use it for PERMISSION_SECONDS without asking again. So a
+session is lent for that long, and whoever takes a permission away ends connections once more after it.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+
+from buntime import errors
+from buntime.account import AccountStatus
+from buntime.errors import BuntimeError
+from buntime.lifecycle.leases import ON_WAKE_LOG, Leases
+from buntime.ports import Sandbox, Store
+from buntime.preview import Place, hash_token, is_token, open_ports, place_of, without_token
+from buntime.session import Session, State
+
+log = structlog.get_logger()
+
+PERMISSION_SECONDS = 1
+LENT_SECONDS = PERMISSION_SECONDS + 0.25  # the answer takes its way to the edge, and a request its way to the session
+ON_WAKE_SECONDS = 20.0  # after a wake, that a request waits for what `onWake` starts …
+STARTING_SECONDS = 120.0  # … and that it is still taken to be starting
+FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.02, 0.5  # between looks whether it listens
+CONNECT_SECONDS = 1.0
+MOST_WAITING = 256  # requests for one session that are being decided on
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRequest:
+    """A visitor's request, as the edge tells it."""
+
+    host: str
+    method: str
+    uri: str  # path and query, as they were sent
+    token: str | None = None  # of the header
+    cookie: str | None = None  # ours
+    wants_page: bool = False  # a browser that shows what comes
+    is_upgrade: bool = False
+
+    @property
+    def can_be_sent_on(self) -> bool:
+        return self.wants_page and self.method in ("GET", "HEAD") and not self.is_upgrade
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    upstream: str  # address:port
+    seconds: int  # for which it may be remembered
+    uri: str | None = None  # what the session gets instead of what was sent
+
+
+class Reason(StrEnum):
+    """Why a visitor sees something of ours."""
+
+    UNKNOWN = "unknown"
+    PRIVATE = "private"
+    SUSPENDED = "suspended"
+    WAKING = "waking"
+    NO_ROOM = "no-room"
+    STARTING = "starting"  # onWake is not done
+    RESTARTED = "restarted"
+    NOTHING = "nothing"  # listens
+    ENDED = "ended"  # nothing listens, after a deep sleep
+    NOT_STARTED = "not-started"  # nothing listens, though onWake ran
+    DAMAGED = "damaged"
+    TOO_MANY = "too-many"
+    FAILED = "failed"
+    SENT_ON = "sent-on"  # to the same address without the token, which is a cookie from then on
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    reason: Reason
+    error: BuntimeError
+    place: Place | None  # None where the host names none
+    location: str = ""  # of SENT_ON
+    cookie: str = ""  # of SENT_ON: the token
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """What was found for a request before its session was woken."""
+
+    session: Session
+    place: Place
+    uri: str | None  # see `Admitted`
+
+
+class _Refusal(Exception):
+    def __init__(self, reason: Reason, error: BuntimeError, location: str = "", cookie: str = "") -> None:
+        self.reason, self.error, self.location, self.cookie = reason, error, location, cookie
+
+
+class Previews:
+    def __init__(
+        self, store: Store, leases: Leases, clock: Callable[[], float], *, domain: str, secure: bool = False
+    ) -> None:
+        """`domain`: the configured one, "" for localhost. `secure`: visitors speak HTTPS."""
+        self._store = store
+        self._leases = leases
+        self._clock = clock
+        self._domain = domain
+        self._scheme = "https" if secure else "http"
+        self._deciding: Counter[str] = Counter()  # session → requests
+        self._seen_up: dict[Place, float] = {}  # when it was seen to listen, on the loop's clock
+
+    async def admit(self, request: PreviewRequest) -> Admitted | Refused:
+        """Wakes the session and waits for it, for a time. Counts as activity. Raises nothing."""
+        return await self._answered(request, self._admit(request))
+
+    async def nothing(self, request: PreviewRequest) -> Refused:
+        """What to tell where the edge could not connect to the session. Raises nothing."""
+        return await self._answered(request, self._explained(request))
+
+    # --- inside ---
+
+    async def _answered[T](self, request: PreviewRequest, work: Awaitable[T]) -> T | Refused:
+        place = place_of(request.host, self._domain)
+        try:
+            return await work
+        except _Refusal as refusal:
+            return Refused(refusal.reason, refusal.error, place, refusal.location, refusal.cookie)
+        except BuntimeError as failed:
+            return Refused(*_judged(failed), place)
+        except Exception:  # the boundary of a request: a visitor always gets a page
+            log.exception("preview_failed")
+            return Refused(Reason.FAILED, BuntimeError("Something went wrong on our side."), place)
+
+    async def _explained(self, request: PreviewRequest) -> Refused:
+        permission = await self._permission(request)
+        async with self._awake(permission) as sandbox:
+            listens = await _listens(sandbox.address, permission.place.port)
+        raise self._told(permission, listens=listens)
+
+    async def _admit(self, request: PreviewRequest) -> Admitted:
+        permission = await self._permission(request)
+        session, port = permission.session, permission.place.port
+        async with self._awake(permission) as sandbox:
+            await self._until_it_listens(permission, sandbox.address)
+            await self._permission(request)  # again: it may have waited, and what was taken away meanwhile is away
+            self._leases.lend(session, LENT_SECONDS)
+            return Admitted(f"{sandbox.address}:{port}", PERMISSION_SECONDS, permission.uri)
+
+    async def _permission(self, request: PreviewRequest) -> Permission:
+        """Raises _Refusal."""
+        place = place_of(request.host, self._domain)
+        session = await self._store.get_session(place.session) if place else None
+        account = await self._store.get_account(session.account) if session else None
+        if (
+            place is None
+            or session is None
+            or session.state is State.DELETING
+            or session.expires_at <= self._clock()
+            or account is None
+            or account.status is AccountStatus.DELETED
+        ):
+            raise _Refusal(Reason.UNKNOWN, errors.SessionNotFound(place.session if place else ""))
+        if account.status is AccountStatus.SUSPENDED:
+            suspended = errors.Forbidden("The account that this session belongs to is suspended.")
+            raise _Refusal(Reason.SUSPENDED, suspended)
+        uri, given = without_token(request.uri)
+        permission = Permission(session, place, None if given is None else uri)
+        if place.port in open_ports(session.preview):
+            return permission
+        if given is not None and await self._opens(given, place):
+            if request.can_be_sent_on:
+                # with the host, or a path that begins with two slashes would be another one
+                location = f"{self._scheme}://{request.host}{uri}"
+                raise _Refusal(Reason.SENT_ON, errors.Unauthorized("Go on without the token."), location, given)
+            return permission
+        for token in (request.token, request.cookie):
+            if token is not None and await self._opens(token, place):
+                return permission
+        raise _Refusal(Reason.PRIVATE, errors.Unauthorized("This preview needs a valid token."))
+
+    async def _opens(self, secret: str, place: Place) -> bool:
+        token = await self._store.find_preview_token(hash_token(secret)) if is_token(secret) else None
+        return (
+            token is not None
+            and token.session == place.session
+            and token.port in (None, place.port)
+            and token.expires_at > self._clock()
+        )
+
+    @asynccontextmanager
+    async def _awake(self, permission: Permission) -> AsyncIterator[Sandbox]:
+        """Raises _Refusal and what `Leases.use` raises."""
+        session_id = permission.session.id
+        if self._deciding[session_id] >= MOST_WAITING:
+            busy = errors.RateLimitExceeded("Too many requests wait for this session.", retryAfter=1)
+            raise _Refusal(Reason.TOO_MANY, busy)
+        self._deciding[session_id] += 1
+        try:
+            async with self._leases.use(permission.session) as sandbox:
+                yield sandbox
+        finally:
+            self._deciding[session_id] -= 1
+            if not self._deciding[session_id]:
+                del self._deciding[session_id]
+
+    async def _until_it_listens(self, permission: Permission, address: str) -> None:
+        """After a deep sleep, what `onWake` starts gets its time. Raises _Refusal when that is over."""
+        session, place = permission.session, permission.place
+        awake = self._leases.awake_since_deep_sleep(session.id)
+        if session.on_wake is None or awake is None or awake >= ON_WAKE_SECONDS:
+            return
+        now = asyncio.get_running_loop().time
+        risen, pause = now() - awake, FIRST_LOOK_SECONDS
+        if self._seen_up.get(place, 0.0) >= risen:
+            return
+        while not await _listens(address, place.port):
+            if now() + pause >= risen + ON_WAKE_SECONDS:
+                raise self._told(permission, listens=False)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_LOOK_SECONDS)
+        recent = now() - ON_WAKE_SECONDS  # what was seen before concerns nobody
+        self._seen_up = {place: at for place, at in self._seen_up.items() if at > recent} | {place: now()}
+
+    def _told(self, permission: Permission, *, listens: bool) -> _Refusal:
+        port, has_on_wake = permission.place.port, permission.session.on_wake is not None
+        awake = self._leases.awake_since_deep_sleep(permission.session.id)
+        if listens:
+            return _Refusal(Reason.RESTARTED, errors.Unavailable("The server has just been started.", 1))
+        if has_on_wake and awake is not None and awake < STARTING_SECONDS:
+            return _Refusal(Reason.STARTING, errors.Unavailable(f"Nothing listens on port {port} yet.", 1))
+        told = f"No program in this session accepts connections on port {port}."
+        if awake is None:
+            return _Refusal(Reason.NOTHING, errors.Unavailable(told, 1))
+        if has_on_wake:
+            told += f" It woke from deep sleep; what its onWake printed is in {ON_WAKE_LOG} in the session."
+            return _Refusal(Reason.NOT_STARTED, errors.Unavailable(told, 1))
+        told += " Deep sleep has ended its processes: start the server again, or set onWake."
+        return _Refusal(Reason.ENDED, errors.Unavailable(told, 1))
+
+
+def _judged(failed: BuntimeError) -> tuple[Reason, BuntimeError]:
+    match failed:
+        case errors.SessionNotFound():
+            return Reason.UNKNOWN, failed
+        case errors.StillWaking():
+            return Reason.WAKING, failed
+        case errors.Unavailable():
+            return Reason.NO_ROOM, failed
+        case errors.SessionDamaged():
+            return Reason.DAMAGED, failed
+        case errors.InvalidState():
+            return Reason.RESTARTED, errors.Unavailable("The session was restarted.", 1)
+    log.error("preview_failed", code=failed.code, reason=failed.message)
+    return Reason.FAILED, failed
+
+
+async def _listens(address: str, port: int) -> bool:
+    """Whether a program accepts connections there."""
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(address, port)
+            writer.close()
+            return True
+    return False

@@ -1,0 +1,298 @@
+"""The session's contexts, by way of its guest. Implements `inside.Contexts`.
+
+The protocol is described in `guest/src/contexts.ts`. Each context has a cgroup, which bears its id.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+from weakref import WeakValueDictionary
+
+import msgspec
+from msgspec import Meta
+
+from buntime.errors import BuntimeError, ContextLost, ContextNotFound, InvalidRequest, SessionBusy
+from buntime.inside import Context, ContextFailure, Evaluation, NewContext, Shows, Sink, Stream
+from buntime.ports import OUTPUT_LIMIT, SandboxGone
+from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing
+from buntime.sandboxes.inside.evaluations import Evaluated, read_evaluation
+from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
+from buntime.sandboxes.kernel.cgroup import RunUsage
+from buntime.sandboxes.machinery import Machinery
+
+TIMEOUT_EXIT, INTERRUPTED_EXIT, THREW_EXIT = 124, 130, 1
+MOST = 2000  # contexts that a guest may list …
+LARGEST_LIST = 2 << 20  # … in so many bytes
+NOTHING = RunUsage(cpu_ms=0, peak_memory=0, memory_kills=0)
+
+
+class _Context(msgspec.Struct, rename="camel"):
+    id: Annotated[str, Meta(pattern="^ctx_[a-z0-9]{18}$")]
+    created_at: Count
+    working_dir: Annotated[str, Meta(max_length=4096)]
+    runs: Count
+    lost: Annotated[str, Meta(max_length=100)] | None
+
+    def shown(self) -> Context:
+        status = "running" if self.lost is None else "lost"
+        known = (self.created_at, self.runs, self.working_dir, self.lost)
+        return Context(self.id, status, *known)  # type: ignore[arg-type]
+
+
+class _Created(msgspec.Struct):
+    context: _Context | None
+    said: Annotated[str, Meta(max_length=10_000)]
+
+
+class _List(msgspec.Struct):
+    contexts: Annotated[list[_Context], Meta(max_length=MOST)]
+
+
+class _Idle(msgspec.Struct):
+    idle: bool
+
+
+class _Known(msgspec.Struct):
+    known: bool
+
+
+class _Watched:
+    """The sinks of a run, and whether one is busy: then it is not the guest that is waited for."""
+
+    def __init__(self, sink: Sink | None, shows: Shows | None) -> None:
+        self._sink, self._shows = sink, shows
+        self.busy = False
+        self.taken = 0  # times
+        self.sink = None if sink is None else self._take
+        self.shows = None if shows is None else self._show
+
+    async def _take(self, stream: Stream, content: bytes) -> None:
+        assert self._sink is not None
+        await self._while_busy(self._sink(stream, content))
+
+    async def _show(self, forms: Any) -> None:
+        assert self._shows is not None
+        await self._while_busy(self._shows(forms))
+
+    async def _while_busy(self, work: Any) -> None:
+        self.busy = True
+        try:
+            await work
+        finally:
+            self.busy = False
+            self.taken += 1
+
+
+class GuestContexts:
+    def __init__(self, guest: Guest, launcher: Launcher, machinery: Machinery) -> None:
+        self._guest = guest
+        self._launcher = launcher
+        self._machinery = machinery
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by id: one run at a time
+
+    async def take_over(self) -> None:
+        """After a restart of the server: interrupts what ran for somebody who is gone."""
+        if self._launcher.live("contexts") == 0:
+            return
+        for context in await self.list():
+            if context.status == "running":
+                await self._stop(context.id, "killed")
+
+    async def create(self, new: NewContext) -> Context:
+        body = msgspec.json.encode(
+            {"id": new.id, "env": {**self._machinery.env, **new.env}, "cwd": new.working_dir, "install": True}
+        )
+
+        async def start(spare: Spare) -> Context:
+            query = {"spare": str(spare.pid)}
+            made = await self._guest.call("POST", "/contexts/create", query, _Created, body)
+            if made.context is None or made.context.id != new.id:
+                raise _refusal(made.said)
+            return made.context.shown()
+
+        context, _ = await self._launcher.background("contexts", start, new.id)
+        return context
+
+    async def list(self) -> Sequence[Context]:
+        asked = self._guest.call("GET", "/contexts", {}, _List, most=LARGEST_LIST)
+        found = await self._launcher.in_time(asked, ANSWER_SECONDS)
+        return [context.shown() for context in found.contexts]
+
+    async def delete(self, context_id: str) -> None:
+        if not (await self._ask("POST", "/contexts/delete", {"id": context_id}, _Known)).known:
+            raise ContextNotFound(context_id)
+        await self._end_all_of(context_id)
+
+    async def ending(self) -> None:
+        if self._launcher.live("contexts") > 0:
+            await self._ask("POST", "/contexts/ending", {}, Nothing)
+
+    async def settled(self) -> None:
+        """While no request uses the sandbox: when all runs are ended that clients have left."""
+        for turn in [*self._turns.values()]:
+            async with turn:
+                pass
+
+    # --- runs ---
+
+    async def run(
+        self, context_id: str, code: str, timeout: float, sink: Sink | None = None, shows: Shows | None = None
+    ) -> Evaluation:
+        await self._launcher.make_room()
+        turn = self._turns.setdefault(context_id, asyncio.Lock())
+        await turn.acquire()
+        group = self._launcher.named(context_id)
+        if group is not None:
+            self._launcher.hold(group)
+            self._launcher.watch(group, used=True)
+        watched = _Watched(sink, shows)
+        running = asyncio.ensure_future(self._evaluate(context_id, code, watched))
+        goes_on = False
+        try:
+            started = time.monotonic()
+            await asyncio.sleep(0)  # it is on its way while we look
+            before = self._usage(group)
+            with self._machinery.runs.one():
+                late = await self._wait(context_id, running, watched, timeout)
+            wall_ms = int((time.monotonic() - started) * 1000)
+            async with self._launcher.ending_an_impostor():
+                evaluated = running.result()
+            goes_on = not evaluated.has_lost_context
+            _raise_for_outcome(context_id, evaluated)
+            met_limit = group is not None and self._launcher.met_limit(group)
+            usage = self._usage(group)
+            if met_limit:
+                await self._end_all_of(context_id)
+            return self._evaluation(evaluated, before, usage, wall_ms, late=late, met_limit=met_limit)
+        finally:
+            if goes_on:
+                self._leave(group, turn)
+            else:
+                self._machinery.tasks.start(self._settle(context_id, group, turn, running), f"end in {context_id}")
+
+    async def _evaluate(self, context_id: str, code: str, watched: _Watched) -> Evaluated:
+        limit = OUTPUT_LIMIT if watched.sink is None else LARGEST_NUMBER
+        body = msgspec.json.encode({"code": code, "maxOutput": limit, "live": watched.sink is not None})
+        async with self._guest.request("POST", "/contexts/run", {"id": context_id}, body) as answer:
+            return await read_evaluation(answer, watched.sink, watched.shows)
+
+    async def _wait(
+        self, context_id: str, running: asyncio.Future[Evaluated], watched: _Watched, timeout: float
+    ) -> bool:
+        """Until it has ended; whether it was made to, at its timeout."""
+        if (await asyncio.wait({running}, timeout=timeout))[0]:
+            return False
+        await self._stop(context_id, "timeout")
+        while True:  # what was written is still taken, however slowly a client reads, as long as it goes on
+            before = watched.taken
+            done, _ = await asyncio.wait({running}, timeout=ANSWER_SECONDS)
+            if done:
+                return True
+            if not watched.busy and watched.taken == before:
+                await self._launcher.in_time(_until(running), 0)
+
+    async def _stop(self, context_id: str, reason: str) -> None:
+        """Interrupts what runs in it; what does not listen is killed, with the context."""
+        query = {"id": context_id, "reason": reason}
+        asked = self._guest.call("POST", "/contexts/interrupt", query, _Idle)
+        if not (await self._launcher.in_time(asked, ANSWER_SECONDS)).idle:
+            group = self._launcher.named(context_id)
+            if group is not None:
+                await asyncio.to_thread(self._launcher.kill_run, group)
+
+    def _leave(self, group: str | None, turn: asyncio.Lock) -> None:
+        if group is not None:
+            self._launcher.release(group)
+        turn.release()
+
+    async def _settle(
+        self, context_id: str, group: str | None, turn: asyncio.Lock, running: asyncio.Future[Evaluated]
+    ) -> None:
+        """Ends a run for which nobody waits any more, and what a context that is gone has left."""
+        try:
+            if not running.done():
+                running.cancel()
+                await self._stop(context_id, "killed")
+            elif running.cancelled() or running.exception() is not None:
+                await self._stop(context_id, "killed")
+            elif running.result().has_lost_context:
+                await self._end_all_of(context_id)
+        except (SandboxGone, BuntimeError):
+            pass  # what ran in it has ended too
+        finally:
+            self._leave(group, turn)
+
+    async def _end_all_of(self, context_id: str) -> None:
+        """What it has started and left."""
+        group = self._launcher.named(context_id)
+        if group is not None:
+            await asyncio.to_thread(self._launcher.end, group)
+
+    def _usage(self, group: str | None) -> RunUsage:
+        try:
+            return NOTHING if group is None else self._launcher.usage(group)
+        except SandboxGone:
+            return NOTHING
+
+    def _evaluation(
+        self, evaluated: Evaluated, before: RunUsage, after: RunUsage, wall_ms: int, *, late: bool, met_limit: bool
+    ) -> Evaluation:
+        end, told = evaluated.end, evaluated.told
+        late = late and (told is None or told.interrupted)
+        failure = told.failure if told is not None else None
+        exit_code = TIMEOUT_EXIT if late else _exit_code(evaluated)
+        return Evaluation(
+            exit_code=exit_code,
+            value=told.value.plain() if told is not None and told.value is not None else None,
+            displayed=evaluated.displayed,
+            failure=None if failure is None else ContextFailure(failure.name, failure.message, failure.stack),
+            survived=end.exit_code is None and not met_limit,
+            timed_out=late,
+            out_of_memory=after.memory_kills > before.memory_kills,
+            disk_full=exit_code not in (0, TIMEOUT_EXIT) and self._is_full(),
+            met_process_limit=met_limit,
+            stdout=evaluated.stdout,
+            stderr=evaluated.stderr,
+            truncated=end.truncated,
+            wall_ms=wall_ms,
+            cpu_ms=max(after.cpu_ms - before.cpu_ms, 0),
+            peak_memory=after.peak_memory,
+            files_written=end.files_written,
+            files_written_truncated=end.files_written_truncated,
+        )
+
+    def _is_full(self) -> bool:
+        return self._machinery.volumes.is_full(self._launcher.sandbox)
+
+    async def _ask[T](self, method: str, path: str, query: dict[str, str], kind: type[T]) -> T:
+        return await self._launcher.in_time(self._guest.call(method, path, query, kind), ANSWER_SECONDS)
+
+
+async def _until(running: asyncio.Future[Evaluated]) -> None:
+    await asyncio.wait({running})
+
+
+def _exit_code(evaluated: Evaluated) -> int:
+    if evaluated.told is None:
+        return evaluated.end.exit_code or 0
+    if evaluated.told.interrupted:
+        return INTERRUPTED_EXIT
+    return THREW_EXIT if evaluated.told.failure is not None else 0
+
+
+def _raise_for_outcome(context_id: str, evaluated: Evaluated) -> None:
+    match evaluated.end.outcome:
+        case "absent":
+            raise ContextNotFound(context_id)
+        case "lost":
+            raise ContextLost(context_id, evaluated.end.reason)
+        case "busy":
+            raise SessionBusy("Another run of this context has not ended yet.", contextId=context_id)
+
+
+def _refusal(said: str) -> BuntimeError:
+    """Why a context did not start, in the words of what was to become one."""
+    if said.startswith("buntime: workingDir "):
+        return InvalidRequest("workingDir", said.removeprefix("buntime: ").strip()[:1000])
+    return SessionBusy("The context's process ended as it was started. Try again, or end something.", said=said[:1000])

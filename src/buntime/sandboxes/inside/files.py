@@ -1,0 +1,223 @@
+"""Files of any size, by way of the guest. Implements `inside.Files`, but for what programs of the session do: see
+`tarballs.py` and `searching.py`."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Literal
+
+import aiohttp
+import msgspec
+
+from buntime.errors import BuntimeError, FileConflict, RangeNotSatisfiable
+from buntime.inside import Content, FileEvent, FileStatus, Match
+from buntime.paths import for_client, from_bytes, shown
+from buntime.ports import SandboxGone
+from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing, ended
+from buntime.sandboxes.guest.failures import Impostor
+from buntime.sandboxes.inside.launcher import Launcher
+from buntime.sandboxes.inside.programs import Runner
+from buntime.sandboxes.inside.searching import search
+from buntime.sandboxes.inside.tarballs import pack, unpack
+from buntime.sandboxes.inside.watching import watch
+
+STALL_SECONDS = 60.0  # for the guest to come on with a file
+DROP_SECONDS = 5.0
+HELD_SECONDS = 20.0  # that something waits for more of it: the guest gives up an upload of which nothing comes
+PIECE = 1 << 20  # bytes that are sent at once
+LONGEST_TARGET = 4096  # bytes of a symbolic link
+LATEST = 253402300799
+UNMOVED = {
+    "EEXIST": "exists already; pass overwrite=true to replace it.",
+    "EINVAL": "cannot be moved into itself.",
+    "ENOTEMPTY": "is a directory that is not empty: it is not replaced.",
+    "EXDEV": "cannot be moved to another file system of the session; copy it and delete it.",
+}
+type Kind = Literal["file", "directory", "symlink", "other"]
+
+
+class _Begun(msgspec.Struct):
+    upload: str
+
+
+class _Size(msgspec.Struct):
+    size: Count
+
+
+class _Made(msgspec.Struct):
+    created: bool
+
+
+class _Status(msgspec.Struct):
+    type: Kind
+    size: int
+    modified: int
+    mode: int
+    target: str | None = None  # base64
+
+
+class GuestFiles:
+    def __init__(self, guest: Guest, launcher: Launcher, runner: Runner) -> None:
+        self._guest = guest
+        self._launcher = launcher
+        self._runner = runner
+
+    @asynccontextmanager
+    async def read(self, path: str, start: int | None, end: int | None) -> AsyncIterator[Content]:
+        query = {"path": path}
+        if start is None and end is not None:
+            query["last"] = _asked(end)
+        else:
+            query |= {"start": _asked(start or 0), "end": _asked(LARGEST_NUMBER if end is None else end)}
+        async with self._launcher.ending_an_impostor(), self._answering(query) as answer:
+            content = self._content(answer)
+            if (start, end) != (None, None) and content.start == content.end:
+                raise RangeNotSatisfiable(for_client(shown(path)), content.total)
+            yield content
+
+    @asynccontextmanager
+    async def _answering(self, query: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Gives up the rest of an answer that is not read to its end."""
+        asking = self._guest.request("GET", "/contents", query)
+        answer = await self._launcher.in_time(asking.__aenter__(), STALL_SECONDS)
+        try:
+            yield answer
+        except BaseException as failed:
+            answer.close()
+            if not await asking.__aexit__(type(failed), failed, failed.__traceback__):
+                raise
+        else:
+            if not answer.content.at_eof():
+                answer.close()
+            await asking.__aexit__(None, None, None)
+
+    def _content(self, answer: aiohttp.ClientResponse) -> Content:
+        total, start, end, modified = (_number(answer, name) for name in ("size", "start", "end", "modified"))
+        version = answer.headers.get("x-version", "")
+        if not start <= end <= total or not 0 < len(version) <= 100 or not version.replace("-", "").isalnum():
+            raise Impostor("it tells of a file that cannot be")
+        return Content(total, start, end, min(modified, LATEST), version, self._parts(answer, end - start))
+
+    async def _parts(self, answer: aiohttp.ClientResponse, size: int) -> AsyncIterator[bytes]:
+        left = size
+        while left:
+            part = await self._launcher.in_time(answer.content.readany(), STALL_SECONDS)
+            if not part:
+                raise SandboxGone("the file became shorter while it was read")
+            if len(part) > left:
+                raise Impostor("it sent more of a file than there is")
+            left -= len(part)
+            yield part
+
+    async def write(self, path: str, parts: AsyncIterator[bytes], mode: int | None) -> int:
+        query = {"path": path} if mode is None else {"path": path, "mode": str(mode)}
+        begun = await self._call("POST", "/uploads", query, _Begun)
+        upload = {"upload": begun.upload[:100]}
+        try:
+            size = await self._send(upload, parts)
+            told = await self._call("POST", "/uploads/end", upload, _Size)
+        except BaseException:
+            await self._drop(upload)
+            raise
+        if told.size != size:
+            raise SandboxGone("the guest wrote another size than asked")
+        return size
+
+    async def _send(self, upload: Mapping[str, str], parts: AsyncIterator[bytes]) -> int:
+        """Each piece while the next one comes; how many bytes they had."""
+        size, sending = 0, None
+        try:
+            async for piece in _pieces(parts):
+                if sending is not None:
+                    await sending
+                size += len(piece)
+                sending = asyncio.create_task(self._call("POST", "/uploads/part", upload, Nothing, piece))
+            if sending is not None:
+                await sending
+        finally:
+            if sending is not None:
+                await ended(sending)
+        return size
+
+    async def _drop(self, upload: Mapping[str, str]) -> None:
+        """At once; where this does not reach the guest, it drops it by itself after a while."""
+        with suppress(SandboxGone, BuntimeError, TimeoutError):
+            async with asyncio.timeout(DROP_SECONDS):
+                await self._guest.call("POST", "/uploads/drop", upload, Nothing)
+
+    async def make_directory(self, path: str) -> bool:
+        return (await self._call("POST", "/files/mkdir", {"path": path}, _Made)).created
+
+    async def move(self, path: str, to: str, *, overwrite: bool) -> None:
+        query = {"from": path, "to": to, "overwrite": str(int(overwrite))}
+        try:
+            await self._call("POST", "/files/move", query, Nothing)
+        except FileConflict as conflict:
+            reason, name = str(conflict.details["reason"]), str(conflict.details["path"])
+            why = UNMOVED.get(reason)
+            raise conflict if why is None else FileConflict(name, reason, f"{name!r} {why}") from None
+
+    async def status(self, path: str) -> FileStatus:
+        told = await self._call("GET", "/files/stat", {"path": path}, _Status)
+        size, modified = min(max(told.size, 0), LARGEST_NUMBER), min(max(told.modified, 0), LATEST)
+        target = None if told.target is None else _target(told.target)
+        return FileStatus(for_client(path), told.type, size, modified, told.mode & 0o7777, target)
+
+    def pack(self, path: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return pack(self, self._runner, path)
+
+    async def unpack(self, path: str, parts: AsyncIterator[bytes]) -> int:
+        return await unpack(self, self._runner, path, _pieces(parts))
+
+    def watch(self, path: str, *, recursive: bool) -> AbstractAsyncContextManager[AsyncIterator[Sequence[FileEvent]]]:
+        return watch(self._guest, self._launcher, path, recursive=recursive)
+
+    async def search(
+        self, path: str, *, glob: str | None, query: str | None, ignore_case: bool, limit: int
+    ) -> tuple[Sequence[Match], bool]:
+        return await search(self, self._runner, path, glob, query, ignore_case=ignore_case, limit=limit)
+
+    async def _call[T](
+        self, method: str, path: str, query: Mapping[str, str], kind: type[T], body: bytes | None = None
+    ) -> T:
+        return await self._launcher.in_time(self._guest.call(method, path, query, kind, body), STALL_SECONDS)
+
+
+async def _pieces(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces that are worth a call each, and now and then one of a client that is slow."""
+    clock = asyncio.get_running_loop().time
+    held: list[bytes] = []
+    size, since = 0, clock()
+    async for part in parts:
+        held.append(part)
+        size += len(part)
+        while size >= PIECE or (size and clock() - since > HELD_SECONDS):
+            whole = b"".join(held)
+            yield whole[:PIECE]
+            held, size = [whole[PIECE:]], max(size - PIECE, 0)
+            since = clock()
+    if size:
+        yield b"".join(held)
+
+
+def _asked(number: int) -> str:
+    """No file is so large that the guest could not take the number."""
+    return str(min(number, LARGEST_NUMBER))
+
+
+def _number(answer: aiohttp.ClientResponse, name: str) -> int:
+    text = answer.headers.get(f"x-{name}", "")
+    if not text.isascii() or not text.removeprefix("-").isdecimal() or len(text) > 17:
+        raise Impostor(f"it tells no {name} of a file")
+    return max(int(text), 0)
+
+
+def _target(text: str) -> str:
+    try:
+        target = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise Impostor("it names the target of a link in no base64") from None
+    if len(target) > LONGEST_TARGET:
+        raise Impostor("it names a target that cannot be")
+    return from_bytes(target)

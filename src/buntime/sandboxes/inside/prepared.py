@@ -1,0 +1,170 @@
+"""The prepared process of a session: a Bun that has started and waits for the code of the next run.
+
+It is made when the session has been quiet for a moment after a run of code, for the same environment and directory, in
+a cgroup of its own as every run's. Whether it still is what a new start would be, the guest says when it is used
+(`guest/src/prepared.ts`); where it is not, or there is none, the run starts from a plain spare. It serves one run. A
+session that is short of memory or of CPU time has none, nor has one that sleeps or has not run code for a while.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import msgspec
+import structlog
+
+from buntime.errors import BuntimeError
+from buntime.plan import MB
+from buntime.ports import Run, SandboxGone
+from buntime.sandboxes.guest.client import Guest, Nothing
+from buntime.sandboxes.guest.failures import SpareGone, Unfit
+from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, BUSY, Launcher, Spare
+from buntime.sandboxes.machinery import Machinery
+
+log = structlog.get_logger()
+
+QUIET_SECONDS = 0.01  # after a run: one that follows at once shall have the CPU to itself
+SHORT_SECONDS = 0.2  # the same where the session has used up its share of it
+UNUSED_SECONDS = 60.0  # then it goes
+LEAST_FREE, LEAST_FREE_PART = 64 * MB, 1 / 4  # of the session's memory
+LONGEST_CODE = 16 << 10  # bytes
+MOST_MISSES, MISSED_SECONDS = 3, 60.0  # not used so often in a row: none for so long
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a process is prepared for."""
+
+    env: Mapping[str, str]
+    working_dir: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    spare: Spare
+    place: Place
+    goes: asyncio.TimerHandle
+
+
+class Prepared:
+    """Of one sandbox."""
+
+    def __init__(self, sandbox: str, guest: Guest, launcher: Launcher, machinery: Machinery) -> None:
+        self._sandbox = sandbox
+        self._guest = guest
+        self._launcher = launcher
+        self._machinery = machinery
+        self._waiting: Waiting | None = None
+        self._last: Place | None = None
+        self._begun: Spare | None = None  # on its way to become that
+        self._making = asyncio.Lock()
+        self._turn = 0  # what was begun in an earlier one is not wanted any more
+        self._throttled: int | None = None  # as it was when it was asked last
+        self._misses = 0
+        self._not_before = 0.0
+
+    def parked(self) -> list[str]:
+        """Cgroups of what waits for its first use, or will."""
+        return [spare.run for spare in (self._begun, self._waiting and self._waiting.spare) if spare]
+
+    def take(self, run: Run, env: Mapping[str, str]) -> Spare | None:
+        """The one that may fit this run: the caller's from now on. To be told of how it went."""
+        self._turn += 1
+        if not _can_serve(run) or self._waiting is None or self._waiting.place != Place(env, run.working_dir):
+            return None
+        return self._give_up()
+
+    def missed(self) -> None:
+        """It did not fit."""
+        self._misses += 1
+        if self._misses >= MOST_MISSES:
+            self._back_off()
+
+    def used(self) -> None:
+        self._misses = 0
+
+    def follow(self, run: Run, env: Mapping[str, str]) -> None:
+        """A run was answered: the next may be like the last one of code."""
+        self._turn += 1
+        if run.code is not None:
+            self._last = Place(env, run.working_dir)
+        if self._last is not None:
+            making = self._follow(self._last, self._turn)
+            self._machinery.tasks.start(making, f"prepared process for {self._sandbox}")
+
+    async def drop(self) -> None:
+        """None is kept, and none is under way."""
+        self._turn += 1
+        async with self._making:
+            await self._end_waiting()
+
+    async def _follow(self, place: Place, turn: int) -> None:
+        try:
+            while turn == self._turn:
+                await asyncio.sleep(SHORT_SECONDS if self._is_throttled() else QUIET_SECONDS)
+                if turn == self._turn and not self._is_throttled():
+                    async with self._making:
+                        await self._keep(place, turn)
+                    return
+        except (SandboxGone, OSError) as gone:
+            log.info("no_prepared_process", sandbox=self._sandbox, reason=str(gone))
+
+    async def _keep(self, place: Place, turn: int) -> None:
+        """The one that waits, where it is for this place, else a new one, where that makes sense."""
+        if self._waiting is not None and self._waiting.place == place:
+            self._waiting.goes.cancel()
+            self._waiting = replace(self._waiting, goes=self._goes_later())
+            return
+        await self._end_waiting()
+        busy = self._machinery.runs.under_way >= BUSY
+        early = asyncio.get_running_loop().time() < self._not_before
+        if turn != self._turn or busy or early or not self._has_room():
+            return
+        self._begun = spare = await self._launcher.another()
+        try:
+            await self._launcher.in_time(self._prepare(spare, place), ANSWER_SECONDS)
+            self._waiting = Waiting(spare, place, self._goes_later())
+        except (Unfit, SpareGone, BuntimeError):
+            self._back_off()
+            await asyncio.to_thread(self._launcher.end, spare.run)
+        finally:
+            self._begun = None
+
+    async def _prepare(self, spare: Spare, place: Place) -> None:
+        body = msgspec.json.encode({"env": dict(place.env), "cwd": place.working_dir})
+        await self._guest.call("POST", "/spares/prepare", {"spare": str(spare.pid)}, Nothing, body)
+
+    def _goes_later(self) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(UNUSED_SECONDS, self._goes)
+
+    def _goes(self) -> None:
+        if spare := self._give_up():
+            asyncio.get_running_loop().run_in_executor(None, self._launcher.end, spare.run)
+
+    async def _end_waiting(self) -> None:
+        if spare := self._give_up():
+            await asyncio.to_thread(self._launcher.end, spare.run)
+
+    def _give_up(self) -> Spare | None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return None
+        waiting.goes.cancel()
+        return waiting.spare
+
+    def _back_off(self) -> None:
+        self._misses = 0
+        self._not_before = asyncio.get_running_loop().time() + MISSED_SECONDS
+
+    def _has_room(self) -> bool:
+        free, limit = self._machinery.cgroups.memory_free(self._sandbox)
+        return free >= max(LEAST_FREE, limit * LEAST_FREE_PART)
+
+    def _is_throttled(self) -> bool:
+        """Whether the session had to wait for CPU time since this was asked last."""
+        before, self._throttled = self._throttled, self._machinery.cgroups.throttled(self._sandbox)
+        return before is not None and self._throttled != before
+
+
+def _can_serve(run: Run) -> bool:
+    return run.code is not None and not run.stdin and run.parts is None and len(run.code.encode()) <= LONGEST_CODE

@@ -1,0 +1,137 @@
+"""Archives out of a session and into it, by its own tar."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from buntime.errors import BuntimeError, ExecutionTimeout, FileConflict, InvalidRequest
+from buntime.inside import Stream
+from buntime.paths import for_client, shown
+from buntime.ports import Run, RunResult
+from buntime.sandboxes.guest.client import ended
+from buntime.sandboxes.inside.programs import Complaints, Place, Runner, limit_met, quoted
+
+LONGEST = 24 * 3600.0  # seconds; what ends sooner is for lack of progress
+STALL_SECONDS = 120.0
+AHEAD = 4  # pieces of an archive that wait for a slow client
+CHANGED = 1  # tar's exit code where files changed while it read them
+WRONG_KIND, CANNOT_ENTER = 100, 101  # ours
+
+# `./` only leads to the files: names are told without it
+PACK = (
+    "tar() { exec /usr/bin/tar --create --use-compress-program='gzip -1' --one-file-system "
+    r"""--transform='flags=rh;s,^\./\(.\),\1,' "$@"; }; """
+    f'if [ -d "$P" ]; then cd -- "$P" && tar .; exit {CANNOT_ENTER}; fi; '
+    f'if [ -f "$P" ]; then cd -- "${{P%/*}}/" && tar --dereference -- "./${{P##*/}}"; exit {CANNOT_ENTER}; fi; '
+    f"exit {WRONG_KIND}"
+)
+UNPACK = (
+    'cd -- "$P" && exec /usr/bin/tar --extract --gzip --verbose --no-same-owner --file=-; '  # names go to its output
+    f"exit {CANNOT_ENTER}"
+)
+
+
+@asynccontextmanager
+async def pack(place: Place, runner: Runner, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    await place.status(path)
+    pieces, complaints = asyncio.Queue[bytes](AHEAD), Complaints()
+
+    async def sink(stream: Stream, content: bytes) -> None:
+        if stream == "stderr":
+            complaints.add(content)
+        else:
+            await pieces.put(content)
+
+    async def whole() -> RunResult:
+        try:
+            return await runner.run(Run(LONGEST, command=f"P={quoted(path)}; {PACK}", working_dir="/"), sink)
+        finally:
+            pieces.shutdown()
+
+    running = asyncio.create_task(whole(), name="tar")
+    try:
+        parts = _parts(pieces, running, path, complaints)
+        first = await anext(parts, b"")  # or why there is none
+        yield _again(first, parts)
+    finally:
+        await ended(running)
+
+
+async def _again(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    async for part in rest:
+        yield part
+
+
+async def _parts(
+    pieces: asyncio.Queue[bytes], running: asyncio.Task[RunResult], path: str, complaints: Complaints
+) -> AsyncIterator[bytes]:
+    with suppress(asyncio.QueueShutDown):
+        while True:
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    piece = await pieces.get()
+            except TimeoutError:
+                raise ExecutionTimeout("The session's tar stopped.") from None
+            yield piece
+    result = await running
+    if result.exit_code not in (0, CHANGED):
+        raise _unpacked(result, path, complaints)
+
+
+def _unpacked(result: RunResult, path: str, complaints: Complaints) -> BuntimeError:
+    """Why there is no archive, or no whole one."""
+    name = for_client(shown(path))
+    if result.exit_code == WRONG_KIND:
+        return FileConflict(name, "EINVAL", f"{name!r} is neither a directory nor a regular file.")
+    return limit_met(result, "tar") or FileConflict(
+        name, "EIO", f"{name!r} cannot be archived whole: {complaints.first or 'tar failed'}."
+    )
+
+
+async def unpack(place: Place, runner: Runner, path: str, parts: AsyncIterator[bytes]) -> int:
+    """What was extracted before a failure stays."""
+    await place.make_directory(path)
+    taken, complaints = _Taken(parts), Complaints()
+
+    async def sink(stream: Stream, content: bytes) -> None:
+        if stream == "stderr":
+            complaints.add(content)
+        else:
+            taken.entries += content.count(b"\n")
+
+    run = Run(LONGEST, command=f"P={quoted(path)}; {UNPACK}", working_dir="/", parts=taken.whole())
+    running = asyncio.create_task(runner.run(run, sink), name="tar")
+    try:
+        before = None
+        while not (await asyncio.wait({running}, timeout=STALL_SECONDS))[0]:
+            if taken.progress == before:
+                raise ExecutionTimeout("The session's tar stopped.")
+            before = taken.progress
+        result = await running
+    finally:
+        await ended(running)
+    if result.exit_code != 0:
+        raise limit_met(result, "tar") or InvalidRequest(
+            "body", f"The archive could not be extracted whole: {complaints.first or 'tar failed'}."
+        )
+    return taken.entries
+
+
+class _Taken:
+    """How far an archive has come."""
+
+    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+        self._parts = parts
+        self._size = 0
+        self.entries = 0
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        return self._size, self.entries
+
+    async def whole(self) -> AsyncIterator[bytes]:
+        async for part in self._parts:
+            self._size += len(part)
+            yield part

@@ -1,0 +1,207 @@
+"""The session's terminals, by way of its guest. Implements `inside.Terminals`.
+
+Two requests for each client: one brings the output in frames, the other takes what is typed, for as long as somebody is
+attached. The guest tells how much of that the program has got, so that no more than a window of it is on the way.
+"""
+
+import asyncio
+import secrets
+import struct
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Literal
+
+import aiohttp
+import msgspec
+
+from buntime.errors import BuntimeError, FileNotFound, TerminalNotFound
+from buntime.inside import Exit, NewTerminal, Reason
+from buntime.ports import SandboxGone
+from buntime.sandboxes.guest.client import Guest, Nothing
+from buntime.sandboxes.guest.connection import NoGuest
+from buntime.sandboxes.guest.failures import UNREADABLE, Impostor
+from buntime.sandboxes.guest.frames import HEADER, Frame, batches
+from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
+from buntime.sandboxes.machinery import Machinery
+
+LARGEST_FRAME = 1 << 20  # bytes: what the guest keeps of a terminal is a quarter of it
+WINDOW = 256 << 10  # bytes of input on the way to the program; eight times of what the guest keeps to itself
+LAST_SECONDS = 1.0  # for input to be sent after the client has left
+PIECE = 32 << 10  # bytes of input in one frame
+GATHER_FRAMES, GATHER_SECONDS = 64, 0.002  # crumbs of output in such numbers cost too much: what follows is gathered
+
+
+class _End(msgspec.Struct, rename="camel"):
+    exit_code: int | None
+    reason: Literal["deep_sleep", "runtime_ended", "timeout"] | None = None
+
+
+class GuestTerminals:
+    def __init__(self, guest: Guest, launcher: Launcher, machinery: Machinery) -> None:
+        self._guest = guest
+        self._launcher = launcher
+        self._machinery = machinery
+
+    async def create(self, new: NewTerminal) -> None:
+        body = {
+            "id": new.id,
+            "cols": new.cols,
+            "rows": new.rows,
+            "env": {**self._machinery.env, **new.env},
+            "cwd": new.working_dir,
+        }
+
+        async def start(spare: Spare) -> None:
+            query = {"spare": str(spare.pid), "path": new.working_dir}
+            await self._guest.call("POST", "/terminals/create", query, Nothing, msgspec.json.encode(body))
+
+        await self._launcher.background("terminals", start, new.id)
+
+    async def end(self, terminal_id: str) -> None:
+        run = self._launcher.named(terminal_id)
+        if run is not None:
+            await asyncio.to_thread(self._launcher.end, run)
+
+    @asynccontextmanager
+    async def attach(self, terminal_id: str) -> AsyncIterator["GuestAttachment"]:
+        query = {"id": terminal_id, "attachment": secrets.token_hex(8)}
+        async with AsyncExitStack() as stack:
+            request = stack.enter_async_context(self._guest.request("POST", "/terminals/attach", query))
+            try:
+                answer = await self._launcher.in_time(request, ANSWER_SECONDS)
+            except FileNotFound:
+                raise TerminalNotFound(terminal_id) from None
+            attachment = GuestAttachment(self._guest, self._launcher, query, answer)
+            stack.push_async_callback(attachment.close)
+            yield attachment
+
+    async def ending(self, reason: Reason) -> None:
+        await self._guest.call("POST", "/terminals/end", {"reason": reason}, Nothing)
+
+
+class GuestAttachment:
+    def __init__(
+        self, guest: Guest, launcher: Launcher, query: Mapping[str, str], answer: aiohttp.ClientResponse
+    ) -> None:
+        self._guest = guest
+        self._launcher = launcher
+        self._query = query
+        self._answer = answer
+        self._typed = bytearray()  # on its way, as the next is
+        self._size: tuple[int, int] | None = None
+        self._more = asyncio.Event()
+        self._room = asyncio.Event()
+        self._untaken = 0  # bytes of input that the program has not got, as far as we know
+        self._closing = False
+        self._typing: asyncio.Task[None] | None = None
+
+    async def output(self) -> AsyncIterator[bytes | Exit]:
+        async with self._launcher.ending_an_impostor():
+            async for frames in self._batches():
+                printed, end = self._sorted(frames)
+                if printed:
+                    yield printed
+                if end is not None:
+                    if end[0] == b"x":
+                        self._forget()
+                        yield _exit(end[1])
+                    return
+                if len(frames) > GATHER_FRAMES:
+                    await asyncio.sleep(GATHER_SECONDS)
+        raise SandboxGone("the terminal's output ended without an end")
+
+    async def _batches(self) -> AsyncIterator[list[Frame]]:
+        try:
+            async for frames in batches(self._answer.content, LARGEST_FRAME):
+                yield frames
+        except NoGuest as impostor:
+            raise Impostor(f"a terminal: {impostor}") from impostor
+        except (aiohttp.ClientError, OSError) as gone:
+            raise SandboxGone(f"a terminal: {gone!r}") from gone
+
+    def _sorted(self, frames: Sequence[Frame]) -> tuple[bytes, Frame | None]:
+        """What was printed, and the frame that is the last, if it is among them."""
+        printed: list[bytes] = []
+        for kind, payload in frames:
+            if kind == b"o":
+                printed.append(payload)
+            elif kind == b"a" and len(payload) == 4:
+                self._took(int.from_bytes(payload))
+            elif kind in (b"x", b"d"):
+                return b"".join(printed), (kind, payload)
+            else:
+                raise Impostor("it sent a frame that no terminal has")
+        return b"".join(printed), None
+
+    async def write(self, content: bytes) -> None:
+        for start in range(0, len(content), PIECE):
+            piece = content[start : start + PIECE]
+            while self._untaken >= WINDOW:
+                self._room.clear()
+                await self._room.wait()
+            self._untaken += len(piece)
+            self._typed += piece
+            self._send_more()
+
+    async def resize(self, cols: int, rows: int) -> None:
+        self._size = cols, rows
+        self._send_more()
+
+    async def close(self) -> None:
+        """What was typed before the client left is still sent, where the guest takes it."""
+        self._closing = True
+        self._more.set()
+        try:
+            if self._typing is not None:
+                await asyncio.wait({self._typing}, timeout=LAST_SECONDS)
+        finally:
+            if self._typing is not None:
+                self._typing.cancel()
+            self._answer.close()  # or the connection would wait for what nobody reads
+
+    def _forget(self) -> None:
+        """What the shell has left running is no terminal any more."""
+        run = self._launcher.named(self._query["id"])
+        if run is not None:
+            self._launcher.finish(run)
+
+    def _took(self, count: int) -> None:
+        self._untaken = max(self._untaken - count, len(self._typed))  # whatever is told: not before it was sent
+        if self._untaken < WINDOW:
+            self._room.set()
+
+    def _send_more(self) -> None:
+        self._more.set()
+        if self._typing is None:
+            self._typing = asyncio.create_task(self._send(), name="input of a terminal")
+
+    async def _send(self) -> None:
+        """What is typed, in one request that goes on. Where it fails, the output has an end too."""
+
+        async def body() -> AsyncIterator[bytes]:
+            while True:
+                if self._size is not None:
+                    size, self._size = struct.pack(">HH", *self._size), None
+                    yield HEADER.pack(b"r", len(size)) + size
+                while piece := bytes(self._typed[:PIECE]):
+                    del self._typed[:PIECE]
+                    yield HEADER.pack(b"i", len(piece)) + piece
+                if self._closing:
+                    return
+                if self._size is None:
+                    self._more.clear()
+                    await self._more.wait()
+
+        with suppress(SandboxGone, BuntimeError):
+            async with self._guest.request("POST", "/terminals/input", self._query, body()) as answer:
+                await answer.content.readany()
+
+
+def _exit(payload: bytes) -> Exit:
+    try:
+        end = msgspec.json.decode(payload, type=_End)
+    except UNREADABLE as wrong:
+        raise Impostor("a terminal's end is not what it should be") from wrong
+    if end.exit_code is not None and not 0 <= end.exit_code <= 255:
+        raise Impostor("a terminal ended with an impossible number")
+    return Exit(end.exit_code, end.reason)

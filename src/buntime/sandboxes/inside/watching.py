@@ -1,0 +1,120 @@
+"""Watching files, by way of the guest: `guest/src/watching.ts` has the frames."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated
+
+import aiohttp
+import msgspec
+
+from buntime.errors import FileNotFound, SessionBusy
+from buntime.inside import FileEvent, FileKind
+from buntime.paths import for_client, shown
+from buntime.ports import SandboxGone
+from buntime.sandboxes.guest.client import Guest, path_in
+from buntime.sandboxes.guest.failures import UNREADABLE, Impostor
+from buntime.sandboxes.guest.frames import Frame, batches
+from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher
+
+READY_SECONDS = 60.0  # for large trees; the guest answers at once that it begins
+MOST_EVENTS, LARGEST_FRAME = 500, 1 << 20  # of one frame, and bytes
+GATHER_SECONDS = 0.005  # between two readings: a guest that tells in crumbs costs little …
+GATHER_FRAMES = 50  # … for each so many frames
+
+
+class _Raw(msgspec.Struct, forbid_unknown_fields=True):
+    raw: str
+
+
+class _Event(msgspec.Struct):
+    event: str
+    path: str | _Raw
+    from_: str | _Raw | None = msgspec.field(name="from", default=None)
+    type: FileKind | None = None
+
+
+_EVENTS = Annotated[list[_Event], msgspec.Meta(min_length=1, max_length=MOST_EVENTS)]
+
+
+class _Unwatched(msgspec.Struct):
+    path: str | _Raw
+
+
+@asynccontextmanager
+async def watch(
+    guest: Guest, launcher: Launcher, path: str, *, recursive: bool
+) -> AsyncIterator[AsyncIterator[Sequence[FileEvent]]]:
+    """See `inside.Files.watch`."""
+    asking = guest.request("GET", "/files/watch", {"path": path, "recursive": str(int(recursive))})
+    answer = await launcher.in_time(asking.__aenter__(), ANSWER_SECONDS)
+    try:
+        frames = _frames(answer)
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                while (await _next(frames, launcher))[0] != b"r":
+                    pass
+        except TimeoutError:
+            raise SessionBusy("The session is too busy to begin to watch so large a directory.") from None
+        yield _events(frames, launcher, path)
+    finally:
+        answer.close()  # the guest sees that nobody watches any more
+        with suppress(SandboxGone):
+            await asking.__aexit__(None, None, None)
+
+
+async def _next(frames: AsyncIterator[Frame], launcher: Launcher) -> Frame:
+    async with launcher.ending_an_impostor():
+        try:
+            return await anext(frames)
+        except StopAsyncIteration:
+            raise Impostor("its answer has no end") from None
+        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as gone:
+            raise SandboxGone(f"/files/watch: {gone!r}") from gone
+
+
+async def _frames(answer: aiohttp.ClientResponse) -> AsyncIterator[Frame]:
+    async for some in batches(answer.content, LARGEST_FRAME):
+        for frame in some:
+            yield frame
+        await asyncio.sleep(GATHER_SECONDS * max(len(some) / GATHER_FRAMES, 1))
+
+
+async def _events(frames: AsyncIterator[Frame], launcher: Launcher, path: str) -> AsyncIterator[Sequence[FileEvent]]:
+    while True:
+        kind, payload = await _next(frames, launcher)
+        if kind == b"x":
+            raise FileNotFound(for_client(shown(path)))
+        async with launcher.ending_an_impostor():
+            events = _told(kind, payload, path)
+        if events:
+            yield events
+
+
+def _told(kind: bytes, payload: bytes, path: str) -> Sequence[FileEvent]:
+    """Raises Impostor."""
+    try:
+        if kind == b"c":
+            return [_event(event, path) for event in msgspec.json.decode(payload, type=_EVENTS)]
+        if kind == b"l":
+            return [FileEvent("overflow", for_client(path))]
+        if kind == b"u":
+            unwatched = msgspec.json.decode(payload, type=_Unwatched)
+            return [FileEvent("overflow", _below(path, unwatched.path), "directory", unwatched=True)]
+    except UNREADABLE as wrong:
+        raise Impostor("it tells of a change in a way of its own") from wrong
+    raise Impostor("it sent a frame that it may not")
+
+
+def _event(event: _Event, path: str) -> FileEvent:
+    match event.event:
+        case "created" | "changed" | "deleted" as kind:
+            return FileEvent(kind, _below(path, event.path), event.type)
+        case "renamed" if event.from_ is not None:
+            return FileEvent("renamed", _below(path, event.path), event.type, _below(path, event.from_))
+    raise Impostor("it tells of a change that there is not")
+
+
+def _below(path: str, told: str | _Raw) -> str:
+    rest = path_in("", told.raw) if isinstance(told, _Raw) else path_in(told, "")
+    return for_client(f"{path.rstrip('/')}/{rest}" if rest else path)

@@ -1,0 +1,186 @@
+"""A sandbox as an OCI runtime sees it: the spec, and the runtime's verbs by its command line. Blocking."""
+
+import json
+import os
+import resource
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from buntime.sandboxes.kernel.cgroup import is_hybrid
+from buntime.sandboxes.kernel.commands import HostCommandFailed, call_detached
+from buntime.sandboxes.kernel.mounts import EMPTY, GUEST, RESOLV_CONF, ROOT, Layers, MountThreads
+from buntime.sandboxes.kernel.user_namespaces import user_namespaces
+
+GUEST_PORT = 49  # below 1024: previews cannot name it
+CAPABILITIES = [
+    f"CAP_{name}"
+    for name in [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "SETGID",
+        "SETUID",
+        "SETPCAP",
+        "NET_BIND_SERVICE",
+        "SYS_CHROOT",
+        "SETFCAP",
+    ]
+]
+START_SECONDS = 30.0
+PTYS = 64  # of one sandbox: the kernel counts those of the whole host
+CORE = 1  # byte: no core file, and no core handler of the host's, see `seccomp.py`
+OPEN_FILES = 16384  # of one process; the session's memory bounds those of all its processes
+MASKED = "acpi asound cmdline kcore keys latency_stats timer_list timer_stats sched_debug scsi interrupts sysrq-trigger"
+READ_ONLY = "bus fs irq sys"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one sandbox is."""
+
+    name: str  # of the container: buntime-<instance>-<sandbox>
+    bundle: Path  # also holds the pid file
+    image: Path
+    volume: Path
+    resolv_conf: Path
+    netns: str  # path
+    cgroup: str  # path for the runtime
+    address: str
+    secret: str
+    first_uid: int
+
+    @property
+    def pid_file(self) -> Path:
+        return self.bundle / "pid"
+
+
+HYBRID_CGROUP = Path("/sys/fs/cgroup/unified")  # crun refuses a v1 machine with an empty v2 hierarchy beside it
+
+# For the guest alone, whose work is small: a tenth less memory for each sandbox. Runs do not inherit it.
+SMALL_GUEST = (
+    "BUN_JSC_forceMiniVMMode=1",
+    "BUN_JSC_useConcurrentJIT=0",
+    "BUN_JSC_useDFGJIT=0",
+    "BUN_JSC_numberOfGCMarkers=1",
+    "MIMALLOC_PURGE_DELAY=0",
+)
+
+
+def spec(place: Place, user_namespace: str, seccomp: Mapping[str, Any]) -> dict[str, Any]:
+    """`user_namespace`: the path of one that maps the ids of the session."""
+    namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
+    joined = [{"type": "user", "path": user_namespace}, {"type": "network", "path": place.netns}]
+    return {
+        "ociVersion": "1.0.2",
+        "hostname": "session",
+        "root": {"path": str(ROOT)},
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "cwd": "/",
+            "noNewPrivileges": True,
+            "oomScoreAdj": 300,  # when the host itself runs out, sessions go before what serves them
+            "args": ["/run/guest/init", "--", *_guest("bun", "--smol", "/run/guest/guest.js")],
+            "env": [
+                f"GUEST_ADDRESS={place.address}",
+                f"GUEST_PORT={GUEST_PORT}",
+                f"GUEST_SECRET={place.secret}",
+                f"GUEST_SHELL={json.dumps(_guest('sh'))}",
+                "PATH=/usr/local/bin:/usr/bin:/bin",
+                "HOME=/root",
+                *SMALL_GUEST,
+            ],
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
+            "rlimits": [
+                {"type": "RLIMIT_NOFILE", "soft": 4096, "hard": _most_files()},
+                {"type": "RLIMIT_CORE", "soft": CORE, "hard": CORE},
+            ],
+        },
+        "mounts": _mounts(),
+        "linux": {
+            "namespaces": [*namespaces, *joined],
+            "cgroupsPath": place.cgroup,
+            "seccomp": seccomp,
+            "maskedPaths": [f"/proc/{name}" for name in MASKED.split()],
+            "readonlyPaths": [f"/proc/{name}" for name in READ_ONLY.split()],
+        },
+    }
+
+
+def _most_files() -> int:
+    """Raising it beyond the server's own takes a capability that the container's user namespace does not have."""
+    return min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def _guest(program: str, *arguments: str) -> list[str]:
+    """A program of the guest's own directory, run by the loader and libraries there."""
+    return ["/run/guest/ld.so", "--library-path", "/run/guest/lib", f"/run/guest/{program}", *arguments]
+
+
+def _mounts() -> list[dict[str, Any]]:
+    def tmpfs(to: str, *options: str) -> dict[str, Any]:
+        return {"destination": to, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", *options]}
+
+    def bind(to: str, source: Path) -> dict[str, Any]:
+        options = ["rbind", "ro", "nosuid", "nodev"]
+        return {"destination": to, "type": "bind", "source": str(source), "options": options}
+
+    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", f"max={PTYS}"]
+    return [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "nodev", "noexec"]},
+        tmpfs("/dev", "noexec", "strictatime", "mode=755", "size=64k"),
+        tmpfs("/dev/shm", "noexec", "mode=1777", "size=64m"),
+        tmpfs("/run", "mode=755", "size=16m"),
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
+        # the runtime would bind the host's otherwise; a tmpfs costs the kernel memory with each cgroup
+        bind("/sys", EMPTY),
+        bind("/run/guest", GUEST),
+        bind("/etc/resolv.conf", RESOLV_CONF),
+    ]
+
+
+class Runtime:
+    """crun, or what takes the same verbs."""
+
+    def __init__(self, program: str, state: Path, others_volumes: Sequence[Path] = ()) -> None:
+        """`others_volumes`: mounts of other servers of this host, which must not be held when they unmount them."""
+        self._verb = [program, "--root", str(state)]
+        if Path(program).name == "crun":
+            self._verb.append("--cgroup-manager=cgroupfs")
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._state = state
+        self._mounts = MountThreads([*others_volumes, *([HYBRID_CGROUP] if is_hybrid() else [])])
+
+    def run(self, place: Place, seccomp: Mapping[str, Any]) -> int:
+        """Starts the container; the host's pid of its init. Raises HostCommandFailed."""
+        verb = [*self._verb, "run", "-d", "-b", str(place.bundle), "--pid-file", str(place.pid_file), place.name]
+        with user_namespaces(place.first_uid) as users:
+            (place.bundle / "config.json").write_text(json.dumps(spec(place, users.session_path, seccomp)))
+            layers = Layers(place.image, place.volume, place.resolv_conf, users.mounts)
+            self._mounts.with_layers(layers, lambda: self._call(verb))
+        return int(place.pid_file.read_text())
+
+    def delete(self, name: str) -> None:
+        """Kills it if it runs and forgets it. Idempotent."""
+        if not (self._state / name).exists():
+            return
+        hide = "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified\n" if is_hybrid() else ""
+        script = f"{hide}exec {shlex.join([*self._verb, 'delete', '-f', name])}"
+        self._call(["unshare", "-m", "sh", "-ec", script])
+
+    def known(self) -> set[str]:
+        """The names of containers that the runtime has a state of. Beside them crun keeps a `.cache` of its own."""
+        return {entry.name for entry in os.scandir(self._state) if not entry.name.startswith(".")}
+
+    def close(self) -> None:
+        self._mounts.close()
+
+    def _call(self, argv: list[str]) -> None:
+        try:
+            call_detached(argv, START_SECONDS)
+        except HostCommandFailed as failed:
+            raise HostCommandFailed(f"{self._verb[0]}: {failed}") from failed

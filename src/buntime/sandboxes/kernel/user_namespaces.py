@@ -1,0 +1,83 @@
+"""User namespaces for sandboxes, and the id maps of their mounts.
+
+The kernel counts pending signals, message queues, inotify watches and the like for the user who made a user namespace,
+over all the namespaces that the user made. So each sandbox's is made by a host user id of its own, the one that its
+root has on the host: then one session cannot use up what another needs.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.host import UIDS
+
+SECONDS = 5.0  # a guard: it takes about two milliseconds
+CAPABILITY = "-all,+sys_admin"  # to make it also where users without privileges may not
+
+
+@dataclass(frozen=True, slots=True)
+class UserNamespaces:
+    """Of one sandbox, as file descriptors."""
+
+    session: int  # what its processes are in
+    mounts: int  # the id map of its layers
+
+    @property
+    def session_path(self) -> str:
+        return f"/proc/{os.getpid()}/fd/{self.session}"
+
+
+@contextmanager
+def user_namespaces(first_uid: int) -> Iterator[UserNamespaces]:
+    """`first_uid`: of the range of host ids that the session has. Blocking. Raises HostCommandFailed."""
+    ids = f"0 {first_uid} {UIDS}\n"
+    # The spare id is the host's root: without it overlay cannot make its work directory and silently turns read-only.
+    spare = f"{UIDS} 0 1\n"
+    with ExitStack() as stack:
+        # both start before either is waited for
+        session = stack.enter_context(_sleeping([*_as_user(first_uid), "unshare", "--user", "cat"]))
+        mounts = stack.enter_context(_sleeping(["unshare", "--user", "cat"]))
+        handles = [_mapped(session, ids), _mapped(mounts, ids + spare)]
+        for handle in handles:
+            stack.callback(os.close, handle)
+        yield UserNamespaces(*handles)
+
+
+def _as_user(uid: int) -> Sequence[str]:
+    caps = [f"--{kind}={CAPABILITY}" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
+    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *caps]
+
+
+@contextmanager
+def _sleeping(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """It ends with the block, or with us: a server that is killed here closes its pipe."""
+    try:
+        sleeper = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError as failed:
+        raise HostCommandFailed(f"{command[0]}: {failed}") from failed
+    try:
+        yield sleeper
+    finally:
+        sleeper.kill()
+        sleeper.communicate()
+
+
+def _mapped(sleeper: subprocess.Popen[bytes], ids: str) -> int:
+    """The namespace that the process makes, once it is made and has this id map."""
+    process, ours = Path(f"/proc/{sleeper.pid}"), Path("/proc/self/ns/user").readlink()
+    deadline = time.monotonic() + SECONDS
+    try:
+        while (process / "ns/user").readlink() == ours:
+            if sleeper.poll() is not None or time.monotonic() > deadline:
+                raise HostCommandFailed("unshare: no user namespace could be made")
+            time.sleep(0.0001)
+        for name in ("uid_map", "gid_map"):
+            (process / name).write_text(ids)
+        return os.open(process / "ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as failed:
+        raise HostCommandFailed(f"user namespace: {failed}") from failed

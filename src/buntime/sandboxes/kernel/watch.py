@@ -1,0 +1,117 @@
+"""Ends runs that hold more of the kernel's memory than a session may, where the kernel itself does not stop them.
+
+On cgroup v1 the limit of what sockets hold is soft: a connection that is accepted late brings what waits in it past the
+limit, and each socket keeps a least buffer. What no cgroup counts, on v1 and v2, is in `uncounted.py` and
+`uncounted_locks.py`.
+
+Looks at sandboxes cost time with each, so there are none while numbers of the host say that they are not needed.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from buntime.sandboxes.kernel.cgroup import Cgroups
+from buntime.sandboxes.kernel.uncounted import (
+    LOCKS_STEP,
+    MOST_LOCKS,
+    MOST_SOCKETS,
+    REST,
+    SOCKETS_STEP,
+    Held,
+    Pace,
+    Severity,
+    number_of_sockets,
+    too_many_sockets,
+)
+from buntime.sandboxes.kernel.uncounted_locks import number_of_locks, too_many_locks
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 0.2
+SOCKETS, TCP_PAGES = Path("/proc/net/sockstat"), Path("/proc/sys/net/ipv4/tcp_mem")
+LITTLE = 8  # part of what the kernel counts as no pressure at all
+WHOLE = 3  # severity
+
+
+async def watch_kernel(cgroups: Cgroups, end_sandbox: Callable[[str], Awaitable[None]]) -> None:
+    """For ever."""
+    watches = (
+        Watch("sockets", MOST_SOCKETS, Pace(SOCKETS_STEP), number_of_sockets, too_many_sockets),
+        Watch("locks", MOST_LOCKS, Pace(LOCKS_STEP), number_of_locks, too_many_locks),
+    )
+    rested = 0.0
+    while True:
+        if time.monotonic() >= rested and _much_is_held():
+            looked = await asyncio.to_thread(end_hoarders, cgroups)
+            rested = time.monotonic() + REST * looked  # a host may be busy for long, with thousands of sandboxes
+        for watch in watches:
+            number = watch.number()
+            if watch.pace.is_due(number, time.monotonic()):
+                for sandbox in await asyncio.to_thread(watch.look, cgroups, number):
+                    await end_sandbox(sandbox)
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+class Watch:
+    """Over one kind of things that no cgroup counts."""
+
+    def __init__(
+        self,
+        kind: str,
+        most: int,
+        pace: Pace,
+        number: Callable[[], int | None],
+        over: Callable[[Cgroups], dict[str, Held]],
+    ) -> None:
+        self._kind, self._most = kind, most
+        self.pace, self.number, self._over = pace, number, over
+        self._severity = Severity()
+
+    def look(self, cgroups: Cgroups, number: int | None) -> list[str]:
+        """Blocking. Ends runs, and returns the sandboxes to end whole."""
+        began = time.monotonic()
+        over = self._over(cgroups)
+        looked = time.monotonic()
+        levels = self._severity.next({sandbox: held.count for sandbox, held in over.items()})
+        whole = [sandbox for sandbox, held in over.items() if self._end(cgroups, sandbox, held, levels[sandbox])]
+        # ending is no part of looking
+        self.pace.looked(number, time.monotonic() - (looked - began), time.monotonic(), again=bool(over))
+        return whole
+
+    def _end(self, cgroups: Cgroups, sandbox: str, held: Held, level: int) -> bool:
+        """Whether the whole sandbox is to end: a process of a frozen one would not."""
+        with suppress(OSError):  # it is gone by now
+            whole = level == WHOLE or cgroups.is_frozen(sandbox)
+            runs = (held.largest(self._most) if level == 1 else []) or cgroups.runs(sandbox)
+            ended = 0 if whole else sum(cgroups.kill_run(sandbox, run) for run in runs)
+            log.warning(f"{self._kind}_held_too_many", sandbox=sandbox, count=held.count, runs=ended, whole=whole)
+            return whole
+        return False
+
+
+def end_hoarders(cgroups: Cgroups) -> float:
+    """The seconds that looking took, without ending. Blocking."""
+    began, found = time.monotonic(), dict[str, list[str]]()
+    for sandbox in cgroups.sandboxes():
+        with suppress(OSError):  # it is gone by now
+            found[sandbox] = cgroups.hoarders(sandbox)
+    looked = time.monotonic() - began
+    for sandbox, runs in found.items():
+        for run in runs:
+            with suppress(OSError):
+                cgroups.kill_run(sandbox, run)
+        if runs:
+            log.warning("sockets_held_too_much", sandbox=sandbox, runs=len(runs))
+    return looked
+
+
+def _much_is_held() -> bool:
+    """By TCP and UDP, of the whole host."""
+    lines = (line.split() for line in SOCKETS.read_text().splitlines())
+    pages = sum(int(words[words.index("mem") + 1]) for words in lines if words[0] in ("TCP:", "UDP:"))
+    return pages > int(TCP_PAGES.read_text().split()[0]) // LITTLE

@@ -1,0 +1,168 @@
+"""The packet rules in a sandbox's own network namespace.
+
+Programs that listen on `localhost` alone are reached from outside as well: a connection that comes in on eth0, to a
+port that a preview can name, is led to 127.0.0.1, where both kinds of servers answer.
+
+The kernel's table of connections belongs to no memory account, so only those connections are in it. A session cannot
+open one of them: its own packets are never tracked, neither on `lo` nor on eth0.
+
+The kernel charges what a connection holds when a program accepts it. A connection over `lo` that nobody accepts would
+hold memory of the host, so UNANSWERED bounds them. A server has accepted a connection when it has sent data on it or
+ended it. While it has not, the client's reset is dropped: the server's end would keep its data, uncounted. The reset
+that a closing listener sends keeps the place for a while, since a dead peer's keep-alive ends in the same reset.
+
+The rules are put in force by netlink, on the calling thread's namespace: starting `nft` would cost each sandbox more
+than the rest of its network.
+"""
+
+from buntime.sandboxes.network.expressions import (
+    ACCEPT,
+    ACK,
+    ADD,
+    AT_LEAST,
+    DELETE,
+    DROP,
+    DSTNAT,
+    FILTER,
+    FIN,
+    GOTO,
+    INTERFACE_IN,
+    INTERFACE_OUT,
+    NETWORK_HEADER,
+    OUTPUT,
+    PIECE_REGISTERS,
+    PREROUTING,
+    PSH,
+    RAW,
+    RST,
+    SYN,
+    TRANSPORT_HEADER,
+    UNEQUAL,
+    UPDATE,
+    change_set,
+    compare,
+    flags,
+    interface_is,
+    is_in,
+    is_not_tcp,
+    is_tcp,
+    lead_to,
+    new_chain,
+    new_rule,
+    new_set,
+    new_table,
+    payload,
+    verdict,
+    without_tracking,
+)
+from buntime.sandboxes.network.nfnetlink import change
+
+UNANSWERED = 512  # connections over `lo` at a time that no server has answered
+CLEARING_MS = 125
+FIRST_PORT = 1024
+BEGUN, WAITING, RESET = 10, 86400, 3600  # seconds: after a SYN, after the kernel's answer to it, after a listener's end
+CLIENTS, SERVERS = "saddr . tcp sport . ip daddr . tcp dport", "daddr . tcp dport . ip saddr . tcp sport"
+RULES = f"""
+table ip buntime {{
+  set unanswered {{
+    type ipv4_addr . inet_service . ipv4_addr . inet_service
+    size {UNANSWERED}
+    flags dynamic,timeout
+    gc-interval {CLEARING_MS}ms
+  }}
+  chain arriving {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname "eth0" tcp dport >= {FIRST_PORT} accept
+    notrack
+  }}
+  chain leaving {{
+    type filter hook output priority raw; policy accept;
+    oifname "eth0" ip saddr 127.0.0.1 tcp flags & (syn|ack) != syn accept
+    notrack
+  }}
+  chain in {{
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname "eth0" tcp dport >= {FIRST_PORT} dnat to 127.0.0.1
+  }}
+  chain local {{
+    type filter hook output priority filter; policy accept;
+    oifname != "lo" accept
+    ip protocol != tcp accept
+    tcp flags & (syn|ack) == syn add @unanswered {{ ip {CLIENTS} timeout {BEGUN}s }} accept
+    tcp flags & (syn|ack) == syn drop
+    tcp flags & (syn|ack) == (syn|ack) update @unanswered {{ ip {SERVERS} timeout {WAITING}s }} accept
+    tcp flags & (syn|ack) == (syn|ack) drop
+    ip {SERVERS} @unanswered goto answered
+    tcp flags & rst == rst ip {CLIENTS} @unanswered drop
+  }}
+  chain answered {{
+    tcp flags & (psh|fin) != 0 delete @unanswered {{ ip {SERVERS} }} accept
+    tcp flags & rst == rst tcp sequence 0 delete @unanswered {{ ip {SERVERS} }} accept
+    tcp flags & rst == rst update @unanswered {{ ip {SERVERS} timeout {RESET}s }} accept
+  }}
+}}
+"""
+TABLE, SET = "buntime", "unanswered"
+ADDRESS, PORT = 7, 13  # nft's numbers of its types
+KEY_TYPE, KEY_LENGTH = ((ADDRESS << 6 | PORT) << 6 | ADDRESS) << 6 | PORT, 16
+SOURCE, DESTINATION = (NETWORK_HEADER, 12, 4), (NETWORK_HEADER, 16, 4)
+SOURCE_PORT, DESTINATION_PORT = (TRANSPORT_HEADER, 0, 2), (TRANSPORT_HEADER, 2, 2)
+
+
+def put_session_rules() -> None:
+    """In the calling thread's network namespace. Raises OSError."""
+    change(*MESSAGES)
+
+
+def _key(*pieces: tuple[int, int, int]) -> bytes:
+    return b"".join(payload(*piece, register) for piece, register in zip(pieces, PIECE_REGISTERS, strict=True))
+
+
+def _rule(chain: str, *expressions: bytes) -> bytes:
+    return new_rule(TABLE, chain, *expressions)
+
+
+_FROM_CLIENT = _key(SOURCE, SOURCE_PORT, DESTINATION, DESTINATION_PORT)
+_FROM_SERVER = _key(DESTINATION, DESTINATION_PORT, SOURCE, SOURCE_PORT)
+_PREVIEWED = (
+    interface_is(INTERFACE_IN, "eth0")
+    + is_tcp()
+    + payload(*DESTINATION_PORT)
+    + compare(FIRST_PORT.to_bytes(2), AT_LEAST)
+)
+_PREVIEW_ANSWER = interface_is(INTERFACE_OUT, "eth0") + payload(*SOURCE) + compare(bytes([127, 0, 0, 1])) + is_tcp()
+_OPENS, _OPENED = is_tcp() + flags(SYN | ACK, SYN), is_tcp() + flags(SYN | ACK, SYN | ACK)
+_RESET = is_tcp() + flags(RST, RST)
+MESSAGES = (
+    new_table(TABLE),
+    new_set(TABLE, SET, KEY_TYPE, KEY_LENGTH, UNANSWERED, CLEARING_MS),
+    new_chain(TABLE, "arriving", "filter", PREROUTING, RAW),
+    new_chain(TABLE, "leaving", "filter", OUTPUT, RAW),
+    new_chain(TABLE, "in", "nat", PREROUTING, DSTNAT),
+    new_chain(TABLE, "local", "filter", OUTPUT, FILTER),
+    new_chain(TABLE, "answered"),
+    _rule("arriving", _PREVIEWED, verdict(ACCEPT)),
+    _rule("arriving", without_tracking()),
+    _rule("leaving", _PREVIEW_ANSWER, flags(SYN | ACK, SYN, UNEQUAL), verdict(ACCEPT)),
+    _rule("leaving", without_tracking()),
+    _rule("in", _PREVIEWED, lead_to("127.0.0.1")),
+    _rule("local", interface_is(INTERFACE_OUT, "lo", UNEQUAL), verdict(ACCEPT)),
+    _rule("local", is_not_tcp(), verdict(ACCEPT)),
+    _rule("local", _OPENS, _FROM_CLIENT, change_set(ADD, SET, BEGUN), verdict(ACCEPT)),
+    _rule("local", _OPENS, verdict(DROP)),
+    _rule("local", _OPENED, _FROM_SERVER, change_set(UPDATE, SET, WAITING), verdict(ACCEPT)),
+    _rule("local", _OPENED, verdict(DROP)),
+    _rule("local", is_tcp(), _FROM_SERVER, is_in(SET), verdict(GOTO, "answered")),
+    _rule("local", _RESET, _FROM_CLIENT, is_in(SET), verdict(DROP)),
+    _rule("answered", is_tcp(), flags(PSH | FIN, 0, UNEQUAL), _FROM_SERVER, change_set(DELETE, SET), verdict(ACCEPT)),
+    _rule(
+        "answered",
+        _RESET,
+        payload(TRANSPORT_HEADER, 4, 4),
+        compare(bytes(4)),
+        _FROM_SERVER,
+        change_set(DELETE, SET),
+        verdict(ACCEPT),
+    ),
+    _rule("answered", _RESET, _FROM_SERVER, change_set(UPDATE, SET, RESET), verdict(ACCEPT)),
+)

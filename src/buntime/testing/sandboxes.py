@@ -1,0 +1,357 @@
+"""The fake of the sandboxes, for tests of what stands on them. Files are a dictionary; nothing really runs."""
+
+import asyncio
+import pickle
+import posixpath
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from buntime.errors import DiskFull, FileConflict, FileNotFound, PayloadTooLarge, Unavailable
+from buntime.inside import Sink, Stream
+from buntime.paths import WORKSPACE, for_client
+from buntime.plan import MB, Limits
+from buntime.ports import (
+    FileEntry,
+    FileToWrite,
+    Kind,
+    Observed,
+    Run,
+    RunResult,
+    Sandbox,
+    SandboxGone,
+    Strain,
+    VolumeLost,
+)
+from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, Network, Session, State
+from buntime.testing.contexts import FakeContexts
+from buntime.testing.files import FakeFiles
+from buntime.testing.processes import FakeProcesses
+from buntime.testing.terminals import FakeTerminals
+
+IMAGE = "fake"
+DEFAULT_MODE = 0o644
+PIECE = 1 << 16
+END = b"end of a fake volume"
+
+
+def result(stdout: bytes = b"", stderr: bytes = b"", exit_code: int = 0, **others: object) -> RunResult:
+    """A run's result with plausible numbers; `others` replace fields of RunResult."""
+    fields: dict[str, object] = {
+        "truncated": False,
+        "wall_ms": 5,
+        "cpu_ms": 4,
+        "peak_memory": 12 * MB,
+        "timed_out": False,
+        "out_of_memory": False,
+        "disk_full": False,
+        "met_process_limit": False,
+        "files_written": (),
+        "files_written_truncated": False,
+    }
+    return RunResult(stdout=stdout, stderr=stderr, exit_code=exit_code, **(fields | others))  # type: ignore[arg-type]
+
+
+async def small_shell(run: Run, sandbox: "FakeSandbox") -> RunResult:
+    """What fake sandboxes run unless a test says otherwise. Knows `echo`, `cat`, `printenv`, `touch`, `sleep`
+    (it takes no time, and ends at the timeout) and `exit`, one at a time; code is echoed."""
+    if run.code is not None:
+        return result(run.code.encode() + b"\n")
+    name, _, argument = (run.command or "").partition(" ")
+    path = posixpath.normpath(posixpath.join(run.working_dir, argument))
+    match name:
+        case "echo":
+            return result(argument.encode() + b"\n")
+        case "cat":
+            return result(await sandbox.read_file(path, 1 << 30) if argument else run.stdin)
+        case "printenv":
+            return result(run.env.get(argument, "").encode() + b"\n", exit_code=int(argument not in run.env))
+        case "touch":
+            await sandbox.write_files([FileToWrite(path, b"")])
+            return result(files_written=[for_client(path)])
+        case "sleep":
+            late = float(argument) > run.timeout
+            return result(exit_code=124 if late else 0, timed_out=late)
+        case "exit":
+            return result(exit_code=int(argument))
+    return result(stderr=f"bash: {name}: command not found\n".encode(), exit_code=127)
+
+
+type Runner = Callable[[Run, FakeSandbox], Awaitable[RunResult]]
+
+
+@dataclass(slots=True)
+class FakeFile:
+    content: bytes
+    mode: int
+    modified: int
+
+
+class FakeVolume:
+    """What is kept of a session: files and directories by absolute path."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.files: dict[str, FakeFile] = {}
+        self.directories = {"/", WORKSPACE}
+        self.now = 0  # a clock that ticks with each write
+
+    @property
+    def used(self) -> int:
+        """Bytes."""
+        return sum(len(file.content) for file in self.files.values())
+
+    def parents(self, path: str) -> list[str]:
+        above = posixpath.dirname(path)
+        return [above] if above == "/" else [*self.parents(above), above]
+
+    def below(self, path: str) -> list[str]:
+        prefix = path.rstrip("/") + "/"
+        return sorted(name for name in [*self.files, *self.directories] if name.startswith(prefix) and name != path)
+
+    def check_parents(self, path: str) -> None:
+        if any(above in self.files for above in self.parents(path)):
+            raise FileConflict(for_client(path), "ENOTDIR", f"{path!r} is below something that is not a directory.")
+
+    def write(self, file: FileToWrite) -> int:
+        old = self.files.get(file.path)
+        content = (old.content if old and file.append else b"") + file.content
+        mode = file.mode if file.mode is not None else old.mode if old else DEFAULT_MODE
+        self.now += 1
+        self.directories.update(self.parents(file.path))
+        self.files[file.path] = FakeFile(content, mode, self.now)
+        return len(content)
+
+
+class FakeSandbox:
+    """`ports.Sandbox` on a FakeVolume."""
+
+    def __init__(self, sandbox_id: str, volume: FakeVolume, runner: Runner) -> None:
+        self._id = sandbox_id
+        self._runner = runner
+        self.volume = volume
+        self.network: Network = DEFAULT_NETWORK
+        self.alive = True
+        self.frozen = False
+        self.processes = FakeProcesses()
+        self.contexts = FakeContexts()
+        self.terminals = FakeTerminals()
+        self.files = FakeFiles(volume, self._check)
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def address(self) -> str:
+        """This machine's own: what a test lets listen there is the session's."""
+        return "127.0.0.1"
+
+    async def freeze(self) -> bool:
+        self._check()
+        self.frozen = True
+        return True
+
+    async def quiesce(self) -> bool:
+        self.frozen = True
+        return True
+
+    async def thaw(self) -> None:
+        self.frozen = False
+
+    def live(self, kind: Kind) -> int:
+        lives = {"processes": self.processes.live, "terminals": self.terminals.live, "contexts": self.contexts.live}
+        return lives.get(kind, 0)
+
+    async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
+        self._check()
+        result = await self._runner(run, self)
+        if sink is None:
+            return result
+        outputs: tuple[tuple[Stream, bytes], ...] = (("stdout", result.stdout), ("stderr", result.stderr))
+        for stream, content in outputs:
+            if content:
+                await sink(stream, content)
+        return replace(result, stdout=b"", stderr=b"")
+
+    async def write_files(self, files: Sequence[FileToWrite]) -> Sequence[int]:
+        self._check()
+        volume = self.volume
+        for file in files:
+            if file.path in volume.directories:
+                raise FileConflict(for_client(file.path), "EISDIR", f"{file.path!r} is a directory.")
+            volume.check_parents(file.path)
+        if volume.used + sum(len(file.content) for file in files) > volume.limits.disk * MB:
+            raise DiskFull("The session's disk limit is reached.")
+        before = dict(volume.files), set(volume.directories)
+        try:
+            sizes = []
+            for file in files:  # one of them may need a directory where another has put a file
+                volume.check_parents(file.path)
+                sizes.append(volume.write(file))
+        except FileConflict:
+            volume.files, volume.directories = before
+            raise
+        return sizes
+
+    async def list_files(
+        self, path: str, *, recursive: bool, limit: int, offset: int
+    ) -> tuple[Sequence[FileEntry], int]:
+        self._check()
+        self._find(path)
+        if path in self.volume.files:
+            raise FileConflict(for_client(path), "ENOTDIR", f"{path!r} is not a directory.")
+        found = [name for name in self.volume.below(path) if recursive or posixpath.dirname(name) == path]
+        return [self._entry(name) for name in found[offset : offset + limit]], len(found)
+
+    async def read_file(self, path: str, limit: int) -> bytes:
+        self._check()
+        self._find(path)
+        if path in self.volume.directories:
+            raise FileConflict(for_client(path), "EISDIR", f"{path!r} is a directory.")
+        content = self.volume.files[path].content
+        if len(content) > limit:
+            raise PayloadTooLarge(f"{path!r} is larger than may be read at once.", path=for_client(path))
+        return content
+
+    async def delete_file(self, path: str, *, recursive: bool) -> None:
+        self._check()
+        self._find(path)
+        if path in ("/", WORKSPACE):
+            raise FileConflict(for_client(path), "EBUSY", f"{path!r} is in use by the session itself and stays.")
+        inside = self.volume.below(path)
+        if inside and not recursive:
+            raise FileConflict(for_client(path), "ENOTEMPTY", f"{path!r} is a directory that is not empty.")
+        for name in [path, *inside]:
+            self.volume.files.pop(name, None)
+            self.volume.directories.discard(name)
+
+    async def observe(self) -> Observed:
+        self._check()
+        return Observed(sum(name.startswith(WORKSPACE + "/") for name in self.volume.files), 0)
+
+    async def restrict(self, network: Network) -> None:
+        self._check()
+        self.network = network
+
+    def _check(self) -> None:
+        assert not self.frozen, "a frozen sandbox answers nothing"
+        if not self.alive:
+            raise SandboxGone(f"{self._id} does not run")
+
+    def _find(self, path: str) -> None:
+        self.volume.check_parents(path)
+        if path not in self.volume.files and path not in self.volume.directories:
+            raise FileNotFound(for_client(path))
+
+    def _entry(self, path: str) -> FileEntry:
+        file = self.volume.files.get(path)
+        if file is None:
+            return FileEntry(for_client(path), 0, self.volume.now, "directory")
+        return FileEntry(for_client(path), len(file.content), file.modified, "file")
+
+
+class FakeSandboxes:
+    """`ports.Sandboxes` in memory. `runner`: what a run does. `capacity`: how many there may be.
+
+    `open_for_claims` can be cleared by a test to hold claims up, as a busy host does.
+    """
+
+    def __init__(self, runner: Runner = small_shell, capacity: int = 1000) -> None:
+        self._runner = runner
+        self.capacity = capacity
+        self.claims_waiting = 0
+        self.open_for_claims = asyncio.Event()
+        self.open_for_claims.set()
+        self.volumes: dict[str, FakeVolume] = {}
+        self.running: dict[str, FakeSandbox] = {}
+        self.short = Strain(memory=0, disk=0)  # for tests to set, as the next is
+        self.got_bytes: set[str] = set()  # ids of sessions
+        self.disconnected: list[str] = []  # ids of sandboxes, as they were told
+
+    async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
+        self.claims_waiting += 1
+        await self.open_for_claims.wait()
+        self.claims_waiting -= 1
+        if len(self.volumes) >= self.capacity:
+            raise Unavailable("This host cannot hold one more session now.")
+        sandbox_id = "sb" + "".join(secrets.choice(ID_ALPHABET) for _ in range(12))
+        self.volumes[sandbox_id] = FakeVolume(limits)
+        return self._run(sandbox_id), IMAGE
+
+    async def get(self, sandbox_id: str) -> Sandbox | None:
+        return self.running.get(sandbox_id)
+
+    async def start(self, session: Session) -> Sandbox:
+        if session.sandbox not in self.volumes:
+            raise VolumeLost(session.sandbox)
+        sandbox = self.running.get(session.sandbox) or self._run(session.sandbox)
+        await sandbox.restrict(session.network)
+        return sandbox
+
+    async def kill(self, sandbox_id: str) -> None:
+        sandbox = self.running.pop(sandbox_id, None)
+        if sandbox is not None:
+            sandbox.alive = False
+            sandbox.terminals.cut()
+
+    async def disconnect(self, sandbox_id: str) -> None:
+        self.disconnected.append(sandbox_id)
+
+    async def stop(self, sandbox_id: str) -> None:
+        await self.kill(sandbox_id)
+
+    async def destroy(self, sandbox_id: str) -> None:
+        await self.kill(sandbox_id)
+        self.volumes.pop(sandbox_id, None)
+
+    async def recover(self, owned: Mapping[str, Session]) -> None:
+        for sandbox_id in set(self.volumes) - set(owned):
+            await self.destroy(sandbox_id)
+        for sandbox in list(self.running.values()):
+            if owned[sandbox.id].state is State.DEEP_SLEEP:
+                await self.stop(sandbox.id)
+            sandbox.frozen = owned[sandbox.id].state is State.IDLE
+
+    def has_volume(self, sandbox_id: str) -> bool:
+        return sandbox_id in self.volumes
+
+    def cached(self) -> Mapping[str, int]:
+        return {name: volume.used for name, volume in self.volumes.items() if name not in self.running}
+
+    def send(self, sandbox_id: str) -> Iterator[bytes]:
+        assert sandbox_id not in self.running, "what runs cannot be sent"
+        if sandbox_id not in self.volumes:
+            raise VolumeLost(sandbox_id)
+        volume = self.volumes[sandbox_id]
+        whole = pickle.dumps((sandbox_id, volume.files, volume.directories, volume.now)) + END
+        for start in range(0, len(whole), PIECE):
+            yield whole[start : start + PIECE]
+
+    def receive(self, session: Session, content: Iterator[bytes]) -> None:
+        if session.sandbox in self.volumes:
+            raise ValueError(f"{session.sandbox} is here already")
+        whole = b"".join(content)
+        if not whole.endswith(END):
+            raise ValueError("no whole stream of a volume")
+        name, files, directories, now = pickle.loads(whole.removesuffix(END))  # of `send`
+        if name != session.sandbox:
+            raise ValueError(f"not the stream of {session.sandbox}")
+        volume = FakeVolume(session.limits)
+        volume.files, volume.directories, volume.now = files, directories, now
+        self.volumes[session.sandbox] = volume
+
+    def strain(self) -> Strain:
+        return self.short
+
+    async def touched(self) -> Collection[str]:
+        return self.got_bytes
+
+    async def evict(self, sandbox_id: str) -> None:
+        assert sandbox_id not in self.running, "what runs is no cache"
+        self.volumes.pop(sandbox_id, None)
+
+    def _run(self, sandbox_id: str) -> FakeSandbox:
+        sandbox = FakeSandbox(sandbox_id, self.volumes[sandbox_id], self._runner)
+        self.running[sandbox_id] = sandbox
+        return sandbox

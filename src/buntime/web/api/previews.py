@@ -1,0 +1,73 @@
+"""Tokens that open previews."""
+
+from msgspec import UNSET
+
+from buntime import errors
+from buntime.config import Config
+from buntime.operations.sessions import MadeToken
+from buntime.preview import DEFAULT_PORT, preview_url, with_token
+from buntime.requests import NewToken
+from buntime.web.api.sessions import session_id
+from buntime.web.operation import Call, operation
+from buntime.web.wire import core as wire
+
+
+@operation(
+    "POST",
+    "/sessions/{sessionId}/preview-token",
+    tag="Previews",
+    body=wire.CreatePreviewToken,
+    body_optional=True,
+    answer=wire.PreviewTokenMade,
+    errors=(errors.SessionNotFound, errors.InvalidState),
+    idempotent=True,
+    secret=True,
+)
+async def create_preview_token(call: Call[wire.NoQuery, wire.CreatePreviewToken]) -> wire.PreviewTokenMade:
+    """Make a token that opens a session's previews.
+
+    Ports that are not public need one: in the query as `buntime_token` once, after which a browser has it as a cookie,
+    or in the header `X-Preview-Token`. A session has at most 100 valid tokens.
+    """
+    body, answer = call.body, call.answer
+    new = NewToken(
+        port=None if body.port is UNSET else body.port,
+        ttl=None if body.ttl is UNSET else body.ttl,
+    )
+    made = await call.plane.create_preview_token(
+        call.caller,
+        session_id(call.path["sessionId"]),
+        new,
+        answer and (lambda made: answer(wire.encode(_shown(made, call.config)))),
+    )
+    return _shown(made, call.config)
+
+
+@operation(
+    "DELETE",
+    "/sessions/{sessionId}/preview-token",
+    tag="Previews",
+    body=wire.RevokePreviewToken,
+    body_optional=True,
+    answer=wire.PreviewTokensRevoked,
+    errors=(errors.SessionNotFound,),
+)
+async def revoke_preview_token(call: Call[wire.NoQuery, wire.RevokePreviewToken]) -> wire.PreviewTokensRevoked:
+    """Revoke one preview token, or all of a session.
+
+    Open connections to the session's previews end within two seconds, whatever opened them. A token that is not known
+    is no error.
+    """
+    secret = None if call.body.token is UNSET else call.body.token
+    revoked = await call.plane.revoke_preview_tokens(call.caller, session_id(call.path["sessionId"]), secret)
+    return wire.PreviewTokensRevoked(revoked=revoked)
+
+
+OPERATIONS = (create_preview_token, revoke_preview_token)
+
+
+def _shown(made: MadeToken, config: Config) -> wire.PreviewTokenMade:
+    url = preview_url(made.token.session, config, made.token.port or DEFAULT_PORT)
+    return wire.PreviewTokenMade(
+        url=with_token(url, made.secret), token=made.secret, expires_at=wire.iso(made.token.expires_at)
+    )

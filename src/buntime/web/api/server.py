@@ -1,0 +1,87 @@
+"""What tells of the server itself: health, readiness and the description of the API without a key, and metrics.
+
+Metrics are the operator's: they have a socket of their own that root alone can open, see `metrics_app`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from buntime.errors import Forbidden, NotFound
+from buntime.web import failures
+from buntime.web.docs_page import CONTENT_POLICY, render_docs
+from buntime.web.exchange import Reply, open_exchange
+from buntime.web.metrics import MEDIA, Metrics
+from buntime.web.operation import Call, Operation, Page, operation
+from buntime.web.wire import core as wire
+
+HTML_HEADERS = [
+    (b"content-security-policy", CONTENT_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cache-control", b"public, max-age=300"),
+]
+
+type Describe = Callable[[tuple[Page, ...]], dict[str, Any]]
+
+
+def pages(ready: Callable[[], Mapping[str, bool]], describe: Describe) -> tuple[Page, ...]:
+    """`ready`: name of a part → whether it works. `describe`: the pages → the OpenAPI document, made once."""
+    made: list[tuple[bytes, bytes]] = []  # the document and its HTML, at the first look
+
+    def documents() -> tuple[bytes, bytes]:
+        if not made:
+            document = describe(all_pages)
+            made.append((msgspec.json.encode(document), render_docs(document).encode()))
+        return made[0]
+
+    def health() -> Reply:
+        return Reply(200, wire.encode(wire.Health(status="ok")))
+
+    def readiness() -> Reply:
+        checks = dict(ready())
+        whole = all(checks.values())
+        return Reply(200 if whole else 503, wire.encode(wire.Readiness(ready=whole, checks=checks)))
+
+    def openapi() -> Reply:
+        return Reply(200, documents()[0])
+
+    def docs() -> Reply:
+        return Reply(200, documents()[1], media=b"text/html; charset=utf-8", headers=list(HTML_HEADERS))
+
+    json = "application/json"
+    all_pages = (
+        Page("/healthz", health, "Whether the server answers.", json, wire.Health),
+        Page("/readyz", readiness, "Whether it can take work.", json, wire.Readiness, also=(503,)),
+        Page("/openapi.json", openapi, "This description, OpenAPI 3.1.", json),
+        Page("/docs", docs, "The API reference for people.", "text/html; charset=utf-8"),
+    )
+    return all_pages
+
+
+@operation("GET", "/metrics", tag="Server", errors=(Forbidden,))
+async def get_metrics(call: Call[Any, Any]) -> None:
+    """Numbers for Prometheus.
+
+    They are the operator's: `403` with `details.scope` `operator` for keys of accounts. On the server's host root
+    reads them without a key, from a Unix socket.
+    """
+    raise Forbidden("Metrics are for the operator of this server.", scope="operator")
+
+
+OPERATIONS: tuple[Operation, ...] = (get_metrics,)
+
+
+def metrics_app(metrics: Metrics) -> ASGIApp:
+    """An ASGI application that answers `GET /metrics` to everybody who can open its socket."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = open_exchange(scope)
+        found = scope["type"] == "http" and exchange.method in ("GET", "HEAD") and scope["path"] == "/metrics"
+        reply = Reply(200, metrics.render(), media=MEDIA.encode())
+        await exchange.send(reply if found else failures.reply_to(NotFound("Metrics are at /metrics.")), send)
+
+    return app

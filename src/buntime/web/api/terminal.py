@@ -1,0 +1,264 @@
+"""A terminal as a WebSocket.
+
+The API key is asked for as on every call, and until the upgrade a failure is an ordinary answer; afterwards it is a
+text frame and a close code. No browser sends such a key by itself, so a page of another site has nothing to use: the
+Origin header says nothing more. Bytes from the client are activity; the connection itself, and our pings, are none.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+from starlette.types import Message, Receive, Scope, Send
+
+from buntime import errors
+from buntime.caller import Caller
+from buntime.daemon.room import belongs_to
+from buntime.errors import BuntimeError, ExecutionTimeout, InvalidRequest, Unavailable
+from buntime.inside import Exit
+from buntime.operations.terminals import Opened, OpenTerminal, Terminals
+from buntime.ports import SandboxGone
+from buntime.web.api.sessions import session_id
+from buntime.web.decoding import decode_body, decode_query
+from buntime.web.exchange import ClientLeft, Exchange
+from buntime.web.failures import reply_to
+from buntime.web.operation import SESSION_SECONDS, Call, operation
+from buntime.web.resource import World
+from buntime.web.streaming import OpenStreams
+from buntime.web.websocket import left
+from buntime.web.wire import core as wire
+from buntime.web.wire.terminal import Detached, Exited, Ready, Refused, Resize, TerminalQuery
+
+PATH = "/sessions/{sessionId}/terminal"
+OPENING_SECONDS = SESSION_SECONDS
+STALL_SECONDS = 120.0  # that a client may take nothing of what is there
+ACTIVITY_SECONDS = 1.0  # between two times that the session is told of it
+LAST_WORDS_SECONDS = 2.0  # for what a client typed before it left
+PIECE = 64 << 10  # bytes in one of our frames
+ENDED, WRONG, BROKEN, RESTARTING = 1000, 1008, 1011, 1012  # close codes
+
+
+class TerminalSocket:
+    """An ASGI application for WebSockets on the path."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope["exchange"]
+        exchange.route = PATH
+        exchange.note_session(exchange.path_params.get("sessionId"))
+        caller = await self._world.door.enter(exchange)
+        belongs_to(caller.account.id)
+        query, _ = decode_query(TerminalQuery, scope["query_string"], filters=False)
+        terminals = self._world.plane.terminals
+        async with _opened(terminals, caller, _asked(exchange, query)) as opened:
+            await receive()  # that it connects
+            exchange.status = 101
+            client = Client(exchange, receive, send)
+            ready = Ready(terminal_id=opened.id, cols=opened.cols, rows=opened.rows, resumed=opened.resumed)
+            try:
+                await client.accept()
+                await client.tell(ready)
+            except ClientLeft:
+                if not opened.resumed:
+                    await terminals.forget(caller, opened)
+                return
+            with suppress(ClientLeft):
+                await Conversation(terminals, caller, opened, client).hold(self._world.streams)
+
+
+@asynccontextmanager
+async def _opened(terminals: Terminals, caller: Caller, asked: OpenTerminal) -> AsyncIterator[Opened]:
+    """Raises ExecutionTimeout where it takes too long."""
+    opening = terminals.open(caller, asked)
+    try:
+        async with asyncio.timeout(OPENING_SECONDS):
+            opened = await opening.__aenter__()
+    except TimeoutError:
+        raise ExecutionTimeout(f"The request took longer than {OPENING_SECONDS:g} seconds.") from None
+    try:
+        yield opened
+    finally:
+        await opening.__aexit__(None, None, None)
+
+
+def _asked(exchange: Exchange, query: TerminalQuery) -> OpenTerminal:
+    if (query.cols is None) != (query.rows is None):
+        raise InvalidRequest("rows" if query.rows is None else "cols", "cols and rows are given together.")
+    return OpenTerminal(
+        session_id(exchange.path_params["sessionId"]), query.terminal_id, query.cols, query.rows, query.working_dir
+    )
+
+
+class Client:
+    """The other end, once it is a WebSocket. Every method raises ClientLeft."""
+
+    def __init__(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        self._exchange = exchange
+        self._receive = receive
+        self._send = send
+
+    async def accept(self) -> None:
+        headers = [(b"x-request-id", self._exchange.request_id), *self._exchange.headers]
+        await self._put({"type": "websocket.accept", "headers": headers})
+
+    async def tell(self, frame: msgspec.Struct) -> None:
+        await self._put({"type": "websocket.send", "text": wire.encode(frame).decode()})
+
+    async def show(self, content: bytes) -> None:
+        for start in range(0, len(content), PIECE):
+            await self._put({"type": "websocket.send", "bytes": content[start : start + PIECE]})
+
+    async def says(self) -> bytes | Resize:
+        """Raises InvalidRequest for a text frame that means nothing."""
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            raise ClientLeft
+        content = message.get("bytes")
+        if content is not None:
+            return bytes(content)
+        resize: Resize = decode_body(Resize, message["text"].encode())
+        return resize
+
+    async def leaves(self) -> None:
+        """Waits for it, whatever is still to be heard."""
+        await left(self._exchange.scope).wait()
+        raise ClientLeft
+
+    async def end(self, how: Exit | None) -> None:
+        """None: another client took over."""
+        await self.tell(Detached() if how is None else Exited(exit_code=how.code, reason=how.reason))
+        await self._put({"type": "websocket.close", "code": ENDED})
+
+    async def fail(self, failure: BuntimeError, code: int) -> None:
+        self._exchange.code = failure.code
+        shown = msgspec.json.decode(reply_to(failure).body, type=wire.FailureAnswer)
+        await self.tell(Refused(error=shown.error))
+        await self._put({"type": "websocket.close", "code": code})
+
+    async def _put(self, message: Message) -> None:
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await self._send(message)
+        except OSError:  # TimeoutError is one, and what uvicorn raises for who has gone
+            raise ClientLeft from None
+
+
+class Conversation:
+    """What goes both ways until one side ends it."""
+
+    def __init__(self, terminals: Terminals, caller: Caller, opened: Opened, client: Client) -> None:
+        self._terminals = terminals
+        self._caller = caller
+        self._opened = opened
+        self._attachment = opened.attachment
+        self._client = client
+        self._said = asyncio.Event()
+        self._unwritten: asyncio.Queue[bytes | Resize] = asyncio.Queue()  # of one
+        self._exit: Exit | None = None
+
+    async def hold(self, streams: OpenStreams) -> None:
+        work = asyncio.create_task(self._both_ways(), name="terminal of a client")
+        streams.add(work)
+        try:
+            await work
+            await self._client.end(self._exit)
+        except InvalidRequest as wrong:
+            await self._client.fail(wrong, WRONG)
+        except BuntimeError as failure:
+            await self._client.fail(failure, BROKEN)
+        except asyncio.CancelledError:
+            if not streams.ending:
+                raise
+            await self._client.fail(Unavailable("The server is stopping. The terminal goes on.", 2), RESTARTING)
+        finally:
+            work.cancel()
+
+    async def _both_ways(self) -> None:
+        ways = (self._listen(), self._client.leaves(), self._show(), self._write(), self._keep_awake())
+        tasks = [asyncio.create_task(way, name="terminal") for way in ways]
+        listening = tasks[0]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if listening in done or any(isinstance(task.exception(), ClientLeft) for task in done):
+                await self._last_words(listening)
+            for task in done:
+                await task
+        except SandboxGone:
+            self._exit = await self._terminals.why_gone(self._caller, self._opened)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _last_words(self, listening: asyncio.Task[None]) -> None:
+        """Who leaves may have typed before: that is read to its end, where the client's leaving is, and written."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await asyncio.wait({listening})
+                await self._unwritten.join()
+
+    async def _show(self) -> None:
+        async for part in self._attachment.output():
+            if isinstance(part, Exit):
+                self._exit = part
+                return
+            await self._client.show(part)
+
+    async def _listen(self) -> None:
+        """One message is taken while the one before it is written, and waits."""
+        while True:
+            said = await self._client.says()
+            self._said.set()
+            await self._unwritten.join()
+            self._unwritten.put_nowait(said)
+
+    async def _write(self) -> None:
+        while True:
+            said = await self._unwritten.get()
+            if isinstance(said, Resize):
+                await self._attachment.resize(said.cols, said.rows)
+            else:
+                await self._attachment.write(said)
+            self._unwritten.task_done()
+
+    async def _keep_awake(self) -> None:
+        """Beside the way of what is typed: nobody waits for it but a session that sleeps."""
+        while True:
+            await self._said.wait()
+            self._said.clear()
+            try:
+                await self._terminals.typed(self._opened)
+            except Unavailable:  # it is waking still, or there is no room for it yet
+                self._said.set()
+            await asyncio.sleep(ACTIVITY_SECONDS)
+
+
+@operation(
+    "GET",
+    PATH,
+    tag="Execution",
+    query=TerminalQuery,
+    errors=(
+        errors.SessionNotFound,
+        errors.TerminalNotFound,
+        errors.FileNotFound,
+        errors.FileConflict,
+        errors.InvalidState,
+        errors.ResourceLimitExceeded,
+    ),
+)
+async def terminal(call: Call[TerminalQuery, None]) -> None:
+    """A terminal, as a WebSocket.
+
+    Binary frames are bytes of a pseudo-terminal, both ways, with `bash` at its other end. Text frames are JSON: from
+    the server first `ready`, at the end `exit`, `detached` where another client has attached, or `error`; from the
+    client `{"type": "resize", "cols": 120, "rows": 40}`. A terminal goes on when the connection is lost: with its
+    `terminalId` it is taken up again, and what was last on the screen is replayed.
+    """
+    raise InvalidRequest("Upgrade", "This path takes WebSockets alone.")
+
+
+OPERATIONS = (terminal,)

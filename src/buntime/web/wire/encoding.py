@@ -1,0 +1,89 @@
+"""File contents inside JSON: text or base64, and back."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec import UNSET, UnsetType
+
+from buntime.errors import InvalidRequest, PayloadTooLarge
+from buntime.paths import for_client, from_bytes, in_bytes, inside_session, shown
+from buntime.plan import MB, Plan
+from buntime.ports import FileToWrite
+from buntime.requests import check_file_count
+from buntime.web.wire import core as wire
+
+
+def either(text: str | UnsetType, raw: str | UnsetType, field: str = "path") -> str:
+    """The path of a JSON body: as text, or its bytes in base64."""
+    if not isinstance(text, UnsetType) and isinstance(raw, UnsetType):
+        return inside_session(text, field)
+    if isinstance(raw, UnsetType) or not isinstance(text, UnsetType):
+        raise InvalidRequest(field, f"Give exactly one of {field} and {field}Base64.")
+    return inside_session(from_bytes(_strict_base64(raw, f"{field}Base64")), f"{field}Base64", any_bytes=True)
+
+
+def named(path: str) -> tuple[str, str | UnsetType]:
+    """An absolute path as a client sees it, and its bytes where that is not the whole truth."""
+    told = for_client(path)
+    return shown(told), bytes_of(told)
+
+
+def bytes_of(path: str) -> str | UnsetType:
+    """In base64, where `shown` is not the whole truth."""
+    return UNSET if shown(path) == path else base64.b64encode(in_bytes(path)).decode()
+
+
+def file_to_write(
+    file: wire.FileRequest | wire.WriteFile, plan: Plan, *, field: str = "", append: bool = False
+) -> FileToWrite:
+    """`field`: what stands before the names of the file's fields in the request, such as `files[3].`."""
+    if isinstance(file, wire.WriteFile):
+        path = either(file.path, file.path_base64)
+    else:
+        path = inside_session(file.path, f"{field}path")
+    limit = plan.file_mb * MB
+    if len(file.content) > (limit + 2) // 3 * 4:  # in either encoding too large: not worth decoding
+        raise _too_large(plan, path)
+    content = _strict_base64(file.content, f"{field}content") if file.encoding == "base64" else file.content.encode()
+    if len(content) > limit:
+        raise _too_large(plan, path)
+    mode = None if isinstance(file.mode, UnsetType) else int(file.mode, 8)
+    return FileToWrite(path, content, mode, append)
+
+
+def files_to_write(files: Sequence[wire.FileRequest], plan: Plan) -> Sequence[FileToWrite]:
+    """Raises InvalidRequest where there are too many, or two of them are the same file."""
+    check_file_count(len(files), plan)
+    decoded: dict[str, FileToWrite] = {}
+    for index, file in enumerate(files):
+        one = file_to_write(file, plan, field=f"files[{index}].")
+        if one.path in decoded:
+            raise InvalidRequest(f"files[{index}].path", f"files[{index}].path names a file that is there already.")
+        decoded[one.path] = one
+    return list(decoded.values())
+
+
+def as_text(content: bytes) -> tuple[str, Literal["utf8", "base64"]]:
+    try:
+        return content.decode(), "utf8"
+    except UnicodeDecodeError:
+        return base64.b64encode(content).decode(), "base64"
+
+
+def _strict_base64(text: str, field: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        raise InvalidRequest(field, f"{field} is not valid base64.") from None
+
+
+def _too_large(plan: Plan, path: str) -> PayloadTooLarge:
+    limit, path = plan.file_mb * MB, shown(for_client(path))
+    return PayloadTooLarge(
+        f"A file may have {plan.file_mb} MB on the {plan.name} plan; {path[:255]!r} is larger.",
+        plan=plan.name,
+        limit=limit,
+        path=path,
+    )
