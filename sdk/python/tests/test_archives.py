@@ -247,7 +247,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_an_error_of_the_file(player: Pl
     def shrink(moved: int, size: int | None) -> None:
         os.truncate(log, PIECE)
 
-    with pytest.raises(OSError, match="shorter"):
+    with pytest.raises(OSError, match="shrank"):
         player.once(
             [Answer(body={"path": "a", "size": 1})],
             lambda client: client.sessions.open("ses_1").files.upload(log, "a", progress=shrink),

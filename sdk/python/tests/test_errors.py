@@ -80,7 +80,7 @@ def test_an_answer_that_is_a_proxys_is_told_by_its_status(
 
 
 def test_an_answer_that_is_no_json_is_an_error_that_says_so(player: Player) -> None:
-    with pytest.raises(BuntimeError, match="is this a buntime server") as caught:
+    with pytest.raises(BuntimeError, match="Is this a buntime server") as caught:
         player.once([Answer(200, "<html>Welcome</html>")], lambda client: client.sessions.get("ses_1"))
     assert caught.value.code == "unexpected_answer"
 

@@ -261,7 +261,7 @@ def test_folders_go_up_and_down(tmp_path: Path) -> None:
 
 def test_an_archive_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("buntime_sdk.archives.pack", lambda directory, file: file.write(b"no tar"))
-    with pytest.raises(InvalidRequest, match="no tar archive"):
+    with pytest.raises(InvalidRequest, match="not a tar archive"):
         some_session(FakeBuntime()).files.upload_archive(tmp_path, "app")
     assert not tarfile.is_tarfile(io.BytesIO(b"no tar"))
 
