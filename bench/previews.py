@@ -13,7 +13,7 @@ MB = 1 << 20
 CORES = 2.0  # for a session that its CPU quota must not limit
 START = "bun /workspace/server.ts"
 PROGRAM = """
-let body: Uint8Array | undefined; // so many MB as were asked for first
+let body: Uint8Array | undefined; // as many MB as the first request asks for
 Bun.serve({
   port: PORT,
   idleTimeout: 0,

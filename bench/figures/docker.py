@@ -40,7 +40,7 @@ def _row(what: str, ours: list[float], name: str, theirs: list[float]) -> Row:
     baseline = Baseline(name, summarise([seconds * MS for seconds in theirs]))
     return Row(
         figure="docker",
-        what=f"{what}, beside {name}",
+        what=f"{what}, compared with {name}",
         measured=measured,
         baselines=(baseline,),
         checks=(ratio("faster", baseline.measured.p50, measured.p50, TIMES_FASTER, least=True),),

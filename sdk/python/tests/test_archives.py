@@ -259,7 +259,7 @@ def test_a_file_that_shrinks_during_the_upload_raises_an_os_error(player: Player
 @pytest.mark.parametrize(("start", "end"), [(5, 5), (7, 3), (0, 0)])
 def test_an_empty_range_yields_nothing(player: Player, start: int, end: int) -> None:
     parts, _ = player.once(
-        [Answer(body=b"0123456789")],  # what a server makes of a range that is none
+        [Answer(body=b"0123456789")],  # how a server responds to an invalid range
         lambda client: client.sessions.open("ses_1").files.chunks("a", start=start, end=end),
     )
     assert b"".join(parts) == b""

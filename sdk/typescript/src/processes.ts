@@ -98,7 +98,7 @@ export class Processes {
 
 const SHORTEST_LOOK = 50; // ms between two polls of a process
 const LONGEST_LOOK = 3000; // polls count against the rate limit
-/** ms: a server may restart for so long. */
+/** ms allowed for a server restart. */
 const AWAY = 60_000;
 const LONGEST_PAUSE = 5000;
 const MOST_DOUBLINGS = 16;

@@ -14,7 +14,7 @@ from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import LogEntry, LogEvent, LogPage, LogsDropped, ProcessExit, ProcessStatus, from_wire
 
 WAIT_SECONDS = 30  # default time for a process to become ready
-AWAY_SECONDS, LONGEST_PAUSE = 60.0, 5.0  # a server may restart for so long; most seconds between two attempts
+AWAY_SECONDS, LONGEST_PAUSE = 60.0, 5.0  # time allowed for a server restart; longest pause in it
 MOST_DOUBLINGS = 16
 LASTING_SECONDS = 10.0  # a connection that lasted this long resets the count of failures
 SHORTEST_LOOK, LONGEST_LOOK = 0.05, 3.0  # seconds between two polls of a process; polls count against the rate limit
