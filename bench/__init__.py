@@ -1,1 +1,1 @@
-"""The benchmark: what a client sees of a server with the shipped settings, beside what the machine itself can do."""
+"""Benchmarks a server with the shipped settings as a client sees it, compared with what the machine itself can do."""

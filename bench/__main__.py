@@ -1,6 +1,7 @@
-"""`scripts/bench`: measures a server of its own, prints a table and writes JSON.
+"""`scripts/bench`: measures its own server, prints a table and writes JSON.
 
-Exit status: 0 when every figure was measured, met or missed; 1 when one could not be; 130 after Ctrl-C or SIGTERM.
+Exit status: 0 if every figure was measured, whether it met its target or missed it; 1 if one could not be measured; 130
+after Ctrl-C or SIGTERM.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 
 RESULTS = Path(__file__).with_name("results")
 CHECKOUT = Path(__file__).parents[1]
-REASON = 500  # characters of it that are shown
+REASON = 500  # most characters of a reason that are shown
 UNMEASURED = (
     Refused,
     NotSettled,
@@ -49,7 +50,7 @@ UNMEASURED = (
 def main() -> int:
     asked = _arguments()
     if os.geteuid() != 0:
-        print("bench: run this as root: it starts sandboxes.", file=sys.stderr)
+        print("bench: run this as root, because it starts sandboxes.", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = asked.only or list(GROUPS[asked.group])
@@ -73,16 +74,16 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="scripts/bench", description="Measures a server of its own with the shipped settings. Takes minutes."
+        prog="scripts/bench", description="Start a server with the shipped settings and measure it. Takes minutes."
     )
     parser.add_argument(
         "group", nargs="?", choices=list(GROUPS), default=next(iter(GROUPS)), help="which figures (%(default)s)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="a look at whether all of it works; its figures mean nothing"
+        "--quick", action="store_true", help="only check that everything works; the figures mean nothing"
     )
     parser.add_argument("--only", action="append", choices=list(FIGURES), metavar="NAME", help=", ".join(FIGURES))
-    parser.add_argument("--json", type=Path, metavar="PATH", help="where the result goes (bench/results/DATE.json)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the result here (bench/results/DATE.json)")
     return parser.parse_args()
 
 
@@ -100,7 +101,7 @@ async def _measure_all(server: Server, scale: Scale, names: Sequence[str]) -> li
 
 
 async def _measure(context: Context, name: str) -> list[Row]:
-    """A figure that cannot be taken is a row too: the others are still worth having."""
+    """Returns a row even if the measurement fails, so that the other figures are not lost."""
     try:
         async with asyncio.timeout(context.scale.figure_seconds):
             return await FIGURES[name](context)
@@ -114,7 +115,7 @@ async def _measure(context: Context, name: str) -> list[Row]:
 
 
 def _reason(failed: BaseException) -> str:
-    """In one line; of a long one, its end says most."""
+    """Returns one line. A long reason keeps its end, which says most."""
     words = " ".join(str(failed).split())
     return f"{type(failed).__name__}: {words if len(words) < REASON else '… ' + words[-REASON:]}"
 
@@ -139,7 +140,7 @@ def _show(rows: Sequence[Row], about: dict[str, Any]) -> None:
         f"{about['memoryMB'] // 1024} GiB, Linux {about['kernel']}, Bun {about['bun']}, pool {about['poolSize']}"
     )
     if about["quick"]:
-        title += "\n--quick: these figures show that it works, not how fast"
+        title += "\n--quick: these figures show only that everything works"
     if about["settings"]:
         title += "\nset from outside: " + " ".join(f"{name}={value}" for name, value in about["settings"].items())
     console.print(table(rows, title))

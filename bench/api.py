@@ -1,4 +1,4 @@
-"""The API over sockets that are read as fast as they come: nothing of a client's own work is measured."""
+"""Calls the API over raw sockets that are read as fast as possible, so that no client's own work is measured."""
 
 import time
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from bench.exchanges import connect, head
 from bench.previews import MB, Way
 from bench.server import Server
 
-TAIL = 4096  # bytes, in which the last event is
+TAIL = 4096  # bytes at the end; the last event is in them
 
 
 def way_of(server: Server) -> Way:
@@ -20,8 +20,10 @@ def way_of(server: Server) -> Way:
 
 
 def stream_of(api: Way, run: Mapping[str, object], mark: bytes, stalled: float = 0.0) -> tuple[float, int]:
-    """Seconds until the last event of a streamed execute, and how often a byte was in all of it. `stalled`: seconds for
-    which nothing is read after the first. Raises RuntimeError for a run that failed."""
+    """Returns the seconds until the last event of a streamed execute, and how often the byte `mark` came.
+
+    `stalled`: seconds without reading after the first byte. Raises RuntimeError if the run failed.
+    """
     body = msgspec.json.encode({**run, "stream": True})
     way = replace(api, fields=f"{api.fields}Content-Type: application/json\r\n")
     buffer, tail, marks = bytearray(MB), b"", 0

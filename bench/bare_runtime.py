@@ -1,7 +1,7 @@
-"""`crun run` of the very spec that sandboxes have: what starting one cannot be cheaper than.
+"""`crun run` with the same spec as sandboxes: no start can be cheaper.
 
-The spec, the layers and the mounts are the product's own. Timed is the runtime's command alone – not the mounts
-before it, nor the volume, the network and the waiting for the guest, which a cold start pays as well.
+The spec, the layers and the mounts are the product's own. Only the runtime's command is timed. A cold start also pays
+for the mounts before it, the volume, the network and the wait for the guest.
 """
 
 import os
@@ -20,8 +20,8 @@ from buntime.sandboxes.kernel.oci import Place, Runtime
 from buntime.sandboxes.kernel.volume import Volumes
 
 NAME = "bench"
-FREE_UID = FIRST_UID + PARTS * (SLOTS + 2) * UIDS  # above those of every installation
-# Stands in the runtime's place and writes how long each `run` took, in microseconds.
+FREE_UID = FIRST_UID + PARTS * (SLOTS + 2) * UIDS  # above the user ids of every installation
+# Replaces the runtime and writes how long each `run` took, in microseconds.
 STOPWATCH = """#!/bin/bash
 start=${{EPOCHREALTIME/[.,]/}}
 {runtime} "$@"
@@ -32,7 +32,7 @@ exit $status
 
 
 def crun_runs(server: Server, count: int) -> list[float]:
-    """Seconds of each of so many starts, one after the other."""
+    """Returns the seconds that each of `count` starts took, one after the other."""
     bundle = server.scratch / "bundle"
     bundle.mkdir()
     volumes = Volumes(server.config)
@@ -59,7 +59,9 @@ def _start_and_end(runtime: Runtime, place: Place) -> None:
 
 
 def _stopwatch(server: Server) -> tuple[Runtime, Path]:
-    """The runtime behind a stopwatch, under its own name (it decides on options), and the file with the times."""
+    """Returns the runtime behind a stopwatch, and the file with the times. It keeps its name, which
+    decides on options.
+    """
     times = server.scratch / "runtime-times"
     program = server.scratch / Path(server.config.runtime).name
     real = shutil.which(server.config.runtime) or server.config.runtime
@@ -85,14 +87,14 @@ def _place(server: Server, bundle: Path, volume: Path, netns: str) -> Place:
 
 @contextmanager
 def _network() -> Iterator[str]:
-    """A network namespace with nothing but `lo`, which the guest can listen on; it ends with its last user."""
+    """Yields a network namespace with nothing but `lo`, on which the guest can listen. It ends with its last user."""
 
     def make() -> int:
         os.unshare(os.CLONE_NEWNET)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
-    with ThreadPoolExecutor(1) as thread:  # one of its own, which ends: it has left the host's network
+    with ThreadPoolExecutor(1) as thread:  # a separate thread, because it leaves the host's network
         handle = thread.submit(make).result()
     try:
         yield f"/proc/{os.getpid()}/fd/{handle}"

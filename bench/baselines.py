@@ -1,4 +1,4 @@
-"""What the machine needs for the bare thing. Blocking; all times in seconds."""
+"""What the machine needs for the bare operation. Blocking; all times in seconds."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ class Bun:
         self._home = home
 
     def run(self) -> None:
-        """One, until all its output was read and it has ended. Nothing starts a process for less."""
+        """Runs one process until all output is read and it has ended. There is no cheaper way to start a process."""
         reader, writer = os.pipe()
         try:
             pid = os.posix_spawn(
@@ -39,14 +39,16 @@ class Bun:
             raise RuntimeError(f"bun on the host: status {status}, output {said!r}")
 
     def batch(self, count: int) -> None:
-        """So many at once, until the last has ended. Started by a shell: it forks faster than Python."""
+        """Runs `count` processes at once, until the last has ended. A shell starts them: it forks
+        faster than Python.
+        """
         script = f'i=0; while [ $i -lt {count} ]; do "$0" -e "$1" >/dev/null & i=$((i + 1)); done; wait'
         command = ["/bin/sh", "-c", script, self._program, CODE]
         subprocess.run(command, env=self._environ, cwd=self._home, stdin=subprocess.DEVNULL, check=True)
 
 
 def commits(directory: Path, count: int) -> list[float]:
-    """A row each, durable as the server's store has it: WAL, synchronous=FULL."""
+    """Commits one row at a time, as durably as the server's store: WAL, synchronous=FULL."""
     path = directory / "commit.db"
     with closing(sqlite3.connect(path, autocommit=True)) as connection:
         connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE t (x);")
@@ -69,7 +71,7 @@ def timed(work: Callable[[], object], count: int) -> list[float]:
 
 
 class Docker:
-    """The same root file system in a Docker engine. Only where `reason_against` finds none."""
+    """The same root file system in a Docker engine. Use it only if `reason_against` returns nothing."""
 
     IMAGE = "buntime-bench"
 
@@ -80,9 +82,9 @@ class Docker:
     @staticmethod
     def reason_against() -> str:
         if shutil.which("docker") is None:
-            return "no Docker on this machine"
+            return "Docker is not installed"
         asked = subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=20)
-        return "" if asked.returncode == 0 else "no Docker engine answers on this machine"
+        return "" if asked.returncode == 0 else "the Docker engine does not respond"
 
     def __enter__(self) -> "Docker":
         with subprocess.Popen(["tar", "-C", self._image, "-c", "."], stdout=subprocess.PIPE) as tar:

@@ -1,4 +1,4 @@
-"""A client of the API that costs little: on a small machine its own work is part of every figure."""
+"""A cheap client of the API: on a small machine the client's own work is part of every figure."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,21 +9,21 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
-IDLE_SECONDS = 60.0  # below the edge's own, so that a kept connection is always good
+IDLE_SECONDS = 60.0  # shorter than the edge's, so that a kept connection is always open
 
 
 class Refused(Exception):
-    """An answer other than 200."""
+    """A response other than 200."""
 
     def __init__(self, path: str, status: int, body: bytes) -> None:
         super().__init__(f"{path}: {status}: {body[:300].decode(errors='replace')}")
 
 
 class Client:
-    """Keeps its connections alive; one caller at a time uses one connection."""
+    """Keeps its connections alive. One caller at a time uses one connection."""
 
     def __init__(self, url: str, key: str, metrics: Path) -> None:
-        """`metrics`: the socket where the server tells its numbers."""
+        """`metrics`: the socket on which the server serves its metrics."""
         self._url = url
         self._metrics = metrics
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
@@ -53,11 +53,11 @@ class Client:
         await self.get("/healthz")
 
     async def create(self) -> str:
-        """The id of a session with all defaults."""
+        """Creates a session with all defaults and returns its id."""
         return str((await self.create_with({}))["sessionId"])
 
     async def create_with(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of a create with these fields."""
+        """Creates a session with these fields and returns the response."""
         body = msgspec.json.encode(fields) if fields else None
         answer: dict[str, Any] = msgspec.json.decode(await self.post("/sessions/create", body))
         return answer
@@ -66,7 +66,7 @@ class Client:
         await self._ask("DELETE", f"/sessions/{session}", None, None)
 
     async def execute(self, session: str, **what: Any) -> dict[str, Any]:
-        """`code` or `command`, and other fields. Raises Refused also for a run that failed."""
+        """`what`: `code` or `command`, and other fields. Raises Refused, even for a run that failed."""
         body = msgspec.json.encode({"sessionId": session, **what})
         answer: dict[str, Any] = msgspec.json.decode(await self.post("/execute", body))
         if answer["exitCode"] != 0:
@@ -75,7 +75,7 @@ class Client:
 
     @asynccontextmanager
     async def streamed(self, session: str, **what: Any) -> AsyncIterator[aiohttp.StreamReader]:
-        """The events of an execute as they come. Leaving ends the run where it has not ended."""
+        """Yields an execute's events as they arrive. Leaving the block ends a run that is still running."""
         body = msgspec.json.encode({"sessionId": session, "stream": True, **what})
         asked = self._http.request("POST", self._url + "/execute", data=body, headers=self._headers)
         async with asked as answer:
@@ -84,16 +84,16 @@ class Client:
             yield answer.content
 
     async def sleep(self, session: str, depth: str) -> None:
-        """Down to `idle` or `deep-sleep`."""
+        """Puts the session to sleep. `depth`: `idle` or `deep-sleep`."""
         await self.post(f"/sessions/{session}/sleep", msgspec.json.encode({"depth": depth}))
 
     async def count(self, state: str) -> int:
-        """Sessions in this state."""
+        """Returns the number of sessions in this state."""
         page = msgspec.json.decode(await self.get("/sessions", {"state": state, "limit": "1"}))
         return int(page["total"])
 
     async def gauge(self, name: str) -> int:
-        """A number of /metrics that has no labels."""
+        """Returns a metric that has no labels."""
         connector = aiohttp.UnixConnector(str(self._metrics))
         async with aiohttp.ClientSession(connector=connector) as http, http.get("http://metrics/metrics") as answer:
             text = await answer.text()

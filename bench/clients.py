@@ -1,4 +1,4 @@
-"""Clients of the API as their users start them: each in a process of its own. Blocking; times in milliseconds."""
+"""Clients of the API as users start them: one process each. Blocking; times in milliseconds."""
 
 import json
 import os
@@ -17,7 +17,7 @@ CURL_FORM = "%{http_code} %{time_total}\\n"
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """How programs of it are started, and the end of their names."""
+    """A language: the command that starts its programs, and their file extension."""
 
     name: str
     command: Sequence[str]
@@ -26,21 +26,21 @@ class Language:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """From the start of a process to its end, and the most memory that it had."""
+    """The time from a process's start to its end, and its peak memory."""
 
     milliseconds: float
     peak_mb: float
 
 
 def languages(bun: Path) -> list[Language]:
-    """Those that are here: Node may be missing."""
+    """Returns the installed languages. Node may be missing."""
     found = [Language("Python", [sys.executable], ".py"), Language("TypeScript on Bun", [str(bun)], ".mjs")]
     node = shutil.which("node")
     return found + ([Language("TypeScript on Node", [node], ".mjs")] if node else [])
 
 
 def build_typescript(bun: Path) -> None:
-    """Makes `dist`, which the programs import."""
+    """Builds `dist`, which the programs import."""
     install = [str(bun), "install", "--frozen-lockfile", "--silent"]
     subprocess.run(install, cwd=TYPESCRIPT, stdout=subprocess.DEVNULL, check=True)
     environ = {**os.environ, "BUN": str(bun)}
@@ -48,7 +48,7 @@ def build_typescript(bun: Path) -> None:
 
 
 def calls(language: Language, url: str, key: str, session: str, count: int) -> Mapping[str, Mapping[str, list[float]]]:
-    """Of each kind of call, by the SDK and by the language's own HTTP client."""
+    """Returns the times of each kind of call, made with the SDK and with the language's own HTTP client."""
     command = [*language.command, str(PROGRAMS / f"calls{language.suffix}"), url, key, session, str(count)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     taken: dict[str, dict[str, list[float]]] = json.loads(said)
@@ -56,7 +56,7 @@ def calls(language: Language, url: str, key: str, session: str, count: int) -> M
 
 
 def curl_calls(url: str, key: str, session: str, count: int) -> Mapping[str, list[float]]:
-    """The same by curl, on one connection."""
+    """Makes the same calls with curl, on one connection."""
     body = json.dumps({"sessionId": session, "path": "x", "content": "x" * 1000})
     asked = {"get": ([], f"/sessions/{session}"), "write": (["-d", body], "/files/write")}
     return {kind: _curl(key, more, url + path, count) for kind, (more, path) in asked.items()}
@@ -66,22 +66,22 @@ def _curl(key: str, more: Sequence[str], url: str, count: int) -> list[float]:
     headers = ["-H", f"Authorization: Bearer {key}", "-H", "Content-Type: application/json"]
     one = ["-sS", "-o", "/dev/null", "-w", CURL_FORM, *headers, *more, url]
     command = ["curl", *one]
-    for _ in range(count):  # and the first, which makes the connection
+    for _ in range(count):  # plus the first, which opens the connection
         command += ["--next", *one]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     if set(said[::2]) != {"200"}:
-        raise RuntimeError(f"curl: {url} was answered with {set(said[::2])}")
+        raise RuntimeError(f"curl: {url} returned {set(said[::2])}")
     return [float(seconds) * 1000 for seconds in said[3::2]]
 
 
 def first_output(command: list[str], url: str, key: str) -> Started:
-    """A program that makes a session, runs code in it, prints its output and deletes it."""
+    """Runs a program that creates a session, runs code in it, prints its output and deletes the session."""
     environ = {**os.environ, "BUNTIME_URL": url, "BUNTIME_API_KEY": key}
     return _started(command, environ, EXPECTED)
 
 
 def import_alone(language: Language) -> Started:
-    """A program that only imports the SDK."""
+    """Runs a program that only imports the SDK."""
     if language.suffix == ".py":
         return _started([*language.command, "-c", "import buntime_sdk"], dict(os.environ), "")
     code = f"await import({str(TYPESCRIPT / 'dist/index.js')!r})"

@@ -1,4 +1,4 @@
-"""What a figure has at hand: the server, a client, the machine's baselines and sessions that end with it."""
+"""What a figure uses: the server, a client, the machine's baselines, and sessions that end with the figure."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ MS = 1000.0
 
 
 class NotSettled(Exception):
-    """The server did not come to rest in time; the message says what it waited for."""
+    """The server did not come to rest in time. The message says what it waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class Context:
     say: Say
 
     async def bun_runs(self) -> list[float]:
-        """Milliseconds of `bun -e` on the host, one at a time. Taken right beside what is compared with it."""
+        """Returns the milliseconds of `bun -e` on the host, one run at a time. Call it close to the measurement."""
         times = await asyncio.to_thread(baselines.timed, self.bun.run, self.scale.baseline_runs)
         return [seconds * MS for seconds in times]
 
     async def settled(self, live: int = 0) -> None:
-        """Returns when the pool is full and nothing of deleted sessions is left. Raises NotSettled.
+        """Returns when the pool is full and deleted sessions are gone completely. Raises NotSettled.
 
-        `live`: sessions that are meant to exist.
+        `live`: the number of sessions that should exist.
         """
         deadline = time.monotonic() + SETTLE_SECONDS
         wanted = (self.server.pool_size, live, self.server.pool_size + live)
@@ -56,14 +56,14 @@ class Context:
 
 
 class Sessions:
-    """Those that one figure makes."""
+    """The sessions that one figure creates."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self.ids: list[str] = []
 
     async def create(self) -> float:
-        """Milliseconds until the answer."""
+        """Creates a session and returns the milliseconds until the response."""
         start = time.perf_counter()
         session = await self._client.create()
         spent = time.perf_counter() - start
@@ -85,12 +85,13 @@ async def beside(
     environ: Mapping[str, str] = NOTHING,
     fill: Callable[[Config], object] | None = None,
 ) -> AsyncIterator[Context]:
-    """The same with another server, for a figure that needs other settings (see `server.started`). Raises NotStarted.
+    """Yields the same context with another server, for a figure that needs other settings (see `server.started`).
 
-    Starting and ending it holds up the loop: nothing is measured then, and it cannot be left halfway.
+    Starting and stopping it blocks the loop: nothing is measured meanwhile, and it cannot be interrupted. Raises
+    NotStarted.
     """
     other = started(pool_size, context.say, environ, fill)
-    with ThreadPoolExecutor(1) as thread:  # of its own: the server ends with the thread that started it
+    with ThreadPoolExecutor(1) as thread:  # a separate one, because the server ends with the thread that started it
         server = thread.submit(other.__enter__).result()
         try:
             async with Client(server.url, server.key, server.config.metrics_socket) as client:
@@ -101,7 +102,7 @@ async def beside(
 
 @asynccontextmanager
 async def sessions(context: Context, live_before: int = 0) -> AsyncIterator[Sessions]:
-    """Sessions that are deleted at the end; the pool is full at the beginning."""
+    """Yields sessions that are deleted at the end. The pool is full at the start."""
     await context.settled(live_before)
     made = Sessions(context.client)
     try:
@@ -111,7 +112,7 @@ async def sessions(context: Context, live_before: int = 0) -> AsyncIterator[Sess
 
 
 async def each[T](things: Iterable[T], work: Callable[[T], Awaitable[object]], at_once: int) -> None:
-    """Work on all of them by so many workers. The first failure ends it."""
+    """Does the work on all things with `at_once` workers. The first failure stops it."""
     left = iter(list(things))
 
     async def worker() -> None:
@@ -124,7 +125,7 @@ async def each[T](things: Iterable[T], work: Callable[[T], Awaitable[object]], a
 
 
 async def stopwatch(work: Awaitable[object]) -> float:
-    """Milliseconds."""
+    """Returns the milliseconds that the work took."""
     start = time.perf_counter()
     await work
     return (time.perf_counter() - start) * MS

@@ -1,4 +1,4 @@
-"""Single exchanges over sockets of their own: first bytes, large bodies, WebSocket echoes. Times in seconds."""
+"""Single exchanges over separate sockets: first bytes, large bodies, WebSocket echoes. Times in seconds."""
 
 import asyncio
 import secrets
@@ -12,7 +12,7 @@ from bench.previews import MB, Way
 TIMEOUT = 60.0
 BODY = b"hello"
 PIECE = b"x" * MB
-# A frame of a client with a mask of zeros, which leaves the 64 bytes as they are; it comes back without the mask.
+# A client's frame with a mask of zeros, so that its 64 bytes stay as they are. The server's echo has no mask.
 TEXT = b"e" * 64
 FRAME = bytes([0x82, 0x80 | len(TEXT)]) + bytes(4) + TEXT
 ECHO_BYTES = 2 + len(TEXT)
@@ -29,7 +29,7 @@ def connect(way: Way) -> socket.socket:
 
 
 def first_byte(way: Way) -> float:
-    """From connecting until the answer begins. Raises RuntimeError when it is not 200."""
+    """Measures from connecting until the response begins. Raises RuntimeError if it is not 200."""
     start = time.perf_counter()
     with connect(way) as connection:
         connection.sendall(head("GET", "/", way))
@@ -40,8 +40,10 @@ def first_byte(way: Way) -> float:
 
 
 def round_trips(way: Way, count: int, *, asked: bool = False) -> list[float]:
-    """So many, one after the other on one connection. `asked`: each has a token that no request had before, so that the
-    edge has to ask the control plane. Raises RuntimeError."""
+    """Measures `count` requests, one after the other on one connection.
+
+    `asked`: each has a new token, so the edge must ask the control plane. Raises RuntimeError.
+    """
     times = []
     with connect(way) as connection:
         for _ in range(count):
@@ -53,12 +55,12 @@ def round_trips(way: Way, count: int, *, asked: bool = False) -> list[float]:
             times.append(time.perf_counter() - start)
             check(answer)
             if not answer.endswith(BODY):
-                raise RuntimeError(f"{way.name}: the answer came in pieces: {answer[:300]!r}")
+                raise RuntimeError(f"{way.name}: the response came in pieces: {answer[:300]!r}")
     return times
 
 
 def download(way: Way, size: int, target: str = "") -> float:
-    """So many MB, read to the last byte. `target`: where they are, if not where sessions with a preview have them."""
+    """Downloads `size` MB. `target`: the path, if it is not the one that `bench.previews` serves."""
     buffer = bytearray(MB)
     start = time.perf_counter()
     with connect(way) as connection:
@@ -75,7 +77,7 @@ def download(way: Way, size: int, target: str = "") -> float:
 
 
 def upload(way: Way, size: int, method: str = "POST", target: str = "/upload", piece: bytes = PIECE) -> float:
-    """So many MB, until the session says how many bytes it has."""
+    """Uploads `size` MB, until the session replies with the number of bytes."""
     wanted = str(size * MB).encode()
     start = time.perf_counter()
     with connect(way) as connection:
@@ -93,7 +95,7 @@ def upload(way: Way, size: int, method: str = "POST", target: str = "/upload", p
 
 
 async def echoes(way: Way, seconds: float, connections: int) -> float:
-    """Messages a second that came back, each connection sending its next after the last has come."""
+    """Returns the echoed messages a second. Each connection sends its next message after the last echo."""
     loop = asyncio.get_running_loop()
     made = [(await loop.create_connection(lambda: Echo(way), way.address, way.port))[1] for _ in range(connections)]
     try:
@@ -111,7 +113,7 @@ async def echoes(way: Way, seconds: float, connections: int) -> float:
 
 
 class Echo(asyncio.Protocol):
-    """A WebSocket with one message under way."""
+    """A WebSocket with one message in flight."""
 
     def __init__(self, way: Way) -> None:
         self._way = way
@@ -123,7 +125,7 @@ class Echo(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none of asyncio's
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass of asyncio's
         self._transport.write(UPGRADE.format(self._way.host).encode())
 
     def data_received(self, data: bytes) -> None:
@@ -171,7 +173,7 @@ def check(answer: bytes) -> None:
 
 
 def by_turns[T](rounds: int, ways: tuple[Way, ...], work: Callable[[Way], T]) -> dict[Way, list[T]]:
-    """The work on each way in turn, so that what else the machine does meets all of them."""
+    """Does the work on each way in turn, so that other load on the machine affects all of them."""
     taken: dict[Way, list[T]] = {way: [] for way in ways}
     for turn in range(rounds):
         for way in ways if turn % 2 == 0 else reversed(ways):

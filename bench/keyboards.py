@@ -1,4 +1,4 @@
-"""Two shells at a keyboard: one at a PTY of this machine, one in a session by WebSocket. Blocking; times in seconds."""
+"""Two shells: one on a local PTY, one in a session by WebSocket. Blocking; times in seconds."""
 
 import os
 import pty
@@ -14,7 +14,7 @@ from typing import Protocol
 from bench.exchanges import TIMEOUT, connect
 from bench.previews import Way
 
-QUIET_SECONDS = 0.3  # then the prompt is there
+QUIET_SECONDS = 0.3  # silence after which the prompt is complete
 SHELL = ["setsid", "--ctty", "bash", "--norc", "--noprofile", "-i"]
 KILL_LINE = b"\x15"
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
@@ -28,12 +28,12 @@ class Keyboard(Protocol):
     def send(self, keys: bytes) -> None: ...
 
     def read(self, seconds: float) -> bytes:
-        """What is shown next, or nothing where nothing is in so many seconds."""
+        """Returns the next output, or nothing if none comes within `seconds`."""
         ...
 
 
 def echo(keyboard: Keyboard, key: bytes) -> float:
-    """Until the shell has shown the key. Raises RuntimeError where it does not."""
+    """Measures until the shell has shown the key. Raises RuntimeError if it does not."""
     start, shown = time.perf_counter(), b""
     keyboard.send(key)
     while key not in shown:
@@ -45,7 +45,7 @@ def echo(keyboard: Keyboard, key: bytes) -> float:
 
 
 def clear(keyboard: Keyboard) -> None:
-    """An empty line again."""
+    """Clears the line."""
     keyboard.send(KILL_LINE)
     settle(keyboard)
 
@@ -72,7 +72,7 @@ def local() -> Iterator[Keyboard]:
 
 @contextmanager
 def remote(api: Way, session: str) -> Iterator[Keyboard]:
-    """A new terminal. Raises RuntimeError when there is none."""
+    """Opens a new terminal. Raises RuntimeError if that fails."""
     with connect(api) as connection:
         connection.sendall(UPGRADE.format(session, api.host, api.fields).encode())
         beginning = b""
@@ -99,7 +99,7 @@ class _Local:
 
 
 class _Remote:
-    """Binary frames are the terminal's; others are read and passed over."""
+    """Returns binary frames, which hold the terminal's output. Skips other frames."""
 
     def __init__(self, connection: socket.socket, read: bytes) -> None:
         self._connection = connection
@@ -128,12 +128,12 @@ class _Remote:
             self._read += more
 
     def _frame(self, kind: int, content: bytes) -> None:
-        """With a mask of zeros; short ones only."""
+        """Sends a short frame with a mask of zeros."""
         self._connection.settimeout(TIMEOUT)
         self._connection.sendall(bytes([0x80 | kind, 0x80 | len(content)]) + bytes(4) + content)
 
     def _frames(self) -> Iterator[tuple[int, bytes]]:
-        """Those that are whole."""
+        """Yields the complete frames."""
         while len(self._read) >= 2:
             kind, size, start = self._read[0] & 15, self._read[1] & 127, 2
             if size >= 126:

@@ -1,4 +1,4 @@
-"""The machine that the figures are of, and its memory."""
+"""The machine under test, and its memory."""
 
 import os
 import platform
@@ -27,17 +27,17 @@ def about() -> dict[str, Any]:
 
 
 def available_mb() -> float:
-    """What the kernel would give to new programs without swapping: free memory and caches that it can drop."""
+    """Returns what the kernel can give to new programs without swapping: free memory and caches that it can drop."""
     return memory_available() / MB
 
 
 def sandboxes(instance: str) -> set[str]:
-    """Those of an installation that have anything of theirs on the host."""
+    """Returns the installation's sandboxes that have anything on the host."""
     return find_cgroups(instance).sandboxes()
 
 
 def sandboxes_mb(instance: str) -> float:
-    """What the kernel charges to the sandboxes of an installation: their processes, page cache and its own."""
+    """Returns what the kernel charges to an installation's sandboxes: processes, page cache and kernel memory."""
     name = f"buntime-{instance}"
     v1, v2 = ROOT / "memory" / name, ROOT / name
     home, usage = (v1, "memory.usage_in_bytes") if v1.is_dir() else (v2, "memory.current")
@@ -45,12 +45,12 @@ def sandboxes_mb(instance: str) -> float:
 
 
 def sandbox_of(config: Config, session: str) -> str:
-    """The id of the sandbox that serves a session, or has served it. Raises RuntimeError."""
+    """Returns the id of the sandbox that serves or served a session. Raises RuntimeError."""
     return record_of(config, session).sandbox
 
 
 def record_of(config: Config, session: str) -> record.Record:
-    """What the host keeps of that sandbox. Raises RuntimeError."""
+    """Returns the host's record of that sandbox. Raises RuntimeError."""
     for directory in (config.data_dir / "sandboxes").iterdir():
         found = record.read(directory)
         if found is not None and found.session == session:
@@ -59,18 +59,18 @@ def record_of(config: Config, session: str) -> record.Record:
 
 
 def processes_of(instance: str) -> int:
-    """How many processes all sandboxes of an installation have."""
+    """Returns the number of processes in all sandboxes of an installation."""
     return sum(f"/buntime-{instance}/" in groups for groups in _groups_of_processes())
 
 
 def _groups_of_processes() -> Iterator[str]:
     for file in Path("/proc").glob("[0-9]*/cgroup"):
-        with suppress(OSError):  # it is just going
+        with suppress(OSError):  # the group is being removed
             yield file.read_text()
 
 
 def edge_processes(config: Config) -> list[int]:
-    """The server, its nginx and the workers of this. Raises OSError."""
+    """Returns the server, its nginx and nginx's workers. Raises OSError."""
     master = int((config.run_dir / "edge/nginx.pid").read_text())
     server = int((Path("/proc") / str(master) / "stat").read_text().rpartition(")")[2].split()[1])
     workers = (Path("/proc") / str(master) / "task" / str(master) / "children").read_text().split()
@@ -78,13 +78,15 @@ def edge_processes(config: Config) -> list[int]:
 
 
 def forget_peaks(processes: Iterable[int]) -> None:
-    """The most memory that they had counts from now."""
+    """Resets the peak memory of the processes."""
     for process in processes:
         Path(f"/proc/{process}/clear_refs").write_text("5")
 
 
 def memory_mb(processes: Iterable[int], what: str) -> float:
-    """`VmRSS`, or `VmHWM` for the most since `forget_peaks`; each at its own time, so the sum is an upper bound."""
+    """Sums `VmRSS`, or `VmHWM` for the peaks since `forget_peaks`. Peaks differ in time, so the sum
+    is an upper bound.
+    """
     return sum(_status_kb(process, what) for process in processes) / 1024
 
 
@@ -94,7 +96,7 @@ def _status_kb(process: int, what: str) -> int:
 
 
 def reclaim(instance: str, sandbox: str) -> None:
-    """What pressure does to a sandbox in the end: the kernel takes all of its memory that it can, to swap too.
+    """Makes the kernel take all the memory that it can from a sandbox, also to swap, as pressure would in the end.
 
     Raises OSError.
     """
@@ -102,13 +104,15 @@ def reclaim(instance: str, sandbox: str) -> None:
     if v1.is_dir():
         (v1 / "memory.force_empty").write_text("0")
         return
-    with suppress(BlockingIOError):  # less than all could be taken
+    with suppress(BlockingIOError):  # the kernel could take only part of it
         (v2 / "memory.reclaim").write_text((v2 / "memory.current").read_text())
 
 
 @contextmanager
 def swap(file: Path, size: int) -> Iterator[str]:
-    """Swap of so many MB in a file of ours; "", or why there is none. What is in it comes back at the end."""
+    """Adds a swap file of `size` MB. Yields "", or the reason for failure. Its content comes back
+    to memory at the end.
+    """
     refused = _swap_on(file, size)
     try:
         yield refused
@@ -131,7 +135,7 @@ def _number(path: Path) -> int:
     try:
         return int(path.read_text())
     except OSError:
-        return 0  # the sandbox is just going
+        return 0  # the sandbox is being removed
 
 
 def _processor() -> str:

@@ -35,7 +35,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """Three figures that matter, and no exponent."""
+    """Formats three significant digits, without an exponent."""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 

@@ -1,16 +1,19 @@
-"""Small works one at a time, each after a pause, as somebody asks who thinks between two requests."""
+"""Does small works one at a time, each after a pause, like a client that thinks between two requests."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 PAUSE_SECONDS = 0.04
-# What a request does on, and how many milliseconds it took.
+# A work gets what to act on and returns its milliseconds.
 type Work[T] = Callable[[T], Awaitable[float]]
 
 
 async def by_turns[T](turns: int, things: Sequence[T], works: Mapping[str, Work[T]]) -> dict[str, list[float]]:
-    """Each work on each thing, so many times. The works take turns, so that what else the machine does meets all of
-    them, each on another thing: none is asked again before what it does behind an answer is done."""
+    """Does each work on each thing, `turns` times.
+
+    The works take turns, so that other load on the machine affects all of them. Each acts on another thing than the
+    last, so that the server has finished what it does after a response.
+    """
     taken: dict[str, list[float]] = {name: [] for name in works}
     apart = max(len(things) // len(works), 1)
     for turn in range(turns):

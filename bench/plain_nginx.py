@@ -1,4 +1,4 @@
-"""An nginx that knows one upstream and asks nobody: what previews are compared with."""
+"""An nginx with fixed upstreams and no permission checks, to compare previews with."""
 
 import subprocess
 import time
@@ -54,9 +54,9 @@ UPSTREAM = "  upstream session{place} {{ server {way.address}:{way.port}; keepal
 
 @contextmanager
 def plain_nginx(directory: Path, to: Way, *others: Preview) -> Iterator[Way]:
-    """With as many workers as the edge has, under its user, which may reach sessions.
+    """Yields a way through an nginx that leads to `to`; the hosts of other previews lead to those.
 
-    It leads to `to`, and hosts of other previews to those. Raises RuntimeError.
+    It has as many workers as the edge and runs as the edge's user, which may reach sessions. Raises RuntimeError.
     """
     directory.mkdir(exist_ok=True)
     with create_server(("127.0.0.1", 0)) as free:
@@ -101,4 +101,4 @@ def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
             return
         except OSError:
             time.sleep(0.02)
-    raise RuntimeError("the benchmark's own nginx does not answer")
+    raise RuntimeError("the benchmark's own nginx does not respond")

@@ -1,4 +1,4 @@
-"""A web server in sessions, and the two ways to it: through the edge, and straight to the session's address."""
+"""A web server in sessions, and two ways to it: through the edge, and directly to the session's address."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from bench.context import Context, Sessions
 
 PORT = 8080
 MB = 1 << 20
-CORES = 2.0  # of a session whose quota is not to decide
+CORES = 2.0  # for a session that its CPU quota must not limit
 START = "bun /workspace/server.ts"
 PROGRAM = """
-let body: Uint8Array | undefined; // so many MB as were asked for first
+let body: Uint8Array | undefined; // as many MB as the first request asks for
 Bun.serve({
   port: PORT,
   idleTimeout: 0,
@@ -41,13 +41,13 @@ console.log(all.find((one) => !one.internal && one.family === "IPv4").address);
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where to connect to, and the Host that is asked for there."""
+    """An address to connect to, and the Host to ask for there."""
 
     name: str
     address: str
     port: int
     host: str
-    fields: str = ""  # of the header beside Host, a line each
+    fields: str = ""  # further header lines
 
     @property
     def url(self) -> str:
@@ -62,7 +62,7 @@ class Preview:
 
 
 async def serve(context: Context, made: Sessions, **fields: Any) -> Preview:
-    """A new session with the program listening, and the fields of a create."""
+    """Creates a session with the program listening in it. `fields`: for the create."""
     client = context.client
     answer = await client.create_with(fields)
     session = str(answer["sessionId"])
@@ -75,15 +75,15 @@ async def serve(context: Context, made: Sessions, **fields: Any) -> Preview:
 
 
 async def address_of(client: Client, session: str) -> str:
-    """At which root reaches what listens in it."""
+    """Returns the address at which root reaches what listens in the session."""
     return str((await client.execute(session, code=ADDRESS))["stdout"]).strip()
 
 
 async def serve_unhindered(context: Context, made: Sessions) -> Preview:
-    """The same, with so much of the processor that the quota decides nothing."""
+    """Like `serve`, with so much CPU that the quota limits nothing."""
     return await serve(context, made, resourceLimits={"cpu": CORES})
 
 
 def _edge(context: Context, created: Mapping[str, Any]) -> Way:
-    """`*.localhost` is this machine whatever its resolver says: so the address, and the name as Host."""
+    """Connects by address and sends the name as Host, since a resolver may not know `*.localhost`."""
     return Way("edge", "127.0.0.1", context.server.config.port, urlsplit(str(created["previewUrl"])).netloc)

@@ -1,4 +1,4 @@
-"""Rows of the result, as a table for people and as JSON for other programs."""
+"""The result's rows, as a table for people and as JSON for programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,14 +13,14 @@ from bench.statistics import Summary
 class Verdict(StrEnum):
     MET = "met"
     MISSED = "MISSED"
-    SHOWN = "shown"  # it has no target
+    SHOWN = "shown"  # has no target
     SKIPPED = "skipped"
-    FAILED = "FAILED"  # it could not be measured
+    FAILED = "FAILED"  # could not be measured
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One condition of a target: `value` has to be at most `bound` (at least, where `least`)."""
+    """One condition of a target: `value` must be at most `bound`, or at least, if `least`."""
 
     name: str  # p50, p99, …
     value: float
@@ -39,7 +39,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What the same machine needed for the bare thing, in the same run."""
+    """What the same machine needed for the bare operation, in the same run."""
 
     name: str
     measured: Summary
@@ -115,11 +115,11 @@ def as_json(rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ratio(name: str, value: float, baseline: float, bound: float, *, least: bool = False) -> Check:
-    """`value` in multiples of `baseline`."""
+    """A check of `value` in multiples of `baseline`."""
     return Check(name, value / baseline if baseline else float("inf"), bound, "×", least)
 
 
 def _number(value: float) -> str:
-    """Three figures that matter."""
+    """Formats three significant digits."""
     magnitude = abs(value)
     return f"{value:.0f}" if magnitude >= 100 else f"{value:.1f}" if magnitude >= 10 else f"{value:.2f}"

@@ -1,56 +1,56 @@
-"""How much is measured: enough for percentiles that mean something, or just enough to see that it works."""
+"""How much is measured: enough for meaningful percentiles, or just enough to check that everything works."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Counts; where one is per round, rounds take turns with their baseline."""
+    """Counts. Those per round: rounds take turns with their baseline."""
 
     pool_size: int | None  # None: the shipped default
-    baseline_runs: int  # of `bun -e`, a commit or a round trip, each time one is taken
+    baseline_runs: int  # of `bun -e`, a commit or a round trip, per measurement
     runtime_runs: int  # of `crun run`
     rounds: int
-    pool_share: float  # of the pool that a round of creates takes
+    pool_share: float  # part of the pool that a round of creates uses
     warm_sessions: int
     runs_per_session: int
     bursts: tuple[int, ...]  # sessions at once
     cold_creates: int
     memory_sessions: int
     live_sessions: int
-    live_sample: int  # sessions that are timed at either end of it
+    live_sample: int  # sessions timed at the start and at the end
     file_mb: int
     file_sessions: int
     docker_runs: int
-    idle_sessions: int  # that take turns in being suspended
+    idle_sessions: int  # sessions that are suspended in turn
     idle_rounds: int
-    frozen_sessions: int  # by the keeper, at about the same time
-    tree_sessions: int  # with a tree each, that go to deep sleep
+    frozen_sessions: int  # sessions that the keeper suspends at about the same time
+    tree_sessions: int  # sessions with a tree each that go to deep sleep
     tree_rounds: int
     tree_files: int
     woken_sessions: int
-    asleep_sessions: int  # whose memory is measured
+    asleep_sessions: int  # sessions whose memory is measured
     swapped_sessions: int
-    swapped_mb: int  # that each holds
-    many_asleep: int  # rows of a store, beside one with 10
-    many_calls: int  # of each operation
+    swapped_mb: int  # MB that each holds
+    many_asleep: int  # rows in the store, compared with 10
+    many_calls: int  # calls of each operation
     preview_rounds: int  # ways take turns
-    preview_seconds: int  # of load on one way in a round
-    preview_trips: int  # requests on one way in a round, one after the other
-    preview_mb: int  # of one download or upload
-    preview_sleepers: int  # sessions that a request wakes, in each round
-    preview_sessions: int  # with a preview each, beside 10
-    execution_sessions: int  # that take turns, with a pause before each request
+    preview_seconds: int  # load on one way in a round
+    preview_trips: int  # sequential requests on one way in a round
+    preview_mb: int  # MB of one download or upload
+    preview_sleepers: int  # sessions that a request wakes in each round
+    preview_sessions: int  # sessions with a preview each, compared with 10
+    execution_sessions: int  # sessions that take turns, with a pause before each request
     execution_turns: int
-    prepared_sessions: int  # whose memory is measured
+    prepared_sessions: int  # sessions whose memory is measured
     stream_rounds: int
-    stream_mb: int  # of one run's output
+    stream_mb: int  # MB of one run's output
     terminal_keys: int
     content_rounds: int
-    content_mb: int  # of one file
-    client_calls: int  # of each kind, by each client
+    content_mb: int  # MB of one file
+    client_calls: int  # calls of each kind with each client
     client_starts: int
-    figure_seconds: float  # before a figure is given up
+    figure_seconds: float  # time limit for one figure
 
 
 FULL = Scale(

@@ -1,4 +1,4 @@
-"""A server of the benchmark's own: started as a user starts it, purged at the end whatever happens."""
+"""The benchmark's own server: started as a user starts it, and always purged at the end."""
 
 import asyncio
 import fcntl
@@ -23,7 +23,7 @@ from buntime.sandboxes.kernel.host import total_memory
 from buntime.sandboxes.kernel.image import Image, ImageFailed, ensure_image
 from buntime.sandboxes.opening import default_pool_size
 
-DISK = Path("/var/lib")  # where an installation keeps its data
+DISK = Path("/var/lib")  # where an installation keeps its files
 PREFIX = "buntime-bench-"
 START_SECONDS = 60
 STOP_SECONDS = 60
@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 
 class NotStarted(Exception):
-    """The server did not start; the message has the end of what it said."""
+    """The server did not start. The message has the end of its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class Server:
     pool_size: int
     image: Image
     scratch: Path  # a directory on the same disk, for baselines
-    settings: Mapping[str, str]  # BUNTIME_* that were set by whoever runs the benchmark
-    start_seconds: float  # from the start of its process until it was ready
+    settings: Mapping[str, str]  # BUNTIME_* variables in the benchmark's environment
+    start_seconds: float  # from the start of the process until it was ready
 
     @property
     def bun(self) -> Path:
@@ -62,8 +62,8 @@ def started(
     environ_of_its_own: Mapping[str, str] = NOTHING,
     fill: Callable[[Config], object] | None = None,
 ) -> Iterator[Server]:
-    """A ready server with the shipped settings, except where the environment, `pool_size` or `environ_of_its_own` says
-    otherwise. `fill` is called before its start, when there are an account and a key already.
+    """Yields a ready server with the shipped settings, unless the environment, `pool_size` or `environ_of_its_own` says
+    otherwise. `fill` is called before the start, when the account and its key exist.
 
     Raises NotStarted.
     """
@@ -90,13 +90,13 @@ def started(
             scratch.mkdir()
             yield Server(url, key, config, size, image, scratch, settings, start_seconds)
     finally:
-        say("Removing all that was made ...")
+        say("Removing everything ...")
         with held:
             _purge(home, environ)
 
 
 def _image(config: Config, say: Say) -> Image:
-    """Made before the server starts, which then takes it as it is."""
+    """Builds the image before the server starts, which then uses it."""
     try:
         return asyncio.run(ensure_image(config.images, say))
     except ImageFailed as failed:
@@ -104,7 +104,7 @@ def _image(config: Config, say: Say) -> Image:
 
 
 def _environment(home: Path, pool_size: int | None) -> tuple[dict[str, str], dict[str, str]]:
-    """For the server's processes, and the part of it that was set from outside."""
+    """Returns the environment of the server's processes, and the part of it that came from outside."""
     environ = dict(os.environ)
     images = Path(environ.get("BUNTIME_DATA_DIR", DISK / "buntime")) / "images"
     ours = ("BUNTIME_DATA_DIR", "BUNTIME_PORT", "BUNTIME_URL", "BUNTIME_API_KEY")
@@ -135,7 +135,7 @@ def _buntime(environ: Mapping[str, str], *arguments: str) -> str:
 
 @contextmanager
 def _process(environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Ends with this process, even when that is killed; Ctrl-C at the terminal is ours alone."""
+    """Runs the server. It ends with this process, even if this is killed, and does not get the terminal's Ctrl-C."""
     command = ["setpriv", "--pdeathsig", "TERM", *BUNTIME, "serve"]
     with log.open("wb") as said:
         process = subprocess.Popen(
@@ -170,21 +170,21 @@ def _end_of(log: Path) -> str:
 
 
 def _purge(home: Path, environ: Mapping[str, str]) -> None:
-    """Raises NotStarted with the reason where something could not be removed; then the directory stays."""
+    """Raises NotStarted with the reason if something could not be removed. The directory then stays."""
     _buntime(environ, "purge", "--yes")
     shutil.rmtree(home)
 
 
 def _purge_left_overs(say: Say) -> None:
-    """Of benchmarks that were killed. One that runs holds its lock."""
+    """Removes the left-overs of killed benchmarks. A running one holds its lock."""
     for home in DISK.glob(f"{PREFIX}*"):
         environ = {name: value for name, value in os.environ.items() if not name.startswith("BUNTIME_")}
         try:
             with (home / "lock").open("w") as held:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _purge(home, environ | {"BUNTIME_DATA_DIR": str(home / "data")})
-            say(f"Removed what an earlier benchmark left in {home}.")
+            say(f"Removed the left-overs of an earlier benchmark in {home}.")
         except BlockingIOError:
-            continue  # another of this benchmark, or of one that runs
+            continue  # belongs to this benchmark, or to a running one
         except (OSError, NotStarted) as refused:
             say(f"Left alone: {home} ({refused})")

@@ -1,4 +1,4 @@
-"""What is told of many measurements of one thing."""
+"""Summarises many measurements of one thing."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Of `n` measurements, in the unit that they were made in."""
+    """`n` measurements, summarised in their unit."""
 
     n: int
     p50: float
@@ -18,7 +18,7 @@ class Summary:
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Percentiles by nearest rank: each is a value that was really measured. Raises ValueError for none."""
+    """Returns percentiles by nearest rank: each is a value that was measured. Raises ValueError if there are none."""
     if not values:
         raise ValueError("nothing was measured")
     ordered = sorted(values)

@@ -1,4 +1,6 @@
-"""Sessions with a tree of many small files, and `tar` and `zstd` of the same tree by the host. Blocking ones block."""
+"""Sessions with a tree of many small files, and `tar` and `zstd` of the same tree on the host. What is not async
+blocks.
+"""
 
 import os
 import subprocess
@@ -13,11 +15,11 @@ from bench.server import Server
 from buntime.sandboxes.kernel.volume import Volumes
 
 FILE_BYTES = 20_000
-WRITERS = 8  # at once: a session has a quarter of a core
+WRITERS = 8  # at once, because a session has only a quarter of a core
 DISK_MB = 1024
 EXTRACTED = "bench-extracted"
 CLEAN_SECONDS = 2.0
-# Of each file, three fifths are hexadecimal digits, of which zstd leaves the half, and the rest is text.
+# Three fifths of each file are hexadecimal digits, which zstd halves. The rest is text.
 WRITE = """
 import { mkdirSync, writeFileSync } from "fs";
 import { randomBytes } from "crypto";
@@ -33,23 +35,23 @@ for (let n = 0; n < FILES; n++) {
 
 
 async def write(context: Context, made: Sessions) -> None:
-    """Each session writes a tree of its own."""
+    """Writes a tree in each session."""
     code = WRITE.replace("FILES", str(context.scale.tree_files)).replace("BYTES", str(FILE_BYTES))
     await each(made.ids, lambda session: context.client.execute(session, code=code), WRITERS)
 
 
 def settle_on_disk(server: Server) -> None:
-    """What sessions wrote is on disk, as it is by itself half a minute later."""
+    """Flushes to disk what sessions wrote, as the kernel does by itself after half a minute."""
     Volumes(server.config).sync()
 
 
 def volume(server: Server, session: str) -> Path:
-    """All that the session has written, as the host sees it."""
+    """Returns the host's path of all that the session has written."""
     return Volumes(server.config).path(machine.sandbox_of(server.config, session)) / "upper"
 
 
 def pack(tree: Path, target: Path) -> None:
-    """By `tar` and `zstd`, with the level that the archive has, until it is on disk."""
+    """Packs with `tar` and `zstd` at the archive's level, until the result is on disk."""
     target.unlink(missing_ok=True)
     _pipe(["tar", "-C", str(tree), "-c", "."], ["zstd", "-q", "-1", "-o", str(target)])
     with target.open("rb") as packed:
@@ -62,9 +64,9 @@ def unpack(packed: Path, tree: Path) -> None:
 
 @contextmanager
 def places_to_unpack(server: Server, count: int) -> Iterator[list[Path]]:
-    """Empty volumes on the file system of sessions' volumes, with limits as theirs.
+    """Yields empty volumes on the file system of sessions' volumes, with the same limits.
 
-    They are removed together at the end, and waited for: the kernel removes what is in them behind the call.
+    Removes them together at the end and waits: the kernel clears them in the background.
     """
     volumes = Volumes(server.config)
     names = [f"{EXTRACTED}{number}" for number in range(count)]
@@ -79,9 +81,8 @@ def places_to_unpack(server: Server, count: int) -> Iterator[list[Path]]:
 
 
 def let_the_kernel_clean(server: Server) -> None:
-    """Volumes that were removed are cleared away behind it, which else happens within half a minute: not beside what is
-    measured next."""
-    Volumes(server.config).sync()  # the kernel begins
+    """Clears removed volumes away now, which else happens within half a minute, during the next measurement."""
+    Volumes(server.config).sync()  # makes the kernel begin
     time.sleep(CLEAN_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""`wrk`, which is quick enough not to decide what it measures. Blocking."""
+"""`wrk`, which is fast enough not to limit what it measures. Blocking."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.previews import Way
 
-# Each connection's next request is for the next host; two threads begin at different ones. A refusal is no answer.
+# Each request of a connection goes to the next host; two threads start at different ones. Refusals count as failures.
 SCRIPT = """
 local hosts = { HOSTS }
 local threads = 0
@@ -36,9 +36,9 @@ def reason_against() -> str:
 
 
 def load(directory: Path, way: Way, seconds: float, connections: int, hosts: Sequence[str] = ()) -> float:
-    """Requests a second, by turns for the hosts (else the way's), each connection sending its next after an answer.
+    """Measures requests a second. Each connection sends its next request after a response.
 
-    Raises RuntimeError when one of them failed.
+    `hosts`: hosts to ask by turns; by default the way's. Raises RuntimeError if a request failed.
     """
     script = directory / "wrk.lua"
     script.write_text(SCRIPT.replace("HOSTS", ", ".join(f'"{host}"' for host in hosts or [way.host])))

@@ -1,4 +1,4 @@
-"""One module per figure, each with `measure(context)`. In the order in which they are taken, in groups."""
+"""One module per figure, each with `measure(context)`. Groups list the figures in the order of measurement."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final

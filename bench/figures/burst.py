@@ -1,4 +1,4 @@
-"""Many clients at the same instant, each with a session of its own and its first execute."""
+"""Many clients at the same instant. Each creates a session and makes its first execute."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ async def _burst(context: Context, count: int) -> Row:
     failures: list[str] = []
     for _ in range(context.scale.rounds):
         async with sessions(context) as made:
-            # every client has its connection before the clock starts
+            # each client connects before the clock starts
             await asyncio.gather(*(context.client.healthz() for _ in range(count)))
             host += await asyncio.to_thread(baselines.timed, lambda: context.bun.batch(count), 1)
             tries = asyncio.gather(*(_one(context, made, failures) for _ in range(count)))
@@ -45,7 +45,7 @@ async def _burst(context: Context, count: int) -> Row:
 
 
 async def _one(context: Context, made: Sessions, failures: list[str]) -> float:
-    """Milliseconds; a refusal is counted."""
+    """Returns the milliseconds. A refusal is recorded."""
 
     async def work() -> None:
         session = await context.client.create()

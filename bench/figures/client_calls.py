@@ -1,4 +1,4 @@
-"""What a call by an SDK costs beside the same call by curl: one after the other, on one connection."""
+"""The cost of a call with an SDK, compared with the same call with curl: one after the other, on one connection."""
 
 import asyncio
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""From the start of a program to its end: it makes a session, prints what code says in it, and deletes it."""
+"""A program from start to end: it creates a session, prints the output of code in it, and deletes it."""
 
 import asyncio
 
@@ -37,8 +37,8 @@ def _row(context: Context, language: Language, runs: int) -> Row:
     )
     return Row(
         figure="client-start",
-        what=f"from nothing to the first output and the session deleted, {language.name}: "
-        f"peak {peak:.0f} MB; a program that only imports: {imported.p50:.0f} ms, {import_peak:.0f} MB",
+        what=f"program start to session deleted, with output, {language.name}: "
+        f"peak {peak:.0f} MB; import alone: {imported.p50:.0f} ms, {import_peak:.0f} MB",
         measured=summarise([one.milliseconds for one in whole]),
         baselines=(
             Baseline(f"sh with three curls, peak {curl_peak:.0f} MB", summarise([one.milliseconds for one in curl])),

@@ -1,4 +1,4 @@
-"""Creating sessions when the pool is empty: each waits for the start of its own sandbox."""
+"""Creating sessions with an empty pool: each waits for its own sandbox to start."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from bench.context import MS, Context, sessions
 from bench.report import Baseline, Row, ratio
 from bench.statistics import summarise
 
-TRIES = 5  # creates for each that is counted: the server starts others ahead meanwhile
+TRIES = 5  # creates for each one that counts, since the server starts more sandboxes meanwhile
 
 
 async def measure(context: Context) -> list[Row]:
@@ -19,7 +19,7 @@ async def measure(context: Context) -> list[Row]:
         await made.create_many(context.server.pool_size)
         for _ in range(TRIES * scale.cold_creates):
             if await context.client.gauge("buntime_pool") > 0:
-                await made.create()  # takes away what is parked again
+                await made.create()  # empties the pool again
             else:
                 times.append(await made.create())
             if len(times) == scale.cold_creates:
@@ -33,6 +33,6 @@ async def measure(context: Context) -> list[Row]:
             measured=measured,
             baselines=(baseline,),
             checks=(ratio("p50", measured.p50, baseline.measured.p50, 3),),
-            note="the server fills its pool beside them",
+            note="the server refills its pool at the same time",
         )
     ]

@@ -1,4 +1,4 @@
-"""Execute in a context, beside one question to the guest of the same session."""
+"""Execute in a context, compared with one request to the guest of the same session."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ CREATED_AT_ONCE = 2
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A context, and what it is compared with: the guest of its session, asked as the server asks it."""
+    """A context, and what it is compared with: its session's guest, asked as the server asks it."""
 
     session: str
     context: str
@@ -46,7 +46,7 @@ async def measure(context: Context) -> list[Row]:
             made_context = msgspec.json.decode(await client.post("/contexts/create", body))
             answer = await client.execute(session, contextId=made_context["contextId"], code="1+1")
             if "2" not in str(answer.get("result")):
-                raise ValueError(f"1+1 is something else: {answer}")
+                raise ValueError(f"1+1 gave something else: {answer}")
             guest = Guest(http, await address_of(client, session), _secret(context.server.config, session))
             await guest.check()
             kernels.append(Kernel(session, made_context["contextId"], guest))
@@ -62,11 +62,11 @@ async def measure(context: Context) -> list[Row]:
             what="execute of 1+1 in a context",
             measured=measured,
             baselines=(
-                Baseline("one question to the guest, straight to it", asked),
+                Baseline("one direct request to the guest", asked),
                 Baseline("/files/list of an empty directory, over the API", listed),
             ),
             checks=(ratio("p50", measured.p50, asked.p50, MOST),),
-            note=f"{measured.p50 / listed.p50:.2f}× of /files/list, which is {listed.p50 / asked.p50:.1f}× of that",
+            note=f"{measured.p50 / listed.p50:.2f}× of /files/list, which is {listed.p50 / asked.p50:.1f}× of direct",
         )
     ]
 

@@ -1,4 +1,4 @@
-"""Creating sessions one after the other, as long as the pool lasts."""
+"""Creating sessions one after the other while the pool lasts."""
 
 import asyncio
 

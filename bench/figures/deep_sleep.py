@@ -1,7 +1,7 @@
-"""To deep sleep and into the archive, beside `tar` and `zstd` of the same tree by the host.
+"""Deep sleep with archiving, compared with `tar` and `zstd` of the same tree on the host.
 
-The tree is the session's own volume and in the page cache of both. `tar` comes before its deep sleep, and
-after it, by turns. Both end when their result is on disk; the archive has read it back and opened it, too.
+The tree is the session's own volume, and in the page cache for both. `tar` runs before the deep sleep and after it, by
+turns. Both end when their result is on disk; the archive has also read it back and verified it.
 """
 
 import asyncio

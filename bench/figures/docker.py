@@ -1,4 +1,4 @@
-"""The same two things by a Docker engine, where the machine has one."""
+"""The same two operations with a Docker engine, if the machine has one."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ TIMES_FASTER = 10
 async def measure(context: Context) -> list[Row]:
     reason = await asyncio.to_thread(Docker.reason_against)
     if reason:
-        return [Row(figure="docker", what="docker run and docker exec beside them", skipped=reason)]
+        return [Row(figure="docker", what="docker run and docker exec for comparison", skipped=reason)]
     scale, client = context.scale, context.client
     firsts: list[float] = []
     warms: list[float] = []
@@ -40,7 +40,7 @@ def _row(what: str, ours: list[float], name: str, theirs: list[float]) -> Row:
     baseline = Baseline(name, summarise([seconds * MS for seconds in theirs]))
     return Row(
         figure="docker",
-        what=f"{what}, beside {name}",
+        what=f"{what}, compared with {name}",
         measured=measured,
         baselines=(baseline,),
         checks=(ratio("faster", baseline.measured.p50, measured.p50, TIMES_FASTER, least=True),),

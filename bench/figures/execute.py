@@ -1,4 +1,4 @@
-"""Execute of a line of code in an active session, beside a start of Bun on the host."""
+"""Execute of a line of code in an active session, compared with starting Bun on the host."""
 
 import asyncio
 
@@ -38,7 +38,7 @@ async def measure(context: Context) -> list[Row]:
         ),
         Row(
             figure="execute",
-            what="the same in one session, one after the other: its cpu quota decides",
+            what="the same in one session, one after the other, limited by its CPU quota",
             measured=summarise(hasty),
             baselines=(baseline,),
         ),

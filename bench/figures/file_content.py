@@ -1,4 +1,4 @@
-"""A big file in and out by /files/content, beside the same with a server of Bun in the session."""
+"""A large file up and down by /files/content, compared with a Bun server in the session."""
 
 import asyncio
 import secrets
@@ -14,7 +14,7 @@ from bench.statistics import summarise
 
 LEAST = 0.6
 CORES = 1.0
-PIECE = secrets.token_bytes(MB)  # nothing that a file system could make smaller
+PIECE = secrets.token_bytes(MB)  # random, so that no file system can compress it
 SERVER = """
 Bun.serve({
   port: PORT,
@@ -26,7 +26,7 @@ Bun.serve({
   },
 });
 """.replace("PORT", str(PORT))
-# Once to be warm, and once more; in ms.
+# One turn to warm up, then one that counts, in ms.
 LOOPBACK = """
 const url = "http://127.0.0.1:PORT/";
 const body = crypto.getRandomValues(new Uint8Array(65536));
@@ -41,20 +41,20 @@ for (let turn = 0; turn < 2; turn++) {
   if (turn) console.log(JSON.stringify([b - a, c - b]));
 }
 """.replace("PORT", str(PORT))
-SAME = '[ "$(sha256sum <by-api)" = "$(sha256sum <by-bun)" ]'  # what came by the API is what came straight
+SAME = '[ "$(sha256sum <by-api)" = "$(sha256sum <by-bun)" ]'  # the API delivered what the direct way delivered
 START = f"setsid bun /workspace/server.ts >/dev/null 2>&1 </dev/null & {WAIT}"
 
 
 async def measure(context: Context) -> list[Row]:
     size = context.scale.content_mb
-    up: list[list[float]] = [[], [], []]  # over the API, by loopback, straight; in MB/s
+    up: list[list[float]] = [[], [], []]  # over the API, over loopback, direct; in MB/s
     down: list[list[float]] = [[], [], []]
     async with sessions(context) as made:
         session, straight = await _served(context, made)
         target = f"/files/content?sessionId={session}&path=by-api"
         ways = ((way_of(context.server), target), (straight, "/"))
         for way in ways:
-            await _timed(way, size)  # they are warm
+            await _timed(way, size)  # warms up
         for _ in range(context.scale.content_rounds):
             api = await _timed(ways[0], size)
             loopback = await _loopback(context, session, size)
@@ -68,7 +68,7 @@ async def measure(context: Context) -> list[Row]:
 
 
 async def _served(context: Context, made: Sessions) -> tuple[str, Way]:
-    """A session with a core, and the server of Bun in it."""
+    """Returns a session with one core and the Bun server in it."""
     session = str((await context.client.create_with({"resourceLimits": {"cpu": CORES}}))["sessionId"])
     made.ids.append(session)
     files = [{"path": "server.ts", "content": SERVER}]
@@ -78,7 +78,7 @@ async def _served(context: Context, made: Sessions) -> tuple[str, Way]:
 
 
 async def _timed(where: tuple[Way, str], size: int) -> tuple[float, float]:
-    """Seconds up and down."""
+    """Returns the seconds up and down."""
     way, target = where
 
     def both() -> tuple[float, float]:
@@ -101,9 +101,9 @@ def _row(size: int, direction: str, rates: list[list[float]]) -> Row:
         measured=measured,
         unit="MB/s",
         baselines=(
-            Baseline("a server of Bun, by loopback in the session", loopback, "MB/s"),
-            Baseline("the same server, straight to it", straight, "MB/s"),
+            Baseline("a Bun server, over loopback in the session", loopback, "MB/s"),
+            Baseline("the same server, directly", straight, "MB/s"),
         ),
         checks=(ratio("p50", measured.p50, loopback.p50, LEAST, least=True),),
-        note=f"of straight: {measured.p50 / straight.p50:.2f}×",
+        note=f"of direct: {measured.p50 / straight.p50:.2f}×",
     )

@@ -1,4 +1,4 @@
-"""Writing and reading a big file over HTTP, beside a copy of it inside the sandbox."""
+"""Writing and reading a large file over HTTP, compared with copying it inside the sandbox."""
 
 import msgspec
 
@@ -8,7 +8,7 @@ from bench.statistics import summarise
 
 MOST = 5
 MB = 1 << 20
-# Without --reflink=never nothing would be copied. The clock is read by bash, so that its own start is left out.
+# Without --reflink=never nothing would be copied. bash reads the clock, so that its own start does not count.
 COPY = "a=${EPOCHREALTIME/[.,]/}; cp --reflink=never big copy; b=${EPOCHREALTIME/[.,]/}; rm copy; echo $((b - a))"
 
 

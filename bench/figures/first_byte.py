@@ -1,4 +1,4 @@
-"""The first byte of a streamed run's output, beside the whole answer of a run that is not streamed."""
+"""The first byte of a streamed run's output, compared with the whole response of a run that is not streamed."""
 
 import time
 
@@ -40,7 +40,7 @@ async def measure(context: Context) -> list[Row]:
             figure="first-byte",
             what="first byte of output of a streamed run, which then sleeps 50 ms",
             measured=measured,
-            baselines=(Baseline("answer of the run without the sleep, not streamed", baseline),),
+            baselines=(Baseline("response of the run without the sleep, not streamed", baseline),),
             checks=(Check("p50: more by", measured.p50 - baseline.p50, MOST_MS, " ms"),),
         )
     ]

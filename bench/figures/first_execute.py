@@ -1,4 +1,4 @@
-"""From nothing to the first output: create and the first execute, one session after the other."""
+"""Create and first execute, one session after the other."""
 
 from bench.baselines import CODE
 from bench.context import Context, bun_baseline, sessions, stopwatch

@@ -1,4 +1,4 @@
-"""The keeper suspends many sessions that were last active at the same time: do other requests notice?"""
+"""The keeper suspends many sessions that were last active at the same time. Do other requests notice?"""
 
 import asyncio
 import time
@@ -10,16 +10,16 @@ from bench.report import Baseline, Row, ratio
 from bench.statistics import summarise
 
 MOST = 2
-IDLE_AFTER = 14  # seconds: long enough for all to be touched, and for the requests beside to be timed before
+IDLE_AFTER = 14  # seconds: enough to touch all sessions and to time other requests before
 SETTINGS = {"BUNTIME_IDLE_AFTER": str(IDLE_AFTER)}
 POOL_SIZE = 40
-OTHERS = 12  # sessions that go on being used
+OTHERS = 12  # sessions that stay in use
 TOUCHES_AT_ONCE = 4
 LOOK_SECONDS = 0.25
-MARGIN = 1.0  # seconds around what may belong to neither
-PAUSES = {"GET": 0.004, "execute": 0.02, "create": 0.5}  # seconds between two of a kind
+MARGIN = 1.0  # seconds at the boundary that count for neither side
+PAUSES = {"GET": 0.004, "execute": 0.02, "create": 0.5}  # seconds between two requests of a kind
 
-type Timed = list[tuple[float, float]]  # when it began, milliseconds
+type Timed = list[tuple[float, float]]  # start, and duration in milliseconds
 
 
 async def measure(context: Context) -> list[Row]:
@@ -46,7 +46,7 @@ async def _touch(context: Context, session: str) -> None:
 
 
 async def _round(context: Context, others: Sessions, count: int) -> tuple[dict[str, Timed], float, float]:
-    """What other requests took, and when the first and the last of `count` sessions was found suspended."""
+    """Returns the times of other requests, and when the first and the last of `count` sessions was seen suspended."""
     active = others.ids[0]
     turn = iter(range(10**9))
 
@@ -79,7 +79,7 @@ async def _suspension(context: Context, count: int, workers: list[asyncio.Task[N
             begun = time.perf_counter()
         for worker in workers:
             if worker.done():
-                worker.result()  # it never ends but by a failure
+                worker.result()  # a worker ends only by failing
         await asyncio.sleep(LOOK_SECONDS)
     ended = time.perf_counter()
     return begun or ended, ended

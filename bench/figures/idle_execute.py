@@ -1,4 +1,4 @@
-"""The first execute in a suspended session, beside the same in sessions that were quiet as long but are active."""
+"""The first execute in a suspended session, compared with one in an active session that was quiet as long."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from bench.report import Baseline, Check, Row
 from bench.statistics import summarise
 
 MOST_MS = 5.0
-QUIET_SECONDS = 1.0  # all are quiet for so long before a round: spares are parked, and cpu quotas are full again
+QUIET_SECONDS = 1.0  # quiet time before a round: spares are parked, and CPU quotas are full again
 SLEEPS_AT_ONCE = 4
 
 

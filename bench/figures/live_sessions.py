@@ -1,4 +1,4 @@
-"""A machine full of live sessions: does the thousandth cost what the first did?"""
+"""A machine full of live sessions. Does the thousandth cost as much as the first?"""
 
 from bench.baselines import CODE
 from bench.context import Context, Sessions, sessions, stopwatch
@@ -28,7 +28,7 @@ async def measure(context: Context) -> list[Row]:
 
 
 async def _fill(context: Context, made: Sessions, until: int) -> None:
-    """In steps of what the pool holds, so that none of them is refused for want of time."""
+    """Creates as many at a time as the pool holds, so that none is refused."""
     while len(made.ids) < until:
         step = min(context.scale.live_sample, until - len(made.ids))
         await made.create_many(step)
@@ -36,7 +36,7 @@ async def _fill(context: Context, made: Sessions, until: int) -> None:
 
 
 async def _run_again(context: Context, ids: list[str]) -> list[float]:
-    """Milliseconds of each session's second run."""
+    """Returns the milliseconds of each session's second run."""
     for session in ids:
         await context.client.execute(session, code=CODE)
     return [await stopwatch(context.client.execute(session, code=CODE)) for session in ids]

@@ -1,8 +1,8 @@
-"""Ten thousand sessions in deep sleep in the store, beside ten: what do they cost the others?
+"""Ten thousand sessions in deep sleep in the store, compared with ten. What do they cost the others?
 
-The rows are put into the store of a server that has not started yet; they are archived, with no volume on the host.
-The keeper is timed in this process, on a store of its own with as many, with sandboxes and an archive that are fakes:
-one change between two ticks, as on a server on which something happens.
+The rows are put into the store before the server starts. They are archived and have no volume on the host. The keeper
+is timed in this process with its own store of the same size and fake sandboxes and archive. One change happens between
+two ticks, as on a server in use.
 """
 
 import asyncio
@@ -79,7 +79,7 @@ def _row(what: str, large: list[float], small: list[float], many: int) -> Row:
 
 
 async def _creates(both: dict[int, Context]) -> dict[int, list[float]]:
-    """As many as are parked, in rounds."""
+    """Creates as many as are parked, in rounds."""
     times: dict[int, list[float]] = {count: [] for count in both}
     for _ in range(next(iter(both.values())).scale.rounds):
         for count, context in both.items():
@@ -100,7 +100,7 @@ async def _by_turns(
 
 
 async def _ids(context: Context) -> Sequence[str]:
-    """Some from the middle of the list."""
+    """Returns some ids from the middle of the list."""
     total = msgspec.json.decode(await context.client.get("/sessions", {"limit": PAGE}))["total"]
     page = await context.client.get("/sessions", {"limit": PAGE, "offset": str((total - int(PAGE)) // 2)})
     return [session["sessionId"] for session in msgspec.json.decode(page)["sessions"]]
@@ -162,7 +162,7 @@ def _asleep(account: str, vault: Vault) -> Session:
 
 
 async def _ticks(context: Context, count: int) -> list[float]:
-    """Milliseconds of each; the first, which sees every session, too."""
+    """Returns the milliseconds of each tick, including the first, which sees every session."""
     home = context.server.scratch / f"keeper-{count}"
     home.mkdir()
     vault = Vault(secrets.token_bytes(KEY_BYTES))

@@ -1,4 +1,4 @@
-"""Memory of one more session: what the machine has less, and what the kernel charges to the sandboxes."""
+"""The memory of one more session: how much less the machine has, and what the kernel charges to the sandboxes."""
 
 import asyncio
 from collections.abc import Callable
@@ -47,12 +47,12 @@ def _row(what: str, before: tuple[float, float], after: tuple[float, float], cou
 
 
 async def both(instance: str) -> tuple[float, float]:
-    """MB available on the machine, and MB charged to the sandboxes."""
+    """Returns the MB available on the machine, and the MB charged to the sandboxes."""
     return await steady(machine.available_mb), await steady(lambda: machine.sandboxes_mb(instance))
 
 
 async def steady(read: Callable[[], float]) -> float:
-    """When it has stopped moving, or at the last try: other programs of the machine may move it for ever."""
+    """Returns a value once it is stable, or the last one: other programs may keep it moving."""
     last = read()
     for _ in range(STEADY_TRIES):
         await asyncio.sleep(0.5)

@@ -1,4 +1,4 @@
-"""What a session that keeps a prepared process costs more than one that has run nothing."""
+"""The extra memory of a session that keeps a prepared process, over one that has run nothing."""
 
 from bench import machine
 from bench.baselines import CODE
@@ -22,8 +22,8 @@ async def measure(context: Context) -> list[Row]:
     return [
         Row(
             figure="prepared-memory",
-            what=f"memory of a session that has run code twice, above one that has not (over {count})",
+            what=f"memory of a session that has run code twice, over one that has not (over {count})",
             note=f"by MemAvailable {by_machine:.2f} MB, by cgroups {by_cgroups:.2f} MB; "
-            f"processes in each: more by {more / count:.1f}",
+            f"more processes in each: {more / count:.1f}",
         )
     ]

@@ -1,4 +1,4 @@
-"""Large bodies through a preview, beside the same straight to the session; and what memory they take on the way."""
+"""Large bodies through a preview, compared with direct transfer; and the memory that they take on the way."""
 
 import asyncio
 from functools import partial
@@ -26,7 +26,7 @@ async def measure(context: Context) -> list[Row]:
 def _row(context: Context, ways: tuple[Way, Way, Way], work: str) -> Row:
     size = context.scale.preview_mb
     take = partial(download if work == "download" else upload, size=size)
-    by_turns(1, ways, take)  # all are warm
+    by_turns(1, ways, take)  # warms up
     processes = machine.edge_processes(context.server.config)
     machine.forget_peaks(processes)
     before = machine.memory_mb(processes, "VmRSS")
@@ -39,7 +39,7 @@ def _row(context: Context, ways: tuple[Way, Way, Way], work: str) -> Row:
         note=f"server and nginx: {before:.0f} MB before, {peak:.0f} at most",
         measured=measured,
         unit="MB/s",
-        baselines=(Baseline("straight to the session", baseline, "MB/s"), Baseline(ways[2].name, by_nginx, "MB/s")),
+        baselines=(Baseline("directly to the session", baseline, "MB/s"), Baseline(ways[2].name, by_nginx, "MB/s")),
         checks=(
             ratio("p50", measured.p50, baseline.p50, LEAST, least=True),
             Check("memory: more by", peak - before, FLAT_MB, " MB"),

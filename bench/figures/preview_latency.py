@@ -1,4 +1,4 @@
-"""What the way through the edge adds to a request, one at a time on a kept connection."""
+"""The time that the edge adds to a request, one at a time on a kept connection."""
 
 import asyncio
 from functools import partial
@@ -18,17 +18,17 @@ async def measure(context: Context) -> list[Row]:
         preview = await serve_unhindered(context, made)
         ways = (preview.edge, preview.direct)
         trips = partial(round_trips, count=scale.preview_trips)
-        await asyncio.to_thread(by_turns, 1, ways, trips)  # both are warm
+        await asyncio.to_thread(by_turns, 1, ways, trips)  # warms up
         taken = await asyncio.to_thread(by_turns, scale.preview_rounds, ways, trips)
         asked = await asyncio.to_thread(round_trips, preview.edge, scale.preview_trips // 2, asked=True)
     measured, direct = (_summary(taken[way]) for way in ways)
     slow = summarise([seconds * MS for seconds in asked])
-    baseline = (Baseline("straight to the session", direct),)
+    baseline = (Baseline("directly to the session", direct),)
     return [
         Row(
             figure="preview-latency",
             what="a request to a preview",
-            note=f"straight to it p99 {direct.p99:.3f} ms",
+            note=f"direct p99 {direct.p99:.3f} ms",
             measured=measured,
             baselines=baseline,
             checks=(
@@ -38,7 +38,7 @@ async def measure(context: Context) -> list[Row]:
         ),
         Row(
             figure="preview-latency",
-            what="the same, when the control plane is asked each time",
+            what="the same, if the edge asks the control plane each time",
             note=f"p50: more by {slow.p50 - direct.p50:.3f} ms",
             measured=slow,
             baselines=baseline,

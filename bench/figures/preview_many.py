@@ -1,4 +1,4 @@
-"""Requests for many sessions by turns, each with its preview, beside requests for a few of them."""
+"""Requests to the previews of many sessions by turns, compared with requests to a few."""
 
 import asyncio
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ async def measure(context: Context) -> list[Row]:
 
 
 def _taken(context: Context, previews: Sequence[Preview], plain: Way) -> tuple[list[float], list[float], list[float]]:
-    """Of all previews, of a few of them, and of all by the plain nginx."""
+    """Measures all previews, a few of them, and all through the plain nginx."""
     scale, edge = context.scale, previews[0].edge
     hosts = [preview.edge.host for preview in previews]
     some = hosts[:: max(1, len(hosts) // FEW)][:FEW]
@@ -60,6 +60,6 @@ def _taken(context: Context, previews: Sequence[Preview], plain: Way) -> tuple[l
     for turn in range(scale.preview_rounds + 1):
         for into, way, asked in kinds if turn % 2 == 0 else reversed(kinds):
             answered = wrk.load(context.server.scratch, way, scale.preview_seconds, CONNECTIONS, asked)
-            if turn:  # the first is to warm all up
+            if turn:  # the first turn only warms up
                 into.append(answered)
     return taken

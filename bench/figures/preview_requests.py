@@ -1,4 +1,4 @@
-"""Requests a second through a preview, beside an nginx that knows its one upstream and asks nobody."""
+"""Requests a second through a preview, compared with an nginx with one fixed upstream."""
 
 import asyncio
 from functools import partial
@@ -25,7 +25,7 @@ async def measure(context: Context) -> list[Row]:
         with plain_nginx(scratch / "plain-nginx", preview.direct) as plain:
             ways = (preview.edge, plain, preview.direct)
             load = partial(wrk.load, scratch, seconds=scale.preview_seconds, connections=CONNECTIONS)
-            await asyncio.to_thread(by_turns, 1, ways, load)  # all are warm
+            await asyncio.to_thread(by_turns, 1, ways, load)  # warms up
             taken = await asyncio.to_thread(by_turns, scale.preview_rounds, ways, load)
     measured, baseline, direct = (summarise(taken[way]) for way in ways)
     return [
@@ -34,7 +34,7 @@ async def measure(context: Context) -> list[Row]:
             what=what,
             measured=measured,
             unit="/s",
-            baselines=(Baseline(plain.name, baseline, "/s"), Baseline("straight to the session", direct, "/s")),
+            baselines=(Baseline(plain.name, baseline, "/s"), Baseline("directly to the session", direct, "/s")),
             checks=(ratio("p50", measured.p50, baseline.p50, LEAST, least=True),),
         )
     ]

@@ -1,6 +1,6 @@
-"""The first byte of a preview whose session sleeps, beside the same when it is active.
+"""The first byte of a sleeping session's preview, compared with an active one's.
 
-Each request has a connection of its own and comes when the edge remembers nothing of the one before.
+Each request has its own connection, and is sent when the edge has forgotten the one before.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from bench.report import Baseline, Check, Row
 from bench.statistics import summarise
 
 MOST_MS = {"idle": 15.0, "deep-sleep": 400.0}
-QUIET_SECONDS = 1.5  # after which no permission is remembered, no session lent, and all cpu quotas are full
+QUIET_SECONDS = 1.5  # then the edge remembers no permission, holds no session, and all CPU quotas are full
 SLEEPS_AT_ONCE = 4
 
 

@@ -1,4 +1,4 @@
-"""WebSocket messages that a session sends back, through a preview and straight."""
+"""WebSocket messages that a session echoes, through a preview and directly."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ async def measure(context: Context) -> list[Row]:
             what=f"WebSocket echoes a second of {len(TEXT)} bytes, {CONNECTIONS} connections",
             measured=measured,
             unit="/s",
-            baselines=(Baseline("straight to the session", baseline, "/s"), Baseline(plain.name, by_nginx, "/s")),
+            baselines=(Baseline("directly to the session", baseline, "/s"), Baseline(plain.name, by_nginx, "/s")),
             checks=(ratio("p50", measured.p50, baseline.p50, LEAST, least=True),),
         )
     ]
@@ -36,7 +36,7 @@ async def _taken(context: Context, ways: Sequence[Way]) -> dict[Way, list[float]
     seconds = context.scale.preview_seconds
     taken: dict[Way, list[float]] = {way: [] for way in ways}
     for way in ways:
-        await echoes(way, seconds, CONNECTIONS)  # all are warm
+        await echoes(way, seconds, CONNECTIONS)  # warms up
     for turn in range(context.scale.preview_rounds):
         for way in ways if turn % 2 == 0 else reversed(ways):
             taken[way].append(await echoes(way, seconds, CONNECTIONS))

@@ -1,7 +1,7 @@
-"""The first execute after deep sleep, from the archive, beside `zstd -d` and `tar` extracting the same tree.
+"""The first execute after deep sleep, restored from the archive, compared with `zstd -d` and `tar` for the same tree.
 
-The baseline extracts onto the file system of the volumes, with a limit as theirs, and leaves it to the kernel when the
-files get to disk; a second one waits for that, as a restore does. What both read is in the page cache.
+The baseline extracts onto the volumes' file system, with the same limit, and does not wait until the files are on disk.
+A second baseline waits for that, as a restore does. What both read is in the page cache.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ def _packed(context: Context, made: Sessions) -> Mapping[str, Path]:
 
 
 async def _sleep_all(context: Context, made: Sessions) -> None:
-    """Until no volume of theirs is on this host."""
+    """Puts all sessions to sleep and waits until none has a volume on this host."""
     for session in made.ids:
         await context.client.sleep(session, "deep-sleep")
     async with asyncio.timeout(EVICTED_SECONDS):
@@ -79,7 +79,7 @@ async def _sleep_all(context: Context, made: Sessions) -> None:
 
 
 def _unpack(context: Context, packed: Path, place: Path) -> tuple[float, float]:
-    """Milliseconds until `tar` has ended, and until all is on disk."""
+    """Returns the milliseconds until `tar` has ended, and until everything is on disk."""
     (plain,) = timed(lambda: trees.unpack(packed, place), 1)
     (sync,) = timed(lambda: trees.settle_on_disk(context.server), 1)
     return plain * MS, (plain + sync) * MS

@@ -1,4 +1,4 @@
-"""Memory of a session that is suspended, and of one in deep sleep, after it has run code."""
+"""The memory of a suspended session, and of one in deep sleep, after it has run code."""
 
 from bench.baselines import CODE
 from bench.context import Context, each, sessions
@@ -6,7 +6,7 @@ from bench.figures.memory import both
 from bench.report import Check, Row
 
 SUSPENDED_MB = 3.0
-ASLEEP_MB = 0.1  # "none": what one MemAvailable differs from the next by, shared by so many
+ASLEEP_MB = 0.1  # counts as none: the noise of MemAvailable, divided among the sessions
 AT_ONCE = 2
 
 

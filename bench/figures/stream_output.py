@@ -1,4 +1,4 @@
-"""Much output through a stream, beside a pipe into `cat` in the same session; and what memory it takes on the way."""
+"""Much output through a stream, compared with a pipe into `cat` in the same session; and the memory that it takes."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ FLAT_MB = 10.0  # a tenth of the output
 CORES = 1.0
 STALLED_SECONDS = 2.0
 MARK = b"~"  # once in each line of 64 bytes
-# What writes as fast as it can, and what programs do; COUNT times 64 KB in both.
+# One writes as fast as it can; the other as programs usually do. Both write COUNT times 64 KB.
 PROGRAMS = {
     "in pieces of 64 KB": """
 import { writeSync } from "fs";
@@ -54,7 +54,7 @@ async def _row(context: Context, session: str, how: str) -> Row:
 
     machine.forget_peaks(processes)
     before = machine.memory_mb(processes, "VmRSS")
-    await pipe(), await stream()  # both are warm
+    await pipe(), await stream()  # warms up
     for _ in range(scale.stream_rounds):
         rates.append(size / await stream())
         piped.append(size / await pipe())
@@ -65,7 +65,7 @@ async def _row(context: Context, session: str, how: str) -> Row:
         figure="stream-output",
         what=f"{size} MB of output through a stream, {how}; session with {CORES:g} core",
         note=f"server and nginx: {before:.0f} MB before, {peak:.0f} at most, "
-        f"also when the client once read nothing for {STALLED_SECONDS:g} s",
+        f"even while the client read nothing for {STALLED_SECONDS:g} s",
         measured=measured,
         unit="MB/s",
         baselines=(Baseline("bun … | cat in the session", baseline, "MB/s"),),

@@ -1,7 +1,7 @@
-"""Memory of suspended sessions with a program that holds much of it, before and after the kernel wants it back.
+"""The memory of suspended sessions whose program holds much of it, before and after memory pressure.
 
-The pressure is on the sessions' own cgroups alone, never on the machine: the kernel takes from each what it can. There
-is a swap file for it of the figure's own, where the machine lets it have one.
+The pressure is on the sessions' own cgroups, never on the machine: the kernel takes from each what it can. The figure
+adds its own swap file if the machine permits it.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from bench.report import Row
 from bench.statistics import summarise
 
 HELD_SECONDS = 30.0
-# A program in the background that has written to all of its memory, and says when the last of it comes back changed.
+# A background program that has written to all of its memory, and checks later that all of it is unchanged.
 HOLD = """
 cat >hold.ts <<'END'
 import { randomBytes, createHash } from "crypto";
@@ -64,7 +64,7 @@ async def measure(context: Context) -> list[Row]:
 
 
 async def _all_have(context: Context, made: Sessions, file: str) -> None:
-    """Waits until the program of each session has said "yes" in `file`."""
+    """Waits until each session's program has written "yes" to `file`."""
     async with asyncio.timeout(HELD_SECONDS):
         for session in made.ids:
             command = f"while ! test -s {file}; do sleep 0.2; done; grep -qx yes {file}"

@@ -1,4 +1,4 @@
-"""The echo of a key in a session's terminal, beside that of a shell at a PTY of this machine."""
+"""The echo of a key in a session's terminal, compared with a shell on a local PTY."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from bench.statistics import summarise
 
 MOST_MS, MOST_P99_MS = 1.0, 5.0
 PAUSE_SECONDS = 0.02
-LINE = 40  # keys, then it is emptied
+LINE = 40  # keys before the line is cleared
 
 
 async def measure(context: Context) -> list[Row]:
@@ -36,7 +36,7 @@ async def measure(context: Context) -> list[Row]:
 
 
 def _taken(api: Way, session: str, keys: int) -> tuple[list[float], list[float]]:
-    """Of the terminal and of the PTY, key by key in turn."""
+    """Measures the terminal and the PTY in turn, key by key."""
     with remote(api, session) as far, local() as near:
         taken: list[tuple[Keyboard, list[float]]] = [(far, []), (near, [])]
         for keyboard, _ in taken:

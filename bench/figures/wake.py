@@ -1,4 +1,4 @@
-"""The first execute after deep sleep, with the volume on this host, beside creates that find no parked sandbox."""
+"""The first execute after deep sleep with the volume on this host, compared with creates from an empty pool."""
 
 from bench.baselines import CODE
 from bench.context import Context, beside, sessions, stopwatch

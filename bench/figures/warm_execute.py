@@ -1,4 +1,4 @@
-"""Execute in sessions that have run code before, taking turns so that no session's CPU quota decides."""
+"""Execute in sessions that have run code before. They take turns, so that no session's CPU quota decides."""
 
 from bench.baselines import CODE
 from bench.context import Context, bun_baseline, sessions, stopwatch

@@ -1,4 +1,4 @@
-/** The same as calls.py by the TypeScript SDK and by fetch: bun|node calls.mjs URL KEY SESSION COUNT */
+/** Like calls.py, with the TypeScript SDK and with fetch: bun|node calls.mjs URL KEY SESSION COUNT */
 
 import { Buntime } from "../../sdk/typescript/dist/index.js";
 

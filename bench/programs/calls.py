@@ -1,4 +1,4 @@
-"""Calls by the Python SDK and by a plain HTTP client, by turns, on one connection each.
+"""Makes calls with the Python SDK and with a plain HTTP client, by turns, on one connection each.
 
 calls.py URL KEY SESSION COUNT → a line of JSON: milliseconds, by kind of call and by client.
 """
@@ -42,7 +42,7 @@ def main(url: str, key: str, session_id: str, count: int) -> None:
 
 def timed(clients: dict[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
     taken: dict[str, list[float]] = {name: [] for name in clients}
-    for turn in range(-2, count):  # the first two make the connections
+    for turn in range(-2, count):  # the first two open the connections
         for name, work in clients.items():
             start = time.perf_counter()
             work()

@@ -1,6 +1,6 @@
-"""Starts a program and tells what it took: launch.py PROGRAM ARGUMENTS… → JSON.
+"""Runs a program and reports its time and memory: launch.py PROGRAM ARGUMENTS… → JSON.
 
-A process keeps the peak of memory of whoever started it, until its own is higher: so this one is small.
+A process inherits the memory peak of the process that started it, until its own is higher. So this one is small.
 """
 
 import json

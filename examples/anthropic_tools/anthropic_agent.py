@@ -1,4 +1,4 @@
-"""Claude with a sandbox: its tool calls run in a buntime session.
+"""Gives Claude a sandbox: its tool calls run in a buntime session.
 
     python anthropic_agent.py "Write FizzBuzz, run it, and serve the output as a page."
 
@@ -14,7 +14,7 @@ from anthropic.types import MessageParam, ToolParam, ToolResultBlockParam, ToolU
 from buntime_sdk import Buntime, BuntimeError, ExecutionResult, Session
 
 MODEL = os.environ.get("ANTHROPIC_MODEL", "claude-sonnet-5-5")
-SYSTEM = "You have a sandbox with Bun. Use the tools, and look at their results before you go on."
+SYSTEM = "You have a sandbox with Bun. Use the tools, and check their results before you continue."
 MOST_TURNS = 20
 LONGEST = 10_000  # characters of output that the model reads
 
@@ -30,12 +30,12 @@ TOOLS = [
     tool("run_command", "Run a bash command in /workspace.", "command"),
     tool("write_file", "Write a text file. Paths are relative to /workspace.", "path", "content"),
     tool("read_file", "Read a text file.", "path"),
-    tool("preview", "Start a command that serves HTTP on port 8080, and give the URL where people see it.", "command"),
+    tool("preview", "Start a command that serves HTTP on port 8080, and return its public URL.", "command"),
 ]
 
 
 def use(session: Session, name: str, given: Mapping[str, str]) -> str:
-    """What the model is told of a call. Raises BuntimeError where the server refuses it."""
+    """Carries out a tool call and returns what the model reads. Raises BuntimeError if the server refuses it."""
     match name:
         case "execute_code":
             return shown(session.execute(given["code"]))
@@ -56,7 +56,7 @@ def shown(result: ExecutionResult) -> str:
 
 
 def answer(session: Session, call: ToolUseBlock) -> ToolResultBlockParam:
-    """A model can act on what went wrong, so it is told."""
+    """Returns errors to the model as well, since it can act on them."""
     try:
         given = {str(name): str(value) for name, value in call.input.items()}
         return {"type": "tool_result", "tool_use_id": call.id, "content": use(session, call.name, given)}

@@ -1,6 +1,6 @@
 /**
- * Time to interactive, measured as ComputeSDK's public benchmark does: from the call that creates a sandbox to the end
- * of a first command in it. `bun benchmark.ts 20` prints one line of JSON.
+ * Measures the time to interactive as ComputeSDK's public benchmark does: from the call that creates a sandbox to the
+ * end of a first command in it. `bun benchmark.ts 20` prints one line of JSON.
  */
 
 import { buntime } from "./buntime.ts";

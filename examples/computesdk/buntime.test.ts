@@ -1,4 +1,4 @@
-/** Against the server of BUNTIME_URL and BUNTIME_API_KEY: `bun test`. */
+/** Needs a server: set BUNTIME_URL and BUNTIME_API_KEY, then run `bun test`. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createCompute, type ProviderSandbox } from "@computesdk/provider";
@@ -22,7 +22,7 @@ test("a sandbox is a session, found by its id and in the list", async () => {
   expect((await compute.sandbox.list()).map((one) => one.sandboxId)).toContain(sandbox.sandboxId);
 });
 
-test("commands give their output and exit code, with the environment and the directory asked for", async () => {
+test("commands run in the given directory and environment, and return their output and exit code", async () => {
   const result = await sandbox.runCommand("echo $GREETING $NAME from $PWD; echo no >&2; exit 3", {
     env: { NAME: "Ada" },
     cwd: "/tmp",
@@ -32,7 +32,7 @@ test("commands give their output and exit code, with the environment and the dir
   expect((await sandbox.runCommand("sleep 60", { timeout: 1000 })).exitCode).toBe(124);
 });
 
-test("output is told as it comes", async () => {
+test("output is streamed", async () => {
   const parts: string[] = [];
   const result = await sandbox.runCommand("echo one; sleep 0.3; echo two; echo three >&2", {
     onStdout: (data) => parts.push(data),
@@ -56,7 +56,7 @@ test("files are written, listed, read and removed", async () => {
   expect(await filesystem.exists("site")).toBe(false);
 });
 
-test("a server in the background is seen from outside, on a port of its own", async () => {
+test("a server in the background is reachable from outside, on its own port", async () => {
   await sandbox.runCommand("echo '<h1>up</h1>' > index.html; python3 -m http.server 3000", { background: true });
   await sandbox.runCommand("until curl -s localhost:3000 >/dev/null; do sleep 0.1; done", { timeout: 20_000 });
   const url = await sandbox.getUrl({ port: 3000 });
@@ -64,13 +64,13 @@ test("a server in the background is seen from outside, on a port of its own", as
   expect(await sandbox.getUrl({ port: 3000, protocol: "ws" })).toStartWith("ws://");
 });
 
-test("a sandbox that is gone is null, and may be destroyed again", async () => {
+test("a destroyed sandbox is null, and destroying it again is no error", async () => {
   const gone = await compute.sandbox.create();
   await gone.destroy();
   await gone.destroy();
   expect(await compute.sandbox.getById(gone.sandboxId)).toBeNull();
 });
 
-test("what buntime has no equal for is refused, not ignored", async () => {
+test("an option that buntime does not support is refused, not ignored", async () => {
   await expect(compute.sandbox.create({ snapshotId: "one" })).rejects.toThrow("buntime has no snapshotId");
 });

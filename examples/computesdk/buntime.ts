@@ -1,12 +1,12 @@
-/** buntime as a provider of ComputeSDK: its sandboxes are sessions of a buntime server. */
+/** buntime as a ComputeSDK provider: its sandboxes are sessions of a buntime server. */
 
 import { Buntime, SessionNotFound, type Session } from "@buntime/sdk";
 import { defineProvider, type CommandResult, type RunCommandOptions } from "@computesdk/provider";
 
 export interface BuntimeConfig {
-  /** `BUNTIME_API_KEY` of the environment by default. */
+  /** By default the environment variable `BUNTIME_API_KEY`. */
   apiKey?: string;
-  /** `BUNTIME_URL` of the environment by default. */
+  /** By default the environment variable `BUNTIME_URL`. */
   baseUrl?: string;
 }
 
@@ -15,7 +15,7 @@ const seconds = (ms: number | undefined): number | undefined => (ms === undefine
 
 const clients = new WeakMap<BuntimeConfig, Buntime>();
 
-/** One for each configuration, so that its connections are used again. */
+/** Returns one client per configuration, so that its connections are reused. */
 function clientOf(config: BuntimeConfig): Buntime {
   const client = clients.get(config) ?? new Buntime(config);
   clients.set(config, client);
@@ -70,7 +70,7 @@ export const buntime = defineProvider<Session, BuntimeConfig>({
         const timeout = Date.parse(expiresAt) - Date.parse(createdAt);
         return { id, provider: "buntime", status, createdAt: new Date(createdAt), timeout, metadata };
       },
-      /** Opens the port to whoever has the URL: that is what ComputeSDK's users expect of it. */
+      /** Opens the port to anyone with the URL, as ComputeSDK's users expect. */
       async getUrl(session, { port, protocol }) {
         const { preview = { visibility: "public", ports: [8080] } } = await session.refresh();
         if (preview.visibility === "private" || !preview.ports.includes(port))

@@ -1,6 +1,6 @@
-"""A buntime session as LangChain tools, and the loop around any chat model that calls tools.
+"""A buntime session as LangChain tools, and a loop around any chat model that calls tools.
 
-`session_tools(session)` is also what LangGraph's agents take: `create_agent(model, tools=session_tools(session))`.
+LangGraph's agents take the same tools: `create_agent(model, tools=session_tools(session))`.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def session_tools(session: Session) -> list[BaseTool]:
     @tool
     @told
     def preview(command: str) -> str:
-        """Start a command that serves HTTP on port 8080, and give the URL where people see it."""
+        """Start a command that serves HTTP on port 8080, and return its public URL."""
         server = session.processes.start(command, wait_for_port=8080)
         return session.preview_url() if server.ready else f"Nothing listens on port 8080: it is {server.status}."
 
@@ -51,7 +51,7 @@ def session_tools(session: Session) -> list[BaseTool]:
 
 
 def told(call: Callable[..., str]) -> Callable[..., str]:
-    """A model can act on what went wrong, so it is told."""
+    """Returns errors to the model as text, since it can act on them."""
 
     @wraps(call)
     def telling(**given: str) -> str:

@@ -1,4 +1,4 @@
-"""An OpenAI model, or one with a compatible API, with a sandbox: its function calls run in a buntime session.
+"""Gives an OpenAI model, or one with a compatible API, a sandbox: its function calls run in a buntime session.
 
     python openai_agent.py "Write FizzBuzz, run it, and serve the output as a page."
 
@@ -20,7 +20,7 @@ from openai.types.chat import (
 from openai.types.chat.chat_completion_message_tool_call import ChatCompletionMessageToolCallUnion
 
 MODEL = os.environ.get("OPENAI_MODEL", "gpt-5.5")
-SYSTEM = "You have a sandbox with Bun. Use the tools, and look at their results before you go on."
+SYSTEM = "You have a sandbox with Bun. Use the tools, and check their results before you continue."
 MOST_TURNS = 20
 LONGEST = 10_000  # characters of output that the model reads
 
@@ -39,12 +39,12 @@ TOOLS = [
     function("run_command", "Run a bash command in /workspace.", "command"),
     function("write_file", "Write a text file. Paths are relative to /workspace.", "path", "content"),
     function("read_file", "Read a text file.", "path"),
-    function("preview", "Start a command that serves HTTP on port 8080, and give the URL for people.", "command"),
+    function("preview", "Start a command that serves HTTP on port 8080, and return its public URL.", "command"),
 ]
 
 
 def use(session: Session, name: str, given: Mapping[str, str]) -> str:
-    """What the model is told of a call. Raises BuntimeError where the server refuses it."""
+    """Carries out a function call and returns what the model reads. Raises BuntimeError if the server refuses it."""
     match name:
         case "execute_code":
             return shown(session.execute(given["code"]))
@@ -65,7 +65,7 @@ def shown(result: ExecutionResult) -> str:
 
 
 def answer(session: Session, call: ChatCompletionMessageToolCallUnion) -> ChatCompletionToolMessageParam:
-    """A model can act on what went wrong, so it is told."""
+    """Returns errors to the model as well, since it can act on them."""
     assert call.type == "function"
     try:
         content = use(session, call.function.name, json.loads(call.function.arguments))
@@ -83,7 +83,7 @@ def ask(task: str) -> str:
     with Buntime() as buntime, buntime.sessions.create(ttl=3600) as session:
         for _ in range(MOST_TURNS):
             said = model.chat.completions.create(model=MODEL, tools=TOOLS, messages=messages).choices[0].message
-            messages.append(said.to_dict())  # type: ignore[arg-type]  # the answer has the form of a message
+            messages.append(said.to_dict())  # type: ignore[arg-type]  # the response has the form of a message
             if not said.tool_calls:
                 return said.content or ""
             messages += [answer(session, call) for call in said.tool_calls]

@@ -14,7 +14,7 @@ const provider = createOpenAICompatible({
 await using session = await new Buntime().sessions.create({ ttl: 3600 });
 const { text } = await generateText({
   model: provider(process.env.OPENAI_MODEL ?? "gpt-5.5"),
-  system: "You have a sandbox with Bun. Use the tools, and look at their results before you go on.",
+  system: "You have a sandbox with Bun. Use the tools, and check their results before you continue.",
   prompt: process.argv[2] ?? "Print the first ten primes.",
   tools: sessionTools(session),
   stopWhen: isStepCount(20),

@@ -1,4 +1,4 @@
-/** What a model can do in a session, as tools of the AI SDK. */
+/** A session's operations as tools of the AI SDK. */
 
 import { BuntimeError, type ExecuteResponse, type Session } from "@buntime/sdk";
 import { tool, type ToolSet } from "ai";
@@ -29,7 +29,7 @@ export function sessionTools(session: Session) {
       execute: ({ path }) => told(() => session.files.read(path)),
     }),
     preview: tool({
-      description: "Start a command that serves HTTP on port 8080, and give the URL where people see it.",
+      description: "Start a command that serves HTTP on port 8080, and return its public URL.",
       inputSchema: z.object({ command: z.string() }),
       execute: ({ command }) =>
         told(async () => {
@@ -44,7 +44,7 @@ function shown({ stdout, stderr, exitCode }: ExecuteResponse): string {
   return `exit code ${exitCode}\nstdout:\n${stdout.slice(0, LONGEST)}\nstderr:\n${stderr.slice(0, LONGEST)}`;
 }
 
-/** A model can act on what went wrong, so it is told. */
+/** Returns errors to the model as text, since it can act on them. */
 async function told(call: () => Promise<string>): Promise<string> {
   try {
     return await call();

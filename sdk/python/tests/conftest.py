@@ -1,4 +1,4 @@
-"""Tests without a server: each is played by both halves of the SDK."""
+"""Tests without a server. Both halves of the SDK run each one."""
 
 import pytest
 from stand_in import Half, Player

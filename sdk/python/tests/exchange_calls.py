@@ -1,4 +1,4 @@
-"""The call of the SDK for each recorded exchange, and how what it gives is told in the server's words."""
+"""The SDK call for each recorded exchange, and how its result maps to the server's fields."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from buntime_sdk import AsyncFileWatch, File, FileWatch, NetworkSettings, Previe
 SESSION = "ses_abc123def456ghi789"
 PROCESS = "proc_abc123def456ghi789"
 CONTEXT = "ctx_abc123def456ghi789"
-TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - nobody's
+TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - not a real one
 SUM = (
     "interface Sum { of: number[] }\nconst sum: Sum = { of: [1, 2, 3, 4, 5] }\n"
     "console.log('Sum:', sum.of.reduce((a, b) => a + b))"
@@ -40,7 +40,9 @@ def _same(given: Any, on: Any) -> Any:
 
 @dataclass(frozen=True)
 class Exchange:
-    """`told`: what the call gave, and what it was made on, as something that has every field of the answer."""
+    """`told`: combines what the call returned and what it was made on into something with every
+    field of the response.
+    """
 
     on: On
     call: Callable[[Any], Any]
@@ -60,7 +62,7 @@ def deleted(**names: str) -> Told:
 
 
 def first(stream: FileWatch | AsyncFileWatch, count: int) -> Any:
-    """So many events of a stream that goes on."""
+    """Returns the first events of a stream that goes on."""
     if isinstance(stream, FileWatch):
         with stream:
             return list(islice(stream, count))
@@ -228,7 +230,7 @@ PROCESSES: Mapping[str, Exchange] = {
 
 
 def files(here: Path) -> Mapping[str, Exchange]:
-    """`here`: an empty directory, but for `site`, which holds what the recorded archive does."""
+    """`here`: a directory that is empty except for `site`, which holds what the recorded archive does."""
     return {
         "write-file": Exchange("session", lambda session: session.files.write("src/index.ts", "console.log('olá')\n")),
         "write-file-base64": Exchange(

@@ -1,4 +1,4 @@
-"""A server that says what a test tells it to, on a real socket; and both halves of the SDK as its clients."""
+"""A server on a real socket that responds as a test tells it to, and both halves of the SDK as its clients."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ PATIENCE = 20.0  # seconds; a guard against a hang
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as it came. `connection`: which one it came by, from 1."""
+    """A request as received. `connection`: which connection it came on, from 1."""
 
     method: str
     path: str
@@ -36,16 +36,16 @@ class Asked:
 
 
 class End(Enum):
-    """What comes after the body of an answer."""
+    """What follows the body of a response."""
 
-    IN_ORDER = "the end that HTTP knows"
-    EARLY = "the connection is closed, though there ought to be more"
-    OPEN = "nothing, until the client goes"
+    IN_ORDER = "the end that HTTP defines"
+    EARLY = "the connection is closed too early"
+    OPEN = "nothing, until the client leaves"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`status` 0: none at all, the connection is reset."""
+    """`status` 0: no response; the connection is reset."""
 
     status: int = 200
     body: object = field(default_factory=dict)
@@ -71,7 +71,7 @@ def refusal(code: str, status: int, *, retryable: bool = False, after: int | Non
 
 
 class StandIn:
-    """Gives the answers in turn, and the last one for ever. `left`: connections that the client has ended."""
+    """Returns the answers in turn, and the last one forever. `left`: connections that the client closed."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
         self.asked: list[Asked] = []
@@ -120,7 +120,7 @@ class StandIn:
                 if answer.status:
                     self._say(answer)
                 if answer.end is End.OPEN:
-                    self.rfile.read(1)  # b"" when the client goes
+                    self.rfile.read(1)  # b"" when the client leaves
                 elif not answer.status:
                     self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 elif answer.end is End.IN_ORDER:
@@ -144,7 +144,7 @@ class StandIn:
             block_on_close = False
 
             def shutdown_request(self, request: Any) -> None:
-                self.close_request(request)  # as it is: a reset stays one
+                self.close_request(request)  # without shutdown, so that a reset stays one
 
         self._server = Server(("127.0.0.1", 0), Handler)
 
@@ -173,15 +173,17 @@ class Half(Enum):
 
 @dataclass
 class Player:
-    """One half of the SDK. Work that is written once is done by either: what it gives is awaited, or iterated over to a
-    list, where it is of that kind. `paused`: the seconds that the SDK has waited, in no time at all.
+    """Runs work with one half of the SDK. The same work serves both: an awaitable result is awaited, and an iterable
+    one becomes a list.
+
+    `paused`: the seconds that the SDK waited. No time passes.
     """
 
     half: Half
     paused: list[float] = field(default_factory=list)
 
     def play(self, url: str, *works: Callable[[Any], Any], **options: Any) -> Any:
-        """What the last work gives; each is given what the one before it gave, the first the client."""
+        """Returns the last work's result. Each work gets the result of the one before; the first gets the client."""
         if self.half is Half.ASYNC:
             return asyncio.run(self._play(url, works, options))
         with Buntime(KEY, url, pause=self.paused.append, **options) as client:

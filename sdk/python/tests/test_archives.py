@@ -1,4 +1,4 @@
-"""Archives: what comes out of a session is not trusted; files are there whole or not at all."""
+"""Archives: what comes out of a session is not trusted, and local files appear only when complete."""
 
 import io
 import os
@@ -61,8 +61,8 @@ def test_an_archive_that_leads_out_of_its_directory_is_refused(name: str, tmp_pa
     assert not any(target.iterdir())
 
 
-def test_a_hard_link_of_a_link_is_judged_where_it_is(tmp_path: Path) -> None:
-    """Else it leads out of the directory, since it is higher up, and its mode is set on what it leads to."""
+def test_a_hard_link_to_a_link_is_checked_at_its_own_path(tmp_path: Path) -> None:
+    """At its original path the link would lead out of the directory, and its mode would apply to the target."""
     secret = tmp_path / ".ssh" / "id"
     secret.parent.mkdir()
     secret.write_text("mine")
@@ -78,7 +78,7 @@ def test_a_hard_link_of_a_link_is_judged_where_it_is(tmp_path: Path) -> None:
     assert secret.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_hard_link_of_a_link_that_stays_inside_comes_out(tmp_path: Path) -> None:
+def test_a_hard_link_to_a_link_that_stays_inside_is_extracted(tmp_path: Path) -> None:
     entries = [(file("deep/file"), b"x"), (link("deep/link", "file"), b"")]
     archives.unpack(packed(*entries, (link("deep/again", "deep/link", tarfile.LNKTYPE), b"")), tmp_path)
     assert (tmp_path / "deep/again").read_bytes() == b"x"
@@ -99,13 +99,13 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("name", NONSENSE)
-def test_an_archive_that_makes_no_sense_is_an_error_of_archives(name: str, tmp_path: Path) -> None:
+def test_a_malformed_archive_raises_a_tar_error(name: str, tmp_path: Path) -> None:
     content = NONSENSE[name]
     with pytest.raises(tarfile.TarError):
         archives.unpack(io.BytesIO(content), tmp_path / "target")
 
 
-def test_a_link_here_is_written_through(player: Player, tmp_path: Path) -> None:
+def test_a_download_follows_a_local_link(player: Player, tmp_path: Path) -> None:
     (tmp_path / "big").write_text("old")
     (tmp_path / "data").symlink_to("big")
     player.once(
@@ -116,7 +116,7 @@ def test_a_link_here_is_written_through(player: Player, tmp_path: Path) -> None:
     assert (tmp_path / "big").read_text() == "new"
 
 
-def test_what_is_no_file_here_is_written_to_and_not_replaced(player: Player, tmp_path: Path) -> None:
+def test_a_download_writes_to_a_local_device_without_replacing_it(player: Player, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -128,13 +128,13 @@ def test_what_is_no_file_here_is_written_to_and_not_replaced(player: Player, tmp
         os.close(reader)
 
 
-def test_an_absolute_name_stays_below_the_directory_and_modes_lose_what_is_dangerous(tmp_path: Path) -> None:
+def test_an_absolute_name_stays_below_the_directory_and_dangerous_mode_bits_are_removed(tmp_path: Path) -> None:
     archives.unpack(packed((file("/stolen", 0o4777), b"x")), tmp_path / "target")
     assert (tmp_path / "target/stolen").read_bytes() == b"x"
     assert (tmp_path / "target/stolen").stat().st_mode & 0o7022 == 0
 
 
-def test_both_halves_refuse_it(player: Player, tmp_path: Path) -> None:
+def test_both_halves_refuse_a_hostile_archive(player: Player, tmp_path: Path) -> None:
     hostile = Answer(body=packed(*HOSTILE["a name that climbs"]).getvalue())
     with pytest.raises(tarfile.FilterError):
         player.once(
@@ -144,7 +144,7 @@ def test_both_halves_refuse_it(player: Player, tmp_path: Path) -> None:
     assert not (tmp_path / "stolen").exists()
 
 
-def test_what_is_packed_comes_out_as_it_was(tmp_path: Path) -> None:
+def test_packing_and_unpacking_preserves_a_directory(tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "deep/er").mkdir(parents=True)
     (source / "deep/er/file").write_bytes(b"\x00\xff")
@@ -160,7 +160,7 @@ def test_what_is_packed_comes_out_as_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "target/link").readlink() == Path("deep/er/file")
 
 
-def test_what_is_no_directory_is_not_packed(player: Player, tmp_path: Path) -> None:
+def test_a_file_cannot_be_uploaded_as_a_directory(player: Player, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
     with pytest.raises(NotADirectoryError):
         player.play(
@@ -168,7 +168,7 @@ def test_what_is_no_directory_is_not_packed(player: Player, tmp_path: Path) -> N
         )
 
 
-def test_progress_of_a_transfer_goes_up_to_all_of_it(player: Player, tmp_path: Path) -> None:
+def test_progress_rises_to_the_size_of_the_transfer(player: Player, tmp_path: Path) -> None:
     content = bytes(range(256)) * 4096
     (tmp_path / "local").write_bytes(content)
     seen: list[tuple[int, int | None]] = []
@@ -217,14 +217,16 @@ def test_a_file_that_cannot_be_read_twice_is_sent_once(player: Player) -> None:
         (refusal("unavailable", 503, after=1, waking=True), Unavailable),
     ],
 )
-def test_what_is_left_of_it_is_not_sent_for_all_of_it(player: Player, answer: Answer, kind: type[BuntimeError]) -> None:
+def test_an_upload_that_cannot_be_repeated_is_not_retried(
+    player: Player, answer: Answer, kind: type[BuntimeError]
+) -> None:
     with StandIn([answer, Answer(body={"path": "a", "size": 0})]) as server:
         with pytest.raises(kind):
             player.play(server.url, lambda client: client.sessions.open("ses_1").files.upload(Pipe(b"abc"), "a"))
         assert [one.body for one in server.asked] == [b"abc"]
 
 
-def test_a_file_that_grows_is_sent_as_long_as_it_was(player: Player, tmp_path: Path) -> None:
+def test_a_growing_file_is_sent_up_to_its_size_at_the_start(player: Player, tmp_path: Path) -> None:
     content = b"x" * (3 * PIECE)
     log = tmp_path / "log"
     log.write_bytes(content)
@@ -240,14 +242,14 @@ def test_a_file_that_grows_is_sent_as_long_as_it_was(player: Player, tmp_path: P
     assert server.asked[0].body == content
 
 
-def test_a_file_that_shrinks_while_it_is_sent_is_an_error_of_the_file(player: Player, tmp_path: Path) -> None:
+def test_a_file_that_shrinks_during_the_upload_raises_an_os_error(player: Player, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"x" * (3 * PIECE))
 
     def shrink(moved: int, size: int | None) -> None:
         os.truncate(log, PIECE)
 
-    with pytest.raises(OSError, match="shorter"):
+    with pytest.raises(OSError, match="shrank"):
         player.once(
             [Answer(body={"path": "a", "size": 1})],
             lambda client: client.sessions.open("ses_1").files.upload(log, "a", progress=shrink),
@@ -255,15 +257,15 @@ def test_a_file_that_shrinks_while_it_is_sent_is_an_error_of_the_file(player: Pl
 
 
 @pytest.mark.parametrize(("start", "end"), [(5, 5), (7, 3), (0, 0)])
-def test_a_part_without_bytes_is_empty(player: Player, start: int, end: int) -> None:
+def test_an_empty_range_yields_nothing(player: Player, start: int, end: int) -> None:
     parts, _ = player.once(
-        [Answer(body=b"0123456789")],  # what a server makes of a range that is none
+        [Answer(body=b"0123456789")],  # how a server responds to an invalid range
         lambda client: client.sessions.open("ses_1").files.chunks("a", start=start, end=end),
     )
     assert b"".join(parts) == b""
 
 
-def test_a_part_before_the_beginning_is_refused(player: Player) -> None:
+def test_a_negative_start_is_refused(player: Player) -> None:
     with pytest.raises(InvalidRequest) as caught:
         player.once(
             [Answer(body=b"0123456789")], lambda client: client.sessions.open("ses_1").files.chunks("a", start=-2)

@@ -1,4 +1,4 @@
-"""Connections are used again, and small requests are not held back for the answer to an earlier packet."""
+"""Connections are reused, and small requests do not wait for the acknowledgement of an earlier packet."""
 
 import statistics
 import time
@@ -18,7 +18,7 @@ def timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def test_twenty_posts_take_no_longer_than_as_many_gets_by_one_connection() -> None:
+def test_twenty_posts_take_no_longer_than_twenty_gets_on_one_connection() -> None:
     answer = Answer(body={"sessionId": "ses_1", "path": "a", "size": 4096})
     with StandIn([answer]) as server, Buntime(KEY, server.url) as client:
         files = client.sessions.open("ses_1").files
@@ -29,13 +29,13 @@ def test_twenty_posts_take_no_longer_than_as_many_gets_by_one_connection() -> No
     assert statistics.median(posts) < statistics.median(gets) + HELD_BACK
 
 
-def test_twenty_calls_in_turn_take_one_connection(player: Player) -> None:
+def test_twenty_sequential_calls_use_one_connection(player: Player) -> None:
     works = [lambda got: got.sessions.get("ses_1"), *([lambda session: session.refresh()] * (CALLS - 1))]
     _, server = player.once([Answer(body={"sessionId": "ses_1"})], *works)
     assert (len(server.asked), server.connections) == (CALLS, 1)
 
 
-def test_a_refusal_leaves_its_connection_for_the_next_call(player: Player) -> None:
+def test_a_refusal_leaves_its_connection_reusable(player: Player) -> None:
     answers = [Answer(404, {"error": {"code": "file_not_found"}}), Answer(body={"path": "a", "created": True})]
     with StandIn(answers) as server:
         files: Any = None

@@ -1,4 +1,4 @@
-"""The WebSocket of terminals, on a real one."""
+"""The terminals' WebSocket, over a real connection."""
 
 import asyncio
 import functools
@@ -15,12 +15,12 @@ from buntime_sdk import AsyncBuntime, Buntime
 from stand_in import KEY, PATIENCE
 from websockets.asyncio.server import ServerConnection, serve
 
-FRAMES = 60  # more than the library takes in before somebody reads
-UNREAD = 1.5  # seconds, of many pings
+FRAMES = 60  # more than the library buffers before a read
+UNREAD = 1.5  # seconds: long enough for many pings
 
 
 def impatient(connect: Callable[..., Any]) -> Callable[..., Any]:
-    """Pings often, and allows as little for the answer where the SDK sets no time of its own."""
+    """Pings often, and waits as briefly for the pong, unless the SDK sets its own time."""
 
     @functools.wraps(connect)
     def connected(url: str, **options: Any) -> Any:
@@ -31,7 +31,7 @@ def impatient(connect: Callable[..., Any]) -> Callable[..., Any]:
 
 @asynccontextmanager
 async def talkative() -> AsyncIterator[str]:
-    """The base URL of a server whose terminals say more than fits unread."""
+    """Yields the base URL of a server whose terminals send more than fits unread."""
 
     async def show(connection: ServerConnection) -> None:
         await connection.send(json.dumps({"type": "ready", "terminalId": "term_1", "resumed": False}))
@@ -44,7 +44,7 @@ async def talkative() -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def test_a_terminal_that_is_not_read_for_a_while_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_terminal_stays_open_while_it_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websockets.asyncio.client, "connect", impatient(websockets.asyncio.client.connect))
     async with (
         talkative() as url,
@@ -55,7 +55,7 @@ async def test_a_terminal_that_is_not_read_for_a_while_stays(monkeypatch: pytest
         assert len([shown async for shown in terminal]) == FRAMES
 
 
-async def test_a_terminal_that_is_not_read_for_a_while_stays_in_the_sync_half_too(
+async def test_a_sync_terminal_stays_open_while_it_is_not_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(websockets.sync.client, "connect", impatient(websockets.sync.client.connect))

@@ -1,4 +1,4 @@
-"""Ends: of blocks, streams, terminals and clients that nobody closes; nothing hides, waits or is lost there."""
+"""Ends of blocks, streams, terminals and unclosed clients: nothing is hidden, delayed or leaked."""
 
 import gc
 import json
@@ -24,7 +24,7 @@ STREAM = {"Content-Type": "text/event-stream"}
 IN_PROGRESS = refusal("idempotency_in_progress", 409, retryable=True, after=1)
 
 
-def test_a_create_whose_answer_was_lost_is_waited_for_while_the_server_works_on_it(player: Player) -> None:
+def test_a_create_with_a_lost_response_waits_while_the_server_works_on_it(player: Player) -> None:
     session, server = player.once(
         [LOST, *[IN_PROGRESS] * 5, Answer(body=SESSION)], lambda client: client.sessions.create()
     )
@@ -32,27 +32,27 @@ def test_a_create_whose_answer_was_lost_is_waited_for_while_the_server_works_on_
     assert len({asked.headers["idempotency-key"] for asked in server.asked}) == 1
 
 
-def test_a_result_that_has_come_is_given_though_the_connection_breaks_after_it(player: Player) -> None:
+def test_a_received_result_is_returned_even_if_the_connection_breaks_after_it(player: Player) -> None:
     answer = Answer(body=f"event: result\ndata: {json.dumps(RESULT)}\n\n", headers=STREAM, end=End.EARLY)
     events, _ = player.once([answer], lambda client: client.sessions.open("ses_1").stream("1"))
     assert [type(event) for event in events] == [Result]
 
 
-def test_a_stream_that_was_read_still_has_its_result() -> None:
+def test_a_stream_that_was_iterated_still_has_its_result() -> None:
     with StandIn([Answer(body=f"event: result\ndata: {json.dumps(RESULT)}\n\n", headers=STREAM)]) as server:
         stream = Buntime(KEY, server.url).sessions.open("ses_1").stream("1")
         assert [type(event) for event in stream] == [Result]
         assert stream.result().exit_code == 3
 
 
-def test_a_watch_begins_with_its_block() -> None:
+def test_a_watch_starts_with_its_block() -> None:
     ready = Answer(body="event: ready\ndata: {}\n\n", headers=STREAM, end=End.OPEN)
     with StandIn([ready]) as server, Buntime(KEY, server.url).sessions.open("ses_1").files.watch() as changes:
         assert len(server.asked) == 1
         assert next(changes) == Watching()
 
 
-def test_what_a_block_raises_is_not_hidden_by_a_deletion_that_fails() -> None:
+def test_a_failed_deletion_does_not_hide_what_the_block_raised() -> None:
     def fail_inside(client: Buntime) -> None:
         with client.sessions.create():
             raise LookupError("mine")
@@ -62,7 +62,7 @@ def test_what_a_block_raises_is_not_hidden_by_a_deletion_that_fails() -> None:
 
 
 @pytest.mark.parametrize("code", ["context_not_found", "session_not_found"])
-def test_what_was_deleted_in_its_block_is_no_failure_at_its_end(code: str) -> None:
+def test_a_deletion_inside_the_block_is_no_error_at_its_end(code: str) -> None:
     answers = [Answer(body=SESSION), Answer(body={"contextId": "ctx_1"}), refusal(code, 404)]
     with StandIn([*answers, refusal("session_not_found", 404)]) as server, Buntime(KEY, server.url) as client:
         with client.sessions.create() as session, session.contexts.create():
@@ -70,7 +70,7 @@ def test_what_was_deleted_in_its_block_is_no_failure_at_its_end(code: str) -> No
         assert [asked.method for asked in server.asked] == ["POST", "POST", "DELETE", "DELETE"]
 
 
-def test_a_new_session_is_what_it_was_asked_to_be(player: Player) -> None:
+def test_a_new_session_knows_the_settings_that_it_was_created_with(player: Player) -> None:
     def create(client: Any) -> Any:
         return client.sessions.create(
             metadata={"user": "u1"}, preview={"visibility": "private"}, env={"B": "", "A": ""}
@@ -81,12 +81,12 @@ def test_a_new_session_is_what_it_was_asked_to_be(player: Player) -> None:
     assert (session.preview.visibility, session.network.egress) == ("private", "internet")
 
 
-def test_an_id_is_one_part_of_a_path(player: Player) -> None:
+def test_an_id_is_escaped_to_one_path_segment(player: Player) -> None:
     _, server = player.once([Answer(body={})], lambda client: client.sessions.delete("../files/delete?path=x"))
     assert server.asked[0].path == "/sessions/..%2Ffiles%2Fdelete%3Fpath%3Dx"
 
 
-def test_a_key_that_is_none_is_refused_without_being_shown(player: Player) -> None:
+def test_a_malformed_key_is_refused_without_being_shown(player: Player) -> None:
     with pytest.raises(Unauthorized) as refused:
         Buntime("btk_secret\nmore")
     assert "secret" not in str(refused.value)
@@ -94,13 +94,13 @@ def test_a_key_that_is_none_is_refused_without_being_shown(player: Player) -> No
         player.once([Answer(body=SESSION)], lambda client: client.sessions.create(idempotency_key="a\nb"))
 
 
-def test_a_body_that_cannot_be_decoded_is_a_connection_that_fails(player: Player) -> None:
+def test_an_undecodable_body_raises_connection_failed(player: Player) -> None:
     wrong = Answer(body=b"not zipped", headers={"Content-Encoding": "gzip"})
     with pytest.raises(ConnectionFailed):
         player.once([wrong], lambda client: client.sessions.get("ses_1"), max_retries=0)
 
 
-def test_a_client_that_nobody_closes_leaves_no_connection_open() -> None:
+def test_an_unclosed_client_leaves_no_connection_open() -> None:
     with StandIn([Answer(body=SESSION), Answer(body={})]) as server, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         with Buntime(KEY, server.url).sessions.create() as session:
@@ -111,6 +111,6 @@ def test_a_client_that_nobody_closes_leaves_no_connection_open() -> None:
 
 
 @pytest.mark.parametrize("code", [1009, 1011], ids=["too large a message", "no answer to a ping"])
-def test_a_terminal_that_we_had_to_cut_is_told_as_broken(code: int) -> None:
+def test_a_terminal_closed_for_a_protocol_error_raises_connection_failed(code: int) -> None:
     with pytest.raises(ConnectionFailed):
         _require_order(ConnectionClosedError(None, Close(code, ""), None))

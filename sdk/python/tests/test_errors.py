@@ -21,7 +21,7 @@ def _kinds(base: type[buntime.errors.BuntimeError]) -> Iterator[type[buntime.err
 SERVER_CODES = {kind.code: kind for kind in _kinds(buntime.errors.BuntimeError) if "code" in vars(kind)} | {
     "internal_error": buntime.errors.BuntimeError
 }
-OWN = {"internal_error": "InternalError"}  # which has no class of its own in the server
+OWN = {"internal_error": "InternalError"}  # has no class in the server
 
 
 def test_every_code_of_the_server_has_a_class_and_every_class_a_code() -> None:
@@ -38,7 +38,7 @@ def test_the_class_of_a_code_is_public_and_has_the_servers_name(code: str) -> No
 
 
 @pytest.mark.parametrize("code", SERVER_CODES)
-def test_an_answer_with_a_code_raises_its_class_with_all_that_the_server_says(code: str) -> None:
+def test_a_code_raises_its_class_with_every_field_of_the_error(code: str) -> None:
     shown = {"code": code, "message": "Not so.", "retryable": True, "details": {"field": "ttl", "limit": 3}}
     raised = error_of(shown, 418, "r1", 2.5)
     assert (raised.code, raised.status, raised.message, str(raised)) == (code, 418, "Not so.", "Not so.")
@@ -46,7 +46,7 @@ def test_an_answer_with_a_code_raises_its_class_with_all_that_the_server_says(co
     assert (raised.request_id, raised.retry_after) == ("r1", 2.5)
 
 
-def test_a_refusal_tells_its_status_request_and_patience(player: Player) -> None:
+def test_a_refusal_has_its_status_request_id_and_retry_after(player: Player) -> None:
     answer = refusal("session_limit_exceeded", 429, retryable=True, after=7, active=1)
     answer = Answer(answer.status, answer.body, {**answer.headers, "X-Request-Id": "r1"})
     with pytest.raises(buntime_sdk.SessionLimitExceeded) as caught:
@@ -56,7 +56,7 @@ def test_a_refusal_tells_its_status_request_and_patience(player: Player) -> None
     assert caught.value.details == {"active": 1}
 
 
-def test_a_code_that_is_not_known_yet_is_the_base_class() -> None:
+def test_an_unknown_code_raises_the_base_class() -> None:
     raised = error_of({"code": "new_in_2031", "message": "Later."}, 418)
     assert (type(raised), raised.code, raised.message) == (BuntimeError, "new_in_2031", "Later.")
 
@@ -70,7 +70,7 @@ def test_a_code_that_is_not_known_yet_is_the_base_class() -> None:
         (301, BuntimeError, "unexpected_answer", False),
     ],
 )
-def test_an_answer_that_is_a_proxys_is_told_by_its_status(
+def test_a_proxys_response_gets_its_code_from_the_status(
     player: Player, status: int, kind: type[BuntimeError], code: str, retryable: bool
 ) -> None:
     with pytest.raises(BuntimeError) as caught:
@@ -79,13 +79,13 @@ def test_an_answer_that_is_a_proxys_is_told_by_its_status(
     assert caught.value.retryable is retryable
 
 
-def test_an_answer_that_is_no_json_is_an_error_that_says_so(player: Player) -> None:
-    with pytest.raises(BuntimeError, match="is this a buntime server") as caught:
+def test_a_response_that_is_not_json_raises_an_error_that_says_so(player: Player) -> None:
+    with pytest.raises(BuntimeError, match="Is this a buntime server") as caught:
         player.once([Answer(200, "<html>Welcome</html>")], lambda client: client.sessions.get("ses_1"))
     assert caught.value.code == "unexpected_answer"
 
 
-def test_a_page_that_a_proxy_moves_elsewhere_is_no_file(player: Player) -> None:
+def test_a_proxys_redirect_is_not_taken_for_a_file(player: Player) -> None:
     moved = Answer(302, "<html>Log in</html>", {"Location": "/login"})
     with pytest.raises(BuntimeError, match="302"):
         player.once([moved], lambda client: client.sessions.open("ses_1").files.chunks("a"))
@@ -99,20 +99,20 @@ def test_a_page_that_a_proxy_moves_elsewhere_is_no_file(player: Player) -> None:
         RequestTimeout("Late."),
     ],
 )
-def test_errors_cross_processes(failure: BuntimeError) -> None:
+def test_errors_can_be_pickled(failure: BuntimeError) -> None:
     again = pickle.loads(pickle.dumps(failure))
     assert type(again) is type(failure)
     assert (str(again), vars(again)) == (str(failure), vars(failure))
 
 
-def test_without_a_key_the_client_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_raises_an_error_that_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BUNTIME_API_KEY", raising=False)
     for kind in (buntime_sdk.Buntime, buntime_sdk.AsyncBuntime):
         with pytest.raises(buntime_sdk.Unauthorized, match="BUNTIME_API_KEY"):
             kind()
 
 
-def test_the_environment_says_which_server_and_which_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_and_the_key_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUNTIME_API_KEY", "btk_from_a_file\n")
     monkeypatch.setenv("BUNTIME_URL", "http://example.com:81/")
     client = buntime_sdk.Buntime()
@@ -122,10 +122,8 @@ def test_the_environment_says_which_server_and_which_key(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost", "http://local host", "http://[::1", ""])
-def test_an_address_that_is_none_is_a_connection_that_fails(
-    player: Player, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BUNTIME_URL", "http://127.0.0.1:9")  # nobody is there
+def test_an_invalid_url_raises_connection_failed(player: Player, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUNTIME_URL", "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(ConnectionFailed) as caught:
         player.play(url, lambda client: client.sessions.get("ses_1"), max_retries=0)
     assert (caught.value.code, caught.value.status, caught.value.begun) == ("connection_failed", None, False)

@@ -32,23 +32,23 @@ def test_events_are_the_same_wherever_the_bytes_are_split(
     assert parsed(parts) == expected
 
 
-def test_events_come_byte_by_byte_too() -> None:
+def test_events_are_parsed_byte_by_byte() -> None:
     content = "event: stdout\nid: 7\ndata: olá 🎉\n\n".encode()
     assert parsed([bytes([byte]) for byte in content]) == [ServerEvent("stdout", "olá 🎉", "7")]
 
 
-def test_an_event_comes_with_the_byte_that_ends_it() -> None:
+def test_an_event_is_returned_with_the_byte_that_ends_it() -> None:
     parser = EventParser()
     assert list(parser.feed(b"event: stdout\ndata: 1\n")) == []
     assert list(parser.feed(b"\n")) == [ServerEvent("stdout", "1", "")]
 
 
-def test_comments_are_nothing_and_an_id_stays() -> None:
+def test_comments_are_ignored_and_the_last_id_is_kept() -> None:
     assert parsed([b": hello\n\nid: 3\ndata: a\n\n: silence\n\ndata:b\n\n"]) == [
         ServerEvent("message", "a", "3"),
         ServerEvent("message", "b", "3"),
     ]
 
 
-def test_what_is_not_whole_at_the_end_is_no_event() -> None:
+def test_an_incomplete_event_at_the_end_is_ignored() -> None:
     assert parsed([b"data: 1\n\ndata: 2\n"]) == [ServerEvent("message", "1", "")]

@@ -1,4 +1,4 @@
-"""Recorded exchanges: both halves send exactly what was recorded, and give back every value of the answer."""
+"""Recorded exchanges: both halves send exactly what was recorded, and return every value of the response."""
 
 import base64
 import io
@@ -52,13 +52,13 @@ def table(here: Path) -> Mapping[str, Exchange]:
     return {name: one for part in (*parts, exchange_calls.files(here)) for name, one in part.items()}
 
 
-def test_every_exchange_has_its_call_and_every_call_its_exchange(tmp_path: Path) -> None:
+def test_every_exchange_has_a_call_and_every_call_an_exchange(tmp_path: Path) -> None:
     assert table(tmp_path).keys() == RECORDED.keys()
     assert RECORDED
 
 
 @pytest.mark.parametrize("name", sorted(RECORDED))
-def test_what_is_sent_and_given_back_is_what_was_recorded(player: Player, name: str, tmp_path: Path) -> None:
+def test_a_call_sends_and_returns_what_was_recorded(player: Player, name: str, tmp_path: Path) -> None:
     request, response = RECORDED[name]["request"], RECORDED[name]["response"]
     if "bodyBase64" in request:
         unpack(request["bodyBase64"], tmp_path / "site")
@@ -88,7 +88,7 @@ def test_what_is_sent_and_given_back_is_what_was_recorded(player: Player, name: 
 
 
 def _before(exchange: Exchange) -> tuple[Sequence[Answer], Sequence[Any]]:
-    """What is answered and called first, to have what the call is made on."""
+    """Returns the answers and calls that come first, to get the object that the call is made on."""
     match exchange.on:
         case "client":
             return (), ()
@@ -155,7 +155,7 @@ def assert_given(given: Any, response: Mapping[str, Any]) -> None:
 
 
 def wire(value: Any, expected: Any) -> Any:
-    """What the SDK gave, in the server's words: those fields that are expected."""
+    """Maps what the SDK returned to the server's names, limited to the expected fields."""
     match expected:
         case dict():
             return {name: wire(found(value, name), told) for name, told in expected.items()}
@@ -166,11 +166,11 @@ def wire(value: Any, expected: Any) -> Any:
 
 
 def found(value: Any, name: str) -> Any:
-    """The field of what the SDK gave that has this name on the wire."""
+    """Returns the field of the SDK's result that has this JSON name."""
     match value:
         case Mapping():
             return value[name]
-        case list():  # of what was given and what it was seen in
+        case list():  # what was returned and what it was called on
             return next(found(one, name) for one in value if _has(one, name))
         case Session() | AsyncSession() if name in ("sessionId", "previewUrl"):
             return value.id if name == "sessionId" else value.preview_url()
@@ -194,7 +194,7 @@ def snake(name: str) -> str:
 
 
 def events_of(text: str) -> list[tuple[str, int | None, Any]]:
-    """Name, id and data of each."""
+    """Returns the name, id and data of each event."""
     blocks = [dict(line.split(": ", 1) for line in block.split("\n")) for block in text.split("\n\n") if block]
     return [
         (block["event"], int(block["id"]) if "id" in block else None, json.loads(block["data"])) for block in blocks
@@ -202,7 +202,7 @@ def events_of(text: str) -> list[tuple[str, int | None, Any]]:
 
 
 def members(content: bytes) -> dict[str, bytes | None]:
-    """What is in a tar.gz: path → content; None is a directory."""
+    """Returns a tar.gz's contents: path → content; None is a directory."""
     with tarfile.open(fileobj=io.BytesIO(content)) as packed:
         return {
             entry.name.removeprefix("./"): None if (file := packed.extractfile(entry)) is None else file.read()

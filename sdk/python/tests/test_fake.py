@@ -1,4 +1,4 @@
-"""The fake: what users' tests do with it."""
+"""The fake, as users' tests use it."""
 
 import io
 import re
@@ -58,19 +58,19 @@ def some_session(fake: FakeBuntime) -> Session:
     ],
     ids=["text", "fake result", "execution result", "function"],
 )
-def test_a_run_gives_what_is_scripted(answer: object) -> None:
+def test_a_run_returns_its_scripted_result(answer: object) -> None:
     fake = FakeBuntime().on_execute("1 + 1", answer)  # type: ignore[arg-type]
     result = some_session(fake).execute("1 + 1")
     assert (result.stdout, result.stderr, result.exit_code, result.memory_used) == ("2\n", "", 0, 1 << 20)
 
 
-def test_a_run_that_met_the_limit_on_processes_says_so() -> None:
+def test_a_run_that_reached_the_process_limit_says_so() -> None:
     fake = FakeBuntime().on_execute("bomb", FakeResult(process_limit_exceeded=True)).on_execute("calm", "")
     session = some_session(fake)
     assert [session.run(command).process_limit_exceeded for command in ("bomb", "calm")] == [True, False]
 
 
-def test_the_newest_script_that_matches_counts() -> None:
+def test_the_newest_matching_script_wins() -> None:
     fake = FakeBuntime().on_execute(re.compile("ls"), "old").on_execute(re.compile("^ls -l"), "new")
     session = some_session(fake)
     assert [session.run(command).stdout for command in ("ls -la", "ls", "false; ls -l")] == ["new", "old", "old"]
@@ -93,13 +93,13 @@ def test_a_script_sees_the_whole_run() -> None:
     assert session.files.read_bytes("a.bin") == b"\xff"
 
 
-def test_what_is_not_scripted_says_so() -> None:
+def test_a_run_without_a_script_raises_an_error_that_says_so() -> None:
     with pytest.raises(InvalidRequest, match="Nothing is scripted for 'ls': call on_execute first") as told:
         some_session(FakeBuntime()).run("ls")
     assert told.value.details == {"field": "command"}
 
 
-def test_an_error_is_raised_as_the_server_tells_it() -> None:
+def test_a_scripted_error_is_raised_as_if_the_server_sent_it() -> None:
     full = DiskFull("No room.", code="disk_full", details={"limit": 16})
     session = some_session(FakeBuntime().on_execute("dd", full))
     with pytest.raises(DiskFull, match="No room") as told:
@@ -111,7 +111,7 @@ def test_an_error_is_raised_as_the_server_tells_it() -> None:
     assert (answered.value.status, answered.value.retryable, answered.value.request_id) == (507, False, "fake")
 
 
-def test_what_a_script_itself_raises_reaches_the_test() -> None:
+def test_an_exception_in_a_script_reaches_the_test() -> None:
     def broken(run: FakeRun) -> str:
         raise ZeroDivisionError
 
@@ -119,14 +119,14 @@ def test_what_a_script_itself_raises_reaches_the_test() -> None:
         some_session(FakeBuntime().on_execute("x", broken)).execute("x")
 
 
-def test_a_run_leaves_files() -> None:
+def test_a_run_writes_its_scripted_files() -> None:
     session = some_session(FakeBuntime().on_execute("build", FakeResult(files={"dist/a.js": "1", "/tmp/x": b"2"})))
     assert session.run("build", files={"a.ts": "1"}).files_written == ("/tmp/x", "a.ts", "dist/a.js")
     assert (session.files.read("dist/a.js"), session.files.read("/tmp/x")) == ("1", "2")
     assert session.refresh().files_count == 2
 
 
-def test_a_stream_tells_line_by_line() -> None:
+def test_a_stream_yields_output_line_by_line() -> None:
     session = some_session(FakeBuntime().on_execute("x", FakeResult("one\ntwo", "bad\n", exit_code=3)))
     with session.stream("x") as stream:
         *output, last = stream
@@ -135,7 +135,7 @@ def test_a_stream_tells_line_by_line() -> None:
     assert last.result.exit_code == 3
 
 
-def test_a_detached_stream_tells_its_process() -> None:
+def test_a_detached_stream_starts_with_its_process() -> None:
     session = some_session(FakeBuntime().on_start("serve", "up\n"))
     started, line, _ = session.stream_command("serve", detach=True)
     assert isinstance(started, ProcessStarted)
@@ -152,7 +152,7 @@ def test_sessions_are_listed_by_page_state_and_metadata() -> None:
     assert [one.metadata["n"] for one in fake.sessions.list(metadata={"even": True}, state="active")] == [4, 2]
 
 
-def test_a_session_is_changed_sleeps_wakes_and_goes() -> None:
+def test_a_session_can_be_updated_put_to_sleep_woken_and_deleted() -> None:
     fake = FakeBuntime().on_execute("x", "")
     with fake.sessions.create(ttl=300) as session:
         session.update(metadata={"a": 1}, on_wake="serve", env={"B": "2", "A": "1"})
@@ -182,7 +182,7 @@ def test_a_session_expires_by_the_clock() -> None:
         session.files.read("a")
 
 
-def test_files_are_written_listed_moved_and_deleted() -> None:
+def test_files_can_be_written_listed_moved_and_deleted() -> None:
     files = some_session(FakeBuntime()).files
     assert files.write("src/a.ts", "one").size == 3
     assert files.write("src/a.ts", " two", append=True, mode="755").size == 7
@@ -205,7 +205,7 @@ def test_files_are_written_listed_moved_and_deleted() -> None:
             refused()
 
 
-def test_a_directory_is_not_moved_into_itself() -> None:
+def test_a_directory_cannot_be_moved_into_itself() -> None:
     files = some_session(FakeBuntime()).files
     files.write("a/b", "kept")
     with pytest.raises(FileConflict):
@@ -213,7 +213,7 @@ def test_a_directory_is_not_moved_into_itself() -> None:
     assert files.read("a/b") == "kept"
 
 
-def test_files_are_searched() -> None:
+def test_files_can_be_searched() -> None:
     files = some_session(FakeBuntime()).files
     for path, content in {"a.ts": "let x\nlet Y y", "src/b.ts": "y", "c.txt": "y"}.items():
         files.write(path, content)
@@ -230,7 +230,7 @@ def test_files_are_searched() -> None:
         files.search("(")
 
 
-def test_content_goes_up_and_down_in_parts(tmp_path: Path) -> None:
+def test_content_is_uploaded_and_downloaded_in_parts(tmp_path: Path) -> None:
     files = some_session(FakeBuntime()).files
     assert files.upload(io.BytesIO(b"0123456789"), "big", mode="600").size == 10
     assert b"".join(files.chunks("big", start=2, end=5)) == b"234"
@@ -242,7 +242,7 @@ def test_content_goes_up_and_down_in_parts(tmp_path: Path) -> None:
         list(files.chunks("big", start=10))
 
 
-def test_folders_go_up_and_down(tmp_path: Path) -> None:
+def test_folders_are_uploaded_and_downloaded(tmp_path: Path) -> None:
     (tmp_path / "here/deep/empty").mkdir(parents=True)
     (tmp_path / "here/deep/run.sh").write_text("ls")
     (tmp_path / "here/deep/run.sh").chmod(0o755)
@@ -259,14 +259,14 @@ def test_folders_go_up_and_down(tmp_path: Path) -> None:
         files.download_archive("app/deep/run.sh", tmp_path / "none")
 
 
-def test_an_archive_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_is_not_an_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("buntime_sdk.archives.pack", lambda directory, file: file.write(b"no tar"))
-    with pytest.raises(InvalidRequest, match="no tar archive"):
+    with pytest.raises(InvalidRequest, match="not a tar archive"):
         some_session(FakeBuntime()).files.upload_archive(tmp_path, "app")
     assert not tarfile.is_tarfile(io.BytesIO(b"no tar"))
 
 
-def test_changes_of_files_are_watched() -> None:
+def test_a_watch_reports_file_changes() -> None:
     files = some_session(FakeBuntime()).files
     files.mkdir("src")
     with files.watch("src", recursive=True) as changes:
@@ -283,7 +283,7 @@ def test_changes_of_files_are_watched() -> None:
     ]
 
 
-def test_a_process_goes_on_until_its_signal() -> None:
+def test_a_process_runs_until_its_signal() -> None:
     fake = FakeBuntime().on_start(re.compile("serve"), FakeResult("up\n", running=True))
     session = some_session(fake)
     process = session.processes.start("serve", wait_for_output="up", name="web")
@@ -313,7 +313,7 @@ def test_a_process_without_a_script_is_silent_and_a_scripted_one_ends() -> None:
     assert (silent.refresh().status, silent.reason) == ("exited", "deep_sleep")
 
 
-def test_a_context_gives_values_until_its_session_sleeps_deeply() -> None:
+def test_a_context_returns_values_until_its_session_goes_to_deep_sleep() -> None:
     fake = FakeBuntime().on_execute("a", FakeResult("1\n", result=Forms("2", json=2), displayed=[Forms("x")]))
     session = some_session(fake)
     context = session.contexts.create()
@@ -338,7 +338,7 @@ def test_a_terminal_echoes_runs_scripts_and_exits() -> None:
         session.terminal(terminal_id=terminal.id)
 
 
-def test_a_terminal_that_was_left_is_taken_up_again() -> None:
+def test_a_client_can_reconnect_to_a_terminal() -> None:
     session = some_session(FakeBuntime())
     with session.terminal() as left:
         pass
@@ -346,7 +346,7 @@ def test_a_terminal_that_was_left_is_taken_up_again() -> None:
         assert (again.id, again.resumed) == (left.id, True)
 
 
-def test_a_deleted_session_ends_what_listens_to_it() -> None:
+def test_deleting_a_session_ends_its_watches_and_terminals() -> None:
     session = some_session(FakeBuntime())
     process, terminal = session.processes.start("serve"), session.terminal()
     with session.files.watch() as changes:
@@ -363,7 +363,7 @@ def test_a_deleted_session_ends_what_listens_to_it() -> None:
         terminal.write("ls\n")
 
 
-def test_preview_tokens_are_made_and_revoked() -> None:
+def test_preview_tokens_are_created_and_revoked() -> None:
     session = some_session(FakeBuntime())
     one, other = session.preview_token(port=3000), session.preview_token()
     assert one.url.startswith(session.preview_url(3000))

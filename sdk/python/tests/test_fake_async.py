@@ -1,4 +1,4 @@
-"""The fake of the async half."""
+"""The fake for the async half."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -26,7 +26,7 @@ from buntime_sdk.testing import AsyncFakeBuntime, FakeResult, FakeRun
 PATIENCE = 10.0  # seconds; a guard against a hang
 
 
-async def test_a_session_runs_and_goes() -> None:
+async def test_a_session_runs_code_and_is_deleted() -> None:
     async with AsyncFakeBuntime() as fake:
         fake.on_execute("1 + 1", "2\n").on_execute("big", MemoryLimitExceeded("Full.", code="memory_limit_exceeded"))
         async with fake.sessions.create() as session:
@@ -38,7 +38,7 @@ async def test_a_session_runs_and_goes() -> None:
         assert [one async for one in fake.sessions.list()] == []
 
 
-async def test_runs_stream_and_contexts_give_values() -> None:
+async def test_runs_stream_and_contexts_return_values() -> None:
     fake = AsyncFakeBuntime().on_execute("a", FakeResult("one\ntwo\n", context_survived=True))
     session = await fake.sessions.create()
     async with session.stream("a") as stream:
@@ -51,7 +51,7 @@ async def test_runs_stream_and_contexts_give_values() -> None:
     assert value.context_survived is True
 
 
-async def test_files_are_written_packed_and_watched() -> None:
+async def test_files_can_be_written_packed_and_watched() -> None:
     files = (await AsyncFakeBuntime().sessions.create()).files
     async with asyncio.timeout(PATIENCE), files.watch() as changes:
         later = asyncio.create_task(anext(_after_the_first(changes)))
@@ -67,7 +67,7 @@ async def _after_the_first(changes: AsyncFileWatch) -> AsyncGenerator[FileEvent]
         yield change
 
 
-async def test_a_process_is_followed_while_the_loop_goes_on() -> None:
+async def test_following_a_process_does_not_block_the_loop() -> None:
     fake = AsyncFakeBuntime().on_start("serve", FakeResult("up\n", running=True))
     session = await fake.sessions.create()
     process = await session.processes.start("serve")
@@ -100,7 +100,7 @@ async def test_a_terminal_echoes_and_exits() -> None:
             await terminal.write("more")
 
 
-async def test_a_connection_that_was_never_there_is_made_again() -> None:
+async def test_a_failed_connect_is_retried_but_a_broken_run_is_not() -> None:
     fake = AsyncFakeBuntime().on_execute("x", "done")
     fake.fail("POST", "/execute", ConnectionFailed("refused", begun=False))
     session = await fake.sessions.create()
@@ -112,7 +112,7 @@ async def test_a_connection_that_was_never_there_is_made_again() -> None:
 
 
 @pytest.mark.parametrize("make", ["sessions", "contexts", "terminal"])
-async def test_what_can_be_awaited_can_be_a_task(make: str) -> None:
+async def test_an_awaited_object_can_become_a_task(make: str) -> None:
     async with AsyncFakeBuntime() as fake:
         session = await fake.sessions.create()
         begin: dict[str, Callable[[], Any]] = {
@@ -128,7 +128,7 @@ async def test_what_can_be_awaited_can_be_a_task(make: str) -> None:
 
 
 @pytest.mark.parametrize("make", ["run", "watch"])
-async def test_a_stream_that_is_closed_ends_for_the_task_that_reads_it(make: str) -> None:
+async def test_closing_a_stream_ends_it_for_the_task_that_reads_it(make: str) -> None:
     fake = AsyncFakeBuntime().on_start("serve", FakeResult("up\n", running=True))
     session = await fake.sessions.create()
     stream = session.stream_command("serve", detach=True) if make == "run" else session.files.watch()
@@ -145,7 +145,7 @@ async def _all_of(events: AsyncRunStream | AsyncFileWatch) -> list[object]:
     return [event async for event in events]
 
 
-async def test_a_task_that_is_cancelled_while_it_reads_is_cancelled() -> None:
+async def test_a_task_can_be_cancelled_while_it_reads() -> None:
     session = await AsyncFakeBuntime().sessions.create()
     async with asyncio.timeout(PATIENCE), session.files.watch() as events:
         reader = asyncio.create_task(_all_of(events))

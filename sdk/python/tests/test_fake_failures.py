@@ -1,4 +1,4 @@
-"""The fake: failures that are scripted, and what was asked."""
+"""Scripted failures and recorded requests of the fake."""
 
 import pytest
 from buntime_sdk import (
@@ -12,7 +12,7 @@ from buntime_sdk import (
 from buntime_sdk.testing import FakeBuntime
 
 
-def test_a_failure_is_met_as_often_as_it_is_scripted() -> None:
+def test_a_failure_happens_as_often_as_scripted() -> None:
     told: list[tuple[str, float]] = []
     limited = RateLimitExceeded("Slow.", code="rate_limit_exceeded", retry_after=20)
     fake = FakeBuntime(on_retry=lambda failure, attempt, delay: told.append((failure.code, delay)))
@@ -23,7 +23,7 @@ def test_a_failure_is_met_as_often_as_it_is_scripted() -> None:
 
 
 @pytest.mark.parametrize("after_work", [False, True])
-def test_a_lost_answer_makes_no_second_session(*, after_work: bool) -> None:
+def test_a_lost_response_creates_no_second_session(*, after_work: bool) -> None:
     fake = FakeBuntime().fail("POST", "/sessions/create", ConnectionFailed("gone", begun=True), after_work=after_work)
     session = fake.sessions.create()
     assert [one.id for one in fake.sessions.list()] == [session.id]
@@ -33,7 +33,7 @@ def test_a_lost_answer_makes_no_second_session(*, after_work: bool) -> None:
 
 
 @pytest.mark.parametrize("path", ["/sessions/{id}", None])
-def test_a_path_is_named_whole_or_in_general(path: str | None) -> None:
+def test_a_failure_matches_an_exact_path_or_a_pattern(path: str | None) -> None:
     fake = FakeBuntime(max_retries=0)
     session, other = fake.sessions.create(), fake.sessions.create()
     fake.fail("GET", path or f"/sessions/{session.id}", RequestTimeout("slow"))
@@ -44,7 +44,7 @@ def test_a_path_is_named_whole_or_in_general(path: str | None) -> None:
     session.refresh()
 
 
-def test_a_terminal_that_is_refused_is_asked_for_again() -> None:
+def test_a_refused_terminal_is_retried() -> None:
     fake = FakeBuntime().fail(
         "GET", "/sessions/{id}/terminal", Unavailable("Soon.", code="unavailable", details={"waking": True})
     )
@@ -54,7 +54,7 @@ def test_a_terminal_that_is_refused_is_asked_for_again() -> None:
     assert [request.path for request in fake.requests[1:]] == [f"/sessions/{session.id}/terminal"] * 2
 
 
-def test_a_code_stands_for_its_error_and_another_word_for_none() -> None:
+def test_a_failure_is_scripted_by_code_and_an_unknown_code_is_refused() -> None:
     fake = FakeBuntime().fail("GET", "/files/read", "file_not_found")
     with pytest.raises(FileNotFound, match="Scripted"):
         fake.sessions.create().files.read("a")

@@ -1,4 +1,4 @@
-"""The code of the page about the fake runs, and prints what it says."""
+"""The code on the documentation page about the fake runs, and prints the output that is documented."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ PATIENCE = 30.0  # seconds; a guard against a hang
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_block_prints_what_it_says(number: int, tmp_path: Path) -> None:
+def test_a_code_block_prints_the_documented_output(number: int, tmp_path: Path) -> None:
     program = tmp_path / "block.py"
     program.write_text(BLOCKS[number])
     done = subprocess.run(
@@ -24,6 +24,6 @@ def test_a_block_prints_what_it_says(number: int, tmp_path: Path) -> None:
     assert [line for line in done.stdout.splitlines() if line] == SAID.findall(BLOCKS[number])
 
 
-def test_there_are_blocks() -> None:
+def test_the_page_has_code_blocks() -> None:
     assert BLOCKS
     assert any(SAID.search(block) for block in BLOCKS)

@@ -1,4 +1,4 @@
-"""The fake answers in the server's own shapes: the recorded exchanges say which."""
+"""The fake's responses have the server's shapes, as the recorded exchanges show them."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ from buntime_sdk.testing import FakeBuntime, _now
 EXCHANGES = Path(__file__).parents[2] / "exchanges"
 RECORDED_ID = re.compile(r"(ses|proc|ctx)_abc123def456ghi789")
 KINDS = {"ses": "sessionId", "proc": "processId", "ctx": "contextId"}
-# What a user names, what may be null in one answer and not in the next, and what depends on the program.
+# Names that users choose, values that may be null, and what depends on the program.
 OF_THE_USER = frozenset({"metadata", "details", "ports", "filesWritten", "envNames", "allow", "deny", "json", "rows"})
 NULLABLE = frozenset({"exitCode", "reason", "endedAt", "name", "onWake"})
 
@@ -52,7 +52,7 @@ REFUSED = sorted(name for name, response in RESPONSES.items() if response["statu
 
 
 class Conversation:
-    """`ids`: what was found in answers, in place of the recorded ones."""
+    """`ids`: recorded ids and those that responses have instead."""
 
     def __init__(self) -> None:
         self.ids: dict[str, str] = {}
@@ -70,7 +70,7 @@ class Conversation:
 
     @contextmanager
     def hear(self, name: str) -> Iterator[Iterator[str]]:
-        """The parts of an answer that goes on."""
+        """Yields the parts of a response that goes on."""
         answer = self._http.send(self._request(name, {}), stream=True)
         yield answer.iter_text()
         answer.close()
@@ -82,7 +82,7 @@ class Conversation:
         content = base64.b64decode(request["bodyBase64"]) if "bodyBase64" in request else None
         content = request["bodyText"].encode() if "bodyText" in request else content
         if not with_key:
-            request["headers"].pop("idempotency-key", None)  # all recorded calls have the same
+            request["headers"].pop("idempotency-key", None)  # all recorded calls have the same key
         if request.get("body") is not None:
             request["headers"]["content-type"] = "application/json"
             content = json.dumps(request["body"]).encode()
@@ -95,7 +95,7 @@ class Conversation:
         return self.ids.get(recorded[1], f"{recorded[1]}_missing")
 
     def _run(self, run: FakeRun) -> FakeResult | ExecutionResult:
-        """What the recorded one gave."""
+        """Returns what the recorded run returned."""
         told = RESPONSES[self._said].get("body", {})
         if "executionTime" in told:
             return from_wire(Evaluation if run.kind == "context" else ExecutionResult, told)
@@ -106,7 +106,7 @@ class Conversation:
 
 
 def shape_of(value: Any, name: str = "") -> Any:
-    """Names and kinds of values; of a list, that of its first entry."""
+    """Returns the names and types of values; for a list, those of its first entry."""
     if name in OF_THE_USER:
         return "of the user"
     if value is None or name in NULLABLE:
@@ -119,7 +119,7 @@ def shape_of(value: Any, name: str = "") -> Any:
 
 
 def events_in(text: str) -> Any:
-    """The names of the events, and the fields of each."""
+    """Returns the names of the events and the fields of each."""
     return {event.name: shape_of(json.loads(event.data)) for event in EventParser().feed(text.encode())}
 
 
@@ -129,7 +129,7 @@ def check(answer: httpx2.Response, name: str) -> None:
     assert (name, answer.headers["content-type"]) == (name, recorded["headers"]["content-type"])
     if "body" in recorded:
         assert (name, shape_of(answer.json())) == (name, shape_of(recorded["body"]))
-        if "executionTime" in recorded["body"]:  # scripted with just this
+        if "executionTime" in recorded["body"]:  # its script sets just this
             assert (name, answer.json()) == (name, recorded["body"])
         if answer.is_error:
             told, wanted = answer.json()["error"], recorded["body"]["error"]
@@ -139,14 +139,14 @@ def check(answer: httpx2.Response, name: str) -> None:
         assert {event: told[event] for event in told if event in wanted} == wanted, name
 
 
-def test_a_conversation_with_the_fake_has_the_fields_that_one_with_a_server_has() -> None:
+def test_the_fake_returns_the_same_fields_as_a_server() -> None:
     conversation = Conversation()
     for name in CONVERSATION.split():
         check(conversation.say(name), name)
 
 
 @pytest.mark.parametrize("name", ["sessions", "processes", "files"])
-def test_pages_are_cut_as_the_server_cuts_them(name: str) -> None:
+def test_pages_are_split_as_by_the_server(name: str) -> None:
     conversation = Conversation()
     conversation.say("create-session")
     conversation.say("create-session")
@@ -160,7 +160,7 @@ def test_pages_are_cut_as_the_server_cuts_them(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "again"), [("create-session-all-fields", "create-session-replayed"), RUN_AGAIN])
-def test_a_key_gives_the_same_answer_again(name: str, again: str) -> None:
+def test_a_repeated_key_returns_the_same_response(name: str, again: str) -> None:
     conversation = Conversation()
     conversation.say("create-session")
     first = conversation.say(name, with_key=True)
@@ -181,7 +181,7 @@ def test_a_scripted_code_is_refused_as_by_the_server(name: str) -> None:
     assert (told.value.status, told.value.retryable) == (recorded["status"], wanted["retryable"])
 
 
-def test_changes_of_files_have_the_fields_that_a_server_tells() -> None:
+def test_file_changes_have_the_servers_fields() -> None:
     wanted = events_in(RESPONSES["watch-files"]["text"])
     conversation = Conversation()
     conversation.say("create-session")
@@ -194,8 +194,8 @@ def test_changes_of_files_have_the_fields_that_a_server_tells() -> None:
     assert events_in(told) == wanted
 
 
-def test_every_exchange_is_compared_here_but_those_that_are_named() -> None:
-    """The rest are pages, which have a test above, and an error in a stream."""
+def test_every_exchange_is_compared_except_those_listed() -> None:
+    """The others are pages, which have their own test above, and an error in a stream."""
     compared = {*CONVERSATION.split(), *REFUSED, "create-session-replayed", "execute-replayed", "watch-files"}
     rest = RESPONSES.keys() - compared
     assert {name for name in rest if not name.endswith("-page")} == {"stream-memory-limit-exceeded"}

@@ -1,4 +1,4 @@
-"""What `generate` makes is as it would be made today."""
+"""`generate` would make the same files today."""
 
 import subprocess
 import sys
@@ -7,6 +7,6 @@ from pathlib import Path
 GENERATE = Path(__file__).parents[1] / "generate"
 
 
-def test_what_is_made_is_current() -> None:
+def test_generated_files_are_current() -> None:
     done = subprocess.run([sys.executable, GENERATE, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Lists that come in pages."""
+"""Paged lists."""
 
 from itertools import islice
 from typing import Any
@@ -21,7 +21,7 @@ def listed(client: Any) -> Any:
     return client.sessions.open("ses_1").files.list("src", recursive=True, page_size=2)
 
 
-def test_a_list_is_all_of_its_pages_in_their_order(player: Player) -> None:
+def test_a_list_yields_all_of_its_pages_in_order(player: Player) -> None:
     files, server = player.once([page(0, 2), page(2, 4), page(4, 5)], listed)
     assert [one.path for one in files] == ["0", "1", "2", "3", "4"]
     assert all(type(one) is FileEntry for one in files)
@@ -30,30 +30,30 @@ def test_a_list_is_all_of_its_pages_in_their_order(player: Player) -> None:
 
 
 @pytest.mark.parametrize("answer", [page(0, 0, 0), page(0, 5)])
-def test_a_list_of_one_page_is_asked_for_once(player: Player, answer: Answer) -> None:
+def test_a_list_of_one_page_takes_one_request(player: Player, answer: Answer) -> None:
     _, server = player.once([answer], listed)
     assert len(server.asked) == 1
 
 
-def test_a_list_that_shrinks_while_it_is_read_ends(player: Player) -> None:
+def test_a_list_that_shrinks_while_it_is_read_still_ends(player: Player) -> None:
     files, server = player.once([page(0, 2), page(0, 0, 5)], listed)
     assert len(files) == 2
     assert len(server.asked) == 2
 
 
-def test_a_page_that_nobody_wants_is_not_asked_for() -> None:
+def test_a_page_that_is_not_needed_is_not_fetched() -> None:
     with StandIn([page(0, 2), page(2, 4)]) as server, Buntime("btk_1", server.url) as client:
         assert [one.path for one in islice(listed(client), 2)] == ["0", "1"]
         assert len(server.asked) == 1
 
 
-def test_one_page_alone_tells_how_many_there_are(player: Player) -> None:
+def test_a_single_page_includes_the_total(player: Player) -> None:
     (files, total), server = player.once([page(2, 4)], lambda client: listed(client).page(2))
     assert ([one.path for one in files], total) == (["2", "3"], 5)
     assert server.asked[0].query["offset"] == "2"
 
 
-def test_filters_are_sent_as_they_are_compared(player: Player) -> None:
+def test_filters_are_sent_as_the_server_compares_them(player: Player) -> None:
     filters = {"user": "u 1", "count": 3, "paid": True}
     _, server = player.once(
         [Answer(body={"sessions": [], "total": 0})],
@@ -79,7 +79,7 @@ def test_a_loop_may_delete_what_it_is_given() -> None:
     assert fake.sessions.list().page()[1] == 0
 
 
-def test_what_others_delete_meanwhile_makes_nothing_come_twice(player: Player) -> None:
+def test_deletions_by_others_make_no_item_come_twice(player: Player) -> None:
     answers = [
         page(0, 2),
         Answer(body={"files": FILES[3:5], "total": 4}),
@@ -89,8 +89,8 @@ def test_what_others_delete_meanwhile_makes_nothing_come_twice(player: Player) -
     assert [one.path for one in files] == ["0", "1", "2", "3", "4"]
 
 
-def test_files_whose_names_are_no_text_all_come(player: Player) -> None:
-    """They look alike."""
+def test_files_with_undecodable_names_are_all_listed(player: Player) -> None:
+    """They look the same."""
     files = [{**FILES[0], "path": "\ufffd", "pathBase64": name} for name in ("/w==", "ww==")]
     files.append({**FILES[0], "path": "ww=="})
     found, _ = player.once([Answer(body={"files": files, "total": 3})], listed)

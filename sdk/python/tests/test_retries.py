@@ -1,4 +1,4 @@
-"""Calls that are made again, and those that are not."""
+"""Which calls are retried, and which are not."""
 
 from collections.abc import Callable
 from typing import Any
@@ -77,7 +77,7 @@ UNREPEATABLE: dict[str, Work] = {
 
 
 @pytest.mark.parametrize("name", MAKES)
-def test_what_makes_something_is_repeated_with_its_key_when_the_answer_was_lost(player: Player, name: str) -> None:
+def test_a_creating_call_is_retried_with_the_same_key_when_the_response_is_lost(player: Player, name: str) -> None:
     work, answer = MAKES[name]
     _, server = player.once([LOST, LOST, Answer(body=answer)], work)
     assert len(server.asked) == 3
@@ -95,14 +95,14 @@ def test_two_calls_have_two_keys(player: Player, name: str) -> None:
     assert len(keys(server.asked)) == 2
 
 
-def test_a_key_of_the_caller_is_the_one_that_is_sent(player: Player) -> None:
+def test_the_callers_key_is_sent(player: Player) -> None:
     _, server = player.once([Answer(body=SESSION)], lambda client: client.sessions.create(idempotency_key="mine"))
     assert keys(server.asked) == {"mine"}
 
 
 @pytest.mark.parametrize("name", REPEATABLE)
 @pytest.mark.parametrize("failure", [LOST, Answer(502, "bad gateway"), refusal("unavailable", 503, after=1)])
-def test_what_does_no_harm_twice_is_repeated(player: Player, name: str, failure: Answer) -> None:
+def test_a_repeatable_call_is_retried(player: Player, name: str, failure: Answer) -> None:
     work, answer = REPEATABLE[name]
     _, server = player.once([failure, Answer(body=answer)], work)
     assert len(server.asked) == 2
@@ -111,21 +111,21 @@ def test_what_does_no_harm_twice_is_repeated(player: Player, name: str, failure:
 
 @pytest.mark.parametrize("name", UNREPEATABLE)
 @pytest.mark.parametrize("failure", [LOST, Answer(502, "bad gateway"), refusal("unavailable", 503, after=1)])
-def test_what_may_do_harm_twice_is_not_repeated(player: Player, name: str, failure: Answer) -> None:
+def test_a_call_that_is_not_repeatable_is_not_retried(player: Player, name: str, failure: Answer) -> None:
     with pytest.raises(BuntimeError) as caught:
         player.once([failure, Answer(body=RESULT)], UNREPEATABLE[name])
     assert isinstance(caught.value, ConnectionFailed) is (failure is LOST)
     assert player.paused == []
 
 
-def test_an_answer_that_breaks_off_does_not_repeat_a_run(player: Player) -> None:
+def test_a_run_is_not_retried_when_its_response_breaks_off(player: Player) -> None:
     with pytest.raises(ConnectionFailed) as caught:
         player.once([Answer(body='{"exitCode": 0, "std', end=End.EARLY), Answer(body=RESULT)], execute)
     assert caught.value.begun
     assert player.paused == []
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again_where_that_is_safe(player: Player) -> None:
+def test_a_repeatable_call_is_retried_when_its_response_breaks_off(player: Player) -> None:
     answers = [Answer(body='{"sessionId": "se', end=End.EARLY), Answer(body=SESSION)]
     made, server = player.once(answers, lambda client: client.sessions.create())
     assert made.id == "ses_1"
@@ -133,7 +133,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again_where_that_is_safe(player:
     assert len(keys(server.asked)) == 1
 
 
-def test_where_nobody_listens_even_a_run_is_tried_again(player: Player) -> None:
+def test_even_a_run_is_retried_when_the_connection_is_refused(player: Player) -> None:
     with pytest.raises(ConnectionFailed) as caught:
         player.play("http://127.0.0.1:9", execute)
     assert not caught.value.begun
@@ -141,21 +141,21 @@ def test_where_nobody_listens_even_a_run_is_tried_again(player: Player) -> None:
 
 
 @pytest.mark.parametrize("work", [execute, REPEATABLE["get"][0]])
-def test_the_servers_patience_is_obeyed(player: Player, work: Work) -> None:
+def test_retry_after_is_obeyed(player: Player, work: Work) -> None:
     answers = [refusal("rate_limit_exceeded", 429, retryable=True, after=7), Answer(body={**SESSION, **RESULT})]
     _, server = player.once(answers, work)
     assert len(server.asked) == 2
     assert player.paused == [7.0]
 
 
-def test_more_patience_than_a_minute_is_told_at_once(player: Player) -> None:
+def test_a_retry_after_above_a_minute_is_raised_at_once(player: Player) -> None:
     with pytest.raises(RateLimitExceeded) as caught:
         player.once([refusal("rate_limit_exceeded", 429, after=61)], REPEATABLE["get"][0])
     assert caught.value.retry_after == 61.0
     assert player.paused == []
 
 
-def test_a_full_account_is_told_at_once(player: Player) -> None:
+def test_a_full_account_is_raised_at_once(player: Player) -> None:
     answers = [refusal("session_limit_exceeded", 429, retryable=True, after=1), Answer(body=SESSION)]
     with pytest.raises(SessionLimitExceeded):
         player.once(answers, MAKES["sessions.create"][0])
@@ -163,14 +163,14 @@ def test_a_full_account_is_told_at_once(player: Player) -> None:
 
 
 @pytest.mark.parametrize("code", ["session_not_found", "invalid_request", "session_busy", "resource_limit_exceeded"])
-def test_what_would_fail_again_is_told_at_once(player: Player, code: str) -> None:
+def test_an_error_that_would_repeat_is_raised_at_once(player: Player, code: str) -> None:
     with pytest.raises(BuntimeError) as caught:
         player.once([refusal(code, 409, retryable=True)], REPEATABLE["get"][0])
     assert caught.value.code == code
     assert player.paused == []
 
 
-def test_a_key_whose_first_request_still_runs_is_waited_for(player: Player) -> None:
+def test_a_retry_waits_for_the_first_request_with_its_key(player: Player) -> None:
     answers = [LOST, refusal("idempotency_in_progress", 409, retryable=True, after=1), Answer(body=SESSION)]
     made, server = player.once(answers, MAKES["sessions.create"][0])
     assert made.id == "ses_1"
@@ -178,7 +178,7 @@ def test_a_key_whose_first_request_still_runs_is_waited_for(player: Player) -> N
     assert player.paused[1] == 1.0
 
 
-def test_a_deletion_whose_answer_was_lost_is_done(player: Player) -> None:
+def test_a_deletion_with_a_lost_response_succeeds(player: Player) -> None:
     gone = refusal("session_not_found", 404)
     _, server = player.once([LOST, gone], lambda client: client.sessions.delete("ses_1"))
     assert len(server.asked) == 2
@@ -190,7 +190,7 @@ def test_a_deletion_whose_answer_was_lost_is_done(player: Player) -> None:
     "answers",
     [[refusal("session_not_found", 404)], [refusal("rate_limit_exceeded", 429), refusal("session_not_found", 404)]],
 )
-def test_a_deletion_of_what_was_never_there_is_an_error(player: Player, answers: list[Answer]) -> None:
+def test_deleting_what_never_existed_is_an_error(player: Player, answers: list[Answer]) -> None:
     with pytest.raises(SessionNotFound):
         player.once(answers, lambda client: client.sessions.delete("ses_1"))
 
@@ -202,7 +202,7 @@ def test_a_deletion_that_finds_something_else_missing_is_an_error(player: Player
         player.once([refusal("file_not_found", 404)], lambda client: session(client).files.delete("a"))
 
 
-def test_the_number_of_times_is_the_callers(player: Player) -> None:
+def test_the_caller_sets_the_number_of_retries(player: Player) -> None:
     for most in (0, 3):
         player.paused.clear()
         with pytest.raises(Unavailable):
@@ -210,7 +210,7 @@ def test_the_number_of_times_is_the_callers(player: Player) -> None:
         assert len(player.paused) == most
 
 
-def test_each_time_is_told_before_it_is_waited_for(player: Player) -> None:
+def test_on_retry_is_called_before_each_wait(player: Player) -> None:
     told: list[tuple[str, int, float]] = []
     player.once(
         [refusal("unavailable", 503), refusal("unavailable", 503), Answer(body=SESSION)],
@@ -221,7 +221,7 @@ def test_each_time_is_told_before_it_is_waited_for(player: Player) -> None:
     assert [delay for *_, delay in told] == player.paused
 
 
-def test_an_upload_is_sent_again_from_its_beginning(player: Player, tmp_path: Any) -> None:
+def test_an_upload_is_retried_from_its_beginning(player: Player, tmp_path: Any) -> None:
     local = tmp_path / "local"
     local.write_bytes(b"0123456789" * 100_000)
     _, server = player.once(
@@ -233,7 +233,7 @@ def test_an_upload_is_sent_again_from_its_beginning(player: Player, tmp_path: An
 
 
 @given(st.integers(1, 12), st.floats(0, 1), st.floats(0.01, 5))
-def test_the_wait_doubles_up_to_a_bound_and_half_of_it_is_chance(attempt: int, chance: float, first: float) -> None:
+def test_the_delay_doubles_up_to_a_bound_and_half_of_it_is_random(attempt: int, chance: float, first: float) -> None:
     failure = error_of({"code": "unavailable"}, 503)
     delay = delay_before(failure, attempt, RetryRules(20, first), repeatable=True, random=chance)
     full = min(first * 2 ** (attempt - 1), LONGEST_DELAY)
@@ -242,30 +242,30 @@ def test_the_wait_doubles_up_to_a_bound_and_half_of_it_is_chance(attempt: int, c
 
 
 @given(st.floats(0, LONGEST_RETRY_AFTER), st.floats(0, 1))
-def test_no_wait_is_shorter_than_the_servers(after: float, chance: float) -> None:
+def test_no_delay_is_shorter_than_retry_after(after: float, chance: float) -> None:
     failure = error_of({"code": "rate_limit_exceeded"}, 429, None, after)
     delay = delay_before(failure, 1, RetryRules(2, 0.5), repeatable=False, random=chance)
     assert delay is not None
     assert delay >= after
 
 
-def test_an_error_that_no_call_makes_is_not_repeated() -> None:
+def test_an_idempotency_conflict_of_a_call_without_a_key_is_not_retried() -> None:
     failure = IdempotencyInProgress("Still.", code="idempotency_in_progress")
     assert delay_before(failure, 1, RetryRules(2, 0.5), repeatable=False, random=0) is None
 
 
-def test_a_session_that_still_wakes_has_begun_nothing() -> None:
+def test_a_refusal_while_waking_is_always_retried() -> None:
     shown = {"code": "unavailable", "details": {"retryAfter": 1, "waking": True}}
     assert delay_before(error_of(shown, 503), 1, RetryRules(2, 0.5), repeatable=False, random=0) == 1
 
 
-def test_a_stream_that_the_server_ends_as_it_stops_is_taken_up_again() -> None:
+def test_a_stream_ended_by_a_stopping_server_is_retried_if_repeatable() -> None:
     failure = error_of({"code": "unavailable"}, None)
     assert delay_before(failure, 1, RetryRules(2, 0.5), repeatable=True, random=0) is not None
     assert delay_before(failure, 1, RetryRules(2, 0.5), repeatable=False, random=0) is None
 
 
-def test_a_proxys_refusal_of_too_many_requests_is_obeyed_and_the_call_made_again(player: Player) -> None:
+def test_a_proxys_429_is_obeyed_and_the_call_retried(player: Player) -> None:
     answers = [Answer(429, "<html>Slow down</html>", {"Retry-After": "2"}), Answer(body=RESULT)]
     result, server = player.once(answers, execute)
     assert result.stdout == "1\n"
@@ -274,7 +274,7 @@ def test_a_proxys_refusal_of_too_many_requests_is_obeyed_and_the_call_made_again
 
 
 @pytest.mark.parametrize("after", ["nan", "inf", "-1", "Wed, 21 Oct 2015 07:28:00 GMT"])
-def test_a_retry_after_that_is_no_number_of_seconds_is_none(player: Player, after: str) -> None:
+def test_a_retry_after_that_is_not_a_number_is_ignored(player: Player, after: str) -> None:
     told = Answer(503, {"error": {"code": "unavailable", "message": "No."}}, {"Retry-After": after})
     _, server = player.once([told, Answer(body=SESSION)], lambda client: client.sessions.get("ses_1"))
     assert len(server.asked) == 2

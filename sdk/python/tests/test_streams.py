@@ -1,4 +1,4 @@
-"""Streams: what breaks is told, what is left is ended."""
+"""Streams: a broken one raises an error, and leaving one closes it."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ FOLLOWED = (
 )
 
 
-def test_a_run_is_told_in_typed_events(player: Player) -> None:
+def test_a_run_yields_typed_events(player: Player) -> None:
     answer = streamed(
         event("process", processId="proc_1"),
         event("stdout", data="1\n"),
@@ -69,7 +69,7 @@ def test_a_run_is_told_in_typed_events(player: Player) -> None:
     assert events[3].result.exit_code == 3
 
 
-def test_the_result_has_the_output_that_was_not_read(player: Player) -> None:
+def test_the_result_has_the_unread_output(player: Player) -> None:
     answer = streamed(event("stdout", data="1"), event("stderr", data="!"), event("stdout", data="2"))
     answer = streamed(str(answer.body), event("result", **RESULT))
     result, _ = player.once([answer], lambda client: run(client).result())
@@ -77,7 +77,7 @@ def test_the_result_has_the_output_that_was_not_read(player: Player) -> None:
 
 
 @pytest.mark.parametrize("end", [End.EARLY, End.IN_ORDER])
-def test_a_run_whose_stream_breaks_is_a_connection_that_failed(end: End) -> None:
+def test_a_broken_run_stream_raises_connection_failed(end: End) -> None:
     with StandIn([streamed(event("stdout", data="1"), end=end)]) as server, Buntime(KEY, server.url) as client:
         events = iter(run(client))
         assert next(events) == Stdout("1")
@@ -88,7 +88,7 @@ def test_a_run_whose_stream_breaks_is_a_connection_that_failed(end: End) -> None
 
 
 @pytest.mark.parametrize("end", [End.EARLY, End.IN_ORDER])
-async def test_a_run_whose_stream_breaks_is_a_connection_that_failed_in_asyncio_too(end: End) -> None:
+async def test_a_broken_async_run_stream_raises_connection_failed(end: End) -> None:
     with StandIn([streamed(event("stdout", data="1"), end=end)]) as server:
         async with AsyncBuntime(KEY, server.url) as client:
             events = aiter(run(client))
@@ -98,19 +98,19 @@ async def test_a_run_whose_stream_breaks_is_a_connection_that_failed_in_asyncio_
     assert len(server.asked) == 1
 
 
-def test_what_a_limit_makes_of_a_run_is_raised_where_it_is_read(player: Player) -> None:
+def test_a_limit_that_stops_a_run_is_raised_to_its_reader(player: Player) -> None:
     told = event("error", code="memory_limit_exceeded", message="Full.", retryable=False, details={"limit": 128})
     with pytest.raises(MemoryLimitExceeded, match=r"Full\.") as caught:
         player.once([streamed(event("stdout", data="1"), told)], run)
     assert caught.value.details == {"limit": 128}
 
 
-def test_a_run_that_is_refused_raises_as_every_call_does(player: Player) -> None:
+def test_a_refused_run_raises_like_any_call(player: Player) -> None:
     with pytest.raises(SessionNotFound):
         player.once([refusal("session_not_found", 404)], run)
 
 
-def test_leaving_a_stream_ends_its_connection() -> None:
+def test_leaving_a_stream_closes_its_connection() -> None:
     with StandIn([streamed(event("stdout", data="1"), end=End.OPEN)]) as server, Buntime(KEY, server.url) as client:
         with run(client) as events:
             assert next(iter(events)) == Stdout("1")
@@ -118,7 +118,7 @@ def test_leaving_a_stream_ends_its_connection() -> None:
         assert server.left.acquire(timeout=PATIENCE)
 
 
-def test_leaving_the_loop_is_enough() -> None:
+def test_leaving_the_loop_closes_the_connection() -> None:
     both = streamed(event("stdout", data="1"), event("ready"), end=End.OPEN)
     with StandIn([both]) as server, Buntime(KEY, server.url) as client:
         for left in (run, lambda client: client.sessions.open("ses_1").files.watch()):
@@ -127,7 +127,7 @@ def test_leaving_the_loop_is_enough() -> None:
             assert server.left.acquire(timeout=PATIENCE)
 
 
-async def test_leaving_the_loop_is_enough_in_asyncio_too() -> None:
+async def test_leaving_an_async_loop_closes_the_connection() -> None:
     with StandIn([streamed(event("stdout", data="1"), end=End.OPEN)]) as server:
         async with AsyncBuntime(KEY, server.url) as client:
             async for _ in run(client):
@@ -135,7 +135,7 @@ async def test_leaving_the_loop_is_enough_in_asyncio_too() -> None:
             assert await asyncio.to_thread(server.left.acquire, timeout=PATIENCE)
 
 
-async def test_leaving_a_stream_ends_its_connection_in_asyncio_too() -> None:
+async def test_leaving_an_async_stream_closes_its_connection() -> None:
     with StandIn([streamed(event("stdout", data="1"), end=End.OPEN)]) as server:
         async with AsyncBuntime(KEY, server.url) as client:
             async with run(client) as events:
@@ -143,7 +143,7 @@ async def test_leaving_a_stream_ends_its_connection_in_asyncio_too() -> None:
             assert await asyncio.to_thread(server.left.acquire, timeout=PATIENCE)
 
 
-async def test_a_task_that_is_cancelled_ends_the_connection_of_its_stream() -> None:
+async def test_cancelling_a_task_closes_its_streams_connection() -> None:
     with StandIn([streamed(event("stdout", data="1"), end=End.OPEN)]) as server:
         async with AsyncBuntime(KEY, server.url) as client:
             with pytest.raises(TimeoutError):
@@ -151,28 +151,28 @@ async def test_a_task_that_is_cancelled_ends_the_connection_of_its_stream() -> N
             assert await asyncio.to_thread(server.left.acquire, timeout=PATIENCE)
 
 
-def test_a_failure_in_the_block_ends_the_connection() -> None:
+def test_a_failure_in_the_block_closes_the_connection() -> None:
     with StandIn([streamed(event("stdout", data="1"), end=End.OPEN)]) as server, Buntime(KEY, server.url) as client:
         with suppress(ZeroDivisionError), run(client) as events:
             raise ZeroDivisionError(next(iter(events)))
         assert server.left.acquire(timeout=PATIENCE)
 
 
-def test_an_answer_that_nobody_reads_ends_its_connection() -> None:
+def test_an_unread_response_closes_its_connection() -> None:
     with StandIn([Answer(body=b"1", end=End.OPEN)]) as server, Buntime(KEY, server.url) as client:
         with client._calls.answer(Call("GET", "/files/content")):
             assert not server.left.acquire(timeout=0.05)
         assert server.left.acquire(timeout=PATIENCE)
 
 
-def test_a_stream_that_is_never_read_asks_for_nothing() -> None:
+def test_a_stream_that_is_never_read_sends_no_request() -> None:
     with StandIn([PROCESS]) as server, Buntime(KEY, server.url) as client:
         with run(client):
             pass
         assert server.asked == []
 
 
-def test_a_stream_that_was_read_to_its_end_leaves_its_connection_for_the_next_call(player: Player) -> None:
+def test_a_stream_read_to_its_end_leaves_its_connection_reusable(player: Player) -> None:
     done = streamed(event("result", **RESULT))
     with StandIn([done]) as server:
         if player.half.value == "sync":
@@ -190,7 +190,7 @@ def test_a_stream_that_was_read_to_its_end_leaves_its_connection_for_the_next_ca
     assert (len(server.asked), server.connections) == (3, 1)
 
 
-def test_logs_are_followed_across_broken_connections_from_where_they_were(player: Player) -> None:
+def test_following_logs_resumes_after_a_broken_connection(player: Player) -> None:
     answers = [
         PROCESS,
         streamed(printed("a", 1), printed("b", 2), end=End.EARLY),
@@ -206,20 +206,20 @@ def test_logs_are_followed_across_broken_connections_from_where_they_were(player
     assert len(player.paused) == 3
 
 
-def test_logs_that_break_again_and_again_without_a_word_are_given_up_after_a_minute(player: Player) -> None:
+def test_following_logs_gives_up_after_a_minute_without_output(player: Player) -> None:
     with pytest.raises(ConnectionFailed):
         player.once([PROCESS, streamed(end=End.EARLY)], *FOLLOWED)
     assert 60 <= sum(player.paused) <= 66
     assert max(player.paused) <= 5
 
 
-def test_logs_of_a_process_that_is_not_there_are_an_error_at_once(player: Player) -> None:
+def test_following_logs_of_a_missing_process_fails_at_once(player: Player) -> None:
     with pytest.raises(SessionNotFound):
         player.once([PROCESS, refusal("session_not_found", 404)], *FOLLOWED)
     assert player.paused == []
 
 
-def test_changes_are_told_until_the_connection_breaks(player: Player) -> None:
+def test_a_watch_reports_changes_until_the_connection_breaks(player: Player) -> None:
     seen: list[object] = []
 
     def watch(client: Any) -> Any:
@@ -243,7 +243,7 @@ def test_a_download_that_breaks_off_leaves_no_file(player: Player, tmp_path: Any
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_process_is_waited_for_with_longer_and_longer_looks(player: Player) -> None:
+def test_waiting_for_a_process_polls_less_and_less_often(player: Player) -> None:
     ended = Answer(body={"processId": "proc_1", "status": "exited", "exitCode": 4})
     process, server = player.once(
         [PROCESS] * 5 + [ended],
@@ -256,7 +256,7 @@ def test_a_process_is_waited_for_with_longer_and_longer_looks(player: Player) ->
     assert player.paused[0] == 0.05
 
 
-def test_a_long_wait_for_a_process_leaves_a_plan_its_requests(player: Player) -> None:
+def test_a_long_wait_for_a_process_does_not_use_up_the_rate_limit(player: Player) -> None:
     with StandIn([PROCESS]) as server:
 
         class Minute(Exception):
@@ -273,7 +273,7 @@ def test_a_long_wait_for_a_process_leaves_a_plan_its_requests(player: Player) ->
 
 
 class Bounded(list[float]):
-    """Raises when what was waited is over the bound."""
+    """Raises when the total wait exceeds the bound."""
 
     def __init__(self, bound: float, raised: type[Exception]) -> None:
         super().__init__()
@@ -285,7 +285,7 @@ class Bounded(list[float]):
             raise self._raised
 
 
-def test_a_log_is_followed_with_pauses_however_little_delay_was_asked_for(player: Player) -> None:
+def test_following_logs_pauses_even_without_a_retry_delay(player: Player) -> None:
     broken = refusal("unavailable", 503)
     with pytest.raises(Unavailable):
         player.once([PROCESS, broken], *FOLLOWED, retry_delay=0)
@@ -294,7 +294,7 @@ def test_a_log_is_followed_with_pauses_however_little_delay_was_asked_for(player
 
 
 @pytest.mark.parametrize("data", ["{", "[1]"])
-def test_an_event_that_brings_no_object_is_an_error_of_ours(player: Player, data: str) -> None:
+def test_an_event_without_a_json_object_raises_a_buntime_error(player: Player, data: str) -> None:
     with pytest.raises(BuntimeError) as caught:
         player.once([streamed(f"event: stdout\ndata: {data}\n\n")], run)
     assert caught.value.code == "unexpected_answer"

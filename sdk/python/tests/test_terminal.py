@@ -1,4 +1,4 @@
-"""Terminals, over a socket that says what the test tells it to; opening one is refused for real."""
+"""Terminals, over a socket that does what the test tells it to. A refused opening uses a real one."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ READY = json.dumps({"type": "ready", "terminalId": "term_1", "resumed": False})
 
 
 class Scripted:
-    """Gives the frames in turn; ends in order after them, or breaks."""
+    """Returns the frames in turn, then ends cleanly or breaks."""
 
     def __init__(self, *frames: str | bytes, breaks: bool = False) -> None:
         self.frames = list(frames)
@@ -71,7 +71,7 @@ def client_of(scripted: Scripted) -> Buntime:
     return Buntime(KEY, "https://buntime.example.com", dial=scripted.dial)
 
 
-def test_what_a_shell_shows_ends_with_how_it_ended() -> None:
+def test_output_ends_with_the_exit_of_the_shell() -> None:
     scripted = Scripted(READY, b"$ ", b"exit\r\n", json.dumps({"type": "exit", "exitCode": 3, "reason": None}))
     with client_of(scripted) as client, client.sessions.open("ses_1").terminal(cols=100, rows=30) as terminal:
         assert (terminal.id, terminal.resumed) == ("term_1", False)
@@ -82,7 +82,7 @@ def test_what_a_shell_shows_ends_with_how_it_ended() -> None:
     assert scripted.closed
 
 
-async def test_what_a_shell_shows_ends_with_how_it_ended_in_asyncio_too() -> None:
+async def test_async_output_ends_with_the_detachment() -> None:
     scripted = Scripted(READY, b"$ ", json.dumps({"type": "detached"}))
     dial = AsyncScripted(scripted).dial
     async with (
@@ -97,7 +97,7 @@ async def test_what_a_shell_shows_ends_with_how_it_ended_in_asyncio_too() -> Non
     assert scripted.closed
 
 
-def test_keys_go_as_bytes_and_sizes_as_words() -> None:
+def test_keys_are_sent_as_bytes_and_sizes_as_json() -> None:
     scripted = Scripted(READY)
     with client_of(scripted) as client, client.sessions.open("ses_1").terminal() as terminal:
         terminal.write("olá\n")
@@ -113,13 +113,13 @@ def test_keys_go_as_bytes_and_sizes_as_words() -> None:
         (Scripted(), ConnectionFailed),
     ],
 )
-def test_a_terminal_that_is_not_ready_is_an_error_and_is_left(scripted: Scripted, kind: type[Exception]) -> None:
+def test_a_terminal_that_is_not_ready_raises_an_error_and_is_closed(scripted: Scripted, kind: type[Exception]) -> None:
     with client_of(scripted) as client, pytest.raises(kind):
         client.sessions.open("ses_1").terminal()
     assert scripted.closed
 
 
-def test_a_connection_that_breaks_is_told_where_it_is_read() -> None:
+def test_a_broken_connection_is_raised_to_the_reader() -> None:
     with client_of(Scripted(READY, b"$ ", breaks=True)) as client:
         terminal = client.sessions.open("ses_1").terminal()
         assert terminal.read() == b"$ "
@@ -135,13 +135,13 @@ def taken_up(client: Any) -> Any:
     return client.sessions.open("ses_1").terminal(terminal_id="term_1")
 
 
-def test_a_refusal_is_the_servers_error(player: Player) -> None:
+def test_a_refusal_raises_the_servers_error(player: Player) -> None:
     with pytest.raises(TerminalNotFound) as caught:
         player.once([refusal("terminal_not_found", 404)], taken_up)
     assert caught.value.status == 404
 
 
-def test_a_terminal_that_is_taken_up_is_tried_again_and_a_new_one_is_not(player: Player) -> None:
+def test_reconnecting_to_a_terminal_is_retried_and_opening_one_is_not(player: Player) -> None:
     with pytest.raises(Unavailable):
         player.once([refusal("unavailable", 503, after=3)], opened)
     assert player.paused == []
@@ -150,12 +150,12 @@ def test_a_terminal_that_is_taken_up_is_tried_again_and_a_new_one_is_not(player:
     assert player.paused == [3.0, 3.0]
 
 
-def test_where_nobody_listens_there_is_no_terminal(player: Player) -> None:
+def test_a_terminal_on_a_refused_connection_fails(player: Player) -> None:
     with pytest.raises(ConnectionFailed):
         player.play("http://127.0.0.1:9", opened, max_retries=0)
 
 
 @pytest.mark.parametrize("answer", [LOST, Answer(200, "<html>")])
-def test_what_is_no_web_socket_is_an_error_of_ours(player: Player, answer: Answer) -> None:
+def test_a_response_that_is_not_a_web_socket_raises_a_buntime_error(player: Player, answer: Answer) -> None:
     with pytest.raises(BuntimeError):
         player.once([answer], opened, max_retries=0)

@@ -1,4 +1,4 @@
-"""Time-outs follow the call: each transport is given what the program of the call may take, and the client's own."""
+"""Timeouts depend on the call: the transport gets the time that the call's program may take plus the client's own."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ ANSWERS: dict[str, dict[str, object]] = {
 
 
 class Noting:
-    """Answers everything, and notes how long it was to wait for it."""
+    """Responds to everything, and records the timeout that it was given."""
 
     def __init__(self) -> None:
         self.given: list[dict[str, float | None]] = []
@@ -43,24 +43,24 @@ class Noting:
         return httpx2.Response(200, json=ANSWERS[request.url.path])
 
 
-# What is called on a session that was made just now, and the seconds of silence that are borne.
+# A call on a new session, and the seconds of silence that it tolerates.
 CALLS: dict[str, tuple[Callable[[Any], Any], float]] = {
     "a run of 300 s": (lambda session: session.execute("1", timeout=300), 360),
     "a command of 300 s": (lambda session: session.run("true", timeout=300), 360),
-    "a run that takes its session's": (lambda session: session.execute("1"), 180),
-    "a look": (lambda session: session.refresh(), 60),
-    "a process that is not waited for": (lambda session: session.processes.start("true"), 60),
+    "a run with the session's timeout": (lambda session: session.execute("1"), 180),
+    "a refresh": (lambda session: session.refresh(), 60),
+    "a process without waiting": (lambda session: session.processes.start("true"), 60),
     "a process with a port": (lambda session: session.processes.start("true", wait_for_port=8080), 90),
     "a process with a slow port": (
         lambda session: session.processes.start("true", wait_for_port=8080, wait_timeout=300),
         360,
     ),
-    "a stream, whose silence is filled": (lambda session: session.stream("1", timeout=3600).result(), 75),
+    "a stream with heartbeats": (lambda session: session.stream("1", timeout=3600).result(), 75),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_call_may_take_what_its_program_takes(name: str) -> None:
+def test_a_call_may_take_as_long_as_its_program(name: str) -> None:
     call, seconds = CALLS[name]
     noting = Noting()
     with Buntime("btk_1", "http://x", transport=httpx2.MockTransport(noting)) as client:
@@ -69,7 +69,7 @@ def test_a_call_may_take_what_its_program_takes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_call_may_take_what_its_program_takes_in_asyncio_too(name: str) -> None:
+async def test_an_async_call_may_take_as_long_as_its_program(name: str) -> None:
     call, seconds = CALLS[name]
     noting = Noting()
     async with AsyncBuntime("btk_1", "http://x", transport=httpx2.MockTransport(noting)) as client:
@@ -77,7 +77,7 @@ async def test_a_call_may_take_what_its_program_takes_in_asyncio_too(name: str) 
     assert noting.given[-1]["read"] == seconds
 
 
-def test_a_run_in_a_session_of_which_nothing_is_known_may_take_as_long_as_any() -> None:
+def test_a_run_in_an_unknown_session_may_take_the_longest_time_of_any_plan() -> None:
     noting = Noting()
     with Buntime("btk_1", "http://x", transport=httpx2.MockTransport(noting)) as client:
         client.sessions.open("ses_1").execute("1")
@@ -86,7 +86,7 @@ def test_a_run_in_a_session_of_which_nothing_is_known_may_take_as_long_as_any() 
     assert [noting.given[index]["read"] for index in (0, 2, 5)] == [3660, 3660, 180]
 
 
-def test_a_short_time_out_of_the_client_is_no_end_of_its_streams() -> None:
+def test_a_short_timeout_does_not_end_streams() -> None:
     noting = Noting()
     with Buntime("btk_1", "http://x", timeout=2, transport=httpx2.MockTransport(noting)) as client:
         client.sessions.open("ses_1").stream("1").result()
@@ -97,14 +97,14 @@ def test_a_short_time_out_of_the_client_is_no_end_of_its_streams() -> None:
     assert all(given["connect"] == 2 for given in noting.given)
 
 
-def test_connecting_has_a_bound_of_its_own_and_waiting_for_a_connection_none() -> None:
+def test_connecting_has_its_own_timeout_and_waiting_for_a_pooled_connection_has_none() -> None:
     noting = Noting()
     with Buntime("btk_1", "http://x", transport=httpx2.MockTransport(noting)) as client:
         client.sessions.open("ses_1").execute("1", timeout=300)
     assert (noting.given[0]["connect"], noting.given[0]["pool"]) == (10, None)
 
 
-def test_silence_that_is_too_long_is_a_request_time_out() -> None:
+def test_too_long_a_silence_raises_request_timeout() -> None:
     def silent(request: httpx2.Request) -> httpx2.Response:
         raise httpx2.ReadTimeout("", request=request)
 

@@ -1,6 +1,6 @@
-/** Bytes in base64. */
+/** Converts bytes to and from base64. */
 
-/** Of any size; `btoa` takes a text whose arguments are bounded. */
+/** Encodes any number of bytes, in pieces: a function call takes a limited number of arguments. */
 export function base64(bytes: Uint8Array): string {
   let text = "";
   for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192));

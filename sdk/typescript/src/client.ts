@@ -1,4 +1,4 @@
-/** The client: where everything begins. */
+/** The client: the server's address and the API key. */
 
 import { Calls, type KeyedOptions } from "./calls.js";
 import { ClientFiles } from "./client_files.js";
@@ -13,39 +13,43 @@ import type { Transport } from "./transport.js";
 import { upgrade } from "./upgrade.js";
 
 export interface BuntimeOptions {
-  /** `BUNTIME_API_KEY` of the environment by default. */
+  /** By default the environment variable `BUNTIME_API_KEY`. */
   apiKey?: string | undefined;
-  /** `BUNTIME_URL` of the environment by default, else `http://localhost:8000`. */
+  /** By default the environment variable `BUNTIME_URL`, or else `http://localhost:8000`. */
   baseUrl?: string | undefined;
   /**
-   * Milliseconds for one attempt of a call, and between two parts of a body; 60,000 by default. A call that waits for a
-   * program has the program's own time on top, and silence between events the 15 seconds of the server's heartbeats.
+   * Milliseconds for one attempt of a call, and between two parts of a body; 60,000 by default. A call that runs a
+   * program may also take the program's own timeout. A stream of events may also be silent for the 15 seconds between
+   * two heartbeats.
    */
   timeout?: number | undefined;
-  /** Times that a call is made again, where that is safe; 2 by default. */
+  /** How often a failed call is retried where that is safe; 2 by default. */
   maxRetries?: number | undefined;
-  /** Milliseconds before the first of them; each further one doubles them. 500 by default. A server's `Retry-After` comes first. */
+  /**
+   * Milliseconds before the first retry; each further retry doubles them. 500 by default. The server's `Retry-After`
+   * wins.
+   */
   retryDelay?: number | undefined;
-  /** Called before a call is made again. `attempt` counts from 1; `delay` in milliseconds. */
+  /** Called before each retry. `attempt` counts from 1; `delay` is in milliseconds. */
   onRetry?: ((error: BuntimeError, attempt: number, delay: number) => void) | undefined;
-  /** In place of the runtime's own way to send requests, for example to record them. */
+  /** Replaces the runtime's own way to send requests, for example to record them. */
   fetch?: Fetch | undefined;
-  /** In place of the network: see `@buntime/sdk/testing`. */
+  /** Replaces the network: see `@buntime/sdk/testing`. */
   transport?: Transport | undefined;
 }
 
-/** The client of one server with one key. */
+/** A client of a buntime server. */
 export class Buntime {
   readonly sessions: Sessions;
-  /** By the session's id. `session.files` has more. */
+  /** Files by session id. `session.files` can do more. */
   readonly files: ClientFiles;
   readonly #calls: Calls;
 
-  /** Throws `Unauthorized` where there is no key. */
+  /** Throws `Unauthorized` when the key is missing. */
   constructor(options: BuntimeOptions = {}) {
     const apiKey = options.apiKey ?? environment("BUNTIME_API_KEY");
     if (!apiKey)
-      throw new Unauthorized("There is no API key: give apiKey, or set BUNTIME_API_KEY.", { code: "unauthorized" });
+      throw new Unauthorized("There is no API key: pass apiKey or set BUNTIME_API_KEY.", { code: "unauthorized" });
     const settings = {
       apiKey,
       baseUrl: (options.baseUrl ?? environment("BUNTIME_URL") ?? "http://localhost:8000").replace(/\/+$/, ""),
@@ -59,12 +63,12 @@ export class Buntime {
     this.files = new ClientFiles(this.#calls);
   }
 
-  /** Runs code or a command to its end. A program that fails is a result with its `exitCode`. */
+  /** Runs code or a command and returns the result. A failing program is a result too: see its `exitCode`. */
   execute(request: ExecuteRequest, options: KeyedOptions = {}): Promise<ExecuteResponse> {
     return execute(this.#calls, request, options);
   }
 
-  /** Runs code or a command and tells what it prints as it happens. */
+  /** Runs code or a command and streams its output. */
   stream(request: ExecuteRequest, options: StreamOptions = {}): RunStream {
     return new RunStream(this.#calls, request, options);
   }

@@ -1,4 +1,4 @@
-/** Files by the session's id, as the hosted service documents them. `session.files` has more. */
+/** Files by session id, as the hosted service documents them. `session.files` can do more. */
 
 import type { CallOptions, Calls } from "./calls.js";
 import type { FileContent, FileDeleted, FileEntry, FileWritten } from "./shapes.js";
@@ -29,7 +29,7 @@ export interface DeleteFile extends ReadFile {
   recursive?: boolean | undefined;
 }
 
-/** Files by the id of their session. */
+/** Files by session id. */
 export class ClientFiles {
   readonly #calls: Calls;
 

@@ -5,7 +5,7 @@ import { RunStream, execute, type SessionTimeout } from "./runs.js";
 import type { ContextEntry, ContextShape, Evaluation, File } from "./shapes.js";
 
 export interface CreateContext extends KeyedOptions {
-  /** For all of its runs. */
+  /** Environment variables for all runs in the context. */
   env?: Record<string, string> | undefined;
   workingDir?: string | undefined;
 }
@@ -29,7 +29,7 @@ export class Contexts {
     this.#timeout = timeout;
   }
 
-  /** A new one, made once however often the call is repeated on the way. */
+  /** Creates a context. An idempotency key is sent by default, so a retry creates nothing twice. */
   async create(options: CreateContext = {}): Promise<Context> {
     const { signal, idempotencyKey = newKey(), ...fields } = options;
     const json = { sessionId: this.#sessionId, ...fields };
@@ -43,12 +43,12 @@ export class Contexts {
     return new Context(this.#calls, this.#sessionId, made.contextId, this.#timeout, made);
   }
 
-  /** A context that is there already, without a request. */
+  /** Returns a handle for an existing context, without a request. */
   open(contextId: string): Context {
     return new Context(this.#calls, this.#sessionId, contextId, this.#timeout);
   }
 
-  /** Oldest first; lost ones until they are deleted. */
+  /** Lists the contexts, oldest first, including the 200 lost most recently. */
   async list(options: CallOptions = {}): Promise<ContextEntry[]> {
     const query = { sessionId: this.#sessionId };
     const { contexts } = await this.#calls.json<{ contexts: ContextEntry[] }>({
@@ -61,12 +61,12 @@ export class Contexts {
   }
 }
 
-/** One long-lived program: top-level names of one run are there in the next. `await using` deletes it. */
+/** One long-lived program: names declared at the top level of one run exist in the next. `await using` deletes it. */
 export class Context implements AsyncDisposable {
   readonly id: string;
-  /** Undefined where it was opened by its id. */
+  /** Undefined if the context was opened by its id. */
   readonly createdAt: string | undefined;
-  /** Undefined where it was opened by its id. */
+  /** Undefined if the context was opened by its id. */
   readonly workingDir: string | undefined;
   readonly #calls: Calls;
   readonly #sessionId: string;
@@ -82,7 +82,9 @@ export class Context implements AsyncDisposable {
     this.#timeout = timeout;
   }
 
-  /** Runs the code. What it throws is `error` of the result; a context that is gone is `ContextLost`. */
+  /**
+   * Runs the code. What it throws is the result's `error`. Throws `ContextLost` when the context's variables are gone.
+   */
   async run(code: string, options: EvaluateOptions = {}): Promise<Evaluation> {
     const { signal, idempotencyKey, ...fields } = options;
     const request = { sessionId: this.#sessionId, contextId: this.id, code, ...fields };
@@ -90,13 +92,13 @@ export class Context implements AsyncDisposable {
     return done as Evaluation;
   }
 
-  /** Runs the code and tells what it prints and displays as it happens. */
+  /** Runs the code and streams what it prints and displays. */
   stream(code: string, options: Omit<EvaluateOptions, "idempotencyKey"> = {}): RunStream {
     const { signal, ...fields } = options;
     return new RunStream(this.#calls, { sessionId: this.#sessionId, contextId: this.id, code, ...fields }, { signal });
   }
 
-  /** Ends it. */
+  /** Ends the context. Throws `ContextNotFound`. */
   async delete(options: CallOptions = {}): Promise<void> {
     const query = { sessionId: this.#sessionId, contextId: this.id };
     await this.#calls.gone({ method: "DELETE", path: "/contexts/delete", query, ...options }, "context_not_found");

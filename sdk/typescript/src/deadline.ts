@@ -1,4 +1,4 @@
-/** The time that one attempt has, and the caller's own wish to end it. */
+/** The time limit of one attempt, combined with the caller's signal. */
 
 import { RequestTimeout } from "./errors.js";
 
@@ -17,20 +17,21 @@ export class Deadline {
     this.restart(milliseconds);
   }
 
-  /** Fires at the end of the time, with a `RequestTimeout`, or when the caller's fires, with its reason. */
+  /** Fires when the time is up, with a `RequestTimeout`, or when the caller's signal fires, with its reason. */
   get signal(): AbortSignal {
     return this.#controller.signal;
   }
 
-  /** From now on there are so many milliseconds, unless it was stopped. */
+  /** Sets the time left to this many milliseconds, unless stopped. */
   restart(milliseconds: number): void {
     clearTimeout(this.#timer);
     if (this.#isOver) return;
-    const late = () => this.#controller.abort(new RequestTimeout(`Nothing came for ${milliseconds / 1000} seconds.`));
+    const late = () =>
+      this.#controller.abort(new RequestTimeout(`No data arrived for ${milliseconds / 1000} seconds.`));
     this.#timer = setTimeout(late, Math.min(milliseconds, 2 ** 31 - 1));
   }
 
-  /** The time stands still until the next `restart`. */
+  /** Pauses the clock until the next `restart`. */
   hold(): void {
     clearTimeout(this.#timer);
   }
@@ -41,7 +42,7 @@ export class Deadline {
     this.#outer?.removeEventListener("abort", this.#leave);
   }
 
-  /** Ends what is under way, with this as the reason. */
+  /** Aborts the attempt with this reason. */
   end(reason?: unknown): void {
     this.stop();
     this.#controller.abort(reason);

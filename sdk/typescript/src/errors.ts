@@ -1,13 +1,13 @@
-/** Every failure: one class for each of the server's codes, and two for what happens on the way to it. */
+/** All errors: one class for each server code, and two for failures on the way to the server. */
 
 export interface ErrorFields {
   code: string;
-  /** HTTP status; null where there was no answer. */
+  /** HTTP status; null without a response. */
   status?: number | null | undefined;
   details?: Record<string, unknown> | undefined;
   /** Whether the same call may succeed later. */
   retryable?: boolean | undefined;
-  /** Seconds to wait, where the server names them. */
+  /** Seconds to wait, if the server says so. */
   retryAfter?: number | null | undefined;
   requestId?: string | null | undefined;
   cause?: unknown;
@@ -15,17 +15,17 @@ export interface ErrorFields {
 
 /** Base of all errors of this package. A code that this version does not know is a plain `BuntimeError`. */
 export class BuntimeError extends Error {
-  /** The stable word for what happened, such as `session_not_found`. */
+  /** A stable identifier such as `session_not_found`. */
   readonly code: string;
-  /** HTTP status; null where there was no answer. */
+  /** HTTP status; null without a response. */
   readonly status: number | null;
-  /** What the server says beside the message, such as `field`, `limit`, `plan` or `path`. */
+  /** The server's further fields, such as `field`, `limit`, `plan` or `path`. */
   readonly details: Record<string, unknown>;
   /** Whether the same call may succeed later. */
   readonly retryable: boolean;
-  /** Seconds to wait, where the server names them. */
+  /** Seconds to wait, if the server says so. */
   readonly retryAfter: number | null;
-  /** The `X-Request-Id` of the answer: the server's log has it. */
+  /** The response's `X-Request-Id`, which is also in the server's log. */
   readonly requestId: string | null;
 
   constructor(message: string, fields: ErrorFields) {
@@ -40,12 +40,12 @@ export class BuntimeError extends Error {
   }
 }
 
-/** `session_not_found` → `SessionNotFound`. A bundler may call the class itself something else. */
+/** `session_not_found` → `SessionNotFound`. Not taken from the class itself, since a bundler may rename it. */
 function nameOf(code: string): string {
   return code.replace(/(?:^|_)(\w)/g, (_, letter: string) => letter.toUpperCase());
 }
 
-/** 400 `invalid_request`: a parameter is wrong; `details.field` names the first bad one. */
+/** 400 `invalid_request`: a parameter is invalid; `details.field` names the first one. */
 export class InvalidRequest extends BuntimeError {}
 
 /** 401 `unauthorized`: the key is missing, malformed, unknown or revoked. */
@@ -54,19 +54,19 @@ export class Unauthorized extends BuntimeError {}
 /** 403 `forbidden`: the plan does not allow it, or the account is suspended. */
 export class Forbidden extends BuntimeError {}
 
-/** 404 `session_not_found`: no such session, expired, deleted, or somebody else's. */
+/** 404 `session_not_found`: the session does not exist, has expired, was deleted, or belongs to another account. */
 export class SessionNotFound extends BuntimeError {}
 
 /** 404 `not_found`: the server has no such path. */
 export class NotFound extends BuntimeError {}
 
-/** 405 `method_not_allowed`. */
+/** 405 `method_not_allowed`: the path does not support this method. */
 export class MethodNotAllowed extends BuntimeError {}
 
-/** 404 `file_not_found`: `details.path` is not there. */
+/** 404 `file_not_found`: nothing is at `details.path`. */
 export class FileNotFound extends BuntimeError {}
 
-/** 409 `file_conflict`: what is at the path is not what the call needs; `details.reason` is the errno name. */
+/** 409 `file_conflict`: the call needs something else at the path; `details.reason` is the errno name. */
 export class FileConflict extends BuntimeError {}
 
 /** 404 `process_not_found`: the session has no process with this id. */
@@ -75,34 +75,34 @@ export class ProcessNotFound extends BuntimeError {}
 /** 404 `context_not_found`: the session has no context with this id. */
 export class ContextNotFound extends BuntimeError {}
 
-/** 409 `context_lost`: the context is gone with its variables; `details.reason` says why. */
+/** 409 `context_lost`: the context and its variables are gone; `details.reason` says why. */
 export class ContextLost extends BuntimeError {}
 
 /** 404 `terminal_not_found`: the session has no terminal with this id. */
 export class TerminalNotFound extends BuntimeError {}
 
-/** 416 `range_not_satisfiable`: nothing of the range is in the file; `details.size` in bytes. */
+/** 416 `range_not_satisfiable`: the range is outside the file; `details.size` is the file's size in bytes. */
 export class RangeNotSatisfiable extends BuntimeError {}
 
-/** 429 `resource_limit_exceeded`: as many streams, processes, contexts or terminals as the plan allows. */
+/** 429 `resource_limit_exceeded`: the plan's open streams, processes, contexts or terminals are all in use. */
 export class ResourceLimitExceeded extends BuntimeError {}
 
-/** 408 `execution_timeout`: the request ran past its time. A program that does is a result with `timedOut`. */
+/** 408 `execution_timeout`: the request took too long. A program that runs too long is a result with `timedOut`. */
 export class ExecutionTimeout extends BuntimeError {}
 
-/** 409 `idempotency_in_progress`: the first request with this key still runs. */
+/** 409 `idempotency_in_progress`: the first request with this key is still running. */
 export class IdempotencyInProgress extends BuntimeError {}
 
-/** 422 `idempotency_key_reused`: the key belongs to another request. */
+/** 422 `idempotency_key_reused`: the key was used for a different request. */
 export class IdempotencyKeyReused extends BuntimeError {}
 
-/** 409 `session_busy`: the call cannot run beside one that is under way. */
+/** 409 `session_busy`: another call in progress conflicts with this one. */
 export class SessionBusy extends BuntimeError {}
 
-/** 409 `invalid_state`: the call cannot run in this state of the session. */
+/** 409 `invalid_state`: the session's state does not allow this call. */
 export class InvalidState extends BuntimeError {}
 
-/** 413 `payload_too_large`: a file or body is over the plan's limit; `details.limit` in bytes. */
+/** 413 `payload_too_large`: a file or body exceeds the plan's limit; `details.limit` is in bytes. */
 export class PayloadTooLarge extends BuntimeError {}
 
 /** 429 `rate_limit_exceeded`: too many requests with this key in this minute; see `retryAfter`. */
@@ -111,21 +111,21 @@ export class RateLimitExceeded extends BuntimeError {}
 /** 429 `session_limit_exceeded`: the plan's concurrent sessions are all in use. */
 export class SessionLimitExceeded extends BuntimeError {}
 
-/** 507 `memory_limit_exceeded`: the session's memory was used up; of a run, `details` has its output so far. */
+/** 507 `memory_limit_exceeded`: the session ran out of memory; for a run, `details` has the output so far. */
 export class MemoryLimitExceeded extends BuntimeError {}
 
-/** 507 `disk_full`: the session's disk limit is reached; of a run, `details` has its output so far. */
+/** 507 `disk_full`: the session's disk is full; for a run, `details` has the output so far. */
 export class DiskFull extends BuntimeError {}
 
-/** 503 `unavailable`: no capacity now, or still waking; see `retryAfter`. */
+/** 503 `unavailable`: there is no capacity now, or the session is still waking; see `retryAfter`. */
 export class Unavailable extends BuntimeError {}
 
-/** 500 `internal_error`: the server's fault. */
+/** 500 `internal_error`: the server failed. */
 export class InternalError extends BuntimeError {}
 
-/** `connection_failed`: there was no connection, or it broke before the answer was whole. */
+/** `connection_failed`: there was no connection, or it broke before the response was complete. */
 export class ConnectionFailed extends BuntimeError {
-  /** False where the request surely did not reach the server. */
+  /** Whether the request may have arrived. */
   readonly begun: boolean;
 
   constructor(message: string, fields: { begun: boolean; cause?: unknown }) {
@@ -134,7 +134,7 @@ export class ConnectionFailed extends BuntimeError {
   }
 }
 
-/** `request_timeout`: the answer, or the next part of it, did not come in time. */
+/** `request_timeout`: the response, or the next part of it, did not arrive in time. */
 export class RequestTimeout extends BuntimeError {
   constructor(message: string) {
     super(message, { code: "request_timeout", retryable: true });
@@ -170,7 +170,7 @@ const CLASSES: Record<string, typeof BuntimeError> = {
   internal_error: InternalError,
 };
 
-/** What stands where an answer is expected that is not one of the server's, by its status. */
+/** Codes by status for a response without an error object, such as a proxy's. */
 const BARE: Record<number, string> = {
   400: "invalid_request",
   401: "unauthorized",
@@ -180,7 +180,7 @@ const BARE: Record<number, string> = {
   503: "unavailable",
 };
 
-/** @internal The error of an answer's `error` object, or of a body that is none: a proxy's, say. */
+/** @internal Returns the error for a response's `error` object, or for a response without one. */
 export function errorOf(
   shown: unknown,
   status: number | null,
@@ -190,7 +190,8 @@ export function errorOf(
   const told = isRecord(shown) ? shown : {};
   const bare = status === null ? undefined : BARE[status];
   const code = typeof told.code === "string" ? told.code : (bare ?? "unexpected_answer");
-  const message = typeof told.message === "string" ? told.message : `The server answered ${status} without an error.`;
+  const message =
+    typeof told.message === "string" ? told.message : `The server answered ${status} without an error object.`;
   const details = isRecord(told.details) ? told.details : {};
   const named = typeof details.retryAfter === "number" ? details.retryAfter : null;
   const retryable = typeof told.retryable === "boolean" ? told.retryable : status !== null && isPassing(status);
@@ -214,7 +215,7 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** @internal What a `Retry-After` header asks for; null where there is none, and where a proxy names a date. */
+/** @internal Returns the seconds of a `Retry-After` header, or null if it is missing or a date, as proxies send. */
 export function secondsOf(retryAfter: string | null): number | null {
   return retryAfter !== null && /^\d+$/.test(retryAfter) ? Number(retryAfter) : null;
 }

@@ -1,4 +1,4 @@
-/** Server-Sent Events, out of bytes that may be split anywhere. */
+/** Server-Sent Events, parsed from bytes that may be split anywhere. */
 
 import { errorOf } from "./errors.js";
 import { objectIn } from "./json.js";
@@ -6,18 +6,21 @@ import { objectIn } from "./json.js";
 export interface ServerEvent {
   readonly name: string;
   readonly data: string;
-  /** The last id so far, as a browser keeps it; empty before the first. */
+  /** The last id so far, as in browsers; empty before the first. */
   readonly id: string;
 }
 
-/** The JSON object that it brings. Throws what an `error` tells, and a `BuntimeError` where there is none. */
+/**
+ * Returns the event's JSON object. Throws what an `error` event reports, and a `BuntimeError` if the data is not an
+ * object.
+ */
 export function toldBy({ name, data }: ServerEvent): Record<string, unknown> {
-  const told = objectIn(data, `The event '${name}'`);
+  const told = objectIn(data, `The data of event '${name}'`);
   if (name === "error") throw errorOf(told, null);
   return told;
 }
 
-/** Comments give nothing; neither does an event that is not whole at the end. */
+/** Ignores comments, and an event that is incomplete at the end. */
 export async function* eventsOf(parts: AsyncIterable<Uint8Array>): AsyncGenerator<ServerEvent, void, undefined> {
   let name = "message";
   let data: string[] = [];
@@ -40,7 +43,7 @@ export async function* eventsOf(parts: AsyncIterable<Uint8Array>): AsyncGenerato
 
 async function* linesOf(parts: AsyncIterable<Uint8Array>): AsyncGenerator<string, void, undefined> {
   const decoder = new TextDecoder();
-  let pieces: string[] = []; // of a line whose end has not come: joined once, however many they are
+  let pieces: string[] = []; // of an incomplete line: joined once, at its end
   for await (const part of parts) {
     const text = decoder.decode(part, { stream: true });
     let from = 0;

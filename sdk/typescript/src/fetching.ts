@@ -1,4 +1,4 @@
-/** Calls by `fetch`: in Bun and in browsers. */
+/** Sends calls with `fetch`, in Bun and in browsers. */
 
 import { ConnectionFailed } from "./errors.js";
 import { isBrowser } from "./runtime.js";
@@ -6,14 +6,14 @@ import type { Answer, Ask, Body, Socket, Transport } from "./transport.js";
 
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
 
-/** Failures to connect, as Bun and Node name them. Browsers do not say. */
+/** Codes of failures to connect, in Bun and Node. Browsers give none. */
 const NEVER_SENT = new Set(["ConnectionRefused", "ECONNREFUSED", "FailedToOpenSocket", "ENOTFOUND", "EAI_AGAIN"]);
 
 export class FetchTransport implements Transport {
   readonly #fetch: Fetch;
   readonly #open: (ask: Ask) => Promise<Socket | Answer>;
 
-  /** `open`: how a WebSocket is opened. */
+  /** `open`: opens a WebSocket. */
   constructor(fetch: Fetch, open: (ask: Ask) => Promise<Socket | Answer>) {
     this.#fetch = fetch;
     this.#open = open;
@@ -28,7 +28,7 @@ export class FetchTransport implements Transport {
       body: bodyOf(ask.body),
     };
     if (isStream(ask.body)) init.duplex = "half";
-    if (!isBrowser()) init.timeout = false; // Bun's own end of silence; ours is the signal
+    if (!isBrowser()) init.timeout = false; // disables Bun's own timeout: the signal has ours
     try {
       return new FetchAnswer(await this.#fetch(ask.url, init), signal);
     } catch (failure) {
@@ -76,7 +76,7 @@ class FetchAnswer implements Answer {
     } catch (failure) {
       throw failureOf(failure, this.#signal);
     } finally {
-      reader.cancel().catch(() => undefined); // it may have failed already
+      reader.cancel().catch(() => undefined); // the body may have failed already
     }
   }
 }
@@ -96,7 +96,7 @@ function bodyOf(body: Body | null): BodyInit | null {
   return isStream(body) ? streamOf(body) : (body as BodyInit | null);
 }
 
-/** In Bun: in browsers the parts were gathered before. */
+/** Streams a body, in Bun only: for browsers the parts were gathered before. */
 function streamOf(parts: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
   const iterator = parts[Symbol.asyncIterator]();
   return new ReadableStream({

@@ -1,4 +1,4 @@
-/** The files of one session. Paths are relative to `/workspace`, or absolute. */
+/** The files of one session. Paths are relative to `/workspace`, or absolute inside the session. */
 
 import { base64 } from "./base64.js";
 import type { Call, CallOptions, Calls } from "./calls.js";
@@ -27,24 +27,24 @@ export interface WriteOptions extends CallOptions {
 }
 
 export interface ListOptions extends CallOptions {
-  /** Everything below, not one level. */
+  /** List everything below, not just one level. */
   recursive?: boolean | undefined;
-  /** Entries that one request fetches, 1 to 100. */
+  /** Entries a request, 1 to 100. */
   pageSize?: number | undefined;
 }
 
 export interface SearchOptions extends CallOptions {
   path?: string | undefined;
-  /** Only files whose path matches, as in .gitignore. */
+  /** Only files whose path matches this glob, as in .gitignore. */
   glob?: string | undefined;
-  /** Lines that match this regular expression (ripgrep's). Without it, files are told by their names. */
+  /** Find lines that match this regular expression (ripgrep's syntax). Without it, find files by name only. */
   query?: string | undefined;
   ignoreCase?: boolean | undefined;
-  /** 1 to 1,000; 100 by default. */
+  /** Matches, 1 to 1,000; 100 by default. */
   limit?: number | undefined;
 }
 
-/** The files of one session. */
+/** The files of one session. Paths are relative to `/workspace`, or absolute inside the session. */
 export class Files {
   readonly #calls: Calls;
   readonly #sessionId: string;
@@ -55,29 +55,29 @@ export class Files {
     this.#sessionId = sessionId;
   }
 
-  /** The text of a file up to the plan's file size. Throws a TypeError where it is not UTF-8. */
+  /** Reads a text file up to the plan's file size. Throws a TypeError if it is not UTF-8. */
   async read(path: string, options: CallOptions = {}): Promise<string> {
     const file = await this.#get<FileContent>("/files/read", { path }, options);
     if (file.encoding === "base64") throw new TypeError(`${file.path} is not UTF-8 text: use readBytes.`);
     return file.content;
   }
 
-  /** A file of any size. */
+  /** Reads a file of any size. */
   async readBytes(path: string, options: CallOptions = {}): Promise<Uint8Array> {
     const parts: Uint8Array[] = [];
     for await (const part of this.readStream(path, options)) parts.push(part);
     return joined(parts);
   }
 
-  /** The bytes as they come. `start`, `end`: only those, the end not included. */
+  /** Streams a file of any size, from byte `start` up to but not including `end`; to the file's end by default. */
   async *readStream(
     path: string,
     options: { start?: number | undefined; end?: number | undefined } & CallOptions = {},
   ): AsyncIterable<Uint8Array> {
     const { start = 0, end, signal } = options;
     if (start < 0)
-      throw new InvalidRequest("A file begins at 0.", { code: "invalid_request", details: { field: "start" } });
-    if (end !== undefined && end <= start) return; // HTTP has no words for a part without bytes
+      throw new InvalidRequest("start must not be negative.", { code: "invalid_request", details: { field: "start" } });
+    if (end !== undefined && end <= start) return; // HTTP cannot express an empty range
     const isPart = start > 0 || end !== undefined;
     const headers: Record<string, string> = isPart
       ? { Range: `bytes=${start}-${end === undefined ? "" : end - 1}` }
@@ -85,7 +85,9 @@ export class Files {
     yield* this.#calls.parts({ method: "GET", path: "/files/content", query: this.#query({ path }), headers, signal });
   }
 
-  /** Replaces the file at once, or adds to it; parents are made. */
+  /**
+   * Writes a file and makes its parent directories. A concurrent reader sees the old content or the new, never a mix.
+   */
   write(path: string, content: string | Uint8Array | Blob, options: WriteOptions = {}): Promise<FileWritten> {
     const { mode, append, signal } = options;
     if (content instanceof Uint8Array && append === true)
@@ -96,8 +98,8 @@ export class Files {
   }
 
   /**
-   * Of any size, as it comes. The file is there when all of it has come. Browsers cannot send parts as they come: there
-   * they are gathered first.
+   * Writes a file of any size from a stream. The file appears only when it is complete. Browsers cannot stream a
+   * request body, so there the parts are gathered first.
    */
   writeStream(
     path: string,
@@ -108,7 +110,7 @@ export class Files {
     return this.#calls.json({ method: "PUT", path: "/files/content", query, body: content, signal: options.signal });
   }
 
-  /** Sorted by path; of `/workspace` where no path is given. */
+  /** Lists a directory, `/workspace` by default, sorted by path. */
   list(path?: string, options: ListOptions = {}): Pages<FileEntry> {
     const { recursive, pageSize, signal } = options;
     return new Pages(
@@ -117,34 +119,34 @@ export class Files {
         const page = await this.#get<{ files: FileEntry[]; total: number }>("/files/list", query, { signal });
         return { items: page.files, total: page.total };
       },
-      ({ path, pathBase64 = "" }) => `${path}\0${pathBase64}`, // names that are no UTF-8 are shown alike
+      ({ path, pathBase64 = "" }) => `${path}\0${pathBase64}`, // names that are not UTF-8 may look the same
     );
   }
 
-  /** Of the path itself, not of what a link leads to. */
+  /** Describes the path itself: a symbolic link is not followed. */
   stat(path: string, options: CallOptions = {}): Promise<FileStatus> {
     return this.#get("/files/stat", { path }, options);
   }
 
-  /** Whether anything is at the path. */
+  /** Whether anything is at the path, even a broken symbolic link. */
   async exists(path: string, options: CallOptions = {}): Promise<boolean> {
     try {
       await this.stat(path, options);
       return true;
     } catch (failure) {
       if (failure instanceof FileNotFound) return false;
-      if (failure instanceof FileConflict && failure.details.reason === "ENOTDIR") return false; // below a file
+      if (failure instanceof FileConflict && failure.details.reason === "ENOTDIR") return false; // it is below a file
       throw failure;
     }
   }
 
-  /** With its parents. `created` is false where it was there before. */
+  /** Makes a directory and its parents. `created` is false if it existed before. */
   mkdir(path: string, options: CallOptions = {}): Promise<{ path: string; created: boolean }> {
     const json = { sessionId: this.#sessionId, path };
     return this.#calls.json({ method: "POST", path: "/files/mkdir", json, repeatable: true, ...options });
   }
 
-  /** Parents are made. `overwrite`: replace a file, or an empty directory, that is at `to`. */
+  /** Moves a file or directory and makes the parents. `overwrite`: replace a file or an empty directory at `to`. */
   move(
     from: string,
     to: string,
@@ -155,20 +157,20 @@ export class Files {
     return this.#calls.json({ method: "POST", path: "/files/move", json, signal });
   }
 
-  /** `recursive`: a directory with all that is in it. */
+  /** Deletes a file or directory. `recursive`: delete a directory with its contents. */
   async delete(path: string, options: { recursive?: boolean | undefined } & CallOptions = {}): Promise<void> {
     const { recursive, signal } = options;
     const query = this.#query({ path, recursive });
     await this.#calls.gone<FileDeleted>({ method: "DELETE", path: "/files/delete", query, signal }, "file_not_found");
   }
 
-  /** Names by glob, lines by regular expression; `.git` and `node_modules` are left out. */
+  /** Finds file names by glob, and lines by regular expression. `.git` and `node_modules` are left out. */
   search(options: SearchOptions = {}): Promise<SearchResult> {
     const { signal, ...query } = options;
     return this.#get("/files/search", query, { signal });
   }
 
-  /** Changes as they happen; the first event, `ready`, says that they are told from now on. */
+  /** Streams file changes. The first event is `ready`: changes from then on are reported. */
   async *watch(
     path?: string,
     options: { recursive?: boolean | undefined } & CallOptions = {},
@@ -181,18 +183,20 @@ export class Files {
     }
   }
 
-  /** A local file into the session. Not in browsers: there, `write` takes a File. */
+  /** Uploads a local file. Not in browsers: use `write` with a File there. */
   async upload(local: string, path: string, options: Omit<WriteOptions, "append"> = {}): Promise<FileWritten> {
     await readable(local);
     return await this.writeStream(path, () => partsOf(local), options);
   }
 
-  /** A file of the session to a local path, where it is when all of it has come. Not in browsers. */
+  /** Downloads a file. The local file appears only when it is complete. Not in browsers. */
   download(path: string, local: string, options: CallOptions = {}): Promise<void> {
     return saved(this.readStream(path, options), local);
   }
 
-  /** What is in a local folder, into a directory of the session, which is made. Not in browsers. */
+  /**
+   * Uploads the contents of a local folder into a directory of the session, which is made if needed. Not in browsers.
+   */
   async uploadArchive(
     local: string,
     path?: string,
@@ -202,12 +206,15 @@ export class Files {
     return await this.writeArchive(() => packed(local), path, options);
   }
 
-  /** What is in a directory of the session, into a local folder, which is made. What leads out of it is refused. Not in browsers. */
+  /**
+   * Downloads the contents of a directory of the session into a local folder, which is made if needed. Refuses names
+   * and links that lead out of the folder. Not in browsers.
+   */
   downloadArchive(path: string | undefined, local: string, options: CallOptions = {}): Promise<void> {
     return unpacked(this.readArchive(path, options), local);
   }
 
-  /** A `tar.gz` into the directory, which is made. In browsers parts are gathered first. */
+  /** Unpacks a `tar.gz` into the directory, which is made if needed. In browsers the parts are gathered first. */
   writeArchive(
     archive: Body | (() => Body),
     path?: string,
@@ -217,7 +224,7 @@ export class Files {
     return this.#calls.json({ method: "PUT", path: "/files/archive", query, body: archive, ...options });
   }
 
-  /** A folder as a `tar.gz`, as it comes. */
+  /** Streams a directory's contents as a `tar.gz`. */
   readArchive(path?: string, options: CallOptions = {}): AsyncIterable<Uint8Array> {
     return this.#calls.parts({ method: "GET", path: "/files/archive", query: this.#query({ path }), ...options });
   }

@@ -1,4 +1,4 @@
-/** Frames of a WebSocket (RFC 6455), as a client writes and reads them. No input or output here. */
+/** WebSocket frames (RFC 6455), written and read as a client. No input or output here. */
 
 export const TEXT = 0x1;
 export const BINARY = 0x2;
@@ -11,7 +11,7 @@ export interface Message {
   readonly content: Uint8Array;
 }
 
-/** A whole message in one frame. `mask`: four random bytes. */
+/** Encodes a whole message as one frame. `mask`: four random bytes. */
 export function frame(opcode: number, content: Uint8Array, mask: Uint8Array): Uint8Array {
   const size = content.length;
   const extended = size < 126 ? 0 : size < 65536 ? 2 : 8;
@@ -27,13 +27,13 @@ export function frame(opcode: number, content: Uint8Array, mask: Uint8Array): Ui
   return bytes;
 }
 
-/** Takes bytes as they come and gives the messages that are whole. */
+/** Takes bytes as they arrive and yields complete messages. */
 export class FrameReader {
   #rest: Uint8Array = new Uint8Array(0);
   #opcode = 0;
   #fragments: Uint8Array[] = [];
 
-  /** Throws a RangeError for what no server may send. */
+  /** Throws a RangeError for anything that a server must not send. */
   *take(bytes: Uint8Array): Generator<Message, void, undefined> {
     this.#rest = this.#rest.length === 0 ? bytes : joined([this.#rest, bytes]);
     while (true) {
@@ -44,7 +44,7 @@ export class FrameReader {
         yield { opcode, content };
         continue;
       }
-      if ((opcode === 0) === (this.#opcode === 0)) throw new RangeError("a fragment out of its order");
+      if ((opcode === 0) === (this.#opcode === 0)) throw new RangeError("a fragment out of order");
       if (opcode !== 0) this.#opcode = opcode;
       this.#fragments.push(content);
       if (!final) continue;
@@ -59,7 +59,7 @@ export class FrameReader {
     const bytes = this.#rest;
     if (bytes.length < 2) return null;
     const [first, second] = [bytes[0]!, bytes[1]!];
-    if ((first & 0x70) !== 0 || (second & 0x80) !== 0) throw new RangeError("a frame that was not agreed on");
+    if ((first & 0x70) !== 0 || (second & 0x80) !== 0) throw new RangeError("a frame that was not negotiated");
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     let size = second & 0x7f;
     let head = 2;

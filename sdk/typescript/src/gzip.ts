@@ -1,15 +1,15 @@
-/** Bytes compressed, and back, as they come. */
+/** Compresses and expands bytes as they arrive. */
 
 export function compressed(parts: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
   return through(parts, new CompressionStream("gzip"));
 }
 
-/** Throws a TypeError where they are not compressed, or not whole. */
+/** Throws a TypeError if the bytes are not compressed data, or incomplete. */
 export function expanded(parts: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
   return through(parts, new DecompressionStream("gzip"));
 }
 
-/** The change's own failure is what its reader sees; that of the parts is thrown as it is. */
+/** A failure of the conversion reaches the reader through its output; a failure of the parts is thrown as it is. */
 async function* through(
   parts: AsyncIterable<Uint8Array>,
   change: { readable: ReadableStream; writable: WritableStream },
@@ -37,6 +37,6 @@ async function* through(
     await feeding;
     throw (failed as { failure: unknown } | null)?.failure ?? failure;
   } finally {
-    await reader.cancel().catch(() => undefined); // ends the feeding too
+    await reader.cancel().catch(() => undefined); // stops the feeding too
   }
 }

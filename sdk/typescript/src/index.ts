@@ -1,4 +1,4 @@
-/** Isolated sessions in which AI agents run code: the client of a buntime server. */
+/** The client of a buntime server: isolated sessions in which AI agents run code. */
 
 /// <reference lib="esnext.disposable" preserve="true" />
 

@@ -1,8 +1,8 @@
-/** What others send, as JSON. */
+/** Parses JSON from outside. */
 
 import { errorOf, isRecord } from "./errors.js";
 
-/** Undefined where it is none. */
+/** Returns undefined if the text is not JSON. */
 export function readJson(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -11,9 +11,9 @@ export function readJson(text: string): unknown {
   }
 }
 
-/** Throws a `BuntimeError` where it is none. `what`: names it there. */
+/** Throws a `BuntimeError` if the text is not a JSON object. `what`: its name in the error. */
 export function objectIn(text: string, what: string): Record<string, unknown> {
   const value = readJson(text);
   if (isRecord(value)) return value;
-  throw errorOf({ code: "unexpected_answer", message: `${what} brings no JSON object.` }, null);
+  throw errorOf({ code: "unexpected_answer", message: `${what} is not a JSON object.` }, null);
 }

@@ -1,4 +1,4 @@
-/** Files on this side. There are none in browsers. */
+/** Local files. Browsers have none. */
 
 import { BuntimeError } from "./errors.js";
 import { builtin } from "./runtime.js";
@@ -8,12 +8,12 @@ const PART = 256 << 10; // bytes
 export function fs(): typeof import("node:fs/promises") {
   const modules = builtin("node:fs/promises");
   if (modules !== undefined) return modules;
-  throw new BuntimeError("There are no local files here: this needs Bun, or Node 20.16 or later.", {
+  throw new BuntimeError("Local files need Bun, or Node 20.16 or later.", {
     code: "not_supported",
   });
 }
 
-/** Throws what opening it would, before anything is sent. */
+/** Throws if the file cannot be opened, before anything is sent. */
 export async function readable(path: string): Promise<void> {
   await fs().access(path, 4); // R_OK
 }
@@ -31,7 +31,7 @@ export async function* partsOf(path: string): AsyncGenerator<Uint8Array, void, u
   }
 }
 
-/** Beside it first: at the path there is the whole, or what was there before. */
+/** Writes to a temporary file beside the path first, so the path has the old content or all of the new. */
 export async function saved(parts: AsyncIterable<Uint8Array>, path: string): Promise<void> {
   const { open, rename, rm } = fs();
   const beside = `${path}.${crypto.randomUUID().slice(0, 8)}.part`;

@@ -1,11 +1,11 @@
-/** Folders on this side, as archives. There are none in browsers. */
+/** Local folders, packed as archives and unpacked. Browsers have none. */
 
 import type { Stats } from "node:fs";
 import { compressed, expanded } from "./gzip.js";
 import { fs, partsOf } from "./local_files.js";
 import { END, entriesOf, headOf, paddingOf, type Entry } from "./tar.js";
 
-/** What is in the folder, as `tar.gz`. Links stay links; what is neither a file, a folder nor a link is left out. */
+/** Packs the folder's contents as `tar.gz`. Links stay links; anything but files, folders and links is left out. */
 export function packed(folder: string): AsyncGenerator<Uint8Array, void, undefined> {
   return compressed(archived(folder));
 }
@@ -38,13 +38,13 @@ async function* file(path: string, local: string, { size, mode }: Stats): AsyncG
     sent += part.length;
     yield part;
   }
-  if (sent !== size) throw new Error(`${local} has changed while it was read.`);
+  if (sent !== size) throw new Error(`${local} changed while it was being read.`);
   yield paddingOf(size);
 }
 
 /**
- * What is in the `tar.gz`, into the folder, which is made. The archive comes out of a session, so nothing of it may lead
- * out of the folder: neither names nor links. Throws an Error for the first that would; what came before it stays.
+ * Unpacks the `tar.gz` into the folder, which is made if needed. The archive comes from a session, so no name and no
+ * link may lead out of the folder. Throws an Error at the first that does; entries before it stay.
  */
 export async function unpacked(archive: AsyncIterable<Uint8Array>, folder: string): Promise<void> {
   const { mkdir, rm, symlink } = fs();
@@ -57,7 +57,7 @@ export async function unpacked(archive: AsyncIterable<Uint8Array>, folder: strin
       links.push({ names, target: targetOf(entry, names) });
     } else await put(entry, names, folder);
   }
-  // Last, so that nothing of the archive is written through one of its links.
+  // Links come last, so that nothing from the archive is written through one of them.
   for (const { names, target } of links) {
     const at = await placeOf(folder, names);
     await rm(at, { force: true });
@@ -96,7 +96,7 @@ async function put(entry: Entry, names: string[], folder: string): Promise<void>
   }
 }
 
-/** The local path, whose folders are made. Throws where one of them is a link, or a file. */
+/** Returns the local path and makes its folders. Throws if one of them is a link or a file. */
 async function placeOf(folder: string, names: readonly string[]): Promise<string> {
   const { lstat, mkdir } = fs();
   let at = folder;
@@ -104,7 +104,7 @@ async function placeOf(folder: string, names: readonly string[]): Promise<string
     at += `/${name}`;
     const status = await lstat(at).catch(() => null);
     if (status === null) await mkdir(at);
-    else if (!status.isDirectory()) throw new Error(`${at} is in the way: it is no folder.`);
+    else if (!status.isDirectory()) throw new Error(`${at} is in the way: it is not a folder.`);
   }
   return `${at}/${names.at(-1) ?? ""}`;
 }
@@ -114,14 +114,14 @@ function namesOf(path: string): string[] {
   return resolved([], path, path);
 }
 
-/** Where a link leads. `..` behind a name is refused: the name may be another link. */
+/** Returns where a link points. Refuses `..` after a name, since that name may be another link. */
 function targetOf({ path, target = "" }: Entry, names: readonly string[]): string {
   if (target.startsWith("/") || /(^|\/)(?!\.{0,2}(\/|$))[^/]+\/(.*\/)?\.\.(\/|$)/.test(target)) throw outside(path);
   resolved(names.slice(0, -1), target, path);
   return target;
 }
 
-/** The names from the folder on. Throws where they lead out of it. */
+/** Returns the names below the folder. Throws if they lead out of it. */
 function resolved(from: readonly string[], path: string, told: string): string[] {
   const names = [...from];
   for (const name of path.split("/")) {

@@ -1,11 +1,14 @@
-/** Calls by `node:http`: Node's own `fetch` ends every answer that is silent for 300 seconds, and a program may run for longer. */
+/**
+ * Sends calls with `node:http`. Node's own `fetch` ends a response after 300 silent seconds, and programs may run
+ * longer.
+ */
 
 import type { Agent, ClientRequest, IncomingMessage, RequestOptions } from "node:http";
 import { ConnectionFailed } from "./errors.js";
 import { builtin } from "./runtime.js";
 import type { Answer, Ask, Socket, Transport } from "./transport.js";
 
-const IDLE_MS = 4000; // that a connection is kept without use: servers close theirs later
+const IDLE_MS = 4000; // how long an idle connection is kept; servers close theirs later
 const NEVER_SENT = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH"]);
 
 type Http = typeof import("node:http");
@@ -24,13 +27,13 @@ export class NodeTransport implements Transport {
     return new Promise((resolve, reject) => {
       const options: RequestOptions = { method, headers, signal, agent: this.#agent(http) };
       const request = http.request(ask.url, options, (message) => {
-        // An early answer: what is still to be sent has nobody to take it, and `drain` would not come any more.
+        // The response came early: nobody reads the rest of the request, and `drain` would never fire.
         message.once("end", () => {
           if (!request.writableFinished) request.destroy();
         });
         resolve(new NodeAnswer(message, signal));
       });
-      // Stays for the whole exchange: what breaks later is told by the answer's body too.
+      // Listens for the whole exchange. The response's body reports later failures too.
       request.on("error", (failure) => reject(failureOf(failure, signal)));
       send(request, ask.body).catch((failure: Error) => request.destroy(failure));
     });
@@ -115,7 +118,7 @@ class NodeAnswer implements Answer {
 function failureOf(failure: Error & { code?: string; syscall?: string }, signal: AbortSignal): unknown {
   if (signal.aborted) return signal.reason;
   if (failure instanceof ConnectionFailed) return failure;
-  const broke = failure.syscall === "read" || failure.syscall === "write"; // of a connection that was there
+  const broke = failure.syscall === "read" || failure.syscall === "write"; // of an open connection
   const begun = broke || !NEVER_SENT.has(failure.code ?? "");
   const told = failure.message || failure.code || "no reason given"; // an AggregateError has no message
   return new ConnectionFailed(`The connection failed: ${told}`, { begun, cause: failure });

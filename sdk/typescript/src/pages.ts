@@ -1,33 +1,35 @@
-/** A list that the server gives in pages. */
+/** Paged lists. */
 
 export interface Page<T> {
   readonly items: T[];
-  /** Of the whole list. */
+  /** The length of the whole list. */
   readonly total: number;
 }
 
 /**
- * The entries, one after the other; pages are fetched as they are needed. What is in the list all the while comes once,
- * also where the loop itself deletes what it is given.
+ * Iterates over a whole list and fetches each page when it is needed. An item that stays in the list throughout comes
+ * exactly once, even if your loop deletes the items it is given.
  */
 export class Pages<T> implements AsyncIterable<T> {
   readonly #page: (offset: number) => Promise<Page<T>>;
   readonly #identity: (item: T) => string;
 
-  /** @internal `page`: what is there from an offset on. `identity`: of an entry. */
+  /**
+   * @internal `page`: returns the items from an offset on, and the total. `identity`: returns what identifies an item.
+   */
   constructor(page: (offset: number) => Promise<Page<T>>, identity: (item: T) => string) {
     this.#page = page;
     this.#identity = identity;
   }
 
-  /** Page by page. What is deleted meanwhile lets some come again, but none be left out. */
+  /** Iterates page by page. If items are deleted meanwhile, some may come twice, but none is left out. */
   async *pages(): AsyncGenerator<Page<T>, void, undefined> {
     for (let offset = 0, known = 0; ;) {
       const page = await this.#page(offset);
       const gone = known - page.total;
       known = page.total;
       if (gone > 0 && offset > 0) {
-        offset = Math.max(offset - gone, 0); // what is still to come has moved up, to before this page
+        offset = Math.max(offset - gone, 0); // deletions moved later items to before this page
         continue;
       }
       offset += page.items.length;
@@ -47,7 +49,7 @@ export class Pages<T> implements AsyncIterable<T> {
       }
   }
 
-  /** All of them. */
+  /** Returns all items. */
   async all(): Promise<T[]> {
     const all: T[] = [];
     for await (const item of this) all.push(item);

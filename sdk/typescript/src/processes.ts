@@ -1,4 +1,4 @@
-/** Processes: what goes on when the call that started it has ended. */
+/** Processes: programs that keep running after the call that started them. */
 
 import { base64 } from "./base64.js";
 import { brokenStream, newKey, type Calls, type CallOptions, type KeyedOptions } from "./calls.js";
@@ -17,28 +17,28 @@ import type {
 } from "./shapes.js";
 import { pause } from "./waiting.js";
 
-/** Exactly one of `port` and `output`. */
+/** Set exactly one of `port` and `output`. */
 export interface WaitFor {
-  /** Until something in the session listens on it. */
+  /** Wait until something in the session listens on this port. */
   port?: number | undefined;
-  /** Until a line of its output matches this regular expression (ripgrep's). */
+  /** Wait until a line of its output matches this regular expression (ripgrep's syntax). */
   output?: string | undefined;
-  /** Seconds, 1 to 300; 30 by default. The process goes on after that. */
+  /** Seconds to wait, 1 to 300; 30 by default. After that the process keeps running and its `ready` is false. */
   timeout?: number | undefined;
 }
 
 export interface StartOptions extends KeyedOptions {
   env?: Record<string, string> | undefined;
   workingDir?: string | undefined;
-  /** For people. */
+  /** A label for people. */
   name?: string | undefined;
-  /** Seconds after which it is killed; it runs until it ends by itself where this is left out. */
+  /** Seconds after which the process is killed; none by default. */
   timeout?: number | undefined;
-  /** The answer comes when it is ready: see `ready` of the process. */
+  /** Return when the process is ready; see its `ready`. */
   waitFor?: WaitFor | undefined;
 }
 
-/** A program with its options. Exactly one of `command` and `code`. */
+/** A program with its options. Set exactly one of `command` and `code`. */
 export interface StartProcess extends StartOptions {
   command?: string | undefined;
   code?: string | undefined;
@@ -55,7 +55,7 @@ export class Processes {
     this.#sessionId = sessionId;
   }
 
-  /** A command, or `{command}` or `{code}` with its options. */
+  /** Starts a command, or `{command}` or `{code}` with its options. */
   async start(program: string | StartProcess, options: StartOptions = {}): Promise<Process> {
     const given: StartProcess =
       typeof program === "string" ? { command: program, ...options } : { ...program, ...options };
@@ -71,7 +71,7 @@ export class Processes {
     return new Process(this.#calls, this.#sessionId, shape);
   }
 
-  /** Newest first, ended ones too. */
+  /** Lists processes, newest first, including those that have ended. */
   list(options: { pageSize?: number | undefined } & CallOptions = {}): Pages<Process> {
     return new Pages(
       async (offset) => {
@@ -88,7 +88,7 @@ export class Processes {
     );
   }
 
-  /** One by its id, also when it has ended. */
+  /** Returns a process by its id, even if it has ended. */
   async get(processId: string, options: CallOptions = {}): Promise<Process> {
     const query = { sessionId: this.#sessionId, processId };
     const shape = await this.#calls.json<ProcessShape>({ method: "GET", path: "/processes/get", query, ...options });
@@ -96,27 +96,27 @@ export class Processes {
   }
 }
 
-const SHORTEST_LOOK = 50; // ms between two looks at a process that is waited for
-const LONGEST_LOOK = 3000; // plans count them
-/** ms that a server may be away while it is started again, and between two looks for it. */
+const SHORTEST_LOOK = 50; // ms between two polls of a process
+const LONGEST_LOOK = 3000; // polls count against the rate limit
+/** ms allowed for a server restart. */
 const AWAY = 60_000;
 const LONGEST_PAUSE = 5000;
 const MOST_DOUBLINGS = 16;
-const STEADY = 30_000; // ms that a connection held: what breaks it then is a new trouble
+const STEADY = 30_000; // ms: a connection that lasted this long resets the count of failures
 
-/** A process, as last seen: `refresh()` looks again. */
+/** A process, as last seen. `refresh()` asks the server again. */
 export class Process implements ProcessExit {
   readonly id: string;
   readonly pid!: number;
   readonly status!: ProcessStatus;
-  /** 128 + signal when killed, 124 at its timeout; null while it runs and where it is lost. */
+  /** 128 + signal if killed, 124 after its timeout; null while it runs or if it is lost. */
   readonly exitCode!: number | null;
   readonly reason!: ProcessReason | null;
   readonly startedAt!: string;
   readonly endedAt!: string | null;
   readonly command!: string;
   readonly name!: string | null;
-  /** With `waitFor`: whether it was ready in time. */
+  /** With `waitFor`: whether it became ready in time. */
   readonly ready: boolean | undefined;
   readonly #calls: Calls;
   readonly #sessionId: string;
@@ -129,7 +129,7 @@ export class Process implements ProcessExit {
     this.#see(shape);
   }
 
-  /** Looks again. */
+  /** Asks the server for the process's current state. */
   async refresh(options: CallOptions = {}): Promise<this> {
     const query = { sessionId: this.#sessionId, processId: this.id };
     return this.#see(
@@ -137,7 +137,7 @@ export class Process implements ProcessExit {
     );
   }
 
-  /** Until it has ended, which is seen at most 3 seconds later. Its session is kept awake meanwhile. */
+  /** Waits until the process has ended, which is noticed at most 3 seconds later. This keeps its session awake. */
   async wait(options: CallOptions = {}): Promise<this> {
     for (let look = SHORTEST_LOOK; ; look = Math.min(look * 1.5, LONGEST_LOOK)) {
       await this.refresh(options);
@@ -146,7 +146,7 @@ export class Process implements ProcessExit {
     }
   }
 
-  /** To its standard input. `close`: its end comes after this. */
+  /** Writes to standard input, at most 1 MiB a call. `close`: close standard input afterwards. */
   async input(data: string | Uint8Array, options: { close?: boolean | undefined } & CallOptions = {}): Promise<this> {
     const { signal, close } = options;
     const content = typeof data === "string" ? { data } : { data: base64(data), encoding: "base64" };
@@ -154,7 +154,7 @@ export class Process implements ProcessExit {
     return this.#see(await this.#calls.json<ProcessShape>({ method: "POST", path: "/processes/input", json, signal }));
   }
 
-  /** The end of its standard input. */
+  /** Closes standard input. */
   async closeInput(options: CallOptions = {}): Promise<this> {
     const json = { sessionId: this.#sessionId, processId: this.id, close: true };
     return this.#see(
@@ -162,7 +162,7 @@ export class Process implements ProcessExit {
     );
   }
 
-  /** To it and all that it has started. */
+  /** Signals the process and everything that it started. */
   async signal(signal: ProcessSignal = "SIGTERM", options: CallOptions = {}): Promise<this> {
     const json = { sessionId: this.#sessionId, processId: this.id, signal };
     return this.#see(
@@ -170,12 +170,12 @@ export class Process implements ProcessExit {
     );
   }
 
-  /** `SIGKILL`. */
+  /** Sends `SIGKILL`. */
   kill(options: CallOptions = {}): Promise<this> {
     return this.signal("SIGKILL", options);
   }
 
-  /** A page of its output from the cursor on, about `limit` bytes. */
+  /** Returns a page of its output from `cursor` on. `limit`: about this many bytes; 262144 by default. */
   logs(options: { cursor?: number | undefined; limit?: number | undefined } & CallOptions = {}): Promise<LogPage> {
     const { signal, cursor, limit } = options;
     const query = { sessionId: this.#sessionId, processId: this.id, cursor, limit };
@@ -183,8 +183,8 @@ export class Process implements ProcessExit {
   }
 
   /**
-   * Its output as it comes, from the cursor on, and last its `exit`. A connection that breaks is made again where it was,
-   * as often in a row as `maxRetries` says.
+   * Streams its output from `cursor` on. The last event is its `exit`. A broken connection resumes where it stopped: no
+   * output is lost or repeated. While the server restarts, reconnecting goes on for a minute.
    */
   async *follow(
     options: { cursor?: number | undefined } & CallOptions = {},

@@ -1,4 +1,4 @@
-/** Values that one side puts and the other takes as they come. */
+/** Passes values from one side to another as they arrive. */
 
 export class Queue<T> implements AsyncIterable<T> {
   readonly #values: T[] = [];
@@ -8,17 +8,17 @@ export class Queue<T> implements AsyncIterable<T> {
   #taken: (() => void) | null = null;
   #weight = 0;
 
-  /** `weigh`: how much of a burden a value is while it is not taken. */
+  /** `weigh`: how much a value adds to `weight` until it is taken. */
   constructor(weigh: (value: T) => number = () => 1) {
     this.#weigh = weigh;
   }
 
-  /** Of all that is not taken. */
+  /** The weight of all values not taken yet. */
   get weight(): number {
     return this.#weight;
   }
 
-  /** After the end it is dropped. */
+  /** Adds a value. After the end, drops it. */
   put(value: T): void {
     if (this.#ended !== null) return;
     this.#values.push(value);
@@ -26,12 +26,12 @@ export class Queue<T> implements AsyncIterable<T> {
     this.#wake?.();
   }
 
-  /** Until no more than this is not taken, or the end. */
+  /** Waits until the weight of the values not taken is at most this, or the queue has ended. */
   async room(most: number): Promise<void> {
     while (this.#weight > most && this.#ended === null) await new Promise<void>((resolve) => (this.#taken = resolve));
   }
 
-  /** What was put before is still taken. `failure` is thrown after it. */
+  /** Ends the queue. Values put before can still be taken; then `failure` is thrown. */
   end(failure?: unknown): void {
     this.#ended ??= { failure };
     this.#wake?.();

@@ -1,25 +1,25 @@
-/** Whether a call that failed is made again, and when. Decided from values alone. */
+/** Decides whether and when to retry a failed call, from values alone. */
 
 import { BuntimeError, ConnectionFailed } from "./errors.js";
 
 export interface RetryRules {
-  /** Times that a call is made again. */
+  /** How often a call is retried. */
   readonly maxRetries: number;
-  /** Milliseconds before the first time; each further one doubles them. */
+  /** Milliseconds before the first retry; each further retry doubles them. */
   readonly retryDelay: number;
 }
 
 const LONGEST_DELAY = 30_000;
-/** A server that asks for more patience than this is told of at once. */
+/** If the server asks for a longer wait, throw the error at once. */
 const LONGEST_RETRY_AFTER = 60_000;
-/** Whatever their status: an error at the end of a stream has none. */
+/** Retried whatever the status, since an error at the end of a stream has none. */
 const ANSWERED_LATER = new Set(["request_timeout", "idempotency_in_progress", "unavailable"]);
 const PASSING = new Set([408, 500, 502, 503, 504]);
 
 /**
- * Milliseconds to wait before the next attempt; null where there is to be none.
+ * Returns the milliseconds to wait before the next attempt, or null to give up.
  *
- * `attempt`: how many have failed. `repeatable`: the call may be carried out twice without harm, since it changes
+ * `attempt`: how many attempts have failed. `repeatable`: carrying out the call twice does no harm, because it changes
  * nothing, puts the same thing in the same place, or has an idempotency key. `random`: 0 to 1.
  */
 export function delayBefore(
@@ -39,7 +39,7 @@ export function delayBefore(
 
 function mayHelp(failure: BuntimeError, repeatable: boolean): boolean {
   if (failure instanceof ConnectionFailed) return repeatable || !failure.begun;
-  if (failure.code === "rate_limit_exceeded" || failure.details.waking === true) return true; // before any work
+  if (failure.code === "rate_limit_exceeded" || failure.details.waking === true) return true; // refused before any work
   if (!repeatable) return false;
   if (ANSWERED_LATER.has(failure.code)) return true;
   return failure.status !== null && PASSING.has(failure.status);

@@ -1,17 +1,17 @@
-/** Runs: one request to its end, or a stream of what happens. */
+/** Runs: a request for the whole result, or a stream of events. */
 
 import { brokenStream, type CallOptions, type Calls, type KeyedOptions } from "./calls.js";
 import { InvalidRequest } from "./errors.js";
 import { toldBy } from "./events.js";
 import type { ExecuteRequest, ExecuteResponse, RunEvent, RunResult } from "./shapes.js";
 
-/** The most that a plan gives a run which names no timeout. */
+/** Seconds: the longest that any plan runs a program whose request names no timeout. */
 const LONGEST_RUN = 3600;
 
-/** Why a stream ends that its reader has closed. */
+/** The reason with which a reader closes a stream. */
 const CLOSED = new Error("The stream was closed.");
 
-/** How much of a run's time is known: its own timeout, or that of its session. */
+/** The session's timeout for runs in seconds, if known. */
 export type SessionTimeout = number | undefined;
 
 export function execute(
@@ -21,7 +21,7 @@ export function execute(
   session?: SessionTimeout,
 ): Promise<ExecuteResponse> {
   if ((request as { stream?: boolean }).stream)
-    throw new InvalidRequest("execute gives the result as a whole: use stream(…) for events.", {
+    throw new InvalidRequest("execute returns the whole result: use stream(…) for events.", {
       code: "invalid_request",
       details: { field: "stream" },
     });
@@ -30,13 +30,13 @@ export function execute(
 }
 
 export interface StreamOptions extends CallOptions {
-  /** Run as a process: it goes on when the stream is left. The first event tells its id. */
+  /** Run as a process. The first event gives its id, and leaving the stream does not end it. */
   detach?: boolean | undefined;
 }
 
 /**
- * A run as it happens: `for await (const event of …)`. The last event is the `result`; a run that a limit or the
- * session's end stops throws. Leaving the loop, or `close()`, ends the run, unless it is detached.
+ * Streams a run's events: `for await (const event of …)`. The last event is its `result`. Throws when a limit or the
+ * end of the session stops the run. Leaving the loop, or `close()`, ends the run unless it is detached.
  */
 export class RunStream implements AsyncIterable<RunEvent>, AsyncDisposable {
   readonly #events: AsyncGenerator<RunEvent, void, undefined>;
@@ -51,12 +51,12 @@ export class RunStream implements AsyncIterable<RunEvent>, AsyncDisposable {
     this.#events = runEvents(calls, json, this.#left);
   }
 
-  /** Nothing is sent before the first one is asked for. */
+  /** The request is sent when you ask for the first event. */
   [Symbol.asyncIterator](): AsyncGenerator<RunEvent, void, undefined> {
     return this.#events;
   }
 
-  /** Reads to the end. Output that was not read before is put together. */
+  /** Reads to the end. `stdout` and `stderr` hold the output that you have not read yet. */
   async result(): Promise<ExecuteResponse> {
     const output = { stdout: "", stderr: "" };
     for await (const event of this.#events) {
@@ -88,7 +88,7 @@ async function* runEvents(
   try {
     for await (const event of calls.events({ method: "POST", path: "/execute", json, signal: left.signal })) {
       const told = toldBy(event);
-      // the body is read to its end, so that the connection can be used again
+      // read on to the end, so that the connection can be reused
       if (event.name === "result") result = { type: "result", ...(told as unknown as RunResult) };
       else yield { type: event.name, ...told } as RunEvent;
     }
@@ -96,7 +96,7 @@ async function* runEvents(
     if (failure === CLOSED) return;
     if (result === null) throw failure;
   } finally {
-    left.abort(CLOSED); // lets go of the caller's signal too
+    left.abort(CLOSED); // releases the caller's signal too
   }
   if (result === null) throw brokenStream();
   yield result;

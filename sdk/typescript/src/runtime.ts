@@ -1,4 +1,7 @@
-/** What is under us: Bun, Node or a browser. Node's modules are asked for, not imported, so that bundlers for browsers have nothing to resolve. */
+/**
+ * Detects the runtime: Bun, Node or a browser. Gets Node's modules at run time instead of importing them, so that
+ * bundlers for browsers have nothing to resolve.
+ */
 
 interface Modules {
   "node:http": typeof import("node:http");
@@ -28,7 +31,7 @@ export function isBrowser(): boolean {
   return process().versions?.node === undefined;
 }
 
-/** Undefined in browsers, and in a Node before 20.16. */
+/** Returns undefined in browsers, and in Node before 20.16. */
 export function builtin<Name extends keyof Modules>(name: Name): Modules[Name] | undefined {
   return process().getBuiltinModule?.(name) as Modules[Name] | undefined;
 }

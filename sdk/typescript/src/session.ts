@@ -1,4 +1,4 @@
-/** One session, and all that is done in it. */
+/** One session and everything you do in it. */
 
 import { newKey, type CallOptions, type Calls, type KeyedOptions } from "./calls.js";
 import { Contexts } from "./contexts.js";
@@ -20,7 +20,7 @@ import type {
 } from "./shapes.js";
 import { openTerminal, type Terminal, type TerminalOptions } from "./terminal.js";
 
-/** A session by its id: everything that needs no answer about it. */
+/** A session by its id, with the calls that need no properties of it. */
 export class SessionHandle implements AsyncDisposable {
   readonly id: string;
   readonly #calls: Calls;
@@ -36,7 +36,7 @@ export class SessionHandle implements AsyncDisposable {
     return new Files(this.#calls, this.id);
   }
 
-  /** Programs that go on beside the calls. */
+  /** Programs that keep running after the call that started them. */
   get processes(): Processes {
     return new Processes(this.#calls, this.id);
   }
@@ -46,32 +46,32 @@ export class SessionHandle implements AsyncDisposable {
     return new Contexts(this.#calls, this.id, this.runTimeout());
   }
 
-  /** Runs TypeScript or JavaScript to its end. A program that fails is a result with its `exitCode`. */
+  /** Runs TypeScript or JavaScript and returns the result. A failing program is a result too: see its `exitCode`. */
   execute(code: string, options: RunOptions & KeyedOptions = {}): Promise<ExecuteResponse> {
     return this.#run({ code }, options);
   }
 
-  /** Runs a command by `bash -c` to its end. */
+  /** Runs a command with `bash -c` and returns the result. */
   run(command: string, options: RunOptions & KeyedOptions = {}): Promise<ExecuteResponse> {
     return this.#run({ command }, options);
   }
 
-  /** Runs code and tells what it prints as it happens. */
+  /** Runs code and streams its output. */
   stream(code: string, options: RunOptions & StreamOptions = {}): RunStream {
     return this.#stream({ code }, options);
   }
 
-  /** Runs a command and tells what it prints as it happens. */
+  /** Runs a command with `bash -c` and streams its output. */
   streamCommand(command: string, options: RunOptions & StreamOptions = {}): RunStream {
     return this.#stream({ command }, options);
   }
 
-  /** A shell. Not in browsers. */
+  /** Opens a shell. Not in browsers. */
   terminal(options: TerminalOptions = {}): Promise<Terminal> {
     return openTerminal(this.#calls, this.id, options);
   }
 
-  /** A token for the preview of one port, or of all where none is named. `ttl`: seconds, from 60. */
+  /** Creates a token for the preview of one port, or of all ports. `ttl`: seconds, from 60; 3600 by default. */
   previewToken(
     options: { port?: number | undefined; ttl?: number | undefined } & KeyedOptions = {},
   ): Promise<PreviewToken> {
@@ -79,36 +79,38 @@ export class SessionHandle implements AsyncDisposable {
     return this.#calls.json({ method: "POST", path: this.#path("/preview-token"), json, signal, idempotencyKey });
   }
 
-  /** Revokes this token, or all; how many there were. */
+  /** Revokes this token, or all tokens. Returns how many were revoked. */
   async revokePreviewTokens(token?: string, options: CallOptions = {}): Promise<number> {
     const call = { method: "DELETE", path: this.#path("/preview-token"), json: { token } } as const;
     return (await this.#calls.json<{ revoked: number }>({ ...call, ...options })).revoked;
   }
 
-  /** What the server says of it now. It does not wake the session. */
+  /** Asks the server for the session's current state. This does not wake the session. */
   async refresh(options: CallOptions = {}): Promise<Session> {
     return this.seen(await this.#calls.json<SessionShape>({ method: "GET", path: this.#path(), ...options }));
   }
 
-  /** It expires so many seconds from now. */
+  /** Makes the session expire this many seconds from now. */
   extend(ttl: number, options: CallOptions = {}): Promise<Session> {
     return this.update({ ttl }, options);
   }
 
-  /** Each field given replaces the old value whole; null puts the default back. */
+  /** Replaces each setting given as a whole; null restores its default. */
   async update(fields: UpdateSession, options: CallOptions = {}): Promise<Session> {
     return this.seen(
       await this.#calls.json<SessionShape>({ method: "PATCH", path: this.#path(), json: fields, ...options }),
     );
   }
 
-  /** `idle` suspends its processes; `deep-sleep` ends them and keeps the files. */
+  /** Suspends its processes (`idle`), or ends them and keeps the files (`deep-sleep`). Throws `SessionBusy`. */
   async sleep(depth: "idle" | "deep-sleep" = "idle", options: CallOptions = {}): Promise<Session> {
     const call = { method: "POST", path: this.#path("/sleep"), json: { depth }, repeatable: true } as const;
     return this.seen(await this.#calls.json<SessionShape>({ ...call, ...options }));
   }
 
-  /** From which state, and how long it took. Every call that needs the session wakes it too. */
+  /**
+   * Wakes the session. Returns the state it woke from and how long that took. Every call that needs it wakes it too.
+   */
   async wake(options: CallOptions = {}): Promise<{ wokeFrom: SessionState; wakeTimeMs: number }> {
     const call = { method: "POST", path: this.#path("/wake"), repeatable: true } as const;
     const woken = await this.#calls.json<SessionShape & { wokeFrom: SessionState; wakeTimeMs: number }>({
@@ -120,12 +122,12 @@ export class SessionHandle implements AsyncDisposable {
     return { wokeFrom, wakeTimeMs };
   }
 
-  /** With its processes and files. */
+  /** Deletes the session with its processes and files. Throws `SessionNotFound`. */
   async delete(options: CallOptions = {}): Promise<void> {
     await this.#calls.gone({ method: "DELETE", path: this.#path(), ...options }, "session_not_found");
   }
 
-  /** `await using session = …` deletes it at the end of the block; one that has expired before is no error. */
+  /** `await using session = …` deletes the session at the end of the block. An expired session is not an error. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       await this.delete();
@@ -134,7 +136,7 @@ export class SessionHandle implements AsyncDisposable {
     }
   }
 
-  /** @internal Seconds that a run has which names no timeout, where it is known. */
+  /** @internal Seconds that a run without its own timeout may take, if known. */
   runTimeout(): SessionTimeout {
     return undefined;
   }
@@ -160,14 +162,14 @@ export class SessionHandle implements AsyncDisposable {
   }
 }
 
-/** A session with what the server has last said of it: `refresh()` asks again. */
+/** A session, as the server last reported it. `refresh()` asks again. */
 export class Session extends SessionHandle {
   readonly createdAt!: string;
   readonly expiresAt!: string;
-  /** Where port 8080 of the session is seen. */
+  /** The URL at which port 8080 is visible. */
   readonly previewUrl!: string;
   readonly resourceLimits!: ResourceLimits;
-  /** This and what follows: undefined after `create`, until the server was asked. */
+  /** This and the following properties are undefined after `create`, until you call `refresh()`. */
   readonly state: SessionState | undefined;
   readonly lastActive: string | undefined;
   readonly filesCount: number | undefined;
@@ -176,7 +178,7 @@ export class Session extends SessionHandle {
   readonly preview: PreviewSettings | undefined;
   readonly network: NetworkSettings | undefined;
   readonly onWake: string | null | undefined;
-  /** Of its environment; values are never shown. */
+  /** The names of its environment variables. The server never returns their values. */
   readonly envNames: string[] | undefined;
 
   /** @internal */
@@ -185,7 +187,7 @@ export class Session extends SessionHandle {
     this.#see(shape);
   }
 
-  /** Where a port of the session is seen. (`previewUrl` itself is that of port 8080.) */
+  /** Returns the URL at which a port of the session is visible. `port`: 1024 or higher. */
   previewUrlFor(port = 8080): string {
     return port === 8080 ? this.previewUrl : this.previewUrl.replace(/^(\w+:\/\/[^.]+)/, `$1-${port}`);
   }

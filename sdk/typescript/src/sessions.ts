@@ -5,14 +5,14 @@ import { Pages } from "./pages.js";
 import { Session, SessionHandle } from "./session.js";
 import type { CreateSession, CreatedShape, DeletedSession, SessionShape, SessionState } from "./shapes.js";
 
-/** A session by its id, as all calls take it. */
+/** A session's id, in either form that calls take. */
 export type SessionId = string | { sessionId: string };
 
 export interface ListSessions extends CallOptions {
   state?: SessionState | undefined;
-  /** Top-level values that must be equal; numbers and booleans by their JSON text. */
+  /** Top-level values that must match; numbers and booleans by their JSON text. */
   metadata?: Record<string, string | number | boolean> | undefined;
-  /** Sessions that one request fetches, 1 to 100. */
+  /** Sessions a request, 1 to 100; 50 by default. */
   pageSize?: number | undefined;
 }
 
@@ -25,25 +25,25 @@ export class Sessions {
     this.#calls = calls;
   }
 
-  /** A new session, whose runtime is there. Made once, however often the call is repeated on the way. */
+  /** Creates a session. An idempotency key is sent by default, so a retry creates nothing twice. */
   async create(fields: CreateSession = {}, options: KeyedOptions = {}): Promise<Session> {
     const { signal, idempotencyKey = newKey() } = options;
     const call = { method: "POST", path: "/sessions/create", json: fields, signal, idempotencyKey } as const;
     return new Session(this.#calls, await this.#calls.json<CreatedShape>(call));
   }
 
-  /** It does not wake the session. */
+  /** Returns a session by its id. This does not wake it. Throws `SessionNotFound`. */
   async get(session: SessionId, options: CallOptions = {}): Promise<Session> {
     const path = `/sessions/${encodeURIComponent(idOf(session))}`;
     return new Session(this.#calls, await this.#calls.json<SessionShape>({ method: "GET", path, ...options }));
   }
 
-  /** A session that is there already, without a request. */
+  /** Returns a handle for a session, without a request. */
   open(session: SessionId): SessionHandle {
     return new SessionHandle(this.#calls, idOf(session));
   }
 
-  /** Newest first. */
+  /** Lists sessions, newest first. */
   list(options: ListSessions = {}): Pages<Session> {
     const { state, metadata = {}, pageSize, signal } = options;
     const filters = Object.fromEntries(Object.entries(metadata).map(([name, value]) => [`metadata.${name}`, value]));
@@ -58,7 +58,7 @@ export class Sessions {
     );
   }
 
-  /** With its processes and files. One that is not there is `SessionNotFound`. */
+  /** Deletes a session with its processes and files. Throws `SessionNotFound`. */
   async delete(session: SessionId, options: CallOptions = {}): Promise<DeletedSession> {
     const sessionId = idOf(session);
     const call = { method: "DELETE", path: `/sessions/${encodeURIComponent(sessionId)}`, ...options } as const;

@@ -1,29 +1,29 @@
-/** What the server takes and gives, as JSON has it. Times are ISO 8601 in UTC, whole seconds. */
+/** What the server accepts and returns, as JSON. Times are ISO 8601 in UTC, in whole seconds. */
 
 export interface ResourceLimits {
   /** MB */
   memory: number;
   /** Cores */
   cpu: number;
-  /** Seconds that a run has which names no timeout. */
+  /** Seconds for a run without its own timeout. */
   timeout: number;
   /** MB */
   disk: number;
 }
 
 export interface PreviewSettings {
-  /** `public`: the ports are open to whoever has the URL. `private`: none is. */
+  /** `public` opens the `ports` to anyone with the URL; `private` opens none. */
   visibility: "public" | "private";
-  /** 1024 to 65535, up to 64 of them. */
+  /** 1024 to 65535, at most 64 of them. */
   ports: number[];
 }
 
 export interface NetworkSettings {
-  /** `internet`: public addresses only. `none`: nothing. */
+  /** `internet` (public addresses only) or `none`. */
   egress: "internet" | "none";
-  /** IPv4 networks and domain names; with any, nothing else is reachable. */
+  /** IPv4 networks and domain names. If set, nothing else is reachable. */
   allow: string[];
-  /** The same; it wins. */
+  /** IPv4 networks and domain names; deny wins. */
   deny: string[];
 }
 
@@ -32,19 +32,19 @@ export type SessionState = "active" | "idle" | "deep-sleep";
 export interface CreateSession {
   /** Seconds until it expires, from 300; 86400 by default. */
   ttl?: number | undefined;
-  /** Any JSON object of at most 16,384 bytes. */
+  /** A JSON object of at most 16,384 bytes. */
   metadata?: Record<string, unknown> | undefined;
   /** Not on the free plan. */
   resourceLimits?: Partial<ResourceLimits> | undefined;
   preview?: Partial<PreviewSettings> | undefined;
   network?: Partial<NetworkSettings> | undefined;
-  /** A shell command that runs after each wake from deep sleep. */
+  /** A command to run after each wake from deep sleep. */
   onWake?: string | null | undefined;
-  /** For every run of the session. */
+  /** Variables for every run. */
   env?: Record<string, string> | undefined;
 }
 
-/** Each field given replaces the old value whole; null puts the default back. */
+/** Replaces each setting given as a whole; null restores its default. */
 export interface UpdateSession {
   /** Seconds from now. */
   ttl?: number | null | undefined;
@@ -83,12 +83,12 @@ export interface DeletedSession {
 export interface PreviewToken {
   /** Opens the preview in a browser. */
   url: string;
-  /** For the header `X-Preview-Token`. */
+  /** Send this in the header `X-Preview-Token`. */
   token: string;
   expiresAt: string;
 }
 
-/** A file that is written before a run. */
+/** A file to write before a run. */
 export interface File {
   /** Relative to `/workspace`, or absolute. */
   path: string;
@@ -103,52 +103,52 @@ export interface RunOptions {
   files?: File[] | undefined;
   /** For this run only. */
   env?: Record<string, string> | undefined;
-  /** Seconds that the program has; the session's own by default. */
+  /** Seconds that the program may run; the session's by default. */
   timeout?: number | undefined;
   workingDir?: string | undefined;
-  /** What the program reads from its standard input. */
+  /** The program's standard input. */
   stdin?: string | undefined;
 }
 
 export interface ExecuteRequest extends RunOptions {
   sessionId: string;
-  /** TypeScript or JavaScript. Exactly one of `code` and `command`. */
+  /** TypeScript or JavaScript. Set exactly one of `code` and `command`. */
   code?: string | undefined;
-  /** Run by `bash -c`. */
+  /** A command, run with `bash -c`. */
   command?: string | undefined;
-  /** Run `code` in this context, where variables stay. */
+  /** Run `code` in this context, which keeps its variables. */
   contextId?: string | undefined;
 }
 
 /** How a run ended. */
 export interface RunResult {
-  /** 128 + signal when killed, 124 on timeout. */
+  /** 128 + signal if killed, 124 on timeout. */
   exitCode: number;
-  /** Milliseconds by the clock. */
+  /** Milliseconds of elapsed time. */
   executionTime: number;
   /** Peak bytes. */
   memoryUsed: number;
-  /** Milliseconds of CPU. */
+  /** Milliseconds of CPU time. */
   cpuTime: number;
   timedOut: boolean;
   /** Relative to `/workspace`. */
   filesWritten: string[];
-  /** Only where output was cut. */
+  /** Set only if the output was cut. */
   truncated?: boolean;
-  /** Only where the list was cut. */
+  /** Set only if the list was cut. */
   filesWrittenTruncated?: boolean;
   /**
-   * Only where the run met the limit of 448 processes and threads, or the session its own of 512. Everything that the
-   * run started has been killed.
+   * Set only if the run reached the limit of 448 processes and threads, or the session its limit of 512; everything
+   * that the run started was killed.
    */
   processLimitExceeded?: boolean;
-  /** Of a context: the value of the last expression; null where it was undefined. */
+  /** In a context: the value of the last expression, or null if it was undefined. */
   result?: Forms | null;
-  /** Of a context: what `display(value)` was called for. */
+  /** In a context: the values passed to `display(value)`. */
   displayed?: Forms[];
-  /** Of a context: what the code threw. */
+  /** In a context: what the code threw. */
   error?: Thrown;
-  /** Of a context, where the run did not end by itself: whether the variables are still there. */
+  /** In a context: set when the run was stopped; whether the context kept its variables. */
   contextSurvived?: boolean;
 }
 
@@ -157,13 +157,13 @@ export interface ExecuteResponse extends RunResult {
   stderr: string;
 }
 
-/** A run in a context, with what `ExecuteResponse` has only there. */
+/** The result of a run in a context. */
 export interface Evaluation extends ExecuteResponse {
   result: Forms | null;
   displayed: Forms[];
 }
 
-/** A value in the forms that it has. */
+/** A value in each form that it has. */
 export interface Forms {
   /** As `console.log` shows it. */
   text: string;
@@ -174,7 +174,7 @@ export interface Forms {
   /** In base64. */
   png?: string;
   table?: { columns: string[]; rows: unknown[][] };
-  /** Forms that were too large. */
+  /** Forms too large. */
   cut?: string[];
 }
 
@@ -184,7 +184,7 @@ export interface Thrown {
   stack: string;
 }
 
-/** What a stream of a run tells. */
+/** An event in a run's stream. */
 export type RunEvent =
   | { type: "stdout"; data: string }
   | { type: "stderr"; data: string }
@@ -196,7 +196,7 @@ export type FileType = "file" | "directory" | "symlink" | "other";
 
 export interface FileEntry {
   path: string;
-  /** Only where the path is not UTF-8. */
+  /** Set only if the path is not UTF-8. */
   pathBase64?: string;
   /** Bytes */
   size: number;
@@ -207,7 +207,7 @@ export interface FileEntry {
 export interface FileStatus extends FileEntry {
   /** Permission bits in octal. */
   mode: string;
-  /** Of a symbolic link. */
+  /** Where a symbolic link points. */
   target?: string;
   targetBase64?: string;
 }
@@ -215,13 +215,13 @@ export interface FileStatus extends FileEntry {
 export interface FileWritten {
   path: string;
   pathBase64?: string;
-  /** Bytes of the file afterwards. */
+  /** The file's size afterwards, in bytes. */
   size: number;
 }
 
 export interface FileContent extends FileWritten {
   content: string;
-  /** `base64` where the file is not UTF-8. */
+  /** `base64` if the file is not UTF-8. */
   encoding: "utf8" | "base64";
 }
 
@@ -234,29 +234,29 @@ export interface FileDeleted {
 export interface SearchMatch {
   path: string;
   pathBase64?: string;
-  /** From 1; only with `query`, as the next two. */
+  /** Counts from 1. Set only with `query`, like the next two. */
   line?: number;
   text?: string;
-  /** Start and end of each match in `text`, in characters. */
+  /** The start and end of each match in `text`, in characters. */
   ranges?: [number, number][];
 }
 
 export interface SearchResult {
   matches: SearchMatch[];
-  /** Whether there are more, or may be. */
+  /** There are more matches, or may be. */
   truncated: boolean;
 }
 
-/** What watching tells. */
+/** An event of a watch. */
 export type FileEvent =
   | { type: "ready" }
   | {
       type: "change";
       event: "created" | "changed" | "deleted" | "renamed";
       path: string;
-      /** The old path, of `renamed`. */
+      /** The old path of something `renamed`. */
       from?: string;
-      /** Left out where nothing is there any more. */
+      /** Left out if nothing is at the path any more. */
       fileType?: FileType;
       pathBase64?: string;
       fromBase64?: string;
@@ -267,11 +267,11 @@ export type ProcessStatus = "running" | "exited" | "lost";
 export type ProcessReason = "deep_sleep" | "runtime_ended" | "timeout";
 
 export interface ProcessExit {
-  /** `lost`: the session's runtime ended before the process did. */
+  /** `lost`: the session's runtime ended before the process's end was seen. */
   status: ProcessStatus;
-  /** Null while it runs, and where it is lost. */
+  /** Null while it runs or if it is lost. */
   exitCode: number | null;
-  /** Why it ended, where it was not by itself. */
+  /** Why it ended, if it did not end by itself. */
   reason: ProcessReason | null;
 }
 
@@ -282,7 +282,7 @@ export interface ProcessShape extends ProcessExit {
   endedAt: string | null;
   command: string;
   name: string | null;
-  /** With `waitFor`: whether it was ready in time. */
+  /** With `waitFor`: whether it became ready in time. */
   ready?: boolean;
 }
 
@@ -309,13 +309,13 @@ export interface LogPage extends ProcessExit {
   entries: LogEntry[];
   /** Where the next page begins. */
   cursor: number;
-  /** The cursor after all that there is now. */
+  /** The cursor after all output so far. */
   end: number;
-  /** Bytes that are not kept any more. */
+  /** Bytes discarded. */
   dropped: number;
 }
 
-/** What following the logs of a process tells. `cursor`: where to go on after it. */
+/** An event in the log of a process. `cursor`: where to resume after it. */
 export type LogEvent =
   | { type: "stdout" | "stderr"; data: string; time: string; cursor: number }
   | { type: "dropped"; bytes: number; cursor: number }
@@ -331,6 +331,6 @@ export interface ContextEntry extends ContextShape {
   /** `lost`: its variables are gone. */
   status: "running" | "lost";
   reason: string | null;
-  /** Runs so far. */
+  /** How many runs so far. */
   runs: number;
 }

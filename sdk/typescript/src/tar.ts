@@ -1,24 +1,24 @@
-/** Archives as `tar`: what comes of bytes, and bytes of it. No input or output here. */
+/** Reads and writes archives as `tar`. No input or output here. */
 
 const BLOCK = 512;
-const LONGEST_NAME = 100; // bytes that fit into the head itself
-const LARGEST_SIZE = 8 ** 11; // that 11 octal digits tell
+const LONGEST_NAME = 100; // bytes that fit into the header itself
+const LARGEST_SIZE = 8 ** 11; // the most that 11 octal digits can express
 const LONGEST_RECORD = 1 << 20;
 
 export type EntryType = "file" | "directory" | "symlink" | "hardlink" | "other";
 
 export interface EntryHead {
-  /** Without a slash at its end. */
+  /** Without a trailing slash. */
   readonly path: string;
   readonly type: EntryType;
   readonly size: number;
   readonly mode: number;
-  /** Of links. */
+  /** Where a link points. */
   readonly target?: string | undefined;
 }
 
 export interface Entry extends EntryHead {
-  /** To be read before the next entry is asked for; what is left is passed over. */
+  /** Read it before you ask for the next entry; the rest is skipped. */
   readonly content: AsyncIterable<Uint8Array>;
 }
 
@@ -30,7 +30,7 @@ const FLAGS: Record<string, EntryType> = {
   "1": "hardlink",
 };
 
-/** What stands before an entry's content. */
+/** Returns the header before an entry's content. */
 export function headOf(entry: EntryHead): Uint8Array {
   const name = entry.type === "directory" ? `${entry.path}/` : entry.path;
   const { target = "", size } = entry;
@@ -46,20 +46,20 @@ export function headOf(entry: EntryHead): Uint8Array {
   return joined([...before, own]);
 }
 
-/** What fills the last block of a content. */
+/** Returns the padding of the content's last block. */
 export function paddingOf(size: number): Uint8Array {
   return new Uint8Array((BLOCK - (size % BLOCK)) % BLOCK);
 }
 
-/** What stands at the end of an archive. */
+/** The end of an archive. */
 export const END = new Uint8Array(2 * BLOCK);
 
-/** The entries one after the other. Throws an Error where the archive ends too early or is none. */
+/** Yields the entries one after the other. Throws an Error if the archive ends too early or is not an archive. */
 export async function* entriesOf(parts: AsyncIterable<Uint8Array>): AsyncGenerator<Entry, void, undefined> {
   const iterator = parts[Symbol.asyncIterator]();
   try {
     yield* entriesIn(new Reader(iterator));
-    while (!(await iterator.next()).done); // to its end, so that its connection can be used again
+    while (!(await iterator.next()).done); // read on to the end, so that the connection can be reused
   } finally {
     await iterator.return?.();
   }
@@ -86,7 +86,7 @@ async function* entriesIn(reader: Reader): AsyncGenerator<Entry, void, undefined
     const content = reader.upTo(type === "file" ? size : 0);
     extended = {};
     yield { path: path.replace(/\/+$/, ""), type, size, mode: numberIn(head, 100, 8) & 0o777, target, content };
-    for await (const _ of content); // what was left of it
+    for await (const _ of content); // skip what was not read
     if (type === "file") await reader.exactly(paddingOf(size).length);
     else if (type === "other") for await (const _ of reader.upTo(size + paddingOf(size).length));
   }
@@ -139,7 +139,7 @@ function block(name: string, flag: string, size: number, mode: number, target: s
   return head;
 }
 
-/** `"<length> <key>=<value>\n"`, where the length counts itself. */
+/** Returns `"<length> <key>=<value>\n"`, where the length includes itself. */
 function record(key: string, value: string): string {
   const rest = ` ${key}=${value}\n`;
   const size = bytesOf(rest).length;
@@ -153,7 +153,7 @@ function recordsIn(bytes: Uint8Array): Record<string, string> {
   for (let at = 0; at < bytes.length;) {
     const space = bytes.indexOf(0x20, at);
     const length = Number(new TextDecoder().decode(bytes.subarray(at, space)));
-    if (space < 0 || !(length > 0)) throw new Error("The archive has a head that cannot be read.");
+    if (space < 0 || !(length > 0)) throw new Error("The archive has an unreadable header.");
     const text = new TextDecoder().decode(bytes.subarray(space + 1, at + length - 1));
     const equals = text.indexOf("=");
     found[text.slice(0, equals)] = text.slice(equals + 1);
@@ -165,14 +165,14 @@ function recordsIn(bytes: Uint8Array): Record<string, string> {
 function checkSum(head: Uint8Array): void {
   const blank = head.slice();
   blank.fill(0x20, 148, 156);
-  if (sumOf(blank) !== numberIn(head, 148, 8)) throw new Error("This is no archive, or it is damaged.");
+  if (sumOf(blank) !== numberIn(head, 148, 8)) throw new Error("This is not an archive, or it is damaged.");
 }
 
 function sumOf(head: Uint8Array): number {
   return head.reduce((total, byte) => total + byte, 0);
 }
 
-/** In octal, or in base 256 where it is large. */
+/** Numbers are in octal, or in base 256 if they are large. */
 function numberIn(head: Uint8Array, at: number, size: number): number {
   if ((head[at]! & 0x80) === 0) return Number.parseInt(textIn(head, at, size), 8) || 0;
   return head.subarray(at + 1, at + size).reduce((value, byte) => value * 256 + byte, 0);

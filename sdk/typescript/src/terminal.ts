@@ -1,4 +1,4 @@
-/** A terminal: bytes of a shell, both ways. In Bun and Node. */
+/** A terminal: bytes to and from a shell. In Bun and Node. */
 
 import type { CallOptions, Calls } from "./calls.js";
 import { ConnectionFailed, errorOf } from "./errors.js";
@@ -7,19 +7,19 @@ import { Queue } from "./queue.js";
 import type { Socket } from "./transport.js";
 
 export interface TerminalOptions extends CallOptions {
-  /** Take this one up again; what was last on its screen is replayed. */
+  /** Reconnect to this terminal; its last output is replayed. */
   terminalId?: string | undefined;
-  /** With `rows`, 2 to 500; 80 and 24 for a new one. */
+  /** Set both `cols` and `rows` or neither, 2 to 500 each; 80 and 24 for a new terminal. */
   cols?: number | undefined;
   rows?: number | undefined;
-  /** Of a new one. */
+  /** For a new terminal. */
   workingDir?: string | undefined;
 }
 
 /** How a terminal ended for this client. */
 export type TerminalEnd =
   | { type: "exit"; exitCode: number | null; reason: string | null }
-  /** Another client has taken it over, or this one has left. */
+  /** Another client took the terminal over, or this one disconnected. */
   | { type: "detached" };
 
 interface Ready {
@@ -32,9 +32,9 @@ interface Ready {
 
 type Frame = Ready | TerminalEnd | { type: "error"; error: unknown };
 
-const MOST_HELD = 1 << 20; // bytes of output that nobody has read
+const MOST_HELD = 1 << 20; // bytes of unread output
 
-/** Opens one: `await` gives it when the shell is there. */
+/** Opens a terminal and returns it once the shell is ready. */
 export async function openTerminal(calls: Calls, sessionId: string, options: TerminalOptions): Promise<Terminal> {
   const { signal, ...fields } = options;
   const query: Record<string, string | number | undefined> = { ...fields };
@@ -43,13 +43,16 @@ export async function openTerminal(calls: Calls, sessionId: string, options: Ter
   return await calls.socket({ method: "GET", path, query, signal, repeatable }, Terminal.ready);
 }
 
-/** Its output by `for await`, which ends with the terminal: see `ended`. What prints waits for who reads. */
+/**
+ * Read its output with `for await`. The loop stops when the terminal ends; `ended` then says how. While nobody reads,
+ * programs that print are held back.
+ */
 export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
-  /** To take it up again when the connection is lost. */
+  /** Pass this as `terminalId` to reconnect after the connection was lost. */
   readonly id: string;
-  /** Whether it was there before. */
+  /** Whether the terminal existed before. */
   readonly resumed: boolean;
-  /** Resolves when it has ended, or another client took it over; rejects when the connection breaks. */
+  /** Resolves when the terminal ends or another client takes it over. Rejects when the connection breaks. */
   readonly ended: Promise<TerminalEnd>;
   readonly #socket: Socket;
   readonly #output = new Queue<Uint8Array>((bytes) => bytes.length);
@@ -59,7 +62,7 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
     this.id = ready.terminalId;
     this.resumed = ready.resumed;
     this.ended = this.#read(frames);
-    this.ended.catch(() => undefined); // told by the output too
+    this.ended.catch(() => undefined); // the output throws it too
   }
 
   /** @internal */
@@ -70,16 +73,16 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
     const told = typeof first.value === "string" ? frameIn(first.value) : null;
     if (told?.type === "ready") return new Terminal(socket, told, frames);
     if (told?.type === "error") throw errorOf(told.error, null);
-    const message = "The terminal did not begin with ready: is this a buntime server?";
+    const message = "The terminal's first frame is not ready. Is this a buntime server?";
     throw errorOf({ code: "unexpected_answer", message }, null);
   }
 
-  /** What is typed. */
+  /** Types these keys. */
   write(keys: string | Uint8Array): void {
     this.#socket.send(typeof keys === "string" ? new TextEncoder().encode(keys) : keys);
   }
 
-  /** When the window has another size. */
+  /** Sets the window's size, 2 to 500 each. */
   resize(cols: number, rows: number): void {
     this.#socket.send(JSON.stringify({ type: "resize", cols, rows }));
   }
@@ -88,7 +91,7 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
     return this.#output[Symbol.asyncIterator]();
   }
 
-  /** Leaves it. The shell goes on: type `exit`, or delete its session, to end it. */
+  /** Disconnects. The shell keeps running: to end it, type `exit` or delete its session. */
   close(): void {
     this.#output.end();
     this.#socket.close();
@@ -122,5 +125,5 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
 }
 
 function frameIn(text: string): Frame {
-  return objectIn(text, "A frame of the terminal") as unknown as Frame;
+  return objectIn(text, "A terminal frame") as unknown as Frame;
 }

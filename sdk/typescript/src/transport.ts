@@ -1,41 +1,41 @@
-/** What carries calls: the network, or in tests something that stands in for it. */
+/** Carries calls: the network, or a replacement for it in tests. */
 
 export type Body = string | Uint8Array | Blob | AsyncIterable<Uint8Array>;
 
-/** One request, ready to be sent. */
+/** A request, ready to send. */
 export interface Ask {
   readonly method: string;
   readonly url: string;
   readonly headers: Record<string, string>;
   readonly body: Body | null;
-  /** When it fires the request ends, and so does the body of its answer. */
+  /** When it fires, the request ends, and the response's body with it. */
   readonly signal: AbortSignal;
 }
 
-/** The head of an answer, and its body still to come. */
+/** A response's header, with the body still to come. */
 export interface Answer {
   readonly status: number;
   header(name: string): string | null;
   text(): Promise<string>;
-  /** The body as it comes. Leaving the loop ends the connection. */
+  /** Yields the body as it arrives. Leaving the loop closes the connection. */
   parts(): AsyncIterable<Uint8Array>;
 }
 
-/** A WebSocket that is open. */
+/** An open WebSocket. */
 export interface Socket {
   send(message: string | Uint8Array): void;
-  /** Ends when it is closed. */
+  /** Ends when the socket is closed. */
   messages(): AsyncIterable<string | Uint8Array>;
   close(): void;
 }
 
 /**
- * Sends requests. Both methods throw `ConnectionFailed` where there is no connection or it breaks, and the signal's
- * reason where that fires.
+ * Sends requests. Both methods throw `ConnectionFailed` if there is no connection or it breaks, and the signal's reason
+ * when it fires.
  */
 export interface Transport {
   send(ask: Ask): Promise<Answer>;
-  /** A refusal before the upgrade is an answer. */
+  /** A refusal before the upgrade is returned as a response. */
   connect(ask: Ask): Promise<Socket | Answer>;
 }
 

@@ -1,4 +1,4 @@
-/** A WebSocket by `node:net`, in Node and Bun: the ones they have themselves take no key along, or do not say why a server refuses. */
+/** A WebSocket over `node:net`, for Node and Bun. Their own cannot send a key, or do not say why a server refuses. */
 
 import type { Socket as Connection } from "node:net";
 import { base64 } from "./base64.js";
@@ -10,8 +10,8 @@ import type { Answer, Ask, Socket } from "./transport.js";
 
 const LARGEST_HEAD = 64 << 10;
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-const MOST_HELD = 1 << 20; // bytes that wait to be taken
-const GOODBYE_MS = 2000; // that the other side has to close too
+const MOST_HELD = 1 << 20; // bytes of messages not taken yet
+const GOODBYE_MS = 2000; // time for the other side to close too
 
 export async function upgrade(ask: Ask): Promise<Socket | Answer> {
   const url = new URL(ask.url);
@@ -24,7 +24,7 @@ export async function upgrade(ask: Ask): Promise<Socket | Answer> {
     const { status, headers, rest } = await headFrom(connection, ask.signal);
     if (status !== 101) return await refusal(connection, status, headers, rest, ask.signal);
     if (headers.get("sec-websocket-accept") !== (await accepted(key)))
-      throw new ConnectionFailed("The server's answer is not that of a WebSocket.", { begun: true });
+      throw new ConnectionFailed("The server's response is not a WebSocket handshake.", { begun: true });
     return new NetSocket(connection, rest);
   } catch (failure) {
     connection.destroy();
@@ -38,7 +38,7 @@ function connected(url: URL, signal: AbortSignal): Promise<Connection> {
   const isSecure = url.protocol === "https:";
   const [net, tls] = [builtin("node:net"), builtin("node:tls")];
   if (net === undefined || tls === undefined)
-    throw new BuntimeError("Terminals need Bun, or Node 20.16 or later: a browser's WebSocket takes no key along.", {
+    throw new BuntimeError("Terminals need Bun, or Node 20.16 or later: a browser's WebSocket cannot send a key.", {
       code: "not_supported",
     });
   const port = Number(url.port || (isSecure ? 443 : 80));
@@ -54,12 +54,12 @@ function connected(url: URL, signal: AbortSignal): Promise<Connection> {
     };
     signal.addEventListener("abort", abort, { once: true });
     connection.once("error", (cause) =>
-      reject(new ConnectionFailed(`No connection: ${cause.message}`, { begun: false, cause })),
+      reject(new ConnectionFailed(`Cannot connect to the server: ${cause.message}`, { begun: false, cause })),
     );
     connection.once(isSecure ? "secureConnect" : "connect", () => {
       signal.removeEventListener("abort", abort);
       connection.setNoDelay(true);
-      connection.on("error", () => undefined); // its close says it too
+      connection.on("error", () => undefined); // `close` reports it too
       resolve(connection);
     });
   });
@@ -85,14 +85,14 @@ interface Head {
 }
 
 async function headFrom(connection: Connection, signal: AbortSignal): Promise<Head> {
-  let text = ""; // latin1: bytes as they are
+  let text = ""; // latin1: one character a byte
   while (true) {
     const end = text.indexOf("\r\n\r\n");
     if (end >= 0) return headIn(text.slice(0, end), bytesOf(text.slice(end + 4)));
     const part = text.length > LARGEST_HEAD ? null : await nextPart(connection);
     if (part === null) {
       signal.throwIfAborted();
-      throw new ConnectionFailed("The connection broke before the server answered.", { begun: true });
+      throw new ConnectionFailed("The connection broke before the server responded.", { begun: true });
     }
     text += part.toString("latin1");
   }
@@ -112,7 +112,7 @@ function bytesOf(latin1: string): Uint8Array {
   return Uint8Array.from(latin1, (character) => character.charCodeAt(0));
 }
 
-/** Null at its end. */
+/** Returns null at the end. */
 function nextPart(connection: Connection): Promise<Buffer | null> {
   return new Promise((resolve) => {
     const data = (part: Buffer) => done(part);
@@ -147,18 +147,18 @@ async function refusal(
   }
 }
 
-/** Null while it is not whole; without a length it is whole where the connection ends. */
+/** Returns null while the body is incomplete. Without a length, it is complete when the connection ends. */
 function bodyIn(got: Uint8Array, headers: Map<string, string>): Uint8Array | null {
   if (headers.get("transfer-encoding")?.toLowerCase() === "chunked") return unchunked(got);
   const size = Number(headers.get("content-length") ?? Infinity);
   return got.length >= size ? got.subarray(0, size) : null;
 }
 
-/** Null where the last chunk has not come. */
+/** Returns null until the last chunk has arrived. */
 function unchunked(got: Uint8Array): Uint8Array | null {
   const chunks: Uint8Array[] = [];
   for (let at = 0; ;) {
-    const end = got.indexOf(0x0a, at) + 1; // of the line with its size
+    const end = got.indexOf(0x0a, at) + 1; // end of the line with the chunk's size
     const size = Number.parseInt(new TextDecoder().decode(got.subarray(at, end)), 16);
     if (end === 0 || got.length < end + size) return null;
     if (!(size > 0)) return joined(chunks);
@@ -201,7 +201,7 @@ class NetSocket implements Socket {
     this.#put(isText ? TEXT : BINARY, isText ? new TextEncoder().encode(message) : message);
   }
 
-  /** What is not taken is not read from the connection. */
+  /** Stops reading from the connection while messages are not taken. */
   async *messages(): AsyncGenerator<string | Uint8Array, void, undefined> {
     for await (const message of this.#received) {
       if (this.#received.weight <= MOST_HELD) this.#connection.resume();
@@ -215,11 +215,11 @@ class NetSocket implements Socket {
     this.#leave();
   }
 
-  /** The other side has a moment to close too. */
+  /** Gives the other side a moment to close too. */
   #leave(): void {
     this.#closing = true;
     this.#connection.end();
-    this.#connection.resume(); // to see that it does
+    this.#connection.resume(); // to see the close
     const late = setTimeout(() => this.#connection.destroy(), GOODBYE_MS);
     this.#connection.once("close", () => clearTimeout(late));
   }
@@ -239,24 +239,20 @@ class NetSocket implements Socket {
       }
       if (this.#received.weight > MOST_HELD && !this.#closing) this.#connection.pause();
     } catch (cause) {
-      this.#received.end(
-        new ConnectionFailed("The server broke the protocol of the WebSocket.", { begun: true, cause }),
-      );
+      this.#received.end(new ConnectionFailed("The server violated the WebSocket protocol.", { begun: true, cause }));
       this.#connection.destroy();
     }
   }
 
   #answerClose(content: Uint8Array): void {
     this.#received.end();
-    if (this.#closing) return; // it answers ours
+    if (this.#closing) return; // it answers our close
     this.#put(CLOSE, content.slice(0, 2));
     this.#leave();
   }
 
   #end(): void {
     const isOurs = this.#closing;
-    this.#received.end(
-      isOurs ? undefined : new ConnectionFailed("The connection of the terminal broke.", { begun: true }),
-    );
+    this.#received.end(isOurs ? undefined : new ConnectionFailed("The terminal's connection broke.", { begun: true }));
   }
 }

@@ -1,2 +1,2 @@
-/** Of this package. */
+/** The version, which the server's log shows. */
 export const VERSION = "0.1.0";

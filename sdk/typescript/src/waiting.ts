@@ -1,6 +1,6 @@
-/** Waiting that a signal ends. */
+/** Waits that a signal can end. */
 
-/** Throws the signal's reason where it fires first. */
+/** Throws the signal's reason if it fires first. */
 export function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
@@ -16,7 +16,7 @@ export function pause(milliseconds: number, signal?: AbortSignal): Promise<void>
   });
 }
 
-/** What comes of the work, which goes on unseen where the signal fires first: its reason is thrown then. */
+/** Returns the result of the work. If the signal fires first, throws its reason; the work goes on unseen. */
 export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   let leave = () => {};
   const aborted = new Promise<never>((_, reject) => {

@@ -48,7 +48,7 @@ function streamOf(parts: AsyncGenerator<Uint8Array>): ReadableStream {
   });
 }
 
-/** A folder with what archives have trouble with. */
+/** Makes a folder with what archives have trouble with. */
 function difficult(): string {
   const at = fresh();
   const deep = join(at, "d".repeat(150), "é".repeat(60));
@@ -67,7 +67,7 @@ function shown(at: string): string[] {
   return (readdirSync(at, { recursive: true }) as string[]).sort();
 }
 
-test("a folder comes back as it went, whatever its names are", async () => {
+test("packing and unpacking preserves a folder, whatever its names", async () => {
   const [from, to] = [difficult(), fresh()];
   await unpacked(packed(from), to);
   expect(shown(to)).toEqual(shown(from));
@@ -76,7 +76,7 @@ test("a folder comes back as it went, whatever its names are", async () => {
   expect(readFileSync(join(to, "link"), "utf8")).toBe("deep");
 });
 
-test("what is packed is what tar reads, and what tar writes is unpacked", async () => {
+test("tar reads what we pack, and we unpack what tar writes", async () => {
   const [from, to, back] = [difficult(), fresh(), fresh()];
   const packing = `${to}.tar.gz`;
   await Bun.write(packing, await Bun.readableStreamToArrayBuffer(streamOf(packed(from))));
@@ -91,7 +91,7 @@ test("what is packed is what tar reads, and what tar writes is unpacked", async 
   }
 });
 
-test("entries are read wherever the bytes are split", async () => {
+test("entries are the same wherever the bytes are split", async () => {
   const whole = Buffer.concat(
     await Array.fromAsync(archive(file("a.txt", "olá"), link("l", "a.txt"), file("b/c.txt", "x".repeat(600)))),
   );
@@ -120,7 +120,7 @@ for (const [what, entries] of [
   ["a link that leads out by another", [link("here", "."), link("l", "here/../out")]],
   ["a hard link out", [{ ...link("l", "../out"), type: "hardlink" }]],
 ] as [string, EntryHead[]][])
-  test(`${what} is refused, and nothing is outside`, async () => {
+  test(`${what} is refused, and nothing is written outside`, async () => {
     const to = join(fresh(), "inside");
     mkdirSync(join(to, ".."));
     writeFileSync(join(to, "../out-before"), "");
@@ -130,31 +130,31 @@ for (const [what, entries] of [
     expect(existsSync("/tmp/buntime-out")).toBe(false);
   });
 
-test("nothing is written through links, those of the archive and those that are there", async () => {
+test("nothing is written through links, whether from the archive or already there", async () => {
   const [to, elsewhere] = [fresh(), fresh()];
   for (const at of [to, elsewhere]) mkdirSync(at);
   await unpacked(compressed(archive(link("l", "real"), file("l", "not through"), file("real/x", "x"))), to);
   expect(readlinkSync(join(to, "l"))).toBe("real");
   expect(readFileSync(join(to, "real/x"), "utf8")).toBe("x");
   symlinkSync(elsewhere, join(to, "away"));
-  expect(String(await failureOf(unpacked(compressed(archive(file("away/x", "x"))), to)))).toContain("no folder");
+  expect(String(await failureOf(unpacked(compressed(archive(file("away/x", "x"))), to)))).toContain("not a folder");
   await unpacked(compressed(archive(file("away", "in its place"))), to);
   expect(readdirSync(elsewhere)).toEqual([]);
   expect(readFileSync(join(to, "away"), "utf8")).toBe("in its place");
 });
 
-test("an archive that is cut, damaged, or none is an error", async () => {
+test("a truncated, damaged or malformed archive is an error", async () => {
   const whole = Buffer.concat(await Array.fromAsync(compressed(archive(file("a.txt", "a".repeat(5000))))));
   const given = (content: Uint8Array) => unpacked(new Blob([content as BlobPart]).stream(), fresh());
   await failureOf(given(whole.subarray(0, whole.length - 20)));
   await failureOf(given(bytes("no archive")));
   const noTar = Buffer.from(Bun.gzipSync(Buffer.alloc(1024, 65)));
-  expect(String(await failureOf(given(noTar)))).toContain("no archive");
+  expect(String(await failureOf(given(noTar)))).toContain("not an archive");
   const cut = Buffer.from(Bun.gzipSync(headOf(file("a.txt", "abc")) as Uint8Array<ArrayBuffer>));
   expect(String(await failureOf(given(cut)))).toContain("too early");
 });
 
-/** What comes of the network: whether it was read to its end, or left. */
+/** Bytes from the network, which records whether they were read to the end or left. */
 class Coming implements AsyncIterable<Uint8Array> {
   isOver = false;
   isLeft = false;
@@ -181,7 +181,7 @@ class Coming implements AsyncIterable<Uint8Array> {
   }
 }
 
-test("an archive that fails here is left, and one that does not is read to its end", async () => {
+test("a download is left when unpacking fails, and read to its end when it does not", async () => {
   const noise = crypto.getRandomValues(new Uint8Array(60_000));
   const rest = file("z", Buffer.from(noise).toString("hex"));
   const zipped = async (...entries: EntryHead[]) =>

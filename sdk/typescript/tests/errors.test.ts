@@ -6,7 +6,7 @@ import { BuntimeError } from "../src/index";
 import { errorOf } from "../src/errors";
 import { StandIn, failureOf, json, refusal } from "./stand_in";
 
-/** The codes that the server has, and the name of the class of each. */
+/** Returns the server's codes, with the class name of each. */
 function codesOfServer(): [string, string][] {
   const text = readFileSync(join(import.meta.dir, "../../../src/buntime/errors.py"), "utf8");
   const classes = [...text.matchAll(/^class (\w+)\([\s\S]*?(?=^class |$(?![\s\S]))/gm)];
@@ -16,7 +16,7 @@ function codesOfServer(): [string, string][] {
   });
 }
 
-test("each code of the server is a class of its own, named as there", () => {
+test("each server code has its own class with the server's name", () => {
   const codes = codesOfServer();
   expect(codes.length).toBeGreaterThan(20);
   for (const [code, name] of codes) {
@@ -36,7 +36,7 @@ test("each code of the server is a class of its own, named as there", () => {
   }
 });
 
-test("a code from the future is a BuntimeError with all that was said", () => {
+test("an unknown code is a BuntimeError with every field of the error", () => {
   const failure = errorOf({ code: "too_new", message: "m", details: {}, retryable: false }, 418);
   expect(failure.constructor).toBe(BuntimeError);
   expect(failure.code).toBe("too_new");
@@ -45,13 +45,13 @@ test("a code from the future is a BuntimeError with all that was said", () => {
   );
 });
 
-test("an answer of something else on the way is an error with its status", async () => {
+test("a proxy's response is an error with its status", async () => {
   using server = new StandIn(() => new Response("<h1>Bad gateway</h1>", { status: 502 }));
   const failure = (await failureOf(server.client({ maxRetries: 0 }).sessions.get("s"))) as BuntimeError;
   expect(failure).toMatchObject({ code: "unexpected_answer", status: 502, retryable: true });
 });
 
-test("a page in place of JSON is an error too", async () => {
+test("a page instead of JSON is an error", async () => {
   using server = new StandIn(() => new Response("<h1>Welcome</h1>"));
   const failure = (await failureOf(server.client().sessions.get("s"))) as BuntimeError;
   expect(failure).toMatchObject({ code: "unexpected_answer", status: 200 });
@@ -63,7 +63,7 @@ test("the request's id and the time to wait come from the headers", async () => 
   expect(failure).toMatchObject({ requestId: "abc", retryAfter: 30, status: 429 });
 });
 
-test("without a key there is no client, and the message says what to do", () => {
+test("a missing key throws an error that says what to set", () => {
   const before = process.env.BUNTIME_API_KEY;
   delete process.env.BUNTIME_API_KEY;
   try {
@@ -74,7 +74,7 @@ test("without a key there is no client, and the message says what to do", () => 
   }
 });
 
-test("the environment gives the key and the address", async () => {
+test("the key and the URL come from the environment", async () => {
   using server = new StandIn(json({ sessions: [], total: 0 }));
   const before = { ...process.env };
   Object.assign(process.env, { BUNTIME_API_KEY: "btk_of_environment", BUNTIME_URL: `${server.url}/` });

@@ -42,7 +42,7 @@ const session = (client: Buntime) => client.sessions.open(S);
 const files = (client: Buntime) => session(client).files;
 const context = (client: Buntime) => session(client).contexts.open(C);
 
-/** A process whose record was seen before, as its user has it. */
+/** Returns a process that was seen before, as a user has it. */
 async function processOf(client: Buntime, call: (process: Process) => Promise<unknown>): Promise<unknown> {
   const process = await session(client).processes.get(P);
   return await call(process);
@@ -64,7 +64,7 @@ const get: Calling = (client) => session(client).processes.get(P);
 const firstPage = async (pages: { pages(): AsyncIterable<unknown> }) => {
   for await (const page of pages.pages()) return page;
 };
-/** The request that follows the first page's answer. */
+/** Requests the second page, after the first. */
 const secondPage = async (pages: { pages(): AsyncIterable<unknown> }) => {
   const seen: unknown[] = [];
   for await (const page of pages.pages()) if (seen.push(page) === 2) return page;
@@ -184,12 +184,12 @@ const CALLS: Record<string, Calling> = {
   "watch-files": (client, { path }) => Array.fromAsync(files(client).watch(path, { recursive: true })),
 };
 
-test("every recorded exchange has a call here, and every call an exchange", () => {
+test("every exchange has a call and every call an exchange", () => {
   expect(Object.keys(CALLS).sort()).toEqual([...byName.keys()].sort());
 });
 
 for (const exchange of ALL)
-  test(`${exchange.name}: exactly this is sent, and all of the answer is given back`, async () => {
+  test(`${exchange.name}: the call sends and returns what was recorded`, async () => {
     const { request, response } = exchange;
     const before = whatComesBefore(exchange);
     using server = new StandIn(
@@ -213,7 +213,7 @@ for (const exchange of ALL)
     expectAnswer(outcome, response);
   });
 
-/** What the client has to have seen to make the call. */
+/** Returns the exchanges that come first, to get what the call is made on. */
 function whatComesBefore({ name, request }: Exchange): Exchange[] {
   if (name.endsWith("-second-page")) return [byName.get(name.replace("second", "first"))!];
   const ofProcess = ["/processes/input", "/processes/signal", "/processes/logs"].includes(request.path);
@@ -234,7 +234,7 @@ function expectBody(body: Uint8Array, headers: Headers, request: Exchange["reque
   expect(JSON.parse(text)).toEqual(request.body as object);
 }
 
-/** Every value of the answer is in what the call gave. */
+/** Expects every value of the response in what the call returned. */
 function expectAnswer(outcome: unknown, { status, headers, body, text, base64 }: Exchange["response"]): void {
   if (status >= 400) return expectError(outcome, status, headers, body!.error as Record<string, unknown>);
   if (text?.includes("event: error")) return expectEvents(outcome as BuntimeError, text);
@@ -242,7 +242,7 @@ function expectAnswer(outcome: unknown, { status, headers, body, text, base64 }:
   if (base64 !== undefined) return expect(Buffer.from(outcome as Uint8Array).toString("base64")).toBe(base64);
   if (headers["content-type"] === "text/event-stream") return expectEvents(outcome as object[], text!);
   if (text !== undefined) return expect(new TextDecoder().decode(outcome as Uint8Array)).toBe(text);
-  if (outcome === undefined) return expect(body).toHaveProperty("deleted", true); // a verb that is only done
+  if (outcome === undefined) return expect(body).toHaveProperty("deleted", true); // a call that returns nothing
   const list = ["sessions", "processes", "files", "contexts"].find((name) => Array.isArray(body![name]));
   if (list !== undefined) return expectList(outcome, body!, body![list] as object[]);
   if ("revoked" in body!) return expect(outcome).toBe(body.revoked as number);
@@ -297,7 +297,7 @@ function expectList(outcome: unknown, body: Record<string, unknown>, list: objec
   for (const [index, shape] of list.entries()) expect(items[index]).toMatchObject(renamed(shape, items[index]));
 }
 
-/** The objects of this package say `id` for their own. */
+/** Objects of this package name their own id `id`. */
 function renamed(body: object, outcome: object): object {
   if (!("id" in outcome)) return body;
   const own = ["sessionId", "processId", "contextId"].find((name) => name in body)!;

@@ -15,7 +15,7 @@ import { FakeTransport } from "../src/testing/fake_transport";
 import { FakeBuntime } from "../src/testing/index";
 import { failureOf } from "./stand_in";
 
-test("a scripted run prints what its script says, and leaves its files", async () => {
+test("a run returns its scripted output and writes its scripted files", async () => {
   const client = new FakeBuntime();
   client.onExecute(/^console/, { stdout: "42\n", files: { "out.txt": "made" } });
   client.onExecute("npm test", ({ env }) => ({ exitCode: 1, stderr: `${env.CI} failed\n` }));
@@ -35,7 +35,7 @@ test("a scripted run prints what its script says, and leaves its files", async (
   expect(await client.execute({ sessionId: session.id, code: "1", stdin: "x" })).toMatchObject({ stdout: "had x" });
 });
 
-test("a run that met the limit on processes says so", async () => {
+test("a run that reached the process limit says so", async () => {
   const client = new FakeBuntime();
   client.onExecute("bomb", { processLimitExceeded: true }).onExecute("calm", {});
   const session = await client.sessions.create();
@@ -43,14 +43,14 @@ test("a run that met the limit on processes says so", async () => {
   expect(await session.run("calm")).not.toHaveProperty("processLimitExceeded");
 });
 
-test("a run that nothing is scripted for fails, and says what to do", async () => {
+test("a run without a script fails with an error that says what to do", async () => {
   const session = await new FakeBuntime().sessions.create();
   const failure = await failureOf(session.run("ls"));
   expect(failure).toBeInstanceOf(InvalidRequest);
   expect((failure as Error).message).toContain("onExecute");
 });
 
-test("streams give the lines as events, and errors as such", async () => {
+test("streams yield lines as events, and errors as errors", async () => {
   const client = new FakeBuntime().onExecute("x", { stdout: "a\nb", stderr: "c\n" });
   const session = await client.sessions.create();
   const told = await Array.fromAsync(session.stream("x"));
@@ -65,7 +65,7 @@ test("streams give the lines as events, and errors as such", async () => {
   expect(detached.map(({ type }) => type)).toEqual(["process", "stdout", "stdout", "stderr", "result"]);
 });
 
-test("files are as in a session", async () => {
+test("files behave as in a session", async () => {
   const { files } = await new FakeBuntime().sessions.create();
   await files.write("src/a.ts", "one\n");
   await files.write("src/a.ts", "two\n", { append: true });
@@ -92,7 +92,7 @@ test("files are as in a session", async () => {
   expect(await files.mkdir("lib")).toEqual({ path: "lib", created: false });
 });
 
-test("a part of a file is just that, an empty one nothing at all, and one that begins before the file is refused", async () => {
+test("a range yields just its bytes, an empty range nothing, and a negative start is refused", async () => {
   const client = new FakeBuntime();
   const { files } = await client.sessions.create();
   await files.write("a.txt", "0123456789");
@@ -110,7 +110,7 @@ test("a part of a file is just that, an empty one nothing at all, and one that b
   expect(failure).toMatchObject({ details: { field: "start" } });
 });
 
-test("a range that makes no sense is passed over, as by the server", async () => {
+test("an invalid range is ignored, as by the server", async () => {
   const transport = new FakeTransport();
   const session = await new Buntime({ apiKey: "k", transport }).sessions.create();
   await session.files.write("a.txt", "0123456789");
@@ -120,7 +120,7 @@ test("a range that makes no sense is passed over, as by the server", async () =>
   expect([answer.status, await answer.text()]).toEqual([200, "0123456789"]);
 });
 
-test("the caller's signal and the client's time-out end a call while its script runs", async () => {
+test("the caller's signal and the client's timeout end a call while its script runs", async () => {
   const client = new FakeBuntime({ timeout: 150, maxRetries: 0 }).onExecute("slow", async () => {
     await Bun.sleep(2000);
     return { stdout: "late" };
@@ -137,7 +137,7 @@ test("the caller's signal and the client's time-out end a call while its script 
   expect((await session.refresh()).id).toBe(session.id);
 });
 
-test("a run with a key that takes longer than the client waits is played once, and waited for", async () => {
+test("a run with a key that outlasts the client's timeout runs once, and the retry waits for it", async () => {
   let played = 0;
   const client = new FakeBuntime({ timeout: 100, maxRetries: 9 }).onExecute("slow", async () => {
     played += 1;
@@ -150,7 +150,7 @@ test("a run with a key that takes longer than the client waits is played once, a
   expect(played).toBe(1);
 });
 
-test("watching tells what happens after it began", async () => {
+test("a watch reports changes after its start", async () => {
   const { files } = await new FakeBuntime().sessions.create();
   const told: unknown[] = [];
   for await (const event of files.watch(".", { recursive: true })) {
@@ -178,7 +178,7 @@ test("processes run until their script or a signal ends them, and keep their log
   expect((await session.processes.list().all()).map(({ id }) => id)).toEqual([server.id, build.id]);
 });
 
-test("contexts give the forms of their script, and are lost in deep sleep", async () => {
+test("contexts return their scripted forms, and are lost in deep sleep", async () => {
   const client = new FakeBuntime().onExecute("1 + 1", { result: { text: "2", json: 2 } });
   const session = await client.sessions.create();
   const context = await session.contexts.create();
@@ -192,7 +192,7 @@ test("contexts give the forms of their script, and are lost in deep sleep", asyn
   expect(await session.wake()).toMatchObject({ wokeFrom: "idle" });
 });
 
-test("a terminal prints what is scripted for its lines", async () => {
+test("a terminal prints the scripted output of its lines", async () => {
   const client = new FakeBuntime().onExecute("date", { stdout: "today\n" });
   const session = await client.sessions.create();
   const terminal = await session.terminal();
@@ -203,7 +203,7 @@ test("a terminal prints what is scripted for its lines", async () => {
   expect(await failureOf(session.terminal({ terminalId: terminal.id }))).toHaveProperty("code", "terminal_not_found");
 });
 
-test("failures are scripted for any call, and happen as often as was said", async () => {
+test("failures can be scripted for any call, and happen as often as scripted", async () => {
   const client = new FakeBuntime({ maxRetries: 0 });
   const session = await client.sessions.create();
   client.fail("POST /files/write", { code: "disk_full", details: { limit: 1024 } });
@@ -216,7 +216,7 @@ test("failures are scripted for any call, and happen as often as was said", asyn
   await session.refresh();
 });
 
-test("a create that is repeated since its answer was lost gives one session, as with a server", async () => {
+test("a create with a lost response creates one session, as with a server", async () => {
   const client = new FakeBuntime();
   client.fail("POST /sessions/create", { code: "connection_failed" }, { afterWork: true });
   await client.sessions.create();
@@ -230,7 +230,7 @@ test("a create that is repeated since its answer was lost gives one session, as 
   );
 });
 
-test("sessions are listed by state and metadata, changed, and gone when deleted", async () => {
+test("sessions can be listed by state and metadata, updated and deleted", async () => {
   const client = new FakeBuntime();
   const first = await client.sessions.create({ metadata: { user: "u1" } });
   const second = await client.sessions.create({ metadata: { user: "u2" } });
@@ -245,10 +245,10 @@ test("sessions are listed by state and metadata, changed, and gone when deleted"
   expect(first.previewUrlFor(3000)).toBe(first.previewUrl.replace(".localhost", "-3000.localhost"));
   await first.delete();
   expect(await failureOf(first.refresh())).toBeInstanceOf(SessionNotFound);
-  await first[Symbol.asyncDispose](); // gone already is no error
+  await first[Symbol.asyncDispose](); // an already deleted session is no error
 });
 
-test("what was asked is there to look at", async () => {
+test("requests are recorded", async () => {
   const client = new FakeBuntime().onExecute("1", {});
   const session = await client.sessions.create();
   await session.execute("1", { timeout: 5 });

@@ -1,4 +1,4 @@
-/** The fake answers in the server's own shapes: the recorded exchanges say which. */
+/** The fake's responses have the server's shapes, as the recorded exchanges show them. */
 
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
@@ -12,7 +12,7 @@ const recorded = (name: string) =>
     response: { status: number; body?: Record<string, unknown>; text?: string };
   };
 
-/** The ids that a conversation has found, in place of the recorded ones. */
+/** Maps recorded ids to those that responses have instead. */
 class Conversation {
   readonly ids: Record<string, string> = {};
   readonly transport = new FakeTransport();
@@ -44,7 +44,7 @@ class Conversation {
     return { status: answer.status, text: await answer.text() };
   }
 
-  /** Says it, keeps the ids of the answer, and expects the fields of the recorded one. */
+  /** Sends the recorded request, keeps the ids of the response, and expects the recorded fields. */
   async says(name: string): Promise<void> {
     const { status, text } = await this.answerTo(name);
     const { response } = recorded(name);
@@ -61,7 +61,7 @@ class Conversation {
   }
 }
 
-/** The names of the events, and of the fields of the last. */
+/** Returns the names of the events, and the fields of the last. */
 async function namesIn(text: string): Promise<unknown> {
   async function* parts() {
     yield new TextEncoder().encode(text);
@@ -70,7 +70,7 @@ async function namesIn(text: string): Promise<unknown> {
   return [[...new Set(told.map(({ name }) => name))].sort(), shapeOf(JSON.parse(told.at(-1)!.data))];
 }
 
-/** Names and kinds of values; of a list that of its first entry. What a user names is left out. */
+/** Returns the names and types of values; for a list, those of its first entry. Leaves out names that users choose. */
 function shapeOf(value: unknown, name = ""): unknown {
   if (["metadata", "details", "ports", "filesWritten", "envNames", "allow", "deny"].includes(name))
     return Array.isArray(value) ? [] : {};
@@ -84,7 +84,7 @@ function shapeOf(value: unknown, name = ""): unknown {
   );
 }
 
-test("a conversation with the fake has the fields that one with a server has", async () => {
+test("the fake returns the same fields as a server", async () => {
   const conversation = new Conversation();
   const names = [
     ["create-session-all-fields", "get-session-all-fields", "list-sessions", "patch-session", "create-preview-token"],

@@ -1,4 +1,4 @@
-/** The package as it is published: packed, installed in a folder of its own, used from there. */
+/** The package as published: packed, installed in its own folder, and used from there. */
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -35,7 +35,7 @@ beforeAll(async () => {
   await ran([BUN, "install"], folder);
 });
 
-test("nothing but the package itself is installed, and only what is published", async () => {
+test("only the package itself is installed, with only its published files", async () => {
   const installed = (await ran(["find", "node_modules", "-type", "f"], folder)).trim().split("\n").sort();
   const own = installed.filter((path) => path.startsWith("node_modules/@buntime/sdk/"));
   expect(installed.filter((path) => !own.includes(path) && !path.includes("/."))).toEqual([]);
@@ -43,9 +43,9 @@ test("nothing but the package itself is installed, and only what is published", 
     expect(path).toMatch(/sdk\/(package\.json|README\.md|LICENSE|\.bun-tag|dist\/[\w/-]+(\.d\.ts|\.js))$/);
 });
 
-const SILENCE = 12_000; // ms; with 2 s in the place of its 300 Bun gives up after 8
+const SILENCE = 12_000; // ms: a variable sets Bun's idle timeout to 2 s instead of 300, which takes effect after 8 s
 
-/** Answers what tests/package/calls.mjs asks for, and knows by which connections. */
+/** Serves what tests/package/calls.mjs asks for, and counts connections. */
 class Server implements Disposable {
   readonly connections = new Set<number>();
   left = 0;
@@ -56,7 +56,7 @@ class Server implements Disposable {
     idleTimeout: 0,
     fetch: (request, server) => {
       const client = server.requestIP(request);
-      if (client !== null) this.connections.add(client.port); // it may have left already
+      if (client !== null) this.connections.add(client.port); // the client may have left already
       return this.#answer(request);
     },
   });
@@ -104,7 +104,7 @@ for (const [runtime, command] of [
   ["Node", NODE],
 ] as const)
   test.skipIf(command === null)(
-    `in ${runtime} calls, streams, time-outs and files do what they do in tests, on few connections and without stalls`,
+    `in ${runtime} calls, streams, timeouts and files work, on few connections and without stalls`,
     async () => {
       using server = new Server();
       const to = join(folder, `${runtime}.out`);
@@ -128,12 +128,12 @@ for (const [runtime, command] of [
         ownFailure: ["RangeError", "of the caller's own"],
         noFile: "ENOENT",
       });
-      expect(p50).toBeLessThan(20); // a stall of Nagle's algorithm is 40 ms
+      expect(p50).toBeLessThan(20); // Nagle's algorithm would stall for 40 ms
       expect(streamedP50).toBeLessThan(20);
       expect(readFileSync(to, "utf8")).toBe("what is there");
       expect(server.written).toEqual([readFileSync(join(folder, "calls.mjs"), "utf8")]);
       expect(server.left).toBe(1);
-      expect(server.connections.size).toBeLessThanOrEqual(6); // one, and one more after each that was ended
+      expect(server.connections.size).toBeLessThanOrEqual(6); // one, and another after each that was closed
     },
   );
 
@@ -142,7 +142,7 @@ for (const [runtime, command] of [
   ["Node", NODE],
 ] as const) {
   test.skipIf(command === null)(
-    `in ${runtime} an upload that is refused while it is sent, and an archive that fails here, leave nothing open`,
+    `in ${runtime} an upload refused midway and an archive that fails to unpack leave nothing open`,
     async () => {
       const env = { BUNTIME_API_KEY: "btk_test", TO: join(folder, `${runtime}.connections`) };
       const told = JSON.parse(await ran([command!, "connections.mjs"], folder, env)) as Record<string, unknown>;
@@ -154,7 +154,7 @@ for (const [runtime, command] of [
   );
 
   test.skipIf(command === null)(
-    `in a page, played in ${runtime}, parts are gathered before they are sent`,
+    `in a simulated page in ${runtime}, parts are gathered before they are sent`,
     async () => {
       expect(JSON.parse(await ran([command!, "page.mjs"], folder))).toEqual({
         sent: Array(3).fill(["some and more", null]),
@@ -167,7 +167,7 @@ for (const [runtime, command] of [
 }
 
 test.skipIf(NODE === null)(
-  "in Node a run whose connection broke is not made again, and what is moved is no answer",
+  "in Node a run is not retried when its connection breaks, and a redirect is not taken for a response",
   async () => {
     const told = JSON.parse(await ran([NODE!, "node.mjs"], folder, { BUNTIME_API_KEY: "btk_test" }));
     expect(told).toEqual({
@@ -182,7 +182,7 @@ for (const [resolution, module] of [
   ["bundler", "esnext"],
   ["nodenext", "nodenext"],
 ] as const)
-  test(`a strict program passes the type checker with the module resolution of ${resolution}`, async () => {
+  test(`a strict program type-checks with module resolution ${resolution}`, async () => {
     const compilerOptions = {
       strict: true,
       exactOptionalPropertyTypes: true,
@@ -199,7 +199,7 @@ for (const [resolution, module] of [
     await ran([join(ROOT, "node_modules/.bin/tsc"), "-p", "."], folder);
   });
 
-test("a bundle has what is imported and nothing else, and nothing that a browser has not", async () => {
+test("a bundle has only what is imported, and nothing that a browser lacks", async () => {
   const bundled = async (name: string, source: string): Promise<string> => {
     writeFileSync(join(folder, `${name}.ts`), source);
     await ran([BUN, "build", "--target=browser", "--outfile", `${name}.js`, `${name}.ts`], folder);

@@ -6,7 +6,7 @@ import { StandIn, json, type Reply } from "./stand_in";
 const entries = ["0", "1", "2", "3", "4"].map((path) => ({ path, type: "file", size: 1, modified: "" }));
 const page = (from: number, to: number, total: number): Reply => json({ files: entries.slice(from, to), total });
 
-/** Between the first two pages and the third another client deletes an entry of them. */
+/** Another client deletes an entry of the first two pages before the third is fetched. */
 const changing = () => new StandIn(page(0, 2, 5), page(2, 4, 4), page(1, 3, 4), page(3, 5, 4));
 
 test("a loop may delete what it is given", async () => {
@@ -26,7 +26,7 @@ test("a loop may delete what it is given", async () => {
   expect(await files.list("d").all()).toEqual([]);
 });
 
-test("what others delete meanwhile makes nothing be left out, and nothing come twice", async () => {
+test("deletions by others make no item come twice, and leave none out", async () => {
   const told = entries.map(({ path }) => path);
   using one = changing();
   const files = await Array.fromAsync(one.client().sessions.open("s").files.list());
@@ -36,7 +36,7 @@ test("what others delete meanwhile makes nothing be left out, and nothing come t
   expect((await other.client().sessions.open("s").files.list().all()).map(({ path }) => path)).toEqual(told);
 });
 
-test("files whose names are no UTF-8 are shown alike, and are not the same", async () => {
+test("files with undecodable names are all listed", async () => {
   const files = ["/w==", "/g=="].map((pathBase64) => ({ ...entries[0], path: "\ufffd", pathBase64 }));
   using server = new StandIn(json({ files, total: 2 }));
   expect(await server.client().sessions.open("s").files.list().all()).toEqual(files as FileEntry[]);

@@ -13,19 +13,19 @@ import { CREATED, ENDED, FastTimers, StandIn, failureOf, json, lost, refusal } f
 const RULES = { maxRetries: 2, retryDelay: 100 };
 const busy = (retryAfter: number | null) => new Unavailable("busy", { code: "unavailable", status: 503, retryAfter });
 
-test("delays double, up to half of one is left to chance, and a server's wish comes first", () => {
+test("delays double, half of each is random, and Retry-After wins", () => {
   expect(delayBefore(busy(null), 1, true, RULES, 1)).toBe(100);
   expect(delayBefore(busy(null), 2, true, RULES, 1)).toBe(200);
   expect(delayBefore(busy(null), 2, true, RULES, 0)).toBe(100);
   expect(delayBefore(busy(3), 1, true, RULES, 1)).toBe(3000);
 });
 
-test("no further attempt is made after the last, nor where the server asks for more than a minute", () => {
+test("no retry follows the last one, or a Retry-After above a minute", () => {
   expect(delayBefore(busy(null), 3, true, RULES, 1)).toBeNull();
   expect(delayBefore(busy(61), 1, true, RULES, 1)).toBeNull();
 });
 
-test("what cannot be repeated is made again only where nothing was begun", () => {
+test("a call that is not repeatable is retried only if nothing was begun", () => {
   const limited = new RateLimitExceeded("slow down", { code: "rate_limit_exceeded", status: 429, retryAfter: 2 });
   expect(delayBefore(limited, 1, false, RULES, 1)).toBe(2000);
   expect(delayBefore(new ConnectionFailed("refused", { begun: false }), 1, false, RULES, 1)).toBe(100);
@@ -37,12 +37,12 @@ test("what cannot be repeated is made again only where nothing was begun", () =>
   }
 });
 
-test("a limit that only its user can lift is told of at once", () => {
+test("a full account is thrown at once", () => {
   const full = new SessionLimitExceeded("full", { code: "session_limit_exceeded", status: 429, retryAfter: 30 });
   expect(delayBefore(full, 1, true, RULES, 1)).toBeNull();
 });
 
-test("a create whose answer is lost after the work is repeated with the same key, and there is one session", async () => {
+test("a create with a lost response is retried with the same key and creates one session", async () => {
   const made = new Map<string, object>();
   const create = (key: string) => made.set(key, made.get(key) ?? CREATED).get(key);
   using server = new StandIn(
@@ -59,14 +59,14 @@ test("a create whose answer is lost after the work is repeated with the same key
   expect(told.map(([code, attempt]) => [code, attempt])).toEqual([["connection_failed", 1]]);
 });
 
-test("a create whose answer was lost is waited for while the server still works on it", async () => {
+test("a create with a lost response waits while the server works on it", async () => {
   const working = refusal(409, "idempotency_in_progress");
   using server = new StandIn(lost, working, working, working, working, working, () => Response.json(CREATED));
   expect((await server.client().sessions.create()).id).toBe(CREATED.sessionId);
   expect(new Set(server.asked.map(({ headers }) => headers.get("idempotency-key"))).size).toBe(1);
 });
 
-test("each create has a key of its own, and the caller's is used where there is one", async () => {
+test("each create has its own key, and the caller's key wins", async () => {
   using server = new StandIn(json(CREATED));
   const { sessions } = server.client();
   await sessions.create();
@@ -77,21 +77,21 @@ test("each create has a key of its own, and the caller's is used where there is 
   expect(keys[2]).toBe("mine");
 });
 
-test("a run whose answer is lost is not made again", async () => {
+test("a run with a lost response is not retried", async () => {
   using server = new StandIn(lost);
   expect(await failureOf(server.client().execute({ sessionId: "s", code: "1" }))).toBeInstanceOf(ConnectionFailed);
   expect(server.asked).toHaveLength(1);
   expect(server.asked[0]!.headers.has("idempotency-key")).toBe(false);
 });
 
-test("a run with the caller's key is made again", async () => {
+test("a run with the caller's key is retried", async () => {
   using server = new StandIn(lost, json({ ...ENDED, stdout: "once", stderr: "" }));
   const done = await server.client().execute({ sessionId: "s", code: "1" }, { idempotencyKey: "mine" });
   expect(done.stdout).toBe("once");
   expect(server.asked.map(({ headers }) => headers.get("idempotency-key"))).toEqual(["mine", "mine"]);
 });
 
-test("a run that the rate limit refused is made after the time that the server names", async () => {
+test("a run refused by the rate limit is retried after Retry-After", async () => {
   using server = new StandIn(
     refusal(429, "rate_limit_exceeded", { "Retry-After": "1" }),
     json({ ...ENDED, stdout: "", stderr: "" }),
@@ -106,14 +106,14 @@ const page =
   () =>
     new Response("<html>No</html>", { status, headers });
 
-test("a proxy's refusal of too many requests is obeyed, and the call made again", async () => {
+test("a proxy's 429 is obeyed and the call retried", async () => {
   using server = new StandIn(page(429, { "Retry-After": "2" }), json({ ...ENDED, stdout: "1", stderr: "" }));
   using timers = new FastTimers(100);
   expect((await server.client().execute({ sessionId: "s", code: "1" })).stdout).toBe("1");
   expect(timers.asked).toContain(2000);
 });
 
-test("a Retry-After that is no number of seconds is none", async () => {
+test("a Retry-After that is not a number is ignored", async () => {
   for (const after of ["", "NaN", "Infinity", "-1", "0x3c", "1e3", "1.5", "Wed, 21 Oct 2015 07:28:00 GMT"]) {
     using server = new StandIn(page(503, { "Retry-After": after }));
     const failure = await failureOf(server.client({ maxRetries: 0 }).sessions.get("s"));
@@ -121,14 +121,14 @@ test("a Retry-After that is no number of seconds is none", async () => {
   }
 });
 
-test("an answer that is no object is no answer of the server's", async () => {
+test("a response that is not an object is an error", async () => {
   for (const body of [null, [1], "text"]) {
     using server = new StandIn(json(body));
     expect(await failureOf(server.client().sessions.get("s"))).toHaveProperty("code", "unexpected_answer");
   }
 });
 
-test("what only reads is made again after any passing failure, and no more often than maxRetries says", async () => {
+test("a read is retried after any temporary failure, at most maxRetries times", async () => {
   using server = new StandIn(refusal(500, "internal_error"), lost, json({ ...CREATED, state: "active" }));
   expect((await server.client().sessions.get("s")).state).toBe("active");
   using broken = new StandIn(refusal(503, "unavailable"));
@@ -139,13 +139,13 @@ test("what only reads is made again after any passing failure, and no more often
   expect(once.asked).toHaveLength(1);
 });
 
-test("what is wrong stays wrong", async () => {
+test("an error that would repeat is thrown at once", async () => {
   using server = new StandIn(refusal(400, "invalid_request"));
   await failureOf(server.client().sessions.create());
   expect(server.asked).toHaveLength(1);
 });
 
-test("a deletion whose answer was lost and that finds nothing left is done; one that finds nothing at first is not", async () => {
+test("a deletion that finds nothing succeeds after a lost response, and fails at the first attempt", async () => {
   using server = new StandIn(lost, refusal(404, "session_not_found"));
   expect(await server.client().sessions.delete("ses_1")).toEqual({ deleted: true, sessionId: "ses_1" });
   using limited = new StandIn(
@@ -157,7 +157,7 @@ test("a deletion whose answer was lost and that finds nothing left is done; one 
   expect(await failureOf(empty.client().sessions.delete("ses_1"))).toHaveProperty("code", "session_not_found");
 });
 
-test("an answer that does not come in time is a RequestTimeout, and a run's own time is on top of the client's", async () => {
+test("a late response is a RequestTimeout, and a run's timeout adds to the client's", async () => {
   const slow = async () => (await Bun.sleep(700), Response.json({ ...ENDED, stdout: "", stderr: "" }));
   using server = new StandIn(slow);
   const client = server.client({ timeout: 300, maxRetries: 0 });
@@ -165,7 +165,7 @@ test("an answer that does not come in time is a RequestTimeout, and a run's own 
   expect((await client.execute({ sessionId: "s", code: "1", timeout: 1 })).exitCode).toBe(0);
 });
 
-test("the caller's signal ends a call, and the wait before the next attempt, with its reason", async () => {
+test("the caller's signal ends a call, or the wait before a retry, with its reason", async () => {
   using server = new StandIn(() => new Promise(() => undefined));
   const reason = new Error("enough");
   const stop = new AbortController();
@@ -178,7 +178,7 @@ test("the caller's signal ends a call, and the wait before the next attempt, wit
   expect(await failureOf(waiting.sessions.get("s", { signal: next.signal }))).toBe(reason);
 });
 
-test("where nothing listens the failure says that nothing was begun", async () => {
+test("a refused connection is an error that says that nothing was begun", async () => {
   const server = new StandIn(json({}));
   server[Symbol.dispose]();
   const failure = await failureOf(server.client({ maxRetries: 0 }).execute({ sessionId: "s", code: "1" }));

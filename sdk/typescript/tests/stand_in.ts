@@ -1,4 +1,4 @@
-/** A server on a free port that answers as a test tells it to, and remembers what it was asked. */
+/** A server on a free port that responds as a test tells it to, and records its requests. */
 
 import { Buntime, type BuntimeOptions } from "../src/index";
 
@@ -17,7 +17,7 @@ export class StandIn implements Disposable {
   readonly #replies: Reply[];
   readonly #server: Bun.Server<undefined>;
 
-  /** The replies in turn; the last one again and again. */
+  /** Returns the replies in turn, and the last one forever. */
   constructor(...replies: Reply[]) {
     this.#replies = replies;
     this.#server = Bun.serve({
@@ -64,7 +64,7 @@ export function refusal(status: number, code: string, headers: Record<string, st
   return json({ error: { code, retryable: false, message: `It is ${code}.`, details: {} } }, status, headers);
 }
 
-/** The connection is cut in the middle of the answer. */
+/** Breaks the connection in the middle of the response. */
 export function lost(): Response {
   const body = new ReadableStream({
     async start(controller) {
@@ -99,7 +99,7 @@ export const CREATED = {
 
 export const ENDED = { exitCode: 0, executionTime: 1, memoryUsed: 1, cpuTime: 1, timedOut: false, filesWritten: [] };
 
-/** What the promise is rejected with. */
+/** Returns what the promise is rejected with. */
 export async function failureOf(promise: Promise<unknown>): Promise<unknown> {
   return await promise.then(
     () => Promise.reject(new Error("it did not fail")),
@@ -107,7 +107,7 @@ export async function failureOf(promise: Promise<unknown>): Promise<unknown> {
   );
 }
 
-/** While it is in use, timers are so many times as fast. `asked`: the milliseconds of each, as they were asked for. */
+/** Makes timers this many times faster. `asked`: the milliseconds that each was set to. */
 export class FastTimers implements Disposable {
   readonly asked: number[] = [];
   readonly #own = globalThis.setTimeout;

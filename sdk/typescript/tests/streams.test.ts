@@ -36,7 +36,7 @@ test("events are the same wherever the bytes are split", async () => {
   expect(await parsed(...Array.from(bytes, (byte) => Uint8Array.of(byte)))).toEqual(whole);
 });
 
-test("a stream gives what happens as it happens, and last the result", async () => {
+test("a stream yields events as they happen, and the result last", async () => {
   using server = new StandIn(() =>
     events(":\n\n", said("stdout", { data: "a" }), said("stderr", { data: "b" }), said("result", ENDED)),
   );
@@ -49,7 +49,7 @@ test("a stream gives what happens as it happens, and last the result", async () 
   expect(JSON.parse(new TextDecoder().decode(server.asked[0]!.body))).toEqual({ ...run, stream: true });
 });
 
-test("result() puts the output together", async () => {
+test("result() joins the output", async () => {
   using server = new StandIn(() =>
     events(said("stdout", { data: "a" }), said("stdout", { data: "b" }), said("result", ENDED)),
   );
@@ -69,14 +69,14 @@ test("a stream that ends without its last event is a broken connection", async (
   expect(await failureOf(Array.fromAsync(server.client().stream(run)))).toBeInstanceOf(ConnectionFailed);
 });
 
-test("a refusal before a stream is an ordinary error, and a stream is not begun twice", async () => {
+test("a refusal before a stream is an ordinary error, and a stream is not retried", async () => {
   using server = new StandIn(refusal(503, "unavailable"));
   expect(await failureOf(server.client().stream(run).result())).toHaveProperty("code", "unavailable");
   expect(server.asked).toHaveLength(1);
 });
 
 for (const leave of ["break", "close"] as const)
-  test(`leaving by ${leave} ends the connection, and with it the run`, async () => {
+  test(`leaving by ${leave} closes the connection, which ends the run`, async () => {
     const { promise: gone, resolve } = Promise.withResolvers<void>();
     using server = new StandIn(
       () =>
@@ -91,13 +91,13 @@ for (const leave of ["break", "close"] as const)
     for await (const event of stream) {
       expect(event.type).toBe("stdout");
       if (leave === "break") break;
-      setTimeout(() => stream.close(), 5); // while the next event is waited for: the loop just ends
+      setTimeout(() => stream.close(), 5); // while the reader waits for the next event: the loop just ends
     }
     await gone;
   });
 
-test("silence in a stream for longer than heartbeats and the time-out is told, heartbeats are no silence", async () => {
-  using _ = new FastTimers(20); // heartbeats are there after 6 s
+test("a stream times out after a heartbeat's interval plus the timeout, and heartbeats prevent that", async () => {
+  using _ = new FastTimers(20); // the heartbeats last until 6 s
   const beats = Array.from({ length: 4 }, () => ": heartbeat\n\n");
   const beating = () =>
     new Response(
@@ -123,10 +123,10 @@ test("silence in a stream for longer than heartbeats and the time-out is told, h
   expect((await client.stream(run).result()).exitCode).toBe(0);
   const before = performance.now();
   expect(await failureOf(client.stream(run).result())).toBeInstanceOf(RequestTimeout);
-  expect(performance.now() - before).toBeGreaterThan(900); // 15 s and 5 s
+  expect(performance.now() - before).toBeGreaterThan(900); // 15 s plus 5 s
 });
 
-test("a caller may take as long over an event as it likes", async () => {
+test("a caller may take any time over an event", async () => {
   using server = new StandIn(() => events(said("stdout", { data: "a" }), said("result", ENDED)));
   const types: string[] = [];
   for await (const { type } of server.client({ timeout: 50 }).stream(run)) {
@@ -136,7 +136,7 @@ test("a caller may take as long over an event as it likes", async () => {
   expect(types).toEqual(["stdout", "result"]);
 });
 
-test("following logs goes on at its cursor when the connection breaks, and nothing is told twice", async () => {
+test("following logs resumes at its cursor after a broken connection, and repeats nothing", async () => {
   const at = (data: string, id: number) => said("stdout", { data, time: "2024-01-19T10:30:00Z" }, id);
   const process = { processId: "p", status: "running", exitCode: null };
   using server = new StandIn(
@@ -153,7 +153,7 @@ test("following logs goes on at its cursor when the connection breaks, and nothi
   expect(found).toMatchObject({ status: "exited", exitCode: 3 });
 });
 
-test("an event that brings no object is an error of ours", async () => {
+test("an event without a JSON object is a BuntimeError", async () => {
   for (const data of ["{", "[1]", "null", "oops"]) {
     using server = new StandIn(
       () => Response.json({ processId: "p", status: "running" }),
@@ -169,7 +169,7 @@ test("an event that brings no object is an error of ours", async () => {
   }
 });
 
-test("a long wait for a process leaves a plan its requests", async () => {
+test("a long wait for a process does not use up the rate limit", async () => {
   const client = new FakeBuntime();
   const process = await (await client.sessions.create()).processes.start("server");
   using _ = new FastTimers(50);
@@ -179,7 +179,7 @@ test("a long wait for a process leaves a plan its requests", async () => {
   expect(client.calls.filter(({ path }) => path === "/processes/get").length).toBeLessThan(35);
 });
 
-test("a log is followed with pauses, however little delay was asked for", async () => {
+test("following logs pauses even without a retry delay", async () => {
   const client = new FakeBuntime({ retryDelay: 0, timeout: 600_000 });
   const process = await (await client.sessions.create()).processes.start("server");
   client.fail("GET /processes/logs", { code: "connection_failed", details: { begun: false } }, { times: Infinity });
@@ -190,7 +190,7 @@ test("a log is followed with pauses, however little delay was asked for", async 
   expect(pauses.reduce((sum, pause) => sum + pause, 0)).toBeGreaterThanOrEqual(60_000);
 });
 
-test("large lines in many parts take time in proportion to their size", async () => {
+test("parsing a large line in many parts takes time in proportion to its size", async () => {
   const line = new TextEncoder().encode(`data: ${"x".repeat(16 << 20)}\n\n`);
   async function* parts() {
     for (let at = 0; at < line.length; at += 4096) yield line.subarray(at, at + 4096);

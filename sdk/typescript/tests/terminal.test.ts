@@ -9,7 +9,7 @@ const READY = JSON.stringify({ type: "ready", terminalId: "term_1", cols: 80, ro
 
 const FLOOD = 80 << 20; // bytes
 
-/** As fast as the other side takes them. */
+/** Sends as fast as the other side takes it. */
 async function flood(socket: Bun.ServerWebSocket<unknown>): Promise<void> {
   const part = new Uint8Array(64 << 10);
   for (let sent = 0; sent < FLOOD; sent += part.length) {
@@ -20,7 +20,7 @@ async function flood(socket: Bun.ServerWebSocket<unknown>): Promise<void> {
 
 const refusal = { error: { code: "session_not_found", retryable: false, message: "gone", details: {} } };
 
-/** As a proxy may send it on; the connection is kept. */
+/** A response as a proxy may forward it, on a connection that stays open. */
 function inChunks(body: object): Response {
   const text = new TextEncoder().encode(JSON.stringify(body));
   const chunks = async function* () {
@@ -35,10 +35,10 @@ function inChunks(body: object): Response {
   });
 }
 
-/** Of the last terminal of each kind, whether its connection is closed. */
+/** Resolves when the connection of the last terminal of each kind is closed. */
 const closed = new Map<string, PromiseWithResolvers<void>>();
 
-/** A server's terminal that does what its `?workingDir=` says. */
+/** A server whose terminals do what `?workingDir=` says. */
 const server = Bun.serve<{ what: string }>({
   port: 0,
   hostname: "127.0.0.1",
@@ -102,7 +102,7 @@ async function outputOf(terminal: AsyncIterable<Uint8Array>, size = Infinity): P
   return output;
 }
 
-test("what is typed goes there and what is shown comes back, to the exit", async () => {
+test("keys go to the shell and output comes back, up to the exit", async () => {
   await using terminal = await open("echo");
   expect([terminal.id, terminal.resumed]).toEqual(["term_1", false]);
   terminal.write("olá ");
@@ -118,7 +118,7 @@ test("what is typed goes there and what is shown comes back, to the exit", async
   expect(await terminal.ended).toEqual({ type: "exit", exitCode: 3, reason: null });
 });
 
-test("output that nobody reads is not taken from the connection, and comes whole when somebody does", async () => {
+test("unread output stays in the connection, and is complete once read", async () => {
   const before = process.memoryUsage().rss;
   await using terminal = await open("flood");
   await Bun.sleep(1000);
@@ -130,29 +130,29 @@ test("output that nobody reads is not taken from the connection, and comes whole
   }
   const left = await open("flood");
   await Bun.sleep(100);
-  left.close(); // with much that nobody has read
+  left.close(); // with much unread output
   expect(await left.ended).toEqual({ type: "detached" });
 });
 
-test("large frames come whole", async () => {
+test("large frames arrive complete", async () => {
   await using terminal = await open("large");
   expect(await outputOf(terminal, 200_000)).toEqual(Buffer.alloc(200_000, 7));
 });
 
-test("a refusal before the upgrade is the server's own error", async () => {
+test("a refusal before the upgrade throws the server's error", async () => {
   const failure = await failureOf(open("refuse"));
   expect(failure).toBeInstanceOf(SessionNotFound);
   expect(failure).toHaveProperty("requestId", "abc");
 });
 
-test("a refusal in chunks, on a connection that is kept, is told at once", async () => {
+test("a chunked refusal on a kept connection is thrown at once", async () => {
   const before = performance.now();
   const failure = await failureOf(open("refuse in chunks"));
   expect(failure).toBeInstanceOf(SessionNotFound);
   expect(performance.now() - before).toBeLessThan(1000);
 });
 
-test("a terminal that does not come in time is given up, and its connection closed", async () => {
+test("a terminal that is not ready in time fails, and its connection is closed", async () => {
   const hasty = new Buntime({ apiKey: "btk_test", baseUrl: url, timeout: 500, maxRetries: 0 });
   const failure = await failureOf(hasty.sessions.open("ses_1").terminal({ workingDir: "silent" }));
   expect(failure).toBeInstanceOf(RequestTimeout);
@@ -172,7 +172,7 @@ for (const [what, code] of [
   ["no JSON first", "unexpected_answer"],
   ["close first", "connection_failed"],
 ] as const)
-  test(`a terminal that begins with ${what.replace(" first", "")} fails in words, and its connection is closed`, async () => {
+  test(`a terminal that starts with ${what.replace(" first", "")} fails with a message and is closed`, async () => {
     const failure = await failureOf(open(what));
     expect(failure).toBeInstanceOf(BuntimeError);
     expect(failure).toHaveProperty("code", code);
@@ -181,7 +181,7 @@ for (const [what, code] of [
   });
 
 for (const what of ["no JSON later", "no object later"])
-  test(`a terminal that says ${what.replace(" later", "")} ends with an error of ours, and its connection is closed`, async () => {
+  test(`a terminal that sends ${what.replace(" later", "")} ends with a BuntimeError and is closed`, async () => {
     const terminal = await open(what);
     const failure = await failureOf(outputOf(terminal));
     expect(failure).toHaveProperty("code", "unexpected_answer");
@@ -189,7 +189,7 @@ for (const what of ["no JSON later", "no object later"])
     await closed.get(what)!.promise;
   });
 
-test("a server that says goodbye and keeps the connection is left soon", async () => {
+test("a server that sends a close frame and keeps the connection is left soon", async () => {
   const { promise: left, resolve } = Promise.withResolvers<void>();
   const connections = createServer({ allowHalfOpen: true }, (connection) => {
     connection.on("error", () => undefined).on("close", () => resolve());
@@ -200,7 +200,7 @@ test("a server that says goodbye and keeps the connection is left soon", async (
       connection.write(`${[...lines, `Sec-WebSocket-Accept: ${accept}`].join("\r\n")}\r\n\r\n`);
       connection.write(Buffer.from([0x81, READY.length, ...Buffer.from(READY)]));
       connection.write(Buffer.from([0x88, 2, 0x03, 0xe8]));
-      const ping = setInterval(() => connection.write(Uint8Array.of(0x89, 0)), 50); // how it sees that we have left
+      const ping = setInterval(() => connection.write(Uint8Array.of(0x89, 0)), 50); // shows the server that we left
       connection.on("close", () => clearInterval(ping));
     });
   });
@@ -214,11 +214,11 @@ test("a server that says goodbye and keeps the connection is left soon", async (
   connections.close();
 });
 
-test("an error in place of the terminal is thrown as its class", async () => {
+test("an error instead of the terminal is thrown as its class", async () => {
   expect(await failureOf(open("failing"))).toBeInstanceOf(Unavailable);
 });
 
-test("a connection that breaks is told by the output and by the end", async () => {
+test("a broken connection is thrown by the output and by `ended`", async () => {
   const terminal = await open("echo");
   terminal.write("cut");
   expect(await failureOf(outputOf(terminal))).toBeInstanceOf(ConnectionFailed);
@@ -226,11 +226,11 @@ test("a connection that breaks is told by the output and by the end", async () =
   expect(await failureOf(open("broken at once"))).toBeInstanceOf(ConnectionFailed);
 });
 
-test("a server that takes it for an ordinary request has not understood", async () => {
+test("a server that handles the upgrade as an ordinary request is an error", async () => {
   expect(await failureOf(open("plain"))).toHaveProperty("code", "unexpected_answer");
 });
 
-test("frames are read wherever they are split, and fragments are put together", () => {
+test("frames are the same wherever they are split, and fragments are joined", () => {
   const unmasked = (first: number, content: number[]) => Uint8Array.of(first, content.length, ...content);
   const bytes = Buffer.concat([
     unmasked(0x01, [97]), // the first fragment of a text
@@ -251,7 +251,7 @@ test("frames are read wherever they are split, and fragments are put together", 
   }
 });
 
-test("what no server may send is refused", () => {
+test("a frame that a server must not send is refused", () => {
   for (const bytes of [
     [0xc1, 0],
     [0x81, 0x81, 0, 0, 0, 0, 0],
@@ -261,7 +261,7 @@ test("what no server may send is refused", () => {
     expect(() => [...new FrameReader().take(Uint8Array.from(bytes))]).toThrow(RangeError);
 });
 
-test("our frames are masked, with lengths of every form", () => {
+test("our frames are masked, with lengths in every encoding", () => {
   for (const size of [0, 125, 126, 65535, 65536]) {
     const content = new Uint8Array(size).fill(9);
     const bytes = frame(BINARY, content, Uint8Array.of(1, 2, 3, 4));

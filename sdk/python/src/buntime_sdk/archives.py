@@ -1,4 +1,4 @@
-"""Local files and directories on their way into a session and out of it. Blocking."""
+"""Packs and unpacks local files and directories. Blocking."""
 
 import os
 import secrets
@@ -11,26 +11,26 @@ from typing import IO
 
 
 def pack(directory: Path, file: IO[bytes]) -> None:
-    """What is in it as `tar.gz`; links stay links. Raises NotADirectoryError and what reading it raises."""
+    """Packs the contents of a directory as `tar.gz`. Links stay links. Raises NotADirectoryError, OSError."""
     if not directory.is_dir():
-        raise NotADirectoryError(f"{directory} is no directory.")
+        raise NotADirectoryError(f"{directory} is not a directory.")
     with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as archive:
         for entry in sorted(directory.iterdir()):
             archive.add(entry, entry.name)
 
 
 def unpack(file: IO[bytes], directory: Path) -> None:
-    """Refuses what would leave the directory: the archive comes out of a session. Raises tarfile.TarError, OSError."""
+    """Refuses entries that lead out of the directory: the archive comes from a session. Raises TarError, OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(fileobj=file, mode="r:gz") as archive:
             archive.extractall(directory, filter=_inside)
-    except (EOFError, OverflowError, ValueError, zlib.error) as broken:  # what the library makes of nonsense
+    except (EOFError, OverflowError, ValueError, zlib.error) as broken:  # raised by the library for malformed input
         raise tarfile.ReadError(f"The archive is damaged: {broken}") from broken
 
 
 def _inside(entry: tarfile.TarInfo, directory: str) -> tarfile.TarInfo | None:
-    """A hard link of a symbolic link is a symbolic link too, at another place: judged as such there, and made so."""
+    """A hard link to a symbolic link is itself a symbolic link at another path. Checks and creates it as one there."""
     found = tarfile.data_filter(entry, directory)
     if found is None or not found.islnk():
         return found
@@ -48,9 +48,9 @@ def opened(path: Path) -> IO[bytes]:
 
 @contextmanager
 def appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that is at `path` when the block ends well, and nowhere when it does not.
+    """Yields a file that appears at `path` if the block succeeds, and leaves nothing otherwise.
 
-    A link is written through, and what is neither a file nor a directory, such as a terminal, is written to.
+    Follows a link at `path`. Writes directly to what is neither a file nor a directory, such as a terminal.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         with path.open("wb", buffering=0) as device:
@@ -59,7 +59,7 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
     path = path.resolve()
     beside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
     try:
-        with beside.open("xb") as file:  # with the permissions of a new file; the umask is the whole process's
+        with beside.open("xb") as file:  # the default mode; reading the umask would change it for all threads
             yield file
         beside.replace(path)
     except BaseException:
@@ -68,7 +68,7 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def extent(file: IO[bytes]) -> tuple[int, int | None]:
-    """Where an open file stands, and how many bytes follow; None where it cannot be read twice."""
+    """Returns an open file's position and the number of bytes after it, or None if it cannot be read twice."""
     if not file.seekable():
         return 0, None
     begin = file.tell()

@@ -1,4 +1,4 @@
-"""WebSockets, which only terminals need: the library is imported when the first one opens."""
+"""WebSockets, which only terminals need. The library is imported when the first one opens."""
 
 import json
 from collections.abc import Callable, Coroutine, Mapping
@@ -7,11 +7,11 @@ from typing import Any, Protocol
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, error_of, seconds_of
 
 LARGEST_MESSAGE = 1 << 22
-GOODBYE_SECONDS = 1.0  # for the server's answer to a close, which is behind all output that nobody has read
+GOODBYE_SECONDS = 1.0  # to wait for the server's close frame, which comes after all unread output
 
 
 class AsyncSocket(Protocol):
-    """`receive` gives None when it was closed in order, and raises ConnectionFailed where it broke."""
+    """`receive` returns None after a clean close, and raises ConnectionFailed when the connection breaks."""
 
     async def receive(self) -> str | bytes | None: ...
     async def send(self, message: str | bytes) -> None: ...
@@ -28,12 +28,12 @@ type AsyncDial = Callable[[str, Mapping[str, str], float], Coroutine[Any, Any, A
 type Dial = Callable[[str, Mapping[str, str], float], Socket]
 
 CLOSED_IN_ORDER = 1000
-# For the answer to a ping: it is behind the output that nobody reads yet, or typed text that no program takes.
+# No ping timeout: the pong waits behind unread output, or behind typed text that no program reads.
 NO_END: float | None = None
 
 
 async def async_dial(url: str, headers: Mapping[str, str], timeout: float) -> AsyncSocket:
-    """`timeout`: seconds until it is open. Raises ConnectionFailed, and the server's refusal."""
+    """`timeout`: seconds for opening. Raises ConnectionFailed, or the server's refusal."""
     from websockets.asyncio.client import connect
     from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
@@ -67,12 +67,12 @@ async def async_dial(url: str, headers: Mapping[str, str], timeout: float) -> As
     except InvalidStatus as refused:
         raise _refusal(refused) from refused
     except (OSError, InvalidHandshake, TimeoutError) as failed:
-        raise ConnectionFailed(f"No connection to the server: {failed}", begun=False) from failed
+        raise ConnectionFailed(f"Cannot connect to the server: {failed}", begun=False) from failed
     return Open()
 
 
 def dial(url: str, headers: Mapping[str, str], timeout: float) -> Socket:
-    """The same for the sync half; it may be sent to from another thread than it is read in."""
+    """The sync version. One thread may send while another receives."""
     from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
     from websockets.sync.client import connect
 
@@ -102,11 +102,11 @@ def dial(url: str, headers: Mapping[str, str], timeout: float) -> Socket:
             ping_timeout=NO_END,
             max_size=LARGEST_MESSAGE,
             compression=None,
-        ).__enter__()  # without it the library warns; `close` is its end
+        ).__enter__()  # avoids the library's warning; `close` ends it
     except InvalidStatus as refused:
         raise _refusal(refused) from refused
     except (OSError, InvalidHandshake, TimeoutError) as failed:
-        raise ConnectionFailed(f"No connection to the server: {failed}", begun=False) from failed
+        raise ConnectionFailed(f"Cannot connect to the server: {failed}", begun=False) from failed
     return Open()
 
 
@@ -115,11 +115,11 @@ def _ws(url: str) -> str:
 
 
 def _require_order(closed: Any) -> None:
-    """Raises ConnectionFailed unless it was closed in order, by us or by the server."""
+    """Raises ConnectionFailed unless one side closed the connection cleanly."""
     if closed.rcvd is not None and closed.rcvd.code == CLOSED_IN_ORDER:
         return
     if closed.sent is not None and closed.sent.code == CLOSED_IN_ORDER and closed.rcvd_then_sent is not True:
-        return  # by us; other codes are those of a frame that is none
+        return  # we closed it; other codes mean an invalid frame
     raise _lost(closed) from closed
 
 

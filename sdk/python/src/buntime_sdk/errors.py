@@ -1,4 +1,4 @@
-"""Every failure: one class for each of the server's codes, and two for what happens on the way to it."""
+"""All errors: one class for each server code, and two for failures on the way to the server."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -7,9 +7,9 @@ from typing import ClassVar
 class BuntimeError(Exception):
     """Base of all errors of this package. A code that this version does not know is a plain `BuntimeError`.
 
-    `code`: the stable word for what happened. `status`: of HTTP, None where there was no answer. `details`: what the
-    server says beside the message. `retryable`: whether the same call may succeed later. `request_id`: the answer's
-    `X-Request-Id`, which the server's log has. `retry_after`: seconds to wait, where the server names them.
+    `code`: a stable identifier such as `session_not_found`. `status`: the HTTP status, or None without a response.
+    `details`: the server's further fields. `retryable`: whether the same call may succeed later. `request_id`: the
+    response's `X-Request-Id`, which is also in the server's log. `retry_after`: seconds to wait, if the server says so.
     """
 
     codes: ClassVar[dict[str, type["BuntimeError"]]] = {}
@@ -39,7 +39,7 @@ class BuntimeError(Exception):
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Errors cross processes, as those of a pool of workers do."""
+        """Makes errors picklable with their fields, so that they survive a process pool."""
         return _again, (type(self), self.args, self.__dict__)
 
 
@@ -50,7 +50,7 @@ def _again(kind: type[BuntimeError], arguments: tuple[object, ...], fields: dict
 
 
 class InvalidRequest(BuntimeError, code="invalid_request"):
-    """400: a parameter is wrong; `details["field"]` names the first bad one."""
+    """400: a parameter is invalid; `details["field"]` names the first one."""
 
 
 class Unauthorized(BuntimeError, code="unauthorized"):
@@ -62,7 +62,7 @@ class Forbidden(BuntimeError, code="forbidden"):
 
 
 class SessionNotFound(BuntimeError, code="session_not_found"):
-    """404: no such session, expired, deleted, or somebody else's."""
+    """404: the session does not exist, has expired, was deleted, or belongs to another account."""
 
 
 class NotFound(BuntimeError, code="not_found"):
@@ -70,15 +70,15 @@ class NotFound(BuntimeError, code="not_found"):
 
 
 class MethodNotAllowed(BuntimeError, code="method_not_allowed"):
-    """405: the path exists, the method does not."""
+    """405: the path does not support this method."""
 
 
 class FileNotFound(BuntimeError, code="file_not_found"):
-    """404: `details["path"]` is not there."""
+    """404: nothing is at `details["path"]`."""
 
 
 class FileConflict(BuntimeError, code="file_conflict"):
-    """409: what is at the path is not what the call needs; `details["reason"]` is the errno name."""
+    """409: the call needs something else at the path; `details["reason"]` is the errno name."""
 
 
 class ProcessNotFound(BuntimeError, code="process_not_found"):
@@ -90,7 +90,7 @@ class ContextNotFound(BuntimeError, code="context_not_found"):
 
 
 class ContextLost(BuntimeError, code="context_lost"):
-    """409: the context is gone with its variables; `details["reason"]` says why."""
+    """409: the context and its variables are gone; `details["reason"]` says why."""
 
 
 class TerminalNotFound(BuntimeError, code="terminal_not_found"):
@@ -98,35 +98,35 @@ class TerminalNotFound(BuntimeError, code="terminal_not_found"):
 
 
 class RangeNotSatisfiable(BuntimeError, code="range_not_satisfiable"):
-    """416: nothing of the range is in the file; `details["size"]` in bytes."""
+    """416: the range is outside the file; `details["size"]` is the file's size in bytes."""
 
 
 class ResourceLimitExceeded(BuntimeError, code="resource_limit_exceeded"):
-    """429: as many open streams, processes, contexts or terminals as the plan allows."""
+    """429: the plan's open streams, processes, contexts or terminals are all in use."""
 
 
 class ExecutionTimeout(BuntimeError, code="execution_timeout"):
-    """408: the request ran past its time. A program that does is a result with `timed_out`."""
+    """408: the request took too long. A program that runs too long is a result with `timed_out`."""
 
 
 class IdempotencyInProgress(BuntimeError, code="idempotency_in_progress"):
-    """409: the first request with this key still runs."""
+    """409: the first request with this key is still running."""
 
 
 class IdempotencyKeyReused(BuntimeError, code="idempotency_key_reused"):
-    """422: the key belongs to another request."""
+    """422: the key was used for a different request."""
 
 
 class SessionBusy(BuntimeError, code="session_busy"):
-    """409: the call cannot run beside one that is under way."""
+    """409: another call in progress conflicts with this one."""
 
 
 class InvalidState(BuntimeError, code="invalid_state"):
-    """409: the call cannot run in this state of the session."""
+    """409: the session's state does not allow this call."""
 
 
 class PayloadTooLarge(BuntimeError, code="payload_too_large"):
-    """413: a file or body is over the plan's limit; `details["limit"]` in bytes."""
+    """413: a file or body exceeds the plan's limit; `details["limit"]` is in bytes."""
 
 
 class RateLimitExceeded(BuntimeError, code="rate_limit_exceeded"):
@@ -138,23 +138,23 @@ class SessionLimitExceeded(BuntimeError, code="session_limit_exceeded"):
 
 
 class MemoryLimitExceeded(BuntimeError, code="memory_limit_exceeded"):
-    """507: the session's memory was used up; of a run, `details` has its output so far."""
+    """507: the session ran out of memory; for a run, `details` has the output so far."""
 
 
 class DiskFull(BuntimeError, code="disk_full"):
-    """507: the session's disk limit is reached; of a run, `details` has its output so far."""
+    """507: the session's disk is full; for a run, `details` has the output so far."""
 
 
 class Unavailable(BuntimeError, code="unavailable"):
-    """503: no capacity now, or still waking; see `retry_after`."""
+    """503: there is no capacity now, or the session is still waking; see `retry_after`."""
 
 
 class InternalError(BuntimeError, code="internal_error"):
-    """500: the server's fault."""
+    """500: the server failed."""
 
 
 class ConnectionFailed(BuntimeError):
-    """There was no connection, or it broke before the answer was whole. `begun`: the request may have arrived."""
+    """There was no connection, or it broke before the response was complete. `begun`: it may have arrived."""
 
     def __init__(self, message: str, *, begun: bool) -> None:
         super().__init__(message, code="connection_failed", retryable=True)
@@ -162,13 +162,13 @@ class ConnectionFailed(BuntimeError):
 
 
 class RequestTimeout(BuntimeError):
-    """The answer, or the next part of it, did not come in time."""
+    """The response, or the next part of it, did not arrive in time."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="request_timeout", retryable=True)
 
 
-# What stands for an answer that is none of the server's own, a proxy's say, by its status.
+# Codes by status for a response without an error object, such as a proxy's.
 _BARE = {
     400: "invalid_request",
     401: "unauthorized",
@@ -183,7 +183,7 @@ _PASSING = frozenset({408, 429, 502, 503, 504})
 def error_of(
     shown: object, status: int | None, request_id: str | None = None, retry_after: float | None = None
 ) -> BuntimeError:
-    """The error of an answer's `error` object, or of a body that is none."""
+    """Returns the error for a response's `error` object, or for a response without one."""
     told: Mapping[str, object] = shown if isinstance(shown, Mapping) else {}
     code = told.get("code")
     if not isinstance(code, str):
@@ -192,7 +192,7 @@ def error_of(
     found = details if isinstance(details, Mapping) else {}
     named = found.get("retryAfter")
     return BuntimeError.codes.get(code, BuntimeError)(
-        message if isinstance(message, str) else f"The server answered {status} without an error of its own.",
+        message if isinstance(message, str) else f"The server answered {status} without an error object.",
         code=code,
         status=status,
         details=found,
@@ -203,5 +203,5 @@ def error_of(
 
 
 def seconds_of(retry_after: str | None) -> float | None:
-    """What a `Retry-After` header asks for; None where there is none, and where a proxy names a date."""
+    """Returns the seconds of a `Retry-After` header, or None if it is missing or a date, as proxies send."""
     return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None

@@ -1,4 +1,4 @@
-"""Server-Sent Events, out of bytes that may be split anywhere."""
+"""Server-Sent Events, parsed from bytes that may be split anywhere."""
 
 import codecs
 import json
@@ -11,7 +11,7 @@ from buntime_sdk.errors import error_of
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """`id`: the last one so far, as a browser keeps it; empty before the first."""
+    """`id`: the last id so far, as in browsers; empty before the first."""
 
     name: str
     data: str
@@ -19,27 +19,27 @@ class ServerEvent:
 
     @property
     def told(self) -> dict[str, Any]:
-        """The JSON object that it brings. Raises BuntimeError where that is none."""
+        """Returns the event's JSON object. Raises BuntimeError if the data is not one."""
         try:
             told = json.loads(self.data)
         except ValueError:
             told = None
         if not isinstance(told, dict):
-            shown = {"code": "unexpected_answer", "message": f"A '{self.name}' event brings no JSON object."}
+            shown = {"code": "unexpected_answer", "message": f"The data of event '{self.name}' is not a JSON object."}
             raise error_of(shown, None)
         return told
 
 
 class EventParser:
-    """Comments give nothing; neither does an event that is not whole at the end."""
+    """Ignores comments, and an event that is incomplete at the end."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._pieces: list[str] = []  # of a line whose end has not come: joined once, however many they are
+        self._pieces: list[str] = []  # of an incomplete line: joined once, at its end
         self._name, self._data, self._id = "message", list[str](), ""
 
     def feed(self, part: bytes) -> Iterator[ServerEvent]:
-        """The events that end in this part."""
+        """Yields the events that end in this part."""
         *lines, rest = self._decoder.decode(part).split("\n")
         for line in lines:
             self._pieces.append(line)

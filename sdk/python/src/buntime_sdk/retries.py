@@ -1,19 +1,19 @@
-"""Whether a call that failed is made again, and when. Decided from values alone."""
+"""Decides whether and when to retry a failed call, from values alone."""
 
 from dataclasses import dataclass
 
 from buntime_sdk.errors import BuntimeError, ConnectionFailed
 
 LONGEST_DELAY = 30.0
-LONGEST_RETRY_AFTER = 60.0  # a server that asks for more patience than this is told of at once
-# Whatever their status: an error at the end of a stream has none.
+LONGEST_RETRY_AFTER = 60.0  # if the server asks for a longer wait, raise the error at once
+# Retried whatever the status, since an error at the end of a stream has none.
 ANSWERED_LATER = frozenset({"request_timeout", "idempotency_in_progress", "unavailable"})
 PASSING = frozenset({408, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """`most`: times that a call is made again. `delay`: seconds before the first; each further one doubles them."""
+    """`most`: how often a call is retried. `delay`: seconds before the first retry; each further retry doubles them."""
 
     most: int
     delay: float
@@ -22,9 +22,9 @@ class RetryRules:
 def delay_before(
     failure: BuntimeError, attempt: int, rules: RetryRules, *, repeatable: bool, random: float
 ) -> float | None:
-    """Seconds to wait before the next attempt; None where there is to be none.
+    """Returns the seconds to wait before the next attempt, or None to give up.
 
-    `attempt`: how many have failed. `repeatable`: the call may be carried out twice without harm, since it changes
+    `attempt`: how many attempts have failed. `repeatable`: carrying out the call twice does no harm, because it changes
     nothing, puts the same thing in the same place, or has an idempotency key. `random`: 0 to 1.
     """
     if attempt > rules.most or not _may_help(failure, repeatable):
@@ -37,7 +37,7 @@ def delay_before(
 
 
 def may_have_begun(failure: BuntimeError) -> bool:
-    """Whether the server may have carried out the call that failed so, or a part of it."""
+    """Whether the server may have carried out the failed call, or part of it."""
     if isinstance(failure, ConnectionFailed):
         return failure.begun
     return failure.code != "rate_limit_exceeded" and failure.details.get("waking") is not True

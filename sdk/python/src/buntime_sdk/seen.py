@@ -1,4 +1,4 @@
-"""What is known of a session without asking for it again."""
+"""What the client knows of a session without asking again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +13,7 @@ DEFAULT_PREVIEW_PORT: Final = 8080
 
 
 class Unchanged(Enum):
-    """The setting stays as it is, which None does not say."""
+    """Marks a setting that stays as it is, which None cannot express."""
 
     UNCHANGED = "unchanged"
 
@@ -22,7 +22,7 @@ UNCHANGED: Final = Unchanged.UNCHANGED
 
 
 def settings_on_the_wire(**settings: object) -> dict[str, object]:
-    """Those that are given."""
+    """Returns the settings that were given, in their JSON form."""
     return {
         camel(name): asdict(value) if isinstance(value, PreviewSettings | NetworkSettings | ResourceLimits) else value
         for name, value in settings.items()
@@ -31,7 +31,7 @@ def settings_on_the_wire(**settings: object) -> dict[str, object]:
 
 
 def as_made(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a new session: what its answer tells, and what it was asked to be."""
+    """Combines the response of a create with the settings that were asked for."""
     return {
         "lastActive": made.get("createdAt"),
         "state": "active",
@@ -47,7 +47,7 @@ def as_made(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
 
 
 class SeenSession:
-    """The properties of a session, as the server has last told them. What it was never asked for raises LookupError."""
+    """A session's properties, as the server last reported them. Raises LookupError for one that is not known yet."""
 
     def __init__(self, session_id: str, told: Mapping[str, Any] | None = None) -> None:
         self.id = session_id
@@ -108,11 +108,11 @@ class SeenSession:
 
     @property
     def env_names(self) -> Sequence[str]:
-        """Of its environment; the values are never told."""
+        """The names of its environment variables. The server never returns their values."""
         return tuple(self._known("envNames"))
 
     def preview_url(self, port: int = DEFAULT_PREVIEW_PORT) -> str:
-        """Where what listens on this port of the session is seen, from 1024 up."""
+        """Returns the URL at which a port of the session is visible. `port`: 1024 or higher."""
         url = str(self._known("previewUrl"))
         if port == DEFAULT_PREVIEW_PORT:
             return url
@@ -122,7 +122,7 @@ class SeenSession:
 
     @property
     def _run_timeout(self) -> int | None:
-        """Seconds that a run has which names no timeout, where that is known."""
+        """Seconds that a run without its own timeout may take, if known."""
         limits = self._told.get("resourceLimits")
         return None if limits is None else int(limits["timeout"])
 

@@ -1,4 +1,4 @@
-"""What the server takes and gives, as plain values. Times are aware datetimes in UTC."""
+"""What the server accepts and returns, as plain values. Times are aware datetimes in UTC."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -24,13 +24,13 @@ def _time(told: str | None) -> datetime | None:
 
 
 def _wire(read: Callable[[Any], Any], name: str | None = None, **more: Any) -> Any:
-    """A field that is read from JSON by `read`, under `name` where that is not its own in camelCase."""
+    """A field that `read` parses from JSON. `name`: its JSON name, if that is not its own name in camelCase."""
     return field(metadata={"read": read, "name": name}, **more)
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceLimits:
-    """`memory`, `disk` in MB, `cpu` in cores, `timeout`: seconds that a run has which names none."""
+    """`memory` and `disk` are in MB, `cpu` in cores. `timeout`: seconds for a run without its own timeout."""
 
     memory: int
     cpu: float
@@ -40,7 +40,7 @@ class ResourceLimits:
 
 @dataclass(frozen=True, slots=True)
 class PreviewSettings:
-    """`public` opens the `ports` to whoever has the URL; `private` opens none."""
+    """`public` opens the `ports` to anyone with the URL; `private` opens none."""
 
     visibility: Literal["public", "private"] = "public"
     ports: Sequence[int] = _wire(tuple, default=(8080,))
@@ -48,7 +48,7 @@ class PreviewSettings:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
-    """`egress`: `internet` (public addresses only) or `none`. `allow`, `deny`: networks and names; deny wins."""
+    """`egress`: `internet` (public addresses only) or `none`. `allow`, `deny`: networks and domain names; deny wins."""
 
     egress: Literal["internet", "none"] = "internet"
     allow: Sequence[str] = _wire(tuple, default=())
@@ -57,7 +57,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Of the key: requests a minute, those left in this one, and when the count starts anew (Unix seconds)."""
+    """The key's requests a minute, those left in this minute, and when the count resets (Unix seconds)."""
 
     limit: int
     remaining: int
@@ -66,7 +66,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class PreviewToken:
-    """`url` opens the preview in a browser; `token` goes into the header `X-Preview-Token`."""
+    """`url` opens the preview in a browser. Send `token` in the header `X-Preview-Token`."""
 
     url: str
     token: str
@@ -75,7 +75,7 @@ class PreviewToken:
 
 @dataclass(frozen=True, slots=True)
 class Woken:
-    """From which state, and how many milliseconds it took."""
+    """The state that the session woke from, and how many milliseconds that took."""
 
     woke_from: State
     wake_time_ms: int
@@ -83,7 +83,7 @@ class Woken:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that is written before a run. `mode`: permission bits in octal, such as `"755"`."""
+    """A file to write before a run. `mode`: permission bits in octal, such as `"755"`."""
 
     path: str
     content: str | bytes
@@ -94,10 +94,10 @@ class File:
 class ExecutionResult:
     """How a run ended.
 
-    `exit_code`: 128 + signal when killed, 124 on timeout. `execution_time`, `cpu_time`: milliseconds. `memory_used`:
-    peak bytes. `files_written`: relative to `/workspace`. `truncated`, `files_written_truncated`: something was cut.
-    `process_limit_exceeded`: the run met the limit of 448 processes and threads, or the session its own of 512.
-    Everything that the run started has been killed.
+    `exit_code`: 128 + signal if killed, 124 on timeout. `execution_time`, `cpu_time`: milliseconds. `memory_used`: peak
+    bytes. `files_written`: relative to `/workspace`. `truncated`, `files_written_truncated`: the output or the list was
+    cut. `process_limit_exceeded`: the run reached the limit of 448 processes and threads, or the session its limit of
+    512; everything that the run started was killed.
     """
 
     exit_code: int
@@ -121,7 +121,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """A value in the forms that it has. `text`: as `console.log` shows it. `png`: in base64. `cut`: too large."""
+    """A value in each form that it has. `text`: as `console.log` shows it. `png`: in base64. `cut`: forms too large."""
 
     text: str
     json: Any = None
@@ -142,11 +142,11 @@ class Thrown:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation(ExecutionResult):
-    """A run in a context.
+    """The result of a run in a context.
 
-    `result`: the value of the last expression, None where it was undefined. `displayed`: what `display(value)` was
-    called for. `error`: what the code threw. `context_survived`: whether the variables are still there, where the run
-    did not end by itself.
+    `result`: the value of the last expression, or None if it was undefined. `displayed`: the values passed to
+    `display(value)`. `error`: what the code threw. `context_survived`: set when the run was stopped; whether the
+    context kept its variables.
     """
 
     result: Forms | None = _wire(_one(Forms), default=None)
@@ -167,14 +167,14 @@ class Stderr:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStarted:
-    """First event of a detached run: it goes on as this process when the stream is left."""
+    """First event of a detached run. This process keeps running when you leave the stream."""
 
     process_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Displayed:
-    """Of a context: what `display(value)` was called for."""
+    """In a context: a value passed to `display(value)`."""
 
     value: Forms
 
@@ -191,7 +191,7 @@ type RunEvent = Stdout | Stderr | ProcessStarted | Displayed | Result
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """`size` in bytes. `path_base64`: only where the path is not UTF-8."""
+    """`size` is in bytes. `path_base64`: only if the path is not UTF-8."""
 
     path: str
     size: int
@@ -202,7 +202,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class FileStatus(FileEntry):
-    """`mode`: permission bits in octal. `target`: of a symbolic link."""
+    """`mode`: permission bits in octal. `target`: where a symbolic link points."""
 
     mode: str = ""
     target: str | None = None
@@ -211,7 +211,7 @@ class FileStatus(FileEntry):
 
 @dataclass(frozen=True, slots=True)
 class FileWritten:
-    """`size`: bytes of the file afterwards."""
+    """`size`: the file's size afterwards, in bytes."""
 
     path: str
     size: int
@@ -220,7 +220,7 @@ class FileWritten:
 
 @dataclass(frozen=True, slots=True)
 class SearchMatch:
-    """With a query: `line` from 1, its `text`, and `ranges`: start and end of each match in it, in characters."""
+    """With a query: `line` counts from 1; `ranges` has the start and end of each match in `text`, in characters."""
 
     path: str
     line: int | None = None
@@ -231,7 +231,7 @@ class SearchMatch:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """`truncated`: whether there are more, or may be."""
+    """`truncated`: there are more matches, or may be."""
 
     matches: Sequence[SearchMatch] = _wire(_each(SearchMatch))
     truncated: bool = False
@@ -239,12 +239,12 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """First event of watching: what changes from now on is told."""
+    """First event of a watch: changes from now on are reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """`type`: None where nothing is there any more. `from_path`: the old path, of `renamed`."""
+    """`type`: None if nothing is at the path any more. `from_path`: the old path of something `renamed`."""
 
     event: Literal["created", "changed", "deleted", "renamed"]
     path: str
@@ -256,7 +256,7 @@ class FileChange:
 
 @dataclass(frozen=True, slots=True)
 class FileOverflow:
-    """Below `path` changes were lost, or are not watched: look there."""
+    """Changes below `path` were lost or are not watched. List the directory again."""
 
     reason: Literal["lost", "unwatched"]
     path: str
@@ -267,10 +267,10 @@ type FileEvent = Watching | FileChange | FileOverflow
 
 @dataclass(frozen=True, slots=True)
 class ProcessExit:
-    """How a process stands. `lost`: the session's runtime ended before it did, so there is no exit code.
+    """A process's status. `lost`: the session's runtime ended before the process's end was seen.
 
-    `exit_code`: None while it runs, and where it is lost. `reason`: `deep_sleep`, `runtime_ended` or `timeout`, where
-    it did not end by itself.
+    `exit_code`: None while it runs or if it is lost. `reason`: `deep_sleep`, `runtime_ended` or `timeout`, if the
+    process did not end by itself.
     """
 
     status: ProcessStatus
@@ -280,7 +280,7 @@ class ProcessExit:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """`cursor`: where to go on after it, None in a page of logs, which has one of its own."""
+    """`cursor`: where to resume after it. None in a page of logs, which has its own cursor."""
 
     stream: Literal["stdout", "stderr"]
     data: str
@@ -290,7 +290,7 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class LogsDropped:
-    """So many bytes are not kept any more."""
+    """This many bytes are no longer kept."""
 
     bytes: int
     cursor: int | None = None
@@ -301,7 +301,7 @@ type LogEvent = LogEntry | LogsDropped | ProcessExit
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """`cursor`: where the next page begins. `end`: that after all there is now. `dropped`: bytes that are not kept."""
+    """`cursor`: where the next page begins. `end`: the cursor after all output so far. `dropped`: bytes discarded."""
 
     entries: Sequence[LogEntry] = _wire(_each(LogEntry))
     cursor: int = 0
@@ -314,7 +314,7 @@ class LogPage:
 
 @dataclass(frozen=True, slots=True)
 class ContextEntry:
-    """`status`: `running` or `lost`, then `reason` says why. `runs`: so far."""
+    """`status`: `running` or `lost`; `reason` says why it was lost. `runs`: how many so far."""
 
     context_id: str
     status: Literal["running", "lost"]
@@ -326,7 +326,7 @@ class ContextEntry:
 
 @dataclass(frozen=True, slots=True)
 class TerminalEnd:
-    """`exit`: its shell ended, with `exit_code`. `detached`: another client has taken it over."""
+    """`exit`: the shell ended, with `exit_code`. `detached`: another client took the terminal over."""
 
     type: Literal["exit", "detached"]
     exit_code: int | None = None
@@ -339,9 +339,9 @@ def camel(name: str) -> str:
 
 
 def from_wire[T](kind: type[T], told: Mapping[str, Any]) -> T:
-    """A value of `kind` from a JSON object; what this version does not know of is left out.
+    """Builds a `kind` from a JSON object, without the fields that this version does not know.
 
-    Raises KeyError where a field is missing that is always there.
+    Raises KeyError if a required field is missing.
     """
     values: dict[str, Any] = {}
     for name, wire_name, read, required in _plan(kind):  # type: ignore[arg-type]  # a type is hashable
@@ -354,7 +354,7 @@ def from_wire[T](kind: type[T], told: Mapping[str, Any]) -> T:
 
 @cache
 def _plan(kind: Any) -> Sequence[tuple[str, str, Callable[[Any], Any] | None, bool]]:
-    """Of each field: its name, its name on the wire, how it is read, and whether it is always there."""
+    """For each field: its name, its JSON name, its parser, and whether it is required."""
     return tuple(
         (
             one.name,

@@ -1,7 +1,7 @@
-"""For tests of programs that use buntime: clients that need no server.
+"""Clients without a server, for testing programs that use buntime.
 
-Sessions, files, processes, contexts and terminals are in memory. What programs print is scripted: nothing is run. Calls
-are made as they are to a server, with retries and errors; only the network is left out.
+Sessions, files, processes, contexts and terminals are in memory. Nothing runs: you script what programs print. Calls
+work as with a server, including retries and errors; only the network is left out.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,33 +36,33 @@ class _Scripted:
 
     @property
     def requests(self) -> Sequence[FakeRequest]:
-        """What was asked, oldest first; each attempt is one."""
+        """The requests so far, oldest first. Each attempt is one request."""
         return tuple(self._server.requests)
 
     def on_execute(self, match: RunMatch, answer: RunScript) -> Self:
-        """What a run gives.
+        """Scripts the result of matching runs.
 
-        `match`: the code or command itself, a compiled pattern that is found in it, or a function of the `FakeRun`. Of
-        several that match the newest counts. `answer`: a `FakeResult`, an `ExecutionResult` or `Evaluation`, a str that
-        is its stdout, a BuntimeError, or a function of the `FakeRun` that gives one of these.
+        `match`: the exact code or command, a compiled pattern to search in it, or a function of the `FakeRun`. The
+        newest matching script wins. `answer`: a `FakeResult`, an `ExecutionResult` or `Evaluation`, a str to use as
+        stdout, a BuntimeError, or a function of the `FakeRun` that returns one of these.
 
-        A run for which nothing is scripted raises InvalidRequest; a process goes on silently until it gets a signal.
+        A run without a script raises InvalidRequest. A process without one runs silently until it gets a signal.
         """
         self._server.scripts.add(match, answer)
         return self
 
     def on_start(self, match: RunMatch, answer: RunScript) -> Self:
-        """The same for processes alone. They end after their output, unless the `FakeResult` says `running`."""
+        """Like `on_execute`, for processes only. They end after their output, unless the `FakeResult` is `running`."""
         self._server.scripts.add(match, answer, frozenset({"process"}))
         return self
 
     def fail(
         self, method: str, path: str, error: BuntimeError | str, *, times: int = 1, after_work: bool = False
     ) -> Self:
-        """The next calls of this method and path fail, such as `"POST", "/execute"` or `"GET", "/sessions/{id}"`.
+        """Makes the next calls fail. `method`, `path`: such as `"POST", "/execute"` or `"GET", "/sessions/{id}"`.
 
-        `error`: what is raised, or its code. ConnectionFailed is a connection that breaks, or with `begun=False` one
-        that was never there. `after_work`: the work is done, and only its answer lost.
+        `error`: the error to raise, or its code. ConnectionFailed means that the connection breaks, or with
+        `begun=False` that there never was one. `after_work`: do the work and lose only the response.
 
         Raises ValueError for a code that the server does not have.
         """
@@ -70,7 +70,7 @@ class _Scripted:
         return self
 
     def input_of(self, session_id: str, process_id: str) -> bytes:
-        """What was written to a process. Raises SessionNotFound, ProcessNotFound."""
+        """Returns what was written to a process. Raises SessionNotFound, ProcessNotFound."""
         return b"".join(self._server.session(session_id).process(process_id).written)
 
 
@@ -88,7 +88,7 @@ class FakeBuntime(_Scripted, Buntime):
         max_retries: int = 2,
         on_retry: Callable[[BuntimeError, int, float], object] | None = None,
     ) -> None:
-        """`clock`: gives the time, with its zone; sessions expire by it. Retries do not wait."""
+        """`clock`: returns the time, with its zone; sessions expire by it. Retries do not wait."""
         self._server = FakeServer(clock)
         super().__init__(
             KEY,
@@ -111,7 +111,7 @@ class AsyncFakeBuntime(_Scripted, AsyncBuntime):
         max_retries: int = 2,
         on_retry: Callable[[BuntimeError, int, float], object] | None = None,
     ) -> None:
-        """As of `FakeBuntime`."""
+        """Like `FakeBuntime`."""
         self._server = FakeServer(clock)
         super().__init__(
             KEY,

@@ -1,3 +1,3 @@
-"""The version, as the server's log shows it."""
+"""The version, which the server's log shows."""
 
 __version__ = "0.1.0"

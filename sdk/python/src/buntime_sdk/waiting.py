@@ -1,5 +1,5 @@
-"""What differs between the two halves of the SDK: how they wait. The sync half is made of the async one by `generate`,
-which takes `pause` for `async_pause` and so on.
+"""How the two halves of the SDK wait, which is all that differs between them. To make the sync half, `generate`
+replaces `async_pause` by `pause` and so on.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ pause: Pause = time.sleep
 
 
 async def async_in_thread[T](work: Callable[..., T], *arguments: object) -> T:
-    """For what would hold up the loop."""
+    """Runs blocking work outside the event loop."""
     return await asyncio.to_thread(work, *arguments)
 
 
@@ -29,16 +29,16 @@ def in_thread[T](work: Callable[..., T], *arguments: object) -> T:
 
 
 def async_close_with(owner: object, close: Callable[[], object]) -> None:
-    """Nothing: connections of a loop are closed in it, by `async with` or `close`."""
+    """Does nothing: a loop's connections must be closed inside it, by `async with` or `close`."""
 
 
 def close_with(owner: object, close: Callable[[], object]) -> None:
-    """For a client that nobody closes, as in `with Buntime().sessions.create() as session`."""
+    """Closes a client that is never closed explicitly, as in `with Buntime().sessions.create() as session`."""
     weakref.finalize(owner, close)
 
 
 class AsyncReader[T]:
-    """Reads a generator. One task may close it while another reads it, whose read ends as at the generator's end."""
+    """Reads a generator. One task may close it while another reads; the read then ends as at the generator's end."""
 
     def __init__(self, events: AsyncGenerator[T]) -> None:
         self._events = events
@@ -46,7 +46,7 @@ class AsyncReader[T]:
         self._is_closed = False
 
     async def read(self) -> T:
-        """Raises StopAsyncIteration at the end."""
+        """Returns the next value. Raises StopAsyncIteration at the end."""
         self._reading = asyncio.ensure_future(self._events.__anext__())
         try:
             return await self._reading
@@ -67,13 +67,13 @@ class AsyncReader[T]:
 
 
 class Reader[T]:
-    """The same for the sync half, where no thread can end another's read."""
+    """The sync version. Here no thread can end another thread's read."""
 
     def __init__(self, events: Generator[T]) -> None:
         self._events = events
 
     def read(self) -> T:
-        """Raises StopIteration at the end."""
+        """Returns the next value. Raises StopIteration at the end."""
         return next(self._events)
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class Reader[T]:
 
 
 class Awaited[S: AbstractAsyncContextManager[Any]](Coroutine[Any, Any, S]):
-    """Something on its way: `await` gives it, and `async with` gives it for the block. Tasks can be made of it."""
+    """A pending result: `await` returns it, `async with` uses it for the block. It can become a task."""
 
     def __init__(self, coming: Coroutine[Any, Any, S]) -> None:
         self._coming = coming

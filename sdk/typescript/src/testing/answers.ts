@@ -1,20 +1,20 @@
-/** Answers of the fake, in the form that the transport gives them. */
+/** The fake's responses and errors, in the transport's form. */
 
 import type { Answer } from "../transport.js";
 import { unlessAborted } from "../waiting.js";
 
-/** A failure as the server would tell it. */
+/** A failure, as the server reports it. */
 export interface FakeFailure {
   code: string;
   message?: string | undefined;
   details?: Record<string, unknown> | undefined;
-  /** Seconds, in the header `Retry-After`. */
+  /** Seconds, sent in the header `Retry-After`. */
   retryAfter?: number | undefined;
-  /** Of the code by default. */
+  /** By default, the code's own status. */
   status?: number | undefined;
 }
 
-/** Thrown by what answers, turned into an answer by the transport. */
+/** Thrown by a route. The transport turns it into a response. */
 export class Refusal extends Error {
   constructor(readonly failure: FakeFailure) {
     super(failure.message ?? failure.code);
@@ -113,7 +113,7 @@ async function* wanted(
       yield value;
     }
   } finally {
-    iterator.return().catch(() => undefined); // not waited for: a script may be under way
+    iterator.return().catch(() => undefined); // do not wait: a script may still be running
   }
 }
 
@@ -123,7 +123,7 @@ async function* each(
   yield* parts;
 }
 
-/** One of Server-Sent Events. */
+/** Encodes a Server-Sent Event. */
 export function event(name: string, data: unknown, id?: string): Uint8Array {
   const head = id === undefined ? `event: ${name}\n` : `event: ${name}\nid: ${id}\n`;
   return new TextEncoder().encode(`${head}data: ${JSON.stringify(data)}\n\n`);

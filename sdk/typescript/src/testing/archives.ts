@@ -1,10 +1,10 @@
-/** The archives of a fake session: `tar.gz` of what it has in memory. */
+/** A fake session's archives: its in-memory files as `tar.gz`. */
 
 import { compressed, expanded } from "../gzip.js";
 import { END, entriesOf, headOf, paddingOf } from "../tar.js";
 import { absolute, bytesOf, type FakeFiles } from "./fake_files.js";
 
-/** What is in the directory. */
+/** Packs the contents of the directory. */
 export function packed(files: FakeFiles, at: string): AsyncIterable<Uint8Array> {
   async function* parts() {
     for (const path of files.below(at)) {
@@ -24,7 +24,7 @@ export function packed(files: FakeFiles, at: string): AsyncIterable<Uint8Array> 
   return compressed(parts());
 }
 
-/** How many entries there were. */
+/** Returns the number of entries. */
 export async function unpacked(files: FakeFiles, at: string, archive: Uint8Array): Promise<number> {
   files.makeDirectory(at);
   async function* parts() {

@@ -1,4 +1,4 @@
-/** The files of a fake session, in memory. */
+/** A fake session's files, in memory. */
 
 import { Queue } from "../queue.js";
 import type { FileEntry, FileStatus } from "../shapes.js";
@@ -26,7 +26,7 @@ export class FakeFiles {
     return [...this.#files.keys()].filter((path) => path.startsWith(`${HOME}/`)).length;
   }
 
-  /** The size afterwards. */
+  /** Returns the size afterwards. */
   write(
     path: string,
     content: Uint8Array,
@@ -58,7 +58,7 @@ export class FakeFiles {
       });
   }
 
-  /** Absolute paths of all that is in the directory, sorted. */
+  /** Returns the absolute paths of everything below the directory, sorted. */
   below(at: string): string[] {
     const all = [...this.#files.keys(), ...this.#directories.keys()];
     return all.filter((entry) => entry !== at && entry.startsWith(prefix(at))).sort();
@@ -85,7 +85,7 @@ export class FakeFiles {
   move(from: string, to: string, overwrite: boolean): void {
     const [source, target] = [absolute(from), absolute(to)];
     const { type } = this.#status(source, from);
-    if (this.#files.has(target) && !overwrite) conflict(to, "EEXIST", "is there already");
+    if (this.#files.has(target) && !overwrite) conflict(to, "EEXIST", "exists already");
     if (this.#directories.has(target)) conflict(to, "EISDIR", "is a directory");
     this.#makeParents(target);
     for (const path of [source, ...(type === "directory" ? this.below(source) : [])]) {
@@ -111,7 +111,7 @@ export class FakeFiles {
     this.#tell({ event: "deleted", path: shown(at) }, at);
   }
 
-  /** Changes from now on, until `end` of the queue. */
+  /** Collects changes from now on, until the queue's `end`. */
   watch(path: string, recursive: boolean): Queue<Change> {
     const watcher = { path: this.#directory(path), recursive, changes: new Queue<Change>() };
     this.#watchers.add(watcher);
@@ -127,7 +127,7 @@ export class FakeFiles {
 
   #directory(path: string): string {
     const at = absolute(path);
-    if (this.#files.has(at)) conflict(path, "ENOTDIR", "is no directory");
+    if (this.#files.has(at)) conflict(path, "ENOTDIR", "is not a directory");
     return this.#directories.has(at) ? at : absent(path);
   }
 
@@ -142,7 +142,7 @@ export class FakeFiles {
   #makeParents(at: string): void {
     for (let slash = at.indexOf("/", 1); slash > 0; slash = at.indexOf("/", slash + 1)) {
       const parent = at.slice(0, slash);
-      if (this.#files.has(parent)) conflict(shown(parent), "ENOTDIR", "is no directory");
+      if (this.#files.has(parent)) conflict(shown(parent), "ENOTDIR", "is not a directory");
       if (!this.#directories.has(parent)) this.#directories.set(parent, now());
     }
   }
@@ -159,7 +159,7 @@ export function absolute(path: string): string {
   return `/${names.join("/")}`;
 }
 
-/** As answers have it. */
+/** Returns a path as responses have it. */
 export function shown(at: string): string {
   if (at === HOME) return ".";
   return at.startsWith(`${HOME}/`) ? at.slice(HOME.length + 1) : at;

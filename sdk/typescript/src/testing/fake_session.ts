@@ -1,4 +1,4 @@
-/** One session of the fake: its state, its files, its processes, contexts and terminals. */
+/** One fake session: its state, files, processes, contexts and terminals. */
 
 import type {
   ContextEntry,
@@ -37,7 +37,7 @@ export class FakeProcess {
 
   constructor(readonly shape: ProcessShape) {}
 
-  /** It prints what the script says, and ends unless it is to go on. */
+  /** Prints the script's output and ends, unless the script says `running`. */
   play(result: FakeResult): void {
     for (const stream of ["stdout", "stderr"] as const)
       for (const data of linesOf(result[stream] ?? "")) {
@@ -134,7 +134,7 @@ export class FakeSession {
     this.terminals.clear();
   }
 
-  /** From which state. */
+  /** Returns the state it woke from. */
   wake(): SessionState {
     const before = this.#shape.state;
     Object.assign(this.#shape, { state: "active", lastActive: now() });
@@ -148,14 +148,14 @@ export class FakeSession {
     );
   }
 
-  /** One that still has its variables. */
+  /** Returns a context that still has its variables. */
   context(id: string): ContextEntry {
     const context = this.contexts.get(id);
     if (context === undefined)
       refuse("context_not_found", "This session has no context with this id.", { contextId: id });
     const { status, reason } = context;
     if (status === "lost")
-      refuse("context_lost", "This context is gone with its variables.", { contextId: id, reason });
+      refuse("context_lost", "This context and its variables are gone.", { contextId: id, reason });
     return context;
   }
 }

@@ -1,4 +1,4 @@
-/** A terminal of the fake: it echoes what is typed, and a line that is scripted prints what the script says. */
+/** A fake terminal. It echoes what is typed, and a scripted line prints the script's output. */
 
 import { Queue } from "../queue.js";
 import type { Socket } from "../transport.js";

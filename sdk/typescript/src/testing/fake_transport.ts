@@ -1,4 +1,4 @@
-/** Stands in for the network, and for the server behind it. */
+/** Replaces the network and the server behind it. */
 
 import { ConnectionFailed } from "../index.js";
 import type { CreateSession, UpdateSession } from "../shapes.js";
@@ -12,11 +12,11 @@ import { requestOf, type FakeRequest } from "./request.js";
 import { RUN_ROUTES, type Tools } from "./run_routes.js";
 import { Scripts } from "./scripts.js";
 
-/** What happens in place of the answer, or of its way back. */
+/** A failure in place of a response. */
 export interface Trouble {
   readonly call: string;
   readonly failure: FakeFailure;
-  /** The work is done, and its answer lost. */
+  /** Do the work and lose only the response. */
   readonly isLost: boolean;
   times: number;
 }
@@ -77,7 +77,7 @@ export class FakeTransport implements Transport {
     }
   }
 
-  /** The one that is meant, if any: it counts as happened. */
+  /** Returns the scripted failure for this request, if any, and counts it as used. */
   #trouble(request: FakeRequest): Trouble | undefined {
     const called = `${request.method} ${request.path}`;
     const found = this.troubles.find(({ call, times }) => times > 0 && isCalled(call, called));
@@ -85,7 +85,7 @@ export class FakeTransport implements Transport {
     return found;
   }
 
-  /** The same answer again for the same key. */
+  /** Returns the first response again for a repeated key. */
   async #answer(request: FakeRequest, signal: AbortSignal): Promise<Answer> {
     const key = request.headers["idempotency-key"];
     const shown = JSON.stringify([request.method, request.path, request.query, request.body]);
@@ -100,7 +100,7 @@ export class FakeTransport implements Transport {
     return isAnswer(body) ? body : whole(200, body);
   }
 
-  /** For calls with the same key, also those that come while it is under way. What fails is not kept. */
+  /** Shares the work among calls with the same key, even while it is in progress. A failure is not kept. */
   #keep(key: string, request: string, work: Promise<unknown>): void {
     const body = work.then((answered) => structuredClone(answered));
     this.#answered.set(key, { request, body });
@@ -201,7 +201,7 @@ function failing(failure: FakeFailure): Answer {
   });
 }
 
-/** `{id}` in the pattern stands for one part of the path. */
+/** `{id}` in the pattern matches one part of the path. */
 function isCalled(pattern: string, called: string): boolean {
   const [want, have] = [pattern.split(/[ /]/), called.split(/[ /]/)];
   return want.length === have.length && want.every((part, at) => part === have[at] || /^\{\w+\}$/.test(part));

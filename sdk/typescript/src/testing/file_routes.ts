@@ -1,4 +1,4 @@
-/** Files, as the fake answers for them. */
+/** The fake's file endpoints. */
 
 import { base64, fromBase64 } from "../base64.js";
 import type { Answer } from "../transport.js";
@@ -58,7 +58,7 @@ export const FILE_ROUTES: Record<string, FileRoute> = {
     content(files.read(query.path ?? ""), query.path ?? "", headers.range),
   "GET /files/archive": ({ files }, { query }) => {
     const at = absolute(query.path ?? ".");
-    files.list(at, false); // refuses what is no directory
+    files.list(at, false); // refuses what is not a directory
     return partly(200, packed(files, at), { "content-type": "application/gzip" });
   },
   "PUT /files/archive": async ({ files }, { query, body }) => {
@@ -85,11 +85,11 @@ export function pageOf<T>(all: readonly T[], query: Record<string, string>): { i
 function content(bytes: Uint8Array, path: string, range: string | undefined): Answer {
   const asked = /^bytes=(\d+)-(\d*)$/.exec(range ?? "");
   const start = Number(asked?.[1]);
-  if (asked === null || (asked[2] && Number(asked[2]) < start)) return partly(200, [bytes]); // HTTP passes over nonsense
+  if (asked === null || (asked[2] && Number(asked[2]) < start)) return partly(200, [bytes]); // as HTTP says
   const size = bytes.length;
   const end = Math.min(asked[2] ? Number(asked[2]) + 1 : size, size);
   if (start >= size)
-    refuse("range_not_satisfiable", `'${path}' has ${size} bytes: nothing of that range.`, { path, size });
+    refuse("range_not_satisfiable", `'${path}' has ${size}  bytes: the range is outside it.`, { path, size });
   return partly(206, [bytes.slice(start, end)], { "content-range": `bytes ${start}-${end - 1}/${size}` });
 }
 
@@ -117,7 +117,7 @@ function search(files: FakeSession["files"], query: Record<string, string>): Ans
   return whole(200, { matches: matches.slice(0, limit), truncated: matches.length > limit });
 }
 
-/** `*`, `**` and `?` as in .gitignore; `!` in front turns it round. */
+/** Supports `*`, `**` and `?` as in .gitignore; a leading `!` negates. */
 function globOf(glob: string, ignoreCase: boolean): (path: string) => boolean {
   const isNot = glob.startsWith("!");
   const pattern = isNot ? glob.slice(1) : glob;

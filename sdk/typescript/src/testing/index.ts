@@ -1,4 +1,4 @@
-/** For tests of programs that use buntime: a client that needs no server. */
+/** A client without a server, for testing programs that use buntime. */
 
 import { Buntime, type BuntimeOptions } from "../index.js";
 import type { FakeFailure } from "./answers.js";
@@ -13,13 +13,13 @@ export type { FakeResult, FakeRun, RunMatch, RunScript } from "./scripts.js";
 export interface FailOptions {
   /** How many calls fail; 1 by default. */
   times?: number | undefined;
-  /** The work is done, and only its answer lost. */
+  /** Do the work and lose only the response. */
   afterWork?: boolean | undefined;
 }
 
 /**
- * A `Buntime` whose sessions, files, processes, contexts and terminals are in memory. What programs print is scripted:
- * nothing is run. Calls are made as they are to a server, with retries and errors; only the network is left out.
+ * A `Buntime` without a server. Sessions, files, processes, contexts and terminals are in memory. Nothing runs: you
+ * script what programs print. Calls work as with a server, including retries and errors; only the network is left out.
  */
 export class FakeBuntime extends Buntime {
   readonly #transport: FakeTransport;
@@ -30,14 +30,14 @@ export class FakeBuntime extends Buntime {
     this.#transport = transport;
   }
 
-  /** What was asked, oldest first; each attempt is one. */
+  /** The requests so far, oldest first. Each attempt is one request. */
   get calls(): readonly FakeRequest[] {
     return this.#transport.calls;
   }
 
   /**
-   * What a run gives: a success without output, but for what is named. Of several that match the newest counts. A run
-   * for which nothing is scripted fails with `InvalidRequest`; a process goes on silently until it gets a signal.
+   * Scripts the result of matching runs; by default, success without output. The newest matching script wins. A run
+   * without a script fails with `InvalidRequest`. A process without one runs silently until it gets a signal.
    */
   onExecute(match: RunMatch, script: RunScript): this {
     this.#transport.scripts.add(match, script);
@@ -45,8 +45,8 @@ export class FakeBuntime extends Buntime {
   }
 
   /**
-   * The next calls fail. `call`: method and path, such as `POST /execute` or `GET /sessions/{id}`. The code
-   * `connection_failed` is a connection that breaks; `details: { begun: false }` one that was never there.
+   * Makes the next calls fail. `call`: method and path, such as `POST /execute` or `GET /sessions/{id}`. The code
+   * `connection_failed` means that the connection breaks, or with `details: { begun: false }` that there never was one.
    */
   fail(call: string, failure: FakeFailure, options: FailOptions = {}): this {
     const { times = 1, afterWork = false } = options;
@@ -54,7 +54,7 @@ export class FakeBuntime extends Buntime {
     return this;
   }
 
-  /** What was written to a process, in the order of the calls. */
+  /** Returns what was written to a process, one item a call. */
   inputOf(sessionId: string, processId: string): string[] {
     return this.#transport.sessions.get(sessionId)?.process(processId).input ?? [];
   }

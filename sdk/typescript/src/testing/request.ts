@@ -1,4 +1,4 @@
-/** A request as the fake sees it. */
+/** A request, as the fake received it. */
 
 import type { Ask } from "../transport.js";
 import { bytesOf } from "./fake_files.js";
@@ -7,9 +7,9 @@ export interface FakeRequest {
   readonly method: string;
   readonly path: string;
   readonly query: Record<string, string>;
-  /** Names in lower case; without the key. */
+  /** Names in lower case, without the key. */
   readonly headers: Record<string, string>;
-  /** JSON, where it is that; else the bytes, or null. */
+  /** The value of a JSON body, else bytes; null without a body. */
   readonly body: unknown;
 }
 

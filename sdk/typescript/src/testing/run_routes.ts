@@ -1,4 +1,4 @@
-/** Runs, processes and contexts, as the fake answers for them. */
+/** The fake's endpoints for runs, processes and contexts. */
 
 import { fromBase64 } from "../base64.js";
 import type { LogEntry } from "../shapes.js";
@@ -10,7 +10,7 @@ import { pageOf } from "./file_routes.js";
 import type { FakeRequest } from "./request.js";
 import { linesOf, numbersOf, type FakeResult, type FakeRun, type Scripts } from "./scripts.js";
 
-/** What routes need beside the session. */
+/** What routes need besides the session. */
 export interface Tools {
   readonly scripts: Scripts;
   newId(kind: string): string;
@@ -116,7 +116,7 @@ function contentOf(file: { content: string; encoding?: string | undefined }): Ui
   return file.encoding === "base64" ? fromBase64(file.content) : new TextEncoder().encode(file.content);
 }
 
-/** A context's answer always has these two. */
+/** A context's response always has these two fields. */
 function forms(run: FakeRun, result: FakeResult): FakeResult {
   return run.kind === "context" ? { result: null, displayed: [], ...result } : result;
 }
@@ -159,7 +159,7 @@ async function* refusing(parts: Parts): Parts {
   }
 }
 
-/** Without a script it is a server: it runs, and says nothing, until it gets a signal. */
+/** Starts a process. Without a script it acts as a server: it runs silently until it gets a signal. */
 async function started(session: FakeSession, asked: Asked, tools: Tools): Promise<FakeProcess> {
   const run = runOf(session, asked, "process");
   const process = new FakeProcess({
@@ -179,7 +179,7 @@ async function started(session: FakeSession, asked: Asked, tools: Tools): Promis
   return process;
 }
 
-const LOOK = 5; // ms between two looks at a process that is followed
+const LOOK = 5; // ms between two polls of a followed process
 
 function followed(process: FakeProcess, from: number, signal: AbortSignal): Answer {
   const parts = async function* () {
@@ -194,7 +194,7 @@ function followed(process: FakeProcess, from: number, signal: AbortSignal): Answ
   return partly(200, parts(), EVENTS, signal);
 }
 
-/** Its output until it has ended. */
+/** Yields the process's output until it ends. */
 async function* logOf(
   process: FakeProcess,
   from: number,

@@ -1,11 +1,11 @@
-/** What programs print in the fake: scripted, since nothing is run. */
+/** What programs print in the fake. It is scripted, since nothing runs. */
 
 import type { ExecuteResponse, File, Forms, RunResult, Thrown } from "../shapes.js";
 import { refuse } from "./answers.js";
 
-/** A run as a script sees it. */
+/** A run, as a script sees it. */
 export interface FakeRun {
-  /** How it was asked for. */
+  /** Which call made it. */
   kind: "execute" | "stream" | "context" | "process" | "terminal";
   sessionId: string;
   code?: string;
@@ -18,19 +18,19 @@ export interface FakeRun {
   timeout?: number;
 }
 
-/** What comes of it: a success without output, but for what is given. */
+/** The result of a run; by default, success without output. */
 export interface FakeResult extends Partial<ExecuteResponse> {
-  /** Of a context: the value of the last expression, in its forms. */
+  /** In a context: the value of the last expression, in its forms. */
   result?: Forms | null;
   displayed?: Forms[];
   error?: Thrown;
-  /** Files that it leaves, by path. */
+  /** Files that the run writes, by path. */
   files?: Record<string, string | Uint8Array>;
-  /** A process goes on after its output, until it gets a signal. */
+  /** A process keeps running after its output, until it gets a signal. */
   running?: boolean;
 }
 
-/** The code or command itself, a pattern that is found in it, or a function that says whether it is meant. */
+/** The exact code or command, a pattern to search in it, or a function that says whether the script applies. */
 export type RunMatch = string | RegExp | ((run: FakeRun) => boolean);
 export type RunScript = FakeResult | ((run: FakeRun) => FakeResult | Promise<FakeResult>);
 
@@ -41,7 +41,7 @@ export class Scripts {
     this.#scripts.unshift({ match, script });
   }
 
-  /** The newest that matches. Throws a Refusal where none does. */
+  /** Returns the result of the newest matching script. Throws a Refusal if none matches. */
   async play(run: FakeRun): Promise<FakeResult> {
     const found = this.find(run);
     if (found !== null) return await found();
@@ -65,7 +65,7 @@ function isMeant(match: RunMatch, run: FakeRun): boolean {
   return typeof match === "string" ? match === program : match.test(program);
 }
 
-/** The numbers of a run, those of a quick one where the script gives none. */
+/** A run's result without its output, with small numbers where the script gives none. */
 export function numbersOf(result: FakeResult, filesWritten: string[]): RunResult {
   const { stdout: _, stderr: __, files: ___, running: ____, ...rest } = result;
   return {
@@ -79,7 +79,7 @@ export function numbersOf(result: FakeResult, filesWritten: string[]): RunResult
   };
 }
 
-/** Output as a program writes it: line by line. */
+/** Splits output into lines, as a program writes it. */
 export function linesOf(output: string): string[] {
   return output.match(/[^\n]*\n|[^\n]+$/g) ?? [];
 }

@@ -1,4 +1,4 @@
-// A user's program against a stand-in server, in Bun and in Node, with the installed package.
+// A user's program against a test server, in Bun and in Node, with the installed package.
 import { Buntime, BuntimeError, SessionNotFound } from "@buntime/sdk";
 import { FakeBuntime } from "@buntime/sdk/testing";
 
@@ -7,7 +7,7 @@ if (!("Bun" in globalThis))
 
 const client = new Buntime({ retryDelay: 1 });
 const session = await client.sessions.create();
-const slow = session.execute("slow"); // on its way for as long as the rest takes, and longer
+const slow = session.execute("slow"); // takes longer than everything below
 const events = [];
 for await (const event of session.stream("stream")) events.push(event);
 for await (const _ of session.stream("endless")) break;

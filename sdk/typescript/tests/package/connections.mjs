@@ -1,4 +1,4 @@
-// What does not go well, in Bun and in Node: nothing of it stays open, and the program ends by itself.
+// Failures in Bun and in Node: nothing stays open, and the program ends by itself.
 import { mkdirSync, readFileSync, readdirSync, readlinkSync, statSync, writeFileSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
 import { createServer } from "node:net";
@@ -13,12 +13,13 @@ const until = async (isSo) => {
   for (let look = 0; look < 100 && !isSo(); look++) await pause(20);
   return isSo();
 };
-setTimeout(() => process.exit(9), 30_000).unref(); // it has not ended by itself
+setTimeout(() => process.exit(9), 30_000).unref(); // the program has not ended by itself
 
-/** Answers when the first part has come and reads on, as nginx does: the answer says that the connection ends with it. */
+/** Responds after the first part and reads on, as nginx does. The response says that the connection closes. */
 const body = JSON.stringify({ error: { code: "disk_full", message: "no", retryable: false, details: {} } });
 const lines = ["HTTP/1.1 507 Insufficient Storage", "Content-Type: application/json", `Content-Length: ${body.length}`];
-lines.push("Connection: close"); // or Bun, when it happens to have sent all, asks again where nobody answers
+// Otherwise Bun, if it has sent everything, reuses the connection, on which nobody responds.
+lines.push("Connection: close");
 let refused = 0;
 const refusing = createServer((socket) => {
   refused += 1;
@@ -35,7 +36,7 @@ const isOpen = (path) => {
   try {
     return readlinkSync(path) === large;
   } catch {
-    return false; // of the listing itself
+    return false; // for the listing itself
   }
 };
 const opened = () => readdirSync("/proc/self/fd").filter((name) => isOpen(`/proc/self/fd/${name}`)).length;
@@ -59,7 +60,7 @@ for (let time = 0; time < 3; time++) {
 const left = await until(() => opened() === 0 && refused === 0 && returned === 3);
 const uploads = { told: [...new Set(told)], left, opened: opened(), refused, returned };
 
-/** An archive that cannot be unpacked here, since a folder is in the way of its first file, and one that can. */
+/** One archive that cannot be unpacked here, since a folder is in the way of its first file, and one that can. */
 const session = await new FakeBuntime().sessions.create();
 for (let part = 0; part < 256; part++)
   await session.files.write("z.bin", crypto.getRandomValues(new Uint8Array(64 << 10)), { append: true });

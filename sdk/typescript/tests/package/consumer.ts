@@ -1,4 +1,4 @@
-/** A program of a user, checked against the published types. */
+/** A user's program, checked against the published types. */
 
 import {
   Buntime,

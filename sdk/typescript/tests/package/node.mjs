@@ -1,4 +1,4 @@
-// What `node:http` does otherwise than `fetch`, in Node.
+// How `node:http` differs from `fetch`, in Node.
 import { Agent, createServer } from "node:http";
 import { Buntime } from "@buntime/sdk";
 
@@ -15,7 +15,7 @@ const server = createServer((request, response) => {
 });
 await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
 const connect = Agent.prototype.createConnection;
-let connection; // the client's side of the last one
+let connection; // the client's side of the last connection
 Agent.prototype.createConnection = function (...given) {
   connection = connect.apply(this, given);
   return connection;

@@ -1,4 +1,4 @@
-// In a page: there is neither Bun nor Node, and what `fetch` does not know as a body it sends as text.
+// Simulates a page: neither Bun nor Node exists, and `fetch` sends an unknown body as text.
 const { log } = console;
 globalThis.process = undefined;
 const { Buntime } = await import("@buntime/sdk");
@@ -14,7 +14,7 @@ async function* parts() {
   for (const part of ["some ", "and ", "more"]) yield new TextEncoder().encode(part);
 }
 await files.writeStream("a", parts());
-await files.writeStream("a", () => parts()); // made again
+await files.writeStream("a", () => parts()); // sent again
 async function* failing() {
   yield new Uint8Array(1);
   throw new RangeError("of the caller's own");

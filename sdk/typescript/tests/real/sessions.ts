@@ -28,7 +28,7 @@ try {
 
   const twice = [1, 2].map(() => client.sessions.create({ ttl: 600 }, { idempotencyKey: `typescript-${session.id}` }));
   const ids = (await Promise.all(twice)).map(({ id }) => id);
-  assert.equal(ids[0], ids[1], "one key makes one session, at once too");
+  assert.equal(ids[0], ids[1], "one key creates one session, even with concurrent calls");
   await client.sessions.delete(ids[0]!);
 
   assert.equal(await session.extend(1200), session);

@@ -1,1 +1,1 @@
-"""The source of both halves: see `generate`."""
+"""The async half, from which `generate` makes the sync half."""

@@ -1,4 +1,4 @@
-"""Makes calls: adds the key, gives each its time, makes it again where that is safe, turns refusals into errors."""
+"""Makes API calls: adds the key, applies the timeout, retries where that is safe and turns refusals into errors."""
 
 import json
 import random
@@ -18,17 +18,18 @@ from buntime_sdk.shapes import RateLimit
 from buntime_sdk.waiting import AsyncPause, Eventual, async_close_with
 
 CONNECT_SECONDS = 10.0
-LEAST_PATIENCE = 1.0  # seconds that one look at a call under way counts as
-HEARTBEAT_SECONDS = 15.0  # the server fills the silence of a stream this often
+LEAST_PATIENCE = 1.0  # least seconds that one wait for a call in progress takes off the patience
+HEARTBEAT_SECONDS = 15.0  # the server sends a heartbeat this often on a silent stream
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`repeatable`: carried out twice it does no harm; None: every method but POST, and what has a key.
+    """One API call.
 
-    `json`: what is None in it is left out, unless `nulls`. `body`: makes the content anew for each attempt. `waits`:
-    seconds that the server may be silent on top of the client's own time-out, since a program runs. `is_retried`: not
-    where the caller does that itself.
+    `json`: fields that are None are left out, unless `nulls` is true. `body`: returns the content again for each
+    attempt. `repeatable`: carrying out the call twice does no harm. None means every method but POST, and any call with
+    a key. `waits`: seconds that the server may be silent beyond the client's timeout, because a program runs.
+    `is_retried`: False where the caller retries by itself.
     """
 
     method: str
@@ -72,11 +73,11 @@ class AsyncCalls:
         await self._http.aclose()
 
     async def json(self, call: Call) -> dict[str, Any]:
-        """The answer's JSON object."""
+        """Returns the response's JSON object."""
         return await self._repeated(call, lambda: self._once(call))
 
     async def gone(self, call: Call, absent: str) -> None:
-        """A deletion. One that is made again, since its answer was lost, may find nothing left: then it is done."""
+        """Deletes something. If the response is lost, a retry may find nothing: that counts as deleted."""
         begun = False
 
         async def once() -> None:
@@ -93,7 +94,7 @@ class AsyncCalls:
 
     @asynccontextmanager
     async def answer(self, call: Call) -> AsyncIterator[httpx2.Response]:
-        """An answer whose body is still to come. Leaving the block ends the connection where it has not all come."""
+        """Yields a response before its body is read. Leaving the block early closes the connection."""
         response = await self._repeated(call, lambda: self._sent(call))
         try:
             yield response
@@ -104,18 +105,18 @@ class AsyncCalls:
 
     @asynccontextmanager
     async def events(self, call: Call) -> AsyncIterator[AsyncGenerator[ServerEvent]]:
-        """Server-Sent Events as they come, to the end of the answer. An `error` event is raised."""
+        """Yields Server-Sent Events as they arrive, until the response ends. Raises what an `error` event reports."""
         async with self.answer(replace(call, waits=call.waits + HEARTBEAT_SECONDS)) as response:
             yield _events(response)
 
     async def socket(self, path: str, query: Mapping[str, object], *, repeatable: bool) -> AsyncSocket:
-        """A WebSocket."""
+        """Opens a WebSocket."""
         call = Call("GET", path, query, repeatable=repeatable)
         url = str(httpx2.URL(self._base_url + path, params=_query(query)))
         return await self._repeated(call, lambda: self._dial(url, self._headers, self._timeout))
 
     def delay_before(self, failure: BuntimeError, attempt: int, *, repeatable: bool = True) -> float | None:
-        """Seconds before the next attempt of a call that failed; None where there is to be none."""
+        """Returns the seconds to wait before the next attempt of a failed call, or None to give up."""
         chance = random.random()
         delay = delay_before(failure, attempt, self._rules, repeatable=repeatable, random=chance)
         if delay is not None and self._on_retry is not None:
@@ -140,7 +141,7 @@ class AsyncCalls:
                 delay = self.delay_before(failure, attempt, repeatable=repeatable) if call.is_retried else None
                 if delay is None:
                     raise
-                if is_under_way:  # it is waited for as long as its own answer would have been
+                if is_under_way:  # wait for it as long as for its own response
                     patience -= max(delay, LEAST_PATIENCE)
             await self._pause(delay)
 
@@ -154,12 +155,12 @@ class AsyncCalls:
             await response.aclose()
         told = _read_json(content)
         if not isinstance(told, dict):
-            shown = {"code": "unexpected_answer", "message": "The answer is not JSON: is this a buntime server?"}
+            shown = {"code": "unexpected_answer", "message": "The response is not JSON. Is this a buntime server?"}
             raise error_of(shown, response.status_code, response.headers.get("x-request-id"))
         return told
 
     async def _sent(self, call: Call) -> httpx2.Response:
-        """An answer that is no refusal, without its body."""
+        """Returns a successful response without its body."""
         try:
             response = await self._http.send(self._request(call), stream=True)
             self._note_rate(response.headers)
@@ -172,7 +173,7 @@ class AsyncCalls:
         except httpx2.RequestError as broken:
             raise _failed(broken) from broken
         except httpx2.InvalidURL as wrong:
-            raise ConnectionFailed(f"{self._base_url} is no URL: {wrong}", begun=False) from wrong
+            raise ConnectionFailed(f"{self._base_url} is not a URL: {wrong}", begun=False) from wrong
         raise _refusal(response, content)
 
     def _request(self, call: Call) -> httpx2.Request:
@@ -217,17 +218,17 @@ async def _events(response: httpx2.Response) -> AsyncGenerator[ServerEvent]:
 
 
 def broken_stream() -> ConnectionFailed:
-    """A stream that ended without its last event."""
+    """The error for a stream that ended without its last event."""
     return ConnectionFailed("The stream ended before its last event: the connection broke.", begun=True)
 
 
 def new_key() -> str:
-    """For one call that may then be repeated."""
+    """Returns a new idempotency key for one call, which makes it safe to retry."""
     return secrets.token_hex(16)
 
 
 def is_visible(value: str) -> bool:
-    """Whether it can stand in a header as it is: anything else would be told in an error, with what it is."""
+    """Whether the value can be sent in a header. An HTTP client's own error would quote the value, which is secret."""
     return value.isascii() and value.isprintable() and " " not in value and 0 < len(value) <= 255
 
 
@@ -246,9 +247,9 @@ def _query(query: Mapping[str, object]) -> dict[str, str]:
 
 def _failed(broken: httpx2.RequestError) -> BuntimeError:
     if isinstance(broken, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.UnsupportedProtocol):
-        return ConnectionFailed(f"No connection to the server: {broken or type(broken).__name__}", begun=False)
+        return ConnectionFailed(f"Cannot connect to the server: {broken or type(broken).__name__}", begun=False)
     if isinstance(broken, httpx2.TimeoutException):
-        return RequestTimeout("The answer, or the next part of it, did not come in time.")
+        return RequestTimeout("The response, or the next part of it, did not arrive in time.")
     return ConnectionFailed(f"The connection broke: {broken or type(broken).__name__}", begun=True)
 
 

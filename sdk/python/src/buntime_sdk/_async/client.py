@@ -1,4 +1,4 @@
-"""The client: where the server is, and who asks."""
+"""The client: the server's address and the API key."""
 
 import os
 import ssl
@@ -19,12 +19,12 @@ from buntime_sdk.waiting import AsyncPause, async_pause
 
 DEFAULT_URL = "http://localhost:8000"
 TIMEOUT_SECONDS = 60.0
-KEPT_SECONDS = 50.0  # a connection that is not used; the server's edge keeps it longer
+KEPT_SECONDS = 50.0  # how long an idle connection is kept; the server's edge keeps it longer
 MOST_KEPT = 100
 
 
 class AsyncBuntime:
-    """A client of a buntime server. As a context manager its connections are closed at the end of the block."""
+    """A client of a buntime server. As a context manager, it closes its connections at the end of the block."""
 
     base_url: str
     sessions: AsyncSessions
@@ -42,20 +42,23 @@ class AsyncBuntime:
         dial: AsyncDial = async_dial,
         pause: AsyncPause = async_pause,
     ) -> None:
-        """
-        `api_key`, `base_url`: else `BUNTIME_API_KEY`, and `BUNTIME_URL` or `http://localhost:8000`.
-        `timeout`: seconds that the server may be silent, on top of what a program of the call may take.
-        `max_retries`, `retry_delay`: how often a call is made again where that is safe, and seconds before the first
-        time; they double. `on_retry`: told of the failure, how many there were, and the seconds to wait.
-        `transport`, `dial`, `pause`: for tests and special networks.
+        """Makes no connection yet.
 
-        Raises Unauthorized where there is no key, or one that can be none.
+        `api_key`, `base_url`: by default `BUNTIME_API_KEY`, and `BUNTIME_URL` or `http://localhost:8000`. `timeout`:
+        seconds that the server may be silent, beyond the time that the call's program may take. `max_retries`: how
+        often a failed call is retried where that is safe. `retry_delay`: seconds before the first retry; each further
+        retry doubles them. `on_retry`: called before each retry with the error, the number of failed attempts and the
+        seconds to wait. `transport`, `dial`, `pause`: for tests and special networks.
+
+        Raises Unauthorized when the key is missing or malformed.
         """
-        key = (api_key or os.environ.get("BUNTIME_API_KEY") or "").strip()  # files end with a line break
+        key = (api_key or os.environ.get("BUNTIME_API_KEY") or "").strip()  # a file's content ends with a line break
         if not key:
-            raise Unauthorized("There is no API key: give api_key, or set BUNTIME_API_KEY.", code="unauthorized")
+            raise Unauthorized("There is no API key: pass api_key or set BUNTIME_API_KEY.", code="unauthorized")
         if not is_visible(key):
-            raise Unauthorized("The API key is malformed: keys are btk_ and letters and digits.", code="unauthorized")
+            raise Unauthorized(
+                "The API key is malformed: keys are btk_ followed by letters and digits.", code="unauthorized"
+            )
         self.base_url = (base_url or os.environ.get("BUNTIME_URL") or DEFAULT_URL).rstrip("/")
         http = httpx2.AsyncClient(
             transport=transport,
@@ -81,7 +84,7 @@ class AsyncBuntime:
 
     @property
     def rate_limit(self) -> RateLimit | None:
-        """Of the key, as the last answer told it."""
+        """The key's rate limit, as the last response reported it."""
         return self._calls.rate_limit
 
     async def close(self) -> None:
@@ -90,5 +93,5 @@ class AsyncBuntime:
 
 
 def _verification(base_url: str) -> bool | ssl.SSLContext:
-    """Reading all certificates of the system takes longer than a call: only where they are needed."""
+    """Loads the system's certificates only for HTTPS, because loading them takes longer than a call."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if base_url.startswith("http://") else True

@@ -14,7 +14,7 @@ from buntime_sdk.waiting import Awaited, awaited
 
 
 class AsyncContext:
-    """One long-lived program: top-level names of one run are there in the next."""
+    """One long-lived program: names declared at the top level of one run exist in the next."""
 
     def __init__(
         self, calls: AsyncCalls, session_id: str, context_id: str, timeout: int | None, told: Mapping[str, Any]
@@ -30,13 +30,13 @@ class AsyncContext:
 
     @property
     def created_at(self) -> datetime | None:
-        """None where it was opened by its id."""
+        """None if the context was opened by its id."""
         made = self._told.get("createdAt")
         return None if made is None else datetime.fromisoformat(made)
 
     @property
     def working_dir(self) -> str | None:
-        """None where it was opened by its id."""
+        """None if the context was opened by its id."""
         return self._told.get("workingDir")
 
     async def __aenter__(self) -> Self:
@@ -45,7 +45,7 @@ class AsyncContext:
     async def __aexit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # deleted in the block; what the block raises is not hidden by what its end does
+        # the context may be deleted already; do not hide what the block raised
         with suppress(*((ContextNotFound, SessionNotFound) if failure is None else (BuntimeError,))):
             await self.delete()
 
@@ -57,7 +57,9 @@ class AsyncContext:
         timeout: int | None = None,
         idempotency_key: str | None = None,
     ) -> Evaluation:
-        """Runs the code. What it throws is `error` of the result. Raises ContextLost where its variables are gone."""
+        """Runs the code. What it throws is the result's `error`. Raises ContextLost when the context's variables are
+        gone.
+        """
         request = self._run(code, files, timeout)
         return await execute(self._calls, Evaluation, request, self._timeout, idempotency_key)
 
@@ -68,11 +70,11 @@ class AsyncContext:
         files: Mapping[str, str | bytes] | Sequence[File] | None = None,
         timeout: int | None = None,
     ) -> AsyncRunStream:
-        """Runs the code and tells what it prints and displays as it happens."""
+        """Runs the code and streams what it prints and displays."""
         return AsyncRunStream(self._calls, self._run(code, files, timeout))
 
     async def delete(self) -> None:
-        """Raises ContextNotFound."""
+        """Ends the context. Raises ContextNotFound."""
         query = {"sessionId": self._session_id, "contextId": self.id}
         await self._calls.gone(Call("DELETE", "/contexts/delete", query), "context_not_found")
 
@@ -103,7 +105,9 @@ class AsyncContexts:
         working_dir: str | None = None,
         idempotency_key: str | None = None,
     ) -> Awaited[AsyncContext]:
-        """A new one; as a context manager it is deleted at the end of the block. Raises ResourceLimitExceeded."""
+        """Creates a context, deleted at the end of the block when used as a context manager. Raises
+        ResourceLimitExceeded.
+        """
         request = {"sessionId": self._session_id, "env": env, "workingDir": working_dir}
         return awaited(self._create(request, idempotency_key or new_key()))
 
@@ -112,10 +116,10 @@ class AsyncContexts:
         return AsyncContext(self._calls, self._session_id, made["contextId"], self._timeout, made)
 
     def open(self, context_id: str) -> AsyncContext:
-        """A context by its id, without a request."""
+        """Returns a handle for an existing context, without a request."""
         return AsyncContext(self._calls, self._session_id, context_id, self._timeout, {})
 
     async def list(self) -> Sequence[ContextEntry]:
-        """Oldest first; the newest lost ones too."""
+        """Lists the contexts, oldest first, including the 200 lost most recently."""
         told = await self._calls.json(Call("GET", "/contexts/list", {"sessionId": self._session_id}))
         return [from_wire(ContextEntry, one) for one in told["contexts"]]

@@ -29,19 +29,19 @@ from buntime_sdk.waiting import AsyncReader, async_in_thread
 
 PIECE = 1 << 18  # bytes of a local file that are read at once
 
-# Called with the bytes moved so far, and how many there are in all where that is known.
+# Called with the bytes transferred so far, and the total where it is known.
 type Progress = Callable[[int, int | None], object]
 
 
 class AsyncFileWatch:
-    """Changes of files from the beginning of its block on, the first event being `Watching`. Leaving it ends it."""
+    """Streams file changes from the start of its block. The first event is `Watching`. Leaving the block ends it."""
 
     def __init__(self, calls: AsyncCalls, query: dict[str, Any]) -> None:
         self._events = AsyncReader(_read(calls, query))
         self._first: FileEvent | None = None
 
     async def __aenter__(self) -> Self:
-        self._first = await self._events.read()  # what changes in the block is told
+        self._first = await self._events.read()  # changes made inside the block are reported
         return self
 
     async def __aexit__(
@@ -57,7 +57,7 @@ class AsyncFileWatch:
         return await self._events.read() if first is None else first
 
     async def close(self) -> None:
-        """Ends it, also for a task that is reading it."""
+        """Ends the watch, even while another task reads it."""
         await self._events.close()
 
 
@@ -82,11 +82,11 @@ class AsyncFiles:
         self._session_id = session_id
 
     async def read(self, path: str) -> str:
-        """The text of a file up to the plan's file size. Raises FileNotFound, FileConflict, UnicodeDecodeError."""
+        """Reads a text file up to the plan's file size. Raises FileNotFound, FileConflict, UnicodeDecodeError."""
         return (await self.read_bytes(path)).decode()
 
     async def read_bytes(self, path: str) -> bytes:
-        """The bytes of a file up to the plan's file size. Raises FileNotFound, FileConflict, PayloadTooLarge."""
+        """Reads a file up to the plan's file size. Raises FileNotFound, FileConflict, PayloadTooLarge."""
         told = await self._calls.json(Call("GET", "/files/read", self._at(path)))
         content: str = told["content"]
         return base64.b64decode(content) if told["encoding"] == "base64" else content.encode()
@@ -94,9 +94,11 @@ class AsyncFiles:
     async def write(
         self, path: str, content: str | bytes, *, mode: str | None = None, append: bool = False
     ) -> FileWritten:
-        """Parents are made; who reads meanwhile sees the old content or the new. `mode`: in octal, such as `"755"`.
+        """Writes a file and makes its parent directories. A concurrent reader sees the old content or the new, never a
+        mix.
 
-        For content over the plan's file size: `upload`. Raises FileConflict, PayloadTooLarge, DiskFull.
+        `mode`: permission bits in octal, such as `"755"`. `append`: add to the end instead of replacing the file. Use
+        `upload` for content over the plan's file size. Raises FileConflict, PayloadTooLarge, DiskFull.
         """
         request = {**self._at(path), **content_on_the_wire(content), "mode": mode, "append": append or None}
         told = await self._calls.json(Call("POST", "/files/write", json=request, repeatable=not append))
@@ -105,7 +107,7 @@ class AsyncFiles:
     def list(
         self, path: str | None = None, *, recursive: bool = False, page_size: int | None = None
     ) -> AsyncPages[FileEntry]:
-        """What is in a directory, `/workspace` by default, by path. Raises FileNotFound, FileConflict."""
+        """Lists a directory, `/workspace` by default, sorted by path. Raises FileNotFound, FileConflict."""
 
         async def fetch(offset: int) -> tuple[Sequence[FileEntry], int]:
             query = {**self._at(path), "recursive": recursive or None, "limit": page_size, "offset": offset or None}
@@ -115,28 +117,32 @@ class AsyncFiles:
         return AsyncPages(fetch, lambda file: (file.path, file.path_base64))
 
     async def stat(self, path: str) -> FileStatus:
-        """Of the path itself, also where it is a symbolic link. Raises FileNotFound."""
+        """Describes the path itself: a symbolic link is not followed. Raises FileNotFound."""
         return from_wire(FileStatus, await self._calls.json(Call("GET", "/files/stat", self._at(path))))
 
     async def exists(self, path: str) -> bool:
-        """Also of a symbolic link that leads nowhere."""
+        """Whether anything is at the path, even a broken symbolic link."""
         try:
             await self.stat(path)
         except FileNotFound:
             return False
-        except FileConflict as conflict:  # below a file there is nothing
+        except FileConflict as conflict:  # nothing exists below a file
             if conflict.details.get("reason") != "ENOTDIR":
                 raise
             return False
         return True
 
     async def mkdir(self, path: str) -> bool:
-        """With its parents; whether it was made. Raises FileConflict where something else is there."""
+        """Makes a directory and its parents. Returns whether it was made. Raises FileConflict if something else is
+        there.
+        """
         told = await self._calls.json(Call("POST", "/files/mkdir", json=self._at(path), repeatable=True))
         return bool(told["created"])
 
     async def move(self, from_path: str, to_path: str, *, overwrite: bool = False) -> str:
-        """The new path. Raises FileNotFound, and FileConflict where something is there already."""
+        """Moves a file or directory and returns the new path. Raises FileNotFound, and FileConflict if the target
+        exists.
+        """
         request = {
             "sessionId": self._session_id,
             "from": from_path,
@@ -146,7 +152,9 @@ class AsyncFiles:
         return str((await self._calls.json(Call("POST", "/files/move", json=request)))["path"])
 
     async def delete(self, path: str, *, recursive: bool = False) -> None:
-        """Raises FileNotFound, and FileConflict for a directory that is not empty, unless `recursive`."""
+        """Deletes a file or directory. Raises FileNotFound, and FileConflict for a non-empty directory unless
+        `recursive`.
+        """
         query = {**self._at(path), "recursive": recursive or None}
         await self._calls.gone(Call("DELETE", "/files/delete", query), "file_not_found")
 
@@ -159,8 +167,8 @@ class AsyncFiles:
         ignore_case: bool = False,
         limit: int | None = None,
     ) -> SearchResult:
-        """Lines that match a regular expression (ripgrep's), in files whose names match `glob`; without `query` the
-        names alone. `limit`: of matches, 1 to 1,000; 100 by default.
+        """Finds lines that match a regular expression (ripgrep's syntax) in files whose paths match `glob`. Without
+        `query`, finds files by name only. `limit`: matches, 1 to 1,000; 100 by default.
         """
         asked = {
             **self._at(path),
@@ -172,18 +180,18 @@ class AsyncFiles:
         return from_wire(SearchResult, await self._calls.json(Call("GET", "/files/search", asked)))
 
     def watch(self, path: str | None = None, *, recursive: bool = False) -> AsyncFileWatch:
-        """Changes as they happen, in `/workspace` by default: iterate over it, in its block."""
+        """Watches a directory, `/workspace` by default. Enter its block, then iterate over it."""
         return AsyncFileWatch(self._calls, {**self._at(path), "recursive": recursive or None})
 
     async def chunks(self, path: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
-        """The bytes of a file of any size as they come, from `start` to before `end`, or to the file's.
+        """Streams a file of any size, from byte `start` up to but not including `end`; to the file's end by default.
 
         Raises FileNotFound, FileConflict, RangeNotSatisfiable.
         """
         if start < 0:
-            raise InvalidRequest("A file begins at 0.", code="invalid_request", details={"field": "start"})
+            raise InvalidRequest("start must not be negative.", code="invalid_request", details={"field": "start"})
         if end is not None and end <= start:
-            return  # HTTP has no words for a part without bytes
+            return  # HTTP cannot express an empty range
         last = "" if end is None else end - 1
         headers = {"Range": f"bytes={start}-{last}"} if start or end is not None else None
         async with self._calls.answer(Call("GET", "/files/content", self._at(path), headers=headers)) as response:
@@ -198,9 +206,10 @@ class AsyncFiles:
         mode: str | None = None,
         progress: Progress | None = None,
     ) -> FileWritten:
-        """A local file of any size, or an open one from where it stands, as long as it is now.
+        """Uploads a local file of any size, or an open file from its current position to its current end.
 
-        What cannot be read twice, as a pipe, is sent once. Raises OSError for the local file.
+        A source that cannot be read twice, such as a pipe, is sent once and never retried. Raises OSError for the local
+        file.
         """
         if not isinstance(local, str | PathLike):
             return await self._put("/files/content", local, self._at(path) | {"mode": mode}, progress)
@@ -208,14 +217,17 @@ class AsyncFiles:
             return await self._put("/files/content", file, self._at(path) | {"mode": mode}, progress)
 
     async def download(self, path: str, local: str | PathLike[str], *, progress: Progress | None = None) -> int:
-        """A file of any size, into a local one that is there when it is whole; its bytes. Raises OSError."""
+        """Downloads a file of any size and returns its size in bytes. The local file appears only when it is complete.
+        Raises OSError.
+        """
         with archives.appearing(Path(local)) as file:
             return await self._get(Call("GET", "/files/content", self._at(path)), file, progress)
 
     async def upload_archive(self, local: str | PathLike[str], path: str, *, progress: Progress | None = None) -> int:
-        """What is in a local directory, into a directory of the session, which is made; how many entries.
+        """Uploads the contents of a local directory into a directory of the session, which is made if needed.
 
-        It is packed as `tar.gz` in a temporary file. Raises OSError for the local one.
+        The contents are packed into a temporary `tar.gz` first. Returns the number of entries. Raises OSError for the
+        local directory.
         """
         with tempfile.TemporaryFile() as file:
             await async_in_thread(archives.pack, Path(local), file)
@@ -226,9 +238,9 @@ class AsyncFiles:
     async def download_archive(
         self, path: str, local: str | PathLike[str], *, progress: Progress | None = None
     ) -> None:
-        """What is in a directory of the session, into a local one, which is made.
+        """Downloads the contents of a directory of the session into a local one, which is made if needed.
 
-        Names and links that lead out of it are refused. Raises OSError, tarfile.TarError.
+        Refuses names and links that lead out of the local directory. Raises OSError, tarfile.TarError.
         """
         with tempfile.TemporaryFile() as file:
             await self._get(Call("GET", "/files/archive", self._at(path)), file, progress)
@@ -252,12 +264,12 @@ class AsyncFiles:
                 if progress is not None:
                     progress(moved, size)
             if size is not None and moved < size:
-                raise OSError(f"The file became shorter while it was sent: {moved} of {size} bytes.")
+                raise OSError(f"The file shrank while it was being sent: {moved} of {size} bytes.")
 
         headers = {"Content-Type": "application/octet-stream"}
         if size is not None:
             headers["Content-Length"] = str(size)
-        is_seekable = size is not None  # what cannot be read again is sent once, whatever the answer
+        is_seekable = size is not None  # a source that cannot be read again is sent once, whatever the response
         return await self._calls.json(Call("PUT", route, query, body=parts, headers=headers, is_retried=is_seekable))
 
     async def _get(self, call: Call, file: IO[bytes], progress: Progress | None) -> int:

@@ -1,4 +1,4 @@
-"""Lists that come in pages."""
+"""Paged lists."""
 
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 
@@ -6,20 +6,20 @@ from buntime_sdk.waiting import Eventual
 
 
 class AsyncPages[T]:
-    """Iterates over all of a list; each page is asked for when it is needed.
+    """Iterates over a whole list and fetches each page when it is needed.
 
-    What is in the list all the while comes once, also where the loop itself deletes what it is given.
+    An item that stays in the list throughout comes exactly once, even if your loop deletes the items it is given.
     """
 
     def __init__(
         self, fetch: Callable[[int], Eventual[tuple[Sequence[T], int]]], identity: Callable[[T], Hashable]
     ) -> None:
-        """`fetch`: an offset → the items from there on, and how many there are in all. `identity`: of an item."""
+        """`fetch`: returns the items from an offset on, and the total. `identity`: returns what identifies an item."""
         self._fetch = fetch
         self._identity = identity
 
     async def page(self, offset: int = 0) -> tuple[Sequence[T], int]:
-        """The items from `offset` on, and how many there are in all."""
+        """Returns the items from `offset` on, and the total."""
         return await self._fetch(offset)
 
     async def __aiter__(self) -> AsyncIterator[T]:
@@ -28,7 +28,7 @@ class AsyncPages[T]:
         while True:
             items, total = await self._fetch(offset)
             gone, known = known - total, total
-            if gone > 0 and offset > 0:  # what is still to come has moved up, to before this page
+            if gone > 0 and offset > 0:  # deletions moved later items to before this page
                 offset = max(offset - gone, 0)
                 continue
             for item in items:

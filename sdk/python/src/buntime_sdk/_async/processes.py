@@ -1,4 +1,4 @@
-"""Processes: what goes on when the call that started it has ended."""
+"""Processes: programs that keep running after the call that started them."""
 
 import base64
 import time
@@ -13,15 +13,15 @@ from buntime_sdk.errors import BuntimeError
 from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import LogEntry, LogEvent, LogPage, LogsDropped, ProcessExit, ProcessStatus, from_wire
 
-WAIT_SECONDS = 30  # for a process to be ready, where nothing else is said
-AWAY_SECONDS, LONGEST_PAUSE = 60.0, 5.0  # that a server may be away while it is started again, and between two looks
+WAIT_SECONDS = 30  # default time for a process to become ready
+AWAY_SECONDS, LONGEST_PAUSE = 60.0, 5.0  # time allowed for a server restart; longest pause in it
 MOST_DOUBLINGS = 16
-LASTING_SECONDS = 10.0  # a connection that held so long counts as a new beginning when it breaks
-SHORTEST_LOOK, LONGEST_LOOK = 0.05, 3.0  # seconds between two looks at a process that is waited for: plans count them
+LASTING_SECONDS = 10.0  # a connection that lasted this long resets the count of failures
+SHORTEST_LOOK, LONGEST_LOOK = 0.05, 3.0  # seconds between two polls of a process; polls count against the rate limit
 
 
 class AsyncProcess:
-    """A process, as it was seen last: `refresh` looks again."""
+    """A process, as last seen. `refresh` asks the server again."""
 
     def __init__(self, calls: AsyncCalls, session_id: str, told: Mapping[str, Any]) -> None:
         self._calls = calls
@@ -41,19 +41,19 @@ class AsyncProcess:
 
     @property
     def status(self) -> ProcessStatus:
-        """`running`, `exited`, or `lost`: the session's runtime ended before anybody saw its end."""
+        """`running`, `exited`, or `lost`: the session's runtime ended before the process's end was seen."""
         status: ProcessStatus = self._told["status"]
         return status
 
     @property
     def exit_code(self) -> int | None:
-        """128 + signal when killed, 124 at its timeout; None while it runs and where it is lost."""
+        """128 + signal if killed, 124 after its timeout; None while it runs or if it is lost."""
         code: int | None = self._told["exitCode"]
         return code
 
     @property
     def reason(self) -> str | None:
-        """`deep_sleep`, `runtime_ended` or `timeout`, where it did not end by itself."""
+        """`deep_sleep`, `runtime_ended` or `timeout`, if the process did not end by itself."""
         reason: str | None = self._told["reason"]
         return reason
 
@@ -77,7 +77,7 @@ class AsyncProcess:
 
     @property
     def ready(self) -> bool | None:
-        """Whether it was ready in time; None where it was not waited for."""
+        """Whether it became ready in time; None if `start` did not wait for it."""
         ready: bool | None = self._told.get("ready")
         return ready
 
@@ -85,7 +85,7 @@ class AsyncProcess:
         return self._seen(await self._calls.json(Call("GET", "/processes/get", self._names())))
 
     async def wait(self) -> Self:
-        """Until it has ended. Its session is kept awake meanwhile."""
+        """Waits until the process has ended. This keeps its session awake."""
         look = SHORTEST_LOOK
         while (await self.refresh()).status == "running":
             await self._calls.wait(look)
@@ -93,9 +93,9 @@ class AsyncProcess:
         return self
 
     async def input(self, content: str | bytes, *, close: bool = False) -> Self:
-        """To its standard input, at most 1 MiB at a time. `close`: its end comes after this.
+        """Writes to standard input, at most 1 MiB a call. `close`: close standard input afterwards.
 
-        Raises InvalidState where it is closed, SessionBusy where the process does not read.
+        Raises InvalidState if standard input is closed, SessionBusy if the process does not read.
         """
         data = content if isinstance(content, str) else base64.b64encode(content).decode()
         encoding = None if isinstance(content, str) else "base64"
@@ -103,12 +103,12 @@ class AsyncProcess:
         return self._seen(await self._calls.json(Call("POST", "/processes/input", json=request)))
 
     async def close_input(self) -> Self:
-        """The end of its standard input."""
+        """Closes standard input."""
         request = {**self._names(), "close": True}
         return self._seen(await self._calls.json(Call("POST", "/processes/input", json=request)))
 
     async def signal(self, signal: str = "SIGTERM") -> Self:
-        """To it and all that it has started."""
+        """Signals the process and everything that it started."""
         request = {**self._names(), "signal": signal}
         return self._seen(await self._calls.json(Call("POST", "/processes/signal", json=request)))
 
@@ -116,15 +116,15 @@ class AsyncProcess:
         return await self.signal("SIGKILL")
 
     async def logs(self, *, cursor: int | None = None, limit: int | None = None) -> LogPage:
-        """A page of its output from the cursor on, about `limit` bytes (262144)."""
+        """Returns a page of its output from `cursor` on. `limit`: about this many bytes; 262144 by default."""
         query = {**self._names(), "cursor": cursor, "limit": limit}
         return from_wire(LogPage, await self._calls.json(Call("GET", "/processes/logs", query)))
 
     async def follow(self, *, cursor: int = 0) -> AsyncGenerator[LogEvent]:
-        """Its output as it comes, from the cursor on, and last its `ProcessExit`.
+        """Streams its output from `cursor` on. The last event is its `ProcessExit`.
 
-        A connection that breaks is made again where it was, so nothing is missed and nothing comes twice; a server that
-        is started again is waited for, for a minute.
+        A broken connection resumes where it stopped: no output is lost or repeated. While the server restarts,
+        reconnecting goes on for a minute.
         """
         failed, waited = 0, 0.0
         while True:
@@ -151,7 +151,7 @@ class AsyncProcess:
 
     async def _followed(self, cursor: int) -> AsyncGenerator[LogEvent]:
         query = {**self._names(), "cursor": cursor or None, "follow": True}
-        call = Call("GET", "/processes/logs", query, is_retried=False)  # `follow` does that
+        call = Call("GET", "/processes/logs", query, is_retried=False)  # `follow` retries by itself
         async with self._calls.events(call) as events, aclosing(events):
             async for event in events:
                 told = _log_event(event)
@@ -187,11 +187,12 @@ class AsyncProcesses:
         wait_timeout: int | None = None,
         idempotency_key: str | None = None,
     ) -> AsyncProcess:
-        """Starts a command, or code. It is repeated safely, with an idempotency key of its own.
+        """Starts a command or code. It sends its own idempotency key, so a retry starts nothing twice.
 
-        `name`: for people. `timeout`: seconds after which it is killed; none by default. `wait_for_port`: the answer
-        comes when something listens there; `wait_for_output`: when a line matches this regular expression; see `ready`
-        of the process. `wait_timeout`: seconds to wait for that, 1 to 300; 30 by default. The process goes on then.
+        `name`: a label for people. `timeout`: seconds after which the process is killed; none by default.
+        `wait_for_port`: return when something listens on this port. `wait_for_output`: return when a line of output
+        matches this regular expression. `wait_timeout`: seconds to wait for either, 1 to 300; 30 by default. After that
+        the process keeps running and its `ready` is False.
 
         Raises ResourceLimitExceeded.
         """
@@ -214,7 +215,7 @@ class AsyncProcesses:
         return AsyncProcess(self._calls, self._session_id, told)
 
     def list(self, *, page_size: int | None = None) -> AsyncPages[AsyncProcess]:
-        """Newest first, ended ones too."""
+        """Lists processes, newest first, including those that have ended."""
 
         async def fetch(offset: int) -> tuple[Sequence[AsyncProcess], int]:
             query = {"sessionId": self._session_id, "limit": page_size, "offset": offset or None}
@@ -224,7 +225,7 @@ class AsyncProcesses:
         return AsyncPages(fetch, lambda process: process.id)
 
     async def get(self, process_id: str) -> AsyncProcess:
-        """Raises ProcessNotFound."""
+        """Returns a process by its id. Raises ProcessNotFound."""
         query = {"sessionId": self._session_id, "processId": process_id}
         return AsyncProcess(self._calls, self._session_id, await self._calls.json(Call("GET", "/processes/get", query)))
 

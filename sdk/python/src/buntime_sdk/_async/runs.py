@@ -1,4 +1,4 @@
-"""Runs: one request to its end, or a stream of what happens."""
+"""Runs: a request for the whole result, or a stream of events."""
 
 import base64
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -25,22 +25,22 @@ from buntime_sdk.shapes import (
 )
 from buntime_sdk.waiting import AsyncReader
 
-LONGEST_RUN = 3600  # seconds: the most that a plan gives a run which names no timeout
+LONGEST_RUN = 3600  # seconds: the longest that any plan runs a program whose request names no timeout
 
 
 async def execute[R: ExecutionResult](
     calls: AsyncCalls, kind: type[R], request: Mapping[str, Any], timeout: int | None, key: str | None
 ) -> R:
-    """`timeout`: that of the session, where it is known."""
+    """`timeout`: the session's, if known."""
     waits = request.get("timeout") or timeout or LONGEST_RUN
     return from_wire(kind, await calls.json(Call("POST", "/execute", json=request, key=key, waits=waits)))
 
 
 class AsyncRunStream:
-    """A run as it happens: iterate over its events, the last of which is its `Result`.
+    """Streams a run's events. The last event is its `Result`.
 
-    Nothing is sent before the first event is asked for. Leaving its block, or `close`, ends the run, unless it is
-    detached. Raises, while it is read, what a limit or the session's end makes of the run, and ConnectionFailed where
+    The request is sent when you ask for the first event. Leaving the block, or `close`, ends the run unless it is
+    detached. Reading raises an error when a limit or the end of the session stops the run, and ConnectionFailed when
     the connection breaks.
     """
 
@@ -66,11 +66,11 @@ class AsyncRunStream:
         return event
 
     async def close(self) -> None:
-        """Ends the run, unless it is detached or has ended; also for a task that is reading it."""
+        """Ends the run, unless it is detached or has ended, even while another task reads the stream."""
         await self._events.close()
 
     async def result(self) -> ExecutionResult:
-        """Reads to the end. Output that was not read before is in `stdout` and `stderr`."""
+        """Reads to the end. `stdout` and `stderr` hold the output that you have not read yet."""
         written: dict[type, list[str]] = {Stdout: [], Stderr: []}
         async for event in self:
             if isinstance(event, Stdout | Stderr):
@@ -81,18 +81,18 @@ class AsyncRunStream:
 
 
 async def _read(calls: AsyncCalls, request: Mapping[str, Any]) -> AsyncGenerator[RunEvent]:
-    """Knows nothing of its stream, so that both are gone as soon as nobody reads, and with them the connection."""
+    """Holds no reference to its stream, so both are freed, and the connection with them, once nobody reads."""
     result: Result | None = None
     try:
         async with calls.events(Call("POST", "/execute", json=request)) as events, aclosing(events):
             async for event in events:
                 told = _event(event, is_context="contextId" in request)
                 if isinstance(told, Result):
-                    result = told  # the answer is read to its end, so that the connection can be used again
+                    result = told  # read on to the end, so that the connection can be reused
                 elif told is not None:
                     yield told
     except (ConnectionFailed, RequestTimeout):
-        if result is None:  # what breaks after it has taken nothing from it
+        if result is None:  # an error after the result loses nothing
             raise
     if result is None:
         raise broken_stream()
@@ -120,7 +120,7 @@ def _event(event: ServerEvent, *, is_context: bool) -> RunEvent | None:
 
 
 def files_on_the_wire(files: Mapping[str, str | bytes] | Sequence[File] | None) -> list[dict[str, str]] | None:
-    """`files`: path → content, or `File`s where a mode is wanted."""
+    """`files`: path → content, or `File`s to set modes."""
     if files is None:
         return None
     listed = [File(path, content) for path, content in files.items()] if isinstance(files, Mapping) else files

@@ -1,4 +1,4 @@
-"""One session, and all that is done in it."""
+"""One session and everything you do in it."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,9 +27,9 @@ from buntime_sdk.waiting import Awaited, awaited
 
 
 class AsyncSession(SeenSession):
-    """A session with what the server has last said of it: `refresh` asks again.
+    """A session, as the server last reported it. `refresh` asks again.
 
-    As a context manager it is deleted at the end of the block.
+    As a context manager, it is deleted at the end of the block.
     """
 
     def __init__(self, calls: AsyncCalls, session_id: str, told: Mapping[str, Any] | None = None) -> None:
@@ -42,7 +42,7 @@ class AsyncSession(SeenSession):
     async def __aexit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # expired, or deleted in the block; what the block raises is not hidden by what its end does
+        # it may have expired or be deleted already; do not hide what the block raised
         with suppress(SessionNotFound if failure is None else BuntimeError):
             await self.delete()
 
@@ -69,11 +69,12 @@ class AsyncSession(SeenSession):
         stdin: str | None = None,
         idempotency_key: str | None = None,
     ) -> ExecutionResult:
-        """Runs TypeScript or JavaScript to its end. A program that fails is a result with its `exit_code`.
+        """Runs TypeScript or JavaScript and returns the result. A failing program is a result too: see its `exit_code`.
 
         `files`: path → content, written before the run, all or none. `env`: for this run only. `timeout`: seconds that
-        the program has, the session's own by default. `working_dir`: below `/workspace`, or absolute. `stdin`: what the
-        program reads. `idempotency_key`: makes it safe to repeat, and it is then repeated where the answer was lost.
+        the program may run; the session's by default. `working_dir`: relative to `/workspace`, or absolute. `stdin`:
+        the program's standard input. `idempotency_key`: makes it safe to retry the call, which then happens by itself
+        when the response is lost.
 
         Raises MemoryLimitExceeded, DiskFull, and what every call may raise.
         """
@@ -91,7 +92,7 @@ class AsyncSession(SeenSession):
         stdin: str | None = None,
         idempotency_key: str | None = None,
     ) -> ExecutionResult:
-        """Runs a command by `bash -c` to its end; otherwise as `execute`."""
+        """Runs a command with `bash -c` and returns the result. Otherwise like `execute`."""
         request = self._run(files, env, timeout, working_dir, stdin, command=command)
         return await execute(self._calls, ExecutionResult, request, self._run_timeout, idempotency_key)
 
@@ -106,9 +107,9 @@ class AsyncSession(SeenSession):
         stdin: str | None = None,
         detach: bool = False,
     ) -> AsyncRunStream:
-        """Runs code and tells what it prints as it happens.
+        """Runs code and streams its output.
 
-        `detach`: as a process, whose id is the first event; it goes on when the stream is left.
+        `detach`: run as a process. The first event gives its id, and leaving the stream does not end it.
         """
         request = self._run(files, env, timeout, working_dir, stdin, code=code, detach=detach or None)
         return AsyncRunStream(self._calls, request)
@@ -124,7 +125,7 @@ class AsyncSession(SeenSession):
         stdin: str | None = None,
         detach: bool = False,
     ) -> AsyncRunStream:
-        """Runs a command by `bash -c`; otherwise as `stream`."""
+        """Runs a command with `bash -c`. Otherwise like `stream`."""
         request = self._run(files, env, timeout, working_dir, stdin, command=command, detach=detach or None)
         return AsyncRunStream(self._calls, request)
 
@@ -136,9 +137,10 @@ class AsyncSession(SeenSession):
         rows: int | None = None,
         working_dir: str | None = None,
     ) -> Awaited[AsyncTerminal]:
-        """A shell; as a context manager it is left, not ended, with the block.
+        """Opens a shell. As a context manager, the block's end disconnects and leaves the shell running.
 
-        `terminal_id`: takes this one up again. `cols`, `rows`: together, 2 to 500; 80 and 24 for a new one.
+        `terminal_id`: reconnect to this terminal. `cols`, `rows`: set both or neither, 2 to 500 each; 80 and 24 for a
+        new terminal.
         """
         query = {"terminalId": terminal_id, "cols": cols, "rows": rows, "workingDir": working_dir}
         return awaited(open_terminal(self._calls, self._path("/terminal"), query))
@@ -146,7 +148,7 @@ class AsyncSession(SeenSession):
     async def preview_token(
         self, *, port: int | None = None, ttl: int | None = None, idempotency_key: str | None = None
     ) -> PreviewToken:
-        """A token for the preview of one port, or of all where none is named. `ttl`: seconds, from 60; 3600."""
+        """Creates a token for the preview of one port, or of all ports. `ttl`: seconds, from 60; 3600 by default."""
         told = await self._calls.json(
             Call(
                 "POST", self._path("/preview-token"), json={"port": port, "ttl": ttl}, key=idempotency_key or new_key()
@@ -155,17 +157,17 @@ class AsyncSession(SeenSession):
         return from_wire(PreviewToken, told)
 
     async def revoke_preview_tokens(self, token: str | None = None) -> int:
-        """Revokes this token, or all; how many there were."""
+        """Revokes this token, or all tokens. Returns how many were revoked."""
         told = await self._calls.json(Call("DELETE", self._path("/preview-token"), json={"token": token}))
         return int(told["revoked"])
 
     async def refresh(self) -> Self:
-        """Asks the server how it is now. It does not wake the session."""
+        """Asks the server for the session's current state. This does not wake the session."""
         self._see(await self._calls.json(Call("GET", self._path())))
         return self
 
     async def extend(self, ttl: int) -> Self:
-        """It expires so many seconds from now."""
+        """Makes the session expire this many seconds from now."""
         return await self.update(ttl=ttl)
 
     async def update(
@@ -178,7 +180,7 @@ class AsyncSession(SeenSession):
         on_wake: str | Unchanged | None = UNCHANGED,
         env: Mapping[str, str] | Unchanged | None = UNCHANGED,
     ) -> Self:
-        """Each setting given replaces the old one whole; None puts the default back. `ttl`: seconds from now."""
+        """Replaces each setting given as a whole; None restores its default. `ttl`: seconds from now."""
         given = settings_on_the_wire(
             ttl=ttl, metadata=metadata, preview=preview, network=network, on_wake=on_wake, env=env
         )
@@ -186,18 +188,18 @@ class AsyncSession(SeenSession):
         return self
 
     async def sleep(self, depth: Literal["idle", "deep-sleep"] = "idle") -> Self:
-        """`idle` suspends its processes; `deep-sleep` ends them and keeps the files. Raises SessionBusy."""
+        """Suspends its processes (`idle`), or ends them and keeps the files (`deep-sleep`). Raises SessionBusy."""
         self._see(await self._calls.json(Call("POST", self._path("/sleep"), json={"depth": depth}, repeatable=True)))
         return self
 
     async def wake(self) -> Woken:
-        """Every call that needs the session wakes it too."""
+        """Wakes the session. Every call that needs the session wakes it too."""
         told = await self._calls.json(Call("POST", self._path("/wake"), repeatable=True))
         self._see(told)
         return from_wire(Woken, told)
 
     async def delete(self) -> None:
-        """Its processes and files are gone. Raises SessionNotFound."""
+        """Deletes the session with its processes and files. Raises SessionNotFound."""
         await self._calls.gone(Call("DELETE", self._path()), "session_not_found")
 
     def _run(

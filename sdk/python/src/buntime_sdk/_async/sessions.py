@@ -29,11 +29,11 @@ class AsyncSessions:
         env: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Awaited[AsyncSession]:
-        """A new session; as a context manager it is deleted at the end of the block.
+        """Creates a session. As a context manager, it is deleted at the end of the block.
 
         `ttl`: seconds until it expires, from 300; 86400 by default. `resource_limits`: any of `memory` and `disk` (MB),
-        `cpu` (cores), `timeout` (seconds); not on the free plan. `on_wake`: a command that runs after each wake from
-        deep sleep. `env`: for every run. It has an idempotency key of its own: a call that is repeated makes one.
+        `cpu` (cores), `timeout` (seconds); not on the free plan. `on_wake`: a command to run after each wake from deep
+        sleep. `env`: variables for every run. An idempotency key is sent by default, so a retry creates nothing twice.
 
         Raises InvalidRequest, Forbidden, SessionLimitExceeded, Unavailable.
         """
@@ -53,11 +53,11 @@ class AsyncSessions:
         return AsyncSession(self._calls, made["sessionId"], as_made(made, settings))
 
     async def get(self, session_id: str) -> AsyncSession:
-        """Raises SessionNotFound."""
+        """Returns a session by its id. This does not wake it. Raises SessionNotFound."""
         return await self.open(session_id).refresh()
 
     def open(self, session_id: str) -> AsyncSession:
-        """A session by its id, without a request: nothing is known of it until `refresh`."""
+        """Returns a handle for a session, without a request. Its properties are unknown until `refresh`."""
         return AsyncSession(self._calls, session_id)
 
     def list(
@@ -67,7 +67,9 @@ class AsyncSessions:
         metadata: Mapping[str, str | int | float | bool] | None = None,
         page_size: int | None = None,
     ) -> AsyncPages[AsyncSession]:
-        """Newest first. `metadata`: top-level values that must be equal. `page_size`: up to 100; 50 by default."""
+        """Lists sessions, newest first. `metadata`: top-level values that must match. `page_size`: 1 to 100; 50 by
+        default.
+        """
         filters = {f"metadata.{key}": value for key, value in (metadata or {}).items()}
 
         async def fetch(offset: int) -> tuple[Sequence[AsyncSession], int]:
@@ -78,5 +80,5 @@ class AsyncSessions:
         return AsyncPages(fetch, lambda session: session.id)
 
     async def delete(self, session_id: str) -> None:
-        """Raises SessionNotFound."""
+        """Deletes a session with its processes and files. Raises SessionNotFound."""
         await self.open(session_id).delete()

@@ -1,4 +1,4 @@
-"""A terminal: bytes of a shell, both ways."""
+"""A terminal: bytes to and from a shell."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -12,9 +12,9 @@ from buntime_sdk.shapes import TerminalEnd, from_wire
 
 
 class AsyncTerminal:
-    """Its output by iterating over it, which ends with the terminal: then `end` says how.
+    """Iterate over it to read its output. Iteration stops when the terminal ends; `end` then says how.
 
-    Leaving its block closes the connection; the shell goes on, and `terminal(terminal_id=…)` takes it up again.
+    Leaving the block closes the connection. The shell keeps running, and `terminal(terminal_id=…)` reconnects to it.
     """
 
     def __init__(self, socket: AsyncSocket, told: Mapping[str, Any]) -> None:
@@ -36,7 +36,7 @@ class AsyncTerminal:
             yield output
 
     async def read(self) -> bytes | None:
-        """What it shows next; None at its end. Raises ConnectionFailed where the connection breaks."""
+        """Returns the next output, or None at the end. Raises ConnectionFailed when the connection breaks."""
         while self.end is None:
             frame = await self._socket.receive()
             if isinstance(frame, bytes):
@@ -51,20 +51,20 @@ class AsyncTerminal:
         return None
 
     async def write(self, keys: str | bytes) -> None:
-        """What is typed. Raises ConnectionFailed."""
+        """Types these keys. Raises ConnectionFailed."""
         await self._socket.send(keys.encode() if isinstance(keys, str) else keys)
 
     async def resize(self, cols: int, rows: int) -> None:
-        """2 to 500 each. Raises ConnectionFailed."""
+        """Sets the window's size, 2 to 500 each. Raises ConnectionFailed."""
         await self._socket.send(json.dumps({"type": "resize", "cols": cols, "rows": rows}))
 
     async def close(self) -> None:
-        """Leaves it. The shell goes on: type `exit`, or delete its session, to end it."""
+        """Disconnects. The shell keeps running: to end it, type `exit` or delete its session."""
         await self._socket.close()
 
 
 async def open_terminal(calls: AsyncCalls, path: str, query: Mapping[str, object]) -> AsyncTerminal:
-    """Its first frame says that it is ready."""
+    """Returns the terminal once its first frame says that it is ready."""
     socket = await calls.socket(path, query, repeatable=query["terminalId"] is not None)
     first = await socket.receive()
     told = json.loads(first) if isinstance(first, str) else {}

@@ -1,1 +1,1 @@
-"""The server that `buntime_sdk.testing` has in memory."""
+"""The in-memory server behind `buntime_sdk.testing`."""

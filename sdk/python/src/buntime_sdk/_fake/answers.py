@@ -1,4 +1,4 @@
-"""Answers of the fake, and what it refuses, in the server's own shapes."""
+"""The fake's responses and errors, in the server's shapes."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,7 +47,7 @@ RETRYABLE = frozenset(
     }
 )
 
-# Parts of a body; None: nothing has come yet.
+# Parts of a body; None: nothing has arrived yet.
 type Parts = Iterator[bytes | None]
 
 
@@ -63,7 +63,9 @@ def refuse(code: str, message: str, **details: object) -> NoReturn:
 
 
 def scripted(failure: BuntimeError | str) -> BuntimeError:
-    """A code stands for the error that has it. Raises ValueError for one that the server does not have."""
+    """Returns the error itself, or the one with this code. Raises ValueError for a code that the
+    server does not have.
+    """
     if isinstance(failure, BuntimeError):
         return failure
     if failure not in STATUSES:
@@ -101,6 +103,6 @@ def events(parts: Parts) -> Answer:
 
 
 def event(name: str, told: object, cursor: int | None = None) -> bytes:
-    """One of Server-Sent Events."""
+    """Encodes a Server-Sent Event."""
     head = f"event: {name}\n" if cursor is None else f"event: {name}\nid: {cursor}\n"
     return f"{head}data: {json.dumps(told)}\n\n".encode()

@@ -1,4 +1,4 @@
-"""The archives of a fake session: `tar.gz` of what it has in memory."""
+"""A fake session's archives: its in-memory files as `tar.gz`."""
 
 import io
 import tarfile
@@ -8,7 +8,7 @@ from buntime_sdk._fake.files import FakeFiles, absolute
 
 
 def packed(files: FakeFiles, at: str) -> bytes:
-    """What is in the directory."""
+    """Packs the contents of the directory."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         for path in files.below(at):
@@ -24,7 +24,7 @@ def packed(files: FakeFiles, at: str) -> bytes:
 
 
 def unpacked(files: FakeFiles, at: str, content: bytes) -> int:
-    """How many entries there were. Links are left out."""
+    """Returns the number of entries. Links are ignored."""
     files.make_directory(at)
     count = 0
     try:
@@ -41,5 +41,5 @@ def unpacked(files: FakeFiles, at: str, content: bytes) -> int:
                     continue
                 count += 1
     except tarfile.TarError:
-        refuse("invalid_request", "The body is no tar archive.", field="body")
+        refuse("invalid_request", "The body is not a tar archive.", field="body")
     return count

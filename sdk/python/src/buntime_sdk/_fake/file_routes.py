@@ -1,4 +1,4 @@
-"""Files, as the fake answers for them."""
+"""The fake's file endpoints."""
 
 import base64
 import re
@@ -70,19 +70,19 @@ def _put_content(files: FakeFiles, request: FakeRequest) -> dict[str, Any]:
 def _content(files: FakeFiles, request: FakeRequest) -> Answer:
     content = files.read(_path(request))
     asked = RANGE.fullmatch(request.headers.get("range", ""))
-    if asked is None or (asked[2] and int(asked[2]) < int(asked[1])):  # HTTP passes over what makes no sense
+    if asked is None or (asked[2] and int(asked[2]) < int(asked[1])):  # HTTP ignores an invalid range
         return raw(content, "application/octet-stream")
     size = len(content)
     begin, end = int(asked[1]), min(int(asked[2] or size) + 1, size)
     if begin >= size:
-        message = f"'{_path(request)}' has {size} bytes: nothing of that range."
+        message = f"'{_path(request)}' has {size}  bytes: the range is outside it."
         refuse("range_not_satisfiable", message, path=_path(request), size=size)
     told = {"content-range": f"bytes {begin}-{end - 1}/{size}"}
     return raw(content[begin:end], "application/octet-stream", 206, told)
 
 
 def _archive(files: FakeFiles, request: FakeRequest) -> Answer:
-    files.inside(_path(request), recursive=False)  # refuses what is no directory
+    files.inside(_path(request), recursive=False)  # refuses what is not a directory
     return raw(packed(files, absolute(_path(request))), "application/gzip")
 
 
@@ -128,11 +128,11 @@ def _pattern(query: str, flags: int) -> re.Pattern[str]:
     try:
         return re.compile(query, flags)
     except re.error as wrong:
-        refuse("invalid_request", f"query is no regular expression: {wrong}.", field="query")
+        refuse("invalid_request", f"query is not a regular expression: {wrong}.", field="query")
 
 
 def _glob(glob: str, flags: int) -> Callable[[str], bool]:
-    """`*`, `**` and `?` as in .gitignore; `!` in front turns it round."""
+    """Supports `*`, `**` and `?` as in .gitignore; a leading `!` negates."""
     wanted, pattern = not glob.startswith("!"), glob.removeprefix("!")
     said = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     source = "".join(said.get(part, re.escape(part)) for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern.lstrip("/")))

@@ -1,4 +1,4 @@
-"""The files of a fake session, in memory."""
+"""A fake session's files, in memory."""
 
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +13,7 @@ FILE_MODE, DIRECTORY_MODE = "644", "755"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`content`: None is a directory."""
+    """`content`: None for a directory."""
 
     content: bytes | None
     mode: str
@@ -29,18 +29,18 @@ class Watch:
 
 class FakeFiles:
     def __init__(self, now: Callable[[], str]) -> None:
-        """`now`: the time as answers have it."""
+        """`now`: returns the time as responses have it."""
         self._now = now
         self._entries = {at: Entry(None, DIRECTORY_MODE, now()) for at in ("/", HOME)}
         self._watches: list[Watch] = []
 
     @property
     def count(self) -> int:
-        """Files under `/workspace`."""
+        """Counts the files under `/workspace`."""
         return sum(at.startswith(f"{HOME}/") and one.content is not None for at, one in self._entries.items())
 
     def write(self, path: str, content: bytes, *, mode: str | None = None, append: bool = False) -> int:
-        """The size afterwards."""
+        """Returns the size afterwards."""
         at = absolute(path)
         before = self._entries.get(at)
         if before is not None and before.content is None:
@@ -63,7 +63,7 @@ class FakeFiles:
         return [{name: value for name, value in self.stat(one).items() if name != "mode"} for one in within]
 
     def below(self, at: str) -> list[str]:
-        """Absolute paths of all that is in the directory, sorted."""
+        """Returns the absolute paths of everything below the directory, sorted."""
         return sorted(one for one in self._entries if one != at and one.startswith(_prefix(at)))
 
     def stat(self, path: str) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class FakeFiles:
         return entry is not None and entry.content is None
 
     def make_directory(self, path: str) -> bool:
-        """Whether it was made."""
+        """Returns whether it was made."""
         at = absolute(path)
         if at in self._entries:
             if self._entries[at].content is not None:
@@ -98,9 +98,9 @@ class FakeFiles:
         if self.is_directory(target):
             _conflict(to_path, "EISDIR", "is a directory")
         if target in self._entries and not overwrite:
-            _conflict(to_path, "EEXIST", "is there already")
+            _conflict(to_path, "EEXIST", "exists already")
         if kind == "directory" and target.startswith(_prefix(source)):
-            _conflict(to_path, "EINVAL", "is inside what is to be moved")
+            _conflict(to_path, "EINVAL", "is inside the directory to move")
         self._make_parents(target)
         for at in [source, *self.below(source)]:
             self._entries[target + at[len(source) :]] = self._entries.pop(at)
@@ -121,7 +121,7 @@ class FakeFiles:
         self._entries[at] = replace(self._entries[at], mode=mode)
 
     def watch(self, path: str, *, recursive: bool) -> Watch:
-        """What changes from now on, until `unwatch`."""
+        """Collects changes from now on, until `unwatch`."""
         watch = Watch(self._directory(path), recursive)
         self._watches.append(watch)
         return watch
@@ -149,7 +149,7 @@ class FakeFiles:
 
     def _directory(self, path: str) -> str:
         if self._entry(path).content is not None:
-            _conflict(path, "ENOTDIR", "is no directory")
+            _conflict(path, "ENOTDIR", "is not a directory")
         return absolute(path)
 
     def _make_parents(self, at: str) -> None:
@@ -158,7 +158,7 @@ class FakeFiles:
             parent = "/" + "/".join(names[:depth])
             known = self._entries.setdefault(parent, Entry(None, DIRECTORY_MODE, self._now()))
             if known.content is not None:
-                _conflict(shown(parent), "ENOTDIR", "is no directory")
+                _conflict(shown(parent), "ENOTDIR", "is not a directory")
 
 
 def absolute(path: str) -> str:
@@ -175,7 +175,7 @@ def absolute(path: str) -> str:
 
 
 def shown(at: str) -> str:
-    """A path as answers have it."""
+    """Returns a path as responses have it."""
     return "." if at == HOME else at.removeprefix(f"{HOME}/")
 
 

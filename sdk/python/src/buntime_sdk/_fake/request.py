@@ -1,4 +1,4 @@
-"""A request as the fake sees it."""
+"""A request, as the fake received it."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass(frozen=True, slots=True)
 class FakeRequest:
-    """`headers`: names in lower case, without the key. `body`: of JSON its value, else bytes; None: there is none."""
+    """`headers`: names in lower case, without the key. `body`: the value of a JSON body, else bytes; None without a
+    body.
+    """
 
     method: str
     path: str
@@ -19,7 +21,7 @@ class FakeRequest:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Of a JSON body."""
+        """The fields of a JSON body."""
         return self.body if isinstance(self.body, dict) else {}
 
 

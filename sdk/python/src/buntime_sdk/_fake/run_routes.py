@@ -1,4 +1,4 @@
-"""Runs, processes and contexts, as the fake answers for them."""
+"""The fake's endpoints for runs, processes and contexts."""
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ FIRST_PID = 100
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What routes need beside the session."""
+    """What routes need besides the session."""
 
     scripts: Scripts
     clock: Clock
@@ -136,7 +136,7 @@ def _run(session: FakeSession, asked: Mapping[str, Any], kind: RunKind) -> FakeR
 
 
 def _written(session: FakeSession, run: FakeRun, result: FakeResult) -> list[str]:
-    """Writes what the script leaves. Paths of all that the run has written."""
+    """Writes the script's files. Returns the paths of all files that the run wrote."""
     for path, content in result.files.items():
         session.files.write(path, content.encode() if isinstance(content, str) else content)
     return sorted({shown(absolute(path)) for path in (*run.files, *result.files, *result.files_written)})
@@ -164,7 +164,7 @@ def _detached(session: FakeSession, asked: Mapping[str, Any], tools: Tools) -> P
 
 
 def _refusing(parts: Parts) -> Parts:
-    """A failure is an event of the stream, since the answer has begun."""
+    """Turns a failure into an event of the stream, since the response has begun."""
     try:
         yield from parts
     except BuntimeError as failure:
@@ -174,7 +174,7 @@ def _refusing(parts: Parts) -> Parts:
 
 
 def _started(session: FakeSession, asked: Mapping[str, Any], tools: Tools) -> FakeProcess:
-    """Without a script it is a server: it runs, and says nothing, until it gets a signal."""
+    """Starts a process. Without a script it acts as a server: it runs silently until it gets a signal."""
     run = _run(session, asked, "process")
     result = tools.scripts.find(run) or FakeResult(running=True)
     process_id = tools.new_id("proc")
@@ -210,7 +210,7 @@ def _followed(process: FakeProcess, cursor: int) -> Parts:
 
 
 def _log(process: FakeProcess, cursor: int) -> Iterator[tuple[int, dict[str, Any]] | None]:
-    """Its output until it has ended; None: nothing has come yet."""
+    """Yields the process's output until it ends; None: nothing new yet."""
     yield from (logged for logged in process.log if logged[0] > cursor)
     while process.is_running:
         yield None

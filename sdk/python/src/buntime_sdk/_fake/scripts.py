@@ -1,4 +1,4 @@
-"""What programs print in the fake: scripted, since nothing is run."""
+"""What programs print in the fake. It is scripted, since nothing runs."""
 
 import base64
 import re
@@ -12,13 +12,13 @@ from buntime_sdk.shapes import ExecutionResult, Forms, Thrown, camel
 
 type RunKind = Literal["execute", "stream", "context", "process", "terminal"]
 
-QUICK_MS, SMALL_BYTES = 1, 1 << 20  # what a run takes for which nothing else is scripted
+QUICK_MS, SMALL_BYTES = 1, 1 << 20  # what a run uses, unless scripted
 FAILED = 1  # exit code of code that throws
 
 
 @dataclass(frozen=True, slots=True)
 class FakeRun:
-    """A run as a script sees it. `kind`: how it was asked for. `files`: those that are written before it, by path."""
+    """A run, as a script sees it. `kind`: which call made it. `files`: files written before the run, by path."""
 
     kind: RunKind
     session_id: str
@@ -33,16 +33,16 @@ class FakeRun:
 
     @property
     def program(self) -> str:
-        """Its code or its command."""
+        """The run's code or command."""
         return self.code if self.code is not None else self.command or ""
 
 
 @dataclass(frozen=True, slots=True)
 class FakeResult:
-    """What comes of a run: a success without output, but for what is given.
+    """The result of a run; by default, success without output.
 
-    `exit_code`: by default 0, and 1 where there is an `error`. `result`, `displayed`, `error`: of a context. `files`:
-    those that it leaves, by path. `running`: a process goes on after its output, until it gets a signal.
+    `exit_code`: 0 by default, or 1 with an `error`. `result`, `displayed`, `error`: for a context. `files`: files that
+    the run writes, by path. `running`: a process keeps running after its output, until it gets a signal.
     """
 
     stdout: str = ""
@@ -65,7 +65,7 @@ class FakeResult:
 
     @property
     def code(self) -> int:
-        """Its exit code."""
+        """The exit code."""
         if self.exit_code is not None:
             return self.exit_code
         return 0 if self.error is None else FAILED
@@ -81,11 +81,11 @@ class Scripts:
         self._scripts: list[tuple[RunMatch, RunScript, frozenset[RunKind] | None]] = []
 
     def add(self, match: RunMatch, script: RunScript, kinds: frozenset[RunKind] | None = None) -> None:
-        """`kinds`: of the runs that it is for; None: of all."""
+        """`kinds`: which runs it applies to; None: all."""
         self._scripts.insert(0, (match, script, kinds))
 
     def play(self, run: FakeRun) -> FakeResult:
-        """What the newest script gives that matches. Raises InvalidRequest where none does."""
+        """Returns the result of the newest matching script. Raises InvalidRequest if none matches."""
         played = self.find(run)
         return _unscripted(run) if played is None else played
 
@@ -119,11 +119,11 @@ def _result(answer: RunAnswer) -> FakeResult:
             raise answer
         case ExecutionResult():
             return FakeResult(**{one.name: getattr(answer, one.name) for one in fields(answer)})
-    raise TypeError(f"A run answers with a FakeResult, an ExecutionResult, a str or a BuntimeError, not {answer!r}.")
+    raise TypeError(f"A script must return a FakeResult, an ExecutionResult, a str or a BuntimeError, not {answer!r}.")
 
 
 def told(run: FakeRun, result: FakeResult, written: Sequence[str]) -> dict[str, Any]:
-    """A run's answer without its output."""
+    """A run's response without its output."""
     shown: dict[str, Any] = {
         "exitCode": result.code,
         "executionTime": result.execution_time,
@@ -146,7 +146,7 @@ def told(run: FakeRun, result: FakeResult, written: Sequence[str]) -> dict[str, 
 
 
 def forms(value: Forms) -> dict[str, Any]:
-    """Those that it has."""
+    """Returns the forms that are set."""
     shown: dict[str, Any] = {one.name: getattr(value, one.name) for one in fields(Forms)}
     if value.table is not None:
         shown["table"] = {"columns": list(value.table.columns), "rows": [list(row) for row in value.table.rows]}
@@ -155,11 +155,11 @@ def forms(value: Forms) -> dict[str, Any]:
 
 
 def lines_of(output: str) -> list[str]:
-    """Output as a program writes it: line by line."""
+    """Splits output into lines, as a program writes it."""
     return re.findall(r"[^\n]*\n|[^\n]+", output)
 
 
 def content_of(file: Mapping[str, str]) -> bytes:
-    """Of a file, or of what is typed, as JSON has it."""
+    """Decodes the content of a file or of typed input from its JSON form."""
     content = file["content"]
     return base64.b64decode(content) if file.get("encoding") == "base64" else content.encode()

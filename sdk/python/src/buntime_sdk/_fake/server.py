@@ -1,4 +1,4 @@
-"""Stands in for the server: plain and synchronous, under both halves of the SDK."""
+"""The in-memory server. It is plain and synchronous, and serves both halves of the SDK."""
 
 import json
 import re
@@ -26,7 +26,7 @@ DEFAULT_PORT, TOKEN_SECONDS = 8080, 3600
 
 @dataclass(slots=True)
 class Trouble:
-    """A failure in place of an answer. `after_work`: the work is done, and only its answer lost."""
+    """A failure in place of a response. `after_work`: do the work and lose only the response."""
 
     method: str
     path: re.Pattern[str]
@@ -36,7 +36,7 @@ class Trouble:
 
 
 class FakeServer:
-    """Raises ConnectionFailed and RequestTimeout for what happens on the way; refusals are answers."""
+    """Raises ConnectionFailed and RequestTimeout for scripted network failures. Refusals are responses."""
 
     def __init__(self, clock: Clock) -> None:
         self.lock = RLock()
@@ -66,7 +66,7 @@ class FakeServer:
                 return failed(failure)
 
     def terminal(self, request: FakeRequest) -> FakeTerminal:
-        """Raises what is refused."""
+        """Opens a terminal. Raises a refusal."""
         with self.lock:
             self.requests.append(request)
             trouble = self._trouble(request)
@@ -90,7 +90,7 @@ class FakeServer:
         return session
 
     def _trouble(self, request: FakeRequest) -> Trouble | None:
-        """The one that is meant, if any: it counts as happened."""
+        """Returns the scripted failure for this request, if any, and counts it as used."""
         for trouble in self.troubles:
             if trouble.times > 0 and trouble.method == request.method and trouble.path.fullmatch(request.path):
                 trouble.times -= 1
@@ -98,7 +98,7 @@ class FakeServer:
         return None
 
     def _once(self, request: FakeRequest) -> Answer:
-        """The same answer again for the same key."""
+        """Returns the first response again for a repeated key."""
         key = request.headers.get("idempotency-key")
         shown = (request.method, request.path, request.query, request.body)
         if key is not None and key in self._answered:
@@ -189,10 +189,10 @@ class FakeServer:
 
 
 def path_pattern(path: str) -> re.Pattern[str]:
-    """`{id}`, or any other name in braces, stands for one part of the path."""
+    """A name in braces, such as `{id}`, matches one part of the path."""
     return re.compile("".join("[^/]+" if part[:1] == "{" else re.escape(part) for part in re.split(r"(\{\w+\})", path)))
 
 
 def _said(value: object) -> str:
-    """A value of metadata as a query says it."""
+    """Formats a metadata value as a query does."""
     return value if isinstance(value, str) else json.dumps(value)

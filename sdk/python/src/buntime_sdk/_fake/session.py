@@ -1,4 +1,4 @@
-"""One session of the fake: its state, its files, its processes, contexts and terminals."""
+"""One fake session: its state, files, processes, contexts and terminals."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -13,18 +13,20 @@ DAY = 86_400
 SHORTEST_TTL = 300
 LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
 KILLED_BY_SLEEP = 143
-IGNORED = frozenset({"SIGCONT", "SIGCHLD", "SIGWINCH", "SIGURG"})  # they end nothing
+IGNORED = frozenset({"SIGCONT", "SIGCHLD", "SIGWINCH", "SIGURG"})  # these do not end a process
 
 type Clock = Callable[[], datetime]
 
 
 def stamp(time: datetime) -> str:
-    """A time as answers have it."""
+    """Formats a time as responses have it."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class FakeProcess:
-    """`told`: as answers have it. `log`: where each entry ends, in bytes, and the entry. `written`: to its input."""
+    """`told`: as responses have it. `log`: each entry with its end offset in bytes. `written`: what
+    its input received.
+    """
 
     def __init__(self, told: dict[str, Any], clock: Clock) -> None:
         self.told = told
@@ -38,7 +40,7 @@ class FakeProcess:
         return bool(self.told["status"] == "running")
 
     def play(self, result: FakeResult) -> None:
-        """It prints what the script says, and ends unless it is to go on."""
+        """Prints the script's output and ends, unless the script says `running`."""
         end = 0
         for stream in ("stdout", "stderr"):
             for line in lines_of(getattr(result, stream)):
@@ -105,7 +107,7 @@ class FakeSession:
 
     @property
     def made(self) -> dict[str, Any]:
-        """The answer to its creation."""
+        """The response to its creation."""
         names = ("sessionId", "expiresAt", "previewUrl", "createdAt", "resourceLimits")
         return {name: self.told[name] for name in names}
 
@@ -116,7 +118,7 @@ class FakeSession:
         return {**self._told, "expiresAt": stamp(self.expires), **counts}
 
     def update(self, fields: Mapping[str, Any]) -> None:
-        """None sets what a new session has."""
+        """Updates the settings. None restores a default."""
         if "ttl" in fields:
             ttl = DAY if fields["ttl"] is None else fields["ttl"]
             if ttl < SHORTEST_TTL:
@@ -147,7 +149,7 @@ class FakeSession:
         self.terminals.clear()
 
     def end(self) -> None:
-        """What still listens to it hears its end."""
+        """Ends everything that still listens to the session."""
         self.sleep("deep-sleep")
         self.files.end_watches()
 
@@ -160,12 +162,12 @@ class FakeSession:
         return self.processes[process_id]
 
     def context(self, context_id: str) -> dict[str, Any]:
-        """One that still has its variables."""
+        """Returns a context that still has its variables."""
         context = self.contexts.get(context_id)
         if context is None:
             refuse("context_not_found", "This session has no context with this id.", contextId=context_id)
         if context["status"] == "lost":
-            message = "This context is gone with its variables."
+            message = "This context and its variables are gone."
             refuse("context_lost", message, contextId=context_id, reason=context["reason"])
         return context
 

@@ -1,4 +1,4 @@
-"""A terminal of the fake: it echoes what is typed, and a line that is scripted prints what the script says."""
+"""A fake terminal. It echoes what is typed, and a scripted line prints the script's output."""
 
 import codecs
 import json
@@ -15,7 +15,7 @@ EXIT = re.compile(r"\s*exit(?:\s+(\d+))?\s*")
 
 
 class FakeTerminal:
-    """`frames`: what has not been received yet."""
+    """`frames`: those not received yet."""
 
     def __init__(self, session: FakeSession, scripts: Scripts, terminal_id: str, *, resumed: bool) -> None:
         self.frames: deque[str | bytes] = deque()
@@ -31,13 +31,13 @@ class FakeTerminal:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more comes: it has exited, or its session has ended it."""
+        """Whether it has exited or its session has ended it."""
         return self._id not in self._session.terminals
 
     def type(self, message: str | bytes) -> None:
-        """Raises ConnectionFailed where it is over."""
+        """Raises ConnectionFailed if the terminal has ended."""
         if self.is_over:
-            raise ConnectionFailed("The connection broke: the terminal is over.", begun=True)
+            raise ConnectionFailed("The connection broke: the terminal has ended.", begun=True)
         if isinstance(message, str):
             return  # a new size
         for key in self._decode(message):
@@ -64,7 +64,7 @@ class FakeTerminal:
         run = FakeRun("terminal", self._session.id, command=line, env=self._session.env)
         try:
             result = self._scripts.find(run)
-        except BuntimeError as failure:  # a shell shows what failed, and goes on
+        except BuntimeError as failure:  # a shell shows the failure and goes on
             return FakeResult(stderr=f"{failure.message}\n")
         return result or FakeResult(stderr=f"Nothing is scripted for {line!r}: call on_execute first.\n")
 

@@ -1,4 +1,4 @@
-"""What the two halves of the SDK have below them in place of a network."""
+"""Replaces the network below the two halves of the SDK."""
 
 import asyncio
 import time
@@ -14,11 +14,11 @@ from buntime_sdk._fake.terminal import FakeTerminal
 from buntime_sdk.dialing import AsyncSocket, Socket
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout, error_of
 
-LOOK = 0.005  # seconds between two looks at what goes on
+LOOK = 0.005  # seconds between two polls
 
 
 def pause(seconds: float) -> None:
-    """Of a client whose server needs no time."""
+    """A short pause, since this server needs no time."""
     time.sleep(min(seconds, LOOK))
 
 
@@ -33,7 +33,7 @@ class _Parts:
         self._request = request
 
     def _next(self) -> bytes | None:
-        """None: nothing has come yet. Raises StopIteration."""
+        """Returns the next part, or None if nothing has arrived yet. Raises StopIteration."""
         with self._lock:
             try:
                 return next(self._parts)
@@ -146,7 +146,7 @@ class _AsyncSocket(_Wire):
 
 
 class Dialing:
-    """The terminals of a fake server."""
+    """Opens terminals of a fake server."""
 
     def __init__(self, server: FakeServer) -> None:
         self._server = server
@@ -162,7 +162,7 @@ class Dialing:
             return self._server.terminal(request_of("GET", url, headers, b""))
         except (ConnectionFailed, RequestTimeout):
             raise
-        except BuntimeError as failure:  # as it comes out of an answer
+        except BuntimeError as failure:  # as parsed from a response
             status = failure.status or STATUSES.get(failure.code, 500)
             raise error_of(error_object(failure), status, "fake", failure.retry_after) from None
 
@@ -175,7 +175,7 @@ def _answer(server: FakeServer, request: httpx2.Request, content: bytes) -> Answ
 
 
 def _break(failure: ConnectionFailed | RequestTimeout, request: httpx2.Request) -> NoReturn:
-    """As the HTTP client tells it."""
+    """Raises the failure as the HTTP client does."""
     if isinstance(failure, RequestTimeout):
         raise httpx2.ReadTimeout(failure.message, request=request)
     if failure.begun:
