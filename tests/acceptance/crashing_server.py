@@ -1,7 +1,7 @@
 """A server that kills itself: crashing_server.py STEP ARMED
 
-It is `buntime serve`, but once the file ARMED exists, the first passing of the named step (`buntime.daemon.steps`) ends it
-with SIGKILL, as if the power of the process had been cut there. STEP `-` is passed by nobody.
+It is `buntime serve`. Once the file ARMED exists, the first passing of the named step (`buntime.daemon.steps`) ends it
+with SIGKILL, as if the power of the process had been cut there. Nothing passes STEP `-`.
 """
 
 import os
