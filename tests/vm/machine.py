@@ -87,7 +87,8 @@ class Machine:
         """Returns with the first event. Raises Stopped."""
         for _ in self.events(time.monotonic() + seconds):
             return
-        raise Stopped(f"QEMU ended: {self.said().strip() or 'without a word'}")
+        first = next(iter(self.said().splitlines()), "without a word")
+        raise Stopped(f"QEMU ended: {first}")
 
     def said(self) -> str:
         return self._said.read_text(errors="replace")
