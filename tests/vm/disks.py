@@ -49,6 +49,7 @@ def make(cache: Path, run: Path, added: Mapping[str, str], say: Say) -> Disks:
     checkout = run / "checkout.ext4"
     ignored = shutil.ignore_patterns(*NOT_COPIED)
     shutil.copytree(CHECKOUT, run / "checkout", symlinks=True, ignore=ignored)
+    _compile(run / "checkout", "src", "sdk/python/src")
     for name, text in added.items():
         (run / "checkout" / name).write_text(text)
     _file_system(run / "checkout", checkout, SPARE_GB)
@@ -93,16 +94,16 @@ def _environment(cache: Path, run: Path, say: Say) -> Path:
     shared = [str(images / image.base_id(made_of)), str(wanted.path)]  # in one call: they share files by hard links
     _run(["cp", "-a", "--reflink=auto", *shared, str(tree / "images")], "Copying the sessions' image")
     (tree / "extra-cas.pem").write_text("".join(made_of.extra_cas))
-    _compile(tree)
+    _compile(tree, ".venv/lib")
     _file_system(tree, run / "environment.ext4", SPARE_GB)
     _keep(run / "environment.ext4", kept, cache.glob("environment-*"))
     return kept
 
 
-def _compile(tree: Path) -> None:
+def _compile(tree: Path, *parts: str) -> None:
     """Compiles ahead: an emulated machine takes minutes. Some packages ship files that are not for this Python."""
     options = ["-q", "-j", "0", "-s", str(tree), "-p", str(CHECKOUT)]
-    command = [sys.executable, "-m", "compileall", *options, str(tree / ".venv/lib")]
+    command = [sys.executable, "-m", "compileall", *options, *(str(tree / part) for part in parts)]
     subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 

@@ -59,6 +59,15 @@ def _sleep(session: Session, depth: str) -> None:
     assert session.client.call("POST", path, json_body={"depth": depth}).done()["state"] == depth
 
 
+def _output_when_awake(session: Session, command: str) -> str:
+    """An emulated machine may take longer to wake a session than a request waits: then the client tries again."""
+    deadline = time.monotonic() + PATIENCE
+    while (reply := session.execute(command=command)).status == 503:
+        assert reply.refused(503, "unavailable")["waking"] is True
+        assert time.monotonic() < deadline, "it never wakes"
+    return str(reply.done()["stdout"])
+
+
 def _visit(session: Session) -> bytes:
     host = f"{session.id.replace('_', '-')}.localhost:{session.client.port}"
     return Client(session.client.port, None).call("GET", "/", headers={"Host": host}).body
@@ -151,7 +160,7 @@ def test_a_session_comes_back_from_deep_sleep_with_its_files(service: Service, s
     _background(session)
     _sleep(session, "deep-sleep")
     traces.wait_until_given_back(service.config, session.id)
-    assert session.output("cat kept; pgrep -x sleep; true") == "kept"
+    assert _output_when_awake(session, "cat kept; pgrep -x sleep; true") == "kept"
 
 
 def test_a_port_of_a_session_is_seen_through_the_edge(session: Session) -> None:
@@ -193,7 +202,8 @@ def test_systemd_leaves_sandboxes_and_their_limits_as_they_are(
     assert any(name.endswith("memory.max") and limit != "max\n" for name, limit in before.items())
     run("systemctl", command)
     run("systemctl", "restart", "systemd-journald")
-    assert _limits(service, session) == before
+    after = _limits(service, session)  # what is prepared for the next run may have come to it meanwhile
+    assert {name: after.get(name) for name in before} == before
     assert session.output("pgrep -x sleep") == pid
 
 

@@ -27,7 +27,8 @@ class Report:
         self.outcomes[test] = outcome
         if outcome == FAILED:
             self.failures.append((test, shown))
-        reason = f" ({shown})" if outcome == SKIPPED else ""
+        errors = [line for line in shown.splitlines() if line.startswith("E ")]  # as pytest marks them
+        reason = {SKIPPED: f" ({shown})", FAILED: f"\n      {errors[0] if errors else shown[:200]}"}.get(outcome, "")
         return f"[{len(self.outcomes)}/{len(self.chosen)}] {outcome} {test} {seconds:.1f} s{reason}"
 
     @property
