@@ -50,7 +50,7 @@ def make(cache: Path, run: Path, added: Mapping[str, str], say: Say) -> Disks:
     ignored = shutil.ignore_patterns(*NOT_COPIED)
     shutil.copytree(CHECKOUT, run / "checkout", symlinks=True, ignore=ignored)
     _compile(run / "checkout", "src", "sdk/python/src")
-    for name, text in added.items():
+    for name, text in {"vm-checkout": str(CHECKOUT), **added}.items():
         (run / "checkout" / name).write_text(text)
     _file_system(run / "checkout", checkout, SPARE_GB)
     return Disks(root / "vmlinuz", root / "initrd", root / "root.ext4", environment, checkout)
@@ -59,7 +59,7 @@ def make(cache: Path, run: Path, added: Mapping[str, str], say: Say) -> Disks:
 def _root(cache: Path, say: Say) -> Path:
     """A directory with the root file system, its kernel and its initrd."""
     scripts = [MAKE_ROOT, CHECKOUT / "scripts/setup", CHECKOUT / "scripts/tools"]
-    digest = _digest(PACKAGES, str(CHECKOUT), *(script.read_text() for script in scripts))
+    digest = _digest(PACKAGES, *(script.read_text() for script in scripts))
     kept = cache / f"root-{digest}"
     if kept.is_dir():
         return kept
