@@ -21,7 +21,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.edge.nginx import LUA_MODULES, MODULES, OTHER_FILES, USER, Certificate, Edge, connections_for, render
 from buntime.plan import Plan
 
-ANSWER_SECONDS = 5.0  # nginx answers this soon after its start
+ANSWER_SECONDS = 30.0  # a guard: nginx answers at once, but a host that boots may be busy with other services
 STOP_SECONDS = 5.0
 RENEWAL_SECONDS = 60.0  # between looks at the certificate
 

@@ -23,6 +23,7 @@ from buntime.sandboxes.kernel.cgroup_tree import (
     children_of,
     field_of,
     pids_of,
+    put_if_there,
     put_text,
     remove_directory,
     remove_tree,
@@ -250,9 +251,7 @@ class CgroupsV1:
 
     def kill_run(self, sandbox: str, run: str) -> bool:
         group = self._dir("pids", sandbox, "runs", run)
-        try:
-            (group / "pids.max").write_text("0")  # nothing in it can fork any more: the loop ends
-        except FileNotFoundError:
+        if not put_if_there(group / "pids.max", "0"):  # nothing in it can fork any more: the loop ends
             return True
         deadline = time.monotonic() + KILL_SECONDS
         while pids := pids_of(group):
@@ -394,9 +393,7 @@ class CgroupsV2:
 
     def kill_run(self, sandbox: str, run: str) -> bool:
         group = self._dir(sandbox, "runs", run)
-        try:
-            (group / "cgroup.kill").write_text("1")
-        except FileNotFoundError:
+        if not put_if_there(group / "cgroup.kill", "1"):
             return True
         deadline = time.monotonic() + KILL_SECONDS
         while pids_of(group):

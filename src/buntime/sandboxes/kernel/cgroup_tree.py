@@ -1,5 +1,6 @@
 """Directories of control groups: reading, signalling and removing them. All calls are quick."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -36,6 +37,17 @@ def put_text(path: Path, text: str) -> None:
         os.write(file, text.encode())
     finally:
         os.close(file)
+
+
+def put_if_there(path: Path, text: str) -> bool:
+    """False where the group is gone. While another thread removes it, its files answer ENODEV."""
+    try:
+        put_text(path, text)
+    except OSError as failed:
+        if failed.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+        return False
+    return True
 
 
 def field_of(path: Path, name: str) -> int:

@@ -1,0 +1,40 @@
+"""The cgroup of a run, ended by two threads at once: on the real kernel, whichever version of cgroups it has."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from buntime.sandboxes.cgroup import Cgroups, find_cgroups
+
+pytestmark = pytest.mark.sandbox
+
+SANDBOX = "one"
+ROUNDS = 300  # about every second one meets the race
+
+
+@pytest.fixture
+def cgroups() -> Iterator[Cgroups]:
+    cgroups = find_cgroups("tends")
+    cgroups.create(SANDBOX, None)
+    yield cgroups
+    assert cgroups.remove(SANDBOX)
+    cgroups.remove_root()
+
+
+def test_a_run_that_two_threads_end_at_once_is_ended_for_both(cgroups: Cgroups) -> None:
+    together = Barrier(2)
+
+    def end(run: str) -> bool:
+        together.wait()
+        ended = cgroups.kill_run(SANDBOX, run)
+        cgroups.remove_run(SANDBOX, run)
+        return ended
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(ROUNDS):
+            run = f"run{number}"
+            cgroups.add_run(SANDBOX, run)
+            assert list(pool.map(end, [run, run])) == [True, True]
+    assert cgroups.runs(SANDBOX) == []
