@@ -12,6 +12,8 @@ from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import SpareGone, Unfit, _known_failure
 from buntime.sandboxes.inside.contexts import GuestContexts
+from buntime.sandboxes.inside.files import GuestFiles
+from buntime.sandboxes.inside.listing import list_directory
 from tests.unit.test_impostor import RUN, answering, json_answer
 from tests.unit.test_terminal_impostor import Launcher
 
@@ -19,9 +21,9 @@ KNOWN = sorted(name for name in errno.errorcode.values() if _known_failure(name,
 
 CALLS: list[Callable[[Guest], Awaitable[object]]] = [
     lambda guest: guest.spare(),
-    lambda guest: guest.list_files("/workspace", recursive=False, limit=1, offset=0),
+    lambda guest: list_directory(guest, "/workspace", recursive=False, limit=1, offset=0),
     lambda guest: guest.count_files(),
-    lambda guest: guest.delete_file("/workspace/a", recursive=False),
+    lambda guest: GuestFiles(guest, Launcher(), None).delete("/workspace/a", recursive=False),  # type: ignore[arg-type]
     lambda guest: GuestContexts(guest, Launcher(), None).list(),  # type: ignore[arg-type]
 ]
 

@@ -12,6 +12,8 @@ import pytest
 from buntime.ports import Run, SandboxGone
 from buntime.sandboxes.guest.client import Guest, new_http_client
 from buntime.sandboxes.guest.failures import Impostor
+from buntime.sandboxes.inside.listing import list_directory
+from buntime.sandboxes.inside.writing import write_batch
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 RUN = Run(timeout=30, command="true")
@@ -62,7 +64,7 @@ async def test_an_answer_that_is_mostly_no_answer_is_ended_at_once(what: str) ->
     async with asyncio.timeout(SECONDS), answering(*FLOODS[what]) as guest:
         started = time.process_time()
         with pytest.raises(SandboxGone):
-            await guest.list_files("/workspace", recursive=False, limit=10, offset=0)
+            await list_directory(guest, "/workspace", recursive=False, limit=10, offset=0)
         assert time.process_time() - started < 1.0
 
 
@@ -86,8 +88,8 @@ async def test_a_number_that_the_store_cannot_hold_is_not_taken_over(number: str
     page = f'{{"files": [], "total": {number}}}'
     calls: list[tuple[str, Callable[[Guest], object]]] = [
         (f'{{"files": {number}}}', lambda guest: guest.count_files()),
-        (page, lambda guest: guest.list_files("/", recursive=False, limit=1, offset=0)),
-        (f'{{"sizes": [{number}]}}', lambda guest: guest.write_files([])),
+        (page, lambda guest: list_directory(guest, "/", recursive=False, limit=1, offset=0)),
+        (f'{{"sizes": [{number}]}}', lambda guest: write_batch(guest, [])),
     ]
     for body, call in calls:
         async with answering(json_answer(body.encode())) as guest:
@@ -99,7 +101,7 @@ async def test_a_files_impossible_size_is_shown_as_the_nearest_possible_one() ->
     entries = [{"path": "a", "size": size, "modified": 0, "type": "file"} for size in (-5, 10**30)]
     body = json.dumps({"files": entries, "total": 2}).encode()
     async with answering(json_answer(body)) as guest:
-        found, _ = await guest.list_files("/", recursive=False, limit=2, offset=0)
+        found, _ = await list_directory(guest, "/", recursive=False, limit=2, offset=0)
     assert [entry.size for entry in found] == [0, 2**53 - 1]
 
 
@@ -116,4 +118,4 @@ async def test_a_large_file_is_no_impostor() -> None:
     chunk = b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content)
     for answer in (CHUNKED + chunk, json_answer(content)):
         async with answering(answer) as guest:
-            assert await guest.read_file("/workspace/a", len(content)) == content
+            assert await guest.fetch("GET", "/files/read", {}, len(content)) == content

@@ -18,9 +18,14 @@ from buntime.sandboxes.guest import client as guest
 from buntime.sandboxes.guest.client import LARGEST_JSON, Guest
 from buntime.sandboxes.guest.failures import LONGEST_PATH
 from buntime.sandboxes.guest.large import AT_ONCE
+from buntime.sandboxes.inside import listing, writing
 from buntime.sandboxes.inside.evaluations import LARGEST_VALUE, read_evaluation
+from buntime.sandboxes.inside.files import GuestFiles
+from buntime.sandboxes.inside.listing import list_directory
+from buntime.sandboxes.inside.writing import write_batch
 from tests.unit.test_impostor import CHUNKED, RUN, answering, frame, json_answer
 from tests.unit.test_lies import Content, _longest_turn
+from tests.unit.test_terminal_impostor import Launcher
 
 LIMIT = 100
 # names that look like the JSON around them, or end as it does
@@ -55,7 +60,7 @@ def long_names(number: int, length: int) -> list[str]:
 
 
 async def page(one: Guest) -> list[str]:
-    files, total = await one.list_files("/workspace", recursive=False, limit=LIMIT, offset=0)
+    files, total = await list_directory(one, "/workspace", recursive=False, limit=LIMIT, offset=0)
     assert total == len(files)
     return [entry.path for entry in files]
 
@@ -132,8 +137,8 @@ SMALL_CALLS: dict[str, Callable[[Guest], Awaitable[object]]] = {
     "is it there": lambda one: one.check(),
     "a spare": lambda one: one.spare(),
     "how many files": lambda one: one.count_files(),
-    "files to write": lambda one: one.write_files([]),
-    "a file to delete": lambda one: one.delete_file("/workspace/a", recursive=False),
+    "files to write": lambda one: write_batch(one, []),
+    "a file to delete": lambda one: GuestFiles(one, Launcher(), None).delete("/workspace/a", recursive=False),  # type: ignore[arg-type]
 }
 
 
@@ -168,7 +173,7 @@ async def test_no_more_is_read_than_such_an_answer_may_have(what: str, status: i
 QUICKER = 2  # times, at least: by how much others wait less than for all of it in one piece
 
 WORK: dict[str, tuple[Callable[[], bytes], Any, Callable[[bytes], Awaitable[object]]]] = {
-    "files": (lambda: FILES % filled(ENTRY), guest._Page, lambda text: _asked(text, page)),
+    "files": (lambda: FILES % filled(ENTRY), listing._Page, lambda text: _asked(text, page)),
     "a failure": (
         lambda: b'{"errno":"","a":[' + filled(b"[]") + b"]}",
         dict,
@@ -177,7 +182,7 @@ WORK: dict[str, tuple[Callable[[], bytes], Any, Callable[[bytes], Awaitable[obje
     "files written": (lambda: WRITES % filled(b'""'), guest._End, lambda text: guest._end_in(text)),
     "numbers": (
         lambda: b'{"sizes":[' + filled(b"0") + b"]}",
-        guest._Sizes,
+        writing._Sizes,
         lambda text: _asked(text, SMALL_CALLS["files to write"]),
     ),
 }

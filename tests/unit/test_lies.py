@@ -25,6 +25,7 @@ from buntime.sandboxes.inside.contexts import GuestContexts
 from buntime.sandboxes.inside.evaluations import read_evaluation
 from buntime.sandboxes.inside.files import GuestFiles
 from buntime.sandboxes.inside.launcher import Spare
+from buntime.sandboxes.inside.listing import list_directory
 from buntime.sandboxes.inside.prepared import Place, Prepared
 from buntime.sandboxes.inside.processes import GuestProcesses
 from buntime.sandboxes.inside.terminals import WINDOW, GuestTerminals
@@ -71,7 +72,7 @@ async def test_an_answer_that_is_too_deep_is_the_mark_of_an_impostor() -> None:
 async def test_what_speaks_no_http_is_an_impostor() -> None:
     async with answering(b"\x00\xff" * 512) as one:
         with pytest.raises(Impostor):
-            await one.list_files("/workspace", recursive=False, limit=10, offset=0)
+            await list_directory(one, "/workspace", recursive=False, limit=10, offset=0)
 
 
 # --- memory ---
@@ -207,7 +208,7 @@ TERMINAL = NewTerminal("term_x", cols=80, rows=24, env={}, working_dir="/")
 
 # Calls of which only that they are answered matters
 TOLD: dict[str, Callable[[Guest], Awaitable[object]]] = {
-    "a file to delete": lambda one: one.delete_file("/workspace/a", recursive=False),
+    "a file to delete": lambda one: GuestFiles(one, LAUNCHING, MACHINERY).delete("/workspace/a", recursive=False),
     "a process to prepare": lambda one: Prepared("sb", one, LAUNCHING, MACHINERY)._prepare(
         Spare(1, "r1"), Place({}, "/")
     ),

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from buntime.egress import rules_of
 from buntime.errors import BuntimeError
 from buntime.inside import Contexts, Files, Processes, Sink, Stream, Terminals
-from buntime.ports import FileEntry, FileToWrite, Kind, Observed, Run, RunResult, SandboxGone
+from buntime.ports import Kind, Observed, Run, RunResult, SandboxGone
 from buntime.sandboxes.guest.client import Guest, Outcome
 from buntime.sandboxes.guest.failures import Unfit
 from buntime.sandboxes.inside.contexts import GuestContexts
@@ -29,7 +29,6 @@ from buntime.sandboxes.record import Record
 from buntime.session import Network as NetworkRules
 
 TIMEOUT_EXIT = 124
-LOOK_SECONDS = 8.0  # into a file operation, and again: does the guest still answer?
 FREEZE_SECONDS, FREEZE_LOOK_SECONDS = 5.0, 0.002
 GRACE_SECONDS, GRACE_LOOK_SECONDS = 3.0, 0.01  # for processes to end after SIGTERM: databases write what they hold
 TELL_SECONDS = 1.0  # for the guest to hear of it
@@ -279,22 +278,7 @@ class LocalSandbox:
         failed = not attempt.timed_out and attempt.outcome.end.exit_code != 0
         return failed and self._machinery.volumes.is_full(self.id)
 
-    # --- files and the rest ---
-
-    async def write_files(self, files: Sequence[FileToWrite]) -> Sequence[int]:
-        return await self._while_answering(self._guest.write_files(files))
-
-    async def list_files(
-        self, path: str, *, recursive: bool, limit: int, offset: int
-    ) -> tuple[Sequence[FileEntry], int]:
-        listing = self._guest.list_files(path, recursive=recursive, limit=limit, offset=offset)
-        return await self._while_answering(listing)
-
-    async def read_file(self, path: str, limit: int) -> bytes:
-        return await self._while_answering(self._guest.read_file(path, limit))
-
-    async def delete_file(self, path: str, *, recursive: bool) -> None:
-        await self._while_answering(self._guest.delete_file(path, recursive=recursive))
+    # --- the rest ---
 
     async def observe(self) -> Observed:
         processes = self._machinery.cgroups.session_processes(self.id, leave_out=self._parked())
@@ -303,17 +287,6 @@ class LocalSandbox:
 
     def _parked(self) -> list[str]:
         return [*self._launcher.parked(), *self._prepared.parked()]
-
-    async def _while_answering[T](self, work: Coroutine[Any, Any, T]) -> T:
-        """However long it takes, as long as the guest answers beside it: one that was stopped never would."""
-        task = asyncio.ensure_future(work)
-        try:
-            while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
-                await self._launcher.in_time(self._guest.check(), ANSWER_SECONDS)
-            async with self._launcher.ending_an_impostor():
-                return task.result()
-        finally:
-            task.cancel()
 
     async def restrict(self, network: NetworkRules) -> None:
         await asyncio.to_thread(self._machinery.network.restrict, self.record.slot, rules_of(network))

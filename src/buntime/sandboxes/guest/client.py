@@ -8,7 +8,6 @@ import asyncio
 import base64
 import itertools
 import secrets
-import struct
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,8 +22,7 @@ from yarl import URL
 from buntime.daemon.room import hold
 from buntime.errors import BuntimeError, Unavailable
 from buntime.inside import Sink, Stream
-from buntime.paths import from_bytes, in_bytes, shown
-from buntime.ports import OUTPUT_LIMIT, FileEntry, FileToWrite, Run, SandboxGone
+from buntime.ports import OUTPUT_LIMIT, Run, SandboxGone
 from buntime.sandboxes.guest.connection import NoGuest, WatchedConnector
 from buntime.sandboxes.guest.failures import LONGEST_PATH, UNREADABLE, Impostor, SpareGone, Unfit, failure_of
 from buntime.sandboxes.guest.frames import Piece, batches, pieces
@@ -40,7 +38,6 @@ MOST_FRAMES = 1_000_000  # of one run, seconds of our time; a program that print
 STREAMS: Mapping[bytes, Stream] = {b"o": "stdout", b"e": "stderr"}
 ENOUGH = 8 << 10  # bytes of output that are worth passing on at once …
 GATHER_SECONDS = 0.004  # … else what follows is gathered for so long: a program that writes byte by byte costs little
-CHUNK = 1 << 20
 READ = 128 << 10  # bytes of an answer that wait to be read: larger pieces are new memory from the kernel each time
 type Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
 
@@ -57,10 +54,6 @@ class _Spare(msgspec.Struct):
     pid: int
 
 
-class _Sizes(msgspec.Struct):
-    sizes: list[Count]
-
-
 class _Fed(msgspec.Struct):
     open: bool
 
@@ -69,20 +62,6 @@ class _Status(msgspec.Struct):
     files: Count
 
 
-class _Entry(msgspec.Struct):
-    path: str
-    size: int
-    modified: int
-    type: str
-    raw: str = ""  # the path in base64, where it is not UTF-8
-
-
-class _Page(msgspec.Struct):
-    files: list[_Entry]
-    total: Count
-
-
-_FILES = Listing(b'"files":[', b'},{"path":"', b'],"total":')
 WRITTEN = Listing(b'"filesWritten":[', b'","', b'],"filesWrittenTruncated":')
 
 
@@ -180,46 +159,6 @@ class Guest:
         async with self.request("POST", path, {"spare": str(spare)}, msgspec.json.encode(body)) as answer:
             return await (read_outcome(answer) if sink is None else stream_outcome(answer, sink))
 
-    async def write_files(self, files: Sequence[FileToWrite]) -> list[int]:
-        head = msgspec.json.encode(
-            {"files": [{**_named(f.path), "size": len(f.content), "mode": f.mode, "append": f.append} for f in files]}
-        )
-
-        async def body() -> AsyncIterator[bytes]:
-            yield struct.pack(">I", len(head)) + head
-            for file in files:
-                for start in range(0, len(file.content), CHUNK):
-                    yield file.content[start : start + CHUNK]
-
-        length = 4 + len(head) + sum(len(file.content) for file in files)
-        sizes = (await self.call("POST", "/files/write", {}, _Sizes, body(), length)).sizes
-        if len(sizes) != len(files):
-            raise SandboxGone("the guest wrote another number of files than asked")
-        return sizes
-
-    async def list_files(
-        self, path: str, *, recursive: bool, limit: int, offset: int
-    ) -> tuple[Sequence[FileEntry], int]:
-        query = {"path": path, "recursive": str(int(recursive)), "limit": str(limit), "offset": str(offset)}
-        text = await self._ask("GET", "/files/list", query, LARGEST_JSON)
-        if len(text) <= AT_ONCE:
-            page = _decoded(text, _Page, "/files/list")
-            files, total = page.files, page.total
-        else:
-            page, files = await decoded_in_pieces(text, _Page, _Entry, _FILES, limit)
-            total = page.total
-        if len(files) > limit or any(len(entry.path) > LONGEST_PATH for entry in files):
-            raise SandboxGone("the guest listed more than asked")
-        return [_entry(entry) for entry in files], total
-
-    async def read_file(self, path: str, limit: int) -> bytes:
-        query = {"path": path, "limit": str(limit)}
-        async with self.request("GET", "/files/read", query) as answer:
-            return bytes(await _read_all(answer, limit))
-
-    async def delete_file(self, path: str, *, recursive: bool) -> None:
-        await self.call("POST", "/files/delete", {"path": path, "recursive": str(int(recursive))}, Nothing)
-
     async def count_files(self) -> int:
         return (await self.call("GET", "/status", {}, _Status)).files
 
@@ -236,9 +175,9 @@ class Guest:
     ) -> T:
         """The answer as `kind`. `length`: of a body in parts, so that it need not be sent in chunks of HTTP. `most`:
         bytes of the answer, which is decoded at once."""
-        return _decoded(await self._ask(method, path, query, most, body, length), kind, path)
+        return decoded(await self.fetch(method, path, query, most, body, length), kind, path)
 
-    async def _ask(
+    async def fetch(
         self,
         method: str,
         path: str,
@@ -247,6 +186,7 @@ class Guest:
         body: bytes | AsyncIterator[bytes] | None = None,
         length: int | None = None,
     ) -> bytearray:
+        """The whole body of the answer, which has at most `most` bytes. `length`: see `call`."""
         async with self.request(method, path, query, body, length) as answer:
             return await _read_all(answer, most)
 
@@ -353,7 +293,8 @@ def merged(some: Sequence[Piece]) -> Iterator[tuple[Stream | None, bytes]]:
         yield STREAMS[kind], b"".join(payload for _, payload in group)
 
 
-def _decoded[T](text: bytes | bytearray, kind: type[T], path: str) -> T:
+def decoded[T](text: bytes | bytearray, kind: type[T], path: str) -> T:
+    """Raises Impostor for what is no such answer to a request for `path`."""
     try:
         return msgspec.json.decode(text, type=kind)
     except UNREADABLE as wrong:
@@ -381,28 +322,3 @@ def _checked(end: _End) -> _End:
     if any(len(path) > LONGEST_PATH for path in end.files_written):
         raise SandboxGone("the guest names a path that cannot be")
     return end
-
-
-def _named(path: str) -> dict[str, str]:
-    """`raw`, beside text for people, where the path is not UTF-8."""
-    text = shown(path)
-    return {"path": text} if text == path else {"path": text, "raw": base64.b64encode(in_bytes(path)).decode()}
-
-
-def path_in(text: str, raw: str) -> str:
-    """The path that a guest names. Raises Impostor."""
-    try:
-        path = from_bytes(base64.b64decode(raw, validate=True)) if raw else text
-    except ValueError:
-        raise Impostor("it names a path in no base64") from None
-    if len(path) > LONGEST_PATH or "\0" in path:
-        raise Impostor("it names a path that cannot be")
-    return path
-
-
-def _entry(entry: _Entry) -> FileEntry:
-    kinds = {"file": "file", "directory": "directory", "symlink": "symlink"}
-    # times before 1970 and after 9999 are what a session may set and no client can read
-    modified = min(max(entry.modified, 0), 253402300799)
-    size = min(max(entry.size, 0), LARGEST_NUMBER)
-    return FileEntry(path_in(entry.path, entry.raw), size, modified, kinds.get(entry.type, "other"))  # type: ignore[arg-type]

@@ -1,40 +1,44 @@
-"""Files of any size, by way of the guest. Implements `inside.Files`, but for what programs of the session do: see
-`tarballs.py` and `searching.py`."""
+"""Files of the session, by way of its guest. Implements `inside.Files`.
+
+What takes more than a call has a module of its own: `writing.py`, `listing.py`, `watching.py`, and for what programs of
+the session do `tarballs.py` and `searching.py`.
+"""
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Literal
+from typing import Any
 
 import aiohttp
 import msgspec
 
 from buntime.errors import BuntimeError, FileConflict, RangeNotSatisfiable
-from buntime.inside import Content, FileEvent, FileStatus, Match
+from buntime.inside import Content, FileEntry, FileEvent, FileKind, FileStatus, FileToWrite, Match
 from buntime.paths import for_client, from_bytes, shown
 from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing, ended
 from buntime.sandboxes.guest.failures import Impostor
-from buntime.sandboxes.inside.launcher import Launcher
+from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher
+from buntime.sandboxes.inside.listing import LATEST, list_directory
 from buntime.sandboxes.inside.programs import Runner
 from buntime.sandboxes.inside.searching import search
 from buntime.sandboxes.inside.tarballs import pack, unpack
 from buntime.sandboxes.inside.watching import watch
+from buntime.sandboxes.inside.writing import write_batch
 
+LOOK_SECONDS = 8.0  # into a file operation, and again: does the guest still answer?
 STALL_SECONDS = 60.0  # for the guest to come on with a file
 DROP_SECONDS = 5.0
 HELD_SECONDS = 20.0  # that something waits for more of it: the guest gives up an upload of which nothing comes
 PIECE = 1 << 20  # bytes that are sent at once
 LONGEST_TARGET = 4096  # bytes of a symbolic link
-LATEST = 253402300799
 UNMOVED = {
     "EEXIST": "exists already; pass overwrite=true to replace it.",
     "EINVAL": "cannot be moved into itself.",
     "ENOTEMPTY": "is a directory that is not empty: it is not replaced.",
     "EXDEV": "cannot be moved to another file system of the session; copy it and delete it.",
 }
-type Kind = Literal["file", "directory", "symlink", "other"]
 
 
 class _Begun(msgspec.Struct):
@@ -50,7 +54,7 @@ class _Made(msgspec.Struct):
 
 
 class _Status(msgspec.Struct):
-    type: Kind
+    type: FileKind
     size: int
     modified: int
     mode: int
@@ -62,6 +66,32 @@ class GuestFiles:
         self._guest = guest
         self._launcher = launcher
         self._runner = runner
+
+    async def write_batch(self, files: Sequence[FileToWrite]) -> Sequence[int]:
+        return await self._while_answering(write_batch(self._guest, files))
+
+    async def read_whole(self, path: str, limit: int) -> bytes:
+        query = {"path": path, "limit": str(limit)}
+        return bytes(await self._while_answering(self._guest.fetch("GET", "/files/read", query, limit)))
+
+    async def list(self, path: str, *, recursive: bool, limit: int, offset: int) -> tuple[Sequence[FileEntry], int]:
+        listing = list_directory(self._guest, path, recursive=recursive, limit=limit, offset=offset)
+        return await self._while_answering(listing)
+
+    async def delete(self, path: str, *, recursive: bool) -> None:
+        query = {"path": path, "recursive": str(int(recursive))}
+        await self._while_answering(self._guest.call("POST", "/files/delete", query, Nothing))
+
+    async def _while_answering[T](self, work: Coroutine[Any, Any, T]) -> T:
+        """However long it takes, as long as the guest answers beside it: one that was stopped never would."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
+                await self._launcher.in_time(self._guest.check(), ANSWER_SECONDS)
+            async with self._launcher.ending_an_impostor():
+                return task.result()
+        finally:
+            task.cancel()
 
     @asynccontextmanager
     async def read(self, path: str, start: int | None, end: int | None) -> AsyncIterator[Content]:

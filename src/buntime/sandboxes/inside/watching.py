@@ -12,9 +12,10 @@ from buntime.errors import FileNotFound, SessionBusy
 from buntime.inside import FileEvent, FileKind
 from buntime.paths import for_client, shown
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest.client import Guest, path_in
+from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import UNREADABLE, Impostor
 from buntime.sandboxes.guest.frames import Frame, batches
+from buntime.sandboxes.guest.paths import path_in
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher
 
 READY_SECONDS = 60.0  # for large trees; the guest answers at once that it begins
