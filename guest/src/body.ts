@@ -2,6 +2,8 @@
 
 import { Failure } from "./failure";
 
+export const LARGEST_BODY = 512 << 20; // bytes
+
 export class Body {
   readonly #reader: { read(): Promise<{ done: boolean; value?: Uint8Array | undefined }> } | null;
   #chunk: Uint8Array = new Uint8Array();

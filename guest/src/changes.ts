@@ -57,10 +57,10 @@ export interface Written {
   readonly truncated: boolean;
 }
 
-/** Regular files and symbolic links changed since the mark, and the given ones. */
-export async function writtenSince(mark: Mark, workspace: string, given: readonly string[]): Promise<Written> {
-  const found = new Set(given.slice(0, MOST_PATHS));
-  let truncated = given.length > MOST_PATHS;
+/** Regular files and symbolic links changed since the mark. */
+export async function writtenSince(mark: Mark, workspace: string): Promise<Written> {
+  const found = new Set<string>();
+  let truncated = false;
   const deadline = performance.now() + LONGEST;
   const pace = new Pace();
   let visited = 0;

@@ -197,7 +197,7 @@ export class Kernel {
     this.#streams.forEach((stream) => stream.keep());
     this.#readers.forEach((reader) => reader.advance());
     this.#settle();
-    void writtenSince(running.mark, running.workspace, []).then(({ paths, truncated: filesWrittenTruncated }) => {
+    void writtenSince(running.mark, running.workspace).then(({ paths, truncated: filesWrittenTruncated }) => {
       const end: End = { outcome: "ended", exitCode, truncated, filesWritten: paths, filesWrittenTruncated };
       const last = jsonFrame("x", end);
       running.outbox.finish(told === undefined ? last : joined([told, last]));

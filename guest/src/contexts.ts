@@ -1,6 +1,6 @@
 /** Contexts: long-lived Bun processes that keep variables between runs, and what of them the host can ask for.
  *
- *     POST /contexts/create?spare=    {id, env, cwd, install} → {"context": record | null, "said": text}
+ *     POST /contexts/create?spare=    {id, env, cwd} → {"context": record | null, "said": text}
  *     GET  /contexts                  → {"contexts": [record]}, the oldest first
  *     POST /contexts/run?id=          {code, maxOutput, live} → frames (frames.ts), the last with what `End` has
  *     POST /contexts/interrupt?id=&reason=    → {"idle": bool}  when its run has ended, or after GRACE
@@ -14,7 +14,7 @@ import { type End, Kernel, Kernels } from "./context_kernel";
 import { Failure } from "./failure";
 import { jsonFrame } from "./frames";
 import { scriptOf } from "./script";
-import { type Handlers, jsonOf, type Settings } from "./server";
+import { type Handlers, jsonOf, type Settings } from "./asked";
 import type { Spares } from "./spares";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -33,7 +33,6 @@ interface NewContext {
   readonly id: string;
   readonly env: Record<string, string>;
   readonly cwd: string;
-  readonly install: boolean;
 }
 
 class Contexts {
@@ -51,14 +50,14 @@ class Contexts {
 
   async create(
     pid: number,
-    { id, env, cwd, install }: NewContext,
+    { id, env, cwd }: NewContext,
   ): Promise<{ context: ContextRecord | null; said: string }> {
     if (this.#records.get(id) !== null) throw new Failure("EEXIST", { path: id, message: "there is such a context" });
     const { name, secret } = this.#kernels.address();
     const { bun } = this.settings;
-    const argv = [bun, install ? "--install=fallback" : "--no-install", KERNEL, name, secret];
+    const argv = [bun, "--install=fallback", KERNEL, name, secret];
     const command = `exec ${argv.map((word) => `'${word}'`).join(" ")}`;
-    const script = scriptOf({ code: null, command, env, cwd, bun, hasStdin: false, install });
+    const script = scriptOf({ code: null, command, env, cwd, bun, hasStdin: false });
     const kernel = new Kernel(this.spares.take(pid), script);
     const said = await this.#kernels.meet(kernel, secret, START);
     if (said !== null) return { context: null, said };
@@ -158,10 +157,10 @@ function idIn(query: URLSearchParams): string {
 }
 
 function newOf(body: unknown): NewContext {
-  const { id, env = {}, cwd, install = true } = (body ?? {}) as Record<string, unknown>;
+  const { id, env = {}, cwd } = (body ?? {}) as Record<string, unknown>;
   if (typeof id !== "string" || !ID.test(id)) throw wrong("the id");
   if (typeof env !== "object" || env === null || !Object.values(env).every((value) => typeof value === "string"))
     throw wrong("env");
   if (typeof cwd !== "string" || !cwd.startsWith("/") || cwd.includes("\0")) throw wrong("cwd");
-  return { id, env: env as Record<string, string>, cwd, install: install !== false };
+  return { id, env: env as Record<string, string>, cwd };
 }

@@ -1,5 +1,8 @@
 /** Prepared processes: each a Bun that has started and waits for the code of one run (boot/boot.js).
  *
+ *     POST /spares/prepare?spare=   {env, cwd} → {}   it becomes a prepared Bun, which waits for code
+ *     POST /prepared/run?spare=     as /run           in a prepared Bun; ESTALE where it does not fit
+ *
  * Bun has read its surroundings when it started: the environment, settings, and the names in the working directory and
  * above. The code of a run goes to it only where all of that is as it was; else the run starts as any other does.
  */
@@ -11,7 +14,7 @@ import { Failure } from "./failure";
 import { PipeWriter } from "./pipes";
 import { execute, parseRun, type RunRequest } from "./run";
 import { NOTHING, STDIN, startOf, TEXT } from "./script";
-import { jsonOf, numberIn, type Handlers, type Settings } from "./server";
+import { jsonOf, numberIn, type Handlers, type Settings } from "./asked";
 import type { Spare, Spares } from "./spares";
 
 const LONGEST_CODE = 16 << 10; // bytes, for which there is room
@@ -177,8 +180,8 @@ export function preparedHandlers({ bun, boot, workspace }: Settings, spares: Spa
 /** The body of POST /prepared/run, checked as that of /run: code alone, without input. */
 function preparedRun(body: unknown, bun: string, workspace: string): { code: string; request: RunRequest } {
   const request = parseRun(body, bun, workspace);
-  const { code, install = true } = body as { code?: string; install?: unknown };
-  if (code === undefined || request.stdin.length > 0 || request.feed !== "" || install === false)
+  const { code } = body as { code?: string };
+  if (code === undefined || request.stdin.length > 0 || request.feed !== "")
     throw new Failure("ESTALE", { message: "it is started in another way" });
   const text = code.trim() === "" ? ";" : code; // as in script.ts
   return { code, request: { ...request, script: "", text } };

@@ -19,7 +19,7 @@ import { type Bound, ENTRY_HEADER, Log } from "./logs";
 import { PipeReader, PipeWriter, type Taker } from "./pipes";
 import { type ProcessRecord, type Reason, Records, shownCommand } from "./records";
 import { scriptOf } from "./script";
-import { flagIn, type Handlers, jsonOf, numberIn, type Settings } from "./server";
+import { flagIn, type Handlers, jsonOf, numberIn, type Settings } from "./asked";
 import type { Spare, Spares } from "./spares";
 import { groupOf, isAlive, isListening, signalTree } from "./trees";
 import { startedOf, type Started } from "./starting";
@@ -130,7 +130,7 @@ export class Processes implements Bound {
 
   start(pid: number, body: unknown): ProcessRecord {
     const wanted = startedOf(body);
-    const script = scriptOf({ ...wanted, bun: this.bun, hasStdin: wanted.stdin?.length !== 0, install: true });
+    const script = scriptOf({ ...wanted, bun: this.bun, hasStdin: wanted.stdin?.length !== 0 });
     this.#makeRoom(wanted.allLogBytes);
     const spare = this.spares.take(pid);
     const record: ProcessRecord = {

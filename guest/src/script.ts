@@ -10,8 +10,6 @@ export interface Program {
   readonly cwd: string;
   readonly bun: string;
   readonly hasStdin: boolean;
-  /** Whether Bun fetches packages that are missing. */
-  readonly install: boolean;
 }
 
 export interface Script {
@@ -85,7 +83,7 @@ export function startOf(
   return lines.join("\n") + "\n";
 }
 
-function invocation({ code, command, bun: path, hasStdin, install }: Program): {
+function invocation({ code, command, bun: path, hasStdin }: Program): {
   argv: string[];
   text: string;
   input: number;
@@ -96,7 +94,7 @@ function invocation({ code, command, bun: path, hasStdin, install }: Program): {
   const text = long ? subject : "";
   const input = hasStdin ? STDIN : NOTHING;
   if (code === null) return { argv: ["/usr/bin/bash", "-c", long ? EVALUATE_COMMAND : subject], text, input };
-  const bun = [path, install ? "--install=fallback" : "--no-install"];
+  const bun = [path, "--install=fallback"];
   // `bun -e ''` shows Bun's help.
   if (!long) return { argv: [...bun, "-e", subject.trim() === "" ? ";" : subject], text, input };
   if (!hasStdin) return { argv: [...bun, "-"], text, input: TEXT };

@@ -18,7 +18,7 @@ import { PipeReader, PipeWriter } from "./pipes";
 import { Pty } from "./pty";
 import { Screen } from "./screen";
 import { scriptOf } from "./script";
-import { type Handlers, type Settings, jsonOf, numberIn } from "./server";
+import { type Handlers, type Settings, jsonOf, numberIn } from "./asked";
 import type { Spare, Spares } from "./spares";
 
 const TOLD = 32 << 10; // bytes of input that were taken, before the host is told
@@ -187,7 +187,7 @@ function parsed(body: unknown): { id: string; cols: number; rows: number; env: R
 function scriptFor(path: string, env: Record<string, string>, cwd: string, bun: string): string {
   const command = `exec <>${path} >&0 2>&0; exec ${UNBLOCKED} /usr/bin/bash -i`;
   const passed = { ...DEFAULTS, ...env };
-  return scriptOf({ code: null, command, env: passed, cwd, bun, hasStdin: false, install: false }).script;
+  return scriptOf({ code: null, command, env: passed, cwd, bun, hasStdin: false }).script;
 }
 
 function become(spare: Spare, script: string, exited: (code: number) => void): void {

@@ -19,8 +19,7 @@ import { bytesOf as pathBytes } from "./names";
 import { type News, Untold } from "./news";
 import { Outbox } from "./outbox";
 import { Pace } from "./pace";
-import { anyPathIn, flagIn, type Handlers, type Settings } from "./server";
-import type { Spares } from "./spares";
+import { anyPathIn, flagIn, type Handlers } from "./asked";
 import { type Entry, kindOf, walk } from "./walk";
 
 const GATHER = 25; // ms: what happens in them is told at once
@@ -33,7 +32,7 @@ const CLOSED_TO_US = new Set(["node_modules", ".git"]);
 const OTHER_WORLDS = new Set(["/proc", "/sys", "/dev"]);
 const VANISHED = ["ENOENT", "ENOTDIR", "ELOOP", "EACCES", "ENAMETOOLONG"];
 
-export function watchingHandlers(_settings: Settings, _spares: Spares): Handlers {
+export function watchingHandlers(): Handlers {
   return {
     "GET /files/watch": (request, query) => {
       return new Watching(pathBytes(anyPathIn(request)), flagIn(query, "recursive"), request.signal).response;
