@@ -11,7 +11,7 @@ const PATIENCE = 30_000; // ms that a run is waited for
 const MOST = 64;
 
 /** The writing end of a pipe. */
-export class Feed implements End {
+class Feed implements End {
   #rest: Uint8Array = new Uint8Array();
   #fd: number;
   #taken: (() => void) | null = null;

@@ -106,7 +106,7 @@ const isReady = (pid: number) => existsSync(`/proc/${pid}/fd/${CODE}`) && !exist
 
 const changedAt = (path: string) => Number(statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0);
 
-export class PreparedProcesses {
+class PreparedProcesses {
   readonly #waiting = new Map<number, Prepared>();
 
   constructor(

@@ -111,7 +111,7 @@ export function incomplete(bytes: Uint8Array): number {
   return 0;
 }
 
-export class Processes implements Bound {
+class Processes implements Bound {
   readonly #records: Records;
   readonly #running = new Map<string, Running>();
   readonly #logs = new Map<string, Log>(); // of what has ended, the latest asked for last

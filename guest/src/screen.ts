@@ -15,7 +15,7 @@ const ENQ = 0x05;
 const ALTERNATE = [47, 1047, 1049];
 
 /** Where the token at `at` ends, or -1 where its end has not come. */
-export function tokenEnd(bytes: Uint8Array, at: number): number {
+function tokenEnd(bytes: Uint8Array, at: number): number {
   const first = bytes[at]!;
   if (first !== ESC) return first < 0xc0 ? at + 1 : characterEnd(bytes, at);
   const second = bytes[at + 1];

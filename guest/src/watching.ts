@@ -48,7 +48,7 @@ interface Leaving {
   isLate: boolean;
 }
 
-export class Watching {
+class Watching {
   readonly #at: string; // the directory that is watched, each character a byte
   readonly #only: string | null; // the one name in it that counts
   readonly #isRecursive: boolean;
