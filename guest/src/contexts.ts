@@ -48,10 +48,7 @@ class Contexts {
     this.#records = new ContextRecords(join(settings.processes, "../contexts"));
   }
 
-  async create(
-    pid: number,
-    { id, env, cwd }: NewContext,
-  ): Promise<{ context: ContextRecord | null; said: string }> {
+  async create(pid: number, { id, env, cwd }: NewContext): Promise<{ context: ContextRecord | null; said: string }> {
     if (this.#records.get(id) !== null) throw new Failure("EEXIST", { path: id, message: "there is such a context" });
     const { name, secret } = this.#kernels.address();
     const { bun } = this.settings;

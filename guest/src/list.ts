@@ -35,13 +35,7 @@ let earlier: Promise<unknown> = Promise.resolve();
  *
  * One listing at a time: a large one holds some 50 MB for a moment.
  */
-export function list(
-  path: Path,
-  workspace: string,
-  recursive: boolean,
-  limit: number,
-  offset: number,
-): Promise<Page> {
+export function list(path: Path, workspace: string, recursive: boolean, limit: number, offset: number): Promise<Page> {
   const page = earlier.then(() => listNow(path, workspace, recursive, limit, offset));
   earlier = page.then(
     ({ total }) => total < LARGE || collect(),

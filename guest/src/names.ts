@@ -72,7 +72,10 @@ export function startsWith(path: Path, text: string): boolean {
 export function rawIn(url: string, name: string): Buffer | null {
   const query = url.indexOf("?");
   if (query < 0) return null;
-  const pair = url.slice(query + 1).split("&").find((each) => each.startsWith(`${name}=`));
+  const pair = url
+    .slice(query + 1)
+    .split("&")
+    .find((each) => each.startsWith(`${name}=`));
   return pair === undefined ? null : unquoted(pair.slice(name.length + 1));
 }
 

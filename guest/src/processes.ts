@@ -204,12 +204,15 @@ class Processes implements Bound {
   /** Makes room for a segment: the logs of what has ended go first, the oldest first. */
   room(): void {
     const sizes = this.#knownSizes();
-    let total = [...sizes.values(), ...[...this.#running.values()].map(({ log }) => log.size)].reduce((a, b) => a + b, 0);
+    let total = [...sizes.values(), ...[...this.#running.values()].map(({ log }) => log.size)].reduce(
+      (a, b) => a + b,
+      0,
+    );
     const most = this.#allLogBytes - (1 << 20);
     for (const id of [...sizes.keys()].sort()) {
       if (total <= most) return;
       const record = this.get(id);
-      if (record !== null) for (const log = this.log(record); log.drop(); );
+      if (record !== null) for (const log = this.log(record); log.drop(););
       total -= sizes.get(id)!;
       sizes.delete(id);
     }
@@ -243,7 +246,12 @@ class Processes implements Bound {
     }
   }
 
-  #attend(spare: Spare, record: ProcessRecord, wanted: Started, { script, text }: { script: string; text: string }): void {
+  #attend(
+    spare: Spare,
+    record: ProcessRecord,
+    wanted: Started,
+    { script, text }: { script: string; text: string },
+  ): void {
     const { id } = record;
     const log = new Log(this.#records.directory(id), wanted.logBytes, this);
     const input = wanted.stdin === null ? new Input(spare.stdin) : null;
@@ -269,10 +277,13 @@ class Processes implements Bound {
       new PipeWriter(spare.script, Buffer.from(script)),
       ...(wanted.stdin === null ? [] : [new PipeWriter(spare.stdin, wanted.stdin)]),
     ];
-    const timer = wanted.timeout === null ? null : new Countdown(wanted.timeout * 1000, () => {
-      running.timedOut = true;
-      running.signal(SIGKILL);
-    });
+    const timer =
+      wanted.timeout === null
+        ? null
+        : new Countdown(wanted.timeout * 1000, () => {
+            running.timedOut = true;
+            running.signal(SIGKILL);
+          });
     void spare.exited.then((exitCode) => {
       timer?.stop();
       writers.forEach((writer) => writer.close());

@@ -30,7 +30,8 @@ export function startedOf(body: unknown): Started {
   if (name !== null && !isText(name)) throw wrong("name");
   if (stdin !== null && !isText(stdin)) throw wrong("stdin");
   if (timeout !== null && !(typeof timeout === "number" && timeout > 0)) throw wrong("timeout");
-  for (const size of [logBytes, allLogBytes]) if (!Number.isSafeInteger(size) || (size as number) < 1) throw wrong("size");
+  for (const size of [logBytes, allLogBytes])
+    if (!Number.isSafeInteger(size) || (size as number) < 1) throw wrong("size");
   return {
     id,
     code: isText(code) ? code : null,
