@@ -11,6 +11,7 @@ from buntime.errors import BuntimeError, Unavailable
 from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import SpareGone, Unfit, _known_failure
+from buntime.sandboxes.guest.runs import run_program
 from buntime.sandboxes.inside.contexts import GuestContexts
 from buntime.sandboxes.inside.files import GuestFiles
 from buntime.sandboxes.inside.listing import list_directory
@@ -62,7 +63,7 @@ async def test_of_a_spare_is_told_what_its_run_goes_on_from(
 ) -> None:
     async with answering(failing(name)) as guest:
         with pytest.raises(expected):
-            await guest.run(1, RUN, {}, prepared=prepared)
+            await run_program(guest, 1, RUN, {}, prepared=prepared)
 
 
 async def test_a_guest_is_not_gone_because_this_server_is_short_of_memory() -> None:

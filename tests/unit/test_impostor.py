@@ -12,6 +12,7 @@ import pytest
 from buntime.ports import Run, SandboxGone
 from buntime.sandboxes.guest.client import Guest, new_http_client
 from buntime.sandboxes.guest.failures import Impostor
+from buntime.sandboxes.guest.runs import run_program
 from buntime.sandboxes.inside.listing import list_directory
 from buntime.sandboxes.inside.writing import write_batch
 
@@ -80,7 +81,7 @@ async def test_a_flood_of_empty_frames_is_ended_at_once() -> None:
     chunk = b"%x\r\n%b\r\n" % (len(frames), frames)
     async with asyncio.timeout(SECONDS), answering(CHUNKED, chunk) as guest:
         with pytest.raises(Impostor):
-            await guest.run(1, RUN, {})
+            await run_program(guest, 1, RUN, {})
 
 
 @pytest.mark.parametrize("number", ["-1", "1e400", "99999999999999999999999999", '"1"', "1.5", "NaN"])
@@ -109,7 +110,7 @@ async def test_a_program_that_prints_byte_by_byte_is_no_impostor() -> None:
     end = frame(b"x", b'{"exitCode": 0}')
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in [frame(b"o", b"a")] * 20000 + [end])
     async with asyncio.timeout(SECONDS), answering(CHUNKED + chunks + b"0\r\n\r\n") as guest:
-        outcome = await guest.run(1, RUN, {})
+        outcome = await run_program(guest, 1, RUN, {})
     assert outcome.stdout == b"a" * 20000
 
 

@@ -15,9 +15,11 @@ import pytest
 
 from buntime.ports import SandboxGone
 from buntime.sandboxes.guest import client as guest
+from buntime.sandboxes.guest import outcomes
 from buntime.sandboxes.guest.client import LARGEST_JSON, Guest
 from buntime.sandboxes.guest.failures import LONGEST_PATH
 from buntime.sandboxes.guest.large import AT_ONCE
+from buntime.sandboxes.guest.runs import run_program
 from buntime.sandboxes.inside import listing, writing
 from buntime.sandboxes.inside.evaluations import LARGEST_VALUE, read_evaluation
 from buntime.sandboxes.inside.files import GuestFiles
@@ -82,7 +84,7 @@ async def test_a_large_page_of_files_comes_whole(number: int) -> None:
 async def test_many_files_that_a_run_wrote_come_whole(number: int) -> None:
     names = long_names(number, 2 * AT_ONCE // number)
     end = compact({"exitCode": 3, "truncated": True, "filesWritten": names, "filesWrittenTruncated": True})
-    found = await guest._end_in(end)
+    found = await outcomes._end_in(end)
     assert (found.exit_code, found.truncated, found.files_written_truncated) == (3, True, True)
     assert found.files_written == names
 
@@ -130,7 +132,7 @@ async def test_a_large_page_that_no_guest_sends_is_refused(what: str) -> None:
 @pytest.mark.parametrize("unit", [b'""', b"0", b'"\\","', b'{"a":""}'])
 async def test_a_large_end_that_no_guest_sends_is_refused(unit: bytes) -> None:
     with pytest.raises(SandboxGone):
-        await guest._end_in(WRITES % filled(unit))
+        await outcomes._end_in(WRITES % filled(unit))
 
 
 SMALL_CALLS: dict[str, Callable[[Guest], Awaitable[object]]] = {
@@ -179,7 +181,7 @@ WORK: dict[str, tuple[Callable[[], bytes], Any, Callable[[bytes], Awaitable[obje
         dict,
         lambda text: _asked(text, page, 500),
     ),
-    "files written": (lambda: WRITES % filled(b'""'), guest._End, lambda text: guest._end_in(text)),
+    "files written": (lambda: WRITES % filled(b'""'), outcomes.End, lambda text: outcomes._end_in(text)),
     "numbers": (
         lambda: b'{"sizes":[' + filled(b"0") + b"]}",
         writing._Sizes,
@@ -227,7 +229,7 @@ async def test_a_run_reads_its_large_end_to_the_end() -> None:
         b"x", compact({"exitCode": 0, "truncated": False, "filesWritten": names, "filesWrittenTruncated": False})
     )
     async with answering(CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end)) as one:
-        assert list((await one.run(1, RUN, {})).end.files_written) == names
+        assert list((await run_program(one, 1, RUN, {})).end.files_written) == names
 
 
 async def in_parts(text: bytes) -> AsyncIterator[bytes]:

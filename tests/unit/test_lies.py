@@ -15,11 +15,11 @@ from buntime.daemon.room import Room, belongs_to
 from buntime.errors import Unavailable
 from buntime.inside import NewTerminal
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest import client as guest
-from buntime.sandboxes.guest import failures
-from buntime.sandboxes.guest.client import Guest, stream_outcome
+from buntime.sandboxes.guest import failures, outcomes
+from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import Impostor
 from buntime.sandboxes.guest.frames import batches, pieces
+from buntime.sandboxes.guest.outcomes import stream_outcome
 from buntime.sandboxes.inside import evaluations, processes, searching, terminals, watching
 from buntime.sandboxes.inside.contexts import GuestContexts
 from buntime.sandboxes.inside.evaluations import read_evaluation
@@ -44,7 +44,7 @@ READERS: dict[str, Callable[[], object]] = {
     "what is not watched": lambda: watching._told(b"u", b'{"path": "x", "more": ' + DEEP + b"}", "/x"),
     "a page of logs": lambda: processes._decoded(b'{"why": "absent", "more": ' + DEEP + b"}", processes._Refusal),
     "the end of a terminal": lambda: terminals._exit(b'{"exitCode": 1, "more": ' + DEEP + b"}"),
-    "the end of a run": lambda: guest._end(b'{"exitCode": 1, "more": ' + DEEP + b"}"),
+    "the end of a run": lambda: outcomes._end(b'{"exitCode": 1, "more": ' + DEEP + b"}"),
     "a run in a context": lambda: evaluations.decoded(b'{"value": {"json": ' + DEEP + b"}}", evaluations.Told),
 }
 

@@ -14,8 +14,10 @@ from buntime.egress import rules_of
 from buntime.errors import BuntimeError
 from buntime.inside import Contexts, Files, Processes, Sink, Stream, Terminals
 from buntime.ports import Kind, Observed, Run, RunResult, SandboxGone
-from buntime.sandboxes.guest.client import Guest, Outcome
+from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import Unfit
+from buntime.sandboxes.guest.outcomes import Outcome
+from buntime.sandboxes.guest.runs import run_program
 from buntime.sandboxes.inside.contexts import GuestContexts
 from buntime.sandboxes.inside.files import GuestFiles
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare, has_ended
@@ -241,7 +243,7 @@ class LocalSandbox:
         self, spare: Spare, run: Run, env: Mapping[str, str], sink: Sink | None, *, prepared: bool = False
     ) -> Attempt:
         watched = None if sink is None else WatchedSink(sink)
-        running = asyncio.ensure_future(self._guest.run(spare.pid, run, env, watched, prepared=prepared))
+        running = asyncio.ensure_future(run_program(self._guest, spare.pid, run, env, watched, prepared=prepared))
         try:
             done, _ = await asyncio.wait({running}, timeout=run.timeout)
             timed_out = not done

@@ -5,17 +5,22 @@ Read in batches of what is there: a guest that cuts its output into crumbs costs
 
 import asyncio
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import NoReturn
 
 from aiohttp import StreamReader
 
 from buntime.daemon.room import hold
+from buntime.inside import Stream
 from buntime.sandboxes.guest.failures import Impostor
 
 HEADER = struct.Struct(">cI")
 TURN = 1000  # frames, after which others get theirs
 READ = 128 << 10  # bytes at once, of which there may be much: more would be memory that is new each time
+
+STREAMS: Mapping[bytes, Stream] = {b"o": "stdout", b"e": "stderr"}
+ENOUGH = 8 << 10  # bytes of output that are worth passing on at once …
+GATHER_SECONDS = 0.004  # … else what follows is gathered for so long: a program that writes byte by byte costs little
 
 type Frame = tuple[bytes, bytes]  # kind, payload
 type Piece = tuple[bytes, bytes | memoryview]  # kind, some of the payload

@@ -14,10 +14,11 @@ from msgspec import UNSET, Meta, UnsetType
 from buntime.daemon.room import hold
 from buntime.inside import Shows, Sink, Stream
 from buntime.ports import OUTPUT_LIMIT
-from buntime.sandboxes.guest.client import LARGEST_JSON, MOST_FRAMES, MOST_WRITTEN, STREAMS, WRITTEN
+from buntime.sandboxes.guest.client import LARGEST_JSON
 from buntime.sandboxes.guest.failures import LONGEST_PATH, UNREADABLE, Impostor
-from buntime.sandboxes.guest.frames import batches
+from buntime.sandboxes.guest.frames import STREAMS, batches
 from buntime.sandboxes.guest.large import AT_ONCE, decoded_in_pieces
+from buntime.sandboxes.guest.outcomes import MOST_FRAMES, MOST_WRITTEN, WRITTEN
 
 LARGEST_VALUE = 12 << 20  # bytes of what is told of one value …
 MOST_TOLD = 28 << 20  # … and of all of one run

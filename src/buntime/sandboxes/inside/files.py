@@ -13,11 +13,12 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import BuntimeError, FileConflict, RangeNotSatisfiable
 from buntime.inside import Content, FileEntry, FileEvent, FileKind, FileStatus, FileToWrite, Match
 from buntime.paths import for_client, from_bytes, shown
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing, ended
+from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing
 from buntime.sandboxes.guest.failures import Impostor
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher
 from buntime.sandboxes.inside.listing import LATEST, list_directory
@@ -167,7 +168,7 @@ class GuestFiles:
                 await sending
         finally:
             if sending is not None:
-                await ended(sending)
+                await cancel_and_wait(sending)
         return size
 
     async def _drop(self, upload: Mapping[str, str]) -> None:

@@ -16,9 +16,9 @@ from msgspec import Meta
 from buntime.errors import InvalidRequest, InvalidState, ProcessNotFound, SessionBusy
 from buntime.inside import LogEntry, LogPage, NewProcess, Process, ProcessUsage, Reason, Status
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest.client import ENOUGH, GATHER_SECONDS, LARGEST_NUMBER, STREAMS, Count, Guest, Nothing
+from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing
 from buntime.sandboxes.guest.failures import UNREADABLE, Impostor
-from buntime.sandboxes.guest.frames import Frame, batches
+from buntime.sandboxes.guest.frames import ENOUGH, GATHER_SECONDS, STREAMS, Frame, batches
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.machinery import Machinery
 

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import BuntimeError, ExecutionTimeout, FileConflict, InvalidRequest
 from buntime.inside import Stream
 from buntime.paths import for_client, shown
 from buntime.ports import Run, RunResult
-from buntime.sandboxes.guest.client import ended
 from buntime.sandboxes.inside.programs import Complaints, Place, Runner, limit_met, quoted
 
 LONGEST = 24 * 3600.0  # seconds; what ends sooner is for lack of progress
@@ -54,7 +54,7 @@ async def pack(place: Place, runner: Runner, path: str) -> AsyncIterator[AsyncIt
         first = await anext(parts, b"")  # or why there is none
         yield _again(first, parts)
     finally:
-        await ended(running)
+        await cancel_and_wait(running)
 
 
 async def _again(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -111,7 +111,7 @@ async def unpack(place: Place, runner: Runner, path: str, parts: AsyncIterator[b
             before = taken.progress
         result = await running
     finally:
-        await ended(running)
+        await cancel_and_wait(running)
     if result.exit_code != 0:
         raise limit_met(result, "tar") or InvalidRequest(
             "body", f"The archive could not be extracted whole: {complaints.first or 'tar failed'}."
