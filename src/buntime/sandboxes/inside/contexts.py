@@ -6,18 +6,19 @@ The protocol is described in `guest/src/contexts.ts`. Each context has a cgroup,
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import Meta
 
 from buntime.errors import BuntimeError, ContextLost, ContextNotFound, InvalidRequest, SessionBusy
-from buntime.inside import Context, ContextFailure, Evaluation, NewContext, Shows, Sink, Stream
+from buntime.inside import Context, ContextFailure, Evaluation, NewContext, Shows, Sink
 from buntime.ports import OUTPUT_LIMIT, SandboxGone
 from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing
 from buntime.sandboxes.inside.evaluations import Evaluated, read_evaluation
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
+from buntime.sandboxes.inside.sinks import WatchedSinks
 from buntime.sandboxes.kernel.cgroup import RunUsage
 from buntime.sandboxes.machinery import Machinery
 
@@ -55,33 +56,6 @@ class _Idle(msgspec.Struct):
 
 class _Known(msgspec.Struct):
     known: bool
-
-
-class _Watched:
-    """The sinks of a run, and whether one is busy: then it is not the guest that is waited for."""
-
-    def __init__(self, sink: Sink | None, shows: Shows | None) -> None:
-        self._sink, self._shows = sink, shows
-        self.busy = False
-        self.taken = 0  # times
-        self.sink = None if sink is None else self._take
-        self.shows = None if shows is None else self._show
-
-    async def _take(self, stream: Stream, content: bytes) -> None:
-        assert self._sink is not None
-        await self._while_busy(self._sink(stream, content))
-
-    async def _show(self, forms: Any) -> None:
-        assert self._shows is not None
-        await self._while_busy(self._shows(forms))
-
-    async def _while_busy(self, work: Any) -> None:
-        self.busy = True
-        try:
-            await work
-        finally:
-            self.busy = False
-            self.taken += 1
 
 
 class GuestContexts:
@@ -144,7 +118,7 @@ class GuestContexts:
         if group is not None:
             self._launcher.hold(group)
             self._launcher.watch(group, used=True)
-        watched = _Watched(sink, shows)
+        watched = WatchedSinks(sink, shows)
         running = asyncio.ensure_future(self._evaluate(context_id, code, watched))
         goes_on = False
         try:
@@ -169,26 +143,22 @@ class GuestContexts:
             else:
                 self._machinery.tasks.start(self._settle(context_id, group, turn, running), f"end in {context_id}")
 
-    async def _evaluate(self, context_id: str, code: str, watched: _Watched) -> Evaluated:
+    async def _evaluate(self, context_id: str, code: str, watched: WatchedSinks) -> Evaluated:
         limit = OUTPUT_LIMIT if watched.sink is None else LARGEST_NUMBER
         body = msgspec.json.encode({"code": code, "maxOutput": limit, "live": watched.sink is not None})
         async with self._guest.request("POST", "/contexts/run", {"id": context_id}, body) as answer:
             return await read_evaluation(answer, watched.sink, watched.shows)
 
     async def _wait(
-        self, context_id: str, running: asyncio.Future[Evaluated], watched: _Watched, timeout: float
+        self, context_id: str, running: asyncio.Future[Evaluated], watched: WatchedSinks, timeout: float
     ) -> bool:
         """Until it has ended; whether it was made to, at its timeout."""
         if (await asyncio.wait({running}, timeout=timeout))[0]:
             return False
         await self._stop(context_id, "timeout")
-        while True:  # what was written is still taken, however slowly a client reads, as long as it goes on
-            before = watched.taken
-            done, _ = await asyncio.wait({running}, timeout=ANSWER_SECONDS)
-            if done:
-                return True
-            if not watched.busy and watched.taken == before:
-                await self._launcher.in_time(_until(running), 0)
+        while not await watched.drained(running, ANSWER_SECONDS):
+            await self._launcher.in_time(_until(running), 0)
+        return True
 
     async def _stop(self, context_id: str, reason: str) -> None:
         """Interrupts what runs in it; what does not listen is killed, with the context."""

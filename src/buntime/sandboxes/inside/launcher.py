@@ -48,7 +48,7 @@ class Spare:
 
 
 class Launcher:
-    """`kill`: ends the sandbox, for a guest that does not answer or is none. Not in its sleep: frozen, none does."""
+    """`kill`: ends the sandbox, for a guest that does not answer or is an impostor."""
 
     def __init__(
         self,
@@ -121,9 +121,7 @@ class Launcher:
                 return await self.in_time(_coroutine(start(spare)), ANSWER_SECONDS)
             except BaseException as failed:
                 if not isinstance(failed, (SpareGone, BuntimeError)):  # for those see `launch`
-                    self._machinery.tasks.start(
-                        asyncio.to_thread(self.end, spare.run), f"end {spare.run} of {self._sandbox}"
-                    )
+                    self.end_later(spare.run)
                 raise
 
         await self.make_room()
@@ -189,6 +187,10 @@ class Launcher:
         (self._markers / run).unlink(missing_ok=True)
         self._forget(run)
 
+    def end_later(self, run: str) -> None:
+        """The same off the caller's path."""
+        self._machinery.tasks.start(asyncio.to_thread(self.end, run), f"end {run} of {self._sandbox}")
+
     def _forget(self, run: str) -> None:
         self._left.pop(run, None)
         self._names.pop(run, None)
@@ -209,6 +211,10 @@ class Launcher:
 
     def is_alive(self) -> bool:
         return self._is_alive()
+
+    async def kill_sandbox(self) -> None:
+        """Never called while the sandbox is frozen: a frozen guest cannot answer."""
+        await self._kill()
 
     def sweep(self) -> None:
         """Forgets cgroups in which nothing lives any more."""
@@ -313,7 +319,7 @@ class Launcher:
                 return await work
         except TimeoutError:
             if not self._sleeps and self._wakes == wakes:
-                await self._kill()
+                await self.kill_sandbox()
             raise SandboxGone("the guest does not answer") from None
 
     @asynccontextmanager
@@ -322,7 +328,7 @@ class Launcher:
         try:
             yield
         except Impostor:
-            await self._kill()
+            await self.kill_sandbox()
             raise
 
 
