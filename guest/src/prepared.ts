@@ -36,7 +36,7 @@ const FILES_NAMED = ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"];
 const ODD_VARIABLES = /^(?:BUN_|NODE_OPTIONS$|LD_|MALLOC|MIMALLOC)/;
 const ODD_SETTINGS = /preload|tsconfig|extends|env/;
 
-interface Place {
+interface RunEnvironment {
   readonly env: Readonly<Record<string, string>>;
   readonly cwd: string;
 }
@@ -44,12 +44,12 @@ interface Place {
 interface Prepared {
   readonly spare: Spare;
   /** Environment and directory. */
-  readonly place: string;
+  readonly environment: string;
   /** What was there when it started, and how it was. */
   readonly seen: ReadonlyMap<string, string>;
 }
 
-const nameOf = ({ env, cwd }: Place) => JSON.stringify([cwd, Object.entries(env)]);
+const nameOf = ({ env, cwd }: RunEnvironment) => JSON.stringify([cwd, Object.entries(env)]);
 
 /** What tells a file or directory from what it is after any change; the reason where it cannot be looked at. */
 function stampOf(path: string): string {
@@ -78,7 +78,7 @@ function isOdd(path: string): boolean {
 }
 
 /** Null where a prepared process would not be the same. What is not in a directory comes with a change of that. */
-function surroundings({ env, cwd }: Place, bun: string): Map<string, string> | null {
+function surroundings({ env, cwd }: RunEnvironment, bun: string): Map<string, string> | null {
   try {
     if (realpathSync(cwd) !== cwd) return null;
   } catch {
@@ -116,18 +116,18 @@ class PreparedProcesses {
 
   /** Has a spare become one. Raises ESRCH, and ESTALE where it would not be the same as another start: then it is still
    * parked. */
-  async prepare(spares: Spares, pid: number, place: Place): Promise<void> {
-    let seen = surroundings(place, this.bun);
-    if (seen !== null && above(place.cwd).some((path) => Date.now() - changedAt(path) < JUST_NOW)) {
+  async prepare(spares: Spares, pid: number, environment: RunEnvironment): Promise<void> {
+    let seen = surroundings(environment, this.bun);
+    if (seen !== null && above(environment.cwd).some((path) => Date.now() - changedAt(path) < JUST_NOW)) {
       await Bun.sleep(JUST_NOW);
-      seen = surroundings(place, this.bun);
+      seen = surroundings(environment, this.bun);
     }
     if (seen === null) throw new Failure("ESTALE", { message: "no process can be prepared for this" });
     const argv = [this.bun, "--install=fallback", "--preload", this.boot, "-e", PLACEHOLDER];
-    const script = startOf(argv, place, NOTHING, [], `${READY}<&${STDIN} ${CODE}<&${TEXT}`);
+    const script = startOf(argv, environment, NOTHING, [], `${READY}<&${STDIN} ${CODE}<&${TEXT}`);
     const nothing = openSync("/dev/null", "w"); // in place of its script's end, which is closed after the script
     const spare = this.#taken(spares, pid, nothing);
-    this.#waiting.set(spare.pid, { spare: { ...spare, script: nothing }, place: nameOf(place), seen });
+    this.#waiting.set(spare.pid, { spare: { ...spare, script: nothing }, environment: nameOf(environment), seen });
     void spare.exited.then(() => {
       if (this.#waiting.delete(spare.pid))
         [nothing, spare.stdin, spare.text, spare.stdout, spare.stderr].forEach((end) => closeSync(end));
@@ -145,12 +145,12 @@ class PreparedProcesses {
   }
 
   /** It waits no longer, and is the caller's. Raises ESTALE where it does not fit, is not ready, or has ended. */
-  take(pid: number, place: Place, code: string): Spare {
+  take(pid: number, environment: RunEnvironment, code: string): Spare {
     const prepared = this.#waiting.get(pid);
     if (prepared === undefined) throw new Failure("ESTALE", { message: "there is no such process" });
     const fits =
       Buffer.byteLength(code) <= LONGEST_CODE &&
-      nameOf(place) === prepared.place &&
+      nameOf(environment) === prepared.environment &&
       isReady(pid) &&
       [...prepared.seen].every(([path, stamp]) => stampOf(path) === stamp);
     if (!fits) throw new Failure("ESTALE", { message: "it does not fit any more" });
@@ -164,14 +164,14 @@ export function preparedHandlers({ bun, boot, workspace }: Settings, spares: Spa
   const processes = new PreparedProcesses(bun, boot);
   return {
     "POST /spares/prepare": async (request, query) => {
-      const place = placeOf(await jsonOf(request), workspace);
-      await processes.prepare(spares, numberIn(query, "spare", -1), place);
+      const environment = environmentOf(await jsonOf(request), workspace);
+      await processes.prepare(spares, numberIn(query, "spare", -1), environment);
       return Response.json({});
     },
     "POST /prepared/run": async (request, query) => {
       const body = await jsonOf(request);
       const { code, request: run } = preparedRun(body, bun, workspace);
-      const spare = processes.take(numberIn(query, "spare", -1), placeOf(body, workspace), code);
+      const spare = processes.take(numberIn(query, "spare", -1), environmentOf(body, workspace), code);
       return execute(spare, run, clock.mark(), workspace, request.signal);
     },
   };
@@ -188,7 +188,7 @@ function preparedRun(body: unknown, bun: string, workspace: string): { code: str
 }
 
 /** Raises EINVAL. */
-function placeOf(body: unknown, workspace: string): Place {
+function environmentOf(body: unknown, workspace: string): RunEnvironment {
   const { env = {}, cwd = workspace } = (body ?? {}) as { env?: unknown; cwd?: unknown };
   const isEnv =
     typeof env === "object" && env !== null && Object.values(env).every((value) => typeof value === "string");

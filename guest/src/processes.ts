@@ -53,7 +53,7 @@ class Running {
 }
 
 /** One stream into the log, in entries that split no character. */
-class Output implements Taker {
+class ProcessOutput implements Taker {
   readonly headroom = ENTRY_HEADER + CHARACTER;
   readonly reader: PipeReader;
   hasEnded = false;
@@ -268,8 +268,8 @@ class Processes implements Bound {
       this.#logs.set(id, log);
     };
     const outputs = [
-      new Output(spare.stdout, 0x6f, log, this.#flow, forget),
-      new Output(spare.stderr, 0x65, log, this.#flow, forget),
+      new ProcessOutput(spare.stdout, 0x6f, log, this.#flow, forget),
+      new ProcessOutput(spare.stderr, 0x65, log, this.#flow, forget),
     ];
     const readers = outputs.map(({ reader }) => reader);
     const writers = [

@@ -77,7 +77,7 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
 }
 
 /** One output stream of a run, up to its limit. */
-class Output implements Taker {
+class RunOutput implements Taker {
   readonly headroom = HEADER;
   truncated = false;
   #left: number;
@@ -119,7 +119,10 @@ export function execute(
   gone: AbortSignal,
 ): Promise<Response> {
   const outbox = new Outbox(() => readers.forEach((reader) => reader.advance()), request.live);
-  const outputs = [new Output("o", request.maxOutput, outbox), new Output("e", request.maxOutput, outbox)] as const;
+  const outputs = [
+    new RunOutput("o", request.maxOutput, outbox),
+    new RunOutput("e", request.maxOutput, outbox),
+  ] as const;
   const readers = [new PipeReader(spare.stdout, outputs[0]), new PipeReader(spare.stderr, outputs[1])] as const;
   gone.addEventListener("abort", () => outbox.abandon());
   const fed = request.feed === "" ? null : beginFeed(request.feed, spare.stdin);

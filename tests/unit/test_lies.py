@@ -26,7 +26,7 @@ from buntime.sandboxes.inside.evaluations import read_evaluation
 from buntime.sandboxes.inside.files import GuestFiles
 from buntime.sandboxes.inside.launcher import Spare
 from buntime.sandboxes.inside.listing import list_directory
-from buntime.sandboxes.inside.prepared import Place, Prepared
+from buntime.sandboxes.inside.prepared import Prepared, RunEnvironment
 from buntime.sandboxes.inside.processes import GuestProcesses
 from buntime.sandboxes.inside.terminals import WINDOW, GuestTerminals
 from buntime.web.exchange import Exchange
@@ -210,7 +210,7 @@ TERMINAL = NewTerminal("term_x", cols=80, rows=24, env={}, working_dir="/")
 TOLD: dict[str, Callable[[Guest], Awaitable[object]]] = {
     "a file to delete": lambda one: GuestFiles(one, LAUNCHING, MACHINERY).delete("/workspace/a", recursive=False),
     "a process to prepare": lambda one: Prepared("sb", one, LAUNCHING, MACHINERY)._prepare(
-        Spare(1, "r1"), Place({}, "/")
+        Spare(1, "r1"), RunEnvironment({}, "/")
     ),
     "that processes end": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY).ending("deep_sleep"),
     "that processes have ended": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY).settle(),

@@ -11,7 +11,7 @@ export interface Failure {
 const LONGEST = 64 << 10; // characters
 const OURS = /runInThisContext|runInContext|\/run\/guest\/|\/kernel\/\w+\.ts|node:vm|native:|\(bun:/;
 
-interface Place {
+interface Position {
   readonly line?: number;
   readonly column?: number;
   readonly lineText?: string;
@@ -32,13 +32,13 @@ export function failureOf(thrown: unknown, file: string): Failure {
   return { name: "Thrown", message: text, stack: `Thrown: ${text}` };
 }
 
-function isBuildMessage(thrown: unknown): thrown is { message: string; position: Place | null } {
+function isBuildMessage(thrown: unknown): thrown is { message: string; position: Position | null } {
   const name = (thrown as object | null)?.constructor?.name;
   return name === "BuildMessage" && typeof (thrown as { message?: unknown }).message === "string";
 }
 
 /** `file`:line:column, the line, a mark under it, and what is wrong. */
-function syntaxFailure({ message, position }: { message: string; position: Place | null }, file: string): Failure {
+function syntaxFailure({ message, position }: { message: string; position: Position | null }, file: string): Failure {
   const { line = 1, column = 1, lineText = "" } = position ?? {};
   const text = bounded(lineText, 500);
   const place = `${file}:${line}:${column}\n${text}\n${" ".repeat(Math.min(Math.max(column - 1, 0), 500))}^\n`;

@@ -32,7 +32,7 @@ MOST_MISSES, MISSED_SECONDS = 3, 60.0  # not used so often in a row: none for so
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RunEnvironment:
     """What a process is prepared for."""
 
     env: Mapping[str, str]
@@ -42,7 +42,7 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Waiting:
     spare: Spare
-    place: Place
+    environment: RunEnvironment
     goes: asyncio.TimerHandle
 
 
@@ -55,7 +55,7 @@ class Prepared:
         self._launcher = launcher
         self._machinery = machinery
         self._waiting: Waiting | None = None
-        self._last: Place | None = None
+        self._last: RunEnvironment | None = None
         self._begun: Spare | None = None  # on its way to become that
         self._making = asyncio.Lock()
         self._turn = 0  # what was begun in an earlier one is not wanted any more
@@ -70,7 +70,11 @@ class Prepared:
     def take(self, run: Run, env: Mapping[str, str]) -> Spare | None:
         """The one that may fit this run: the caller's from now on. To be told of how it went."""
         self._turn += 1
-        if not _can_serve(run) or self._waiting is None or self._waiting.place != Place(env, run.working_dir):
+        if (
+            not _can_serve(run)
+            or self._waiting is None
+            or self._waiting.environment != RunEnvironment(env, run.working_dir)
+        ):
             return None
         return self._give_up()
 
@@ -87,7 +91,7 @@ class Prepared:
         """A run was answered: the next may be like the last one of code."""
         self._turn += 1
         if run.code is not None:
-            self._last = Place(env, run.working_dir)
+            self._last = RunEnvironment(env, run.working_dir)
         if self._last is not None:
             making = self._follow(self._last, self._turn)
             self._machinery.tasks.start(making, f"prepared process for {self._sandbox}")
@@ -98,20 +102,20 @@ class Prepared:
         async with self._making:
             await self._end_waiting()
 
-    async def _follow(self, place: Place, turn: int) -> None:
+    async def _follow(self, environment: RunEnvironment, turn: int) -> None:
         try:
             while turn == self._turn:
                 await asyncio.sleep(SHORT_SECONDS if self._is_throttled() else QUIET_SECONDS)
                 if turn == self._turn and not self._is_throttled():
                     async with self._making:
-                        await self._keep(place, turn)
+                        await self._keep(environment, turn)
                     return
         except (SandboxGone, OSError) as gone:
             log.info("no_prepared_process", sandbox=self._sandbox, reason=str(gone))
 
-    async def _keep(self, place: Place, turn: int) -> None:
-        """The one that waits, where it is for this place, else a new one, where that makes sense."""
-        if self._waiting is not None and self._waiting.place == place:
+    async def _keep(self, environment: RunEnvironment, turn: int) -> None:
+        """The one that waits, where it is for this environment, else a new one, where that makes sense."""
+        if self._waiting is not None and self._waiting.environment == environment:
             self._waiting.goes.cancel()
             self._waiting = replace(self._waiting, goes=self._goes_later())
             return
@@ -122,16 +126,16 @@ class Prepared:
             return
         self._begun = spare = await self._launcher.another()
         try:
-            await self._launcher.in_time(self._prepare(spare, place), ANSWER_SECONDS)
-            self._waiting = Waiting(spare, place, self._goes_later())
+            await self._launcher.in_time(self._prepare(spare, environment), ANSWER_SECONDS)
+            self._waiting = Waiting(spare, environment, self._goes_later())
         except (Unfit, SpareGone, BuntimeError):
             self._back_off()
             await asyncio.to_thread(self._launcher.end, spare.run)
         finally:
             self._begun = None
 
-    async def _prepare(self, spare: Spare, place: Place) -> None:
-        body = msgspec.json.encode({"env": dict(place.env), "cwd": place.working_dir})
+    async def _prepare(self, spare: Spare, environment: RunEnvironment) -> None:
+        body = msgspec.json.encode({"env": dict(environment.env), "cwd": environment.working_dir})
         await self._guest.call("POST", "/spares/prepare", {"spare": str(spare.pid)}, Nothing, body)
 
     def _goes_later(self) -> asyncio.TimerHandle:

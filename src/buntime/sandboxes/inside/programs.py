@@ -21,7 +21,7 @@ class Runner(Protocol):
     async def run(self, run: Run, sink: Sink | None = None) -> RunResult: ...
 
 
-class Place(Protocol):
+class FileAccess(Protocol):
     """Where programs find their files."""
 
     async def status(self, path: str) -> FileStatus: ...

@@ -12,7 +12,7 @@ from buntime.inside import FileKind, Match, Stream
 from buntime.paths import for_client, from_bytes, in_bytes, shown
 from buntime.ports import Run
 from buntime.sandboxes.guest.failures import UNREADABLE
-from buntime.sandboxes.inside.programs import Complaints, Place, Runner, limit_met, line, quoted
+from buntime.sandboxes.inside.programs import Complaints, FileAccess, Runner, limit_met, line, quoted
 
 SECONDS = 20.0  # of one search
 LONGEST_LINE = 4 << 20  # bytes of one line that rg prints; what is longer is passed over
@@ -147,10 +147,10 @@ def _cut(path: str, number: int, content: bytes, found: Sequence[_Range]) -> Mat
 
 
 async def search(
-    place: Place, runner: Runner, path: str, glob: str | None, query: str | None, *, ignore_case: bool, limit: int
+    files: FileAccess, runner: Runner, path: str, glob: str | None, query: str | None, *, ignore_case: bool, limit: int
 ) -> tuple[Sequence[Match], bool]:
     """Raises InvalidRequest, FileNotFound, FileConflict."""
-    directory, target = await _where(place, path)
+    directory, target = await _where(files, path)
     taken = _Search(query is None, limit)
     command = _command(directory, target, glob, query, ignore_case)
     try:
@@ -168,11 +168,11 @@ async def search(
     return sorted(matches, key=lambda match: (in_bytes(match.path), match.line or 0)), taken.truncated
 
 
-async def _where(place: Place, path: str) -> tuple[str, str]:
+async def _where(files: FileAccess, path: str) -> tuple[str, str]:
     """The directory in which to search, and what in it."""
-    kind = (await place.status(path)).type
+    kind = (await files.status(path)).type
     if kind == "symlink":
-        kind = await _behind(place, path)
+        kind = await _behind(files, path)
     if kind == "other":
         raise _neither(path)
     return (path, ".") if kind == "directory" else (posixpath.dirname(path), "./" + posixpath.basename(path))
@@ -183,10 +183,10 @@ def _neither(path: str) -> FileConflict:
     return FileConflict(name, "EINVAL", f"{name!r} is neither a directory nor a regular file.")
 
 
-async def _behind(place: Place, link: str) -> FileKind:
+async def _behind(files: FileAccess, link: str) -> FileKind:
     """What a symbolic link leads to."""
     try:
-        return (await place.status(link + "/.")).type
+        return (await files.status(link + "/.")).type
     except FileConflict as conflict:
         if conflict.details["reason"] != "ENOTDIR":
             raise

@@ -9,7 +9,7 @@ from buntime.errors import BuntimeError, ExecutionTimeout, FileConflict, Invalid
 from buntime.inside import Stream
 from buntime.paths import for_client, shown
 from buntime.ports import Run, RunResult
-from buntime.sandboxes.inside.programs import Complaints, Place, Runner, limit_met, quoted
+from buntime.sandboxes.inside.programs import Complaints, FileAccess, Runner, limit_met, quoted
 
 LONGEST = 24 * 3600.0  # seconds; what ends sooner is for lack of progress
 STALL_SECONDS = 120.0
@@ -32,8 +32,8 @@ UNPACK = (
 
 
 @asynccontextmanager
-async def pack(place: Place, runner: Runner, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
-    await place.status(path)
+async def pack(files: FileAccess, runner: Runner, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    await files.status(path)
     pieces, complaints = asyncio.Queue[bytes](AHEAD), Complaints()
 
     async def sink(stream: Stream, content: bytes) -> None:
@@ -90,9 +90,9 @@ def _unpacked(result: RunResult, path: str, complaints: Complaints) -> BuntimeEr
     )
 
 
-async def unpack(place: Place, runner: Runner, path: str, parts: AsyncIterator[bytes]) -> int:
+async def unpack(files: FileAccess, runner: Runner, path: str, parts: AsyncIterator[bytes]) -> int:
     """What was extracted before a failure stays."""
-    await place.make_directory(path)
+    await files.make_directory(path)
     taken, complaints = _Taken(parts), Complaints()
 
     async def sink(stream: Stream, content: bytes) -> None:
