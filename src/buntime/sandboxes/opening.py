@@ -51,25 +51,28 @@ async def opened(
     async with AsyncExitStack() as stack:
         machinery = _open_machinery(config, part, owned, tasks, http, stack, listening(config))
         await stack.enter_async_context(names.answering(machinery.network, tasks))
-        pool_size = config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory())
-        settings = Settings(
-            data_dir=config.data_dir,
-            images=config.images,
-            image=image,
-            resolv_conf=_resolv_conf(config, part),
-            seccomp=seccomp.profile(seccomp.PROFILE.read_text()),
-            parked_limits=parked_limits,
-            pool_size=pool_size,
-            disk_reserve=config.reserve_gb * GB,
-            memory_reserve=config.memory_reserve_mb * MB,
-            cache=config.cache_gb * GB if config.cache_gb >= 0 else machinery.volumes.size() // 2,
-        )
+        settings = _settings(config, part, image, parked_limits, machinery.volumes)
         runtime = _runtime(config)
         stack.callback(runtime.close)
         sandboxes = LocalSandboxes(settings, part, runtime, machinery)
         stack.push_async_callback(sandboxes.close)
         await sandboxes.recover(owned)
         yield sandboxes
+
+
+def _settings(config: Config, part: Part, image: Image, parked_limits: Limits, volumes: Volumes) -> Settings:
+    return Settings(
+        data_dir=config.data_dir,
+        images=config.images,
+        image=image,
+        resolv_conf=_resolv_conf(config, part),
+        seccomp=seccomp.profile(seccomp.PROFILE.read_text()),
+        parked_limits=parked_limits,
+        pool_size=config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory()),
+        disk_reserve=config.reserve_gb * GB,
+        memory_reserve=config.memory_reserve_mb * MB,
+        cache=config.cache_gb * GB if config.cache_gb >= 0 else volumes.size() // 2,
+    )
 
 
 async def purge(config: Config, tasks: Tasks, http: aiohttp.ClientSession) -> None:

@@ -114,19 +114,16 @@ class GuestContexts:
         await self._launcher.make_room()
         turn = self._turns.setdefault(context_id, asyncio.Lock())
         await turn.acquire()
-        group = self._launcher.named(context_id)
-        if group is not None:
-            self._launcher.hold(group)
-            self._launcher.watch(group, used=True)
-        watched = WatchedSinks(sink, shows)
-        running = asyncio.ensure_future(self._evaluate(context_id, code, watched))
+        group = self._watched_group(context_id)
+        sinks = WatchedSinks(sink, shows)
+        running = asyncio.ensure_future(self._evaluate(context_id, code, sinks))
         goes_on = False
         try:
             started = time.monotonic()
             await asyncio.sleep(0)  # it is on its way while we look
             before = self._usage(group)
             with self._machinery.runs.one():
-                late = await self._wait(context_id, running, watched, timeout)
+                late = await self._wait(context_id, running, sinks, timeout)
             wall_ms = int((time.monotonic() - started) * 1000)
             async with self._launcher.ending_an_impostor():
                 evaluated = running.result()
@@ -143,20 +140,28 @@ class GuestContexts:
             else:
                 self._machinery.tasks.start(self._settle(context_id, group, turn, running), f"end in {context_id}")
 
-    async def _evaluate(self, context_id: str, code: str, watched: WatchedSinks) -> Evaluated:
-        limit = OUTPUT_LIMIT if watched.sink is None else LARGEST_NUMBER
-        body = msgspec.json.encode({"code": code, "maxOutput": limit, "live": watched.sink is not None})
+    def _watched_group(self, context_id: str) -> str | None:
+        """Its cgroup, held and watched for the run that begins."""
+        group = self._launcher.named(context_id)
+        if group is not None:
+            self._launcher.hold(group)
+            self._launcher.watch(group, used=True)
+        return group
+
+    async def _evaluate(self, context_id: str, code: str, sinks: WatchedSinks) -> Evaluated:
+        limit = OUTPUT_LIMIT if sinks.sink is None else LARGEST_NUMBER
+        body = msgspec.json.encode({"code": code, "maxOutput": limit, "live": sinks.sink is not None})
         async with self._guest.request("POST", "/contexts/run", {"id": context_id}, body) as answer:
-            return await read_evaluation(answer, watched.sink, watched.shows)
+            return await read_evaluation(answer, sinks.sink, sinks.shows)
 
     async def _wait(
-        self, context_id: str, running: asyncio.Future[Evaluated], watched: WatchedSinks, timeout: float
+        self, context_id: str, running: asyncio.Future[Evaluated], sinks: WatchedSinks, timeout: float
     ) -> bool:
         """Until it has ended; whether it was made to, at its timeout."""
         if (await asyncio.wait({running}, timeout=timeout))[0]:
             return False
         await self._stop(context_id, "timeout")
-        while not await watched.drained(running, ANSWER_SECONDS):
+        while not await sinks.drained(running, ANSWER_SECONDS):
             await self._launcher.in_time(_until(running), 0)
         return True
 

@@ -104,19 +104,7 @@ class GuestProcesses:
 
     @asynccontextmanager
     async def attend(self, new: NewProcess) -> AsyncIterator[_Attended]:
-        body = msgspec.json.encode(
-            {
-                "id": new.id,
-                **({"code": new.code} if new.code is not None else {"command": new.command or ""}),
-                "env": {**self._machinery.env, **new.env},
-                "cwd": new.working_dir,
-                "name": new.name,
-                "stdin": None if new.stdin is None else base64.b64encode(new.stdin).decode(),
-                "timeout": new.timeout,
-                "logBytes": new.log_bytes,
-                "allLogBytes": new.all_log_bytes,
-            }
-        )
+        body = msgspec.json.encode(self._request(new))
         run = ""
 
         async def start(spare: Spare) -> Process:
@@ -135,6 +123,19 @@ class GuestProcesses:
             yield _Attended(process, self._launcher, run)
         finally:
             self._launcher.release(run)
+
+    def _request(self, new: NewProcess) -> dict[str, object]:
+        return {
+            "id": new.id,
+            **({"code": new.code} if new.code is not None else {"command": new.command or ""}),
+            "env": {**self._machinery.env, **new.env},
+            "cwd": new.working_dir,
+            "name": new.name,
+            "stdin": None if new.stdin is None else base64.b64encode(new.stdin).decode(),
+            "timeout": new.timeout,
+            "logBytes": new.log_bytes,
+            "allLogBytes": new.all_log_bytes,
+        }
 
     async def list(self, limit: int, offset: int) -> tuple[Sequence[Process], int]:
         query = {"limit": str(limit), "offset": str(offset)}

@@ -110,7 +110,7 @@ class GuestAttachment:
                     await asyncio.sleep(GATHER_SECONDS)
         raise SandboxGone("the terminal's output ended without an end")
 
-    async def _batches(self) -> AsyncIterator[list[Frame]]:
+    async def _batches(self) -> AsyncIterator[Sequence[Frame]]:
         try:
             async for frames in batches(self._answer.content, LARGEST_FRAME):
                 yield frames
