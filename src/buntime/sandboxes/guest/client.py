@@ -1,7 +1,7 @@
-"""Speaking to the guest of one sandbox. What it says is checked like user input: it may be an impostor.
+"""Requests to the guest of one sandbox. Answers are checked like user input: the guest may be an impostor.
 
-The protocol is described in `guest/src/server.ts`. Every method raises SandboxGone when there is no
-proper answer, and the errors of `ports.Sandbox` when the guest reports one.
+`guest/src/server.ts` describes the protocol. Every method raises SandboxGone when there is no proper answer. When the
+guest reports a failure, it raises the matching error of `failures.py`.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from buntime.sandboxes.kernel.oci import GUEST_PORT
 
 PROTOCOL = 1
 HEADER = "x-buntime-secret"
-LARGEST_JSON = 16 << 20  # bytes of the few answers that may be large: they have many paths of any length
-LARGEST_NUMBER = 2**53 - 1  # what the store, JSON and JavaScript can all hold
-READ = 128 << 10  # bytes of an answer that wait to be read: larger pieces are new memory from the kernel each time
+LARGEST_JSON = 16 << 20  # bytes of the few answers that may be large because they hold many paths of any length
+LARGEST_NUMBER = 2**53 - 1  # the largest that the store, JSON and JavaScript can all hold
+READ = 128 << 10  # bytes of an answer that are buffered: a larger buffer would take fresh memory each time
 type Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
 
 
 class Nothing(msgspec.Struct):
-    """That it came is the answer: what is in it is passed over, and takes no memory."""
+    """An answer whose content does not matter. Decoding skips it, so it takes no memory."""
 
 
 class _Health(msgspec.Struct):
@@ -47,7 +47,7 @@ class _Status(msgspec.Struct):
 
 
 def new_http_client() -> aiohttp.ClientSession:
-    """One for all guests: connections are kept, nothing is stored, unpacked or followed on a guest's word."""
+    """One client for all guests. It keeps connections, stores no cookies, and does not decompress or redirect."""
     return aiohttp.ClientSession(
         connector=WatchedConnector(limit=0, keepalive_timeout=60),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -67,7 +67,7 @@ class Guest:
         """Raises SandboxGone unless a guest of this protocol answers."""
         try:
             health = await self.call("GET", "/health", {}, _Health)
-        except Unavailable:  # no word of the guest's: there is no room here, see `room.py`
+        except Unavailable:  # this server is short of memory (see `room.py`); the guest did nothing wrong
             raise
         except BuntimeError as failed:
             raise SandboxGone(f"/health: {failed}") from failed
@@ -75,7 +75,7 @@ class Guest:
             raise SandboxGone("the guest speaks another protocol")
 
     async def spare(self) -> int:
-        """A new parked process; its pid inside the sandbox."""
+        """Parks a new process. Returns its pid inside the sandbox."""
         return (await self.call("POST", "/spares", {}, _Spare)).pid
 
     async def count_files(self) -> int:
@@ -92,8 +92,8 @@ class Guest:
         *,
         most: int = AT_ONCE,
     ) -> T:
-        """The answer as `kind`. `length`: of a body in parts, so that it need not be sent in chunks of HTTP. `most`:
-        bytes of the answer, which is decoded at once."""
+        """The answer, decoded as `kind`. `length`: bytes of a body in parts, which avoids chunked encoding. `most`: the
+        largest answer in bytes; it is decoded in one piece."""
         return decoded(await self.fetch(method, path, query, most, body, length), kind, path)
 
     async def fetch(
@@ -105,12 +105,12 @@ class Guest:
         body: bytes | AsyncIterator[bytes] | None = None,
         length: int | None = None,
     ) -> bytearray:
-        """The whole body of the answer, which has at most `most` bytes. `length`: see `call`."""
+        """The whole body of the answer, at most `most` bytes. `length`: see `call`."""
         async with self.request(method, path, query, body, length) as answer:
             return await _read_all(answer, most)
 
     def _address_of(self, path: str, query: Mapping[str, str]) -> URL:
-        """Surrogates become the bytes that they stand for."""
+        """The URL, in which surrogates become the bytes they stand for."""
         said = urlencode(query, errors="surrogateescape", quote_via=quote, safe="")
         return URL(f"{self._url}{path}?{said}" if said else self._url + path, encoded=True)
 
@@ -135,14 +135,14 @@ class Guest:
                 if answer.status != 200:
                     raise _told(failure_of(query, await _read_all(answer, AT_ONCE), answer.status), path, query)
                 yield answer
-        except (NoGuest, aiohttp.ClientResponseError) as impostor:  # the latter: what answers does not speak HTTP
+        except (NoGuest, aiohttp.ClientResponseError) as impostor:  # the latter: the answer is not HTTP
             raise Impostor(f"{path}: {impostor}") from impostor
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as gone:
             raise SandboxGone(f"{path}: {gone!r}") from gone
 
 
 def _told(failure: Exception, path: str, query: Mapping[str, str]) -> Exception:
-    """The failure; another in place of one of a spare that whoever asks for this path does not reckon with."""
+    """The failure. Spare failures that callers of this path cannot handle become SandboxGone."""
     if isinstance(failure, SpareGone):
         known = "spare" in query and path != "/prepared/run"
     else:
@@ -151,8 +151,8 @@ def _told(failure: Exception, path: str, query: Mapping[str, str]) -> Exception:
 
 
 async def _read_all(answer: aiohttp.ClientResponse, limit: int) -> bytearray:
-    """The body, which must not be longer than asked for."""
-    body = bytearray()  # grows where it is: parts would be copied at once in the end
+    """The body. Raises SandboxGone when it is longer than `limit`."""
+    body = bytearray()  # it grows in place; a list of parts would be copied in one go at the end
     async for part in answer.content.iter_any():
         if len(body) + len(part) > limit:
             raise SandboxGone("the guest answered with more than asked")
@@ -162,7 +162,7 @@ async def _read_all(answer: aiohttp.ClientResponse, limit: int) -> bytearray:
 
 
 def decoded[T](text: bytes | bytearray, kind: type[T], path: str) -> T:
-    """Raises Impostor for what is no such answer to a request for `path`."""
+    """Raises Impostor when the text is not such an answer. `path` is for the message."""
     try:
         return msgspec.json.decode(text, type=kind)
     except UNREADABLE as wrong:

@@ -1,4 +1,4 @@
-"""What a guest reports, as errors that a client can act on; and what only an impostor does."""
+"""Failures that a guest reports, as errors that a client can act on. Impostors are told apart here too."""
 
 from collections.abc import Callable, Mapping
 
@@ -16,8 +16,8 @@ from buntime.errors import (
 from buntime.paths import for_client, shown
 from buntime.ports import SandboxGone
 
-UNREADABLE = (msgspec.MsgspecError, RecursionError)  # in another form than it should be, or nested without end
-LONGEST_PATH = 65536  # characters in what a guest may call a path: in deep trees it is longer than one call takes
+UNREADABLE = (msgspec.MsgspecError, RecursionError)  # of the wrong form, or nested too deeply
+LONGEST_PATH = 65536  # characters of a path that a guest may name: deep trees have paths that no single call takes
 CONFLICTS = {
     "EISDIR": "is a directory.",
     "ENOTDIR": "is not a directory, or something above it is not.",
@@ -31,15 +31,15 @@ CONFLICTS = {
 
 
 class SpareGone(Exception):
-    """The parked process for the run is not there any more: take another."""
+    """The parked process for the run is gone. Take another one."""
 
 
 class Unfit(Exception):
-    """The prepared process is not what a new start would be: start anew."""
+    """The prepared process differs from what a fresh start would give. Start a new process."""
 
 
 class Impostor(SandboxGone):
-    """What answers is not the guest, or not any more: its sandbox has to end."""
+    """The answer does not come from our guest. Its sandbox has to end."""
 
 
 class _Failure(msgspec.Struct):
@@ -48,7 +48,7 @@ class _Failure(msgspec.Struct):
 
 
 def failure_of(query: Mapping[str, str], text: bytes | bytearray, status: int) -> Exception:
-    """What the guest reports, as the error that a client can act on."""
+    """The error that stands for what the guest reports."""
     try:
         failure = msgspec.json.decode(text, type=_Failure)
     except UNREADABLE:

@@ -72,7 +72,7 @@ class _Frames:
 
     def end(self) -> None:
         if self._rest:
-            _refuse("half a frame")
+            _refuse("part of a frame")
 
 
 async def pieces(content: StreamReader, largest: int, whole: bytes) -> AsyncIterator[Sequence[Piece]]:
@@ -133,7 +133,7 @@ class _Pieces:
 
     def end(self) -> None:
         if self._missing or self._header:
-            _refuse("half a frame")
+            _refuse("part of a frame")
 
 
 def _refuse(what: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What came of a run: its output in frames, and then its end."""
+"""What a guest reports about a run: output in frames, then how it ended."""
 
 import asyncio
 import itertools
@@ -17,8 +17,8 @@ from buntime.sandboxes.guest.failures import LONGEST_PATH, UNREADABLE, Impostor
 from buntime.sandboxes.guest.frames import ENOUGH, GATHER_SECONDS, STREAMS, Piece, batches, pieces
 from buntime.sandboxes.guest.large import AT_ONCE, Listing, decoded_in_pieces
 
-MOST_WRITTEN = 1000  # files that a run can be said to have written
-MOST_FRAMES = 1_000_000  # of one run, seconds of our time; a program that prints byte by byte makes a thousand a second
+MOST_WRITTEN = 1000  # files that are named as written by one run
+MOST_FRAMES = 1_000_000  # of one run; a program that prints byte by byte makes a thousand a second
 WRITTEN = Listing(b'"filesWritten":[', b'","', b'],"filesWrittenTruncated":')
 
 
@@ -31,7 +31,7 @@ class End(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A run in the guest's words."""
+    """A run as the guest reports it."""
 
     stdout: bytes
     stderr: bytes
@@ -39,25 +39,25 @@ class Outcome:
 
 
 async def read_outcome(answer: aiohttp.ClientResponse) -> Outcome:
-    """`o` and `e` output until `x`, the end. Raises Impostor for frames that no guest sends."""
-    streams = {"stdout": bytearray(), "stderr": bytearray()}  # not lists of parts: those may be of one byte
+    """Collects the frames `o` (stdout) and `e` (stderr) until `x`, the end. Raises Impostor for any other frame."""
+    streams = {"stdout": bytearray(), "stderr": bytearray()}  # not lists of parts, which may be of one byte each
     number = 0
     async for frames in batches(answer.content, LARGEST_JSON):
         number += len(frames)
         if number > MOST_FRAMES:
-            raise Impostor("it cuts the output into too many frames")
+            raise Impostor("it cuts its output into too many frames")
         for kind, payload in frames:
             if kind == b"x":
                 return Outcome(bytes(streams["stdout"]), bytes(streams["stderr"]), await _end_in(payload))
             if kind not in STREAMS or not 0 < len(payload) <= OUTPUT_LIMIT - len(streams[STREAMS[kind]]):
-                raise Impostor("it sent a frame that it may not")
+                raise Impostor("it sent a frame that is not allowed here")
             hold(len(payload))
             streams[STREAMS[kind]] += payload
-    raise Impostor("its answer has no end")
+    raise Impostor("its answer stops before the end")
 
 
 async def stream_outcome(answer: aiohttp.ClientResponse, sink: Sink) -> Outcome:
-    """The same with the output passed on as it comes; what comes while the sink is busy waits in the session."""
+    """Like `read_outcome`, but passes output to the sink as it arrives. While the sink is busy, the session waits."""
     async for some in pieces(answer.content, LARGEST_JSON, whole=b"x"):
         passed = 0
         for stream, payload in merged(some):
@@ -67,17 +67,17 @@ async def stream_outcome(answer: aiohttp.ClientResponse, sink: Sink) -> Outcome:
             passed += len(payload)
         if passed < ENOUGH:
             await asyncio.sleep(GATHER_SECONDS)
-    raise Impostor("its answer has no end")
+    raise Impostor("its answer stops before the end")
 
 
 def merged(some: Sequence[Piece]) -> Iterator[tuple[Stream | None, bytes]]:
-    """Output with neighbours of one stream in one piece; None for the end, after which nothing is looked at."""
+    """Joins neighbouring pieces of the same stream. Yields None for the end and then stops."""
     for kind, group in itertools.groupby(some, key=itemgetter(0)):
         if kind == b"x":
             yield None, bytes(next(group)[1])
             return
         if kind not in STREAMS:
-            raise Impostor("it sent a frame that it may not")
+            raise Impostor("it sent a frame that is not allowed here")
         yield STREAMS[kind], b"".join(payload for _, payload in group)
 
 
@@ -93,12 +93,12 @@ def _end(text: bytes) -> End:
     try:
         return _checked(msgspec.json.decode(text, type=End))
     except UNREADABLE as wrong:
-        raise Impostor("its last frame is not what it should be") from wrong
+        raise Impostor("its last frame has the wrong form") from wrong
 
 
 def _checked(end: End) -> End:
     if not 0 <= end.exit_code <= 255 or len(end.files_written) > MOST_WRITTEN:
         raise SandboxGone("the guest's last frame has impossible numbers")
     if any(len(path) > LONGEST_PATH for path in end.files_written):
-        raise SandboxGone("the guest names a path that cannot be")
+        raise SandboxGone("the guest names an impossible path")
     return end

@@ -17,7 +17,7 @@ def path_in(text: str, raw: str) -> str:
     try:
         path = from_bytes(base64.b64decode(raw, validate=True)) if raw else text
     except ValueError:
-        raise Impostor("it names a path in no base64") from None
+        raise Impostor("it names a path in invalid base64") from None
     if len(path) > LONGEST_PATH or "\0" in path:
-        raise Impostor("it names a path that cannot be")
+        raise Impostor("it names an impossible path")
     return path

@@ -122,8 +122,7 @@ class GuestContexts:
             started = time.monotonic()
             await asyncio.sleep(0)  # it is on its way while we look
             before = self._usage(group)
-            with self._machinery.runs.one():
-                late = await self._wait(context_id, running, sinks, timeout)
+            late = await self._wait(context_id, running, sinks, timeout)
             wall_ms = int((time.monotonic() - started) * 1000)
             async with self._launcher.ending_an_impostor():
                 evaluated = running.result()
@@ -157,13 +156,14 @@ class GuestContexts:
     async def _wait(
         self, context_id: str, running: asyncio.Future[Evaluated], sinks: WatchedSinks, timeout: float
     ) -> bool:
-        """Until it has ended; whether it was made to, at its timeout."""
-        if (await asyncio.wait({running}, timeout=timeout))[0]:
-            return False
-        await self._stop(context_id, "timeout")
-        while not await sinks.drained(running, ANSWER_SECONDS):
-            await self._launcher.in_time(_until(running), 0)
-        return True
+        """Waits until the run has ended. True when it reached its timeout and was interrupted."""
+        with self._machinery.runs.one():
+            if (await asyncio.wait({running}, timeout=timeout))[0]:
+                return False
+            await self._stop(context_id, "timeout")
+            while not await sinks.drained(running, ANSWER_SECONDS):
+                await self._launcher.in_time(_until(running), 0)
+            return True
 
     async def _stop(self, context_id: str, reason: str) -> None:
         """Interrupts what runs in it; what does not listen is killed, with the context."""

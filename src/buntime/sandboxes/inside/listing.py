@@ -11,7 +11,7 @@ from buntime.sandboxes.guest.failures import LONGEST_PATH
 from buntime.sandboxes.guest.large import AT_ONCE, Listing, decoded_in_pieces
 from buntime.sandboxes.guest.paths import path_in
 
-LATEST = 253402300799  # Unix seconds at the end of the year 9999, the last that every client can read
+LATEST = 253402300799  # Unix seconds: the end of the year 9999, the last that every client can read
 KINDS = {"file": "file", "directory": "directory", "symlink": "symlink"}
 FILES = Listing(b'"files":[', b'},{"path":"', b'],"total":')
 
@@ -47,5 +47,5 @@ async def list_directory(
     else:
         page, files = await decoded_in_pieces(text, _Page, _Entry, FILES, limit)
     if len(files) > limit or any(len(entry.path) > LONGEST_PATH for entry in files):
-        raise SandboxGone("the guest listed more than asked")
+        raise SandboxGone("the guest listed more than was asked for")
     return [entry.shown() for entry in files], page.total

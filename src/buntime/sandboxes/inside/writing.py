@@ -23,12 +23,12 @@ async def write_batch(guest: Guest, files: Sequence[FileToWrite]) -> Sequence[in
     length = len(head) + sum(len(file.content) for file in files)
     sizes = (await guest.call("POST", "/files/write", {}, _Sizes, _body(head, files), length)).sizes
     if len(sizes) != len(files):
-        raise SandboxGone("the guest wrote another number of files than asked")
+        raise SandboxGone("the guest wrote a different number of files")
     return sizes
 
 
 def _head(files: Sequence[FileToWrite]) -> bytes:
-    """What precedes the contents: what is to be written where, after its own length."""
+    """What precedes the contents: a length of four bytes, then the files as JSON."""
     told = [{**named(f.path), "size": len(f.content), "mode": f.mode, "append": f.append} for f in files]
     text = msgspec.json.encode({"files": told})
     return struct.pack(">I", len(text)) + text
