@@ -1,7 +1,7 @@
 """The sandboxes of this host. Implements `ports.Sandboxes`.
 
-`pool.py` starts some of them ahead, `containers.py` says how one comes to be, `adopting.py` takes over those that an
-earlier server has left.
+`pool.py` starts some of them ahead. `containers.py` makes and removes them. `adopting.py` takes over those that an
+earlier server left running.
 """
 
 import asyncio
@@ -38,9 +38,9 @@ from buntime.session import ID_ALPHABET, Session
 log = structlog.get_logger()
 
 STARTS_AT_ONCE = 4
-ADOPTED_AT_ONCE, ADOPT_SECONDS = 256, 2.0  # what takes longer makes way for the next, and is waited for beside it …
-CROWD = 400  # … for READY_SECONDS, and as long again for so many that run: they share a host that may be busy
-RULES_SECONDS = 1.0  # between looks at the network's rules
+ADOPTED_AT_ONCE, ADOPT_SECONDS = 256, 2.0  # a slower adoption makes way for the next one and goes on beside it …
+CROWD = 400  # … for READY_SECONDS, and as long again for every so many sandboxes: they share a host that may be busy
+RULES_SECONDS = 1.0  # between checks of the network's rules
 
 
 def new_sandbox_id() -> str:
@@ -72,11 +72,11 @@ class LocalSandboxes:
 
     @property
     def running(self) -> int:
-        """Those that serve a session."""
+        """How many serve a session."""
         return len(self._running)
 
     def works(self) -> Mapping[str, bool]:
-        """Part → whether it can serve another session."""
+        """For each part, whether it can serve another session."""
         capacity = self._capacity
         mounted = self._machinery.volumes.mounted
         return {"volumes": mounted, "rules": capacity.rules_hold, "room": capacity.is_there()}
@@ -85,14 +85,14 @@ class LocalSandboxes:
         await self._pool.keep()
 
     async def keep_rules(self) -> None:
-        """Looks for ever whether the network's rules are there, and puts them back where somebody flushed them."""
+        """Checks the network's rules forever, and puts them back when something flushed them."""
         while True:
             try:
                 if not await asyncio.to_thread(self._machinery.network.ensure):
                     log.error("network_rules_were_gone", hint="something flushed nftables; they are in force again")
                 self._capacity.rules_hold = True
             except HostCommandFailed as failed:
-                self._capacity.rules_hold = False  # no new sandbox until they hold, see `Capacity.require`
+                self._capacity.rules_hold = False  # no new sandbox until they hold: see `Capacity.require`
                 log.error("network_rules_missing", reason=str(failed))
             await asyncio.sleep(RULES_SECONDS)
 
@@ -100,7 +100,7 @@ class LocalSandboxes:
         await watch_kernel(self._machinery.cgroups, self.kill)
 
     async def keep_room_for_metadata(self) -> None:
-        """For ever; see `chunks`."""
+        """Runs forever. See `chunks.py`."""
         await keep_room_for_metadata(self._machinery.volumes)
 
     # --- the port ---
@@ -171,8 +171,8 @@ class LocalSandboxes:
         self._stopped.drop(sandbox_id)
 
     async def _give_back(self, sandbox_id: str, work: Callable[[str], None]) -> None:
-        """One at a time for each sandbox. Raises Unavailable when the host does not let go of something."""
-        lock = self._removals.setdefault(sandbox_id, asyncio.Lock())  # lives as long as somebody holds it
+        """Kills the sandbox, then does the work, one at a time for each sandbox. Raises Unavailable when it fails."""
+        lock = self._removals.setdefault(sandbox_id, asyncio.Lock())  # lives as long as a caller holds it
 
         async def killed_first() -> None:
             async with lock:
@@ -205,7 +205,7 @@ class LocalSandboxes:
             log.info("orphans_removed", count=len(orphans))
         await _each(orphans, self.destroy)
         for sandbox_id in set(owned) - set(self._running):
-            if sandbox_id in kept and kept[sandbox_id].slot == records.NO_SLOT:  # else it is yet to be stopped
+            if sandbox_id in kept and kept[sandbox_id].slot == records.NO_SLOT:  # otherwise it has yet to be stopped
                 self._stopped.add(sandbox_id)
 
     # --- volumes of stopped sandboxes ---
@@ -236,7 +236,7 @@ class LocalSandboxes:
         return [s.record.session for s in self._running.values() if s.record.slot in slots and s.record.session]
 
     async def close(self) -> None:
-        """Parked ones end; those of sessions go on."""
+        """Ends the parked sandboxes. Those of sessions go on."""
         parked = {sandbox.id: sandbox for sandbox in self._pool.empty()}
         self._running |= parked
         await _each(parked, self.destroy)
@@ -244,7 +244,7 @@ class LocalSandboxes:
     # --- starting ---
 
     async def _start_new(self) -> LocalSandbox:
-        """On a fresh volume, with the limits of a parked one. Raises Unavailable; leaves nothing then."""
+        """Starts a sandbox on a fresh volume with a parked one's limits. Raises Unavailable and then leaves nothing."""
         async with self._starts:
             sandbox_id = new_sandbox_id()
             try:
@@ -270,8 +270,8 @@ async def _each[T](
     at_once: int = STARTS_AT_ONCE,
     seconds: float | None = None,
 ) -> None:
-    """All of them, some at a time; what takes longer than `seconds` does not count any more. The first failure ends
-    it."""
+    """Does the work on all things, `at_once` at a time. Work that takes longer than `seconds` no longer counts there. The
+    first failure ends all."""
     places = asyncio.Semaphore(at_once)
 
     async def one(thing: T) -> None:

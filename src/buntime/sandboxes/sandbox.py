@@ -1,4 +1,4 @@
-"""One running sandbox. Implements `ports.Sandbox`. What a run is started by: see `launcher.py`."""
+"""One running sandbox: its life, and access to what is inside. Implements `ports.Sandbox`."""
 
 import asyncio
 import os
@@ -28,14 +28,14 @@ from buntime.session import Network as NetworkRules
 
 FREEZE_SECONDS, FREEZE_LOOK_SECONDS = 5.0, 0.002
 GRACE_SECONDS, GRACE_LOOK_SECONDS = 3.0, 0.01  # for processes to end after SIGTERM: databases write what they hold
-TELL_SECONDS = 1.0  # for the guest to hear of it
+TELL_SECONDS = 1.0  # for telling the guest about deep sleep
 
 
 class LocalSandbox:
     def __init__(
         self, record: Record, directory: Path, address: str, init: int, guest: Guest, machinery: Machinery
     ) -> None:
-        """`init`: a pidfd of its init, owned from now on."""
+        """The sandbox owns `init`, a pidfd of its init, from now on."""
         self.record = record
         self._directory = directory
         self._address = address
@@ -84,13 +84,13 @@ class LocalSandbox:
         return self._init >= 0 and not has_ended(self._init, 0)
 
     async def kill(self) -> None:
-        """SIGKILL to its init: the kernel ends every process of its pid namespace with it."""
+        """Sends SIGKILL to its init. The kernel then ends every process of its pid namespace."""
         if self._init < 0:
             return
         init, self._init = self._init, -1
         try:
             signal.pidfd_send_signal(init, signal.SIGKILL)
-            self._let_go()  # on cgroup v1 a frozen process does not even die
+            self._let_go()  # on cgroup v1 even SIGKILL does not end a frozen process
             await asyncio.to_thread(has_ended, init, 10_000)
         except ProcessLookupError:
             pass
@@ -116,7 +116,7 @@ class LocalSandbox:
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(FREEZE_LOOK_SECONDS)
-            cgroups.freeze(self.id, True)  # on cgroup v1 a process that was forking meanwhile needs telling again
+            cgroups.freeze(self.id, True)  # on cgroup v1 a process that forks meanwhile must be frozen again
         self._reclaim.frozen()
         return True
 
@@ -124,7 +124,7 @@ class LocalSandbox:
         self._let_go()
         await self._tell_of_deep_sleep(self._processes.ending("deep_sleep"))
         await self._tell_of_deep_sleep(self._contexts.ending())
-        await self._tell_of_deep_sleep(self._terminals.ending("deep_sleep"))  # a shell there does not mind SIGTERM
+        await self._tell_of_deep_sleep(self._terminals.ending("deep_sleep"))  # an interactive shell ignores SIGTERM
         cgroups, deadline = self._machinery.cgroups, time.monotonic() + GRACE_SECONDS
         cgroups.terminate(self.id)
         while cgroups.session_processes(self.id) and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel's
@@ -132,11 +132,11 @@ class LocalSandbox:
         await self._tell_of_deep_sleep(self._processes.settle())
         if not await self.freeze():
             return False
-        await self._machinery.sync.done(self._machinery.volumes.sync)  # others that go down now share it
+        await self._machinery.sync.done(self._machinery.volumes.sync)  # shared with others that go to sleep now
         return True
 
     async def _tell_of_deep_sleep(self, telling: Coroutine[Any, Any, None]) -> None:
-        """So that what ends now says why. A guest that does not hear it changes nothing."""
+        """Lets the guest record why processes end. If it does not answer, the sleep goes on all the same."""
         with suppress(SandboxGone, BuntimeError, TimeoutError):
             async with asyncio.timeout(TELL_SECONDS):
                 await telling
@@ -151,11 +151,11 @@ class LocalSandbox:
         self._launcher.wake()
 
     async def check(self) -> None:
-        """Raises SandboxGone unless its guest answers."""
+        """Raises SandboxGone unless the guest answers."""
         await self._guest.check()
 
     async def wait_ready(self, seconds: float) -> None:
-        """Until the guest answers. Raises SandboxGone."""
+        """Waits until the guest answers. Raises SandboxGone."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -167,17 +167,17 @@ class LocalSandbox:
                 await asyncio.sleep(0.001)
 
     async def take_over(self) -> None:
-        """After a restart of the server: ends runs whose client is gone, keeps what runs in the background."""
+        """Ends runs whose client is gone and keeps what runs in the background, after a restart of the server."""
         await self._guest.check()
         await self._launcher.take_over()
         await self._contexts.take_over()
 
     async def ready_spare(self) -> None:
-        """Parks a process for the next run where there is none."""
+        """Parks a process for the next run if there is none."""
         await self._launcher.ready_spare()
 
     async def keep_spare(self) -> None:
-        """The same off a request's path; a failure is only logged."""
+        """Like `ready_spare`, but off a request's path. A failure is only logged."""
         await self._launcher.keep_spare()
 
     # --- the rest ---

@@ -44,12 +44,12 @@ class Volume[F: File](Protocol):
 
 
 class FakeFiles[F: File]:
-    """On a fake volume. `check`: raises SandboxGone where its sandbox does not run. Globs are those of `fnmatch`."""
+    """Files on a fake volume. `check` raises SandboxGone when the sandbox does not run. Globs follow `fnmatch`."""
 
     def __init__(self, volume: Volume[F], check: Callable[[], None]) -> None:
         self._volume = volume
         self._check = check
-        self.watchers: list[asyncio.Queue[FileEvent | Exception]] = []  # tests may put in what is told
+        self.watchers: list[asyncio.Queue[FileEvent | Exception]] = []  # tests may put events in
 
     async def write_batch(self, files: Sequence[FileToWrite]) -> Sequence[int]:
         self._check()
@@ -63,7 +63,7 @@ class FakeFiles[F: File]:
         before = dict(volume.files), set(volume.directories)
         try:
             sizes = []
-            for file in files:  # one of them may need a directory where another has put a file
+            for file in files:  # one may need a directory where another has put a file
                 volume.check_parents(file.path)
                 sizes.append(volume.write(file))
         except FileConflict:
@@ -96,7 +96,7 @@ class FakeFiles[F: File]:
     async def delete(self, path: str, *, recursive: bool) -> None:
         self._find(path)
         if path in ("/", WORKSPACE):
-            raise _conflict(path, "EBUSY", "is in use by the session itself and stays.")
+            raise _conflict(path, "EBUSY", "is in use by the session itself and cannot be deleted or moved.")
         inside = self._volume.below(path)
         if inside and not recursive:
             raise _conflict(path, "ENOTEMPTY", "is a directory that is not empty.")
@@ -208,7 +208,7 @@ class FakeFiles[F: File]:
                         continue
                     self._volume.write(FileToWrite(whole, opened.read(), entry.mode))
         except (tarfile.TarError, EOFError, OSError) as wrong:
-            raise InvalidRequest("body", f"The archive could not be extracted whole: {wrong}.") from None
+            raise InvalidRequest("body", f"The archive could not be extracted completely: {wrong}.") from None
         return entries
 
     async def search(
@@ -244,7 +244,7 @@ class FakeFiles[F: File]:
 
     @asynccontextmanager
     async def watch(self, path: str, *, recursive: bool) -> AsyncIterator[AsyncIterator[Sequence[FileEvent]]]:
-        """Tells of whole files that are written, and what tests put into its queue; an exception ends it."""
+        """Yields an event for each `write`, and events that tests put into the queue. An exception ends it."""
         self._find(path)
         told: asyncio.Queue[FileEvent | Exception] = asyncio.Queue()
         self.watchers.append(told)

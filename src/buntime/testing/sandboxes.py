@@ -1,4 +1,4 @@
-"""The fake of the sandboxes, for tests of what stands on them. Files are a dictionary; nothing really runs."""
+"""Fake sandboxes for tests. Files are a dictionary, and nothing really runs."""
 
 import asyncio
 import pickle
@@ -34,7 +34,7 @@ END = b"end of a fake volume"
 
 
 def result(stdout: bytes = b"", stderr: bytes = b"", exit_code: int = 0, **others: object) -> RunResult:
-    """A run's result with plausible numbers; `others` replace fields of RunResult."""
+    """A run's result with plausible numbers. `others` replace fields of RunResult."""
     fields: dict[str, object] = {
         "truncated": False,
         "wall_ms": 5,
@@ -51,8 +51,8 @@ def result(stdout: bytes = b"", stderr: bytes = b"", exit_code: int = 0, **other
 
 
 async def small_shell(run: Run, sandbox: "FakeSandbox") -> RunResult:
-    """What fake sandboxes run unless a test says otherwise. Knows `echo`, `cat`, `printenv`, `touch`, `sleep`
-    (it takes no time, and ends at the timeout) and `exit`, one at a time; code is echoed."""
+    """What fake sandboxes run unless a test says otherwise. It knows one `echo`, `cat`, `printenv`, `touch`, `exit` or
+    `sleep`, which takes no time and ends at the timeout. Code is echoed."""
     if run.code is not None:
         return result(run.code.encode() + b"\n")
     name, _, argument = (run.command or "").partition(" ")
@@ -86,13 +86,13 @@ class FakeFile:
 
 
 class FakeVolume:
-    """What is kept of a session: files and directories by absolute path."""
+    """A session's files and directories, by absolute path."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.files: dict[str, FakeFile] = {}
         self.directories = {"/", WORKSPACE}
-        self.now = 0  # a clock that ticks with each write
+        self.now = 0  # a clock that ticks at each write
 
     @property
     def used(self) -> int:
@@ -142,7 +142,7 @@ class FakeSandbox:
 
     @property
     def address(self) -> str:
-        """This machine's own: what a test lets listen there is the session's."""
+        """This machine. A test that listens here plays a program of the session."""
         return "127.0.0.1"
 
     async def freeze(self) -> bool:
@@ -187,9 +187,9 @@ class FakeSandbox:
 
 
 class FakeSandboxes:
-    """`ports.Sandboxes` in memory. `runner`: what a run does. `capacity`: how many there may be.
+    """`ports.Sandboxes` in memory. `runner`: what a run does. `capacity`: how many sandboxes the host can hold.
 
-    `open_for_claims` can be cleared by a test to hold claims up, as a busy host does.
+    A test may clear `open_for_claims` to delay claims, as a busy host does.
     """
 
     def __init__(self, runner: Runner = small_shell, capacity: int = 1000) -> None:
@@ -200,9 +200,9 @@ class FakeSandboxes:
         self.open_for_claims.set()
         self.volumes: dict[str, FakeVolume] = {}
         self.running: dict[str, FakeSandbox] = {}
-        self.short = Strain(memory=0, disk=0)  # for tests to set, as the next is
+        self.short = Strain(memory=0, disk=0)  # for tests to set, like the next one
         self.got_bytes: set[str] = set()  # ids of sessions
-        self.disconnected: list[str] = []  # ids of sandboxes, as they were told
+        self.disconnected: list[str] = []  # ids of sandboxes, in order
 
     async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
         self.claims_waiting += 1

@@ -1,6 +1,6 @@
-"""The session's contexts, by way of its guest. Implements `inside.Contexts`.
+"""Contexts of the session, by way of its guest. Implements `inside.Contexts`.
 
-The protocol is described in `guest/src/contexts.ts`. Each context has a cgroup, which bears its id.
+`guest/src/contexts.ts` describes the protocol. Each context has a cgroup, which the launcher knows by the context's id.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class GuestContexts:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by id: one run at a time
 
     async def take_over(self) -> None:
-        """After a restart of the server: interrupts what ran for somebody who is gone."""
+        """Interrupts runs whose client is gone, after a restart of the server."""
         if self._launcher.live("contexts") == 0:
             return
         for context in await self.list():
@@ -101,7 +101,7 @@ class GuestContexts:
             await self._ask("POST", "/contexts/ending", {}, Nothing)
 
     async def settled(self) -> None:
-        """While no request uses the sandbox: when all runs are ended that clients have left."""
+        """Waits until all runs that clients have left are ended. To be called while no request uses the sandbox."""
         for turn in [*self._turns.values()]:
             async with turn:
                 pass
@@ -120,7 +120,7 @@ class GuestContexts:
         goes_on = False
         try:
             started = time.monotonic()
-            await asyncio.sleep(0)  # it is on its way while we look
+            await asyncio.sleep(0)  # send the request before reading the figures
             before = self._usage(group)
             late = await self._wait(context_id, running, sinks, timeout)
             wall_ms = int((time.monotonic() - started) * 1000)
@@ -140,7 +140,7 @@ class GuestContexts:
                 self._machinery.tasks.start(self._settle(context_id, group, turn, running), f"end in {context_id}")
 
     def _watched_group(self, context_id: str) -> str | None:
-        """Its cgroup, held and watched for the run that begins."""
+        """The context's cgroup, held and watched for the run that begins."""
         group = self._launcher.named(context_id)
         if group is not None:
             self._launcher.hold(group)
@@ -166,7 +166,7 @@ class GuestContexts:
             return True
 
     async def _stop(self, context_id: str, reason: str) -> None:
-        """Interrupts what runs in it; what does not listen is killed, with the context."""
+        """Interrupts the context's run. Code that does not stop is killed, and the context with it."""
         query = {"id": context_id, "reason": reason}
         asked = self._guest.call("POST", "/contexts/interrupt", query, _Idle)
         if not (await self._launcher.in_time(asked, ANSWER_SECONDS)).idle:
@@ -182,7 +182,7 @@ class GuestContexts:
     async def _settle(
         self, context_id: str, group: str | None, turn: asyncio.Lock, running: asyncio.Future[Evaluated]
     ) -> None:
-        """Ends a run for which nobody waits any more, and what a context that is gone has left."""
+        """Ends a run whose client has left, and what a lost context has left behind."""
         try:
             if not running.done():
                 running.cancel()
@@ -192,12 +192,12 @@ class GuestContexts:
             elif running.result().has_lost_context:
                 await self._end_all_of(context_id)
         except (SandboxGone, BuntimeError):
-            pass  # what ran in it has ended too
+            pass  # the run has ended too
         finally:
             self._leave(group, turn)
 
     async def _end_all_of(self, context_id: str) -> None:
-        """What it has started and left."""
+        """Ends everything that the context has started."""
         group = self._launcher.named(context_id)
         if group is not None:
             await asyncio.to_thread(self._launcher.end, group)
@@ -265,7 +265,7 @@ def _raise_for_outcome(context_id: str, evaluated: Evaluated) -> None:
 
 
 def _refusal(said: str) -> BuntimeError:
-    """Why a context did not start, in the words of what was to become one."""
+    """Why a context did not start. `said`: what its process printed."""
     if said.startswith("buntime: workingDir "):
         return InvalidRequest("workingDir", said.removeprefix("buntime: ").strip()[:1000])
-    return SessionBusy("The context's process ended as it was started. Try again, or end something.", said=said[:1000])
+    return SessionBusy("The context's process ended while it started. Try again, or stop something.", said=said[:1000])

@@ -1,4 +1,4 @@
-"""Runs: one program to its end, in a cgroup of its own. Implements `ports.Sandbox.run`."""
+"""Running one program to its end, in its own cgroup. Implements `ports.Sandbox.run`."""
 
 import asyncio
 import time
@@ -22,11 +22,11 @@ TIMEOUT_EXIT = 124
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A run in its guest's words, and what was done to it."""
+    """A run as the guest reports it, and what the host did to it."""
 
     outcome: Outcome
-    timed_out: bool  # then its whole tree was killed
-    met_limit: bool  # on processes: the same
+    timed_out: bool  # its cgroup was killed
+    met_limit: bool  # on processes; its cgroup was killed
 
 
 class GuestRuns:
@@ -49,7 +49,7 @@ class GuestRuns:
         return result
 
     async def _started(self, run: Run, env: Mapping[str, str], sink: Sink | None) -> tuple[Attempt, Spare]:
-        """By the prepared process, where that fits, else by a spare."""
+        """Runs the program in the prepared process if that fits, otherwise in a spare."""
         await self._launcher.make_room()
         prepared = self._prepared.take(run, env)
         if prepared is not None:
@@ -90,7 +90,7 @@ class GuestRuns:
             raise SandboxGone("the guest does not answer after the run was killed")
 
     def _is_full(self, attempt: Attempt) -> bool:
-        """Asked only where it can matter: of a run that failed."""
+        """Only a failed run asks, because only there does it matter."""
         failed = not attempt.timed_out and attempt.outcome.end.exit_code != 0
         return failed and self._machinery.volumes.is_full(self._launcher.sandbox)
 

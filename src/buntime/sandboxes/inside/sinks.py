@@ -1,4 +1,4 @@
-"""Sinks that are watched while the guest is waited for."""
+"""Watching the sinks of a run while waiting for the guest."""
 
 import asyncio
 from collections.abc import Awaitable, Mapping
