@@ -1,4 +1,4 @@
-/** What handlers share: their shape, the guest's settings, and reading what a request asks for. */
+/** What all handlers use: their type, the guest's settings, and readers of a request's parameters. */
 
 import { Failure } from "./failure";
 import { type Path, pathOf, rawIn } from "./names";
@@ -7,7 +7,7 @@ export interface Settings {
   readonly address: string;
   readonly port: number;
   readonly secret: string;
-  /** What starts the shell of a spare. */
+  /** The command line of a spare's shell. */
   readonly shell: readonly string[];
   /** The Bun that runs the session's code. */
   readonly bun: string;
@@ -38,7 +38,7 @@ export function anyPathIn(request: Request, name = "path"): Path {
   return pathOf(raw);
 }
 
-/** A whole number, not negative. Raises EINVAL. */
+/** A whole number that is not negative. Raises EINVAL. */
 export function numberIn(query: URLSearchParams, name: string, otherwise: number): number {
   const text = query.get(name);
   if (text === null || text === "") return otherwise;

@@ -1,11 +1,11 @@
-/** Contexts: long-lived Bun processes that keep variables between runs, and what of them the host can ask for.
+/** Contexts: long-lived Bun processes that keep variables between runs.
  *
  *     POST /contexts/create?spare=    {id, env, cwd} → {"context": record | null, "said": text}
- *     GET  /contexts                  → {"contexts": [record]}, the oldest first
- *     POST /contexts/run?id=          {code, maxOutput, live} → frames (frames.ts), the last with what `End` has
- *     POST /contexts/interrupt?id=&reason=    → {"idle": bool}  when its run has ended, or after GRACE
+ *     GET  /contexts                  → {"contexts": [record]}, oldest first
+ *     POST /contexts/run?id=          {code, maxOutput, live} → frames (frames.ts), the last one an `End`
+ *     POST /contexts/interrupt?id=&reason=    → {"idle": bool}, when the run has ended or after GRACE
  *     POST /contexts/delete?id=       → {"known": bool}
- *     POST /contexts/ending           what ends from now on does so by deep sleep
+ *     POST /contexts/ending           → {}; contexts that end from now on end by deep sleep
  */
 
 import { ContextRecords, type ContextRecord } from "./context_records";
@@ -19,13 +19,13 @@ import type { Spares } from "./spares";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 
-const START = 8000; // ms in which a kernel has to say hello
-const GRACE = 2000; // ms for a run to end after it was interrupted
+const START = 8000; // ms that a kernel has to say hello
+const GRACE = 2000; // ms that a run has to end after an interrupt
 const AGAIN = 250; // ms between two signals
 const LOST = 200; // records of lost contexts that are kept
 const ID = /^ctx_[a-z0-9]{18}$/;
 const DEFAULT_OUTPUT = 10 << 20; // bytes of each stream
-// Beside the guest's bundle, or beside this file where nothing is bundled.
+// Beside the guest's bundle, or beside this file when nothing is bundled.
 const BUNDLED = join(import.meta.dir, "kernel.js");
 const KERNEL = existsSync(BUNDLED) ? BUNDLED : join(import.meta.dir, "kernel/main.ts");
 
@@ -49,7 +49,7 @@ class Contexts {
   }
 
   async create(pid: number, { id, env, cwd }: NewContext): Promise<{ context: ContextRecord | null; said: string }> {
-    if (this.#records.get(id) !== null) throw new Failure("EEXIST", { path: id, message: "there is such a context" });
+    if (this.#records.get(id) !== null) throw new Failure("EEXIST", { path: id, message: "the context exists already" });
     const { name, secret } = this.#kernels.address();
     const { bun } = this.settings;
     const argv = [bun, "--install=fallback", KERNEL, name, secret];
@@ -145,7 +145,7 @@ export function contextsHandlers(settings: Settings, spares: Spares): Handlers {
   };
 }
 
-const wrong = (what: string) => new Failure("EINVAL", { message: `${what} is not what it should be` });
+const wrong = (what: string) => new Failure("EINVAL", { message: `${what} has the wrong form` });
 
 function idIn(query: URLSearchParams): string {
   const id = query.get("id") ?? "";

@@ -1,12 +1,12 @@
-/** What the host can ask for on files.
+/** Files: what the host can ask for.
  *
- *     GET  /status                          → {"files": n}, regular files in the workspace, bounded
+ *     GET  /status                          → {"files": n}, a bounded count of regular files in the workspace
  *     POST /files/write                     length (4 bytes), {"files": [{path, size, mode, append}]}, contents
  *                                           → {"sizes": [n]}
  *     GET  /files/list?path=&recursive=&limit=&offset=  → {"files": [{path, size, modified, type}], "total": n}
  *     GET  /files/read?path=&limit=         → bytes, header x-size
  *     POST /files/delete?path=&recursive=   → {}
- *     GET  /contents?path=&start=&end=      → bytes, headers as `readPart` has them; `last=` in place of both
+ *     GET  /contents?path=&start=&end=      → bytes, headers: see `readPart`; or `last=` instead of both
  *     POST /uploads?path=&mode=             → {"upload": id}
  *     POST /uploads/part?upload=            bytes → {}
  *     POST /uploads/end?upload=             → {"size": n}
@@ -30,7 +30,7 @@ import { kindOf } from "./walk";
 import { makeParents, unmake, writeFiles } from "./write";
 
 const MOST_MODE = 0o7777;
-const OF_THE_GOAL = ["EEXIST", "ENOTEMPTY", "EISDIR", "ENOTDIR"]; // failures of a move
+const OF_THE_TARGET = ["EEXIST", "ENOTEMPTY", "EISDIR", "ENOTDIR"]; // failures of a move that concern its target
 
 export function filesHandlers({ workspace }: Settings): Handlers {
   return {
@@ -85,7 +85,7 @@ function makeDirectory(path: Path): boolean {
   }
 }
 
-/** A rename: at once, or not at all. Raises EEXIST, EINVAL for a directory into itself, EXDEV between file systems. */
+/** Renames atomically. Raises EEXIST, EINVAL for a directory into itself, and EXDEV between file systems. */
 function move(from: Path, to: Path, overwrite: boolean, workspace: string): void {
   const stats = fs.lstatSync(from);
   if (stats.isDirectory() && holds(from, stats, workspace)) throw new Failure("EBUSY", { path: shown(from) });
@@ -99,7 +99,7 @@ function move(from: Path, to: Path, overwrite: boolean, workspace: string): void
   } catch (thrown) {
     unmake(made);
     const errno = errnoOf(thrown);
-    throw errno === "" ? thrown : new Failure(errno, { path: shown(OF_THE_GOAL.includes(errno) ? to : from) });
+    throw errno === "" ? thrown : new Failure(errno, { path: shown(OF_THE_TARGET.includes(errno) ? to : from) });
   }
 }
 

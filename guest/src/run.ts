@@ -1,8 +1,8 @@
-/** One run: a spare becomes the program, its output travels to the host, its end is told.
+/** Runs: a spare becomes the program, its output goes to the host, and then how it ended.
  *
  *     POST /run?spare=   {code | command, env, cwd, stdin, maxOutput, live, feed} → frames (frames.ts)
  *     GET  /feed?name=   → {"open": bool}, when the run with this `feed` has begun
- *     POST /feed?name=   bytes → {"open": bool}, when it has taken them
+ *     POST /feed?name=   bytes → {"open": bool}, when the program has taken them
  */
 
 import { type Handlers, jsonOf, numberIn, type Settings } from "./asked";
@@ -22,9 +22,9 @@ export interface RunRequest {
   readonly text: string;
   readonly stdin: Uint8Array;
   readonly maxOutput: number;
-  /** Whether somebody watches: then no output waits for more of it. */
+  /** Whether a client watches. Output is then sent at once. */
   readonly live: boolean;
-  /** The name under which its standard input comes in pieces; "" where it is `stdin`. */
+  /** The name under which standard input arrives in pieces; "" when it is `stdin`. */
   readonly feed: string;
 }
 
@@ -44,7 +44,7 @@ export function runHandlers({ bun, workspace }: Settings, spares: Spares, clock:
 
 /** The body of POST /run, checked. Raises EINVAL and E2BIG. */
 export function parseRun(body: unknown, bun: string, workspace: string): RunRequest {
-  const wrong = (what: string) => new Failure("EINVAL", { message: `${what} is not what it should be` });
+  const wrong = (what: string) => new Failure("EINVAL", { message: `${what} has the wrong form` });
   if (typeof body !== "object" || body === null) throw wrong("the body");
   const {
     code,
@@ -107,9 +107,9 @@ class RunOutput implements Taker {
   }
 }
 
-/** Runs the request in the spare; the answer streams frames and ends with the program.
+/** Runs the request in the spare. The answer streams frames and ends with the program.
  *
- * A host that hangs up (`gone`) changes nothing for the program.
+ * If the host hangs up (`gone`), the program goes on.
  */
 export function execute(
   spare: Spare,

@@ -1,11 +1,11 @@
-/** What the host can ask for. HTTP/1.1; every request carries the secret of the sandbox.
+/** The guest's HTTP/1.1 server. Every request carries the secret of the sandbox.
  *
  *     GET  /health         → {"protocol": 1}
  *     POST /spares         → {"pid": n}                       one more parked shell
  *
- * The rest stands at the top of the module that answers it: run.ts, prepared.ts, files.ts, watching.ts, processes.ts,
- * contexts.ts and terminals.ts. Paths are absolute. A failure is {"errno", "path", "message"} with a status
- * (failure.ts).
+ * Other requests are described in the modules that answer them: run.ts, prepared.ts, files.ts, watching.ts,
+ * processes.ts, contexts.ts and terminals.ts. Paths are absolute. A failure is {"errno", "path", "message"} with a
+ * status (failure.ts).
  */
 
 import type { Server } from "bun";
@@ -24,9 +24,9 @@ import { workEnded } from "./thrift";
 import { watchingHandlers } from "./watching";
 
 const PROTOCOL = 1;
-const PREPARING = new Set(["GET /health", "POST /spares"]); // a guest that nobody has used yet stays as it is
+const PREPARING = new Set(["GET /health", "POST /spares"]); // not counted as work: an unused guest stays as it is
 
-/** Listens; raises what binding the address raises. */
+/** Starts to listen. Raises what binding the address raises. */
 export function serve(settings: Settings): Server<undefined> {
   const isSecret = comparison(settings.secret);
   const handlers = handlersOf(settings);
@@ -36,7 +36,7 @@ export function serve(settings: Settings): Server<undefined> {
     idleTimeout: 0, // a run may be silent for as long as it likes
     maxRequestBodySize: LARGEST_BODY,
     development: false,
-    reusePort: false, // implied otherwise: a program in the session could listen here too
+    reusePort: false, // the default would let a program of the session listen here too
     async fetch(request) {
       const { pathname, searchParams } = new URL(request.url);
       const operation = `${request.method} ${pathname}`;
@@ -59,7 +59,7 @@ function handlersOf(settings: Settings): Handlers {
   const spares = new Spares(settings.shell);
   const clock = new Clock();
   return {
-    __proto__: null as never, // names such as "constructor" are no operations
+    __proto__: null as never, // so that names such as "constructor" are not operations
     ...processesHandlers(settings, spares),
     ...contextsHandlers(settings, spares),
     ...terminalsHandlers(settings, spares),
@@ -72,7 +72,7 @@ function handlersOf(settings: Settings): Handlers {
   };
 }
 
-/** Whether a text is the secret, in a time that does not depend on where they differ. */
+/** Compares a text with the secret in a time that does not depend on where they differ. */
 function comparison(secret: string): (given: string) => boolean {
   return (given) => {
     let difference = given.length ^ secret.length;

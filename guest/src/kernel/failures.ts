@@ -1,4 +1,4 @@
-/** What code threw, as it is told: without our own frames, and whatever its getters do. */
+/** Describes what code threw, without our own stack frames, and safely whatever its getters do. */
 
 import { shown } from "./forms";
 
@@ -26,7 +26,7 @@ export function failureOf(thrown: unknown, file: string): Failure {
       return { name, message, stack: stackOf(thrown, name, message) };
     }
   } catch {
-    // A proxy or getter that fails: what was thrown is shown as any other value.
+    // A proxy or getter failed, so the thrown value is shown like any other.
   }
   const text = bounded(shown(thrown), LONGEST);
   return { name: "Thrown", message: text, stack: `Thrown: ${text}` };
@@ -37,7 +37,7 @@ function isBuildMessage(thrown: unknown): thrown is { message: string; position:
   return name === "BuildMessage" && typeof (thrown as { message?: unknown }).message === "string";
 }
 
-/** `file`:line:column, the line, a mark under it, and what is wrong. */
+/** `file`:line:column, the line, a mark under it, and the message. */
 function syntaxFailure({ message, position }: { message: string; position: Position | null }, file: string): Failure {
   const { line = 1, column = 1, lineText = "" } = position ?? {};
   const text = bounded(lineText, 500);

@@ -270,7 +270,7 @@ async def _each[T](
     at_once: int = STARTS_AT_ONCE,
     seconds: float | None = None,
 ) -> None:
-    """Does the work on all things, `at_once` at a time. Work that takes longer than `seconds` no longer counts there. The
+    """Does the work on all things, `at_once` at a time. Work that takes longer than `seconds` no longer counts. The
     first failure ends all."""
     places = asyncio.Semaphore(at_once)
 
