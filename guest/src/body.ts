@@ -1,6 +1,8 @@
-/** A request's body, taken in parts of known size and never held whole. */
+/** A request's body, read in parts of known size and never held as a whole. */
 
 import { Failure } from "./failure";
+
+export const LARGEST_BODY = 512 << 20; // bytes
 
 export class Body {
   readonly #reader: { read(): Promise<{ done: boolean; value?: Uint8Array | undefined }> } | null;
@@ -11,7 +13,7 @@ export class Body {
     this.#reader = stream === null ? null : stream.getReader();
   }
 
-  /** Exactly `size` bytes. Raises EINVAL when the body ends before. */
+  /** Exactly `size` bytes. Raises EINVAL when the body ends early. */
   async take(size: number): Promise<Uint8Array> {
     const taken = new Uint8Array(size);
     let at = 0;
@@ -22,7 +24,7 @@ export class Body {
     return taken;
   }
 
-  /** The next `size` bytes, as they come. Raises EINVAL when the body ends before. */
+  /** The next `size` bytes, as they arrive. Raises EINVAL when the body ends early. */
   async *parts(size: number): AsyncGenerator<Uint8Array, void, undefined> {
     for (let left = size; left > 0;) {
       if (!(await this.#more())) throw new Failure("EINVAL", { message: "the body is shorter than it says" });
@@ -38,12 +40,12 @@ export class Body {
     if (await this.#more()) throw new Failure("EINVAL", { message: "the body is longer than it says" });
   }
 
-  /** Reads on to the end: an answer before it would meet a client that is still sending. */
+  /** Reads to the end, because a client that is still sending would not read an answer. */
   async discard(): Promise<void> {
     try {
       while (await this.#more()) this.#chunk = new Uint8Array();
     } catch {
-      // The client has gone: there is nothing left to read.
+      // The client has left, so nothing is left to read.
     }
   }
 

@@ -1,7 +1,7 @@
-/** Which files a run has created or changed, by the kernel's own time stamps.
+/** Finds the files that a run has created or changed, by the kernel's time stamps.
  *
- * A file that is changed again in the tick in which it was asked for its time gets a fine stamp, and no later change
- * of any file gets an earlier one (Linux 6.13; on older kernels a mark is as coarse as a tick, 4 ms).
+ * Since Linux 6.13, a file that changes again in the tick in which its time was read gets a fine-grained stamp, and no
+ * later change of any file gets an earlier one. On older kernels a mark is as coarse as a tick (4 ms).
  */
 
 import { fstatSync, futimesSync, lstatSync, openSync, unlinkSync } from "node:fs";
@@ -11,13 +11,13 @@ import { Pace } from "./pace";
 import { walk } from "./walk";
 
 const MOST_PATHS = 1000;
-const LONGEST_PATH = 4096; // bytes: a longer one can be given to no call
+const LONGEST_PATH = 4096; // bytes: no call takes a longer path
 const MOST_VISITED = 20_000;
-const LONGEST = 150; // ms
+const LONGEST = 150; // ms of one search
 const PASSED_OVER = new Set(["node_modules", ".git"]);
 const PLACES = ["/dev/shm", "/run", "/tmp"];
 
-/** The time of change (ns) that files changed from now on have at least. */
+/** A change time in ns. Every file that changes after the mark has this time or a later one. */
 export type Mark = bigint;
 
 export class Clock {
@@ -25,7 +25,7 @@ export class Clock {
 
   mark(): Mark {
     if (this.#fd < 0) return BigInt(Date.now() - 10) * 1_000_000n;
-    // The first stamp is that of the tick; the second, when the first was looked at, that of the moment.
+    // The first stamp is the tick's. Reading it makes the second one exact.
     this.#stamp();
     return this.#stamp();
   }
@@ -35,7 +35,7 @@ export class Clock {
     return fstatSync(this.#fd, { bigint: true }).ctimeNs;
   }
 
-  /** A file without a name, or -1 where none can be made. */
+  /** The descriptor of a file without a name, or -1 when none can be made. */
   static #open(): number {
     for (const place of PLACES) {
       const path = `${place}/.buntime-${crypto.randomUUID()}`;
@@ -51,16 +51,16 @@ export class Clock {
 }
 
 export interface Written {
-  /** From the workspace, sorted. */
+  /** Relative to the workspace, sorted. */
   readonly paths: string[];
   /** Whether there may be more. */
   readonly truncated: boolean;
 }
 
-/** Regular files and symbolic links changed since the mark, and the given ones. */
-export async function writtenSince(mark: Mark, workspace: string, given: readonly string[]): Promise<Written> {
-  const found = new Set(given.slice(0, MOST_PATHS));
-  let truncated = given.length > MOST_PATHS;
+/** Regular files and symbolic links that have changed since the mark. */
+export async function writtenSince(mark: Mark, workspace: string): Promise<Written> {
+  const found = new Set<string>();
+  let truncated = false;
   const deadline = performance.now() + LONGEST;
   const pace = new Pace();
   let visited = 0;
@@ -77,7 +77,7 @@ export async function writtenSince(mark: Mark, workspace: string, given: readonl
     }
   } catch (thrown) {
     if (errnoOf(thrown) === "") throw thrown;
-    truncated ||= errnoOf(thrown) !== "ENOENT"; // no workspace: nothing in it
+    truncated ||= errnoOf(thrown) !== "ENOENT"; // without a workspace there is nothing in it
   }
   return { paths: [...found].sort(), truncated };
 }

@@ -1,4 +1,4 @@
-/** The guest's side of one kernel (kernel/main.ts): its output, its line, the run in it. */
+/** The guest's side of one kernel (kernel/main.ts): its output, its connection, and the run in it. */
 
 import type { Socket, UnixSocketListener } from "bun";
 import { type Mark, writtenSince } from "./changes";
@@ -8,24 +8,24 @@ import { PipeReader, PipeWriter, type Taker } from "./pipes";
 import type { Script } from "./script";
 import type { Spare } from "./spares";
 
-const KEPT = 256 << 10; // bytes of each stream that are kept between two runs
+const KEPT = 256 << 10; // bytes of each stream that are kept between runs
 const LARGEST = 12 << 20; // bytes of a frame
-const PIECES = 4096; // in which they may have come
+const PIECES = 4096; // in which a frame may arrive
 const MOST = 28 << 20; // bytes of the frames of one run
-const SAID = 2000; // characters of what a kernel that does not start has said
+const SAID = 2000; // characters that are kept of the output of a kernel that does not start
 
-/** The last frame of a run: `outcome` where there was none. */
+/** The last frame of a run. `outcome` says why when there was no run. */
 export interface End {
   readonly outcome: "ended" | "absent" | "lost" | "busy";
   readonly reason?: string;
-  /** Of the kernel, where it has ended with the run. */
+  /** The kernel's, if it ended with the run. */
   readonly exitCode?: number | null;
   readonly truncated?: boolean;
   readonly filesWritten?: readonly string[];
   readonly filesWrittenTruncated?: boolean;
 }
 
-/** One stream of the program: into the run under way, or kept for the next. */
+/** One stream of the program. Output goes into the run under way, or is kept for the next one. */
 class Stream implements Taker {
   readonly headroom = HEADER;
   truncated = false;
@@ -40,14 +40,14 @@ class Stream implements Taker {
     return this.#outbox === null || this.#isEnding || this.#outbox.hasRoom;
   }
 
-  /** The run is to end: a program that waits for a slow reader would not hear of it. */
+  /** Lets the run end: a program that waits for a slow reader would not notice an interrupt. */
   end(): void {
     if (this.#isEnding || this.#outbox === null) return;
     this.#isEnding = true;
     this.#left = Math.min(this.#left, KEPT);
   }
 
-  /** A run begins: what was kept is the first of its output. */
+  /** A run begins. What was kept is the beginning of its output. */
   into(outbox: Outbox, limit: number): void {
     this.#outbox = outbox;
     this.#isEnding = false;
@@ -56,13 +56,13 @@ class Stream implements Taker {
     for (const chunk of this.#kept.splice(0)) this.take(chunk);
   }
 
-  /** It has ended. */
+  /** The run has ended. */
   keep(): void {
     this.#outbox = null;
     this.#left = KEPT;
   }
 
-  /** What is kept. */
+  /** The output that is kept. */
   text(): string {
     return this.#kept.map((chunk) => Buffer.from(chunk.subarray(HEADER)).toString()).join("");
   }
@@ -87,7 +87,7 @@ interface Running {
 }
 
 export class Kernel {
-  /** Why it will have ended, where a run is being ended. */
+  /** Why the run ends, while it is being ended. */
   fate: string | null = null;
   /** Settles when the run under way has ended. */
   idle: Promise<void> = Promise.resolve();
@@ -127,11 +127,11 @@ export class Kernel {
   }
 
   signal(name: NodeJS.Signals): void {
-    if (this.#hasEnded) return; // its pid may be another's
+    if (this.#hasEnded) return; // its pid may belong to another process
     try {
       process.kill(this.spare.pid, name);
     } catch {
-      // It has ended.
+      // The process has ended.
     }
   }
 
@@ -162,7 +162,7 @@ export class Kernel {
     return outbox.response;
   }
 
-  /** A whole frame of the kernel; or of a program that plays it: then it is ended. */
+  /** Takes a whole frame. A program that imitates the kernel with a wrong one is ended. */
   take(frame: Uint8Array): void {
     const kind = String.fromCharCode(frame[0]!);
     const running = this.#running;
@@ -172,12 +172,12 @@ export class Kernel {
       this.signal("SIGKILL");
       return;
     }
-    this.#readers.forEach((reader) => reader.drain()); // what was written before it comes before it
+    this.#readers.forEach((reader) => reader.drain()); // output that was written before this frame comes before it
     if (kind === "v") this.#end(null, frame);
     else running.outbox.push(frame);
   }
 
-  /** More of the code that is to be run. */
+  /** Sends more of the code. */
   advance(): void {
     const written = this.#unsent.length === 0 ? 0 : (this.#line?.write(this.#unsent) ?? 0);
     this.#unsent = this.#unsent.subarray(Math.max(written, 0));
@@ -188,7 +188,7 @@ export class Kernel {
     this.advance();
   }
 
-  /** `told`: the frame of what came of it, where the kernel has said so. */
+  /** `told`: the kernel's frame with the result, if it sent one. */
   #end(exitCode: number | null, told?: Uint8Array): void {
     const running = this.#running;
     if (running === null) return;
@@ -197,14 +197,14 @@ export class Kernel {
     this.#streams.forEach((stream) => stream.keep());
     this.#readers.forEach((reader) => reader.advance());
     this.#settle();
-    void writtenSince(running.mark, running.workspace, []).then(({ paths, truncated: filesWrittenTruncated }) => {
+    void writtenSince(running.mark, running.workspace).then(({ paths, truncated: filesWrittenTruncated }) => {
       const end: End = { outcome: "ended", exitCode, truncated, filesWritten: paths, filesWrittenTruncated };
       const last = jsonFrame("x", end);
       running.outbox.finish(told === undefined ? last : joined([told, last]));
     });
   }
 
-  /** What it has written until now, for people. */
+  /** What the process has written so far, for people. */
   said(): string {
     this.#readers.forEach((reader) => reader.drain());
     return this.#streams
@@ -215,14 +215,14 @@ export class Kernel {
   }
 }
 
-/** A connection: whose it is, and what has come of its next frame. */
+/** A connection, the kernel it belongs to, and what has arrived of the next frame. */
 export interface Line {
   kernel: Kernel | null;
   chunks: Uint8Array[];
   size: number;
 }
 
-/** Where kernels call. */
+/** The socket that kernels connect to. */
 export class Kernels {
   readonly #expected = new Map<string, (line: Socket<Line>) => void>();
   readonly #name = `buntime-contexts-${crypto.randomUUID()}`;
@@ -240,7 +240,7 @@ export class Kernels {
     return { name: this.#name, secret: crypto.randomUUID() };
   }
 
-  /** Until it has called; what it has said instead where it ends, or does not call in time. */
+  /** Waits until the kernel has connected. Returns its output instead when it ends or is too slow. */
   async meet(kernel: Kernel, secret: string, patience: number): Promise<string | null> {
     const called = new Promise<boolean>((resolve) =>
       this.#expected.set(secret, (line) => {

@@ -1,4 +1,4 @@
-/** What is known of each context: a small file on the session's volume, so that what is lost is not unknown. */
+/** The record of each context: a small file on the session's volume, so that a lost context is not an unknown one. */
 
 import { lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,13 +9,13 @@ export interface ContextRecord {
   readonly createdAt: number; // ms
   readonly workingDir: string;
   readonly runs: number;
-  /** Why it is lost; null while it runs. */
+  /** Why the context is lost; null while it runs. */
   readonly lost: string | null;
-  /** Why it will be lost if this is the last that is known. */
+  /** Why the context will count as lost if this record is the last one. */
   readonly ending: string | null;
 }
 
-const LARGEST = 16 << 10; // bytes of a record that is one
+const LARGEST = 16 << 10; // bytes of a record
 const MOST = 1000;
 const FILE = /^(ctx_[a-z0-9]{18})\.json$/;
 
@@ -32,16 +32,16 @@ export class ContextRecords {
     return [...this.#records().values()].sort((a, b) => a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1));
   }
 
-  /** In memory alone: the number of runs is written with the next change. */
+  /** In memory only: the number of runs is written with the next change. */
   keep(record: ContextRecord): void {
     this.#records().set(record.id, record);
   }
 
-  /** On disk too, where that has room. */
+  /** On disk too, if that has room. */
   put(record: ContextRecord): void {
     this.keep(record);
     const path = join(this.root, `${record.id}.json`);
-    const fresh = join(this.root, crypto.randomUUID()); // nothing is there that a session has put in our way
+    const fresh = join(this.root, crypto.randomUUID()); // a name that the session cannot have taken
     try {
       mkdirSync(this.root, { recursive: true });
       writeFileSync(fresh, JSON.stringify(record), { flag: "wx" });
@@ -51,19 +51,19 @@ export class ContextRecords {
     }
   }
 
-  /** Whether it was known. */
+  /** Whether the context was known. */
   delete(id: string): boolean {
     rmSync(join(this.root, `${id}.json`), { force: true, recursive: true });
     return this.#records().delete(id);
   }
 
-  /** Forgets the oldest of those that are lost. */
+  /** Forgets the oldest lost contexts. */
   keepLost(most: number): void {
     const lost = this.all().filter((record) => record.lost !== null);
     for (const { id } of lost.slice(0, Math.max(lost.length - most, 0))) this.delete(id);
   }
 
-  /** What a guest finds when it starts is lost. */
+  /** Contexts that a guest finds when it starts are lost. */
   #records(): Map<string, ContextRecord> {
     if (this.#known !== null) return this.#known;
     const absent = ["ENOENT", "ENOTDIR", "EACCES", "ELOOP"];
@@ -80,7 +80,7 @@ export class ContextRecords {
       if (!stats.isFile() || stats.size > LARGEST) return null;
       return recordOf(id, JSON.parse(readFileSync(path, "utf8")));
     } catch {
-      return null; // the session has been at it
+      return null; // the session has changed the file
     }
   }
 }

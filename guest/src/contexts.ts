@@ -1,11 +1,11 @@
-/** Contexts: long-lived Bun processes that keep variables between runs, and what of them the host can ask for.
+/** Contexts: long-lived Bun processes that keep variables between runs.
  *
- *     POST /contexts/create?spare=    {id, env, cwd, install} → {"context": record | null, "said": text}
- *     GET  /contexts                  → {"contexts": [record]}, the oldest first
- *     POST /contexts/run?id=          {code, maxOutput, live} → frames (frames.ts), the last with what `End` has
- *     POST /contexts/interrupt?id=&reason=    → {"idle": bool}  when its run has ended, or after GRACE
+ *     POST /contexts/create?spare=    {id, env, cwd} → {"context": record | null, "said": text}
+ *     GET  /contexts                  → {"contexts": [record]}, oldest first
+ *     POST /contexts/run?id=          {code, maxOutput, live} → frames (frames.ts), the last one an `End`
+ *     POST /contexts/interrupt?id=&reason=    → {"idle": bool}, when the run has ended or after GRACE
  *     POST /contexts/delete?id=       → {"known": bool}
- *     POST /contexts/ending           what ends from now on does so by deep sleep
+ *     POST /contexts/ending           → {}; contexts that end from now on end by deep sleep
  */
 
 import { ContextRecords, type ContextRecord } from "./context_records";
@@ -14,18 +14,18 @@ import { type End, Kernel, Kernels } from "./context_kernel";
 import { Failure } from "./failure";
 import { jsonFrame } from "./frames";
 import { scriptOf } from "./script";
-import { type Handlers, jsonOf, type Settings } from "./server";
+import { type Handlers, jsonOf, type Settings } from "./asked";
 import type { Spares } from "./spares";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 
-const START = 8000; // ms in which a kernel has to say hello
-const GRACE = 2000; // ms for a run to end after it was interrupted
+const START = 8000; // ms that a kernel has to say hello
+const GRACE = 2000; // ms that a run has to end after an interrupt
 const AGAIN = 250; // ms between two signals
 const LOST = 200; // records of lost contexts that are kept
 const ID = /^ctx_[a-z0-9]{18}$/;
 const DEFAULT_OUTPUT = 10 << 20; // bytes of each stream
-// Beside the guest's bundle, or beside this file where nothing is bundled.
+// Beside the guest's bundle, or beside this file when nothing is bundled.
 const BUNDLED = join(import.meta.dir, "kernel.js");
 const KERNEL = existsSync(BUNDLED) ? BUNDLED : join(import.meta.dir, "kernel/main.ts");
 
@@ -33,7 +33,6 @@ interface NewContext {
   readonly id: string;
   readonly env: Record<string, string>;
   readonly cwd: string;
-  readonly install: boolean;
 }
 
 class Contexts {
@@ -49,16 +48,13 @@ class Contexts {
     this.#records = new ContextRecords(join(settings.processes, "../contexts"));
   }
 
-  async create(
-    pid: number,
-    { id, env, cwd, install }: NewContext,
-  ): Promise<{ context: ContextRecord | null; said: string }> {
-    if (this.#records.get(id) !== null) throw new Failure("EEXIST", { path: id, message: "there is such a context" });
+  async create(pid: number, { id, env, cwd }: NewContext): Promise<{ context: ContextRecord | null; said: string }> {
+    if (this.#records.get(id) !== null) throw new Failure("EEXIST", { path: id, message: "the context exists already" });
     const { name, secret } = this.#kernels.address();
     const { bun } = this.settings;
-    const argv = [bun, install ? "--install=fallback" : "--no-install", KERNEL, name, secret];
+    const argv = [bun, "--install=fallback", KERNEL, name, secret];
     const command = `exec ${argv.map((word) => `'${word}'`).join(" ")}`;
-    const script = scriptOf({ code: null, command, env, cwd, bun, hasStdin: false, install });
+    const script = scriptOf({ code: null, command, env, cwd, bun, hasStdin: false });
     const kernel = new Kernel(this.spares.take(pid), script);
     const said = await this.#kernels.meet(kernel, secret, START);
     if (said !== null) return { context: null, said };
@@ -149,7 +145,7 @@ export function contextsHandlers(settings: Settings, spares: Spares): Handlers {
   };
 }
 
-const wrong = (what: string) => new Failure("EINVAL", { message: `${what} is not what it should be` });
+const wrong = (what: string) => new Failure("EINVAL", { message: `${what} has the wrong form` });
 
 function idIn(query: URLSearchParams): string {
   const id = query.get("id") ?? "";
@@ -158,10 +154,10 @@ function idIn(query: URLSearchParams): string {
 }
 
 function newOf(body: unknown): NewContext {
-  const { id, env = {}, cwd, install = true } = (body ?? {}) as Record<string, unknown>;
+  const { id, env = {}, cwd } = (body ?? {}) as Record<string, unknown>;
   if (typeof id !== "string" || !ID.test(id)) throw wrong("the id");
   if (typeof env !== "object" || env === null || !Object.values(env).every((value) => typeof value === "string"))
     throw wrong("env");
   if (typeof cwd !== "string" || !cwd.startsWith("/") || cwd.includes("\0")) throw wrong("cwd");
-  return { id, env: env as Record<string, string>, cwd, install: install !== false };
+  return { id, env: env as Record<string, string>, cwd };
 }

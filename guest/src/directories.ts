@@ -1,8 +1,8 @@
-/** The directories that are watched, as a tree: one that is moved takes its own along. */
+/** The watched directories as a tree: a directory that is moved takes its subtree along. */
 
 import type { Inotify } from "./inotify";
 
-const MOST = 8192; // of one who watches
+const MOST = 8192; // of one watcher
 
 export interface Directory {
   readonly watch: number;
@@ -10,7 +10,7 @@ export interface Directory {
   name: string;
   parent: Directory | null; // null: the root
   readonly children: Map<string, Directory>;
-  /** Whether all that is in it is known to be watched. */
+  /** Whether everything in it is known to be watched. */
   isScanned: boolean;
 }
 
@@ -36,11 +36,11 @@ export class Directories {
     return this.#byWatch.get(watch);
   }
 
-  /** A directory in another, watched from now on; null where it cannot be. */
+  /** Watches a directory in another one. Null when that is not possible. */
   add(parent: Directory, name: string): Directory | null {
     const there = parent.children.get(name);
     const added = this.#watch(parent, name);
-    if (there !== undefined && there !== added) this.drop(there); // another has taken its place
+    if (there !== undefined && there !== added) this.drop(there); // another directory has taken its place
     if (added !== null) parent.children.set(name, added);
     return added;
   }
@@ -54,7 +54,7 @@ export class Directories {
     parent.children.set(name, directory);
   }
 
-  /** It and all below it are watched no more. */
+  /** Stops watching the directory and everything below it. */
   drop(directory: Directory): void {
     this.#detach(directory);
     for (const each of below(directory)) {
@@ -63,14 +63,14 @@ export class Directories {
     }
   }
 
-  /** From the root; "" for itself. */
+  /** Relative to the root; "" for the root itself. */
   pathOf(directory: Directory, name = ""): string {
     const names = name === "" ? [] : [name];
     for (let at = directory; at.parent !== null; at = at.parent) names.push(at.name);
     return names.reverse().join("/");
   }
 
-  /** What to give to file calls. */
+  /** The path for file calls. */
   place(directory: Directory, name = ""): string {
     return joined(this.at, this.pathOf(directory, name));
   }
@@ -79,7 +79,7 @@ export class Directories {
     if (this.isFull) return null;
     const watch = this.inotify.add(bytesOf(parent === null ? this.at : this.place(parent, name)));
     if (watch < 0) return null;
-    const known = this.#byWatch.get(watch); // it was moved, and that is yet to be heard
+    const known = this.#byWatch.get(watch); // it was moved, and the notice has yet to arrive
     if (known !== undefined) {
       this.#detach(known);
       known.parent = parent;
@@ -97,7 +97,7 @@ export class Directories {
   }
 }
 
-/** The directory and all below it. */
+/** The directory and everything below it. */
 export function below(directory: Directory): Directory[] {
   const found = [directory];
   for (let at = 0; at < found.length; at++) found.push(...found[at]!.children.values());

@@ -1,4 +1,4 @@
-/** What a request can fail with: an errno, told to the host as JSON with a status from one table. */
+/** Failures of a request: an errno, sent to the host as JSON with a status from one table. */
 
 const STATUS: Record<string, number> = {
   ENOENT: 404,
@@ -32,9 +32,9 @@ const STATUS: Record<string, number> = {
 interface Particulars {
   path?: string;
   message?: string;
-  /** In place of the table's. */
+  /** Replaces the table's status. */
   status?: number;
-  /** Of the file that is larger than the host allows, bytes. */
+  /** Bytes of the file that is larger than the host allows. */
   size?: number;
 }
 
@@ -52,14 +52,14 @@ export class Failure extends Error {
   }
 }
 
-/** The errno name of what a file or process call threw; "" where it is something else. */
+/** The errno name of what a file or process call threw, or "" for anything else. */
 export function errnoOf(thrown: unknown): string {
   if (thrown instanceof Failure) return thrown.errno;
   const code = (thrown as { code?: unknown } | null)?.code;
   return typeof code === "string" ? code : "";
 }
 
-/** Anything thrown, as a failure. Errors without an errno are EIO: a defect of the guest, status 500. */
+/** Anything thrown, as a failure. An error without an errno is a defect of the guest: EIO, status 500. */
 export function failureOf(thrown: unknown): Failure {
   if (thrown instanceof Failure) return thrown;
   const { path, message } = (thrown ?? {}) as { path?: unknown; message?: unknown };
@@ -68,7 +68,7 @@ export function failureOf(thrown: unknown): Failure {
   return new Failure(errnoOf(thrown) || "EIO", particulars);
 }
 
-/** `action()`, or undefined where it fails with one of these. */
+/** `action()`, or undefined when it fails with one of these. */
 export function unless<T>(errnos: readonly string[], action: () => T): T | undefined {
   try {
     return action();

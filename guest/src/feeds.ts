@@ -1,17 +1,17 @@
-/** The standard input of runs that comes in pieces while they run.
+/** Standard input that arrives in pieces while the run is under way.
  *
- * A piece is answered when the program has taken it into its pipe, so nothing is held for one that does not read.
+ * A piece is answered when it is in the program's pipe, so the guest holds nothing for a program that does not read.
  */
 
 import { closeSync, writeSync } from "node:fs";
 import { Failure, errnoOf } from "./failure";
 import { type End, unwatch, watch } from "./pipes";
 
-const PATIENCE = 30_000; // ms that a run is waited for
+const PATIENCE = 30_000; // ms to wait for a run to begin
 const MOST = 64;
 
 /** The writing end of a pipe. */
-export class Feed implements End {
+class Feed implements End {
   #rest: Uint8Array = new Uint8Array();
   #fd: number;
   #taken: (() => void) | null = null;
@@ -21,7 +21,7 @@ export class Feed implements End {
     watch(this, fd);
   }
 
-  /** Settles when all of it is in the pipe: true, or false where nobody reads any more. */
+  /** Settles when all of it is in the pipe. False when nobody reads any more. */
   async write(bytes: Uint8Array): Promise<boolean> {
     if (this.#taken !== null) throw new Failure("EAGAIN", { message: "a piece is on its way already" });
     this.#rest = bytes;
@@ -56,11 +56,11 @@ export class Feed implements End {
   }
 }
 
-/** By the name that the host gave. */
+/** By the name that the host chose. */
 const feeds = new Map<string, Feed>();
 const waiting = new Map<string, (begun: boolean) => void>();
 
-/** The run's input is fed from now on, until `endFeed`. */
+/** Feeds the run's input from now on, until `endFeed`. */
 export function beginFeed(name: string, fd: number): Feed {
   const feed = new Feed(fd);
   feeds.set(name, feed);
@@ -73,10 +73,10 @@ export function endFeed(name: string, feed: Feed): void {
   feeds.delete(name);
 }
 
-/** Whether the run has begun, as soon as it has. */
+/** Waits until the run has begun. False when it does not begin in time. */
 export async function begun(name: string): Promise<boolean> {
   if (feeds.has(name)) return true;
-  if (waiting.size >= MOST) throw new Failure("EAGAIN", { message: "too many runs are waited for" });
+  if (waiting.size >= MOST) throw new Failure("EAGAIN", { message: "too many feeds wait for their runs" });
   let timer: Timer | undefined;
   return new Promise<boolean>((resolve) => {
     waiting.set(name, resolve);
@@ -87,7 +87,7 @@ export async function begun(name: string): Promise<boolean> {
   });
 }
 
-/** One piece; an empty one is the end. Whether the program still reads. */
+/** Sends one piece; an empty one is the end. Returns whether the program still reads. */
 export async function feed(name: string, bytes: Uint8Array): Promise<boolean> {
   const found = feeds.get(name);
   if (found === undefined) return false;

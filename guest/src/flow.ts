@@ -1,7 +1,7 @@
-/** How fast output may come into logs: a program that writes without end must not take the guest from all others. */
+/** Limits how fast output may enter logs, so that a program that writes without end leaves time for all others. */
 
 const RATE = 24 << 20; // bytes a second …
-const BURST = 16 << 20; // … beyond what may come at once
+const BURST = 16 << 20; // … beyond a burst of so many bytes
 const TURN = 20; // ms
 
 export class Flow {
@@ -14,7 +14,7 @@ export class Flow {
     this.#left -= bytes;
   }
 
-  /** Whether more may come now; where not, `resume` is called when it may. */
+  /** Whether more may come now. If not, `resume` is called when it may. */
   wants(resume: () => void): boolean {
     if (this.#left <= 0) this.#refill();
     if (this.#left > 0) return true;

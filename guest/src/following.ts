@@ -1,8 +1,8 @@
-/** Logs on their way to the host: pages, each some entries as they are in the log and then a `p`,
+/** Logs on their way to the host, in pages. A page is some entries as they are in the log, and then a `p`,
  *
  *     {"cursor", "dropped", "end", "last", "process": record}
  *
- * or, once, an `n` in place of a page: {"why": "absent" | "cursor"}.
+ * or a single `n` instead of a page: {"why": "absent" | "cursor"}.
  */
 
 import { joined, jsonFrame } from "./frames";
@@ -29,14 +29,14 @@ export function page(known: Known, id: string, cursor: number, limit: number): R
   return new Response(pageOf(known, id, cursor, limit).bytes);
 }
 
-/** Pages as they come until the last one; the first at once. Nothing is read that the host does not take. */
+/** Sends pages as they come, the first one at once. Reads nothing that the host does not take. */
 export function follow(known: Known, id: string, cursor: number, limit: number, gone: AbortSignal): Response {
   let first = true;
   let leave: (() => void) | null = null;
   gone.addEventListener("abort", () => leave?.());
   let sentAt = -Infinity;
   const pull = async (controller: ReadableStreamDefaultController<Uint8Array>) => {
-    // a page costs both sides more than a few bytes do: those that follow at once travel together
+    // a page costs more than a few bytes of output, so bytes that follow at once travel together
     if (performance.now() - sentAt < GATHER) await Bun.sleep(GATHER);
     let next = pageOf(known, id, cursor, limit);
     while (next.isEmpty && !next.last && !first && next.log !== null) {
@@ -52,7 +52,7 @@ export function follow(known: Known, id: string, cursor: number, limit: number, 
   return new Response(new ReadableStream({ pull, cancel: () => leave?.() }, { highWaterMark: 0 }));
 }
 
-/** Waits for more; whether the host has gone meanwhile. `leaving` takes how to tell that. */
+/** Waits for more output. Returns whether the host has left meanwhile; `leaving` takes the callback that says so. */
 function more(log: Log, leaving: (stop: () => void) => void): Promise<boolean> {
   return new Promise((resolve) => {
     const forget = log.onMore(() => {

@@ -1,11 +1,11 @@
-/** The frames of a run's answer: one byte of type, the payload's length in four (big-endian), the payload. */
+/** The frames of a run's answer: one byte of type, the payload's length in four bytes (big-endian), the payload. */
 
 export const HEADER = 5;
 
-/** `o` standard output, `e` standard error, `x` the result, last and once; `p` and `n`: following.ts; the others: watching.ts. */
+/** `o`: standard output. `e`: standard error. `x`: the result, last. `p`, `n`: following.ts. Others: watching.ts. */
 export type FrameType = "o" | "e" | "x" | "p" | "n" | "w" | "r" | "c" | "l" | "u";
 
-/** Fills in the header of a frame whose payload is already in its place. */
+/** Fills in the header in front of a payload that is already in place. */
 export function seal(type: FrameType, frame: Uint8Array): Uint8Array {
   const length = frame.length - HEADER;
   frame[0] = type.charCodeAt(0);

@@ -1,4 +1,4 @@
-/** Names under which a write is prepared beside its place. While they exist they are shown to nobody. */
+/** Names under which a write is prepared beside its target. No listing and no watch shows them. */
 
 const PREFIX = ".buntime-";
 const FORM = /^\.buntime-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -21,19 +21,19 @@ export function isHidden(name: string): boolean {
   return inUse.size > 0 && inUse.has(name);
 }
 
-/** Whether it has their form: for who hears of it when it is not in use any more. */
+/** Whether a name has their form, also when it is no longer in use. */
 export function hasHiddenForm(name: string): boolean {
   return name.startsWith(PREFIX) && FORM.test(name);
 }
 
-/** It is about to take the place of something. */
+/** The hidden file is about to replace an existing one. */
 export function willReplace(name: string): void {
   replacing.add(name);
   if (replacing.size > REMEMBERED)
     for (const oldest of [...replacing].slice(0, REMEMBERED / 2)) replacing.delete(oldest);
 }
 
-/** Whether what was written under this name has taken the place of something. */
+/** Whether the file that was written under this name has replaced another. */
 export function hasReplaced(name: string): boolean {
   return replacing.has(name);
 }

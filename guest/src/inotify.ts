@@ -1,7 +1,7 @@
-/** The kernel's word on what changes in directories. One descriptor for each who watches.
+/** What the kernel reports about changes in directories. Each watcher has its own descriptor.
  *
- * A signal tells that there is something; what follows in the next moment is gathered, and the signals are off
- * meanwhile: a session that changes a million files does not drown the guest in them.
+ * A signal says that there is something to read. What follows in the next moment is gathered with signals turned off:
+ * a session that changes a million files does not drown the guest.
  */
 
 import { dlopen } from "bun:ffi";
@@ -20,7 +20,7 @@ const FLAGS = 0o2000000 | 0o4000; // close-on-exec, non-blocking
 const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
 const HEAD = 16; // bytes of a `struct inotify_event`
-const BUFFER = 64 << 10; // bytes of events that are read at once
+const BUFFER = 64 << 10; // bytes of events in one read
 
 export const MODIFY = 0x2;
 export const ATTRIB = 0x4;
@@ -51,7 +51,7 @@ export interface Notice {
   readonly watch: number;
   readonly mask: number;
   readonly cookie: number;
-  /** Each character is a byte of it; "" for the watched directory itself. */
+  /** Each character is a byte; "" for the watched directory itself. */
   readonly name: string;
 }
 
@@ -68,21 +68,21 @@ export class Inotify {
   #timer: Timer | null = null;
   #closed = false;
 
-  /** `onNotices` is called some `gather` ms after the first that come. Raises EMFILE. */
+  /** `onNotices` is called `gather` ms after the first notice. Raises EMFILE. */
   constructor(
     private readonly onNotices: () => void,
     private readonly gather: number,
   ) {
-    // The default action of SIGIO ends the process: listen before the first one can come.
+    // SIGIO ends a process that does not handle it, so listen before the first one can arrive.
     if (!listening) process.on("SIGIO", look);
     listening = true;
     this.#fd = inotify_init1(FLAGS);
-    if (this.#fd < 0) throw new Failure("EMFILE", { message: "no more may be watched" });
+    if (this.#fd < 0) throw new Failure("EMFILE", { message: "no more can be watched" });
     makeAsynchronous(this.#fd);
     all.add(this);
   }
 
-  /** A number for the directory, the same one if it is watched already; -1 where it cannot be. `path`: bytes. */
+  /** A number for the directory, the same one if it is watched already, or -1 on failure. `path`: bytes. */
   add(path: Buffer): number {
     return inotify_add_watch(this.#fd, Buffer.concat([path, Buffer.alloc(1)]), WANTED);
   }
@@ -91,7 +91,7 @@ export class Inotify {
     if (!this.#closed) inotify_rm_watch(this.#fd, watch);
   }
 
-  /** Some of what has come, in order; none when there is nothing now. */
+  /** Some of the notices that have arrived, in order. Empty when there are none now. */
   take(): Notice[] {
     if (this.#closed) return [];
     const size = readInto(this.#fd, this.#buffer);
@@ -114,12 +114,12 @@ export class Inotify {
     return !this.#closed && available(this.#fd) > 0;
   }
 
-  /** Signals again, after `onNotices` has taken all. */
+  /** Turns signals on again, after `onNotices` has taken everything. */
   rearm(): void {
     if (this.#closed) return;
     this.#timer = null;
     makeAsynchronous(this.#fd);
-    this.lookAgain(); // for what came in between
+    this.lookAgain(); // for notices that arrived in between
   }
 
   lookAgain(): void {

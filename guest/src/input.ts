@@ -1,10 +1,10 @@
-/** The standard input of a process that goes on: written as it is read, in what pieces it may come. */
+/** The standard input of a background process. Input may arrive in any pieces and is written as the process reads. */
 
 import { closeSync, writeSync } from "node:fs";
 import { errnoOf } from "./failure";
 import { type End, unwatch, watch } from "./pipes";
 
-const MOST_WAITING = 1 << 20; // bytes that were not read yet, beyond which no more is taken
+const MOST_WAITING = 1 << 20; // unread bytes, beyond which no more input is taken
 
 export class Input implements End {
   #fd: number;

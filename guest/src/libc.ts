@@ -1,7 +1,7 @@
-/** The calls that Bun does not offer, taken from the C library that Bun itself has loaded.
+/** System calls that Bun does not offer, from the C library that Bun has loaded anyway.
  *
- * Bun's own "pipe" for a child is a socket pair, and a socket cannot be opened again through
- * /dev/stdout, /dev/stderr or /proc/self/fd. Real pipes can. Loading costs 0.5 ms and 80 kB once.
+ * Bun's own "pipe" for a child is a socket pair, and a socket cannot be reopened through /dev/stdout, /dev/stderr or
+ * /proc/self/fd. Real pipes can. Loading costs 0.5 ms and 80 kB once.
  */
 
 import { dlopen } from "bun:ffi";
@@ -41,7 +41,7 @@ export function pipe(): Pipe {
   return { reader: two[0]!, writer: two[1]! };
 }
 
-/** Several pipes, or none and EMFILE. */
+/** Several pipes. Raises EMFILE and then makes none. */
 export function pipes(count: number): Pipe[] {
   const made: Pipe[] = [];
   try {
@@ -53,13 +53,13 @@ export function pipes(count: number): Pipe[] {
   }
 }
 
-/** From now on calls on this end do not block, and SIGIO tells when one has become possible. */
+/** Makes calls on this end not block. SIGIO then says when one has become possible. */
 export function makeAsynchronous(end: number): void {
   fcntl(end, F_SETOWN, process.pid);
   fcntl(end, F_SETFL, O_NONBLOCK | O_ASYNC);
 }
 
-/** Whether SIGIO tells of this end, which was made asynchronous before. */
+/** Turns SIGIO on or off for this end, which was made asynchronous before. */
 export function tellOf(end: number, tell: boolean): void {
   fcntl(end, F_SETFL, tell ? O_NONBLOCK | O_ASYNC : O_NONBLOCK);
 }
@@ -69,27 +69,27 @@ export function available(reader: number): number {
   return ioctl(reader, FIONREAD, two) === 0 ? two[0]! : 0;
 }
 
-/** Bytes read into `into`; 0 at the end of the pipe; negative when there is nothing now. */
+/** Reads into `into`. Returns the number of bytes, 0 at the end of the pipe, or less when there is nothing now. */
 export function readInto(reader: number, into: Uint8Array): number {
   return read(reader, into, into.length);
 }
 
-/** Bytes of directory records put into `into`; 0 after the last, negative on failure. */
+/** Reads directory records into `into`. Returns the number of bytes, 0 after the last, or less on failure. */
 export function readDirectory(directory: number, into: Uint8Array): number {
   return getdents64(directory, into, into.length);
 }
 
 const terminated = (path: string | Buffer) => Buffer.concat([Buffer.from(path as string), Buffer.from([0])]);
 
-/** Gives a file without a name this one. False where that fails. */
+/** Gives this name to a file without a name. False when that fails. */
 export function linkOpened(fd: number, path: string | Buffer): boolean {
   const [nothing, opened, to] = [terminated(""), terminated(`/proc/self/fd/${fd}`), terminated(path)];
-  // From Linux 6.10 on it needs no /proc, which a session may have lost.
+  // Since Linux 6.10 this needs no /proc, which a session may have unmounted.
   if (linkat(fd, nothing, AT_FDCWD, to, AT_EMPTY_PATH) === 0) return true;
   return linkat(AT_FDCWD, opened, AT_FDCWD, to, AT_SYMLINK_FOLLOW) === 0;
 }
 
-/** A rename that replaces nothing. False where that fails. */
+/** Renames without replacing anything. False when that fails. */
 export function renameToFree(from: string | Buffer, to: string | Buffer): boolean {
   return renameat2(AT_FDCWD, terminated(from), AT_FDCWD, terminated(to), RENAME_NOREPLACE) === 0;
 }

@@ -1,4 +1,4 @@
-/** What is in a directory, and how many files the workspace holds. */
+/** Lists directories, and counts the files of the workspace. */
 
 import { lstatSync, type Stats } from "node:fs";
 import { Failure, errnoOf, unless } from "./failure";
@@ -9,8 +9,8 @@ import { collect } from "./thrift";
 import { type Kind, walk } from "./walk";
 
 const MOST_ENTRIES = 200_000;
-const MOST_CHARACTERS = 32 << 20; // of all paths together: a deep tree has few entries and long paths
-const LARGE = 20_000; // entries after which the memory is given back at once
+const MOST_CHARACTERS = 32 << 20; // of all paths together: a deep tree has few entries but long paths
+const LARGE = 20_000; // entries after which memory is freed at once
 const MOST_COUNTED = 100_000;
 const VANISHED = ["ENOENT", "ENOTDIR", "ENAMETOOLONG", "EACCES"];
 const LETTERS: Record<string, Kind> = { f: "file", d: "directory", s: "symlink", o: "other" };
@@ -20,7 +20,7 @@ export interface Listed {
   readonly size: number; // bytes
   readonly modified: number; // Unix seconds
   readonly type: Kind;
-  /** `path` in base64 where it is not UTF-8. */
+  /** `path` in base64 when it is not UTF-8. */
   readonly raw?: string;
 }
 
@@ -33,15 +33,9 @@ let earlier: Promise<unknown> = Promise.resolve();
 
 /** A page of the entries below `path`, sorted by the bytes of their paths. Raises EFBIG when there are too many.
  *
- * One listing at a time: a large one holds some 50 MB for a moment.
+ * Only one listing runs at a time, because a large one briefly holds about 50 MB.
  */
-export function list(
-  path: Path,
-  workspace: string,
-  recursive: boolean,
-  limit: number,
-  offset: number,
-): Promise<Page> {
+export function list(path: Path, workspace: string, recursive: boolean, limit: number, offset: number): Promise<Page> {
   const page = earlier.then(() => listNow(path, workspace, recursive, limit, offset));
   earlier = page.then(
     ({ total }) => total < LARGE || collect(),
@@ -75,13 +69,13 @@ async function listNow(
   return { files, total: keys.length };
 }
 
-/** What cannot be found again by its key. */
+/** What cannot be derived from an entry's key. */
 interface Odd {
   readonly stats: Stats | undefined;
-  readonly raw: Buffer | null; // the path below the listed directory, where it is not UTF-8
+  readonly raw: Buffer | null; // the path below the listed directory when it is not UTF-8
 }
 
-/** What stands before the paths of entries, for a client. */
+/** The prefix of entries' paths, as clients see them. */
 function prefixOf(path: Path, workspace: string): Path {
   if (shown(path) === workspace) return "";
   if (!startsWith(path, `${workspace}/`)) return inside(path, "");
@@ -94,7 +88,7 @@ const joined = (prefix: Path, below: Path): Path =>
     ? prefix + below
     : Buffer.concat([bytesOf(prefix), bytesOf(below)]);
 
-/** Each path with NUL and a letter for its kind after it: one string per entry, sorting as the path alone would. */
+/** A key per entry: its path, NUL, and a letter for its kind. Keys sort as the paths alone would. */
 async function keysOf(path: Path, recursive: boolean, odd: Map<string, Odd>): Promise<string[]> {
   const keys: string[] = [];
   const pace = new Pace();
@@ -115,7 +109,7 @@ async function keysOf(path: Path, recursive: boolean, odd: Map<string, Odd>): Pr
 
 const SURROGATE = /[\ud800-\udfff]/;
 
-/** Code points sort as UTF-8 bytes do; the code units of strings do not, from U+E000 up. */
+/** Compares as UTF-8 bytes do. JavaScript compares code units, which differ from U+E000 up. */
 function byBytes(one: string, other: string): number {
   const shorter = Math.min(one.length, other.length);
   for (let at = 0; at < shorter; at++) {
@@ -135,7 +129,7 @@ function byBytes(one: string, other: string): number {
   return one.length - other.length;
 }
 
-/** Regular files in the workspace, of the first entries that are looked at. */
+/** Counts regular files in the workspace. Looks at a bounded number of entries. */
 export async function countFiles(workspace: string): Promise<number> {
   const pace = new Pace();
   let [files, visited] = [0, 0];
@@ -146,7 +140,7 @@ export async function countFiles(workspace: string): Promise<number> {
       if (pace.due) await pace.rest();
     }
   } catch (thrown) {
-    if (errnoOf(thrown) === "") throw thrown; // the session removed it, or made something else of it
+    if (errnoOf(thrown) === "") throw thrown; // otherwise the session removed or replaced it
   }
   return files;
 }

@@ -1,8 +1,8 @@
-/** The output of processes, kept in files on the session's volume: the newest, up to a bound.
+/** The newest output of processes, kept in files on the session's volume up to a limit.
  *
- * A log is a sequence of entries, which are frames (frames.ts): `o` or `e`, the length, the time in ms in six bytes, the
- * output. A cursor counts bytes of output since the start. Each segment is named by the cursor it begins with, so what
- * is missing (dropped, or never written on a full disk) shows as a gap between two of them.
+ * A log is a sequence of entries. Each is a frame (frames.ts): `o` or `e`, the length, the time in ms in six bytes, and
+ * the output. A cursor counts bytes of output since the start. A log is split into segments, each named by the cursor
+ * that it begins with. Missing output (dropped, or never written on a full disk) shows as a gap between two segments.
  */
 
 import {
@@ -26,29 +26,29 @@ const FRAME_HEADER = 5;
 const TIME = 6;
 const LARGEST_ENTRY = 1 << 17; // bytes of output
 const LARGEST_SEGMENT = 1 << 20;
-const SEGMENTS = 4; // of one log at the least, so that what is dropped is a part of it
+const SEGMENTS = 4; // of one log at least, so that only a part of it is dropped at a time
 const BLOCK = 256 << 10;
 const MOST_ENTRIES = 4096; // in one page
-const PAUSE = 250; // ms without a try after a write that failed
+const PAUSE = 250; // ms after a failed write before the next try
 const NAME = /^(\d{1,16})\.log$/;
 const [OUT, ERR] = [0x6f, 0x65];
 
 interface Segment {
   readonly start: number; // cursor
-  end: number; // cursor; of one from before, where it is not known, that of the next
+  end: number; // cursor; for an old segment whose end is not known, the next one's start
   size: number; // bytes of the file
 }
 
 export interface LogPage {
-  /** Entries, as they are in the file. */
+  /** Entries as they are in the file. */
   readonly entries: Uint8Array[];
   readonly cursor: number;
   readonly dropped: number;
 }
 
-/** How much all logs may have together, and who gives way. */
+/** The limit of all logs together. */
 export interface Bound {
-  /** More is about to be written: makes room. */
+  /** Makes room, because more is about to be written. */
   room(): void;
 }
 
@@ -61,7 +61,7 @@ export class Log {
   readonly #waiting = new Set<() => void>();
   readonly #segmentSize: number;
 
-  /** `largest`: bytes that are kept. */
+  /** `largest`: bytes to keep. */
   constructor(
     private readonly directory: string,
     private readonly largest: number,
@@ -70,8 +70,8 @@ export class Log {
     this.#segmentSize = Math.min(LARGEST_SEGMENT, Math.max(1, Math.floor(largest / SEGMENTS)));
   }
 
-  /** A log that nobody writes any more. `output`: where it was at the end of its process, if that is known. The file
-   * has more where a child went on, and less where the disk was full: what was handed out is in neither case missing. */
+  /** A log that nobody writes any more. `output`: its cursor when its process ended, if known. The file has more when a
+   * child went on writing, and less when the disk was full. Output that was handed out is never missing. */
   static stored(directory: string, output: number | null, bound: Bound): Log {
     const log = new Log(directory, LARGEST_SEGMENT, bound);
     log.#segments = segmentsIn(directory);
@@ -99,7 +99,7 @@ export class Log {
     return this.#segments.length;
   }
 
-  /** One entry, whose header is free to be filled in. Never fails: what cannot be written is missing. */
+  /** Adds an entry, whose header is still empty. Never fails: output that cannot be written is missing. */
   append(kind: number, entry: Uint8Array): void {
     const view = new DataView(entry.buffer, entry.byteOffset, entry.byteLength);
     const now = Date.now();
@@ -113,36 +113,36 @@ export class Log {
     this.wake();
   }
 
-  /** Who waits looks again. */
+  /** Calls everyone who waits. */
   wake(): void {
     for (const look of [...this.#waiting]) look();
   }
 
-  /** Calls once, when there may be more; the answer takes that back. */
+  /** Calls once, when there may be more. Returns a function that cancels this. */
   onMore(look: () => void): () => void {
     this.#waiting.add(look);
     return () => this.#waiting.delete(look);
   }
 
-  /** The oldest part gives way; false where there is none that is not written to. */
+  /** Drops the oldest segment. False when only the one that is being written is left. */
   drop(): boolean {
     if (this.#segments.length < (this.#fd < 0 ? 1 : 2)) return false;
     const { start } = this.#segments.shift()!;
     try {
       unlinkSync(this.#path(start));
     } catch {
-      // the session was first
+      // the session has removed it already
     }
     return true;
   }
 
-  /** Nothing more is written. */
+  /** Ends the log: nothing more is written. */
   close(): void {
     if (this.#fd >= 0) closeSync(this.#fd);
     this.#fd = -1;
   }
 
-  /** About `limit` bytes of output from the cursor. Null for a cursor that no page gave. */
+  /** About `limit` bytes of output from the cursor on. Null for a cursor that no page gave. */
   read(cursor: number, limit: number): LogPage | null {
     if (cursor > this.#end) return null;
     const at = this.#segments.findIndex(({ end }) => end > cursor);
@@ -151,7 +151,7 @@ export class Log {
     const from = Math.max(segment.start, cursor);
     const { entries, reached, proper } = this.#scan(segment, from, limit);
     if (!proper) return null;
-    // what cannot be read there is as good as dropped
+    // what cannot be read counts as dropped
     const next = reached > from ? reached : segment.end;
     const missed = reached > from ? from - cursor : next - cursor;
     return { entries, cursor: next, dropped: missed };
@@ -169,7 +169,7 @@ export class Log {
       segment.size += entry.length;
       return true;
     } catch {
-      this.close(); // what comes later is a segment of its own, after a gap
+      this.close(); // later output goes into a new segment, after a gap
       this.#notBefore = now + PAUSE;
       return false;
     }
@@ -185,10 +185,10 @@ export class Log {
       this.#fd = openSync(path, flags, 0o600);
     } catch (thrown) {
       if (errnoOf(thrown) !== "ENOENT") throw thrown;
-      mkdirSync(this.directory, { recursive: true, mode: 0o700 }); // the session removed it
+      mkdirSync(this.directory, { recursive: true, mode: 0o700 }); // the session has removed it
       this.#fd = openSync(path, flags, 0o600);
     }
-    if (this.#segments.at(-1)?.start === this.#end) this.#segments.pop(); // nothing came to be in it
+    if (this.#segments.at(-1)?.start === this.#end) this.#segments.pop(); // it stayed empty
     this.#segments.push({ start: this.#end, end: this.#end, size: 0 });
   }
 
@@ -196,7 +196,7 @@ export class Log {
     return join(this.directory, `${start}.log`);
   }
 
-  /** The file of a segment, open; the one that is written to also where it was removed. */
+  /** The open file of a segment. The one being written can be read even after it was removed. */
   #opened<T>(segment: Segment, use: (file: number) => T): T | undefined {
     if (this.#fd >= 0 && segment === this.#segments.at(-1)) return use(this.#fd);
     let file: number;
@@ -212,13 +212,13 @@ export class Log {
     }
   }
 
-  /** `proper`: the cursor is where an entry begins. `reached`: where the next one would. */
+  /** `proper`: whether an entry begins at the cursor. `reached`: where the next one would begin. */
   #scan(segment: Segment, cursor: number, limit: number): { entries: Uint8Array[]; reached: number; proper: boolean } {
     const known = this.#hint.cursor === cursor && this.#hint.segment === segment.start;
     const page = new PageBuilder(cursor, limit, segment.end, known ? cursor : segment.start);
     let position = known ? this.#hint.position : 0;
     this.#opened(segment, (file) => {
-      const most = 2 * LARGEST_SEGMENT; // it is never larger, unless the session made it so
+      const most = 2 * LARGEST_SEGMENT; // only the session can have made it larger
       while (!page.done && position < most) {
         const block = new Uint8Array(Math.max(0, Math.min(BLOCK, segment.size - position)));
         const count = readOrNothing(file, block, position);
@@ -231,7 +231,7 @@ export class Log {
     return { entries: page.entries, reached: page.at, proper: page.proper };
   }
 
-  /** The cursor after its last whole entry. */
+  /** The cursor after the last whole entry. */
   #endOf(segment: Segment): number {
     const last = { ...segment, end: Number.MAX_SAFE_INTEGER };
     const page = new PageBuilder(Number.MAX_SAFE_INTEGER, 0, last.end, last.start);
@@ -254,7 +254,7 @@ class PageBuilder {
   #size = 0;
   #count = 0;
 
-  /** `at`: the cursor of the first block's begin. */
+  /** `at`: the cursor at which the first block begins. */
   constructor(
     private readonly cursor: number,
     private readonly limit: number,
@@ -262,7 +262,7 @@ class PageBuilder {
     public at: number,
   ) {}
 
-  /** How many bytes of the block were whole entries that are passed over or taken. */
+  /** How many bytes of the block were whole entries, skipped or taken. */
   take(block: Uint8Array): number {
     const view = new DataView(block.buffer, block.byteOffset, block.byteLength);
     let [offset, first] = [0, 0];

@@ -1,8 +1,7 @@
 /** The guest: the program inside a sandbox that starts processes and touches files for the host.
  *
- * Started as `bun --smol guest.js` in `/` with GUEST_ADDRESS, GUEST_SECRET and where they differ from the
- * defaults GUEST_PORT, GUEST_SHELL (JSON, argv), GUEST_BUN, GUEST_WORKSPACE and GUEST_PROCESSES. It prints nothing
- * unless it cannot start.
+ * The host starts it as `bun --smol guest.js` in `/` with GUEST_ADDRESS and GUEST_SECRET, and optionally GUEST_PORT,
+ * GUEST_SHELL (JSON, argv), GUEST_BUN, GUEST_WORKSPACE and GUEST_PROCESSES. It prints nothing unless it cannot start.
  */
 
 import { serve } from "./server";
@@ -25,6 +24,6 @@ serve({
   processes: GUEST_PROCESSES,
 });
 
-// From here on a defect that one request meets must not end what all others need.
+// From here on a defect in one request must not end the guest that all others need.
 process.on("uncaughtException", () => {});
 process.on("unhandledRejection", () => {});

@@ -1,8 +1,8 @@
-/** Paths of any bytes: text where they are UTF-8, else the bytes. */
+/** Paths of any bytes: strings when they are UTF-8, otherwise the bytes. */
 
 export type Path = string | Buffer;
 
-/** Characters of more than one byte, as latin1 has their bytes; else one byte that is no character. */
+/** A character of several bytes, in latin1, or a single byte that is no character. */
 const CHARACTER = new RegExp(
   [
     /[\xc2-\xdf][\x80-\xbf]/,
@@ -34,7 +34,7 @@ export function shown(path: Path): string {
   return typeof path === "string" ? path : path.toString("utf8");
 }
 
-/** Text that is another for other bytes: what is not UTF-8 is a lone surrogate, U+DC80 to U+DCFF. */
+/** Text that differs whenever the bytes differ: a byte that is not UTF-8 becomes a lone surrogate, U+DC80 to U+DCFF. */
 export function distinct(path: Path): string {
   if (typeof path === "string") return path;
   return path
@@ -44,14 +44,14 @@ export function distinct(path: Path): string {
     );
 }
 
-/** The directory that holds it, as `dirname` has it. */
+/** The directory that holds it, like `dirname`. */
 export function above(path: Path): Path {
   if (typeof path !== "string") return pathOf(Buffer.from(above(path.toString("latin1")) as string, "latin1"));
   const slash = path.lastIndexOf("/");
   return slash <= 0 ? "/" : path.slice(0, slash);
 }
 
-/** What comes after the last slash. */
+/** The part after the last slash. */
 export function nameOf(path: Path): Path {
   if (typeof path === "string") return path.slice(path.lastIndexOf("/") + 1);
   return pathOf(path.subarray(path.lastIndexOf(0x2f) + 1));
@@ -68,11 +68,14 @@ export function startsWith(path: Path, text: string): boolean {
   return typeof path === "string" ? path.startsWith(text) : path.toString("latin1").startsWith(text);
 }
 
-/** A parameter of a URL's query as the bytes that were sent; null where it is not there. */
+/** A parameter of a URL's query as the bytes that were sent, or null when it is missing. */
 export function rawIn(url: string, name: string): Buffer | null {
   const query = url.indexOf("?");
   if (query < 0) return null;
-  const pair = url.slice(query + 1).split("&").find((each) => each.startsWith(`${name}=`));
+  const pair = url
+    .slice(query + 1)
+    .split("&")
+    .find((each) => each.startsWith(`${name}=`));
   return pair === undefined ? null : unquoted(pair.slice(name.length + 1));
 }
 

@@ -1,11 +1,11 @@
-/** What has changed and was not told yet: bounded, and much about one path becomes little. */
+/** Changes that have yet to be reported. Their number is bounded, and several changes of one path become one. */
 
-const MOST = 5000; // pieces of news that wait …
+const MOST = 5000; // changes that wait …
 const MOST_BYTES = 1 << 20; // … and bytes of their paths
 
 export interface News {
   readonly event: "created" | "changed" | "deleted" | "renamed";
-  /** From the root of what is watched; "" for itself. Each character is a byte. */
+  /** Relative to the watched root; "" for the root itself. Each character is a byte. */
   readonly path: string;
   readonly from: string | null; // of `renamed`
   readonly isDirectory: boolean;
@@ -13,10 +13,10 @@ export interface News {
 
 export class Untold {
   readonly #news = new Set<News>();
-  /** Of each path, the last that is told of it since the last rename: no news moves past one. */
+  /** The last change of each path since the last rename: no change may move across a rename. */
   readonly #last = new Map<string, News>();
   #bytes = 0;
-  /** More happened than could be kept: whoever is told has to look. */
+  /** More happened than could be kept. The reader has to look at everything. */
   overflown = false;
 
   get isEmpty(): boolean {
@@ -27,7 +27,7 @@ export class Untold {
     const before = this.#last.get(path);
     if (event === "deleted" && before !== undefined && before.event !== "deleted") {
       this.#drop(before);
-      if (before.event === "created") return; // nobody has heard of it
+      if (before.event === "created") return; // the reader has not heard of it yet
     }
     if (event !== "deleted" && (before?.event === "created" || before?.event === "changed")) return;
     if (event === before?.event) return;
@@ -44,7 +44,7 @@ export class Untold {
     this.overflown = true;
   }
 
-  /** All of it, in order. */
+  /** All changes, in order. */
   take(): News[] {
     const news = [...this.#news];
     this.#clear();
@@ -53,7 +53,7 @@ export class Untold {
   }
 
   #push(news: News): void {
-    if (this.overflown) return; // whoever is told looks at everything
+    if (this.overflown) return; // the reader has to look at everything anyway
     this.#bytes += sizeOf(news);
     if (this.#news.size >= MOST || this.#bytes > MOST_BYTES) {
       this.overflow();

@@ -1,32 +1,32 @@
-/** Frames on their way to the host: in one piece when the run is short, else as a stream.
+/** Frames on their way to the host: in one piece when the run is short, otherwise as a stream.
  *
- * They wait in one of two buffers, while the other is sent: in the guest's small heap each allocation of some size
- * costs a collection.
+ * They wait in one of two buffers while the other is sent. Fresh buffers would cost more: in the guest's small heap,
+ * every larger allocation triggers a garbage collection.
  */
 
 import { workEnded } from "./thrift";
 
-const PATIENCE = 5; // ms: how long first output waits for the end of the run to travel together
+const PATIENCE = 5; // ms that the first output waits, so that a short run is sent in one piece
 const PIECE = 64 << 10; // bytes that are worth sending at once
 const ROOM = 256 << 10; // bytes that may wait for a slow host
 const SMALLEST = 1 << 10;
 const NOTHING = new Uint8Array(0);
 
 export class Outbox {
-  /** Settles with the first output that does not wait any longer, or at the end. */
+  /** Settles when the first output has waited long enough, or at the end. */
   readonly response: Promise<Response>;
 
   #respond!: (response: Response) => void;
-  #buffer = NOTHING; // of which `#size` bytes wait
+  #buffer = NOTHING; // its first `#size` bytes wait
   #size = 0;
-  #other = NOTHING; // on its way, until more is asked for
+  #other = NOTHING; // being sent, until the host asks for more
   #streaming = false;
   #finished = false;
   #abandoned = false;
   #timer: Timer | null = null;
   #wake: (() => void) | null = null;
 
-  /** `onRoom` is called when `hasRoom` has become true again. `live`: nothing waits for what may follow. */
+  /** `onRoom` is called when `hasRoom` has become true again. `live`: output never waits for more. */
   constructor(
     private readonly onRoom: () => void,
     private readonly live = false,
@@ -38,7 +38,7 @@ export class Outbox {
     return this.#abandoned || this.#size < ROOM;
   }
 
-  /** Where the next frame may be made, so that `push` need not copy it. */
+  /** Memory for the next frame, so that `push` need not copy it. */
   room(size: number): Uint8Array {
     this.#grow(size);
     return this.#buffer.subarray(this.#size, this.#size + size);
@@ -61,7 +61,7 @@ export class Outbox {
     else this.#respond(new Response(this.#buffer.subarray(0, this.#size)));
   }
 
-  /** The host has gone: what it would have got is thrown away. */
+  /** The host has left. Discards what it would have received. */
   abandon(): void {
     if (this.#abandoned) return;
     this.#abandoned = true;
@@ -108,7 +108,7 @@ export class Outbox {
     }
     if (this.#abandoned) return;
     const full = this.#buffer.subarray(0, this.#size);
-    [this.#buffer, this.#other] = [this.#other, this.#buffer]; // what was sent before has been taken
+    [this.#buffer, this.#other] = [this.#other, this.#buffer]; // the host has taken what was sent before
     this.#size = 0;
     if (full.length > 0) controller.enqueue(full);
     if (this.#finished) controller.close();

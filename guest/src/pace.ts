@@ -1,4 +1,4 @@
-/** Long work in turns: other requests are served in between. */
+/** Splits long work into turns, so that other requests are served in between. */
 
 const TURN = 5; // ms
 

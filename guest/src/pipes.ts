@@ -1,9 +1,8 @@
-/** The guest's ends of pipes, read and written as the kernel says by SIGIO that there is something to do.
+/** The guest's ends of pipes, read and written when the kernel says by SIGIO that there is something to do.
  *
- * Bun can wait for a pipe only while it reads without bound (its stream keeps reading even when
- * nobody takes the data). Here nothing is read before it is wanted, so a slow host slows the program
- * down, and at the end of a run exactly what is in the pipe can be taken. A signal says no more than
- * "look again": all ends that are watched are looked at; they are few.
+ * Bun's own streams keep reading even when nobody takes the data. Here nothing is read before it is wanted, so a slow
+ * host slows the program down, and at the end of a run exactly the content of the pipe can be taken. A signal only says
+ * "look again": the guest then looks at every watched end. They are few.
  */
 
 import { closeSync, writeSync } from "node:fs";
@@ -11,9 +10,9 @@ import { errnoOf } from "./failure";
 import { available, makeAsynchronous, readInto, tellOf } from "./libc";
 
 const CHUNK = 64 << 10; // bytes: what a pipe holds by default
-const TURN = 1 << 20; // bytes one pipe may move before others get their turn
+const TURN = 1 << 20; // bytes one pipe may move before others get a turn
 const CRUMBS = 16 << 10; // bytes: a program that writes less at a time …
-const REST = 2; // ms: … again within so long would have a signal for each write; its pipe is left alone for that time
+const REST = 2; // ms: … and again so soon would cause a signal per write, so its pipe is left alone for this long
 
 export interface End {
   advance(): void;
@@ -27,7 +26,7 @@ function lookAgain(): void {
 }
 
 export function watch(end: End, fd: number): void {
-  // The default action of SIGIO ends the process: listen before the first one can come.
+  // SIGIO ends a process that does not handle it, so listen before the first one can arrive.
   if (!listening) process.on("SIGIO", lookAgain);
   listening = true;
   makeAsynchronous(fd);
@@ -38,20 +37,20 @@ export function unwatch(end: End): void {
   watched.delete(end);
 }
 
-/** Who takes what a pipe brings. */
+/** Takes what a pipe brings. */
 export interface Taker {
   /** Bytes left free before the data of each chunk. */
   readonly headroom: number;
-  /** False while no more is wanted: then `advance` has to be called when it is again. */
+  /** False while no more is wanted. Call `advance` when it is wanted again. */
   readonly wants: boolean;
-  /** Where the next chunk may be read into, for one who does not want it in memory of its own. */
+  /** Memory for the next chunk, if the taker has some ready. */
   room?(size: number): Uint8Array;
   take(chunk: Uint8Array): void;
-  /** Nothing more comes. */
+  /** The pipe has ended. */
   ended?(): void;
 }
 
-/** Reads a pipe for its taker to the end; after `drop` it reads on and throws away. */
+/** Reads a pipe for its taker to the end. After `drop` it reads on and discards. */
 export class PipeReader implements End {
   #taker: Taker | null;
   #fd: number;
@@ -79,7 +78,7 @@ export class PipeReader implements End {
     }
   }
 
-  /** After the first crumb there is none: it is passed on at once, and so is what comes alone. */
+  /** No rest after the first crumb: it is passed on at once, and so is a crumb that comes alone. */
   #mayRest(moved: number): void {
     const [before, now] = [this.#readAt, performance.now()];
     this.#readAt = now;
@@ -93,7 +92,7 @@ export class PipeReader implements End {
     }, REST);
   }
 
-  /** Takes what is in the pipe now, wanted or not: all that was written before this call. */
+  /** Takes everything that was written before this call, wanted or not. */
   drain(): void {
     for (let left = this.#fd < 0 ? 0 : available(this.#fd); left > 0 && this.#taker !== null;) {
       const count = this.#pass(this.#taker, Math.min(left, CHUNK));
@@ -102,14 +101,14 @@ export class PipeReader implements End {
     }
   }
 
-  /** From now on what comes is thrown away, so that those who still write neither block nor fail. */
+  /** Discards everything from now on, so that programs that still write neither block nor fail. */
   drop(): void {
     this.#taker = null;
     this.advance();
   }
 
   #pass(taker: Taker, size: number): number {
-    // With nothing there, one byte of room tells "nothing now" from "the end".
+    // With an empty pipe, reading one byte tells "nothing now" from "the end".
     const length = taker.headroom + Math.max(1, Math.min(size, CHUNK));
     const chunk = taker.room?.(length) ?? new Uint8Array(length);
     const count = readInto(this.#fd, taker.headroom === 0 ? chunk : chunk.subarray(taker.headroom));
@@ -132,7 +131,7 @@ export class PipeReader implements End {
   }
 }
 
-/** Writes bytes into a pipe as it takes them, then closes it. A reader that goes away ends it quietly. */
+/** Writes bytes into a pipe as it accepts them, then closes it. Ends quietly when the reader goes away. */
 export class PipeWriter implements End {
   #rest: Uint8Array;
   #fd: number;
@@ -153,7 +152,7 @@ export class PipeWriter implements End {
     this.close();
   }
 
-  /** Gives up what is not written yet. */
+  /** Gives up on what is not written yet. */
   close(): void {
     if (this.#fd < 0) return;
     watched.delete(this);

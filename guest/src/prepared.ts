@@ -1,7 +1,10 @@
 /** Prepared processes: each a Bun that has started and waits for the code of one run (boot/boot.js).
  *
- * Bun has read its surroundings when it started: the environment, settings, and the names in the working directory and
- * above. The code of a run goes to it only where all of that is as it was; else the run starts as any other does.
+ *     POST /spares/prepare?spare=   {env, cwd} → {}   it becomes a prepared Bun that waits for code
+ *     POST /prepared/run?spare=     as /run           in a prepared Bun; ESTALE when it does not fit
+ *
+ * Bun reads its surroundings when it starts: the environment, settings, and names in the working directory and above.
+ * The code of a run goes to a prepared Bun only when all of that is unchanged. Otherwise the run starts like any other.
  */
 
 import { closeSync, existsSync, openSync, readFileSync, realpathSync, statSync } from "node:fs";
@@ -11,16 +14,16 @@ import { Failure } from "./failure";
 import { PipeWriter } from "./pipes";
 import { execute, parseRun, type RunRequest } from "./run";
 import { NOTHING, STDIN, startOf, TEXT } from "./script";
-import { jsonOf, numberIn, type Handlers, type Settings } from "./server";
+import { jsonOf, numberIn, type Handlers, type Settings } from "./asked";
 import type { Spare, Spares } from "./spares";
 
-const LONGEST_CODE = 16 << 10; // bytes, for which there is room
-const PLACEHOLDER = "//" + "buntime ".repeat(LONGEST_CODE / 8) + "\n"; // a length that nothing else has
-/** Its descriptors, see boot.js: not those that Bun itself takes next. */
+const LONGEST_CODE = 16 << 10; // bytes that have room in the placeholder
+const PLACEHOLDER = "//" + "buntime ".repeat(LONGEST_CODE / 8) + "\n"; // a length that nothing else in memory has
+/** Its descriptors (see boot.js), none of which Bun itself takes next. */
 const [READY, CODE] = [8, 9];
 const LARGEST_ENV = 64 << 10; // bytes
-const JUST_NOW = 20; // ms: what has changed since may change again without a new time on old kernels
-/** What Bun reads as it starts, in the working directory or above it. */
+const JUST_NOW = 20; // ms: on old kernels, a change within this time may leave the time stamp as it is
+/** Files that Bun reads as it starts, in the working directory or above. */
 const SETTINGS = [
   ...["", ".local", ".development", ".development.local", ".production", ".production.local"].map((of) => `.env${of}`),
   ...[".env.test", ".env.test.local", "bunfig.toml", "tsconfig.json", "jsconfig.json", "package.json", ".npmrc"],
@@ -29,11 +32,11 @@ const SETTINGS = [
 const OF_THE_SYSTEM = ["/etc/localtime", "/etc/resolv.conf", "/etc/hosts"];
 const OF_A_HOME = [".bunfig.toml", ".npmrc"];
 const FILES_NAMED = ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"];
-/** Settings that have Bun read or run more than is looked at here. */
+/** Settings that make Bun read or run more than is checked here. */
 const ODD_VARIABLES = /^(?:BUN_|NODE_OPTIONS$|LD_|MALLOC|MIMALLOC)/;
 const ODD_SETTINGS = /preload|tsconfig|extends|env/;
 
-interface Place {
+interface RunEnvironment {
   readonly env: Readonly<Record<string, string>>;
   readonly cwd: string;
 }
@@ -41,19 +44,19 @@ interface Place {
 interface Prepared {
   readonly spare: Spare;
   /** Environment and directory. */
-  readonly place: string;
-  /** What was there when it started, and how it was. */
+  readonly environment: string;
+  /** The files it may have read when it started, and their stamps. */
   readonly seen: ReadonlyMap<string, string>;
 }
 
-const nameOf = ({ env, cwd }: Place) => JSON.stringify([cwd, Object.entries(env)]);
+const nameOf = ({ env, cwd }: RunEnvironment) => JSON.stringify([cwd, Object.entries(env)]);
 
-/** What tells a file or directory from what it is after any change; the reason where it cannot be looked at. */
+/** A text that differs after any change of the file or directory, or the errno when it cannot be read. */
 function stampOf(path: string): string {
   try {
     const stats = statSync(path, { bigint: true, throwIfNoEntry: false });
     if (stats === undefined) return "";
-    // On overlayfs the first write below a directory of the image changes its parent, but no names there.
+    // On overlayfs, the first write below a directory of the image changes the parent but none of its names.
     const more = path === "/" ? "" : `${stats.size} ${stats.ctimeNs}`;
     return `${stats.dev} ${stats.ino} ${stats.mtimeNs} ${more}`;
   } catch (thrown) {
@@ -74,8 +77,8 @@ function isOdd(path: string): boolean {
   }
 }
 
-/** Null where a prepared process would not be the same. What is not in a directory comes with a change of that. */
-function surroundings({ env, cwd }: Place, bun: string): Map<string, string> | null {
+/** Stamps of all that Bun reads, or null when a prepared process would differ. A new file changes its directory. */
+function surroundings({ env, cwd }: RunEnvironment, bun: string): Map<string, string> | null {
   try {
     if (realpathSync(cwd) !== cwd) return null;
   } catch {
@@ -98,12 +101,12 @@ function surroundings({ env, cwd }: Place, bun: string): Map<string, string> | n
   return new Map([...directories, ...there, ...apart].map((path) => [path, stampOf(path)]));
 }
 
-/** Whether it has found all it needs, see boot.js: before, it would do as well, but later than another. */
+/** Whether it has started completely (see boot.js). Before that, a plain spare is faster. */
 const isReady = (pid: number) => existsSync(`/proc/${pid}/fd/${CODE}`) && !existsSync(`/proc/${pid}/fd/${READY}`);
 
 const changedAt = (path: string) => Number(statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0);
 
-export class PreparedProcesses {
+class PreparedProcesses {
   readonly #waiting = new Map<number, Prepared>();
 
   constructor(
@@ -111,20 +114,20 @@ export class PreparedProcesses {
     private readonly boot: string,
   ) {}
 
-  /** Has a spare become one. Raises ESRCH, and ESTALE where it would not be the same as another start: then it is still
-   * parked. */
-  async prepare(spares: Spares, pid: number, place: Place): Promise<void> {
-    let seen = surroundings(place, this.bun);
-    if (seen !== null && above(place.cwd).some((path) => Date.now() - changedAt(path) < JUST_NOW)) {
+  /** Turns a spare into a prepared process. Raises ESRCH, and ESTALE when it would differ from a fresh start: the spare
+   * then stays parked. */
+  async prepare(spares: Spares, pid: number, environment: RunEnvironment): Promise<void> {
+    let seen = surroundings(environment, this.bun);
+    if (seen !== null && above(environment.cwd).some((path) => Date.now() - changedAt(path) < JUST_NOW)) {
       await Bun.sleep(JUST_NOW);
-      seen = surroundings(place, this.bun);
+      seen = surroundings(environment, this.bun);
     }
     if (seen === null) throw new Failure("ESTALE", { message: "no process can be prepared for this" });
     const argv = [this.bun, "--install=fallback", "--preload", this.boot, "-e", PLACEHOLDER];
-    const script = startOf(argv, place, NOTHING, [], `${READY}<&${STDIN} ${CODE}<&${TEXT}`);
-    const nothing = openSync("/dev/null", "w"); // in place of its script's end, which is closed after the script
+    const script = startOf(argv, environment, NOTHING, [], `${READY}<&${STDIN} ${CODE}<&${TEXT}`);
+    const nothing = openSync("/dev/null", "w"); // replaces the script's end, which closes after the script
     const spare = this.#taken(spares, pid, nothing);
-    this.#waiting.set(spare.pid, { spare: { ...spare, script: nothing }, place: nameOf(place), seen });
+    this.#waiting.set(spare.pid, { spare: { ...spare, script: nothing }, environment: nameOf(environment), seen });
     void spare.exited.then(() => {
       if (this.#waiting.delete(spare.pid))
         [nothing, spare.stdin, spare.text, spare.stdout, spare.stderr].forEach((end) => closeSync(end));
@@ -141,13 +144,13 @@ export class PreparedProcesses {
     }
   }
 
-  /** It waits no longer, and is the caller's. Raises ESTALE where it does not fit, is not ready, or has ended. */
-  take(pid: number, place: Place, code: string): Spare {
+  /** Hands the process to the caller. Raises ESTALE when it does not fit, is not ready or has ended. */
+  take(pid: number, environment: RunEnvironment, code: string): Spare {
     const prepared = this.#waiting.get(pid);
     if (prepared === undefined) throw new Failure("ESTALE", { message: "there is no such process" });
     const fits =
       Buffer.byteLength(code) <= LONGEST_CODE &&
-      nameOf(place) === prepared.place &&
+      nameOf(environment) === prepared.environment &&
       isReady(pid) &&
       [...prepared.seen].every(([path, stamp]) => stampOf(path) === stamp);
     if (!fits) throw new Failure("ESTALE", { message: "it does not fit any more" });
@@ -156,40 +159,40 @@ export class PreparedProcesses {
   }
 }
 
-/** `clock` as the runs' own. */
+/** `clock`: the one that runs use. */
 export function preparedHandlers({ bun, boot, workspace }: Settings, spares: Spares, clock: Clock): Handlers {
   const processes = new PreparedProcesses(bun, boot);
   return {
     "POST /spares/prepare": async (request, query) => {
-      const place = placeOf(await jsonOf(request), workspace);
-      await processes.prepare(spares, numberIn(query, "spare", -1), place);
+      const environment = environmentOf(await jsonOf(request), workspace);
+      await processes.prepare(spares, numberIn(query, "spare", -1), environment);
       return Response.json({});
     },
     "POST /prepared/run": async (request, query) => {
       const body = await jsonOf(request);
       const { code, request: run } = preparedRun(body, bun, workspace);
-      const spare = processes.take(numberIn(query, "spare", -1), placeOf(body, workspace), code);
+      const spare = processes.take(numberIn(query, "spare", -1), environmentOf(body, workspace), code);
       return execute(spare, run, clock.mark(), workspace, request.signal);
     },
   };
 }
 
-/** The body of POST /prepared/run, checked as that of /run: code alone, without input. */
+/** The body of POST /prepared/run, checked like that of /run. It must be code without input. */
 function preparedRun(body: unknown, bun: string, workspace: string): { code: string; request: RunRequest } {
   const request = parseRun(body, bun, workspace);
-  const { code, install = true } = body as { code?: string; install?: unknown };
-  if (code === undefined || request.stdin.length > 0 || request.feed !== "" || install === false)
+  const { code } = body as { code?: string };
+  if (code === undefined || request.stdin.length > 0 || request.feed !== "")
     throw new Failure("ESTALE", { message: "it is started in another way" });
   const text = code.trim() === "" ? ";" : code; // as in script.ts
   return { code, request: { ...request, script: "", text } };
 }
 
 /** Raises EINVAL. */
-function placeOf(body: unknown, workspace: string): Place {
+function environmentOf(body: unknown, workspace: string): RunEnvironment {
   const { env = {}, cwd = workspace } = (body ?? {}) as { env?: unknown; cwd?: unknown };
   const isEnv =
     typeof env === "object" && env !== null && Object.values(env).every((value) => typeof value === "string");
   if (!isEnv || typeof cwd !== "string" || !cwd.startsWith("/") || cwd.includes("\0"))
-    throw new Failure("EINVAL", { message: "env or cwd is not what it should be" });
+    throw new Failure("EINVAL", { message: "env or cwd has the wrong form" });
   return { env: env as Record<string, string>, cwd };
 }

@@ -1,13 +1,13 @@
-/** Processes that go on in the background, and what of them the host can ask for.
+/** Background processes: what the host can ask for.
  *
  *     POST /processes/start?spare=    {id, code | command, env, cwd, name, stdin, timeout, logBytes, allLogBytes} → record
- *     GET  /processes?limit=&offset=  → {"processes": [record], "total": n}, the newest first
+ *     GET  /processes?limit=&offset=  → {"processes": [record], "total": n}, newest first
  *     GET  /processes/one?id=         → {"process": record | null}
  *     POST /processes/input?id=&close=      bytes → {"outcome": "sent" | "closed" | "busy" | "ended" | "absent"}
  *     POST /processes/signal?id=&number=    → {"outcome": "sent" | "ended" | "absent"}
  *     GET  /processes/logs?id=&cursor=&limit=&follow=       → frames: following.ts
- *     POST /processes/ending?reason=  what ends from now on does so for this reason
- *     POST /processes/settle          → when the end of all that have ended is recorded
+ *     POST /processes/ending?reason=  → {}; processes that end from now on end for this reason
+ *     POST /processes/settle          → {}, when the end of every ended process is recorded
  *     GET  /processes/listening?port= → {"listening": bool}
  */
 
@@ -19,20 +19,20 @@ import { type Bound, ENTRY_HEADER, Log } from "./logs";
 import { PipeReader, PipeWriter, type Taker } from "./pipes";
 import { type ProcessRecord, type Reason, Records, shownCommand } from "./records";
 import { scriptOf } from "./script";
-import { flagIn, type Handlers, jsonOf, numberIn, type Settings } from "./server";
+import { flagIn, type Handlers, jsonOf, numberIn, type Settings } from "./asked";
 import type { Spare, Spares } from "./spares";
 import { groupOf, isAlive, isListening, signalTree } from "./trees";
 import { startedOf, type Started } from "./starting";
 
 const TIMEOUT_EXIT = 124;
 const SIGKILL = 9;
-const ENDING = 30_000; // ms that what ends does so for the reason told: then it was not to be
-const TICK = 1000; // ms; a pause that is longer by far is the session's sleep, which does not count
+const ENDING = 30_000; // ms for which the reason holds; after that the sleep did not happen
+const TICK = 1000; // ms; a much longer pause means that the session was asleep, which does not count
 const SETTLE = 500; // ms
 const CACHED = 8; // logs of ended processes
-const CHARACTER = 3; // bytes of an incomplete one at the most
+const CHARACTER = 3; // bytes of an incomplete character at most
 
-/** A process that runs, or whose output something still holds. */
+/** A process that runs, or whose output is still open. */
 class Running {
   readonly input: Input | null;
   readonly group: string | null;
@@ -52,8 +52,8 @@ class Running {
   }
 }
 
-/** One stream into the log, in entries that split no character. */
-class Output implements Taker {
+/** Writes one stream into the log, in entries that split no character. */
+class ProcessOutput implements Taker {
   readonly headroom = ENTRY_HEADER + CHARACTER;
   readonly reader: PipeReader;
   hasEnded = false;
@@ -85,7 +85,7 @@ class Output implements Taker {
     if (entry.length > ENTRY_HEADER) this.log.append(this.kind, entry);
   }
 
-  /** What never became a whole character. */
+  /** Writes bytes that never became a whole character. */
   flush(): void {
     if (this.#rest.length === 0) return;
     const entry = new Uint8Array(ENTRY_HEADER + this.#rest.length);
@@ -101,7 +101,7 @@ class Output implements Taker {
   }
 }
 
-/** How many bytes at the end are the begin of a character in UTF-8. */
+/** How many bytes at the end are the beginning of a UTF-8 character. */
 export function incomplete(bytes: Uint8Array): number {
   for (let back = 1; back <= Math.min(CHARACTER, bytes.length); back++) {
     const byte = bytes[bytes.length - back]!;
@@ -111,12 +111,12 @@ export function incomplete(bytes: Uint8Array): number {
   return 0;
 }
 
-export class Processes implements Bound {
+class Processes implements Bound {
   readonly #records: Records;
   readonly #running = new Map<string, Running>();
-  readonly #logs = new Map<string, Log>(); // of what has ended, the latest asked for last
+  readonly #logs = new Map<string, Log>(); // of ended processes, the most recently used last
   readonly #flow = new Flow();
-  #sizes: Map<string, number> | null = null; // bytes of the logs of what has ended
+  #sizes: Map<string, number> | null = null; // bytes of the logs of ended processes
   #allLogBytes = Number.MAX_SAFE_INTEGER;
   #ending: { reason: Reason; until: number } | null = null;
 
@@ -130,7 +130,7 @@ export class Processes implements Bound {
 
   start(pid: number, body: unknown): ProcessRecord {
     const wanted = startedOf(body);
-    const script = scriptOf({ ...wanted, bun: this.bun, hasStdin: wanted.stdin?.length !== 0, install: true });
+    const script = scriptOf({ ...wanted, bun: this.bun, hasStdin: wanted.stdin?.length !== 0 });
     this.#makeRoom(wanted.allLogBytes);
     const spare = this.spares.take(pid);
     const record: ProcessRecord = {
@@ -171,11 +171,11 @@ export class Processes implements Bound {
   signal(id: string, number: number): string {
     const [record, running] = [this.get(id), this.#running.get(id)];
     if (record === null) return "absent";
-    // what a process has left behind can be ended after it
+    // what a process left behind can be killed after its end
     return running?.signal(number) ? "sent" : record.status === "running" ? "sent" : "ended";
   }
 
-  /** The log of a process that is known. */
+  /** The log of a known process. */
   log(record: ProcessRecord): Log {
     const live = this.#running.get(record.id)?.log;
     if (live !== undefined) return live;
@@ -201,15 +201,18 @@ export class Processes implements Bound {
     while (Date.now() < until && this.#records.running().some(({ pid }) => !isAlive(pid))) await Bun.sleep(2);
   }
 
-  /** Makes room for a segment: the logs of what has ended go first, the oldest first. */
+  /** Makes room for a segment. The logs of ended processes go first, oldest first. */
   room(): void {
     const sizes = this.#knownSizes();
-    let total = [...sizes.values(), ...[...this.#running.values()].map(({ log }) => log.size)].reduce((a, b) => a + b, 0);
+    let total = [...sizes.values(), ...[...this.#running.values()].map(({ log }) => log.size)].reduce(
+      (a, b) => a + b,
+      0,
+    );
     const most = this.#allLogBytes - (1 << 20);
     for (const id of [...sizes.keys()].sort()) {
       if (total <= most) return;
       const record = this.get(id);
-      if (record !== null) for (const log = this.log(record); log.drop(); );
+      if (record !== null) for (const log = this.log(record); log.drop(););
       total -= sizes.get(id)!;
       sizes.delete(id);
     }
@@ -243,7 +246,12 @@ export class Processes implements Bound {
     }
   }
 
-  #attend(spare: Spare, record: ProcessRecord, wanted: Started, { script, text }: { script: string; text: string }): void {
+  #attend(
+    spare: Spare,
+    record: ProcessRecord,
+    wanted: Started,
+    { script, text }: { script: string; text: string },
+  ): void {
     const { id } = record;
     const log = new Log(this.#records.directory(id), wanted.logBytes, this);
     const input = wanted.stdin === null ? new Input(spare.stdin) : null;
@@ -253,15 +261,15 @@ export class Processes implements Bound {
       const known = this.get(id);
       if (known?.status === "running" || outputs.some(({ hasEnded }) => !hasEnded)) return;
       log.close();
-      // what it has left behind went on after its end
+      // what it left behind went on writing after its end
       if (known?.status === "exited" && known.output !== log.end) this.#records.put({ ...known, output: log.end });
       this.#running.delete(id);
       this.#sizes?.set(id, log.size);
       this.#logs.set(id, log);
     };
     const outputs = [
-      new Output(spare.stdout, 0x6f, log, this.#flow, forget),
-      new Output(spare.stderr, 0x65, log, this.#flow, forget),
+      new ProcessOutput(spare.stdout, 0x6f, log, this.#flow, forget),
+      new ProcessOutput(spare.stderr, 0x65, log, this.#flow, forget),
     ];
     const readers = outputs.map(({ reader }) => reader);
     const writers = [
@@ -269,10 +277,13 @@ export class Processes implements Bound {
       new PipeWriter(spare.script, Buffer.from(script)),
       ...(wanted.stdin === null ? [] : [new PipeWriter(spare.stdin, wanted.stdin)]),
     ];
-    const timer = wanted.timeout === null ? null : new Countdown(wanted.timeout * 1000, () => {
-      running.timedOut = true;
-      running.signal(SIGKILL);
-    });
+    const timer =
+      wanted.timeout === null
+        ? null
+        : new Countdown(wanted.timeout * 1000, () => {
+            running.timedOut = true;
+            running.signal(SIGKILL);
+          });
     void spare.exited.then((exitCode) => {
       timer?.stop();
       writers.forEach((writer) => writer.close());
@@ -280,7 +291,7 @@ export class Processes implements Bound {
       readers.forEach((reader) => reader.drain());
       outputs.forEach((output) => output.flush());
       this.#end(this.get(id) ?? record, running, exitCode);
-      readers.forEach((reader) => reader.advance()); // the end of its pipes, where nothing holds them any more
+      readers.forEach((reader) => reader.advance()); // notice the end of pipes that nothing holds any more
       forget();
       log.wake();
     });
@@ -300,7 +311,7 @@ export class Processes implements Bound {
   }
 }
 
-/** A time during which the session was awake. */
+/** Measures time in which the session was awake. */
 class Countdown {
   #left: number;
   #timer: Timer;

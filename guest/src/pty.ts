@@ -1,8 +1,8 @@
-/** A pseudo-terminal, of which the guest has the end that a person sits at.
+/** A pseudo-terminal. The guest holds the user's end of it.
  *
- * Bun's own terminal starts its program itself, where nobody could move it into its control group first, and reads
- * without bound. Here it is read and written as in pipes.ts: when SIGIO says that there is something to do, and
- * nothing before it is wanted, so a slow client slows the program down.
+ * Bun's own terminal starts its program itself, so nothing could move the program into its cgroup first, and it reads
+ * without a limit. Here it is read and written as in pipes.ts: when SIGIO says that there is something to do, and
+ * nothing before it is wanted. A slow client slows the program down.
  */
 
 import { dlopen } from "bun:ffi";
@@ -20,10 +20,10 @@ const TCSETS = 0x5402;
 const TIOCSWINSZ = 0x5414;
 const TIOCGPTN = 0x80045430;
 const TIOCSPTLCK = 0x40045431;
-const IUTF8 = 0o40000; // of the first word of termios: a backspace takes a whole character
-const TURN = 256 << 10; // bytes that one terminal may move before others get their turn
-const RETRY = 50; // ms: should the kernel not tell that there is room again
-const LAST_WORDS = 1 << 20; // bytes that are read after the end
+const IUTF8 = 0o40000; // in the first word of termios: a backspace deletes a whole character
+const TURN = 256 << 10; // bytes that one terminal may move before others get a turn
+const RETRY = 50; // ms, in case the kernel does not report that there is room again
+const LAST_WORDS = 1 << 20; // bytes that are still read after the end
 
 const room = new Uint8Array(64 << 10); // for one read
 const word = new Int32Array(1);
@@ -34,22 +34,22 @@ function lookAgain(): void {
   for (const pty of open) pty.advance();
 }
 
-/** Who takes what is printed. */
+/** Takes what is printed. */
 export interface Audience {
-  /** False while no more is wanted: then `advance` has to be called when it is again. */
+  /** False while no more is wanted. Call `advance` when it is wanted again. */
   readonly wants: boolean;
-  /** The chunk is only lent. */
+  /** The chunk is only valid during the call. */
   take(chunk: Uint8Array): void;
 }
 
 export class Pty {
-  /** What the program has to open. */
+  /** The path that the program has to open. */
   readonly path: string;
   #fd: number;
   #queue: { bytes: Uint8Array; taken: (count: number) => void }[] = [];
   #retry: Timer | null = null;
 
-  /** Raises EAGAIN where there are as many as the system gives. */
+  /** Raises EAGAIN when the system has no more terminals. */
   constructor(
     cols: number,
     rows: number,
@@ -69,7 +69,7 @@ export class Pty {
     this.path = `/dev/pts/${word[0]}`;
     this.#expectUnicode();
     this.resize(cols, rows);
-    // The default action of SIGIO ends the process: listen before the first one can come.
+    // SIGIO ends a process that does not handle it, so listen before the first one can arrive.
     if (!listening) process.on("SIGIO", lookAgain);
     listening = true;
     makeAsynchronous(this.#fd);
@@ -80,7 +80,7 @@ export class Pty {
     if (this.#fd >= 0) ioctl(this.#fd, TIOCSWINSZ, new Uint16Array([rows, cols, 0, 0]));
   }
 
-  /** As the program reads it. `taken` is told how many bytes have gone. */
+  /** Writes input as the program reads it. `taken` is called with the number of bytes that were read. */
   write(bytes: Uint8Array, taken: (count: number) => void): void {
     if (this.#fd < 0 || bytes.length === 0) return;
     this.#queue.push({ bytes, taken });
@@ -101,7 +101,7 @@ export class Pty {
     }
   }
 
-  /** Takes what was printed until now, wanted or not. */
+  /** Takes everything that was printed so far, wanted or not. */
   drain(): void {
     for (let moved = 0; this.#fd >= 0 && moved < LAST_WORDS;) {
       const count = readInto(this.#fd, room);
@@ -111,7 +111,7 @@ export class Pty {
     }
   }
 
-  /** Whoever has it as a terminal is hung up on. */
+  /** Hangs up: programs at the terminal get SIGHUP. */
   close(): void {
     if (this.#fd < 0) return;
     open.delete(this);

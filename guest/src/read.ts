@@ -1,4 +1,4 @@
-/** A file's bytes, as they are at one moment of size. */
+/** Reading files. The size is taken once, when the file is opened. */
 
 import { closeSync, constants, fstatSync, openSync, read as readAt, readSync } from "node:fs";
 import { Failure, errnoOf } from "./failure";
@@ -6,11 +6,11 @@ import { type Path, shown } from "./names";
 
 const WHOLE = 256 << 10; // bytes that are read at once
 const PIECE = 1 << 20;
-const MADE_UP = 16 << 20; // bytes of a file that says it is empty: those of /proc may have no end
-// Opening a FIFO or a terminal must neither block nor make it the guest's.
+const MADE_UP = 16 << 20; // bytes of a file that claims to be empty: those of /proc may be endless
+// Opening a FIFO must not block, and a terminal must not become the guest's own.
 const FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
-/** The file as an answer with `x-size`. Raises EFBIG with the size when it has more than `limit` bytes. */
+/** The file, with its size in the header `x-size`. Raises EFBIG with the size when it exceeds `limit` bytes. */
 export function read(path: Path, limit: number): Response {
   const fd = open(path);
   let handedOver = false;
@@ -19,7 +19,7 @@ export function read(path: Path, limit: number): Response {
     if (stats.isDirectory()) throw new Failure("EISDIR", { path: shown(path) });
     if (!stats.isFile()) throw notRegular(path);
     if (stats.size > limit) throw tooLarge(path, stats.size);
-    // Files of /proc say that they are empty.
+    // Files of /proc claim to be empty.
     if (stats.size <= WHOLE) return answer(readWhole(fd, path, limit, stats.size));
     handedOver = true;
     return answer(stream(fd, 0, stats.size), stats.size);
@@ -28,9 +28,9 @@ export function read(path: Path, limit: number): Response {
   }
 }
 
-/** Bytes `start` to `end` of the file, as far as they are there; the last `end` ones with a negative `start`.
+/** Bytes `start` to `end` of the file, cut to its size. With a negative `start`, the last `end` bytes.
  *
- * Headers: `x-size` of the whole, `x-start`, `x-end`, `x-modified` in Unix seconds, `x-version`.
+ * Headers: `x-size` (of the whole file), `x-start`, `x-end`, `x-modified` in Unix seconds, `x-version`.
  */
 export function readPart(path: Path, start: number, end: number): Response {
   const fd = open(path);
@@ -84,7 +84,7 @@ function readWhole(fd: number, path: Path, limit: number, size: number): Uint8Ar
   }
 }
 
-/** Some of /proc has nothing now and would wait (kmsg): that is no file whose content could be told. */
+/** Some files of /proc would wait for content (kmsg). They do not count as regular files. */
 function readNow(fd: number, into: Uint8Array, path: Path): number {
   try {
     return readSync(fd, into, 0, into.length, null);
@@ -93,11 +93,11 @@ function readNow(fd: number, into: Uint8Array, path: Path): number {
   }
 }
 
-/** Exactly the bytes up to `end`, or an answer that breaks off because the file became shorter. */
+/** Exactly the bytes up to `end`. The answer breaks off when the file becomes shorter. */
 function stream(fd: number, start: number, end: number): ReadableStream<Uint8Array> {
   let [at, reading, cancelled] = [start, false, false];
   const close = () => {
-    // A read that is under way must not meet another file under the same number.
+    // The number must not be reused while a read is under way.
     if (fd < 0 || reading) return;
     closeSync(fd);
     fd = -1;

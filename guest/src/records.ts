@@ -1,7 +1,7 @@
-/** What is known of each process: a small file beside its logs, on the session's volume.
+/** The record of each process: a small file beside its logs, on the session's volume.
  *
- * A record is in memory while its process runs, and until its end is on disk. A guest that starts on a volume finds what
- * was running when the one before it ended: that is lost, and the record says why where that guest was told.
+ * A record stays in memory until the end of its process is on disk. When a guest starts on a volume, processes that ran
+ * under the guest before it are lost. Their records say why, if that guest was told.
  */
 
 import {
@@ -20,11 +20,11 @@ import {
 import { join } from "node:path";
 
 const FILE = "record.json";
-const LARGEST = 64 << 10; // bytes of a record that is one
+const LARGEST = 64 << 10; // bytes of a record
 const RETRY = 3000; // ms, while the disk is full
-const MOST = 10_000; // beyond it the oldest that have ended are forgotten
+const MOST = 10_000; // beyond this, the oldest ended processes are forgotten
 const ID = /^proc_[a-z0-9]{18}$/;
-const [COMMAND, NAME, PIDS] = [1000, 400, 1 << 22]; // of which the host takes no more; a name has 200 characters
+const [COMMAND, NAME, PIDS] = [1000, 400, 1 << 22]; // the most that the host accepts; a name has 200 characters
 
 export type Status = "running" | "exited" | "lost";
 export type Reason = "deep_sleep" | "runtime_ended" | "timeout";
@@ -39,9 +39,9 @@ export interface ProcessRecord {
   readonly exitCode: number | null;
   readonly endedAt: number | null; // ms
   readonly reason: Reason | null;
-  /** Bytes of output in all, once it has ended; what it left behind may have written more since. */
+  /** Bytes of output when the process ended. What it left behind may have written more since. */
   readonly output: number | null;
-  /** Why it will have ended if this is the last that is known. */
+  /** Why the process will count as ended if this record is the last one. */
   readonly ending: Reason | null;
 }
 
@@ -56,13 +56,13 @@ export class Records {
     return join(this.root, id);
   }
 
-  /** Of all that are known, the oldest first. */
+  /** The ids of all known processes, oldest first. */
   ids(): string[] {
     const known = new Set(this.#live.keys());
     try {
       for (const name of readdirSync(this.root)) if (ID.test(name)) known.add(name);
     } catch {
-      // nothing was started yet, or the session removed it: what runs is known still
+      // nothing was started yet, or the session removed it; running processes are still known
     }
     return [...known].sort();
   }
@@ -76,7 +76,7 @@ export class Records {
     return [...this.#live.values()].filter(({ status }) => status === "running");
   }
 
-  /** From now on this is what is known. Where it cannot be written now it is kept, and written later. */
+  /** Replaces the record. If it cannot be written now, it is kept and written later. */
   put(record: ProcessRecord): void {
     this.#live.set(record.id, record);
     if (!this.#write(record)) {
@@ -88,7 +88,7 @@ export class Records {
     }
   }
 
-  /** Ids of those that make place for one more: they have ended, and there are too many. */
+  /** Ids of ended processes that have to go to make place for one more. */
   surplus(): string[] {
     const ids = this.ids();
     return ids.slice(0, Math.max(0, ids.length - MOST)).filter((id) => !this.#live.has(id));
@@ -117,7 +117,7 @@ export class Records {
     }
   }
 
-  /** What the guest before this one wrote; where the session damaged it, what its id tells. */
+  /** The record that an earlier guest wrote. If the session damaged it, what its id says. */
   #stored(id: string): ProcessRecord | null {
     let text: string | null;
     try {
@@ -133,7 +133,7 @@ export class Records {
   }
 }
 
-/** The beginning of it, in which no character is half: the host would not take that for an answer. */
+/** The beginning of the text, without half characters, which the host would not accept. */
 export function shownCommand(command: string): string {
   return command.slice(0, COMMAND).toWellFormed();
 }
@@ -178,7 +178,7 @@ function isDirectory(path: string): boolean {
   }
 }
 
-/** Never waits, whatever the session has put there. */
+/** Never blocks, whatever the session has put there. */
 function smallFile(path: string): string {
   const file = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {

@@ -6,14 +6,14 @@ import { type Path, shown } from "./names";
 import { Pace } from "./pace";
 import { walk } from "./walk";
 
-const ATTEMPTS = 3; // at a tree in which others make files meanwhile
+const ATTEMPTS = 3; // at a tree in which files keep appearing
 
-/** Deletes what is at `path`, a symbolic link itself. Raises ENOENT, ENOTEMPTY; EBUSY for what the session stands on. */
+/** Deletes what is at `path`, or a symbolic link itself. Raises ENOENT, ENOTEMPTY, and EBUSY for what `holds` names. */
 export async function remove(path: Path, workspace: string, recursive: boolean): Promise<void> {
   const stats = lstatSync(path);
   if (!stats.isDirectory()) return unlinkSync(path);
   if (holds(path, stats, workspace))
-    throw new Failure("EBUSY", { path: shown(path), message: "the session stands on it" });
+    throw new Failure("EBUSY", { path: shown(path), message: "the session itself needs it" });
   for (let attempt = 1; ; attempt++) {
     try {
       if (recursive) await empty(path);
@@ -24,7 +24,7 @@ export async function remove(path: Path, workspace: string, recursive: boolean):
   }
 }
 
-/** Whether the directory is the root, the workspace or above it, by whatever name. */
+/** Whether the directory is the root, the workspace or one of its parents, under any name. */
 export function holds(path: Path, stats: Stats, workspace: string): boolean {
   const same = (other: string) => {
     const found = unless(["ENOENT", "ENOTDIR", "ELOOP"], () => statSync(other));

@@ -1,13 +1,19 @@
-/** One run: a spare becomes the program, its output travels to the host, its end is told. */
+/** Runs: a spare becomes the program, its output goes to the host, and then how it ended.
+ *
+ *     POST /run?spare=   {code | command, env, cwd, stdin, maxOutput, live, feed} → frames (frames.ts)
+ *     GET  /feed?name=   → {"open": bool}, when the run with this `feed` has begun
+ *     POST /feed?name=   bytes → {"open": bool}, when the program has taken them
+ */
 
-import { writtenSince, type Mark } from "./changes";
+import { type Handlers, jsonOf, numberIn, type Settings } from "./asked";
+import { type Clock, writtenSince, type Mark } from "./changes";
 import { Failure } from "./failure";
-import { beginFeed, endFeed } from "./feeds";
+import { beginFeed, begun, endFeed, feed } from "./feeds";
 import { type FrameType, HEADER, jsonFrame, seal } from "./frames";
 import { Outbox } from "./outbox";
 import { PipeReader, PipeWriter, type Taker } from "./pipes";
 import { scriptOf } from "./script";
-import type { Spare } from "./spares";
+import type { Spare, Spares } from "./spares";
 
 const DEFAULT_OUTPUT = 10 << 20; // bytes of each stream
 
@@ -16,16 +22,29 @@ export interface RunRequest {
   readonly text: string;
   readonly stdin: Uint8Array;
   readonly maxOutput: number;
-  readonly alsoWritten: readonly string[];
-  /** Whether somebody watches: then no output waits for more of it. */
+  /** Whether a client watches. Output is then sent at once. */
   readonly live: boolean;
-  /** The name under which its standard input comes in pieces; "" where it is `stdin`. */
+  /** The name under which standard input arrives in pieces; "" when it is `stdin`. */
   readonly feed: string;
+}
+
+export function runHandlers({ bun, workspace }: Settings, spares: Spares, clock: Clock): Handlers {
+  return {
+    "POST /run": async (request, query) => {
+      const run = parseRun(await jsonOf(request), bun, workspace);
+      return execute(spares.take(numberIn(query, "spare", -1)), run, clock.mark(), workspace, request.signal);
+    },
+    "GET /feed": async (_, query) => Response.json({ open: await begun(query.get("name") ?? "") }),
+    "POST /feed": async (request, query) => {
+      const bytes = new Uint8Array(await request.arrayBuffer());
+      return Response.json({ open: await feed(query.get("name") ?? "", bytes) });
+    },
+  };
 }
 
 /** The body of POST /run, checked. Raises EINVAL and E2BIG. */
 export function parseRun(body: unknown, bun: string, workspace: string): RunRequest {
-  const wrong = (what: string) => new Failure("EINVAL", { message: `${what} is not what it should be` });
+  const wrong = (what: string) => new Failure("EINVAL", { message: `${what} has the wrong form` });
   if (typeof body !== "object" || body === null) throw wrong("the body");
   const {
     code,
@@ -34,8 +53,6 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
     cwd = workspace,
     stdin = "",
     maxOutput = DEFAULT_OUTPUT,
-    install = true,
-    alsoWritten = [],
     live = false,
     feed = "",
   } = body as Record<string, unknown>;
@@ -47,7 +64,6 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
   if (typeof stdin !== "string") throw wrong("stdin");
   if (typeof feed !== "string") throw wrong("feed");
   if (!Number.isSafeInteger(maxOutput) || (maxOutput as number) < 0) throw wrong("maxOutput");
-  if (!Array.isArray(alsoWritten) || !alsoWritten.every((path) => typeof path === "string")) throw wrong("alsoWritten");
   const bytes = Buffer.from(stdin, "base64");
   const program = {
     code: isCode ? (code as string) : null,
@@ -56,13 +72,12 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
     cwd,
     bun,
     hasStdin: bytes.length > 0 || feed !== "",
-    install: install !== false,
   };
-  return { ...scriptOf(program), stdin: bytes, maxOutput: maxOutput as number, alsoWritten, live: live === true, feed };
+  return { ...scriptOf(program), stdin: bytes, maxOutput: maxOutput as number, live: live === true, feed };
 }
 
 /** One output stream of a run, up to its limit. */
-class Output implements Taker {
+class RunOutput implements Taker {
   readonly headroom = HEADER;
   truncated = false;
   #left: number;
@@ -92,9 +107,9 @@ class Output implements Taker {
   }
 }
 
-/** Runs the request in the spare; the answer streams frames and ends with the program.
+/** Runs the request in the spare. The answer streams frames and ends with the program.
  *
- * A host that hangs up (`gone`) changes nothing for the program.
+ * If the host hangs up (`gone`), the program goes on.
  */
 export function execute(
   spare: Spare,
@@ -104,7 +119,10 @@ export function execute(
   gone: AbortSignal,
 ): Promise<Response> {
   const outbox = new Outbox(() => readers.forEach((reader) => reader.advance()), request.live);
-  const outputs = [new Output("o", request.maxOutput, outbox), new Output("e", request.maxOutput, outbox)] as const;
+  const outputs = [
+    new RunOutput("o", request.maxOutput, outbox),
+    new RunOutput("e", request.maxOutput, outbox),
+  ] as const;
   const readers = [new PipeReader(spare.stdout, outputs[0]), new PipeReader(spare.stderr, outputs[1])] as const;
   gone.addEventListener("abort", () => outbox.abandon());
   const fed = request.feed === "" ? null : beginFeed(request.feed, spare.stdin);
@@ -118,7 +136,7 @@ export function execute(
     if (fed !== null) endFeed(request.feed, fed);
     readers.forEach((reader) => reader.drain());
     readers.forEach((reader) => reader.drop());
-    const { paths, truncated: filesWrittenTruncated } = await writtenSince(mark, workspace, request.alsoWritten);
+    const { paths, truncated: filesWrittenTruncated } = await writtenSince(mark, workspace);
     const truncated = outputs[0].truncated || outputs[1].truncated;
     outbox.finish(jsonFrame("x", { exitCode, truncated, filesWritten: paths, filesWrittenTruncated }));
   });

@@ -1,12 +1,12 @@
-/** The last of what a terminal printed, kept so that a client who comes back gets its screen again. Pure.
+/** The latest output of a terminal, kept so that a client that comes back gets its screen again. Pure.
  *
- * What is kept begins between two sequences, never within one or within a character. Of what is not kept any more, the
- * modes live on: the alternate screen, the mouse, bracketed paste, colours. Questions to the terminal ("where is
- * the cursor?") are left out of a replay: the answers would arrive as if somebody had typed them.
+ * What is kept begins between two sequences, never inside one or inside a character. Modes that older output set are
+ * remembered: the alternate screen, the mouse, bracketed paste, colours. A replay leaves out questions to the terminal
+ * ("where is the cursor?"), because the answers would arrive as if the user had typed them.
  */
 
-const MOST = 256 << 10; // bytes that are held, of which half go when that is reached
-const LONGEST = 4 << 10; // bytes of one sequence; what goes on longer is no sequence
+const MOST = 256 << 10; // bytes that are held; half of them go when the limit is reached
+const LONGEST = 4 << 10; // bytes of one sequence; anything longer is not one
 const COLOURS = 16; // the latest changes of colour that are kept
 
 const ESC = 0x1b;
@@ -14,8 +14,8 @@ const BEL = 0x07;
 const ENQ = 0x05;
 const ALTERNATE = [47, 1047, 1049];
 
-/** Where the token at `at` ends, or -1 where its end has not come. */
-export function tokenEnd(bytes: Uint8Array, at: number): number {
+/** Where the token at `at` ends, or -1 when its end has not arrived. */
+function tokenEnd(bytes: Uint8Array, at: number): number {
   const first = bytes[at]!;
   if (first !== ESC) return first < 0xc0 ? at + 1 : characterEnd(bytes, at);
   const second = bytes[at + 1];
@@ -54,7 +54,7 @@ function stringEnd(bytes: Uint8Array, from: number): number {
 
 const textOf = (bytes: Uint8Array) => Buffer.from(bytes).toString("latin1");
 
-/** What was switched on and off. */
+/** The modes that are switched on and off. */
 class Modes {
   private constructor(
     readonly switched: Map<number, boolean>,
@@ -74,7 +74,7 @@ class Modes {
     return ALTERNATE.some((mode) => this.switched.get(mode) === true);
   }
 
-  /** Takes over what the bytes switch, up to the first place after `least` between two tokens; that place. */
+  /** Applies the bytes up to the first place after `least` that is between two tokens. Returns that place. */
   absorb(bytes: Uint8Array, least = bytes.length): number {
     let at = 0;
     while (at < least) {
@@ -87,7 +87,7 @@ class Modes {
     return at;
   }
 
-  /** What brings a terminal that was reset into this state. */
+  /** The output that brings a reset terminal into this state. */
   toString(): string {
     const on = [...this.switched].sort(([a], [b]) => Number(ALTERNATE.includes(b)) - Number(ALTERNATE.includes(a)));
     return on.map(([mode, is]) => `\x1b[?${mode}${is ? "h" : "l"}`).join("") + this.keypad + this.colours.join("");
@@ -114,7 +114,7 @@ class Modes {
   }
 }
 
-/** Whether a terminal would answer. */
+/** Whether a terminal would answer this sequence. */
 function asks(sequence: string): boolean {
   return (
     /^\[[?>=]?[\d;]*[cn]$/.test(sequence) ||
@@ -141,19 +141,19 @@ export class Screen {
     this.#size += chunk.length;
   }
 
-  /** Whether a program has the whole screen for itself. */
+  /** Whether a program uses the alternate screen. */
   get alternate(): boolean {
     const now = this.#gone.copy();
     now.absorb(this.#held);
     return now.alternate;
   }
 
-  /** All that is held, for whoever sees it for the first time. */
+  /** Everything that is held, for the first client. */
   beginning(): Uint8Array {
     return this.#held.slice();
   }
 
-  /** A reset, and what brings back the screen as it was. */
+  /** A reset, and the output that restores the screen. */
   replay(): Uint8Array {
     const parts = [Buffer.from(`\x1bc${this.#gone}`)];
     const held = this.#held;

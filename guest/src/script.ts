@@ -1,4 +1,4 @@
-/** What a spare shell is told in order to become the program of a run. Pure. */
+/** The script that turns a spare shell into the program of a run. Pure. */
 
 import { Failure } from "./failure";
 
@@ -10,13 +10,11 @@ export interface Program {
   readonly cwd: string;
   readonly bun: string;
   readonly hasStdin: boolean;
-  /** Whether Bun fetches packages that are missing. */
-  readonly install: boolean;
 }
 
 export interface Script {
   readonly script: string;
-  /** Code or command that is too long for an argument and goes through the text pipe; "" without. */
+  /** Code or a command that is too long for an argument and goes through the text pipe; otherwise "". */
   readonly text: string;
 }
 
@@ -33,14 +31,14 @@ export const BASE_ENV: Readonly<Record<string, string>> = {
 };
 
 const LONGEST_ARGUMENT = (128 << 10) - 1; // bytes: the kernel's MAX_ARG_STRLEN, less the final NUL
-const DEFAULT_TOTAL = 1900 << 10; // bytes of arguments and environment that pass with the usual 8 MiB of stack
-const LARGEST_TOTAL = 5900 << 10; // the kernel passes 6 MiB, however large the stack
+const DEFAULT_TOTAL = 1900 << 10; // bytes of arguments and environment that fit with the usual 8 MiB of stack
+const LARGEST_TOTAL = 5900 << 10; // the kernel passes at most 6 MiB, whatever the stack
 const STACK_FOR_LARGEST = 24 << 10; // KiB: a quarter of it may be arguments and environment
 
-/** Names that a shell can export. OPTIND and LINENO mean something to the shell itself. */
+/** Names that a shell can export. OPTIND and LINENO have a meaning for the shell itself. */
 const EXPORTABLE = /^(?!(?:OPTIND|LINENO)$)[A-Za-z_][A-Za-z0-9_]*$/;
 
-/** Runs the text pipe's code as if it were `bun -e`'s own: stdin stays the program's. */
+/** Runs the code from the text pipe like the code of `bun -e`, so that stdin stays the program's. */
 const EVALUATE =
   'const s=process.cwd()+"/[eval]",f=require("fs"),c=f.readFileSync(4,"utf8");f.closeSync(4);' +
   'Bun.plugin({name:"code",setup(b){b.module(s,()=>({contents:c,loader:"tsx"}))}});await import(s)';
@@ -50,16 +48,16 @@ function quoted(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** Raises EINVAL for what no program can be given, E2BIG for what the kernel would refuse. */
+/** Raises EINVAL for values that no program can receive, and E2BIG for what the kernel would refuse. */
 export function scriptOf(program: Program): Script {
   const { argv, text, input } = invocation(program);
   const kept = text !== "" && input !== TEXT ? [TEXT] : [];
   return { script: startOf(argv, program, input, kept), text };
 }
 
-/** The shell's own words: into the directory, with the environment, stdin from `input`, become `argv`. Raises as above.
+/** The script: enter the directory, set the environment, take stdin from `input`, become `argv`. Raises as `scriptOf`.
  *
- * Descriptors in `kept` stay open beside it, and those that `moved`, redirections for the shell, makes of them.
+ * Descriptors in `kept` stay open, and so do those that the shell redirections in `moved` make.
  */
 export function startOf(
   argv: string[],
@@ -73,8 +71,8 @@ export function startOf(
   const odd = passed.filter(([name]) => !EXPORTABLE.test(name)).map(([name, value]) => `${name}=${value}`);
   if (odd.length > 0) argv.unshift("/usr/bin/env", ...odd);
   const total = totalSize(argv, exported);
-  if (total > LARGEST_TOTAL) throw new Failure("E2BIG", { message: "the environment is too large as a whole" });
-  // A shell reads ahead: its input may become the program's only in the line that it reads last.
+  if (total > LARGEST_TOTAL) throw new Failure("E2BIG", { message: "the environment as a whole is too large" });
+  // A shell reads ahead, so only its last line may replace its input with the program's.
   const closed = [STDIN, TEXT, NOTHING].filter((fd) => !kept.includes(fd)).map((fd) => `${fd}>&-`);
   const lines = [
     ...enter(cwd),
@@ -85,7 +83,7 @@ export function startOf(
   return lines.join("\n") + "\n";
 }
 
-function invocation({ code, command, bun: path, hasStdin, install }: Program): {
+function invocation({ code, command, bun: path, hasStdin }: Program): {
   argv: string[];
   text: string;
   input: number;
@@ -96,8 +94,8 @@ function invocation({ code, command, bun: path, hasStdin, install }: Program): {
   const text = long ? subject : "";
   const input = hasStdin ? STDIN : NOTHING;
   if (code === null) return { argv: ["/usr/bin/bash", "-c", long ? EVALUATE_COMMAND : subject], text, input };
-  const bun = [path, install ? "--install=fallback" : "--no-install"];
-  // `bun -e ''` shows Bun's help.
+  const bun = [path, "--install=fallback"];
+  // `bun -e ''` would print Bun's help.
   if (!long) return { argv: [...bun, "-e", subject.trim() === "" ? ";" : subject], text, input };
   if (!hasStdin) return { argv: [...bun, "-"], text, input: TEXT };
   return { argv: [...bun, "-e", EVALUATE], text, input };
@@ -116,7 +114,7 @@ function checkedEnv(env: Readonly<Record<string, string>>): [string, string][] {
   const entries = Object.entries(env);
   for (const [name, value] of entries) {
     if (name === "" || name.includes("=") || name.includes("\0") || value.includes("\0")) {
-      throw new Failure("EINVAL", { message: "an environment variable that no program can be given" });
+      throw new Failure("EINVAL", { message: "an environment variable that no program can receive" });
     }
     if (Buffer.byteLength(name) + 1 + Buffer.byteLength(value) > LONGEST_ARGUMENT) {
       throw new Failure("E2BIG", { message: `the environment variable ${name.slice(0, 100)} is too long` });
@@ -125,7 +123,7 @@ function checkedEnv(env: Readonly<Record<string, string>>): [string, string][] {
   return entries;
 }
 
-/** What the kernel counts: each string with its NUL and its pointer. */
+/** The size as the kernel counts it: each string with its NUL and its pointer. */
 function totalSize(argv: readonly string[], env: readonly [string, string][]): number {
   const strings = [...argv, ...env.map(([name, value]) => `${name}=${value}`)];
   return strings.reduce((size, text) => size + Buffer.byteLength(text) + 9, 0);

@@ -1,7 +1,7 @@
 /** Parked shells, each ready to become the program of one run.
  *
- * The host moves a spare into the control group of the run before it starts anything: all that the
- * run does is counted there from its first instruction.
+ * The host moves a spare into the run's cgroup before it starts anything. So the kernel counts everything that the run
+ * does, from its first instruction.
  */
 
 import { closeSync, openSync, writeSync } from "node:fs";
@@ -11,13 +11,13 @@ import { type Pipe, pipes } from "./libc";
 import { BASE_ENV } from "./script";
 
 const MOST = 32;
-// Its stderr is the run's: nothing may be written there while it is parked.
-const PARK = "{ echo 500 >/proc/self/oom_score_adj; } 2>&-\n"; // before the guest, if the kernel has to choose
+// Its stderr is the run's, so nothing may be written there while it is parked.
+const PARK = "{ echo 500 >/proc/self/oom_score_adj; } 2>&-\n"; // so that the kernel kills it before the guest
 
-/** A parked shell and the guest's ends of its pipes. Whoever takes it closes them. */
+/** A parked shell and the guest's ends of its pipes. The caller that takes it closes them. */
 export interface Spare {
   readonly pid: number;
-  /** Where its script goes. */
+  /** The pipe for its script. */
   readonly script: number;
   readonly stdin: number;
   readonly text: number;
@@ -35,9 +35,9 @@ export class Spares {
 
   constructor(private readonly shell: readonly string[]) {}
 
-  /** Starts one. Raises EAGAIN (status 409) when enough are parked, else what the kernel said. */
+  /** Starts a spare. Raises EAGAIN (status 409) when enough are parked, or what the kernel reports. */
   park(): number {
-    if (this.#parked.size >= MOST) throw new Failure("EAGAIN", { status: 409, message: "enough spares are parked" });
+    if (this.#parked.size >= MOST) throw new Failure("EAGAIN", { status: 409, message: "too many spares are parked" });
     const spare = start(this.shell, this.#nothing);
     this.#parked.set(spare.pid, spare);
     void spare.exited.then(() => {
@@ -46,7 +46,7 @@ export class Spares {
     return spare.pid;
   }
 
-  /** The spare, which is not parked any more. Raises ESRCH. */
+  /** Hands the spare to the caller. Raises ESRCH. */
   take(pid: number): Spare {
     const spare = this.#parked.get(pid);
     if (spare === undefined) throw new Failure("ESRCH", { message: "there is no such spare" });

@@ -1,4 +1,4 @@
-/** What the host says of a process that is to be started, checked. */
+/** The host's request to start a process, checked. */
 
 import { Failure } from "./failure";
 
@@ -9,16 +9,16 @@ export interface Started {
   readonly env: Readonly<Record<string, string>>;
   readonly cwd: string;
   readonly name: string | null;
-  /** Null: it stays open for what is sent. */
+  /** Null: standard input stays open for what is sent later. */
   readonly stdin: Uint8Array | null;
-  readonly timeout: number | null; // s
-  readonly logBytes: number; // that are kept of it
-  readonly allLogBytes: number; // that are kept of all
+  readonly timeout: number | null; // seconds
+  readonly logBytes: number; // kept of this process
+  readonly allLogBytes: number; // kept of all processes
 }
 
 /** Raises EINVAL. */
 export function startedOf(body: unknown): Started {
-  const wrong = (what: string) => new Failure("EINVAL", { message: `${what} is not what it should be` });
+  const wrong = (what: string) => new Failure("EINVAL", { message: `${what} has the wrong form` });
   if (typeof body !== "object" || body === null) throw wrong("the body");
   const { id, code = null, command = null, env = {}, cwd, name = null, ...rest } = body as Record<string, unknown>;
   const { stdin = null, timeout = null, logBytes, allLogBytes } = rest;
@@ -30,7 +30,8 @@ export function startedOf(body: unknown): Started {
   if (name !== null && !isText(name)) throw wrong("name");
   if (stdin !== null && !isText(stdin)) throw wrong("stdin");
   if (timeout !== null && !(typeof timeout === "number" && timeout > 0)) throw wrong("timeout");
-  for (const size of [logBytes, allLogBytes]) if (!Number.isSafeInteger(size) || (size as number) < 1) throw wrong("size");
+  for (const size of [logBytes, allLogBytes])
+    if (!Number.isSafeInteger(size) || (size as number) < 1) throw wrong("size");
   return {
     id,
     code: isText(code) ? code : null,

@@ -1,13 +1,13 @@
-/** Terminals: what of it the host can ask for.
+/** Terminals: what the host can ask for.
  *
  *     POST /terminals/create?spare=            {id, cols, rows, env, cwd} → {}
- *     POST /terminals/attach?id=&attachment=   → frames: `o` output, `a` how many bytes of input were taken (4 bytes),
- *                                                `x` the end {"exitCode", "reason"}, `d` another one has attached
+ *     POST /terminals/attach?id=&attachment=   → frames: `o` output, `a` how many bytes of input were read (4 bytes),
+ *                                                `x` the end {"exitCode", "reason"}, `d` another client has attached
  *     POST /terminals/input?id=&attachment=    frames: `i` input, `r` columns and rows (2 bytes each) → {}
- *     POST /terminals/end?reason=              → {}: all of them end
+ *     POST /terminals/end?reason=              → {}; ends all of them
  *
- * Frames are those of frames.ts. A request for input goes on as long as somebody is attached; what comes from
- * one who has been let go is dropped.
+ * Frames are those of frames.ts. A request for input goes on as long as its client is attached. Input of a client that
+ * is no longer attached is dropped.
  */
 
 import { statSync } from "node:fs";
@@ -18,14 +18,14 @@ import { PipeReader, PipeWriter } from "./pipes";
 import { Pty } from "./pty";
 import { Screen } from "./screen";
 import { scriptOf } from "./script";
-import { type Handlers, type Settings, jsonOf, numberIn } from "./server";
+import { type Handlers, type Settings, jsonOf, numberIn } from "./asked";
 import type { Spare, Spares } from "./spares";
 
-const TOLD = 32 << 10; // bytes of input that were taken, before the host is told
+const TOLD = 32 << 10; // bytes of input that are read before the host is told
 const LARGEST_INPUT = 64 << 10; // bytes of one frame
 const MOST = 64; // terminals
-const REDRAW = 60; // ms that a full-screen program has to notice another size
-const UNBLOCKED = "/usr/bin/env --default-signal=TSTP,TTIN,TTOU"; // Bun starts a spare with these held back: no Ctrl-Z
+const REDRAW = 60; // ms that a full-screen program has to notice a new size
+const UNBLOCKED = "/usr/bin/env --default-signal=TSTP,TTIN,TTOU"; // Bun ignores these in a spare: no Ctrl-Z
 const DEFAULTS = { TERM: "xterm-256color", COLORTERM: "truecolor" };
 
 function frame(kind: string, payload: Uint8Array): Uint8Array {
@@ -125,7 +125,7 @@ class Terminal {
     this.ended();
   }
 
-  /** The kernel tells a program only of a size that differs. */
+  /** Changes the size twice, because the kernel reports only a size that differs. */
   #redraw(): void {
     this.#pty.resize(this.cols, Math.max(1, this.rows - 1));
     setTimeout(() => this.#pty.resize(this.cols, this.rows), REDRAW);
@@ -144,8 +144,8 @@ export function terminalsHandlers(settings: Settings, spares: Spares): Handlers 
   return {
     "POST /terminals/create": async (request, query) => {
       const { id, cols, rows, env, cwd } = parsed(await jsonOf(request));
-      if (terminals.has(id)) throw new Failure("EEXIST", { message: "the terminal is there" });
-      if (terminals.size >= MOST) throw new Failure("EAGAIN", { message: "enough terminals are open" });
+      if (terminals.has(id)) throw new Failure("EEXIST", { message: "the terminal exists already" });
+      if (terminals.size >= MOST) throw new Failure("EAGAIN", { message: "too many terminals are open" });
       if (!statSync(cwd).isDirectory()) throw new Failure("ENOTDIR", { path: cwd });
       const terminal = new Terminal(cols, rows, () => terminals.delete(id));
       try {
@@ -171,7 +171,7 @@ export function terminalsHandlers(settings: Settings, spares: Spares): Handlers 
 }
 
 function parsed(body: unknown): { id: string; cols: number; rows: number; env: Record<string, string>; cwd: string } {
-  const wrong = (what: string) => new Failure("EINVAL", { message: `${what} is not what it should be` });
+  const wrong = (what: string) => new Failure("EINVAL", { message: `${what} has the wrong form` });
   if (typeof body !== "object" || body === null) throw wrong("the body");
   const { id, cols, rows, env = {}, cwd } = body as Record<string, unknown>;
   if (typeof id !== "string" || id === "") throw wrong("id");
@@ -182,24 +182,24 @@ function parsed(body: unknown): { id: string; cols: number; rows: number; env: R
   return { id, cols: cols as number, rows: rows as number, env: env as Record<string, string>, cwd };
 }
 
-/** A spare leads a session without a terminal: the first that it opens becomes its own. No login shell, whose profile
- * would put its own PATH in the place of the session's. */
+/** A spare leads a process session without a terminal, so the first terminal that it opens becomes its own. It is
+ * not a login shell, whose profile would replace the session's PATH. */
 function scriptFor(path: string, env: Record<string, string>, cwd: string, bun: string): string {
   const command = `exec <>${path} >&0 2>&0; exec ${UNBLOCKED} /usr/bin/bash -i`;
   const passed = { ...DEFAULTS, ...env };
-  return scriptOf({ code: null, command, env: passed, cwd, bun, hasStdin: false, install: false }).script;
+  return scriptOf({ code: null, command, env: passed, cwd, bun, hasStdin: false }).script;
 }
 
 function become(spare: Spare, script: string, exited: (code: number) => void): void {
   for (const unused of [spare.stdin, spare.text]) new PipeWriter(unused, new Uint8Array());
-  // until it is at its terminal, its output would be complaints that nobody is there for
+  // before it is at its terminal, its output could only be error messages that nobody reads
   const nobody = { headroom: 0, wants: true, take: () => {} };
   for (const unused of [spare.stdout, spare.stderr]) new PipeReader(unused, nobody).drop();
   new PipeWriter(spare.script, Buffer.from(script));
   void spare.exited.then(exited);
 }
 
-/** Takes frames as they come, as long as their sender is the one who is attached. Raises EINVAL for what is none. */
+/** Takes frames while their sender is attached. Raises EINVAL for anything that is not a frame. */
 async function follow(body: ReadableStream<Uint8Array> | null, terminal: Terminal, name: string): Promise<void> {
   let rest: Uint8Array = new Uint8Array();
   if (body === null) return;

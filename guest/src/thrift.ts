@@ -1,14 +1,14 @@
-/** Giving memory back after work. Bun collects by itself only while it is busy; thousands of guests are idle. */
+/** Frees memory after work. Bun collects garbage only while it is busy, but thousands of guests are idle. */
 
 const QUIET = 1000; // ms after the last work
-const LONG_QUIET = 15_000; // ms; beyond the pauses of a program that thinks between two requests
+const LONG_QUIET = 15_000; // ms; longer than an agent usually thinks between two requests
 const GROWTH = 4 << 20; // bytes that are worth collecting (some ms of CPU)
 
 let settled = process.memoryUsage.rss();
 let timer: Timer | null = null;
 let rest: Timer | null = null;
 
-/** To be called when work has ended. Collects once, when it has been quiet, and shrinks once, when it stays quiet.
+/** To be called when work has ended. Collects once after a quiet moment, and shrinks once when it stays quiet.
  *
  * No timer stays behind.
  */
@@ -19,7 +19,7 @@ export function workEnded(): void {
   else rest.refresh();
 }
 
-/** Collects now, for work that holds much at once. */
+/** Collects at once, after work that held much memory. */
 export function collect(): void {
   Bun.gc(true);
   settled = process.memoryUsage.rss();
@@ -32,7 +32,7 @@ function settle(): void {
   workEnded(); // a stream may still be under way
 }
 
-/** Compiled code goes too: the next work takes a millisecond or two longer. */
+/** Frees compiled code too. The next work then takes a millisecond or two longer. */
 function shrink(): void {
   rest = null;
   Bun.shrink();

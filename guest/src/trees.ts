@@ -1,19 +1,19 @@
-/** What belongs to a process, by the control group that the host has given it. */
+/** The processes that belong together, by the cgroup that the host has given them. */
 
 import { readdirSync, readFileSync } from "node:fs";
 
-const ROUNDS = 20; // for what forks while it is killed
+const ROUNDS = 20; // because processes may fork while they are killed
 const SIGKILL = 9;
 const LISTENING = "0A";
 
-/** The control group of a process, as the kernel shows it inside; null where it is gone, or is the guest's own. */
+/** The cgroup of a process as seen from inside. Null when the process is gone or in the guest's own cgroup. */
 export function groupOf(pid: number): string | null {
   const group = textOf(`/proc/${pid}/cgroup`);
   return group === "" || group === textOf("/proc/self/cgroup") ? null : group;
 }
 
-/** Sends a signal to all of the group, or to the process's own process group where there is none. Whether there was
- * anything. */
+/** Sends a signal to everything in the cgroup, or to the process's own process group if there is none. Returns whether
+ * there was anything to signal. */
 export function signalTree(pid: number, group: string | null, number: number): boolean {
   if (group === null) return signal(-pid, number);
   let any = false;
@@ -30,13 +30,13 @@ function membersOf(group: string): number[] {
   return pids.filter((pid) => textOf(`/proc/${pid}/cgroup`) === group && isAlive(pid)).map(Number);
 }
 
-/** Whether the process has not ended: one that has may still wait to be told of. */
+/** Whether the process has not ended. A zombie counts as ended. */
 export function isAlive(pid: number | string): boolean {
   const state = /^State:\t(.)/m.exec(textOf(`/proc/${pid}/status`))?.[1];
   return state !== undefined && state !== "Z" && state !== "X";
 }
 
-/** Whether something listens on the port. */
+/** Whether a program listens on the port. */
 export function isListening(port: number): boolean {
   const wanted = port.toString(16).toUpperCase().padStart(4, "0");
   return ["tcp", "tcp6"].some((table) =>

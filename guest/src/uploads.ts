@@ -1,6 +1,6 @@
-/** Files that come in pieces and are there at once when all have come.
+/** Files that arrive in pieces and appear atomically when all have arrived.
  *
- * Until then such a file has no name: whatever ends the guest or the host, nothing of it is left.
+ * Until then such a file has no name, so nothing is left of it when the guest or the host ends.
  */
 
 import * as fs from "node:fs";
@@ -11,10 +11,10 @@ import { type Path, above, nameOf, shown } from "./names";
 import { hiddenBeside, keepOwner, locate, modeOf, openHidden, unmake, writeAll } from "./write";
 
 const MOST = 64;
-const PATIENCE = 180_000; // ms between two pieces, after which the host has gone
+const PATIENCE = 180_000; // ms between two pieces, after which the host counts as gone
 const { O_WRONLY, O_CREAT, O_EXCL } = fs.constants;
 const O_TMPFILE = 0o20200000;
-const NAMELESS_UNKNOWN = ["EOPNOTSUPP", "ENOTSUP", "EISDIR", "EINVAL"]; // to the file system
+const NAMELESS_UNKNOWN = ["EOPNOTSUPP", "ENOTSUP", "EISDIR", "EINVAL"]; // no files without a name on this file system
 
 const uploads = new Map<string, Upload>();
 
@@ -24,7 +24,7 @@ class Upload {
   readonly #target: Path;
   readonly #before: fs.Stats | null;
   #fd = -1;
-  #hidden: Path | null = null; // its name, where it has one
+  #hidden: Path | null = null; // its name, if it has one
   #size = 0;
   #turn: Promise<unknown> = Promise.resolve();
   #timer = setTimeout(() => void this.drop(), PATIENCE);
@@ -51,7 +51,7 @@ class Upload {
     });
   }
 
-  /** Its size, in its place. */
+  /** Puts the file in its place. Returns its size. */
   finish(): Promise<number> {
     return this.#inTurn(() => {
       keepOwner(this.#fd, this.#before);
@@ -67,12 +67,12 @@ class Upload {
     });
   }
 
-  /** Nothing of it is left. */
+  /** Removes the upload completely. */
   drop(): Promise<void> {
     return this.#inTurn(() => this.#forget()).catch(() => undefined);
   }
 
-  /** A failure drops it. */
+  /** Runs the work after earlier work. A failure drops the upload. */
   #inTurn<T>(work: () => T | Promise<T>): Promise<T> {
     const mine = this.#turn.then(async () => {
       if (this.#fd < 0) throw new Failure("ETIME", { message: "there is no such upload" });
@@ -97,12 +97,12 @@ class Upload {
     }
   }
 
-  /** The name under which it is whole. */
+  /** A hidden name for the complete file. */
   #name(): Path {
     if (this.#hidden !== null) return this.#hidden;
     const hidden = (this.#hidden = hiddenBeside(this.#target));
     if (linkOpened(this.#fd, hidden)) return hidden;
-    fs.lstatSync(above(this.#target)); // ENOENT where it was removed meanwhile
+    fs.lstatSync(above(this.#target)); // raises ENOENT if the directory was removed meanwhile
     throw new Failure("EPERM", { path: shown(this.#target), message: "no file can be made here" });
   }
 
@@ -122,7 +122,7 @@ class Upload {
   }
 }
 
-/** Begins one; its id. */
+/** Begins an upload. Returns its id. */
 export function beginUpload(path: Path, mode: number | null): string {
   if (uploads.size >= MOST) throw new Failure("EAGAIN", { message: "too many uploads" });
   const upload = new Upload(path, mode);
@@ -130,7 +130,7 @@ export function beginUpload(path: Path, mode: number | null): string {
   return upload.id;
 }
 
-/** Whether it is there or not. */
+/** Drops the upload if there is one. */
 export async function dropUpload(id: string | null): Promise<void> {
   await uploads.get(id ?? "")?.drop();
 }

@@ -1,8 +1,8 @@
-/** Walking a tree of any depth, width and naming, never through a symbolic link.
+/** Walks a tree of any depth and width, with any names, and never follows a symbolic link.
  *
- * Directories are read as the kernel gives them: types come without a `stat`, names as bytes, and a
- * directory with a million entries is not held at once. Where a path would grow longer than the kernel takes,
- * a directory is kept open and its entries are reached through /proc/self/fd.
+ * Directories are read in the kernel's own form: types come without a `stat`, names are bytes, and a directory with a
+ * million entries is never held as a whole. Where a path would become longer than the kernel accepts, a directory stays
+ * open and its entries are reached through /proc/self/fd.
  */
 
 import { closeSync, constants, lstatSync, openSync } from "node:fs";
@@ -12,22 +12,22 @@ import { unless } from "./failure";
 export type Kind = "file" | "directory" | "symlink" | "other";
 
 export interface Entry {
-  /** From the root of the walk, without a leading slash. Names that are not UTF-8 come with U+FFFD. */
+  /** Relative to the root, without a leading slash. Bytes that are not UTF-8 become U+FFFD. */
   readonly path: string;
   readonly name: string;
   readonly kind: Kind;
-  /** What to give to file calls; good until the next step of the walk. */
+  /** The path for file calls, valid until the next step of the walk. */
   readonly at: string | Buffer;
-  /** `path` in bytes where it is not UTF-8. */
+  /** `path` in bytes when it is not UTF-8. */
   readonly raw: Buffer | null;
-  /** Whether `at` is the root's path and `path`, and so stays good. */
+  /** Whether `at` is simply the root's path and `path`, and so stays valid. */
   readonly plain: boolean;
 }
 
 export interface Way {
-  /** Whether to go into a directory; always, when not given. */
+  /** Whether to enter a directory. Without this, every directory is entered. */
   readonly enters?: (entry: Entry) => boolean;
-  /** Directories after what is in them, instead of before. */
+  /** Yield directories after their contents instead of before. */
   readonly contentsFirst?: boolean;
 }
 
@@ -41,12 +41,12 @@ const UNKNOWN = 0;
 interface Opened {
   readonly entry: Entry | null; // null: the root
   readonly fd: number;
-  readonly prefix: string; // of file calls on what is in it
+  readonly prefix: string; // for file calls on its entries
   readonly plain: boolean;
   readonly directories: Entry[];
 }
 
-/** The entries below `root`. Raises what opening it raises, ELOOP for a symbolic link: `link/.` follows one. */
+/** The entries below `root`. Raises what opening it raises, and ELOOP for a symbolic link. `link/.` follows a link. */
 export function* walk(root: string | Buffer, way: Way = {}): Generator<Entry, void, undefined> {
   const records = new Uint8Array(BUFFER);
   const opened: Opened[] = [];
@@ -80,7 +80,7 @@ function open(at: string | Buffer, entry: Entry | null): Opened {
   return { entry, fd, prefix, plain: reachable && (entry === null || entry.plain), directories: [] };
 }
 
-/** Closes the innermost directory, which is reached by its path from now on. */
+/** Closes the innermost open directory. It is reached by its path from now on. */
 function close(opened: Opened[]): void {
   const innermost = opened.pop()!;
   closeSync(innermost.fd);
@@ -120,7 +120,7 @@ export function kindOf(at: string | Buffer): Kind {
   return stats.isFile() ? "file" : stats.isDirectory() ? "directory" : stats.isSymbolicLink() ? "symlink" : "other";
 }
 
-/** Name, its bytes where they are not UTF-8, and type of each `struct linux_dirent64`. */
+/** The name, its bytes when they are not UTF-8, and the type of each `struct linux_dirent64`. */
 function* parse(records: Uint8Array, size: number): Generator<[string, Buffer | null, number], void, undefined> {
   const view = Buffer.from(records.buffer, records.byteOffset, size);
   for (let at = 0; at < size; at += view.readUInt16LE(at + 16)) {

@@ -1,11 +1,15 @@
-/** Watching: what of it the host can ask for.
+/** Watching files: what the host can ask for.
  *
  *     GET  /files/watch?path=&recursive=     → frames
  *
- * The frames are `w` (it begins), `r` (it is watched), `c`
- * (changes: [{event, path, from?, type?}], paths from the one that is watched, "" for itself), `l` (events were lost) or
- * `u` (a directory that is not watched, {path}: there are too many), and `x` {} when what is watched is gone. A path is
- * {"raw"} in base64 where it is not UTF-8. What is in node_modules and .git is left out of recursive watches.
+ *     w   the guest begins to set up watches
+ *     r   everything is watched
+ *     c   changes: [{event, path, from?, type?}]; paths are relative to what is watched, "" for itself
+ *     l   events were lost
+ *     u   {path}: a directory that is not watched, because there are too many
+ *     x   {}: what was watched is gone
+ *
+ * A path is {"raw"} in base64 when it is not UTF-8. Recursive watches leave out node_modules and .git.
  */
 
 import { isUtf8 } from "node:buffer";
@@ -19,21 +23,20 @@ import { bytesOf as pathBytes } from "./names";
 import { type News, Untold } from "./news";
 import { Outbox } from "./outbox";
 import { Pace } from "./pace";
-import { anyPathIn, flagIn, type Handlers, type Settings } from "./server";
-import type { Spares } from "./spares";
+import { anyPathIn, flagIn, type Handlers } from "./asked";
 import { type Entry, kindOf, walk } from "./walk";
 
-const GATHER = 25; // ms: what happens in them is told at once
-const PARTNER = 10; // ms that the second half of a rename is waited for
-const LONGEST_TURN = 500; // ms, after which what is known is told
-const RECOVERY = 200; // ms between losing events and looking at everything again
-const TOGETHER = 500; // pieces of news in a frame …
+const GATHER = 25; // ms: changes within this time are reported together
+const PARTNER = 10; // ms to wait for the second half of a rename
+const LONGEST_TURN = 500; // ms after which known changes are reported
+const RECOVERY = 200; // ms between losing events and scanning everything again
+const TOGETHER = 500; // changes in a frame …
 const TOGETHER_BYTES = 64 << 10; // … unless their paths are long
 const CLOSED_TO_US = new Set(["node_modules", ".git"]);
 const OTHER_WORLDS = new Set(["/proc", "/sys", "/dev"]);
 const VANISHED = ["ENOENT", "ENOTDIR", "ELOOP", "EACCES", "ENAMETOOLONG"];
 
-export function watchingHandlers(_settings: Settings, _spares: Spares): Handlers {
+export function watchingHandlers(): Handlers {
   return {
     "GET /files/watch": (request, query) => {
       return new Watching(pathBytes(anyPathIn(request)), flagIn(query, "recursive"), request.signal).response;
@@ -49,7 +52,7 @@ interface Leaving {
   isLate: boolean;
 }
 
-export class Watching {
+class Watching {
   readonly #at: string; // the directory that is watched, each character a byte
   readonly #only: string | null; // the one name in it that counts
   readonly #isRecursive: boolean;
@@ -58,14 +61,14 @@ export class Watching {
   readonly #leaving = new Map<number, Leaving>(); // by cookie
   #inotify: inotify.Inotify;
   #directories: Directories;
-  #toScan: [Directory, boolean][] = []; // and whether what is found is news
+  #toScan: [Directory, boolean][] = []; // and whether what is found is a change
   #isBusy = true;
   #isLost = false;
   #isOver = false;
   #toldUnwatched = false;
   #unwatched: string | null = null;
 
-  /** Raises what asking for the path raises, and EMFILE. */
+  /** Raises what a `stat` of the path raises, and EMFILE. */
   constructor(path: Buffer, recursive: boolean, gone: AbortSignal) {
     const isDirectory = statSync(path).isDirectory();
     const real = realpathSync(path, { encoding: "buffer" }).toString("latin1");
@@ -79,7 +82,7 @@ export class Watching {
     if (this.#directories.root === null) {
       this.#inotify.close();
       lstatSync(path);
-      throw new Failure("EMFILE", { message: "no more may be watched" });
+      throw new Failure("EMFILE", { message: "no more can be watched" });
     }
     gone.addEventListener("abort", () => this.#leave());
     if (gone.aborted) this.#leave();
@@ -100,7 +103,7 @@ export class Watching {
     void this.#turn();
   }
 
-  /** Takes all notices and what follows from them, and tells. */
+  /** Takes all notices, works out what they mean, and reports it. */
   async #turn(): Promise<void> {
     if (this.#isBusy || this.#isOver) return;
     this.#isBusy = true;
@@ -110,7 +113,7 @@ export class Watching {
     do {
       for (const notice of this.#inotify.take()) {
         this.#hear(notice);
-        if (this.#toScan.length > 0) await this.#scan(); // what is in a directory is told before what came after it
+        if (this.#toScan.length > 0) await this.#scan(); // a directory's contents are reported before later changes
       }
       if (this.#isLost) await this.#beginAgain();
       if (pace.due) await pace.rest();
@@ -140,7 +143,7 @@ export class Watching {
     else if (mask & (inotify.MODIFY | inotify.ATTRIB)) this.#say("changed", directory, name, isDirectory);
   }
 
-  /** The second half of a rename, or something from elsewhere. */
+  /** The second half of a rename, or a file from elsewhere. */
   #arrive(directory: Directory, name: string, isDirectory: boolean, cookie: number): void {
     const leaving = this.#leaving.get(cookie);
     this.#leaving.delete(cookie);
@@ -183,7 +186,7 @@ export class Watching {
     this.#untold.add(event, this.#pathOf(directory, name), isDirectory);
   }
 
-  /** What left and did not arrive has gone elsewhere. */
+  /** Files that left and did not arrive have moved elsewhere. */
   #settleLeaving(): void {
     for (const [cookie, { directory, name, isDirectory, isLate }] of this.#leaving) {
       if (!isLate) continue;
@@ -194,7 +197,7 @@ export class Watching {
 
   // Directories
 
-  /** Watches a directory that has appeared, and what is in it. */
+  /** Watches a directory that has appeared, and everything in it. */
   #enter(parent: Directory, name: string, isNews: boolean): void {
     if (!this.#isRecursive || hasHiddenForm(name) || CLOSED_TO_US.has(name)) return;
     const place = this.#directories.place(parent, name);
@@ -203,7 +206,7 @@ export class Watching {
     const directory = this.#directories.add(parent, name);
     if (directory === null) {
       if (unless(VANISHED, () => lstatSync(bytesOf(place)))?.isDirectory()) this.#skip(this.#pathOf(parent, name));
-      else parent.isScanned = false; // it may have been moved with what it is in
+      else parent.isScanned = false; // it may have moved together with its parent
     } else if (directory !== known) this.#scanLater(directory, isNews);
   }
 
@@ -225,7 +228,7 @@ export class Watching {
           if (this.#isOver) return;
         }
       } catch {
-        directory.isScanned = false; // gone, or moved with what it is in: that is yet to be heard
+        directory.isScanned = false; // gone or moved with its parent; the notice has yet to arrive
       }
     }
   }
@@ -236,7 +239,7 @@ export class Watching {
     this.#unwatched = path;
   }
 
-  /** Events were lost, and with them directories that are to be watched: from the beginning. */
+  /** Starts over: events were lost, and with them directories that should be watched. */
   async #beginAgain(): Promise<void> {
     this.#isLost = false;
     await Bun.sleep(RECOVERY);
@@ -253,9 +256,9 @@ export class Watching {
     await this.#scan();
   }
 
-  // Telling
+  // Reporting
 
-  /** All there is to tell, where there is room for it. */
+  /** Reports all changes for which there is room. */
   #tell(): void {
     if (this.#isBusy || this.#isOver || !this.#outbox.hasRoom) return;
     if (this.#untold.overflown) this.#outbox.push(jsonFrame("l", {}));
@@ -267,7 +270,7 @@ export class Watching {
     }
   }
 
-  /** Null for a change of what is not there any more: of files that never had a name we hear, too. */
+  /** Null for a change of something that is gone. The kernel also reports files that never had a name. */
   #told({ event, path, from, isDirectory }: News): Record<string, unknown> | null {
     const place = joined(this.#at, this.#only ?? path);
     const found = isDirectory || event === "deleted" ? undefined : unless(VANISHED, () => kindOf(bytesOf(place)));
@@ -276,7 +279,7 @@ export class Watching {
     return { event, path: shown(path), from: from === null ? undefined : shown(from), type };
   }
 
-  /** What is watched is gone. */
+  /** Ends the watch: what was watched is gone. */
   #end(): void {
     if (this.#only === null) this.#untold.add("deleted", "", true);
     [this.#isBusy, this.#isOver] = [false, false];
@@ -301,7 +304,7 @@ export class Watching {
   }
 }
 
-/** What goes into one frame, again and again. */
+/** Splits changes into what fits into one frame each. */
 function* together(news: readonly News[]): Generator<News[], void, undefined> {
   let [some, bytes]: [News[], number] = [[], 0];
   for (const each of news) {

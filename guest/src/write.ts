@@ -1,7 +1,7 @@
-/** Writing files, all or none. Readers see the old content or the new, never a part.
+/** Writes files, all or none. Readers see the old content or the new, never a part.
  *
- * Each file is first written beside its place under a hidden name; when all are whole they are renamed. What
- * was there before is kept by a hard link until the last rename is done.
+ * Each file is first written beside its target under a hidden name. When all are complete they are renamed. A hard link
+ * keeps the old content until the last rename is done.
  */
 
 import * as fs from "node:fs";
@@ -12,19 +12,19 @@ import { type Path, above, distinct, inside, nameOf, pathOf, shown, startsWith }
 
 export interface FileSpec {
   readonly path: Path; // absolute
-  readonly size: number; // bytes that the body holds for it
+  readonly size: number; // bytes of its content in the body
   readonly mode: number | null; // permission bits; null: 0644 for a new file, unchanged for an old one
   readonly append: boolean;
 }
 
 const LARGEST_HEAD = 16 << 20; // bytes
-const MOST_LINKS = 40; // followed, as the kernel does
-const INLINE = 1 << 20; // bytes that are written without leaving the thread: a hop costs more than the copy
+const MOST_LINKS = 40; // that are followed, like in the kernel
+const INLINE = 1 << 20; // bytes that are written synchronously: switching threads costs more than the copy
 const NEW_FILE = 0o644;
 const NEW_DIRECTORY = 0o755;
 const { O_WRONLY, O_CREAT, O_EXCL, O_APPEND, O_TRUNC } = fs.constants;
 
-/** A file that is whole under its hidden name. */
+/** A file that is complete under its hidden name. */
 interface Staged {
   readonly target: Path;
   readonly hidden: Path;
@@ -33,7 +33,7 @@ interface Staged {
   mode: number;
 }
 
-/** Writes what the body says and returns the final sizes. On any failure nothing remains changed. */
+/** Writes the files of the body and returns their final sizes. A failure leaves everything unchanged. */
 export async function writeFiles(body: Body): Promise<number[]> {
   const made: Path[] = []; // directories
   const staged = new Map<string, Staged>(); // by target: a path may come twice
@@ -59,7 +59,7 @@ export async function writeFiles(body: Body): Promise<number[]> {
 
 let lastAppend: Promise<unknown> = Promise.resolve();
 
-/** One at a time: an append begins with a copy of what is there, and would lose what another adds meanwhile. */
+/** One at a time: an append begins with a copy of the old content, and would lose what another one adds meanwhile. */
 function inTurn<T>(work: () => Promise<T>): Promise<T> {
   const mine = lastAppend.then(work);
   lastAppend = mine.catch(() => undefined);
@@ -74,7 +74,7 @@ async function headSize(body: Body): Promise<number> {
 }
 
 function parseSpecs(head: Uint8Array): FileSpec[] {
-  const wrong = new Failure("EINVAL", { message: "the head is not what it should be" });
+  const wrong = new Failure("EINVAL", { message: "the head has the wrong form" });
   let files: unknown;
   try {
     files = (JSON.parse(new TextDecoder().decode(head)) as { files?: unknown } | null)?.files;
@@ -93,7 +93,7 @@ function parseSpecs(head: Uint8Array): FileSpec[] {
   });
 }
 
-/** A path that is not UTF-8, in base64. */
+/** A path that is not UTF-8, from base64. */
 function rawPath(raw: unknown): Path | undefined {
   if (typeof raw !== "string") return undefined;
   const path = pathOf(Buffer.from(raw, "base64"));
@@ -121,7 +121,7 @@ async function stage(spec: FileSpec, body: Body, all: Map<string, Staged>, made:
   return staged;
 }
 
-/** Its directory is there: where no file can be made in it all the same (/proc), the system refuses. */
+/** The directory exists. If no file can be made in it all the same (/proc), this raises EPERM. */
 export function openHidden(hidden: Path, flags: number, path: Path): number {
   try {
     return fs.openSync(hidden, flags, 0o600);
@@ -134,7 +134,7 @@ export function openHidden(hidden: Path, flags: number, path: Path): number {
 export function keepOwner(fd: number, before: fs.Stats | null): void {
   if (before === null) return;
   const { uid, gid } = fs.fstatSync(fd);
-  // Not without need: an owner from outside the session's own range cannot be given.
+  // Only if needed: an owner outside the session's own range cannot be set.
   if (uid !== before.uid || gid !== before.gid) fs.fchownSync(fd, before.uid, before.gid);
 }
 
@@ -142,12 +142,12 @@ function prepare(target: Path, before: fs.Stats | null): Staged {
   return { target, hidden: hiddenBeside(target), before, size: 0, mode: modeOf(before) };
 }
 
-/** Of a file that is written where this was. */
+/** The mode of a new file that replaces this one. */
 export const modeOf = (before: fs.Stats | null): number => (before === null ? NEW_FILE : before.mode & 0o7777);
 
 export const hiddenBeside = (target: Path): Path => inside(above(target), newHiddenName());
 
-/** Where a write to `path` goes: through symbolic links, as an editor's would. Makes the parents. */
+/** Where a write to `path` goes: through symbolic links, like an editor's. Makes the parents. */
 export function locate(path: Path, made: Path[]): { target: Path; before: fs.Stats | null } {
   let at = path;
   for (let links = 0; links <= MOST_LINKS; links++) {
@@ -166,7 +166,7 @@ export function locate(path: Path, made: Path[]): { target: Path; before: fs.Sta
   throw new Failure("ELOOP", { path: shown(path) });
 }
 
-/** Makes the directory and those above it, and notes them, the outermost first. */
+/** Makes the directory and its parents, and notes them in `made`, outermost first. */
 export function makeParents(directory: Path, made: Path[]): void {
   const missing: Path[] = [];
   for (let at = directory; unless(["ENOENT"], () => fs.statSync(at)) === undefined; at = above(at)) missing.push(at);
@@ -175,18 +175,18 @@ export function makeParents(directory: Path, made: Path[]): void {
       fs.mkdirSync(each, NEW_DIRECTORY);
       made.push(each);
     } catch (thrown) {
-      // Someone else may have made the directory just now.
+      // Another process may have made the directory just now.
       if (errnoOf(thrown) !== "EEXIST" || !unless(["ENOENT"], () => fs.statSync(each))?.isDirectory()) throw thrown;
     }
   }
 }
 
-/** Takes away what `makeParents` made, as far as nobody uses it. */
+/** Removes the directories that `makeParents` made, unless something is in them. */
 export function unmake(made: readonly Path[]): void {
   for (const each of made.toReversed()) unless(["ENOENT", "ENOTEMPTY"], () => fs.rmdirSync(each));
 }
 
-/** Shares the blocks where the file system can. */
+/** Copies a file, and shares the blocks if the file system can. */
 async function copy(from: Path, to: Path): Promise<void> {
   await fs.promises.copyFile(from, to, fs.constants.COPYFILE_EXCL | fs.constants.COPYFILE_FICLONE);
   fs.chmodSync(to, 0o600);
@@ -205,19 +205,19 @@ function writePart(fd: number, bytes: Uint8Array): Promise<number> {
   );
 }
 
-/** What a rename that may have to be undone leaves to do. */
+/** What is left to do after a rename that may have to be undone. */
 interface Replaced {
   readonly target: Path;
-  readonly old: Path | null; // a second name of what was there before
+  readonly old: Path | null; // a second name of the old file
   done: boolean;
 }
 
-/** Renames all, or puts back what was there. */
+/** Renames all, or restores what was there. */
 function replaceAll(all: readonly Staged[]): void {
   const replaced: Replaced[] = [];
   try {
     for (const [at, { target, hidden, before }] of all.entries()) {
-      const isLast = at === all.length - 1; // nothing after it can fail
+      const isLast = at === all.length - 1; // nothing can fail after it
       const step: Replaced = { target, old: isLast || before === null ? null : keep(target), done: false };
       replaced.push(step);
       if (before !== null) willReplace(shown(nameOf(hidden)));
@@ -238,7 +238,7 @@ function keep(target: Path): Path | null {
     fs.linkSync(target, old);
     return true;
   });
-  if (!isKept) forgetHiddenName(shown(nameOf(old))); // nothing is there any more
+  if (!isKept) forgetHiddenName(shown(nameOf(old))); // it is gone
   return isKept ? old : null;
 }
 

@@ -146,7 +146,7 @@ test("a move replaces only where it may", async () => {
 
 test("a run is fed while it runs, at its own pace", async () => {
   const begun = guest.get("/feed", { name: "n" });
-  const run = guest.run({ command: "read line; echo \"$line\"; sleep 0.2; wc -c", feed: "n" });
+  const run = guest.run({ command: 'read line; echo "$line"; sleep 0.2; wc -c', feed: "n" });
   expect(await (await begun).json()).toEqual({ open: true });
   for (const part of ["one\n", "x".repeat(300_000)])
     expect(await (await guest.post("/feed", { name: "n" }, part)).json()).toEqual({ open: true });

@@ -172,7 +172,6 @@ describe("a prepared process that does not fit is not used", () => {
     await stale(await send(spare, "1", { env: { ...ENV, MORE: "1" } }));
     await stale(await send(spare, "1", { cwd: guest.at("lib") }));
     await stale(await send(spare, "1", { stdin: "YQ==" }));
-    await stale(await send(spare, "1", { install: false }));
     await stale(await send(spare, "x".repeat(17_000)));
     await stale(await guest.post("/prepared/run", { spare }, JSON.stringify({ command: "true", env: ENV })));
     expect((await send(spare, "1")).ok).toBe(true);

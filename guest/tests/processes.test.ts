@@ -69,7 +69,9 @@ async function whole(id: string, cursor = 0): Promise<{ out: string; err: string
   const answer = await guest.get("/processes/logs", { id, cursor, follow: 1 });
   const pages = pagesOf(Buffer.from(await answer.arrayBuffer()));
   const text = (kind: string) =>
-    Buffer.concat(pages.flatMap(({ entries }) => entries.filter(([each]) => each === kind).map(([, b]) => b))).toString();
+    Buffer.concat(
+      pages.flatMap(({ entries }) => entries.filter(([each]) => each === kind).map(([, b]) => b)),
+    ).toString();
   return { out: text("o"), err: text("e"), dropped: pages.reduce((sum, p) => sum + p.dropped, 0), end: pages.at(-1)! };
 }
 
@@ -120,7 +122,9 @@ test("input that is not read is refused from some point on, and a closed one at 
 });
 
 test("no entry splits a character", async () => {
-  const { id } = await start({ command: "printf '\\xe2'; sleep 0.1; printf '\\x82'; sleep 0.1; printf '\\xacx\\xf0\\x9f'" });
+  const { id } = await start({
+    command: "printf '\\xe2'; sleep 0.1; printf '\\x82'; sleep 0.1; printf '\\xacx\\xf0\\x9f'",
+  });
   await whole(id);
   const texts = (await page(id)).entries.map(([, bytes]) => bytes.toString("hex"));
   expect(texts).toEqual(["e282ac78", "f09f"]);
@@ -128,7 +132,15 @@ test("no entry splits a character", async () => {
 
 test("what is incomplete at the end is found", () => {
   const of = (...bytes: number[]) => incomplete(Uint8Array.from(bytes));
-  expect([of(), of(0x61), of(0xc3), of(0xc3, 0xa9), of(0xe2, 0x82), of(0xf0, 0x9f, 0x98), of(0xf0, 0x9f, 0x98, 0x80)]).toEqual([0, 0, 1, 0, 2, 3, 0]);
+  expect([
+    of(),
+    of(0x61),
+    of(0xc3),
+    of(0xc3, 0xa9),
+    of(0xe2, 0x82),
+    of(0xf0, 0x9f, 0x98),
+    of(0xf0, 0x9f, 0x98, 0x80),
+  ]).toEqual([0, 0, 1, 0, 2, 3, 0]);
   expect([of(0x80, 0x80, 0x80), of(0xff), of(0xe2, 0x61)]).toEqual([0, 0, 0]);
 });
 
@@ -270,7 +282,10 @@ test("a damaged record or log is that process's problem", async () => {
 
 test("a start that no program can be given is refused, and the spare is not lost", async () => {
   const body = JSON.stringify({ id: newId(), command: "a\0", cwd: "/", logBytes: 1, allLogBytes: 1 });
-  expect(await failure(await guest.post("/processes/start", { spare: await guest.park() }, body))).toEqual([400, "EINVAL"]);
+  expect(await failure(await guest.post("/processes/start", { spare: await guest.park() }, body))).toEqual([
+    400,
+    "EINVAL",
+  ]);
   const gone = JSON.stringify({ id: newId(), command: "a", cwd: "/", logBytes: 1, allLogBytes: 1 });
   expect(await failure(await guest.post("/processes/start", { spare: 1 }, gone))).toEqual([409, "ESRCH"]);
 });
@@ -282,7 +297,9 @@ test("the logs of all are bounded: those of what has ended go first", async () =
   const others = [];
   for (let each = 0; each < 4; each++) others.push(await start({ command: "yes | head -c 3000000", ...sizes }));
   for (const { id } of others) await whole(id);
-  const bytes = readdirSync(root).flatMap((id) => readdirSync(join(root, id)).map((name) => readFileSync(join(root, id, name)).length));
+  const bytes = readdirSync(root).flatMap((id) =>
+    readdirSync(join(root, id)).map((name) => readFileSync(join(root, id, name)).length),
+  );
   expect(bytes.reduce((sum, size) => sum + size, 0)).toBeLessThan(5 << 20);
   expect((await page(early.id)).dropped).toBe(900_000);
   expect(await get(early.id)).toMatchObject({ exitCode: 0 });

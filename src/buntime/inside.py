@@ -307,6 +307,22 @@ FileKind = Literal["file", "directory", "symlink", "other"]
 
 
 @dataclass(frozen=True, slots=True)
+class FileToWrite:
+    path: str  # absolute, normalised (see buntime.paths)
+    content: bytes
+    mode: int | None = None  # permission bits; None: 0644 for a new file, unchanged for an old one
+    append: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    path: str  # relative to /workspace when it is under it, else absolute
+    size: int
+    modified: int  # Unix seconds
+    type: FileKind
+
+
+@dataclass(frozen=True, slots=True)
 class FileStatus:
     """Of the path itself, not of what a symbolic link leads to."""
 
@@ -353,10 +369,26 @@ class FileEvent:
 
 
 class Files(Protocol):
-    """What goes beyond files that fit into JSON. Paths are absolute and normalised, those of answers as a client sees
-    them (`paths.for_client`); surrogates stand for bytes that are not UTF-8 (`surrogateescape`). Failures as those of
-    `ports.Sandbox`'s file methods.
+    """Files of the session. Paths are absolute and normalised, those of answers and errors as a client sees them
+    (`paths.for_client`); surrogates stand for bytes that are not UTF-8 (`surrogateescape`). Methods raise FileNotFound,
+    FileConflict, DiskFull, InvalidRequest and PayloadTooLarge.
     """
+
+    async def write_batch(self, files: Sequence[FileToWrite]) -> Sequence[int]:
+        """Writes all files or none. Each appears atomically; missing parents are made. Returns the final sizes."""
+        ...
+
+    async def read_whole(self, path: str, limit: int) -> bytes:
+        """Raises PayloadTooLarge when the file has more than `limit` bytes."""
+        ...
+
+    async def list(self, path: str, *, recursive: bool, limit: int, offset: int) -> tuple[Sequence[FileEntry], int]:
+        """A page of the entries below the directory, sorted by path, and how many there are."""
+        ...
+
+    async def delete(self, path: str, *, recursive: bool) -> None:
+        """A file, a symbolic link itself, an empty directory, or with `recursive` a directory and all in it."""
+        ...
 
     def read(self, path: str, start: int | None, end: int | None) -> AbstractAsyncContextManager[Content]:
         """Bytes `start` to `end` (exclusive); without a start the last `end` bytes, without both the whole. Clamped to

@@ -225,22 +225,6 @@ class RunResult:
     files_written_truncated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FileToWrite:
-    path: str  # absolute, normalised (see buntime.paths)
-    content: bytes
-    mode: int | None = None  # permission bits; None: 0644 for a new file, unchanged for an old one
-    append: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    path: str  # relative to the listed directory's own argument base: see `list_files`
-    size: int
-    modified: int  # Unix seconds
-    type: Literal["file", "directory", "symlink", "other"]
-
-
 Kind = Literal["processes", "contexts", "terminals"]
 
 
@@ -254,9 +238,7 @@ class Sandbox(Protocol):
     """A running sandbox that serves one session.
 
     Every method raises SandboxGone when the sandbox does not run or its guest does not answer
-    properly: then `Sandboxes.start` puts a new one on the same volume. File methods raise FileNotFound,
-    FileConflict, DiskFull, InvalidRequest and PayloadTooLarge. Paths are absolute and normalised; errors name
-    them as clients do.
+    properly: then `Sandboxes.start` puts a new one on the same volume.
     """
 
     @property
@@ -286,23 +268,6 @@ class Sandbox(Protocol):
     async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
         """To its end; a caller who is cancelled ends it. With a sink output goes there, whole; the result has none."""
         ...
-
-    async def write_files(self, files: Sequence[FileToWrite]) -> Sequence[int]:
-        """All or none; each is atomic for readers; parents are made. Returns the final sizes."""
-        ...
-
-    async def list_files(
-        self, path: str, *, recursive: bool, limit: int, offset: int
-    ) -> tuple[Sequence[FileEntry], int]:
-        """A page sorted by path, and how many there are. Entry paths are relative to /workspace when
-        they are under it, else absolute."""
-        ...
-
-    async def read_file(self, path: str, limit: int) -> bytes:
-        """Raises PayloadTooLarge when the file has more than `limit` bytes."""
-        ...
-
-    async def delete_file(self, path: str, *, recursive: bool) -> None: ...
 
     async def observe(self) -> Observed: ...
 

@@ -12,9 +12,9 @@ from enum import Enum, auto
 
 from buntime.egress import ENTRIES, parse_entry
 from buntime.errors import Forbidden, InvalidRequest, PayloadTooLarge
+from buntime.inside import FileToWrite
 from buntime.paths import inside_session
 from buntime.plan import MB, Limits, Plan
-from buntime.ports import FileToWrite
 from buntime.preview import HIGHEST_PORT, LOWEST_PORT
 from buntime.session import DEFAULT_NETWORK, DEFAULT_PREVIEW, Network, Preview, Session
 

@@ -265,7 +265,7 @@ async def uncountable(api: Api, monkeypatch: pytest.MonkeyPatch) -> str:
     assert (await api.call("GET", f"/sessions/{session}")).json["filesCount"] == 1
 
     async def observe(_: FakeSandbox) -> Observed:
-        raise InvalidRequest("path", "'aaa'… is longer than the file system takes.")
+        raise InvalidRequest("path", "'aaa'… is longer than the file system allows.")
 
     monkeypatch.setattr(FakeSandbox, "observe", observe)
     return session

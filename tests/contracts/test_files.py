@@ -3,11 +3,12 @@
 import io
 import os
 import tarfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import pytest
 
-from buntime.errors import DiskFull, FileConflict, FileNotFound, InvalidRequest, RangeNotSatisfiable
+from buntime.errors import DiskFull, FileConflict, FileNotFound, InvalidRequest, PayloadTooLarge, RangeNotSatisfiable
+from buntime.inside import FileToWrite
 from buntime.plan import MB
 from buntime.ports import Sandbox, SandboxGone
 from tests.contracts.test_sandboxes import LIMITS, Host, host, sandbox
@@ -56,7 +57,7 @@ async def test_what_is_written_is_read_whole_and_in_parts(sandbox: Sandbox, path
     assert (status.type, status.size, status.mode) == ("file", len(content), 0o750)
     assert await _write(sandbox, path, b"new") == 3
     assert (await sandbox.files.status(path)).mode == 0o750
-    assert await sandbox.read_file(path, 10) == b"new"
+    assert await sandbox.files.read_whole(path, 10) == b"new"
 
 
 async def test_a_version_changes_with_the_content(sandbox: Sandbox) -> None:
@@ -99,7 +100,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(sandbox: Sandbox) -> Non
         with pytest.raises(ConnectionError):
             await sandbox.files.write(path, breaking(), None)
     assert await _read(sandbox, "/workspace/a") == b"old"
-    assert (await sandbox.list_files("/workspace", recursive=True, limit=9, offset=0))[1] == 1
+    assert (await sandbox.files.list("/workspace", recursive=True, limit=9, offset=0))[1] == 1
 
 
 async def test_a_full_disk_ends_an_upload_at_once_and_leaves_nothing(sandbox: Sandbox) -> None:
@@ -114,7 +115,7 @@ async def test_a_full_disk_ends_an_upload_at_once_and_leaves_nothing(sandbox: Sa
     with pytest.raises(DiskFull):
         await sandbox.files.write("/workspace/a", endless(), None)
     assert sent < (LIMITS.disk + 8) * MB
-    assert (await sandbox.list_files("/workspace", recursive=True, limit=9, offset=0))[1] == 0
+    assert (await sandbox.files.list("/workspace", recursive=True, limit=9, offset=0))[1] == 0
     assert await _write(sandbox, "/workspace/b", bytes(MB)) == MB
 
 
@@ -154,7 +155,7 @@ async def test_what_cannot_be_moved_stays(sandbox: Sandbox, path: str, to: str, 
     with pytest.raises(FileConflict) as conflict:
         await sandbox.files.move(f"/workspace/{path}", f"/workspace/{to}", overwrite=True)
     assert conflict.value.details["reason"] == reason
-    assert (await sandbox.list_files("/workspace", recursive=True, limit=9, offset=0))[1] == 4
+    assert (await sandbox.files.list("/workspace", recursive=True, limit=9, offset=0))[1] == 4
 
 
 async def test_what_is_missing_is_not_found(sandbox: Sandbox) -> None:
@@ -253,3 +254,105 @@ async def test_a_killed_sandbox_is_gone_for_every_call(host: Host, sandbox: Sand
     ):
         with pytest.raises(SandboxGone):
             await call
+
+
+# --- files that fit into JSON ---
+
+
+async def test_files_are_written_with_their_parents_and_sizes_are_told(sandbox: Sandbox) -> None:
+    sizes = await sandbox.files.write_batch(
+        [FileToWrite("/workspace/a/b/c", b"123"), FileToWrite("/workspace/d", b""), FileToWrite("/etc/e", b"\xff\0")]
+    )
+    assert list(sizes) == [3, 0, 2]
+    assert await sandbox.files.read_whole("/workspace/a/b/c", 3) == b"123"
+    assert await sandbox.files.read_whole("/etc/e", 100) == b"\xff\0"
+    assert list(await sandbox.files.write_batch([FileToWrite("/workspace/d", b"x", append=True)])) == [1]
+    assert list(await sandbox.files.write_batch([FileToWrite("/workspace/d", b"yz", append=True)])) == [3]
+    assert await sandbox.files.read_whole("/workspace/d", 3) == b"xyz"
+    assert (await sandbox.observe()).files == 2
+
+
+async def test_all_files_of_one_call_are_written_or_none(sandbox: Sandbox) -> None:
+    await sandbox.files.write_batch([FileToWrite("/workspace/file", b"old")])
+    with pytest.raises(FileConflict):
+        await sandbox.files.write_batch(
+            [
+                FileToWrite("/workspace/file", b"new"),
+                FileToWrite("/workspace/n/f", b""),
+                FileToWrite("/workspace/file/x", b""),
+            ]
+        )
+    assert await sandbox.files.read_whole("/workspace/file", 3) == b"old"
+    listed, total = await sandbox.files.list("/workspace", recursive=True, limit=10, offset=0)
+    assert ([entry.path for entry in listed], total) == (["file"], 1)
+
+
+async def test_a_write_past_the_disk_limit_changes_nothing(sandbox: Sandbox) -> None:
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", b"old")])
+    with pytest.raises(DiskFull):
+        await sandbox.files.write_batch([FileToWrite("/workspace/a", bytes(LIMITS.disk * MB + 1))])
+    assert await sandbox.files.read_whole("/workspace/a", 3) == b"old"
+    assert list(await sandbox.files.write_batch([FileToWrite("/workspace/a", b"newer")])) == [5]
+
+
+async def test_a_list_is_sorted_paged_and_relative_where_it_can_be(sandbox: Sandbox) -> None:
+    await sandbox.files.write_batch([FileToWrite(f"/workspace/{name}", b"12") for name in ("b", "a/x", "c", "a/y")])
+    await sandbox.files.write_batch([FileToWrite("/srv/d/e", b"")])
+
+    async def listed(path: str, recursive: bool, limit: int = 10, offset: int = 0) -> tuple[list[str], int]:
+        entries, total = await sandbox.files.list(path, recursive=recursive, limit=limit, offset=offset)
+        return [f"{entry.path} {entry.type}" for entry in entries], total
+
+    assert await listed("/workspace", False) == (["a directory", "b file", "c file"], 3)
+    assert await listed("/workspace", True, 2, 1) == (["a/x file", "a/y file"], 5)
+    assert await listed("/workspace/a", False) == (["a/x file", "a/y file"], 2)
+    assert await listed("/srv/d", False) == (["/srv/d/e file"], 1)
+    assert await listed("/workspace", True, 5, 5) == ([], 5)
+    entries, _ = await sandbox.files.list("/workspace", recursive=False, limit=10, offset=1)
+    assert entries[0].size == 2
+
+
+async def test_a_delete_takes_files_and_with_recursive_trees(sandbox: Sandbox) -> None:
+    await sandbox.files.write_batch([FileToWrite(f"/workspace/{name}", b"") for name in ("a", "d/e/f")])
+    await sandbox.files.delete("/workspace/a", recursive=False)
+    with pytest.raises(FileConflict) as refused:
+        await sandbox.files.delete("/workspace/d", recursive=False)
+    assert refused.value.details == {"path": "d", "reason": "ENOTEMPTY"}
+    await sandbox.files.delete("/workspace/d", recursive=True)
+    for path in ("/workspace", "/"):
+        with pytest.raises(FileConflict) as refused:
+            await sandbox.files.delete(path, recursive=True)
+        assert refused.value.details["reason"] == "EBUSY"
+    assert (await sandbox.observe()).files == 0
+
+
+async def test_what_is_missing_is_not_found_and_named_as_clients_name_it(sandbox: Sandbox) -> None:
+    for call in (
+        lambda: sandbox.files.read_whole("/workspace/no/a", 1),
+        lambda: sandbox.files.delete("/workspace/no/a", recursive=True),
+        lambda: sandbox.files.list("/workspace/no/a", recursive=False, limit=1, offset=0),
+    ):
+        with pytest.raises(FileNotFound) as refused:
+            await call()
+        assert refused.value.details == {"path": "no/a"}
+
+
+async def test_what_is_of_another_kind_is_a_conflict(sandbox: Sandbox) -> None:
+    await sandbox.files.write_batch([FileToWrite("/workspace/d/file", b"content")])
+    conflicts: list[tuple[Callable[[], Awaitable[object]], str]] = [
+        (lambda: sandbox.files.read_whole("/workspace/d", 1), "EISDIR"),
+        (lambda: sandbox.files.write_batch([FileToWrite("/workspace/d", b"")]), "EISDIR"),
+        (lambda: sandbox.files.write_batch([FileToWrite("/workspace/d/file/x", b"")]), "ENOTDIR"),
+        (lambda: sandbox.files.list("/workspace/d/file", recursive=False, limit=1, offset=0), "ENOTDIR"),
+    ]
+    for call, reason in conflicts:
+        with pytest.raises(FileConflict) as refused:
+            await call()
+        assert refused.value.details["reason"] == reason
+
+
+async def test_a_file_of_more_than_the_limit_is_too_large(sandbox: Sandbox) -> None:
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", b"12345")])
+    assert await sandbox.files.read_whole("/workspace/a", 5) == b"12345"
+    with pytest.raises(PayloadTooLarge):
+        await sandbox.files.read_whole("/workspace/a", 4)

@@ -16,9 +16,10 @@ import pytest
 
 from buntime.config import Config
 from buntime.daemon.tasks import Tasks
-from buntime.errors import DiskFull, FileConflict, FileNotFound, PayloadTooLarge
+from buntime.errors import DiskFull, FileNotFound
+from buntime.inside import FileToWrite
 from buntime.plan import MB, Limits
-from buntime.ports import ArchiveUnavailable, FileToWrite, Run, Sandbox, Sandboxes, SandboxGone, VolumeLost
+from buntime.ports import ArchiveUnavailable, Run, Sandbox, Sandboxes, SandboxGone, VolumeLost
 from buntime.sandboxes import opening
 from buntime.sandboxes.guest.client import new_http_client
 from buntime.sandboxes.kernel.image import ensure_image
@@ -118,9 +119,9 @@ async def test_a_claimed_sandbox_runs_and_can_be_had_again(host: Host) -> None:
 async def test_claimed_sandboxes_share_nothing(host: Host) -> None:
     one, two = [(await host.sandboxes.claim(f"ses_{name * 18}", LIMITS))[0] for name in "ab"]
     assert one.id != two.id
-    await one.write_files([FileToWrite("/workspace/a", b"one")])
+    await one.files.write_batch([FileToWrite("/workspace/a", b"one")])
     with pytest.raises(FileNotFound):
-        await two.read_file("/workspace/a", 10)
+        await two.files.read_whole("/workspace/a", 10)
 
 
 async def test_what_is_unknown_does_not_run_and_can_be_ended(host: Host) -> None:
@@ -148,10 +149,10 @@ async def test_disconnecting_what_runs_was_killed_or_is_unknown_changes_nothing_
 
 CALLS: list[Callable[[Sandbox], Awaitable[object]]] = [
     lambda sandbox: sandbox.run(Run(5, command="echo x")),
-    lambda sandbox: sandbox.write_files([FileToWrite("/workspace/a", b"")]),
-    lambda sandbox: sandbox.list_files("/workspace", recursive=False, limit=1, offset=0),
-    lambda sandbox: sandbox.read_file("/workspace/a", 1),
-    lambda sandbox: sandbox.delete_file("/workspace/a", recursive=False),
+    lambda sandbox: sandbox.files.write_batch([FileToWrite("/workspace/a", b"")]),
+    lambda sandbox: sandbox.files.list("/workspace", recursive=False, limit=1, offset=0),
+    lambda sandbox: sandbox.files.read_whole("/workspace/a", 1),
+    lambda sandbox: sandbox.files.delete("/workspace/a", recursive=False),
     lambda sandbox: sandbox.observe(),
 ]
 
@@ -167,12 +168,12 @@ async def test_a_killed_sandbox_is_gone_for_every_call(host: Host, sandbox: Sand
 
 async def test_a_killed_sandbox_starts_again_with_its_files(host: Host) -> None:
     sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
-    await sandbox.write_files([FileToWrite("/workspace/a", b"kept"), FileToWrite("/root/b", b"too", 0o600)])
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", b"kept"), FileToWrite("/root/b", b"too", 0o600)])
     await host.sandboxes.kill(sandbox.id)
     again = await host.sandboxes.start(_session(sandbox.id, image))
     assert again.id == sandbox.id
-    assert await again.read_file("/workspace/a", 10) == b"kept"
-    assert await again.read_file("/root/b", 10) == b"too"
+    assert await again.files.read_whole("/workspace/a", 10) == b"kept"
+    assert await again.files.read_whole("/root/b", 10) == b"too"
     assert await host.sandboxes.get(sandbox.id) is again
     assert await host.sandboxes.start(_session(sandbox.id, image)) is again
 
@@ -190,15 +191,15 @@ async def test_recovery_keeps_what_is_owned_and_destroys_the_rest(host: Host) ->
     orphan, _ = await host.sandboxes.claim("ses_" + "z" * 18, LIMITS)
     stopped, _ = await host.sandboxes.claim("ses_" + "y" * 18, LIMITS)
     for sandbox in (kept, orphan, stopped):
-        await sandbox.write_files([FileToWrite("/workspace/a", sandbox.id.encode())])
+        await sandbox.files.write_batch([FileToWrite("/workspace/a", sandbox.id.encode())])
     await host.sandboxes.kill(stopped.id)
     await host.reopen({sandbox.id: _session(sandbox.id, image) for sandbox in (kept, stopped)})
     adopted = await host.sandboxes.get(kept.id)
     assert adopted is not None
-    assert await adopted.read_file("/workspace/a", 20) == kept.id.encode()
+    assert await adopted.files.read_whole("/workspace/a", 20) == kept.id.encode()
     assert await host.sandboxes.get(stopped.id) is None
     started = await host.sandboxes.start(_session(stopped.id, image))
-    assert await started.read_file("/workspace/a", 20) == stopped.id.encode()
+    assert await started.files.read_whole("/workspace/a", 20) == stopped.id.encode()
     assert await host.sandboxes.get(orphan.id) is None
     with pytest.raises(VolumeLost):
         await host.sandboxes.start(_session(orphan.id, image))
@@ -219,7 +220,7 @@ async def test_network_rules_are_taken_at_any_time_and_at_a_start(host: Host) ->
 async def _stopped(host: Host, content: bytes = b"kept") -> Session:
     """A session whose sandbox was given back and whose volume has the content in `a`."""
     sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
-    await sandbox.write_files([FileToWrite("/workspace/a", content), FileToWrite("/root/b", b"too", 0o600)])
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", content), FileToWrite("/root/b", b"too", 0o600)])
     await sandbox.quiesce()
     await host.sandboxes.stop(sandbox.id)
     return _session(sandbox.id, image)
@@ -244,10 +245,10 @@ async def test_a_volume_is_sent_evicted_received_and_started_as_it_was(host: Hos
     await _receive(host, session, pieces)
     assert host.sandboxes.has_volume(session.sandbox)
     sandbox = await host.sandboxes.start(session)
-    assert await sandbox.read_file("/workspace/a", 10) == b"kept"
-    assert await sandbox.read_file("/root/b", 10) == b"too"
+    assert await sandbox.files.read_whole("/workspace/a", 10) == b"kept"
+    assert await sandbox.files.read_whole("/root/b", 10) == b"too"
     with pytest.raises(DiskFull):
-        await sandbox.write_files([FileToWrite("/workspace/b", bytes(LIMITS.disk * MB + 1))])
+        await sandbox.files.write_batch([FileToWrite("/workspace/b", bytes(LIMITS.disk * MB + 1))])
 
 
 async def test_volumes_of_stopped_sandboxes_are_the_cache(host: Host) -> None:
@@ -271,8 +272,8 @@ async def test_a_transfer_that_is_given_up_leaves_a_volume_that_starts(host: Hos
     assert next(stream)
     stream.close()  # type: ignore[attr-defined]
     sandbox = await host.sandboxes.start(session)
-    await sandbox.write_files([FileToWrite("/workspace/b", b"new")])
-    assert len(await sandbox.read_file("/workspace/a", 8 * MB)) == 8 * MB
+    await sandbox.files.write_batch([FileToWrite("/workspace/b", b"new")])
+    assert len(await sandbox.files.read_whole("/workspace/a", 8 * MB)) == 8 * MB
 
 
 async def test_a_volume_that_is_not_here_cannot_be_sent(host: Host) -> None:
@@ -307,20 +308,20 @@ async def test_a_volume_that_is_here_is_never_replaced(host: Host) -> None:
     session = await _stopped(host, b"old")
     pieces = await _sent(host, session)
     sandbox = await host.sandboxes.start(session)
-    await sandbox.write_files([FileToWrite("/workspace/a", b"new")])
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", b"new")])
     await sandbox.quiesce()
     await host.sandboxes.stop(session.sandbox)
     with pytest.raises(ValueError, match="already"):
         await _receive(host, session, pieces)
     sandbox = await host.sandboxes.start(session)
-    assert await sandbox.read_file("/workspace/a", 3) == b"new"
+    assert await sandbox.files.read_whole("/workspace/a", 3) == b"new"
 
 
 # --- runs ---
 
 
 async def test_a_run_has_its_environment_input_directory_and_exit_code(sandbox: Sandbox) -> None:
-    await sandbox.write_files([FileToWrite("/workspace/dir/file", b"content")])
+    await sandbox.files.write_batch([FileToWrite("/workspace/dir/file", b"content")])
     env = await sandbox.run(Run(10, command="printenv NAME", env={"NAME": "a b"}))
     assert (env.stdout, env.exit_code, env.timed_out) == (b"a b\n", 0, False)
     assert (await sandbox.run(Run(10, command="cat", stdin=b"in\0put"))).stdout == b"in\0put"
@@ -344,105 +345,3 @@ async def test_a_run_tells_what_it_used_and_wrote(sandbox: Sandbox) -> None:
 async def test_a_run_past_its_timeout_is_told(sandbox: Sandbox) -> None:
     result = await sandbox.run(Run(0.3, command="sleep 60"))
     assert (result.timed_out, result.exit_code) == (True, 124)
-
-
-# --- files ---
-
-
-async def test_files_are_written_with_their_parents_and_sizes_are_told(sandbox: Sandbox) -> None:
-    sizes = await sandbox.write_files(
-        [FileToWrite("/workspace/a/b/c", b"123"), FileToWrite("/workspace/d", b""), FileToWrite("/etc/e", b"\xff\0")]
-    )
-    assert list(sizes) == [3, 0, 2]
-    assert await sandbox.read_file("/workspace/a/b/c", 3) == b"123"
-    assert await sandbox.read_file("/etc/e", 100) == b"\xff\0"
-    assert list(await sandbox.write_files([FileToWrite("/workspace/d", b"x", append=True)])) == [1]
-    assert list(await sandbox.write_files([FileToWrite("/workspace/d", b"yz", append=True)])) == [3]
-    assert await sandbox.read_file("/workspace/d", 3) == b"xyz"
-    assert (await sandbox.observe()).files == 2
-
-
-async def test_all_files_of_one_call_are_written_or_none(sandbox: Sandbox) -> None:
-    await sandbox.write_files([FileToWrite("/workspace/file", b"old")])
-    with pytest.raises(FileConflict):
-        await sandbox.write_files(
-            [
-                FileToWrite("/workspace/file", b"new"),
-                FileToWrite("/workspace/n/f", b""),
-                FileToWrite("/workspace/file/x", b""),
-            ]
-        )
-    assert await sandbox.read_file("/workspace/file", 3) == b"old"
-    listed, total = await sandbox.list_files("/workspace", recursive=True, limit=10, offset=0)
-    assert ([entry.path for entry in listed], total) == (["file"], 1)
-
-
-async def test_a_write_past_the_disk_limit_changes_nothing(sandbox: Sandbox) -> None:
-    await sandbox.write_files([FileToWrite("/workspace/a", b"old")])
-    with pytest.raises(DiskFull):
-        await sandbox.write_files([FileToWrite("/workspace/a", bytes(LIMITS.disk * MB + 1))])
-    assert await sandbox.read_file("/workspace/a", 3) == b"old"
-    assert list(await sandbox.write_files([FileToWrite("/workspace/a", b"newer")])) == [5]
-
-
-async def test_a_list_is_sorted_paged_and_relative_where_it_can_be(sandbox: Sandbox) -> None:
-    await sandbox.write_files([FileToWrite(f"/workspace/{name}", b"12") for name in ("b", "a/x", "c", "a/y")])
-    await sandbox.write_files([FileToWrite("/srv/d/e", b"")])
-
-    async def listed(path: str, recursive: bool, limit: int = 10, offset: int = 0) -> tuple[list[str], int]:
-        entries, total = await sandbox.list_files(path, recursive=recursive, limit=limit, offset=offset)
-        return [f"{entry.path} {entry.type}" for entry in entries], total
-
-    assert await listed("/workspace", False) == (["a directory", "b file", "c file"], 3)
-    assert await listed("/workspace", True, 2, 1) == (["a/x file", "a/y file"], 5)
-    assert await listed("/workspace/a", False) == (["a/x file", "a/y file"], 2)
-    assert await listed("/srv/d", False) == (["/srv/d/e file"], 1)
-    assert await listed("/workspace", True, 5, 5) == ([], 5)
-    entries, _ = await sandbox.list_files("/workspace", recursive=False, limit=10, offset=1)
-    assert entries[0].size == 2
-
-
-async def test_a_delete_takes_files_and_with_recursive_trees(sandbox: Sandbox) -> None:
-    await sandbox.write_files([FileToWrite(f"/workspace/{name}", b"") for name in ("a", "d/e/f")])
-    await sandbox.delete_file("/workspace/a", recursive=False)
-    with pytest.raises(FileConflict) as refused:
-        await sandbox.delete_file("/workspace/d", recursive=False)
-    assert refused.value.details == {"path": "d", "reason": "ENOTEMPTY"}
-    await sandbox.delete_file("/workspace/d", recursive=True)
-    for path in ("/workspace", "/"):
-        with pytest.raises(FileConflict) as refused:
-            await sandbox.delete_file(path, recursive=True)
-        assert refused.value.details["reason"] == "EBUSY"
-    assert (await sandbox.observe()).files == 0
-
-
-async def test_what_is_missing_is_not_found_and_named_as_clients_name_it(sandbox: Sandbox) -> None:
-    for call in (
-        lambda: sandbox.read_file("/workspace/no/a", 1),
-        lambda: sandbox.delete_file("/workspace/no/a", recursive=True),
-        lambda: sandbox.list_files("/workspace/no/a", recursive=False, limit=1, offset=0),
-    ):
-        with pytest.raises(FileNotFound) as refused:
-            await call()
-        assert refused.value.details == {"path": "no/a"}
-
-
-async def test_what_is_of_another_kind_is_a_conflict(sandbox: Sandbox) -> None:
-    await sandbox.write_files([FileToWrite("/workspace/d/file", b"content")])
-    conflicts: list[tuple[Callable[[], Awaitable[object]], str]] = [
-        (lambda: sandbox.read_file("/workspace/d", 1), "EISDIR"),
-        (lambda: sandbox.write_files([FileToWrite("/workspace/d", b"")]), "EISDIR"),
-        (lambda: sandbox.write_files([FileToWrite("/workspace/d/file/x", b"")]), "ENOTDIR"),
-        (lambda: sandbox.list_files("/workspace/d/file", recursive=False, limit=1, offset=0), "ENOTDIR"),
-    ]
-    for call, reason in conflicts:
-        with pytest.raises(FileConflict) as refused:
-            await call()
-        assert refused.value.details["reason"] == reason
-
-
-async def test_a_file_of_more_than_the_limit_is_too_large(sandbox: Sandbox) -> None:
-    await sandbox.write_files([FileToWrite("/workspace/a", b"12345")])
-    assert await sandbox.read_file("/workspace/a", 5) == b"12345"
-    with pytest.raises(PayloadTooLarge):
-        await sandbox.read_file("/workspace/a", 4)

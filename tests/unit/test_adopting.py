@@ -78,7 +78,7 @@ class Host:
         settings: Any = SimpleNamespace(
             data_dir=self.home, image=SimpleNamespace(id="img"), parked_limits=LIMITS, pool_size=self.pool_size
         )
-        machinery: Any = SimpleNamespace(volumes=SimpleNamespace(all=set, limit=lambda *_: None))
+        machinery: Any = SimpleNamespace(tasks=None, volumes=SimpleNamespace(all=set, limit=lambda *_: None))
         machinery.cgroups = SimpleNamespace(sandboxes=set, limit=lambda *_: None)
         runtime: Any = SimpleNamespace(known=list)
         (self.home / "run").mkdir()

@@ -8,9 +8,9 @@ import pytest
 from aiohttp import StreamReader
 from aiohttp.base_protocol import BaseProtocol
 
-from buntime.sandboxes.guest.client import merged
 from buntime.sandboxes.guest.failures import Impostor
 from buntime.sandboxes.guest.frames import batches, pieces
+from buntime.sandboxes.guest.outcomes import merged
 
 LARGEST = 1000
 

@@ -11,7 +11,10 @@ from buntime.errors import BuntimeError, Unavailable
 from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import SpareGone, Unfit, _known_failure
+from buntime.sandboxes.guest.runs import run_program
 from buntime.sandboxes.inside.contexts import GuestContexts
+from buntime.sandboxes.inside.files import GuestFiles
+from buntime.sandboxes.inside.listing import list_directory
 from tests.unit.test_impostor import RUN, answering, json_answer
 from tests.unit.test_terminal_impostor import Launcher
 
@@ -19,9 +22,9 @@ KNOWN = sorted(name for name in errno.errorcode.values() if _known_failure(name,
 
 CALLS: list[Callable[[Guest], Awaitable[object]]] = [
     lambda guest: guest.spare(),
-    lambda guest: guest.list_files("/workspace", recursive=False, limit=1, offset=0),
+    lambda guest: list_directory(guest, "/workspace", recursive=False, limit=1, offset=0),
     lambda guest: guest.count_files(),
-    lambda guest: guest.delete_file("/workspace/a", recursive=False),
+    lambda guest: GuestFiles(guest, Launcher(), None).delete("/workspace/a", recursive=False),  # type: ignore[arg-type]
     lambda guest: GuestContexts(guest, Launcher(), None).list(),  # type: ignore[arg-type]
 ]
 
@@ -60,7 +63,7 @@ async def test_of_a_spare_is_told_what_its_run_goes_on_from(
 ) -> None:
     async with answering(failing(name)) as guest:
         with pytest.raises(expected):
-            await guest.run(1, RUN, {}, prepared=prepared)
+            await run_program(guest, 1, RUN, {}, prepared=prepared)
 
 
 async def test_a_guest_is_not_gone_because_this_server_is_short_of_memory() -> None:

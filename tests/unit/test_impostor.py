@@ -12,6 +12,9 @@ import pytest
 from buntime.ports import Run, SandboxGone
 from buntime.sandboxes.guest.client import Guest, new_http_client
 from buntime.sandboxes.guest.failures import Impostor
+from buntime.sandboxes.guest.runs import run_program
+from buntime.sandboxes.inside.listing import list_directory
+from buntime.sandboxes.inside.writing import write_batch
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 RUN = Run(timeout=30, command="true")
@@ -62,7 +65,7 @@ async def test_an_answer_that_is_mostly_no_answer_is_ended_at_once(what: str) ->
     async with asyncio.timeout(SECONDS), answering(*FLOODS[what]) as guest:
         started = time.process_time()
         with pytest.raises(SandboxGone):
-            await guest.list_files("/workspace", recursive=False, limit=10, offset=0)
+            await list_directory(guest, "/workspace", recursive=False, limit=10, offset=0)
         assert time.process_time() - started < 1.0
 
 
@@ -78,7 +81,7 @@ async def test_a_flood_of_empty_frames_is_ended_at_once() -> None:
     chunk = b"%x\r\n%b\r\n" % (len(frames), frames)
     async with asyncio.timeout(SECONDS), answering(CHUNKED, chunk) as guest:
         with pytest.raises(Impostor):
-            await guest.run(1, RUN, {})
+            await run_program(guest, 1, RUN, {})
 
 
 @pytest.mark.parametrize("number", ["-1", "1e400", "99999999999999999999999999", '"1"', "1.5", "NaN"])
@@ -86,8 +89,8 @@ async def test_a_number_that_the_store_cannot_hold_is_not_taken_over(number: str
     page = f'{{"files": [], "total": {number}}}'
     calls: list[tuple[str, Callable[[Guest], object]]] = [
         (f'{{"files": {number}}}', lambda guest: guest.count_files()),
-        (page, lambda guest: guest.list_files("/", recursive=False, limit=1, offset=0)),
-        (f'{{"sizes": [{number}]}}', lambda guest: guest.write_files([])),
+        (page, lambda guest: list_directory(guest, "/", recursive=False, limit=1, offset=0)),
+        (f'{{"sizes": [{number}]}}', lambda guest: write_batch(guest, [])),
     ]
     for body, call in calls:
         async with answering(json_answer(body.encode())) as guest:
@@ -99,7 +102,7 @@ async def test_a_files_impossible_size_is_shown_as_the_nearest_possible_one() ->
     entries = [{"path": "a", "size": size, "modified": 0, "type": "file"} for size in (-5, 10**30)]
     body = json.dumps({"files": entries, "total": 2}).encode()
     async with answering(json_answer(body)) as guest:
-        found, _ = await guest.list_files("/", recursive=False, limit=2, offset=0)
+        found, _ = await list_directory(guest, "/", recursive=False, limit=2, offset=0)
     assert [entry.size for entry in found] == [0, 2**53 - 1]
 
 
@@ -107,7 +110,7 @@ async def test_a_program_that_prints_byte_by_byte_is_no_impostor() -> None:
     end = frame(b"x", b'{"exitCode": 0}')
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in [frame(b"o", b"a")] * 20000 + [end])
     async with asyncio.timeout(SECONDS), answering(CHUNKED + chunks + b"0\r\n\r\n") as guest:
-        outcome = await guest.run(1, RUN, {})
+        outcome = await run_program(guest, 1, RUN, {})
     assert outcome.stdout == b"a" * 20000
 
 
@@ -116,4 +119,4 @@ async def test_a_large_file_is_no_impostor() -> None:
     chunk = b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content)
     for answer in (CHUNKED + chunk, json_answer(content)):
         async with answering(answer) as guest:
-            assert await guest.read_file("/workspace/a", len(content)) == content
+            assert await guest.fetch("GET", "/files/read", {}, len(content)) == content

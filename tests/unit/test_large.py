@@ -15,12 +15,19 @@ import pytest
 
 from buntime.ports import SandboxGone
 from buntime.sandboxes.guest import client as guest
+from buntime.sandboxes.guest import outcomes
 from buntime.sandboxes.guest.client import LARGEST_JSON, Guest
 from buntime.sandboxes.guest.failures import LONGEST_PATH
 from buntime.sandboxes.guest.large import AT_ONCE
+from buntime.sandboxes.guest.runs import run_program
+from buntime.sandboxes.inside import listing, writing
 from buntime.sandboxes.inside.evaluations import LARGEST_VALUE, read_evaluation
+from buntime.sandboxes.inside.files import GuestFiles
+from buntime.sandboxes.inside.listing import list_directory
+from buntime.sandboxes.inside.writing import write_batch
 from tests.unit.test_impostor import CHUNKED, RUN, answering, frame, json_answer
 from tests.unit.test_lies import Content, _longest_turn
+from tests.unit.test_terminal_impostor import Launcher
 
 LIMIT = 100
 # names that look like the JSON around them, or end as it does
@@ -55,7 +62,7 @@ def long_names(number: int, length: int) -> list[str]:
 
 
 async def page(one: Guest) -> list[str]:
-    files, total = await one.list_files("/workspace", recursive=False, limit=LIMIT, offset=0)
+    files, total = await list_directory(one, "/workspace", recursive=False, limit=LIMIT, offset=0)
     assert total == len(files)
     return [entry.path for entry in files]
 
@@ -77,7 +84,7 @@ async def test_a_large_page_of_files_comes_whole(number: int) -> None:
 async def test_many_files_that_a_run_wrote_come_whole(number: int) -> None:
     names = long_names(number, 2 * AT_ONCE // number)
     end = compact({"exitCode": 3, "truncated": True, "filesWritten": names, "filesWrittenTruncated": True})
-    found = await guest._end_in(end)
+    found = await outcomes._end_in(end)
     assert (found.exit_code, found.truncated, found.files_written_truncated) == (3, True, True)
     assert found.files_written == names
 
@@ -125,15 +132,15 @@ async def test_a_large_page_that_no_guest_sends_is_refused(what: str) -> None:
 @pytest.mark.parametrize("unit", [b'""', b"0", b'"\\","', b'{"a":""}'])
 async def test_a_large_end_that_no_guest_sends_is_refused(unit: bytes) -> None:
     with pytest.raises(SandboxGone):
-        await guest._end_in(WRITES % filled(unit))
+        await outcomes._end_in(WRITES % filled(unit))
 
 
 SMALL_CALLS: dict[str, Callable[[Guest], Awaitable[object]]] = {
     "is it there": lambda one: one.check(),
     "a spare": lambda one: one.spare(),
     "how many files": lambda one: one.count_files(),
-    "files to write": lambda one: one.write_files([]),
-    "a file to delete": lambda one: one.delete_file("/workspace/a", recursive=False),
+    "files to write": lambda one: write_batch(one, []),
+    "a file to delete": lambda one: GuestFiles(one, Launcher(), None).delete("/workspace/a", recursive=False),  # type: ignore[arg-type]
 }
 
 
@@ -168,16 +175,16 @@ async def test_no_more_is_read_than_such_an_answer_may_have(what: str, status: i
 QUICKER = 2  # times, at least: by how much others wait less than for all of it in one piece
 
 WORK: dict[str, tuple[Callable[[], bytes], Any, Callable[[bytes], Awaitable[object]]]] = {
-    "files": (lambda: FILES % filled(ENTRY), guest._Page, lambda text: _asked(text, page)),
+    "files": (lambda: FILES % filled(ENTRY), listing._Page, lambda text: _asked(text, page)),
     "a failure": (
         lambda: b'{"errno":"","a":[' + filled(b"[]") + b"]}",
         dict,
         lambda text: _asked(text, page, 500),
     ),
-    "files written": (lambda: WRITES % filled(b'""'), guest._End, lambda text: guest._end_in(text)),
+    "files written": (lambda: WRITES % filled(b'""'), outcomes.End, lambda text: outcomes._end_in(text)),
     "numbers": (
         lambda: b'{"sizes":[' + filled(b"0") + b"]}",
-        guest._Sizes,
+        writing._Sizes,
         lambda text: _asked(text, SMALL_CALLS["files to write"]),
     ),
 }
@@ -222,7 +229,7 @@ async def test_a_run_reads_its_large_end_to_the_end() -> None:
         b"x", compact({"exitCode": 0, "truncated": False, "filesWritten": names, "filesWrittenTruncated": False})
     )
     async with answering(CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end)) as one:
-        assert list((await one.run(1, RUN, {})).end.files_written) == names
+        assert list((await run_program(one, 1, RUN, {})).end.files_written) == names
 
 
 async def in_parts(text: bytes) -> AsyncIterator[bytes]:

@@ -15,17 +15,18 @@ from buntime.daemon.room import Room, belongs_to
 from buntime.errors import Unavailable
 from buntime.inside import NewTerminal
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest import client as guest
-from buntime.sandboxes.guest import failures
-from buntime.sandboxes.guest.client import Guest, stream_outcome
+from buntime.sandboxes.guest import failures, outcomes
+from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import Impostor
 from buntime.sandboxes.guest.frames import batches, pieces
+from buntime.sandboxes.guest.outcomes import stream_outcome
 from buntime.sandboxes.inside import evaluations, processes, searching, terminals, watching
 from buntime.sandboxes.inside.contexts import GuestContexts
 from buntime.sandboxes.inside.evaluations import read_evaluation
 from buntime.sandboxes.inside.files import GuestFiles
 from buntime.sandboxes.inside.launcher import Spare
-from buntime.sandboxes.inside.prepared import Place, Prepared
+from buntime.sandboxes.inside.listing import list_directory
+from buntime.sandboxes.inside.prepared import Prepared, RunEnvironment
 from buntime.sandboxes.inside.processes import GuestProcesses
 from buntime.sandboxes.inside.terminals import WINDOW, GuestTerminals
 from buntime.web.exchange import Exchange
@@ -43,7 +44,7 @@ READERS: dict[str, Callable[[], object]] = {
     "what is not watched": lambda: watching._told(b"u", b'{"path": "x", "more": ' + DEEP + b"}", "/x"),
     "a page of logs": lambda: processes._decoded(b'{"why": "absent", "more": ' + DEEP + b"}", processes._Refusal),
     "the end of a terminal": lambda: terminals._exit(b'{"exitCode": 1, "more": ' + DEEP + b"}"),
-    "the end of a run": lambda: guest._end(b'{"exitCode": 1, "more": ' + DEEP + b"}"),
+    "the end of a run": lambda: outcomes._end(b'{"exitCode": 1, "more": ' + DEEP + b"}"),
     "a run in a context": lambda: evaluations.decoded(b'{"value": {"json": ' + DEEP + b"}}", evaluations.Told),
 }
 
@@ -71,7 +72,7 @@ async def test_an_answer_that_is_too_deep_is_the_mark_of_an_impostor() -> None:
 async def test_what_speaks_no_http_is_an_impostor() -> None:
     async with answering(b"\x00\xff" * 512) as one:
         with pytest.raises(Impostor):
-            await one.list_files("/workspace", recursive=False, limit=10, offset=0)
+            await list_directory(one, "/workspace", recursive=False, limit=10, offset=0)
 
 
 # --- memory ---
@@ -207,9 +208,9 @@ TERMINAL = NewTerminal("term_x", cols=80, rows=24, env={}, working_dir="/")
 
 # Calls of which only that they are answered matters
 TOLD: dict[str, Callable[[Guest], Awaitable[object]]] = {
-    "a file to delete": lambda one: one.delete_file("/workspace/a", recursive=False),
+    "a file to delete": lambda one: GuestFiles(one, LAUNCHING, MACHINERY).delete("/workspace/a", recursive=False),
     "a process to prepare": lambda one: Prepared("sb", one, LAUNCHING, MACHINERY)._prepare(
-        Spare(1, "r1"), Place({}, "/")
+        Spare(1, "r1"), RunEnvironment({}, "/")
     ),
     "that processes end": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY).ending("deep_sleep"),
     "that processes have ended": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY).settle(),

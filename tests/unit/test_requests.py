@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from buntime.errors import Forbidden, InvalidRequest, PayloadTooLarge
+from buntime.inside import FileToWrite
 from buntime.plan import MB, Limits, load_plans
-from buntime.ports import FileToWrite
 from buntime.requests import Execute, NewSession, Patch, apply_patch, check_execute, check_files, check_new
 from buntime.session import Network, Preview, Session
 

@@ -1,29 +1,30 @@
 // @bun @bun-cjs
 /** Runs first in a prepared process (prepared.ts), waits for the code, and puts it where `bun -e` keeps its own.
  *
- * Bun was started with a placeholder as the argument of -e. It loads that text only after this file; until then it lies
- * in our memory, as bytes that a pair of address and length describes. The code takes the placeholder's place and
- * length. So what runs is `bun -e` with this code: nothing of Bun is imitated. A Bun that keeps it in another way ends
- * here, before there is any code: then there are no prepared processes, and all else goes on.
+ * Bun was started with a placeholder as the argument of -e. It loads that text only after this file. Until then the
+ * text lies in our memory, as bytes that an address and a length describe. The code replaces the placeholder and its
+ * length. So what runs is `bun -e` with this code, and nothing of Bun is imitated. A Bun that stores the text
+ * differently ends here, before it receives any code. Then there are no prepared processes, and everything else goes
+ * on.
  *
- * The first line says that there is nothing to translate. Else Bun would, at each start, and keep what came of it in the
- * session's own home (~/.bun/install/cache/@t@).
+ * The first line says that there is nothing to transpile. Otherwise Bun would do that at each start, and cache the
+ * result in the session's own home (~/.bun/install/cache/@t@).
  *
- * Not bundled, and nothing is imported: node:fs sets up process.nextTick, whose order among microtasks is another one
- * then, and bun:ffi would be seen in require.cache and change module.id. So the native half of bun:ffi has to do.
+ * This file is not bundled and imports nothing: node:fs sets up process.nextTick, which changes the order of
+ * microtasks, and bun:ffi would appear in require.cache and change module.id. So it uses the native half of bun:ffi.
  */
 (function (_exports, require, _module, __filename) {
   if (Bun.isMainThread) {
     const READY = 8; // held open until everything has been found
-    const TEXT = 9; // brings the code
-    const LARGEST = 8 << 20; // bytes of a mapping that is Bun's own static memory
-    const [BEFORE, BEHIND] = [4 << 20, 8 << 20]; // bytes around the text in which its description lies
-    // Where it lies in this Bun, so many bytes behind a multiple of others, up to so many away: else there is a search.
+    const TEXT = 9; // delivers the code
+    const LARGEST = 8 << 20; // bytes of a mapping that can be Bun's own static memory
+    const [BEFORE, BEHIND] = [4 << 20, 8 << 20]; // bytes around the text in which its address is stored
+    // Where this Bun keeps it: an offset, the multiple it counts from, and how far away. Otherwise memory is searched.
     const [LIKELY, LIKELY_EVERY, LIKELY_AWAY] = [0xc48, 64 << 10, 2112 << 10];
     const PAGE = 4096;
     const [O_RDONLY, O_WRONLY, O_RDWR] = [0, 1, 2];
     const OOM = "/proc/self/oom_score_adj";
-    const TURNS = 30; // of the microtasks' queue, in which Bun may note once more that it has loaded this file
+    const TURNS = 30; // of the microtask queue, in which Bun may record again that it has loaded this file
 
     const { dlopen, ptr } = Bun.FFI;
     const { symbols } = dlopen("libc.so.6", {
@@ -76,7 +77,7 @@
       if (c.pwrite(memory, bytes, bytes.length, at) !== bytes.length) throw new Error("not written");
     };
 
-    /** Addresses of a pattern in memory that can be read; `each` returns true when it has enough. */
+    /** Finds a pattern in readable memory. `each` gets the addresses and returns true when it has enough. */
     const search = (from, to, pattern, each) => {
       for (let at = from; at < to; at += window.length - 16) {
         const size = c.pread(memory, window, Math.min(window.length, to - at), at);
@@ -88,7 +89,7 @@
       return false;
     };
 
-    /** Ranges within the given one that are in use: to look at others would cost memory. */
+    /** The ranges within the given one that are in use. Reading others would allocate memory. */
     const inUse = (from, to) => {
       const first = Math.floor(from / PAGE);
       const table = Buffer.alloc((Math.ceil(to / PAGE) - first) * 8);
@@ -121,18 +122,18 @@
       return places;
     };
 
-    /** Where the text's address is written on the heap around it. */
+    /** Where the text's address is stored on the heap around it. */
     const searched = (text) => {
       const candidates = [];
       for (const [from, to] of inUse(text - BEFORE, text + BEHIND))
         search(from, to, bytesOf(text), (at) => {
           candidates.push(at);
         });
-      window.fill(0); // it was a copy of what was searched
+      window.fill(0); // it held a copy of what was searched
       return candidates;
     };
 
-    /** The address of the placeholder's text, and those of its length. */
+    /** The address of the placeholder's text, and the addresses of its length. */
     const find = (placeholder) => {
       const size = placeholder.length;
       const length = bytesOf(size);
@@ -155,13 +156,13 @@
       const isPair = (at) => readable(at, 16)?.equals(pair);
       let heap = likely(found.text).filter(isPair);
       if (heap.length !== 1) heap = searched(found.text).filter(isPair);
-      // The one that Bun reads is on the heap. More would be something that is not understood.
+      // The one that Bun reads is on the heap. More than one would be something unknown.
       if (heap.length !== 1) throw new Error("another Bun");
       found.lengths.push(heap[0] + 8);
       return found;
     };
 
-    /** Where the arguments lie that others see in /proc, and how many bytes they have. */
+    /** Where the arguments that /proc shows are stored, and their length in bytes. */
     const argumentsAt = () => {
       const fields = contentOf("/proc/self/stat").split(") ").at(-1).split(" ");
       return { at: Number(fields[45]), size: Number(fields[46]) - Number(fields[45]) };
@@ -174,9 +175,9 @@
       const visible = argumentsAt();
       const name = readable(visible.at, visible.size).toString("latin1").split("\0", 1)[0];
       const adjusted = contentOf(OOM);
-      // What every program needs is in memory then.
+      // By then everything that every program needs is in memory.
       new Bun.Transpiler({ loader: "tsx" }).transformSync("const x: number = 1; console.log(x);");
-      write(OOM, "1000"); // the kernel takes it first, when memory is short
+      write(OOM, "1000"); // the kernel kills it first when memory is short
       return { ...place, size: placeholder.length, options, visible, name, adjusted };
     };
 

@@ -1,30 +1,30 @@
-/** A cell: what one run brings, as a script whose top-level names stay. */
+/** A cell: the code of one run, as a script whose top-level names survive it. */
 
 import { readFileSync } from "node:fs";
 import { withLinesOf } from "./layout";
 
 export interface Cell {
   readonly script: string;
-  /** The same as Bun has printed it, should `script` be none. */
+  /** The same code as Bun printed it, in case `script` cannot be parsed. */
   readonly plain: string;
-  /** Whether its last statement is an expression: then its value is the run's. */
+  /** Whether the last statement is an expression. Its value is then the value of the run. */
   readonly hasValue: boolean;
 }
 
 /** The global that stands for `import.meta`. */
 export const META = "__buntime_import_meta";
 
-const INSIDE = "__cell_"; // begins the name that a function has within its cell
+const INSIDE = "__cell_"; // the prefix of a function's name inside its cell
 const define = { "import.meta": META };
 const PRAGMA = /@(jsxRuntime|jsxImportSource|jsxFrag|jsx)\s+([\w$./@-]+)/g;
 const DECLARES =
   /^(export |const |let |var |class |function|async function|abstract |declare |enum |import |using |await using )/;
-/** What is returned may be the last declaration's value. */
+/** The value that is returned may be that of the last declaration. */
 const DECLARING = /^    value: (?:[\w$]+ = |[{[])/m;
 const transpilers = new Map<string, Bun.Transpiler>();
 const plain = new Bun.Transpiler({ loader: "tsx", target: "bun", deadCodeElimination: false });
 
-/** `options`: of the project's tsconfig.json. Raises what Bun raises for code that is none. */
+/** `options`: of the project's tsconfig.json. Raises what Bun raises for invalid code. */
 export function cellOf(code: string, options: Readonly<Record<string, unknown>>): Cell {
   const plain = printedOf(transpilerOf(code, options), code);
   const start = /^\((?:async )?\(\) => \{$/m.exec(plain);
@@ -40,15 +40,15 @@ function printedOf(transpiler: Bun.Transpiler, code: string): string {
   try {
     return transpiler.transformSync(code);
   } catch (failure) {
-    // Bun takes a block at the beginning for an object.
+    // Bun parses a block at the beginning as an object.
     if (!/^\s*\{/.test(code)) throw failure;
     return transpiler.transformSync(`;${code}`);
   }
 }
 
-/** A function of one cell that calls another of it shall call what a later cell puts in its place.
+/** Makes functions of a cell call each other's latest definitions, also those of later cells.
  *
- * Bun keeps a function's name inside as well (`this.f = f; function f() {}`): there it gets another.
+ * Bun keeps a function's name inside the cell as well (`this.f = f; function f() {}`), so the inner one is renamed.
  */
 function withFunctionsOutside(body: string): { body: string; names: string } {
   const names = [...body.matchAll(/^ {2}this\.([\w$]+) = \1;$/gm)].map(([, name]) => name!);
@@ -64,7 +64,7 @@ function withFunctionsOutside(body: string): { body: string; names: string } {
   return { body, names: moved };
 }
 
-/** The last line that begins a statement tells what the last statement is. */
+/** Looks at the last line that begins a statement. */
 function endsInDeclaration(code: string): boolean {
   let lines: string[];
   try {
@@ -76,7 +76,7 @@ function endsInDeclaration(code: string): boolean {
   return last !== undefined && DECLARES.test(last);
 }
 
-/** A cell's names are all kept: there is nobody to export them to. */
+/** Removes exports. All names of a cell are kept anyway. */
 function withoutExports(printed: string): string {
   if (!printed.includes("export ")) return printed;
   return printed
@@ -111,7 +111,7 @@ function pragmasIn(code: string): Record<string, string> {
   return asked;
 }
 
-/** What a project says of JSX. */
+/** The JSX settings of a project. */
 export function optionsIn(directory: string): Record<string, unknown> {
   try {
     const text = readFileSync(`${directory}/tsconfig.json`, "utf8").slice(0, 1 << 20);

@@ -1,4 +1,4 @@
-/** What code threw, as it is told: without our own frames, and whatever its getters do. */
+/** Describes what code threw, without our own stack frames, and safely whatever its getters do. */
 
 import { shown } from "./forms";
 
@@ -11,7 +11,7 @@ export interface Failure {
 const LONGEST = 64 << 10; // characters
 const OURS = /runInThisContext|runInContext|\/run\/guest\/|\/kernel\/\w+\.ts|node:vm|native:|\(bun:/;
 
-interface Place {
+interface Position {
   readonly line?: number;
   readonly column?: number;
   readonly lineText?: string;
@@ -26,19 +26,19 @@ export function failureOf(thrown: unknown, file: string): Failure {
       return { name, message, stack: stackOf(thrown, name, message) };
     }
   } catch {
-    // A proxy or getter that fails: what was thrown is shown as any other value.
+    // A proxy or getter failed, so the thrown value is shown like any other.
   }
   const text = bounded(shown(thrown), LONGEST);
   return { name: "Thrown", message: text, stack: `Thrown: ${text}` };
 }
 
-function isBuildMessage(thrown: unknown): thrown is { message: string; position: Place | null } {
+function isBuildMessage(thrown: unknown): thrown is { message: string; position: Position | null } {
   const name = (thrown as object | null)?.constructor?.name;
   return name === "BuildMessage" && typeof (thrown as { message?: unknown }).message === "string";
 }
 
-/** `file`:line:column, the line, a mark under it, and what is wrong. */
-function syntaxFailure({ message, position }: { message: string; position: Place | null }, file: string): Failure {
+/** `file`:line:column, the line, a mark under it, and the message. */
+function syntaxFailure({ message, position }: { message: string; position: Position | null }, file: string): Failure {
   const { line = 1, column = 1, lineText = "" } = position ?? {};
   const text = bounded(lineText, 500);
   const place = `${file}:${line}:${column}\n${text}\n${" ".repeat(Math.min(Math.max(column - 1, 0), 500))}^\n`;

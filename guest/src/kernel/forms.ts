@@ -1,7 +1,7 @@
-/** The forms in which a value is shown: text always, others where the value has them. All are bounded.
+/** The forms in which a value is shown: always text, and others if the value has them. All are bounded.
  *
- * A getter, proxy or method of the value may throw: then that form is missing. One that does not end is interrupted with
- * the run.
+ * If a getter, proxy or method of the value throws, that form is missing. One that never ends is interrupted with the
+ * run.
  */
 
 import { types } from "node:util";
@@ -31,7 +31,7 @@ const MIMES: Readonly<Record<string, string>> = {
 const METHODS = { toHTML: "html", toMarkdown: "markdown", toSVG: "svg", toPNG: "png" } as const;
 const PNG = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
 
-/** A promise only where the value has to be asked for something that takes time. */
+/** Returns a promise only when the value answers asynchronously. */
 export function formsOf(value: unknown): Forms | Promise<Forms> {
   const forms: Forms = { text: "" };
   const cut: string[] = [];
@@ -55,7 +55,7 @@ function told(forms: Forms, cut: readonly string[]): Forms {
   return forms;
 }
 
-/** As `console.log` shows it. */
+/** The text that `console.log` would print. */
 export function shown(value: unknown): string {
   try {
     return typeof value === "string" ? value : Bun.inspect(value, { colors: false });
@@ -64,7 +64,7 @@ export function shown(value: unknown): string {
   }
 }
 
-/** Whether an object is data alone, without a way of its own to be shown. */
+/** Whether an object is plain data, without its own way to be shown. */
 function isPlainInside(value: object): boolean {
   if (Array.isArray(value)) return true;
   const prototype = Object.getPrototypeOf(value);
@@ -125,7 +125,7 @@ async function addBytes(forms: Forms, cut: string[], value: Uint8Array | Blob): 
 
 const isPng = (bytes: Uint8Array) => PNG.every((byte, at) => bytes[at] === byte);
 
-/** Takes what was given for a form, where it is of the form's kind. */
+/** Accepts a value for a form if it has the right type. */
 function put(forms: Forms, cut: string[], name: string, given: unknown): void {
   if (given === undefined || given === null) return;
   if (name === "json") {
@@ -147,7 +147,7 @@ function put(forms: Forms, cut: string[], name: string, given: unknown): void {
 
 const NONE = Symbol("no plain data");
 
-/** A copy of plain data, as JSON has it; NONE for what is none. Runs no code of the value. */
+/** A copy of plain data as JSON has it, or NONE for anything else. Runs no code of the value. */
 function dataOf(value: unknown, depth: number, counted: { left: number }, above: object[]): unknown {
   if (value === null || typeof value === "boolean") return value;
   if (typeof value === "string") return value.toWellFormed();

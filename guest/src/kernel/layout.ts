@@ -1,12 +1,12 @@
-/** Gives code that Bun has printed the lines of the code it came from, so that every stack names true lines.
+/** Restores the source's line breaks in code that Bun printed, so that stack traces name the right lines.
  *
- * Bun prints one statement a line, without comments and types, and makes no source map of a cell. Its words are those
- * of the source, mostly in the same order: where they can be matched, lines are broken before them as the source does.
+ * Bun prints one statement per line, without comments and types, and makes no source map of a cell. Its tokens are
+ * those of the source, mostly in the same order. Where they can be matched, lines are broken as in the source.
  */
 
-const LONGEST = 200_000; // characters of code; beyond it lines are as Bun prints them
-const MOST_EDITS = 1500; // words by which the two may differ
-/** After these a line break would mean something. */
+const LONGEST = 200_000; // characters of code; longer code keeps the lines that Bun prints
+const MOST_EDITS = 1500; // tokens by which the two may differ
+/** After these a line break would change the meaning. */
 const RESTRICTED = new Set(["return", "throw", "break", "continue", "yield", "async"]);
 /** After these a slash begins a regular expression. */
 const BEFORE_REGEX = new Set(
@@ -20,7 +20,7 @@ interface Token {
   readonly isWord: boolean;
 }
 
-/** `printed` with the line breaks of `source`. `head`: how much of it has no place in the source. */
+/** `printed` with the line breaks of `source`. `head`: characters at its beginning that are not in the source. */
 export function withLinesOf(source: string, printed: string, head: number): string {
   if (!source.includes("\n") && !printed.includes("`")) return printed.replaceAll("\n", " ");
   if (printed.length > LONGEST || source.length > LONGEST) return printed;
@@ -51,10 +51,10 @@ export function withLinesOf(source: string, printed: string, head: number): stri
   return out + printed.slice(from).replaceAll("\n", " ");
 }
 
-/** Words, and what must stay in one piece: strings, pieces of templates, regular expressions, other marks. */
+/** Tokens that must stay in one piece: words, strings, parts of templates, regular expressions, other marks. */
 function tokensOf(code: string, start: number): Token[] {
   const tokens: Token[] = [];
-  const templates: number[] = []; // depth of braces at which a piece of a template goes on
+  const templates: number[] = []; // depth of braces at which a template goes on
   let depth = 0;
   let before = "";
   for (let at = start; at < code.length;) {
@@ -138,7 +138,7 @@ function wordsOf(source: string): { texts: string[]; lines: number[] } {
   return { texts, lines };
 }
 
-/** For each word of `a` the index of its match in `b`, rising, or -1. Myers' greedy difference. */
+/** For each token of `a`, the index of its match in `b` (ascending), or -1. Myers' greedy diff. */
 function matched(a: readonly string[], b: readonly string[]): Int32Array {
   const result = new Int32Array(a.length).fill(-1);
   const most = Math.min(MOST_EDITS, a.length + b.length);

@@ -1,6 +1,6 @@
-/** The kernel's line to the guest, beside the program's output: frames of one byte of kind, four of length, the payload.
+/** The kernel's connection to the guest, apart from its output. Frames: one byte of kind, four of length, the payload.
  *
- * In comes `r`, code to run. Out go `h` (hello, once), `d` (something displayed) and `v` (what came of a run).
+ * It receives `r` (code to run) and sends `h` (hello, once), `d` (a displayed value) and `v` (the result of a run).
  */
 
 import type { Socket } from "bun";
@@ -14,7 +14,7 @@ export class Link {
 
   private constructor(private readonly onRun: (payload: string) => void) {}
 
-  /** `name`: of the guest's abstract socket. A line that ends, ends the kernel. */
+  /** `name`: the guest's abstract socket. The kernel ends when the connection ends. */
   static async open(name: string, onRun: (payload: string) => void): Promise<Link> {
     const link = new Link(onRun);
     link.#socket = await Bun.connect({

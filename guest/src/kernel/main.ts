@@ -1,8 +1,8 @@
 /** The kernel: the program of one context. It keeps top-level names from one run to the next.
  *
- * Started by the session's own Bun in the context's directory with the name of the guest's socket and a secret. A run is
- * entered through `vm` with `breakOnSigint`, and what it awaits is awaited in there, with the event loop going on: so
- * SIGINT ends it whatever it does, busy or waiting, and its variables stay.
+ * The session's own Bun starts it in the context's directory, with the name of the guest's socket and a secret. A run
+ * is entered through `vm` with `breakOnSigint`. What it awaits is awaited in there too, while the event loop goes on.
+ * So SIGINT ends a run whether it is busy or waiting, and its variables stay.
  */
 
 import { writeSync } from "node:fs";
@@ -25,7 +25,7 @@ interface End {
   interrupted: boolean;
 }
 
-const MOST_KEPT = 100; // displayed between two runs
+const MOST_KEPT = 100; // values displayed between two runs
 const [, , socket = "", secret = ""] = process.argv;
 process.argv = [process.execPath, `${process.cwd()}/[context]`];
 
@@ -55,7 +55,7 @@ hide(
   }),
 );
 
-/** Shows a value on the way. */
+/** Shows a value while the run goes on. */
 function display(value: unknown): void {
   const forms = formsOf(value);
   if (!(forms instanceof Promise) && displays.next === null) tell(forms);
@@ -101,7 +101,7 @@ function run({ n, code }: Run): void {
   finish(end);
 }
 
-/** Null where it is done already. The promise never fails. */
+/** Null when it is done already. The promise never rejects. */
 function evaluate(file: string, code: string, end: End): Promise<void> | null {
   const failed = (thrown: unknown) => void (end.failure = failureOf(thrown, file));
   try {
@@ -126,7 +126,7 @@ function scriptOf({ script, plain }: Cell, filename: string): vm.Script {
   }
 }
 
-/** Takes the value of the last expression, when all that was displayed before is told. */
+/** Takes the value of the last expression after everything displayed before it was sent. */
 function conclude(cell: Cell, result: unknown, end: End): Promise<void> | null {
   const value = cell.hasValue ? (result as { value?: unknown } | undefined)?.value : undefined;
   const forms = value === undefined ? null : formsOf(value);
@@ -142,7 +142,7 @@ function conclude(cell: Cell, result: unknown, end: End): Promise<void> | null {
   return Promise.all([forms, displays.next]).then(([made]) => keep(made));
 }
 
-/** The output is written before its end is told. */
+/** Writes the output before the end of the run is sent. */
 function finish(end: End): void {
   const behind = [process.stdout, process.stderr].filter((stream) => stream.writableLength > 0);
   if (behind.length === 0) tellEnd(end);
@@ -164,6 +164,6 @@ process.on("unhandledRejection", (thrown) => complain(`Uncaught ${failureOf(thro
 
 const link = await Link.open(socket, (payload) => {
   const wanted = JSON.parse(payload) as Run;
-  setImmediate(() => run(wanted)); // not in the midst of the socket's own work: a run lets the event loop go on
+  setImmediate(() => run(wanted)); // not inside the socket's own callback, because a run keeps the event loop going
 });
 link.send("h", secret);

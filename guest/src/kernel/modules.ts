@@ -1,4 +1,4 @@
-/** Imports of cells: as those of a module in the context's directory. Local files that have changed are loaded anew. */
+/** Imports of cells work like those of a module in the context's directory. Changed local files are loaded again. */
 
 import { statSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -9,7 +9,7 @@ interface Door {
 }
 
 const DOOR = "export const load = (s, o) => import(s, o); export const meta = import.meta;";
-const MOST = 2000; // local modules that are looked at
+const MOST = 2000; // local modules that are checked
 
 export class Modules {
   readonly #stamps = new Map<string, string>();
@@ -39,7 +39,7 @@ export class Modules {
     }
   }
 
-  /** One changed file, and all local modules go: which of them have it is not known. */
+  /** One changed file drops all local modules, because it is not known which of them use it. */
   #forgetChanged(): void {
     let changed = false;
     for (const [path, stamp] of this.#stamps) changed ||= stampOf(path) !== stamp;

@@ -77,3 +77,11 @@ async def _settle[T](work: Awaitable[T], outcome: asyncio.Future[T]) -> None:
         outcome.set_result(result)
     finally:
         del outcome
+
+
+async def cancel_and_wait(task: asyncio.Task[Any]) -> None:
+    """Cancels the task and waits until it has ended, in whatever way."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # so that asyncio does not report it as never retrieved

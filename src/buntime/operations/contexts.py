@@ -89,7 +89,7 @@ class Contexts:
     ) -> Evaluated:
         if request.files:
             await _check_context(sandbox, context_id)
-            await sandbox.write_files(request.files)
+            await sandbox.files.write_batch(request.files)
         timeout = float(request.timeout or session.limits.timeout)
         result = await sandbox.contexts.run(context_id, request.code or "", timeout, sink, shows)
         known = {"contextId": context_id, "contextSurvived": result.survived}

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from buntime import errors, requests
 from buntime.caller import Caller
-from buntime.inside import Evaluation, Sink
+from buntime.inside import Evaluation, FileToWrite, Sink
 from buntime.operations.entrance import Entrance
 from buntime.operations.processes import Processes, Start
 from buntime.paths import WORKSPACE, inside_session
-from buntime.ports import FileToWrite, Run, RunResult, Sandbox
+from buntime.ports import Run, RunResult, Sandbox
 from buntime.requests import Execute
 from buntime.session import Session
 
@@ -61,14 +61,14 @@ class Executions:
         with self._entrance.stream(caller, session):
             async with self._entrance.use(caller, request.session_id) as (session, sandbox):
                 if request.files:
-                    await sandbox.write_files(request.files)
+                    await sandbox.files.write_batch(request.files)
                 result = await processes.run(caller, session, sandbox, _start_of(session, request), begun, sink)
         raise_for_limits("run", session, result, streamed=True)
         return Executed(result, sorted(shown_files(request.files))[:LISTED_FILES], False)
 
     async def _execute(self, session: Session, sandbox: Sandbox, request: Execute, sink: Sink | None) -> Executed:
         if request.files:
-            await sandbox.write_files(request.files)
+            await sandbox.files.write_batch(request.files)
         result = await sandbox.run(_run_of(session, request), sink)
         raise_for_limits("run", session, result, streamed=sink is not None)
         written = sorted(shown_files(request.files) | set(result.files_written))

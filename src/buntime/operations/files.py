@@ -6,12 +6,12 @@ from typing import Protocol
 
 from buntime import errors, requests
 from buntime.caller import Caller
-from buntime.inside import Content, FileEvent, FileStatus, Match
+from buntime.inside import Content, FileEntry, FileEvent, FileStatus, FileToWrite, Match
 from buntime.operations import watching
 from buntime.operations.entrance import Entrance
 from buntime.paths import for_client
 from buntime.plan import MB
-from buntime.ports import FileEntry, FileToWrite, Sandbox
+from buntime.ports import Sandbox
 from buntime.session import Session
 
 
@@ -33,19 +33,19 @@ class Files:
         """The file's size afterwards, in bytes."""
         requests.check_files([file], caller.plan)
         async with self._entrance.use(caller, session_id) as (_, sandbox):
-            return (await sandbox.write_files([file]))[0]
+            return (await sandbox.files.write_batch([file]))[0]
 
     async def list(
         self, caller: Caller, session_id: str, path: str, *, recursive: bool, limit: int, offset: int
     ) -> tuple[Sequence[FileEntry], int]:
         async with self._entrance.use(caller, session_id) as (_, sandbox):
-            return await sandbox.list_files(path, recursive=recursive, limit=limit, offset=offset)
+            return await sandbox.files.list(path, recursive=recursive, limit=limit, offset=offset)
 
     async def read(self, caller: Caller, session_id: str, path: str) -> bytes:
         """Raises PayloadTooLarge over the plan's file size."""
         async with self._entrance.use(caller, session_id) as (_, sandbox):
             try:
-                return await sandbox.read_file(path, caller.plan.file_mb * MB)
+                return await sandbox.files.read_whole(path, caller.plan.file_mb * MB)
             except errors.PayloadTooLarge:
                 shown, plan = for_client(path), caller.plan
                 raise errors.PayloadTooLarge(
@@ -57,7 +57,7 @@ class Files:
 
     async def delete(self, caller: Caller, session_id: str, path: str, *, recursive: bool) -> None:
         async with self._entrance.use(caller, session_id) as (_, sandbox):
-            await sandbox.delete_file(path, recursive=recursive)
+            await sandbox.files.delete(path, recursive=recursive)
 
     @asynccontextmanager
     async def content(

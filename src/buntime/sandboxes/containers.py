@@ -1,7 +1,7 @@
-"""From nothing to a running sandbox, and back.
+"""Making a running sandbox from nothing, and removing it.
 
-Every sandbox has a directory with its record, written before anything else of it is made and removed last, so that
-whatever a killed server leaves is found and finished by the next.
+Every sandbox has a directory with its record. The record is written before anything else is made, and removed last.
+Whatever a killed server leaves behind, the next one finds it and finishes the work.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class Settings:
     pool_size: int
     disk_reserve: int  # bytes
     memory_reserve: int  # bytes
-    cache: int  # bytes of stopped sandboxes' volumes that may stay on this host
+    cache: int  # bytes that volumes of stopped sandboxes may take on this host
 
 
 class Containers:
@@ -67,18 +67,18 @@ class Containers:
     # --- starting ---
 
     async def start(self, sandbox_id: str, image: str, limits: Limits, session: Session | None) -> LocalSandbox:
-        """Raises Unavailable. A volume that exists is taken up as it is."""
+        """Starts the sandbox. An existing volume is used as it is. Raises Unavailable."""
         slot = self.slots.take()
         owner = session.id if session else None
         record = Record(sandbox_id, slot, image, secrets.token_hex(16), owner, records.GENERATION)
         try:
             if session is not None and session.network != DEFAULT_NETWORK:
-                # before anything runs: even the guest's own start reads files that the session has written
+                # before anything runs: even the guest's own start reads files that the session wrote
                 await asyncio.to_thread(self._machinery.network.restrict, slot, rules_of(session.network))
             init = await asyncio.to_thread(self._make, record, limits)
             sandbox = self.taken_up(record, init)
             await sandbox.wait_ready(READY_SECONDS)
-            # not earlier: the guest starts at full speed, and nothing of the session runs yet
+            # only now, so that the guest starts at full speed; nothing of the session runs yet
             self._machinery.cgroups.limit(sandbox_id, limits)
         except (HostCommandFailed, SandboxGone, OSError) as failed:
             log.error("sandbox_not_started", sandbox=sandbox_id, reason=str(failed))
@@ -86,7 +86,7 @@ class Containers:
         return sandbox
 
     def _make(self, record: Record, limits: Limits) -> int:
-        """From nothing, or from what a crash left, to a running container; a pidfd of its init. Blocking."""
+        """Makes a running container from nothing or from what a crash left. Returns a pidfd of its init. Blocking."""
         sandbox, machinery = record.sandbox, self._machinery
         directory = self.directory(sandbox)
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -130,7 +130,7 @@ class Containers:
         )
 
     def taken_up(self, record: Record, init: int) -> LocalSandbox:
-        """`init`: a pidfd of its init, which the sandbox owns from now on."""
+        """The sandbox that runs already. It owns `init`, a pidfd of its init, from now on."""
         address = self._part.address(record.slot)
         guest = Guest(self._machinery.http, address, record.secret)
         return LocalSandbox(record, self.directory(record.sandbox), address, init, guest, self._machinery)
@@ -143,7 +143,7 @@ class Containers:
     # --- removing ---
 
     def remove(self, sandbox_id: str) -> None:
-        """Every trace, the record last. Blocking."""
+        """Removes every trace, the record last. Blocking."""
         directory = self.directory(sandbox_id)
         record = records.read(directory)
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -157,7 +157,7 @@ class Containers:
         reached("remove: record")
 
     def stop(self, sandbox_id: str) -> None:
-        """Everything but the volume and a record without a slot. Blocking."""
+        """Removes everything but the volume and a record without a slot. Blocking."""
         directory = self.directory(sandbox_id)
         record = records.read(directory)
         self._clear_container(sandbox_id)
@@ -166,9 +166,9 @@ class Containers:
             self._free_slot(record.slot)
 
     def _clear_container(self, sandbox_id: str) -> None:
-        """The container with its processes and cgroups; its network goes with its last process."""
+        """Removes the container with its processes and cgroups. Its network goes with its last process."""
         with suppress(FileNotFoundError):
-            self._machinery.cgroups.freeze(sandbox_id, False)  # what is frozen does not die
+            self._machinery.cgroups.freeze(sandbox_id, False)  # a frozen process does not die
         directory = self.directory(sandbox_id)
         self._runtime.delete(self._container(sandbox_id))
         (directory / "pid").unlink(missing_ok=True)
@@ -184,11 +184,11 @@ class Containers:
         self.slots.free(slot)
 
     def known(self) -> set[str]:
-        """Ids of sandboxes of which the runtime or the kernel has something."""
+        """Ids of sandboxes that the runtime or the kernel knows."""
         return self._machinery.cgroups.sandboxes() | {name.rpartition("-")[2] for name in self._runtime.known()}
 
     def running_init(self, sandbox_id: str) -> int | None:
-        """A pidfd of its init, where it runs."""
+        """A pidfd of its init, or None when it does not run."""
         pid = records.running_init(self.directory(sandbox_id), self._machinery.cgroups.oci_path(sandbox_id))
         return None if pid is None else records.open_process(pid)
 

@@ -1,12 +1,11 @@
 """The sandboxes of this host. Implements `ports.Sandboxes`.
 
-Some are started ahead and *parked*: claiming one takes no start. How one comes to be is said in `containers.py`.
+`pool.py` starts some of them ahead. `containers.py` makes and removes them. `adopting.py` takes over those that an
+earlier server left running.
 """
 
 import asyncio
 import secrets
-import time
-from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,33 +15,32 @@ import structlog
 
 from buntime.daemon.steps import reached
 from buntime.errors import Unavailable
-from buntime.plan import MB, Limits
+from buntime.plan import Limits
 from buntime.ports import Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
+from buntime.sandboxes.adopting import Adoption
+from buntime.sandboxes.capacity import Capacity
 from buntime.sandboxes.containers import READY_SECONDS, Containers, Settings
 from buntime.sandboxes.kernel.chunks import keep_room_for_metadata
 from buntime.sandboxes.kernel.commands import HostCommandFailed
-from buntime.sandboxes.kernel.host import Part, host_disk_free, memory_available
+from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.kernel.image import find_image
 from buntime.sandboxes.kernel.oci import Runtime
 from buntime.sandboxes.kernel.watch import watch_kernel
 from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.network.disconnecting import end_connections
+from buntime.sandboxes.pool import Pool
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
 from buntime.sandboxes.stopped import StoppedVolumes
-from buntime.session import ID_ALPHABET, Session, State
+from buntime.session import ID_ALPHABET, Session
 
 log = structlog.get_logger()
 
 STARTS_AT_ONCE = 4
-ADOPTED_AT_ONCE, ADOPT_SECONDS = 256, 2.0  # what takes longer makes way for the next, and is waited for beside it …
-CROWD = 400  # … for READY_SECONDS, and as long again for so many that run: they share a host that may be busy
-QUIET_SECONDS = 0.25  # without a claim, before the pool is filled again: a burst has the host to itself
-LOW_QUIET_SECONDS = 0.05  # the same while little is parked: claims that come one after the other still come first
-REST_SECONDS = 0.02
-RULES_SECONDS = 1.0  # between looks at the network's rules
-SPARE_MEMORY, SPARE_DISK = 256 * MB, 1024 * MB  # beyond what is kept free: what is freed before creates are refused
+ADOPTED_AT_ONCE, ADOPT_SECONDS = 256, 2.0  # a slower adoption makes way for the next one and goes on beside it …
+CROWD = 400  # … for READY_SECONDS, and as long again for every so many sandboxes: they share a host that may be busy
+RULES_SECONDS = 1.0  # between checks of the network's rules
 
 
 def new_sandbox_id() -> str:
@@ -57,40 +55,44 @@ class LocalSandboxes:
         self._containers = Containers(settings, part, runtime, machinery)
         self._stopped = StoppedVolumes(machinery.volumes)
         self._running: dict[str, LocalSandbox] = {}
-        self._parked: deque[LocalSandbox] = deque()
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
-        self._rules_hold = True
-        self._claimed_at = 0.0
-        self._waiting = 0  # claims that found nothing parked
-        self._claimed = asyncio.Event()
+        self._capacity = Capacity(settings, machinery.volumes, self._stopped)
+        self._pool = Pool(
+            settings.pool_size,
+            machinery.tasks,
+            require_room=self._capacity.require,
+            start=self._start_new,
+            destroy=self.destroy,
+        )
 
     @property
     def parked(self) -> int:
-        return len(self._parked)
+        return len(self._pool)
 
     @property
     def running(self) -> int:
-        """Those that serve a session."""
+        """How many serve a session."""
         return len(self._running)
 
     def works(self) -> Mapping[str, bool]:
-        """Part → whether it can serve another session."""
-        try:
-            self._require_room()
-        except Unavailable:
-            return {"volumes": self._machinery.volumes.mounted, "rules": self._rules_hold, "room": False}
-        return {"volumes": self._machinery.volumes.mounted, "rules": self._rules_hold, "room": True}
+        """For each part, whether it can serve another session."""
+        capacity = self._capacity
+        mounted = self._machinery.volumes.mounted
+        return {"volumes": mounted, "rules": capacity.rules_hold, "room": capacity.is_there()}
+
+    async def keep_pool(self) -> None:
+        await self._pool.keep()
 
     async def keep_rules(self) -> None:
-        """Looks for ever whether the network's rules are there, and puts them back where somebody flushed them."""
+        """Checks the network's rules forever, and puts them back when something flushed them."""
         while True:
             try:
                 if not await asyncio.to_thread(self._machinery.network.ensure):
                     log.error("network_rules_were_gone", hint="something flushed nftables; they are in force again")
-                self._rules_hold = True
+                self._capacity.rules_hold = True
             except HostCommandFailed as failed:
-                self._rules_hold = False  # no new sandbox until they hold, see `_require_room`
+                self._capacity.rules_hold = False  # no new sandbox until they hold: see `Capacity.require`
                 log.error("network_rules_missing", reason=str(failed))
             await asyncio.sleep(RULES_SECONDS)
 
@@ -98,23 +100,14 @@ class LocalSandboxes:
         await watch_kernel(self._machinery.cgroups, self.kill)
 
     async def keep_room_for_metadata(self) -> None:
-        """For ever; see `chunks`."""
+        """Runs forever. See `chunks.py`."""
         await keep_room_for_metadata(self._machinery.volumes)
 
     # --- the port ---
 
     async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
-        self._require_room()
-        self._claimed_at = time.monotonic()
-        self._claimed.set()
-        sandbox = self._take_parked()
-        if sandbox is None:
-            self._waiting += 1
-            try:
-                sandbox = await self._start_new()
-            finally:
-                self._waiting -= 1
-            self._machinery.tasks.start(sandbox.keep_spare(), f"first spare for {sandbox.id}")
+        self._capacity.require()
+        sandbox = await self._pool.take()
         reached("claim: taken")
         try:
             sandbox.record = replace(sandbox.record, session=session_id)
@@ -143,7 +136,7 @@ class LocalSandboxes:
             raise VolumeLost(session.sandbox)
         if find_image(self._settings.images, session.image) is None:
             raise Unavailable(f"This host does not have the image {session.image} that the session stands on.", 60)
-        self._require_room()
+        self._capacity.require()
         async with self._starts:
             sandbox = await self._containers.start(session.sandbox, session.image, session.limits, session)
         self._running[sandbox.id] = sandbox
@@ -178,8 +171,8 @@ class LocalSandboxes:
         self._stopped.drop(sandbox_id)
 
     async def _give_back(self, sandbox_id: str, work: Callable[[str], None]) -> None:
-        """One at a time for each sandbox. Raises Unavailable when the host does not let go of something."""
-        lock = self._removals.setdefault(sandbox_id, asyncio.Lock())  # lives as long as somebody holds it
+        """Kills the sandbox, then does the work, one at a time for each sandbox. Raises Unavailable when it fails."""
+        lock = self._removals.setdefault(sandbox_id, asyncio.Lock())  # lives as long as a caller holds it
 
         async def killed_first() -> None:
             async with lock:
@@ -199,18 +192,20 @@ class LocalSandboxes:
         self._containers.slots.use(slots)
         seconds = READY_SECONDS * (1 + len(slots) / CROWD)
 
+        adoption = Adoption(self._settings, self._containers, self._pool, self._running, self.stop, seconds)
+
         async def adopt(record: Record) -> None:
-            await self._adopt(record, owned.get(record.sandbox), seconds)
+            await adoption.adopt(record, owned.get(record.sandbox))
 
         await _each(kept.values(), adopt, ADOPTED_AT_ONCE, ADOPT_SECONDS)
-        mine = set(self._running) | {sandbox.id for sandbox in self._parked} | set(owned)
+        mine = set(self._running) | self._pool.ids | set(owned)
         left = found | self._machinery.volumes.all() | self._containers.known()
         orphans = left - mine
         if orphans:
             log.info("orphans_removed", count=len(orphans))
         await _each(orphans, self.destroy)
         for sandbox_id in set(owned) - set(self._running):
-            if sandbox_id in kept and kept[sandbox_id].slot == records.NO_SLOT:  # else it is yet to be stopped
+            if sandbox_id in kept and kept[sandbox_id].slot == records.NO_SLOT:  # otherwise it has yet to be stopped
                 self._stopped.add(sandbox_id)
 
     # --- volumes of stopped sandboxes ---
@@ -222,18 +217,13 @@ class LocalSandboxes:
         return self._stopped.cached()
 
     def strain(self) -> Strain:
-        settings = self._settings
-        disk = settings.disk_reserve + SPARE_DISK - self._free_disk()
-        return Strain(
-            memory=max(0, settings.memory_reserve + SPARE_MEMORY - memory_available()),
-            disk=max(0, disk, self._stopped.bytes - settings.cache) if self._stopped.bytes else 0,
-        )
+        return self._capacity.strain()
 
     def send(self, sandbox_id: str) -> Iterator[bytes]:
         return self._stopped.send(sandbox_id)
 
     def receive(self, session: Session, content: Iterator[bytes]) -> None:
-        self._require_disk()
+        self._capacity.require_disk()
         self._stopped.receive(session, content)
 
     async def evict(self, sandbox_id: str) -> None:
@@ -245,58 +235,16 @@ class LocalSandboxes:
             return ()
         return [s.record.session for s in self._running.values() if s.record.slot in slots and s.record.session]
 
-    def _free_disk(self) -> int:
-        """Bytes, of the host's disk and of the volumes' file system: whichever is less."""
-        return min(host_disk_free(self._settings.data_dir), self._machinery.volumes.free())
-
-    # --- the pool ---
-
-    async def keep_pool(self) -> None:
-        """Parks sandboxes for ever, one after the other, and rests while claims come in."""
-        while True:
-            try:
-                await self._fill()
-            except (Unavailable, OSError) as failed:
-                log.warning("pool_not_filled", reason=str(failed))
-                await asyncio.sleep(5)
-            self._claimed.clear()
-            await self._claimed.wait()
-
-    async def _fill(self) -> None:
-        while len(self._parked) < self._settings.pool_size:
-            low = len(self._parked) < self._settings.pool_size // 4
-            quiet = time.monotonic() - self._claimed_at
-            if self._waiting or quiet < (LOW_QUIET_SECONDS if low else QUIET_SECONDS):
-                await asyncio.sleep(REST_SECONDS)
-                continue
-            self._require_room()
-            sandbox = await self._start_new()
-            try:
-                await sandbox.ready_spare()
-            except (SandboxGone, OSError) as failed:
-                await self.destroy(sandbox.id)
-                raise Unavailable("A parked sandbox failed.") from failed
-            self._parked.append(sandbox)
-
     async def close(self) -> None:
-        """Parked ones end; those of sessions go on."""
-        for sandbox in self._parked:
-            self._running[sandbox.id] = sandbox
-        parked, self._parked = list(self._parked), deque()
-        await _each([sandbox.id for sandbox in parked], self.destroy)
-
-    def _take_parked(self) -> LocalSandbox | None:
-        while self._parked:
-            sandbox = self._parked.popleft()
-            if sandbox.is_alive():
-                return sandbox
-            self._machinery.tasks.start(self.destroy(sandbox.id), f"destroy {sandbox.id}")
-        return None
+        """Ends the parked sandboxes. Those of sessions go on."""
+        parked = {sandbox.id: sandbox for sandbox in self._pool.empty()}
+        self._running |= parked
+        await _each(parked, self.destroy)
 
     # --- starting ---
 
     async def _start_new(self) -> LocalSandbox:
-        """On a fresh volume, with the limits of a parked one. Raises Unavailable; leaves nothing then."""
+        """Starts a sandbox on a fresh volume with a parked one's limits. Raises Unavailable and then leaves nothing."""
         async with self._starts:
             sandbox_id = new_sandbox_id()
             try:
@@ -307,86 +255,12 @@ class LocalSandboxes:
                 await self.destroy(sandbox_id)
                 raise
 
-    def _require_room(self) -> None:
-        if not self._rules_hold:
-            raise Unavailable("This host's network rules cannot be put in force, so no session starts.", 10)
-        if memory_available() < self._settings.memory_reserve:
-            raise Unavailable("This host has no memory free for another session.", 10)
-        self._require_disk()
-
-    def _require_disk(self) -> None:
-        if self._free_disk() < self._settings.disk_reserve:
-            raise Unavailable("This host has no disk free for another session.", 60)
-
     async def _answers(self, sandbox: LocalSandbox) -> bool:
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await sandbox.check()
         except (SandboxGone, TimeoutError):
             return False
-        return True
-
-    # --- taking up and removing ---
-
-    async def _adopt(self, record: Record, session: Session | None, seconds: float) -> None:
-        """Takes up what runs, or kills it; what its guest takes longer for than `seconds` too."""
-        init = self._containers.running_init(record.sandbox)
-        if init is None:
-            return
-        sandbox = self._containers.taken_up(record, init)
-        try:
-            await sandbox.thaw()
-            if record.generation != records.GENERATION:
-                adopted = await self._end_in_order(sandbox, session, seconds)
-            elif session is None:
-                adopted = await self._adopt_parked(sandbox, seconds)
-            else:
-                adopted = await self._adopt_own(sandbox, session, seconds)
-        except (SandboxGone, TimeoutError) as gone:
-            log.warning("sandbox_not_adopted", sandbox=sandbox.id, reason=str(gone) or repr(gone))
-            adopted = False
-        except Exception:  # the boundary of a sandbox: whatever one does, the server starts for all others
-            log.exception("sandbox_not_adopted", sandbox=sandbox.id)
-            adopted = False
-        if not adopted:
-            await sandbox.kill()
-
-    async def _end_in_order(self, sandbox: LocalSandbox, session: Session | None, seconds: float) -> bool:
-        """One that an earlier version made: a session's processes may write what they hold before they end."""
-        log.info("sandbox_of_an_earlier_version", sandbox=sandbox.id, session=sandbox.record.session)
-        if session is not None:
-            async with asyncio.timeout(seconds):
-                await sandbox.take_over()
-                await sandbox.quiesce()
-        return False
-
-    async def _adopt_parked(self, sandbox: LocalSandbox, seconds: float) -> bool:
-        """One that nobody had claimed yet, if it is up to date and there is a place for it."""
-        unclaimed = sandbox.record.session is None and sandbox.record.image == self._settings.image.id
-        if not unclaimed or self.parked >= self._settings.pool_size:
-            return False
-        async with asyncio.timeout(seconds):
-            await sandbox.take_over()
-            await sandbox.ready_spare()
-        # a crash between claiming and storing may have changed them
-        await asyncio.to_thread(self._containers.limit, sandbox.id, self._settings.parked_limits)
-        if self.parked >= self._settings.pool_size:  # others were quicker
-            return False
-        self._parked.append(sandbox)
-        return True
-
-    async def _adopt_own(self, sandbox: LocalSandbox, session: Session, seconds: float) -> bool:
-        """A session's."""
-        if session.state is State.DEEP_SLEEP:  # killed between storing that and stopping it
-            await sandbox.kill()
-            await self.stop(sandbox.id)
-            return False
-        async with asyncio.timeout(seconds):
-            await sandbox.take_over()
-        await asyncio.to_thread(self._containers.limit, sandbox.id, session.limits)
-        if session.state is State.IDLE:
-            await sandbox.freeze()
-        self._running[sandbox.id] = sandbox
         return True
 
 
@@ -396,8 +270,8 @@ async def _each[T](
     at_once: int = STARTS_AT_ONCE,
     seconds: float | None = None,
 ) -> None:
-    """All of them, some at a time; what takes longer than `seconds` does not count any more. The first failure ends
-    it."""
+    """Does the work on all things, `at_once` at a time. Work that takes longer than `seconds` no longer counts. The
+    first failure ends all."""
     places = asyncio.Semaphore(at_once)
 
     async def one(thing: T) -> None:

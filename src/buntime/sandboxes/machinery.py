@@ -16,7 +16,7 @@ from buntime.sandboxes.sharing import Shared
 
 
 class Runs:
-    """How many are under way on this host."""
+    """Counts the runs under way on this host."""
 
     def __init__(self) -> None:
         self.under_way = 0
@@ -37,7 +37,7 @@ class Machinery:
     network: Network
     tasks: Tasks
     http: aiohttp.ClientSession  # to guests
-    env: Mapping[str, str]  # for every run, under what the request asks for
+    env: Mapping[str, str]  # for every run; the request may override it
     runs: Runs
     sync: Shared = field(default_factory=Shared)
     reclaims: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))

@@ -30,7 +30,7 @@ POOL_MEMORY_SHARE, POOL_MEMBER, LARGEST_POOL = 0.02, 4 * MB, 128
 
 
 def default_pool_size(memory: int) -> int:
-    """By the host's memory in bytes: at most a fiftieth of it is parked."""
+    """How many sandboxes to park. They take at most a fiftieth of the host's memory, which is in bytes."""
     return max(4, min(LARGEST_POOL, int(memory * POOL_MEMORY_SHARE) // POOL_MEMBER))
 
 
@@ -43,7 +43,7 @@ async def opened(
     tasks: Tasks,
     http: aiohttp.ClientSession,
 ) -> AsyncIterator[LocalSandboxes]:
-    """Volumes mounted, rules in force, names resolved – before the first sandbox – and what runs adopted.
+    """Mounts volumes, puts rules in force and resolves names before the first sandbox starts, then adopts what runs.
 
     `owned`: sandbox id → session, as the store has it. Raises BadSetting, NoPart and HostCommandFailed.
     """
@@ -51,19 +51,7 @@ async def opened(
     async with AsyncExitStack() as stack:
         machinery = _open_machinery(config, part, owned, tasks, http, stack, listening(config))
         await stack.enter_async_context(names.answering(machinery.network, tasks))
-        pool_size = config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory())
-        settings = Settings(
-            data_dir=config.data_dir,
-            images=config.images,
-            image=image,
-            resolv_conf=_resolv_conf(config, part),
-            seccomp=seccomp.profile(seccomp.PROFILE.read_text()),
-            parked_limits=parked_limits,
-            pool_size=pool_size,
-            disk_reserve=config.reserve_gb * GB,
-            memory_reserve=config.memory_reserve_mb * MB,
-            cache=config.cache_gb * GB if config.cache_gb >= 0 else machinery.volumes.size() // 2,
-        )
+        settings = _settings(config, part, image, parked_limits, machinery.volumes)
         runtime = _runtime(config)
         stack.callback(runtime.close)
         sandboxes = LocalSandboxes(settings, part, runtime, machinery)
@@ -72,8 +60,23 @@ async def opened(
         yield sandboxes
 
 
+def _settings(config: Config, part: Part, image: Image, parked_limits: Limits, volumes: Volumes) -> Settings:
+    return Settings(
+        data_dir=config.data_dir,
+        images=config.images,
+        image=image,
+        resolv_conf=_resolv_conf(config, part),
+        seccomp=seccomp.profile(seccomp.PROFILE.read_text()),
+        parked_limits=parked_limits,
+        pool_size=config.pool_size if config.pool_size >= 0 else default_pool_size(total_memory()),
+        disk_reserve=config.reserve_gb * GB,
+        memory_reserve=config.memory_reserve_mb * MB,
+        cache=config.cache_gb * GB if config.cache_gb >= 0 else volumes.size() // 2,
+    )
+
+
 async def purge(config: Config, tasks: Tasks, http: aiohttp.ClientSession) -> None:
-    """Removes all sandboxes of this data directory and all that was made on the host for them."""
+    """Removes all sandboxes of this data directory, and everything on the host that was made for them."""
     part = claim_part(config)
     nothing = Limits(memory=0, cpu=0, timeout=0, disk=0)
     async with AsyncExitStack() as stack:
@@ -94,7 +97,7 @@ async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
 
 
 def watch_names(config: Config) -> NameServer:
-    """The name server of this data directory, for the loop that keeps it running."""
+    """This data directory's name server, for the loop that keeps it running."""
     return NameServer(claim_part(config), config.run_dir)
 
 
@@ -117,7 +120,7 @@ def _open_machinery(
 
 
 def _rules_by_slot(home: Path, owned: Mapping[str, Session]) -> dict[int, Rules]:
-    """Of sandboxes that may still run: their rules must not lapse while the server starts."""
+    """Rules of sandboxes that may still run. They must not lapse while the server starts."""
     records = ((record.read(home / name), session) for name, session in owned.items())
     return {
         found.slot: rules_of(session.network)
@@ -139,6 +142,6 @@ def _runtime(config: Config) -> Runtime:
 
 
 def _run_env() -> dict[str, str]:
-    """What every run gets: Bun brings authorities of its own and must be told of the operator's."""
+    """Variables of every run. Bun has its own certificate authorities and must be told of the operator's."""
     bundle = str(HOST_CAS)  # the same path in the image
     return dict.fromkeys(("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"), bundle) if extra_cas(HOST_CAS, DEBIAN_CAS) else {}

@@ -1,14 +1,14 @@
-"""What is kept beside a sandbox, so that the next start can take it up: one small file each."""
+"""The record of a sandbox: a small file from which the next start of the server can take the sandbox over."""
 
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-NO_SLOT = -1  # of a sandbox that was stopped: only its volume is left
-# How sandboxes are made. Count it up when one that an earlier version has started may not go on as it is: the next
-# start of the server ends it, and the session's next request starts it again on the same volume.
-# 1: no open file of the host, a user namespace that the host counts for the session alone
+NO_SLOT = -1  # the sandbox was stopped, and only its volume is left
+# The version of how sandboxes are made. Raise it when a sandbox of an earlier version must not go on: the next start of
+# the server ends it, and the session's next request starts it again on the same volume.
+# 1: no open file of the host; a user namespace that the host counts for the session alone
 GENERATION = 1
 
 
@@ -18,12 +18,12 @@ class Record:
     slot: int
     image: str
     secret: str
-    session: str | None = None  # who has claimed it; None while it is parked
+    session: str | None = None  # the session that has claimed it; None while it is parked
     generation: int = 0
 
 
 def write(directory: Path, record: Record) -> None:
-    """Whole or not at all."""
+    """Writes the record atomically."""
     fresh = directory / "record.new"
     fresh.touch(mode=0o600)
     fresh.write_text(json.dumps(asdict(record)))
@@ -31,7 +31,7 @@ def write(directory: Path, record: Record) -> None:
 
 
 def read(directory: Path) -> Record | None:
-    """None where it is missing or was cut short by a crash."""
+    """The record, or None when it is missing or a crash cut it short."""
     try:
         return Record(**json.loads((directory / "record.json").read_text()))
     except (OSError, ValueError, TypeError):
@@ -39,8 +39,8 @@ def read(directory: Path) -> Record | None:
 
 
 def running_init(directory: Path, cgroup: str) -> int | None:
-    """The host's pid of the sandbox's init, if it lives: the pid must be in the sandbox's own cgroup, since
-    numbers are used again."""
+    """The host's pid of the sandbox's init, or None when it has ended. Pids are reused, so the process must also be in
+    the sandbox's own cgroup."""
     try:
         pid = int((directory / "pid").read_text())
         groups = Path(f"/proc/{pid}/cgroup").read_text()

@@ -1,4 +1,4 @@
-"""Volumes of stopped sandboxes: a cache, once they are archived."""
+"""Volumes of stopped sandboxes. Once they are archived they are only a cache."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -8,15 +8,15 @@ from buntime.ports import VolumeLost
 from buntime.sandboxes.kernel.volume import Volumes
 from buntime.session import Session
 
-STREAM_FACTOR, STREAM_REST = 2, 64 * MB  # of a volume's limit: the longest stream that is reasonable
+STREAM_FACTOR, STREAM_REST = 2, 64 * MB  # the longest stream: so many times the volume's limit, and so much more
 
 
 class StoppedVolumes:
     def __init__(self, volumes: Volumes) -> None:
         self._volumes = volumes
-        self._cached: dict[str, int] = {}  # stopped sandboxes with a volume → its bytes
+        self._cached: dict[str, int] = {}  # stopped sandbox → bytes of its volume
         self._loop = asyncio.get_running_loop()
-        self.bytes = 0  # of all of them
+        self.bytes = 0  # of all cached volumes
 
     def has_volume(self, sandbox_id: str) -> bool:
         return self._volumes.exists(sandbox_id)
@@ -31,7 +31,7 @@ class StoppedVolumes:
 
     def receive(self, session: Session, content: Iterator[bytes]) -> None:
         self._volumes.receive(session.sandbox, session.limits.disk, content)
-        self._loop.call_soon_threadsafe(self.add, session.sandbox)  # until it is started
+        self._loop.call_soon_threadsafe(self.add, session.sandbox)  # counts as cached until it is started
 
     async def evict(self, sandbox_id: str) -> None:
         if sandbox_id in self._cached:

@@ -1,4 +1,4 @@
-"""The fake of the archive, for tests of what stands on it. It keeps the contract, and breaks it when it is told to."""
+"""A fake archive for tests. It keeps the contract, and breaks it when a test says so."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -10,14 +10,14 @@ PIECE = 1 << 16  # bytes
 
 
 class FakeArchive:
-    """`ports.Archive` in a dictionary. A test may change what it keeps and how it behaves at any time."""
+    """`ports.Archive` in a dictionary. A test may change its content and behaviour at any time."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.unreachable = False
-        self.lying = False  # what was put is given back with a bit that is wrong
-        self.seconds_per_piece = 0.0  # how slow it is
-        self.capacity: int | None = None  # bytes of all objects; None: no end
+        self.lying = False  # `get` returns content with one wrong bit
+        self.seconds_per_piece = 0.0  # how slow `put` and `get` are
+        self.capacity: int | None = None  # bytes of all objects; None: no limit
 
     def put(self, name: str, content: Iterator[bytes]) -> None:
         checked(NAME, name)
@@ -60,7 +60,7 @@ class FakeArchive:
             raise ArchiveUnavailable("the fake archive cannot be reached")
 
     def _take_time(self) -> None:
-        """It may become unreachable while something is on its way."""
+        """Checked for every piece: the archive may become unreachable in the middle."""
         if self.seconds_per_piece:
             time.sleep(self.seconds_per_piece)
         self._require_reachable()

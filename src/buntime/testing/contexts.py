@@ -1,4 +1,4 @@
-"""The fake of `inside.Contexts`. It knows a handful of statements, each a run of its own."""
+"""A fake of `inside.Contexts` that knows a handful of statements, each as a run of its own."""
 
 import asyncio
 import re
@@ -15,10 +15,10 @@ TIMEOUT_EXIT, THREW_EXIT = 124, 1
 @dataclass(slots=True)
 class FakeContext:
     """Understands `let NAME = NUMBER`, `NAME`, `console.log("TEXT")`, `display(NUMBER)`, `throw new Error("TEXT")`,
-    `for (;;) {}` (it ends at the timeout), `Bun.sleepSync(1e9)` (it is killed then) and `process.exit(NUMBER)`."""
+    `for (;;) {}` (ends at the timeout), `Bun.sleepSync(1e9)` (killed at the timeout) and `process.exit(NUMBER)`."""
 
     now: Context
-    reason: str | None = None  # why it is lost
+    reason: str | None = None  # why the context is lost
     variables: dict[str, int] = field(default_factory=dict)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -57,7 +57,7 @@ def _number(number: int) -> Mapping[str, object]:
 
 
 def evaluation(exit_code: int = 0, **others: object) -> Evaluation:
-    """With plausible numbers; `others` replace fields."""
+    """An evaluation with plausible numbers. `others` replace fields."""
     fields: dict[str, object] = {
         "value": None,
         "displayed": (),

@@ -10,11 +10,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from buntime.errors import DiskFull, FileConflict, FileNotFound, InvalidRequest, RangeNotSatisfiable
-from buntime.inside import Content, FileEvent, FileStatus, Match
-from buntime.paths import for_client, in_bytes, shown
+from buntime.errors import DiskFull, FileConflict, FileNotFound, InvalidRequest, PayloadTooLarge, RangeNotSatisfiable
+from buntime.inside import Content, FileEntry, FileEvent, FileStatus, FileToWrite, Match
+from buntime.paths import WORKSPACE, for_client, in_bytes, shown
 from buntime.plan import MB, Limits
-from buntime.ports import FileToWrite
 
 PIECE = 1 << 16
 LEFT_OUT = {".git", "node_modules"}
@@ -45,12 +44,65 @@ class Volume[F: File](Protocol):
 
 
 class FakeFiles[F: File]:
-    """On a fake volume. `check`: raises SandboxGone where its sandbox does not run. Globs are those of `fnmatch`."""
+    """Files on a fake volume. `check` raises SandboxGone when the sandbox does not run. Globs follow `fnmatch`."""
 
     def __init__(self, volume: Volume[F], check: Callable[[], None]) -> None:
         self._volume = volume
         self._check = check
-        self.watchers: list[asyncio.Queue[FileEvent | Exception]] = []  # tests may put in what is told
+        self.watchers: list[asyncio.Queue[FileEvent | Exception]] = []  # tests may put events in
+
+    async def write_batch(self, files: Sequence[FileToWrite]) -> Sequence[int]:
+        self._check()
+        volume = self._volume
+        for file in files:
+            if file.path in volume.directories:
+                raise _conflict(file.path, "EISDIR", "is a directory.")
+            volume.check_parents(file.path)
+        if volume.used + sum(len(file.content) for file in files) > volume.limits.disk * MB:
+            raise DiskFull("The session's disk limit is reached.")
+        before = dict(volume.files), set(volume.directories)
+        try:
+            sizes = []
+            for file in files:  # one may need a directory where another has put a file
+                volume.check_parents(file.path)
+                sizes.append(volume.write(file))
+        except FileConflict:
+            volume.files, volume.directories = before
+            raise
+        return sizes
+
+    async def read_whole(self, path: str, limit: int) -> bytes:
+        self._find(path)
+        if path in self._volume.directories:
+            raise _conflict(path, "EISDIR", "is a directory.")
+        content = self._volume.files[path].content
+        if len(content) > limit:
+            raise PayloadTooLarge(f"{path!r} is larger than may be read at once.", path=for_client(path))
+        return content
+
+    async def list(self, path: str, *, recursive: bool, limit: int, offset: int) -> tuple[Sequence[FileEntry], int]:
+        self._find(path)
+        if path in self._volume.files:
+            raise _conflict(path, "ENOTDIR", "is not a directory.")
+        found = [name for name in self._volume.below(path) if recursive or posixpath.dirname(name) == path]
+        return [self._entry(name) for name in found[offset : offset + limit]], len(found)
+
+    def _entry(self, path: str) -> FileEntry:
+        file = self._volume.files.get(path)
+        if file is None:
+            return FileEntry(for_client(path), 0, self._volume.now, "directory")
+        return FileEntry(for_client(path), len(file.content), file.modified, "file")
+
+    async def delete(self, path: str, *, recursive: bool) -> None:
+        self._find(path)
+        if path in ("/", WORKSPACE):
+            raise _conflict(path, "EBUSY", "is in use by the session itself and cannot be deleted or moved.")
+        inside = self._volume.below(path)
+        if inside and not recursive:
+            raise _conflict(path, "ENOTEMPTY", "is a directory that is not empty.")
+        for name in [path, *inside]:
+            self._volume.files.pop(name, None)
+            self._volume.directories.discard(name)
 
     @asynccontextmanager
     async def read(self, path: str, start: int | None, end: int | None) -> AsyncIterator[Content]:
@@ -156,7 +208,7 @@ class FakeFiles[F: File]:
                         continue
                     self._volume.write(FileToWrite(whole, opened.read(), entry.mode))
         except (tarfile.TarError, EOFError, OSError) as wrong:
-            raise InvalidRequest("body", f"The archive could not be extracted whole: {wrong}.") from None
+            raise InvalidRequest("body", f"The archive could not be extracted completely: {wrong}.") from None
         return entries
 
     async def search(
@@ -176,7 +228,9 @@ class FakeFiles[F: File]:
                 found += self._matches(name, glob, pattern, ignore_case)
         return found[:limit], len(found) > limit
 
-    def _matches(self, name: str, glob: str | None, pattern: re.Pattern[str] | None, ignore_case: bool) -> list[Match]:
+    def _matches(
+        self, name: str, glob: str | None, pattern: re.Pattern[str] | None, ignore_case: bool
+    ) -> Sequence[Match]:
         last, told = posixpath.basename(name), for_client(name)
         if glob is not None and not fnmatch.fnmatchcase(
             *((text.lower() if ignore_case else text) for text in (last, glob))
@@ -190,7 +244,7 @@ class FakeFiles[F: File]:
 
     @asynccontextmanager
     async def watch(self, path: str, *, recursive: bool) -> AsyncIterator[AsyncIterator[Sequence[FileEvent]]]:
-        """Tells of whole files that are written, and what tests put into its queue; an exception ends it."""
+        """Yields an event for each `write`, and events that tests put into the queue. An exception ends it."""
         self._find(path)
         told: asyncio.Queue[FileEvent | Exception] = asyncio.Queue()
         self.watchers.append(told)

@@ -1,4 +1,4 @@
-"""The fake of `inside.Processes`. What a process prints and how it ends is for a test to say."""
+"""A fake of `inside.Processes`. A test says what a process prints and how it ends."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -15,13 +15,13 @@ KILLED = 128
 
 @dataclass(slots=True)
 class FakeProcess:
-    """Prints what a test `says`, and echoes its input. A command `echo …` says that at once and ends, `exit N` ends,
-    any other goes on until it is signalled or a test `ends` it."""
+    """Prints what a test `says`, and echoes its input. `echo …` prints and ends at once, and `exit N` ends at once. Any
+    other command runs until it is signalled or a test `ends` it."""
 
     new: NewProcess
     now: Process
     said: list[LogEntry] = field(default_factory=list)
-    kept: int = 0  # the first entry that is
+    kept: int = 0  # index of the first entry that is kept
     open: bool = True
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -44,7 +44,7 @@ class FakeProcess:
         for entry in self.said:
             starts.append(starts[-1] + len(entry.content))
         if cursor not in starts:
-            raise InvalidRequest("cursor", "cursor is not one that an answer on the logs of this process gave.")
+            raise InvalidRequest("cursor", "cursor does not come from the logs of this process.")
         first = max(starts.index(cursor), self.kept)
         last = first
         while last < len(self.said) and (last == first or starts[last + 1] - starts[first] <= limit):
@@ -62,7 +62,7 @@ class FakeAttended:
 
 
 class FakeProcesses:
-    """`listening`: ports on which something does, for a test to say."""
+    """`listening`: ports that count as listening, for tests to set."""
 
     def __init__(self) -> None:
         self.all: dict[str, FakeProcess] = {}

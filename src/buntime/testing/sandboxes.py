@@ -1,19 +1,17 @@
-"""The fake of the sandboxes, for tests of what stands on them. Files are a dictionary; nothing really runs."""
+"""Fake sandboxes for tests. Files are a dictionary, and nothing really runs."""
 
 import asyncio
 import pickle
 import posixpath
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from buntime.errors import DiskFull, FileConflict, FileNotFound, PayloadTooLarge, Unavailable
-from buntime.inside import Sink, Stream
+from buntime.errors import FileConflict, Unavailable
+from buntime.inside import FileToWrite, Sink, Stream
 from buntime.paths import WORKSPACE, for_client
 from buntime.plan import MB, Limits
 from buntime.ports import (
-    FileEntry,
-    FileToWrite,
     Kind,
     Observed,
     Run,
@@ -36,7 +34,7 @@ END = b"end of a fake volume"
 
 
 def result(stdout: bytes = b"", stderr: bytes = b"", exit_code: int = 0, **others: object) -> RunResult:
-    """A run's result with plausible numbers; `others` replace fields of RunResult."""
+    """A run's result with plausible numbers. `others` replace fields of RunResult."""
     fields: dict[str, object] = {
         "truncated": False,
         "wall_ms": 5,
@@ -53,8 +51,8 @@ def result(stdout: bytes = b"", stderr: bytes = b"", exit_code: int = 0, **other
 
 
 async def small_shell(run: Run, sandbox: "FakeSandbox") -> RunResult:
-    """What fake sandboxes run unless a test says otherwise. Knows `echo`, `cat`, `printenv`, `touch`, `sleep`
-    (it takes no time, and ends at the timeout) and `exit`, one at a time; code is echoed."""
+    """What fake sandboxes run unless a test says otherwise. It knows one `echo`, `cat`, `printenv`, `touch`, `exit` or
+    `sleep`, which takes no time and ends at the timeout. Code is echoed."""
     if run.code is not None:
         return result(run.code.encode() + b"\n")
     name, _, argument = (run.command or "").partition(" ")
@@ -63,11 +61,11 @@ async def small_shell(run: Run, sandbox: "FakeSandbox") -> RunResult:
         case "echo":
             return result(argument.encode() + b"\n")
         case "cat":
-            return result(await sandbox.read_file(path, 1 << 30) if argument else run.stdin)
+            return result(await sandbox.files.read_whole(path, 1 << 30) if argument else run.stdin)
         case "printenv":
             return result(run.env.get(argument, "").encode() + b"\n", exit_code=int(argument not in run.env))
         case "touch":
-            await sandbox.write_files([FileToWrite(path, b"")])
+            await sandbox.files.write_batch([FileToWrite(path, b"")])
             return result(files_written=[for_client(path)])
         case "sleep":
             late = float(argument) > run.timeout
@@ -88,13 +86,13 @@ class FakeFile:
 
 
 class FakeVolume:
-    """What is kept of a session: files and directories by absolute path."""
+    """A session's files and directories, by absolute path."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.files: dict[str, FakeFile] = {}
         self.directories = {"/", WORKSPACE}
-        self.now = 0  # a clock that ticks with each write
+        self.now = 0  # a clock that ticks at each write
 
     @property
     def used(self) -> int:
@@ -144,7 +142,7 @@ class FakeSandbox:
 
     @property
     def address(self) -> str:
-        """This machine's own: what a test lets listen there is the session's."""
+        """This machine. A test that listens here plays a program of the session."""
         return "127.0.0.1"
 
     async def freeze(self) -> bool:
@@ -174,58 +172,6 @@ class FakeSandbox:
                 await sink(stream, content)
         return replace(result, stdout=b"", stderr=b"")
 
-    async def write_files(self, files: Sequence[FileToWrite]) -> Sequence[int]:
-        self._check()
-        volume = self.volume
-        for file in files:
-            if file.path in volume.directories:
-                raise FileConflict(for_client(file.path), "EISDIR", f"{file.path!r} is a directory.")
-            volume.check_parents(file.path)
-        if volume.used + sum(len(file.content) for file in files) > volume.limits.disk * MB:
-            raise DiskFull("The session's disk limit is reached.")
-        before = dict(volume.files), set(volume.directories)
-        try:
-            sizes = []
-            for file in files:  # one of them may need a directory where another has put a file
-                volume.check_parents(file.path)
-                sizes.append(volume.write(file))
-        except FileConflict:
-            volume.files, volume.directories = before
-            raise
-        return sizes
-
-    async def list_files(
-        self, path: str, *, recursive: bool, limit: int, offset: int
-    ) -> tuple[Sequence[FileEntry], int]:
-        self._check()
-        self._find(path)
-        if path in self.volume.files:
-            raise FileConflict(for_client(path), "ENOTDIR", f"{path!r} is not a directory.")
-        found = [name for name in self.volume.below(path) if recursive or posixpath.dirname(name) == path]
-        return [self._entry(name) for name in found[offset : offset + limit]], len(found)
-
-    async def read_file(self, path: str, limit: int) -> bytes:
-        self._check()
-        self._find(path)
-        if path in self.volume.directories:
-            raise FileConflict(for_client(path), "EISDIR", f"{path!r} is a directory.")
-        content = self.volume.files[path].content
-        if len(content) > limit:
-            raise PayloadTooLarge(f"{path!r} is larger than may be read at once.", path=for_client(path))
-        return content
-
-    async def delete_file(self, path: str, *, recursive: bool) -> None:
-        self._check()
-        self._find(path)
-        if path in ("/", WORKSPACE):
-            raise FileConflict(for_client(path), "EBUSY", f"{path!r} is in use by the session itself and stays.")
-        inside = self.volume.below(path)
-        if inside and not recursive:
-            raise FileConflict(for_client(path), "ENOTEMPTY", f"{path!r} is a directory that is not empty.")
-        for name in [path, *inside]:
-            self.volume.files.pop(name, None)
-            self.volume.directories.discard(name)
-
     async def observe(self) -> Observed:
         self._check()
         return Observed(sum(name.startswith(WORKSPACE + "/") for name in self.volume.files), 0)
@@ -239,22 +185,11 @@ class FakeSandbox:
         if not self.alive:
             raise SandboxGone(f"{self._id} does not run")
 
-    def _find(self, path: str) -> None:
-        self.volume.check_parents(path)
-        if path not in self.volume.files and path not in self.volume.directories:
-            raise FileNotFound(for_client(path))
-
-    def _entry(self, path: str) -> FileEntry:
-        file = self.volume.files.get(path)
-        if file is None:
-            return FileEntry(for_client(path), 0, self.volume.now, "directory")
-        return FileEntry(for_client(path), len(file.content), file.modified, "file")
-
 
 class FakeSandboxes:
-    """`ports.Sandboxes` in memory. `runner`: what a run does. `capacity`: how many there may be.
+    """`ports.Sandboxes` in memory. `runner`: what a run does. `capacity`: how many sandboxes the host can hold.
 
-    `open_for_claims` can be cleared by a test to hold claims up, as a busy host does.
+    A test may clear `open_for_claims` to delay claims, as a busy host does.
     """
 
     def __init__(self, runner: Runner = small_shell, capacity: int = 1000) -> None:
@@ -265,9 +200,9 @@ class FakeSandboxes:
         self.open_for_claims.set()
         self.volumes: dict[str, FakeVolume] = {}
         self.running: dict[str, FakeSandbox] = {}
-        self.short = Strain(memory=0, disk=0)  # for tests to set, as the next is
+        self.short = Strain(memory=0, disk=0)  # for tests to set, like the next one
         self.got_bytes: set[str] = set()  # ids of sessions
-        self.disconnected: list[str] = []  # ids of sandboxes, as they were told
+        self.disconnected: list[str] = []  # ids of sandboxes, in order
 
     async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
         self.claims_waiting += 1

@@ -1,4 +1,4 @@
-"""The fake of the store, for tests of what stands on it. It keeps the contract and nothing else."""
+"""A fake store for tests. It keeps the contract and nothing else."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from buntime.session import Session, State
 
 
 class FakeStore:
-    """`ports.Store` in dictionaries. Changes happen between two awaits, so each is whole."""
+    """`ports.Store` in dictionaries. A change happens between two awaits, so it is atomic."""
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
@@ -19,7 +19,7 @@ class FakeStore:
         self.sessions: dict[str, Session] = {}
         self.answers: dict[tuple[str, str], Answer] = {}
         self.tokens: dict[str, PreviewToken] = {}  # by hash
-        self.seen: dict[str, int] = {}  # session id → version, as `changed_sessions` gave it last
+        self.seen: dict[str, int] = {}  # session id → version that `changed_sessions` returned last
 
     async def close(self) -> None:
         return None
@@ -193,7 +193,7 @@ class FakeStore:
 
 
 def _texts(metadata: Mapping[str, object]) -> dict[str, str]:
-    """The values that a filter can name, as it names them."""
+    """The values that a filter can name, as text."""
     return {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in metadata.items()

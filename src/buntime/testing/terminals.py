@@ -1,4 +1,4 @@
-"""The fake of `inside.Terminals`. Its shell echoes what is typed and knows `size`, `echo …` and `exit N`."""
+"""A fake of `inside.Terminals`. Its shell echoes what is typed, and knows `size`, `echo …` and `exit N`."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -45,13 +45,13 @@ class FakeTerminals:
             self.ends(terminal_id, Exit(None, reason))
 
     def ends(self, terminal_id: str, how: Exit | SandboxGone) -> None:
-        """The shell, or all at once with the sandbox."""
+        """Ends the shell."""
         terminal = self.all.pop(terminal_id)
         if terminal.attached is not None:
             terminal.attached.say(how)
 
     def cut(self) -> None:
-        """The sandbox was killed."""
+        """Ends all terminals: the sandbox was killed."""
         for terminal_id in list(self.all):
             self.ends(terminal_id, SandboxGone("it does not run"))
 
@@ -76,7 +76,7 @@ class FakeTerminal:
 
 
 class FakeAttachment:
-    """`unread`: output that nobody took. None: another client has attached."""
+    """`unread`: output that nobody has taken. None in it: another client has attached."""
 
     def __init__(self, terminals: FakeTerminals, terminal: FakeTerminal) -> None:
         self._terminals = terminals

@@ -1,19 +1,13 @@
-"""Speaking to the guest of one sandbox. What it says is checked like user input: it may be an impostor.
+"""Requests to the guest of one sandbox. Answers are checked like user input: the guest may be an impostor.
 
-The protocol is described in `guest/src/server.ts`. Every method raises SandboxGone when there is no
-proper answer, and the errors of `ports.Sandbox` when the guest reports one.
+`guest/src/server.ts` describes the protocol. Every method raises SandboxGone when there is no proper answer. When the
+guest reports a failure, it raises the matching error of `failures.py`.
 """
 
 import asyncio
-import base64
-import itertools
-import secrets
-import struct
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from operator import itemgetter
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -22,31 +16,22 @@ from yarl import URL
 
 from buntime.daemon.room import hold
 from buntime.errors import BuntimeError, Unavailable
-from buntime.inside import Sink, Stream
-from buntime.paths import from_bytes, in_bytes, shown
-from buntime.ports import OUTPUT_LIMIT, FileEntry, FileToWrite, Run, SandboxGone
+from buntime.ports import SandboxGone
 from buntime.sandboxes.guest.connection import NoGuest, WatchedConnector
-from buntime.sandboxes.guest.failures import LONGEST_PATH, UNREADABLE, Impostor, SpareGone, Unfit, failure_of
-from buntime.sandboxes.guest.frames import Piece, batches, pieces
-from buntime.sandboxes.guest.large import AT_ONCE, Listing, decoded_in_pieces
+from buntime.sandboxes.guest.failures import UNREADABLE, Impostor, SpareGone, Unfit, failure_of
+from buntime.sandboxes.guest.large import AT_ONCE
 from buntime.sandboxes.kernel.oci import GUEST_PORT
 
 PROTOCOL = 1
 HEADER = "x-buntime-secret"
-LARGEST_JSON = 16 << 20  # bytes of the few answers that may be large: they have many paths of any length
-MOST_WRITTEN = 1000
-LARGEST_NUMBER = 2**53 - 1  # what the store, JSON and JavaScript can all hold
-MOST_FRAMES = 1_000_000  # of one run, seconds of our time; a program that prints byte by byte makes a thousand a second
-STREAMS: Mapping[bytes, Stream] = {b"o": "stdout", b"e": "stderr"}
-ENOUGH = 8 << 10  # bytes of output that are worth passing on at once …
-GATHER_SECONDS = 0.004  # … else what follows is gathered for so long: a program that writes byte by byte costs little
-CHUNK = 1 << 20
-READ = 128 << 10  # bytes of an answer that wait to be read: larger pieces are new memory from the kernel each time
+LARGEST_JSON = 16 << 20  # bytes of the few answers that may be large because they hold many paths of any length
+LARGEST_NUMBER = 2**53 - 1  # the largest that the store, JSON and JavaScript can all hold
+READ = 128 << 10  # bytes of an answer that are buffered: a larger buffer would take fresh memory each time
 type Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
 
 
 class Nothing(msgspec.Struct):
-    """That it came is the answer: what is in it is passed over, and takes no memory."""
+    """An answer whose content does not matter. Decoding skips it, so it takes no memory."""
 
 
 class _Health(msgspec.Struct):
@@ -57,53 +42,12 @@ class _Spare(msgspec.Struct):
     pid: int
 
 
-class _Sizes(msgspec.Struct):
-    sizes: list[Count]
-
-
-class _Fed(msgspec.Struct):
-    open: bool
-
-
 class _Status(msgspec.Struct):
     files: Count
 
 
-class _Entry(msgspec.Struct):
-    path: str
-    size: int
-    modified: int
-    type: str
-    raw: str = ""  # the path in base64, where it is not UTF-8
-
-
-class _Page(msgspec.Struct):
-    files: list[_Entry]
-    total: Count
-
-
-_FILES = Listing(b'"files":[', b'},{"path":"', b'],"total":')
-WRITTEN = Listing(b'"filesWritten":[', b'","', b'],"filesWrittenTruncated":')
-
-
-class _End(msgspec.Struct, rename="camel"):
-    exit_code: int
-    truncated: bool = False
-    files_written: list[str] = []
-    files_written_truncated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A run in the guest's words."""
-
-    stdout: bytes
-    stderr: bytes
-    end: _End
-
-
 def new_http_client() -> aiohttp.ClientSession:
-    """One for all guests: connections are kept, nothing is stored, unpacked or followed on a guest's word."""
+    """One client for all guests. It keeps connections, stores no cookies, and does not decompress or redirect."""
     return aiohttp.ClientSession(
         connector=WatchedConnector(limit=0, keepalive_timeout=60),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -123,7 +67,7 @@ class Guest:
         """Raises SandboxGone unless a guest of this protocol answers."""
         try:
             health = await self.call("GET", "/health", {}, _Health)
-        except Unavailable:  # no word of the guest's: there is no room here, see `room.py`
+        except Unavailable:  # this server is short of memory (see `room.py`); the guest did nothing wrong
             raise
         except BuntimeError as failed:
             raise SandboxGone(f"/health: {failed}") from failed
@@ -131,94 +75,8 @@ class Guest:
             raise SandboxGone("the guest speaks another protocol")
 
     async def spare(self) -> int:
-        """A new parked process; its pid inside the sandbox."""
+        """Parks a new process. Returns its pid inside the sandbox."""
         return (await self.call("POST", "/spares", {}, _Spare)).pid
-
-    async def run(
-        self, spare: int, run: Run, env: Mapping[str, str], sink: Sink | None = None, *, prepared: bool = False
-    ) -> Outcome:
-        """With a sink, output goes there, and is not bounded. Raises SpareGone, of a prepared process Unfit,
-        and what the sink and the parts of its input raise."""
-        if run.parts is None:
-            return await self._run(spare, run, env, sink, "", "/prepared/run" if prepared else "/run")
-        feed = secrets.token_hex(8)
-        running = asyncio.create_task(self._run(spare, run, env, sink, feed), name="fed run")
-        feeding = asyncio.create_task(self._feed(feed, run.parts), name="feed")
-        try:
-            await asyncio.wait({running, feeding}, return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
-                await feeding
-            return await running
-        finally:
-            await ended(running)
-            await ended(feeding)
-
-    async def _feed(self, name: str, parts: AsyncIterator[bytes]) -> None:
-        """Until the run reads no more."""
-        if not (await self.call("GET", "/feed", {"name": name}, _Fed)).open:
-            return
-        async for part in parts:
-            if not await self._fed(name, part):
-                return
-        await self._fed(name, b"")
-
-    async def _fed(self, name: str, content: bytes) -> bool:
-        return (await self.call("POST", "/feed", {"name": name}, _Fed, content)).open
-
-    async def _run(
-        self, spare: int, run: Run, env: Mapping[str, str], sink: Sink | None, feed: str, path: str = "/run"
-    ) -> Outcome:
-        body = {
-            "env": dict(env),
-            "cwd": run.working_dir,
-            "stdin": base64.b64encode(run.stdin).decode(),
-            "maxOutput": OUTPUT_LIMIT if sink is None else LARGEST_NUMBER,
-            "live": sink is not None,
-            "feed": feed,
-        }
-        body |= {"code": run.code} if run.code is not None else {"command": run.command or ""}
-        async with self.request("POST", path, {"spare": str(spare)}, msgspec.json.encode(body)) as answer:
-            return await (read_outcome(answer) if sink is None else stream_outcome(answer, sink))
-
-    async def write_files(self, files: Sequence[FileToWrite]) -> list[int]:
-        head = msgspec.json.encode(
-            {"files": [{**_named(f.path), "size": len(f.content), "mode": f.mode, "append": f.append} for f in files]}
-        )
-
-        async def body() -> AsyncIterator[bytes]:
-            yield struct.pack(">I", len(head)) + head
-            for file in files:
-                for start in range(0, len(file.content), CHUNK):
-                    yield file.content[start : start + CHUNK]
-
-        length = 4 + len(head) + sum(len(file.content) for file in files)
-        sizes = (await self.call("POST", "/files/write", {}, _Sizes, body(), length)).sizes
-        if len(sizes) != len(files):
-            raise SandboxGone("the guest wrote another number of files than asked")
-        return sizes
-
-    async def list_files(
-        self, path: str, *, recursive: bool, limit: int, offset: int
-    ) -> tuple[Sequence[FileEntry], int]:
-        query = {"path": path, "recursive": str(int(recursive)), "limit": str(limit), "offset": str(offset)}
-        text = await self._ask("GET", "/files/list", query, LARGEST_JSON)
-        if len(text) <= AT_ONCE:
-            page = _decoded(text, _Page, "/files/list")
-            files, total = page.files, page.total
-        else:
-            page, files = await decoded_in_pieces(text, _Page, _Entry, _FILES, limit)
-            total = page.total
-        if len(files) > limit or any(len(entry.path) > LONGEST_PATH for entry in files):
-            raise SandboxGone("the guest listed more than asked")
-        return [_entry(entry) for entry in files], total
-
-    async def read_file(self, path: str, limit: int) -> bytes:
-        query = {"path": path, "limit": str(limit)}
-        async with self.request("GET", "/files/read", query) as answer:
-            return bytes(await _read_all(answer, limit))
-
-    async def delete_file(self, path: str, *, recursive: bool) -> None:
-        await self.call("POST", "/files/delete", {"path": path, "recursive": str(int(recursive))}, Nothing)
 
     async def count_files(self) -> int:
         return (await self.call("GET", "/status", {}, _Status)).files
@@ -234,11 +92,11 @@ class Guest:
         *,
         most: int = AT_ONCE,
     ) -> T:
-        """The answer as `kind`. `length`: of a body in parts, so that it need not be sent in chunks of HTTP. `most`:
-        bytes of the answer, which is decoded at once."""
-        return _decoded(await self._ask(method, path, query, most, body, length), kind, path)
+        """The answer, decoded as `kind`. `length`: bytes of a body in parts, which avoids chunked encoding. `most`: the
+        largest answer in bytes; it is decoded in one piece."""
+        return decoded(await self.fetch(method, path, query, most, body, length), kind, path)
 
-    async def _ask(
+    async def fetch(
         self,
         method: str,
         path: str,
@@ -247,11 +105,12 @@ class Guest:
         body: bytes | AsyncIterator[bytes] | None = None,
         length: int | None = None,
     ) -> bytearray:
+        """The whole body of the answer, at most `most` bytes. `length`: see `call`."""
         async with self.request(method, path, query, body, length) as answer:
             return await _read_all(answer, most)
 
     def _address_of(self, path: str, query: Mapping[str, str]) -> URL:
-        """Surrogates become the bytes that they stand for."""
+        """The URL, in which surrogates become the bytes they stand for."""
         said = urlencode(query, errors="surrogateescape", quote_via=quote, safe="")
         return URL(f"{self._url}{path}?{said}" if said else self._url + path, encoded=True)
 
@@ -276,14 +135,14 @@ class Guest:
                 if answer.status != 200:
                     raise _told(failure_of(query, await _read_all(answer, AT_ONCE), answer.status), path, query)
                 yield answer
-        except (NoGuest, aiohttp.ClientResponseError) as impostor:  # the latter: what answers does not speak HTTP
+        except (NoGuest, aiohttp.ClientResponseError) as impostor:  # the latter: the answer is not HTTP
             raise Impostor(f"{path}: {impostor}") from impostor
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as gone:
             raise SandboxGone(f"{path}: {gone!r}") from gone
 
 
 def _told(failure: Exception, path: str, query: Mapping[str, str]) -> Exception:
-    """The failure; another in place of one of a spare that whoever asks for this path does not reckon with."""
+    """The failure. Spare failures that callers of this path cannot handle become SandboxGone."""
     if isinstance(failure, SpareGone):
         known = "spare" in query and path != "/prepared/run"
     else:
@@ -291,17 +150,9 @@ def _told(failure: Exception, path: str, query: Mapping[str, str]) -> Exception:
     return failure if known else SandboxGone(f"{path}: the guest reports {failure!r}")
 
 
-async def ended(task: asyncio.Task[Any]) -> None:
-    """Cancels it and waits for its end, whatever that is."""
-    task.cancel()
-    await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()  # has been looked at
-
-
 async def _read_all(answer: aiohttp.ClientResponse, limit: int) -> bytearray:
-    """The body, which must not be longer than asked for."""
-    body = bytearray()  # grows where it is: parts would be copied at once in the end
+    """The body. Raises SandboxGone when it is longer than `limit`."""
+    body = bytearray()  # it grows in place; a list of parts would be copied in one go at the end
     async for part in answer.content.iter_any():
         if len(body) + len(part) > limit:
             raise SandboxGone("the guest answered with more than asked")
@@ -310,99 +161,9 @@ async def _read_all(answer: aiohttp.ClientResponse, limit: int) -> bytearray:
     return body
 
 
-async def read_outcome(answer: aiohttp.ClientResponse) -> Outcome:
-    """`o` and `e` output until `x`, the end. Raises Impostor for frames that no guest sends."""
-    streams = {"stdout": bytearray(), "stderr": bytearray()}  # not lists of parts: those may be of one byte
-    number = 0
-    async for frames in batches(answer.content, LARGEST_JSON):
-        number += len(frames)
-        if number > MOST_FRAMES:
-            raise Impostor("it cuts the output into too many frames")
-        for kind, payload in frames:
-            if kind == b"x":
-                return Outcome(bytes(streams["stdout"]), bytes(streams["stderr"]), await _end_in(payload))
-            if kind not in STREAMS or not 0 < len(payload) <= OUTPUT_LIMIT - len(streams[STREAMS[kind]]):
-                raise Impostor("it sent a frame that it may not")
-            hold(len(payload))
-            streams[STREAMS[kind]] += payload
-    raise Impostor("its answer has no end")
-
-
-async def stream_outcome(answer: aiohttp.ClientResponse, sink: Sink) -> Outcome:
-    """The same with the output passed on as it comes; what comes while the sink is busy waits in the session."""
-    async for some in pieces(answer.content, LARGEST_JSON, whole=b"x"):
-        passed = 0
-        for stream, payload in merged(some):
-            if stream is None:
-                return Outcome(b"", b"", await _end_in(payload))
-            await sink(stream, payload)
-            passed += len(payload)
-        if passed < ENOUGH:
-            await asyncio.sleep(GATHER_SECONDS)
-    raise Impostor("its answer has no end")
-
-
-def merged(some: Sequence[Piece]) -> Iterator[tuple[Stream | None, bytes]]:
-    """Output with neighbours of one stream in one piece; None for the end, after which nothing is looked at."""
-    for kind, group in itertools.groupby(some, key=itemgetter(0)):
-        if kind == b"x":
-            yield None, bytes(next(group)[1])
-            return
-        if kind not in STREAMS:
-            raise Impostor("it sent a frame that it may not")
-        yield STREAMS[kind], b"".join(payload for _, payload in group)
-
-
-def _decoded[T](text: bytes | bytearray, kind: type[T], path: str) -> T:
+def decoded[T](text: bytes | bytearray, kind: type[T], path: str) -> T:
+    """Raises Impostor when the text is not such an answer. `path` is for the message."""
     try:
         return msgspec.json.decode(text, type=kind)
     except UNREADABLE as wrong:
         raise Impostor(f"it answered {path} with something else") from wrong
-
-
-async def _end_in(text: bytes) -> _End:
-    if len(text) <= AT_ONCE:
-        return _end(text)
-    end, written = await decoded_in_pieces(text, _End, str, WRITTEN, MOST_WRITTEN)
-    end.files_written = written
-    return _checked(end)
-
-
-def _end(text: bytes) -> _End:
-    try:
-        return _checked(msgspec.json.decode(text, type=_End))
-    except UNREADABLE as wrong:
-        raise Impostor("its last frame is not what it should be") from wrong
-
-
-def _checked(end: _End) -> _End:
-    if not 0 <= end.exit_code <= 255 or len(end.files_written) > MOST_WRITTEN:
-        raise SandboxGone("the guest's last frame has impossible numbers")
-    if any(len(path) > LONGEST_PATH for path in end.files_written):
-        raise SandboxGone("the guest names a path that cannot be")
-    return end
-
-
-def _named(path: str) -> dict[str, str]:
-    """`raw`, beside text for people, where the path is not UTF-8."""
-    text = shown(path)
-    return {"path": text} if text == path else {"path": text, "raw": base64.b64encode(in_bytes(path)).decode()}
-
-
-def path_in(text: str, raw: str) -> str:
-    """The path that a guest names. Raises Impostor."""
-    try:
-        path = from_bytes(base64.b64decode(raw, validate=True)) if raw else text
-    except ValueError:
-        raise Impostor("it names a path in no base64") from None
-    if len(path) > LONGEST_PATH or "\0" in path:
-        raise Impostor("it names a path that cannot be")
-    return path
-
-
-def _entry(entry: _Entry) -> FileEntry:
-    kinds = {"file": "file", "directory": "directory", "symlink": "symlink"}
-    # times before 1970 and after 9999 are what a session may set and no client can read
-    modified = min(max(entry.modified, 0), 253402300799)
-    size = min(max(entry.size, 0), LARGEST_NUMBER)
-    return FileEntry(path_in(entry.path, entry.raw), size, modified, kinds.get(entry.type, "other"))  # type: ignore[arg-type]

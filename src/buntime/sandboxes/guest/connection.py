@@ -1,7 +1,7 @@
-"""A connection to a guest that is watched: what no guest of ours would send ends it.
+"""A watched connection to a guest: it ends when it receives what our guest never sends.
 
-aiohttp bounds what it keeps of an answer, not what it takes to read one. An impostor could keep the whole
-server busy with interim answers, with the names of chunks or with chunks of one byte.
+aiohttp bounds the memory of an answer, but not the work of reading one. An impostor could keep the whole server busy
+with interim responses, chunk extensions or chunks of one byte.
 """
 
 from functools import partial
@@ -11,32 +11,32 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-PIECE = 32 << 10  # bytes that are read before the judgement: some ms of work at the worst
-SLACK = 64 << 10  # bytes beside the body: a header, and of each chunk its size
+PIECE = 32 << 10  # bytes that are parsed before each check: at worst a few ms of work
+SLACK = 64 << 10  # bytes that may surround the body: headers and chunk sizes
 SWITCHING_PROTOCOLS = 101
 
 
 class NoGuest(aiohttp.ClientError):
-    """What answered is not a guest of ours."""
+    """The answer cannot come from our guest."""
 
 
 class WatchedConnector(aiohttp.TCPConnector):
-    """Makes watched connections."""
+    """Opens watched connections."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._factory = partial(WatchedConnection, loop=self._loop)  # type: ignore[assignment]  # a kind of it
+        self._factory = partial(WatchedConnection, loop=self._loop)  # type: ignore[assignment]  # a subclass
 
 
 class WatchedConnection(ResponseHandler):
-    """An answer may have no interim answers before it, and no more around its body than there is body."""
+    """Refuses interim responses, and answers with more bytes around their body than in it."""
 
-    _read = 0  # bytes of this answer
+    _read = 0  # bytes of this answer so far
     _body: StreamReader = EMPTY_PAYLOAD
     _watched = True
 
     def set_response_params(self, **params: Any) -> None:
-        """A new request on this connection."""
+        """Starts a new request on this connection."""
         self._read, self._body = 0, EMPTY_PAYLOAD
         super().set_response_params(**params)
 
@@ -50,23 +50,23 @@ class WatchedConnection(ResponseHandler):
             super().data_received(piece)
             body = self._body.total_bytes
             if self._watched and self._read - body > body + SLACK:
-                self._refuse("it sends more around its answer than in it")
+                self._refuse("it sends more bytes around its answer than in it")
             if self.transport is None or self.transport.is_closing():
                 return
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        """The head of an answer has been read."""
+        """Called when the head of an answer has been read."""
         message, body = data
         if message.code < 200 and message.code != SWITCHING_PROTOCOLS:
-            self._refuse("it sends interim answers")
+            self._refuse("it sends interim responses")
             return
-        self._watched = message.code != SWITCHING_PROTOCOLS  # from then on it is not HTTP
+        self._watched = message.code != SWITCHING_PROTOCOLS  # after an upgrade it is not HTTP
         self._body = body
         super().feed_data(data, size)
 
     def _refuse(self, why: str) -> None:
-        refusal = NoGuest(f"this is no guest of ours: {why}")
-        self.abort()  # first: it forgets the exception
+        refusal = NoGuest(f"this is not our guest: {why}")
+        self.abort()  # first, because it clears the exception
         if not self._body.is_eof():
             self._body.set_exception(refusal)
         self.set_exception(refusal)

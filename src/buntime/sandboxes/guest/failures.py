@@ -1,4 +1,4 @@
-"""What a guest reports, as errors that a client can act on; and what only an impostor does."""
+"""Failures that a guest reports, as errors that a client can act on. Impostors are told apart here too."""
 
 from collections.abc import Callable, Mapping
 
@@ -16,30 +16,30 @@ from buntime.errors import (
 from buntime.paths import for_client, shown
 from buntime.ports import SandboxGone
 
-UNREADABLE = (msgspec.MsgspecError, RecursionError)  # in another form than it should be, or nested without end
-LONGEST_PATH = 65536  # characters in what a guest may call a path: in deep trees it is longer than one call takes
+UNREADABLE = (msgspec.MsgspecError, RecursionError)  # of the wrong form, or nested too deeply
+LONGEST_PATH = 65536  # characters of a path that a guest may name: deep trees have paths that no single call takes
 CONFLICTS = {
     "EISDIR": "is a directory.",
-    "ENOTDIR": "is not a directory, or something above it is not.",
+    "ENOTDIR": "is not a directory, or one of its parents is not.",
     "EEXIST": "exists already.",
     "ENOTEMPTY": "is a directory that is not empty; pass recursive=true to delete it with its contents.",
     "ELOOP": "goes through too many symbolic links.",
-    "EBUSY": "is in use by the session itself and stays.",
+    "EBUSY": "is in use by the session itself and cannot be deleted or moved.",
     "EFBIG": "has too many entries to list.",
     "EINVAL": "is not a regular file.",
 }
 
 
 class SpareGone(Exception):
-    """The parked process for the run is not there any more: take another."""
+    """The parked process for the run is gone. Take another one."""
 
 
 class Unfit(Exception):
-    """The prepared process is not what a new start would be: start anew."""
+    """The prepared process differs from what a fresh start would give. Start a new process."""
 
 
 class Impostor(SandboxGone):
-    """What answers is not the guest, or not any more: its sandbox has to end."""
+    """The answer does not come from our guest. Its sandbox has to end."""
 
 
 class _Failure(msgspec.Struct):
@@ -48,7 +48,7 @@ class _Failure(msgspec.Struct):
 
 
 def failure_of(query: Mapping[str, str], text: bytes | bytearray, status: int) -> Exception:
-    """What the guest reports, as the error that a client can act on."""
+    """The error that stands for what the guest reports."""
     try:
         failure = msgspec.json.decode(text, type=_Failure)
     except UNREADABLE:
@@ -68,10 +68,10 @@ def _known_failure(errno: str, path: str) -> BuntimeError | SpareGone | Unfit | 
         "ENOENT": lambda: FileNotFound(path),
         "ENOSPC": lambda: DiskFull("The session's disk limit is reached."),
         "EDQUOT": lambda: DiskFull("The session's disk limit is reached."),
-        "ETIME": lambda: SessionBusy("The upload took too long between two of its parts. Send it again."),
-        "ENAMETOOLONG": lambda: InvalidRequest("path", f"{path[:100]!r}… is longer than the file system takes."),
+        "ETIME": lambda: SessionBusy("Too much time passed between two parts of the upload. Send it again."),
+        "ENAMETOOLONG": lambda: InvalidRequest("path", f"{path[:100]!r}… is longer than the file system allows."),
         "E2BIG": lambda: InvalidRequest(
-            "env", "env is larger than the kernel passes to a program (about 5.9 MB in all)."
+            "env", "env is larger than the kernel passes to a program (about 5.9 MB in total)."
         ),
     }
     if errno in makers:
@@ -79,5 +79,5 @@ def _known_failure(errno: str, path: str) -> BuntimeError | SpareGone | Unfit | 
     if errno in {"EPERM", "EACCES", "EROFS", "EMLINK", "ETXTBSY", "EXDEV", "ENXIO"}:
         return FileConflict(path, errno, f"The session's system refuses this for {path!r} ({errno}).")
     if errno in {"EAGAIN", "ENOMEM", "EMFILE", "ENFILE"}:
-        return SessionBusy(f"The session has too much running to do this now ({errno}). Try again, or end something.")
+        return SessionBusy(f"The session has too much running to do this now ({errno}). Try again, or stop something.")
     return None

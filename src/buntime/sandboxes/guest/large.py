@@ -1,9 +1,9 @@
-"""Large JSON of a guest, decoded in pieces, so that other work gets its turn in between.
+"""Large JSON from a guest, decoded in pieces, so that other tasks get a turn in between.
 
-A decoder holds the loop for some milliseconds a megabyte, and a thread would not help: it holds the interpreter, too.
-Few answers may be large, and those are large because of one list in them. A guest's JSON has no spaces, and keys in an
-order that is known, so the list's elements are found without decoding: no text in JSON has a quotation mark without a
-backslash before it.
+Decoding blocks the event loop for a few milliseconds per megabyte. A thread would not help, because the decoder holds
+the GIL. Only a few answers may be large, and each of them is large because of one list. The guest's JSON has no spaces
+and a known order of keys, so the elements of the list can be found without decoding: inside a JSON string, a quotation
+mark always follows a backslash.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ import msgspec
 
 from buntime.sandboxes.guest.failures import UNREADABLE, Impostor
 
-AT_ONCE = 512 << 10  # bytes that are decoded in one piece
-LARGEST_PART = 1 << 20  # bytes of one element: a path of 65,536 characters, twice and escaped, is less
-HEAD = TAIL = 1024  # bytes, in which the list begins and after which it has ended
+AT_ONCE = 512 << 10  # bytes that are still decoded in one piece
+LARGEST_PART = 1 << 20  # bytes of one element: an escaped path of 65,536 characters, named twice, takes less
+HEAD = TAIL = 1024  # bytes: the list begins in the first ones and ends in the last ones
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """How a list stands in JSON. `between`: bytes where an element ends and the next begins, of which the first is the
-    end's."""
+    """How to find a list in JSON. `between`: the bytes where one element ends and the next begins. The first of them
+    belongs to the element that ends."""
 
     opening: bytes
     between: bytes
@@ -32,23 +32,23 @@ class Listing:
 async def decoded_in_pieces[S, T](
     text: bytes | bytearray, whole: type[S], item: type[T], listing: Listing, most: int
 ) -> tuple[S, list[T]]:
-    """The object without its list, and at most about `most` elements of that. Raises Impostor."""
+    """The object without its list, and at most about `most` elements of the list. Raises Impostor."""
     start = text.find(listing.opening, 0, HEAD) + len(listing.opening)
     end = text.rfind(listing.closing, max(len(text) - TAIL, start))
     if start < len(listing.opening) or end < 0:
-        raise Impostor("its answer is large, and not a list")
+        raise Impostor("its answer is large but has no list")
     try:
         rest = msgspec.json.decode(text[:start] + text[end:], type=whole)
         parts = _parts(text, start, end, listing.between, most)
         return rest, [msgspec.json.decode(part, type=item) async for part in parts]
     except UNREADABLE as wrong:
-        raise Impostor("its answer is large, and not what it should be") from wrong
+        raise Impostor("its large answer has the wrong form") from wrong
 
 
 async def _parts(text: bytes | bytearray, start: int, end: int, between: bytes, most: int) -> AsyncIterator[memoryview]:
-    """Each element, in turns."""
+    """Each element. Other tasks get a turn in between."""
     view, looked, turn = memoryview(text), start, start
-    for _ in range(2 * most):  # names may have such bytes in them, too
+    for _ in range(2 * most):  # twice, because names may contain such bytes too
         found = text.find(between, looked, min(end, start + LARGEST_PART))
         if found < 0:
             break
@@ -61,13 +61,13 @@ async def _parts(text: bytes | bytearray, start: int, end: int, between: bytes, 
             turn = start
             await asyncio.sleep(0)
     if end - start > LARGEST_PART:
-        raise Impostor("its answer has an element that cannot be")
+        raise Impostor("its answer has an impossibly large element")
     if end > start:
         yield view[start:end]
 
 
 def _is_escaped(text: bytes | bytearray, at: int) -> bool:
-    """Whether a quotation mark there is part of a text."""
+    """Whether the quotation mark at this position is part of a string."""
     before = at
     while text[before - 1] == ord("\\"):
         before -= 1

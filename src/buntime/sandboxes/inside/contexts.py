@@ -1,23 +1,24 @@
-"""The session's contexts, by way of its guest. Implements `inside.Contexts`.
+"""Contexts of the session, by way of its guest. Implements `inside.Contexts`.
 
-The protocol is described in `guest/src/contexts.ts`. Each context has a cgroup, which bears its id.
+`guest/src/contexts.ts` describes the protocol. Each context has a cgroup, which the launcher knows by the context's id.
 """
 
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import Meta
 
 from buntime.errors import BuntimeError, ContextLost, ContextNotFound, InvalidRequest, SessionBusy
-from buntime.inside import Context, ContextFailure, Evaluation, NewContext, Shows, Sink, Stream
+from buntime.inside import Context, ContextFailure, Evaluation, NewContext, Shows, Sink
 from buntime.ports import OUTPUT_LIMIT, SandboxGone
 from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing
 from buntime.sandboxes.inside.evaluations import Evaluated, read_evaluation
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
+from buntime.sandboxes.inside.sinks import WatchedSinks
 from buntime.sandboxes.kernel.cgroup import RunUsage
 from buntime.sandboxes.machinery import Machinery
 
@@ -57,33 +58,6 @@ class _Known(msgspec.Struct):
     known: bool
 
 
-class _Watched:
-    """The sinks of a run, and whether one is busy: then it is not the guest that is waited for."""
-
-    def __init__(self, sink: Sink | None, shows: Shows | None) -> None:
-        self._sink, self._shows = sink, shows
-        self.busy = False
-        self.taken = 0  # times
-        self.sink = None if sink is None else self._take
-        self.shows = None if shows is None else self._show
-
-    async def _take(self, stream: Stream, content: bytes) -> None:
-        assert self._sink is not None
-        await self._while_busy(self._sink(stream, content))
-
-    async def _show(self, forms: Any) -> None:
-        assert self._shows is not None
-        await self._while_busy(self._shows(forms))
-
-    async def _while_busy(self, work: Any) -> None:
-        self.busy = True
-        try:
-            await work
-        finally:
-            self.busy = False
-            self.taken += 1
-
-
 class GuestContexts:
     def __init__(self, guest: Guest, launcher: Launcher, machinery: Machinery) -> None:
         self._guest = guest
@@ -92,7 +66,7 @@ class GuestContexts:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by id: one run at a time
 
     async def take_over(self) -> None:
-        """After a restart of the server: interrupts what ran for somebody who is gone."""
+        """Interrupts runs whose client is gone, after a restart of the server."""
         if self._launcher.live("contexts") == 0:
             return
         for context in await self.list():
@@ -100,9 +74,7 @@ class GuestContexts:
                 await self._stop(context.id, "killed")
 
     async def create(self, new: NewContext) -> Context:
-        body = msgspec.json.encode(
-            {"id": new.id, "env": {**self._machinery.env, **new.env}, "cwd": new.working_dir, "install": True}
-        )
+        body = msgspec.json.encode({"id": new.id, "env": {**self._machinery.env, **new.env}, "cwd": new.working_dir})
 
         async def start(spare: Spare) -> Context:
             query = {"spare": str(spare.pid)}
@@ -129,7 +101,7 @@ class GuestContexts:
             await self._ask("POST", "/contexts/ending", {}, Nothing)
 
     async def settled(self) -> None:
-        """While no request uses the sandbox: when all runs are ended that clients have left."""
+        """Waits until all runs that clients have left are ended. To be called while no request uses the sandbox."""
         for turn in [*self._turns.values()]:
             async with turn:
                 pass
@@ -142,19 +114,15 @@ class GuestContexts:
         await self._launcher.make_room()
         turn = self._turns.setdefault(context_id, asyncio.Lock())
         await turn.acquire()
-        group = self._launcher.named(context_id)
-        if group is not None:
-            self._launcher.hold(group)
-            self._launcher.watch(group, used=True)
-        watched = _Watched(sink, shows)
-        running = asyncio.ensure_future(self._evaluate(context_id, code, watched))
+        group = self._watched_group(context_id)
+        sinks = WatchedSinks(sink, shows)
+        running = asyncio.ensure_future(self._evaluate(context_id, code, sinks))
         goes_on = False
         try:
             started = time.monotonic()
-            await asyncio.sleep(0)  # it is on its way while we look
+            await asyncio.sleep(0)  # send the request before reading the figures
             before = self._usage(group)
-            with self._machinery.runs.one():
-                late = await self._wait(context_id, running, watched, timeout)
+            late = await self._wait(context_id, running, sinks, timeout)
             wall_ms = int((time.monotonic() - started) * 1000)
             async with self._launcher.ending_an_impostor():
                 evaluated = running.result()
@@ -171,29 +139,34 @@ class GuestContexts:
             else:
                 self._machinery.tasks.start(self._settle(context_id, group, turn, running), f"end in {context_id}")
 
-    async def _evaluate(self, context_id: str, code: str, watched: _Watched) -> Evaluated:
-        limit = OUTPUT_LIMIT if watched.sink is None else LARGEST_NUMBER
-        body = msgspec.json.encode({"code": code, "maxOutput": limit, "live": watched.sink is not None})
+    def _watched_group(self, context_id: str) -> str | None:
+        """The context's cgroup, held and watched for the run that begins."""
+        group = self._launcher.named(context_id)
+        if group is not None:
+            self._launcher.hold(group)
+            self._launcher.watch(group, used=True)
+        return group
+
+    async def _evaluate(self, context_id: str, code: str, sinks: WatchedSinks) -> Evaluated:
+        limit = OUTPUT_LIMIT if sinks.sink is None else LARGEST_NUMBER
+        body = msgspec.json.encode({"code": code, "maxOutput": limit, "live": sinks.sink is not None})
         async with self._guest.request("POST", "/contexts/run", {"id": context_id}, body) as answer:
-            return await read_evaluation(answer, watched.sink, watched.shows)
+            return await read_evaluation(answer, sinks.sink, sinks.shows)
 
     async def _wait(
-        self, context_id: str, running: asyncio.Future[Evaluated], watched: _Watched, timeout: float
+        self, context_id: str, running: asyncio.Future[Evaluated], sinks: WatchedSinks, timeout: float
     ) -> bool:
-        """Until it has ended; whether it was made to, at its timeout."""
-        if (await asyncio.wait({running}, timeout=timeout))[0]:
-            return False
-        await self._stop(context_id, "timeout")
-        while True:  # what was written is still taken, however slowly a client reads, as long as it goes on
-            before = watched.taken
-            done, _ = await asyncio.wait({running}, timeout=ANSWER_SECONDS)
-            if done:
-                return True
-            if not watched.busy and watched.taken == before:
+        """Waits until the run has ended. True when it reached its timeout and was interrupted."""
+        with self._machinery.runs.one():
+            if (await asyncio.wait({running}, timeout=timeout))[0]:
+                return False
+            await self._stop(context_id, "timeout")
+            while not await sinks.drained(running, ANSWER_SECONDS):
                 await self._launcher.in_time(_until(running), 0)
+            return True
 
     async def _stop(self, context_id: str, reason: str) -> None:
-        """Interrupts what runs in it; what does not listen is killed, with the context."""
+        """Interrupts the context's run. Code that does not stop is killed, and the context with it."""
         query = {"id": context_id, "reason": reason}
         asked = self._guest.call("POST", "/contexts/interrupt", query, _Idle)
         if not (await self._launcher.in_time(asked, ANSWER_SECONDS)).idle:
@@ -209,7 +182,7 @@ class GuestContexts:
     async def _settle(
         self, context_id: str, group: str | None, turn: asyncio.Lock, running: asyncio.Future[Evaluated]
     ) -> None:
-        """Ends a run for which nobody waits any more, and what a context that is gone has left."""
+        """Ends a run whose client has left, and what a lost context has left behind."""
         try:
             if not running.done():
                 running.cancel()
@@ -219,12 +192,12 @@ class GuestContexts:
             elif running.result().has_lost_context:
                 await self._end_all_of(context_id)
         except (SandboxGone, BuntimeError):
-            pass  # what ran in it has ended too
+            pass  # the run has ended too
         finally:
             self._leave(group, turn)
 
     async def _end_all_of(self, context_id: str) -> None:
-        """What it has started and left."""
+        """Ends everything that the context has started."""
         group = self._launcher.named(context_id)
         if group is not None:
             await asyncio.to_thread(self._launcher.end, group)
@@ -292,7 +265,7 @@ def _raise_for_outcome(context_id: str, evaluated: Evaluated) -> None:
 
 
 def _refusal(said: str) -> BuntimeError:
-    """Why a context did not start, in the words of what was to become one."""
+    """Why a context did not start. `said`: what its process printed."""
     if said.startswith("buntime: workingDir "):
         return InvalidRequest("workingDir", said.removeprefix("buntime: ").strip()[:1000])
-    return SessionBusy("The context's process ended as it was started. Try again, or end something.", said=said[:1000])
+    return SessionBusy("The context's process ended while it started. Try again, or stop something.", said=said[:1000])

@@ -1,4 +1,4 @@
-"""What a guest tells of a run in a context, checked: frames of output, of what was shown, of what came of it."""
+"""What a guest reports about a run in a context, checked: output, displayed values, and the result."""
 
 import asyncio
 import codecs
@@ -14,14 +14,15 @@ from msgspec import UNSET, Meta, UnsetType
 from buntime.daemon.room import hold
 from buntime.inside import Shows, Sink, Stream
 from buntime.ports import OUTPUT_LIMIT
-from buntime.sandboxes.guest.client import LARGEST_JSON, MOST_FRAMES, MOST_WRITTEN, STREAMS, WRITTEN
+from buntime.sandboxes.guest.client import LARGEST_JSON
 from buntime.sandboxes.guest.failures import LONGEST_PATH, UNREADABLE, Impostor
-from buntime.sandboxes.guest.frames import batches
+from buntime.sandboxes.guest.frames import STREAMS, batches
 from buntime.sandboxes.guest.large import AT_ONCE, decoded_in_pieces
+from buntime.sandboxes.guest.outcomes import MOST_FRAMES, MOST_WRITTEN, WRITTEN
 
-LARGEST_VALUE = 12 << 20  # bytes of what is told of one value …
-MOST_TOLD = 28 << 20  # … and of all of one run
-SPREAD, A_VALUE = 3, 512  # how much more it takes when it is decoded, and bytes beside
+LARGEST_VALUE = 12 << 20  # bytes of JSON about one value …
+MOST_TOLD = 28 << 20  # … and about all values of one run
+SPREAD, A_VALUE = 3, 512  # decoded, a value takes so many times its JSON, and so many bytes more
 
 Name = Annotated[str, Meta(max_length=1000)]
 _Written = Annotated[str, Meta(max_length=LONGEST_PATH)]
@@ -32,7 +33,7 @@ _NOTHING = msgspec.Raw()
 
 
 class _Table(msgspec.Struct, forbid_unknown_fields=True):
-    """What a value has much of stays JSON: decoded, a few megabytes of it would take a second and a gigabyte."""
+    """Columns and rows stay JSON: decoding a few megabytes of them would take a second and a gigabyte."""
 
     columns: msgspec.Raw
     rows: msgspec.Raw
@@ -41,7 +42,7 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True):
         for part in (self.columns, self.rows):
             _check_characters(part)
             if bytes(memoryview(part)[:1]) != b"[":
-                raise ValueError("a part of the table is no list")
+                raise ValueError("a part of the table is not a list")
         if len(memoryview(self.columns)) <= AT_ONCE:
             msgspec.json.decode(self.columns, type=list[str])
 
@@ -59,7 +60,7 @@ class _Forms(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     def __post_init__(self) -> None:
         _check_characters(self.json)
         if len(memoryview(self.cut)) > AT_ONCE:
-            raise ValueError("more was cut than there is")
+            raise ValueError("more was cut than there can be")
         if memoryview(self.cut):
             msgspec.json.decode(self.cut, type=_Names)
 
@@ -71,7 +72,7 @@ class _Forms(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 def _check_characters(json: msgspec.Raw) -> None:
-    """The decoder has made sure of its form. Raises ValueError."""
+    """Raises ValueError unless the JSON is UTF-8. The decoder has checked its form already."""
     codecs.utf_8_decode(memoryview(json), "strict", True)
 
 
@@ -82,7 +83,7 @@ class Thrown(msgspec.Struct):
 
 
 class Told(msgspec.Struct):
-    """By the kernel. `value`: forms."""
+    """Reported by the context's own process. `value`: its forms."""
 
     value: _Forms | None = None
     failure: Thrown | None = None
@@ -90,7 +91,7 @@ class Told(msgspec.Struct):
 
 
 class Ended(msgspec.Struct, rename="camel"):
-    """By the guest. `exit_code`: of the kernel, where it has ended."""
+    """Reported by the guest. `exit_code`: of the context's process if that has ended."""
 
     outcome: Literal["ended", "absent", "lost", "busy"]
     reason: Name = "runtime_ended"
@@ -102,10 +103,10 @@ class Ended(msgspec.Struct, rename="camel"):
 
 @dataclass(slots=True)
 class Evaluated:
-    """A run in the guest's words."""
+    """A run as the guest reports it."""
 
     end: Ended
-    told: Told | None  # None where the kernel ended before it could
+    told: Told | None  # None when the context's process ended too early
     displayed: Sequence[Mapping[str, object]]
     stdout: bytes
     stderr: bytes
@@ -117,7 +118,7 @@ class Evaluated:
 
 @dataclass(slots=True)
 class _Taking:
-    """What has come of a run."""
+    """What has arrived of a run."""
 
     sink: Sink | None
     shows: Shows | None
@@ -125,17 +126,17 @@ class _Taking:
     displayed: list[Mapping[str, object]] = field(default_factory=list)
     told: Told | None = None
     told_bytes: int = 0
-    shown: int = 0  # bytes, of the largest that was passed on
+    shown: int = 0  # bytes of the largest value that was passed on
 
     async def take(self, kind: bytes, payload: bytes) -> None:
-        """Raises Impostor for a frame that no guest sends, and what the sinks raise."""
+        """Raises Impostor for a frame that our guest never sends, and what the sinks raise."""
         if kind in STREAMS:
             await self._take_output(STREAMS[kind], payload)
             return
         self.told_bytes += len(payload)
         if kind not in (b"d", b"v") or len(payload) > LARGEST_VALUE or self.told_bytes > MOST_TOLD:
-            raise Impostor("it sent a frame that it may not")
-        if kind == b"d" and self.shows is not None:  # not kept: the largest counts
+            raise Impostor("it sent a frame that is not allowed here")
+        if kind == b"d" and self.shows is not None:  # not kept, so only the largest counts
             size = _size_of(payload)
             hold(max(size - self.shown, 0))
             self.shown = max(size, self.shown)
@@ -147,39 +148,39 @@ class _Taking:
         else:
             self.displayed.append(decoded(payload, _Forms).plain())
         if len(payload) > AT_ONCE:
-            await asyncio.sleep(0)  # the next may be as large
+            await asyncio.sleep(0)  # the next one may be as large
 
     async def _take_output(self, stream: Stream, content: bytes) -> None:
         if self.sink is not None:
             await self.sink(stream, content)
             return
         if not 0 < len(content) <= OUTPUT_LIMIT - len(self.streams[stream]):
-            raise Impostor("it sent a frame that it may not")
+            raise Impostor("it sent a frame that is not allowed here")
         hold(len(content))
         self.streams[stream] += content
 
     def whole(self, end: Ended) -> Evaluated:
-        """Raises Impostor where it does not fit together."""
+        """Raises Impostor when the parts contradict each other."""
         if (self.told is None) != (end.outcome != "ended" or end.exit_code is not None):
-            raise Impostor("it tells of a run that cannot be")
+            raise Impostor("it describes an impossible run")
         out, err = bytes(self.streams["stdout"]), bytes(self.streams["stderr"])
         return Evaluated(end, self.told, self.displayed, out, err)
 
 
 async def read_evaluation(answer: aiohttp.ClientResponse, sink: Sink | None, shows: Shows | None) -> Evaluated:
-    """To its end. Raises Impostor, and what the sinks raise."""
+    """Reads the run to its end. Raises Impostor and what the sinks raise."""
     taking = _Taking(sink, shows)
     number = 0
     async with aclosing(batches(answer.content, LARGEST_JSON)) as arriving:
         async for frames in arriving:
             number += len(frames)
             if number > MOST_FRAMES and sink is None:
-                raise Impostor("it cuts the output into too many frames")
+                raise Impostor("it cuts its output into too many frames")
             for kind, payload in frames:
                 if kind == b"x":
                     return taking.whole(await _ended(payload))
                 await taking.take(kind, payload)
-    raise Impostor("its answer has no end")
+    raise Impostor("its answer stops before the end")
 
 
 async def _ended(text: bytes) -> Ended:
@@ -187,13 +188,13 @@ async def _ended(text: bytes) -> Ended:
         return decoded(text, Ended)
     end, written = await decoded_in_pieces(text, Ended, _Written, WRITTEN, MOST_WRITTEN)
     if len(written) > MOST_WRITTEN:
-        raise Impostor("it wrote more files than it tells of")
+        raise Impostor("it names more written files than it may")
     end.files_written = written
     return end
 
 
 def _size_of(text: bytes) -> int:
-    """Bytes that it takes when it is decoded, about."""
+    """About how many bytes the JSON takes when it is decoded."""
     return SPREAD * len(text) + A_VALUE
 
 
@@ -202,4 +203,4 @@ def decoded[T](text: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(text, type=kind)
     except UNREADABLE as wrong:
-        raise Impostor("it tells of a run in another form") from wrong
+        raise Impostor("it describes a run in the wrong form") from wrong

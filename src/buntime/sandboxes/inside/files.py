@@ -1,40 +1,45 @@
-"""Files of any size, by way of the guest. Implements `inside.Files`, but for what programs of the session do: see
-`tarballs.py` and `searching.py`."""
+"""Files of the session, by way of its guest. Implements `inside.Files`.
+
+What takes more than one call has its own module: `writing.py`, `listing.py` and `watching.py`. `tarballs.py` and
+`searching.py` use programs of the session.
+"""
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Literal
+from typing import Any
 
 import aiohttp
 import msgspec
 
+from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import BuntimeError, FileConflict, RangeNotSatisfiable
-from buntime.inside import Content, FileEvent, FileStatus, Match
+from buntime.inside import Content, FileEntry, FileEvent, FileKind, FileStatus, FileToWrite, Match
 from buntime.paths import for_client, from_bytes, shown
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing, ended
+from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing
 from buntime.sandboxes.guest.failures import Impostor
-from buntime.sandboxes.inside.launcher import Launcher
+from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher
+from buntime.sandboxes.inside.listing import LATEST, list_directory
 from buntime.sandboxes.inside.programs import Runner
 from buntime.sandboxes.inside.searching import search
 from buntime.sandboxes.inside.tarballs import pack, unpack
 from buntime.sandboxes.inside.watching import watch
+from buntime.sandboxes.inside.writing import write_batch
 
-STALL_SECONDS = 60.0  # for the guest to come on with a file
+LOOK_SECONDS = 8.0  # how often a long file operation checks whether the guest still answers
+STALL_SECONDS = 60.0  # without progress on a file before the guest is given up
 DROP_SECONDS = 5.0
-HELD_SECONDS = 20.0  # that something waits for more of it: the guest gives up an upload of which nothing comes
-PIECE = 1 << 20  # bytes that are sent at once
+HELD_SECONDS = 20.0  # that bytes wait for more: the guest drops an upload of which nothing arrives
+PIECE = 1 << 20  # bytes that are sent in one call
 LONGEST_TARGET = 4096  # bytes of a symbolic link
-LATEST = 253402300799
 UNMOVED = {
     "EEXIST": "exists already; pass overwrite=true to replace it.",
     "EINVAL": "cannot be moved into itself.",
-    "ENOTEMPTY": "is a directory that is not empty: it is not replaced.",
-    "EXDEV": "cannot be moved to another file system of the session; copy it and delete it.",
+    "ENOTEMPTY": "is a directory that is not empty, so it is not replaced.",
+    "EXDEV": "cannot be moved to another file system of the session; copy it, then delete it.",
 }
-type Kind = Literal["file", "directory", "symlink", "other"]
 
 
 class _Begun(msgspec.Struct):
@@ -50,7 +55,7 @@ class _Made(msgspec.Struct):
 
 
 class _Status(msgspec.Struct):
-    type: Kind
+    type: FileKind
     size: int
     modified: int
     mode: int
@@ -62,6 +67,32 @@ class GuestFiles:
         self._guest = guest
         self._launcher = launcher
         self._runner = runner
+
+    async def write_batch(self, files: Sequence[FileToWrite]) -> Sequence[int]:
+        return await self._while_answering(write_batch(self._guest, files))
+
+    async def read_whole(self, path: str, limit: int) -> bytes:
+        query = {"path": path, "limit": str(limit)}
+        return bytes(await self._while_answering(self._guest.fetch("GET", "/files/read", query, limit)))
+
+    async def list(self, path: str, *, recursive: bool, limit: int, offset: int) -> tuple[Sequence[FileEntry], int]:
+        listing = list_directory(self._guest, path, recursive=recursive, limit=limit, offset=offset)
+        return await self._while_answering(listing)
+
+    async def delete(self, path: str, *, recursive: bool) -> None:
+        query = {"path": path, "recursive": str(int(recursive))}
+        await self._while_answering(self._guest.call("POST", "/files/delete", query, Nothing))
+
+    async def _while_answering[T](self, work: Coroutine[Any, Any, T]) -> T:
+        """Waits without a time limit, but checks that the guest still answers: one that was stopped never would."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
+                await self._launcher.in_time(self._guest.check(), ANSWER_SECONDS)
+            async with self._launcher.ending_an_impostor():
+                return task.result()
+        finally:
+            task.cancel()
 
     @asynccontextmanager
     async def read(self, path: str, start: int | None, end: int | None) -> AsyncIterator[Content]:
@@ -78,7 +109,7 @@ class GuestFiles:
 
     @asynccontextmanager
     async def _answering(self, query: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Gives up the rest of an answer that is not read to its end."""
+        """The answer. Closes the connection when the answer is not read to its end."""
         asking = self._guest.request("GET", "/contents", query)
         answer = await self._launcher.in_time(asking.__aenter__(), STALL_SECONDS)
         try:
@@ -96,7 +127,7 @@ class GuestFiles:
         total, start, end, modified = (_number(answer, name) for name in ("size", "start", "end", "modified"))
         version = answer.headers.get("x-version", "")
         if not start <= end <= total or not 0 < len(version) <= 100 or not version.replace("-", "").isalnum():
-            raise Impostor("it tells of a file that cannot be")
+            raise Impostor("it describes an impossible file")
         return Content(total, start, end, min(modified, LATEST), version, self._parts(answer, end - start))
 
     async def _parts(self, answer: aiohttp.ClientResponse, size: int) -> AsyncIterator[bytes]:
@@ -106,7 +137,7 @@ class GuestFiles:
             if not part:
                 raise SandboxGone("the file became shorter while it was read")
             if len(part) > left:
-                raise Impostor("it sent more of a file than there is")
+                raise Impostor("it sent more of a file than it announced")
             left -= len(part)
             yield part
 
@@ -121,11 +152,11 @@ class GuestFiles:
             await self._drop(upload)
             raise
         if told.size != size:
-            raise SandboxGone("the guest wrote another size than asked")
+            raise SandboxGone("the guest wrote a different size")
         return size
 
     async def _send(self, upload: Mapping[str, str], parts: AsyncIterator[bytes]) -> int:
-        """Each piece while the next one comes; how many bytes they had."""
+        """Sends each piece while the next one arrives. Returns the total size in bytes."""
         size, sending = 0, None
         try:
             async for piece in _pieces(parts):
@@ -137,11 +168,11 @@ class GuestFiles:
                 await sending
         finally:
             if sending is not None:
-                await ended(sending)
+                await cancel_and_wait(sending)
         return size
 
     async def _drop(self, upload: Mapping[str, str]) -> None:
-        """At once; where this does not reach the guest, it drops it by itself after a while."""
+        """Drops the upload at once. If this does not reach the guest, the guest drops it after a while."""
         with suppress(SandboxGone, BuntimeError, TimeoutError):
             async with asyncio.timeout(DROP_SECONDS):
                 await self._guest.call("POST", "/uploads/drop", upload, Nothing)
@@ -185,7 +216,7 @@ class GuestFiles:
 
 
 async def _pieces(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in pieces that are worth a call each, and now and then one of a client that is slow."""
+    """The same bytes in pieces that are worth a call each. A slow client's bytes are sent before the guest gives up."""
     clock = asyncio.get_running_loop().time
     held: list[bytes] = []
     size, since = 0, clock()
@@ -202,14 +233,14 @@ async def _pieces(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _asked(number: int) -> str:
-    """No file is so large that the guest could not take the number."""
+    """The number, cut to one that the guest accepts. No file is larger."""
     return str(min(number, LARGEST_NUMBER))
 
 
 def _number(answer: aiohttp.ClientResponse, name: str) -> int:
     text = answer.headers.get(f"x-{name}", "")
     if not text.isascii() or not text.removeprefix("-").isdecimal() or len(text) > 17:
-        raise Impostor(f"it tells no {name} of a file")
+        raise Impostor(f"it does not tell the {name} of a file")
     return max(int(text), 0)
 
 
@@ -217,7 +248,7 @@ def _target(text: str) -> str:
     try:
         target = base64.b64decode(text, validate=True)
     except ValueError:
-        raise Impostor("it names the target of a link in no base64") from None
+        raise Impostor("it names the target of a link in invalid base64") from None
     if len(target) > LONGEST_TARGET:
-        raise Impostor("it names a target that cannot be")
+        raise Impostor("it names an impossible target of a link")
     return from_bytes(target)

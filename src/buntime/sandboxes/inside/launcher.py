@@ -1,11 +1,11 @@
-"""Processes of a session that are born in cgroups of their own.
+"""Starts everything that a session runs, each in its own cgroup.
 
-Whatever a session runs is started by a *spare*: a process that the guest has parked and that the host has moved into a
-cgroup of its own beforehand. So all that it starts is born there, and its peak memory, its CPU time, its deaths and its
-end are the kernel's word. The next spare is made after a start, off its path.
+Everything is started by a *spare*: a process that the guest has parked and that the host has moved into its own cgroup
+beforehand. All descendants are born in that cgroup, so the kernel itself reports their peak memory, CPU time, memory
+kills and end. The next spare is made after a start, not on its path.
 
-A file per cgroup says what lives in it: it is empty while somebody waits for a result, has the kind of a process,
-context or terminal, and is gone when a run was answered, whatever that has left in the background.
+A marker file per cgroup says what lives in it. The file is empty while a client waits for a run. It holds the kind and
+name of a process, context or terminal. It is gone when a run has been answered, even if the run left something behind.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ log = structlog.get_logger()
 type Lives = Literal["run", "processes", "contexts", "terminals"]
 
 KINDS: Mapping[str, Lives] = {"processes": "processes", "contexts": "contexts", "terminals": "terminals"}
-ANSWER_SECONDS = 10.0  # for the guest, beyond a run's own time
+ANSWER_SECONDS = 10.0  # that the guest has to answer, beyond a run's own time
 SPARE_TRIES = 3
-BUSY = 2 * (os.cpu_count() or 1)  # runs under way, from which on other work of ours waits …
-SPARE_WAITS, SPARE_WAIT_SECONDS = 10, 0.02  # … so long at the most
-CROWDED_PIDS = RUN_PIDS // 2  # from which on it is looked for what met the limit in the background
+BUSY = 2 * (os.cpu_count() or 1)  # runs under way from which on preparations wait …
+SPARE_WAITS, SPARE_WAIT_SECONDS = 10, 0.02  # … this long at most
+CROWDED_PIDS = RUN_PIDS // 2  # from which on background runs that met the process limit are ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Spare:
 
 
 class Launcher:
-    """`kill`: ends the sandbox, for a guest that does not answer or is none. Not in its sleep: frozen, none does."""
+    """`kill`: ends the sandbox when its guest does not answer or is an impostor."""
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class Launcher:
         self._kill = kill
         self._spare: Spare | None = None
         self._preparing = asyncio.Lock()
-        self._sleeps = False  # it is frozen, or will be in a moment
+        self._sleeps = False  # frozen, or about to be
         self._wakes = 0  # times
-        self._left: dict[str, Lives] = {}  # cgroups of what goes on in the background
-        self._names: dict[str, str] = {}  # of those that have one
-        self._held: set[str] = set()  # those whose figures somebody still wants
-        self._limits: dict[str, ProcessLimit] = {}  # of those that are watched
+        self._left: dict[str, Lives] = {}  # cgroups of what runs in the background
+        self._names: dict[str, str] = {}  # cgroup → id of its context or terminal
+        self._held: set[str] = set()  # cgroups whose figures are still needed
+        self._limits: dict[str, ProcessLimit] = {}  # of the watched cgroups
         self._numbers = itertools.count(self._first_number())
         markers.mkdir(exist_ok=True)
 
@@ -81,7 +81,7 @@ class Launcher:
         return self._sandbox
 
     async def take_over(self) -> None:
-        """After a restart of the server: ends runs whose client is gone, keeps what runs in the background."""
+        """Ends runs whose client is gone and keeps what runs in the background, after a restart of the server."""
         kinds: dict[str, Lives] = {}
         for marker in list(self._markers.iterdir()):
             kind, _, name = (await asyncio.to_thread(marker.read_text)).partition(" ")
@@ -97,7 +97,7 @@ class Launcher:
             self.watch(run)
 
     async def launch[T](self, start: Callable[[Spare], Awaitable[T]]) -> tuple[T, Spare]:
-        """What `start` makes of a spare. A spare that is gone is replaced; where the guest refuses, it is ended."""
+        """Runs `start` on a spare. A spare that is gone is replaced. If the guest refuses, the spare is ended."""
         for _ in range(SPARE_TRIES):
             spare = await self._take()
             self.watch(spare.run)
@@ -105,7 +105,7 @@ class Launcher:
                 return await start(spare), spare
             except SpareGone:
                 await asyncio.to_thread(self.end, spare.run)
-            except BuntimeError:  # its process is parked still, and nobody's
+            except BuntimeError:  # its process is still parked, and nobody would use it
                 await asyncio.to_thread(self.end, spare.run)
                 raise
         raise SandboxGone("the session ends every process that is parked for a run")
@@ -113,17 +113,15 @@ class Launcher:
     async def background[T](
         self, lives: Lives, start: Callable[[Spare], Awaitable[T]], name: str = ""
     ) -> tuple[T, str]:
-        """What `start` makes of a spare, which goes on in the background; its cgroup. Whole, or ended. `name`: see
-        `named`."""
+        """Runs `start` on a spare that then goes on in the background. Returns the result and the cgroup. On a failure
+        nothing is left. `name`: see `named`."""
 
         async def started(spare: Spare) -> T:
             try:
                 return await self.in_time(_coroutine(start(spare)), ANSWER_SECONDS)
             except BaseException as failed:
                 if not isinstance(failed, (SpareGone, BuntimeError)):  # for those see `launch`
-                    self._machinery.tasks.start(
-                        asyncio.to_thread(self.end, spare.run), f"end {spare.run} of {self._sandbox}"
-                    )
+                    self.end_later(spare.run)
                 raise
 
         await self.make_room()
@@ -132,7 +130,7 @@ class Launcher:
         return result, spare.run
 
     def finish(self, run: str, lives: Lives = "run", name: str = "") -> None:
-        """It is answered: from now on, what lives in the cgroup is the session's background. The next spare is made."""
+        """Marks what lives in the cgroup as the session's background, and makes the next spare."""
         if lives == "run":
             (self._markers / run).unlink(missing_ok=True)
         else:
@@ -142,7 +140,7 @@ class Launcher:
         self._machinery.tasks.start(self.keep_spare(), f"spare for {self._sandbox}")
 
     def named(self, name: str) -> str | None:
-        """The cgroup of what has this name and lives, known after a restart of the server too."""
+        """The cgroup of the living thing with this name. It is still known after a restart of the server."""
         return next((run for run, known in self._names.items() if known == name), None)
 
     def usage(self, run: str) -> RunUsage:
@@ -153,41 +151,45 @@ class Launcher:
             raise SandboxGone("the cgroup of the run is gone") from gone
 
     def watch(self, run: str, *, used: bool = False) -> None:
-        """For `met_limit`, from now on. `used`: something has run in the cgroup before."""
+        """Watches the cgroup for `met_limit`. `used`: something has run in it before."""
         self._limits.pop(run, None)
-        with suppress(OSError):  # it is gone, which whatever is done with it finds out
+        with suppress(OSError):  # the cgroup is gone; its next use fails
             self._limits[run] = ProcessLimit(self._machinery.cgroups, self._sandbox, run, used=used)
 
     def met_limit(self, run: str) -> bool:
-        """Whether what lives in the cgroup has met the limit on processes since it is watched."""
+        """Whether the cgroup has reached the process limit since it is watched."""
         limit = self._limits.get(run)
         return limit is not None and limit.is_met()
 
     async def make_room(self) -> None:
-        """Before something starts: ends what answered runs have left, where that met the limit on processes."""
+        """Ends what answered runs left behind if it reached the process limit. To be called before something starts."""
         if self._sleeps:
-            return  # frozen, nothing ends
+            return  # a frozen process does not end
         try:
             if self._machinery.cgroups.processes(self._sandbox) < CROWDED_PIDS:
                 return
         except OSError:
-            return  # the sandbox is gone, which whatever starts finds out
+            return  # the sandbox is gone; the start fails
         for run in [run for run, lives in self._left.items() if lives == "run"]:
             if self.met_limit(run):
                 await asyncio.to_thread(self.end, run)
 
     def kill_run(self, run: str) -> bool:
-        """All processes of the cgroup; whether none is left. Blocking."""
+        """Kills all processes of the cgroup. True when none is left. Blocking."""
         if run in self._limits:
             self._limits[run].settle()
         return self._machinery.cgroups.kill_run(self._sandbox, run)
 
     def end(self, run: str) -> None:
-        """Kills all that lives in the cgroup and forgets it. Blocking."""
+        """Kills everything in the cgroup and forgets it. Blocking."""
         self._machinery.cgroups.kill_run(self._sandbox, run)
         self._machinery.cgroups.remove_run(self._sandbox, run)
         (self._markers / run).unlink(missing_ok=True)
         self._forget(run)
+
+    def end_later(self, run: str) -> None:
+        """Like `end`, in the background."""
+        self._machinery.tasks.start(asyncio.to_thread(self.end, run), f"end {run} of {self._sandbox}")
 
     def _forget(self, run: str) -> None:
         self._left.pop(run, None)
@@ -195,13 +197,13 @@ class Launcher:
         self._limits.pop(run, None)
 
     def live(self, lives: Lives) -> int:
-        """How many cgroups of this kind have something living in them, or are held."""
+        """How many cgroups of this kind are held or have something living in them."""
         if lives in self._left.values():
             self.sweep()
         return Counter(self._left.values())[lives]
 
     def hold(self, run: str) -> None:
-        """Its figures stay, until `release`, when nothing lives in it any more."""
+        """Keeps the cgroup's figures until `release`, even when nothing lives in it any more."""
         self._held.add(run)
 
     def release(self, run: str) -> None:
@@ -209,6 +211,10 @@ class Launcher:
 
     def is_alive(self) -> bool:
         return self._is_alive()
+
+    async def kill_sandbox(self) -> None:
+        """Never called while the sandbox is frozen: a frozen guest cannot answer."""
+        await self._kill()
 
     def sweep(self) -> None:
         """Forgets cgroups in which nothing lives any more."""
@@ -218,23 +224,23 @@ class Launcher:
                 self._forget(run)
 
     def parked(self) -> list[str]:
-        """Cgroups of what waits for its first use."""
+        """Cgroups of processes that wait for their first use."""
         return [self._spare.run] if self._spare else []
 
     async def another(self) -> Spare:
-        """A parked process beside the one that the next run takes; the caller's."""
+        """Another parked process, beside the one for the next run. It belongs to the caller."""
         return await self._prepare()
 
     # --- spares ---
 
     async def _take(self) -> Spare:
-        """The parked one, also if it is being made just now."""
+        """The parked spare, or the one that is being made."""
         async with self._preparing:
             spare, self._spare = self._spare, None
             return spare or await self._prepare()
 
     async def _prepare(self) -> Spare:
-        """A parked process in a cgroup of its own."""
+        """Parks a process in its own cgroup."""
         for _ in range(SPARE_TRIES):
             pid = await self.in_time(self._guest.spare(), ANSWER_SECONDS)
             run = f"r{next(self._numbers)}"
@@ -246,7 +252,7 @@ class Launcher:
         raise SandboxGone("no process could be parked for a run")
 
     def _place(self, pid: int, run: str) -> bool:
-        """Moves the process that has this pid inside the sandbox. False where the guest names none of its own."""
+        """Moves the process with this pid inside the sandbox. False when the guest does not name one of its own."""
         cgroups = self._machinery.cgroups
         for host_pid in cgroups.guest_processes(self._sandbox):
             try:
@@ -256,7 +262,7 @@ class Launcher:
             try:
                 if _pid_inside(host_pid) == pid:
                     cgroups.join_run(self._sandbox, run, host_pid)
-                    # alive still: then no other process got this number meanwhile, and the right one was moved
+                    # it is still alive, so the pid was not reused and the right process was moved
                     return not has_ended(handle, 0)
             except OSError:
                 return False
@@ -265,15 +271,15 @@ class Launcher:
         return False
 
     async def ready_spare(self) -> None:
-        """Parks a process for the next run where there is none, unless the sandbox sleeps."""
+        """Parks a process for the next run if there is none, unless the sandbox sleeps."""
         async with self._preparing:
             if self._spare is None and not self._sleeps and self._is_alive():
                 self._spare = await self._prepare()
 
     async def keep_spare(self) -> None:
-        """The same off a request's path, and out of the way of a burst of runs. Where it fails, the next run makes its
-        own or finds out why."""
-        if self._spare is not None:  # nothing is urgent: the answer goes out first
+        """Like `ready_spare`, but stays out of the way of a burst of runs. A failure is only logged: the next run then
+        makes its own spare, or fails for the same reason."""
+        if self._spare is not None:  # not urgent: the answer goes out first
             await asyncio.sleep(SPARE_WAIT_SECONDS)
         for _ in range(SPARE_WAITS):
             if self._machinery.runs.under_way < BUSY:
@@ -290,39 +296,39 @@ class Launcher:
         taken = [int(run[1:]) for run in self._machinery.cgroups.runs(self._sandbox) if run[1:].isdecimal()]
         return max(taken, default=0) + 1
 
-    # --- its sleep ---
+    # --- sleep ---
 
     async def fall_asleep(self) -> None:
-        """Before it is frozen: no spare is under way then, and none is made before `wake`."""
+        """To be called before the freeze. No spare is made from now on until `wake`."""
         self._sleeps = True
         async with self._preparing:
             pass
 
     def wake(self) -> None:
-        """It is frozen no longer, or was not."""
+        """To be called after a thaw, and when a freeze failed."""
         self._sleeps = False
         self._wakes += 1
 
-    # --- a guest that is to be trusted no longer ---
+    # --- guests that cannot be trusted ---
 
     async def in_time[T](self, work: Coroutine[Any, Any, T], seconds: float) -> T:
-        """Raises SandboxGone when the guest does not answer in time, and ends the sandbox unless it slept meanwhile."""
+        """Raises SandboxGone when the guest does not answer in time. Ends the sandbox then, unless it slept."""
         wakes = self._wakes
         try:
             async with asyncio.timeout(seconds), self.ending_an_impostor():
                 return await work
         except TimeoutError:
             if not self._sleeps and self._wakes == wakes:
-                await self._kill()
+                await self.kill_sandbox()
             raise SandboxGone("the guest does not answer") from None
 
     @asynccontextmanager
     async def ending_an_impostor(self) -> AsyncIterator[None]:
-        """It costs us work with each answer: the session has to start again before it can do so again."""
+        """Ends the sandbox on Impostor. Each of an impostor's answers costs work, so it must not send another."""
         try:
             yield
         except Impostor:
-            await self._kill()
+            await self.kill_sandbox()
             raise
 
 
@@ -331,7 +337,7 @@ async def _coroutine[T](work: Awaitable[T]) -> T:
 
 
 def _pid_inside(host_pid: int) -> int:
-    """The pid that a process has in the innermost namespace. Raises OSError when it is gone."""
+    """The process's pid in its innermost namespace. Raises OSError when the process is gone."""
     for line in Path(f"/proc/{host_pid}/status").read_text().splitlines():
         if line.startswith("NSpid:"):
             return int(line.split()[-1])
@@ -339,7 +345,7 @@ def _pid_inside(host_pid: int) -> int:
 
 
 def has_ended(pidfd: int, milliseconds: int) -> bool:
-    """Whether the process has ended, waiting that long for it."""
+    """Whether the process has ended. Waits up to `milliseconds` for it."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(milliseconds))

@@ -1,9 +1,9 @@
 """The prepared process of a session: a Bun that has started and waits for the code of the next run.
 
-It is made when the session has been quiet for a moment after a run of code, for the same environment and directory, in
-a cgroup of its own as every run's. Whether it still is what a new start would be, the guest says when it is used
-(`guest/src/prepared.ts`); where it is not, or there is none, the run starts from a plain spare. It serves one run. A
-session that is short of memory or of CPU time has none, nor has one that sleeps or has not run code for a while.
+It is made when the session has been quiet for a moment after a run of code, for the same environment and directory.
+Like every run it has its own cgroup. When it is used, the guest checks that it still equals a fresh start
+(`guest/src/prepared.ts`). If it does not, or if there is none, the run starts from a plain spare. It serves one run. A
+session has none while it sleeps, while it is short of memory or CPU time, and when it has not run code for a while.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ from buntime.sandboxes.machinery import Machinery
 
 log = structlog.get_logger()
 
-QUIET_SECONDS = 0.01  # after a run: one that follows at once shall have the CPU to itself
-SHORT_SECONDS = 0.2  # the same where the session has used up its share of it
-UNUSED_SECONDS = 60.0  # then it goes
+QUIET_SECONDS = 0.01  # after a run: the next one may follow at once and then has the CPU to itself
+SHORT_SECONDS = 0.2  # the same when the session has used up its share of the CPU
+UNUSED_SECONDS = 60.0  # after which it is ended
 LEAST_FREE, LEAST_FREE_PART = 64 * MB, 1 / 4  # of the session's memory
 LONGEST_CODE = 16 << 10  # bytes
-MOST_MISSES, MISSED_SECONDS = 3, 60.0  # not used so often in a row: none for so long
+MOST_MISSES, MISSED_SECONDS = 3, 60.0  # after so many misses in a row, none is made for so long
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What a process is prepared for."""
+class RunEnvironment:
+    """What a process is prepared for. It fits only a run with the same values."""
 
     env: Mapping[str, str]
     working_dir: str
@@ -42,12 +42,12 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Waiting:
     spare: Spare
-    place: Place
-    goes: asyncio.TimerHandle
+    environment: RunEnvironment
+    expiry: asyncio.TimerHandle
 
 
 class Prepared:
-    """Of one sandbox."""
+    """The prepared process of one sandbox."""
 
     def __init__(self, sandbox: str, guest: Guest, launcher: Launcher, machinery: Machinery) -> None:
         self._sandbox = sandbox
@@ -55,27 +55,31 @@ class Prepared:
         self._launcher = launcher
         self._machinery = machinery
         self._waiting: Waiting | None = None
-        self._last: Place | None = None
-        self._begun: Spare | None = None  # on its way to become that
+        self._last: RunEnvironment | None = None
+        self._begun: Spare | None = None  # about to become `_waiting`
         self._making = asyncio.Lock()
-        self._turn = 0  # what was begun in an earlier one is not wanted any more
-        self._throttled: int | None = None  # as it was when it was asked last
+        self._turn = 0  # counts runs: a process that was begun in an earlier turn is no longer wanted
+        self._throttled: int | None = None  # the kernel's count when it was last read
         self._misses = 0
         self._not_before = 0.0
 
     def parked(self) -> list[str]:
-        """Cgroups of what waits for its first use, or will."""
+        """Cgroups of processes that wait for their first use, or soon will."""
         return [spare.run for spare in (self._begun, self._waiting and self._waiting.spare) if spare]
 
     def take(self, run: Run, env: Mapping[str, str]) -> Spare | None:
-        """The one that may fit this run: the caller's from now on. To be told of how it went."""
+        """The prepared process if it may fit this run. It then belongs to the caller, who calls `used` or `missed`."""
         self._turn += 1
-        if not _can_serve(run) or self._waiting is None or self._waiting.place != Place(env, run.working_dir):
+        if (
+            not _can_serve(run)
+            or self._waiting is None
+            or self._waiting.environment != RunEnvironment(env, run.working_dir)
+        ):
             return None
         return self._give_up()
 
     def missed(self) -> None:
-        """It did not fit."""
+        """The process did not fit its run."""
         self._misses += 1
         if self._misses >= MOST_MISSES:
             self._back_off()
@@ -84,36 +88,36 @@ class Prepared:
         self._misses = 0
 
     def follow(self, run: Run, env: Mapping[str, str]) -> None:
-        """A run was answered: the next may be like the last one of code."""
+        """Prepares for the next run, which may be like the last run of code."""
         self._turn += 1
         if run.code is not None:
-            self._last = Place(env, run.working_dir)
+            self._last = RunEnvironment(env, run.working_dir)
         if self._last is not None:
             making = self._follow(self._last, self._turn)
             self._machinery.tasks.start(making, f"prepared process for {self._sandbox}")
 
     async def drop(self) -> None:
-        """None is kept, and none is under way."""
+        """Ends the process, and waits until none is being made."""
         self._turn += 1
         async with self._making:
             await self._end_waiting()
 
-    async def _follow(self, place: Place, turn: int) -> None:
+    async def _follow(self, environment: RunEnvironment, turn: int) -> None:
         try:
             while turn == self._turn:
                 await asyncio.sleep(SHORT_SECONDS if self._is_throttled() else QUIET_SECONDS)
                 if turn == self._turn and not self._is_throttled():
                     async with self._making:
-                        await self._keep(place, turn)
+                        await self._keep(environment, turn)
                     return
         except (SandboxGone, OSError) as gone:
             log.info("no_prepared_process", sandbox=self._sandbox, reason=str(gone))
 
-    async def _keep(self, place: Place, turn: int) -> None:
-        """The one that waits, where it is for this place, else a new one, where that makes sense."""
-        if self._waiting is not None and self._waiting.place == place:
-            self._waiting.goes.cancel()
-            self._waiting = replace(self._waiting, goes=self._goes_later())
+    async def _keep(self, environment: RunEnvironment, turn: int) -> None:
+        """Keeps the waiting process if it fits the environment. Otherwise makes a new one if that makes sense."""
+        if self._waiting is not None and self._waiting.environment == environment:
+            self._waiting.expiry.cancel()
+            self._waiting = replace(self._waiting, expiry=self._expiry())
             return
         await self._end_waiting()
         busy = self._machinery.runs.under_way >= BUSY
@@ -122,22 +126,22 @@ class Prepared:
             return
         self._begun = spare = await self._launcher.another()
         try:
-            await self._launcher.in_time(self._prepare(spare, place), ANSWER_SECONDS)
-            self._waiting = Waiting(spare, place, self._goes_later())
+            await self._launcher.in_time(self._prepare(spare, environment), ANSWER_SECONDS)
+            self._waiting = Waiting(spare, environment, self._expiry())
         except (Unfit, SpareGone, BuntimeError):
             self._back_off()
             await asyncio.to_thread(self._launcher.end, spare.run)
         finally:
             self._begun = None
 
-    async def _prepare(self, spare: Spare, place: Place) -> None:
-        body = msgspec.json.encode({"env": dict(place.env), "cwd": place.working_dir})
+    async def _prepare(self, spare: Spare, environment: RunEnvironment) -> None:
+        body = msgspec.json.encode({"env": dict(environment.env), "cwd": environment.working_dir})
         await self._guest.call("POST", "/spares/prepare", {"spare": str(spare.pid)}, Nothing, body)
 
-    def _goes_later(self) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(UNUSED_SECONDS, self._goes)
+    def _expiry(self) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(UNUSED_SECONDS, self._expire)
 
-    def _goes(self) -> None:
+    def _expire(self) -> None:
         if spare := self._give_up():
             asyncio.get_running_loop().run_in_executor(None, self._launcher.end, spare.run)
 
@@ -149,7 +153,7 @@ class Prepared:
         waiting, self._waiting = self._waiting, None
         if waiting is None:
             return None
-        waiting.goes.cancel()
+        waiting.expiry.cancel()
         return waiting.spare
 
     def _back_off(self) -> None:
@@ -161,7 +165,7 @@ class Prepared:
         return free >= max(LEAST_FREE, limit * LEAST_FREE_PART)
 
     def _is_throttled(self) -> bool:
-        """Whether the session had to wait for CPU time since this was asked last."""
+        """Whether the session has had to wait for CPU time since the last call."""
         before, self._throttled = self._throttled, self._machinery.cgroups.throttled(self._sandbox)
         return before is not None and self._throttled != before
 

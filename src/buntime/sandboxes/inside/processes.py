@@ -1,6 +1,6 @@
-"""The session's processes, by way of its guest. Implements `inside.Processes`.
+"""Processes of the session, by way of its guest. Implements `inside.Processes`.
 
-The protocol is described in `guest/src/processes.ts`: the guest keeps records and logs on the session's volume.
+`guest/src/processes.ts` describes the protocol. The guest keeps records and logs on the session's volume.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ from msgspec import Meta
 from buntime.errors import InvalidRequest, InvalidState, ProcessNotFound, SessionBusy
 from buntime.inside import LogEntry, LogPage, NewProcess, Process, ProcessUsage, Reason, Status
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest.client import ENOUGH, GATHER_SECONDS, LARGEST_NUMBER, STREAMS, Count, Guest, Nothing
+from buntime.sandboxes.guest.client import LARGEST_NUMBER, Count, Guest, Nothing
 from buntime.sandboxes.guest.failures import UNREADABLE, Impostor
-from buntime.sandboxes.guest.frames import Frame, batches
+from buntime.sandboxes.guest.frames import ENOUGH, GATHER_SECONDS, STREAMS, Frame, batches
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.machinery import Machinery
 
-COMMAND, NAME = 1000, 200  # characters that are shown
-PAGE_BYTES = 1 << 18  # of one page that is followed
-LARGEST_ENTRY = 1 << 18  # bytes, more than an entry of the guest ever has
+COMMAND, NAME = 1000, 200  # characters that are kept
+PAGE_BYTES = 1 << 18  # of one page while a log is followed
+LARGEST_ENTRY = 1 << 18  # bytes: more than the guest ever puts into an entry
 MOST_ENTRIES = 10_000  # in a page
-LARGEST_PAGE = 1 << 20  # bytes of a page of processes: 100 commands and names, escaped, are less
-TIME = 6  # bytes
-LOOK_SECONDS = 5.0  # into a log that says nothing, and again: is the sandbox still there?
+LARGEST_PAGE = 1 << 20  # bytes of a page of processes: 100 escaped commands and names take less
+TIME = 6  # bytes of an entry's time
+LOOK_SECONDS = 5.0  # how often a silent log checks whether the sandbox still runs
 
 
 class _Process(msgspec.Struct, rename="camel"):
@@ -43,9 +43,9 @@ class _Process(msgspec.Struct, rename="camel"):
     reason: Reason | None
 
     def checked(self, process_id: str | None = None) -> Process:
-        """Raises Impostor for what cannot be."""
+        """Raises Impostor for an impossible process."""
         if process_id not in (None, self.id) or (self.exit_code is None) != (self.status != "exited"):
-            raise Impostor("it tells of a process that cannot be")
+            raise Impostor("it describes an impossible process")
         return Process(**{name: getattr(self, name) for name in self.__struct_fields__})
 
 
@@ -104,19 +104,7 @@ class GuestProcesses:
 
     @asynccontextmanager
     async def attend(self, new: NewProcess) -> AsyncIterator[_Attended]:
-        body = msgspec.json.encode(
-            {
-                "id": new.id,
-                **({"code": new.code} if new.code is not None else {"command": new.command or ""}),
-                "env": {**self._machinery.env, **new.env},
-                "cwd": new.working_dir,
-                "name": new.name,
-                "stdin": None if new.stdin is None else base64.b64encode(new.stdin).decode(),
-                "timeout": new.timeout,
-                "logBytes": new.log_bytes,
-                "allLogBytes": new.all_log_bytes,
-            }
-        )
+        body = msgspec.json.encode(self._request(new))
         run = ""
 
         async def start(spare: Spare) -> Process:
@@ -136,11 +124,24 @@ class GuestProcesses:
         finally:
             self._launcher.release(run)
 
+    def _request(self, new: NewProcess) -> dict[str, object]:
+        return {
+            "id": new.id,
+            **({"code": new.code} if new.code is not None else {"command": new.command or ""}),
+            "env": {**self._machinery.env, **new.env},
+            "cwd": new.working_dir,
+            "name": new.name,
+            "stdin": None if new.stdin is None else base64.b64encode(new.stdin).decode(),
+            "timeout": new.timeout,
+            "logBytes": new.log_bytes,
+            "allLogBytes": new.all_log_bytes,
+        }
+
     async def list(self, limit: int, offset: int) -> tuple[Sequence[Process], int]:
         query = {"limit": str(limit), "offset": str(offset)}
         page = await self._ask(self._guest.call("GET", "/processes", query, _Page, most=LARGEST_PAGE))
         if len(page.processes) > limit:
-            raise SandboxGone("the guest listed more than asked")
+            raise SandboxGone("the guest listed more than was asked for")
         async with self._launcher.ending_an_impostor():
             return [process.checked() for process in page.processes], page.total
 
@@ -171,7 +172,6 @@ class GuestProcesses:
 
     async def logs(self, process_id: str, cursor: int, limit: int) -> LogPage:
         pages = self._pages(process_id, cursor, limit, follow=False)
-
         try:
             return await self._ask(_first(pages))
         finally:
@@ -188,7 +188,7 @@ class GuestProcesses:
                 if page.last:
                     return
                 if sum(len(entry.content) for entry in page.entries) < ENOUGH:
-                    await asyncio.sleep(GATHER_SECONDS)  # whoever writes byte by byte costs little
+                    await asyncio.sleep(GATHER_SECONDS)  # a program that writes byte by byte costs little
                 async with self._launcher.ending_an_impostor():
                     page = await self._next(pages)
 
@@ -201,16 +201,16 @@ class GuestProcesses:
             await pages.aclose()
 
     async def _next(self, pages: AsyncGenerator[LogPage]) -> LogPage:
-        """However long that takes, as long as the sandbox is there."""
+        """Waits without a time limit while the sandbox runs."""
         task: asyncio.Future[LogPage] = asyncio.ensure_future(anext(pages))
         try:
             while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
                 if not self._launcher.is_alive():
-                    raise SandboxGone("it ended while its log was followed")
+                    raise SandboxGone("it ended while a log was followed")
             try:
                 return task.result()
             except StopAsyncIteration:
-                raise SandboxGone("the log that was followed ended before its process") from None
+                raise SandboxGone("a followed log ended before its process") from None
         finally:
             if not task.done():
                 task.cancel()
@@ -230,7 +230,7 @@ class GuestProcesses:
         return await self._launcher.in_time(work, ANSWER_SECONDS)
 
     async def _pages(self, process_id: str, cursor: int, limit: int, *, follow: bool) -> AsyncGenerator[LogPage]:
-        """Raises ProcessNotFound, InvalidRequest, and Impostor for pages that no guest sends."""
+        """Raises ProcessNotFound, InvalidRequest, and Impostor for pages that our guest never sends."""
         query = {"id": process_id, "cursor": str(cursor), "limit": str(limit), "follow": str(int(follow))}
         reader = PageReader(process_id, cursor, limit)
         async with self._guest.request("GET", "/processes/logs", query) as answer:
@@ -248,7 +248,7 @@ async def _first(pages: AsyncGenerator[LogPage]) -> LogPage:
 
 
 class PageReader:
-    """Frames → pages: entries, and then where they end."""
+    """Turns frames into pages. A page is its entries, and then a frame that says where they end."""
 
     def __init__(self, process_id: str, cursor: int, limit: int) -> None:
         self._process_id = process_id
@@ -265,11 +265,11 @@ class PageReader:
         if kind == b"n":
             raise self._refused(payload)
         if kind != b"p":
-            raise Impostor("it sent a frame that it may not")
+            raise Impostor("it sent a frame that is not allowed here")
         end = _decoded(payload, _LogEnd)
         at = self._cursor + end.dropped + self._size
         if end.cursor != at or at > LARGEST_NUMBER:
-            raise Impostor("its page ends where it cannot")
+            raise Impostor("its page ends at an impossible position")
         process = end.process.checked(self._process_id)
         page = LogPage(self._entries, at, end.dropped, process, end.last, max(end.end, at))
         self._cursor, self._entries, self._size = at, [], 0
@@ -278,17 +278,17 @@ class PageReader:
     def _add(self, kind: bytes, payload: bytes) -> None:
         self._size += len(payload) - TIME
         if len(payload) <= TIME or self._size > self._most or len(self._entries) >= MOST_ENTRIES:
-            raise Impostor("it sent an entry that cannot be")
+            raise Impostor("it sent an impossible entry")
         self._entries.append(LogEntry(STREAMS[kind], payload[TIME:], int.from_bytes(payload[:TIME])))
 
     def _refused(self, payload: bytes) -> Exception:
         if _decoded(payload, _Refusal).why == "absent":
             return ProcessNotFound(self._process_id)
-        return InvalidRequest("cursor", "cursor is not one that an answer on the logs of this process gave.")
+        return InvalidRequest("cursor", "cursor does not come from the logs of this process.")
 
 
 def _decoded[T](text: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(text, type=kind)
     except UNREADABLE as wrong:
-        raise Impostor("a page of logs is not what it should be") from wrong
+        raise Impostor("a page of logs has the wrong form") from wrong

@@ -1,6 +1,6 @@
-"""Programs of the session that work for us: how they are called, and what it means that one failed.
+"""Programs of the session that buntime uses: how to call them, and what their failures mean.
 
-What they print is the session's word: any program may stand in their place.
+Their output is not trusted: the session may have replaced any program.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from buntime.ports import Run, RunResult
 STDERR_KEPT = 4096  # bytes
 STDERR_SHOWN = 300  # characters
 PLAIN = frozenset(b"/._-+,:@%=" + bytes([*range(48, 58), *range(65, 91), *range(97, 123)]))
-NOT_RUN = (126, 127)  # exit codes of a shell
+NOT_RUN = (126, 127)  # exit codes of a shell that could not run the program
 
 
 class Runner(Protocol):
     async def run(self, run: Run, sink: Sink | None = None) -> RunResult: ...
 
 
-class Place(Protocol):
-    """Where programs find their files."""
+class FileAccess(Protocol):
+    """The file operations that are needed around a program."""
 
     async def status(self, path: str) -> FileStatus: ...
 
@@ -30,7 +30,7 @@ class Place(Protocol):
 
 
 def quoted(word: str) -> str:
-    """For bash; surrogates become the bytes that they stand for."""
+    """The word for bash, in which surrogates become the bytes they stand for."""
     return "$'" + "".join(chr(byte) if byte in PLAIN else f"\\x{byte:02x}" for byte in in_bytes(word)) + "'"
 
 
@@ -39,7 +39,7 @@ def line(words: Sequence[str]) -> str:
 
 
 class Complaints:
-    """The beginning of what a program wrote to its standard error."""
+    """The beginning of a program's standard error."""
 
     def __init__(self) -> None:
         self._kept = b""
@@ -49,15 +49,15 @@ class Complaints:
 
     @property
     def first(self) -> str:
-        """One line for a client."""
+        """The first line, safe to show to a client."""
         text = self._kept.decode(errors="replace").strip().partition("\n")[0]
         return "".join(character if character.isprintable() else "�" for character in text)[:STDERR_SHOWN]
 
 
 def limit_met(result: RunResult, program: str) -> BuntimeError | None:
-    """Why it failed, where that is no matter of its input."""
+    """Why the program failed, if its input is not the reason."""
     if result.out_of_memory:
-        return MemoryLimitExceeded(f"{program} needed more memory than the session may use.")
+        return MemoryLimitExceeded(f"{program} needed more memory than the session has.")
     if result.disk_full:
         return DiskFull("The session's disk limit is reached.")
     if result.exit_code in NOT_RUN:

@@ -1,4 +1,4 @@
-"""Searching the files of a session, by its own ripgrep."""
+"""Searching the files of a session with its own ripgrep."""
 
 import base64
 import posixpath
@@ -12,23 +12,23 @@ from buntime.inside import FileKind, Match, Stream
 from buntime.paths import for_client, from_bytes, in_bytes, shown
 from buntime.ports import Run
 from buntime.sandboxes.guest.failures import UNREADABLE
-from buntime.sandboxes.inside.programs import Complaints, Place, Runner, limit_met, line, quoted
+from buntime.sandboxes.inside.programs import Complaints, FileAccess, Runner, limit_met, line, quoted
 
 SECONDS = 20.0  # of one search
-LONGEST_LINE = 4 << 20  # bytes of one line that rg prints; what is longer is passed over
-MOST_PRINTED = 64 << 20  # bytes in all that are looked at
-MOST_OTHERS = 10_000  # lines that are no match: rg has two for each file
+LONGEST_LINE = 4 << 20  # bytes of one line that rg prints; longer ones are skipped
+MOST_PRINTED = 64 << 20  # bytes of output that are looked at
+MOST_OTHERS = 10_000  # lines that are no match: rg prints two for each file
 LONGEST_TEXT = 1000  # characters of a line that are shown …
-BEFORE = 200  # … from so many before the first match where it is longer
+BEFORE = 200  # … of a longer line, beginning so many before the first match
 MOST_RANGES = 100
 NOTHING_FOUND, FAILED = 1, 2  # exit codes of rg
-NOT_THERE = 100  # ours
+NOT_THERE = 100  # exit code of our own command
 RG = ("/usr/bin/rg", "--no-config", "--no-messages", "--hidden", "--no-ignore", "--sort=path", "--threads=1")
 LEFT_OUT = ("--glob=!.git", "--glob=!node_modules")
 
 
 class Enough(Exception):
-    """As many matches as were asked for. Never shown."""
+    """The search has found enough. Never shown."""
 
 
 class _Text(msgspec.Struct, rename={"raw": "bytes"}):
@@ -57,7 +57,7 @@ class _Event(msgspec.Struct):
 
 
 class _Search:
-    """What rg prints, taken as it comes. `names`: paths that end with NUL; else lines of JSON."""
+    """Takes rg's output as it arrives. `names`: paths that end with NUL; otherwise lines of JSON."""
 
     def __init__(self, names: bool, limit: int) -> None:
         self._names = names
@@ -65,7 +65,7 @@ class _Search:
         self._rest = bytearray()
         self._printed = 0
         self._others = 0  # lines that were no match
-        self._passing = False  # the rest of a line that is too long
+        self._passing = False  # skipping the rest of a line that is too long
         self.matches: list[Match] = []
         self.truncated = False
         self.complaints = Complaints()
@@ -114,7 +114,7 @@ def _plain(path: bytes) -> str:
 
 
 def _match_in(text: bytes) -> Match | None:
-    """None for what is no match. What is no JSON of rg's is passed over: the session may have any rg."""
+    """None for anything but a match. Output that is not rg's JSON is skipped: the session may have replaced rg."""
     try:
         event = msgspec.json.decode(text, type=_Event)
         if event.type != "match":
@@ -127,12 +127,12 @@ def _match_in(text: bytes) -> Match | None:
 
 
 def _cut(path: str, number: int, content: bytes, found: Sequence[_Range]) -> Match:
-    """Ranges from bytes of the line to characters of the part that is shown."""
+    """Cuts the line, and turns ranges in its bytes into ranges in the characters that are shown."""
     content = content.removesuffix(b"\n").removesuffix(b"\r")
     spans, at, characters = [], 0, 0
     for each in found:
         if not at <= each.start <= each.end <= len(content):
-            continue  # of the end of the line itself, or no range of rg's
+            continue  # the line's own end, or not a range of rg
         start = characters + len(content[at : each.start].decode(errors="replace"))
         characters = start + len(content[each.start : each.end].decode(errors="replace"))
         spans.append((start, characters))
@@ -147,10 +147,10 @@ def _cut(path: str, number: int, content: bytes, found: Sequence[_Range]) -> Mat
 
 
 async def search(
-    place: Place, runner: Runner, path: str, glob: str | None, query: str | None, *, ignore_case: bool, limit: int
+    files: FileAccess, runner: Runner, path: str, glob: str | None, query: str | None, *, ignore_case: bool, limit: int
 ) -> tuple[Sequence[Match], bool]:
     """Raises InvalidRequest, FileNotFound, FileConflict."""
-    directory, target = await _where(place, path)
+    directory, target = await _where(files, path)
     taken = _Search(query is None, limit)
     command = _command(directory, target, glob, query, ignore_case)
     try:
@@ -168,11 +168,11 @@ async def search(
     return sorted(matches, key=lambda match: (in_bytes(match.path), match.line or 0)), taken.truncated
 
 
-async def _where(place: Place, path: str) -> tuple[str, str]:
-    """The directory in which to search, and what in it."""
-    kind = (await place.status(path)).type
+async def _where(files: FileAccess, path: str) -> tuple[str, str]:
+    """The directory to search in, and what to search there."""
+    kind = (await files.status(path)).type
     if kind == "symlink":
-        kind = await _behind(place, path)
+        kind = await _behind(files, path)
     if kind == "other":
         raise _neither(path)
     return (path, ".") if kind == "directory" else (posixpath.dirname(path), "./" + posixpath.basename(path))
@@ -183,10 +183,10 @@ def _neither(path: str) -> FileConflict:
     return FileConflict(name, "EINVAL", f"{name!r} is neither a directory nor a regular file.")
 
 
-async def _behind(place: Place, link: str) -> FileKind:
-    """What a symbolic link leads to."""
+async def _behind(files: FileAccess, link: str) -> FileKind:
+    """The kind of what a symbolic link leads to."""
     try:
-        return (await place.status(link + "/.")).type
+        return (await files.status(link + "/.")).type
     except FileConflict as conflict:
         if conflict.details["reason"] != "ENOTDIR":
             raise
@@ -202,7 +202,7 @@ def _command(directory: str, target: str, glob: str | None, query: str | None, i
 
 
 async def _wrong(runner: Runner, glob: str | None, query: str | None) -> BuntimeError | None:
-    """Which pattern rg does not take: it is asked about each where nothing is to be found."""
+    """The pattern that rg refuses, if any. rg tries each pattern on an empty file."""
     asked: list[tuple[Literal["glob", "query"], str, Sequence[str]]] = []
     if query is not None:
         asked.append(("query", "a regular expression", [*RG, "--quiet", f"--regexp={query}", "/dev/null"]))
@@ -213,7 +213,7 @@ async def _wrong(runner: Runner, glob: str | None, query: str | None) -> Buntime
         if result.exit_code == FAILED:
             complaints = Complaints()
             complaints.add(result.stderr.strip().rpartition(b"\n")[2])
-            return InvalidRequest(field, f"{field} is not {kind} that rg takes: {complaints.first}")
+            return InvalidRequest(field, f"{field} is not {kind} that rg accepts: {complaints.first}")
     return None
 
 

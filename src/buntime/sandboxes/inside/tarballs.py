@@ -1,23 +1,23 @@
-"""Archives out of a session and into it, by its own tar."""
+"""Packing and unpacking archives with the session's own tar."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import BuntimeError, ExecutionTimeout, FileConflict, InvalidRequest
 from buntime.inside import Stream
 from buntime.paths import for_client, shown
 from buntime.ports import Run, RunResult
-from buntime.sandboxes.guest.client import ended
-from buntime.sandboxes.inside.programs import Complaints, Place, Runner, limit_met, quoted
+from buntime.sandboxes.inside.programs import Complaints, FileAccess, Runner, limit_met, quoted
 
-LONGEST = 24 * 3600.0  # seconds; what ends sooner is for lack of progress
+LONGEST = 24 * 3600.0  # seconds; lack of progress ends it sooner
 STALL_SECONDS = 120.0
-AHEAD = 4  # pieces of an archive that wait for a slow client
+AHEAD = 4  # pieces of an archive that may wait for a slow client
 CHANGED = 1  # tar's exit code where files changed while it read them
-WRONG_KIND, CANNOT_ENTER = 100, 101  # ours
+WRONG_KIND, CANNOT_ENTER = 100, 101  # exit codes of our own commands
 
-# `./` only leads to the files: names are told without it
+# tar prints the names without `./`
 PACK = (
     "tar() { exec /usr/bin/tar --create --use-compress-program='gzip -1' --one-file-system "
     r"""--transform='flags=rh;s,^\./\(.\),\1,' "$@"; }; """
@@ -26,14 +26,14 @@ PACK = (
     f"exit {WRONG_KIND}"
 )
 UNPACK = (
-    'cd -- "$P" && exec /usr/bin/tar --extract --gzip --verbose --no-same-owner --file=-; '  # names go to its output
+    'cd -- "$P" && exec /usr/bin/tar --extract --gzip --verbose --no-same-owner --file=-; '  # prints names to count
     f"exit {CANNOT_ENTER}"
 )
 
 
 @asynccontextmanager
-async def pack(place: Place, runner: Runner, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
-    await place.status(path)
+async def pack(files: FileAccess, runner: Runner, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    await files.status(path)
     pieces, complaints = asyncio.Queue[bytes](AHEAD), Complaints()
 
     async def sink(stream: Stream, content: bytes) -> None:
@@ -51,10 +51,10 @@ async def pack(place: Place, runner: Runner, path: str) -> AsyncIterator[AsyncIt
     running = asyncio.create_task(whole(), name="tar")
     try:
         parts = _parts(pieces, running, path, complaints)
-        first = await anext(parts, b"")  # or why there is none
+        first = await anext(parts, b"")  # or it raises why there is none
         yield _again(first, parts)
     finally:
-        await ended(running)
+        await cancel_and_wait(running)
 
 
 async def _again(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -73,7 +73,7 @@ async def _parts(
                 async with asyncio.timeout(STALL_SECONDS):
                     piece = await pieces.get()
             except TimeoutError:
-                raise ExecutionTimeout("The session's tar stopped.") from None
+                raise ExecutionTimeout("The session's tar makes no progress.") from None
             yield piece
     result = await running
     if result.exit_code not in (0, CHANGED):
@@ -81,18 +81,18 @@ async def _parts(
 
 
 def _unpacked(result: RunResult, path: str, complaints: Complaints) -> BuntimeError:
-    """Why there is no archive, or no whole one."""
+    """Why there is no archive, or only a part of one."""
     name = for_client(shown(path))
     if result.exit_code == WRONG_KIND:
         return FileConflict(name, "EINVAL", f"{name!r} is neither a directory nor a regular file.")
     return limit_met(result, "tar") or FileConflict(
-        name, "EIO", f"{name!r} cannot be archived whole: {complaints.first or 'tar failed'}."
+        name, "EIO", f"{name!r} could not be archived completely: {complaints.first or 'tar failed'}."
     )
 
 
-async def unpack(place: Place, runner: Runner, path: str, parts: AsyncIterator[bytes]) -> int:
-    """What was extracted before a failure stays."""
-    await place.make_directory(path)
+async def unpack(files: FileAccess, runner: Runner, path: str, parts: AsyncIterator[bytes]) -> int:
+    """See `inside.Files.unpack`."""
+    await files.make_directory(path)
     taken, complaints = _Taken(parts), Complaints()
 
     async def sink(stream: Stream, content: bytes) -> None:
@@ -107,20 +107,20 @@ async def unpack(place: Place, runner: Runner, path: str, parts: AsyncIterator[b
         before = None
         while not (await asyncio.wait({running}, timeout=STALL_SECONDS))[0]:
             if taken.progress == before:
-                raise ExecutionTimeout("The session's tar stopped.")
+                raise ExecutionTimeout("The session's tar makes no progress.")
             before = taken.progress
         result = await running
     finally:
-        await ended(running)
+        await cancel_and_wait(running)
     if result.exit_code != 0:
         raise limit_met(result, "tar") or InvalidRequest(
-            "body", f"The archive could not be extracted whole: {complaints.first or 'tar failed'}."
+            "body", f"The archive could not be extracted completely: {complaints.first or 'tar failed'}."
         )
     return taken.entries
 
 
 class _Taken:
-    """How far an archive has come."""
+    """How far the extraction has come."""
 
     def __init__(self, parts: AsyncIterator[bytes]) -> None:
         self._parts = parts

@@ -1,7 +1,7 @@
-"""The session's terminals, by way of its guest. Implements `inside.Terminals`.
+"""Terminals of the session, by way of its guest. Implements `inside.Terminals`.
 
-Two requests for each client: one brings the output in frames, the other takes what is typed, for as long as somebody is
-attached. The guest tells how much of that the program has got, so that no more than a window of it is on the way.
+Each attached client uses two requests: one brings the output in frames, the other takes what is typed. The guest
+reports how much input the program has read, so that no more than a window of it is on its way.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from buntime.sandboxes.guest.frames import HEADER, Frame, batches
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
 from buntime.sandboxes.machinery import Machinery
 
-LARGEST_FRAME = 1 << 20  # bytes: what the guest keeps of a terminal is a quarter of it
-WINDOW = 256 << 10  # bytes of input on the way to the program; eight times of what the guest keeps to itself
-LAST_SECONDS = 1.0  # for input to be sent after the client has left
+LARGEST_FRAME = 1 << 20  # bytes: four times what the guest keeps of a terminal
+WINDOW = 256 << 10  # bytes of input on the way to the program: eight times what the guest buffers
+LAST_SECONDS = 1.0  # for sending the last input after the client has left
 PIECE = 32 << 10  # bytes of input in one frame
-GATHER_FRAMES, GATHER_SECONDS = 64, 0.002  # crumbs of output in such numbers cost too much: what follows is gathered
+GATHER_FRAMES, GATHER_SECONDS = 64, 0.002  # more frames than this at once are crumbs: wait for more output
 
 
 class _End(msgspec.Struct, rename="camel"):
@@ -87,11 +87,11 @@ class GuestAttachment:
         self._launcher = launcher
         self._query = query
         self._answer = answer
-        self._typed = bytearray()  # on its way, as the next is
-        self._size: tuple[int, int] | None = None
+        self._typed = bytearray()  # not sent yet
+        self._size: tuple[int, int] | None = None  # not sent yet
         self._more = asyncio.Event()
         self._room = asyncio.Event()
-        self._untaken = 0  # bytes of input that the program has not got, as far as we know
+        self._untaken = 0  # bytes of input that the program has not read, as far as is known
         self._closing = False
         self._typing: asyncio.Task[None] | None = None
 
@@ -108,9 +108,9 @@ class GuestAttachment:
                     return
                 if len(frames) > GATHER_FRAMES:
                     await asyncio.sleep(GATHER_SECONDS)
-        raise SandboxGone("the terminal's output ended without an end")
+        raise SandboxGone("the terminal's output stopped before its end")
 
-    async def _batches(self) -> AsyncIterator[list[Frame]]:
+    async def _batches(self) -> AsyncIterator[Sequence[Frame]]:
         try:
             async for frames in batches(self._answer.content, LARGEST_FRAME):
                 yield frames
@@ -120,7 +120,7 @@ class GuestAttachment:
             raise SandboxGone(f"a terminal: {gone!r}") from gone
 
     def _sorted(self, frames: Sequence[Frame]) -> tuple[bytes, Frame | None]:
-        """What was printed, and the frame that is the last, if it is among them."""
+        """What was printed, and the last frame of the terminal if it is among these."""
         printed: list[bytes] = []
         for kind, payload in frames:
             if kind == b"o":
@@ -130,7 +130,7 @@ class GuestAttachment:
             elif kind in (b"x", b"d"):
                 return b"".join(printed), (kind, payload)
             else:
-                raise Impostor("it sent a frame that no terminal has")
+                raise Impostor("it sent a frame that is not allowed here")
         return b"".join(printed), None
 
     async def write(self, content: bytes) -> None:
@@ -148,7 +148,7 @@ class GuestAttachment:
         self._send_more()
 
     async def close(self) -> None:
-        """What was typed before the client left is still sent, where the guest takes it."""
+        """Still sends what was typed before the client left, if the guest takes it."""
         self._closing = True
         self._more.set()
         try:
@@ -157,16 +157,16 @@ class GuestAttachment:
         finally:
             if self._typing is not None:
                 self._typing.cancel()
-            self._answer.close()  # or the connection would wait for what nobody reads
+            self._answer.close()  # otherwise the connection waits for output that nobody reads
 
     def _forget(self) -> None:
-        """What the shell has left running is no terminal any more."""
+        """What the shell left running no longer counts as a terminal."""
         run = self._launcher.named(self._query["id"])
         if run is not None:
             self._launcher.finish(run)
 
     def _took(self, count: int) -> None:
-        self._untaken = max(self._untaken - count, len(self._typed))  # whatever is told: not before it was sent
+        self._untaken = max(self._untaken - count, len(self._typed))  # an impostor cannot confirm more than was sent
         if self._untaken < WINDOW:
             self._room.set()
 
@@ -176,7 +176,7 @@ class GuestAttachment:
             self._typing = asyncio.create_task(self._send(), name="input of a terminal")
 
     async def _send(self) -> None:
-        """What is typed, in one request that goes on. Where it fails, the output has an end too."""
+        """Sends input in one request that goes on. If it fails, the output ends too."""
 
         async def body() -> AsyncIterator[bytes]:
             while True:
@@ -201,7 +201,7 @@ def _exit(payload: bytes) -> Exit:
     try:
         end = msgspec.json.decode(payload, type=_End)
     except UNREADABLE as wrong:
-        raise Impostor("a terminal's end is not what it should be") from wrong
+        raise Impostor("a terminal's end has the wrong form") from wrong
     if end.exit_code is not None and not 0 <= end.exit_code <= 255:
-        raise Impostor("a terminal ended with an impossible number")
+        raise Impostor("a terminal ended with an impossible exit code")
     return Exit(end.exit_code, end.reason)

@@ -1,4 +1,4 @@
-"""Watching files, by way of the guest: `guest/src/watching.ts` has the frames."""
+"""Watching files, by way of the guest. `guest/src/watching.ts` describes the frames."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -12,14 +12,15 @@ from buntime.errors import FileNotFound, SessionBusy
 from buntime.inside import FileEvent, FileKind
 from buntime.paths import for_client, shown
 from buntime.ports import SandboxGone
-from buntime.sandboxes.guest.client import Guest, path_in
+from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.guest.failures import UNREADABLE, Impostor
 from buntime.sandboxes.guest.frames import Frame, batches
+from buntime.sandboxes.guest.paths import path_in
 from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher
 
-READY_SECONDS = 60.0  # for large trees; the guest answers at once that it begins
-MOST_EVENTS, LARGEST_FRAME = 500, 1 << 20  # of one frame, and bytes
-GATHER_SECONDS = 0.005  # between two readings: a guest that tells in crumbs costs little …
+READY_SECONDS = 60.0  # for large trees; the guest answers at once and then reports when it is ready
+MOST_EVENTS, LARGEST_FRAME = 500, 1 << 20  # events of one frame, and its bytes
+GATHER_SECONDS = 0.005  # between two reads, so that a guest that reports in crumbs costs little …
 GATHER_FRAMES = 50  # … for each so many frames
 
 
@@ -55,10 +56,10 @@ async def watch(
                 while (await _next(frames, launcher))[0] != b"r":
                     pass
         except TimeoutError:
-            raise SessionBusy("The session is too busy to begin to watch so large a directory.") from None
+            raise SessionBusy("The session is too busy to start watching such a large directory.") from None
         yield _events(frames, launcher, path)
     finally:
-        answer.close()  # the guest sees that nobody watches any more
+        answer.close()  # tells the guest that nobody watches any more
         with suppress(SandboxGone):
             await asking.__aexit__(None, None, None)
 
@@ -68,7 +69,7 @@ async def _next(frames: AsyncIterator[Frame], launcher: Launcher) -> Frame:
         try:
             return await anext(frames)
         except StopAsyncIteration:
-            raise Impostor("its answer has no end") from None
+            raise Impostor("its answer stops before the end") from None
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as gone:
             raise SandboxGone(f"/files/watch: {gone!r}") from gone
 
@@ -102,8 +103,8 @@ def _told(kind: bytes, payload: bytes, path: str) -> Sequence[FileEvent]:
             unwatched = msgspec.json.decode(payload, type=_Unwatched)
             return [FileEvent("overflow", _below(path, unwatched.path), "directory", unwatched=True)]
     except UNREADABLE as wrong:
-        raise Impostor("it tells of a change in a way of its own") from wrong
-    raise Impostor("it sent a frame that it may not")
+        raise Impostor("it reports a change in the wrong form") from wrong
+    raise Impostor("it sent a frame that is not allowed here")
 
 
 def _event(event: _Event, path: str) -> FileEvent:
@@ -112,7 +113,7 @@ def _event(event: _Event, path: str) -> FileEvent:
             return FileEvent(kind, _below(path, event.path), event.type)
         case "renamed" if event.from_ is not None:
             return FileEvent("renamed", _below(path, event.path), event.type, _below(path, event.from_))
-    raise Impostor("it tells of a change that there is not")
+    raise Impostor("it reports an unknown kind of change")
 
 
 def _below(path: str, told: str | _Raw) -> str:

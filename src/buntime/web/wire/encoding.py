@@ -8,9 +8,9 @@ from typing import Literal
 from msgspec import UNSET, UnsetType
 
 from buntime.errors import InvalidRequest, PayloadTooLarge
+from buntime.inside import FileToWrite
 from buntime.paths import for_client, from_bytes, in_bytes, inside_session, shown
 from buntime.plan import MB, Plan
-from buntime.ports import FileToWrite
 from buntime.requests import check_file_count
 from buntime.web.wire import core as wire
 

@@ -1,6 +1,12 @@
-/** Files of any size, folders, moves: what of it the host can ask for.
+/** Files: what the host can ask for.
  *
- *     GET  /contents?path=&start=&end=      → bytes, headers as `readPart` has them; `last=` in place of both
+ *     GET  /status                          → {"files": n}, a bounded count of regular files in the workspace
+ *     POST /files/write                     length (4 bytes), {"files": [{path, size, mode, append}]}, contents
+ *                                           → {"sizes": [n]}
+ *     GET  /files/list?path=&recursive=&limit=&offset=  → {"files": [{path, size, modified, type}], "total": n}
+ *     GET  /files/read?path=&limit=         → bytes, header x-size
+ *     POST /files/delete?path=&recursive=   → {}
+ *     GET  /contents?path=&start=&end=      → bytes, headers: see `readPart`; or `last=` instead of both
  *     POST /uploads?path=&mode=             → {"upload": id}
  *     POST /uploads/part?upload=            bytes → {}
  *     POST /uploads/end?upload=             → {"size": n}
@@ -8,28 +14,37 @@
  *     POST /files/mkdir?path=               → {"created": bool}
  *     POST /files/move?from=&to=&overwrite= → {}
  *     GET  /files/stat?path=                → {"type", "size", "modified", "mode", "target"}
- *     GET  /feed?name=                      → {"open": bool}, when the run has begun
- *     POST /feed?name=                      bytes → {"open": bool}, when it has taken them
  */
 
 import * as fs from "node:fs";
+import { type Handlers, type Settings, anyPathIn, flagIn, numberIn } from "./asked";
+import { Body, LARGEST_BODY } from "./body";
 import { Failure, errnoOf, unless } from "./failure";
-import { begun, feed } from "./feeds";
 import { renameToFree } from "./libc";
+import { countFiles, list } from "./list";
 import { type Path, above, shown } from "./names";
-import { readPart } from "./read";
-import { holds } from "./remove";
-import { type Handlers, type Settings, anyPathIn, flagIn, numberIn } from "./server";
-import type { Spares } from "./spares";
+import { read, readPart } from "./read";
+import { holds, remove } from "./remove";
 import { beginUpload, dropUpload, uploadOf } from "./uploads";
 import { kindOf } from "./walk";
-import { makeParents, unmake } from "./write";
+import { makeParents, unmake, writeFiles } from "./write";
 
 const MOST_MODE = 0o7777;
-const OF_THE_GOAL = ["EEXIST", "ENOTEMPTY", "EISDIR", "ENOTDIR"]; // failures of a move
+const OF_THE_TARGET = ["EEXIST", "ENOTEMPTY", "EISDIR", "ENOTDIR"]; // failures of a move that concern its target
 
-export function contentsHandlers({ workspace }: Settings, _spares: Spares): Handlers {
+export function filesHandlers({ workspace }: Settings): Handlers {
   return {
+    "GET /status": async () => Response.json({ files: await countFiles(workspace) }),
+    "POST /files/write": async (request) => Response.json({ sizes: await writeFiles(new Body(request.body)) }),
+    "GET /files/list": async (request, query) => {
+      const [limit, offset] = [numberIn(query, "limit", 1000), numberIn(query, "offset", 0)];
+      return Response.json(await list(anyPathIn(request), workspace, flagIn(query, "recursive"), limit, offset));
+    },
+    "GET /files/read": (request, query) => read(anyPathIn(request), numberIn(query, "limit", LARGEST_BODY)),
+    "POST /files/delete": async (request, query) => {
+      await remove(anyPathIn(request), workspace, flagIn(query, "recursive"));
+      return Response.json({});
+    },
     "GET /contents": (request, query) => {
       const last = numberIn(query, "last", -1);
       if (last >= 0) return readPart(anyPathIn(request), -1, last);
@@ -55,11 +70,6 @@ export function contentsHandlers({ workspace }: Settings, _spares: Spares): Hand
       return Response.json({});
     },
     "GET /files/stat": (request) => Response.json(status(anyPathIn(request))),
-    "GET /feed": async (_, query) => Response.json({ open: await begun(query.get("name") ?? "") }),
-    "POST /feed": async (request, query) => {
-      const bytes = new Uint8Array(await request.arrayBuffer());
-      return Response.json({ open: await feed(query.get("name") ?? "", bytes) });
-    },
   };
 }
 
@@ -75,7 +85,7 @@ function makeDirectory(path: Path): boolean {
   }
 }
 
-/** A rename: at once, or not at all. Raises EEXIST, EINVAL for a directory into itself, EXDEV between file systems. */
+/** Renames atomically. Raises EEXIST, EINVAL for a directory into itself, and EXDEV between file systems. */
 function move(from: Path, to: Path, overwrite: boolean, workspace: string): void {
   const stats = fs.lstatSync(from);
   if (stats.isDirectory() && holds(from, stats, workspace)) throw new Failure("EBUSY", { path: shown(from) });
@@ -89,7 +99,7 @@ function move(from: Path, to: Path, overwrite: boolean, workspace: string): void
   } catch (thrown) {
     unmake(made);
     const errno = errnoOf(thrown);
-    throw errno === "" ? thrown : new Failure(errno, { path: shown(OF_THE_GOAL.includes(errno) ? to : from) });
+    throw errno === "" ? thrown : new Failure(errno, { path: shown(OF_THE_TARGET.includes(errno) ? to : from) });
   }
 }
 

@@ -1,0 +1,114 @@
+"""Running one program to its end, in its own cgroup. Implements `ports.Sandbox.run`."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from buntime.inside import Sink
+from buntime.ports import Run, RunResult, SandboxGone
+from buntime.sandboxes.guest.client import Guest
+from buntime.sandboxes.guest.failures import Unfit
+from buntime.sandboxes.guest.outcomes import Outcome
+from buntime.sandboxes.guest.runs import run_program
+from buntime.sandboxes.inside.launcher import ANSWER_SECONDS, Launcher, Spare
+from buntime.sandboxes.inside.prepared import Prepared
+from buntime.sandboxes.inside.sinks import WatchedSinks
+from buntime.sandboxes.kernel.cgroup import RunUsage
+from buntime.sandboxes.machinery import Machinery
+
+TIMEOUT_EXIT = 124
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A run as the guest reports it, and what the host did to it."""
+
+    outcome: Outcome
+    timed_out: bool  # its cgroup was killed
+    met_limit: bool  # on processes; its cgroup was killed
+
+
+class GuestRuns:
+    def __init__(self, guest: Guest, launcher: Launcher, prepared: Prepared, machinery: Machinery) -> None:
+        self._guest = guest
+        self._launcher = launcher
+        self._prepared = prepared
+        self._machinery = machinery
+
+    async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
+        started = time.monotonic()
+        env = {**self._machinery.env, **run.env}
+        with self._machinery.runs.one():
+            attempt, spare = await self._started(run, env, sink)
+        wall_ms = int((time.monotonic() - started) * 1000)
+        usage = self._launcher.usage(spare.run)
+        result = _result(attempt, usage, wall_ms, disk_full=self._is_full(attempt))
+        self._launcher.finish(spare.run)
+        self._prepared.follow(run, env)
+        return result
+
+    async def _started(self, run: Run, env: Mapping[str, str], sink: Sink | None) -> tuple[Attempt, Spare]:
+        """Runs the program in the prepared process if that fits, otherwise in a spare."""
+        await self._launcher.make_room()
+        prepared = self._prepared.take(run, env)
+        if prepared is not None:
+            self._launcher.watch(prepared.run)
+            try:
+                attempt = await self._attempt(prepared, run, env, sink, prepared=True)
+            except Unfit:
+                self._prepared.missed()
+            else:
+                self._prepared.used()
+                return attempt, prepared
+        return await self._launcher.launch(lambda spare: self._attempt(spare, run, env, sink))
+
+    async def _attempt(
+        self, spare: Spare, run: Run, env: Mapping[str, str], sink: Sink | None, *, prepared: bool = False
+    ) -> Attempt:
+        sinks = WatchedSinks(sink)
+        running = asyncio.ensure_future(run_program(self._guest, spare.pid, run, env, sinks.sink, prepared=prepared))
+        try:
+            timed_out = not (await asyncio.wait({running}, timeout=run.timeout))[0]
+            met_limit = self._launcher.met_limit(spare.run)
+            if timed_out or met_limit:
+                await self._kill(spare.run, running, sinks)
+            async with self._launcher.ending_an_impostor():
+                return Attempt(running.result(), timed_out, met_limit)
+        finally:
+            if not running.done():
+                running.cancel()
+                self._launcher.end_later(spare.run)  # the caller has left: nothing may run on for nobody
+            elif running.exception() is not None:
+                self._launcher.end_later(spare.run)
+
+    async def _kill(self, run: str, running: asyncio.Future[Outcome], sinks: WatchedSinks) -> None:
+        """Kills the run's processes and waits for what they had written. Raises SandboxGone when that fails."""
+        killed = await asyncio.to_thread(self._launcher.kill_run, run)
+        if not await sinks.drained(running, ANSWER_SECONDS) or not killed:
+            await self._launcher.kill_sandbox()
+            raise SandboxGone("the guest does not answer after the run was killed")
+
+    def _is_full(self, attempt: Attempt) -> bool:
+        """Only a failed run asks, because only there does it matter."""
+        failed = not attempt.timed_out and attempt.outcome.end.exit_code != 0
+        return failed and self._machinery.volumes.is_full(self._launcher.sandbox)
+
+
+def _result(attempt: Attempt, usage: RunUsage, wall_ms: int, *, disk_full: bool) -> RunResult:
+    end, timed_out = attempt.outcome.end, attempt.timed_out
+    return RunResult(
+        stdout=attempt.outcome.stdout,
+        stderr=attempt.outcome.stderr,
+        truncated=end.truncated,
+        exit_code=TIMEOUT_EXIT if timed_out else end.exit_code,
+        wall_ms=wall_ms,
+        cpu_ms=usage.cpu_ms,
+        peak_memory=usage.peak_memory,
+        timed_out=timed_out,
+        out_of_memory=usage.memory_kills > 0,
+        disk_full=disk_full,
+        met_process_limit=attempt.met_limit,
+        files_written=end.files_written,
+        files_written_truncated=end.files_written_truncated,
+    )

@@ -1,0 +1,113 @@
+"""Sandboxes that are started ahead and *parked*, so that a claim need not wait for a start."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from buntime.daemon.tasks import Tasks
+from buntime.errors import Unavailable
+from buntime.ports import SandboxGone
+from buntime.sandboxes.sandbox import LocalSandbox
+
+log = structlog.get_logger()
+
+QUIET_SECONDS = 0.25  # without a claim before the pool is filled: a burst of claims has the host to itself
+LOW_QUIET_SECONDS = 0.05  # the same while few are parked; claims that follow each other still come first
+REST_SECONDS = 0.02
+RETRY_SECONDS = 5
+
+
+class Pool:
+    """Starts and destroys sandboxes by the callbacks. `require_room` raises Unavailable when the host is full."""
+
+    def __init__(
+        self,
+        size: int,
+        tasks: Tasks,
+        *,
+        require_room: Callable[[], None],
+        start: Callable[[], Awaitable[LocalSandbox]],
+        destroy: Callable[[str], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._size = size
+        self._tasks = tasks
+        self._require_room = require_room
+        self._start = start
+        self._destroy = destroy
+        self._parked: deque[LocalSandbox] = deque()
+        self._claimed_at = 0.0
+        self._claimed = asyncio.Event()
+        self._waiting = 0  # claims that found nothing parked
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._parked) >= self._size
+
+    @property
+    def ids(self) -> set[str]:
+        return {sandbox.id for sandbox in self._parked}
+
+    async def take(self) -> LocalSandbox:
+        """A parked sandbox, or a new one when none is parked. Raises Unavailable."""
+        self._claimed_at = time.monotonic()
+        self._claimed.set()
+        return self._take_parked() or await self._start_at_once()
+
+    def _take_parked(self) -> LocalSandbox | None:
+        while self._parked:
+            sandbox = self._parked.popleft()
+            if sandbox.is_alive():
+                return sandbox
+            self._tasks.start(self._destroy(sandbox.id), f"destroy {sandbox.id}")
+        return None
+
+    async def _start_at_once(self) -> LocalSandbox:
+        self._waiting += 1
+        try:
+            sandbox = await self._start()
+        finally:
+            self._waiting -= 1
+        self._tasks.start(sandbox.keep_spare(), f"first spare for {sandbox.id}")
+        return sandbox
+
+    def add(self, sandbox: LocalSandbox) -> None:
+        self._parked.append(sandbox)
+
+    def empty(self) -> list[LocalSandbox]:
+        """Takes out all parked sandboxes."""
+        parked, self._parked = list(self._parked), deque()
+        return parked
+
+    async def keep(self) -> None:
+        """Fills the pool forever, one sandbox at a time, and pauses while claims come in."""
+        while True:
+            try:
+                await self._fill()
+            except (Unavailable, OSError) as failed:
+                log.warning("pool_not_filled", reason=str(failed))
+                await asyncio.sleep(RETRY_SECONDS)
+            self._claimed.clear()
+            await self._claimed.wait()
+
+    async def _fill(self) -> None:
+        while not self.is_full:
+            low = len(self._parked) < self._size // 4
+            quiet = time.monotonic() - self._claimed_at
+            if self._waiting or quiet < (LOW_QUIET_SECONDS if low else QUIET_SECONDS):
+                await asyncio.sleep(REST_SECONDS)
+                continue
+            self._require_room()
+            sandbox = await self._start()
+            try:
+                await sandbox.ready_spare()
+            except (SandboxGone, OSError) as failed:
+                await self._destroy(sandbox.id)
+                raise Unavailable("A parked sandbox failed.") from failed
+            self._parked.append(sandbox)
