@@ -21,9 +21,8 @@ from bench.statistics import summarise
 from buntime.account import Account
 from buntime.config import Config
 from buntime.daemon.tasks import Tasks
-from buntime.lifecycle.endings import Endings
+from buntime.lifecycle.assembly import assemble
 from buntime.lifecycle.keeper import Keeper, Pace
-from buntime.lifecycle.leases import Leases
 from buntime.lifecycle.sealing import KEY_BYTES, Vault, load_master_key
 from buntime.lifecycle.snapshots import Snapshots
 from buntime.plan import Limits
@@ -186,6 +185,5 @@ async def _ticks(context: Context, count: int) -> list[float]:
 def _keeper(store: SqliteStore, vault: Vault, tasks: Tasks) -> Keeper:
     sandboxes = FakeSandboxes()
     snapshots = Snapshots(FakeArchive(), vault, sandboxes, time.time)
-    leases = Leases(store, sandboxes, snapshots, tasks, time.time)
-    endings = Endings(store, sandboxes, leases, snapshots, tasks)
-    return Keeper(store, sandboxes, endings, leases, tasks, time.time, Pace())
+    lifecycle = assemble(store, sandboxes, snapshots, tasks, time.time)
+    return Keeper(store, sandboxes, lifecycle, tasks, time.time, Pace())

@@ -32,9 +32,8 @@ from buntime.config import BadSetting, Config
 from buntime.daemon.tasks import Tasks
 from buntime.daemon.trimming import keep_trimmed
 from buntime.edge.process import EdgeFailed, edge, stop_left_over
-from buntime.lifecycle.endings import Endings
+from buntime.lifecycle.assembly import assemble
 from buntime.lifecycle.keeper import Keeper, Pace
-from buntime.lifecycle.leases import Leases
 from buntime.lifecycle.sealing import BadMasterKey, Damaged, Vault, load_master_key
 from buntime.lifecycle.snapshots import Numbers, Snapshots
 from buntime.operations.idempotency import Idempotency
@@ -102,14 +101,13 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         vault = _vault(config, owned.values())
         snapshots = Snapshots(_archive(config), vault, sandboxes, time.time)
         await stack.enter_async_context(snapshots)
-        leases = Leases(store, sandboxes, snapshots, tasks, time.time)
-        await leases.settle()
-        endings = Endings(store, sandboxes, leases, snapshots, tasks)
-        control_plane = ControlPlane(store, sandboxes, leases, endings, plans, tasks, time.time)
-        keeper = Keeper(store, sandboxes, endings, leases, tasks, time.time, _pace(config))
+        lifecycle = assemble(store, sandboxes, snapshots, tasks, time.time)
+        await lifecycle.transitions.settle()
+        control_plane = ControlPlane(store, sandboxes, lifecycle, plans, tasks, time.time)
+        keeper = Keeper(store, sandboxes, lifecycle, tasks, time.time, _pace(config))
         tasks.start_daemon(keeper.run(), "keeper")
         tasks.start_daemon(keeper.watch_connections(), "connections")
-        tasks.start(leases.sweep(), "sweep of the archive")
+        tasks.start(lifecycle.archiving.sweep(), "sweep of the archive")
         tasks.start_daemon(sandboxes.keep_pool(), "pool")
         tasks.start_daemon(sandboxes.keep_rules(), "rules")
         tasks.start_daemon(sandboxes.keep_kernel(), "kernel memory")
@@ -127,7 +125,7 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
             streams=streams,
         )
         secure = bool(config.domain)
-        previews = Previews(store, leases, time.time, domain=config.domain, secure=secure)
+        previews = Previews(store, lifecycle, time.time, domain=config.domain, secure=secure)
         await stack.enter_async_context(_listening(app, config.api_socket, "api"))
         stack.callback(streams.end)
         await stack.enter_async_context(

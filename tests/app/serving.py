@@ -16,9 +16,8 @@ from starlette.types import ASGIApp
 from buntime.account import Account, Key, hash_key, new_key_secret
 from buntime.config import Config
 from buntime.daemon.tasks import Tasks
-from buntime.lifecycle.endings import Endings
+from buntime.lifecycle.assembly import Lifecycle, assemble
 from buntime.lifecycle.keeper import Keeper, Pace
-from buntime.lifecycle.leases import Leases
 from buntime.lifecycle.sealing import Vault
 from buntime.lifecycle.snapshots import Snapshots
 from buntime.operations.idempotency import Idempotency
@@ -77,8 +76,7 @@ class Api:
     archive: FakeArchive
     clock: Clock
     plane: ControlPlane
-    endings: Endings
-    leases: Leases
+    lifecycle: Lifecycle
     tasks: Tasks
     edge_url: str
     metrics_url: str
@@ -128,7 +126,7 @@ class Api:
     def keeper(self, **pace: float) -> Keeper:
         """One that is not running: tests let it `keep`. Time passes with the clock."""
         clock = self.clock
-        return Keeper(self.store, self.sandboxes, self.endings, self.leases, self.tasks, clock, Pace(**pace), clock)
+        return Keeper(self.store, self.sandboxes, self.lifecycle, self.tasks, clock, Pace(**pace), clock)
 
     async def keep(self, keeper: Keeper) -> None:
         """One tick, and all that it began."""
@@ -157,18 +155,17 @@ async def serving(
     now, archive, vault = clock or still, FakeArchive(), Vault(bytes(32))
     snapshots = Snapshots(archive, vault, sandboxes, now)
     async with Tasks() as tasks, snapshots, aiohttp.ClientSession() as http:
-        leases = Leases(store, sandboxes, snapshots, tasks, now)
-        endings = Endings(store, sandboxes, leases, snapshots, tasks)
-        plane = ControlPlane(store, sandboxes, leases, endings, load_plans(None), tasks, now)
+        lifecycle = assemble(store, sandboxes, snapshots, tasks, now)
+        plane = ControlPlane(store, sandboxes, lifecycle, load_plans(None), tasks, now)
         config, metrics = Config(cors_origins=cors_origins), Metrics({})
         app = create_app(plane, Idempotency(store, vault), config, metrics=metrics, ready=lambda: checks, clock=now)
         edge_app = create_edge_app(
-            Previews(store, leases, now, domain=domain, secure=bool(domain)), secure=bool(domain)
+            Previews(store, lifecycle, now, domain=domain, secure=bool(domain)), secure=bool(domain)
         )
         numbers = metrics_app(metrics)
         async with _listening(app) as url, _listening(edge_app) as edge_url, _listening(numbers) as metrics_url:
             urls = (edge_url, metrics_url)
-            api = Api(url, http, store, sandboxes, archive, still, plane, endings, leases, tasks, *urls, checks=checks)
+            api = Api(url, http, store, sandboxes, archive, still, plane, lifecycle, tasks, *urls, checks=checks)
             api.key = await api.account()
             yield api
 

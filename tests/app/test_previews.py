@@ -380,10 +380,10 @@ async def test_visitors_that_come_together_share_one_wake(api: Api) -> None:
 async def test_a_session_is_not_suspended_while_a_permission_may_be_used(api: Api) -> None:
     session = await api.session()
     await api.ask(host_of(session))
-    assert not await api.leases.suspend(session)
-    assert not await api.leases.deep_sleep(session)
-    await api.leases.spent(session)
-    assert await api.leases.suspend(session)
+    assert not await api.lifecycle.transitions.suspend(session)
+    assert not await api.lifecycle.transitions.deep_sleep(session)
+    await api.lifecycle.holds.spent(session)
+    assert await api.lifecycle.transitions.suspend(session)
 
 
 async def test_a_request_for_sleep_waits_until_permissions_are_spent(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

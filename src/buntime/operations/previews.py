@@ -16,7 +16,8 @@ import structlog
 from buntime import errors
 from buntime.account import AccountStatus
 from buntime.errors import BuntimeError
-from buntime.lifecycle.leases import ON_WAKE_LOG, Leases
+from buntime.lifecycle.assembly import Lifecycle
+from buntime.paths import ON_WAKE_LOG
 from buntime.ports import Sandbox, Store
 from buntime.preview import Place, hash_token, is_token, open_ports, place_of, without_token
 from buntime.session import Session, State
@@ -100,11 +101,12 @@ class _Refusal(Exception):
 
 class Previews:
     def __init__(
-        self, store: Store, leases: Leases, clock: Callable[[], float], *, domain: str, secure: bool = False
+        self, store: Store, lifecycle: Lifecycle, clock: Callable[[], float], *, domain: str, secure: bool = False
     ) -> None:
         """`domain`: the configured one, "" for localhost. `secure`: visitors speak HTTPS."""
         self._store = store
-        self._leases = leases
+        self._leases = lifecycle.leases
+        self._transitions = lifecycle.transitions
         self._clock = clock
         self._domain = domain
         self._scheme = "https" if secure else "http"
@@ -208,7 +210,7 @@ class Previews:
     async def _until_it_listens(self, permission: Permission, address: str) -> None:
         """After a deep sleep, what `onWake` starts gets its time. Raises _Refusal when that is over."""
         session, place = permission.session, permission.place
-        awake = self._leases.awake_since_deep_sleep(session.id)
+        awake = self._transitions.awake_since_deep_sleep(session.id)
         if session.on_wake is None or awake is None or awake >= ON_WAKE_SECONDS:
             return
         now = asyncio.get_running_loop().time
@@ -225,7 +227,7 @@ class Previews:
 
     def _told(self, permission: Permission, *, listens: bool) -> _Refusal:
         port, has_on_wake = permission.place.port, permission.session.on_wake is not None
-        awake = self._leases.awake_since_deep_sleep(permission.session.id)
+        awake = self._transitions.awake_since_deep_sleep(permission.session.id)
         if listens:
             return _Refusal(Reason.RESTARTED, errors.Unavailable("The server has just been started.", 1))
         if has_on_wake and awake is not None and awake < STARTING_SECONDS:

@@ -8,6 +8,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -17,8 +18,7 @@ from buntime.account import Account, AccountStatus, hash_key, is_well_formed
 from buntime.caller import Caller
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
-from buntime.lifecycle.endings import Endings
-from buntime.lifecycle.leases import Leases
+from buntime.lifecycle.assembly import Lifecycle
 from buntime.operations.contexts import Contexts
 from buntime.operations.entrance import Entrance
 from buntime.operations.executions import Executions
@@ -69,8 +69,7 @@ class ControlPlane:
         self,
         store: Store,
         sandboxes: Sandboxes,
-        leases: Leases,
-        endings: Endings,
+        lifecycle: Lifecycle,
         plans: Mapping[str, Plan],
         tasks: Tasks,
         clock: Callable[[], float],
@@ -80,9 +79,8 @@ class ControlPlane:
         self._plans = plans
         self._tasks = tasks
         self._clock = clock
-        self._leases = leases
-        self._endings = endings
-        self.entrance = Entrance(store, sandboxes, leases, clock)
+        self._lifecycle = lifecycle
+        self.entrance = Entrance(store, sandboxes, lifecycle.leases, clock)
         self.executions = Executions(self.entrance)
         self.files = Files(self.entrance)
         self.processes = Processes(self.entrance, tasks, clock)
@@ -171,7 +169,7 @@ class ControlPlane:
     async def get_session(self, caller: Caller, session_id: str) -> SessionView:
         """Does not wake it and is not activity."""
         session = await self.entrance.find(caller, session_id)
-        return SessionView(session, await self._leases.observe(session))
+        return SessionView(session, await self._lifecycle.observations.observe(session))
 
     async def list_sessions(
         self, caller: Caller, *, state: State | None, metadata: Mapping[str, str], limit: int, offset: int
@@ -180,51 +178,50 @@ class ControlPlane:
         found, total = await self._store.list_sessions(
             caller.account.id, now=self.now(), state=state, metadata=metadata, limit=limit, offset=offset
         )
-        return [SessionView(session, self._leases.last_seen(session)) for session in found], total
+        return [SessionView(session, self._lifecycle.observations.last_seen(session)) for session in found], total
 
     async def patch_session(self, caller: Caller, session_id: str, patch: Patch) -> SessionView:
         """Each field given replaces the old value whole. Does not wake it and is not activity."""
 
         async def change() -> Session:
-            while True:
-                session = await self.entrance.find(caller, session_id)
-                wanted = requests.apply_patch(session, patch, caller.plan, self.now())
-                if wanted == session:
-                    return session
-                try:
-                    changed = await self._store.change_session(session, wanted)
-                except errors.StaleSession:
-                    continue
-                if open_ports(session.preview) - open_ports(changed.preview):
-                    await self._end_connections(session)
-                sandbox = await self._sandboxes.get(session.sandbox)
-                if sandbox is not None and changed.network != session.network:
-                    await sandbox.restrict(changed.network)
-                return changed
+            before, after = await self._lifecycle.changes.change_what(
+                partial(self.entrance.find, caller, session_id),
+                lambda session: requests.apply_patch(session, patch, caller.plan, self.now()),
+            )
+            if open_ports(before.preview) - open_ports(after.preview):
+                await self._end_connections(before)
+            sandbox = await self._sandboxes.get(after.sandbox)
+            if sandbox is not None and after.network != before.network:
+                await sandbox.restrict(after.network)
+            return after
 
         session = await self._tasks.finish(change(), f"patch {session_id}")
-        return SessionView(session, await self._leases.observe(session))
+        return SessionView(session, await self._lifecycle.observations.observe(session))
 
     async def delete_session(self, caller: Caller, session_id: str) -> None:
         """Durable, and nothing of it runs any more, when this returns; the rest is cleared behind it."""
         session = await self.entrance.find(caller, session_id)
-        await self._tasks.finish(self._endings.end(session), f"delete {session_id}")
+        await self._tasks.finish(self._lifecycle.endings.end(session), f"delete {session_id}")
 
     async def _claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
         """Raises Unavailable when nothing can be freed on this host for one more."""
         try:
             return await self._sandboxes.claim(session_id, limits)
         except errors.Unavailable:
-            if not await self._leases.relieve():
+            if not await self._lifecycle.relief.relieve():
                 raise
         return await self._sandboxes.claim(session_id, limits)
 
     async def sleep_session(self, caller: Caller, session_id: str, depth: State) -> SessionView:
         """Down to IDLE or DEEP_SLEEP; one that sleeps deeper stays so. Raises SessionBusy while a request uses it."""
         session = await self.entrance.find(caller, session_id)
-        await self._leases.spent(session.id)
+        await self._lifecycle.holds.spent(session.id)
         deep = depth is State.DEEP_SLEEP
-        down = self._leases.deep_sleep(session.id) if deep else self._leases.suspend(session.id)
+        down = (
+            self._lifecycle.transitions.deep_sleep(session.id)
+            if deep
+            else self._lifecycle.transitions.suspend(session.id)
+        )
         if not await down:  # one that sleeps deeper than asked is down
             raise errors.SessionBusy("The session is in use just now; try again when its requests have ended.")
         if deep:
@@ -235,14 +232,14 @@ class ControlPlane:
         """For a moment: the session sleeps already, and the saving goes on whether anybody waits or not."""
         try:
             async with asyncio.timeout(ARCHIVE_SECONDS):
-                await self._leases.archive(session_id)
+                await self._lifecycle.archiving.archive(session_id)
         except TimeoutError:
             log.info("archive_goes_on", session=session_id)
 
     async def wake_session(self, caller: Caller, session_id: str) -> Woken:
         session = await self.entrance.find(caller, session_id)
         started = self._clock()
-        await self._leases.wake(session.id)
+        await self._lifecycle.leases.wake(session.id)
         milliseconds = int((self._clock() - started) * 1000)
         return Woken(await self.get_session(caller, session_id), session.state, max(milliseconds, 0))
 
