@@ -28,7 +28,7 @@ class Lifecycle:
     endings: Endings
 
 
-def assemble(
+def assemble_lifecycle(
     store: Store, sandboxes: Sandboxes, snapshots: Snapshots, tasks: Tasks, clock: Callable[[], float]
 ) -> Lifecycle:
     changes, holds, observations = Changes(store), Holds(), Observations(sandboxes)

@@ -4,7 +4,6 @@ Some are started ahead and *parked*: claiming one takes no start. How one comes 
 """
 
 import asyncio
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ import structlog
 
 from buntime.daemon.steps import reached
 from buntime.errors import Unavailable
+from buntime.ids import new_sandbox_id
 from buntime.plan import MB, Limits
 from buntime.ports import Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
@@ -31,7 +31,7 @@ from buntime.sandboxes.network.disconnecting import end_connections
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
 from buntime.sandboxes.stopped import StoppedVolumes
-from buntime.session import ID_ALPHABET, Session, State
+from buntime.session import Session, State
 
 log = structlog.get_logger()
 
@@ -43,10 +43,6 @@ LOW_QUIET_SECONDS = 0.05  # the same while little is parked: claims that come on
 REST_SECONDS = 0.02
 RULES_SECONDS = 1.0  # between looks at the network's rules
 SPARE_MEMORY, SPARE_DISK = 256 * MB, 1024 * MB  # beyond what is kept free: what is freed before creates are refused
-
-
-def new_sandbox_id() -> str:
-    return "sb" + "".join(secrets.choice(ID_ALPHABET) for _ in range(12))
 
 
 class LocalSandboxes:
