@@ -78,6 +78,11 @@ class Config:
         return SHARED_RUN_DIR / f"{self.instance}-edge.sock"
 
     @property
+    def shared_lock(self) -> Path:
+        """Held by the server, or by a purge, of this data directory."""
+        return SHARED_RUN_DIR / f"{self.instance}.lock"
+
+    @property
     def metrics_socket(self) -> Path:
         """Where root alone reads the numbers for Prometheus."""
         return SHARED_RUN_DIR / f"{self.instance}-metrics.sock"

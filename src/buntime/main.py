@@ -61,12 +61,11 @@ class Server:
 
 @asynccontextmanager
 async def running(config: Config, say: Say) -> AsyncIterator[Server]:
-    """The server runs within the block. Raises one of REFUSALS."""
+    """The server runs within the block; the caller holds `only_server`. Raises one of REFUSALS."""
     plans, clock = plans_of(config), time.time
     raise_limits(core=CORE)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        stack.enter_context(only_server(config))
         image = await ensure_image(config.images, say)
         store = await SqliteStore.open(store_file(config))
         stack.push_async_callback(store.close)
@@ -111,7 +110,8 @@ def serve(config: Config) -> None:
     if refused:
         raise BadSetting("this host lacks something:\n" + "\n".join(f"  - {line}" for line in refused))
     configure_logs(config.log_level)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    # the lock is held until the last thread has ended: a purge that comes then finds nothing at work
+    with only_server(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_serve(config))
         except asyncio.CancelledError:
