@@ -21,14 +21,14 @@ from bench.statistics import summarise
 from buntime.account import Account
 from buntime.config import Config
 from buntime.daemon.tasks import Tasks
-from buntime.lifecycle.endings import Endings
+from buntime.ids import new_sandbox_id, new_session_id
+from buntime.lifecycle.assembly import assemble_lifecycle
 from buntime.lifecycle.keeper import Keeper, Pace
-from buntime.lifecycle.leases import Leases
-from buntime.lifecycle.sealing import KEY_BYTES, Vault, load_master_key
+from buntime.lifecycle.master_key import load_master_key
+from buntime.lifecycle.sealing import KEY_BYTES, Vault
 from buntime.lifecycle.snapshots import Snapshots
 from buntime.plan import Limits
-from buntime.sandboxes.local import new_sandbox_id
-from buntime.session import ID_ALPHABET, ID_LENGTH, ID_PREFIX, Session, Snapshot, State
+from buntime.session import Session, Snapshot, State
 from buntime.stores import store_file
 from buntime.stores.sqlite import SqliteStore
 from buntime.testing.archive import FakeArchive
@@ -140,7 +140,7 @@ async def _add(store: SqliteStore, account: str, count: int, vault: Vault) -> No
 
 def _asleep(account: str, vault: Vault) -> Session:
     now = int(time.time()) - secrets.randbelow(DAY)
-    name = ID_PREFIX + "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
+    name = new_session_id()
     return Session(
         id=name,
         account=account,
@@ -186,6 +186,5 @@ async def _ticks(context: Context, count: int) -> list[float]:
 def _keeper(store: SqliteStore, vault: Vault, tasks: Tasks) -> Keeper:
     sandboxes = FakeSandboxes()
     snapshots = Snapshots(FakeArchive(), vault, sandboxes, time.time)
-    leases = Leases(store, sandboxes, snapshots, tasks, time.time)
-    endings = Endings(store, sandboxes, leases, snapshots, tasks)
-    return Keeper(store, sandboxes, endings, leases, tasks, time.time, Pace())
+    lifecycle = assemble_lifecycle(store, sandboxes, snapshots, tasks, time.time)
+    return Keeper(store, sandboxes, lifecycle, tasks, time.time, Pace())

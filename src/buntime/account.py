@@ -1,16 +1,17 @@
 """Accounts and their keys."""
 
 import hashlib
-import secrets
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from buntime.ids import BASE62, new_id, random_text
+
 KEY_PREFIX = "btk_"
-BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 RANDOM_LENGTH = 32
 CHECKSUM_LENGTH = 6
+HINT_LENGTH = 8  # of the key's 42 characters: btk_ and four more
 
 
 class AccountStatus(StrEnum):
@@ -40,6 +41,16 @@ class Key:
     revoked_at: int | None = None
 
 
+def new_account(plan: str, now: int, overrides: Mapping[str, object] | None = None) -> Account:
+    return Account(new_id("acc_", 16), plan, now, overrides=overrides or {})
+
+
+def new_key(account_id: str, now: int) -> tuple[Key, str]:
+    """A key and its secret."""
+    secret = new_key_secret()
+    return Key(new_id("key_", 12), account_id, hash_key(secret), secret[:HINT_LENGTH], now), secret
+
+
 def _checksum(body: str) -> str:
     number, letters = zlib.crc32(body.encode()), ""
     for _ in range(CHECKSUM_LENGTH):
@@ -50,7 +61,7 @@ def _checksum(body: str) -> str:
 
 def new_key_secret() -> str:
     """`btk_`, 32 characters of base62 randomness, 6 of checksum."""
-    body = "".join(secrets.choice(BASE62) for _ in range(RANDOM_LENGTH))
+    body = random_text(BASE62, RANDOM_LENGTH)
     return KEY_PREFIX + body + _checksum(body)
 
 

@@ -151,7 +151,7 @@ def _print_json(told: object) -> None:
 def _refusals() -> tuple[type[Exception], ...]:
     """Looked up when one was raised: then its module is there, and else nobody pays for it."""
     module = sys.modules.get("buntime.admin.accounts")
-    return (BadSetting,) if module is None else (BadSetting, module.Refused)
+    return (BadSetting,) if module is None else (BadSetting, module.CommandRefused)
 
 
 for commands in (

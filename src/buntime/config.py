@@ -25,7 +25,7 @@ class Config:
     tls_cert: Path | None = None  # for the domain and *.domain, with its chain: then the port speaks TLS
     tls_key: Path | None = None
     cors_origins: str = ""  # of web pages that may call the API, separated by commas; "*" is all
-    pool_size: int = -1  # parked sandboxes; -1: by the host's memory (see sandboxes.pool)
+    pool_size: int = -1  # parked sandboxes; -1: by the host's memory (see `sandboxes.opening`)
     images_dir: Path | None = None  # None: data_dir/images; may be shared by servers of one host
     volumes_gb: int = 0  # size of the volumes' file system when it is made; 0: 80 % of the free disk
     reserve_gb: int = 2  # host disk kept free: below it creates are refused
@@ -76,6 +76,11 @@ class Config:
     def edge_socket(self) -> Path:
         """Where the control plane answers the edge's questions about previews: no client's request gets there."""
         return SHARED_RUN_DIR / f"{self.instance}-edge.sock"
+
+    @property
+    def shared_lock(self) -> Path:
+        """Held by the server, or by a purge, of this data directory."""
+        return SHARED_RUN_DIR / f"{self.instance}.lock"
 
     @property
     def metrics_socket(self) -> Path:

@@ -5,6 +5,7 @@ import posixpath
 from buntime.errors import InvalidRequest
 
 WORKSPACE = "/workspace"
+ON_WAKE_LOG = "/var/log/on-wake.log"  # what a session's onWake command prints
 LONGEST_PATH = 4095  # bytes, as Linux has it
 LONGEST_NAME = 255
 

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 MB = 1 << 20
+FIRST_PLAN = "paid"  # of an account that is made together with its first key
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,10 @@
 
 import hashlib
 import re
-import secrets
 from dataclasses import dataclass
 
-from buntime.account import BASE62
 from buntime.config import Config
+from buntime.ids import BASE62, random_text
 from buntime.session import Preview
 
 DEFAULT_PORT = 8080
@@ -20,7 +19,7 @@ _TOKEN = re.compile(f"{TOKEN_PREFIX}[0-9A-Za-z]{{{TOKEN_LENGTH}}}")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PreviewAddress:
     """One port of one session, as a host name says it."""
 
     session: str
@@ -35,7 +34,7 @@ def preview_url(session_id: str, config: Config, port: int = DEFAULT_PORT) -> st
     return f"http://{label}.localhost:{config.port}"
 
 
-def place_of(host: str, domain: str) -> Place | None:
+def address_of(host: str, domain: str) -> PreviewAddress | None:
     """What a Host header names, None where that is no preview. `domain`: the configured one, or "" for localhost."""
     name, _, number = host.lower().partition(":")
     label, _, parent = name.removesuffix(".").partition(".")
@@ -43,7 +42,7 @@ def place_of(host: str, domain: str) -> Place | None:
     if match is None or parent != (domain.lower() or "localhost") or number.strip("0123456789"):
         return None
     port = int(match[2] or DEFAULT_PORT)
-    return Place(f"ses_{match[1]}", port) if LOWEST_PORT <= port <= HIGHEST_PORT else None
+    return PreviewAddress(f"ses_{match[1]}", port) if LOWEST_PORT <= port <= HIGHEST_PORT else None
 
 
 def api_url(config: Config) -> str:
@@ -62,7 +61,7 @@ def open_ports(preview: Preview) -> frozenset[int]:
 
 def new_token() -> str:
     """`bpt_` and 32 characters of base62 randomness."""
-    return TOKEN_PREFIX + "".join(secrets.choice(BASE62) for _ in range(TOKEN_LENGTH))
+    return TOKEN_PREFIX + random_text(BASE62, TOKEN_LENGTH)
 
 
 def is_token(text: str) -> bool:

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from buntime.egress import ENTRIES, parse_entry
 from buntime.errors import Forbidden, InvalidRequest, PayloadTooLarge
 from buntime.inside import FileToWrite
-from buntime.paths import inside_session
+from buntime.paths import for_client, inside_session, shown
 from buntime.plan import MB, Limits, Plan
 from buntime.preview import HIGHEST_PORT, LOWEST_PORT
 from buntime.session import DEFAULT_NETWORK, DEFAULT_PREVIEW, Network, Preview, Session
@@ -136,7 +136,9 @@ def apply_patch(session: Session, patch: Patch, plan: Plan, now: int) -> Session
     return session
 
 
-def check_execute(request: Execute, plan: Plan) -> None:
+def check_execute(request: Execute, plan: Plan) -> Execute:
+    """The request with its working directory as an absolute path. The size of its files is checked when they are
+    decoded (`check_file_size`): a file that is too large is not worth decoding."""
     if (request.code is None) == (request.command is None):
         raise InvalidRequest("code", "Give exactly one of code and command.")
     name, text = ("code", request.code) if request.code is not None else ("command", request.command)
@@ -151,8 +153,7 @@ def check_execute(request: Execute, plan: Plan) -> None:
             plan=plan.name,
             limit=most,
         )
-    inside_session(request.working_dir, "workingDir")
-    check_files(request.files, plan)
+    return replace(request, working_dir=inside_session(request.working_dir, "workingDir"))
 
 
 def check_file_count(count: int, plan: Plan) -> None:
@@ -165,16 +166,16 @@ def check_file_count(count: int, plan: Plan) -> None:
         )
 
 
-def check_files(files: Sequence[FileToWrite], plan: Plan) -> None:
-    check_file_count(len(files), plan)
-    for file in files:
-        if len(file.content) > plan.file_mb * MB:
-            raise PayloadTooLarge(
-                f"A file may have {plan.file_mb} MB on the {plan.name} plan; {file.path!r} is larger.",
-                plan=plan.name,
-                limit=plan.file_mb * MB,
-                path=file.path,
-            )
+def check_file_size(path: str, size: int, plan: Plan) -> None:
+    """`path` is absolute, `size` in bytes."""
+    limit, path = plan.file_mb * MB, shown(for_client(path))
+    if size > limit:
+        raise PayloadTooLarge(
+            f"A file may have {plan.file_mb} MB on the {plan.name} plan; {path[:255]!r} is larger.",
+            plan=plan.name,
+            limit=limit,
+            path=path,
+        )
 
 
 def _check_limits(asked: Mapping[str, float] | None, plan: Plan) -> Limits:

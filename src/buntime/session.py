@@ -12,10 +12,6 @@ from typing import Self
 
 from buntime.plan import Limits
 
-ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
-ID_PREFIX = "ses_"
-ID_LENGTH = 18
-
 DESTROYED = "destroyed"  # in place of the key of a deleted session that may have objects in the archive
 
 NO_ENV: Mapping[str, str] = MappingProxyType({})

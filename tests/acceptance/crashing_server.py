@@ -1,7 +1,7 @@
 """A server that kills itself: crashing_server.py STEP ARMED
 
-It is `buntime serve`. Once the file ARMED exists, the first passing of the named step (`buntime.daemon.steps`) ends it
-with SIGKILL, as if the power of the process had been cut there. Nothing passes STEP `-`.
+It is `buntime serve`, but once the file ARMED exists, the server ends itself with SIGKILL when it first passes the
+named step (`buntime.daemon.steps`), as if its power had been cut there. It never passes STEP `-`.
 """
 
 import os

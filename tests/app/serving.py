@@ -16,14 +16,12 @@ from starlette.types import ASGIApp
 from buntime.account import Account, Key, hash_key, new_key_secret
 from buntime.config import Config
 from buntime.daemon.tasks import Tasks
-from buntime.lifecycle.endings import Endings
+from buntime.lifecycle.assembly import Lifecycle, assemble_lifecycle
 from buntime.lifecycle.keeper import Keeper, Pace
-from buntime.lifecycle.leases import Leases
 from buntime.lifecycle.sealing import Vault
 from buntime.lifecycle.snapshots import Snapshots
-from buntime.operations.idempotency import Idempotency
+from buntime.operations.assembly import Operations, assemble_operations
 from buntime.operations.previews import Previews
-from buntime.operations.sessions import ControlPlane
 from buntime.plan import load_plans
 from buntime.testing.archive import FakeArchive
 from buntime.testing.sandboxes import FakeSandboxes, Runner, small_shell
@@ -76,9 +74,8 @@ class Api:
     sandboxes: FakeSandboxes
     archive: FakeArchive
     clock: Clock
-    plane: ControlPlane
-    endings: Endings
-    leases: Leases
+    operations: Operations
+    lifecycle: Lifecycle
     tasks: Tasks
     edge_url: str
     metrics_url: str
@@ -128,7 +125,7 @@ class Api:
     def keeper(self, **pace: float) -> Keeper:
         """One that is not running: tests let it `keep`. Time passes with the clock."""
         clock = self.clock
-        return Keeper(self.store, self.sandboxes, self.endings, self.leases, self.tasks, clock, Pace(**pace), clock)
+        return Keeper(self.store, self.sandboxes, self.lifecycle, self.tasks, clock, Pace(**pace), clock)
 
     async def keep(self, keeper: Keeper) -> None:
         """One tick, and all that it began."""
@@ -157,18 +154,17 @@ async def serving(
     now, archive, vault = clock or still, FakeArchive(), Vault(bytes(32))
     snapshots = Snapshots(archive, vault, sandboxes, now)
     async with Tasks() as tasks, snapshots, aiohttp.ClientSession() as http:
-        leases = Leases(store, sandboxes, snapshots, tasks, now)
-        endings = Endings(store, sandboxes, leases, snapshots, tasks)
-        plane = ControlPlane(store, sandboxes, leases, endings, load_plans(None), tasks, now)
+        lifecycle = assemble_lifecycle(store, sandboxes, snapshots, tasks, now)
+        operations = assemble_operations(store, sandboxes, lifecycle, vault, load_plans(None), tasks, now)
         config, metrics = Config(cors_origins=cors_origins), Metrics({})
-        app = create_app(plane, Idempotency(store, vault), config, metrics=metrics, ready=lambda: checks, clock=now)
+        app = create_app(operations, config, metrics=metrics, ready=lambda: checks, clock=now)
         edge_app = create_edge_app(
-            Previews(store, leases, now, domain=domain, secure=bool(domain)), secure=bool(domain)
+            Previews(store, lifecycle, now, domain=domain, secure=bool(domain)), secure=bool(domain)
         )
         numbers = metrics_app(metrics)
         async with _listening(app) as url, _listening(edge_app) as edge_url, _listening(numbers) as metrics_url:
             urls = (edge_url, metrics_url)
-            api = Api(url, http, store, sandboxes, archive, still, plane, endings, leases, tasks, *urls, checks=checks)
+            api = Api(url, http, store, sandboxes, archive, still, operations, lifecycle, tasks, *urls, checks=checks)
             api.key = await api.account()
             yield api
 

@@ -62,7 +62,7 @@ async def evicted(api: Api, *contents: str) -> str:
         await write(api, session, content)
         await deep_sleep(api, session)
         api.clock.now += 1
-    await api.leases.evict(session)
+    await api.lifecycle.archiving.evict(session)
     assert not api.sandboxes.has_volume((await stored_of(api, session)).sandbox)
     return session
 

@@ -45,10 +45,10 @@ async def test_only_the_newest_object_and_the_one_before_are_kept(api: Api) -> N
 
 async def test_what_is_not_archived_or_awake_is_not_evicted(api: Api) -> None:
     session = await api.session()
-    await api.leases.evict(session)
+    await api.lifecycle.archiving.evict(session)
     api.archive.unreachable = True
     await deep_sleep(api, session)
-    await api.leases.evict(session)
+    await api.lifecycle.archiving.evict(session)
     assert api.sandboxes.volumes
 
 
@@ -150,7 +150,7 @@ async def test_what_cannot_be_archived_sleeps_on_its_host_until_it_can(api: Api,
     stored = await stored_of(api, session)
     assert (stored.archived, stored.snapshot) == (False, None)
     assert not api.archive.objects, "nothing is left of the attempts"
-    await api.leases.evict(session)
+    await api.lifecycle.archiving.evict(session)
     assert await content_of(api, session) == "kept"
     vars(api.archive).clear()
     vars(api.archive).update(right)

@@ -128,7 +128,7 @@ class Times:
 
     def keeper(self, api: Api, **pace: float) -> Keeper:
         steady: Callable[[], float] = self.steady
-        parts = (api.store, api.sandboxes, api.endings, api.leases, api.tasks)
+        parts = (api.store, api.sandboxes, api.lifecycle, api.tasks)
         return Keeper(*parts, self.clock, Pace(**pace), steady)
 
 

@@ -12,8 +12,7 @@ import pytest
 from buntime.account import AccountStatus
 from buntime.errors import Unavailable
 from buntime.lifecycle import leases
-from buntime.operations import previews
-from buntime.operations import sessions as control_plane
+from buntime.operations import preview_tokens, previews, visitors
 from buntime.operations.previews import Reason
 from buntime.ports import Sandbox
 from buntime.session import State
@@ -62,7 +61,7 @@ async def free_port() -> int:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_plane, "SPENT_SECONDS", 0.01)
+    monkeypatch.setattr(visitors, "SPENT_SECONDS", 0.01)
 
 
 # --- who is admitted ---
@@ -209,7 +208,7 @@ async def test_somebody_elses_session_gets_and_loses_no_tokens(api: Api) -> None
 
 
 async def test_a_session_has_so_many_valid_tokens_and_no_more(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_plane, "TOKENS", 2)
+    monkeypatch.setattr(preview_tokens, "TOKENS", 2)
     session = await api.session()
     for _ in range(2):
         await token_for(api, session, ttl=60)
@@ -235,7 +234,7 @@ async def test_the_store_and_its_answers_do_not_hold_a_token_in_clear(api: Api) 
 
 
 async def test_a_refused_token_is_given_again_to_its_key_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_plane, "TOKENS", 0)
+    monkeypatch.setattr(preview_tokens, "TOKENS", 0)
     path = f"/sessions/{await api.session()}/preview-token"
     first, again = [await api.call("POST", path, Idempotency_Key="k") for _ in range(2)]
     assert first.body == again.body
@@ -380,10 +379,10 @@ async def test_visitors_that_come_together_share_one_wake(api: Api) -> None:
 async def test_a_session_is_not_suspended_while_a_permission_may_be_used(api: Api) -> None:
     session = await api.session()
     await api.ask(host_of(session))
-    assert not await api.leases.suspend(session)
-    assert not await api.leases.deep_sleep(session)
-    await api.leases.spent(session)
-    assert await api.leases.suspend(session)
+    assert not await api.lifecycle.transitions.suspend(session)
+    assert not await api.lifecycle.transitions.deep_sleep(session)
+    await api.lifecycle.holds.spent(session)
+    assert await api.lifecycle.transitions.suspend(session)
 
 
 async def test_a_request_for_sleep_waits_until_permissions_are_spent(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

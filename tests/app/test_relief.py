@@ -24,7 +24,7 @@ async def test_after_a_reboot_of_the_host_sessions_are_in_deep_sleep_with_all_th
     await api.call("POST", f"/sessions/{sessions[1]}/sleep")
     for sandbox in list(api.sandboxes.running):
         await api.sandboxes.kill(sandbox)
-    await api.leases.settle()
+    await api.lifecycle.transitions.settle()
     for session in sessions:
         stored = await stored_of(api, session)
         assert (stored.state, stored.archived) == (State.DEEP_SLEEP, False)
@@ -36,7 +36,7 @@ async def test_a_session_whose_volume_was_lost_falls_back_to_its_snapshot_and_th
     await write(api, session, "since")
     await api.sandboxes.destroy((await stored_of(api, session)).sandbox)
     with capture_logs() as logs:
-        await api.leases.settle()
+        await api.lifecycle.transitions.settle()
     assert "volume_lost" in [entry["event"] for entry in logs]
     stored = await stored_of(api, session)
     assert (stored.state, stored.archived) == (State.DEEP_SLEEP, True)
@@ -135,8 +135,8 @@ async def test_bytes_on_an_open_connection_wake_a_suspended_session_and_are_acti
     await deep_sleep(api, deep)
     api.clock.now += 200
     for session in (suspended, active, deep):
-        await api.leases.touched(session)
-    await api.leases.touched("ses_that_is_no_more")
+        await api.lifecycle.leases.touched(session)
+    await api.lifecycle.leases.touched("ses_that_is_no_more")
     states = [(await stored_of(api, session)).state for session in (suspended, active, deep)]
     assert states == [State.ACTIVE, State.ACTIVE, State.DEEP_SLEEP]
     api.clock.now += 200

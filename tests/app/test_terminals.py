@@ -273,7 +273,7 @@ async def _is_let_go(api: Api, session: str, terminal_id: str) -> None:
     async with asyncio.timeout(PATIENCE):
         while terminals_of(api, session).all[terminal_id].attached is not None:  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.01)
-        while api.plane.entrance._streams:  # noqa: ASYNC110
+        while api.operations.entrance._streams:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

@@ -136,7 +136,7 @@ async def test_sweeping_takes_what_nobody_names_and_leaves_the_rest(api: Api) ->
     named = set(api.archive.objects)
     api.archive.objects |= {f"{session}/left-by-a-crash": b"x", "ses_000000000000000000/of-another-store": b"y"}
     with capture_logs() as logs:
-        await api.leases.sweep()
+        await api.lifecycle.archiving.sweep()
     assert set(api.archive.objects) == named | {"ses_000000000000000000/of-another-store"}
     assert [entry["count"] for entry in logs if entry["event"] == "archive_of_unknown_sessions"] == [1]
 
@@ -153,7 +153,7 @@ async def test_sweeping_never_takes_what_is_saved_meanwhile(api: Api) -> None:
             return names(prefix)
 
         api.archive.names = late  # type: ignore[method-assign, assignment]
-        sweeping = asyncio.create_task(api.leases.sweep())
+        sweeping = asyncio.create_task(api.lifecycle.archiving.sweep())
         await asyncio.to_thread(gate.reached.wait, PATIENCE)
         sleeping = asyncio.create_task(ask_to_sleep(api, session))
         await asyncio.sleep(0.3)  # enough for a save, if it does not wait
@@ -164,7 +164,7 @@ async def test_sweeping_never_takes_what_is_saved_meanwhile(api: Api) -> None:
     assert stored.archived
     assert stored.snapshot
     assert stored.snapshot.name in api.archive.objects
-    await api.leases.evict(session)
+    await api.lifecycle.archiving.evict(session)
     assert await content_of(api, session) == "two"
 
 
@@ -194,10 +194,10 @@ async def test_whatever_comes_together_the_last_write_is_what_a_session_holds(ap
     async def act(session: str, what: str, mark: str) -> None:
         match what:
             case "evict":
-                await api.leases.evict(session)
+                await api.lifecycle.archiving.evict(session)
             case "relieve":
                 api.sandboxes.short = Strain(memory=1, disk=100)
-                await api.leases.relieve()
+                await api.lifecycle.relief.relieve()
                 api.sandboxes.short = Strain(memory=0, disk=0)
             case "archive away" | "archive back":
                 api.archive.unreachable = what.endswith("away")

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from buntime.errors import InvalidRequest, InvalidState, ProcessNotFound
+from buntime.ids import new_process_id
 from buntime.inside import LogPage, NewProcess, Process, Processes
-from buntime.operations.processes import new_process_id
 from buntime.ports import Sandbox
 from tests.contracts.test_sandboxes import LIMITS, REAL, FakeHost, Host, LocalHost
 

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buntime.account import BASE62, hash_key, is_well_formed, new_key_secret
+from buntime.account import hash_key, is_well_formed, new_key_secret
+from buntime.ids import BASE62
 
 
 def test_a_new_key_is_well_formed() -> None:

@@ -4,12 +4,12 @@ import pytest
 
 from buntime.config import Config
 from buntime.preview import (
-    Place,
+    PreviewAddress,
+    address_of,
     hash_token,
     is_token,
     new_token,
     open_ports,
-    place_of,
     preview_url,
     with_token,
     without_token,
@@ -33,7 +33,7 @@ LABEL = "ses-abc123def456ghi789"
     ],
 )
 def test_a_host_names_a_session_and_a_port(host: str, domain: str, port: int) -> None:
-    assert place_of(host, domain) == Place(ID, port)
+    assert address_of(host, domain) == PreviewAddress(ID, port)
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_a_host_names_a_session_and_a_port(host: str, domain: str, port: int) ->
     ],
 )
 def test_any_other_host_names_nothing(host: str) -> None:
-    assert place_of(host, "") is None
+    assert address_of(host, "") is None
 
 
 @pytest.mark.parametrize("config", [Config(port=8123), Config(domain="example.com")])
 @pytest.mark.parametrize("port", [8080, 3000])
 def test_the_url_of_a_preview_names_its_session_and_port(config: Config, port: int) -> None:
     host = preview_url(ID, config, port).partition("://")[2]
-    assert place_of(host, config.domain) == Place(ID, port)
+    assert address_of(host, config.domain) == PreviewAddress(ID, port)
 
 
 def test_previews_are_https_once_there_is_a_domain() -> None:

@@ -5,9 +5,17 @@ from dataclasses import replace
 import pytest
 
 from buntime.errors import Forbidden, InvalidRequest, PayloadTooLarge
-from buntime.inside import FileToWrite
 from buntime.plan import MB, Limits, load_plans
-from buntime.requests import Execute, NewSession, Patch, apply_patch, check_execute, check_files, check_new
+from buntime.requests import (
+    Execute,
+    NewSession,
+    Patch,
+    apply_patch,
+    check_execute,
+    check_file_count,
+    check_file_size,
+    check_new,
+)
 from buntime.session import Network, Preview, Session
 
 FREE, PAID = load_plans(None)["free"], load_plans(None)["paid"]
@@ -92,11 +100,12 @@ def test_a_timeout_is_bounded_by_the_plan() -> None:
 
 
 def test_files_are_bounded_in_number_and_size() -> None:
-    check_files([FileToWrite("/a", bytes(10 * MB))] * 100, FREE)
+    check_file_count(100, FREE)
+    check_file_size("/a", 10 * MB, FREE)
     with pytest.raises(InvalidRequest):
-        check_files([FileToWrite("/a", b"")] * 101, FREE)
+        check_file_count(101, FREE)
     with pytest.raises(PayloadTooLarge):
-        check_files([FileToWrite("/a", bytes(10 * MB + 1))], FREE)
+        check_file_size("/a", 10 * MB + 1, FREE)
 
 
 def test_a_sessions_env_is_small_enough_to_be_kept_in_memory() -> None:

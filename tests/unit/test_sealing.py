@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buntime.lifecycle.sealing import PIECE, TAG_BYTES, BadMasterKey, Damaged, Vault, load_master_key, seal, unseal
+from buntime.lifecycle.master_key import BadMasterKey, load_master_key
+from buntime.lifecycle.sealing import PIECE, TAG_BYTES, Damaged, Vault, seal, unseal
 
 KEY, LABEL = bytes(range(32)), b"ses_one sessions/one/first"
 HEADER_BYTES = 12

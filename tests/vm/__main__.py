@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from buntime.sandboxes.image import ImageFailed
+from buntime.sandboxes.kernel.image import ImageFailed
+
 from tests.vm import disks, machine, selection
 from tests.vm.machine import Event, Size, Stopped
 from tests.vm.report import Report

@@ -4,7 +4,6 @@ before its first start.
 
 import json
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,15 +12,12 @@ from typing import Annotated
 
 import typer
 
-from buntime.account import Account, AccountStatus, Key, hash_key, new_key_secret
+from buntime.account import HINT_LENGTH, Account, AccountStatus, Key, hash_key, new_account, new_key
 from buntime.admin import plan_settings
 from buntime.config import Config, from_environment
-from buntime.plan import Plan, load_plans
-from buntime.session import ID_ALPHABET
+from buntime.plan import FIRST_PLAN, Plan, load_plans
 from buntime.stores import accounts as sql
 from buntime.stores import database, store_file
-
-HINT_LENGTH = 8  # of the key's 42 characters: btk_ and four more
 
 accounts = typer.Typer(help="Accounts: who may use the server, and how much.", no_args_is_help=True)
 keys = typer.Typer(help="API keys of accounts.", no_args_is_help=True)
@@ -30,7 +26,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 AccountId = Annotated[str, typer.Argument(metavar="ID", help="acc_…", show_default=False)]
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """The command cannot be done; the message says why in one sentence."""
 
 
@@ -48,8 +44,8 @@ def create_account(
     try:
         overrides = plan_settings.parse(_plan(config, plan), settings or [])
     except ValueError as wrong:
-        raise Refused(f"{wrong}.") from None
-    account = _new_account(plan, overrides)
+        raise CommandRefused(f"{wrong}.") from None
+    account = new_account(plan, int(time.time()), overrides)
     with _store(config) as connection:
         sql.add_account(connection, account)
     _say(account.id, _told_account(account), as_json)
@@ -102,10 +98,9 @@ def create_key(
     if account_id is not None and plan is not None:
         raise typer.BadParameter("--plan is for a new account; it does not go with --account.")
     config = from_environment(os.environ)
-    account = None if account_id is not None else _new_account(_plan(config, plan or "paid").name, {})
+    account = None if account_id is not None else new_account(_plan(config, plan or FIRST_PLAN).name, int(time.time()))
     owner = account_id or (account.id if account else "")
-    secret = new_key_secret()
-    key = Key(_new_id("key_", 12), owner, hash_key(secret), secret[:HINT_LENGTH], int(time.time()))
+    key, secret = new_key(owner, int(time.time()))
     with _store(config) as connection:
         if account is not None:
             sql.add_account(connection, account)
@@ -124,7 +119,7 @@ def list_keys(
     """Print hint, id, account, time of creation and of revoking; never the key."""
     with _store(from_environment(os.environ)) as connection:
         if account_id is not None and sql.get_account(connection, account_id) is None:
-            raise Refused(f"There is no account {account_id}.")
+            raise CommandRefused(f"There is no account {account_id}.")
         found = sql.list_keys(connection, account_id)
     if as_json:
         typer.echo(json.dumps([_told_key(key) for key in found]))
@@ -155,7 +150,7 @@ def revoke_key(
             key_id = found and found[0].id
         if key_id is None or not sql.revoke_key(connection, key_id, int(time.time())):
             shown = key[:HINT_LENGTH] + "…" if key.startswith("btk_") else key
-            raise Refused(f"There is no key {shown} that is not revoked yet.")
+            raise CommandRefused(f"There is no key {shown} that is not revoked yet.")
     if as_json:
         typer.echo(json.dumps({"id": key_id, "revoked": True}))
 
@@ -164,30 +159,30 @@ def revoke_key(
 def _store(config: Config) -> Iterator[sqlite3.Connection]:
     """The store in one transaction; it and its directory are made where they are missing.
 
-    A server that runs sees the changes at once. Raises Refused.
+    A server that runs sees the changes at once. Raises CommandRefused.
     """
     try:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         connection = database.connect(store_file(config))
     except OSError as failure:
-        raise Refused(f"The directory {config.data_dir} cannot be made: {failure.strerror}.") from failure
+        raise CommandRefused(f"The directory {config.data_dir} cannot be made: {failure.strerror}.") from failure
     except database.StoreUnusable as failure:
-        raise Refused(str(failure)) from failure
+        raise CommandRefused(str(failure)) from failure
     with closing(connection):
         try:
             with database.transaction(connection):
                 yield connection
         except sqlite3.Error as failure:
-            raise Refused(f"The store cannot be used at the moment: {failure}.") from failure
+            raise CommandRefused(f"The store cannot be used at the moment: {failure}.") from failure
 
 
 def _plan(config: Config, name: str) -> Plan:
     try:
         plans = load_plans(config.plans)
     except (OSError, ValueError) as wrong:
-        raise Refused(f"The plans cannot be read: {wrong}.") from wrong
+        raise CommandRefused(f"The plans cannot be read: {wrong}.") from wrong
     if name not in plans:
-        raise Refused(f"There is no plan {name!r}. Plans: {', '.join(plans)}.")
+        raise CommandRefused(f"There is no plan {name!r}. Plans: {', '.join(plans)}.")
     return plans[name]
 
 
@@ -202,17 +197,9 @@ def _set_status(account_id: str, status: AccountStatus, as_json: bool) -> None:
 def _require_account(connection: sqlite3.Connection, account_id: str) -> None:
     account = sql.get_account(connection, account_id)
     if account is None:
-        raise Refused(f"There is no account {account_id}.")
+        raise CommandRefused(f"There is no account {account_id}.")
     if account.status is AccountStatus.DELETED:
-        raise Refused(f"The account {account_id} is deleted, which is final.")
-
-
-def _new_account(plan: str, overrides: Mapping[str, object]) -> Account:
-    return Account(_new_id("acc_", 16), plan, int(time.time()), overrides=overrides)
-
-
-def _new_id(prefix: str, length: int) -> str:
-    return prefix + "".join(secrets.choice(ID_ALPHABET) for _ in range(length))
+        raise CommandRefused(f"The account {account_id} is deleted, which is final.")
 
 
 def _say(word: str, told: Mapping[str, object], as_json: bool) -> None:

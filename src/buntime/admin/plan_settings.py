@@ -1,10 +1,19 @@
-"""An account's own numbers as an operator writes them: `sessions=500`, `most.memory=8192`."""
+"""Plans as an operator writes them: a file of plans, and an account's own numbers (`sessions=500`)."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from buntime.plan import Limits, Plan, with_overrides
+from buntime.config import BadSetting, Config
+from buntime.plan import Limits, Plan, load_plans, with_overrides
+
+
+def plans_of(config: Config) -> Mapping[str, Plan]:
+    """Raises BadSetting."""
+    try:
+        return load_plans(config.plans)
+    except (OSError, ValueError) as wrong:
+        raise BadSetting(f"the plans in BUNTIME_PLANS={config.plans} cannot be read: {wrong}.") from wrong
 
 
 def parse(plan: Plan, settings: Sequence[str]) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Where the archive is, as the operator says it."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,11 +8,20 @@ from urllib.parse import unquote, urlsplit
 
 from buntime.archives.directory import DirectoryArchive
 from buntime.archives.s3 import S3Archive
+from buntime.config import BadSetting, Config
 from buntime.ports import Archive
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*")
 S3_PREFIX = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
+
+
+def archive_of(config: Config) -> Archive:
+    """Raises BadSetting."""
+    try:
+        return open_archive(config.archive, config.data_dir / "archive", os.environ, config.reserve_gb << 30)
+    except ValueError as wrong:
+        raise BadSetting(f"BUNTIME_ARCHIVE={config.archive}: {wrong}") from wrong
 
 
 def open_archive(location: str, default: Path, environ: Mapping[str, str], reserve: int = 0) -> Archive:

@@ -1,14 +1,20 @@
 """How a session ends: it is marked, its sandbox is killed, then everything that belonged to it is removed."""
 
+from collections.abc import Awaitable, Callable
+
 import structlog
 
 from buntime import errors
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
-from buntime.lifecycle.leases import Leases
+from buntime.lifecycle.archiving import Archiving
+from buntime.lifecycle.changes import Changes
+from buntime.lifecycle.holds import Holds
+from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.snapshots import Snapshots
+from buntime.lifecycle.transitions import Transitions
 from buntime.ports import Sandboxes, Store
-from buntime.session import Event, Session, State
+from buntime.session import Event, Session
 
 log = structlog.get_logger()
 
@@ -16,11 +22,23 @@ log = structlog.get_logger()
 class Endings:
     """Ends sessions for the API and for the keeper."""
 
-    def __init__(self, store: Store, sandboxes: Sandboxes, leases: Leases, snapshots: Snapshots, tasks: Tasks) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sandboxes: Sandboxes,
+        snapshots: Snapshots,
+        changes: Changes,
+        holds: Holds,
+        forgetting: tuple[Holds | Observations | Archiving | Transitions, ...],
+        tasks: Tasks,
+    ) -> None:
+        """`forgetting`: what remembers something of a session until the session is gone."""
         self._store = store
         self._sandboxes = sandboxes
-        self._leases = leases
         self._snapshots = snapshots
+        self._changes = changes
+        self._holds = holds
+        self._forgetting = forgetting
         self._tasks = tasks
         self._finishing: set[str] = set()  # sessions whose remains are being removed
 
@@ -29,16 +47,9 @@ class Endings:
 
         Raises SessionNotFound when another request deleted it first.
         """
-        while session.state is not State.DELETING:
-            try:
-                session = await self._store.change_session(session, session.after(Event.DELETE))
-            except errors.StaleSession:
-                stored = await self._store.get_session(session.id)
-                if stored is None or stored.state is State.DELETING:
-                    raise errors.SessionNotFound(session.id) from None
-                session = stored
+        session = await self._changes.change(session.id, lambda s: s.after(Event.DELETE))
         reached("delete: marked")
-        await self._leases.end(session, self._kill)
+        await self._alone(session, self._kill)
         reached("delete: killed")
         self._tasks.start(self.finish(session), f"finish delete {session.id}")
 
@@ -51,7 +62,7 @@ class Endings:
             return False
         self._finishing.add(session.id)
         try:
-            await self._leases.end(session, self._sandboxes.destroy)
+            await self._alone(session, self._sandboxes.destroy)
             if session.key:
                 await self._snapshots.remove(session.id)
                 reached("delete: objects removed")
@@ -62,9 +73,17 @@ class Endings:
         finally:
             self._finishing.discard(session.id)
         reached("delete: forgotten")
-        self._leases.forget(session.id)
+        for part in self._forgetting:
+            part.forget(session.id)
         return True
+
+    async def _alone(self, session: Session, work: Callable[[str], Awaitable[None]]) -> None:
+        """Calls `work` with the session's sandbox while no transition and no transfer of the session is under way."""
+        await self._snapshots.interrupt(session.id)
+        async with self._holds.lock(session.id):
+            await self._snapshots.interrupt(session.id)  # a save may have begun before we got the lock
+            await work(session.sandbox)
 
     async def _kill(self, sandbox_id: str) -> None:
         await self._sandboxes.kill(sandbox_id)
-        await self._sandboxes.disconnect(sandbox_id)  # the other end may have gone without a word
+        await self._sandboxes.disconnect(sandbox_id)  # the other end may never have been told

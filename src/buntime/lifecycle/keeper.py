@@ -16,9 +16,8 @@ import structlog
 from buntime.account import AccountStatus
 from buntime.daemon.tasks import Tasks
 from buntime.errors import BuntimeError, SessionNotFound
+from buntime.lifecycle.assembly import Lifecycle
 from buntime.lifecycle.decisions import Step, next_due, next_step
-from buntime.lifecycle.endings import Endings
-from buntime.lifecycle.leases import Leases
 from buntime.ports import ANSWER_SECONDS, Sandboxes, Store
 from buntime.session import Session, State
 
@@ -75,8 +74,7 @@ class Keeper:
         self,
         store: Store,
         sandboxes: Sandboxes,
-        endings: Endings,
-        leases: Leases,
+        lifecycle: Lifecycle,
         tasks: Tasks,
         clock: Callable[[], float],
         pace: Pace,
@@ -84,8 +82,7 @@ class Keeper:
     ) -> None:
         self._store = store
         self._sandboxes = sandboxes
-        self._endings = endings
-        self._leases = leases
+        self._lifecycle = lifecycle
         self._tasks = tasks
         self._clock = clock
         self._steady = steady
@@ -207,15 +204,15 @@ class Keeper:
         """Whether it came to something."""
         match step:
             case Step.SUSPEND:
-                done = await self._leases.suspend(session.id, quiet_since)
+                done = await self._lifecycle.transitions.suspend(session.id, quiet_since)
             case Step.DEEP_SLEEP:
-                done = await self._leases.deep_sleep(session.id, quiet_since)
+                done = await self._lifecycle.transitions.deep_sleep(session.id, quiet_since)
             case Step.ARCHIVE:
-                return await self._leases.archive(session.id)
+                return await self._lifecycle.archiving.archive(session.id)
             case Step.FINISH_DELETE:
-                return await self._endings.finish(session)
+                return await self._lifecycle.endings.finish(session)
             case _:
-                await self._endings.end(session)
+                await self._lifecycle.endings.end(session)
                 done = True
         if done:
             log.info("step_taken", step=step.name.lower(), session=session.id, was=session.state.value)
@@ -233,7 +230,7 @@ class Keeper:
 
     async def _touched(self, session_id: str) -> None:
         try:
-            await self._leases.touched(session_id)
+            await self._lifecycle.leases.touched(session_id)
         except SessionNotFound:
             return
         except BuntimeError as failed:
@@ -242,7 +239,7 @@ class Keeper:
 
     async def _relieve(self) -> None:
         try:
-            await self._leases.relieve()
+            await self._lifecycle.relief.relieve()
         except BuntimeError as failed:
             log.warning("not_relieved", reason=failed.message)
         finally:

@@ -10,11 +10,9 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,11 +29,7 @@ class Damaged(Exception):
     """Bytes that are not what was sealed or packed; the message says how. Never shown as it is."""
 
 
-class BadMasterKey(Exception):
-    """The master key cannot be used; the message, for the operator, says why."""
-
-
-# --- The master key --------------------------------------------------------------------------
+# --- Keys -------------------------------------------------------------------------------------
 
 
 class Vault:
@@ -79,51 +73,6 @@ class Vault:
             return self._for_bytes.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], label)
         except (InvalidTag, ValueError):
             raise Damaged(f"this was not sealed so with master key {self.fingerprint}") from None
-
-
-def load_master_key(path: Path, may_create: bool) -> bytes:
-    """32 bytes, from 64 hexadecimal characters in a file that its owner alone can read. Where it is missing and
-    `may_create`, it is made, and on disk when this returns. Raises BadMasterKey."""
-    try:
-        if not path.exists():
-            if not may_create:
-                raise BadMasterKey(
-                    f"the master key {path} is missing, and archived sessions are sealed with it: put it back from "
-                    "your copy. A new one would not open them."
-                )
-            _make_master_key(path)
-        if path.stat().st_mode & 0o077:
-            raise BadMasterKey(f"the master key {path} can be read by others: run chmod 600 on it.")
-        text = path.read_bytes().strip()
-    except OSError as failed:
-        raise BadMasterKey(f"the master key {path} cannot be used: {failed.strerror}.") from failed
-    return _from_hex(text, path)
-
-
-def _from_hex(text: bytes, path: Path) -> bytes:
-    if len(text) != 2 * KEY_BYTES:
-        raise BadMasterKey(f"the master key {path} must be {2 * KEY_BYTES} hexadecimal characters, not {len(text)}.")
-    try:
-        return binascii.unhexlify(text)
-    except binascii.Error:
-        raise BadMasterKey(f"the master key {path} has characters that are not hexadecimal.") from None
-
-
-def _make_master_key(path: Path) -> None:
-    """Never seen half, even after a power loss: nobody could tell a cut key from a whole one later."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(secrets.token_hex(KEY_BYTES).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 # --- Objects ---------------------------------------------------------------------------------

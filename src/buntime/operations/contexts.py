@@ -1,19 +1,19 @@
 """One method per API operation on the contexts of a session."""
 
-import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from buntime import errors, requests
 from buntime.caller import Caller
 from buntime.daemon.tasks import Tasks
+from buntime.ids import new_id
 from buntime.inside import Context, Evaluation, NewContext, Shows, Sink
 from buntime.operations.entrance import Entrance
 from buntime.operations.executions import LISTED_FILES, raise_for_limits, shown_files
 from buntime.paths import inside_session
 from buntime.ports import Sandbox
 from buntime.requests import Execute
-from buntime.session import ID_ALPHABET, Session
+from buntime.session import Session
 
 LONGEST_CODE = 4 << 20  # characters
 
@@ -33,7 +33,7 @@ class Contexts:
     async def create(self, caller: Caller, session_id: str, env: Mapping[str, str], working_dir: str) -> Context:
         """Raises InvalidRequest for a working directory that is none, ResourceLimitExceeded."""
         requests.check_env(env)
-        context_id = "ctx_" + "".join(secrets.choice(ID_ALPHABET) for _ in range(18))
+        context_id = new_id("ctx_")
         directory = inside_session(working_dir, "workingDir")
         async with (
             self._entrance.use(caller, session_id) as (session, sandbox),
@@ -71,12 +71,10 @@ class Contexts:
         """The same with output and what is displayed passed on as it comes. `begun` is called when nothing keeps the
         run from starting."""
         _check(caller, request)
-        session = await self._entrance.find(caller, request.session_id)
-        with self._entrance.stream(caller, session):
-            async with self._entrance.use(caller, request.session_id) as (session, sandbox):
-                await _check_context(sandbox, context_id)
-                await begun()
-                return await self._run(session, sandbox, context_id, request, sink, shows)
+        async with self._entrance.streaming(caller, request.session_id) as (session, sandbox):
+            await _check_context(sandbox, context_id)
+            await begun()
+            return await self._run(session, sandbox, context_id, request, sink, shows)
 
     async def _run(
         self,

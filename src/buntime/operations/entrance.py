@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 
 from buntime import errors
 from buntime.caller import Caller
@@ -39,6 +39,27 @@ class Entrance:
         async with self._leases.use(session) as sandbox:
             yield session, sandbox
 
+    @asynccontextmanager
+    async def streaming(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:
+        """The same for an answer that streams. Raises ResourceLimitExceeded too."""
+        session = await self.find(caller, session_id)
+        with self._stream(caller, session):
+            async with self._leases.use(session) as sandbox:
+                yield session, sandbox
+
+    @asynccontextmanager
+    async def connected[T](
+        self, caller: Caller, session_id: str, connect: Callable[[Session, Sandbox], AbstractAsyncContextManager[T]]
+    ) -> AsyncIterator[tuple[Session, T]]:
+        """The session and what `connect` yields, for an answer that streams for long. The session is kept awake only
+        while `connect` is entered; it may go to sleep within the block. Raises the same."""
+        session = await self.find(caller, session_id)
+        with self._stream(caller, session):
+            async with AsyncExitStack() as stack:
+                async with self._leases.use(session) as sandbox:
+                    connection = await stack.enter_async_context(connect(session, sandbox))
+                yield session, connection
+
     async def touched(self, session: Session) -> None:
         """A client sent something on an open connection: that is activity, and wakes a suspended session."""
         await self._leases.touched(session.id)
@@ -49,7 +70,7 @@ class Entrance:
         return stored is not None and stored.state is State.DEEP_SLEEP
 
     @contextmanager
-    def stream(self, caller: Caller, session: Session) -> Iterator[None]:
+    def _stream(self, caller: Caller, session: Session) -> Iterator[None]:
         """One more answer that streams. Raises ResourceLimitExceeded."""
         plan = caller.plan
         self._check("open streams", self._streams[session.id], plan.streams_per_session, "session", caller)

@@ -8,7 +8,7 @@ from buntime.caller import Caller
 from buntime.inside import Evaluation, FileToWrite, Sink
 from buntime.operations.entrance import Entrance
 from buntime.operations.processes import Processes, Start
-from buntime.paths import WORKSPACE, inside_session
+from buntime.paths import WORKSPACE
 from buntime.ports import Run, RunResult, Sandbox
 from buntime.requests import Execute
 from buntime.session import Session
@@ -30,7 +30,7 @@ class Executions:
 
     async def execute(self, caller: Caller, request: Execute) -> Executed:
         """Runs to the end. Raises MemoryLimitExceeded and DiskFull with the partial output in `details`."""
-        requests.check_execute(request, caller.plan)
+        request = requests.check_execute(request, caller.plan)
         async with self._entrance.use(caller, request.session_id) as (session, sandbox):
             return await self._execute(session, sandbox, request, None)
 
@@ -39,12 +39,10 @@ class Executions:
     ) -> Executed:
         """The same with the output passed on as it comes; the result and failures have none. `begun` is called when
         nothing keeps the run from starting."""
-        requests.check_execute(request, caller.plan)
-        session = await self._entrance.find(caller, request.session_id)
-        with self._entrance.stream(caller, session):
-            async with self._entrance.use(caller, request.session_id) as (session, sandbox):
-                await begun()
-                return await self._execute(session, sandbox, request, sink)
+        request = requests.check_execute(request, caller.plan)
+        async with self._entrance.streaming(caller, request.session_id) as (session, sandbox):
+            await begun()
+            return await self._execute(session, sandbox, request, sink)
 
     async def detach(
         self,
@@ -56,13 +54,11 @@ class Executions:
     ) -> Executed:
         """The same as a process, whose id `begun` gets: it goes on when the caller leaves. Files that it writes are not
         looked for."""
-        requests.check_execute(request, caller.plan)
-        session = await self._entrance.find(caller, request.session_id)
-        with self._entrance.stream(caller, session):
-            async with self._entrance.use(caller, request.session_id) as (session, sandbox):
-                if request.files:
-                    await sandbox.files.write_batch(request.files)
-                result = await processes.run(caller, session, sandbox, _start_of(session, request), begun, sink)
+        request = requests.check_execute(request, caller.plan)
+        async with self._entrance.streaming(caller, request.session_id) as (session, sandbox):
+            if request.files:
+                await sandbox.files.write_batch(request.files)
+            result = await processes.run(caller, session, sandbox, _start_of(session, request), begun, sink)
         raise_for_limits("run", session, result, streamed=True)
         return Executed(result, sorted(shown_files(request.files))[:LISTED_FILES], False)
 
@@ -82,7 +78,7 @@ def _run_of(session: Session, request: Execute) -> Run:
         code=request.code,
         command=request.command,
         env={**session.env, **request.env},
-        working_dir=inside_session(request.working_dir, "workingDir"),
+        working_dir=request.working_dir,
         stdin=request.stdin,
     )
 

@@ -4,14 +4,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
-from buntime import errors, requests
+from buntime import errors
 from buntime.caller import Caller
 from buntime.inside import Content, FileEntry, FileEvent, FileStatus, FileToWrite, Match
 from buntime.operations import watching
 from buntime.operations.entrance import Entrance
 from buntime.paths import for_client
 from buntime.plan import MB
-from buntime.ports import Sandbox
 from buntime.session import Session
 
 
@@ -31,7 +30,6 @@ class Files:
 
     async def write(self, caller: Caller, session_id: str, file: FileToWrite) -> int:
         """The file's size afterwards, in bytes."""
-        requests.check_files([file], caller.plan)
         async with self._entrance.use(caller, session_id) as (_, sandbox):
             return (await sandbox.files.write_batch([file]))[0]
 
@@ -64,23 +62,26 @@ class Files:
         self, caller: Caller, session_id: str, path: str, start: int | None, end: int | None
     ) -> AsyncIterator[Content]:
         """As `inside.Files.read`. The session stays awake as long as the block lasts."""
-        async with self._streaming(caller, session_id) as (_, sandbox), sandbox.files.read(path, start, end) as content:
+        async with (
+            self._entrance.streaming(caller, session_id) as (_, sandbox),
+            sandbox.files.read(path, start, end) as content,
+        ):
             yield content
 
     async def upload(self, caller: Caller, session_id: str, path: str, upload: Upload, mode: int | None) -> int:
         """The file's size. Raises DiskFull before anything is read, where it says that it is too large."""
-        async with self._streaming(caller, session_id) as (session, sandbox):
+        async with self._entrance.streaming(caller, session_id) as (session, sandbox):
             _check_length(session, upload.length)
             return await sandbox.files.write(path, upload.parts, mode)
 
     @asynccontextmanager
     async def archive(self, caller: Caller, session_id: str, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        async with self._streaming(caller, session_id) as (_, sandbox), sandbox.files.pack(path) as parts:
+        async with self._entrance.streaming(caller, session_id) as (_, sandbox), sandbox.files.pack(path) as parts:
             yield parts
 
     async def extract(self, caller: Caller, session_id: str, path: str, upload: Upload) -> int:
         """How many entries."""
-        async with self._streaming(caller, session_id) as (session, sandbox):
+        async with self._entrance.streaming(caller, session_id) as (session, sandbox):
             _check_length(session, upload.length)
             return await sandbox.files.unpack(path, upload.parts)
 
@@ -109,13 +110,6 @@ class Files:
     ) -> tuple[Sequence[Match], bool]:
         async with self._entrance.use(caller, session_id) as (_, sandbox):
             return await sandbox.files.search(path, glob=glob, query=query, ignore_case=ignore_case, limit=limit)
-
-    @asynccontextmanager
-    async def _streaming(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:
-        session = await self._entrance.find(caller, session_id)
-        with self._entrance.stream(caller, session):
-            async with self._entrance.use(caller, session_id) as used:
-                yield used
 
     def watch(
         self, caller: Caller, session_id: str, path: str, *, recursive: bool

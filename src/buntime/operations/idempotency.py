@@ -1,13 +1,15 @@
 """One request, one effect: the first final answer to a key is given again.
 
 The answer of a request that makes something is stored together with what it made, so a crash
-between the work and the answer cannot make it twice (see `ControlPlane.create_session`).
+between the work and the answer cannot make it twice (see `Sessions.create`).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
+from buntime.daemon.tasks import Tasks
 from buntime.errors import IdempotencyInProgress, IdempotencyKeyReused, InvalidState
 from buntime.lifecycle.sealing import Damaged, Vault
 from buntime.ports import Answer, Store
@@ -16,11 +18,20 @@ from buntime.ports import Answer, Store
 class Idempotency:
     """Knows which keys are being worked on in this process; the store knows the rest."""
 
-    def __init__(self, store: Store, vault: Vault) -> None:
+    def __init__(self, store: Store, vault: Vault, tasks: Tasks, clock: Callable[[], float]) -> None:
         """`vault`: seals answers that hold a secret."""
         self._store = store
         self._vault = vault
+        self._tasks = tasks
+        self._clock = clock
         self._running: set[tuple[str, str]] = set()
+
+    def now(self) -> int:
+        return int(self._clock())
+
+    async def finish[T](self, work: Coroutine[Any, Any, T], name: str) -> T:
+        """Awaits work that goes on to its end when the caller is cancelled. The caller gets its failure."""
+        return await self._tasks.finish(work, name)
 
     @asynccontextmanager
     async def once(self, account: str, key: str, fingerprint: str) -> AsyncIterator[Answer | None]:

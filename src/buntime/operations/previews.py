@@ -14,11 +14,12 @@ from enum import StrEnum
 import structlog
 
 from buntime import errors
-from buntime.account import AccountStatus
+from buntime.account import Account, AccountStatus
 from buntime.errors import BuntimeError
-from buntime.lifecycle.leases import ON_WAKE_LOG, Leases
+from buntime.lifecycle.assembly import Lifecycle
+from buntime.paths import ON_WAKE_LOG
 from buntime.ports import Sandbox, Store
-from buntime.preview import Place, hash_token, is_token, open_ports, place_of, without_token
+from buntime.preview import PreviewAddress, address_of, hash_token, is_token, open_ports, without_token
 from buntime.session import Session, State
 
 log = structlog.get_logger()
@@ -76,10 +77,10 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class PreviewRefused:
     reason: Reason
     error: BuntimeError
-    place: Place | None  # None where the host names none
+    address: PreviewAddress | None  # None when the host names no preview
     location: str = ""  # of SENT_ON
     cookie: str = ""  # of SENT_ON: the token
 
@@ -89,7 +90,7 @@ class Permission:
     """What was found for a request before its session was woken."""
 
     session: Session
-    place: Place
+    address: PreviewAddress
     uri: str | None  # see `Admitted`
 
 
@@ -100,48 +101,49 @@ class _Refusal(Exception):
 
 class Previews:
     def __init__(
-        self, store: Store, leases: Leases, clock: Callable[[], float], *, domain: str, secure: bool = False
+        self, store: Store, lifecycle: Lifecycle, clock: Callable[[], float], *, domain: str, secure: bool = False
     ) -> None:
         """`domain`: the configured one, "" for localhost. `secure`: visitors speak HTTPS."""
         self._store = store
-        self._leases = leases
+        self._leases = lifecycle.leases
+        self._transitions = lifecycle.transitions
         self._clock = clock
         self._domain = domain
         self._scheme = "https" if secure else "http"
         self._deciding: Counter[str] = Counter()  # session → requests
-        self._seen_up: dict[Place, float] = {}  # when it was seen to listen, on the loop's clock
+        self._seen_up: dict[PreviewAddress, float] = {}  # when it was seen to listen, on the loop's clock
 
-    async def admit(self, request: PreviewRequest) -> Admitted | Refused:
+    async def admit(self, request: PreviewRequest) -> Admitted | PreviewRefused:
         """Wakes the session and waits for it, for a time. Counts as activity. Raises nothing."""
         return await self._answered(request, self._admit(request))
 
-    async def nothing(self, request: PreviewRequest) -> Refused:
+    async def nothing(self, request: PreviewRequest) -> PreviewRefused:
         """What to tell where the edge could not connect to the session. Raises nothing."""
         return await self._answered(request, self._explained(request))
 
     # --- inside ---
 
-    async def _answered[T](self, request: PreviewRequest, work: Awaitable[T]) -> T | Refused:
-        place = place_of(request.host, self._domain)
+    async def _answered[T](self, request: PreviewRequest, work: Awaitable[T]) -> T | PreviewRefused:
+        address = address_of(request.host, self._domain)
         try:
             return await work
         except _Refusal as refusal:
-            return Refused(refusal.reason, refusal.error, place, refusal.location, refusal.cookie)
+            return PreviewRefused(refusal.reason, refusal.error, address, refusal.location, refusal.cookie)
         except BuntimeError as failed:
-            return Refused(*_judged(failed), place)
+            return PreviewRefused(*_judged(failed), address)
         except Exception:  # the boundary of a request: a visitor always gets a page
             log.exception("preview_failed")
-            return Refused(Reason.FAILED, BuntimeError("Something went wrong on our side."), place)
+            return PreviewRefused(Reason.FAILED, BuntimeError("Something went wrong on our side."), address)
 
-    async def _explained(self, request: PreviewRequest) -> Refused:
+    async def _explained(self, request: PreviewRequest) -> PreviewRefused:
         permission = await self._permission(request)
         async with self._awake(permission) as sandbox:
-            listens = await _listens(sandbox.address, permission.place.port)
+            listens = await _listens(sandbox.address, permission.address.port)
         raise self._told(permission, listens=listens)
 
     async def _admit(self, request: PreviewRequest) -> Admitted:
         permission = await self._permission(request)
-        session, port = permission.session, permission.place.port
+        session, port = permission.session, permission.address.port
         async with self._awake(permission) as sandbox:
             await self._until_it_listens(permission, sandbox.address)
             await self._permission(request)  # again: it may have waited, and what was taken away meanwhile is away
@@ -150,42 +152,43 @@ class Previews:
 
     async def _permission(self, request: PreviewRequest) -> Permission:
         """Raises _Refusal."""
-        place = place_of(request.host, self._domain)
-        session = await self._store.get_session(place.session) if place else None
+        address = address_of(request.host, self._domain)
+        session = await self._store.get_session(address.session) if address else None
         account = await self._store.get_account(session.account) if session else None
-        if (
-            place is None
-            or session is None
-            or session.state is State.DELETING
-            or session.expires_at <= self._clock()
-            or account is None
-            or account.status is AccountStatus.DELETED
-        ):
-            raise _Refusal(Reason.UNKNOWN, errors.SessionNotFound(place.session if place else ""))
+        if address is None or session is None or account is None or self._is_gone(session, account):
+            raise _Refusal(Reason.UNKNOWN, errors.SessionNotFound(address.session if address else ""))
         if account.status is AccountStatus.SUSPENDED:
             suspended = errors.Forbidden("The account that this session belongs to is suspended.")
             raise _Refusal(Reason.SUSPENDED, suspended)
         uri, given = without_token(request.uri)
-        permission = Permission(session, place, None if given is None else uri)
-        if place.port in open_ports(session.preview):
+        permission = Permission(session, address, None if given is None else uri)
+        if address.port in open_ports(session.preview):
             return permission
-        if given is not None and await self._opens(given, place):
+        if given is not None and await self._opens(given, address):
             if request.can_be_sent_on:
-                # with the host, or a path that begins with two slashes would be another one
-                location = f"{self._scheme}://{request.host}{uri}"
-                raise _Refusal(Reason.SENT_ON, errors.Unauthorized("Go on without the token."), location, given)
+                raise self._sent_on(request, uri, given)
             return permission
         for token in (request.token, request.cookie):
-            if token is not None and await self._opens(token, place):
+            if token is not None and await self._opens(token, address):
                 return permission
         raise _Refusal(Reason.PRIVATE, errors.Unauthorized("This preview needs a valid token."))
 
-    async def _opens(self, secret: str, place: Place) -> bool:
+    def _is_gone(self, session: Session, account: Account) -> bool:
+        deleted = session.state is State.DELETING or account.status is AccountStatus.DELETED
+        return deleted or session.expires_at <= self._clock()
+
+    def _sent_on(self, request: PreviewRequest, uri: str, token: str) -> _Refusal:
+        """To the same address without the token. The location names the host: a path that begins with two slashes
+        would name another one."""
+        location = f"{self._scheme}://{request.host}{uri}"
+        return _Refusal(Reason.SENT_ON, errors.Unauthorized("Go on without the token."), location, token)
+
+    async def _opens(self, secret: str, address: PreviewAddress) -> bool:
         token = await self._store.find_preview_token(hash_token(secret)) if is_token(secret) else None
         return (
             token is not None
-            and token.session == place.session
-            and token.port in (None, place.port)
+            and token.session == address.session
+            and token.port in (None, address.port)
             and token.expires_at > self._clock()
         )
 
@@ -205,27 +208,27 @@ class Previews:
             if not self._deciding[session_id]:
                 del self._deciding[session_id]
 
-    async def _until_it_listens(self, permission: Permission, address: str) -> None:
+    async def _until_it_listens(self, permission: Permission, host: str) -> None:
         """After a deep sleep, what `onWake` starts gets its time. Raises _Refusal when that is over."""
-        session, place = permission.session, permission.place
-        awake = self._leases.awake_since_deep_sleep(session.id)
+        session, address = permission.session, permission.address
+        awake = self._transitions.awake_since_deep_sleep(session.id)
         if session.on_wake is None or awake is None or awake >= ON_WAKE_SECONDS:
             return
         now = asyncio.get_running_loop().time
         risen, pause = now() - awake, FIRST_LOOK_SECONDS
-        if self._seen_up.get(place, 0.0) >= risen:
+        if self._seen_up.get(address, 0.0) >= risen:
             return
-        while not await _listens(address, place.port):
+        while not await _listens(host, address.port):
             if now() + pause >= risen + ON_WAKE_SECONDS:
                 raise self._told(permission, listens=False)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_LOOK_SECONDS)
         recent = now() - ON_WAKE_SECONDS  # what was seen before concerns nobody
-        self._seen_up = {place: at for place, at in self._seen_up.items() if at > recent} | {place: now()}
+        self._seen_up = {address: at for address, at in self._seen_up.items() if at > recent} | {address: now()}
 
     def _told(self, permission: Permission, *, listens: bool) -> _Refusal:
-        port, has_on_wake = permission.place.port, permission.session.on_wake is not None
-        awake = self._leases.awake_since_deep_sleep(permission.session.id)
+        port, has_on_wake = permission.address.port, permission.session.on_wake is not None
+        awake = self._transitions.awake_since_deep_sleep(permission.session.id)
         if listens:
             return _Refusal(Reason.RESTARTED, errors.Unavailable("The server has just been started.", 1))
         if has_on_wake and awake is not None and awake < STARTING_SECONDS:
@@ -256,11 +259,11 @@ def _judged(failed: BuntimeError) -> tuple[Reason, BuntimeError]:
     return Reason.FAILED, failed
 
 
-async def _listens(address: str, port: int) -> bool:
+async def _listens(host: str, port: int) -> bool:
     """Whether a program accepts connections there."""
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(CONNECT_SECONDS):
-            _, writer = await asyncio.open_connection(address, port)
+            _, writer = await asyncio.open_connection(host, port)
             writer.close()
             return True
     return False

@@ -1,14 +1,14 @@
 """One method per API operation on the processes of a session."""
 
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 
 from buntime import errors
 from buntime.caller import Caller
 from buntime.daemon.tasks import Tasks
+from buntime.ids import new_process_id
 from buntime.inside import LogPage, NewProcess, Process, ProcessUsage, Sink
 from buntime.operations.entrance import Entrance
 from buntime.operations.readiness import WaitFor, check_pattern, check_wait, is_ready
@@ -16,7 +16,7 @@ from buntime.paths import inside_session
 from buntime.plan import MB
 from buntime.ports import RunResult, Sandbox, SandboxGone
 from buntime.requests import check_env
-from buntime.session import ID_ALPHABET, Session
+from buntime.session import Session
 
 LOG_SHARE = 4  # one process may have a quarter of what is kept for all …
 LARGEST_LOG = 16 * MB  # … up to this
@@ -57,7 +57,7 @@ class Processes:
 
     async def start(self, caller: Caller, asked: Start) -> Begun:
         """Raises ResourceLimitExceeded, and InvalidRequest."""
-        check_start(asked)
+        asked = check_start(asked)
         async with self._entrance.use(caller, asked.session_id) as (session, sandbox):
             wait_for = asked.wait_for
             if wait_for is not None:
@@ -107,12 +107,12 @@ class Processes:
     ) -> AsyncIterator[AsyncIterator[LogPage]]:
         """Pages to the last. It does not hold the session awake. Raises InvalidState when the session's runtime ends
         meanwhile: the cursor of the last page is where to go on."""
-        session = await self._entrance.find(caller, session_id)
-        with self._entrance.stream(caller, session):
-            async with AsyncExitStack() as stack:
-                async with self._entrance.use(caller, session_id) as (session, sandbox):
-                    pages = await stack.enter_async_context(sandbox.processes.follow(process_id, cursor))
-                yield self._told(session, pages)
+
+        def connect(_: Session, sandbox: Sandbox) -> AbstractAsyncContextManager[AsyncIterator[LogPage]]:
+            return sandbox.processes.follow(process_id, cursor)
+
+        async with self._entrance.connected(caller, session_id, connect) as (session, pages):
+            yield self._told(session, pages)
 
     async def _told(self, session: Session, pages: AsyncIterator[LogPage]) -> AsyncIterator[LogPage]:
         try:
@@ -163,7 +163,7 @@ class Processes:
             command=asked.command,
             name=asked.name,
             env={**session.env, **asked.env},
-            working_dir=inside_session(asked.working_dir, "workingDir"),
+            working_dir=asked.working_dir,
             log_bytes=max(min(every // LOG_SHARE, LARGEST_LOG), 1),
             all_log_bytes=max(every, 1),
             timeout=asked.timeout,
@@ -189,17 +189,8 @@ def _result(process: Process, usage: ProcessUsage, wall_ms: int, *, truncated: b
     )
 
 
-def new_process_id(milliseconds: int) -> str:
-    """Later ones are greater; those of one millisecond in any order."""
-    text = ""
-    for _ in range(9):
-        milliseconds, digit = divmod(milliseconds, 36)
-        text = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + text
-    return f"proc_{text}" + "".join(secrets.choice(ID_ALPHABET) for _ in range(9))
-
-
-def check_start(asked: Start) -> None:
-    """Raises InvalidRequest."""
+def check_start(asked: Start) -> Start:
+    """The same with its working directory as an absolute path. Raises InvalidRequest."""
     if (asked.code is None) == (asked.command is None):
         raise errors.InvalidRequest("code", "Give exactly one of code and command.")
     field_name, text = ("code", asked.code) if asked.code is not None else ("command", asked.command)
@@ -216,4 +207,4 @@ def check_start(asked: Start) -> None:
     check_env(asked.env)
     if asked.wait_for is not None:
         check_wait(asked.wait_for)
-    inside_session(asked.working_dir, "workingDir")
+    return replace(asked, working_dir=inside_session(asked.working_dir, "workingDir"))

@@ -1,15 +1,17 @@
 """One method per API operation on the terminals of a session."""
 
-import secrets
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 
 from buntime.caller import Caller
+from buntime.ids import new_id
 from buntime.inside import Attachment, Exit, NewTerminal
 from buntime.operations.entrance import Entrance
 from buntime.paths import inside_session
-from buntime.session import ID_ALPHABET, Session
+from buntime.ports import Sandbox
+from buntime.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +47,25 @@ class Terminals:
         """A client at a terminal, as long as the block lasts; the terminal goes on after it. The session may sleep
         meanwhile. Raises TerminalNotFound, ResourceLimitExceeded, and what `Entrance.use` raises."""
         working_dir = inside_session(request.working_dir, "workingDir")
-        session = await self._entrance.find(caller, request.session_id)
-        async with AsyncExitStack() as stack:
-            stack.enter_context(self._entrance.stream(caller, session))
-            async with self._entrance.use(caller, request.session_id) as (session, sandbox):
-                terminal_id, cols, rows = request.terminal_id, request.cols, request.rows
-                if terminal_id is None:
-                    terminal_id = "term_" + "".join(secrets.choice(ID_ALPHABET) for _ in range(18))
-                    cols, rows = cols or DEFAULT_COLS, rows or DEFAULT_ROWS
-                    async with self._entrance.place(caller, session, sandbox, "terminals"):
-                        new = NewTerminal(terminal_id, cols, rows, session.env, working_dir)
-                        await sandbox.terminals.create(new)
-                attachment = await stack.enter_async_context(sandbox.terminals.attach(terminal_id))
-                resumed = request.terminal_id is not None
-                if resumed and cols is not None and rows is not None:
-                    await attachment.resize(cols, rows)
+        connect = partial(self._attached, caller, replace(request, working_dir=working_dir))
+        async with self._entrance.connected(caller, request.session_id, connect) as (_, opened):
+            yield opened
+
+    @asynccontextmanager
+    async def _attached(
+        self, caller: Caller, request: OpenTerminal, session: Session, sandbox: Sandbox
+    ) -> AsyncIterator[Opened]:
+        terminal_id, cols, rows = request.terminal_id, request.cols, request.rows
+        resumed = terminal_id is not None
+        if terminal_id is None:
+            terminal_id = new_id("term_")
+            cols, rows = cols or DEFAULT_COLS, rows or DEFAULT_ROWS
+            new = NewTerminal(terminal_id, cols, rows, session.env, request.working_dir)
+            async with self._entrance.place(caller, session, sandbox, "terminals"):
+                await sandbox.terminals.create(new)
+        async with sandbox.terminals.attach(terminal_id) as attachment:
+            if resumed and cols is not None and rows is not None:
+                await attachment.resize(cols, rows)
             yield Opened(terminal_id, cols, rows, resumed, session, attachment)
 
     async def forget(self, caller: Caller, opened: Opened) -> None:

@@ -1,13 +1,13 @@
 """Watching the files of a session."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from buntime import errors
 from buntime.caller import Caller
 from buntime.inside import FileEvent
 from buntime.operations.entrance import Entrance
-from buntime.ports import SandboxGone
+from buntime.ports import Sandbox, SandboxGone
 from buntime.session import Session
 
 
@@ -21,11 +21,11 @@ async def watch(
     the session has ended and Unavailable where its runtime did. Raises ResourceLimitExceeded, and what `Entrance.use`
     raises.
     """
-    session = await entrance.find(caller, session_id)
-    async with AsyncExitStack() as stack:
-        stack.enter_context(entrance.stream(caller, session))
-        async with entrance.use(caller, session_id) as (session, sandbox):
-            events = await stack.enter_async_context(sandbox.files.watch(path, recursive=recursive))
+
+    def connect(_: Session, sandbox: Sandbox) -> AbstractAsyncContextManager[AsyncIterator[Sequence[FileEvent]]]:
+        return sandbox.files.watch(path, recursive=recursive)
+
+    async with entrance.connected(caller, session_id, connect) as (session, events):
         yield _until_gone(entrance, caller, session, events)
 
 

@@ -5,7 +5,6 @@ earlier server left running.
 """
 
 import asyncio
-import secrets
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ import structlog
 
 from buntime.daemon.steps import reached
 from buntime.errors import Unavailable
+from buntime.ids import new_sandbox_id
 from buntime.plan import Limits
 from buntime.ports import Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
@@ -33,7 +33,7 @@ from buntime.sandboxes.pool import Pool
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
 from buntime.sandboxes.stopped import StoppedVolumes
-from buntime.session import ID_ALPHABET, Session
+from buntime.session import Session
 
 log = structlog.get_logger()
 
@@ -41,10 +41,6 @@ STARTS_AT_ONCE = 4
 ADOPTED_AT_ONCE, ADOPT_SECONDS = 256, 2.0  # a slower adoption makes way for the next one and goes on beside it …
 CROWD = 400  # … for READY_SECONDS, and as long again for every so many sandboxes: they share a host that may be busy
 RULES_SECONDS = 1.0  # between checks of the network's rules
-
-
-def new_sandbox_id() -> str:
-    return "sb" + "".join(secrets.choice(ID_ALPHABET) for _ in range(12))
 
 
 class LocalSandboxes:

@@ -1,10 +1,12 @@
 """Opening this host for sandboxes, and leaving it as it was found."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import structlog
 
 from buntime.config import Config
 from buntime.daemon.listening import Listening, listening
@@ -15,6 +17,7 @@ from buntime.sandboxes import record
 from buntime.sandboxes.containers import Settings
 from buntime.sandboxes.kernel import seccomp
 from buntime.sandboxes.kernel.cgroup import find_cgroups
+from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part, claim_part, other_data_dirs, release_part, total_memory
 from buntime.sandboxes.kernel.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas
 from buntime.sandboxes.kernel.oci import Runtime
@@ -26,6 +29,9 @@ from buntime.sandboxes.network.dnsmasq import NameServer
 from buntime.sandboxes.network.namespaces import Network
 from buntime.session import Session
 
+log = structlog.get_logger()
+
+NAMES_SECONDS = 5.0  # between looks at the name server
 POOL_MEMORY_SHARE, POOL_MEMBER, LARGEST_POOL = 0.02, 4 * MB, 128
 
 
@@ -96,9 +102,15 @@ async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
     release_part(part)
 
 
-def watch_names(config: Config) -> NameServer:
-    """This data directory's name server, for the loop that keeps it running."""
-    return NameServer(claim_part(config), config.run_dir)
+async def keep_names(config: Config) -> None:
+    """For ever: starts the sessions' name server again whenever it ends."""
+    name_server = NameServer(claim_part(config), config.run_dir)
+    while True:
+        try:
+            await asyncio.to_thread(name_server.ensure)
+        except HostCommandFailed as failed:
+            log.error("name_server_not_started", reason=str(failed))
+        await asyncio.sleep(NAMES_SECONDS)
 
 
 def _open_machinery(

@@ -3,11 +3,11 @@
 import asyncio
 import pickle
 import posixpath
-import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from buntime.errors import FileConflict, Unavailable
+from buntime.ids import new_sandbox_id
 from buntime.inside import FileToWrite, Sink, Stream
 from buntime.paths import WORKSPACE, for_client
 from buntime.plan import MB, Limits
@@ -21,7 +21,7 @@ from buntime.ports import (
     Strain,
     VolumeLost,
 )
-from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, Network, Session, State
+from buntime.session import DEFAULT_NETWORK, Network, Session, State
 from buntime.testing.contexts import FakeContexts
 from buntime.testing.files import FakeFiles
 from buntime.testing.processes import FakeProcesses
@@ -210,7 +210,7 @@ class FakeSandboxes:
         self.claims_waiting -= 1
         if len(self.volumes) >= self.capacity:
             raise Unavailable("This host cannot hold one more session now.")
-        sandbox_id = "sb" + "".join(secrets.choice(ID_ALPHABET) for _ in range(12))
+        sandbox_id = new_sandbox_id()
         self.volumes[sandbox_id] = FakeVolume(limits)
         return self._run(sandbox_id), IMAGE
 

@@ -12,8 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from buntime.config import Config
 from buntime.daemon.room import Room
 from buntime.errors import BuntimeError, NotFound, Unavailable
-from buntime.operations.idempotency import Idempotency
-from buntime.operations.sessions import ControlPlane
+from buntime.operations.assembly import Operations
 from buntime.web import failures, openapi
 from buntime.web.api import contents as api_contents
 from buntime.web.api import contexts as api_contexts
@@ -59,8 +58,7 @@ def _always_ready() -> Mapping[str, bool]:
 
 
 def create_app(
-    control_plane: ControlPlane,
-    idempotency: Idempotency,
+    operations: Operations,
     config: Config,
     *,
     metrics: Metrics | None = None,
@@ -73,8 +71,8 @@ def create_app(
     `metrics`: where requests are counted. `ready`: part → whether it works, for `/readyz`.
     `clock`: Unix seconds, for rate limits. `streams`: for who stops the server to end them.
     """
-    door = Door(control_plane, Quota(clock), Quota(clock))
-    world = World(control_plane, idempotency, config, door, Gate(), streams or OpenStreams())
+    door = Door(operations.identity, Quota(clock), Quota(clock))
+    world = World(operations, config, door, Gate(), streams or OpenStreams())
     pages = api_operations.pages(ready, lambda pages: openapi.document(OPERATIONS, pages))
     router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(door))
     return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics or Metrics({}))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from buntime.caller import Caller
 from buntime.errors import Unauthorized
-from buntime.operations.sessions import ControlPlane
+from buntime.operations.identity import Identity
 from buntime.web.exchange import Exchange
 from buntime.web.quota import STRANGER_LIMIT, Quota, counted_address, exceeded
 
@@ -22,8 +22,8 @@ def bearer(values: Sequence[bytes]) -> str | None:
 
 
 class Door:
-    def __init__(self, plane: ControlPlane, quota: Quota, strangers: Quota) -> None:
-        self._plane = plane
+    def __init__(self, identity: Identity, quota: Quota, strangers: Quota) -> None:
+        self._identity = identity
         self._quota = quota
         self._strangers = strangers
 
@@ -33,7 +33,7 @@ class Door:
         From here on every answer carries the rate limit headers.
         """
         try:
-            caller = await self._plane.identify(bearer(exchange.header(b"authorization")))
+            caller = await self._identity.identify(bearer(exchange.header(b"authorization")))
         except Unauthorized:
             self.refuse_flood(exchange)
             raise
@@ -52,7 +52,7 @@ class Door:
                 self._quota.retry_after(standing),
                 plan=caller.plan.name,
             )
-        self._plane.require_active(caller)
+        self._identity.require_active(caller)
         return caller
 
     def refuse_flood(self, exchange: Exchange) -> None:

@@ -11,7 +11,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from buntime.errors import NotFound
-from buntime.operations.previews import Admitted, PreviewRequest, Previews, Reason, Refused
+from buntime.operations.previews import Admitted, PreviewRefused, PreviewRequest, Previews, Reason
 from buntime.preview import COOKIE
 from buntime.web import failures
 from buntime.web.exchange import Exchange, Headers, Reply, open_exchange
@@ -45,7 +45,7 @@ def create_edge_app(previews: Previews, *, secure: bool) -> ASGIApp:
             request=exchange.request_id.decode("ascii"),
             reason=answer.reason.value,
             status=exchange.status,
-            session=answer.place.session if answer.place else None,
+            session=answer.address.session if answer.address else None,
             ms=round((time.perf_counter() - exchange.started) * 1e3, 1),
         )
 
@@ -78,7 +78,7 @@ def _permission(admitted: Admitted) -> Reply:
     return Reply(200, b"", headers=headers)
 
 
-def _refusal(refused: Refused, asked: PreviewRequest, *, secure: bool) -> Reply:
+def _refusal(refused: PreviewRefused, asked: PreviewRequest, *, secure: bool) -> Reply:
     if refused.reason is Reason.SENT_ON:
         cookie = f"{COOKIE}={refused.cookie}; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
         sent_on: Headers = [(b"location", refused.location.encode("latin-1")), (b"set-cookie", cookie.encode())]
@@ -91,7 +91,10 @@ def _refusal(refused: Refused, asked: PreviewRequest, *, secure: bool) -> Reply:
     if refused.reason is Reason.PRIVATE:
         reply.headers.append((b"www-authenticate", CHALLENGE))
     if asked.wants_page:
-        reply.media, reply.body = b"text/html; charset=utf-8", render(page, refused.place.port if refused.place else 0)
+        reply.media, reply.body = (
+            b"text/html; charset=utf-8",
+            render(page, refused.address.port if refused.address else 0),
+        )
         reply.headers += [
             (b"content-security-policy", CONTENT_POLICY.encode()),
             (b"x-content-type-options", b"nosniff"),

@@ -10,7 +10,7 @@ from msgspec import Struct
 from buntime.caller import Caller
 from buntime.config import Config
 from buntime.errors import BuntimeError
-from buntime.operations.sessions import ControlPlane
+from buntime.operations.assembly import Operations
 from buntime.ports import Answer
 from buntime.web.exchange import Reply
 from buntime.web.streaming import Out
@@ -32,7 +32,7 @@ class Upload:
 class Call[Q, B]:
     """One call of an operation, decoded and checked for its shape."""
 
-    plane: ControlPlane
+    plane: Operations
     config: Config
     caller: Caller
     path: Mapping[str, str]
@@ -84,7 +84,7 @@ class Streamed:
 class Operation:
     """`seconds`: the longest that the work may take, or how to tell from the call.
 
-    `settles`: work that goes on to its end when that time is over (it is owned by the control plane),
+    `settles`: work that goes on to its end when that time is over (it is owned by `Idempotency`),
     so its Idempotency-Key stays taken until then. `secret`: what is kept of its answer for that key is sealed.
     `filters`: takes `metadata.KEY=VALUE` in the query. `raw`: its body is bytes of any size, `Call.upload`.
     `any_bytes`: text in its query may stand for bytes that are not UTF-8.

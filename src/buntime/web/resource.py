@@ -11,8 +11,7 @@ from buntime.caller import Caller
 from buntime.config import Config
 from buntime.daemon.room import belongs_to
 from buntime.errors import ExecutionTimeout, InvalidRequest, MethodNotAllowed
-from buntime.operations.idempotency import Idempotency
-from buntime.operations.sessions import ControlPlane
+from buntime.operations.assembly import Operations
 from buntime.web import idempotent
 from buntime.web.auth import Door
 from buntime.web.bodies import Gate, declared_length, received, require_json
@@ -27,8 +26,7 @@ from buntime.web.wire import core as wire
 class World:
     """What all resources of one app share."""
 
-    plane: ControlPlane
-    idempotency: Idempotency
+    plane: Operations
     config: Config
     door: Door
     gate: Gate
@@ -125,17 +123,17 @@ class Resource:
         )
 
     async def _once(self, operation: Operation, call: Call[Any, Any], key: str, fingerprint: str) -> Reply:
-        """Owned by the control plane: the key stays taken until the work has ended, whoever still waits."""
-        plane, account = self._world.plane, call.caller.account.id
+        """The key stays taken until the work has ended, even when the client no longer waits."""
+        account = call.caller.account.id
 
         async def work(answer: Any) -> Reply:
             told = replace(call, answer=answer)
             return await (_reply(operation, told) if operation.settles else _within(operation, told))
 
-        kept = self._world.idempotency
-        whole = idempotent.once(kept, account, key, fingerprint, plane.now, work, secret=operation.secret)
+        kept = self._world.plane.idempotency
+        whole = idempotent.once(kept, account, key, fingerprint, kept.now, work, secret=operation.secret)
         async with _limited(operation.seconds_for(call)):
-            return await plane.finish(whole, f"{operation.name} once for {account}")
+            return await kept.finish(whole, f"{operation.name} once for {account}")
 
 
 def wants_stream(operation: Operation, call: Call[Any, Any]) -> bool:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from html import escape
 from string import Template
 
-from buntime.lifecycle.leases import ON_WAKE_LOG
 from buntime.operations.previews import Reason
+from buntime.paths import ON_WAKE_LOG
 
 # Nothing but the style below. Who may embed a preview is its owner's business, so frames are not forbidden.
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

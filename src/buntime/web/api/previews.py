@@ -4,7 +4,7 @@ from msgspec import UNSET
 
 from buntime import errors
 from buntime.config import Config
-from buntime.operations.sessions import MadeToken
+from buntime.operations.preview_tokens import MadeToken
 from buntime.preview import DEFAULT_PORT, preview_url, with_token
 from buntime.requests import NewToken
 from buntime.web.api.sessions import session_id
@@ -34,7 +34,7 @@ async def create_preview_token(call: Call[wire.NoQuery, wire.CreatePreviewToken]
         port=None if body.port is UNSET else body.port,
         ttl=None if body.ttl is UNSET else body.ttl,
     )
-    made = await call.plane.create_preview_token(
+    made = await call.plane.preview_tokens.create(
         call.caller,
         session_id(call.path["sessionId"]),
         new,
@@ -59,7 +59,7 @@ async def revoke_preview_token(call: Call[wire.NoQuery, wire.RevokePreviewToken]
     is no error.
     """
     secret = None if call.body.token is UNSET else call.body.token
-    revoked = await call.plane.revoke_preview_tokens(call.caller, session_id(call.path["sessionId"]), secret)
+    revoked = await call.plane.preview_tokens.revoke(call.caller, session_id(call.path["sessionId"]), secret)
     return wire.PreviewTokensRevoked(revoked=revoked)
 
 

@@ -45,7 +45,7 @@ async def create_session(call: Call[wire.NoQuery, wire.CreateSession]) -> wire.C
         env=body.env or {},
     )
     answer = call.answer
-    made = await call.plane.create_session(
+    made = await call.plane.sessions.create(
         call.caller, new, answer and (lambda made: answer(wire.encode(_created(made, call.config))))
     )
     return _created(made, call.config)
@@ -59,7 +59,7 @@ async def list_sessions(call: Call[wire.SessionsQuery, None]) -> wire.Sessions:
     that top-level key; numbers and booleans match their JSON text. It does not wake a session.
     """
     query = call.query
-    views, total = await call.plane.list_sessions(
+    views, total = await call.plane.sessions.list(
         call.caller,
         state=session.State(query.state) if query.state else None,
         metadata=call.filters,
@@ -75,7 +75,7 @@ async def get_session(call: Call[wire.NoQuery, None]) -> wire.Session:
 
     It does not wake the session and is not activity.
     """
-    view = await call.plane.get_session(call.caller, session_id(call.path["sessionId"]))
+    view = await call.plane.sessions.get(call.caller, session_id(call.path["sessionId"]))
     return _shown(view, call.config)
 
 
@@ -103,7 +103,7 @@ async def patch_session(call: Call[wire.NoQuery, wire.PatchSession]) -> wire.Ses
         on_wake=unset if body.on_wake is UNSET else body.on_wake,
         env=unset if body.env is UNSET else body.env,
     )
-    view = await call.plane.patch_session(call.caller, session_id(call.path["sessionId"]), patch)
+    view = await call.plane.sessions.patch(call.caller, session_id(call.path["sessionId"]), patch)
     return _shown(view, call.config)
 
 
@@ -115,7 +115,7 @@ async def delete_session(call: Call[wire.NoQuery, None]) -> wire.Deleted:
     delete is not found.
     """
     wanted = session_id(call.path["sessionId"])
-    await call.plane.delete_session(call.caller, wanted)
+    await call.plane.sessions.delete(call.caller, wanted)
     return wire.Deleted(deleted=True, session_id=wanted)
 
 
@@ -136,7 +136,7 @@ async def sleep_session(call: Call[wire.NoQuery, wire.Sleep]) -> wire.Session:
     session, it is busy.
     """
     depth = session.State(call.body.depth)
-    view = await call.plane.sleep_session(call.caller, session_id(call.path["sessionId"]), depth)
+    view = await call.plane.sessions.sleep(call.caller, session_id(call.path["sessionId"]), depth)
     return _shown(view, call.config)
 
 
@@ -149,7 +149,7 @@ async def sleep_session(call: Call[wire.NoQuery, wire.Sleep]) -> wire.Session:
 )
 async def wake_session(call: Call[wire.NoQuery, None]) -> wire.Woken:
     """Wake a session. One that is awake stays as it is."""
-    woken = await call.plane.wake_session(call.caller, session_id(call.path["sessionId"]))
+    woken = await call.plane.sessions.wake(call.caller, session_id(call.path["sessionId"]))
     shown = _shown(woken.view, call.config)
     fields = {name: getattr(shown, name) for name in shown.__struct_fields__}
     return wire.Woken(**fields, woke_from=woken.woke_from.value, wake_time_ms=woken.milliseconds)  # type: ignore[arg-type]

@@ -7,11 +7,11 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
-from buntime.errors import InvalidRequest, PayloadTooLarge
+from buntime.errors import InvalidRequest
 from buntime.inside import FileToWrite
 from buntime.paths import for_client, from_bytes, in_bytes, inside_session, shown
-from buntime.plan import MB, Plan
-from buntime.requests import check_file_count
+from buntime.plan import Plan
+from buntime.requests import check_file_count, check_file_size
 from buntime.web.wire import core as wire
 
 
@@ -43,12 +43,9 @@ def file_to_write(
         path = either(file.path, file.path_base64)
     else:
         path = inside_session(file.path, f"{field}path")
-    limit = plan.file_mb * MB
-    if len(file.content) > (limit + 2) // 3 * 4:  # in either encoding too large: not worth decoding
-        raise _too_large(plan, path)
+    check_file_size(path, len(file.content) // 4 * 3 - 2, plan)  # the least that it can be in either encoding
     content = _strict_base64(file.content, f"{field}content") if file.encoding == "base64" else file.content.encode()
-    if len(content) > limit:
-        raise _too_large(plan, path)
+    check_file_size(path, len(content), plan)
     mode = None if isinstance(file.mode, UnsetType) else int(file.mode, 8)
     return FileToWrite(path, content, mode, append)
 
@@ -77,13 +74,3 @@ def _strict_base64(text: str, field: str) -> bytes:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
         raise InvalidRequest(field, f"{field} is not valid base64.") from None
-
-
-def _too_large(plan: Plan, path: str) -> PayloadTooLarge:
-    limit, path = plan.file_mb * MB, shown(for_client(path))
-    return PayloadTooLarge(
-        f"A file may have {plan.file_mb} MB on the {plan.name} plan; {path[:255]!r} is larger.",
-        plan=plan.name,
-        limit=limit,
-        path=path,
-    )

@@ -1,0 +1,50 @@
+"""`buntime purge`: leaves this host as if the server had never been there."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import uvloop
+
+from buntime.config import BadSetting, Config
+from buntime.daemon.logs import configure_logs
+from buntime.daemon.only_server import only_server
+from buntime.daemon.tasks import Tasks
+from buntime.edge.process import stop_left_over
+from buntime.errors import BuntimeError
+from buntime.sandboxes import opening
+from buntime.sandboxes.guest.client import new_http_client
+from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.host import NoPart
+
+
+def purge(config: Config) -> None:
+    """Removes every session, and everything else that servers of this data directory made on the host.
+
+    Raises BadSetting when a server uses the directory, and when something could not be removed.
+    """
+    if not config.data_dir.exists():
+        return
+    configure_logs("warning")
+    with only_server(config):
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_purge(config))
+            _empty(config.data_dir)
+        except (BuntimeError, HostCommandFailed, NoPart, OSError) as failed:
+            raise BadSetting(f"not everything of {config.data_dir} could be removed: {failed}") from failed
+        config.shared_lock.unlink(missing_ok=True)
+
+
+def _empty(directory: Path) -> None:
+    for entry in list(directory.iterdir()):
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+async def _purge(config: Config) -> None:
+    async with new_http_client() as http, Tasks() as tasks:
+        await opening.purge(config, tasks, http)
+        await asyncio.to_thread(stop_left_over, config.run_dir / "edge")

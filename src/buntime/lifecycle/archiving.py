@@ -1,0 +1,134 @@
+"""Volumes of sessions in deep sleep: saved to the archive, then removable from this host.
+
+A wake comes first: it interrupts a save, which the keeper tries again after the next deep sleep.
+"""
+
+import asyncio
+from dataclasses import replace
+from weakref import WeakValueDictionary
+
+import structlog
+
+from buntime import errors
+from buntime.daemon.steps import reached
+from buntime.daemon.tasks import Tasks
+from buntime.lifecycle.changes import Changes
+from buntime.lifecycle.holds import Holds
+from buntime.lifecycle.sealing import Damaged
+from buntime.lifecycle.snapshots import Interrupted, Snapshots, Transfer
+from buntime.ports import ArchiveUnavailable, ObjectMissing, Sandboxes, Store, VolumeLost, VolumeUnsendable
+from buntime.session import Session, Snapshot, State
+
+log = structlog.get_logger()
+
+# Why a volume is not in the archive now. A faulty archive may have lost what it has just taken.
+UNSAVED = (ArchiveUnavailable, ObjectMissing, Damaged, VolumeUnsendable, VolumeLost, errors.Unavailable)
+
+
+class Archiving:
+    def __init__(
+        self, store: Store, sandboxes: Sandboxes, snapshots: Snapshots, changes: Changes, holds: Holds, tasks: Tasks
+    ) -> None:
+        self._store = store
+        self._sandboxes = sandboxes
+        self._snapshots = snapshots
+        self._changes = changes
+        self._holds = holds
+        self._tasks = tasks
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # one save of a session at a time
+        self._unsendable: set[str] = set()  # a volume that cannot be archived does not change until the session wakes
+
+    def start(self, session_id: str) -> None:
+        """Begins `archive` in the background."""
+        self._tasks.start(self._archive(session_id), f"archive {session_id}")
+
+    async def archive(self, session_id: str) -> bool:
+        """Saves the volume of a session in deep sleep. Returns False when it should be tried again later.
+
+        Callers that come together share one save.
+        """
+        return await self._tasks.finish(self._archive(session_id), f"archive {session_id}")
+
+    async def evict(self, session_id: str) -> None:
+        """Removes the volume of a session in deep sleep from this host, if it is archived."""
+        await self._tasks.finish(self._evict(session_id), f"evict {session_id}")
+
+    async def sweep(self) -> None:
+        """At start: removes objects of the archive that a killed server left without a name in the store.
+
+        Objects of sessions that the store does not know are counted in the log and left alone: the store may be an
+        older copy.
+        """
+        try:
+            owners = await self._snapshots.owners()
+        except ArchiveUnavailable as away:
+            log.warning("archive_not_swept", reason=str(away))
+            return
+        unknown = 0
+        for session_id in owners:
+            async with self._lock(session_id):  # an object that is being saved has no name yet
+                session = await self._store.get_session(session_id)
+                unknown += session is None
+                if session is not None and session.state is not State.DELETING:
+                    await self._snapshots.tidy(session)
+        if unknown:
+            log.warning("archive_of_unknown_sessions", count=unknown)
+
+    def forget(self, session_id: str) -> None:
+        """The session woke, so its volume may change, or it is gone."""
+        self._unsendable.discard(session_id)
+
+    async def _archive(self, session_id: str) -> bool:
+        async with self._lock(session_id):
+            with self._snapshots.transfer(session_id) as transfer:
+                try:
+                    session = await self._begin(session_id)
+                    if session is None:
+                        return session_id not in self._unsendable
+                    snapshot = await self._snapshots.save(session, transfer)
+                    session = await self._name(session_id, snapshot, transfer)
+                except (Interrupted, errors.SessionNotFound):
+                    return True
+                except UNSAVED as failed:
+                    if isinstance(failed, VolumeUnsendable):
+                        self._unsendable.add(session_id)
+                    log.warning("session_not_archived", session=session_id, reason=str(failed) or repr(failed))
+                    return False
+            reached("archive: named")
+            await self._snapshots.tidy(session)
+            reached("archive: tidied")
+            return True
+
+    async def _begin(self, session_id: str) -> Session | None:
+        """The session with a key, its sandbox stopped. None when there is nothing to archive."""
+        async with self._holds.lock(session_id):
+            session = await self._changes.present(session_id)
+            if session.state is not State.DEEP_SLEEP or session.archived or session_id in self._unsendable:
+                return None
+            if session.sandbox not in self._sandboxes.cached():
+                await self._sandboxes.stop(session.sandbox)
+            session = await self._changes.change(session_id, self._snapshots.with_key)
+            reached("archive: key stored")
+            return session
+
+    async def _name(self, session_id: str, snapshot: Snapshot, transfer: Transfer) -> Session:
+        """From now on a wake can rely on the snapshot. Raises Interrupted; the snapshot then stays unnamed."""
+        async with self._holds.lock(session_id):
+            try:
+                transfer.check()
+                return await self._changes.change(
+                    session_id, lambda s: replace(s, snapshot=snapshot, previous=s.snapshot, archived=True)
+                )
+            finally:
+                self._snapshots.named(snapshot)
+
+    async def _evict(self, session_id: str) -> None:
+        async with self._holds.lock(session_id):
+            session = await self._changes.present(session_id)
+            if session.state is State.DEEP_SLEEP and session.archived:
+                await self._sandboxes.evict(session.sandbox)
+                reached("evict: done")
+                log.info("volume_evicted", session=session_id)
+
+    def _lock(self, session_id: str) -> asyncio.Lock:
+        return self._locks.setdefault(session_id, asyncio.Lock())

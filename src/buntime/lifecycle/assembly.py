@@ -1,0 +1,41 @@
+"""The parts of the lifecycle, built on one another."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from buntime.daemon.tasks import Tasks
+from buntime.lifecycle.archiving import Archiving
+from buntime.lifecycle.changes import Changes
+from buntime.lifecycle.endings import Endings
+from buntime.lifecycle.holds import Holds
+from buntime.lifecycle.leases import Leases
+from buntime.lifecycle.observations import Observations
+from buntime.lifecycle.relief import Relief
+from buntime.lifecycle.snapshots import Snapshots
+from buntime.lifecycle.transitions import Transitions
+from buntime.ports import Sandboxes, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    changes: Changes
+    holds: Holds
+    observations: Observations
+    archiving: Archiving
+    transitions: Transitions
+    relief: Relief
+    leases: Leases
+    endings: Endings
+
+
+def assemble_lifecycle(
+    store: Store, sandboxes: Sandboxes, snapshots: Snapshots, tasks: Tasks, clock: Callable[[], float]
+) -> Lifecycle:
+    changes, holds, observations = Changes(store), Holds(), Observations(sandboxes)
+    archiving = Archiving(store, sandboxes, snapshots, changes, holds, tasks)
+    transitions = Transitions(store, sandboxes, snapshots, changes, holds, observations, archiving, tasks)
+    relief = Relief(store, sandboxes, transitions, archiving)
+    leases = Leases(store, sandboxes, changes, holds, transitions, relief, clock)
+    forgetting = (holds, observations, archiving, transitions)
+    endings = Endings(store, sandboxes, snapshots, changes, holds, forgetting, tasks)
+    return Lifecycle(changes, holds, observations, archiving, transitions, relief, leases, endings)

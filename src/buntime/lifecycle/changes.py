@@ -1,0 +1,44 @@
+"""Changing a stored session, with retries when another change came first.
+
+Every stored change names the version that it expects (see `ports.Store.change_session`). When the stored version is
+another one, the session is read again and the change is computed again from what is stored now.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from buntime import errors
+from buntime.ports import Store
+from buntime.session import Session, State
+
+
+class Changes:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def present(self, session_id: str) -> Session:
+        """The stored session. Raises SessionNotFound when it is missing or being deleted."""
+        session = await self._store.get_session(session_id)
+        if session is None or session.state is State.DELETING:
+            raise errors.SessionNotFound(session_id)
+        return session
+
+    async def change(self, session_id: str, make: Callable[[Session], Session]) -> Session:
+        """Stores what `make` returns for the session, and returns that. Raises SessionNotFound."""
+        _, after = await self.change_what(partial(self.present, session_id), make)
+        return after
+
+    async def change_what(
+        self, read: Callable[[], Awaitable[Session]], make: Callable[[Session], Session]
+    ) -> tuple[Session, Session]:
+        """The same for the session that `read` returns. Returns it as it was and as it is now. Raises what `read`
+        and `make` raise."""
+        while True:
+            before = await read()
+            wanted = make(before)
+            if wanted == before:
+                return before, before
+            try:
+                return before, await self._store.change_session(before, wanted)
+            except errors.StaleSession:
+                continue

@@ -1,0 +1,45 @@
+"""Freeing memory and disk when this host runs short of them."""
+
+from contextlib import suppress
+
+import structlog
+
+from buntime import errors
+from buntime.lifecycle.archiving import Archiving
+from buntime.lifecycle.decisions import coldest_suspended, least_recently_used
+from buntime.lifecycle.transitions import Transitions
+from buntime.ports import Sandboxes, Store
+
+log = structlog.get_logger()
+
+RELIEVED_AT_ONCE = 4  # suspended sessions that go to deep sleep early
+
+
+class Relief:
+    def __init__(self, store: Store, sandboxes: Sandboxes, transitions: Transitions, archiving: Archiving) -> None:
+        self._store = store
+        self._sandboxes = sandboxes
+        self._transitions = transitions
+        self._archiving = archiving
+
+    async def relieve(self) -> bool:
+        """Puts the coldest suspended sessions to deep sleep, and evicts volumes that are archived, a few at a time.
+
+        Returns whether that freed anything.
+        """
+        strain = self._sandboxes.strain()
+        if not strain.memory and not strain.disk:
+            return False
+        sessions = await self._store.all_sessions()
+        freed = False
+        if strain.memory:
+            for session in coldest_suspended(sessions)[:RELIEVED_AT_ONCE]:
+                with suppress(errors.SessionNotFound):  # deleted meanwhile
+                    freed |= await self._transitions.deep_sleep(session.id, session.last_active)
+                    log.warning("slept_early", session=session.id, short_of=strain.memory)
+        if strain.disk:
+            for session in least_recently_used(sessions, self._sandboxes.cached(), strain.disk):
+                with suppress(errors.SessionNotFound):
+                    await self._archiving.evict(session.id)
+                freed = True
+        return freed

@@ -1,0 +1,203 @@
+"""Between awake, suspended and deep sleep.
+
+Each transition holds the session's lock and is work of `tasks`: a client that hangs up cannot stop one midway.
+Going to sleep gives way to any use of the session (see `holds`). A request that arrives during a transition waits for
+its end, then works.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import structlog
+
+from buntime import errors
+from buntime.daemon.steps import reached
+from buntime.daemon.tasks import Tasks
+from buntime.lifecycle.archiving import Archiving
+from buntime.lifecycle.changes import Changes
+from buntime.lifecycle.holds import Holds
+from buntime.lifecycle.observations import Observations
+from buntime.lifecycle.on_wake import OnWake
+from buntime.lifecycle.snapshots import Snapshots
+from buntime.ports import Observed, Sandbox, Sandboxes, Store
+from buntime.session import Event, Session, State
+
+log = structlog.get_logger()
+
+
+class Transitions:
+    def __init__(
+        self,
+        store: Store,
+        sandboxes: Sandboxes,
+        snapshots: Snapshots,
+        changes: Changes,
+        holds: Holds,
+        observations: Observations,
+        archiving: Archiving,
+        tasks: Tasks,
+    ) -> None:
+        self._store = store
+        self._sandboxes = sandboxes
+        self._snapshots = snapshots
+        self._changes = changes
+        self._holds = holds
+        self._observations = observations
+        self._archiving = archiving
+        self._tasks = tasks
+        self._on_wake = OnWake(tasks)
+        self._risen: dict[str, float] = {}  # session → when it last woke from deep sleep, on the loop's clock
+
+    async def wake(self, session_id: str) -> Sandbox:
+        """The running sandbox of a session that is active from now on. Raises SessionNotFound, Unavailable and
+        SessionDamaged."""
+        return await self._tasks.finish(self._wake(session_id), f"wake {session_id}")
+
+    async def restart(self, session_id: str) -> Sandbox:
+        """The same for a session whose sandbox did not answer: it is replaced, unless it answers now."""
+        return await self._tasks.finish(self._wake(session_id, suspect=True), f"restart {session_id}")
+
+    async def suspend(self, session_id: str, quiet_since: float | None = None) -> bool:
+        """Freezes the sandbox and stores that. Returns False, with nothing changed, when the session is in use.
+
+        `quiet_since` (Unix seconds): suspends only if there was no activity since then.
+        """
+        return await self._tasks.finish(self._suspend(session_id, quiet_since), f"suspend {session_id}")
+
+    async def deep_sleep(self, session_id: str, quiet_since: float | None = None) -> bool:
+        """Ends the session's processes, gently at first, and gives its sandbox back. Its files stay, and are archived
+        in the background. Otherwise the same as `suspend`."""
+        return await self._tasks.finish(self._deep_sleep(session_id, quiet_since), f"deep sleep of {session_id}")
+
+    def awake_since_deep_sleep(self, session_id: str) -> float | None:
+        """Seconds since the session last woke from deep sleep, which had ended its processes. None when it did not
+        since this server started."""
+        risen = self._risen.get(session_id)
+        return None if risen is None else asyncio.get_running_loop().time() - risen
+
+    async def settle(self) -> None:
+        """At start, after the sandboxes were recovered: a session whose processes have ended without us, as at a
+        reboot of the host, is in deep sleep. One whose volume is gone too falls back to its newest snapshot."""
+        for session in await self._store.all_sessions():
+            if session.state is State.DELETING or await self._sandboxes.get(session.sandbox) is not None:
+                continue
+            there = self._sandboxes.has_volume(session.sandbox)
+            if not there and not session.archived:
+                newest = session.snapshot.name if session.snapshot else None
+                log.error("volume_lost", session=session.id, sandbox=session.sandbox, falls_back_to=newest)
+            if there or session.snapshot:
+                await self._changes.change(session.id, partial(_settled, there=there))
+
+    def forget(self, session_id: str) -> None:
+        """The session is gone."""
+        self._risen.pop(session_id, None)
+
+    async def _wake(self, session_id: str, *, suspect: bool = False) -> Sandbox:
+        """`suspect`: the host asks a running sandbox whether it still answers, and replaces it if it does not."""
+        async with self._holds.lock(session_id):
+            session = await self._changes.present(session_id)
+            sandbox = await self._sandboxes.get(session.sandbox)
+            if sandbox is not None and session.state is State.IDLE:
+                await sandbox.thaw()
+            self._archiving.forget(session_id)
+            if sandbox is None or suspect:
+                session = await self._with_volume(session)
+                sandbox = await self._sandboxes.start(session)
+                reached("wake: started")
+            if session.state is not State.ACTIVE:
+                await self._store_awake(session)
+            if session.state is State.DEEP_SLEEP:
+                self._risen[session_id] = asyncio.get_running_loop().time()
+                self._on_wake.start(session, sandbox)
+            return sandbox
+
+    async def _with_volume(self, session: Session) -> Session:
+        """The session, with its volume on this host and nothing reading it. Raises Unavailable and SessionDamaged."""
+        await self._snapshots.interrupt(session.id)
+        if self._sandboxes.has_volume(session.sandbox):
+            return session
+        if not session.archived:
+            log.error("volume_lost", session=session.id, sandbox=session.sandbox)
+        if session.state is not State.DEEP_SLEEP:
+            raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
+        try:
+            return await self._snapshots.restore(session)
+        except errors.Unavailable:
+            await self._changes.present(session.id)  # a delete interrupts a restore: then the session is not found
+            raise
+
+    async def _store_awake(self, session: Session) -> None:
+        event = Event.WAKE if session.state is State.DEEP_SLEEP else Event.RESUME
+        newest, previous = session.snapshot, session.previous
+        await self._changes.change(session.id, lambda s: replace(s.after(event), snapshot=newest, previous=previous))
+        reached("wake: stored")
+        log.info("session_woken", session=session.id, woke_from=session.state.value)
+
+    async def _suspend(self, session_id: str, quiet_since: float | None) -> bool:
+        async with self._holds.lock(session_id):
+            session = await self._changes.present(session_id)
+            sandbox = await self._sandboxes.get(session.sandbox)
+            if session.state is not State.ACTIVE or sandbox is None or _recent(session, quiet_since):
+                return session.state in (State.IDLE, State.DEEP_SLEEP)
+            await self._on_wake.started(session_id)
+            seen = await self._observations.observe(session)
+            # a request that arrives from here on finds the lock taken, and waits
+            if self._holds.in_use(session_id) or not await sandbox.freeze():
+                return False
+            await self._store_asleep(session, sandbox, lambda s: _with_counts(s.after(Event.SUSPEND), seen))
+            reached("suspend: stored")
+            return True
+
+    async def _deep_sleep(self, session_id: str, quiet_since: float | None) -> bool:
+        async with self._holds.lock(session_id):
+            session = await self._changes.present(session_id)
+            if session.state is State.DEEP_SLEEP or _recent(session, quiet_since):
+                return session.state is State.DEEP_SLEEP
+            await self._on_wake.started(session_id)
+            seen = await self._observations.observe(session)
+            if self._holds.in_use(session_id):
+                return False
+            sandbox = await self._sandboxes.get(session.sandbox)
+            if sandbox is None:
+                await self._sandboxes.stop(session.sandbox)  # then all that it wrote before it ended is on disk
+            elif not await sandbox.quiesce():
+                return False
+            reached("sleep: quiet")
+            await self._store_asleep(session, sandbox, lambda s: _with_counts(_down(s), seen))
+            reached("sleep: stored")
+            await self._sandboxes.stop(session.sandbox)
+            reached("sleep: stopped")
+        self._archiving.start(session_id)
+        return True
+
+    async def _store_asleep(
+        self, session: Session, sandbox: Sandbox | None, change: Callable[[Session], Session]
+    ) -> None:
+        """When that fails, the sandbox goes on."""
+        try:
+            await self._changes.change(session.id, change)
+        except BaseException:
+            if sandbox is not None:
+                await sandbox.thaw()
+            raise
+
+
+def _settled(session: Session, *, there: bool) -> Session:
+    if session.state is not State.DEEP_SLEEP:
+        return replace(_down(session), archived=not there)
+    return session if there else replace(session, archived=True)
+
+
+def _down(session: Session) -> Session:
+    """The session in deep sleep."""
+    return (session.after(Event.SUSPEND) if session.state is State.ACTIVE else session).after(Event.DEEP_SLEEP)
+
+
+def _with_counts(session: Session, seen: Observed) -> Session:
+    return replace(session, files=seen.files, processes=seen.processes)
+
+
+def _recent(session: Session, quiet_since: float | None) -> bool:
+    return quiet_since is not None and session.last_active > quiet_since

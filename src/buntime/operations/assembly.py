@@ -1,0 +1,62 @@
+"""The API's operations, built on the lifecycle and on one another."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from buntime.daemon.tasks import Tasks
+from buntime.lifecycle.assembly import Lifecycle
+from buntime.lifecycle.sealing import Vault
+from buntime.operations.contexts import Contexts
+from buntime.operations.entrance import Entrance
+from buntime.operations.executions import Executions
+from buntime.operations.files import Files
+from buntime.operations.idempotency import Idempotency
+from buntime.operations.identity import Identity
+from buntime.operations.preview_tokens import PreviewTokens
+from buntime.operations.processes import Processes
+from buntime.operations.sessions import Sessions
+from buntime.operations.terminals import Terminals
+from buntime.operations.visitors import Visitors
+from buntime.plan import Plan
+from buntime.ports import Sandboxes, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """What the web layer calls."""
+
+    identity: Identity
+    idempotency: Idempotency
+    entrance: Entrance
+    sessions: Sessions
+    preview_tokens: PreviewTokens
+    executions: Executions
+    processes: Processes
+    contexts: Contexts
+    terminals: Terminals
+    files: Files
+
+
+def assemble_operations(
+    store: Store,
+    sandboxes: Sandboxes,
+    lifecycle: Lifecycle,
+    vault: Vault,
+    plans: Mapping[str, Plan],
+    tasks: Tasks,
+    clock: Callable[[], float],
+) -> Operations:
+    entrance = Entrance(store, sandboxes, lifecycle.leases, clock)
+    visitors = Visitors(sandboxes, tasks)
+    return Operations(
+        Identity(store, plans),
+        Idempotency(store, vault, tasks, clock),
+        entrance,
+        Sessions(store, sandboxes, lifecycle, entrance, visitors, tasks, clock),
+        PreviewTokens(store, entrance, visitors, tasks, clock),
+        Executions(entrance),
+        Processes(entrance, tasks, clock),
+        Contexts(entrance, tasks),
+        Terminals(entrance),
+        Files(entrance),
+    )

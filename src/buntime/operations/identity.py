@@ -1,0 +1,42 @@
+"""Who calls: the account of an API key, and what its plan allows."""
+
+from collections.abc import Mapping
+
+from buntime import errors
+from buntime.account import Account, AccountStatus, hash_key, is_well_formed
+from buntime.caller import Caller
+from buntime.plan import Plan, with_overrides
+from buntime.ports import Store
+
+
+class Identity:
+    def __init__(self, store: Store, plans: Mapping[str, Plan]) -> None:
+        self._store = store
+        self._plans = plans
+
+    async def identify(self, secret: str | None) -> Caller:
+        """The caller with this key, of a suspended account too: its calls count against its rate limit.
+
+        Raises Unauthorized.
+        """
+        if not secret:
+            raise errors.Unauthorized("Send an API key: Authorization: Bearer btk_…")
+        if not is_well_formed(secret):
+            raise errors.Unauthorized("The API key is malformed. Keys start with btk_ and carry a checksum.")
+        found = await self._store.find_key(hash_key(secret))
+        if found is None or found[1].status is AccountStatus.DELETED:
+            raise errors.Unauthorized("The API key is not known or has been revoked.")
+        key, account = found
+        return Caller(account, key, self.plan_of(account))
+
+    def require_active(self, caller: Caller) -> None:
+        """Raises Forbidden for a suspended account."""
+        if caller.account.status is AccountStatus.SUSPENDED:
+            raise errors.Forbidden("This account is suspended.", plan=caller.plan.name)
+
+    def plan_of(self, account: Account) -> Plan:
+        """The account's plan with its own numbers. Raises Forbidden when the plan no longer exists."""
+        plan = self._plans.get(account.plan)
+        if plan is None:
+            raise errors.Forbidden(f"The plan {account.plan!r} of this account does not exist any more.")
+        return with_overrides(plan, account.overrides)

@@ -1,0 +1,35 @@
+"""Everything that this server answers over HTTP, each part on a socket of its own."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from buntime.config import Config
+from buntime.operations.assembly import Operations
+from buntime.operations.previews import Previews
+from buntime.web.api.server import metrics_app
+from buntime.web.app import create_app
+from buntime.web.edge_app import create_edge_app
+from buntime.web.metrics import Metrics
+from buntime.web.serving import served
+from buntime.web.streaming import OpenStreams
+
+
+@asynccontextmanager
+async def web(
+    config: Config,
+    operations: Operations,
+    previews: Previews,
+    metrics: Metrics,
+    ready: Callable[[], Mapping[str, bool]],
+) -> AsyncIterator[None]:
+    """Serves the API, the edge's questions about previews and the operator's metrics within the block. Leaving it ends
+    open streams first. `ready`: part → whether it works, for `/readyz`."""
+    streams = OpenStreams()
+    api = create_app(operations, config, metrics=metrics, ready=ready, streams=streams)
+    edge_app = create_edge_app(previews, secure=bool(config.domain))
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(served(api, config.api_socket, "api"))
+        stack.callback(streams.end)
+        await stack.enter_async_context(served(edge_app, config.edge_socket, "previews"))
+        await stack.enter_async_context(served(metrics_app(metrics), config.metrics_socket, "metrics"))
+        yield

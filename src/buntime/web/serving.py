@@ -1,0 +1,78 @@
+"""Serving an ASGI application on a Unix socket, by uvicorn."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http import httptools_impl
+
+from buntime.config import BadSetting
+from buntime.web.websocket import LARGEST_MESSAGE, PING_SECONDS, Connection
+
+STOP_SECONDS = 10  # for requests that run when the server stops
+BODY_WAITING = 1 << 20  # bytes
+STARTED_LOOK_SECONDS = 0.005
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """`main` handles signals: uvicorn's way would end the process before sandboxes are let go in order."""
+        yield
+
+
+@asynccontextmanager
+async def served(app: ASGIApp, path: Path, name: str) -> AsyncIterator[None]:
+    """Serves the application within the block, on a socket that only root can open. Raises BadSetting."""
+    # uvicorn stops reading a body when this much of it waits for the application, and goes on when that was taken. Its
+    # 64 KiB would cost more time than the reading itself. `web.bodies.Gate` bounds what is held in all.
+    httptools_impl.HIGH_WATER_LIMIT = BODY_WAITING  # type: ignore[attr-defined]
+    listener = _listener(path)
+    try:
+        server = _Server(_settings(app))
+        serving = asyncio.create_task(server.serve([listener]), name=name)
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(STARTED_LOOK_SECONDS)
+        try:
+            if not server.started:
+                raise BadSetting(f"the server did not start to listen on {path} ({name}).")
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 - no disk is waited for
+
+
+def _settings(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        http="httptools",
+        ws=Connection,
+        ws_max_size=LARGEST_MESSAGE,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=None,  # a client that types into a program that does not read has to wait
+        ws_per_message_deflate=False,
+        lifespan="off",
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        backlog=4096,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+    )
+
+
+def _listener(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    return listener

@@ -1,0 +1,97 @@
+"""A server that stops, and a purge after it, end in a sentence and never in a traceback."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from buntime.config import Config
+from tests.acceptance.conftest import Servers
+from tests.acceptance.server import Server
+
+pytestmark = pytest.mark.sandbox
+
+GUARD_SECONDS = 120.0
+
+
+def test_a_purge_beside_a_server_that_stops_is_refused_in_a_sentence_until_it_can_begin(servers: Servers) -> None:
+    server = servers.start(pool_size=8)
+    process = server._process
+    assert process is not None
+    process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + GUARD_SECONDS
+    while (purge := server.run_cli("purge", "--yes")).returncode:
+        assert f"another server uses {server.config.data_dir}" in purge.stderr
+        assert "Traceback" not in purge.stderr
+        assert time.monotonic() < deadline
+    assert server.wait_end() == 0
+
+
+def test_a_purge_is_refused_when_the_running_server_lost_what_was_in_its_data_directory(servers: Servers) -> None:
+    server = servers.start(pool_size=0)
+    with emptied(server.config):
+        purge = server.run_cli("purge", "--yes")
+    assert purge.returncode == 1
+    assert purge.stderr.startswith(f"buntime: another server uses {server.config.data_dir}: ")
+    assert purge.stderr.count("\n") == 1
+
+
+def test_a_purge_says_what_it_cannot_remove_when_the_data_directory_was_emptied(servers: Servers) -> None:
+    server = servers.start(pool_size=0)
+    server.stop()
+    with emptied(server.config):
+        purge = server.run_cli("purge", "--yes")
+    assert purge.returncode == 1
+    assert purge.stderr.startswith(f"buntime: not everything of {server.config.data_dir} could be removed: ")
+    assert "Traceback" not in purge.stderr
+
+
+def test_a_server_that_is_stopped_while_it_makes_the_image_says_so(servers: Servers, tmp_path: Path) -> None:
+    """The tool that makes the image has ended, and a program that the tool started still holds its output open."""
+    tool, helper = tmp_path / "setpriv", tmp_path / "helper"
+    tool.write_text(f"#!/bin/sh\nsleep 1000 &\necho $! >{helper}.part\nmv {helper}.part {helper}\n")
+    tool.chmod(0o755)
+    server = servers.make()
+    server.settings |= {"BUNTIME_IMAGES_DIR": str(tmp_path / "images"), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    try:
+        server.launch()
+        wait_for(helper, server)
+        assert server.stop() == 0
+        assert server.said().endswith("Stopped before it had started.\n")
+        assert "Traceback" not in server.said()
+    finally:
+        if helper.exists():
+            os.kill(int(helper.read_text()), signal.SIGKILL)
+
+
+@contextmanager
+def emptied(config: Config) -> Iterator[None]:
+    """What `rm -rf` could remove of a data directory is elsewhere within the block."""
+    away = config.data_dir.with_name("away")
+    away.mkdir()
+    for entry in list(config.data_dir.iterdir()):
+        if not entry.is_mount():
+            entry.rename(away / entry.name)
+    try:
+        yield
+    finally:
+        for entry in list(config.data_dir.iterdir()):
+            if entry.is_dir() and not entry.is_mount():
+                shutil.rmtree(entry)
+            elif entry.is_file():
+                entry.unlink()
+        for entry in away.iterdir():
+            entry.rename(config.data_dir / entry.name)
+        away.rmdir()
+
+
+def wait_for(file: Path, server: Server) -> None:
+    deadline = time.monotonic() + GUARD_SECONDS
+    while not file.exists():
+        assert time.monotonic() < deadline, server.said()
+        time.sleep(0.02)
