@@ -28,8 +28,9 @@ from buntime.sandboxes.inside.launcher import Spare
 from buntime.sandboxes.inside.prepared import Place, Prepared
 from buntime.sandboxes.inside.processes import GuestProcesses
 from buntime.sandboxes.inside.terminals import WINDOW, GuestTerminals
+from buntime.web.api.runs import TextOutput
 from buntime.web.exchange import Exchange
-from buntime.web.streaming import Out, TextOutput
+from buntime.web.streaming import Out
 from tests.unit.test_impostor import CHUNKED, SECONDS, answering, frame, json_answer
 from tests.unit.test_terminal_impostor import Launcher, chunk
 

@@ -15,16 +15,19 @@ from buntime.errors import BuntimeError, NotFound, Unavailable
 from buntime.operations.idempotency import Idempotency
 from buntime.operations.sessions import ControlPlane
 from buntime.web import failures, openapi
-from buntime.web.api import contents as api_contents
-from buntime.web.api import contexts as api_contexts
-from buntime.web.api import execution as api_execution
-from buntime.web.api import files as api_files
-from buntime.web.api import previews as api_previews
-from buntime.web.api import processes as api_processes
-from buntime.web.api import server as api_operations
-from buntime.web.api import sessions as api_sessions
-from buntime.web.api import terminal
-from buntime.web.api import watch as api_watch
+from buntime.web.api import (
+    contexts,
+    execution,
+    file_streams,
+    files,
+    previews,
+    processes,
+    search,
+    server,
+    sessions,
+    terminal,
+    watch,
+)
 from buntime.web.auth import Door
 from buntime.web.bodies import Gate
 from buntime.web.cors import CrossOrigin
@@ -40,16 +43,17 @@ from buntime.web.websocket import refusing
 log = structlog.get_logger()
 
 OPERATIONS: tuple[Operation, ...] = (
-    *api_sessions.OPERATIONS,
-    *api_previews.OPERATIONS,
-    *api_execution.OPERATIONS,
-    *api_processes.OPERATIONS,
-    *api_contexts.OPERATIONS,
-    *api_files.OPERATIONS,
-    *api_contents.OPERATIONS,
-    *api_watch.OPERATIONS,
+    *sessions.OPERATIONS,
+    *previews.OPERATIONS,
+    *execution.OPERATIONS,
+    *processes.OPERATIONS,
+    *contexts.OPERATIONS,
+    *files.OPERATIONS,
+    *file_streams.OPERATIONS,
+    *search.OPERATIONS,
+    *watch.OPERATIONS,
     *terminal.OPERATIONS,
-    *api_operations.OPERATIONS,
+    *server.OPERATIONS,
 )
 CLIENT_LEFT = 499  # in logs and metrics only: nobody was there to be answered
 
@@ -75,14 +79,14 @@ def create_app(
     """
     door = Door(control_plane, Quota(clock), Quota(clock))
     world = World(control_plane, idempotency, config, door, Gate(), streams or OpenStreams())
-    pages = api_operations.pages(ready, lambda pages: openapi.document(OPERATIONS, pages))
+    pages = server.pages(ready, lambda pages: openapi.document(OPERATIONS, pages))
     router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(door))
     return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics or Metrics({}))
 
 
 def openapi_pages() -> tuple[Page, ...]:
     """The pages as `document` wants them, where no app is running."""
-    return api_operations.pages(_always_ready, lambda pages: openapi.document(OPERATIONS, pages))
+    return server.pages(_always_ready, lambda pages: openapi.document(OPERATIONS, pages))
 
 
 def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:

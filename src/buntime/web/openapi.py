@@ -1,9 +1,5 @@
-"""The OpenAPI 3.1 document, made from the operations and the shapes of `wire`.
+"""The OpenAPI 3.1 document, made from the operations and the shapes of `wire`."""
 
-`python -m buntime.web.openapi` prints it; `docs/openapi.json` is that, checked in.
-"""
-
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -17,7 +13,8 @@ from buntime.errors import BuntimeError
 from buntime.web.examples import ANSWERS, BODIES
 from buntime.web.failures import RETRY_AFTER, STATUS
 from buntime.web.operation import Operation, Page, Streamed
-from buntime.web.wire import core as wire
+from buntime.web.wire.errors import FailureAnswer
+from buntime.web.wire.fields import SESSION_ID
 
 REF = "#/components/schemas/{name}"
 BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
@@ -88,7 +85,7 @@ def document(operations: Sequence[Operation], pages: Sequence[Page]) -> dict[str
 
 
 def _shapes(operations: Sequence[Operation], pages: Sequence[Page]) -> list[type[Struct]]:
-    shapes: list[type[Struct]] = [wire.FailureAnswer]
+    shapes: list[type[Struct]] = [FailureAnswer]
     shapes += [operation.answer for operation in operations if operation.answer is not None]
     shapes += [shape for operation in operations if operation.streamed for shape in operation.streamed.events.values()]
     shapes += [operation.body for operation in operations if operation.body]
@@ -123,7 +120,7 @@ def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
             "name": "sessionId",
             "in": "path",
             "required": True,
-            "description": wire.SESSION_ID,
+            "description": SESSION_ID,
             "schema": {"type": "string"},
             "example": "ses_abc123def456ghi789",
         }
@@ -242,14 +239,3 @@ def _page(page: Page) -> dict[str, Any]:
         "security": [],
         "responses": {"200": answer, **others},
     }
-
-
-def main() -> None:
-    from buntime.web.app import OPERATIONS, openapi_pages  # the app imports this module
-
-    whole = msgspec.json.encode(document(OPERATIONS, openapi_pages()))
-    sys.stdout.buffer.write(msgspec.json.format(whole, indent=2) + b"\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -20,7 +20,7 @@ from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import Exchange, Reply
 from buntime.web.operation import Call, Operation, Page, Upload
 from buntime.web.streaming import OpenStreams, Out, parts_of, perform
-from buntime.web.wire import core as wire
+from buntime.web.wire.shapes import encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class PublicResource:
 
 async def _reply(operation: Operation, call: Call[Any, Any]) -> Reply:
     answer = await operation.handler(call)
-    return Reply(200, wire.encode(answer), session_id=getattr(answer, "session_id", None))
+    return Reply(200, encode(answer), session_id=getattr(answer, "session_id", None))
 
 
 async def _within(operation: Operation, call: Call[Any, Any]) -> Reply:

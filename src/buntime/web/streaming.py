@@ -5,7 +5,6 @@ client does not take is not made: every `send` waits for it.
 """
 
 import asyncio
-import codecs
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol
@@ -14,10 +13,9 @@ import msgspec
 from starlette.types import Receive, Send
 
 from buntime.errors import BuntimeError, ExecutionTimeout, Unavailable
-from buntime.inside import Stream
 from buntime.web.exchange import ClientLeft, Exchange, Headers
 from buntime.web.failures import reply_to
-from buntime.web.wire import core as wire
+from buntime.web.wire.shapes import encode
 
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": heartbeat\n\n"
@@ -48,7 +46,7 @@ class Out:
 
     async def event(self, name: str, content: msgspec.Struct | bytes, cursor: str | None = None) -> None:
         """`content`: an answer's shape, or JSON in one line. `cursor`: where a client that comes back goes on."""
-        text = content if isinstance(content, bytes) else wire.encode(content)
+        text = content if isinstance(content, bytes) else encode(content)
         head = f"event: {name}\n" if cursor is None else f"event: {name}\nid: {cursor}\n"
         await self._put(b"".join((head.encode(), b"data: ", text, b"\n\n")))
 
@@ -109,27 +107,6 @@ class Out:
 
 class HeadIsAll(Exception):
     """A HEAD request has its answer. Never shown."""
-
-
-class TextOutput:
-    """A sink that sends a run's output as events, in which no character is split."""
-
-    def __init__(self, out: Out) -> None:
-        self._out = out
-        decoder = codecs.getincrementaldecoder("utf-8")
-        self._decoders = {stream: decoder("replace") for stream in ("stdout", "stderr")}
-
-    async def __call__(self, stream: Stream, content: bytes) -> None:
-        await self._tell(stream, self._decoders[stream].decode(content))
-
-    async def finish(self) -> None:
-        """What is left of a character that was never whole."""
-        for stream, decoder in self._decoders.items():
-            await self._tell(stream, decoder.decode(b"", final=True))
-
-    async def _tell(self, stream: str, text: str) -> None:
-        if text:
-            await self._out.event(stream, wire.Output(data=text))
 
 
 class OpenStreams:

@@ -15,7 +15,8 @@ from buntime.web.docs_page import CONTENT_POLICY, render_docs
 from buntime.web.exchange import Reply, open_exchange
 from buntime.web.metrics import MEDIA, Metrics
 from buntime.web.operation import Call, Operation, Page, operation
-from buntime.web.wire import core as wire
+from buntime.web.wire import server as wire
+from buntime.web.wire.shapes import encode
 
 HTML_HEADERS = [
     (b"content-security-policy", CONTENT_POLICY.encode()),
@@ -39,12 +40,12 @@ def pages(ready: Callable[[], Mapping[str, bool]], describe: Describe) -> tuple[
         return made[0]
 
     def health() -> Reply:
-        return Reply(200, wire.encode(wire.Health(status="ok")))
+        return Reply(200, encode(wire.Health(status="ok")))
 
     def readiness() -> Reply:
         checks = dict(ready())
         whole = all(checks.values())
-        return Reply(200 if whole else 503, wire.encode(wire.Readiness(ready=whole, checks=checks)))
+        return Reply(200 if whole else 503, encode(wire.Readiness(ready=whole, checks=checks)))
 
     def openapi() -> Reply:
         return Reply(200, documents()[0])

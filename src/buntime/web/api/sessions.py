@@ -9,9 +9,10 @@ from buntime.config import Config
 from buntime.errors import InvalidRequest, SessionNotFound
 from buntime.operations.sessions import SessionView
 from buntime.preview import preview_url
-from buntime.web.exchange import SESSION_ID
+from buntime.web.api.ids import session_id
 from buntime.web.operation import Call, operation
-from buntime.web.wire import core as wire
+from buntime.web.wire import sessions as wire
+from buntime.web.wire.shapes import NoQuery, encode, given, iso, number
 
 DEEPEST_METADATA = 64  # levels
 
@@ -27,7 +28,7 @@ DEEPEST_METADATA = 64  # levels
     idempotent=True,
     settles=True,
 )
-async def create_session(call: Call[wire.NoQuery, wire.CreateSession]) -> wire.Created:
+async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Created:
     """Create a session.
 
     When the answer is sent, the session is durable and its runtime answers. An empty body, of any content
@@ -36,17 +37,17 @@ async def create_session(call: Call[wire.NoQuery, wire.CreateSession]) -> wire.C
     body = call.body
     _check_depth(body.metadata)
     new = requests.NewSession(
-        ttl=_or_none(body.ttl),
+        ttl=given(body.ttl),
         metadata=body.metadata or {},
         limits=_limits(body.resource_limits),
         preview=_preview(body.preview or None) or session.DEFAULT_PREVIEW,
         network=_network(body.network or None) or session.DEFAULT_NETWORK,
-        on_wake=_or_none(body.on_wake),
+        on_wake=given(body.on_wake),
         env=body.env or {},
     )
     answer = call.answer
     made = await call.plane.create_session(
-        call.caller, new, answer and (lambda made: answer(wire.encode(_created(made, call.config))))
+        call.caller, new, answer and (lambda made: answer(encode(_created(made, call.config))))
     )
     return _created(made, call.config)
 
@@ -70,7 +71,7 @@ async def list_sessions(call: Call[wire.SessionsQuery, None]) -> wire.Sessions:
 
 
 @operation("GET", "/sessions/{sessionId}", tag="Sessions", answer=wire.Session, errors=(SessionNotFound,))
-async def get_session(call: Call[wire.NoQuery, None]) -> wire.Session:
+async def get_session(call: Call[NoQuery, None]) -> wire.Session:
     """Show a session.
 
     It does not wake the session and is not activity.
@@ -87,7 +88,7 @@ async def get_session(call: Call[wire.NoQuery, None]) -> wire.Session:
     answer=wire.Session,
     errors=(SessionNotFound,),
 )
-async def patch_session(call: Call[wire.NoQuery, wire.PatchSession]) -> wire.Session:
+async def patch_session(call: Call[NoQuery, wire.PatchSession]) -> wire.Session:
     """Change a session.
 
     Each field given replaces the old value whole, and null puts the default back. `ttl` counts from now. It does
@@ -108,7 +109,7 @@ async def patch_session(call: Call[wire.NoQuery, wire.PatchSession]) -> wire.Ses
 
 
 @operation("DELETE", "/sessions/{sessionId}", tag="Sessions", answer=wire.Deleted, errors=(SessionNotFound,))
-async def delete_session(call: Call[wire.NoQuery, None]) -> wire.Deleted:
+async def delete_session(call: Call[NoQuery, None]) -> wire.Deleted:
     """Delete a session.
 
     Its processes and files are gone, or their removal is durably recorded, when the answer is sent. A second
@@ -128,7 +129,7 @@ async def delete_session(call: Call[wire.NoQuery, None]) -> wire.Deleted:
     answer=wire.Session,
     errors=(SessionNotFound, errors.SessionBusy),
 )
-async def sleep_session(call: Call[wire.NoQuery, wire.Sleep]) -> wire.Session:
+async def sleep_session(call: Call[NoQuery, wire.Sleep]) -> wire.Session:
     """Put a session to sleep now.
 
     `idle`: all its processes are suspended, and the next request finds them as they were. `deep-sleep`: they are
@@ -147,7 +148,7 @@ async def sleep_session(call: Call[wire.NoQuery, wire.Sleep]) -> wire.Session:
     answer=wire.Woken,
     errors=(SessionNotFound,),
 )
-async def wake_session(call: Call[wire.NoQuery, None]) -> wire.Woken:
+async def wake_session(call: Call[NoQuery, None]) -> wire.Woken:
     """Wake a session. One that is awake stays as it is."""
     woken = await call.plane.wake_session(call.caller, session_id(call.path["sessionId"]))
     shown = _shown(woken.view, call.config)
@@ -164,17 +165,6 @@ OPERATIONS = (
     sleep_session,
     wake_session,
 )
-
-
-def session_id(text: str) -> str:
-    """Raises SessionNotFound for what cannot be an id, so that the store is asked only for what can."""
-    if not SESSION_ID.fullmatch(text):
-        raise SessionNotFound(text[:64])
-    return text
-
-
-def _or_none[T](value: T | UnsetType) -> T | None:
-    return None if isinstance(value, UnsetType) else value
 
 
 def _limits(asked: wire.ResourceLimitsRequest | UnsetType) -> Mapping[str, float] | None:
@@ -211,17 +201,15 @@ def _check_depth(metadata: Mapping[str, object] | UnsetType | None) -> None:
 
 def _resource_limits(made: session.Session) -> wire.ResourceLimits:
     limits = made.limits
-    return wire.ResourceLimits(
-        memory=limits.memory, cpu=wire.number(limits.cpu), timeout=limits.timeout, disk=limits.disk
-    )
+    return wire.ResourceLimits(memory=limits.memory, cpu=number(limits.cpu), timeout=limits.timeout, disk=limits.disk)
 
 
 def _created(made: session.Session, config: Config) -> wire.Created:
     return wire.Created(
         session_id=made.id,
-        expires_at=wire.iso(made.expires_at),
+        expires_at=iso(made.expires_at),
         preview_url=preview_url(made.id, config),
-        created_at=wire.iso(made.created_at),
+        created_at=iso(made.created_at),
         resource_limits=_resource_limits(made),
     )
 
@@ -230,9 +218,9 @@ def _shown(view: SessionView, config: Config) -> wire.Session:
     made = view.session
     return wire.Session(
         session_id=made.id,
-        created_at=wire.iso(made.created_at),
-        expires_at=wire.iso(made.expires_at),
-        last_active=wire.iso(made.last_active),
+        created_at=iso(made.created_at),
+        expires_at=iso(made.expires_at),
+        last_active=iso(made.last_active),
         state=made.state.value,  # type: ignore[arg-type]  # DELETING ones are never shown
         files_count=view.observed.files,
         active_processes=view.observed.processes,

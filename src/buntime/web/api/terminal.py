@@ -19,7 +19,7 @@ from buntime.errors import BuntimeError, ExecutionTimeout, InvalidRequest, Unava
 from buntime.inside import Exit
 from buntime.operations.terminals import Opened, OpenTerminal, Terminals
 from buntime.ports import SandboxGone
-from buntime.web.api.sessions import session_id
+from buntime.web.api.ids import session_id
 from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import ClientLeft, Exchange
 from buntime.web.failures import reply_to
@@ -27,8 +27,9 @@ from buntime.web.operation import SESSION_SECONDS, Call, operation
 from buntime.web.resource import World
 from buntime.web.streaming import OpenStreams
 from buntime.web.websocket import left
-from buntime.web.wire import core as wire
-from buntime.web.wire.terminal import Detached, Exited, Ready, Refused, Resize, TerminalQuery
+from buntime.web.wire.errors import FailureAnswer
+from buntime.web.wire.shapes import encode
+from buntime.web.wire.terminal import Detached, Exited, Failed, Ready, Resize, TerminalQuery
 
 PATH = "/sessions/{sessionId}/terminal"
 OPENING_SECONDS = SESSION_SECONDS
@@ -105,7 +106,7 @@ class Client:
         await self._put({"type": "websocket.accept", "headers": headers})
 
     async def tell(self, frame: msgspec.Struct) -> None:
-        await self._put({"type": "websocket.send", "text": wire.encode(frame).decode()})
+        await self._put({"type": "websocket.send", "text": encode(frame).decode()})
 
     async def show(self, content: bytes) -> None:
         for start in range(0, len(content), PIECE):
@@ -134,8 +135,8 @@ class Client:
 
     async def fail(self, failure: BuntimeError, code: int) -> None:
         self._exchange.code = failure.code
-        shown = msgspec.json.decode(reply_to(failure).body, type=wire.FailureAnswer)
-        await self.tell(Refused(error=shown.error))
+        shown = msgspec.json.decode(reply_to(failure).body, type=FailureAnswer)
+        await self.tell(Failed(error=shown.error))
         await self._put({"type": "websocket.close", "code": code})
 
     async def _put(self, message: Message) -> None:

@@ -1,16 +1,15 @@
 """Watching files."""
 
-import base64
-
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct
 
 from buntime import errors
 from buntime.inside import FileEvent
-from buntime.paths import in_bytes, inside_session, shown
-from buntime.web.api.sessions import session_id
+from buntime.paths import inside_session, shown
+from buntime.web.api.ids import session_id
 from buntime.web.operation import Call, Operation, Streamed, operation
 from buntime.web.streaming import Out
-from buntime.web.wire import core as wire
+from buntime.web.wire.encoding import path_bytes
+from buntime.web.wire.errors import Failure
 from buntime.web.wire.watch import Change, Overflow, Ready, WatchQuery
 
 
@@ -33,16 +32,11 @@ def _shape(event: FileEvent) -> Struct:
     return Change(
         event=event.kind,
         path=shown(event.path),
-        path_base64=_bytes(event.path),
+        path_base64=path_bytes(event.path),
         from_=UNSET if before is None else shown(before),
-        from_base64=UNSET if before is None else _bytes(before),
+        from_base64=UNSET if before is None else path_bytes(before),
         type=event.type or UNSET,
     )
-
-
-def _bytes(path: str) -> str | UnsetType:
-    """In base64, where `shown` is not the whole truth."""
-    return UNSET if shown(path) == path else base64.b64encode(in_bytes(path)).decode()
 
 
 @operation(
@@ -60,7 +54,7 @@ def _bytes(path: str) -> str | UnsetType:
     ),
     streamed=Streamed(
         _stream,
-        events={"ready": Ready, "change": Change, "overflow": Overflow, "error": wire.Failure},
+        events={"ready": Ready, "change": Change, "overflow": Overflow, "error": Failure},
         endless=True,
     ),
 )

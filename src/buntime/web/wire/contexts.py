@@ -4,31 +4,33 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from buntime.web.wire.core import PATH, SESSION_ID, Default, Ended, Request, Shown, Time
+from buntime.web.wire.execution import Ended
+from buntime.web.wire.fields import Path, SessionId, Time
+from buntime.web.wire.shapes import Request, Response
 
 CONTEXT_ID = "The context's id, `ctx_` and 18 lower-case letters and digits."
 
 
 class CreateContext(Request):
-    session_id: Annotated[str, Meta(description=SESSION_ID)]
+    session_id: SessionId
     env: (
         Annotated[
             dict[str, str],
-            Meta(description="For all of its runs; at most 100 entries.", extra_json_schema={Default: {}}),
+            Meta(description="For all of its runs; at most 100 entries.", extra_json_schema={"default": {}}),
         ]
         | UnsetType
     ) = UNSET
-    working_dir: Annotated[str, Meta(description=PATH)] = "/workspace"
+    working_dir: Path = "/workspace"
 
 
-class ContextMade(Shown):
+class ContextMade(Response):
     context_id: Annotated[str, Meta(description=CONTEXT_ID)]
     created_at: Time
     working_dir: str
 
 
 class ListContextsQuery(Request):
-    session_id: Annotated[str, Meta(description=SESSION_ID)]
+    session_id: SessionId
 
 
 class Context(ContextMade):
@@ -40,16 +42,16 @@ class Context(ContextMade):
     runs: Annotated[int, Meta(ge=0, description="So far.")]
 
 
-class Contexts(Shown):
+class Contexts(Response):
     contexts: Annotated[list[Context], Meta(description="Oldest first; lost ones until they are deleted.")]
 
 
 class ContextQuery(Request):
-    session_id: Annotated[str, Meta(description=SESSION_ID)]
+    session_id: SessionId
     context_id: Annotated[str, Meta(description=CONTEXT_ID)]
 
 
-class ContextDeleted(Shown):
+class ContextDeleted(Response):
     deleted: bool
     context_id: str
 
@@ -57,12 +59,12 @@ class ContextDeleted(Shown):
 # --- what comes of a run ---
 
 
-class Table(Shown):
+class Table(Response):
     columns: list[str]
     rows: Annotated[list[list[Any]], Meta(description="At most 1,000, with a value for each column.")]
 
 
-class Forms(Shown):
+class Forms(Response):
     """A value in the forms that it has."""
 
     text: Annotated[str, Meta(description="As `console.log` shows it; at most 1 Mi characters.")]
@@ -75,7 +77,7 @@ class Forms(Shown):
     cut: Annotated[list[str], Meta(description="Forms that were too large.")] | UnsetType = UNSET
 
 
-class Thrown(Shown):
+class Thrown(Response):
     name: str
     message: str
     stack: Annotated[str, Meta(description="Lines are those of the code, in files named `cell-3.tsx` by the run.")]

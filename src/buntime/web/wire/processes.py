@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from buntime.web.wire.core import LARGEST_OFFSET, PATH, SESSION_ID, Limit, Offset, Request, Shown, Time
+from buntime.web.wire.fields import LARGEST_OFFSET, Limit, Offset, Path, SessionId, Time
+from buntime.web.wire.shapes import Request, Response
 
 PROCESS_ID = "The process's id, `proc_` and 18 lower-case letters and digits."
 LOG_LIMIT, MOST_LOG = 262144, 1048576  # bytes
 
-SessionId = Annotated[str, Meta(description=SESSION_ID)]
 ProcessId = Annotated[str, Meta(description=PROCESS_ID)]
 Status = Annotated[
     Literal["running", "exited", "lost"],
@@ -59,7 +59,7 @@ class StartProcess(Request):
         ]
         | UnsetType
     ) = UNSET
-    working_dir: Annotated[str, Meta(description=PATH)] = "/workspace"
+    working_dir: Path = "/workspace"
     name: Annotated[str, Meta(description="For people; 1 to 200 characters.")] | UnsetType = UNSET
     timeout: (
         Annotated[
@@ -77,7 +77,7 @@ class StartProcess(Request):
     ) = UNSET
 
 
-class Process(Shown):
+class Process(Response):
     process_id: ProcessId
     pid: Annotated[int, Meta(description="Inside the session.")]
     status: Status
@@ -102,7 +102,7 @@ class ListProcessesQuery(Request):
     offset: Offset = 0
 
 
-class Processes(Shown):
+class Processes(Response):
     processes: list[Process]
     total: int
 
@@ -153,13 +153,13 @@ class LogsQuery(Request):
     follow: Annotated[bool, Meta(description="`true`: as Server-Sent Events, to the end of the process.")] = False
 
 
-class LogEntry(Shown):
+class LogEntry(Response):
     stream: Literal["stdout", "stderr"]
     data: Annotated[str, Meta(description="No character is split; bytes that are not UTF-8 are U+FFFD.")]
     time: Time
 
 
-class Logs(Shown):
+class Logs(Response):
     entries: list[LogEntry]
     cursor: Annotated[Cursor, Meta(description="Where the next answer begins.")]
     end: Annotated[Cursor, Meta(description="The cursor after all that there is now: once reached, that was read.")]
@@ -172,20 +172,20 @@ class Logs(Shown):
     reason: Reason
 
 
-class LogOutput(Shown):
+class LogOutput(Response):
     data: Annotated[str, Meta(description="No character is split; bytes that are not UTF-8 are U+FFFD.")]
     time: Time
 
 
-class Dropped(Shown):
+class Dropped(Response):
     bytes: Annotated[int, Meta(ge=1, description="Of output before the next event that are not kept any more.")]
 
 
-class Exit(Shown):
+class Exit(Response):
     status: Status
     exit_code: ExitCode
     reason: Reason
 
 
-class Detached(Shown):
+class Detached(Response):
     process_id: ProcessId

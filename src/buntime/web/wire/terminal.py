@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from buntime.web.wire.core import Failure, Request, Shown
+from buntime.web.wire.errors import Failure
+from buntime.web.wire.shapes import Request, Response
 
 TerminalId = Annotated[str, Meta(pattern="^term_[a-z0-9]{18}$")]
 Cells = Annotated[int, Meta(ge=2, le=500)]
@@ -25,7 +26,7 @@ class Resize(Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
     rows: Cells
 
 
-class Ready(Shown):
+class Ready(Response):
     """The first frame."""
 
     terminal_id: str
@@ -35,7 +36,7 @@ class Ready(Shown):
     type: Literal["ready"] = "ready"
 
 
-class Exited(Shown):
+class Exited(Response):
     """The last frame of a terminal. `exit_code` is null where the shell was ended by us."""
 
     exit_code: int | None
@@ -43,12 +44,12 @@ class Exited(Shown):
     type: Literal["exit"] = "exit"
 
 
-class Detached(Shown):
+class Detached(Response):
     """Another client has attached."""
 
     type: Literal["detached"] = "detached"
 
 
-class Refused(Shown):
+class Failed(Response):
     error: Failure
     type: Literal["error"] = "error"

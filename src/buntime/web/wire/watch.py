@@ -4,22 +4,23 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from buntime.web.wire.core import PATH, SESSION_ID, Request, Shown
+from buntime.web.wire.fields import Path, SessionId
+from buntime.web.wire.shapes import Request, Response
 
 
 class WatchQuery(Request):
-    session_id: Annotated[str, Meta(description=SESSION_ID)]
-    path: Annotated[str, Meta(description=PATH)] = "."
+    session_id: SessionId
+    path: Path = "."
     recursive: Annotated[
         bool, Meta(description="`true`: everything below too, but for what is in `node_modules` and `.git`.")
     ] = False
 
 
-class Ready(Shown):
+class Ready(Response):
     """What happens from now on is told."""
 
 
-class Change(Shown):
+class Change(Response):
     event: Literal["created", "changed", "deleted", "renamed"]
     path: Annotated[str, Meta(description="As in `GET /files/list`; the new one of `renamed`.")]
     type: Annotated[
@@ -32,7 +33,7 @@ class Change(Shown):
     from_base64: Annotated[str, Meta(description="The old path's bytes, where they are not UTF-8.")] | UnsetType = UNSET
 
 
-class Overflow(Shown):
+class Overflow(Response):
     reason: Annotated[
         Literal["lost", "unwatched"],
         Meta(description="`lost`: events were lost. `unwatched`: this and other directories are too many to watch."),

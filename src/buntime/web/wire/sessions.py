@@ -1,0 +1,187 @@
+"""The JSON shapes of sessions."""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, UnsetType, field
+
+from buntime.web.wire.fields import Limit, Offset, SessionId, Time
+from buntime.web.wire.shapes import Request, Response
+
+
+class ResourceLimitsRequest(Request):
+    memory: Annotated[int, Meta(description="MB; 64 up to the plan's most.", extra_json_schema={"default": 1024})] | (
+        UnsetType
+    ) = UNSET
+    cpu: Annotated[
+        float, Meta(description="Cores; 0.05 up to the plan's most.", extra_json_schema={"default": 0.25})
+    ] | (UnsetType) = UNSET
+    timeout: (
+        Annotated[
+            int,
+            Meta(
+                description="Seconds for a run that names no timeout; 1 up to the plan's most.",
+                extra_json_schema={"default": 30},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    disk: Annotated[int, Meta(description="MB; 16 up to the plan's most.", extra_json_schema={"default": 1024})] | (
+        UnsetType
+    ) = UNSET
+
+
+class PreviewRequest(Request):
+    visibility: Annotated[
+        Literal["public", "private"],
+        Meta(description="`public`: the ports below are open to whoever has the URL. `private`: none is."),
+    ] = "public"
+    ports: Annotated[
+        list[int],
+        Meta(description="Up to 64 different ports, 1024 to 65535.", extra_json_schema={"default": [8080]}),
+    ] = field(default_factory=lambda: [8080])
+
+
+class NetworkRequest(Request):
+    egress: Annotated[
+        Literal["internet", "none"], Meta(description="`internet`: public addresses only. `none`: nothing.")
+    ] = "internet"
+    allow: Annotated[
+        list[str],
+        Meta(
+            description="At most 100 IPv4 networks (`192.0.2.0/24`) and domain names (`example.com`; "
+            "`*.example.com`: all names below it). With any, nothing else is reachable and no other name is resolved. "
+            "Without effect where `egress` is `none`."
+        ),
+    ] = field(default_factory=list)
+    deny: Annotated[
+        list[str],
+        Meta(
+            description="The same, never reachable, whatever is allowed: names are not resolved, and neither are "
+            "their addresses reachable as far as they are known."
+        ),
+    ] = field(default_factory=list)
+
+
+Ttl = Annotated[
+    int,
+    Meta(
+        description="Seconds until the session expires; 300 up to the plan's longest.",
+        extra_json_schema={"default": 86400},
+    ),
+]
+Metadata = Annotated[
+    dict[str, Any],
+    Meta(
+        description="Any JSON object of at most 16,384 bytes as compact UTF-8 and 64 levels.",
+        extra_json_schema={"default": {}},
+    ),
+]
+OnWake = Annotated[
+    str | None,
+    Meta(
+        description="A shell command that is run after each wake from deep sleep, at most 65,536 bytes.",
+        extra_json_schema={"default": None},
+    ),
+]
+SessionEnv = Annotated[
+    dict[str, str],
+    Meta(
+        description="Environment of every run of the session: at most 100 entries, values of at most 65,536 bytes. "
+        "Answers show only the names.",
+        extra_json_schema={"default": {}},
+    ),
+]
+
+
+class CreateSession(Request):
+    ttl: Ttl | UnsetType = UNSET
+    metadata: Metadata | UnsetType = UNSET
+    resource_limits: (
+        Annotated[ResourceLimitsRequest, Meta(description="Not allowed on the free plan (403).")] | UnsetType
+    ) = UNSET
+    preview: PreviewRequest | UnsetType = UNSET
+    network: NetworkRequest | UnsetType = UNSET
+    on_wake: OnWake | UnsetType = UNSET
+    env: SessionEnv | UnsetType = UNSET
+
+
+class PatchSession(Request):
+    """Each field given replaces the old value whole; null puts the default back."""
+
+    ttl: Annotated[int | None, Meta(description="Seconds from now; 300 up to the plan's longest.")] | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType | None = UNSET
+    preview: PreviewRequest | UnsetType | None = UNSET
+    network: NetworkRequest | UnsetType | None = UNSET
+    on_wake: str | UnsetType | None = UNSET
+    env: dict[str, str] | UnsetType | None = UNSET
+
+
+class ResourceLimits(Response):
+    memory: Annotated[int, Meta(description="MB")]
+    cpu: Annotated[float, Meta(description="Cores")]
+    timeout: Annotated[int, Meta(description="Seconds")]
+    disk: Annotated[int, Meta(description="MB")]
+
+
+class Preview(Response):
+    visibility: Literal["public", "private"]
+    ports: list[int]
+
+
+class Network(Response):
+    egress: Literal["internet", "none"]
+    allow: list[str]
+    deny: list[str]
+
+
+class Created(Response):
+    session_id: SessionId
+    expires_at: Time
+    preview_url: Annotated[str, Meta(description="Where port 8080 of the session is seen.")]
+    created_at: Time
+    resource_limits: ResourceLimits
+
+
+SessionState = Literal["active", "idle", "deep-sleep"]
+
+
+class Session(Response):
+    session_id: str
+    created_at: Time
+    expires_at: Time
+    last_active: Time
+    state: SessionState
+    files_count: Annotated[int, Meta(description="Files under `/workspace`, as last seen.")]
+    active_processes: Annotated[int, Meta(description="The session's own processes, as last seen.")]
+    metadata: dict[str, Any]
+    preview_url: str
+    resource_limits: ResourceLimits
+    preview: Preview
+    network: Network
+    on_wake: str | None
+    env_names: Annotated[list[str], Meta(description="Sorted.")]
+
+
+class Sleep(Request):
+    depth: Annotated[Literal["idle", "deep-sleep"], Meta(description="`deep-sleep` ends its processes.")] = "idle"
+
+
+class Woken(Session):
+    woke_from: Annotated[SessionState, Meta(description="Its state before.")]
+    wake_time_ms: Annotated[int, Meta(ge=0)]
+
+
+class Sessions(Response):
+    sessions: list[Session]
+    total: int
+
+
+class Deleted(Response):
+    deleted: bool
+    session_id: str
+
+
+class SessionsQuery(Request):
+    state: Annotated[SessionState, Meta(description="Only sessions in this state.")] | UnsetType = UNSET
+    limit: Limit = 50
+    offset: Offset = 0
