@@ -252,7 +252,7 @@ class _ApiServer(uvicorn.Server):
 async def _listening(app: object, path: Path, name: str) -> AsyncIterator[None]:
     """The control plane's HTTP on a socket that only root can open, and the edge's workers when it is there."""
     # uvicorn stops reading a body whenever this much of it waits for the application, and goes on when it was taken:
-    # at its 64 KiB that costs more than the reading. How much is held in all is the web layer's to say (`Gate`).
+    # at its 64 KiB that costs more than the reading. How much is held in all is the web layer's to say (`BodyMemory`).
     httptools_impl.HIGH_WATER_LIMIT = BODY_WAITING  # type: ignore[attr-defined]
     listener = _listener(path)
     try:

@@ -28,8 +28,8 @@ from buntime.web.api import (
     terminal,
     watch,
 )
-from buntime.web.auth import Door
-from buntime.web.bodies import Gate
+from buntime.web.auth import Authenticator
+from buntime.web.bodies import BodyMemory
 from buntime.web.cors import CrossOrigin
 from buntime.web.exchange import ClientLeft, Exchange, open_exchange
 from buntime.web.logs import log_request
@@ -77,10 +77,10 @@ def create_app(
     `metrics`: where requests are counted. `ready`: part → whether it works, for `/readyz`.
     `clock`: Unix seconds, for rate limits. `streams`: for who stops the server to end them.
     """
-    door = Door(control_plane, Quota(clock), Quota(clock))
-    world = World(control_plane, idempotency, config, door, Gate(), streams or OpenStreams())
+    authenticator = Authenticator(control_plane, Quota(clock), Quota(clock))
+    world = World(control_plane, idempotency, config, authenticator, BodyMemory(), streams or OpenStreams())
     pages = server.pages(ready, lambda pages: openapi.document(OPERATIONS, pages))
-    router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(door))
+    router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(authenticator))
     return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics or Metrics({}))
 
 
@@ -105,15 +105,15 @@ def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:
 class Unknown:
     """Whatever has no route. A key that comes along is checked and counted as everywhere."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["exchange"]
         if exchange.header(b"authorization"):
-            await self._door.enter(exchange)
+            await self._authenticator.caller_of(exchange)
         else:
-            self._door.refuse_flood(exchange)
+            self._authenticator.count_stranger(exchange)
         raise NotFound("There is no such path. See /docs.")
 
 
@@ -161,13 +161,17 @@ class Front:
         try:
             if begun:  # the server cuts the connection: what was sent is not the whole
                 raise failure
-            try:
-                await exchange.send(failures.reply_to(failure), send)
-            except Unavailable as no_room:  # for the output that some failures bring
-                await exchange.send(failures.reply_to(no_room), send)
-            except ClientLeft:
-                exchange.status = CLIENT_LEFT
+            await _tell(failure, exchange, send)
         finally:
             # It knows the frames that it came through, this one too: with the request's body in them it would stay
             # until the collector comes by.
             del failure
+
+
+async def _tell(failure: BuntimeError, exchange: Exchange, send: Send) -> None:
+    try:
+        await exchange.send(failures.reply_to(failure), send)
+    except Unavailable as no_room:  # for the output that some failures bring
+        await exchange.send(failures.reply_to(no_room), send)
+    except ClientLeft:
+        exchange.status = CLIENT_LEFT

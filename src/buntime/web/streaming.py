@@ -154,35 +154,14 @@ async def perform(
     receive: Receive | None,
     streams: OpenStreams | None,
 ) -> None:
-    """The whole of a streamed answer. A client that leaves ends the handler's work; so does a server that stops, and it
-    says so.
+    """Sends a whole streamed answer.
 
-    `receive`: of a request whose body was read; None where the handler reads it. `streams`: where it would go on for
-    ever.
+    The handler is cancelled when the client leaves. It is also cancelled when the server stops; the answer then ends
+    with an error that says so. `receive`: of a request whose body was read; None where the handler reads it. `streams`:
+    where the answer is registered if it has no end of its own.
     """
-
-    stopped = False
-
-    async def whole() -> None:
-        try:
-            await handle()
-        except HeadIsAll:
-            await out.end()
-        except BuntimeError as failure:
-            if not out.begun:
-                raise
-            await out.end(failure)
-        except asyncio.CancelledError:
-            if not stopped and (streams is None or not streams.ending):
-                raise
-            stopping = Unavailable("The server is stopping.", 2)
-            if not out.begun:
-                raise stopping from None
-            await out.end(stopping)
-        else:
-            await out.end()
-
-    work = asyncio.create_task(whole(), name="streamed answer")
+    answer = _Answer(out, handle, streams)
+    work = asyncio.create_task(answer.whole(), name="streamed answer")
     if streams is not None:
         streams.add(work)
     watch = None if receive is None else asyncio.create_task(_disconnected(receive), name="disconnect watch")
@@ -192,7 +171,7 @@ async def perform(
             raise ClientLeft
         await work
     except asyncio.CancelledError:
-        stopped = True
+        answer.stopped = True
         work.cancel()
         await asyncio.wait({work})
         await work
@@ -203,6 +182,35 @@ async def perform(
         if not work.done():
             work.cancel()
             await asyncio.wait({work})
+
+
+class _Answer:
+    """Runs the handler and ends the answer, however the handler ends."""
+
+    def __init__(self, out: Out, handle: Callable[[], Awaitable[None]], streams: OpenStreams | None) -> None:
+        self._out = out
+        self._handle = handle
+        self._streams = streams
+        self.stopped = False
+
+    async def whole(self) -> None:
+        try:
+            await self._handle()
+        except HeadIsAll:
+            await self._out.end()
+        except BuntimeError as failure:
+            if not self._out.begun:
+                raise
+            await self._out.end(failure)
+        except asyncio.CancelledError:
+            if not self.stopped and (self._streams is None or not self._streams.ending):
+                raise
+            stopping = Unavailable("The server is stopping.", 2)
+            if not self._out.begun:
+                raise stopping from None
+            await self._out.end(stopping)
+        else:
+            await self._out.end()
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -4,6 +4,7 @@ Metrics are the operator's: they have a socket of their own that root alone can 
 """
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -31,13 +32,6 @@ type Describe = Callable[[tuple[Page, ...]], dict[str, Any]]
 
 def pages(ready: Callable[[], Mapping[str, bool]], describe: Describe) -> tuple[Page, ...]:
     """`ready`: name of a part → whether it works. `describe`: the pages → the OpenAPI document, made once."""
-    made: list[tuple[bytes, bytes]] = []  # the document and its HTML, at the first look
-
-    def documents() -> tuple[bytes, bytes]:
-        if not made:
-            document = describe(all_pages)
-            made.append((msgspec.json.encode(document), render_docs(document).encode()))
-        return made[0]
 
     def health() -> Reply:
         return Reply(200, encode(wire.Health(status="ok")))
@@ -47,20 +41,34 @@ def pages(ready: Callable[[], Mapping[str, bool]], describe: Describe) -> tuple[
         whole = all(checks.values())
         return Reply(200 if whole else 503, encode(wire.Readiness(ready=whole, checks=checks)))
 
-    def openapi() -> Reply:
-        return Reply(200, documents()[0])
-
-    def docs() -> Reply:
-        return Reply(200, documents()[1], media=b"text/html; charset=utf-8", headers=list(HTML_HEADERS))
-
+    description = _Description(describe)
     json = "application/json"
-    all_pages = (
+    description.pages = (
         Page("/healthz", health, "Whether the server answers.", json, wire.Health),
         Page("/readyz", readiness, "Whether it can take work.", json, wire.Readiness, also=(503,)),
-        Page("/openapi.json", openapi, "This description, OpenAPI 3.1.", json),
-        Page("/docs", docs, "The API reference for people.", "text/html; charset=utf-8"),
+        Page("/openapi.json", description.openapi, "This description, OpenAPI 3.1.", json),
+        Page("/docs", description.docs, "The API reference for people.", "text/html; charset=utf-8"),
     )
-    return all_pages
+    return description.pages
+
+
+class _Description:
+    """The OpenAPI document, as JSON and as HTML. It is made when one of them is first asked for."""
+
+    def __init__(self, describe: Describe) -> None:
+        self._describe = describe
+        self.pages: tuple[Page, ...] = ()
+
+    def openapi(self) -> Reply:
+        return Reply(200, self._made[0])
+
+    def docs(self) -> Reply:
+        return Reply(200, self._made[1], media=b"text/html; charset=utf-8", headers=list(HTML_HEADERS))
+
+    @cached_property
+    def _made(self) -> tuple[bytes, bytes]:
+        document = self._describe(self.pages)
+        return msgspec.json.encode(document), render_docs(document).encode()
 
 
 @operation("GET", "/metrics", tag="Server", errors=(Forbidden,))

@@ -50,7 +50,7 @@ class TerminalSocket:
         exchange: Exchange = scope["exchange"]
         exchange.route = PATH
         exchange.note_session(exchange.path_params.get("sessionId"))
-        caller = await self._world.door.enter(exchange)
+        caller = await self._world.authenticator.caller_of(exchange)
         belongs_to(caller.account.id)
         query, _ = decode_query(TerminalQuery, scope["query_string"], filters=False)
         terminals = self._world.plane.terminals
