@@ -23,12 +23,11 @@ from buntime.operations.contexts import Contexts
 from buntime.operations.entrance import Entrance
 from buntime.operations.executions import Executions
 from buntime.operations.files import Files
-from buntime.operations.previews import PERMISSION_SECONDS
 from buntime.operations.processes import Processes
 from buntime.operations.terminals import Terminals
 from buntime.plan import Limits, Plan, with_overrides
 from buntime.ports import Answer, Observed, PreviewToken, Sandbox, Sandboxes, Store
-from buntime.preview import hash_token, new_token, open_ports
+from buntime.preview import PERMISSION_SECONDS, hash_token, new_token, open_ports
 from buntime.requests import NewSession, NewToken, Patch
 from buntime.session import DEFAULT_NETWORK, ID_ALPHABET, ID_LENGTH, ID_PREFIX, Session, State
 
