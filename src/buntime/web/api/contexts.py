@@ -1,4 +1,4 @@
-"""Contexts: code that keeps its variables."""
+"""Contexts: programs that keep their variables between runs."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from buntime.web.operation import Call, operation
 from buntime.web.wire import contexts as wire
 from buntime.web.wire.shapes import NoQuery, iso
 
-START_SECONDS = 60.0  # waking included
+START_SECONDS = 60.0  # including the wake
 
 
 def _fields(context: inside.Context) -> dict[str, str]:
@@ -29,9 +29,10 @@ def _fields(context: inside.Context) -> dict[str, str]:
     seconds=START_SECONDS,
 )
 async def create_context(call: Call[NoQuery, wire.CreateContext]) -> wire.ContextMade:
-    """Start a context: a Bun process that keeps its variables from one run to the next.
+    """Start a context: a Bun process that keeps its variables between runs.
 
-    Give its id to `POST /execute`. It is suspended and goes on with the session; deep sleep ends it, and it says so.
+    Pass its id to `POST /execute`. The context suspends and resumes with the session. Deep sleep ends it; its `reason`
+    then says so.
     """
     body = call.body
     env: Mapping[str, str] = {} if isinstance(body.env, UnsetType) else body.env
@@ -48,7 +49,7 @@ async def create_context(call: Call[NoQuery, wire.CreateContext]) -> wire.Contex
     errors=(errors.SessionNotFound, errors.InvalidState),
 )
 async def list_contexts(call: Call[wire.ListContextsQuery, None]) -> wire.Contexts:
-    """List the contexts of a session, the oldest first, lost ones too."""
+    """List the contexts of a session, oldest first, including lost ones."""
     found = await call.plane.contexts.list(call.caller, session_id(call.query.session_id))
     shown = [wire.Context(**_fields(one), status=one.status, reason=one.reason, runs=one.runs) for one in found]
     return wire.Contexts(contexts=shown)
@@ -63,7 +64,7 @@ async def list_contexts(call: Call[wire.ListContextsQuery, None]) -> wire.Contex
     errors=(errors.SessionNotFound, errors.ContextNotFound, errors.InvalidState),
 )
 async def delete_context(call: Call[wire.ContextQuery, None]) -> wire.ContextDeleted:
-    """End a context with all that it has started. What runs in it is killed."""
+    """Delete a context. Kills everything that it started."""
     query = call.query
     wanted = context_id(query.context_id)
     await call.plane.contexts.delete(call.caller, session_id(query.session_id), wanted)

@@ -1,4 +1,4 @@
-"""`POST /execute` with a `contextId`: code that runs in a context."""
+"""`POST /execute` with a `contextId`: running code in a context."""
 
 from collections.abc import Mapping
 
@@ -14,13 +14,13 @@ from buntime.web.wire import contexts as wire
 from buntime.web.wire.execution import Execute
 from buntime.web.wire.shapes import NoQuery
 
-FOR_THE_CONTEXT = "A run in a context has the {} of the context: give {} to POST /contexts/create."
+FOR_THE_CONTEXT = "A run in a context uses the {} of the context: pass {} to POST /contexts/create."
 
 
 def check_fields(body: Execute) -> None:
-    """Raises InvalidRequest for what a run in a context does not have of its own."""
+    """Raises InvalidRequest for fields that a run in a context cannot have."""
     if not isinstance(body.command, UnsetType):
-        raise errors.InvalidRequest("command", "A context runs code. Leave contextId out to run a command.")
+        raise errors.InvalidRequest("command", "A context runs code. Omit contextId to run a command.")
     if body.env:
         raise errors.InvalidRequest("env", FOR_THE_CONTEXT.format("environment", "env"))
     if body.working_dir != "/workspace":
@@ -57,7 +57,7 @@ async def stream_evaluation(call: Call[NoQuery, Execute], wanted: str, request: 
 
 
 def _end(done: Evaluated) -> dict[str, object]:
-    """The fields of `wire.EvaluatedEnd`, without what was displayed."""
+    """The fields of `wire.EvaluatedEnd`."""
     result = done.result
     by_itself = result.survived and not result.timed_out and result.exit_code in (0, 1)
     failure = result.failure

@@ -1,4 +1,4 @@
-"""Execution: one run, from its code or command to its output."""
+"""Execution: one run of code or of a command."""
 
 from msgspec import UnsetType
 
@@ -15,11 +15,11 @@ from buntime.web.wire.errors import Failure
 from buntime.web.wire.processes import Detached
 from buntime.web.wire.shapes import NoQuery, given
 
-SLACK_SECONDS = 60.0  # for waking, writing files and the answer, beside the program's own time
+SLACK_SECONDS = 60.0  # for the wake, the files and the answer, on top of the program's own time
 
 
 def _seconds(call: Call[NoQuery, wire.Execute]) -> float:
-    """The run's own time-out ends the program first; this one is for what should never happen."""
+    """The run's own timeout ends the program first. This one is a last resort."""
     asked, most = call.body.timeout, call.caller.plan.most.timeout
     return (most if isinstance(asked, UnsetType) else min(max(asked, 1), most)) + SLACK_SECONDS
 
@@ -96,23 +96,26 @@ async def _stream(call: Call[NoQuery, wire.Execute], out: Out) -> None:
 async def execute(call: Call[NoQuery, wire.Execute]) -> wire.Executed | Evaluated:
     """Run code or a command to its end.
 
-    A program that fails, or runs past its timeout, is still a 200: see `exitCode` and `timedOut`. Each run is a
-    fresh process: files, packages and background processes carry over, variables and `env` do not.
+    The status is 200 even if the program fails or times out: see `exitCode` and `timedOut`. Each run is a new process.
+    Files, packages and background processes carry over to the next run; variables and `env` do not.
 
-    With `stream: true` the answer is a stream of Server-Sent Events: `stdout` and `stderr` as they happen, comments
-    every 15 seconds of silence, then exactly one `result` or `error`. A client that leaves ends the run.
-    With `detach: true` too it is a process, whose id comes first in an event `process`: a client that leaves changes
-    nothing for it, and finds its output in `/processes/logs`. Files that it writes are not listed then.
+    With `stream: true` the response is a stream of Server-Sent Events: `stdout` and `stderr` as they happen, a comment
+    after every 15 seconds of silence, then exactly one `result` or `error`. The run ends if the client disconnects.
+    With `detach: true` as well, the run is a process. Its id comes first, in a `process` event. It continues if the
+    client disconnects, and its output is in `/processes/logs`. The files that it writes are not listed.
 
-    With `contextId` the code runs in that context, where variables stay; runs in one context wait for each other. The
-    value of the last expression is `result`, what `display(value)` was called for `displayed` (events of that name in
-    a stream), what the code threw `error`. A timeout interrupts the run: `contextSurvived`.
+    With `contextId` the code runs in that context, where variables persist. Runs in one context wait for each other.
+    `result` is the value of the last expression, `displayed` has the values passed to `display(value)` (each is a
+    `displayed` event in a stream), and `error` is what the code threw. A timeout interrupts the run: see
+    `contextSurvived`.
     """
     if not isinstance(call.body.context_id, UnsetType):
         check_fields(call.body)
         return await evaluate(call, call.body.context_id, _request(call))
     if call.body.detach:
-        raise errors.InvalidRequest("detach", "detach needs stream: true. Without it, use POST /processes/start.")
+        raise errors.InvalidRequest(
+            "detach", "detach requires stream: true. Without streaming, use POST /processes/start."
+        )
     done = await call.plane.executions.execute(call.caller, _request(call))
     return wire.Executed(**printed(done), **end_of(done))  # type: ignore[arg-type]
 

@@ -16,8 +16,8 @@ from buntime.web.wire.encoding import shown_path
 
 BYTES = b"application/octet-stream"
 TARBALL = b"application/gzip"
-AGAIN = 3  # times that a file is opened which others write meanwhile
-LONGEST = 24 * 3600.0  # seconds of an upload: it ends sooner for lack of progress
+ATTEMPTS = 3  # to open a file that changes meanwhile
+LONGEST = 24 * 3600.0  # seconds of an upload; one without progress ends sooner
 
 SENT = (errors.SessionNotFound, errors.FileConflict, errors.InvalidState, errors.DiskFull, errors.ResourceLimitExceeded)
 
@@ -28,7 +28,7 @@ def _path(text: str) -> str:
 
 async def _read(call: Call[wire.ContentQuery, None], out: Out) -> None:
     path, wanted, part = _path(call.query.path), session_id(call.query.session_id), ranges.asked_part(call.header)
-    for _ in range(AGAIN):
+    for _ in range(ATTEMPTS):
         try:
             async with call.plane.files.content(call.caller, wanted, path, *part) as content:
                 if part == ranges.WHOLE or ranges.is_same(call.header, content.version):
@@ -38,7 +38,7 @@ async def _read(call: Call[wire.ContentQuery, None], out: Out) -> None:
             if not call.header(b"if-range"):
                 raise
         part = ranges.WHOLE
-    raise errors.SessionBusy(f"{shown(for_client(path))!r} changes all the time.")
+    raise errors.SessionBusy(f"{shown(for_client(path))!r} keeps changing. Try again.")
 
 
 async def _send(call: Call[wire.ContentQuery, None], out: Out, content: Content, *, whole: bool) -> None:
@@ -71,9 +71,9 @@ async def _send(call: Call[wire.ContentQuery, None], out: Out, content: Content,
 async def read_content(call: Call[wire.ContentQuery, None]) -> None:
     """Read a file of any size.
 
-    The bytes as they are, streamed. One range of bytes can be asked for (`Range: bytes=0-99`, `100-`, `-100`); the
-    answer is then a 206. `ETag` with `If-None-Match` and `If-Range` work. Where the file becomes shorter while it is
-    read the connection breaks off. Files of `/proc`, which do not know their size, are read up to 16 MB.
+    Streams the raw bytes. You can request one byte range (`Range: bytes=0-99`, `100-` or `-100`); the response is then
+    206. `ETag` works with `If-None-Match` and `If-Range`. If the file shrinks during the read, the server cuts the
+    connection. Files in `/proc`, which report no size, are read up to 16 MB.
     """
 
 
@@ -91,8 +91,9 @@ async def read_content(call: Call[wire.ContentQuery, None]) -> None:
 async def write_content(call: Call[wire.WriteContentQuery, None]) -> wire.ContentWritten:
     """Write a file of any size.
 
-    The request's body is the file, whatever its type says; only the session's disk limits it. Parents are made. The
-    write is atomic: a reader sees the old content or the new, and nothing is left of an upload that breaks off.
+    The request body is the file, whatever its `Content-Type`. Only the session's disk limits its size. Creates missing
+    parent directories. The write is atomic: a reader sees either the old or the new content, and an interrupted upload
+    leaves nothing behind.
     """
     assert call.upload is not None
     query, path = call.query, _path(call.query.path)
@@ -122,9 +123,9 @@ async def _pack(call: Call[wire.ArchiveQuery, None], out: Out) -> None:
 async def read_archive(call: Call[wire.ArchiveQuery, None]) -> None:
     """Read a directory or file as a tar.gz.
 
-    Made by the session's own tar while it is sent, within the session's limits. Paths are relative to the directory;
-    symbolic links stay links, and other file systems below it are left out. Where it cannot be made whole the
-    connection breaks off.
+    The session's own `tar` creates the archive while it is sent, within the session's limits. Paths are relative to the
+    directory, symbolic links stay links, and other file systems below it are left out. If the archive cannot be
+    completed, the server cuts the connection.
     """
 
 
@@ -142,9 +143,9 @@ async def read_archive(call: Call[wire.ArchiveQuery, None]) -> None:
 async def write_archive(call: Call[wire.ArchiveQuery, None]) -> wire.Extracted:
     """Extract a tar.gz into a directory.
 
-    The request's body is the archive; the directory is made. Extracted by the session's own tar while it comes: names
-    with `..` are refused (400), a leading `/` is taken away, files belong to root. It is not atomic: what was extracted
-    before a failure stays.
+    The request body is the archive. Creates the directory if it is missing. The session's own `tar` extracts the
+    archive as it arrives: names with `..` are rejected (400), a leading `/` is removed, and files belong to root. It is
+    not atomic: entries extracted before a failure stay.
     """
     assert call.upload is not None
     path = _path(call.query.path)

@@ -1,4 +1,4 @@
-"""Files and directories as JSON: write, list, read, delete, make, move, status."""
+"""Files and directories as JSON: write, list, read, delete, make, move, stat."""
 
 from msgspec import UNSET
 
@@ -25,7 +25,7 @@ MISSING = (errors.SessionNotFound, errors.FileNotFound, errors.FileConflict, err
 async def write_file(call: Call[NoQuery, wire.WriteFile]) -> wire.FileWritten:
     """Write a file.
 
-    Parents are made. The write is atomic: a reader sees the old content or the new.
+    Creates missing parent directories. The write is atomic: a reader sees either the old or the new content.
     """
     wanted = session_id(call.body.session_id)
     file = file_to_write(call.body, call.caller.plan, append=call.body.append)
@@ -79,7 +79,7 @@ async def list_files(call: Call[wire.ListFilesQuery, None]) -> wire.Files:
     seconds=FILE_SECONDS,
 )
 async def read_file(call: Call[wire.ReadFileQuery, None]) -> wire.FileContent:
-    """Read a file, up to the plan's file size."""
+    """Read a file up to the plan's file size limit."""
     path = inside_session(call.query.path, any_bytes=True)
     raw = await call.plane.files.read(call.caller, session_id(call.query.session_id), path)
     content, encoding = as_text(raw)
@@ -100,7 +100,7 @@ async def read_file(call: Call[wire.ReadFileQuery, None]) -> wire.FileContent:
 async def delete_file(call: Call[wire.DeleteFileQuery, None]) -> wire.FileDeleted:
     """Delete a file or directory.
 
-    A directory that is not empty needs `recursive=true`.
+    Deleting a directory that is not empty requires `recursive=true`.
     """
     query, path = call.query, inside_session(call.query.path, any_bytes=True)
     await call.plane.files.delete(call.caller, session_id(query.session_id), path, recursive=query.recursive)
@@ -120,7 +120,7 @@ async def delete_file(call: Call[wire.DeleteFileQuery, None]) -> wire.FileDelete
 async def make_directory(call: Call[NoQuery, wire.MakeDirectory]) -> wire.DirectoryMade:
     """Make a directory.
 
-    Its parents too. One that is there already is fine; a file in its place is a 409.
+    Creates missing parents too. An existing directory is not an error. If a file is at the path, the response is 409.
     """
     body = call.body
     path = given_path(body.path, body.path_base64)
@@ -141,8 +141,9 @@ async def make_directory(call: Call[NoQuery, wire.MakeDirectory]) -> wire.Direct
 async def move_file(call: Call[NoQuery, wire.Move]) -> wire.Moved:
     """Move a file or directory.
 
-    At once, or not at all; parents of `to` are made, and a symbolic link is moved itself. What is at `to` stays (409,
-    `EEXIST`) unless `overwrite` is true. Between file systems of the session (`/dev/shm`, `/run`) it is a 409, `EXDEV`.
+    The move is atomic. It creates missing parents of `to`, and moves a symbolic link itself, not its target. If
+    something exists at `to`, the response is 409 `EEXIST`, unless `overwrite` is true. A move between file systems of
+    the session (`/dev/shm`, `/run`) is 409 `EXDEV`.
     """
     body = call.body
     path, to = given_path(body.from_, body.from_base64, "from"), given_path(body.to, body.to_base64, "to")
@@ -162,7 +163,7 @@ async def move_file(call: Call[NoQuery, wire.Move]) -> wire.Moved:
     seconds=FILE_SECONDS,
 )
 async def stat_file(call: Call[wire.StatFileQuery, None]) -> wire.FileStatus:
-    """Tell what is at a path."""
+    """Show what is at a path."""
     path = inside_session(call.query.path, any_bytes=True)
     status = await call.plane.files.status(call.caller, session_id(call.query.session_id), path)
     target = status.target

@@ -1,4 +1,4 @@
-"""Ids as clients send them. What cannot be an id is refused before anything is asked."""
+"""Ids as clients send them. Text that cannot be an id is rejected before the store is asked."""
 
 import re
 

@@ -25,10 +25,10 @@ from buntime.web.wire.shapes import NoQuery, encode, iso
     secret=True,
 )
 async def create_preview_token(call: Call[NoQuery, wire.CreatePreviewToken]) -> wire.PreviewTokenMade:
-    """Make a token that opens a session's previews.
+    """Create a token that opens a session's previews.
 
-    Ports that are not public need one: in the query as `buntime_token` once, after which a browser has it as a cookie,
-    or in the header `X-Preview-Token`. A session has at most 100 valid tokens.
+    Ports that are not public require a token. Send it once in the query as `buntime_token`, after which a browser keeps
+    it as a cookie, or in the `X-Preview-Token` header. A session has at most 100 valid tokens.
     """
     body, answer = call.body, call.answer
     new = NewToken(
@@ -56,8 +56,8 @@ async def create_preview_token(call: Call[NoQuery, wire.CreatePreviewToken]) -> 
 async def revoke_preview_token(call: Call[NoQuery, wire.RevokePreviewToken]) -> wire.PreviewTokensRevoked:
     """Revoke one preview token, or all of a session.
 
-    Open connections to the session's previews end within two seconds, whatever opened them. A token that is not known
-    is no error.
+    All open connections to the session's previews end within two seconds, even those opened without this token. An
+    unknown token is not an error.
     """
     secret = None if call.body.token is UNSET else call.body.token
     revoked = await call.plane.revoke_preview_tokens(call.caller, session_id(call.path["sessionId"]), secret)

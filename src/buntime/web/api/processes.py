@@ -1,4 +1,4 @@
-"""Processes: what goes on in the background, and its logs."""
+"""Processes: programs in the background, and their logs."""
 
 import binascii
 import itertools
@@ -19,7 +19,7 @@ from buntime.web.wire.errors import Failure
 from buntime.web.wire.fields import LARGEST_OFFSET
 from buntime.web.wire.shapes import NoQuery, given, iso
 
-SLACK_SECONDS = 30.0  # for waking and starting, beside the time that is waited for readiness
+SLACK_SECONDS = 30.0  # for the wake and the start, on top of the wait for readiness
 REFUSED = (errors.SessionNotFound, errors.ProcessNotFound, errors.InvalidState)
 
 
@@ -57,11 +57,11 @@ def _seconds(call: Call[NoQuery, wire.StartProcess]) -> float:
     seconds=_seconds,
 )
 async def start_process(call: Call[NoQuery, wire.StartProcess]) -> wire.StartedProcess:
-    """Start a process that goes on in the background.
+    """Start a process in the background.
 
-    Its output is kept in the session, the newest up to a bound, and its end until the session is gone. It is suspended
-    and goes on with the session; deep sleep ends it, and it says so. With `waitFor` the answer comes when it is ready,
-    has ended, or the time is over.
+    The session keeps the newest output up to a limit, and the exit status until the session is gone. The process
+    suspends and resumes with the session. Deep sleep ends it; its `reason` then says so. With `waitFor` the response
+    comes when the process is ready, has ended, or the time is up.
     """
     body, asked = call.body, given(call.body.wait_for)
     wait = None if asked is None else WaitFor(given(asked.port), given(asked.output), asked.timeout)
@@ -92,7 +92,7 @@ def _begun(begun: Begun) -> wire.StartedProcess:
     errors=(errors.SessionNotFound, errors.InvalidState),
 )
 async def list_processes(call: Call[wire.ListProcessesQuery, None]) -> wire.Processes:
-    """List the processes that the session has started, newest first, those that have ended too."""
+    """List the processes that were started in the session, newest first, including ended ones."""
     query = call.query
     found, total = await call.plane.processes.list(call.caller, session_id(query.session_id), query.limit, query.offset)
     return wire.Processes(processes=[_shown(process) for process in found], total=total)
@@ -107,7 +107,7 @@ async def list_processes(call: Call[wire.ListProcessesQuery, None]) -> wire.Proc
     errors=REFUSED,
 )
 async def get_process(call: Call[wire.ProcessQuery, None]) -> wire.Process:
-    """Look at a process. Its exit code stays readable until the session is gone."""
+    """Show a process. Its exit code stays available until the session is gone."""
     query = call.query
     return _shown(
         await call.plane.processes.get(call.caller, session_id(query.session_id), process_id(query.process_id))
@@ -123,10 +123,9 @@ async def get_process(call: Call[wire.ProcessQuery, None]) -> wire.Process:
     errors=(*REFUSED, errors.SessionBusy, errors.PayloadTooLarge),
 )
 async def send_process_input(call: Call[NoQuery, wire.ProcessInput]) -> wire.Process:
-    """Send to the standard input of a process.
+    """Write to the standard input of a process.
 
-    409 `session_busy` where it has not read what was sent before, 409 `invalid_state` where it has ended or its input
-    is closed.
+    409 `session_busy` if it has not read earlier input yet, 409 `invalid_state` if it has ended or its input is closed.
     """
     body = call.body
     content = _content(body)
@@ -155,7 +154,7 @@ def _content(body: wire.ProcessInput) -> bytes:
     errors=REFUSED,
 )
 async def signal_process(call: Call[NoQuery, wire.ProcessSignal]) -> wire.Process:
-    """Signal a process and all that it has started. 409 `invalid_state` where nothing of it is left."""
+    """Signal a process and everything that it started. 409 `invalid_state` if nothing of it still runs."""
     body = call.body
     number = signal.Signals[body.signal].value
     return _shown(
@@ -164,7 +163,7 @@ async def signal_process(call: Call[NoQuery, wire.ProcessSignal]) -> wire.Proces
 
 
 def _output(page: inside.LogPage) -> Iterator[tuple[wire.LogEntry, int]]:
-    """Its output with neighbours of one stream and second in one piece, and the cursor after each."""
+    """The page's output, joined where stream and second are the same, and the cursor after each piece."""
     at = page.cursor - sum(len(entry.content) for entry in page.entries)
     for (stream, second), group in itertools.groupby(page.entries, key=lambda one: (one.stream, one.time // 1000)):
         content = b"".join(entry.content for entry in group)
@@ -173,12 +172,12 @@ def _output(page: inside.LogPage) -> Iterator[tuple[wire.LogEntry, int]]:
 
 
 def _cursor(call: Call[wire.LogsQuery, None]) -> int:
-    """A client that comes back by itself sends the id of the last event that it got."""
+    """A client that reconnects on its own sends the id of the last event that it got."""
     text = call.last_event_id
     if text is None:
         return call.query.cursor
     if not re.fullmatch(r"[0-9]{1,16}", text) or int(text) > LARGEST_OFFSET:
-        raise errors.InvalidRequest("Last-Event-ID", "Last-Event-ID is not the id of an event of these logs.")
+        raise errors.InvalidRequest("Last-Event-ID", "Last-Event-ID is not the id of an event in these logs.")
     return int(text)
 
 
@@ -222,11 +221,11 @@ async def _follow(call: Call[wire.LogsQuery, None], out: Out) -> None:
 async def get_process_logs(call: Call[wire.LogsQuery, None]) -> wire.Logs:
     """Read the output of a process from a cursor.
 
-    A client that comes back with the cursor of an answer misses nothing and sees nothing twice. With `follow=true`
-    the answer is a stream of Server-Sent Events to the end of the process, whose ids are cursors: `stdout` and
-    `stderr` as they come, `dropped` where output is not kept any more, then one `exit`. `Last-Event-ID` counts like
-    `cursor`. It does not hold the session awake: while that is suspended it is silent. Deep sleep ends it with an
-    `error`, unless the process ended in time.
+    Pass the cursor of one response in the next request to get all output exactly once. With `follow=true` the response
+    is a stream of Server-Sent Events until the process ends: `stdout` and `stderr` as they happen, `dropped` if output
+    is no longer kept, then one `exit`. Event ids are cursors, and `Last-Event-ID` works like `cursor`. The stream does
+    not keep the session awake and is silent while the session is suspended. Deep sleep ends it with an `error`, unless
+    the process ended before.
     """
     query = call.query
     page = await call.plane.processes.logs(

@@ -1,4 +1,4 @@
-"""What all runs share: their output as events, and what is told at their end."""
+"""What all runs share: their output as events, and the fields of their end."""
 
 import codecs
 
@@ -12,7 +12,7 @@ from buntime.web.wire.execution import Output
 
 
 class TextOutput:
-    """A sink that sends a run's output as events, in which no character is split."""
+    """Sends a run's output as events, without splitting a character."""
 
     def __init__(self, out: Out) -> None:
         self._out = out
@@ -20,14 +20,14 @@ class TextOutput:
         self._decoders = {stream: decoder("replace") for stream in ("stdout", "stderr")}
 
     async def __call__(self, stream: Stream, content: bytes) -> None:
-        await self._tell(stream, self._decoders[stream].decode(content))
+        await self._send(stream, self._decoders[stream].decode(content))
 
     async def finish(self) -> None:
-        """What is left of a character that was never whole."""
+        """Sends the rest of an incomplete character."""
         for stream, decoder in self._decoders.items():
-            await self._tell(stream, decoder.decode(b"", final=True))
+            await self._send(stream, decoder.decode(b"", final=True))
 
-    async def _tell(self, stream: str, text: str) -> None:
+    async def _send(self, stream: str, text: str) -> None:
         if text:
             await self._out.event(stream, Output(data=text))
 
@@ -49,7 +49,7 @@ def end_of(done: Executed | Evaluated) -> dict[str, object]:
 
 
 def printed(done: Executed | Evaluated) -> dict[str, str]:
-    """What the run wrote, as text."""
+    """The output of the run, as text."""
     result = done.result
     return {
         "stdout": result.stdout.decode(errors="replace"),

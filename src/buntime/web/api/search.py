@@ -23,10 +23,10 @@ from buntime.web.wire.encoding import path_bytes
     seconds=FILE_SECONDS + 30.0,
 )
 async def search_files(call: Call[wire.SearchQuery, None]) -> wire.Found:
-    """Search names by glob and contents by regular expression.
+    """Search file names by glob and contents by regular expression.
 
-    By the session's own ripgrep, within the session's limits. Hidden files are searched, files named in .gitignore too;
-    binary files, `.git` and `node_modules` are left out, unless `path` is inside of one.
+    Uses the session's own ripgrep, within the session's limits. The search includes hidden files and files listed in
+    `.gitignore`. It skips binary files, `.git` and `node_modules`, unless `path` is inside one of them.
     """
     query = call.query
     matches, truncated = await call.plane.files.search(

@@ -1,6 +1,6 @@
-"""What tells of the server itself: health, readiness and the description of the API without a key, and metrics.
+"""The server itself: health, readiness and the API's description, which need no key, and metrics.
 
-Metrics are the operator's: they have a socket of their own that root alone can open, see `metrics_app`.
+Metrics are for the operator. They have their own socket, which only root can open: see `metrics_app`.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ type Describe = Callable[[tuple[Page, ...]], dict[str, Any]]
 
 
 def pages(ready: Callable[[], Mapping[str, bool]], describe: Describe) -> tuple[Page, ...]:
-    """`ready`: name of a part → whether it works. `describe`: the pages → the OpenAPI document, made once."""
+    """`ready`: name of a part → whether it works. `describe`: the pages → the OpenAPI document; called once."""
 
     def health() -> Reply:
         return Reply(200, encode(wire.Health(status="ok")))
@@ -45,7 +45,7 @@ def pages(ready: Callable[[], Mapping[str, bool]], describe: Describe) -> tuple[
     json = "application/json"
     description.pages = (
         Page("/healthz", health, "Whether the server answers.", json, wire.Health),
-        Page("/readyz", readiness, "Whether it can take work.", json, wire.Readiness, also=(503,)),
+        Page("/readyz", readiness, "Whether the server can take work.", json, wire.Readiness, also=(503,)),
         Page("/openapi.json", description.openapi, "This description, OpenAPI 3.1.", json),
         Page("/docs", description.docs, "The API reference for people.", "text/html; charset=utf-8"),
     )
@@ -53,7 +53,7 @@ def pages(ready: Callable[[], Mapping[str, bool]], describe: Describe) -> tuple[
 
 
 class _Description:
-    """The OpenAPI document, as JSON and as HTML. It is made when one of them is first asked for."""
+    """The OpenAPI document as JSON and as HTML, made at the first request for either."""
 
     def __init__(self, describe: Describe) -> None:
         self._describe = describe
@@ -73,10 +73,10 @@ class _Description:
 
 @operation("GET", "/metrics", tag="Server", errors=(Forbidden,))
 async def get_metrics(call: Call[Any, Any]) -> None:
-    """Numbers for Prometheus.
+    """Metrics for Prometheus.
 
-    They are the operator's: `403` with `details.scope` `operator` for keys of accounts. On the server's host root
-    reads them without a key, from a Unix socket.
+    Only the operator can read them: on the server's host, root reads them from a Unix socket without a key. With an
+    account's key the response is 403 with `operator` in `details.scope`.
     """
     raise Forbidden("Metrics are for the operator of this server.", scope="operator")
 
@@ -85,7 +85,7 @@ OPERATIONS: tuple[Operation, ...] = (get_metrics,)
 
 
 def metrics_app(metrics: Metrics) -> ASGIApp:
-    """An ASGI application that answers `GET /metrics` to everybody who can open its socket."""
+    """An ASGI application that answers `GET /metrics` to anyone who can open its socket."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = open_exchange(scope)

@@ -1,4 +1,4 @@
-"""Sessions: create, look, list, change, delete."""
+"""Sessions: create, show, list, change, delete, sleep, wake."""
 
 from collections.abc import Mapping
 
@@ -31,7 +31,7 @@ DEEPEST_METADATA = 64  # levels
 async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Created:
     """Create a session.
 
-    When the answer is sent, the session is durable and its runtime answers. An empty body, of any content
+    When the response arrives, the session is stored durably and its runtime is ready. An empty body, of any content
     type, means the defaults.
     """
     body = call.body
@@ -56,8 +56,8 @@ async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Create
 async def list_sessions(call: Call[wire.SessionsQuery, None]) -> wire.Sessions:
     """List the account's sessions, newest first.
 
-    Besides the parameters below, `metadata.KEY=VALUE` keeps the sessions whose metadata has that value under
-    that top-level key; numbers and booleans match their JSON text. It does not wake a session.
+    Besides the parameters below, `metadata.KEY=VALUE` selects the sessions whose metadata has that value under that
+    top-level key. Numbers and booleans match their JSON text. Listing does not wake a session.
     """
     query = call.query
     views, total = await call.plane.list_sessions(
@@ -74,7 +74,7 @@ async def list_sessions(call: Call[wire.SessionsQuery, None]) -> wire.Sessions:
 async def get_session(call: Call[NoQuery, None]) -> wire.Session:
     """Show a session.
 
-    It does not wake the session and is not activity.
+    This does not wake the session and does not count as activity.
     """
     view = await call.plane.get_session(call.caller, session_id(call.path["sessionId"]))
     return _shown(view, call.config)
@@ -91,8 +91,8 @@ async def get_session(call: Call[NoQuery, None]) -> wire.Session:
 async def patch_session(call: Call[NoQuery, wire.PatchSession]) -> wire.Session:
     """Change a session.
 
-    Each field given replaces the old value whole, and null puts the default back. `ttl` counts from now. It does
-    not wake the session and is not activity.
+    Each field replaces the whole old value, and null restores the default. `ttl` counts from now. This does not wake
+    the session and does not count as activity.
     """
     body, unset = call.body, requests.UNSET
     _check_depth(body.metadata)
@@ -112,8 +112,8 @@ async def patch_session(call: Call[NoQuery, wire.PatchSession]) -> wire.Session:
 async def delete_session(call: Call[NoQuery, None]) -> wire.Deleted:
     """Delete a session.
 
-    Its processes and files are gone, or their removal is durably recorded, when the answer is sent. A second
-    delete is not found.
+    When the response arrives, the session's processes and files are gone, or their removal is durably recorded. A
+    second delete returns 404.
     """
     wanted = session_id(call.path["sessionId"])
     await call.plane.delete_session(call.caller, wanted)
@@ -132,9 +132,9 @@ async def delete_session(call: Call[NoQuery, None]) -> wire.Deleted:
 async def sleep_session(call: Call[NoQuery, wire.Sleep]) -> wire.Session:
     """Put a session to sleep now.
 
-    `idle`: all its processes are suspended, and the next request finds them as they were. `deep-sleep`: they are
-    ended, gently at first; files stay, and the next request starts the session on them. While a request uses the
-    session, it is busy.
+    `idle` suspends all processes; the next request finds them as they were. `deep-sleep` ends them, first with SIGTERM;
+    files stay, and the next request starts the session again with them. While another request uses the session, the
+    response is 409 `session_busy`.
     """
     depth = session.State(call.body.depth)
     view = await call.plane.sleep_session(call.caller, session_id(call.path["sessionId"]), depth)
@@ -149,7 +149,7 @@ async def sleep_session(call: Call[NoQuery, wire.Sleep]) -> wire.Session:
     errors=(SessionNotFound,),
 )
 async def wake_session(call: Call[NoQuery, None]) -> wire.Woken:
-    """Wake a session. One that is awake stays as it is."""
+    """Wake a session. A session that is awake stays as it is."""
     woken = await call.plane.wake_session(call.caller, session_id(call.path["sessionId"]))
     shown = _shown(woken.view, call.config)
     fields = {name: getattr(shown, name) for name in shown.__struct_fields__}
@@ -183,7 +183,7 @@ def _network(asked: wire.NetworkRequest | UnsetType | None) -> session.Network |
 
 
 def _check_depth(metadata: Mapping[str, object] | UnsetType | None) -> None:
-    """Raises InvalidRequest for metadata so deep that a JSON reader behind this one could give up on it."""
+    """Raises InvalidRequest for metadata so deep that another JSON reader could fail on it."""
     level: list[object] = [metadata] if metadata else []
     for _ in range(DEEPEST_METADATA):
         if not level:
@@ -196,7 +196,9 @@ def _check_depth(metadata: Mapping[str, object] | UnsetType | None) -> None:
                 inside.extend(value)
         level = inside
     if any(isinstance(value, Mapping | list) for value in level):
-        raise InvalidRequest("metadata", f"metadata may have {DEEPEST_METADATA} levels.", limit=DEEPEST_METADATA)
+        raise InvalidRequest(
+            "metadata", f"metadata may have at most {DEEPEST_METADATA} levels.", limit=DEEPEST_METADATA
+        )
 
 
 def _resource_limits(made: session.Session) -> wire.ResourceLimits:
@@ -221,7 +223,7 @@ def _shown(view: SessionView, config: Config) -> wire.Session:
         created_at=iso(made.created_at),
         expires_at=iso(made.expires_at),
         last_active=iso(made.last_active),
-        state=made.state.value,  # type: ignore[arg-type]  # DELETING ones are never shown
+        state=made.state.value,  # type: ignore[arg-type]  # DELETING sessions are never shown
         files_count=view.observed.files,
         active_processes=view.observed.processes,
         metadata=dict(made.metadata),

@@ -61,11 +61,11 @@ def _shape(event: FileEvent) -> Struct:
 async def watch_files(call: Call[WatchQuery, None]) -> None:
     """Watch a directory or a file.
 
-    A stream of Server-Sent Events: `ready` when it is watched, then a `change` for each that is made, and comments
-    every 15 seconds of silence. Changes of one file within some 25 ms are told as one. `overflow` says that there were
-    more than could be told, so the client has to look for itself; what follows it is whole again. The stream goes on
-    while the session is suspended, does not keep it awake, and ends with an `error` where what is watched is gone, in
-    deep sleep and at the session's end.
+    The response is a stream of Server-Sent Events: `ready` when the watch has started, a `change` for each change, and
+    a comment after every 15 seconds of silence. Changes to one file within about 25 ms are reported as one. `overflow`
+    means that some changes were not reported, so look at the files yourself; reporting is complete again after it. The
+    stream continues while the session is suspended and does not keep it awake. It ends with an `error` when the watched
+    path is gone, at deep sleep and at the end of the session.
     """
 
 

@@ -1,4 +1,4 @@
-"""Paths and contents of files in JSON: as text where they are UTF-8, else as base64."""
+"""Paths and contents of files in JSON: text if they are UTF-8, base64 otherwise."""
 
 import base64
 import binascii
@@ -17,7 +17,7 @@ from buntime.web.wire.files import WriteFile
 
 
 def given_path(text: str | UnsetType, raw: str | UnsetType, field: str = "path") -> str:
-    """The path of a JSON body: as text, or its bytes in base64."""
+    """The path of a JSON body, given as text or as bytes in base64."""
     if not isinstance(text, UnsetType) and isinstance(raw, UnsetType):
         return inside_session(text, field)
     if isinstance(raw, UnsetType) or not isinstance(text, UnsetType):
@@ -26,24 +26,24 @@ def given_path(text: str | UnsetType, raw: str | UnsetType, field: str = "path")
 
 
 def shown_path(path: str) -> tuple[str, str | UnsetType]:
-    """An absolute path as a client sees it, and its bytes where that is not the whole truth."""
+    """An absolute path as the client sees it, and its bytes in base64 if the text loses some."""
     told = for_client(path)
     return shown(told), path_bytes(told)
 
 
 def path_bytes(path: str) -> str | UnsetType:
-    """In base64, where `shown` is not the whole truth."""
+    """The path in base64, if `shown` loses bytes."""
     return UNSET if shown(path) == path else base64.b64encode(in_bytes(path)).decode()
 
 
 def file_to_write(file: FileRequest | WriteFile, plan: Plan, *, field: str = "", append: bool = False) -> FileToWrite:
-    """`field`: what stands before the names of the file's fields in the request, such as `files[3].`."""
+    """`field`: the prefix of the file's field names in errors, such as `files[3].`."""
     if isinstance(file, WriteFile):
         path = given_path(file.path, file.path_base64)
     else:
         path = inside_session(file.path, f"{field}path")
     limit = plan.file_mb * MB
-    if len(file.content) > (limit + 2) // 3 * 4:  # in either encoding too large: not worth decoding
+    if len(file.content) > (limit + 2) // 3 * 4:  # too large in either encoding, so it is not decoded
         raise _too_large(plan, path)
     content = _strict_base64(file.content, f"{field}content") if file.encoding == "base64" else file.content.encode()
     if len(content) > limit:
@@ -53,13 +53,13 @@ def file_to_write(file: FileRequest | WriteFile, plan: Plan, *, field: str = "",
 
 
 def files_to_write(files: Sequence[FileRequest], plan: Plan) -> Sequence[FileToWrite]:
-    """Raises InvalidRequest where there are too many, or two of them are the same file."""
+    """Raises InvalidRequest for too many files, and for two entries with the same path."""
     check_file_count(len(files), plan)
     decoded: dict[str, FileToWrite] = {}
     for index, file in enumerate(files):
         one = file_to_write(file, plan, field=f"files[{index}].")
         if one.path in decoded:
-            raise InvalidRequest(f"files[{index}].path", f"files[{index}].path names a file that is there already.")
+            raise InvalidRequest(f"files[{index}].path", f"files[{index}].path repeats the path of an earlier entry.")
         decoded[one.path] = one
     return list(decoded.values())
 

@@ -9,7 +9,7 @@ from buntime.web.wire.shapes import Response
 
 class Failure(Response):
     code: str
-    retryable: Annotated[bool, Meta(description="Whether the same request may succeed later.")]
+    retryable: Annotated[bool, Meta(description="Whether the same request can succeed later.")]
     message: str
     details: dict[str, Any]
 

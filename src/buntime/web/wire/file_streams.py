@@ -1,4 +1,4 @@
-"""The JSON shapes beside files and archives that are sent as bytes."""
+"""The queries and answers of files and archives whose content travels as bytes."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ class WriteContentQuery(ContentQuery, kw_only=True):
 class ContentWritten(Response, kw_only=True):
     path: str
     path_base64: PathBytes | UnsetType = UNSET
-    size: Annotated[int, Meta(description="Bytes of the file.")]
+    size: Annotated[int, Meta(description="The file's size in bytes.")]
 
 
 class ArchiveQuery(Request):
@@ -31,4 +31,4 @@ class ArchiveQuery(Request):
 class Extracted(Response, kw_only=True):
     path: str
     path_base64: PathBytes | UnsetType = UNSET
-    entries: Annotated[int, Meta(description="Files, directories and links of the archive.")]
+    entries: Annotated[int, Meta(description="The number of files, directories and links in the archive.")]

@@ -1,4 +1,4 @@
-"""The JSON shapes of files and directories: write, list, read, delete, make, move, status."""
+"""The JSON shapes of writing, listing, reading, deleting, making, moving and inspecting files and directories."""
 
 from typing import Annotated, Literal
 
@@ -15,19 +15,19 @@ class WriteFile(Request, kw_only=True):
     content: str
     encoding: Encoding = "utf8"
     mode: Mode | UnsetType = UNSET
-    append: Annotated[bool, Meta(description="Add to the end instead of replacing the file.")] = False
+    append: Annotated[bool, Meta(description="Append to the file instead of replacing it.")] = False
 
 
 class FileWritten(Response, kw_only=True):
     path: str
     path_base64: PathBytes | UnsetType = UNSET
-    size: Annotated[int, Meta(description="Bytes of the file afterwards.")]
+    size: Annotated[int, Meta(description="The file's size in bytes after the write.")]
 
 
 class ListFilesQuery(Request):
     session_id: SessionId
     path: Path = "."
-    recursive: Annotated[bool, Meta(description="`true`: everything below, not one level.")] = False
+    recursive: Annotated[bool, Meta(description="`true`: list everything below, not only one level.")] = False
     limit: Limit = 50
     offset: Offset = 0
 
@@ -35,7 +35,7 @@ class ListFilesQuery(Request):
 class FileEntry(Response, kw_only=True):
     path: str
     path_base64: PathBytes | UnsetType = UNSET
-    size: Annotated[int, Meta(description="Bytes")]
+    size: Annotated[int, Meta(description="Bytes.")]
     modified: Time
     type: Annotated[
         Literal["file", "directory", "symlink", "other"], Meta(description="`other`: FIFOs, sockets, devices.")
@@ -56,14 +56,14 @@ class FileContent(Response, kw_only=True):
     path: str
     path_base64: PathBytes | UnsetType = UNSET
     content: str
-    size: Annotated[int, Meta(description="Bytes of the file.")]
-    encoding: Annotated[Literal["utf8", "base64"], Meta(description="`base64` where the file is not UTF-8.")]
+    size: Annotated[int, Meta(description="The file's size in bytes.")]
+    encoding: Annotated[Literal["utf8", "base64"], Meta(description="`base64` if the file is not UTF-8.")]
 
 
 class DeleteFileQuery(Request):
     session_id: SessionId
     path: Path
-    recursive: Annotated[bool, Meta(description="`true`: a directory with all that is in it.")] = False
+    recursive: Annotated[bool, Meta(description="`true`: delete a directory with its contents.")] = False
 
 
 class FileDeleted(Response, kw_only=True):
@@ -81,7 +81,7 @@ class MakeDirectory(Request):
 class DirectoryMade(Response, kw_only=True):
     path: str
     path_base64: PathBytes | UnsetType = UNSET
-    created: Annotated[bool, Meta(description="Whether it was not there before.")]
+    created: Annotated[bool, Meta(description="Whether the directory is new.")]
 
 
 class Move(Request):
@@ -90,11 +90,11 @@ class Move(Request):
     from_base64: GivenBytes | UnsetType = UNSET
     to: Path | UnsetType = UNSET
     to_base64: GivenBytes | UnsetType = UNSET
-    overwrite: Annotated[bool, Meta(description="Replace a file, or an empty directory, that is at `to`.")] = False
+    overwrite: Annotated[bool, Meta(description="Replace a file or an empty directory at `to`.")] = False
 
 
 class Moved(Response):
-    path: Annotated[str, Meta(description="Where it is now.")]
+    path: Annotated[str, Meta(description="The new path.")]
     path_base64: PathBytes | UnsetType = UNSET
 
 
@@ -108,10 +108,13 @@ class FileStatus(Response, kw_only=True):
     path_base64: PathBytes | UnsetType = UNSET
     type: Annotated[
         Literal["file", "directory", "symlink", "other"],
-        Meta(description="Of the path itself, not of what a symbolic link leads to. `other`: FIFOs, sockets, devices."),
+        Meta(description="The type of the path itself; links are not followed. `other`: FIFOs, sockets, devices."),
     ]
-    size: Annotated[int, Meta(description="Bytes")]
+    size: Annotated[int, Meta(description="Bytes.")]
     modified: Time
     mode: Annotated[str, Meta(description='Permission bits in octal, for example "755".')]
-    target: Annotated[str, Meta(description="Of a symbolic link, as it is written there.")] | UnsetType = UNSET
-    target_base64: Annotated[str, Meta(description="Its bytes, only where they are not UTF-8.")] | UnsetType = UNSET
+    target: Annotated[str, Meta(description="The target of a symbolic link, as stored in it.")] | UnsetType = UNSET
+    target_base64: (
+        Annotated[str, Meta(description="The target's bytes in base64. Present only if they are not UTF-8.")]
+        | UnsetType
+    ) = UNSET

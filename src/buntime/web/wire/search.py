@@ -8,7 +8,7 @@ from buntime.web.wire.fields import AnyPath, PathBytes, SessionId
 from buntime.web.wire.shapes import Request, Response
 
 MOST_MATCHES = 1000
-LONGEST_PATTERN = 1000  # characters: with what stands beside it, it fits into a request line
+LONGEST_PATTERN = 1000  # characters; the rest of the request line still fits beside it
 
 
 class SearchQuery(Request):
@@ -20,8 +20,8 @@ class SearchQuery(Request):
             Meta(
                 min_length=1,
                 max_length=LONGEST_PATTERN,
-                description="Only files whose path matches, as in .gitignore: `*.ts` at any depth, `src/**/*.ts` from "
-                "`path`, `!*.md` all others.",
+                description="Search only files whose path matches this .gitignore pattern: `*.ts` at any depth, "
+                "`src/**/*.ts` relative to `path`, `!*.md` for all other files.",
             ),
         ]
         | UnsetType
@@ -32,22 +32,27 @@ class SearchQuery(Request):
             Meta(
                 min_length=1,
                 max_length=LONGEST_PATTERN,
-                description="Lines that match this regular expression (Rust's syntax: linear time, no look-around). "
-                "Without it, files are told by their names alone.",
+                description="Find lines that match this regular expression (Rust syntax: linear time, no look-around). "
+                "Omit it to search by file name only.",
             ),
         ]
         | UnsetType
     ) = UNSET
-    limit: Annotated[int, Meta(ge=1, le=MOST_MATCHES, description="Matches in the answer.")] = 100
-    ignore_case: Annotated[bool, Meta(description="Of `query` and `glob`.")] = False
+    limit: Annotated[int, Meta(ge=1, le=MOST_MATCHES, description="The largest number of matches to return.")] = 100
+    ignore_case: Annotated[bool, Meta(description="Ignore case in `query` and `glob`.")] = False
 
 
 class Match(Response):
     path: str
     path_base64: PathBytes | UnsetType = UNSET
-    line: Annotated[int, Meta(description="From 1. Only with `query`, as the next two.")] | UnsetType = UNSET
+    line: (
+        Annotated[int, Meta(description="Counts from 1. Present only with `query`, like `text` and `ranges`.")]
+        | UnsetType
+    ) = UNSET
     text: (
-        Annotated[str, Meta(description="The line; of a long one at most 1,000 characters around its first match.")]
+        Annotated[
+            str, Meta(description="The line. A long line is cut to at most 1,000 characters around its first match.")
+        ]
         | UnsetType
     ) = UNSET
     ranges: (
@@ -58,4 +63,6 @@ class Match(Response):
 
 class Found(Response):
     matches: Annotated[list[Match], Meta(description="Sorted by path and line.")]
-    truncated: Annotated[bool, Meta(description="Whether there are more, or may be: a search ends after 20 seconds.")]
+    truncated: Annotated[
+        bool, Meta(description="Whether more matches exist or may exist. A search stops after 20 seconds.")
+    ]

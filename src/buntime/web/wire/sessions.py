@@ -9,23 +9,23 @@ from buntime.web.wire.shapes import Request, Response
 
 
 class ResourceLimitsRequest(Request):
-    memory: Annotated[int, Meta(description="MB; 64 up to the plan's most.", extra_json_schema={"default": 1024})] | (
-        UnsetType
-    ) = UNSET
+    memory: Annotated[
+        int, Meta(description="MB, from 64 to the plan's limit.", extra_json_schema={"default": 1024})
+    ] | (UnsetType) = UNSET
     cpu: Annotated[
-        float, Meta(description="Cores; 0.05 up to the plan's most.", extra_json_schema={"default": 0.25})
+        float, Meta(description="Cores, from 0.05 to the plan's limit.", extra_json_schema={"default": 0.25})
     ] | (UnsetType) = UNSET
     timeout: (
         Annotated[
             int,
             Meta(
-                description="Seconds for a run that names no timeout; 1 up to the plan's most.",
+                description="Seconds for a run that sets no timeout, from 1 to the plan's limit.",
                 extra_json_schema={"default": 30},
             ),
         ]
         | UnsetType
     ) = UNSET
-    disk: Annotated[int, Meta(description="MB; 16 up to the plan's most.", extra_json_schema={"default": 1024})] | (
+    disk: Annotated[int, Meta(description="MB, from 16 to the plan's limit.", extra_json_schema={"default": 1024})] | (
         UnsetType
     ) = UNSET
 
@@ -33,31 +33,33 @@ class ResourceLimitsRequest(Request):
 class PreviewRequest(Request):
     visibility: Annotated[
         Literal["public", "private"],
-        Meta(description="`public`: the ports below are open to whoever has the URL. `private`: none is."),
+        Meta(
+            description="`public`: anyone with the URL can open the ports below. `private`: every port needs a token."
+        ),
     ] = "public"
     ports: Annotated[
         list[int],
-        Meta(description="Up to 64 different ports, 1024 to 65535.", extra_json_schema={"default": [8080]}),
+        Meta(description="Up to 64 different ports, each from 1024 to 65535.", extra_json_schema={"default": [8080]}),
     ] = field(default_factory=lambda: [8080])
 
 
 class NetworkRequest(Request):
     egress: Annotated[
-        Literal["internet", "none"], Meta(description="`internet`: public addresses only. `none`: nothing.")
+        Literal["internet", "none"], Meta(description="`internet`: public addresses only. `none`: no network.")
     ] = "internet"
     allow: Annotated[
         list[str],
         Meta(
             description="At most 100 IPv4 networks (`192.0.2.0/24`) and domain names (`example.com`; "
-            "`*.example.com`: all names below it). With any, nothing else is reachable and no other name is resolved. "
-            "Without effect where `egress` is `none`."
+            "`*.example.com` for all its subdomains). If you list any, nothing else is reachable and no other name "
+            "resolves. Has no effect if `egress` is `none`."
         ),
     ] = field(default_factory=list)
     deny: Annotated[
         list[str],
         Meta(
-            description="The same, never reachable, whatever is allowed: names are not resolved, and neither are "
-            "their addresses reachable as far as they are known."
+            description="Networks and domain names that are never reachable, even if `allow` has them. The names do "
+            "not resolve, and their known addresses are blocked."
         ),
     ] = field(default_factory=list)
 
@@ -65,29 +67,29 @@ class NetworkRequest(Request):
 Ttl = Annotated[
     int,
     Meta(
-        description="Seconds until the session expires; 300 up to the plan's longest.",
+        description="Seconds until the session expires, from 300 to the plan's limit.",
         extra_json_schema={"default": 86400},
     ),
 ]
 Metadata = Annotated[
     dict[str, Any],
     Meta(
-        description="Any JSON object of at most 16,384 bytes as compact UTF-8 and 64 levels.",
+        description="Any JSON object of at most 64 levels and 16,384 bytes in compact UTF-8.",
         extra_json_schema={"default": {}},
     ),
 ]
 OnWake = Annotated[
     str | None,
     Meta(
-        description="A shell command that is run after each wake from deep sleep, at most 65,536 bytes.",
+        description="A shell command to run after each wake from deep sleep, at most 65,536 bytes.",
         extra_json_schema={"default": None},
     ),
 ]
 SessionEnv = Annotated[
     dict[str, str],
     Meta(
-        description="Environment of every run of the session: at most 100 entries, values of at most 65,536 bytes. "
-        "Answers show only the names.",
+        description="Environment variables of every run in the session: at most 100, with values of at most 65,536 "
+        "bytes. Responses show only the names.",
         extra_json_schema={"default": {}},
     ),
 ]
@@ -106,9 +108,9 @@ class CreateSession(Request):
 
 
 class PatchSession(Request):
-    """Each field given replaces the old value whole; null puts the default back."""
+    """Each field replaces the whole old value. Null restores the default."""
 
-    ttl: Annotated[int | None, Meta(description="Seconds from now; 300 up to the plan's longest.")] | UnsetType = UNSET
+    ttl: Annotated[int | None, Meta(description="Seconds from now, from 300 to the plan's limit.")] | UnsetType = UNSET
     metadata: dict[str, Any] | UnsetType | None = UNSET
     preview: PreviewRequest | UnsetType | None = UNSET
     network: NetworkRequest | UnsetType | None = UNSET
@@ -137,7 +139,7 @@ class Network(Response):
 class Created(Response):
     session_id: SessionId
     expires_at: Time
-    preview_url: Annotated[str, Meta(description="Where port 8080 of the session is seen.")]
+    preview_url: Annotated[str, Meta(description="The URL of port 8080 of the session.")]
     created_at: Time
     resource_limits: ResourceLimits
 
@@ -151,8 +153,8 @@ class Session(Response):
     expires_at: Time
     last_active: Time
     state: SessionState
-    files_count: Annotated[int, Meta(description="Files under `/workspace`, as last seen.")]
-    active_processes: Annotated[int, Meta(description="The session's own processes, as last seen.")]
+    files_count: Annotated[int, Meta(description="Files under `/workspace` at the last count.")]
+    active_processes: Annotated[int, Meta(description="Processes in the session at the last count.")]
     metadata: dict[str, Any]
     preview_url: str
     resource_limits: ResourceLimits
@@ -163,11 +165,13 @@ class Session(Response):
 
 
 class Sleep(Request):
-    depth: Annotated[Literal["idle", "deep-sleep"], Meta(description="`deep-sleep` ends its processes.")] = "idle"
+    depth: Annotated[Literal["idle", "deep-sleep"], Meta(description="`deep-sleep` ends the session's processes.")] = (
+        "idle"
+    )
 
 
 class Woken(Session):
-    woke_from: Annotated[SessionState, Meta(description="Its state before.")]
+    woke_from: Annotated[SessionState, Meta(description="The state before the wake.")]
     wake_time_ms: Annotated[int, Meta(ge=0)]
 
 

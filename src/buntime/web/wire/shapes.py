@@ -1,8 +1,8 @@
-"""What the JSON shapes are built from, and how answers are encoded.
+"""The base classes of all JSON shapes, and how answers are encoded.
 
-Requests are strict: an unknown field, a null where none is allowed or a number in quotes is refused.
-The descriptions and bounds in this package are what `/openapi.json` shows. `buntime.requests` checks the bounds that
-depend on the caller's plan.
+Requests are strict: an unknown field, a null where none is allowed and a number in quotes are all refused.
+`/openapi.json` shows the descriptions and bounds of this package. `buntime.requests` checks the bounds that depend on
+the caller's plan.
 """
 
 from datetime import UTC, datetime
@@ -32,17 +32,17 @@ def given[T](value: T | UnsetType) -> T | None:
 
 
 def iso(seconds: int) -> str:
-    """Unix seconds → `2024-01-19T10:30:00Z`. A time out of the calendar's range becomes its end."""
+    """Unix seconds → `2024-01-19T10:30:00Z`. A time beyond the calendar's range becomes the end of that range."""
     return datetime.fromtimestamp(min(max(seconds, 0), LAST_SECOND), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def number(value: float) -> float:
-    """Whole numbers without a point, as a client wrote them."""
+    """Drops the fraction of a whole number, as a client would write it."""
     return int(value) if value == int(value) else value
 
 
 def encode(answer: object) -> bytes:
-    """Compact JSON. Text from inside a session that is not valid Unicode becomes U+FFFD."""
+    """Compact JSON. Invalid Unicode from inside a session becomes U+FFFD."""
     try:
         return msgspec.json.encode(answer)
     except UnicodeEncodeError:
