@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from buntime.clients.commands import copying, previews, processes, running, sessions, shell, usage
-from buntime.clients.commands.naming import AsJson
+from buntime.clients.commands.options import AsJson
 from buntime.clients.mcp.command import mcp_command
 from buntime.config import BadSetting, Config, from_environment
 

@@ -12,6 +12,7 @@ DEFAULT_PORT = 8080
 LOWEST_PORT, HIGHEST_PORT = 1024, 65535  # the guest's is below
 QUERY = "buntime_token"  # the parameter that brings a token, once
 COOKIE = "__buntime_preview"  # what keeps it from then on
+PERMISSION_SECONDS = 1  # the longest that the edge may use a permission without asking again
 TOKEN_PREFIX, TOKEN_LENGTH = "bpt_", 32
 
 _LABEL = re.compile(r"ses-([a-z0-9]{18})(?:-([1-9][0-9]{3,4}))?")

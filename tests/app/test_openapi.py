@@ -38,7 +38,7 @@ def resolved(value: Any) -> Any:
 
 
 def test_the_checked_in_document_is_current() -> None:
-    made = "python -m buntime.web.openapi > docs/openapi.json"
+    made = "python -m buntime.web.openapi_file > docs/openapi.json"
     assert json.loads(CHECKED_IN.read_text()) == DOCUMENT, f"run: {made}"
 
 

@@ -59,17 +59,17 @@ async def test_a_body_that_comes_too_slowly_is_408(api: Api, monkeypatch: pytest
 
 
 async def test_room_for_bodies_is_given_first_come_first_served() -> None:
-    gate, order = bodies.Gate(limit=10 * MB), []
+    memory, order = bodies.BodyMemory(limit=10 * MB), []
 
     async def holder(name: str, size: int) -> None:
-        async with gate.room(size * MB):
+        async with memory.room(size * MB):
             order.append(name)
 
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(gate.room(8 * MB))
+        await stack.enter_async_context(memory.room(8 * MB))
         waiting = [asyncio.create_task(holder(name, size)) for name, size in (("large", 9), ("fits now", 2))]
         await asyncio.sleep(0)
-        async with gate.room(1000):
+        async with memory.room(1000):
             order.append("small")
         assert order == ["small"]
     await asyncio.gather(*waiting)
@@ -77,23 +77,23 @@ async def test_room_for_bodies_is_given_first_come_first_served() -> None:
 
 
 async def test_a_body_that_finds_no_room_in_time_is_unavailable_and_takes_none() -> None:
-    gate = bodies.Gate(limit=2 * MB, patience=0.01)
-    async with gate.room(2 * MB):
+    memory = bodies.BodyMemory(limit=2 * MB, patience=0.01)
+    async with memory.room(2 * MB):
         with pytest.raises(Unavailable):
-            async with gate.room(2 * MB):
+            async with memory.room(2 * MB):
                 raise AssertionError
-    async with gate.room(2 * MB):
+    async with memory.room(2 * MB):
         pass
 
 
 async def test_a_waiter_that_is_cancelled_lets_the_next_one_in() -> None:
-    gate, let_in = bodies.Gate(limit=3 * MB), asyncio.Event()
+    memory, let_in = bodies.BodyMemory(limit=3 * MB), asyncio.Event()
 
     async def holder(size: int) -> None:
-        async with gate.room(size * MB):
+        async with memory.room(size * MB):
             let_in.set()
 
-    async with gate.room(int(1.5 * MB)):
+    async with memory.room(int(1.5 * MB)):
         first, second = asyncio.create_task(holder(3)), asyncio.create_task(holder(2))
         await asyncio.sleep(0)
         first.cancel()

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
+
 from buntime.sandboxes.kernel.cgroup import Cgroups, find_cgroups
 
 pytestmark = pytest.mark.sandbox

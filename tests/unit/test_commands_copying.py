@@ -2,7 +2,7 @@
 
 import pytest
 
-from buntime.clients.commands.copying import Place, landing, place
+from buntime.clients.commands.copying import CopySide, copy_side, landing
 from buntime.clients.commands.running import command_line
 
 ID = "ses_abc123def456ghi789"
@@ -23,7 +23,7 @@ ID = "ses_abc123def456ghi789"
     ],
 )
 def test_a_name_before_a_colon_is_a_session(word: str, session: str | None, path: str) -> None:
-    assert place(word) == Place(session, path)
+    assert copy_side(word) == CopySide(session, path)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_name_before_a_colon_is_a_session(word: str, session: str | None, path
     ],
 )
 def test_in_a_folder_a_copy_keeps_its_name(target: str, found: str | None, contents: bool, landed: str) -> None:
-    assert landing(Place("demo", target), "f", found, contents=contents) == landed
+    assert landing(CopySide("demo", target), "f", found, contents=contents) == landed
 
 
 def test_several_words_are_quoted_and_one_is_not() -> None:

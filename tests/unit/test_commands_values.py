@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import typer
 
-from buntime.clients.commands.refusing import one_line
+from buntime.clients.commands.errors import one_line
 from buntime.clients.commands.screen import Leaving
 from buntime.clients.commands.showing import plain, print_table, since, size, until, wire
 from buntime.clients.commands.values import pairs, seconds

@@ -29,8 +29,9 @@ from buntime.sandboxes.inside.listing import list_directory
 from buntime.sandboxes.inside.prepared import Prepared, RunEnvironment
 from buntime.sandboxes.inside.processes import GuestProcesses
 from buntime.sandboxes.inside.terminals import WINDOW, GuestTerminals
+from buntime.web.api.runs import TextOutput
 from buntime.web.exchange import Exchange
-from buntime.web.streaming import Out, TextOutput
+from buntime.web.streaming import Out
 from tests.unit.test_impostor import CHUNKED, SECONDS, answering, frame, json_answer
 from tests.unit.test_terminal_impostor import Launcher, chunk
 

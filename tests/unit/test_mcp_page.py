@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from buntime.clients.mcp import file_tools as filing
-from buntime.clients.mcp import session_tools as keeping
+from buntime.clients.mcp import file_tools, session_tools
 from buntime.clients.mcp.answers import ADVICE
 from buntime.clients.mcp.command import TTL
 from buntime.clients.mcp.conversations import MOST
@@ -16,10 +15,10 @@ from buntime.clients.mcp.output import KEPT, SHOWN
 from buntime.clients.mcp.process_tools import LOG_BYTES, SHOWN_PROCESSES
 from buntime.clients.mcp.run_tools import FILES, PICTURES, VALUE
 from buntime.clients.mcp.server import LARGEST_BODY, Offered, offered
-from buntime.clients.mcp.tool_context import Desk, Settings
+from buntime.clients.mcp.tool_context import Settings, ToolContext
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text()
-OFFERED = offered(Desk(Settings("http://localhost:8000", "btk_0", TTL)))
+OFFERED = offered(ToolContext(Settings("http://localhost:8000", "btk_0", TTL)))
 ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([^|]*)\|$", re.MULTILINE)
 JSON = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
 
@@ -70,7 +69,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"expires {TTL // 3600} hours after it was made",
         f"after {IDLE_SECONDS / 3600:.0f} hour without",
         f"at most {LARGEST_BODY >> 20} MiB",
-        f"shows {filing.LISTED} entries, `search_files` {filing.MATCHES}, `list_sessions` and",
+        f"shows {file_tools.LISTED} entries, `search_files` {file_tools.MATCHES}, `list_sessions` and",
         f"`list_processes` {SHOWN_PROCESSES}.",
         f"of one key {MOST_OPEN} may be open",
         f"shows {VALUE:,} characters of each value, of all that is displayed together {SHOWN:,}",
@@ -79,4 +78,4 @@ def test_the_limits_are_those_of_the_code() -> None:
     )
     for words in written:
         assert words.replace(",0", " 0") in " ".join(PAGE.split()), words
-    assert SHOWN_PROCESSES == keeping.LISTED
+    assert SHOWN_PROCESSES == session_tools.LISTED

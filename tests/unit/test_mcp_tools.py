@@ -14,16 +14,16 @@ from buntime_sdk.testing import AsyncFakeBuntime, FakeResult
 from mcp.client.client import Client
 from mcp.server.mcpserver import Context, MCPServer
 
-from buntime.clients.mcp import run_watch as running
+from buntime.clients.mcp import run_watch
 from buntime.clients.mcp.conversations import Conversation
 from buntime.clients.mcp.output import SHOWN
 from buntime.clients.mcp.server import offered
-from buntime.clients.mcp.tool_context import Desk, Settings
+from buntime.clients.mcp.tool_context import Settings, ToolContext
 
 MANY = re.compile("many")
 
 
-class NearDesk(Desk):
+class NearToolContext(ToolContext):
     """One whose server is in this process."""
 
     def __init__(self, near: AsyncBuntime) -> None:
@@ -52,7 +52,7 @@ class Talk:
 @asynccontextmanager
 async def talking(near: AsyncBuntime) -> AsyncIterator[Talk]:
     server = MCPServer("near")
-    for one in offered(NearDesk(near)):
+    for one in offered(NearToolContext(near)):
         server.add_tool(one.tool)
     async with Client(server) as client:
         yield Talk(client)
@@ -157,7 +157,7 @@ async def test_the_newest_of_a_long_log_is_seen_in_one_call_and_what_follows_by_
 async def test_a_start_that_waits_tells_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, awaited: dict[str, object], message: str
 ) -> None:
-    monkeypatch.setattr(running, "PROGRESS_SECONDS", 0.05)
+    monkeypatch.setattr(run_watch, "PROGRESS_SECONDS", 0.05)
     told: list[tuple[float, float | None, str | None]] = []
 
     async def progress(done: float, total: float | None, message: str | None) -> None:

@@ -16,7 +16,6 @@ from types import FrameType
 from typing import NoReturn
 
 from buntime.sandboxes.kernel.image import ImageFailed
-
 from tests.vm import disks, machine, selection
 from tests.vm.machine import Event, Size, Stopped
 from tests.vm.report import Report

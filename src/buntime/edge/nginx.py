@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 
 from buntime.edge.refusals import PREVIEW_REFUSALS, REFUSALS, error, lua_string, preview_table
-from buntime.preview import QUERY
+from buntime.preview import COOKIE, PERMISSION_SECONDS, QUERY
 
 WORKERS = 2
 # Of one worker, those to the control plane and to sessions included: by the host's memory, within these bounds. A
@@ -18,7 +18,7 @@ SLACK_MB = 1  # what a multipart or JSON frame may add to the largest body
 MODULES = Path("/usr/lib/nginx/modules")  # where Debian's packages put them
 LUA_MODULES = ("ndk_http_module.so", "ngx_http_lua_module.so")
 USER = "buntime-edge"  # of the workers; they alone, and root, may open the control plane's sockets
-PREVIEW_LUA, CALLERS_LUA = (Path(__file__).with_name(name) for name in ("preview.lua", "callers.lua"))
+LUA = Path(__file__).parent
 
 # A browser opens six connections to a host, or one. The kernel counts connections by the same number before a byte is
 # read (see `sandboxes.edge_rules`); here requests under way are counted, of which an HTTP/2 connection has many, and
@@ -182,8 +182,11 @@ PREVIEWS = Template("""
   lua_shared_dict callers 4m;
   init_by_lua_block {
     package.loaded.callers = assert(loadfile($callers_lua))()
-    package.loaded.preview = assert(loadfile($lua))({
-      socket = $edge_socket,
+    package.loaded.questions = assert(loadfile($questions_lua))({ socket = $edge_socket })
+    package.loaded.preview = assert(loadfile($preview_lua))({
+      cookie = $cookie,
+      query = $query,
+      permission_seconds = $permission_seconds,
       refusals = $refusals_of_address,
       questions = $questions_of_address,
       kept_seconds = $kept_seconds,
@@ -313,8 +316,12 @@ def render(edge: Edge) -> str:
 
 def _previews(edge: Edge) -> str:
     return PREVIEWS.substitute(
-        lua=lua_string(str(PREVIEW_LUA)),
-        callers_lua=lua_string(str(CALLERS_LUA)),
+        callers_lua=lua_string(str(LUA / "callers.lua")),
+        questions_lua=lua_string(str(LUA / "questions.lua")),
+        preview_lua=lua_string(str(LUA / "preview.lua")),
+        cookie=lua_string(COOKIE),
+        query=lua_string(QUERY),
+        permission_seconds=PERMISSION_SECONDS,
         edge_socket=lua_string(f"unix:{edge.edge_socket}"),
         refusals_of_address=REFUSALS_OF_ADDRESS,
         questions_of_address=QUESTIONS_OF_ADDRESS,

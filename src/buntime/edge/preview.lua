@@ -2,102 +2,16 @@
 --
 -- Loaded once by nginx's master with a table of settings (see `nginx.py`); returns the functions of the phases.
 
-local semaphore = require "ngx.semaphore"
 local balancer = require "ngx.balancer"
+
+local questions = require "questions"
 
 local settings = ...
 
-local COOKIE = "__buntime_preview"
-local QUERY = "buntime_token"
 local LONGEST_TOKEN = 256 -- ours are shorter; a longer one is asked about, but never remembered
-local LONGEST_PERMISSION = 1 -- seconds
-local CONNECT_MS, ANSWER_MS = 2000, 35000 -- an answer may wait for a session that wakes
-local KEPT_MS, KEPT = 60000, 64 -- of connections to the control plane, which keeps them for 75 s
-local MOST_HEADERS, LARGEST_BODY = 64, 65536 -- of an answer
 
 local permissions, counts = ngx.shared.permissions, ngx.shared.counts
 local find, lower, match, gmatch, gsub = string.find, string.lower, string.match, string.gmatch, string.gsub
-
-local asking = {} -- permission's key -> the question under way in this worker
-
--- The answer to a question: status, headers (lower-case name -> list of values), body.
-
--- nil where the connection breaks or what comes is no proper answer.
-local function read_answer(sock)
-  local line = sock:receive("*l")
-  local status = line and tonumber(match(line, "^HTTP/1%.1 (%d%d%d) ?"))
-  if not status then
-    return nil
-  end
-  local headers = {}
-  for _ = 1, MOST_HEADERS do
-    line = sock:receive("*l")
-    if line == "" then
-      local length = headers["content-length"]
-      length = length and #length == 1 and match(length[1], "^%d+$") and tonumber(length[1])
-      if not length or length > LARGEST_BODY or headers["transfer-encoding"] then
-        return nil
-      end
-      local body = length == 0 and "" or sock:receive(length)
-      return body and { status = status, headers = headers, body = body }
-    end
-    local name, value = match(line or "", "^([%w-]+):[ \t]*(.-)[ \t]*$")
-    if not name then
-      return nil
-    end
-    name = lower(name)
-    headers[name] = headers[name] or {}
-    table.insert(headers[name], value)
-  end
-  return nil
-end
-
-local function question(path, host, token, cookie)
-  local var = ngx.var
-  local lines = { "GET " .. path .. " HTTP/1.1", "Host: edge" }
-  local function add(name, value)
-    if value then
-      lines[#lines + 1] = name .. ": " .. gsub(value, "%c", " ")
-    end
-  end
-  add("X-Preview-Host", host)
-  add("X-Preview-Method", ngx.req.get_method())
-  add("X-Preview-Uri", var.request_uri)
-  add("X-Preview-Token", token)
-  add("X-Preview-Cookie", cookie)
-  add("X-Preview-Address", var.remote_addr)
-  add("X-Preview-Accept", var.http_accept)
-  add("X-Preview-Upgrade", var.session_upgrade ~= "" and "1" or nil)
-  add("X-Request-Id", var.rid)
-  return table.concat(lines, "\r\n") .. "\r\n\r\n"
-end
-
--- The control plane's answer, or nil where it gives none.
-local function ask(path, host, token, cookie)
-  local bytes = question(path, host, token, cookie)
-  local again
-  repeat
-    local sock = ngx.socket.tcp()
-    sock:settimeouts(CONNECT_MS, CONNECT_MS, ANSWER_MS)
-    if not sock:connect(settings.socket, { pool_size = KEPT }) then
-      return nil
-    end
-    -- A kept connection may be one that the control plane is just closing.
-    again = not again and sock:getreusedtimes() > 0
-    local answer = sock:send(bytes) and read_answer(sock)
-    if answer then
-      local closing = answer.headers["connection"]
-      if closing and lower(closing[1]) == "close" then
-        sock:close()
-      else
-        sock:setkeepalive(KEPT_MS)
-      end
-      return answer
-    end
-    sock:close()
-  until not again
-  return nil
-end
 
 -- Counting per client, in windows of a second.
 
@@ -182,7 +96,7 @@ local function split_cookies(header)
   for pair in gmatch(header, "[^;]+") do
     pair = match(pair, "^%s*(.-)%s*$")
     local name, value = match(pair, "^([^=]-)%s*=%s*(.*)$")
-    if name == COOKIE then
+    if name == settings.cookie then
       ours = ours or value
     elseif pair ~= "" then
       others[#others + 1] = pair
@@ -193,7 +107,7 @@ end
 
 local function take_cookie(var)
   local header = var.http_cookie
-  if not header or not find(header, COOKIE, 1, true) then
+  if not header or not find(header, settings.cookie, 1, true) then
     return nil
   end
   local ours, others = split_cookies(header)
@@ -209,13 +123,9 @@ end
 
 -- Permissions.
 
-local function is_permission(answer)
-  return answer.status == 200 and answer.headers["x-upstream"] ~= nil
-end
-
 -- The session's address, or nil after the client was given its refusal.
 local function heed(answer, key)
-  if not is_permission(answer) then
+  if not questions.is_permission(answer) then
     if answer.status == 401 or answer.status == 403 or answer.status == 404 then
       count("refused")
     end
@@ -230,44 +140,9 @@ local function heed(answer, key)
   end
   local seconds = tonumber((answer.headers["x-cache"] or {})[1]) or 0
   if key and seconds > 0 then
-    permissions:set(key, upstream, math.min(seconds, LONGEST_PERMISSION))
+    permissions:set(key, upstream, math.min(seconds, settings.permission_seconds))
   end
   return upstream
-end
-
--- What the requests that wait for the same question may share: a permission, or that the session is not ready.
-local function is_for_all(answer)
-  return answer == nil or answer.status == 503 or (is_permission(answer) and answer.headers["x-cache"] ~= nil
-    and answer.headers["x-cache"][1] ~= "0" and not answer.headers["x-uri"])
-end
-
--- One question at a time per key and worker: a thousand requests that wait for a session to wake are one question.
-local function ask_together(key, host, token, cookie)
-  local other = key and asking[key]
-  if other and other.ends > ngx.now() then
-    other.waiting = other.waiting + 1
-    if other.done:wait(ANSWER_MS / 1000) and is_for_all(other.answer) then
-      return other.answer
-    end
-    return ask("/admit", host, token, cookie)
-  end
-  if not key then
-    return ask("/admit", host, token, cookie)
-  end
-  local mine = { done = semaphore.new(0), waiting = 0, ends = ngx.now() + 2 * ANSWER_MS / 1000 }
-  asking[key] = mine
-  local ok, answer = pcall(ask, "/admit", host, token, cookie)
-  mine.answer = ok and answer or nil
-  if not ok then -- told here, for the others must not wait
-    ngx.log(ngx.CRIT, answer)
-  end
-  if asking[key] == mine then
-    asking[key] = nil
-  end
-  if mine.waiting > 0 then
-    mine.done:post(mine.waiting)
-  end
-  return mine.answer
 end
 
 -- The phases.
@@ -295,7 +170,7 @@ preview.admit = logged(function()
   local token = var.http_x_preview_token
   local cookie = take_cookie(var)
   local key
-  if not find(var.args or "", QUERY, 1, true) and #(token or "") <= LONGEST_TOKEN and #(cookie or "") <= LONGEST_TOKEN then
+  if not find(var.args or "", settings.query, 1, true) and #(token or "") <= LONGEST_TOKEN and #(cookie or "") <= LONGEST_TOKEN then
     key = host .. "\0" .. (token or "") .. "\0" .. (cookie or "")
     local upstream = permissions:get(key)
     if upstream then
@@ -306,7 +181,7 @@ preview.admit = logged(function()
   if too_many_refusals() or count("asked") > settings.questions then
     return refuse(429)
   end
-  local answer = ask_together(key, host, token, cookie)
+  local answer = questions.admit(key, host, token, cookie)
   if not answer then
     return refuse(503)
   end
@@ -332,7 +207,7 @@ function preview.nothing()
   if count("nothing") > settings.refusals then
     return refuse(429)
   end
-  local answer = ask("/nothing", lower(var.http_host), var.http_x_preview_token, (take_cookie(var)))
+  local answer = questions.nothing(lower(var.http_host), var.http_x_preview_token, (take_cookie(var)))
   if not answer then
     return refuse(503)
   end
@@ -346,7 +221,7 @@ end
 
 -- Whether a browser would send it as a cookie of ours. One without a name is sent as its value alone.
 local function is_ours(cookie)
-  return match(lower(cookie), "^[%s=]*([^%s=;]*)") == COOKIE
+  return match(lower(cookie), "^[%s=]*([^%s=;]*)") == settings.cookie
 end
 
 -- Whether the answer is one: not of HTTP 0.9, nor an interim one, which this nginx would take for the last one.

@@ -19,12 +19,19 @@ from buntime.errors import BuntimeError
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.paths import ON_WAKE_LOG
 from buntime.ports import Sandbox, Store
-from buntime.preview import PreviewAddress, address_of, hash_token, is_token, open_ports, without_token
+from buntime.preview import (
+    PERMISSION_SECONDS,
+    PreviewAddress,
+    address_of,
+    hash_token,
+    is_token,
+    open_ports,
+    without_token,
+)
 from buntime.session import Session, State
 
 log = structlog.get_logger()
 
-PERMISSION_SECONDS = 1
 LENT_SECONDS = PERMISSION_SECONDS + 0.25  # the answer takes its way to the edge, and a request its way to the session
 ON_WAKE_SECONDS = 20.0  # after a wake, that a request waits for what `onWake` starts …
 STARTING_SECONDS = 120.0  # … and that it is still taken to be starting

@@ -3,8 +3,8 @@
 import asyncio
 
 from buntime.daemon.tasks import Tasks
-from buntime.operations.previews import PERMISSION_SECONDS
 from buntime.ports import Sandboxes
+from buntime.preview import PERMISSION_SECONDS
 from buntime.session import Session
 
 SPENT_SECONDS = PERMISSION_SECONDS + 0.5  # after which the edge has asked again

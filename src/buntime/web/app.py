@@ -14,18 +14,21 @@ from buntime.daemon.room import Room
 from buntime.errors import BuntimeError, NotFound, Unavailable
 from buntime.operations.assembly import Operations
 from buntime.web import failures, openapi
-from buntime.web.api import contents as api_contents
-from buntime.web.api import contexts as api_contexts
-from buntime.web.api import execution as api_execution
-from buntime.web.api import files as api_files
-from buntime.web.api import previews as api_previews
-from buntime.web.api import processes as api_processes
-from buntime.web.api import server as api_operations
-from buntime.web.api import sessions as api_sessions
-from buntime.web.api import terminal
-from buntime.web.api import watch as api_watch
-from buntime.web.auth import Door
-from buntime.web.bodies import Gate
+from buntime.web.api import (
+    contexts,
+    execution,
+    file_streams,
+    files,
+    previews,
+    processes,
+    search,
+    server,
+    sessions,
+    terminal,
+    watch,
+)
+from buntime.web.auth import Authenticator
+from buntime.web.bodies import BodyMemory
 from buntime.web.cors import CrossOrigin
 from buntime.web.exchange import ClientLeft, Exchange, open_exchange
 from buntime.web.logs import log_request
@@ -39,16 +42,17 @@ from buntime.web.websocket import refusing
 log = structlog.get_logger()
 
 OPERATIONS: tuple[Operation, ...] = (
-    *api_sessions.OPERATIONS,
-    *api_previews.OPERATIONS,
-    *api_execution.OPERATIONS,
-    *api_processes.OPERATIONS,
-    *api_contexts.OPERATIONS,
-    *api_files.OPERATIONS,
-    *api_contents.OPERATIONS,
-    *api_watch.OPERATIONS,
+    *sessions.OPERATIONS,
+    *previews.OPERATIONS,
+    *execution.OPERATIONS,
+    *processes.OPERATIONS,
+    *contexts.OPERATIONS,
+    *files.OPERATIONS,
+    *file_streams.OPERATIONS,
+    *search.OPERATIONS,
+    *watch.OPERATIONS,
     *terminal.OPERATIONS,
-    *api_operations.OPERATIONS,
+    *server.OPERATIONS,
 )
 CLIENT_LEFT = 499  # in logs and metrics only: nobody was there to be answered
 
@@ -71,16 +75,16 @@ def create_app(
     `metrics`: where requests are counted. `ready`: part → whether it works, for `/readyz`.
     `clock`: Unix seconds, for rate limits. `streams`: for who stops the server to end them.
     """
-    door = Door(operations.identity, Quota(clock), Quota(clock))
-    world = World(operations, config, door, Gate(), streams or OpenStreams())
-    pages = api_operations.pages(ready, lambda pages: openapi.document(OPERATIONS, pages))
-    router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(door))
+    authenticator = Authenticator(operations.identity, Quota(clock), Quota(clock))
+    world = World(operations, config, authenticator, BodyMemory(), streams or OpenStreams())
+    pages = server.pages(ready, lambda pages: openapi.document(OPERATIONS, pages))
+    router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(authenticator))
     return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics or Metrics({}))
 
 
 def openapi_pages() -> tuple[Page, ...]:
     """The pages as `document` wants them, where no app is running."""
-    return api_operations.pages(_always_ready, lambda pages: openapi.document(OPERATIONS, pages))
+    return server.pages(_always_ready, lambda pages: openapi.document(OPERATIONS, pages))
 
 
 def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:
@@ -99,15 +103,15 @@ def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:
 class Unknown:
     """Whatever has no route. A key that comes along is checked and counted as everywhere."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["exchange"]
         if exchange.header(b"authorization"):
-            await self._door.enter(exchange)
+            await self._authenticator.caller_of(exchange)
         else:
-            self._door.refuse_flood(exchange)
+            self._authenticator.count_stranger(exchange)
         raise NotFound("There is no such path. See /docs.")
 
 
@@ -155,13 +159,17 @@ class Front:
         try:
             if begun:  # the server cuts the connection: what was sent is not the whole
                 raise failure
-            try:
-                await exchange.send(failures.reply_to(failure), send)
-            except Unavailable as no_room:  # for the output that some failures bring
-                await exchange.send(failures.reply_to(no_room), send)
-            except ClientLeft:
-                exchange.status = CLIENT_LEFT
+            await _tell(failure, exchange, send)
         finally:
             # It knows the frames that it came through, this one too: with the request's body in them it would stay
             # until the collector comes by.
             del failure
+
+
+async def _tell(failure: BuntimeError, exchange: Exchange, send: Send) -> None:
+    try:
+        await exchange.send(failures.reply_to(failure), send)
+    except Unavailable as no_room:  # for the output that some failures bring
+        await exchange.send(failures.reply_to(no_room), send)
+    except ClientLeft:
+        exchange.status = CLIENT_LEFT

@@ -1,4 +1,4 @@
-"""The door: who calls, and whether they may call now."""
+"""Who calls, and whether they may call now."""
 
 from collections.abc import Sequence
 
@@ -21,13 +21,13 @@ def bearer(values: Sequence[bytes]) -> str | None:
     return secret.strip(b" \t").decode("latin-1")
 
 
-class Door:
+class Authenticator:
     def __init__(self, identity: Identity, quota: Quota, strangers: Quota) -> None:
         self._identity = identity
         self._quota = quota
         self._strangers = strangers
 
-    async def enter(self, exchange: Exchange) -> Caller:
+    async def caller_of(self, exchange: Exchange) -> Caller:
         """Raises Unauthorized, RateLimitExceeded, or Forbidden for a suspended account.
 
         From here on every answer carries the rate limit headers.
@@ -35,7 +35,7 @@ class Door:
         try:
             caller = await self._identity.identify(bearer(exchange.header(b"authorization")))
         except Unauthorized:
-            self.refuse_flood(exchange)
+            self.count_stranger(exchange)
             raise
         exchange.caller = caller
         limit = caller.plan.requests_per_minute
@@ -55,7 +55,7 @@ class Door:
         self._identity.require_active(caller)
         return caller
 
-    def refuse_flood(self, exchange: Exchange) -> None:
+    def count_stranger(self, exchange: Exchange) -> None:
         """Counts a call without a valid key against its address. Raises RateLimitExceeded."""
         forwarded = exchange.header(b"x-forwarded-for")
         client = exchange.scope.get("client")

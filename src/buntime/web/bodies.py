@@ -18,7 +18,7 @@ SLOWEST = 256 * 1024  # bytes a second that a client must manage
 GRACE = 30.0  # seconds on top
 
 
-class Gate:
+class BodyMemory:
     """Room for bodies, given first come, first served."""
 
     def __init__(self, limit: int = HELD_LIMIT, patience: float = PATIENCE) -> None:
@@ -67,7 +67,7 @@ class Gate:
 
 
 @asynccontextmanager
-async def received(exchange: Exchange, receive: Receive, plan: Plan, gate: Gate) -> AsyncIterator[bytes]:
+async def received(exchange: Exchange, receive: Receive, plan: Plan, memory: BodyMemory) -> AsyncIterator[bytes]:
     """The whole body; its room is held until the block ends.
 
     Raises PayloadTooLarge (by Content-Length before anything is read), ExecutionTimeout for a client that
@@ -78,7 +78,7 @@ async def received(exchange: Exchange, receive: Receive, plan: Plan, gate: Gate)
     if declared is not None and declared > limit:
         raise _too_large(plan)
     size = limit if declared is None else declared
-    async with gate.room(size):
+    async with memory.room(size):
         try:
             async with asyncio.timeout(GRACE + size / SLOWEST):
                 body = await _read(receive, plan, limit)

@@ -1,4 +1,5 @@
-"""Cross-origin calls of browsers, for origins of the operator's choice: https://fetch.spec.whatwg.org/#http-cors-protocol
+"""Cross-origin calls of browsers, for origins of the operator's choice:
+https://fetch.spec.whatwg.org/#http-cors-protocol
 
 A call is let in by its key alone, which no browser sends by itself: so there are no credentials to allow.
 """

@@ -1,7 +1,7 @@
 """Bytes of a request → the structs of `wire`. Every failure is an InvalidRequest naming the field."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -75,41 +75,52 @@ def _in_words(what: str) -> str:
 def decode_query(
     kind: type[Struct], query: bytes, *, filters: bool, any_bytes: bool = False
 ) -> tuple[Any, Mapping[str, str]]:
-    """The struct, and the `metadata.KEY=VALUE` filters where the operation takes them. `any_bytes`: what is not UTF-8
-    becomes surrogates.
+    """The struct, and the `metadata.KEY=VALUE` filters where the operation takes them.
 
-    Unknown and repeated parameters are refused: a mistyped one must not be silently ignored.
+    `any_bytes`: bytes that are not UTF-8 become surrogates. Unknown and repeated parameters are refused: a mistyped one
+    must not be silently ignored.
     """
-    if not query:
-        pairs = []
-    else:
-        try:
-            pairs = parse_qsl(
-                query.decode("ascii"),
-                keep_blank_values=True,
-                errors="surrogateescape" if any_bytes else "strict",
-                max_num_fields=QUERY_FIELDS,
-            )
-        except ValueError:
-            raise InvalidRequest("query", "The query string is not valid percent-encoded UTF-8.") from None
     known = _query_fields(kind)
     values: dict[str, object] = {}
     chosen: dict[str, str] = {}
-    for name, text in pairs:
-        shown = name[:LONGEST_NAME]
-        into: dict[str, Any] = chosen if filters and name.startswith(METADATA_PREFIX) else values
-        key = name.removeprefix(METADATA_PREFIX) if into is chosen else name
-        if into is values and name not in known:
-            raise InvalidRequest(shown, f"{shown} is not a query parameter here.")
-        if key in into:
-            raise InvalidRequest(shown, f"{shown} is given twice.")
-        if not key:
-            raise InvalidRequest(shown, "A metadata filter is written metadata.KEY=VALUE.")
-        into[key] = text if into is chosen else _scalar(name, text, known[name])
+    for name, text in _parameters(query, any_bytes=any_bytes):
+        if filters and name.startswith(METADATA_PREFIX):
+            key = name.removeprefix(METADATA_PREFIX)
+            if key in chosen:
+                raise _repeated(name)
+            if not key:
+                raise InvalidRequest(name, "A metadata filter is written metadata.KEY=VALUE.")
+            chosen[key] = text
+        else:
+            if name not in known:
+                shown = name[:LONGEST_NAME]
+                raise InvalidRequest(shown, f"{shown} is not a query parameter here.")
+            if name in values:
+                raise _repeated(name)
+            values[name] = _scalar(name, text, known[name])
     try:
         return msgspec.convert(values, kind, strict=True), chosen
     except msgspec.ValidationError as wrong:
         raise _explained(wrong) from None
+
+
+def _parameters(query: bytes, *, any_bytes: bool) -> Sequence[tuple[str, str]]:
+    if not query:
+        return []
+    try:
+        return parse_qsl(
+            query.decode("ascii"),
+            keep_blank_values=True,
+            errors="surrogateescape" if any_bytes else "strict",
+            max_num_fields=QUERY_FIELDS,
+        )
+    except ValueError:
+        raise InvalidRequest("query", "The query string is not valid percent-encoded UTF-8.") from None
+
+
+def _repeated(name: str) -> InvalidRequest:
+    shown = name[:LONGEST_NAME]
+    return InvalidRequest(shown, f"{shown} is given twice.")
 
 
 @cache

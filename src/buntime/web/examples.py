@@ -1,10 +1,10 @@
-"""Examples of requests and answers for the API's description, by operation."""
+"""Examples of requests and responses for the API's description, by operation."""
 
 from collections.abc import Mapping
 from typing import Any
 
 _ID = "ses_abc123def456ghi789"
-_TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - nobody's
+_TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - an example
 _LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
 _CREATED = {
     "sessionId": _ID,

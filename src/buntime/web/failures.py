@@ -6,7 +6,8 @@ from http import HTTPStatus
 from buntime import errors
 from buntime.errors import BuntimeError
 from buntime.web.exchange import Headers, Reply
-from buntime.web.wire import core as wire
+from buntime.web.wire.errors import Failure, FailureAnswer
+from buntime.web.wire.shapes import encode
 
 STATUS: Mapping[type[BuntimeError], HTTPStatus] = {
     errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
@@ -50,9 +51,7 @@ FINAL = frozenset({404, 409, 413, 507})
 def reply_to(failure: BuntimeError) -> Reply:
     """The failure as the contract shows it, with the headers that belong to its status."""
     status = BY_CODE.get(failure.code, 500)
-    shown = wire.Failure(
-        code=failure.code, retryable=failure.retryable, message=failure.message, details=failure.details
-    )
+    shown = Failure(code=failure.code, retryable=failure.retryable, message=failure.message, details=failure.details)
     headers: Headers = []
     if status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
@@ -61,7 +60,7 @@ def reply_to(failure: BuntimeError) -> Reply:
     if failure.code in RETRY_AFTER:
         seconds = failure.details.get("retryAfter", RETRY_AFTER[failure.code])
         headers.append((b"retry-after", str(seconds).encode()))
-    return Reply(status, wire.encode(wire.FailureAnswer(error=shown)), headers=headers, code=failure.code)
+    return Reply(status, encode(FailureAnswer(error=shown)), headers=headers, code=failure.code)
 
 
 def is_final(failure: BuntimeError) -> bool:

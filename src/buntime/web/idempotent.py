@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from buntime.errors import BuntimeError, InvalidRequest
 from buntime.operations.idempotency import Idempotency
@@ -37,31 +38,33 @@ def fingerprint(exchange: Exchange, body: bytes) -> str:
 type Work = Callable[[Callable[[bytes], Answer]], Awaitable[Reply]]
 
 
-async def once(
-    idempotency: Idempotency,
-    account: str,
-    key: str,
-    request: str,
-    now: Callable[[], int],
-    work: Work,
-    *,
-    secret: bool = False,
-) -> Reply:
-    """The stored answer, or that of `work`, stored if it is final; sealed if it is `secret`.
+@dataclass(frozen=True, slots=True)
+class KeyedRequest:
+    """One request with a key, and how its answer is kept. `secret`: sealed."""
 
-    `work` gets what makes an Answer of a body, for answers that are stored together with what they tell of.
+    account: str
+    key: str
+    fingerprint: str
+    now: Callable[[], int]
+    secret: bool = False
+
+
+async def once(idempotency: Idempotency, request: KeyedRequest, work: Work) -> Reply:
+    """The stored answer, or that of `work`, which is stored if it is final.
+
+    `work` gets a function that makes an Answer of a body, for answers that are stored together with what they describe.
     """
 
     def to_keep(status: int, body: bytes) -> Answer:
-        answer = Answer(account, key, request, status, body, now())
-        return idempotency.sealed(answer) if secret else answer
+        answer = Answer(request.account, request.key, request.fingerprint, status, body, request.now())
+        return idempotency.sealed(answer) if request.secret else answer
 
     def success(body: bytes) -> Answer:
         return to_keep(200, body)
 
-    async with idempotency.once(account, key, request) as stored:
+    async with idempotency.once(request.account, request.key, request.fingerprint) as stored:
         if stored is not None:
-            stored = idempotency.opened(stored) if secret else stored
+            stored = idempotency.opened(stored) if request.secret else stored
             return Reply(stored.status, stored.body, headers=[(b"idempotent-replayed", b"true")])
         try:
             reply = await work(success)

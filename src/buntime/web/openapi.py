@@ -1,9 +1,5 @@
-"""The OpenAPI 3.1 document, made from the operations and the shapes of `wire`.
+"""The OpenAPI 3.1 document, made from the operations and the shapes of `wire`."""
 
-`python -m buntime.web.openapi` prints it; `docs/openapi.json` is that, checked in.
-"""
-
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -17,7 +13,8 @@ from buntime.errors import BuntimeError
 from buntime.web.examples import ANSWERS, BODIES
 from buntime.web.failures import RETRY_AFTER, STATUS
 from buntime.web.operation import Operation, Page, Streamed
-from buntime.web.wire import core as wire
+from buntime.web.wire.errors import FailureAnswer
+from buntime.web.wire.fields import SESSION_ID
 
 REF = "#/components/schemas/{name}"
 BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
@@ -36,23 +33,25 @@ TAGS = ("Sessions", "Previews", "Execution", "Processes", "Contexts", "Files", "
 RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "X-Request-Id": (
-        "Names the request in the server's log; the client's own when it is 1 to 128 visible ASCII characters.",
+        "Names the request in the server's log. The client's own id if that is 1 to 128 visible ASCII characters.",
         {"type": "string", "pattern": "^[!-~]{1,128}$"},
     ),
-    "X-RateLimit-Limit": ("Requests a minute for this key.", {"type": "integer"}),
+    "X-RateLimit-Limit": ("Requests per minute for this key.", {"type": "integer"}),
     "X-RateLimit-Remaining": ("Requests left in this minute.", {"type": "integer"}),
-    "X-RateLimit-Reset": ("When the count starts anew, Unix seconds.", {"type": "integer"}),
-    "Retry-After": ("Seconds to wait before the same request may succeed.", {"type": "integer", "minimum": 1}),
-    "WWW-Authenticate": ("The scheme to use.", {"type": "string", "const": "Bearer"}),
-    "Allow": ("The methods that this path takes.", {"type": "string"}),
-    "Idempotent-Replayed": ("Present on the first answer given again.", {"type": "string", "const": "true"}),
-    "Cache-Control": ("Answers are not to be kept.", {"type": "string"}),
+    "X-RateLimit-Reset": ("When the count resets, in Unix seconds.", {"type": "integer"}),
+    "Retry-After": ("Seconds to wait before you retry.", {"type": "integer", "minimum": 1}),
+    "WWW-Authenticate": ("The authentication scheme.", {"type": "string", "const": "Bearer"}),
+    "Allow": ("The methods that this path accepts.", {"type": "string"}),
+    "Idempotent-Replayed": (
+        "Present if the response is a replay of the first one.",
+        {"type": "string", "const": "true"},
+    ),
+    "Cache-Control": ("Responses must not be cached.", {"type": "string"}),
 }
 INTRODUCTION = (
-    "Isolated Bun sessions for AI agents. Send `Authorization: Bearer btk_…` on every call. Bodies are JSON objects; "
-    "unknown fields and unknown or repeated query parameters are refused. Every answer carries `X-Request-Id`. "
-    "A method that a path does not take is 405 `method_not_allowed` with `Allow`; a path that does not exist is "
-    "404 `not_found`."
+    "Isolated Bun sessions for AI agents. Send `Authorization: Bearer btk_…` with every request. Bodies are JSON "
+    "objects. Unknown fields and unknown or repeated query parameters are rejected. Every response has `X-Request-Id`. "
+    "A method that a path does not accept is 405 `method_not_allowed` with `Allow`; an unknown path is 404 `not_found`."
 )
 
 
@@ -88,7 +87,7 @@ def document(operations: Sequence[Operation], pages: Sequence[Page]) -> dict[str
 
 
 def _shapes(operations: Sequence[Operation], pages: Sequence[Page]) -> list[type[Struct]]:
-    shapes: list[type[Struct]] = [wire.FailureAnswer]
+    shapes: list[type[Struct]] = [FailureAnswer]
     shapes += [operation.answer for operation in operations if operation.answer is not None]
     shapes += [shape for operation in operations if operation.streamed for shape in operation.streamed.events.values()]
     shapes += [operation.body for operation in operations if operation.body]
@@ -123,7 +122,7 @@ def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
             "name": "sessionId",
             "in": "path",
             "required": True,
-            "description": wire.SESSION_ID,
+            "description": SESSION_ID,
             "schema": {"type": "string"},
             "example": "ses_abc123def456ghi789",
         }
@@ -146,7 +145,7 @@ def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
     request_id = {
         "name": "X-Request-Id",
         "in": "header",
-        "description": "The client's own name for this request; another form than this is replaced.",
+        "description": "Your own id for this request, 1 to 128 visible ASCII characters. Anything else is replaced.",
         "schema": {"type": "string"},
     }
     if not operation.idempotent:
@@ -154,8 +153,8 @@ def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
     key = {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "Makes the request safe to repeat: the same key with the same request gets the first final "
-        "answer again, for at least 24 hours.",
+        "description": "Makes the request safe to retry: for at least 24 hours the same key with the same request "
+        "returns the first final response.",
         "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     }
     return [request_id, key]
@@ -176,19 +175,19 @@ def _success(operation: Operation) -> dict[str, Any]:
 
 
 def _streamed(streamed: Streamed) -> dict[str, Any]:
-    """Events have no word of their own in OpenAPI 3.1: their names and shapes stand in an extension."""
+    """OpenAPI 3.1 cannot describe events, so an extension has their names and shapes."""
     if not streamed.events:
         return BYTES
     shapes = {name: {"$ref": REF.format(name=shape.__name__)} for name, shape in streamed.events.items()}
-    return {"type": "string", "description": "Server-Sent Events; `data` is JSON.", "x-events": shapes}
+    return {"type": "string", "description": "Server-Sent Events. `data` is JSON.", "x-events": shapes}
 
 
 def _failures(operation: Operation) -> dict[str, Any]:
-    """One answer a status, with the codes that it can carry."""
+    """One response for each status, with the error codes that it can have."""
     kinds: list[type[BuntimeError]] = [*ALWAYS, *operation.errors]
     kinds += WITH_BODY if operation.body else ()
     kinds += WITH_KEY if operation.idempotent else ()
-    if operation.path.endswith("}"):  # another path may be meant, which is not there
+    if operation.path.endswith("}"):  # an id such as `create` or `a/b` makes it another path
         kinds += [errors.NotFound, errors.MethodNotAllowed]
     by_status: dict[int, dict[str, type[BuntimeError]]] = defaultdict(dict)
     for kind in kinds:
@@ -200,7 +199,7 @@ def _failures(operation: Operation) -> dict[str, Any]:
 
 def _meaning(kind: type[BuntimeError]) -> str:
     if kind is BuntimeError:
-        return "Our fault; the server's log has the rest under the request's id."
+        return "A failure of the server. Its log has the details under the request's id."
     return (kind.__doc__ or "").partition("\n")[0]
 
 
@@ -233,7 +232,7 @@ def _page(page: Page) -> dict[str, Any]:
         "headers": _headers(["X-Request-Id"]),
         "content": {page.media: {"schema": schema}},
     }
-    others = {str(status): {**answer, "description": "Not now."} for status in page.also}
+    others = {str(status): {**answer, "description": "Not ready."} for status in page.also}
     name = "get" + page.path.strip("/").replace(".", "_").title().replace("_", "")
     return {
         "operationId": name,
@@ -242,14 +241,3 @@ def _page(page: Page) -> dict[str, Any]:
         "security": [],
         "responses": {"200": answer, **others},
     }
-
-
-def main() -> None:
-    from buntime.web.app import OPERATIONS, openapi_pages  # the app imports this module
-
-    whole = msgspec.json.encode(document(OPERATIONS, openapi_pages()))
-    sys.stdout.buffer.write(msgspec.json.format(whole, indent=2) + b"\n")
-
-
-if __name__ == "__main__":
-    main()

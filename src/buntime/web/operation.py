@@ -14,7 +14,7 @@ from buntime.operations.assembly import Operations
 from buntime.ports import Answer
 from buntime.web.exchange import Reply
 from buntime.web.streaming import Out
-from buntime.web.wire.core import NoQuery
+from buntime.web.wire.shapes import NoQuery
 
 SESSION_SECONDS = 10.0  # for an operation on a session
 FILE_SECONDS = 30.0  # for an operation on files

@@ -13,13 +13,13 @@ from buntime.daemon.room import belongs_to
 from buntime.errors import ExecutionTimeout, InvalidRequest, MethodNotAllowed
 from buntime.operations.assembly import Operations
 from buntime.web import idempotent
-from buntime.web.auth import Door
-from buntime.web.bodies import Gate, declared_length, received, require_json
+from buntime.web.auth import Authenticator
+from buntime.web.bodies import BodyMemory, declared_length, received, require_json
 from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import Exchange, Reply
 from buntime.web.operation import Call, Operation, Page, Upload
 from buntime.web.streaming import OpenStreams, Out, parts_of, perform
-from buntime.web.wire import core as wire
+from buntime.web.wire.shapes import encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class World:
 
     plane: Operations
     config: Config
-    door: Door
-    gate: Gate
+    authenticator: Authenticator
+    bodies: BodyMemory
     streams: OpenStreams
 
 
@@ -47,7 +47,7 @@ class Resource:
         exchange: Exchange = scope["exchange"]
         exchange.route = self.path
         exchange.note_session(exchange.path_params.get("sessionId"))
-        caller = await self._world.door.enter(exchange)
+        caller = await self._world.authenticator.caller_of(exchange)
         belongs_to(caller.account.id)
         if exchange.method == "OPTIONS":
             await exchange.send(Reply(204, b"", headers=[self._allow]), send)
@@ -69,25 +69,39 @@ class Resource:
             any_bytes=operation.any_bytes,
         )
         exchange.note_session(getattr(query, "session_id", None))
+        call = self._call(exchange, caller, query, filters)
         if operation.body is None:
-            call = self._call(exchange, caller, query, None, filters)
-            if operation.raw:
-                upload = Upload(parts_of(receive), declared_length(exchange))
-                call = replace(call, upload=upload)
-            if wants_stream(operation, call):
-                await self._stream(operation, call, exchange, None if operation.raw else receive, send)
-            else:
-                await exchange.send(await _within(operation, call), send)
-            return
-        async with received(exchange, receive, caller.plan, self._world.gate) as raw:
-            if raw or not operation.body_optional:
-                require_json(exchange)
-            body = decode_body(operation.body, raw) if raw or not operation.body_optional else operation.body()
-            exchange.note_session(getattr(body, "session_id", None))
-            call = self._call(exchange, caller, query, body, filters)
+            await self._without_json(operation, call, exchange, receive, send)
+        else:
+            await self._with_json(operation, call, key, exchange, receive, send)
+
+    async def _without_json(
+        self, operation: Operation, call: Call[Any, Any], exchange: Exchange, receive: Receive, send: Send
+    ) -> None:
+        if operation.raw:
+            call = replace(call, upload=Upload(parts_of(receive), declared_length(exchange)))
+        if wants_stream(operation, call):
+            await self._stream(operation, call, exchange, None if operation.raw else receive, send)
+        else:
+            await exchange.send(await _within(operation, call), send)
+
+    async def _with_json(
+        self,
+        operation: Operation,
+        call: Call[Any, Any],
+        key: str | None,
+        exchange: Exchange,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        async with received(exchange, receive, call.caller.plan, self._world.bodies) as raw:
+            call = replace(call, body=_body(operation, exchange, raw))
+            exchange.note_session(getattr(call.body, "session_id", None))
             if not wants_stream(operation, call):
-                once = None if key is None else idempotent.fingerprint(exchange, raw)
-                reply = await (self._once(operation, call, key, once) if key and once else _within(operation, call))
+                if key is None:
+                    reply = await _within(operation, call)
+                else:
+                    reply = await self._once(operation, call, key, idempotent.fingerprint(exchange, raw))
                 await exchange.send(reply, send)
                 return
         if key is not None:
@@ -103,23 +117,19 @@ class Resource:
         endless = self._world.streams if operation.streamed.endless else None
         await perform(out, lambda: streamer(call, out), receive, endless)
 
-    def _call(
-        self, exchange: Exchange, caller: Caller, query: Any, body: Any, filters: Mapping[str, str]
-    ) -> Call[Any, Any]:
-        world = self._world
+    def _call(self, exchange: Exchange, caller: Caller, query: Any, filters: Mapping[str, str]) -> Call[Any, Any]:
         last = next(iter(exchange.header(b"last-event-id")), None)
-        last_id = None if last is None else last.decode("latin-1")
         return Call(
-            world.plane,
-            world.config,
+            self._world.plane,
+            self._world.config,
             caller,
             exchange.path_params,
             query,
-            body,
+            None,
             filters,
             None,
             header=exchange.header,
-            last_event_id=last_id,
+            last_event_id=None if last is None else last.decode("latin-1"),
         )
 
     async def _once(self, operation: Operation, call: Call[Any, Any], key: str, fingerprint: str) -> Reply:
@@ -131,9 +141,18 @@ class Resource:
             return await (_reply(operation, told) if operation.settles else _within(operation, told))
 
         kept = self._world.plane.idempotency
-        whole = idempotent.once(kept, account, key, fingerprint, kept.now, work, secret=operation.secret)
+        request = idempotent.KeyedRequest(account, key, fingerprint, kept.now, operation.secret)
+        whole = idempotent.once(kept, request, work)
         async with _limited(operation.seconds_for(call)):
             return await kept.finish(whole, f"{operation.name} once for {account}")
+
+
+def _body(operation: Operation, exchange: Exchange, raw: bytes) -> Any:
+    assert operation.body is not None
+    if not raw and operation.body_optional:
+        return operation.body()
+    require_json(exchange)
+    return decode_body(operation.body, raw)
 
 
 def wants_stream(operation: Operation, call: Call[Any, Any]) -> bool:
@@ -162,7 +181,7 @@ class PublicResource:
 
 async def _reply(operation: Operation, call: Call[Any, Any]) -> Reply:
     answer = await operation.handler(call)
-    return Reply(200, wire.encode(answer), session_id=getattr(answer, "session_id", None))
+    return Reply(200, encode(answer), session_id=getattr(answer, "session_id", None))
 
 
 async def _within(operation: Operation, call: Call[Any, Any]) -> Reply:

@@ -29,7 +29,7 @@ class _Server(uvicorn.Server):
 async def served(app: ASGIApp, path: Path, name: str) -> AsyncIterator[None]:
     """Serves the application within the block, on a socket that only root can open. Raises BadSetting."""
     # uvicorn stops reading a body when this much of it waits for the application, and goes on when that was taken. Its
-    # 64 KiB would cost more time than the reading itself. `web.bodies.Gate` bounds what is held in all.
+    # 64 KiB would cost more time than the reading itself. `web.bodies.BodyMemory` bounds what is held in all.
     httptools_impl.HIGH_WATER_LIMIT = BODY_WAITING  # type: ignore[attr-defined]
     listener = _listener(path)
     try:

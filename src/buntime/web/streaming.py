@@ -5,7 +5,6 @@ client does not take is not made: every `send` waits for it.
 """
 
 import asyncio
-import codecs
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol
@@ -14,10 +13,9 @@ import msgspec
 from starlette.types import Receive, Send
 
 from buntime.errors import BuntimeError, ExecutionTimeout, Unavailable
-from buntime.inside import Stream
 from buntime.web.exchange import ClientLeft, Exchange, Headers
 from buntime.web.failures import reply_to
-from buntime.web.wire import core as wire
+from buntime.web.wire.shapes import encode
 
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": heartbeat\n\n"
@@ -48,7 +46,7 @@ class Out:
 
     async def event(self, name: str, content: msgspec.Struct | bytes, cursor: str | None = None) -> None:
         """`content`: an answer's shape, or JSON in one line. `cursor`: where a client that comes back goes on."""
-        text = content if isinstance(content, bytes) else wire.encode(content)
+        text = content if isinstance(content, bytes) else encode(content)
         head = f"event: {name}\n" if cursor is None else f"event: {name}\nid: {cursor}\n"
         await self._put(b"".join((head.encode(), b"data: ", text, b"\n\n")))
 
@@ -111,27 +109,6 @@ class HeadIsAll(Exception):
     """A HEAD request has its answer. Never shown."""
 
 
-class TextOutput:
-    """A sink that sends a run's output as events, in which no character is split."""
-
-    def __init__(self, out: Out) -> None:
-        self._out = out
-        decoder = codecs.getincrementaldecoder("utf-8")
-        self._decoders = {stream: decoder("replace") for stream in ("stdout", "stderr")}
-
-    async def __call__(self, stream: Stream, content: bytes) -> None:
-        await self._tell(stream, self._decoders[stream].decode(content))
-
-    async def finish(self) -> None:
-        """What is left of a character that was never whole."""
-        for stream, decoder in self._decoders.items():
-            await self._tell(stream, decoder.decode(b"", final=True))
-
-    async def _tell(self, stream: str, text: str) -> None:
-        if text:
-            await self._out.event(stream, wire.Output(data=text))
-
-
 class OpenStreams:
     """The answers under way that would go on for ever: a server that stops ends them."""
 
@@ -177,35 +154,14 @@ async def perform(
     receive: Receive | None,
     streams: OpenStreams | None,
 ) -> None:
-    """The whole of a streamed answer. A client that leaves ends the handler's work; so does a server that stops, and it
-    says so.
+    """Sends a whole streamed answer.
 
-    `receive`: of a request whose body was read; None where the handler reads it. `streams`: where it would go on for
-    ever.
+    The handler is cancelled when the client leaves. It is also cancelled when the server stops; the answer then ends
+    with an error that says so. `receive`: of a request whose body was read; None where the handler reads it. `streams`:
+    where the answer is registered if it has no end of its own.
     """
-
-    stopped = False
-
-    async def whole() -> None:
-        try:
-            await handle()
-        except HeadIsAll:
-            await out.end()
-        except BuntimeError as failure:
-            if not out.begun:
-                raise
-            await out.end(failure)
-        except asyncio.CancelledError:
-            if not stopped and (streams is None or not streams.ending):
-                raise
-            stopping = Unavailable("The server is stopping.", 2)
-            if not out.begun:
-                raise stopping from None
-            await out.end(stopping)
-        else:
-            await out.end()
-
-    work = asyncio.create_task(whole(), name="streamed answer")
+    answer = _Answer(out, handle, streams)
+    work = asyncio.create_task(answer.whole(), name="streamed answer")
     if streams is not None:
         streams.add(work)
     watch = None if receive is None else asyncio.create_task(_disconnected(receive), name="disconnect watch")
@@ -215,7 +171,7 @@ async def perform(
             raise ClientLeft
         await work
     except asyncio.CancelledError:
-        stopped = True
+        answer.stopped = True
         work.cancel()
         await asyncio.wait({work})
         await work
@@ -226,6 +182,35 @@ async def perform(
         if not work.done():
             work.cancel()
             await asyncio.wait({work})
+
+
+class _Answer:
+    """Runs the handler and ends the answer, however the handler ends."""
+
+    def __init__(self, out: Out, handle: Callable[[], Awaitable[None]], streams: OpenStreams | None) -> None:
+        self._out = out
+        self._handle = handle
+        self._streams = streams
+        self.stopped = False
+
+    async def whole(self) -> None:
+        try:
+            await self._handle()
+        except HeadIsAll:
+            await self._out.end()
+        except BuntimeError as failure:
+            if not self._out.begun:
+                raise
+            await self._out.end(failure)
+        except asyncio.CancelledError:
+            if not self.stopped and (self._streams is None or not self._streams.ending):
+                raise
+            stopping = Unavailable("The server is stopping.", 2)
+            if not self._out.begun:
+                raise stopping from None
+            await self._out.end(stopping)
+        else:
+            await self._out.end()
 
 
 async def _disconnected(receive: Receive) -> None:

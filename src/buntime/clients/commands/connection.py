@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from buntime.clients.commands.refusing import NO_KEY, Refused, refuse
+from buntime.clients.commands.errors import NO_KEY, CommandError, exit_with
 from buntime.clients.commands.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
@@ -27,31 +27,31 @@ def has_key() -> bool:
 
 
 @contextmanager
-def talking(context: typer.Context, as_json: bool = False) -> Iterator["Buntime"]:
+def connected(context: typer.Context, as_json: bool = False) -> Iterator["Buntime"]:
     """A client for the block. What the server refuses ends the command with status 1, a signal with 128 and its number.
 
     `context.obj` is used in its place where there is one: tests bring a fake.
     """
     try:
-        with stoppable(), _refusals_told(as_json), _client(context) as client:
+        with stoppable(), _errors_shown(as_json), _client(context) as client:
             yield client
     except Stopped as stopped:
         raise typer.Exit(stopped.exit_code) from None
 
 
 @contextmanager
-def _refusals_told(as_json: bool) -> Iterator[None]:
+def _errors_shown(as_json: bool) -> Iterator[None]:
     from buntime_sdk import BuntimeError
 
     try:
         yield
-    except (BuntimeError, Refused) as failure:
-        refuse(failure, server_url(), as_json)
+    except (BuntimeError, CommandError) as failure:
+        exit_with(failure, server_url(), as_json)
     except BrokenPipeError:
         raise  # whoever read has gone, as `head` does: typer ends the command quietly
     except OSError as failure:
         about = f"{failure.filename}: " if failure.filename else ""
-        refuse(Refused(f"{about}{failure.strerror or failure}.", "local_file"), server_url(), as_json)
+        exit_with(CommandError(f"{about}{failure.strerror or failure}.", "local_file"), server_url(), as_json)
 
 
 @contextmanager
@@ -62,8 +62,10 @@ def _client(context: typer.Context) -> Iterator["Buntime"]:
     from buntime_sdk import Buntime
 
     if not has_key():
-        raise Refused(NO_KEY, "unauthorized")
+        raise CommandError(NO_KEY, "unauthorized")
     if not server_url().startswith(("http://", "https://")):
-        raise Refused(f"BUNTIME_URL is {server_url()}: it has to begin with http:// or https://", "connection_failed")
+        raise CommandError(
+            f"BUNTIME_URL must begin with http:// or https://, but is {server_url()}.", "connection_failed"
+        )
     with Buntime(base_url=server_url()) as client:
         yield client

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from buntime.clients.commands.connection import talking
-from buntime.clients.commands.naming import AsJson, complete, find, is_name
+from buntime.clients.commands.connection import connected
+from buntime.clients.commands.errors import CommandError
+from buntime.clients.commands.naming import complete, find, is_name
+from buntime.clients.commands.options import AsJson
 from buntime.clients.commands.progress import moving
-from buntime.clients.commands.refusing import Refused
 from buntime.clients.commands.running import WORKSPACE
 from buntime.clients.commands.showing import print_json
 
@@ -20,7 +21,7 @@ copying = typer.Typer()
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CopySide:
     """One side of a copy."""
 
     session: str | None  # None: here
@@ -32,10 +33,10 @@ class Place:
         return self.path == "." or self.path.endswith("/.")
 
 
-def place(word: str) -> Place:
+def copy_side(word: str) -> CopySide:
     """`SESSION:PATH`, or a path here. A file here with a colon in its name is written `./a:b`."""
     session, colon, path = word.partition(":")
-    return Place(session, path or str(WORKSPACE)) if colon and is_name(session) else Place(None, word)
+    return CopySide(session, path or str(WORKSPACE)) if colon and is_name(session) else CopySide(None, word)
 
 
 @copying.command("cp")
@@ -51,10 +52,10 @@ def copy_command(
     The side in the session is SESSION:PATH; paths there begin at /workspace. In a folder that is there the copy keeps
     its name; else it gets the name TO. FROM/. copies what is in a folder.
     """
-    from_, to = place(source), place(target)
+    from_, to = copy_side(source), copy_side(target)
     if (from_.session is None) == (to.session is None):
         raise typer.BadParameter("One side is SESSION:PATH, the other a path here.")
-    with talking(context, as_json) as client:
+    with connected(context, as_json) as client:
         if to.session is not None:
             copied = upload(find(client, to.session), from_, to, quiet=quiet or as_json)
         else:
@@ -63,11 +64,11 @@ def copy_command(
         print_json({"path": copied})
 
 
-def upload(session: "Session", source: Place, target: Place, *, quiet: bool) -> str:
+def upload(session: "Session", source: CopySide, target: CopySide, *, quiet: bool) -> str:
     """Where in the session it is now."""
     here = Path(source.path)
     if not here.exists():
-        raise Refused(f"There is no file or folder {source.path} here.", "file_not_found")
+        raise CommandError(f"There is no file or folder {source.path} here.", "file_not_found")
     there = landing(target, here.resolve().name, _found_there(session, target.path), contents=source.contents)
     if here.is_dir():
         with moving(here.resolve().name, quiet=quiet) as progress:
@@ -78,22 +79,22 @@ def upload(session: "Session", source: Place, target: Place, *, quiet: bool) -> 
     return there
 
 
-def download(session: "Session", source: Place, target: Place, *, quiet: bool) -> str:
+def download(session: "Session", source: CopySide, target: CopySide, *, quiet: bool) -> str:
     """Where it is here now."""
     status = session.files.stat(source.path)
     here = Path(target.path)
     found = "directory" if here.is_dir() else "file" if here.exists() else None
     name = PurePosixPath(status.path).name or WORKSPACE.name
-    place_here = Path(landing(target, name, found, contents=source.contents))
-    place_here.parent.mkdir(parents=True, exist_ok=True)
+    target_here = Path(landing(target, name, found, contents=source.contents))
+    target_here.parent.mkdir(parents=True, exist_ok=True)
     if _kind(session, status) == "directory":
-        _unpack(session, source.path, place_here, name, quiet)
+        _unpack(session, source.path, target_here, name, quiet)
     else:
         with moving(name, quiet=quiet) as progress:
-            session.files.download(source.path, place_here, progress=progress)
-        if status.type == "file" and place_here.is_file():
-            place_here.chmod(int(status.mode, 8) & 0o777)
-    return str(place_here)
+            session.files.download(source.path, target_here, progress=progress)
+        if status.type == "file" and target_here.is_file():
+            target_here.chmod(int(status.mode, 8) & 0o777)
+    return str(target_here)
 
 
 def _unpack(session: "Session", path: str, here: Path, name: str, quiet: bool) -> None:
@@ -103,7 +104,7 @@ def _unpack(session: "Session", path: str, here: Path, name: str, quiet: bool) -
         with moving(name, quiet=quiet) as progress:
             session.files.download_archive(path, here, progress=progress)
     except tarfile.TarError as refused:  # its links and devices are a program's: they do not come out of the folder
-        raise Refused(f"Not all of {name} was copied: {refused}.") from refused
+        raise CommandError(f"Not all of {name} was copied: {refused}.") from refused
 
 
 def _found_there(session: "Session", path: str) -> str | None:
@@ -128,7 +129,7 @@ def _kind(session: "Session", status: "FileStatus") -> str:
     return "directory"
 
 
-def landing(target: Place, name: str, found: str | None, *, contents: bool) -> str:
+def landing(target: CopySide, name: str, found: str | None, *, contents: bool) -> str:
     """Its path where it is copied to; `found` is what is at the target now."""
     if contents or (found != "directory" and not target.path.endswith("/")):
         return target.path.rstrip("/") or "/"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from buntime.clients.commands.connection import has_key
-from buntime.clients.commands.refusing import Refused
+from buntime.clients.commands.errors import CommandError
 from buntime.clients.commands.showing import until
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ COMPLETION_SECONDS = 1.0  # a person waits at the prompt
 
 
 def find(client: "Buntime", name: str) -> "Session":
-    """A whole id is taken as it is, without a request. Raises Refused where none or several are meant."""
+    """A whole id is taken as it is, without a request. Raises CommandError where none or several are meant."""
     if WHOLE_ID.fullmatch(name):
         return client.sessions.open(name)
     found = list(_meant(client, name))
     if not found:
-        raise Refused(f"There is no session {name}. Those that there are: buntime ls", "session_not_found")
+        raise CommandError(f"There is no session {name}. Those that there are: buntime ls", "session_not_found")
     if len(found) > 1:
-        raise Refused(f"{name} may be {' or '.join(session.id for session in found)}: write more of it.")
+        raise CommandError(f"{name} may be {' or '.join(session.id for session in found)}: write more of it.")
     return found[0]
 
 
@@ -37,15 +37,17 @@ def _meant(client: "Buntime", name: str) -> Iterator["Session"]:
         return (session for session in client.sessions.list() if session.id.startswith(name))
     if NAME.fullmatch(name):
         return iter(client.sessions.list(metadata={"name": name}))
-    raise Refused(f"{name} is no session: write its id, at least 4 characters after ses_, or its name.")
+    raise CommandError(f"{name} is no session: write its id, at least 4 characters after ses_, or its name.")
 
 
 def require_free(client: "Buntime", name: str) -> None:
-    """Raises Refused where `name` is none, or another session has it."""
+    """Raises CommandError where `name` is none, or another session has it."""
     if not NAME.fullmatch(name):
-        raise Refused(f"{name} is no name: letters, digits, '.', '_' and '-', at most 64, not beginning with ses_.")
+        raise CommandError(
+            f"{name} is not a valid name: use at most 64 letters, digits, '.', '_' and '-', not ses_ at the start."
+        )
     for other in client.sessions.list(metadata={"name": name}):
-        raise Refused(f"{other.id} has the name {name}. Delete it: buntime rm {name}")
+        raise CommandError(f"{other.id} has the name {name}. Delete it: buntime rm {name}")
 
 
 def complete(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -76,7 +78,6 @@ SessionName = Annotated[
 SessionNames = Annotated[
     list[str] | None, typer.Argument(metavar="SESSION…", help="Ids, beginnings, or names.", autocompletion=complete)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 
 
 def is_name(text: str) -> bool:

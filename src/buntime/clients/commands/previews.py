@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from buntime.clients.commands.connection import talking
-from buntime.clients.commands.naming import AsJson, SessionName, find
+from buntime.clients.commands.connection import connected
+from buntime.clients.commands.naming import SessionName, find
+from buntime.clients.commands.options import AsJson
 from buntime.clients.commands.showing import print_json
 from buntime.clients.commands.values import seconds
 
@@ -35,7 +36,7 @@ def open_command(
     It has a token where the port is not open to all.
     """
     valid = seconds(ttl)
-    with talking(context, as_json) as client:
+    with connected(context, as_json) as client:
         found = find(client, session)
         found.refresh()
         secret = private or not _is_open(found, port)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from buntime.clients.commands.connection import talking
+from buntime.clients.commands.connection import connected
 from buntime.clients.commands.dashes import AFTER_DASHES, CommandAfterDashes
-from buntime.clients.commands.naming import AsJson, SessionName, find
-from buntime.clients.commands.refusing import Refused
+from buntime.clients.commands.errors import CommandError
+from buntime.clients.commands.naming import SessionName, find
+from buntime.clients.commands.options import AsJson, WorkingDir
 from buntime.clients.commands.running import command_line
 from buntime.clients.commands.showing import plain, print_json, print_table, since, size, told
 from buntime.clients.commands.values import pairs, seconds
@@ -31,7 +32,7 @@ def start_command(
     line: Annotated[str | None, typer.Argument(metavar="COMMAND | -- COMMAND…", show_default=False)] = None,
     name: Annotated[str | None, typer.Option(help="To call it by.")] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE")] = None,
-    working_dir: Annotated[str, typer.Option("--workdir", "-w", help="Below /workspace, or absolute.")] = "/workspace",
+    working_dir: WorkingDir = "/workspace",
     timeout: Annotated[str | None, typer.Option(help="After which it is ended; none by default.")] = None,
     wait_port: Annotated[int | None, typer.Option(help="Wait until it listens there.")] = None,
     wait_output: Annotated[str | None, typer.Option(metavar="REGEX", help="Wait for such a line.")] = None,
@@ -42,13 +43,11 @@ def start_command(
 
     Exit status 1 when it was waited for and is not ready: it has ended, or its time is over and it goes on.
     """
-    words: list[str] | None = context.meta.get(AFTER_DASHES)
-    if (line is None) == (words is None) or words == []:
-        raise typer.BadParameter("Write one of: COMMAND, or -- COMMAND.")
+    command = _command(context, line)
     variables, limit, patience = pairs(env) or None, seconds(timeout) if timeout else None, seconds(wait)
-    with talking(context, as_json) as client:
+    with connected(context, as_json) as client:
         process = find(client, session).processes.start(
-            line if words is None else command_line(words),
+            command,
             name=name,
             env=variables,
             working_dir=working_dir,
@@ -57,20 +56,35 @@ def start_command(
             wait_for_output=wait_output,
             wait_timeout=patience if wait_port or wait_output else None,
         )
-        if as_json:
-            print_json(_told(process) | ({} if process.ready is None else {"ready": process.ready}))
-        else:
-            print(process.id, flush=True)
-        if process.ready is False:
-            raise Refused(
-                f"It is not ready: {_state_of(process)}. See: buntime logs {session} {process.id}", "not_ready"
-            )
+        _show_started(process, session, as_json)
+
+
+def _command(context: typer.Context, line: str | None) -> str:
+    words: list[str] | None = context.meta.get(AFTER_DASHES)
+    if words:
+        if line is None:
+            return command_line(words)
+    elif words is None and line is not None:
+        return line
+    raise typer.BadParameter("Write one of: COMMAND, or -- COMMAND.")
+
+
+def _show_started(process: "Process", session: str, as_json: bool) -> None:
+    """Raises CommandError where it was waited for and is not ready."""
+    if as_json:
+        print_json(_told(process) | ({} if process.ready is None else {"ready": process.ready}))
+    else:
+        print(process.id, flush=True)
+    if process.ready is False:
+        raise CommandError(
+            f"The process is not ready: {_state_of(process)}. See: buntime logs {session} {process.id}", "not_ready"
+        )
 
 
 @processes.command("ps")
 def list_command(context: typer.Context, session: SessionName, as_json: AsJson = False) -> None:
     """List the processes of a session, ended ones too."""
-    with talking(context, as_json) as client:
+    with connected(context, as_json) as client:
         found = list(find(client, session).processes.list())
     if as_json:
         print_json([_told(process) for process in found])
@@ -99,7 +113,7 @@ def logs_command(
     Its stdout is on stdout, its stderr on stderr. A connection that breaks is made again, and nothing is missed. With
     --json one object a line: stream, data, time.
     """
-    with talking(context, as_json) as client:
+    with connected(context, as_json) as client:
         found = _find_process(find(client, session), process)
         for entry in _entries(found, follow):
             if as_json:
@@ -119,7 +133,7 @@ def stop_command(
     as_json: AsJson = False,
 ) -> None:
     """Send a signal to a process and all that it has started."""
-    with talking(context, as_json) as client:
+    with connected(context, as_json) as client:
         found = _find_process(find(client, session), process)
         found.signal(signal)
         if as_json:
@@ -129,14 +143,14 @@ def stop_command(
 
 
 def _find_process(session: "Session", name: str | None) -> "Process":
-    """The newest of that name. Raises Refused where there is none."""
+    """The newest of that name. Raises CommandError where there is none."""
     if name is not None and name.startswith("proc_"):
         return session.processes.get(name)
     for process in session.processes.list():
         if name is None or process.name == name:
             return process
     missing, remedy = ("", "Start one: buntime start") if name is None else (f" {plain(name)}", "Those: buntime ps")
-    raise Refused(f"{session.id} has no process{missing}. {remedy} {session.id}", "process_not_found")
+    raise CommandError(f"{session.id} has no process{missing}. {remedy} {session.id}", "process_not_found")
 
 
 def _entries(process: "Process", follow: bool) -> Iterator["LogEntry"]:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from buntime.clients.commands.connection import talking
+from buntime.clients.commands.connection import connected
 from buntime.clients.commands.dashes import AFTER_DASHES, CommandAfterDashes
-from buntime.clients.commands.naming import AsJson, SessionName, find
-from buntime.clients.commands.refusing import Refused, one_line
+from buntime.clients.commands.errors import CommandError, one_line
+from buntime.clients.commands.naming import SessionName, find
+from buntime.clients.commands.options import AsJson, NoStdin, RunEnv, RunTimeout, WorkingDir
 from buntime.clients.commands.showing import print_json
 from buntime.clients.commands.stopping import whole
 from buntime.clients.commands.values import pairs, seconds
@@ -29,10 +30,6 @@ RUN_TTL = 3600  # seconds; a session that could not be deleted ends by itself
 PROGRAMS = {".py": ("python3",), ".sh": ("bash",)}
 BUN = ("bun", "--install=fallback")  # as /execute starts code
 
-Env = Annotated[list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For this run.")]
-Timeout = Annotated[str | None, typer.Option(help="After which it is ended: 90, 5m. The session's by default.")]
-NoStdin = Annotated[bool, typer.Option("--no-stdin", "-n", help="Do not read what is piped in.")]
-
 
 @running.command("exec", cls=CommandAfterDashes)
 def exec_command(
@@ -40,9 +37,9 @@ def exec_command(
     session: SessionName,
     code: Annotated[str | None, typer.Argument(metavar="CODE | - | -- COMMAND…", show_default=False)] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Code from this file.", exists=True)] = None,
-    env: Env = None,
-    timeout: Timeout = None,
-    working_dir: Annotated[str, typer.Option("--workdir", "-w", help="Below /workspace, or absolute.")] = "/workspace",
+    env: RunEnv = None,
+    timeout: RunTimeout = None,
+    working_dir: WorkingDir = "/workspace",
     no_stdin: NoStdin = False,
     as_json: AsJson = False,
 ) -> None:
@@ -55,7 +52,7 @@ def exec_command(
     if sum(given is not None for given in (code, file, words)) != 1 or words == []:
         raise typer.BadParameter("Write one of: CODE, --file FILE, -, or -- COMMAND.")
     variables, limit = pairs(env) or None, seconds(timeout) if timeout else None
-    with talking(context, as_json) as client:
+    with connected(context, as_json) as client:
         found = find(client, session)
         start = found.stream_command if words else found.stream
         stream = start(
@@ -78,8 +75,8 @@ def run_command(
         list[Path] | None,
         typer.Option("--with", metavar="PATH", help="A file or folder beside FILE that it needs.", exists=True),
     ] = None,
-    env: Env = None,
-    timeout: Timeout = None,
+    env: RunEnv = None,
+    timeout: RunTimeout = None,
     keep: Annotated[bool, typer.Option("--keep", help="Do not delete the session; its id is on stderr.")] = False,
     no_stdin: NoStdin = False,
     as_json: AsJson = False,
@@ -93,12 +90,10 @@ def run_command(
     others = [_below(folder, path) for path in beside or ()]
     variables, limit = pairs(env) or None, seconds(timeout) if timeout else None
     program = (*PROGRAMS.get(file.suffix, BUN), file.name, *(arguments or ()))
-    with talking(context, as_json) as client:
+    with connected(context, as_json) as client:
         typed = _piped(no_stdin)  # read before there is a session
         with _session(client, keep) as session:
-            for path in others:
-                _bring(session, folder, path)
-            session.files.upload(file, str(WORKSPACE / file.name))
+            _bring(session, folder, [*others, PurePosixPath(file.name)])
             stream = session.stream_command(shlex.join(program), env=variables, timeout=limit, stdin=typed)
             result = _follow(stream, quiet=as_json)
     _end(result, as_json)
@@ -141,12 +136,13 @@ def _below(folder: Path, path: Path) -> PurePosixPath:
         raise typer.BadParameter(f"{path} is not in {folder}, where the program is.", param_hint="--with") from None
 
 
-def _bring(session: "Session", folder: Path, path: PurePosixPath) -> None:
-    local, remote = folder / path, str(WORKSPACE / path)
-    if local.is_dir():
-        session.files.upload_archive(local, remote)
-    else:
-        session.files.upload(local, remote)
+def _bring(session: "Session", folder: Path, paths: Sequence[PurePosixPath]) -> None:
+    for path in paths:
+        local, remote = folder / path, str(WORKSPACE / path)
+        if local.is_dir():
+            session.files.upload_archive(local, remote)
+        else:
+            session.files.upload(local, remote)
 
 
 def command_line(words: Sequence[str]) -> str:
@@ -180,7 +176,7 @@ def _text(content: bytes, name: str) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise Refused(f"{name} is not UTF-8. Bytes go by: buntime cp FILE SESSION:PATH") from None
+        raise CommandError(f"{name} is not UTF-8. Bytes go by: buntime cp FILE SESSION:PATH") from None
 
 
 def _follow(opened: "RunStream", *, quiet: bool) -> "ExecutionResult":

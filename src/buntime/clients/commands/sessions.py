@@ -1,16 +1,16 @@
 """`buntime create`, `ls`, `sleep`, `wake`, `rm`: sessions from their beginning to their end."""
 
 import sys
-from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from buntime.clients.commands.connection import talking
-from buntime.clients.commands.naming import AsJson, SessionName, SessionNames, find, require_free
-from buntime.clients.commands.refusing import Refused
+from buntime.clients.commands.connection import connected
+from buntime.clients.commands.errors import CommandError
+from buntime.clients.commands.naming import SessionName, SessionNames, find, require_free
+from buntime.clients.commands.options import AsJson, Variables
 from buntime.clients.commands.showing import print_json, print_table, since, told, until
 from buntime.clients.commands.values import pairs, seconds
 
@@ -23,8 +23,6 @@ SHOWN = (
     *("created_at", "expires_at", "last_active", "state", "files_count", "active_processes", "metadata"),
     *("resource_limits", "preview", "network", "on_wake", "env_names"),
 )
-Pairs = list[str] | None
-Options = Mapping[str, object]
 
 
 @sessions.command("create")
@@ -32,8 +30,10 @@ def create_command(
     context: typer.Context,
     name: Annotated[str | None, typer.Option(help="To call it by; kept as metadata.name.")] = None,
     ttl: Annotated[str | None, typer.Option(help="How long it lives: 90, 30m, 24h, 7d. A day by default.")] = None,
-    metadata: Annotated[Pairs, typer.Option(metavar="NAME=VALUE", help="To find it by.")] = None,
-    env: Annotated[Pairs, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For all that runs in it.")] = None,
+    metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="To find it by.")] = None,
+    env: Annotated[
+        Variables, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For all that runs in it.")
+    ] = None,
     memory: Annotated[int | None, typer.Option(metavar="MB")] = None,
     cpu: Annotated[float | None, typer.Option(metavar="CORES")] = None,
     timeout: Annotated[str | None, typer.Option(help="Of one run, where it names none.")] = None,
@@ -41,41 +41,43 @@ def create_command(
     port: Annotated[list[int] | None, typer.Option(help="That anybody may open; 8080 by default.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Previews need a token.")] = False,
     egress: Annotated[Literal["internet", "none"] | None, typer.Option(help="What it may reach.")] = None,
-    allow: Annotated[Pairs, typer.Option(help="Only this name or network (with others allowed).")] = None,
-    deny: Annotated[Pairs, typer.Option(help="Not this name or network.")] = None,
+    allow: Annotated[Variables, typer.Option(help="Only this name or network (with others allowed).")] = None,
+    deny: Annotated[Variables, typer.Option(help="Not this name or network.")] = None,
     on_wake: Annotated[str | None, typer.Option(metavar="COMMAND", help="After each deep sleep.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a session and print its id."""
-    limits: Options = {"memory": memory, "cpu": cpu, "timeout": seconds(timeout) if timeout else None, "disk": disk}
-    preview: Options = {"visibility": "private" if private else None, "ports": port}
-    network: Options = {"egress": egress, "allow": allow, "deny": deny}
-    labels: dict[str, object] = {**pairs(metadata), **({"name": name} if name else {})}
-    variables, lifetime = pairs(env) or None, seconds(ttl) if ttl else None
-    with talking(context, as_json) as client:
+    labels = {**pairs(metadata), **({"name": name} if name else {})}
+    options = _given(
+        ttl=seconds(ttl) if ttl else None,
+        metadata=labels or None,
+        env=pairs(env) or None,
+        resource_limits=_given(memory=memory, cpu=cpu, timeout=seconds(timeout) if timeout else None, disk=disk),
+        preview=_given(visibility="private" if private else None, ports=port),
+        network=_given(egress=egress, allow=allow, deny=deny),
+        on_wake=on_wake,
+    )
+    with connected(context, as_json) as client:
         if name is not None:
             require_free(client, name)
-        session = client.sessions.create(
-            ttl=lifetime,
-            metadata=labels or None,
-            env=variables,
-            resource_limits=_given(limits),
-            preview=_given(preview),
-            network=_given(network),
-            on_wake=on_wake,
-        )
-        if as_json:
-            print_json(_told(session))
-            return
-        print(session.id, flush=True)
-        print(f"{session.preview_url()}, ends {until(session.expires_at, datetime.now(UTC))}", file=sys.stderr)
+        session = client.sessions.create(**options or {})
+        _show_created(session, as_json)
+
+
+def _show_created(session: "Session", as_json: bool) -> None:
+    if as_json:
+        print_json(_told(session))
+        return
+    print(session.id, flush=True)
+    print(f"{session.preview_url()}, ends {until(session.expires_at, datetime.now(UTC))}", file=sys.stderr)
 
 
 def _told(session: "Session") -> dict[str, object]:
     return told(session, "sessionId", *SHOWN) | {"previewUrl": session.preview_url()}
 
 
-def _given(options: Options) -> dict[str, Any] | None:
+def _given(**options: object) -> dict[str, Any] | None:
+    """Without the options that were left out; None where all were."""
     return {name: value for name, value in options.items() if value is not None} or None
 
 
@@ -83,13 +85,13 @@ def _given(options: Options) -> dict[str, Any] | None:
 def list_command(
     context: typer.Context,
     state: Annotated[Literal["active", "idle", "deep-sleep"] | None, typer.Option()] = None,
-    metadata: Annotated[Pairs, typer.Option(metavar="NAME=VALUE", help="Those that have it.")] = None,
+    metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="Those that have it.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Ids alone.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the sessions, the newest first."""
     wanted = pairs(metadata)
-    with talking(context, as_json) as client:
+    with connected(context, as_json) as client:
         found = list(client.sessions.list(state=state, metadata=wanted or None, page_size=100))
     if as_json:
         print_json([_told(session) for session in found])
@@ -117,7 +119,7 @@ def sleep_command(
     as_json: AsJson = False,
 ) -> None:
     """Suspend a session as it is; the next request wakes it."""
-    with talking(context, as_json) as client:
+    with connected(context, as_json) as client:
         found = find(client, session)
         found.sleep("deep-sleep" if deep else "idle")
         if as_json:
@@ -129,7 +131,7 @@ def sleep_command(
 @sessions.command("wake")
 def wake_command(context: typer.Context, session: SessionName, as_json: AsJson = False) -> None:
     """Wake a session now, before it is needed."""
-    with talking(context, as_json) as client:
+    with connected(context, as_json) as client:
         found = find(client, session)
         woken = found.wake()
         if as_json:
@@ -151,14 +153,14 @@ def remove_command(
         raise typer.BadParameter("Write which sessions, or --all.")
     from buntime_sdk import SessionNotFound
 
-    with talking(context, as_json) as client:
+    with connected(context, as_json) as client:
         # all are found before the first is deleted: a mistyped name deletes nothing
         found = list(client.sessions.list(page_size=100)) if every else [find(client, name) for name in names or ()]
         if not every and len(found) > 1:
             found = [session.refresh() for session in found]
         if every and found and not yes:
             if not sys.stdin.isatty():
-                raise Refused(f"{len(found)} sessions would be deleted. Say so: buntime rm --all --yes")
+                raise CommandError(f"{len(found)} sessions would be deleted. Say so: buntime rm --all --yes")
             typer.confirm(f"Delete {len(found)} sessions?", abort=True, err=True)
         for session in {session.id: session for session in found}.values():
             with suppress(SessionNotFound) if every else nullcontext():  # one may just have expired

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from buntime.clients.commands.connection import talking
+from buntime.clients.commands.connection import connected
+from buntime.clients.commands.errors import CommandError
 from buntime.clients.commands.naming import SessionName, find
-from buntime.clients.commands.refusing import Refused
 from buntime.clients.commands.screen import Screen
 from buntime.clients.commands.stopping import Stopped
 
@@ -41,10 +41,10 @@ def shell_command(
     A connection that is lost is made again, and the shell goes on where it was. Enter and then ~. leaves the shell
     running; its id for --terminal is shown then.
     """
-    with talking(context) as client:
+    with connected(context) as client:
         found = find(client, session)
         if not Screen.is_there():
-            raise Refused("A shell needs a terminal. Without one: buntime exec SESSION -- COMMAND")
+            raise CommandError("A shell needs a terminal. Without one: buntime exec SESSION -- COMMAND")
         raise typer.Exit(_sit(found, Screen(), terminal, working_dir))
 
 
@@ -68,9 +68,9 @@ def _sit(session: "Session", screen: Screen, terminal_id: str | None, working_di
 
 def _status(end: "TerminalEnd") -> int:
     if end.type == "detached":
-        raise Refused("Another client has taken this terminal over.", "detached")
+        raise CommandError("Another client has taken this terminal over.", "detached")
     if end.exit_code is None:
-        raise Refused(f"The shell was ended: {end.reason or 'its session ended'}.", "ended")
+        raise CommandError(f"The shell was ended: {end.reason or 'its session ended'}.", "ended")
     return end.exit_code
 
 

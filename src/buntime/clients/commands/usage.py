@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from buntime.clients.commands.connection import talking
-from buntime.clients.commands.naming import AsJson
+from buntime.clients.commands.connection import connected
+from buntime.clients.commands.options import AsJson
 from buntime.clients.commands.showing import print_json, print_table
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def usage_command(context: typer.Context, as_json: AsJson = False) -> None:
     By state; and what is left of the key's requests in this minute. These are limits and counts of this moment: the
     server does not meter what was used over time.
     """
-    with talking(context, as_json) as client:
+    with connected(context, as_json) as client:
         found = list(client.sessions.list(page_size=100))
         rate = client.rate_limit
     sums = {state: _sum([session for session in found if session.state == state]) for state in STATES}

@@ -1,59 +1,81 @@
 """`buntime mcp`."""
 
 import os
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
+
+if TYPE_CHECKING:
+    from mcp.server.mcpserver import MCPServer
 
 TTL = 21600
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+Http = Annotated[bool, typer.Option("--http", help="Over streamable HTTP, at /mcp, in place of stdio.")]
+Host = Annotated[str, typer.Option(help="Address to listen on, with --http.")]
+Port = Annotated[int, typer.Option(help="With --http.", min=1, max=65535)]
+AllowHost = Annotated[
+    list[str] | None, typer.Option(help="A name that it is reached by, such as mcp.example.com; with --http.")
+]
+ShareKey = Annotated[bool, typer.Option("--share-key", help="With --http: whoever reaches it uses BUNTIME_API_KEY.")]
+Ttl = Annotated[
+    int, typer.Option(help="Seconds that a session which it makes is there after it was used, from 300.", min=300)
+]
+
 
 def mcp_command(
-    http: Annotated[bool, typer.Option("--http", help="Over streamable HTTP, at /mcp, in place of stdio.")] = False,
-    host: Annotated[str, typer.Option(help="Address to listen on, with --http.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="With --http.", min=1, max=65535)] = 8090,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(help="A name that it is reached by, such as mcp.example.com; with --http.")
-    ] = None,
-    share_key: Annotated[
-        bool, typer.Option("--share-key", help="With --http: whoever reaches it uses BUNTIME_API_KEY.")
-    ] = False,
-    ttl: Annotated[
-        int, typer.Option(help="Seconds that a session which it makes is there after it was used, from 300.", min=300)
-    ] = TTL,
+    http: Http = False,
+    host: Host = "127.0.0.1",
+    port: Port = 8090,
+    allow_host: AllowHost = None,
+    share_key: ShareKey = False,
+    ttl: Ttl = TTL,
 ) -> None:
     """Serve the tools of a session to an MCP client: Claude, Cursor, VS Code and others.
 
     BUNTIME_URL and BUNTIME_API_KEY say which server and whose. Over HTTP each caller brings its own key as
     `Authorization: Bearer btk_…`.
     """
+    _require_library()
+    from buntime.clients.mcp.server import build
+    from buntime.clients.mcp.tool_context import Settings
+
+    if http and share_key and host not in LOOPBACK:
+        _fail(f"--share-key would give your key to whoever reaches {host}: leave out one of them", 2)
+    key = (os.environ.get("BUNTIME_API_KEY") or None) if share_key or not http else None
+    if key is None and (share_key or not http):
+        _fail("There is no API key. Set BUNTIME_API_KEY, or make one: buntime keys create", 1)
+    url = os.environ.get("BUNTIME_URL") or None
+    server = build(Settings(url, key, ttl))
+    if http:
+        _serve_http(server, url, host, port, allow_host or (), share_key=share_key)
+    else:
+        server.run()
+
+
+def _require_library() -> None:
     try:
-        from buntime.clients.mcp.http_keys import KeysOnly
-        from buntime.clients.mcp.keys import Keys, asking
-        from buntime.clients.mcp.server import build, http_app
-        from buntime.clients.mcp.tool_context import Settings
+        import mcp.server.mcpserver  # noqa: F401 - not installed with every server
     except ImportError as missing:
         if (missing.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
             raise
-        typer.echo(f"buntime: {missing.name} is not installed: pip install 'buntime[mcp]'", err=True)
-        raise typer.Exit(1) from None
-    if http and share_key and host not in LOOPBACK:
-        typer.echo(
-            f"buntime: --share-key would give your key to whoever reaches {host}: leave out one of them", err=True
-        )
-        raise typer.Exit(2)
-    own = os.environ.get("BUNTIME_API_KEY") or None
-    if own is None and (not http or share_key):
-        typer.echo("buntime: There is no API key. Set BUNTIME_API_KEY, or make one: buntime keys create", err=True)
-        raise typer.Exit(1)
-    url = os.environ.get("BUNTIME_URL") or None
-    server = build(Settings(url, own if not http or share_key else None, ttl))
-    if not http:
-        server.run()
-        return
+        _fail(f"{missing.name} is not installed: pip install 'buntime[mcp]'", 1)
+
+
+def _serve_http(
+    server: "MCPServer", url: str | None, host: str, port: int, allowed_hosts: Sequence[str], *, share_key: bool
+) -> None:
     import uvicorn
 
-    app = http_app(server, host, allow_host or ())
-    door = app if share_key else KeysOnly(app, Keys(asking(url)))
-    uvicorn.run(door, host=host, port=port, log_level="warning")
+    from buntime.clients.mcp.http_keys import RequireKey
+    from buntime.clients.mcp.keys import Keys, asking
+    from buntime.clients.mcp.server import http_app
+
+    app = http_app(server, host, allowed_hosts)
+    uvicorn.run(app if share_key else RequireKey(app, Keys(asking(url))), host=host, port=port, log_level="warning")
+
+
+def _fail(sentence: str, status: int) -> Never:
+    typer.echo(f"buntime: {sentence}", err=True)
+    raise typer.Exit(status)

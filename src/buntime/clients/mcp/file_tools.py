@@ -13,16 +13,16 @@ from pydantic import Field
 from buntime.clients.mcp.answers import Content, Entry, Found, Listed, Match, Written, answer
 from buntime.clients.mcp.output import SHOWN
 from buntime.clients.mcp.run_tools import Session
-from buntime.clients.mcp.tool_context import Desk, note, refusing
+from buntime.clients.mcp.tool_context import ToolContext, note, refusing
 
 Path = Annotated[str, Field(description="Relative to /workspace, or absolute in the session.", min_length=1)]
 LISTED, MATCHES = 200, 100
 LARGEST_FILE = 1 << 52  # bytes: what begins later begins after its end
 
 
-class Filing:
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+class FileTools:
+    def __init__(self, tool_context: ToolContext) -> None:
+        self._tool_context = tool_context
 
     @refusing
     async def read_file(
@@ -36,7 +36,7 @@ class Filing:
         session: Session = None,
     ) -> Annotated[CallToolResult, Content]:
         """Read a text file, or a part of it. What is longer says where to go on."""
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             read, size = await _part(opened.session, path, min(offset, LARGEST_FILE), limit + 1)
             is_more = len(read) > limit
             try:
@@ -63,7 +63,7 @@ class Filing:
         session: Session = None,
     ) -> Annotated[CallToolResult, Written]:
         """Write a text file whole, with its folders. To change a part of one use edit_file."""
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             written = await opened.session.files.write(path, content, append=append)
             values = {**note(opened), "path": written.path, "size": written.size}
             return answer(f"{written.path} has {written.size} bytes.", values)
@@ -78,7 +78,7 @@ class Filing:
         session: Session = None,
     ) -> Annotated[CallToolResult, Written]:
         """Replace a piece of a text file that stands in it exactly once."""
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             try:
                 whole = await opened.session.files.read(path)
             except UnicodeDecodeError:
@@ -99,7 +99,7 @@ class Filing:
         session: Session = None,
     ) -> Annotated[CallToolResult, Listed]:
         """List a folder: names, types and sizes in bytes."""
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             entries: list[Entry] = []
             pages = opened.session.files.list(path, recursive=recursive, page_size=100)
             total = 0
@@ -125,7 +125,7 @@ class Filing:
         session: Session = None,
     ) -> Annotated[CallToolResult, Found]:
         """Find files by name and lines by regular expression (ripgrep's)."""
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             found = await opened.session.files.search(
                 query or None, glob=glob or None, path=path, ignore_case=ignore_case, limit=MATCHES
             )

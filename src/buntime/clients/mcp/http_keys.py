@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from buntime.clients.mcp.answers import told
 from buntime.clients.mcp.conversations import hashed
 from buntime.clients.mcp.keys import Keys
-from buntime.clients.mcp.open_conversations import MOST_OPEN, Full, Room
+from buntime.clients.mcp.open_conversations import MOST_OPEN, Full, OpenConversations
 from buntime.clients.mcp.tool_context import bearer
 
 NO_KEY = "Send the header `Authorization: Bearer btk_…`."
@@ -19,14 +19,14 @@ STATUSES: dict[type[BuntimeError], int] = {Unauthorized: 401, Forbidden: 403, Ra
 TRY_AGAIN_SECONDS = 5
 
 
-class KeysOnly:
+class RequireKey:
     """Whoever brings no key, or opens a conversation with one that the server does not know, is answered at the door:
     nothing is kept for them. A conversation is its key's alone."""
 
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self._app = app
         self._keys = keys
-        self._room = Room()
+        self._conversations = OpenConversations()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -41,30 +41,30 @@ class KeysOnly:
         user = AuthenticatedUser(AccessToken(token=key, client_id=owner, scopes=[]))  # the library compares it
         scope = {**scope, "user": user}
         if (name := headers.get("mcp-session-id")) is not None:
-            await self._goes_on(owner, name, scope, receive, send)
+            await self._continue(owner, name, scope, receive, send)
         elif _opens(headers):
             failure = await self._keys.refusal(key)
             if failure is None:
-                await self._begins(owner, scope, receive, send)
+                await self._begin(owner, scope, receive, send)
                 return
             status = STATUSES.get(type(failure), 503)
             await _refusal(status, told(failure), failure.retry_after or TRY_AGAIN_SECONDS)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _goes_on(self, owner: str, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _continue(self, owner: str, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         async def heard(message: Message) -> None:
             status = _status(message)
             if status == 404 or (scope["method"] == "DELETE" and 0 < status < 400):
-                self._room.forget(owner, name)
+                self._conversations.forget(owner, name)
             await send(message)
 
-        with self._room.call(owner, name):
+        with self._conversations.call(owner, name):
             await self._app(scope, receive, heard)
 
-    async def _begins(self, owner: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _begin(self, owner: str, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            ends = self._room.take(owner)
+            ends = self._conversations.reserve(owner)
         except Full:
             text = f"{MOST_OPEN} conversations of this key are in use: end one first."
             await _refusal(429, text, TRY_AGAIN_SECONDS)(scope, receive, send)
@@ -77,7 +77,7 @@ class KeysOnly:
             name = Headers(raw=message["headers"]).get("mcp-session-id") if is_done else None
             if name is not None and not is_begun:
                 is_begun = True
-                self._room.give_back(owner, name)
+                self._conversations.settle(owner, name)
             await send(message)
 
         try:
@@ -86,7 +86,7 @@ class KeysOnly:
             await self._app(scope, receive, heard)
         finally:
             if not is_begun:
-                self._room.give_back(owner, None)
+                self._conversations.settle(owner, None)
 
     async def _end(self, name: str, scope: Scope) -> None:
         """As its client would."""

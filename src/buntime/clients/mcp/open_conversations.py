@@ -23,7 +23,7 @@ class _Open:
     calls: int = 0
 
 
-class Room:
+class OpenConversations:
     """A conversation has a name, its `Mcp-Session-Id`, and an owner, which stands for its key."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,7 +31,7 @@ class Room:
         self._open: OrderedDict[str, _Open] = OrderedDict()  # the one that was used last is the last
         self._opening: Counter[str] = Counter()  # by owner
 
-    def take(self, owner: str) -> str | None:
+    def reserve(self, owner: str) -> str | None:
         """A place for one that is being opened; the name of the conversation that has to end for it. Raises Full."""
         self._forget_idle()
         mine = [(name, one) for name, one in self._open.items() if one.owner == owner]
@@ -44,7 +44,7 @@ class Room:
         self._opening[owner] += 1
         return ends
 
-    def give_back(self, owner: str, name: str | None) -> None:
+    def settle(self, owner: str, name: str | None) -> None:
         """What was being opened is open, or None: it is not."""
         self._opening -= Counter({owner: 1})  # leaves out what is none
         if name is not None:

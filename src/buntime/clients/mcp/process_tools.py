@@ -13,7 +13,7 @@ from buntime.clients.mcp.logs import Log, whole_log
 from buntime.clients.mcp.output import cut
 from buntime.clients.mcp.run_tools import Session
 from buntime.clients.mcp.run_watch import progress, readable
-from buntime.clients.mcp.tool_context import Desk, note, refusing
+from buntime.clients.mcp.tool_context import ToolContext, note, refusing
 
 ProcessId = Annotated[str, Field(description="proc_…, from start_process or list_processes.")]
 FIRST_OUTPUT = 4_000  # bytes of logs that start_process shows
@@ -22,9 +22,9 @@ SHOWN_PROCESSES = 50
 COMMAND = 200  # characters of a command that are shown
 
 
-class Serving:
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+class ProcessTools:
+    def __init__(self, tool_context: ToolContext) -> None:
+        self._tool_context = tool_context
 
     @refusing
     async def start_process(
@@ -44,7 +44,7 @@ class Serving:
         """
         waits = wait_seconds if wait_for_port is not None or wait_for_output else None
         awaited = "output" if wait_for_port is None else f"port {wait_for_port}"
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             telling = nullcontext() if waits is None else progress(context, lambda: f"waiting for {awaited}", waits)
             async with telling:
                 process = await opened.session.processes.start(
@@ -54,14 +54,7 @@ class Serving:
                     wait_for_output=wait_for_output or None,
                     wait_timeout=waits,
                 )
-            output = _text(await process.logs(limit=FIRST_OUTPUT))
-            values: dict[str, object] = {**note(opened), "process": _shown(process), "output": output}
-            state = "runs" if process.status == "running" else f"has ended ({_end(process)})"
-            lines = [f"{process.id} {state}."]
-            if process.ready is not None:
-                values["ready"] = process.ready
-                lines.append("It is ready." if process.ready else "It is NOT ready: look at its output.")
-            return answer("\n".join([*lines, f"output so far:\n{output or '(none)'}"]), values)
+            return _started(note(opened), process, _text(await process.logs(limit=FIRST_OUTPUT)))
 
     @refusing
     async def process_logs(
@@ -76,7 +69,7 @@ class Serving:
         Without a cursor it is all: of a long log the beginning and the newest are shown, and a file is named that has
         it. With the cursor of an earlier result it is what came after that, a part at a time.
         """
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             found = await opened.session.processes.get(process)
             log = await whole_log(found) if cursor is None else _part(await found.logs(cursor=cursor, limit=LOG_BYTES))
             output, _ = await readable(opened.session, "log", log.text, found.id if cursor is None else None)
@@ -99,7 +92,7 @@ class Serving:
         self, context: Context[Any, Any], session: Session = None
     ) -> Annotated[CallToolResult, Processes]:
         """List the processes that were started, the newest first, ended ones too."""
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             some, _ = await opened.session.processes.list(page_size=SHOWN_PROCESSES).page()
             lines = [f"{one.id}  {one.status} {_end(one)}  {one.name or ''}  {one.command[:COMMAND]}" for one in some]
             values = {**note(opened), "processes": [_shown(one) for one in some]}
@@ -115,7 +108,7 @@ class Serving:
         session: Session = None,
     ) -> Annotated[CallToolResult, Started]:
         """Write to the standard input of a process."""
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             found = await (await opened.session.processes.get(process)).input(text, close=close)
             return answer(f"Sent. It {found.status}.", {**note(opened), "process": _shown(found), "output": ""})
 
@@ -128,7 +121,7 @@ class Serving:
         session: Session = None,
     ) -> Annotated[CallToolResult, Started]:
         """Send a signal to a process and all that it has started."""
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             found = await (await opened.session.processes.get(process)).signal(signal)
             text = f"{signal} was sent to {found.id}; how it ended is told by process_logs."
             return answer(text, {**note(opened), "process": _shown(found), "output": ""})
@@ -144,12 +137,22 @@ class Serving:
 
         Port 8080 is open to whoever has the URL; for another port the URL has a token in it, for an hour.
         """
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             preview = (await opened.session.refresh()).preview
             is_open = preview.visibility == "public" and port in preview.ports
             token = None if is_open else await opened.session.preview_token(port=port)
             url = opened.session.preview_url(port) if token is None else token.url
             return answer(url, {**note(opened), "url": url, "port": port, "open": is_open})
+
+
+def _started(about: dict[str, str], process: AsyncProcess, output: str) -> CallToolResult:
+    values: dict[str, object] = {**about, "process": _shown(process), "output": output}
+    state = "runs" if process.status == "running" else f"has ended ({_end(process)})"
+    lines = [f"{process.id} {state}."]
+    if process.ready is not None:
+        values["ready"] = process.ready
+        lines.append("It is ready." if process.ready else "It is NOT ready: look at its output.")
+    return answer("\n".join([*lines, f"output so far:\n{output or '(none)'}"]), values)
 
 
 def _shown(process: AsyncProcess) -> ProcessShown:

@@ -11,7 +11,7 @@ from buntime.clients.mcp.answers import Evaluated, Ran, answer
 from buntime.clients.mcp.conversations import Opened
 from buntime.clients.mcp.output import cut
 from buntime.clients.mcp.run_watch import Watched, named, readable, watch
-from buntime.clients.mcp.tool_context import Desk, note, refusing
+from buntime.clients.mcp.tool_context import ToolContext, note, refusing
 
 Session = Annotated[str | None, Field(description="A session's id, from an earlier result. The current one without.")]
 Timeout = Annotated[
@@ -22,9 +22,9 @@ VALUE = 4_000  # characters of a value that are shown
 PICTURES, FILES = 10, 50  # that a result has
 
 
-class Executing:
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+class RunTools:
+    def __init__(self, tool_context: ToolContext) -> None:
+        self._tool_context = tool_context
 
     @refusing
     async def execute_code(
@@ -40,7 +40,7 @@ class Executing:
         call; variables do not: for those use run_in_context. For servers use start_process. A program that fails is
         told by its exit code and stderr.
         """
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             seconds = timeout or opened.session.resource_limits.timeout
             stream = opened.session.stream(code, timeout=seconds)
             return _ran(note(opened), await watch(context, opened.session, stream, seconds))
@@ -58,7 +58,7 @@ class Executing:
 
         What it leaves in the background goes on, but nobody sees its output: for servers use start_process.
         """
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             seconds = timeout or opened.session.resource_limits.timeout
             stream = opened.session.stream_command(command, timeout=seconds, stdin=stdin or None)
             return _ran(note(opened), await watch(context, opened.session, stream, seconds))
@@ -76,22 +76,22 @@ class Executing:
 
         Made for working on data step by step. Its variables end with deep sleep; files stay.
         """
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             found, is_new = await self._context(opened.session, context_id)
             seconds = timeout or opened.session.resource_limits.timeout
             stream = opened.session.contexts.open(found).stream(code, timeout=seconds)
             try:
                 watched = await watch(context, opened.session, stream, seconds)
             except (ContextLost, ContextNotFound):
-                self._desk.conversations.keep_context(opened.session.id, None)
+                self._tool_context.conversations.keep_context(opened.session.id, None)
                 raise
             if isinstance(watched.result, Evaluation) and watched.result.context_survived is False:
-                self._desk.conversations.keep_context(opened.session.id, None)
+                self._tool_context.conversations.keep_context(opened.session.id, None)
             return await evaluated(opened, watched, found, is_new=is_new)
 
     async def _context(self, session: AsyncSession, asked: str | None) -> tuple[str, bool]:
         """Its id, and whether it is new."""
-        conversations = self._desk.conversations
+        conversations = self._tool_context.conversations
         async with conversations.turn(session.id):
             found = asked or conversations.context_of(session.id)
             context_id = found or (await session.contexts.create()).id

@@ -25,7 +25,7 @@ from mcp.server.mcpserver import Context
 from buntime.clients.mcp.output import SHOWN, Kept, cut
 
 PROGRESS_SECONDS = 1.0
-PLACE = "/tmp/buntime-output"  # in the session
+OUTPUT_FOLDER = "/tmp/buntime-output"  # in the session
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ async def readable(session: AsyncSession, name: str, whole: str, of: str | None 
     """
     if len(whole) <= SHOWN:
         return whole, None
-    path = f"{PLACE}/{of or secrets.token_hex(4)}.{name}.txt"
+    path = f"{OUTPUT_FOLDER}/{of or secrets.token_hex(4)}.{name}.txt"
     try:
         await session.files.upload(io.BytesIO(whole.encode()), path)  # of any size, unlike write
     except BuntimeError as refused:  # what was asked for is done

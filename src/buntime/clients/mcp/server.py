@@ -9,12 +9,12 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import CallToolResult, ToolAnnotations
 from starlette.applications import Starlette
 
-from buntime.clients.mcp.file_tools import Filing
+from buntime.clients.mcp.file_tools import FileTools
 from buntime.clients.mcp.open_conversations import IDLE_SECONDS
-from buntime.clients.mcp.process_tools import Serving
-from buntime.clients.mcp.run_tools import Executing
-from buntime.clients.mcp.session_tools import Keeping
-from buntime.clients.mcp.tool_context import Desk, Settings
+from buntime.clients.mcp.process_tools import ProcessTools
+from buntime.clients.mcp.run_tools import RunTools
+from buntime.clients.mcp.session_tools import SessionTools
+from buntime.clients.mcp.tool_context import Settings, ToolContext
 
 LARGEST_BODY = 16 << 20  # bytes: a file to write is in it
 ANY_ADDRESS = ("0.0.0.0", "::")
@@ -55,28 +55,29 @@ class Offered:
         )
 
 
-def offered(desk: Desk) -> Sequence[Offered]:
+def offered(tool_context: ToolContext) -> Sequence[Offered]:
     """All tools."""
-    executing, filing, serving, keeping = Executing(desk), Filing(desk), Serving(desk), Keeping(desk)
+    runs, files = RunTools(tool_context), FileTools(tool_context)
+    processes, sessions = ProcessTools(tool_context), SessionTools(tool_context)
     return (
-        Offered(executing.execute_code, "Run TypeScript", destroys=True, open_world=True),
-        Offered(executing.run_command, "Run a shell command", destroys=True, open_world=True),
-        Offered(executing.run_in_context, "Run TypeScript and keep variables", destroys=True, open_world=True),
-        Offered(filing.read_file, "Read a file", reads=True),
-        Offered(filing.write_file, "Write a file", destroys=True),
-        Offered(filing.edit_file, "Change a file", destroys=True),
-        Offered(filing.list_files, "List files", reads=True),
-        Offered(filing.search_files, "Search files", reads=True),
-        Offered(serving.start_process, "Start a server or another process", destroys=True, open_world=True),
-        Offered(serving.process_logs, "Read a process' output", reads=True),
-        Offered(serving.list_processes, "List processes", reads=True),
-        Offered(serving.send_input, "Write to a process", destroys=True, open_world=True),
-        Offered(serving.stop_process, "Stop a process", destroys=True, repeatable=True),
-        Offered(serving.preview_url, "Get a preview's URL", repeatable=True, open_world=True),
-        Offered(keeping.new_session, "Begin a new session"),
-        Offered(keeping.list_sessions, "List sessions", reads=True),
-        Offered(keeping.sleep_session, "Put a session to sleep", destroys=True, repeatable=True),
-        Offered(keeping.delete_session, "Delete a session", destroys=True, repeatable=True),
+        Offered(runs.execute_code, "Run TypeScript", destroys=True, open_world=True),
+        Offered(runs.run_command, "Run a shell command", destroys=True, open_world=True),
+        Offered(runs.run_in_context, "Run TypeScript and keep variables", destroys=True, open_world=True),
+        Offered(files.read_file, "Read a file", reads=True),
+        Offered(files.write_file, "Write a file", destroys=True),
+        Offered(files.edit_file, "Change a file", destroys=True),
+        Offered(files.list_files, "List files", reads=True),
+        Offered(files.search_files, "Search files", reads=True),
+        Offered(processes.start_process, "Start a server or another process", destroys=True, open_world=True),
+        Offered(processes.process_logs, "Read a process' output", reads=True),
+        Offered(processes.list_processes, "List processes", reads=True),
+        Offered(processes.send_input, "Write to a process", destroys=True, open_world=True),
+        Offered(processes.stop_process, "Stop a process", destroys=True, repeatable=True),
+        Offered(processes.preview_url, "Get a preview's URL", repeatable=True, open_world=True),
+        Offered(sessions.new_session, "Begin a new session"),
+        Offered(sessions.list_sessions, "List sessions", reads=True),
+        Offered(sessions.sleep_session, "Put a session to sleep", destroys=True, repeatable=True),
+        Offered(sessions.delete_session, "Delete a session", destroys=True, repeatable=True),
     )
 
 
@@ -89,7 +90,7 @@ def build(settings: Settings) -> MCPServer:
         version=version("buntime"),
         log_level="WARNING",
     )
-    for one in offered(Desk(settings)):
+    for one in offered(ToolContext(settings)):
         server.add_tool(one.tool, title=one.title, annotations=one.annotations)
     return server
 

@@ -8,20 +8,20 @@ from pydantic import Field
 
 from buntime.clients.mcp.answers import Sessions, SessionShown, SessionState, answer
 from buntime.clients.mcp.run_tools import Session
-from buntime.clients.mcp.tool_context import Desk, note, refusing
+from buntime.clients.mcp.tool_context import ToolContext, note, refusing
 
 LISTED = 50
 
 
-class Keeping:
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+class SessionTools:
+    def __init__(self, tool_context: ToolContext) -> None:
+        self._tool_context = tool_context
 
     @refusing
     async def new_session(self, context: Context[Any, Any]) -> Annotated[CallToolResult, SessionState]:
         """Begin with an empty session. The one before stays as it is, by its id."""
-        async with self._desk.client(context) as (client, conversation):
-            opened = await self._desk.conversations.new(client, conversation)
+        async with self._tool_context.client(context) as (client, conversation):
+            opened = await self._tool_context.conversations.new(client, conversation)
             expires = f"{opened.session.expires_at:%Y-%m-%dT%H:%M:%SZ}"
             values = {**note(opened), "state": "active", "expiresAt": expires}
             return answer(f"It is there until {expires}.", values)
@@ -29,8 +29,8 @@ class Keeping:
     @refusing
     async def list_sessions(self, context: Context[Any, Any]) -> Annotated[CallToolResult, Sessions]:
         """List the user's sessions, the newest first."""
-        async with self._desk.client(context) as (client, conversation):
-            current = self._desk.conversations.current(conversation)
+        async with self._tool_context.client(context) as (client, conversation):
+            current = self._tool_context.conversations.current(conversation)
             some, total = await client.sessions.list(page_size=LISTED).page()
             shown = [
                 SessionShown(
@@ -60,7 +60,7 @@ class Keeping:
         session: Session = None,
     ) -> Annotated[CallToolResult, SessionState]:
         """Let a session rest. The next call that needs it wakes it."""
-        async with self._desk.session(context, session) as opened:
+        async with self._tool_context.session(context, session) as opened:
             await opened.session.sleep(depth)
             return answer(f"It is {opened.session.state}.", {**note(opened), "state": opened.session.state})
 
@@ -71,7 +71,7 @@ class Keeping:
         session: Annotated[str, Field(description="Its id: this cannot be undone.")],
     ) -> Annotated[CallToolResult, SessionState]:
         """Delete a session with its files and processes."""
-        async with self._desk.client(context) as (client, conversation):
+        async with self._tool_context.client(context) as (client, conversation):
             await client.sessions.delete(session)
-            self._desk.conversations.forget(conversation, session)
+            self._tool_context.conversations.forget(conversation, session)
             return answer("It is deleted.", {"session": session, "state": "deleted"})

@@ -31,7 +31,7 @@ class Settings:
     ttl: int
 
 
-class Desk:
+class ToolContext:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.conversations = Conversations(settings.ttl)

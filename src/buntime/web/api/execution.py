@@ -1,58 +1,44 @@
-"""Execution: one run, from its code or command to its output."""
+"""Execution: one run of code or of a command."""
 
-import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UnsetType
 
 from buntime import errors, requests
-from buntime.operations.executions import Executed
-from buntime.web.api.contexts import check_fields, evaluate, stream_evaluation
-from buntime.web.api.sessions import session_id
+from buntime.web.api.evaluation import check_fields, evaluate, stream_evaluation
+from buntime.web.api.ids import session_id
+from buntime.web.api.runs import TextOutput, end_of, printed
 from buntime.web.operation import Call, Streamed, operation
-from buntime.web.streaming import Out, TextOutput
-from buntime.web.wire import core as wire
+from buntime.web.streaming import Out
+from buntime.web.wire import execution as wire
 from buntime.web.wire.contexts import Evaluated, EvaluatedEnd, Forms
 from buntime.web.wire.encoding import files_to_write
+from buntime.web.wire.errors import Failure
 from buntime.web.wire.processes import Detached
+from buntime.web.wire.shapes import NoQuery, given
 
-SLACK_SECONDS = 60.0  # for waking, writing files and the answer, beside the program's own time
+SLACK_SECONDS = 60.0  # for the wake, the files and the answer, on top of the program's own time
 
 
-def _seconds(call: Call[wire.NoQuery, wire.Execute]) -> float:
-    """The run's own time-out ends the program first; this one is for what should never happen."""
+def _seconds(call: Call[NoQuery, wire.Execute]) -> float:
+    """The run's own timeout ends the program first. This one is a last resort."""
     asked, most = call.body.timeout, call.caller.plan.most.timeout
     return (most if isinstance(asked, UnsetType) else min(max(asked, 1), most)) + SLACK_SECONDS
 
 
-def _request(call: Call[wire.NoQuery, wire.Execute]) -> requests.Execute:
+def _request(call: Call[NoQuery, wire.Execute]) -> requests.Execute:
     body = call.body
     return requests.Execute(
         session_id=session_id(body.session_id),
-        code=None if isinstance(body.code, UnsetType) else body.code,
-        command=None if isinstance(body.command, UnsetType) else body.command,
+        code=given(body.code),
+        command=given(body.command),
         files=files_to_write(body.files or (), call.caller.plan),
         env=body.env or {},
-        timeout=None if isinstance(body.timeout, UnsetType) else body.timeout,
+        timeout=given(body.timeout),
         working_dir=body.working_dir,
         stdin=body.stdin.encode(),
     )
 
 
-def _numbers(done: Executed) -> wire.Ended:
-    result = done.result
-    return wire.Ended(
-        exit_code=result.exit_code,
-        execution_time=result.wall_ms,
-        memory_used=result.peak_memory,
-        cpu_time=result.cpu_ms,
-        timed_out=result.timed_out,
-        files_written=list(done.files),
-        truncated=result.truncated or UNSET,
-        files_written_truncated=done.files_truncated or UNSET,
-        process_limit_exceeded=result.met_process_limit or UNSET,
-    )
-
-
-async def _stream(call: Call[wire.NoQuery, wire.Execute], out: Out) -> None:
+async def _stream(call: Call[NoQuery, wire.Execute], out: Out) -> None:
     if not isinstance(call.body.context_id, UnsetType):
         check_fields(call.body)
         await stream_evaluation(call, call.body.context_id, _request(call), out)
@@ -73,7 +59,7 @@ async def _stream(call: Call[wire.NoQuery, wire.Execute], out: Out) -> None:
     finally:
         if out.begun:
             await output.finish()
-    await out.event("result", _numbers(done))
+    await out.event("result", wire.Ended(**end_of(done)))  # type: ignore[arg-type]
 
 
 @operation(
@@ -102,38 +88,36 @@ async def _stream(call: Call[wire.NoQuery, wire.Execute], out: Out) -> None:
             "stderr": wire.Output,
             "displayed": Forms,
             "result": EvaluatedEnd,
-            "error": wire.Failure,
+            "error": Failure,
         },
         when=lambda call: call.body.stream,
     ),
 )
-async def execute(call: Call[wire.NoQuery, wire.Execute]) -> wire.Executed | Evaluated:
+async def execute(call: Call[NoQuery, wire.Execute]) -> wire.Executed | Evaluated:
     """Run code or a command to its end.
 
-    A program that fails, or runs past its timeout, is still a 200: see `exitCode` and `timedOut`. Each run is a
-    fresh process: files, packages and background processes carry over, variables and `env` do not.
+    The status is 200 even if the program fails or times out: see `exitCode` and `timedOut`. Each run is a new process.
+    Files, packages and background processes carry over to the next run; variables and `env` do not.
 
-    With `stream: true` the answer is a stream of Server-Sent Events: `stdout` and `stderr` as they happen, comments
-    every 15 seconds of silence, then exactly one `result` or `error`. A client that leaves ends the run.
-    With `detach: true` too it is a process, whose id comes first in an event `process`: a client that leaves changes
-    nothing for it, and finds its output in `/processes/logs`. Files that it writes are not listed then.
+    With `stream: true` the response is a stream of Server-Sent Events: `stdout` and `stderr` as they happen, a comment
+    after every 15 seconds of silence, then exactly one `result` or `error`. The run ends if the client disconnects.
+    With `detach: true` as well, the run is a process. Its id comes first, in a `process` event. It continues if the
+    client disconnects, and its output is in `/processes/logs`. The files that it writes are not listed.
 
-    With `contextId` the code runs in that context, where variables stay; runs in one context wait for each other. The
-    value of the last expression is `result`, what `display(value)` was called for `displayed` (events of that name in
-    a stream), what the code threw `error`. A timeout interrupts the run: `contextSurvived`.
+    With `contextId` the code runs in that context, where variables persist. Runs in one context wait for each other.
+    `result` is the value of the last expression, `displayed` has the values passed to `display(value)` (each is a
+    `displayed` event in a stream), and `error` is what the code threw. A timeout interrupts the run: see
+    `contextSurvived`.
     """
     if not isinstance(call.body.context_id, UnsetType):
         check_fields(call.body)
         return await evaluate(call, call.body.context_id, _request(call))
     if call.body.detach:
-        raise errors.InvalidRequest("detach", "detach needs stream: true. Without it, use POST /processes/start.")
+        raise errors.InvalidRequest(
+            "detach", "detach requires stream: true. Without streaming, use POST /processes/start."
+        )
     done = await call.plane.executions.execute(call.caller, _request(call))
-    result = done.result
-    return wire.Executed(
-        stdout=result.stdout.decode(errors="replace"),
-        stderr=result.stderr.decode(errors="replace"),
-        **msgspec.structs.asdict(_numbers(done)),
-    )
+    return wire.Executed(**printed(done), **end_of(done))  # type: ignore[arg-type]
 
 
 OPERATIONS = (execute,)

@@ -7,9 +7,10 @@ from buntime.config import Config
 from buntime.operations.preview_tokens import MadeToken
 from buntime.preview import DEFAULT_PORT, preview_url, with_token
 from buntime.requests import NewToken
-from buntime.web.api.sessions import session_id
+from buntime.web.api.ids import session_id
 from buntime.web.operation import Call, operation
-from buntime.web.wire import core as wire
+from buntime.web.wire import previews as wire
+from buntime.web.wire.shapes import NoQuery, encode, iso
 
 
 @operation(
@@ -23,11 +24,11 @@ from buntime.web.wire import core as wire
     idempotent=True,
     secret=True,
 )
-async def create_preview_token(call: Call[wire.NoQuery, wire.CreatePreviewToken]) -> wire.PreviewTokenMade:
-    """Make a token that opens a session's previews.
+async def create_preview_token(call: Call[NoQuery, wire.CreatePreviewToken]) -> wire.PreviewTokenMade:
+    """Create a token that opens a session's previews.
 
-    Ports that are not public need one: in the query as `buntime_token` once, after which a browser has it as a cookie,
-    or in the header `X-Preview-Token`. A session has at most 100 valid tokens.
+    Ports that are not public require a token. Send it once in the query as `buntime_token`, after which a browser keeps
+    it as a cookie, or in the `X-Preview-Token` header. A session has at most 100 valid tokens.
     """
     body, answer = call.body, call.answer
     new = NewToken(
@@ -38,7 +39,7 @@ async def create_preview_token(call: Call[wire.NoQuery, wire.CreatePreviewToken]
         call.caller,
         session_id(call.path["sessionId"]),
         new,
-        answer and (lambda made: answer(wire.encode(_shown(made, call.config)))),
+        answer and (lambda made: answer(encode(_shown(made, call.config)))),
     )
     return _shown(made, call.config)
 
@@ -52,11 +53,11 @@ async def create_preview_token(call: Call[wire.NoQuery, wire.CreatePreviewToken]
     answer=wire.PreviewTokensRevoked,
     errors=(errors.SessionNotFound,),
 )
-async def revoke_preview_token(call: Call[wire.NoQuery, wire.RevokePreviewToken]) -> wire.PreviewTokensRevoked:
+async def revoke_preview_token(call: Call[NoQuery, wire.RevokePreviewToken]) -> wire.PreviewTokensRevoked:
     """Revoke one preview token, or all of a session.
 
-    Open connections to the session's previews end within two seconds, whatever opened them. A token that is not known
-    is no error.
+    All open connections to the session's previews end within two seconds, even those opened without this token. An
+    unknown token is not an error.
     """
     secret = None if call.body.token is UNSET else call.body.token
     revoked = await call.plane.preview_tokens.revoke(call.caller, session_id(call.path["sessionId"]), secret)
@@ -69,5 +70,5 @@ OPERATIONS = (create_preview_token, revoke_preview_token)
 def _shown(made: MadeToken, config: Config) -> wire.PreviewTokenMade:
     url = preview_url(made.token.session, config, made.token.port or DEFAULT_PORT)
     return wire.PreviewTokenMade(
-        url=with_token(url, made.secret), token=made.secret, expires_at=wire.iso(made.token.expires_at)
+        url=with_token(url, made.secret), token=made.secret, expires_at=iso(made.token.expires_at)
     )

@@ -1,4 +1,4 @@
-"""Processes: what goes on in the background, and its logs."""
+"""Processes: programs in the background, and their logs."""
 
 import binascii
 import itertools
@@ -11,25 +11,16 @@ from msgspec import UNSET, UnsetType
 from buntime import errors, inside
 from buntime.operations.processes import Begun, Start
 from buntime.operations.readiness import LONGEST_WAIT, WaitFor
-from buntime.web.api.sessions import session_id
+from buntime.web.api.ids import process_id, session_id
 from buntime.web.operation import Call, Streamed, operation
 from buntime.web.streaming import Out
-from buntime.web.wire import core as wire
-from buntime.web.wire import processes as shapes
+from buntime.web.wire import processes as wire
+from buntime.web.wire.errors import Failure
+from buntime.web.wire.fields import LARGEST_OFFSET
+from buntime.web.wire.shapes import NoQuery, given, iso
 
-SLACK_SECONDS = 30.0  # for waking and starting, beside the time that is waited for readiness
-PROCESS_ID = re.compile(r"proc_[a-z0-9]{18}")
+SLACK_SECONDS = 30.0  # for the wake and the start, on top of the wait for readiness
 REFUSED = (errors.SessionNotFound, errors.ProcessNotFound, errors.InvalidState)
-
-
-def _process_id(text: str) -> str:
-    if not PROCESS_ID.fullmatch(text):
-        raise errors.ProcessNotFound(text[:100])
-    return text
-
-
-def _or_none[T](value: T | UnsetType) -> T | None:
-    return None if isinstance(value, UnsetType) else value
 
 
 def _fields(process: inside.Process) -> dict[str, object]:
@@ -39,18 +30,18 @@ def _fields(process: inside.Process) -> dict[str, object]:
         "status": process.status,
         "exit_code": process.exit_code,
         "reason": process.reason,
-        "started_at": wire.iso(process.started_at // 1000),
-        "ended_at": None if process.ended_at is None else wire.iso(process.ended_at // 1000),
+        "started_at": iso(process.started_at // 1000),
+        "ended_at": None if process.ended_at is None else iso(process.ended_at // 1000),
         "command": process.command,
         "name": process.name,
     }
 
 
-def _shown(process: inside.Process) -> shapes.Process:
-    return shapes.Process(**_fields(process))  # type: ignore[arg-type]
+def _shown(process: inside.Process) -> wire.Process:
+    return wire.Process(**_fields(process))  # type: ignore[arg-type]
 
 
-def _seconds(call: Call[wire.NoQuery, shapes.StartProcess]) -> float:
+def _seconds(call: Call[NoQuery, wire.StartProcess]) -> float:
     asked = call.body.wait_for
     return SLACK_SECONDS + (0 if isinstance(asked, UnsetType) else min(max(asked.timeout, 1), LONGEST_WAIT))
 
@@ -59,67 +50,67 @@ def _seconds(call: Call[wire.NoQuery, shapes.StartProcess]) -> float:
     "POST",
     "/processes/start",
     tag="Processes",
-    body=shapes.StartProcess,
-    answer=shapes.StartedProcess,
+    body=wire.StartProcess,
+    answer=wire.StartedProcess,
     errors=(errors.SessionNotFound, errors.InvalidState, errors.ResourceLimitExceeded, errors.DiskFull),
     idempotent=True,
     seconds=_seconds,
 )
-async def start_process(call: Call[wire.NoQuery, shapes.StartProcess]) -> shapes.StartedProcess:
-    """Start a process that goes on in the background.
+async def start_process(call: Call[NoQuery, wire.StartProcess]) -> wire.StartedProcess:
+    """Start a process in the background.
 
-    Its output is kept in the session, the newest up to a bound, and its end until the session is gone. It is suspended
-    and goes on with the session; deep sleep ends it, and it says so. With `waitFor` the answer comes when it is ready,
-    has ended, or the time is over.
+    The session keeps the newest output up to a limit, and the exit status until the session is gone. The process
+    suspends and resumes with the session. Deep sleep ends it; its `reason` then says so. With `waitFor` the response
+    comes when the process is ready, has ended, or the time is up.
     """
-    body, asked = call.body, _or_none(call.body.wait_for)
-    wait = None if asked is None else WaitFor(_or_none(asked.port), _or_none(asked.output), asked.timeout)
+    body, asked = call.body, given(call.body.wait_for)
+    wait = None if asked is None else WaitFor(given(asked.port), given(asked.output), asked.timeout)
     start = Start(
         session_id(body.session_id),
-        code=_or_none(body.code),
-        command=_or_none(body.command),
-        name=_or_none(body.name),
+        code=given(body.code),
+        command=given(body.command),
+        name=given(body.name),
         env=body.env or {},
         working_dir=body.working_dir,
-        timeout=_or_none(body.timeout),
+        timeout=given(body.timeout),
         wait_for=wait,
     )
     return _begun(await call.plane.processes.start(call.caller, start))
 
 
-def _begun(begun: Begun) -> shapes.StartedProcess:
+def _begun(begun: Begun) -> wire.StartedProcess:
     ready = UNSET if begun.ready is None else begun.ready
-    return shapes.StartedProcess(**_fields(begun.process), ready=ready)  # type: ignore[arg-type]
+    return wire.StartedProcess(**_fields(begun.process), ready=ready)  # type: ignore[arg-type]
 
 
 @operation(
     "GET",
     "/processes/list",
     tag="Processes",
-    query=shapes.ListProcessesQuery,
-    answer=shapes.Processes,
+    query=wire.ListProcessesQuery,
+    answer=wire.Processes,
     errors=(errors.SessionNotFound, errors.InvalidState),
 )
-async def list_processes(call: Call[shapes.ListProcessesQuery, None]) -> shapes.Processes:
-    """List the processes that the session has started, newest first, those that have ended too."""
+async def list_processes(call: Call[wire.ListProcessesQuery, None]) -> wire.Processes:
+    """List the processes that were started in the session, newest first, including ended ones."""
     query = call.query
     found, total = await call.plane.processes.list(call.caller, session_id(query.session_id), query.limit, query.offset)
-    return shapes.Processes(processes=[_shown(process) for process in found], total=total)
+    return wire.Processes(processes=[_shown(process) for process in found], total=total)
 
 
 @operation(
     "GET",
     "/processes/get",
     tag="Processes",
-    query=shapes.ProcessQuery,
-    answer=shapes.Process,
+    query=wire.ProcessQuery,
+    answer=wire.Process,
     errors=REFUSED,
 )
-async def get_process(call: Call[shapes.ProcessQuery, None]) -> shapes.Process:
-    """Look at a process. Its exit code stays readable until the session is gone."""
+async def get_process(call: Call[wire.ProcessQuery, None]) -> wire.Process:
+    """Show a process. Its exit code stays available until the session is gone."""
     query = call.query
     return _shown(
-        await call.plane.processes.get(call.caller, session_id(query.session_id), _process_id(query.process_id))
+        await call.plane.processes.get(call.caller, session_id(query.session_id), process_id(query.process_id))
     )
 
 
@@ -127,26 +118,25 @@ async def get_process(call: Call[shapes.ProcessQuery, None]) -> shapes.Process:
     "POST",
     "/processes/input",
     tag="Processes",
-    body=shapes.ProcessInput,
-    answer=shapes.Process,
+    body=wire.ProcessInput,
+    answer=wire.Process,
     errors=(*REFUSED, errors.SessionBusy, errors.PayloadTooLarge),
 )
-async def send_process_input(call: Call[wire.NoQuery, shapes.ProcessInput]) -> shapes.Process:
-    """Send to the standard input of a process.
+async def send_process_input(call: Call[NoQuery, wire.ProcessInput]) -> wire.Process:
+    """Write to the standard input of a process.
 
-    409 `session_busy` where it has not read what was sent before, 409 `invalid_state` where it has ended or its input
-    is closed.
+    409 `session_busy` if it has not read earlier input yet, 409 `invalid_state` if it has ended or its input is closed.
     """
     body = call.body
     content = _content(body)
     return _shown(
         await call.plane.processes.input(
-            call.caller, session_id(body.session_id), _process_id(body.process_id), content, close=body.close
+            call.caller, session_id(body.session_id), process_id(body.process_id), content, close=body.close
         )
     )
 
 
-def _content(body: shapes.ProcessInput) -> bytes:
+def _content(body: wire.ProcessInput) -> bytes:
     if body.encoding == "utf8":
         return body.data.encode("utf-8", "replace")
     try:
@@ -159,54 +149,52 @@ def _content(body: shapes.ProcessInput) -> bytes:
     "POST",
     "/processes/signal",
     tag="Processes",
-    body=shapes.ProcessSignal,
-    answer=shapes.Process,
+    body=wire.ProcessSignal,
+    answer=wire.Process,
     errors=REFUSED,
 )
-async def signal_process(call: Call[wire.NoQuery, shapes.ProcessSignal]) -> shapes.Process:
-    """Signal a process and all that it has started. 409 `invalid_state` where nothing of it is left."""
+async def signal_process(call: Call[NoQuery, wire.ProcessSignal]) -> wire.Process:
+    """Signal a process and everything that it started. 409 `invalid_state` if nothing of it still runs."""
     body = call.body
     number = signal.Signals[body.signal].value
     return _shown(
-        await call.plane.processes.signal(
-            call.caller, session_id(body.session_id), _process_id(body.process_id), number
-        )
+        await call.plane.processes.signal(call.caller, session_id(body.session_id), process_id(body.process_id), number)
     )
 
 
-def _output(page: inside.LogPage) -> Iterator[tuple[shapes.LogEntry, int]]:
-    """Its output with neighbours of one stream and second in one piece, and the cursor after each."""
+def _output(page: inside.LogPage) -> Iterator[tuple[wire.LogEntry, int]]:
+    """The page's output, joined where stream and second are the same, and the cursor after each piece."""
     at = page.cursor - sum(len(entry.content) for entry in page.entries)
     for (stream, second), group in itertools.groupby(page.entries, key=lambda one: (one.stream, one.time // 1000)):
         content = b"".join(entry.content for entry in group)
         at += len(content)
-        yield shapes.LogEntry(stream=stream, data=content.decode(errors="replace"), time=wire.iso(second)), at
+        yield wire.LogEntry(stream=stream, data=content.decode(errors="replace"), time=iso(second)), at
 
 
-def _cursor(call: Call[shapes.LogsQuery, None]) -> int:
-    """A client that comes back by itself sends the id of the last event that it got."""
+def _cursor(call: Call[wire.LogsQuery, None]) -> int:
+    """A client that reconnects on its own sends the id of the last event that it got."""
     text = call.last_event_id
     if text is None:
         return call.query.cursor
-    if not re.fullmatch(r"[0-9]{1,16}", text) or int(text) > wire.LARGEST_OFFSET:
-        raise errors.InvalidRequest("Last-Event-ID", "Last-Event-ID is not the id of an event of these logs.")
+    if not re.fullmatch(r"[0-9]{1,16}", text) or int(text) > LARGEST_OFFSET:
+        raise errors.InvalidRequest("Last-Event-ID", "Last-Event-ID is not the id of an event in these logs.")
     return int(text)
 
 
-async def _follow(call: Call[shapes.LogsQuery, None], out: Out) -> None:
+async def _follow(call: Call[wire.LogsQuery, None], out: Out) -> None:
     query = call.query
-    where = session_id(query.session_id), _process_id(query.process_id), _cursor(call)
+    where = session_id(query.session_id), process_id(query.process_id), _cursor(call)
     async with call.plane.processes.follow(call.caller, *where) as pages:
         await out.begin_events()
         async for page in pages:
             if page.dropped:
                 first = page.cursor - sum(len(entry.content) for entry in page.entries)
-                await out.event("dropped", shapes.Dropped(bytes=page.dropped), str(first))
+                await out.event("dropped", wire.Dropped(bytes=page.dropped), str(first))
             for entry, at in _output(page):
-                await out.event(entry.stream, shapes.LogOutput(data=entry.data, time=entry.time), str(at))
+                await out.event(entry.stream, wire.LogOutput(data=entry.data, time=entry.time), str(at))
             if page.last:
                 process = page.process
-                exited = shapes.Exit(status=process.status, exit_code=process.exit_code, reason=process.reason)
+                exited = wire.Exit(status=process.status, exit_code=process.exit_code, reason=process.reason)
                 await out.event("exit", exited, str(page.cursor))
 
 
@@ -214,37 +202,37 @@ async def _follow(call: Call[shapes.LogsQuery, None], out: Out) -> None:
     "GET",
     "/processes/logs",
     tag="Processes",
-    query=shapes.LogsQuery,
-    answer=shapes.Logs,
+    query=wire.LogsQuery,
+    answer=wire.Logs,
     errors=(*REFUSED, errors.ResourceLimitExceeded),
     streamed=Streamed(
         _follow,
         events={
-            "stdout": shapes.LogOutput,
-            "stderr": shapes.LogOutput,
-            "dropped": shapes.Dropped,
-            "exit": shapes.Exit,
-            "error": wire.Failure,
+            "stdout": wire.LogOutput,
+            "stderr": wire.LogOutput,
+            "dropped": wire.Dropped,
+            "exit": wire.Exit,
+            "error": Failure,
         },
         when=lambda call: call.query.follow,
         endless=True,
     ),
 )
-async def get_process_logs(call: Call[shapes.LogsQuery, None]) -> shapes.Logs:
+async def get_process_logs(call: Call[wire.LogsQuery, None]) -> wire.Logs:
     """Read the output of a process from a cursor.
 
-    A client that comes back with the cursor of an answer misses nothing and sees nothing twice. With `follow=true`
-    the answer is a stream of Server-Sent Events to the end of the process, whose ids are cursors: `stdout` and
-    `stderr` as they come, `dropped` where output is not kept any more, then one `exit`. `Last-Event-ID` counts like
-    `cursor`. It does not hold the session awake: while that is suspended it is silent. Deep sleep ends it with an
-    `error`, unless the process ended in time.
+    Pass the cursor of one response in the next request to get all output exactly once. With `follow=true` the response
+    is a stream of Server-Sent Events until the process ends: `stdout` and `stderr` as they happen, `dropped` if output
+    is no longer kept, then one `exit`. Event ids are cursors, and `Last-Event-ID` works like `cursor`. The stream does
+    not keep the session awake and is silent while the session is suspended. Deep sleep ends it with an `error`, unless
+    the process ended before.
     """
     query = call.query
     page = await call.plane.processes.logs(
-        call.caller, session_id(query.session_id), _process_id(query.process_id), _cursor(call), query.limit
+        call.caller, session_id(query.session_id), process_id(query.process_id), _cursor(call), query.limit
     )
     process = page.process
-    return shapes.Logs(
+    return wire.Logs(
         entries=[entry for entry, _ in _output(page)],
         cursor=page.cursor,
         end=page.end,

@@ -1,9 +1,10 @@
-"""What tells of the server itself: health, readiness and the description of the API without a key, and metrics.
+"""The server itself: health, readiness and the API's description, which need no key, and metrics.
 
-Metrics are the operator's: they have a socket of their own that root alone can open, see `metrics_app`.
+Metrics are for the operator. They have their own socket, which only root can open: see `metrics_app`.
 """
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -15,7 +16,8 @@ from buntime.web.docs_page import CONTENT_POLICY, render_docs
 from buntime.web.exchange import Reply, open_exchange
 from buntime.web.metrics import MEDIA, Metrics
 from buntime.web.operation import Call, Operation, Page, operation
-from buntime.web.wire import core as wire
+from buntime.web.wire import server as wire
+from buntime.web.wire.shapes import encode
 
 HTML_HEADERS = [
     (b"content-security-policy", CONTENT_POLICY.encode()),
@@ -29,45 +31,52 @@ type Describe = Callable[[tuple[Page, ...]], dict[str, Any]]
 
 
 def pages(ready: Callable[[], Mapping[str, bool]], describe: Describe) -> tuple[Page, ...]:
-    """`ready`: name of a part → whether it works. `describe`: the pages → the OpenAPI document, made once."""
-    made: list[tuple[bytes, bytes]] = []  # the document and its HTML, at the first look
-
-    def documents() -> tuple[bytes, bytes]:
-        if not made:
-            document = describe(all_pages)
-            made.append((msgspec.json.encode(document), render_docs(document).encode()))
-        return made[0]
+    """`ready`: name of a part → whether it works. `describe`: the pages → the OpenAPI document; called once."""
 
     def health() -> Reply:
-        return Reply(200, wire.encode(wire.Health(status="ok")))
+        return Reply(200, encode(wire.Health(status="ok")))
 
     def readiness() -> Reply:
         checks = dict(ready())
         whole = all(checks.values())
-        return Reply(200 if whole else 503, wire.encode(wire.Readiness(ready=whole, checks=checks)))
+        return Reply(200 if whole else 503, encode(wire.Readiness(ready=whole, checks=checks)))
 
-    def openapi() -> Reply:
-        return Reply(200, documents()[0])
-
-    def docs() -> Reply:
-        return Reply(200, documents()[1], media=b"text/html; charset=utf-8", headers=list(HTML_HEADERS))
-
+    description = _Description(describe)
     json = "application/json"
-    all_pages = (
+    description.pages = (
         Page("/healthz", health, "Whether the server answers.", json, wire.Health),
-        Page("/readyz", readiness, "Whether it can take work.", json, wire.Readiness, also=(503,)),
-        Page("/openapi.json", openapi, "This description, OpenAPI 3.1.", json),
-        Page("/docs", docs, "The API reference for people.", "text/html; charset=utf-8"),
+        Page("/readyz", readiness, "Whether the server can take work.", json, wire.Readiness, also=(503,)),
+        Page("/openapi.json", description.openapi, "This description, OpenAPI 3.1.", json),
+        Page("/docs", description.docs, "The API reference for people.", "text/html; charset=utf-8"),
     )
-    return all_pages
+    return description.pages
+
+
+class _Description:
+    """The OpenAPI document as JSON and as HTML, made at the first request for either."""
+
+    def __init__(self, describe: Describe) -> None:
+        self._describe = describe
+        self.pages: tuple[Page, ...] = ()
+
+    def openapi(self) -> Reply:
+        return Reply(200, self._made[0])
+
+    def docs(self) -> Reply:
+        return Reply(200, self._made[1], media=b"text/html; charset=utf-8", headers=list(HTML_HEADERS))
+
+    @cached_property
+    def _made(self) -> tuple[bytes, bytes]:
+        document = self._describe(self.pages)
+        return msgspec.json.encode(document), render_docs(document).encode()
 
 
 @operation("GET", "/metrics", tag="Server", errors=(Forbidden,))
 async def get_metrics(call: Call[Any, Any]) -> None:
-    """Numbers for Prometheus.
+    """Metrics for Prometheus.
 
-    They are the operator's: `403` with `details.scope` `operator` for keys of accounts. On the server's host root
-    reads them without a key, from a Unix socket.
+    Only the operator can read them: on the server's host, root reads them from a Unix socket without a key. With an
+    account's key the response is 403 with `operator` in `details.scope`.
     """
     raise Forbidden("Metrics are for the operator of this server.", scope="operator")
 
@@ -76,7 +85,7 @@ OPERATIONS: tuple[Operation, ...] = (get_metrics,)
 
 
 def metrics_app(metrics: Metrics) -> ASGIApp:
-    """An ASGI application that answers `GET /metrics` to everybody who can open its socket."""
+    """An ASGI application that answers `GET /metrics` to anyone who can open its socket."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = open_exchange(scope)

@@ -1,4 +1,4 @@
-"""Sessions: create, look, list, change, delete."""
+"""Sessions: create, show, list, change, delete, sleep, wake."""
 
 from collections.abc import Mapping
 
@@ -9,9 +9,10 @@ from buntime.config import Config
 from buntime.errors import InvalidRequest, SessionNotFound
 from buntime.operations.sessions import SessionView
 from buntime.preview import preview_url
-from buntime.web.exchange import SESSION_ID
+from buntime.web.api.ids import session_id
 from buntime.web.operation import Call, operation
-from buntime.web.wire import core as wire
+from buntime.web.wire import sessions as wire
+from buntime.web.wire.shapes import NoQuery, encode, given, iso, number
 
 DEEPEST_METADATA = 64  # levels
 
@@ -27,26 +28,26 @@ DEEPEST_METADATA = 64  # levels
     idempotent=True,
     settles=True,
 )
-async def create_session(call: Call[wire.NoQuery, wire.CreateSession]) -> wire.Created:
+async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Created:
     """Create a session.
 
-    When the answer is sent, the session is durable and its runtime answers. An empty body, of any content
+    When the response arrives, the session is stored durably and its runtime is ready. An empty body, of any content
     type, means the defaults.
     """
     body = call.body
     _check_depth(body.metadata)
     new = requests.NewSession(
-        ttl=_or_none(body.ttl),
+        ttl=given(body.ttl),
         metadata=body.metadata or {},
         limits=_limits(body.resource_limits),
         preview=_preview(body.preview or None) or session.DEFAULT_PREVIEW,
         network=_network(body.network or None) or session.DEFAULT_NETWORK,
-        on_wake=_or_none(body.on_wake),
+        on_wake=given(body.on_wake),
         env=body.env or {},
     )
     answer = call.answer
     made = await call.plane.sessions.create(
-        call.caller, new, answer and (lambda made: answer(wire.encode(_created(made, call.config))))
+        call.caller, new, answer and (lambda made: answer(encode(_created(made, call.config))))
     )
     return _created(made, call.config)
 
@@ -55,8 +56,8 @@ async def create_session(call: Call[wire.NoQuery, wire.CreateSession]) -> wire.C
 async def list_sessions(call: Call[wire.SessionsQuery, None]) -> wire.Sessions:
     """List the account's sessions, newest first.
 
-    Besides the parameters below, `metadata.KEY=VALUE` keeps the sessions whose metadata has that value under
-    that top-level key; numbers and booleans match their JSON text. It does not wake a session.
+    Besides the parameters below, `metadata.KEY=VALUE` selects the sessions whose metadata has that value under that
+    top-level key. Numbers and booleans match their JSON text. Listing does not wake a session.
     """
     query = call.query
     views, total = await call.plane.sessions.list(
@@ -70,10 +71,10 @@ async def list_sessions(call: Call[wire.SessionsQuery, None]) -> wire.Sessions:
 
 
 @operation("GET", "/sessions/{sessionId}", tag="Sessions", answer=wire.Session, errors=(SessionNotFound,))
-async def get_session(call: Call[wire.NoQuery, None]) -> wire.Session:
+async def get_session(call: Call[NoQuery, None]) -> wire.Session:
     """Show a session.
 
-    It does not wake the session and is not activity.
+    This does not wake the session and does not count as activity.
     """
     view = await call.plane.sessions.get(call.caller, session_id(call.path["sessionId"]))
     return _shown(view, call.config)
@@ -87,11 +88,11 @@ async def get_session(call: Call[wire.NoQuery, None]) -> wire.Session:
     answer=wire.Session,
     errors=(SessionNotFound,),
 )
-async def patch_session(call: Call[wire.NoQuery, wire.PatchSession]) -> wire.Session:
+async def patch_session(call: Call[NoQuery, wire.PatchSession]) -> wire.Session:
     """Change a session.
 
-    Each field given replaces the old value whole, and null puts the default back. `ttl` counts from now. It does
-    not wake the session and is not activity.
+    Each field replaces the whole old value, and null restores the default. `ttl` counts from now. This does not wake
+    the session and does not count as activity.
     """
     body, unset = call.body, requests.UNSET
     _check_depth(body.metadata)
@@ -108,11 +109,11 @@ async def patch_session(call: Call[wire.NoQuery, wire.PatchSession]) -> wire.Ses
 
 
 @operation("DELETE", "/sessions/{sessionId}", tag="Sessions", answer=wire.Deleted, errors=(SessionNotFound,))
-async def delete_session(call: Call[wire.NoQuery, None]) -> wire.Deleted:
+async def delete_session(call: Call[NoQuery, None]) -> wire.Deleted:
     """Delete a session.
 
-    Its processes and files are gone, or their removal is durably recorded, when the answer is sent. A second
-    delete is not found.
+    When the response arrives, the session's processes and files are gone, or their removal is durably recorded. A
+    second delete returns 404.
     """
     wanted = session_id(call.path["sessionId"])
     await call.plane.sessions.delete(call.caller, wanted)
@@ -128,12 +129,12 @@ async def delete_session(call: Call[wire.NoQuery, None]) -> wire.Deleted:
     answer=wire.Session,
     errors=(SessionNotFound, errors.SessionBusy),
 )
-async def sleep_session(call: Call[wire.NoQuery, wire.Sleep]) -> wire.Session:
+async def sleep_session(call: Call[NoQuery, wire.Sleep]) -> wire.Session:
     """Put a session to sleep now.
 
-    `idle`: all its processes are suspended, and the next request finds them as they were. `deep-sleep`: they are
-    ended, gently at first; files stay, and the next request starts the session on them. While a request uses the
-    session, it is busy.
+    `idle` suspends all processes; the next request finds them as they were. `deep-sleep` ends them, first with SIGTERM;
+    files stay, and the next request starts the session again with them. While another request uses the session, the
+    response is 409 `session_busy`.
     """
     depth = session.State(call.body.depth)
     view = await call.plane.sessions.sleep(call.caller, session_id(call.path["sessionId"]), depth)
@@ -147,8 +148,8 @@ async def sleep_session(call: Call[wire.NoQuery, wire.Sleep]) -> wire.Session:
     answer=wire.Woken,
     errors=(SessionNotFound,),
 )
-async def wake_session(call: Call[wire.NoQuery, None]) -> wire.Woken:
-    """Wake a session. One that is awake stays as it is."""
+async def wake_session(call: Call[NoQuery, None]) -> wire.Woken:
+    """Wake a session. A session that is awake stays as it is."""
     woken = await call.plane.sessions.wake(call.caller, session_id(call.path["sessionId"]))
     shown = _shown(woken.view, call.config)
     fields = {name: getattr(shown, name) for name in shown.__struct_fields__}
@@ -164,17 +165,6 @@ OPERATIONS = (
     sleep_session,
     wake_session,
 )
-
-
-def session_id(text: str) -> str:
-    """Raises SessionNotFound for what cannot be an id, so that the store is asked only for what can."""
-    if not SESSION_ID.fullmatch(text):
-        raise SessionNotFound(text[:64])
-    return text
-
-
-def _or_none[T](value: T | UnsetType) -> T | None:
-    return None if isinstance(value, UnsetType) else value
 
 
 def _limits(asked: wire.ResourceLimitsRequest | UnsetType) -> Mapping[str, float] | None:
@@ -193,7 +183,7 @@ def _network(asked: wire.NetworkRequest | UnsetType | None) -> session.Network |
 
 
 def _check_depth(metadata: Mapping[str, object] | UnsetType | None) -> None:
-    """Raises InvalidRequest for metadata so deep that a JSON reader behind this one could give up on it."""
+    """Raises InvalidRequest for metadata so deep that another JSON reader could fail on it."""
     level: list[object] = [metadata] if metadata else []
     for _ in range(DEEPEST_METADATA):
         if not level:
@@ -206,22 +196,22 @@ def _check_depth(metadata: Mapping[str, object] | UnsetType | None) -> None:
                 inside.extend(value)
         level = inside
     if any(isinstance(value, Mapping | list) for value in level):
-        raise InvalidRequest("metadata", f"metadata may have {DEEPEST_METADATA} levels.", limit=DEEPEST_METADATA)
+        raise InvalidRequest(
+            "metadata", f"metadata may have at most {DEEPEST_METADATA} levels.", limit=DEEPEST_METADATA
+        )
 
 
 def _resource_limits(made: session.Session) -> wire.ResourceLimits:
     limits = made.limits
-    return wire.ResourceLimits(
-        memory=limits.memory, cpu=wire.number(limits.cpu), timeout=limits.timeout, disk=limits.disk
-    )
+    return wire.ResourceLimits(memory=limits.memory, cpu=number(limits.cpu), timeout=limits.timeout, disk=limits.disk)
 
 
 def _created(made: session.Session, config: Config) -> wire.Created:
     return wire.Created(
         session_id=made.id,
-        expires_at=wire.iso(made.expires_at),
+        expires_at=iso(made.expires_at),
         preview_url=preview_url(made.id, config),
-        created_at=wire.iso(made.created_at),
+        created_at=iso(made.created_at),
         resource_limits=_resource_limits(made),
     )
 
@@ -230,10 +220,10 @@ def _shown(view: SessionView, config: Config) -> wire.Session:
     made = view.session
     return wire.Session(
         session_id=made.id,
-        created_at=wire.iso(made.created_at),
-        expires_at=wire.iso(made.expires_at),
-        last_active=wire.iso(made.last_active),
-        state=made.state.value,  # type: ignore[arg-type]  # DELETING ones are never shown
+        created_at=iso(made.created_at),
+        expires_at=iso(made.expires_at),
+        last_active=iso(made.last_active),
+        state=made.state.value,  # type: ignore[arg-type]  # DELETING sessions are never shown
         files_count=view.observed.files,
         active_processes=view.observed.processes,
         metadata=dict(made.metadata),

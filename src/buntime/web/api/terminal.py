@@ -1,8 +1,8 @@
 """A terminal as a WebSocket.
 
-The API key is asked for as on every call, and until the upgrade a failure is an ordinary answer; afterwards it is a
-text frame and a close code. No browser sends such a key by itself, so a page of another site has nothing to use: the
-Origin header says nothing more. Bytes from the client are activity; the connection itself, and our pings, are none.
+Every call needs the API key. Before the upgrade a failure is an ordinary HTTP answer; after it, a text frame and a
+close code. No browser sends the key on its own, so pages of other sites cannot use it and the Origin header is not
+checked. Bytes from the client count as activity; the connection itself and the server's pings do not.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from buntime.errors import BuntimeError, ExecutionTimeout, InvalidRequest, Unava
 from buntime.inside import Exit
 from buntime.operations.terminals import Opened, OpenTerminal, Terminals
 from buntime.ports import SandboxGone
-from buntime.web.api.sessions import session_id
+from buntime.web.api.ids import session_id
 from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import ClientLeft, Exchange
 from buntime.web.failures import reply_to
@@ -27,20 +27,21 @@ from buntime.web.operation import SESSION_SECONDS, Call, operation
 from buntime.web.resource import World
 from buntime.web.streaming import OpenStreams
 from buntime.web.websocket import left
-from buntime.web.wire import core as wire
-from buntime.web.wire.terminal import Detached, Exited, Ready, Refused, Resize, TerminalQuery
+from buntime.web.wire.errors import FailureAnswer
+from buntime.web.wire.shapes import encode
+from buntime.web.wire.terminal import Detached, Exited, Failed, Ready, Resize, TerminalQuery
 
 PATH = "/sessions/{sessionId}/terminal"
 OPENING_SECONDS = SESSION_SECONDS
-STALL_SECONDS = 120.0  # that a client may take nothing of what is there
-ACTIVITY_SECONDS = 1.0  # between two times that the session is told of it
-LAST_WORDS_SECONDS = 2.0  # for what a client typed before it left
-PIECE = 64 << 10  # bytes in one of our frames
+STALL_SECONDS = 120.0  # how long a client may read nothing while output waits
+ACTIVITY_SECONDS = 1.0  # between two notes of activity
+LAST_WORDS_SECONDS = 2.0  # to write what a client typed before it left
+PIECE = 64 << 10  # bytes in one frame to the client
 ENDED, WRONG, BROKEN, RESTARTING = 1000, 1008, 1011, 1012  # close codes
 
 
 class TerminalSocket:
-    """An ASGI application for WebSockets on the path."""
+    """An ASGI application for WebSockets on PATH."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -49,12 +50,12 @@ class TerminalSocket:
         exchange: Exchange = scope["exchange"]
         exchange.route = PATH
         exchange.note_session(exchange.path_params.get("sessionId"))
-        caller = await self._world.door.enter(exchange)
+        caller = await self._world.authenticator.caller_of(exchange)
         belongs_to(caller.account.id)
         query, _ = decode_query(TerminalQuery, scope["query_string"], filters=False)
         terminals = self._world.plane.terminals
         async with _opened(terminals, caller, _asked(exchange, query)) as opened:
-            await receive()  # that it connects
+            await receive()  # websocket.connect
             exchange.status = 101
             client = Client(exchange, receive, send)
             ready = Ready(terminal_id=opened.id, cols=opened.cols, rows=opened.rows, resumed=opened.resumed)
@@ -71,7 +72,7 @@ class TerminalSocket:
 
 @asynccontextmanager
 async def _opened(terminals: Terminals, caller: Caller, asked: OpenTerminal) -> AsyncIterator[Opened]:
-    """Raises ExecutionTimeout where it takes too long."""
+    """Raises ExecutionTimeout if opening takes too long."""
     opening = terminals.open(caller, asked)
     try:
         async with asyncio.timeout(OPENING_SECONDS):
@@ -86,14 +87,14 @@ async def _opened(terminals: Terminals, caller: Caller, asked: OpenTerminal) -> 
 
 def _asked(exchange: Exchange, query: TerminalQuery) -> OpenTerminal:
     if (query.cols is None) != (query.rows is None):
-        raise InvalidRequest("rows" if query.rows is None else "cols", "cols and rows are given together.")
+        raise InvalidRequest("rows" if query.rows is None else "cols", "Give cols and rows together.")
     return OpenTerminal(
         session_id(exchange.path_params["sessionId"]), query.terminal_id, query.cols, query.rows, query.working_dir
     )
 
 
 class Client:
-    """The other end, once it is a WebSocket. Every method raises ClientLeft."""
+    """The client, after the upgrade to a WebSocket. Every method raises ClientLeft."""
 
     def __init__(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         self._exchange = exchange
@@ -105,14 +106,14 @@ class Client:
         await self._put({"type": "websocket.accept", "headers": headers})
 
     async def tell(self, frame: msgspec.Struct) -> None:
-        await self._put({"type": "websocket.send", "text": wire.encode(frame).decode()})
+        await self._put({"type": "websocket.send", "text": encode(frame).decode()})
 
     async def show(self, content: bytes) -> None:
         for start in range(0, len(content), PIECE):
             await self._put({"type": "websocket.send", "bytes": content[start : start + PIECE]})
 
     async def says(self) -> bytes | Resize:
-        """Raises InvalidRequest for a text frame that means nothing."""
+        """Raises InvalidRequest for a text frame that is not a valid resize."""
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
             raise ClientLeft
@@ -123,31 +124,31 @@ class Client:
         return resize
 
     async def leaves(self) -> None:
-        """Waits for it, whatever is still to be heard."""
+        """Waits until the client has left, even if it sent data that is still unread."""
         await left(self._exchange.scope).wait()
         raise ClientLeft
 
     async def end(self, how: Exit | None) -> None:
-        """None: another client took over."""
+        """`how` is None if another client took over."""
         await self.tell(Detached() if how is None else Exited(exit_code=how.code, reason=how.reason))
         await self._put({"type": "websocket.close", "code": ENDED})
 
     async def fail(self, failure: BuntimeError, code: int) -> None:
         self._exchange.code = failure.code
-        shown = msgspec.json.decode(reply_to(failure).body, type=wire.FailureAnswer)
-        await self.tell(Refused(error=shown.error))
+        shown = msgspec.json.decode(reply_to(failure).body, type=FailureAnswer)
+        await self.tell(Failed(error=shown.error))
         await self._put({"type": "websocket.close", "code": code})
 
     async def _put(self, message: Message) -> None:
         try:
             async with asyncio.timeout(STALL_SECONDS):
                 await self._send(message)
-        except OSError:  # TimeoutError is one, and what uvicorn raises for who has gone
+        except OSError:  # TimeoutError is an OSError, and so is what uvicorn raises for a client that left
             raise ClientLeft from None
 
 
 class Conversation:
-    """What goes both ways until one side ends it."""
+    """Passes data both ways until one side ends the terminal."""
 
     def __init__(self, terminals: Terminals, caller: Caller, opened: Opened, client: Client) -> None:
         self._terminals = terminals
@@ -156,7 +157,7 @@ class Conversation:
         self._attachment = opened.attachment
         self._client = client
         self._said = asyncio.Event()
-        self._unwritten: asyncio.Queue[bytes | Resize] = asyncio.Queue()  # of one
+        self._unwritten: asyncio.Queue[bytes | Resize] = asyncio.Queue()  # of at most one item
         self._exit: Exit | None = None
 
     async def hold(self, streams: OpenStreams) -> None:
@@ -172,7 +173,7 @@ class Conversation:
         except asyncio.CancelledError:
             if not streams.ending:
                 raise
-            await self._client.fail(Unavailable("The server is stopping. The terminal goes on.", 2), RESTARTING)
+            await self._client.fail(Unavailable("The server is stopping. The terminal keeps running.", 2), RESTARTING)
         finally:
             work.cancel()
 
@@ -194,7 +195,7 @@ class Conversation:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _last_words(self, listening: asyncio.Task[None]) -> None:
-        """Who leaves may have typed before: that is read to its end, where the client's leaving is, and written."""
+        """Reads and writes what the client typed before it left."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_SECONDS):
                 await asyncio.wait({listening})
@@ -208,7 +209,7 @@ class Conversation:
             await self._client.show(part)
 
     async def _listen(self) -> None:
-        """One message is taken while the one before it is written, and waits."""
+        """Reads one message ahead while the previous one is written."""
         while True:
             said = await self._client.says()
             self._said.set()
@@ -225,13 +226,13 @@ class Conversation:
             self._unwritten.task_done()
 
     async def _keep_awake(self) -> None:
-        """Beside the way of what is typed: nobody waits for it but a session that sleeps."""
+        """Notes activity beside the writing, so that typed input does not wait for the wake."""
         while True:
             await self._said.wait()
             self._said.clear()
             try:
                 await self._terminals.typed(self._opened)
-            except Unavailable:  # it is waking still, or there is no room for it yet
+            except Unavailable:  # the session is still waking, or has no capacity yet
                 self._said.set()
             await asyncio.sleep(ACTIVITY_SECONDS)
 
@@ -253,12 +254,12 @@ class Conversation:
 async def terminal(call: Call[TerminalQuery, None]) -> None:
     """A terminal, as a WebSocket.
 
-    Binary frames are bytes of a pseudo-terminal, both ways, with `bash` at its other end. Text frames are JSON: from
-    the server first `ready`, at the end `exit`, `detached` where another client has attached, or `error`; from the
-    client `{"type": "resize", "cols": 120, "rows": 40}`. A terminal goes on when the connection is lost: with its
-    `terminalId` it is taken up again, and what was last on the screen is replayed.
+    Binary frames carry the bytes of a pseudo-terminal that runs `bash`, in both directions. Text frames are JSON. The
+    server first sends `ready`; at the end it sends `exit`, `detached` if another client attached, or `error`. The
+    client can send `{"type": "resize", "cols": 120, "rows": 40}`. A terminal keeps running if the connection is lost:
+    reconnect with its `terminalId`, and the server replays the latest output.
     """
-    raise InvalidRequest("Upgrade", "This path takes WebSockets alone.")
+    raise InvalidRequest("Upgrade", "This path accepts only WebSockets.")
 
 
 OPERATIONS = (terminal,)

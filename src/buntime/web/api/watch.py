@@ -1,16 +1,15 @@
 """Watching files."""
 
-import base64
-
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct
 
 from buntime import errors
 from buntime.inside import FileEvent
-from buntime.paths import in_bytes, inside_session, shown
-from buntime.web.api.sessions import session_id
+from buntime.paths import inside_session, shown
+from buntime.web.api.ids import session_id
 from buntime.web.operation import Call, Operation, Streamed, operation
 from buntime.web.streaming import Out
-from buntime.web.wire import core as wire
+from buntime.web.wire.encoding import path_bytes
+from buntime.web.wire.errors import Failure
 from buntime.web.wire.watch import Change, Overflow, Ready, WatchQuery
 
 
@@ -33,16 +32,11 @@ def _shape(event: FileEvent) -> Struct:
     return Change(
         event=event.kind,
         path=shown(event.path),
-        path_base64=_bytes(event.path),
+        path_base64=path_bytes(event.path),
         from_=UNSET if before is None else shown(before),
-        from_base64=UNSET if before is None else _bytes(before),
+        from_base64=UNSET if before is None else path_bytes(before),
         type=event.type or UNSET,
     )
-
-
-def _bytes(path: str) -> str | UnsetType:
-    """In base64, where `shown` is not the whole truth."""
-    return UNSET if shown(path) == path else base64.b64encode(in_bytes(path)).decode()
 
 
 @operation(
@@ -60,18 +54,18 @@ def _bytes(path: str) -> str | UnsetType:
     ),
     streamed=Streamed(
         _stream,
-        events={"ready": Ready, "change": Change, "overflow": Overflow, "error": wire.Failure},
+        events={"ready": Ready, "change": Change, "overflow": Overflow, "error": Failure},
         endless=True,
     ),
 )
 async def watch_files(call: Call[WatchQuery, None]) -> None:
     """Watch a directory or a file.
 
-    A stream of Server-Sent Events: `ready` when it is watched, then a `change` for each that is made, and comments
-    every 15 seconds of silence. Changes of one file within some 25 ms are told as one. `overflow` says that there were
-    more than could be told, so the client has to look for itself; what follows it is whole again. The stream goes on
-    while the session is suspended, does not keep it awake, and ends with an `error` where what is watched is gone, in
-    deep sleep and at the session's end.
+    The response is a stream of Server-Sent Events: `ready` when the watch has started, a `change` for each change, and
+    a comment after every 15 seconds of silence. Changes to one file within about 25 ms are reported as one. `overflow`
+    means that some changes were not reported, so look at the files yourself; reporting is complete again after it. The
+    stream continues while the session is suspended and does not keep it awake. It ends with an `error` when the watched
+    path is gone, at deep sleep and at the end of the session.
     """
 
 

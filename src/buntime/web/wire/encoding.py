@@ -1,4 +1,4 @@
-"""File contents inside JSON: text or base64, and back."""
+"""Paths and contents of files in JSON: text if they are UTF-8, base64 otherwise."""
 
 import base64
 import binascii
@@ -12,11 +12,12 @@ from buntime.inside import FileToWrite
 from buntime.paths import for_client, from_bytes, in_bytes, inside_session, shown
 from buntime.plan import Plan
 from buntime.requests import check_file_count, check_file_size
-from buntime.web.wire import core as wire
+from buntime.web.wire.execution import FileRequest
+from buntime.web.wire.files import WriteFile
 
 
-def either(text: str | UnsetType, raw: str | UnsetType, field: str = "path") -> str:
-    """The path of a JSON body: as text, or its bytes in base64."""
+def given_path(text: str | UnsetType, raw: str | UnsetType, field: str = "path") -> str:
+    """The path of a JSON body, given as text or as bytes in base64."""
     if not isinstance(text, UnsetType) and isinstance(raw, UnsetType):
         return inside_session(text, field)
     if isinstance(raw, UnsetType) or not isinstance(text, UnsetType):
@@ -24,23 +25,21 @@ def either(text: str | UnsetType, raw: str | UnsetType, field: str = "path") -> 
     return inside_session(from_bytes(_strict_base64(raw, f"{field}Base64")), f"{field}Base64", any_bytes=True)
 
 
-def named(path: str) -> tuple[str, str | UnsetType]:
-    """An absolute path as a client sees it, and its bytes where that is not the whole truth."""
+def shown_path(path: str) -> tuple[str, str | UnsetType]:
+    """An absolute path as the client sees it, and its bytes in base64 if the text loses some."""
     told = for_client(path)
-    return shown(told), bytes_of(told)
+    return shown(told), path_bytes(told)
 
 
-def bytes_of(path: str) -> str | UnsetType:
-    """In base64, where `shown` is not the whole truth."""
+def path_bytes(path: str) -> str | UnsetType:
+    """The path in base64, if `shown` loses bytes."""
     return UNSET if shown(path) == path else base64.b64encode(in_bytes(path)).decode()
 
 
-def file_to_write(
-    file: wire.FileRequest | wire.WriteFile, plan: Plan, *, field: str = "", append: bool = False
-) -> FileToWrite:
-    """`field`: what stands before the names of the file's fields in the request, such as `files[3].`."""
-    if isinstance(file, wire.WriteFile):
-        path = either(file.path, file.path_base64)
+def file_to_write(file: FileRequest | WriteFile, plan: Plan, *, field: str = "", append: bool = False) -> FileToWrite:
+    """`field`: the prefix of the file's field names in errors, such as `files[3].`."""
+    if isinstance(file, WriteFile):
+        path = given_path(file.path, file.path_base64)
     else:
         path = inside_session(file.path, f"{field}path")
     check_file_size(path, len(file.content) // 4 * 3 - 2, plan)  # the least that it can be in either encoding
@@ -50,14 +49,14 @@ def file_to_write(
     return FileToWrite(path, content, mode, append)
 
 
-def files_to_write(files: Sequence[wire.FileRequest], plan: Plan) -> Sequence[FileToWrite]:
-    """Raises InvalidRequest where there are too many, or two of them are the same file."""
+def files_to_write(files: Sequence[FileRequest], plan: Plan) -> Sequence[FileToWrite]:
+    """Raises InvalidRequest for too many files, and for two entries with the same path."""
     check_file_count(len(files), plan)
     decoded: dict[str, FileToWrite] = {}
     for index, file in enumerate(files):
         one = file_to_write(file, plan, field=f"files[{index}].")
         if one.path in decoded:
-            raise InvalidRequest(f"files[{index}].path", f"files[{index}].path names a file that is there already.")
+            raise InvalidRequest(f"files[{index}].path", f"files[{index}].path repeats the path of an earlier entry.")
         decoded[one.path] = one
     return list(decoded.values())
 

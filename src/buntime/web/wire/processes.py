@@ -4,94 +4,105 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from buntime.web.wire.core import LARGEST_OFFSET, PATH, SESSION_ID, Limit, Offset, Request, Shown, Time
+from buntime.web.wire.fields import LARGEST_OFFSET, Limit, Offset, Path, SessionId, Time
+from buntime.web.wire.shapes import Request, Response
 
-PROCESS_ID = "The process's id, `proc_` and 18 lower-case letters and digits."
+PROCESS_ID = "The process's id: `proc_` and 18 lower-case letters and digits."
 LOG_LIMIT, MOST_LOG = 262144, 1048576  # bytes
 
-SessionId = Annotated[str, Meta(description=SESSION_ID)]
 ProcessId = Annotated[str, Meta(description=PROCESS_ID)]
 Status = Annotated[
     Literal["running", "exited", "lost"],
-    Meta(description="`lost`: the session's runtime ended before the process did, so nobody knows an exit code."),
+    Meta(description="`lost`: the session's runtime ended before the process did, so its exit code is unknown."),
 ]
 ExitCode = Annotated[
     int | None,
-    Meta(description="128 + signal when killed, 124 at its timeout; null while it runs and where it is lost."),
+    Meta(description="128 + signal number if killed, 124 on timeout. Null while the process runs and if it is lost."),
 ]
 Reason = Annotated[
     Literal["deep_sleep", "runtime_ended", "timeout"] | None,
-    Meta(description="Why it ended, where it was not by itself."),
+    Meta(description="Why the process ended, if it did not end on its own."),
 ]
-Cursor = Annotated[int, Meta(ge=0, le=LARGEST_OFFSET, description="Bytes of output before what is meant.")]
+Cursor = Annotated[
+    int, Meta(ge=0, le=LARGEST_OFFSET, description="A position in the output: the number of bytes before it.")
+]
 
 
 class WaitForRequest(Request):
-    port: Annotated[int, Meta(description="Until something in the session listens on it, 1 to 65535.")] | UnsetType = (
-        UNSET
-    )
+    port: (
+        Annotated[int, Meta(description="Wait until something in the session listens on this port, 1 to 65535.")]
+        | UnsetType
+    ) = UNSET
     output: (
         Annotated[
             str,
             Meta(
-                description="Until a line of its output matches this regular expression of ripgrep's, at most 1,000 "
-                "characters."
+                description="Wait until a line of output matches this regular expression (ripgrep syntax, at most "
+                "1,000 characters)."
             ),
         ]
         | UnsetType
     ) = UNSET
-    timeout: Annotated[int, Meta(description="Seconds to wait, 1 to 300. The process goes on after that.")] = 30
+    timeout: Annotated[int, Meta(description="Seconds to wait, 1 to 300. The process continues after that.")] = 30
 
 
 class StartProcess(Request):
     session_id: SessionId
-    code: Annotated[str, Meta(description="TypeScript or JavaScript for Bun; exactly one of code and command.")] | (
-        UnsetType
+    code: Annotated[
+        str, Meta(description="TypeScript or JavaScript for Bun. Give exactly one of `code` and `command`.")
+    ] | (UnsetType) = UNSET
+    command: (
+        Annotated[str, Meta(description="A command for `bash -c`. Give exactly one of `code` and `command`.")]
+        | UnsetType
     ) = UNSET
-    command: Annotated[str, Meta(description="Run by `bash -c`; exactly one of code and command.")] | UnsetType = UNSET
     env: (
         Annotated[
             dict[str, str],
             Meta(
-                description="Over the session's own; at most 100 entries.",
+                description="Environment variables, at most 100. They override the session's.",
                 extra_json_schema={"default": {}},
             ),
         ]
         | UnsetType
     ) = UNSET
-    working_dir: Annotated[str, Meta(description=PATH)] = "/workspace"
-    name: Annotated[str, Meta(description="For people; 1 to 200 characters.")] | UnsetType = UNSET
+    working_dir: Path = "/workspace"
+    name: Annotated[str, Meta(description="A label of 1 to 200 characters.")] | UnsetType = UNSET
     timeout: (
         Annotated[
             int,
             Meta(
-                description="Seconds after which it is killed, 1 to 604800; while the session is suspended they do not "
-                "count. Without it, it runs until it ends."
+                description="Seconds after which the process is killed, 1 to 604800. Time while the session is "
+                "suspended does not count. Omit it to let the process run until it ends."
             ),
         ]
         | UnsetType
     ) = UNSET
     wait_for: (
-        Annotated[WaitForRequest, Meta(description="Answer when it is ready; exactly one of port and output.")]
+        Annotated[
+            WaitForRequest,
+            Meta(description="Respond when the process is ready. Give exactly one of `port` and `output`."),
+        ]
         | UnsetType
     ) = UNSET
 
 
-class Process(Shown):
+class Process(Response):
     process_id: ProcessId
-    pid: Annotated[int, Meta(description="Inside the session.")]
+    pid: Annotated[int, Meta(description="The process id inside the session.")]
     status: Status
     exit_code: ExitCode
     reason: Reason
     started_at: Time
     ended_at: Time | None
-    command: Annotated[str, Meta(description="Its command or code, at most 1,000 characters.")]
+    command: Annotated[str, Meta(description="The command or code, cut to 1,000 characters.")]
     name: str | None
 
 
 class StartedProcess(Process, kw_only=True):
     ready: (
-        Annotated[bool, Meta(description="With `waitFor`: whether it was ready in time. See `status` where not.")]
+        Annotated[
+            bool, Meta(description="With `waitFor`: whether the process was ready in time. If not, see `status`.")
+        ]
         | UnsetType
     ) = UNSET
 
@@ -102,7 +113,7 @@ class ListProcessesQuery(Request):
     offset: Offset = 0
 
 
-class Processes(Shown):
+class Processes(Response):
     processes: list[Process]
     total: int
 
@@ -115,11 +126,11 @@ class ProcessQuery(Request):
 class ProcessInput(Request):
     session_id: SessionId
     process_id: ProcessId
-    data: Annotated[str, Meta(description="At most 1 MiB at a time.")] = ""
+    data: Annotated[str, Meta(description="At most 1 MiB in one request.")] = ""
     encoding: Annotated[
-        Literal["utf8", "base64"], Meta(description="How `data` is written; base64 is strict, with its padding.")
+        Literal["utf8", "base64"], Meta(description="How `data` is encoded. Base64 is strict and needs its padding.")
     ] = "utf8"
-    close: Annotated[bool, Meta(description="The end of its input comes after this.")] = False
+    close: Annotated[bool, Meta(description="Close the input after this data.")] = False
 
 
 SignalName = Literal[
@@ -140,52 +151,54 @@ SignalName = Literal[
 class ProcessSignal(Request):
     session_id: SessionId
     process_id: ProcessId
-    signal: Annotated[SignalName, Meta(description="To the process and all that it has started.")] = "SIGTERM"
+    signal: Annotated[SignalName, Meta(description="Sent to the process and everything that it started.")] = "SIGTERM"
 
 
 class LogsQuery(Request):
     session_id: SessionId
     process_id: ProcessId
-    cursor: Annotated[Cursor, Meta(description="Where to begin: that of an answer before, or 0 for all there is.")] = 0
+    cursor: Annotated[
+        Cursor, Meta(description="Where to start: the cursor of an earlier response, or 0 for everything kept.")
+    ] = 0
     limit: Annotated[
-        int, Meta(ge=1, le=MOST_LOG, description="Bytes of output in one answer, about. Without meaning to `follow`.")
+        int, Meta(ge=1, le=MOST_LOG, description="Approximate bytes of output in one response. Ignored with `follow`.")
     ] = LOG_LIMIT
-    follow: Annotated[bool, Meta(description="`true`: as Server-Sent Events, to the end of the process.")] = False
+    follow: Annotated[bool, Meta(description="`true`: send Server-Sent Events until the process ends.")] = False
 
 
-class LogEntry(Shown):
+class LogEntry(Response):
     stream: Literal["stdout", "stderr"]
-    data: Annotated[str, Meta(description="No character is split; bytes that are not UTF-8 are U+FFFD.")]
+    data: Annotated[str, Meta(description="Text. A character is never split. Bytes that are not UTF-8 become U+FFFD.")]
     time: Time
 
 
-class Logs(Shown):
+class Logs(Response):
     entries: list[LogEntry]
-    cursor: Annotated[Cursor, Meta(description="Where the next answer begins.")]
-    end: Annotated[Cursor, Meta(description="The cursor after all that there is now: once reached, that was read.")]
+    cursor: Annotated[Cursor, Meta(description="Where the next response starts.")]
+    end: Annotated[Cursor, Meta(description="The cursor after the last byte written so far.")]
     dropped: Annotated[
         int,
-        Meta(ge=0, description="Bytes between the cursor asked for and the first entry that are not kept any more."),
+        Meta(ge=0, description="Bytes between the requested cursor and the first entry that are no longer kept."),
     ]
     status: Status
     exit_code: ExitCode
     reason: Reason
 
 
-class LogOutput(Shown):
-    data: Annotated[str, Meta(description="No character is split; bytes that are not UTF-8 are U+FFFD.")]
+class LogOutput(Response):
+    data: Annotated[str, Meta(description="Text. A character is never split. Bytes that are not UTF-8 become U+FFFD.")]
     time: Time
 
 
-class Dropped(Shown):
-    bytes: Annotated[int, Meta(ge=1, description="Of output before the next event that are not kept any more.")]
+class Dropped(Response):
+    bytes: Annotated[int, Meta(ge=1, description="Bytes of output before the next event that are no longer kept.")]
 
 
-class Exit(Shown):
+class Exit(Response):
     status: Status
     exit_code: ExitCode
     reason: Reason
 
 
-class Detached(Shown):
+class Detached(Response):
     process_id: ProcessId

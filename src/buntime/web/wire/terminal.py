@@ -4,51 +4,56 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from buntime.web.wire.core import Failure, Request, Shown
+from buntime.web.wire.errors import Failure
+from buntime.web.wire.shapes import Request, Response
 
 TerminalId = Annotated[str, Meta(pattern="^term_[a-z0-9]{18}$")]
 Cells = Annotated[int, Meta(ge=2, le=500)]
 
 
 class TerminalQuery(Request):
-    terminal_id: Annotated[TerminalId | None, Meta(description="To take up that one again; a new one without.")] = None
-    cols: Annotated[Cells | None, Meta(description="80 for a new one. With `rows`, or neither.")] = None
-    rows: Annotated[Cells | None, Meta(description="24 for a new one.")] = None
-    working_dir: Annotated[str, Meta(description="Of a new one.")] = "/workspace"
+    terminal_id: Annotated[
+        TerminalId | None, Meta(description="Reconnect to this terminal. Omit it to open a new one.")
+    ] = None
+    cols: Annotated[
+        Cells | None, Meta(description="Give `cols` and `rows` together. A new terminal has 80 columns by default.")
+    ] = None
+    rows: Annotated[Cells | None, Meta(description="A new terminal has 24 rows by default.")] = None
+    working_dir: Annotated[str, Meta(description="The working directory of a new terminal.")] = "/workspace"
 
 
 class Resize(Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
-    """From the client."""
+    """A text frame from the client."""
 
     type: Literal["resize"]
     cols: Cells
     rows: Cells
 
 
-class Ready(Shown):
+class Ready(Response):
     """The first frame."""
 
     terminal_id: str
-    cols: int | None  # None: as it was
+    cols: int | None  # None: unchanged
     rows: int | None
     resumed: bool
     type: Literal["ready"] = "ready"
 
 
-class Exited(Shown):
-    """The last frame of a terminal. `exit_code` is null where the shell was ended by us."""
+class Exited(Response):
+    """The last frame of a terminal. `exit_code` is null if the server ended the shell."""
 
     exit_code: int | None
     reason: str | None
     type: Literal["exit"] = "exit"
 
 
-class Detached(Shown):
-    """Another client has attached."""
+class Detached(Response):
+    """Another client attached to the terminal."""
 
     type: Literal["detached"] = "detached"
 
 
-class Refused(Shown):
+class Failed(Response):
     error: Failure
     type: Literal["error"] = "error"

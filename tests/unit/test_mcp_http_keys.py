@@ -1,6 +1,6 @@
 """Over HTTP nothing is kept for keys that nobody knows, and no key has all the room there is."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -8,15 +8,13 @@ import httpx2
 import pytest
 from buntime_sdk import BuntimeError, ConnectionFailed, Forbidden, RateLimitExceeded, Unauthorized
 
-from buntime.clients.mcp import keys
-from buntime.clients.mcp import open_conversations as room
-from buntime.clients.mcp.http_keys import KeysOnly
+from buntime.clients.mcp import keys, open_conversations
+from buntime.clients.mcp.http_keys import RequireKey
 from buntime.clients.mcp.keys import KNOWN_SECONDS, Keys, asking
-from buntime.clients.mcp.open_conversations import IDLE_SECONDS, Full, Room
 from buntime.clients.mcp.server import build, http_app
 from buntime.clients.mcp.tool_context import Settings
 
-DOOR = "http://127.0.0.1:8090/mcp"
+URL = "http://127.0.0.1:8090/mcp"
 NEWEST = "2026-07-28"
 
 
@@ -50,12 +48,12 @@ class Caller:
     async def opens(self, key: str, revision: str | None = None) -> httpx2.Response:
         about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
         hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": about}
-        return await self.http.post(DOOR, headers=_headers(key, "mcp-protocol-version", revision), json=hello)
+        return await self.http.post(URL, headers=_headers(key, "mcp-protocol-version", revision), json=hello)
 
     async def status_of(self, key: str, conversation: str, method: str = "POST") -> int:
         ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
         headers = _headers(key, "mcp-session-id", conversation)
-        return (await self.http.request(method, DOOR, headers=headers, json=ping)).status_code
+        return (await self.http.request(method, URL, headers=headers, json=ping)).status_code
 
 
 def _headers(key: str, name: str, value: str | None) -> dict[str, str]:
@@ -64,10 +62,10 @@ def _headers(key: str, name: str, value: str | None) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def door(known: Known) -> AsyncIterator[Caller]:
+async def served(known: Known) -> AsyncIterator[Caller]:
     """The tools over HTTP, in this process."""
     app = http_app(build(Settings("http://127.0.0.1:9", None, 3600)), "127.0.0.1", ())
-    transport = httpx2.ASGITransport(KeysOnly(app, known.keys()))
+    transport = httpx2.ASGITransport(RequireKey(app, known.keys()))
     async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport) as http:
         yield Caller(http)
 
@@ -75,14 +73,14 @@ async def door(known: Known) -> AsyncIterator[Caller]:
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one key two conversations may be open."""
-    monkeypatch.setattr(room, "MOST_OPEN", 2)
+    monkeypatch.setattr(open_conversations, "MOST_OPEN", 2)
 
 
 # --- keys ---
 
 
 async def test_a_key_that_is_not_known_opens_no_conversation() -> None:
-    async with door(Known()) as caller:
+    async with served(Known()) as caller:
         refused = await caller.opens("btk_0")
         assert refused.status_code == 401
         assert refused.headers["www-authenticate"] == "Bearer"
@@ -106,7 +104,7 @@ async def test_where_the_server_does_not_say_none_is_opened_and_it_is_asked_agai
     failure: BuntimeError, status: int, after: str | None
 ) -> None:
     known = Known(failure=failure)
-    async with door(known) as caller:
+    async with served(known) as caller:
         refused = await caller.opens("btk_a")
         assert (refused.status_code, refused.headers.get("retry-after")) == (status, after)
         assert refused.text.startswith(f"{failure.code}: ")
@@ -117,7 +115,7 @@ async def test_where_the_server_does_not_say_none_is_opened_and_it_is_asked_agai
 @pytest.mark.parametrize(("key", "status"), [("btk_a", 200), ("btk_0", 401)])
 async def test_an_answer_counts_for_a_minute(key: str, status: int) -> None:
     known = Known()
-    async with door(known) as caller:
+    async with served(known) as caller:
         for _ in range(3):
             assert (await caller.opens(key)).status_code == status
         assert known.asked == [key]
@@ -152,18 +150,18 @@ async def test_what_can_be_no_key_is_unknown_and_a_server_that_is_away_is_told()
 
 async def test_the_newest_revision_opens_none_and_its_tools_say_what_is_wrong() -> None:
     known = Known()
-    async with door(known) as caller:
+    async with served(known) as caller:
         await caller.opens("btk_0", NEWEST)
         assert known.asked == []
         assert (await caller.opens("btk_0", "2025-06-18")).status_code == 401
 
 
-# --- room ---
+# --- conversations ---
 
 
 @pytest.mark.usefixtures("two")
 async def test_the_oldest_idle_conversation_of_a_key_ends_for_a_new_one() -> None:
-    async with door(Known()) as caller:
+    async with served(Known()) as caller:
         theirs = (await caller.opens("btk_b")).headers["mcp-session-id"]
         first, second = [(await caller.opens("btk_a")).headers["mcp-session-id"] for _ in range(2)]
         assert await caller.status_of("btk_a", first) == 200  # now the second is the oldest
@@ -175,7 +173,7 @@ async def test_the_oldest_idle_conversation_of_a_key_ends_for_a_new_one() -> Non
 
 @pytest.mark.usefixtures("two")
 async def test_one_that_its_client_has_ended_leaves_its_place() -> None:
-    async with door(Known()) as caller:
+    async with served(Known()) as caller:
         first, second = [(await caller.opens("btk_a")).headers["mcp-session-id"] for _ in range(2)]
         assert await caller.status_of("btk_a", second, "DELETE") == 200
         await caller.opens("btk_a")
@@ -184,56 +182,10 @@ async def test_one_that_its_client_has_ended_leaves_its_place() -> None:
 
 @pytest.mark.usefixtures("two")
 async def test_what_opens_none_takes_no_place() -> None:
-    async with door(Known()) as caller:
+    async with served(Known()) as caller:
         for _ in range(3):
             assert await caller.status_of("btk_a", "") == 404
-            refused = await caller.http.post(DOOR, headers=_headers("btk_a", "x", None), json={"jsonrpc": "2.0"})
+            refused = await caller.http.post(URL, headers=_headers("btk_a", "x", None), json={"jsonrpc": "2.0"})
             assert refused.status_code == 400
         first, second = [(await caller.opens("btk_a")).headers["mcp-session-id"] for _ in range(2)]
         assert [await caller.status_of("btk_a", name) for name in (first, second)] == [200, 200]
-
-
-def opened(known: Callable[[], float], *names: str) -> Room:
-    places = Room(known)
-    for name in names:
-        assert places.take("a") is None
-        places.give_back("a", name)
-    return places
-
-
-@pytest.mark.usefixtures("two")
-def test_one_that_is_in_use_is_not_ended() -> None:
-    places = opened(Known().clock, "one", "other")
-    with places.call("a", "one"):
-        assert places.take("a") == "other"
-        with pytest.raises(Full):
-            places.take("a")
-        assert places.take("b") is None
-    assert places.take("a") == "one"
-
-
-@pytest.mark.usefixtures("two")
-def test_those_that_are_being_opened_count() -> None:
-    places = opened(Known().clock)
-    assert [places.take("a"), places.take("a")] == [None, None]
-    with pytest.raises(Full):
-        places.take("a")
-    places.give_back("a", None)
-    assert places.take("a") is None
-
-
-@pytest.mark.usefixtures("two")
-def test_another_key_neither_uses_nor_ends_a_conversation() -> None:
-    places = opened(Known().clock, "one", "other")
-    places.forget("b", "one")
-    with places.call("b", "one"):
-        assert places.take("a") == "one"
-
-
-@pytest.mark.usefixtures("two")
-def test_what_the_library_has_ended_for_its_idleness_is_forgotten() -> None:
-    known = Known()
-    places = opened(known.clock, "one", "other")
-    with places.call("a", "other"):
-        known.now += IDLE_SECONDS + 1
-        assert places.take("a") is None

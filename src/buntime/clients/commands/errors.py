@@ -26,7 +26,7 @@ REMEDIES: Mapping[str, str] = {
 }
 
 
-class Refused(Exception):
+class CommandError(Exception):
     """The command cannot be done; the message says why and what to do."""
 
     def __init__(self, message: str, code: str = "refused") -> None:
@@ -34,7 +34,7 @@ class Refused(Exception):
         self.code = code
 
 
-def refuse(failure: "BuntimeError | Refused", url: str, as_json: bool) -> Never:
+def exit_with(failure: "BuntimeError | CommandError", url: str, as_json: bool) -> Never:
     """Says it and ends the command with status 1."""
     sentence = one_line(sentence_of(failure, url))
     if as_json:
@@ -48,8 +48,8 @@ def one_line(text: str) -> str:
     return plain(" ".join(text.split()))
 
 
-def sentence_of(failure: "BuntimeError | Refused", url: str) -> str:
-    if isinstance(failure, Refused):
+def sentence_of(failure: "BuntimeError | CommandError", url: str) -> str:
+    if isinstance(failure, CommandError):
         return str(failure)
     if failure.code == "connection_failed" and not getattr(failure, "begun", False):
         return NO_SERVER.format(url=url)
@@ -59,8 +59,8 @@ def sentence_of(failure: "BuntimeError | Refused", url: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _told(failure: "BuntimeError | Refused", sentence: str) -> dict[str, object]:
-    if isinstance(failure, Refused):
+def _told(failure: "BuntimeError | CommandError", sentence: str) -> dict[str, object]:
+    if isinstance(failure, CommandError):
         return {"code": failure.code, "message": sentence, "retryable": False, "details": {}}
     told: dict[str, object] = {"code": failure.code, "message": sentence}
     return told | {"retryable": failure.retryable, "details": failure.details, "requestId": failure.request_id}

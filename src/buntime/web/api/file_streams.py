@@ -1,0 +1,157 @@
+"""Files of any size as bytes: the content of a file, and a directory as an archive."""
+
+from msgspec import UnsetType
+
+from buntime import errors
+from buntime.inside import Content
+from buntime.paths import for_client, inside_session, shown
+from buntime.web import ranges
+from buntime.web.api.files import MISSING
+from buntime.web.api.ids import session_id
+from buntime.web.exchange import Headers
+from buntime.web.operation import Call, Operation, Streamed, operation
+from buntime.web.streaming import Out
+from buntime.web.wire import file_streams as wire
+from buntime.web.wire.encoding import shown_path
+
+BYTES = b"application/octet-stream"
+TARBALL = b"application/gzip"
+ATTEMPTS = 3  # to open a file that changes meanwhile
+LONGEST = 24 * 3600.0  # seconds of an upload; one without progress ends sooner
+
+SENT = (errors.SessionNotFound, errors.FileConflict, errors.InvalidState, errors.DiskFull, errors.ResourceLimitExceeded)
+
+
+def _path(text: str) -> str:
+    return inside_session(text, any_bytes=True)
+
+
+async def _read(call: Call[wire.ContentQuery, None], out: Out) -> None:
+    path, wanted, part = _path(call.query.path), session_id(call.query.session_id), ranges.asked_part(call.header)
+    for _ in range(ATTEMPTS):
+        try:
+            async with call.plane.files.content(call.caller, wanted, path, *part) as content:
+                if part == ranges.WHOLE or ranges.is_same(call.header, content.version):
+                    await _send(call, out, content, whole=part == ranges.WHOLE)
+                    return
+        except errors.RangeNotSatisfiable:
+            if not call.header(b"if-range"):
+                raise
+        part = ranges.WHOLE
+    raise errors.SessionBusy(f"{shown(for_client(path))!r} keeps changing. Try again.")
+
+
+async def _send(call: Call[wire.ContentQuery, None], out: Out, content: Content, *, whole: bool) -> None:
+    about: Headers = [
+        (b"accept-ranges", b"bytes"),
+        (b"etag", ranges.etag(content.version)),
+        (b"last-modified", ranges.http_date(content.modified)),
+        (b"cache-control", b"private, no-cache"),
+    ]
+    if ranges.is_known(call.header, content.version, content.modified):
+        await out.begin(BYTES, about, 304)
+        return
+    about.append((b"content-length", b"%d" % (content.end - content.start)))
+    if not whole:
+        about.append((b"content-range", b"bytes %d-%d/%d" % (content.start, content.end - 1, content.total)))
+    await out.begin(BYTES, about, 200 if whole else 206)
+    async for piece in content.parts:
+        await out.content(piece)
+
+
+@operation(
+    "GET",
+    "/files/content",
+    tag="Files",
+    query=wire.ContentQuery,
+    any_bytes=True,
+    errors=(*MISSING, errors.RangeNotSatisfiable, errors.PayloadTooLarge, errors.ResourceLimitExceeded),
+    streamed=Streamed(_read, media="application/octet-stream"),
+)
+async def read_content(call: Call[wire.ContentQuery, None]) -> None:
+    """Read a file of any size.
+
+    Streams the raw bytes. You can request one byte range (`Range: bytes=0-99`, `100-` or `-100`); the response is then
+    206. `ETag` works with `If-None-Match` and `If-Range`. If the file shrinks during the read, the server cuts the
+    connection. Files in `/proc`, which report no size, are read up to 16 MB.
+    """
+
+
+@operation(
+    "PUT",
+    "/files/content",
+    tag="Files",
+    query=wire.WriteContentQuery,
+    any_bytes=True,
+    answer=wire.ContentWritten,
+    errors=SENT,
+    raw=True,
+    seconds=LONGEST,
+)
+async def write_content(call: Call[wire.WriteContentQuery, None]) -> wire.ContentWritten:
+    """Write a file of any size.
+
+    The request body is the file, whatever its `Content-Type`. Only the session's disk limits its size. Creates missing
+    parent directories. The write is atomic: a reader sees either the old or the new content, and an interrupted upload
+    leaves nothing behind.
+    """
+    assert call.upload is not None
+    query, path = call.query, _path(call.query.path)
+    mode = None if isinstance(query.mode, UnsetType) else int(query.mode, 8)
+    size = await call.plane.files.upload(call.caller, session_id(query.session_id), path, call.upload, mode)
+    name, raw = shown_path(path)
+    return wire.ContentWritten(path=name, path_base64=raw, size=size)
+
+
+async def _pack(call: Call[wire.ArchiveQuery, None], out: Out) -> None:
+    path, wanted = _path(call.query.path), session_id(call.query.session_id)
+    async with call.plane.files.archive(call.caller, wanted, path) as parts:
+        await out.begin(TARBALL, [])
+        async for part in parts:
+            await out.content(part)
+
+
+@operation(
+    "GET",
+    "/files/archive",
+    tag="Files",
+    query=wire.ArchiveQuery,
+    any_bytes=True,
+    errors=(*MISSING, errors.MemoryLimitExceeded, errors.ResourceLimitExceeded),
+    streamed=Streamed(_pack, media="application/gzip"),
+)
+async def read_archive(call: Call[wire.ArchiveQuery, None]) -> None:
+    """Read a directory or file as a tar.gz.
+
+    The session's own `tar` creates the archive while it is sent, within the session's limits. Paths are relative to the
+    directory, symbolic links stay links, and other file systems below it are left out. If the archive cannot be
+    completed, the server cuts the connection.
+    """
+
+
+@operation(
+    "PUT",
+    "/files/archive",
+    tag="Files",
+    query=wire.ArchiveQuery,
+    any_bytes=True,
+    answer=wire.Extracted,
+    errors=(*SENT, errors.MemoryLimitExceeded),
+    raw=True,
+    seconds=LONGEST,
+)
+async def write_archive(call: Call[wire.ArchiveQuery, None]) -> wire.Extracted:
+    """Extract a tar.gz into a directory.
+
+    The request body is the archive. Creates the directory if it is missing. The session's own `tar` extracts the
+    archive as it arrives: names with `..` are rejected (400), a leading `/` is removed, and files belong to root. It is
+    not atomic: entries extracted before a failure stay.
+    """
+    assert call.upload is not None
+    path = _path(call.query.path)
+    entries = await call.plane.files.extract(call.caller, session_id(call.query.session_id), path, call.upload)
+    name, raw = shown_path(path)
+    return wire.Extracted(path=name, path_base64=raw, entries=entries)
+
+
+OPERATIONS: tuple[Operation, ...] = (read_content, write_content, read_archive, write_archive)

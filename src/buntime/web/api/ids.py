@@ -1,0 +1,30 @@
+"""Ids as clients send them. Text that cannot be an id is rejected before the store is asked."""
+
+import re
+
+from buntime import errors
+from buntime.web.exchange import SESSION_ID
+
+PROCESS_ID = re.compile(r"proc_[a-z0-9]{18}")
+CONTEXT_ID = re.compile(r"ctx_[a-z0-9]{18}")
+
+
+def session_id(text: str) -> str:
+    """Raises SessionNotFound."""
+    if not SESSION_ID.fullmatch(text):
+        raise errors.SessionNotFound(text[:64])
+    return text
+
+
+def process_id(text: str) -> str:
+    """Raises ProcessNotFound."""
+    if not PROCESS_ID.fullmatch(text):
+        raise errors.ProcessNotFound(text[:100])
+    return text
+
+
+def context_id(text: str) -> str:
+    """Raises ContextNotFound."""
+    if not CONTEXT_ID.fullmatch(text):
+        raise errors.ContextNotFound(text[:100])
+    return text

@@ -1,0 +1,191 @@
+"""The JSON shapes of sessions."""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, UnsetType, field
+
+from buntime.web.wire.fields import Limit, Offset, SessionId, Time
+from buntime.web.wire.shapes import Request, Response
+
+
+class ResourceLimitsRequest(Request):
+    memory: Annotated[
+        int, Meta(description="MB, from 64 to the plan's limit.", extra_json_schema={"default": 1024})
+    ] | (UnsetType) = UNSET
+    cpu: Annotated[
+        float, Meta(description="Cores, from 0.05 to the plan's limit.", extra_json_schema={"default": 0.25})
+    ] | (UnsetType) = UNSET
+    timeout: (
+        Annotated[
+            int,
+            Meta(
+                description="Seconds for a run that sets no timeout, from 1 to the plan's limit.",
+                extra_json_schema={"default": 30},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    disk: Annotated[int, Meta(description="MB, from 16 to the plan's limit.", extra_json_schema={"default": 1024})] | (
+        UnsetType
+    ) = UNSET
+
+
+class PreviewRequest(Request):
+    visibility: Annotated[
+        Literal["public", "private"],
+        Meta(
+            description="`public`: anyone with the URL can open the ports below. `private`: every port needs a token."
+        ),
+    ] = "public"
+    ports: Annotated[
+        list[int],
+        Meta(description="Up to 64 different ports, each from 1024 to 65535.", extra_json_schema={"default": [8080]}),
+    ] = field(default_factory=lambda: [8080])
+
+
+class NetworkRequest(Request):
+    egress: Annotated[
+        Literal["internet", "none"], Meta(description="`internet`: public addresses only. `none`: no network.")
+    ] = "internet"
+    allow: Annotated[
+        list[str],
+        Meta(
+            description="At most 100 IPv4 networks (`192.0.2.0/24`) and domain names (`example.com`; "
+            "`*.example.com` for all its subdomains). If you list any, nothing else is reachable and no other name "
+            "resolves. Has no effect if `egress` is `none`."
+        ),
+    ] = field(default_factory=list)
+    deny: Annotated[
+        list[str],
+        Meta(
+            description="Networks and domain names that are never reachable, even if `allow` has them. The names do "
+            "not resolve, and their known addresses are blocked."
+        ),
+    ] = field(default_factory=list)
+
+
+Ttl = Annotated[
+    int,
+    Meta(
+        description="Seconds until the session expires, from 300 to the plan's limit.",
+        extra_json_schema={"default": 86400},
+    ),
+]
+Metadata = Annotated[
+    dict[str, Any],
+    Meta(
+        description="Any JSON object of at most 64 levels and 16,384 bytes in compact UTF-8.",
+        extra_json_schema={"default": {}},
+    ),
+]
+OnWake = Annotated[
+    str | None,
+    Meta(
+        description="A shell command to run after each wake from deep sleep, at most 65,536 bytes.",
+        extra_json_schema={"default": None},
+    ),
+]
+SessionEnv = Annotated[
+    dict[str, str],
+    Meta(
+        description="Environment variables of every run in the session: at most 100, with values of at most 65,536 "
+        "bytes. Responses show only the names.",
+        extra_json_schema={"default": {}},
+    ),
+]
+
+
+class CreateSession(Request):
+    ttl: Ttl | UnsetType = UNSET
+    metadata: Metadata | UnsetType = UNSET
+    resource_limits: (
+        Annotated[ResourceLimitsRequest, Meta(description="Not allowed on the free plan (403).")] | UnsetType
+    ) = UNSET
+    preview: PreviewRequest | UnsetType = UNSET
+    network: NetworkRequest | UnsetType = UNSET
+    on_wake: OnWake | UnsetType = UNSET
+    env: SessionEnv | UnsetType = UNSET
+
+
+class PatchSession(Request):
+    """Each field replaces the whole old value. Null restores the default."""
+
+    ttl: Annotated[int | None, Meta(description="Seconds from now, from 300 to the plan's limit.")] | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType | None = UNSET
+    preview: PreviewRequest | UnsetType | None = UNSET
+    network: NetworkRequest | UnsetType | None = UNSET
+    on_wake: str | UnsetType | None = UNSET
+    env: dict[str, str] | UnsetType | None = UNSET
+
+
+class ResourceLimits(Response):
+    memory: Annotated[int, Meta(description="MB")]
+    cpu: Annotated[float, Meta(description="Cores")]
+    timeout: Annotated[int, Meta(description="Seconds")]
+    disk: Annotated[int, Meta(description="MB")]
+
+
+class Preview(Response):
+    visibility: Literal["public", "private"]
+    ports: list[int]
+
+
+class Network(Response):
+    egress: Literal["internet", "none"]
+    allow: list[str]
+    deny: list[str]
+
+
+class Created(Response):
+    session_id: SessionId
+    expires_at: Time
+    preview_url: Annotated[str, Meta(description="The URL of port 8080 of the session.")]
+    created_at: Time
+    resource_limits: ResourceLimits
+
+
+SessionState = Literal["active", "idle", "deep-sleep"]
+
+
+class Session(Response):
+    session_id: str
+    created_at: Time
+    expires_at: Time
+    last_active: Time
+    state: SessionState
+    files_count: Annotated[int, Meta(description="Files under `/workspace` at the last count.")]
+    active_processes: Annotated[int, Meta(description="Processes in the session at the last count.")]
+    metadata: dict[str, Any]
+    preview_url: str
+    resource_limits: ResourceLimits
+    preview: Preview
+    network: Network
+    on_wake: str | None
+    env_names: Annotated[list[str], Meta(description="Sorted.")]
+
+
+class Sleep(Request):
+    depth: Annotated[Literal["idle", "deep-sleep"], Meta(description="`deep-sleep` ends the session's processes.")] = (
+        "idle"
+    )
+
+
+class Woken(Session):
+    woke_from: Annotated[SessionState, Meta(description="The state before the wake.")]
+    wake_time_ms: Annotated[int, Meta(ge=0)]
+
+
+class Sessions(Response):
+    sessions: list[Session]
+    total: int
+
+
+class Deleted(Response):
+    deleted: bool
+    session_id: str
+
+
+class SessionsQuery(Request):
+    state: Annotated[SessionState, Meta(description="Only sessions in this state.")] | UnsetType = UNSET
+    limit: Limit = 50
+    offset: Offset = 0
