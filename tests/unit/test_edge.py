@@ -285,6 +285,22 @@ async def test_a_child_that_does_not_heed_the_signal_is_killed_within_the_deadli
     await until(lambda: process._members(int(ready.read_text())) == [])  # killed; the kernel may need a moment
 
 
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_child_that_is_stopped_while_it_starts_leaves_nothing_of_its_own(tmp_path: Path, steps: int) -> None:
+    ready = tmp_path / "ready"
+    program = Program("starting", ("sh", "-c", f"sleep 60 & echo $$ > {ready}; wait"), stop_seconds=0.05)
+    running = asyncio.create_task(keep_running(program))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    deadline = time.monotonic() + 0.3  # the loop stands still, so that the child runs ahead of what the loop knows
+    while not ready.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)  # noqa: ASYNC251
+    running.cancel()
+    await asyncio.wait({running})
+    if ready.exists():  # else it was cancelled before there was a child
+        await until(lambda: process._members(int(ready.read_text())) == [])
+
+
 async def until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 5
     while not true() and time.monotonic() < deadline:  # noqa: ASYNC110 -- what is waited for has no event

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from buntime.sandboxes import image
+from buntime.sandboxes.kernel import image
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MAKE_ROOT = Path(__file__).with_name("make_root")

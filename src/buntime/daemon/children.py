@@ -53,15 +53,15 @@ def kill_group(group: int, number: signal.Signals) -> None:
 
 async def _run(program: Program) -> int | str:
     """Runs it once to its end; its exit code (negative: the signal), or why it did not start."""
+    starting = asyncio.create_task(_start(program), name=f"start of {program.name}")
     try:
-        # A session of its own: Ctrl-C in a terminal reaches the server alone, which then stops its children
-        # in order, and the program's own children can be ended as a group.
-        process = await asyncio.create_subprocess_exec(
-            *("setpriv", "--pdeathsig", "TERM", *program.argv),
-            stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, start_new_session=True, limit=LONGEST_LINE,
-        )  # fmt: skip
+        process = await asyncio.shield(starting)
     except OSError as failed:
         return str(failed)
+    except asyncio.CancelledError:  # asyncio would kill the child alone, and leave what it has started
+        with suppress(OSError):
+            await _stop(await starting, program.stop_seconds)
+        raise
     assert process.stderr is not None
     reading = asyncio.create_task(_log_lines(process.stderr, program.name), name=f"stderr of {program.name}")
     try:
@@ -71,6 +71,18 @@ async def _run(program: Program) -> int | str:
     finally:
         await asyncio.shield(_stop(process, program.stop_seconds))
         reading.cancel()
+
+
+async def _start(program: Program) -> Process:
+    """Raises OSError. The child leads a session of its own.
+
+    So Ctrl-C in a terminal reaches the server alone, which stops its children in order, and a signal can end the child
+    with all that it has started.
+    """
+    return await asyncio.create_subprocess_exec(
+        *("setpriv", "--pdeathsig", "TERM", *program.argv),
+        stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, start_new_session=True, limit=LONGEST_LINE,
+    )  # fmt: skip
 
 
 async def _stop(process: Process, seconds: float) -> None:
