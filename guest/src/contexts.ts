@@ -49,7 +49,8 @@ class Contexts {
   }
 
   async create(pid: number, { id, env, cwd }: NewContext): Promise<{ context: ContextRecord | null; said: string }> {
-    if (this.#records.get(id) !== null) throw new Failure("EEXIST", { path: id, message: "the context exists already" });
+    if (this.#records.get(id) !== null)
+      throw new Failure("EEXIST", { path: id, message: "the context exists already" });
     const { name, secret } = this.#kernels.address();
     const { bun } = this.settings;
     const argv = [bun, "--install=fallback", KERNEL, name, secret];

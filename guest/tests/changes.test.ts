@@ -13,7 +13,7 @@ afterEach(() => {
 
 const written = async (command: string) => (await guest.run({ command })).filesWritten;
 
-test("created and changed files are told, sorted, from the workspace", async () => {
+test("created and changed files are named, sorted and relative to the workspace", async () => {
   writeFileSync(guest.at("old"), "1");
   writeFileSync(guest.at("changed"), "1");
   expect(
@@ -22,24 +22,24 @@ test("created and changed files are told, sorted, from the workspace", async () 
   expect(await written("cat old changed a")).toEqual([]);
 });
 
-test("a change just before the run is not of the run", async () => {
+test("a change just before the run does not count", async () => {
   for (let round = 0; round < 20; round++) {
     writeFileSync(guest.at("before"), String(round));
     expect(await written("echo > after")).toEqual(["after"]);
   }
 });
 
-test("a file whose times were set back is told, as is one that was moved in", async () => {
+test("files with old times and files that were moved in are named", async () => {
   expect(await written("echo > x; touch -d @0 x; mktemp -p . t.XXXX >/dev/null; mv t.* y")).toEqual(["x", "y"]);
 });
 
-test("packages and repositories are passed over", async () => {
+test("packages and repositories are skipped", async () => {
   expect(
     await written("mkdir -p node_modules/a .git d/node_modules; touch node_modules/a/b .git/c d/node_modules/e d/f"),
   ).toEqual(["d/f"]);
 });
 
-test("what links lead to is not told", async () => {
+test("targets of links are not named", async () => {
   mkdirSync(guest.at("real"));
   symlinkSync(guest.at("real"), guest.at("link"));
   expect(await written("touch link/x")).toEqual(["real/x"]);
@@ -51,14 +51,14 @@ test("names that are not UTF-8 come with replacement characters", async () => {
   );
 });
 
-test("at most 1,000 are told", async () => {
+test("at most 1,000 files are named", async () => {
   const { filesWritten, filesWrittenTruncated } = await guest.run({ command: "touch $(seq 1 1001)" });
   expect([filesWritten.length, filesWrittenTruncated]).toEqual([1000, true]);
   const exact = await guest.run({ command: "rm *; touch $(seq 1 1000)" });
   expect([exact.filesWritten.length, exact.filesWrittenTruncated]).toEqual([1000, false]);
 });
 
-test("the effort is bounded", async () => {
+test("the search for changed files is bounded", async () => {
   const workspace = `/dev/shm/many-${crypto.randomUUID()}`; // in memory: making them on a disk takes seconds
   mkdirSync(workspace);
   const own = await Guest.start({ GUEST_WORKSPACE: workspace });
@@ -74,7 +74,7 @@ test("the effort is bounded", async () => {
   }
 });
 
-test("a workspace that is gone has no files written", async () => {
+test("a missing workspace has no written files", async () => {
   expect(await guest.run({ command: `rm -r ${guest.workspace}` })).toMatchObject({
     exitCode: 0,
     filesWritten: [],
@@ -100,7 +100,7 @@ test.each([255, 256, 4095])("a workspace that is a link to a name of %p characte
   }
 });
 
-test("a path that is longer than any call takes is not told", async () => {
+test("a path that no call accepts is not named", async () => {
   const command = "for i in $(seq 30); do n=$(printf 'x%.0s' {1..200}); mkdir $n; cd -P $n; done; touch deep; cd /";
   const { filesWritten, filesWrittenTruncated } = await guest.run({ command });
   expect([filesWritten, filesWrittenTruncated]).toEqual([[], true]);

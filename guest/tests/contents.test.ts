@@ -25,7 +25,7 @@ const raw = (method: string, path: string, body?: Uint8Array) =>
 
 const names = () => readdirSync(guest.workspace, { encoding: "buffer" }).map((name) => name.toString("latin1"));
 
-test("an upload is there at once when it is whole, with its parents", async () => {
+test("a complete upload appears atomically, with its parents", async () => {
   writeFileSync(guest.at("a"), "old", { mode: 0o640 });
   const begun = (await (await guest.post("/uploads", { path: guest.at("a") })).json()) as { upload: string };
   await guest.post("/uploads/part", begun, new Uint8Array(MB));
@@ -39,7 +39,7 @@ test("an upload is there at once when it is whole, with its parents", async () =
   expect(readFileSync(guest.at("d/e/b"), "utf8")).toBe("x");
 });
 
-test("nothing is left of an upload that is dropped", async () => {
+test("a dropped upload leaves nothing", async () => {
   const { upload } = (await (await guest.post("/uploads", { path: guest.at("d/e/b") })).json()) as { upload: string };
   await guest.post("/uploads/part", { upload }, new Uint8Array(MB));
   for (const _ of [1, 2]) expect((await guest.post("/uploads/drop", { upload })).status).toBe(200);
@@ -48,7 +48,7 @@ test("nothing is left of an upload that is dropped", async () => {
   expect(await failure(await guest.post("/uploads/end", { upload }))).toEqual([409, "ETIME"]);
 });
 
-test("an upload whose directory goes away meanwhile fails", async () => {
+test("an upload fails when its directory is deleted meanwhile", async () => {
   const { upload } = (await (await guest.post("/uploads", { path: guest.at("d/b") })).json()) as { upload: string };
   Bun.spawnSync(["rm", "-rf", guest.at("d")]);
   expect(await failure(await guest.post("/uploads/end", { upload }))).toEqual([404, "ENOENT"]);
@@ -60,7 +60,7 @@ test("directories, FIFOs and devices are not written", async () => {
     expect((await guest.post("/uploads", { path })).status).toBe(409);
 });
 
-test("a part of a file has what is there, and tells the whole", async () => {
+test("a part of a file is cut to its size and names the whole size", async () => {
   const content = Buffer.from(crypto.getRandomValues(new Uint8Array(65536)));
   const whole = Buffer.concat(Array<Buffer>(40).fill(content));
   writeFileSync(guest.at("f"), whole);
@@ -80,7 +80,7 @@ test("a part of a file has what is there, and tells the whole", async () => {
   }
 });
 
-test("files of /proc are read, and what is no regular file is not", async () => {
+test("files of /proc are read, and other special files are refused", async () => {
   const answer = await guest.get("/contents", { path: "/proc/self/status" });
   const text = await answer.text();
   expect(text).toStartWith("Name:");
@@ -91,7 +91,7 @@ test("files of /proc are read, and what is no regular file is not", async () => 
     expect((await guest.get("/contents", { path })).status).toBe(409);
 });
 
-test("a file that becomes shorter breaks the answer", async () => {
+test("a file that becomes shorter breaks off the answer", async () => {
   writeFileSync(guest.at("f"), Buffer.alloc(64 * MB, 1));
   const answer = await guest.get("/contents", { path: guest.at("f") });
   truncateSync(guest.at("f"), 10);
@@ -120,7 +120,7 @@ test("paths of any bytes are written, listed, moved, read and deleted", async ()
   expect(names()).toEqual(["\xfd"]);
 });
 
-test("names that show alike are told apart in a list", async () => {
+test("a list tells apart names that look alike", async () => {
   for (const name of [Buffer.from([0xff]), Buffer.from([0xfe]), Buffer.from("\ufffd")])
     writeFileSync(Buffer.concat([Buffer.from(`${guest.workspace}/`), name]), name);
   const listed = await guest.get("/files/list", { path: guest.workspace });
@@ -128,7 +128,7 @@ test("names that show alike are told apart in a list", async () => {
   expect(files.map(({ raw }) => raw).sort()).toEqual(["/g==", "/w==", undefined]);
 });
 
-test("a move replaces only where it may", async () => {
+test("a move replaces a file only with overwrite", async () => {
   const move = (from: string, to: string, overwrite = 0) =>
     guest.post("/files/move", { from: guest.at(from), to: guest.at(to), overwrite });
   writeFileSync(guest.at("a"), "a");
@@ -154,7 +154,7 @@ test("a run is fed while it runs, at its own pace", async () => {
   expect((await run).stdout).toBe("one\n300000\n");
 });
 
-test("feeding ends where the run reads no more, or is not there", async () => {
+test("feeding ends when the run reads no more or does not exist", async () => {
   const run = guest.run({ command: "exec <&-; sleep 0.5", feed: "m" });
   expect(await (await guest.get("/feed", { name: "m" })).json()).toEqual({ open: true });
   let open = true;

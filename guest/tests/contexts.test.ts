@@ -111,7 +111,7 @@ test.each([
   expect(await text(it, code)).toBe(shown as never);
 });
 
-test("output, what is displayed and the value come in order", async () => {
+test("output, displayed values and the result arrive in order", async () => {
   const result = await run(it, "console.log('one'); display({ n: 1 }); console.log('two'); console.error('bad'); 3");
   expect(result.stdout).toBe("one\ntwo\n");
   expect(result.stderr).toBe("bad\n");
@@ -120,7 +120,7 @@ test("output, what is displayed and the value come in order", async () => {
   expect(result.value).toEqual({ text: "3", json: 3 });
 });
 
-test("errors have the lines of the cell, and no frames of ours", async () => {
+test("errors have the lines of the cell and no internal frames", async () => {
   const failed = await run(
     it,
     "// a comment\ninterface A { n: number }\n\nfunction bad(): never {\n  throw new TypeError('no')\n}\n\nbad()",
@@ -134,7 +134,7 @@ test("errors have the lines of the cell, and no frames of ours", async () => {
   expect(later.failure!.stack).toMatch(/^Error: late\n.*cell-\d+\.tsx:5:/);
 });
 
-test("errors of syntax have their line", async () => {
+test("syntax errors have their line", async () => {
   const { failure } = await run(it, "const a = 1\nconst b = = 2");
   expect(failure!.name).toBe("SyntaxError");
   expect(failure!.stack).toMatch(/cell-\d+\.tsx:2:11/);
@@ -172,7 +172,7 @@ test.each([
   expect(await text(it, "await Bun.sleep(1); kept")).toBe("here");
 });
 
-test("a context that has nothing to do takes no time", async () => {
+test("an idle context takes no CPU time", async () => {
   const id = await create();
   const running = run(id, "await new Promise(() => {})");
   await Bun.sleep(150);
@@ -185,7 +185,7 @@ test("a context that has nothing to do takes no time", async () => {
   expect(Number(await text(id, switches)) - before).toBeLessThan(100);
 });
 
-test("what does not listen to an interrupt is reported so", async () => {
+test("code that ignores an interrupt is reported", async () => {
   const id = await create();
   const running = run(id, "Bun.sleepSync(60_000)");
   await Bun.sleep(150);
@@ -194,7 +194,7 @@ test("what does not listen to an interrupt is reported so", async () => {
   expect((await running).exitCode).toBe(137);
 });
 
-test("a program that writes more than is read can be interrupted", async () => {
+test("a program that writes faster than it is read can be interrupted", async () => {
   const response = await guest.post(
     "/contexts/run",
     { id: it },
@@ -213,7 +213,7 @@ test("one run at a time", async () => {
   await running;
 });
 
-test("errors between runs are told by the next, and the context lives", async () => {
+test("errors between runs are reported by the next run, and the context lives", async () => {
   await run(
     it,
     "const still = 1; setTimeout(() => { throw new Error('behind') }, 10); Promise.reject(new Error('unheard'))",
@@ -224,14 +224,14 @@ test("errors between runs are told by the next, and the context lives", async ()
   expect(value!["text"]).toBe("1");
 });
 
-test("a program that ends itself is lost, with its exit code", async () => {
+test("a program that exits loses its context and has its exit code", async () => {
   const id = await create();
   const { exitCode, stdout } = await run(id, "console.log('bye'); process.exit(7)");
   expect([exitCode, stdout]).toEqual([7, "bye\n"]);
   expect(await run(id, "1")).toMatchObject({ outcome: "lost", reason: "exited" });
 });
 
-test("a killed kernel is lost, one never made is absent, a deleted one too", async () => {
+test("a killed context is lost, and unknown and deleted ones are absent", async () => {
   const id = await create();
   expect(await run(id, "process.kill(process.pid, 'SIGKILL'); await Bun.sleep(1e6)")).toMatchObject({ exitCode: 137 });
   expect(await run(id, "1")).toMatchObject({ outcome: "lost", reason: "killed" });
@@ -240,7 +240,7 @@ test("a killed kernel is lost, one never made is absent, a deleted one too", asy
   expect(await run(id, "1")).toMatchObject({ outcome: "absent" });
 });
 
-test("forms", async () => {
+test("values have their forms", async () => {
   const forms = async (code: string) => (await run(it, code)).value!;
   expect(await forms("[{ a: 1, b: 'x' }, { a: 2, c: null }]")).toMatchObject({
     table: {
@@ -277,7 +277,7 @@ test("forms", async () => {
   expect(await forms("JSON.parse('{\"__proto__\": 1}')")).toHaveProperty("json");
 });
 
-test("huge values are cut, and say so", async () => {
+test("huge values are cut and say so", async () => {
   const { value } = await run(it, "'x'.repeat(30e6)");
   expect((value!["text"] as string).length).toBe(1 << 20);
   expect(value!["cut"]).toEqual(["text"]);
@@ -295,7 +295,7 @@ test("huge output is cut, and the value still comes", async () => {
   expect(value!["text"]).toBe("done");
 });
 
-test("local files that have changed are imported anew", async () => {
+test("changed local files are imported again", async () => {
   writeFileSync(guest.at("one.ts"), "export const one: number = 1");
   writeFileSync(guest.at("two.ts"), "import { one } from './one'; export const two = one + 1");
   expect(await text(it, "import { two } from './two'; two")).toBe("2");
@@ -307,7 +307,7 @@ test("files that a run writes are named", async () => {
   expect((await run(it, "await Bun.write('made.txt', 'x')")).filesWritten).toContain("made.txt");
 });
 
-test("its directory, its environment, its arguments", async () => {
+test("a context has its own directory, environment and arguments", async () => {
   const id = await create(guest.workspace, { GREETING: "hello there" });
   expect(await text(id, "process.cwd()")).toBe(guest.workspace);
   expect(await text(id, "process.env.GREETING")).toBe("hello there");
@@ -333,7 +333,7 @@ test("a guest that starts again knows what is lost", async () => {
   }
 });
 
-test("a program that plays a kernel gets nowhere", async () => {
+test("a program that imitates a kernel is refused", async () => {
   const names = (await Bun.file("/proc/net/unix").text()).match(/@buntime-contexts-[\w-]+/g) ?? [];
   for (const name of new Set(names)) {
     const socket = await Bun.connect({ unix: `\0${name.slice(1)}`, socket: { data() {} } });
@@ -343,7 +343,7 @@ test("a program that plays a kernel gets nowhere", async () => {
   expect(SECRET).toBeString();
 });
 
-test("immediates come at once", async () => {
+test("immediates run at once", async () => {
   const code =
     "const t = performance.now(); for (let i = 0; i < 100; i++) await new Promise((r) => setImmediate(r)); performance.now() - t";
   expect(Number(await text(it, code))).toBeLessThan(5000);

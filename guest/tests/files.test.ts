@@ -83,7 +83,7 @@ test("a name that is not UTF-8 is listed with its size", async () => {
   ]);
 });
 
-test("what cannot be listed is refused", async () => {
+test("a path that cannot be listed is refused", async () => {
   writeFileSync(guest.at("f"), "");
   const list = async (path: string) => failure(await guest.get("/files/list", { path }));
   expect(await list(guest.at("f"))).toEqual([409, "ENOTDIR"]);
@@ -131,7 +131,7 @@ test("a tree of 10,000 levels is counted, searched for changes and deleted", asy
 
 // Reading
 
-test("a file is read with its size", async () => {
+test("reading a file returns its size too", async () => {
   writeFileSync(guest.at("x"), Buffer.from([0, 255, 10]));
   const response = await read(guest.at("x"));
   expect([response.status, response.headers.get("x-size"), Buffer.from(await response.arrayBuffer())]).toEqual([
@@ -143,7 +143,7 @@ test("a file is read with its size", async () => {
   expect(await (await read(guest.at("empty"), 0)).text()).toBe("");
 });
 
-test("a large file is streamed whole through little memory", async () => {
+test("a large file is streamed completely with little memory", async () => {
   shell("head -c 100M /dev/urandom > large");
   const before = guest.memory;
   const hash = new Bun.CryptoHasher("sha256");
@@ -161,12 +161,12 @@ test("a file over the limit is refused with its size", async () => {
   expect(await (await read(guest.at("x"), 5)).text()).toBe("12345");
 });
 
-test("files that say they are empty are read", async () => {
+test("files that claim to be empty are read", async () => {
   expect(await (await read("/proc/self/status")).text()).toStartWith("Name:");
   expect((await read("/proc/self/status", 10)).status).toBe(413);
 });
 
-test("what has no content to read is refused and never waited for", async () => {
+test("files without readable content are refused and never block", async () => {
   shell("mkfifo fifo; mkdir dir; ln -s fifo link; ln -s none dangling");
   const socket = Bun.listen({ unix: guest.at("socket"), socket: { data() {} } });
   expect(await failure(await read(guest.at("fifo")))).toEqual([409, "EINVAL"]);
@@ -196,14 +196,14 @@ test("a directory that is not empty is deleted only recursively", async () => {
   expect(await paths(guest.workspace, { recursive: 1 })).toEqual(["outside", "outside/x"]);
 });
 
-test("a second delete is not found", async () => {
+test("deleting twice raises not found", async () => {
   writeFileSync(guest.at("x"), "");
   expect((await remove(guest.at("x"))).status).toBe(200);
   expect(await failure(await remove(guest.at("x")))).toEqual([404, "ENOENT"]);
   expect(await failure(await remove(guest.at("x/y"), 1))).toEqual([404, "ENOENT"]);
 });
 
-test("what the session stands on is not deleted, by whatever name", async () => {
+test("the root and the workspace are not deleted under any name", async () => {
   symlinkSync("/", guest.at("root"));
   for (const path of ["/", guest.workspace, `${guest.workspace}/.`, guest.at("root") + guest.workspace, "/tmp"]) {
     expect(await failure(await remove(path, 1))).toEqual([409, "EBUSY"]);

@@ -12,7 +12,7 @@ async function until(condition: () => boolean | Promise<boolean>): Promise<void>
   while (!(await condition())) await Bun.sleep(2);
 }
 
-test("a short run travels in one piece", async () => {
+test("a short run is sent in one piece", async () => {
   const response = await guest.begin({ command: "echo out; echo err >&2" });
   expect(response.headers.get("content-length")).not.toBeNull();
   expect(
@@ -22,7 +22,7 @@ test("a short run travels in one piece", async () => {
   ).toBe("x");
 });
 
-test("output comes as it happens", async () => {
+test("output arrives as it is printed", async () => {
   const response = await guest.begin({ command: `echo first; while [ ! -e go ]; do sleep 0.01; done; echo second` });
   let bytes = Buffer.alloc(0);
   for await (const chunk of response.body!) {
@@ -36,14 +36,14 @@ test("output comes as it happens", async () => {
   ]);
 });
 
-test("much output arrives whole", async () => {
+test("large output arrives completely", async () => {
   const { bytes, truncated } = await guest.run({ command: "seq 1 500000" });
   const expected = Buffer.from(Array.from({ length: 500000 }, (_, at) => `${at + 1}\n`).join(""));
   expect(bytes.equals(expected)).toBe(true);
   expect(truncated).toBe(false);
 });
 
-test("output beyond the limit is dropped, each stream by itself", async () => {
+test("output beyond the limit is dropped, for each stream separately", async () => {
   const { stdout, stderr, truncated } = await guest.run({ command: "printf 123456789; printf abc >&2", maxOutput: 4 });
   expect([stdout, stderr, truncated]).toEqual(["1234", "abc", true]);
   const exact = await guest.run({ command: "printf 1234", maxOutput: 4 });
@@ -100,7 +100,7 @@ test("a host that hangs up before any output leaves the program undisturbed", as
   await until(() => existsSync(guest.at("whole")));
 });
 
-test("a run ends with its foreground though a child holds the output open", async () => {
+test("a run ends with its program although a child holds the output open", async () => {
   const { stdout, exitCode } = await guest.run({
     command:
       "(while [ ! -e stop ]; do echo tick; echo tock >&2; sleep 0.01; done; echo $? > survived) & echo foreground",
@@ -118,7 +118,7 @@ test("a child that floods the output does not keep a run from ending", async () 
   process.kill(Number(/\d+/.exec(stdout)![0]), "SIGKILL");
 });
 
-test("all that was written before the end arrives, however often one asks", async () => {
+test("everything written before the end arrives, every time", async () => {
   const code =
     "require('fs').writeSync(1, 'x'.repeat(60000)); require('fs').writeSync(2, 'y'.repeat(60000)); process.kill(process.pid, 'SIGKILL')";
   for (let round = 0; round < 20; round++) {
@@ -127,14 +127,14 @@ test("all that was written before the end arrives, however often one asks", asyn
   }
 });
 
-test("all that was written before the end arrives though a child holds the output", async () => {
+test("everything written before the end arrives although a child holds the output", async () => {
   for (let round = 0; round < 20; round++) {
     const { bytes } = await guest.run({ command: "sleep 2 & head -c 65536 /dev/zero; kill -9 $$" });
     expect(bytes.length).toBe(65536);
   }
 });
 
-test("bytes that are not text pass unchanged", async () => {
+test("bytes that are not text arrive unchanged", async () => {
   const { bytes } = await guest.run({ command: "printf '\\377\\000\\376\\n'" });
   expect([...bytes]).toEqual([255, 0, 254, 10]);
 });

@@ -167,7 +167,7 @@ describe("the same as a cold start", () => {
 describe("a prepared process that does not fit is not used", () => {
   const stale = async (answer: Response) => expect(await failure(answer)).toEqual([409, "ESTALE"]);
 
-  test("another environment, directory or way to start", async () => {
+  test("a prepared process serves only its own environment, directory and kind of start", async () => {
     const spare = await prepare();
     await stale(await send(spare, "1", { env: { ...ENV, MORE: "1" } }));
     await stale(await send(spare, "1", { cwd: guest.at("lib") }));
@@ -183,7 +183,7 @@ describe("a prepared process that does not fit is not used", () => {
     await stale(await send(spare, "1"));
   });
 
-  test("a spare that is none, and one that has ended", async () => {
+  test("an unknown spare and one that has ended are refused", async () => {
     await stale(await send(await guest.park(), "1"));
     const spare = await prepare();
     process.kill(spare, "SIGKILL");
@@ -213,7 +213,7 @@ describe("a prepared process that does not fit is not used", () => {
     });
   }
 
-  test("nothing is prepared where a start depends on more than is looked at", async () => {
+  test("nothing is prepared when a start depends on more than is checked", async () => {
     const cwd = mkdtempSync(guest.at("place-"));
     const spare = await guest.park();
     const ask = (env: Record<string, string>, cwd: string) =>

@@ -95,12 +95,12 @@ test("a killed process has its signal's code", async () => {
   expect(await (await guest.post("/processes/signal", { id, number: 9 })).json()).toEqual({ outcome: "ended" });
 });
 
-test("a process past its time is killed and says so", async () => {
+test("a process past its timeout is killed and says so", async () => {
   const { id } = await start({ command: "sleep 100; :", timeout: 0.2 });
   expect((await whole(id)).end.process).toMatchObject({ exitCode: 124, reason: "timeout" });
 });
 
-test("input arrives as it is sent and ends when told", async () => {
+test("input arrives as it is sent, and ends when it is closed", async () => {
   const { id } = await start({ command: "cat; echo end" });
   const send = async (text: string, close = 0) =>
     ((await (await guest.post("/processes/input", { id, close }, text)).json()) as { outcome: string }).outcome;
@@ -110,7 +110,7 @@ test("input arrives as it is sent and ends when told", async () => {
   expect(await send("more")).toBe("ended");
 });
 
-test("input that is not read is refused from some point on, and a closed one at once", async () => {
+test("unread input is refused beyond a limit, and closed input at once", async () => {
   const { id } = await start({ command: "exec <&-; sleep 100" });
   const reader = await start({ command: "sleep 100" });
   const send = async (id: string) =>
@@ -130,7 +130,7 @@ test("no entry splits a character", async () => {
   expect(texts).toEqual(["e282ac78", "f09f"]);
 });
 
-test("what is incomplete at the end is found", () => {
+test("an incomplete character at the end is kept", () => {
   const of = (...bytes: number[]) => incomplete(Uint8Array.from(bytes));
   expect([
     of(),
@@ -144,7 +144,7 @@ test("what is incomplete at the end is found", () => {
   expect([of(0x80, 0x80, 0x80), of(0xff), of(0xe2, 0x61)]).toEqual([0, 0, 0]);
 });
 
-test("a full log keeps the newest, tells what is missing, and goes on from a cursor without doubles", async () => {
+test("a full log keeps the newest output, counts what is missing, and repeats nothing after a cursor", async () => {
   const { id } = await start({ command: "seq 1 200000", logBytes: 300_000 });
   const { out, dropped, end } = await whole(id, 0);
   const total = Array.from({ length: 200_000 }, (_, n) => `${n + 1}\n`).join("");
@@ -196,7 +196,7 @@ async function withVolume(work: (place: string, another: () => Promise<void>) =>
   }
 }
 
-test("what a child printed after the end is not lost with other logs, nor with the guest", () =>
+test("output of a child after the end survives other logs and a new guest", () =>
   withVolume(async (_, another) => {
     const { id } = await start({ command: "(sleep 0.3; echo late) & echo early; exit 4" });
     expect(await whole(id)).toMatchObject({ out: "early\n", end: { cursor: 6, process: { exitCode: 4 } } });
@@ -214,7 +214,7 @@ test("what a child printed after the end is not lost with other logs, nor with t
     expect(await get(id)).toMatchObject({ status: "exited", exitCode: 4 });
   }));
 
-test("what a child had printed when the guest ended is there for the next one", () =>
+test("output of a child is there for the next guest", () =>
   withVolume(async (_, another) => {
     const { id, pid } = await start({ command: "(while sleep 0.02; do echo more; done) & echo early" });
     expect((await whole(id)).end.process).toMatchObject({ status: "exited" });
@@ -232,7 +232,7 @@ test("what a child had printed when the guest ended is there for the next one", 
     }
   }));
 
-test("an entry that is torn at the end of a log is not shown, nor counted", () =>
+test("a torn entry at the end of a log is neither shown nor counted", () =>
   withVolume(async (place, another) => {
     const { id } = await start({ command: "(sleep 0.3; echo late) & echo early" });
     while ((await page(id)).cursor < 11) await Bun.sleep(20);
@@ -252,7 +252,7 @@ test("an entry that is torn at the end of a log is not shown, nor counted", () =
     }
   }));
 
-test("logs whose directory is removed go on, with what is gone told", async () => {
+test("a log goes on after its directory is removed, and counts what is gone", async () => {
   const { id } = await start({ command: "echo one; read; seq 1 100000; read; echo end", logBytes: 100_000 });
   while ((await page(id)).cursor < 4) await Bun.sleep(5);
   rmSync(root, { recursive: true });
@@ -266,7 +266,7 @@ test("logs whose directory is removed go on, with what is gone told", async () =
   expect(await get(id)).toMatchObject({ status: "exited" });
 });
 
-test("a damaged record or log is that process's problem", async () => {
+test("a damaged record or log affects only its process", async () => {
   const fine = await start({ command: "echo fine" });
   const bad = await start({ command: "echo bad; echo worse" });
   await Promise.all([whole(fine.id), whole(bad.id)]);
@@ -280,7 +280,7 @@ test("a damaged record or log is that process's problem", async () => {
   expect((await whole(fine.id)).out).toBe("fine\n");
 });
 
-test("a start that no program can be given is refused, and the spare is not lost", async () => {
+test("an impossible start is refused, and the spare is not lost", async () => {
   const body = JSON.stringify({ id: newId(), command: "a\0", cwd: "/", logBytes: 1, allLogBytes: 1 });
   expect(await failure(await guest.post("/processes/start", { spare: await guest.park() }, body))).toEqual([
     400,
@@ -290,7 +290,7 @@ test("a start that no program can be given is refused, and the spare is not lost
   expect(await failure(await guest.post("/processes/start", { spare: 1 }, gone))).toEqual([409, "ESRCH"]);
 });
 
-test("the logs of all are bounded: those of what has ended go first", async () => {
+test("all logs together are bounded, and those of ended processes go first", async () => {
   const sizes = { logBytes: 1 << 20, allLogBytes: 4 << 20 };
   const early = await start({ command: "head -c 900000 /dev/zero | tr '\\0' x", ...sizes });
   await whole(early.id);
@@ -305,7 +305,7 @@ test("the logs of all are bounded: those of what has ended go first", async () =
   expect(await get(early.id)).toMatchObject({ exitCode: 0 });
 });
 
-test("another guest on the volume knows what has ended, what is lost and why", async () => {
+test("a new guest on the volume knows what has ended, what is lost and why", async () => {
   const place = mkdtempSync(join(tmpdir(), "processes-"));
   const before = guest;
   guest = await Guest.start({ GUEST_PROCESSES: place });
@@ -335,7 +335,7 @@ test("another guest on the volume knows what has ended, what is lost and why", a
   guest = before;
 });
 
-test("something that listens is seen", async () => {
+test("a listening program is seen", async () => {
   const listener = Bun.serve({ port: 0, fetch: () => new Response() });
   const listening = async (port: number) =>
     ((await (await guest.get("/processes/listening", { port })).json()) as { listening: boolean }).listening;

@@ -34,7 +34,7 @@ test("a command runs in bash", async () => {
   expect([stdout, exitCode]).toEqual(["1\n", 7]);
 });
 
-test("the environment is the base and the run's own", async () => {
+test("the environment is the base plus the run's own", async () => {
   const code = "console.log(JSON.stringify(process.env))";
   const { stdout } = await guest.run({
     code,
@@ -52,7 +52,7 @@ test("the environment is the base and the run's own", async () => {
   });
 });
 
-test("names that mean something to the shell reach the program", async () => {
+test("variables with a meaning for the shell reach the program", async () => {
   const env = {
     OPTIND: "word",
     LINENO: "word",
@@ -73,18 +73,18 @@ test("every byte of a quoted value arrives", async () => {
   expect(JSON.parse(stdout)).toBe(odd);
 });
 
-test("a working directory that is missing is told", async () => {
+test("a missing working directory is reported", async () => {
   const { stderr, exitCode } = await guest.run({ command: "true", cwd: guest.at("it's gone") });
   expect([stderr, exitCode]).toEqual([`buntime: workingDir ${guest.at("it's gone")}: No such file or directory\n`, 1]);
 });
 
-test("a working directory that is a file is told", async () => {
+test("a working directory that is a file is reported", async () => {
   writeFileSync(guest.at("plain"), "");
   const { stderr, exitCode } = await guest.run({ command: "true", cwd: guest.at("plain") });
   expect([stderr, exitCode]).toEqual([`buntime: workingDir ${guest.at("plain")}: Not a directory\n`, 1]);
 });
 
-test("a program that is killed ends with 128 and the signal", async () => {
+test("a killed program ends with 128 plus the signal", async () => {
   expect((await guest.run({ command: "kill -KILL $$" })).exitCode).toBe(137);
   expect((await guest.run({ command: "kill -TERM $$" })).exitCode).toBe(143);
   expect((await guest.run({ command: "exit 255" })).exitCode).toBe(255);
@@ -107,7 +107,7 @@ test("no descriptor of the guest leaks into a program", async () => {
   expect(stdout).toBe("0 1 2 3 "); // 3: of ls itself
 });
 
-test("standard streams can be opened again by name", async () => {
+test("standard streams can be reopened by name", async () => {
   const command = "echo a >/dev/stdout; echo b >/dev/stderr; echo c | tee /dev/stderr; cat /dev/stdin";
   const { stdout, stderr } = await guest.run({ command, stdin: btoa("from stdin\n") });
   expect([stdout, stderr]).toEqual(["a\nc\nfrom stdin\n", "b\nc\n"]);
@@ -172,7 +172,7 @@ test("a large environment arrives", async () => {
   expect((await guest.run({ code, env })).stdout).toBe(`${89 * (64 << 10)}\n`);
 });
 
-test("what the kernel cannot pass is refused", async () => {
+test("an environment too large for the kernel is refused", async () => {
   const refused = async (body: Record<string, unknown>) => failure(await guest.begin(body));
   expect(await refused({ command: "true", env: { A: "x".repeat(128 << 10) } })).toEqual([400, "E2BIG"]);
   const many = Object.fromEntries(Array.from({ length: 100 }, (_, at) => [`A${at}`, "x".repeat(64 << 10)]));
@@ -183,7 +183,7 @@ test("what the kernel cannot pass is refused", async () => {
   expect(await refused({ code: "1", env: { a: "\0" } })).toEqual([400, "EINVAL"]);
 });
 
-test("a body of another shape is refused", async () => {
+test("an invalid body is refused", async () => {
   const spare = await guest.park();
   const bodies = [
     "",
@@ -257,7 +257,7 @@ test("a guest keeps nothing of runs that ended", async () => {
   expect(pipes()).toBe(before);
 });
 
-test("what a run starts is chosen by the kernel before the guest when memory ends", async () => {
+test("the kernel kills a run's processes before the guest when memory runs out", async () => {
   const own = Number(readFileSync(`/proc/${guest.process.pid}/oom_score_adj`, "latin1"));
   expect(Number((await guest.run({ command: "cat /proc/self/oom_score_adj" })).stdout)).toBeGreaterThanOrEqual(own);
 });

@@ -6,11 +6,11 @@ let guest: Guest;
 beforeAll(async () => ((guest = await Guest.start()), undefined));
 afterAll(() => guest.stop());
 
-test("the protocol is told", async () => {
+test("the health check names the protocol", async () => {
   expect(await (await guest.get("/health")).json()).toEqual({ protocol: 1 });
 });
 
-test("without the secret nothing is answered", async () => {
+test("requests without the secret are refused", async () => {
   for (const secret of [undefined, "", "x", `${SECRET}x`, SECRET.slice(1), SECRET.toUpperCase(), SECRET + SECRET]) {
     const headers = secret === undefined ? {} : { "x-buntime-secret": secret };
     for (const path of ["/health", "/nowhere"]) expect((await fetch(guest.url + path, { headers })).status).toBe(403);
@@ -23,7 +23,7 @@ test("unknown operations are refused", async () => {
   expect(await failure(await guest.post("/health"))).toEqual([404, "ENOSYS"]);
 });
 
-test("arguments of another shape are refused", async () => {
+test("invalid arguments are refused", async () => {
   const queries: Record<string, string>[] = [{}, { path: "" }, { path: "relative" }, { path: "/a\0b" }];
   for (const query of queries) {
     for (const path of ["/files/list", "/files/read"])

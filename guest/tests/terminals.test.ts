@@ -132,7 +132,7 @@ test("Ctrl-Z stops", async () => {
   await client.until(() => client.end !== null);
 });
 
-test("Ctrl-C interrupts, and another size is told", async () => {
+test("Ctrl-C interrupts, and a new size is reported", async () => {
   const client = await opened();
   client.type("trap 'stty size' WINCH; sleep 1000\n");
   await Bun.sleep(50);
@@ -142,7 +142,7 @@ test("Ctrl-C interrupts, and another size is told", async () => {
   await client.sees("40 100\r\nEND");
 });
 
-test("what is typed fast arrives whole", async () => {
+test("fast typing arrives completely", async () => {
   const client = await opened();
   const lines = Array.from({ length: 14_000 }, (_, at) => `${at} ${"x".repeat(66)}é`).join("\n") + "\n";
   client.type("cat > all; echo SAVED\n");
@@ -154,7 +154,7 @@ test("what is typed fast arrives whole", async () => {
   expect(client.taken).toBeGreaterThan(900_000);
 });
 
-test("who comes back sees the screen again, and another one takes over", async () => {
+test("a client that returns sees the screen again, and another one takes over", async () => {
   const first = await opened();
   first.type("echo one; printf '\\x1b[6n\\x1b[?1049h\\x1b[31mred'; echo\n");
   await first.sees("red");
@@ -171,7 +171,7 @@ test("who comes back sees the screen again, and another one takes over", async (
   expect(third.output.toString()).not.toContain("from the second");
 });
 
-test("without anybody there it goes on, and with one who does not read it waits", async () => {
+test("a terminal goes on without clients, and waits for one that does not read", async () => {
   const client = await opened();
   client.type("sleep 0.2; head -c 3000000 /dev/zero | tr '\\0' x; echo; touch over\n");
   await Bun.sleep(50);
@@ -194,7 +194,7 @@ test("without anybody there it goes on, and with one who does not read it waits"
   await lazy.body?.cancel();
 });
 
-test("all end at once, and say why", async () => {
+test("all terminals end at once and say why", async () => {
   const [one, other] = [await opened(), await opened()];
   await guest.post("/terminals/end", { reason: "deep_sleep" });
   await one.until(() => one.end !== null && other.end !== null);
@@ -202,7 +202,7 @@ test("all end at once, and say why", async () => {
   await expect(new Client(one.id).attach()).rejects.toThrow();
 });
 
-test("what makes no sense is refused", async () => {
+test("invalid requests are refused", async () => {
   const spare = await guest.park();
   const good = { id: "t", cols: 80, rows: 24, cwd: guest.workspace };
   for (const bad of [{}, { cols: 0 }, { rows: "x" }, { cwd: "relative" }, { env: { a: 1 } }, { id: "" }].slice(1)) {
@@ -221,7 +221,7 @@ function screenOf(...chunks: string[]): Screen {
   return screen;
 }
 
-test("a replay begins between two sequences, with the modes of what is not kept", () => {
+test("a replay begins between two sequences, with the modes of older output", () => {
   const screen = screenOf("\x1b[?2004h\x1b[?1049h\x1b[?25l\x1b[1;31m");
   for (let at = 0; at < 40_000; at++) screen.take(Buffer.from(`\x1b[38;5;${at % 256}mé€😀`));
   const text = Buffer.from(screen.replay()).toString();
@@ -232,7 +232,7 @@ test("a replay begins between two sequences, with the modes of what is not kept"
   expect(screen.alternate).toBe(true);
 });
 
-test("a replay asks nothing", () => {
+test("a replay contains no questions to the terminal", () => {
   const questions = [
     "\x1b[c",
     "\x1b[>c",
@@ -247,7 +247,7 @@ test("a replay asks nothing", () => {
   expect(Buffer.from(screen.replay()).toString()).toBe("\x1bcab\x1b]0;title\x07c\x1b[22;0t");
 });
 
-test("a sequence without an end is no sequence", () => {
+test("a sequence without an end is dropped", () => {
   const screen = new Screen();
   for (let at = 0; at < 100; at++) screen.take(Buffer.alloc(10_000, "\x1b]0;never ends "));
   for (let at = 0; at < 100; at++) screen.take(Buffer.alloc(10_000, "\x1b["));

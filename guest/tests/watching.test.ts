@@ -84,7 +84,7 @@ const shell = (command: string) => {
   expect(done.stderr.toString()).toBe("");
 };
 
-test("what happens in a directory is told", async () => {
+test("changes in a directory are reported", async () => {
   shell("echo 1 > old; ln -s old link; mkdir sub; touch gone");
   const watcher = await Watcher.of(top, 0);
   shell("echo 2 >> old; echo 1 > new; mkfifo fifo; ln -s nowhere l2; mkdir d; rm gone; mv sub bus; : > sub2");
@@ -101,7 +101,7 @@ test("what happens in a directory is told", async () => {
   watcher.leave();
 });
 
-test("one level without recursive, everything below with it, but not node_modules and .git", async () => {
+test("a watch covers one level, or with recursive everything but node_modules and .git", async () => {
   shell("mkdir -p a/b node_modules/x .git");
   const [one, every] = [await Watcher.of(top, 0), await Watcher.of(top)];
   shell(
@@ -120,7 +120,7 @@ test("one level without recursive, everything below with it, but not node_module
   every.leave();
 });
 
-test("many files that appear in new directories at once are all told once", async () => {
+test("many files in new directories are each reported once", async () => {
   const watcher = await Watcher.of(top);
   shell("for d in $(seq 30); do mkdir -p x/$d/y; for f in $(seq 30); do : > x/$d/y/$f; done; done");
   const told = await watcher.all();
@@ -130,7 +130,7 @@ test("many files that appear in new directories at once are all told once", asyn
   watcher.leave();
 });
 
-test("what is in a new directory is told before what came after it", async () => {
+test("the contents of a new directory are reported before later changes", async () => {
   const watcher = await Watcher.of(top);
   shell("mkdir -p a/b; : > a/b/c; : > z");
   await watcher.until(() => watcher.told.some(({ path }) => path === "z"));
@@ -138,7 +138,7 @@ test("what is in a new directory is told before what came after it", async () =>
   watcher.leave();
 });
 
-test("moved in is created with all that is in it, moved out is deleted", async () => {
+test("a directory moved in is created with its contents, and one moved out is deleted", async () => {
   shell("mkdir -p in; mkdir -p ../out; mkdir -p ../out/tree/t; touch ../out/tree/t/u ../out/file in/here");
   const watcher = await Watcher.of(`${top}`);
   shell("mv ../out/tree ../out/file .; mv in ../out/");
@@ -152,7 +152,7 @@ test("moved in is created with all that is in it, moved out is deleted", async (
   watcher.leave();
 });
 
-test("writes of ours are one event, without the names that they are prepared under", async () => {
+test("a write by the guest is one event, without its hidden name", async () => {
   const watcher = await Watcher.of(top);
   await guest.write({ path: `${top}/new`, content: "1" }, { path: `${top}/deep/er`, content: "2" });
   await Bun.sleep(100);
@@ -163,7 +163,7 @@ test("writes of ours are one event, without the names that they are prepared und
   watcher.leave();
 });
 
-test("a file is watched through its replacement, its end and its return", async () => {
+test("a watched file may be replaced, deleted and created again", async () => {
   writeFileSync(`${top}/f`, "1");
   const watcher = await Watcher.of(`${top}/f`);
   const steps: [string, string][] = [
@@ -182,7 +182,7 @@ test("a file is watched through its replacement, its end and its return", async 
   watcher.leave();
 });
 
-test("what is watched may go: that is told and ends it", async () => {
+test("a watch ends when its directory is deleted", async () => {
   for (const command of ["rm -r d", "mv d e"]) {
     mkdirSync(`${top}/d`);
     const watcher = await Watcher.of(`${top}/d`);
@@ -193,7 +193,7 @@ test("what is watched may go: that is told and ends it", async () => {
   }
 });
 
-test("paths that cannot be watched, and odd ones that can", async () => {
+test("odd paths can be watched, and impossible ones are refused", async () => {
   shell("ln -s loop loop; mkfifo fifo; mkdir d; ln -s d link; printf x > file");
   const of = async (path: string) => failure(await guest.get("/files/watch", { path }));
   expect(await of(`${top}/missing`)).toContain("ENOENT");
@@ -208,7 +208,7 @@ test("paths that cannot be watched, and odd ones that can", async () => {
   watcher.leave();
 });
 
-test("a reader that does not read costs no memory, and is told to look", async () => {
+test("a reader that does not read costs no memory and gets an overflow", async () => {
   const socket = connect(Number(new URL(guest.url).port), "127.0.0.1");
   socket.pause();
   socket.write(
@@ -236,7 +236,7 @@ test("a reader that does not read costs no memory, and is told to look", async (
   socket.destroy();
 });
 
-test("what is lost is told, and what follows is not lost", async () => {
+test("lost events are reported, and later ones arrive", async () => {
   const watcher = await Watcher.of(top);
   guest.process.kill("SIGSTOP");
   await Bun.sleep(20);
@@ -248,7 +248,7 @@ test("what is lost is told, and what follows is not lost", async () => {
   watcher.leave();
 });
 
-test("nothing is watched for one who has left", async () => {
+test("a watch ends when its client leaves", async () => {
   const instances = () =>
     Bun.spawnSync(["bash", "-c", `ls -l /proc/${guest.process.pid}/fd | grep -c inotify`])
       .stdout.toString()

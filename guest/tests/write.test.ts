@@ -48,12 +48,12 @@ test("an existing file keeps its mode and owner", async () => {
   expect(mode("x")).toBe(0o600);
 });
 
-test("a mode of a new file is taken as it is", async () => {
+test("a new file gets exactly its mode", async () => {
   await guest.write({ path: guest.at("x"), content: "", mode: 0o777 }, { path: guest.at("y"), content: "", mode: 0 });
   expect([mode("x"), mode("y")]).toEqual([0o777, 0]);
 });
 
-test("appending adds to what is there, or makes the file", async () => {
+test("appending adds to a file or makes it", async () => {
   writeFileSync(guest.at("x"), "one ", { mode: 0o640 });
   const response = await guest.write(
     { path: guest.at("x"), content: "two", append: true },
@@ -70,7 +70,7 @@ test("appends at the same time lose nothing", async () => {
   expect([...text("x").slice(100_000)].sort()).toEqual(letters);
 });
 
-test("where the system lets no file be made is a refusal, and names the path that was asked for", async () => {
+test("a place where no file can be made is refused under the requested path", async () => {
   const response = await guest.write({ path: "/proc/version", content: "x" });
   expect([response.status, await response.json()]).toMatchObject([409, { errno: "EPERM", path: "/proc/version" }]);
 });
@@ -125,7 +125,7 @@ test("directories, FIFOs and devices are not written", async () => {
   expect(await failure(await guest.write({ path: "/dev/null", content: "x" }))).toEqual([409, "EINVAL"]);
 });
 
-test("a file above the path is refused, a name that is too long too", async () => {
+test("a file as a parent and a name that is too long are refused", async () => {
   writeFileSync(guest.at("f"), "");
   expect(await failure(await guest.write({ path: guest.at("f/x"), content: "" }))).toEqual([409, "ENOTDIR"]);
   expect(await failure(await guest.write({ path: guest.at("f/x/y"), content: "" }))).toEqual([409, "ENOTDIR"]);
@@ -140,7 +140,7 @@ test("a file above the path is refused, a name that is too long too", async () =
   expect(all()).toEqual(["f"]);
 });
 
-test("when one fails nothing of the others remains", async () => {
+test("when one file fails, nothing of the others remains", async () => {
   mkdirSync(guest.at("d"));
   writeFileSync(guest.at("old"), "old");
   const files = [
@@ -153,7 +153,7 @@ test("when one fails nothing of the others remains", async () => {
   expect([all(), text("old")]).toEqual([["d", "old"], "old"]);
 });
 
-test("when a rename fails what was replaced is put back", async () => {
+test("when a rename fails, replaced files are restored", async () => {
   writeFileSync(guest.at("old"), "old");
   const before = statSync(guest.at("old")).ino;
   // The second path needs a directory where the third wants a file: the third rename fails.
@@ -174,7 +174,7 @@ test("many files are written with few open at a time", async () => {
   expect([all().length, text("d1/694")]).toEqual([1007, "694"]);
 });
 
-test("a large file passes through little memory", async () => {
+test("a large file takes little memory", async () => {
   const before = guest.memory;
   const content = Buffer.alloc(120 << 20, "0123456789");
   expect(await sizes(await guest.write({ path: guest.at("large"), content }))).toEqual([content.length]);
@@ -197,7 +197,7 @@ test("every legal character may be in a name", async () => {
   expect(all()).toEqual([]);
 });
 
-test("a body that is not what it says is refused and changes nothing", async () => {
+test("a body that contradicts itself is refused and changes nothing", async () => {
   const good = { path: guest.at("x"), content: "x" };
   const head = (value: unknown) => {
     const json = Buffer.from(typeof value === "string" ? value : JSON.stringify(value));

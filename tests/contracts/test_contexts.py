@@ -1,4 +1,4 @@
-"""What `inside.Contexts` promises: one suite for the fake and for real sandboxes of this host."""
+"""The contract of `inside.Contexts`: one suite for the fake and for real sandboxes of this host."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -62,7 +62,7 @@ def _number(number: int) -> Mapping[str, object]:
     return {"text": str(number), "json": number}
 
 
-async def test_variables_of_one_run_are_there_in_the_next(contexts: Contexts) -> None:
+async def test_variables_survive_from_run_to_run(contexts: Contexts) -> None:
     context = await _started(contexts)
     first = await _run(contexts, context, "let a = 5")
     second = await _run(contexts, context, "a")
@@ -78,13 +78,13 @@ async def test_contexts_share_no_variables(contexts: Contexts) -> None:
     assert (await _run(contexts, two, "a")).value == _number(2)
 
 
-async def test_output_and_what_is_displayed_come_with_the_result(contexts: Contexts) -> None:
+async def test_output_and_displayed_values_come_with_the_result(contexts: Contexts) -> None:
     context = await _started(contexts)
     assert (await _run(contexts, context, 'console.log("hello")')).stdout == b"hello\n"
     assert (await _run(contexts, context, "display(3)")).displayed == [_number(3)]
 
 
-async def test_sinks_get_them_as_they_come(contexts: Contexts) -> None:
+async def test_sinks_receive_output_and_values_as_they_come(contexts: Contexts) -> None:
     context = await _started(contexts)
     output: list[tuple[Stream, bytes]] = []
     shown: list[Mapping[str, object]] = []
@@ -101,7 +101,7 @@ async def test_sinks_get_them_as_they_come(contexts: Contexts) -> None:
     assert (shown, list(displayed.displayed)) == ([_number(3)], [])
 
 
-async def test_what_code_throws_is_told_and_hurts_nothing(contexts: Contexts) -> None:
+async def test_a_thrown_error_is_reported_and_the_context_lives(contexts: Contexts) -> None:
     context = await _started(contexts)
     await _run(contexts, context, "let a = 5")
     threw = await _run(contexts, context, 'throw new Error("no")')
@@ -112,7 +112,7 @@ async def test_what_code_throws_is_told_and_hurts_nothing(contexts: Contexts) ->
     assert (await _run(contexts, context, "a")).value == _number(5)
 
 
-async def test_a_run_that_is_late_is_interrupted_and_variables_stay(contexts: Contexts) -> None:
+async def test_a_run_past_its_timeout_is_interrupted_and_variables_stay(contexts: Contexts) -> None:
     context = await _started(contexts)
     await _run(contexts, context, "let a = 5")
     late = await _run(contexts, context, "for (;;) {}", 0.3)
@@ -120,7 +120,7 @@ async def test_a_run_that_is_late_is_interrupted_and_variables_stay(contexts: Co
     assert (await _run(contexts, context, "a")).value == _number(5)
 
 
-async def test_a_run_that_cannot_be_interrupted_is_killed_with_its_context(contexts: Contexts) -> None:
+async def test_an_uninterruptible_run_is_killed_with_its_context(contexts: Contexts) -> None:
     context = await _started(contexts)
     late = await _run(contexts, context, "Bun.sleepSync(1e9)", 0.3)
     assert (late.exit_code, late.timed_out, late.survived) == (124, True, False)
@@ -138,7 +138,7 @@ async def test_a_program_that_ends_itself_ends_its_context(contexts: Contexts) -
     assert lost.value.details["reason"] == "exited"
 
 
-async def test_runs_that_come_together_wait_for_each_other(contexts: Contexts) -> None:
+async def test_runs_in_the_same_context_wait_for_each_other(contexts: Contexts) -> None:
     context = await _started(contexts)
     runs = await asyncio.gather(*(_run(contexts, context, f"let a = {n}") for n in range(5)))
     assert all(run.exit_code == 0 for run in runs)
@@ -159,7 +159,7 @@ async def test_contexts_are_listed_and_counted_until_they_are_lost_and_deleted(
     assert sandbox.live("contexts") == 0
 
 
-async def test_a_context_that_never_was_or_is_deleted_is_not_found(contexts: Contexts) -> None:
+async def test_an_unknown_or_deleted_context_is_not_found(contexts: Contexts) -> None:
     context = await _started(contexts)
     await contexts.delete(context)
     for unknown in (context, _new().id):

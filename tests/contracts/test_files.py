@@ -1,4 +1,4 @@
-"""What `inside.Files` promises beside watching: one suite for the fake and for real sandboxes of this host."""
+"""The contract of `inside.Files` except watching: one suite for the fake and for real sandboxes of this host."""
 
 import io
 import os
@@ -45,7 +45,7 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("path", ["/workspace/a/b", "/root/é", ODD])
-async def test_what_is_written_is_read_whole_and_in_parts(sandbox: Sandbox, path: str) -> None:
+async def test_a_written_file_is_read_whole_and_in_parts(sandbox: Sandbox, path: str) -> None:
     content = os.urandom(3 * MB + 7)
     assert await _write(sandbox, path, content[:5], content[5:], mode=0o750) == len(content)
     assert await _read(sandbox, path) == content
@@ -71,7 +71,7 @@ async def test_a_version_changes_with_the_content(sandbox: Sandbox) -> None:
     assert len(versions) == 2
 
 
-async def test_a_range_of_nothing_is_refused(sandbox: Sandbox) -> None:
+async def test_an_empty_range_is_refused(sandbox: Sandbox) -> None:
     await _write(sandbox, "/workspace/a", b"abc")
     await _write(sandbox, "/workspace/empty")
     for path, start, end in [("a", 3, None), ("a", 9, 12), ("a", None, 0), ("empty", 0, None), ("empty", None, 5)]:
@@ -81,7 +81,7 @@ async def test_a_range_of_nothing_is_refused(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("number", [2**53 - 1, 2**53, 10**17])
-async def test_a_range_beyond_every_file_is_as_good_as_one_to_its_end(sandbox: Sandbox, number: int) -> None:
+async def test_a_range_past_the_end_reads_to_the_end(sandbox: Sandbox, number: int) -> None:
     await _write(sandbox, "/workspace/a", b"abc")
     assert await _read(sandbox, "/workspace/a", 0, number) == b"abc"
     assert await _read(sandbox, "/workspace/a", None, number) == b"abc"
@@ -90,7 +90,7 @@ async def test_a_range_beyond_every_file_is_as_good_as_one_to_its_end(sandbox: S
             await _read(sandbox, "/workspace/a", number, end)
 
 
-async def test_an_upload_that_breaks_off_leaves_nothing(sandbox: Sandbox) -> None:
+async def test_a_broken_upload_leaves_nothing(sandbox: Sandbox) -> None:
     async def breaking() -> AsyncIterator[bytes]:
         yield bytes(2 * MB)
         raise ConnectionError
@@ -119,7 +119,7 @@ async def test_a_full_disk_ends_an_upload_at_once_and_leaves_nothing(sandbox: Sa
     assert await _write(sandbox, "/workspace/b", bytes(MB)) == MB
 
 
-async def test_directories_are_made_with_their_parents(sandbox: Sandbox) -> None:
+async def test_a_directory_is_made_with_its_parents(sandbox: Sandbox) -> None:
     assert await sandbox.files.make_directory("/workspace/a/b")
     assert not await sandbox.files.make_directory("/workspace/a/b")
     assert (await sandbox.files.status("/workspace/a")).type == "directory"
@@ -130,7 +130,7 @@ async def test_directories_are_made_with_their_parents(sandbox: Sandbox) -> None
         assert conflict.value.details["reason"] == reason
 
 
-async def test_what_is_moved_is_there_and_nowhere_else(sandbox: Sandbox) -> None:
+async def test_a_moved_file_is_only_at_its_new_path(sandbox: Sandbox) -> None:
     await _write(sandbox, "/workspace/a/f", b"1")
     await sandbox.files.move("/workspace/a", ODD, overwrite=False)
     assert await _read(sandbox, ODD + "/f") == b"1"
@@ -148,7 +148,7 @@ async def test_what_is_moved_is_there_and_nowhere_else(sandbox: Sandbox) -> None
     ("path", "to", "reason"),
     [("d", "d/e/f", "EINVAL"), ("f", "d", "EISDIR"), ("d", "f", "ENOTDIR"), ("e", "d", "ENOTEMPTY")],
 )
-async def test_what_cannot_be_moved_stays(sandbox: Sandbox, path: str, to: str, reason: str) -> None:
+async def test_a_failed_move_changes_nothing(sandbox: Sandbox, path: str, to: str, reason: str) -> None:
     await _write(sandbox, "/workspace/d/x", b"x")
     await _write(sandbox, "/workspace/f", b"f")
     await sandbox.files.make_directory("/workspace/e")
@@ -158,7 +158,7 @@ async def test_what_cannot_be_moved_stays(sandbox: Sandbox, path: str, to: str, 
     assert (await sandbox.files.list("/workspace", recursive=True, limit=9, offset=0))[1] == 4
 
 
-async def test_what_is_missing_is_not_found(sandbox: Sandbox) -> None:
+async def test_a_missing_path_is_not_found(sandbox: Sandbox) -> None:
     path = "/workspace/no"
     with pytest.raises(FileNotFound):
         await _read(sandbox, path)
@@ -174,7 +174,7 @@ async def test_what_is_missing_is_not_found(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("path", ["/workspace/d", ODD])
-async def test_an_archive_goes_out_and_in_again(sandbox: Sandbox, path: str) -> None:
+async def test_a_packed_directory_can_be_unpacked(sandbox: Sandbox, path: str) -> None:
     content = os.urandom(2 * MB)
     await _write(sandbox, path + "/a/b", content, mode=0o755)
     await _write(sandbox, path + "/-c \udcff\n", b"odd")
@@ -188,7 +188,7 @@ async def test_an_archive_goes_out_and_in_again(sandbox: Sandbox, path: str) -> 
     assert (await sandbox.files.status("/workspace/new/place/a/b")).mode == 0o755
 
 
-async def test_one_file_is_an_archive_of_its_own(sandbox: Sandbox) -> None:
+async def test_a_single_file_can_be_packed(sandbox: Sandbox) -> None:
     await _write(sandbox, "/workspace/-a", b"one")
     async with sandbox.files.pack("/workspace/-a") as parts:
         packed = b"".join([part async for part in parts])
@@ -197,17 +197,17 @@ async def test_one_file_is_an_archive_of_its_own(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"no archive", _tar({"a": b"a" * 9999})[:60], _tar({"../x": b"x"})])
-async def test_what_is_no_whole_archive_is_refused(sandbox: Sandbox, body: bytes) -> None:
+async def test_an_incomplete_archive_is_refused(sandbox: Sandbox, body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         await sandbox.files.unpack("/workspace/d", _parts(body))
 
 
-async def test_absolute_names_of_an_archive_stay_below(sandbox: Sandbox) -> None:
+async def test_absolute_names_in_an_archive_stay_below_the_directory(sandbox: Sandbox) -> None:
     await sandbox.files.unpack("/workspace/d", _parts(_tar({"/etc/x": b"x"})))
     assert await _read(sandbox, "/workspace/d/etc/x") == b"x"
 
 
-async def test_names_and_contents_are_found(sandbox: Sandbox) -> None:
+async def test_search_finds_names_and_contents(sandbox: Sandbox) -> None:
     texts = {"b.ts": b"one\ntwo twos\n", "a/c.ts": b"TWO\n", ".h/d.md": "é two".encode(), "node_modules/e.ts": b"two"}
     for name, content in texts.items():
         await _write(sandbox, f"/workspace/{name}", content)
@@ -234,14 +234,14 @@ async def test_names_and_contents_are_found(sandbox: Sandbox) -> None:
     ]
 
 
-async def test_patterns_that_are_none_are_named(sandbox: Sandbox) -> None:
+async def test_an_invalid_pattern_is_named(sandbox: Sandbox) -> None:
     for glob, query, field in [(None, "[", "query"), ("[", None, "glob"), ("[", "x", "glob")]:
         with pytest.raises(InvalidRequest) as wrong:
             await sandbox.files.search("/workspace", glob=glob, query=query, ignore_case=False, limit=1)
         assert wrong.value.details["field"] == field
 
 
-async def test_a_killed_sandbox_is_gone_for_every_call(host: Host, sandbox: Sandbox) -> None:
+async def test_every_call_fails_on_a_killed_sandbox(host: Host, sandbox: Sandbox) -> None:
     await host.sandboxes.kill(sandbox.id)
     for call in (
         _read(sandbox, "/workspace/a"),
@@ -259,7 +259,7 @@ async def test_a_killed_sandbox_is_gone_for_every_call(host: Host, sandbox: Sand
 # --- files that fit into JSON ---
 
 
-async def test_files_are_written_with_their_parents_and_sizes_are_told(sandbox: Sandbox) -> None:
+async def test_a_batch_makes_parents_and_returns_sizes(sandbox: Sandbox) -> None:
     sizes = await sandbox.files.write_batch(
         [FileToWrite("/workspace/a/b/c", b"123"), FileToWrite("/workspace/d", b""), FileToWrite("/etc/e", b"\xff\0")]
     )
@@ -272,7 +272,7 @@ async def test_files_are_written_with_their_parents_and_sizes_are_told(sandbox: 
     assert (await sandbox.observe()).files == 2
 
 
-async def test_all_files_of_one_call_are_written_or_none(sandbox: Sandbox) -> None:
+async def test_a_batch_is_written_whole_or_not_at_all(sandbox: Sandbox) -> None:
     await sandbox.files.write_batch([FileToWrite("/workspace/file", b"old")])
     with pytest.raises(FileConflict):
         await sandbox.files.write_batch(
@@ -295,7 +295,7 @@ async def test_a_write_past_the_disk_limit_changes_nothing(sandbox: Sandbox) -> 
     assert list(await sandbox.files.write_batch([FileToWrite("/workspace/a", b"newer")])) == [5]
 
 
-async def test_a_list_is_sorted_paged_and_relative_where_it_can_be(sandbox: Sandbox) -> None:
+async def test_a_list_is_sorted_and_paged_with_paths_relative_to_the_workspace(sandbox: Sandbox) -> None:
     await sandbox.files.write_batch([FileToWrite(f"/workspace/{name}", b"12") for name in ("b", "a/x", "c", "a/y")])
     await sandbox.files.write_batch([FileToWrite("/srv/d/e", b"")])
 
@@ -312,7 +312,7 @@ async def test_a_list_is_sorted_paged_and_relative_where_it_can_be(sandbox: Sand
     assert entries[0].size == 2
 
 
-async def test_a_delete_takes_files_and_with_recursive_trees(sandbox: Sandbox) -> None:
+async def test_delete_removes_files_and_with_recursive_also_trees(sandbox: Sandbox) -> None:
     await sandbox.files.write_batch([FileToWrite(f"/workspace/{name}", b"") for name in ("a", "d/e/f")])
     await sandbox.files.delete("/workspace/a", recursive=False)
     with pytest.raises(FileConflict) as refused:
@@ -326,7 +326,7 @@ async def test_a_delete_takes_files_and_with_recursive_trees(sandbox: Sandbox) -
     assert (await sandbox.observe()).files == 0
 
 
-async def test_what_is_missing_is_not_found_and_named_as_clients_name_it(sandbox: Sandbox) -> None:
+async def test_a_missing_path_is_named_as_clients_name_it(sandbox: Sandbox) -> None:
     for call in (
         lambda: sandbox.files.read_whole("/workspace/no/a", 1),
         lambda: sandbox.files.delete("/workspace/no/a", recursive=True),
@@ -337,7 +337,7 @@ async def test_what_is_missing_is_not_found_and_named_as_clients_name_it(sandbox
         assert refused.value.details == {"path": "no/a"}
 
 
-async def test_what_is_of_another_kind_is_a_conflict(sandbox: Sandbox) -> None:
+async def test_a_path_of_the_wrong_kind_is_a_conflict(sandbox: Sandbox) -> None:
     await sandbox.files.write_batch([FileToWrite("/workspace/d/file", b"content")])
     conflicts: list[tuple[Callable[[], Awaitable[object]], str]] = [
         (lambda: sandbox.files.read_whole("/workspace/d", 1), "EISDIR"),
@@ -351,7 +351,7 @@ async def test_what_is_of_another_kind_is_a_conflict(sandbox: Sandbox) -> None:
         assert refused.value.details["reason"] == reason
 
 
-async def test_a_file_of_more_than_the_limit_is_too_large(sandbox: Sandbox) -> None:
+async def test_a_file_above_the_limit_is_too_large(sandbox: Sandbox) -> None:
     await sandbox.files.write_batch([FileToWrite("/workspace/a", b"12345")])
     assert await sandbox.files.read_whole("/workspace/a", 5) == b"12345"
     with pytest.raises(PayloadTooLarge):

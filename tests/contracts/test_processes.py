@@ -1,4 +1,4 @@
-"""What `inside.Processes` promises: one suite for the fake and for a real sandbox of this host."""
+"""The contract of `inside.Processes`: one suite for the fake and for real sandboxes of this host."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -50,7 +50,7 @@ async def until_said(processes: Processes, process_id: str, size: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_one_that_is_started_is_found_with_its_end_and_its_output(processes: Processes) -> None:
+async def test_a_process_is_found_with_its_end_and_output(processes: Processes) -> None:
     wanted = new("echo hello", name="a name")
     started = await processes.start(wanted)
     assert (started.id, started.status, started.exit_code, started.name) == (wanted.id, "running", None, "a name")
@@ -71,14 +71,14 @@ async def test_the_exit_code_is_the_programs_own(processes: Processes) -> None:
     assert (await followed(processes, wanted.id))[-1].process.exit_code == 7
 
 
-async def test_a_list_is_the_newest_first_in_pages(processes: Processes) -> None:
+async def test_a_list_is_paged_newest_first(processes: Processes) -> None:
     ids = [(await processes.start(new(f"exit {number}", number))).id for number in range(1, 6)]
     found, total = await processes.list(2, 1)
     assert ([process.id for process in found], total) == ([ids[3], ids[2]], 5)
     assert await processes.list(2, 5) == ([], 5)
 
 
-async def test_what_is_unknown_is_not_found(processes: Processes) -> None:
+async def test_an_unknown_process_is_not_found(processes: Processes) -> None:
     for call in (
         processes.get(UNKNOWN),
         processes.input(UNKNOWN, b"", close=False),
@@ -101,7 +101,7 @@ async def test_input_is_read_until_it_is_closed(processes: Processes) -> None:
         await processes.input(wanted.id, b"three", close=False)
 
 
-async def test_a_signal_ends_it_and_there_is_none_for_one_that_has_ended(processes: Processes) -> None:
+async def test_a_signal_ends_a_process_and_an_ended_one_refuses_it(processes: Processes) -> None:
     wanted = new("sleep 1000")
     await processes.start(wanted)
     await processes.signal(wanted.id, 9)
@@ -110,7 +110,7 @@ async def test_a_signal_ends_it_and_there_is_none_for_one_that_has_ended(process
         await processes.signal(wanted.id, 9)
 
 
-async def test_a_page_begins_at_a_cursor_that_another_gave(processes: Processes) -> None:
+async def test_a_page_begins_at_the_cursor_of_an_earlier_page(processes: Processes) -> None:
     wanted = new("cat")
     await processes.start(wanted)
     for at, part in enumerate((b"first", b"second", b"third"), 1):
@@ -128,7 +128,7 @@ async def test_a_page_begins_at_a_cursor_that_another_gave(processes: Processes)
         assert refused.value.details["field"] == "cursor"
 
 
-async def test_who_follows_sees_what_comes(processes: Processes) -> None:
+async def test_a_follower_sees_output_as_it_comes(processes: Processes) -> None:
     wanted = new("cat")
     await processes.start(wanted)
     seen = b""
@@ -144,7 +144,7 @@ async def test_who_follows_sees_what_comes(processes: Processes) -> None:
     assert seen == b"onetwo"
 
 
-async def test_two_follow_and_one_that_leaves_takes_nothing_from_the_other(processes: Processes) -> None:
+async def test_a_follower_that_leaves_takes_nothing_from_another(processes: Processes) -> None:
     wanted = new("cat")
     await processes.start(wanted)
     other = asyncio.create_task(followed(processes, wanted.id))
@@ -179,7 +179,7 @@ async def _reached(processes: Processes, process_id: str, size: int) -> None:
             await asyncio.sleep(0)
 
 
-async def test_what_ends_after_it_was_told_says_why(processes: Processes) -> None:
+async def test_a_process_that_ends_after_ending_has_its_reason(processes: Processes) -> None:
     wanted = new("sleep 1000")
     await processes.start(wanted)
     await processes.ending("deep_sleep")
@@ -189,7 +189,7 @@ async def test_what_ends_after_it_was_told_says_why(processes: Processes) -> Non
     await processes.settle()
 
 
-async def test_one_that_is_attended_has_figures_after_its_end(processes: Processes) -> None:
+async def test_an_attended_process_has_figures_after_its_end(processes: Processes) -> None:
     wanted = new("echo hello", stdin=b"")
     async with processes.attend(wanted) as attended:
         assert attended.process.id == wanted.id
@@ -199,18 +199,18 @@ async def test_one_that_is_attended_has_figures_after_its_end(processes: Process
         assert (usage.memory_kills, usage.met_process_limit) == (0, False)
 
 
-async def test_one_that_has_all_its_input_takes_no_more(processes: Processes) -> None:
+async def test_a_process_with_all_its_input_refuses_more(processes: Processes) -> None:
     wanted = new("sleep 1000", stdin=b"all")
     await processes.start(wanted)
     with pytest.raises(InvalidState):
         await processes.input(wanted.id, b"more", close=False)
 
 
-async def test_nothing_listens_where_nothing_was_started(processes: Processes) -> None:
+async def test_an_unused_port_has_no_listener(processes: Processes) -> None:
     assert not await processes.is_listening(8080)
 
 
-async def test_live_counts_what_runs(sandbox: Sandbox) -> None:
+async def test_live_counts_running_processes(sandbox: Sandbox) -> None:
     wanted = new("sleep 1000")
     await sandbox.processes.start(wanted)
     assert sandbox.live("processes") == 1

@@ -1,4 +1,4 @@
-"""What `ports.Sandboxes` and `ports.Sandbox` promise: one suite for the fake and for real sandboxes of this host."""
+"""The contract of `ports.Sandboxes` and `ports.Sandbox`: one suite for the fake and for real sandboxes of this host."""
 
 import asyncio
 import os
@@ -108,7 +108,7 @@ async def _says(sandbox: Sandbox, command: str) -> bytes:
 # --- sandboxes ---
 
 
-async def test_a_claimed_sandbox_runs_and_can_be_had_again(host: Host) -> None:
+async def test_a_claimed_sandbox_runs_and_can_be_looked_up(host: Host) -> None:
     sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
     assert re.fullmatch("sb[a-z0-9]{12}", sandbox.id)
     assert image
@@ -124,20 +124,20 @@ async def test_claimed_sandboxes_share_nothing(host: Host) -> None:
         await two.files.read_whole("/workspace/a", 10)
 
 
-async def test_what_is_unknown_does_not_run_and_can_be_ended(host: Host) -> None:
+async def test_an_unknown_sandbox_does_not_run_and_can_be_ended(host: Host) -> None:
     assert await host.sandboxes.get("sbaaaaaaaaaaaa") is None
     await host.sandboxes.kill("sbaaaaaaaaaaaa")
     await host.sandboxes.destroy("sbaaaaaaaaaaaa")
 
 
-async def test_a_sandbox_has_an_address_as_long_as_it_runs(host: Host, sandbox: Sandbox) -> None:
+async def test_a_running_sandbox_has_an_address(host: Host, sandbox: Sandbox) -> None:
     assert IPv4Address(sandbox.address).is_private
     again = await host.sandboxes.get(sandbox.id)
     assert again is not None
     assert again.address == sandbox.address
 
 
-async def test_disconnecting_what_runs_was_killed_or_is_unknown_changes_nothing_else(
+async def test_disconnecting_a_running_killed_or_unknown_sandbox_changes_nothing_else(
     host: Host, sandbox: Sandbox
 ) -> None:
     await host.sandboxes.disconnect(sandbox.id)
@@ -157,7 +157,7 @@ CALLS: list[Callable[[Sandbox], Awaitable[object]]] = [
 ]
 
 
-async def test_a_killed_sandbox_is_gone_for_every_call(host: Host, sandbox: Sandbox) -> None:
+async def test_every_call_fails_on_a_killed_sandbox(host: Host, sandbox: Sandbox) -> None:
     await host.sandboxes.kill(sandbox.id)
     await host.sandboxes.kill(sandbox.id)
     assert await host.sandboxes.get(sandbox.id) is None
@@ -178,7 +178,7 @@ async def test_a_killed_sandbox_starts_again_with_its_files(host: Host) -> None:
     assert await host.sandboxes.start(_session(sandbox.id, image)) is again
 
 
-async def test_a_start_without_a_volume_tells_that_it_is_lost(host: Host) -> None:
+async def test_a_start_without_a_volume_raises_volume_lost(host: Host) -> None:
     sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
     await host.sandboxes.destroy(sandbox.id)
     await host.sandboxes.destroy(sandbox.id)
@@ -186,7 +186,7 @@ async def test_a_start_without_a_volume_tells_that_it_is_lost(host: Host) -> Non
         await host.sandboxes.start(_session(sandbox.id, image))
 
 
-async def test_recovery_keeps_what_is_owned_and_destroys_the_rest(host: Host) -> None:
+async def test_recovery_keeps_owned_sandboxes_and_destroys_the_rest(host: Host) -> None:
     kept, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
     orphan, _ = await host.sandboxes.claim("ses_" + "z" * 18, LIMITS)
     stopped, _ = await host.sandboxes.claim("ses_" + "y" * 18, LIMITS)
@@ -205,7 +205,7 @@ async def test_recovery_keeps_what_is_owned_and_destroys_the_rest(host: Host) ->
         await host.sandboxes.start(_session(orphan.id, image))
 
 
-async def test_network_rules_are_taken_at_any_time_and_at_a_start(host: Host) -> None:
+async def test_network_rules_apply_at_any_time_and_at_a_start(host: Host) -> None:
     sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
     for egress in ("none", "none", "internet", "none"):
         await sandbox.restrict(Network(egress=egress))
@@ -251,7 +251,7 @@ async def test_a_volume_is_sent_evicted_received_and_started_as_it_was(host: Hos
         await sandbox.files.write_batch([FileToWrite("/workspace/b", bytes(LIMITS.disk * MB + 1))])
 
 
-async def test_volumes_of_stopped_sandboxes_are_the_cache(host: Host) -> None:
+async def test_volumes_of_stopped_sandboxes_count_as_cached(host: Host) -> None:
     session = await _stopped(host, os.urandom(2 * MB))
     running, _ = await host.sandboxes.claim("ses_" + "z" * 18, LIMITS)
     assert host.sandboxes.cached().keys() == {session.sandbox}
@@ -266,7 +266,7 @@ async def test_volumes_of_stopped_sandboxes_are_the_cache(host: Host) -> None:
     assert host.sandboxes.cached() == {}
 
 
-async def test_a_transfer_that_is_given_up_leaves_a_volume_that_starts(host: Host) -> None:
+async def test_a_cancelled_transfer_leaves_a_volume_that_starts(host: Host) -> None:
     session = await _stopped(host, os.urandom(8 * MB))
     stream = host.sandboxes.send(session.sandbox)
     assert next(stream)
@@ -276,7 +276,7 @@ async def test_a_transfer_that_is_given_up_leaves_a_volume_that_starts(host: Hos
     assert len(await sandbox.files.read_whole("/workspace/a", 8 * MB)) == 8 * MB
 
 
-async def test_a_volume_that_is_not_here_cannot_be_sent(host: Host) -> None:
+async def test_a_missing_volume_cannot_be_sent(host: Host) -> None:
     with pytest.raises(VolumeLost):
         list(host.sandboxes.send("sbaaaaaaaaaaaa"))
 
@@ -304,7 +304,7 @@ async def test_a_volume_is_received_whole_or_not_at_all(host: Host) -> None:
     assert host.sandboxes.has_volume(session.sandbox)
 
 
-async def test_a_volume_that_is_here_is_never_replaced(host: Host) -> None:
+async def test_an_existing_volume_is_never_replaced(host: Host) -> None:
     session = await _stopped(host, b"old")
     pieces = await _sent(host, session)
     sandbox = await host.sandboxes.start(session)
@@ -332,7 +332,7 @@ async def test_a_run_has_its_environment_input_directory_and_exit_code(sandbox: 
     assert b"command not found" in unknown.stderr
 
 
-async def test_a_run_tells_what_it_used_and_wrote(sandbox: Sandbox) -> None:
+async def test_a_run_reports_its_usage_and_written_files(sandbox: Sandbox) -> None:
     result = await sandbox.run(Run(10, command="touch new"))
     assert list(result.files_written) == ["new"]
     assert (result.truncated, result.files_written_truncated) == (False, False)
@@ -342,6 +342,6 @@ async def test_a_run_tells_what_it_used_and_wrote(sandbox: Sandbox) -> None:
     assert result.peak_memory > 0
 
 
-async def test_a_run_past_its_timeout_is_told(sandbox: Sandbox) -> None:
+async def test_a_run_reports_its_timeout(sandbox: Sandbox) -> None:
     result = await sandbox.run(Run(0.3, command="sleep 60"))
     assert (result.timed_out, result.exit_code) == (True, 124)

@@ -1,4 +1,4 @@
-"""What `inside.Terminals` promises: one suite for the fake and for real sandboxes of this host."""
+"""The contract of `inside.Terminals`: one suite for the fake and for real sandboxes of this host."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -58,7 +58,7 @@ class Person:
         return None
 
 
-async def test_what_is_typed_is_done_and_the_end_is_told(sandbox: Sandbox) -> None:
+async def test_typed_commands_run_and_the_end_is_reported(sandbox: Sandbox) -> None:
     async with sandbox.terminals.attach(ID) as attachment:
         person = Person(attachment)
         await person.type("echo hello\n")
@@ -71,7 +71,7 @@ async def test_what_is_typed_is_done_and_the_end_is_told(sandbox: Sandbox) -> No
             pass
 
 
-async def test_who_comes_back_sees_what_was_there(sandbox: Sandbox) -> None:
+async def test_a_client_that_returns_sees_the_screen_again(sandbox: Sandbox) -> None:
     async with sandbox.terminals.attach(ID) as attachment:
         person = Person(attachment)
         await person.type("echo first\n")
@@ -88,7 +88,7 @@ async def test_another_client_takes_over(sandbox: Sandbox) -> None:
         await person.sees(b"mine\r\n")
 
 
-async def test_all_end_for_a_reason(sandbox: Sandbox) -> None:
+async def test_all_terminals_end_for_a_reason(sandbox: Sandbox) -> None:
     async with sandbox.terminals.attach(ID) as attachment:
         await sandbox.terminals.ending("deep_sleep")
         assert await Person(attachment).end() == Exit(None, "deep_sleep")
@@ -97,7 +97,7 @@ async def test_all_end_for_a_reason(sandbox: Sandbox) -> None:
             pass
 
 
-async def test_it_is_gone_with_its_sandbox(host: Host, sandbox: Sandbox) -> None:
+async def test_a_terminal_is_gone_with_its_sandbox(host: Host, sandbox: Sandbox) -> None:
     async with sandbox.terminals.attach(ID) as attachment:
         person = Person(attachment)
         await person.type("echo here\n")
@@ -107,13 +107,13 @@ async def test_it_is_gone_with_its_sandbox(host: Host, sandbox: Sandbox) -> None
             await person.end()
 
 
-async def test_an_unknown_one_is_not_found(sandbox: Sandbox) -> None:
+async def test_an_unknown_terminal_is_not_found(sandbox: Sandbox) -> None:
     with pytest.raises(TerminalNotFound):
         async with sandbox.terminals.attach("term_" + "z" * 18):
             pass
 
 
-async def test_one_that_is_ended_is_told_as_killed_and_forgotten(sandbox: Sandbox) -> None:
+async def test_an_ended_terminal_reports_a_kill_and_is_forgotten(sandbox: Sandbox) -> None:
     async with sandbox.terminals.attach(ID) as attachment:
         person = Person(attachment)
         await person.sees(b" ")

@@ -1,4 +1,4 @@
-"""What `inside.Files.watch` promises: one suite for the fake and for real sandboxes of this host."""
+"""The contract of `inside.Files.watch`: one suite for the fake and for real sandboxes of this host."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -24,7 +24,7 @@ async def _next(events: AsyncIterator[Sequence[FileEvent]]) -> Sequence[FileEven
         return await anext(events)
 
 
-async def test_what_is_written_is_told_once_it_is_watched(sandbox: Sandbox) -> None:
+async def test_writes_are_reported_once_the_watch_is_set(sandbox: Sandbox) -> None:
     await sandbox.files.write("/workspace/before", _parts(b"1"), None)
     async with sandbox.files.watch("/workspace", recursive=True) as events:
         await sandbox.files.write("/workspace/é", _parts(b"1"), None)
@@ -33,7 +33,7 @@ async def test_what_is_written_is_told_once_it_is_watched(sandbox: Sandbox) -> N
         assert await _next(events) == [FileEvent("changed", "before", "file")]
 
 
-async def test_several_watch_and_each_is_told(sandbox: Sandbox) -> None:
+async def test_each_of_several_watchers_gets_the_events(sandbox: Sandbox) -> None:
     async with sandbox.files.watch("/workspace", recursive=False) as one:
         async with sandbox.files.watch("/workspace", recursive=True) as other:
             await sandbox.files.write("/workspace/\udcff", _parts(b"1"), None)
@@ -43,7 +43,7 @@ async def test_several_watch_and_each_is_told(sandbox: Sandbox) -> None:
         assert await _next(one) == [FileEvent("created", "b", "file")]
 
 
-async def test_what_is_not_there_cannot_be_watched(sandbox: Sandbox) -> None:
+async def test_a_missing_path_cannot_be_watched(sandbox: Sandbox) -> None:
     with pytest.raises(FileNotFound):
         async with sandbox.files.watch("/workspace/none", recursive=True):
             pass

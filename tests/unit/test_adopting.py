@@ -1,4 +1,4 @@
-"""A start takes up the sandboxes that run, whatever some of them do then."""
+"""A start adopts the sandboxes that run, even if some of them misbehave."""
 
 import asyncio
 import time
@@ -118,7 +118,7 @@ def _owned(host: Host, *sandbox_ids: str) -> dict[str, Session]:
 @pytest.mark.parametrize(
     "failure", [SandboxGone("x"), TimeoutError(), FileNotFound("x"), ZeroDivisionError(), OSError(5, "x")]
 )
-async def test_one_that_fails_in_whatever_way_is_killed_and_the_others_are_taken_up(
+async def test_a_sandbox_that_fails_in_any_way_is_killed_and_the_others_are_adopted(
     tmp_path: Path, failure: Exception
 ) -> None:
     host = Host(tmp_path, {"bad": _raising(failure)})
@@ -133,7 +133,7 @@ async def test_one_that_fails_in_whatever_way_is_killed_and_the_others_are_taken
 
 
 @pytest.mark.parametrize("at_once", [local.STARTS_AT_ONCE, 256])
-async def test_however_many_do_not_answer_they_hold_up_the_start_together(
+async def test_sandboxes_that_do_not_answer_delay_the_start_together_not_in_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(local, "READY_SECONDS", READY)
@@ -150,7 +150,7 @@ async def test_however_many_do_not_answer_they_hold_up_the_start_together(
     assert await sandboxes.get("z") is not None
 
 
-async def test_one_that_is_slow_has_as_long_as_one_that_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_sandbox_gets_as_long_as_a_starting_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "READY_SECONDS", 20 * READY)
     monkeypatch.setattr(local, "ADOPT_SECONDS", READY / 100, raising=False)
     names = [f"s{n}" for n in range(50)]

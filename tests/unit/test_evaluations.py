@@ -1,4 +1,4 @@
-"""What a guest tells of a run in a context is checked: it may be an impostor's word."""
+"""What a guest reports about a run in a context is checked, because the guest may be an impostor."""
 
 import asyncio
 import struct
@@ -42,7 +42,7 @@ def plain(forms: object) -> object:
     return msgspec.json.decode(msgspec.json.encode(forms))
 
 
-async def test_a_table_and_what_was_cut_are_passed_on() -> None:
+async def test_tables_and_names_of_cut_forms_are_passed_on() -> None:
     forms = {"text": "", "table": {"columns": ["a"], "rows": [[1], [{"b": None}]]}, "cut": ["html"]}
     run = await _read([(b"v", msgspec.json.encode({"value": forms})), (b"x", END)])
     assert run.told is not None
@@ -50,7 +50,7 @@ async def test_a_table_and_what_was_cut_are_passed_on() -> None:
     assert plain(run.told.value.plain()) == forms
 
 
-async def test_a_run_is_told_by_output_what_was_shown_what_came_of_it_and_the_end() -> None:
+async def test_a_run_arrives_as_output_displayed_values_result_and_end() -> None:
     run = await _read([(b"o", b"out"), (b"d", b'{"text": "2"}'), (b"e", b"err"), (b"v", TOLD), (b"x", END)])
     assert (run.stdout, run.stderr, run.displayed) == (b"out", b"err", [{"text": "2"}])
     assert run.told is not None
@@ -59,7 +59,7 @@ async def test_a_run_is_told_by_output_what_was_shown_what_came_of_it_and_the_en
     assert run.end.exit_code is None
 
 
-async def test_a_kernel_that_ends_tells_nothing() -> None:
+async def test_a_kernel_that_ends_sends_no_result() -> None:
     run = await _read([(b"o", b"out"), (b"x", GONE)])
     assert (run.told, run.end.exit_code, run.stdout) == (None, 137, b"out")
 
@@ -91,6 +91,6 @@ async def test_a_kernel_that_ends_tells_nothing() -> None:
         [(b"v", TOLD), (b"x", b'{"outcome": "ended", "filesWritten": [5]}')],
     ],
 )
-async def test_what_no_guest_tells_is_an_impostors(frames: Sequence[Frame]) -> None:
+async def test_anything_else_comes_from_an_impostor(frames: Sequence[Frame]) -> None:
     with pytest.raises((Impostor, SandboxGone)):
         await _read(frames)

@@ -1,4 +1,4 @@
-"""Frames of a guest, cut anywhere on their way."""
+"""Frames from a guest, cut anywhere on their way."""
 
 import asyncio
 import struct
@@ -51,7 +51,7 @@ WHOLE = frame(b"o", b"one") + frame(b"o", b"two" * 100) + frame(b"e", b"!") + fr
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 6, 7, 8, 11, 100, 1000])
-async def test_pieces_make_the_same_whole_wherever_it_was_cut(size: int) -> None:
+async def test_frames_are_the_same_wherever_they_are_cut(size: int) -> None:
     found = [piece async for some in pieces(Parts(cut(WHOLE, size)), LARGEST, whole=b"x") for piece in some]
     told = list(merged(found))
     assert b"".join(content for stream, content in told if stream == "stdout") == b"one" + b"two" * 100
@@ -66,10 +66,10 @@ async def test_pieces_make_the_same_whole_wherever_it_was_cut(size: int) -> None
     "wrong", [WHOLE[:-1], WHOLE + b"o", WHOLE + b"o\0\0", frame(b"o", b""), frame(b"o", bytes(LARGEST + 1)), b"o\0"]
 )
 @pytest.mark.parametrize("size", [1, 7, 100_000])
-async def test_what_no_guest_sends_is_refused(wrong: bytes, size: int) -> None:
+async def test_invalid_frames_are_refused(wrong: bytes, size: int) -> None:
     with pytest.raises(Impostor):
         assert [some async for some in pieces(Parts(cut(wrong, size)), LARGEST, whole=b"x")]
 
 
-async def test_all_that_is_there_is_read_at_once() -> None:
+async def test_everything_that_has_arrived_is_read_at_once() -> None:
     assert len([some async for some in pieces(reader([WHOLE]), LARGEST, whole=b"x")]) == 1

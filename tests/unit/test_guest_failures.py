@@ -1,4 +1,4 @@
-"""What a guest, or what answers in its place, reports as a failure: an error that whoever asked can act on."""
+"""Every failure that a guest or an impostor reports becomes an error that the caller can handle."""
 
 import errno
 import json
@@ -35,14 +35,14 @@ def failing(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", KNOWN)
-async def test_a_guest_that_fails_when_it_is_asked_for_its_health_is_gone(name: str) -> None:
+async def test_a_guest_that_fails_its_health_check_is_gone(name: str) -> None:
     async with answering(failing(name)) as guest:
         with pytest.raises(SandboxGone):
             await guest.check()
 
 
 @pytest.mark.parametrize("name", KNOWN)
-async def test_a_failure_is_typed_or_the_guest_is_gone(name: str) -> None:
+async def test_a_failure_has_a_type_or_the_guest_is_gone(name: str) -> None:
     for call in CALLS:
         async with answering(failing(name)) as guest:
             with pytest.raises((BuntimeError, SandboxGone)):
@@ -58,7 +58,7 @@ async def test_a_failure_is_typed_or_the_guest_is_gone(name: str) -> None:
         ("ESRCH", True, SandboxGone),
     ],
 )
-async def test_of_a_spare_is_told_what_its_run_goes_on_from(
+async def test_spare_failures_reach_only_callers_that_handle_them(
     name: str, prepared: bool, expected: type[Exception]
 ) -> None:
     async with answering(failing(name)) as guest:
@@ -66,7 +66,7 @@ async def test_of_a_spare_is_told_what_its_run_goes_on_from(
             await run_program(guest, 1, RUN, {}, prepared=prepared)
 
 
-async def test_a_guest_is_not_gone_because_this_server_is_short_of_memory() -> None:
+async def test_a_server_short_of_memory_does_not_blame_the_guest() -> None:
     async with answering(json_answer(b'{"protocol": 1}')) as guest:
         with Room(limit=1, share=1).for_one_request():
             hold(1 << 20)  # as much as is not counted

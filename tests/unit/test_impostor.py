@@ -1,4 +1,4 @@
-"""What answers in a guest's place may be a session's own program: it costs the server neither time nor memory."""
+"""A program of the session may answer in the guest's place. It must cost the server neither time nor memory."""
 
 import asyncio
 import json
@@ -61,7 +61,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("what", FLOODS)
-async def test_an_answer_that_is_mostly_no_answer_is_ended_at_once(what: str) -> None:
+async def test_an_answer_without_content_is_ended_at_once(what: str) -> None:
     async with asyncio.timeout(SECONDS), answering(*FLOODS[what]) as guest:
         started = time.process_time()
         with pytest.raises(SandboxGone):
@@ -70,7 +70,7 @@ async def test_an_answer_that_is_mostly_no_answer_is_ended_at_once(what: str) ->
 
 
 @pytest.mark.parametrize("what", ["interim answers", "a chunk with an endless extension", "chunks of one byte"])
-async def test_what_no_guest_sends_is_the_mark_of_an_impostor(what: str) -> None:
+async def test_answers_that_no_guest_sends_raise_impostor(what: str) -> None:
     async with asyncio.timeout(SECONDS), answering(*FLOODS[what]) as guest:
         with pytest.raises(Impostor):
             await guest.check()
@@ -85,7 +85,7 @@ async def test_a_flood_of_empty_frames_is_ended_at_once() -> None:
 
 
 @pytest.mark.parametrize("number", ["-1", "1e400", "99999999999999999999999999", '"1"', "1.5", "NaN"])
-async def test_a_number_that_the_store_cannot_hold_is_not_taken_over(number: str) -> None:
+async def test_a_number_that_the_store_cannot_hold_is_refused(number: str) -> None:
     page = f'{{"files": [], "total": {number}}}'
     calls: list[tuple[str, Callable[[Guest], object]]] = [
         (f'{{"files": {number}}}', lambda guest: guest.count_files()),
@@ -106,7 +106,7 @@ async def test_a_files_impossible_size_is_shown_as_the_nearest_possible_one() ->
     assert [entry.size for entry in found] == [0, 2**53 - 1]
 
 
-async def test_a_program_that_prints_byte_by_byte_is_no_impostor() -> None:
+async def test_printing_byte_by_byte_does_not_raise_impostor() -> None:
     end = frame(b"x", b'{"exitCode": 0}')
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in [frame(b"o", b"a")] * 20000 + [end])
     async with asyncio.timeout(SECONDS), answering(CHUNKED + chunks + b"0\r\n\r\n") as guest:
@@ -114,7 +114,7 @@ async def test_a_program_that_prints_byte_by_byte_is_no_impostor() -> None:
     assert outcome.stdout == b"a" * 20000
 
 
-async def test_a_large_file_is_no_impostor() -> None:
+async def test_a_large_file_does_not_raise_impostor() -> None:
     content = bytes(8 << 20)
     chunk = b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content)
     for answer in (CHUNKED + chunk, json_answer(content)):

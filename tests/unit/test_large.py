@@ -1,4 +1,4 @@
-"""Large answers of a guest leave time for others, and come whole; an impostor's are refused."""
+"""Large answers of a guest arrive complete and leave time for others. An impostor's are refused."""
 
 import asyncio
 import base64
@@ -71,7 +71,7 @@ async def page(one: Guest) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [1, 2, LIMIT])
-async def test_a_large_page_of_files_comes_whole(number: int) -> None:
+async def test_a_large_page_of_files_arrives_complete(number: int) -> None:
     names = long_names(number, max(AT_ONCE // number, 6000) if number > 8 else LONGEST_PATH - 40)
     entries = [listed(name) | {"raw": base64.b64encode(name.encode()).decode()} for name in names]
     body = compact({"files": entries, "total": number})
@@ -81,7 +81,7 @@ async def test_a_large_page_of_files_comes_whole(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [LIMIT, 1000])
-async def test_many_files_that_a_run_wrote_come_whole(number: int) -> None:
+async def test_many_written_files_of_a_run_arrive_complete(number: int) -> None:
     names = long_names(number, 2 * AT_ONCE // number)
     end = compact({"exitCode": 3, "truncated": True, "filesWritten": names, "filesWrittenTruncated": True})
     found = await outcomes._end_in(end)
@@ -89,7 +89,7 @@ async def test_many_files_that_a_run_wrote_come_whole(number: int) -> None:
     assert found.files_written == names
 
 
-async def test_many_files_that_a_run_in_a_context_wrote_come_whole() -> None:
+async def test_many_written_files_of_a_context_run_arrive_complete() -> None:
     names = long_names(1000, 2000)
     end = {"outcome": "ended", "exitCode": None, "truncated": False, "filesWritten": names}
     body = frame(b"v", b"{}") + frame(b"x", compact(end | {"filesWrittenTruncated": False}))
@@ -123,14 +123,14 @@ LIES: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("what", LIES)
-async def test_a_large_page_that_no_guest_sends_is_refused(what: str) -> None:
+async def test_an_invalid_large_page_is_refused(what: str) -> None:
     async with answering(json_answer(LIES[what]())) as one:
         with pytest.raises(SandboxGone):
             await page(one)
 
 
 @pytest.mark.parametrize("unit", [b'""', b"0", b'"\\","', b'{"a":""}'])
-async def test_a_large_end_that_no_guest_sends_is_refused(unit: bytes) -> None:
+async def test_an_invalid_large_end_is_refused(unit: bytes) -> None:
     with pytest.raises(SandboxGone):
         await outcomes._end_in(WRITES % filled(unit))
 
@@ -146,7 +146,7 @@ SMALL_CALLS: dict[str, Callable[[Guest], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("what", SMALL_CALLS)
 @pytest.mark.parametrize("status", [200, 500])
-async def test_no_more_is_read_than_such_an_answer_may_have(what: str, status: int) -> None:
+async def test_a_small_answer_is_read_only_up_to_its_limit(what: str, status: int) -> None:
     sent = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -211,7 +211,7 @@ def _answer(server: socket.socket, status: int, text: bytes) -> None:
 
 
 @pytest.mark.parametrize("what", WORK)
-async def test_four_answers_of_sixteen_megabytes_hold_up_nobody(what: str) -> None:
+async def test_four_answers_of_sixteen_megabytes_do_not_block_other_tasks(what: str) -> None:
     made, kind, work = WORK[what]
     text = made()
     started = time.thread_time()
@@ -223,7 +223,7 @@ async def test_four_answers_of_sixteen_megabytes_hold_up_nobody(what: str) -> No
     assert longest < in_one_piece / QUICKER, (longest, in_one_piece)
 
 
-async def test_a_run_reads_its_large_end_to_the_end() -> None:
+async def test_a_large_end_of_a_run_is_read_completely() -> None:
     names = long_names(1000, 1000)
     end = frame(
         b"x", compact({"exitCode": 0, "truncated": False, "filesWritten": names, "filesWrittenTruncated": False})
@@ -239,7 +239,7 @@ async def in_parts(text: bytes) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("unit", [b"[]", b"0", b'{"a":0}'])
-async def test_a_large_value_of_a_context_holds_up_nobody(unit: bytes) -> None:
+async def test_a_large_value_of_a_context_does_not_block_other_tasks(unit: bytes) -> None:
     text = b'{"value": {"json": [' + filled(unit, LARGEST_VALUE - 100) + b"]}}"
     started = time.thread_time()
     msgspec.json.decode(text)

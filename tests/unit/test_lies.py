@@ -1,4 +1,4 @@
-"""What a guest that lies costs the server: no error of ours, no memory beyond what is counted, no time of others."""
+"""A guest that lies causes no unexpected error, takes no uncounted memory and blocks no other task."""
 
 import asyncio
 import time
@@ -51,26 +51,26 @@ READERS: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("what", READERS)
-def test_what_is_too_deep_is_the_mark_of_an_impostor(what: str) -> None:
+def test_deeply_nested_json_raises_impostor(what: str) -> None:
     with pytest.raises(Impostor):
         READERS[what]()
 
 
-def test_a_failure_that_is_too_deep_is_none() -> None:
+def test_a_deeply_nested_failure_means_the_sandbox_is_gone() -> None:
     assert isinstance(failures.failure_of({}, b'{"errno": "ENOENT", "more": ' + DEEP + b"}", 500), SandboxGone)
 
 
-def test_a_match_that_is_too_deep_is_passed_over() -> None:
+def test_a_deeply_nested_match_is_skipped() -> None:
     assert searching._match_in(b'{"type": "match", "data": ' + DEEP + b"}") is None
 
 
-async def test_an_answer_that_is_too_deep_is_the_mark_of_an_impostor() -> None:
+async def test_a_deeply_nested_answer_raises_impostor() -> None:
     async with answering(json_answer(b'{"protocol": 1, "more": ' + DEEP + b"}")) as one:
         with pytest.raises(Impostor):
             await one.check()
 
 
-async def test_what_speaks_no_http_is_an_impostor() -> None:
+async def test_an_answer_that_is_not_http_raises_impostor() -> None:
     async with answering(b"\x00\xff" * 512) as one:
         with pytest.raises(Impostor):
             await list_directory(one, "/workspace", recursive=False, limit=10, offset=0)
@@ -79,7 +79,7 @@ async def test_what_speaks_no_http_is_an_impostor() -> None:
 # --- memory ---
 
 
-async def test_input_that_is_told_to_be_taken_and_is_not_read_waits() -> None:
+async def test_input_waits_when_a_guest_falsely_reports_it_as_read() -> None:
     async with answering(CHUNKED, chunk(frame(b"a", b"\xff\xff\xff\xff"))) as one:
         attaching = GuestTerminals(one, Launcher(), None)  # type: ignore[arg-type]
         async with asyncio.timeout(60), attaching.attach("term_x") as attachment:
@@ -116,7 +116,7 @@ async def _repeated(part: bytes, times: int) -> AsyncIterator[bytes]:
         yield part
 
 
-async def test_frames_that_are_not_whole_yet_are_counted() -> None:
+async def test_unfinished_frames_count_as_memory() -> None:
     room = Room(limit=3 * MB, share=3 * MB)
     with room.for_one_request():
         belongs_to("somebody")
@@ -127,7 +127,7 @@ async def test_frames_that_are_not_whole_yet_are_counted() -> None:
     assert room.used == 0
 
 
-async def test_an_end_that_is_not_whole_yet_is_counted() -> None:
+async def test_an_unfinished_end_counts_as_memory() -> None:
     room = Room(limit=3 * MB, share=3 * MB)
     with room.for_one_request():
         belongs_to("somebody")
@@ -139,7 +139,7 @@ async def test_an_end_that_is_not_whole_yet_is_counted() -> None:
 
 @pytest.mark.parametrize("form", [b'"json": %b', b'"table": {"columns": [], "rows": %b}'])
 @pytest.mark.parametrize("value", [b"[]", b"1.5", b'{"a":0}'])
-async def test_values_become_no_objects_of_ours(form: bytes, value: bytes) -> None:
+async def test_values_are_not_decoded_into_objects(form: bytes, value: bytes) -> None:
     """Decoded, `[],` takes thirty times as much memory."""
     text = b'{"value": {' + form % (b"[" + (value + b",") * 500_000 + value + b"]") + b"}}"
     answer: Any = Content(_repeated(frame(b"v", text) + frame(b"x", b'{"outcome": "ended", "exitCode": null}'), 1))
@@ -153,7 +153,7 @@ async def test_values_become_no_objects_of_ours(form: bytes, value: bytes) -> No
     assert kept < 2 * len(text)
 
 
-async def test_tiny_things_that_are_shown_are_counted_as_what_they_become() -> None:
+async def test_tiny_displayed_values_count_with_their_decoded_size() -> None:
     room = Room(limit=20 * MB, share=20 * MB)
     with room.for_one_request():
         belongs_to("somebody")
@@ -180,7 +180,7 @@ async def _longest_turn(work: Any) -> float:
 @pytest.mark.parametrize(
     "line", [b"\n", b"{}\n", b'{"type": "begin", "data": {}}\n', b'{"type": "match", "data": {}}\n']
 )
-async def test_what_is_no_match_is_passed_over_in_turns_and_not_without_end(line: bytes) -> None:
+async def test_other_lines_of_a_search_are_skipped_in_turns_and_bounded(line: bytes) -> None:
     taken = searching._Search(names=False, limit=10)
 
     async def all_of_it() -> None:
@@ -223,12 +223,12 @@ TOLD: dict[str, Callable[[Guest], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("what", TOLD)
-async def test_a_word_with_three_million_values_in_it_takes_nobodys_time(what: str) -> None:
+async def test_an_answer_with_three_million_values_does_not_block_other_tasks(what: str) -> None:
     async with answering(json_answer(b'{"a":[' + b"[[]]," * 3_000_000 + b"0]}")) as one:
         assert await _longest_turn(TOLD[what](one)) < 0.3
 
 
-async def test_crumbs_of_two_streams_by_turns_leave_time_for_others() -> None:
+async def test_alternating_crumbs_of_two_streams_leave_time_for_others() -> None:
     sent = 0
 
     async def send(message: Message) -> None:

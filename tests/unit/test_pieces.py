@@ -16,7 +16,7 @@ async def cut(*sizes: int) -> Sequence[int]:
     return [len(piece) async for piece in _pieces(parts())]
 
 
-async def test_small_parts_travel_together_and_large_ones_in_pieces() -> None:
+async def test_small_parts_are_joined_and_large_ones_are_cut() -> None:
     assert await cut() == []
     assert await cut(1, 2, 3) == [6]
     assert await cut(PIECE - 1, 1, 5) == [PIECE, 5]
@@ -24,6 +24,6 @@ async def test_small_parts_travel_together_and_large_ones_in_pieces() -> None:
     assert await cut(PIECE) == [PIECE]
 
 
-async def test_what_is_held_for_long_goes_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bytes_that_wait_long_are_sent_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "HELD_SECONDS", -1.0)
     assert await cut(1, 2, PIECE + 1) == [1, 2, PIECE, 1]

@@ -1,4 +1,4 @@
-"""What a guest tells of processes and their logs is checked: it may be an impostor."""
+"""What a guest reports about processes and their logs is checked, because the guest may be an impostor."""
 
 import json
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def read(frames: Sequence[Frame], cursor: int = 0, limit: int = 1000) -> list[Lo
     return [page for frame in frames if (page := reader.take(frame)) is not None]
 
 
-def test_pages_are_entries_and_then_where_they_end() -> None:
+def test_a_page_is_its_entries_and_then_their_end() -> None:
     frames = [entry(b"ab"), entry(b"c", b"e", 9), end(8, 5), end(8), entry(b"d"), end(9, last=True)]
     one, two, three = read(frames)
     assert [(e.stream, e.content, e.time) for e in one.entries] == [("stdout", b"ab", 5), ("stderr", b"c", 9)]
@@ -49,7 +49,7 @@ def test_pages_are_entries_and_then_where_they_end() -> None:
 
 
 @pytest.mark.parametrize(("said", "known"), [({}, 2), ({"end": 1}, 2), ({"end": 9}, 9)])
-def test_the_end_is_not_before_what_was_given(said: dict[str, int], known: int) -> None:
+def test_the_end_of_a_page_is_never_before_its_entries(said: dict[str, int], known: int) -> None:
     kind, told = end(2)
     (page,) = read([entry(b"ab"), (kind, json.dumps({**json.loads(told), **said}).encode())])
     assert page.end == known
@@ -86,12 +86,12 @@ def test_the_end_is_not_before_what_was_given(said: dict[str, int], known: int) 
         [end(0, last="yes")],
     ],
 )
-def test_what_no_guest_sends_is_the_mark_of_an_impostor(frames: list[Frame]) -> None:
+def test_invalid_frames_raise_impostor(frames: list[Frame]) -> None:
     with pytest.raises(Impostor):
         read(frames)
 
 
-def test_refusals_are_the_clients() -> None:
+def test_refusals_become_errors_for_the_client() -> None:
     with pytest.raises(ProcessNotFound):
         read([(b"n", b'{"why": "absent"}')])
     with pytest.raises(InvalidRequest):

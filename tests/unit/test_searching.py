@@ -1,4 +1,4 @@
-"""What a session's rg prints is its own word."""
+"""The output of a session's rg is not trusted."""
 
 import json
 
@@ -23,7 +23,7 @@ async def taken(content: bytes, size: int = 1 << 20, *, names: bool = False, lim
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
-async def test_matches_are_taken_however_they_come(size: int) -> None:
+async def test_matches_are_read_however_they_are_cut(size: int) -> None:
     content = event({"text": "./a"}, {"text": "é ab é\n"}, 3, (3, 4), (6, 8))
     content += event({"bytes": "Li//"}, {"bytes": "/2E="}, 4, (1, 2))
     assert await taken(content, size) == [
@@ -47,12 +47,12 @@ async def test_matches_are_taken_however_they_come(size: int) -> None:
         event({"text": "a"}, {"text": "a"}, "1").strip(),
     ],
 )
-async def test_what_is_no_match_is_passed_over(line: bytes) -> None:
+async def test_anything_but_a_match_is_skipped(line: bytes) -> None:
     good = event({"text": "a"}, {"text": "x"}, 1, (0, 1))
     assert await taken(line + b"\n" + good) == [Match("a", 1, "x", [(0, 1)])]
 
 
-async def test_ranges_that_cannot_be_are_left_out() -> None:
+async def test_impossible_ranges_are_left_out() -> None:
     spans = [(0, 1), (0, 1), (-1, 2), (2, 1), (2, 99), (2, 3)]
     (match,) = await taken(event({"text": "a"}, {"text": "abc"}, 1, *spans))
     assert match.ranges == [(0, 1), (2, 3)]
@@ -64,7 +64,7 @@ async def test_a_long_line_is_shown_around_its_first_match() -> None:
     assert match.ranges == [(200, 1000)]
 
 
-async def test_no_more_is_taken_than_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_search_stops_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     content = event({"text": "a"}, {"text": "x"}, 1, (0, 1))
     with pytest.raises(Enough):
         await taken(content * 3, limit=2)

@@ -1,4 +1,4 @@
-"""Work that is done once for all who asked before it began."""
+"""One run of work serves every caller that asked before it began."""
 
 import asyncio
 import threading
@@ -26,7 +26,7 @@ async def _until_begun(work: Work, count: int) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_those_who_come_while_a_run_is_under_way_share_the_next_one() -> None:
+async def test_callers_during_a_run_share_the_next_one() -> None:
     shared, work = Shared(), Work()
     first = asyncio.ensure_future(shared.done(work))
     await _until_begun(work, 1)
@@ -40,14 +40,14 @@ async def test_those_who_come_while_a_run_is_under_way_share_the_next_one() -> N
     assert work.begun == 2
 
 
-async def test_those_who_come_at_once_share_the_first_one() -> None:
+async def test_callers_at_the_same_time_share_the_first_run() -> None:
     shared, work = Shared(), Work()
     work.let.release()
     await asyncio.gather(*(shared.done(work) for _ in range(4)))
     assert work.begun == 1
 
 
-async def test_a_failure_is_everybodys_and_the_next_run_is_a_new_one() -> None:
+async def test_a_failure_reaches_every_caller_and_the_next_run_is_new() -> None:
     shared = Shared()
 
     def fail() -> None:
@@ -61,7 +61,7 @@ async def test_a_failure_is_everybodys_and_the_next_run_is_a_new_one() -> None:
     assert work.begun == 1
 
 
-async def test_a_caller_that_is_cancelled_leaves_the_run_to_the_others() -> None:
+async def test_a_cancelled_caller_leaves_the_run_to_the_others() -> None:
     shared, work = Shared(), Work()
     one, other = (asyncio.ensure_future(shared.done(work)) for _ in range(2))
     await _until_begun(work, 1)

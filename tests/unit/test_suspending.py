@@ -1,4 +1,4 @@
-"""A guest that is frozen answers nothing: what goes on behind a request does not take that for its end."""
+"""A frozen guest answers nothing. Background work must not take that for the guest's end."""
 
 import asyncio
 import os
@@ -160,7 +160,7 @@ async def _runs(place: Place) -> None:
     assert (await place.sandbox.run(Run(timeout=10, command="true"))).exit_code == 0
 
 
-async def test_a_spare_that_is_put_off_on_a_busy_host_is_not_asked_of_a_frozen_guest(place: Place) -> None:
+async def test_a_spare_delayed_by_a_busy_host_is_not_asked_of_a_frozen_guest(place: Place) -> None:
     place.runs.under_way = BUSY
     place.launcher.finish("r1")
     await asyncio.sleep(0.02)
@@ -173,7 +173,7 @@ async def test_a_spare_that_is_put_off_on_a_busy_host_is_not_asked_of_a_frozen_g
     await _until(lambda: place.launcher.parked())  # the next one is made again
 
 
-async def test_a_spare_that_is_under_way_is_there_before_the_sandbox_is_frozen(place: Place) -> None:
+async def test_the_freeze_waits_for_a_spare_that_is_being_made(place: Place) -> None:
     place.seconds = 0.1
     place.launcher.finish("r1")
     await _until(lambda: place.asked)
@@ -188,7 +188,7 @@ async def test_a_spare_that_is_under_way_is_there_before_the_sandbox_is_frozen(p
 
 
 @pytest.mark.parametrize("thawed", [False, True])
-async def test_a_guest_that_could_not_answer_in_its_sleep_is_not_ended(place: Place, thawed: bool) -> None:
+async def test_a_guest_that_was_frozen_during_a_call_is_not_ended(place: Place, thawed: bool) -> None:
     place.seconds = 60
     assert await place.sandbox.freeze()
     waiting = asyncio.create_task(place.launcher.in_time(place.launcher._guest.check(), ANSWER_SECONDS))
@@ -201,7 +201,7 @@ async def test_a_guest_that_could_not_answer_in_its_sleep_is_not_ended(place: Pl
 
 
 @pytest.mark.parametrize("slept", [False, True])
-async def test_a_guest_that_does_not_answer_while_it_is_awake_is_ended(place: Place, slept: bool) -> None:
+async def test_a_guest_that_does_not_answer_while_awake_is_ended(place: Place, slept: bool) -> None:
     if slept:
         await place.sandbox.freeze()
         await place.sandbox.thaw()
@@ -211,7 +211,7 @@ async def test_a_guest_that_does_not_answer_while_it_is_awake_is_ended(place: Pl
     assert place.kills == 1
 
 
-async def test_a_run_of_a_context_that_a_client_left_is_ended_before_the_sandbox_is_frozen(place: Place) -> None:
+async def test_an_abandoned_context_run_is_ended_before_the_freeze(place: Place) -> None:
     await place.sandbox.contexts.create(NewContext(CONTEXT, {}, "/"))
     running = asyncio.create_task(place.sandbox.contexts.run(CONTEXT, "for (;;);", 30))
     await _until(lambda: "/contexts/run" in place.answered)

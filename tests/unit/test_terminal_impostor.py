@@ -1,4 +1,4 @@
-"""What answers in a guest's place cannot do more through a terminal than through anything else."""
+"""An impostor can do no more through a terminal than through any other answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -52,19 +52,19 @@ NEVER = {
 
 
 @pytest.mark.parametrize("what", NEVER)
-async def test_what_no_guest_sends_is_the_mark_of_an_impostor(what: str) -> None:
+async def test_invalid_frames_raise_impostor(what: str) -> None:
     async with answering(CHUNKED + chunk(NEVER[what])) as guest:
         with pytest.raises(Impostor):
             await heard(guest)
 
 
-async def test_counts_of_what_nobody_typed_change_nothing_and_the_end_is_the_end() -> None:
+async def test_false_input_counts_change_nothing() -> None:
     said = frame(b"a", b"\xff\xff\xff\xff") + frame(b"o", b"x") + frame(b"x", b'{"exitCode": 3}') + frame(b"?", b"")
     async with answering(CHUNKED + chunk(said)) as guest:
         assert await heard(guest) == [b"x", Exit(3)]
 
 
-async def test_an_output_without_an_end_is_a_sandbox_that_is_gone() -> None:
+async def test_output_without_an_end_raises_sandbox_gone() -> None:
     async with answering(CHUNKED + chunk(frame(b"o", b"x")) + b"0\r\n\r\n") as guest:
         with pytest.raises(SandboxGone):
             await heard(guest)

@@ -1,4 +1,4 @@
-"""What tells of changes in a guest's place is checked like any other word of a session."""
+"""Changes that a guest reports are checked, because the guest may be an impostor."""
 
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -51,7 +51,7 @@ def changes(*events: Mapping[str, object]) -> bytes:
 GONE = frame(b"x", b"{}")
 
 
-async def test_changes_have_paths_as_listings_have() -> None:
+async def test_changes_have_paths_like_those_of_a_listing() -> None:
     events = changes(
         {"event": "created", "path": "b", "type": "file"},
         {"event": "renamed", "path": {"raw": "/w=="}, "from": "c/d"},
@@ -83,11 +83,11 @@ WRONG: Sequence[bytes] = [
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-async def test_what_no_guest_tells_is_the_mark_of_an_impostor(wrong: bytes) -> None:
+async def test_invalid_changes_raise_impostor(wrong: bytes) -> None:
     with pytest.raises(Impostor):
         await told(wrong + GONE)
 
 
-async def test_an_answer_that_ends_without_saying_so_is_none() -> None:
+async def test_an_answer_that_ends_early_raises_impostor() -> None:
     with pytest.raises(SandboxGone):
         await told(b"")
