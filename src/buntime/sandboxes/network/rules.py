@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from buntime.egress import Rules
 from buntime.sandboxes.kernel.host import Part
+from buntime.sandboxes.network.control_frames import CONTROL_FRAME, control_frames
 
 FLOWS = 512  # connections of one sandbox to the world at a time: the table of all is the host's
 CONNECTS, CONNECTS_AT_ONCE = 100, 512  # new ones a second
@@ -192,6 +193,7 @@ table inet {table} {{
   {counting("name_streams")}
   {counting("flows")}
   {counting("touched", f"dynamic,timeout; timeout {TOUCH_SECONDS:.0f}s")}
+  {control_frames()}
   {timeouts}
   chain spoofed {{
     type filter hook prerouting priority -310; policy accept;
@@ -283,7 +285,11 @@ table inet {table} {{
     type filter hook output priority 0; policy accept;
     # data, not keep-alives and acknowledgements; on connections into the session, not those that it opened; and not
     # what the guest is told, which is below these ports
-    oifname "{ours}" tcp dport {EDGE_PORTS} tcp flags & psh == psh ct direction original update @touched {{ ip daddr }}
+    oifname "{ours}" tcp dport {EDGE_PORTS} tcp flags & psh == psh ct direction original jump sent_data
+  }}
+  chain sent_data {{
+    {CONTROL_FRAME} return
+    update @touched {{ ip daddr }}
   }}
   chain to_world {{
     type nat hook postrouting priority srcnat; policy accept;
