@@ -16,7 +16,7 @@ from tests.network.place import INSIDE, SECONDS, enter_handle, nft
 
 pytestmark = pytest.mark.sandbox
 
-PART = Part(0, "tact", IPv4Network("10.251.176.0/20"))
+PART = Part("tact", IPv4Network("10.251.176.0/20"), (0,))
 PORT = 3000
 TEXT, CLOSE, PING, PONG = 0x81, 0x88, 0x89, 0x8A
 MASK = bytes([0xA1, 0xB2, 0xC3, 0xD4])

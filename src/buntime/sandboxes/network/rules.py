@@ -293,7 +293,7 @@ table inet {table} {{
   }}
   chain to_world {{
     type nat hook postrouting priority srcnat; policy accept;
-    ip saddr {part.network} oifname != "{ours}" masquerade
+    ip saddr {{ {", ".join(map(str, part.networks))} }} oifname != "{ours}" masquerade
   }}
 {edge_rules}}}
 """
