@@ -264,7 +264,7 @@ def _packet_filter(config: Config) -> Iterator[Finding]:
         yield Finding(False, f"BUNTIME_HOST={config.host}", str(wrong).removesuffix("."))
         return
     short = takes_timeouts()
-    rules = whole(network.table, part, network.resolver, edge_user(), {}, counted, short=short)
+    rules = whole(network.table, part, edge_user(), {}, counted, short=short)
     try:
         call(["nft", "--check", "-f", "-"], rules)  # the first use may load modules
     except HostCommandFailed as failed:

@@ -232,9 +232,7 @@ class Network:
 
     def _put(self) -> None:
         elements = merged(self._elements(slot) for slot in self._rules)
-        rules = whole(
-            self.table, self._part, self.resolver, self._edge_user, elements, self._edge_rules, short=self._short
-        )
+        rules = whole(self.table, self._part, self._edge_user, elements, self._edge_rules, short=self._short)
         call(["nft", "-f", "-"], rules)
 
     def _elements(self, slot: int) -> dict[str, list[str]]:
