@@ -15,12 +15,12 @@ from pathlib import Path
 
 from bench.server import Server
 from buntime.sandboxes.kernel import seccomp
-from buntime.sandboxes.kernel.host import FIRST_UID, PARTS, SLOTS, UIDS
+from buntime.sandboxes.kernel.host import BLOCK, BLOCKS, FIRST_UID, UIDS
 from buntime.sandboxes.kernel.oci import Place, Runtime
 from buntime.sandboxes.kernel.volume import Volumes
 
 NAME = "bench"
-FREE_UID = FIRST_UID + PARTS * (SLOTS + 2) * UIDS  # above the user ids of every installation
+FREE_UID = FIRST_UID + BLOCKS * BLOCK * UIDS  # above the user ids of every installation
 # Replaces the runtime and writes how long each `run` took, in microseconds.
 STOPWATCH = """#!/bin/bash
 start=${{EPOCHREALTIME/[.,]/}}

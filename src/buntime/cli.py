@@ -135,7 +135,7 @@ def _report(config: Config) -> int:
     told = {
         "ok": ok,
         "findings": [asdict(finding) for finding in found],
-        "settings": [asdict(setting) for setting in doctor.settings()],
+        "settings": [asdict(setting) for setting in doctor.settings(config)],
         "changes": doctor.changes(config),
     }
     _print_json(told)

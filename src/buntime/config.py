@@ -33,7 +33,8 @@ class Config:
     cache_gb: int = -1  # of volumes of deep-asleep sessions that stay on the host; -1: half of their file system
     archive: str = ""  # where they are saved: a directory, or s3://bucket/prefix; "": data_dir/archive
     master_key_file: Path | None = None  # what their keys are wrapped with; None: data_dir/master.key, made at first
-    network: str = "10.213.0.0/16"  # the addresses that sandboxes get; a part per server
+    network: str = "10.213.0.0/16"  # the addresses that sandboxes get; each server of a host takes a part of it
+    sandbox_addresses: int = 4094  # how many of them this server takes, rounded up: see sandboxes/kernel/host.py
     runtime: str = "crun"  # OCI runtime: a name or path with crun's verbs
     plans: Path | None = None  # TOML with more plans
     log_level: str = "info"
@@ -121,6 +122,8 @@ def from_environment(environ: Mapping[str, str]) -> Config:
     config = Config(**values)  # type: ignore[arg-type]
     if not 1 <= config.port <= 65535:
         raise BadSetting("BUNTIME_PORT must be 1 to 65535.")
+    if config.sandbox_addresses < 1:
+        raise BadSetting("BUNTIME_SANDBOX_ADDRESSES must be at least 1.")
     if config.cache_gb < -1:
         raise BadSetting("BUNTIME_CACHE_GB must not be negative (-1: half of the volumes' file system).")
     if config.pool_size < -1:

@@ -368,7 +368,7 @@ class Sandboxes(Protocol):
 
     async def touched(self) -> Collection[str]:
         """Ids of sessions that got bytes from clients on open connections within the last few seconds, suspended ones
-        too: what the sessions themselves opened does not count."""
+        too: what the sessions themselves opened does not count, and neither do WebSocket pings and pongs."""
         ...
 
     def send(self, sandbox_id: str) -> Iterator[bytes]:

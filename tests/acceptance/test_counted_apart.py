@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from buntime.sandboxes.kernel.host import SLOTS
+from buntime.sandboxes.kernel.host import claim_part
 from buntime.sandboxes.kernel.oci import OPEN_FILES, PTYS
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
@@ -92,11 +92,12 @@ def _owner_of_user_namespace(server: Server, session: Session) -> int:
         return int.from_bytes(fcntl.ioctl(namespace, NS_GET_OWNER_UID, bytes(4)), "little")
 
 
-def test_the_host_has_terminals_and_open_files_for_all_sessions_together(session: Session) -> None:
+def test_the_host_has_terminals_and_open_files_for_all_sessions_together(server: Server, session: Session) -> None:
+    sessions = claim_part(server.config).slots
     most, kept = (int(Path(f"/proc/sys/kernel/pty/{name}").read_text()) for name in ("max", "reserve"))
-    assert most - kept >= PTYS * SLOTS
+    assert most - kept >= PTYS * sessions
     assert int(Path("/proc/sys/fs/file-max").read_text()) >= 1 << 62  # a session's own memory is the bound
-    assert int(Path("/proc/sys/kernel/threads-max").read_text()) >= SLOTS * 512
+    assert int(Path("/proc/sys/kernel/threads-max").read_text()) >= sessions * 512
     limit = int(session.output("ulimit -Hn"))
     assert limit == min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 

@@ -1,4 +1,5 @@
-"""Bytes that come in on open connections of a suspended session wake it; silence does not, nor what it opened itself.
+"""Bytes that come in on open connections of a suspended session wake it. Silence, WebSocket pings and pongs, and what
+the session itself asks for do not.
 
 The edge sends from this host, and so do these tests.
 """
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from websockets.sync.client import connect
 
 from buntime.sandboxes.kernel.host import claim_part
 from tests.acceptance import traces
@@ -32,6 +34,20 @@ setInterval(() => {
   asked.on("error", () => {}).on("data", () => (fs.appendFileSync("answers", "."), asked.destroy()));
 }, 200);
 """
+# Bun pings a silent WebSocket before this timeout, which is the shortest that it takes.
+WEBSOCKET = """
+const { appendFileSync } = require("node:fs");
+Bun.serve({
+  port: 8080,
+  fetch: (request, server) => (server.upgrade(request) ? undefined : new Response("up")),
+  websocket: {
+    idleTimeout: 8,
+    message: (socket, message) => { socket.send(message); },
+    pong: () => appendFileSync("pongs", "."),
+  },
+});
+"""
+PINGED_SECONDS = 10  # longer than the time between Bun's pings
 IDLE_SECONDS = 4  # well above the time between two looks at connections
 SILENT_SECONDS = 3.0  # several looks at connections
 
@@ -107,3 +123,25 @@ def test_answers_to_what_a_session_itself_asks_are_no_activity(servers: Servers)
     session.write("ask.js", ASKING).done()
     session.output("(bun ask.js >/dev/null 2>&1 &); until [ -s answers ]; do sleep 0.05; done")
     _until(lambda: _state(session) == "idle", "suspended")
+
+
+def test_pings_and_pongs_of_an_open_websocket_are_no_activity_and_its_messages_are(servers: Servers) -> None:
+    server = _started(servers, PINGED_SECONDS)
+    session = server.new_client().open()
+    session.write("server.js", WEBSOCKET).done()
+    session.output("(bun server.js >/dev/null 2>&1 &); until curl -s localhost:8080; do sleep 0.05; done")
+    host = f"{session.id.replace('_', '-')}.localhost:{session.client.port}"
+    with (
+        socket.create_connection(("127.0.0.1", session.client.port), timeout=30) as stream,
+        connect(f"ws://{host}", sock=stream, ping_interval=None) as tab,
+    ):
+        for message in ("one", "two"):
+            _until(lambda: _state(session) == "idle", "suspended")
+            for _ in range(3):  # so far apart that each is a segment of its own on a busy host too
+                tab.ping()
+                time.sleep(1.5)  # longer than the time between two looks at connections
+                assert _state(session) == "idle", "pings of a client are no activity"
+            tab.send(message)
+            assert tab.recv(timeout=30) == message  # only a session that is awake answers
+            _until(lambda: _state(session) == "active", "woken")
+    assert session.output("cat pongs"), "Bun has pinged, and the tab has answered"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from buntime.admin import doctor
+from buntime.config import Config
 
 SYS = Path("/proc/sys")
 COUNTERS = (  # what the kernel counts there instead of being told
@@ -50,5 +51,5 @@ def changed(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, tu
 
 def unlisted(before: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """What has changed since, without what `buntime doctor` lists."""
-    listed = {setting.name for setting in doctor.settings()}
+    listed = {setting.name for setting in doctor.settings(Config())}
     return {name: values for name, values in changed(before, settings()).items() if name not in listed}

@@ -17,7 +17,7 @@ from tests.network.place import INSIDE, LINK, PUBLIC, SECONDS, World, enter_hand
 
 pytestmark = pytest.mark.sandbox
 
-PART = Part(0, "tbnd", IPv4Network("10.251.224.0/20"))
+PART = Part("tbnd", IPv4Network("10.251.224.0/20"), (0,))
 MIB = 1 << 20
 SLACK = 1.25  # nftables counts in steps, and a second is not exactly one
 TRIES = 3  # a machine that does something else meanwhile is not the session's fault

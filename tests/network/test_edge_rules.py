@@ -18,7 +18,7 @@ from tests.network.stranger import ADDRESSES, ADDRESSES6, HOST, HOST6, Connectio
 
 pytestmark = pytest.mark.sandbox
 
-PART = Part(0, "tedg", IPv4Network("10.251.192.0/20"))
+PART = Part("tedg", IPv4Network("10.251.192.0/20"), (0,))
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from tests.network.place import PRIVATE, PUBLIC, Upstream, World, ask, enter_han
 
 pytestmark = pytest.mark.sandbox
 
-PART = Part(0, "tnet", IPv4Network("10.251.240.0/20"))  # no server's: theirs are of BUNTIME_NETWORK
+PART = Part("tnet", IPv4Network("10.251.240.0/20"), (0,))  # no server's: theirs are of BUNTIME_NETWORK
 ONE, TWO = 0, 1  # slots
 NO_SUCH_NAME = 3
 

@@ -109,8 +109,25 @@ def test_a_network_that_cannot_be_used_is_named(config: Config, network: str) ->
     assert sentence.startswith("BUNTIME_NETWORK=")
 
 
-def test_every_host_setting_is_listed_with_its_value_now_and_wanted() -> None:
-    settings = {setting.name: setting for setting in doctor.settings()}
+def test_more_addresses_than_the_network_has_are_named_with_their_setting(config: Config) -> None:
+    (sentence,) = doctor.missing(replace(config, network="10.213.0.0/17", sandbox_addresses=40_000))
+    assert sentence == (
+        "addresses for 40000 sandboxes: BUNTIME_SANDBOX_ADDRESSES=40000 is too large: "
+        "BUNTIME_NETWORK=10.213.0.0/17 has addresses for 32766 sandboxes."
+    )
+
+
+def test_host_settings_have_room_for_all_sandboxes_that_have_addresses(config: Config) -> None:
+    few, many = (
+        {setting.name: setting.wanted for setting in doctor.settings(replace(config, sandbox_addresses=addresses))}
+        for addresses in (4094, 10_000)
+    )
+    for name in ("kernel.threads-max", "kernel.pty.max", "net.netfilter.nf_conntrack_max", "net.ipv4.tcp_max_orphans"):
+        assert many[name] > 2 * few[name]
+
+
+def test_every_host_setting_is_listed_with_its_value_now_and_wanted(config: Config) -> None:
+    settings = {setting.name: setting for setting in doctor.settings(config)}
     assert settings["net.ipv4.ip_forward"].wanted == 1
     assert settings["net.ipv4.ip_forward"].now == int(Path("/proc/sys/net/ipv4/ip_forward").read_text())
 

@@ -22,9 +22,9 @@ from buntime.edge.nginx import USER
 from buntime.edge.process import has_lua, has_user
 from buntime.sandboxes.kernel import seccomp
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call
-from buntime.sandboxes.kernel.host import Part
+from buntime.sandboxes.kernel.host import BLOCK, RESERVED, Part, blocks_for, require_blocks
 from buntime.sandboxes.network.edge_rules import edge_rules
-from buntime.sandboxes.network.host_settings import HOST_SETTINGS, SYSCTLS
+from buntime.sandboxes.network.host_settings import SYSCTLS, host_settings
 from buntime.sandboxes.network.namespaces import Network, edge_user, takes_timeouts
 from buntime.sandboxes.network.rules import whole
 
@@ -94,10 +94,11 @@ def missing(config: Config) -> list[str]:
     return [f"{found.what}: {found.remedy}." for found in findings(config) if found.needed and not found.ok]
 
 
-def settings() -> list[Setting]:
+def settings(config: Config) -> list[Setting]:
     """Every kernel setting of the host that buntime changes; one that is high enough stays as it is."""
     found = []
-    for name, wanted in HOST_SETTINGS.items():
+    slots = blocks_for(config.sandbox_addresses) * BLOCK - RESERVED
+    for name, wanted in host_settings(slots).items():
         file = SYSCTLS / name
         now = int(file.read_text()) if file.exists() else 0  # the kernel loads its part for connections when it is used
         found.append(Setting(name.replace("/", "."), now, wanted))
@@ -124,7 +125,7 @@ def report(config: Config) -> int:
         mark = "[green]ok[/]  " if finding.ok else "[red]no[/]  " if finding.needed else "[yellow]look[/]"
         console.print(mark, finding.what + ("" if finding.ok else f": {finding.remedy}."), soft_wrap=True)
     table = Table("host setting", "now", "wanted, at least", title="\nWhat buntime changes on this host", box=None)
-    for setting in settings():
+    for setting in settings(config):
         table.add_row(setting.name, str(setting.now), str(setting.wanted))
     console.print(table)
     for change in changes(config):
@@ -255,7 +256,7 @@ def _packet_filter(config: Config) -> Iterator[Finding]:
     """The kernel takes the very rules that will be used; this only asks it."""
     if _which("nft") is None:
         return
-    part = Part(0, config.instance, ipaddress.IPv4Network("10.213.0.0/20"))
+    part = Part(config.instance, ipaddress.IPv4Network("10.213.0.0/16"), (0,))
     network = Network(part)
     try:
         counted = edge_rules(listening(config), part.interfaces)
@@ -263,7 +264,7 @@ def _packet_filter(config: Config) -> Iterator[Finding]:
         yield Finding(False, f"BUNTIME_HOST={config.host}", str(wrong).removesuffix("."))
         return
     short = takes_timeouts()
-    rules = whole(network.table, part, network.resolver, edge_user(), {}, counted, short=short)
+    rules = whole(network.table, part, edge_user(), {}, counted, short=short)
     try:
         call(["nft", "--check", "-f", "-"], rules)  # the first use may load modules
     except HostCommandFailed as failed:
@@ -323,9 +324,19 @@ def _network(config: Config) -> Iterator[Finding]:
         return
     length = LONGEST_PREFIX
     yield Finding(network.prefixlen <= length, f"BUNTIME_NETWORK={network}", f"it must be a /{length} or larger")
+    yield _addresses(config)
     # a wider route of the host's does no harm: the longest prefix wins
     used = ", ".join(str(route) for route in _foreign_routes() if route.subnet_of(network))
     yield Finding(not used, f"addresses {network}", f"this host uses {used} itself; set BUNTIME_NETWORK to others")
+
+
+def _addresses(config: Config) -> Finding:
+    what = f"addresses for {config.sandbox_addresses} sandboxes"
+    try:
+        require_blocks(config)
+    except BadSetting as wrong:
+        return Finding(False, what, str(wrong).removesuffix("."))
+    return Finding(True, what)
 
 
 def _foreign_routes() -> Iterator[ipaddress.IPv4Network]:

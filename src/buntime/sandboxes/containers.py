@@ -60,7 +60,7 @@ class Containers:
         self._part = part
         self._runtime = runtime
         self._machinery = machinery
-        self.slots = Slots(settings.data_dir / "run" / "slot")
+        self.slots = Slots(part.slots, settings.data_dir / "run" / "slot")
         self.home = settings.data_dir / "sandboxes"
         self.home.mkdir(mode=0o700, exist_ok=True)
 

@@ -15,7 +15,7 @@ from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.network.namespaces import Network
 from tests.network.place import PRIVATE, PUBLIC, enter_handle, nft, probe, world
 
-PART = Part(0, "tfwl", IPv4Network("10.213.0.0/20"))
+PART = Part("tfwl", IPv4Network("10.213.0.0/20"), (0,))
 
 
 def main(rules: str, told: str) -> None:

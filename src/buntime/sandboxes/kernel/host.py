@@ -1,46 +1,73 @@
-"""This server's part of what all servers of one host share: addresses and user ids.
+"""What all servers of one host share, and which part of it is this server's: addresses and user ids.
 
-Servers are told apart by their data directory. A part is claimed under a host-wide lock and stays
-claimed while its directory exists, because its sandboxes outlive the server.
+Both are given out in blocks. A server takes as many blocks as BUNTIME_SANDBOX_ADDRESSES needs. Its data directory tells
+it from other servers. It claims its blocks under a host-wide lock, and they stay claimed while the directory exists,
+because sandboxes outlive their server. Claims end with a purge or a reboot. A server that needs more than it has
+claims more, and its sandboxes keep their addresses.
 """
 
 import fcntl
-import ipaddress
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from buntime.config import SHARED_RUN_DIR, Config
+from buntime.config import SHARED_RUN_DIR, BadSetting, Config
 from buntime.errors import Unavailable
 
-PARTS = 8
-SLOTS = 4094  # sandboxes of one part: its /20 less the network's and the gateway's address
+BLOCK_PREFIX = 20
+BLOCK = 1 << 32 - BLOCK_PREFIX  # addresses in a block, and ranges of user ids
+RESERVED = 2  # addresses of a server's first block that no sandbox gets: the resolver's and the gateway's
 FIRST_UID = 0x40000000
 UIDS = 65536  # ids of one sandbox
+BLOCKS = 11  # of one host: user ids above theirs are too few for another block
 REST_SECONDS = 60.0  # before an address or id range is given to another session
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Which addresses and user ids are this server's."""
+    """This server's addresses and user ids. Each of its sandboxes has a slot, a number from 0 to `slots` - 1."""
 
-    index: int  # 0 … PARTS-1
     instance: str
-    network: ipaddress.IPv4Network
+    network: IPv4Network  # of all servers of this host
+    blocks: tuple[int, ...]  # numbers of this server's, in the order in which it claimed them
+
+    @property
+    def slots(self) -> int:
+        return len(self.blocks) * BLOCK - RESERVED
+
+    @property
+    def networks(self) -> list[IPv4Network]:
+        """One for each block."""
+        return [IPv4Network((self._address(place * BLOCK), BLOCK_PREFIX)) for place in range(len(self.blocks))]
+
+    @property
+    def resolver(self) -> str:
+        """Where sandboxes ask for names when they have rules about them."""
+        return str(self._address(0))
 
     @property
     def gateway(self) -> str:
         """The one address of the host that sandboxes know: their router and name server."""
-        return str(self.network[1])
+        return str(self._address(1))
 
     def address(self, slot: int) -> str:
-        return str(self.network[2 + slot])
+        return str(self._address(RESERVED + slot))
+
+    def slot_of(self, address: IPv4Address) -> int | None:
+        """None where the address belongs to no sandbox of this server."""
+        block, within = divmod(int(address) - int(self.network.network_address), BLOCK)
+        if block not in self.blocks:
+            return None
+        slot = self.blocks.index(block) * BLOCK + within - RESERVED
+        return slot if slot >= 0 else None
 
     def first_uid(self, slot: int) -> int:
-        return FIRST_UID + (self.index * (SLOTS + 2) + slot) * UIDS
+        return FIRST_UID + self._number(slot) * UIDS
 
     def interface(self, slot: int) -> str:
         """15 characters, the longest that Linux takes."""
@@ -51,54 +78,112 @@ class Part:
         """The pattern of all of them, as nftables writes it."""
         return f"buntime{self.instance}*"
 
+    def _address(self, place: int) -> IPv4Address:
+        return self.network.network_address + self._number(place)
+
+    def _number(self, place: int) -> int:
+        """Where a place in this server's blocks stands among all blocks of the host."""
+        return self.blocks[place // BLOCK] * BLOCK + place % BLOCK
+
 
 class NoPart(Exception):
-    """Too many servers with different data directories on this host; the message lists them."""
+    """Other servers of this host have the blocks that this one needs; the message lists them."""
+
+
+def blocks_for(addresses: int) -> int:
+    """How many blocks have addresses for so many sandboxes."""
+    return -(-(addresses + RESERVED) // BLOCK)
+
+
+def require_blocks(config: Config) -> int:
+    """How many blocks the settings ask for. Raises BadSetting where BUNTIME_NETWORK or the user ids are too few."""
+    network, wanted = IPv4Network(config.network), config.sandbox_addresses
+    needed, most = blocks_for(wanted), _blocks_in(network) * BLOCK - RESERVED
+    if needed > BLOCKS:
+        raise BadSetting(
+            f"BUNTIME_SANDBOX_ADDRESSES={wanted} is too large: a host has user ids for "
+            f"{BLOCKS * BLOCK - RESERVED} sandboxes."
+        )
+    if needed > _blocks_in(network):
+        raise BadSetting(
+            f"BUNTIME_SANDBOX_ADDRESSES={wanted} is too large: BUNTIME_NETWORK={network} has addresses for {most} "
+            "sandboxes."
+        )
+    return needed
 
 
 def claim_part(config: Config) -> Part:
-    """The part of `config.data_dir`, claimed now if need be. Raises NoPart."""
+    """The part of `config.data_dir`, claimed now if need be. Raises BadSetting and NoPart."""
+    needed, network = require_blocks(config), IPv4Network(config.network)
     SHARED_RUN_DIR.mkdir(mode=0o711, exist_ok=True)
     with (SHARED_RUN_DIR / "lock").open("w") as lock:
-        os.fchmod(lock.fileno(), 0o600)  # whoever can open it can hold it, and keep every server from starting
+        os.fchmod(lock.fileno(), 0o600)  # a user who could open it could lock it, and keep every server from starting
         fcntl.flock(lock, fcntl.LOCK_EX)
-        mine, taken = str(config.data_dir.resolve()), _claims()
-        index = next((i for i, owner in taken.items() if owner == mine), None)
-        if index is None:
-            free = [i for i in range(PARTS) if i not in taken]
-            if not free:
-                raise NoPart(f"{PARTS} data directories are in use on this host: {', '.join(taken.values())}")
-            index = free[0]
-            _claim_file(index).write_text(json.dumps({"data_dir": mine}))
-    whole = ipaddress.IPv4Network(config.network)
-    return Part(index, config.instance, list(whole.subnets(new_prefix=20))[index])
+        claims, mine = _claims(), config.data_dir.resolve()
+        blocks = [claim.block for claim in claims if claim.owner == mine]
+        if any(block >= _blocks_in(network) for block in blocks):
+            raise NoPart(
+                f"BUNTIME_NETWORK={network} is smaller than the network that this data directory has addresses of"
+            )
+        for block in _free(needed - len(blocks), network, claims, config):
+            _claim_file(block).write_text(json.dumps({"data_dir": str(mine), "place": len(blocks)}))
+            blocks.append(block)
+    return Part(config.instance, network, tuple(blocks))
 
 
 def other_data_dirs(config: Config) -> list[Path]:
     """Of the other servers of this host."""
-    mine = str(config.data_dir.resolve())
-    return [Path(owner) for owner in _claims().values() if owner != mine]
+    return list({claim.owner: None for claim in _claims() if claim.owner != config.data_dir.resolve()})
 
 
 def release_part(part: Part) -> None:
-    _claim_file(part.index).unlink(missing_ok=True)
+    for block in part.blocks:
+        _claim_file(block).unlink(missing_ok=True)
 
 
-def _claim_file(index: int) -> Path:
-    return SHARED_RUN_DIR / f"part-{index}.json"
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    block: int
+    owner: Path  # a data directory
+    place: int  # of the block among those of its owner
 
 
-def _claims() -> dict[int, str]:
-    """Part → data directory, without the claims of directories that are gone."""
-    taken = {}
-    for index in range(PARTS):
+def _free(count: int, network: IPv4Network, claims: list[_Claim], config: Config) -> list[int]:
+    """Blocks that nobody has claimed, in the order of their numbers. Raises NoPart where there are fewer."""
+    free = [block for block in range(_blocks_in(network)) if block not in {claim.block for claim in claims}]
+    if len(free) < count:
+        owners = Counter(str(claim.owner) for claim in claims)
+        taken = ", ".join(f"{owner} ({number})" for owner, number in owners.items())
+        raise NoPart(
+            f"Addresses for {config.sandbox_addresses} sandboxes need {count} more blocks of {BLOCK} addresses. "
+            f"This host has {_blocks_in(network)} blocks and {len(free)} are "
+            f"free. Data directories hold the others: {taken}"
+        )
+    return free[: max(0, count)]
+
+
+def _claim_file(block: int) -> Path:
+    return SHARED_RUN_DIR / f"part-{block}.json"
+
+
+def _claims() -> list[_Claim]:
+    """In the order of their places, without the claims of directories that are gone."""
+    claims = []
+    for block in range(BLOCKS):
         try:
-            owner = str(json.loads(_claim_file(index).read_text())["data_dir"])
+            claim = json.loads(_claim_file(block).read_text())
+            # earlier versions claimed one block and wrote no place
+            found = _Claim(block, Path(claim["data_dir"]), int(claim.get("place", 0)))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if Path(owner).exists():
-            taken[index] = owner
-    return taken
+        if found.owner.exists():
+            claims.append(found)
+    return sorted(claims, key=lambda claim: claim.place)
+
+
+def _blocks_in(network: IPv4Network) -> int:
+    """How many servers of a host can use."""
+    return min(BLOCKS, 1 << max(0, BLOCK_PREFIX - network.prefixlen))
 
 
 class Slots:
@@ -108,12 +193,13 @@ class Slots:
     were freed before it come last.
     """
 
-    def __init__(self, turn: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, count: int, turn: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._count = count
         self._clock = clock
         self._turn = turn
         self._used: set[int] = set()
         self._rests_until: dict[int, float] = {}
-        self._next = _number_in(turn)
+        self._next = _number_in(turn) % count
 
     def use(self, slots: Iterable[int]) -> None:
         """Marks slots of sandboxes that were found at start."""
@@ -122,8 +208,8 @@ class Slots:
     def take(self) -> int:
         """Raises Unavailable when all are in use or resting."""
         now = self._clock()
-        for _ in range(SLOTS):
-            slot, self._next = self._next, (self._next + 1) % SLOTS
+        for _ in range(self._count):
+            slot, self._next = self._next, (self._next + 1) % self._count
             if slot not in self._used and self._rests_until.get(slot, 0.0) <= now:
                 self._used.add(slot)
                 self._turn.write_text(str(self._next))
@@ -137,7 +223,7 @@ class Slots:
 
 def _number_in(file: Path) -> int:
     try:
-        return int(file.read_text()) % SLOTS
+        return int(file.read_text())
     except (OSError, ValueError):
         return 0
 

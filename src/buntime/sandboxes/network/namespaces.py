@@ -25,7 +25,7 @@ import structlog
 from buntime.daemon.listening import Listening
 from buntime.egress import Rules, rules_of
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call
-from buntime.sandboxes.kernel.host import SLOTS, Part
+from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.network.edge_rules import edge_rules
 from buntime.sandboxes.network.host_settings import raise_host_settings
 from buntime.sandboxes.network.local_ports import put_session_rules
@@ -109,8 +109,7 @@ class Network:
 
     @property
     def resolver(self) -> str:
-        """The address where sessions ask for names, when they have rules about them."""
-        return str(self._part.network[0])
+        return self._part.resolver
 
     @property
     def gateway(self) -> str:
@@ -134,7 +133,7 @@ class Network:
             call(["ip", "-batch", "-"], f"link add {name} type bridge\nlink set {name} addrgenmode none\n")
         addresses = "".join(f"addr replace {address}/32 dev {name}\n" for address in (self.gateway, self.resolver))
         # an address that no sandbox has is refused here, and does not leave by the default route
-        nobody = f"route replace unreachable {self._part.network}\n"
+        nobody = "".join(f"route replace unreachable {network}\n" for network in self._part.networks)
         call(["ip", "-batch", "-"], f"{addresses}link set {name} up\n{nobody}")
         self._edge_user = edge_user()
         self._edge_rules = edge_rules(edge, self._part.interfaces) if edge else ""
@@ -142,7 +141,7 @@ class Network:
             self._rules = {slot: rules[slot] for slot in rules if elements_of(self._part.address(slot), rules[slot])}
             self._learned = self._still_known()
             self._put()
-        raise_host_settings()  # after the rules: some belong to modules that these load
+        raise_host_settings(self._part.slots)  # after the rules: some belong to modules that these load
 
     def ensure(self) -> bool:
         """Puts the rules in force again where somebody has flushed them; whether they were there.
@@ -171,8 +170,9 @@ class Network:
             if link.name != self._gateway_interface:  # of sandboxes that have ended: the kernel takes its time
                 with suppress(HostCommandFailed):
                     call(["ip", "link", "del", link.name])
-        with suppress(HostCommandFailed):  # it is not there
-            call(["ip", "route", "del", "unreachable", str(self._part.network)])
+        for network in self._part.networks:
+            with suppress(HostCommandFailed):  # it is not there
+                call(["ip", "route", "del", "unreachable", str(network)])
         if Path(f"/sys/class/net/{self._gateway_interface}").exists():
             call(["ip", "link", "del", self._gateway_interface])
 
@@ -205,8 +205,8 @@ class Network:
 
     def rules_at(self, address: str) -> tuple[int, Rules] | None:
         """The slot, and the rules where they are not the default; None where the address is no sandbox's."""
-        slot = _slot(self._part, IPv4Address(address))
-        return (slot, self._rules.get(slot, DEFAULT_RULES)) if 0 <= slot < SLOTS else None
+        slot = self._part.slot_of(IPv4Address(address))
+        return None if slot is None else (slot, self._rules.get(slot, DEFAULT_RULES))
 
     def restricted(self) -> list[tuple[int, Rules]]:
         """Slots whose rules are not the default."""
@@ -232,9 +232,7 @@ class Network:
 
     def _put(self) -> None:
         elements = merged(self._elements(slot) for slot in self._rules)
-        rules = whole(
-            self.table, self._part, self.resolver, self._edge_user, elements, self._edge_rules, short=self._short
-        )
+        rules = whole(self.table, self._part, self._edge_user, elements, self._edge_rules, short=self._short)
         call(["nft", "-f", "-"], rules)
 
     def _elements(self, slot: int) -> dict[str, list[str]]:
@@ -252,9 +250,9 @@ class Network:
         now, versions = time.monotonic(), {tuple(pair) for pair, _ in _listed(self.table, "passed")}
         for kind in ("allowed_names", "denied_names"):
             for (session, answered), left in _listed(self.table, kind):
-                slot = _slot(self._part, IPv4Address(session))
-                rules = self._rules.get(slot)
-                if rules is not None and (session, version(session, rules)) in versions:
+                slot = self._part.slot_of(IPv4Address(session))
+                rules = None if slot is None else self._rules.get(slot)
+                if slot is not None and rules is not None and (session, version(session, rules)) in versions:
                     known.setdefault(slot, {})[Learned(kind, IPv4Address(answered))] = now + left
         return known
 
@@ -270,7 +268,11 @@ class Network:
         except OSError as failed:  # somebody flushed the rules, see `ensure`; or the host is short of something
             log.warning("touches_not_read", reason=str(failed))
             return set()
-        self._touches = {_slot(self._part, address): now - TOUCH_SECONDS + rest for address, rest in left.items()}
+        self._touches = {
+            slot: now - TOUCH_SECONDS + rest
+            for address, rest in left.items()
+            if (slot := self._part.slot_of(address)) is not None
+        }
         return {slot for slot, at in self._touches.items() if at > before.get(slot, 0.0) + TOUCH_BLUR}
 
     def make(self, slot: int) -> Namespace:
@@ -313,10 +315,6 @@ class Network:
             os.close(handle)
             raise
         return Namespace(handle)
-
-
-def _slot(part: Part, address: IPv4Address) -> int:
-    return int(address) - int(part.network[2])
 
 
 def edge_user() -> int | None:
