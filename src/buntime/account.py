@@ -16,8 +16,8 @@ HINT_LENGTH = 8  # of the key's 42 characters: btk_ and four more
 
 class AccountStatus(StrEnum):
     ACTIVE = "active"
-    SUSPENDED = "suspended"
-    DELETED = "deleted"
+    SUSPENDED = "suspended"  # calls are refused until it is resumed
+    DELETED = "deleted"  # calls are refused for good, and its sessions are deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An API key as it is stored: the secret itself is shown once and never kept."""
+    """An API key as it is stored. The secret is shown once and never stored."""
 
     id: str  # key_ + 12 of a-z0-9
     account: str
-    hash: str  # sha256 of the whole key, hex
-    hint: str  # the first characters, to tell keys apart in a list
+    hash: str  # sha256 of the whole secret, hex
+    hint: str  # the first characters of the secret, to tell keys apart in a list
     created_at: int
     revoked_at: int | None = None
 
@@ -66,7 +66,7 @@ def new_key_secret() -> str:
 
 
 def is_well_formed(secret: str) -> bool:
-    """Whether it can be a key at all: a mistyped one is refused without a look-up."""
+    """Whether it can be a key at all. A mistyped key is refused without a look-up."""
     body, checksum = secret[4 : 4 + RANDOM_LENGTH], secret[4 + RANDOM_LENGTH :]
     return (
         secret.startswith(KEY_PREFIX)

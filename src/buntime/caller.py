@@ -1,4 +1,4 @@
-"""Who asks, and what their plan allows."""
+"""Who sends a request, and what their plan allows."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The settings, read once from BUNTIME_* variables. One exists only if its user can have an opinion on it."""
+"""The settings, read once from BUNTIME_* variables. A setting exists only if an operator can have an opinion on it."""
 
 import hashlib
 import ipaddress
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.\-\[\]:]+")  # as browsers send it: lower case, no path
-SHARED_RUN_DIR = Path("/run/buntime")  # of all servers of this host: which part of it is whose
+SHARED_RUN_DIR = Path("/run/buntime")  # shared by all servers of this host
+CLIENT_NAMES = ("BUNTIME_URL", "BUNTIME_API_KEY")
 
 
 type Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -17,34 +18,36 @@ type Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    data_dir: Path = Path("/var/lib/buntime")  # everything that is kept lives here
-    host: str = "127.0.0.1"  # address that the edge listens on
+    data_dir: Path = Path("/var/lib/buntime")  # has everything that the server keeps
+    host: str = "127.0.0.1"  # the edge listens on this address
     port: int = 8000
-    trusted_proxies: str = ""  # networks of proxies before the edge, separated by commas: they name the client
-    domain: str = ""  # of previews; "" means localhost:PORT over http
-    tls_cert: Path | None = None  # for the domain and *.domain, with its chain: then the port speaks TLS
+    trusted_proxies: str = (
+        ""  # networks of proxies before the edge, separated by commas; they tell the client's address
+    )
+    domain: str = ""  # of previews; "" means localhost:PORT over HTTP
+    tls_cert: Path | None = None  # for the domain and *.domain, with its chain; makes the port speak TLS
     tls_key: Path | None = None
-    cors_origins: str = ""  # of web pages that may call the API, separated by commas; "*" is all
+    cors_origins: str = ""  # origins of web pages that may call the API, separated by commas; "*": all
     pool_size: int = -1  # parked sandboxes; -1: by the host's memory (see `sandboxes.opening`)
     images_dir: Path | None = None  # None: data_dir/images; may be shared by servers of one host
     volumes_gb: int = 0  # size of the volumes' file system when it is made; 0: 80 % of the free disk
-    reserve_gb: int = 2  # host disk kept free: below it creates are refused
-    memory_reserve_mb: int = 512  # host memory kept free: below it creates are refused
-    cache_gb: int = -1  # of volumes of deep-asleep sessions that stay on the host; -1: half of their file system
-    archive: str = ""  # where they are saved: a directory, or s3://bucket/prefix; "": data_dir/archive
-    master_key_file: Path | None = None  # what their keys are wrapped with; None: data_dir/master.key, made at first
-    network: str = "10.213.0.0/16"  # the addresses that sandboxes get; each server of a host takes a part of it
-    sandbox_addresses: int = 4094  # how many of them this server takes, rounded up: see sandboxes/kernel/host.py
-    runtime: str = "crun"  # OCI runtime: a name or path with crun's verbs
+    reserve_gb: int = 2  # host disk to keep free; with less, creates are refused
+    memory_reserve_mb: int = 512  # host memory to keep free; with less, creates are refused
+    cache_gb: int = -1  # volumes of sessions in deep sleep that stay on the host; -1: half of their file system
+    archive: str = ""  # saves those volumes: a directory, or s3://bucket/prefix; "": data_dir/archive
+    master_key_file: Path | None = None  # wraps the keys of saved volumes; None: data_dir/master.key, made at first
+    network: str = "10.213.0.0/16"  # addresses for sandboxes; each server takes a part
+    sandbox_addresses: int = 4094  # addresses that this server takes, rounded up: see sandboxes/kernel/host.py
+    runtime: str = "crun"  # OCI runtime: a name or path of a program with crun's commands
     plans: Path | None = None  # TOML with more plans
     log_level: str = "info"
     idle_after: int = 300  # seconds without a request after which a session is suspended; 0: never
     deep_sleep_after: int = 1800  # seconds without a request after which its sandbox is given back; 0: never
-    tick_ms: int = 1000  # between looks of the keeper
+    tick_ms: int = 1000  # between two ticks of the keeper
 
     @property
     def instance(self) -> str:
-        """4 characters that name this installation in interfaces, cgroups and tables."""
+        """4 characters that identify this data directory in the names of interfaces, cgroups and tables."""
         digest = hashlib.sha256(os.fsencode(self.data_dir.resolve())).digest()
         alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
         return "".join(alphabet[byte % 36] for byte in digest[:4])
@@ -59,7 +62,7 @@ class Config:
 
     @property
     def proxies(self) -> tuple[Subnet, ...]:
-        """Raises ValueError, for which `from_environment` has looked."""
+        """Raises ValueError, which `from_environment` rules out."""
         texts = self.trusted_proxies.split(",") if self.trusted_proxies else ()
         return tuple(_subnet(text.strip()) for text in texts)
 
@@ -70,12 +73,12 @@ class Config:
 
     @property
     def api_socket(self) -> Path:
-        """Where the control plane listens for the edge, whose workers may not enter the data directory."""
+        """The API listens here for the edge, whose workers may not enter the data directory."""
         return SHARED_RUN_DIR / f"{self.instance}.sock"
 
     @property
     def edge_socket(self) -> Path:
-        """Where the control plane answers the edge's questions about previews: no client's request gets there."""
+        """The edge asks about previews here. No client's request gets here."""
         return SHARED_RUN_DIR / f"{self.instance}-edge.sock"
 
     @property
@@ -85,7 +88,7 @@ class Config:
 
     @property
     def metrics_socket(self) -> Path:
-        """Where root alone reads the numbers for Prometheus."""
+        """Root alone reads the numbers for Prometheus here."""
         return SHARED_RUN_DIR / f"{self.instance}-metrics.sock"
 
 
@@ -96,18 +99,27 @@ def _subnet(text: str) -> Subnet:
 
 
 class BadSetting(Exception):
-    """A BUNTIME_* variable cannot be used; the message says which and why."""
+    """The server cannot start with these settings. The message says which one is wrong, and why."""
 
 
 def from_environment(environ: Mapping[str, str]) -> Config:
-    """Raises BadSetting. An unknown BUNTIME_* name is an error too, so that a typing mistake is seen.
+    """Raises BadSetting. An unknown BUNTIME_* name is an error too, so that you notice a typing mistake.
 
-    BUNTIME_URL and BUNTIME_API_KEY belong to clients and are passed over.
+    Skips BUNTIME_URL and BUNTIME_API_KEY, which belong to clients.
     """
+    config = Config(**_values(environ))  # type: ignore[arg-type]
+    _check_numbers(config)
+    _check_networks(config)
+    _check_certificate(config)
+    return config
+
+
+def _values(environ: Mapping[str, str]) -> dict[str, object]:
+    """By the names of `Config`'s fields."""
     known = {f.upper(): f for f in Config.__dataclass_fields__}
     values: dict[str, object] = {}
     for name, text in environ.items():
-        if not name.startswith("BUNTIME_") or name in ("BUNTIME_URL", "BUNTIME_API_KEY"):
+        if not name.startswith("BUNTIME_") or name in CLIENT_NAMES:
             continue
         setting = known.get(name.removeprefix("BUNTIME_"))
         if setting is None:
@@ -119,7 +131,10 @@ def from_environment(environ: Mapping[str, str]) -> Config:
             values[setting] = int(text) if kind is int else text if kind is str else Path(text).resolve()
         except ValueError:
             raise BadSetting(f"{name} must be a whole number, not {text!r}.") from None
-    config = Config(**values)  # type: ignore[arg-type]
+    return values
+
+
+def _check_numbers(config: Config) -> None:
     if not 1 <= config.port <= 65535:
         raise BadSetting("BUNTIME_PORT must be 1 to 65535.")
     if config.sandbox_addresses < 1:
@@ -128,9 +143,17 @@ def from_environment(environ: Mapping[str, str]) -> Config:
         raise BadSetting("BUNTIME_CACHE_GB must not be negative (-1: half of the volumes' file system).")
     if config.pool_size < -1:
         raise BadSetting("BUNTIME_POOL_SIZE must not be negative (-1: by the host's memory).")
+    for name in ("volumes_gb", "reserve_gb", "memory_reserve_mb", "idle_after", "deep_sleep_after"):
+        if getattr(config, name) < 0:
+            raise BadSetting(f"BUNTIME_{name.upper()} must not be negative.")
+    if config.tick_ms < 10:
+        raise BadSetting("BUNTIME_TICK_MS must be at least 10.")
+
+
+def _check_networks(config: Config) -> None:
     if wrong := [origin for origin in config.origins if not ORIGIN.fullmatch(origin)]:
         raise BadSetting(
-            f"BUNTIME_CORS_ORIGINS: {wrong[0]!r} is no origin, such as https://app.example.com, and not *."
+            f"BUNTIME_CORS_ORIGINS: {wrong[0]!r} is neither an origin, such as https://app.example.com, nor *."
         )
     try:
         _ = config.proxies
@@ -139,13 +162,10 @@ def from_environment(environ: Mapping[str, str]) -> Config:
             f"BUNTIME_TRUSTED_PROXIES={config.trusted_proxies}: {wrong}. Give networks such as 192.0.2.0/24 or "
             "2001:db8::1, separated by commas."
         ) from None
+
+
+def _check_certificate(config: Config) -> None:
     if (config.tls_cert is None) != (config.tls_key is None):
-        raise BadSetting("BUNTIME_TLS_CERT and BUNTIME_TLS_KEY are of use together only.")
+        raise BadSetting("BUNTIME_TLS_CERT and BUNTIME_TLS_KEY must be set together.")
     if config.tls_cert and not config.domain:
-        raise BadSetting("BUNTIME_TLS_CERT needs BUNTIME_DOMAIN, the domain that it is for.")
-    for name in ("volumes_gb", "reserve_gb", "memory_reserve_mb", "idle_after", "deep_sleep_after"):
-        if getattr(config, name) < 0:
-            raise BadSetting(f"BUNTIME_{name.upper()} must not be negative.")
-    if config.tick_ms < 10:
-        raise BadSetting("BUNTIME_TICK_MS must be at least 10.")
-    return config
+        raise BadSetting("BUNTIME_TLS_CERT needs BUNTIME_DOMAIN, the domain of the certificate.")

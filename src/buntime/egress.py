@@ -1,7 +1,7 @@
-"""What a session's `network` means: which addresses and names it may reach. Pure.
+"""Which addresses and names a session may reach, by its `network`. Pure.
 
-Deny wins over allow; with anything allowed, all else is denied; with egress `none` nothing is reachable, whatever is
-allowed. A name stands for itself, `*.name` for all names below it, at any depth, and not for itself.
+Deny wins over allow. If anything is allowed, everything else is denied. With egress `none`, nothing is reachable. A
+name stands for itself. `*.name` stands for all names below it, at any depth, but not for `name`.
 """
 
 import re
@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, collapse_addresses
 
 from buntime.session import Network
 
-ENTRIES = 100  # of each list
+ENTRIES = 100  # in each list
 LONGEST_NAME = 253
 NAME = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 ADDRESS = re.compile(r"[0-9./]+")
@@ -19,14 +19,14 @@ ADDRESS = re.compile(r"[0-9./]+")
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """One of the two lists, as it is compared."""
+    """One of the two lists, prepared for comparing."""
 
-    addresses: tuple[IPv4Network, ...]  # none lies in another one
+    addresses: tuple[IPv4Network, ...]  # they do not overlap
     names: frozenset[str]
     parents: frozenset[str]  # of `*.parent`
 
     def have(self, name: str) -> bool:
-        """`name` in lower case, without the dot at the end."""
+        """`name` is in lower case, without a dot at the end."""
         labels = name.split(".")
         return name in self.names or any(".".join(labels[i:]) in self.parents for i in range(1, len(labels)))
 
@@ -42,7 +42,7 @@ class Rules:
 
     @property
     def of_names(self) -> bool:
-        """Whether some names are resolved and others are not."""
+        """Whether the rules allow some names and not others."""
         return self.egress and bool(self.allow or self.deny.names or self.deny.parents)
 
     @property
@@ -57,12 +57,13 @@ class Rules:
 
 
 def rules_of(network: Network) -> Rules:
-    """Raises ValueError where an entry is none."""
+    """Raises ValueError for an invalid entry."""
     return Rules(network.egress == "internet", _entries(network.allow), _entries(network.deny))
 
 
 def parse_entry(text: str) -> IPv4Network | str:
-    """Addresses, or a name in lower case. Raises ValueError with what is wrong, to go on after `… `."""
+    """Addresses, or a name in lower case. Raises ValueError; its message continues a sentence that begins with the
+    entry."""
     if ADDRESS.fullmatch(text):
         try:
             return IPv4Network(text)

@@ -1,15 +1,15 @@
 """Every failure that a caller can act on.
 
-An error has a stable `code`, a message that is safe to show, `details` (plain JSON values) and says
-whether the same request may succeed later (`retryable`). Which HTTP status a code has is the web
-layer's business. Anything that is not a `BuntimeError` is our fault and is shown as `internal_error`.
+An error has a stable `code`, a message that is safe to show, and `details` of plain JSON values. `retryable` says
+whether the same request may succeed later. The web layer maps codes to HTTP statuses. Any other exception is our fault
+and is shown as `internal_error`.
 """
 
 from typing import ClassVar
 
 
 class BuntimeError(Exception):
-    """Base of all failures with a meaning for the caller."""
+    """The base of all failures with a meaning for the caller."""
 
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
@@ -21,7 +21,7 @@ class BuntimeError(Exception):
 
 
 class InvalidRequest(BuntimeError):
-    """A parameter is wrong; `details.field` names the first bad one."""
+    """A parameter is wrong. `details.field` names the first wrong one."""
 
     code = "invalid_request"
 
@@ -36,13 +36,13 @@ class Unauthorized(BuntimeError):
 
 
 class Forbidden(BuntimeError):
-    """The plan does not allow it, or the account is suspended; `details` has `plan` and `limit` where they apply."""
+    """The plan does not allow it, or the account is suspended. `details` has `plan` and `limit` where they apply."""
 
     code = "forbidden"
 
 
 class SessionNotFound(BuntimeError):
-    """No such session, expired, deleted, or somebody else's: one answer for all four."""
+    """The session does not exist, has expired, was deleted, or belongs to another account: one answer for all four."""
 
     code = "session_not_found"
 
@@ -63,7 +63,7 @@ class MethodNotAllowed(BuntimeError):
 
 
 class FileNotFound(BuntimeError):
-    """The file inside the session is missing."""
+    """There is no file at the path."""
 
     code = "file_not_found"
 
@@ -72,7 +72,7 @@ class FileNotFound(BuntimeError):
 
 
 class FileConflict(BuntimeError):
-    """What is at the path is not what the operation needs; `details.reason` is the errno name."""
+    """What is at the path is not what the operation needs. `details.reason` is the name of the errno."""
 
     code = "file_conflict"
 
@@ -81,7 +81,7 @@ class FileConflict(BuntimeError):
 
 
 class ProcessNotFound(BuntimeError):
-    """The session has no such process, and had none."""
+    """The session has no such process and never had one."""
 
     code = "process_not_found"
 
@@ -90,7 +90,7 @@ class ProcessNotFound(BuntimeError):
 
 
 class ContextNotFound(BuntimeError):
-    """The session has no such context, and had none, or it was deleted."""
+    """The session never had such a context, or it was deleted."""
 
     code = "context_not_found"
 
@@ -99,7 +99,7 @@ class ContextNotFound(BuntimeError):
 
 
 class ContextLost(BuntimeError):
-    """The context was there, and its variables are gone; `details.reason` says why where it is known."""
+    """The context lost its variables. `details.reason` says why, if that is known."""
 
     code = "context_lost"
 
@@ -108,7 +108,7 @@ class ContextLost(BuntimeError):
             "deep_sleep": "the session was in deep sleep",
             "timeout": "a run had to be killed at its timeout",
             "killed": "its process was killed",
-            "exited": "its program has ended itself",
+            "exited": "its program ended itself",
         }.get(reason, "the session's runtime ended")
         super().__init__(
             f"This context is gone with its variables: {why}. Create another one.", contextId=context_id, reason=reason
@@ -128,7 +128,7 @@ class TerminalNotFound(BuntimeError):
 
 
 class RangeNotSatisfiable(BuntimeError):
-    """Nothing of the range that was asked for is in the file; `details.size` in bytes."""
+    """The file has nothing in the requested range. `details.size` is the file's size in bytes."""
 
     code = "range_not_satisfiable"
 
@@ -137,7 +137,7 @@ class RangeNotSatisfiable(BuntimeError):
 
 
 class ResourceLimitExceeded(BuntimeError):
-    """As many as the plan allows are there; `details`: `resource`, `limit`, `scope` (session or account), `plan`."""
+    """The plan allows no more at a time. `details`: `resource`, `limit`, `scope` (session or account), `plan`."""
 
     code = "resource_limit_exceeded"
     retryable = True
@@ -153,7 +153,7 @@ class ResourceLimitExceeded(BuntimeError):
 
 
 class ExecutionTimeout(BuntimeError):
-    """The request, not the program, ran past its time."""
+    """The request took too long. A program that takes too long is not an error, but a result."""
 
     code = "execution_timeout"
     retryable = True
@@ -167,39 +167,39 @@ class IdempotencyInProgress(BuntimeError):
 
 
 class IdempotencyKeyReused(BuntimeError):
-    """The key belongs to another request."""
+    """The key was used for a different request."""
 
     code = "idempotency_key_reused"
 
 
 class SessionBusy(BuntimeError):
-    """The operation cannot run beside one that is under way."""
+    """Another operation that is under way rules this one out."""
 
     code = "session_busy"
     retryable = True
 
 
 class InvalidState(BuntimeError):
-    """The operation cannot run in this state of the session."""
+    """The session's state rules the operation out."""
 
     code = "invalid_state"
 
 
 class PayloadTooLarge(BuntimeError):
-    """A file, a body or an output is over the limit; `details` has `limit` in bytes."""
+    """A file, body or output is over the limit. `details.limit` is in bytes."""
 
     code = "payload_too_large"
 
 
 class RateLimitExceeded(BuntimeError):
-    """Too many requests with this key in this minute; `details.retryAfter` in seconds."""
+    """Too many requests in this minute. `details.retryAfter` is in seconds."""
 
     code = "rate_limit_exceeded"
     retryable = True
 
 
 class SessionLimitExceeded(BuntimeError):
-    """The plan's concurrent sessions are all in use."""
+    """The account has as many sessions as its plan allows."""
 
     code = "session_limit_exceeded"
     retryable = True
@@ -215,7 +215,7 @@ class SessionLimitExceeded(BuntimeError):
 
 
 class TooManyTokens(InvalidState):
-    """The session has as many valid preview tokens as it may have."""
+    """The session has as many valid preview tokens as is allowed."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -225,11 +225,11 @@ class TooManyTokens(InvalidState):
 
 
 class SessionDamaged(InvalidState):
-    """What is kept of the session cannot be brought back: a final failure. `details.reason` says which kind."""
+    """The session's files cannot be brought back, now or later. `details.reason` says why."""
 
 
 class MemoryLimitExceeded(BuntimeError):
-    """The kernel ended a process of the run because the session's memory was used up."""
+    """The kernel killed a process of the run because the session had used up its memory."""
 
     code = "memory_limit_exceeded"
 
@@ -241,7 +241,7 @@ class DiskFull(BuntimeError):
 
 
 class Unavailable(BuntimeError):
-    """No capacity now; `details.retryAfter` in seconds."""
+    """The server cannot do it now. `details.retryAfter` is in seconds."""
 
     code = "unavailable"
     retryable = True
@@ -251,11 +251,11 @@ class Unavailable(BuntimeError):
 
 
 class StillWaking(Unavailable):
-    """The wake takes longer than a request waits for it, and goes on: nothing of the request was begun."""
+    """A wake takes longer than a request waits for it. The wake goes on; the request did nothing."""
 
     def __init__(self) -> None:
         super().__init__("The session is still waking.", 1, waking=True)
 
 
 class StaleSession(Exception):
-    """A change expected a version of the session that is no longer the stored one. Never shown."""
+    """A change expected another version of the session than the stored one. Never shown."""

@@ -1,7 +1,7 @@
-"""What the core asks of the inside of a sandbox, beside one run and plain files. Each docstring is the contract.
+"""What the core asks of the inside of a sandbox, besides a run and plain files. Each docstring is the contract.
 
-Every method raises SandboxGone as those of `ports.Sandbox` do. What comes back is the session's own word, checked for
-size and shape. An iterator that is closed, or whose task is cancelled, ends what it was fed by.
+Every method raises SandboxGone as the methods of `ports.Sandbox` do. What comes back is checked for size and shape, but
+it is the session's own claim. Closing an iterator, or cancelling its task, ends its source.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -13,7 +13,7 @@ Stream = Literal["stdout", "stderr"]
 
 
 class Sink(Protocol):
-    """Takes output of a run as it comes. The program waits while this does; a failure here ends the run."""
+    """Takes output of a run as it comes. The program waits meanwhile. A failure here ends the run."""
 
     async def __call__(self, stream: Stream, content: bytes) -> None: ...
 
@@ -26,7 +26,7 @@ Reason = Literal["deep_sleep", "runtime_ended", "timeout"]
 
 @dataclass(frozen=True, slots=True)
 class NewProcess:
-    """Exactly one of `code` and `command`. The id is ours: `proc_` and 18 of a-z0-9, later ones greater."""
+    """Has exactly one of `code` and `command`. The host makes the id (`ids.new_process_id`)."""
 
     id: str
     code: str | None = None
@@ -34,22 +34,22 @@ class NewProcess:
     name: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = "/workspace"
-    log_bytes: int = 16 << 20  # that are kept of its output: the newest
-    all_log_bytes: int = 64 << 20  # of all of the session: those of what has ended give way first
-    timeout: float | None = None  # seconds that the session is awake, after which it is killed
-    stdin: bytes | None = None  # all there is; None: it stays open for `input`
+    log_bytes: int = 16 << 20  # newest output that is kept
+    all_log_bytes: int = 64 << 20  # the same for all processes of the session; ended processes lose theirs first
+    timeout: float | None = None  # seconds until it is killed; time counts only while the session is awake
+    stdin: bytes | None = None  # the whole input; None: it stays open for `input`
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """`exit_code`: 128 + signal when killed; None while it runs and where nobody saw its end (`lost`).
-    `reason`: why it ended, where it was not by itself."""
+    """`exit_code`: 128 + signal when killed; None while it runs, and when its end was not seen (`lost`).
+    `reason`: why it ended, unless it ended by itself."""
 
     id: str
     pid: int  # inside the session
     status: Status
     started_at: int  # Unix milliseconds
-    command: str  # what was started, cut to 1,000 characters
+    command: str  # the command or code, cut to 1,000 characters
     name: str | None = None
     exit_code: int | None = None
     ended_at: int | None = None  # Unix milliseconds
@@ -65,9 +65,9 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """`cursor`: where the next page begins. `dropped`: bytes of output between the cursor that was asked for and the
-    first entry that are not kept any more. `process` as it was after the entries. `last`: it has ended, and there is
-    nothing after this page. `end`: the cursor after all that there is now."""
+    """`cursor`: where the next page begins. `dropped`: bytes of output between the requested cursor and the first
+    entry, which are not kept any more. `process`: its state after the entries. `last`: the process has ended and no
+    page follows. `end`: the cursor after the newest output."""
 
     entries: Sequence[LogEntry]
     cursor: int
@@ -79,74 +79,74 @@ class LogPage:
 
 @dataclass(frozen=True, slots=True)
 class ProcessUsage:
-    """By the kernel's word, of the process and all that it has started."""
+    """Measured by the kernel, for the process and everything that it started."""
 
     cpu_ms: int
     peak_memory: int  # bytes
     memory_kills: int
-    met_process_limit: bool  # the kernel refused it a process
+    met_process_limit: bool  # the kernel refused to start another process
 
 
 class Attended(Protocol):
-    """A process whose figures are kept as long as somebody waits for its end."""
+    """A process whose usage is kept until its end."""
 
     @property
     def process(self) -> Process:
-        """As it was started."""
+        """The process as it was started."""
         ...
 
     async def ended(self) -> ProcessUsage:
-        """To be asked when it has ended. What it has left is ended, too, where it met the limit on processes."""
+        """Call this when the process has ended. If it met the limit on processes, this ends what it left running."""
         ...
 
 
 class Processes(Protocol):
-    """Processes of the session, whether they run or not: until the session ends.
+    """Processes of the session, running or ended, until the session ends.
 
-    Methods that name one raise ProcessNotFound.
+    Methods that name a process raise ProcessNotFound.
     """
 
     async def start(self, new: NewProcess) -> Process:
-        """Raises FileConflict and InvalidRequest as a run does."""
+        """Raises FileConflict and InvalidRequest, as a run does."""
         ...
 
     def attend(self, new: NewProcess) -> AbstractAsyncContextManager[Attended]:
-        """The same; leaving the block changes nothing for the process."""
+        """The same as `start`. Leaving the block changes nothing for the process."""
         ...
 
     async def list(self, limit: int, offset: int) -> tuple[Sequence[Process], int]:
-        """The newest first, and how many there are."""
+        """A page, newest first, and the total."""
         ...
 
     async def get(self, process_id: str) -> Process: ...
 
     async def input(self, process_id: str, content: bytes, *, close: bool) -> None:
-        """Into its standard input. Raises InvalidState where that is closed or the process has ended, SessionBusy where
-        it does not read what was sent before."""
+        """Writes to its standard input. Raises InvalidState when that is closed or the process has ended, SessionBusy
+        when the process does not read what was sent before."""
         ...
 
     async def signal(self, process_id: str, number: int) -> None:
-        """To the process and all it has started. Raises InvalidState where it has ended."""
+        """Signals the process and everything that it started. Raises InvalidState when it has ended."""
         ...
 
     async def logs(self, process_id: str, cursor: int, limit: int) -> LogPage:
-        """At most about `limit` bytes from there. Raises InvalidRequest for a cursor that none of its pages gave."""
+        """At most about `limit` bytes from the cursor. Raises InvalidRequest for a cursor that no page returned."""
         ...
 
     def follow(self, process_id: str, cursor: int) -> AbstractAsyncContextManager[AsyncIterator[LogPage]]:
-        """Pages as they come, until the last. Nothing is read ahead of the caller."""
+        """Pages as they come, up to the last. Does not read ahead of the caller."""
         ...
 
     async def is_listening(self, port: int) -> bool:
-        """Whether something in the session listens on it, on any address."""
+        """Whether a program in the session listens on the port, on any address."""
         ...
 
     async def ending(self, reason: Reason) -> None:
-        """What ends from now on, for some seconds, does so for this reason."""
+        """Processes that end within the next seconds get this reason."""
         ...
 
     async def settle(self) -> None:
-        """Until the end of all that have ended is recorded, for a moment at the most."""
+        """Waits a moment until the ends of all ended processes are recorded."""
         ...
 
 
@@ -155,7 +155,7 @@ class Processes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NewContext:
-    """The id is ours: `ctx_` and 18 of a-z0-9."""
+    """The host makes the id: `ctx_` + 18 of a-z0-9."""
 
     id: str
     env: Mapping[str, str] = field(default_factory=dict)
@@ -169,12 +169,12 @@ class Context:
     created_at: int  # Unix milliseconds
     runs: int  # so far
     working_dir: str
-    reason: str | None = None  # why it is lost
+    reason: str | None = None  # why it was lost
 
 
 @dataclass(frozen=True, slots=True)
 class ContextFailure:
-    """What the code threw."""
+    """An exception that the code threw."""
 
     name: str
     message: str
@@ -183,23 +183,23 @@ class ContextFailure:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What came of one run in a context. `value`: forms of the last expression's value by name (`text`, `json`, `html`,
-    `markdown`, `svg`, `png` in base64, `table`, and in `cut` the names of those that were too large), plain JSON
-    values, or JSON that is encoded already; None where it was undefined. `displayed`: the same of what the code showed
-    on its way, empty with `shows`.
+    """The result of one run in a context.
+
+    `value`: forms of the last expression's value by name: `text`, `json`, `html`, `markdown`, `svg`, `png` (base64),
+    `table`, and `cut`, the names of forms that were too large. They are plain JSON values or encoded JSON. None for
+    undefined. `displayed`: the same for what the code displayed; empty with `shows`. `exit_code`: 0, 1 when the code
+    threw, 124 on timeout, 130 when interrupted, 128 + signal when the process was killed.
     """
 
-    exit_code: (
-        int  # 0; 1 where it threw, 124 on timeout, 130 when interrupted, 128 + signal where the process was killed
-    )
+    exit_code: int
     value: Mapping[str, object] | None
     displayed: Sequence[Mapping[str, object]]
     failure: ContextFailure | None
-    survived: bool  # whether its variables are still there
+    survived: bool  # the context still has its variables
     timed_out: bool
     out_of_memory: bool
     disk_full: bool
-    met_process_limit: bool  # the kernel refused it a process: then the context has ended, with all it has started
+    met_process_limit: bool  # the kernel refused to start another process; then the context and its processes ended
     stdout: bytes  # empty with a sink
     stderr: bytes
     truncated: bool
@@ -211,35 +211,35 @@ class Evaluation:
 
 
 class Shows(Protocol):
-    """Takes what the code of a run shows on its way, as `Sink` takes its output."""
+    """Takes what the code of a run displays, as `Sink` takes its output."""
 
     async def __call__(self, forms: Mapping[str, object]) -> None: ...
 
 
 class Contexts(Protocol):
-    """Long-lived processes that keep variables between runs. Methods that name one raise ContextNotFound, and
-    ContextLost where it once was there."""
+    """Long-lived processes that keep variables between runs. Methods that name a context raise ContextNotFound, and
+    ContextLost for one that existed."""
 
     async def create(self, new: NewContext) -> Context:
-        """Raises InvalidRequest for a working directory that is none."""
+        """Raises InvalidRequest when the working directory is not a directory."""
         ...
 
     async def list(self) -> Sequence[Context]:
-        """Oldest first, lost ones too."""
+        """Oldest first, including lost ones."""
         ...
 
     async def delete(self, context_id: str) -> None:
-        """A lost one too. What runs in it is killed."""
+        """Deletes a context, a lost one too. Kills what runs in it."""
         ...
 
     async def run(
         self, context_id: str, code: str, timeout: float, sink: Sink | None = None, shows: Shows | None = None
     ) -> Evaluation:
-        """Runs that come together wait for each other. A caller who leaves interrupts the run."""
+        """One run at a time; others wait. Cancelling the caller interrupts the run."""
         ...
 
     async def ending(self) -> None:
-        """What ends from now on does so by deep sleep."""
+        """Contexts that end from now on are lost to deep sleep."""
         ...
 
 
@@ -248,7 +248,7 @@ class Contexts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NewTerminal:
-    """The id is ours: `term_` and 18 of a-z0-9."""
+    """The host makes the id: `term_` + 18 of a-z0-9."""
 
     id: str
     cols: int = 80
@@ -259,7 +259,7 @@ class NewTerminal:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """`code`: 128 + signal when killed; None where the shell was ended by us: `reason` says why."""
+    """`code`: 128 + signal when killed; None when the host ended the shell. Then `reason` says why."""
 
     code: int | None
     reason: Reason | None = None
@@ -269,35 +269,35 @@ class Attachment(Protocol):
     """One client at a terminal."""
 
     def output(self) -> AsyncIterator[bytes | Exit]:
-        """Output as it comes, the last screenful first; Exit at the end, or none where another client took over.
-        Nothing is read ahead of the caller: the program waits."""
+        """The last screenful, then output as it comes. Exit comes last, unless another client took over. Does not read
+        ahead of the caller: the program waits."""
         ...
 
     async def write(self, content: bytes) -> None:
-        """In order. Returns when there is room for more, which takes somebody who takes the output."""
+        """Writes input, in order. Returns when there is room for more, which may require that output is read."""
         ...
 
     async def resize(self, cols: int, rows: int) -> None: ...
 
 
 class Terminals(Protocol):
-    """Terminals of the session, each until its shell ends. Then it is forgotten."""
+    """Terminals of the session. A terminal exists until its shell ends."""
 
     async def create(self, new: NewTerminal) -> None:
-        """A shell at a pseudo-terminal of its own. It goes on when nobody is attached. Raises FileNotFound and
-        FileConflict for its directory."""
+        """Starts a shell on a pseudo-terminal of its own. It goes on while no client is attached. Raises FileNotFound
+        and FileConflict for its directory."""
         ...
 
     async def end(self, terminal_id: str) -> None:
-        """Kills all that it has started. One that is not there is fine."""
+        """Kills the shell and everything that it started. Ignores a terminal that does not exist."""
         ...
 
     def attach(self, terminal_id: str) -> AbstractAsyncContextManager[Attachment]:
-        """Raises TerminalNotFound. Whoever was attached before is let go."""
+        """Detaches the client that was attached before. Raises TerminalNotFound."""
         ...
 
     async def ending(self, reason: Reason) -> None:
-        """Ends all of them, for this reason."""
+        """Ends all terminals, for this reason."""
         ...
 
 
@@ -324,7 +324,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class FileStatus:
-    """Of the path itself, not of what a symbolic link leads to."""
+    """Describes the path itself; a symbolic link is not followed."""
 
     path: str
     type: FileKind
@@ -348,18 +348,18 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A file whose name matched (`line` is None), or a line in it."""
+    """A file whose name matched (`line` is None), or a matching line of a file."""
 
     path: str
     line: int | None = None  # from 1
-    text: str | None = None  # the line, cut where it is long
+    text: str | None = None  # the line, cut if it is long
     ranges: Sequence[tuple[int, int]] = ()  # of the matches in `text`, in characters
 
 
 @dataclass(frozen=True, slots=True)
 class FileEvent:
-    """`overflow`: more happened below `path` than could be told, look for yourself; or, with `unwatched`, that
-    directory and maybe others are not watched, because there are too many. `from_path`: of `renamed`."""
+    """`overflow`: more happened below `path` than can be reported, so list it again. With `unwatched`, that directory
+    and maybe others are not watched, because there are too many. `from_path`: for `renamed`."""
 
     kind: Literal["created", "changed", "deleted", "renamed", "overflow"]
     path: str
@@ -369,8 +369,8 @@ class FileEvent:
 
 
 class Files(Protocol):
-    """Files of the session. Paths are absolute and normalised, those of answers and errors as a client sees them
-    (`paths.for_client`); surrogates stand for bytes that are not UTF-8 (`surrogateescape`). Methods raise FileNotFound,
+    """Files of the session. Paths are absolute and normalised; paths in answers and errors are as a client sees them
+    (`paths.for_client`). Surrogates stand for bytes that are not UTF-8 (`surrogateescape`). Methods raise FileNotFound,
     FileConflict, DiskFull, InvalidRequest and PayloadTooLarge.
     """
 
@@ -391,43 +391,44 @@ class Files(Protocol):
         ...
 
     def read(self, path: str, start: int | None, end: int | None) -> AbstractAsyncContextManager[Content]:
-        """Bytes `start` to `end` (exclusive); without a start the last `end` bytes, without both the whole. Clamped to
-        the file; raises RangeNotSatisfiable where nothing of a part is there."""
+        """Bytes `start` to `end` (exclusive), clamped to the file. Without `start`: the last `end` bytes. Without both:
+        the whole file. Raises RangeNotSatisfiable when the file has nothing of that range."""
         ...
 
     async def write(self, path: str, parts: AsyncIterator[bytes], mode: int | None) -> int:
-        """The whole file from parts, atomically when all have come; its size. Nothing is left where they fail."""
+        """Writes the whole file atomically when all parts have come, and returns its size. Leaves nothing when they
+        fail."""
         ...
 
     async def make_directory(self, path: str) -> bool:
-        """Its parents too; whether it was not there before."""
+        """Makes the directory and its parents. Returns False when it existed."""
         ...
 
     async def move(self, path: str, to: str, *, overwrite: bool) -> None:
-        """At once, with the parents that are missing. Raises FileConflict: EEXIST, EINVAL for a directory into itself,
+        """Moves atomically, and makes missing parents. Raises FileConflict: EEXIST, EINVAL for a directory into itself,
         EXDEV for another file system."""
         ...
 
     async def status(self, path: str) -> FileStatus: ...
 
     def pack(self, path: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """A directory or file as tar.gz, with paths relative to it. It fails on its way where it cannot be whole."""
+        """A directory or file as tar.gz, with paths relative to it. Fails midway if it cannot be complete."""
         ...
 
     async def unpack(self, path: str, parts: AsyncIterator[bytes]) -> int:
-        """A tar.gz into a directory, which is made; how many entries. What came before a failure stays. Raises
-        InvalidRequest for what is no such archive, or has names that lead out of the directory."""
+        """Unpacks a tar.gz into a directory, which it makes, and returns how many entries it had. After a failure, what
+        was unpacked stays. Raises InvalidRequest for a damaged archive, and for names that lead out of the directory.
+        """
         ...
 
     async def search(
         self, path: str, *, glob: str | None, query: str | None, ignore_case: bool, limit: int
     ) -> tuple[Sequence[Match], bool]:
-        """At most `limit` matches, sorted by path, and whether there were more. Raises InvalidRequest for a pattern
-        that is none."""
+        """At most `limit` matches, sorted by path, and whether there are more. Raises InvalidRequest for an invalid
+        pattern."""
         ...
 
     def watch(self, path: str, *, recursive: bool) -> AbstractAsyncContextManager[AsyncIterator[Sequence[FileEvent]]]:
-        """What changes from now on below the directory, or the file. When the context is entered it is watched. Paths
-        as those of a listing. Raises FileNotFound, also where what is watched goes away; SessionBusy where no more can
-        be watched."""
+        """Changes to the file, or below the directory, from the moment the block is entered. Paths are as in a listing.
+        Raises FileNotFound, also when the watched path goes away; SessionBusy when no more can be watched."""
         ...

@@ -1,4 +1,4 @@
-"""Paths inside a session, as clients write them. Pure text: the host never resolves one."""
+"""Paths inside a session, as text. The host never resolves one."""
 
 import posixpath
 
@@ -6,16 +6,16 @@ from buntime.errors import InvalidRequest
 
 WORKSPACE = "/workspace"
 ON_WAKE_LOG = "/var/log/on-wake.log"  # what a session's onWake command prints
-LONGEST_PATH = 4095  # bytes, as Linux has it
+LONGEST_PATH = 4095  # bytes, as on Linux
 LONGEST_NAME = 255
 
 
 def inside_session(path: str, field: str = "path", *, any_bytes: bool = False) -> str:
-    """The absolute, normalised form; relative ones start at /workspace.
+    """The path in absolute, normalised form. A relative path starts at /workspace.
 
-    `..` is resolved as text and never climbs above `/` (which is the session's own root).
-    `any_bytes`: surrogates (`surrogateescape`) stand for bytes that are not UTF-8. Raises InvalidRequest for empty,
-    over-long and NUL-bearing paths.
+    Resolves `..` as text, and never above `/`, the session's own root. `any_bytes`: surrogates (`surrogateescape`)
+    stand for bytes that are not UTF-8. Raises InvalidRequest, which names `field`, for a path that is empty, too long,
+    or has a NUL character.
     """
     if not path:
         raise InvalidRequest(field, f"{field} must not be empty.")
@@ -35,7 +35,7 @@ def inside_session(path: str, field: str = "path", *, any_bytes: bool = False) -
 
 
 def in_bytes(path: str) -> bytes:
-    """As the session's kernel has it. Raises UnicodeEncodeError for text that is neither UTF-8 nor stands for bytes."""
+    """The path as the session's kernel has it. Raises UnicodeEncodeError for a surrogate that stands for no byte."""
     return path.encode(errors="surrogateescape")
 
 
@@ -44,12 +44,12 @@ def from_bytes(path: bytes) -> str:
 
 
 def shown(path: str) -> str:
-    """For people: U+FFFD where it is not UTF-8."""
+    """The path for people: U+FFFD replaces what is not UTF-8."""
     return in_bytes(path).decode(errors="replace")
 
 
 def for_client(path: str) -> str:
-    """An absolute path inside the session as clients see it: relative where it is under /workspace."""
+    """An absolute path as clients see it: relative to /workspace if it is below that."""
     if path == WORKSPACE:
         return "."
     return path.removeprefix(WORKSPACE + "/")

@@ -1,4 +1,4 @@
-"""Plans and limits: numbers as data."""
+"""Plans and limits, as data."""
 
 import tomllib
 from collections.abc import Mapping
@@ -16,39 +16,39 @@ class Limits:
 
     memory: int  # MB
     cpu: float  # cores
-    timeout: int  # seconds for one run, when the run names none
+    timeout: int  # seconds for one run that does not set its own
     disk: int  # MB
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one account may use. Units are those of the contract."""
+    """What one account may use."""
 
     name: str
-    sessions: int  # concurrent, sleeping ones included
+    sessions: int  # at a time, including sleeping ones
     longest_ttl: int  # seconds
     shortest_ttl: int  # seconds
-    may_set_limits: bool  # `resourceLimits` in a request
+    may_set_limits: bool  # by `resourceLimits` in a request
     default: Limits
     most: Limits
-    requests_per_minute: int  # for one key
+    requests_per_minute: int  # with one key
     file_mb: int  # largest single file inside JSON
     files_per_request: int
     body_mb: int  # largest JSON body
-    # what may be there at a time; plans of operators from before these numbers get the defaults
-    streams_per_session: int = 32  # open answers that stream, and terminals that somebody looks at
+    # How many may exist at a time. An operator's older plan without these numbers gets the defaults.
+    streams_per_session: int = 32  # open answers that stream, and attached terminals
     streams_per_account: int = 200
-    processes_per_session: int = 64  # that run
+    processes_per_session: int = 64  # running ones
     processes_per_account: int = 500
     contexts_per_session: int = 16
     contexts_per_account: int = 100
     terminals_per_session: int = 16
     terminals_per_account: int = 100
-    log_mb_per_session: int = 64  # of all its processes; the newest are kept
+    log_mb_per_session: int = 64  # newest output of all its processes together
 
 
 def parse_plans(text: str) -> dict[str, Plan]:
-    """TOML → plans by name. Raises ValueError naming the plan and the field that is wrong."""
+    """TOML → plans by name. Raises ValueError, which names the plan and the wrong field."""
     plans: dict[str, Plan] = {}
     for name, table in tomllib.loads(text).items():
         try:
@@ -60,7 +60,7 @@ def parse_plans(text: str) -> dict[str, Plan]:
 
 
 def load_plans(path: Path | None) -> dict[str, Plan]:
-    """The shipped plans, with those of the operator's file (if any) added or put in their place."""
+    """The shipped plans. Plans in the operator's file are added, or replace those of the same name."""
     plans = parse_plans(resources.files("buntime").joinpath("plans.toml").read_text())
     if path is not None:
         plans |= parse_plans(path.read_text())
@@ -68,10 +68,10 @@ def load_plans(path: Path | None) -> dict[str, Plan]:
 
 
 def with_overrides(plan: Plan, overrides: Mapping[str, object]) -> Plan:
-    """The plan with an account's own numbers ("set per account").
+    """The plan with an account's own numbers.
 
-    Keys are the field names of `Plan`; `default` and `most` take a table of `Limits` fields, each
-    replacing that number alone. Raises ValueError for an unknown name.
+    Keys are the field names of `Plan`. `default` and `most` take a table of `Limits` fields; a field that is missing
+    keeps the plan's number. Raises ValueError for an unknown name.
     """
     changes: dict[str, object] = {}
     known = {field.name for field in fields(Plan)} - {"name"}

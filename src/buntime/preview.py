@@ -1,4 +1,4 @@
-"""Where a session is seen: host name ↔ session and port, and what opens it. Pure."""
+"""Preview addresses: which session and port a host name stands for, and which token opens it. Pure."""
 
 import hashlib
 import re
@@ -9,9 +9,9 @@ from buntime.ids import BASE62, random_text
 from buntime.session import Preview
 
 DEFAULT_PORT = 8080
-LOWEST_PORT, HIGHEST_PORT = 1024, 65535  # the guest's is below
-QUERY = "buntime_token"  # the parameter that brings a token, once
-COOKIE = "__buntime_preview"  # what keeps it from then on
+LOWEST_PORT, HIGHEST_PORT = 1024, 65535  # the guest's own port is lower
+QUERY = "buntime_token"  # query parameter that brings a token once
+COOKIE = "__buntime_preview"  # keeps the token from then on
 PERMISSION_SECONDS = 1  # the longest that the edge may use a permission without asking again
 TOKEN_PREFIX, TOKEN_LENGTH = "bpt_", 32
 
@@ -21,14 +21,14 @@ _TOKEN = re.compile(f"{TOKEN_PREFIX}[0-9A-Za-z]{{{TOKEN_LENGTH}}}")
 
 @dataclass(frozen=True, slots=True)
 class PreviewAddress:
-    """One port of one session, as a host name says it."""
+    """One port of one session, which a host name stands for."""
 
     session: str
     port: int
 
 
 def preview_url(session_id: str, config: Config, port: int = DEFAULT_PORT) -> str:
-    """Where the port is seen: `http://ses-….localhost:8000` until a domain is configured."""
+    """The URL of a port: `http://ses-….localhost:8000` without a configured domain."""
     label = session_id.replace("_", "-") + ("" if port == DEFAULT_PORT else f"-{port}")
     if config.domain:
         return f"https://{label}.{config.domain}"
@@ -36,7 +36,7 @@ def preview_url(session_id: str, config: Config, port: int = DEFAULT_PORT) -> st
 
 
 def address_of(host: str, domain: str) -> PreviewAddress | None:
-    """What a Host header names, None where that is no preview. `domain`: the configured one, or "" for localhost."""
+    """The preview that a Host header names, or None. `domain`: the configured one, or "" for localhost."""
     name, _, number = host.lower().partition(":")
     label, _, parent = name.removesuffix(".").partition(".")
     match = _LABEL.fullmatch(label)
@@ -47,16 +47,16 @@ def address_of(host: str, domain: str) -> PreviewAddress | None:
 
 
 def api_url(config: Config) -> str:
-    """Where the API is on this machine."""
+    """The URL of the API on this machine."""
     host = "localhost" if config.host in ("127.0.0.1", "0.0.0.0", "::") else config.host
     return f"http://{host}:{config.port}"
 
 
-# --- what opens it ---------------------------------------------------------------------------
+# --- tokens ----------------------------------------------------------------------------------
 
 
 def open_ports(preview: Preview) -> frozenset[int]:
-    """Those that need no token."""
+    """The ports that need no token."""
     return frozenset(preview.ports if preview.visibility == "public" else ())
 
 
@@ -66,7 +66,7 @@ def new_token() -> str:
 
 
 def is_token(text: str) -> bool:
-    """Whether it can be one at all: anything else is refused without a look-up."""
+    """Whether it can be a token at all. Anything else is refused without a look-up."""
     return _TOKEN.fullmatch(text) is not None
 
 
@@ -80,7 +80,7 @@ def with_token(url: str, secret: str) -> str:
 
 
 def without_token(uri: str) -> tuple[str, str | None]:
-    """Path and query as a program in the session is to see them, and the token that was in the query."""
+    """Path and query without the token, as the program in the session sees them, and the token."""
     path, mark, query = uri.partition("?")
     kept, token = [], None
     for part in query.split("&"):

@@ -1,7 +1,7 @@
-"""What a client asks for, after its JSON is decoded, and the checks against its plan.
+"""Requests after their JSON is decoded, and the checks against the caller's plan. Pure.
 
-Pure. Each check raises InvalidRequest naming the field as the client wrote it, Forbidden naming the
-plan and the limit, or PayloadTooLarge.
+Each check raises InvalidRequest with the field as the client wrote it, Forbidden with the plan and the limit, or
+PayloadTooLarge.
 """
 
 import json
@@ -23,16 +23,14 @@ DEFAULT_TOKEN_TTL, SHORTEST_TOKEN_TTL = 3600, 60  # seconds
 METADATA_BYTES = 16384
 ENV_ENTRIES = 100
 ENV_VALUE_BYTES = 65536
-SESSION_ENV_BYTES = 262144  # of all names and values: a session's is kept in the server's memory, a run's is not
+SESSION_ENV_BYTES = 262144  # all names and values; the server keeps a session's env in memory, unlike a run's
 COMMAND_BYTES = 65536
 SMALLEST = Limits(memory=64, cpu=0.05, timeout=1, disk=16)
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Unset(Enum):
-    """A field that a PATCH does not mention (null is another thing: the default again)."""
-
-    UNSET = auto()
+    UNSET = auto()  # a PATCH does not mention the field; null would restore the default
 
 
 UNSET = Unset.UNSET
@@ -42,7 +40,7 @@ UNSET = Unset.UNSET
 class NewSession:
     ttl: int | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
-    limits: Mapping[str, float] | None = None  # any of the names of plan.Limits
+    limits: Mapping[str, float] | None = None  # by field names of `plan.Limits`
     preview: Preview = DEFAULT_PREVIEW
     network: Network = DEFAULT_NETWORK
     on_wake: str | None = None
@@ -61,7 +59,7 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A preview token."""
+    """A preview token to be made."""
 
     port: int | None = None  # None: every port of the session
     ttl: int | None = None
@@ -80,7 +78,7 @@ class Execute:
 
 
 def check_new(new: NewSession, plan: Plan) -> tuple[int, Limits]:
-    """The ttl and limits that the session gets."""
+    """The ttl (seconds) and limits that the session gets."""
     ttl = check_ttl(new.ttl, plan)
     _check_metadata(new.metadata)
     _check_session_env(new.env)
@@ -104,7 +102,7 @@ def check_ttl(ttl: int | None, plan: Plan) -> int:
 
 
 def check_token(new: NewToken) -> int:
-    """Its ttl in seconds; the session may end earlier."""
+    """The token's ttl in seconds. The session may end earlier."""
     if new.port is not None and not LOWEST_PORT <= new.port <= HIGHEST_PORT:
         raise InvalidRequest("port", f"port must be {LOWEST_PORT} to {HIGHEST_PORT}, not {new.port}.")
     if new.ttl is not None and new.ttl < SHORTEST_TOKEN_TTL:
@@ -115,7 +113,7 @@ def check_token(new: NewToken) -> int:
 
 
 def apply_patch(session: Session, patch: Patch, plan: Plan, now: int) -> Session:
-    """The session with each field given replaced whole. `ttl` counts from now."""
+    """The session, with each given field replaced whole. `ttl` counts from now."""
     if not isinstance(patch.ttl, Unset):
         session = replace(session, expires_at=now + check_ttl(patch.ttl, plan))
     if not isinstance(patch.metadata, Unset):

@@ -1,7 +1,7 @@
-"""What a client owns, and the one table of how its state changes.
+"""A session is what a client owns. One table says how its state changes.
 
-A session is durable; the sandbox that serves it comes and goes. Its `state` changes only along
-`TRANSITIONS`, and every stored change names the version that it expects (see `ports.Store`).
+A session is durable; the sandbox that serves it comes and goes. `state` changes only along `TRANSITIONS`, and every
+stored change names the version that it expects (see `ports.Store`).
 """
 
 from collections.abc import Mapping
@@ -12,25 +12,23 @@ from typing import Self
 
 from buntime.plan import Limits
 
-DESTROYED = "destroyed"  # in place of the key of a deleted session that may have objects in the archive
+DESTROYED = "destroyed"  # replaces the key of a deleted session, which may still have objects in the archive
 
 NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 
 class State(StrEnum):
-    """As a client sees it, and one more: a session being deleted is already gone for clients."""
-
-    ACTIVE = "active"
-    IDLE = "idle"
-    DEEP_SLEEP = "deep-sleep"
-    DELETING = "deleting"
+    ACTIVE = "active"  # its sandbox runs
+    IDLE = "idle"  # its sandbox is frozen
+    DEEP_SLEEP = "deep-sleep"  # it has no sandbox; its files are kept
+    DELETING = "deleting"  # never shown: clients no longer find the session
 
 
 class Event(StrEnum):
-    SUSPEND = "suspend"
-    RESUME = "resume"
-    DEEP_SLEEP = "deep-sleep"
-    WAKE = "wake"
+    SUSPEND = "suspend"  # freeze the sandbox
+    RESUME = "resume"  # thaw it
+    DEEP_SLEEP = "deep-sleep"  # end the processes and give the sandbox back
+    WAKE = "wake"  # start a sandbox on the session's volume
     DELETE = "delete"
 
 
@@ -61,10 +59,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a volume held when the session went to deep sleep, as one object of the archive."""
+    """The content of a session's volume at a deep sleep, as one object in the archive."""
 
-    name: str  # of the object
-    size: int  # bytes, as they are stored: compressed and sealed
+    name: str  # the object's name
+    size: int  # bytes as stored: compressed and sealed
     taken_at: int  # Unix seconds
 
 
@@ -83,27 +81,28 @@ class Session:
     last_active: int
     limits: Limits
     sandbox: str  # id of the sandbox and volume that hold it
-    image: str  # id of the image under the volume
+    image: str  # id of the image below the volume
     state: State = State.ACTIVE
     metadata: Mapping[str, object] = field(default_factory=dict)
     preview: Preview = DEFAULT_PREVIEW
     network: Network = DEFAULT_NETWORK
     on_wake: str | None = None
     env: Mapping[str, str] = NO_ENV
-    files: int = 0  # under /workspace, when last seen awake
+    files: int = 0  # under /workspace, when the session was last seen awake
     processes: int = 0
-    key: str = ""  # of its snapshots, wrapped (see `sealing`); "" where there was never one
-    snapshot: Snapshot | None = None  # the newest that was verified
-    previous: Snapshot | None = None  # the one before: what a wake falls back to
-    archived: bool = False  # in deep sleep: `snapshot` holds what the volume holds
-    host: str = "local"  # who owns it; several hosts come later
+    key: str = ""  # seals its snapshots; wrapped (see `sealing`); "" before the first snapshot
+    snapshot: Snapshot | None = None  # the newest one that was verified
+    previous: Snapshot | None = None  # the one before it, which a wake falls back to
+    archived: bool = False  # in deep sleep, and `snapshot` has the same content as the volume
+    host: str = "local"  # the owner; several hosts come later
     epoch: int = 1  # grows when the owner changes
     version: int = 1  # grows with every stored change
 
     def after(self, event: Event) -> Self:
-        """The session after `event`. Raises ValueError where the table has no such step.
+        """The session after `event`. Raises ValueError for a step that the table does not have.
 
-        Whoever is awake changes the volume; of whoever is deleted nothing can be read any more.
+        An awake session changes its volume, so it is not archived any more. Deleting destroys the key, so snapshots
+        become unreadable.
         """
         state = TRANSITIONS[self.state].get(event)
         if state is None:

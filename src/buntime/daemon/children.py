@@ -1,7 +1,7 @@
-"""Programs that the server runs for as long as it runs itself, such as nginx.
+"""Runs a program for as long as the server runs, such as nginx.
 
-A child dies with the server (the kernel signals it, even when the server is killed), is started again
-when it ends, and is stopped when its task is cancelled. What it writes to stderr goes to the log.
+The program dies with the server: the kernel signals it, even when the server is killed. It is started again when it
+ends, and stopped when its task is cancelled. Its stderr goes to the log.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-LONGEST_LINE = 4096  # bytes of one line of stderr that are logged
+LONGEST_LINE = 4096  # bytes; a longer line of stderr is not logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +24,15 @@ class Program:
     name: str  # in the log
     argv: tuple[str, ...]
     stop_seconds: float = 5.0  # from SIGTERM to SIGKILL
-    first_delay: float = 0.1  # seconds before it is started again; doubles up to the longest ...
-    longest_delay: float = 5.0
-    steady_after: float = 10.0  # ... and is the first one again when it ran this long
+    first_delay: float = 0.1  # seconds before it is started again; each failure doubles it …
+    longest_delay: float = 5.0  # … up to this
+    steady_after: float = 10.0  # seconds; a program that ran this long gets the first delay again
 
 
 async def keep_running(program: Program) -> None:
-    """Starts the program, again whenever it ends. Cancelled, it stops the program within its `stop_seconds`.
+    """Starts the program, and starts it again whenever it ends. Cancelling stops it within `stop_seconds`.
 
-    For a task on the main thread: the kernel ends a child with the thread that started it.
+    Call it on the main thread: the kernel ends a child together with the thread that started it.
     """
     delay = program.first_delay
     while True:
@@ -40,19 +40,19 @@ async def keep_running(program: Program) -> None:
         ended = await _run(program)
         if time.monotonic() - started >= program.steady_after:
             delay = program.first_delay
-        log.warning("child ended", child=program.name, exit=ended, again_in=delay)
+        log.warning("child_ended", child=program.name, exit=ended, again_in=delay)
         await asyncio.sleep(delay)
         delay = min(delay * 2, program.longest_delay)
 
 
 def kill_group(group: int, number: signal.Signals) -> None:
-    """Signals all processes of a group; none left is fine."""
+    """Signals all processes of a group. The group may be empty."""
     with suppress(ProcessLookupError):
         os.killpg(group, number)
 
 
 async def _run(program: Program) -> int | str:
-    """Runs it once to its end; its exit code (negative: the signal), or why it did not start."""
+    """Runs the program once, to its end. Returns its exit code (negative: the signal), or why it did not start."""
     starting = asyncio.create_task(_start(program), name=f"start of {program.name}")
     try:
         process = await asyncio.shield(starting)
@@ -66,7 +66,7 @@ async def _run(program: Program) -> int | str:
     reading = asyncio.create_task(_log_lines(process.stderr, program.name), name=f"stderr of {program.name}")
     try:
         code = await process.wait()
-        await asyncio.wait({reading}, timeout=1.0)  # a child of it that lives on may hold stderr open
+        await asyncio.wait({reading}, timeout=1.0)  # a child that outlives it may hold stderr open
         return code
     finally:
         await asyncio.shield(_stop(process, program.stop_seconds))
@@ -74,10 +74,10 @@ async def _run(program: Program) -> int | str:
 
 
 async def _start(program: Program) -> Process:
-    """Raises OSError. The child leads a session of its own.
+    """Starts the child as the leader of a session of its own. Raises OSError.
 
-    So Ctrl-C in a terminal reaches the server alone, which stops its children in order, and a signal can end the child
-    with all that it has started.
+    Ctrl-C in a terminal then reaches the server alone, which stops its children in order. One signal can end the child
+    and everything that it has started.
     """
     return await asyncio.create_subprocess_exec(
         *("setpriv", "--pdeathsig", "TERM", *program.argv),
@@ -86,7 +86,7 @@ async def _start(program: Program) -> Process:
 
 
 async def _stop(process: Process, seconds: float) -> None:
-    """Ends the process and whatever of its group is left."""
+    """Ends the process and what is left of its group."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.terminate()
@@ -104,4 +104,4 @@ async def _log_lines(stderr: asyncio.StreamReader, name: str) -> None:
             continue
         if not line:
             return
-        log.warning("child says", child=name, line=line.decode(errors="replace").rstrip())
+        log.warning("child_says", child=name, line=line.decode(errors="replace").rstrip())

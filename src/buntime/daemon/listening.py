@@ -1,4 +1,4 @@
-"""Where the edge listens, and which proxies before it are trusted."""
+"""Which addresses the edge listens on, and which proxies it trusts."""
 
 import ipaddress
 import socket
@@ -9,9 +9,9 @@ from buntime.config import BadSetting, Config, Subnet
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    addresses: tuple[str, ...]  # a wildcard stands for all addresses of its family
+    addresses: tuple[str, ...]  # a wildcard address means all addresses of its family
     port: int
-    proxies: tuple[Subnet, ...] = ()  # their word about a client's address is taken
+    proxies: tuple[Subnet, ...] = ()  # trusted to tell a client's address
 
     @property
     def endpoints(self) -> list[tuple[str, int]]:
@@ -19,7 +19,7 @@ class Listening:
 
 
 def listening(config: Config) -> Listening:
-    """`localhost` may be either loopback address for a client, so the edge listens on both. Raises BadSetting."""
+    """Includes both loopback addresses, because a client may use either for `localhost`. Raises BadSetting."""
     try:
         found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as failed:

@@ -1,8 +1,8 @@
-"""Room in the server's memory for large answers.
+"""Bounds the server's memory for large answers.
 
-A run may print 20 MB, and as JSON that can become 120: a hundred of them at once would be the end of the server.
-What a request brings is counted from the moment it is read until its answer is sent. When the room is used up,
-large answers are refused; small ones always pass.
+A run may print 20 MB, which can become 120 MB as JSON. A hundred of them at once would kill the server. So each request
+counts what it brings, from the moment it is read until its answer is sent. When the memory is used up, the server
+refuses large answers. Small ones always pass.
 """
 
 from collections import Counter
@@ -12,13 +12,13 @@ from contextvars import ContextVar
 
 from buntime.errors import Unavailable
 
-SMALL = 1 << 20  # bytes of each request that are not counted
-LIMIT = 768 << 20  # bytes of all requests …
-SHARE = 384 << 20  # … and of one account's
+SMALL = 1 << 20  # bytes; this much of each request is not counted
+LIMIT = 768 << 20  # bytes, for all requests …
+SHARE = 384 << 20  # … and for those of one account
 
 
 class Holding:
-    """What one request holds. Given back with its end: what others still bring for it afterwards is not counted."""
+    """What one request holds, until the request ends. What arrives for it later is not counted."""
 
     def __init__(self, room: "Room") -> None:
         self._room = room
@@ -27,11 +27,11 @@ class Holding:
         self._ended = False
 
     def belongs_to(self, account: str) -> None:
-        """To be said before anything large is held."""
+        """Call this before the request holds anything large."""
         self._owner = account
 
     def grow(self, size: int) -> None:
-        """Raises Unavailable when there is no room for `size` bytes more."""
+        """Counts `size` bytes more. Raises Unavailable when there is no room for them."""
         if self._ended:
             return
         self._asked += size
@@ -67,7 +67,7 @@ class Room:
 
     @contextmanager
     def for_one_request(self) -> Iterator[Holding]:
-        """Within the block, and in tasks that are started there, `hold` counts for this request."""
+        """Within the block, and in tasks started there, `hold` counts for this request."""
         holding = Holding(self)
         token = _holding.set(holding)
         try:
@@ -81,14 +81,14 @@ _holding: ContextVar[Holding | None] = ContextVar("holding", default=None)
 
 
 def hold(size: int) -> None:
-    """Counts `size` bytes more for the present request, if there is one. Raises Unavailable."""
+    """Counts `size` bytes more for the current request, if there is one. Raises Unavailable."""
     holding = _holding.get()
     if holding is not None:
         holding.grow(size)
 
 
 def belongs_to(account: str) -> None:
-    """Says whose the present request is."""
+    """Sets the account of the current request."""
     holding = _holding.get()
     if holding is not None:
         holding.belongs_to(account)

@@ -1,7 +1,7 @@
 """Named steps of work that must be complete or undone after a crash at any of them.
 
-`reached` does nothing in a server. The tests that kill a server at each step put a hook in its place
-(see tests/acceptance/crashing_server.py), and check that every name below is really passed.
+In a server, `reached` does nothing. Tests set `hook` to kill the server at each step (see
+tests/acceptance/crashing_server.py), and check that the server passes every step.
 """
 
 from collections.abc import Callable

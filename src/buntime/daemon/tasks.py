@@ -1,4 +1,4 @@
-"""Work that outlives the request that asked for it. Every task has this one owner and a name."""
+"""Work that outlives the request that began it. Every task has this one owner and a name."""
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 class Tasks:
     """A task group in which one failed piece of work does not end the others.
 
-    Leaving the block waits for all of them; those started by `start_daemon` are cancelled then.
+    Leaving the block cancels what `start_daemon` started, and waits for everything.
     """
 
     def __init__(self) -> None:
@@ -29,47 +29,47 @@ class Tasks:
     ) -> None:
         for task in self._daemons:
             task.cancel()
-        if self._daemons:  # first, since what they undo is work of this group, which takes none once it ends in failure
+        if self._daemons:  # first: what they undo is work of this group, which takes no work once it fails
             await asyncio.wait(self._daemons)
         try:
             await self._group.__aexit__(kind, failure, trace)
         except BaseExceptionGroup as failures:
-            if len(failures.exceptions) == 1:  # the block's own failure, or a daemon's: as it is
+            if len(failures.exceptions) == 1:  # the failure of the block or of a daemon, unwrapped
                 raise failures.exceptions[0] from failures.exceptions[0].__cause__
             raise
 
     def start(self, work: Coroutine[Any, Any, object], name: str) -> None:
-        """Nobody waits for it: a failure is logged whole, and the keeper makes good what it left."""
+        """Starts work that nobody waits for. A failure is logged, and the keeper finishes what was left undone."""
         self._group.create_task(_logged(work, name), name=name)
 
     def start_daemon(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """A loop without which the server cannot be: its failure ends the group."""
+        """Starts a loop that the server cannot run without: its failure ends the group."""
         task = self._group.create_task(work, name=name)
         self._daemons.add(task)
 
     async def finish[T](self, work: Coroutine[Any, Any, T], name: str) -> T:
-        """Awaits work that goes on to its end when the caller is cancelled; its failure is the caller's."""
+        """Awaits work that goes on to its end when the caller is cancelled. Raises what the work raises."""
         outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._group.create_task(_settle(work, outcome), name=name)
         try:
             return await asyncio.shield(outcome)
         finally:
-            del outcome  # a failure in it knows this frame: without the circle it goes with its last user
+            del outcome  # a failure in it refers to this frame; without the cycle it is freed with its last user
 
 
 async def _logged(work: Awaitable[object], name: str) -> None:
     try:
         await work
-    except Exception:  # the boundary of a task: there is nobody to raise it to
+    except Exception:  # the boundary of a task: nobody awaits it
         log.exception("task_failed", task=name)
 
 
 async def _settle[T](work: Awaitable[T], outcome: asyncio.Future[T]) -> None:
     try:
         result = await work
-    except Exception as failed:  # noqa: BLE001 - handed over whole, raised at the caller
+    except Exception as failed:  # noqa: BLE001 - raised at the caller
         outcome.set_exception(failed)
-        outcome.exception()  # a caller who left does not make it "never retrieved"
+        outcome.exception()  # marks it as retrieved, even if the caller has left
     except BaseException:
         outcome.cancel()
         raise

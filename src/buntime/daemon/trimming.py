@@ -1,7 +1,7 @@
-"""Memory that large requests have used goes back to the host.
+"""Gives memory that large requests used back to the host.
 
-The C library keeps freed blocks of up to 32 MB for itself, so a few bodies of 10 MB would leave the server
-hundreds of MB larger for ever.
+The C library keeps freed blocks of up to 32 MB. So a few bodies of 10 MB would leave the server hundreds of MB larger
+for ever.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import resource
 from pathlib import Path
 
 LOOK_SECONDS = 5.0
-GROWN = 64 << 20  # bytes since the last time, from which on it is worth the few milliseconds
+GROWN = 64 << 20  # bytes of growth that are worth the few milliseconds of a trim
 
 
 async def keep_trimmed() -> None:

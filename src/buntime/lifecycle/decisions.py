@@ -1,4 +1,4 @@
-"""What a session needs next, decided from values alone."""
+"""What a session needs next, decided from values alone. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto
@@ -7,21 +7,20 @@ from buntime.session import Session, State
 
 
 class Step(Enum):
-    NOTHING = auto()
-    FINISH_DELETE = auto()  # a delete was begun and may not have been finished
-    EXPIRE = auto()  # its time has come: begin to delete it
-    SUSPEND = auto()
-    DEEP_SLEEP = auto()
-    ARCHIVE = auto()  # it is in deep sleep and its volume is on this host alone
+    NOTHING = auto()  # look again at `next_due`
+    FINISH_DELETE = auto()  # remove the remains of a deleted session
+    EXPIRE = auto()  # its time is over: delete it
+    SUSPEND = auto()  # freeze its sandbox
+    DEEP_SLEEP = auto()  # end its processes and give its sandbox back
+    ARCHIVE = auto()  # save its volume, which is only on this host
 
 
 def next_step(session: Session, now: float, idle_after: float, deep_sleep_after: float) -> Step:
     """The next step of one session.
 
-    `now` is Unix seconds; the others are seconds without activity after which an active session is
-    suspended and an idle one put to deep sleep (`math.inf`: never). One step at a time: a session that was active
-    for too long without a request is suspended first, whatever else it is due for. A clock that was
-    set back makes nothing happen early.
+    `now`: Unix seconds. `idle_after`, `deep_sleep_after`: seconds without activity after which an active session is
+    suspended and an idle one goes to deep sleep (`math.inf`: never). An active session is always suspended before it
+    goes to deep sleep. A clock that was set back makes nothing happen early.
     """
     if session.state is State.DELETING:
         return Step.FINISH_DELETE
@@ -38,7 +37,7 @@ def next_step(session: Session, now: float, idle_after: float, deep_sleep_after:
 
 
 def next_due(session: Session, idle_after: float, deep_sleep_after: float) -> float:
-    """When `next_step` has something for the session at the earliest, if nothing changes (Unix seconds)."""
+    """The earliest time (Unix seconds) at which `next_step` returns a step for the session, if nothing changes."""
     match session.state:
         case State.ACTIVE:
             return min(session.expires_at, session.last_active + idle_after)
@@ -50,15 +49,15 @@ def next_due(session: Session, idle_after: float, deep_sleep_after: float) -> fl
 
 
 def coldest_suspended(sessions: Iterable[Session]) -> Sequence[Session]:
-    """Those whose sandboxes can be given back without anybody noticing, the one that was quiet for longest first."""
+    """Suspended sessions, the one that was quiet for longest first. Giving back their sandboxes disturbs nobody."""
     idle = [session for session in sessions if session.state is State.IDLE]
     return sorted(idle, key=lambda session: session.last_active)
 
 
 def least_recently_used(sessions: Iterable[Session], cached: Mapping[str, int], size: int) -> Sequence[Session]:
-    """Archived sessions whose volumes on this host have `size` bytes together, as far as there are so many.
+    """Archived sessions whose volumes on this host have at least `size` bytes together, or all of them.
 
-    `cached`: sandbox id → bytes.
+    `cached`: sandbox id → bytes. The session that was quiet for longest comes first.
     """
     archived = [session for session in sessions if session.archived and session.sandbox in cached]
     chosen: list[Session] = []

@@ -1,8 +1,8 @@
 """The one loop that makes the world match the store.
 
-Deadlines are columns compared with the clock, so one that passed while no server ran takes effect
-at the next start, a few at a time. What a look costs depends on what is due and what has changed, not on how
-many sessions there are.
+Deadlines are columns that are compared with the clock. So a deadline that passed while no server ran takes effect at
+the next start, a few at a time. The cost of a tick depends on what is due and what changed, not on the number of
+sessions.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from buntime.session import Session, State
 
 log = structlog.get_logger()
 
-ENDS_A_TICK = 20  # sessions that are ended in one tick: many deadlines at once do not stall the host
+ENDS_A_TICK = 20  # sessions that end in one tick, so that many deadlines at once do not stall the host
 STEPS_A_TICK = 200
-AT_ONCE = 4  # of each kind of step, but that suspending is never urgent: one by one, with a pause for requests between
+AT_ONCE = 4  # steps of each kind. Suspending is never urgent: one by one, with a pause for requests between two
 SUSPEND_PAUSE_SECONDS = 0.005
-TOUCHED_SECONDS = 1.0  # between looks at open connections
+TOUCHED_SECONDS = 1.0  # between two looks at open connections
 LONGEST_WAIT = 600.0  # before a step that failed is tried again
-JUMP_SECONDS = 5.0  # by which the clock goes otherwise than time does: then it was set
-HOLD_SECONDS = 60.0  # without expiries after it was set forward: it may be set back soon
-SLACK = 1000
+JUMP_SECONDS = 5.0  # a clock that gains or loses this much against monotonic time was set
+HOLD_SECONDS = 60.0  # without expiries after the clock was set forward: it may be set back soon
+SLACK = 1000  # outdated entries of the heap that are tolerated
 HOUR = 3600
 
 
@@ -45,7 +45,7 @@ class Pace:
 
 
 class Deadlines:
-    """When each session is to be looked at next. Nothing costs more than the logarithm of their number."""
+    """When to look at each session next. Every call costs at most the logarithm of the number of sessions."""
 
     def __init__(self) -> None:
         self._due: dict[str, float] = {}
@@ -54,16 +54,16 @@ class Deadlines:
     def put(self, session_id: str, due: float) -> None:
         self._due[session_id] = due
         heapq.heappush(self._heap, (due, session_id))
-        if len(self._heap) > 2 * len(self._due) + SLACK:  # most of it is what was put again since
+        if len(self._heap) > 2 * len(self._due) + SLACK:  # most entries are outdated
             self._heap = [(due, session_id) for session_id, due in self._due.items()]
             heapq.heapify(self._heap)
 
     def take(self, now: float, most: int) -> list[str]:
-        """Those that are due, the oldest first. They come again when they are put again."""
+        """Removes and returns the sessions that are due, the longest overdue first."""
         taken: list[str] = []
         while self._heap and self._heap[0][0] <= now and len(taken) < most:
             due, session_id = heapq.heappop(self._heap)
-            if self._due.get(session_id) == due:  # else it was put again since
+            if self._due.get(session_id) == due:  # else the entry is outdated
                 del self._due[session_id]
                 taken.append(session_id)
         return taken
@@ -99,17 +99,17 @@ class Keeper:
 
     @property
     def at_rest(self) -> bool:
-        """Whether all that was begun has come to its end."""
+        """Whether no step is under way."""
         return not self._busy and not self._relieving
 
     async def run(self) -> None:
-        """For ever."""
+        """Ticks for ever."""
         while True:
             await self.tick()
             await asyncio.sleep(self._pace.tick)
 
     async def watch_connections(self) -> None:
-        """For ever: what comes in on open connections is activity, and wakes."""
+        """For ever: counts what clients send on open connections as activity, and wakes their sessions."""
         while True:
             again, self._not_woken = self._not_woken, set()
             for session_id in {*await self._sandboxes.touched(), *again}:
@@ -117,7 +117,7 @@ class Keeper:
             await asyncio.sleep(TOUCHED_SECONDS)
 
     async def tick(self) -> None:
-        """Begins what is due; most of it goes on behind."""
+        """Begins what is due. The work goes on in the background."""
         now = self._clock()
         await self._heed_the_clock(now)
         for session in await self._store.changed_sessions():
@@ -132,7 +132,7 @@ class Keeper:
                 continue
             session, step = found, next_step(found, now, self._pace.idle_after, self._pace.deep_sleep_after)
             ends += step in (Step.EXPIRE, Step.FINISH_DELETE)
-            if step is Step.NOTHING:  # it was active since
+            if step is Step.NOTHING:  # it was active meanwhile
                 self._deadlines.put(session_id, max(self._due(session), now + self._pace.tick))
             elif step is Step.EXPIRE and self._steady() < self._hold_until:
                 self._deadlines.put(session_id, now + self._pace.tick)
@@ -151,7 +151,7 @@ class Keeper:
         return next_due(session, self._pace.idle_after, self._pace.deep_sleep_after)
 
     async def _heed_the_clock(self, now: float) -> None:
-        """One that was set forward puts nobody to sleep early, and ends nobody's session at once."""
+        """A clock that was set forward puts no session to sleep early, and ends none at once."""
         ahead = now - self._steady()
         jump, self._ahead = ahead - self._ahead, ahead
         if abs(jump) < JUMP_SECONDS:
@@ -162,7 +162,7 @@ class Keeper:
         for session in await self._store.all_sessions():
             if jump > 0 and session.state in (State.ACTIVE, State.IDLE):
                 await self._store.touch_session(session.id, int(now))
-            self._deadlines.put(session.id, self._due(session))  # it may have been put off by the clock of before
+            self._deadlines.put(session.id, self._due(session))  # its deadline may be by the old clock
 
     async def _heed_accounts(self, now: float) -> None:
         for account in await self._store.list_accounts():
@@ -177,7 +177,7 @@ class Keeper:
                     self._begin(session, Step.DEEP_SLEEP, now, whatever=True)
 
     def _begin(self, session: Session, step: Step, now: float, *, whatever: bool = False) -> None:
-        """`whatever`: however active it is."""
+        """`whatever`: even if the session is active."""
         after = self._pace.idle_after if step is Step.SUSPEND else self._pace.deep_sleep_after
         self._busy.add(session.id)
         work = self._take_step(session, step, None if whatever else now - after)
@@ -194,14 +194,14 @@ class Keeper:
             done = True  # a client deleted it first
         except BuntimeError as failed:
             log.warning("step_failed", step=step.name.lower(), session=session.id, reason=failed.message)
-        except Exception:  # the boundary of a session: what goes wrong with one must not end the keeping of all
+        except Exception:  # the boundary of a session: a failure of one must not stop the keeper
             log.exception("step_failed", step=step.name.lower(), session=session.id)
         finally:
             self._busy.discard(session.id)
             self._look_again(session.id, done=done)
 
     async def _act(self, session: Session, step: Step, quiet_since: float | None) -> bool:
-        """Whether it came to something."""
+        """Whether the step is done."""
         match step:
             case Step.SUSPEND:
                 done = await self._lifecycle.transitions.suspend(session.id, quiet_since)
@@ -219,7 +219,7 @@ class Keeper:
         return done
 
     def _look_again(self, session_id: str, *, done: bool) -> None:
-        """At the next tick; after each failure in a row, twice as late."""
+        """Looks again at the next tick. Each failure in a row doubles the wait."""
         failures = 0 if done else self._failures.get(session_id, 0) + 1
         if failures:
             self._failures[session_id] = failures
@@ -235,7 +235,7 @@ class Keeper:
             return
         except BuntimeError as failed:
             log.warning("not_woken", session=session_id, reason=failed.message)
-            self._not_woken.add(session_id)  # what came in waits in the session: it is told of once
+            self._not_woken.add(session_id)  # `touched` reports it only once, so try again
 
     async def _relieve(self) -> None:
         try:

@@ -12,7 +12,7 @@ from buntime.session import DESTROYED, Session
 
 
 class BadMasterKey(BadSetting):
-    """The master key cannot be used; the message, for the operator, says why."""
+    """The master key cannot be used. The message tells the operator why."""
 
 
 def open_vault(config: Config, sessions: Collection[Session]) -> Vault:
@@ -34,8 +34,8 @@ def open_vault(config: Config, sessions: Collection[Session]) -> Vault:
 
 
 def load_master_key(path: Path, may_create: bool) -> bytes:
-    """32 bytes, from 64 hexadecimal characters in a file that its owner alone can read. Where it is missing and
-    `may_create`, it is made, and on disk when this returns. Raises BadMasterKey."""
+    """32 bytes, from a file with 64 hexadecimal characters. Makes a missing file durably if it `may_create` it. Raises
+    BadMasterKey."""
     try:
         if not path.exists():
             if not may_create:
@@ -62,7 +62,7 @@ def _from_hex(text: bytes, path: Path) -> bytes:
 
 
 def _make_master_key(path: Path) -> None:
-    """Never seen half, even after a power loss: nobody could tell a cut key from a whole one later."""
+    """The file is never incomplete, even after a power loss: nobody could tell a cut key from a whole one later."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Volumes made small for the archive: zstandard, in memory that does not grow with them."""
+"""Compresses volumes for the archive with zstandard. Memory does not grow with the volume."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,13 +6,13 @@ import zstandard
 
 from buntime.lifecycle.sealing import Damaged
 
-LEVEL = 1  # a third faster than 3, a tenth larger
+LEVEL = 1  # a third faster than level 3, and the output is a tenth larger
 LARGEST_WINDOW = 8 << 20  # bytes that unpacking may need to look back at
-FEED = 1 << 10  # 1 KiB of zeros, packed, is 32 MiB: what a session can make one piece grow to
+FEED = 1 << 10  # bytes unpacked at a time; 1 KiB of packed zeros can grow to 32 MiB
 
 
 def compress(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """`chunks` packed. Raises what `chunks` raises."""
+    """Packs `chunks`. Raises what `chunks` raises."""
     packer = zstandard.ZstdCompressor(level=LEVEL).compressobj()
     for chunk in chunks:
         if packed := packer.compress(chunk):
@@ -21,8 +21,8 @@ def compress(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def decompress(chunks: Iterable[bytes], largest: int) -> Iterator[bytes]:
-    """What was packed. Raises what `chunks` raises, and Damaged: where it is not what `compress` gave, is cut, or
-    would be more than `largest` bytes, of which no more than that are given out."""
+    """Unpacks `chunks`. Raises what `chunks` raises, and Damaged when they are not what `compress` returned, are cut,
+    or unpack to more than `largest` bytes. Never returns more than `largest` bytes."""
     unpacker = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj()
     size = 0
     for chunk in chunks:

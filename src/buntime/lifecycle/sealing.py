@@ -1,9 +1,9 @@
-"""What keeps archive objects secret and whole.
+"""Encrypts and authenticates archive objects.
 
-The operator's master key wraps a key per session, and that key seals the session's objects: a header, then pieces of
-1 MiB, each encrypted and authenticated by itself. This is the STREAM construction of Hoang, Reyhanitabar, Rogaway and
-Vizár with AES-256-GCM: a piece's nonce has its place and whether it is the last one, so that pieces cannot be moved,
-left out or added. Nothing is given out before it is authenticated.
+The operator's master key wraps a key for each session, and that key seals the session's objects: a header, then pieces
+of 1 MiB, each encrypted and authenticated by itself. This is the STREAM construction of Hoang, Reyhanitabar, Rogaway
+and Vizár with AES-256-GCM: a piece's nonce has its position and whether it is the last one, so pieces cannot be moved,
+left out or added. No content is returned before it is authenticated.
 """
 
 import base64
@@ -18,39 +18,39 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES = 32
-MAGIC = b"bunt\x01"  # and the version of all that follows
+MAGIC = b"bunt\x01"  # ends with the version of the format
 PREFIX_BYTES = 7
-PIECE = 1 << 20  # bytes of content
+PIECE = 1 << 20  # bytes of plain content
 TAG_BYTES = 16
 NONCE_BYTES = 12
 
 
 class Damaged(Exception):
-    """Bytes that are not what was sealed or packed; the message says how. Never shown as it is."""
+    """Bytes differ from what was sealed or packed. The message says how. Never shown as it is."""
 
 
 # --- Keys -------------------------------------------------------------------------------------
 
 
 class Vault:
-    """Makes, wraps and unwraps the keys of sessions. Without its master key, they and all they sealed are lost."""
+    """Makes, wraps and unwraps session keys. Without the master key, everything that they sealed is lost."""
 
     def __init__(self, master: bytes) -> None:
         if len(master) != KEY_BYTES:
             raise ValueError(f"a master key has {KEY_BYTES} bytes, not {len(master)}")
         self._cipher = AESGCM(master)
         self._for_bytes = AESGCM(hmac.digest(master, b"buntime sealed bytes", "sha256"))
-        self.fingerprint = hashlib.sha256(b"buntime master key\0" + master).hexdigest()[:8]  # tells master keys apart
+        self.fingerprint = hashlib.sha256(b"buntime master key\0" + master).hexdigest()[:8]  # to tell master keys apart
 
     def new_key(self, session_id: str) -> str:
-        """A fresh key, wrapped for this session alone: URL-safe base64."""
+        """A new key, wrapped for this session only, as URL-safe base64."""
         nonce = secrets.token_bytes(NONCE_BYTES)
         wrapped = self._cipher.encrypt(nonce, secrets.token_bytes(KEY_BYTES), session_id.encode())
         return base64.urlsafe_b64encode(nonce + wrapped).decode()
 
     def unwrap(self, session_id: str, wrapped: str) -> bytes:
-        """The key, 32 bytes. Raises Damaged where it was wrapped by another master key, for another session, or
-        changed since."""
+        """The key, 32 bytes. Raises Damaged when it was wrapped by another master key, for another session, or was
+        changed."""
         try:
             raw = base64.b64decode(wrapped, altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
@@ -63,12 +63,12 @@ class Vault:
             raise Damaged(f"the session's key does not open with master key {self.fingerprint}") from None
 
     def seal_bytes(self, label: bytes, content: bytes) -> bytes:
-        """`content`, which is small, sealed. `label` says what it is, and must be given again to open it."""
+        """Seals a small `content`. `open_bytes` needs the same `label`."""
         nonce = secrets.token_bytes(NONCE_BYTES)
         return nonce + self._for_bytes.encrypt(nonce, content, label)
 
     def open_bytes(self, label: bytes, sealed: bytes) -> bytes:
-        """Raises Damaged where it was sealed by another master key, as something else, or changed since."""
+        """Raises Damaged when it was sealed by another master key, with another label, or was changed."""
         try:
             return self._for_bytes.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], label)
         except (InvalidTag, ValueError):
@@ -79,8 +79,8 @@ class Vault:
 
 
 def seal(key: bytes, label: bytes, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """`chunks`, of whatever sizes, sealed. `label` says what they are, and must be given again to open them: use it
-    once per key. Up to 4 PiB. Raises what `chunks` raises."""
+    """Seals `chunks` of any sizes, up to 4 PiB. `unseal` needs the same `label`; use a label once per key. Raises what
+    `chunks` raises."""
     header = MAGIC + secrets.token_bytes(PREFIX_BYTES)
     cipher = _cipher(key, header, label)
     yield header
@@ -89,8 +89,9 @@ def seal(key: bytes, label: bytes, chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def unseal(key: bytes, label: bytes, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """What was sealed, in pieces of 1 MiB. Raises what `chunks` raises, and Damaged: at once where a byte is wrong,
-    at the end where the end is missing or something follows it. Until it ended, the content is not whole."""
+    """The sealed content, in pieces of 1 MiB. Raises what `chunks` raises, and Damaged: at the piece that has a wrong
+    byte, or at the end when the end is missing or something follows it. The content is whole only when the iterator
+    has ended."""
     header, rest = _split(iter(chunks), len(MAGIC) + PREFIX_BYTES)
     if not header.startswith(MAGIC) or len(header) < len(MAGIC) + PREFIX_BYTES:
         raise Damaged("this is no sealed object of a version that is known here")
@@ -105,7 +106,7 @@ def unseal(key: bytes, label: bytes, chunks: Iterable[bytes]) -> Iterator[bytes]
 
 
 def _cipher(key: bytes, header: bytes, label: bytes) -> AESGCM:
-    """Each object has a key of its own: whatever prefixes they drew, no two share a nonce."""
+    """Derives a key for each object, so no two objects share a nonce."""
     return AESGCM(hmac.digest(key, header + label, "sha256"))
 
 
@@ -114,7 +115,7 @@ def _nonce(header: bytes, number: int, last: bool) -> bytes:
 
 
 def _split(chunks: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
-    """The first `size` bytes, fewer where there are no more, and the rest."""
+    """The first `size` bytes, or fewer if there are no more, and the rest."""
     start = b""
     while len(start) < size and (chunk := next(chunks, None)) is not None:
         start += chunk
@@ -122,7 +123,8 @@ def _split(chunks: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
 
 
 def _pieces(chunks: Iterable[bytes], size: int) -> Iterator[tuple[bytes, bool]]:
-    """The same bytes in pieces of `size`, and whether each is the last, which is shorter where it must; always one."""
+    """The same bytes in pieces of `size`, each with whether it is the last. The last one may be shorter. There is at
+    least one."""
     held: list[bytes] = []
     length = 0
     for chunk in chunks:
@@ -130,7 +132,7 @@ def _pieces(chunks: Iterable[bytes], size: int) -> Iterator[tuple[bytes, bool]]:
         length += len(chunk)
         if length > size:
             whole = b"".join(held)
-            end = (length - 1) // size * size  # what ends just here may be the last
+            end = (length - 1) // size * size  # a piece that ends here may be the last
             yield from ((whole[start : start + size], False) for start in range(0, end, size))
             held, length = [whole[end:]], length - end
     yield b"".join(held), True

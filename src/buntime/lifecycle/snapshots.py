@@ -1,8 +1,8 @@
-"""Volumes of sleeping sessions: into the archive, and back.
+"""Saves volumes to the archive, and restores them.
 
-A snapshot is one object: the stream of the volume, compressed, then sealed with the session's own key
-under the object's own name. It counts only when it was read back whole. Transfers run in threads of their
-own and hold no more than a few pieces; a save gives way to a wake at any moment.
+A snapshot is one object: the stream of the volume, compressed, then sealed with the session's key for the object's
+name. It counts only after it was read back completely. A transfer runs in a thread of its own and holds no more than a
+few pieces in memory. A save gives way to a wake at any moment.
 """
 
 import asyncio
@@ -28,17 +28,17 @@ log = structlog.get_logger()
 SAVES_AT_ONCE, RESTORES_AT_ONCE = 2, 4
 INTERRUPT_SECONDS, INTERRUPT_LOOK_SECONDS = 20.0, 0.002
 RETRY_SECONDS = 10  # told to clients while the archive cannot be reached
-# Of a stream, beside its session's disk limit. What gets here is authentic: it bounds a mistake of ours.
+# The largest stream, relative to its session's disk limit. Streams are authentic, so this only bounds our mistakes.
 LARGEST_FACTOR, LARGEST_REST = 4, 256 * MB
 
 
 class Interrupted(Exception):
-    """The transfer gave way to something else, or the server stops. Never shown."""
+    """The transfer gave way to a wake or a delete, or the server stops. Never shown."""
 
 
 @dataclass(slots=True)
 class Numbers:
-    """Since the server started; bytes as the volumes have them."""
+    """Counts since the server started. Bytes are those of the volumes, not of the objects."""
 
     saved: int = 0
     saved_bytes: int = 0
@@ -55,7 +55,7 @@ class Numbers:
 
 
 class Transfer:
-    """One volume on its way, which another thread may interrupt."""
+    """One volume on its way. Another thread may interrupt it."""
 
     def __init__(self) -> None:
         self._interrupted = threading.Event()
@@ -70,7 +70,7 @@ class Transfer:
         return self.watch(self._stream)
 
     def watch(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """The same pieces. Raises Interrupted: an interrupted stream never looks like one that has ended."""
+        """The same pieces. Raises Interrupted, so an interrupted stream never looks complete."""
         for piece in pieces:
             self.check()
             yield piece
@@ -82,9 +82,9 @@ class Transfer:
             raise Interrupted
 
     def interrupt(self) -> None:
-        """Nothing reads the volume any more when this returns, even if the archive does not answer.
+        """When this returns, nothing reads the volume any more, even if the archive does not answer.
 
-        Blocking. Raises Unavailable where the host does not let go of the stream.
+        Blocking. Raises Unavailable when the host does not let go of the stream.
         """
         self._interrupted.set()
         self.close()
@@ -97,7 +97,7 @@ class Transfer:
             try:
                 if stream is not None:
                     stream.close()
-            except ValueError:  # it is giving a piece just now
+            except ValueError:  # the generator is running
                 pause.wait(INTERRUPT_LOOK_SECONDS)
             else:
                 return
@@ -105,14 +105,14 @@ class Transfer:
 
 
 class Threads:
-    """A thread for each piece of work. Nobody has to wait for one that hangs, not even the end of the program."""
+    """A thread for each piece of work. Nothing waits for a thread that hangs, not even the end of the program."""
 
     def __init__(self) -> None:
         self._closed = False
         self._awaited: set[asyncio.Future[object]] = set()
 
     async def run[T, *Ts](self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        """What `work` returns or raises; Interrupted as soon as this is closed."""
+        """Returns or raises what `work` does. Raises Interrupted as soon as this is closed."""
         if self._closed:
             raise Interrupted
         loop, outcome = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
@@ -131,7 +131,7 @@ class Threads:
                 result = work(*args)
             except BaseException as raised:  # noqa: BLE001 - handed over whole, raised at the caller
                 failure = raised
-            with suppress(RuntimeError):  # the loop is closed: there is nobody to tell
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(settle, result, failure)
 
         self._awaited.add(outcome)
@@ -149,7 +149,7 @@ class Threads:
 
 
 class Snapshots:
-    """Saves and restores volumes. Leaving the block interrupts what is under way: the next server begins it again."""
+    """Leaving the block interrupts transfers that are under way. The next server begins them again."""
 
     def __init__(self, archive: Archive, vault: Vault, sandboxes: Sandboxes, clock: Callable[[], float]) -> None:
         self._archive = archive
@@ -157,7 +157,7 @@ class Snapshots:
         self._sandboxes = sandboxes
         self._clock = clock
         self._transfers: dict[str, Transfer] = {}  # by session
-        self._unnamed: set[str] = set()  # objects that are being made
+        self._unnamed: set[str] = set()  # objects that are being made: the store does not name them yet
         self._threads = Threads()
         self._saves = asyncio.Semaphore(SAVES_AT_ONCE)
         self._restores = asyncio.Semaphore(RESTORES_AT_ONCE)
@@ -176,16 +176,16 @@ class Snapshots:
 
     @property
     def under_way(self) -> int:
-        """Volumes."""
+        """The number of transfers."""
         return len(self._transfers)
 
     def with_key(self, session: Session) -> Session:
-        """The session with a key of its own, which must be stored before anything is sealed with it."""
+        """The session with a key of its own. Store it before anything is sealed with the key."""
         return session if session.key else replace(session, key=self._vault.new_key(session.id))
 
     @contextmanager
     def transfer(self, session_id: str) -> Iterator[Transfer]:
-        """From now on `interrupt` finds it."""
+        """Within the block, `interrupt` finds the transfer."""
         transfer = self._transfers[session_id] = Transfer()
         try:
             yield transfer
@@ -194,7 +194,7 @@ class Snapshots:
                 del self._transfers[session_id]
 
     async def interrupt(self, session_id: str) -> None:
-        """Nothing reads or makes the session's volume any more when this returns. Raises Unavailable."""
+        """When this returns, nothing reads or makes the session's volume any more. Raises Unavailable."""
         transfer = self._transfers.get(session_id)
         if transfer is not None:
             await asyncio.to_thread(transfer.interrupt)
@@ -202,10 +202,10 @@ class Snapshots:
     # --- saving ---
 
     async def save(self, session: Session, transfer: Transfer) -> Snapshot:
-        """Archives the volume of the session's stopped sandbox, and reads the object back. It stays among those that
-        `tidy` leaves alone until `named`.
+        """Archives the volume of the session's stopped sandbox, and reads the object back.
 
-        Raises Interrupted, ArchiveUnavailable, Damaged, and what `Sandboxes.send` raises; then no object is left.
+        `tidy` leaves the object alone until the caller calls `named`. Raises Interrupted, ArchiveUnavailable, Damaged,
+        and what `Sandboxes.send` raises; then no object is left.
         """
         taken_at = int(self._clock())
         name = f"{session.id}/{taken_at:010d}-{secrets.token_hex(6)}"
@@ -221,11 +221,11 @@ class Snapshots:
         return Snapshot(name, size, taken_at)
 
     def named(self, snapshot: Snapshot) -> None:
-        """The store has it now, or never will."""
+        """The store names the snapshot now, or never will."""
         self._unnamed.discard(snapshot.name)
 
     def _save(self, session: Session, name: str, transfer: Transfer) -> int:
-        """Bytes as stored. Blocking."""
+        """Returns the object's size in bytes. Blocking."""
         key, label = self._vault.unwrap(session.id, session.key), _label(session, name)
         put, back = _Count(), _Count()
         try:
@@ -241,7 +241,7 @@ class Snapshots:
             if back.total != put.total:
                 raise Damaged(f"{put.total} bytes were put, {back.total} read back")
         except BaseException:
-            with suppress(ArchiveUnavailable):  # then `sweep` removes it
+            with suppress(ArchiveUnavailable):  # then `Archiving.sweep` removes it
                 self._archive.delete(name)
             raise
         reached("archive: verified")
@@ -250,9 +250,10 @@ class Snapshots:
     # --- restoring ---
 
     async def restore(self, session: Session) -> Session:
-        """Puts the volume on this host, from the newest snapshot that is whole; the session with that as its newest.
+        """Puts the volume on this host from the newest snapshot that is whole, and returns the session with that one as
+        its newest.
 
-        Raises Unavailable where the archive cannot be reached or the host has no room, SessionDamaged where no snapshot
+        Raises Unavailable when the archive cannot be reached or the host has no room, SessionDamaged when no snapshot
         is whole.
         """
         for snapshot in (session.snapshot, session.previous):
@@ -300,7 +301,7 @@ class Snapshots:
     # --- removing ---
 
     async def tidy(self, session: Session) -> None:
-        """Removes the session's objects that nothing names. What cannot be removed now stays for the next time."""
+        """Removes objects of the session that the store does not name, as far as that is possible now."""
         named = {snapshot.name for snapshot in (session.snapshot, session.previous) if snapshot}
         try:
             await asyncio.to_thread(self._remove, session.id, named | self._unnamed)
@@ -308,7 +309,7 @@ class Snapshots:
             log.warning("archive_not_tidied", session=session.id, reason=str(away))
 
     async def remove(self, session_id: str) -> None:
-        """Removes every object of a session. Idempotent. Raises Unavailable, also while one is on its way there."""
+        """Removes every object of a session. Idempotent. Raises Unavailable, also while one is being put there."""
         if any(name.startswith(f"{session_id}/") for name in self._unnamed):
             raise errors.Unavailable("An object of the session is still being put into the archive.", RETRY_SECONDS)
         try:
@@ -322,13 +323,13 @@ class Snapshots:
                 self._archive.delete(name)
 
     async def owners(self) -> set[str]:
-        """Ids of sessions that have objects, whether they are known or not. Raises ArchiveUnavailable."""
+        """Ids of sessions that have objects; the store may not know them. Raises ArchiveUnavailable."""
         names = await asyncio.to_thread(self._archive.names, "")
         return {name.partition("/")[0] for name in names}
 
 
 class _Count:
-    """Called with sizes: their sum."""
+    """Adds up the sizes that it is called with."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -348,5 +349,5 @@ def _pieces(stream: Iterator[bytes]) -> Generator[bytes]:
 
 
 def _label(session: Session, name: str) -> bytes:
-    """What an object is sealed for: it opens as nothing else."""
+    """An object opens only with the label that it was sealed with."""
     return f"{session.id} {name}".encode()

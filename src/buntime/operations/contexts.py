@@ -31,7 +31,7 @@ class Contexts:
         self._tasks = tasks
 
     async def create(self, caller: Caller, session_id: str, env: Mapping[str, str], working_dir: str) -> Context:
-        """Raises InvalidRequest for a working directory that is none, ResourceLimitExceeded."""
+        """Raises ResourceLimitExceeded, and InvalidRequest when the working directory is not a directory."""
         requests.check_env(env)
         context_id = new_id("ctx_")
         directory = inside_session(working_dir, "workingDir")
@@ -40,11 +40,11 @@ class Contexts:
             self._entrance.place(caller, session, sandbox, "contexts"),
         ):
             new = NewContext(context_id, {**session.env, **env}, directory)
-            # one that was begun is made, and can be found in the list
+            # a start goes on when the client leaves: the client finds the context in the list
             return await self._tasks.finish(sandbox.contexts.create(new), f"start of {context_id}")
 
     async def list(self, caller: Caller, session_id: str) -> Sequence[Context]:
-        """Oldest first, lost ones too."""
+        """Oldest first, including lost ones."""
         async with self._entrance.use(caller, session_id) as (_, sandbox):
             return await sandbox.contexts.list()
 
@@ -68,8 +68,8 @@ class Contexts:
         sink: Sink,
         shows: Shows,
     ) -> Evaluated:
-        """The same with output and what is displayed passed on as it comes. `begun` is called when nothing keeps the
-        run from starting."""
+        """The same, but passes output and what the code displays on as it comes. Calls `begun` when nothing can keep
+        the run from starting any more."""
         _check(caller, request)
         async with self._entrance.streaming(caller, request.session_id) as (session, sandbox):
             await _check_context(sandbox, context_id)
@@ -106,7 +106,7 @@ def _check(caller: Caller, request: Execute) -> None:
 
 
 async def _check_context(sandbox: Sandbox, context_id: str) -> None:
-    """Before anything is done for it. Raises ContextNotFound and ContextLost."""
+    """Call this before anything is done for the context. Raises ContextNotFound and ContextLost."""
     found = next((context for context in await sandbox.contexts.list() if context.id == context_id), None)
     if found is None:
         raise errors.ContextNotFound(context_id)

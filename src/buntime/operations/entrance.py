@@ -1,4 +1,4 @@
-"""The way into a session: whose it is, that it is awake, and how much may be open in it at a time."""
+"""The way into a session: checks its owner, wakes it, and bounds how much is open in it at a time."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,11 +17,11 @@ class Entrance:
         self._sandboxes = sandboxes
         self._leases = leases
         self._clock = clock
-        self._streams: Counter[str] = Counter()  # open ones, by the id of a session and of an account
-        self._starting: Counter[tuple[str, Kind]] = Counter()  # the same, of what is yet to be seen by the kernel
+        self._streams: Counter[str] = Counter()  # open streams, by session id and by account id
+        self._starting: Counter[tuple[str, Kind]] = Counter()  # what is starting and the kernel does not count yet
 
     async def find(self, caller: Caller, session_id: str) -> Session:
-        """Raises SessionNotFound, for somebody else's too."""
+        """Raises SessionNotFound, for a session of another account too."""
         session = await self._store.get_session(session_id)
         if (
             session is None
@@ -34,14 +34,14 @@ class Entrance:
 
     @asynccontextmanager
     async def use(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:
-        """The session and its sandbox, awake as long as the block lasts. Raises what `Leases.use` raises."""
+        """The session and its sandbox, awake within the block. Raises SessionNotFound and what `Leases.use` raises."""
         session = await self.find(caller, session_id)
         async with self._leases.use(session) as sandbox:
             yield session, sandbox
 
     @asynccontextmanager
     async def streaming(self, caller: Caller, session_id: str) -> AsyncIterator[tuple[Session, Sandbox]]:
-        """The same for an answer that streams. Raises ResourceLimitExceeded too."""
+        """The same as `use`, for an answer that streams. Raises ResourceLimitExceeded too."""
         session = await self.find(caller, session_id)
         with self._stream(caller, session):
             async with self._leases.use(session) as sandbox:
@@ -61,17 +61,17 @@ class Entrance:
                 yield session, connection
 
     async def touched(self, session: Session) -> None:
-        """A client sent something on an open connection: that is activity, and wakes a suspended session."""
+        """A client sent something on an open connection. That is activity, and wakes a suspended session."""
         await self._leases.touched(session.id)
 
     async def slept_deep(self, session: Session) -> bool:
-        """Whether the session is in deep sleep now: why a connection to its inside has ended."""
+        """Whether the session is in deep sleep now, which ends connections to its inside."""
         stored = await self._store.get_session(session.id)
         return stored is not None and stored.state is State.DEEP_SLEEP
 
     @contextmanager
     def _stream(self, caller: Caller, session: Session) -> Iterator[None]:
-        """One more answer that streams. Raises ResourceLimitExceeded."""
+        """Counts one more answer that streams. Raises ResourceLimitExceeded."""
         plan = caller.plan
         self._check("open streams", self._streams[session.id], plan.streams_per_session, "session", caller)
         self._check("open streams", self._streams[session.account], plan.streams_per_account, "account", caller)
@@ -85,7 +85,7 @@ class Entrance:
 
     @asynccontextmanager
     async def place(self, caller: Caller, session: Session, sandbox: Sandbox, kind: Kind) -> AsyncIterator[None]:
-        """Room for one more of the kind, which the block starts. Raises ResourceLimitExceeded."""
+        """Reserves a place for one more of the kind, which the block starts. Raises ResourceLimitExceeded."""
         names = ((session.id, kind), (session.account, kind))
         plan = caller.plan
         here = sandbox.live(kind) + self._starting[names[0]]

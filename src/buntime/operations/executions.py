@@ -1,4 +1,4 @@
-"""Running code and commands, each in a fresh process."""
+"""Runs code and commands, each in a new process."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from buntime.ports import Run, RunResult, Sandbox
 from buntime.requests import Execute
 from buntime.session import Session
 
-LISTED_FILES = 1000  # of those that a run wrote
+LISTED_FILES = 1000  # of the files that a run wrote
 UNLISTED = {"node_modules", ".git"}
 
 
@@ -37,8 +37,8 @@ class Executions:
     async def stream(
         self, caller: Caller, request: Execute, begun: Callable[[], Awaitable[None]], sink: Sink
     ) -> Executed:
-        """The same with the output passed on as it comes; the result and failures have none. `begun` is called when
-        nothing keeps the run from starting."""
+        """The same, but passes output to `sink` as it comes; the result and failures have none. Calls `begun` when
+        nothing can keep the run from starting any more."""
         request = requests.check_execute(request, caller.plan)
         async with self._entrance.streaming(caller, request.session_id) as (session, sandbox):
             await begun()
@@ -52,8 +52,8 @@ class Executions:
         begun: Callable[[str], Awaitable[None]],
         sink: Sink,
     ) -> Executed:
-        """The same as a process, whose id `begun` gets: it goes on when the caller leaves. Files that it writes are not
-        looked for."""
+        """The same, as a process that goes on when the caller leaves. `begun` gets its id. Does not look for files that
+        it wrote."""
         request = requests.check_execute(request, caller.plan)
         async with self._entrance.streaming(caller, request.session_id) as (session, sandbox):
             if request.files:
@@ -96,7 +96,7 @@ def _start_of(session: Session, request: Execute) -> Start:
 
 
 def shown_files(files: Sequence[FileToWrite]) -> set[str]:
-    """The request's own files that count as written: the same rule that the guest has for the run's."""
+    """The request's files that the answer lists, by the rule that the guest uses for files that a run wrote."""
     inside = (file.path.removeprefix(WORKSPACE + "/") for file in files if file.path.startswith(WORKSPACE + "/"))
     return {path for path in inside if not UNLISTED & set(path.split("/"))}
 
@@ -104,8 +104,8 @@ def shown_files(files: Sequence[FileToWrite]) -> set[str]:
 def raise_for_limits(
     what: str, session: Session, result: RunResult | Evaluation, *, streamed: bool, **more: object
 ) -> None:
-    """What failed because of a limit is an error that names the limit, and has the output unless that was streamed;
-    what coped is a result. `more`: for the error's details."""
+    """Raises MemoryLimitExceeded or DiskFull for a run that failed because of a limit. A run that succeeded in spite of
+    it is a result. The error has the output, unless it was streamed, and `more` in its details."""
     if result.exit_code == 0 or result.timed_out:
         return
     details: dict[str, object] = {"exitCode": result.exit_code, **more}

@@ -15,7 +15,7 @@ from buntime.session import Session
 
 
 class Upload(Protocol):
-    """Content as it comes. `length` in bytes, where it is known before."""
+    """Content as it comes. `length` is in bytes, if the client said it."""
 
     @property
     def parts(self) -> AsyncIterator[bytes]: ...
@@ -29,7 +29,7 @@ class Files:
         self._entrance = entrance
 
     async def write(self, caller: Caller, session_id: str, file: FileToWrite) -> int:
-        """The file's size afterwards, in bytes."""
+        """Returns the file's new size in bytes."""
         async with self._entrance.use(caller, session_id) as (_, sandbox):
             return (await sandbox.files.write_batch([file]))[0]
 
@@ -61,7 +61,7 @@ class Files:
     async def content(
         self, caller: Caller, session_id: str, path: str, start: int | None, end: int | None
     ) -> AsyncIterator[Content]:
-        """As `inside.Files.read`. The session stays awake as long as the block lasts."""
+        """See `inside.Files.read`. The session stays awake within the block."""
         async with (
             self._entrance.streaming(caller, session_id) as (_, sandbox),
             sandbox.files.read(path, start, end) as content,
@@ -69,7 +69,7 @@ class Files:
             yield content
 
     async def upload(self, caller: Caller, session_id: str, path: str, upload: Upload, mode: int | None) -> int:
-        """The file's size. Raises DiskFull before anything is read, where it says that it is too large."""
+        """Returns the file's size. Raises DiskFull before it reads anything if the stated length is too large."""
         async with self._entrance.streaming(caller, session_id) as (session, sandbox):
             _check_length(session, upload.length)
             return await sandbox.files.write(path, upload.parts, mode)
@@ -80,7 +80,7 @@ class Files:
             yield parts
 
     async def extract(self, caller: Caller, session_id: str, path: str, upload: Upload) -> int:
-        """How many entries."""
+        """Returns how many entries the archive had."""
         async with self._entrance.streaming(caller, session_id) as (session, sandbox):
             _check_length(session, upload.length)
             return await sandbox.files.unpack(path, upload.parts)

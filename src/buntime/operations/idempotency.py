@@ -1,7 +1,7 @@
-"""One request, one effect: the first final answer to a key is given again.
+"""One request, one effect: later requests with the same key get the first final answer again.
 
-The answer of a request that makes something is stored together with what it made, so a crash
-between the work and the answer cannot make it twice (see `Sessions.create`).
+The answer to a request that makes something is stored together with what it made. So a crash between the work and the
+answer cannot make it twice (see `Sessions.create`).
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -16,10 +16,10 @@ from buntime.ports import Answer, Store
 
 
 class Idempotency:
-    """Knows which keys are being worked on in this process; the store knows the rest."""
+    """Remembers which keys are in progress in this process. The store has the answers."""
 
     def __init__(self, store: Store, vault: Vault, tasks: Tasks, clock: Callable[[], float]) -> None:
-        """`vault`: seals answers that hold a secret."""
+        """`vault` seals answers that have a secret."""
         self._store = store
         self._vault = vault
         self._tasks = tasks
@@ -35,9 +35,10 @@ class Idempotency:
 
     @asynccontextmanager
     async def once(self, account: str, key: str, fingerprint: str) -> AsyncIterator[Answer | None]:
-        """Yields the stored answer, or None: then the caller does the work inside the block.
+        """Yields the stored answer, or None. For None, the caller does the work inside the block.
 
-        Raises IdempotencyInProgress while another holds the key, IdempotencyKeyReused for another request.
+        Raises IdempotencyInProgress while another request with the key runs, and IdempotencyKeyReused when the key was
+        used for a different request.
         """
         mark = (account, key)
         stored = await self._store.find_answer(account, key)
@@ -55,18 +56,18 @@ class Idempotency:
             self._running.discard(mark)
 
     def sealed(self, answer: Answer) -> Answer:
-        """The answer as it may be kept where its body is a secret."""
+        """The answer with its body sealed, for a body that has a secret."""
         return replace(answer, body=self._vault.seal_bytes(_label(answer), answer.body))
 
     def opened(self, answer: Answer) -> Answer:
-        """Raises InvalidState where the master key is not the one of then any more."""
+        """The answer with its body unsealed. Raises InvalidState when the master key has changed."""
         try:
             return replace(answer, body=self._vault.open_bytes(_label(answer), answer.body))
         except Damaged:
             raise InvalidState("The first answer cannot be read any more. Use another Idempotency-Key.") from None
 
     async def keep(self, answer: Answer) -> None:
-        """Stores a final answer. One that is there already, stored together with the work, stays."""
+        """Stores a final answer. An answer that was stored together with the work stays."""
         await self._store.add_answer(answer)
 
 

@@ -1,7 +1,7 @@
-"""Who may see which port of a session, and that something there can be seen: what the edge asks for.
+"""Decides which visitor may see which port of a session. The edge asks for every request.
 
-A permission names the session's address, and the edge may use it for PERMISSION_SECONDS without asking again. So a
-session is lent for that long, and whoever takes a permission away ends connections once more after it.
+A permission has the session's address, and the edge may use it for PERMISSION_SECONDS without asking again. The session
+is lent for that long. When a permission is withdrawn, `Visitors` ends connections once more after that time.
 """
 
 import asyncio
@@ -32,24 +32,24 @@ from buntime.session import Session, State
 
 log = structlog.get_logger()
 
-LENT_SECONDS = PERMISSION_SECONDS + 0.25  # the answer takes its way to the edge, and a request its way to the session
-ON_WAKE_SECONDS = 20.0  # after a wake, that a request waits for what `onWake` starts …
-STARTING_SECONDS = 120.0  # … and that it is still taken to be starting
-FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.02, 0.5  # between looks whether it listens
+LENT_SECONDS = PERMISSION_SECONDS + 0.25  # includes the ways of the answer to the edge and of a request to the session
+ON_WAKE_SECONDS = 20.0  # after a wake, a request waits this long for what `onWake` starts …
+STARTING_SECONDS = 120.0  # … which counts as still starting for this long
+FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.02, 0.5  # between two looks whether a program listens
 CONNECT_SECONDS = 1.0
 MOST_WAITING = 256  # requests for one session that are being decided on
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewRequest:
-    """A visitor's request, as the edge tells it."""
+    """A visitor's request, as the edge describes it."""
 
     host: str
     method: str
-    uri: str  # path and query, as they were sent
-    token: str | None = None  # of the header
-    cookie: str | None = None  # ours
-    wants_page: bool = False  # a browser that shows what comes
+    uri: str  # path and query, as sent
+    token: str | None = None  # from the header
+    cookie: str | None = None  # the value of our cookie
+    wants_page: bool = False  # from a browser that shows the answer
     is_upgrade: bool = False
 
     @property
@@ -60,27 +60,27 @@ class PreviewRequest:
 @dataclass(frozen=True, slots=True)
 class Admitted:
     upstream: str  # address:port
-    seconds: int  # for which it may be remembered
-    uri: str | None = None  # what the session gets instead of what was sent
+    seconds: int  # for which the edge may remember it
+    uri: str | None = None  # path and query for the session, if they differ from what was sent
 
 
 class Reason(StrEnum):
-    """Why a visitor sees something of ours."""
+    """Why a visitor gets a page of ours instead of the session's."""
 
-    UNKNOWN = "unknown"
-    PRIVATE = "private"
-    SUSPENDED = "suspended"
-    WAKING = "waking"
-    NO_ROOM = "no-room"
-    STARTING = "starting"  # onWake is not done
-    RESTARTED = "restarted"
-    NOTHING = "nothing"  # listens
-    ENDED = "ended"  # nothing listens, after a deep sleep
-    NOT_STARTED = "not-started"  # nothing listens, though onWake ran
-    DAMAGED = "damaged"
-    TOO_MANY = "too-many"
-    FAILED = "failed"
-    SENT_ON = "sent-on"  # to the same address without the token, which is a cookie from then on
+    UNKNOWN = "unknown"  # no such session
+    PRIVATE = "private"  # a valid token is missing
+    SUSPENDED = "suspended"  # the account is suspended
+    WAKING = "waking"  # the wake takes longer than a request waits
+    NO_ROOM = "no-room"  # the host cannot wake the session now
+    STARTING = "starting"  # onWake has not started the server yet
+    RESTARTED = "restarted"  # the session or its server was just started
+    NOTHING = "nothing"  # no program listens on the port
+    ENDED = "ended"  # no program listens: deep sleep ended it
+    NOT_STARTED = "not-started"  # no program listens, although onWake ran
+    DAMAGED = "damaged"  # the session's files are lost
+    TOO_MANY = "too-many"  # too many requests wait for the session
+    FAILED = "failed"  # our fault
+    SENT_ON = "sent-on"  # redirected to the same address without the token, which becomes a cookie
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +88,13 @@ class PreviewRefused:
     reason: Reason
     error: BuntimeError
     address: PreviewAddress | None  # None when the host names no preview
-    location: str = ""  # of SENT_ON
-    cookie: str = ""  # of SENT_ON: the token
+    location: str = ""  # for SENT_ON
+    cookie: str = ""  # for SENT_ON: the token
 
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What was found for a request before its session was woken."""
+    """A request that may be sent to its session, once that is awake."""
 
     session: Session
     address: PreviewAddress
@@ -110,7 +110,7 @@ class Previews:
     def __init__(
         self, store: Store, lifecycle: Lifecycle, clock: Callable[[], float], *, domain: str, secure: bool = False
     ) -> None:
-        """`domain`: the configured one, "" for localhost. `secure`: visitors speak HTTPS."""
+        """`domain`: the configured one, or "" for localhost. `secure`: visitors use HTTPS."""
         self._store = store
         self._leases = lifecycle.leases
         self._transitions = lifecycle.transitions
@@ -118,14 +118,14 @@ class Previews:
         self._domain = domain
         self._scheme = "https" if secure else "http"
         self._deciding: Counter[str] = Counter()  # session → requests
-        self._seen_up: dict[PreviewAddress, float] = {}  # when it was seen to listen, on the loop's clock
+        self._seen_up: dict[PreviewAddress, float] = {}  # when a program was seen to listen, on the loop's clock
 
     async def admit(self, request: PreviewRequest) -> Admitted | PreviewRefused:
-        """Wakes the session and waits for it, for a time. Counts as activity. Raises nothing."""
+        """Wakes the session and waits for it, for a limited time. Counts as activity. Raises nothing."""
         return await self._answered(request, self._admit(request))
 
     async def nothing(self, request: PreviewRequest) -> PreviewRefused:
-        """What to tell where the edge could not connect to the session. Raises nothing."""
+        """The refusal for a visitor when the edge could not connect to the session. Raises nothing."""
         return await self._answered(request, self._explained(request))
 
     # --- inside ---
@@ -153,7 +153,7 @@ class Previews:
         session, port = permission.session, permission.address.port
         async with self._awake(permission) as sandbox:
             await self._until_it_listens(permission, sandbox.address)
-            await self._permission(request)  # again: it may have waited, and what was taken away meanwhile is away
+            await self._permission(request)  # again: it may have been withdrawn during the wait
             self._leases.lend(session, LENT_SECONDS)
             return Admitted(f"{sandbox.address}:{port}", PERMISSION_SECONDS, permission.uri)
 
@@ -216,7 +216,7 @@ class Previews:
                 del self._deciding[session_id]
 
     async def _until_it_listens(self, permission: Permission, host: str) -> None:
-        """After a deep sleep, what `onWake` starts gets its time. Raises _Refusal when that is over."""
+        """After a deep sleep, waits for what `onWake` starts. Raises _Refusal when ON_WAKE_SECONDS are over."""
         session, address = permission.session, permission.address
         awake = self._transitions.awake_since_deep_sleep(session.id)
         if session.on_wake is None or awake is None or awake >= ON_WAKE_SECONDS:
@@ -230,7 +230,7 @@ class Previews:
                 raise self._told(permission, listens=False)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_LOOK_SECONDS)
-        recent = now() - ON_WAKE_SECONDS  # what was seen before concerns nobody
+        recent = now() - ON_WAKE_SECONDS  # older looks have no effect any more
         self._seen_up = {address: at for address, at in self._seen_up.items() if at > recent} | {address: now()}
 
     def _told(self, permission: Permission, *, listens: bool) -> _Refusal:
@@ -267,7 +267,7 @@ def _judged(failed: BuntimeError) -> tuple[Reason, BuntimeError]:
 
 
 async def _listens(host: str, port: int) -> bool:
-    """Whether a program accepts connections there."""
+    """Whether a program accepts connections."""
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(host, port)

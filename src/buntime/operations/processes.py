@@ -18,17 +18,17 @@ from buntime.ports import RunResult, Sandbox, SandboxGone
 from buntime.requests import check_env
 from buntime.session import Session
 
-LOG_SHARE = 4  # one process may have a quarter of what is kept for all …
+LOG_SHARE = 4  # one process may keep a quarter of the log bytes of its session …
 LARGEST_LOG = 16 * MB  # … up to this
 LONGEST_NAME = 200  # characters
 LONGEST_PROGRAM = 8 * MB  # bytes of code or command
 INPUT_BYTES = MB  # in one request
-LONGEST_TIMEOUT = 604800  # seconds: the longest that a session is there on most plans
+LONGEST_TIMEOUT = 604800  # seconds; the longest ttl of a session on most plans
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a client asks for. Exactly one of `code` and `command`."""
+    """A process that a client asks for. Has exactly one of `code` and `command`."""
 
     session_id: str
     code: str | None = None
@@ -38,12 +38,12 @@ class Start:
     working_dir: str = "/workspace"
     timeout: float | None = None
     wait_for: WaitFor | None = None
-    stdin: bytes | None = None  # all there is; None: it stays open for `input`
+    stdin: bytes | None = None  # the whole input; None: it stays open for `input`
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """`ready`: None where nobody asked."""
+    """`ready`: None without `wait_for`."""
 
     process: Process
     ready: bool | None
@@ -64,7 +64,7 @@ class Processes:
                 await check_pattern(sandbox, wait_for)
             new = self._new(caller, session, asked)
             async with self._entrance.place(caller, session, sandbox, "processes"):
-                # one that was begun goes on: a client that leaves finds it in the list
+                # a start goes on when the client leaves: the client finds the process in the list
                 process = await self._tasks.finish(sandbox.processes.start(new), f"start of {new.id}")
             if wait_for is None:
                 return Begun(process, None)
@@ -72,17 +72,17 @@ class Processes:
             return Begun(await sandbox.processes.get(process.id), ready)
 
     async def list(self, caller: Caller, session_id: str, limit: int, offset: int) -> tuple[Sequence[Process], int]:
-        """A page of all that the session has started, the newest first, and how many there are."""
+        """A page of all processes that the session started, newest first, and the total."""
         async with self._entrance.use(caller, session_id) as (_, sandbox):
             return await sandbox.processes.list(limit, offset)
 
     async def get(self, caller: Caller, session_id: str, process_id: str) -> Process:
-        """Raises ProcessNotFound, as all methods that name one."""
+        """Raises ProcessNotFound, as all methods do that name a process."""
         async with self._entrance.use(caller, session_id) as (_, sandbox):
             return await sandbox.processes.get(process_id)
 
     async def input(self, caller: Caller, session_id: str, process_id: str, content: bytes, *, close: bool) -> Process:
-        """Raises InvalidState where its standard input is closed, SessionBusy where it does not read."""
+        """Raises InvalidState when its standard input is closed, SessionBusy when it does not read."""
         if len(content) > INPUT_BYTES:
             raise errors.PayloadTooLarge(
                 f"data may have {INPUT_BYTES} bytes at a time, not {len(content)}.", limit=INPUT_BYTES
@@ -92,7 +92,7 @@ class Processes:
             return await sandbox.processes.get(process_id)
 
     async def signal(self, caller: Caller, session_id: str, process_id: str, number: int) -> Process:
-        """To the process and all that it has started. Raises InvalidState where nothing of it is left."""
+        """Signals the process and everything that it started. Raises InvalidState when nothing of it is left."""
         async with self._entrance.use(caller, session_id) as (_, sandbox):
             await sandbox.processes.signal(process_id, number)
             return await sandbox.processes.get(process_id)
@@ -105,8 +105,8 @@ class Processes:
     async def follow(
         self, caller: Caller, session_id: str, process_id: str, cursor: int
     ) -> AsyncIterator[AsyncIterator[LogPage]]:
-        """Pages to the last. It does not hold the session awake. Raises InvalidState when the session's runtime ends
-        meanwhile: the cursor of the last page is where to go on."""
+        """Pages up to the last. Does not keep the session awake. Raises InvalidState when the session's runtime ends;
+        the client can go on at the cursor of the last page."""
 
         def connect(_: Session, sandbox: Sandbox) -> AbstractAsyncContextManager[AsyncIterator[LogPage]]:
             return sandbox.processes.follow(process_id, cursor)
@@ -138,8 +138,8 @@ class Processes:
         begun: Callable[[str], Awaitable[None]],
         sink: Sink,
     ) -> RunResult:
-        """One whose output is passed on to its end. Whoever waits may leave: it goes on. Output that is not kept any
-        more when its turn comes is left out: then the result is truncated."""
+        """Starts a process and passes its output to `sink` until it ends. The process goes on when the caller leaves.
+        Output that is no longer kept when its turn comes is left out; then the result is truncated."""
         new, started = self._new(caller, session, asked), time.monotonic()
         async with AsyncExitStack() as stack:
             async with self._entrance.place(caller, session, sandbox, "processes"):

@@ -1,7 +1,7 @@
-"""Whether a process has become what somebody waits for: a port on which something listens, or a line of its output.
+"""Waits until a process is ready: a program listens on a port, or the process printed a certain line.
 
-Lines are searched by ripgrep in a run of the session's own: its engine takes linear time, and what it takes is the
-session's, not ours.
+ripgrep searches the lines, in a run inside the session. It takes linear time, and the session's CPU time instead of
+the server's.
 """
 
 import asyncio
@@ -12,17 +12,17 @@ from buntime.ports import Run, Sandbox
 
 LONGEST_PATTERN = 1000  # characters
 LONGEST_WAIT = 300  # seconds
-KEPT = 64 << 10  # bytes of a line that has no end yet: the newest
+KEPT = 64 << 10  # newest bytes of an unfinished line
 SEARCH_SECONDS = 5.0
 SEARCH = 'exec /usr/bin/rg --no-config -q -a -e "$PATTERN" -'
 MATCHED, NOT_MATCHED = 0, 1  # its exit codes
-FIRST_LOOK, SLOWEST_LOOK = 0.01, 0.25  # seconds between looks at a port
-GATHER_SECONDS = 0.1  # between searches, for more output to come
+FIRST_LOOK, SLOWEST_LOOK = 0.01, 0.25  # seconds between two looks at a port
+GATHER_SECONDS = 0.1  # between two searches, for more output to come
 
 
 @dataclass(frozen=True, slots=True)
 class WaitFor:
-    """Exactly one of `port` and `output`."""
+    """Has exactly one of `port` and `output`."""
 
     port: int | None = None
     output: str | None = None  # a regular expression
@@ -48,7 +48,7 @@ def check_wait(wait: WaitFor) -> None:
 
 
 async def check_pattern(sandbox: Sandbox, wait: WaitFor) -> None:
-    """Raises InvalidRequest for an expression that is none."""
+    """Raises InvalidRequest for an invalid regular expression."""
     if wait.output is None:
         return
     result = await sandbox.run(Run(SEARCH_SECONDS, command=SEARCH, env={"PATTERN": wait.output}))
@@ -58,7 +58,7 @@ async def check_pattern(sandbox: Sandbox, wait: WaitFor) -> None:
 
 
 async def is_ready(sandbox: Sandbox, process_id: str, wait: WaitFor) -> bool:
-    """Waits until it is, it has ended, or the time is over."""
+    """Waits until the process is ready, has ended, or the time is over."""
     try:
         async with asyncio.timeout(wait.timeout):
             if wait.port is not None:
@@ -89,7 +89,7 @@ async def _says(sandbox: Sandbox, process_id: str, pattern: str) -> bool:
                 run = Run(SEARCH_SECONDS, command=SEARCH, env={"PATTERN": pattern}, stdin=text)
                 if (await sandbox.run(run)).exit_code == MATCHED:
                     return True
-                for content in kept.values():  # whole lines that were searched are done with
+                for content in kept.values():  # complete lines were searched
                     del content[: content.rfind(b"\n") + 1]
                     del content[:-KEPT]
             await asyncio.sleep(0 if page.last else GATHER_SECONDS)

@@ -76,32 +76,34 @@ class Sessions:
         active = await self._store.count_sessions(caller.account.id)
         if active >= plan.sessions:
             raise errors.SessionLimitExceeded(plan.name, plan.sessions, active)
+        work = self._create(caller, new, ttl, limits, answer)
+        return await self._tasks.finish(work, f"create for {caller.account.id}")
 
-        async def create() -> Session:
-            session_id = new_session_id()
-            sandbox, image = await self._claim(session_id, limits)
-            reached("create: claimed")
-            now = self._now()
-            session = Session(
-                id=session_id,
-                account=caller.account.id,
-                created_at=now,
-                expires_at=now + ttl,
-                last_active=now,
-                limits=limits,
-                sandbox=sandbox.id,
-                image=image,
-                metadata=new.metadata,
-                preview=new.preview,
-                network=new.network,
-                on_wake=new.on_wake,
-                env=new.env,
-            )
-            await self._add(caller, session, sandbox, answer)
-            reached("create: stored")
-            return session
-
-        return await self._tasks.finish(create(), f"create for {caller.account.id}")
+    async def _create(
+        self, caller: Caller, new: NewSession, ttl: int, limits: Limits, answer: AnswerTo | None
+    ) -> Session:
+        session_id = new_session_id()
+        sandbox, image = await self._claim(session_id, limits)
+        reached("create: claimed")
+        now = self._now()
+        session = Session(
+            id=session_id,
+            account=caller.account.id,
+            created_at=now,
+            expires_at=now + ttl,
+            last_active=now,
+            limits=limits,
+            sandbox=sandbox.id,
+            image=image,
+            metadata=new.metadata,
+            preview=new.preview,
+            network=new.network,
+            on_wake=new.on_wake,
+            env=new.env,
+        )
+        await self._add(caller, session, sandbox, answer)
+        reached("create: stored")
+        return session
 
     async def _claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
         """Raises Unavailable when this host cannot hold one more session and nothing can be freed."""

@@ -16,7 +16,7 @@ from buntime.session import Session
 
 @dataclass(frozen=True, slots=True)
 class OpenTerminal:
-    """What a client asks for: a new one, or with an id to have that one back. A size only where it is told."""
+    """A request for a new terminal, or, with an id, for an existing one."""
 
     session_id: str
     terminal_id: str | None = None
@@ -44,7 +44,7 @@ class Terminals:
 
     @asynccontextmanager
     async def open(self, caller: Caller, request: OpenTerminal) -> AsyncIterator[Opened]:
-        """A client at a terminal, as long as the block lasts; the terminal goes on after it. The session may sleep
+        """Attaches a client to a terminal within the block. The terminal outlives the block, and the session may sleep
         meanwhile. Raises TerminalNotFound, ResourceLimitExceeded, and what `Entrance.use` raises."""
         working_dir = inside_session(request.working_dir, "workingDir")
         connect = partial(self._attached, caller, replace(request, working_dir=working_dir))
@@ -69,16 +69,16 @@ class Terminals:
             yield Opened(terminal_id, cols, rows, resumed, session, attachment)
 
     async def forget(self, caller: Caller, opened: Opened) -> None:
-        """The client left before it knew the new terminal's id: nobody could come back to it."""
+        """Ends a new terminal whose client left before it knew the id, so that it could never come back."""
         async with self._entrance.use(caller, opened.session.id) as (_, sandbox):
             await sandbox.terminals.end(opened.id)
 
     async def typed(self, opened: Opened) -> None:
-        """A client has sent something: that is activity, and wakes a suspended session."""
+        """A client sent something. That is activity, and wakes a suspended session."""
         await self._entrance.touched(opened.session)
 
     async def why_gone(self, caller: Caller, opened: Opened) -> Exit:
-        """The end of a terminal whose sandbox is gone. Raises SessionNotFound where the session is, too."""
+        """Why a terminal ended whose sandbox is gone. Raises SessionNotFound when the session is gone too."""
         if await self._entrance.slept_deep(opened.session):
             return Exit(None, "deep_sleep")
         await self._entrance.find(caller, opened.session.id)

@@ -1,4 +1,4 @@
-"""Watching the files of a session."""
+"""Watches the files of a session."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,11 +15,11 @@ from buntime.session import Session
 async def watch(
     entrance: Entrance, caller: Caller, session_id: str, path: str, *, recursive: bool
 ) -> AsyncIterator[AsyncIterator[Sequence[FileEvent]]]:
-    """What changes, as long as the block lasts. The session may be suspended meanwhile, and goes on to be told of.
+    """Changes within the block. The session may be suspended and resumed meanwhile.
 
-    The iterator raises FileNotFound where what is watched is gone, InvalidState in deep sleep, SessionNotFound where
-    the session has ended and Unavailable where its runtime did. Raises ResourceLimitExceeded, and what `Entrance.use`
-    raises.
+    Raises ResourceLimitExceeded, and what `Entrance.use` raises. The iterator raises FileNotFound when the watched path
+    is gone, InvalidState in deep sleep, SessionNotFound when the session has ended, and Unavailable when its runtime
+    has.
     """
 
     def connect(_: Session, sandbox: Sandbox) -> AbstractAsyncContextManager[AsyncIterator[Sequence[FileEvent]]]:
