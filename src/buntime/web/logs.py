@@ -1,7 +1,7 @@
-"""Logs: one JSON object a line on stderr, and one line for each request.
+"""Logs: one JSON object per line on stderr, and one line for each request.
 
-Never in a line: keys, bodies, environment, metadata, file contents and paths of sessions. The route is
-the template, so ids in paths appear only as `session`.
+Lines never contain keys, bodies, environment variables, metadata, or the contents and paths of files in sessions. The
+route is the template, so an id in the path appears only as `session`.
 """
 
 import logging
@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 def configure_logs(level: str) -> None:
-    """For the whole process, once, by the composition root. `level`: a name of the logging module."""
+    """Configures logs for the whole process. Called once, at the start. `level`: a name from the logging module."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
