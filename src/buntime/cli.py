@@ -1,4 +1,4 @@
-"""The command line. What a command needs is imported by the command, so that all of them start quickly."""
+"""The command line. Each command imports what it needs itself, so that all of them start quickly."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ STORE_COMMANDS = ("accounts", "keys")
 
 
 class Commands(TyperGroup):
-    """Those that change the store are imported when they are asked for: the others need nothing of a server."""
+    """Imports the commands that change the store only when they are used: the others need nothing of the server."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *STORE_COMMANDS]
@@ -34,10 +34,10 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="buntime",
     cls=Commands,
-    help="Isolated Bun sessions for AI agents, on your own machine. The server's settings are BUNTIME_* variables; "
-    "commands that talk to a server take BUNTIME_URL and BUNTIME_API_KEY.",
+    help="Isolated Bun sessions for AI agents, on your own machine. BUNTIME_* variables configure the server. Commands "
+    "that talk to a server use BUNTIME_URL and BUNTIME_API_KEY.",
     no_args_is_help=True,
-    rich_markup_mode=None,  # its import takes as long as everything else together
+    rich_markup_mode=None,  # importing rich takes as long as everything else together
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
@@ -58,15 +58,15 @@ def options(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """What stands before a command."""
+    """Options before the command."""
 
 
 @server.command("completion")
 def completion_command(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument()]) -> None:
-    """Print the script that completes commands in a shell.
+    """Print the completion script for a shell.
 
-    For bash, in ~/.bashrc: eval "$(buntime completion bash)". --install-completion does such a thing for the shell that
-    runs.
+    For bash, add this to ~/.bashrc: eval "$(buntime completion bash)". --install-completion does the same for the
+    current shell.
     """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
@@ -75,7 +75,7 @@ def completion_command(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Ar
 
 @server.command("serve")
 def serve_command() -> None:
-    """Run the server until it is stopped; sessions outlive it."""
+    """Run the server until it is stopped. Sessions outlive it."""
     from buntime.main import serve
 
     serve(from_environment(os.environ))
@@ -92,15 +92,15 @@ def doctor_command(as_json: AsJson = False) -> None:
 
 @server.command("purge")
 def purge_command(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove every session and all that the server made on this host."""
+    """Remove every session and everything that the server created on this host."""
     from buntime.main import purge
 
     config = from_environment(os.environ)
     if not yes:
-        typer.confirm(f"Remove everything of the server in {config.data_dir}?", abort=True, err=True)
+        typer.confirm(f"Remove everything that the server in {config.data_dir} created?", abort=True, err=True)
     purge(config)
     if as_json:
         _print_json({"purged": True, "dataDir": str(config.data_dir)})
@@ -108,9 +108,9 @@ def purge_command(
 
 @server.command("backup")
 def backup_command(
-    directory: Annotated[Path, typer.Argument(help="Made by this command.")], as_json: AsJson = False
+    directory: Annotated[Path, typer.Argument(help="The directory to create.")], as_json: AsJson = False
 ) -> None:
-    """Copy the store and the master key, while the server runs."""
+    """Copy the store and the master key. The server can keep running."""
     from buntime.admin.backup import back_up
 
     config = from_environment(os.environ)
@@ -118,14 +118,16 @@ def backup_command(
     if as_json:
         _print_json({"directory": str(directory)})
         return
-    typer.echo(f"{directory} has the store and the master key. What belongs to it: docs/lifecycle.md, Backup.")
+    typer.echo(
+        f"{directory} has the store and the master key. See docs/lifecycle.md, Backup, for the rest of a backup."
+    )
 
 
 server.command("mcp")(mcp_command)
 
 
 def _report(config: Config) -> int:
-    """As `doctor.report`, for programs."""
+    """Like `doctor.report`, for programs."""
     from dataclasses import asdict
 
     from buntime.admin import doctor
@@ -149,7 +151,7 @@ def _print_json(told: object) -> None:
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """Looked up when one was raised: then its module is there, and else nobody pays for it."""
+    """Looked up only after an exception: if one of these was raised, its module is already imported."""
     module = sys.modules.get("buntime.admin.accounts")
     return (BadSetting,) if module is None else (BadSetting, module.CommandRefused)
 
@@ -162,7 +164,7 @@ for commands in (
 
 
 def main() -> None:
-    """Exit status: 0, 1 for a refusal in one sentence on stderr, 2 for wrong usage, `exec` and `run`: the program's."""
+    """Exits with 0, 1 after an error (one line on stderr), 2 for wrong usage, or the program's status."""
     try:
         app()
     except _refusals() as refusal:

@@ -555,7 +555,7 @@ async def test_a_server_that_deep_sleep_has_ended_is_told_in_a_sentence(api: Api
     assert (await api.ask(host_of(session, port))).status == 200
     page = await api.ask(host_of(session, port), path="/nothing", **BROWSER)
     assert page.status == 502
-    assert b"Deep sleep has ended this session" in page.body
+    assert b"Deep sleep ended this session" in page.body
     assert b"onWake" in page.body
 
 

@@ -103,7 +103,7 @@ def test_a_server_that_deep_sleep_ended_is_told_of(session: Session, visitor: Vi
     deep_sleep(session)
     assert visitor.visit(preview_url(session)) == 502
     _is_ours(visitor, "Nothing listens on port 8080")
-    assert "Deep sleep has ended" in visitor.page.get_by_role("main").inner_text()
+    assert "Deep sleep ended" in visitor.page.get_by_role("main").inner_text()
 
 
 def test_a_server_that_onwake_starts_is_there_after_deep_sleep(open_session: OpenSession, visitor: Visitor) -> None:

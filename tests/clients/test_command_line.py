@@ -84,15 +84,17 @@ def test_a_session_lives_from_create_to_rm(person: Person) -> None:
     assert person.gets("exec", "life", "console.log(Bun.env.GREETING)") == "hello"
     assert person.gets("sleep", "life") == f"{session} is suspended."
     assert person.gets("ls", "--state", "idle", "-q") == session
-    assert re.fullmatch(rf"{session} is awake, after \d+ ms; it was idle\.", person.gets("wake", session[:10]))
+    assert re.fullmatch(rf"{session} was idle and is awake after \d+ ms\.", person.gets("wake", session[:10]))
     assert "is in deep sleep" in person.gets("sleep", "--deep", session)
     assert person.gets("rm", "life") == session
     assert person.gets("ls", "-q", "--metadata", "team=a") == ""
 
 
 def test_a_name_is_of_one_session(person: Person, session: str) -> None:
-    assert "has the name shared. Delete it: buntime rm shared" in person.is_refused("create", "--name", session)
-    assert "ses_x is no name" in person.is_refused("create", "--name", "ses_x")
+    assert "already has the name shared. Delete it with: buntime rm shared" in person.is_refused(
+        "create", "--name", session
+    )
+    assert "ses_x is not a valid name" in person.is_refused("create", "--name", "ses_x")
 
 
 def test_a_mistyped_name_among_those_to_delete_deletes_nothing(person: Person, session: str) -> None:
@@ -157,7 +159,7 @@ def test_the_exit_status_is_the_programs(person: Person, session: str) -> None:
     assert person.runs("exec", session, "--", "kill -9 $$").returncode == 137
     done = person.runs("exec", session, "--timeout", "1", "--", "echo before; sleep 30")
     assert (done.returncode, done.stdout) == (124, b"before\n")
-    assert done.stderr == b"buntime: The time of the run was over. More: --timeout 5m\n"
+    assert done.stderr == b"buntime: The run timed out. Give it more time with: --timeout 5m\n"
 
 
 def test_several_words_after_the_dashes_are_a_program_and_one_is_a_line_for_the_shell(
@@ -334,7 +336,7 @@ def test_what_is_no_file_here_is_written_to(person: Person, session: str, tmp_pa
 
 
 def test_what_is_not_there_is_not_copied(person: Person, session: str, tmp_path: Path) -> None:
-    assert "There is no file or folder" in person.is_refused("cp", str(tmp_path / "none"), f"{session}:x")
+    assert "There is no local file or folder" in person.is_refused("cp", str(tmp_path / "none"), f"{session}:x")
     assert "There is no file or directory at 'none'" in person.is_refused("cp", f"{session}:none", str(tmp_path / "x"))
     assert not (tmp_path / "x").exists()
 
@@ -459,7 +461,7 @@ def test_a_shell_goes_on_where_it_was_when_its_connection_was_lost(
             terminal.types("kept=$((40 + 2)); echo as''ked\r")
             terminal.sees("asked\r\n")
             relay.cut()
-            terminal.sees("The connection is lost; trying again.")
+            terminal.sees("The connection is lost. Retrying;")
             until(lambda: _asks(terminal, "echo $kept", b"42\r\n"), "the shell is there again")
             assert relay.connections > 1
             terminal.types("exit\r")
@@ -475,7 +477,7 @@ def test_a_person_gives_up_on_a_connection_that_does_not_come_back(
         with away.sits_down("shell", session) as terminal:
             terminal.sees("# ")
             relay.__exit__()
-            terminal.sees("Ctrl-C gives up.")
+            terminal.sees("press Ctrl-C to stop.")
             terminal.types(b"\x03")
             assert terminal.ends() == 130
             assert terminal.is_as_before
@@ -496,7 +498,7 @@ def test_a_shell_that_was_left_is_taken_up_again_and_whoever_had_it_is_told(pers
         with person.sits_down(*again) as second:
             assert _asks(second, "echo $kept", b"42\r\n")
             assert first.ends() == 1
-            assert b"buntime: Another client has taken this terminal over." in first.seen
+            assert b"buntime: Another client took over this terminal." in first.seen
             assert first.is_as_before
             second.types("exit\r")
             assert second.ends() == 0
@@ -537,11 +539,13 @@ def test_a_refusal_is_one_line_with_the_remedy(person: Person, session: str) -> 
     assert "No server answers at http://127.0.0.1:9. Is it running? scripts/serve" in Person(
         "http://127.0.0.1:9", person.key
     ).is_refused("ls")
-    assert "Those that there are: buntime ls" in person.is_refused("exec", "ses_" + "a" * 18, "1")
-    assert "Those that there are: buntime ls" in person.is_refused("exec", "ses_aaaa", "1")
+    assert "List sessions with: buntime ls" in person.is_refused("exec", "ses_" + "a" * 18, "1")
+    assert "List sessions with: buntime ls" in person.is_refused("exec", "ses_aaaa", "1")
     assert "write its id, at least 4 characters" in person.is_refused("exec", "ses_a", "1")
-    assert "has no process nothing. Those: buntime ps ses_" in person.is_refused("logs", session, "nothing")
-    assert "Those that there are: buntime ps" in person.is_refused("logs", session, "proc_" + "a" * 18)
+    assert "has no process nothing. List processes with: buntime ps ses_" in person.is_refused(
+        "logs", session, "nothing"
+    )
+    assert "List processes with: buntime ps" in person.is_refused("logs", session, "proc_" + "a" * 18)
     assert "ttl" in person.is_refused("create", "--ttl", "1s")
     assert "buntime rm --all --yes" in person.is_refused("rm", "--all")
 

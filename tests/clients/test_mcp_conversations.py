@@ -33,7 +33,7 @@ async def test_a_session_that_was_deleted_is_followed_by_a_new_one_that_says_so(
         past.call("DELETE", f"/sessions/{first}").done()
         ran = await talk.does("run_command", command="ls")
         assert ran["session"] != first
-        assert f"{first} has expired or was deleted: its files are gone" in ran["note"]
+        assert f"{first} expired or was deleted, and its files are gone" in ran["note"]
         assert ran["stdout"] == ""
         assert "note" not in await talk.does("run_command", command="true")
 
@@ -75,7 +75,7 @@ async def test_without_a_conversation_each_call_makes_a_session_until_one_is_nam
         assert first["session"] != second["session"]
         assert second["files"] == []
         for made in (first, second):
-            assert made["note"] == "This session is new. Give its id as `session` from now on."
+            assert made["note"] == "This session is new. Pass its id as `session` from now on."
         gone_on = await talk.does("list_files", session=first["session"])
         assert gone_on["session"] == first["session"]
         assert [entry["path"] for entry in gone_on["files"]] == ["a"]

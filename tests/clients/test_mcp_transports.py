@@ -134,7 +134,7 @@ async def test_a_wrong_key_is_an_error_that_says_who_can_mend_it(place: Place, w
         assert (await talk.client.list_tools()).tools
         said = await talk.is_refused("execute_code", code="1")
         assert said.startswith("unauthorized: ")
-        assert "The user has to give a valid key" in said
+        assert "The user must provide a valid key" in said
 
 
 async def test_an_account_of_the_smallest_plan_is_served_and_told_what_it_may_not(place: Place, server: Server) -> None:
@@ -198,7 +198,7 @@ async def test_over_http_a_key_that_the_server_does_not_know_opens_no_conversati
             assert refused.headers["www-authenticate"] == "Bearer"
             assert "mcp-session-id" not in refused.headers
             assert refused.text.startswith("unauthorized: ")
-            assert "The user has to give a valid key" in refused.text
+            assert "The user must provide a valid key" in refused.text
 
 
 async def test_over_http_a_server_that_does_not_answer_opens_no_conversation(place: Place) -> None:
@@ -332,7 +332,7 @@ def test_a_run_ends_with_the_process_that_a_client_started(place: Place, server:
 
 
 def _ends(server: Server, place: Place, session: str) -> None:
-    """Nothing sleeps in it any more. It is deleted."""
+    """Nothing sleeps in it any more. The session is deleted."""
     past = server.client(place.key)
     try:
         for _ in range(100):

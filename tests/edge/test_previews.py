@@ -184,7 +184,7 @@ async def test_a_program_that_closes_without_an_answer_is_told_in_a_sentence(pla
     await place.open_to(Session(serve=hang_up))
     page = await place.get(Accept="text/html,*/*")
     assert (page.status, page.header("Content-Type")) == (502, "text/html; charset=utf-8")
-    assert b"<h1>The program gave no valid answer</h1>" in page.body
+    assert b"<h1>The program sent no valid response</h1>" in page.body
     error = json.loads((await place.get(Accept="*/*")).body)["error"]
     assert (error["code"], error["retryable"]) == ("unavailable", True)
 

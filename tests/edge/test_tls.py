@@ -107,7 +107,7 @@ async def test_http_on_the_port_is_led_to_https_for_previews_and_refused_for_the
     assert (answer.status, answer.header("Location")) == (308, f"https://{PREVIEW}:{place.config.port}/p?q")
     refused = await place.get("/sessions", host=f"{DOMAIN}:{place.config.port}", Authorization="Bearer btk_x")
     assert refused.status == 400
-    assert b"speaks HTTPS" in refused.body
+    assert b"requires HTTPS" in refused.body
 
 
 async def test_a_connection_for_one_host_serves_others_by_their_own_permission(place: Place) -> None:

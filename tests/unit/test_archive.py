@@ -1,4 +1,4 @@
-"""Where the archive is, as the operator says it."""
+"""Opening the archive at the location that the operator configured."""
 
 from pathlib import Path
 
@@ -57,8 +57,8 @@ def test_a_location_that_is_none_is_refused_with_words(tmp_path: Path, location:
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
-        ({"AWS_ACCESS_KEY_ID": "id"}, "go together"),
-        ({"AWS_SECRET_ACCESS_KEY": "secret"}, "go together"),
+        ({"AWS_ACCESS_KEY_ID": "id"}, "or neither"),
+        ({"AWS_SECRET_ACCESS_KEY": "secret"}, "or neither"),
         (KEYS | {"AWS_ENDPOINT_URL": "localhost:8333"}, "AWS_ENDPOINT_URL"),
         (KEYS | {"AWS_ENDPOINT_URL": "http://"}, "AWS_ENDPOINT_URL"),
         (KEYS | {"AWS_ENDPOINT_URL": "http://host:99999"}, "AWS_ENDPOINT_URL"),

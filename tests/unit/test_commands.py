@@ -60,7 +60,7 @@ def test_a_beginning_that_two_sessions_have_names_both_and_deletes_none() -> Non
     server = Server({"GET /sessions": listed(session(FIRST), session(SECOND))})
     done = server.runs("rm", "ses_abcd")
     assert done.exit_code == 1
-    assert done.stderr == f"buntime: ses_abcd may be {FIRST} or {SECOND}: write more of it.\n"
+    assert done.stderr == f"buntime: ses_abcd could be {FIRST} or {SECOND}. Write more of the id.\n"
     assert server.asked == ["GET /sessions"]
 
 
@@ -71,7 +71,7 @@ def test_a_name_that_two_sessions_have_names_both() -> None:
 
     done = Server({"GET /sessions": named}).runs("wake", "twin")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert f"twin may be {FIRST} or {SECOND}" in done.stderr
+    assert f"twin could be {FIRST} or {SECOND}" in done.stderr
 
 
 def test_a_whole_id_is_taken_without_a_request() -> None:
@@ -95,7 +95,7 @@ def test_a_session_that_expired_among_all_is_no_failure() -> None:
 def test_one_that_was_named_and_is_gone_is_a_failure() -> None:
     done = Server({f"DELETE /sessions/{FIRST}": (404, GONE)}).runs("rm", FIRST)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "buntime: No session. Those that there are: buntime ls\n"
+    assert done.stderr == "buntime: No session. List sessions with: buntime ls\n"
 
 
 def test_when_to_try_again_is_said() -> None:
@@ -109,7 +109,7 @@ def test_when_to_try_again_is_said() -> None:
     [
         ((200, {"deleted": True, "sessionId": FIRST}), ""),
         ((404, GONE), ""),
-        ((503, FULL), f"buntime: {FIRST} is not deleted and ends by itself within the hour: No room.\n"),
+        ((503, FULL), f"buntime: {FIRST} could not be deleted and expires within an hour: No room.\n"),
     ],
 )
 def test_the_end_of_a_run_is_its_own_whatever_becomes_of_its_session(deleted: Answer, said: str, tmp_path: Any) -> None:
@@ -144,7 +144,7 @@ def test_a_run_that_met_the_limit_on_processes_says_so(arguments: tuple[str, ...
     if arguments:
         assert json.loads(done.stdout)["processLimitExceeded"] is True
     else:
-        assert done.stderr == "buntime: The run met the limit on processes. All that it started has been killed.\n"
+        assert done.stderr == "buntime: The run reached the process limit. Everything that it started was killed.\n"
 
 
 def test_a_session_whose_file_could_not_be_brought_is_deleted(tmp_path: Any) -> None:

@@ -21,7 +21,7 @@ def test_spans_of_time_are_written_as_people_say_them(text: str, number: int) ->
 
 @pytest.mark.parametrize("text", ["", "h", "1.5h", "-1", "1w", "1h30m"])
 def test_what_is_no_span_of_time_is_wrong_usage(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is no span of time"):
+    with pytest.raises(typer.BadParameter, match="is not a span of time"):
         seconds(text)
 
 

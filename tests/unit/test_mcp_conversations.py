@@ -93,7 +93,7 @@ async def test_conversations_differ_by_their_id_and_by_their_key(kept: Kept) -> 
 
 async def test_where_nothing_tells_a_conversation_each_call_makes_a_session(kept: Kept) -> None:
     first, note = await kept.opened(NOBODY)
-    assert note == "This session is new. Give its id as `session` from now on."
+    assert note == "This session is new. Pass its id as `session` from now on."
     assert (await kept.opened(NOBODY))[0] != first
     assert await kept.opened(NOBODY, first) == (first, "")
     assert kept.all.current(NOBODY) is None
@@ -104,7 +104,7 @@ async def test_a_session_that_has_expired_is_followed_by_one_that_says_so(kept: 
     kept.passes(TTL + 1)
     second, note = await kept.opened(ONE)
     assert second != first
-    assert note == f"The session {first} has expired or was deleted: its files are gone. This session is new."
+    assert note == f"The session {first} expired or was deleted, and its files are gone. This session is new."
     assert await kept.opened(ONE) == (second, "")
 
 

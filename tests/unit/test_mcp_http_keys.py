@@ -85,7 +85,7 @@ async def test_a_key_that_is_not_known_opens_no_conversation() -> None:
         assert refused.status_code == 401
         assert refused.headers["www-authenticate"] == "Bearer"
         assert "mcp-session-id" not in refused.headers
-        assert refused.text.startswith("unauthorized: Unknown API key. The user has to give a valid key")
+        assert refused.text.startswith("unauthorized: Unknown API key. The user must provide a valid key")
         assert (await caller.opens("btk_a")).status_code == 200
 
 

@@ -169,7 +169,7 @@ async def test_of_many_files_that_were_written_the_rest_is_counted(session: Asyn
 
 async def test_a_run_that_met_the_limit_on_processes_says_so(session: AsyncSession) -> None:
     limited = await of_context(session, process_limit_exceeded=True)
-    assert "limit on processes" in text_of(limited)
+    assert "process limit" in text_of(limited)
     assert (limited.structured_content or {})["processLimitExceeded"] is True
     assert "processLimitExceeded" not in ((await of_context(session)).structured_content or {})
 

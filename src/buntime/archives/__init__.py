@@ -1,4 +1,4 @@
-"""`ports.Archive`, an implementation a file."""
+"""Implementations of `ports.Archive`, one in each file."""
 
 import re
 
@@ -7,7 +7,7 @@ PREFIX = re.compile(r"([a-z0-9_-]+/)*")
 
 
 def checked(pattern: re.Pattern[str], name: str) -> str:
-    """Names are ours; no other leads anywhere. Raises ValueError."""
+    """Returns the name. Raises ValueError if it is not one of buntime's own object names."""
     if not pattern.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of the archive")
+        raise ValueError(f"{name!r} is not a name in the archive")
     return name

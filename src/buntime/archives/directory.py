@@ -1,4 +1,4 @@
-"""The archive in a directory, on disk when it says so."""
+"""The archive in a directory. An object is on disk when `put` returns."""
 
 import fcntl
 import os
@@ -17,20 +17,24 @@ PIECE = 1 << 20  # bytes
 
 
 class DirectoryArchive:
-    """Each object is a file under its name. One that is being put is in INCOMING, locked while its writer lives, and
-    gets its name when it is whole and on disk. A directory without INCOMING is not the archive: then its disk is not
-    mounted, and no object is called missing."""
+    """Stores each object in a file with the object's name.
+
+    A file under construction is in INCOMING, locked while its writer lives. It gets its name when it is complete and on
+    disk. A directory without INCOMING is not the archive: its disk is not mounted, so objects do not count as missing.
+    """
 
     def __init__(self, root: Path, reserve: int = 0) -> None:
-        """`reserve`: bytes of the file system that are kept free. Raises OSError."""
+        """`reserve`: bytes of the file system to keep free. Raises OSError."""
         self._root, self._reserve = root, reserve
         self._incoming = root / INCOMING
-        self._entries = threading.Lock()  # nobody removes the empty directory in which another is about to put a file
+        self._entries = (
+            threading.Lock()
+        )  # keeps `delete` from removing a directory in which `put` is about to create a file
         _make_directories(self._incoming)
         _remove_abandoned(self._incoming)
 
     def put(self, name: str, content: Iterator[bytes]) -> None:
-        place = self._root / checked(NAME, name)
+        path = self._root / checked(NAME, name)
         self._require_room()
         with _refusals():
             part, file = _new_file(self._incoming)
@@ -42,18 +46,16 @@ class DirectoryArchive:
                         _write(file, piece)
                 with _refusals():
                     _write_out(file)
-                    self._give_name(part, place)
+                    self._give_name(part, path)
         finally:
-            with suppress(
-                OSError
-            ):  # FileNotFoundError where it has its name now; what stays is removed at the next start
+            with suppress(OSError):  # FileNotFoundError if it has its name now; the next start removes leftovers
                 part.unlink()
 
     def get(self, name: str) -> Iterator[bytes]:
-        place = self._root / checked(NAME, name)
+        path = self._root / checked(NAME, name)
         with _refusals():
             try:
-                file = place.open("rb", buffering=0)
+                file = path.open("rb", buffering=0)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 raise self._missing(name) from None
         with file:
@@ -61,18 +63,18 @@ class DirectoryArchive:
                 yield piece
 
     def delete(self, name: str) -> None:
-        place = self._root / checked(NAME, name)
+        path = self._root / checked(NAME, name)
         with self._entries, _refusals():
             self._require_mounted()
-            place.unlink(missing_ok=True)
-            for directory in place.relative_to(self._root).parents[:-1]:
+            path.unlink(missing_ok=True)
+            for directory in path.relative_to(self._root).parents[:-1]:
                 try:
                     (self._root / directory).rmdir()
                 except FileNotFoundError:
                     continue
-                except OSError:  # something else is in it
+                except OSError:  # not empty
                     break
-            _sync_directory(_nearest(place.parent))
+            _sync_directory(_nearest(path.parent))
 
     def names(self, prefix: str) -> Sequence[str]:
         start = self._root / checked(PREFIX, prefix)
@@ -81,11 +83,11 @@ class DirectoryArchive:
             found = [directory / file for directory, _, files in start.walk(on_error=_raise) for file in files]
         return sorted(str(path.relative_to(self._root)) for path in found if self._incoming not in path.parents)
 
-    def _give_name(self, part: Path, place: Path) -> None:
+    def _give_name(self, part: Path, path: Path) -> None:
         with self._entries:
-            _make_directories(place.parent)
-            part.rename(place)
-            for directory in place.relative_to(self._root).parents:
+            _make_directories(path.parent)
+            part.rename(path)
+            for directory in path.relative_to(self._root).parents:
                 _sync_directory(self._root / directory)
 
     def _missing(self, name: str) -> Exception:
@@ -94,7 +96,7 @@ class DirectoryArchive:
 
     def _require_mounted(self) -> None:
         if not self._incoming.exists():
-            raise ArchiveUnavailable(f"{self._root} is not the archive now: is its disk mounted?")
+            raise ArchiveUnavailable(f"{self._root} is not the archive. Is its disk mounted?")
 
     def _require_room(self) -> None:
         with _refusals():
@@ -108,11 +110,11 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except OSError as failed:
-        raise ArchiveUnavailable(f"the archive directory refuses: {failed}") from failed
+        raise ArchiveUnavailable(f"the archive directory failed: {failed}") from failed
 
 
 def _raise(failed: OSError) -> None:
-    """Nothing there is an answer; a directory that cannot be read is none."""
+    """A missing directory has no objects. A directory that cannot be read is an error."""
     if not isinstance(failed, FileNotFoundError | NotADirectoryError):
         raise failed
 
@@ -131,20 +133,20 @@ def _new_file(directory: Path) -> tuple[Path, IO[bytes]]:
 
 
 def _write(file: IO[bytes], piece: bytes) -> None:
-    """All of it: the last write before a full disk is a short one."""
+    """Writes all of it: before a full disk, a write can be short."""
     rest = memoryview(piece)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def _write_out(file: IO[bytes]) -> None:
-    """To the disk, and out of memory: who reads it back reads what the disk has."""
+    """Writes the file to disk and drops it from memory, so that reading it back reads the disk."""
     os.fsync(file.fileno())
     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """What writers left who died. The files of those who live, perhaps in another process, are locked."""
+    """Removes files of dead writers. Files of live writers, perhaps in another process, are locked."""
     for part in directory.iterdir():
         with suppress(FileNotFoundError, BlockingIOError), part.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,7 +154,7 @@ def _remove_abandoned(directory: Path) -> None:
 
 
 def _make_directories(path: Path) -> None:
-    """Each is on disk when this returns."""
+    """Creates the directories. They are on disk when this returns."""
     if path.is_dir():
         return
     _make_directories(path.parent)

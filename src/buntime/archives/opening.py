@@ -1,4 +1,4 @@
-"""Where the archive is, as the operator says it."""
+"""Opens the archive at the location that the operator configured."""
 
 import os
 import re
@@ -25,10 +25,10 @@ def archive_of(config: Config) -> Archive:
 
 
 def open_archive(location: str, default: Path, environ: Mapping[str, str], reserve: int = 0) -> Archive:
-    """The archive at `location`: a directory by its path or file:// URL, `s3://bucket/prefix` with the usual AWS_*
-    variables from `environ`, or, for "", the directory `default`. In directories, `reserve` bytes are kept free.
+    """Opens the archive at `location`: a directory path, a file:// URL, or `s3://bucket/prefix`.
 
-    Raises ValueError, with words for the operator.
+    "" means the directory `default`. S3 uses the usual AWS_* variables from `environ`. Directories keep `reserve` bytes
+    free. Raises ValueError with a message for the operator.
     """
     scheme = SCHEME.match(location)
     if not location:
@@ -51,7 +51,7 @@ def _path_of(url: str) -> Path:
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.netloc not in ("", "localhost") or not path.startswith("/"):
-        raise ValueError(f"the archive {url} must be file:///, followed by the path of a directory on this host.")
+        raise ValueError(f"the archive {url} must be file:/// followed by the path of a directory on this host.")
     return Path(path)
 
 
@@ -60,8 +60,8 @@ def _s3(location: str, environ: Mapping[str, str]) -> Archive:
     prefix = parts.path.strip("/")
     if not BUCKET.fullmatch(parts.netloc) or parts.query or parts.fragment:
         raise ValueError(
-            f"the archive {location} must be s3://bucket or s3://bucket/prefix; keys go into AWS_* variables."
+            f"the archive {location} must be s3://bucket or s3://bucket/prefix. Put keys into AWS_* variables."
         )
     if prefix and (not S3_PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
-        raise ValueError(f"the prefix of the archive {location} may have letters, digits, '_', '.', '-' and '/'.")
+        raise ValueError(f"the prefix of the archive {location} may only have letters, digits, '_', '.', '-' and '/'.")
     return S3Archive(parts.netloc, prefix, environ)

@@ -1,4 +1,4 @@
-"""The archive in any store that speaks S3."""
+"""The archive in any S3-compatible store."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,19 +20,24 @@ PIECE = 1 << 20  # bytes
 PART = 8 << 20  # bytes; S3 takes 10,000 of them for one object
 PARTS_AT_ONCE = 2
 CONNECT_SECONDS = 5
-PROGRESS_SECONDS = 30  # the longest without an answer, or without a byte of it
-RETRIES_UNTIL = 1 / 3  # of that time: what failed later than this is not tried again
+PROGRESS_SECONDS = 30  # the longest wait for an answer, or for the next byte of it
+RETRIES_UNTIL = 1 / 3  # of that time; later failures are not retried
 
 
 class S3Archive:
-    """Objects in a bucket. Whoever gives the archive up halfway (a kill, a lost network) may leave parts that nobody
-    sees: a rule of the bucket for incomplete uploads removes them."""
+    """Stores objects in a bucket.
+
+    An interrupted upload (a kill, a lost network) may leave invisible parts. Let a bucket rule for incomplete uploads
+    remove them.
+    """
 
     def __init__(
         self, bucket: str, prefix: str, environ: Mapping[str, str], progress_seconds: float = PROGRESS_SECONDS
     ) -> None:
-        """`progress_seconds`: after this long without an answer, or without a byte of it, the archive is unavailable.
-        Raises ValueError."""
+        """`progress_seconds`: the longest wait for an answer, or for the next byte, before the archive is unavailable.
+
+        Raises ValueError.
+        """
         progress = timedelta(seconds=progress_seconds)
         settings = _s3_settings(environ)
         try:
@@ -44,7 +49,7 @@ class S3Archive:
                     "allow_http": settings.get("endpoint", "").startswith("http://"),
                     "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
                     "read_timeout": progress,
-                    "timeout": timedelta(days=7),  # of a whole transfer: what progresses goes on
+                    "timeout": timedelta(days=7),  # a transfer that makes progress continues
                 },
                 retry_config={
                     "max_retries": 4,
@@ -60,7 +65,7 @@ class S3Archive:
             raise ValueError(f"the archive s3://{bucket} cannot be used: {_words(wrong)}.") from wrong
 
     def put(self, name: str, content: Iterator[bytes]) -> None:
-        """`content` is asked from within obstore, and must not use it in the same thread."""
+        """obstore itself reads `content`, so `content` must not use obstore in the same thread."""
         checked(NAME, name)
         watched = _Watched(content)
         start = bytearray()
@@ -95,14 +100,14 @@ class S3Archive:
             return sorted(found["path"] for page in pages for found in page)
 
     def _missing(self, name: str) -> Exception:
-        """A bucket that is missing is answered like an object that is; only the listing tells."""
+        """S3 gives the same answer for a missing bucket and a missing object. Only a listing distinguishes them."""
         for _ in obstore.list(self._store, "none", chunk_size=1):
             break
         return ObjectMissing(name)
 
 
 def _s3_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Checked here: obstore ends the thread over what cannot be sent."""
+    """Checks the settings, because obstore aborts the thread for values that it cannot send."""
     names = {
         "endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
         "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
@@ -110,16 +115,16 @@ def _s3_settings(environ: Mapping[str, str]) -> dict[str, str]:
         "secret_access_key": ("AWS_SECRET_ACCESS_KEY",),
         "session_token": ("AWS_SESSION_TOKEN",),
     }
-    settings = {"disable_bulk_delete": "true"}  # not every store has it
+    settings = {"disable_bulk_delete": "true"}  # some stores lack it
     for setting, variables in names.items():
         name = next((variable for variable in variables if environ.get(variable)), None)
         if name is None:
             continue
         if not VISIBLE.fullmatch(environ[name]) or (setting == "endpoint" and not _is_endpoint(environ[name])):
-            raise ValueError(f"{name} has a value that it cannot have.")
+            raise ValueError(f"{name} has an invalid value.")
         settings[setting] = environ[name]
     if ("access_key_id" in settings) != ("secret_access_key" in settings):
-        raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together: one of them is missing.")
+        raise ValueError("Set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or neither.")
     return settings
 
 
@@ -134,7 +139,7 @@ def _is_endpoint(url: str) -> bool:
 
 
 class _Watched:
-    """An iterator that remembers what it raised, whatever else is raised while an upload is given up for it."""
+    """An iterator that remembers its exception, because an aborted upload raises a different one."""
 
     def __init__(self, content: Iterable[bytes]) -> None:
         self._content = iter(content)
@@ -169,5 +174,5 @@ def _next(pieces: Iterator[bytes]) -> bytes | None:
 
 
 def _words(failed: Exception) -> str:
-    """The first line. What follows in obstore's messages is for its developers."""
+    """The first line of the message. The rest of obstore's messages is for its developers."""
     return str(failed).partition("\n")[0]

@@ -1,25 +1,25 @@
--- Callers of the API. An address may send so many requests a second (see `nginx.py`), unless they carry a key that was
--- good a moment ago and is within its own rate: the control plane bounds those by their plan. Runs in nginx's workers.
+-- Counts callers of the API. The requests of an address are limited (see `nginx.py`), except those with a key that was
+-- valid a moment ago and within its own rate: the control plane limits those by plan. Runs in nginx's workers.
 
-local SECONDS = 60 -- that a good key is remembered; what it may do, the control plane decides each time
-local LONGEST = 256 -- ours are shorter
+local SECONDS = 60 -- how long a valid key is remembered; the control plane still checks it each time
+local LONGEST = 256 -- bytes of the header; real keys are shorter
 
 local good = ngx.shared.callers
 
 local callers = {}
 
--- What the dictionary knows a key by: not the key itself.
+-- The name of a key in the dictionary, which is not the key itself.
 local function name_of(authorization)
   return authorization and #authorization <= LONGEST and ngx.sha1_bin(authorization) or nil
 end
 
--- rewrite: whom this request is counted for; nobody where the variable is empty.
+-- rewrite phase: sets whom this request counts for. An empty variable means that it does not count.
 function callers.count()
   local name = name_of(ngx.var.http_authorization)
   ngx.var.counted = name and good:get(name) and "" or ngx.var.source
 end
 
--- header filter: only an answer to a request with a good key says how many more it may send.
+-- header filter phase: only an answer to a valid key says how many requests it has left.
 function callers.learn()
   local name = name_of(ngx.var.http_authorization)
   if not name or not ngx.var.upstream_status then

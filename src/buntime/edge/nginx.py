@@ -1,4 +1,4 @@
-"""The edge's nginx.conf: a pure function of the settings. Nothing of the system's own configuration is used."""
+"""The edge's nginx.conf, a pure function of the settings. It uses nothing of the system's own configuration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,48 +9,48 @@ from buntime.edge.refusals import PREVIEW_REFUSALS, REFUSALS, error, lua_string,
 from buntime.preview import COOKIE, PERMISSION_SECONDS, QUERY
 
 WORKERS = 2
-# Of one worker, those to the control plane and to sessions included: by the host's memory, within these bounds. A
-# connection with half a header takes 10 KB of nginx's memory, with TLS 40 KB, and 4 KB of the kernel's: with all of
-# both workers in use these are 3 % of the host's memory, or 9 %.
+# Connections of one worker, including those to the control plane and to sessions. The host's memory decides, within
+# these bounds. A connection with half a header takes 10 KB of nginx's memory (40 KB with TLS) and 4 KB of the kernel's.
+# If both workers use all connections, that is 3 % of the host's memory (9 % with TLS).
 CONNECTIONS, MOST_CONNECTIONS, MEMORY_OF_CONNECTION = 8192, 65536, 1 << 20
-OTHER_FILES = 1024  # of one worker, beside its connections
-SLACK_MB = 1  # what a multipart or JSON frame may add to the largest body
-MODULES = Path("/usr/lib/nginx/modules")  # where Debian's packages put them
+OTHER_FILES = 1024  # open files of one worker besides its connections
+SLACK_MB = 1  # what JSON encoding may add to the largest body
+MODULES = Path("/usr/lib/nginx/modules")  # Debian's location
 LUA_MODULES = ("ndk_http_module.so", "ngx_http_lua_module.so")
-USER = "buntime-edge"  # of the workers; they alone, and root, may open the control plane's sockets
+USER = "buntime-edge"  # of the workers; only they and root may open the control plane's sockets
 LUA = Path(__file__).parent
 
-# A browser opens six connections to a host, or one. The kernel counts connections by the same number before a byte is
-# read (see `sandboxes.edge_rules`); here requests under way are counted, of which an HTTP/2 connection has many, and
-# those that a trusted proxy forwards, by the address that it names.
+# A browser opens one to six connections to a host. The kernel applies the same limit to connections before it reads a
+# byte (see `sandboxes.edge_rules`). nginx counts requests under way: an HTTP/2 connection has many, and requests from a
+# trusted proxy count for the address that the proxy names.
 CONNECTIONS_OF_ADDRESS = 256
 CONNECTIONS_OF_HOST = 2048
-# Of the API, of one address, but for those with a good key (see callers.lua): the control plane answers 3,600 a second,
-# and looks at the key only then.
-REQUESTS_OF_ADDRESS, REQUESTS_AT_ONCE = 500, 1000  # a second
-# In a second, of one client address. Guessing one of 36^18 sessions at this rate is hopeless.
+# API requests per second from one address, except those with a valid key (see callers.lua). The control plane answers
+# 3,600 a second, and checks the key only there.
+REQUESTS_OF_ADDRESS, REQUESTS_AT_ONCE = 500, 1000
+# Refused preview requests per second from one address. At this rate nobody guesses one of 36^18 sessions.
 REFUSALS_OF_ADDRESS = 30
-# The same, of questions to the control plane, which can answer a few thousand. With valid permissions that is one a
-# second for each host; a flood of made-up tokens ends here.
+# Questions to the control plane per second for one address. The control plane can answer a few thousand. A client with
+# valid permissions causes one question a second for each host; this limit stops a flood of made-up tokens.
 QUESTIONS_OF_ADDRESS = 2000
 
-# Connections to sessions that are kept for the next request, of one worker. A thousand sessions that are asked in turn
-# find theirs. Four seconds: Node closes its end after five, and a request that meets a closing connection fails; and
-# far less than the 60 s that an address rests before another session gets it.
+# Idle connections to sessions that one worker keeps for the next request. A thousand sessions used in turn all find
+# theirs. Node closes its end after five seconds, and a request on a closing connection fails, so nginx closes after
+# four. That is also far less than the 60 s before a session's address goes to another session.
 KEPT = 2048
 KEPT_SECONDS = 4
 KEPT_REQUESTS = 100000
 HEADER_SECONDS = 10
-OPEN = "24h"  # an open connection of a preview may be silent for so long
+OPEN = "24h"  # how long an open connection of a preview may be silent
 
-HEADERS = {  # answered status → what belongs to it; the one method that nginx refuses itself is TRACE, on any path
+HEADERS = {  # status → its header; TRACE is the only method that nginx itself refuses, on every path
     405: ("Allow", '"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"'),
 }
 
-# A session is free to send nginx's own instructions; neither the edge nor the client is to see them.
+# A session can send nginx's own instructions. The edge must not follow them, and the client must not see them.
 INSTRUCTIONS = ("Redirect", "Expires", "Limit-Rate", "Buffering", "Charset")
 
-# What a client may claim about the way of its request.
+# What a client could claim about the route of its request.
 CLAIMS = ("Server", "Prefix", "Scheme", "Ssl", "By", "Protocol", "Path", "Uri")
 
 MAIN = Template("""\
@@ -75,21 +75,21 @@ http {
   uwsgi_temp_path $directory/uwsgi;
   scgi_temp_path $directory/scgi;
 
-  # A client's own request id where it is usable, else ours: the edge's errors carry one too.
+  # The client's own request id if it is usable, else a new one. The edge's errors carry it too.
   map $$http_x_request_id $$rid {
     "~^[\\x21-\\x7e]{1,128}$$" $$http_x_request_id;
     default $$request_id;
   }
   map $$http_upgrade $$connection_to_upstream { "" ""; default upgrade; }
 $proxies
-  # Who is counted: an IPv4 address, or an IPv6 /64.
+  # Limits count by IPv4 address or IPv6 /64.
   map $$binary_remote_addr $$source {
     "~(?s)^(?<prefix>.{8}).{8}$$" $$prefix;
     default $$binary_remote_addr;
   }
   limit_conn_zone $$source zone=sources:16m;
   limit_conn_status 429;
-  limit_conn_log_level info;  # below what is logged: a flood would else be one of log lines, too
+  limit_conn_log_level info;  # not logged: otherwise a flood would flood the log too
   limit_req_zone $$counted zone=rates:16m rate=${requests}r/s;
   limit_req_status 429;
   limit_req_log_level info;
@@ -98,20 +98,20 @@ $proxies
     server unix:$socket max_fails=0;
     keepalive 64;
     keepalive_requests 1000000;
-    keepalive_timeout 60s;  # below the control plane's own, or a request could meet a closing connection
+    keepalive_timeout 60s;  # below the control plane's own, or a request could hit a closing connection
   }
 
-  client_header_timeout ${header_seconds}s;  # for the whole header, and for a handshake of TLS before it
+  client_header_timeout ${header_seconds}s;  # for the whole header, and for the TLS handshake before it
   client_body_timeout 120s;  # between two reads
   send_timeout 120s;
   keepalive_timeout 120s;
   keepalive_requests 100000;
-  large_client_header_buffers 4 16k;  # a path of 4,095 bytes, percent-encoded
+  large_client_header_buffers 4 16k;  # fits a path of 4,095 bytes, percent-encoded
   client_max_body_size ${largest_mb}m;
 
   proxy_http_version 1.1;
   proxy_buffering off;
-  # One read for what else takes dozens: 10 MB go through in half the time. Held only while there is something in it.
+  # One read instead of dozens: 10 MB pass in half the time. nginx holds the buffers only while they have data.
   proxy_buffer_size 256k;
   proxy_buffers 8 256k;
   proxy_busy_buffers_size 256k;
@@ -119,13 +119,13 @@ $proxies
   proxy_request_buffering off;
   proxy_next_upstream off;
   proxy_connect_timeout 5s;
-  proxy_read_timeout 3700s;  # above the longest execution
+  proxy_read_timeout 3700s;  # above the longest run
   proxy_send_timeout 3700s;
   proxy_set_header Host $$http_host;
   proxy_set_header Connection $$connection_to_upstream;
   proxy_set_header Upgrade $$http_upgrade;
   proxy_set_header X-Request-Id $$rid;
-  proxy_set_header X-Forwarded-For $$remote_addr;  # overwritten: what a client says of itself is no evidence
+  proxy_set_header X-Forwarded-For $$remote_addr;  # overwritten: what a client claims is no evidence
   proxy_set_header X-Forwarded-Proto $$scheme;
   proxy_set_header X-Forwarded-Host $$http_host;
   proxy_set_header X-Forwarded-Port "";
@@ -144,7 +144,7 @@ $listen_default
     header_filter_by_lua_block { require("callers").learn() }
 $refusals
     location / { proxy_pass http://control_plane; }
-    # Bounded by the session's disk alone.
+    # Only the session's disk limits these.
     location ~ ^/files/(content|archive)$$ {
       client_max_body_size 0;
       proxy_pass http://control_plane;
@@ -166,7 +166,7 @@ TLS = Template("""
   ssl_certificate $certificate;
   ssl_certificate_key $key;
   ssl_protocols TLSv1.2 TLSv1.3;
-  ssl_ciphers ECDHE+AESGCM:ECDHE+CHACHA20;  # of TLS 1.2: forward secret and authenticated
+  ssl_ciphers ECDHE+AESGCM:ECDHE+CHACHA20;  # for TLS 1.2: forward secrecy and authentication
   ssl_prefer_server_ciphers off;
   ssl_session_cache shared:tls:10m;
   ssl_session_tickets off;
@@ -174,7 +174,7 @@ TLS = Template("""
 """)
 
 PREVIEWS = Template("""
-  # Previews of sessions: the host says which. See preview.lua.
+  # Previews: the host name selects the session. See preview.lua.
   lua_package_path "/usr/share/lua/5.1/?.lua;;";
   lua_socket_log_errors off;
   lua_shared_dict permissions 8m;
@@ -196,16 +196,16 @@ PREVIEWS = Template("""
   }
   map "$$server_protocol $$http_upgrade" $$session_upgrade { "~*^HTTP/1.1 websocket$$" websocket; default ""; }
   map $$session_upgrade $$connection_to_session { "" ""; default upgrade; }
-  map $$http_authorization $$session_authorization { ~btk_ ""; default $$http_authorization; }  # ours are for the API
+  map $$http_authorization $$session_authorization { ~btk_ ""; default $$http_authorization; }  # the key is for the API
 
-  # Where a page keeps the token of a link in its address, the browser tells that address.
+  # A browser sends the page's address, which may contain a token.
   map $$http_referer $$session_referer { ~$token_query= ""; default $$http_referer; }
   map $$http_ping_from $$session_ping_from { ~$token_query= ""; default $$http_ping_from; }
 
   limit_conn_zone $$host zone=hosts:8m;
 
   upstream sessions {
-    server 0.0.0.1;  # the balancer names the real one
+    server 0.0.0.1;  # the balancer sets the real address
     balancer_by_lua_block { require("preview").connect() }
     balancer_keepalive $kept;
   }
@@ -222,12 +222,12 @@ $listen
     proxy_send_timeout $open;
     proxy_connect_timeout 3s;
     proxy_socket_keepalive on;
-    # A WebSocket holds two of these as long as it is open.
+    # An open WebSocket holds two of these.
     proxy_buffer_size 128k;
     proxy_buffers 8 128k;
     proxy_busy_buffers_size 128k;
     client_body_buffer_size 64k;
-    proxy_next_upstream error;  # a kept connection that the session just closed; what changes something is not repeated
+    proxy_next_upstream error;  # retry if the session just closed a kept connection; nginx retries only safe requests
     proxy_redirect off;
     proxy_set_header Host $$http_host;
     proxy_set_header Connection $$connection_to_session;
@@ -246,13 +246,13 @@ $listen
     proxy_set_header Forwarded "";
 $claims
 $hidden
-    proxy_hide_header Clear-Site-Data;  # it would clear what the browser has of the whole domain
+    proxy_hide_header Clear-Site-Data;  # it would clear the browser's data of the whole domain
     error_page $own_refusals @refused;
     error_page 497 =308 https://$$http_host$$request_uri;
     error_page 502 504 = @nothing;
 
     location / {
-      error_log stderr crit;  # a visitor of a session where nothing listens would write a line with each request
+      error_log stderr crit;  # otherwise each request to a session without a server writes a line
       set $$session_uri $$request_uri;
       set $$session_cookie $$http_cookie;
       access_by_lua_block { require("preview").admit() }
@@ -273,17 +273,17 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What the edge is told."""
+    """The settings of the edge."""
 
-    addresses: tuple[str, ...]  # as nginx's `listen` takes them: 127.0.0.1:8000, [::1]:8000
-    socket: Path  # of the control plane
-    edge_socket: Path  # where it answers questions about previews
+    addresses: tuple[str, ...]  # for nginx's `listen`: 127.0.0.1:8000, [::1]:8000
+    socket: Path  # the control plane's
+    edge_socket: Path  # where the control plane answers questions about previews
     directory: Path  # for nginx's pid file and temporary files
     body_mb: int  # the largest body of any plan
-    user: str = USER  # "" where the server is not root and nginx cannot choose
-    https: bool = False  # what visitors of previews speak, with the edge or with a proxy before it
+    user: str = USER  # "" if the server is not root, so that nginx cannot choose
+    https: bool = False  # visitors of previews use HTTPS, to the edge or to a proxy in front of it
     certificate: Certificate | None = None
-    proxies: tuple[str, ...] = ()  # networks; what they say of a client's address is taken
+    proxies: tuple[str, ...] = ()  # networks whose word on the client's address counts
     connections: int = CONNECTIONS  # of one worker
 
 
@@ -307,7 +307,7 @@ def render(edge: Edge) -> str:
         ignored="".join(f" X-Accel-{name}" for name in INSTRUCTIONS),
         hidden=_hidden("  "),
         tls=TLS.substitute(certificate=tls.file, key=tls.key) if tls else "",
-        # Probes find clients that are gone without a word.
+        # Keep-alive probes find clients that vanished.
         listen_default=_listen(edge, " default_server backlog=4096 so_keepalive=5m:30s:4"),
         refusals="".join(_refusal(status, edge.body_mb) for status in REFUSALS),
         previews=_previews(edge),
@@ -342,12 +342,12 @@ def _previews(edge: Edge) -> str:
 
 
 def connections_for(memory: int) -> int:
-    """How many one worker should have on a host with so many bytes of memory."""
+    """The connections of one worker on a host with this many bytes of memory."""
     return max(CONNECTIONS, min(MOST_CONNECTIONS, memory // MEMORY_OF_CONNECTION))
 
 
 def _proxies(networks: Sequence[str]) -> str:
-    """The client's address is the last in X-Forwarded-For that is not a trusted proxy's."""
+    """The client's address is the last one in X-Forwarded-For that does not belong to a trusted proxy."""
     if not networks:
         return ""
     trusted = "".join(f"  set_real_ip_from {network};\n" for network in networks)

@@ -1,6 +1,6 @@
--- Previews: who may reach which session, asked of the control plane. Runs in nginx's workers.
+-- Previews: asks the control plane who may reach which session. Runs in nginx's workers.
 --
--- Loaded once by nginx's master with a table of settings (see `nginx.py`); returns the functions of the phases.
+-- nginx's master loads this file once with a table of settings (see `nginx.py`). It returns a function for each phase.
 
 local balancer = require "ngx.balancer"
 
@@ -8,16 +8,16 @@ local questions = require "questions"
 
 local settings = ...
 
-local LONGEST_TOKEN = 256 -- ours are shorter; a longer one is asked about, but never remembered
+local LONGEST_TOKEN = 256 -- real tokens are shorter; answers for longer ones are never remembered
 
 local permissions, counts = ngx.shared.permissions, ngx.shared.counts
 local find, lower, match, gmatch, gsub = string.find, string.lower, string.match, string.gmatch, string.gsub
 
--- Counting per client, in windows of a second.
+-- Counts per client, in windows of one second.
 
 local function client()
   local address = ngx.var.binary_remote_addr
-  return #address == 16 and address:sub(1, 8) or address -- of IPv6 everybody has 2^64
+  return #address == 16 and address:sub(1, 8) or address -- an IPv6 client has a /64
 end
 
 local function count(kind)
@@ -28,14 +28,14 @@ local function too_many_refusals()
   return (counts:get("refused" .. client()) or 0) >= settings.refusals
 end
 
--- Giving answers to the client.
+-- Answers to the client.
 
 local NOT_PASSED = {
   ["connection"] = true, ["content-length"] = true, ["date"] = true, ["keep-alive"] = true, ["server"] = true,
   ["transfer-encoding"] = true, ["x-cache"] = true, ["x-request-id"] = true, ["x-upstream"] = true, ["x-uri"] = true,
 }
 
--- nginx takes what does not begin like HTTP for an answer of HTTP 0.9, and from then on writes no header itself.
+-- nginx treats an answer that does not begin like HTTP as HTTP 0.9, and then writes no header itself.
 local function is_headless()
   return ngx.req.http_version() == 0.9 and ngx.var.http2 == ""
 end
@@ -58,7 +58,7 @@ local function finish(status, body)
   ngx.status = status
   ngx.header["X-Request-Id"] = ngx.var.rid
   ngx.header["Content-Length"] = #body
-  ngx.req.discard_body() -- or what is left of it would be read as the next request
+  ngx.req.discard_body() -- otherwise the rest of the body would be read as the next request
   ngx.print(body)
   return ngx.exit(ngx.HTTP_OK)
 end
@@ -72,7 +72,7 @@ local function give(answer)
   return finish(answer.status, answer.body)
 end
 
--- A refusal of the edge's own: a page for browsers, the API's error for others.
+-- The edge's own refusal: a page for browsers, the API's error object for others.
 local function refuse(status)
   local refusal = settings.pages[status] or settings.pages[500]
   local header = ngx.header
@@ -87,9 +87,9 @@ local function refuse(status)
   return finish(refusal.status, refusal.error)
 end
 
--- What clients send.
+-- What the client sends.
 
--- The value of our cookie, and what the session may see of the header.
+-- The value of our cookie, and the rest of the header, which the session may see.
 local function split_cookies(header)
   local ours
   local others = {}
@@ -115,7 +115,7 @@ local function take_cookie(var)
   return ours
 end
 
--- Whether the Host header names the host that nginx chose the server by: in an absolute target it may be another.
+-- Whether the Host header names the host by which nginx chose the server. An absolute target can name another.
 local function is_one_host(host, chosen)
   local name = match(host, "^([%w_.-]+):?%d*$")
   return name == chosen or name == chosen .. "."
@@ -123,7 +123,7 @@ end
 
 -- Permissions.
 
--- The session's address, or nil after the client was given its refusal.
+-- The session's address, or nil after the client got its refusal.
 local function heed(answer, key)
   if not questions.is_permission(answer) then
     if answer.status == 401 or answer.status == 403 or answer.status == 404 then
@@ -135,7 +135,7 @@ local function heed(answer, key)
   local upstream = answer.headers["x-upstream"][1]
   local uri = answer.headers["x-uri"]
   if uri then
-    ngx.var.session_uri = uri[1] -- it hung on this very address: nothing to remember
+    ngx.var.session_uri = uri[1] -- this URL had the token, so there is nothing to remember
     return upstream
   end
   local seconds = tonumber((answer.headers["x-cache"] or {})[1]) or 0
@@ -145,11 +145,11 @@ local function heed(answer, key)
   return upstream
 end
 
--- The phases.
+-- The functions of the phases.
 
 local preview = {}
 
--- Errors of sessions are not logged (see `nginx.py`), those of this program are.
+-- Errors of sessions are not logged (see `nginx.py`), but errors of this program are.
 local function logged(phase)
   return function()
     local ok, failed = xpcall(phase, debug.traceback)
@@ -160,7 +160,7 @@ local function logged(phase)
   end
 end
 
--- access: finds the session, or answers.
+-- access phase: finds the session, or answers.
 preview.admit = logged(function()
   local var = ngx.var
   local host = lower(var.http_host or "")
@@ -188,7 +188,7 @@ preview.admit = logged(function()
   ngx.ctx.upstream = heed(answer, key)
 end)
 
--- balancer: connects.
+-- balancer phase: connects to the session.
 preview.connect = logged(function()
   local set, reason = balancer.set_current_peer(ngx.ctx.upstream)
   if not set then
@@ -198,7 +198,7 @@ preview.connect = logged(function()
   balancer.enable_keepalive(settings.kept_seconds, settings.kept_requests)
 end)
 
--- content, where the session could not be reached or gave no valid answer.
+-- content phase, if the session could not be reached or gave no valid answer.
 function preview.nothing()
   local var = ngx.var
   if find(var.upstream_connect_time or "-", "%d$") then
@@ -214,32 +214,32 @@ function preview.nothing()
   return give(answer)
 end
 
--- content, for what nginx refuses by itself.
+-- content phase, for requests that nginx itself refuses.
 function preview.refuse()
   return refuse(ngx.status)
 end
 
--- Whether a browser would send it as a cookie of ours. One without a name is sent as its value alone.
+-- Whether a browser would send this cookie as ours. A cookie without a name is sent as its value alone.
 local function is_ours(cookie)
   return match(lower(cookie), "^[%s=]*([^%s=;]*)") == settings.cookie
 end
 
--- Whether the answer is one: not of HTTP 0.9, nor an interim one, which this nginx would take for the last one.
+-- Whether the answer is final and has a header. This nginx would take HTTP 0.9 and interim answers as final.
 local function is_sound()
   local status = ngx.status
   return ngx.req.http_version() >= 1.0 and (status >= 200 or status == 101 and ngx.var.session_upgrade ~= "")
 end
 
--- What a session's Set-Cookie becomes, so that it is for this host alone; nil where it must not pass.
+-- Restricts a session's Set-Cookie to this host. Returns nil if it must not pass.
 --
--- A browser ends the value at the first semicolon, also within quotes; other clients take a quoted one as a whole. Where
--- they disagree nothing is taken out of the middle: it would change the value for one of them. One such client also
--- begins an attribute after a space, and knows `$Domain`.
+-- A browser ends the value at the first semicolon, even inside quotes; other clients keep a quoted value whole. If the
+-- two readings differ, nothing is removed from the middle, because that would change the value for one of them. One such
+-- client also starts an attribute after a space, and accepts `$Domain`.
 local function for_this_host(cookie)
   local pair, rest = match(cookie, "^([^;]*)(.*)$")
   local kept, found = { pair }, false
   for attribute in gmatch(rest, ";([^;]*)") do
-    local name = gsub(match(attribute, "^[^=]*"), "[^!-~]", "") -- what clients take for spaces differs
+    local name = gsub(match(attribute, "^[^=]*"), "[^!-~]", "") -- clients differ in what they treat as a space
     if match(lower(name), "^%$?domain$") then
       found = true
     else
@@ -257,10 +257,10 @@ local function for_this_host(cookie)
   return passed
 end
 
--- header filter: of what the session answers.
+-- header filter phase: checks and cleans the session's answer.
 preview.filter = logged(function()
   if not ngx.ctx.upstream then
-    return -- an answer of ours
+    return -- the edge's own answer
   end
   if not is_sound() then
     return ngx.exit(502)

@@ -1,4 +1,4 @@
-"""nginx as a child of the server."""
+"""Runs nginx as a child of the server."""
 
 import asyncio
 import ipaddress
@@ -23,20 +23,20 @@ from buntime.plan import Plan
 
 ANSWER_SECONDS = 30.0  # a guard: nginx answers at once, but a host that boots may be busy with other services
 STOP_SECONDS = 5.0
-RENEWAL_SECONDS = 60.0  # between looks at the certificate
+RENEWAL_SECONDS = 60.0  # between checks of the certificate
 
 
 class EdgeFailed(BadSetting):
-    """The edge cannot serve with these settings or on this host; the message says why and what to do."""
+    """The edge cannot serve with these settings or on this host. The message says why and what to do."""
 
 
 @asynccontextmanager
 async def edge(config: Config, plans: Mapping[str, Plan], tasks: Tasks) -> AsyncIterator[None]:
-    """The edge accepts connections within the block. Raises EdgeFailed.
+    """Runs the edge; it accepts connections when the block begins. Raises EdgeFailed.
 
-    A renewed certificate is taken up within a minute; that ends streams that are open. What a killed server left
-    behind is stopped first. Until the control plane listens on `config.api_socket` answers are 503. nginx ends with
-    `tasks`, not with the block: requests that are under way when the server stops get their answers.
+    First stops the nginx of a server that was killed. The answers are 503 until the control plane listens on
+    `config.api_socket`. A renewed certificate takes effect within a minute, which ends open streams. nginx ends with
+    `tasks`, not with the block, so that requests under way still get their answers when the server stops.
     """
     where = listening(config)
     program = _prepare(config, max(plan.body_mb for plan in plans.values()), where)
@@ -51,8 +51,10 @@ async def edge(config: Config, plans: Mapping[str, Plan], tasks: Tasks) -> Async
 
 
 async def take_up_renewals(files: tuple[Path, ...], directory: Path, seconds: float = RENEWAL_SECONDS) -> None:
-    """Has the nginx of the directory read its configuration again when one of the files is another. Where the new
-    ones cannot be used it goes on with what it has."""
+    """Tells nginx to reload its configuration when one of the files changes.
+
+    If the new files are unusable, nginx continues with the old ones.
+    """
     known = _versions(files)
     while True:
         await asyncio.sleep(seconds)
@@ -60,7 +62,7 @@ async def take_up_renewals(files: tuple[Path, ...], directory: Path, seconds: fl
         if found == known:
             continue
         master = _left_over(directory)
-        if master is not None:  # else it just starts again, and reads them by itself
+        if master is not None:  # otherwise it is restarting and reads the files anyway
             with suppress(ProcessLookupError):
                 os.kill(master, signal.SIGHUP)
         known = found
@@ -70,7 +72,7 @@ def _versions(files: tuple[Path, ...]) -> list[tuple[int, int] | None]:
     found: list[tuple[int, int] | None] = []
     for file in files:
         try:
-            status = file.stat()  # of what a link leads to: renewals often only move the link
+            status = file.stat()  # follows links: a renewal often only moves the link
         except OSError:
             found.append(None)
         else:
@@ -103,19 +105,19 @@ def _prepare(config: Config, body_mb: int, where: Listening) -> Program:
     command = (nginx, "-p", str(directory), "-e", "stderr", "-c", str(file))
     tested = subprocess.run([*command, "-t", "-q"], capture_output=True, text=True, check=False)
     if tested.returncode:
-        raise EdgeFailed(f"nginx does not take its configuration: {tested.stderr.strip()}")
+        raise EdgeFailed(f"nginx rejects its configuration: {tested.stderr.strip()}")
     return Program("nginx", command, stop_seconds=STOP_SECONDS)
 
 
 def _connections() -> int:
-    """Of one worker: by the host's memory, and never more than it may open files."""
+    """The connections of one worker: by the host's memory, and at most the files that it may open."""
     wanted = connections_for(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     files = _open_files(wanted + OTHER_FILES)
     return min(wanted, max(files - OTHER_FILES, files // 2))
 
 
 def _open_files(wanted: int) -> int:
-    """That many, if this host lets nginx's master raise its limit so far, else the limit as it is."""
+    """`wanted`, if this host lets nginx's master raise its limit that far, else the current limit."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limits[1] >= wanted:
         return wanted
@@ -128,19 +130,19 @@ def _open_files(wanted: int) -> int:
 
 
 def _let_workers_open(path: Path) -> None:
-    """Them and root alone. A control plane that does not listen yet sees to it itself."""
+    """Lets only nginx's workers and root open the socket. A control plane that starts later does the same."""
     with suppress(FileNotFoundError):
         shutil.chown(path, "root", USER)
         path.chmod(0o660)
 
 
 def _nginx() -> str:
-    """Where it is. Raises EdgeFailed where something that it needs is not installed."""
+    """The path of nginx. Raises EdgeFailed if something that it needs is not installed."""
     nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
     if nginx is None or not has_lua():
-        raise EdgeFailed("nginx or its Lua module is not installed: run scripts/setup.")
+        raise EdgeFailed("nginx or its Lua module is not installed. Run scripts/setup.")
     if not has_user():
-        raise EdgeFailed(f"There is no user {USER} for nginx's workers: run scripts/setup.")
+        raise EdgeFailed(f"There is no user {USER} for nginx's workers. Run scripts/setup.")
     return nginx
 
 
@@ -166,7 +168,7 @@ def _check_free(host: str, port: int) -> None:
         except OSError as failed:
             reason = os.strerror(failed.errno or 0)
             raise EdgeFailed(
-                f"Cannot listen on {host} port {port}: {reason}. Set BUNTIME_PORT or BUNTIME_HOST to another."
+                f"Cannot listen on {host} port {port}: {reason}. Set BUNTIME_PORT or BUNTIME_HOST to another value."
             ) from None
 
 
@@ -188,7 +190,7 @@ async def _until_it_answers(addresses: list[tuple[str, int]]) -> None:
 
 
 def stop_left_over(directory: Path) -> None:
-    """Ends the nginx of a server that was killed, workers that outlived their master included."""
+    """Stops the nginx of a server that was killed, including workers that outlived their master."""
     group = _left_over(directory)
     if group is None:
         return
@@ -199,7 +201,7 @@ def stop_left_over(directory: Path) -> None:
 
 
 def _left_over(directory: Path) -> int | None:
-    """The process group of the nginx whose pid file is in the directory, if it is still that nginx."""
+    """The process group of the nginx whose pid file is in the directory, if that nginx still runs."""
     try:
         master = int((directory / "nginx.pid").read_text())
     except (OSError, ValueError):
@@ -207,13 +209,13 @@ def _left_over(directory: Path) -> int | None:
     try:
         title = Path(f"/proc/{master}/cmdline").read_bytes()
     except OSError:
-        # A number is not given to another process while its group lives, so these can only be its workers.
+        # The kernel does not reuse a number while a group has it, so these can only be the master's workers.
         return master if "nginx" in _members(master) else None
     return master if str(directory / "nginx.conf").encode() in title else None
 
 
 def _members(group: int) -> list[str]:
-    """The names of the processes of a group."""
+    """The names of the processes in a group."""
     names = []
     for directory in Path("/proc").glob("[0-9]*"):
         try:

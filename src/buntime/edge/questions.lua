@@ -1,4 +1,4 @@
--- Questions about previews, asked of the control plane over its socket. Runs in nginx's workers.
+-- Asks the control plane about previews, over its socket. Runs in nginx's workers.
 --
 -- nginx's master loads this file once with a table of settings (see `nginx.py`). An answer has a status, headers
 -- (lower-case name -> list of values) and a body.
@@ -7,7 +7,7 @@ local semaphore = require "ngx.semaphore"
 
 local settings = ...
 
-local CONNECT_MS, ANSWER_MS = 2000, 35000 -- an answer may wait for a session that wakes
+local CONNECT_MS, ANSWER_MS = 2000, 35000 -- an answer may wait while a session wakes
 local KEPT_MS, KEPT = 60000, 64 -- connections to the control plane, which keeps them for 75 s
 local MOST_HEADERS, LARGEST_BODY = 64, 65536 -- of an answer
 
@@ -17,7 +17,7 @@ local asking = {} -- permission's key -> the question under way in this worker
 
 local questions = {}
 
--- nil where the connection breaks or what comes is no proper answer.
+-- nil if the connection breaks or the answer is malformed.
 local function read_answer(sock)
   local line = sock:receive("*l")
   local status = line and tonumber(match(line, "^HTTP/1%.1 (%d%d%d) ?"))
@@ -67,7 +67,7 @@ local function question(path, host, token, cookie)
   return table.concat(lines, "\r\n") .. "\r\n\r\n"
 end
 
--- The control plane's answer, or nil where it gives none.
+-- The control plane's answer, or nil if there is none.
 local function ask(path, host, token, cookie)
   local bytes = question(path, host, token, cookie)
   local again
@@ -77,7 +77,7 @@ local function ask(path, host, token, cookie)
     if not sock:connect(settings.socket, { pool_size = KEPT }) then
       return nil
     end
-    -- A kept connection may be one that the control plane is just closing.
+    -- The control plane may just be closing a kept connection, so try once more.
     again = not again and sock:getreusedtimes() > 0
     local answer = sock:send(bytes) and read_answer(sock)
     if answer then
@@ -98,13 +98,13 @@ function questions.is_permission(answer)
   return answer.status == 200 and answer.headers["x-upstream"] ~= nil
 end
 
--- What the requests that wait for the same question may share: a permission, or that the session is not ready.
+-- Whether all requests that wait for the same question may share the answer: a permission, or "not ready".
 local function is_for_all(answer)
   return answer == nil or answer.status == 503 or (questions.is_permission(answer) and answer.headers["x-cache"] ~= nil
     and answer.headers["x-cache"][1] ~= "0" and not answer.headers["x-uri"])
 end
 
--- One question at a time per key and worker: a thousand requests that wait for a session to wake are one question.
+-- Asks one question at a time per key and worker: a thousand requests that wait for one wake are one question.
 function questions.admit(key, host, token, cookie)
   local other = key and asking[key]
   if other and other.ends > ngx.now() then
@@ -121,7 +121,7 @@ function questions.admit(key, host, token, cookie)
   asking[key] = mine
   local ok, answer = pcall(ask, "/admit", host, token, cookie)
   mine.answer = ok and answer or nil
-  if not ok then -- told here, for the others must not wait
+  if not ok then -- logged here, because the waiting requests must go on
     ngx.log(ngx.CRIT, answer)
   end
   if asking[key] == mine then
@@ -133,7 +133,7 @@ function questions.admit(key, host, token, cookie)
   return mine.answer
 end
 
--- What to tell the client of a request that was admitted and met nothing; nil where the control plane does not answer.
+-- The answer for a request that was admitted but reached no server; nil if the control plane does not answer.
 function questions.nothing(host, token, cookie)
   return ask("/nothing", host, token, cookie)
 end

@@ -1,4 +1,4 @@
-"""What the edge answers by itself: to callers of the API its error object, to visitors of previews also a page."""
+"""The edge's own error answers: an error object for callers of the API, also a page for visitors of previews."""
 
 import json
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from string import Template
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The message may name `$body_mb`, the largest body of any plan."""
+    """The message may contain `$body_mb`, the largest body of any plan."""
 
-    status: int  # as it is answered
+    status: int  # in the answer
     code: str
     message: str
-    title: str = ""  # of a preview's page; "": as the message
+    title: str = ""  # of a preview's page; "": the message
     retry_after: int | None = None  # seconds
 
     @property
@@ -24,22 +24,22 @@ class Refusal:
 
 _SOON = "The server is starting or overloaded. Try again in a moment."
 
-# nginx's status → what is answered. 494 is its number for a header that is too large, 497 for HTTP without TLS.
+# nginx's status → the answer. nginx uses 494 for a header that is too large, and 497 for HTTP without TLS.
 REFUSALS = {
     400: Refusal(400, "invalid_request", "This is not a valid HTTP request."),
-    404: Refusal(404, "not_found", "There is no such route."),
+    404: Refusal(404, "not_found", "This path does not exist."),
     405: Refusal(405, "method_not_allowed", "This method is not allowed here."),
     408: Refusal(408, "execution_timeout", "The request did not arrive in time."),
-    411: Refusal(411, "invalid_request", "The request needs a Content-Length."),
+    411: Refusal(411, "invalid_request", "The request requires a Content-Length."),
     413: Refusal(413, "payload_too_large", "The request body is larger than the $body_mb MB that any plan allows."),
     414: Refusal(414, "invalid_request", "The URL is too long."),
     421: Refusal(421, "invalid_request", "This host is not served on this connection."),
     429: Refusal(
-        429, "rate_limit_exceeded", "Too many requests from your address, at a time or in this second. Try again in a "
+        429, "rate_limit_exceeded", "Too many requests from your address, at once or in this second. Try again in a "
         "moment.", retry_after=1,
     ),
     494: Refusal(431, "invalid_request", "The request's header is too large."),
-    497: Refusal(400, "invalid_request", "This port speaks HTTPS."),
+    497: Refusal(400, "invalid_request", "This port requires HTTPS."),
     500: Refusal(500, "internal_error", "Something went wrong on our side."),
     501: Refusal(501, "invalid_request", "This transfer encoding is not supported."),
     502: Refusal(503, "unavailable", _SOON, retry_after=1),
@@ -48,18 +48,18 @@ REFUSALS = {
     505: Refusal(505, "invalid_request", "This version of HTTP is not supported."),
 }  # fmt: skip
 
-# Of previews: 502 and 504 are the session's there.
+# For previews, 502 and 504 come from the session.
 PREVIEW_REFUSALS = {status: refusal for status, refusal in REFUSALS.items() if status not in (411, 413, 497, 504)} | {
     429: Refusal(
-        429, "rate_limit_exceeded", "More requests came from your address, or to this session, than are let through. "
+        429, "rate_limit_exceeded", "Too many requests came from your address or to this session. "
         "Try again in a moment.", "Too many requests", retry_after=1,
     ),
     502: Refusal(
-        502, "unavailable", "The program that runs in this session closed the connection, or what it sent is not valid "
-        "HTTP. Look at its output, and load this page again.", "The program gave no valid answer",
+        502, "unavailable", "The program in this session closed the connection, or sent something that is not valid "
+        "HTTP. Look at its output and reload this page.", "The program sent no valid response",
     ),
     503: Refusal(
-        503, "unavailable", "It takes a few seconds. The session is not affected; this page loads itself again.",
+        503, "unavailable", "This takes a few seconds. The session is not affected. The page reloads itself.",
         "The server is restarting", retry_after=1,
     ),
 }  # fmt: skip
@@ -88,14 +88,14 @@ def error(refusal: Refusal, body_mb: int) -> str:
 
 
 def page(refusal: Refusal) -> str:
-    """For browsers; whole in itself. What passes soon loads itself again."""
+    """A page for browsers that loads nothing else. For 503 it reloads itself."""
     again = f'<meta http-equiv="refresh" content="{refusal.retry_after}">\n' if refusal.status == 503 else ""
     message = f"<p>{escape(refusal.message)}</p>" if refusal.title else ""
     return _PAGE.substitute(again=again, title=escape(refusal.title or refusal.message), message=message)
 
 
 def preview_table() -> str:
-    """The refusals of previews as a Lua table: nginx's status → what is answered."""
+    """The refusals for previews as a Lua table: nginx's status → the answer."""
     return "{\n" + "".join(f"      {line}\n" for line in _rows()) + "    }"
 
 
@@ -107,6 +107,6 @@ def _rows() -> Iterator[str]:
 
 
 def lua_string(text: str) -> str:
-    """A literal of Lua, on one line."""
+    """A Lua string literal on one line."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

@@ -1,4 +1,4 @@
-"""What implements `ports.Store`."""
+"""The implementation of `ports.Store`."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ from buntime.config import Config
 
 
 def store_file(config: Config) -> Path:
-    """Where the server and the command line keep accounts, keys, sessions and answers."""
+    """The file with accounts, keys, sessions and answers. The server and the command line both use it."""
     return config.data_dir / "buntime.db"

@@ -1,5 +1,6 @@
-"""Accounts and keys in SQL: used by the store's writer and by the command line, each with a connection
-of its own. The changes are called inside a transaction.
+"""Accounts and keys in SQL. The store's writer and the command line use these functions, each with its own connection.
+
+Call the functions that change something inside a transaction.
 """
 
 import json
@@ -17,7 +18,7 @@ WHERE hash = ? AND revoked_at IS NULL
 
 
 def add_account(connection: sqlite3.Connection, account: Account) -> None:
-    """Raises ValueError when the id is taken."""
+    """Raises ValueError if the id is taken."""
     row = (
         account.id,
         account.plan,
@@ -49,7 +50,7 @@ def set_account_status(connection: sqlite3.Connection, account_id: str, status: 
 
 
 def add_key(connection: sqlite3.Connection, key: Key) -> None:
-    """Raises ValueError when the id or the hash is taken or there is no such account."""
+    """Raises ValueError if the id or the hash is taken, or if the account does not exist."""
     row = (key.id, key.account, key.hash, key.hint, key.created_at, key.revoked_at)
     try:
         connection.execute(
@@ -60,7 +61,7 @@ def add_key(connection: sqlite3.Connection, key: Key) -> None:
 
 
 def list_keys(connection: sqlite3.Connection, account_id: str | None = None) -> Sequence[Key]:
-    """Oldest first, ties by id; revoked ones too."""
+    """Oldest first, ties by id. Includes revoked keys."""
     rows = connection.execute(
         "SELECT * FROM keys WHERE account = coalesce(?, account) ORDER BY created_at, id", (account_id,)
     )

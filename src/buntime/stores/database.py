@@ -1,4 +1,4 @@
-"""The SQLite file: made, opened, migrated and checked. Everything here blocks."""
+"""Creates, opens, migrates and checks the SQLite file. Everything here blocks."""
 
 import fcntl
 import os
@@ -8,32 +8,30 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-APPLICATION_ID = 0x62756E74  # "bunt": tells a store of ours from any other SQLite file
-BUSY_SECONDS = 5.0  # how long a change waits for another process that writes
-LOCK_SECONDS = 1.0  # how long a start waits for a server that is just ending
-EMPTY_LOG_MS = 50  # how long changes may be held up by somebody who reads what is in the log
-LARGEST_WHOLE_CHECK = 256 << 20  # bytes; of a bigger file only the tables that are kept in memory are checked
+APPLICATION_ID = 0x62756E74  # "bunt": marks a SQLite file as a buntime store
+BUSY_SECONDS = 5.0  # how long a change waits while another process writes
+LOCK_SECONDS = 1.0  # how long a start waits while another server stops
+EMPTY_LOG_MS = 50  # how long a reader of the log may delay changes
+LARGEST_WHOLE_CHECK = 256 << 20  # bytes; in a larger file only the tables that are loaded into memory are checked
 MIGRATIONS = Path(__file__).with_name("sql")
 
 _CONNECTION_SETTINGS = """
 PRAGMA foreign_keys = ON;
-PRAGMA synchronous = FULL; -- in WAL mode anything less forgets acknowledged commits on power loss
-PRAGMA secure_delete = ON; -- metadata, env and key of a deleted session do not stay behind in free pages
+PRAGMA synchronous = FULL; -- in WAL mode, anything less loses acknowledged commits at a power loss
+PRAGMA secure_delete = ON; -- wipes metadata, env and key of a deleted session from free pages
 PRAGMA journal_size_limit = 67108864;
 """
 
 
 class StoreUnusable(Exception):
-    """The store cannot be opened; the message says why in words for the operator."""
+    """The store cannot be opened. The message tells the operator why."""
 
 
 class StoreDamaged(StoreUnusable):
-    """The file is not a whole store. It is never repaired by guessing and never replaced silently."""
+    """The file is not a complete store. It is never repaired by guessing and never replaced silently."""
 
     def __init__(self, path: Path, what: object) -> None:
-        super().__init__(
-            f"The store {path} is damaged ({what}). Put back a copy of it, or move it away to start empty."
-        )
+        super().__init__(f"The store {path} is damaged ({what}). Restore a copy of it, or move it away to start empty.")
 
 
 class StoreTooNew(StoreUnusable):
@@ -41,22 +39,22 @@ class StoreTooNew(StoreUnusable):
 
     def __init__(self, path: Path, version: int, known: int) -> None:
         super().__init__(
-            f"The store {path} has version {version}; this buntime knows versions up to {known}. "
-            "Start the newer buntime again, or put back a copy from before the update."
+            f"The store {path} has version {version}, but this buntime knows only versions up to {known}. "
+            "Start the newer buntime again, or restore a copy from before the update."
         )
 
 
 class StoreInUse(StoreUnusable):
-    """Another server has the store; two would not see each other's sessions."""
+    """Another server uses the store. Two servers would not see each other's sessions."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"Another buntime server uses the store {path}. Stop it first.")
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode to the store, which is made (mode 0600) where there is none.
+    """Connects to the store in autocommit mode. Creates the store (mode 0600) if it does not exist.
 
-    May be used by any thread, one at a time. Raises StoreUnusable.
+    Any thread may use the connection, but only one at a time. Raises StoreUnusable.
     """
     with failures_named(path):
         _make(path)
@@ -72,22 +70,22 @@ def connect(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing, seen by other processes at its end."""
+    """Commits the whole block or nothing. Other processes see it at its end."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # a full disk makes SQLite roll back by itself
+        if connection.in_transaction:  # on a full disk SQLite has already rolled back
             connection.execute("ROLLBACK")
         raise
 
 
 def lock(path: Path) -> int:
-    """Claims the store, made where there is none, for one server; closing the descriptor gives it back.
+    """Claims the store for one server. Creates it if it does not exist. Closing the descriptor releases it.
 
-    It must be closed after all connections: closing any descriptor of the file drops SQLite's own
-    (POSIX) locks of this process. Raises StoreInUse and other StoreUnusable.
+    Close it after all connections: closing any descriptor of the file drops SQLite's own POSIX locks of this process.
+    Raises StoreInUse and other StoreUnusable.
     """
     with failures_named(path):
         _make(path)
@@ -106,7 +104,7 @@ def lock(path: Path) -> int:
 
 
 def check(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises StoreDamaged where the file's structure is broken. Bounded: about a second at the most."""
+    """Raises StoreDamaged if the file's structure is broken. Takes about a second at most."""
     small = path.stat().st_size <= LARGEST_WHOLE_CHECK
     with failures_named(path):
         for scope in ("",) if small else ("(accounts)", "(keys)", "(sessions)", "(session_counts)"):
@@ -116,9 +114,9 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def empty_log(path: Path) -> bool:
-    """Moves the write-ahead log into the file and cuts it to nothing; changes wait meanwhile, readers do not.
+    """Moves the write-ahead log into the file and truncates it. Changes wait meanwhile, readers do not.
 
-    False where somebody reads what is in it, or the host cannot do it now.
+    Returns False if someone is reading the log, or if the host cannot do it now.
     """
     try:
         with failures_named(path), closing(_open(path)) as connection:
@@ -130,7 +128,7 @@ def empty_log(path: Path) -> bool:
 
 @contextmanager
 def failures_named(path: Path) -> Iterator[None]:
-    """What SQLite and the system say, as StoreUnusable."""
+    """Turns errors of SQLite and of the system into StoreUnusable."""
     try:
         yield
     except sqlite3.OperationalError as failure:  # locked, read-only, no space, no permission
@@ -142,7 +140,7 @@ def failures_named(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    # mode=rw: a file that vanished is an error, not a reason for SQLite to make an empty one
+    # mode=rw: if the file vanished, SQLite must fail and not create an empty one
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
@@ -160,18 +158,18 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _make(path: Path) -> None:
-    """Makes an empty store where there is no file.
+    """Creates an empty store if there is no file.
 
-    It is made under another name and renamed when whole: a file under the real name is never half
-    a store, so an empty or foreign one there is damage and not a first start. The lock on the unfinished
-    file lets several processes try at once and one that was killed be followed by the next.
+    The store is created under another name and renamed when it is complete. A file under the real name is therefore
+    never half a store, and an empty or foreign file there is damage, not a first start. The lock on the unfinished file
+    lets several processes try at once, and lets the next one continue after a process that was killed.
     """
     if path.exists():
         return
     unfinished = path.with_name(path.name + ".new")
     with open(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        if path.exists():  # made while we waited; what we hold may be that very file
+        if path.exists():  # another process created it meanwhile; the held file may be the same one
             if unfinished.exists() and not unfinished.samefile(path):
                 unfinished.unlink()
             return
@@ -199,7 +197,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     if _number(connection, "user_version") == newest:
         return
     with transaction(connection):
-        version = _number(connection, "user_version")  # again: another process may have been quicker
+        version = _number(connection, "user_version")  # read again: another process may have been faster
         if version > newest:
             raise StoreTooNew(path, version, newest)
         for number in sorted(steps):

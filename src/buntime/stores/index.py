@@ -1,4 +1,4 @@
-"""Sessions in memory, by id and by account, in the orders that pages want."""
+"""Sessions in memory, by id and by account, sorted for pages."""
 
 import json
 from bisect import bisect_left, bisect_right, insort
@@ -7,19 +7,19 @@ from dataclasses import replace
 
 from buntime.session import Session, State
 
-_Place = tuple[int, str]  # negative creation time and id, which puts the newest first; or end and id
+_Rank = tuple[int, str]  # (negative creation time, id), so that the newest sorts first; or (expiry, id)
 
 
 class SessionIndex:
-    """What the store has committed, plus activity that is not written yet.
+    """What the store has committed, plus activity that is not yet written.
 
-    What a change or an unfiltered page costs hardly grows with the number of sessions.
+    The cost of a change or of an unfiltered page hardly grows with the number of sessions.
     """
 
     def __init__(self, sessions: Iterable[Session]) -> None:
         self._by_id: dict[str, Session] = {}
         self._by_account: dict[str, _Orders] = {}
-        self._changed: dict[str, None] = {}  # ids, in the order of changes
+        self._changed: dict[str, None] = {}  # ids in the order of their changes
         for session in sessions:
             self.add(session)
 
@@ -29,7 +29,7 @@ class SessionIndex:
         self._changed[session.id] = None
 
     def change(self, new: Session, version: int) -> Session:
-        """Takes the place of the old one; activity noted meanwhile is kept."""
+        """Replaces the old session. Keeps activity that was noted meanwhile."""
         old = self._by_id[new.id]
         session = replace(new, version=version, last_active=max(old.last_active, new.last_active))
         self._by_id[new.id] = session
@@ -40,7 +40,7 @@ class SessionIndex:
         return session
 
     def touch(self, session_id: str, now: int) -> bool:
-        """False where there is no such session or nothing changes."""
+        """Returns False if the session does not exist or nothing changes."""
         old = self._by_id.get(session_id)
         if old is None or old.last_active >= now:
             return False
@@ -91,42 +91,42 @@ class SessionIndex:
         orders = self._by_account.get(account_id)
         if orders is None or state is State.DELETING:
             return [], 0
-        places = orders.newest[state]
+        ranks = orders.newest[state]
         if metadata:
-            found = [session for session in self._at(places) if session.expires_at > now and _has(session, metadata)]
+            found = [session for session in self._at(ranks) if session.expires_at > now and _has(session, metadata)]
             return found[offset : offset + limit], len(found)
         ended = [session for session in self._at(orders.ended(now)) if state in (None, session.state)]
-        for position in sorted(bisect_left(places, _by_age(session)) for session in ended):
+        for position in sorted(bisect_left(ranks, _by_age(session)) for session in ended):
             offset += position <= offset
-        found = self._at(places[offset : offset + limit + len(ended)])
-        return [session for session in found if session.expires_at > now][:limit], len(places) - len(ended)
+        found = self._at(ranks[offset : offset + limit + len(ended)])
+        return [session for session in found if session.expires_at > now][:limit], len(ranks) - len(ended)
 
-    def _at(self, places: Iterable[_Place]) -> list[Session]:
-        return [self._by_id[session_id] for _, session_id in places]
+    def _at(self, ranks: Iterable[_Rank]) -> list[Session]:
+        return [self._by_id[session_id] for _, session_id in ranks]
 
 
 class _Orders:
-    """Where the sessions of one account stand. Those that have ended but are not deleted yet are few."""
+    """The sorted sessions of one account. Few of them are expired but not yet deleted."""
 
     def __init__(self) -> None:
-        self.newest: dict[State | None, list[_Place]] = {state: [] for state in (None, *State)}  # None: not DELETING
-        self._ends: list[_Place] = []  # of those not DELETING, the earliest first
+        self.newest: dict[State | None, list[_Rank]] = {state: [] for state in (None, *State)}  # None: not DELETING
+        self._ends: list[_Rank] = []  # not DELETING, earliest first
 
     def __bool__(self) -> bool:
         return bool(self.newest[None] or self.newest[State.DELETING])
 
     def put(self, session: Session) -> None:
-        for order, place in self._places(session):
-            insort(order, place)
+        for order, rank in self._ranks(session):
+            insort(order, rank)
 
     def drop(self, session: Session) -> None:
-        for order, place in self._places(session):
-            del order[bisect_left(order, place)]
+        for order, rank in self._ranks(session):
+            del order[bisect_left(order, rank)]
 
-    def ended(self, now: int) -> Sequence[_Place]:
-        return self._ends[: bisect_right(self._ends, now, key=lambda place: place[0])]
+    def ended(self, now: int) -> Sequence[_Rank]:
+        return self._ends[: bisect_right(self._ends, now, key=lambda rank: rank[0])]
 
-    def _places(self, session: Session) -> Iterable[tuple[list[_Place], _Place]]:
+    def _ranks(self, session: Session) -> Iterable[tuple[list[_Rank], _Rank]]:
         age = _by_age(session)
         yield self.newest[session.state], age
         if session.state is not State.DELETING:
@@ -134,7 +134,7 @@ class _Orders:
             yield self._ends, (session.expires_at, session.id)
 
 
-def _by_age(session: Session) -> _Place:
+def _by_age(session: Session) -> _Rank:
     return -session.created_at, session.id
 
 

@@ -1,4 +1,4 @@
-"""Preview tokens in SQL. The changes are called inside a transaction and judge what is stored."""
+"""Preview tokens in SQL. Changes run inside a transaction and check the stored state."""
 
 import sqlite3
 
@@ -10,7 +10,7 @@ _COLUMNS = "hash, session, port, created_at, expires_at"
 
 
 def add_preview_token(connection: sqlite3.Connection, token: PreviewToken, limit: int) -> None:
-    """Raises SessionNotFound, TooManyTokens, and ValueError when the hash is taken."""
+    """Raises SessionNotFound, TooManyTokens, and ValueError if the hash is taken."""
     found = connection.execute("SELECT state FROM sessions WHERE id = ?", (token.session,)).fetchone()
     if found is None or found["state"] == State.DELETING:
         raise SessionNotFound(token.session)

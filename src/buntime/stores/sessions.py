@@ -1,5 +1,5 @@
-"""Sessions in SQL. The changes are called inside a transaction and judge the stored state, so that a
-limit and a version hold between the changes of one commit too.
+"""Sessions in SQL. Changes run inside a transaction and check the stored state, so that limits and versions also hold
+between the changes of one commit.
 """
 
 import json
@@ -33,7 +33,7 @@ WHERE id = :id AND version = :expected
 
 
 def add_session(connection: sqlite3.Connection, session: Session, limit: int) -> None:
-    """Raises SessionLimitExceeded, and ValueError when the id is taken."""
+    """Raises SessionLimitExceeded, and ValueError if the id is taken."""
     counted = connection.execute("SELECT sessions FROM session_counts WHERE account = ?", (session.account,)).fetchone()
     active = 0 if counted is None else counted[0]
     if active >= limit:
@@ -47,7 +47,7 @@ def add_session(connection: sqlite3.Connection, session: Session, limit: int) ->
 def change_session(connection: sqlite3.Connection, new: Session, expected: int) -> None:
     """Raises StaleSession unless the stored version is `expected`."""
     if connection.execute(_CHANGE, _to_row(new) | {"expected": expected}).rowcount != 1:
-        raise StaleSession(f"{new.id} has no version {expected} any more")
+        raise StaleSession(f"{new.id} no longer has version {expected}")
 
 
 def touch_sessions(connection: sqlite3.Connection, touched: Mapping[str, int]) -> None:
@@ -62,7 +62,7 @@ def remove_session(connection: sqlite3.Connection, session_id: str) -> None:
 
 
 def all_sessions(connection: sqlite3.Connection) -> Iterator[Session]:
-    """Raises ValueError naming the session whose row makes no sense."""
+    """Raises ValueError with the id of a session whose row is invalid."""
     for row in connection.execute("SELECT * FROM sessions"):
         try:
             yield _from_row(row)
@@ -71,7 +71,7 @@ def all_sessions(connection: sqlite3.Connection) -> Iterator[Session]:
 
 
 def _to_row(session: Session) -> dict[str, object]:
-    # JSON in ASCII: a lone surrogate in somebody's metadata is no UTF-8
+    # ASCII JSON, because metadata may have lone surrogates, which are not valid UTF-8
     return {
         "id": session.id,
         "account": session.account,
@@ -127,7 +127,7 @@ def _from_row(row: sqlite3.Row) -> Session:
     )
 
 
-# Most sessions have the same limits and rules: they are read once and kept once.
+# Most sessions have the same limits and rules, so each value is parsed and stored only once.
 
 
 @lru_cache

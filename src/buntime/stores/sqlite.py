@@ -1,4 +1,4 @@
-"""The store in one SQLite file of this host."""
+"""The store in one SQLite file on this host."""
 
 import asyncio
 import os
@@ -18,17 +18,16 @@ from buntime.stores.log import LogCleaner
 from buntime.stores.writer import Outcome, Writer
 
 TOUCH_SECONDS = 2.0  # how long noted activity may stay unwritten
-INLINE_BODY = 64 << 10  # bytes; bigger bodies are (un)packed in a thread, so as not to hold up the loop
-DROP_AT_ONCE = 500  # answers forgotten in one commit, so that other changes come through between
+INLINE_BODY = 64 << 10  # bytes; a thread compresses larger bodies, so that the loop does not block
+DROP_AT_ONCE = 500  # answers deleted in one commit, so that other changes can run in between
 
 
 class SqliteStore:
     """Implements `ports.Store`.
 
-    All sessions are in memory: reads of them touch no disk. Memory follows the file: it changes on
-    the event loop after the commit, in the order of commits. Accounts, keys and answers are read
-    from the file on the loop (a point read takes microseconds) by a connection that only reads; accounts
-    and keys are remembered until anybody, this process or another, commits something.
+    All sessions are in memory, so reading them touches no disk. The memory changes on the event loop after each commit,
+    in the order of the commits. A read-only connection reads accounts, keys and answers from the file on the loop; such
+    a read takes microseconds. Accounts and keys are cached until this or another process commits something.
     """
 
     def __init__(
@@ -40,9 +39,9 @@ class SqliteStore:
         self._writer = writer
         self._index = index
         self._loop = asyncio.get_running_loop()
-        self._touched: dict[str, int] = {}  # activity not handed to the writer yet
+        self._touched: dict[str, int] = {}  # activity that the writer does not have yet
         self._flush: asyncio.TimerHandle | None = None
-        self._seen = -1  # PRAGMA data_version that the two dictionaries belong to
+        self._seen = -1  # the PRAGMA data_version of the two caches
         self._keys: dict[str, tuple[Key, Account]] = {}
         self._accounts: dict[str, Account] = {}
         self._closing: asyncio.Task[None] | None = None
@@ -50,7 +49,7 @@ class SqliteStore:
 
     @classmethod
     async def open(cls, path: Path) -> Self:
-        """Opens the store, making it where there is none; its directory must be there.
+        """Opens the store, and creates it if it does not exist. Its directory must exist.
 
         Raises StoreDamaged, StoreTooNew, StoreInUse (one server at a time) and other StoreUnusable.
         """
@@ -65,7 +64,7 @@ class SqliteStore:
 
     async def _close(self) -> None:
         await self._writer.close()
-        if self._flush is not None:  # set again when the last touches could not be written
+        if self._flush is not None:  # set again if the last activity could not be written
             self._flush.cancel()
         await self._log.close()
         self._reader.close()
@@ -101,7 +100,7 @@ class SqliteStore:
     async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
         self._forget_if_changed()
         found = self._keys.get(key_hash) or accounts.find_key(self._reader, key_hash)
-        if found is not None:  # unknown ones are not remembered: anybody can make them up
+        if found is not None:  # unknown keys are not cached: anyone can invent them
             self._keys[key_hash] = found
         return found
 
@@ -146,7 +145,7 @@ class SqliteStore:
 
     async def change_session(self, old: Session, new: Session) -> Session:
         if (old.id, old.account) != (new.id, new.account):
-            raise ValueError("a session keeps its id and its account")
+            raise ValueError("a session's id and account cannot change")
 
         def committed(_: None) -> Session:
             if new.state is State.DELETING:
@@ -209,14 +208,14 @@ class SqliteStore:
             total += dropped
         return total
 
-    # how changes and the memory of accounts work
+    # how changes and caches work
 
     async def _change[T, R](
         self, work: Callable[[sqlite3.Connection], T], committed: Callable[[T], R] | None = None
     ) -> R:
-        """Has `work` committed, then calls `committed` on the loop and returns what that returned.
+        """Commits `work`, then calls `committed` on the loop and returns its result.
 
-        A caller that is cancelled only stops waiting: the change and `committed` happen all the same.
+        A cancelled caller only stops waiting: the change and `committed` still happen.
         """
         waiter: asyncio.Future[R] = self._loop.create_future()
 
@@ -238,7 +237,7 @@ class SqliteStore:
             self._flush = self._loop.call_later(TOUCH_SECONDS, self._flush_touched)
 
     def _flush_touched(self) -> None:
-        """Hands the noted activity to the writer, to share its next commit."""
+        """Passes noted activity to the writer, which adds it to its next commit."""
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
@@ -248,7 +247,7 @@ class SqliteStore:
 
         def settle(outcome: Outcome) -> None:
             if outcome.failure is not None:
-                self._touched = touched | self._touched  # tried again with the next commit
+                self._touched = touched | self._touched  # retried with the next commit
                 self._flush_later()
 
         self._writer.submit(partial(sessions.touch_sessions, touched=touched), settle)
@@ -288,7 +287,7 @@ def _read_sessions(reader: sqlite3.Connection, path: Path) -> SessionIndex:
 
 def _add_first(connection: sqlite3.Connection, stored: answers.PackedAnswer) -> None:
     if not answers.add_answer(connection, stored):
-        raise IdempotencyInProgress("The first request with this Idempotency-Key has just ended.")
+        raise IdempotencyInProgress("Another request with this key just finished. Retry to get its response.")
 
 
 async def _packed(answer: Answer) -> answers.PackedAnswer:

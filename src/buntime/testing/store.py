@@ -118,7 +118,7 @@ class FakeStore:
 
     async def change_session(self, old: Session, new: Session) -> Session:
         if (old.id, old.account) != (new.id, new.account):
-            raise ValueError("a session keeps its id and its account")
+            raise ValueError("a session's id and account cannot change")
         stored = self.sessions.get(old.id)
         if stored is None or stored.version != old.version:
             raise StaleSession(f"{old.id} has no version {old.version} any more")
@@ -181,7 +181,7 @@ class FakeStore:
 
     def _add_first(self, answer: Answer) -> None:
         if (answer.account, answer.key) in self.answers:
-            raise IdempotencyInProgress("The first request with this Idempotency-Key has just ended.")
+            raise IdempotencyInProgress("Another request with this key just finished. Retry to get its response.")
         self.answers[answer.account, answer.key] = answer
 
     def _not_deleting(self, account_id: str) -> list[Session]:

@@ -1,4 +1,4 @@
-"""The web application: its routes, and what happens around every request."""
+"""The web application: its routes, and what surrounds every request."""
 
 import asyncio
 import time
@@ -54,7 +54,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *terminal.OPERATIONS,
     *server.OPERATIONS,
 )
-CLIENT_LEFT = 499  # in logs and metrics only: nobody was there to be answered
+CLIENT_LEFT = 499  # only in logs and metrics: the client got no answer
 
 
 def _always_ready() -> Mapping[str, bool]:
@@ -72,8 +72,8 @@ def create_app(
 ) -> ASGIApp:
     """The API as an ASGI application.
 
-    `metrics`: where requests are counted. `ready`: part → whether it works, for `/readyz`.
-    `clock`: Unix seconds, for rate limits. `streams`: for who stops the server to end them.
+    `metrics` counts requests. `ready`: part → whether it works, for `/readyz`. `clock`: Unix seconds, for rate limits.
+    `streams` lets the caller end all open streams when the server stops.
     """
     authenticator = Authenticator(operations.identity, Quota(clock), Quota(clock))
     world = World(operations, config, authenticator, BodyMemory(), streams or OpenStreams())
@@ -83,12 +83,12 @@ def create_app(
 
 
 def openapi_pages() -> tuple[Page, ...]:
-    """The pages as `document` wants them, where no app is running."""
+    """The public pages, for a description of the API without a running app."""
     return server.pages(_always_ready, lambda pages: openapi.document(OPERATIONS, pages))
 
 
 def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:
-    """One route for each path. `/sessions/create` stands before `/sessions/{sessionId}`, which would match too."""
+    """One route for each path. Fixed paths come first: `/sessions/{sessionId}` would match `/sessions/create` too."""
     by_path: dict[str, list[Operation]] = defaultdict(list)
     for operation in OPERATIONS:
         by_path[operation.path].append(operation)
@@ -101,7 +101,7 @@ def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:
 
 
 class Unknown:
-    """Whatever has no route. A key that comes along is checked and counted as everywhere."""
+    """Answers paths without a route. It checks and counts a key as every route does."""
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
@@ -112,11 +112,11 @@ class Unknown:
             await self._authenticator.caller_of(exchange)
         else:
             self._authenticator.count_stranger(exchange)
-        raise NotFound("There is no such path. See /docs.")
+        raise NotFound("This path does not exist. See /docs.")
 
 
 class Front:
-    """Around every request: its id, its failures as answers, its line in the log and its count."""
+    """Wraps every request: gives it an id, turns failures into answers, logs it and counts it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -151,25 +151,25 @@ class Front:
             return
         except BuntimeError as failed:
             failure: BuntimeError = failed
-        except asyncio.CancelledError:  # the server stops and has waited for as long as it does
-            failure = Unavailable("The server is stopping; the request was not finished.", 5)
-        except Exception:  # the boundary of a request: shown bare, logged whole
+        except asyncio.CancelledError:  # the server stops and its grace period is over
+            failure = Unavailable("The server is stopping and did not finish the request.", 5)
+        except Exception:  # the boundary of a request: the log gets the details, the client does not
             log.exception("internal_error", request=exchange.request_id.decode("ascii"), route=exchange.route)
             failure = failures.bare()
         try:
-            if begun:  # the server cuts the connection: what was sent is not the whole
+            if begun:  # the answer is incomplete, so the server cuts the connection
                 raise failure
             await _tell(failure, exchange, send)
         finally:
-            # It knows the frames that it came through, this one too: with the request's body in them it would stay
-            # until the collector comes by.
+            # The failure's traceback refers to this frame, and this frame to the failure. The cycle would keep the
+            # request's body in memory until the garbage collector runs.
             del failure
 
 
 async def _tell(failure: BuntimeError, exchange: Exchange, send: Send) -> None:
     try:
         await exchange.send(failures.reply_to(failure), send)
-    except Unavailable as no_room:  # for the output that some failures bring
+    except Unavailable as no_room:  # for the large output that some failures carry
         await exchange.send(failures.reply_to(no_room), send)
     except ClientLeft:
         exchange.status = CLIENT_LEFT

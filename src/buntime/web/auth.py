@@ -1,4 +1,4 @@
-"""Who calls, and whether they may call now."""
+"""Finds out who calls, and whether they may call now."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from buntime.web.quota import STRANGER_LIMIT, Quota, counted_address, exceeded
 
 
 def bearer(values: Sequence[bytes]) -> str | None:
-    """The secret of the Authorization headers; None without one. Raises Unauthorized for a malformed one."""
+    """The secret in the Authorization header, None if there is no header. Raises Unauthorized if it is malformed."""
     if not values:
         return None
     if len(values) > 1:
-        raise Unauthorized("Send one Authorization header.")
+        raise Unauthorized("Send exactly one Authorization header.")
     scheme, _, secret = values[0].partition(b" ")
     if scheme.lower() != b"bearer":
         raise Unauthorized("The Authorization header must be: Bearer btk_…")
@@ -30,7 +30,7 @@ class Authenticator:
     async def caller_of(self, exchange: Exchange) -> Caller:
         """Raises Unauthorized, RateLimitExceeded, or Forbidden for a suspended account.
 
-        From here on every answer carries the rate limit headers.
+        After this every answer has the rate limit headers.
         """
         try:
             caller = await self._identity.identify(bearer(exchange.header(b"authorization")))

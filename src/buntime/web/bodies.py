@@ -1,4 +1,4 @@
-"""Request bodies: read up to the plan's limit, and never more of them at once than the process can hold."""
+"""Reads request bodies up to the plan's limit, with a bound on all bodies in memory at once."""
 
 import asyncio
 from collections import deque
@@ -11,15 +11,15 @@ from buntime.errors import ExecutionTimeout, InvalidRequest, PayloadTooLarge, Un
 from buntime.plan import MB, Plan
 from buntime.web.exchange import ClientLeft, Exchange
 
-HELD_LIMIT = 512 * MB  # bytes of bodies in the process at a time
-SMALL = 1 * MB  # bodies that need not queue: a connection may hold that much anyway
-PATIENCE = 20.0  # seconds that a request waits for room
-SLOWEST = 256 * 1024  # bytes a second that a client must manage
-GRACE = 30.0  # seconds on top
+HELD_LIMIT = 512 * MB  # bytes of all bodies in the process
+SMALL = 1 * MB  # smaller bodies do not queue: a connection may buffer that much anyway
+PATIENCE = 20.0  # seconds that a request waits for memory
+SLOWEST = 256 * 1024  # bytes a second: the lowest rate at which a client may send
+GRACE = 30.0  # seconds on top of that
 
 
 class BodyMemory:
-    """Room for bodies, given first come, first served."""
+    """The memory for bodies, given out first come, first served."""
 
     def __init__(self, limit: int = HELD_LIMIT, patience: float = PATIENCE) -> None:
         self._free = self._limit = limit
@@ -28,7 +28,7 @@ class BodyMemory:
 
     @asynccontextmanager
     async def room(self, size: int) -> AsyncIterator[None]:
-        """Holds room for `size` bytes. Raises Unavailable when none comes free in time."""
+        """Holds `size` bytes within the block. Raises Unavailable if none are free in time."""
         if size <= SMALL:
             yield
             return
@@ -51,12 +51,12 @@ class BodyMemory:
                 await turn
         except BaseException as ended:
             if turn.done() and not turn.cancelled():
-                self._free += size  # it was given to us in the same moment
+                self._free += size  # the turn came in the same moment
             else:
                 self._waiting.remove((size, turn))
             self._wake()
             if isinstance(ended, TimeoutError):
-                raise Unavailable("Too many large requests are being read. Try again shortly.", 5) from None
+                raise Unavailable("The server is reading too many large requests. Try again shortly.", 5) from None
             raise
 
     def _wake(self) -> None:
@@ -68,10 +68,10 @@ class BodyMemory:
 
 @asynccontextmanager
 async def received(exchange: Exchange, receive: Receive, plan: Plan, memory: BodyMemory) -> AsyncIterator[bytes]:
-    """The whole body; its room is held until the block ends.
+    """The whole body. Its memory is held until the block ends.
 
-    Raises PayloadTooLarge (by Content-Length before anything is read), ExecutionTimeout for a client that
-    sends too slowly, Unavailable, ClientLeft.
+    Raises PayloadTooLarge (from Content-Length, before anything is read), ExecutionTimeout if the client sends too
+    slowly, Unavailable and ClientLeft.
     """
     limit = plan.body_mb * MB
     declared = declared_length(exchange)
@@ -83,12 +83,12 @@ async def received(exchange: Exchange, receive: Receive, plan: Plan, memory: Bod
             async with asyncio.timeout(GRACE + size / SLOWEST):
                 body = await _read(receive, plan, limit)
         except TimeoutError:
-            raise ExecutionTimeout("The request's body came too slowly.") from None
+            raise ExecutionTimeout("The request body arrived too slowly.") from None
         yield body
 
 
 def declared_length(exchange: Exchange) -> int | None:
-    """None for a chunked body, 0 for none at all."""
+    """None for a chunked body, 0 for no body."""
     lengths = exchange.header(b"content-length")
     if not lengths:
         return None if exchange.header(b"transfer-encoding") else 0
@@ -115,7 +115,9 @@ async def _read(receive: Receive, plan: Plan, limit: int) -> bytes:
 
 def _too_large(plan: Plan) -> PayloadTooLarge:
     return PayloadTooLarge(
-        f"A request's body may have {plan.body_mb} MB on the {plan.name} plan.", plan=plan.name, limit=plan.body_mb * MB
+        f"A request body may have at most {plan.body_mb} MB on the {plan.name} plan.",
+        plan=plan.name,
+        limit=plan.body_mb * MB,
     )
 
 
@@ -124,8 +126,8 @@ def require_json(exchange: Exchange) -> None:
     values = exchange.header(b"content-type")
     media, *parameters = (values[0] if len(values) == 1 else b"").decode("latin-1").split(";")
     if media.strip().lower() != "application/json":
-        raise InvalidRequest("Content-Type", "Send the body as Content-Type: application/json.")
+        raise InvalidRequest("Content-Type", "Send the body with Content-Type: application/json.")
     for parameter in parameters:
         name, _, value = parameter.strip().partition("=")
         if name.lower() == "charset" and value.strip('"').lower() not in ("utf-8", "utf8", "us-ascii"):
-            raise InvalidRequest("Content-Type", "JSON is read as UTF-8; send no other charset.")
+            raise InvalidRequest("Content-Type", "JSON must be UTF-8. Send no other charset.")

@@ -18,12 +18,12 @@ ANSWER_HEADERS = (
     b"Content-Range, ETag, Idempotent-Replayed, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, "
     b"X-RateLimit-Reset, X-Request-Id"
 )
-KEPT_SECONDS = b"600"  # how long a browser need not ask again
+KEPT_SECONDS = b"600"  # how long a browser may remember a preflight
 ANY = b"*"
 
 
 class CrossOrigin:
-    """Inside `Front`. `origins`: such as `https://app.example.com`, or `*` for all."""
+    """Runs inside `Front`. `origins`: for example `https://app.example.com`, or `*` for all."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
         self._app = app

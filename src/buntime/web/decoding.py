@@ -1,4 +1,4 @@
-"""Bytes of a request → the structs of `wire`. Every failure is an InvalidRequest naming the field."""
+"""Decodes requests into the structs of `wire`. Every failure is an InvalidRequest that names the field."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from buntime.errors import InvalidRequest
 
-LONGEST_NAME = 200  # characters of a client's own text that an error repeats
+LONGEST_NAME = 200  # characters of the client's text that an error message repeats
 QUERY_FIELDS = 100
 METADATA_PREFIX = "metadata."
 NAMES = {"int": "a whole number", "str": "a string", "float": "a number", "bool": "true or false",
@@ -26,7 +26,7 @@ def _decoder(kind: type[Struct]) -> msgspec.json.Decoder[Any]:
 
 
 def decode_body(kind: type[Struct], body: bytes) -> Any:
-    """Strict JSON in UTF-8: one object of the struct's fields. Of a repeated name the last one counts."""
+    """Decodes strict JSON in UTF-8: one object with the struct's fields. The last of repeated names wins."""
     try:
         return _decoder(kind).decode(body)
     except msgspec.ValidationError as wrong:
@@ -40,11 +40,11 @@ def decode_body(kind: type[Struct], body: bytes) -> Any:
 
 
 def canonical(body: bytes) -> bytes:
-    """The body with sorted keys and no spaces, `{}` for an empty one. For JSON that `decode_body` accepts."""
+    """The body with sorted keys and without spaces; `{}` if it is empty. For JSON that `decode_body` accepts."""
     try:
         return msgspec.json.encode(msgspec.json.decode(body or b"{}"), order="sorted")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidRequest("body", "The body cannot be read as JSON.") from None
+        raise InvalidRequest("body", "The body is not valid JSON.") from None
 
 
 def _explained(wrong: msgspec.ValidationError) -> InvalidRequest:
@@ -61,7 +61,7 @@ def _explained(wrong: msgspec.ValidationError) -> InvalidRequest:
 
 
 def _in_words(what: str) -> str:
-    """msgspec's `Expected `int | null`, got `str`` in the words of JSON."""
+    """Translates msgspec's `Expected `int | null`, got `str`` into the words of JSON."""
     if len(what) > LONGEST_NAME:
         what = what[:LONGEST_NAME] + "…"
     if got := re.fullmatch(r"Expected `([a-z |]+)`, got `(\w+)`", what):
@@ -89,12 +89,12 @@ def decode_query(
             if key in chosen:
                 raise _repeated(name)
             if not key:
-                raise InvalidRequest(name, "A metadata filter is written metadata.KEY=VALUE.")
+                raise InvalidRequest(name, "Write a metadata filter as metadata.KEY=VALUE.")
             chosen[key] = text
         else:
             if name not in known:
                 shown = name[:LONGEST_NAME]
-                raise InvalidRequest(shown, f"{shown} is not a query parameter here.")
+                raise InvalidRequest(shown, f"{shown} is not a query parameter of this request.")
             if name in values:
                 raise _repeated(name)
             values[name] = _scalar(name, text, known[name])
@@ -120,7 +120,7 @@ def _parameters(query: bytes, *, any_bytes: bool) -> Sequence[tuple[str, str]]:
 
 def _repeated(name: str) -> InvalidRequest:
     shown = name[:LONGEST_NAME]
-    return InvalidRequest(shown, f"{shown} is given twice.")
+    return InvalidRequest(shown, f"{shown} is repeated. Give it once.")
 
 
 @cache
@@ -129,7 +129,7 @@ def _query_fields(kind: type[Struct]) -> Mapping[str, type]:
 
 
 def _plain(kind: Any) -> type:
-    """int, bool or str: what the text of a query parameter stands for."""
+    """int, bool or str: the type that a query parameter's text stands for."""
     if get_origin(kind) is Annotated:
         return _plain(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):

@@ -1,4 +1,4 @@
-"""`/docs`: the API reference as one HTML page, made from the OpenAPI document. It asks for nothing else."""
+"""`/docs`: the API reference as one HTML page, made from the OpenAPI document. It loads nothing else."""
 
 import base64
 import hashlib
@@ -39,7 +39,7 @@ CONTENT_POLICY = (
 
 
 def render_docs(document: Mapping[str, Any]) -> str:
-    """A whole HTML page, usable by keyboard and without scripts, light and dark."""
+    """A complete HTML page: works without scripts and by keyboard, in light and dark."""
     info = document["info"]
     tags = [tag["name"] for tag in document["tags"]]
     listed = [
@@ -85,7 +85,7 @@ def _article(document: Mapping[str, Any], path: str, method: str, operation: Map
     if body := operation.get("requestBody"):
         media = body["content"].get("application/json")
         if media is None:
-            parts.append("<h4>Body</h4><p>Bytes of any length.</p>")
+            parts.append("<h4>Body</h4><p>Raw bytes of any length.</p>")
         else:
             schema = _resolved(document, media["schema"])
             parts.append(_table("Body", ("Field", "Type", "Meaning"), _fields(document, schema)))
@@ -93,7 +93,7 @@ def _article(document: Mapping[str, Any], path: str, method: str, operation: Map
     for status, answer in operation["responses"].items():
         for media in answer.get("content", {}).values():
             if status == "200":
-                parts.append(_example("Answer", media))
+                parts.append(_example("Response", media))
                 parts.append(_events(document, media["schema"]))
     rows = [(status, "", _prose(answer["description"])) for status, answer in operation["responses"].items()]
     parts.append(_table("Statuses", ("Status", "", "Meaning"), rows))
@@ -112,12 +112,12 @@ def _fields(document: Mapping[str, Any], schema: Mapping[str, Any], prefix: str 
 
 
 def _events(document: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """The events of an answer that streams some, with their fields."""
+    """The events of a streamed response, with their fields."""
     rows: list[tuple[str, str, str]] = []
     for event, shape in schema.get("x-events", {}).items():
         fields = _fields(document, _resolved(document, shape))
         rows += [(f"{event}: {name}", kind, notes) for name, kind, notes in fields] or [(event, "", "")]
-    return _table("Events, when it streams", ("Event and field", "Type", "Meaning"), rows) if rows else ""
+    return _table("Events of the stream", ("Event and field", "Type", "Meaning"), rows) if rows else ""
 
 
 def _resolved(document: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -151,7 +151,7 @@ def _notes(described: Mapping[str, Any], required: bool) -> str:
 
 
 def _table(title: str, heads: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> str:
-    """The third cell of a row is HTML already."""
+    """The third cell of each row is already HTML."""
     head = "".join(f'<th scope="col">{name}</th>' for name in heads if name)
     body = "".join(
         f'<tr><th scope="row"><code>{escape(name)}</code></th>'

@@ -1,8 +1,9 @@
-"""What the edge asks about previews, on a socket of its own.
+"""Answers the edge's questions about previews, on a separate socket.
 
-`GET /admit`: may this request pass? 200 with `X-Upstream` and the seconds for which that may be remembered, `X-Cache`;
-with `X-Uri` where the session is to get another path and query. Any other answer is the client's as it is.
-`GET /nothing`: what to tell the client of a request that was admitted and met nothing.
+`GET /admit`: may this request pass? A yes is 200 with the session's address in `X-Upstream`, the seconds for which the
+edge may remember it in `X-Cache`, and the path and query for the session in `X-Uri` if they differ. The edge passes any
+other answer on to the client unchanged.
+`GET /nothing`: what should the edge answer to a request that was admitted but reached no server in the session?
 """
 
 import time
@@ -19,11 +20,11 @@ from buntime.web.visitor_pages import CONTENT_POLICY, PAGES, render
 
 log = structlog.get_logger()
 
-CHALLENGE = b"Preview-Token"  # no scheme that a browser would ask a name and a password for
+CHALLENGE = b"Preview-Token"  # not a scheme for which browsers ask for a name and password
 
 
 def create_edge_app(previews: Previews, *, secure: bool) -> ASGIApp:
-    """An ASGI application. `secure`: visitors speak HTTPS."""
+    """An ASGI application. `secure`: visitors use HTTPS."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = open_exchange(scope)
@@ -34,7 +35,7 @@ def create_edge_app(previews: Previews, *, secure: bool) -> ASGIApp:
             case "/nothing":
                 answer = await previews.nothing(asked)
             case _:
-                await exchange.send(failures.reply_to(NotFound("There is no such question.")), send)
+                await exchange.send(failures.reply_to(NotFound("This path does not exist.")), send)
                 return
         if isinstance(answer, Admitted):
             await exchange.send(_permission(answer), send)
@@ -104,7 +105,7 @@ def _refusal(refused: PreviewRefused, asked: PreviewRequest, *, secure: bool) ->
 
 
 def prefers_page(accept: str) -> bool:
-    """Whether an Accept header names HTML, and JSON not above it: a browser that shows a page."""
+    """Whether an Accept header prefers HTML over JSON, as browsers do when they show a page."""
     weights = {"text/html": 0.0, "application/json": 0.0}
     for part in accept.lower().split(","):
         media, *parameters = (text.strip() for text in part.split(";"))

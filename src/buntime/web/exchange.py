@@ -1,4 +1,4 @@
-"""One request and its answer, on their way through the web layer."""
+"""One request and its answer on their way through the web layer."""
 
 import asyncio
 import re
@@ -15,8 +15,8 @@ from buntime.daemon.room import hold
 JSON = b"application/json"
 VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 PIECE = 1 << 20  # bytes of an answer that are sent at once
-SLOWEST = 64 * 1024  # bytes a second that a client must read …
-GRACE = 60.0  # … with so many seconds on top
+SLOWEST = 64 * 1024  # bytes a second: the lowest rate at which a client may read an answer …
+GRACE = 60.0  # … with this many seconds on top
 SESSION_ID = re.compile(r"ses_[a-z0-9]{18}")
 
 type Headers = list[tuple[bytes, bytes]]
@@ -24,7 +24,7 @@ type Headers = list[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class Reply:
-    """What is sent. `code` (the error's) and `session_id` are for the log."""
+    """A complete answer. `code`, the error code, and `session_id` are for the log."""
 
     status: int
     body: bytes
@@ -35,21 +35,21 @@ class Reply:
 
 
 class ClientLeft(Exception):
-    """The client hung up before its request was whole. Never shown."""
+    """The client disconnected. Never shown to anyone."""
 
 
 @dataclass(slots=True)
 class Exchange:
-    """What is known of a request; grows on its way. Kept in the ASGI scope under "exchange"."""
+    """What is known about a request. It fills in as the request is handled. The ASGI scope has it as "exchange"."""
 
     scope: Scope
     method: str
     request_id: bytes
-    started: float  # of time.perf_counter
-    headers: Headers = field(default_factory=list)  # of the answer, beside the reply's own
+    started: float  # time.perf_counter
+    headers: Headers = field(default_factory=list)  # of the answer, on top of the reply's own
     route: str = "unknown"  # the template, never the path
     caller: Caller | None = None
-    session_id: str | None = None  # only once it has the form of one
+    session_id: str | None = None  # only if it has the form of a session id
     status: int = 0
     code: str | None = None
 
@@ -59,11 +59,11 @@ class Exchange:
         return params
 
     def header(self, name: bytes) -> list[bytes]:
-        """All values of a request header, in order. `name` in lower case."""
+        """All values of a request header in order. `name` is in lower case."""
         return [value for key, value in self.scope["headers"] if key == name]
 
     def note_session(self, session_id: object) -> None:
-        """For the log: text that is not an id could be anything, so it is left out."""
+        """For the log. Text that is not an id could be anything, so it is left out."""
         if isinstance(session_id, str) and SESSION_ID.fullmatch(session_id):
             self.session_id = session_id
 
@@ -89,9 +89,9 @@ class Exchange:
 
 
 async def _send_body(body: bytes, send: Send) -> None:
-    """In pieces, each when the one before is on its way: the server waits for a client that reads slowly, for a time.
+    """Sends the body in pieces and waits for the client to take each one.
 
-    Raises ClientLeft for one that reads too slowly.
+    Raises ClientLeft if the client reads too slowly.
     """
     try:
         async with asyncio.timeout(GRACE + len(body) / SLOWEST):
@@ -104,7 +104,7 @@ async def _send_body(body: bytes, send: Send) -> None:
 
 
 def open_exchange(scope: Scope) -> Exchange:
-    """A client's own request id is kept when it is 1 to 128 visible ASCII characters."""
+    """Keeps the client's own request id if it is 1 to 128 visible ASCII characters."""
     asked = next((value for key, value in scope["headers"] if key == b"x-request-id"), b"")
     request_id = asked if VISIBLE.fullmatch(asked) else b"req_" + secrets.token_hex(10).encode()
     exchange = Exchange(scope, scope["method"], request_id, time.perf_counter())

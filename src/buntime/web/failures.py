@@ -1,4 +1,4 @@
-"""Every failure as an answer: the one table code → status, and the JSON that shows it."""
+"""Turns failures into answers: the table of statuses, and the JSON of an error."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -38,7 +38,7 @@ STATUS: Mapping[type[BuntimeError], HTTPStatus] = {
     errors.BuntimeError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 BY_CODE = {kind.code: status.value for kind, status in STATUS.items()}
-RETRY_AFTER = {  # seconds, where the failure itself does not say
+RETRY_AFTER = {  # seconds, if the failure itself has no value
     "idempotency_in_progress": 1,
     "session_limit_exceeded": 60,
     "resource_limit_exceeded": 10,
@@ -49,7 +49,7 @@ FINAL = frozenset({404, 409, 413, 507})
 
 
 def reply_to(failure: BuntimeError) -> Reply:
-    """The failure as the contract shows it, with the headers that belong to its status."""
+    """The answer for the failure, with the headers that belong to its status."""
     status = BY_CODE.get(failure.code, 500)
     shown = Failure(code=failure.code, retryable=failure.retryable, message=failure.message, details=failure.details)
     headers: Headers = []
@@ -64,14 +64,14 @@ def reply_to(failure: BuntimeError) -> Reply:
 
 
 def is_final(failure: BuntimeError) -> bool:
-    """Whether a repeated request with the same Idempotency-Key gets this failure again.
+    """Whether a retry with the same Idempotency-Key gets this failure again.
 
-    Not final: refused before any work (400, 401, 403, 429), or undone by us (408, 5xx). A run that
-    met its memory or disk limit (507) has happened.
+    Failures before any work (400, 401, 403, 429) and failures whose work was undone (408, 5xx) are not final. A run
+    that reached its memory or disk limit (507) did happen, so that failure is final.
     """
     return not failure.retryable and BY_CODE.get(failure.code) in FINAL
 
 
 def bare() -> BuntimeError:
-    """What is shown of our own fault."""
-    return BuntimeError("Something went wrong on our side. The X-Request-Id of this answer names it in our log.")
+    """The failure that clients see for a bug or fault of the server."""
+    return BuntimeError("Something went wrong on our side. The server's log has details under this X-Request-Id.")

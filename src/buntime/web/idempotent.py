@@ -1,4 +1,4 @@
-"""The Idempotency-Key header: the first final answer to a key is given again."""
+"""The Idempotency-Key header: a repeated key gets the first final answer again."""
 
 import hashlib
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ LONGEST_KEY = 255
 
 
 def key_of(exchange: Exchange, *, honoured: bool) -> str | None:
-    """The key, or None without the header. Raises InvalidRequest for a bad one, and where none is honoured."""
+    """The key, None without the header. Raises InvalidRequest for a bad key, and if the endpoint takes no key."""
     values = exchange.header(HEADER)
     if not values:
         return None
@@ -24,12 +24,12 @@ def key_of(exchange: Exchange, *, honoured: bool) -> str | None:
         raise InvalidRequest("Idempotency-Key", "This endpoint does not take an Idempotency-Key.")
     key = values[0]
     if len(values) > 1 or not 1 <= len(key) <= LONGEST_KEY or any(not 0x21 <= byte <= 0x7E for byte in key):
-        raise InvalidRequest("Idempotency-Key", "Idempotency-Key must be 1 to 255 visible ASCII characters, once.")
+        raise InvalidRequest("Idempotency-Key", "Send one Idempotency-Key of 1 to 255 visible ASCII characters.")
     return key.decode("ascii")
 
 
 def fingerprint(exchange: Exchange, body: bytes) -> str:
-    """sha256 over method, path, query and the canonical JSON of the body, hex."""
+    """The SHA-256 of method, path, query and the body's canonical JSON, in hex."""
     scope = exchange.scope
     parts = (exchange.method.encode(), scope["path"].encode(), scope["query_string"], canonical(body))
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
@@ -40,7 +40,7 @@ type Work = Callable[[Callable[[bytes], Answer]], Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True)
 class KeyedRequest:
-    """One request with a key, and how its answer is kept. `secret`: sealed."""
+    """A request with a key, and how to store its answer. `secret`: encrypt it."""
 
     account: str
     key: str
@@ -50,9 +50,10 @@ class KeyedRequest:
 
 
 async def once(idempotency: Idempotency, request: KeyedRequest, work: Work) -> Reply:
-    """The stored answer, or that of `work`, which is stored if it is final.
+    """The stored answer, or the answer of `work`, which is then stored if it is final.
 
-    `work` gets a function that makes an Answer of a body, for answers that are stored together with what they describe.
+    `work` gets a function that turns a body into an Answer, to store it in one transaction with the change it
+    describes.
     """
 
     def to_keep(status: int, body: bytes) -> Answer:

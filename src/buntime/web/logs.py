@@ -1,7 +1,7 @@
 """One line in the log for each request.
 
-Never in a line: keys, bodies, environment, metadata, file contents and paths of sessions. The route is
-the template, so ids in paths appear only as `session`.
+Lines never contain keys, bodies, environment variables, metadata, or the contents and paths of files in sessions. The
+route is the template, so an id in the path appears only as `session`.
 """
 
 import time

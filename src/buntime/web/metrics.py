@@ -1,4 +1,4 @@
-"""Numbers for Prometheus, in a registry of each app's own. No label ever holds an id or a client's text."""
+"""Metrics for Prometheus, with a registry for each app. Labels never contain ids or text from clients."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -13,8 +13,8 @@ MEDIA = "text/plain; version=1.0.0; charset=utf-8"
 
 
 class Metrics:
-    """`gauges`, `counters`: name → what reads its value when it is asked for. Shown as `buntime_NAME`, and counters,
-    which only grow, as `buntime_NAME_total`."""
+    """`gauges`, `counters`: name → a function that reads the current value. Gauges are shown as `buntime_NAME`,
+    counters, which only grow, as `buntime_NAME_total`."""
 
     def __init__(
         self, gauges: Mapping[str, Callable[[], float]], counters: Mapping[str, Callable[[], float]] | None = None

@@ -1,4 +1,4 @@
-"""An operation of the API: one description that is both its route and its entry in `/openapi.json`."""
+"""An operation of the API. One description makes both its route and its entry in `/openapi.json`."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ FILE_SECONDS = 30.0  # for an operation on files
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A body of any size. `length` in bytes, where the client says so."""
+    """A request body of any size. `length` is in bytes, if the client declared it."""
 
     parts: AsyncIterator[bytes]
     length: int | None
@@ -30,7 +30,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Call[Q, B]:
-    """One call of an operation, decoded and checked for its shape."""
+    """One call of an operation, decoded and checked against its shape."""
 
     plane: Operations
     config: Config
@@ -38,16 +38,16 @@ class Call[Q, B]:
     path: Mapping[str, str]
     query: Q
     body: B
-    filters: Mapping[str, str]  # `metadata.KEY=VALUE` of the query
-    answer: Callable[[bytes], Answer] | None  # a body → what is stored for its Idempotency-Key
-    upload: Upload | None = None  # of an operation that takes a raw body
-    header: Callable[[bytes], Sequence[bytes]] = lambda _: ()  # all values of a header, by its name in lower case
-    last_event_id: str | None = None  # of a client that comes back to a stream of events
+    filters: Mapping[str, str]  # `metadata.KEY=VALUE` in the query
+    answer: Callable[[bytes], Answer] | None  # body → what to store for the Idempotency-Key
+    upload: Upload | None = None  # for operations with a raw body
+    header: Callable[[bytes], Sequence[bytes]] = lambda _: ()  # lower-case name → all values of the header
+    last_event_id: str | None = None  # from a client that reconnects to a stream of events
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A GET without a key: what tells of the server, not of sessions. `media` and `answer` are of its 200."""
+    """A GET that needs no key, about the server and not about sessions. `media` and `answer` describe its 200."""
 
     path: str
     render: Callable[[], Reply]
@@ -67,10 +67,10 @@ def _always(_: Call[Any, Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """How an operation answers as it goes.
+    """How an operation streams its answer.
 
-    `when`: the calls that want that; the others have the operation's handler. `media` and `events` (name → shape) are
-    for `/openapi.json`. `endless`: it may go on for ever by itself, so a server that stops ends it at once.
+    `when` selects the calls that stream; the operation's handler answers the others. `media` and `events` (name →
+    shape) are for `/openapi.json`. `endless`: the stream may never end on its own, so the server ends it when it stops.
     """
 
     streamer: Streamer
@@ -82,12 +82,11 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`seconds`: the longest that the work may take, or how to tell from the call.
+    """`seconds`: the time limit of the work, or a function that computes it from the call.
 
-    `settles`: work that goes on to its end when that time is over (it is owned by `Idempotency`),
-    so its Idempotency-Key stays taken until then. `secret`: what is kept of its answer for that key is sealed.
-    `filters`: takes `metadata.KEY=VALUE` in the query. `raw`: its body is bytes of any size, `Call.upload`.
-    `any_bytes`: text in its query may stand for bytes that are not UTF-8.
+    `settles`: the work continues after the time limit, and its Idempotency-Key stays taken until it ends. `secret`:
+    the answer stored for that key is encrypted. `filters`: the query may have `metadata.KEY=VALUE`. `raw`: the body is
+    bytes of any size, in `Call.upload`. `any_bytes`: text in the query may stand for bytes that are not UTF-8.
     """
 
     method: str
@@ -96,7 +95,7 @@ class Operation:
     tag: str
     summary: str
     description: str
-    answer: type[Struct] | None = None  # None: it only streams
+    answer: type[Struct] | None = None  # None: only a stream
     query: type[Struct] = NoQuery
     body: type[Struct] | None = None
     body_optional: bool = False
@@ -112,7 +111,7 @@ class Operation:
 
     @property
     def name(self) -> str:
-        """For `operationId`: camelCase of the handler's name."""
+        """The `operationId`: the handler's name in camelCase."""
         first, *rest = self.handler.__name__.split("_")
         return first + "".join(word.capitalize() for word in rest)
 
@@ -121,7 +120,7 @@ class Operation:
 
 
 def operation(method: str, path: str, **described: Any) -> Callable[[Handler], Operation]:
-    """Makes an Operation of a handler; its docstring is the summary (first line) and the description."""
+    """Turns a handler into an Operation. The first line of its docstring is the summary, the rest the description."""
 
     def describe(handler: Handler) -> Operation:
         summary, _, description = cleandoc(handler.__doc__ or "").partition("\n\n")

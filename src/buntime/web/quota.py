@@ -1,4 +1,4 @@
-"""Requests a minute: a fixed window per key by plan, and one per client address for calls without a valid key."""
+"""Requests per minute, in fixed windows: per key by its plan, and per address for calls without a valid key."""
 
 import ipaddress
 from collections.abc import Callable
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from buntime.errors import RateLimitExceeded
 
 WINDOW = 60  # seconds
-STRANGER_LIMIT = 60  # refused calls a minute for one address
-MOST_COUNTED = 100_000  # names in one window; the rest share one count
+STRANGER_LIMIT = 60  # refused calls per minute and address
+MOST_COUNTED = 100_000  # names in one window; all others share one count
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a caller stands in this window. `reset` in Unix seconds."""
+    """What is left for a caller in this window. `reset` is in Unix seconds."""
 
     limit: int
     remaining: int
@@ -22,7 +22,7 @@ class Standing:
 
 
 class Quota:
-    """Counts by name in the current minute. A new minute drops all counts, so nothing piles up."""
+    """Counts requests by name in the current minute. A new minute drops all counts, so memory stays bounded."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -30,7 +30,7 @@ class Quota:
         self._counts: dict[str, int] = {}
 
     def take(self, name: str, limit: int) -> Standing:
-        """Counts one request; a refused one is not counted on."""
+        """Counts one request. Refused requests do not count."""
         window = int(self._clock()) // WINDOW
         if window != self._window:
             self._window, self._counts = window, {}
@@ -51,9 +51,9 @@ def exceeded(message: str, limit: int, retry_after: int, **details: object) -> R
 
 
 def counted_address(forwarded: bytes | None, peer: str) -> str:
-    """Who an unauthenticated call comes from: the last X-Forwarded-For element (our edge's word), else the peer.
+    """The source of an unauthenticated call: the last X-Forwarded-For element, which the edge sets, or else the peer.
 
-    IPv6 counts by its /64, which is what one customer of a provider has.
+    An IPv6 address counts by its /64, which providers give to one customer.
     """
     text = (forwarded or b"").rpartition(b",")[2].strip().decode("latin-1") or peer
     try:

@@ -1,4 +1,4 @@
-"""Which part of a file a request asks for (RFC 9110, sections 13 and 14). Pure."""
+"""Which part of a file a request asks for (RFC 9110, sections 13 and 14)."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -6,12 +6,12 @@ from email.utils import formatdate, parsedate_to_datetime
 
 ONE_RANGE = re.compile(rb"bytes=[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", re.IGNORECASE)
 
-type Part = tuple[int | None, int | None]  # as `inside.Files.read` takes it
+type Part = tuple[int | None, int | None]  # as in `inside.Files.read`
 WHOLE: Part = (None, None)
 
 
 def asked_part(header: Callable[[bytes], Sequence[bytes]]) -> Part:
-    """WHOLE where there is no `Range`, or one that is to be passed over: several ranges, other units, nonsense."""
+    """WHOLE without `Range`, and for ranges that must be ignored: several ranges, other units, malformed ones."""
     values = header(b"range")
     found = ONE_RANGE.fullmatch(values[0]) if len(values) == 1 else None
     if found is None:
@@ -33,7 +33,7 @@ def http_date(seconds: int) -> bytes:
 
 
 def is_known(header: Callable[[bytes], Sequence[bytes]], version: str, modified: int) -> bool:
-    """Whether the client has this version: then the answer is 304."""
+    """Whether the client already has this version, so that the answer is 304."""
     if tags := header(b"if-none-match"):
         known = [tag.strip().removeprefix(b"W/") for value in tags for tag in value.split(b",")]
         return b"*" in known or etag(version) in known
@@ -42,7 +42,7 @@ def is_known(header: Callable[[bytes], Sequence[bytes]], version: str, modified:
 
 
 def is_same(header: Callable[[bytes], Sequence[bytes]], version: str) -> bool:
-    """Whether `If-Range`, where it is given, lets a part be sent. A date is not exact enough."""
+    """Whether `If-Range`, if present, allows a partial answer. A date is not exact enough."""
     values = header(b"if-range")
     return not values or values == [etag(version)]
 

@@ -1,4 +1,4 @@
-"""One path of the API: the way of every request from its headers to its reply."""
+"""One path of the API: handles every request from its headers to its reply."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class World:
 
 
 class Resource:
-    """An ASGI application for one path. A known path asks for the key before anything else."""
+    """An ASGI application for one path. It checks the key before anything else."""
 
     def __init__(self, path: str, operations: Sequence[Operation], world: World) -> None:
         self.path = path
@@ -55,7 +55,7 @@ class Resource:
         operation = self._operations.get("GET" if exchange.method == "HEAD" else exchange.method)
         if operation is None:
             exchange.headers.append(self._allow)
-            raise MethodNotAllowed(f"This path takes {self._allow[1].decode()}.")
+            raise MethodNotAllowed(f"This path accepts {self._allow[1].decode()}.")
         await self._perform(operation, exchange, caller, receive, send)
 
     async def _perform(
@@ -105,7 +105,7 @@ class Resource:
                 await exchange.send(reply, send)
                 return
         if key is not None:
-            raise InvalidRequest("Idempotency-Key", "An answer that streams does not take an Idempotency-Key.")
+            raise InvalidRequest("Idempotency-Key", "A streamed response does not take an Idempotency-Key.")
         del raw
         await self._stream(operation, call, exchange, receive, send)
 
@@ -176,7 +176,7 @@ class PublicResource:
             await exchange.send(Reply(204, b"", headers=[allow]), send)
         else:
             exchange.headers.append(allow)
-            raise MethodNotAllowed("This path takes GET, HEAD and OPTIONS.")
+            raise MethodNotAllowed("This path accepts GET, HEAD and OPTIONS.")
 
 
 async def _reply(operation: Operation, call: Call[Any, Any]) -> Reply:

@@ -1,7 +1,7 @@
-"""Answers that are sent as they come into being: Server-Sent Events, and bodies of any size.
+"""Streamed answers: Server-Sent Events, and bodies of any size.
 
-Such an answer ends for lack of progress alone: a client that takes nothing for `STALL_SECONDS` has gone. What the
-client does not take is not made: every `send` waits for it.
+Only a lack of progress ends such an answer: a client that reads nothing for `STALL_SECONDS` counts as gone. Every
+`send` waits for the client, so nothing is produced before the client can take it.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from buntime.web.wire.shapes import encode
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": heartbeat\n\n"
 STALL_SECONDS = 120.0
-TURN = 50  # pieces that are sent, after which others get theirs: sending does not wait while there is room
+TURN = 50  # pieces after which other tasks run: sending does not wait while the buffer has room
 EVENTS = b"text/event-stream"
-NO_BUFFERING: Headers = [(b"x-accel-buffering", b"no")]  # for proxies before ours
+NO_BUFFERING: Headers = [(b"x-accel-buffering", b"no")]  # for proxies in front of the edge
 
 
 class Out:
-    """An answer on its way. Until `begin` a failure is an answer of its own."""
+    """An answer under way. A failure before `begin` becomes an ordinary error answer."""
 
     def __init__(self, exchange: Exchange, send: Send) -> None:
         self._exchange = exchange
@@ -39,19 +39,19 @@ class Out:
         self._is_events = False
 
     async def begin_events(self) -> None:
-        """The head of a stream of events; from now on silence is filled with heartbeats."""
+        """Sends the head of a stream of events. From now on heartbeats fill silence."""
         self._is_events = True
         await self.begin(EVENTS, NO_BUFFERING)
         self._heartbeats = asyncio.create_task(self._beat(), name="heartbeats")
 
     async def event(self, name: str, content: msgspec.Struct | bytes, cursor: str | None = None) -> None:
-        """`content`: an answer's shape, or JSON in one line. `cursor`: where a client that comes back goes on."""
+        """`content`: a struct, or JSON on one line. `cursor`: where a client that reconnects continues."""
         text = content if isinstance(content, bytes) else encode(content)
         head = f"event: {name}\n" if cursor is None else f"event: {name}\nid: {cursor}\n"
         await self._put(b"".join((head.encode(), b"data: ", text, b"\n\n")))
 
     async def begin(self, media: bytes, headers: Headers, status: int = 200) -> None:
-        """The head of an answer. Raises HeadIsAll where the client asked for no more."""
+        """Sends the head of an answer. Raises HeadIsAll for a HEAD request."""
         exchange = self._exchange
         exchange.status, self.begun = status, True
         whole = [(b"content-type", media), (b"x-request-id", exchange.request_id), *exchange.headers, *headers]
@@ -61,21 +61,21 @@ class Out:
         if exchange.method == "HEAD":
             raise HeadIsAll
         self._sent_at = asyncio.get_running_loop().time()
-        if self._is_events:  # or the head would wait for the first event
+        if self._is_events:  # otherwise the head would wait for the first event
             await self._put(b":\n\n")
 
     async def content(self, part: bytes) -> None:
-        """More of a body that is no stream of events."""
+        """Sends part of a body that is not a stream of events."""
         await self._put(part)
 
     async def end(self, failure: BuntimeError | None = None) -> None:
-        """The last of it. Events end with the failure as an `error`; any other body that fails breaks off."""
+        """Ends the answer. Events end with the failure as an `error` event; any other body that fails is cut off."""
         if self._heartbeats is not None:
             self._heartbeats.cancel()
         if failure is not None:
             self._exchange.code = failure.code
             if not self._is_events:
-                raise ClientLeft from failure  # the connection is cut: what came is not the whole
+                raise ClientLeft from failure  # the connection is cut: the body is incomplete
             body = msgspec.json.decode(reply_to(failure).body)["error"]
             await self.event("error", msgspec.json.encode(body))
         async with self._turn:
@@ -98,7 +98,7 @@ class Out:
 
     async def _beat(self) -> None:
         clock = asyncio.get_running_loop().time
-        with suppress(ClientLeft):  # whoever sends next finds out too
+        with suppress(ClientLeft):  # the next sender finds out too
             while True:
                 await asyncio.sleep(max(self._sent_at + HEARTBEAT_SECONDS - clock(), 0.01))
                 if clock() - self._sent_at >= HEARTBEAT_SECONDS:
@@ -106,11 +106,11 @@ class Out:
 
 
 class HeadIsAll(Exception):
-    """A HEAD request has its answer. Never shown."""
+    """A HEAD request has its whole answer. Never shown to anyone."""
 
 
 class OpenStreams:
-    """The answers under way that would go on for ever: a server that stops ends them."""
+    """The open answers without an end of their own. A server that stops ends them."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,20 +127,20 @@ class OpenStreams:
 
 
 class Body(Protocol):
-    """A request's body as it comes."""
+    """A request body as it arrives."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
 async def parts_of(receive: Receive) -> AsyncIterator[bytes]:
-    """Raises ClientLeft, and ExecutionTimeout where nothing comes for `STALL_SECONDS`."""
+    """Raises ClientLeft, and ExecutionTimeout if nothing arrives for `STALL_SECONDS`."""
     more = True
     while more:
         try:
             async with asyncio.timeout(STALL_SECONDS):
                 message = await receive()
         except TimeoutError:
-            raise ExecutionTimeout("The request's body stopped coming.") from None
+            raise ExecutionTimeout("The request body stopped arriving.") from None
         if message["type"] == "http.disconnect":
             raise ClientLeft
         more = message.get("more_body", False)
@@ -156,9 +156,8 @@ async def perform(
 ) -> None:
     """Sends a whole streamed answer.
 
-    The handler is cancelled when the client leaves. It is also cancelled when the server stops; the answer then ends
-    with an error that says so. `receive`: of a request whose body was read; None where the handler reads it. `streams`:
-    where the answer is registered if it has no end of its own.
+    Cancels the handler if the client leaves, and if the server stops: the answer then ends with an error. `receive` is
+    None if the handler reads the body. `streams` is given for an answer without an end of its own.
     """
     answer = _Answer(out, handle, streams)
     work = asyncio.create_task(answer.whole(), name="streamed answer")

@@ -1,4 +1,4 @@
-"""What visitors of previews see of ours, one page for each reason. Whole in itself: no script, nothing fetched."""
+"""The pages that buntime itself shows to visitors of previews. They have no scripts and load nothing."""
 
 import re
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from string import Template
 from buntime.operations.previews import Reason
 from buntime.paths import ON_WAKE_LOG
 
-# Nothing but the style below. Who may embed a preview is its owner's business, so frames are not forbidden.
+# Only the style below may load. The owner decides who may embed a preview, so frames are allowed.
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Texts may name `$port`, and have `code` marked so. `again`: seconds after which it loads itself again."""
+    """Texts may contain `$port` and mark `code` with backticks. `again`: seconds until the page reloads itself."""
 
     status: int
     title: str
@@ -28,7 +28,7 @@ _EXAMPLE = """Bun.serve({
   port: $port,
   fetch: () => new Response("Hello"),
 });"""
-_BOTH = "It may listen on `0.0.0.0` or only on `localhost`: both work. Then load this page again."
+_BOTH = "It can listen on `0.0.0.0` or only on `localhost`. Then reload this page."
 
 PAGES: Mapping[Reason, Page] = {
     Reason.UNKNOWN: Page(
@@ -36,47 +36,45 @@ PAGES: Mapping[Reason, Page] = {
         "No session here",
         (
             "There is no session at this address. It may have expired or been deleted.",
-            "An address is `ses-` and 18 letters and digits, and for another port than 8080 that port, from 1024 up: "
-            "`ses-abc123def456ghi789-3000`.",
+            "An address is `ses-` followed by 18 letters and digits. For a port other than 8080, add the port, at "
+            "least 1024: `ses-abc123def456ghi789-3000`.",
         ),
     ),
     Reason.PRIVATE: Page(
         401,
         "This preview is private",
         (
-            "It opens with a link that has a token. Ask its owner for one: links expire and can be revoked.",
-            "Owners make one by `POST /sessions/{id}/preview-token`.",
+            "You need a link with a token to open it. Ask the owner for a link: links expire and can be revoked.",
+            "Owners create a link with `POST /sessions/{id}/preview-token`.",
         ),
     ),
-    Reason.SUSPENDED: Page(
-        403, "This account is suspended", ("The account that this session belongs to is suspended.",)
-    ),
+    Reason.SUSPENDED: Page(403, "This account is suspended", ("The account that owns this session is suspended.",)),
     Reason.WAKING: Page(
         503,
         "The session is waking",
-        ("It takes a few seconds. This page loads itself again.",),
+        ("This takes a few seconds. The page reloads itself.",),
         again=1,
     ),
     Reason.NO_ROOM: Page(
         503,
-        "The session cannot start just now",
-        ("The server is short of room for it. This page tries again by itself; the session's files are kept.",),
+        "The session cannot start right now",
+        ("The server has no capacity for it right now. The page retries by itself. The session's files are safe.",),
         again=10,
     ),
     Reason.STARTING: Page(
         503,
         "The server is starting",
         (
-            "The session woke from deep sleep. Its `onWake` command runs, and nothing listens on port $port yet. "
-            "This page loads itself again.",
-            f"What the command prints is in `{ON_WAKE_LOG}` in the session.",
+            "The session woke from deep sleep. Its `onWake` command is running. Nothing listens on port $port yet. The "
+            "page reloads itself.",
+            f"The command's output is in `{ON_WAKE_LOG}` in the session.",
         ),
         again=1,
     ),
     Reason.RESTARTED: Page(
         503,
         "One moment",
-        ("The session, or the server in it, has just been started. This page loads itself again.",),
+        ("The session, or the server in it, has just started. The page reloads itself.",),
         again=1,
     ),
     Reason.NOTHING: Page(
@@ -92,7 +90,7 @@ PAGES: Mapping[Reason, Page] = {
         502,
         "Nothing listens on port $port",
         (
-            "Deep sleep has ended this session's processes: start the server again, or set `onWake`, a command that "
+            "Deep sleep ended this session's processes. Start the server again, or set `onWake` to a command that "
             "starts it after each deep sleep. For example:",
             _BOTH,
         ),
@@ -102,25 +100,25 @@ PAGES: Mapping[Reason, Page] = {
         502,
         "Nothing listens on port $port",
         (
-            "The session woke from deep sleep and its `onWake` command was run, but no program accepts connections on "
-            "port $port.",
-            f"What the command printed is in `{ON_WAKE_LOG}` in the session.",
+            "The session woke from deep sleep and ran its `onWake` command, but no program accepts connections on port "
+            "$port.",
+            f"The command's output is in `{ON_WAKE_LOG}` in the session.",
         ),
     ),
     Reason.DAMAGED: Page(
         409,
-        "The session cannot be brought back",
-        ("What is kept of its files is damaged or missing. Its owner finds the reason in the answers of the API.",),
+        "The session cannot be restored",
+        ("Its stored files are damaged or missing. The API tells the owner why.",),
     ),
     Reason.TOO_MANY: Page(
         429,
         "Too many requests",
-        ("More requests wait for this session than are let through. Try again in a moment.",),
+        ("Too many requests are waiting for this session. Try again in a moment.",),
     ),
     Reason.FAILED: Page(
         500,
         "Something went wrong on our side",
-        ("It is written down in the server's log, under the `X-Request-Id` of this answer.",),
+        ("The server's log has the details under the `X-Request-Id` of this response.",),
     ),
 }
 
@@ -152,7 +150,7 @@ $content<small>Error $status</small></main></body></html>
 
 
 def render(page: Page, port: int) -> bytes:
-    """For browsers."""
+    """The page as HTML."""
     again = f'<meta http-equiv="refresh" content="{page.again}">\n' if page.again else ""
     first, *others = [f"<p>{_marked(text, port)}</p>\n" for text in page.paragraphs]
     example = f'<pre tabindex="0"><code>{_filled(page.example, port)}</code></pre>\n' if page.example else ""

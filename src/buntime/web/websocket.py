@@ -1,4 +1,4 @@
-"""WebSockets beside the API's requests: their bounds, and how a refusal before the upgrade is an ordinary answer."""
+"""WebSockets: their limits, and how a failure before the upgrade becomes an ordinary HTTP answer."""
 
 import asyncio
 from typing import Any
@@ -9,25 +9,29 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
-LARGEST_MESSAGE = 2 << 20  # bytes, of what a client sends at once: a large paste
-SLICE = 8 << 10  # bytes that are taken apart at once: some ms of work at the worst
-PING_SECONDS = 20.0  # ours: proxies cut what is silent
-MOST_FRAGMENTS = 1024  # of one message
+LARGEST_MESSAGE = 2 << 20  # bytes of one message from a client: a large paste
+SLICE = 8 << 10  # bytes that are parsed at once: a few ms of work at worst
+PING_SECONDS = 20.0  # between the server's pings: proxies cut silent connections
+MOST_FRAGMENTS = 1024  # in one message
 LEFT = "buntime_left"  # in the scope's state
-MOST_PONGS = 1 << 20  # bytes that wait for a client who asks and does not listen
+MOST_PONGS = 1 << 20  # bytes of pongs that wait for a client that pings but does not read
 
 
 class Connection(WebSocketsSansIOProtocol):
-    """Bounds what uvicorn does not: pongs for a client that reads nothing, the fragments of one message, and tiny
-    messages, each of which costs far more than its bytes: others get their turn between slices of what was read, and
-    binary ones that wait become one. And who takes nothing keeps nothing: a connection is cut some seconds after
-    we are done with it. That a client has left is known (`left`) before what it said last is heard."""
+    """Adds limits that uvicorn lacks.
+
+    - Pongs for a client that does not read, and fragments of one message, are bounded.
+    - Tiny messages cost far more than their bytes. Received data is parsed in slices, so that other connections get
+      their turn, and waiting binary messages are joined.
+    - A connection is aborted a few seconds after the application is done with it, even if the client does not read.
+    - `left` tells that a client has left, even before its last messages are read.
+    """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._unread: bytearray | None = None  # the binary message that waits as the last
-        self._backlog = bytearray()  # read, and not looked at
-        self._behind = False  # then nothing more is read
+        self._unread: bytearray | None = None  # the last binary message that waits
+        self._backlog = bytearray()  # received, not yet parsed
+        self._behind = False  # the backlog is not empty: reading is paused
         self._left = asyncio.Event()
 
     def handle_connect(self, event: Request) -> None:
@@ -87,7 +91,7 @@ class Connection(WebSocketsSansIOProtocol):
                 return
         elif self._unread is None:
             self._unread = bytearray(content)
-            self.frames = [self._unread]  # type: ignore[list-item]  # as good as bytes to who gets it
+            self.frames = [self._unread]  # type: ignore[list-item]  # the receiver treats it as bytes
         else:
             self._unread += content
             return
@@ -98,12 +102,12 @@ class Connection(WebSocketsSansIOProtocol):
         if message.get("bytes") is self._unread:
             self._unread = None
         if self._behind and not self.transport.is_closing():
-            self.transport.pause_reading()  # uvicorn thinks that there is nothing before what is read next
+            self.transport.pause_reading()  # uvicorn resumes reading, but the backlog comes first
         return message
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)
-        if self.close_sent:  # by an ordinary answer too, of which uvicorn thinks as of a handshake that was forgotten
+        if self.close_sent:  # also by an ordinary answer, which uvicorn would report as an incomplete handshake
             self.handshake_complete = True
 
     async def run_asgi(self) -> None:
@@ -121,13 +125,13 @@ def _is_text(content: bytes) -> bool:
 
 
 def left(scope: Scope) -> asyncio.Event:
-    """Set when the client of a WebSocket has left."""
+    """Set when the client of the WebSocket has left."""
     event: asyncio.Event = scope["state"][LEFT]
     return event
 
 
 def refusing(send: Send) -> Send:
-    """Takes the messages of an ordinary answer in the place of the upgrade."""
+    """Lets an ordinary HTTP answer replace the upgrade."""
 
     async def sent(message: Message) -> None:
         if message["type"].startswith("http.response."):

@@ -1,1 +1,1 @@
-"""The commands that talk to a server, built on the Python SDK. Each imports what it needs when it is run."""
+"""The commands that talk to a server, built on the Python SDK. Each imports what it needs when it runs."""

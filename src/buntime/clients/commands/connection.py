@@ -1,4 +1,4 @@
-"""The one way from a command to the server: the client, its failures and its end."""
+"""Connects a command to the server: the client, its errors and its end."""
 
 import os
 from collections.abc import Iterator
@@ -21,16 +21,16 @@ def server_url() -> str:
 
 
 def has_key() -> bool:
-    """One that a header can carry; whether it is valid is the server's to say."""
+    """Whether there is a key that fits into a header. The server decides whether it is valid."""
     key = os.environ.get("BUNTIME_API_KEY", "")
     return bool(key) and key.isascii()
 
 
 @contextmanager
 def connected(context: typer.Context, as_json: bool = False) -> Iterator["Buntime"]:
-    """A client for the block. What the server refuses ends the command with status 1, a signal with 128 and its number.
+    """A client for the block. An error ends the command with status 1, a signal with 128 plus its number.
 
-    `context.obj` is used in its place where there is one: tests bring a fake.
+    If `context.obj` is set, it is the client: tests pass a fake.
     """
     try:
         with stoppable(), _errors_shown(as_json), _client(context) as client:
@@ -48,7 +48,7 @@ def _errors_shown(as_json: bool) -> Iterator[None]:
     except (BuntimeError, CommandError) as failure:
         exit_with(failure, server_url(), as_json)
     except BrokenPipeError:
-        raise  # whoever read has gone, as `head` does: typer ends the command quietly
+        raise  # the reader left, as `head` does; typer ends the command quietly
     except OSError as failure:
         about = f"{failure.filename}: " if failure.filename else ""
         exit_with(CommandError(f"{about}{failure.strerror or failure}.", "local_file"), server_url(), as_json)

@@ -1,4 +1,4 @@
-"""`buntime cp`: files and folders into a session and out of it."""
+"""`buntime cp`: copies files and folders into a session and out of it."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,17 +24,17 @@ copying = typer.Typer()
 class CopySide:
     """One side of a copy."""
 
-    session: str | None  # None: here
+    session: str | None  # None: this machine
     path: str
 
     @property
     def contents(self) -> bool:
-        """`DIR/.`: what is in it, in place of itself."""
+        """Whether the path is `DIR/.`: the contents of the folder, not the folder itself."""
         return self.path == "." or self.path.endswith("/.")
 
 
 def copy_side(word: str) -> CopySide:
-    """`SESSION:PATH`, or a path here. A file here with a colon in its name is written `./a:b`."""
+    """Parses `SESSION:PATH` or a local path. Write a local file with a colon in its name as `./a:b`."""
     session, colon, path = word.partition(":")
     return CopySide(session, path or str(WORKSPACE)) if colon and is_name(session) else CopySide(None, word)
 
@@ -44,17 +44,17 @@ def copy_command(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="FROM", autocompletion=complete)],
     target: Annotated[str, typer.Argument(metavar="TO", autocompletion=complete)],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Copy files and folders into a session, or out of it.
 
-    The side in the session is SESSION:PATH; paths there begin at /workspace. In a folder that is there the copy keeps
-    its name; else it gets the name TO. FROM/. copies what is in a folder.
+    Write the side in the session as SESSION:PATH. Paths there are relative to /workspace. If TO is an existing folder,
+    the copy keeps its name in it; otherwise TO is the name of the copy. FROM/. copies the contents of a folder.
     """
     from_, to = copy_side(source), copy_side(target)
     if (from_.session is None) == (to.session is None):
-        raise typer.BadParameter("One side is SESSION:PATH, the other a path here.")
+        raise typer.BadParameter("Exactly one side must be SESSION:PATH; the other is a local path.")
     with connected(context, as_json) as client:
         if to.session is not None:
             copied = upload(find(client, to.session), from_, to, quiet=quiet or as_json)
@@ -65,10 +65,10 @@ def copy_command(
 
 
 def upload(session: "Session", source: CopySide, target: CopySide, *, quiet: bool) -> str:
-    """Where in the session it is now."""
+    """The path of the copy in the session."""
     here = Path(source.path)
     if not here.exists():
-        raise CommandError(f"There is no file or folder {source.path} here.", "file_not_found")
+        raise CommandError(f"There is no local file or folder {source.path}.", "file_not_found")
     there = landing(target, here.resolve().name, _found_there(session, target.path), contents=source.contents)
     if here.is_dir():
         with moving(here.resolve().name, quiet=quiet) as progress:
@@ -80,7 +80,7 @@ def upload(session: "Session", source: CopySide, target: CopySide, *, quiet: boo
 
 
 def download(session: "Session", source: CopySide, target: CopySide, *, quiet: bool) -> str:
-    """Where it is here now."""
+    """The local path of the copy."""
     status = session.files.stat(source.path)
     here = Path(target.path)
     found = "directory" if here.is_dir() else "file" if here.exists() else None
@@ -103,8 +103,10 @@ def _unpack(session: "Session", path: str, here: Path, name: str, quiet: bool) -
     try:
         with moving(name, quiet=quiet) as progress:
             session.files.download_archive(path, here, progress=progress)
-    except tarfile.TarError as refused:  # its links and devices are a program's: they do not come out of the folder
-        raise CommandError(f"Not all of {name} was copied: {refused}.") from refused
+    except (
+        tarfile.TarError
+    ) as refused:  # a program in the session made its links and devices: they must not lead out of the folder
+        raise CommandError(f"{name} was only partly copied: {refused}.") from refused
 
 
 def _found_there(session: "Session", path: str) -> str | None:
@@ -117,7 +119,7 @@ def _found_there(session: "Session", path: str) -> str | None:
 
 
 def _kind(session: "Session", status: "FileStatus") -> str:
-    """`directory` for a link to one, too: a link is what it leads to, as `cp` has it."""
+    """The type, following a link as `cp` does: `directory` for a link to a directory."""
     from buntime_sdk import FileConflict, FileNotFound
 
     if status.type != "symlink":
@@ -130,7 +132,7 @@ def _kind(session: "Session", status: "FileStatus") -> str:
 
 
 def landing(target: CopySide, name: str, found: str | None, *, contents: bool) -> str:
-    """Its path where it is copied to; `found` is what is at the target now."""
+    """The path of the copy. `found` is what exists at the target now."""
     if contents or (found != "directory" and not target.path.endswith("/")):
         return target.path.rstrip("/") or "/"
     return f"{target.path.rstrip('/')}/{name}"

@@ -1,4 +1,4 @@
-"""`--` in a command line: what follows is kept apart, since it is somebody else's command."""
+"""`--` in a command line. The words after it are another command, so they are kept apart."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ AFTER_DASHES = "buntime.after_dashes"
 
 
 class CommandAfterDashes(TyperCommand):
-    """`context.meta[AFTER_DASHES]` has the words after the first `--`, and is missing where there is none."""
+    """`context.meta[AFTER_DASHES]` has the words after the first `--`. Without `--` it is missing."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--" in args:
-            place = args.index("--")
-            ctx.meta[AFTER_DASHES] = args[place + 1 :]
-            args = args[:place]
+            dashes = args.index("--")
+            ctx.meta[AFTER_DASHES] = args[dashes + 1 :]
+            args = args[:dashes]
         return super().parse_args(ctx, args)

@@ -1,4 +1,4 @@
-"""What cannot be done is said in one line on stderr, with the remedy; with `--json` as the API says it."""
+"""Errors of a command: one line on stderr with the remedy, or the API's error object with `--json`."""
 
 import json
 import sys
@@ -12,22 +12,22 @@ from buntime.clients.commands.showing import plain
 if TYPE_CHECKING:
     from buntime_sdk import BuntimeError
 
-NO_KEY = "There is no API key. Set BUNTIME_API_KEY, or make one: buntime keys create"
-NO_SERVER = "No server answers at {url}. Is it running? scripts/serve starts one; BUNTIME_URL says where it is."
+NO_KEY = "There is no API key. Set BUNTIME_API_KEY, or create a key with: buntime keys create"
+NO_SERVER = "No server answers at {url}. Start one with scripts/serve, or set BUNTIME_URL."
 REMEDIES: Mapping[str, str] = {
-    "unauthorized": "Set BUNTIME_API_KEY to a valid one, or make one: buntime keys create",
-    "session_not_found": "Those that there are: buntime ls",
-    "session_limit_exceeded": "Delete one: buntime rm",
-    "process_not_found": "Those that there are: buntime ps",
-    "memory_limit_exceeded": "More for a new one: buntime create --memory MB",
-    "disk_full": "More for a new one: buntime create --disk MB",
-    "request_timeout": "It may be busy: try again, or look at the server's log.",
-    "internal_error": "The server's log has it whole, by the request id {request_id}.",
+    "unauthorized": "Set BUNTIME_API_KEY to a valid key, or create one with: buntime keys create",
+    "session_not_found": "List sessions with: buntime ls",
+    "session_limit_exceeded": "Delete one with: buntime rm",
+    "process_not_found": "List processes with: buntime ps",
+    "memory_limit_exceeded": "Give a new session more with: buntime create --memory MB",
+    "disk_full": "Give a new session more with: buntime create --disk MB",
+    "request_timeout": "The server may be busy. Try again, or look at its log.",
+    "internal_error": "The server's log has the details under the request id {request_id}.",
 }
 
 
 class CommandError(Exception):
-    """The command cannot be done; the message says why and what to do."""
+    """The command failed. The message says why and what to do."""
 
     def __init__(self, message: str, code: str = "refused") -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class CommandError(Exception):
 
 
 def exit_with(failure: "BuntimeError | CommandError", url: str, as_json: bool) -> Never:
-    """Says it and ends the command with status 1."""
+    """Prints the error and ends the command with status 1."""
     sentence = one_line(sentence_of(failure, url))
     if as_json:
         print(json.dumps({"error": _told(failure, sentence)}, ensure_ascii=False), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`buntime open`: what listens in a session, in a browser."""
+"""`buntime open`: opens a session's preview in the browser."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -23,17 +23,17 @@ WEB_PORT = 8080
 def open_command(
     context: typer.Context,
     session: SessionName,
-    port: Annotated[int, typer.Option(help="That the program listens on.")] = WEB_PORT,
-    private: Annotated[
-        bool, typer.Option("--private", help="With a token, also where the port is open to all.")
-    ] = False,
+    port: Annotated[int, typer.Option(help="The port that the program listens on.")] = WEB_PORT,
+    private: Annotated[bool, typer.Option("--private", help="Add a token even if the port is public.")] = False,
     ttl: Annotated[str, typer.Option(help="How long the token is valid.")] = "1h",
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it, where this is a terminal.")] = True,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the URL if stdout is a terminal.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Print a preview's URL and open it in the browser.
 
-    It has a token where the port is not open to all.
+    The URL has a token if the port is not public.
     """
     valid = seconds(ttl)
     with connected(context, as_json) as client:

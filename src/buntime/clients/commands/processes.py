@@ -1,4 +1,4 @@
-"""`buntime start`, `ps`, `logs`, `stop`: programs that go on by themselves."""
+"""`buntime start`, `ps`, `logs`, `stop`: programs in the background."""
 
 import sys
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 processes = typer.Typer()
 
 READY_SECONDS = "30"
-ProcessName = Annotated[str, typer.Argument(metavar="PROCESS", help="Its id or its name.")]
+ProcessName = Annotated[str, typer.Argument(metavar="PROCESS", help="The process id or name.")]
 
 
 @processes.command("start", cls=CommandAfterDashes)
@@ -30,18 +30,21 @@ def start_command(
     context: typer.Context,
     session: SessionName,
     line: Annotated[str | None, typer.Argument(metavar="COMMAND | -- COMMAND…", show_default=False)] = None,
-    name: Annotated[str | None, typer.Option(help="To call it by.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name for the process.")] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE")] = None,
     working_dir: WorkingDir = "/workspace",
-    timeout: Annotated[str | None, typer.Option(help="After which it is ended; none by default.")] = None,
-    wait_port: Annotated[int | None, typer.Option(help="Wait until it listens there.")] = None,
-    wait_output: Annotated[str | None, typer.Option(metavar="REGEX", help="Wait for such a line.")] = None,
-    wait: Annotated[str, typer.Option(help="How long to wait for it, 300 s at most.")] = READY_SECONDS,
+    timeout: Annotated[str | None, typer.Option(help="Kill the process after this time. Default: never.")] = None,
+    wait_port: Annotated[int | None, typer.Option(help="Wait until the process listens on this port.")] = None,
+    wait_output: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Wait for a line of output that matches.")
+    ] = None,
+    wait: Annotated[str, typer.Option(help="How long to wait, at most 300 s.")] = READY_SECONDS,
     as_json: AsJson = False,
 ) -> None:
     """Start a command in the background and print its process id.
 
-    Exit status 1 when it was waited for and is not ready: it has ended, or its time is over and it goes on.
+    With --wait-port or --wait-output, the exit status is 1 if the process is not ready: either it has ended, or the
+    wait is over and the process continues.
     """
     command = _command(context, line)
     variables, limit, patience = pairs(env) or None, seconds(timeout) if timeout else None, seconds(wait)
@@ -70,7 +73,7 @@ def _command(context: typer.Context, line: str | None) -> str:
 
 
 def _show_started(process: "Process", session: str, as_json: bool) -> None:
-    """Raises CommandError where it was waited for and is not ready."""
+    """Raises CommandError if the command waited for the process and it is not ready."""
     if as_json:
         print_json(_told(process) | ({} if process.ready is None else {"ready": process.ready}))
     else:
@@ -83,7 +86,7 @@ def _show_started(process: "Process", session: str, as_json: bool) -> None:
 
 @processes.command("ps")
 def list_command(context: typer.Context, session: SessionName, as_json: AsJson = False) -> None:
-    """List the processes of a session, ended ones too."""
+    """List the processes of a session, including ended ones."""
     with connected(context, as_json) as client:
         found = list(find(client, session).processes.list())
     if as_json:
@@ -102,16 +105,16 @@ def logs_command(
     context: typer.Context,
     session: SessionName,
     process: Annotated[
-        str | None, typer.Argument(metavar="PROCESS", help="Its id or its name; the newest without.")
+        str | None, typer.Argument(metavar="PROCESS", help="The process id or name. Default: the newest process.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
-    times: Annotated[bool, typer.Option("--times", "-t", help="When each piece was written.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the process ends.")] = False,
+    times: Annotated[bool, typer.Option("--times", "-t", help="Show when each piece was written.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a process has written.
+    """Print the output of a process.
 
-    Its stdout is on stdout, its stderr on stderr. A connection that breaks is made again, and nothing is missed. With
-    --json one object a line: stream, data, time.
+    The process's stdout goes to stdout and its stderr to stderr. A broken connection is restored without losing output.
+    With --json, prints one object per line: stream, data, time.
     """
     with connected(context, as_json) as client:
         found = _find_process(find(client, session), process)
@@ -129,10 +132,10 @@ def stop_command(
     context: typer.Context,
     session: SessionName,
     process: ProcessName,
-    signal: Annotated[str, typer.Option(help="Such as SIGINT or SIGKILL.")] = "SIGTERM",
+    signal: Annotated[str, typer.Option(help="For example SIGINT or SIGKILL.")] = "SIGTERM",
     as_json: AsJson = False,
 ) -> None:
-    """Send a signal to a process and all that it has started."""
+    """Send a signal to a process and everything that it started."""
     with connected(context, as_json) as client:
         found = _find_process(find(client, session), process)
         found.signal(signal)
@@ -143,18 +146,22 @@ def stop_command(
 
 
 def _find_process(session: "Session", name: str | None) -> "Process":
-    """The newest of that name. Raises CommandError where there is none."""
+    """The newest process with that name. Raises CommandError if there is none."""
     if name is not None and name.startswith("proc_"):
         return session.processes.get(name)
     for process in session.processes.list():
         if name is None or process.name == name:
             return process
-    missing, remedy = ("", "Start one: buntime start") if name is None else (f" {plain(name)}", "Those: buntime ps")
+    missing, remedy = (
+        ("", "Start one with: buntime start")
+        if name is None
+        else (f" {plain(name)}", "List processes with: buntime ps")
+    )
     raise CommandError(f"{session.id} has no process{missing}. {remedy} {session.id}", "process_not_found")
 
 
 def _entries(process: "Process", follow: bool) -> Iterator["LogEntry"]:
-    """All that is kept so far, and with `follow` what comes. What is not kept is said on stderr."""
+    """The output kept so far, and with `follow` everything after it. Reports dropped output on stderr."""
     from buntime_sdk import LogEntry, LogsDropped
 
     if follow:
@@ -165,7 +172,7 @@ def _entries(process: "Process", follow: bool) -> Iterator["LogEntry"]:
                 _say_dropped(event.bytes)
         return
     page = process.logs()
-    end = page.end  # what is written while it is read is not waited for
+    end = page.end  # does not wait for output written during the read
     while True:
         if page.dropped:
             _say_dropped(page.dropped)
@@ -176,7 +183,7 @@ def _entries(process: "Process", follow: bool) -> Iterator["LogEntry"]:
 
 
 def _say_dropped(count: int) -> None:
-    print(f"buntime: {size(count)} of output are not kept any more.", file=sys.stderr)
+    print(f"buntime: {size(count)} of output are no longer kept.", file=sys.stderr)
 
 
 def _told(process: "Process") -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""How far a copy is, on stderr, where a person looks at it."""
+"""Shows the progress of a copy on stderr, if that is a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ Progress = Callable[[int, int | None], object]
 
 @contextmanager
 def moving(what: str, *, quiet: bool) -> Iterator[Progress | None]:
-    """Gives what is told of the bytes moved so far and of all, as the SDK takes it; None where nobody looks."""
+    """The progress callback for the SDK: bytes moved, bytes in total. None if nobody is watching."""
     if quiet or not sys.stderr.isatty():
         yield None
         return

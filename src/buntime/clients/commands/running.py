@@ -1,4 +1,4 @@
-"""`buntime exec` and `buntime run`: programs whose output, input and exit status are those of this process."""
+"""`buntime exec` and `buntime run`: run a program with this process's output, input and exit status."""
 
 import os
 import shlex
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 running = typer.Typer()
 
 WORKSPACE = PurePosixPath("/workspace")
-RUN_TTL = 3600  # seconds; a session that could not be deleted ends by itself
+RUN_TTL = 3600  # seconds; a session that could not be deleted expires
 PROGRAMS = {".py": ("python3",), ".sh": ("bash",)}
 BUN = ("bun", "--install=fallback")  # as /execute starts code
 
@@ -36,7 +36,7 @@ def exec_command(
     context: typer.Context,
     session: SessionName,
     code: Annotated[str | None, typer.Argument(metavar="CODE | - | -- COMMAND…", show_default=False)] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Code from this file.", exists=True)] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Run the code in this file.", exists=True)] = None,
     env: RunEnv = None,
     timeout: RunTimeout = None,
     working_dir: WorkingDir = "/workspace",
@@ -45,8 +45,8 @@ def exec_command(
 ) -> None:
     """Run TypeScript code, or a command after `--`, in a session.
 
-    Its output comes as it is written, its exit status is the status of this command, and Ctrl-C ends it. What is
-    piped in is the standard input of a command; `-` reads code from it.
+    Output appears as it is written, the program's exit status becomes the status of this command, and Ctrl-C ends the
+    program. Piped input becomes the standard input of a command; with `-` it is the code.
     """
     words: Sequence[str] | None = context.meta.get(AFTER_DASHES)
     if sum(given is not None for given in (code, file, words)) != 1 or words == []:
@@ -70,28 +70,32 @@ def exec_command(
 def run_command(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A program: .ts, .js, .py, .sh.", exists=True, dir_okay=False)],
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS…", help="For the program.")] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGUMENTS…", help="Arguments for the program.")
+    ] = None,
     beside: Annotated[
         list[Path] | None,
-        typer.Option("--with", metavar="PATH", help="A file or folder beside FILE that it needs.", exists=True),
+        typer.Option(
+            "--with", metavar="PATH", help="A file or folder beside FILE that the program needs.", exists=True
+        ),
     ] = None,
     env: RunEnv = None,
     timeout: RunTimeout = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Do not delete the session; its id is on stderr.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the session and print its id on stderr.")] = False,
     no_stdin: NoStdin = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a file in a session of its own.
+    """Run a file in a new session.
 
-    The session is deleted at the end, whatever the end is. Output, exit status and Ctrl-C are as with `exec`. Options
-    stand before FILE: what follows it is the program's.
+    The session is deleted afterwards, even if the run fails. Output, exit status and Ctrl-C work as with `exec`. Put
+    options before FILE: everything after it goes to the program.
     """
     folder = file.parent.resolve()
     others = [_below(folder, path) for path in beside or ()]
     variables, limit = pairs(env) or None, seconds(timeout) if timeout else None
     program = (*PROGRAMS.get(file.suffix, BUN), file.name, *(arguments or ()))
     with connected(context, as_json) as client:
-        typed = _piped(no_stdin)  # read before there is a session
+        typed = _piped(no_stdin)  # read before the session exists
         with _session(client, keep) as session:
             _bring(session, folder, [*others, PurePosixPath(file.name)])
             stream = session.stream_command(shlex.join(program), env=variables, timeout=limit, stdin=typed)
@@ -101,7 +105,7 @@ def run_command(
 
 @contextmanager
 def _session(client: "Buntime", keep: bool) -> Iterator["Session"]:
-    """Made and deleted whole: a signal in between leaves none behind."""
+    """Signals wait while the session is created or deleted, so that none is left behind."""
     session = None
     try:
         with whole():
@@ -116,24 +120,24 @@ def _session(client: "Buntime", keep: bool) -> Iterator["Session"]:
 
 
 def _delete(session: "Session") -> None:
-    """What became of the run is more than what became of its session: a failure is told and no more."""
+    """A failure is only reported, because the result of the run matters more."""
     from buntime_sdk import BuntimeError, SessionNotFound
 
     try:
         session.delete()
     except SessionNotFound:
-        pass  # it has expired
+        pass  # it expired
     except BuntimeError as failure:
         reason = one_line(failure.message)
-        print(f"buntime: {session.id} is not deleted and ends by itself within the hour: {reason}", file=sys.stderr)
+        print(f"buntime: {session.id} could not be deleted and expires within an hour: {reason}", file=sys.stderr)
 
 
 def _below(folder: Path, path: Path) -> PurePosixPath:
-    """Where it is, seen from the folder of the program."""
+    """The path relative to the program's folder."""
     try:
         return PurePosixPath(path.resolve().relative_to(folder))
     except ValueError:
-        raise typer.BadParameter(f"{path} is not in {folder}, where the program is.", param_hint="--with") from None
+        raise typer.BadParameter(f"{path} is not in {folder}, the program's folder.", param_hint="--with") from None
 
 
 def _bring(session: "Session", folder: Path, paths: Sequence[PurePosixPath]) -> None:
@@ -146,7 +150,7 @@ def _bring(session: "Session", folder: Path, paths: Sequence[PurePosixPath]) -> 
 
 
 def command_line(words: Sequence[str]) -> str:
-    """One word is a line for the shell; several are a program and its arguments, as they are."""
+    """One word is a shell command line. Several words are a program and its arguments, passed unchanged."""
     return words[0] if len(words) == 1 else shlex.join(words)
 
 
@@ -158,7 +162,7 @@ def _code(code: str | None, file: Path | None) -> str:
 
 
 def _piped(ignored: bool) -> str | None:
-    """What a pipe or a file brings. A terminal is nobody's input here: `buntime shell` is for that."""
+    """The content of a pipe or file. A terminal is not read: use `buntime shell` for that."""
     if ignored or not _is_piped():
         return None
     return _text(sys.stdin.buffer.read(), "The standard input")
@@ -167,7 +171,7 @@ def _piped(ignored: bool) -> str | None:
 def _is_piped() -> bool:
     try:
         mode = os.fstat(0).st_mode
-    except OSError:  # it is closed
+    except OSError:  # stdin is closed
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
@@ -176,11 +180,11 @@ def _text(content: bytes, name: str) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise CommandError(f"{name} is not UTF-8. Bytes go by: buntime cp FILE SESSION:PATH") from None
+        raise CommandError(f"{name} is not UTF-8. Copy bytes with: buntime cp FILE SESSION:PATH") from None
 
 
 def _follow(opened: "RunStream", *, quiet: bool) -> "ExecutionResult":
-    """Output as it comes; with `quiet` it is in the result. Leaving early ends the run."""
+    """Prints output as it arrives; with `quiet` only the result has it. Leaving early ends the run."""
     from buntime_sdk import Result, Stderr, Stdout
 
     with opened as stream:
@@ -197,11 +201,11 @@ def _follow(opened: "RunStream", *, quiet: bool) -> "ExecutionResult":
 
 
 def _end(result: "ExecutionResult", as_json: bool) -> None:
-    """With the program's own exit status."""
+    """Ends the command with the program's exit status."""
     if as_json:
         print_json(result)
     elif result.timed_out:
-        print("buntime: The time of the run was over. More: --timeout 5m", file=sys.stderr)
+        print("buntime: The run timed out. Give it more time with: --timeout 5m", file=sys.stderr)
     if result.process_limit_exceeded and not as_json:
-        print("buntime: The run met the limit on processes. All that it started has been killed.", file=sys.stderr)
+        print("buntime: The run reached the process limit. Everything that it started was killed.", file=sys.stderr)
     raise typer.Exit(result.exit_code)

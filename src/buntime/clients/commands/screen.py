@@ -1,4 +1,4 @@
-"""The terminal that a person sits at: raw while a session has it, and as it was before afterwards."""
+"""The person's terminal: raw while a session uses it, restored afterwards."""
 
 import os
 import select
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-LEAVE = b"~."  # at the beginning of a line, as ssh has it
+LEAVE = b"~."  # at the beginning of a line, as in ssh
 CHUNK = 65536
-# What a program that was cut off may have left on: the other screen, pasting and mouse modes, a hidden cursor.
+# Resets what an interrupted program may have left: the alternate screen, paste and mouse modes, a hidden cursor.
 AS_NORMAL = b"\x1b[?1049l\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?25h\x1b[0m\r\n"
 
 
 class Screen:
-    """Keys come from stdin, bytes go to stdout. `woken` and a change of the window's size end a wait for keys."""
+    """Keys come from stdin, bytes go to stdout. `wake` and a resize of the window end a wait for keys."""
 
     def __init__(self) -> None:
         self._keys, self._out = sys.stdin.fileno(), sys.stdout.fileno()
@@ -32,7 +32,7 @@ class Screen:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and rows, in the bounds that the server takes."""
+        """Columns and rows, within the server's limits."""
         found = os.get_terminal_size(self._out)
         return min(max(found.columns, 2), 500), min(max(found.lines, 2), 500)
 
@@ -40,7 +40,7 @@ class Screen:
     def raw(self) -> Iterator[None]:
         before = termios.tcgetattr(self._keys)
         handler = signal.signal(signal.SIGWINCH, self._resize)
-        tty.setraw(self._keys, termios.TCSADRAIN)  # what is typed already is kept
+        tty.setraw(self._keys, termios.TCSADRAIN)  # keeps what was already typed
         try:
             yield
         finally:
@@ -48,12 +48,12 @@ class Screen:
             signal.signal(signal.SIGWINCH, handler)
 
     def wake(self) -> None:
-        """From any thread. A pipe that is full will wake it too."""
+        """Ends a wait for keys, from any thread. A full pipe already wakes it."""
         with suppress(BlockingIOError):
             os.write(self._wake_write, b"x")
 
     def keys(self, seconds: float | None = None) -> bytes | None:
-        """What is typed; b"" when it was woken or the time is over; None when the terminal is gone."""
+        """The typed keys. b"" if woken or out of time, None if the terminal is gone."""
         ready, _, _ = select.select([self._keys, self._wake_read], [], [], seconds)
         if self._wake_read in ready:
             os.read(self._wake_read, CHUNK)
@@ -61,7 +61,7 @@ class Screen:
             return b""
         try:
             return os.read(self._keys, CHUNK) or None
-        except OSError:  # EIO: it was closed
+        except OSError:  # EIO: the terminal was closed
             return None
 
     def show(self, content: bytes) -> None:
@@ -69,7 +69,7 @@ class Screen:
             content = content[os.write(self._out, content) :]
 
     def calm(self) -> None:
-        """After what was not the shell's own end."""
+        """Resets the terminal after anything but the shell's own end."""
         self.show(AS_NORMAL)
 
     def say(self, sentence: str) -> None:
@@ -81,13 +81,13 @@ class Screen:
 
 
 class Leaving:
-    """Finds `~.` after Enter in what is typed."""
+    """Finds `~.` after Enter in the typed keys."""
 
     def __init__(self) -> None:
         self._held = b"\r"  # as after Enter
 
     def asked(self, typed: bytes) -> tuple[bytes, bool]:
-        """What is to be sent of it, and whether the person wants to leave. A `~` after Enter is held back for a key."""
+        """The keys to send, and whether the person wants to leave. Holds back a `~` after Enter until the next key."""
         sent = b""
         for byte in (typed[index : index + 1] for index in range(len(typed))):
             if self._held == b"~":

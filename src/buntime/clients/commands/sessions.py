@@ -1,4 +1,4 @@
-"""`buntime create`, `ls`, `sleep`, `wake`, `rm`: sessions from their beginning to their end."""
+"""`buntime create`, `ls`, `sleep`, `wake`, `rm`: sessions from start to end."""
 
 import sys
 from contextlib import nullcontext, suppress
@@ -28,25 +28,27 @@ SHOWN = (
 @sessions.command("create")
 def create_command(
     context: typer.Context,
-    name: Annotated[str | None, typer.Option(help="To call it by; kept as metadata.name.")] = None,
-    ttl: Annotated[str | None, typer.Option(help="How long it lives: 90, 30m, 24h, 7d. A day by default.")] = None,
-    metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="To find it by.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name for the session, stored as metadata.name.")] = None,
+    ttl: Annotated[str | None, typer.Option(help="Lifetime: 90, 30m, 24h, 7d. Default: one day.")] = None,
+    metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="A label to search by.")] = None,
     env: Annotated[
         Variables, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For all that runs in it.")
     ] = None,
     memory: Annotated[int | None, typer.Option(metavar="MB")] = None,
     cpu: Annotated[float | None, typer.Option(metavar="CORES")] = None,
-    timeout: Annotated[str | None, typer.Option(help="Of one run, where it names none.")] = None,
+    timeout: Annotated[str | None, typer.Option(help="Timeout of runs that set none.")] = None,
     disk: Annotated[int | None, typer.Option(metavar="MB")] = None,
-    port: Annotated[list[int] | None, typer.Option(help="That anybody may open; 8080 by default.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Previews need a token.")] = False,
-    egress: Annotated[Literal["internet", "none"] | None, typer.Option(help="What it may reach.")] = None,
-    allow: Annotated[Variables, typer.Option(help="Only this name or network (with others allowed).")] = None,
-    deny: Annotated[Variables, typer.Option(help="Not this name or network.")] = None,
-    on_wake: Annotated[str | None, typer.Option(metavar="COMMAND", help="After each deep sleep.")] = None,
+    port: Annotated[list[int] | None, typer.Option(help="A port that anyone may open. Default: 8080.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Require a token for previews.")] = False,
+    egress: Annotated[Literal["internet", "none"] | None, typer.Option(help="What the session may reach.")] = None,
+    allow: Annotated[Variables, typer.Option(help="Allow only this name or network. Repeatable.")] = None,
+    deny: Annotated[Variables, typer.Option(help="Block this name or network. Repeatable.")] = None,
+    on_wake: Annotated[
+        str | None, typer.Option(metavar="COMMAND", help="A command to run after each deep sleep.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a session and print its id."""
+    """Create a session and print its id."""
     labels = {**pairs(metadata), **({"name": name} if name else {})}
     options = _given(
         ttl=seconds(ttl) if ttl else None,
@@ -77,7 +79,7 @@ def _told(session: "Session") -> dict[str, object]:
 
 
 def _given(**options: object) -> dict[str, Any] | None:
-    """Without the options that were left out; None where all were."""
+    """The options that are not None; None if there are none."""
     return {name: value for name, value in options.items() if value is not None} or None
 
 
@@ -85,11 +87,11 @@ def _given(**options: object) -> dict[str, Any] | None:
 def list_command(
     context: typer.Context,
     state: Annotated[Literal["active", "idle", "deep-sleep"] | None, typer.Option()] = None,
-    metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="Those that have it.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Ids alone.")] = False,
+    metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="Only sessions with this metadata.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only ids.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the sessions, the newest first."""
+    """List sessions, newest first."""
     wanted = pairs(metadata)
     with connected(context, as_json) as client:
         found = list(client.sessions.list(state=state, metadata=wanted or None, page_size=100))
@@ -115,10 +117,10 @@ def list_command(
 def sleep_command(
     context: typer.Context,
     session: SessionName,
-    deep: Annotated[bool, typer.Option("--deep", help="Its processes end, its files are kept.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="End the processes and keep the files.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Suspend a session as it is; the next request wakes it."""
+    """Suspend a session. The next request wakes it."""
     with connected(context, as_json) as client:
         found = find(client, session)
         found.sleep("deep-sleep" if deep else "idle")
@@ -130,40 +132,40 @@ def sleep_command(
 
 @sessions.command("wake")
 def wake_command(context: typer.Context, session: SessionName, as_json: AsJson = False) -> None:
-    """Wake a session now, before it is needed."""
+    """Wake a session before the next request does."""
     with connected(context, as_json) as client:
         found = find(client, session)
         woken = found.wake()
         if as_json:
             print_json(_told(found) | {"wokeFrom": woken.woke_from, "wakeTimeMs": woken.wake_time_ms})
         else:
-            print(f"{found.id} is awake, after {woken.wake_time_ms} ms; it was {woken.woke_from}.")
+            print(f"{found.id} was {woken.woke_from} and is awake after {woken.wake_time_ms} ms.")
 
 
 @sessions.command("rm")
 def remove_command(
     context: typer.Context,
     names: SessionNames = None,
-    every: Annotated[bool, typer.Option("--all", help="All sessions of the account.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Delete all sessions of the account.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete sessions with all that is in them."""
+    """Delete sessions with everything in them."""
     if every == bool(names):
-        raise typer.BadParameter("Write which sessions, or --all.")
+        raise typer.BadParameter("Name the sessions, or use --all.")
     from buntime_sdk import SessionNotFound
 
     with connected(context, as_json) as client:
-        # all are found before the first is deleted: a mistyped name deletes nothing
+        # find all before deleting any: a mistyped name deletes nothing
         found = list(client.sessions.list(page_size=100)) if every else [find(client, name) for name in names or ()]
         if not every and len(found) > 1:
             found = [session.refresh() for session in found]
         if every and found and not yes:
             if not sys.stdin.isatty():
-                raise CommandError(f"{len(found)} sessions would be deleted. Say so: buntime rm --all --yes")
+                raise CommandError(f"This would delete {len(found)} sessions. Confirm with: buntime rm --all --yes")
             typer.confirm(f"Delete {len(found)} sessions?", abort=True, err=True)
         for session in {session.id: session for session in found}.values():
-            with suppress(SessionNotFound) if every else nullcontext():  # one may just have expired
+            with suppress(SessionNotFound) if every else nullcontext():  # a session may just have expired
                 session.delete()
             if not as_json:
                 print(session.id, flush=True)

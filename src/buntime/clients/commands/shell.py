@@ -1,4 +1,4 @@
-"""`buntime shell`: a session's terminal in the one that a person sits at."""
+"""`buntime shell`: shows a session's terminal in the person's terminal."""
 
 import threading
 import time
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 shell = typer.Typer()
 
 CTRL_C = b"\x03"
-FIRST_WAIT, LONGEST_WAIT = 0.25, 5.0  # seconds between two attempts to take a terminal up again
+FIRST_WAIT, LONGEST_WAIT = 0.25, 5.0  # seconds between attempts to reconnect
 PATIENCE = 600.0  # seconds of attempts
-FAREWELL = 2.0  # seconds for what is still on its way to the screen
+FAREWELL = 2.0  # seconds to show the remaining output
 
 
 class Left(Exception):
@@ -33,18 +33,20 @@ class Left(Exception):
 def shell_command(
     context: typer.Context,
     session: SessionName,
-    terminal: Annotated[str | None, typer.Option(metavar="ID", help="Take up this one again.")] = None,
-    working_dir: Annotated[str, typer.Option("--workdir", "-w", help="Of a new one.")] = "/workspace",
+    terminal: Annotated[str | None, typer.Option(metavar="ID", help="Reconnect to this terminal.")] = None,
+    working_dir: Annotated[
+        str, typer.Option("--workdir", "-w", help="Working directory of a new terminal.")
+    ] = "/workspace",
 ) -> None:
-    """Open a shell in a session, with the exit status of its shell.
+    """Open a shell in a session.
 
-    A connection that is lost is made again, and the shell goes on where it was. Enter and then ~. leaves the shell
-    running; its id for --terminal is shown then.
+    The exit status is the shell's. A lost connection is restored, and the shell continues where it was. Press Enter,
+    then ~. to leave the shell running; the command then prints its id for --terminal.
     """
     with connected(context) as client:
         found = find(client, session)
         if not Screen.is_there():
-            raise CommandError("A shell needs a terminal. Without one: buntime exec SESSION -- COMMAND")
+            raise CommandError("A shell needs a terminal. Without one, use: buntime exec SESSION -- COMMAND")
         raise typer.Exit(_sit(found, Screen(), terminal, working_dir))
 
 
@@ -59,7 +61,7 @@ def _sit(session: "Session", screen: Screen, terminal_id: str | None, working_di
             return _status(end)
         except Left:
             screen.calm()
-            screen.say(f"The shell goes on: buntime shell {session.id} --terminal {terminal_id}")
+            screen.say(f"The shell keeps running. Return with: buntime shell {session.id} --terminal {terminal_id}")
             return 0
         except BaseException:
             screen.calm()
@@ -68,14 +70,14 @@ def _sit(session: "Session", screen: Screen, terminal_id: str | None, working_di
 
 def _status(end: "TerminalEnd") -> int:
     if end.type == "detached":
-        raise CommandError("Another client has taken this terminal over.", "detached")
+        raise CommandError("Another client took over this terminal.", "detached")
     if end.exit_code is None:
-        raise CommandError(f"The shell was ended: {end.reason or 'its session ended'}.", "ended")
+        raise CommandError(f"The shell ended: {end.reason or 'its session ended'}.", "ended")
     return end.exit_code
 
 
 class Visit:
-    """One connection to a terminal: what is typed goes in, what the shell writes comes out."""
+    """One connection to a terminal: sends typed keys and shows the shell's output."""
 
     def __init__(self, terminal: "Terminal", screen: Screen) -> None:
         self._terminal, self._screen = terminal, screen
@@ -85,7 +87,7 @@ class Visit:
         self._listener = threading.Thread(target=self._listen, name="terminal output", daemon=True)
 
     def end(self) -> "TerminalEnd | None":
-        """How the terminal ended; None when the connection was lost. Raises Left, and what the server refuses."""
+        """How the terminal ended; None if the connection was lost. Raises Left, and the server's errors."""
         with closing(self._terminal):
             self._listener.start()
             self._type()
@@ -97,7 +99,7 @@ class Visit:
     def _type(self) -> None:
         from buntime_sdk import ConnectionFailed
 
-        with suppress(ConnectionFailed):  # the listener says what became of it
+        with suppress(ConnectionFailed):  # the listener reports how it ended
             while not self._over.is_set():
                 typed = self._screen.keys()
                 if self._screen.resized:
@@ -126,10 +128,10 @@ class Visit:
 
 
 def _again(session: "Session", screen: Screen, terminal_id: str) -> "Terminal":
-    """Takes it up where it was. Raises Stopped when the person gives up, and what the server refuses."""
+    """Reconnects to the terminal. Raises Stopped if the person gives up, and the server's errors."""
     from buntime_sdk import BuntimeError
 
-    screen.say("The connection is lost; trying again. Ctrl-C gives up.")
+    screen.say("The connection is lost. Retrying; press Ctrl-C to stop.")
     deadline, wait = time.monotonic() + PATIENCE, FIRST_WAIT
     while True:
         typed = screen.keys(wait)

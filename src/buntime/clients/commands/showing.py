@@ -1,4 +1,4 @@
-"""How answers are shown: tables and times for people, the API's own words for programs."""
+"""Prints answers: tables and times for people, the API's JSON for programs."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-NEVER_SHOWN = "�"  # in the place of what would steer the terminal
+NEVER_SHOWN = "�"  # replaces control characters
 COLOURS = {"active": "green", "running": "green", "idle": "yellow", "deep-sleep": "blue", "lost": "red"}
 
 
@@ -17,7 +17,7 @@ def print_json(value: object) -> None:
 
 
 def wire(value: object) -> object:
-    """As the API says it: names in camelCase, times with `Z`. Keys of mappings are the user's own and stay."""
+    """The value as in the API: names in camelCase, times with `Z`. Keys of mappings are user data and do not change."""
     if is_dataclass(value) and not isinstance(value, type):
         shown = [field.name for field in fields(value) if not field.name.startswith("_")]
         return {camel(name): wire(getattr(value, name)) for name in shown}
@@ -31,7 +31,7 @@ def wire(value: object) -> object:
 
 
 def told(thing: object, id_name: str, *names: str) -> dict[str, object]:
-    """Of a session or process, which knows what the server has last told it: that, and not what it was not told."""
+    """The fields that a session or process object already knows. Fields that need a request are left out."""
     shown: dict[str, object] = {id_name: thing.id}  # type: ignore[attr-defined]
     for name in names:
         with suppress(LookupError):
@@ -45,7 +45,7 @@ def camel(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Without control characters: names and commands are whatever a session's program chose."""
+    """The text without control characters: programs in sessions choose names and commands freely."""
     return "".join(character if character.isprintable() else NEVER_SHOWN for character in text)
 
 
@@ -66,7 +66,7 @@ def since(time: datetime, now: datetime) -> str:
 
 
 def size(count: float) -> str:
-    """Of bytes: `12.5 MiB`."""
+    """A number of bytes: `12.5 MiB`."""
     for unit in UNITS[:-1]:
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -75,7 +75,8 @@ def size(count: float) -> str:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """On a terminal in colours, each line cut to its width; else whole, for `awk`. What may be long comes last."""
+    """On a terminal, prints colours and cuts lines to its width; otherwise whole lines, for `awk`. The longest column
+    comes last."""
     lines = [list(head), *([plain(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]

@@ -1,4 +1,4 @@
-"""What ends a command from outside: Ctrl-C, `kill`, a terminal that is closed."""
+"""Signals that end a command: Ctrl-C, `kill`, a closed terminal."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """A signal came: what was begun is to be ended now. No `Exception`, as KeyboardInterrupt is none."""
+    """A signal arrived, so the command must stop now. Not an `Exception`, like KeyboardInterrupt."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -29,9 +29,9 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def whole() -> Iterator[None]:
-    """What the block does is done whole: a signal that comes meanwhile raises Stopped at its end.
+    """Lets the block finish: a signal that arrives meanwhile raises Stopped afterwards.
 
-    The block has to have an end of its own.
+    The block must end on its own.
     """
     came: list[int] = []
 
@@ -46,7 +46,7 @@ def whole() -> Iterator[None]:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """What is ignored stays so: `nohup`, and shells that start a command in the background, mean it."""
+    """Ignored signals stay ignored: `nohup` relies on it, and so do shells that start background commands."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     heard = [number for number, old in before.items() if old is not signal.SIG_IGN]
     for number in heard:

@@ -1,4 +1,4 @@
-"""`buntime usage`: what the sessions of the account take now."""
+"""`buntime usage`: what the account's sessions use now."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,10 +19,10 @@ STATES = ("active", "idle", "deep-sleep")
 
 @usage.command("usage")
 def usage_command(context: typer.Context, as_json: AsJson = False) -> None:
-    """Sum up what the account's sessions may take now.
+    """Sum up the limits of the account's sessions.
 
-    By state; and what is left of the key's requests in this minute. These are limits and counts of this moment: the
-    server does not meter what was used over time.
+    Shows the sums by state, and how many requests the key has left in this minute. These are current limits and counts:
+    the server does not meter use over time.
     """
     with connected(context, as_json) as client:
         found = list(client.sessions.list(page_size=100))
@@ -35,7 +35,7 @@ def usage_command(context: typer.Context, as_json: AsJson = False) -> None:
     rows = [(state, *(_shown(number) for number in numbers.values())) for state, numbers in sums.items()]
     print_table(("STATE", "SESSIONS", "MEMORY MB", "CPU", "DISK MB", "PROCESSES", "FILES"), rows)
     if rate is not None:
-        print(f"\n{rate.remaining} of {rate.limit} requests left in this minute, for this key.")
+        print(f"\nThis key has {rate.remaining} of {rate.limit} requests left in this minute.")
 
 
 def _shown(number: float) -> str:

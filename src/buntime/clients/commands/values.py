@@ -1,4 +1,4 @@
-"""What is written on the command line, read: spans of time, NAME=VALUE."""
+"""Parses values on the command line: spans of time, NAME=VALUE."""
 
 import re
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ def seconds(text: str) -> int:
     """`90`, `90s`, `30m`, `24h` or `7d`. Raises BadParameter."""
     match = SPAN.fullmatch(text)
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no span of time: write 90, 90s, 30m, 24h or 7d.")
+        raise typer.BadParameter(f"{text!r} is not a span of time. Write 90, 90s, 30m, 24h or 7d.")
     return int(match[1]) * SECONDS[match[2]]
 
 
 def pairs(texts: Sequence[str] | None) -> dict[str, str]:
-    """NAME=VALUE, as often as wanted. Raises BadParameter."""
+    """Parses NAME=VALUE options. Raises BadParameter."""
     found = {}
     for text in texts or ():
         name, equals, value = text.partition("=")

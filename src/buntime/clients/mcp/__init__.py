@@ -1,1 +1,1 @@
-"""`buntime mcp`: the API as tools of the Model Context Protocol. It is a client of a server, as anybody is."""
+"""`buntime mcp`: the API as Model Context Protocol tools. It is an ordinary client of a server."""

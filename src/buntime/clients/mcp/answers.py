@@ -1,4 +1,4 @@
-"""Results of tools: text for the model, and the same as values for programs."""
+"""Results of tools: text for the model, and the same content as values for programs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
@@ -8,15 +8,16 @@ from mcp.types import CallToolResult, ImageContent, TextContent
 
 
 class Answer(TypedDict):
-    """`session`: give it back as `session` to go on in the same one. `note`: what has to be known of it."""
+    """`session`: pass this id as `session` to continue in the same session. `note`: what to know about it."""
 
     session: str
     note: NotRequired[str]
 
 
 class Ran(Answer):
-    """`stdoutFile`, `stderrFile`: in the session, where the output was too long to show. `filesWrittenMore`: how many
-    there are beside those that are named. `processLimitExceeded`: all that the run started has been killed.
+    """`stdoutFile`, `stderrFile`: files in the session with the whole output, if it was too long to show.
+    `filesWrittenMore`: the number of written files beyond the listed ones. `processLimitExceeded`: everything that the
+    run started was killed.
     """
 
     exitCode: int
@@ -32,9 +33,10 @@ class Ran(Answer):
 
 
 class Evaluated(Ran):
-    """`value`: of the last expression, as text; `error`: what the code threw; `context`: where its names are kept.
+    """`value`: the last expression as text. `error`: what the code threw. `context`: the context that has the
+    variables.
 
-    `displayedFile`: in the session, where what was displayed was too long to show.
+    `displayedFile`: a file in the session with all displayed values, if they were too long to show.
     """
 
     context: str
@@ -45,7 +47,7 @@ class Evaluated(Ran):
 
 
 class Content(Answer):
-    """`size`: of the file, where it is known: what /proc has, and links, do not say it before their end."""
+    """`size`: the file's size, if known. Links and files in /proc do not report it before their end is read."""
 
     path: str
     content: str
@@ -100,7 +102,7 @@ class Processes(Answer):
 
 
 class Logs(Answer):
-    """`cursor`: give it back to read what comes after."""
+    """`cursor`: pass it back to read the output that follows."""
 
     output: str
     cursor: int
@@ -132,33 +134,33 @@ class SessionState(Answer):
 
 
 ADVICE: Mapping[str, str] = {
-    "unauthorized": "The user has to give a valid key: BUNTIME_API_KEY, or the Authorization header over HTTP.",
-    "connection_failed": "The buntime server does not answer. The user has to start it, or set BUNTIME_URL.",
-    "session_not_found": "Leave out `session`: then a new one is made. Its files are gone.",
-    "session_limit_exceeded": "End one that is not needed: list_sessions, delete_session.",
-    "file_not_found": "Look with list_files. Paths are relative to /workspace.",
-    "file_conflict": "Look with list_files what is there.",
-    "process_not_found": "Look with list_processes.",
-    "context_not_found": "Leave out `context_id`: then a new one is made, without the variables.",
-    "context_lost": "Call run_in_context again without `context_id`: it is a new one. Define what is needed again.",
-    "memory_limit_exceeded": "Work on less at a time.",
+    "unauthorized": "The user must provide a valid key: BUNTIME_API_KEY, or the Authorization header over HTTP.",
+    "connection_failed": "The buntime server does not answer. The user must start it or set BUNTIME_URL.",
+    "session_not_found": "Omit `session` to get a new one. The old files are gone.",
+    "session_limit_exceeded": "Delete a session that is no longer needed: list_sessions, delete_session.",
+    "file_not_found": "Find the path with list_files. Paths are relative to /workspace.",
+    "file_conflict": "See what exists with list_files.",
+    "process_not_found": "Find the process with list_processes.",
+    "context_not_found": "Omit `context_id` to get a new context. It has none of the old variables.",
+    "context_lost": "Call run_in_context again without `context_id` for a new context, and define the variables again.",
+    "memory_limit_exceeded": "Process less data at a time.",
     "disk_full": "Delete files that are not needed.",
-    "payload_too_large": "Write it in parts with append, or let a program make it.",
-    "resource_limit_exceeded": "End one first: list_processes, stop_process.",
+    "payload_too_large": "Write the file in parts with append, or let a program create it.",
+    "resource_limit_exceeded": "End a process first: list_processes, stop_process.",
     "session_busy": "Try again in a moment.",
     "rate_limit_exceeded": "Wait before the next call.",
     "invalid_request": "Correct the argument.",
-    "invalid_state": "Look with list_processes and list_sessions how things stand.",
-    "forbidden": "The account's plan does not allow it: ask for less, or tell the user.",
-    "execution_timeout": "Use start_process for what takes long, and process_logs to follow it.",
-    "request_timeout": "It may have been done all the same: look before you do it again.",
-    "unavailable": "The server has no room now: try again in a few seconds.",
-    "internal_error": "The server failed: try once more, then tell the user.",
+    "invalid_state": "Check the state with list_processes and list_sessions.",
+    "forbidden": "The account's plan does not allow this. Ask for less, or tell the user.",
+    "execution_timeout": "Use start_process for long work, and process_logs to follow it.",
+    "request_timeout": "The request may still have succeeded. Check before you retry.",
+    "unavailable": "The server has no capacity now. Try again in a few seconds.",
+    "internal_error": "The server failed. Retry once, then tell the user.",
 }
 
 
 def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> CallToolResult:
-    """`values` as the tool's output schema has them. `images`: PNG in base64."""
+    """`values` match the tool's output schema. `images` are PNG in base64."""
     parts = [text.rstrip("\n"), *_about(values)]
     shown = "\n\n".join(part for part in parts if part)
     shown_images = [ImageContent(type="image", data=image, mime_type="image/png") for image in images]
@@ -168,21 +170,21 @@ def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> 
 
 
 def refusal(failure: BuntimeError) -> CallToolResult:
-    """What went wrong and what to do, for the model to act on."""
+    """Tells the model what went wrong and what to do."""
     output = "\n".join(str(failure.details[name]) for name in ("stdout", "stderr") if failure.details.get(name))
-    text = f"{told(failure)}\n\nIts output so far:\n{output[-4000:]}" if output else told(failure)
+    text = f"{told(failure)}\n\nOutput so far:\n{output[-4000:]}" if output else told(failure)
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
 def told(failure: BuntimeError) -> str:
-    """A failure in one line, with what to do."""
+    """A failure and its remedy, in one line."""
     advice = ADVICE.get(failure.code, "")
     after = f"Try again in {failure.retry_after:.0f} s." if failure.retry_after is not None else ""
     return " ".join(part for part in (f"{failure.code}: {failure.message}", advice, after) if part)
 
 
 def _about(values: Mapping[str, Any]) -> list[str]:
-    """The session's name, in every result that has one."""
+    """The line that names the session, for results that have one."""
     if "session" not in values:
         return []
     note = f" {values['note']}" if values.get("note") else ""

@@ -12,16 +12,15 @@ if TYPE_CHECKING:
 TTL = 21600
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-Http = Annotated[bool, typer.Option("--http", help="Over streamable HTTP, at /mcp, in place of stdio.")]
-Host = Annotated[str, typer.Option(help="Address to listen on, with --http.")]
-Port = Annotated[int, typer.Option(help="With --http.", min=1, max=65535)]
+Http = Annotated[bool, typer.Option("--http", help="Serve streamable HTTP at /mcp instead of stdio.")]
+Host = Annotated[str, typer.Option(help="With --http: the address to listen on.")]
+Port = Annotated[int, typer.Option(help="With --http: the port to listen on.", min=1, max=65535)]
 AllowHost = Annotated[
-    list[str] | None, typer.Option(help="A name that it is reached by, such as mcp.example.com; with --http.")
+    list[str] | None,
+    typer.Option(help="With --http: a host name by which clients reach the server, such as mcp.example.com."),
 ]
-ShareKey = Annotated[bool, typer.Option("--share-key", help="With --http: whoever reaches it uses BUNTIME_API_KEY.")]
-Ttl = Annotated[
-    int, typer.Option(help="Seconds that a session which it makes is there after it was used, from 300.", min=300)
-]
+ShareKey = Annotated[bool, typer.Option("--share-key", help="With --http: let everyone use BUNTIME_API_KEY.")]
+Ttl = Annotated[int, typer.Option(help="Seconds that a session lives after its last use, at least 300.", min=300)]
 
 
 def mcp_command(
@@ -32,9 +31,9 @@ def mcp_command(
     share_key: ShareKey = False,
     ttl: Ttl = TTL,
 ) -> None:
-    """Serve the tools of a session to an MCP client: Claude, Cursor, VS Code and others.
+    """Serve a session's tools to an MCP client such as Claude, Cursor or VS Code.
 
-    BUNTIME_URL and BUNTIME_API_KEY say which server and whose. Over HTTP each caller brings its own key as
+    BUNTIME_URL and BUNTIME_API_KEY select the server and the account. Over HTTP each caller sends its own key as
     `Authorization: Bearer btk_…`.
     """
     _require_library()
@@ -42,10 +41,10 @@ def mcp_command(
     from buntime.clients.mcp.tool_context import Settings
 
     if http and share_key and host not in LOOPBACK:
-        _fail(f"--share-key would give your key to whoever reaches {host}: leave out one of them", 2)
+        _fail(f"--share-key would let everyone who reaches {host} use your key. Omit --share-key or --host.", 2)
     key = (os.environ.get("BUNTIME_API_KEY") or None) if share_key or not http else None
     if key is None and (share_key or not http):
-        _fail("There is no API key. Set BUNTIME_API_KEY, or make one: buntime keys create", 1)
+        _fail("There is no API key. Set BUNTIME_API_KEY, or create a key with: buntime keys create", 1)
     url = os.environ.get("BUNTIME_URL") or None
     server = build(Settings(url, key, ttl))
     if http:
@@ -56,7 +55,7 @@ def mcp_command(
 
 def _require_library() -> None:
     try:
-        import mcp.server.mcpserver  # noqa: F401 - not installed with every server
+        import mcp.server.mcpserver  # noqa: F401 - an optional dependency
     except ImportError as missing:
         if (missing.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
             raise

@@ -1,7 +1,7 @@
 """Which session a conversation uses.
 
-A conversation is the process over stdio, and the `Mcp-Session-Id` of older clients over HTTP, each with the API key
-that it brings. Newer clients over HTTP say nothing that lasts: there a result names its session, and the model gives it
+Over stdio the process is one conversation. Over HTTP with older clients, a conversation is an `Mcp-Session-Id` together
+with the API key. Newer HTTP clients send nothing that lasts: a result names its session, and the model passes that name
 back as `session`.
 """
 
@@ -15,13 +15,13 @@ from weakref import WeakValueDictionary
 
 from buntime_sdk import AsyncBuntime, AsyncSession, SessionNotFound
 
-MOST = 10_000  # conversations that are remembered
+MOST = 10_000  # remembered conversations
 MADE_BY = {"madeBy": "buntime mcp"}
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """None where nothing tells it from others."""
+    """The name is None if nothing distinguishes the conversation from others."""
 
     name: str | None
 
@@ -31,14 +31,14 @@ class Conversation:
 
     @classmethod
     def of_request(cls, key: str, headers: Mapping[str, str]) -> "Conversation":
-        """Of one key alone: whoever guesses another's id learns nothing."""
+        """The key is part of the name, so that guessing an id gives no access to another key's conversation."""
         given = headers.get("mcp-session-id")
         return cls(None if given is None else f"{hashed(key)}:{given}")
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """`note`: what the model has to know of it."""
+    """`note`: what the model must know about the session."""
 
     session: AsyncSession
     note: str
@@ -50,49 +50,51 @@ def _now() -> datetime:
 
 class Conversations:
     def __init__(self, ttl: int, clock: Callable[[], datetime] = _now) -> None:
-        """`ttl`: seconds that sessions which are made here are there after their last use, or half of it."""
+        """`ttl`: seconds that a session created here lives; use in the second half of that time renews it."""
         self._ttl = ttl
         self._clock = clock
         self._sessions: OrderedDict[str, str] = OrderedDict()
-        self._contexts: OrderedDict[str, str] = OrderedDict()  # by session
+        self._contexts: OrderedDict[str, str] = OrderedDict()  # session → context
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self, client: AsyncBuntime, conversation: Conversation, asked: str | None) -> Opened:
-        """The session that was asked for, or the conversation's own, which is made at its first use.
+        """The requested session, or else the conversation's own, which is created at its first use.
 
-        Raises SessionNotFound for one that was asked for.
+        Raises SessionNotFound for a requested session that does not exist.
         """
         if asked is not None:
             session = await self._kept(await client.sessions.get(asked))
             self._use(conversation, session.id)
             return Opened(session, "")
         if conversation.name is None:
-            return await self._made(client, conversation, "This session is new. Give its id as `session` from now on.")
-        async with self.turn(conversation.name):  # calls that come together make one session
+            return await self._made(client, conversation, "This session is new. Pass its id as `session` from now on.")
+        async with self.turn(conversation.name):  # simultaneous calls create one session
             known = self._sessions.get(conversation.name)
             if known is None:
                 return await self._made(client, conversation, "This session is new.")
             try:
                 session = await self._kept(await client.sessions.get(known))
             except SessionNotFound:
-                gone = f"The session {known} has expired or was deleted: its files are gone. This session is new."
+                gone = f"The session {known} expired or was deleted, and its files are gone. This session is new."
                 return await self._made(client, conversation, gone)
             self._use(conversation, known)
             return Opened(session, "")
 
     async def new(self, client: AsyncBuntime, conversation: Conversation) -> Opened:
-        return await self._made(client, conversation, "This session is new; the one before goes on by its id.")
+        return await self._made(
+            client, conversation, "This session is new. The previous one is still available by its id."
+        )
 
     def turn(self, name: str) -> asyncio.Lock:
-        """Of a conversation, or of a session's id: what is made once is made one call after another."""
+        """The lock of a conversation or session, so that simultaneous calls create only one session or context."""
         return self._turns.setdefault(name, asyncio.Lock())
 
     def current(self, conversation: Conversation) -> str | None:
-        """The id of its session, where it has one."""
+        """The id of the conversation's session, if it has one."""
         return None if conversation.name is None else self._sessions.get(conversation.name)
 
     def forget(self, conversation: Conversation, session_id: str) -> None:
-        """This session was deleted."""
+        """Forgets a deleted session."""
         self.keep_context(session_id, None)
         if conversation.name is not None and self.current(conversation) == session_id:
             del self._sessions[conversation.name]
@@ -101,14 +103,14 @@ class Conversations:
         return self._contexts.get(session_id)
 
     def keep_context(self, session_id: str, context_id: str | None) -> None:
-        """None: there is none any more."""
+        """`context_id` is None if the context is gone."""
         self._contexts.pop(session_id, None)
         if context_id is not None:
             self._contexts[session_id] = context_id
             _bound(self._contexts)
 
     async def _kept(self, session: AsyncSession) -> AsyncSession:
-        """One that was made here lives on while it is used; others have an end that their owner chose."""
+        """Extends a session that was created here. The expiry of other sessions is their owner's choice."""
         left = (session.expires_at - self._clock()).total_seconds()
         if left < self._ttl / 2 and MADE_BY.items() <= session.metadata.items():
             await session.extend(self._ttl)
@@ -127,7 +129,7 @@ class Conversations:
 
 
 def hashed(key: str) -> str:
-    """What stands for a key where it has to be remembered."""
+    """A name for the key that can be stored."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 

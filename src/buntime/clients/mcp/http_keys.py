@@ -1,4 +1,4 @@
-"""Who may come in over HTTP."""
+"""Checks the API key of requests over HTTP."""
 
 from buntime_sdk import BuntimeError, Forbidden, RateLimitExceeded, Unauthorized
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -20,8 +20,8 @@ TRY_AGAIN_SECONDS = 5
 
 
 class RequireKey:
-    """Whoever brings no key, or opens a conversation with one that the server does not know, is answered at the door:
-    nothing is kept for them. A conversation is its key's alone."""
+    """Rejects requests without a key, and conversations that open with an unknown key, before anything is stored for
+    them. Only the key that opened a conversation can use it."""
 
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self._app = app
@@ -38,7 +38,9 @@ class RequireKey:
             await _refusal(401, NO_KEY)(scope, receive, send)
             return
         owner = hashed(key)
-        user = AuthenticatedUser(AccessToken(token=key, client_id=owner, scopes=[]))  # the library compares it
+        user = AuthenticatedUser(
+            AccessToken(token=key, client_id=owner, scopes=[])
+        )  # the library compares it with the conversation's owner
         scope = {**scope, "user": user}
         if (name := headers.get("mcp-session-id")) is not None:
             await self._continue(owner, name, scope, receive, send)
@@ -66,7 +68,7 @@ class RequireKey:
         try:
             ends = self._conversations.reserve(owner)
         except Full:
-            text = f"{MOST_OPEN} conversations of this key are in use: end one first."
+            text = f"{MOST_OPEN} conversations of this key are in use. End one first."
             await _refusal(429, text, TRY_AGAIN_SECONDS)(scope, receive, send)
             return
         is_begun = False
@@ -89,20 +91,20 @@ class RequireKey:
                 self._conversations.settle(owner, None)
 
     async def _end(self, name: str, scope: Scope) -> None:
-        """As its client would."""
+        """Ends the conversation as its client would."""
         headers = [(b"mcp-session-id", name.encode("latin-1"))]
         headers += [one for one in scope["headers"] if one[0] in (b"host", b"authorization")]
         await self._app({**scope, "method": "DELETE", "headers": headers}, _nothing, _unheard)
 
 
 def _opens(headers: Headers) -> bool:
-    """Whether the library would open a conversation for a request that names none."""
+    """Whether the library opens a conversation for a request that names none."""
     revision = headers.get("mcp-protocol-version")
     return revision is None or revision in HANDSHAKE_PROTOCOL_VERSIONS
 
 
 def _status(message: Message) -> int:
-    """0 where it is not the beginning of an answer."""
+    """The status, 0 if the message does not start an answer."""
     return int(message["status"]) if message["type"] == "http.response.start" else 0
 
 

@@ -1,4 +1,4 @@
-"""Which keys the buntime server knows: it is asked before anything is kept for one."""
+"""Which keys the buntime server knows. It is asked before anything is stored for a key."""
 
 import time
 from collections import OrderedDict
@@ -8,9 +8,9 @@ from buntime_sdk import AsyncBuntime, BuntimeError, RateLimitExceeded, Unauthori
 
 from buntime.clients.mcp.conversations import hashed
 
-ASK_SECONDS = 10.0  # for the server's answer
-KNOWN_SECONDS = 60.0  # that an answer counts
-MOST = 10_000  # answers that are remembered
+ASK_SECONDS = 10.0  # to wait for the server's answer
+KNOWN_SECONDS = 60.0  # how long an answer counts
+MOST = 10_000  # remembered answers
 
 type Ask = Callable[[str], Awaitable[None]]  # raises BuntimeError
 
@@ -19,10 +19,10 @@ class Keys:
     def __init__(self, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
         self._ask = ask
         self._clock = clock
-        self._told: OrderedDict[str, tuple[float, Unauthorized | None]] = OrderedDict()  # by what stands for a key
+        self._told: OrderedDict[str, tuple[float, Unauthorized | None]] = OrderedDict()  # by hashed key
 
     async def refusal(self, key: str) -> BuntimeError | None:
-        """Unauthorized for one that the server does not know; another where it does not say."""
+        """None for a known key, Unauthorized for an unknown one, another error if the server does not say."""
         name = hashed(key)
         told_at, refused = self._told.get(name, (None, None))
         if told_at is not None and self._clock() - told_at <= KNOWN_SECONDS:
@@ -30,7 +30,7 @@ class Keys:
         try:
             await self._ask(key)
         except Unauthorized as unknown:
-            refused = unknown.with_traceback(None)  # it is kept, and not what was on the way to it
+            refused = unknown.with_traceback(None)  # the traceback would keep the request's objects in memory
         except BuntimeError as failure:
             return failure
         else:
@@ -43,14 +43,14 @@ class Keys:
 
 
 def asking(url: str | None) -> Ask:
-    """The server there; None: where the SDK looks for one."""
+    """Asks the server at `url`; None: where the SDK finds it."""
 
     async def ask(key: str) -> None:
         async with AsyncBuntime(key, url, timeout=ASK_SECONDS, max_retries=0) as client:
             try:
                 await client.sessions.list(page_size=1).page()
             except RateLimitExceeded:
-                if client.rate_limit is None:  # of strangers; whose limits are told is known
+                if client.rate_limit is None:  # the limit of unknown keys; a known key's limit comes with numbers
                     raise
 
     return ask

@@ -1,4 +1,4 @@
-"""All that is kept of what a process has written, to its end."""
+"""The whole kept log of a process."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,13 @@ from buntime_sdk import AsyncProcess, LogPage
 
 from buntime.clients.mcp.output import Kept
 
-PAGE = 1 << 20  # bytes: the most that the API gives at once
-MOST_PAGES = 400  # a page has 4096 writes at the most, and a log may be of very small ones
+PAGE = 1 << 20  # bytes: the most that the API returns at once
+MOST_PAGES = 400  # a page has at most 4096 writes, and writes can be tiny
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """`last`: the last page. `dropped`: bytes that are not kept."""
+    """`last`: the last page. `dropped`: bytes that are no longer kept."""
 
     text: str
     last: LogPage
@@ -20,7 +20,7 @@ class Log:
 
 
 async def whole_log(process: AsyncProcess) -> Log:
-    """To where its end was at the beginning: a process may write faster than it is read."""
+    """Reads up to the end that the log has now: a process may write faster than this reads."""
     kept, dropped = Kept(), 0
     page = await process.logs(limit=PAGE)
     end = page.end

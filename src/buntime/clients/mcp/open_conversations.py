@@ -1,4 +1,4 @@
-"""How many conversations of older clients are open over HTTP, for each key; the oldest idle one gives way."""
+"""Limits the open HTTP conversations of older clients for each key. The oldest idle one ends for a new one."""
 
 import time
 from collections import Counter, OrderedDict
@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-MOST_OPEN = 100  # of one key
-IDLE_SECONDS = 3600.0  # after which one has to begin anew
+MOST_OPEN = 100  # for one key
+IDLE_SECONDS = 3600.0  # after which a conversation ends
 
 
 class Full(Exception):
-    """As many conversations of this key as may be are in use."""
+    """All conversations that the key may have are in use."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """`calls`: that are not answered yet, also those that wait for news."""
+    """`calls`: the calls under way, including those that wait for events."""
 
     owner: str
     used: float
@@ -24,15 +24,15 @@ class _Open:
 
 
 class OpenConversations:
-    """A conversation has a name, its `Mcp-Session-Id`, and an owner, which stands for its key."""
+    """A conversation has a name, its `Mcp-Session-Id`, and an owner, its hashed key."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._open: OrderedDict[str, _Open] = OrderedDict()  # the one that was used last is the last
+        self._open: OrderedDict[str, _Open] = OrderedDict()  # the most recently used one is the last
         self._opening: Counter[str] = Counter()  # by owner
 
     def reserve(self, owner: str) -> str | None:
-        """A place for one that is being opened; the name of the conversation that has to end for it. Raises Full."""
+        """Reserves a place for a new conversation. Returns the name of one that must end for it. Raises Full."""
         self._forget_idle()
         mine = [(name, one) for name, one in self._open.items() if one.owner == owner]
         ends = None
@@ -45,14 +45,14 @@ class OpenConversations:
         return ends
 
     def settle(self, owner: str, name: str | None) -> None:
-        """What was being opened is open, or None: it is not."""
-        self._opening -= Counter({owner: 1})  # leaves out what is none
+        """Ends a reservation. `name` is None if the conversation was not opened."""
+        self._opening -= Counter({owner: 1})  # drops zero counts
         if name is not None:
             self._open[name] = _Open(owner, self._clock())
 
     @contextmanager
     def call(self, owner: str, name: str) -> Iterator[None]:
-        """While it lasts the conversation is in use."""
+        """The conversation is in use within the block."""
         one = self._open.get(name)
         if one is None or one.owner != owner:
             yield
@@ -66,7 +66,7 @@ class OpenConversations:
             one.used = self._clock()
 
     def forget(self, owner: str, name: str) -> None:
-        """It has ended."""
+        """Forgets a conversation that has ended."""
         if name in self._open and self._open[name].owner == owner:
             del self._open[name]
 

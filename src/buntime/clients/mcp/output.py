@@ -1,13 +1,13 @@
-"""Output of any length, in what a model can read: its beginning and its end, and a file with more of it."""
+"""Cuts output to what a model can read: its beginning and end. A file has the rest."""
 
 from collections import deque
 
 SHOWN = 16_000  # characters of one stream in a result
-KEPT = 4_000_000  # characters of the beginning, and as many of the end, that the file has
+KEPT = 4_000_000  # characters of the beginning, and of the end, in the file
 
 
 class Kept:
-    """What a program writes to one stream, as it comes; of very much the beginning and the end."""
+    """Collects the output of one stream. Of very long output it keeps the beginning and the end."""
 
     def __init__(self) -> None:
         self._head: list[str] = []
@@ -15,11 +15,11 @@ class Kept:
         self._head_size = self._tail_size = self._dropped = 0
 
     def add(self, text: str) -> None:
-        room = KEPT - self._head_size
-        if room > 0:
-            self._head.append(text[:room])
-            self._head_size += len(text[:room])
-            text = text[room:]
+        free = KEPT - self._head_size
+        if free > 0:
+            self._head.append(text[:free])
+            self._head_size += len(text[:free])
+            text = text[free:]
         if not text:
             return
         self._tail.append(text)
@@ -30,18 +30,18 @@ class Kept:
             self._dropped += gone
 
     def whole(self) -> str:
-        """What is kept, and where something is missing."""
+        """The kept text, with a note where something is missing."""
         gap = f"\n… {self._dropped} characters are not kept …\n" if self._dropped else ""
         return "".join(self._head) + gap + "".join(self._tail)
 
     def last_line(self) -> str:
-        """For whoever watches."""
+        """The last line so far, for progress reports."""
         last = self._tail[-1] if self._tail else self._head[-1] if self._head else ""
         return last.rstrip().rpartition("\n")[2][-200:]
 
 
 def cut(text: str, more: str, shown: int = SHOWN) -> str:
-    """`more`: how to read what is left out."""
+    """Cuts the text to its beginning and end. `more`: how to read what was left out."""
     if len(text) <= shown:
         return text
     head, tail = shown * 2 // 3, shown // 3

@@ -1,4 +1,4 @@
-"""Tools for what goes on in the background, and where it is seen."""
+"""Tools for background processes and previews."""
 
 from contextlib import nullcontext
 from typing import Annotated, Any
@@ -13,34 +13,34 @@ from buntime.clients.mcp.logs import Log, whole_log
 from buntime.clients.mcp.output import cut
 from buntime.clients.mcp.run_tools import Session
 from buntime.clients.mcp.run_watch import progress, readable
-from buntime.clients.mcp.tool_context import ToolContext, note, refusing
+from buntime.clients.mcp.tool_context import ToolContext, note, telling_errors
 
 ProcessId = Annotated[str, Field(description="proc_…, from start_process or list_processes.")]
 FIRST_OUTPUT = 4_000  # bytes of logs that start_process shows
 LOG_BYTES = 16_000
 SHOWN_PROCESSES = 50
-COMMAND = 200  # characters of a command that are shown
+COMMAND = 200  # shown characters of a command
 
 
 class ProcessTools:
     def __init__(self, tool_context: ToolContext) -> None:
         self._tool_context = tool_context
 
-    @refusing
+    @telling_errors
     async def start_process(
         self,
         context: Context[Any, Any],
-        command: Annotated[str, Field(description="For bash, in /workspace.")],
-        name: Annotated[str | None, Field(description="For people.")] = None,
-        wait_for_port: Annotated[int | None, Field(description="Until something listens there.")] = None,
-        wait_for_output: Annotated[str, Field(description="Until a line matches this expression.")] = "",
-        wait_seconds: Annotated[int, Field(description="How long to wait for that.", ge=1, le=300)] = 30,
+        command: Annotated[str, Field(description="A bash command. It runs in /workspace.")],
+        name: Annotated[str | None, Field(description="A label for people.")] = None,
+        wait_for_port: Annotated[int | None, Field(description="Wait until something listens on this port.")] = None,
+        wait_for_output: Annotated[str, Field(description="Wait until a line of output matches this expression.")] = "",
+        wait_seconds: Annotated[int, Field(description="How long to wait.", ge=1, le=300)] = 30,
         session: Session = None,
     ) -> Annotated[CallToolResult, Started]:
-        """Start a server or another long program in the background; it goes on after this call.
+        """Start a server or another long program in the background. It continues after this call.
 
-        Give wait_for_port for a server: the result then says whether it is ready. Servers on port 8080 are seen by the
-        user at preview_url. Its output is at process_logs. It ends with deep sleep.
+        Pass wait_for_port for a server: the result then says whether it is ready. The user sees servers on port 8080 at
+        preview_url. Read the output with process_logs. Deep sleep ends the process.
         """
         waits = wait_seconds if wait_for_port is not None or wait_for_output else None
         awaited = "output" if wait_for_port is None else f"port {wait_for_port}"
@@ -56,18 +56,18 @@ class ProcessTools:
                 )
             return _started(note(opened), process, _text(await process.logs(limit=FIRST_OUTPUT)))
 
-    @refusing
+    @telling_errors
     async def process_logs(
         self,
         context: Context[Any, Any],
         process: ProcessId,
-        cursor: Annotated[int | None, Field(description="From an earlier result: what came after it.")] = None,
+        cursor: Annotated[int | None, Field(description="From an earlier result: read what follows.")] = None,
         session: Session = None,
     ) -> Annotated[CallToolResult, Logs]:
-        """Read what a process has written, and how it stands.
+        """Read the output and the status of a process.
 
-        Without a cursor it is all: of a long log the beginning and the newest are shown, and a file is named that has
-        it. With the cursor of an earlier result it is what came after that, a part at a time.
+        Without a cursor, reads the whole log. A long log is cut to its beginning and end, and the result names a file
+        with all of it. With the cursor of an earlier result, reads the output that follows, one part at a time.
         """
         async with self._tool_context.session(context, session) as opened:
             found = await opened.session.processes.get(process)
@@ -83,36 +83,38 @@ class ProcessTools:
                 "exitCode": last.exit_code,
             }
             ended = "" if last.exit_code is None else f" with exit code {last.exit_code}"
-            dropped = f"{log.dropped} older bytes are not kept.\n" if log.dropped else ""
-            text = f"{dropped}{output or '(no output)'}\n\n{last.status}{ended}; go on with cursor {last.cursor}"
+            dropped = f"{log.dropped} older bytes are no longer kept.\n" if log.dropped else ""
+            text = f"{dropped}{output or '(no output)'}\n\n{last.status}{ended}; continue with cursor {last.cursor}"
             return answer(text, values)
 
-    @refusing
+    @telling_errors
     async def list_processes(
         self, context: Context[Any, Any], session: Session = None
     ) -> Annotated[CallToolResult, Processes]:
-        """List the processes that were started, the newest first, ended ones too."""
+        """List the session's processes, newest first, including ended ones."""
         async with self._tool_context.session(context, session) as opened:
             some, _ = await opened.session.processes.list(page_size=SHOWN_PROCESSES).page()
             lines = [f"{one.id}  {one.status} {_end(one)}  {one.name or ''}  {one.command[:COMMAND]}" for one in some]
             values = {**note(opened), "processes": [_shown(one) for one in some]}
             return answer("\n".join(lines) or "(none)", values)
 
-    @refusing
+    @telling_errors
     async def send_input(
         self,
         context: Context[Any, Any],
         process: ProcessId,
-        text: Annotated[str, Field(description="With its line breaks.")],
-        close: Annotated[bool, Field(description="End its input after this.")] = False,
+        text: Annotated[str, Field(description="The text to write, including line breaks.")],
+        close: Annotated[bool, Field(description="Close the input afterwards.")] = False,
         session: Session = None,
     ) -> Annotated[CallToolResult, Started]:
         """Write to the standard input of a process."""
         async with self._tool_context.session(context, session) as opened:
             found = await (await opened.session.processes.get(process)).input(text, close=close)
-            return answer(f"Sent. It {found.status}.", {**note(opened), "process": _shown(found), "output": ""})
+            return answer(
+                f"Sent. The process is {found.status}.", {**note(opened), "process": _shown(found), "output": ""}
+            )
 
-    @refusing
+    @telling_errors
     async def stop_process(
         self,
         context: Context[Any, Any],
@@ -120,22 +122,25 @@ class ProcessTools:
         signal: Annotated[str, Field(description="SIGTERM, SIGINT, SIGKILL, …")] = "SIGTERM",
         session: Session = None,
     ) -> Annotated[CallToolResult, Started]:
-        """Send a signal to a process and all that it has started."""
+        """Send a signal to a process and everything that it started."""
         async with self._tool_context.session(context, session) as opened:
             found = await (await opened.session.processes.get(process)).signal(signal)
-            text = f"{signal} was sent to {found.id}; how it ended is told by process_logs."
+            text = f"Sent {signal} to {found.id}. See process_logs for how it ended."
             return answer(text, {**note(opened), "process": _shown(found), "output": ""})
 
-    @refusing
+    @telling_errors
     async def preview_url(
         self,
         context: Context[Any, Any],
-        port: Annotated[int, Field(description="That a server in the session listens on.", ge=1024, le=65535)] = 8080,
+        port: Annotated[
+            int, Field(description="The port that a server in the session listens on.", ge=1024, le=65535)
+        ] = 8080,
         session: Session = None,
     ) -> Annotated[CallToolResult, Previewed]:
-        """The URL at which the user's browser sees a server of the session. Start it first, with start_process.
+        """Get the URL at which the user's browser sees a server in the session.
 
-        Port 8080 is open to whoever has the URL; for another port the URL has a token in it, for an hour.
+        Start the server first, with start_process. Anyone with the URL can open port 8080. For another port, the URL
+        has a token that is valid for an hour.
         """
         async with self._tool_context.session(context, session) as opened:
             preview = (await opened.session.refresh()).preview
@@ -147,11 +152,11 @@ class ProcessTools:
 
 def _started(about: dict[str, str], process: AsyncProcess, output: str) -> CallToolResult:
     values: dict[str, object] = {**about, "process": _shown(process), "output": output}
-    state = "runs" if process.status == "running" else f"has ended ({_end(process)})"
+    state = "is running" if process.status == "running" else f"has ended ({_end(process)})"
     lines = [f"{process.id} {state}."]
     if process.ready is not None:
         values["ready"] = process.ready
-        lines.append("It is ready." if process.ready else "It is NOT ready: look at its output.")
+        lines.append("It is ready." if process.ready else "It is NOT ready: see its output.")
     return answer("\n".join([*lines, f"output so far:\n{output or '(none)'}"]), values)
 
 
@@ -172,7 +177,7 @@ def _end(process: AsyncProcess) -> str:
 
 
 def _part(page: LogPage) -> Log:
-    return Log("".join(entry.data for entry in page.entries), page, page.dropped)  # of whole writes, which may be long
+    return Log("".join(entry.data for entry in page.entries), page, page.dropped)  # has whole writes, which may be long
 
 
 def _text(page: LogPage) -> str:

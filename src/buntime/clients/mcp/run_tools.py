@@ -1,4 +1,4 @@
-"""Tools that run something to its end."""
+"""Tools that run code or a command to its end."""
 
 from typing import Annotated, Any
 
@@ -11,70 +11,74 @@ from buntime.clients.mcp.answers import Evaluated, Ran, answer
 from buntime.clients.mcp.conversations import Opened
 from buntime.clients.mcp.output import cut
 from buntime.clients.mcp.run_watch import Watched, named, readable, watch
-from buntime.clients.mcp.tool_context import ToolContext, note, refusing
+from buntime.clients.mcp.tool_context import ToolContext, note, telling_errors
 
-Session = Annotated[str | None, Field(description="A session's id, from an earlier result. The current one without.")]
+Session = Annotated[str | None, Field(description="A session id from an earlier result. Default: the current session.")]
 Timeout = Annotated[
     int | None,
-    Field(description="Seconds after which it is ended. The session's own without, mostly 30.", ge=1, le=3600),
+    Field(
+        description="Seconds after which the run is killed. Default: the session's timeout, usually 30.", ge=1, le=3600
+    ),
 ]
-VALUE = 4_000  # characters of a value that are shown
-PICTURES, FILES = 10, 50  # that a result has
+VALUE = 4_000  # shown characters of a value
+PICTURES, FILES = 10, 50  # in one result
 
 
 class RunTools:
     def __init__(self, tool_context: ToolContext) -> None:
         self._tool_context = tool_context
 
-    @refusing
+    @telling_errors
     async def execute_code(
         self,
         context: Context[Any, Any],
-        code: Annotated[str, Field(description="TypeScript or JavaScript for Bun; top-level await and import work.")],
+        code: Annotated[str, Field(description="TypeScript or JavaScript for Bun. Top-level await and import work.")],
         timeout: Timeout = None,
         session: Session = None,
     ) -> Annotated[CallToolResult, Ran]:
-        """Run TypeScript or JavaScript to its end, in a fresh Bun process, and get what it printed.
+        """Run TypeScript or JavaScript to its end in a fresh Bun process, and get its output.
 
-        Print what you want to see. Missing npm packages are installed on import. Files and packages stay for the next
-        call; variables do not: for those use run_in_context. For servers use start_process. A program that fails is
-        told by its exit code and stderr.
+        Print what you want to see. Missing npm packages are installed on import. Files and packages persist between
+        calls; to keep variables, use run_in_context. For servers use start_process. If a program fails, see its exit
+        code and stderr.
         """
         async with self._tool_context.session(context, session) as opened:
             seconds = timeout or opened.session.resource_limits.timeout
             stream = opened.session.stream(code, timeout=seconds)
             return _ran(note(opened), await watch(context, opened.session, stream, seconds))
 
-    @refusing
+    @telling_errors
     async def run_command(
         self,
         context: Context[Any, Any],
-        command: Annotated[str, Field(description="For bash, in /workspace, as root of the session.")],
+        command: Annotated[str, Field(description="A bash command. It runs in /workspace as root of the session.")],
         timeout: Timeout = None,
-        stdin: Annotated[str, Field(description="What the command reads.")] = "",
+        stdin: Annotated[str, Field(description="The command's standard input.")] = "",
         session: Session = None,
     ) -> Annotated[CallToolResult, Ran]:
         """Run a shell command to its end: git, bun install, bun test, python3, curl, rg, …
 
-        What it leaves in the background goes on, but nobody sees its output: for servers use start_process.
+        Background programs keep running, but their output is lost: for servers use start_process.
         """
         async with self._tool_context.session(context, session) as opened:
             seconds = timeout or opened.session.resource_limits.timeout
             stream = opened.session.stream_command(command, timeout=seconds, stdin=stdin or None)
             return _ran(note(opened), await watch(context, opened.session, stream, seconds))
 
-    @refusing
+    @telling_errors
     async def run_in_context(
         self,
         context: Context[Any, Any],
-        code: Annotated[str, Field(description="TypeScript; the value of its last expression is shown.")],
+        code: Annotated[str, Field(description="TypeScript. The result shows the value of the last expression.")],
         timeout: Timeout = None,
-        context_id: Annotated[str | None, Field(description="From an earlier result. The latest one without.")] = None,
+        context_id: Annotated[
+            str | None, Field(description="A context id from an earlier result. Default: the latest context.")
+        ] = None,
         session: Session = None,
     ) -> Annotated[CallToolResult, Evaluated]:
-        """Run TypeScript where variables, functions and imports of earlier calls are still there, as in a notebook.
+        """Run TypeScript with the variables, functions and imports of earlier calls, as in a notebook.
 
-        Made for working on data step by step. Its variables end with deep sleep; files stay.
+        Use it to work on data step by step. Deep sleep ends the variables; files stay.
         """
         async with self._tool_context.session(context, session) as opened:
             found, is_new = await self._context(opened.session, context_id)
@@ -90,7 +94,7 @@ class RunTools:
             return await evaluated(opened, watched, found, is_new=is_new)
 
     async def _context(self, session: AsyncSession, asked: str | None) -> tuple[str, bool]:
-        """Its id, and whether it is new."""
+        """The context's id, and whether it is new."""
         conversations = self._tool_context.conversations
         async with conversations.turn(session.id):
             found = asked or conversations.context_of(session.id)
@@ -106,7 +110,7 @@ def _ran(about: dict[str, str], watched: Watched) -> CallToolResult:
 
 
 async def evaluated(opened: Opened, watched: Watched, context_id: str, *, is_new: bool) -> CallToolResult:
-    """What a run in a context came to, within bounds."""
+    """The result of a run in a context, cut to the limits."""
     result = watched.result
     assert isinstance(result, Evaluation)
     values: dict[str, object] = {**note(opened), **_values(result), **watched.shown, "context": context_id}
@@ -117,17 +121,17 @@ async def evaluated(opened: Opened, watched: Watched, context_id: str, *, is_new
     if result.result is not None:
         values["value"] = cut(result.result.text, "print a part of it", VALUE)
         lines.append(f"value:\n{values['value']}")
-    if result.error is not None:  # it is in stderr too
+    if result.error is not None:  # stderr has it too
         error = result.error.stack or f"{result.error.name}: {result.error.message}"
         values["error"] = cut(error, "see stderr", VALUE)
     if result.context_survived is not None:
-        kept = "are still there" if result.context_survived else "are gone"
-        lines.append(f"The run was ended; the variables of the context {kept}.")
+        kept = "still exist" if result.context_survived else "are gone"
+        lines.append(f"The run was killed. The variables of the context {kept}.")
     forms = [*watched.displayed, *([result.result] if result.result else ())]
     pictures = [one.png for one in forms if one.png is not None]
     if len(pictures) > PICTURES:
-        lines.append(f"… {len(pictures) - PICTURES} more pictures: show fewer at a time …")
-    lines.append(f"[context {context_id}]{' It is new: it has no variables yet.' if is_new else ''}")
+        lines.append(f"… {len(pictures) - PICTURES} more pictures: show fewer at once …")
+    lines.append(f"[context {context_id}]{' This context is new and has no variables yet.' if is_new else ''}")
     return answer("\n".join(lines), values, pictures[:PICTURES])
 
 
@@ -151,10 +155,12 @@ def _values(result: ExecutionResult) -> dict[str, object]:
 
 
 def _lines(result: ExecutionResult, shown: dict[str, str]) -> list[str]:
-    ended = "timed out and was ended" if result.timed_out else f"exit code {result.exit_code}"
+    ended = "timed out and was killed" if result.timed_out else f"exit code {result.exit_code}"
     lines = [f"{ended}, {result.execution_time} ms"]
     if result.process_limit_exceeded:
-        lines.append("It met the limit on processes: all that it started has been killed. Start fewer at a time.")
+        lines.append(
+            "It reached the process limit, and everything that it started was killed. Start fewer processes at once."
+        )
     lines += [f"{name}:\n{shown[name].rstrip()}" for name in ("stdout", "stderr") if shown[name].strip()]
     if not any(shown[name].strip() for name in ("stdout", "stderr")):
         lines.append("(no output)")

@@ -1,4 +1,4 @@
-"""A run that is watched: output is kept, progress is told, and leaving ends it."""
+"""Watches a run: keeps its output, reports progress, and ends it if the call is cancelled."""
 
 import asyncio
 import io
@@ -32,11 +32,11 @@ OUTPUT_FOLDER = "/tmp/buntime-output"  # in the session
 class Watched:
     result: ExecutionResult
     displayed: list[Forms] = field(default_factory=list)
-    shown: dict[str, str] = field(default_factory=dict)  # stdout, stderr, and the files with more of them
+    shown: dict[str, str] = field(default_factory=dict)  # stdout, stderr, and the files with the whole output
 
 
 async def watch(context: Context[Any, Any], session: AsyncSession, stream: AsyncRunStream, seconds: float) -> Watched:
-    """`seconds`: that the run may take, for whoever watches. A call that is cancelled ends the run."""
+    """Watches the run to its end. `seconds`: its time limit, for progress. Cancelling the call ends the run."""
     kept: dict[type, Kept] = {Stdout: Kept(), Stderr: Kept()}
     displayed: list[Forms] = []
     result: ExecutionResult | None = None
@@ -53,7 +53,7 @@ async def watch(context: Context[Any, Any], session: AsyncSession, stream: Async
                     displayed.append(event.value)
                 elif isinstance(event, Result):
                     result = event.result
-    except BuntimeError as failure:  # a stream's error comes without the output before it
+    except BuntimeError as failure:  # a stream's error does not include the earlier output
         failure.details = {**failure.details, "stdout": kept[Stdout].whole(), "stderr": kept[Stderr].whole()}
         raise
     assert result is not None, "a stream ends with its result or raises"
@@ -63,7 +63,7 @@ async def watch(context: Context[Any, Any], session: AsyncSession, stream: Async
 
 @asynccontextmanager
 async def progress(context: Context[Any, Any], message: Callable[[], str], seconds: float) -> AsyncIterator[None]:
-    """Whoever watches is told each second how far it is. `seconds`: that it may take."""
+    """Reports progress to the client every second. `seconds`: the longest that the work may take."""
     started = time.monotonic()
 
     async def tell() -> None:
@@ -78,7 +78,7 @@ async def progress(context: Context[Any, Any], message: Callable[[], str], secon
         telling.cancel()
         await asyncio.wait({telling})
         if not telling.cancelled():
-            telling.exception()  # a client that takes no progress is no failure of the run
+            telling.exception()  # a client that rejects progress does not fail the run
 
 
 async def _shown(session: AsyncSession, name: str, kept: Kept) -> dict[str, str]:
@@ -86,20 +86,20 @@ async def _shown(session: AsyncSession, name: str, kept: Kept) -> dict[str, str]
 
 
 def named(name: str, text: str, path: str | None) -> dict[str, str]:
-    """What `readable` gives, as values."""
+    """The result of `readable` as values."""
     return {name: text} if path is None else {name: text, f"{name}File": path}
 
 
 async def readable(session: AsyncSession, name: str, whole: str, of: str | None = None) -> tuple[str, str | None]:
-    """What is shown of a text, and the file in the session that has all of it, where it is cut.
+    """The shown part of a text, and the file in the session with all of it, if the text was cut.
 
-    `of`: what it is the text of; a later one of the same takes the file's place.
+    `of`: a name for the source of the text. Later text of the same source replaces the file.
     """
     if len(whole) <= SHOWN:
         return whole, None
     path = f"{OUTPUT_FOLDER}/{of or secrets.token_hex(4)}.{name}.txt"
     try:
-        await session.files.upload(io.BytesIO(whole.encode()), path)  # of any size, unlike write
-    except BuntimeError as refused:  # what was asked for is done
-        return cut(whole, f"they could not be kept ({refused.code})"), None
+        await session.files.upload(io.BytesIO(whole.encode()), path)  # any size, unlike write
+    except BuntimeError as failed:  # the run itself succeeded
+        return cut(whole, f"they could not be saved ({failed.code})"), None
     return cut(whole, f"read_file {path}"), path

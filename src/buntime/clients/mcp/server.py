@@ -1,4 +1,4 @@
-"""The MCP server: its tools, and the two ways to reach it."""
+"""The MCP server: its tools, and its two transports."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -16,25 +16,25 @@ from buntime.clients.mcp.run_tools import RunTools
 from buntime.clients.mcp.session_tools import SessionTools
 from buntime.clients.mcp.tool_context import Settings, ToolContext
 
-LARGEST_BODY = 16 << 20  # bytes: a file to write is in it
+LARGEST_BODY = 16 << 20  # bytes: it may contain a file
 ANY_ADDRESS = ("0.0.0.0", "::")
 INSTRUCTIONS = """\
 Run code in an isolated Linux session with Bun, Node's API, bash, Python, git and the internet. Files are in /workspace
-and stay between calls. The session is made at the first call, sleeps when it is not used, wakes by itself, and is
-named in every result as [session ses_…]. A result that says that the session is new, although you have used one, means
-that its files are gone, or that your client does not tell conversations apart: then give its id in every call.
+and persist between calls. The first call creates the session. It sleeps when idle and wakes on its own. Every result
+names it as [session ses_…]. If a result says that the session is new although you already used one, the old files are
+gone, or your client does not distinguish conversations: then pass the session id in every call.
 
-execute_code for TypeScript; run_command for the shell; run_in_context to keep variables; start_process for servers,
-then preview_url for the user. Long output is cut: the result names the file with all of it.
+Use execute_code for TypeScript, run_command for the shell, run_in_context to keep variables, and start_process for
+servers, then preview_url for the user. Long output is cut; the result names a file with all of it.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A tool, its title, and what a client may think of it.
+    """A tool, its title, and its hints for clients.
 
-    `reads`: it changes nothing. `destroys`: what it changes may be lost. `repeatable`: twice is as good as once.
-    `open_world`: it reaches what is outside of the session.
+    `reads`: it changes nothing. `destroys`: it may lose data. `repeatable`: calling it twice has the effect of one
+    call. `open_world`: it reaches beyond the session.
     """
 
     tool: Callable[..., Awaitable[CallToolResult]]
@@ -85,7 +85,7 @@ def build(settings: Settings) -> MCPServer:
     server = MCPServer(
         name="buntime",
         title="buntime",
-        description="Isolated sessions to run code in.",
+        description="Isolated sessions for running code.",
         instructions=INSTRUCTIONS,
         version=version("buntime"),
         log_level="WARNING",
@@ -96,9 +96,9 @@ def build(settings: Settings) -> MCPServer:
 
 
 def http_app(server: MCPServer, host: str, allowed_hosts: Sequence[str]) -> Starlette:
-    """At `/mcp`. Requests for other hosts than these and loopback are refused: a web page could be behind them."""
+    """Serves `/mcp`. Rejects requests for hosts other than these and loopback, because a web page could send them."""
     named = [host, *allowed_hosts] if host not in ANY_ADDRESS else allowed_hosts
-    names = [one for name in named for one in ((name,) if ":" in name else (name, f"{name}:*"))]  # of any port
+    names = [one for name in named for one in ((name,) if ":" in name else (name, f"{name}:*"))]  # on any port
     hosts = ["127.0.0.1:*", "localhost:*", "[::1]:*", *names]
     origins = [f"{scheme}://{name}" for name in hosts for scheme in ("http", "https")]
     security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)

@@ -1,4 +1,4 @@
-"""Tools for sessions themselves. Most conversations need none of them."""
+"""Tools for sessions themselves. Most conversations do not need them."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from buntime.clients.mcp.answers import Sessions, SessionShown, SessionState, answer
 from buntime.clients.mcp.run_tools import Session
-from buntime.clients.mcp.tool_context import ToolContext, note, refusing
+from buntime.clients.mcp.tool_context import ToolContext, note, telling_errors
 
 LISTED = 50
 
@@ -17,18 +17,18 @@ class SessionTools:
     def __init__(self, tool_context: ToolContext) -> None:
         self._tool_context = tool_context
 
-    @refusing
+    @telling_errors
     async def new_session(self, context: Context[Any, Any]) -> Annotated[CallToolResult, SessionState]:
-        """Begin with an empty session. The one before stays as it is, by its id."""
+        """Start with an empty session. The previous one stays available by its id."""
         async with self._tool_context.client(context) as (client, conversation):
             opened = await self._tool_context.conversations.new(client, conversation)
             expires = f"{opened.session.expires_at:%Y-%m-%dT%H:%M:%SZ}"
             values = {**note(opened), "state": "active", "expiresAt": expires}
-            return answer(f"It is there until {expires}.", values)
+            return answer(f"The session expires at {expires}.", values)
 
-    @refusing
+    @telling_errors
     async def list_sessions(self, context: Context[Any, Any]) -> Annotated[CallToolResult, Sessions]:
-        """List the user's sessions, the newest first."""
+        """List the user's sessions, newest first."""
         async with self._tool_context.client(context) as (client, conversation):
             current = self._tool_context.conversations.current(conversation)
             some, total = await client.sessions.list(page_size=LISTED).page()
@@ -49,29 +49,29 @@ class SessionTools:
                 lines.append(f"… {total - len(some)} more …")
             return answer("\n".join(lines) or "(none)", {"sessions": shown})
 
-    @refusing
+    @telling_errors
     async def sleep_session(
         self,
         context: Context[Any, Any],
         depth: Annotated[
             Literal["idle", "deep-sleep"],
-            Field(description="idle: processes are suspended. deep-sleep: they are ended, files stay."),
+            Field(description="idle suspends processes. deep-sleep ends them; files stay."),
         ] = "idle",
         session: Session = None,
     ) -> Annotated[CallToolResult, SessionState]:
-        """Let a session rest. The next call that needs it wakes it."""
+        """Put a session to sleep. The next call that needs it wakes it."""
         async with self._tool_context.session(context, session) as opened:
             await opened.session.sleep(depth)
-            return answer(f"It is {opened.session.state}.", {**note(opened), "state": opened.session.state})
+            return answer(f"The session is {opened.session.state}.", {**note(opened), "state": opened.session.state})
 
-    @refusing
+    @telling_errors
     async def delete_session(
         self,
         context: Context[Any, Any],
-        session: Annotated[str, Field(description="Its id: this cannot be undone.")],
+        session: Annotated[str, Field(description="The session's id. This cannot be undone.")],
     ) -> Annotated[CallToolResult, SessionState]:
         """Delete a session with its files and processes."""
         async with self._tool_context.client(context) as (client, conversation):
             await client.sessions.delete(session)
             self._tool_context.conversations.forget(conversation, session)
-            return answer("It is deleted.", {"session": session, "state": "deleted"})
+            return answer("The session is deleted.", {"session": session, "state": "deleted"})

@@ -1,4 +1,4 @@
-"""What every tool has at hand: a client with the caller's key, and the session of its conversation."""
+"""What every tool uses: a client with the caller's key, and the session of the conversation."""
 
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -17,14 +17,14 @@ BEARER = "bearer "
 
 
 def bearer(headers: Mapping[str, str]) -> str | None:
-    """The key that a request brings; None for an empty one too."""
+    """The key in a request, None if it is missing or empty."""
     given = headers.get("authorization", "")
     return given[len(BEARER) :].strip() or None if given.lower().startswith(BEARER) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`key`: None where each caller has to bring its own."""
+    """`key`: None if each caller must bring its own."""
 
     url: str | None
     key: str | None
@@ -38,10 +38,10 @@ class ToolContext:
 
     @asynccontextmanager
     async def client(self, context: Context[Any, Any]) -> AsyncIterator[tuple[AsyncBuntime, Conversation]]:
-        """Raises Unauthorized where the caller brings no key."""
+        """Raises Unauthorized if the caller brings no key."""
         headers = context.headers
         key = (None if headers is None else bearer(headers)) or self._settings.key
-        if not key:  # never left to the SDK, which would take that of this process
+        if not key:  # the SDK would use this process's key
             raise Unauthorized("This call has no `Authorization: Bearer btk_…` header.", code="unauthorized")
         conversation = Conversation.of_process() if headers is None else Conversation.of_request(key, headers)
         async with AsyncBuntime(key, self._settings.url) as client:
@@ -49,26 +49,26 @@ class ToolContext:
 
     @asynccontextmanager
     async def session(self, context: Context[Any, Any], asked: str | None) -> AsyncIterator[Opened]:
-        """`asked`: an id, or None or "" for the conversation's own."""
+        """`asked`: a session id, or None or "" for the conversation's own session."""
         async with self.client(context) as (client, conversation):
             yield await self.conversations.open(client, conversation, asked or None)
 
 
-def refusing[S, **P](
+def telling_errors[S, **P](
     tool: Callable[Concatenate[S, P], Awaitable[CallToolResult]],
 ) -> Callable[Concatenate[S, P], Awaitable[CallToolResult]]:
-    """What the server refuses becomes a result that says so: the model reads it, and not the user's log."""
+    """Turns the server's errors into results, so that the model reads them instead of the user's log."""
 
     @functools.wraps(tool)
-    async def refusing_tool(self: S, /, *arguments: P.args, **named: P.kwargs) -> CallToolResult:
+    async def tool_telling_errors(self: S, /, *arguments: P.args, **named: P.kwargs) -> CallToolResult:
         try:
             return await tool(self, *arguments, **named)
         except BuntimeError as failure:
             return refusal(failure)
 
-    return refusing_tool
+    return tool_telling_errors
 
 
 def note(opened: Opened) -> dict[str, str]:
-    """The part of every result that names the session."""
+    """The values that name the session in every result."""
     return {"session": opened.session.id, **({"note": opened.note} if opened.note else {})}
