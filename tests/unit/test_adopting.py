@@ -82,7 +82,7 @@ class Host:
         machinery.cgroups = SimpleNamespace(sandboxes=set, limit=lambda *_: None)
         runtime: Any = SimpleNamespace(known=list)
         (self.home / "run").mkdir()
-        sandboxes = LocalSandboxes(settings, None, runtime, machinery)  # type: ignore[arg-type]
+        sandboxes = LocalSandboxes(settings, PART, runtime, machinery)  # type: ignore[arg-type]
         containers: Any = sandboxes._containers
         containers.running_init = lambda sandbox_id: 0
         containers.taken_up = self._taken_up
