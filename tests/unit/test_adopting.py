@@ -28,6 +28,9 @@ async def _never() -> None:
     await asyncio.Event().wait()
 
 
+PART = Part("abcd", IPv4Network("10.213.0.0/16"), (0,))
+
+
 async def _at_once() -> None:
     return None
 
@@ -82,7 +85,7 @@ class Host:
         machinery.cgroups = SimpleNamespace(sandboxes=set, limit=lambda *_: None)
         runtime: Any = SimpleNamespace(known=list)
         (self.home / "run").mkdir()
-        sandboxes = LocalSandboxes(settings, PART, runtime, machinery)  # type: ignore[arg-type]
+        sandboxes = LocalSandboxes(settings, PART, runtime, machinery)
         containers: Any = sandboxes._containers
         containers.running_init = lambda sandbox_id: 0
         containers.taken_up = self._taken_up
