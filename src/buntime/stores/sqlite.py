@@ -288,7 +288,9 @@ def _read_sessions(reader: sqlite3.Connection, path: Path) -> SessionIndex:
 
 def _add_first(connection: sqlite3.Connection, stored: answers.PackedAnswer) -> None:
     if not answers.add_answer(connection, stored):
-        raise IdempotencyInProgress("The first request with this Idempotency-Key has just ended.")
+        raise IdempotencyInProgress(
+            "Another request with this Idempotency-Key just finished; retry to get its response."
+        )
 
 
 async def _packed(answer: Answer) -> answers.PackedAnswer:

@@ -181,7 +181,9 @@ class FakeStore:
 
     def _add_first(self, answer: Answer) -> None:
         if (answer.account, answer.key) in self.answers:
-            raise IdempotencyInProgress("The first request with this Idempotency-Key has just ended.")
+            raise IdempotencyInProgress(
+                "Another request with this Idempotency-Key just finished; retry to get its response."
+            )
         self.answers[answer.account, answer.key] = answer
 
     def _not_deleting(self, account_id: str) -> list[Session]:
