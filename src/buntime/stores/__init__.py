@@ -1,4 +1,4 @@
-"""What implements `ports.Store`."""
+"""Implements `ports.Store`."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ from buntime.config import Config
 
 
 def store_file(config: Config) -> Path:
-    """Where the server and the command line keep accounts, keys, sessions and answers."""
+    """The file in which the server and the command line keep accounts, keys, sessions and answers."""
     return config.data_dir / "buntime.db"

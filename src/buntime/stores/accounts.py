@@ -49,7 +49,7 @@ def set_account_status(connection: sqlite3.Connection, account_id: str, status: 
 
 
 def add_key(connection: sqlite3.Connection, key: Key) -> None:
-    """Raises ValueError when the id or the hash is taken or there is no such account."""
+    """Raises ValueError when the id or hash is taken, or the account does not exist."""
     row = (key.id, key.account, key.hash, key.hint, key.created_at, key.revoked_at)
     try:
         connection.execute(
@@ -60,7 +60,7 @@ def add_key(connection: sqlite3.Connection, key: Key) -> None:
 
 
 def list_keys(connection: sqlite3.Connection, account_id: str | None = None) -> Sequence[Key]:
-    """Oldest first, ties by id; revoked ones too."""
+    """Oldest first, ties by id, including revoked ones."""
     rows = connection.execute(
         "SELECT * FROM keys WHERE account = coalesce(?, account) ORDER BY created_at, id", (account_id,)
     )

@@ -1,4 +1,4 @@
-"""Answers to idempotent requests in SQL; big bodies are compressed."""
+"""Answers to idempotent requests in SQL. Large bodies are compressed."""
 
 import sqlite3
 import zlib
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from buntime.ports import Answer
 
-PACKED_FROM = 1 << 10  # bytes; below it compression saves nothing that matters
-FAST_LEVEL = 1  # of zlib: bodies are JSON and live for a day
+PACKED_FROM = 1 << 10  # bytes; compressing smaller bodies saves too little
+FAST_LEVEL = 1  # zlib's; bodies are JSON and live for two days
 
 _ADD = """
 INSERT INTO answers (account, key, fingerprint, status, created_at, packed, body)
@@ -23,7 +23,7 @@ WHERE rowid IN (SELECT rowid FROM answers WHERE created_at < ? ORDER BY created_
 
 @dataclass(frozen=True, slots=True)
 class PackedAnswer:
-    """An answer as it is stored: its body compressed where that pays."""
+    """An answer as it is stored. Its body is compressed if that saves space."""
 
     account: str
     key: str
@@ -47,7 +47,7 @@ def unpack(stored: PackedAnswer) -> Answer:
 
 
 def add_answer(connection: sqlite3.Connection, stored: PackedAnswer) -> bool:
-    """False, and nothing changed, where there is one for this account and key."""
+    """Returns False, with nothing changed, when the account and key have an answer already."""
     row = (
         stored.account,
         stored.key,
@@ -72,5 +72,5 @@ def find_answer(connection: sqlite3.Connection, account_id: str, key: str) -> Pa
 
 
 def drop_answers(connection: sqlite3.Connection, before: int, most: int) -> int:
-    """At most `most` of them; how many."""
+    """Removes at most `most` of them. Returns how many."""
     return connection.execute(_DROP, (before, most)).rowcount

@@ -1,4 +1,4 @@
-"""The SQLite file: made, opened, migrated and checked. Everything here blocks."""
+"""Makes, opens, migrates and checks the SQLite file. Everything here blocks."""
 
 import fcntl
 import os
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-APPLICATION_ID = 0x62756E74  # "bunt": tells a store of ours from any other SQLite file
-BUSY_SECONDS = 5.0  # how long a change waits for another process that writes
-LOCK_SECONDS = 1.0  # how long a start waits for a server that is just ending
-EMPTY_LOG_MS = 50  # how long changes may be held up by somebody who reads what is in the log
-LARGEST_WHOLE_CHECK = 256 << 20  # bytes; of a bigger file only the tables that are kept in memory are checked
+APPLICATION_ID = 0x62756E74  # "bunt": distinguishes our stores from other SQLite files
+BUSY_SECONDS = 5.0  # a change waits this long for another process that writes
+LOCK_SECONDS = 1.0  # a start waits this long for a server that is ending
+EMPTY_LOG_MS = 50  # changes may wait this long for a reader of the log
+LARGEST_WHOLE_CHECK = 256 << 20  # bytes; in a larger file, only the tables that are kept in memory are checked
 MIGRATIONS = Path(__file__).with_name("sql")
 
 _CONNECTION_SETTINGS = """
@@ -24,11 +24,11 @@ PRAGMA journal_size_limit = 67108864;
 
 
 class StoreUnusable(Exception):
-    """The store cannot be opened; the message says why in words for the operator."""
+    """The store cannot be opened. The message tells the operator why."""
 
 
 class StoreDamaged(StoreUnusable):
-    """The file is not a whole store. It is never repaired by guessing and never replaced silently."""
+    """The file is damaged. We never repair it by guessing and never replace it silently."""
 
     def __init__(self, path: Path, what: object) -> None:
         super().__init__(
@@ -47,14 +47,14 @@ class StoreTooNew(StoreUnusable):
 
 
 class StoreInUse(StoreUnusable):
-    """Another server has the store; two would not see each other's sessions."""
+    """Another server uses the store. Two servers would not see each other's sessions."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"Another buntime server uses the store {path}. Stop it first.")
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode to the store, which is made (mode 0600) where there is none.
+    """A connection in autocommit mode to the store, which is made (mode 0600) if it is missing.
 
     May be used by any thread, one at a time. Raises StoreUnusable.
     """
@@ -72,7 +72,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing, seen by other processes at its end."""
+    """Commits all of the block or nothing. Other processes see it at the end."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -84,7 +84,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def lock(path: Path) -> int:
-    """Claims the store, made where there is none, for one server; closing the descriptor gives it back.
+    """Claims the store for one server, and makes it if it is missing. Closing the descriptor gives it back.
 
     It must be closed after all connections: closing any descriptor of the file drops SQLite's own
     (POSIX) locks of this process. Raises StoreInUse and other StoreUnusable.
@@ -106,7 +106,7 @@ def lock(path: Path) -> int:
 
 
 def check(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises StoreDamaged where the file's structure is broken. Bounded: about a second at the most."""
+    """Raises StoreDamaged when the file's structure is broken. Takes about a second at most."""
     small = path.stat().st_size <= LARGEST_WHOLE_CHECK
     with failures_named(path):
         for scope in ("",) if small else ("(accounts)", "(keys)", "(sessions)", "(session_counts)"):
@@ -116,7 +116,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def empty_log(path: Path) -> bool:
-    """Moves the write-ahead log into the file and cuts it to nothing; changes wait meanwhile, readers do not.
+    """Moves the write-ahead log into the file and empties it. Changes wait meanwhile; readers do not.
 
     False where somebody reads what is in it, or the host cannot do it now.
     """
@@ -130,7 +130,7 @@ def empty_log(path: Path) -> bool:
 
 @contextmanager
 def failures_named(path: Path) -> Iterator[None]:
-    """What SQLite and the system say, as StoreUnusable."""
+    """Raises StoreUnusable for failures of SQLite and the system."""
     try:
         yield
     except sqlite3.OperationalError as failure:  # locked, read-only, no space, no permission
@@ -160,7 +160,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _make(path: Path) -> None:
-    """Makes an empty store where there is no file.
+    """Makes an empty store if there is no file.
 
     It is made under another name and renamed when whole: a file under the real name is never half
     a store, so an empty or foreign one there is damage and not a first start. The lock on the unfinished
@@ -171,7 +171,7 @@ def _make(path: Path) -> None:
     unfinished = path.with_name(path.name + ".new")
     with open(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        if path.exists():  # made while we waited; what we hold may be that very file
+        if path.exists():  # made while we waited; our descriptor may be of that file
             if unfinished.exists() and not unfinished.samefile(path):
                 unfinished.unlink()
             return

@@ -1,4 +1,4 @@
-"""Sessions in memory, by id and by account, in the orders that pages want."""
+"""Sessions in memory, by id and by account, in the order of pages."""
 
 import json
 from bisect import bisect_left, bisect_right, insort
@@ -29,7 +29,7 @@ class SessionIndex:
         self._changed[session.id] = None
 
     def change(self, new: Session, version: int) -> Session:
-        """Takes the place of the old one; activity noted meanwhile is kept."""
+        """Replaces the old session. Keeps activity that was noted meanwhile."""
         old = self._by_id[new.id]
         session = replace(new, version=version, last_active=max(old.last_active, new.last_active))
         self._by_id[new.id] = session
@@ -40,7 +40,7 @@ class SessionIndex:
         return session
 
     def touch(self, session_id: str, now: int) -> bool:
-        """False where there is no such session or nothing changes."""
+        """False when the session does not exist or nothing changes."""
         old = self._by_id.get(session_id)
         if old is None or old.last_active >= now:
             return False
@@ -106,11 +106,11 @@ class SessionIndex:
 
 
 class _Orders:
-    """Where the sessions of one account stand. Those that have ended but are not deleted yet are few."""
+    """The sessions of one account in order. Expired sessions that are not deleted yet are few."""
 
     def __init__(self) -> None:
         self.newest: dict[State | None, list[_Place]] = {state: [] for state in (None, *State)}  # None: not DELETING
-        self._ends: list[_Place] = []  # of those not DELETING, the earliest first
+        self._ends: list[_Place] = []  # ends of sessions that are not DELETING, earliest first
 
     def __bool__(self) -> bool:
         return bool(self.newest[None] or self.newest[State.DELETING])

@@ -1,4 +1,4 @@
-"""What was deleted leaves the write-ahead log too."""
+"""Removes deleted content from the write-ahead log too."""
 
 import asyncio
 from contextlib import suppress
@@ -6,28 +6,28 @@ from pathlib import Path
 
 from buntime.stores import database
 
-CLEAN_SECONDS = 30.0  # how long deleted content may stay in the log, while nobody else holds on to it
+CLEAN_SECONDS = 30.0  # deleted content may stay in the log this long, unless a reader holds on to it
 
 
 class LogCleaner:
-    """Empties the log some time after something was deleted, and after a start.
+    """Empties the log some time after a deletion, and after a start.
 
     `secure_delete` wipes the file alone; the log would keep what was there before until as much has been written
     again. Deletions share one emptying, which takes as long as a few commits.
     """
 
     def __init__(self, path: Path) -> None:
-        """To be called on the event loop."""
+        """Call this on the event loop."""
         self._path = path
         self._due = asyncio.Event()
-        self._due.set()  # the server before may have been killed soon after a deletion
+        self._due.set()  # the previous server may have been killed soon after a deletion
         self._task = asyncio.create_task(self._run(), name="store-log")
 
     def due(self) -> None:
         self._due.set()
 
     async def close(self) -> None:
-        """Returns when the file is not used any more. The last connection that is closed removes the log anyway."""
+        """Returns when the file is no longer used. Closing the last connection removes the log anyway."""
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
@@ -41,7 +41,7 @@ class LogCleaner:
 
 
 async def _emptied(path: Path) -> bool:
-    """Whoever cancels this waits for the thread, which holds locks."""
+    """Cancelling waits for the thread, which holds locks."""
     emptying = asyncio.create_task(asyncio.to_thread(database.empty_log, path), name="store-log-emptying")
     try:
         return await asyncio.shield(emptying)

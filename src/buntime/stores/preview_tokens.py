@@ -1,4 +1,4 @@
-"""Preview tokens in SQL. The changes are called inside a transaction and judge what is stored."""
+"""Preview tokens in SQL. Call the changes inside a transaction: they check what is stored."""
 
 import sqlite3
 

@@ -1,5 +1,7 @@
-"""Sessions in SQL. The changes are called inside a transaction and judge the stored state, so that a
-limit and a version hold between the changes of one commit too.
+"""Sessions in SQL.
+
+Call the changes inside a transaction. They check the stored state, so limits and versions also hold between the changes
+of one commit.
 """
 
 import json
@@ -62,7 +64,7 @@ def remove_session(connection: sqlite3.Connection, session_id: str) -> None:
 
 
 def all_sessions(connection: sqlite3.Connection) -> Iterator[Session]:
-    """Raises ValueError naming the session whose row makes no sense."""
+    """Raises ValueError, which names the session, for an invalid row."""
     for row in connection.execute("SELECT * FROM sessions"):
         try:
             yield _from_row(row)
@@ -71,7 +73,7 @@ def all_sessions(connection: sqlite3.Connection) -> Iterator[Session]:
 
 
 def _to_row(session: Session) -> dict[str, object]:
-    # JSON in ASCII: a lone surrogate in somebody's metadata is no UTF-8
+    # JSON in ASCII: a lone surrogate in metadata is not valid UTF-8
     return {
         "id": session.id,
         "account": session.account,

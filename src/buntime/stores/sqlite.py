@@ -17,18 +17,17 @@ from buntime.stores.index import SessionIndex
 from buntime.stores.log import LogCleaner
 from buntime.stores.writer import Outcome, Writer
 
-TOUCH_SECONDS = 2.0  # how long noted activity may stay unwritten
-INLINE_BODY = 64 << 10  # bytes; bigger bodies are (un)packed in a thread, so as not to hold up the loop
-DROP_AT_ONCE = 500  # answers forgotten in one commit, so that other changes come through between
+TOUCH_SECONDS = 2.0  # noted activity is written after this time at the latest
+INLINE_BODY = 64 << 10  # bytes; larger bodies are packed and unpacked in a thread, so that the loop goes on
+DROP_AT_ONCE = 500  # answers removed in one commit, so that other changes get their turn between two
 
 
 class SqliteStore:
     """Implements `ports.Store`.
 
-    All sessions are in memory: reads of them touch no disk. Memory follows the file: it changes on
-    the event loop after the commit, in the order of commits. Accounts, keys and answers are read
-    from the file on the loop (a point read takes microseconds) by a connection that only reads; accounts
-    and keys are remembered until anybody, this process or another, commits something.
+    All sessions are in memory, so reading them touches no disk. Memory follows the file: it changes on the event loop
+    after the commit, in the order of commits. A read-only connection reads accounts, keys and answers on the loop,
+    which takes microseconds. Accounts and keys are remembered until this or another process commits something.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class SqliteStore:
         self._writer = writer
         self._index = index
         self._loop = asyncio.get_running_loop()
-        self._touched: dict[str, int] = {}  # activity not handed to the writer yet
+        self._touched: dict[str, int] = {}  # activity that the writer does not have yet
         self._flush: asyncio.TimerHandle | None = None
         self._seen = -1  # PRAGMA data_version that the two dictionaries belong to
         self._keys: dict[str, tuple[Key, Account]] = {}
@@ -50,7 +49,7 @@ class SqliteStore:
 
     @classmethod
     async def open(cls, path: Path) -> Self:
-        """Opens the store, making it where there is none; its directory must be there.
+        """Opens the store, and makes it if it is missing. Its directory must exist.
 
         Raises StoreDamaged, StoreTooNew, StoreInUse (one server at a time) and other StoreUnusable.
         """
@@ -65,7 +64,7 @@ class SqliteStore:
 
     async def _close(self) -> None:
         await self._writer.close()
-        if self._flush is not None:  # set again when the last touches could not be written
+        if self._flush is not None:  # it is set again when the last touches could not be written
             self._flush.cancel()
         await self._log.close()
         self._reader.close()
@@ -101,7 +100,7 @@ class SqliteStore:
     async def find_key(self, key_hash: str) -> tuple[Key, Account] | None:
         self._forget_if_changed()
         found = self._keys.get(key_hash) or accounts.find_key(self._reader, key_hash)
-        if found is not None:  # unknown ones are not remembered: anybody can make them up
+        if found is not None:  # unknown keys are not remembered: anyone can make them up
             self._keys[key_hash] = found
         return found
 
@@ -214,7 +213,7 @@ class SqliteStore:
     async def _change[T, R](
         self, work: Callable[[sqlite3.Connection], T], committed: Callable[[T], R] | None = None
     ) -> R:
-        """Has `work` committed, then calls `committed` on the loop and returns what that returned.
+        """Commits `work`, then calls `committed` on the loop and returns its result.
 
         A caller that is cancelled only stops waiting: the change and `committed` happen all the same.
         """
@@ -238,7 +237,7 @@ class SqliteStore:
             self._flush = self._loop.call_later(TOUCH_SECONDS, self._flush_touched)
 
     def _flush_touched(self) -> None:
-        """Hands the noted activity to the writer, to share its next commit."""
+        """Hands the noted activity to the writer, which includes it in its next commit."""
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None

@@ -1,4 +1,4 @@
-"""The one thread that writes: it takes what has queued and commits it in one go."""
+"""The one thread that writes. It commits all queued changes together."""
 
 import asyncio
 import queue
@@ -16,7 +16,7 @@ Work = Callable[[sqlite3.Connection], object]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a change: `failure`, or the `value` that its work returned."""
+    """The outcome of a change: `failure`, or the `value` that its work returned."""
 
     value: object = None
     failure: Exception | None = None
@@ -27,7 +27,7 @@ _Change = tuple[Work, Settle]
 
 
 class Writer:
-    """Changes from one event loop, committed in their order.
+    """Commits changes from one event loop, in their order.
 
     A commit costs a flush of the disk; changes that come while one is under way share the next. Each
     change has a savepoint: one that fails does not undo its neighbours. Nobody is told before the
@@ -35,7 +35,7 @@ class Writer:
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        """Takes over the connection. To be called on the event loop that will hear the outcomes."""
+        """Takes over the connection. Call this on the event loop that gets the outcomes."""
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
@@ -45,7 +45,7 @@ class Writer:
         self._thread.start()
 
     def submit(self, work: Work, settle: Settle) -> None:
-        """`work` runs in the thread, inside a transaction; `settle` on the loop when it is decided.
+        """Runs `work` in the thread, inside a transaction, and `settle` on the loop when the outcome is known.
 
         Raises Unavailable after `close`.
         """
@@ -54,7 +54,7 @@ class Writer:
         self._queue.put((work, settle))
 
     async def close(self) -> None:
-        """Returns when everything submitted is settled and the connection is closed. Idempotent."""
+        """Returns when all submitted changes are settled and the connection is closed. Idempotent."""
         if not self._closing:
             self._closing = True
             self._queue.put(None)
@@ -69,7 +69,7 @@ class Writer:
         self._on_loop(self._ended.set_result, None)
 
     def _next_group(self) -> list[_Change]:
-        """Waits for at least one change; empty when there will be no more."""
+        """Waits for at least one change. Returns nothing when no more will come."""
         group: list[_Change] = []
         change = self._queue.get()
         while change is not None:
@@ -81,7 +81,7 @@ class Writer:
             except queue.Empty:
                 return group
         if group:
-            self._queue.put(None)  # the end is for the next call; nothing can be queued behind it
+            self._queue.put(None)  # leave the end for the next call; nothing queues behind it
         return group
 
     def _commit(self, group: list[_Change]) -> list[Outcome]:
@@ -96,11 +96,11 @@ class Writer:
         return outcomes
 
     def _attempt(self, work: Work) -> Outcome:
-        """One change within the transaction. Raises only what ends the transaction for all."""
+        """Runs one change within the transaction. Raises only what ends the transaction for all changes."""
         self._connection.execute("SAVEPOINT change")
         try:
             outcome = Outcome(work(self._connection))
-        except Exception as failure:  # handed to the caller who waits for it
+        except Exception as failure:  # raised at the caller that waits for it
             if not self._connection.in_transaction:  # disk full, I/O error: SQLite undid everything
                 raise
             self._connection.execute("ROLLBACK TO change")
@@ -116,12 +116,12 @@ class Writer:
     def _on_loop[*Ts](self, call: Callable[[*Ts], object], *args: *Ts) -> None:
         try:
             self._loop.call_soon_threadsafe(call, *args)
-        except RuntimeError:  # the loop is closed: there is nobody to tell
+        except RuntimeError:  # the loop is closed: nobody waits
             return
 
 
 def _as_seen(failure: Exception) -> Exception:
-    """A shortage that passes is Unavailable; anything else is what it is."""
+    """Unavailable for a shortage that passes; any other failure unchanged."""
     code = getattr(failure, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL):
         seen = Unavailable("The server cannot store changes at the moment. Try again shortly.")
