@@ -1,4 +1,4 @@
-"""`ports.Archive`, an implementation a file."""
+"""Implementations of `ports.Archive`, each in its own file."""
 
 import re
 
@@ -7,7 +7,7 @@ PREFIX = re.compile(r"([a-z0-9_-]+/)*")
 
 
 def checked(pattern: re.Pattern[str], name: str) -> str:
-    """Names are ours; no other leads anywhere. Raises ValueError."""
+    """The name, if it has the form of names that we make. Raises ValueError."""
     if not pattern.fullmatch(name):
         raise ValueError(f"{name!r} is no name of the archive")
     return name

@@ -1,4 +1,4 @@
-"""The archive in a directory, on disk when it says so."""
+"""The archive in a directory. A finished put is on disk."""
 
 import fcntl
 import os
@@ -17,12 +17,12 @@ PIECE = 1 << 20  # bytes
 
 
 class DirectoryArchive:
-    """Each object is a file under its name. One that is being put is in INCOMING, locked while its writer lives, and
-    gets its name when it is whole and on disk. A directory without INCOMING is not the archive: then its disk is not
-    mounted, and no object is called missing."""
+    """Each object is a file under its name. While it is put, the file is in INCOMING and locked by its writer. It gets
+    its name when it is whole and on disk. A directory without INCOMING is not the archive: its disk is not
+    mounted, so the archive is unavailable and no object counts as missing."""
 
     def __init__(self, root: Path, reserve: int = 0) -> None:
-        """`reserve`: bytes of the file system that are kept free. Raises OSError."""
+        """`reserve`: bytes of the file system to keep free. Raises OSError."""
         self._root, self._reserve = root, reserve
         self._incoming = root / INCOMING
         self._entries = threading.Lock()  # nobody removes the empty directory in which another is about to put a file
@@ -112,7 +112,7 @@ def _refusals() -> Iterator[None]:
 
 
 def _raise(failed: OSError) -> None:
-    """Nothing there is an answer; a directory that cannot be read is none."""
+    """A missing directory is empty. A directory that cannot be read is a failure."""
     if not isinstance(failed, FileNotFoundError | NotADirectoryError):
         raise failed
 
@@ -131,20 +131,20 @@ def _new_file(directory: Path) -> tuple[Path, IO[bytes]]:
 
 
 def _write(file: IO[bytes], piece: bytes) -> None:
-    """All of it: the last write before a full disk is a short one."""
+    """Writes everything: the last write before the disk is full is a short one."""
     rest = memoryview(piece)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def _write_out(file: IO[bytes]) -> None:
-    """To the disk, and out of memory: who reads it back reads what the disk has."""
+    """Writes the file to disk and drops it from memory, so that reading it back reads the disk."""
     os.fsync(file.fileno())
     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """What writers left who died. The files of those who live, perhaps in another process, are locked."""
+    """Removes what dead writers left. A living writer, perhaps in another process, holds a lock on its file."""
     for part in directory.iterdir():
         with suppress(FileNotFoundError, BlockingIOError), part.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,7 +152,7 @@ def _remove_abandoned(directory: Path) -> None:
 
 
 def _make_directories(path: Path) -> None:
-    """Each is on disk when this returns."""
+    """Makes directories that are on disk when this returns."""
     if path.is_dir():
         return
     _make_directories(path.parent)

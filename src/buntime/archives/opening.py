@@ -1,4 +1,4 @@
-"""Where the archive is, as the operator says it."""
+"""Opens the archive that the operator's settings name."""
 
 import os
 import re

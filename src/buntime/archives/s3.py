@@ -1,4 +1,4 @@
-"""The archive in any store that speaks S3."""
+"""The archive in any S3-compatible store."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,18 +21,18 @@ PART = 8 << 20  # bytes; S3 takes 10,000 of them for one object
 PARTS_AT_ONCE = 2
 CONNECT_SECONDS = 5
 PROGRESS_SECONDS = 30  # the longest without an answer, or without a byte of it
-RETRIES_UNTIL = 1 / 3  # of that time: what failed later than this is not tried again
+RETRIES_UNTIL = 1 / 3  # of that time; a later failure is not tried again
 
 
 class S3Archive:
-    """Objects in a bucket. Whoever gives the archive up halfway (a kill, a lost network) may leave parts that nobody
-    sees: a rule of the bucket for incomplete uploads removes them."""
+    """Objects in a bucket. An upload that stops midway (a kill, a lost network) may leave invisible parts. A rule of
+    the bucket for incomplete uploads removes them."""
 
     def __init__(
         self, bucket: str, prefix: str, environ: Mapping[str, str], progress_seconds: float = PROGRESS_SECONDS
     ) -> None:
-        """`progress_seconds`: after this long without an answer, or without a byte of it, the archive is unavailable.
-        Raises ValueError."""
+        """`progress_seconds`: without any byte of an answer for this long, the archive counts as unavailable. Raises
+        ValueError."""
         progress = timedelta(seconds=progress_seconds)
         settings = _s3_settings(environ)
         try:
@@ -60,7 +60,7 @@ class S3Archive:
             raise ValueError(f"the archive s3://{bucket} cannot be used: {_words(wrong)}.") from wrong
 
     def put(self, name: str, content: Iterator[bytes]) -> None:
-        """`content` is asked from within obstore, and must not use it in the same thread."""
+        """obstore reads `content`, which must not use obstore in the same thread."""
         checked(NAME, name)
         watched = _Watched(content)
         start = bytearray()
@@ -95,14 +95,14 @@ class S3Archive:
             return sorted(found["path"] for page in pages for found in page)
 
     def _missing(self, name: str) -> Exception:
-        """A bucket that is missing is answered like an object that is; only the listing tells."""
+        """A missing bucket gets the same answer as a missing object. Only a listing tells them apart."""
         for _ in obstore.list(self._store, "none", chunk_size=1):
             break
         return ObjectMissing(name)
 
 
 def _s3_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Checked here: obstore ends the thread over what cannot be sent."""
+    """Checks the settings here, because obstore panics on values that it cannot send."""
     names = {
         "endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
         "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
@@ -134,7 +134,7 @@ def _is_endpoint(url: str) -> bool:
 
 
 class _Watched:
-    """An iterator that remembers what it raised, whatever else is raised while an upload is given up for it."""
+    """An iterator that remembers what it raised, because aborting the upload may raise something else."""
 
     def __init__(self, content: Iterable[bytes]) -> None:
         self._content = iter(content)
@@ -169,5 +169,5 @@ def _next(pieces: Iterator[bytes]) -> bytes | None:
 
 
 def _words(failed: Exception) -> str:
-    """The first line. What follows in obstore's messages is for its developers."""
+    """The first line. The rest of obstore's messages is for its developers."""
     return str(failed).partition("\n")[0]
