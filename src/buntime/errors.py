@@ -219,7 +219,7 @@ class TooManyTokens(InvalidState):
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"This session has {limit} preview tokens that are valid. Revoke some, or make tokens with a shorter ttl.",
+            f"This session has {limit} valid preview tokens, the most it may have. Revoke some, or use a shorter ttl.",
             limit=limit,
         )
 

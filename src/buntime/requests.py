@@ -211,7 +211,7 @@ def check_env(env: Mapping[str, str]) -> None:
         raise InvalidRequest("env", f"env may have {ENV_ENTRIES} entries, not {len(env)}.", limit=ENV_ENTRIES)
     for name, value in env.items():
         if not ENV_NAME.fullmatch(name) or len(name) > 255:
-            raise InvalidRequest("env", f"env has a name that no shell takes: {name[:100]!r}.")
+            raise InvalidRequest("env", f"env: {name[:100]!r} is not a valid name of an environment variable.")
         if "\0" in value:
             raise InvalidRequest(f"env.{name}", f"env.{name} must not contain a NUL character.")
         if len(value.encode("utf-8", "surrogatepass")) > ENV_VALUE_BYTES:

@@ -43,7 +43,7 @@ async def broken_api() -> AsyncIterator[Api]:
         yield running
 
 
-async def test_a_fault_of_ours_is_shown_bare(broken_api: Api) -> None:
+async def test_an_internal_error_shows_no_details(broken_api: Api) -> None:
     answer = await broken_api.call("POST", "/execute", {"sessionId": await broken_api.session(), "code": "1"})
     assert answer.refusal == (500, "internal_error")
     assert b"secret" not in answer.body
@@ -69,7 +69,7 @@ async def test_metrics_count_by_route_and_never_name_a_session(api: Api) -> None
     assert session not in text
 
 
-async def test_metrics_are_the_operators(api: Api) -> None:
+async def test_only_the_operator_can_read_metrics(api: Api) -> None:
     assert (await api.call("GET", "/metrics", key="")).refusal == (401, "unauthorized")
     assert (await api.call("GET", "/metrics", key="btk_" + "0" * 40)).refusal == (401, "unauthorized")
     refused = await api.call("GET", "/metrics")
@@ -78,7 +78,7 @@ async def test_metrics_are_the_operators(api: Api) -> None:
     assert (await api.metrics("/sessions")).status == 404
 
 
-async def test_the_docs_ask_for_nothing_from_elsewhere(api: Api) -> None:
+async def test_the_docs_page_loads_nothing_from_other_hosts(api: Api) -> None:
     answer = await api.call("GET", "/docs", key="")
     page = answer.body.decode()
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")

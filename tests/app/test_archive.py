@@ -20,7 +20,7 @@ from tests.app.sleeping import (
 )
 
 
-async def test_a_sleeper_is_archived_evicted_and_restored(api: Api) -> None:
+async def test_a_session_in_deep_sleep_is_archived_evicted_and_restored(api: Api) -> None:
     session = await evicted(api, "kept")
     stored = await stored_of(api, session)
     assert stored.archived
@@ -43,7 +43,7 @@ async def test_only_the_newest_object_and_the_one_before_are_kept(api: Api) -> N
     assert not api.archive.objects
 
 
-async def test_what_is_not_archived_or_awake_is_not_evicted(api: Api) -> None:
+async def test_only_an_archived_session_in_deep_sleep_is_evicted(api: Api) -> None:
     session = await api.session()
     await api.lifecycle.archiving.evict(session)
     api.archive.unreachable = True
@@ -69,7 +69,7 @@ async def test_requests_that_come_together_share_one_restore(api: Api) -> None:
 # --- damage ---
 
 
-async def test_the_previous_snapshot_is_used_where_the_newest_is_damaged_and_that_is_logged(api: Api) -> None:
+async def test_a_damaged_newest_snapshot_is_logged_and_the_previous_one_is_used(api: Api) -> None:
     session = await evicted(api, "one", "two")
     before = await stored_of(api, session)
     assert before.snapshot
@@ -97,7 +97,7 @@ async def test_without_a_whole_snapshot_a_session_stays_as_it_is_and_says_why(ap
 # --- an archive that is away, lies, or is full ---
 
 
-async def test_an_archive_that_is_away_is_a_failure_to_come_again_with(api: Api) -> None:
+async def test_an_unreachable_archive_is_a_retryable_failure(api: Api) -> None:
     session = await evicted(api, "kept")
     api.archive.unreachable = True
     refused = await read(api, session)
@@ -138,7 +138,7 @@ def _unsendable(api: Api) -> None:
 
 
 @pytest.mark.parametrize("wrong", [_away, _lying, _full, _forgetful, _unsendable])
-async def test_what_cannot_be_archived_sleeps_on_its_host_until_it_can(api: Api, wrong: object) -> None:
+async def test_a_session_that_cannot_be_archived_sleeps_on_its_host_until_it_can(api: Api, wrong: object) -> None:
     assert callable(wrong)
     session = await api.session()
     await write(api, session, "kept")
@@ -159,7 +159,7 @@ async def test_what_cannot_be_archived_sleeps_on_its_host_until_it_can(api: Api,
     assert (await stored_of(api, session)).archived
 
 
-async def test_a_volume_that_cannot_be_archived_is_not_tried_again_before_it_may_have_changed(api: Api) -> None:
+async def test_a_volume_that_cannot_be_archived_is_tried_again_only_after_a_wake(api: Api) -> None:
     session, attempts = await api.session(), 0
 
     def send(sandbox_id: str) -> Iterator[bytes]:
@@ -180,7 +180,7 @@ async def test_a_volume_that_cannot_be_archived_is_not_tried_again_before_it_may
     assert attempts == 2
 
 
-async def test_a_save_that_fails_is_tried_again_later_and_later(api: Api) -> None:
+async def test_each_failed_save_doubles_the_wait_before_the_next(api: Api) -> None:
     session, attempts = await api.session(), 0
     api.archive.unreachable = True
     await deep_sleep(api, session)
@@ -207,7 +207,7 @@ async def test_a_save_that_fails_is_tried_again_later_and_later(api: Api) -> Non
     assert attempts == succeeded, "what is archived is left alone"
 
 
-async def test_what_was_deleted_while_the_archive_was_away_goes_when_it_is_back(api: Api) -> None:
+async def test_objects_of_a_deleted_session_are_removed_when_the_archive_is_back(api: Api) -> None:
     session = await evicted(api, "one", "two")
     api.archive.unreachable = True
     assert (await api.call("DELETE", f"/sessions/{session}")).status == 200

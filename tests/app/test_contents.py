@@ -68,7 +68,7 @@ async def test_paths_may_be_of_any_bytes(api: Api) -> None:
         ({"path": ""}, "path"),
     ],
 )
-async def test_a_path_that_is_none_is_named(api: Api, body: dict[str, str], field: str) -> None:
+async def test_a_refused_path_names_its_field(api: Api, body: dict[str, str], field: str) -> None:
     session = await api.session()
     answer = await api.call("POST", "/files/mkdir", {"sessionId": session, **body})
     assert answer.refusal == (400, "invalid_request")

@@ -40,7 +40,7 @@ async def test_everything_of_the_request_reaches_the_run(api: Api) -> None:
     assert sandbox.files["/workspace/sub/x"].mode == 0o755
 
 
-async def test_a_program_that_fails_or_is_late_is_an_answer(api: Api) -> None:
+async def test_a_failed_or_timed_out_program_is_a_result_and_no_error(api: Api) -> None:
     session = await api.session()
     failed = (await api.call("POST", "/execute", {"sessionId": session, "command": "exit 3"})).json
     late = (await api.call("POST", "/execute", {"sessionId": session, "command": "sleep 9", "timeout": 1})).json
@@ -75,7 +75,7 @@ async def test_files_written_are_those_of_the_run_and_of_the_request_under_works
         ({"code": "1", "files": [{"path": str(n), "content": "?"} for n in range(1001)]}, "files"),
     ],
 )
-async def test_what_is_wrong_with_a_run_is_named(api: Api, fields: dict[str, object], field: str) -> None:
+async def test_a_refused_run_names_the_wrong_field(api: Api, fields: dict[str, object], field: str) -> None:
     answer = await api.call("POST", "/execute", {"sessionId": await api.session(), **fields})
     assert answer.refusal == (400, "invalid_request"), answer.body
     assert answer.error["details"]["field"] == field
@@ -116,7 +116,7 @@ async def test_a_run_that_met_its_memory_or_disk_limit_is_507_with_its_output() 
             assert "1024 MB" in answer.error["message"]
 
 
-async def test_what_was_cut_is_marked_and_output_that_is_no_text_is_shown_all_the_same() -> None:
+async def test_truncated_output_is_marked_and_output_that_is_not_text_is_shown() -> None:
     made = result(b"\xff" * (10 * MB), truncated=True, files_written=["\ud800"], files_written_truncated=True)
     async with serving(_running(made)) as api:
         answer = await api.call("POST", "/execute", {"sessionId": await api.session(), "code": "1"})

@@ -22,7 +22,7 @@ async def test_a_file_is_written_read_listed_and_deleted(api: Api) -> None:
     assert (await api.call("GET", "/files/read" + query)).refusal == (404, "file_not_found")
 
 
-async def test_what_is_not_text_is_read_as_base64(api: Api) -> None:
+async def test_a_file_that_is_not_text_is_read_as_base64(api: Api) -> None:
     session = await api.session()
     await write(api, session, "x", "/w==", encoding="base64")
     read = (await api.call("GET", f"/files/read?sessionId={session}&path=x")).json
@@ -61,7 +61,9 @@ async def test_pages_of_a_list_carry_the_total(api: Api) -> None:
         ("GET", "/files/list?limit=101", (400, "invalid_request")),
     ],
 )
-async def test_what_cannot_be_done_is_refused(api: Api, method: str, call: str, refusal: tuple[int, str]) -> None:
+async def test_an_impossible_file_operation_is_refused(
+    api: Api, method: str, call: str, refusal: tuple[int, str]
+) -> None:
     session = await api.session()
     await write(api, session, "dir/file")
     assert (await api.call(method, f"{call}&sessionId={session}")).refusal == refusal

@@ -38,7 +38,7 @@ async def test_another_request_with_the_key_is_refused(api: Api) -> None:
         assert answer.refusal == (422, "idempotency_key_reused")
 
 
-async def test_keys_of_two_accounts_have_nothing_to_do_with_each_other(api: Api) -> None:
+async def test_two_accounts_may_use_the_same_key(api: Api) -> None:
     other = await api.account(name="other")
     one = await api.call("POST", CREATE, Idempotency_Key="k")
     two = await api.call("POST", CREATE, key=other, Idempotency_Key="k")
@@ -81,7 +81,7 @@ async def test_a_run_is_not_repeated(api: Api) -> None:
     assert not volume.files
 
 
-async def test_a_final_failure_is_given_again(api: Api) -> None:
+async def test_a_final_failure_is_replayed(api: Api) -> None:
     body = {"sessionId": "ses_" + "0" * 18, "code": "1"}
     first = await api.call("POST", "/execute", body, Idempotency_Key="k")
     again = await api.call("POST", "/execute", body, Idempotency_Key="k")
@@ -90,7 +90,7 @@ async def test_a_final_failure_is_given_again(api: Api) -> None:
     assert (again.status, again.body) == (404, first.body)
 
 
-async def test_what_was_refused_before_any_work_or_undone_leaves_the_key_free(api: Api) -> None:
+async def test_a_request_that_did_no_work_or_was_undone_leaves_the_key_free(api: Api) -> None:
     for refused in ({"ttl": 1}, {"tll": 1}):
         assert (await api.call("POST", CREATE, refused, Idempotency_Key="k")).status == 400
     capacity, api.sandboxes.capacity = api.sandboxes.capacity, 0
@@ -106,11 +106,11 @@ async def test_a_key_of_another_form_is_invalid(api: Api, key: str) -> None:
     assert answer.error["details"]["field"] == "Idempotency-Key"
 
 
-async def test_a_key_of_255_characters_is_taken(api: Api) -> None:
+async def test_a_key_of_255_characters_is_accepted(api: Api) -> None:
     assert (await api.call("POST", CREATE, Idempotency_Key="~" * 255)).status == 200
 
 
-async def test_a_key_is_refused_where_none_is_honoured(api: Api) -> None:
+async def test_an_endpoint_without_idempotency_refuses_a_key(api: Api) -> None:
     session = await api.session()
     for method, path in (
         ("GET", "/sessions"),

@@ -27,7 +27,7 @@ async def test_a_session_that_makes_its_suspension_fail_does_not_end_the_keeper(
     assert await _states(api, good, bad) == [State.IDLE, State.ACTIVE]
 
 
-async def test_a_step_that_fails_is_tried_again_later_and_later_and_for_ever(api: Api) -> None:
+async def test_a_failed_step_is_tried_for_ever_with_growing_waits(api: Api) -> None:
     session, asked = await api.session(), list[float]()
     sandbox = await _sandbox(api, session)
 
@@ -51,7 +51,7 @@ async def test_a_step_that_fails_is_tried_again_later_and_later_and_for_ever(api
     assert await _states(api, session) == [State.IDLE]
 
 
-async def test_many_that_expire_together_end_some_at_a_time_and_hold_nobody_up(api: Api) -> None:
+async def test_sessions_that_expire_together_end_a_few_at_a_time_and_delay_nobody(api: Api) -> None:
     for _ in range(2 * ENDS_A_TICK + 5):
         await api.session(ttl=300)
     quiet = await api.session(ttl=3600)
@@ -66,7 +66,7 @@ async def test_many_that_expire_together_end_some_at_a_time_and_hold_nobody_up(a
     assert list(api.store.sessions) == [quiet]
 
 
-async def test_a_look_at_sessions_of_which_nothing_is_due_asks_the_store_for_none(api: Api) -> None:
+async def test_a_tick_with_nothing_due_reads_no_session(api: Api) -> None:
     for _ in range(30):
         await api.session()
     keeper, asked = api.keeper(), 0
@@ -85,7 +85,7 @@ async def test_a_look_at_sessions_of_which_nothing_is_due_asks_the_store_for_non
     assert asked == 0
 
 
-async def test_activity_that_the_keeper_was_not_told_of_is_seen_when_the_time_has_come(api: Api) -> None:
+async def test_the_keeper_sees_late_activity_when_a_deadline_comes(api: Api) -> None:
     session = await api.session()
     keeper = api.keeper(idle_after=300)
     await api.keep(keeper)
@@ -99,7 +99,7 @@ async def test_activity_that_the_keeper_was_not_told_of_is_seen_when_the_time_ha
     assert await _states(api, session) == [State.IDLE]
 
 
-async def test_a_ttl_that_is_made_longer_or_shorter_is_the_one_that_counts(api: Api) -> None:
+async def test_a_changed_ttl_takes_effect(api: Api) -> None:
     longer, shorter = await api.session(ttl=600), await api.session(ttl=3600)
     keeper = api.keeper()
     await api.keep(keeper)
@@ -188,7 +188,7 @@ async def test_a_clock_that_is_set_back_makes_nothing_happen_early(api: Api) -> 
 # --- accounts ---
 
 
-async def test_sessions_of_a_deleted_account_go_with_all_that_was_archived_of_them(api: Api) -> None:
+async def test_sessions_of_a_deleted_account_are_removed_with_their_archive_objects(api: Api) -> None:
     awake, asleep = await api.session(), await api.session()
     await api.call("POST", f"/sessions/{asleep}/sleep", {"depth": "deep-sleep"})
     assert api.archive.objects
@@ -200,7 +200,7 @@ async def test_sessions_of_a_deleted_account_go_with_all_that_was_archived_of_th
     assert not api.archive.objects
 
 
-async def test_sessions_of_a_suspended_account_sleep_however_active_they_were_and_stay_so(api: Api) -> None:
+async def test_active_sessions_of_a_suspended_account_go_to_sleep_and_stay_asleep(api: Api) -> None:
     active, suspended = await api.session(), await api.session()
     await api.call("POST", f"/sessions/{suspended}/sleep")
     (account,) = await api.store.list_accounts()

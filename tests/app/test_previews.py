@@ -67,7 +67,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- who is admitted ---
 
 
-async def test_a_public_port_is_open_to_whoever_has_its_address(api: Api) -> None:
+async def test_anyone_can_open_a_public_port(api: Api) -> None:
     admitted = await api.ask(host_of(await api.session()), "/a?b=1")
     assert (admitted.status, admitted.body) == (200, b"")
     assert admitted.headers["X-Upstream"] == "127.0.0.1:8080"
@@ -75,7 +75,7 @@ async def test_a_public_port_is_open_to_whoever_has_its_address(api: Api) -> Non
     assert "X-Uri" not in admitted.headers
 
 
-async def test_another_port_is_reached_by_its_name_where_it_is_open(api: Api) -> None:
+async def test_another_open_port_is_reached_by_its_host_name(api: Api) -> None:
     session = await api.session(preview={"visibility": "public", "ports": [3000]})
     assert (await api.ask(host_of(session, 3000))).headers["X-Upstream"] == "127.0.0.1:3000"
     assert (await api.ask(host_of(session, 8080))).refusal == (401, "unauthorized")
@@ -125,14 +125,14 @@ async def test_a_browser_that_brings_a_token_is_sent_on_without_it_and_keeps_it_
     assert sent.headers["Referrer-Policy"] == "no-referrer"
 
 
-async def test_nobody_is_sent_to_another_host(api: Api) -> None:
+async def test_a_redirect_never_leads_to_another_host(api: Api) -> None:
     session = await private_session(api)
     token = await token_for(api, session)
     sent = await api.ask(host_of(session), f"//example.com/?buntime_token={token}", **BROWSER)
     assert urlsplit(sent.headers["Location"]).netloc == host_of(session)
 
 
-async def test_where_there_is_a_domain_the_cookie_is_for_https_alone() -> None:
+async def test_with_a_domain_the_cookie_is_secure() -> None:
     async with serving(domain="example.com") as api:
         session = await private_session(api)
         token = await token_for(api, session)
@@ -144,7 +144,9 @@ async def test_where_there_is_a_domain_the_cookie_is_for_https_alone() -> None:
 
 
 @pytest.mark.parametrize("said", [{"method": "POST", **BROWSER}, {"Accept": "*/*"}, {"upgrade": "1", **BROWSER}, {}])
-async def test_others_that_bring_a_token_in_the_query_are_admitted_without_it(api: Api, said: dict[str, str]) -> None:
+async def test_other_clients_with_a_token_in_the_query_are_admitted_without_a_redirect(
+    api: Api, said: dict[str, str]
+) -> None:
     session = await private_session(api)
     token = await token_for(api, session)
     admitted = await api.ask(host_of(session), f"/a?buntime_token={token}&b=1", **said)
@@ -192,13 +194,13 @@ async def test_a_token_lasts_an_hour_and_never_longer_than_its_session(api: Api)
 
 
 @pytest.mark.parametrize("asked", [{"port": 1023}, {"port": 65536}, {"ttl": 59}, {"ttl": "60"}, {"other": 1}])
-async def test_a_token_that_cannot_be_is_refused_by_field(api: Api, asked: dict[str, object]) -> None:
+async def test_a_refused_token_request_names_the_wrong_field(api: Api, asked: dict[str, object]) -> None:
     refused = await api.call("POST", f"/sessions/{await api.session()}/preview-token", asked)
     assert refused.refusal == (400, "invalid_request")
     assert refused.error["details"]["field"] in asked
 
 
-async def test_somebody_elses_session_gets_and_loses_no_tokens(api: Api) -> None:
+async def test_tokens_of_another_accounts_session_cannot_be_made_or_revoked(api: Api) -> None:
     session, other = await private_session(api), await api.account(name="two")
     token = await token_for(api, session)
     for method in ("POST", "DELETE"):
@@ -207,7 +209,7 @@ async def test_somebody_elses_session_gets_and_loses_no_tokens(api: Api) -> None
     assert (await api.ask(host_of(session), token=token)).status == 200
 
 
-async def test_a_session_has_so_many_valid_tokens_and_no_more(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_valid_tokens_of_a_session_is_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preview_tokens, "TOKENS", 2)
     session = await api.session()
     for _ in range(2):
@@ -233,7 +235,7 @@ async def test_the_store_and_its_answers_do_not_hold_a_token_in_clear(api: Api) 
     assert (await api.call("POST", path, {"ttl": 60}, Idempotency_Key="k")).status == 422
 
 
-async def test_a_refused_token_is_given_again_to_its_key_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_token_request_is_replayed_for_its_key(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preview_tokens, "TOKENS", 0)
     path = f"/sessions/{await api.session()}/preview-token"
     first, again = [await api.call("POST", path, Idempotency_Key="k") for _ in range(2)]
@@ -305,7 +307,7 @@ async def test_a_delete_ends_connections(api: Api) -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_what_is_taken_away_while_a_request_waits_is_not_given(api: Api) -> None:
+async def test_a_permission_withdrawn_during_the_wait_is_not_granted(api: Api) -> None:
     session = await api.session()
     await api.call("POST", f"/sessions/{session}/sleep")
     (sandbox,) = api.sandboxes.running.values()
@@ -341,7 +343,7 @@ async def test_a_visitor_wakes_the_session(api: Api, depth: str) -> None:
     assert await state_of(api, session) is State.ACTIVE
 
 
-async def test_who_is_not_admitted_wakes_nothing_and_is_no_activity(api: Api) -> None:
+async def test_a_refused_visitor_wakes_nothing_and_is_no_activity(api: Api) -> None:
     session = await private_session(api)
     await api.call("POST", f"/sessions/{session}/sleep")
     before = await api.store.get_session(session)
@@ -416,7 +418,7 @@ async def test_a_wake_that_takes_long_is_a_page_that_loads_itself_again(
     assert (await api.ask(host_of(session), **BROWSER)).status == 200
 
 
-async def test_a_host_without_room_and_a_lost_session_are_told(api: Api) -> None:
+async def test_a_full_host_and_a_lost_session_have_pages_of_their_own(api: Api) -> None:
     session = await api.session()
     await api.call("POST", f"/sessions/{session}/sleep", {"depth": "deep-sleep"})
 
@@ -442,7 +444,7 @@ async def test_a_host_without_room_and_a_lost_session_are_told(api: Api) -> None
     assert (await api.ask(host_of(session))).refusal == (409, "invalid_state")
 
 
-async def test_more_requests_than_may_wait_for_one_session_are_too_many(
+async def test_the_number_of_requests_that_wait_for_one_session_is_bounded(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(previews, "MOST_WAITING", 1)
@@ -489,7 +491,7 @@ async def test_visitors_wait_until_what_on_wake_starts_listens(api: Api) -> None
         assert [answer.status for answer in await asyncio.gather(*asked, late)] == [200] * 4
 
 
-async def test_visitors_wait_as_well_when_an_api_request_woke_the_session(api: Api) -> None:
+async def test_visitors_also_wait_when_an_api_request_woke_the_session(api: Api) -> None:
     port = await free_port()
     session = await asleep(api, port, onWake="serve")
     await api.call("POST", f"/sessions/{session}/wake")
@@ -500,21 +502,21 @@ async def test_visitors_wait_as_well_when_an_api_request_woke_the_session(api: A
         assert (await asked).status == 200
 
 
-async def test_once_it_listens_nobody_looks_again(api: Api) -> None:
+async def test_a_port_that_was_seen_to_listen_is_not_looked_at_again(api: Api) -> None:
     async with listening() as port:
         session = await asleep(api, port, onWake="serve")
         assert (await api.ask(host_of(session, port))).status == 200
     assert (await api.ask(host_of(session, port))).status == 200
 
 
-async def test_a_session_that_was_suspended_only_is_not_waited_for(api: Api) -> None:
+async def test_visitors_do_not_wait_after_a_mere_suspension(api: Api) -> None:
     port = await free_port()
     session = await api.session(preview={"ports": [port]}, onWake="serve")
     await api.call("POST", f"/sessions/{session}/sleep")
     assert (await api.ask(host_of(session, port))).status == 200
 
 
-async def test_what_on_wake_does_not_start_in_time_is_told_with_its_log(
+async def test_the_page_names_the_log_when_on_wake_does_not_start_the_server_in_time(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(previews, "ON_WAKE_SECONDS", 0.05)
@@ -536,7 +538,7 @@ async def test_what_on_wake_does_not_start_in_time_is_told_with_its_log(
 # --- nothing listens ---
 
 
-async def test_where_nothing_listens_the_page_says_the_port_and_how_to_listen(api: Api) -> None:
+async def test_the_page_for_a_silent_port_says_how_to_listen_on_it(api: Api) -> None:
     port = await free_port()
     session = await api.session(preview={"ports": [port]})
     page = await api.ask(host_of(session, port), path="/nothing", **BROWSER)
@@ -549,7 +551,7 @@ async def test_where_nothing_listens_the_page_says_the_port_and_how_to_listen(ap
     assert str(port) in told.error["message"]
 
 
-async def test_a_server_that_deep_sleep_has_ended_is_told_in_a_sentence(api: Api) -> None:
+async def test_the_page_says_that_deep_sleep_ended_the_server(api: Api) -> None:
     port = await free_port()
     session = await asleep(api, port)
     assert (await api.ask(host_of(session, port))).status == 200
@@ -559,7 +561,7 @@ async def test_a_server_that_deep_sleep_has_ended_is_told_in_a_sentence(api: Api
     assert b"onWake" in page.body
 
 
-async def test_a_server_that_came_up_meanwhile_is_tried_again(api: Api) -> None:
+async def test_a_server_that_came_up_meanwhile_gets_another_try(api: Api) -> None:
     async with listening() as port:
         session = await api.session(preview={"ports": [port]})
         page = await api.ask(host_of(session, port), path="/nothing", **BROWSER)
@@ -567,7 +569,7 @@ async def test_a_server_that_came_up_meanwhile_is_tried_again(api: Api) -> None:
         assert b'http-equiv="refresh"' in page.body
 
 
-async def test_nothing_is_told_of_a_session_to_who_is_not_admitted(api: Api) -> None:
+async def test_a_visitor_who_is_not_admitted_learns_nothing_about_the_session(api: Api) -> None:
     session = await private_session(api)
     assert (await api.ask(host_of(session), path="/nothing")).status == 401
     assert (await api.ask(host_of("ses_" + "x" * 18), path="/nothing")).status == 404
@@ -591,7 +593,7 @@ async def test_nothing_is_told_of_a_session_to_who_is_not_admitted(api: Api) -> 
         ("text/html;q=much", False),
     ],
 )
-def test_who_prefers_html_gets_a_page(accept: str, page: bool) -> None:
+def test_a_client_that_prefers_html_gets_a_page(accept: str, page: bool) -> None:
     assert prefers_page(accept) is page
 
 
@@ -604,7 +606,7 @@ async def test_a_page_is_for_this_request_alone_and_may_fetch_nothing(api: Api) 
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.SENT_ON])
-def test_each_page_is_small_and_whole_in_itself(reason: Reason) -> None:
+def test_each_page_is_small_and_self_contained(reason: Reason) -> None:
     page = render(PAGES[reason], 65535).decode()
     assert len(page) < 4096
     assert '<html lang="en">' in page
@@ -615,7 +617,7 @@ def test_each_page_is_small_and_whole_in_itself(reason: Reason) -> None:
     assert ("refresh" in page) is (PAGES[reason].status == 503)
 
 
-async def test_a_visitors_text_is_in_no_page(api: Api) -> None:
+async def test_no_page_repeats_the_visitors_text(api: Api) -> None:
     mark = "<b>mark</b>"
     page = await api.ask(f"ses-{mark}.localhost", f"/{mark}", method=mark, token=mark, cookie=mark, **BROWSER)
     assert page.status == 404

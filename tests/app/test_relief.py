@@ -43,7 +43,7 @@ async def test_a_session_whose_volume_was_lost_falls_back_to_its_snapshot_and_th
     assert await content_of(api, session) == "archived"
 
 
-async def test_a_sleeper_that_was_not_archived_again_does_not_fall_back_without_a_word(api: Api) -> None:
+async def test_a_fallback_to_an_older_snapshot_is_logged(api: Api) -> None:
     session = await evicted(api, "archived")
     await write(api, session, "since")
     api.archive.unreachable = True
@@ -58,7 +58,7 @@ async def test_a_sleeper_that_was_not_archived_again_does_not_fall_back_without_
 # --- relief ---
 
 
-async def test_the_coldest_suspended_sessions_are_put_to_deep_sleep_where_memory_is_short(api: Api) -> None:
+async def test_short_memory_puts_the_coldest_suspended_sessions_to_deep_sleep(api: Api) -> None:
     sessions = []
     for _ in range(6):
         sessions.append(await api.session())
@@ -78,7 +78,7 @@ async def test_the_coldest_suspended_sessions_are_put_to_deep_sleep_where_memory
     assert states[1] == states[2] == [deep, deep, deep, deep, deep, active], "never one that is awake"
 
 
-async def test_volumes_go_the_least_recently_used_first_where_disk_is_short(api: Api) -> None:
+async def test_short_disk_evicts_the_least_recently_used_volumes_first(api: Api) -> None:
     sessions = []
     for _ in range(3):
         sessions.append(await api.session())
@@ -96,7 +96,7 @@ async def test_volumes_go_the_least_recently_used_first_where_disk_is_short(api:
     assert [await content_of(api, session) for session in sessions] == ["x" * 100] * 3
 
 
-async def test_a_create_takes_the_room_that_can_be_freed_and_is_refused_where_there_is_none(api: Api) -> None:
+async def test_a_create_uses_what_can_be_freed_and_is_refused_when_that_is_nothing(api: Api) -> None:
     session = await api.session()
     await write(api, session, "kept")
     await deep_sleep(api, session)
@@ -110,7 +110,7 @@ async def test_a_create_takes_the_room_that_can_be_freed_and_is_refused_where_th
     assert await content_of(api, session) == "kept"
 
 
-async def test_a_create_does_not_fail_for_a_session_that_is_deleted_while_room_is_made(api: Api) -> None:
+async def test_a_create_does_not_fail_when_a_session_is_deleted_while_room_is_made(api: Api) -> None:
     session = await api.session()
     await api.call("POST", f"/sessions/{session}/sleep")
     api.sandboxes.capacity, api.sandboxes.short = 1, Strain(memory=1, disk=1)
@@ -145,7 +145,7 @@ async def test_bytes_on_an_open_connection_wake_a_suspended_session_and_are_acti
     assert (await stored_of(api, active)).state is State.ACTIVE
 
 
-async def test_the_keeper_asks_who_was_touched(api: Api) -> None:
+async def test_the_keeper_wakes_sessions_with_traffic_on_open_connections(api: Api) -> None:
     session = await api.session()
     await api.call("POST", f"/sessions/{session}/sleep")
     api.sandboxes.got_bytes = {session}

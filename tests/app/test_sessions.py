@@ -149,7 +149,7 @@ async def test_a_patch_replaces_the_fields_it_names_and_no_other(api: Api) -> No
     assert changed["lastActive"] == "2024-01-19T10:30:00Z"
 
 
-async def test_null_in_a_patch_puts_the_default_back(api: Api) -> None:
+async def test_null_in_a_patch_restores_the_default(api: Api) -> None:
     session = await api.session(
         ttl=300, metadata={"a": 1}, onWake="x", env={"A": "1"}, preview={"ports": [3000]}, network={"egress": "none"}
     )
@@ -169,7 +169,7 @@ async def test_a_patch_is_refused_like_a_create(api: Api) -> None:
     assert (await api.call("PATCH", f"/sessions/{session}", b"")).refusal == (400, "invalid_request")
 
 
-async def test_a_session_being_deleted_is_gone_for_clients(api: Api) -> None:
+async def test_clients_do_not_find_a_session_that_is_being_deleted(api: Api) -> None:
     session = await api.session()
     stored = api.store.sessions[session]
     await api.store.change_session(stored, replace(stored, state=State.DELETING))

@@ -36,7 +36,7 @@ async def test_sleep_suspends_and_the_next_request_wakes(api: Api) -> None:
     assert await state_of(api, session) == "active"
 
 
-async def test_looking_listing_and_changing_do_not_wake(api: Api) -> None:
+async def test_get_list_and_patch_do_not_wake_a_session(api: Api) -> None:
     session = await api.session()
     await api.call("POST", "/files/write", {"sessionId": session, "path": "a", "content": "x"})
     await api.call("POST", f"/sessions/{session}/sleep")
@@ -61,7 +61,7 @@ async def test_an_unknown_depth_is_refused_by_name(api: Api) -> None:
     assert (refused.status, refused.json["error"]["details"]["field"]) == (400, "depth")
 
 
-async def test_somebody_elses_session_can_be_neither_suspended_nor_woken(api: Api) -> None:
+async def test_a_session_of_another_account_can_be_neither_suspended_nor_woken(api: Api) -> None:
     session, other = await api.session(), await api.account(name="two")
     for verb in ("sleep", "wake"):
         assert (await api.call("POST", f"/sessions/{session}/{verb}", key=other)).status == 404
@@ -141,7 +141,7 @@ async def test_a_suspended_session_can_be_deleted(api: Api) -> None:
     await until(lambda: not api.sandboxes.volumes)
 
 
-async def test_the_keeper_suspends_what_was_quiet_for_long_enough_and_nothing_else(api: Api) -> None:
+async def test_the_keeper_suspends_only_sessions_that_were_quiet_for_long_enough(api: Api) -> None:
     quiet, busy = await api.session(), await api.session()
     api.clock.now += 299
     await api.call("POST", "/execute", {"sessionId": busy, "command": "echo"})
@@ -213,7 +213,7 @@ async def api_runs() -> AsyncIterator[tuple[Api, list[Run]]]:
 
 
 @pytest.mark.parametrize("depth", ["idle", "deep-sleep"])
-async def test_what_a_wake_runs_is_started_before_the_session_sleeps_again(depth: str) -> None:
+async def test_on_wake_is_started_before_the_session_sleeps_again(depth: str) -> None:
     going, entered = asyncio.Event(), asyncio.Event()
 
     async def slow(run: Run, sandbox: FakeSandbox) -> RunResult:
@@ -281,7 +281,7 @@ async def test_a_session_that_cannot_be_counted_is_shown_as_last_seen_and_sleeps
     assert (slept.status, slept.json["state"], slept.json["filesCount"]) == (200, depth, 1)
 
 
-async def test_a_session_that_cannot_be_counted_goes_down_by_itself(api: Api, uncountable: str) -> None:
+async def test_the_keeper_puts_a_session_that_cannot_be_counted_to_sleep(api: Api, uncountable: str) -> None:
     keeper = api.keeper(idle_after=300, deep_sleep_after=1800)
     for state in (State.IDLE, State.DEEP_SLEEP):
         api.clock.now += 1800
@@ -327,7 +327,7 @@ async def test_a_delete_during_a_wake_leaves_nothing_running(api: Api) -> None:
     assert not api.sandboxes.running
 
 
-async def test_a_wake_that_takes_longer_is_told_before_anything_was_begun(
+async def test_a_request_that_stops_waiting_for_a_wake_has_done_nothing(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "WAKE_SECONDS", 0.02)

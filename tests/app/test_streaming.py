@@ -94,7 +94,9 @@ async def test_half_a_character_at_the_end_is_replaced(api: Api, program: Progra
         (SandboxGone("killed"), "invalid_state"),
     ],
 )
-async def test_a_failure_is_the_one_end(api: Api, program: Program, made: RunResult | Exception, code: str) -> None:
+async def test_a_failed_stream_ends_with_one_error_event(
+    api: Api, program: Program, made: RunResult | Exception, code: str
+) -> None:
     async with streamed(api, await api.session()) as answer:
         await program.says(b"partial")
         if isinstance(made, Exception):
@@ -124,7 +126,7 @@ async def test_a_client_that_leaves_ends_the_run(api: Api, program: Program) -> 
         await until(lambda: program.left)
 
 
-async def test_a_client_that_takes_nothing_has_gone_after_a_while(
+async def test_a_client_that_reads_nothing_is_dropped_after_a_while(
     api: Api, program: Program, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(streaming, "STALL_SECONDS", 0.3)
@@ -144,7 +146,7 @@ async def test_a_client_that_takes_nothing_has_gone_after_a_while(
     assert not caplog.records
 
 
-async def test_what_keeps_it_from_starting_is_an_answer_of_its_own(api: Api) -> None:
+async def test_a_failure_before_the_stream_starts_is_an_ordinary_answer(api: Api) -> None:
     session = await api.session()
 
     async def refusal(body: dict[str, object], **headers: str) -> tuple[int, str]:

@@ -24,7 +24,7 @@ from tests.app.sleeping import (
 )
 
 
-async def test_a_wake_comes_before_a_save_and_nothing_is_named_that_was_interrupted(api: Api) -> None:
+async def test_a_wake_interrupts_a_save_and_the_store_never_names_its_object(api: Api) -> None:
     session = await api.session()
     await write(api, session, "kept")
     send = api.sandboxes.send
@@ -131,7 +131,7 @@ async def test_a_delete_ends_a_restore_that_is_under_way(api: Api) -> None:
     assert not api.sandboxes.running
 
 
-async def test_sweeping_takes_what_nobody_names_and_leaves_the_rest(api: Api) -> None:
+async def test_a_sweep_removes_only_objects_that_the_store_does_not_name(api: Api) -> None:
     session = await evicted(api, "one", "two")
     named = set(api.archive.objects)
     api.archive.objects |= {f"{session}/left-by-a-crash": b"x", "ses_000000000000000000/of-another-store": b"y"}
@@ -141,7 +141,7 @@ async def test_sweeping_takes_what_nobody_names_and_leaves_the_rest(api: Api) ->
     assert [entry["count"] for entry in logs if entry["event"] == "archive_of_unknown_sessions"] == [1]
 
 
-async def test_sweeping_never_takes_what_is_saved_meanwhile(api: Api) -> None:
+async def test_a_sweep_never_removes_an_object_that_is_being_saved(api: Api) -> None:
     session = await evicted(api, "one")
     await write(api, session, "two")
     names = api.archive.names
@@ -172,7 +172,7 @@ OPERATIONS = ("write", "write", "deep", "deep", "idle", "wake", "evict", "reliev
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_comes_together_the_last_write_is_what_a_session_holds(api: Api, seed: int) -> None:
+async def test_the_last_write_survives_any_mix_of_operations(api: Api, seed: int) -> None:
     chance = random.Random(seed)
     sessions = [await api.session() for _ in range(5)]
     written = dict.fromkeys(sessions, "")

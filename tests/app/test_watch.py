@@ -48,7 +48,7 @@ def files(api: Api) -> FakeFiles[object]:  # type: ignore[type-var]
     return next(iter(api.sandboxes.running.values())).files  # type: ignore[return-value]
 
 
-async def test_changes_are_told_as_they_come(api: Api) -> None:
+async def test_changes_are_reported_as_they_come(api: Api) -> None:
     session = await api.session()
     async with watching(api, session) as events:
         assert await events.next() == ("ready", {})
@@ -98,7 +98,7 @@ async def test_the_end_of_a_watch_says_why(api: Api, state: State | None, code: 
             await events.next()
 
 
-async def test_what_cannot_be_watched_is_an_answer_of_its_own(api: Api) -> None:
+async def test_a_path_that_cannot_be_watched_is_an_ordinary_answer(api: Api) -> None:
     session = await api.session()
     for query, refusal in (
         (f"sessionId={session}&path=none", (404, "file_not_found")),

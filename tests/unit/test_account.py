@@ -28,13 +28,13 @@ def test_a_key_with_one_wrong_character_is_not_well_formed(place: int, letter: s
 
 @pytest.mark.parametrize("change", [str.upper, str.strip, lambda key: key[:-1], lambda key: key + "0"])
 @pytest.mark.parametrize("secret", ["", "btk_", "btk_" + "0" * 38, "key_" + "0" * 38, "btk_" + "é" * 38])
-def test_what_is_no_key_is_not_well_formed(secret: str, change: object) -> None:
+def test_text_that_is_no_key_is_not_well_formed(secret: str, change: object) -> None:
     assert callable(change)
     assert not is_well_formed(change(secret))
 
 
 @given(st.text())
-def test_any_text_can_be_asked_about(text: str) -> None:
+def test_any_text_can_be_checked(text: str) -> None:
     assert not is_well_formed(text)
     assert not is_well_formed("btk_" + text)
 

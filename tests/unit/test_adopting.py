@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from buntime.plan import Limits
 from buntime.ports import SandboxGone
 from buntime.sandboxes import local
 from buntime.sandboxes import record as records
+from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.record import Record
 from buntime.session import Session, State

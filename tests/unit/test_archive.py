@@ -49,7 +49,7 @@ def test_an_s3_url_is_a_bucket(tmp_path: Path, location: str) -> None:
         ("/dev/null/a", "cannot be used"),
     ],
 )
-def test_a_location_that_is_none_is_refused_with_words(tmp_path: Path, location: str, words: str) -> None:
+def test_an_invalid_location_is_refused_in_a_sentence(tmp_path: Path, location: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         open_archive(location, tmp_path, KEYS)
 
@@ -68,7 +68,7 @@ def test_a_location_that_is_none_is_refused_with_words(tmp_path: Path, location:
         (KEYS | {"AWS_SESSION_TOKEN": "line\nline"}, "AWS_SESSION_TOKEN"),
     ],
 )
-def test_variables_that_cannot_be_used_are_refused_with_words(
+def test_variables_that_cannot_be_used_are_refused_in_a_sentence(
     tmp_path: Path, environ: dict[str, str], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):

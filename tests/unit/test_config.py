@@ -15,7 +15,7 @@ def test_settings_are_read_by_their_kind() -> None:
     assert (config.port, config.host, config.data_dir) == (9000, "0.0.0.0", Path("/srv/bt"))
 
 
-def test_origins_are_told_apart_by_commas() -> None:
+def test_origins_are_separated_by_commas() -> None:
     config = from_environment({"BUNTIME_CORS_ORIGINS": "https://app.example.com, http://localhost:5173"})
     assert config.origins == ("https://app.example.com", "http://localhost:5173")
     assert from_environment({}).origins == ()
@@ -27,7 +27,7 @@ def test_a_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (config.data_dir, config.plans) == (tmp_path / "here", tmp_path / "plans.toml")
 
 
-def test_variables_of_clients_are_passed_over() -> None:
+def test_variables_of_clients_are_skipped() -> None:
     assert from_environment({"BUNTIME_URL": "http://x", "BUNTIME_API_KEY": "btk_x"}) == Config()
 
 

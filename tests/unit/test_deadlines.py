@@ -12,7 +12,7 @@ TAKE = st.tuples(st.just("take"), TIMES, st.integers(0, 5))
 
 
 @given(st.lists(PUT | TAKE, max_size=60))
-def test_each_comes_once_when_it_is_due_by_what_was_said_last(steps: list[tuple[str, object, object]]) -> None:
+def test_each_session_comes_once_at_its_latest_deadline(steps: list[tuple[str, object, object]]) -> None:
     deadlines, table = Deadlines(), dict[str, float]()
     for verb, first, second in steps:
         if verb == "put":
@@ -31,7 +31,7 @@ def test_each_comes_once_when_it_is_due_by_what_was_said_last(steps: list[tuple[
             del table[name]
 
 
-def test_what_was_put_again_and_again_takes_no_more_room_than_the_last() -> None:
+def test_outdated_deadlines_do_not_pile_up() -> None:
     deadlines = Deadlines()
     for turn in range(20 * SLACK):
         deadlines.put(f"session {turn % 10}", float(turn))
@@ -39,7 +39,7 @@ def test_what_was_put_again_and_again_takes_no_more_room_than_the_last() -> None
     assert len(deadlines.take(20.0 * SLACK, 1000)) == 10
 
 
-def test_a_later_deadline_takes_the_place_of_an_earlier_one() -> None:
+def test_a_later_deadline_replaces_an_earlier_one() -> None:
     deadlines = Deadlines()
     deadlines.put("a", 10.0)
     deadlines.put("a", 50.0)

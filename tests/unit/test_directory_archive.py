@@ -25,7 +25,7 @@ def everything(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*")}
 
 
-def test_what_it_makes_is_its_owner_s_alone(root: Path) -> None:
+def test_only_the_owner_can_read_what_the_archive_makes(root: Path) -> None:
     mask = os.umask(0)
     try:
         DirectoryArchive(root / "deep").put(NAME, iter([b"content"]))
@@ -104,7 +104,7 @@ def start_putting(root: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]
         writer.communicate()
 
 
-def test_what_a_killed_writer_left_is_removed_at_the_next_start(
+def test_files_of_a_killed_writer_are_removed_at_the_next_start(
     root: Path, start_putting: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
     writer = start_putting()
@@ -117,9 +117,7 @@ def test_what_a_killed_writer_left_is_removed_at_the_next_start(
         list(archive.get(NAME))
 
 
-def test_what_a_living_writer_is_putting_stays(
-    root: Path, start_putting: Callable[[], subprocess.Popen[bytes]]
-) -> None:
+def test_files_of_a_running_writer_stay(root: Path, start_putting: Callable[[], subprocess.Popen[bytes]]) -> None:
     writer = start_putting()
     archive = DirectoryArchive(root)
     assert not archive.names("sessions/")
@@ -138,7 +136,7 @@ def test_deleting_removes_directories_that_are_empty_then_and_no_others(root: Pa
     assert everything(root) == {".incoming"}
 
 
-def test_it_refuses_where_less_than_the_reserve_is_free(root: Path) -> None:
+def test_a_put_is_refused_when_less_than_the_reserve_is_free(root: Path) -> None:
     free = shutil.disk_usage(root.parent).free
     DirectoryArchive(root, reserve=free // 2).put(NAME, iter([b"content"]))
     with pytest.raises(ArchiveUnavailable, match="free"):
@@ -162,7 +160,7 @@ except ArchiveUnavailable:
 """
 
 
-def test_a_disk_that_takes_only_a_part_of_a_piece_is_no_success(root: Path) -> None:
+def test_a_disk_that_takes_only_part_of_a_piece_is_a_failure(root: Path) -> None:
     done = subprocess.run([sys.executable, "-c", PUT_BEYOND_A_LIMIT, root], capture_output=True, check=True)
     assert done.stdout == b"refused\n"
     assert everything(root) == {".incoming", "sessions", "sessions/one", NAME}

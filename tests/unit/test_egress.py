@@ -22,7 +22,7 @@ from buntime.session import Network
         (".".join(["a" * 61] * 4), ".".join(["a" * 61] * 4)),
     ],
 )
-def test_an_entry_is_addresses_or_a_name(text: str, entry: IPv4Network | str) -> None:
+def test_an_entry_is_a_network_or_a_name(text: str, entry: IPv4Network | str) -> None:
     assert parse_entry(text) == entry
 
 
@@ -35,7 +35,7 @@ def test_an_entry_is_addresses_or_a_name(text: str, entry: IPv4Network | str) ->
         "1.2.3.4/33", "192.0.2.1/24", "192.0.2.0/255.255.255.0/8", "/8", "::1", "2001:db8::/32", "*example.com",
     ],
 )  # fmt: skip
-def test_what_is_neither_is_refused(text: str) -> None:
+def test_an_entry_that_is_neither_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"network|xn--"):
         parse_entry(text)
 
@@ -52,7 +52,7 @@ def test_what_is_neither_is_refused(text: str) -> None:
         (["*.example.com"], ["*.a.example.com"], ["b.example.com", "a.example.com"], ["b.a.example.com"]),
     ],
 )
-def test_names_are_resolved_where_they_are_allowed_and_not_denied(
+def test_a_name_is_resolved_when_it_is_allowed_and_not_denied(
     allow: list[str], deny: list[str], resolved: list[str], unresolved: list[str]
 ) -> None:
     rules = rules_of(Network(allow=tuple(allow), deny=tuple(deny)))
@@ -70,7 +70,7 @@ def test_names_are_resolved_where_they_are_allowed_and_not_denied(
         (Network(allow=("192.0.2.0/24",)), True, True),
     ],
 )
-def test_only_what_has_rules_is_looked_at(network: Network, of_names: bool, of_addresses: bool) -> None:
+def test_only_networks_with_rules_are_restricted(network: Network, of_names: bool, of_addresses: bool) -> None:
     rules = rules_of(network)
     assert (rules.of_names, rules.of_addresses) == (of_names, of_addresses)
 

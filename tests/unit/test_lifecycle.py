@@ -40,12 +40,12 @@ def test_a_quiet_session_takes_one_step_at_a_time(state: State, quiet: int, step
     assert next_step(session(state), NEVER_TOUCHED + quiet, IDLE, DEEP) is step
 
 
-def test_what_is_archived_needs_nothing_any_more() -> None:
+def test_an_archived_session_needs_nothing_until_it_expires() -> None:
     assert next_step(session(State.DEEP_SLEEP, archived=True), EXPIRES - 1, IDLE, DEEP) is Step.NOTHING
 
 
 @pytest.mark.parametrize("state", [State.ACTIVE, State.IDLE, State.DEEP_SLEEP])
-def test_a_session_expires_when_its_time_has_come_whatever_it_does(state: State) -> None:
+def test_a_session_expires_on_time_in_every_state(state: State) -> None:
     busy = session(state, last_active=EXPIRES - 1, archived=state is State.DEEP_SLEEP)
     assert next_step(busy, EXPIRES - 1, IDLE, DEEP) is Step.NOTHING
     assert next_step(busy, EXPIRES, IDLE, DEEP) is Step.EXPIRE
@@ -70,15 +70,13 @@ TIMES = st.integers(0, EXPIRES + 10)
 
 
 @given(STATES, TIMES, TIMES, st.booleans())
-def test_nothing_is_due_before_the_time_that_is_said_and_something_is_then(
-    state: State, active: int, now: int, archived: bool
-) -> None:
+def test_a_step_is_due_at_next_due_and_not_before(state: State, active: int, now: int, archived: bool) -> None:
     some = session(state, active, archived=archived and state is State.DEEP_SLEEP)
     due = next_due(some, IDLE, DEEP)
     assert (next_step(some, now, IDLE, DEEP) is not Step.NOTHING) == (now >= due)
 
 
-def test_the_coldest_are_suspended_ones_and_the_quietest_comes_first() -> None:
+def test_the_coldest_sessions_are_suspended_and_the_quietest_comes_first() -> None:
     warm, cold = session(State.IDLE, 900, name="warm"), session(State.IDLE, 100, name="cold")
     others = [session(state, 50, name=state) for state in State if state is not State.IDLE]
     assert coldest_suspended([warm, *others, cold]) == [cold, warm]
@@ -106,9 +104,7 @@ SLEEPERS = [
         (10_000, ["first", "second", "third"]),
     ],
 )
-def test_the_least_recently_used_volumes_go_as_far_as_it_takes_and_only_archived_ones(
-    size: int, names: list[str]
-) -> None:
+def test_eviction_chooses_the_least_recently_used_archived_volumes_up_to_the_size(size: int, names: list[str]) -> None:
     chosen = least_recently_used(SLEEPERS, SIZES, size)
     assert [some.id.removeprefix("ses_") for some in chosen] == names
 

@@ -28,7 +28,7 @@ def chunks(content: bytes, size: int) -> Iterator[bytes]:
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=5000), st.integers(1, 3000), st.integers(1, 3000))
-def test_what_was_packed_comes_back(content: bytes, before: int, after: int) -> None:
+def test_packed_content_comes_back(content: bytes, before: int, after: int) -> None:
     whole = b"".join(compress(chunks(content, before)))
     assert b"".join(decompress(chunks(whole, after), len(content))) == content
 
@@ -42,7 +42,7 @@ def test_large_content_comes_back() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=300), st.data())
-def test_a_missing_end_and_something_more_are_damage(content: bytes, data: st.DataObject) -> None:
+def test_a_missing_end_and_trailing_bytes_are_damage(content: bytes, data: st.DataObject) -> None:
     whole = packed(content)
     with pytest.raises(Damaged):
         unpacked(whole[: data.draw(st.integers(0, len(whole) - 1))])
@@ -53,12 +53,12 @@ def test_a_missing_end_and_something_more_are_damage(content: bytes, data: st.Da
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"never packed" * 1000, secrets.token_bytes(5000)])
-def test_what_was_never_packed_is_damaged(content: bytes) -> None:
+def test_content_that_was_never_packed_is_damaged(content: bytes) -> None:
     with pytest.raises(Damaged):
         unpacked(content)
 
 
-def test_more_than_the_largest_is_damage_and_is_not_given_out() -> None:
+def test_content_over_the_largest_size_is_damage_and_is_not_returned() -> None:
     whole = packed(bytes(1000))
     assert len(unpacked(whole, 1000)) == 1000
     with pytest.raises(Damaged, match="larger"):
@@ -76,7 +76,7 @@ def test_content_that_grows_enormously_needs_little_memory() -> None:
         tracemalloc.stop()
 
 
-def test_what_the_chunks_raise_is_raised() -> None:
+def test_a_failure_of_the_source_is_raised() -> None:
     def failing() -> Iterator[bytes]:
         yield packed(b"content")[:5]
         raise TimeoutError

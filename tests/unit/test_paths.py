@@ -43,7 +43,7 @@ def test_a_path_is_made_absolute_and_plain(path: str, whole: str) -> None:
     ],
     ids=["empty", "NUL", "surrogate", "long name", "long name in bytes", "long", "long under /workspace"],
 )
-def test_a_path_that_cannot_be_one_is_refused(path: str) -> None:
+def test_an_invalid_path_is_refused(path: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         inside_session(path, "files[0].path")
     assert refused.value.details["field"] == "files[0].path"
@@ -57,7 +57,7 @@ def test_the_longest_names_and_paths_are_fine() -> None:
 
 
 @given(st.text(min_size=1, max_size=60).filter(lambda text: "\0" not in text))
-def test_whatever_is_accepted_is_absolute_and_climbs_nowhere(path: str) -> None:
+def test_every_accepted_path_is_absolute_and_inside_the_session(path: str) -> None:
     try:
         whole = inside_session(path)
     except InvalidRequest:
@@ -84,7 +84,7 @@ def test_clients_see_paths_relative_to_the_workspace(path: str, shown: str) -> N
 
 
 @given(st.binary(min_size=1, max_size=300))
-def test_bytes_are_a_path_where_they_may_be(raw: bytes) -> None:
+def test_a_path_may_have_any_bytes_where_that_is_allowed(raw: bytes) -> None:
     try:
         whole = inside_session(from_bytes(raw), any_bytes=True)
     except InvalidRequest:

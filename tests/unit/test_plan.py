@@ -32,7 +32,7 @@ def test_the_shipped_plans_have_the_numbers_of_the_contract(
     assert plan.default == Limits(memory=1024, cpu=0.25, timeout=30, disk=1024)
 
 
-def test_the_most_of_a_session_is_by_plan() -> None:
+def test_each_plan_has_its_own_most_for_a_session() -> None:
     assert PLANS["free"].most == Limits(memory=1024, cpu=0.25, timeout=30, disk=1024)
     assert PLANS["paid"].most == Limits(memory=4096, cpu=1.0, timeout=300, disk=5120)
 
@@ -64,7 +64,7 @@ def test_an_operators_file_adds_and_replaces_plans(tmp_path: Path) -> None:
         ("[odd\n", "line 1"),
     ],
 )
-def test_a_plan_that_makes_no_sense_is_refused_by_name(text: str, message: str) -> None:
+def test_an_invalid_plan_is_refused_by_name(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_plans(text)
 
@@ -90,7 +90,7 @@ def test_settings_become_overrides() -> None:
     assert with_overrides(PAID, overrides).most == replace(PAID.most, memory=8192, cpu=2.5)
 
 
-def test_a_whole_number_of_cores_is_fine() -> None:
+def test_a_whole_number_of_cores_is_accepted() -> None:
     assert plan_settings.parse(PAID, ["most.cpu=2"]) == {"most": {"cpu": 2}}
 
 
@@ -115,6 +115,6 @@ def test_a_whole_number_of_cores_is_fine() -> None:
         (["longest_ttl=100"], r"shortest_ttl \(300\) is over longest_ttl \(100\)"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused(settings: list[str], message: str) -> None:
+def test_an_invalid_setting_is_refused(settings: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan_settings.parse(PAID, settings)

@@ -80,7 +80,7 @@ def test_private_previews_have_no_open_port() -> None:
     assert open_ports(Preview("private", (8080, 3000))) == frozenset()
 
 
-def test_tokens_differ_and_are_told_from_other_text() -> None:
+def test_tokens_differ_and_are_recognised() -> None:
     one, other = new_token(), new_token()
     assert one != other
     assert hash_token(one) != hash_token(other)

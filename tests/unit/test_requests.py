@@ -35,7 +35,7 @@ def test_limits_that_are_not_named_keep_the_default() -> None:
     assert limits == Limits(2048, 0.25, 30, 1024)
 
 
-def test_naming_limits_is_forbidden_where_the_plan_says_so() -> None:
+def test_setting_limits_is_forbidden_when_the_plan_says_so() -> None:
     with pytest.raises(Forbidden) as refused:
         check_new(NewSession(limits={}), FREE)
     assert refused.value.details == {"plan": "free", "limit": "resourceLimits"}
@@ -80,7 +80,7 @@ def test_a_patched_ttl_counts_from_now() -> None:
     assert apply_patch(SESSION, Patch(ttl=None), FREE, now=500).expires_at == 500 + 86400
 
 
-def test_null_in_a_patch_is_the_default_again() -> None:
+def test_null_in_a_patch_is_the_default() -> None:
     session = replace(SESSION, preview=Preview("private"), on_wake="x", env={"A": "1"})
     patched = apply_patch(session, Patch(metadata=None, preview=None, on_wake=None, env=None), FREE, now=500)
     assert (patched.metadata, patched.preview, patched.on_wake, patched.env) == ({}, Preview(), None, {})
@@ -108,7 +108,7 @@ def test_files_are_bounded_in_number_and_size() -> None:
         check_file_size("/a", 10 * MB + 1, FREE)
 
 
-def test_a_sessions_env_is_small_enough_to_be_kept_in_memory() -> None:
+def test_the_size_of_a_sessions_env_is_bounded() -> None:
     largest = {f"A{number}": "x" * 65536 for number in range(3)}
     check_new(NewSession(env=largest), PAID)
     for refused in ({**largest, "B": "x" * 65536}, {f"A{number}": "ä" * 32768 for number in range(5)}):

@@ -18,7 +18,7 @@ def test_small_answers_always_pass() -> None:
         hold(SMALL + 1)
 
 
-def test_what_a_request_holds_is_given_back_with_its_end() -> None:
+def test_a_request_gives_back_what_it_holds_when_it_ends() -> None:
     room = Room(limit=10 * MB, share=10 * MB)
     with room.for_one_request():
         for _ in range(11):
@@ -31,7 +31,7 @@ def test_what_a_request_holds_is_given_back_with_its_end() -> None:
         assert room.used == 10 * MB
 
 
-def test_one_account_does_not_take_all() -> None:
+def test_one_account_cannot_use_all_of_the_room() -> None:
     room = Room(limit=10 * MB, share=5 * MB)
     with room.for_one_request():
         belongs_to("greedy")

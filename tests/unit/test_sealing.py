@@ -45,7 +45,7 @@ def cut(content: bytes, sizes: list[int]) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_what_was_sealed_comes_back(size: int) -> None:
+def test_sealed_content_comes_back(size: int) -> None:
     content = secrets.token_bytes(size)
     assert opened(sealed(content)) == content
 
@@ -67,7 +67,7 @@ def test_large_content_in_chunks_comes_back(size: int) -> None:
     assert b"".join(unseal(KEY, LABEL, cut(whole, [size] * 1000))) == content
 
 
-def test_an_object_tells_nothing_of_its_content_and_is_new_each_time() -> None:
+def test_an_object_reveals_nothing_and_differs_each_time() -> None:
     assert b"secret" not in sealed(b"secret" * 100)
     assert sealed(b"the same") != sealed(b"the same")
 
@@ -82,7 +82,7 @@ def test_another_key_or_label_does_not_open_it() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=100), st.data())
-def test_a_changed_bit_is_found_before_anything_is_given_out(content: bytes, data: st.DataObject) -> None:
+def test_a_changed_bit_is_found_before_any_content_is_returned(content: bytes, data: st.DataObject) -> None:
     whole = bytearray(sealed(content))
     at = data.draw(st.integers(0, len(whole) - 1))
     whole[at] ^= 1 << data.draw(st.integers(0, 7))
@@ -91,7 +91,7 @@ def test_a_changed_bit_is_found_before_anything_is_given_out(content: bytes, dat
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=100), st.data())
-def test_a_missing_end_or_something_more_is_found(content: bytes, data: st.DataObject) -> None:
+def test_a_missing_end_or_trailing_bytes_are_found(content: bytes, data: st.DataObject) -> None:
     whole = sealed(content)
     given_out_before_damage(whole[: data.draw(st.integers(0, len(whole) - 1))])
     given_out_before_damage(whole + data.draw(st.binary(min_size=1, max_size=40)))
@@ -107,7 +107,7 @@ def test_pieces_left_out_at_the_end_are_found(size: int) -> None:
 
 @pytest.mark.parametrize("size", [PIECE - 5, PIECE, 2 * PIECE])
 @pytest.mark.parametrize("more", [b"\0", bytes(TAG_BYTES), bytes(SEALED_PIECE)])
-def test_what_follows_the_last_piece_is_found(size: int, more: bytes) -> None:
+def test_bytes_after_the_last_piece_are_found(size: int, more: bytes) -> None:
     given_out_before_damage(sealed(bytes(size)) + more)
 
 
@@ -131,7 +131,7 @@ def test_pieces_moved_repeated_left_out_or_taken_from_another_object_are_found()
 
 
 @pytest.mark.parametrize("content", [b"", b"bunt", b"\x28\xb5\x2f\xfd" + bytes(100), bytes(1000)])
-def test_what_was_never_sealed_is_damaged(content: bytes) -> None:
+def test_content_that_was_never_sealed_is_damaged(content: bytes) -> None:
     assert given_out_before_damage(content) == b""
 
 
@@ -139,7 +139,7 @@ def test_an_object_of_another_version_is_damaged() -> None:
     assert given_out_before_damage(b"bunt\x02" + sealed(b"content")[5:]) == b""
 
 
-def test_what_the_chunks_raise_is_raised() -> None:
+def test_a_failure_of_the_source_is_raised() -> None:
     def chunks() -> Iterator[bytes]:
         yield b"some"
         raise TimeoutError
@@ -170,7 +170,7 @@ def test_a_session_s_key_is_unwrapped_by_its_vault() -> None:
     assert Vault(bytes(32)).unwrap("ses_one", wrapped) == vault.unwrap("ses_one", wrapped)
 
 
-def test_every_key_is_another() -> None:
+def test_every_new_key_differs() -> None:
     vault = Vault(bytes(32))
     wrapped = {vault.new_key("ses_one") for _ in range(100)}
     assert len({vault.unwrap("ses_one", key) for key in wrapped}) == 100
@@ -192,12 +192,12 @@ def test_a_changed_key_is_damaged(change: object) -> None:
 
 
 @pytest.mark.parametrize("wrapped", ["not base64!", "ä", "="])
-def test_what_is_no_key_is_damaged(wrapped: str) -> None:
+def test_text_that_is_no_key_is_damaged(wrapped: str) -> None:
     with pytest.raises(Damaged):
         Vault(KEY).unwrap("ses_one", wrapped)
 
 
-def test_a_fingerprint_tells_master_keys_apart_and_tells_nothing_else() -> None:
+def test_a_fingerprint_tells_master_keys_apart_and_reveals_nothing_else() -> None:
     assert Vault(KEY).fingerprint == Vault(KEY).fingerprint != Vault(bytes(32)).fingerprint
     assert len(Vault(KEY).fingerprint) == 8
     assert Vault(KEY).fingerprint not in KEY.hex()
@@ -215,14 +215,14 @@ def test_a_master_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_master_key_that_was_half_made_is_made_anew(tmp_path: Path) -> None:
+def test_a_master_key_that_was_half_made_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "master.key"
     path.with_name("master.key.part").write_text("abc")
     assert len(load_master_key(path, may_create=True)) == 32
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_missing_master_key_is_not_made_where_something_is_sealed_with_it(tmp_path: Path) -> None:
+def test_a_missing_master_key_is_not_made_when_something_is_sealed_with_it(tmp_path: Path) -> None:
     with pytest.raises(BadMasterKey, match="missing"):
         load_master_key(tmp_path / "master.key", may_create=False)
     assert not list(tmp_path.iterdir())
@@ -257,7 +257,7 @@ def test_a_master_key_that_is_a_directory_is_refused(tmp_path: Path) -> None:
 # small things
 
 
-def test_sealed_bytes_come_back_and_tell_nothing() -> None:
+def test_sealed_bytes_come_back_and_reveal_nothing() -> None:
     vault = Vault(KEY)
     one, again = vault.seal_bytes(b"label", b"secret"), vault.seal_bytes(b"label", b"secret")
     assert vault.open_bytes(b"label", one) == vault.open_bytes(b"label", again) == b"secret"
@@ -265,7 +265,7 @@ def test_sealed_bytes_come_back_and_tell_nothing() -> None:
     assert one != again
 
 
-def test_sealed_bytes_open_with_their_label_and_master_key_alone() -> None:
+def test_sealed_bytes_open_only_with_their_label_and_master_key() -> None:
     vault = Vault(KEY)
     whole = vault.seal_bytes(b"label", b"secret")
     changed = [whole[:n] + bytes([whole[n] ^ 1]) + whole[n + 1 :] for n in range(len(whole))]

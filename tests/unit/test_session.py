@@ -22,7 +22,7 @@ OTHERS = [(state, event) for state in State for event in Event if (state, event)
 
 
 @pytest.mark.parametrize(("state", "event"), STEPS)
-def test_a_step_of_the_table_changes_the_state_and_nothing_else(state: State, event: Event) -> None:
+def test_a_step_of_the_table_changes_only_the_state(state: State, event: Event) -> None:
     before = replace(SESSION, state=state)
     assert before.after(event) == replace(SESSION, state=STEPS[state, event])
 
@@ -41,7 +41,7 @@ def test_a_session_that_leaves_deep_sleep_is_not_archived_any_more(state: State,
 
 
 @pytest.mark.parametrize(("state", "event"), STEPS)
-def test_a_delete_and_nothing_else_destroys_the_key(state: State, event: Event) -> None:
+def test_only_a_delete_destroys_the_key(state: State, event: Event) -> None:
     after = replace(SESSION, state=state, key="wrapped").after(event)
     assert after.key == (DESTROYED if event is Event.DELETE else "wrapped")
 
@@ -54,7 +54,7 @@ def test_every_state_has_its_row_in_the_table() -> None:
     assert set(TRANSITIONS) == set(State)
 
 
-def test_nothing_leads_out_of_a_delete() -> None:
+def test_no_step_leads_out_of_a_delete() -> None:
     assert TRANSITIONS[State.DELETING] == {}
 
 

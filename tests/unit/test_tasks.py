@@ -71,7 +71,7 @@ async def test_daemons_end_with_the_block() -> None:
 
 
 @pytest.mark.usefixtures("no_collector")
-async def test_a_failure_and_what_it_holds_go_with_its_last_user() -> None:
+async def test_a_failure_is_freed_with_its_last_user() -> None:
     held: list[weakref.ref[BaseException]] = []
 
     async def fail() -> None:

@@ -32,12 +32,12 @@ class Stream:
             self.open = False
 
 
-def test_pieces_come_as_they_are_until_the_end() -> None:
+def test_pieces_come_unchanged_until_the_end() -> None:
     transfer = Transfer()
     assert list(transfer.open(lambda: iter([b"a", b"", b"b"]))) == [b"a", b"", b"b"]
 
 
-def test_a_stream_that_was_interrupted_does_not_look_as_if_it_had_ended() -> None:
+def test_an_interrupted_stream_does_not_look_complete() -> None:
     transfer, stream = Transfer(), Stream()
     pieces = transfer.open(stream)
     assert next(pieces) == b"piece"
@@ -47,7 +47,7 @@ def test_a_stream_that_was_interrupted_does_not_look_as_if_it_had_ended() -> Non
         next(pieces)
 
 
-def test_one_that_ends_as_it_is_interrupted_does_not_look_as_if_it_were_whole() -> None:
+def test_a_stream_that_ends_while_it_is_interrupted_does_not_look_complete() -> None:
     transfer = Transfer()
     pieces = transfer.open(lambda: iter([b"a"]))
     assert next(pieces) == b"a"
@@ -56,7 +56,7 @@ def test_one_that_ends_as_it_is_interrupted_does_not_look_as_if_it_were_whole() 
         next(pieces)
 
 
-def test_what_was_interrupted_before_it_began_reads_nothing() -> None:
+def test_a_transfer_interrupted_before_it_began_reads_nothing() -> None:
     transfer, stream = Transfer(), Stream()
     transfer.interrupt()
     with pytest.raises(Interrupted):
@@ -82,7 +82,7 @@ def test_an_interrupt_waits_for_the_piece_that_is_being_read() -> None:
             reading.result(PATIENCE)
 
 
-def test_an_interrupt_does_not_wait_for_whoever_takes_the_pieces() -> None:
+def test_an_interrupt_does_not_wait_for_the_consumer() -> None:
     transfer, stream = Transfer(), Stream()
     hangs, may_go_on = threading.Event(), threading.Event()
 
@@ -104,7 +104,7 @@ def test_an_interrupt_does_not_wait_for_whoever_takes_the_pieces() -> None:
             putting.result(PATIENCE)
 
 
-def test_it_can_be_interrupted_twice_and_after_its_end() -> None:
+def test_a_transfer_can_be_interrupted_twice_and_after_its_end() -> None:
     transfer = Transfer()
     assert list(transfer.open(lambda: iter([b"a"]))) == [b"a"]
     transfer.close()
@@ -112,7 +112,7 @@ def test_it_can_be_interrupted_twice_and_after_its_end() -> None:
     transfer.interrupt()
 
 
-def test_a_stream_that_is_not_let_go_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_the_host_does_not_let_go_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("buntime.lifecycle.snapshots.INTERRUPT_SECONDS", 0.01)
     transfer, stream = Transfer(), Stream()
     stream.may_give.clear()

@@ -42,7 +42,9 @@ async def outcomes(writer: Writer, *works: Work) -> list[Outcome]:
     return told
 
 
-async def test_what_queued_behind_a_commit_shares_the_next(writer: Writer, connection: sqlite3.Connection) -> None:
+async def test_changes_that_queue_behind_a_commit_share_the_next(
+    writer: Writer, connection: sqlite3.Connection
+) -> None:
     statements: list[str] = []
     connection.set_trace_callback(statements.append)
     go = threading.Event()
@@ -79,7 +81,7 @@ async def test_a_full_disk_is_unavailable_and_passes(writer: Writer, connection:
     assert await outcomes(writer, adding("small"), names) == [Outcome(1), Outcome(["small"])]
 
 
-async def test_closing_settles_what_was_submitted_and_refuses_more(writer: Writer) -> None:
+async def test_closing_settles_submitted_changes_and_refuses_more(writer: Writer) -> None:
     told: list[Outcome] = []
     for n in range(300):
         writer.submit(adding(f"thing {n}"), told.append)

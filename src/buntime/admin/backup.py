@@ -1,4 +1,4 @@
-"""A copy of what a server knows, made while it runs."""
+"""Copies a server's store and master key while the server runs."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ MASTER_KEY = "master.key"
 
 
 def back_up(config: Config, directory: Path) -> None:
-    """The store, as it is at one moment, and the master key, in a new directory. Raises BadSetting."""
+    """Copies the store, as of one moment, and the master key to a new directory. Raises BadSetting."""
     store, key = store_file(config), config.master_key_file or config.data_dir / MASTER_KEY
     if not store.exists():
         raise BadSetting(f"there is no store in {config.data_dir}: no server has run on it.")

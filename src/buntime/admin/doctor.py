@@ -67,7 +67,7 @@ class Finding:
     ok: bool
     what: str  # without a full stop
     remedy: str = ""  # what to do when it is not ok
-    needed: bool = True  # the server does not start without it
+    needed: bool = True  # without it, the server does not start
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ class Setting:
 
 
 def findings(config: Config) -> list[Finding]:
-    """All checks, good ones too."""
-    if os.geteuid() != 0:  # the others would only say that they may not look
+    """All checks, including those that pass."""
+    if os.geteuid() != 0:  # other checks would only fail for lack of permission
         return [Finding(False, "buntime does not run as root", "start it as root (sudo)")]
     checks: list[Callable[[Config], Iterator[Finding]]] = [
         *(_programs, _versions, _kernel, _cgroups, _packet_filter, _disk, _memory, _network, _firewalls)
@@ -90,12 +90,12 @@ def findings(config: Config) -> list[Finding]:
 
 
 def missing(config: Config) -> list[str]:
-    """A sentence for each thing without which the server cannot start."""
+    """A sentence for each thing that keeps the server from starting."""
     return [f"{found.what}: {found.remedy}." for found in findings(config) if found.needed and not found.ok]
 
 
 def settings(config: Config) -> list[Setting]:
-    """Every kernel setting of the host that buntime changes; one that is high enough stays as it is."""
+    """Every kernel setting of the host that buntime raises. A value that is high enough stays as it is."""
     found = []
     slots = blocks_for(config.sandbox_addresses) * BLOCK - RESERVED
     for name, wanted in host_settings(slots).items():
@@ -106,7 +106,7 @@ def settings(config: Config) -> list[Setting]:
 
 
 def changes(config: Config) -> list[str]:
-    """What else buntime makes on the host, outside of its data directory."""
+    """What else buntime makes on the host outside its data directory."""
     name = config.instance
     return [
         f"network interfaces buntime{name}…, addresses of {config.network}",
@@ -118,7 +118,7 @@ def changes(config: Config) -> list[str]:
 
 
 def report(config: Config) -> int:
-    """Prints the findings and the changes; the exit status: 1 when something needed is missing."""
+    """Prints the findings and the changes. Returns the exit status: 1 when something needed is missing."""
     console = Console(highlight=False)
     found = findings(config)
     for finding in found:
@@ -214,7 +214,7 @@ def _has_file_system(name: str) -> bool:
 
 
 def _has_module(path: str) -> bool:
-    """Whether the kernel would load it when it is asked for."""
+    """Whether the kernel can load the module on demand."""
     whole = Path(f"/lib/modules/{platform.release()}/kernel/{path}.ko")
     return any(whole.parent.glob(whole.name + "*"))
 
@@ -253,7 +253,7 @@ def cgroups_can_be_limited(root: Path) -> bool:
 
 
 def _packet_filter(config: Config) -> Iterator[Finding]:
-    """The kernel takes the very rules that will be used; this only asks it."""
+    """Whether the kernel accepts the rules that the server will use. Puts nothing in force."""
     if _which("nft") is None:
         return
     part = Part(config.instance, ipaddress.IPv4Network("10.213.0.0/16"), (0,))
@@ -286,7 +286,7 @@ def _disk(config: Config) -> Iterator[Finding]:
         kind not in NO_IDMAP, f"{config.data_dir} on {kind}", "choose a BUNTIME_DATA_DIR on ext4, xfs or btrfs"
     )
     fresh = not (config.data_dir / "volumes.btrfs").exists() and not (config.data_dir / "volumes").is_mount()
-    # a server that has sessions starts on a full disk too: it serves them, and refuses new ones
+    # a server starts on a full disk too: it serves its sessions and refuses new ones
     need = config.reserve_gb * GB + SMALLEST_VOLUMES + IMAGE_SIZE if fresh else 0
     free = shutil.disk_usage(home).free
     remedy = f"{need / GB:.0f} GB are needed; free some, or choose another BUNTIME_DATA_DIR"

@@ -123,6 +123,15 @@ class Keeper:
         for session in await self._store.changed_sessions():
             self._deadlines.put(session.id, self._due(session))
         await self._heed_accounts(now)
+        await self._begin_due(now)
+        if not self._relieving:
+            self._relieving = True
+            self._tasks.start(self._relieve(), "relief")
+        if now >= self._next_tidy or now < self._next_tidy - HOUR:
+            self._next_tidy = now + HOUR
+            self._tasks.start(self._tidy(int(now)), "tidying")
+
+    async def _begin_due(self, now: float) -> None:
         ends = 0
         for session_id in self._deadlines.take(now, STEPS_A_TICK):
             found = await self._store.get_session(session_id)
@@ -140,12 +149,6 @@ class Keeper:
                 self._deadlines.put(session_id, now)
             else:
                 self._begin(session, step, now)
-        if not self._relieving:
-            self._relieving = True
-            self._tasks.start(self._relieve(), "relief")
-        if now >= self._next_tidy or now < self._next_tidy - HOUR:
-            self._next_tidy = now + HOUR
-            self._tasks.start(self._tidy(int(now)), "tidying")
 
     def _due(self, session: Session) -> float:
         return next_due(session, self._pace.idle_after, self._pace.deep_sleep_after)

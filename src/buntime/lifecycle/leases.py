@@ -1,4 +1,4 @@
-"""A session's sandbox, awake for whoever uses it.
+"""Gives requests a session's sandbox, awake.
 
 A request takes a lease before it looks at the session, and going to sleep gives way to any lease. So a request that
 runs is never frozen.

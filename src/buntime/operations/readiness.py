@@ -54,7 +54,7 @@ async def check_pattern(sandbox: Sandbox, wait: WaitFor) -> None:
     result = await sandbox.run(Run(SEARCH_SECONDS, command=SEARCH, env={"PATTERN": wait.output}))
     if result.exit_code not in (MATCHED, NOT_MATCHED):
         why = result.stderr.decode(errors="replace").strip()[:500]
-        raise errors.InvalidRequest("waitFor.output", f"waitFor.output is not a regular expression of ripgrep's: {why}")
+        raise errors.InvalidRequest("waitFor.output", f"waitFor.output is not a valid regular expression: {why}")
 
 
 async def is_ready(sandbox: Sandbox, process_id: str, wait: WaitFor) -> bool:

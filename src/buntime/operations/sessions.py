@@ -172,7 +172,7 @@ class Sessions:
         deep, transitions = depth is State.DEEP_SLEEP, self._lifecycle.transitions
         down = transitions.deep_sleep(session.id) if deep else transitions.suspend(session.id)
         if not await down:
-            raise errors.SessionBusy("The session is in use just now; try again when its requests have ended.")
+            raise errors.SessionBusy("The session is in use. Try again when its requests have ended.")
         if deep:
             await self._wait_for_archive(session.id)
         return await self.get(caller, session_id)
