@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from buntime.plan import MB, Limits
-from buntime.sandboxes.kernel.cgroup import GUEST_MEMORY, RUN_PIDS, SOCKET_SHARE, CgroupsV1, CgroupsV2, whole_disk
+from buntime.sandboxes.kernel.cgroup import GUEST_MEMORY, RUN_PIDS, SOCKET_SHARE, whole_disk
+from buntime.sandboxes.kernel.cgroup_v1 import CgroupsV1
+from buntime.sandboxes.kernel.cgroup_v2 import CgroupsV2
 
 SMALL = Limits(memory=64, cpu=0.25, timeout=30, disk=64)
 

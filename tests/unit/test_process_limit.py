@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from buntime.sandboxes.kernel.cgroup import FEW_PIDS, MANY_PIDS, ONE_RUN_PIDS, RUN_PIDS, Cgroups, CgroupsV1, CgroupsV2
+from buntime.sandboxes.kernel.cgroup import FEW_PIDS, MANY_PIDS, ONE_RUN_PIDS, RUN_PIDS, Cgroups
+from buntime.sandboxes.kernel.cgroup_v1 import CgroupsV1
+from buntime.sandboxes.kernel.cgroup_v2 import CgroupsV2
 from buntime.sandboxes.kernel.process_limit import ProcessLimit
 
 

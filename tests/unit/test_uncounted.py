@@ -1,7 +1,8 @@
 from collections import Counter
 from pathlib import Path
 
-from buntime.sandboxes.kernel.cgroup import CgroupsV1, CgroupsV2
+from buntime.sandboxes.kernel.cgroup_v1 import CgroupsV1
+from buntime.sandboxes.kernel.cgroup_v2 import CgroupsV2
 from buntime.sandboxes.kernel.uncounted import Held, Pace, Severity, sockets_in
 from buntime.sandboxes.kernel.uncounted_locks import locks_by_process
 from buntime.sandboxes.kernel.watch import Watch

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from buntime.sandboxes.kernel.cgroup import is_hybrid
+from buntime.sandboxes.kernel.cgroup_version import is_hybrid
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call_detached
 from buntime.sandboxes.kernel.mounts import EMPTY, GUEST, RESOLV_CONF, ROOT, Layers, MountThreads
 from buntime.sandboxes.kernel.user_namespaces import user_namespaces
