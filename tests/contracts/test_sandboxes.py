@@ -275,7 +275,7 @@ async def test_a_transfer_that_is_given_up_leaves_a_volume_that_starts(host: Hos
     assert len(await sandbox.read_file("/workspace/a", 8 * MB)) == 8 * MB
 
 
-async def test_a_volume_that_is_not_here_cannot_be_sent(host: Host) -> None:
+async def test_a_missing_volume_cannot_be_sent(host: Host) -> None:
     with pytest.raises(VolumeLost):
         list(host.sandboxes.send("sbaaaaaaaaaaaa"))
 
@@ -303,7 +303,7 @@ async def test_a_volume_is_received_whole_or_not_at_all(host: Host) -> None:
     assert host.sandboxes.has_volume(session.sandbox)
 
 
-async def test_a_volume_that_is_here_is_never_replaced(host: Host) -> None:
+async def test_an_existing_volume_is_never_replaced(host: Host) -> None:
     session = await _stopped(host, b"old")
     pieces = await _sent(host, session)
     sandbox = await host.sandboxes.start(session)

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 HEADER = struct.Struct("!6H")  # id, flags, and how many questions, answers, authorities, additional records
 QUESTION = struct.Struct("!2H")  # type, class
 RECORD = struct.Struct("!2HIH")  # type, class, seconds, length
-RESPONSE, OPCODE, TRUNCATED, RECURSION, CODE = 0x8000, 0x7800, 0x0200, 0x0100, 0x000F
+RESPONSE, OPCODE, RECURSION, CODE = 0x8000, 0x7800, 0x0100, 0x000F
 RECURSION_AVAILABLE = 0x0080
 NO_ERROR, SERVER_FAILURE, NO_SUCH_NAME = 0, 2, 3
 A, CNAME, AAAA, SVCB, HTTPS, ANY = 1, 5, 28, 64, 65, 255
@@ -84,10 +84,6 @@ def with_id(message: bytes, number: int) -> bytes:
 
 def id_of(message: bytes) -> int:
     return int.from_bytes(message[:2])
-
-
-def is_truncated(message: bytes) -> bool:
-    return bool(int.from_bytes(message[2:4]) & TRUNCATED)
 
 
 def nothing(message: bytes, question: Question, code: int) -> bytes:
