@@ -11,7 +11,7 @@ from typing import Any
 from buntime.config import Config
 from buntime.plan import MB
 from buntime.sandboxes import record
-from buntime.sandboxes.kernel.cgroup import ROOT, find_cgroups
+from buntime.sandboxes.kernel.cgroup_version import ROOT, find_cgroups
 from buntime.sandboxes.kernel.host import memory_available, total_memory
 
 

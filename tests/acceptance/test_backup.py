@@ -35,7 +35,7 @@ def test_a_backup_made_while_the_server_runs_brings_sessions_back_on_a_new_disk(
     woken.output("echo later > file")
     data, copy = server.config.data_dir, server.config.data_dir.with_name("backup")
     _back_up(server, copy)
-    assert "is there already" in server.run_cli("backup", str(copy / "server")).stderr
+    assert "exists already" in server.run_cli("backup", str(copy / "server")).stderr
     assert (copy / "server").stat().st_mode & 0o077 == 0
     server.stop()
     assert json.loads(server.cli("purge", "--yes", "--json")) == {"purged": True, "dataDir": str(data)}

@@ -1,4 +1,4 @@
-"""The loop of the server: its transports differ from those of the standard library's."""
+"""Tests run on the server's event loop, whose transports differ from the standard library's."""
 
 import asyncio
 from collections.abc import Callable, Mapping

@@ -22,14 +22,14 @@ async def eventually(holds: Callable[[], bool]) -> None:
 
 @contextmanager
 def echoing(enter: Sequence[str], address: str) -> Iterator[Try]:
-    """Whether a text comes back within a second, over the same TCP connection each time."""
+    """Yields a call that says whether a text comes back within a second. All calls use one TCP connection."""
     with _conversation(enter, _ECHO, address) as said:
         yield lambda text: said(text) == "yes"
 
 
 @contextmanager
 def hearing(enter: Sequence[str], outside: World, address: str) -> Iterator[Try]:
-    """Whether a datagram that is sent from there arrives within a second, on a flow that the session began."""
+    """Yields a call that says whether a datagram from outside arrives within a second, on the session's flow."""
     with _conversation(enter, _HEAR, address) as said:
         assert said("begin") == "yes"
         with _conversation(outside.enter(), _TELL, address) as told:
@@ -43,7 +43,7 @@ def hearing(enter: Sequence[str], outside: World, address: str) -> Iterator[Try]
 
 @contextmanager
 def asking(enter: Sequence[str], server: str) -> Iterator[Callable[[str], int]]:
-    """The code of the answer to a question that comes from the same port each time; -1 where there is none."""
+    """Yields a call that returns the code of the answer to a question, or -1. All questions use one port."""
     with _conversation(enter, _ASK, server) as said:
         yield lambda name: int(said(name))
 

@@ -1,5 +1,5 @@
-"""Places to try to reach: a network namespace of the tests' own that stands for the internet and for private networks,
-and name servers that answer as a test says. All of it is gone when its block ends.
+"""Places that tests try to reach: a network namespace that stands for the internet and for private networks, and name
+servers that answer as a test wants. All of it ends with its block.
 """
 
 import json
@@ -44,7 +44,7 @@ class World:
 
 @contextmanager
 def world() -> Iterator[World]:
-    """Reachable from the host by routes that no other host of these addresses has."""
+    """Reachable from this host by routes of the test."""
     program = [sys.executable, str(INSIDE / "world.py"), *map(str, PORTS)]
     with subprocess.Popen(["unshare", "--net", *program], stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -76,7 +76,7 @@ def _ip(batch: str) -> None:
 
 
 def probe(enter: Sequence[str], targets: Sequence[str]) -> dict[str, str]:
-    """What comes of trying each from the network that `enter` enters."""
+    """Tries each target from the network that `enter` enters, and returns the results."""
     done = subprocess.run(
         [*enter, sys.executable, INSIDE / "probe.py", *targets],
         capture_output=True, text=True, check=True, timeout=SECONDS,
@@ -98,7 +98,7 @@ Record = tuple[str, str, int]  # type (A or CNAME), what it says, seconds
 
 
 class Upstream:
-    """A name server of the world, on an address of the loopback."""
+    """A name server that stands for the world's, on an address of the loopback."""
 
     ADDRESS = "127.0.213.53"
 
@@ -153,7 +153,7 @@ def upstream() -> Iterator[Upstream]:
 def ask(
     enter: Sequence[str], server: str, name: str, kind: int = 1, *, stream: bool = False, seconds: float = 3.0
 ) -> tuple[int, list[str]]:
-    """The code of the answer and its addresses; (-1, []) where nobody answers within the seconds."""
+    """The code of the answer and its addresses. (-1, []) without an answer within `seconds`."""
     done = subprocess.run(
         [*enter, sys.executable, INSIDE / "ask.py", server, name, str(kind), "tcp" if stream else "udp", str(seconds)],
         capture_output=True, text=True, check=True, timeout=SECONDS,

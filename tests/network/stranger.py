@@ -1,4 +1,4 @@
-"""Another address than this host's: a network namespace that reaches the host, and programs that connect from there."""
+"""A client with other addresses than this host: a network namespace, and programs that connect from it."""
 
 import subprocess
 import sys

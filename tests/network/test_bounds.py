@@ -1,4 +1,4 @@
-"""What one session may take of what all share. Speed is judged by ratios and by the bounds themselves."""
+"""What one session may take of what all share. The tests assert ratios and limits, never an absolute speed."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.sandbox
 PART = Part("tbnd", IPv4Network("10.251.224.0/20"), (0,))
 MIB = 1 << 20
 SLACK = 1.25  # nftables counts in steps, and a second is not exactly one
-TRIES = 3  # a machine that does something else meanwhile is not the session's fault
+TRIES = 3  # the machine may be busy with something else
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _sent(interface: str) -> int:
 
 
 @pytest.mark.parametrize("kind", ["stream", "datagrams", "connections"])
-def test_one_that_floods_leaves_the_others_half_of_what_they_have_alone(pair: Pair, kind: str) -> None:
+def test_a_flood_leaves_other_sessions_half_of_what_they_have_alone(pair: Pair, kind: str) -> None:
     shares = []
     for _ in range(TRIES):
         alone = pair.flood(0, "stream", 1.0)[0]

@@ -1,4 +1,4 @@
-"""How many connections one source may have to the edge. What listens here is a plain socket: the kernel decides."""
+"""How many connections one source may have to the edge. The kernel decides, so a plain socket stands for the edge."""
 
 import socket
 import time
@@ -29,7 +29,7 @@ def there() -> Iterator[Stranger]:
 
 @contextmanager
 def _edge(*proxies: str, addresses: tuple[str, ...] = ("0.0.0.0", "::")) -> Iterator[int]:
-    """The rules for a port where connections are accepted from everybody; the port."""
+    """Puts the rules in force for a port that accepts every connection. Yields the port."""
     with ExitStack() as stack:
         port = stack.enter_context(accepting(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
         network = Network(PART)
@@ -40,7 +40,7 @@ def _edge(*proxies: str, addresses: tuple[str, ...] = ("0.0.0.0", "::")) -> Iter
 
 
 def _until(holds: Connections, accepted: list[int]) -> None:
-    """One more connection comes to this; the kernel may take a moment to see that another has ended."""
+    """Waits for this result of one more connection: the kernel may take a moment to see that another has ended."""
     deadline = time.monotonic() + SECONDS
     while (found := holds.ask("open 1")) != accepted:
         assert time.monotonic() < deadline, found
@@ -55,7 +55,7 @@ def _until(holds: Connections, accepted: list[int]) -> None:
     ],
     ids=["an IPv4 address", "an IPv6 /64"],
 )
-def test_connections_of_one_source_are_bounded_and_those_of_another_are_its_own(
+def test_each_source_has_its_own_limit_on_connections(
     there: Stranger, source: str, same: str, other: str, to: str
 ) -> None:
     with (
@@ -77,7 +77,7 @@ def test_connections_over_the_loopback_are_counted_too(there: Stranger) -> None:
         assert holder.ask(f"open {CONNECTIONS_OF_SOURCE + 10}") == [CONNECTIONS_OF_SOURCE, 10]
 
 
-def test_a_trusted_proxy_may_have_as_many_as_it_needs(there: Stranger) -> None:
+def test_a_trusted_proxy_has_no_limit(there: Stranger) -> None:
     with (
         _edge(f"{ADDRESSES[0]}/32", "2001:db8:197:a::/64") as port,
         connections(there.enter(), ADDRESSES[0], HOST, port) as proxy,

@@ -1,5 +1,5 @@
-"""Beside the rules of other firewalls, in the form in which these write them: what must hold does, and the line that
-the doctor says gives sessions their way out.
+"""Sessions beside other firewalls, whose rules are in the form in which these write them. Nothing private becomes
+reachable, and the doctor's line lets sessions out.
 """
 
 import json
@@ -65,9 +65,7 @@ FIREWALLD_TOLD = f"nft add rule inet firewalld filter_FORWARD_ZONES ip saddr {NE
         pytest.param(FIREWALLD, FIREWALLD_TOLD, ["firewall-cmd"], id="firewalld"),
     ],
 )
-def test_beside_another_firewall_sessions_have_their_way_out_once_it_is_told(
-    rules: str, told: str, words: list[str]
-) -> None:
+def test_beside_another_firewall_the_doctors_line_lets_sessions_out(rules: str, told: str, words: list[str]) -> None:
     program = f'mount -t sysfs sysfs /sys && exec {sys.executable} {INSIDE / "firewalled.py"} "$@"'
     done = subprocess.run(
         ["unshare", "--net", "--mount", "sh", "-ec", program, "sh", rules, told],

@@ -1,5 +1,5 @@
-"""What a session reaches and what it does not, on every way that also is there while the server is killed and started
-again, and what reaches a session. From real sandboxes of a server as its user starts it.
+"""What a session reaches, what it does not, and what reaches a session, also while the server is down and after its
+restart. The sandboxes are real, and the server runs as a user starts it.
 """
 
 import json
@@ -45,7 +45,7 @@ class Stage:
         return traces.init_of(self.server.config, traces.sandbox_of(self.server.config, session.id))
 
     def enter(self, session: Session) -> list[str]:
-        """Into its network, without the server: so that it can be asked while that is down."""
+        """Enters the session's network without the server, which may be down."""
         return enter_process(self.init(session))
 
     def address(self, session: Session) -> str:
@@ -123,8 +123,8 @@ def stage() -> Iterator[Stage]:
         yield Stage(server, client, outside, one, neighbour, tuple(listeners))
 
 
-def test_what_is_refused_to_sessions_is_there_for_the_host(stage: Stage) -> None:
-    """Otherwise all that follows would hold for the wrong reason."""
+def test_the_host_reaches_what_sessions_may_not(stage: Stage) -> None:
+    """Otherwise the tests below would pass for the wrong reason."""
     places = [*PUBLIC, *PRIVATE]
     expected = [f"{kind}:{address}:{port}" for address in places for port in PORTS for kind in ("tcp", "udp")]
     expected += [f"tcp:{stage.address(stage.neighbour)}:{port}" for port in (GUEST_PORT, *PROGRAM_PORTS)]
@@ -141,7 +141,7 @@ def test_a_fresh_session_reaches_the_world_and_nothing_else(stage: Stage) -> Non
     assert [target for target in targets if found[target] == "open"] == targets[: len(PUBLIC)]
 
 
-def test_a_packet_with_an_address_that_is_not_the_sessions_goes_nowhere(stage: Stage) -> None:
+def test_a_packet_from_a_false_address_is_dropped(stage: Stage) -> None:
     theirs, mine = stage.address(stage.neighbour), stage.address(stage.one)
     for number, source in enumerate((theirs, "198.51.100.7", stage.gateway(), "127.0.0.1", PUBLIC[1], mine)):
         _send_as(stage.enter(stage.one), source, PUBLIC[0], f"spoofed-{number}")
@@ -149,7 +149,7 @@ def test_a_packet_with_an_address_that_is_not_the_sessions_goes_nowhere(stage: S
     assert [line for line in stage.outside.reached if "spoofed" in line] == ["udp 80 spoofed-5"]
 
 
-def test_nothing_reaches_a_session_but_the_edge_and_the_control_plane(stage: Stage) -> None:
+def test_only_the_edge_and_the_control_plane_reach_a_session(stage: Stage) -> None:
     address = stage.address(stage.one)
     targets = [f"tcp:{address}:{port}" for port in (GUEST_PORT, *PROGRAM_PORTS)]
     open_for = {
@@ -173,7 +173,7 @@ def _edge_user() -> str:
     return "www-data" if found.returncode else "buntime-edge"
 
 
-def test_a_change_applies_at_once_and_a_new_session_has_its_rules_from_the_beginning(stage: Stage) -> None:
+def test_a_change_applies_at_once_and_a_new_session_starts_with_its_rules(stage: Stage) -> None:
     def reached(session: Session) -> list[str]:
         targets = [f"tcp:{address}:80" for address in PUBLIC + PRIVATE]
         found = probe(stage.enter(session), targets)
@@ -207,7 +207,7 @@ def test_a_change_applies_at_once_and_a_new_session_has_its_rules_from_the_begin
     stage.holds()
 
 
-def test_rules_that_are_flushed_come_back_as_they_were(stage: Stage) -> None:
+def test_flushed_rules_come_back(stage: Stage) -> None:
     network = {"allow": [PUBLIC[3]]}
     stage.client.call("PATCH", f"/sessions/{stage.neighbour.id}", json_body={"network": network}).done()
     table = f"buntime_{stage.server.config.instance}"
@@ -220,8 +220,8 @@ def test_rules_that_are_flushed_come_back_as_they_were(stage: Stage) -> None:
     stage.holds()
 
 
-def test_the_rules_hold_while_the_server_is_dead_and_when_it_is_back(stage: Stage) -> None:
-    """The last one: it kills the server."""
+def test_the_rules_hold_while_the_server_is_down_and_after_its_restart(stage: Stage) -> None:
+    """It kills the server, so it is the last test."""
     one = stage.one.id
     stage.client.call("PATCH", f"/sessions/{one}", json_body={"network": {"deny": [PUBLIC[0]]}}).done()
 

@@ -1,4 +1,4 @@
-"""Rules by address and by name, seen from a network as sessions have it: the server's parts for it without the rest."""
+"""Rules by address and by name, seen from a network like a session's. Only the network part of the server runs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -42,7 +42,7 @@ def server_above() -> Iterator[Upstream]:
 
 @dataclass
 class Host:
-    """The network of one server: made anew by `start`, left behind by `stop`, which is what a kill leaves too."""
+    """The network of one server. `start` opens it; `stop` leaves what a killed server would leave."""
 
     name_server: NameServer
     network: Network
@@ -117,7 +117,7 @@ async def test_by_default_public_addresses_are_reachable_and_no_others(host: Hos
     assert await host.reaches(ONE, *targets) == expected
 
 
-async def test_what_no_session_may_reach_stays_so_when_it_is_allowed(host: Host, outside: World) -> None:
+async def test_allowing_a_private_network_does_not_open_it(host: Host, outside: World) -> None:
     await host.restrict(ONE, allow=["0.0.0.0/0", "169.254.0.0/16", "10.0.0.0/8", "192.168.177.1"])
     assert await host.reaches(ONE, *tcp(*PUBLIC, *PRIVATE)) == tcp(*PUBLIC)
     for port in (25, 53, 853):
@@ -148,7 +148,7 @@ async def test_addresses_are_allowed_and_denied(
     assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(*PUBLIC)
 
 
-async def test_a_change_ends_what_open_connections_carry_and_lets_the_others_go_on(host: Host, outside: World) -> None:
+async def test_a_change_stops_denied_connections_and_no_others(host: Host, outside: World) -> None:
     await host.restrict(ONE, allow=["192.31.196.10", "192.31.196.11"])
     with echoing(host.enter(ONE), PUBLIC[0]) as cut, echoing(host.enter(ONE), PUBLIC[1]) as kept:
         assert (cut("a"), kept("a")) == (True, True)
@@ -162,14 +162,14 @@ async def test_a_change_ends_what_open_connections_carry_and_lets_the_others_go_
         assert not connection("b")
 
 
-async def test_what_arrives_on_a_connection_that_is_denied_by_now_is_dropped_too(host: Host, outside: World) -> None:
+async def test_packets_that_arrive_on_a_denied_connection_are_dropped(host: Host, outside: World) -> None:
     with hearing(host.enter(ONE), outside, PUBLIC[0]) as heard:
         assert heard("a")
         await host.restrict(ONE, deny=["192.31.196.10"])
         assert not heard("b")
 
 
-async def test_a_name_that_is_allowed_makes_its_addresses_reachable(
+async def test_an_allowed_name_makes_its_addresses_reachable(
     host: Host, outside: World, server_above: Upstream
 ) -> None:
     server_above.records = {
@@ -190,7 +190,7 @@ async def test_a_name_that_is_allowed_makes_its_addresses_reachable(
     assert await host.reaches(TWO, *tcp(*PUBLIC)) == [], "what one session was answered is not another's"
 
 
-async def test_questions_by_tcp_are_answered_alike(host: Host, outside: World, server_above: Upstream) -> None:
+async def test_questions_over_tcp_get_the_same_answers(host: Host, outside: World, server_above: Upstream) -> None:
     server_above.records = {"example.com": [("A", PUBLIC[2], 300)], "other.example": [("A", PUBLIC[3], 300)]}
     await host.restrict(ONE, allow=["example.com"])
     assert await host.ask(ONE, "other.example", stream=True) == (NO_SUCH_NAME, [])
@@ -199,7 +199,7 @@ async def test_questions_by_tcp_are_answered_alike(host: Host, outside: World, s
     assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[2])
 
 
-async def test_addresses_come_by_aliases_and_an_alias_may_be_denied(
+async def test_aliases_are_followed_and_a_denied_alias_denies_its_addresses(
     host: Host, outside: World, server_above: Upstream
 ) -> None:
     server_above.records = {
@@ -214,7 +214,7 @@ async def test_addresses_come_by_aliases_and_an_alias_may_be_denied(
     assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[0], PUBLIC[2], PUBLIC[3])
 
 
-async def test_addresses_of_a_denied_name_are_denied_though_nobody_asked_for_them(
+async def test_addresses_of_a_denied_name_are_denied_before_anybody_asks(
     host: Host, outside: World, server_above: Upstream
 ) -> None:
     server_above.records = {"tracker.example": [("A", PUBLIC[1], 300)]}
@@ -240,7 +240,7 @@ async def test_a_public_name_never_leads_inside(host: Host, outside: World, serv
     assert await host.reaches(ONE, *tcp(*inside)) == []
 
 
-async def test_only_addresses_of_the_fourth_version_are_answered(host: Host, server_above: Upstream) -> None:
+async def test_only_ipv4_addresses_are_answered(host: Host, server_above: Upstream) -> None:
     server_above.records = {"example.com": [("A", PUBLIC[2], 300)]}
     await host.restrict(ONE, allow=["example.com"])
     for kind in (28, 64, 65, 255):
@@ -248,7 +248,7 @@ async def test_only_addresses_of_the_fourth_version_are_answered(host: Host, ser
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_other_users_of_the_host_ask_the_name_servers_of_sessions_nothing(
+async def test_other_users_of_the_host_cannot_ask_the_name_servers_of_sessions(
     host: Host, server_above: Upstream, stream: bool
 ) -> None:
     server_above.records = {"example.com": [("A", PUBLIC[2], 300)]}
@@ -262,7 +262,7 @@ async def test_other_users_of_the_host_ask_the_name_servers_of_sessions_nothing(
     assert await asyncio.to_thread(ask, [], PART.gateway, "example.com", stream=stream) == (0, [PUBLIC[2]])
 
 
-async def test_a_connection_that_is_older_than_its_rules_asks_nobody_else(host: Host, server_above: Upstream) -> None:
+async def test_a_connection_older_than_the_rules_cannot_ask_the_name_server(host: Host, server_above: Upstream) -> None:
     server_above.records = {"example.com": [("A", PUBLIC[2], 300)], "other.example": [("A", PUBLIC[3], 300)]}
     with asking(host.enter(ONE), PART.gateway) as same_port:
         assert same_port("other.example") == 0
@@ -270,7 +270,7 @@ async def test_a_connection_that_is_older_than_its_rules_asks_nobody_else(host: 
         assert same_port("other.example") != 0
 
 
-async def test_while_the_server_is_down_no_name_is_resolved_and_all_else_holds(
+async def test_while_the_server_is_down_no_name_resolves_and_the_rules_hold(
     host: Host, outside: World, server_above: Upstream
 ) -> None:
     server_above.records = {"example.com": [("A", PUBLIC[2], 300)], "a.example.com": [("A", PUBLIC[3], 300)]}
@@ -292,7 +292,7 @@ async def test_while_the_server_is_down_no_name_is_resolved_and_all_else_holds(
         assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[0], PUBLIC[2], PUBLIC[3])
 
 
-async def test_other_rules_after_a_restart_forget_what_was_answered(
+async def test_changed_rules_after_a_restart_forget_learned_addresses(
     host: Host, outside: World, server_above: Upstream
 ) -> None:
     server_above.records = {"example.com": [("A", PUBLIC[2], 300)]}
@@ -304,7 +304,7 @@ async def test_other_rules_after_a_restart_forget_what_was_answered(
 
 
 @pytest.mark.parametrize("flush", ["delete table inet buntime_tnet", "flush table inet buntime_tnet"])
-async def test_rules_that_are_flushed_are_put_back_with_what_was_answered(
+async def test_flushed_rules_come_back_with_learned_addresses(
     host: Host, outside: World, server_above: Upstream, flush: str
 ) -> None:
     server_above.records = {"example.com": [("A", PUBLIC[2], 300)]}
@@ -330,7 +330,7 @@ async def test_a_change_after_a_flush_puts_everything_back(host: Host, outside: 
     assert await host.reaches(TWO, *tcp(*PUBLIC, *PRIVATE)) == []
 
 
-async def test_an_answer_is_in_force_for_its_time_and_then_no_more(host: Host, outside: World) -> None:
+async def test_learned_addresses_expire(host: Host, outside: World) -> None:
     rules = rules_of(Wanted(allow=("example.com",)))
     await asyncio.to_thread(host.network.restrict, ONE, rules)
     for seconds, least, most in ((0, 60, 70), (300, 300, 310), (86400, 3600, 3610)):
@@ -341,7 +341,7 @@ async def test_an_answer_is_in_force_for_its_time_and_then_no_more(host: Host, o
         assert least <= expires <= most
 
 
-async def test_the_addresses_that_one_session_may_learn_are_bounded(host: Host) -> None:
+async def test_a_session_can_learn_only_so_many_addresses(host: Host) -> None:
     rules = rules_of(Wanted(allow=("example.com",)))
     await asyncio.to_thread(host.network.restrict, ONE, rules)
     many = [IPv4Address(int(IPv4Address("192.31.196.0")) + i) for i in range(KNOWN)]

@@ -1,4 +1,4 @@
-"""What one session takes of the kernel's tables of connections: its own network's, and the host's."""
+"""How much room one session takes in the kernel's tables of connections: its own network's and the host's."""
 
 import subprocess
 import sys
@@ -28,14 +28,14 @@ OWN_ENTRIES = 64  # of a session's own network, to which nobody has connected fr
         ("from-localhost", PUBLIC[0]),
     ],
 )
-def test_what_a_session_sends_takes_no_room_in_its_own_table(pair: Pair, way: str, address: str) -> None:
+def test_a_sessions_own_packets_take_no_room_in_its_table(pair: Pair, way: str, address: str) -> None:
     made = int(_inside(pair.enter[0], "entries.py", way, address, "2"))
     assert made > OWN_ENTRIES
     shown = subprocess.run([*pair.enter[0], "cat", COUNT], capture_output=True, text=True, check=True)
     assert int(shown.stdout) <= OWN_ENTRIES
 
 
-def test_connections_that_have_ended_leave_the_hosts_table_soon(pair: Pair) -> None:
+def test_ended_connections_leave_the_hosts_table_soon(pair: Pair) -> None:
     with subprocess.Popen(
         [*pair.outside.enter(), sys.executable, INSIDE / "closing.py"], stdout=subprocess.PIPE, text=True
     ) as server:
@@ -53,7 +53,7 @@ def test_connections_that_have_ended_leave_the_hosts_table_soon(pair: Pair) -> N
     assert most <= share
 
 
-def test_the_hosts_tables_have_room_for_all_sessions_at_their_bounds(pair: Pair) -> None:
+def test_the_hosts_tables_have_room_for_all_sessions_at_their_limits(pair: Pair) -> None:
     for name, least in (
         ("net/netfilter/nf_conntrack_max", PART.slots * ENTRIES),
         ("net/ipv4/tcp_max_orphans", PART.slots * ORPHANS),

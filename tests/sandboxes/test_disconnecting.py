@@ -19,7 +19,7 @@ def connected(address: str, port: int = 0) -> tuple[socket.socket, socket.socket
     return client, served
 
 
-def test_open_connections_to_an_address_end_at_both_ends_at_once() -> None:
+def test_open_connections_to_an_address_end_on_both_sides() -> None:
     client, served = connected(ADDRESS)
     with client, served:
         assert end_connections(ADDRESS) == 1

@@ -6,7 +6,8 @@ from threading import Barrier
 
 import pytest
 
-from buntime.sandboxes.kernel.cgroup import Cgroups, find_cgroups
+from buntime.sandboxes.kernel.cgroup import Cgroups
+from buntime.sandboxes.kernel.cgroup_version import find_cgroups
 
 pytestmark = pytest.mark.sandbox
 

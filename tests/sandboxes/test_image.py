@@ -1,4 +1,4 @@
-"""How images are named and made: with a small recipe, and the real one as it is shared by all tests."""
+"""How images are named and made: with a small recipe, and with the real image that all tests share."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ def made_of(tmp_path: Path) -> Sources:
 
 @pytest.fixture
 def images_dir(tmp_path: Path, made_of: Sources) -> Path:
-    """Where a base for `made_of` is there already, as after a change of the guest alone."""
+    """A directory that has a base for `made_of`, as after a change of the guest alone."""
     directory = tmp_path / "made"
     own = directory / base_id(made_of) / "usr/lib/buntime"
     own.mkdir(parents=True)
@@ -56,7 +56,7 @@ def silent(line: str) -> None:
     pass
 
 
-async def test_the_same_sources_make_one_image_and_say_nothing_the_second_time(
+async def test_the_same_sources_make_one_image_and_are_silent_the_second_time(
     images_dir: Path, made_of: Sources
 ) -> None:
     first = await ensure_image(images_dir, silent, made_of)
@@ -88,28 +88,28 @@ def test_recipe_and_authorities_are_part_of_the_name(made_of: Sources) -> None:
     assert len(names | {image_id(made_of)}) == 3
 
 
-async def test_two_servers_that_want_one_image_make_it_once(images_dir: Path, made_of: Sources) -> None:
+async def test_two_servers_make_one_image_once(images_dir: Path, made_of: Sources) -> None:
     (made_of.guest / "build").write_text(BUILD + f"echo x >> {images_dir}/builds\n")
     a, b = await asyncio.gather(*(ensure_image(images_dir, silent, made_of) for _ in range(2)))
     assert a == b
     assert (images_dir / "builds").read_text() == "x\n"
 
 
-async def test_a_build_that_fails_says_why_and_leaves_nothing(images_dir: Path, made_of: Sources) -> None:
+async def test_a_failed_build_says_why_and_leaves_nothing(images_dir: Path, made_of: Sources) -> None:
     (made_of.guest / "build").write_text("#!/bin/sh\necho no such module >&2\nexit 3\n")
     with pytest.raises(ImageFailed, match=r"Building the guest failed \(exit 3\):\nno such module"):
         await ensure_image(images_dir, silent, made_of)
     assert {path.name for path in images_dir.iterdir()} == {".lock", base_id(made_of)}
 
 
-async def test_what_a_killed_build_left_is_removed_by_the_next(images_dir: Path, made_of: Sources) -> None:
+async def test_the_next_build_removes_what_a_killed_one_left(images_dir: Path, made_of: Sources) -> None:
     left = images_dir / ".making-killed"
     (left / "root/usr").mkdir(parents=True)
     await ensure_image(images_dir, silent, made_of)
     assert not left.exists()
 
 
-async def test_images_are_in_a_directory_for_root_alone(images_dir: Path, made_of: Sources) -> None:
+async def test_only_root_can_enter_the_images_directory(images_dir: Path, made_of: Sources) -> None:
     await ensure_image(images_dir, silent, made_of)
     assert images_dir.stat().st_mode & 0o777 == 0o700
 
@@ -126,12 +126,12 @@ def test_only_authorities_beyond_debians_are_extra(tmp_path: Path) -> None:
 
 @pytest.fixture
 async def image() -> Image:
-    """The server's own, made if need be."""
+    """The server's image, built if it is missing."""
     return await ensure_image(from_environment(os.environ).images, print)
 
 
 def inside(image: Image, *command: str) -> str:
-    """Runs a program in the image, with what programs expect to be mounted. Nothing is written to it."""
+    """Runs a program in the image, with the mounts that programs expect, and writes nothing to the image."""
     script = (
         'mount --bind "$0" /mnt; mount -o remount,bind,ro /mnt; mount -t proc proc /mnt/proc; '
         "mount --rbind /dev /mnt/dev; mount -t tmpfs tmpfs /mnt/tmp; cd /; "
@@ -182,7 +182,7 @@ def test_the_image_has_no_devices_setuid_files_or_caches(image: Image) -> None:
 
 
 @pytest.mark.sandbox
-def test_programs_of_the_image_trust_whom_the_host_trusts(image: Image) -> None:
+def test_programs_of_the_image_trust_the_hosts_authorities(image: Image) -> None:
     trusted = (image.path / "etc/ssl/certs/ca-certificates.crt").read_text()
     assert all(certificate.strip() in trusted for certificate in extra_cas(HOST_CAS, DEBIAN_CAS))
     assert find_image(image.path.parent, image_id(sources())) == image

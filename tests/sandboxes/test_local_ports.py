@@ -1,4 +1,4 @@
-"""The messages that lead connections to localhost, against nft's own reading of them."""
+"""The netlink messages of a session's rules, compared with what nft makes of the rules' text."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.sandbox
 
 
 def _rules(load: list[str] | None) -> str:
-    """What nft lists in a fresh network namespace: after our messages, or after it loaded RULES itself."""
+    """What nft lists in a fresh network namespace, after the messages or after `load` has loaded RULES."""
     seen: list[str] = []
 
     def body() -> None:
@@ -29,7 +29,7 @@ def _rules(load: list[str] | None) -> str:
     return seen[0]
 
 
-def test_nft_reads_our_messages_as_the_rules_that_they_stand_for() -> None:
+def test_nft_lists_the_messages_as_the_rules_they_stand_for() -> None:
     listed = _rules(None)
     assert "dnat to 127.0.0.1" in listed
     assert listed == _rules(["nft", "-f", "-"])

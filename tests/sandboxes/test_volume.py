@@ -1,4 +1,4 @@
-"""Volumes on a btrfs file system of the test's own: sent, received and limited, whatever a session made in them."""
+"""Volumes on a real btrfs file system: sent, received and limited, whatever a session has made in them."""
 
 import errno
 import os
@@ -48,7 +48,7 @@ def opened() -> Iterator[Volumes]:
 
 @pytest.fixture
 def volumes(opened: Volumes) -> Iterator[Volumes]:
-    """With one volume in them, of 64 MB."""
+    """Volumes with one of 64 MB."""
     opened.create(SANDBOX, 64)
     try:
         yield opened
@@ -66,7 +66,7 @@ def sent(volumes: Volumes, largest: int = LARGEST) -> list[bytes]:
 
 
 def moved(volumes: Volumes, limit_mb: int = 64) -> None:
-    """Out of this host and back."""
+    """Sends the volume, destroys it, and receives it again."""
     pieces = sent(volumes)
     volumes.destroy(SANDBOX)
     volumes.receive(SANDBOX, limit_mb, iter(pieces))
@@ -80,7 +80,7 @@ def left_over(volumes: Volumes) -> list[str]:
 
 
 @pytest.mark.parametrize("tree", hostile.EXACT, ids=lambda tree: tree.__name__)
-def test_a_tree_comes_back_exactly_as_it_was_and_as_large(volumes: Volumes, tree: Tree) -> None:
+def test_a_tree_comes_back_with_the_same_content_and_size(volumes: Volumes, tree: Tree) -> None:
     tree(upper(volumes))
     volumes.sync()
     before, used = manifest(upper(volumes)), volumes.used(SANDBOX)
@@ -90,7 +90,7 @@ def test_a_tree_comes_back_exactly_as_it_was_and_as_large(volumes: Volumes, tree
 
 
 @pytest.mark.parametrize("tree", hostile.UNSENDABLE, ids=lambda tree: tree.__name__)
-def test_what_cannot_be_sent_is_told_and_the_volume_goes_on(volumes: Volumes, tree: Tree) -> None:
+def test_an_unsendable_volume_is_an_error_and_stays_usable(volumes: Volumes, tree: Tree) -> None:
     tree(upper(volumes))
     with pytest.raises(VolumeUnsendable):
         sent(volumes)
@@ -98,15 +98,13 @@ def test_what_cannot_be_sent_is_told_and_the_volume_goes_on(volumes: Volumes, tr
     (upper(volumes) / "more").write_bytes(b"x")
 
 
-def test_a_stream_that_grows_beyond_its_bound_is_cut_off(volumes: Volumes) -> None:
+def test_a_stream_larger_than_its_limit_is_cut_off(volumes: Volumes) -> None:
     (upper(volumes) / "file").write_bytes(os.urandom(8 * MB))
     with pytest.raises(VolumeUnsendable, match="more than"):
         sent(volumes, largest=4 * MB)
 
 
-def test_a_tree_that_keeps_the_kernel_busy_for_too_long_is_given_up(
-    volumes: Volumes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tree_that_takes_the_kernel_too_long_is_unsendable(volumes: Volumes, monkeypatch: pytest.MonkeyPatch) -> None:
     hostile.levels(upper(volumes), 1900)
     monkeypatch.setattr(transfer, "CPU_SECONDS", 1)
     monkeypatch.setattr(transfer, "SLOWEST", 2 * LARGEST)
@@ -142,7 +140,7 @@ def fill(path: Path, size_mb: int) -> None:
 # --- whole or not at all ---
 
 
-def test_a_send_that_is_closed_lets_the_volume_be_written_at_once(volumes: Volumes) -> None:
+def test_a_volume_is_writable_as_soon_as_its_send_is_closed(volumes: Volumes) -> None:
     (upper(volumes) / "file").write_bytes(os.urandom(16 * MB))
     stream = volumes.send(SANDBOX, LARGEST)
     assert any(stream)
@@ -152,7 +150,7 @@ def test_a_send_that_is_closed_lets_the_volume_be_written_at_once(volumes: Volum
     (upper(volumes) / "more").write_bytes(b"x")
 
 
-def test_a_volume_that_is_sent_cannot_be_opened(volumes: Volumes) -> None:
+def test_a_volume_that_is_being_sent_cannot_be_opened(volumes: Volumes) -> None:
     (upper(volumes) / "file").write_bytes(os.urandom(16 * MB))
     stream = volumes.send(SANDBOX, LARGEST)
     assert any(stream)
@@ -162,7 +160,7 @@ def test_a_volume_that_is_sent_cannot_be_opened(volumes: Volumes) -> None:
     volumes.open(SANDBOX, 64)
 
 
-def test_a_volume_that_is_not_here_cannot_be_sent(volumes: Volumes) -> None:
+def test_a_missing_volume_cannot_be_sent(volumes: Volumes) -> None:
     with pytest.raises(VolumeLost):
         list(volumes.send("sbzzzzzzzzzzzz", LARGEST))
 
@@ -172,7 +170,7 @@ def broken_off(pieces: Iterable[bytes]) -> Iterator[bytes]:
     raise ArchiveUnavailable("away")
 
 
-def test_nothing_is_left_of_content_that_breaks_off(volumes: Volumes) -> None:
+def test_nothing_is_left_of_interrupted_content(volumes: Volumes) -> None:
     (upper(volumes) / "file").write_bytes(os.urandom(4 * MB))
     pieces = sent(volumes)
     volumes.destroy(SANDBOX)
@@ -182,7 +180,7 @@ def test_nothing_is_left_of_content_that_breaks_off(volumes: Volumes) -> None:
         assert (volumes.all(), left_over(volumes)) == (set(), [])
 
 
-def test_what_is_no_whole_stream_of_the_volume_is_refused_and_nothing_is_left(volumes: Volumes) -> None:
+def test_an_incomplete_or_foreign_stream_is_refused_and_leaves_nothing(volumes: Volumes) -> None:
     (upper(volumes) / "file").write_bytes(os.urandom(4 * MB))
     pieces = sent(volumes)
     volumes.destroy(SANDBOX)
@@ -197,7 +195,7 @@ def test_what_is_no_whole_stream_of_the_volume_is_refused_and_nothing_is_left(vo
     assert (volumes.all(), left_over(volumes)) == (set(), [])
 
 
-def test_a_volume_that_is_here_is_never_replaced(volumes: Volumes) -> None:
+def test_an_existing_volume_is_never_replaced(volumes: Volumes) -> None:
     pieces = sent(volumes)
     (upper(volumes) / "newer").write_bytes(b"x")
     with pytest.raises(ValueError, match="already"):
@@ -205,7 +203,7 @@ def test_a_volume_that_is_here_is_never_replaced(volumes: Volumes) -> None:
     assert (upper(volumes) / "newer").read_bytes() == b"x"
 
 
-def test_a_full_disk_is_the_hosts_failure_and_nothing_is_left(volumes: Volumes) -> None:
+def test_a_full_disk_is_the_hosts_failure_and_leaves_nothing(volumes: Volumes) -> None:
     (upper(volumes) / "file").write_bytes(os.urandom(60 * MB))
     with mounted(1) as full:
         full.create("sbfillerfiller", 4096)
@@ -218,7 +216,7 @@ def test_a_full_disk_is_the_hosts_failure_and_nothing_is_left(volumes: Volumes) 
 
 
 def killing(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The pieces, while something on the host ends the process that they come from or go to."""
+    """Yields the pieces, and kills the process that sends or receives them."""
     for number, piece in enumerate(pieces):
         yield piece
         if number == 1:
@@ -233,7 +231,7 @@ def _kill_our_btrfs() -> None:
                 os.kill(int(process.name), signal.SIGKILL)
 
 
-def test_a_process_that_is_killed_is_the_hosts_failure_and_not_the_streams(volumes: Volumes) -> None:
+def test_a_killed_process_is_the_hosts_failure_and_not_the_streams(volumes: Volumes) -> None:
     (upper(volumes) / "file").write_bytes(os.urandom(32 * MB))
     with pytest.raises(Unavailable):
         list(killing(volumes.send(SANDBOX, LARGEST)))
@@ -248,7 +246,7 @@ def test_a_process_that_is_killed_is_the_hosts_failure_and_not_the_streams(volum
 # --- after a crash ---
 
 
-def test_what_a_killed_server_left_of_a_receive_is_gone_after_the_next_mount(volumes: Volumes) -> None:
+def test_the_next_mount_removes_what_a_killed_server_received(volumes: Volumes) -> None:
     place = volumes.directory / "incoming" / SANDBOX
     place.mkdir()
     transfer.received(place, volumes.send(SANDBOX, LARGEST))
@@ -259,7 +257,7 @@ def test_what_a_killed_server_left_of_a_receive_is_gone_after_the_next_mount(vol
     assert left_over(volumes) == []
 
 
-def test_a_volume_that_a_killed_send_left_read_only_is_writable_once_it_is_opened(volumes: Volumes) -> None:
+def test_opening_a_volume_makes_it_writable_after_a_killed_send(volumes: Volumes) -> None:
     call(["btrfs", "property", "set", "-ts", str(volumes.path(SANDBOX)), "ro", "true"])
     with pytest.raises(OSError, match="Read-only"):
         (upper(volumes) / "file").write_bytes(b"")
@@ -267,7 +265,7 @@ def test_a_volume_that_a_killed_send_left_read_only_is_writable_once_it_is_opene
     (upper(volumes) / "file").write_bytes(b"x")
 
 
-def test_directories_that_a_power_loss_took_are_made_again(volumes: Volumes) -> None:
+def test_directories_that_a_power_loss_removed_are_made_again(volumes: Volumes) -> None:
     upper(volumes).rmdir()
     assert volumes.exists(SANDBOX)
     volumes.open(SANDBOX, 64)

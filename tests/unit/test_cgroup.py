@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from buntime.plan import MB, Limits
-from buntime.sandboxes.kernel.cgroup import GUEST_MEMORY, RUN_PIDS, SOCKET_SHARE, CgroupsV1, CgroupsV2, whole_disk
+from buntime.sandboxes.kernel.cgroup import GUEST_MEMORY, RUN_PIDS, SOCKET_SHARE, whole_disk
+from buntime.sandboxes.kernel.cgroup_v1 import CgroupsV1
+from buntime.sandboxes.kernel.cgroup_v2 import CgroupsV2
 
 SMALL = Limits(memory=64, cpu=0.25, timeout=30, disk=64)
 
@@ -80,7 +82,7 @@ def test_v2_reads_a_runs_usage_from_its_own_group(v2: tuple[CgroupsV2, Path]) ->
     assert (usage.cpu_ms, usage.peak_memory, usage.memory_kills) == (42, 1234, 2)
 
 
-def test_v2_kills_a_run_by_the_kernels_own_switch(v2: tuple[CgroupsV2, Path]) -> None:
+def test_v2_kills_a_run_with_cgroup_kill(v2: tuple[CgroupsV2, Path]) -> None:
     cgroups, root = v2
     cgroups.create("sb1", None)
     cgroups.add_run("sb1", "r1")
@@ -101,7 +103,7 @@ def test_v1_grows_the_parent_first_and_shrinks_it_last(tmp_path: Path) -> None:
         assert (top / "runs/memory.limit_in_bytes").read_text() == str(memory * MB)
 
 
-def test_v1_bounds_swap_where_the_kernel_accounts_for_it(tmp_path: Path) -> None:
+def test_v1_limits_swap_where_the_kernel_counts_it(tmp_path: Path) -> None:
     cgroups = CgroupsV1(tmp_path, "buntime-abcd")
     unlimited = "9223372036854771712"
     kernel = Kernel(tmp_path, {"memory.limit_in_bytes": unlimited, "memory.memsw.limit_in_bytes": unlimited})
@@ -118,7 +120,7 @@ def test_v1_bounds_swap_where_the_kernel_accounts_for_it(tmp_path: Path) -> None
 SOCKETS, SOCKETS_HELD = "memory.kmem.tcp.limit_in_bytes", "memory.kmem.tcp.usage_in_bytes"
 
 
-def test_v1_counts_what_sockets_hold_in_each_run_and_limits_it_for_all_of_them(tmp_path: Path) -> None:
+def test_v1_counts_sockets_memory_in_each_run_and_limits_it_for_all(tmp_path: Path) -> None:
     cgroups = CgroupsV1(tmp_path, "buntime-abcd")
     kernel = Kernel(tmp_path, {"memory.limit_in_bytes": "0", SOCKETS: "0", SOCKETS_HELD: "0\n"})
     cgroups.create("sb1", None)
@@ -158,7 +160,7 @@ def test_the_kernel_is_asked_for_all_of_a_sandboxs_memory(
     assert changed[0].parent.name == "sb1", "the whole sandbox, not a part of it"
 
 
-def test_a_run_that_is_gone_counts_as_killed_and_removed(tmp_path: Path) -> None:
+def test_a_missing_run_counts_as_killed_and_removed(tmp_path: Path) -> None:
     cgroups = CgroupsV1(tmp_path, "buntime-abcd")
     cgroups.create("sb1", None)
     assert cgroups.kill_run("sb1", "r7")

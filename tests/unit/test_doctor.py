@@ -39,7 +39,7 @@ def lines(rules: str) -> list[str]:
     return [obstacle.remedy for obstacle in obstacles(ruleset(rules), NETWORK)]
 
 
-def test_a_host_that_was_set_up_lacks_nothing(config: Config) -> None:
+def test_a_host_that_is_set_up_passes_every_check(config: Config) -> None:
     assert doctor.missing(config) == []
 
 
@@ -51,7 +51,7 @@ def test_the_edge_needs_its_module_and_its_user(config: Config, monkeypatch: pyt
     assert "buntime-edge" in user
 
 
-def test_looking_changes_nothing_in_the_data_directory(config: Config) -> None:
+def test_the_doctor_changes_nothing_in_the_data_directory(config: Config) -> None:
     doctor.findings(replace(config, data_dir=config.data_dir / "not/yet"))
     assert list(config.data_dir.iterdir()) == []
 
@@ -84,9 +84,7 @@ def test_a_runtime_with_known_holes_is_refused(config: Config, name: str, said: 
         ({"cgroup.procs": "1\n", "cgroup.subtree_control": "cpu io memory pids\n", "cgroup.type": "domain\n"}, True),
     ],
 )
-def test_processes_in_a_containers_root_cgroup_are_in_the_way(
-    tmp_path: Path, files: dict[str, str], limited: bool
-) -> None:
+def test_processes_in_a_containers_root_cgroup_are_found(tmp_path: Path, files: dict[str, str], limited: bool) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert doctor.cgroups_can_be_limited(tmp_path) is limited
@@ -98,7 +96,7 @@ def test_a_missing_runtime_is_named_with_its_setting(config: Config) -> None:
     assert "BUNTIME_RUNTIME" in sentence
 
 
-def test_too_little_disk_is_said_with_the_number_needed(config: Config) -> None:
+def test_too_little_disk_is_reported_with_the_size_needed(config: Config) -> None:
     (sentence,) = doctor.missing(replace(config, reserve_gb=1_000_000))
     assert "1000005 GB are needed" in sentence
 
@@ -138,24 +136,24 @@ def test_the_report_ends_with_1_when_something_is_missing(config: Config, capsys
     assert "no-such-runtime" in capsys.readouterr().out
 
 
-def test_a_firewall_that_drops_forwarding_is_met_with_the_line_to_add() -> None:
+def test_a_firewall_that_drops_forwarding_gets_a_line_to_add() -> None:
     assert lines("table ip mine { chain f { type filter hook forward priority 0; policy drop; } }") == [
         f"nft insert rule ip mine f ip saddr {NETWORK} accept; nft insert rule ip mine f ip daddr {NETWORK} accept"
     ]
 
 
-def test_one_that_has_been_told_of_the_sessions_is_no_obstacle() -> None:
+def test_a_firewall_with_a_rule_for_sessions_is_no_obstacle() -> None:
     accept = f"ip saddr {NETWORK} accept; ip daddr {NETWORK} accept;"
     assert lines(f"table ip mine {{ chain f {{ type filter hook forward priority 0; policy drop; {accept} }} }}") == []
 
 
-def test_one_that_accepts_and_our_own_are_no_obstacle() -> None:
+def test_a_firewall_that_accepts_and_buntimes_own_table_are_no_obstacle() -> None:
     assert lines("table ip mine { chain f { type filter hook forward priority 0; policy accept; } }") == []
     assert lines("table inet buntime_ab12 { chain f { type filter hook forward priority 0; policy drop; } }") == []
     assert list(obstacles(json.dumps({"nftables": []}), NETWORK)) == []
 
 
-def test_docker_ufw_and_firewalld_are_told_in_their_own_words() -> None:
+def test_docker_ufw_and_firewalld_get_their_own_commands() -> None:
     drop = "chain FORWARD { type filter hook forward priority 0; policy drop; }"
     docker = lines(f"table ip filter {{ chain DOCKER-USER {{ }} {drop} }}")
     ufw = lines(f"table ip filter {{ chain ufw-user-forward {{ }} {drop} }}")
@@ -168,7 +166,7 @@ def test_a_firewall_that_drops_incoming_packets_keeps_sessions_from_the_name_ser
     assert "dport 53 accept" in line
 
 
-def test_a_chain_that_ends_with_refusing_everything_is_one_that_drops() -> None:
+def test_a_chain_that_ends_with_a_reject_drops() -> None:
     hook = "type filter hook forward priority 10; policy accept; ct state established accept;"
     (line,) = lines(f"table inet firewalld {{ chain f {{ {hook} counter reject with icmpx admin-prohibited; }} }}")
     assert line.startswith("firewall-cmd")

@@ -140,7 +140,7 @@ def test_the_claim_of_an_earlier_version_is_kept(tmp_path: Path, run_dir: Path) 
     assert now.slots >= MANY
 
 
-def test_a_server_for_which_the_host_has_no_blocks_left_is_told_who_has_them(tmp_path: Path) -> None:
+def test_without_free_blocks_the_error_says_who_holds_them(tmp_path: Path) -> None:
     claim_part(config(tmp_path, "a", 8 * BLOCK))
     with pytest.raises(NoPart) as refused:
         claim_part(config(tmp_path, "b", MANY))
@@ -157,7 +157,7 @@ def test_a_server_for_which_the_host_has_no_blocks_left_is_told_who_has_them(tmp
         (32_767, "10.213.0.0/17", "too large: BUNTIME_NETWORK=10.213.0.0/17 has addresses for 32766 sandboxes."),
     ],
 )
-def test_more_sandboxes_than_there_are_addresses_or_user_ids_for_are_refused(
+def test_more_sandboxes_than_addresses_or_user_ids_are_refused(
     tmp_path: Path, addresses: int, network: str, why: str
 ) -> None:
     with pytest.raises(BadSetting, match=rf"^BUNTIME_SANDBOX_ADDRESSES={addresses} is {why}$"):
@@ -165,7 +165,7 @@ def test_more_sandboxes_than_there_are_addresses_or_user_ids_for_are_refused(
     assert claim_part(config(tmp_path, "a", addresses - 1, network)).slots == addresses - 1
 
 
-def test_a_network_without_a_block_that_is_claimed_is_refused(tmp_path: Path) -> None:
+def test_a_network_smaller_than_the_claimed_blocks_is_refused(tmp_path: Path) -> None:
     claim_part(config(tmp_path, "a", 7 * BLOCK))
     claim_part(config(tmp_path, "b"))
     with pytest.raises(NoPart, match=r"^BUNTIME_NETWORK=10\.213\.0\.0/17 is smaller "):
@@ -187,13 +187,13 @@ def test_a_freed_slot_rests_before_it_is_used_again(tmp_path: Path) -> None:
     assert slots.take() == taken[5]
 
 
-def test_slots_of_sandboxes_found_at_start_are_not_given_out(tmp_path: Path) -> None:
+def test_slots_in_use_at_a_start_are_not_given_out(tmp_path: Path) -> None:
     slots = Slots(SLOTS, tmp_path / "slot")
     slots.use([0, 1, 3])
     assert [slots.take(), slots.take()] == [2, 4]
 
 
-def test_after_a_restart_the_numbers_that_were_used_before_it_come_last(tmp_path: Path) -> None:
+def test_after_a_restart_earlier_slots_come_last(tmp_path: Path) -> None:
     before = Slots(SLOTS, tmp_path / "slot")
     used = {before.take() for _ in range(5)}
     after = Slots(SLOTS, tmp_path / "slot")

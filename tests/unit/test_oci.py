@@ -10,7 +10,7 @@ from buntime.sandboxes.kernel.oci import Runtime
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mount points take root")
 
 
-def test_what_the_runtime_keeps_for_itself_is_no_container(tmp_path: Path) -> None:
+def test_the_runtimes_own_files_are_no_containers(tmp_path: Path) -> None:
     runtime = Runtime("crun", tmp_path)
     (tmp_path / "buntime-abcd-sb1").mkdir()
     (tmp_path / ".cache/seccomp").mkdir(parents=True)

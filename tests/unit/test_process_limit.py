@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from buntime.sandboxes.kernel.cgroup import FEW_PIDS, MANY_PIDS, ONE_RUN_PIDS, RUN_PIDS, Cgroups, CgroupsV1, CgroupsV2
+from buntime.sandboxes.kernel.cgroup import FEW_PIDS, MANY_PIDS, ONE_RUN_PIDS, RUN_PIDS, Cgroups
+from buntime.sandboxes.kernel.cgroup_v1 import CgroupsV1
+from buntime.sandboxes.kernel.cgroup_v2 import CgroupsV2
 from buntime.sandboxes.kernel.process_limit import ProcessLimit
 
 
@@ -57,14 +59,14 @@ def test_a_run_has_fewer_processes_than_its_session(place: Place) -> None:
     assert ONE_RUN_PIDS < RUN_PIDS
 
 
-def test_a_run_that_was_refused_a_process_met_the_limit(place: Place) -> None:
+def test_a_run_with_a_refused_fork_met_the_limit(place: Place) -> None:
     limit = place.limit()
     assert not limit.is_met()
     place.says(run=1, session=0)
     assert limit.is_met()
 
 
-def test_what_a_group_was_refused_before_it_is_watched_does_not_count(place: Place) -> None:
+def test_forks_refused_before_the_watch_do_not_count(place: Place) -> None:
     place.says(run=3, session=3)
     limit = place.limit(used=True)
     assert not limit.is_met()
@@ -72,7 +74,7 @@ def test_what_a_group_was_refused_before_it_is_watched_does_not_count(place: Pla
     assert limit.is_met()
 
 
-def test_forks_that_our_own_kill_refuses_do_not_count(place: Place) -> None:
+def test_forks_refused_by_the_servers_own_kill_do_not_count(place: Place) -> None:
     limit = place.limit()
     limit.settle()
     place.says(run=9, session=9)
@@ -86,13 +88,13 @@ def test_a_limit_that_was_met_before_a_kill_stays_met(place: Place) -> None:
     assert limit.is_met()
 
 
-def test_a_run_whose_group_is_gone_met_no_limit(place: Place) -> None:
+def test_a_run_without_a_group_met_no_limit(place: Place) -> None:
     limit = place.limit()
     (place.runs / "r1/pids.events").unlink()
     assert not limit.is_met()
 
 
-def test_v2_takes_a_run_with_many_processes_for_the_one_that_met_the_sessions_limit(v2: Place) -> None:
+def test_v2_blames_a_run_with_many_processes_for_the_sessions_limit(v2: Place) -> None:
     limit = v2.limit()
     v2.holds(run=MANY_PIDS, session=MANY_PIDS)
     assert not limit.is_met(), "nothing was refused"
@@ -107,27 +109,27 @@ def test_v2_does_not_blame_a_run_with_few_processes(v2: Place) -> None:
     assert not limit.is_met()
 
 
-def test_v2_takes_a_run_in_a_session_that_is_still_full_for_one_that_met_its_limit(v2: Place) -> None:
+def test_v2_blames_a_run_while_its_session_is_still_full(v2: Place) -> None:
     limit = v2.limit()
     v2.says(run=0, session=1)
     v2.holds(run=5, session=RUN_PIDS)
     assert limit.is_met()
 
 
-def test_v2_does_not_count_what_the_session_was_refused_before(v2: Place) -> None:
+def test_v2_does_not_count_the_sessions_earlier_refused_forks(v2: Place) -> None:
     v2.says(run=0, session=7)
     v2.holds(run=MANY_PIDS, session=RUN_PIDS)
     assert not v2.limit().is_met()
 
 
-def test_v2_does_not_blame_a_run_for_another_that_met_its_own_limit(v2: Place) -> None:
+def test_v2_does_not_blame_a_run_for_another_runs_limit(v2: Place) -> None:
     limit = v2.limit()
     v2.holds(run=MANY_PIDS, session=RUN_PIDS)
     (v2.runs / "pids.events").write_text("max 1\n")
     assert not limit.is_met()
 
 
-def test_v2_before_linux_6_11_counts_at_the_run_alone(v2: Place) -> None:
+def test_v2_before_linux_6_11_counts_only_at_the_run(v2: Place) -> None:
     (v2.runs / "pids.events.local").unlink()
     v2.holds(run=MANY_PIDS, session=RUN_PIDS)
     limit = v2.limit()
@@ -136,7 +138,7 @@ def test_v2_before_linux_6_11_counts_at_the_run_alone(v2: Place) -> None:
     assert limit.is_met()
 
 
-def test_v1_counts_at_the_run_alone(v1: Place) -> None:
+def test_v1_counts_only_at_the_run(v1: Place) -> None:
     limit = v1.limit()
     v1.says(run=0, session=5)
     v1.holds(run=MANY_PIDS, session=RUN_PIDS)

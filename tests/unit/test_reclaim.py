@@ -42,7 +42,7 @@ async def test_memory_is_taken_a_while_after_the_freeze(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("swaps")
-async def test_a_thaw_before_that_leaves_the_memory_alone(tmp_path: Path) -> None:
+async def test_an_early_thaw_leaves_the_memory_alone(tmp_path: Path) -> None:
     async with Tasks() as tasks:
         one, other = (_made(f'touch "$0/{name}"', tmp_path, tasks) for name in ("one", "other"))
         one.frozen()
@@ -53,7 +53,7 @@ async def test_a_thaw_before_that_leaves_the_memory_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("swaps")
-async def test_a_thaw_ends_what_is_under_way_and_the_next_freeze_begins_anew(tmp_path: Path) -> None:
+async def test_a_thaw_stops_reclaiming_and_the_next_freeze_starts_again(tmp_path: Path) -> None:
     async with Tasks() as tasks:
         memory = _made('echo >>"$0/begun"; exec sleep 1000', tmp_path, tasks)
         for count in (1, 2):
@@ -63,7 +63,7 @@ async def test_a_thaw_ends_what_is_under_way_and_the_next_freeze_begins_anew(tmp
     # the tasks' end waited for the programs: both were ended
 
 
-async def test_without_swap_nothing_is_taken(tmp_path: Path, swaps: Path) -> None:
+async def test_without_swap_nothing_is_reclaimed(tmp_path: Path, swaps: Path) -> None:
     async with Tasks() as tasks:
         swaps.write_text(TITLES)
         _made('touch "$0/in vain"', tmp_path, tasks).frozen()

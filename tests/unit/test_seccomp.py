@@ -26,7 +26,7 @@ def allowed(name: str) -> list[dict[str, object]]:
     return [rule for rule in rules if name in rule["names"] and rule["action"] == "SCMP_ACT_ALLOW"]
 
 
-def test_what_is_not_named_is_refused() -> None:
+def test_calls_that_the_profile_does_not_name_are_refused() -> None:
     assert profile(PODMAN, "x86_64")["defaultAction"] == "SCMP_ACT_ERRNO"
     assert allowed("ptrace") == []
 
@@ -36,7 +36,7 @@ def test_rules_for_capabilities_that_sessions_lack_are_left_out() -> None:
     assert allowed("reboot") == []
 
 
-def test_only_rules_of_this_machine_are_kept() -> None:
+def test_only_rules_for_this_machine_are_kept() -> None:
     assert allowed("arch_prctl")
     assert allowed("cacheflush") == []
 
@@ -45,14 +45,14 @@ def test_conditions_of_the_profile_are_kept() -> None:
     assert allowed("personality")[0]["args"]
 
 
-def test_no_namespace_can_be_made() -> None:
+def test_no_program_can_make_a_namespace() -> None:
     assert [call("clone", flags | 17) for flags in (0, 0x4100)] == [ALLOW, ALLOW]  # fork, vfork
     assert {call("clone", flag | 17) for flag in (0x20000, 0x10000000, 0x40000000)} == {"refused"}
     assert allowed("mount") == []
     assert allowed("clone3") == []
 
 
-def test_a_socket_is_of_a_family_that_sessions_need() -> None:
+def test_only_families_that_sessions_need_have_sockets() -> None:
     families = {rule["args"][0]["value"] for rule in allowed("socket")}  # type: ignore[index]
     assert families == {1, 2, 10, 16}
 
@@ -101,14 +101,14 @@ def test_only_threads_share_their_open_files() -> None:
     assert call("clone", threads & ~files) == "refused"
 
 
-def test_locks_have_the_process_that_took_them() -> None:
+def test_locks_belong_to_the_process_that_took_them() -> None:
     for command in (36, 37, 38):
         assert call("fcntl", 3, command) == call("fcntl", 3, command | 1 << 40) == 22
     others = [*range(36), *range(39, 42), *range(1024, 1045)]
     assert {call("fcntl", 3, command) for command in others} == {ALLOW}
 
 
-def test_options_that_keep_memory_in_sockets_do_nothing() -> None:
+def test_socket_options_that_hold_memory_do_nothing() -> None:
     ignored = [(1, 8), (1, 18), (1, 37), (1, 65), (0, 11), (41, 25)]
     for level, option in ignored:
         assert call("setsockopt", 3, level, option) == call("setsockopt", 3, level | 1 << 32, option | 1 << 40) == 0
@@ -116,7 +116,7 @@ def test_options_that_keep_memory_in_sockets_do_nothing() -> None:
     assert {call("setsockopt", 3, *each) for each in others if each not in ignored} == {ALLOW}
 
 
-def test_flags_of_files_cannot_be_changed_however_the_number_is_written() -> None:
+def test_no_form_of_the_number_changes_flags_of_files() -> None:
     for setter in (0x40086602, 0x401C5820):  # FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR
         assert answer(setter) == 25
         assert answer(setter | 1 << 40) == 25

@@ -1,7 +1,8 @@
 from collections import Counter
 from pathlib import Path
 
-from buntime.sandboxes.kernel.cgroup import CgroupsV1, CgroupsV2
+from buntime.sandboxes.kernel.cgroup_v1 import CgroupsV1
+from buntime.sandboxes.kernel.cgroup_v2 import CgroupsV2
 from buntime.sandboxes.kernel.uncounted import Held, Pace, Severity, sockets_in
 from buntime.sandboxes.kernel.uncounted_locks import locks_by_process
 from buntime.sandboxes.kernel.watch import Watch
@@ -15,7 +16,7 @@ def looked(number: int | None, ended: float = 0.0, *, took: float = 0.0, again: 
     return pace
 
 
-def test_the_first_look_has_no_reason_to_wait_for() -> None:
+def test_the_first_look_is_due_at_once() -> None:
     assert Pace(STEP).is_due(5, 1.0)
 
 
@@ -25,13 +26,13 @@ def test_a_look_is_due_when_the_number_of_the_host_has_risen() -> None:
     assert pace.is_due(1101, 1.0)
 
 
-def test_what_rises_after_a_fall_counts_from_the_bottom() -> None:
+def test_a_rise_counts_from_the_lowest_number() -> None:
     pace = looked(1000)
     assert not pace.is_due(500, 1.0)
     assert pace.is_due(601, 1.0)
 
 
-def test_a_look_is_due_seldom_without_a_reason_and_always_where_the_kernel_tells_no_number() -> None:
+def test_a_look_is_seldom_due_without_a_rise_and_always_without_a_number() -> None:
     assert not looked(1000).is_due(1000, 9.9)
     assert looked(1000).is_due(1000, 10.0)
     assert looked(None).is_due(None, 0.1)
@@ -43,13 +44,13 @@ def test_looks_take_no_more_than_a_twentieth_of_the_time() -> None:
     assert pace.is_due(10**6, 10.0)
 
 
-def test_the_next_look_tells_soon_whether_the_end_of_runs_was_enough() -> None:
+def test_a_look_comes_soon_after_runs_are_ended() -> None:
     pace = looked(1000, again=True)
     assert not pace.is_due(1000, 0.9)
     assert pace.is_due(1000, 1.0)
 
 
-def test_more_is_ended_each_time_until_what_is_held_falls() -> None:
+def test_each_look_ends_more_until_the_count_falls() -> None:
     severity = Severity()
     assert [severity.next({"sb1": 9000}) for _ in range(4)] == [{"sb1": 1}, {"sb1": 2}, {"sb1": 3}, {"sb1": 3}]
     assert severity.next({}) == {}
@@ -63,7 +64,7 @@ def test_the_runs_that_hold_more_than_an_equal_share_are_the_largest() -> None:
     assert Held(200).largest(100) == []
 
 
-def test_locks_are_counted_by_process_without_those_that_wait() -> None:
+def test_locks_are_counted_by_process_without_waiters() -> None:
     lines = [
         "1: POSIX  ADVISORY  WRITE 7 fe:00:1 0 0",
         "2: FLOCK  ADVISORY  WRITE 7 fe:00:1 0 EOF",
@@ -79,7 +80,7 @@ def test_sockets_are_in_the_first_line() -> None:
     assert sockets_in("sockets: used 19\nTCP: inuse 5 orphan 0 tw 4 alloc 5 mem 2\n") == 19
 
 
-def test_the_kernel_tells_the_place_of_a_process(tmp_path: Path) -> None:
+def test_the_cgroup_of_a_process_tells_its_sandbox_and_run(tmp_path: Path) -> None:
     v1, v2 = CgroupsV1(tmp_path, "buntime-abcd"), CgroupsV2(tmp_path / "buntime-abcd")
     old = "9:freezer:/buntime-abcd/sb1/guest\n8:pids:/buntime-abcd/sb1/runs/r7\n0::/buntime-abcd/sb1/guest\n"
     assert v1.place_of(old) == ("sb1", "r7")

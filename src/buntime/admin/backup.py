@@ -16,17 +16,17 @@ def back_up(config: Config, directory: Path) -> None:
     """Copies the store, as of one moment, and the master key to a new directory. Raises BadSetting."""
     store, key = store_file(config), config.master_key_file or config.data_dir / MASTER_KEY
     if not store.exists():
-        raise BadSetting(f"there is no store in {config.data_dir}: no server has run on it.")
+        raise BadSetting(f"{config.data_dir} has no store: no server has run on it.")
     try:
         directory.mkdir(mode=0o700, parents=True)
         _copy_store(store, directory / store.name)
-        if key.exists():  # made by the first start of a server that archives
+        if key.exists():  # the first start of a server that archives makes it
             _copy_private(key, directory / MASTER_KEY)
         _sync(directory)
     except FileExistsError:
-        raise BadSetting(f"{directory} is there already: a backup never replaces another.") from None
+        raise BadSetting(f"{directory} exists already: a backup never replaces another.") from None
     except (OSError, sqlite3.Error) as failed:
-        raise BadSetting(f"the backup in {directory} is not whole: {failed}.") from failed
+        raise BadSetting(f"the backup in {directory} is incomplete: {failed}.") from failed
 
 
 def _copy_store(store: Path, copy: Path) -> None:

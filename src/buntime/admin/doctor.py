@@ -1,6 +1,6 @@
-"""What this host needs to run sandboxes, and what buntime changes on it.
+"""Checks what this host needs to run sandboxes, and lists what buntime changes on it.
 
-Nothing here changes anything. Each check is a sentence, and what is wrong comes with its remedy.
+Nothing here changes the host. Each finding is a sentence, and a bad one says how to mend it.
 """
 
 import ipaddress
@@ -31,7 +31,7 @@ from buntime.sandboxes.network.rules import whole
 GB = 1 << 30
 SETUP = "run scripts/setup as root"
 
-# program → Debian package; all of them are called by name
+# program → Debian package; the server calls each by its name
 PROGRAMS = {
     "btrfs": "btrfs-progs",
     "dnsmasq": "dnsmasq-base",
@@ -44,22 +44,22 @@ PROGRAMS = {
     "setpriv": "util-linux",
     "unshare": "util-linux",
 }
-# Simple quotas came with Linux 6.7; the rest (idmapped layers of an overlay: 5.19) is older.
+# Simple quotas came with Linux 6.7. The rest is older, such as idmapped layers of an overlay (5.19).
 OLDEST_KERNEL = (6, 7)
 OLDEST_MOUNT = (2, 39)  # X-mount.idmap
 OLDEST_BTRFS = (6, 7)  # quota enable --simple
-# crun 1.20 fixed CVE-2025-24965; its maintainers found it not affected by runc's escapes of November 2025
-# (CVE-2025-31133, -52565, -52881), which runc 1.2.8 and 1.3.3 fixed.
+# crun 1.20 fixed CVE-2025-24965. runc 1.2.8 and 1.3.3 fixed the escapes of November 2025 (CVE-2025-31133, -52565,
+# -52881), which by its maintainers do not affect crun.
 OLDEST_CRUN = (1, 20)
 FIXED_RUNC = ((1, 2, 8), (1, 3, 3))
 CGROUPS_V1 = ("memory", "pids", "cpu", "cpuacct", "blkio", "freezer")
 CGROUPS_V2 = ("memory", "pids", "cpu", "io")
-# Their files cannot be mounted with other ids, as the image is for each sandbox.
+# These cannot be mounted with other ids, as the image is for each sandbox.
 NO_IDMAP = ("overlay", "nfs", "nfs4", "cifs", "9p", "zfs", "vboxsf")
 SMALLEST_VOLUMES, IMAGE_SIZE = 4 * GB, 1 * GB
-REFUSED_ROUTE = 0x200  # linux/route.h, RTF_REJECT: the host sends nothing there
+REFUSED_ROUTE = 0x200  # linux/route.h, RTF_REJECT: the host sends no packets there
 LEAST_MEMORY = 1 * GB
-LONGEST_PREFIX = 17  # a /20 for each server of the host: see sandboxes.host
+LONGEST_PREFIX = 17  # several /20 blocks for the servers of the host: see sandboxes/kernel/host.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,9 @@ def settings(config: Config) -> list[Setting]:
     slots = blocks_for(config.sandbox_addresses) * BLOCK - RESERVED
     for name, wanted in host_settings(slots).items():
         file = SYSCTLS / name
-        now = int(file.read_text()) if file.exists() else 0  # the kernel loads its part for connections when it is used
+        now = (
+            int(file.read_text()) if file.exists() else 0
+        )  # a setting for connections appears when the kernel first tracks one
         found.append(Setting(name.replace("/", "."), now, wanted))
     return found
 
@@ -138,11 +140,11 @@ def _programs(config: Config) -> Iterator[Finding]:
         found = _which(program)
         yield Finding(found is not None, f"{program} ({package})", f"it is not installed; {SETUP}")
     yield Finding(has_lua(), "nginx's Lua module (libnginx-mod-http-lua)", f"it is not installed; {SETUP}")
-    yield Finding(has_user(), f"user {USER} for nginx's workers", f"there is none; {SETUP}")
+    yield Finding(has_user(), f"user {USER} for nginx's workers", f"it does not exist; {SETUP}")
     profile = seccomp.PROFILE
     yield Finding(profile.exists(), f"seccomp profile {profile}", f"{SETUP} (golang-github-containers-common)")
     known = platform.machine() in seccomp.MACHINES
-    yield Finding(known, f"machine {platform.machine()}", f"only {', '.join(seccomp.MACHINES)} are supported")
+    yield Finding(known, f"machine {platform.machine()}", f"buntime supports only {' and '.join(seccomp.MACHINES)}")
 
 
 def _which(program: str) -> str | None:
@@ -155,10 +157,10 @@ def _versions(config: Config) -> Iterator[Finding]:
         if _which(command):
             version = _version_of(command)
             needed = ".".join(map(str, oldest))
-            yield Finding(version >= oldest, f"{command} {_text(version)}", f"version {needed} or later is needed")
+            yield Finding(version >= oldest, f"{command} {_text(version)}", f"buntime needs version {needed} or later")
     kernel = _version(platform.release())
     needed = ".".join(map(str, OLDEST_KERNEL))
-    yield Finding(kernel >= OLDEST_KERNEL, f"Linux {_text(kernel)}", f"version {needed} or later is needed")
+    yield Finding(kernel >= OLDEST_KERNEL, f"Linux {_text(kernel)}", f"buntime needs version {needed} or later")
 
 
 def _runtime(runtime: str) -> Finding:
@@ -167,7 +169,9 @@ def _runtime(runtime: str) -> Finding:
     version, name = _version_of(runtime), Path(runtime).name
     what = f"OCI runtime {runtime} {_text(version)}"
     if name == "crun":
-        return Finding(version >= OLDEST_CRUN, what, f"install {_text(OLDEST_CRUN)} or later, which is safe")
+        return Finding(
+            version >= OLDEST_CRUN, what, f"install {_text(OLDEST_CRUN)} or later: earlier versions are not safe"
+        )
     if name == "runc":
         fixed = version >= FIXED_RUNC[1] or FIXED_RUNC[0] <= version < (1, 3)
         safe = " or ".join(map(_text, FIXED_RUNC))
@@ -237,15 +241,15 @@ def _cgroups(config: Config) -> Iterator[Finding]:
         kind = "cgroups v1" + (", hybrid" if (root / "unified").is_dir() else "")
     yield Finding(not lacking, kind, f"controllers are missing: {', '.join(lacking)}; boot with them enabled")
     writable = os.access(root / ("" if kind == "cgroups v2" else "memory"), os.W_OK)
-    yield Finding(writable, "cgroups can be made", "inside of a container, give it a writable /sys/fs/cgroup")
+    yield Finding(writable, "cgroups can be made", "in a container, mount a writable /sys/fs/cgroup")
     if kind == "cgroups v2":
-        remedy = f"processes stand in the way in {root}: give the container the host's cgroup namespace, or move them"
+        remedy = f"{root} has processes itself: give the container the host's cgroup namespace, or move them"
         yield Finding(cgroups_can_be_limited(root), "cgroups can be limited", f"{remedy} into a cgroup below it")
 
 
 def cgroups_can_be_limited(root: Path) -> bool:
-    """For cgroup v2: one that has processes, as a container's root has, hands no controllers to those below it.
-    The host's own root alone may, and has no type."""
+    """On cgroup v2, a cgroup with processes of its own, such as a container's root, hands no controllers to the cgroups
+    below it. Only the host's root may do both, and it has no type."""
     if not (root / "cgroup.type").exists():
         return True
     handed = (root / "cgroup.subtree_control").read_text().split()
@@ -266,15 +270,17 @@ def _packet_filter(config: Config) -> Iterator[Finding]:
     short = takes_timeouts()
     rules = whole(network.table, part, edge_user(), {}, counted, short=short)
     try:
-        call(["nft", "--check", "-f", "-"], rules)  # the first use may load modules
+        call(["nft", "--check", "-f", "-"], rules)  # this may load modules
     except HostCommandFailed as failed:
-        said = str(failed).splitlines()[0]
-        yield Finding(False, "nftables with NAT, fib and connection limits", f"the kernel refuses our rules ({said})")
+        reason = str(failed).splitlines()[0]
+        yield Finding(
+            False, "nftables with NAT, fib and connection limits", f"the kernel refuses buntime's rules ({reason})"
+        )
     else:
         yield Finding(True, "nftables with NAT, fib and connection limits")
     if not short:
         remedy = "use a kernel with CONFIG_NF_CONNTRACK_TIMEOUT"
-        yield Finding(False, "ended connections of sessions fill the host's table for minutes", remedy, needed=False)
+        yield Finding(False, "ended connections of sessions stay in the host's table for minutes", remedy, needed=False)
 
 
 def _disk(config: Config) -> Iterator[Finding]:
@@ -294,7 +300,7 @@ def _disk(config: Config) -> Iterator[Finding]:
 
 
 def _file_system_of(path: Path) -> str:
-    """Of the mount with the longest path that is above."""
+    """The kind of file system at `path`: of the mount above it with the longest path."""
     best = ("", "unknown")
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, where, kind, *_ = line.split()
@@ -316,7 +322,7 @@ def _network(config: Config) -> Iterator[Finding]:
     except OSError:
         servers = []
     what = f"name servers: {', '.join(servers) or 'none'}"
-    yield Finding(bool(servers), what, "sessions cannot resolve names: put one into /etc/resolv.conf", needed=False)
+    yield Finding(bool(servers), what, "sessions cannot resolve names: add one to /etc/resolv.conf", needed=False)
     try:
         network = ipaddress.IPv4Network(config.network)
     except ValueError as wrong:
@@ -325,9 +331,11 @@ def _network(config: Config) -> Iterator[Finding]:
     length = LONGEST_PREFIX
     yield Finding(network.prefixlen <= length, f"BUNTIME_NETWORK={network}", f"it must be a /{length} or larger")
     yield _addresses(config)
-    # a wider route of the host's does no harm: the longest prefix wins
+    # a wider route of the host does no harm, because the longest prefix wins
     used = ", ".join(str(route) for route in _foreign_routes() if route.subnet_of(network))
-    yield Finding(not used, f"addresses {network}", f"this host uses {used} itself; set BUNTIME_NETWORK to others")
+    yield Finding(
+        not used, f"addresses {network}", f"this host uses {used} itself; set BUNTIME_NETWORK to other addresses"
+    )
 
 
 def _addresses(config: Config) -> Finding:
@@ -340,7 +348,7 @@ def _addresses(config: Config) -> Finding:
 
 
 def _foreign_routes() -> Iterator[ipaddress.IPv4Network]:
-    """Where this host sends packets to by itself, without the default route and routes of ours."""
+    """Networks that this host has routes to, without the default route and buntime's own routes."""
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         interface, to, _, flags, _, _, _, mask, *_ = line.split()
         if to == "00000000" or interface.startswith("buntime") or int(flags, 16) & REFUSED_ROUTE:

@@ -1,6 +1,6 @@
-"""Other firewalls of the host that drop what sessions send, and the line that lets it pass. Pure.
+"""Finds firewalls of the host that drop what sessions send, and says how to let it pass. Pure.
 
-nftables asks every table: an accept in ours does not undo a drop in theirs.
+Every nftables table decides about a packet: an accept in buntime's does not undo a drop in another.
 """
 
 import json
@@ -18,20 +18,20 @@ class Obstacle:
 
 
 def obstacles(ruleset: str, network: str) -> Iterator[Obstacle]:
-    """`ruleset`: what `nft -j list ruleset` says. `network`: the addresses of sessions.
+    """`ruleset`: the output of `nft -j list ruleset`. `network`: the addresses of sessions.
 
-    A firewall with a rule about this network is taken to have been told.
+    A firewall with a rule about this network counts as configured.
     """
     entries: list[Mapping[str, Any]] = json.loads(ruleset)["nftables"]
     chains = [entry["chain"] for entry in entries if "chain" in entry]
     names = {chain["name"] for chain in chains} | {chain["table"] for chain in chains}
-    told = {_place(entry["rule"]) for entry in entries if "rule" in entry and _names(entry["rule"], network)}
-    told_tables = {table for table, _ in told}
-    last = {_place(entry["rule"]): entry["rule"]["expr"] for entry in entries if "rule" in entry}  # they are in order
+    configured = {_place(entry["rule"]) for entry in entries if "rule" in entry and _names(entry["rule"], network)}
+    configured_tables = {table for table, _ in configured}
+    last = {_place(entry["rule"]): entry["rule"]["expr"] for entry in entries if "rule" in entry}  # in order
     for chain in chains:
         hook = chain.get("hook")
         table = (chain["family"], chain["table"])
-        if hook not in HOOKS or chain["table"].startswith("buntime_") or table in told_tables:
+        if hook not in HOOKS or chain["table"].startswith("buntime_") or table in configured_tables:
             continue
         if chain.get("policy") != "drop" and not _drops_all(last.get((table, chain["name"]), [])):
             continue
@@ -44,7 +44,7 @@ def _place(rule: Mapping[str, Any]) -> tuple[tuple[str, str], str]:
 
 
 def _drops_all(rule: Sequence[Mapping[str, Any]]) -> bool:
-    """As firewalld ends a chain whose policy is to accept."""
+    """firewalld ends a chain so when its policy is to accept."""
     kinds = [kind for expression in rule for kind in expression]
     return any(kind in kinds for kind in ("drop", "reject")) and "match" not in kinds
 
@@ -56,7 +56,7 @@ def _names(rule: Mapping[str, Any], network: str) -> bool:
 
 
 def _remedy(names: set[str], chain: Mapping[str, Any], hook: str, network: str) -> str:
-    """In the words of the firewall that made the chain."""
+    """Commands of the firewall that made the chain."""
     if chain["table"] == "firewalld":
         return f"firewall-cmd --permanent --zone=trusted --add-source={network} && firewall-cmd --reload"
     if any(name.startswith("ufw-") for name in names) and chain["table"] == "filter":

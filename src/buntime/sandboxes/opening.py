@@ -16,7 +16,7 @@ from buntime.plan import MB, Limits
 from buntime.sandboxes import record
 from buntime.sandboxes.containers import Settings
 from buntime.sandboxes.kernel import seccomp
-from buntime.sandboxes.kernel.cgroup import find_cgroups
+from buntime.sandboxes.kernel.cgroup_version import find_cgroups
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part, claim_part, other_data_dirs, release_part, total_memory
 from buntime.sandboxes.kernel.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas

@@ -1,4 +1,4 @@
-"""Directories of control groups: reading, signalling and removing them. All calls are quick."""
+"""Reads, signals and removes directories of control groups. All calls are quick."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def pids_of(group: Path) -> list[int]:
-    """None where the group is gone."""
+    """Empty where the group is gone."""
     try:
         return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
     except OSError:
@@ -22,7 +22,7 @@ def children_of(group: Path) -> list[str]:
 
 
 def text_of(path: Path) -> str:
-    """On a request's path: pathlib takes several times as long."""
+    """For a request's path: pathlib takes several times as long."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(file, 16 << 10).decode()
@@ -31,7 +31,7 @@ def text_of(path: Path) -> str:
 
 
 def put_text(path: Path, text: str) -> None:
-    """Into a file that is there; on a request's path too."""
+    """Writes into a file that exists. For a request's path too."""
     file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(file, text.encode())
@@ -40,7 +40,7 @@ def put_text(path: Path, text: str) -> None:
 
 
 def put_if_there(path: Path, text: str) -> bool:
-    """False where the group is gone. While another thread removes it, its files answer ENODEV."""
+    """Returns False when the group is gone. While another thread removes a group, its files fail with ENODEV."""
     try:
         put_text(path, text)
     except OSError as failed:
@@ -51,7 +51,7 @@ def put_if_there(path: Path, text: str) -> bool:
 
 
 def field_of(path: Path, name: str) -> int:
-    """A number from lines of names and numbers; 0 where it has none."""
+    """A number from lines of names and numbers. 0 where the name is missing."""
     for line in text_of(path).splitlines():
         key, _, value = line.partition(" ")
         if key == name:
@@ -60,8 +60,8 @@ def field_of(path: Path, name: str) -> int:
 
 
 def signal_members(group: Path, pids: list[int], number: signal.Signals) -> None:
-    """By pidfd, only to what is in the group after the pidfd was opened: a pid that the kernel gave to
-    another process meanwhile is never hit."""
+    """Signals only processes that are in the group after their pidfd was opened, so a pid that the kernel has given to
+    another process is never hit."""
     handles = {}
     for pid in pids:
         try:
@@ -80,7 +80,7 @@ def signal_members(group: Path, pids: list[int], number: signal.Signals) -> None
 
 
 def remove_directory(group: Path) -> bool:
-    """Whether it is gone: False where something lives in it."""
+    """Returns whether it is gone: False where a process lives in it."""
     try:
         group.rmdir()
     except FileNotFoundError:
@@ -91,6 +91,6 @@ def remove_directory(group: Path) -> bool:
 
 
 def remove_tree(group: Path) -> bool:
-    """The same with all below it."""
+    """The same, with everything below it."""
     gone = [remove_tree(group / child) for child in children_of(group)]
     return all(gone) and remove_directory(group)

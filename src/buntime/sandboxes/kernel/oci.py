@@ -1,4 +1,4 @@
-"""A sandbox as an OCI runtime sees it: the spec, and the runtime's verbs by its command line. Blocking."""
+"""A sandbox as an OCI runtime sees it: the spec, and the runtime's verbs on its command line. Blocking."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from buntime.sandboxes.kernel.cgroup import is_hybrid
+from buntime.sandboxes.kernel.cgroup_version import is_hybrid
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call_detached
 from buntime.sandboxes.kernel.mounts import EMPTY, GUEST, RESOLV_CONF, ROOT, Layers, MountThreads
 from buntime.sandboxes.kernel.user_namespaces import user_namespaces
@@ -32,8 +32,8 @@ CAPABILITIES = [
     ]
 ]
 START_SECONDS = 30.0
-PTYS = 64  # of one sandbox: the kernel counts those of the whole host
-CORE = 1  # byte: no core file, and no core handler of the host's, see `seccomp.py`
+PTYS = 64  # of one sandbox: the kernel has one limit for the whole host
+CORE = 1  # byte: no core file and no core handler of the host, see `seccomp.py`
 OPEN_FILES = 16384  # of one process; the session's memory bounds those of all its processes
 MASKED = "acpi asound cmdline kcore keys latency_stats timer_list timer_stats sched_debug scsi interrupts sysrq-trigger"
 READ_ONLY = "bus fs irq sys"
@@ -41,15 +41,15 @@ READ_ONLY = "bus fs irq sys"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one sandbox is."""
+    """The paths, names and ids of one sandbox."""
 
     name: str  # of the container: buntime-<instance>-<sandbox>
     bundle: Path  # also holds the pid file
     image: Path
     volume: Path
     resolv_conf: Path
-    netns: str  # path
-    cgroup: str  # path for the runtime
+    netns: str  # path of its network namespace
+    cgroup: str  # path, as the runtime takes it
     address: str
     secret: str
     first_uid: int
@@ -61,7 +61,7 @@ class Place:
 
 HYBRID_CGROUP = Path("/sys/fs/cgroup/unified")  # crun refuses a v1 machine with an empty v2 hierarchy beside it
 
-# For the guest alone, whose work is small: a tenth less memory for each sandbox. Runs do not inherit it.
+# Only for the guest, whose work is small: it saves a tenth of a sandbox's memory. Runs do not inherit it.
 SMALL_GUEST = (
     "BUN_JSC_forceMiniVMMode=1",
     "BUN_JSC_useConcurrentJIT=0",
@@ -72,34 +72,14 @@ SMALL_GUEST = (
 
 
 def spec(place: Place, user_namespace: str, seccomp: Mapping[str, Any]) -> dict[str, Any]:
-    """`user_namespace`: the path of one that maps the ids of the session."""
+    """`user_namespace`: the path of a namespace that maps the session's ids."""
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
     joined = [{"type": "user", "path": user_namespace}, {"type": "network", "path": place.netns}]
     return {
         "ociVersion": "1.0.2",
         "hostname": "session",
         "root": {"path": str(ROOT)},
-        "process": {
-            "user": {"uid": 0, "gid": 0},
-            "cwd": "/",
-            "noNewPrivileges": True,
-            "oomScoreAdj": 300,  # when the host itself runs out, sessions go before what serves them
-            "args": ["/run/guest/init", "--", *_guest("bun", "--smol", "/run/guest/guest.js")],
-            "env": [
-                f"GUEST_ADDRESS={place.address}",
-                f"GUEST_PORT={GUEST_PORT}",
-                f"GUEST_SECRET={place.secret}",
-                f"GUEST_SHELL={json.dumps(_guest('sh'))}",
-                "PATH=/usr/local/bin:/usr/bin:/bin",
-                "HOME=/root",
-                *SMALL_GUEST,
-            ],
-            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
-            "rlimits": [
-                {"type": "RLIMIT_NOFILE", "soft": 4096, "hard": _most_files()},
-                {"type": "RLIMIT_CORE", "soft": CORE, "hard": CORE},
-            ],
-        },
+        "process": _process(place),
         "mounts": _mounts(),
         "linux": {
             "namespaces": [*namespaces, *joined],
@@ -111,13 +91,38 @@ def spec(place: Place, user_namespace: str, seccomp: Mapping[str, Any]) -> dict[
     }
 
 
+def _process(place: Place) -> dict[str, Any]:
+    """Init and the guest."""
+    return {
+        "user": {"uid": 0, "gid": 0},
+        "cwd": "/",
+        "noNewPrivileges": True,
+        "oomScoreAdj": 300,  # when the host runs out of memory, sessions end before what serves them
+        "args": ["/run/guest/init", "--", *_guest("bun", "--smol", "/run/guest/guest.js")],
+        "env": [
+            f"GUEST_ADDRESS={place.address}",
+            f"GUEST_PORT={GUEST_PORT}",
+            f"GUEST_SECRET={place.secret}",
+            f"GUEST_SHELL={json.dumps(_guest('sh'))}",
+            "PATH=/usr/local/bin:/usr/bin:/bin",
+            "HOME=/root",
+            *SMALL_GUEST,
+        ],
+        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
+        "rlimits": [
+            {"type": "RLIMIT_NOFILE", "soft": 4096, "hard": _most_files()},
+            {"type": "RLIMIT_CORE", "soft": CORE, "hard": CORE},
+        ],
+    }
+
+
 def _most_files() -> int:
-    """Raising it beyond the server's own takes a capability that the container's user namespace does not have."""
+    """To exceed the server's own limit, the container's user namespace would need a capability that it lacks."""
     return min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
 def _guest(program: str, *arguments: str) -> list[str]:
-    """A program of the guest's own directory, run by the loader and libraries there."""
+    """A program in the guest's directory, run by the loader and libraries there."""
     return ["/run/guest/ld.so", "--library-path", "/run/guest/lib", f"/run/guest/{program}", *arguments]
 
 
@@ -136,7 +141,7 @@ def _mounts() -> list[dict[str, Any]]:
         tmpfs("/dev/shm", "noexec", "mode=1777", "size=64m"),
         tmpfs("/run", "mode=755", "size=16m"),
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
-        # the runtime would bind the host's otherwise; a tmpfs costs the kernel memory with each cgroup
+        # else the runtime would bind the host's; a tmpfs would cost the kernel memory for each cgroup
         bind("/sys", EMPTY),
         bind("/run/guest", GUEST),
         bind("/etc/resolv.conf", RESOLV_CONF),
@@ -144,10 +149,10 @@ def _mounts() -> list[dict[str, Any]]:
 
 
 class Runtime:
-    """crun, or what takes the same verbs."""
+    """crun, or another program with the same verbs."""
 
     def __init__(self, program: str, state: Path, others_volumes: Sequence[Path] = ()) -> None:
-        """`others_volumes`: mounts of other servers of this host, which must not be held when they unmount them."""
+        """`others_volumes`: mounts of this host's other servers, which must be able to unmount them."""
         self._verb = [program, "--root", str(state)]
         if Path(program).name == "crun":
             self._verb.append("--cgroup-manager=cgroupfs")
@@ -156,7 +161,7 @@ class Runtime:
         self._mounts = MountThreads([*others_volumes, *([HYBRID_CGROUP] if is_hybrid() else [])])
 
     def run(self, place: Place, seccomp: Mapping[str, Any]) -> int:
-        """Starts the container; the host's pid of its init. Raises HostCommandFailed."""
+        """Starts the container. Returns the host's pid of its init. Raises HostCommandFailed."""
         verb = [*self._verb, "run", "-d", "-b", str(place.bundle), "--pid-file", str(place.pid_file), place.name]
         with user_namespaces(place.first_uid) as users:
             (place.bundle / "config.json").write_text(json.dumps(spec(place, users.session_path, seccomp)))
@@ -165,7 +170,7 @@ class Runtime:
         return int(place.pid_file.read_text())
 
     def delete(self, name: str) -> None:
-        """Kills it if it runs and forgets it. Idempotent."""
+        """Kills the container if it runs, and forgets it. Idempotent."""
         if not (self._state / name).exists():
             return
         hide = "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified\n" if is_hybrid() else ""
@@ -173,7 +178,7 @@ class Runtime:
         self._call(["unshare", "-m", "sh", "-ec", script])
 
     def known(self) -> set[str]:
-        """The names of containers that the runtime has a state of. Beside them crun keeps a `.cache` of its own."""
+        """The names of containers that the runtime knows. crun also keeps a `.cache` there."""
         return {entry.name for entry in os.scandir(self._state) if not entry.name.startswith(".")}
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""Whether what lives in a cgroup met the limit on processes, by the kernel's word.
+"""Whether the processes of a cgroup met the limit on processes, as the kernel counts.
 
-Each run has a limit of its own, below the session's: one that forks without end leaves processes for the next. On
-cgroup v1, and on v2 before Linux 6.11, the kernel counts a refused fork at the group that forked. On v2 since then it
-counts it at the group whose limit was met: at the run's for its own limit, at `runs` for the session's. The latter
-says nothing of who forked, so what holds many of the session's processes is taken to have.
+Each run has its own limit, below the session's, so a run that forks without end leaves processes for the next. On
+cgroup v1, and on v2 before Linux 6.11, the kernel counts a refused fork at the group that forked. On later v2 it
+counts at the group whose limit was met: at the run for the run's own limit, at `runs` for the session's. The latter
+does not say who forked, so a run with many of the session's processes is blamed.
 """
 
 from contextlib import suppress
@@ -12,7 +12,7 @@ from buntime.sandboxes.kernel.cgroup import Cgroups
 
 
 class ProcessLimit:
-    """Of what a cgroup does from now on. `used`: something has run in it before."""
+    """Watches a cgroup from now on. `used`: whether processes have run in it before."""
 
     def __init__(self, cgroups: Cgroups, sandbox: str, run: str, *, used: bool = False) -> None:
         self._cgroups = cgroups
@@ -24,14 +24,14 @@ class ProcessLimit:
         self._settled = False
 
     def is_met(self) -> bool:
-        """Once it is, it stays so."""
+        """Stays true once it is true."""
         if not (self._met or self._settled):
             with suppress(OSError):  # the cgroup is gone
                 self._met = self._is_met()
         return self._met
 
     def settle(self) -> None:
-        """Before we kill what lives in it: on cgroup v1 we do that with a limit, too."""
+        """Call it before killing the cgroup's processes: on cgroup v1 the kill itself sets a limit."""
         self.is_met()
         self._settled = True
 

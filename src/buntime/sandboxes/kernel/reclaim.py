@@ -1,7 +1,7 @@
-"""The memory of suspended sandboxes, taken by the kernel where the host swaps.
+"""Has the kernel take the memory of suspended sandboxes, where the host swaps.
 
-Not at once: a request that comes after a short rest is served as if nothing had been, and would wait for its pages.
-Without swap there is nothing to gain: what can be dropped counts as free already.
+It begins after a while, because a request that comes soon would have to wait for its pages. Without swap there is
+nothing to gain: memory that can be dropped counts as free already.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ SWAPS = Path("/proc/swaps")
 
 
 def host_swaps() -> bool:
-    return len(SWAPS.read_text().splitlines()) > 1  # the first line has the titles
+    return len(SWAPS.read_text().splitlines()) > 1  # the first line is a heading
 
 
 class Reclaim:
-    """Of one sandbox. The command runs in a process of its own, which alone makes the kernel leave off at a thaw: a
-    session that is at work again would read its pages back as fast as they are taken."""
+    """For one sandbox. The command runs in its own process, because only killing a process makes the kernel stop at a
+    thaw. A session at work would read its pages back as fast as they are taken."""
 
     def __init__(self, command: Sequence[str], places: asyncio.Semaphore, tasks: Tasks, after: float = AFTER) -> None:
         self._command = command
@@ -35,12 +35,12 @@ class Reclaim:
         self._process: asyncio.subprocess.Process | None = None
 
     def frozen(self) -> None:
-        """Begins it a while from now."""
+        """Begins to reclaim after a while."""
         self.thawed()
         self._timer = asyncio.get_running_loop().call_later(self._after, self._begin)
 
     def thawed(self) -> None:
-        """Ends it; what was taken comes back page by page, as it is used. Idempotent."""
+        """Stops reclaiming. Pages come back one by one as they are used. Idempotent."""
         self._wanted = False
         if self._timer is not None:
             self._timer.cancel()
@@ -62,7 +62,7 @@ class Reclaim:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
             )
-            if not self._wanted:  # thawed while the process was being made
+            if not self._wanted:  # thawed while the process started
                 self._process.kill()
-            await self._process.wait()  # however it ends: the kernel took what it could
+            await self._process.wait()  # the exit code does not matter: the kernel took what it could
             self._process = None

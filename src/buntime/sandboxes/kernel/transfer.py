@@ -1,6 +1,6 @@
 """Volumes as streams: the `btrfs send` and `btrfs receive` processes, fed and read piece by piece. Blocking.
 
-The kernel makes the stream and replays it, hostile trees included: nothing here walks what a session made.
+The kernel makes the stream and replays it, hostile trees included. Nothing here walks a tree that a session made.
 """
 
 import os
@@ -25,24 +25,24 @@ from buntime.ports import VolumeUnsendable
 
 SEND = ["btrfs", "-q", "send", "--proto", "2", "--compressed-data"]
 RECEIVE = ["btrfs", "-q", "receive", "--chroot"]
-GENTLY = ["nice", "-n", "10", "ionice", "-c", "2", "-n", "7"]  # both only matter where something else wants to run
+GENTLY = ["nice", "-n", "10", "ionice", "-c", "2", "-n", "7"]  # these matter only where something else wants to run
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 PIECE = 256 << 10
-SILENT_SECONDS = 60.0  # without a byte taken or given
+SILENT_SECONDS = 60.0  # without a byte sent or received
 PULSE_SECONDS = 0.25
 END_SECONDS = 10.0
-# What the kernel may compute for a stream: paths of 2,000 directories take it 15 ms each, and a volume has millions.
+# CPU time for a stream: a path of 2,000 directories takes the kernel 15 ms, and a volume can have millions.
 CPU_SECONDS, SLOWEST = 60, 16 * MB  # and another second for so many bytes
-SAID = 500  # characters of what a process said that are kept
+KEPT_OUTPUT = 500  # characters of a process's messages
 
 # fs/btrfs/send.h
 MAGIC = b"btrfs-stream\0"
 HEAD = len(MAGIC) + 4
 COMMAND = struct.Struct("<IH4x")  # length of what follows, kind, checksum
 SYMLINK, SET_XATTR, WRITE, ENCODED_WRITE = 8, 13, 15, 25
-# The kernel sends paths of up to 4,095 bytes from the volume's root. They are received below the volume's name, with
-# which they are too long for any system call. So a command may hold one path of 4,000 bytes, or two that are shorter.
+# The kernel sends paths of up to 4,095 bytes from the volume's root. They are received below the volume's name, which
+# makes them too long for any system call. So a command may hold one path of 4,000 bytes, or two shorter ones.
 LONGEST_WITH_PATHS = 4070
 FAILED = 1  # the exit status of `btrfs` itself
 BLOCK = 4096  # of a file system
@@ -56,14 +56,14 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Commands:
-    """Follows a stream from command to command. Short ones, of which there are millions, are only stepped over."""
+    """Follows a stream from command to command. It steps over short commands, which come in millions."""
 
-    data: int = 0  # bytes of files, compressed where the volume has them so
+    data: int = 0  # bytes of files, compressed where they are compressed on the volume
     _missing: int = HEAD  # bytes before the next command's head
     _head: bytes = b""  # as much of it as came with the last piece
 
     def follow(self, piece: bytes) -> None:
-        """Raises VolumeUnsendable for paths that `received` could not make."""
+        """Raises VolumeUnsendable for paths that `received` could not create."""
         given = self._head + piece if self._head else piece
         at, end = self._missing, len(given) - COMMAND.size
         while at <= end:
@@ -76,65 +76,78 @@ class Commands:
 
     def _see_long(self, kind: int, size: int) -> None:
         if kind in (WRITE, ENCODED_WRITE):
-            self.data += size // BLOCK * BLOCK  # what is beside the data is shorter than a block
+            self.data += size // BLOCK * BLOCK  # the rest of a command is shorter than a block
         elif kind not in (SYMLINK, SET_XATTR):
             raise VolumeUnsendable("it has paths of more than 4,000 bytes")
 
 
 def sent(volume: Path, largest: int, most_data: int) -> Iterator[bytes]:
-    """The read-only subvolume as a stream. Pieces are empty while the kernel takes its time, so that whoever takes them
-    can close this soon: then the process is killed and has ended.
+    """The read-only subvolume as a stream. Pieces are empty while the kernel takes its time, so that the caller can
+    close the iterator soon. Closing kills the process and waits for its end.
 
-    Raises Unavailable and VolumeUnsendable: also for a stream of more than `largest` bytes, for more than `most_data`
-    bytes of files in it, and for a tree that takes the kernel too long.
+    Raises Unavailable and VolumeUnsendable. A stream of more than `largest` bytes is unsendable, and so is one with
+    more than `most_data` bytes of files, or a tree that takes the kernel too long.
     """
-    commands, size, heard = Commands(), 0, time.monotonic()
+    seconds = CPU_SECONDS + largest // SLOWEST
     with _running([*SEND, str(volume)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as running:
-        stream = _handle(running.process.stdout)
-        seconds = CPU_SECONDS + largest // SLOWEST
         running.bound(seconds)
-        while True:
-            if not _ready(stream, select.POLLIN, PULSE_SECONDS):
-                if time.monotonic() - heard > SILENT_SECONDS:
-                    raise Unavailable("A volume could not be read: nothing came of it for a minute.")
-                yield b""
-                continue
-            piece, heard = os.read(stream, PIECE), time.monotonic()
-            if not piece:
-                break
-            size += len(piece)
-            if size > largest:
-                raise VolumeUnsendable(f"its stream has more than {largest} bytes")
-            commands.follow(piece)
-            if commands.data > most_data:
-                raise VolumeUnsendable("its files share so much that they would not fit apart")
-            yield piece
-            heard = time.monotonic()
+        yield from _bounded(_pieces(_handle(running.process.stdout)), largest, most_data)
         failed = running.failure()
-    if failed is None:
-        return
-    status = running.process.returncode
+    if failed is not None:
+        raise _not_sent(volume, running.process.returncode, failed, seconds)
+
+
+def _pieces(stream: int) -> Iterator[bytes]:
+    """What the process writes, to its end. Raises Unavailable when it is silent for too long."""
+    heard = time.monotonic()
+    while True:
+        if not _ready(stream, select.POLLIN, PULSE_SECONDS):
+            if time.monotonic() - heard > SILENT_SECONDS:
+                raise Unavailable("A volume could not be read: nothing came of it for a minute.")
+            yield b""
+            continue
+        piece = os.read(stream, PIECE)
+        if not piece:
+            return
+        yield piece
+        heard = time.monotonic()  # the caller may have kept the piece for long
+
+
+def _bounded(pieces: Iterator[bytes], largest: int, most_data: int) -> Iterator[bytes]:
+    commands, size = Commands(), 0
+    for piece in pieces:
+        size += len(piece)
+        if size > largest:
+            raise VolumeUnsendable(f"its stream has more than {largest} bytes")
+        commands.follow(piece)
+        if commands.data > most_data:
+            raise VolumeUnsendable("its files share so much that they would not fit apart")
+        yield piece
+
+
+def _not_sent(volume: Path, status: int, failed: str, seconds: int) -> Exception:
+    """Whether the volume or the host is to blame."""
     if status == -signal.SIGXCPU:
-        raise VolumeUnsendable(f"its tree takes more than {seconds} seconds")
+        return VolumeUnsendable(f"its tree takes more than {seconds} seconds")
     if status != FAILED or FAILURES_OF_THE_HOST.search(failed):
         log.error("volume_not_sent", volume=volume.name, reason=failed)
-        raise Unavailable("A volume could not be read just now.")
-    raise VolumeUnsendable(failed)
+        return Unavailable("A volume could not be read just now.")
+    return VolumeUnsendable(failed)
 
 
 def received(directory: Path, content: Iterator[bytes]) -> None:
-    """Makes the subvolume of the stream in `directory`, out of which the process cannot reach. Something of it may be
-    there when this raises, but nothing writes to it any more.
+    """Makes the stream's subvolume in `directory`. The process cannot reach out of that directory. When this raises, a
+    part of the volume may be there, but nothing writes to it any more.
 
-    Raises what `content` raises; ValueError where it is no whole stream, and only then: whoever hears it turns to an
-    older one; Unavailable.
+    Raises what `content` raises; Unavailable; and ValueError only where the content is no whole stream, because the
+    caller then tries an older one.
     """
     with _running([*RECEIVE, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as running:
         stream = _handle(running.process.stdin)
         os.set_blocking(stream, False)
         for piece in content:
             if not _written(stream, piece):
-                break  # it says why, below
+                break  # the process gives its reason below
         if running.process.stdin:
             running.process.stdin.close()
         failed = running.failure()
@@ -149,38 +162,39 @@ def received(directory: Path, content: Iterator[bytes]) -> None:
 @dataclass(frozen=True, slots=True)
 class _Running:
     process: subprocess.Popen[bytes]
-    said: BinaryIO
+    output: BinaryIO  # its messages
 
     def bound(self, seconds: int) -> None:
-        """Of CPU time: then SIGXCPU ends it."""
+        """SIGXCPU ends the process after so many seconds of CPU time."""
         resource.prlimit(self.process.pid, resource.RLIMIT_CORE, (0, 0))
         resource.prlimit(self.process.pid, resource.RLIMIT_CPU, (seconds, seconds + 5))
 
     def failure(self) -> str | None:
-        """What it said when it ended badly. Waits for its end. Raises Unavailable when that takes too long."""
+        """Waits for the end of the process. Returns its messages where it failed, else None. Raises Unavailable when it
+        takes too long."""
         try:
             status = self.process.wait(SILENT_SECONDS)
         except subprocess.TimeoutExpired as late:
             raise Unavailable("A transfer of a volume does not end.") from late
         if not status:
             return None
-        self.said.seek(0)
-        words = self.said.read(SAID).decode(errors="replace")
+        self.output.seek(0)
+        words = self.output.read(KEPT_OUTPUT).decode(errors="replace")
         return " ".join(words.split()) or f"exit {status}"
 
 
 @contextmanager
 def _running(argv: list[str], stdin: int, stdout: int) -> Iterator[_Running]:
-    """It has ended afterwards, by force where it must. Raises Unavailable."""
-    with os.fdopen(os.memfd_create("said"), "w+b") as said:
+    """The process ends with the block, by force if need be. Raises Unavailable."""
+    with os.fdopen(os.memfd_create("messages"), "w+b") as output:
         try:
             process = subprocess.Popen(
-                [*GENTLY, *argv], bufsize=0, stdin=stdin, stdout=stdout, stderr=said, env=ENVIRONMENT, cwd="/"
+                [*GENTLY, *argv], bufsize=0, stdin=stdin, stdout=stdout, stderr=output, env=ENVIRONMENT, cwd="/"
             )
         except OSError as failed:
             raise Unavailable(f"A transfer of a volume could not be started: {failed.strerror}.") from failed
         try:
-            yield _Running(process, said)
+            yield _Running(process, output)
         finally:
             process.kill()
             for pipe in (process.stdin, process.stdout):
@@ -208,7 +222,7 @@ def _ready(handle: int, event: int, seconds: float) -> bool:
 
 
 def _written(stream: int, piece: bytes) -> bool:
-    """False where nobody reads any more. Raises Unavailable."""
+    """Returns False where the process reads no more. Raises Unavailable."""
     left = memoryview(piece)
     while left:
         if not _ready(stream, select.POLLOUT, SILENT_SECONDS):

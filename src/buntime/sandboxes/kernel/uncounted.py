@@ -1,6 +1,7 @@
-"""How much a session holds in the kernel that no cgroup counts, when to look at it, and how much to end.
+"""How much a session holds in the kernel that no cgroup counts, when to look, and how much to end.
 
-Here: sockets. Unread answers of netlink and queues of errors keep some 115 KB for each. Locks: `uncounted_locks.py`.
+This module counts sockets: unread answers of netlink and queues of errors take some 115 KB each. `uncounted_locks.py`
+counts locks.
 """
 
 from collections import Counter
@@ -13,16 +14,16 @@ from buntime.sandboxes.kernel.cgroup import Cgroups
 from buntime.sandboxes.kernel.cgroup_tree import text_of
 
 MOST_SOCKETS, MOST_LOCKS = 4096, 4096  # of one session
-SOCKETS_STEP, LOCKS_STEP = 2048, 4096  # so many more on the whole host are a reason to look at each sandbox
-SELDOM_SECONDS = 10.0  # looks come so often without a reason, too
-REST = 20  # times as long as a look took: looks take no more than a twentieth of the time
-AGAIN_SECONDS = 1.0  # from the end of runs to the look that tells whether it was enough
+SOCKETS_STEP, LOCKS_STEP = 2048, 4096  # so many more on the whole host: look at each sandbox
+SELDOM_SECONDS = 10.0  # between looks that have no such reason
+REST = 20  # times as long as a look took, so that looks take a twentieth of the time at most
+AGAIN_SECONDS = 1.0  # from ending runs to the look that tells whether it was enough
 SLABS, PROC = Path("/sys/kernel/slab"), Path("/proc")
 FILES = Path("/proc/sys/fs/file-nr")
 
 
 class Pace:
-    """When to look at all sandboxes, by a number of the host's that is quick to read."""
+    """Decides when to look at all sandboxes, from a number of the host that is quick to read."""
 
     def __init__(self, step: int) -> None:
         self._step = step
@@ -30,7 +31,7 @@ class Pace:
         self._seldom = self._rested = 0.0
 
     def is_due(self, number: int | None, now: float) -> bool:
-        """`number`: None where the kernel does not tell it."""
+        """`number`: None where the kernel does not have it."""
         if now < self._rested:
             return False
         if number is None or self._low is None:
@@ -39,20 +40,20 @@ class Pace:
         return number - self._low > self._step or now >= self._seldom
 
     def looked(self, number: int | None, began: float, ended: float, *, again: bool) -> None:
-        """`again`: something was ended, and the next look tells whether it was enough."""
+        """`again`: runs were ended, and the next look tells whether that was enough."""
         self._low = None if again else number
         self._rested = ended + max(REST * (ended - began), AGAIN_SECONDS if again else 0.0)
         self._seldom = ended + SELDOM_SECONDS
 
 
 class Severity:
-    """How much of a sandbox to end: 1 = the runs that hold most, 2 = all runs, 3 = all of it, as others hold it."""
+    """How much of a sandbox to end: 1 = the runs that hold most, 2 = all runs, 3 = the whole sandbox."""
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[int, int]] = {}  # sandbox → level, count
 
     def next(self, over: Mapping[str, int]) -> dict[str, int]:
-        """`over`: how much each sandbox holds that holds too much. What has fallen by half may still be ending."""
+        """`over`: the counts of sandboxes that hold too much. One that has halved its count may still be ending."""
         levels: dict[str, int] = {}
         for sandbox, count in over.items():
             level, before = self._last.get(sandbox, (0, 0))
@@ -63,24 +64,24 @@ class Severity:
 
 @dataclass(slots=True)
 class Held:
-    """By one session."""
+    """What one session holds."""
 
     count: int = 0
     runs: Counter[str] = field(default_factory=Counter)
 
     def largest(self, most: int) -> list[str]:
-        """The runs that hold more than an equal share of what all may."""
+        """The runs that hold more than an equal share of the session's limit."""
         return [run for run, count in self.runs.items() if count >= most // len(self.runs)]
 
 
 def number_of_sockets() -> int | None:
-    """Of the host; of all open files where the kernel does not tell it."""
+    """Sockets of the host, or all open files where the kernel does not count sockets."""
     number = objects_of("sock_inode_cache")
     return int(FILES.read_text().split()[0]) if number is None else number
 
 
 def objects_of(cache: str) -> int | None:
-    """All that there is memory for, which takes no time to count."""
+    """How many objects the cache has memory for: quick to read. None where the kernel does not say."""
     try:
         return int(text_of(SLABS / cache / "total_objects").split()[0])
     except OSError:
@@ -88,10 +89,10 @@ def objects_of(cache: str) -> int | None:
 
 
 def too_many_sockets(cgroups: Cgroups) -> dict[str, Held]:
-    """Sandbox → what it holds. Blocking; two small files of each sandbox."""
+    """Sandbox → what it holds, for those with too many. Blocking; reads two small files of each sandbox."""
     over: dict[str, Held] = {}
     for sandbox in cgroups.sandboxes():
-        with suppress(OSError, IndexError):  # it is gone by now
+        with suppress(OSError, IndexError):  # it has ended
             count = sockets_in(text_of(PROC / str(cgroups.guest_processes(sandbox)[0]) / "net/sockstat"))
             if count > MOST_SOCKETS:
                 over[sandbox] = Held(
@@ -112,6 +113,6 @@ def _descriptors(cgroups: Cgroups, sandbox: str, run: str) -> int:
 def descriptors_of(pid: int) -> int:
     place = PROC / str(pid) / "fd"
     try:
-        return place.stat().st_size or len(list(place.iterdir()))  # Linux tells it as the size since 6.2
-    except OSError:  # it is gone by now
+        return place.stat().st_size or len(list(place.iterdir()))  # the size is the count since Linux 6.2
+    except OSError:  # it has ended
         return 0

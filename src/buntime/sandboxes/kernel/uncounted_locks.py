@@ -1,7 +1,7 @@
-"""How many file locks a session holds: no cgroup counts them, and nothing bounds them.
+"""How many file locks a session holds. No cgroup counts them, and the kernel has no limit.
 
-Each is an object that Linux charges to nobody, and each close of a file walks through all locks on its inode. All
-eventfds, epolls and timerfds of a host have one inode together.
+Linux charges a lock's memory to nobody, and each close of a file walks through all locks on its inode. All eventfds,
+epolls and timerfds of a host share one inode.
 """
 
 import os
@@ -16,8 +16,8 @@ from buntime.sandboxes.kernel.cgroup_tree import children_of, text_of
 from buntime.sandboxes.kernel.uncounted import MOST_LOCKS, PROC, Held, descriptors_of, objects_of
 
 LOCKS = Path("/proc/locks")
-LOCKS_READ = 4 << 20  # bytes of the kernel's list, which takes longer the longer it is
-SAMPLED_PROCESSES, SAMPLED_FILES = 16, 16  # of a session; of each of these processes
+LOCKS_READ = 4 << 20  # bytes of the kernel's list: reading it takes time
+SAMPLED_PROCESSES, SAMPLED_FILES = 16, 16  # of a session, and of each sampled process
 
 
 def number_of_locks() -> int | None:
@@ -25,7 +25,7 @@ def number_of_locks() -> int | None:
 
 
 def too_many_locks(cgroups: Cgroups) -> dict[str, Held]:
-    """Sandbox → what it holds. Blocking."""
+    """Sandbox → what it holds, for those with too many. Blocking."""
     found: dict[str, Held] = {}
     left = 0
     for pid, count in locks_by_process(_lock_lines()).items():
@@ -42,8 +42,8 @@ def too_many_locks(cgroups: Cgroups) -> dict[str, Held]:
 
 
 def _keepers(cgroups: Cgroups, sandboxes: Iterable[str]) -> dict[str, Held]:
-    """Those that hold the locks of processes that have ended. These are locks of whole files (flock), one for each open
-    file, which another process may still have open. The number is an estimate by a sample."""
+    """Sandboxes that hold the locks of processes that have ended. These are locks of whole files (flock), at most one
+    for each open file, and another process may still have the file open. The count is an estimate from a sample."""
     over: dict[str, Held] = {}
     for sandbox in sandboxes:
         runs = {run: cgroups.run_processes(sandbox, run) for run in cgroups.runs(sandbox)}
@@ -55,7 +55,7 @@ def _keepers(cgroups: Cgroups, sandboxes: Iterable[str]) -> dict[str, Held]:
 
 
 def _locked_share(files: dict[int, int]) -> float:
-    """How many of the open files have locks, from 0 to 1. `files`: process → how many it has."""
+    """The share of open files that have locks, from 0 to 1. `files`: process → how many open files it has."""
     looked = locked = 0
     for pid in random.choices(list(files), weights=list(files.values()), k=SAMPLED_PROCESSES):
         with suppress(OSError):
@@ -67,7 +67,7 @@ def _locked_share(files: dict[int, int]) -> float:
 
 
 def locks_by_process(lines: Iterable[str]) -> Counter[int]:
-    """Without what waits for a lock, which is no more than one for each thread ("1: -> POSIX …")."""
+    """Leaves out waiters, of which each thread is one at most ("1: -> POSIX …")."""
     counts: Counter[int] = Counter()
     for line in lines:
         words = line.split(maxsplit=5)
@@ -88,7 +88,7 @@ def _lock_lines() -> list[str]:
 
 
 def _place(cgroups: Cgroups, pid: int) -> tuple[str | None, str | None]:
-    """The sandbox and the run of a process. The kernel does not say it of a process whose first thread has ended."""
+    """The sandbox and the run of a process. Where its first thread has ended, only its other threads have a cgroup."""
     process = PROC / str(pid)
     with suppress(OSError):
         place = cgroups.place_of(text_of(process / "cgroup"))

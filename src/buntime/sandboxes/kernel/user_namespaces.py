@@ -1,8 +1,8 @@
 """User namespaces for sandboxes, and the id maps of their mounts.
 
 The kernel counts pending signals, message queues, inotify watches and the like for the user who made a user namespace,
-over all the namespaces that the user made. So each sandbox's is made by a host user id of its own, the one that its
-root has on the host: then one session cannot use up what another needs.
+over all namespaces of that user. So a different host user id makes each sandbox's namespace: the id that the sandbox's
+root has on the host. One session then cannot use up what another needs.
 """
 
 import os
@@ -16,15 +16,15 @@ from pathlib import Path
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import UIDS
 
-SECONDS = 5.0  # a guard: it takes about two milliseconds
-CAPABILITY = "-all,+sys_admin"  # to make it also where users without privileges may not
+SECONDS = 5.0  # a guard against a hang: it takes about two milliseconds
+CAPABILITY = "-all,+sys_admin"  # some hosts let only privileged users make user namespaces
 
 
 @dataclass(frozen=True, slots=True)
 class UserNamespaces:
-    """Of one sandbox, as file descriptors."""
+    """One sandbox's user namespaces, as file descriptors."""
 
-    session: int  # what its processes are in
+    session: int  # of its processes
     mounts: int  # the id map of its layers
 
     @property
@@ -34,15 +34,15 @@ class UserNamespaces:
 
 @contextmanager
 def user_namespaces(first_uid: int) -> Iterator[UserNamespaces]:
-    """`first_uid`: of the range of host ids that the session has. Blocking. Raises HostCommandFailed."""
+    """`first_uid`: the first of the session's host ids. Blocking. Raises HostCommandFailed."""
     ids = f"0 {first_uid} {UIDS}\n"
-    # The spare id is the host's root: without it overlay cannot make its work directory and silently turns read-only.
-    spare = f"{UIDS} 0 1\n"
+    # The extra id is the host's root. Without it, overlay cannot make its work directory and silently turns read-only.
+    host_root = f"{UIDS} 0 1\n"
     with ExitStack() as stack:
-        # both start before either is waited for
+        # start both before waiting for either
         session = stack.enter_context(_sleeping([*_as_user(first_uid), "unshare", "--user", "cat"]))
         mounts = stack.enter_context(_sleeping(["unshare", "--user", "cat"]))
-        handles = [_mapped(session, ids), _mapped(mounts, ids + spare)]
+        handles = [_mapped(session, ids), _mapped(mounts, ids + host_root)]
         for handle in handles:
             stack.callback(os.close, handle)
         yield UserNamespaces(*handles)
@@ -55,7 +55,7 @@ def _as_user(uid: int) -> Sequence[str]:
 
 @contextmanager
 def _sleeping(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """It ends with the block, or with us: a server that is killed here closes its pipe."""
+    """The process ends with the block, or with this server: its pipe closes."""
     try:
         sleeper = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except OSError as failed:
@@ -68,7 +68,7 @@ def _sleeping(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _mapped(sleeper: subprocess.Popen[bytes], ids: str) -> int:
-    """The namespace that the process makes, once it is made and has this id map."""
+    """Waits until the process has made its namespace, and maps these ids. Returns the namespace."""
     process, ours = Path(f"/proc/{sleeper.pid}"), Path("/proc/self/ns/user").readlink()
     deadline = time.monotonic() + SECONDS
     try:

@@ -1,10 +1,9 @@
 """The writable layers of sessions: one btrfs subvolume each, with a limit by simple quotas.
 
-They live on a btrfs file system of their own: one that the operator mounted at `data_dir/volumes`, or
-a file of ours in the data directory. Blocking; most calls are one ioctl.
+They live on their own btrfs file system: one that the operator mounted at `data_dir/volumes`, or a file in the data
+directory. Blocking; most calls are one ioctl.
 
-A volume that is received grows in `volumes/incoming` and becomes one by its rename: what has the name of a sandbox is
-whole.
+A volume that is being received grows in `volumes/incoming` and gets its name when it is whole.
 """
 
 import fcntl
@@ -38,11 +37,11 @@ READ_ONLY = 2
 GB = 1 << 30
 BTRFS = "btrfs"
 LAYERS = ("upper", "work")
-FULL_MARGIN = 1 * MB  # closer to the limit than this, the next write of ordinary size fails
+FULL_MARGIN = 1 * MB  # closer to the limit, the next write of ordinary size fails
 
 
 class Volumes:
-    """`volumes/<sandbox id>/{upper,work}`: what overlayfs asks for."""
+    """`volumes/<sandbox id>/{upper,work}`, as overlayfs needs them."""
 
     def __init__(self, config: Config) -> None:
         self.directory = config.data_dir / "volumes"
@@ -50,7 +49,7 @@ class Volumes:
         self._size_gb = config.volumes_gb
         self._data_dir = config.data_dir
         self._incoming = self.directory / "incoming"
-        self.facts = Path()  # what the kernel tells of the file system
+        self.facts = Path()  # the kernel's numbers of the file system
         self.device: str | None = None  # "major:minor"
 
     @property
@@ -70,7 +69,7 @@ class Volumes:
         ).split()
         if kind != BTRFS:
             raise HostCommandFailed(f"{self.directory} is a {kind} mount; it must be btrfs")
-        # the mount point's own mode is hidden now: what sessions write must be out of reach of the host's users
+        # The mount hides the mount point's own mode. The host's users must not reach what sessions write.
         self.directory.chmod(0o700)
         self.facts = Path(f"/sys/fs/btrfs/{uuid}")
         if not (self.facts / "qgroups").exists():
@@ -78,7 +77,7 @@ class Volumes:
         device = Path(source.partition("[")[0]).stat().st_rdev
         self.device = f"{os.major(device)}:{os.minor(device)}"
         self._incoming.mkdir(mode=0o700, exist_ok=True)
-        for left in self._incoming.iterdir():  # by a server that was killed
+        for left in self._incoming.iterdir():  # what a killed server left
             self._clear(left)
 
     def _make_and_mount(self) -> None:
@@ -90,7 +89,7 @@ class Volumes:
             fresh.chmod(0o600)
             call(["mkfs.btrfs", "-q", "-f", "-m", "single", str(fresh)])
             fresh.rename(self._file)
-        # direct I/O: the pages of a file are cached once, not again under the loop device
+        # with direct I/O, a file's pages are cached once, and not again under the loop device
         loop = call(["losetup", "--direct-io=on", "--find", "--show", str(self._file)]).strip()
         try:
             call(["mount", "-t", BTRFS, "-o", "noatime,nosuid,nodev,discard=async", loop, str(self.directory)])
@@ -98,7 +97,7 @@ class Volumes:
             call(["losetup", "--detach", loop])  # takes effect at the unmount
 
     def unmount(self) -> None:
-        """For a purge; sessions that are stopped only keep theirs mounted."""
+        """For a purge. Stopped sessions keep their volumes mounted."""
         if self.mounted:
             call(["umount", str(self.directory)])
         self._file.unlink(missing_ok=True)
@@ -110,9 +109,10 @@ class Volumes:
         self.open(sandbox, limit_mb)
 
     def open(self, sandbox: str, limit_mb: int) -> None:
-        """Ready for a sandbox: writable, with its limit, and with the directories that a power loss may have taken.
+        """Makes the volume ready for a sandbox: writable, with its limit, and with its directories, which a power loss
+        may have removed.
 
-        Raises PermissionError while it is sent.
+        Raises PermissionError while the volume is being sent.
         """
         self._set_read_only(self.path(sandbox), False)
         self.limit(sandbox, limit_mb)
@@ -123,13 +123,13 @@ class Volumes:
         _limit(self.path(sandbox), limit_mb)
 
     def is_full(self, sandbox: str) -> bool:
-        """By the kernel's account, what is promised to unwritten pages included."""
+        """By the kernel's count, with what is promised to unwritten pages."""
         promised = ("rsv_data", "rsv_meta_prealloc", "rsv_meta_pertrans")
         most, *charged = self._numbers(sandbox, "max_referenced", "referenced", *promised)
         return sum(charged) + FULL_MARGIN > most
 
     def used(self, sandbox: str) -> int:
-        """Bytes of the disk that are charged to it, by the last commit of the file system."""
+        """Bytes of the disk that the volume is charged for, as of the file system's last commit."""
         return self._numbers(sandbox, "referenced")[0]
 
     def limit_of(self, sandbox: str) -> int:
@@ -144,16 +144,16 @@ class Volumes:
         return [int((group / name).read_text()) for name in names]
 
     def sync(self) -> None:
-        """What was written to any volume is on disk when this returns."""
+        """When this returns, all writes to all volumes are on disk."""
         with _opened(self.directory) as volumes:
             fcntl.ioctl(volumes, SYNC)
 
     def exists(self, sandbox: str) -> bool:
-        """Whether it is here, whole."""
+        """Whether the whole volume is on this host."""
         return self.path(sandbox).is_dir()
 
     def destroy(self, sandbox: str) -> None:
-        """Idempotent. The kernel frees the space behind it."""
+        """Idempotent. The kernel frees the space afterwards."""
         _destroy(self.directory, sandbox)
 
     def all(self) -> set[str]:
@@ -163,7 +163,7 @@ class Volumes:
     # --- as a stream ---
 
     def send(self, sandbox: str, largest: int) -> Iterator[bytes]:
-        """What `receive` takes, in at most `largest` bytes; see `transfer.sent`. The volume must not be in use; it
+        """A stream for `receive`, of at most `largest` bytes; see `transfer.sent`. The volume must not be in use, and
         cannot be opened until the iterator ends or is closed.
 
         Raises VolumeLost, VolumeUnsendable and Unavailable.
@@ -181,10 +181,10 @@ class Volumes:
                 self._set_read_only(volume, False)
 
     def receive(self, sandbox: str, limit_mb: int, content: Iterator[bytes]) -> None:
-        """The volume as it was sent, on disk when this returns; nothing of it when this raises.
+        """When this returns, the volume is on disk as it was sent. When it raises, nothing of it is.
 
-        Raises what `content` raises; ValueError where it is no stream of this volume, and where the volume is here
-        already: what is here is never replaced; Unavailable.
+        Raises what `content` raises; Unavailable; and ValueError where the content is no stream of this volume, or the
+        volume exists already: an existing volume is never replaced.
         """
         if self.exists(sandbox):
             raise ValueError(f"{sandbox} is here already")
@@ -204,12 +204,12 @@ class Volumes:
     def _take_in(self, grown: Path, limit_mb: int) -> None:
         self._set_read_only(grown, False)
         _limit(grown, limit_mb)
-        self.sync()  # first what is in it, then its name
+        self.sync()  # its content before its name
         grown.rename(self.path(grown.name))
         self.sync()
 
     def _clear(self, place: Path) -> None:
-        """Removes what was received in part. Idempotent."""
+        """Removes a partly received volume. Idempotent."""
         if not place.exists():
             return
         for grown in list(place.iterdir()):
@@ -217,7 +217,7 @@ class Volumes:
         place.rmdir()
 
     def _set_read_only(self, volume: Path, read_only: bool) -> None:
-        """Idempotent. Raises PermissionError while it is sent."""
+        """Idempotent. Raises PermissionError while the volume is being sent."""
         with _opened(volume) as handle:
             flags = bytearray(8)
             fcntl.ioctl(handle, GET_FLAGS, flags)
@@ -237,7 +237,7 @@ class Volumes:
 
 @contextmanager
 def _host_failures() -> Iterator[None]:
-    """Around steps that only fail for the host's reasons. Raises Unavailable."""
+    """For steps that only the host can make fail. Raises Unavailable."""
     try:
         yield
     except OSError as failed:
@@ -267,5 +267,5 @@ def _opened(directory: Path) -> Iterator[int]:
 
 
 def _named(name: str) -> bytearray:
-    """struct btrfs_ioctl_vol_args; mutable, since fcntl takes no longer immutable one than 1 KiB."""
+    """struct btrfs_ioctl_vol_args. Mutable, because fcntl takes at most 1 KiB of immutable bytes."""
     return bytearray(struct.pack("q4088s", 0, name.encode()))

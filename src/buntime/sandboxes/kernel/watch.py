@@ -1,10 +1,10 @@
-"""Ends runs that hold more of the kernel's memory than a session may, where the kernel itself does not stop them.
+"""Ends runs that hold more of the kernel's memory than a session may, where the kernel does not stop them.
 
-On cgroup v1 the limit of what sockets hold is soft: a connection that is accepted late brings what waits in it past the
-limit, and each socket keeps a least buffer. What no cgroup counts, on v1 and v2, is in `uncounted.py` and
-`uncounted_locks.py`.
+On cgroup v1 the limit on sockets' memory is soft: a connection that is accepted late takes its waiting data past the
+limit, and each socket keeps a smallest buffer. `uncounted.py` and `uncounted_locks.py` count what no cgroup counts, on
+v1 and v2.
 
-Looks at sandboxes cost time with each, so there are none while numbers of the host say that they are not needed.
+A look costs time for each sandbox, so there is none while the host's own numbers are low.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 0.2
 SOCKETS, TCP_PAGES = Path("/proc/net/sockstat"), Path("/proc/sys/net/ipv4/tcp_mem")
-LITTLE = 8  # part of what the kernel counts as no pressure at all
+LITTLE = 8  # this part of what the kernel calls no pressure is little
 WHOLE = 3  # severity
 
 
 async def watch_kernel(cgroups: Cgroups, end_sandbox: Callable[[str], Awaitable[None]]) -> None:
-    """For ever."""
+    """Runs until it is cancelled."""
     watches = (
         Watch("sockets", MOST_SOCKETS, Pace(SOCKETS_STEP), number_of_sockets, too_many_sockets),
         Watch("locks", MOST_LOCKS, Pace(LOCKS_STEP), number_of_locks, too_many_locks),
@@ -48,7 +48,7 @@ async def watch_kernel(cgroups: Cgroups, end_sandbox: Callable[[str], Awaitable[
     while True:
         if time.monotonic() >= rested and _much_is_held():
             looked = await asyncio.to_thread(end_hoarders, cgroups)
-            rested = time.monotonic() + REST * looked  # a host may be busy for long, with thousands of sandboxes
+            rested = time.monotonic() + REST * looked  # a host with thousands of sandboxes may be busy for long
         for watch in watches:
             number = watch.number()
             if watch.pace.is_due(number, time.monotonic()):
@@ -58,7 +58,7 @@ async def watch_kernel(cgroups: Cgroups, end_sandbox: Callable[[str], Awaitable[
 
 
 class Watch:
-    """Over one kind of things that no cgroup counts."""
+    """Watches one kind of objects that no cgroup counts."""
 
     def __init__(
         self,
@@ -73,19 +73,19 @@ class Watch:
         self._severity = Severity()
 
     def look(self, cgroups: Cgroups, number: int | None) -> list[str]:
-        """Blocking. Ends runs, and returns the sandboxes to end whole."""
+        """Ends runs, and returns the sandboxes to end as a whole. Blocking."""
         began = time.monotonic()
         over = self._over(cgroups)
         looked = time.monotonic()
         levels = self._severity.next({sandbox: held.count for sandbox, held in over.items()})
         whole = [sandbox for sandbox, held in over.items() if self._end(cgroups, sandbox, held, levels[sandbox])]
-        # ending is no part of looking
+        # the time that ending took is not part of the look
         self.pace.looked(number, time.monotonic() - (looked - began), time.monotonic(), again=bool(over))
         return whole
 
     def _end(self, cgroups: Cgroups, sandbox: str, held: Held, level: int) -> bool:
-        """Whether the whole sandbox is to end: a process of a frozen one would not."""
-        with suppress(OSError):  # it is gone by now
+        """Returns whether the whole sandbox must end: processes of a frozen sandbox would not end by themselves."""
+        with suppress(OSError):  # it has ended
             whole = level == WHOLE or cgroups.is_frozen(sandbox)
             runs = (held.largest(self._most) if level == 1 else []) or cgroups.runs(sandbox)
             ended = 0 if whole else sum(cgroups.kill_run(sandbox, run) for run in runs)
@@ -95,10 +95,10 @@ class Watch:
 
 
 def end_hoarders(cgroups: Cgroups) -> float:
-    """The seconds that looking took, without ending. Blocking."""
+    """Ends the runs that the cgroups name. Returns the seconds that looking took, without ending. Blocking."""
     began, found = time.monotonic(), dict[str, list[str]]()
     for sandbox in cgroups.sandboxes():
-        with suppress(OSError):  # it is gone by now
+        with suppress(OSError):  # it has ended
             found[sandbox] = cgroups.hoarders(sandbox)
     looked = time.monotonic() - began
     for sandbox, runs in found.items():
@@ -111,7 +111,7 @@ def end_hoarders(cgroups: Cgroups) -> float:
 
 
 def _much_is_held() -> bool:
-    """By TCP and UDP, of the whole host."""
+    """Whether TCP and UDP of the whole host hold much memory."""
     lines = (line.split() for line in SOCKETS.read_text().splitlines())
     pages = sum(int(words[words.index("mem") + 1]) for words in lines if words[0] in ("TCP:", "UDP:"))
     return pages > int(TCP_PAGES.read_text().split()[0]) // LITTLE

@@ -1,11 +1,11 @@
-"""Ending connections that somebody else holds: nginx its own to sessions. The kernel does it (SOCK_DESTROY)."""
+"""Ends connections that another process holds, such as nginx's to sessions. The kernel can do that (SOCK_DESTROY)."""
 
 from buntime.preview import LOWEST_PORT
 from buntime.sandboxes.kernel.commands import call
 
 
 def end_connections(address: str) -> int:
-    """All TCP connections of this network namespace to programs' ports of `address`; how many. Both ends see them
-    reset. Blocking. Raises HostCommandFailed."""
+    """Ends all TCP connections from this network namespace to programs' ports of `address`, and returns how many. Both
+    ends see a reset. Blocking. Raises HostCommandFailed."""
     ended = call(["ss", "-K", "-H", "-t", "-n", "dst", address, "dport", "ge", f":{LOWEST_PORT}"], timeout=10.0)
     return len(ended.splitlines())

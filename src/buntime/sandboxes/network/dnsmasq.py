@@ -1,7 +1,7 @@
-"""The name server of sandboxes: dnsmasq on the gateway address, forwarding to the host's own resolvers.
+"""The name server of sandboxes: dnsmasq on the gateway address, which asks the host's own resolvers.
 
-Like the sandboxes it outlives the server, so that what runs in them keeps its names; the next start
-takes it over, or replaces it when its settings have changed.
+Like the sandboxes, it outlives the server, so programs in them can still resolve names. The next start takes it over,
+or replaces it when its settings have changed.
 """
 
 import hashlib
@@ -20,24 +20,24 @@ START_SECONDS = 5.0
 
 class NameServer:
     def __init__(self, part: Part, run_dir: Path, resolv_conf: Path = Path("/etc/resolv.conf")) -> None:
-        """`resolv_conf`: has the name servers that are asked."""
+        """`resolv_conf`: lists the name servers to ask."""
         self._pid_file = run_dir / "dnsmasq.pid"
         self._command = _command(part, resolv_conf)
-        self._process: subprocess.Popen[bytes] | None = None  # if we have started it
+        self._process: subprocess.Popen[bytes] | None = None  # if this server has started it
         self._mark = hashlib.sha256("\0".join(self._command).encode()).hexdigest()
 
     def ensure(self) -> None:
-        """Running with the present settings when this returns. Raises HostCommandFailed."""
+        """When this returns, dnsmasq runs with the present settings. Raises HostCommandFailed."""
         if self._running() is not None:
             return
         self.stop()
         log = self._pid_file.with_suffix(".log")
-        with log.open("wb") as said:
+        with log.open("wb") as output:
             process = self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, cwd="/"
+                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
             )
         self._pid_file.write_text(f"{process.pid} {self._mark}\n")
-        # it says when it serves; one that cannot ends at once
+        # it says when it is ready, and exits at once when it cannot serve
         deadline = time.monotonic() + START_SECONDS
         while "started" not in log.read_text(errors="replace"):
             if process.poll() is not None or time.monotonic() > deadline:
@@ -67,7 +67,7 @@ class NameServer:
         return self._ours() if mark == self._mark else None
 
     def _ours(self) -> int | None:
-        """The pid in the file, if that process still is our dnsmasq."""
+        """The pid in the file, if that process is still this server's dnsmasq."""
         try:
             pid = int(self._pid_file.read_text().split()[0])
         except (OSError, ValueError, IndexError):
@@ -97,12 +97,12 @@ def _command(part: Part, resolv_conf: Path) -> list[str]:
         "--no-hosts",
         f"--resolv-file={resolv_conf}",
         "--filter-AAAA",  # sessions have IPv4 only
-        "--no-ident",  # it would tell its version and the host's name servers
+        "--no-ident",  # else it tells its version and the host's name servers
         "--cache-size=4000",
-        # one sandbox may ask 100 a second, and a question nobody answers waits for 10
+        # one sandbox may ask 100 a second, and an unanswered question waits 10 seconds
         "--dns-forward-max=20000",
         "--bogus-priv",
         "--domain-needed",
-        # an answer that names an address inside is dropped: no public name leads there
+        # drops answers with addresses inside: no public name has one
         *(f"--ignore-address={network}" for network in UNREACHABLE),
     ]

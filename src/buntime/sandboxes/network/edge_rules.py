@@ -1,7 +1,7 @@
-"""Connections of one source to the edge, counted by the kernel before the edge reads a byte. nftables text. Pure.
+"""nftables text that bounds one source's connections to the edge, before the edge reads a byte. Pure.
 
-The count is of connections that live: an element goes when the last of its connections has ended. Where a set is full,
-a source that is not in it yet is not counted here; the edge counts it as soon as it has read a request's header.
+The kernel counts open connections, and removes a source when its last connection has ended. When a set is full, new
+sources are not counted here. The edge still counts them once it has read a request's header.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 from buntime.daemon.listening import Listening
 
 CONNECTIONS_OF_SOURCE = 256  # at a time: of an IPv4 address, or of an IPv6 /64, which is what one customer has
-SOURCES = 262144  # that are counted at a time, of each family
+SOURCES = 262144  # counted at a time, of each family
 
 
 def edge_rules(edge: Listening, sandboxes: str) -> str:
-    """Sets and chains for the server's table. `sandboxes`: the pattern of their interfaces, which other rules keep
+    """Sets and chains for the server's table. `sandboxes`: the pattern of their interfaces. Other rules keep sandboxes
     from the edge."""
     ip4 = [network for network in edge.proxies if isinstance(network, IPv4Network)]
     ip6 = [network for network in edge.proxies if isinstance(network, IPv6Network)]
@@ -43,7 +43,7 @@ def _among(what: str, networks: Sequence[str]) -> str:
 
 
 def _counted(family: str, name: str, source: str, addresses: Sequence[str]) -> str:
-    """Of connections to these addresses; an unspecified one means all of its family."""
+    """A rule for connections to these addresses. An unspecified address means all of its family."""
     if not addresses:
         return ""
     is_any = any(ip_address(address).is_unspecified for address in addresses)

@@ -1,6 +1,6 @@
-"""Messages that make tables, chains, sets and rules of nftables, built from the kernel's own expressions.
+"""Netlink messages that make nftables' tables, chains, sets and rules, built from the kernel's own expressions.
 
-Sources: linux/netfilter/nf_tables.h; `nft --debug=netlink` shows the expressions that a rule consists of.
+Sources: linux/netfilter/nf_tables.h. `nft --debug=netlink` shows the expressions of a rule.
 """
 
 import socket
@@ -18,7 +18,7 @@ INTERFACE_IN, INTERFACE_OUT, PROTOCOL = 6, 7, 16  # of `meta`
 SET_DYNAMIC, SET_TIMEOUT = 0x20, 0x10
 ADD, UPDATE, DELETE = 0, 1, 2
 VERDICT_REGISTER, REGISTER = 0, 1
-PIECE_REGISTERS = (1, 9, 10, 11)  # four pieces of a key: 1 has room for 16 bytes, from 8 on each for 4
+PIECE_REGISTERS = (1, 9, 10, 11)  # for a key of four pieces: register 1 holds 16 bytes, those from 8 on hold 4 each
 SYN, RST, PSH, ACK, FIN = 0x02, 0x04, 0x08, 0x10, 0x01
 
 
@@ -27,14 +27,14 @@ def new_table(table: str) -> bytes:
 
 
 def new_chain(table: str, chain: str, kind: str = "", hook: int = 0, priority: int = 0) -> bytes:
-    """Without a kind: one that rules jump to."""
+    """A chain without a kind is one that rules jump to."""
     hooked = (nested(4, _number(1, hook), _number(2, priority)), _number(5, ACCEPT), text(7, kind)) if kind else ()
     return _new(NEW_CHAIN, 0, text(1, table), text(3, chain), *hooked)
 
 
 def new_set(table: str, name: str, kinds: int, length: int, size: int, clearing_ms: int) -> bytes:
-    """A set that rules fill, whose elements expire. `kinds`: nft's number for the type of its keys. `clearing_ms`: an
-    element that was deleted takes up room until the kernel clears the set, which it does that often."""
+    """A set that rules fill and whose elements expire. `kinds`: nft's number for the type of its keys. `clearing_ms`:
+    how often the kernel clears the set; a deleted element takes up room until then."""
     return _new(
         NEW_SET,
         0,
@@ -66,7 +66,7 @@ def is_not_tcp() -> bytes:
 
 
 def flags(mask: int, value: int, how: int = EQUAL) -> bytes:
-    """Of a TCP header: those in the mask."""
+    """Compares the flags of a TCP header that are in the mask."""
     content = (_number(1, REGISTER), _number(2, REGISTER), _number(3, 1))
     masked = expression("bitwise", *content, _value(4, bytes([mask])), _value(5, b"\0"))
     return payload(TRANSPORT_HEADER, 13, 1) + masked + compare(bytes([value]), how)
@@ -81,18 +81,18 @@ def compare(value: bytes, how: int = EQUAL) -> bytes:
 
 
 def is_in(name: str) -> bytes:
-    """Whether the key in the registers is in the set."""
+    """Matches where the key in the registers is in the set."""
     return expression("lookup", text(1, name), _number(2, REGISTER))
 
 
 def change_set(how: int, name: str, seconds: int = 0) -> bytes:
-    """For the key in the registers. The rule ends here where a set is full."""
+    """Adds, updates or deletes the key in the registers. Where the set is full, the rule ends here."""
     timeout = (attribute(6, struct.pack("!Q", seconds * 1000)),) if seconds else ()
     return expression("dynset", text(1, name), _number(3, how), _number(4, REGISTER), *timeout)
 
 
 def lead_to(address: str) -> bytes:
-    """The destination of a connection."""
+    """Changes a connection's destination."""
     value = expression("immediate", _number(1, REGISTER), _value(2, socket.inet_aton(address)))
     return value + expression("nat", _number(1, 1), _number(2, IPV4), _number(3, REGISTER))
 

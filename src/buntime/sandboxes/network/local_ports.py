@@ -1,17 +1,17 @@
 """The packet rules in a sandbox's own network namespace.
 
-Programs that listen on `localhost` alone are reached from outside as well: a connection that comes in on eth0, to a
-port that a preview can name, is led to 127.0.0.1, where both kinds of servers answer.
+Programs that listen only on `localhost` can be reached from outside too. A connection that comes in on eth0, to a port
+that a preview can name, goes to 127.0.0.1. Servers on `localhost` and on all addresses both answer there.
 
-The kernel's table of connections belongs to no memory account, so only those connections are in it. A session cannot
-open one of them: its own packets are never tracked, neither on `lo` nor on eth0.
+The kernel's table of connections belongs to no memory account, so it holds only these connections. A session cannot
+open one: its own packets are never tracked, neither on `lo` nor on eth0.
 
-The kernel charges what a connection holds when a program accepts it. A connection over `lo` that nobody accepts would
-hold memory of the host, so UNANSWERED bounds them. A server has accepted a connection when it has sent data on it or
-ended it. While it has not, the client's reset is dropped: the server's end would keep its data, uncounted. The reset
-that a closing listener sends keeps the place for a while, since a dead peer's keep-alive ends in the same reset.
+The kernel charges what a connection holds to the program that accepts it. A connection over `lo` that nobody accepts
+would hold uncounted memory of the host, so UNANSWERED bounds those. Data or an end from the server shows that it has
+accepted. Until then the client's resets are dropped, because the server's end would keep its data, uncounted. After a
+closing listener's reset the place stays taken for a while, because a keep-alive to a dead peer ends in the same reset.
 
-The rules are put in force by netlink, on the calling thread's namespace: starting `nft` would cost each sandbox more
+The rules are put in force by netlink, in the calling thread's namespace. Starting `nft` would cost each sandbox more
 than the rest of its network.
 """
 
@@ -57,10 +57,10 @@ from buntime.sandboxes.network.expressions import (
 )
 from buntime.sandboxes.network.nfnetlink import change
 
-UNANSWERED = 512  # connections over `lo` at a time that no server has answered
+UNANSWERED = 512  # connections over `lo` that no server has answered, at a time
 CLEARING_MS = 125
 FIRST_PORT = 1024
-BEGUN, WAITING, RESET = 10, 86400, 3600  # seconds: after a SYN, after the kernel's answer to it, after a listener's end
+BEGUN, WAITING, RESET = 10, 86400, 3600  # seconds after a SYN, after the kernel's answer to it, after a listener's end
 CLIENTS, SERVERS = "saddr . tcp sport . ip daddr . tcp dport", "daddr . tcp dport . ip saddr . tcp sport"
 RULES = f"""
 table ip buntime {{
@@ -110,7 +110,7 @@ SOURCE_PORT, DESTINATION_PORT = (TRANSPORT_HEADER, 0, 2), (TRANSPORT_HEADER, 2, 
 
 
 def put_session_rules() -> None:
-    """In the calling thread's network namespace. Raises OSError."""
+    """Puts the rules into the calling thread's network namespace. Raises OSError."""
     change(*MESSAGES)
 
 

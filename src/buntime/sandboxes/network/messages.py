@@ -1,6 +1,6 @@
-"""Questions and answers of the domain name system, as bytes: what deciding by name takes of them. Pure and strict.
+"""Questions and answers of the domain name system, as bytes: the parts that decide by name. Pure and strict.
 
-Source: RFC 1035, sections 4.1 and 3.3. Names are compared in lower case and have letters that host names have; others
+Source: RFC 1035, sections 4.1 and 3.3. Names are compared in lower case. Names with characters that no host name has
 are malformed here.
 """
 
@@ -12,18 +12,18 @@ from ipaddress import IPv4Address
 HEADER = struct.Struct("!6H")  # id, flags, and how many questions, answers, authorities, additional records
 QUESTION = struct.Struct("!2H")  # type, class
 RECORD = struct.Struct("!2HIH")  # type, class, seconds, length
-RESPONSE, OPCODE, TRUNCATED, RECURSION, CODE = 0x8000, 0x7800, 0x0200, 0x0100, 0x000F
+RESPONSE, OPCODE, RECURSION, CODE = 0x8000, 0x7800, 0x0100, 0x000F
 RECURSION_AVAILABLE = 0x0080
 NO_ERROR, SERVER_FAILURE, NO_SUCH_NAME = 0, 2, 3
 A, CNAME, AAAA, SVCB, HTTPS, ANY = 1, 5, 28, 64, 65, 255
 INTERNET = 1
 LABEL = re.compile(rb"[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?")
 LONGEST_NAME = 253
-LONGEST_CHAIN = 16  # aliases from the name asked to the addresses
+LONGEST_CHAIN = 16  # aliases from the name in question to the addresses
 
 
 class Malformed(Exception):
-    """Bytes that are no such message."""
+    """The bytes are no valid message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class Answer:
     code: int
-    names: tuple[str, ...]  # the name asked and its aliases
+    names: tuple[str, ...]  # the name in question and its aliases
     addresses: tuple[IPv4Address, ...]
-    seconds: int  # that all of it holds at most
+    seconds: int  # for which all of it holds, at most
 
 
 def parse_question(message: bytes) -> Question:
-    """Of a message that asks one thing. Raises Malformed."""
+    """Parses a message with exactly one question. Raises Malformed."""
     try:
         _, flags, questions, answers, authorities, _ = HEADER.unpack_from(message)
         if flags & (RESPONSE | OPCODE) or (questions, answers, authorities) != (1, 0, 0):
@@ -57,19 +57,13 @@ def parse_question(message: bytes) -> Question:
 
 
 def parse_answer(message: bytes, question: Question) -> Answer:
-    """To this question. Addresses of other names than its own and its aliases make it Malformed."""
+    """Parses an answer to this question. Raises Malformed, also for addresses of names other than the question's and
+    its aliases."""
     try:
         _, flags, questions, answers, _, _ = HEADER.unpack_from(message)
         name, start = _name(message, HEADER.size)
-        if (
-            not flags & RESPONSE
-            or questions != 1
-            or (name, QUESTION.unpack_from(message, start)[0])
-            != (
-                question.name,
-                question.type,
-            )
-        ):
+        repeated = (name, QUESTION.unpack_from(message, start)[0])
+        if not flags & RESPONSE or questions != 1 or repeated != (question.name, question.type):
             raise Malformed
         aliases, addresses, seconds = _records(message, start + QUESTION.size, answers)
     except (struct.error, IndexError) as short:
@@ -92,25 +86,21 @@ def id_of(message: bytes) -> int:
     return int.from_bytes(message[:2])
 
 
-def is_truncated(message: bytes) -> bool:
-    return bool(int.from_bytes(message[2:4]) & TRUNCATED)
-
-
 def nothing(message: bytes, question: Question, code: int) -> bytes:
-    """An answer of our own, without records."""
+    """An answer without records."""
     number, flags, *_ = HEADER.unpack_from(message)
     header = HEADER.pack(number, RESPONSE | flags & RECURSION | RECURSION_AVAILABLE | code, 1, 0, 0, 0)
     return header + message[HEADER.size : question.end]
 
 
 def question_for(name: str, number: int) -> bytes:
-    """Asks for the addresses of a name."""
+    """A message that asks for the addresses of a name."""
     labels = b"".join(bytes([len(label)]) + label for label in name.encode().split(b"."))
     return HEADER.pack(number, RECURSION, 1, 0, 0, 0) + labels + b"\0" + QUESTION.pack(A, INTERNET)
 
 
 def shortened(message: bytes, question: Question, longest: int) -> bytes:
-    """No record of the answer holds for more seconds. For messages that `parse_answer` has read."""
+    """The message with no record that holds for more than `longest` seconds. `parse_answer` must have read it."""
     out = bytearray(message)
     start = question.end
     for _ in range(HEADER.unpack_from(message)[3]):
@@ -122,7 +112,7 @@ def shortened(message: bytes, question: Question, longest: int) -> bytes:
 
 
 def _records(message: bytes, start: int, count: int) -> tuple[dict[str, str], list[tuple[str, IPv4Address]], int]:
-    """Aliases, addresses with their names, and the least seconds of these."""
+    """Aliases, addresses with their names, and the shortest time that one of them holds, in seconds."""
     aliases, addresses, least = {}, [], 0x7FFFFFFF
     for _ in range(count):
         owner_at, start = start, _after_name(message, start)
@@ -143,7 +133,7 @@ def _records(message: bytes, start: int, count: int) -> tuple[dict[str, str], li
 
 
 def _name(message: bytes, start: int) -> tuple[str, int]:
-    """The name that is written there, and where it ends. Pointers lead back, so it comes to an end."""
+    """The name at `start`, and where it ends. Pointers lead back, so this comes to an end."""
     labels: list[bytes] = []
     end, limit = -1, start
     while length := message[start]:

@@ -1,9 +1,8 @@
 """The network of sandboxes: a namespace and a routed veth pair each, one nftables table for all.
 
-A namespace has no name and no mount: it lives as long as a file descriptor of ours, then as long as
-the processes of its container; the veth pair dies with it. So nothing of it can be left behind. The
-host's end has no address: the gateway address is on one interface of ours, and static neighbour
-entries on both ends make ARP needless. Blocking; see `Network.make` for its thread.
+A namespace has no name and no mount. The server's file descriptor keeps it alive, and later the processes of its
+container do. The veth pair ends with it, so no namespace is ever left behind. The host's end has no address: the
+gateway address is on one interface for all, and static neighbour entries on both ends replace ARP. Blocking.
 """
 
 import json
@@ -16,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ log = structlog.get_logger()
 DEFAULT_RULES = rules_of(DEFAULT_NETWORK)
 
 HOST_MAC, SESSION_MAC = "02:62:75:6e:00:01", "02:62:75:6e:00:02"
-EDGE_USERS = ("buntime-edge", "www-data")  # who nginx's workers are; the first that there is
+EDGE_USERS = ("buntime-edge", "www-data")  # nginx's workers; the first of these users that exists
 KNOWN = 1024  # addresses of names that one session may reach at a time
 SHORTEST, LONGEST = 60, 3600  # seconds that an answered address stays reachable for new connections
 MARGIN = 5  # seconds beyond an answer's own time: a program may connect at its end
@@ -58,15 +58,15 @@ SESSION_SETTINGS = {
     "net/ipv6/conf/all/disable_ipv6": "1",
     "net/ipv6/conf/default/disable_ipv6": "1",
     "net/ipv4/ip_unprivileged_port_start": "0",
-    # No account counts what waits in sockets for ping: nobody may have one.
+    # No account counts what waits in sockets for ping, so nobody may have one.
     "net/ipv4/ping_group_range": "1 0",
     # Smallest, first and largest buffer of a connection. A connection that nobody accepts can hold the largest, and no
-    # account counts it: see local_ports. A larger one would be faster from afar.
+    # account counts it: see local_ports. A larger buffer would be faster over long distances.
     "net/ipv4/tcp_rmem": "4096 131072 2097152",
     "net/ipv4/tcp_wmem": "4096 16384 2097152",
-    # no account counts ended connections either
+    # No account counts ended connections either.
     "net/ipv4/tcp_max_tw_buckets": "4096",
-    # a packet in the middle of a connection never makes an entry: see local_ports
+    # A packet in the middle of a connection never makes an entry: see local_ports.
     "net/netfilter/nf_conntrack_tcp_loose": "0",
     "net/netfilter/nf_conntrack_tcp_timeout_time_wait": "5",
 }
@@ -74,7 +74,7 @@ SESSION_SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A network namespace that is not used by a container yet."""
+    """A network namespace that no container uses yet."""
 
     handle: int  # file descriptor
 
@@ -87,7 +87,7 @@ class Namespace:
 
 
 class Network:
-    """All sandboxes' connections to the world, for one server. Its methods may be called by several threads."""
+    """All sandboxes' connections to the world, for one server. Several threads may call its methods."""
 
     def __init__(self, part: Part) -> None:
         self._part = part
@@ -96,11 +96,11 @@ class Network:
         self._edge_user: int | None = None
         self._edge_rules = ""
         self._short = False  # whether this kernel takes TIMEOUTS
-        self._changing = threading.Lock()  # the table, and what we know of it
-        self._rules: dict[int, Rules] = {}  # slot → those that are not the default
-        self._learned: dict[int, dict[Learned, float]] = {}  # slot → what was answered, until when (monotonic)
-        self._touches: dict[int, float] = {}  # slot → when it was touched last, on the monotonic clock
-        # setns changes the thread that calls it: one thread is set apart for that
+        self._changing = threading.Lock()  # held while the table, and what is known of it, changes
+        self._rules: dict[int, Rules] = {}  # slot → its rules, where they are not the default
+        self._learned: dict[int, dict[Learned, float]] = {}  # slot → answered addresses, until when (monotonic)
+        self._touches: dict[int, float] = {}  # slot → its last activity, on the monotonic clock
+        # setns changes the thread that calls it, so one thread does nothing else
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="netns")
 
     @property
@@ -120,10 +120,10 @@ class Network:
         return f"buntime{self._part.instance}gw"
 
     def open(self, rules: Mapping[int, Rules], edge: Listening | None = None) -> None:
-        """Host settings, gateway and rules. `rules`: of the slots of sandboxes that may still run. `edge`: whose
-        connections are counted.
+        """Puts the host settings, the gateway and the rules in force. `rules`: of the slots whose sandboxes may still
+        run. `edge`: where its connections are counted.
 
-        Raises HostCommandFailed: then no sandbox may start.
+        Raises HostCommandFailed. No sandbox may start then.
         """
         self._host_ns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._mtu = _world_mtu()
@@ -132,7 +132,7 @@ class Network:
         if not Path(f"/sys/class/net/{name}").exists():
             call(["ip", "-batch", "-"], f"link add {name} type bridge\nlink set {name} addrgenmode none\n")
         addresses = "".join(f"addr replace {address}/32 dev {name}\n" for address in (self.gateway, self.resolver))
-        # an address that no sandbox has is refused here, and does not leave by the default route
+        # packets to an address without a sandbox are refused here; the default route would send them out
         nobody = "".join(f"route replace unreachable {network}\n" for network in self._part.networks)
         call(["ip", "-batch", "-"], f"{addresses}link set {name} up\n{nobody}")
         self._edge_user = edge_user()
@@ -144,9 +144,9 @@ class Network:
         raise_host_settings(self._part.slots)  # after the rules: some belong to modules that these load
 
     def ensure(self) -> bool:
-        """Puts the rules in force again where somebody has flushed them; whether they were there.
+        """Puts the rules back if somebody has flushed them. Returns whether they were there.
 
-        Debian's nftables.service does that at each of its restarts. Raises HostCommandFailed.
+        Debian's nftables.service flushes all rules at each of its restarts. Raises HostCommandFailed.
         """
         with self._changing:
             shown = subprocess.run(
@@ -158,7 +158,7 @@ class Network:
             return there
 
     def close(self) -> None:
-        """Leaves what running sandboxes need."""
+        """Keeps what running sandboxes need."""
         self._thread.shutdown()
         if self._host_ns >= 0:
             os.close(self._host_ns)
@@ -167,7 +167,7 @@ class Network:
         """For a purge, when no sandbox is left. Idempotent."""
         call(["nft", "-f", "-"], f"table inet {self.table}\ndelete table inet {self.table}\n")
         for link in Path("/sys/class/net").glob(self._part.interfaces):
-            if link.name != self._gateway_interface:  # of sandboxes that have ended: the kernel takes its time
+            if link.name != self._gateway_interface:  # of an ended sandbox that the kernel has not cleared away yet
                 with suppress(HostCommandFailed):
                     call(["ip", "link", "del", link.name])
         for network in self._part.networks:
@@ -179,7 +179,7 @@ class Network:
     # --- rules ---
 
     def restrict(self, slot: int, rules: Rules) -> None:
-        """At once, for open connections too. Raises HostCommandFailed: then `ensure` puts them in force."""
+        """Takes effect at once, on open connections too. Raises HostCommandFailed; `ensure` tries again."""
         address = self._part.address(slot)
         with self._changing:
             before = self._rules.get(slot)
@@ -195,16 +195,16 @@ class Network:
                 return
             try:
                 call(["nft", "-f", "-"], change(self.table, old, new))
-            except HostCommandFailed:  # somebody flushed the rules just now
+            except HostCommandFailed:  # somebody has just flushed the rules
                 self._put()
 
     def forget(self, slot: int) -> None:
-        """Nothing that was set for a sandbox may apply to the next one at its address."""
+        """The next sandbox at this address starts with the default rules."""
         if slot in self._rules:
             self.restrict(slot, DEFAULT_RULES)
 
     def rules_at(self, address: str) -> tuple[int, Rules] | None:
-        """The slot, and the rules where they are not the default; None where the address is no sandbox's."""
+        """The slot of an address and its rules. None where the address belongs to no sandbox."""
         slot = self._part.slot_of(IPv4Address(address))
         return None if slot is None else (slot, self._rules.get(slot, DEFAULT_RULES))
 
@@ -213,9 +213,12 @@ class Network:
         return list(self._rules.items())
 
     def learn(self, slot: int, rules: Rules, kind: str, addresses: Iterable[IPv4Address], seconds: float) -> bool:
-        """What was answered for names that `rules`, those of the slot, allow ("allowed_names") or deny
-        ("denied_names"), is in force when this returns, for new connections at least that long. False, and nothing
-        of it, where the slot has other rules by now or too many addresses. Raises OSError."""
+        """Adds addresses that were answered for names. `kind`: "allowed_names" or "denied_names". `rules`: those of
+        the slot that the answer was judged by. `seconds`: how long the addresses hold for new connections, at least.
+
+        They are in force when this returns. Returns False, and adds nothing, where the slot has other rules by now or
+        too many addresses. Raises OSError.
+        """
         lasting, now = max(SHORTEST, min(seconds, LONGEST)) + MARGIN, time.monotonic()
         with self._changing:
             if self._rules.get(slot) != rules:
@@ -236,7 +239,7 @@ class Network:
         call(["nft", "-f", "-"], rules)
 
     def _elements(self, slot: int) -> dict[str, list[str]]:
-        """All that there is of one slot, with what was answered to it."""
+        """One slot's elements of all sets, with the addresses that it has learned."""
         address, now = self._part.address(slot), time.monotonic()
         elements = elements_of(address, self._rules[slot])
         for what, end in self._learned.get(slot, {}).items():
@@ -245,7 +248,7 @@ class Network:
         return elements
 
     def _still_known(self) -> dict[int, dict[Learned, float]]:
-        """What a server before this one has learned, under the same rules."""
+        """What an earlier server has learned for slots whose rules are still the same."""
         known: dict[int, dict[Learned, float]] = {}
         now, versions = time.monotonic(), {tuple(pair) for pair, _ in _listed(self.table, "passed")}
         for kind in ("allowed_names", "denied_names"):
@@ -257,15 +260,15 @@ class Network:
         return known
 
     def touched(self) -> set[int]:
-        """Slots of sandboxes that were sent data on connections into them since the last call, at most TOUCH_SECONDS
-        ago; suspended ones too. For one caller. Blocking, below a millisecond where few are.
+        """Slots of sandboxes, suspended ones included, that got data on connections into them since the last call and
+        within TOUCH_SECONDS. For one caller. Blocking; takes less than a millisecond for few slots.
 
-        Empty where the kernel does not tell them just now: the next call does.
+        Empty where the kernel cannot tell now. The next call makes up for it.
         """
         before, now = self._touches, time.monotonic()
         try:
             left = expiring_addresses(self.table, "touched")
-        except OSError as failed:  # somebody flushed the rules, see `ensure`; or the host is short of something
+        except OSError as failed:  # somebody flushed the rules (see `ensure`), or the host is short of something
             log.warning("touches_not_read", reason=str(failed))
             return set()
         self._touches = {
@@ -276,45 +279,52 @@ class Network:
         return {slot for slot, at in self._touches.items() if at > before.get(slot, 0.0) + TOUCH_BLUR}
 
     def make(self, slot: int) -> Namespace:
-        """A namespace with its `eth0`, and the host's end ready. Raises HostCommandFailed."""
+        """A namespace with its `eth0`, connected to the host. Raises HostCommandFailed."""
         return self._thread.submit(self._make, slot).result()
 
     def _make(self, slot: int) -> Namespace:
-        part, interface = self._part, self._part.interface(slot)
-        address = part.address(slot)
+        interface = self._part.interface(slot)
         if Path(f"/sys/class/net/{interface}").exists():
-            # of a sandbox that has ended: the kernel takes its time to clear a namespace away
+            # of an ended sandbox that the kernel has not cleared away yet
             with suppress(HostCommandFailed):
                 call(["ip", "link", "del", interface])
         os.unshare(os.CLONE_NEWNET)
         try:
-            for name, value in SESSION_SETTINGS.items():
-                (Path("/proc/sys") / name).write_text(value)
-            _ip(
-                f"link add eth0 mtu {self._mtu} address {SESSION_MAC} type veth peer name {interface} "
-                f"mtu {self._mtu} address {HOST_MAC} netns {os.getpid()}\n"
-                "link set lo up\n"
-                f"addr add {address}/32 dev eth0\n"
-                "link set eth0 up\n"
-                f"route add {part.gateway} dev eth0 scope link\n"
-                f"route add default via {part.gateway} dev eth0 onlink\n"
-                f"neigh add {part.gateway} lladdr {HOST_MAC} dev eth0 nud permanent\n"
-            )
-            Path("/proc/sys/net/ipv4/conf/eth0/route_localnet").write_text("1")
-            put_session_rules()
+            self._set_up_inside(slot, interface)
             handle = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.setns(self._host_ns, os.CLONE_NEWNET)
         try:
-            _ip(
-                f"link set {interface} addrgenmode none\nlink set {interface} up\n"
-                f"neigh replace {address} lladdr {SESSION_MAC} dev {interface} nud permanent\n"
-                f"route replace {address}/32 dev {interface} src {part.gateway} scope link\n"
-            )
+            self._set_up_outside(slot, interface)
         except HostCommandFailed:
             os.close(handle)
             raise
         return Namespace(handle)
+
+    def _set_up_inside(self, slot: int, interface: str) -> None:
+        gateway = self._part.gateway
+        for name, value in SESSION_SETTINGS.items():
+            (Path("/proc/sys") / name).write_text(value)
+        _ip(
+            f"link add eth0 mtu {self._mtu} address {SESSION_MAC} type veth peer name {interface} "
+            f"mtu {self._mtu} address {HOST_MAC} netns {os.getpid()}\n"
+            "link set lo up\n"
+            f"addr add {self._part.address(slot)}/32 dev eth0\n"
+            "link set eth0 up\n"
+            f"route add {gateway} dev eth0 scope link\n"
+            f"route add default via {gateway} dev eth0 onlink\n"
+            f"neigh add {gateway} lladdr {HOST_MAC} dev eth0 nud permanent\n"
+        )
+        Path("/proc/sys/net/ipv4/conf/eth0/route_localnet").write_text("1")
+        put_session_rules()
+
+    def _set_up_outside(self, slot: int, interface: str) -> None:
+        address, gateway = self._part.address(slot), self._part.gateway
+        _ip(
+            f"link set {interface} addrgenmode none\nlink set {interface} up\n"
+            f"neigh replace {address} lladdr {SESSION_MAC} dev {interface} nud permanent\n"
+            f"route replace {address}/32 dev {interface} src {gateway} scope link\n"
+        )
 
 
 def edge_user() -> int | None:
@@ -325,8 +335,10 @@ def edge_user() -> int | None:
     return None
 
 
+@cache
 def takes_timeouts() -> bool:
-    """Whether the kernel lets connections of sessions have timeouts of their own (CONFIG_NF_CONNTRACK_TIMEOUT)."""
+    """Whether the kernel lets connections of sessions have timeouts of their own (CONFIG_NF_CONNTRACK_TIMEOUT). The
+    doctor and `Network.open` both ask at a start."""
     try:
         call(["nft", "--check", "-f", "-"], f"table inet buntime_check {{\n{TIMEOUTS}\n}}\n")
     except HostCommandFailed as refused:
@@ -336,7 +348,7 @@ def takes_timeouts() -> bool:
 
 
 def _listed(table: str, name: str) -> Iterator[tuple[list[Any], float]]:
-    """The pairs in a set, each with the seconds that it has left. None where there is no such set."""
+    """The pairs in a set, each with the seconds that it has left. Yields nothing where the set does not exist."""
     with suppress(HostCommandFailed):
         (found,) = (
             e["set"] for e in json.loads(call(["nft", "-j", "list", "set", "inet", table, name]))["nftables"][1:]
@@ -347,14 +359,14 @@ def _listed(table: str, name: str) -> Iterator[tuple[list[Any], float]]:
 
 
 def _ip(batch: str) -> None:
-    """On the calling thread: the child inherits its network namespace."""
+    """In the calling thread's network namespace, which the child inherits."""
     done = subprocess.run(["ip", "-batch", "-"], input=batch, capture_output=True, text=True, check=False)
     if done.returncode:
         raise HostCommandFailed(f"ip: {done.stderr.strip()[-500:]}")
 
 
 def _world_mtu() -> int:
-    """Of the interface that the default route uses, so that a session's packets fit through it."""
+    """The MTU of the default route's interface: a session's packets must fit through it."""
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         interface, destination, *_ = line.split()
         if destination == "00000000":

@@ -1,4 +1,4 @@
-"""Messages to nftables by netlink, for what is too frequent to start `nft` for: a tenth of the cost. Blocking.
+"""Messages to nftables by netlink, for changes too frequent for `nft`, which costs ten times as much. Blocking.
 
 Sources: linux/netlink.h, linux/netfilter/nfnetlink.h and nf_tables.h.
 """
@@ -22,8 +22,8 @@ LARGEST_MESSAGE = 1 << 16
 
 
 def change(*messages: bytes) -> None:
-    """All or none, in the calling thread's network namespace. Raises OSError, FileNotFoundError where something that
-    they name is not there."""
+    """Applies all messages or none, in the calling thread's network namespace. Raises OSError; FileNotFoundError where
+    a message names something that does not exist."""
     edge = FAMILY.pack(0, 0, socket.htons(NF_TABLES))
     with connected() as kernel:
         kernel.send(b"".join([header(BATCH_BEGIN, REQUEST, edge), *messages, header(BATCH_END, REQUEST, edge)]))
@@ -43,7 +43,7 @@ def connected() -> socket.socket:
 
 
 def answers(kernel: socket.socket) -> Iterator[tuple[int, bytes]]:
-    """Type and body of each message, for ever."""
+    """Yields type and body of each message, without end."""
     while True:
         received, start = kernel.recv(LARGEST_MESSAGE), 0
         while start < len(received):
@@ -53,14 +53,14 @@ def answers(kernel: socket.socket) -> Iterator[tuple[int, bytes]]:
 
 
 def require_done(kind: int, body: bytes) -> None:
-    """Raises OSError for an answer that tells of a failure."""
+    """Raises OSError where the answer reports a failure."""
     number = -struct.unpack_from("=i", body)[0] if kind == ERROR else 0
     if number:
         raise OSError(number, os.strerror(number))
 
 
 def message(number: int, flags: int, family: int, *attributes: bytes) -> bytes:
-    """Of nftables' own kinds."""
+    """A message of nftables."""
     return header(NF_TABLES << 8 | number, REQUEST | flags, FAMILY.pack(family, 0, 0) + b"".join(attributes))
 
 

@@ -1,4 +1,4 @@
-"""Putting elements that expire into a set of nftables. Blocking."""
+"""Puts elements that expire into an nftables set. Blocking."""
 
 import struct
 from collections.abc import Iterable
@@ -12,9 +12,10 @@ ELEMENT, KEY, VALUE, TIMEOUT = 1, 1, 1, 4
 
 
 def put_pairs(table: str, name: str, first: IPv4Address, seconds_of: Iterable[IPv4Address], seconds: float) -> None:
-    """(first, each) in a set of pairs of an `inet` table, to expire then; those that are there already begin anew.
+    """Puts pairs of `first` and each other address into a set of an `inet` table. They expire after `seconds`; for
+    pairs that are in the set already, the time starts again.
 
-    All or none. Raises OSError, FileNotFoundError where there is no such table or set.
+    Puts all or none. Raises OSError; FileNotFoundError where the table or set does not exist.
     """
     timeout = attribute(TIMEOUT, struct.pack("!Q", int(seconds * 1000)))
     keys = [nested(KEY, attribute(VALUE, first.packed + second.packed)) for second in seconds_of]

@@ -1,4 +1,4 @@
-"""Reading a set of nftables whose elements expire. Blocking, quick."""
+"""Reads an nftables set whose elements expire. Blocking, quick."""
 
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -25,9 +25,9 @@ TYPE_MASK = 0x3FFF
 
 
 def expiring_addresses(table: str, name: str) -> dict[IPv4Address, float]:
-    """The elements of a set of addresses of an `inet` table, each with the seconds after which it expires.
+    """The elements of a set of addresses of an `inet` table, each with the seconds until it expires.
 
-    Raises OSError, FileNotFoundError where there is no such table or set.
+    Raises OSError; FileNotFoundError where the table or set does not exist.
     """
     with connected() as kernel:
         kernel.send(message(GET_ELEMENTS, DUMP, INET, text(LIST_TABLE, table), text(LIST_SET, name)))

@@ -1,8 +1,8 @@
-"""The resolver of sessions that have rules about names: what it answers is what they may reach.
+"""The resolver of sessions that have rules about names. They may reach what it answers.
 
-Their questions to the gateway are led here (see `network_rules`). A name that is allowed is asked of the name server of
-all sandboxes, and its addresses are in force for the session before it has the answer. It lives in the server: while
-that is down, such sessions resolve no name; their connections go on.
+The rules lead their questions to the gateway here. For a name that is allowed, the resolver asks the name server of all
+sandboxes, and opens the addresses to the session before it sends the answer. It is part of the server: while the server
+is down, these sessions resolve no name, and their connections go on.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import structlog
 from buntime.daemon.tasks import Tasks
 from buntime.egress import Rules
 from buntime.sandboxes.kernel.commands import HostCommandFailed
-from buntime.sandboxes.network import messages as messages
+from buntime.sandboxes.network import messages
 from buntime.sandboxes.network.messages import Answer, Malformed, Question
 from buntime.sandboxes.network.namespaces import LONGEST, Network
 from buntime.sandboxes.network.rules import UNREACHABLE
@@ -27,13 +27,13 @@ log = structlog.get_logger()
 
 PORT = 53
 ASK_SECONDS = 5.0
-PENDING, PENDING_OF_ONE = 4000, 64  # questions under way: of all sessions and of one; more are not answered
-STREAM_QUESTIONS, STREAM_SECONDS = 4, 5.0  # of one connection: its rate is bounded by that of connections
+PENDING, PENDING_OF_ONE = 4000, 64  # questions under way, of all sessions and of one: more are not answered
+STREAM_QUESTIONS, STREAM_SECONDS = 4, 5.0  # of one connection: the rate of connections bounds its rate
 LONGEST_QUESTION = 4096  # bytes
-LOOK_SECONDS, AGAIN_SECONDS = 1.0, 300.0  # between looks for names that are denied, and at the same one
+LOOK_SECONDS, AGAIN_SECONDS = 1.0, 300.0  # between looks for denied names, and between looks at the same name
 AT_ONCE = 20
 INSIDE = tuple(map(IPv4Network, UNREACHABLE))
-# Answers of these types hold addresses that a program would connect to: sessions have IPv4, by type A.
+# Answers of these types hold addresses that a program would connect to. Sessions have only IPv4, which is type A.
 EMPTY = (messages.AAAA, messages.SVCB, messages.HTTPS, messages.ANY)
 
 
@@ -43,7 +43,7 @@ class Unanswered(Exception):
 
 @asynccontextmanager
 async def answering(network: Network, tasks: Tasks) -> AsyncIterator[None]:
-    """For as long as the block lasts. Raises HostCommandFailed where the address cannot be had."""
+    """Answers while the block lasts. Raises HostCommandFailed where the address is taken."""
     loop = asyncio.get_running_loop()
     upstream, asker = await loop.create_datagram_endpoint(
         lambda: _Asker(network.gateway), remote_addr=(network.gateway, PORT)
@@ -56,7 +56,7 @@ async def answering(network: Network, tasks: Tasks) -> AsyncIterator[None]:
         streams = await asyncio.start_server(names.serve_stream, network.resolver, PORT)
     except OSError as taken:
         upstream.close()
-        raise HostCommandFailed(f"no name can be answered at {network.resolver}: {taken}") from taken
+        raise HostCommandFailed(f"the resolver cannot listen at {network.resolver}: {taken}") from taken
     watching = asyncio.create_task(names.watch_denied(), name="denied names")
     try:
         yield
@@ -78,7 +78,7 @@ class Names:
         self._asked: dict[tuple[int, str], float] = {}  # denied name of a slot → when it was asked last
 
     async def answer(self, session: str, message: bytes, *, stream: bool = False) -> bytes | None:
-        """None where nothing is to be said."""
+        """None where the question gets no answer."""
         found = self._network.rules_at(session)
         if found is None or self._pending[session] >= PENDING_OF_ONE or self._pending.total() >= PENDING:
             return None
@@ -111,8 +111,8 @@ class Names:
             return messages.nothing(message, question, messages.SERVER_FAILURE)
 
     async def _may_have(self, slot: int, rules: Rules, answer: Answer) -> bool:
-        """Puts the addresses in force; whether the session is told them."""
-        if any(map(rules.denies, answer.names)):  # an alias of it is denied, and what it stands for
+        """Puts the addresses in force. Returns whether the session may know them."""
+        if any(map(rules.denies, answer.names)):  # a denied alias denies the addresses behind it
             await self._learn(slot, rules, "denied_names", answer.addresses, LONGEST)
             return False
         if not rules.allow or not answer.addresses:
@@ -143,12 +143,12 @@ class Names:
         finally:
             writer.close()
 
-    # --- names that are denied ---
+    # --- denied names ---
 
     async def watch_denied(self) -> None:
-        """Finds out, for ever, which addresses the denied names have: they are denied too, however a session came to
-        know them. Names below a `*.` cannot be listed; nobody is asked for those that a session thinks of, since the
-        question itself would tell something."""
+        """Resolves denied names, without end, to deny their addresses too: a session may know them from elsewhere.
+        Names below a `*.` cannot be listed. Those that a session asks for are not resolved, because the question itself
+        could carry data out."""
         while True:
             now = time.monotonic()
             denied = {(slot, name): rules for slot, rules in self._network.restricted() for name in rules.deny.names}
@@ -156,17 +156,17 @@ class Names:
             due = [what for what in denied if self._asked.get(what, -AGAIN_SECONDS) <= now - AGAIN_SECONDS]
             for start in range(0, len(due), AT_ONCE):
                 batch = due[start : start + AT_ONCE]
-                await asyncio.gather(*(self._find_out(slot, denied[slot, name], name) for slot, name in batch))
+                await asyncio.gather(*(self._deny_addresses(slot, denied[slot, name], name) for slot, name in batch))
             self._asked |= dict.fromkeys(due, now)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _find_out(self, slot: int, rules: Rules, name: str) -> None:
+    async def _deny_addresses(self, slot: int, rules: Rules, name: str) -> None:
         message = messages.question_for(name, 0)
         try:
             answer = messages.parse_answer(await self._asker.ask(message), messages.parse_question(message))
             await self._learn(slot, rules, "denied_names", answer.addresses, LONGEST)
         except (Unanswered, Malformed, OSError) as failed:
-            log.info("denied_name_not_found_out", name=name, reason=str(failed) or type(failed).__name__)
+            log.info("denied_name_not_resolved", name=name, reason=str(failed) or type(failed).__name__)
 
 
 def _is_public(answer: Answer) -> bool:
@@ -183,7 +183,7 @@ class _Asker(asyncio.DatagramProtocol):
         self._number = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)  # uvloop's is one by what it does alone
+        self._transport = cast(asyncio.DatagramTransport, transport)  # uvloop's class only behaves like it
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         waiting = self._waiting.get(messages.id_of(data))
@@ -191,7 +191,7 @@ class _Asker(asyncio.DatagramProtocol):
             waiting.set_result(data)
 
     def error_received(self, exc: Exception) -> None:
-        """It is being started again: whoever waits asks once more."""
+        """The name server is being restarted. Clients ask again by themselves."""
 
     async def ask(self, message: bytes) -> bytes:
         """Raises Unanswered."""
@@ -211,7 +211,7 @@ class _Asker(asyncio.DatagramProtocol):
             del self._waiting[number]
 
     async def ask_stream(self, message: bytes) -> bytes:
-        """The same without a bound to the answer's size. Raises Unanswered and OSError."""
+        """The same, without a limit on the answer's size. Raises Unanswered and OSError."""
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 reader, writer = await asyncio.open_connection(self._server, PORT)
@@ -227,7 +227,7 @@ class _Asker(asyncio.DatagramProtocol):
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """Questions of sessions, one in a datagram."""
+    """Questions of sessions, one in each datagram."""
 
     def __init__(self, names: Names, tasks: Tasks) -> None:
         self._names = names
@@ -235,7 +235,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)  # uvloop's is one by what it does alone
+        self._transport = cast(asyncio.DatagramTransport, transport)  # uvloop's class only behaves like it
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         self._tasks.start(self._answer(data, addr), "question")

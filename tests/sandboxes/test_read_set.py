@@ -1,4 +1,4 @@
-"""Sets of nftables as the kernel tells them, in a table of the test's own."""
+"""Reads sets of a real nftables table."""
 
 import subprocess
 from collections.abc import Iterator
@@ -25,21 +25,21 @@ def test_an_empty_set_has_no_elements(table: str) -> None:
     assert expiring_addresses(table, "seen") == {}
 
 
-def test_each_element_comes_with_the_time_that_is_left_of_it(table: str) -> None:
+def test_each_element_comes_with_the_time_it_has_left(table: str) -> None:
     _nft(f"add element inet {table} seen {{ 10.9.0.1 expires 5s, 10.9.0.2 }}")
     left = expiring_addresses(table, "seen")
     assert left.keys() == {IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")}
     assert 0 < left[IPv4Address("10.9.0.1")] <= 5 < left[IPv4Address("10.9.0.2")] <= 60
 
 
-def test_a_large_set_is_read_whole(table: str) -> None:
+def test_a_large_set_is_read_completely(table: str) -> None:
     _nft(f"add element inet {table} seen {{ {', '.join(map(str, MANY))} }}")
     assert expiring_addresses(table, "seen").keys() == set(MANY)
 
 
 @pytest.mark.parametrize("names", [(TABLE, "others"), ("buntime_test_none", "seen")])
 @pytest.mark.usefixtures("table")
-def test_what_is_not_there_is_told(names: tuple[str, str]) -> None:
+def test_a_missing_table_or_set_is_an_error(names: tuple[str, str]) -> None:
     with pytest.raises(FileNotFoundError):
         expiring_addresses(*names)
 

@@ -1,0 +1,214 @@
+"""Cgroups v1: a tree for each controller. See `cgroup`."""
+
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from buntime.plan import MB, Limits
+from buntime.sandboxes.kernel.cgroup import (
+    GUEST_CPU,
+    GUEST_MEMORY,
+    GUEST_PIDS,
+    KILL_SECONDS,
+    ONE_RUN_PIDS,
+    OPERATIONS,
+    PERIOD_US,
+    READ_BYTES,
+    RUN_PIDS,
+    SOCKET_SHARE,
+    WRITE_BYTES,
+    RunUsage,
+    crowds,
+    memory_free,
+    place_of,
+    whole_disk,
+)
+from buntime.sandboxes.kernel.cgroup_tree import (
+    children_of,
+    field_of,
+    pids_of,
+    put_if_there,
+    put_text,
+    remove_directory,
+    remove_tree,
+    signal_members,
+    text_of,
+)
+
+
+class CgroupsV1:
+    LIMITED = ("memory", "pids", "cpu", "cpuacct", "blkio")
+    PER_RUN = ("memory", "pids", "cpu", "cpuacct")  # cpu: each run gets an equal share, however many processes it has
+    SOCKETS, SOCKETS_HELD = "memory.kmem.tcp.limit_in_bytes", "memory.kmem.tcp.usage_in_bytes"
+    ALL = (*LIMITED, "cpuset", "devices", "freezer", "systemd")
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._mounts = root
+        self._name = name
+
+    def _dir(self, controller: str, sandbox: str, *rest: str) -> Path:
+        return self._mounts.joinpath(controller, self._name, sandbox, *rest)
+
+    def oci_path(self, sandbox: str) -> str:
+        return f"/{self._name}/{sandbox}/guest"
+
+    def create(self, sandbox: str, disk: str | None) -> None:
+        for controller in self.LIMITED:
+            self._dir(controller, sandbox, "runs").mkdir(parents=True, exist_ok=True)
+        (self._dir("pids", sandbox) / "pids.max").write_text(str(RUN_PIDS + GUEST_PIDS))
+        (self._dir("pids", sandbox, "runs") / "pids.max").write_text(str(RUN_PIDS))
+        if disk:
+            throttle = self._dir("blkio", sandbox)
+            for name, value in (
+                ("read_bps", READ_BYTES),
+                ("write_bps", WRITE_BYTES),
+                ("read_iops", OPERATIONS),
+                ("write_iops", OPERATIONS),
+            ):
+                (throttle / f"blkio.throttle.{name}_device").write_text(f"{whole_disk(disk)} {value}")
+
+    def limit(self, sandbox: str, limits: Limits) -> None:
+        whole, runs = limits.memory * MB + GUEST_MEMORY, limits.memory * MB
+        pairs = [(self._dir("memory", sandbox), whole), (self._dir("memory", sandbox, "runs"), runs)]
+        # A child may not exceed its parent, nor memory exceed memory and swap together. So limits grow from the top and
+        # shrink from the bottom.
+        now = int((pairs[0][0] / "memory.limit_in_bytes").read_text())
+        steps = [step for directory, size in pairs for step in _memory_limits_v1(directory, size)]
+        for file, size in steps if whole >= now else reversed(steps):
+            file.write_text(str(size))
+        with suppress(FileNotFoundError):  # this kernel may not count it
+            (pairs[1][0] / self.SOCKETS).write_text(str(runs // SOCKET_SHARE))
+        for directory, cores in _largest_first(
+            self._dir("cpu", sandbox), limits.cpu + GUEST_CPU, self._dir("cpu", sandbox, "runs"), limits.cpu
+        ):
+            _set_cpu_v1(directory, int(cores * PERIOD_US))
+
+    def guest_processes(self, sandbox: str) -> list[int]:
+        return pids_of(self._dir("pids", sandbox, "guest"))
+
+    def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int:
+        runs = set(self.runs(sandbox)) - set(leave_out)
+        return sum(len(pids_of(self._dir("pids", sandbox, "runs", run))) for run in runs)
+
+    def runs(self, sandbox: str) -> list[str]:
+        return children_of(self._dir("pids", sandbox, "runs"))
+
+    def run_processes(self, sandbox: str, run: str) -> list[int]:
+        return pids_of(self._dir("pids", sandbox, "runs", run))
+
+    def place_of(self, membership: str) -> tuple[str | None, str | None]:
+        return place_of(membership, "pids", self._name)
+
+    def add_run(self, sandbox: str, run: str) -> None:
+        for controller in self.PER_RUN:
+            self._dir(controller, sandbox, "runs", run).mkdir(exist_ok=True)
+        (self._dir("pids", sandbox, "runs", run) / "pids.max").write_text(str(ONE_RUN_PIDS))
+        with suppress(FileNotFoundError):
+            # "no limit" starts the counting in this group; the group above has the limit of all runs
+            put_text(self._dir("memory", sandbox, "runs", run) / self.SOCKETS, "-1")
+
+    def join_run(self, sandbox: str, run: str, pid: int) -> None:
+        for controller in self.PER_RUN:
+            (self._dir(controller, sandbox, "runs", run) / "cgroup.procs").write_text(str(pid))
+
+    def usage(self, sandbox: str, run: str) -> RunUsage:
+        memory = self._dir("memory", sandbox, "runs", run)
+        spent = int(text_of(self._dir("cpuacct", sandbox, "runs", run) / "cpuacct.usage"))
+        return RunUsage(
+            cpu_ms=spent // 1_000_000,
+            peak_memory=int(text_of(memory / "memory.max_usage_in_bytes")),
+            memory_kills=field_of(memory / "memory.oom_control", "oom_kill"),
+        )
+
+    def refused_forks(self, sandbox: str, run: str) -> int:
+        return field_of(self._dir("pids", sandbox, "runs", run) / "pids.events", "max")
+
+    def refused_by_session(self, sandbox: str) -> int:
+        return 0
+
+    def processes(self, sandbox: str) -> int:
+        return int(text_of(self._dir("pids", sandbox, "runs") / "pids.current"))
+
+    def crowds(self, sandbox: str, run: str) -> bool:
+        return crowds(self._dir("pids", sandbox, "runs"), run)
+
+    def kill_run(self, sandbox: str, run: str) -> bool:
+        group = self._dir("pids", sandbox, "runs", run)
+        if not put_if_there(group / "pids.max", "0"):  # no process in it can fork any more, so the loop ends
+            return True
+        deadline = time.monotonic() + KILL_SECONDS
+        while pids := pids_of(group):
+            signal_members(group, pids, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
+
+    def remove_run(self, sandbox: str, run: str) -> bool:
+        gone = [remove_directory(self._dir(controller, sandbox, "runs", run)) for controller in self.PER_RUN]
+        return all(gone)
+
+    def terminate(self, sandbox: str) -> None:
+        for run in self.runs(sandbox):
+            group = self._dir("pids", sandbox, "runs", run)
+            signal_members(group, pids_of(group), signal.SIGTERM)
+
+    def memory_free(self, sandbox: str) -> tuple[int, int]:
+        runs = self._dir("memory", sandbox, "runs")
+        limit = int((runs / "memory.limit_in_bytes").read_text())
+        return memory_free(runs, limit, int((runs / "memory.usage_in_bytes").read_text()), "total_"), limit
+
+    def hoarders(self, sandbox: str) -> list[str]:
+        runs = self._dir("memory", sandbox, "runs")
+        limit, held = (int(text_of(runs / name)) for name in (self.SOCKETS, self.SOCKETS_HELD))
+        if held < 2 * limit:
+            return []
+        of_run = {run: int(text_of(runs / run / self.SOCKETS_HELD)) for run in self.runs(sandbox)}
+        return [run for run in of_run if of_run[run] >= limit // max(1, len(of_run))]
+
+    def throttled(self, sandbox: str) -> int:
+        return field_of(self._dir("cpu", sandbox, "runs") / "cpu.stat", "nr_throttled")
+
+    def freeze(self, sandbox: str, frozen: bool) -> None:
+        # in this hierarchy, processes of runs stay in the guest's group, which is below the sandbox's
+        (self._dir("freezer", sandbox) / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
+
+    def is_frozen(self, sandbox: str) -> bool:
+        return (self._dir("freezer", sandbox) / "freezer.state").read_text().strip() == "FROZEN"
+
+    def reclaiming(self, sandbox: str) -> list[str]:
+        return ["sh", "-c", 'echo 0 >"$0"', str(self._dir("memory", sandbox) / "memory.force_empty")]
+
+    def remove(self, sandbox: str) -> bool:
+        gone = [remove_tree(self._dir(controller, sandbox)) for controller in self.ALL]
+        return all(gone)
+
+    def sandboxes(self) -> set[str]:
+        return {name for c in self.ALL for name in children_of(self._mounts / c / self._name)}
+
+    def remove_root(self) -> None:
+        for controller in self.ALL:
+            remove_directory(self._mounts / controller / self._name)
+
+
+def _memory_limits_v1(directory: Path, size: int) -> list[tuple[Path, int]]:
+    with_swap = directory / "memory.memsw.limit_in_bytes"  # with swap: at most as much again
+    swap = [(with_swap, 2 * size)] if with_swap.exists() else []  # this kernel may not count it
+    return [*swap, (directory / "memory.limit_in_bytes", size)]
+
+
+def _largest_first(a: Path, a_cores: float, b: Path, b_cores: float) -> Iterator[tuple[Path, float]]:
+    """A child's quota may never exceed its parent's: lift the parent's, set the child's, set the parent's."""
+    (a / "cpu.cfs_burst_us").write_text("0")
+    (a / "cpu.cfs_quota_us").write_text("-1")
+    yield b, b_cores
+    yield a, a_cores
+
+
+def _set_cpu_v1(directory: Path, quota: int) -> None:
+    (directory / "cpu.cfs_burst_us").write_text("0")
+    (directory / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+    (directory / "cpu.cfs_quota_us").write_text(str(quota))
+    (directory / "cpu.cfs_burst_us").write_text(str(quota))

@@ -1,0 +1,167 @@
+"""Cgroups v2: one tree for all controllers. See `cgroup`."""
+
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from buntime.plan import MB, Limits
+from buntime.sandboxes.kernel.cgroup import (
+    GUEST_CPU,
+    GUEST_MEMORY,
+    GUEST_PIDS,
+    KILL_SECONDS,
+    ONE_RUN_PIDS,
+    OPERATIONS,
+    PERIOD_US,
+    READ_BYTES,
+    RUN_PIDS,
+    WRITE_BYTES,
+    RunUsage,
+    crowds,
+    memory_free,
+    place_of,
+    whole_disk,
+)
+from buntime.sandboxes.kernel.cgroup_tree import (
+    children_of,
+    field_of,
+    pids_of,
+    put_if_there,
+    remove_directory,
+    remove_tree,
+    signal_members,
+    text_of,
+)
+
+
+class CgroupsV2:
+    CONTROLLERS = "+cpu +memory +pids +io"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def _dir(self, sandbox: str, *rest: str) -> Path:
+        return self._root.joinpath(sandbox, *rest)
+
+    def oci_path(self, sandbox: str) -> str:
+        return f"/{self._root.name}/{sandbox}/guest"
+
+    def create(self, sandbox: str, disk: str | None) -> None:
+        top, runs = self._dir(sandbox), self._dir(sandbox, "runs")
+        runs.mkdir(parents=True, exist_ok=True)
+        for parent in (self._root.parent, self._root, top, runs):
+            (parent / "cgroup.subtree_control").write_text(self.CONTROLLERS)
+        (top / "pids.max").write_text(str(RUN_PIDS + GUEST_PIDS))
+        (runs / "pids.max").write_text(str(RUN_PIDS))
+        if disk:
+            limits = f"rbps={READ_BYTES} wbps={WRITE_BYTES} riops={OPERATIONS} wiops={OPERATIONS}"
+            (top / "io.max").write_text(f"{whole_disk(disk)} {limits}")
+
+    def limit(self, sandbox: str, limits: Limits) -> None:
+        top, runs = self._dir(sandbox), self._dir(sandbox, "runs")
+        for directory, size, cores in (
+            (top, limits.memory * MB + GUEST_MEMORY, limits.cpu + GUEST_CPU),
+            (runs, limits.memory * MB, limits.cpu),
+        ):
+            (directory / "memory.max").write_text(str(size))
+            (directory / "memory.swap.max").write_text(str(size))  # with swap: at most as much again
+            quota = int(cores * PERIOD_US)
+            (directory / "cpu.max.burst").write_text("0")
+            (directory / "cpu.max").write_text(f"{quota} {PERIOD_US}")
+            (directory / "cpu.max.burst").write_text(str(quota))
+
+    def guest_processes(self, sandbox: str) -> list[int]:
+        return pids_of(self._dir(sandbox, "guest"))
+
+    def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int:
+        runs = set(self.runs(sandbox)) - set(leave_out)
+        return sum(len(pids_of(self._dir(sandbox, "runs", run))) for run in runs)
+
+    def runs(self, sandbox: str) -> list[str]:
+        return children_of(self._dir(sandbox, "runs"))
+
+    def run_processes(self, sandbox: str, run: str) -> list[int]:
+        return pids_of(self._dir(sandbox, "runs", run))
+
+    def place_of(self, membership: str) -> tuple[str | None, str | None]:
+        return place_of(membership, "", self._root.name)
+
+    def add_run(self, sandbox: str, run: str) -> None:
+        group = self._dir(sandbox, "runs", run)
+        group.mkdir(exist_ok=True)
+        (group / "pids.max").write_text(str(ONE_RUN_PIDS))
+
+    def join_run(self, sandbox: str, run: str, pid: int) -> None:
+        (self._dir(sandbox, "runs", run) / "cgroup.procs").write_text(str(pid))
+
+    def usage(self, sandbox: str, run: str) -> RunUsage:
+        group = self._dir(sandbox, "runs", run)
+        return RunUsage(
+            cpu_ms=field_of(group / "cpu.stat", "usage_usec") // 1000,
+            peak_memory=int(text_of(group / "memory.peak")),
+            memory_kills=field_of(group / "memory.events.local", "oom_kill"),
+        )
+
+    def refused_forks(self, sandbox: str, run: str) -> int:
+        return field_of(self._dir(sandbox, "runs", run) / "pids.events", "max")
+
+    def refused_by_session(self, sandbox: str) -> int:
+        try:  # `pids.events` includes each run's own limit
+            return field_of(self._dir(sandbox, "runs") / "pids.events.local", "max")
+        except FileNotFoundError:  # before Linux 6.11 the kernel counts at the run
+            return 0
+
+    def processes(self, sandbox: str) -> int:
+        return int(text_of(self._dir(sandbox, "runs") / "pids.current"))
+
+    def crowds(self, sandbox: str, run: str) -> bool:
+        return crowds(self._dir(sandbox, "runs"), run)
+
+    def kill_run(self, sandbox: str, run: str) -> bool:
+        group = self._dir(sandbox, "runs", run)
+        if not put_if_there(group / "cgroup.kill", "1"):
+            return True
+        deadline = time.monotonic() + KILL_SECONDS
+        while pids_of(group):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
+
+    def remove_run(self, sandbox: str, run: str) -> bool:
+        return remove_directory(self._dir(sandbox, "runs", run))
+
+    def terminate(self, sandbox: str) -> None:
+        for run in self.runs(sandbox):
+            group = self._dir(sandbox, "runs", run)
+            signal_members(group, pids_of(group), signal.SIGTERM)
+
+    def memory_free(self, sandbox: str) -> tuple[int, int]:
+        runs = self._dir(sandbox, "runs")
+        limit = int((runs / "memory.max").read_text())
+        return memory_free(runs, limit, int((runs / "memory.current").read_text()), ""), limit
+
+    def hoarders(self, sandbox: str) -> list[str]:
+        return []  # sockets' memory counts as the session's memory
+
+    def throttled(self, sandbox: str) -> int:
+        return field_of(self._dir(sandbox, "runs") / "cpu.stat", "nr_throttled")
+
+    def freeze(self, sandbox: str, frozen: bool) -> None:
+        (self._dir(sandbox) / "cgroup.freeze").write_text(str(int(frozen)))
+
+    def is_frozen(self, sandbox: str) -> bool:
+        return field_of(self._dir(sandbox) / "cgroup.events", "frozen") == 1
+
+    def reclaiming(self, sandbox: str) -> list[str]:
+        return ["sh", "-c", 'cat "$0/memory.current" >"$0/memory.reclaim"', str(self._dir(sandbox))]
+
+    def remove(self, sandbox: str) -> bool:
+        return remove_tree(self._dir(sandbox))
+
+    def sandboxes(self) -> set[str]:
+        return set(children_of(self._root))
+
+    def remove_root(self) -> None:
+        remove_directory(self._root)
