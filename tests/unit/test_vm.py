@@ -77,6 +77,23 @@ def test_only_a_run_in_which_all_passed_is_good() -> None:
     assert report.good
 
 
+def test_a_second_machine_begins_a_new_report() -> None:
+    report = Report([])
+    report.choose([ONE])
+    report.add(ONE, "failed", 1.0, "the first machine's processor is broken")
+    report.choose([ONE])
+    report.add(ONE, "passed", 1.0, "")
+    assert report.good
+    assert report.failures == []
+
+
+def test_a_failed_test_is_told_with_its_error() -> None:
+    report = Report([])
+    report.choose([ONE])
+    line = report.add(ONE, "failed", 1.0, "def test():\n>   assert 1 == 2\nE   assert 1 == 2\nE   more")
+    assert line == f"[1/1] failed {ONE} 1.0 s\n      E   assert 1 == 2"
+
+
 def _functions(file: str) -> set[str]:
     tree = ast.parse((CHECKOUT / file).read_text())
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}

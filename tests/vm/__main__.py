@@ -75,8 +75,10 @@ class Run:
                     running.wait_up(machine.KVM_SECONDS)
                 for event in running.events(self._deadline):
                     self._take(event, kept)
+                if self._exit_code is None:
+                    self._say(f"The machine ended before the tests did. {running.said()}".rstrip())
             except Stopped as stopped:
-                if may_fail:
+                if may_fail and time.monotonic() < self._deadline:
                     raise KvmFails(str(stopped)) from stopped
                 self._say(f"The machine was stopped: {stopped}.")
             finally:

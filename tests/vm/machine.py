@@ -67,7 +67,7 @@ class Machine:
               ("-drive", f"file={disk},format=raw,if=virtio,snapshot=on,cache=unsafe,discard=unmap")),
         ]  # fmt: skip
 
-    def events(self, deadline: float) -> Iterator[Event]:
+    def events(self, deadline: float, late: str = "its time was up") -> Iterator[Event]:
         """What the machine tells, as it tells it, until it has ended. Raises Stopped at the deadline."""
         with self._told.open("rb") as file:
             rest = b""
@@ -80,12 +80,12 @@ class Machine:
                 if KVM_BROKEN in self.said():
                     raise Stopped(KVM_BROKEN)
                 if time.monotonic() > deadline:
-                    raise Stopped("it was not done in time")
+                    raise Stopped(late)
                 time.sleep(POLL)
 
     def wait_up(self, seconds: float) -> None:
         """Returns with the first event. Raises Stopped."""
-        for _ in self.events(time.monotonic() + seconds):
+        for _ in self.events(time.monotonic() + seconds, f"the machine is not up after {seconds:.0f} seconds"):
             return
         first = next(iter(self.said().splitlines()), "without a word")
         raise Stopped(f"QEMU ended: {first}")

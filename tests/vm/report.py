@@ -20,7 +20,10 @@ class Report:
     failures: list[tuple[str, str]] = field(default_factory=list)  # test id, what pytest shows
 
     def choose(self, tests: Sequence[str]) -> None:
+        """Begins again: after a machine with KVM has failed, another one runs all tests."""
         self.chosen = list(tests)
+        self.outcomes.clear()
+        self.failures.clear()
 
     def add(self, test: str, outcome: str, seconds: float, shown: str) -> str:
         """The line for this test. A test that passes and then fails in its teardown has failed."""
