@@ -1,9 +1,9 @@
-"""Which tests with real sandboxes are worth running for a mutant that no other test killed.
+"""Which tests are worth running for a mutant that survived the tests known to execute its line.
 
 The first row whose words stand in the mutant's path decides. Words are looked for in the path below src/buntime or
 guest/src, so a row holds wherever the file stands. Tests that do not exist are passed over: correct the row when you
-move a test. `collect` finds most of tests/contracts, tests/sandboxes and tests/network by the lines they execute, so
-rows list what starts a server as a process of its own.
+move a test. `collect` finds the tests that run the code in pytest's own process, so rows list those that start a server
+or a command.
 """
 
 import re
@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ACCEPTANCE = "tests/acceptance/test_"
-ROWS: Sequence[tuple[str, str]] = (  # regular expression, names of tests: `a` for tests/acceptance/test_a.py
-    (r"commands/|clients/commands|dashes", "tests/clients/test_command_line.py tests/clients/test_documented_code.py"),
+ROWS: Sequence[tuple[str, str]] = (
+    # regular expression, names of tests: `a` for tests/acceptance/test_a.py
+    (r"testing", ""),  # the fakes: `collect` sees all of it
+    (r"doctor", "tests/unit/test_doctor.py operations"),
+    (r"commands/|dashes", "tests/clients/test_command_line.py tests/clients/test_documented_code.py"),
     (
         r"mcp",
         "tests/clients/test_mcp_tools.py tests/clients/test_mcp_conversations.py tests/clients/test_mcp_transports.py",
@@ -21,22 +24,22 @@ ROWS: Sequence[tuple[str, str]] = (  # regular expression, names of tests: `a` f
     (r"uncounted|kernel_watch|local_ports|chunks", "uncounted kernel_memory counted_apart touched"),
     (r"process_limit", "process_limit limits"),
     (
-        r"network|nft|nfnetlink|edge_rules|dns|/names|resolver|disconnecting|egress|firewall|message",
+        r"network|nft|nfnetlink|edge_rules|dns|/names\.py|resolver|disconnecting|egress|firewall|message",
         "tests/network isolation previews operations recovery",
     ),
     (r"cgroup|reclaim|host_settings|stopped|machinery|mounts", "limits process_limit sleep pressure recovery"),
     (
-        r"image|host\.py|record|opening|containers|local\.py|steps|children|listening|main\.py|config|cli\.py|daemon",
-        "sessions recovery tests/sandboxes/test_image.py operations sleep crashes",
+        r"image|host\.py|record\.py|opening|containers|local\.py|steps|children|listening|main\.py|config|cli\.py|daemon",
+        "tests/app/test_cli.py sessions recovery tests/sandboxes/test_image.py operations sleep crashes",
     ),
     (
         r"archive|snapshots|sealing|packing|transfer|volume|master|sleep|trimming|backup",
         "tests/sandboxes/test_volume.py archive archive_s3 master_key backup sleep",
     ),
-    (r"account|auth|quota|keys|cors|admin", "accounts sessions idempotency backup"),
+    (r"account|auth|quota|keys|cors|admin", "tests/app/test_cli.py accounts sessions idempotency backup"),
     (r"preview|edge|pages|visitor|refusals", "previews websocket_floods edge_flood tests/browser operations"),
     (r"terminal|pty|screen|shell|websocket", "tests/contracts/test_terminals.py terminals hostile_streams"),
-    (r"kernel/|context|evaluation", "tests/contracts/test_contexts.py contexts"),
+    (r"^/kernel/|context|evaluation", "tests/contracts/test_contexts.py contexts"),
     (
         r"watch|inotify|changes|following|news|hidden",
         "tests/contracts/test_watching.py watch tests/contracts/test_files.py execution",

@@ -21,17 +21,18 @@ class Executed:
     with_sandboxes: frozenset[str]
 
     def tests_of(self, edit: Edit, sources: Mapping[str, bytes]) -> list[str]:
-        """In the order to run them in: unit tests first, quick files first, so that a mutant dies early."""
+        """In the order to run them in, so that a mutant dies early: named alike first, then unit tests, then by time."""
         mask = self._by_names(edit, sources) if edit.names else self._of(edit.mutant.file, edit.lines)
         marked = {test for number, test in enumerate(self.tests) if mask >> number & 1}
-        return self.ordered(marked & self.seconds.keys())
+        return self.ordered(marked & self.seconds.keys(), edit.mutant.file)
 
-    def ordered(self, tests: Iterable[str]) -> list[str]:
+    def ordered(self, tests: Iterable[str], mutated: str) -> list[str]:
         files = dict[str, list[str]]()
         for test in sorted(tests, key=lambda test: (self.seconds[test], test)):
             files.setdefault(test.partition("::")[0], []).append(test)
         mean = {file: sum(self.seconds[test] for test in tests) / len(tests) for file, tests in files.items()}
-        order = sorted(files, key=lambda file: (not file.startswith(UNIT), mean[file], file))
+        words = _words(mutated)
+        order = sorted(files, key=lambda file: (not words & _words(file), not file.startswith(UNIT), mean[file], file))
         return [test for file in order for test in files[file]]
 
     def _of(self, file: str, lines: tuple[int, int]) -> int:
@@ -52,6 +53,10 @@ class Executed:
         for found in () if mask else self.lines.get(edit.mutant.file, {}).values():
             mask |= found
         return mask
+
+
+def _words(file: str) -> set[str]:
+    return {*file.rpartition("/")[2].partition(".")[0].split("_")} - {"test", "api", "wire", "server"}
 
 
 def load(without: Path, *with_sandboxes: Path) -> Executed:

@@ -2,7 +2,7 @@
 
 1. Tests without sandboxes that execute its line. For the guest: its own tests, run by Bun.
 2. Tests with sandboxes in pytest's own process that execute its line.
-3. The tests of its area, which start servers: see areas.py.
+3. The tests of its area, which start servers and commands: see areas.py.
 
 A test kills a mutant when it fails with it twice and passes without it.
 """
@@ -23,6 +23,7 @@ from tests.mutation.scratch import Scratch
 from tests.mutation.tree import bun, is_guest
 
 BUN_SECONDS = 240.0
+FAST_SECONDS = 240.0  # for the tests without sandboxes of one mutant
 STEADY = 3  # tests that fail once and then pass, before a step is given up
 
 
@@ -50,7 +51,8 @@ def load_verdicts(path: Path) -> dict[str, Verdict]:
     verdicts = dict[str, Verdict]()
     for line in path.read_text().splitlines() if path.exists() else []:
         fields = json.loads(line)
-        verdicts[fields.pop("id")] = Verdict(Mutant(**fields.pop("mutant")), **fields)
+        name, mutant = fields.pop("id"), Mutant(**fields.pop("mutant"))
+        verdicts[name] = Verdict(mutant, **fields)
     return verdicts
 
 
@@ -84,7 +86,9 @@ class Judge:
             run = run_bun(self.scratch, BUN_SECONDS, bun())
         self._note(verdict, run)
 
-    def _by_lines(self, edit: Edit, verdict: Verdict, *, sandboxes: bool = False, budget: float = 600.0) -> float:
+    def _by_lines(
+        self, edit: Edit, verdict: Verdict, *, sandboxes: bool = False, budget: float = FAST_SECONDS
+    ) -> float:
         tests = self.executed.tests_of(edit, self.sources)
         tests = [test for test in tests if (test in self.executed.with_sandboxes) == sandboxes]
         spent = 0.0
@@ -111,9 +115,7 @@ class Judge:
                     verdict.cut = True
                     return
                 with alone(self.lock) if by_itself else nullcontext():
-                    spent += self._run(
-                        edit, verdict, ["-m", "sandbox", *here], Limits(100, budget - spent), first=first
-                    )
+                    spent += self._run(edit, verdict, here, Limits(100, budget - spent), first=first)
 
     def _run(
         self,
