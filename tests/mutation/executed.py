@@ -21,7 +21,7 @@ class Executed:
     with_sandboxes: frozenset[str]
 
     def tests_of(self, edit: Edit, sources: Mapping[str, bytes]) -> list[str]:
-        """In the order to run them in, so that a mutant dies early: named alike first, then unit tests, then by time."""
+        """In the order to run them in, so that a mutant dies early: named alike first, unit tests next."""
         mask = self._by_names(edit, sources) if edit.names else self._of(edit.mutant.file, edit.lines)
         marked = {test for number, test in enumerate(self.tests) if mask >> number & 1}
         return self.ordered(marked & self.seconds.keys(), edit.mutant.file)
