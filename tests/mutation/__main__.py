@@ -24,12 +24,11 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
-from multiprocessing.util import Finalize
 from pathlib import Path
 
-from tests.mutation import areas, executed
-from tests.mutation.judging import Judge, Verdict, alone, load_verdicts
-from tests.mutation.mutant import Edit, Mutant, load_sample, save_sample
+from tests.mutation import areas, workers
+from tests.mutation.judging import Verdict, alone, load_verdicts
+from tests.mutation.mutant import load_sample, save_sample
 from tests.mutation.running import Limits, adopt_orphans, run_pytest
 from tests.mutation.scratch import Scratch
 from tests.mutation.tree import find_again, read_tree, sample
@@ -38,9 +37,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 WORK = CHECKOUT / ".mutants"
 
 
-WITHOUT_SANDBOXES = WORK / "without-sandboxes.json"  # written by `collect`
-WITH_SANDBOXES = WORK / "with-sandboxes.json"
-RUN_ALONE = WORK / "run-alone.json"
+TRACES = (WORK / "without-sandboxes.json", WORK / "with-sandboxes.json", WORK / "run-alone.json")  # of `collect`
 
 
 def main() -> None:
@@ -122,13 +119,13 @@ def collect_command(options: argparse.Namespace) -> int:
     traced = [path for path in areas.TRACED if (CHECKOUT / path).exists()]
     try:
         if options.part != "with":
-            _collect(scratch, ["-m", "not sandbox"], WITHOUT_SANDBOXES, in_memory=True)
+            _collect(scratch, ["-m", "not sandbox"], TRACES[0], in_memory=True)
         if options.part != "without":
             many = [path for path in traced if not areas.run_alone(path)]
-            _collect(scratch, ["-m", "sandbox", *many], WITH_SANDBOXES, in_memory=False)
+            _collect(scratch, ["-m", "sandbox", *many], TRACES[1], in_memory=False)
             with alone(options.lock):
                 few = [path for path in traced if areas.run_alone(path)]
-                _collect(scratch, ["-m", "sandbox", *few], RUN_ALONE, in_memory=False)
+                _collect(scratch, ["-m", "sandbox", *few], TRACES[2], in_memory=False)
     finally:
         scratch.remove()
     return 0
@@ -145,19 +142,19 @@ def _last_line(path: Path) -> str:
 
 
 def run_command(options: argparse.Namespace) -> int:
-    if not WITHOUT_SANDBOXES.exists():
+    if not TRACES[0].exists():
         raise SystemExit("Run `scripts/mutants collect` first: it finds out which tests execute which lines.")
     wanted = [mutant for mutant in load_sample(options.sample) if not options.only or mutant.id in options.only]
     done = {} if options.only else load_verdicts(options.results)
     before = load_verdicts(options.before) if options.before else {}
     found = find_again(read_tree(CHECKOUT), wanted)
-    settings = (options.budget, options.lock, options.tests)
-    with ProcessPoolExecutor(options.jobs, get_context("spawn"), _open, settings) as pool:
+    settings = (CHECKOUT, TRACES, options.budget, options.lock, options.tests)
+    with ProcessPoolExecutor(options.jobs, get_context("spawn"), workers.begin, settings) as pool:
         futures = list[Future[Verdict]]()
         for mutant in wanted:
             if mutant.id in found and mutant.id not in done:
                 killer = before[mutant.id].by if mutant.id in before else ""
-                futures.append(pool.submit(_judge, *found[mutant.id], mutant, killer))
+                futures.append(pool.submit(workers.judge, *found[mutant.id], mutant, killer))
             elif mutant.id not in done:
                 _keep(options.results, Verdict(mutant, "lost", "lost"))
         try:
@@ -174,23 +171,6 @@ def _keep(results: Path, verdict: Verdict) -> None:
         file.write(verdict.told() + "\n")
     cut = ", not all tests had their turn" if verdict.cut and not verdict.detected else ""
     print(f"{verdict.status:8} {verdict.seconds:6.1f} s  {verdict.mutant}  {verdict.by}{cut}", flush=True)
-
-
-# --- in each process of the pool ---
-
-_judges: list[Judge] = []  # one, made when the process begins
-
-
-def _open(budget: float, lock: Path, tests: list[str]) -> None:
-    adopt_orphans()
-    scratch = Scratch(CHECKOUT)
-    Finalize(None, scratch.remove, exitpriority=1)
-    found = executed.load(WITHOUT_SANDBOXES, WITH_SANDBOXES, RUN_ALONE)
-    _judges.append(Judge(scratch, found, read_tree(CHECKOUT).sources, budget, lock, tests))
-
-
-def _judge(edit: Edit, found: str, wanted: Mutant, killer: str) -> Verdict:
-    return _judges[0].judge(edit, wanted, found, killer)
 
 
 # --- comparing ---
