@@ -38,6 +38,7 @@ WORK = CHECKOUT / ".mutants"
 
 
 TRACES = (WORK / "without-sandboxes.json", WORK / "with-sandboxes.json", WORK / "run-alone.json")  # of `collect`
+PARTS = "only the tests without sandboxes, those with them, or those that run alone"
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def _options() -> argparse.Namespace:
     command.set_defaults(command=find_command)
 
     command = commands.add_parser("collect", help="find out which tests execute which lines")
-    command.add_argument("--part", choices=["without", "with"], help="only the tests without, or with, sandboxes")
+    command.add_argument("--part", choices=["without", "with", "alone"], help=PARTS)
     _add_lock(command)
     command.set_defaults(command=collect_command)
 
@@ -118,13 +119,14 @@ def collect_command(options: argparse.Namespace) -> int:
     scratch = Scratch(CHECKOUT)
     traced = [path for path in areas.TRACED if (CHECKOUT / path).exists()]
     try:
-        if options.part != "with":
+        if options.part in (None, "without"):
             _collect(scratch, ["-m", "not sandbox"], TRACES[0], in_memory=True)
-        if options.part != "without":
+        if options.part in (None, "with"):
             many = [path for path in traced if not areas.run_alone(path)]
             _collect(scratch, ["-m", "sandbox", *many], TRACES[1], in_memory=False)
+        if options.part in (None, "alone"):
+            few = [path for path in traced if areas.run_alone(path)]
             with alone(options.lock):
-                few = [path for path in traced if areas.run_alone(path)]
                 _collect(scratch, ["-m", "sandbox", *few], TRACES[2], in_memory=False)
     finally:
         scratch.remove()

@@ -9,6 +9,7 @@ A test kills a mutant when it fails with it twice and passes without it.
 
 import fcntl
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,7 +19,7 @@ from pathlib import Path
 from tests.mutation import areas
 from tests.mutation.executed import Executed
 from tests.mutation.mutant import Edit, Mutant
-from tests.mutation.running import Limits, Run, run_bun, run_pytest
+from tests.mutation.running import HUNG, Limits, Run, run_bun, run_pytest
 from tests.mutation.scratch import Scratch
 from tests.mutation.tree import bun, is_guest
 
@@ -82,9 +83,21 @@ class Judge:
         return verdict
 
     def _by_bun(self, edit: Edit, verdict: Verdict) -> None:
-        with self.scratch.applied(edit):
-            run = run_bun(self.scratch, BUN_SECONDS, bun())
-        self._note(verdict, run)
+        """Most die in the first run, which ends early; the second finds what is behind a test that failed by chance."""
+        for options in (["--bail"], []):
+            with self.scratch.applied(edit):
+                failed = [name for name in self._bun(*options) if name not in verdict.unsteady]
+                again = {name for name in failed[:STEADY] if self._bun(*_named(name))}
+            killer = next((name for name in failed if name in again and not self._bun(*_named(name))), None)
+            verdict.unsteady += [name for name in failed[:STEADY] if name != killer]
+            if killer is not None:
+                verdict.status = "hung" if killer == HUNG else "killed"
+                verdict.by = f"guest/tests: {killer}"
+            if killer is not None or not failed:
+                return
+
+    def _bun(self, *options: str) -> list[str]:
+        return run_bun(self.scratch, bun(), BUN_SECONDS, *options)
 
     def _by_lines(
         self, edit: Edit, verdict: Verdict, *, sandboxes: bool = False, budget: float = FAST_SECONDS
@@ -164,6 +177,11 @@ class Judge:
         if run.failed or run.hung:
             verdict.status = "killed" if run.failed else "hung"
             verdict.by, verdict.said = run.failed or run.hung or "", run.said
+
+
+def _named(test: str) -> list[str]:
+    """Options of `bun test`. One without a name is all of them."""
+    return [] if test.startswith("(") else ["--test-name-pattern", re.escape(test.rpartition(" > ")[2]) + "$"]
 
 
 @contextmanager
