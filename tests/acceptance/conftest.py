@@ -1,4 +1,4 @@
-"""One server for all tests that do not kill it, started exactly as a user starts it."""
+"""Servers that are started exactly as a user starts them. tests/conftest.py has the one that most tests share."""
 
 import shutil
 import tempfile
@@ -48,15 +48,6 @@ class Servers:
         server.settings |= settings
         server.start()
         return server
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """Shared: tests may not stop it."""
-    with fresh_server(pool_size=6) as server:
-        server.start()
-        yield server
-        assert server.stop() == 0
 
 
 @pytest.fixture
