@@ -11,17 +11,20 @@ import pytest
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.server import Server
+from tests.parts import wait_for_part
 
 DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
 LOG_SHOWN = 3000  # characters of a server's log beside a failed test
 
 
 @contextmanager
-def fresh_server(pool_size: int) -> Iterator[Server]:
-    """Not started yet. Nothing of it may be left on the host when the block has ended."""
+def fresh_server(pool_size: int, *, alone: bool = False) -> Iterator[Server]:
+    """Not started yet. Nothing of it may be left on the host when the block has ended. `alone`: without other servers."""
     directory = Path(tempfile.mkdtemp(prefix="buntime-test-", dir=DISK))
     server = Server(directory / "data", pool_size=pool_size)
     try:
+        if not alone:
+            wait_for_part(server.config)
         yield server
     finally:
         server.end()

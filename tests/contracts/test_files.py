@@ -195,7 +195,11 @@ async def test_one_file_is_an_archive_of_its_own(sandbox: Sandbox) -> None:
         assert [name.removeprefix("./") for name in archive.getnames()] == ["-a"]
 
 
-@pytest.mark.parametrize("body", [b"", b"no archive", _tar({"a": b"a" * 9999})[:60], _tar({"../x": b"x"})])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"no archive", _tar({"a": b"a" * 9999})[:60], _tar({"../x": b"x"})],
+    ids=["nothing", "no archive", "half an archive", "a name that leads out"],
+)
 async def test_what_is_no_whole_archive_is_refused(sandbox: Sandbox, body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         await sandbox.files.unpack("/workspace/d", _parts(body))
