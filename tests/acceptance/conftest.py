@@ -1,4 +1,4 @@
-"""One server for all tests that do not kill it, started exactly as a user starts it."""
+"""Servers that are started exactly as a user starts them. tests/conftest.py has the one that most tests share."""
 
 import shutil
 import tempfile
@@ -11,17 +11,20 @@ import pytest
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.server import Server
+from tests.parts import wait_for_part
 
 DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
 LOG_SHOWN = 3000  # characters of a server's log beside a failed test
 
 
 @contextmanager
-def fresh_server(pool_size: int) -> Iterator[Server]:
-    """Not started yet. Nothing of it may be left on the host when the block has ended."""
+def fresh_server(pool_size: int, *, alone: bool = False) -> Iterator[Server]:
+    """Not started yet. Nothing of it may be left on the host when the block has ended. `alone`: without other servers."""
     directory = Path(tempfile.mkdtemp(prefix="buntime-test-", dir=DISK))
     server = Server(directory / "data", pool_size=pool_size)
     try:
+        if not alone:
+            wait_for_part(server.config)
         yield server
     finally:
         server.end()
@@ -48,15 +51,6 @@ class Servers:
         server.settings |= settings
         server.start()
         return server
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """Shared: tests may not stop it."""
-    with fresh_server(pool_size=6) as server:
-        server.start()
-        yield server
-        assert server.stop() == 0
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ REFUSED = (401, "unauthorized")
         "Basic dXNlcjpwYXNz",
         "btk_0123",
         "Bearer btk_\u00e9" + "0" * 37,
-        "Bearer " + new_key_secret() + " more",
-        "Bearer " + new_key_secret(),
+        pytest.param("Bearer " + new_key_secret() + " more", id="a key and more"),
+        pytest.param("Bearer " + new_key_secret(), id="a key of nobody"),
         "Bearer btk_" + "0" * 38,
     ],
 )

@@ -1,20 +1,20 @@
 """What is left of it all on the host, besides what `left_behind` finds when the server is purged."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
-from tests.attack.attack import Field
+from tests.attack.attack import Result
 from tests.attack.host_settings import changed, settings, unlisted
-from tests.attack.rows import ROWS
+from tests.attack.rows import ROWS, Row
 
 pytestmark = pytest.mark.sandbox
 
 
 def test_no_setting_of_the_host_changes_that_doctor_does_not_list(
-    settings_before: Mapping[str, str], field: Field
+    settings_before: Mapping[str, str], fought: Callable[[Row], Result]
 ) -> None:
-    assert field.fight(ROWS[0]).attacked  # where this test runs alone
+    assert fought(ROWS[0]).attacked  # where this test runs alone
     assert unlisted(settings_before) == {}
 
 

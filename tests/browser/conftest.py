@@ -1,4 +1,4 @@
-"""Debian's Chromium, and a server whose previews it sees."""
+"""Debian's Chromium, and visitors who use it."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.acceptance.client import Client, Session
-from tests.acceptance.conftest import fresh_server, pytest_runtest_makereport
+from tests.acceptance.conftest import pytest_runtest_makereport
 from tests.acceptance.server import Server
 from tests.browser.visitor import Visitor
 
@@ -20,20 +20,12 @@ class OpenSession(Protocol):
     def __call__(self, **fields: object) -> Session: ...
 
 
-@pytest.fixture(scope="package")
-def server() -> Iterator[Server]:
-    """Shared: tests may not stop it."""
-    with fresh_server(pool_size=3) as server:
-        server.start()
-        yield server
-
-
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def client(server: Server) -> Client:
     return server.new_client("enterprise")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium")
     assert path, "Chromium is missing: scripts/test installs it"

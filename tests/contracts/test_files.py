@@ -196,7 +196,11 @@ async def test_a_single_file_can_be_packed(sandbox: Sandbox) -> None:
         assert [name.removeprefix("./") for name in archive.getnames()] == ["-a"]
 
 
-@pytest.mark.parametrize("body", [b"", b"no archive", _tar({"a": b"a" * 9999})[:60], _tar({"../x": b"x"})])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"no archive", _tar({"a": b"a" * 9999})[:60], _tar({"../x": b"x"})],
+    ids=["nothing", "no archive", "half an archive", "a name that leads out"],
+)
 async def test_an_incomplete_archive_is_refused(sandbox: Sandbox, body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         await sandbox.files.unpack("/workspace/d", _parts(body))

@@ -25,6 +25,7 @@ from buntime.sandboxes.guest.client import new_http_client
 from buntime.sandboxes.kernel.image import ensure_image
 from buntime.session import DEFAULT_NETWORK, Network, Session, State
 from buntime.testing.sandboxes import FakeSandboxes
+from tests.parts import wait_for_part
 
 LIMITS = Limits(memory=256, cpu=1.0, timeout=30, disk=32)
 DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
@@ -49,6 +50,7 @@ class LocalHost:
         images = Path(os.environ.get("BUNTIME_IMAGES_DIR", "/var/lib/buntime/images"))
         self._directory = Path(tempfile.mkdtemp(prefix="buntime-test-", dir=DISK))
         self._config = Config(data_dir=self._directory, images_dir=images, volumes_gb=20, pool_size=1)
+        wait_for_part(self._config)
         self._stack = AsyncExitStack()
         self.sandboxes: Sandboxes
 

@@ -52,7 +52,11 @@ def test_a_missing_end_and_trailing_bytes_are_damage(content: bytes, data: st.Da
         list(decompress([whole, b"more"], MEGABYTE))
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"never packed" * 1000, secrets.token_bytes(5000)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"never packed" * 1000, secrets.token_bytes(5000)],
+    ids=["nothing", "a byte", "much that repeats", "noise"],
+)
 def test_content_that_was_never_packed_is_damaged(content: bytes) -> None:
     with pytest.raises(Damaged):
         unpacked(content)

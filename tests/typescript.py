@@ -1,0 +1,47 @@
+"""Makes each file `*.test.ts` a test that Bun runs, so that one command runs the tests of both languages."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 600  # a guard against a hang
+
+
+class BunFailed(Exception):
+    """The message is what Bun wrote."""
+
+
+class TypeScriptItem(pytest.Item):
+    def runtest(self) -> None:
+        bun = subprocess.run([ROOT / "scripts/bun"], capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(
+            # a busy machine needs more than the 5 s of a test by default
+            [f"{bun}/bun", "test", "--timeout", "60000", f"./{self.path.relative_to(self.project)}"],
+            cwd=self.project, env=os.environ | {"PATH": f"{bun}:{os.environ['PATH']}"}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=SECONDS,
+        )  # fmt: skip
+        if done.returncode:
+            raise BunFailed(done.stdout)
+
+    @property
+    def project(self) -> Path:
+        return next(directory for directory in self.path.parents if (directory / "package.json").exists())
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
+        return str(excinfo.value)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, self.path.name
+
+
+class TypeScriptFile(pytest.File):
+    def collect(self) -> Iterator[pytest.Item]:
+        yield TypeScriptItem.from_parent(self, name=self.path.name)
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    return TypeScriptFile.from_parent(parent, path=file_path) if file_path.name.endswith(".test.ts") else None
