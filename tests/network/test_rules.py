@@ -14,9 +14,9 @@ import pytest
 from buntime.daemon.tasks import Tasks
 from buntime.egress import Rules, rules_of
 from buntime.sandboxes.kernel.host import Part
-from buntime.sandboxes.network import resolver as names
 from buntime.sandboxes.network.dnsmasq import NameServer
 from buntime.sandboxes.network.namespaces import DEFAULT_RULES, KNOWN, Namespace, Network
+from buntime.sandboxes.network.resolver import answering
 from buntime.session import Network as Wanted
 from tests.network.connections import asking, echoing, eventually, hearing
 from tests.network.place import PRIVATE, PUBLIC, Upstream, World, ask, enter_handle, nft, probe, upstream, world
@@ -54,7 +54,7 @@ class Host:
         await asyncio.to_thread(self.network.open, rules or {})
         self.stack = AsyncExitStack()
         tasks = await self.stack.enter_async_context(Tasks())
-        await self.stack.enter_async_context(names.answering(self.network, tasks))
+        await self.stack.enter_async_context(answering(self.network, tasks))
 
     async def stop(self) -> None:
         await self.stack.aclose()

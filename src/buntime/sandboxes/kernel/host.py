@@ -132,7 +132,7 @@ def claim_part(config: Config) -> Part:
 
 
 def other_data_dirs(config: Config) -> list[Path]:
-    """Of the other servers of this host."""
+    """Data directories of this host's other servers."""
     return list({claim.owner: None for claim in _claims() if claim.owner != config.data_dir.resolve()})
 
 
@@ -182,15 +182,15 @@ def _claims() -> list[_Claim]:
 
 
 def _blocks_in(network: IPv4Network) -> int:
-    """How many servers of a host can use."""
+    """How many blocks of the network the servers of a host can use."""
     return min(BLOCKS, 1 << max(0, BLOCK_PREFIX - network.prefixlen))
 
 
 class Slots:
-    """Which numbers are in use. A freed one rests before it is used again.
+    """The numbers of sandboxes that run. A freed number rests before it is used again.
 
-    They are given out in turn, and where the turn is is kept in a file: after a restart the numbers that
-    were freed before it come last.
+    Numbers are given out in turn. A file keeps the next one, so that after a restart the numbers freed before it come
+    last.
     """
 
     def __init__(self, count: int, turn: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -202,7 +202,7 @@ class Slots:
         self._next = _number_in(turn) % count
 
     def use(self, slots: Iterable[int]) -> None:
-        """Marks slots of sandboxes that were found at start."""
+        """Marks the slots of sandboxes that run at a start."""
         self._used.update(slots)
 
     def take(self) -> int:
@@ -229,7 +229,7 @@ def _number_in(file: Path) -> int:
 
 
 def host_disk_free(directory: Path) -> int:
-    """Bytes that are free for us on the file system of `directory`."""
+    """Free bytes on the file system of `directory`."""
     stat = os.statvfs(directory)
     return stat.f_bavail * stat.f_frsize
 

@@ -48,16 +48,16 @@ async def answering(network: Network, tasks: Tasks) -> AsyncIterator[None]:
     upstream, asker = await loop.create_datagram_endpoint(
         lambda: _Asker(network.gateway), remote_addr=(network.gateway, PORT)
     )
-    names = Names(network, asker)
+    resolver = Resolver(network, asker)
     try:
         datagrams, _ = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(names, tasks), local_addr=(network.resolver, PORT)
+            lambda: _Datagrams(resolver, tasks), local_addr=(network.resolver, PORT)
         )
-        streams = await asyncio.start_server(names.serve_stream, network.resolver, PORT)
+        streams = await asyncio.start_server(resolver.serve_stream, network.resolver, PORT)
     except OSError as taken:
         upstream.close()
         raise HostCommandFailed(f"the resolver cannot listen at {network.resolver}: {taken}") from taken
-    watching = asyncio.create_task(names.watch_denied(), name="denied names")
+    watching = asyncio.create_task(resolver.watch_denied(), name="denied names")
     try:
         yield
     finally:
@@ -68,7 +68,7 @@ async def answering(network: Network, tasks: Tasks) -> AsyncIterator[None]:
         upstream.close()
 
 
-class Names:
+class Resolver:
     """Decides about each question."""
 
     def __init__(self, network: Network, asker: "_Asker") -> None:
@@ -229,8 +229,8 @@ class _Asker(asyncio.DatagramProtocol):
 class _Datagrams(asyncio.DatagramProtocol):
     """Questions of sessions, one in each datagram."""
 
-    def __init__(self, names: Names, tasks: Tasks) -> None:
-        self._names = names
+    def __init__(self, resolver: Resolver, tasks: Tasks) -> None:
+        self._resolver = resolver
         self._tasks = tasks
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -241,6 +241,6 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._tasks.start(self._answer(data, addr), "question")
 
     async def _answer(self, message: bytes, session: tuple[str | Any, int]) -> None:
-        answer = await self._names.answer(session[0], message)
+        answer = await self._resolver.answer(session[0], message)
         if answer is not None and self._transport is not None and not self._transport.is_closing():
             self._transport.sendto(answer, session)
