@@ -24,7 +24,7 @@ from buntime.sandboxes.kernel.oci import Runtime
 from buntime.sandboxes.kernel.volume import GB, Volumes
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.machinery import Machinery, Runs
-from buntime.sandboxes.network import resolver as names
+from buntime.sandboxes.network import resolver
 from buntime.sandboxes.network.dnsmasq import NameServer
 from buntime.sandboxes.network.namespaces import Network
 from buntime.session import Session
@@ -56,7 +56,7 @@ async def opened(
     part = claim_part(config)
     async with AsyncExitStack() as stack:
         machinery = _open_machinery(config, part, owned, tasks, http, stack, listening(config))
-        await stack.enter_async_context(names.answering(machinery.network, tasks))
+        await stack.enter_async_context(resolver.answering(machinery.network, tasks))
         settings = _settings(config, part, image, parked_limits, machinery.volumes)
         runtime = _runtime(config)
         stack.callback(runtime.close)
