@@ -19,6 +19,7 @@ behind is removed with `buntime purge`.
 """
 
 import argparse
+import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -42,8 +43,12 @@ PARTS = "only the tests without sandboxes, those with them, or those that run al
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = _options()
-    sys.exit(options.command(options))
+    try:
+        sys.exit(options.command(options))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: what has results does not run again.")
 
 
 def _options() -> argparse.Namespace:

@@ -19,12 +19,13 @@ from pathlib import Path
 from tests.mutation import areas
 from tests.mutation.executed import Executed
 from tests.mutation.mutant import Edit, Mutant
-from tests.mutation.running import HUNG, Limits, Run, run_bun, run_pytest
+from tests.mutation.running import HUNG, STARTING, Limits, Run, run_bun, run_pytest
 from tests.mutation.scratch import Scratch
 from tests.mutation.tree import bun, is_guest
 
 BUN_SECONDS = 240.0
-FAST_SECONDS = 240.0  # for the tests without sandboxes of one mutant
+FAST_SECONDS = 120.0  # for the tests without sandboxes of one mutant
+LEAST_SECONDS = 60.0  # for the tests of the area, whatever those before them took
 STEADY = 3  # tests that fail once and then pass, before a step is given up
 
 
@@ -78,7 +79,7 @@ class Judge:
         if not verdict.detected and not is_guest(wanted):
             left -= self._by_lines(edit, verdict, sandboxes=True, budget=left)
         if not verdict.detected:
-            self._by_area(edit, verdict, first, left)
+            self._by_area(edit, verdict, first, max(left, LEAST_SECONDS))
         verdict.seconds = round(time.monotonic() - began, 1)
         return verdict
 
@@ -147,29 +148,30 @@ class Judge:
                 run = run_pytest(
                     self.scratch, paths, limits, in_memory=in_memory, without="\n".join(without), **settings
                 )
-                steady = run.failed is None or self._fails_again(run.failed, limits, in_memory)
-            if run.failed is None or (steady and self._is_healthy(run.failed, limits, in_memory)):
+                suspect = run.failed or run.hung
+                steady = suspect is None or self._fails(suspect, limits, in_memory)
+            if suspect is None or (steady and self._is_healthy(suspect, limits, in_memory)):
                 self._note(verdict, run)
                 self.healthy.update(run.passed)
                 break
-            verdict.unsteady.append(run.failed)
-            without.append(run.failed)
+            verdict.unsteady.append(suspect)
+            without.append(suspect)
         return time.monotonic() - began
 
-    def _fails_again(self, test: str, limits: Limits, in_memory: bool) -> bool:
-        return self._alone_run(test, limits, in_memory).failed is not None
-
     def _is_healthy(self, test: str, limits: Limits, in_memory: bool) -> bool:
-        if test not in self.healthy and test not in self.executed.seconds and "::" in test:
-            run = self._alone_run(test, limits, in_memory)
-            if run.failed is None and run.hung is None:
-                self.healthy.add(test)
-                return True
-            return False
+        """Whether it passes without a mutant."""
+        if test not in self.healthy and test not in self.executed.seconds:
+            if self._fails(test, limits, in_memory):
+                return False
+            self.healthy.add(test)
         return True
 
-    def _alone_run(self, test: str, limits: Limits, in_memory: bool) -> Run:
-        return run_pytest(self.scratch, [test], Limits(limits.one_test, 300, limits.known), in_memory=in_memory)
+    def _fails(self, test: str, limits: Limits, in_memory: bool) -> bool:
+        paths = [] if test == STARTING else [test]
+        run = run_pytest(
+            self.scratch, paths or ["--co", "-q"], Limits(limits.one_test, 300, limits.known), in_memory=in_memory
+        )
+        return bool(run.failed or run.hung)
 
     def _note(self, verdict: Verdict, run: Run) -> None:
         verdict.ran += len(run.passed)

@@ -17,6 +17,7 @@ from tests.mutation.scratch import Scratch
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: orphans of a test become children of this process
 STARTING_SECONDS = 90.0  # until pytest runs its first test, and between two tests
 HUNG = "(no end)"
+STARTING = "(between tests)"
 ENDING_SECONDS = 30.0  # for clean-up after an interrupt
 
 
@@ -83,13 +84,17 @@ def _unused_plugins(paths: Sequence[str]) -> list[str]:
 def run_bun(scratch: Scratch, bun: str, seconds: float, *options: str) -> list[str]:
     """Runs the guest's own tests. The names of those that fail, and HUNG if they do not end."""
     output = scratch.home / "output"
+    temporary = scratch.memory / "b"
+    temporary.mkdir(exist_ok=True)
     environment = scratch.environment | {"PATH": f"{Path(bun).parent}:{os.environ['PATH']}", "NO_COLOR": "1"}
+    environment["TMPDIR"] = str(temporary)
     command = [bun, "test", "--timeout", "60000", *options]
     try:
         process = _started(command, scratch.root / "guest", environment, output)
         ended = _ends(process, seconds)
     finally:
         end_descendants()
+        shutil.rmtree(temporary, ignore_errors=True)
     said = output.read_text(errors="replace").splitlines()
     failed = [line.partition("(fail) ")[2].partition(" [")[0] for line in said if line.startswith("(fail) ")]
     if not failed and process.returncode != 0:
@@ -135,7 +140,7 @@ def _watched(process: subprocess.Popen[bytes], report: Path, limits: Limits) -> 
         if ended:
             return run
         if run.failed is None and now - since > (limits.of(current) if current else STARTING_SECONDS):
-            run.hung, run.said = current or "starting", f"no end in {now - since:.0f} s"
+            run.hung, run.said = current or STARTING, f"no end in {now - since:.0f} s"
         run.cut = run.failed is None and run.hung is None and now - begin > limits.all_tests
         if run.hung or run.cut or (run.failed and not limits.keep_going and now - since > ENDING_SECONDS):
             _interrupt(process)
