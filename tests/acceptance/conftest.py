@@ -19,7 +19,7 @@ LOG_SHOWN = 3000  # characters of a server's log beside a failed test
 
 @contextmanager
 def fresh_server(pool_size: int, *, alone: bool = False) -> Iterator[Server]:
-    """Not started yet. Nothing of it may be left on the host when the block has ended. `alone`: without other servers."""
+    """Not started yet. Nothing of it may be left on the host when the block has ended. `alone`: no other test runs."""
     directory = Path(tempfile.mkdtemp(prefix="buntime-test-", dir=DISK))
     server = Server(directory / "data", pool_size=pool_size)
     try:
