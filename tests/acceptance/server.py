@@ -11,6 +11,7 @@ from pathlib import Path
 
 from buntime.config import Config
 from tests.acceptance.client import Client
+from tests.ports import free_port
 
 BUNTIME = Path(sys.executable).with_name("buntime")
 IMAGES = Path(os.environ.get("BUNTIME_IMAGES_DIR", "/var/lib/buntime/images"))
@@ -23,7 +24,7 @@ class Server:
     """One data directory and the server on it, which may be started, killed and started again."""
 
     def __init__(self, data_dir: Path, *, pool_size: int) -> None:
-        self.config = Config(data_dir=data_dir, port=_free_port(), images_dir=IMAGES, volumes_gb=VOLUMES_GB)
+        self.config = Config(data_dir=data_dir, port=free_port(), images_dir=IMAGES, volumes_gb=VOLUMES_GB)
         self.settings = {"BUNTIME_POOL_SIZE": str(pool_size)}  # a test may add to them between two starts
         self.log = data_dir.with_name(data_dir.name + ".log")
         self._process: subprocess.Popen[bytes] | None = None
@@ -124,9 +125,3 @@ class Server:
 
     def said(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,23 +1,13 @@
 """How tests put sessions to sleep and see what became of it."""
 
 import re
-import time
-from collections.abc import Callable
 
 from tests.acceptance import traces
 from tests.acceptance.client import Reply, Session
 from tests.acceptance.server import Server
+from tests.waiting import until
 
-PATIENCE = 60.0  # seconds; a guard against a hang
 EVICTING = {"BUNTIME_CACHE_GB": "0", "BUNTIME_TICK_MS": "50"}  # settings: no volume stays once it is archived
-
-
-def until(seen: Callable[[], object], what: str) -> None:
-    """`seen` is asked until it is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not seen():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
-        time.sleep(0.02)
 
 
 def state(session: Session) -> str:

@@ -17,8 +17,9 @@ from tests.acceptance import traces
 from tests.acceptance.client import Client
 from tests.acceptance.conftest import DISK, fresh_server
 from tests.acceptance.server import Server
-from tests.acceptance.sleeping import EVICTING, ask_to_sleep, evict, number, state, until, wait_until_evicted
+from tests.acceptance.sleeping import EVICTING, ask_to_sleep, evict, number, state, wait_until_evicted
 from tests.contracts.seaweed import BUCKET, seaweed
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 

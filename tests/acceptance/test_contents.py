@@ -16,6 +16,7 @@ import pytest
 from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.test_files import NAMES
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
@@ -75,13 +76,6 @@ def begin(
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     connection.sendall("\r\n".join([*lines, "", ""]).encode())
     return connection
-
-
-def eventually(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # --- content ---
@@ -183,9 +177,9 @@ def test_an_upload_that_breaks_off_leaves_nothing(session: Session) -> None:
     for path in ("f", "new/g"):
         connection = begin(session, _target(session, "content", path), "PUT", {"Content-Length": 9 * MB})
         connection.sendall(bytes(4 * MB))
-        eventually(lambda: int(session.output("ls /workspace | wc -l")) >= 1)
+        until(lambda: int(session.output("ls /workspace | wc -l")) >= 1, "the write has begun")
         connection.close()
-    eventually(lambda: session.output("find . -mindepth 1") == "./f\n")
+    until(lambda: session.output("find . -mindepth 1") == "./f\n", "the end of the request")
     assert get(session, "f").body == b"old"
 
 
@@ -195,7 +189,7 @@ def test_downloads_that_nobody_reads_to_their_end_leave_room_for_others(session:
         connection = begin(session, _target(session, "content", "f"))
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         connection.close()
-    eventually(lambda: get(session, "f", Range="bytes=-1").status == 206)
+    until(lambda: get(session, "f", Range="bytes=-1").status == 206, "the end of the request")
 
 
 def test_a_file_that_becomes_shorter_breaks_the_connection(session: Session) -> None:
@@ -301,12 +295,15 @@ def test_an_archive_that_breaks_off_ends_tar(session: Session) -> None:
     packed = tarball(lambda archive: member(archive, "f", os.urandom(20 * MB)))
     connection = begin(session, _target(session, "archive", "d"), "PUT", {"Content-Length": len(packed)})
     connection.sendall(packed[: 10 * MB])
-    eventually(lambda: "/d/f" in session.output("ls -d /workspace/d/f || true"))
+    until(lambda: "/d/f" in session.output("ls -d /workspace/d/f || true"), "the end of the request")
     connection.close()
     put(session, "g", os.urandom(9 * MB)).done()
     with begin(session, _target(session, "archive", ".")) as connection:
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
-    eventually(lambda: session.output("cat /proc/[0-9]*/comm 2>/dev/null | grep -cx tar || true") == "0\n")
+    until(
+        lambda: session.output("cat /proc/[0-9]*/comm 2>/dev/null | grep -cx tar || true") == "0\n",
+        "the end of the request",
+    )
 
 
 def test_a_runtime_that_is_killed_says_so_and_leaves_nothing(session: Session) -> None:
@@ -327,7 +324,7 @@ def test_open_answers_are_bounded(free: Client) -> None:
         readers = [stack.enter_context(begin(session, _target(session, "content", "f"))) for _ in range(17)]
         answers = [reader.recv(100)[:12] for reader in readers]
     assert sorted(answers) == [b"HTTP/1.1 200"] * 16 + [b"HTTP/1.1 429"]
-    eventually(lambda: get(session, "f", Range="bytes=0-0").status == 206)
+    until(lambda: get(session, "f", Range="bytes=0-0").status == 206, "the end of the request")
     session.delete()
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import Servers
-from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, state, until
+from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, state
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 

@@ -20,7 +20,8 @@ from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import fresh_server
 from tests.acceptance.crashing_server import named_steps
 from tests.acceptance.server import Server
-from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, evict, state, until, wait_until_evicted, wake
+from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, evict, state, wait_until_evicted, wake
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 

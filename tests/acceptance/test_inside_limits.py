@@ -14,8 +14,9 @@ from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.events import Events, stream, watch
 from tests.acceptance.server import Server
-from tests.acceptance.sleeping import deep_sleep, until
+from tests.acceptance.sleeping import deep_sleep
 from tests.acceptance.test_terminals import person_at, refused
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 

@@ -15,7 +15,8 @@ from tests.acceptance import traces
 from tests.acceptance.client import Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.server import Server
-from tests.acceptance.sleeping import EVICTING, ask_to_sleep, deep_sleep, evict, number, state, until, wake
+from tests.acceptance.sleeping import EVICTING, ask_to_sleep, deep_sleep, evict, number, state, wake
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 

@@ -14,7 +14,8 @@ import pytest
 
 from tests.acceptance.client import PATIENCE, Client, Session
 from tests.acceptance.conftest import Servers
-from tests.acceptance.sleeping import EVICTING, ask_to_sleep, deep_sleep, evict, state, until
+from tests.acceptance.sleeping import EVICTING, ask_to_sleep, deep_sleep, evict, state
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 

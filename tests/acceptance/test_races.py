@@ -19,7 +19,8 @@ from tests.acceptance import traces
 from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.server import Server
-from tests.acceptance.sleeping import EVICTING, until
+from tests.acceptance.sleeping import EVICTING
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 

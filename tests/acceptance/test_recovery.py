@@ -18,6 +18,7 @@ from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.server import Server
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
@@ -34,15 +35,6 @@ body_mb = 8
 default = { memory = 256, cpu = 1.0, timeout = 30, disk = 128 }
 most = { memory = 512, cpu = 1.0, timeout = 60, disk = 256 }
 """
-
-
-def _wait_until(seen: object, what: str) -> None:
-    """`seen` is asked until it is true."""
-    assert callable(seen)
-    deadline = time.monotonic() + 60
-    while not seen():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
-        time.sleep(0.05)
 
 
 def _with_background(client: Client) -> tuple[Session, str]:
@@ -91,7 +83,7 @@ def test_a_run_whose_server_was_killed_is_ended_by_the_next_and_the_session_answ
     session, pid = _with_background(server.new_client())
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(session.execute, command="touch begun; sleep 200000")
-        _wait_until(lambda: session.look().done()["filesCount"] == 2, "the run's beginning")
+        until(lambda: session.look().done()["filesCount"] == 2, "the run's beginning")
         server.kill()
         with suppress(OSError, HTTPException):
             assert run.result().status >= 500
@@ -105,7 +97,7 @@ def test_a_clean_stop_lets_a_run_that_is_under_way_be_answered(servers: Servers)
     session = server.new_client().open()
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(session.output, "touch begun; sleep 1.5; echo done")
-        _wait_until(lambda: session.look().done()["filesCount"] == 1, "the run's beginning")
+        until(lambda: session.look().done()["filesCount"] == 1, "the run's beginning")
         assert server.stop() == 0
         assert run.result() == "done\n"
 
@@ -133,7 +125,7 @@ def test_an_expired_session_goes_while_the_server_runs_and_while_it_does_not(ser
     server = servers.start(pool_size=0, BUNTIME_PLANS=str(plans))
     client = server.new_client("brief")
     brief, long = client.open(ttl=1), client.open(ttl=600)
-    _wait_until(lambda: brief.look().status == 404, "the end of a session")
+    until(lambda: brief.look().status == 404, "the end of a session")
     brief.execute(command="true").refused(404, "session_not_found")
     traces.wait_until_whole(server.config, 1)
     second = client.open(ttl=1)
@@ -144,7 +136,7 @@ def test_an_expired_session_goes_while_the_server_runs_and_while_it_does_not(ser
     traces.wait_until_whole(server.config, 1)
     assert long.output("echo fine") == "fine\n"
     long.patch(ttl=1).done()
-    _wait_until(lambda: long.look().status == 404, "the end of a patched session")
+    until(lambda: long.look().status == 404, "the end of a patched session")
     traces.wait_until_whole(server.config, 0)
 
 
@@ -215,7 +207,7 @@ def test_a_host_without_room_refuses_creates_and_serves_what_there_is(servers: S
     server.stop()
     server.settings["BUNTIME_RESERVE_GB"] = reserve
     server.launch()
-    _wait_until(lambda: _answers(server), "the start")
+    until(lambda: _answers(server), "the start")
     refused = session.client.create()
     assert refused.refused(503, "unavailable")["retryAfter"] > 0
     assert int(refused.headers["retry-after"]) > 0
@@ -234,16 +226,16 @@ def test_the_edge_and_the_name_server_come_back_when_they_are_killed(servers: Se
     assert "Name or service not known" in session.output(ask)
     names = int((server.config.run_dir / "dnsmasq.pid").read_text().split()[0])
     os.kill(names, signal.SIGKILL)
-    _wait_until(lambda: "Name or service not known" in session.output(ask, timeout=60), "the name server")
+    until(lambda: "Name or service not known" in session.output(ask, timeout=60), "the name server")
     edge = int(next(server.config.run_dir.rglob("nginx.pid")).read_text())
     os.kill(edge, signal.SIGKILL)
-    _wait_until(lambda: _answers(server), "the edge")
+    until(lambda: _answers(server), "the edge")
     assert session.output("echo fine") == "fine\n"
 
 
 def test_the_first_start_shows_a_key_and_a_line_that_works_when_pasted(servers: Servers) -> None:
     server = servers.start()
-    _wait_until(lambda: "  curl " in server.said(), "the start-up message")
+    until(lambda: "  curl " in server.said(), "the start-up message")
     said = server.said()
     assert f"http://localhost:{server.config.port}" in said
     key = re.search(r"btk_\w+", said)
@@ -253,7 +245,7 @@ def test_the_first_start_shows_a_key_and_a_line_that_works_when_pasted(servers: 
     assert Session(server.client(key[0]), done["sessionId"]).output("echo fine") == "fine\n"
     server.stop()
     server.start()
-    _wait_until(lambda: server.said().count("  curl ") == 2, "the second start-up message")
+    until(lambda: server.said().count("  curl ") == 2, "the second start-up message")
     assert "btk_" not in server.said()[len(said) :]
 
 

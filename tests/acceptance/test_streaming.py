@@ -13,7 +13,7 @@ from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.events import Events, end_of, stream, text_of
 from tests.acceptance.server import Server
-from tests.acceptance.sleeping import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 

@@ -10,7 +10,8 @@ from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.events import Event, Events, watch
 from tests.acceptance.server import Server
-from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, state, until, wake
+from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, state, wake
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 

@@ -31,6 +31,7 @@ from buntime.web.app import create_app
 from buntime.web.edge_app import create_edge_app
 from buntime.web.metrics import Metrics
 from buntime.web.websocket import Connection
+from tests.waiting import eventually
 
 START = 1705660200.0  # 2024-01-19T10:30:00Z
 
@@ -130,7 +131,7 @@ class Api:
     async def keep(self, keeper: Keeper) -> None:
         """One tick, and all that it began."""
         await keeper.tick()
-        await until(lambda: keeper.at_rest)
+        await eventually(lambda: keeper.at_rest)
 
     async def session(self, **fields: object) -> str:
         """A new session's id."""
@@ -138,12 +139,6 @@ class Api:
         assert made.status == 200, made.body
         session_id: str = made.json["sessionId"]
         return session_id
-
-
-async def until(happened: Callable[[], object]) -> None:
-    """Lets the server go on until it has happened."""
-    while not happened():  # noqa: ASYNC110 - what it waits for has no event
-        await asyncio.sleep(0)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from buntime.ports import ObjectMissing, VolumeUnsendable
 from buntime.session import Session, State
-from tests.app.serving import Api, until
+from tests.app.serving import Api
 from tests.app.sleeping import (
     content_of,
     deep_sleep,
@@ -18,6 +18,7 @@ from tests.app.sleeping import (
     stored_of,
     write,
 )
+from tests.waiting import eventually
 
 
 async def test_a_session_in_deep_sleep_is_archived_evicted_and_restored(api: Api) -> None:
@@ -39,7 +40,7 @@ async def test_only_the_newest_object_and_the_one_before_are_kept(api: Api) -> N
     assert stored.previous
     assert set(api.archive.objects) == {stored.snapshot.name, stored.previous.name}
     assert (await api.call("DELETE", f"/sessions/{session}")).status == 200
-    await until(lambda: not api.store.sessions)
+    await eventually(lambda: not api.store.sessions)
     assert not api.archive.objects
 
 

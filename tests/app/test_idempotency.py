@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from tests.app.serving import Api, until
+from tests.app.serving import Api
+from tests.waiting import eventually
 
 CREATE = "/sessions/create"
 
@@ -48,7 +49,7 @@ async def test_two_accounts_may_use_the_same_key(api: Api) -> None:
 async def test_while_the_first_request_runs_the_second_is_told_to_wait(api: Api) -> None:
     api.sandboxes.open_for_claims.clear()
     first = asyncio.create_task(api.call("POST", CREATE, Idempotency_Key="k"))
-    await until(lambda: api.sandboxes.claims_waiting)
+    await eventually(lambda: api.sandboxes.claims_waiting)
     second = await api.call("POST", CREATE, Idempotency_Key="k")
     assert second.refusal == (409, "idempotency_in_progress")
     assert second.headers["Retry-After"] == "1"
@@ -60,12 +61,12 @@ async def test_while_the_first_request_runs_the_second_is_told_to_wait(api: Api)
 async def test_a_client_that_hangs_up_finds_its_session_when_it_asks_again(api: Api) -> None:
     api.sandboxes.open_for_claims.clear()
     first = asyncio.create_task(api.call("POST", CREATE, Idempotency_Key="k"))
-    await until(lambda: api.sandboxes.claims_waiting)
+    await eventually(lambda: api.sandboxes.claims_waiting)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
     api.sandboxes.open_for_claims.set()
-    await until(lambda: api.store.answers)
+    await eventually(lambda: api.store.answers)
     again = await api.call("POST", CREATE, Idempotency_Key="k")
     assert again.headers["Idempotent-Replayed"] == "true"
     assert list(api.store.sessions) == [again.json["sessionId"]]

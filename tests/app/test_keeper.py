@@ -9,7 +9,8 @@ from buntime.account import AccountStatus
 from buntime.lifecycle.keeper import ENDS_A_TICK, HOLD_SECONDS, Keeper, Pace
 from buntime.session import Session, State
 from buntime.testing.sandboxes import FakeSandbox
-from tests.app.serving import Api, Clock, until
+from tests.app.serving import Api, Clock
+from tests.waiting import eventually
 
 DAY = 86_400.0
 
@@ -59,7 +60,7 @@ async def test_sessions_that_expire_together_end_a_few_at_a_time_and_delay_nobod
     keeper, left = api.keeper(idle_after=300), list[int]()
     for _ in range(4):
         await api.keep(keeper)
-        await until(lambda: all(session.state is not State.DELETING for session in api.store.sessions.values()))
+        await eventually(lambda: all(session.state is not State.DELETING for session in api.store.sessions.values()))
         left.append(len(api.store.sessions))
     assert left == [ENDS_A_TICK + 6, 6, 1, 1]
     assert await _states(api, quiet) == [State.IDLE]
@@ -195,7 +196,7 @@ async def test_sessions_of_a_deleted_account_are_removed_with_their_archive_obje
     (account,) = await api.store.list_accounts()
     await api.store.set_account_status(account.id, AccountStatus.DELETED)
     await api.keep(api.keeper())
-    await until(lambda: not {awake, asleep} & set(api.store.sessions))
+    await eventually(lambda: not {awake, asleep} & set(api.store.sessions))
     assert not api.sandboxes.volumes
     assert not api.archive.objects
 

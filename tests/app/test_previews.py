@@ -18,7 +18,9 @@ from buntime.ports import Sandbox
 from buntime.session import State
 from buntime.web.edge_app import prefers_page
 from buntime.web.visitor_pages import PAGES, render
-from tests.app.serving import Answer, Api, serving, until
+from tests.app.serving import Answer, Api, serving
+from tests.ports import free_port
+from tests.waiting import eventually
 
 HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
 BROWSER = {"Accept": HTML}
@@ -52,11 +54,6 @@ async def listening(port: int = 0) -> AsyncIterator[int]:
     finally:
         server.close()
         await server.wait_closed()
-
-
-async def free_port() -> int:
-    async with listening() as port:
-        return port
 
 
 @pytest.fixture
@@ -261,7 +258,7 @@ async def test_tokens_that_have_expired_are_dropped_by_the_keeper(api: Api) -> N
     await token_for(api, session, ttl=3600)
     api.clock.now += 60
     await api.keep(api.keeper())
-    await until(lambda: len(api.store.tokens) == 1)
+    await eventually(lambda: len(api.store.tokens) == 1)
 
 
 # --- what ends open connections ---
@@ -273,7 +270,7 @@ async def ends_connections_twice(api: Api, change: Awaitable[Answer]) -> bool:
     assert api.sandboxes.disconnected == []
     assert (await change).status == 200
     at_once = api.sandboxes.disconnected[:1] == [sandbox.id]
-    await until(lambda: len(api.sandboxes.disconnected) > 1)
+    await eventually(lambda: len(api.sandboxes.disconnected) > 1)
     return at_once and set(api.sandboxes.disconnected) == {sandbox.id}
 
 
@@ -414,7 +411,7 @@ async def test_a_wake_that_takes_long_is_a_page_that_loads_itself_again(
     assert b'http-equiv="refresh" content="1"' in page.body
     assert (await api.ask(host_of(session))).refusal == (503, "unavailable")
     going.set()
-    await until(lambda: not sandbox.frozen)
+    await eventually(lambda: not sandbox.frozen)
     assert (await api.ask(host_of(session), **BROWSER)).status == 200
 
 
@@ -480,10 +477,10 @@ async def asleep(api: Api, port: int, **fields: object) -> str:
 
 
 async def test_visitors_wait_until_what_on_wake_starts_listens(api: Api) -> None:
-    port = await free_port()
+    port = free_port()
     session = await asleep(api, port, onWake="serve")
     asked = [asyncio.create_task(api.ask(host_of(session, port), f"/{n}")) for n in range(3)]
-    await until(lambda: api.sandboxes.running)
+    await eventually(lambda: api.sandboxes.running)
     late = asyncio.create_task(api.ask(host_of(session, port)))
     done, _ = await asyncio.wait([*asked, late], timeout=0.1)
     assert not done
@@ -492,7 +489,7 @@ async def test_visitors_wait_until_what_on_wake_starts_listens(api: Api) -> None
 
 
 async def test_visitors_also_wait_when_an_api_request_woke_the_session(api: Api) -> None:
-    port = await free_port()
+    port = free_port()
     session = await asleep(api, port, onWake="serve")
     await api.call("POST", f"/sessions/{session}/wake")
     asked = asyncio.create_task(api.ask(host_of(session, port)))
@@ -510,7 +507,7 @@ async def test_a_port_that_was_seen_to_listen_is_not_looked_at_again(api: Api) -
 
 
 async def test_visitors_do_not_wait_after_a_mere_suspension(api: Api) -> None:
-    port = await free_port()
+    port = free_port()
     session = await api.session(preview={"ports": [port]}, onWake="serve")
     await api.call("POST", f"/sessions/{session}/sleep")
     assert (await api.ask(host_of(session, port))).status == 200
@@ -520,7 +517,7 @@ async def test_the_page_names_the_log_when_on_wake_does_not_start_the_server_in_
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(previews, "ON_WAKE_SECONDS", 0.05)
-    port = await free_port()
+    port = free_port()
     session = await asleep(api, port, onWake="serve")
     starting = await api.ask(host_of(session, port), **BROWSER)
     assert starting.status == 503
@@ -539,7 +536,7 @@ async def test_the_page_names_the_log_when_on_wake_does_not_start_the_server_in_
 
 
 async def test_the_page_for_a_silent_port_says_how_to_listen_on_it(api: Api) -> None:
-    port = await free_port()
+    port = free_port()
     session = await api.session(preview={"ports": [port]})
     page = await api.ask(host_of(session, port), path="/nothing", **BROWSER)
     assert page.status == 502
@@ -552,7 +549,7 @@ async def test_the_page_for_a_silent_port_says_how_to_listen_on_it(api: Api) -> 
 
 
 async def test_the_page_says_that_deep_sleep_ended_the_server(api: Api) -> None:
-    port = await free_port()
+    port = free_port()
     session = await asleep(api, port)
     assert (await api.ask(host_of(session, port))).status == 200
     page = await api.ask(host_of(session, port), path="/nothing", **BROWSER)

@@ -14,7 +14,8 @@ from buntime.ports import Run, RunResult
 from buntime.session import State
 from buntime.testing.processes import FakeProcesses
 from buntime.testing.sandboxes import FakeSandbox, result, small_shell
-from tests.app.serving import Api, serving, until
+from tests.app.serving import Api, serving
+from tests.waiting import eventually
 
 SECONDS = 10  # a guard against a hang
 
@@ -112,7 +113,7 @@ async def test_a_refused_start_names_the_wrong_field(api: Api, fields: dict[str,
 async def test_a_start_can_wait_for_a_port(api: Api) -> None:
     session = await api.session()
     waiting = asyncio.create_task(start(api, session, waitFor={"port": 8080}))
-    await until(lambda: fake(api).live)
+    await eventually(lambda: fake(api).live)
     fake(api).listening.add(8080)
     assert (await waiting)["ready"] is True
     ended = await start(api, session, "exit 3", waitFor={"port": 9})
@@ -133,7 +134,7 @@ async def test_a_start_can_wait_for_a_line_that_is_searched_for_inside_the_sessi
     async with serving(rg) as api:
         session = await api.session()
         waiting = asyncio.create_task(start(api, session, waitFor={"output": "ready"}))
-        await until(lambda: fake(api).live)
+        await eventually(lambda: fake(api).live)
         process = next(iter(fake(api).all.values()))
         process.says(b"not re")
         process.says(b"ady\nre", "stderr")

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from buntime.errors import Unavailable
 from buntime.ports import Strain
 from buntime.session import State
-from tests.app.serving import Api, until
+from tests.app.serving import Api
 from tests.app.sleeping import (
     content_of,
     deep_sleep,
@@ -15,6 +15,7 @@ from tests.app.sleeping import (
     stored_of,
     write,
 )
+from tests.waiting import eventually
 
 
 async def test_after_a_reboot_of_the_host_sessions_are_in_deep_sleep_with_all_their_files(api: Api) -> None:
@@ -150,7 +151,7 @@ async def test_the_keeper_wakes_sessions_with_traffic_on_open_connections(api: A
     await api.call("POST", f"/sessions/{session}/sleep")
     api.sandboxes.got_bytes = {session}
     watching = asyncio.create_task(api.keeper().watch_connections())
-    await until(lambda: api.store.sessions[session].state is State.ACTIVE)
+    await eventually(lambda: api.store.sessions[session].state is State.ACTIVE)
     watching.cancel()
 
 
@@ -168,5 +169,5 @@ async def test_a_wake_by_an_open_connection_that_failed_is_tried_again(api: Api)
     sandbox.thaw = once_not  # type: ignore[method-assign]
     api.sandboxes.got_bytes = {session}
     watching = asyncio.create_task(api.keeper().watch_connections())
-    await until(lambda: api.store.sessions[session].state is State.ACTIVE)
+    await eventually(lambda: api.store.sessions[session].state is State.ACTIVE)
     watching.cancel()

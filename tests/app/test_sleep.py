@@ -12,7 +12,8 @@ from buntime.lifecycle import leases
 from buntime.ports import Observed, Run, RunResult, Sandbox
 from buntime.session import Session, State
 from buntime.testing.sandboxes import FakeSandbox, result
-from tests.app.serving import Api, serving, until
+from tests.app.serving import Api, serving
+from tests.waiting import eventually
 
 
 def only_sandbox(api: Api) -> FakeSandbox:
@@ -138,7 +139,7 @@ async def test_a_suspended_session_can_be_deleted(api: Api) -> None:
     session = await api.session()
     await api.call("POST", f"/sessions/{session}/sleep")
     assert (await api.call("DELETE", f"/sessions/{session}")).status == 200
-    await until(lambda: not api.sandboxes.volumes)
+    await eventually(lambda: not api.sandboxes.volumes)
 
 
 async def test_the_keeper_suspends_only_sessions_that_were_quiet_for_long_enough(api: Api) -> None:
@@ -156,7 +157,7 @@ async def test_a_session_that_expires_while_suspended_goes(api: Api) -> None:
     await api.call("POST", f"/sessions/{session}/sleep")
     api.clock.now += 300
     await api.keep(api.keeper())
-    await until(lambda: not api.sandboxes.volumes)
+    await eventually(lambda: not api.sandboxes.volumes)
     assert (await api.call("GET", f"/sessions/{session}")).status == 404
 
 
@@ -191,7 +192,7 @@ async def test_a_woke_from_deep_sleep_runs_the_sessions_own_command_once(api_run
     await api.call("POST", f"/sessions/{session}/sleep", {"depth": "deep-sleep"})
     woken = await api.call("POST", f"/sessions/{session}/wake")
     assert woken.json["wokeFrom"] == "deep-sleep"
-    await until(lambda: runs)
+    await eventually(lambda: runs)
     (run,) = runs
     assert "bun start" in (run.command or "")
     assert run.env == {"A": "1"}
@@ -323,7 +324,7 @@ async def test_a_delete_during_a_wake_leaves_nothing_running(api: Api) -> None:
     go_on.set()
     assert (await deleting).status == 200
     assert (await waking).status == 404
-    await until(lambda: not api.sandboxes.volumes)
+    await eventually(lambda: not api.sandboxes.volumes)
     assert not api.sandboxes.running
 
 
@@ -345,7 +346,7 @@ async def test_a_request_that_stops_waiting_for_a_wake_has_done_nothing(
     assert refused.refusal == (503, "unavailable")
     assert refused.error["details"] == {"retryAfter": 1, "waking": True}
     going.set()
-    await until(lambda: not sandbox.frozen)
+    await eventually(lambda: not sandbox.frozen)
     assert (await api.call("GET", f"/files/list?sessionId={session}")).json["total"] == 0
 
 

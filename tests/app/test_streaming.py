@@ -16,7 +16,8 @@ from buntime.ports import Run, RunResult, SandboxGone
 from buntime.testing.sandboxes import FakeSandbox, result
 from buntime.web import streaming
 from buntime.web.exchange import open_exchange
-from tests.app.serving import Api, until
+from tests.app.serving import Api
+from tests.waiting import eventually
 
 SECONDS = 20.0
 
@@ -39,7 +40,7 @@ class Program:
             raise
 
     async def says(self, content: bytes) -> None:
-        await until(lambda: self.sink)
+        await eventually(lambda: self.sink)
         assert self.sink is not None
         await self.sink("stdout", content)
 
@@ -123,7 +124,7 @@ async def test_a_client_that_leaves_ends_the_run(api: Api, program: Program) -> 
         await answer.content.readuntil(b"\n\n")
         answer.close()
     async with asyncio.timeout(SECONDS):
-        await until(lambda: program.left)
+        await eventually(lambda: program.left)
 
 
 async def test_a_client_that_reads_nothing_is_dropped_after_a_while(
@@ -140,7 +141,7 @@ async def test_a_client_that_reads_nothing_is_dropped_after_a_while(
             flood = asyncio.create_task(floods())
             answer.content._protocol.pause_reading()
             async with asyncio.timeout(SECONDS):
-                await until(lambda: program.left or flood.done())
+                await eventually(lambda: program.left or flood.done())
             flood.cancel()
             await asyncio.wait({flood})
     assert not caplog.records

@@ -17,7 +17,8 @@ from buntime.testing.terminals import FakeAttachment, FakeTerminals
 from buntime.web.api import terminal
 from buntime.web.websocket import Connection
 from buntime.web.wire.terminal import Resize
-from tests.app.serving import Api, until
+from tests.app.serving import Api
+from tests.waiting import eventually
 
 PATIENCE = 20.0  # seconds
 
@@ -213,7 +214,7 @@ async def test_typing_is_activity_and_an_open_terminal_is_not(api: Api) -> None:
     await person.type("echo awake\n")
     await person.sees(b"awake\r\n")
     async with asyncio.timeout(PATIENCE):
-        await until(lambda: api.store.sessions[session].state is State.ACTIVE)
+        await eventually(lambda: api.store.sessions[session].state is State.ACTIVE)
     assert api.store.sessions[session].last_active >= int(api.clock.now)
 
 

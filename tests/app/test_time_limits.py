@@ -13,7 +13,8 @@ from buntime.testing.sandboxes import FakeSandbox
 from buntime.web import app, bodies
 from buntime.web.api import execution as api_execution
 from buntime.web.api import sessions as api_sessions
-from tests.app.serving import Api, serving, until
+from tests.app.serving import Api, serving
+from tests.waiting import eventually
 
 
 async def stuck(run: Run, sandbox: FakeSandbox) -> RunResult:
@@ -40,7 +41,7 @@ async def test_a_create_over_its_time_keeps_its_key_until_it_has_ended(monkeypat
         assert (await api.call("POST", "/sessions/create", Idempotency_Key="k")).status == 408
         assert (await api.call("POST", "/sessions/create", Idempotency_Key="k")).status == 409
         api.sandboxes.open_for_claims.set()
-        await until(lambda: api.store.answers)
+        await eventually(lambda: api.store.answers)
         assert (await api.call("POST", "/sessions/create", Idempotency_Key="k")).status == 200
         assert len(api.store.sessions) == 1
 

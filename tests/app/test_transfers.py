@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from buntime.ports import Strain
 from buntime.session import State
-from tests.app.serving import Api, until
+from tests.app.serving import Api
 from tests.app.sleeping import (
     PATIENCE,
     Gate,
@@ -22,6 +22,7 @@ from tests.app.sleeping import (
     stored_of,
     write,
 )
+from tests.waiting import eventually
 
 
 async def test_a_wake_interrupts_a_save_and_the_store_never_names_its_object(api: Api) -> None:
@@ -125,7 +126,7 @@ async def test_a_delete_ends_a_restore_that_is_under_way(api: Api) -> None:
         gate.opened.set()
         assert (await deleting).status == 200
         assert (await waking).status in (404, 503)
-    await until(lambda: not api.store.sessions)
+    await eventually(lambda: not api.store.sessions)
     assert not api.archive.objects
     assert not api.sandboxes.volumes
     assert not api.sandboxes.running

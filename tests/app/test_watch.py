@@ -12,7 +12,8 @@ from buntime.inside import FileEvent
 from buntime.ports import SandboxGone
 from buntime.session import State
 from buntime.testing.files import FakeFiles
-from tests.app.serving import Api, until
+from tests.app.serving import Api
+from tests.waiting import eventually
 
 SECONDS = 20.0
 
@@ -65,7 +66,7 @@ async def test_changes_are_reported_as_they_come(api: Api) -> None:
             ("overflow", {"reason": "lost", "path": "."}),
             ("overflow", {"reason": "unwatched", "path": "deep"}),
         ]
-    await until(lambda: not files(api).watchers)
+    await eventually(lambda: not files(api).watchers)
 
 
 async def test_a_watch_does_not_keep_the_session_awake_and_goes_on_when_it_slept(api: Api) -> None:
@@ -117,6 +118,6 @@ async def test_watches_count_as_open_streams(api: Api) -> None:
         answer = await api.call("GET", f"/files/watch?sessionId={session}")
         assert answer.refusal == (429, "resource_limit_exceeded")
         assert answer.error["details"]["limit"] == 1
-    await until(lambda: not files(api).watchers)
+    await eventually(lambda: not files(api).watchers)
     async with watching(api, session) as events:
         assert await events.next() == ("ready", {})

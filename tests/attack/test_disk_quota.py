@@ -10,8 +10,8 @@ import pytest
 from tests.acceptance.client import Client, Session
 from tests.acceptance.hostile import process_of
 from tests.acceptance.server import Server
-from tests.acceptance.sleeping import until
 from tests.attack.inside.escapes import WAYS
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 

@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance.client import Session
 from tests.acceptance.hostile import process_of
 from tests.acceptance.server import Server
-from tests.acceptance.sleeping import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 

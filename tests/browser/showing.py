@@ -3,7 +3,7 @@
 from urllib.parse import urlsplit
 
 from tests.acceptance.client import Client, Reply, Session
-from tests.acceptance.sleeping import until
+from tests.waiting import until
 
 
 def preview_url(session: Session) -> str:

@@ -3,10 +3,11 @@
 import pytest
 
 from tests.acceptance.client import Client, Session
-from tests.acceptance.sleeping import deep_sleep, until
+from tests.acceptance.sleeping import deep_sleep
 from tests.browser.conftest import OpenSession
 from tests.browser.showing import ask, preview_url, serve
 from tests.browser.visitor import PHONE, Visitor
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 

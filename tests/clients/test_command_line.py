@@ -5,8 +5,7 @@ import os
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tests.acceptance.client import Client
 from tests.acceptance.server import BUNTIME, Server
 from tests.clients.person import PATIENCE, Person, Terminal
 from tests.clients.relay import Relay
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
@@ -45,13 +45,6 @@ def session(person: Person) -> Iterator[str]:
 
 def ids(client: Client) -> set[str]:
     return {session["sessionId"] for session in client.call("GET", "/sessions").done()["sessions"]}
-
-
-def until(seen: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not seen():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
-        time.sleep(0.05)
 
 
 # --- sessions ---

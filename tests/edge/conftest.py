@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from buntime.config import Config
-from tests.edge.place import Place, control_plane, edge, free_port
+from tests.edge.place import Place, control_plane, edge
+from tests.ports import free_port
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:

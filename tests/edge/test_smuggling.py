@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.edge.place import HOST, OK, Message, Place, Reply, Session, free_port, permit, read_message
+from tests.edge.place import HOST, OK, Message, Place, Reply, Session, permit, read_message
+from tests.ports import free_port
 
 HEAD = f"POST / HTTP/1.1\r\nHost: {HOST}\r\n"
 INNER = f"GET /smuggled HTTP/1.1\r\nHost: {HOST}\r\n\r\n"

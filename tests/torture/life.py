@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.client import Client, Reply
-from tests.torture.victim import Gone, once, patiently, until
+from tests.torture.victim import Gone, once, patiently
+from tests.waiting import until
 
 INSIDE = Path(__file__).with_name("inside")
 TREE, MANIFEST = (INSIDE / "tree.py").read_text(), (INSIDE / "manifest.py").read_text()

@@ -13,8 +13,9 @@ from tests.acceptance.crashing_server import named_steps
 from tests.torture.life import UP, Life
 from tests.torture.place import Place
 from tests.torture.triggers import AWAKE, ONLY_ON_DEMAND, WRITING, Trigger, at_step, order
-from tests.torture.victim import NO_STEP, Gone, Victim, once, patiently, until
+from tests.torture.victim import NO_STEP, Gone, Victim, once, patiently
 from tests.torture.world import Outcome, Say, World
+from tests.waiting import until
 
 CHANGES = 40  # of each tree between two sleeps
 WRITES_SECONDS = 0.1  # at least, before something happens to the server

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.torture.life import Life
-from tests.torture.victim import NO_STEP, dies, until
+from tests.torture.victim import NO_STEP, dies
 from tests.torture.world import World
+from tests.waiting import until
 
 ON_DEMAND = ("idle", "deep", "idle, then deep")
 AWAKE = "awake"

@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.acceptance import power, traces
 from tests.acceptance.client import Reply
 from tests.acceptance.server import Server
+from tests.waiting import until
 
 CRASHING = Path(power.__file__).with_name("crashing_server.py")
 NO_STEP = "-"
@@ -149,13 +150,6 @@ def patiently(ask: Callable[[], Reply], *, busy: bool = False) -> Reply:
         if not again:
             return reply
         assert time.monotonic() < deadline, f"never: {reply.shown()}"
-        time.sleep(REST)
-
-
-def until(true: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
         time.sleep(REST)
 
 

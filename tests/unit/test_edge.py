@@ -6,8 +6,7 @@ import json
 import os
 import signal
 import socket
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,15 +22,10 @@ from buntime.daemon.tasks import Tasks
 from buntime.edge import process
 from buntime.edge.nginx import Edge, render
 from buntime.plan import load_plans
+from tests.ports import free_port
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="nginx's workers need a user of their own: root")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def echo(request: web.Request) -> web.Response:
@@ -260,7 +254,7 @@ async def test_workers_that_outlived_their_master_are_stopped_too(config: Config
     nginx = await asyncio.create_subprocess_exec(
         *("nginx", "-p", str(tmp_path), "-e", "stderr", "-c", str(tmp_path / "nginx.conf")), start_new_session=True
     )
-    await until(lambda: len(process._members(nginx.pid)) == 3)
+    await eventually(lambda: len(process._members(nginx.pid)) == 3)
     nginx.kill()
     await nginx.wait()
     process.stop_left_over(tmp_path)
@@ -273,7 +267,7 @@ async def test_a_child_that_ends_is_started_again(tmp_path: Path) -> None:
         tasks.start_daemon(
             keep_running(Program("counter", ("sh", "-c", f"echo x >> {seen}"), first_delay=0.001)), "counter"
         )
-        await until(lambda: seen.exists() and len(seen.read_text().split()) >= 3)
+        await eventually(lambda: seen.exists() and len(seen.read_text().split()) >= 3)
 
 
 async def test_a_child_that_does_not_heed_the_signal_is_killed_within_the_deadline(tmp_path: Path) -> None:
@@ -281,8 +275,8 @@ async def test_a_child_that_does_not_heed_the_signal_is_killed_within_the_deadli
     stubborn = ("sh", "-c", f"trap '' TERM; echo $$ > {ready}; while :; do sleep 60; done")
     async with Tasks() as tasks:
         tasks.start_daemon(keep_running(Program("stubborn", stubborn, stop_seconds=0.05)), "stubborn")
-        await until(lambda: ready.exists() and ready.read_text().strip() != "")
-    await until(lambda: process._members(int(ready.read_text())) == [])  # killed; the kernel may need a moment
+        await eventually(lambda: ready.exists() and ready.read_text().strip() != "")
+    await eventually(lambda: process._members(int(ready.read_text())) == [])  # killed; the kernel may need a moment
 
 
 @pytest.mark.parametrize("steps", range(8))
@@ -294,15 +288,8 @@ async def test_a_child_that_is_stopped_while_it_starts_leaves_nothing_of_its_own
         await asyncio.sleep(0)
     deadline = time.monotonic() + 0.3  # the loop stands still, so that the child runs ahead of what the loop knows
     while not ready.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)  # noqa: ASYNC251
+        time.sleep(0.01)
     running.cancel()
     await asyncio.wait({running})
     if ready.exists():  # else it was cancelled before there was a child
-        await until(lambda: process._members(int(ready.read_text())) == [])
-
-
-async def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not true() and time.monotonic() < deadline:  # noqa: ASYNC110 -- what is waited for has no event
-        await asyncio.sleep(0.005)
-    assert true()
+        await eventually(lambda: process._members(int(ready.read_text())) == [])
