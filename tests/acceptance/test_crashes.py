@@ -49,7 +49,7 @@ class History:
         assert (again.body, again.headers["idempotent-replayed"]) == (self.answer, "true")
         mine = self.client.call("GET", "/sessions").done()
         assert [entry["sessionId"] for entry in mine["sessions"]] == [self.old.id]
-        traces.wait_until_whole(self.server.config, 1 + self.server.parked())
+        traces.wait_until_whole(self.server.config, 1, self.server.parked)
         until(lambda: not traces.objects(self._archive, ""), "the archive is empty")
 
     def objects(self, session: Session) -> list[str]:

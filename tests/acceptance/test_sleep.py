@@ -137,7 +137,7 @@ def test_quiet_sessions_go_down_by_themselves_and_sleep_over_a_restart(servers: 
     assert session.text("kept") == "kept"
     _until(lambda: _state(session) == "deep-sleep", "asleep again")
     session.delete().done()
-    traces.wait_until_whole(server.config, server.parked())
+    traces.wait_until_whole(server.config, 0, server.parked)
 
 
 def test_a_suspended_accounts_sessions_sleep(servers: Servers) -> None:

@@ -7,7 +7,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -75,14 +75,16 @@ def objects(archive: Path, session_id: str) -> list[Path]:
     return [path for _, path in sorted(dated)]
 
 
-def wait_until_whole(config: Config, count: int) -> None:
-    """Exactly that many sandboxes have traces, and each has all of them: none is half made or half removed."""
+def wait_until_whole(config: Config, count: int, parked: Callable[[], int] = lambda: 0) -> None:
+    """Waits until `count` sandboxes and the `parked` ones have traces, and each has all of them: none is half made or
+    half removed."""
     deadline = time.monotonic() + 60
     while True:
         seen = sandboxes(config)
-        if all(len(names) == count and names == seen["directory"] for names in seen.values()):
+        wanted = count + parked()
+        if all(len(names) == wanted and names == seen["directory"] for names in seen.values()):
             return
-        assert time.monotonic() < deadline, f"not {count} whole sandboxes: {seen}"
+        assert time.monotonic() < deadline, f"not {wanted} whole sandboxes: {seen}"
         time.sleep(0.02)
 
 

@@ -108,7 +108,7 @@ async def keep_names(config: Config) -> None:
     while True:
         try:
             await asyncio.to_thread(name_server.ensure)
-        except HostCommandFailed as failed:
+        except (HostCommandFailed, OSError) as failed:  # OSError: the data directory may have been emptied
             log.error("name_server_not_started", reason=str(failed))
         await asyncio.sleep(NAMES_SECONDS)
 
