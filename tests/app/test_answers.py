@@ -12,7 +12,7 @@ from buntime.testing.sandboxes import FakeSandbox
 from tests.app.serving import Api, serving
 
 
-async def test_every_answer_has_a_request_id_of_its_own(api: Api) -> None:
+async def test_every_answer_has_its_own_request_id(api: Api) -> None:
     ids = {(await api.call("GET", path)).headers["X-Request-Id"] for path in ("/sessions", "/nothing", "/healthz")}
     assert len(ids) == 3
 
@@ -23,7 +23,7 @@ async def test_a_clients_request_id_is_echoed(api: Api) -> None:
 
 
 @pytest.mark.parametrize("asked", ["", "with space", "x" * 129, "\u00e9"])
-async def test_a_request_id_of_another_form_is_replaced(api: Api, asked: str) -> None:
+async def test_an_invalid_request_id_is_replaced(api: Api, asked: str) -> None:
     answer = await api.call("GET", "/sessions", X_Request_Id=asked)
     assert answer.headers["X-Request-Id"].startswith("req_")
 
@@ -43,7 +43,7 @@ async def broken_api() -> AsyncIterator[Api]:
         yield running
 
 
-async def test_a_fault_of_ours_is_shown_bare(broken_api: Api) -> None:
+async def test_an_internal_error_shows_no_details(broken_api: Api) -> None:
     answer = await broken_api.call("POST", "/execute", {"sessionId": await broken_api.session(), "code": "1"})
     assert answer.refusal == (500, "internal_error")
     assert b"secret" not in answer.body
@@ -69,7 +69,7 @@ async def test_metrics_count_by_route_and_never_name_a_session(api: Api) -> None
     assert session not in text
 
 
-async def test_metrics_are_the_operators(api: Api) -> None:
+async def test_only_the_operator_reads_metrics(api: Api) -> None:
     assert (await api.call("GET", "/metrics", key="")).refusal == (401, "unauthorized")
     assert (await api.call("GET", "/metrics", key="btk_" + "0" * 40)).refusal == (401, "unauthorized")
     refused = await api.call("GET", "/metrics")
@@ -78,7 +78,7 @@ async def test_metrics_are_the_operators(api: Api) -> None:
     assert (await api.metrics("/sessions")).status == 404
 
 
-async def test_the_docs_ask_for_nothing_from_elsewhere(api: Api) -> None:
+async def test_the_docs_load_nothing_from_elsewhere(api: Api) -> None:
     answer = await api.call("GET", "/docs", key="")
     page = answer.body.decode()
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
@@ -87,7 +87,7 @@ async def test_the_docs_ask_for_nothing_from_elsewhere(api: Api) -> None:
     assert "/files/write" in page
 
 
-async def test_a_refused_request_leaves_nothing_of_its_body_behind(api: Api) -> None:
+async def test_a_refused_request_frees_its_body(api: Api) -> None:
     gc.collect()
     gc.disable()
     try:

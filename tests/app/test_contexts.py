@@ -42,7 +42,7 @@ async def test_a_context_keeps_variables(api: Api) -> None:
     assert (await _run(api, session, context, "display(2)")).json["displayed"] == [{"text": "2", "json": 2}]
 
 
-async def test_what_code_throws_and_whether_variables_are_there_is_told(api: Api) -> None:
+async def test_the_result_has_the_thrown_error_and_whether_variables_survived(api: Api) -> None:
     session = await api.session()
     context = await _context(api, session)
     threw = (await _run(api, session, context, 'throw new Error("no")')).json
@@ -56,7 +56,7 @@ async def test_what_code_throws_and_whether_variables_are_there_is_told(api: Api
     assert (lost.status, lost.error["code"], lost.error["details"]["reason"]) == (409, "context_lost", "timeout")
 
 
-async def test_its_environment_is_that_of_the_session_and_its_own(api: Api) -> None:
+async def test_a_context_has_the_environment_of_the_session_and_its_own(api: Api) -> None:
     session = await api.session(env={"A": "session", "B": "kept"})
     await _context(api, session, env={"A": "own"}, workingDir="sub")
     new = _only(api).made[0]
@@ -99,7 +99,7 @@ async def test_contexts_are_listed_and_deleted(api: Api) -> None:
         ({"code": "a\0b"}, "code"),
     ],
 )
-async def test_what_a_run_in_a_context_does_not_have_is_refused(
+async def test_fields_that_a_run_in_a_context_cannot_have_are_refused(
     api: Api, fields: dict[str, object], field: str
 ) -> None:
     session = await api.session()
@@ -116,7 +116,7 @@ async def test_an_unknown_context_is_not_found(api: Api, context: str) -> None:
     assert (await _run(api, session, context, "1", stream=True)).error["code"] == "context_not_found"
 
 
-async def test_the_number_of_contexts_is_bounded(api: Api) -> None:
+async def test_the_number_of_contexts_is_limited(api: Api) -> None:
     session = await api.session()
     for _ in range(16):
         await _context(api, session)
@@ -125,7 +125,7 @@ async def test_the_number_of_contexts_is_bounded(api: Api) -> None:
     assert refused.error["details"]["resource"] == "contexts"
 
 
-async def test_a_context_is_made_once_for_one_idempotency_key(api: Api) -> None:
+async def test_one_idempotency_key_creates_one_context(api: Api) -> None:
     session = await api.session()
     answers = [
         await api.call("POST", "/contexts/create", {"sessionId": session}, Idempotency_Key="k") for _ in range(2)
@@ -145,7 +145,7 @@ async def test_a_streamed_run_ends_with_its_result(api: Api) -> None:
     assert '"result":{"text":"5","json":5}' in ended
 
 
-async def test_deep_sleep_loses_contexts_and_says_so(api: Api) -> None:
+async def test_deep_sleep_ends_contexts_and_says_so(api: Api) -> None:
     session = await api.session()
     context = await _context(api, session)
     await _only(api).ending()
@@ -156,7 +156,7 @@ async def test_deep_sleep_loses_contexts_and_says_so(api: Api) -> None:
     assert [(one["status"], one["reason"]) for one in listed] == [("lost", "deep_sleep")]
 
 
-async def test_code_is_bounded(api: Api) -> None:
+async def test_the_size_of_code_is_limited(api: Api) -> None:
     session = await api.session()
     context = await _context(api, session)
     assert (await _run(api, session, context, " " * (4 << 20) + "1")).error["code"] == "payload_too_large"

@@ -23,7 +23,7 @@ async def test_a_command_runs_to_its_end(api: Api) -> None:
     }
 
 
-async def test_everything_of_the_request_reaches_the_run(api: Api) -> None:
+async def test_every_field_of_the_request_reaches_the_run(api: Api) -> None:
     session = await api.session(env={"A": "session", "B": "kept"})
 
     async def run(command: str, **fields: object) -> str:
@@ -40,7 +40,7 @@ async def test_everything_of_the_request_reaches_the_run(api: Api) -> None:
     assert sandbox.files["/workspace/sub/x"].mode == 0o755
 
 
-async def test_a_program_that_fails_or_is_late_is_an_answer(api: Api) -> None:
+async def test_a_program_that_fails_or_times_out_is_a_200(api: Api) -> None:
     session = await api.session()
     failed = (await api.call("POST", "/execute", {"sessionId": session, "command": "exit 3"})).json
     late = (await api.call("POST", "/execute", {"sessionId": session, "command": "sleep 9", "timeout": 1})).json
@@ -75,13 +75,13 @@ async def test_files_written_are_those_of_the_run_and_of_the_request_under_works
         ({"code": "1", "files": [{"path": str(n), "content": "?"} for n in range(1001)]}, "files"),
     ],
 )
-async def test_what_is_wrong_with_a_run_is_named(api: Api, fields: dict[str, object], field: str) -> None:
+async def test_an_invalid_field_of_a_run_is_named(api: Api, fields: dict[str, object], field: str) -> None:
     answer = await api.call("POST", "/execute", {"sessionId": await api.session(), **fields})
     assert answer.refusal == (400, "invalid_request"), answer.body
     assert answer.error["details"]["field"] == field
 
 
-async def test_a_file_over_the_plans_size_is_too_large_in_either_encoding(api: Api) -> None:
+async def test_a_file_over_the_plans_limit_is_too_large_in_either_encoding(api: Api) -> None:
     key = await api.account("free", "small", file_mb=1)
     session = (await api.call("POST", "/sessions/create", key=key)).json["sessionId"]
     whole, more = b"x" * MB, b"x" * (MB + 1)
@@ -107,7 +107,7 @@ def _running(made: RunResult) -> Runner:
     return run
 
 
-async def test_a_run_that_met_its_memory_or_disk_limit_is_507_with_its_output() -> None:
+async def test_a_run_that_reached_its_memory_or_disk_limit_is_507_with_its_output() -> None:
     for flag, code in (("out_of_memory", "memory_limit_exceeded"), ("disk_full", "disk_full")):
         async with serving(_running(result(b"partial", b"why", 137, **{flag: True}))) as api:
             answer = await api.call("POST", "/execute", {"sessionId": await api.session(), "code": "1"})
@@ -116,7 +116,7 @@ async def test_a_run_that_met_its_memory_or_disk_limit_is_507_with_its_output() 
             assert "1024 MB" in answer.error["message"]
 
 
-async def test_what_was_cut_is_marked_and_output_that_is_no_text_is_shown_all_the_same() -> None:
+async def test_cut_output_is_marked_and_binary_output_is_still_shown() -> None:
     made = result(b"\xff" * (10 * MB), truncated=True, files_written=["\ud800"], files_written_truncated=True)
     async with serving(_running(made)) as api:
         answer = await api.call("POST", "/execute", {"sessionId": await api.session(), "code": "1"})
@@ -125,14 +125,14 @@ async def test_what_was_cut_is_marked_and_output_that_is_no_text_is_shown_all_th
     assert answer.json["filesWrittenTruncated"] is True
 
 
-async def test_a_run_that_met_the_limit_on_processes_says_so_and_others_say_nothing() -> None:
+async def test_only_a_run_that_reached_the_process_limit_says_so() -> None:
     for met in (True, False):
         async with serving(_running(result(met_process_limit=met))) as api:
             answer = await api.call("POST", "/execute", {"sessionId": await api.session(), "code": "1"})
         assert answer.json.get("processLimitExceeded") is (True if met else None)
 
 
-async def test_a_runtime_that_ended_is_an_invalid_state_and_starts_again(api: Api) -> None:
+async def test_an_ended_runtime_is_an_invalid_state_and_restarts(api: Api) -> None:
     session = await api.session()
 
     async def ends(run: Run, sandbox: FakeSandbox) -> RunResult:

@@ -22,7 +22,7 @@ async def test_a_file_is_written_read_listed_and_deleted(api: Api) -> None:
     assert (await api.call("GET", "/files/read" + query)).refusal == (404, "file_not_found")
 
 
-async def test_what_is_not_text_is_read_as_base64(api: Api) -> None:
+async def test_binary_content_is_read_as_base64(api: Api) -> None:
     session = await api.session()
     await write(api, session, "x", "/w==", encoding="base64")
     read = (await api.call("GET", f"/files/read?sessionId={session}&path=x")).json
@@ -37,7 +37,7 @@ async def test_append_adds_and_mode_is_set(api: Api) -> None:
     assert (file.content, file.mode) == (b"ab", 0o600)
 
 
-async def test_pages_of_a_list_carry_the_total(api: Api) -> None:
+async def test_each_page_of_a_list_has_the_total(api: Api) -> None:
     session = await api.session()
     for name in "abc":
         await write(api, session, name)
@@ -61,7 +61,7 @@ async def test_pages_of_a_list_carry_the_total(api: Api) -> None:
         ("GET", "/files/list?limit=101", (400, "invalid_request")),
     ],
 )
-async def test_what_cannot_be_done_is_refused(api: Api, method: str, call: str, refusal: tuple[int, str]) -> None:
+async def test_invalid_requests_are_refused(api: Api, method: str, call: str, refusal: tuple[int, str]) -> None:
     session = await api.session()
     await write(api, session, "dir/file")
     assert (await api.call(method, f"{call}&sessionId={session}")).refusal == refusal
@@ -84,7 +84,7 @@ async def test_a_full_disk_is_507(api: Api) -> None:
     assert await write(api, session, "more", "x") == (507, "disk_full")
 
 
-async def test_a_file_over_the_plans_size_is_not_read(api: Api) -> None:
+async def test_a_file_over_the_plans_limit_is_not_read(api: Api) -> None:
     session = await api.session()
     key = api.key
     await write(api, session, "big", "x" * (1 << 20))

@@ -7,7 +7,7 @@ from tests.app.serving import Api, until
 CREATE = "/sessions/create"
 
 
-async def test_the_same_key_gets_the_first_answer_again_and_one_session(api: Api) -> None:
+async def test_a_repeated_key_gets_the_first_answer_and_one_session(api: Api) -> None:
     first = await api.call("POST", CREATE, {"ttl": 300, "metadata": {}}, Idempotency_Key="k")
     api.clock.now += 5
     again = await api.call("POST", CREATE, b' {"metadata":{} , "ttl":300}', Idempotency_Key="k")
@@ -38,7 +38,7 @@ async def test_another_request_with_the_key_is_refused(api: Api) -> None:
         assert answer.refusal == (422, "idempotency_key_reused")
 
 
-async def test_keys_of_two_accounts_have_nothing_to_do_with_each_other(api: Api) -> None:
+async def test_keys_of_two_accounts_are_independent(api: Api) -> None:
     other = await api.account(name="other")
     one = await api.call("POST", CREATE, Idempotency_Key="k")
     two = await api.call("POST", CREATE, key=other, Idempotency_Key="k")
@@ -57,7 +57,7 @@ async def test_while_the_first_request_runs_the_second_is_told_to_wait(api: Api)
     assert (await api.call("POST", CREATE, Idempotency_Key="k")).body == made.body
 
 
-async def test_a_client_that_hangs_up_finds_its_session_when_it_asks_again(api: Api) -> None:
+async def test_a_client_that_hangs_up_finds_its_session_on_retry(api: Api) -> None:
     api.sandboxes.open_for_claims.clear()
     first = asyncio.create_task(api.call("POST", CREATE, Idempotency_Key="k"))
     await until(lambda: api.sandboxes.claims_waiting)
@@ -81,7 +81,7 @@ async def test_a_run_is_not_repeated(api: Api) -> None:
     assert not volume.files
 
 
-async def test_a_final_failure_is_given_again(api: Api) -> None:
+async def test_a_final_failure_is_replayed(api: Api) -> None:
     body = {"sessionId": "ses_" + "0" * 18, "code": "1"}
     first = await api.call("POST", "/execute", body, Idempotency_Key="k")
     again = await api.call("POST", "/execute", body, Idempotency_Key="k")
@@ -90,7 +90,7 @@ async def test_a_final_failure_is_given_again(api: Api) -> None:
     assert (again.status, again.body) == (404, first.body)
 
 
-async def test_what_was_refused_before_any_work_or_undone_leaves_the_key_free(api: Api) -> None:
+async def test_a_failure_without_effect_leaves_the_key_free(api: Api) -> None:
     for refused in ({"ttl": 1}, {"tll": 1}):
         assert (await api.call("POST", CREATE, refused, Idempotency_Key="k")).status == 400
     capacity, api.sandboxes.capacity = api.sandboxes.capacity, 0
@@ -100,17 +100,17 @@ async def test_what_was_refused_before_any_work_or_undone_leaves_the_key_free(ap
 
 
 @pytest.mark.parametrize("key", ["", "a b", "é", "x" * 256, "a\tb"])
-async def test_a_key_of_another_form_is_invalid(api: Api, key: str) -> None:
+async def test_a_malformed_key_is_invalid(api: Api, key: str) -> None:
     answer = await api.call("POST", CREATE, Idempotency_Key=key)
     assert answer.refusal == (400, "invalid_request")
     assert answer.error["details"]["field"] == "Idempotency-Key"
 
 
-async def test_a_key_of_255_characters_is_taken(api: Api) -> None:
+async def test_a_key_of_255_characters_is_accepted(api: Api) -> None:
     assert (await api.call("POST", CREATE, Idempotency_Key="~" * 255)).status == 200
 
 
-async def test_a_key_is_refused_where_none_is_honoured(api: Api) -> None:
+async def test_a_key_is_refused_if_the_endpoint_takes_none(api: Api) -> None:
     session = await api.session()
     for method, path in (
         ("GET", "/sessions"),

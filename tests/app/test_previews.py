@@ -68,7 +68,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- who is admitted ---
 
 
-async def test_a_public_port_is_open_to_whoever_has_its_address(api: Api) -> None:
+async def test_a_public_port_is_open_to_anyone(api: Api) -> None:
     admitted = await api.ask(host_of(await api.session()), "/a?b=1")
     assert (admitted.status, admitted.body) == (200, b"")
     assert admitted.headers["X-Upstream"] == "127.0.0.1:8080"
@@ -76,13 +76,13 @@ async def test_a_public_port_is_open_to_whoever_has_its_address(api: Api) -> Non
     assert "X-Uri" not in admitted.headers
 
 
-async def test_another_port_is_reached_by_its_name_where_it_is_open(api: Api) -> None:
+async def test_another_open_port_is_reachable_by_its_host_name(api: Api) -> None:
     session = await api.session(preview={"visibility": "public", "ports": [3000]})
     assert (await api.ask(host_of(session, 3000))).headers["X-Upstream"] == "127.0.0.1:3000"
     assert (await api.ask(host_of(session, 8080))).refusal == (401, "unauthorized")
 
 
-async def test_unknown_expired_deleted_and_mistyped_are_one_answer(api: Api) -> None:
+async def test_unknown_expired_deleted_and_mistyped_hosts_get_the_same_answer(api: Api) -> None:
     session = await api.session()
     deleted, expired = await api.session(), await api.session(ttl=300)
     await api.call("DELETE", f"/sessions/{deleted}")
@@ -96,7 +96,7 @@ async def test_unknown_expired_deleted_and_mistyped_are_one_answer(api: Api) -> 
     assert {(await api.ask(host)).refusal for host in hosts} == {(404, "session_not_found")}
 
 
-async def test_previews_of_a_suspended_account_are_closed_and_of_a_deleted_one_gone(api: Api) -> None:
+async def test_previews_of_a_suspended_account_are_closed_and_those_of_a_deleted_account_gone(api: Api) -> None:
     session = await api.session()
     (account,) = await api.store.list_accounts()
     await api.store.set_account_status(account.id, AccountStatus.SUSPENDED)
@@ -115,7 +115,7 @@ async def test_a_private_port_opens_with_a_token_in_the_header_or_the_cookie(api
     assert (await api.ask(host_of(session), **{way: "x" * 5000})).status == 401
 
 
-async def test_a_browser_that_brings_a_token_is_sent_on_without_it_and_keeps_it_as_a_cookie(api: Api) -> None:
+async def test_a_browser_with_a_token_is_redirected_without_it_and_keeps_it_as_a_cookie(api: Api) -> None:
     session = await private_session(api)
     token = await token_for(api, session)
     sent = await api.ask(host_of(session), f"/a?x=1&buntime_token={token}&y=%2F", **BROWSER)
@@ -126,14 +126,14 @@ async def test_a_browser_that_brings_a_token_is_sent_on_without_it_and_keeps_it_
     assert sent.headers["Referrer-Policy"] == "no-referrer"
 
 
-async def test_nobody_is_sent_to_another_host(api: Api) -> None:
+async def test_redirects_never_lead_to_another_host(api: Api) -> None:
     session = await private_session(api)
     token = await token_for(api, session)
     sent = await api.ask(host_of(session), f"//example.com/?buntime_token={token}", **BROWSER)
     assert urlsplit(sent.headers["Location"]).netloc == host_of(session)
 
 
-async def test_where_there_is_a_domain_the_cookie_is_for_https_alone() -> None:
+async def test_with_a_domain_the_cookie_is_only_for_https() -> None:
     async with serving(domain="example.com") as api:
         session = await private_session(api)
         token = await token_for(api, session)
@@ -145,14 +145,14 @@ async def test_where_there_is_a_domain_the_cookie_is_for_https_alone() -> None:
 
 
 @pytest.mark.parametrize("said", [{"method": "POST", **BROWSER}, {"Accept": "*/*"}, {"upgrade": "1", **BROWSER}, {}])
-async def test_others_that_bring_a_token_in_the_query_are_admitted_without_it(api: Api, said: dict[str, str]) -> None:
+async def test_other_clients_with_a_token_in_the_query_are_admitted_without_it(api: Api, said: dict[str, str]) -> None:
     session = await private_session(api)
     token = await token_for(api, session)
     admitted = await api.ask(host_of(session), f"/a?buntime_token={token}&b=1", **said)
     assert (admitted.status, admitted.headers["X-Uri"]) == (200, "/a?b=1")
 
 
-async def test_a_token_in_the_query_never_reaches_a_session_whatever_opened_it(api: Api) -> None:
+async def test_a_token_in_the_query_never_reaches_a_session(api: Api) -> None:
     public = await api.session()
     private = await private_session(api)
     token = await token_for(api, private)
@@ -160,7 +160,7 @@ async def test_a_token_in_the_query_never_reaches_a_session_whatever_opened_it(a
     assert (await api.ask(host_of(private), "/?buntime_token=old", cookie=token)).headers["X-Uri"] == "/"
 
 
-async def test_a_token_is_for_its_session_and_port_and_time(api: Api) -> None:
+async def test_a_token_is_valid_for_its_session_port_and_time(api: Api) -> None:
     session, other = await private_session(api), await private_session(api)
     token = await token_for(api, session, port=3000, ttl=60)
     assert (await api.ask(host_of(session, 3000), token=token)).status == 200
@@ -173,7 +173,7 @@ async def test_a_token_is_for_its_session_and_port_and_time(api: Api) -> None:
 # --- tokens ---
 
 
-async def test_a_token_comes_with_a_link_that_opens_its_port(api: Api) -> None:
+async def test_a_token_has_a_link_that_opens_its_port(api: Api) -> None:
     session = await private_session(api)
     made = (await api.call("POST", f"/sessions/{session}/preview-token", {"port": 3000, "ttl": 600})).json
     assert re.fullmatch("bpt_[0-9A-Za-z]{32}", made["token"])
@@ -193,13 +193,13 @@ async def test_a_token_lasts_an_hour_and_never_longer_than_its_session(api: Api)
 
 
 @pytest.mark.parametrize("asked", [{"port": 1023}, {"port": 65536}, {"ttl": 59}, {"ttl": "60"}, {"other": 1}])
-async def test_a_token_that_cannot_be_is_refused_by_field(api: Api, asked: dict[str, object]) -> None:
+async def test_an_invalid_token_request_names_the_field(api: Api, asked: dict[str, object]) -> None:
     refused = await api.call("POST", f"/sessions/{await api.session()}/preview-token", asked)
     assert refused.refusal == (400, "invalid_request")
     assert refused.error["details"]["field"] in asked
 
 
-async def test_somebody_elses_session_gets_and_loses_no_tokens(api: Api) -> None:
+async def test_tokens_of_another_accounts_session_cannot_be_created_or_revoked(api: Api) -> None:
     session, other = await private_session(api), await api.account(name="two")
     token = await token_for(api, session)
     for method in ("POST", "DELETE"):
@@ -208,7 +208,7 @@ async def test_somebody_elses_session_gets_and_loses_no_tokens(api: Api) -> None
     assert (await api.ask(host_of(session), token=token)).status == 200
 
 
-async def test_a_session_has_so_many_valid_tokens_and_no_more(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_valid_tokens_is_limited(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_plane, "TOKENS", 2)
     session = await api.session()
     for _ in range(2):
@@ -220,7 +220,7 @@ async def test_a_session_has_so_many_valid_tokens_and_no_more(api: Api, monkeypa
     await token_for(api, session)
 
 
-async def test_the_store_and_its_answers_do_not_hold_a_token_in_clear(api: Api) -> None:
+async def test_the_store_does_not_hold_a_token_in_clear_text(api: Api) -> None:
     session = await private_session(api)
     path = f"/sessions/{session}/preview-token"
     made = await api.call("POST", path, Idempotency_Key="k")
@@ -234,7 +234,7 @@ async def test_the_store_and_its_answers_do_not_hold_a_token_in_clear(api: Api) 
     assert (await api.call("POST", path, {"ttl": 60}, Idempotency_Key="k")).status == 422
 
 
-async def test_a_refused_token_is_given_again_to_its_key_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_token_request_is_replayed_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_plane, "TOKENS", 0)
     path = f"/sessions/{await api.session()}/preview-token"
     first, again = [await api.call("POST", path, Idempotency_Key="k") for _ in range(2)]
@@ -254,7 +254,7 @@ async def test_one_token_or_all_are_revoked(api: Api) -> None:
     assert [(await api.ask(host_of(session), token=token)).status for token in (two, three)] == [401, 401]
 
 
-async def test_tokens_that_have_expired_are_dropped_by_the_keeper(api: Api) -> None:
+async def test_the_keeper_drops_expired_tokens(api: Api) -> None:
     session = await api.session()
     await token_for(api, session, ttl=60)
     await token_for(api, session, ttl=3600)
@@ -306,7 +306,7 @@ async def test_a_delete_ends_connections(api: Api) -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_what_is_taken_away_while_a_request_waits_is_not_given(api: Api) -> None:
+async def test_access_revoked_while_a_request_waits_is_not_granted(api: Api) -> None:
     session = await api.session()
     await api.call("POST", f"/sessions/{session}/sleep")
     (sandbox,) = api.sandboxes.running.values()
@@ -342,7 +342,7 @@ async def test_a_visitor_wakes_the_session(api: Api, depth: str) -> None:
     assert await state_of(api, session) is State.ACTIVE
 
 
-async def test_who_is_not_admitted_wakes_nothing_and_is_no_activity(api: Api) -> None:
+async def test_a_refused_visitor_wakes_nothing_and_is_not_activity(api: Api) -> None:
     session = await private_session(api)
     await api.call("POST", f"/sessions/{session}/sleep")
     before = await api.store.get_session(session)
@@ -360,7 +360,7 @@ async def test_a_visitor_is_activity(api: Api) -> None:
     assert stored.last_active == int(api.clock.now)
 
 
-async def test_visitors_that_come_together_share_one_wake(api: Api) -> None:
+async def test_simultaneous_visitors_share_one_wake(api: Api) -> None:
     session = await api.session()
     await api.call("POST", f"/sessions/{session}/sleep", {"depth": "deep-sleep"})
     start, starts = api.sandboxes.start, 0
@@ -393,9 +393,7 @@ async def test_a_request_for_sleep_waits_until_permissions_are_spent(api: Api, m
     assert (await api.call("POST", f"/sessions/{session}/sleep")).json["state"] == "idle"
 
 
-async def test_a_wake_that_takes_long_is_a_page_that_loads_itself_again(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slow_wake_is_a_page_that_reloads_itself(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "WAKE_SECONDS", 0.02)
     session = await api.session()
     await api.call("POST", f"/sessions/{session}/sleep")
@@ -417,7 +415,7 @@ async def test_a_wake_that_takes_long_is_a_page_that_loads_itself_again(
     assert (await api.ask(host_of(session), **BROWSER)).status == 200
 
 
-async def test_a_host_without_room_and_a_lost_session_are_told(api: Api) -> None:
+async def test_a_full_host_and_a_lost_session_are_explained(api: Api) -> None:
     session = await api.session()
     await api.call("POST", f"/sessions/{session}/sleep", {"depth": "deep-sleep"})
 
@@ -443,9 +441,7 @@ async def test_a_host_without_room_and_a_lost_session_are_told(api: Api) -> None
     assert (await api.ask(host_of(session))).refusal == (409, "invalid_state")
 
 
-async def test_more_requests_than_may_wait_for_one_session_are_too_many(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_many_waiting_requests_for_one_session_are_refused(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(previews, "MOST_WAITING", 1)
     session, other = await api.session(), await api.session()
     await api.call("POST", f"/sessions/{session}/sleep")
@@ -478,7 +474,7 @@ async def asleep(api: Api, port: int, **fields: object) -> str:
     return session
 
 
-async def test_visitors_wait_until_what_on_wake_starts_listens(api: Api) -> None:
+async def test_visitors_wait_until_the_server_started_by_on_wake_listens(api: Api) -> None:
     port = await free_port()
     session = await asleep(api, port, onWake="serve")
     asked = [asyncio.create_task(api.ask(host_of(session, port), f"/{n}")) for n in range(3)]
@@ -490,7 +486,7 @@ async def test_visitors_wait_until_what_on_wake_starts_listens(api: Api) -> None
         assert [answer.status for answer in await asyncio.gather(*asked, late)] == [200] * 4
 
 
-async def test_visitors_wait_as_well_when_an_api_request_woke_the_session(api: Api) -> None:
+async def test_visitors_also_wait_if_an_api_request_woke_the_session(api: Api) -> None:
     port = await free_port()
     session = await asleep(api, port, onWake="serve")
     await api.call("POST", f"/sessions/{session}/wake")
@@ -501,21 +497,21 @@ async def test_visitors_wait_as_well_when_an_api_request_woke_the_session(api: A
         assert (await asked).status == 200
 
 
-async def test_once_it_listens_nobody_looks_again(api: Api) -> None:
+async def test_once_the_server_listens_it_is_not_checked_again(api: Api) -> None:
     async with listening() as port:
         session = await asleep(api, port, onWake="serve")
         assert (await api.ask(host_of(session, port))).status == 200
     assert (await api.ask(host_of(session, port))).status == 200
 
 
-async def test_a_session_that_was_suspended_only_is_not_waited_for(api: Api) -> None:
+async def test_visitors_do_not_wait_after_a_plain_suspend(api: Api) -> None:
     port = await free_port()
     session = await api.session(preview={"ports": [port]}, onWake="serve")
     await api.call("POST", f"/sessions/{session}/sleep")
     assert (await api.ask(host_of(session, port))).status == 200
 
 
-async def test_what_on_wake_does_not_start_in_time_is_told_with_its_log(
+async def test_an_on_wake_command_that_starts_nothing_is_explained_with_its_log(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(previews, "ON_WAKE_SECONDS", 0.05)
@@ -537,7 +533,7 @@ async def test_what_on_wake_does_not_start_in_time_is_told_with_its_log(
 # --- nothing listens ---
 
 
-async def test_where_nothing_listens_the_page_says_the_port_and_how_to_listen(api: Api) -> None:
+async def test_if_nothing_listens_the_page_names_the_port_and_an_example(api: Api) -> None:
     port = await free_port()
     session = await api.session(preview={"ports": [port]})
     page = await api.ask(host_of(session, port), path="/nothing", **BROWSER)
@@ -550,7 +546,7 @@ async def test_where_nothing_listens_the_page_says_the_port_and_how_to_listen(ap
     assert str(port) in told.error["message"]
 
 
-async def test_a_server_that_deep_sleep_has_ended_is_told_in_a_sentence(api: Api) -> None:
+async def test_a_server_ended_by_deep_sleep_is_explained_in_a_sentence(api: Api) -> None:
     port = await free_port()
     session = await asleep(api, port)
     assert (await api.ask(host_of(session, port))).status == 200
@@ -560,7 +556,7 @@ async def test_a_server_that_deep_sleep_has_ended_is_told_in_a_sentence(api: Api
     assert b"onWake" in page.body
 
 
-async def test_a_server_that_came_up_meanwhile_is_tried_again(api: Api) -> None:
+async def test_a_server_that_started_meanwhile_is_retried(api: Api) -> None:
     async with listening() as port:
         session = await api.session(preview={"ports": [port]})
         page = await api.ask(host_of(session, port), path="/nothing", **BROWSER)
@@ -568,7 +564,7 @@ async def test_a_server_that_came_up_meanwhile_is_tried_again(api: Api) -> None:
         assert b'http-equiv="refresh"' in page.body
 
 
-async def test_nothing_is_told_of_a_session_to_who_is_not_admitted(api: Api) -> None:
+async def test_a_refused_visitor_learns_nothing_about_the_session(api: Api) -> None:
     session = await private_session(api)
     assert (await api.ask(host_of(session), path="/nothing")).status == 401
     assert (await api.ask(host_of("ses_" + "x" * 18), path="/nothing")).status == 404
@@ -592,11 +588,11 @@ async def test_nothing_is_told_of_a_session_to_who_is_not_admitted(api: Api) -> 
         ("text/html;q=much", False),
     ],
 )
-def test_who_prefers_html_gets_a_page(accept: str, page: bool) -> None:
+def test_a_client_that_prefers_html_gets_a_page(accept: str, page: bool) -> None:
     assert prefers_page(accept) is page
 
 
-async def test_a_page_is_for_this_request_alone_and_may_fetch_nothing(api: Api) -> None:
+async def test_a_page_is_not_cached_and_loads_nothing(api: Api) -> None:
     page = await api.ask("ses-nobody.localhost", **BROWSER)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert page.headers["Cache-Control"] == "no-store"
@@ -605,7 +601,7 @@ async def test_a_page_is_for_this_request_alone_and_may_fetch_nothing(api: Api) 
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.SENT_ON])
-def test_each_page_is_small_and_whole_in_itself(reason: Reason) -> None:
+def test_each_page_is_small_and_self_contained(reason: Reason) -> None:
     page = render(PAGES[reason], 65535).decode()
     assert len(page) < 4096
     assert '<html lang="en">' in page
@@ -616,7 +612,7 @@ def test_each_page_is_small_and_whole_in_itself(reason: Reason) -> None:
     assert ("refresh" in page) is (PAGES[reason].status == 503)
 
 
-async def test_a_visitors_text_is_in_no_page(api: Api) -> None:
+async def test_no_page_repeats_a_visitors_text(api: Api) -> None:
     mark = "<b>mark</b>"
     page = await api.ask(f"ses-{mark}.localhost", f"/{mark}", method=mark, token=mark, cookie=mark, **BROWSER)
     assert page.status == 404

@@ -101,7 +101,7 @@ async def test_a_process_is_started_and_found(api: Api) -> None:
         ({"command": "x", "stdin": "x"}, "stdin"),
     ],
 )
-async def test_what_is_wrong_with_a_start_is_named(api: Api, fields: dict[str, object], field: str) -> None:
+async def test_an_invalid_field_of_a_start_is_named(api: Api, fields: dict[str, object], field: str) -> None:
     session = await api.session()
     answer = await api.call("POST", "/processes/start", {"sessionId": session, **fields})
     assert answer.refusal == (400, "invalid_request")
@@ -109,7 +109,7 @@ async def test_what_is_wrong_with_a_start_is_named(api: Api, fields: dict[str, o
     assert fake(api).all == {}
 
 
-async def test_a_port_is_waited_for(api: Api) -> None:
+async def test_a_start_waits_for_a_port(api: Api) -> None:
     session = await api.session()
     waiting = asyncio.create_task(start(api, session, waitFor={"port": 8080}))
     await until(lambda: fake(api).live)
@@ -121,7 +121,7 @@ async def test_a_port_is_waited_for(api: Api) -> None:
     assert (late["ready"], late["status"]) == (False, "running")
 
 
-async def test_a_line_of_output_is_waited_for_by_a_search_in_the_session() -> None:
+async def test_a_start_waits_for_a_line_of_output() -> None:
     async def rg(run: Run, sandbox: FakeSandbox) -> RunResult:
         if not (run.command or "").startswith("exec /usr/bin/rg"):
             return await small_shell(run, sandbox)
@@ -170,7 +170,7 @@ async def test_input_and_signals_reach_the_process(api: Api) -> None:
 
 
 @pytest.mark.parametrize("process", ["proc_000000000000000000", "proc_x", "x" * 5000, "../x"])
-async def test_what_is_not_there_is_not_found(api: Api, process: str) -> None:
+async def test_unknown_processes_are_not_found(api: Api, process: str) -> None:
     session = await api.session()
     body = {"sessionId": session, "processId": process}
     query = f"?sessionId={session}&processId={process}"
@@ -184,7 +184,7 @@ async def test_what_is_not_there_is_not_found(api: Api, process: str) -> None:
         assert (await api.call(method, path, sent)).refusal == (404, "process_not_found"), path
 
 
-async def test_somebody_elses_session_is_not_found(api: Api) -> None:
+async def test_another_accounts_session_is_not_found(api: Api) -> None:
     session = await api.session()
     process = (await start(api, session))["processId"]
     other = await api.account(name="two")
@@ -218,7 +218,7 @@ async def test_logs_are_followed_from_a_cursor_or_the_last_event(api: Api) -> No
         assert refused.refusal == (400, "invalid_request"), (cursor, last)
 
 
-async def test_what_is_not_kept_is_told(api: Api) -> None:
+async def test_dropped_output_is_reported(api: Api) -> None:
     key = await api.account(name="small", log_mb_per_session=0)
     api.key = key
     session = await api.session()
@@ -232,7 +232,7 @@ async def test_what_is_not_kept_is_told(api: Api) -> None:
     assert (await api.call("GET", logs_path(session, process_id))).json["dropped"] == 5
 
 
-async def test_who_follows_does_not_keep_the_session_from_sleep(api: Api) -> None:
+async def test_following_logs_does_not_keep_the_session_awake(api: Api) -> None:
     session = await api.session()
     process_id = (await start(api, session))["processId"]
     async with following(api, logs_path(session, process_id, follow="true")):
@@ -260,7 +260,7 @@ async def test_open_streams_are_limited(api: Api) -> None:
         assert (await api.call("GET", path)).refusal == (429, "resource_limit_exceeded")
 
 
-async def test_a_key_starts_one(api: Api) -> None:
+async def test_one_idempotency_key_starts_one_process(api: Api) -> None:
     session = await api.session()
     body = {"sessionId": session, "command": "run"}
     one, two = [await api.call("POST", "/processes/start", body, Idempotency_Key="k") for _ in range(2)]

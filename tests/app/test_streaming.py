@@ -63,7 +63,7 @@ async def lines(answer: aiohttp.ClientResponse) -> list[str]:
     return [line for line in (await answer.read()).decode().split("\n") if line]
 
 
-async def test_output_is_there_before_the_program_ends(api: Api, program: Program) -> None:
+async def test_output_arrives_before_the_program_ends(api: Api, program: Program) -> None:
     async with streamed(api, await api.session()) as answer:
         assert answer.headers["content-type"] == "text/event-stream"
         assert answer.headers["x-accel-buffering"] == "no"
@@ -94,7 +94,9 @@ async def test_half_a_character_at_the_end_is_replaced(api: Api, program: Progra
         (SandboxGone("killed"), "invalid_state"),
     ],
 )
-async def test_a_failure_is_the_one_end(api: Api, program: Program, made: RunResult | Exception, code: str) -> None:
+async def test_a_failure_ends_the_stream_once(
+    api: Api, program: Program, made: RunResult | Exception, code: str
+) -> None:
     async with streamed(api, await api.session()) as answer:
         await program.says(b"partial")
         if isinstance(made, Exception):
@@ -106,7 +108,7 @@ async def test_a_failure_is_the_one_end(api: Api, program: Program, made: RunRes
     assert json.loads(told[-1].removeprefix("data: "))["code"] == code
 
 
-async def test_silence_is_filled_with_comments(api: Api, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_comments_fill_silence(api: Api, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.05)
     async with streamed(api, await api.session()) as answer:
         for _ in range(3):
@@ -124,7 +126,7 @@ async def test_a_client_that_leaves_ends_the_run(api: Api, program: Program) -> 
         await until(lambda: program.left)
 
 
-async def test_a_client_that_takes_nothing_has_gone_after_a_while(
+async def test_a_client_that_reads_nothing_counts_as_gone_after_a_while(
     api: Api, program: Program, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(streaming, "STALL_SECONDS", 0.3)
@@ -144,7 +146,7 @@ async def test_a_client_that_takes_nothing_has_gone_after_a_while(
     assert not caplog.records
 
 
-async def test_what_keeps_it_from_starting_is_an_answer_of_its_own(api: Api) -> None:
+async def test_a_failure_before_the_start_is_an_ordinary_answer(api: Api) -> None:
     session = await api.session()
 
     async def refusal(body: dict[str, object], **headers: str) -> tuple[int, str]:
@@ -156,7 +158,7 @@ async def test_what_keeps_it_from_starting_is_an_answer_of_its_own(api: Api) -> 
     assert await refusal({"sessionId": session, "code": "1"}, Idempotency_Key="a") == (400, "invalid_request")
 
 
-async def test_streams_are_counted_for_the_session_and_for_the_account(api: Api, program: Program) -> None:
+async def test_streams_count_for_the_session_and_for_the_account(api: Api, program: Program) -> None:
     api.key = await api.account(name="two", streams_per_session=1, streams_per_account=2)
     one, two, three = [await api.session() for _ in range(3)]
 

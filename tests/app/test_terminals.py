@@ -101,7 +101,7 @@ async def test_a_new_terminal_says_what_it_is_and_ends_with_its_exit_code(api: A
     assert await person.end() == ({"type": "exit", "exitCode": 3, "reason": None}, 1000)
 
 
-async def test_a_terminal_is_taken_up_again_and_taken_over(api: Api) -> None:
+async def test_a_terminal_can_be_reopened_and_taken_over(api: Api) -> None:
     session = await api.session()
     first = await sit_down(api, session)
     await first.type("echo one\n")
@@ -117,7 +117,7 @@ async def test_a_terminal_is_taken_up_again_and_taken_over(api: Api) -> None:
     await third.sees(b"10 70\r\n")
 
 
-async def test_what_cannot_be_opened_is_refused_before_the_upgrade(api: Api) -> None:
+async def test_a_terminal_that_cannot_open_is_refused_before_the_upgrade(api: Api) -> None:
     session = await api.session()
     unknown = "term_" + "a" * 18
     expected: list[tuple[Any, int, str]] = [
@@ -140,7 +140,7 @@ async def test_what_cannot_be_opened_is_refused_before_the_upgrade(api: Api) -> 
     assert (await refused(api, session, key=stranger))[1]["code"] == "session_not_found"
 
 
-async def test_a_path_without_websockets_is_not_found_and_this_one_takes_nothing_else(api: Api) -> None:
+async def test_other_paths_take_no_websockets_and_this_one_takes_nothing_else(api: Api) -> None:
     session = await api.session()
     with pytest.raises(InvalidStatus) as refusal:
         await connect(f"{api.url.replace('http', 'ws')}/nowhere", additional_headers={"Authorization": api.key})
@@ -167,7 +167,7 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize("text", NONSENSE)
-async def test_a_text_frame_that_means_nothing_ends_the_connection_alone(api: Api, text: str) -> None:
+async def test_an_invalid_text_frame_ends_only_the_connection(api: Api, text: str) -> None:
     session = await api.session()
     person = await sit_down(api, session)
     await person.tell(text)
@@ -178,7 +178,7 @@ async def test_a_text_frame_that_means_nothing_ends_the_connection_alone(api: Ap
     await again.sees(b"on\r\n")
 
 
-async def test_terminals_are_counted_and_so_are_those_who_look_at_them(api: Api) -> None:
+async def test_terminals_and_their_viewers_count(api: Api) -> None:
     key = await api.account("paid", "few", terminals_per_session=2, streams_per_session=2)
     made = await api.call("POST", "/sessions/create", {}, key=key)
     session = made.json["sessionId"]
@@ -202,7 +202,7 @@ async def _refused_soon(api: Api, session: str, key: str) -> tuple[int, Any]:
         await asyncio.sleep(0.01)
 
 
-async def test_what_a_client_types_is_activity_and_an_open_terminal_is_none(api: Api) -> None:
+async def test_typed_input_is_activity_and_an_open_terminal_is_not(api: Api) -> None:
     session = await api.session()
     person = await sit_down(api, session)
     await person.sees(b"$ ")
@@ -217,7 +217,7 @@ async def test_what_a_client_types_is_activity_and_an_open_terminal_is_none(api:
     assert api.store.sessions[session].last_active >= int(api.clock.now)
 
 
-async def test_the_end_of_the_session_says_why(api: Api) -> None:
+async def test_the_end_of_the_session_has_a_reason(api: Api) -> None:
     session = await api.session()
     person, other = await sit_down(api, session), await sit_down(api, session)
     terminals_of(api, session).ends(other.told[0]["terminalId"], Exit(None, "deep_sleep"))
@@ -234,7 +234,7 @@ async def test_a_runtime_that_ends_says_so(api: Api) -> None:
     assert await person.end() == ({"type": "exit", "exitCode": None, "reason": "runtime_ended"}, 1000)
 
 
-async def test_large_and_many_frames_arrive_whole(api: Api) -> None:
+async def test_large_frames_and_many_frames_arrive_complete(api: Api) -> None:
     session = await api.session()
     person = await sit_down(api, session)
     for at in range(2000):
@@ -244,7 +244,7 @@ async def test_large_and_many_frames_arrive_whole(api: Api) -> None:
     assert b"".join(b"%d," % at for at in range(2000)) in person.seen
 
 
-async def test_what_a_client_types_before_it_leaves_arrives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_input_typed_before_the_client_leaves_arrives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     write, session = FakeAttachment.write, await api.session()
 
     async def slowly(self: FakeAttachment, content: bytes) -> None:
@@ -277,9 +277,7 @@ async def _is_let_go(api: Api, session: str, terminal_id: str) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_client_that_leaves_a_program_that_does_not_read_is_let_go(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_client_can_leave_a_program_that_does_not_read(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeAttachment, "write", _never)
     session = await api.session()
     person = await sit_down(api, session)
@@ -290,9 +288,7 @@ async def test_a_client_that_leaves_a_program_that_does_not_read_is_let_go(
     await _is_let_go(api, session, person.told[0]["terminalId"])
 
 
-async def test_of_what_a_program_does_not_read_one_message_is_taken_ahead(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_only_one_message_is_read_ahead_of_a_program(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     says, taken = terminal.Client.says, 0
 
     async def counted(self: terminal.Client) -> bytes | Resize:
@@ -320,7 +316,7 @@ async def test_of_what_a_program_does_not_read_one_message_is_taken_ahead(
     await _is_let_go(api, session, person.told[0]["terminalId"])
 
 
-async def test_a_client_that_takes_nothing_for_long_is_let_go(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_reads_nothing_for_long_is_dropped(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "STALL_SECONDS", 0.2)
     session = await api.session()
     person = await sit_down(api, session)
@@ -336,7 +332,7 @@ async def test_a_client_that_takes_nothing_for_long_is_let_go(api: Api, monkeypa
     await again.sees(b"on\r\n")
 
 
-async def test_a_flood_of_tiny_frames_arrives_in_order_and_as_few(api: Api) -> None:
+async def test_a_flood_of_tiny_frames_arrives_in_order_and_joined(api: Api) -> None:
     session = await api.session()
     person = await sit_down(api, session)
     text = "".join(chr(97 + at % 26) for at in range(30_000))
@@ -347,7 +343,7 @@ async def test_a_flood_of_tiny_frames_arrives_in_order_and_as_few(api: Api) -> N
     assert text.encode() in person.seen
 
 
-async def test_text_that_is_none_closes_the_connection(api: Api) -> None:
+async def test_invalid_text_closes_the_connection(api: Api) -> None:
     session = await api.session()
     person = await sit_down(api, session)
     person.connection.transport.write(bytes([0x81, 0x82, 0, 0, 0, 0, 0xFF, 0xFE]))

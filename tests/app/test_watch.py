@@ -48,7 +48,7 @@ def files(api: Api) -> FakeFiles[object]:  # type: ignore[type-var]
     return next(iter(api.sandboxes.running.values())).files  # type: ignore[return-value]
 
 
-async def test_changes_are_told_as_they_come(api: Api) -> None:
+async def test_changes_are_reported_as_they_happen(api: Api) -> None:
     session = await api.session()
     async with watching(api, session) as events:
         assert await events.next() == ("ready", {})
@@ -68,7 +68,7 @@ async def test_changes_are_told_as_they_come(api: Api) -> None:
     await until(lambda: not files(api).watchers)
 
 
-async def test_a_watch_does_not_keep_the_session_awake_and_goes_on_when_it_slept(api: Api) -> None:
+async def test_a_watch_does_not_keep_the_session_awake_and_continues_after_sleep(api: Api) -> None:
     session = await api.session()
     async with watching(api, session) as events:
         await events.next()
@@ -82,7 +82,7 @@ async def test_a_watch_does_not_keep_the_session_awake_and_goes_on_when_it_slept
     ("state", "code"),
     [(State.DEEP_SLEEP, "invalid_state"), (State.DELETING, "session_not_found"), (None, "unavailable")],
 )
-async def test_the_end_of_a_watch_says_why(api: Api, state: State | None, code: str) -> None:
+async def test_the_end_of_a_watch_has_a_reason(api: Api, state: State | None, code: str) -> None:
     session = await api.session()
     async with watching(api, session) as events:
         await events.next()
@@ -98,7 +98,7 @@ async def test_the_end_of_a_watch_says_why(api: Api, state: State | None, code: 
             await events.next()
 
 
-async def test_what_cannot_be_watched_is_an_answer_of_its_own(api: Api) -> None:
+async def test_a_path_that_cannot_be_watched_is_an_ordinary_error(api: Api) -> None:
     session = await api.session()
     for query, refusal in (
         (f"sessionId={session}&path=none", (404, "file_not_found")),
