@@ -1,4 +1,4 @@
-"""Headers that every answer has, and failures of our own."""
+"""Headers of every answer, and internal errors."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""The commands as a person runs them: processes, their output and their exit status."""
+"""The commands as a person runs them: processes, output and exit status."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Web pages of other origins: let in where the operator says so, and only there."""
+"""Web pages of other origins: allowed only if the operator lists them."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""One line for a request, with nothing in it that belongs to a client."""
+"""One log line for each request, without client data."""
 
 from structlog.testing import capture_logs
 

@@ -1,4 +1,4 @@
-"""Who may see which port of a session, and what everybody else is told: as the edge asks for it."""
+"""Who may see which port of a session, and what everyone else gets, from the edge's point of view."""
 
 import asyncio
 import re

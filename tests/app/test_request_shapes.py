@@ -1,4 +1,4 @@
-"""What is wrong with a request is named, whatever it is."""
+"""Every error names what is wrong with the request."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""POST /execute with `stream` as a client sees it, with a program that the test is."""
+"""POST /execute with `stream` from a client's point of view. The test plays the program."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Limits of time and memory, with short times in place of the real ones."""
+"""Time and memory limits, with short times instead of the real ones."""
 
 import asyncio
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""GET /files/watch as a client sees it."""
+"""GET /files/watch from a client's point of view."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Debian's Chromium, and a server whose previews it sees."""
+"""Debian's Chromium, and a server whose previews it opens."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Two people speak with each other through a program in a session."""
+"""Two people chat through a program in a session."""
 
 import pytest
 

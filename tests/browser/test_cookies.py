@@ -1,4 +1,4 @@
-"""Sessions are apart from each other and from us in a browser too."""
+"""Sessions are isolated from each other and from the API in a browser too."""
 
 import json
 from typing import Any

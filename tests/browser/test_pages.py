@@ -1,4 +1,4 @@
-"""What visitors see where a session has nothing to show them."""
+"""What visitors see if a session has nothing to show."""
 
 import pytest
 

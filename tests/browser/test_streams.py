@@ -1,4 +1,4 @@
-"""What is sent arrives while it is sent, and whole."""
+"""Data arrives while it is sent, and completely."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""A server for the clients' tests, as the acceptance tests have one."""
+"""A server for the clients' tests, like the one of the acceptance tests."""
 
 from collections.abc import Iterator
 

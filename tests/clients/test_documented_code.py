@@ -1,4 +1,4 @@
-"""The code of the documentation runs, and prints what it says."""
+"""The code in the documentation runs and prints what it says."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The examples do what they promise: against a real server, with a stand-in where a language model would be."""
+"""The examples do what they promise, on a real server with a stand-in for the language model."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""The recorded exchanges are what the server does, and what its description says."""
+"""The recorded exchanges match the server and its description."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""An agent without a model: it writes an app with a bug, sees it fail, mends it, serves it and looks at it."""
+"""An agent without a model: it writes an app with a bug, sees it fail, fixes it, serves it and opens it."""
 
 import re
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Which session a conversation with `buntime mcp` has, and what others see of it."""
+"""Which session a conversation with `buntime mcp` uses, and what others see of it."""
 
 import asyncio
 import re

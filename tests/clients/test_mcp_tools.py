@@ -1,4 +1,4 @@
-"""Every tool of `buntime mcp`, by both transports and by the older and the newest protocol."""
+"""Every tool of `buntime mcp`, over both transports and with the older and the newest protocol."""
 
 import asyncio
 import functools

@@ -1,4 +1,4 @@
-"""The Python SDK against a real server: every noun once, and what networks do to it."""
+"""The Python SDK against a real server: every class once, and network failures."""
 
 import asyncio
 import http.client

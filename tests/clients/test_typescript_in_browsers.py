@@ -1,4 +1,4 @@
-"""The TypeScript SDK in Chromium: a page of another origin than the server's, which lets it in."""
+"""The TypeScript SDK in Chromium, on a page of another origin that the server allows."""
 
 import shutil
 import threading

@@ -1,4 +1,4 @@
-"""The TypeScript SDK as it is published, against a real server: every noun once, in Bun and in Node."""
+"""The published TypeScript SDK against a real server: every class once, in Bun and in Node."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""One address, or one session, does not take what all the others need."""
+"""One address or one session cannot take what all the others need."""
 
 import asyncio
 

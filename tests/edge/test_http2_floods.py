@@ -1,4 +1,4 @@
-"""One client that abuses HTTP/2 or TLS, while another is served."""
+"""One client abuses HTTP/2 or TLS while another is served."""
 
 import asyncio
 import ssl

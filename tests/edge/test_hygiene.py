@@ -1,4 +1,4 @@
-"""What must not get from a client to a session, and from a session to the edge or to other sites."""
+"""What must not pass from a client to a session, or from a session to the edge or to other sites."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The way of a preview request through the edge: who is asked, what is remembered, what reaches the session."""
+"""A preview request on its way through the edge: the questions, the cache, and what reaches the session."""
 
 import asyncio
 import json

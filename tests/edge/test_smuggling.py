@@ -1,4 +1,4 @@
-"""Where a request or an answer ends is one thing for the client, the edge and the session; and a host is one host."""
+"""Client, edge and session agree on where each request and answer ends, and on its host."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Who is counted as one client, with and without a trusted proxy before the edge."""
+"""Which requests count as one client, with and without a trusted proxy in front of the edge."""
 
 import asyncio
 import json

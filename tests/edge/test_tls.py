@@ -1,4 +1,4 @@
-"""With a certificate the port speaks TLS, and HTTP/2 to those who can."""
+"""With a certificate the port uses TLS, and HTTP/2 for clients that support it."""
 
 import asyncio
 import ssl

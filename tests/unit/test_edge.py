@@ -1,4 +1,4 @@
-"""The edge: a real nginx before a small upstream on a unix socket. Needs root, for nginx's workers."""
+"""A real nginx in front of a small upstream on a Unix socket. Needs root for nginx's workers."""
 
 import asyncio
 import io

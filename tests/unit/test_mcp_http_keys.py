@@ -1,4 +1,4 @@
-"""Over HTTP nothing is kept for keys that nobody knows, and no key has all the room there is."""
+"""Over HTTP nothing is stored for unknown keys, and no key takes all conversations."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""The page about `buntime mcp` says what the code does."""
+"""The page about `buntime mcp` matches the code."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What tools show is within bounds, and says where the rest is. The server behind them is the SDK's fake."""
+"""Tool results stay within their limits and say where the rest is. The server is the SDK's fake."""
 
 import asyncio
 import re
