@@ -1,4 +1,4 @@
-"""Headers that every answer has, and failures of our own."""
+"""Headers of every answer, and internal errors."""
 
 import asyncio
 import gc
@@ -12,7 +12,7 @@ from buntime.testing.sandboxes import FakeSandbox
 from tests.app.serving import Api, serving
 
 
-async def test_every_answer_has_a_request_id_of_its_own(api: Api) -> None:
+async def test_every_answer_has_its_own_request_id(api: Api) -> None:
     ids = {(await api.call("GET", path)).headers["X-Request-Id"] for path in ("/sessions", "/nothing", "/healthz")}
     assert len(ids) == 3
 
@@ -23,7 +23,7 @@ async def test_a_clients_request_id_is_echoed(api: Api) -> None:
 
 
 @pytest.mark.parametrize("asked", ["", "with space", "x" * 129, "\u00e9"])
-async def test_a_request_id_of_another_form_is_replaced(api: Api, asked: str) -> None:
+async def test_an_invalid_request_id_is_replaced(api: Api, asked: str) -> None:
     answer = await api.call("GET", "/sessions", X_Request_Id=asked)
     assert answer.headers["X-Request-Id"].startswith("req_")
 
@@ -87,7 +87,7 @@ async def test_the_docs_page_loads_nothing_from_other_hosts(api: Api) -> None:
     assert "/files/write" in page
 
 
-async def test_a_refused_request_leaves_nothing_of_its_body_behind(api: Api) -> None:
+async def test_a_refused_request_frees_its_body(api: Api) -> None:
     gc.collect()
     gc.disable()
     try:

@@ -20,7 +20,7 @@ REFUSED = (401, "unauthorized")
         "Bearer btk_" + "0" * 38,
     ],
 )
-async def test_a_key_that_is_not_valid_is_unauthorized(api: Api, header: str) -> None:
+async def test_an_invalid_key_is_unauthorized(api: Api, header: str) -> None:
     answer = await api.call("GET", "/sessions", key="", Authorization=header)
     assert answer.refusal == REFUSED
     assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -48,7 +48,7 @@ async def test_a_revoked_key_is_unauthorized_at_once(api: Api) -> None:
     assert (await api.call("GET", "/sessions")).refusal == REFUSED
 
 
-async def test_the_key_is_asked_for_before_the_method_the_query_and_the_body(api: Api) -> None:
+async def test_the_key_is_checked_before_the_method_the_query_and_the_body(api: Api) -> None:
     for method, path in [("PUT", "/sessions"), ("GET", "/sessions?x=1"), ("POST", "/execute"), ("OPTIONS", "/execute")]:
         assert (await api.call(method, path, b"{", key="")).refusal == REFUSED
 
@@ -73,13 +73,13 @@ async def test_an_unknown_path_is_not_found_with_and_without_a_key(api: Api) -> 
     assert (await api.call("GET", "/nothing", key="btk_bad")).refusal == REFUSED
 
 
-async def test_another_method_is_not_allowed_and_the_answer_says_which_are(api: Api) -> None:
+async def test_a_wrong_method_is_405_and_the_answer_names_the_allowed_ones(api: Api) -> None:
     answer = await api.call("PUT", "/sessions/ses_abc123def456ghi789")
     assert answer.refusal == (405, "method_not_allowed")
     assert answer.headers["Allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH"
 
 
-async def test_options_tells_the_methods(api: Api) -> None:
+async def test_options_lists_the_methods(api: Api) -> None:
     answer = await api.call("OPTIONS", "/execute")
     assert (answer.status, answer.headers["Allow"], answer.body) == (204, "OPTIONS, POST", b"")
 

@@ -1,4 +1,4 @@
-"""The commands as a person runs them: processes, their output and their exit status."""
+"""The commands as a person runs them: processes, output and exit status."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def test_an_account_lives_from_create_to_delete(shell: Shell) -> None:
     assert "is deleted, which is final" in shell.refuses("keys", "create", "--account", account)
 
 
-def test_keys_are_listed_without_the_secret_and_revoked_by_id_or_by_themselves(shell: Shell) -> None:
+def test_keys_are_listed_without_the_secret_and_revoked_by_id_or_secret(shell: Shell) -> None:
     account = shell.prints("accounts", "create", "--plan", "free")
     first, second = (shell.prints("keys", "create", "--account", account) for _ in range(2))
     shell.prints("keys", "create", "--plan", "free")
@@ -107,7 +107,7 @@ def test_programs_read_accounts_and_keys_as_json(shell: Shell) -> None:
         assert told("accounts", verb, account["id"]) == {"id": account["id"], "status": status}
 
 
-def test_programs_read_what_the_doctor_says(shell: Shell) -> None:
+def test_programs_read_the_doctors_report(shell: Shell) -> None:
     done = shell.run("doctor", "--json")
     told = json.loads(done.stdout)
     assert done.returncode == (0 if told["ok"] else 1)
@@ -127,7 +127,7 @@ def test_programs_read_what_the_doctor_says(shell: Shell) -> None:
         (("keys", "revoke", "key_none"), "There is no key key_none that is not revoked yet."),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_one_sentence(shell: Shell, words: tuple[str, ...], message: str) -> None:
+def test_an_error_is_one_sentence(shell: Shell, words: tuple[str, ...], message: str) -> None:
     refusal = shell.refuses(*words)
     assert message in refusal
     assert refusal.count("\n") == 1
@@ -159,7 +159,7 @@ def test_wrong_usage_is_status_2(shell: Shell, words: tuple[str, ...]) -> None:
     assert not shell.data_dir.exists()
 
 
-def test_a_purge_that_nobody_confirms_removes_nothing(shell: Shell) -> None:
+def test_an_unconfirmed_purge_removes_nothing(shell: Shell) -> None:
     shell.prints("keys", "create")
     assert shell.run("purge").returncode == 1
     assert (shell.data_dir / "buntime.db").exists()

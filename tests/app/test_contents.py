@@ -18,7 +18,7 @@ async def get(api: Api, session: str, path: str, operation: str = "content", **h
     return await api.call("GET", f"/files/{operation}?sessionId={session}&path={path}", **headers)
 
 
-async def test_content_goes_in_and_out_with_ranges(api: Api) -> None:
+async def test_content_is_written_and_read_in_ranges(api: Api) -> None:
     session = await api.session()
     content = bytes(range(256)) * 1000
     written = await put(api, session, "a/b", content, rest="&mode=755")
@@ -75,7 +75,7 @@ async def test_a_refused_path_names_its_field(api: Api, body: dict[str, str], fi
     assert answer.error["details"]["field"] == field
 
 
-async def test_directories_are_made_and_moved(api: Api) -> None:
+async def test_directories_are_created_and_moved(api: Api) -> None:
     session = await api.session()
     make = {"sessionId": session, "path": "a/b"}
     assert (await api.call("POST", "/files/mkdir", make)).json == {"path": "a/b", "created": True}
@@ -94,7 +94,7 @@ async def test_a_full_disk_is_507(api: Api) -> None:
     assert (await get(api, session, "a")).refusal == (404, "file_not_found")
 
 
-async def test_archives_go_out_and_in(api: Api) -> None:
+async def test_archives_are_read_and_extracted(api: Api) -> None:
     session = await api.session()
     await put(api, session, "d/a/b", b"content")
     packed = await get(api, session, "d", "archive")

@@ -116,7 +116,7 @@ async def test_an_unknown_context_is_not_found(api: Api, context: str) -> None:
     assert (await _run(api, session, context, "1", stream=True)).error["code"] == "context_not_found"
 
 
-async def test_the_number_of_contexts_is_bounded(api: Api) -> None:
+async def test_the_number_of_contexts_is_limited(api: Api) -> None:
     session = await api.session()
     for _ in range(16):
         await _context(api, session)
@@ -125,7 +125,7 @@ async def test_the_number_of_contexts_is_bounded(api: Api) -> None:
     assert refused.error["details"]["resource"] == "contexts"
 
 
-async def test_a_context_is_made_once_for_one_idempotency_key(api: Api) -> None:
+async def test_one_idempotency_key_creates_one_context(api: Api) -> None:
     session = await api.session()
     answers = [
         await api.call("POST", "/contexts/create", {"sessionId": session}, Idempotency_Key="k") for _ in range(2)
@@ -145,7 +145,7 @@ async def test_a_streamed_run_ends_with_its_result(api: Api) -> None:
     assert '"result":{"text":"5","json":5}' in ended
 
 
-async def test_deep_sleep_loses_contexts_and_says_so(api: Api) -> None:
+async def test_deep_sleep_ends_contexts_and_says_so(api: Api) -> None:
     session = await api.session()
     context = await _context(api, session)
     await _only(api).ending()

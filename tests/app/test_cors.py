@@ -1,4 +1,4 @@
-"""Web pages of other origins: let in where the operator says so, and only there."""
+"""Web pages of other origins: allowed only if the operator lists them."""
 
 from collections.abc import AsyncIterator
 
@@ -32,7 +32,7 @@ async def test_a_preflight_is_answered_without_a_key(open_api: Api) -> None:
     assert "X-Request-Id" in answer.headers
 
 
-async def test_other_origins_are_told_nothing(open_api: Api) -> None:
+async def test_other_origins_get_no_cors_headers(open_api: Api) -> None:
     answer = await open_api.call("GET", "/sessions", Origin=THEIRS)
     assert "Access-Control-Allow-Origin" not in answer.headers
     assert (await open_api.call("OPTIONS", "/execute", key="", Origin=THEIRS, **ASKS)).status == 401
@@ -50,7 +50,7 @@ async def test_without_the_setting_there_are_no_such_headers(api: Api) -> None:
     assert (await api.call("OPTIONS", "/execute", key="", Origin=OURS, **ASKS)).status == 401
 
 
-async def test_all_origins_may_be_let_in() -> None:
+async def test_all_origins_can_be_allowed() -> None:
     async with serving(cors_origins="*") as running:
         answer = await running.call("GET", "/sessions", Origin=THEIRS)
         assert answer.headers["Access-Control-Allow-Origin"] == "*"

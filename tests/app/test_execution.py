@@ -23,7 +23,7 @@ async def test_a_command_runs_to_its_end(api: Api) -> None:
     }
 
 
-async def test_everything_of_the_request_reaches_the_run(api: Api) -> None:
+async def test_every_field_of_the_request_reaches_the_run(api: Api) -> None:
     session = await api.session(env={"A": "session", "B": "kept"})
 
     async def run(command: str, **fields: object) -> str:
@@ -81,7 +81,7 @@ async def test_a_refused_run_names_the_wrong_field(api: Api, fields: dict[str, o
     assert answer.error["details"]["field"] == field
 
 
-async def test_a_file_over_the_plans_size_is_too_large_in_either_encoding(api: Api) -> None:
+async def test_a_file_over_the_plans_limit_is_too_large_in_either_encoding(api: Api) -> None:
     key = await api.account("free", "small", file_mb=1)
     session = (await api.call("POST", "/sessions/create", key=key)).json["sessionId"]
     whole, more = b"x" * MB, b"x" * (MB + 1)
@@ -107,7 +107,7 @@ def _running(made: RunResult) -> Runner:
     return run
 
 
-async def test_a_run_that_met_its_memory_or_disk_limit_is_507_with_its_output() -> None:
+async def test_a_run_that_reached_its_memory_or_disk_limit_is_507_with_its_output() -> None:
     for flag, code in (("out_of_memory", "memory_limit_exceeded"), ("disk_full", "disk_full")):
         async with serving(_running(result(b"partial", b"why", 137, **{flag: True}))) as api:
             answer = await api.call("POST", "/execute", {"sessionId": await api.session(), "code": "1"})
@@ -125,14 +125,14 @@ async def test_truncated_output_is_marked_and_output_that_is_not_text_is_shown()
     assert answer.json["filesWrittenTruncated"] is True
 
 
-async def test_a_run_that_met_the_limit_on_processes_says_so_and_others_say_nothing() -> None:
+async def test_only_a_run_that_reached_the_process_limit_says_so() -> None:
     for met in (True, False):
         async with serving(_running(result(met_process_limit=met))) as api:
             answer = await api.call("POST", "/execute", {"sessionId": await api.session(), "code": "1"})
         assert answer.json.get("processLimitExceeded") is (True if met else None)
 
 
-async def test_a_runtime_that_ended_is_an_invalid_state_and_starts_again(api: Api) -> None:
+async def test_an_ended_runtime_is_an_invalid_state_and_restarts(api: Api) -> None:
     session = await api.session()
 
     async def ends(run: Run, sandbox: FakeSandbox) -> RunResult:

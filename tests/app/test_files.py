@@ -37,7 +37,7 @@ async def test_append_adds_and_mode_is_set(api: Api) -> None:
     assert (file.content, file.mode) == (b"ab", 0o600)
 
 
-async def test_pages_of_a_list_carry_the_total(api: Api) -> None:
+async def test_each_page_of_a_list_has_the_total(api: Api) -> None:
     session = await api.session()
     for name in "abc":
         await write(api, session, name)
@@ -86,7 +86,7 @@ async def test_a_full_disk_is_507(api: Api) -> None:
     assert await write(api, session, "more", "x") == (507, "disk_full")
 
 
-async def test_a_file_over_the_plans_size_is_not_read(api: Api) -> None:
+async def test_a_file_over_the_plans_limit_is_not_read(api: Api) -> None:
     session = await api.session()
     key = api.key
     await write(api, session, "big", "x" * (1 << 20))

@@ -8,7 +8,7 @@ from tests.waiting import eventually
 CREATE = "/sessions/create"
 
 
-async def test_the_same_key_gets_the_first_answer_again_and_one_session(api: Api) -> None:
+async def test_a_repeated_key_gets_the_first_answer_and_one_session(api: Api) -> None:
     first = await api.call("POST", CREATE, {"ttl": 300, "metadata": {}}, Idempotency_Key="k")
     api.clock.now += 5
     again = await api.call("POST", CREATE, b' {"metadata":{} , "ttl":300}', Idempotency_Key="k")
@@ -58,7 +58,7 @@ async def test_while_the_first_request_runs_the_second_is_told_to_wait(api: Api)
     assert (await api.call("POST", CREATE, Idempotency_Key="k")).body == made.body
 
 
-async def test_a_client_that_hangs_up_finds_its_session_when_it_asks_again(api: Api) -> None:
+async def test_a_client_that_hangs_up_finds_its_session_on_retry(api: Api) -> None:
     api.sandboxes.open_for_claims.clear()
     first = asyncio.create_task(api.call("POST", CREATE, Idempotency_Key="k"))
     await eventually(lambda: api.sandboxes.claims_waiting)
@@ -101,7 +101,7 @@ async def test_a_request_that_did_no_work_or_was_undone_leaves_the_key_free(api:
 
 
 @pytest.mark.parametrize("key", ["", "a b", "é", "x" * 256, "a\tb"])
-async def test_a_key_of_another_form_is_invalid(api: Api, key: str) -> None:
+async def test_a_malformed_key_is_invalid(api: Api, key: str) -> None:
     answer = await api.call("POST", CREATE, Idempotency_Key=key)
     assert answer.refusal == (400, "invalid_request")
     assert answer.error["details"]["field"] == "Idempotency-Key"

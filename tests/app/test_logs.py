@@ -1,11 +1,11 @@
-"""One line for a request, with nothing in it that belongs to a client."""
+"""One log line for each request, without client data."""
 
 from structlog.testing import capture_logs
 
 from tests.app.serving import Api
 
 
-async def test_a_request_is_one_line_without_anything_that_is_a_clients(api: Api) -> None:
+async def test_a_request_is_one_line_without_client_data(api: Api) -> None:
     session = await api.session(metadata={"m": "SECRET"}, env={"E": "SECRET"})
     with capture_logs() as lines:
         body = {"sessionId": session, "path": "SECRET", "content": "SECRET"}

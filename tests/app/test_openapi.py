@@ -1,4 +1,4 @@
-"""The description is valid, complete, and the one that is checked in."""
+"""The description is valid, complete and checked in."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who may see which port of a session, and what everybody else is told: as the edge asks for it."""
+"""Who may see which port of a session, and what everyone else gets, from the edge's point of view."""
 
 import asyncio
 import re
@@ -78,7 +78,7 @@ async def test_another_open_port_is_reached_by_its_host_name(api: Api) -> None:
     assert (await api.ask(host_of(session, 8080))).refusal == (401, "unauthorized")
 
 
-async def test_unknown_expired_deleted_and_mistyped_are_one_answer(api: Api) -> None:
+async def test_unknown_expired_deleted_and_mistyped_hosts_get_the_same_answer(api: Api) -> None:
     session = await api.session()
     deleted, expired = await api.session(), await api.session(ttl=300)
     await api.call("DELETE", f"/sessions/{deleted}")
@@ -92,7 +92,7 @@ async def test_unknown_expired_deleted_and_mistyped_are_one_answer(api: Api) -> 
     assert {(await api.ask(host)).refusal for host in hosts} == {(404, "session_not_found")}
 
 
-async def test_previews_of_a_suspended_account_are_closed_and_of_a_deleted_one_gone(api: Api) -> None:
+async def test_previews_of_a_suspended_account_are_closed_and_those_of_a_deleted_account_gone(api: Api) -> None:
     session = await api.session()
     (account,) = await api.store.list_accounts()
     await api.store.set_account_status(account.id, AccountStatus.SUSPENDED)
@@ -111,7 +111,7 @@ async def test_a_private_port_opens_with_a_token_in_the_header_or_the_cookie(api
     assert (await api.ask(host_of(session), **{way: "x" * 5000})).status == 401
 
 
-async def test_a_browser_that_brings_a_token_is_sent_on_without_it_and_keeps_it_as_a_cookie(api: Api) -> None:
+async def test_a_browser_with_a_token_is_redirected_without_it_and_keeps_it_as_a_cookie(api: Api) -> None:
     session = await private_session(api)
     token = await token_for(api, session)
     sent = await api.ask(host_of(session), f"/a?x=1&buntime_token={token}&y=%2F", **BROWSER)
@@ -150,7 +150,7 @@ async def test_other_clients_with_a_token_in_the_query_are_admitted_without_a_re
     assert (admitted.status, admitted.headers["X-Uri"]) == (200, "/a?b=1")
 
 
-async def test_a_token_in_the_query_never_reaches_a_session_whatever_opened_it(api: Api) -> None:
+async def test_a_token_in_the_query_never_reaches_a_session(api: Api) -> None:
     public = await api.session()
     private = await private_session(api)
     token = await token_for(api, private)
@@ -158,7 +158,7 @@ async def test_a_token_in_the_query_never_reaches_a_session_whatever_opened_it(a
     assert (await api.ask(host_of(private), "/?buntime_token=old", cookie=token)).headers["X-Uri"] == "/"
 
 
-async def test_a_token_is_for_its_session_and_port_and_time(api: Api) -> None:
+async def test_a_token_is_valid_for_its_session_port_and_time(api: Api) -> None:
     session, other = await private_session(api), await private_session(api)
     token = await token_for(api, session, port=3000, ttl=60)
     assert (await api.ask(host_of(session, 3000), token=token)).status == 200
@@ -171,7 +171,7 @@ async def test_a_token_is_for_its_session_and_port_and_time(api: Api) -> None:
 # --- tokens ---
 
 
-async def test_a_token_comes_with_a_link_that_opens_its_port(api: Api) -> None:
+async def test_a_token_has_a_link_that_opens_its_port(api: Api) -> None:
     session = await private_session(api)
     made = (await api.call("POST", f"/sessions/{session}/preview-token", {"port": 3000, "ttl": 600})).json
     assert re.fullmatch("bpt_[0-9A-Za-z]{32}", made["token"])
@@ -218,7 +218,7 @@ async def test_the_number_of_valid_tokens_of_a_session_is_bounded(api: Api, monk
     await token_for(api, session)
 
 
-async def test_the_store_and_its_answers_do_not_hold_a_token_in_clear(api: Api) -> None:
+async def test_the_store_does_not_hold_a_token_in_clear_text(api: Api) -> None:
     session = await private_session(api)
     path = f"/sessions/{session}/preview-token"
     made = await api.call("POST", path, Idempotency_Key="k")
@@ -252,7 +252,7 @@ async def test_one_token_or_all_are_revoked(api: Api) -> None:
     assert [(await api.ask(host_of(session), token=token)).status for token in (two, three)] == [401, 401]
 
 
-async def test_tokens_that_have_expired_are_dropped_by_the_keeper(api: Api) -> None:
+async def test_the_keeper_drops_expired_tokens(api: Api) -> None:
     session = await api.session()
     await token_for(api, session, ttl=60)
     await token_for(api, session, ttl=3600)
@@ -358,7 +358,7 @@ async def test_a_visitor_is_activity(api: Api) -> None:
     assert stored.last_active == int(api.clock.now)
 
 
-async def test_visitors_that_come_together_share_one_wake(api: Api) -> None:
+async def test_simultaneous_visitors_share_one_wake(api: Api) -> None:
     session = await api.session()
     await api.call("POST", f"/sessions/{session}/sleep", {"depth": "deep-sleep"})
     start, starts = api.sandboxes.start, 0
@@ -391,9 +391,7 @@ async def test_a_request_for_sleep_waits_until_permissions_are_spent(api: Api, m
     assert (await api.call("POST", f"/sessions/{session}/sleep")).json["state"] == "idle"
 
 
-async def test_a_wake_that_takes_long_is_a_page_that_loads_itself_again(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slow_wake_is_a_page_that_reloads_itself(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "WAKE_SECONDS", 0.02)
     session = await api.session()
     await api.call("POST", f"/sessions/{session}/sleep")
@@ -594,7 +592,7 @@ def test_a_client_that_prefers_html_gets_a_page(accept: str, page: bool) -> None
     assert prefers_page(accept) is page
 
 
-async def test_a_page_is_for_this_request_alone_and_may_fetch_nothing(api: Api) -> None:
+async def test_a_page_is_not_cached_and_loads_nothing(api: Api) -> None:
     page = await api.ask("ses-nobody.localhost", **BROWSER)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert page.headers["Cache-Control"] == "no-store"

@@ -2,7 +2,7 @@ from buntime.web.quota import STRANGER_LIMIT, Quota, counted_address
 from tests.app.serving import START, Api, Clock
 
 
-async def test_every_answer_to_a_key_tells_where_it_stands_errors_too(api: Api) -> None:
+async def test_every_answer_to_a_key_has_rate_limit_headers_even_errors(api: Api) -> None:
     reset = str(int(START) // 60 * 60 + 60)
     for number, (path, status) in enumerate([("/sessions", 200), ("/sessions?limit=0", 400), ("/nothing", 404)]):
         answer = await api.call("GET", path)
@@ -12,7 +12,7 @@ async def test_every_answer_to_a_key_tells_where_it_stands_errors_too(api: Api) 
         assert answer.headers["X-RateLimit-Reset"] == reset
 
 
-async def test_over_the_limit_is_refused_until_the_next_minute(api: Api) -> None:
+async def test_requests_over_the_limit_are_refused_until_the_next_minute(api: Api) -> None:
     key = await api.account("free", "few", requests_per_minute=2)
     api.clock.now = START + 15
     assert [(await api.call("GET", "/sessions", key=key)).status for _ in range(2)] == [200, 200]
@@ -26,7 +26,7 @@ async def test_over_the_limit_is_refused_until_the_next_minute(api: Api) -> None
     assert (await api.call("GET", "/sessions", key=key)).status == 200
 
 
-async def test_calls_without_a_valid_key_are_limited_for_one_address_only(api: Api) -> None:
+async def test_calls_without_a_valid_key_are_limited_only_for_their_address(api: Api) -> None:
     for _ in range(STRANGER_LIMIT):
         await api.call("GET", "/sessions", key="", X_Forwarded_For="6.6.6.6, 203.0.113.9")
     answer = await api.call("GET", "/sessions", key="", X_Forwarded_For="7.7.7.7, 203.0.113.9")

@@ -1,4 +1,4 @@
-"""What is wrong with a request is named, whatever it is."""
+"""Every error names what is wrong with the request."""
 
 import json
 from collections.abc import AsyncIterator
@@ -87,20 +87,20 @@ async def test_a_bad_query_is_invalid_and_its_parameter_is_named(api: Api, query
     assert answer.error["details"]["field"] == field
 
 
-async def test_a_query_is_refused_where_none_is_known(api: Api) -> None:
+async def test_a_query_is_refused_if_the_endpoint_has_none(api: Api) -> None:
     answer = await api.call("POST", CREATE + "?ttl=300", {})
     assert answer.error["details"]["field"] == "ttl"
 
 
 @pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""])
-async def test_another_content_type_is_invalid(api: Api, media: str) -> None:
+async def test_a_wrong_content_type_is_invalid(api: Api, media: str) -> None:
     for path in (CREATE, "/execute", "/files/write"):
         answer = await api.call("POST", path, b"{}", Content_Type=media)
         assert answer.refusal == (400, "invalid_request")
         assert answer.error["details"]["field"] == "Content-Type"
 
 
-async def test_a_charset_of_utf8_is_fine_and_another_is_not(api: Api) -> None:
+async def test_only_utf8_charsets_are_accepted(api: Api) -> None:
     for media in ("application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"'):
         assert (await api.call("POST", CREATE, b"{}", Content_Type=media)).status == 200
     assert (await api.call("POST", CREATE, b"{}", Content_Type="application/json; charset=latin1")).status == 400
@@ -123,7 +123,7 @@ async def test_required_fields_are_named(api: Api) -> None:
     assert (await api.call("GET", "/files/read?sessionId=x")).error["details"]["field"] == "path"
 
 
-async def test_a_body_over_the_plan_is_too_large_by_its_length_and_while_reading(api: Api) -> None:
+async def test_a_body_over_the_plan_is_refused_by_its_length_and_while_reading(api: Api) -> None:
     key = await api.account("free", "small", body_mb=1)
     body = json.dumps({"metadata": {"a": "x" * (1 << 20)}}).encode()
     answer = await api.call("POST", CREATE, body, key=key)
@@ -139,7 +139,7 @@ async def test_a_body_over_the_plan_is_too_large_by_its_length_and_while_reading
         assert streamed.status == 413
 
 
-async def test_an_error_repeats_only_a_little_of_what_a_client_sent(api: Api) -> None:
+async def test_an_error_repeats_only_a_little_of_the_clients_text(api: Api) -> None:
     answer = await api.call("POST", CREATE, {"x" * 100_000: 1})
     assert answer.status == 400
     assert len(answer.body) < 2000

@@ -1,4 +1,4 @@
-"""The description against the server: generated requests, good and bad, over a real socket."""
+"""The description against the server: generated valid and invalid requests over a real socket."""
 
 import asyncio
 import threading

@@ -7,7 +7,7 @@ from buntime.session import State
 from tests.app.serving import START, Api
 
 
-async def test_a_session_is_made_with_the_defaults(api: Api) -> None:
+async def test_a_session_is_created_with_the_defaults(api: Api) -> None:
     made = (await api.call("POST", "/sessions/create")).json
     assert re.fullmatch(r"ses_[a-z0-9]{18}", made["sessionId"])
     assert made == {
@@ -19,7 +19,7 @@ async def test_a_session_is_made_with_the_defaults(api: Api) -> None:
     }
 
 
-async def test_a_session_shows_what_it_was_made_with_but_no_values_of_env(api: Api) -> None:
+async def test_a_session_shows_its_settings_but_not_the_values_of_env(api: Api) -> None:
     fields = {
         "ttl": 300,
         "metadata": {"user": "u1", "deep": [{"a": 1.5, "big": 10**25}], "text": "é\u0000😀"},
@@ -79,7 +79,7 @@ async def test_resource_limits_are_forbidden_on_the_free_plan(api: Api) -> None:
     assert answer.error["details"] == {"plan": "free", "limit": "resourceLimits"}
 
 
-async def test_more_sessions_than_the_plan_has_are_refused(api: Api) -> None:
+async def test_more_sessions_than_the_plan_allows_are_refused(api: Api) -> None:
     key = await api.account("free", "full", sessions=1)
     assert (await api.call("POST", "/sessions/create", key=key)).status == 200
     answer = await api.call("POST", "/sessions/create", key=key)
@@ -88,7 +88,7 @@ async def test_more_sessions_than_the_plan_has_are_refused(api: Api) -> None:
     assert int(answer.headers["Retry-After"]) > 0
 
 
-async def test_a_full_host_is_unavailable_and_says_when_to_come_back(api: Api) -> None:
+async def test_a_full_host_is_unavailable_and_says_when_to_retry(api: Api) -> None:
     api.sandboxes.capacity = 0
     answer = await api.call("POST", "/sessions/create")
     assert answer.refusal == (503, "unavailable")
@@ -139,7 +139,7 @@ async def test_a_list_is_filtered_by_state_and_metadata(api: Api) -> None:
     assert (await api.call("GET", "/sessions?state=deep-sleep")).json["total"] == 0
 
 
-async def test_a_patch_replaces_the_fields_it_names_and_no_other(api: Api) -> None:
+async def test_a_patch_replaces_only_the_fields_that_it_names(api: Api) -> None:
     session = await api.session(metadata={"a": 1}, onWake="x", env={"A": "1"}, preview={"visibility": "private"})
     api.clock.now = START + 100
     changed = (await api.call("PATCH", f"/sessions/{session}", {"ttl": 300, "metadata": {"b": 2}})).json

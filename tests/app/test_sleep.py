@@ -320,7 +320,7 @@ async def test_a_delete_during_a_wake_leaves_nothing_running(api: Api) -> None:
     waking = asyncio.create_task(api.call("POST", f"/sessions/{asleep}/wake"))
     await starting.wait()
     deleting = asyncio.create_task(api.call("DELETE", f"/sessions/{asleep}"))
-    await until(lambda: api.store.sessions[asleep].state is State.DELETING)
+    await eventually(lambda: api.store.sessions[asleep].state is State.DELETING)
     go_on.set()
     assert (await deleting).status == 200
     assert (await waking).status == 404

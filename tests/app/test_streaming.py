@@ -1,4 +1,4 @@
-"""POST /execute with `stream` as a client sees it, with a program that the test is."""
+"""POST /execute with `stream` from a client's point of view. The test plays the program."""
 
 import asyncio
 import json
@@ -64,7 +64,7 @@ async def lines(answer: aiohttp.ClientResponse) -> list[str]:
     return [line for line in (await answer.read()).decode().split("\n") if line]
 
 
-async def test_output_is_there_before_the_program_ends(api: Api, program: Program) -> None:
+async def test_output_arrives_before_the_program_ends(api: Api, program: Program) -> None:
     async with streamed(api, await api.session()) as answer:
         assert answer.headers["content-type"] == "text/event-stream"
         assert answer.headers["x-accel-buffering"] == "no"
@@ -109,7 +109,7 @@ async def test_a_failed_stream_ends_with_one_error_event(
     assert json.loads(told[-1].removeprefix("data: "))["code"] == code
 
 
-async def test_silence_is_filled_with_comments(api: Api, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_comments_fill_silence(api: Api, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.05)
     async with streamed(api, await api.session()) as answer:
         for _ in range(3):
@@ -159,7 +159,7 @@ async def test_a_failure_before_the_stream_starts_is_an_ordinary_answer(api: Api
     assert await refusal({"sessionId": session, "code": "1"}, Idempotency_Key="a") == (400, "invalid_request")
 
 
-async def test_streams_are_counted_for_the_session_and_for_the_account(api: Api, program: Program) -> None:
+async def test_streams_count_for_the_session_and_for_the_account(api: Api, program: Program) -> None:
     api.key = await api.account(name="two", streams_per_session=1, streams_per_account=2)
     one, two, three = [await api.session() for _ in range(3)]
 

@@ -102,7 +102,7 @@ async def test_a_new_terminal_says_what_it_is_and_ends_with_its_exit_code(api: A
     assert await person.end() == ({"type": "exit", "exitCode": 3, "reason": None}, 1000)
 
 
-async def test_a_terminal_is_taken_up_again_and_taken_over(api: Api) -> None:
+async def test_a_terminal_can_be_reopened_and_taken_over(api: Api) -> None:
     session = await api.session()
     first = await sit_down(api, session)
     await first.type("echo one\n")
@@ -141,7 +141,7 @@ async def test_a_refused_terminal_is_an_ordinary_answer_before_the_upgrade(api: 
     assert (await refused(api, session, key=stranger))[1]["code"] == "session_not_found"
 
 
-async def test_a_path_without_websockets_is_not_found_and_this_one_takes_nothing_else(api: Api) -> None:
+async def test_other_paths_take_no_websockets_and_this_one_takes_nothing_else(api: Api) -> None:
     session = await api.session()
     with pytest.raises(InvalidStatus) as refusal:
         await connect(f"{api.url.replace('http', 'ws')}/nowhere", additional_headers={"Authorization": api.key})
@@ -218,7 +218,7 @@ async def test_typing_is_activity_and_an_open_terminal_is_not(api: Api) -> None:
     assert api.store.sessions[session].last_active >= int(api.clock.now)
 
 
-async def test_the_end_of_the_session_says_why(api: Api) -> None:
+async def test_the_end_of_the_session_has_a_reason(api: Api) -> None:
     session = await api.session()
     person, other = await sit_down(api, session), await sit_down(api, session)
     terminals_of(api, session).ends(other.told[0]["terminalId"], Exit(None, "deep_sleep"))
@@ -235,7 +235,7 @@ async def test_a_runtime_that_ends_says_so(api: Api) -> None:
     assert await person.end() == ({"type": "exit", "exitCode": None, "reason": "runtime_ended"}, 1000)
 
 
-async def test_large_and_many_frames_arrive_whole(api: Api) -> None:
+async def test_large_frames_and_many_frames_arrive_complete(api: Api) -> None:
     session = await api.session()
     person = await sit_down(api, session)
     for at in range(2000):

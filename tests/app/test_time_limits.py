@@ -1,4 +1,4 @@
-"""Limits of time and memory, with short times in place of the real ones."""
+"""Time and memory limits, with short times instead of the real ones."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -34,7 +34,7 @@ async def test_a_request_over_its_time_is_408(monkeypatch: pytest.MonkeyPatch) -
         assert not api.store.answers
 
 
-async def test_a_create_over_its_time_keeps_its_key_until_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_create_over_its_time_keeps_its_key_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "OPERATIONS", (replace(api_sessions.create_session, seconds=0.05),))
     async with serving() as api:
         api.sandboxes.open_for_claims.clear()
@@ -46,7 +46,7 @@ async def test_a_create_over_its_time_keeps_its_key_until_it_has_ended(monkeypat
         assert len(api.store.sessions) == 1
 
 
-async def test_a_body_that_comes_too_slowly_is_408(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_arrives_too_slowly_is_408(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "GRACE", 0.05)
     host, _, port = api.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -59,7 +59,7 @@ async def test_a_body_that_comes_too_slowly_is_408(api: Api, monkeypatch: pytest
     await writer.wait_closed()
 
 
-async def test_room_for_bodies_is_given_first_come_first_served() -> None:
+async def test_memory_for_bodies_is_given_first_come_first_served() -> None:
     memory, order = bodies.BodyMemory(limit=10 * MB), []
 
     async def holder(name: str, size: int) -> None:
@@ -77,7 +77,7 @@ async def test_room_for_bodies_is_given_first_come_first_served() -> None:
     assert order == ["small", "large", "fits now"]
 
 
-async def test_a_body_that_finds_no_room_in_time_is_unavailable_and_takes_none() -> None:
+async def test_a_body_that_gets_no_memory_in_time_is_unavailable() -> None:
     memory = bodies.BodyMemory(limit=2 * MB, patience=0.01)
     async with memory.room(2 * MB):
         with pytest.raises(Unavailable):
@@ -87,7 +87,7 @@ async def test_a_body_that_finds_no_room_in_time_is_unavailable_and_takes_none()
         pass
 
 
-async def test_a_waiter_that_is_cancelled_lets_the_next_one_in() -> None:
+async def test_a_cancelled_waiter_lets_the_next_one_in() -> None:
     memory, let_in = bodies.BodyMemory(limit=3 * MB), asyncio.Event()
 
     async def holder(size: int) -> None:

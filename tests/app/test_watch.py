@@ -1,4 +1,4 @@
-"""GET /files/watch as a client sees it."""
+"""GET /files/watch from a client's point of view."""
 
 import asyncio
 import json
@@ -69,7 +69,7 @@ async def test_changes_are_reported_as_they_come(api: Api) -> None:
     await eventually(lambda: not files(api).watchers)
 
 
-async def test_a_watch_does_not_keep_the_session_awake_and_goes_on_when_it_slept(api: Api) -> None:
+async def test_a_watch_does_not_keep_the_session_awake_and_continues_after_sleep(api: Api) -> None:
     session = await api.session()
     async with watching(api, session) as events:
         await events.next()
@@ -83,7 +83,7 @@ async def test_a_watch_does_not_keep_the_session_awake_and_goes_on_when_it_slept
     ("state", "code"),
     [(State.DEEP_SLEEP, "invalid_state"), (State.DELETING, "session_not_found"), (None, "unavailable")],
 )
-async def test_the_end_of_a_watch_says_why(api: Api, state: State | None, code: str) -> None:
+async def test_the_end_of_a_watch_has_a_reason(api: Api, state: State | None, code: str) -> None:
     session = await api.session()
     async with watching(api, session) as events:
         await events.next()

@@ -1,4 +1,4 @@
-"""Programs in sessions that browsers see."""
+"""Runs programs in sessions for browsers to open."""
 
 from urllib.parse import urlsplit
 

@@ -1,4 +1,4 @@
-"""Two people speak with each other through a program in a session."""
+"""Two people chat through a program in a session."""
 
 import pytest
 
@@ -77,7 +77,7 @@ def test_two_pages_chat_over_websockets(session: Session, visitor: Visitor, frie
     _talk(session, visitor, friend)
 
 
-def test_two_pages_chat_over_socket_io_that_begins_with_polling(
+def test_two_pages_chat_over_socket_io_that_starts_with_polling(
     session: Session, visitor: Visitor, friend: Visitor
 ) -> None:
     """Its welcome comes when it has changed over to a WebSocket. Needs the npm registry."""

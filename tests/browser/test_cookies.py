@@ -1,4 +1,4 @@
-"""Sessions are apart from each other and from us in a browser too."""
+"""Sessions are isolated from each other and from the API in a browser too."""
 
 import json
 from typing import Any
@@ -43,7 +43,7 @@ def _cookies(visitor: Visitor) -> dict[str, tuple[str, bool]]:
     }  # a host's name without a dot before it: for this host alone
 
 
-def test_no_session_sets_a_cookie_that_another_one_or_the_api_gets(
+def test_a_sessions_cookie_never_reaches_another_session_or_the_api(
     client: Client, open_session: OpenSession, visitor: Visitor
 ) -> None:
     planting, other = open_session(), open_session()
@@ -57,7 +57,7 @@ def test_no_session_sets_a_cookie_that_another_one_or_the_api_gets(
     assert visitor.context.cookies(f"http://localhost:{client.port}") == []
 
 
-def test_what_opens_a_private_preview_never_reaches_its_program(session: Session, visitor: Visitor) -> None:
+def test_the_token_of_a_private_preview_never_reaches_its_program(session: Session, visitor: Visitor) -> None:
     serve(session, SHOWING_HEADERS)
     session.patch(preview={"visibility": "private"}).done()
     made = session.client.call("POST", f"/sessions/{session.id}/preview-token").done()
@@ -68,7 +68,7 @@ def test_what_opens_a_private_preview_never_reaches_its_program(session: Session
     assert made["token"] not in json.dumps(_received(visitor))
 
 
-def test_no_api_key_reaches_a_session_but_its_own_authorization_does(session: Session, visitor: Visitor) -> None:
+def test_an_api_key_never_reaches_a_session_but_other_authorization_does(session: Session, visitor: Visitor) -> None:
     serve(session, SHOWING_HEADERS)
     visitor.visit(preview_url(session))
     fetch = """async (sent) => (await fetch("/", { headers: { Authorization: sent } })).json()"""

@@ -50,7 +50,7 @@ def _write(session: Session, path: str, content: str) -> None:
     session.write(f"app/{path}", content).done()
 
 
-def test_a_vite_project_is_seen_and_an_edited_component_appears_without_a_reload(
+def test_a_vite_project_loads_and_an_edited_component_appears_without_a_reload(
     open_session: OpenSession, visitor: Visitor
 ) -> None:
     """Vite listens on `localhost` alone, as it does by default. Needs the npm registry."""

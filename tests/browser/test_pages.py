@@ -1,4 +1,4 @@
-"""What visitors see where a session has nothing to show them."""
+"""What visitors see if a session has nothing to show."""
 
 import pytest
 
@@ -63,7 +63,7 @@ def test_an_address_without_a_session_has_a_page(client: Client, visitor: Visito
     _is_ours(visitor, "No session here")
 
 
-def test_a_deleted_session_is_as_one_that_never_was(session: Session, visitor: Visitor) -> None:
+def test_a_deleted_session_looks_like_one_that_never_existed(session: Session, visitor: Visitor) -> None:
     serve(session, SERVER)
     address = preview_url(session)
     assert visitor.visit(address) == 200
@@ -72,7 +72,7 @@ def test_a_deleted_session_is_as_one_that_never_was(session: Session, visitor: V
     _is_ours(visitor, "No session here")
 
 
-def test_where_nothing_listens_the_page_names_the_port_and_a_server_shows_itself(
+def test_without_a_server_the_page_names_the_port_and_then_the_server_appears(
     session: Session, visitor: Visitor
 ) -> None:
     assert visitor.visit(preview_url(session)) == 502
@@ -99,7 +99,7 @@ def test_a_private_preview_opens_by_a_link_until_it_is_revoked(session: Session,
     _is_ours(visitor, "This preview is private")
 
 
-def test_a_server_that_deep_sleep_ended_is_told_of(session: Session, visitor: Visitor) -> None:
+def test_a_page_says_that_deep_sleep_ended_the_server(session: Session, visitor: Visitor) -> None:
     serve(session, SERVER)
     deep_sleep(session)
     assert visitor.visit(preview_url(session)) == 502
@@ -107,7 +107,7 @@ def test_a_server_that_deep_sleep_ended_is_told_of(session: Session, visitor: Vi
     assert "Deep sleep ended" in visitor.page.get_by_role("main").inner_text()
 
 
-def test_a_server_that_onwake_starts_is_there_after_deep_sleep(open_session: OpenSession, visitor: Visitor) -> None:
+def test_a_server_started_by_onwake_runs_after_deep_sleep(open_session: OpenSession, visitor: Visitor) -> None:
     session = open_session(onWake="cd /workspace && exec bun server.ts")
     serve(session, SERVER)
     deep_sleep(session)
@@ -115,7 +115,7 @@ def test_a_server_that_onwake_starts_is_there_after_deep_sleep(open_session: Ope
     visitor.sees("Here I am")
 
 
-def test_while_a_server_starts_for_long_the_page_loads_itself_until_it_is_there(
+def test_while_a_server_starts_slowly_the_page_reloads_until_it_runs(
     open_session: OpenSession, visitor: Visitor
 ) -> None:
     """Longer than a request waits: that is told once, and nobody has to do anything."""

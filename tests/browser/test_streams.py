@@ -1,4 +1,4 @@
-"""What is sent arrives while it is sent, and whole."""
+"""Data arrives while it is sent, and completely."""
 
 import hashlib
 import os
@@ -71,7 +71,7 @@ def test_server_sent_events_arrive_one_by_one(session: Session, visitor: Visitor
     assert visitor.complaints == []
 
 
-def test_a_file_of_a_form_arrives_whole(session: Session, visitor: Visitor, tmp_path: Path) -> None:
+def test_a_file_in_a_form_arrives_complete(session: Session, visitor: Visitor, tmp_path: Path) -> None:
     serve(session, UPLOAD)
     content = os.urandom(12 * 1024 * 1024)
     file = tmp_path / "some.bin"

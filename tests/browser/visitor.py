@@ -1,4 +1,4 @@
-"""Somebody with a browser."""
+"""A person with a browser."""
 
 from typing import Self
 

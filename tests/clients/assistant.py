@@ -1,4 +1,4 @@
-"""An assistant that reaches `buntime mcp` by the official client library."""
+"""An assistant that reaches `buntime mcp` through the official client library."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What differs between two runs of the scenario, made the same: ids, times, durations, addresses."""
+"""Replaces what differs between two runs of the scenario with constants: ids, times, durations, addresses."""
 
 import base64
 import gzip

@@ -1,4 +1,4 @@
-"""A stand-in for the servers of language models: it speaks their wire formats and says what its script has."""
+"""A stand-in for language model servers. It uses their wire formats and answers from a script."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""A client of an older revision of the protocol over HTTP, with nothing between a test and the wire."""
+"""A client of an older protocol revision over HTTP, close to the wire."""
 
 import itertools
 import json

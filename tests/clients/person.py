@@ -1,4 +1,4 @@
-"""A person at the command line: processes of `buntime`, with pipes or with a terminal of their own."""
+"""A person at the command line: `buntime` processes with pipes or with their own terminal."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""A way to the server that can be cut, as networks are."""
+"""A connection to the server that tests can cut."""
 
 import socket
 import struct

@@ -1,4 +1,4 @@
-"""One request of the scenario, and what is kept of its answer for those after it."""
+"""One request of the scenario, and what later requests need from its answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

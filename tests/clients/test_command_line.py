@@ -83,14 +83,14 @@ def test_a_session_lives_from_create_to_rm(person: Person) -> None:
     assert person.gets("ls", "-q", "--metadata", "team=a") == ""
 
 
-def test_a_name_is_of_one_session(person: Person, session: str) -> None:
+def test_a_name_belongs_to_one_session(person: Person, session: str) -> None:
     assert "already has the name shared. Delete it with: buntime rm shared" in person.is_refused(
         "create", "--name", session
     )
     assert "ses_x is not a valid name" in person.is_refused("create", "--name", "ses_x")
 
 
-def test_a_mistyped_name_among_those_to_delete_deletes_nothing(person: Person, session: str) -> None:
+def test_rm_with_one_mistyped_name_deletes_nothing(person: Person, session: str) -> None:
     assert "There is no session shraed" in person.is_refused("rm", session, "shraed")
     assert "No session with this id" in person.is_refused("rm", session, "ses_mistyped0mistyped0")
     assert person.gets("exec", session, "console.log(1)") == "1"
@@ -109,7 +109,7 @@ def test_a_table_on_a_small_terminal_is_cut_after_the_ids(person: Person, sessio
 # --- exec ---
 
 
-def test_output_comes_as_it_is_written_and_on_its_own_stream(person: Person, session: str) -> None:
+def test_output_arrives_as_it_is_written_and_on_its_own_stream(person: Person, session: str) -> None:
     running = person.begins("exec", session, "console.log('one'); console.error('two'); await Bun.sleep(60_000)")
     assert running.stdout is not None
     assert running.stderr is not None
@@ -132,7 +132,7 @@ def test_a_signal_ends_the_run_in_the_session_too(person: Person, session: str, 
     until(lambda: person.runs("exec", session, "--", "pgrep", "-f", f"sleep 10{number}").returncode == 1, "it ends")
 
 
-def test_a_hangup_that_is_ignored_ends_nothing(person: Person, session: str) -> None:
+def test_an_ignored_hangup_ends_nothing(person: Person, session: str) -> None:
     running = subprocess.Popen(
         ["nohup", BUNTIME, "exec", session, "--", "echo ready; sleep 2; echo done"],
         env=person.environment,
@@ -155,7 +155,7 @@ def test_the_exit_status_is_the_programs(person: Person, session: str) -> None:
     assert done.stderr == b"buntime: The run timed out. Give it more time with: --timeout 5m\n"
 
 
-def test_several_words_after_the_dashes_are_a_program_and_one_is_a_line_for_the_shell(
+def test_several_words_after_the_dashes_are_a_program_and_one_word_is_a_shell_line(
     person: Person, session: str
 ) -> None:
     assert person.gets("exec", session, "--", "printf", "[%s]", "a b", "$HOME", "--json") == "[a b][$HOME][--json]"
@@ -163,7 +163,7 @@ def test_several_words_after_the_dashes_are_a_program_and_one_is_a_line_for_the_
     assert person.gets("exec", session, "-e", "A=1 2", "-w", "/tmp", "--", 'echo "$A" $PWD') == "1 2 /tmp"
 
 
-def test_what_is_piped_in_is_the_input_of_a_command(person: Person, session: str) -> None:
+def test_piped_input_is_the_input_of_a_command(person: Person, session: str) -> None:
     assert person.gets("exec", session, "--", "wc -c", typed=b"x" * 300_000) == "300000"
     assert person.gets("exec", session, "--no-stdin", "--", "wc", "-c", typed=b"ignored") == "0"
 
@@ -174,7 +174,7 @@ def test_code_comes_from_a_file_or_from_stdin(person: Person, session: str, tmp_
     assert person.gets("exec", session, "-", typed=b"console.log('piped')") == "piped"
 
 
-def test_a_pipe_that_is_closed_ends_the_run(person: Person, session: str) -> None:
+def test_a_closed_pipe_ends_the_run(person: Person, session: str) -> None:
     shell = f"{BUNTIME} exec {session} -- yes | head -n 1"
     done = subprocess.run(
         shell, shell=True, env=person.environment, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE
@@ -183,7 +183,7 @@ def test_a_pipe_that_is_closed_ends_the_run(person: Person, session: str) -> Non
     until(lambda: person.runs("exec", session, "--", "pgrep", "-x", "yes").returncode == 1, "it ends")
 
 
-def test_a_connection_that_breaks_in_a_run_is_said_to_have_broken(server: Server, person: Person, session: str) -> None:
+def test_a_connection_that_breaks_during_a_run_is_reported(server: Server, person: Person, session: str) -> None:
     with Relay(server.config.port) as relay:
         running = Person(f"http://127.0.0.1:{relay.port}", person.key).begins("exec", session, "--", "echo a; sleep 99")
         assert running.stdout is not None
@@ -197,7 +197,7 @@ def test_a_connection_that_breaks_in_a_run_is_said_to_have_broken(server: Server
 # --- run ---
 
 
-def test_a_file_is_run_in_a_session_of_its_own(person: Person, client: Client, tmp_path: Path) -> None:
+def test_a_file_runs_in_its_own_session(person: Person, client: Client, tmp_path: Path) -> None:
     before = ids(client)
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "twice.ts").write_text("export const twice = (text: string) => text + text")
@@ -210,7 +210,7 @@ def test_a_file_is_run_in_a_session_of_its_own(person: Person, client: Client, t
     assert ids(client) == before
 
 
-def test_a_run_that_is_interrupted_leaves_no_session(person: Person, client: Client, tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_no_session(person: Person, client: Client, tmp_path: Path) -> None:
     before = ids(client)
     (tmp_path / "slow.py").write_text("import time; print('ready', flush=True); time.sleep(600)")
     running = person.begins("run", str(tmp_path / "slow.py"))
@@ -223,7 +223,7 @@ def test_a_run_that_is_interrupted_leaves_no_session(person: Person, client: Cli
     assert ids(client) == before
 
 
-def test_a_session_that_is_kept_is_named(person: Person, tmp_path: Path) -> None:
+def test_a_kept_session_is_named(person: Person, tmp_path: Path) -> None:
     (tmp_path / "a.sh").write_text("echo kept > made; exit 1")
     done = person.runs("run", "--keep", str(tmp_path / "a.sh"))
     assert done.returncode == 1
@@ -235,7 +235,7 @@ def test_a_session_that_is_kept_is_named(person: Person, tmp_path: Path) -> None
 # --- cp ---
 
 
-def test_a_folder_goes_in_and_comes_out_as_it_was(person: Person, session: str, tmp_path: Path) -> None:
+def test_a_folder_is_unchanged_after_a_copy_in_and_out(person: Person, session: str, tmp_path: Path) -> None:
     site = tmp_path / "site"
     (site / "deep" / "er").mkdir(parents=True)
     (site / "empty").mkdir()
@@ -257,7 +257,7 @@ def _tree(folder: Path) -> dict[str, bytes | None]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-def test_a_file_gets_the_name_that_was_asked_for_or_keeps_its_own(person: Person, session: str, tmp_path: Path) -> None:
+def test_a_copied_file_gets_the_requested_name_or_keeps_its_own(person: Person, session: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one")
     person.gets("cp", str(tmp_path / "a.txt"), f"{session}:")
     person.gets("cp", str(tmp_path / "a.txt"), f"{session}:new/b.txt")
@@ -269,7 +269,7 @@ def test_a_file_gets_the_name_that_was_asked_for_or_keeps_its_own(person: Person
     assert (tmp_path / "here" / "a.txt").read_text() == (tmp_path / "c.txt").read_text() == "one"
 
 
-def test_the_contents_of_a_folder_go_without_its_name(person: Person, session: str, tmp_path: Path) -> None:
+def test_the_contents_of_a_folder_are_copied_without_its_name(person: Person, session: str, tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "f").write_text("x")
     person.gets("exec", session, "--", "mkdir -p into")
@@ -279,7 +279,7 @@ def test_the_contents_of_a_folder_go_without_its_name(person: Person, session: s
     assert (tmp_path / "f").read_text() == "x"
 
 
-def test_a_link_is_what_it_leads_to(person: Person, session: str, tmp_path: Path) -> None:
+def test_a_named_link_is_followed(person: Person, session: str, tmp_path: Path) -> None:
     person.gets("exec", session, "--", "mkdir -p real && echo x > real/f && ln -sfn real folder && ln -sf real/f file")
     (tmp_path / "g").write_text("y")
     person.gets("cp", str(tmp_path / "g"), f"{session}:folder")
@@ -290,31 +290,29 @@ def test_a_link_is_what_it_leads_to(person: Person, session: str, tmp_path: Path
     assert (tmp_path / "one").read_text() == "x\n"
 
 
-def test_a_link_that_leads_out_of_its_folder_does_not_come_out_of_the_session(
+def test_a_link_that_leads_out_of_its_folder_is_not_copied_out_of_the_session(
     person: Person, session: str, tmp_path: Path
 ) -> None:
     for number, target in enumerate(("/etc/passwd", "../../..")):
         person.gets("exec", session, "--", f"mkdir -p sly && ln -sfn {target} sly/link")
         out = tmp_path / str(number)
-        assert "Not all of sly was copied: " in person.is_refused("cp", f"{session}:sly", str(out))
+        assert "sly was only partly copied: " in person.is_refused("cp", f"{session}:sly", str(out))
         assert not list(out.iterdir())
 
 
-def test_a_hard_link_of_a_link_that_leads_out_from_where_it_is_does_not_come_out(
-    person: Person, session: str, tmp_path: Path
-) -> None:
+def test_a_hard_link_to_a_link_that_leads_out_is_not_copied_out(person: Person, session: str, tmp_path: Path) -> None:
     secret = tmp_path / ".ssh/id"
     secret.parent.mkdir()
     secret.write_text("mine")
     secret.chmod(0o600)
     made = "mkdir -p trap/a trap/.ssh && cd trap && echo decoy > .ssh/id && ln -s ../.ssh/id a/up && ln -P a/up notes"
     person.gets("exec", session, "--", made)
-    assert "Not all of trap was copied: " in person.is_refused("cp", f"{session}:trap", str(tmp_path / "out"))
+    assert "trap was only partly copied: " in person.is_refused("cp", f"{session}:trap", str(tmp_path / "out"))
     assert not (tmp_path / "out/notes").is_symlink()
     assert secret.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_is_no_file_here_is_written_to(person: Person, session: str, tmp_path: Path) -> None:
+def test_a_local_device_is_written_to(person: Person, session: str, tmp_path: Path) -> None:
     person.gets("exec", session, "--", "printf shown > file")
     assert person.gets("cp", "-q", f"{session}:file", "/dev/stdout").startswith("shown")
     fifo = tmp_path / "fifo"
@@ -328,13 +326,13 @@ def test_what_is_no_file_here_is_written_to(person: Person, session: str, tmp_pa
         os.close(reader)
 
 
-def test_what_is_not_there_is_not_copied(person: Person, session: str, tmp_path: Path) -> None:
+def test_a_missing_file_is_not_copied(person: Person, session: str, tmp_path: Path) -> None:
     assert "There is no local file or folder" in person.is_refused("cp", str(tmp_path / "none"), f"{session}:x")
     assert "There is no file or directory at 'none'" in person.is_refused("cp", f"{session}:none", str(tmp_path / "x"))
     assert not (tmp_path / "x").exists()
 
 
-def test_a_person_sees_how_far_a_copy_is(person: Person, session: str, tmp_path: Path) -> None:
+def test_a_person_sees_the_progress_of_a_copy(person: Person, session: str, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(os.urandom(20 << 20))
     with person.sits_down("cp", str(tmp_path / "big"), f"{session}:big") as terminal:
         assert terminal.ends() == 0
@@ -368,22 +366,22 @@ def test_a_process_is_started_followed_and_stopped(person: Person, session: str)
     assert re.search(rf"{process} +web +exited 143", person.gets("ps", session))
 
 
-def test_logs_of_a_process_that_does_not_stop_writing_end(person: Person, session: str) -> None:
+def test_logs_end_even_if_the_process_keeps_writing(person: Person, session: str) -> None:
     process = person.gets("start", session, "--", "echo first; while :; do echo more; sleep 0.001; done")
     for _ in range(2):
         assert person.runs("logs", session, process).stdout.startswith(b"first\nmore\n")
     person.gets("stop", session, process)
 
 
-def test_a_process_that_ends_before_it_is_ready_is_a_refusal(person: Person, session: str) -> None:
+def test_a_process_that_ends_before_it_is_ready_is_an_error(person: Person, session: str) -> None:
     done = person.runs("start", session, "--wait-port", "8124", "--", "echo no >&2; exit 3")
     assert done.returncode == 1
     assert re.fullmatch(rb"proc_[a-z0-9]+\n", done.stdout)
-    assert b"It is not ready: exited 3. See: buntime logs" in done.stderr
+    assert b"The process is not ready: exited 3. See: buntime logs" in done.stderr
     assert b"no\n" in person.runs("logs", session).stderr
 
 
-def test_logs_go_on_over_a_connection_that_breaks(server: Server, person: Person, session: str) -> None:
+def test_logs_continue_after_a_broken_connection(server: Server, person: Person, session: str) -> None:
     person.gets("start", session, "--name", "count", "--", "for i in $(seq 50); do echo $i; sleep 0.05; done; exit 9")
     with Relay(server.config.port) as relay:
         following = Person(f"http://127.0.0.1:{relay.port}", person.key).begins("logs", session, "count", "-f")
@@ -412,7 +410,7 @@ def test_a_preview_is_opened_in_the_browser(person: Person, session: str, tmp_pa
     assert person.gets("open", session) == url
 
 
-def test_a_port_that_is_not_open_to_all_gets_a_token(person: Person, session: str) -> None:
+def test_the_url_of_a_port_that_is_not_public_has_a_token(person: Person, session: str) -> None:
     assert "token" not in person.gets("open", session)
     for words in (("--port", "8125"), ("--private",)):
         told = json.loads(person.gets("open", session, "--json", *words))
@@ -423,7 +421,7 @@ def test_a_port_that_is_not_open_to_all_gets_a_token(person: Person, session: st
 # --- shell ---
 
 
-def test_a_shell_is_typed_in_resized_and_left_with_its_exit_status(person: Person, session: str) -> None:
+def test_a_shell_takes_keys_and_resizes_and_ends_with_its_exit_status(person: Person, session: str) -> None:
     with person.sits_down("shell", session, cols=100, rows=30) as terminal:
         terminal.sees("# ")
         assert not terminal.is_as_before
@@ -444,9 +442,7 @@ def _asks(terminal: Terminal, command: str, answer: bytes) -> bool:
     return answer in terminal.sees("asked\r\n")
 
 
-def test_a_shell_goes_on_where_it_was_when_its_connection_was_lost(
-    server: Server, person: Person, session: str
-) -> None:
+def test_a_shell_continues_where_it_was_after_a_lost_connection(server: Server, person: Person, session: str) -> None:
     with Relay(server.config.port) as relay:
         away = Person(f"http://127.0.0.1:{relay.port}", person.key)
         with away.sits_down("shell", session) as terminal:
@@ -462,9 +458,7 @@ def test_a_shell_goes_on_where_it_was_when_its_connection_was_lost(
             assert terminal.is_as_before
 
 
-def test_a_person_gives_up_on_a_connection_that_does_not_come_back(
-    server: Server, person: Person, session: str
-) -> None:
+def test_a_person_can_stop_retrying_a_lost_connection(server: Server, person: Person, session: str) -> None:
     with Relay(server.config.port) as relay:
         away = Person(f"http://127.0.0.1:{relay.port}", person.key)
         with away.sits_down("shell", session) as terminal:
@@ -476,7 +470,7 @@ def test_a_person_gives_up_on_a_connection_that_does_not_come_back(
             assert terminal.is_as_before
 
 
-def test_a_shell_that_was_left_is_taken_up_again_and_whoever_had_it_is_told(person: Person, session: str) -> None:
+def test_a_left_shell_can_be_reopened_and_its_previous_client_is_told(person: Person, session: str) -> None:
     with person.sits_down("shell", session) as terminal:
         terminal.sees("# ")
         terminal.types("kept=$((40 + 2))\r")
@@ -497,7 +491,7 @@ def test_a_shell_that_was_left_is_taken_up_again_and_whoever_had_it_is_told(pers
             assert second.ends() == 0
 
 
-def test_a_window_that_is_closed_leaves_the_terminal_as_it_was(person: Person, session: str) -> None:
+def test_a_closed_window_restores_the_terminal(person: Person, session: str) -> None:
     with person.sits_down("shell", session) as terminal:
         terminal.sees("# ")
         terminal.hangs_up()
@@ -517,17 +511,17 @@ def test_a_shell_whose_session_is_deleted_says_so(person: Person) -> None:
 
 
 def test_a_shell_needs_a_terminal(person: Person, session: str) -> None:
-    assert "A shell needs a terminal. Without one: buntime exec" in person.is_refused("shell", session)
+    assert "A shell needs a terminal. Without one, use: buntime exec" in person.is_refused("shell", session)
 
 
 # --- refusals ---
 
 
-def test_a_refusal_is_one_line_with_the_remedy(person: Person, session: str) -> None:
+def test_an_error_is_one_line_with_the_remedy(person: Person, session: str) -> None:
     without = Person(person.url, "")
     assert "Set BUNTIME_API_KEY, or" in Person(person.url, "ü").is_refused("ls")
-    assert "has to begin with http://" in Person("localhost:8000", person.key).is_refused("ls")
-    assert "Set BUNTIME_API_KEY, or make one: buntime keys create" in without.is_refused("ls")
+    assert "must begin with http://" in Person("localhost:8000", person.key).is_refused("ls")
+    assert "Set BUNTIME_API_KEY, or create a key with: buntime keys create" in without.is_refused("ls")
     assert "Set BUNTIME_API_KEY to a valid one" in Person(person.url, "btk_" + "x" * 38).is_refused("ls")
     assert "No server answers at http://127.0.0.1:9. Is it running? scripts/serve" in Person(
         "http://127.0.0.1:9", person.key
@@ -543,7 +537,7 @@ def test_a_refusal_is_one_line_with_the_remedy(person: Person, session: str) -> 
     assert "buntime rm --all --yes" in person.is_refused("rm", "--all")
 
 
-def test_a_refusal_for_programs_is_the_error_of_the_api(person: Person) -> None:
+def test_an_error_for_programs_is_the_error_of_the_api(person: Person) -> None:
     done = person.runs("wake", "ses_" + "a" * 18, "--json")
     assert (done.returncode, done.stdout) == (1, b"")
     error = json.loads(done.stderr)["error"]
@@ -552,7 +546,7 @@ def test_a_refusal_for_programs_is_the_error_of_the_api(person: Person) -> None:
     assert error["requestId"]
 
 
-def test_a_run_that_a_limit_ends_is_a_refusal_after_its_output(person: Person) -> None:
+def test_a_run_that_hits_a_limit_is_an_error_after_its_output(person: Person) -> None:
     made = person.gets("create", "--memory", "64")
     done = person.runs("exec", made, "--", "echo before; tail /dev/zero")
     person.gets("rm", made)
@@ -579,7 +573,7 @@ def test_a_run_that_a_limit_ends_is_a_refusal_after_its_output(person: Person) -
         ("ls", "--state", "awake"),
     ],
 )
-def test_wrong_usage_is_status_2_and_asks_nobody(person: Person, words: tuple[str, ...]) -> None:
+def test_wrong_usage_is_status_2_and_sends_no_request(person: Person, words: tuple[str, ...]) -> None:
     nowhere = Person("http://127.0.0.1:9", person.key)
     done = nowhere.runs(*words)
     assert (done.returncode, done.stdout) == (2, b"")
@@ -589,9 +583,7 @@ def test_wrong_usage_is_status_2_and_asks_nobody(person: Person, words: tuple[st
 # --- for programs ---
 
 
-def test_every_answer_is_json_in_the_words_of_the_api(
-    person: Person, client: Client, session: str, tmp_path: Path
-) -> None:
+def test_every_result_is_json_as_in_the_api(person: Person, client: Client, session: str, tmp_path: Path) -> None:
     def told(*words: str) -> Any:
         return json.loads(person.gets(*words, "--json"))
 
@@ -646,7 +638,7 @@ def test_bash_completes_sessions(person: Person, session: str, begun: str) -> No
     assert done.stderr == ""
 
 
-def test_zsh_and_fish_are_told_how_a_session_stands(person: Person, session: str) -> None:
+def test_zsh_and_fish_get_the_state_of_each_session(person: Person, session: str) -> None:
     asked = {"_BUNTIME_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "buntime exec shar"}
     said = Person(person.url, person.key, asked).gets()
     assert re.search(r'"shared":"\w+, ends in \d+ h"', said)
@@ -655,7 +647,7 @@ def test_zsh_and_fish_are_told_how_a_session_stands(person: Person, session: str
     assert re.fullmatch(r"shared\t\w+, ends in \d+ h", said)
 
 
-def test_completion_is_silent_where_no_server_answers(person: Person) -> None:
+def test_completion_is_silent_if_no_server_answers(person: Person) -> None:
     asked = {"_BUNTIME_COMPLETE": "complete_bash", "COMP_WORDS": "buntime exec s", "COMP_CWORD": "2"}
     for url, key in (("http://127.0.0.1:9", person.key), (person.url, "btk_no"), (person.url, ""), (person.url, "ü")):
         done = Person(url, key, asked).runs()
@@ -669,12 +661,15 @@ def test_each_shell_has_its_script(person: Person, shell: str, begins: str) -> N
     assert f"_BUNTIME_COMPLETE=complete_{shell}" in script
 
 
-def test_a_command_imports_nothing_of_the_server_and_no_tables_where_none_is_shown(person: Person) -> None:
+def test_a_command_imports_nothing_of_the_server_and_no_unused_libraries(person: Person) -> None:
     traced = {"PYTHONPROFILEIMPORTTIME": "1"}
     said = Person(person.url, person.key, traced).runs("ls").stderr.decode()
     loaded = {line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")}
-    ours = {name for name in loaded if name.split(".")[0] == "buntime" and not name.startswith("buntime.commands")}
-    assert ours == {"buntime", "buntime.cli", "buntime.config", "buntime.mcp_server", "buntime.clients.mcp.command"}
+    ours = {
+        name for name in loaded if name.split(".")[0] == "buntime" and not name.startswith("buntime.clients.commands")
+    }
+    clients = {"buntime.clients", "buntime.clients.mcp", "buntime.clients.mcp.command"}
+    assert ours == {"buntime", "buntime.cli", "buntime.config"} | clients
     assert not {"rich", "sqlite3", "uvicorn", "aiohttp", "websockets", "mcp"} & loaded
     said = Person(person.url, person.key, traced).runs("--help").stderr.decode()
     loaded = {line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")}
@@ -689,7 +684,7 @@ def test_all_documented_commands_are_run() -> None:
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_the_documented_commands_do_what_is_said(person: Person, client: Client, tmp_path: Path, number: int) -> None:
+def test_the_documented_commands_work(person: Person, client: Client, tmp_path: Path, number: int) -> None:
     before = ids(client)
     script = DOCUMENTED[number]
     (tmp_path / "hello.ts").write_text("console.log('Hello')")

@@ -1,4 +1,4 @@
-"""The code of the documentation runs, and prints what it says."""
+"""The code in the documentation runs and prints what it says."""
 
 import asyncio
 import json
@@ -86,14 +86,14 @@ def run(command: Sequence[str | Path], where: Path, environment: dict[str, str])
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=str)
-def test_a_block_of_python_prints_what_it_says(block: Block, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_python_block_prints_what_it_says(block: Block, environment: dict[str, str], tmp_path: Path) -> None:
     program = tmp_path / "block.py"
     program.write_text(block.text)
     assert run([sys.executable, "-W", "error", program], tmp_path, environment) == block.says
 
 
 @pytest.mark.parametrize("block", TYPESCRIPT, ids=str)
-def test_a_block_of_typescript_prints_what_it_says(
+def test_a_typescript_block_prints_what_it_says(
     block: Block, bun: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     package = tmp_path / "node_modules/@buntime/sdk"

@@ -1,4 +1,4 @@
-"""The examples do what they promise: against a real server, with a stand-in where a language model would be."""
+"""The examples do what they promise, on a real server with a stand-in for the language model."""
 
 import importlib
 import os
@@ -170,7 +170,7 @@ def test_a_langchain_model_writes_runs_fixes_and_serves_an_app(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
-def test_the_code_of_a_page_is_code_of_its_example(page: Path) -> None:
+def test_the_code_on_a_page_comes_from_its_example(page: Path) -> None:
     text = page.read_text()
     [example] = set(re.findall(r"\.\./examples/(\w+)/", text))
     sources = [path.read_text() for path in (EXAMPLES / example).glob("*.*")]
@@ -226,7 +226,7 @@ def camel(name: str) -> str:
 
 
 @pytest.mark.sandbox
-def test_computesdk_has_sandboxes_of_buntime(environment: dict[str, str], typescript: Path) -> None:
+def test_computesdk_provides_buntime_sandboxes(environment: dict[str, str], typescript: Path) -> None:
     example = typescript / "computesdk"
     install(example)
     run([BUN, "x", "tsc", "-p", "."], environment, example)

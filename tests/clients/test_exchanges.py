@@ -1,4 +1,4 @@
-"""The recorded exchanges are what the server does, and what its description says."""
+"""The recorded exchanges match the server and its description."""
 
 import json
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ def test_every_operation_is_recorded() -> None:
 
 
 @pytest.mark.parametrize("exchange", RECORDED.values(), ids=RECORDED)
-def test_a_recorded_exchange_is_what_the_description_says(exchange: Exchange) -> None:
+def test_a_recorded_exchange_matches_the_description(exchange: Exchange) -> None:
     operation, request, response = _operation(exchange), exchange["request"], exchange["response"]
     described = operation["responses"][str(response["status"] if response["status"] != 206 else 200)]
     media = described["content"][response["headers"]["content-type"].partition(";")[0]]
@@ -55,7 +55,7 @@ def test_a_recorded_exchange_is_what_the_description_says(exchange: Exchange) ->
     assert {name for name in request["query"] if not name.startswith("metadata.")} <= known
 
 
-def test_recorded_archives_say_what_is_in_them() -> None:
+def test_recorded_archives_have_the_expected_contents() -> None:
     assert RECORDED["write-archive"]["request"]["bodyBase64"] == archive(pack(SITE))
 
 

@@ -1,4 +1,4 @@
-"""An agent without a model: it writes an app with a bug, sees it fail, mends it, serves it and looks at it."""
+"""An agent without a model: it writes an app with a bug, sees it fail, fixes it, serves it and opens it."""
 
 import re
 from dataclasses import dataclass, field
@@ -64,7 +64,7 @@ class Agent:
 
 
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
-async def test_an_agent_writes_runs_mends_and_serves_an_app(place: Place, way: Way) -> None:
+async def test_an_agent_writes_runs_fixes_and_serves_an_app(place: Place, way: Way) -> None:
     async with talking(place, way) as talk:
         agent = Agent(talk)
         url = urlsplit(await agent.works())

@@ -1,4 +1,4 @@
-"""Which session a conversation with `buntime mcp` has, and what others see of it."""
+"""Which session a conversation with `buntime mcp` uses, and what others see of it."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ keeping = pytest.mark.parametrize("way", [("stdio", OLDER), ("stdio", NEWEST), (
 
 
 @keeping
-async def test_first_calls_that_come_together_make_one_session(place: Place, way: Way) -> None:
+async def test_simultaneous_first_calls_create_one_session(place: Place, way: Way) -> None:
     async with talking(place, way) as talk:
         await asyncio.gather(*(talk.does("run_command", command=f"touch {number}") for number in range(4)))
         assert len(talk.made) == 1
@@ -25,9 +25,7 @@ async def test_first_calls_that_come_together_make_one_session(place: Place, way
 
 
 @keeping
-async def test_a_session_that_was_deleted_is_followed_by_a_new_one_that_says_so(
-    place: Place, past: Client, way: Way
-) -> None:
+async def test_a_deleted_session_is_replaced_by_a_new_one_that_says_so(place: Place, past: Client, way: Way) -> None:
     async with talking(place, way) as talk:
         first = (await talk.does("write_file", path="a", content="a"))["session"]
         past.call("DELETE", f"/sessions/{first}").done()
@@ -39,7 +37,7 @@ async def test_a_session_that_was_deleted_is_followed_by_a_new_one_that_says_so(
 
 
 @keeping
-async def test_a_session_that_its_own_tool_deleted_is_followed_by_a_new_one(place: Place, way: Way) -> None:
+async def test_a_session_deleted_by_its_own_tool_is_replaced_by_a_new_one(place: Place, way: Way) -> None:
     async with talking(place, way) as talk:
         first = (await talk.does("run_command", command="true"))["session"]
         await talk.does("delete_session", session=first)
@@ -49,7 +47,7 @@ async def test_a_session_that_its_own_tool_deleted_is_followed_by_a_new_one(plac
 
 
 @pytest.mark.parametrize("depth", ["idle", "deep-sleep"])
-async def test_a_call_wakes_the_session_and_its_files_are_there(place: Place, past: Client, depth: str) -> None:
+async def test_a_call_wakes_the_session_and_finds_its_files(place: Place, past: Client, depth: str) -> None:
     async with talking(place, ("http", OLDER)) as talk:
         first = (await talk.does("write_file", path="a", content="kept"))["session"]
         past.call("POST", f"/sessions/{first}/sleep", json_body={"depth": depth}).done()
@@ -57,7 +55,7 @@ async def test_a_call_wakes_the_session_and_its_files_are_there(place: Place, pa
         assert (ran["stdout"], ran["session"], "note" in ran) == ("kept", first, False)
 
 
-async def test_two_conversations_of_one_key_share_no_session(place: Place) -> None:
+async def test_two_conversations_of_one_key_have_separate_sessions(place: Place) -> None:
     async with talking(place, ("http", OLDER)) as one, talking(place, ("http", OLDER)) as other:
         mine = await one.does("write_file", path="secret", content="mine")
         theirs = await other.does("list_files")
@@ -67,7 +65,7 @@ async def test_two_conversations_of_one_key_share_no_session(place: Place) -> No
         assert [entry["path"] for entry in asked["files"]] == ["secret"]
 
 
-async def test_without_a_conversation_each_call_makes_a_session_until_one_is_named(place: Place) -> None:
+async def test_without_a_conversation_each_call_creates_a_session_until_one_is_named(place: Place) -> None:
     async with talking(place, ("http", NEWEST)) as talk:
         talk.keeps = True  # it does not give the session back
         first = await talk.does("write_file", path="a", content="a")
@@ -82,7 +80,7 @@ async def test_without_a_conversation_each_call_makes_a_session_until_one_is_nam
         assert "note" not in gone_on
 
 
-async def test_another_key_gets_nothing_of_a_conversation_whose_id_it_knows(place: Place, server: Server) -> None:
+async def test_knowing_a_conversations_id_gives_another_key_no_access(place: Place, server: Server) -> None:
     stranger = server.cli("keys", "create", "--plan", "enterprise")
     async with httpx2.AsyncClient() as http:
         mine = await Older.begun(http, place.door, place.key)
@@ -97,7 +95,7 @@ async def test_another_key_gets_nothing_of_a_conversation_whose_id_it_knows(plac
             await mine.does("delete_session", session=session)
 
 
-async def test_a_session_of_another_account_is_not_there(place: Place, server: Server) -> None:
+async def test_a_session_of_another_account_is_not_found(place: Place, server: Server) -> None:
     stranger = Place(place.url, place.door, server.cli("keys", "create", "--plan", "paid"))
     async with talking(place, ("http", NEWEST)) as one, talking(stranger, ("http", NEWEST)) as other:
         session = (await one.does("write_file", path="a", content="secret"))["session"]

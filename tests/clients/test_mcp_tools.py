@@ -1,4 +1,4 @@
-"""Every tool of `buntime mcp`, by both transports and by the older and the newest protocol."""
+"""Every tool of `buntime mcp`, over both transports and with the older and the newest protocol."""
 
 import asyncio
 import functools
@@ -22,7 +22,7 @@ either_transport = pytest.mark.parametrize("way", [("stdio", NEWEST), ("http", O
 
 
 @every_way
-async def test_a_client_learns_what_each_tool_takes_gives_and_may_do(place: Place, way: Way) -> None:
+async def test_a_client_gets_the_schemas_and_hints_of_each_tool(place: Place, way: Way) -> None:
     async with talking(place, way) as talk:
         assert talk.client.protocol_version == ("2025-11-25" if way[1] == OLDER else "2026-07-28")
         tools = (await talk.client.list_tools()).tools
@@ -41,7 +41,7 @@ async def test_a_client_learns_what_each_tool_takes_gives_and_may_do(place: Plac
 
 
 @every_way
-async def test_every_tool_does_its_work(place: Place, way: Way) -> None:
+async def test_every_tool_works(place: Place, way: Way) -> None:
     async with talking(place, way) as talk:
         ran = await talk.does("execute_code", code="console.log(6 * 7); console.error('oh')")
         assert (ran["stdout"], ran["stderr"], ran["exitCode"], ran["timedOut"]) == ("42\n", "oh\n", 0, False)
@@ -126,7 +126,7 @@ async def _sessions(talk: Talk, first: str) -> None:
 
 
 @every_way
-async def test_a_long_run_tells_how_far_it_is(place: Place, way: Way) -> None:
+async def test_a_long_run_reports_progress(place: Place, way: Way) -> None:
     told: list[tuple[float, float | None, str | None]] = []
 
     async def progress(done: float, total: float | None, message: str | None) -> None:
@@ -166,7 +166,7 @@ async def _until(seen: Callable[[], bool], what: str) -> None:
 
 
 @either_transport
-async def test_long_output_is_cut_and_read_on_in_the_file_that_is_named(place: Place, way: Way) -> None:
+async def test_long_output_is_cut_and_the_named_file_has_the_rest(place: Place, way: Way) -> None:
     async with talking(place, way) as talk:
         ran = await talk.does("run_command", command="seq 1 20000; seq 1 9000 >&2; echo end")
         whole = "".join(f"{number}\n" for number in range(1, 20001)) + "end\n"
@@ -185,7 +185,7 @@ async def test_long_output_is_cut_and_read_on_in_the_file_that_is_named(place: P
         )
 
 
-async def test_a_file_is_read_to_its_end_by_a_link_too_and_where_it_does_not_say_its_size(place: Place) -> None:
+async def test_a_file_is_read_to_its_end_through_a_link_and_without_a_known_size(place: Place) -> None:
     async with talking(place, ("stdio", NEWEST)) as talk:
         await talk.does("run_command", command="seq 1 8000 > long.txt; ln -s long.txt link; ln -s /nowhere dangling")
         whole = "".join(f"{number}\n" for number in range(1, 8001))
@@ -204,7 +204,7 @@ async def test_a_file_is_read_to_its_end_by_a_link_too_and_where_it_does_not_say
         assert (await talk.is_refused("read_file", path=".")).startswith("file_conflict: ")
 
 
-async def test_the_newest_of_a_long_log_is_seen_in_one_call_and_what_follows_by_its_cursor(place: Place) -> None:
+async def test_one_call_shows_the_end_of_a_long_log_and_its_cursor_leads_on(place: Place) -> None:
     command = "seq 1 200000; echo LAST; read line; echo $line; exec sleep 600"
     async with talking(place, ("stdio", NEWEST)) as talk:
         begun = await talk.does("start_process", command=command, wait_for_output="^LAST$")
@@ -224,7 +224,7 @@ async def test_the_newest_of_a_long_log_is_seen_in_one_call_and_what_follows_by_
         assert after["output"] == "more\n"
 
 
-async def test_a_process_that_writes_without_end_does_not_keep_the_call_going(place: Place) -> None:
+async def test_a_process_that_never_stops_writing_does_not_block_the_call(place: Place) -> None:
     async with talking(place, ("stdio", NEWEST)) as talk:
         process = (await talk.does("start_process", command="yes"))["process"]["process"]
         logs = await talk.does("process_logs", process=process)
@@ -234,7 +234,7 @@ async def test_a_process_that_writes_without_end_does_not_keep_the_call_going(pl
 
 
 @every_way
-async def test_a_start_that_waits_tells_how_far_it_is(place: Place, way: Way) -> None:
+async def test_a_start_that_waits_reports_progress(place: Place, way: Way) -> None:
     told: list[tuple[float, float | None, str | None]] = []
 
     async def progress(done: float, total: float | None, message: str | None) -> None:
@@ -250,7 +250,7 @@ async def test_a_start_that_waits_tells_how_far_it_is(place: Place, way: Way) ->
     assert {(total, message) for _, total, message in told} == {(45, "waiting for port 8080")}
 
 
-async def test_the_result_of_a_run_that_displays_very_much_is_of_bounded_size(place: Place) -> None:
+async def test_the_result_of_a_run_that_displays_a_lot_is_bounded(place: Place) -> None:
     async with talking(place, ("stdio", NEWEST)) as talk:
         code = "for (let n = 0; n < 3000; n++) display(n + ' ' + 'x'.repeat(2000))"
         result = await talk.calls("run_in_context", code=code)
@@ -261,13 +261,13 @@ async def test_the_result_of_a_run_that_displays_very_much_is_of_bounded_size(pl
 
 
 @either_transport
-async def test_a_run_that_takes_too_long_is_ended_and_shows_what_it_printed(place: Place, way: Way) -> None:
+async def test_a_run_that_times_out_shows_its_output(place: Place, way: Way) -> None:
     async with talking(place, way) as talk:
         ran = await talk.does("run_command", command="echo begun; sleep 60", timeout=1)
         assert (ran["stdout"], ran["timedOut"]) == ("begun\n", True)
 
 
-async def test_a_call_without_a_timeout_has_that_of_its_session(place: Place, past: Client) -> None:
+async def test_a_call_without_a_timeout_uses_the_sessions_timeout(place: Place, past: Client) -> None:
     brief = past.open(resourceLimits={"cpu": 1, "timeout": 2})
     async with talking(place, ("stdio", NEWEST)) as talk:
         ran = await talk.does("run_command", command="echo begun; sleep 20", session=brief.id)
@@ -275,7 +275,7 @@ async def test_a_call_without_a_timeout_has_that_of_its_session(place: Place, pa
         assert not (await talk.does("run_command", command="sleep 3", timeout=10))["timedOut"]
 
 
-async def test_first_calls_for_variables_that_come_together_make_one_context(place: Place) -> None:
+async def test_simultaneous_first_calls_for_variables_create_one_context(place: Place) -> None:
     async with talking(place, ("stdio", NEWEST)) as talk:
         await talk.does("run_command", command="true")
         names = ("a", "b", "c")
@@ -285,7 +285,7 @@ async def test_first_calls_for_variables_that_come_together_make_one_context(pla
 
 
 @either_transport
-async def test_what_is_refused_says_its_code_and_what_to_do(place: Place, way: Way) -> None:
+async def test_an_error_has_its_code_and_a_remedy(place: Place, way: Way) -> None:
     async with talking(place, way) as talk:
         assert re.match("file_not_found: .*list_files", await talk.is_refused("read_file", path="nope"))
         await talk.does("run_command", command="printf '\\377\\376' > bytes")
@@ -306,7 +306,7 @@ async def test_what_is_refused_says_its_code_and_what_to_do(place: Place, way: W
         assert (await talk.does("run_command", command="echo on"))["stdout"] == "on\n"
 
 
-async def test_a_picture_that_a_context_shows_is_seen(place: Place) -> None:
+async def test_a_picture_shown_in_a_context_is_in_the_result(place: Place) -> None:
     png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
     code = f"({{ [Symbol.for('Jupyter.display')]: () => ({{ 'image/png': '{png}' }}) }})"
     async with talking(place, ("stdio", NEWEST)) as talk:

@@ -60,7 +60,7 @@ BEGUN = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 
 
 @pytest.mark.parametrize("revision", OLDER_REVISIONS)
-def test_an_older_revision_is_spoken_over_stdio(place: Place, revision: str) -> None:
+def test_older_protocol_revisions_work_over_stdio(place: Place, revision: str) -> None:
     code = call(1, "execute_code", code="console.log(6 * 7)")
     begun, ran = stdio(place, hello(revision), BEGUN, code)
     assert begun["result"]["protocolVersion"] == revision
@@ -71,7 +71,7 @@ def test_an_older_revision_is_spoken_over_stdio(place: Place, revision: str) -> 
 
 
 @pytest.mark.parametrize("revision", OLDER_REVISIONS)
-async def test_an_older_revision_is_spoken_over_http(place: Place, revision: str) -> None:
+async def test_older_protocol_revisions_work_over_http(place: Place, revision: str) -> None:
     async with httpx2.AsyncClient() as http:
         older = await Older.begun(http, place.door, place.key, revision)
         tools = answered(await older.sends(older.request("tools/list")))["result"]["tools"]
@@ -82,7 +82,7 @@ async def test_an_older_revision_is_spoken_over_http(place: Place, revision: str
         assert (first["stdout"], again["session"]) == ("42\n", first["session"])
 
 
-def test_stdout_carries_nothing_but_json_rpc_whatever_goes_wrong(place: Place) -> None:
+def test_stdout_carries_only_json_rpc_whatever_goes_wrong(place: Place) -> None:
     loud = {"BUNTIME_LOG_LEVEL": "DEBUG", "PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "always"}
     said = stdio(
         place,
@@ -104,7 +104,7 @@ def test_stdout_carries_nothing_but_json_rpc_whatever_goes_wrong(place: Place) -
     stdio(place, hello("2025-06-18"), BEGUN, call(1, "delete_session", session=_session(ran)))
 
 
-def test_a_server_that_does_not_answer_is_told_in_json_rpc_too(place: Place) -> None:
+def test_a_server_that_does_not_answer_is_reported_in_json_rpc_too(place: Place) -> None:
     said = stdio(
         place,
         hello("2025-06-18"),
@@ -127,7 +127,7 @@ def _session(answer: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != ("http", OLDER)], ids="-".join)
-async def test_a_wrong_key_is_an_error_that_says_who_can_mend_it(place: Place, way: Way) -> None:
+async def test_a_wrong_key_is_an_error_that_says_who_can_fix_it(place: Place, way: Way) -> None:
     """Where a conversation would be opened for it over HTTP, that is refused: see below."""
     wrong = Place(place.url, place.door, "btk_" + "0" * 34)
     async with talking(wrong, way) as talk:
@@ -137,7 +137,7 @@ async def test_a_wrong_key_is_an_error_that_says_who_can_mend_it(place: Place, w
         assert "The user must provide a valid key" in said
 
 
-async def test_an_account_of_the_smallest_plan_is_served_and_told_what_it_may_not(place: Place, server: Server) -> None:
+async def test_an_account_on_the_smallest_plan_is_served_and_told_its_limits(place: Place, server: Server) -> None:
     small = Place(place.url, place.door, server.cli("keys", "create", "--plan", "free"))
     async with talking(small, ("stdio", NEWEST)) as talk:
         assert (await talk.does("execute_code", code="console.log(1)"))["stdout"] == "1\n"
@@ -164,7 +164,7 @@ def test_over_stdio_it_does_not_start_without_a_key(place: Place) -> None:
     assert started.stderr.startswith("buntime: There is no API key. Set BUNTIME_API_KEY")
 
 
-def test_a_key_is_not_shared_beyond_this_machine(place: Place) -> None:
+def test_the_key_cannot_be_shared_beyond_this_machine(place: Place) -> None:
     started = subprocess.run(
         [str(BUNTIME), "mcp", "--http", "--share-key", "--host", "0.0.0.0"],
         env=environment(place),
@@ -179,7 +179,7 @@ def test_a_key_is_not_shared_beyond_this_machine(place: Place) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Basic YTpi", "btk_0"])
-async def test_over_http_a_request_without_a_key_is_answered_at_the_door(place: Place, given: str) -> None:
+async def test_over_http_a_request_without_a_key_is_rejected_at_once(place: Place, given: str) -> None:
     async with httpx2.AsyncClient() as http:
         headers = {"Authorization": given} if given else {}
         refused = await http.post(place.door, headers=headers, json=hello("2025-06-18"))
@@ -188,7 +188,7 @@ async def test_over_http_a_request_without_a_key_is_answered_at_the_door(place: 
         assert "Authorization: Bearer btk_" in refused.text
 
 
-async def test_over_http_a_key_that_the_server_does_not_know_opens_no_conversation(place: Place) -> None:
+async def test_over_http_an_unknown_key_opens_no_conversation(place: Place) -> None:
     async with httpx2.AsyncClient(headers=ACCEPTED) as http:
         for revision in ("2025-06-18", None):
             about = {} if revision is None else {"Mcp-Protocol-Version": revision}
@@ -210,7 +210,7 @@ async def test_over_http_a_server_that_does_not_answer_opens_no_conversation(pla
             assert "mcp-session-id" not in refused.headers
 
 
-async def test_over_http_a_key_whose_requests_are_used_up_is_known_all_the_same(place: Place, server: Server) -> None:
+async def test_over_http_a_rate_limited_key_still_counts_as_known(place: Place, server: Server) -> None:
     key = server.cli("keys", "create", "--plan", "free")
     past = server.client(key)
     while past.call("GET", "/sessions").status != 429:
@@ -219,7 +219,7 @@ async def test_over_http_a_key_whose_requests_are_used_up_is_known_all_the_same(
         assert (await http.post(place.door, json=hello("2025-06-18"))).status_code == 200
 
 
-async def test_over_http_the_oldest_idle_conversation_of_a_key_ends_where_it_has_many(
+async def test_over_http_the_oldest_idle_conversation_of_a_key_ends_if_it_has_many(
     place: Place, server: Server
 ) -> None:
     key = server.cli("keys", "create", "--plan", "paid")
@@ -235,7 +235,7 @@ async def test_over_http_the_oldest_idle_conversation_of_a_key_ends_where_it_has
 
 
 @pytest.mark.parametrize("mode", [OLDER, NEWEST])
-async def test_over_http_the_key_of_the_process_is_not_for_others_unless_it_is_shared(place: Place, mode: str) -> None:
+async def test_over_http_others_cannot_use_the_key_of_the_process_unless_it_is_shared(place: Place, mode: str) -> None:
     keyless = Place(place.url, place.door, "")
     with door(place.url, BUNTIME_API_KEY=place.key) as own:
         async with httpx2.AsyncClient() as http:
@@ -260,7 +260,7 @@ async def test_over_http_the_key_of_the_process_is_not_for_others_unless_it_is_s
         ("Origin", "null", 403),
     ],
 )
-async def test_a_web_page_behind_another_name_is_refused(place: Place, header: str, value: str, status: int) -> None:
+async def test_a_web_page_under_another_name_is_refused(place: Place, header: str, value: str, status: int) -> None:
     async with httpx2.AsyncClient() as http:
         accepted = {"Accept": "application/json, text/event-stream", **bearer(place.key)}
         refused = await http.post(place.door, headers={**accepted, header: value}, json=hello("2025-06-18"))
@@ -268,7 +268,7 @@ async def test_a_web_page_behind_another_name_is_refused(place: Place, header: s
         assert (await http.post(place.door, headers=accepted, json=hello("2025-06-18"))).status_code == 200
 
 
-async def test_a_name_that_is_allowed_is_served(place: Place) -> None:
+async def test_an_allowed_name_is_served(place: Place) -> None:
     with door(place.url, "--allow-host", "mcp.example.com") as named:
         async with httpx2.AsyncClient() as http:
             headers = {"Accept": "application/json, text/event-stream", **bearer(place.key)}
@@ -277,7 +277,7 @@ async def test_a_name_that_is_allowed_is_served(place: Place) -> None:
                 assert reply.status_code == 200, reply.text
 
 
-async def test_a_lost_connection_of_an_older_client_ends_nothing_but_the_end_of_its_conversation_does(
+async def test_an_older_clients_run_survives_a_lost_connection_but_not_the_end_of_its_conversation(
     place: Place, server: Server
 ) -> None:
     async with httpx2.AsyncClient() as http:

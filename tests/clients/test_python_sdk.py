@@ -1,4 +1,4 @@
-"""The Python SDK against a real server: every noun once, and what networks do to it."""
+"""The Python SDK against a real server: every class once, and network failures."""
 
 import asyncio
 import http.client
@@ -89,7 +89,7 @@ def seen_at(server: Server, url: str, **headers: str) -> tuple[int, str]:
         connection.close()
 
 
-def test_a_session_is_gone_at_the_end_of_its_block(client: Buntime) -> None:
+def test_a_session_is_deleted_at_the_end_of_its_block(client: Buntime) -> None:
     with client.sessions.create(ttl=600) as session:
         assert client.sessions.get(session.id).state == "active"
     with pytest.raises(SessionNotFound):
@@ -100,7 +100,7 @@ def test_a_session_is_gone_at_the_end_of_its_block(client: Buntime) -> None:
         session.delete()  # its block does not mind
 
 
-def test_a_session_is_made_with_all_its_settings_and_changed(client: Buntime) -> None:
+def test_a_session_is_created_with_all_settings_and_changed(client: Buntime) -> None:
     with client.sessions.create(
         ttl=900,
         metadata={"user": "u1"},
@@ -122,7 +122,7 @@ def test_a_session_is_made_with_all_its_settings_and_changed(client: Buntime) ->
         assert (session.metadata, session.preview, session.on_wake) == ({"user": "u2"}, PreviewSettings(), None)
 
 
-def test_sessions_are_listed_over_pages_by_what_they_are(client: Buntime) -> None:
+def test_sessions_are_listed_over_several_pages_with_filters(client: Buntime) -> None:
     made = [client.sessions.create(metadata={"suite": "listed", "number": number}) for number in range(3)]
     try:
         listed = list(client.sessions.list(metadata={"suite": "listed"}, page_size=2))
@@ -153,7 +153,7 @@ class LosesAnAnswer(httpx2.HTTPTransport):
         return response
 
 
-def test_a_create_whose_answer_is_lost_makes_one_session(key: str, url: str) -> None:
+def test_a_create_whose_response_is_lost_creates_one_session(key: str, url: str) -> None:
     transport = LosesAnAnswer()
     client = Buntime(key, url, transport=transport, retry_delay=0.01)
     with client, client.sessions.create(metadata={"suite": "lost"}) as session:
@@ -161,7 +161,7 @@ def test_a_create_whose_answer_is_lost_makes_one_session(key: str, url: str) -> 
     assert transport.lost == 1
 
 
-def test_a_run_whose_answer_is_lost_runs_once(session: Session, key: str, url: str) -> None:
+def test_a_run_whose_response_is_lost_runs_once(session: Session, key: str, url: str) -> None:
     count = "echo once >> runs; wc -l < runs"
     with Buntime(key, url, transport=LosesAnAnswer(), retry_delay=0.01) as client, pytest.raises(ConnectionFailed):
         client.sessions.open(session.id).run(count)
@@ -171,7 +171,7 @@ def test_a_run_whose_answer_is_lost_runs_once(session: Session, key: str, url: s
         session.run("true", idempotency_key="second")
 
 
-def test_code_and_commands_run_with_all_that_they_are_given(session: Session) -> None:
+def test_code_and_commands_run_with_all_their_options(session: Session) -> None:
     result = session.execute(
         "import { name } from './name.ts'; console.log(process.env.GREETING, name, await Bun.stdin.text())",
         files=[File("app/name.ts", "export const name = 'Ada'"), File("app/tool", b"#!/bin/sh\necho 42", mode="755")],
@@ -190,7 +190,7 @@ def test_code_and_commands_run_with_all_that_they_are_given(session: Session) ->
     assert (late.stdout, late.exit_code, late.timed_out) == ("begun\n", 124, True)
 
 
-def test_a_program_may_be_silent_for_longer_than_the_client_is_patient(session: Session, key: str, url: str) -> None:
+def test_a_program_can_be_silent_for_longer_than_the_clients_timeout(session: Session, key: str, url: str) -> None:
     with Buntime(key, url, timeout=1, max_retries=0) as client:
         patient = client.sessions.open(session.id)
         assert patient.run("sleep 2.5; echo done", timeout=10).stdout == "done\n"
@@ -204,7 +204,7 @@ def result_of(events: list[RunEvent]) -> ExecutionResult:
     return last.result
 
 
-def test_output_comes_as_it_is_written(session: Session) -> None:
+def test_output_arrives_as_it_is_written(session: Session) -> None:
     arrived: list[tuple[RunEvent, float]] = []
     with session.stream("console.log('one'); await Bun.sleep(600); console.error('two'); process.exit(3)") as events:
         arrived += [(event, time.monotonic()) for event in events]
@@ -224,7 +224,7 @@ def test_leaving_a_stream_ends_its_run(session: Session) -> None:
         time.sleep(0.05)
 
 
-def test_a_detached_run_goes_on_as_a_process(session: Session) -> None:
+def test_a_detached_run_continues_as_a_process(session: Session) -> None:
     with session.stream_command("echo begun; sleep 0.5; echo done", detach=True) as events:
         first = next(iter(events))
     assert isinstance(first, ProcessStarted)
@@ -261,7 +261,7 @@ def test_files_are_written_read_listed_moved_searched_and_deleted(session: Sessi
     assert missing.value.request_id
 
 
-def test_large_files_go_both_ways_with_progress(session: Session, tmp_path: Path) -> None:
+def test_large_files_are_copied_both_ways_with_progress(session: Session, tmp_path: Path) -> None:
     content = b"".join(number.to_bytes(4) for number in range(LARGE // 4))
     (tmp_path / "local").write_bytes(content)
     up: list[tuple[int, int | None]] = []
@@ -285,7 +285,7 @@ def test_large_files_go_both_ways_with_progress(session: Session, tmp_path: Path
     assert session.files.read_bytes("tail") == content[-8:]
 
 
-def test_directories_go_both_ways_as_they_are(session: Session, tmp_path: Path) -> None:
+def test_directories_are_copied_both_ways_unchanged(session: Session, tmp_path: Path) -> None:
     site = tmp_path / "site"
     (site / "deep").mkdir(parents=True)
     (site / "deep/olá.txt").write_text("1")
@@ -303,16 +303,14 @@ def test_directories_go_both_ways_as_they_are(session: Session, tmp_path: Path) 
 @pytest.mark.parametrize(
     "link", ["ln -s /etc www/out", "ln -s ../.. www/out", "ln -s out2 www/out; ln -s /tmp www/out2"]
 )
-def test_an_archive_out_of_a_session_that_leads_elsewhere_is_refused(
-    session: Session, tmp_path: Path, link: str
-) -> None:
+def test_an_archive_that_leads_out_of_its_folder_is_refused(session: Session, tmp_path: Path, link: str) -> None:
     session.run(f"mkdir www; {link}; ls -l www")
     with pytest.raises(tarfile.FilterError):
         session.files.download_archive("www", tmp_path / "copy")
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 
-def test_changes_of_files_are_told(session: Session) -> None:
+def test_changes_of_files_are_reported(session: Session) -> None:
     with session.files.watch(recursive=True) as changes:
         assert next(iter(changes)) == Watching()
         session.files.write("notes.txt", "1")
@@ -323,7 +321,7 @@ def test_changes_of_files_are_told(session: Session) -> None:
         assert (moved.path, moved.from_path) == ("kept.txt", "notes.txt")
 
 
-def test_processes_are_started_spoken_to_signalled_and_waited_for(session: Session) -> None:
+def test_processes_are_started_given_input_signalled_and_awaited(session: Session) -> None:
     echo = session.processes.start("echo ready; while read line; do echo got $line; done", wait_for_output="ready")
     assert (echo.ready, echo.status, echo.exit_code) == (True, "running", None)
     echo.input("one\n").input(b"two\n").input("three\n", close=True)
@@ -342,7 +340,7 @@ def test_processes_are_started_spoken_to_signalled_and_waited_for(session: Sessi
         session.processes.get("proc_000000000000000000")
 
 
-def test_logs_are_followed_across_cut_connections_with_nothing_missed_or_doubled(
+def test_logs_are_followed_across_cut_connections_without_gaps_or_repeats(
     server: Server, session: Session, key: str
 ) -> None:
     process = session.processes.start(code=COUNTING)
@@ -362,7 +360,7 @@ def test_logs_are_followed_across_cut_connections_with_nothing_missed_or_doubled
     assert text == COUNTED
 
 
-def test_a_server_is_seen_at_its_previews_address(server: Server, session: Session) -> None:
+def test_a_server_is_reachable_at_its_preview_url(server: Server, session: Session) -> None:
     for port in (8080, 3000):
         code = f"Bun.serve({{ port: {port}, fetch: () => new Response('hello from {port}') }})"
         assert session.processes.start(code=code, wait_for_port=port).ready
@@ -429,7 +427,7 @@ def shown_until(terminal: Terminal, wanted: bytes) -> bytes:
     return output
 
 
-def test_a_terminal_is_typed_into_and_ends_with_its_shell(session: Session) -> None:
+def test_a_terminal_takes_keys_and_ends_with_its_shell(session: Session) -> None:
     with session.terminal(cols=100, rows=30, working_dir="/tmp") as terminal:
         assert not terminal.resumed
         terminal.write("pwd; stty size\n")
@@ -446,7 +444,7 @@ def test_a_terminal_is_typed_into_and_ends_with_its_shell(session: Session) -> N
         session.terminal(terminal_id=terminal.id)
 
 
-def test_a_terminal_whose_connection_is_cut_is_taken_up_again(server: Server, session: Session, key: str) -> None:
+def test_a_terminal_reconnects_after_a_cut_connection(server: Server, session: Session, key: str) -> None:
     with Relay(server.config.port) as relay, Buntime(key, f"http://127.0.0.1:{relay.port}") as client:
         far = client.sessions.open(session.id)
         terminal = far.terminal()
@@ -464,7 +462,7 @@ def test_a_terminal_whose_connection_is_cut_is_taken_up_again(server: Server, se
             shown_until(again, b"still:kept")
 
 
-def test_a_terminal_that_somebody_else_takes_over_says_so(session: Session) -> None:
+def test_a_terminal_says_that_another_client_took_over(session: Session) -> None:
     with session.terminal() as first, session.terminal(terminal_id=first.id) as second:
         for _ in first:
             pass
@@ -484,7 +482,7 @@ def test_failures_are_typed(client: Buntime, session: Session, url: str) -> None
     assert 0 < client.rate_limit.remaining < client.rate_limit.limit
 
 
-async def test_asyncio_has_the_same_nouns(key: str, url: str, tmp_path: Path) -> None:
+async def test_the_asyncio_client_has_the_same_classes(key: str, url: str, tmp_path: Path) -> None:
     async with AsyncBuntime(key, url) as client, client.sessions.create(metadata={"suite": "async"}) as session:
         results = await asyncio.gather(*(session.run(f"sleep 0.3; echo {number}") for number in range(4)))
         assert [result.stdout for result in results] == [f"{number}\n" for number in range(4)]
@@ -528,7 +526,7 @@ async def test_asyncio_has_the_same_nouns(key: str, url: str, tmp_path: Path) ->
             await client.sessions.get(session.id)
 
 
-async def test_a_session_that_is_awaited_stays(key: str, url: str) -> None:
+async def test_an_awaited_session_stays(key: str, url: str) -> None:
     async with AsyncBuntime(key, url) as client:
         session = await client.sessions.create()
         assert (await client.sessions.get(session.id)).state == "active"

@@ -1,4 +1,4 @@
-"""The TypeScript SDK in Chromium: a page of another origin than the server's, which lets it in."""
+"""The TypeScript SDK in Chromium, on a page of another origin that the server allows."""
 
 import shutil
 import threading
@@ -66,7 +66,7 @@ def pages(folder: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_a_page_of_another_origin_uses_sessions(built: Path, tmp_path: Path) -> None:
+def test_a_page_of_another_origin_can_use_sessions(built: Path, tmp_path: Path) -> None:
     shutil.copytree(built / "dist", tmp_path / "dist")
     chromium = shutil.which("chromium")
     assert chromium, "Chromium is missing: scripts/test installs it"

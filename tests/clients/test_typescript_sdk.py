@@ -1,4 +1,4 @@
-"""The TypeScript SDK as it is published, against a real server: every noun once, in Bun and in Node."""
+"""The published TypeScript SDK against a real server: every class once, in Bun and in Node."""
 
 import asyncio
 import json
@@ -74,7 +74,7 @@ def environment(server: Server) -> dict[str, str]:
 
 @pytest.mark.parametrize("runtime", ["bun", "node"])
 @pytest.mark.parametrize("program", [program.stem for program in PROGRAMS])
-def test_every_noun_works_for_real(
+def test_every_class_works_against_a_real_server(
     program: str, runtime: str, bun: Path, consumer: Path, environment: dict[str, str]
 ) -> None:
     node = shutil.which("node")

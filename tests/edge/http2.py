@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 as bytes, also those that no library would send."""
+"""Frames of HTTP/2 as bytes, including frames that no library would send."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""One address, or one session, does not take what all the others need."""
+"""One address or one session cannot take what all the others need."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from buntime.edge.nginx import CONNECTIONS_OF_ADDRESS, REFUSALS_OF_ADDRESS
 from tests.edge.place import OK, Message, Place, Reply, Session, permit
 
 
-async def test_an_address_that_is_refused_again_and_again_is_not_asked_about_for_the_rest_of_the_second(
+async def test_repeated_refusals_stop_questions_about_an_address_for_the_rest_of_the_second(
     place: Place,
 ) -> None:
     statuses = [(await place.get(host=f"ses-{number}.localhost")).status for number in range(3 * REFUSALS_OF_ADDRESS)]
@@ -20,14 +20,14 @@ async def test_an_address_that_is_refused_again_and_again_is_not_asked_about_for
     assert page.status == 404
 
 
-async def test_what_a_sessions_program_does_not_find_is_no_refusal(place: Place) -> None:
+async def test_a_404_from_the_sessions_program_does_not_count_as_a_refusal(place: Place) -> None:
     await place.open_to(Session(lambda _: b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"))
     assert {(await place.get(f"/{number}")).status for number in range(2 * REFUSALS_OF_ADDRESS)} == {404}
     await place.open_to(Session())
     assert (await place.get(host="ses-other.localhost")).status == 200
 
 
-async def test_the_control_plane_is_not_asked_about_each_request_to_a_session_where_nothing_listens(
+async def test_questions_about_a_session_without_a_server_are_limited(
     place: Place,
 ) -> None:
     address = await place.listen(Session())
@@ -42,7 +42,7 @@ async def test_the_control_plane_is_not_asked_about_each_request_to_a_session_wh
     assert len(place.asked("/nothing")) == statuses.count(502)
 
 
-async def test_an_address_that_was_refused_goes_on_with_what_it_is_permitted(place: Place) -> None:
+async def test_a_refused_address_can_still_use_its_permissions(place: Place) -> None:
     address = await place.listen(Session())
 
     async def answer(question: Message) -> Reply:
@@ -55,7 +55,7 @@ async def test_an_address_that_was_refused_goes_on_with_what_it_is_permitted(pla
     assert (await place.get(host="ses-mine.localhost")).status == 200
 
 
-async def test_connections_of_one_address_are_bounded(place: Place) -> None:
+async def test_connections_of_one_address_are_limited(place: Place) -> None:
     async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -81,7 +81,7 @@ async def test_connections_of_one_address_are_bounded(place: Place) -> None:
 @pytest.mark.parametrize(
     ("request_line", "status"), [("GET /{long} HTTP/1.1", 414), ("GET / HTTP/1.1\r\nA: {long}", 431)]
 )
-async def test_a_header_of_a_preview_request_is_bounded(place: Place, request_line: str, status: int) -> None:
+async def test_the_header_of_a_preview_request_is_limited(place: Place, request_line: str, status: int) -> None:
     await place.open_to(Session())
     head = request_line.format(long="x" * 20_000)
     answer = await place.send(f"{head}\r\nHost: {place.host}\r\n\r\n".encode())

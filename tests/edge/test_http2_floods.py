@@ -1,4 +1,4 @@
-"""One client that abuses HTTP/2 or TLS, while another is served."""
+"""One client abuses HTTP/2 or TLS while another is served."""
 
 import asyncio
 import ssl
@@ -92,7 +92,7 @@ def _memory(config: Config) -> int:
 
 
 @pytest.mark.parametrize("kind", [begin_and_cancel, continue_for_ever])
-async def test_a_flood_of_frames_ends_its_connection_and_others_are_served(place: Place, kind: Flood) -> None:
+async def test_a_flood_of_frames_ends_only_its_own_connection(place: Place, kind: Flood) -> None:
     await place.open_to(Session())
     assert (await _ask(place)).status == 200
     before, ends = _memory(place.config), time.monotonic() + FLOOD_SECONDS
@@ -104,7 +104,7 @@ async def test_a_flood_of_frames_ends_its_connection_and_others_are_served(place
     assert _memory(place.config) - before < MOST_KB
 
 
-async def test_streams_of_one_address_are_counted_as_connections_are(place: Place) -> None:
+async def test_http2_streams_count_as_connections_of_their_address(place: Place) -> None:
     async def wait(reader: asyncio.StreamReader, writer: Writer) -> None:
         await reader.read()
 
@@ -122,7 +122,7 @@ async def test_streams_of_one_address_are_counted_as_connections_are(place: Plac
         assert (await _ask(place, f"ses-other.{DOMAIN}", "127.0.0.1")).status == 429
 
 
-async def test_a_handshake_that_does_not_end_ends_its_connection(place: Place) -> None:
+async def test_an_unfinished_handshake_ends_its_connection(place: Place) -> None:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = trusting(place.config).wrap_bio(incoming, outgoing, server_hostname=PREVIEW)
     with suppress(ssl.SSLWantReadError):

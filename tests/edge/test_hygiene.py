@@ -1,4 +1,4 @@
-"""What must not get from a client to a session, and from a session to the edge or to other sites."""
+"""What must not pass from a client to a session, or from a session to the edge or to other sites."""
 
 import pytest
 
@@ -27,7 +27,7 @@ async def test_an_api_key_does_not_reach_the_session(place: Place, said: str) ->
     assert (await seen(place, Authorization=said)).header("Authorization") is None
 
 
-async def test_a_key_beside_another_authorization_does_not_reach_the_session(place: Place) -> None:
+async def test_a_key_next_to_another_authorization_does_not_reach_the_session(place: Place) -> None:
     session = Session()
     await place.open_to(session)
     lines = f"GET / HTTP/1.1\r\nHost: {place.host}\r\nConnection: close\r\nAuthorization: Basic eA==\r\n"
@@ -39,7 +39,7 @@ async def test_an_authorization_for_the_program_itself_passes(place: Place) -> N
     assert (await seen(place, Authorization="Basic dXNlcjpwYXNz")).header("Authorization") == "Basic dXNlcjpwYXNz"
 
 
-async def test_tokens_of_ours_do_not_reach_the_session(place: Place) -> None:
+async def test_preview_tokens_do_not_reach_the_session(place: Place) -> None:
     request = await seen(place, X_Preview_Token=OURS, Cookie="__buntime_preview=bpt_1")
     assert (request.header("X-Preview-Token"), request.header("Cookie")) == (None, None)
 
@@ -54,11 +54,11 @@ async def test_tokens_of_ours_do_not_reach_the_session(place: Place) -> None:
         ("__buntime_preview2=x; a=__buntime_preview", "__buntime_preview2=x; a=__buntime_preview"),
     ],
 )
-async def test_our_cookie_is_taken_out_of_the_others(place: Place, sent: str, reaches: str) -> None:
+async def test_the_preview_cookie_is_removed_from_the_other_cookies(place: Place, sent: str, reaches: str) -> None:
     assert (await seen(place, Cookie=sent)).header("Cookie") == reaches
 
 
-async def test_our_cookie_is_found_in_each_of_several_headers(place: Place) -> None:
+async def test_the_preview_cookie_is_found_in_every_cookie_header(place: Place) -> None:
     session = Session()
     await place.open_to(session)
     lines = f"GET / HTTP/1.1\r\nHost: {place.host}\r\nConnection: close\r\nCookie: a=1\r\n"
@@ -79,7 +79,7 @@ async def test_another_referer_passes(place: Place, said: str) -> None:
     assert (await seen(place, Referer=said)).header("Referer") == (said or None)
 
 
-async def test_claims_about_the_way_are_overwritten(place: Place) -> None:
+async def test_forwarded_headers_from_the_client_are_overwritten(place: Place) -> None:
     claims = {"X_Forwarded_For": "6.6.6.6", "X_Real_IP": "6.6.6.6", "Forwarded": "for=6.6.6.6"}
     more = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "bank.example", "X_Forwarded_Server": "x"}
     request = await seen(place, **claims, **more, X_Forwarded_Prefix="/x", X_Forwarded_Port="1")
@@ -90,7 +90,7 @@ async def test_claims_about_the_way_are_overwritten(place: Place) -> None:
         assert request.header(name) is None
 
 
-async def test_headers_that_programs_may_take_for_others_are_dropped(place: Place) -> None:
+async def test_headers_that_programs_may_confuse_with_others_are_dropped(place: Place) -> None:
     session = Session()
     await place.open_to(session)
     head = f"GET / HTTP/1.1\r\nHost: {place.host}\r\nConnection: close\r\nX_Forwarded_For: 6.6.6.6\r\n"
@@ -98,7 +98,7 @@ async def test_headers_that_programs_may_take_for_others_are_dropped(place: Plac
     assert {"6.6.6.6", "bpt_1"}.isdisjoint(value for _, value in session.requests[0].fields)
 
 
-async def test_another_protocol_than_websocket_is_not_asked_for(place: Place) -> None:
+async def test_only_upgrades_to_websocket_are_requested(place: Place) -> None:
     request = await seen(place, Upgrade="h2c", HTTP2_Settings="AAMAAABkAAQAAP__")
     assert (request.header("Upgrade"), request.header("Connection")) == (None, None)
 
@@ -150,18 +150,18 @@ async def test_instructions_of_a_session_to_nginx_are_ignored_and_hidden(place: 
         ("__buntime_preview; Path=/", None),
     ],
 )
-async def test_a_session_sets_cookies_for_its_own_host_alone_and_none_of_ours(
+async def test_a_session_sets_cookies_only_for_its_own_host_and_never_the_preview_cookie(
     place: Place, set_cookie: str, reaches: str | None
 ) -> None:
     answer = await given(place, f"Set-Cookie: first=1\r\nSet-Cookie: {set_cookie}\r\nSet-Cookie: last=1\r\n")
     assert answer.all("Set-Cookie") == ["first=1", *([] if reaches is None else [reaches]), "last=1"]
 
 
-async def test_a_session_cannot_clear_what_the_browser_has_of_other_sites(place: Place) -> None:
+async def test_a_session_cannot_clear_the_browsers_data_of_other_sites(place: Place) -> None:
     assert (await given(place, 'Clear-Site-Data: "cookies"\r\n')).header("Clear-Site-Data") is None
 
 
-async def test_no_path_of_a_preview_is_the_edges_own(place: Place) -> None:
+async def test_the_edge_reserves_no_path_of_a_preview(place: Place) -> None:
     session = Session()
     await place.open_to(session)
     for path in ("/.refusal/500", "/admit", "/nothing", "/@refused", "/files/content"):

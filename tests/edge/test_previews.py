@@ -1,4 +1,4 @@
-"""The way of a preview request through the edge: who is asked, what is remembered, what reaches the session."""
+"""A preview request on its way through the edge: the questions, the cache, and what reaches the session."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ async def test_a_request_reaches_the_session_that_the_control_plane_names(place:
     assert request.all("Host") == [place.host]
 
 
-async def test_the_question_says_what_the_client_sent(place: Place) -> None:
+async def test_the_question_carries_what_the_client_sent(place: Place) -> None:
     await place.open_to(Session())
     await place.get(
         "/p?q=1", host=place.host.upper(), method="PUT", body=b"x", X_Preview_Token=OURS, Accept="text/html",
@@ -38,7 +38,7 @@ async def test_the_question_says_what_the_client_sent(place: Place) -> None:
     assert question.header("X-Request-Id") == "mine"
 
 
-async def test_what_the_control_plane_refuses_reaches_the_client_as_it_is(place: Place) -> None:
+async def test_a_refusal_of_the_control_plane_reaches_the_client_unchanged(place: Place) -> None:
     cookies = (("Set-Cookie", "__buntime_preview=bpt_1; Path=/; HttpOnly"), ("Set-Cookie", "b=2"))
     headers = (("Content-Type", "text/html"), ("Retry-After", "3"), ("Location", "/p"), *cookies)
     reply = Reply(503, (*headers, ("Cache-Control", "no-store"), ("Content-Security-Policy", "x")), b"<h1>waking</h1>")
@@ -59,7 +59,7 @@ async def test_what_the_control_plane_refuses_reaches_the_client_as_it_is(place:
     }
 
 
-async def test_a_permission_is_remembered_for_its_second_only(place: Place) -> None:
+async def test_a_permission_is_remembered_only_for_its_second(place: Place) -> None:
     session = Session()
     await place.open_to(session)
     for _ in range(5):
@@ -71,7 +71,7 @@ async def test_a_permission_is_remembered_for_its_second_only(place: Place) -> N
     assert len(session.requests) == 6
 
 
-async def test_a_permission_that_may_not_be_remembered_is_asked_for_each_time(place: Place) -> None:
+async def test_an_uncacheable_permission_is_requested_each_time(place: Place) -> None:
     address = await place.listen(Session())
 
     async def answer(question: Message) -> Reply:
@@ -92,7 +92,7 @@ async def test_a_refusal_is_never_remembered(place: Place) -> None:
 
 
 @pytest.mark.parametrize("other", ["host", "token", "cookie"])
-async def test_a_permission_is_for_one_host_token_and_cookie(place: Place, other: str) -> None:
+async def test_a_permission_is_valid_for_one_host_token_and_cookie(place: Place, other: str) -> None:
     await place.open_to(Session())
     await place.get(X_Preview_Token=OURS, Cookie="__buntime_preview=bpt_1")
 
@@ -107,7 +107,7 @@ async def test_a_permission_is_for_one_host_token_and_cookie(place: Place, other
     assert (await place.get(X_Preview_Token=OURS, Cookie="x=y; __buntime_preview=bpt_1")).status == 200
 
 
-async def test_a_token_in_the_query_is_asked_about_and_does_not_reach_the_session(place: Place) -> None:
+async def test_a_token_in_the_query_is_checked_and_does_not_reach_the_session(place: Place) -> None:
     session = Session()
     address = await place.listen(session)
 
@@ -122,7 +122,7 @@ async def test_a_token_in_the_query_is_asked_about_and_does_not_reach_the_sessio
     assert len(place.asked()) == 2
 
 
-async def test_many_that_wait_for_a_session_ask_once_per_worker(place: Place) -> None:
+async def test_many_requests_that_wait_for_a_session_cause_one_question_per_worker(place: Place) -> None:
     session = Session()
     address = await place.listen(session)
     awake = asyncio.Event()
@@ -140,7 +140,7 @@ async def test_many_that_wait_for_a_session_ask_once_per_worker(place: Place) ->
     assert len(place.asked()) <= 2
 
 
-async def test_those_who_wait_for_a_question_that_is_refused_get_refusals_of_their_own(place: Place) -> None:
+async def test_requests_that_wait_for_a_refused_question_get_their_own_refusals(place: Place) -> None:
     asked = asyncio.Event()
 
     async def answer(question: Message) -> Reply:
@@ -154,7 +154,7 @@ async def test_those_who_wait_for_a_question_that_is_refused_get_refusals_of_the
     assert [given.body for given in await asyncio.gather(*waiting)] == [b"/%d" % number for number in range(10)]
 
 
-async def test_where_nothing_listens_the_control_plane_says_what_the_client_gets(place: Place) -> None:
+async def test_if_nothing_listens_the_control_plane_chooses_the_answer(place: Place) -> None:
     address = await place.listen(Session())
     place.stack.pop().close()
 
@@ -170,14 +170,14 @@ async def test_where_nothing_listens_the_control_plane_says_what_the_client_gets
     assert (question.header("X-Preview-Uri"), question.header("X-Preview-Host")) == ("/p", place.host)
 
 
-async def test_an_error_that_the_sessions_program_answers_passes_untouched(place: Place) -> None:
+async def test_an_error_from_the_sessions_program_passes_unchanged(place: Place) -> None:
     await place.open_to(Session(lambda _: b"HTTP/1.1 502 Mine\r\nContent-Length: 4\r\n\r\nmine"))
     given = await place.get()
     assert (given.status, given.body) == (502, b"mine")
     assert place.asked("/nothing") == []
 
 
-async def test_a_program_that_closes_without_an_answer_is_told_in_a_sentence(place: Place) -> None:
+async def test_a_program_that_closes_without_an_answer_is_explained_in_a_sentence(place: Place) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_message(reader)
 
@@ -189,7 +189,7 @@ async def test_a_program_that_closes_without_an_answer_is_told_in_a_sentence(pla
     assert (error["code"], error["retryable"]) == ("unavailable", True)
 
 
-async def test_while_the_server_restarts_permissions_go_on_for_their_second_and_then_a_page_waits(
+async def test_while_the_server_restarts_permissions_last_their_second_and_then_a_page_waits(
     lonely: Place,
 ) -> None:
     async with control_plane(lonely):
@@ -205,14 +205,14 @@ async def test_while_the_server_restarts_permissions_go_on_for_their_second_and_
         assert (await lonely.get()).status == 200
 
 
-async def test_a_control_plane_that_restarted_is_asked_on_a_new_connection(lonely: Place) -> None:
+async def test_a_restarted_control_plane_is_asked_on_a_new_connection(lonely: Place) -> None:
     for _ in range(3):
         async with control_plane(lonely):
             await lonely.open_to(Session())
             assert (await lonely.get(host=f"ses-{time.monotonic_ns()}.localhost")).status == 200
 
 
-async def test_an_answer_that_is_none_admits_nobody(lonely: Place) -> None:
+async def test_a_malformed_answer_admits_nobody(lonely: Place) -> None:
     for garbage in (b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-Upstream: 127.0.0.2:80\r\n\r\n"):
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, said: bytes = garbage) -> None:
@@ -281,7 +281,7 @@ async def test_websockets_pass_and_wake(place: Place) -> None:
     assert place.asked()[0].header("X-Preview-Upgrade") == "1"
 
 
-async def test_a_large_body_arrives_whole_also_when_it_waits_for_the_session(place: Place) -> None:
+async def test_a_large_body_arrives_complete_even_if_the_session_must_wake(place: Place) -> None:
     session = Session(lambda request: b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n%08d" % len(request.body))
     address = await place.listen(session)
 
@@ -293,7 +293,7 @@ async def test_a_large_body_arrives_whole_also_when_it_waits_for_the_session(pla
     assert (await place.get(method="PUT", body=bytes(30 << 20))).body == b"%08d" % (30 << 20)
 
 
-async def test_a_client_that_expects_to_be_told_to_continue_is(place: Place) -> None:
+async def test_a_client_that_expects_100_continue_gets_it(place: Place) -> None:
     session = Session()
     await place.open_to(session)
     reader, writer = await place.connect()

@@ -1,4 +1,4 @@
-"""Where a request or an answer ends is one thing for the client, the edge and the session; and a host is one host."""
+"""Client, edge and session agree on where each request and answer ends, and on its host."""
 
 import asyncio
 
@@ -54,7 +54,7 @@ async def both(place: Place, request: str) -> tuple[list[str], list[int]]:
         "A\x00: 1\r\n",
     ],
 )
-async def test_a_request_whose_end_is_in_doubt_does_not_reach_the_session(place: Place, fields: str) -> None:
+async def test_a_request_with_an_ambiguous_end_does_not_reach_the_session(place: Place, fields: str) -> None:
     targets, statuses = await both(place, f"{HEAD}{fields}\r\n0\r\n\r\n{INNER}")
     assert "/smuggled" not in targets
     assert targets == []
@@ -69,7 +69,7 @@ async def test_a_request_whose_end_is_in_doubt_does_not_reach_the_session(place:
         "X: 1\nTransfer-Encoding: chunked\r\n",  # a bare line feed ends a line, for the edge and so for the session
     ],
 )
-async def test_what_is_no_header_for_the_edge_is_none_for_the_session(place: Place, fields: str) -> None:
+async def test_invalid_headers_do_not_reach_the_session(place: Place, fields: str) -> None:
     body = "0\r\n\r\n"
     session = Session()
     await place.open_to(session)
@@ -88,7 +88,7 @@ async def test_what_is_no_header_for_the_edge_is_none_for_the_session(place: Pla
         "5\n12345\n0\n\n",
     ],
 )
-async def test_chunks_reach_the_session_in_a_form_of_the_edges_own(place: Place, chunks: str) -> None:
+async def test_chunks_reach_the_session_in_the_edges_own_form(place: Place, chunks: str) -> None:
     session = Session()
     await place.open_to(session)
     await place.send(f"{HEAD}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{chunks}".encode())
@@ -97,12 +97,12 @@ async def test_chunks_reach_the_session_in_a_form_of_the_edges_own(place: Place,
 
 
 @pytest.mark.parametrize("chunks", ["-1\r\n", "5\r\n1234567\r\n", "g\r\n", "fffffffffffffffff\r\n"])
-async def test_what_follows_bad_chunks_is_no_request(place: Place, chunks: str) -> None:
+async def test_bytes_after_malformed_chunks_are_not_a_request(place: Place, chunks: str) -> None:
     targets, _ = await both(place, f"{HEAD}Transfer-Encoding: chunked\r\n\r\n{chunks}{INNER}")
     assert "/smuggled" not in targets
 
 
-async def test_the_body_of_a_refused_request_is_no_request(place: Place) -> None:
+async def test_the_body_of_a_refused_request_is_not_read_as_a_request(place: Place) -> None:
     asked = []
 
     async def answer(question: Message) -> Reply:
@@ -140,7 +140,7 @@ async def test_the_body_of_a_refused_request_is_no_request(place: Place) -> None
         f"TRACE / HTTP/1.1\r\nHost: {HOST}\r\n",
     ],
 )
-async def test_a_request_whose_host_is_in_doubt_does_not_reach_the_session(place: Place, head: str) -> None:
+async def test_a_request_with_an_ambiguous_host_does_not_reach_the_session(place: Place, head: str) -> None:
     targets, statuses = await both(place, f"{head}\r\n")
     assert targets == []
     assert place.asked() == []
@@ -155,14 +155,14 @@ async def test_a_host_may_be_written_in_several_ways(place: Place, host: str) ->
     assert session.requests[0].all("Host") == [host]
 
 
-async def test_the_host_in_an_absolute_target_is_taken_out(place: Place) -> None:
+async def test_the_host_is_removed_from_an_absolute_target(place: Place) -> None:
     session = Session()
     await place.open_to(session)
     assert (await place.get(f"http://{HOST}/p?q", host=HOST)).status == 200
     assert session.requests[0].target == "/p?q"
 
 
-async def test_each_request_of_a_connection_is_for_the_host_that_it_names(place: Place) -> None:
+async def test_each_request_on_a_connection_goes_to_the_host_that_it_names(place: Place) -> None:
     sessions = {name: Session() for name in ("ses-a.localhost", "ses-b.localhost")}
     addresses = {name: await place.listen(session) for name, session in sessions.items()}
 
@@ -222,7 +222,7 @@ async def answers(place: Place, said: bytes, later: bytes = b"") -> Message | No
         b"HTTP/1.1 102 P\r\n\r\n" * 20_000 + OK,
     ],
 )
-async def test_an_answer_that_is_not_sound_is_a_page(place: Place, said: bytes) -> None:
+async def test_an_invalid_answer_becomes_an_error_page(place: Place, said: bytes) -> None:
     answer = await answers(place, said)
     assert answer is not None
     assert (answer.status, answer.header("Content-Type")) == (502, "application/json")
@@ -230,7 +230,7 @@ async def test_an_answer_that_is_not_sound_is_a_page(place: Place, said: bytes) 
 
 
 @pytest.mark.parametrize("later", [False, True])
-async def test_what_a_session_sends_after_an_answer_never_reaches_another_request(place: Place, later: bool) -> None:
+async def test_bytes_after_a_sessions_answer_never_reach_another_request(place: Place, later: bool) -> None:
     extra = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
     for _ in range(5):
         answer = await (answers(place, OK, extra) if later else answers(place, OK + extra))
@@ -251,7 +251,7 @@ async def test_an_answer_before_the_body_was_read_reaches_the_client(place: Plac
     assert (answer.status, answer.body) == (413, b"big")
 
 
-async def test_where_no_server_is_the_api_is_not_reached_by_a_preview_host(place: Place) -> None:
+async def test_a_preview_host_never_reaches_the_api(place: Place) -> None:
     place.answer = no_address
     assert (await place.get("/sessions")).status == 500
 

@@ -1,4 +1,4 @@
-"""Who is counted as one client, with and without a trusted proxy before the edge."""
+"""Which requests count as one client, with and without a trusted proxy in front of the edge."""
 
 import asyncio
 import json
@@ -73,7 +73,7 @@ async def _served(place: Place) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_requests_of_one_address_to_the_api_are_bounded(place: Place) -> None:
+async def test_concurrent_api_requests_of_one_address_are_limited(place: Place) -> None:
     async with api(place):
         async with waiting(place, "localhost", CONNECTIONS_OF_ADDRESS):
             refused = await place.get(host="localhost")
@@ -83,7 +83,7 @@ async def test_requests_of_one_address_to_the_api_are_bounded(place: Place) -> N
         await _served(place)
 
 
-async def test_requests_of_one_address_in_a_second_are_bounded(place: Place) -> None:
+async def test_api_requests_of_one_address_per_second_are_limited(place: Place) -> None:
     async def ask_again_and_again(source: str, count: int) -> list[int]:
         reader, writer = await asyncio.open_connection("127.0.0.1", place.config.port, local_addr=(source, 0))
         statuses = []
@@ -135,7 +135,7 @@ async def _statuses(place: Place, count: int, *keys: str, path: str = "/") -> li
     return [status for part in await asyncio.gather(*(ask_again_and_again() for _ in range(8))) for status in part]
 
 
-async def test_a_key_that_is_good_and_within_its_rate_is_bounded_by_its_plan_alone(place: Place) -> None:
+async def test_only_the_plan_limits_a_valid_key_within_its_rate(place: Place) -> None:
     left = [1000]
     async with keyed_api(place, b"btk_good", left):
         assert set(await _statuses(place, 8, "btk_good")) == {200}
@@ -147,7 +147,7 @@ async def test_a_key_that_is_good_and_within_its_rate_is_bounded_by_its_plan_alo
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz"])
-async def test_a_key_that_was_never_good_frees_nobody_of_the_bound(place: Place, path: str) -> None:
+async def test_an_invalid_key_does_not_lift_the_limit(place: Place, path: str) -> None:
     async with keyed_api(place, b"btk_good", [1000]):
         assert 429 in await _statuses(place, 4 * REQUESTS_AT_ONCE, "btk_bad", "x" * 300, "", path=path)
 
@@ -168,7 +168,7 @@ async def test_clients_of_a_trusted_proxy_are_counted_one_by_one_and_by_64_bits_
     assert statuses == [429, 200]
 
 
-async def test_a_client_is_the_last_address_that_is_no_trusted_proxy(behind: Place) -> None:
+async def test_the_client_is_the_last_address_that_is_not_a_trusted_proxy(behind: Place) -> None:
     session = Session()
     await behind.open_to(session)
     async with api(behind):
@@ -181,13 +181,13 @@ async def test_a_client_is_the_last_address_that_is_no_trusted_proxy(behind: Pla
 
 
 @pytest.mark.parametrize("said", ["", "nonsense", "unix:", "127.0.0.1"])
-async def test_a_trusted_proxy_that_names_nobody_is_the_client_itself(behind: Place, said: str) -> None:
+async def test_a_trusted_proxy_that_names_no_client_counts_as_the_client(behind: Place, said: str) -> None:
     async with api(behind):
         answer = await behind.get(host="localhost", X_Forwarded_For=said)
     assert json.loads(answer.body) == ["127.0.0.1"]
 
 
-async def test_nobody_else_chooses_the_address_that_counts(place: Place) -> None:
+async def test_only_trusted_proxies_choose_the_address_that_counts(place: Place) -> None:
     async with api(place), waiting(place, "localhost", CONNECTIONS_OF_ADDRESS, X_Forwarded_For="192.0.2.1"):
         refused = await place.get(host="localhost", X_Forwarded_For="192.0.2.2")
         assert refused.status == 429
@@ -196,7 +196,7 @@ async def test_nobody_else_chooses_the_address_that_counts(place: Place) -> None
         assert json.loads((await place.get(host="localhost", X_Forwarded_For="192.0.2.2")).body) == ["127.0.0.1"]
 
 
-async def test_guessing_behind_a_trusted_proxy_is_the_guessers_own(behind: Place) -> None:
+async def test_guessing_behind_a_trusted_proxy_counts_only_for_the_guesser(behind: Place) -> None:
     async def guess(who: str) -> Message:
         return await behind.get(host="ses-none.localhost", X_Forwarded_For=who)
 
@@ -205,7 +205,7 @@ async def test_guessing_behind_a_trusted_proxy_is_the_guessers_own(behind: Place
     assert (await guess("192.0.2.2")).status == 404
 
 
-async def test_a_header_that_does_not_end_ends_its_connection(place: Place) -> None:
+async def test_an_unfinished_header_ends_its_connection(place: Place) -> None:
     opened = [await place.connect() for _ in range(50)]
 
     async def dribble(writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""With a certificate the port speaks TLS, and HTTP/2 to those who can."""
+"""With a certificate the port uses TLS, and HTTP/2 for clients that support it."""
 
 import asyncio
 import ssl
@@ -80,7 +80,7 @@ async def test_http2_reaches_the_session_as_http1(place: Place) -> None:
     assert (request.header("Host"), request.all("Cookie")) == (f"{PREVIEW}:{place.config.port}", ["a=1"])
 
 
-async def test_what_begins_like_no_http_is_a_page_over_http2_too(place: Place) -> None:
+async def test_an_answer_that_is_not_http_becomes_a_page_over_http2_too(place: Place) -> None:
     await place.open_to(Session(lambda _: b"nonsense\r\n\r\n"))
     curl = await asyncio.create_subprocess_exec(
         "curl", "-sSi", "--http2", "--cacert", str(place.config.tls_cert), "--max-time", "10",
@@ -102,7 +102,7 @@ async def test_old_versions_of_tls_are_refused(place: Place) -> None:
         await dial(place, context)
 
 
-async def test_http_on_the_port_is_led_to_https_for_previews_and_refused_for_the_api(place: Place) -> None:
+async def test_http_is_redirected_to_https_for_previews_and_refused_for_the_api(place: Place) -> None:
     answer = await place.get("/p?q", host=f"{PREVIEW}:{place.config.port}")
     assert (answer.status, answer.header("Location")) == (308, f"https://{PREVIEW}:{place.config.port}/p?q")
     refused = await place.get("/sessions", host=f"{DOMAIN}:{place.config.port}", Authorization="Bearer btk_x")
@@ -110,7 +110,7 @@ async def test_http_on_the_port_is_led_to_https_for_previews_and_refused_for_the
     assert b"requires HTTPS" in refused.body
 
 
-async def test_a_connection_for_one_host_serves_others_by_their_own_permission(place: Place) -> None:
+async def test_each_host_on_a_shared_connection_needs_its_own_permission(place: Place) -> None:
     await place.open_to(Session())
     reader, writer = await dial(place, trusting(place.config))
     for host in (PREVIEW, f"ses-other.{DOMAIN}"):
@@ -130,7 +130,7 @@ async def served(place: Place) -> bytes:
     return bytes(certificate)
 
 
-async def test_a_renewed_certificate_is_taken_up(place: Place) -> None:
+async def test_a_renewed_certificate_takes_effect(place: Place) -> None:
     assert place.config.tls_cert
     assert place.config.tls_key
     before = await served(place)
@@ -146,7 +146,7 @@ async def test_a_renewed_certificate_is_taken_up(place: Place) -> None:
         watching.cancel()
 
 
-async def test_a_certificate_that_cannot_be_used_is_said_in_a_sentence(secured: Config, tmp_path: Path) -> None:
+async def test_an_unusable_certificate_is_explained_in_a_sentence(secured: Config, tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("nonsense")
     with pytest.raises(process.EdgeFailed, match=r"cert\.pem"):
         async with edge(secured):

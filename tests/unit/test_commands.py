@@ -56,7 +56,7 @@ def listed(*sessions: dict[str, object]) -> Answer:
     return 200, {"sessions": list(sessions), "total": len(sessions)}
 
 
-def test_a_beginning_that_two_sessions_have_names_both_and_deletes_none() -> None:
+def test_an_ambiguous_beginning_names_both_sessions_and_deletes_none() -> None:
     server = Server({"GET /sessions": listed(session(FIRST), session(SECOND))})
     done = server.runs("rm", "ses_abcd")
     assert done.exit_code == 1
@@ -64,7 +64,7 @@ def test_a_beginning_that_two_sessions_have_names_both_and_deletes_none() -> Non
     assert server.asked == ["GET /sessions"]
 
 
-def test_a_name_that_two_sessions_have_names_both() -> None:
+def test_an_ambiguous_name_names_both_sessions() -> None:
     def named(request: httpx2.Request) -> Answer:
         assert request.url.params["metadata.name"] == "twin"
         return listed(session(FIRST), session(SECOND))
@@ -74,13 +74,13 @@ def test_a_name_that_two_sessions_have_names_both() -> None:
     assert f"twin could be {FIRST} or {SECOND}" in done.stderr
 
 
-def test_a_whole_id_is_taken_without_a_request() -> None:
+def test_a_complete_id_needs_no_request() -> None:
     server = Server({f"DELETE /sessions/{FIRST}": (200, {"deleted": True, "sessionId": FIRST})})
     assert server.runs("rm", FIRST).stdout == f"{FIRST}\n"
     assert server.asked == [f"DELETE /sessions/{FIRST}"]
 
 
-def test_a_session_that_expired_among_all_is_no_failure() -> None:
+def test_rm_all_ignores_a_session_that_just_expired() -> None:
     server = Server(
         {
             "GET /sessions": listed(session(FIRST), session(SECOND)),
@@ -92,13 +92,13 @@ def test_a_session_that_expired_among_all_is_no_failure() -> None:
     assert (done.exit_code, json.loads(done.stdout)) == (0, {"deleted": [FIRST, SECOND]})
 
 
-def test_one_that_was_named_and_is_gone_is_a_failure() -> None:
+def test_a_named_session_that_is_gone_is_an_error() -> None:
     done = Server({f"DELETE /sessions/{FIRST}": (404, GONE)}).runs("rm", FIRST)
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == "buntime: No session. List sessions with: buntime ls\n"
 
 
-def test_when_to_try_again_is_said() -> None:
+def test_an_error_says_when_to_retry() -> None:
     done = Server({"POST /sessions/create": (503, FULL)}).runs("create")
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == "buntime: No room. Try again in 7 s.\n"
@@ -112,7 +112,9 @@ def test_when_to_try_again_is_said() -> None:
         ((503, FULL), f"buntime: {FIRST} could not be deleted and expires within an hour: No room.\n"),
     ],
 )
-def test_the_end_of_a_run_is_its_own_whatever_becomes_of_its_session(deleted: Answer, said: str, tmp_path: Any) -> None:
+def test_a_run_keeps_its_exit_status_even_if_its_session_is_not_deleted(
+    deleted: Answer, said: str, tmp_path: Any
+) -> None:
     (tmp_path / "a.ts").write_text("process.exit(3)")
     events = f'event: stdout\ndata: {{"data": "out\\n"}}\n\nevent: result\ndata: {json.dumps(RESULT)}\n\n'
     server = Server(
@@ -129,7 +131,7 @@ def test_the_end_of_a_run_is_its_own_whatever_becomes_of_its_session(deleted: An
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json",)])
-def test_a_run_that_met_the_limit_on_processes_says_so(arguments: tuple[str, ...], tmp_path: Any) -> None:
+def test_a_run_that_reached_the_process_limit_says_so(arguments: tuple[str, ...], tmp_path: Any) -> None:
     (tmp_path / "a.ts").write_text("")
     server = Server(
         {
@@ -147,7 +149,7 @@ def test_a_run_that_met_the_limit_on_processes_says_so(arguments: tuple[str, ...
         assert done.stderr == "buntime: The run reached the process limit. Everything that it started was killed.\n"
 
 
-def test_a_session_whose_file_could_not_be_brought_is_deleted(tmp_path: Any) -> None:
+def test_a_session_is_deleted_if_the_upload_of_its_file_fails(tmp_path: Any) -> None:
     (tmp_path / "a.ts").write_text("")
     deleted = (200, {"deleted": True, "sessionId": FIRST})
     server = Server(
@@ -162,7 +164,7 @@ def test_a_session_whose_file_could_not_be_brought_is_deleted(tmp_path: Any) -> 
     assert server.asked[-1] == f"DELETE /sessions/{FIRST}"
 
 
-def test_names_that_would_steer_the_terminal_are_shown_without_what_steers() -> None:
+def test_control_characters_in_names_are_replaced() -> None:
     done = Server({"GET /sessions": listed(session(FIRST, metadata={"name": "\x1b]0;x\x07"}))}).runs("ls")
     assert "\x1b" not in done.stdout
     assert f"{FIRST}  �]0;x�" in done.stdout

@@ -21,11 +21,11 @@ class Busy:
         return LogPage([entry], cursor + 1, self._written)
 
 
-def test_what_was_there_when_it_began_is_printed_and_no_more() -> None:
+def test_logs_print_only_what_existed_at_the_start() -> None:
     entries = list(_entries(cast(Any, Busy(before=99)), follow=False))
     assert [entry.data for entry in entries] == [str(number) for number in range(100)]
 
 
-def test_a_log_that_has_less_than_it_says_ends() -> None:
+def test_reading_ends_if_a_log_has_less_than_it_says() -> None:
     empty = SimpleNamespace(logs=lambda **_: LogPage([], 0, 1 << 40))
     assert list(_entries(cast(Any, empty), follow=False)) == []

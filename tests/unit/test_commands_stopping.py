@@ -23,7 +23,7 @@ def comes(number: int) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_stops_what_is_at_work(number: int, status: int) -> None:
+def test_a_signal_stops_the_work(number: int, status: int) -> None:
     def work() -> None:
         with stoppable():
             comes(number)
@@ -34,7 +34,7 @@ def test_a_signal_stops_what_is_at_work(number: int, status: int) -> None:
     assert stopped.value.exit_code == status
 
 
-def test_what_is_whole_is_done_before_it_stops() -> None:
+def test_uninterruptible_work_finishes_before_the_stop() -> None:
     done = []
 
     def work() -> None:
@@ -50,7 +50,7 @@ def test_what_is_whole_is_done_before_it_stops() -> None:
     assert done == ["the session is made"]
 
 
-def test_what_fails_while_it_is_whole_fails_as_it_would() -> None:
+def test_uninterruptible_work_can_fail_as_usual() -> None:
     def work() -> None:
         with stoppable(), whole():
             comes(signal.SIGINT)
@@ -60,7 +60,7 @@ def test_what_fails_while_it_is_whole_fails_as_it_would() -> None:
         work()
 
 
-def test_a_signal_that_is_ignored_stays_ignored() -> None:
+def test_an_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stoppable(), whole():

@@ -15,12 +15,12 @@ NOW = datetime(2024, 1, 19, 10, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(("text", "number"), [("90", 90), ("90s", 90), ("30m", 1800), ("24h", 86400), ("7d", 604800)])
-def test_spans_of_time_are_written_as_people_say_them(text: str, number: int) -> None:
+def test_spans_of_time_have_units(text: str, number: int) -> None:
     assert seconds(text) == number
 
 
 @pytest.mark.parametrize("text", ["", "h", "1.5h", "-1", "1w", "1h30m"])
-def test_what_is_no_span_of_time_is_wrong_usage(text: str) -> None:
+def test_an_invalid_span_of_time_is_wrong_usage(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is not a span of time"):
         seconds(text)
 
@@ -31,7 +31,7 @@ def test_a_value_may_have_equal_signs_and_be_empty() -> None:
 
 
 @pytest.mark.parametrize("text", ["A", "=b"])
-def test_what_has_no_name_or_no_equal_sign_is_wrong_usage(text: str) -> None:
+def test_a_pair_without_a_name_or_an_equal_sign_is_wrong_usage(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is not NAME=VALUE"):
         pairs([text])
 
@@ -40,11 +40,11 @@ def test_what_has_no_name_or_no_equal_sign_is_wrong_usage(text: str) -> None:
     ("ahead", "said"),
     [(30, "in 30 s"), (90, "in 1 min"), (86399, "in 23 h"), (86400, "in 1 d"), (0, "now"), (-5, "now")],
 )
-def test_times_to_come_are_told_in_the_largest_whole_unit(ahead: int, said: str) -> None:
+def test_future_times_are_shown_in_the_largest_whole_unit(ahead: int, said: str) -> None:
     assert until(NOW + timedelta(seconds=ahead), NOW) == said
 
 
-def test_a_time_that_a_clock_ahead_of_ours_told_is_no_negative_one() -> None:
+def test_a_fast_server_clock_gives_no_negative_time() -> None:
     assert since(NOW + timedelta(seconds=3), NOW) == "0 s ago"
     assert since(NOW - timedelta(hours=2), NOW) == "2 h ago"
 
@@ -56,13 +56,13 @@ def test_sizes_have_a_unit(count: int, said: str) -> None:
     assert size(count) == said
 
 
-def test_what_would_steer_the_terminal_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert plain("a\x1b[31mb\nc") == "a�[31mb�c"
     print_table(("NAME", "COMMAND"), [("x", "\x1b]0;title\x07ls"), ("longer", "ls")])
     assert capsys.readouterr().out == "NAME    COMMAND\nx       �]0;title�ls\nlonger  ls\n"
 
 
-def test_a_message_of_many_lines_is_one() -> None:
+def test_a_message_of_several_lines_becomes_one() -> None:
     assert one_line("first\n  second\t\x1b[0m") == "first second �[0m"
 
 
@@ -75,7 +75,7 @@ class Told:
     _client: object = None
 
 
-def test_json_has_the_words_of_the_api_and_leaves_the_users_own() -> None:
+def test_json_uses_the_apis_names_and_keeps_user_data() -> None:
     told = Told("ses_a", NOW, {"my_key": {"in_it": 1}}, (8080,), object())
     assert wire([told]) == [
         {
@@ -99,7 +99,7 @@ def test_json_has_the_words_of_the_api_and_leaves_the_users_own() -> None:
         ([b"a\r~.", b"b"], b"a\r", True),
     ],
 )
-def test_tilde_and_dot_at_the_beginning_of_a_line_leave(typed: list[bytes], sent: bytes, leaves: bool) -> None:
+def test_tilde_dot_at_the_beginning_of_a_line_leaves(typed: list[bytes], sent: bytes, leaves: bool) -> None:
     leaving, got = Leaving(), b""
     for piece in typed:
         more, left = leaving.asked(piece)

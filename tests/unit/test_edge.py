@@ -1,4 +1,4 @@
-"""The edge: a real nginx before a small upstream on a unix socket. Needs root, for nginx's workers."""
+"""A real nginx in front of a small upstream on a Unix socket. Needs root for nginx's workers."""
 
 import asyncio
 import io
@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -288,7 +289,7 @@ async def test_a_child_that_is_stopped_while_it_starts_leaves_nothing_of_its_own
         await asyncio.sleep(0)
     deadline = time.monotonic() + 0.3  # the loop stands still, so that the child runs ahead of what the loop knows
     while not ready.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+        time.sleep(0.01)  # noqa: ASYNC251
     running.cancel()
     await asyncio.wait({running})
     if ready.exists():  # else it was cancelled before there was a child

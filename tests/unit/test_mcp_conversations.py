@@ -53,7 +53,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversations, "MOST", 2)
 
 
-async def test_a_session_is_made_at_the_first_use_and_is_the_same_from_then_on(kept: Kept) -> None:
+async def test_the_first_use_creates_a_session_and_later_uses_share_it(kept: Kept) -> None:
     assert kept.all.current(ONE) is None
     first, note = await kept.opened(ONE)
     assert note == "This session is new."
@@ -62,14 +62,14 @@ async def test_a_session_is_made_at_the_first_use_and_is_the_same_from_then_on(k
     assert kept.creates == 1
 
 
-async def test_first_calls_that_come_together_make_one_session(kept: Kept) -> None:
+async def test_simultaneous_first_calls_create_one_session(kept: Kept) -> None:
     opened = await asyncio.gather(*(kept.opened(ONE) for _ in range(8)))
     assert len({session for session, _ in opened}) == 1
     assert sorted(note for _, note in opened) == [""] * 7 + ["This session is new."]
     assert kept.creates == 1
 
 
-async def test_calls_that_find_their_session_gone_together_make_one(kept: Kept) -> None:
+async def test_simultaneous_calls_that_find_their_session_gone_create_one(kept: Kept) -> None:
     first, _ = await kept.opened(ONE)
     await kept.client.sessions.delete(first)
     opened = await asyncio.gather(*(kept.opened(ONE) for _ in range(8)))
@@ -77,7 +77,7 @@ async def test_calls_that_find_their_session_gone_together_make_one(kept: Kept) 
     assert kept.creates == 2
 
 
-async def test_a_first_call_that_fails_leaves_its_turn_to_the_next(kept: Kept) -> None:
+async def test_a_failed_first_call_lets_the_next_one_try(kept: Kept) -> None:
     kept.client.fail("POST", "/sessions/create", "unavailable")
     failed, made = await asyncio.gather(kept.opened(ONE), kept.opened(ONE), return_exceptions=True)
     assert isinstance(failed, Unavailable)
@@ -91,7 +91,7 @@ async def test_conversations_differ_by_their_id_and_by_their_key(kept: Kept) -> 
     assert "btk_b" not in str(stranger.name)
 
 
-async def test_where_nothing_tells_a_conversation_each_call_makes_a_session(kept: Kept) -> None:
+async def test_without_a_conversation_each_call_creates_a_session(kept: Kept) -> None:
     first, note = await kept.opened(NOBODY)
     assert note == "This session is new. Pass its id as `session` from now on."
     assert (await kept.opened(NOBODY))[0] != first
@@ -99,7 +99,7 @@ async def test_where_nothing_tells_a_conversation_each_call_makes_a_session(kept
     assert kept.all.current(NOBODY) is None
 
 
-async def test_a_session_that_has_expired_is_followed_by_one_that_says_so(kept: Kept) -> None:
+async def test_an_expired_session_is_replaced_by_one_that_says_so(kept: Kept) -> None:
     first, _ = await kept.opened(ONE)
     kept.passes(TTL + 1)
     second, note = await kept.opened(ONE)
@@ -108,21 +108,21 @@ async def test_a_session_that_has_expired_is_followed_by_one_that_says_so(kept: 
     assert await kept.opened(ONE) == (second, "")
 
 
-async def test_a_session_lives_on_while_it_is_used(kept: Kept) -> None:
+async def test_use_extends_a_session(kept: Kept) -> None:
     first, _ = await kept.opened(ONE)
     for _ in range(10):
         kept.passes(TTL * 0.6)
         assert await kept.opened(ONE) == (first, "")
 
 
-async def test_a_session_that_is_still_there_for_long_is_not_extended(kept: Kept) -> None:
+async def test_a_session_with_much_time_left_is_not_extended(kept: Kept) -> None:
     await kept.opened(ONE)
     kept.passes(TTL * 0.4)
     await kept.opened(ONE)
     assert [one.method for one in kept.client.requests] == ["POST", "GET"]
 
 
-async def test_the_end_that_an_owner_chose_stays(kept: Kept) -> None:
+async def test_an_expiry_that_the_owner_chose_stays(kept: Kept) -> None:
     theirs = await kept.client.sessions.create(ttl=TTL)
     kept.passes(TTL * 0.6)
     await kept.opened(ONE, theirs.id)
@@ -131,7 +131,7 @@ async def test_the_end_that_an_owner_chose_stays(kept: Kept) -> None:
         await kept.opened(ONE, theirs.id)
 
 
-async def test_the_session_that_was_asked_for_is_the_conversations_from_then_on(kept: Kept) -> None:
+async def test_a_requested_session_becomes_the_conversations_own(kept: Kept) -> None:
     first, _ = await kept.opened(ONE)
     other, _ = await kept.opened(OTHER)
     assert await kept.opened(ONE, other) == (other, "")
@@ -139,7 +139,7 @@ async def test_the_session_that_was_asked_for_is_the_conversations_from_then_on(
     assert await kept.opened(ONE, first) == (first, "")
 
 
-async def test_one_that_is_not_there_is_refused_and_changes_nothing(kept: Kept) -> None:
+async def test_a_missing_session_is_an_error_and_changes_nothing(kept: Kept) -> None:
     first, _ = await kept.opened(ONE)
     with pytest.raises(SessionNotFound):
         await kept.opened(ONE, "ses_000000000000000000")
@@ -147,14 +147,14 @@ async def test_one_that_is_not_there_is_refused_and_changes_nothing(kept: Kept) 
     assert kept.creates == 1
 
 
-async def test_a_new_session_takes_the_place_of_the_one_before(kept: Kept) -> None:
+async def test_a_new_session_replaces_the_previous_one(kept: Kept) -> None:
     first, _ = await kept.opened(ONE)
     made = (await kept.all.new(kept.client, ONE)).session.id
     assert await kept.opened(ONE) == (made, "")
     assert await kept.opened(OTHER, first) == (first, "")
 
 
-async def test_what_was_deleted_is_forgotten_and_nothing_else(kept: Kept) -> None:
+async def test_only_a_deleted_session_is_forgotten(kept: Kept) -> None:
     first, _ = await kept.opened(ONE)
     kept.all.keep_context(first, "ctx_a")
     kept.all.forget(OTHER, "ses_000000000000000000")
@@ -166,7 +166,7 @@ async def test_what_was_deleted_is_forgotten_and_nothing_else(kept: Kept) -> Non
 
 
 @pytest.mark.usefixtures("few")
-async def test_the_conversations_that_were_used_last_are_remembered(kept: Kept) -> None:
+async def test_the_most_recently_used_conversations_are_remembered(kept: Kept) -> None:
     third = Conversation.of_request("btk_a", {"mcp-session-id": "third"})
     first, _ = await kept.opened(ONE)
     await kept.opened(OTHER)
@@ -177,7 +177,7 @@ async def test_the_conversations_that_were_used_last_are_remembered(kept: Kept) 
 
 
 @pytest.mark.usefixtures("few")
-def test_the_contexts_that_were_used_last_are_remembered(kept: Kept) -> None:
+def test_the_most_recently_used_contexts_are_remembered(kept: Kept) -> None:
     for session in ("ses_a", "ses_b", "ses_a", "ses_c"):
         kept.all.keep_context(session, f"ctx_of_{session}")
     assert kept.all.context_of("ses_a") == "ctx_of_ses_a"

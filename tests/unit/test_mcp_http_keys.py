@@ -1,4 +1,4 @@
-"""Over HTTP nothing is kept for keys that nobody knows, and no key has all the room there is."""
+"""Over HTTP nothing is stored for unknown keys, and no key takes all conversations."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -79,7 +79,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- keys ---
 
 
-async def test_a_key_that_is_not_known_opens_no_conversation() -> None:
+async def test_an_unknown_key_opens_no_conversation() -> None:
     async with served(Known()) as caller:
         refused = await caller.opens("btk_0")
         assert refused.status_code == 401
@@ -100,7 +100,7 @@ async def test_a_key_that_is_not_known_opens_no_conversation() -> None:
     ],
     ids=lambda given: given.code if isinstance(given, BuntimeError) else None,
 )
-async def test_where_the_server_does_not_say_none_is_opened_and_it_is_asked_again(
+async def test_without_the_servers_answer_no_conversation_opens_and_it_is_asked_again(
     failure: BuntimeError, status: int, after: str | None
 ) -> None:
     known = Known(failure=failure)
@@ -113,7 +113,7 @@ async def test_where_the_server_does_not_say_none_is_opened_and_it_is_asked_agai
 
 
 @pytest.mark.parametrize(("key", "status"), [("btk_a", 200), ("btk_0", 401)])
-async def test_an_answer_counts_for_a_minute(key: str, status: int) -> None:
+async def test_the_servers_answer_counts_for_a_minute(key: str, status: int) -> None:
     known = Known()
     async with served(known) as caller:
         for _ in range(3):
@@ -124,7 +124,7 @@ async def test_an_answer_counts_for_a_minute(key: str, status: int) -> None:
         assert known.asked == [key, key]
 
 
-async def test_a_key_that_was_revoked_is_refused_after_that() -> None:
+async def test_a_revoked_key_is_refused_after_that_minute() -> None:
     known = Known()
     of = known.keys()
     assert await of.refusal("btk_a") is None
@@ -133,7 +133,7 @@ async def test_a_key_that_was_revoked_is_refused_after_that() -> None:
     assert isinstance(await of.refusal("btk_a"), Unauthorized)
 
 
-async def test_of_many_keys_the_answers_that_came_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_latest_answers_about_keys_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "MOST", 2)
     known = Known()
     of = known.keys()
@@ -142,13 +142,13 @@ async def test_of_many_keys_the_answers_that_came_last_are_remembered(monkeypatc
     assert known.asked == ["btk_a", "btk_1", "btk_2", "btk_a"]
 
 
-async def test_what_can_be_no_key_is_unknown_and_a_server_that_is_away_is_told() -> None:
+async def test_an_impossible_key_is_unknown_and_a_missing_server_is_reported() -> None:
     of = Keys(asking("http://127.0.0.1:9"))
     assert isinstance(await of.refusal("btk_é"), Unauthorized)
     assert isinstance(await of.refusal("btk_a"), ConnectionFailed)
 
 
-async def test_the_newest_revision_opens_none_and_its_tools_say_what_is_wrong() -> None:
+async def test_the_newest_revision_opens_no_conversation_and_needs_no_check() -> None:
     known = Known()
     async with served(known) as caller:
         await caller.opens("btk_0", NEWEST)
@@ -172,7 +172,7 @@ async def test_the_oldest_idle_conversation_of_a_key_ends_for_a_new_one() -> Non
 
 
 @pytest.mark.usefixtures("two")
-async def test_one_that_its_client_has_ended_leaves_its_place() -> None:
+async def test_a_conversation_that_its_client_ended_frees_its_place() -> None:
     async with served(Known()) as caller:
         first, second = [(await caller.opens("btk_a")).headers["mcp-session-id"] for _ in range(2)]
         assert await caller.status_of("btk_a", second, "DELETE") == 200
@@ -181,7 +181,7 @@ async def test_one_that_its_client_has_ended_leaves_its_place() -> None:
 
 
 @pytest.mark.usefixtures("two")
-async def test_what_opens_none_takes_no_place() -> None:
+async def test_a_request_that_opens_no_conversation_takes_no_place() -> None:
     async with served(Known()) as caller:
         for _ in range(3):
             assert await caller.status_of("btk_a", "") == 404

@@ -18,7 +18,7 @@ async def started(client: AsyncFakeBuntime, result: FakeResult) -> AsyncProcess:
     return await (await client.sessions.create()).processes.start("write")
 
 
-async def test_all_of_a_long_log_is_read_to_its_end() -> None:
+async def test_a_long_log_is_read_to_its_end() -> None:
     client = AsyncFakeBuntime()
     whole = "".join(f"{number}\n" for number in range(300_000)) + "LAST\n"
     process = await started(client, FakeResult(whole, exit_code=3))
@@ -30,7 +30,7 @@ async def test_all_of_a_long_log_is_read_to_its_end() -> None:
     assert {one["limit"] for one in asked} == {str(PAGE)}
 
 
-async def test_a_log_without_output_is_asked_for_once() -> None:
+async def test_a_log_without_output_is_requested_once() -> None:
     client = AsyncFakeBuntime()
     log = await whole_log(await started(client, FakeResult(running=True)))
     assert (log.text, log.last.cursor, log.last.status) == ("", 0, "running")
@@ -59,7 +59,7 @@ class Writing(AsyncProcess):
 
 
 @pytest.mark.parametrize("size", [1, 100, 5_000, 100_000, PAGE, 50 * PAGE])
-async def test_a_process_that_writes_without_end_does_not_keep_the_call_going(size: int) -> None:
+async def test_a_process_that_never_stops_writing_does_not_block_the_call(size: int) -> None:
     process = Writing(size)
     log = await whole_log(process)
     assert len(process.pages) <= MOST_PAGES
@@ -69,20 +69,20 @@ async def test_a_process_that_writes_without_end_does_not_keep_the_call_going(si
     assert len(log.text) <= 3 * KEPT
 
 
-async def test_one_that_writes_a_little_now_and_then_is_looked_at_once() -> None:
+async def test_a_process_that_writes_a_little_now_and_then_is_read_once() -> None:
     process = Writing(10)
     assert (await whole_log(process)).last.cursor == 10
     assert process.pages == [10]
 
 
-async def test_a_log_that_promises_more_than_it_gives_does_not_keep_the_call_going() -> None:
+async def test_a_log_that_promises_more_than_it_has_does_not_block_the_call() -> None:
     process = Writing(1, ends_after=0)
     process.written = 0
     assert (await whole_log(process)).text == ""
     assert len(process.pages) == 1
 
 
-async def test_what_is_not_kept_is_counted_on_every_page() -> None:
+async def test_dropped_bytes_are_counted_on_every_page() -> None:
     process = Writing(3 * PAGE, kept=2 * PAGE, ends_after=4)
     log = await whole_log(process)
     assert log.last.cursor >= 3 * PAGE

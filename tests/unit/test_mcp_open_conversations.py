@@ -30,7 +30,7 @@ def opened(clock: Clock, *names: str) -> OpenConversations:
     return conversations
 
 
-def test_one_that_is_in_use_is_not_ended() -> None:
+def test_a_conversation_in_use_does_not_end() -> None:
     conversations = opened(Clock(), "one", "other")
     with conversations.call("a", "one"):
         assert conversations.reserve("a") == "other"
@@ -40,7 +40,7 @@ def test_one_that_is_in_use_is_not_ended() -> None:
     assert conversations.reserve("a") == "one"
 
 
-def test_those_that_are_being_opened_count() -> None:
+def test_conversations_that_are_being_opened_count() -> None:
     conversations = opened(Clock())
     assert [conversations.reserve("a"), conversations.reserve("a")] == [None, None]
     with pytest.raises(Full):
@@ -56,7 +56,7 @@ def test_another_key_neither_uses_nor_ends_a_conversation() -> None:
         assert conversations.reserve("a") == "one"
 
 
-def test_what_the_library_has_ended_for_its_idleness_is_forgotten() -> None:
+def test_conversations_that_the_library_ended_as_idle_are_forgotten() -> None:
     clock = Clock()
     conversations = opened(clock, "one", "other")
     with conversations.call("a", "other"):

@@ -25,11 +25,11 @@ def kept(*texts: str) -> Kept:
 
 
 @pytest.mark.parametrize("length", [0, 1, SHOWN - 1, SHOWN])
-def test_what_is_short_is_shown_as_it_is(length: int) -> None:
+def test_short_output_is_shown_unchanged(length: int) -> None:
     assert cut("x" * length, "read on") == "x" * length
 
 
-def test_what_is_long_is_shown_by_its_beginning_and_end_and_says_how_to_read_on() -> None:
+def test_long_output_shows_its_beginning_and_end_and_how_to_read_on() -> None:
     text = "".join(f"{number}\n" for number in range(10_000))
     shown = cut(text, "read_file /tmp/a")
     assert shown.startswith("0\n1\n")
@@ -38,7 +38,7 @@ def test_what_is_long_is_shown_by_its_beginning_and_end_and_says_how_to_read_on(
 
 
 @given(st.text(max_size=200), st.integers(3, 50))
-def test_a_cut_loses_as_many_characters_as_it_says(text: str, shown: int) -> None:
+def test_a_cut_names_the_number_of_lost_characters(text: str, shown: int) -> None:
     cut_text = cut(text, "more", shown)
     if len(text) <= shown:
         assert cut_text == text
@@ -48,7 +48,7 @@ def test_a_cut_loses_as_many_characters_as_it_says(text: str, shown: int) -> Non
 
 
 @given(st.lists(st.text(min_size=1, max_size=30), max_size=30), st.integers(1, 40))
-def test_of_very_much_the_beginning_and_the_end_are_kept(texts: list[str], most: int) -> None:
+def test_very_long_output_keeps_its_beginning_and_end(texts: list[str], most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(output, "KEPT", most)
         whole, written = kept(*texts).whole(), "".join(texts)
@@ -69,18 +69,18 @@ def test_of_very_much_the_beginning_and_the_end_are_kept(texts: list[str], most:
     ("texts", "line"),
     [([], ""), (["one\ntwo\n"], "two"), (["one\n", "two"], "two"), (["a" * 300], "a" * 200), (["\n"], "")],
 )
-def test_the_last_line_is_what_a_watcher_sees(texts: list[str], line: str) -> None:
+def test_progress_shows_the_last_line(texts: list[str], line: str) -> None:
     assert kept(*texts).last_line() == line
 
 
 @given(st.text(max_size=50), st.integers(0, 200))
-def test_a_part_of_a_file_ends_before_a_letter_that_is_not_whole(text: str, size: int) -> None:
+def test_a_part_of_a_file_ends_before_an_incomplete_character(text: str, size: int) -> None:
     part = text.encode()[:size]
     assert text.startswith(decoded(part))
     assert len(part) - len(decoded(part).encode()) < 4
 
 
-def test_what_is_no_text_is_not_read_as_text() -> None:
+def test_binary_content_is_not_read_as_text() -> None:
     with pytest.raises(UnicodeDecodeError):
         decoded(b"\xff\xfe")
 
@@ -126,7 +126,7 @@ def pictures_of(result: CallToolResult) -> list[str]:
     return [part.data for part in result.content if isinstance(part, ImageContent)]
 
 
-async def test_what_is_displayed_is_shown_in_its_order(session: AsyncSession) -> None:
+async def test_displayed_values_are_shown_in_order(session: AsyncSession) -> None:
     result = await of_context(session, [Forms("one"), Forms("two")], Forms("three"))
     assert "displayed:\none\ntwo\nvalue:\nthree\n" in text_of(result)
     assert result.structured_content is not None
@@ -135,7 +135,7 @@ async def test_what_is_displayed_is_shown_in_its_order(session: AsyncSession) ->
     assert "displayed" not in ((await of_context(session)).structured_content or {})
 
 
-async def test_of_very_much_that_is_displayed_the_rest_is_in_a_file(session: AsyncSession) -> None:
+async def test_a_file_has_the_rest_of_many_displayed_values(session: AsyncSession) -> None:
     texts = [f"{number}: {'x' * 2 * VALUE}" for number in range(3_000)]
     result = await of_context(session, [Forms(text) for text in texts])
     assert len(result.model_dump_json()) < 4 * SHOWN
@@ -146,7 +146,7 @@ async def test_of_very_much_that_is_displayed_the_rest_is_in_a_file(session: Asy
     assert whole == "\n".join(cut(text, "print less", VALUE) for text in texts)
 
 
-async def test_of_many_pictures_the_first_are_shown(session: AsyncSession) -> None:
+async def test_only_the_first_of_many_pictures_are_shown(session: AsyncSession) -> None:
     displayed = [Forms("a picture", png=f"{number:04}") for number in range(PICTURES + 2)]
     few = await of_context(session, displayed[: PICTURES - 1], Forms("the last", png="last"))
     assert pictures_of(few) == [*(f"{number:04}" for number in range(PICTURES - 1)), "last"]
@@ -156,7 +156,7 @@ async def test_of_many_pictures_the_first_are_shown(session: AsyncSession) -> No
     assert "… 3 more pictures: " in text_of(many)
 
 
-async def test_of_many_files_that_were_written_the_rest_is_counted(session: AsyncSession) -> None:
+async def test_the_rest_of_many_written_files_is_counted(session: AsyncSession) -> None:
     names = [f"{number}.txt" for number in range(FILES + 7)]
     many = await of_context(session, files=names)
     values = many.structured_content or {}
@@ -167,19 +167,19 @@ async def test_of_many_files_that_were_written_the_rest_is_counted(session: Asyn
     assert f"{names[FILES - 1]}\n" in text_of(few)
 
 
-async def test_a_run_that_met_the_limit_on_processes_says_so(session: AsyncSession) -> None:
+async def test_a_run_that_reached_the_process_limit_says_so(session: AsyncSession) -> None:
     limited = await of_context(session, process_limit_exceeded=True)
     assert "process limit" in text_of(limited)
     assert (limited.structured_content or {})["processLimitExceeded"] is True
     assert "processLimitExceeded" not in ((await of_context(session)).structured_content or {})
 
 
-async def test_an_error_that_is_very_long_is_cut(session: AsyncSession) -> None:
+async def test_a_very_long_error_is_cut(session: AsyncSession) -> None:
     result = await of_context(session, error=Thrown("Error", "x" * 10 * SHOWN, ""))
     assert len(result.model_dump_json()) < SHOWN
 
 
-async def test_a_later_text_of_the_same_takes_the_place_of_the_file(session: AsyncSession) -> None:
+async def test_later_text_of_the_same_source_replaces_the_file(session: AsyncSession) -> None:
     for letter in "ab":
         _, path = await readable(session, "log", letter * 2 * SHOWN, "proc_a")
         assert path == "/tmp/buntime-output/proc_a.log.txt"

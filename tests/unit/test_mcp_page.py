@@ -1,4 +1,4 @@
-"""The page about `buntime mcp` says what the code does."""
+"""The page about `buntime mcp` matches the code."""
 
 import json
 import re
@@ -28,13 +28,13 @@ def test_the_table_has_every_tool_in_the_order_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("offer", OFFERED, ids=lambda offer: offer.tool.__name__)
-def test_the_table_says_what_a_client_is_told_of_a_tool(offer: Offered) -> None:
+def test_the_table_has_the_hints_of_each_tool(offer: Offered) -> None:
     hints = {"reads": offer.reads, "destroys": offer.destroys, "repeatable": offer.repeatable, "open": offer.open_world}
     told = {name: shown for name, _, shown in ROW.findall(PAGE)}[offer.tool.__name__]
     assert told.strip() == ", ".join(word for word, is_so in hints.items() if is_so)
 
 
-def test_advice_names_only_tools_that_there_are() -> None:
+def test_advice_names_only_existing_tools() -> None:
     names = {one.tool.__name__ for one in OFFERED}
     named = set(
         re.findall(r"\b[a-z]+_(?:files?|process(?:es)?|logs|session|sessions|context)\b", " ".join(ADVICE.values()))
@@ -55,13 +55,13 @@ def test_a_configuration_starts_this_server_or_names_its_address(snippet: str) -
         assert server["headers"]["Authorization"].startswith("Bearer ")
 
 
-def test_there_is_a_configuration_for_every_client_that_the_page_promises() -> None:
+def test_the_page_has_a_configuration_for_every_client_that_it_promises() -> None:
     assert len(JSON) >= 6
     for client in ("Claude Code", "Claude Desktop", "Cursor", "VS Code", "Zed"):
         assert f"### {client}\n" in PAGE
 
 
-def test_the_limits_are_those_of_the_code() -> None:
+def test_the_limits_on_the_page_match_the_code() -> None:
     written = (
         f"{SHOWN:,} characters are shown",
         f"first {KEPT:,} characters",

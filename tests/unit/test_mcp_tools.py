@@ -1,4 +1,4 @@
-"""What tools show is within bounds, and says where the rest is. The server behind them is the SDK's fake."""
+"""Tool results stay within their limits and say where the rest is. The server is the SDK's fake."""
 
 import asyncio
 import re
@@ -61,7 +61,7 @@ async def talking(near: AsyncBuntime) -> AsyncIterator[Talk]:
 # --- files ---
 
 
-async def test_a_file_is_read_on_to_its_end_which_tells_its_size() -> None:
+async def test_reading_a_file_to_its_end_tells_its_size() -> None:
     whole = "".join(f"{number} é\n" for number in range(10_000))
     size = len(whole.encode())
     async with talking(AsyncFakeBuntime()) as talk:
@@ -76,7 +76,7 @@ async def test_a_file_is_read_on_to_its_end_which_tells_its_size() -> None:
 
 
 @pytest.mark.parametrize("limit", [9, 10, 11])
-async def test_there_is_more_where_the_limit_ends_before_the_file_does(limit: int) -> None:
+async def test_a_result_says_that_more_follows(limit: int) -> None:
     async with talking(AsyncFakeBuntime()) as talk:
         await talk.does("write_file", path="a.txt", content="0123456789")
         part = await talk.does("read_file", path="a.txt", limit=limit)
@@ -85,7 +85,7 @@ async def test_there_is_more_where_the_limit_ends_before_the_file_does(limit: in
 
 
 @pytest.mark.parametrize("offset", [10, 11, 1 << 40, 1 << 80])
-async def test_what_begins_beyond_the_end_is_empty(offset: int) -> None:
+async def test_a_read_beyond_the_end_is_empty(offset: int) -> None:
     async with talking(AsyncFakeBuntime()) as talk:
         await talk.does("write_file", path="a.txt", content="0123456789")
         part = await talk.does("read_file", path="a.txt", offset=offset)
@@ -104,7 +104,7 @@ async def test_an_empty_file_is_empty() -> None:
 # --- contexts ---
 
 
-async def test_the_result_of_a_run_that_displays_very_much_is_of_bounded_size() -> None:
+async def test_the_result_of_a_run_that_displays_a_lot_is_bounded() -> None:
     near = AsyncFakeBuntime()
     picture, texts = "iVBO" * 100, [f"{number}: {'x' * 3_000}" for number in range(3_000)]
     near.on_execute(MANY, FakeResult(displayed=[Forms(text, png=picture) for text in texts]))
@@ -115,7 +115,7 @@ async def test_the_result_of_a_run_that_displays_very_much_is_of_bounded_size() 
         assert part["content"].startswith("\n".join(texts[:30]))
 
 
-async def test_of_many_files_that_were_written_some_are_named() -> None:
+async def test_some_of_many_written_files_are_named() -> None:
     near = AsyncFakeBuntime()
     near.on_execute(MANY, FakeResult(files_written=[f"{number}.txt" for number in range(5_000)]))
     async with talking(near) as talk:
@@ -126,7 +126,7 @@ async def test_of_many_files_that_were_written_some_are_named() -> None:
 # --- processes ---
 
 
-async def test_a_long_command_is_cut_also_in_the_values() -> None:
+async def test_a_long_command_is_cut_in_the_values_too() -> None:
     near = AsyncFakeBuntime().on_start(MANY, FakeResult(running=True))
     async with talking(near) as talk:
         begun = await talk.does("start_process", command="many " + "x" * 900)
@@ -134,7 +134,7 @@ async def test_a_long_command_is_cut_also_in_the_values() -> None:
         assert [len(one["command"]) for one in (begun["process"], *listed["processes"])] == [200, 200]
 
 
-async def test_the_newest_of_a_long_log_is_seen_in_one_call_and_what_follows_by_its_cursor() -> None:
+async def test_one_call_shows_the_end_of_a_long_log_and_its_cursor_leads_on() -> None:
     whole = "".join(f"{number}\n" for number in range(200_000)) + "LAST\n"
     async with talking(AsyncFakeBuntime().on_start(MANY, FakeResult(whole, running=True))) as talk:
         process = (await talk.does("start_process", command="many"))["process"]["process"]
@@ -154,7 +154,7 @@ async def test_the_newest_of_a_long_log_is_seen_in_one_call_and_what_follows_by_
     ("awaited", "message"),
     [({"wait_for_port": 8080}, "waiting for port 8080"), ({"wait_for_output": "ready"}, "waiting for output")],
 )
-async def test_a_start_that_waits_tells_how_far_it_is(
+async def test_a_start_that_waits_reports_progress(
     monkeypatch: pytest.MonkeyPatch, awaited: dict[str, object], message: str
 ) -> None:
     monkeypatch.setattr(run_watch, "PROGRESS_SECONDS", 0.05)
