@@ -95,15 +95,17 @@ def test_the_watch_ends_the_largest_runs_then_all_and_then_the_sandbox(tmp_path:
     runs, freezer = tmp_path / "pids/buntime-abcd/sb1/runs", tmp_path / "freezer/buntime-abcd/sb1"
     for directory in (runs / "r1", runs / "r2", freezer):
         directory.mkdir(parents=True)
+    for run in ("r1", "r2"):
+        (runs / run / "pids.max").write_text("max")
     state = freezer / "freezer.state"
     state.write_text("THAWED\n")
     held = Held(200, Counter(r1=10, r2=190))
 
     def looks() -> tuple[list[str], list[str]]:
         whole = watch.look(cgroups, None)
-        ended = [run for run in ("r1", "r2") if (runs / run / "pids.max").exists()]
+        ended = [run for run in ("r1", "r2") if (runs / run / "pids.max").read_text() == "0"]
         for run in ended:
-            (runs / run / "pids.max").unlink()
+            (runs / run / "pids.max").write_text("max")
         return ended, whole
 
     watch = Watch("things", 100, Pace(STEP), lambda: None, lambda _: {"sb1": held})
