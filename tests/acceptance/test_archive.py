@@ -23,10 +23,10 @@ from tests.acceptance.sleeping import (
     evict,
     number,
     state,
-    until,
     wait_until_evicted,
     wake,
 )
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 

@@ -161,7 +161,8 @@ async def serving(
             Previews(store, leases, now, domain=domain, secure=bool(domain)), secure=bool(domain)
         )
         numbers = metrics_app(metrics)
-        async with _listening(app, edge_app, numbers) as (url, *urls):
+        async with _listening(app, edge_app, numbers) as (url, edge_url, metrics_url):
+            urls = (edge_url, metrics_url)
             api = Api(url, http, store, sandboxes, archive, still, plane, endings, leases, tasks, *urls, checks=checks)
             api.key = await api.account()
             yield api
