@@ -7,7 +7,7 @@ import pytest
 
 from buntime.sandboxes.kernel.oci import Runtime
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mount points take root")
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="mount points take root")]
 
 
 def test_what_the_runtime_keeps_for_itself_is_no_container(tmp_path: Path) -> None:
