@@ -12,7 +12,7 @@ GROUPS = {
     "tests/acceptance/test_counted_apart.py": "kernel memory",
 }
 # These take longest. They begin first, so that none of them is left alone at the end.
-LONGEST = ("tests/network/",)
+LONGEST = ("tests/network/", "sdk/typescript/tests/package", "guest/tests/files")
 
 
 def group_of(nodeid: str) -> str:

@@ -15,6 +15,10 @@ class BunFailed(Exception):
     """The message is what Bun wrote."""
 
 
+# What is prepared for a run is given up when a directory above its own changes, as /tmp does where other tests run.
+ALONE = ("prepared.test.ts",)
+
+
 class TypeScriptItem(pytest.Item):
     def runtest(self) -> None:
         bun = subprocess.run([ROOT / "scripts/bun"], capture_output=True, text=True, check=True).stdout.strip()
@@ -40,7 +44,10 @@ class TypeScriptItem(pytest.Item):
 
 class TypeScriptFile(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
-        yield TypeScriptItem.from_parent(self, name=self.path.name)
+        item = TypeScriptItem.from_parent(self, name=self.path.name)
+        if self.path.name in ALONE:
+            item.add_marker(pytest.mark.alone)
+        yield item
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

@@ -18,7 +18,7 @@ work. B and the API must not fail, and B's p99 must stay below {MOST:.0f} times 
 
 With BUNTIME_URL (http://127.0.0.1:PORT) it attacks the server that runs there. Keys are made with `buntime keys` and go
 again, so BUNTIME_DATA_DIR must be that server's; or {", ".join(KEYS)} are keys of three accounts, the first on the
-plan of a stranger. Without BUNTIME_URL it starts a server of its own and removes it. Takes about 15 seconds a row."""
+plan of a stranger. Without BUNTIME_URL it starts a server of its own and removes it. Takes about 10 seconds a row."""
 
 
 def main() -> int:

@@ -27,7 +27,7 @@ from tests.clients.model import Call, Model, Turn, serving
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-BUN = next(IMAGES.glob("img-*/usr/local/bin/bun"))
+BUN = next(IMAGES.glob("img-*/usr/local/bin/bun"), Path("bun"))  # the image's, where you may read it
 PAGES = sorted((ROOT / "docs" / "integrations").glob("*.md"))
 TASK = "Write a small app, run it, fix it and serve it."
 

@@ -7,7 +7,10 @@ import pytest
 
 from buntime.sandboxes.network.disconnecting import end_connections
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="ending other programs' connections is root's")
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="ending other programs' connections is root's"),
+]
 
 ADDRESS = "127.98.100.105"  # nobody else's on this machine
 

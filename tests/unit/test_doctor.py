@@ -15,7 +15,7 @@ from buntime.admin.firewalls import obstacles
 from buntime.config import Config
 from buntime.edge.process import has_user
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="looking takes root")
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="looking takes root")]
 
 NETWORK = "10.213.0.0/16"
 

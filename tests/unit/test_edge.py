@@ -26,7 +26,10 @@ from buntime.plan import load_plans
 from tests.ports import free_port
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="nginx's workers need a user of their own: root")
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="nginx's workers need a user of their own: root"),
+]
 
 
 async def echo(request: web.Request) -> web.Response:

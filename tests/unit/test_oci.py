@@ -7,7 +7,7 @@ import pytest
 
 from buntime.sandboxes.kernel.oci import Runtime
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mount points take root")
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="mount points take root")]
 
 
 def test_the_runtimes_own_files_are_no_containers(tmp_path: Path) -> None:
