@@ -294,7 +294,7 @@ async def test_an_error_has_its_code_and_a_remedy(place: Place, way: Way) -> Non
         gone = "proc_000000000000000000"
         assert re.match("process_not_found: .*list_processes", await talk.is_refused("process_logs", process=gone))
         assert re.match(
-            "session_not_found: .*Leave out `session`",
+            "session_not_found: .*Omit `session`",
             await talk.is_refused("run_command", command="true", session="ses_000000000000000000"),
         )
         assert re.match(

@@ -116,7 +116,7 @@ def test_a_server_that_does_not_answer_is_reported_in_json_rpc_too(place: Place)
     result = said[-1]["result"]
     assert result["isError"] is True
     assert result["content"][0]["text"].startswith("connection_failed: ")
-    assert "start it, or set BUNTIME_URL" in result["content"][0]["text"]
+    assert "start it or set BUNTIME_URL" in result["content"][0]["text"]
 
 
 def _session(answer: dict[str, Any]) -> str:
