@@ -1,9 +1,9 @@
 /** A real guest on a free port with a workspace of its own, and a host's side of the protocol. */
 
 import { setDefaultTimeout } from "bun:test";
-import { mkdtempSync, readFileSync, realpathSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, realpathSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 setDefaultTimeout(30_000); // the machine may be busy with other tests
 
@@ -38,7 +38,9 @@ export class Guest {
   ) {}
 
   static async start(settings: Record<string, string> = {}): Promise<Guest> {
-    const workspace = realpathSync(mkdtempSync(join(tmpdir(), "workspace-")));
+    // in a directory of its own, so that a test may try to delete the workspace's parent
+    const workspace = join(realpathSync(mkdtempSync(join(tmpdir(), "buntime-guest-"))), "workspace");
+    mkdirSync(workspace);
     const port = freePort();
     const process = Bun.spawn([Bun.argv[0]!, "--smol", join(import.meta.dir, "../src/main.ts")], {
       cwd: "/",
@@ -60,7 +62,7 @@ export class Guest {
   async stop(): Promise<void> {
     this.process.kill("SIGKILL");
     await this.process.exited;
-    Bun.spawnSync(["rm", "-rf", this.workspace]);
+    Bun.spawnSync(["rm", "-rf", dirname(this.workspace)]);
   }
 
   private async answers(): Promise<boolean> {
