@@ -64,12 +64,12 @@ class Run:
             except KvmFails as failed:
                 self._say(f"KVM does not work here ({failed}); going on with emulation, which is several times slower.")
         self.show_end()
-        self._say(f"The report, the console and the server's log are in {kept}.")
+        self._say(f"The report, the console and the journal are in {kept}.")
         return 0 if self._report.good and self._exit_code == 0 else 1
 
     def _in_one(self, made: disks.Disks, acceleration: str, place: Path, kept: Path, *, may_fail: bool) -> None:
         self._say(f"Booting a machine with {self._size.cpus} processors ({acceleration}).")
-        with machine.started(made, self._size, acceleration, place) as running:
+        with machine.started(made, self._size, acceleration, place, kept) as running:
             try:
                 if may_fail:
                     running.wait_up(machine.KVM_SECONDS)
@@ -81,9 +81,6 @@ class Run:
                 if may_fail and time.monotonic() < self._deadline:
                     raise KvmFails(str(stopped)) from stopped
                 self._say(f"The machine was stopped: {stopped}.")
-            finally:
-                if running.console.exists():
-                    shutil.copy(running.console, kept / "console.log")
 
     def _take(self, event: Event, kept: Path) -> None:
         match event:

@@ -35,14 +35,14 @@ class Size:
 
 
 class Machine:
-    """A running machine. Its files are in `run`: console, what QEMU says, and what the machine tells."""
+    """A running machine. `kept` has its console, what QEMU says, and what the machine tells, as far as it came."""
 
-    def __init__(self, disks: Disks, size: Size, acceleration: str, run: Path) -> None:
+    def __init__(self, disks: Disks, size: Size, acceleration: str, run: Path, kept: Path) -> None:
         self.acceleration = acceleration
-        self.console = run / f"console-{acceleration}.log"
-        self._said = run / f"qemu-{acceleration}.log"
-        self._told = run / f"told-{acceleration}.jsonl"
-        self._told.touch()
+        self._console = kept / "console.log"
+        self._said = kept / "qemu.log"
+        self._told = kept / "events.jsonl"
+        self._told.write_text("")  # of a machine before this one
         with self._said.open("wb") as said:
             # QEMU ends with this process, however that ends; its own session keeps Ctrl-C for this process alone.
             self._process = subprocess.Popen(
@@ -58,7 +58,7 @@ class Machine:
             *ACCELERATIONS[self.acceleration], "-smp", str(size.cpus), "-m", str(size.memory_mb),
             "-kernel", str(disks.kernel), "-initrd", str(disks.initrd),
             "-append", "root=/dev/vda rw console=ttyS0 quiet",
-            "-serial", f"file:{self.console}",
+            "-serial", f"file:{self._console}",
             "-device", "virtio-rng-pci",
             "-device", "virtio-serial-pci",
             "-chardev", f"file,id={PORT},path={self._told}", "-device", f"virtserialport,chardev={PORT},name={PORT}",
@@ -99,8 +99,8 @@ class Machine:
 
 
 @contextmanager
-def started(disks: Disks, size: Size, acceleration: str, run: Path) -> Iterator[Machine]:
-    machine = Machine(disks, size, acceleration, run)
+def started(disks: Disks, size: Size, acceleration: str, run: Path, kept: Path) -> Iterator[Machine]:
+    machine = Machine(disks, size, acceleration, run, kept)
     try:
         yield machine
     finally:
