@@ -116,8 +116,15 @@ def test_who_comes_at_once_gets_no_more(sessions: tuple[Session, Session], kind:
         replies = list(pool.map(lambda n: STARTS[kind](sessions[n % 2]), range(12)))
     counts = [sum(reply.status == 200 for reply in replies[n::2]) for n in (0, 1)]
     assert max(counts) <= HERE
-    assert sum(counts) == EVERYWHERE
+    assert sum(counts) <= EVERYWHERE
     assert {reply.status for reply in replies} == {200, 429}
+    # While one starts it may count twice, so a start beside it may be refused although there is room: later there is.
+    for _ in range(EVERYWHERE - sum(counts)):
+        here = min((0, 1), key=counts.__getitem__)
+        until(lambda here=here: STARTS[kind](sessions[here]).status == 200, "there is room")  # type: ignore[misc]
+        counts[here] += 1
+    for session in sessions:
+        STARTS[kind](session).refused(429, "resource_limit_exceeded")
 
 
 def test_terminals_are_counted_whether_somebody_looks_or_not(sessions: tuple[Session, Session]) -> None:

@@ -392,7 +392,7 @@ def test_deep_sleep_ends_processes_and_says_so(servers: Servers) -> None:
     held = list[Event]()
     following = threading.Thread(target=lambda: held.extend(stubborn.follow()), daemon=True)
     following.start()
-    until(lambda: reader.cursor == 4, "it is followed")
+    until(lambda: reader.cursor == 4 and held, "both are followed")
     deep_sleep(session)
     following.join(PATIENCE)
     assert [event.name for event in held] == ["stdout", "error"]

@@ -19,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, state
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
@@ -249,7 +250,7 @@ def test_a_sleeping_session_wakes_for_what_is_typed(servers: Servers) -> None:
             assert time.monotonic() < deadline, "an open terminal keeps the session awake"
             time.sleep(0.1)
         assert person.does("echo awake") == "awake\n"
-        assert state(session) == "active"
+        until(lambda: state(session) == "active", "what was typed wakes it")
         assert ask_to_sleep(session, "idle").status == 200
         assert person.does("echo again") == "again\n"
 

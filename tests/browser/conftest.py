@@ -25,8 +25,9 @@ def client(server: Server) -> Client:
     return server.new_client("enterprise")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """For one file: Playwright keeps a loop running in the main thread, where other tests need their own."""
     path = shutil.which("chromium")
     assert path, "Chromium is missing: scripts/test installs it"
     with sync_playwright() as playwright:

@@ -27,7 +27,9 @@ class Person:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("BUNTIME_")}
+        # pytest's own processes may have the size of another terminal (readline sets it)
+        mine = ("BUNTIME_", "COLUMNS", "LINES")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
         return {**kept, "TERM": "xterm-256color", "BUNTIME_URL": self.url, "BUNTIME_API_KEY": self.key, **self.settings}
 
     def runs(self, *words: str, typed: bytes | None = None) -> subprocess.CompletedProcess[bytes]:

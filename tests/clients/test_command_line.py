@@ -522,13 +522,13 @@ def test_an_error_is_one_line_with_the_remedy(person: Person, session: str) -> N
     assert "Set BUNTIME_API_KEY, or" in Person(person.url, "ü").is_refused("ls")
     assert "must begin with http://" in Person("localhost:8000", person.key).is_refused("ls")
     assert "Set BUNTIME_API_KEY, or create a key with: buntime keys create" in without.is_refused("ls")
-    assert "Set BUNTIME_API_KEY to a valid one" in Person(person.url, "btk_" + "x" * 38).is_refused("ls")
-    assert "No server answers at http://127.0.0.1:9. Is it running? scripts/serve" in Person(
+    assert "Set BUNTIME_API_KEY to a valid key" in Person(person.url, "btk_" + "x" * 38).is_refused("ls")
+    assert "No server answers at http://127.0.0.1:9. Start one with scripts/serve, or set BUNTIME_URL" in Person(
         "http://127.0.0.1:9", person.key
     ).is_refused("ls")
     assert "List sessions with: buntime ls" in person.is_refused("exec", "ses_" + "a" * 18, "1")
     assert "List sessions with: buntime ls" in person.is_refused("exec", "ses_aaaa", "1")
-    assert "write its id, at least 4 characters" in person.is_refused("exec", "ses_a", "1")
+    assert "Write its id, at least 4 characters" in person.is_refused("exec", "ses_a", "1")
     assert "has no process nothing. List processes with: buntime ps ses_" in person.is_refused(
         "logs", session, "nothing"
     )
