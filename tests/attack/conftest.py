@@ -51,8 +51,10 @@ def fought(field: Field) -> Callable[[Row], Result]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """These tests compare a busy machine with a quiet one. Those of `scripts/attack` come before `field` is made, because
-    the script makes an outside world with the same names."""
+    """These tests compare a busy machine with a quiet one.
+
+    Those of `scripts/attack` come first: the script makes an outside world with the same names as `field` does.
+    """
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.alone)
