@@ -20,6 +20,8 @@ terminal.write("pwd; stty size; echo $((20+22))\n");
 const output = await until(terminal, "42");
 assert.ok(output.includes("/workspace/app") && output.includes("30 100"), output);
 terminal.resize(120, 40);
+terminal.write("stty size\n");
+await until(terminal, "40 120"); // or the next connection may be quicker than the resize
 terminal.close();
 
 const again = await session.terminal({ terminalId: terminal.id });
