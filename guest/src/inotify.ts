@@ -1,6 +1,6 @@
 /** What the kernel reports about changes in directories. Each watcher has its own descriptor.
  *
- * A signal says that there is something to read. What follows in the next moment is gathered with signals turned off:
+ * A signal says that data is ready. What follows in the next moment is gathered with signals turned off:
  * a session that changes a million files does not drown the guest.
  */
 

@@ -1,4 +1,4 @@
-/** The guest's ends of pipes, read and written when the kernel says by SIGIO that there is something to do.
+/** The guest's ends of pipes, read and written when the kernel sends SIGIO.
  *
  * Bun's own streams keep reading even when nobody takes the data. Here nothing is read before it is wanted, so a slow
  * host slows the program down, and at the end of a run exactly the content of the pipe can be taken. A signal only says

@@ -1,7 +1,7 @@
 /** A pseudo-terminal. The guest holds the user's end of it.
  *
  * Bun's own terminal starts its program itself, so nothing could move the program into its cgroup first, and it reads
- * without a limit. Here it is read and written as in pipes.ts: when SIGIO says that there is something to do, and
+ * without a limit. Here it is read and written as in pipes.ts: when the kernel sends SIGIO, and
  * nothing before it is wanted. A slow client slows the program down.
  */
 
