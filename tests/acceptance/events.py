@@ -98,9 +98,9 @@ def stream(session: Session, *, small: bool = False, **fields: Any) -> Events:
     return Events(session.client, "POST", "/execute", {"sessionId": session.id, "stream": True, **fields}, small=small)
 
 
-def watch(session: Session, path: str = ".", *, recursive: bool = True) -> Events:
+def watch(session: Session, path: str = ".", *, recursive: bool = True, small: bool = False) -> Events:
     query = urlencode({"sessionId": session.id, "path": path, "recursive": str(recursive).lower()})
-    return Events(session.client, "GET", f"/files/watch?{query}")
+    return Events(session.client, "GET", f"/files/watch?{query}", small=small)
 
 
 def text_of(events: list[Event], name: str = "stdout") -> str:

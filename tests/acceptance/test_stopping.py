@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,18 @@ from tests.acceptance.server import Server
 pytestmark = pytest.mark.sandbox
 
 GUARD_SECONDS = 120.0
+SLOW = """
+import os, pathlib, sys, time
+from buntime import main
+from buntime.config import from_environment
+from buntime.daemon import steps
+def wait_at(passed):
+    if passed == sys.argv[1]:
+        pathlib.Path(sys.argv[2]).touch()
+        time.sleep(1.5)
+steps.hook = wait_at
+main.serve(from_environment(os.environ))
+"""
 
 
 def test_a_purge_beside_a_server_that_stops_is_refused_in_a_sentence_until_it_can_begin(servers: Servers) -> None:
@@ -30,6 +43,24 @@ def test_a_purge_beside_a_server_that_stops_is_refused_in_a_sentence_until_it_ca
         assert "Traceback" not in purge.stderr
         assert time.monotonic() < deadline
     assert server.wait_end() == 0
+
+
+@pytest.mark.parametrize("step", ["make: recorded", "make: volume", "make: cgroups", "make: network", "make: started"])
+def test_a_server_that_stops_while_it_starts_a_sandbox_leaves_nothing_of_it(
+    step: str, servers: Servers, tmp_path: Path
+) -> None:
+    """At the step, the thread that makes the sandbox takes its time."""
+    there = tmp_path / "there"
+    server = servers.make()
+    server.launch([sys.executable, "-c", SLOW, step, there])
+    wait_for(there, server)
+    assert server.stop() == 0
+    assert "Traceback" not in server.said()
+    assert "pool_not_filled" not in server.said()
+    assert "sandbox_not_removed" not in server.said()
+    assert list((server.config.data_dir / "sandboxes").iterdir()) == []
+    server.start()
+    assert "orphans_removed" not in server.said()
 
 
 def test_a_purge_is_refused_when_the_running_server_lost_what_was_in_its_data_directory(servers: Servers) -> None:

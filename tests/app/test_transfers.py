@@ -214,7 +214,9 @@ async def test_the_last_write_survives_any_mix_of_operations(api: Api, seed: int
     for session in sessions[2:]:  # the first two had two writers at once: the order of answers is not that of writes
         assert await content_of(api, session) == written[session]
     for session in sessions:
+        await content_of(api, session)  # awake, so that it is saved once more, now that the archive can be tidied
         await deep_sleep(api, session)
+        assert await api.lifecycle.archiving.archive(session)  # waits until the save that goes on has tidied
     stored = [await stored_of(api, session) for session in sessions]
     assert all(one.archived for one in stored)
     named = {snapshot.name for one in stored for snapshot in (one.snapshot, one.previous) if snapshot}

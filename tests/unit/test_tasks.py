@@ -1,12 +1,14 @@
 import asyncio
 import gc
+import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
-from buntime.daemon.tasks import Tasks
+from buntime.daemon.tasks import Tasks, to_its_end
 
 
 class Boom(Exception):
@@ -90,3 +92,32 @@ async def test_a_failure_is_freed_with_its_last_user() -> None:
         await use(tasks)
         await asyncio.sleep(0)
         assert held[0]() is None
+
+
+async def test_work_that_cannot_be_cut_off_has_ended_when_its_caller_is_cancelled() -> None:
+    begun, ended = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        time.sleep(0.2)
+        ended.set()
+
+    caller = asyncio.create_task(to_its_end(asyncio.to_thread(work)))
+    await begun.wait()
+    caller.cancel()
+    await asyncio.sleep(0.01)
+    caller.cancel()  # once more while it waits
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert ended.is_set()
+
+
+async def test_what_the_work_gives_and_raises_is_the_callers() -> None:
+    assert await to_its_end(asyncio.sleep(0, "given")) == "given"
+    with pytest.raises(Boom):
+        await to_its_end(_raise())
+
+
+async def _raise() -> None:
+    raise Boom

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -77,6 +78,20 @@ async def _settle[T](work: Awaitable[T], outcome: asyncio.Future[T]) -> None:
         outcome.set_result(result)
     finally:
         del outcome
+
+
+async def to_its_end[T](work: Awaitable[T]) -> T:
+    """Awaits work that cannot be cut off, such as a thread's. A cancellation is raised once the work has ended."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # so that asyncio does not report it as never retrieved
+        raise
 
 
 async def cancel_and_wait(task: asyncio.Task[Any]) -> None:

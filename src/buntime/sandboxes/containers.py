@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from buntime.daemon.steps import reached
+from buntime.daemon.tasks import to_its_end
 from buntime.egress import rules_of
 from buntime.errors import Unavailable
 from buntime.plan import Limits
@@ -75,11 +76,16 @@ class Containers:
             if session is not None and session.network != DEFAULT_NETWORK:
                 # before anything runs: even the guest's own start reads files that the session wrote
                 await asyncio.to_thread(self._machinery.network.restrict, slot, rules_of(session.network))
-            init = await asyncio.to_thread(self._make, record, limits)
+            # whoever removes a sandbox whose start was cancelled must not do so while it is being made
+            init = await to_its_end(asyncio.to_thread(self._make, record, limits))
             sandbox = self.taken_up(record, init)
-            await sandbox.wait_ready(READY_SECONDS)
-            # only now, so that the guest starts at full speed; nothing of the session runs yet
-            self._machinery.cgroups.limit(sandbox_id, limits)
+            try:
+                await sandbox.wait_ready(READY_SECONDS)
+                # only now, so that the guest starts at full speed; nothing of the session runs yet
+                self._machinery.cgroups.limit(sandbox_id, limits)
+            except BaseException:
+                await sandbox.kill()
+                raise
         except (HostCommandFailed, SandboxGone, OSError) as failed:
             log.error("sandbox_not_started", sandbox=sandbox_id, reason=str(failed))
             raise Unavailable("No sandbox could be started on this host just now.", 5) from failed

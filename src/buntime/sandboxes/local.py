@@ -6,6 +6,7 @@ earlier server left running.
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
@@ -114,7 +115,8 @@ class LocalSandboxes:
             reached("claim: limited")
         except BaseException:
             self._running[sandbox.id] = sandbox
-            await self.destroy(sandbox.id)
+            with suppress(Unavailable):  # it is in the log
+                await self.destroy(sandbox.id)
             raise
         self._running[sandbox.id] = sandbox
         return sandbox, sandbox.record.image
@@ -177,7 +179,7 @@ class LocalSandboxes:
 
         try:
             await self._machinery.tasks.finish(killed_first(), f"{work.__name__} {sandbox_id}")
-        except HostCommandFailed as failed:
+        except (HostCommandFailed, OSError) as failed:
             log.error("sandbox_not_removed", sandbox=sandbox_id, reason=str(failed))
             raise Unavailable("A sandbox could not be removed just now.", 5) from failed
 
@@ -248,7 +250,8 @@ class LocalSandboxes:
                     sandbox_id, self._settings.image.id, self._settings.parked_limits, None
                 )
             except BaseException:
-                await self.destroy(sandbox_id)
+                with suppress(Unavailable):  # it is in the log; a cancellation must reach who cancelled
+                    await self.destroy(sandbox_id)
                 raise
 
     async def _answers(self, sandbox: LocalSandbox) -> bool:
