@@ -32,7 +32,7 @@ class Upload:
 class Call[Q, B]:
     """One call of an operation, decoded and checked against its shape."""
 
-    plane: Operations
+    operations: Operations
     config: Config
     caller: Caller
     path: Mapping[str, str]

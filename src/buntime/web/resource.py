@@ -26,7 +26,7 @@ from buntime.web.wire.shapes import encode
 class World:
     """What all resources of one app share."""
 
-    plane: Operations
+    operations: Operations
     config: Config
     authenticator: Authenticator
     bodies: BodyMemory
@@ -120,7 +120,7 @@ class Resource:
     def _call(self, exchange: Exchange, caller: Caller, query: Any, filters: Mapping[str, str]) -> Call[Any, Any]:
         last = next(iter(exchange.header(b"last-event-id")), None)
         return Call(
-            self._world.plane,
+            self._world.operations,
             self._world.config,
             caller,
             exchange.path_params,
@@ -140,7 +140,7 @@ class Resource:
             told = replace(call, answer=answer)
             return await (_reply(operation, told) if operation.settles else _within(operation, told))
 
-        kept = self._world.plane.idempotency
+        kept = self._world.operations.idempotency
         request = idempotent.KeyedRequest(account, key, fingerprint, kept.now, operation.secret)
         whole = idempotent.once(kept, request, work)
         async with _limited(operation.seconds_for(call)):

@@ -36,7 +36,7 @@ async def create_context(call: Call[NoQuery, wire.CreateContext]) -> wire.Contex
     """
     body = call.body
     env: Mapping[str, str] = {} if isinstance(body.env, UnsetType) else body.env
-    made = await call.plane.contexts.create(call.caller, session_id(body.session_id), env, body.working_dir)
+    made = await call.operations.contexts.create(call.caller, session_id(body.session_id), env, body.working_dir)
     return wire.ContextMade(**_fields(made))
 
 
@@ -50,7 +50,7 @@ async def create_context(call: Call[NoQuery, wire.CreateContext]) -> wire.Contex
 )
 async def list_contexts(call: Call[wire.ListContextsQuery, None]) -> wire.Contexts:
     """List the contexts of a session, oldest first, including lost ones."""
-    found = await call.plane.contexts.list(call.caller, session_id(call.query.session_id))
+    found = await call.operations.contexts.list(call.caller, session_id(call.query.session_id))
     shown = [wire.Context(**_fields(one), status=one.status, reason=one.reason, runs=one.runs) for one in found]
     return wire.Contexts(contexts=shown)
 
@@ -67,7 +67,7 @@ async def delete_context(call: Call[wire.ContextQuery, None]) -> wire.ContextDel
     """Delete a context. Kills everything that it started."""
     query = call.query
     wanted = context_id(query.context_id)
-    await call.plane.contexts.delete(call.caller, session_id(query.session_id), wanted)
+    await call.operations.contexts.delete(call.caller, session_id(query.session_id), wanted)
     return wire.ContextDeleted(deleted=True, context_id=wanted)
 
 

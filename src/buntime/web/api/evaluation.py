@@ -32,7 +32,7 @@ def check_fields(body: Execute) -> None:
 
 
 async def evaluate(call: Call[NoQuery, Execute], wanted: str, request: requests.Execute) -> wire.Evaluated:
-    done = await call.plane.contexts.run(call.caller, context_id(wanted), request)
+    done = await call.operations.contexts.run(call.caller, context_id(wanted), request)
     return wire.Evaluated(
         displayed=[_forms(forms) for forms in done.result.displayed],
         **printed(done),  # type: ignore[arg-type]
@@ -47,7 +47,7 @@ async def stream_evaluation(call: Call[NoQuery, Execute], wanted: str, request: 
         await out.event("displayed", _forms(forms))
 
     try:
-        done = await call.plane.contexts.stream(
+        done = await call.operations.contexts.stream(
             call.caller, context_id(wanted), request, out.begin_events, output, show
         )
     finally:

@@ -51,11 +51,11 @@ async def _stream(call: Call[NoQuery, wire.Execute], out: Out) -> None:
 
     try:
         if call.body.detach:
-            done = await call.plane.executions.detach(
-                call.caller, _request(call), call.plane.processes, detached, output
+            done = await call.operations.executions.detach(
+                call.caller, _request(call), call.operations.processes, detached, output
             )
         else:
-            done = await call.plane.executions.stream(call.caller, _request(call), out.begin_events, output)
+            done = await call.operations.executions.stream(call.caller, _request(call), out.begin_events, output)
     finally:
         if out.begun:
             await output.finish()
@@ -116,7 +116,7 @@ async def execute(call: Call[NoQuery, wire.Execute]) -> wire.Executed | Evaluate
         raise errors.InvalidRequest(
             "detach", "detach requires stream: true. Without streaming, use POST /processes/start."
         )
-    done = await call.plane.executions.execute(call.caller, _request(call))
+    done = await call.operations.executions.execute(call.caller, _request(call))
     return wire.Executed(**printed(done), **end_of(done))  # type: ignore[arg-type]
 
 

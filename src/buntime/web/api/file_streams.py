@@ -30,7 +30,7 @@ async def _read(call: Call[wire.ContentQuery, None], out: Out) -> None:
     path, wanted, part = _path(call.query.path), session_id(call.query.session_id), ranges.asked_part(call.header)
     for _ in range(ATTEMPTS):
         try:
-            async with call.plane.files.content(call.caller, wanted, path, *part) as content:
+            async with call.operations.files.content(call.caller, wanted, path, *part) as content:
                 if part == ranges.WHOLE or ranges.is_same(call.header, content.version):
                     await _send(call, out, content, whole=part == ranges.WHOLE)
                     return
@@ -98,14 +98,14 @@ async def write_content(call: Call[wire.WriteContentQuery, None]) -> wire.Conten
     assert call.upload is not None
     query, path = call.query, _path(call.query.path)
     mode = None if isinstance(query.mode, UnsetType) else int(query.mode, 8)
-    size = await call.plane.files.upload(call.caller, session_id(query.session_id), path, call.upload, mode)
+    size = await call.operations.files.upload(call.caller, session_id(query.session_id), path, call.upload, mode)
     name, raw = shown_path(path)
     return wire.ContentWritten(path=name, path_base64=raw, size=size)
 
 
 async def _pack(call: Call[wire.ArchiveQuery, None], out: Out) -> None:
     path, wanted = _path(call.query.path), session_id(call.query.session_id)
-    async with call.plane.files.archive(call.caller, wanted, path) as parts:
+    async with call.operations.files.archive(call.caller, wanted, path) as parts:
         await out.begin(TARBALL, [])
         async for part in parts:
             await out.content(part)
@@ -149,7 +149,7 @@ async def write_archive(call: Call[wire.ArchiveQuery, None]) -> wire.Extracted:
     """
     assert call.upload is not None
     path = _path(call.query.path)
-    entries = await call.plane.files.extract(call.caller, session_id(call.query.session_id), path, call.upload)
+    entries = await call.operations.files.extract(call.caller, session_id(call.query.session_id), path, call.upload)
     name, raw = shown_path(path)
     return wire.Extracted(path=name, path_base64=raw, entries=entries)
 

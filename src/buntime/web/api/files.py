@@ -29,7 +29,7 @@ async def write_file(call: Call[NoQuery, wire.WriteFile]) -> wire.FileWritten:
     """
     wanted = session_id(call.body.session_id)
     file = file_to_write(call.body, call.caller.plan, append=call.body.append)
-    size = await call.plane.files.write(call.caller, wanted, file)
+    size = await call.operations.files.write(call.caller, wanted, file)
     name, raw = shown_path(file.path)
     return wire.FileWritten(path=name, path_base64=raw, size=size)
 
@@ -47,7 +47,7 @@ async def write_file(call: Call[NoQuery, wire.WriteFile]) -> wire.FileWritten:
 async def list_files(call: Call[wire.ListFilesQuery, None]) -> wire.Files:
     """List a directory, sorted by path."""
     query = call.query
-    entries, total = await call.plane.files.list(
+    entries, total = await call.operations.files.list(
         call.caller,
         session_id(query.session_id),
         inside_session(query.path, any_bytes=True),
@@ -81,7 +81,7 @@ async def list_files(call: Call[wire.ListFilesQuery, None]) -> wire.Files:
 async def read_file(call: Call[wire.ReadFileQuery, None]) -> wire.FileContent:
     """Read a file up to the plan's file size limit."""
     path = inside_session(call.query.path, any_bytes=True)
-    raw = await call.plane.files.read(call.caller, session_id(call.query.session_id), path)
+    raw = await call.operations.files.read(call.caller, session_id(call.query.session_id), path)
     content, encoding = as_text(raw)
     name, raw_path = shown_path(path)
     return wire.FileContent(path=name, path_base64=raw_path, content=content, size=len(raw), encoding=encoding)
@@ -103,7 +103,7 @@ async def delete_file(call: Call[wire.DeleteFileQuery, None]) -> wire.FileDelete
     Deleting a directory that is not empty requires `recursive=true`.
     """
     query, path = call.query, inside_session(call.query.path, any_bytes=True)
-    await call.plane.files.delete(call.caller, session_id(query.session_id), path, recursive=query.recursive)
+    await call.operations.files.delete(call.caller, session_id(query.session_id), path, recursive=query.recursive)
     name, raw = shown_path(path)
     return wire.FileDeleted(deleted=True, path=name, path_base64=raw)
 
@@ -124,7 +124,7 @@ async def make_directory(call: Call[NoQuery, wire.MakeDirectory]) -> wire.Direct
     """
     body = call.body
     path = given_path(body.path, body.path_base64)
-    created = await call.plane.files.make_directory(call.caller, session_id(body.session_id), path)
+    created = await call.operations.files.make_directory(call.caller, session_id(body.session_id), path)
     name, raw = shown_path(path)
     return wire.DirectoryMade(path=name, path_base64=raw, created=created)
 
@@ -147,7 +147,7 @@ async def move_file(call: Call[NoQuery, wire.Move]) -> wire.Moved:
     """
     body = call.body
     path, to = given_path(body.from_, body.from_base64, "from"), given_path(body.to, body.to_base64, "to")
-    await call.plane.files.move(call.caller, session_id(body.session_id), path, to, overwrite=body.overwrite)
+    await call.operations.files.move(call.caller, session_id(body.session_id), path, to, overwrite=body.overwrite)
     name, raw = shown_path(to)
     return wire.Moved(path=name, path_base64=raw)
 
@@ -165,7 +165,7 @@ async def move_file(call: Call[NoQuery, wire.Move]) -> wire.Moved:
 async def stat_file(call: Call[wire.StatFileQuery, None]) -> wire.FileStatus:
     """Show what is at a path."""
     path = inside_session(call.query.path, any_bytes=True)
-    status = await call.plane.files.status(call.caller, session_id(call.query.session_id), path)
+    status = await call.operations.files.status(call.caller, session_id(call.query.session_id), path)
     target = status.target
     return wire.FileStatus(
         path=shown(status.path),

@@ -35,7 +35,7 @@ async def create_preview_token(call: Call[NoQuery, wire.CreatePreviewToken]) -> 
         port=None if body.port is UNSET else body.port,
         ttl=None if body.ttl is UNSET else body.ttl,
     )
-    made = await call.plane.preview_tokens.create(
+    made = await call.operations.preview_tokens.create(
         call.caller,
         session_id(call.path["sessionId"]),
         new,
@@ -60,7 +60,7 @@ async def revoke_preview_token(call: Call[NoQuery, wire.RevokePreviewToken]) -> 
     unknown token is not an error.
     """
     secret = None if call.body.token is UNSET else call.body.token
-    revoked = await call.plane.preview_tokens.revoke(call.caller, session_id(call.path["sessionId"]), secret)
+    revoked = await call.operations.preview_tokens.revoke(call.caller, session_id(call.path["sessionId"]), secret)
     return wire.PreviewTokensRevoked(revoked=revoked)
 
 

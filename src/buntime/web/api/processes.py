@@ -75,7 +75,7 @@ async def start_process(call: Call[NoQuery, wire.StartProcess]) -> wire.StartedP
         timeout=given(body.timeout),
         wait_for=wait,
     )
-    return _begun(await call.plane.processes.start(call.caller, start))
+    return _begun(await call.operations.processes.start(call.caller, start))
 
 
 def _begun(begun: Begun) -> wire.StartedProcess:
@@ -94,7 +94,9 @@ def _begun(begun: Begun) -> wire.StartedProcess:
 async def list_processes(call: Call[wire.ListProcessesQuery, None]) -> wire.Processes:
     """List the processes that were started in the session, newest first, including ended ones."""
     query = call.query
-    found, total = await call.plane.processes.list(call.caller, session_id(query.session_id), query.limit, query.offset)
+    found, total = await call.operations.processes.list(
+        call.caller, session_id(query.session_id), query.limit, query.offset
+    )
     return wire.Processes(processes=[_shown(process) for process in found], total=total)
 
 
@@ -110,7 +112,7 @@ async def get_process(call: Call[wire.ProcessQuery, None]) -> wire.Process:
     """Show a process. Its exit code stays available until the session is gone."""
     query = call.query
     return _shown(
-        await call.plane.processes.get(call.caller, session_id(query.session_id), process_id(query.process_id))
+        await call.operations.processes.get(call.caller, session_id(query.session_id), process_id(query.process_id))
     )
 
 
@@ -130,7 +132,7 @@ async def send_process_input(call: Call[NoQuery, wire.ProcessInput]) -> wire.Pro
     body = call.body
     content = _content(body)
     return _shown(
-        await call.plane.processes.input(
+        await call.operations.processes.input(
             call.caller, session_id(body.session_id), process_id(body.process_id), content, close=body.close
         )
     )
@@ -158,7 +160,9 @@ async def signal_process(call: Call[NoQuery, wire.ProcessSignal]) -> wire.Proces
     body = call.body
     number = signal.Signals[body.signal].value
     return _shown(
-        await call.plane.processes.signal(call.caller, session_id(body.session_id), process_id(body.process_id), number)
+        await call.operations.processes.signal(
+            call.caller, session_id(body.session_id), process_id(body.process_id), number
+        )
     )
 
 
@@ -184,7 +188,7 @@ def _cursor(call: Call[wire.LogsQuery, None]) -> int:
 async def _follow(call: Call[wire.LogsQuery, None], out: Out) -> None:
     query = call.query
     where = session_id(query.session_id), process_id(query.process_id), _cursor(call)
-    async with call.plane.processes.follow(call.caller, *where) as pages:
+    async with call.operations.processes.follow(call.caller, *where) as pages:
         await out.begin_events()
         async for page in pages:
             if page.dropped:
@@ -228,7 +232,7 @@ async def get_process_logs(call: Call[wire.LogsQuery, None]) -> wire.Logs:
     the process ended before.
     """
     query = call.query
-    page = await call.plane.processes.logs(
+    page = await call.operations.processes.logs(
         call.caller, session_id(query.session_id), process_id(query.process_id), _cursor(call), query.limit
     )
     process = page.process

@@ -29,7 +29,7 @@ async def search_files(call: Call[wire.SearchQuery, None]) -> wire.Found:
     `.gitignore`. It skips binary files, `.git` and `node_modules`, unless `path` is inside one of them.
     """
     query = call.query
-    matches, truncated = await call.plane.files.search(
+    matches, truncated = await call.operations.files.search(
         call.caller,
         session_id(query.session_id),
         inside_session(query.path, any_bytes=True),

@@ -46,7 +46,7 @@ async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Create
         env=body.env or {},
     )
     answer = call.answer
-    made = await call.plane.sessions.create(
+    made = await call.operations.sessions.create(
         call.caller, new, answer and (lambda made: answer(encode(_created(made, call.config))))
     )
     return _created(made, call.config)
@@ -60,7 +60,7 @@ async def list_sessions(call: Call[wire.SessionsQuery, None]) -> wire.Sessions:
     top-level key. Numbers and booleans match their JSON text. Listing does not wake a session.
     """
     query = call.query
-    views, total = await call.plane.sessions.list(
+    views, total = await call.operations.sessions.list(
         call.caller,
         state=session.State(query.state) if query.state else None,
         metadata=call.filters,
@@ -76,7 +76,7 @@ async def get_session(call: Call[NoQuery, None]) -> wire.Session:
 
     This does not wake the session and does not count as activity.
     """
-    view = await call.plane.sessions.get(call.caller, session_id(call.path["sessionId"]))
+    view = await call.operations.sessions.get(call.caller, session_id(call.path["sessionId"]))
     return _shown(view, call.config)
 
 
@@ -104,7 +104,7 @@ async def patch_session(call: Call[NoQuery, wire.PatchSession]) -> wire.Session:
         on_wake=unset if body.on_wake is UNSET else body.on_wake,
         env=unset if body.env is UNSET else body.env,
     )
-    view = await call.plane.sessions.patch(call.caller, session_id(call.path["sessionId"]), patch)
+    view = await call.operations.sessions.patch(call.caller, session_id(call.path["sessionId"]), patch)
     return _shown(view, call.config)
 
 
@@ -116,7 +116,7 @@ async def delete_session(call: Call[NoQuery, None]) -> wire.Deleted:
     second delete returns 404.
     """
     wanted = session_id(call.path["sessionId"])
-    await call.plane.sessions.delete(call.caller, wanted)
+    await call.operations.sessions.delete(call.caller, wanted)
     return wire.Deleted(deleted=True, session_id=wanted)
 
 
@@ -137,7 +137,7 @@ async def sleep_session(call: Call[NoQuery, wire.Sleep]) -> wire.Session:
     response is 409 `session_busy`.
     """
     depth = session.State(call.body.depth)
-    view = await call.plane.sessions.sleep(call.caller, session_id(call.path["sessionId"]), depth)
+    view = await call.operations.sessions.sleep(call.caller, session_id(call.path["sessionId"]), depth)
     return _shown(view, call.config)
 
 
@@ -150,7 +150,7 @@ async def sleep_session(call: Call[NoQuery, wire.Sleep]) -> wire.Session:
 )
 async def wake_session(call: Call[NoQuery, None]) -> wire.Woken:
     """Wake a session. A session that is awake stays as it is."""
-    woken = await call.plane.sessions.wake(call.caller, session_id(call.path["sessionId"]))
+    woken = await call.operations.sessions.wake(call.caller, session_id(call.path["sessionId"]))
     shown = _shown(woken.view, call.config)
     fields = {name: getattr(shown, name) for name in shown.__struct_fields__}
     return wire.Woken(**fields, woke_from=woken.woke_from.value, wake_time_ms=woken.milliseconds)  # type: ignore[arg-type]

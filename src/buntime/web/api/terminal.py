@@ -53,7 +53,7 @@ class TerminalSocket:
         caller = await self._world.authenticator.caller_of(exchange)
         belongs_to(caller.account.id)
         query, _ = decode_query(TerminalQuery, scope["query_string"], filters=False)
-        terminals = self._world.plane.terminals
+        terminals = self._world.operations.terminals
         async with _opened(terminals, caller, _asked(exchange, query)) as opened:
             await receive()  # websocket.connect
             exchange.status = 101

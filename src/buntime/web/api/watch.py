@@ -17,7 +17,7 @@ async def _stream(call: Call[WatchQuery, None], out: Out) -> None:
     query = call.query
     path = inside_session(query.path, any_bytes=True)
     wanted = session_id(query.session_id)
-    async with call.plane.files.watch(call.caller, wanted, path, recursive=query.recursive) as events:
+    async with call.operations.files.watch(call.caller, wanted, path, recursive=query.recursive) as events:
         await out.begin_events()
         await out.event("ready", Ready())
         async for some in events:
