@@ -33,6 +33,7 @@ pytestmark = pytest.mark.sandbox
 
 INSIDE = Path(__file__).with_name("inside")
 GUEST = 2  # its pid in every session
+LYING_SECONDS = 3.0
 
 
 # --- what is open when it happens ---
@@ -187,7 +188,7 @@ def test_a_lie_hurts_the_liar_alone(server: Server, victim: Session, neighbour: 
         answers = [ask(victim, known) for _ in range(6)]
         with ThreadPoolExecutor(len(answers)) as pool:
             ends = [pool.submit(_typed, answer) for answer in answers]
-            time.sleep(8)
+            time.sleep(LYING_SECONDS)
             for end, answer in zip(ends, answers, strict=True):
                 if not end.done():  # what goes on without end, as a program's output may
                     with suppress(OSError):

@@ -429,7 +429,8 @@ def test_a_shell_takes_keys_and_resizes_and_ends_with_its_exit_status(person: Pe
         terminal.sees("30 100\r\n")
         terminal.resize(72, 20)
         until(lambda: _asks(terminal, "stty size", b"20 72"), "the new size arrives")
-        terminal.types("cat\r")
+        terminal.types("echo be''gun; cat\r")
+        terminal.sees("begun\r\n")  # what is typed before the shell has left its line editor may be discarded
         terminal.types(b"\x03")
         terminal.sees("^C")
         terminal.types("exit 5\r")

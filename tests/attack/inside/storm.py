@@ -1,4 +1,4 @@
-"""Writes small pieces in random places and asks for each to be on the disk: fsync, and writes past the cache.
+"""Writes small pieces in random places and asks for each to be on the disk: fsync, writes past the cache, and sync.
 Bounded by the sandbox's blkio (v1) or io (v2) cgroup; the file system's own commits are everybody's."""
 
 import mmap
@@ -32,10 +32,18 @@ def direct(name: str, done: mmap.mmap, place: int) -> None:
         done[place + 1] = (done[place + 1] + (done[place] == 0)) % 256
 
 
+def syncs(_: str, done: mmap.mmap, place: int) -> None:
+    while True:
+        os.sync()
+        done[place] = (done[place] + 1) % 256
+        done[place + 1] = (done[place + 1] + (done[place] == 0)) % 256
+
+
 counts = mmap.mmap(-1, 4096)
-for number, work in enumerate((fsyncs, fsyncs, fsyncs, direct, direct)):
+WORK = (fsyncs, fsyncs, fsyncs, direct, direct, syncs)
+for number, work in enumerate(WORK):
     if os.fork() == 0:
         work(f"/root/storm{number}", counts, 2 * number)
 while True:
-    held.tell(sum(counts[2 * number] + 256 * counts[2 * number + 1] for number in range(5)))
+    held.tell(sum(counts[2 * number] + 256 * counts[2 * number + 1] for number in range(len(WORK))))
     time.sleep(0.1)
