@@ -121,5 +121,5 @@ def _output(*command: str) -> str:
 def _until(true: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + SECONDS
     while not true():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
         time.sleep(0.02)

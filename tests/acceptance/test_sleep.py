@@ -20,7 +20,7 @@ GAPS = "awk 'NR > 1 && $1 - before > 1 { print $1 - before } { before = $1 }' /t
 def _until(seen: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + 30
     while not seen():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
         time.sleep(0.05)
 
 

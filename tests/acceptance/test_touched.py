@@ -55,7 +55,7 @@ SILENT_SECONDS = 3.0  # several looks at connections
 def _until(seen: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + 30
     while not seen():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
         time.sleep(0.05)
 
 

@@ -161,7 +161,7 @@ def _names_of_processes(past: Client, talk: Talk) -> list[str]:
 async def _until(seen: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + SOON
     while not seen():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
         await asyncio.sleep(0.2)
 
 

@@ -46,7 +46,7 @@ def session(client: Client) -> Iterator[Session]:
 def _until(seen: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not seen():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
         time.sleep(0.05)
 
 
