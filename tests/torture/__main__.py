@@ -11,9 +11,7 @@ from tests.torture.run import Scale, torture
 from tests.torture.victim import fresh_victim
 from tests.torture.world import Outcome
 
-ARCHIVE_HELP = (
-    "archive of the server (default: a new directory); configure S3 with AWS_ENDPOINT_URL and the other AWS_*"
-)
+ARCHIVE_HELP = "archive for snapshots (default: a new directory); S3 needs AWS_ENDPOINT_URL and the other AWS variables"
 LOG_SHOWN = 5000  # characters
 
 
@@ -50,9 +48,8 @@ def _report(outcome: Outcome, seconds: float) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="scripts/torture", description="Checks that no session is lost when servers are killed."
-    )
+    description = "Kills a server in many ways and checks that no session is lost."
+    parser = argparse.ArgumentParser(prog="scripts/torture", description=description)
     parser.add_argument("--sessions", type=int, default=4, help="sessions to torture at the same time (default: 4)")
     parser.add_argument(
         "--cycles", type=int, default=28, help="cycles of sleep and wake per session; triggers take turns (default: 28)"
