@@ -11,7 +11,7 @@ from tests.acceptance.client import Session
 from tests.acceptance.events import Events, stream, watch
 from tests.acceptance.hostile import all_of, follow, others_stay_quick, process_of, recovers
 from tests.acceptance.server import Server
-from tests.acceptance.test_terminals import person_at
+from tests.acceptance.test_terminals import terminal_user
 
 pytestmark = pytest.mark.sandbox
 
@@ -94,7 +94,7 @@ def test_nobody_elses_terminal_is_opened(victim: Session, neighbour: Session) ->
     path = f"GET /sessions/{stranger.id}/terminal"
     with _asked(stranger, path, UPGRADE.format(key="AAAAAAAAAAAAAAAAAAAAAA==")) as raw:
         assert b"session_not_found" in all_of(raw)
-    with person_at(victim) as mine:
+    with terminal_user(victim) as mine:
         path = f"GET /sessions/{neighbour.id}/terminal?terminalId={mine.terminal}"
         with _asked(neighbour, path, UPGRADE.format(key="AAAAAAAAAAAAAAAAAAAAAA==")) as raw:
             assert b"terminal_not_found" in all_of(raw)

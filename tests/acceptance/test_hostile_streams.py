@@ -27,7 +27,7 @@ from tests.acceptance.hostile import (
     until_exited,
 )
 from tests.acceptance.server import Server
-from tests.acceptance.test_terminals import Person, open_terminal
+from tests.acceptance.test_terminals import TerminalUser, open_terminal
 
 pytestmark = pytest.mark.sandbox
 
@@ -56,7 +56,7 @@ class Open:
         for answer in self.events.values():
             stack.enter_context(answer)
             assert answer.status == 200
-        self.terminal = Person(stack.enter_context(open_terminal(session)))
+        self.terminal = TerminalUser(stack.enter_context(open_terminal(session)))
         query = f"/files/content?sessionId={session.id}&path=big"
         self.download = stack.enter_context(Events(session.client, "GET", query, small=True))
         assert self.download.status == 200

@@ -15,7 +15,7 @@ from tests.acceptance.conftest import Servers
 from tests.acceptance.events import Events, stream, watch
 from tests.acceptance.server import Server
 from tests.acceptance.sleeping import deep_sleep
-from tests.acceptance.test_terminals import person_at, refused
+from tests.acceptance.test_terminals import refused, terminal_user
 from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
@@ -130,17 +130,17 @@ def test_who_comes_at_once_gets_no_more(sessions: tuple[Session, Session], kind:
 def test_terminals_are_counted_whether_somebody_looks_or_not(sessions: tuple[Session, Session]) -> None:
     one, other = sessions
     with ExitStack() as stack:
-        people = [stack.enter_context(person_at(one)) for _ in range(HERE)]
+        users = [stack.enter_context(terminal_user(one)) for _ in range(HERE)]
         assert refused(one) == (429, "resource_limit_exceeded")
-    names = [person.terminal for person in people]
+    names = [user.terminal for user in users]
     until(lambda: _refusal_of_terminal(one) == "session", "nobody looks any more")  # and they are there still
     for _ in range(EVERYWHERE - HERE):
-        with person_at(other):
+        with terminal_user(other):
             pass
     until(lambda: _refusal_of_terminal(other) == "account", "the account is full")
-    with person_at(one, terminalId=names[0]) as person:
-        person.type("exit\n")
-        assert person.end()[0]["type"] == "exit"
+    with terminal_user(one, terminalId=names[0]) as user:
+        user.type("exit\n")
+        assert user.end()[0]["type"] == "exit"
     until(lambda: _opens(other), "there is room")
     assert _refusal_of_terminal(other) == "session"
     one.output("pkill -9 -f 'bash -[i]'")
@@ -154,7 +154,7 @@ def _opens(session: Session) -> bool:
 def _refusal_of_terminal(session: Session) -> str | None:
     """Which number is met, or None where one more was opened."""
     try:
-        with person_at(session):
+        with terminal_user(session):
             return None
     except InvalidStatus as refusal:
         error = json.loads(refusal.response.body or b"")["error"]
@@ -209,7 +209,7 @@ def test_counts_are_right_after_a_restart_and_a_crash_of_the_server(servers: Ser
     for kind in STARTS:
         started = [STARTS[kind](session).done() for _ in range(HERE)]
         assert len(started) == HERE
-    with person_at(session), person_at(session), person_at(session):
+    with terminal_user(session), terminal_user(session), terminal_user(session):
         assert refused(session) == (429, "resource_limit_exceeded")
     for ends in (server.stop, server.kill):
         ends()

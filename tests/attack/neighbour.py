@@ -13,7 +13,7 @@ from pathlib import Path
 from websockets.exceptions import WebSocketException
 
 from tests.acceptance.client import Client, Session
-from tests.acceptance.test_terminals import Person, person_at
+from tests.acceptance.test_terminals import TerminalUser, terminal_user
 
 INSIDE = Path(__file__).with_name("inside")
 PACE = 0.125  # seconds from one cycle to the next; B must not be the load
@@ -57,10 +57,10 @@ class Neighbour:
 
     MIX = ("execute", "write", "preview", "key")
 
-    def __init__(self, session: Session, host: str, person: Person, others: Client) -> None:
+    def __init__(self, session: Session, host: str, user: TerminalUser, others: Client) -> None:
         self.session = session
         self._host = host
-        self._person = person
+        self._user = user
         self._others = others
         self._cycles = 0
         self.mix: Calls = {
@@ -87,9 +87,9 @@ class Neighbour:
         assert (seen.status, seen.body) == (200, b"hello"), seen.shown()
 
     def _press_key(self) -> None:
-        self._person.seen = b""
-        self._person.type("k")
-        self._person.sees("k")
+        self._user.seen = b""
+        self._user.type("k")
+        self._user.sees("k")
 
     def _list_sessions(self) -> None:
         self._others.call("GET", "/sessions", timeout=HANG).done()
@@ -138,9 +138,9 @@ def neighbour(client: Client, others: Client) -> Iterator[Neighbour]:
     session.write("/root/normal.py", (INSIDE / "normal.py").read_text()).done()
     body = {"sessionId": session.id, "command": "bun pages.ts", "waitFor": {"port": 8080, "timeout": 30}}
     client.call("POST", "/processes/start", json_body=body).done()
-    with person_at(session) as person:
-        person.plain()
-        person.type("stty raw -echo; echo begi''n; exec cat\n")
-        person.sees("begin")
-        yield Neighbour(session, host, person, others)
+    with terminal_user(session) as user:
+        user.plain()
+        user.type("stty raw -echo; echo begi''n; exec cat\n")
+        user.sees("begin")
+        yield Neighbour(session, host, user, others)
     session.delete().done()

@@ -1,4 +1,4 @@
-"""A person at the command line: `buntime` processes with pipes or with their own terminal."""
+"""A user at the command line: `buntime` processes with pipes or with their own terminal."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ PATIENCE = 60.0  # seconds; a guard against a hang
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class User:
     """Has a key and knows where the server is."""
 
     url: str
@@ -74,7 +74,7 @@ class Person:
             bufsize=0,  # a line that is read leaves the next one to `communicate`
         )
 
-    def sits_down(self, *words: str, cols: int = 100, rows: int = 30) -> "Terminal":
+    def opens_terminal(self, *words: str, cols: int = 100, rows: int = 30) -> "Terminal":
         return Terminal([str(BUNTIME), *words], self.environment, cols, rows)
 
 
