@@ -189,14 +189,14 @@ async def test_terminals_and_attached_clients_are_bounded(api: Api) -> None:
     key = await api.account("paid", "few", terminals_per_session=2, streams_per_session=2)
     made = await api.call("POST", "/sessions/create", {}, key=key)
     session = made.json["sessionId"]
-    people = [await open_terminal(api, session, key) for _ in range(2)]
+    users = [await open_terminal(api, session, key) for _ in range(2)]
     status, error = await refused(api, session, key)
     assert (status, error["code"], error["details"]["resource"]) == (429, "resource_limit_exceeded", "open streams")
-    await people[0].connection.close()
+    await users[0].connection.close()
     status, error = await _refused_soon(api, session, key)
     assert (status, error["details"]["resource"], error["details"]["scope"]) == (429, "terminals", "session")
-    await people[1].type("exit 0\n")
-    await people[1].end()
+    await users[1].type("exit 0\n")
+    await users[1].end()
     await open_terminal(api, session, key)
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from tests.clients.assistant import WAYS, Place, Talk, Way, talking, text
+from tests.clients.assistant import WAYS, Conversation, Target, Way, converse, text
 
 pytestmark = pytest.mark.sandbox
 
@@ -32,7 +32,7 @@ export const total = (orders: Order[]) => orders.reduce((sum, order) => sum + or
 class Agent:
     """Decides its next call by the text that the last one gave it, as a model does."""
 
-    talk: Talk
+    talk: Conversation
     calls: list[str] = field(default_factory=list)
 
     async def works(self) -> str:
@@ -64,8 +64,8 @@ class Agent:
 
 
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
-async def test_an_agent_writes_runs_fixes_and_serves_an_app(place: Place, way: Way) -> None:
-    async with talking(place, way) as talk:
+async def test_an_agent_writes_runs_fixes_and_serves_an_app(target: Target, way: Way) -> None:
+    async with converse(target, way) as talk:
         agent = Agent(talk)
         url = urlsplit(await agent.works())
         assert agent.calls == [
