@@ -1,4 +1,4 @@
-"""What a client does to the server with streams, uploads, upgrades and odd requests: nobody else is hurt."""
+"""A client attacks the server with streams, uploads, upgrades and odd requests. Nobody else is affected."""
 
 import socket
 import time
@@ -25,7 +25,7 @@ def test_half_open_uploads_cost_little_and_no_more_than_the_plan_allows(
     ).encode()
     with others_stay_quick(server, neighbour), ExitStack() as stack:
         for number in range(400):
-            source = (f"127.0.0.{2 + number % 2}", 0)  # the edge takes no more than 256 of one address
+            source = (f"127.0.0.{2 + number % 2}", 0)  # the edge accepts at most 256 connections of one address
             where = ("127.0.0.1", victim.client.port)
             raw = stack.enter_context(socket.create_connection(where, source_address=source))
             raw.sendall(head)

@@ -1,4 +1,4 @@
-"""Terminals as a user or an agent has them: through the edge, with real shells and full-screen programs."""
+"""Terminals through the edge, with real shells and full-screen programs."""
 
 import hashlib
 import json
@@ -58,14 +58,14 @@ class TerminalUser:
             self.receive()
 
     def does(self, command: str) -> str:
-        """What a command prints, in a shell that is `plain`."""
+        """Runs a command in a shell that is `plain`. Returns its output."""
         self.seen, mark = b"", secrets.token_hex(4)
         self.type(f"{command}; echo {mark[:4]}''{mark[4:]}\n")
         self.sees(f"{mark}\r\n")
         return self.seen.decode().removesuffix(f"{mark}\r\n").replace("\r\n", "\n")
 
     def plain(self) -> "TerminalUser":
-        """Without echo, prompt and line editing."""
+        """Switches off echo, prompt and line editing. Returns the user."""
         self.sees(PROMPT)
         self.type("PS1='rea''dy ' exec bash --noediting --norc\n")
         self.sees("ready ")
@@ -217,7 +217,7 @@ def test_what_was_typed_before_leaving_is_done(session: Session) -> None:
             user.type(f"touch left-{number}; exit\n")
     deadline = time.monotonic() + PATIENCE
     while session.output("ls left-* 2>/dev/null | wc -l") != "5\n":
-        assert time.monotonic() < deadline, "typed in vain"
+        assert time.monotonic() < deadline, "the input had no effect"
         time.sleep(0.1)
 
 
@@ -247,10 +247,10 @@ def test_a_sleeping_session_wakes_for_what_is_typed(servers: Servers) -> None:
         user.plain()
         deadline = time.monotonic() + PATIENCE
         while state(session) != "idle":
-            assert time.monotonic() < deadline, "an open terminal keeps the session awake"
+            assert time.monotonic() < deadline, "the session stays awake because of the open terminal"
             time.sleep(0.1)
         assert user.does("echo awake") == "awake\n"
-        until(lambda: state(session) == "active", "what was typed wakes it")
+        until(lambda: state(session) == "active", "the input to wake the session")
         assert ask_to_sleep(session, "idle").status == 200
         assert user.does("echo again") == "again\n"
 
@@ -273,7 +273,7 @@ def test_the_end_of_the_runtime_and_of_the_session_are_told(paid: Client) -> Non
         user.plain()
         user.type("kill -9 2\n")  # the guest
         assert user.end() == ({"type": "exit", "exitCode": None, "reason": "runtime_ended"}, 1000)
-    session.execute(command="true")  # is told of it, too
+    session.execute(command="true")  # notices that the guest is gone
     with terminal_user(session) as user:
         user.sees(PROMPT)
         session.delete()
@@ -308,7 +308,7 @@ def test_a_client_that_does_not_read_holds_its_program_up_and_nothing_else(sessi
         raw.shutdown(socket.SHUT_RDWR)
         deadline = time.monotonic() + PATIENCE
         while good.does("ls over 2>/dev/null || echo waits") == "waits\n":
-            assert time.monotonic() < deadline, "nobody is there, and it waits still"
+            assert time.monotonic() < deadline, "the program still waits, although no client is attached"
             time.sleep(0.2)
 
 
@@ -323,13 +323,13 @@ def test_as_many_as_the_plan_allows(free: Client) -> None:
 
 
 def _frame(opcode: int, content: bytes, *, final: bool = True) -> bytes:
-    """As a client sends it, masked with zeros."""
+    """Returns a client's frame, masked with zeros."""
     assert len(content) < 126
     return bytes([final << 7 | opcode, 0x80 | len(content), 0, 0, 0, 0]) + content
 
 
 def _raw(session: Session) -> socket.socket:
-    """Of a client that can do anything once it is connected, and reads nothing."""
+    """Opens a raw WebSocket, on which a client can send anything and reads nothing."""
     raw = socket.create_connection(("127.0.0.1", session.client.port))
     raw.settimeout(20)
     key = b64encode(secrets.token_bytes(16)).decode()
