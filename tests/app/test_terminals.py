@@ -1,4 +1,4 @@
-"""Terminals over their WebSocket, with the fake behind it."""
+"""Terminals over their WebSocket, on top of the fakes."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ class TerminalUser:
             self.messages.append(json.loads(message))
 
     async def end(self) -> tuple[dict[str, Any], int]:
-        """The last that was told, and the close code."""
+        """Waits until the connection closes. Returns the last message and the close code."""
         with suppress(ConnectionClosed):
             while True:
                 await self.receive()
@@ -56,7 +56,7 @@ class TerminalUser:
 
 
 async def open_terminal(api: Api, session: str, key: str | None = None, **query: object) -> TerminalUser:
-    """After `ready`."""
+    """Opens a terminal and waits for `ready`."""
     url = f"{api.url.replace('http', 'ws')}/sessions/{session}/terminal?{urlencode(query)}"
     headers: Mapping[str, str] = {} if key == "" else {"Authorization": f"Bearer {key or api.key}"}
     user = TerminalUser(await connect(url, additional_headers=headers, compression=None))
@@ -201,7 +201,7 @@ async def test_terminals_and_attached_clients_are_bounded(api: Api) -> None:
 
 
 async def _refused_soon(api: Api, session: str, key: str) -> tuple[int, Any]:
-    """When the server has seen that a client left."""
+    """Waits until the server refuses because it has noticed that a client left."""
     while True:
         status, error = await refused(api, session, key)
         if error["details"]["resource"] != "open streams":
@@ -266,13 +266,13 @@ async def test_input_that_a_client_sent_before_it_left_arrives(api: Api, monkeyp
         await asyncio.sleep(0.01)
     leaving = asyncio.create_task(user.connection.close())
     while not leaving.done() or shell.attached is not None:
-        shell.prints(b"noise\r\n")  # meets one who has left
+        shell.prints(b"noise\r\n")  # makes the server notice that the client left
         await asyncio.sleep(0.005)
     assert b"echo two\r\n" in shell.printed.replace(b"noise\r\n", b"")
 
 
 async def _never(_: FakeAttachment, content: bytes) -> None:
-    """A program that does not read."""
+    """Plays a program that never reads."""
     await asyncio.Event().wait()
 
 
@@ -307,7 +307,8 @@ async def test_the_server_reads_one_message_ahead_of_a_program_that_does_not_rea
         return said
 
     def quickly(self: Connection, transport: asyncio.BaseTransport) -> None:
-        self.ping_interval, self.ping_timeout = 0.1, None  # it alone meets one who left while nothing is read
+        # only a ping notices that a client left while nothing is read
+        self.ping_interval, self.ping_timeout = 0.1, None
         made(self, transport)
 
     made = Connection.connection_made
@@ -332,7 +333,7 @@ async def test_a_client_that_reads_nothing_for_long_is_disconnected(api: Api, mo
     at = terminals_of(api, session).all[user.messages[0]["terminalId"]]
     at.prints(b"x" * (64 << 20))
     async with asyncio.timeout(PATIENCE):
-        while at.attached is not None:  # noqa: ASYNC110 - what it waits for has no event
+        while at.attached is not None:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
     user.connection.transport.abort()
     at.printed.clear()

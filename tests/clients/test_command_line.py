@@ -1,4 +1,4 @@
-"""The commands that talk to a server, as a user runs them: processes, pipes, terminals, signals."""
+"""The client commands, run as a user runs them: as processes, with pipes, terminals and signals."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.sandbox
 
 PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
-# without the line that says where the server is: here it is another one
+# without the line that sets the server's address, which is different here
 DOCUMENTED = [re.sub(r"^export .*\n", "", block) for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S)]
 
 
@@ -31,13 +31,13 @@ def user(server: Server) -> User:
 
 @pytest.fixture(scope="module")
 def client(server: Server, user: User) -> Client:
-    """The same account, past the command line."""
+    """A client that uses the API directly, with the same account."""
     return server.client(user.key)
 
 
 @pytest.fixture(scope="module")
 def session(user: User) -> Iterator[str]:
-    """A session that tests share, by its name."""
+    """The name of a session that tests share."""
     user.gets("create", "--name", "shared", "--cpu", "1")
     yield "shared"
     user.gets("rm", "shared")
@@ -129,7 +129,9 @@ def test_a_signal_ends_the_run_in_the_session_too(user: User, session: str, numb
     running.send_signal(number)
     assert running.wait(PATIENCE) == status
     running.communicate()
-    until(lambda: user.runs("exec", session, "--", "pgrep", "-f", f"sleep 10{number}").returncode == 1, "it ends")
+    until(
+        lambda: user.runs("exec", session, "--", "pgrep", "-f", f"sleep 10{number}").returncode == 1, "the run to end"
+    )
 
 
 def test_an_ignored_hangup_ends_nothing(user: User, session: str) -> None:
@@ -178,7 +180,7 @@ def test_a_closed_pipe_ends_the_run(user: User, session: str) -> None:
         shell, shell=True, env=user.environment, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE
     )
     assert (done.stdout, done.stderr) == (b"y\n", b"")
-    until(lambda: user.runs("exec", session, "--", "pgrep", "-x", "yes").returncode == 1, "it ends")
+    until(lambda: user.runs("exec", session, "--", "pgrep", "-x", "yes").returncode == 1, "the run to end")
 
 
 def test_a_connection_that_breaks_during_a_run_is_reported(server: Server, user: User, session: str) -> None:
@@ -403,7 +405,7 @@ def test_a_preview_is_opened_in_the_browser(user: User, session: str, tmp_path: 
     with sitting.opens_terminal("open", session) as terminal:
         assert terminal.ends() == 0
         url = terminal.seen.decode().strip()
-    until((tmp_path / "opened").exists, "the browser opens")
+    until((tmp_path / "opened").exists, "the browser to open")
     assert (tmp_path / "opened").read_text().strip() == url
     assert user.gets("open", session) == url
 
@@ -426,7 +428,7 @@ def test_a_shell_takes_keys_and_resizes_and_ends_with_its_exit_status(user: User
         terminal.types("stty size\r")
         terminal.sees("30 100\r\n")
         terminal.resize(72, 20)
-        until(lambda: _asks(terminal, "stty size", b"20 72"), "the new size arrives")
+        until(lambda: _asks(terminal, "stty size", b"20 72"), "the new size to arrive")
         terminal.types("cat\r")
         terminal.types(b"\x03")
         terminal.sees("^C")
@@ -449,7 +451,7 @@ def test_a_shell_continues_where_it_was_after_a_lost_connection(server: Server, 
             terminal.sees("asked\r\n")
             relay.cut()
             terminal.sees("The connection is lost. Retrying;")
-            until(lambda: _asks(terminal, "echo $kept", b"42\r\n"), "the shell is there again")
+            until(lambda: _asks(terminal, "echo $kept", b"42\r\n"), "the shell to be back")
             assert relay.connections > 1
             terminal.types("exit\r")
             assert terminal.ends() == 0

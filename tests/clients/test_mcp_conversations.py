@@ -1,4 +1,4 @@
-"""Which session a conversation with `buntime mcp` uses, and what others see of it."""
+"""Which session a conversation with `buntime mcp` uses, and what other clients see of it."""
 
 import asyncio
 import re
@@ -63,13 +63,13 @@ async def test_two_conversations_of_one_key_have_separate_sessions(target: Targe
         theirs = await other.does("list_files")
         assert mine["session"] != theirs["session"]
         assert theirs["files"] == []
-        asked = await other.does("list_files", session=mine["session"])  # it is the same user's
+        asked = await other.does("list_files", session=mine["session"])  # both have the same key
         assert [entry["path"] for entry in asked["files"]] == ["secret"]
 
 
 async def test_without_a_conversation_each_call_creates_a_session_until_one_is_named(target: Target) -> None:
     async with converse(target, ("http", NEWEST)) as talk:
-        talk.keeps = True  # it does not give the session back
+        talk.keeps = True  # the client does not send the session back
         first = await talk.does("write_file", path="a", content="a")
         second = await talk.does("list_files")
         assert first["session"] != second["session"]

@@ -15,7 +15,7 @@ from tests.clients.assistant import NEWEST, OLDER, PATIENCE, WAYS, Conversation,
 
 pytestmark = pytest.mark.sandbox
 
-SOON = 20.0  # seconds in which a run begins or ends
+SOON = 20.0  # seconds within which a run must begin or end
 
 every_way = pytest.mark.parametrize("way", WAYS, ids="-".join)
 either_transport = pytest.mark.parametrize("way", [("stdio", NEWEST), ("http", OLDER)], ids="-".join)
@@ -66,7 +66,7 @@ async def _files(talk: Conversation) -> None:
     assert "0 times" in await talk.is_refused("edit_file", path="notes/a.txt", old="one", new="1")
     assert (await talk.does("read_file", path="notes/a.txt"))["content"] == "three\ntwo é\n"
     part = await talk.does("read_file", path="notes/a.txt", limit=11)
-    assert (part["content"], part["nextOffset"]) == ("three\ntwo ", 10)  # not the half of a letter
+    assert (part["content"], part["nextOffset"]) == ("three\ntwo ", 10)  # the part does not end within a character
     rest = await talk.does("read_file", path="notes/a.txt", offset=10)
     assert (rest["content"], "nextOffset" in rest) == ("é\n", False)
     listed = await talk.does("list_files", recursive=True)
@@ -146,9 +146,9 @@ async def test_a_call_that_is_cancelled_ends_its_run(target: Target, client: Cli
         await talk.does("run_command", command="true")
         async with anyio.create_task_group() as group:
             group.start_soon(functools.partial(talk.calls, "run_command", command="sleep 600 & sleep 601", timeout=700))
-            await _until(lambda: "sleep" in _names_of_processes(client, talk), "it begins")
+            await _until(lambda: "sleep" in _names_of_processes(client, talk), "the run to begin")
             group.cancel_scope.cancel()
-        await _until(lambda: "sleep" not in _names_of_processes(client, talk), "it ends")
+        await _until(lambda: "sleep" not in _names_of_processes(client, talk), "the run to end")
         assert (await talk.does("run_command", command="echo on"))["stdout"] == "on\n"
 
 

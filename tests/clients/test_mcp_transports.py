@@ -1,4 +1,4 @@
-"""`buntime mcp` on the wire: older revisions, keys, hosts, and what stdout carries."""
+"""`buntime mcp` on the wire: older revisions, keys, hosts, and the content of stdout."""
 
 import asyncio
 import json
@@ -28,13 +28,13 @@ from tests.clients.older_client import OlderClient, answered, hello
 pytestmark = pytest.mark.sandbox
 
 OLDER_REVISIONS = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
-NOWHERE = "http://127.0.0.1:9"  # nothing listens on the port "discard"
+NOWHERE = "http://127.0.0.1:9"  # nothing listens on the discard port
 ACCEPTED = {"Accept": "application/json, text/event-stream"}
-MOST_OPEN = 100  # conversations of one key
+MOST_OPEN = 100  # open conversations per key
 
 
 def stdio(target: Target, *messages: dict[str, Any] | str, **settings: str) -> list[dict[str, Any]]:
-    """The lines that `buntime mcp` prints to these, before its input ends with the last answer."""
+    """Sends these messages to `buntime mcp`. Returns the lines that it prints before its stdin closes."""
     with subprocess.Popen(
         [str(BUNTIME), "mcp"],
         env=environment(target, **settings),
@@ -139,7 +139,7 @@ def _session(answer: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != ("http", OLDER)], ids="-".join)
 async def test_a_wrong_key_is_an_error_that_says_who_can_fix_it(target: Target, way: Way) -> None:
-    """Where a conversation would be opened for it over HTTP, that is refused: see below."""
+    """A conversation over HTTP is refused earlier; another test covers it."""
     wrong = Target(target.url, target.mcp_url, "btk_" + "0" * 34)
     async with converse(wrong, way) as talk:
         assert (await talk.client.list_tools()).tools
@@ -239,7 +239,7 @@ async def test_over_http_the_oldest_idle_conversation_of_a_key_ends_if_it_has_ma
         first = await OlderClient.connect(http, target.mcp_url, key)
         second = await OlderClient.connect(http, target.mcp_url, key)
         async with http.stream("GET", target.mcp_url, headers=first.headers, timeout=PATIENCE) as listening:
-            assert listening.status_code == 200  # it waits for news: it is in use
+            assert listening.status_code == 200  # an open stream counts as use
             others = [await OlderClient.connect(http, target.mcp_url, key) for _ in range(MOST_OPEN - 1)]
             statuses = [(await one.sends(one.request("ping"))).status_code for one in (first, second, *others, theirs)]
         assert statuses == [200, 404, *([200] * (MOST_OPEN - 1)), 200]
@@ -261,7 +261,7 @@ async def test_over_http_others_cannot_use_the_key_of_the_process_unless_it_is_s
             await talk.does("delete_session", session=ran["session"])
 
 
-# --- who else could reach it ---
+# --- access from elsewhere ---
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ async def test_an_older_clients_run_survives_a_lost_connection_but_not_the_end_o
 
 
 async def test_a_lost_connection_of_the_newest_revision_ends_its_run(target: Target, server: Server) -> None:
-    """There nothing else would say that nobody waits."""
+    """In this revision, only the connection shows that the client still waits."""
     async with converse(target, ("http", NEWEST)) as talk:
         await talk.does("run_command", command="true")
         assert talk.session is not None
@@ -320,7 +320,7 @@ async def test_a_lost_connection_of_the_newest_revision_ends_its_run(target: Tar
 
 @pytest.mark.parametrize("signal", [None, "TERM", "KILL"])
 def test_a_run_ends_with_the_process_that_a_client_started(target: Target, server: Server, signal: str | None) -> None:
-    """`signal`: None where its input ends."""
+    """Without a `signal`, the process's stdin closes."""
     with subprocess.Popen(
         [str(BUNTIME), "mcp"], env=environment(target), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -345,7 +345,7 @@ def test_a_run_ends_with_the_process_that_a_client_started(target: Target, serve
 
 
 def _ends(server: Server, target: Target, session: str) -> None:
-    """Nothing sleeps in it any more. The session is deleted."""
+    """Asserts that the session's `sleep` ends, and deletes the session."""
     client = server.client(target.key)
     try:
         for _ in range(100):

@@ -32,7 +32,7 @@ async def sandbox(host: Host) -> Sandbox:
 
 
 class TerminalUser:
-    """Who sits at it."""
+    """A user who is attached to a terminal."""
 
     def __init__(self, attachment: Attachment) -> None:
         self.attachment = attachment

@@ -1,4 +1,4 @@
-"""One address or one session cannot take what all the others need."""
+"""One address or one session cannot use up what others need."""
 
 import asyncio
 

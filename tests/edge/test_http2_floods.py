@@ -1,4 +1,4 @@
-"""One client abuses HTTP/2 or TLS while another is served."""
+"""A client that abuses HTTP/2 or TLS does not affect other clients."""
 
 import asyncio
 import ssl
@@ -19,7 +19,7 @@ from tests.edge.test_tls import DOMAIN, PREVIEW, dial, rig, secured, trusting
 __all__ = ["rig", "secured"]  # fixtures
 
 FLOOD_SECONDS, CLIENTS, LOOKS = 3.0, 4, 20
-MOST_KB = 100_000  # that the floods may cost nginx's workers beside what they had
+MOST_KB = 100_000  # the most additional memory of nginx's workers
 
 Writer = asyncio.StreamWriter
 Flood = Callable[[Rig, asyncio.StreamReader, Writer], Awaitable[None]]
@@ -34,7 +34,7 @@ async def http2(rig: Rig) -> AsyncIterator[tuple[asyncio.StreamReader, Writer]]:
         writer.write(PREFACE)
         yield reader, writer
     finally:
-        writer.transport.abort()  # to say goodbye takes two
+        writer.transport.abort()  # a TLS shutdown would need the other side
 
 
 async def begin_and_cancel(rig: Rig, reader: asyncio.StreamReader, writer: Writer) -> None:
@@ -59,7 +59,7 @@ async def continue_for_ever(rig: Rig, reader: asyncio.StreamReader, writer: Writ
 
 
 async def _flood(rig: Rig, kind: Flood, ends: float) -> int:
-    """Again and again; how many connections it took."""
+    """Repeats the flood until `ends`. Returns the number of connections."""
     count = 0
     while time.monotonic() < ends:
         with suppress(ConnectionError, ssl.SSLError, TimeoutError):
@@ -70,7 +70,7 @@ async def _flood(rig: Rig, kind: Flood, ends: float) -> int:
 
 
 async def _ask(rig: Rig, host: str = PREVIEW, source: str = "127.0.0.9") -> Message:
-    """From an address of its own, where the test does not say."""
+    """Sends a request, by default from an address that no flood uses."""
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", rig.config.port, ssl=trusting(rig.config), server_hostname=PREVIEW, local_addr=(source, 0)
     )
@@ -84,7 +84,7 @@ async def _ask(rig: Rig, host: str = PREVIEW, source: str = "127.0.0.9") -> Mess
 
 
 def _memory(config: Config) -> int:
-    """Of nginx's workers, in KB."""
+    """Returns the memory of nginx's workers in KB."""
     master = int((config.run_dir / "edge/nginx.pid").read_text())
     workers = Path(f"/proc/{master}/task/{master}/children").read_text().split()
     lines = (Path(f"/proc/{worker}/status").read_text() for worker in workers)
@@ -100,7 +100,7 @@ async def test_a_flood_of_frames_ends_only_its_own_connection(rig: Rig, kind: Fl
     statuses = [(await _ask(rig)).status for _ in range(LOOKS)]
     connections = await asyncio.gather(*floods)
     assert statuses == [200] * LOOKS
-    assert sum(connections) > CLIENTS, "none was closed"
+    assert sum(connections) > CLIENTS, "the edge closed no connection"
     assert _memory(rig.config) - before < MOST_KB
 
 
@@ -115,7 +115,7 @@ async def test_http2_streams_count_as_connections_of_their_address(rig: Rig) -> 
 
     rig.answer = answer
     async with http2(rig) as (_, one), http2(rig) as (_, two), http2(rig) as (_, three):
-        for writer in (one, two, three):  # each takes 128
+        for writer in (one, two, three):  # each connection allows 128 streams
             for stream in range(1, CONNECTIONS_OF_ADDRESS, 2):
                 writer.write(frame(HEADERS, END_STREAM | END_HEADERS, stream, get(f"{PREVIEW}:{rig.config.port}")))
         await asyncio.sleep(1)
@@ -137,7 +137,7 @@ async def test_an_unfinished_handshake_ends_its_connection(rig: Rig) -> None:
 
     dribbling = [asyncio.create_task(dribble(writer)) for _, writer in opened[:10]]
     for _, writer in opened[10:]:
-        writer.write(hello)  # and nothing after it
+        writer.write(hello)  # never finishes the handshake
     try:
         async with asyncio.timeout(2.5 * HEADER_SECONDS):
             for reader, _ in opened:

@@ -1,4 +1,4 @@
-"""What must not pass from a client to a session, or from a session to the edge or to other sites."""
+"""Data that must not pass from a client to a session, or from a session to the edge or to other sites."""
 
 import pytest
 
@@ -9,7 +9,7 @@ API_KEY = "btk_0123456789abcdefghijklmnopqrstuvABCDEF"
 
 
 async def seen(rig: Rig, **headers: str) -> Message:
-    """What a session gets of a request with these headers."""
+    """Sends a request with these headers. Returns what the session gets."""
     session = FakeSession()
     await rig.open_to(session)
     assert (await rig.get("/", None, "GET", b"", **headers)).status == 200
@@ -17,7 +17,7 @@ async def seen(rig: Rig, **headers: str) -> Message:
 
 
 async def given(rig: Rig, fields: str) -> Message:
-    """What a client gets of a session's answer with these header lines."""
+    """Lets a session answer with these header lines. Returns what the client gets."""
     await rig.open_to(
         FakeSession(lambda _: f"HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok".encode("latin-1"))
     )

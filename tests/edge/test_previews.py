@@ -1,4 +1,4 @@
-"""A preview request on its way through the edge: the questions, the cache, and what reaches the session."""
+"""Preview requests through the edge: questions to the control plane, the cache, and what reaches the session."""
 
 import asyncio
 import json

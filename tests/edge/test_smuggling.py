@@ -1,4 +1,4 @@
-"""Client, edge and session agree on where each request and answer ends, and on its host."""
+"""Client, edge and session agree on the end and the host of each request and answer."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ INNER = f"GET /smuggled HTTP/1.1\r\nHost: {HOST}\r\n\r\n"
 
 
 async def both(rig: Rig, request: str) -> tuple[list[str], list[int]]:
-    """The targets that the session sees, and the statuses that the client does, of these bytes."""
+    """Sends these bytes. Returns the targets that the session sees and the statuses that the client sees."""
     session = FakeSession()
     await rig.open_to(session)
     reader, writer = await rig.connect()
@@ -66,7 +66,7 @@ async def test_a_request_with_an_ambiguous_end_does_not_reach_the_session(rig: R
     "fields",
     [
         "Transfer_Encoding: chunked\r\nContent-Length: {length}\r\n",
-        "X: 1\nTransfer-Encoding: chunked\r\n",  # a bare line feed ends a line, for the edge and so for the session
+        "X: 1\nTransfer-Encoding: chunked\r\n",  # a bare line feed ends a line for the edge, and so for the session
     ],
 )
 async def test_invalid_headers_do_not_reach_the_session(rig: Rig, fields: str) -> None:
@@ -184,11 +184,11 @@ async def test_each_request_on_a_connection_goes_to_the_host_that_it_names(rig: 
         assert {request.target for request in session.requests} == {f"/{name}"}
 
 
-# A session that does its worst
+# A malicious session
 
 
 async def answers(rig: Rig, said: bytes, later: bytes = b"") -> Message | None:
-    """What a client gets where the session says this, and this later, to whatever it is asked."""
+    """Lets the session answer every request with `said`, and then send `later`. Returns what the client gets."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await read_message(reader):

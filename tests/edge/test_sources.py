@@ -17,7 +17,7 @@ PROXY = "127.0.0.1/32"
 
 @pytest.fixture
 async def behind(config: Config) -> AsyncIterator[Rig]:
-    """An edge that trusts this machine."""
+    """Runs an edge that trusts this machine as a proxy."""
     async with edge(replace(config, trusted_proxies=PROXY)) as rig, control_plane(rig):
         yield rig
 
@@ -37,7 +37,7 @@ async def _listening(rig: Rig, answer: Serve) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def api(rig: Rig) -> AsyncIterator[None]:
-    """An API that answers what it is told by the edge about the client; `/wait` never."""
+    """Runs an API that answers with what the edge says about the client. `/wait` never gets an answer."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await read_message(reader):
@@ -52,7 +52,7 @@ async def api(rig: Rig) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def waiting(rig: Rig, host: str, count: int, **headers: str) -> AsyncIterator[None]:
-    """Requests of one client that get no answer."""
+    """Keeps requests of one client open that get no answer."""
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     opened = [await rig.connect() for _ in range(count)]
     for _, writer in opened:
@@ -63,13 +63,13 @@ async def waiting(rig: Rig, host: str, count: int, **headers: str) -> AsyncItera
     finally:
         for _, writer in opened:
             writer.close()
-        await asyncio.sleep(0)  # the loop lets go of them
+        await asyncio.sleep(0)  # lets the event loop close them
 
 
 async def _served(rig: Rig) -> None:
-    """Once the edge has noticed that its clients left."""
+    """Waits until the edge serves requests again, after it noticed that its clients left."""
     async with asyncio.timeout(20):
-        while (await rig.get(host="localhost")).status != 200:  # noqa: ASYNC110 - what is waited for has no event
+        while (await rig.get(host="localhost")).status != 200:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.05)
 
 
@@ -84,7 +84,7 @@ async def test_concurrent_api_requests_of_one_address_are_limited(rig: Rig) -> N
 
 
 async def test_api_requests_of_one_address_per_second_are_limited(rig: Rig) -> None:
-    async def ask_again_and_again(source: str, count: int) -> list[int]:
+    async def ask_repeatedly(source: str, count: int) -> list[int]:
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.config.port, local_addr=(source, 0))
         statuses = []
         for _ in range(count):
@@ -96,14 +96,14 @@ async def test_api_requests_of_one_address_per_second_are_limited(rig: Rig) -> N
         return statuses
 
     async with api(rig):
-        many = await asyncio.gather(*(ask_again_and_again("127.0.0.7", REQUESTS_AT_ONCE // 2) for _ in range(8)))
+        many = await asyncio.gather(*(ask_repeatedly("127.0.0.7", REQUESTS_AT_ONCE // 2) for _ in range(8)))
         assert {status for statuses in many for status in statuses} == {200, 429}
-        assert await ask_again_and_again("127.0.0.8", 100) == [200] * 100
+        assert await ask_repeatedly("127.0.0.8", 100) == [200] * 100
 
 
 @asynccontextmanager
 async def keyed_api(rig: Rig, key: bytes, left: list[int]) -> AsyncIterator[None]:
-    """As the control plane answers: a good key hears how many requests it has left, each other one 401."""
+    """Runs an API that answers a good key with its remaining requests, and any other key with 401."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await read_message(reader):
@@ -118,9 +118,9 @@ async def keyed_api(rig: Rig, key: bytes, left: list[int]) -> AsyncIterator[None
 
 
 async def _statuses(rig: Rig, count: int, *keys: str, path: str = "/") -> list[int]:
-    """Of requests one after the other on each of a few connections, by turns with each of the keys."""
+    """Returns the statuses of requests on a few connections. Requests take turns with the keys."""
 
-    async def ask_again_and_again() -> list[int]:
+    async def ask_repeatedly() -> list[int]:
         reader, writer = await rig.connect()
         statuses = []
         for number in range(count // 8):
@@ -132,7 +132,7 @@ async def _statuses(rig: Rig, count: int, *keys: str, path: str = "/") -> list[i
         writer.close()
         return statuses
 
-    return [status for part in await asyncio.gather(*(ask_again_and_again() for _ in range(8))) for status in part]
+    return [status for part in await asyncio.gather(*(ask_repeatedly() for _ in range(8))) for status in part]
 
 
 async def test_only_the_plan_limits_a_valid_key_within_its_rate(rig: Rig) -> None:
@@ -143,7 +143,7 @@ async def test_only_the_plan_limits_a_valid_key_within_its_rate(rig: Rig) -> Non
         assert set(await _statuses(rig, 2 * REQUESTS_AT_ONCE, "btk_good")) == {200}
         assert {status for flood in floods for status in await flood} == {401, 429}
         left[0] = 0
-        assert 429 in await _statuses(rig, 4 * REQUESTS_AT_ONCE, "btk_good"), "over its rate it is counted too"
+        assert 429 in await _statuses(rig, 4 * REQUESTS_AT_ONCE, "btk_good"), "a good key over its rate must count"
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz"])
@@ -157,7 +157,7 @@ async def test_an_invalid_key_does_not_lift_the_limit(rig: Rig, path: str) -> No
     [
         ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
         ("2001:db8:0:a::1", "2001:db8:0:a:ffff::2", "2001:db8:0:b::1"),
-        ("2001:db8:a:a0a::1", "2001:db8:a:a0a::a0a", "2001:db8:a:a0b::1"),  # bytes that are line ends
+        ("2001:db8:a:a0a::1", "2001:db8:a:a0a::a0a", "2001:db8:a:a0b::1"),  # addresses with line feed bytes
     ],
 )
 async def test_clients_of_a_trusted_proxy_are_counted_one_by_one_and_by_64_bits_of_ipv6(

@@ -18,7 +18,7 @@ PREVIEW = HOST.replace("localhost", DOMAIN)
 
 
 def make_certificate(cert: Path, key: Path) -> None:
-    """For the domain and all below it; not_found but the test trusts it."""
+    """Makes a certificate for the domain and its subdomains. Only the test trusts it."""
     names = f"subjectAltName=DNS:{DOMAIN},DNS:*.{DOMAIN}"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
@@ -121,7 +121,7 @@ async def test_each_host_on_a_shared_connection_needs_its_own_permission(rig: Ri
 
 
 async def served(rig: Rig) -> bytes:
-    """The certificate, as it is now."""
+    """Returns the certificate that the edge serves now."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     _, writer = await dial(rig, context)
@@ -140,7 +140,7 @@ async def test_a_renewed_certificate_takes_effect(rig: Rig) -> None:
     make_certificate(*files)
     try:
         async with asyncio.timeout(10):
-            while await served(rig) == before:  # noqa: ASYNC110 -- what is waited for has no event
+            while await served(rig) == before:  # noqa: ASYNC110 -- there is no event to wait for
                 await asyncio.sleep(0.05)
     finally:
         watching.cancel()
