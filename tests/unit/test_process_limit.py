@@ -1,4 +1,4 @@
-"""Who met the limit on processes, by files that stand in for the kernel's: cgroup v2 counts differently from v1."""
+"""Which run hit the process limit, on files that stand in for the kernel's. cgroup v1 and v2 count differently."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class Place:
         self.holds(run=1, session=1)
 
     def says(self, *, run: int, session: int) -> None:
-        """Forks that were refused."""
+        """Sets the numbers of refused forks."""
         (self.runs / "r1/pids.events").write_text(f"max {run}\n")
         (self.runs / "pids.events").write_text(f"max {run + session}\n")
         (self.runs / "pids.events.local").write_text(f"max {session}\n")

@@ -28,7 +28,7 @@ ENDED = b'{"exitCode": 0}'
 
 
 class Kernel:
-    """Of cgroups as much as a sandbox that is suspended takes."""
+    """Fake cgroups with the parts that suspending uses."""
 
     def __init__(self) -> None:
         self.frozen = False
@@ -70,7 +70,7 @@ class Kernel:
 
 
 class Place:
-    """A sandbox, and a guest that answers while the sandbox is not frozen, each question after `seconds`."""
+    """A sandbox whose guest answers each question after `seconds`, and only while the sandbox is not frozen."""
 
     sandbox: LocalSandbox
     launcher: Launcher
@@ -92,7 +92,7 @@ class Place:
         if self.kernel.frozen:
             self.asked_frozen.append(request.path)
         await asyncio.sleep(self.seconds)
-        while self.kernel.frozen:  # noqa: ASYNC110 - the kernel's doing
+        while self.kernel.frozen:  # noqa: ASYNC110 - another task changes it
             await asyncio.sleep(0.005)
         self.answered.append(request.path)
         return await self._answer(request)
@@ -147,12 +147,12 @@ async def _serving(place: Place) -> AsyncIterator[int]:
 
 async def _until(seen: Callable[[], object]) -> None:
     async with asyncio.timeout(30):
-        while not seen():  # noqa: ASYNC110 - another's doing
+        while not seen():  # noqa: ASYNC110 - another task changes it
             await asyncio.sleep(0.005)
 
 
 async def _long() -> None:
-    """Until all that waits for an answer has given up."""
+    """Waits until everything that waits for an answer has given up."""
     await asyncio.sleep(2 * ANSWER_SECONDS + 0.2)
 
 
@@ -170,7 +170,7 @@ async def test_a_spare_delayed_by_a_busy_host_is_not_asked_of_a_frozen_guest(pla
     place.runs.under_way = 0
     await place.sandbox.thaw()
     await _runs(place)
-    await _until(lambda: place.launcher.parked())  # the next one is made again
+    await _until(lambda: place.launcher.parked())  # a new process is prepared
 
 
 async def test_the_freeze_waits_for_a_spare_that_is_being_made(place: Place) -> None:
