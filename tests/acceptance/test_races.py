@@ -26,7 +26,7 @@ pytestmark = pytest.mark.sandbox
 
 SECONDS = 25.0  # duration of the race
 HANDS = 4  # threads of each client
-PLACES = 3  # sessions at a time
+SLOTS = 3  # sessions at a time
 SOON = {"BUNTIME_IDLE_AFTER": "1", "BUNTIME_DEEP_SLEEP_AFTER": "1"}
 TYPED = {
     (404, "session_not_found"), (404, "file_not_found"), (404, "process_not_found"), (404, "context_not_found"),
@@ -36,7 +36,7 @@ TYPED = {
 
 
 @dataclass
-class Place:
+class Slot:
     """Holds one session at a time; a deleted session is replaced."""
 
     session: str
@@ -48,20 +48,20 @@ class Race:
 
     def __init__(self, clients: list[Client]) -> None:
         self.clients = clients
-        self.places = [Place(client.open(ttl=3600).id) for client in (clients * PLACES)[:PLACES]]
+        self.slots = [Slot(client.open(ttl=3600).id) for client in (clients * SLOTS)[:SLOTS]]
         self.deleted: dict[str, float] = {}  # time of the answer by session
         self.answers: Counter[tuple[str, int]] = Counter()
         self.wrong: list[str] = []
-        self.made = {place.session for place in self.places}
+        self.made = {slot.session for slot in self.slots}
         self.ends = time.monotonic() + SECONDS
 
     def run(self, hand: int) -> None:
         client, chance = self.clients[hand % len(self.clients)], random.Random(hand)
         while time.monotonic() < self.ends and not self.wrong:
-            place, verb = chance.choice(self.places), chance.choices([*VERBS], [*CHANCES.values()])[0]
-            asked, began = place.session, time.monotonic()
+            slot, verb = chance.choice(self.slots), chance.choices([*VERBS], [*CHANCES.values()])[0]
+            asked, began = slot.session, time.monotonic()
             if verb == "delete":
-                self._replace(client, place, asked)
+                self._replace(client, slot, asked)
                 continue
             with self._told(verb, asked):
                 self._judge(verb, asked, began, VERBS[verb](Session(client, asked), chance))
@@ -81,7 +81,7 @@ class Race:
         if began > self.deleted.get(session, float("inf")) and reply.status != 404:
             self.wrong.append(f"{verb} of {session} after its end: {reply.shown()}")
 
-    def _replace(self, client: Client, place: Place, session: str) -> None:
+    def _replace(self, client: Client, slot: Slot, session: str) -> None:
         """Deletes the session and creates another. If both clients delete it, one gets the success."""
         with self._told("delete", session):
             began = time.monotonic()
@@ -94,8 +94,8 @@ class Race:
             while made.status == 503 and time.monotonic() < self.ends + 60:
                 time.sleep(0.1)
                 made = client.create(ttl=3600)
-            place.session = made.done()["sessionId"]
-            self.made.add(place.session)
+            slot.session = made.done()["sessionId"]
+            self.made.add(slot.session)
 
 
 def _post(path: str, **body: object) -> Callable[[Session, random.Random], Reply]:
@@ -176,7 +176,7 @@ def _works(session: Session) -> None:
 def _agree(server: Server, race: Race) -> None:
     """Asserts that the store, the volumes, the sandboxes and the archive have exactly the remaining sessions."""
     client = race.clients[0]
-    alive = {place.session for place in race.places}
+    alive = {slot.session for slot in race.slots}
     listed = client.call("GET", "/sessions", query={"limit": 100}).done()
     assert {one["sessionId"] for one in listed["sessions"]} == alive
     for session in race.made - alive:
