@@ -1,4 +1,4 @@
-"""The server that most acceptance tests share."""
+"""Provides the server that most acceptance tests share."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.acceptance.server import Server
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """One for each process of pytest. Shared: tests may not stop it."""
+    """Starts one server per pytest process. Tests must not stop it."""
     with fresh_server(pool_size=6) as server:
         server.start()
         yield server

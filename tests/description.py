@@ -1,11 +1,11 @@
-"""The API's description, made ready for generated requests."""
+"""Adapts the API's OpenAPI description for generated requests."""
 
 import copy
 from typing import Any
 
 
 def with_known_session(whole: dict[str, Any], known: str) -> dict[str, Any]:
-    """So that generated requests find a session more often than by chance, and none waits for long."""
+    """Returns a description whose requests use an existing session. Removes requests that stream or wait."""
     found = copy.deepcopy(whole)
     for place, path in list(found["paths"].items()):
         for method, operation in list(path.items()):
@@ -35,7 +35,7 @@ def _only_streams(operation: dict[str, Any]) -> bool:
 
 
 def _bodies(whole: dict[str, Any]) -> set[str]:
-    """Names of the shapes of JSON bodies."""
+    """Returns the names of the schemas of JSON bodies."""
     return {content["schema"]["$ref"].rpartition("/")[2] for content in _contents(whole)}
 
 

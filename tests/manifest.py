@@ -1,4 +1,4 @@
-"""What a tree holds, entry by entry, so that two of them can be compared exactly. For trees that nobody changes."""
+"""Lists all entries of a directory tree, so that a test can compare two trees. The tree must not change."""
 
 import hashlib
 import os
@@ -19,25 +19,25 @@ class Entry:
     mtime_ns: int
     device: int
     xattrs: tuple[tuple[str, bytes], ...]
-    first_name: bytes | None = None  # of a file with several: the first path of it
+    first_name: bytes | None = None  # the first path of a file that has several hard links
     target: bytes | None = None  # of a symbolic link
     size: int | None = None  # of a file
-    digest: str | None = None  # of a file's blocks that are not all zero, holes or not
+    digest: str | None = None  # of a file's blocks that are not all zero; ignores holes
 
 
 def manifest(root: Path) -> dict[bytes, Entry]:
-    """Path from `root` → what is there. Of any depth and any names; files may be far larger than a disk."""
+    """Returns all entries by path below `root`. Supports any depth, any name, and sparse files larger than the disk."""
     first_names: dict[int, bytes] = {}
     return {path: _entry(parent, name, path, first_names) for parent, name, path in _walk(root)}
 
 
 def differences(one: dict[bytes, Entry], other: dict[bytes, Entry]) -> list[str]:
-    """Empty where they are equal."""
+    """Returns one line per difference; empty if the trees are equal."""
     return [f"{path!r}: {one.get(path)} {other.get(path)}" for path in one | other if one.get(path) != other.get(path)]
 
 
 def _walk(root: Path) -> Iterator[tuple[int, bytes, bytes]]:
-    """Handle of the parent, name in it, path; parents first. One directory is open at a time, whatever the depth."""
+    """Yields each entry's parent (an open handle), name and path, parents first. Keeps one directory open at a time."""
     here = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield here, b".", b"."
@@ -108,7 +108,7 @@ def _written(file: int) -> Iterator[tuple[int, int]]:
     while True:
         try:
             start = os.lseek(file, end, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole from here
+        except OSError:  # ENXIO: only a hole is left
             return
         end = os.lseek(file, start, os.SEEK_HOLE)
         yield start, end

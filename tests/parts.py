@@ -1,4 +1,4 @@
-"""Parts of this host's addresses. There are few, so tests that run side by side wait for a free one."""
+"""Claims a part of this host's addresses. There are few parts, so tests that run side by side wait for a free one."""
 
 import time
 
@@ -9,7 +9,7 @@ PATIENCE = 600.0  # seconds; a guard against a hang
 
 
 def wait_for_part(config: Config) -> None:
-    """Claims a part for a data directory, which it makes. The part is free again after the purge."""
+    """Makes a data directory and claims a part for it. The purge frees the part."""
     config.data_dir.mkdir(mode=0o700, exist_ok=True)
     deadline = time.monotonic() + PATIENCE
     while True:

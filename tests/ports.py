@@ -1,15 +1,15 @@
-"""Ports for servers that a test starts."""
+"""Finds free ports for servers that a test starts."""
 
 import os
 import random
 import socket
 
-# Below those that Linux gives to connections, so that no connection of another test takes one before its server does.
+# Below Linux's ephemeral ports, so that no connection of another test takes the port before the server does.
 FIRST, LAST = 20_000, 32_000
 
 
 def free_port() -> int:
-    """On the loopback, and not one that was given out a moment ago."""
+    """Returns a random free port of the loopback, so that two tests hardly ever get the same one."""
     for port in random.Random(os.urandom(8)).sample(range(FIRST, LAST), 1000):
         with socket.socket() as probe:
             try:

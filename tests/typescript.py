@@ -1,4 +1,4 @@
-"""Makes each file `*.test.ts` a test that Bun runs, so that one command runs the tests of both languages."""
+"""Makes each file `*.test.ts` a pytest test that Bun runs, so that one command runs the tests of both languages."""
 
 import os
 import subprocess
@@ -12,10 +12,10 @@ SECONDS = 600  # a guard against a hang
 
 
 class BunFailed(Exception):
-    """The message is what Bun wrote."""
+    """The message is Bun's output."""
 
 
-# What is prepared for a run is given up when a directory above its own changes, as /tmp does where other tests run.
+# The guest gives up prepared processes when a parent directory changes. Other tests change /tmp.
 ALONE = ("prepared.test.ts",)
 
 
@@ -23,7 +23,7 @@ class TypeScriptItem(pytest.Item):
     def runtest(self) -> None:
         bun = subprocess.run([ROOT / "scripts/bun"], capture_output=True, text=True, check=True).stdout.strip()
         done = subprocess.run(
-            # a busy machine needs more than the 5 s of a test by default
+            # a busy machine needs more than Bun's default of 5 s per test
             [f"{bun}/bun", "test", "--timeout", "60000", f"./{self.path.relative_to(self.project)}"],
             cwd=self.project, env=os.environ | {"PATH": f"{bun}:{os.environ['PATH']}"}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=SECONDS,

@@ -1,4 +1,4 @@
-"""A client of the HTTP contract, with nothing between a test and the wire: one connection for each call."""
+"""A plain HTTP client of the API. It opens one connection per call."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ PATIENCE = 120.0  # seconds; a guard against a hang, not a measure of speed
 @dataclass(frozen=True, slots=True)
 class Reply:
     status: int
-    headers: Mapping[str, str]  # names in lower case
+    headers: Mapping[str, str]  # by lower-case name
     body: bytes
 
     def json(self) -> Any:
@@ -21,7 +21,7 @@ class Reply:
 
     @property
     def error(self) -> dict[str, Any]:
-        """The `error` object, checked for its form: every refusal has it."""
+        """The `error` object. Asserts that it has the form that every refusal has."""
         error = self.json()["error"]
         assert set(error) == {"code", "retryable", "message", "details"}, error
         assert isinstance(error["retryable"], bool)
@@ -30,7 +30,7 @@ class Reply:
         return dict(error)
 
     def refused(self, status: int, code: str, field: str | None = None) -> dict[str, Any]:
-        """Asserts which refusal this is; its `details`. `field`: the one that has to be named."""
+        """Asserts this status, code and named field. Returns the error's `details`."""
         assert (self.status, self.error["code"]) == (status, code), self.shown()
         details = dict(self.error["details"])
         if field is not None:
@@ -38,7 +38,7 @@ class Reply:
         return details
 
     def done(self) -> Any:
-        """Asserts success; the answer."""
+        """Asserts success. Returns the decoded body."""
         assert self.status == 200, self.shown()
         return self.json()
 
@@ -64,7 +64,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         timeout: float = PATIENCE,
     ) -> Reply:
-        """`json_body` is sent as JSON; `body` as it is, with the headers given and no others."""
+        """Sends `json_body` as JSON, or `body` unchanged and without a Content-Type of its own."""
         sent = dict(headers or {})
         if self.key is not None:
             sent.setdefault("Authorization", f"Bearer {self.key}")
@@ -90,7 +90,7 @@ class Client:
         )
 
     def open(self, **fields: Any) -> "Session":
-        """A new session, with a whole core where the test does not say: a quarter makes tests slow."""
+        """Creates a session. It has a whole core by default, since a quarter makes tests slow."""
         fields.setdefault("resourceLimits", {"cpu": 1})
         return Session(self, str(self.create(**fields).done()["sessionId"]))
 
@@ -114,14 +114,14 @@ class Session:
         return self.client.execute(self.id, **fields)
 
     def code(self, code: str, **fields: Any) -> dict[str, Any]:
-        """The result of a run that the server answers with 200, whatever its exit code."""
+        """Runs code. Returns the result, whatever its exit code. Asserts status 200."""
         return dict(self.execute(code=code, **fields).done())
 
     def command(self, command: str, **fields: Any) -> dict[str, Any]:
         return dict(self.execute(command=command, **fields).done())
 
     def output(self, command: str, **fields: Any) -> str:
-        """What a command that succeeds prints."""
+        """Runs a command that must succeed. Returns its stdout."""
         result = self.command(command, **fields)
         assert result["exitCode"] == 0, result
         return str(result["stdout"])

@@ -1,4 +1,4 @@
-"""Servers that are started exactly as a user starts them. tests/conftest.py has the one that most tests share."""
+"""Fixtures of the acceptance tests. tests/conftest.py has the server that most tests share."""
 
 import shutil
 import tempfile
@@ -14,12 +14,15 @@ from tests.acceptance.server import Server
 from tests.parts import wait_for_part
 
 DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
-LOG_SHOWN = 3000  # characters of a server's log beside a failed test
+LOG_SHOWN = 3000  # characters of a server's log that a failed test shows
 
 
 @contextmanager
 def fresh_server(pool_size: int, *, alone: bool = False) -> Iterator[Server]:
-    """Not started yet. Nothing of it may be left on the host when the block has ended. `alone`: no other test runs."""
+    """Yields a server that is not started. Asserts at the end that it leaves nothing on the host.
+
+    With `alone`, no other test runs, so this need not wait for a free part of the host's addresses.
+    """
     directory = Path(tempfile.mkdtemp(prefix="buntime-test-", dir=DISK))
     server = Server(directory / "data", pool_size=pool_size)
     try:
@@ -34,14 +37,14 @@ def fresh_server(pool_size: int, *, alone: bool = False) -> Iterator[Server]:
 
 
 class Servers:
-    """Servers of one test, all ended after it."""
+    """Makes servers for one test, and ends them after it."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         self.made: list[Server] = []
 
     def make(self, *, pool_size: int = 1) -> Server:
-        """Not started yet."""
+        """Returns a server that is not started."""
         server = self._stack.enter_context(fresh_server(pool_size))
         self.made.append(server)
         return server
@@ -71,7 +74,7 @@ def free(server: Server) -> Client:
 
 @pytest.fixture(scope="module")
 def enterprise(server: Server) -> Client:
-    """For tests with more requests a minute than the paid plan allows."""
+    """A client for tests that send more requests a minute than the paid plan allows."""
     return server.new_client("enterprise")
 
 
@@ -84,7 +87,7 @@ def session(paid: Client) -> Iterator[Session]:
 
 @pytest.fixture
 def other(paid: Client) -> Iterator[Session]:
-    """A neighbour of `session` on the same host."""
+    """Another session on the same host as `session`."""
     session = paid.open()
     yield session
     session.delete()
@@ -94,7 +97,7 @@ def other(paid: Client) -> Iterator[Session]:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failed test shows what its servers said last."""
+    """Shows the end of its servers' logs with a failed test."""
     report = yield
     if report.failed:
         for used in getattr(item, "funcargs", {}).values():

@@ -1,7 +1,7 @@
 """A server that kills itself: crashing_server.py STEP ARMED
 
-It is `buntime serve`, but once the file ARMED exists, the server ends itself with SIGKILL when it first passes the
-named step (`buntime.daemon.steps`), as if its power had been cut there. It never passes STEP `-`.
+It is `buntime serve`, but once the file ARMED exists, the server kills itself with SIGKILL when it reaches the named
+step (see `buntime.daemon.steps`). It never reaches the step `-`.
 """
 
 import os
@@ -15,7 +15,7 @@ from buntime.daemon import steps
 
 
 def named_steps() -> list[str]:
-    """All that `buntime.daemon.steps` names, in the order of their work."""
+    """Returns all steps in `buntime.daemon.steps`, in order of execution."""
     groups = [group for group in vars(steps).values() if isinstance(group, tuple)]
     return [step for group in groups for step in group]
 

@@ -1,4 +1,4 @@
-"""A client of answers that stream: Server-Sent Events as they come, over a connection of its own."""
+"""A client for streaming answers. It reads Server-Sent Events as they arrive."""
 
 import json
 import socket
@@ -13,7 +13,10 @@ type Event = tuple[str, Any]  # name, data
 
 
 class Events:
-    """One answer. Raises ConnectionError where it breaks off. `small`: little is kept of what is not read."""
+    """One streaming answer on its own connection. Raises ConnectionError if it breaks off.
+
+    `small` makes the receive buffer small, so that a client that does not read holds the server up soon.
+    """
 
     def __init__(self, client: Client, method: str, path: str, body: object = None, *, small: bool = False) -> None:
         self.socket = socket.socket()
@@ -32,7 +35,7 @@ class Events:
 
     @property
     def status(self) -> int:
-        """Waits for the head of the answer."""
+        """The status; waits for the head of the answer."""
         if not self._status:
             self._status = int(self._line().split()[1])
             while line := self._line():
@@ -41,7 +44,7 @@ class Events:
         return self._status
 
     def parts(self) -> Iterator[bytes]:
-        """The body as it comes."""
+        """Yields the chunks of the body as they arrive."""
         assert self.status == 200, self.refusal().shown()
         while size := int(self._line(), 16):
             yield self._exactly(size)
@@ -57,7 +60,7 @@ class Events:
         assert not rest
 
     def refusal(self) -> Reply:
-        """The whole of an answer that is none of events."""
+        """Returns an answer that is not a stream."""
         assert self.status
         return Reply(self._status, self._headers, self._exactly(int(self._headers["content-length"])))
 
@@ -94,7 +97,7 @@ def _event(block: bytes) -> Event | None:
 
 
 def stream(session: Session, *, small: bool = False, **fields: Any) -> Events:
-    """Of a run."""
+    """Starts a run and returns its stream."""
     return Events(session.client, "POST", "/execute", {"sessionId": session.id, "stream": True, **fields}, small=small)
 
 
@@ -108,7 +111,7 @@ def text_of(events: list[Event], name: str = "stdout") -> str:
 
 
 def end_of(events: list[Event]) -> Mapping[str, Any]:
-    """The data of the one event that ends a run."""
+    """Returns the data of the event that ends a run. Asserts that there is exactly one, and that it is last."""
     ends = [(name, data) for name, data in events if name in ("result", "error")]
     assert len(ends) == 1, ends
     assert events[-1] == ends[0]

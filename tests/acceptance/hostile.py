@@ -1,4 +1,4 @@
-"""How tests see that a session, or a client, hurts nobody but itself."""
+"""Checks that a hostile session or client harms only itself."""
 
 import socket
 import statistics
@@ -16,9 +16,11 @@ from tests.acceptance.events import Event, Events
 from tests.acceptance.server import Server
 
 MB = 1 << 20
-MOST_MORE = 300 * MB  # of the server's memory, whatever a session says
-SLOWER = 25  # times, at the worst, of another's call in the middle; machine and cores are shared with the attack
-LEAST = 0.02  # seconds, below which a call is as quick as any
+MOST_MORE = 300 * MB  # the most that the server's memory may grow
+SLOWER = (
+    25  # the highest allowed ratio of a neighbour's median call time to its quiet median; the attack shares its CPUs
+)
+LEAST = 0.02  # seconds; the ratio ignores differences below this
 
 
 def memory_of(server: Server) -> int:
@@ -29,7 +31,7 @@ def memory_of(server: Server) -> int:
 
 @contextmanager
 def others_stay_quick(server: Server, neighbour: Session) -> Iterator[None]:
-    """Looks and runs of a neighbour, beside the block as before it; and the server's memory."""
+    """Asserts that a neighbour's requests stay quick during the block, and that the server's memory stays bounded."""
 
     def seconds(call: Callable[[], object]) -> float:
         started = time.monotonic()
@@ -87,7 +89,7 @@ def last_of(answer: Events) -> Event:
 
 
 def all_of(raw: socket.socket) -> bytes:
-    """Of one answer with a length."""
+    """Reads one answer that has a Content-Length."""
     text = b""
     while part := raw.recv(65536):
         text += part
@@ -107,7 +109,7 @@ def all_of(raw: socket.socket) -> bytes:
 
 
 def recovers(session: Session) -> None:
-    """By its next request at the latest."""
+    """Asserts that the session works again by its second request."""
     replies = [session.execute(command="echo works") for _ in range(2)]
     assert replies[-1].done()["stdout"] == "works\n"
 

@@ -1,4 +1,4 @@
-"""Packets on the host's side of a session's network: sent as root of the host, seen as they pass by."""
+"""Sends and captures packets on the host's side of a session's network."""
 
 import socket
 import struct
@@ -21,7 +21,7 @@ def passing(interface: str) -> Iterator[socket.socket]:
 
 
 def answers_until(tap: socket.socket, last: int) -> list[int]:
-    """The ids of the name server's answers that pass, up to the one with id `last`."""
+    """Returns the ids of the name server's answers that pass, up to the id `last`."""
     seen: list[int] = []
     while last not in seen:
         packet = tap.recv(2048)
@@ -31,7 +31,7 @@ def answers_until(tap: socket.socket, last: int) -> list[int]:
 
 
 def ask(init: int, source: str, server: str, number: int) -> None:
-    """Sends a question for the name server with this source address and id, from the network of a process."""
+    """Sends a DNS query with this source address and id from the network namespace of a process."""
     subprocess.run(
         ["nsenter", "--net", "--target", str(init), sys.executable, "-c", _SEND, source, server, str(number)],
         check=True,

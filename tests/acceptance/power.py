@@ -1,7 +1,7 @@
-"""The host under a server loses its power, or is started again: done to what that one server has on it, nothing else.
+"""Simulates a power loss or a restart of the host for one server.
 
-Neither can be done to the machine that runs the tests. What the kernel would forget is taken away piece by piece;
-what a disk would keep stays: the data directory, with the pid files in it that tell of processes long gone.
+Tests cannot restart their own machine. These functions remove everything of the server that is only in the kernel, and
+keep what is on disk: the data directory, including stale pid files.
 """
 
 import os
@@ -20,17 +20,17 @@ SECONDS = 60.0  # a guard against a hang
 
 
 def reboot(config: Config) -> None:
-    """As after an orderly unmount: whatever was written is on disk. The server has ended already."""
+    """Simulates an orderly restart: all written data is on disk. The server must have ended."""
     _end_processes(config)
     _unmount(config)
     _forget(config)
 
 
 def cut(config: Config) -> None:
-    """As `reboot`, but the volumes hold only what had reached the disk by now. The server has ended already.
+    """Simulates a power loss: the volumes keep only the data that has reached the disk. The server must have ended.
 
-    The loop device under them writes past the page cache: what is not in their file was never on the disk. Sandboxes
-    are stopped for that, not ended: the end of the last process takes an overlay mount with it, and that syncs.
+    The loop device of the volumes uses direct I/O, so their file has exactly what is on the disk. The file is copied
+    while sandboxes are frozen. Ending them first would unmount their overlays, and that syncs.
     """
     volumes = config.data_dir / "volumes.btrfs"
     _freeze(config, True)
@@ -48,51 +48,52 @@ def _end_processes(config: Config) -> None:
         for pid in processes:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        _freeze(config, False)  # what is frozen does not die
+        _freeze(config, False)  # a frozen process does not die
         return not processes
 
-    _until(ended, "its processes end")
+    _until(ended, "its processes to end")
 
 
 def _freeze(config: Config, frozen: bool) -> None:
     for group in _groups(config):
         for name, value in (("freezer.state", "FROZEN" if frozen else "THAWED"), ("cgroup.freeze", str(int(frozen)))):
-            with suppress(OSError):  # each is in one version of cgroups; groups go while their processes end
+            with suppress(OSError):  # each file is in one cgroup version; groups vanish with their processes
                 if (group / name).exists():
                     (group / name).write_text(value)
 
 
 def _copy_of_the_disk(volumes: Path, aside: Path) -> None:
-    """Of one moment: the copy is made again when the disk was written to meanwhile."""
+    """Copies the disk at one moment. Copies it again if something was written meanwhile."""
     device = _output("losetup", "-nO", "NAME", "-j", str(volumes)).split()[0]
     written = Path("/sys/block") / Path(device).name / "stat"
 
     def copied() -> bool:
         before = written.read_text()
         subprocess.run(["cp", "--sparse=auto", "--", volumes, aside], check=True)
-        return written.read_text().split()[4:] == before.split()[4:]  # reads may come
+        return written.read_text().split()[4:] == before.split()[4:]  # ignores reads
 
-    _until(copied, "the disk is quiet")
+    _until(copied, "the disk to be quiet")
 
 
 def _unmount(config: Config) -> None:
     directory = config.data_dir / "volumes"
     if os.path.ismount(directory):
         _until(
-            lambda: not subprocess.run(["umount", directory], capture_output=True, check=False).returncode, "unmounted"
+            lambda: not subprocess.run(["umount", directory], capture_output=True, check=False).returncode,
+            "the volumes to be unmounted",
         )
-    # mount namespaces of what was killed may hold the file system for a moment longer
-    _until(lambda: not _left(config, "loop device"), "its loop device is free")
+    # mount namespaces of killed processes may hold the file system a little longer
+    _until(lambda: not _left(config, "loop device"), "its loop device to be free")
 
 
 def _forget(config: Config) -> None:
-    """What is in the kernel's memory or in /run."""
+    """Removes what is in kernel memory or in /run."""
     for table in _left(config, "nft table"):
         subprocess.run(["nft", "delete", *table.split()], check=True)
     for name in traces.interfaces(config):
-        subprocess.run(["ip", "link", "del", name], capture_output=True, check=False)  # it may go by itself
-    _until(lambda: not traces.interfaces(config), "its interfaces are gone")
-    _until(lambda: all(list(map(_remove_group, map(Path, _left(config, "cgroup"))))), "its cgroups are gone")
+        subprocess.run(["ip", "link", "del", name], capture_output=True, check=False)  # it may vanish by itself
+    _until(lambda: not traces.interfaces(config), "its interfaces to vanish")
+    _until(lambda: all(list(map(_remove_group, map(Path, _left(config, "cgroup"))))), "its cgroups to vanish")
     for path in map(Path, _left(config, "file")):
         if not path.is_relative_to(config.data_dir):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -121,5 +122,5 @@ def _output(*command: str) -> str:
 def _until(true: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + SECONDS
     while not true():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A server as its user starts it, with its command line."""
+"""A server that tests start with `buntime serve`, as a user does."""
 
 import os
 import signal
@@ -15,17 +15,17 @@ from tests.ports import free_port
 
 BUNTIME = Path(sys.executable).with_name("buntime")
 IMAGES = Path(os.environ.get("BUNTIME_IMAGES_DIR", "/var/lib/buntime/images"))
-READY_SECONDS = 180.0  # the image may have to be made
+READY_SECONDS = 180.0  # long enough to make the image
 STOP_SECONDS = 60.0
 VOLUMES_GB = 20
 
 
 class Server:
-    """One data directory and the server on it, which may be started, killed and started again."""
+    """One data directory and its server. A test can start, kill and restart the server."""
 
     def __init__(self, data_dir: Path, *, pool_size: int) -> None:
         self.config = Config(data_dir=data_dir, port=free_port(), images_dir=IMAGES, volumes_gb=VOLUMES_GB)
-        self.settings = {"BUNTIME_POOL_SIZE": str(pool_size)}  # a test may add to them between two starts
+        self.settings = {"BUNTIME_POOL_SIZE": str(pool_size)}  # a test may add settings between two starts
         self.log = data_dir.with_name(data_dir.name + ".log")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -42,7 +42,7 @@ class Server:
         }
 
     def start(self, command: Sequence[str | Path] = (BUNTIME, "serve")) -> None:
-        """Answers `/readyz` when this returns."""
+        """Starts the server and waits until it is ready."""
         self.launch(command)
         self.wait_ready()
 
@@ -57,7 +57,7 @@ class Server:
         assert self._process is not None
         deadline = time.monotonic() + READY_SECONDS
         while True:
-            assert self._process.poll() is None, f"the server ended at its start:\n{self.said()[-3000:]}"
+            assert self._process.poll() is None, f"the server ended during startup:\n{self.said()[-3000:]}"
             assert time.monotonic() < deadline, f"the server is not ready:\n{self.said()[-3000:]}"
             try:
                 if self.client(None).call("GET", "/readyz", timeout=5.0).status == 200:
@@ -67,14 +67,14 @@ class Server:
             time.sleep(0.02)
 
     def wait_end(self) -> int:
-        """Its exit code, negative for a signal."""
+        """Waits until the server ends. Returns its exit code, which is negative for a signal."""
         assert self._process is not None
         code = self._process.wait(STOP_SECONDS)
         self._process = None
         return code
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """As a service manager does, or with SIGINT as Ctrl-C."""
+        """Stops the server with SIGTERM, as a service manager does, or with another signal. Returns its exit code."""
         assert self._process is not None
         self._process.send_signal(number)
         return self.wait_end()
@@ -85,7 +85,7 @@ class Server:
         self.wait_end()
 
     def end(self) -> None:
-        """Whatever state it is in: nothing of it runs or is left on the host afterwards."""
+        """Kills the server if it runs, and removes everything of it from the host."""
         if self._process is not None:
             self._process.kill()
             self.wait_end()
@@ -97,20 +97,20 @@ class Server:
         )
 
     def cli(self, *arguments: str) -> str:
-        """What a command that succeeds prints, without the end of the line."""
+        """Runs a command that must succeed. Returns its stdout, stripped."""
         done = self.run_cli(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
     def new_client(self, plan: str = "paid") -> Client:
-        """With a key of a new account."""
+        """Returns a client with a key of a new account."""
         return self.client(self.cli("keys", "create", "--plan", plan))
 
     def client(self, key: str | None) -> Client:
         return Client(self.config.port, key)
 
     def metrics(self) -> str:
-        """As an operator reads them."""
+        """Returns the metrics from the operator's socket."""
         with socket.socket(socket.AF_UNIX) as stream:
             stream.settimeout(60)
             stream.connect(str(self.config.metrics_socket))
@@ -120,7 +120,7 @@ class Server:
         return body.decode()
 
     def parked(self) -> int:
-        """Sandboxes in the pool."""
+        """Returns the number of sandboxes in the pool."""
         return int(float(self.metrics().partition("\nbuntime_pool ")[2].split()[0]))
 
     def said(self) -> str:

@@ -1,4 +1,4 @@
-"""How tests put sessions to sleep and see what became of it."""
+"""Puts sessions to sleep and observes the result."""
 
 import re
 
@@ -7,7 +7,7 @@ from tests.acceptance.client import Reply, Session
 from tests.acceptance.server import Server
 from tests.waiting import until
 
-EVICTING = {"BUNTIME_CACHE_GB": "0", "BUNTIME_TICK_MS": "50"}  # settings: no volume stays once it is archived
+EVICTING = {"BUNTIME_CACHE_GB": "0", "BUNTIME_TICK_MS": "50"}  # settings that evict a volume as soon as it is archived
 
 
 def state(session: Session) -> str:
@@ -27,17 +27,17 @@ def deep_sleep(session: Session) -> None:
 
 
 def wait_until_evicted(server: Server, session: Session) -> None:
-    until(lambda: not traces.has_volume(server.config, session.id), "its volume goes")
+    until(lambda: not traces.has_volume(server.config, session.id), "its volume to be evicted")
 
 
 def evict(server: Server, session: Session) -> None:
-    """On a server that is EVICTING."""
+    """Puts a session into deep sleep and waits until its volume is evicted. The server must have EVICTING settings."""
     deep_sleep(session)
     wait_until_evicted(server, session)
 
 
 def number(server: Server, name: str) -> int:
-    """One of the metrics."""
+    """Returns the value of a metric."""
     found = re.search(rf"^buntime_{name}(_total)? (\S+)$", server.metrics(), re.M)
     assert found, f"no metric {name}"
     return int(float(found[2]))

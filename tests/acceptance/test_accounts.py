@@ -1,4 +1,4 @@
-"""Accounts, keys and plans: what the command line changes holds at once in the running server."""
+"""Accounts, keys and plans: changes from the command line take effect at once in the running server."""
 
 import re
 import time
@@ -152,7 +152,7 @@ def test_a_refusal_of_an_authenticated_call_carries_the_rate_limit_too(paid: Cli
 
 
 def _wait_for_a_fresh_minute(seconds: float) -> None:
-    """So that the window does not change in the middle of a test that takes about that long."""
+    """Waits for the start of a rate limit window, so that the window does not end during the test."""
     left = 60 - time.time() % 60
     if left < seconds:
         time.sleep(left)

@@ -1,4 +1,4 @@
-"""A server that needs more addresses than it had: its sandboxes keep theirs."""
+"""Sandboxes keep their addresses when their server needs more addresses."""
 
 import json
 from ipaddress import IPv4Address
@@ -37,12 +37,12 @@ def _slot(server: Server, session: Session) -> int:
 
 
 def _resolves(session: Session) -> bool:
-    """Whether the name server knows the session's address: it answers that there is no such name."""
+    """Tells whether the name server serves the session's address: then it answers that there is no such name."""
     return "ENOTFOUND" in session.output("bun -e \"require('dns').lookup('no.invalid', e => console.log(e.code))\"")
 
 
 def _claims_of_an_earlier_version(part: Part) -> None:
-    """It claimed one block, and wrote no place."""
+    """Writes the claim of an earlier version, which claimed one block and recorded no position."""
     (block,) = part.blocks
     claim = SHARED_RUN_DIR / f"part-{block}.json"
     claim.write_text(json.dumps({"data_dir": json.loads(claim.read_text())["data_dir"]}))
@@ -56,14 +56,14 @@ def test_a_server_that_is_told_to_have_more_addresses_takes_up_its_sandboxes(ser
     assert server.stop() == 0
     _claims_of_an_earlier_version(before)
 
-    (server.config.run_dir / "slot").write_text(str(MANY - 1))  # the next sandbox's
+    (server.config.run_dir / "slot").write_text(str(MANY - 1))  # for the next sandbox
     server.settings["BUNTIME_SANDBOX_ADDRESSES"] = str(MANY)
     server.start()
     after = claim_part(server.config)
     assert after.blocks[:1] == before.blocks
     assert after.address(slot) == before.address(slot)
     assert _preview(old) == b"here"
-    assert _slot(server, old) == slot, "it is the sandbox that it was"
+    assert _slot(server, old) == slot, "the session must keep its sandbox"
     assert _resolves(old)
 
     new = _serving(client)

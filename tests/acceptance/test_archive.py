@@ -1,4 +1,4 @@
-"""Sessions in the archive: what is in it, and that everything comes back from it, or is told."""
+"""Sessions in the archive: what it contains, and that a session is restored completely or reports what is lost."""
 
 import base64
 import os
@@ -48,7 +48,7 @@ python3 -c 'import os; print(os.getxattr("closed/one", "user.kept"))'; test -e /
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """No volume stays on its host. Tests may not stop it."""
+    """Starts a server that evicts each archived volume. Tests must not stop it."""
     with fresh_server(pool_size=0) as server:
         server.settings |= EVICTING
         server.start()
@@ -78,7 +78,7 @@ def _objects(server: Server, session: Session) -> list[Path]:
 def test_a_sleeper_is_one_sealed_object_and_nothing_is_left_of_it_when_it_is_deleted(servers: Servers) -> None:
     server = servers.start(pool_size=0)
     session = server.new_client().open()
-    marker = os.urandom(3000)  # nothing makes this smaller
+    marker = os.urandom(3000)  # not compressible
     session.output(f"echo {base64.b64encode(marker).decode()} | base64 -d > marker")
     deep_sleep(session)
     (first,) = _objects(server, session)
@@ -86,16 +86,16 @@ def test_a_sleeper_is_one_sealed_object_and_nothing_is_left_of_it_when_it_is_del
     assert marker[:16] not in first.read_bytes()
     assert first.stat().st_mode & 0o077 == 0
     deep_sleep(session)
-    assert _objects(server, session) == [first], "it is saved once"
+    assert _objects(server, session) == [first], "it must be saved once"
     for _ in range(3):
         assert base64.b64decode(session.output("base64 -w0 marker")) == marker
         deep_sleep(session)
-    assert len(_objects(server, session)) == 2, "the newest and the one before"
+    assert len(_objects(server, session)) == 2, "the newest snapshot and the previous one"
     assert first not in _objects(server, session)
     with closing(sqlite3.connect(server.config.data_dir / "buntime.db")) as store:
         (key,) = store.execute("SELECT key FROM sessions").fetchone()
     session.delete().done()
-    until(lambda: not traces.objects(_archive(server), ""), "its objects go")
+    until(lambda: not traces.objects(_archive(server), ""), "its objects to be deleted")
     traces.wait_until_whole(server.config, 0)
     assert server.stop() == 0
     for file in server.config.data_dir.glob("buntime.db*"):
@@ -134,7 +134,7 @@ def test_requests_that_come_together_share_one_restore(server: Server, client: C
     assert said == [f"{n}\n" for n in range(8)]
     assert number(server, "archive_restored") == restored + 1
     assert server.said().count("session_woken") == woken + 1
-    until(lambda: session.command("pgrep -x sleep")["exitCode"] == 0, "its own command runs")
+    until(lambda: session.command("pgrep -x sleep")["exitCode"] == 0, "onWake to run")
     assert session.output("cat /var/log/on-wake.log") == "up\n"
     session.delete().done()
 
@@ -168,7 +168,7 @@ DAMAGES = [_flip, _cut, _empty, _remove, _put_older_under_the_newests_name]
 
 
 def _slept_twice(server: Server, session: Session) -> list[Path]:
-    """Its objects: what holds `file` as "one", and as "two"."""
+    """Lets a session sleep twice. Returns the objects in which `file` is "one" and "two"."""
     for content in ("one", "two"):
         session.write("file", content).done()
         evict(server, session)
@@ -229,7 +229,7 @@ def test_a_session_of_which_no_snapshot_is_whole_is_told_so_and_works_again_when
     assert session.text("file") == "two"
 
 
-# --- an archive that is not there ---
+# --- an unreachable archive ---
 
 
 @pytest.mark.parametrize("replaced", [True, False], ids=["a file in its place", "nothing in its place"])
@@ -258,23 +258,23 @@ def test_while_the_archive_is_away_sessions_sleep_beside_it_and_it_catches_up(se
     deep_sleep(pending)
     deleted.delete().done()
     deleted.look().refused(404, "session_not_found")
-    until(lambda: number(server, "archive_saves_failed") > 4, "it is tried again")
-    assert traces.has_volume(server.config, pending.id), "what is not archived is never evicted"
+    until(lambda: number(server, "archive_saves_failed") > 4, "more attempts")
+    assert traces.has_volume(server.config, pending.id), "a volume that is not archived must not be evicted"
     assert number(server, "archive_saved") == 2
     archive.unlink(missing_ok=True)
     aside.rename(archive)
     assert evicted.text("file") == evicted.id
     wait_until_evicted(server, pending)
     assert number(server, "archive_saved") == 3
-    until(lambda: not traces.objects(archive, deleted.id), "the objects of what was deleted go")
+    until(lambda: not traces.objects(archive, deleted.id), "the objects of deleted sessions to be deleted")
     assert pending.text("file") == pending.id
 
 
-# --- transfers that are disturbed ---
+# --- interrupted transfers ---
 
 
 def _big(client: Client) -> tuple[Session, str]:
-    """A session whose transfer takes its time, and the sum of its content."""
+    """Returns a session whose transfer takes long, and the checksum of its content."""
     session = client.open(resourceLimits={"cpu": 2})
     return session, session.output("head -c 200M /dev/urandom > big; sha256sum big", timeout=120)
 
@@ -286,20 +286,20 @@ def test_a_save_gives_way_to_a_wake_and_a_restore_to_a_delete_and_nothing_is_los
     failed, saved = number(server, "archive_saves_failed"), number(server, "archive_saved")
     with ThreadPoolExecutor(1) as pool:
         asleep = pool.submit(ask_to_sleep, session)
-        until(lambda: number(server, "archive_transfers"), "a save is under way")
+        until(lambda: number(server, "archive_transfers"), "a save to begin")
         assert session.output("sha256sum big") == content
         asleep.result().done()
     assert number(server, "archive_saves_failed") == failed + 1
     assert number(server, "archive_saved") == saved
     evict(server, session)
-    assert len(_objects(server, session)) == 1, "what was interrupted has left nothing"
+    assert len(_objects(server, session)) == 1, "an interrupted save must leave nothing"
     with ThreadPoolExecutor(1) as pool:
         waking = pool.submit(wake, session)
-        until(lambda: traces.restoring(server.config), "a restore is under way")
+        until(lambda: traces.restoring(server.config), "a restore to begin")
         session.delete().done()
         assert waking.result().status in (404, 503)
     session.look().refused(404, "session_not_found")
-    until(lambda: not traces.objects(_archive(server), ""), "its objects go")
+    until(lambda: not traces.objects(_archive(server), ""), "its objects to be deleted")
     traces.wait_until_whole(server.config, 0)
     assert not traces.restoring(server.config)
 
@@ -308,11 +308,11 @@ def test_a_session_that_is_deleted_while_it_is_saved_leaves_nothing(server: Serv
     session, _ = _big(client)
     with ThreadPoolExecutor(1) as pool:
         asleep = pool.submit(ask_to_sleep, session)
-        until(lambda: number(server, "archive_transfers"), "a save is under way")
+        until(lambda: number(server, "archive_transfers"), "a save to begin")
         session.delete().done()
         assert asleep.result().status in (200, 404)
     traces.wait_until_whole(server.config, 0)
-    until(lambda: not traces.objects(_archive(server), ""), "its objects go")
+    until(lambda: not traces.objects(_archive(server), ""), "its objects to be deleted")
 
 
 def test_sleeps_among_many_requests_neither_stop_them_nor_lose_what_they_wrote(server: Server, client: Client) -> None:

@@ -1,4 +1,4 @@
-"""The archive in a real S3 store, as an operator names it: by its URL and the usual variables."""
+"""The archive in a real S3 store, configured with its URL and the usual variables, as an operator does."""
 
 import os
 import signal
@@ -27,17 +27,17 @@ LOCATION = f"s3://{BUCKET}/sessions/of-a-test"
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """A server, and its archive as another client of the same store sees it."""
+class Setup:
+    """A server, and another client of its archive's store."""
 
     server: Server
     client: Client
     archive: Archive
-    store: Path  # the S3 server's directory, by which its processes are known
+    store: Path  # the S3 server's directory, which identifies its processes
 
 
 @pytest.fixture(scope="module")
-def beside() -> Iterator[Beside]:
+def setup() -> Iterator[Setup]:
     with (
         tempfile.TemporaryDirectory(prefix="buntime-test-s3-", dir=DISK) as directory,
         seaweed(Path(directory)) as store,
@@ -46,56 +46,56 @@ def beside() -> Iterator[Beside]:
         server.settings |= {**EVICTING, **store.environ, "BUNTIME_ARCHIVE": LOCATION}
         server.start()
         archive = open_archive(LOCATION, Path(), store.environ)
-        yield Beside(server, server.new_client(), archive, Path(directory))
+        yield Setup(server, server.new_client(), archive, Path(directory))
 
 
-def test_a_session_sleeps_in_s3_and_comes_back_from_there_and_nothing_of_it_stays(beside: Beside) -> None:
-    session = beside.client.open()
+def test_a_session_sleeps_in_s3_and_comes_back_from_there_and_nothing_of_it_stays(setup: Setup) -> None:
+    session = setup.client.open()
     session.output("echo one > file; rm /etc/motd; head -c 30M /dev/urandom > big")
     before = session.output("sha256sum file big; stat -c '%n %a %Y' file big; ls -A /etc")
-    evict(beside.server, session)
-    (first,) = beside.archive.names(f"{session.id}/")
-    assert sum(len(piece) for piece in beside.archive.get(first)) > 30_000_000
+    evict(setup.server, session)
+    (first,) = setup.archive.names(f"{session.id}/")
+    assert sum(len(piece) for piece in setup.archive.get(first)) > 30_000_000
     with ThreadPoolExecutor(4) as pool:
         said = list(
             pool.map(lambda _: session.output("sha256sum file big; stat -c '%n %a %Y' file big; ls -A /etc"), range(4))
         )
     assert said == [before] * 4
     session.write("file", "two").done()
-    evict(beside.server, session)
-    newest = max(set(beside.archive.names("")) - {first})
-    beside.archive.delete(newest)
-    assert session.text("file") == "one\n", "the snapshot before"
-    assert "previous_snapshot_used" in beside.server.said()
+    evict(setup.server, session)
+    newest = max(set(setup.archive.names("")) - {first})
+    setup.archive.delete(newest)
+    assert session.text("file") == "one\n", "the previous snapshot"
+    assert "previous_snapshot_used" in setup.server.said()
     session.delete().done()
-    until(lambda: not beside.archive.names(""), "its objects go")
-    traces.wait_until_whole(beside.server.config, 0)
+    until(lambda: not setup.archive.names(""), "its objects to be deleted")
+    traces.wait_until_whole(setup.server.config, 0)
 
 
-def test_a_store_that_stops_answering_during_a_save_holds_nobody_up_and_gets_it_later(beside: Beside) -> None:
-    session = beside.client.open()
+def test_a_store_that_stops_answering_during_a_save_holds_nobody_up_and_gets_it_later(setup: Setup) -> None:
+    session = setup.client.open()
     session.output("echo kept > file; head -c 60M /dev/urandom > big")
-    with ThreadPoolExecutor(1) as pool, _stopped(beside.store):
+    with ThreadPoolExecutor(1) as pool, _stopped(setup.store):
         sleeping = pool.submit(ask_to_sleep, session)
-        until(lambda: number(beside.server, "archive_transfers"), "a save is under way")
-        assert session.text("file") == "kept\n", "a wake does not wait for the store"
+        until(lambda: number(setup.server, "archive_transfers"), "a save to begin")
+        assert session.text("file") == "kept\n", "a wake must not wait for the store"
         assert sleeping.result().status == 200
         assert ask_to_sleep(session).done()["state"] == "deep-sleep"
         assert session.text("file") == "kept\n"
         ask_to_sleep(session).done()
         assert state(session) == "deep-sleep"
-        assert traces.has_volume(beside.server.config, session.id)
-    wait_until_evicted(beside.server, session)
+        assert traces.has_volume(setup.server.config, session.id)
+    wait_until_evicted(setup.server, session)
     assert session.text("file") == "kept\n"
-    evict(beside.server, session)
-    until(lambda: 1 <= len(beside.archive.names(f"{session.id}/")) <= 2, "no object is left of the attempts")
+    evict(setup.server, session)
+    until(lambda: 1 <= len(setup.archive.names(f"{session.id}/")) <= 2, "the objects of the attempts to be deleted")
     session.delete().done()
-    until(lambda: not beside.archive.names(""), "its objects go")
+    until(lambda: not setup.archive.names(""), "its objects to be deleted")
 
 
 @contextmanager
 def _stopped(store: Path) -> Iterator[None]:
-    """The S3 server takes connections and says nothing."""
+    """Stops the S3 server's processes: it accepts connections and does not answer."""
     processes = list(_processes_with(f"-dir={store}".encode()))
     assert processes
     for process in processes:
@@ -109,6 +109,6 @@ def _stopped(store: Path) -> Iterator[None]:
 
 def _processes_with(argument: bytes) -> Iterator[int]:
     for directory in traces.PROC.glob("[0-9]*"):
-        with suppress(OSError):  # of one that has ended
+        with suppress(OSError):  # a process that has ended
             if argument in (directory / "cmdline").read_bytes().split(b"\0"):
                 yield int(directory.name)

@@ -1,4 +1,4 @@
-"""docs/lifecycle.md, Backup and Restore, done by its words: a new data directory has the sessions of the old one."""
+"""Follows "Backup and restore" in docs/lifecycle.md: a new data directory has the sessions of the old one."""
 
 import json
 import shutil

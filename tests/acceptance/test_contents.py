@@ -1,4 +1,4 @@
-"""Files of any size, archives and search on real sandboxes, and what goes wrong with them."""
+"""Files of any size, archives and search on real sandboxes, including failures."""
 
 import base64
 import gzip
@@ -70,7 +70,7 @@ def member(archive: tarfile.TarFile, name: str, content: bytes = b"", **fields: 
 def begin(
     session: Session, target: str, method: str = "GET", headers: Mapping[str, object] | None = None
 ) -> socket.socket:
-    """A request on a socket of its own, of which the body is still to be sent, or the answer to be read."""
+    """Sends the head of a request on a new socket. The caller sends the body and reads the answer."""
     connection = socket.create_connection(("127.0.0.1", session.client.port), timeout=PATIENCE)
     lines = [f"{method} {target} HTTP/1.1", "Host: x", f"Authorization: Bearer {session.client.key}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
@@ -169,7 +169,7 @@ def test_moves_between_file_systems_and_of_what_the_session_stands_on_are_refuse
     assert get(session, "f").body == b"f"
 
 
-# --- what breaks off ---
+# --- broken transfers ---
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(session: Session) -> None:
@@ -177,7 +177,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(session: Session) -> None:
     for path in ("f", "new/g"):
         connection = begin(session, _target(session, "content", path), "PUT", {"Content-Length": 9 * MB})
         connection.sendall(bytes(4 * MB))
-        until(lambda: int(session.output("ls /workspace | wc -l")) >= 1, "the write has begun")
+        until(lambda: int(session.output("ls /workspace | wc -l")) >= 1, "the write to begin")
         connection.close()
     until(lambda: session.output("find . -mindepth 1") == "./f\n", "the end of the request")
     assert get(session, "f").body == b"old"

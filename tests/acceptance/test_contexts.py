@@ -1,4 +1,4 @@
-"""Contexts on real sandboxes: what an agent does in a notebook, and what becomes of it when things go wrong."""
+"""Contexts on real sandboxes: what an agent does in a notebook, and how failures end."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
-PATIENCE = 60  # seconds, of a run that ends by itself; the plan's most is more
+PATIENCE = 60  # seconds; the timeout of runs that end by themselves, below the plan's maximum
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\nrest").decode()
 
 
@@ -36,7 +36,7 @@ class Context:
         return dict(self.ask(code, **fields).done())
 
     def value(self, code: str, **fields: Any) -> Any:
-        """The text of the last expression's value; None where there is none."""
+        """Runs code that must succeed. Returns the text of the last expression's value, or None if there is none."""
         result = self.run(code, **fields)
         assert result["exitCode"] == 0, result
         return None if result["result"] is None else result["result"]["text"]
@@ -55,7 +55,7 @@ def _context(session: Session, **fields: Any) -> Context:
 
 
 def _listed(session: Session) -> dict[str, str]:
-    """Status by id."""
+    """Returns the status of each context by id."""
     found = session.client.call("GET", "/contexts/list", query={"sessionId": session.id}).done()["contexts"]
     return {one["contextId"]: one["status"] for one in found}
 
@@ -66,7 +66,7 @@ def context(session: Session) -> Context:
 
 
 def _notebook() -> list[tuple[str, str | None]]:
-    """Cells, and the text of the value of each."""
+    """Returns cells and the text of each cell's value."""
     text = (Path(__file__).parent / "inside/notebook.tsx.txt").read_text()
     cells = [cell.partition("\n") for cell in text.split("//// ")[1:]]
     return [(code.removesuffix("\n"), json.loads(value)) for value, _, code in cells]
@@ -313,7 +313,7 @@ def test_a_deleted_context_is_gone_with_what_it_started(context: Context) -> Non
     context.ask("1").refused(404, "context_not_found")
     context.delete().refused(404, "context_not_found")
     gone = f"kill -0 {pid} 2>&1 || echo gone"
-    until(lambda: context.session.output(gone).endswith("gone\n"), "what it has started ends")
+    until(lambda: context.session.output(gone).endswith("gone\n"), "its processes to end")
 
 
 def test_what_a_context_cannot_be_made_of_is_refused(session: Session) -> None:
@@ -358,6 +358,6 @@ def test_a_context_lives_through_a_restart_of_the_server(servers: Servers) -> No
 
 
 def _left_alone(context: Context) -> None:
-    """The server is killed while this runs: the edge says so, or is gone too."""
+    """Runs code while the server is killed. The edge answers, or is gone too."""
     with suppress(OSError):
         assert context.ask("for (;;) {}").status >= 500

@@ -1,6 +1,4 @@
-"""What the kernel counts for a user of the host is counted for each session by itself, and no session holds a file of
-the host.
-"""
+"""The kernel's per-user limits apply to each session separately, and no session has a file of the host open."""
 
 import fcntl
 import os
@@ -21,8 +19,8 @@ pytestmark = pytest.mark.sandbox
 
 PROGRAM = Path(__file__).with_name("inside") / "takes_all.py"
 NS_GET_OWNER_UID = 0xB704  # linux/nsfs.h
-F_GET_SEALS, SIZE_SEALS = 1034, 0x4 | 0x2  # linux/fcntl.h: neither grow nor shrink
-MOST_SAID = 64 << 10  # bytes that an OCI runtime may say
+F_GET_SEALS, SIZE_SEALS = 1034, 0x4 | 0x2  # linux/fcntl.h: seals against growing and shrinking
+MOST_SAID = 64 << 10  # bytes that an OCI runtime may print
 KERNEL_OBJECT = re.compile(r"(pipe|socket):\[\d+\]|anon_inode:.*")
 NULL = (1, 3)  # major and minor
 
@@ -47,8 +45,8 @@ for process in filter(str.isdecimal, os.listdir("/proc")):
 
 
 @pytest.fixture
-def free_pair(server: Server) -> Iterator[tuple[Session, Session]]:
-    """Sessions of two strangers."""
+def pair_of_sessions(server: Server) -> Iterator[tuple[Session, Session]]:
+    """Yields sessions of two accounts."""
     pair = [client.open() for client in (server.new_client("paid"), server.new_client("paid"))]
     for session in pair:
         session.write("/root/takes_all.py", PROGRAM.read_text()).done()
@@ -58,23 +56,23 @@ def free_pair(server: Server) -> Iterator[tuple[Session, Session]]:
 
 
 def _hold_all(session: Session, kind: str) -> int:
-    """How many the session got before the kernel refused."""
+    """Returns how many objects the session got before the kernel refused more."""
     command = f"python3 /root/takes_all.py {kind} > log 2>&1 & while ! [ -s log ]; do sleep 0.05; done; cat log"
     return int(session.output(command).split()[0])
 
 
 @pytest.mark.parametrize(("kind", "normal"), [("signals", 64), ("timers", 64), ("queues", 4), ("inotify", 16)])
 def test_what_one_session_takes_whole_is_there_for_another(
-    free_pair: tuple[Session, Session], kind: str, normal: int
+    pair_of_sessions: tuple[Session, Session], kind: str, normal: int
 ) -> None:
-    attacker, other = free_pair
+    attacker, other = pair_of_sessions
     assert _hold_all(attacker, kind) >= normal
     assert other.output(f"python3 /root/takes_all.py {kind} {normal}") == f"{normal} \n"
 
 
 def test_asynchronous_io_contexts_which_are_counted_for_the_whole_host_are_refused(session: Session) -> None:
     session.write("/root/takes_all.py", PROGRAM.read_text()).done()
-    # as by a kernel without them: libraries fall back
+    # the error is that of a kernel without the call, so libraries fall back
     assert session.output("timeout 5 python3 /root/takes_all.py aio 2>&1 || true") == "0 ENOSYS\n"
 
 
@@ -96,7 +94,7 @@ def test_the_host_has_terminals_and_open_files_for_all_sessions_together(server:
     sessions = claim_part(server.config).slots
     most, kept = (int(Path(f"/proc/sys/kernel/pty/{name}").read_text()) for name in ("max", "reserve"))
     assert most - kept >= PTYS * sessions
-    assert int(Path("/proc/sys/fs/file-max").read_text()) >= 1 << 62  # a session's own memory is the bound
+    assert int(Path("/proc/sys/fs/file-max").read_text()) >= 1 << 62  # only the session's memory limits open files
     assert int(Path("/proc/sys/kernel/threads-max").read_text()) >= sessions * 512
     limit = int(session.output("ulimit -Hn"))
     assert limit == min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
@@ -105,7 +103,7 @@ def test_the_host_has_terminals_and_open_files_for_all_sessions_together(server:
 def test_no_file_of_the_host_is_open_in_a_sandbox(server: Server, paid: Client) -> None:
     session = paid.open()
     for _ in range(2):
-        session.code("console.log(1)")  # what is prepared for the next run is looked at too
+        session.code("console.log(1)")  # so that there is a prepared process to look at
     session.client.call("POST", "/contexts/create", json_body={"sessionId": session.id}).done()
     session.client.call(
         "POST", "/processes/start", json_body={"sessionId": session.id, "command": "cat /dev/zero > /dev/null"}
@@ -116,7 +114,7 @@ def test_no_file_of_the_host_is_open_in_a_sandbox(server: Server, paid: Client) 
 
 
 def _foreign_descriptors(server: Server, session: Session) -> list[str]:
-    """Of all processes of the sandbox: what is neither on a mount of its own nor on the short list."""
+    """Returns open files of the sandbox's processes that are neither on its mounts nor on the short list."""
     sandbox = traces.sandbox_of(server.config, session.id)
     processes = traces.all_processes(server.config, sandbox)
     assert len(processes) >= 5
@@ -134,7 +132,7 @@ def _foreign_descriptors(server: Server, session: Session) -> list[str]:
 
 
 def _is_harmless(descriptor: Path) -> bool:
-    """The null device, or memory of a size that nobody can change."""
+    """Tells whether the file is the null device, or a memfd with a sealed size."""
     status = descriptor.stat()
     if (os.major(status.st_rdev), os.minor(status.st_rdev)) == NULL:
         return True
@@ -147,5 +145,5 @@ def _is_harmless(descriptor: Path) -> bool:
 def test_no_descriptor_in_a_sandbox_makes_a_file_of_the_host_grow(session: Session) -> None:
     session.write("/root/grows.py", GROWS_WHAT_IS_NOT_ITS_OWN).done()
     session.command("sleep 60 < /dev/null > /dev/null 2>&1 &")
-    # its own standard streams are pipes: nothing here is a file that it made
+    # the program's standard streams are pipes, so it made none of these files
     assert session.output("python3 /root/grows.py") == ""

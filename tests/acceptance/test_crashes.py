@@ -33,14 +33,14 @@ REMOVE = [step for step in steps.DELETE if step.startswith("remove: ")]
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A server with a session that was acknowledged long ago and must outlive everything here."""
+    """A server with a long acknowledged session that must survive every crash."""
 
     server: Server
     client: Client
     old: Session
-    sleeper: str  # pid inside the session of its background process
+    sleeper: str  # the background process's pid inside the session
     key: str
-    answer: bytes  # first answer to the key
+    answer: bytes  # the first answer to the idempotency key
 
     def is_as_before(self) -> None:
         assert self.old.text("kept") == "kept"
@@ -50,14 +50,14 @@ class History:
         mine = self.client.call("GET", "/sessions").done()
         assert [entry["sessionId"] for entry in mine["sessions"]] == [self.old.id]
         traces.wait_until_whole(self.server.config, 1, self.server.parked)
-        until(lambda: not traces.objects(self._archive, ""), "the archive is empty")
+        until(lambda: not traces.objects(self._archive, ""), "the archive to be empty")
 
     def objects(self, session: Session) -> list[str]:
-        """In the archive."""
+        """Returns the names of the session's objects in the archive."""
         return [str(path.relative_to(self._archive)) for path in traces.objects(self._archive, session.id)]
 
     def named(self, session: Session) -> set[str]:
-        """Objects that the store names."""
+        """Returns the objects that the store names."""
         file = self.server.config.data_dir / "buntime.db"
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as store:
             asked = "SELECT snapshot, previous FROM sessions WHERE id = ?"
@@ -65,7 +65,7 @@ class History:
         return {json.loads(snapshot)["name"] for snapshot in snapshots if snapshot is not None}
 
     def crash(self, step: str, act: Callable[[], Reply], *, pool_size: int = 0, cache_gb: int = -1) -> Reply | None:
-        """Starts a server that dies at the step, acts and sees it die; what was answered before."""
+        """Starts a server that dies at the step, acts, and waits for its death. Returns the answer if there was one."""
         server = self.server
         server.stop()
         server.settings |= {"BUNTIME_POOL_SIZE": str(pool_size), "BUNTIME_CACHE_GB": str(cache_gb)}
@@ -80,13 +80,13 @@ class History:
         return reply if reply is not None and reply.status < 500 else None
 
     def crash_in_recovery(self, step: str) -> None:
-        """The server that ought to clear up dies at the step."""
+        """Starts a server that dies at the step while it recovers."""
         self._armed.touch()
         self.server.launch((sys.executable, CRASHING, step, self._armed))
         self._dies_at(step)
 
     def _dies_at(self, step: str) -> None:
-        assert self.server.wait_end() == -signal.SIGKILL, f"{step} was not passed"
+        assert self.server.wait_end() == -signal.SIGKILL, f"{step} was not reached"
         self._armed.unlink()
 
     @property
@@ -135,7 +135,7 @@ def test_a_create_is_whole_or_undone(history: History, step: str, pool_size: int
 @pytest.mark.parametrize("step", steps.DELETE)
 def test_a_delete_is_finished(history: History, step: str) -> None:
     session = history.client.open()
-    deep_sleep(session)  # so that it has something in the archive too
+    deep_sleep(session)  # so that it has a snapshot in the archive
     session.output("echo x > file; sleep 200000 &")
     reply = history.crash(step, session.delete)
     history.server.start()
@@ -200,7 +200,7 @@ def test_a_deep_sleep_is_whole_or_not_begun(history: History, step: str) -> None
 @pytest.mark.parametrize("step", [*steps.ARCHIVE, *steps.EVICT])
 def test_a_sleeper_gets_into_the_archive_in_the_end_and_leaves_nothing_else_there(history: History, step: str) -> None:
     session = history.client.open()
-    if step != "archive: key stored":  # which is stored once
+    if step != "archive: key stored":  # the key is stored only once
         session.write("file", "one").done()
         deep_sleep(session)
     session.write("file", "two").done()
@@ -209,7 +209,7 @@ def test_a_sleeper_gets_into_the_archive_in_the_end_and_leaves_nothing_else_ther
     history.server.start()
     assert state(session) == "deep-sleep"
     wait_until_evicted(history.server, session)
-    until(lambda: set(history.objects(session)) == history.named(session), "the archive has what the store names")
+    until(lambda: set(history.objects(session)) == history.named(session), "the archive to match the store")
     assert session.text("file") == "two"
     session.write("file", "three").done()
     evict(history.server, session)

@@ -1,4 +1,4 @@
-"""A store that cannot be used: the server refuses to start with it, and what it knew of stays."""
+"""The server refuses to start with an unusable store, and deletes nothing that the store knew."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A stranger without a key, from another address, while the API and previews serve others."""
+"""A client without a key floods the edge from another address, while the API and previews serve others."""
 
 import threading
 import time
@@ -15,14 +15,14 @@ from tests.network.stranger import ADDRESSES, HOST, Connections, connections, st
 
 pytestmark = pytest.mark.sandbox
 
-FLOOD = 16_500  # as the attack that was seen: more than the edge of that time could hold
+FLOOD = 16_500  # connections; more than an earlier edge could hold
 HALF_A_HEADER = "GET / HTTP/1.1\r\nHost: a\r\n"
 LOOKS, PAUSE = 40, 0.1  # seconds
 
 
 @contextmanager
 def _flooding(attacker: Connections) -> Iterator[None]:
-    """As many connections as it gets, and again as many as it loses."""
+    """Opens as many connections as possible, and replaces those that it loses."""
     ended = threading.Event()
 
     def go_on() -> None:
@@ -63,7 +63,7 @@ def _serve(session: Session) -> None:
 
 
 def _looks(client: Client, session: Session) -> Iterator[int]:
-    """Statuses of API requests and preview requests, each on a new connection; 0 where there is no answer."""
+    """Returns statuses of API requests and preview requests, each on a new connection. 0 means no answer."""
     host = f"{session.id.replace('_', '-')}.localhost:{client.port}"
     for _ in range(LOOKS):
         time.sleep(PAUSE)

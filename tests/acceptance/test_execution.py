@@ -1,4 +1,4 @@
-"""POST /execute on real sandboxes: what runs, with what, and what is told of it."""
+"""POST /execute on real sandboxes: what runs, its environment, and its result."""
 
 import base64
 import time
@@ -91,7 +91,7 @@ def test_a_command_longer_than_an_argument_may_be_runs(session: Session) -> None
 
 
 def test_a_missing_package_is_installed_on_import(session: Session) -> None:
-    """Needs the package registry: a host without a network fails here, and this says so."""
+    """Needs the npm registry. The message says so if the registry cannot be reached."""
     reached = session.command("curl -sS -m 20 -o /dev/null https://registry.npmjs.org/is-odd")
     assert reached["exitCode"] == 0, f"the npm registry cannot be reached from a session: {reached['stderr']}"
     code = "import isOdd from 'is-odd'; console.log(isOdd(3))"

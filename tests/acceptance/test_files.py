@@ -12,7 +12,7 @@ from tests.acceptance.client import Client, Session
 pytestmark = pytest.mark.sandbox
 
 MB = 1 << 20
-# every byte that a name may have in UTF-8, less "/" and NUL
+# every byte that a UTF-8 file name may contain, except "/" and NUL
 EVERY_CHARACTER = "".join(map(chr, range(1, 128))).replace("/", "")
 NAMES = [
     EVERY_CHARACTER,

@@ -1,4 +1,4 @@
-"""What a session's root does to the server, to other sessions and to the host. Each attack once, within bounds."""
+"""Root in a session attacks the server, other sessions and the host. Each attack runs once, within bounds."""
 
 import stat
 import subprocess
@@ -29,7 +29,7 @@ def attacker(paid: Client) -> Iterator[Session]:
 
 def take_the_guests_place(session: Session, answer: str) -> None:
     session.write("/root/impostor.py", (INSIDE / "impostor.py").read_text()).done()
-    # the run that starts it has ended when it begins: its answer comes from the guest yet
+    # the impostor begins after the run that starts it has ended, so the real guest answers that run
     session.command(f"(sleep 0.5; exec python3 /root/impostor.py '{answer}') > /root/impostor.log 2>&1 < /dev/null &")
     time.sleep(1.5)
 
@@ -38,7 +38,7 @@ def test_an_impossible_number_from_an_impostor_does_not_end_the_server(servers: 
     server = servers.start(BUNTIME_IDLE_AFTER="2")
     session = server.new_client().open()
     take_the_guests_place(session, '{"files":' + "9" * 30 + "}")
-    until = time.monotonic() + 4.0  # beyond the time at which the keeper suspends it and stores what it saw
+    until = time.monotonic() + 4.0  # long enough for the keeper to suspend the session and store what it saw
     while time.monotonic() < until:
         assert session.look().done()["filesCount"] < 2**53
         time.sleep(0.2)
@@ -84,7 +84,7 @@ def test_a_session_without_egress_asks_no_names_on_an_open_socket_either(paid: C
 
 
 def _ask_before_and_after(gateway: str) -> str:
-    """One socket asks now, and again when `/root/go` is there; how many answers came."""
+    """Queries a name on one socket now, and again once `/root/go` exists. Returns the number of answers."""
     program = f"""
 import os, socket, struct, sys, time
 question = struct.pack("!6H", 7, 256, 1, 0, 0, 0) + b"\\\\x09localhost\\\\0" + struct.pack("!2H", 1, 1)
@@ -106,7 +106,7 @@ open("/root/after", "w").write(str(ask()) + chr(10))
 
 @pytest.mark.parametrize("socket", ["2, 1, 132", "2, 5, 0", "2, 6, 33", "2, 2, 115", "2, 2, 136", "2, 1, 262"])
 def test_no_rare_protocol_can_be_asked_for(attacker: Session, socket: str) -> None:
-    """SCTP, DCCP, L2TP, UDP-Lite, MPTCP: the kernel loads their modules for whoever asks."""
+    """SCTP, DCCP, L2TP, UDP-Lite and MPTCP are refused: the kernel would load their modules for any user."""
     program = f"import socket\ntry: socket.socket({socket})\nexcept PermissionError: print('refused')"
     assert attacker.output(f'python3 -c "{program}"') == "refused\n"
 

@@ -1,4 +1,4 @@
-"""What a client does to the server with streams, uploads, upgrades and odd requests: nobody else is hurt."""
+"""A client attacks the server with streams, uploads, upgrades and odd requests. Nobody else is affected."""
 
 import socket
 import time
@@ -11,7 +11,7 @@ from tests.acceptance.client import Session
 from tests.acceptance.events import Events, stream, watch
 from tests.acceptance.hostile import all_of, follow, others_stay_quick, process_of, recovers
 from tests.acceptance.server import Server
-from tests.acceptance.test_terminals import person_at
+from tests.acceptance.test_terminals import terminal_user
 
 pytestmark = pytest.mark.sandbox
 
@@ -25,7 +25,7 @@ def test_half_open_uploads_cost_little_and_no_more_than_the_plan_allows(
     ).encode()
     with others_stay_quick(server, neighbour), ExitStack() as stack:
         for number in range(400):
-            source = (f"127.0.0.{2 + number % 2}", 0)  # the edge takes no more than 256 of one address
+            source = (f"127.0.0.{2 + number % 2}", 0)  # the edge accepts at most 256 connections of one address
             where = ("127.0.0.1", victim.client.port)
             raw = stack.enter_context(socket.create_connection(where, source_address=source))
             raw.sendall(head)
@@ -94,7 +94,7 @@ def test_nobody_elses_terminal_is_opened(victim: Session, neighbour: Session) ->
     path = f"GET /sessions/{stranger.id}/terminal"
     with _asked(stranger, path, UPGRADE.format(key="AAAAAAAAAAAAAAAAAAAAAA==")) as raw:
         assert b"session_not_found" in all_of(raw)
-    with person_at(victim) as mine:
+    with terminal_user(victim) as mine:
         path = f"GET /sessions/{neighbour.id}/terminal?terminalId={mine.terminal}"
         with _asked(neighbour, path, UPGRADE.format(key="AAAAAAAAAAAAAAAAAAAAAA==")) as raw:
             assert b"terminal_not_found" in all_of(raw)

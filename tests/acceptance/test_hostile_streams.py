@@ -1,6 +1,6 @@
-"""A session that ends, stops, replaces or misleads its guest while streams are open: only that session is hurt.
+"""A session ends, stops, replaces or misleads its guest while streams are open. Only that session is affected.
 
-What it says is told with a typed error or event, its next request recovers, and others' calls beside it stay quick.
+Its streams end with a typed error or event. Its next request recovers. Calls of other sessions stay quick.
 """
 
 import socket
@@ -27,20 +27,20 @@ from tests.acceptance.hostile import (
     until_exited,
 )
 from tests.acceptance.server import Server
-from tests.acceptance.test_terminals import Person, open_terminal
+from tests.acceptance.test_terminals import TerminalUser, open_terminal
 
 pytestmark = pytest.mark.sandbox
 
 INSIDE = Path(__file__).with_name("inside")
-GUEST = 2  # its pid in every session
+GUEST = 2  # the guest's pid in every session
 LYING_SECONDS = 3.0
 
 
-# --- what is open when it happens ---
+# --- open streams ---
 
 
 class Open:
-    """One of each kind of stream in a session."""
+    """Opens one stream of each kind in a session."""
 
     def __init__(self, session: Session, stack: ExitStack) -> None:
         self._session = session
@@ -57,7 +57,7 @@ class Open:
         for answer in self.events.values():
             stack.enter_context(answer)
             assert answer.status == 200
-        self.terminal = Person(stack.enter_context(open_terminal(session)))
+        self.terminal = TerminalUser(stack.enter_context(open_terminal(session)))
         query = f"/files/content?sessionId={session.id}&path=big"
         self.download = stack.enter_context(Events(session.client, "GET", query, small=True))
         assert self.download.status == 200
@@ -83,7 +83,7 @@ class Open:
 
 
 def upload_slowly(session: Session) -> Reply:
-    """Until it is refused."""
+    """Uploads slowly until the server refuses the rest."""
     with socket.create_connection(("127.0.0.1", session.client.port)) as raw:
         raw.settimeout(120)
         size = 1 << 28
@@ -133,7 +133,7 @@ def _processes(session: Session) -> list[dict[str, Any]]:
     return list(session.client.call("GET", "/processes/list", query={"sessionId": session.id}).done()["processes"])
 
 
-# --- what a guest says that lies ---
+# --- lies of a guest ---
 
 
 def replace_guest(session: Session, where: str, how: str) -> None:
@@ -143,7 +143,7 @@ def replace_guest(session: Session, where: str, how: str) -> None:
 
 
 def _typed(answer: Events) -> str:
-    """The code of how it ends."""
+    """Returns the error code with which the request ends."""
     with answer, suppress(ConnectionError):
         if answer.status != 200:
             return str(answer.refusal().error["code"])
@@ -190,7 +190,7 @@ def test_a_lie_hurts_the_liar_alone(server: Server, victim: Session, neighbour: 
             ends = [pool.submit(_typed, answer) for answer in answers]
             time.sleep(LYING_SECONDS)
             for end, answer in zip(ends, answers, strict=True):
-                if not end.done():  # what goes on without end, as a program's output may
+                if not end.done():  # endless output, which is legitimate
                     with suppress(OSError):
                         answer.socket.shutdown(socket.SHUT_RDWR)
             told = {end.result(60) for end in ends}
@@ -242,7 +242,7 @@ def _plain(session: Session) -> Reply:
     return session.client.call("GET", "/files/list", query={"sessionId": session.id})
 
 
-# --- what is on its disk ---
+# --- files on the session's disk ---
 
 RECORDS = "/var/lib/buntime/processes"
 DISKS = {
@@ -282,7 +282,7 @@ def test_what_is_on_its_disk_hurts_it_alone(server: Server, victim: Session, nei
     until_exited(victim, ended)
     victim.output(f"P={ended}; R={RECORDS}; set -e; {DISKS[what]}", timeout=60)
     with others_stay_quick(server, neighbour):
-        for _ in range(2):  # by the guest that has seen what was there, and by one that has not
+        for _ in range(2):  # first the guest that has already read the files, then a new one
             replies = _ask_everything(victim, ended)
             assert {reply.status for reply in replies} <= {200, 404, 409, 429, 503, 507}
             if what not in LISTED_NO_MORE:
@@ -299,7 +299,7 @@ def test_what_is_on_its_disk_hurts_it_alone(server: Server, victim: Session, nei
 
 
 def _ask_everything(session: Session, process_id: str) -> list[Reply]:
-    """Each answer is plain, and each reads or writes what is on the disk."""
+    """Makes requests that read or write the files on the disk. Each answer must be regular."""
     one = {"sessionId": session.id, "processId": process_id}
     call, mine = session.client.call, {"sessionId": session.id}
     replies = [

@@ -1,4 +1,4 @@
-"""What a plan says of streams, processes, contexts and terminals: each limit is told, and is free again afterwards."""
+"""A plan's limits on streams, processes, contexts and terminals: each is reported, and can be used again afterwards."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -15,18 +15,18 @@ from tests.acceptance.conftest import Servers
 from tests.acceptance.events import Events, stream, watch
 from tests.acceptance.server import Server
 from tests.acceptance.sleeping import deep_sleep
-from tests.acceptance.test_terminals import person_at, refused
+from tests.acceptance.test_terminals import refused, terminal_user
 from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
-HERE, EVERYWHERE = 3, 5  # of each kind, in a session and in an account
+HERE, EVERYWHERE = 3, 5  # limits of each kind, in a session and in an account
 KINDS = ("streams", "processes", "contexts", "terminals")
 LIMITS = {f"{kind}_per_{scope}": n for kind in KINDS for scope, n in (("session", HERE), ("account", EVERYWHERE))}
 
 
 def limited(server: Server, **limits: int) -> Client:
-    """Of an account with these numbers, and those of a generous plan beside them."""
+    """Returns a client of an account with these limits. The other limits are generous."""
     settings = [f"--set={name}={number}" for name, number in limits.items()]
     account = server.cli("accounts", "create", "--plan", "enterprise", *settings)
     return server.client(server.cli("keys", "create", "--account", account))
@@ -34,7 +34,7 @@ def limited(server: Server, **limits: int) -> Client:
 
 @pytest.fixture
 def sessions(server: Server) -> Iterator[tuple[Session, Session]]:
-    """Two of an account whose numbers are small."""
+    """Yields two sessions of an account with low limits."""
     client = limited(server, **LIMITS)
     both = client.open(), client.open()
     yield both
@@ -74,9 +74,9 @@ def is_full(reply: Reply, limit: int, scope: str) -> None:
 
 
 def there_is_room(start: Callable[[Session], Reply], session: Session, count: int = 1) -> None:
-    """For exactly so many more."""
+    """Asserts that exactly this many more can be started."""
     for _ in range(count):
-        until(lambda: start(session).status == 200, "there is room")
+        until(lambda: start(session).status == 200, "there to be room")
     start(session).refused(429, "resource_limit_exceeded")
 
 
@@ -118,10 +118,10 @@ def test_who_comes_at_once_gets_no_more(sessions: tuple[Session, Session], kind:
     assert max(counts) <= HERE
     assert sum(counts) <= EVERYWHERE
     assert {reply.status for reply in replies} == {200, 429}
-    # While one starts it may count twice, so a start beside it may be refused although there is room: later there is.
+    # A process may count twice while it starts. So a simultaneous start may be refused although there is room.
     for _ in range(EVERYWHERE - sum(counts)):
         here = min((0, 1), key=counts.__getitem__)
-        until(lambda here=here: STARTS[kind](sessions[here]).status == 200, "there is room")  # type: ignore[misc]
+        until(lambda here=here: STARTS[kind](sessions[here]).status == 200, "there to be room")  # type: ignore[misc]
         counts[here] += 1
     for session in sessions:
         STARTS[kind](session).refused(429, "resource_limit_exceeded")
@@ -130,21 +130,21 @@ def test_who_comes_at_once_gets_no_more(sessions: tuple[Session, Session], kind:
 def test_terminals_are_counted_whether_somebody_looks_or_not(sessions: tuple[Session, Session]) -> None:
     one, other = sessions
     with ExitStack() as stack:
-        people = [stack.enter_context(person_at(one)) for _ in range(HERE)]
+        users = [stack.enter_context(terminal_user(one)) for _ in range(HERE)]
         assert refused(one) == (429, "resource_limit_exceeded")
-    names = [person.terminal for person in people]
-    until(lambda: _refusal_of_terminal(one) == "session", "nobody looks any more")  # and they are there still
+    names = [user.terminal for user in users]
+    until(lambda: _refusal_of_terminal(one) == "session", "all clients to leave")  # the terminals still exist
     for _ in range(EVERYWHERE - HERE):
-        with person_at(other):
+        with terminal_user(other):
             pass
-    until(lambda: _refusal_of_terminal(other) == "account", "the account is full")
-    with person_at(one, terminalId=names[0]) as person:
-        person.type("exit\n")
-        assert person.end()[0]["type"] == "exit"
-    until(lambda: _opens(other), "there is room")
+    until(lambda: _refusal_of_terminal(other) == "account", "the account to be full")
+    with terminal_user(one, terminalId=names[0]) as user:
+        user.type("exit\n")
+        assert user.end()[0]["type"] == "exit"
+    until(lambda: _opens(other), "there to be room")
     assert _refusal_of_terminal(other) == "session"
     one.output("pkill -9 -f 'bash -[i]'")
-    until(lambda: _opens(one), "there is room again")
+    until(lambda: _opens(one), "there to be room again")
 
 
 def _opens(session: Session) -> bool:
@@ -152,9 +152,9 @@ def _opens(session: Session) -> bool:
 
 
 def _refusal_of_terminal(session: Session) -> str | None:
-    """Which number is met, or None where one more was opened."""
+    """Returns the limit that refuses a terminal, or None if one more could be opened."""
     try:
-        with person_at(session):
+        with terminal_user(session):
             return None
     except InvalidStatus as refusal:
         error = json.loads(refusal.response.body or b"")["error"]
@@ -178,7 +178,7 @@ def test_streams_are_counted_until_their_client_has_left(sessions: tuple[Session
         with watch(one) as answer:
             assert answer.status == 429
             is_full(answer.refusal(), HERE, "session")
-        assert refused(one) == (429, "resource_limit_exceeded")  # who looks at a terminal streams
+        assert refused(one) == (429, "resource_limit_exceeded")  # an open terminal is a stream
         for _ in range(EVERYWHERE - HERE):
             stack.enter_context(_begun(watch(other)))
         with watch(other) as answer:
@@ -186,8 +186,8 @@ def test_streams_are_counted_until_their_client_has_left(sessions: tuple[Session
             is_full(answer.refusal(), EVERYWHERE, "account")
         one.output("echo plain answers are none")
         opened[0].close()
-        until(lambda: _watches(other), "there is room")
-    until(lambda: all(_watches(one) for _ in range(HERE)), "all have left")
+        until(lambda: _watches(other), "there to be room")
+    until(lambda: all(_watches(one) for _ in range(HERE)), "all clients to leave")
 
 
 @contextmanager
@@ -209,17 +209,17 @@ def test_counts_are_right_after_a_restart_and_a_crash_of_the_server(servers: Ser
     for kind in STARTS:
         started = [STARTS[kind](session).done() for _ in range(HERE)]
         assert len(started) == HERE
-    with person_at(session), person_at(session), person_at(session):
+    with terminal_user(session), terminal_user(session), terminal_user(session):
         assert refused(session) == (429, "resource_limit_exceeded")
     for ends in (server.stop, server.kill):
         ends()
         server.start()
         for start in STARTS.values():
             is_full(start(session), HERE, "session")
-        until(lambda: _refusal_of_terminal(session) == "session", "terminals are there still")
+        until(lambda: _refusal_of_terminal(session) == "session", "the terminals to be counted")
     traces.kill_sandbox(server.config, session.id)
-    session.execute(command="true")  # it is started again
-    until(lambda: session.execute(command="true").status == 200, "it runs again")
+    session.execute(command="true")  # starts the guest again
+    until(lambda: session.execute(command="true").status == 200, "the guest to run again")
     for start in STARTS.values():
         there_is_room(start, session, HERE)
     assert all(_opens(session) for _ in range(HERE))
@@ -232,7 +232,7 @@ def test_the_logs_of_a_session_keep_to_the_plan(server: Server) -> None:
         command = f"head -c 3000000 /dev/zero | tr '\\0' {n}; echo; echo end"
         body = {"sessionId": session.id, "command": command}
         ids.append(session.client.call("POST", "/processes/start", json_body=body).done()["processId"])
-        until(lambda: _look(session, ids[-1])["status"] == "exited", "it ends")
+        until(lambda: _look(session, ids[-1])["status"] == "exited", "the process to end")
     used = int(session.output("du -sb /var/lib/buntime/processes | cut -f1"))
     assert used < 3 << 20, used
     page = _logs(session, ids[-1])

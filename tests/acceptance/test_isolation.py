@@ -1,4 +1,4 @@
-"""What a session must not see, reach or do. Refusals only: each is tried once, from inside."""
+"""Things that a session must not see, reach or do. Each is tried once from inside, and must be refused."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.acceptance.server import Server
 pytestmark = pytest.mark.sandbox
 
 INSIDE = Path(__file__).with_name("inside")
-CAPABILITIES = {  # and no others
+CAPABILITIES = {  # the only ones that a session has
     "chown": 0, "dac_override": 1, "fowner": 3, "fsetid": 4, "kill": 5, "setgid": 6, "setuid": 7, "setpcap": 8,
     "net_bind_service": 10, "sys_chroot": 18, "setfcap": 31,
 }  # fmt: skip
@@ -87,7 +87,7 @@ def system_calls(inside: Session) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ACTIONS)
 def test_a_system_call_that_reaches_beyond_the_session_is_refused(system_calls: dict[str, str], name: str) -> None:
-    # other errors would mean that the kernel had looked at the arguments: the call is open
+    # any other error would mean that the kernel looked at the arguments, so that the call is allowed
     refusals = ("EPROTONOSUPPORT",) if name == "socket audit" else ("EPERM", "ENOSYS", "EACCES")
     assert system_calls[name] in refusals
 
@@ -108,7 +108,7 @@ def test_a_command_that_reaches_beyond_the_session_fails(inside: Session, comman
     ],
 )
 def test_a_crash_starts_no_core_handler_of_the_host(inside: Session, change: str) -> None:
-    """The kernel starts one, as root of the host, unless the limit is exactly 1."""
+    """The kernel starts the handler as root of the host, unless the core size limit is exactly 1."""
     limits = inside.output(f"{change}; grep -i core /proc/self/limits").split()
     assert limits[-3:] == ["1", "1", "bytes"]
     assert inside.output("ulimit -S -n 100; ulimit -S -n") == "100\n"  # other limits may be lowered
@@ -201,7 +201,7 @@ def test_a_session_that_may_reach_nothing_reaches_nothing_and_resolves_nothing(p
     for network in ({"egress": "none", "allow": ["0.0.0.0/0"]}, {"allow": ["203.0.113.7"]}):
         closed = paid.open(network=network)
         try:
-            # an address that is never routed: what is not refused here waits in vain
+            # an address that is never routed: a packet that no rule refuses times out
             refused = closed.command("timeout 5 bash -c '</dev/tcp/198.51.100.7/443'")
             assert (refused["exitCode"], "No route to host" in refused["stderr"]) == (1, True), refused
             assert closed.command("getent hosts example.com")["exitCode"] == 2
@@ -214,12 +214,12 @@ def test_there_is_no_ipv6(inside: Session) -> None:
 
 
 def test_a_name_that_is_not_is_answered_at_once(inside: Session) -> None:
-    """That names which are do resolve is seen where packages are installed (test_execution)."""
+    """A test in test_execution installs a package, and so shows that existing names resolve."""
     assert inside.command("getent hosts host.invalid")["exitCode"] == 2
 
 
 def test_names_are_resolved_by_the_given_server_alone(inside: Session) -> None:
-    # an address that is never routed: what is not refused here waits in vain
+    # an address that is never routed: a packet that no rule refuses times out
     for port in (25, 53, 853):
         refused = inside.command(f"timeout 5 bash -c '</dev/tcp/198.51.100.7/{port}'")
         assert (refused["exitCode"], "No route to host" in refused["stderr"]) == (1, True), (port, refused)
@@ -242,7 +242,7 @@ def test_a_packet_with_another_sessions_address_goes_nowhere(
 
 
 def _reached(session: Session, *targets: str, program: Session | None = None) -> str:
-    """Which of the targets take a connection from inside the session."""
+    """Returns the targets that accept a connection from the session."""
     if program is not None:
         session.write("/root/connect.py", program.text("/root/connect.py")).done()
     return session.output("python3 /root/connect.py " + " ".join(targets))
@@ -266,7 +266,7 @@ def test_rules_that_somebody_flushes_are_back_at_once(inside: Session, server: S
     subprocess.run(["nft", "delete", "table", "inet", table], check=True)
     deadline = time.monotonic() + 30
     while table not in subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout:
-        assert time.monotonic() < deadline, "the rules stay away"
+        assert time.monotonic() < deadline, "the rules did not come back"
         time.sleep(0.05)
     assert _reached(inside, "169.254.169.254:80", f"{_gateway(inside)}:22") == ""
     assert inside.output("getent hosts localhost").split()[0] == "127.0.0.1"

@@ -1,4 +1,4 @@
-"""What a session holds in the kernel beside its memory: buffers of connections, and entries in tables."""
+"""Kernel memory that a session holds besides its own memory: connection buffers and table entries."""
 
 import time
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ pytestmark = pytest.mark.sandbox
 
 HOLDING = (Path(__file__).with_name("inside") / "holding.py").read_text()
 MB = 1 << 20
-MEMORY = 1024  # MB, of the session
-# A quarter of its memory in connections that are accepted, 512 KB in each of 512 that are not, and a quarter for what
-# comes in between two looks of the server at sockets and for what the rest of the machine does.
+MEMORY = 1024  # MB, the session's limit
+# A quarter of the memory in accepted connections, 512 KB in each of 512 connections that are not accepted, and another
+# quarter for data that arrives between two checks of the server and for the rest of the machine.
 MOST_HELD = MEMORY * MB // 4 + 512 * (512 << 10) + MEMORY * MB // 4
 RUNS, HOLD_SECONDS = 3, 12
-# 400 clients that keep their connections, as load generators do, then as many that come and go; and one that sends much
-# to a server that answers at the end.
+# 400 clients that keep their connections open, as load generators do. Then 400 that reconnect. Then one that sends much
+# data to a server that answers only at the end.
 LOAD = """
 const server = Bun.serve({ port: 8080, async fetch(request) {
   return new Response(String((await request.arrayBuffer()).byteLength))
@@ -38,7 +38,7 @@ if (sent !== "50000000") throw new Error(sent)
 console.log(`${answers} answers, ${connections} connections`)
 process.exit(0)
 """
-# A level with bits that the kernel does not look at is the same level.
+# The kernel ignores some bits of a level, so a level with such bits set is the same level.
 SOCKETS = """
 import ctypes, os, socket
 try:
@@ -70,7 +70,7 @@ def hoarder(paid: Client) -> Iterator[Session]:
 
 
 def _hold(session: Session, way: str) -> int:
-    """The most bytes that connections of this host held meanwhile, beyond what they held before."""
+    """Returns the highest growth in bytes of all connection buffers on the host meanwhile."""
     before, most = _held(), 0
     for _ in range(RUNS):
         session.command(f"python3 /root/holding.py {way} {HOLD_SECONDS} > /dev/null 2>&1 &")
@@ -82,7 +82,7 @@ def _hold(session: Session, way: str) -> int:
 
 
 def _held() -> int:
-    """Bytes in buffers of TCP and UDP on the whole host."""
+    """Returns the bytes in TCP and UDP buffers of the whole host."""
     lines = (line.split() for line in Path("/proc/net/sockstat").read_text().splitlines())
     return 4096 * sum(int(words[words.index("mem") + 1]) for words in lines if words[0] in ("TCP:", "UDP:"))
 

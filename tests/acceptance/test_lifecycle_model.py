@@ -1,6 +1,6 @@
-"""Requests that come all at once while a session sleeps and wakes: their answers and what is left are those of a model.
+"""Compares concurrent requests to sessions that sleep and wake with a model: their answers and the final state.
 
-The requests of one step run side by side, so a step has several right outcomes; the model knows all of them.
+The requests of one step run at the same time, so a step has several right outcomes. The model knows all of them.
 """
 
 import itertools
@@ -35,16 +35,16 @@ BOUNDS = settings(
     derandomize=True,
     database=None,
     deadline=None,
-    phases=[Phase.generate],  # what depends on the order of things at once does not get simpler
+    phases=[Phase.generate],  # no shrinking: the outcome depends on timing
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )
 FILES = ("a", "d/b")
 LINES = "lines"
-USING = ("append", "append", "write", "write", "read", "read", "list")  # they need the session awake
+USING = ("append", "append", "write", "write", "read", "read", "list")  # these need the session awake
 RESTING = ("sleep", "deep sleep", "deep sleep", "wake", "look", "patch")
 USES = set(USING)
-RESTS = 0.5  # how often
+RESTS = 0.5  # the probability of a step that lets the session sleep
 LIFE = 8  # steps between two deletes
 PAUSES = (0.0, 0.0, 0.002, 0.02, 0.08)
 SEEDS = st.integers(0, 1 << 32)
@@ -55,12 +55,12 @@ SESSIONS = 2
 class Request:
     verb: str
     file: str = ""
-    after: float = 0.0  # seconds: transitions take tens of milliseconds, and some requests come midway
-    number: int = 0  # its own, as content or as metadata
+    after: float = 0.0  # seconds; transitions take tens of milliseconds, so some requests arrive midway
+    number: int = 0  # unique; sent as content or metadata
 
 
 def requests_of(chance: random.Random) -> list[Request]:
-    """Of one step. Without a request that keeps it awake the session goes to sleep for sure."""
+    """Returns the requests of one step. If none keeps the session awake, it surely goes to sleep."""
     if chance.random() < RESTS:
         verbs = chance.choices(RESTING, k=chance.randint(1, 4))
     else:
@@ -101,16 +101,16 @@ History = Sequence[tuple[Request, Reply]]
 
 @dataclass(slots=True)
 class Expected:
-    """What may be seen of a session. `None` as a file's content: it is missing."""
+    """What a session may look like. A content of `None` means that the file is missing."""
 
-    by_itself: bool  # the keeper puts it to sleep too
+    by_itself: bool  # the keeper also puts it to sleep
     states: set[str] = field(default_factory=lambda: {"active"})
     files: dict[str, set[str | None]] = field(default_factory=lambda: {name: {None} for name in FILES})
-    lines: tuple[int, int] = (0, 0)  # at least, at most
+    lines: tuple[int, int] = (0, 0)  # minimum, maximum
     numbers: set[int] = field(default_factory=lambda: {0})
 
     def take(self, history: History) -> None:
-        """Asserts that the answers of requests made at once are right together; what may be seen after them."""
+        """Asserts that the answers of concurrent requests are consistent. Updates what the session may look like."""
         deletes = [reply for asked, reply in history if asked.verb == "delete"]
         others = [(asked, reply) for asked, reply in history if asked.verb != "delete"]
         assert sum(reply.status == 200 for reply in deletes) == min(len(deletes), 1), [r.shown() for r in deletes]
@@ -160,14 +160,14 @@ class Expected:
             after.add("active")
         if "deep sleep" in done:
             after.add("deep-sleep")
-        if "sleep" in done:  # what sleeps deeper stays so
+        if "sleep" in done:  # a session in deep sleep stays there
             after |= {"idle"} | (self.states & {"deep-sleep"})
         if undone & (USES | {"wake"}):
             after |= {"active"} | self.states
         self.states = after or self.states
 
     def looks_right(self, shown: Mapping[str, object]) -> None:
-        """Nothing is under way."""
+        """Asserts that the session looks right while no request runs."""
         assert shown["state"] in (self.states if not self.by_itself else {"active", "idle", "deep-sleep"}), shown
         metadata = shown["metadata"]
         assert isinstance(metadata, dict)
@@ -186,7 +186,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.client = client
         self.by_itself = by_itself
         self.numbers = itertools.count(1)
-        self.steps = 0  # since a session was deleted
+        self.steps = 0  # since the last delete
         self.expected: dict[str, Expected] = {}
 
     @initialize(target=sessions)
@@ -240,7 +240,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.expected[session.id].take(list(zip(asked, replies, strict=True)))
 
     def teardown(self) -> None:
-        """Everything that was acknowledged is there."""
+        """Asserts that everything acknowledged is there."""
         for name, expected in self.expected.items():
             session = Session(self.client, name)
             for file, contents in expected.files.items():
@@ -259,7 +259,7 @@ class Lifecycle(RuleBasedStateMachine):
 
 @pytest.fixture(params=["on demand", "by itself"])
 def lifecycle(servers: Servers, request: pytest.FixtureRequest) -> Iterator[type[Lifecycle]]:
-    """On a server that sleeps nobody by itself, and on one that does it all the time and keeps no volume."""
+    """Runs with a server that never puts sessions to sleep, and with one that always does and evicts volumes."""
     by_itself = request.param == "by itself"
     soon = {"BUNTIME_IDLE_AFTER": "1", "BUNTIME_DEEP_SLEEP_AFTER": "1", "BUNTIME_TICK_MS": "20"}
     never = {"BUNTIME_IDLE_AFTER": "0", "BUNTIME_DEEP_SLEEP_AFTER": "0"}

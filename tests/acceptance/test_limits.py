@@ -1,4 +1,4 @@
-"""Programs that take all they can get: each is contained, harms no neighbour and leaves nothing behind."""
+"""Programs that use as much as they can: each is contained, harms no neighbour and leaves nothing behind."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,12 +26,12 @@ def _beside(work: Callable[[], object]) -> Iterator[Future[object]]:
 
 
 def _is_as_new(server: Server, session: Session) -> None:
-    """The session answers, and nothing runs in it but what is parked for its next runs, at most a shell and a Bun."""
+    """Asserts that the session answers, and that only parked processes run in it: at most a shell and a Bun."""
     assert session.output("echo fine") == "fine\n"
     sandbox = traces.sandbox_of(server.config, session.id)
     deadline = time.monotonic() + 20
     while session.look().done()["activeProcesses"] or len(traces.session_processes(server.config, sandbox)) > 2:
-        assert time.monotonic() < deadline  # what was killed may still be closing its files
+        assert time.monotonic() < deadline  # killed processes may still be closing their files
         time.sleep(0.05)
 
 
@@ -81,7 +81,7 @@ def test_a_run_that_copes_with_the_end_of_a_child_is_a_result(paid: Client) -> N
     session = paid.open(resourceLimits={"memory": 128, "cpu": 1})
     result = session.command("head -c 500M /dev/zero | tail || echo coped", timeout=60)
     assert (result["stdout"], result["exitCode"]) == ("coped\n", 0)
-    assert 100 * MB < result["memoryUsed"] <= 132 * MB  # the kernel counts in batches
+    assert 100 * MB < result["memoryUsed"] <= 132 * MB  # the kernel accounts memory in batches
     session.delete().done()
 
 
@@ -97,7 +97,7 @@ def test_a_full_disk_is_told_and_deleting_makes_room_again(server: Server, paid:
     session.execute(code="await Bun.write('more', Buffer.alloc(30e6, 1))").refused(507, "disk_full")
     refused = session.write("more", "x" * (30 * MB))
     refused.refused(507, "disk_full")
-    assert session.list().done()["total"] in (1, 2)  # nothing of the refused write: "big", and Bun's own "more"
+    assert session.list().done()["total"] in (1, 2)  # only "big" and Bun's "more": nothing of the refused write
     session.execute(command="true", files=[{"path": f"f{n}", "content": "x" * (9 * MB)} for n in range(4)]).refused(
         507, "disk_full"
     )

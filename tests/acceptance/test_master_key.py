@@ -1,4 +1,4 @@
-"""The key that all keys of sessions are wrapped with: made once, private, and never taken for another."""
+"""The master key, which wraps all session keys: made once, private, and never replaced."""
 
 import secrets
 from pathlib import Path
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.sandbox
 
 
 def _refusal(server: Server) -> str:
-    """What the server says that does not start."""
+    """Returns the message with which the server refuses to start."""
     refused = server.run_cli("serve")
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
@@ -27,7 +27,7 @@ def test_the_first_start_makes_a_key_without_which_no_later_one_begins(servers: 
     assert key.stat().st_mode & 0o7777 == 0o600
     assert server.stop() == 0
     key.unlink()
-    server.start()  # nothing was sealed with it
+    server.start()  # nothing is sealed with the key yet
     session = server.new_client().open()
     session.write("file", "kept").done()
     evict(server, session)
@@ -36,7 +36,7 @@ def test_the_first_start_makes_a_key_without_which_no_later_one_begins(servers: 
     key.unlink()
     assert str(key) in (refusal := _refusal(server))
     assert "missing" in refusal
-    assert not key.exists(), "another one is not made in its place"
+    assert not key.exists(), "the server must not make a new key"
     for wrong, words in ((secrets.token_hex(32), "not the master key"), ("short", "64 hexadecimal characters")):
         key.write_text(wrong)
         key.chmod(0o600)

@@ -1,4 +1,4 @@
-"""Any sequence of create, patch, get, list, files and delete, with keys and without, does what a dictionary would."""
+"""Compares random sequences of create, patch, get, list, files and delete, with and without keys, with a dictionary."""
 
 from typing import Any
 from uuid import uuid4
@@ -28,7 +28,7 @@ BOUNDS = settings(
 
 
 class Account(RuleBasedStateMachine):
-    """`expected`: session id → what it must look like; `answers`: key → its request and first answer."""
+    """An account. `expected` maps session ids to expected forms, `answers` maps keys to requests and first answers."""
 
     sessions = Bundle("sessions")
     keys = Bundle("keys")

@@ -1,4 +1,4 @@
-"""What an operator relies on: health, numbers, the description of the API, and logs that keep secrets."""
+"""What an operator relies on: health, metrics, the API's description, and logs without secrets."""
 
 import json
 import re
@@ -113,7 +113,7 @@ def test_the_edges_own_refusals_have_the_same_form(paid: Client, refusal: str) -
 
 
 def test_logs_are_lines_of_json_with_request_ids_and_without_secrets(server: Server) -> None:
-    """Everything that a client says here is a secret; none of it may be in the log of the whole run."""
+    """Everything that the client sends here is secret, and must not be in the log."""
     told = ("code", "env", "meta", "path", "content", "stdin", "output", "header", "query")
     secrets = {name: f"secret{name}{uuid4().hex}" for name in told}
     client = server.new_client("paid")

@@ -1,4 +1,4 @@
-"""Patterns that make a search slow, against files and trees made for them: they cost the session that asks, and end."""
+"""Search patterns that are slow on purpose: a search ends in time, and only the session that asks pays for it."""
 
 import time
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.acceptance.server import Server
 
 pytestmark = pytest.mark.sandbox
 
-SEARCHES_END = 60.0  # seconds; a guard against a hang: a search is ended after 20
+SEARCHES_END = 60.0  # seconds; a guard against a hang, since the server ends a search after 20
 REFUSALS = {(400, "invalid_request"), (507, "memory_limit_exceeded"), (409, "session_busy")}
 MADE = """
 import os

@@ -1,4 +1,4 @@
-"""Runs of code that meet a Bun which has started already: the same as others, only sooner."""
+"""Runs of code that use a prepared Bun process: they behave as other runs do, and start sooner."""
 
 import time
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from tests.acceptance.conftest import Servers
 
 pytestmark = pytest.mark.sandbox
 
-BOUND = 30.0  # seconds: the machine may be busy
+BOUND = 30.0  # seconds; the machine may be busy
 LOOK_SECONDS = 0.05
-# Those that wait, see guest/src/boot/boot.js: it holds one descriptor until it is ready, and another until it is used.
+# Finds prepared processes: guest/src/boot/boot.js holds one descriptor until it is ready, and another until it is used.
 WAITING = """for process in /proc/[0-9]*; do
   [ -e $process/fd/9 ] && [ ! -e $process/fd/8 ] && grep -qz boot.js $process/cmdline && echo ${process#/proc/}
 done; true"""
@@ -31,9 +31,9 @@ def _waiting(session: Session) -> list[str]:
 
 
 def _prepared(session: Session, **fields: object) -> str:
-    """The pid of the process that waits for a run like this one."""
+    """Returns the pid of the process that is prepared for a run like this one."""
     session.code("0", **fields)
-    _until(lambda: _waiting(session), "a process is prepared")
+    _until(lambda: _waiting(session), "a process to be prepared")
     (pid,) = _waiting(session)
     return pid
 
@@ -90,7 +90,7 @@ def test_it_is_made_for_the_environment_and_the_directory_of_the_last_run(sessio
     assert _said(session, shown, **alike) == f"{waiting} hello /workspace/lib"
     waiting = _prepared(session, **alike)
     assert _said(session, "console.log(process.env.GREETING, process.cwd())") == "undefined /workspace"
-    _until(lambda: waiting not in _waiting(session), "the old one is given up")
+    _until(lambda: waiting not in _waiting(session), "the old process to be given up")
 
 
 def test_input_and_long_code_do_without(session: Session) -> None:

@@ -1,4 +1,4 @@
-"""A host that runs short: who sleeps is moved out of the way, who comes is told to come again, and nothing is lost."""
+"""A host short of memory or disk moves sleeping sessions away and refuses new ones. Nothing is lost."""
 
 import asyncio
 import sqlite3
@@ -32,10 +32,10 @@ def _answers(server: Server) -> bool:
 
 
 def _start_short(server: Server) -> None:
-    """It is not ready for more."""
+    """Starts a server that has no room for another session, so `/readyz` fails."""
     server.settings |= SHORT
     server.launch()
-    until(lambda: _answers(server), "the start")
+    until(lambda: _answers(server), "the server to start")
 
 
 def test_where_memory_is_short_suspended_sessions_sleep_deeper_and_creates_are_told_to_come_again(
@@ -50,7 +50,7 @@ def test_where_memory_is_short_suspended_sessions_sleep_deeper_and_creates_are_t
     deep_sleep(deep)
     assert server.stop() == 0
     _start_short(server)
-    until(lambda: state(idle) == "deep-sleep", "it goes down early")
+    until(lambda: state(idle) == "deep-sleep", "early deep sleep")
     traces.wait_until_given_back(server.config, idle.id)
     assert "slept_early" in server.said()
     refusals = [client.create(), wake(deep), idle.execute(command="true")]
@@ -59,7 +59,7 @@ def test_where_memory_is_short_suspended_sessions_sleep_deeper_and_creates_are_t
         assert int(refused.headers["retry-after"]) > 0
         assert refused.error["retryable"] is True
     assert [state(session) for session in (idle, active, deep)] == ["deep-sleep", "active", "deep-sleep"]
-    assert active.text("file") == active.id, "who is awake goes on"
+    assert active.text("file") == active.id, "an active session must keep working"
     assert server.stop() == 0
     for name in SHORT:
         del server.settings[name]
@@ -78,7 +78,7 @@ def test_a_session_that_was_restored_but_found_no_room_to_run_is_whole_and_evict
     wake(session).refused(503, "unavailable")
     assert number(server, "archive_restored") > 0
     assert state(session) == "deep-sleep"
-    until(lambda: not traces.has_volume(server.config, session.id), "its volume goes again")
+    until(lambda: not traces.has_volume(server.config, session.id), "its volume to be evicted again")
     assert server.stop() == 0
     for name in SHORT:
         del server.settings[name]
@@ -98,15 +98,15 @@ def test_sessions_that_expired_while_the_server_was_down_end_soon_with_all_that_
     server.start()
     for session_id in expired:
         Session(client, session_id).look().refused(404, "session_not_found")
-    until(lambda: server.said()[said:].count('"step": "expire"') == len(expired), "all of them end")
-    until(lambda: not traces.objects(server.config.data_dir / "archive", ""), "the objects go")
-    until(lambda: _sessions(server) == {kept.id}, "the store forgets them")
+    until(lambda: server.said()[said:].count('"step": "expire"') == len(expired), "all sessions to expire")
+    until(lambda: not traces.objects(server.config.data_dir / "archive", ""), "the objects to be deleted")
+    until(lambda: _sessions(server) == {kept.id}, "the store to delete them")
     assert kept.output("echo on") == "on\n"
     traces.wait_until_whole(server.config, 1)
 
 
 async def _let_expire(server: Server, some: Session) -> list[str]:
-    """The session, and more like it that have slept for long: their time comes before the next start."""
+    """Lets the session and copies of it expire while the server is down. All are in deep sleep."""
     store = await SqliteStore.open(store_file(server.config))
     try:
         session = await store.get_session(some.id)
@@ -135,7 +135,7 @@ async def _let_expire(server: Server, some: Session) -> list[str]:
 
 
 def _sessions(server: Server) -> set[str]:
-    """That the store has."""
+    """Returns the ids of the sessions in the store."""
     with closing(sqlite3.connect(f"file:{store_file(server.config)}?mode=ro", uri=True)) as store:
         return {session_id for (session_id,) in store.execute("SELECT id FROM sessions")}
 
@@ -150,11 +150,11 @@ def test_a_volume_that_is_not_archived_stays_however_little_room_there_is(server
     archive.rename(aside := archive.with_name("aside"))
     deep_sleep(session)
     failed = number(server, "archive_saves_failed")
-    until(lambda: number(server, "archive_saves_failed") > failed + 2, "it is tried again")
+    until(lambda: number(server, "archive_saves_failed") > failed + 2, "more attempts")
     assert traces.has_volume(server.config, session.id)
     server.kill()
     aside.rename(archive)
     archive.chmod(0o700)
     server.start()
-    until(lambda: not traces.has_volume(server.config, session.id), "archived, then evicted")
+    until(lambda: not traces.has_volume(server.config, session.id), "the volume to be archived and evicted")
     assert session.text("file") == "kept"

@@ -1,4 +1,4 @@
-"""A port of a session, seen from outside through the edge: real nginx, real sandboxes."""
+"""Previews of session ports through the edge, with a real nginx and real sandboxes."""
 
 import hashlib
 import os
@@ -69,7 +69,7 @@ def _websocket(client: Client, session: Session, query: str = "") -> Iterator[so
 
 
 def _echo(stream: socket.socket, text: bytes) -> bytes:
-    """What comes back for a short masked text frame."""
+    """Sends a short masked text frame. Returns what comes back."""
     stream.sendall(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
     head = stream.recv(2, socket.MSG_WAITALL)
     return stream.recv(head[1], socket.MSG_WAITALL)
@@ -141,13 +141,13 @@ def test_an_open_connection_outlives_a_suspension_and_what_comes_in_wakes(server
     session = client.open()
     _serve(session)
     with _websocket(client, session) as stream:
-        for _ in range(5):  # longer than the session may be quiet
+        for _ in range(5):  # longer than the idle timeout
             assert _echo(stream, b"ping") == b"ping"
             time.sleep(1)
-        assert _state(session) == "active", "traffic is activity"
-        _wait_for(session, "idle")  # an open but silent connection is none
+        assert _state(session) == "active", "traffic must count as activity"
+        _wait_for(session, "idle")  # a silent connection is not activity
         assert _echo(stream, b"still there") == b"still there"
-        _wait_for(session, "active")  # it goes on a moment before that is stored
+        _wait_for(session, "active")  # the session runs again before the store says so
 
 
 def test_private_previews_need_a_token_and_losing_it_ends_what_is_open(paid: Client) -> None:
@@ -163,12 +163,12 @@ def test_private_previews_need_a_token_and_losing_it_ends_what_is_open(paid: Cli
     cookie = sent_on.headers["set-cookie"].partition(";")[0]
     assert _see(paid, session, Cookie=cookie).body == b"hello"
     other = paid.open(preview={"visibility": "private", "ports": [8080]})
-    assert _see(paid, other, Cookie=cookie).status == 401, "a token is its session's alone"
+    assert _see(paid, other, Cookie=cookie).status == 401, "a token must be valid for its session only"
     with _websocket(paid, session, f"?buntime_token={token}") as stream:
         assert _echo(stream, b"in") == b"in"
         paid.call("DELETE", f"/sessions/{session.id}/preview-token", json_body={"token": token}).done()
         _ends_soon(stream)
-    time.sleep(1)  # for so long the edge may remember a permission
+    time.sleep(1)  # the edge caches a permission for a second
     assert _see(paid, session, Cookie=cookie).status == 401
     for gone in (session, other):
         gone.delete().done()
@@ -203,12 +203,12 @@ def test_other_ports_are_for_holders_of_tokens_and_privileged_ones_for_nobody(se
 def _wait_for(session: Session, state: str) -> None:
     deadline = time.monotonic() + 30
     while _state(session) != state:
-        assert time.monotonic() < deadline, f"not {state}"
+        assert time.monotonic() < deadline, f"the session did not become {state}"
         time.sleep(0.05)
 
 
 def _ends_soon(stream: socket.socket) -> None:
-    """The other side closes it; a guard against a hang, and generous where the contract says 2 seconds."""
+    """Asserts that the other side closes the connection. The guard is generous; the contract says 2 seconds."""
     ended = threading.Event()
 
     def body() -> None:

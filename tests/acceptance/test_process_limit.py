@@ -1,4 +1,4 @@
-"""A run that meets the limit on processes is ended whole, says so, and leaves the session usable."""
+"""A run that hits the process limit ends completely, reports the limit, and leaves the session usable."""
 
 import statistics
 import time
@@ -14,7 +14,7 @@ from tests.acceptance.server import Server
 pytestmark = pytest.mark.sandbox
 
 MORE_THAN_A_SESSION_HAS = 700
-RUNS, SLOWER, LEAST = 7, 20, 0.02  # with one share for each process it is 100 times
+RUNS, SLOWER, LEAST = 7, 20, 0.02  # with one CPU share per process, the ratio would be 100
 FORKS = """
 import os, sys, time
 forked = 0
@@ -49,7 +49,7 @@ for _ in range(700):
 open("started", "w").write(str(started))
 time.sleep(600)
 """
-# by what the shell does without a fork: a slow machine takes its time to get there
+# uses only shell builtins, since the shell cannot fork; a slow machine needs a while to hit the limit
 UNTIL_FULL = "until set -- /proc/[0-9]*; [ $# -gt 440 ]; do :; done"
 BOMBS = {
     "a shell that pipes itself into itself": f"bomb() {{ bomb | bomb & }}; bomb; {UNTIL_FULL}; sleep 1",
@@ -67,7 +67,7 @@ def armed(session: Session) -> Session:
 
 
 def _is_usable(server: Server, session: Session) -> None:
-    """The next command works, and nothing runs but what is parked for the next runs."""
+    """Asserts that the next command works, and that only parked processes run."""
     assert session.output(f"echo one{' | cat' * 30}") == "one\n"
     sandbox = traces.sandbox_of(server.config, session.id)
     deadline = time.monotonic() + 20
@@ -95,7 +95,7 @@ def test_code_in_a_prepared_process_that_meets_the_limit_says_so(server: Server,
         "const run = Bun.spawn(['python3', 'forks.py', %s], {stdout: 'ignore'}); await run.exited; console.log('end')"
     )
     assert "processLimitExceeded" not in armed.code(code % "'5'")
-    time.sleep(0.5)  # the next process is prepared meanwhile
+    time.sleep(0.5)  # time to prepare the next process
     result = armed.code(code % f"'{MORE_THAN_A_SESSION_HAS}'")
     assert (result["stdout"], result["processLimitExceeded"]) == ("end\n", True)
     armed.output("pkill -f 'forks.py 5'")
@@ -117,7 +117,7 @@ def test_a_run_below_the_limit_keeps_its_background_processes(armed: Session) ->
 
 
 def test_a_run_beside_a_full_one_has_processes_left(armed: Session) -> None:
-    """What one run may take is less than what the session has."""
+    """The limit of a run is lower than that of the session."""
     started = armed.client.call(
         "POST",
         "/processes/start",
@@ -175,7 +175,7 @@ def test_a_context_that_meets_the_limit_ends(server: Server, armed: Session) -> 
 
 
 def test_two_runs_that_share_the_sessions_processes_are_told_apart(server: Server, paid: Client) -> None:
-    """One that left many processes, but met no limit, keeps them when another meets the session's."""
+    """A run that left many processes without hitting a limit keeps them when another run hits the session's limit."""
     session = paid.open()
     session.write("forks.py", FORKS).done()
     assert session.output("python3 forks.py 200") == "200\n"

@@ -1,4 +1,4 @@
-"""Processes on real sandboxes: their logs lose and double nothing, whatever happens to the server and the session."""
+"""Processes on real sandboxes. Logs lose and repeat nothing, whatever happens to the server or the session."""
 
 import base64
 import json
@@ -46,7 +46,7 @@ class Process:
         return dict(self.call("GET", "/processes/logs", **fields).done())
 
     def all_logs(self, cursor: int = 0) -> str:
-        """What is kept, in pages."""
+        """Reads the whole kept log, page by page."""
         text = ""
         while True:
             page = self.logs(cursor=cursor, limit=100_000)
@@ -62,13 +62,13 @@ class Process:
         return self.call("POST", "/processes/signal", signal=name)
 
     def follow(self, cursor: int = 0, headers: Mapping[str, str] | None = None) -> Iterator[Event]:
-        """Events until the answer ends, however it does."""
+        """Yields events until the answer ends or breaks off."""
         path = f"/processes/logs?sessionId={self.session.id}&processId={self.id}&follow=true&cursor={cursor}"
         client = self.session.client
         yield from events(client, "GET", path, headers=headers)
 
     def ended(self) -> dict[str, Any]:
-        until(lambda: self.look()["status"] != "running", "the process ends")
+        until(lambda: self.look()["status"] != "running", "the process to end")
         return self.look()
 
 
@@ -163,13 +163,13 @@ def test_a_server_is_waited_for(session: Session) -> None:
 def test_a_signal_reaches_all_that_the_process_has_started_and_nothing_else(session: Session) -> None:
     other = start(session, "sleep 701")
     process = start(session, "setsid sleep 702 & (sleep 703 &); nohup sleep 704 & sleep 705; :")
-    until(lambda: session.output("pgrep -c -x sleep") == "5\n", "all have started")
+    until(lambda: session.output("pgrep -c -x sleep") == "5\n", "all processes to start")
     process.signal("SIGKILL").done()
     assert process.ended()["exitCode"] == 137
-    until(lambda: session.output("pgrep -a sleep | cut -d' ' -f2-") == "sleep 701\n", "its tree is gone")
+    until(lambda: session.output("pgrep -a sleep | cut -d' ' -f2-") == "sleep 701\n", "its process tree to end")
     assert other.look()["status"] == "running"
     trap = start(session, "trap 'echo got; exit 9' INT; echo set; while :; do sleep 0.05; done")
-    until(lambda: trap.logs()["cursor"] == 4, "the trap is set")
+    until(lambda: trap.logs()["cursor"] == 4, "the trap to be set")
     trap.signal("SIGINT").done()
     assert (trap.ended()["exitCode"], trap.all_logs()) == (9, "set\ngot\n")
 
@@ -178,7 +178,7 @@ def test_a_process_past_its_time_is_killed(session: Session) -> None:
     process = start(session, "trap '' TERM; echo so far; sleep 800 & sleep 801; :", timeout=1)
     assert list(process.follow())[-1].data == {"status": "exited", "exitCode": 124, "reason": "timeout"}
     assert process.all_logs() == "so far\n"
-    until(lambda: session.command("pgrep -x sleep")["exitCode"] == 1, "its tree is gone")
+    until(lambda: session.command("pgrep -x sleep")["exitCode"] == 1, "its process tree to end")
 
 
 def test_a_full_log_keeps_the_newest_and_says_what_is_missing(paid: Client) -> None:
@@ -206,7 +206,7 @@ def test_binary_output_and_what_a_child_says_later_are_kept(session: Session) ->
     assert binary.all_logs().endswith("ok")
     forks = start(session, "(sleep 1; echo late) & echo early; exit 5")
     assert list(forks.follow())[-1].data["exitCode"] == 5
-    until(lambda: forks.all_logs() == "early\nlate\n", "the child is logged")
+    until(lambda: forks.all_logs() == "early\nlate\n", "the child's output")
     closes = start(session, "exec >&- 2>&- <&-; sleep 0.3; exit 6")
     assert list(closes.follow())[-1].data["exitCode"] == 6
 
@@ -235,12 +235,12 @@ def test_damage_from_inside_hurts_one_process_alone(session: Session) -> None:
 def test_a_process_goes_on_when_the_disk_is_full(paid: Client) -> None:
     session = paid.open(resourceLimits={"cpu": 1, "disk": 32})
     process = start(session, "echo one; read; seq 1 100000; read; echo two; exit 3")
-    until(lambda: process.logs()["cursor"] == 4, "it has started")
+    until(lambda: process.logs()["cursor"] == 4, "the process to start")
     session.execute(command="head -c 40000000 /dev/urandom > fill").refused(507, "disk_full")
     process.input("\n").done()
     time.sleep(1)
     process.input("\n").done()
-    until(lambda: process.look()["status"] == "exited", "it ends")
+    until(lambda: process.look()["status"] == "exited", "the process to end")
     assert process.look()["exitCode"] == 3
     session.delete_file("fill").done()
     time.sleep(4)
@@ -259,7 +259,7 @@ def test_processes_of_a_session_are_limited_by_what_runs(servers: Servers) -> No
     details = client.call("POST", "/processes/start", json_body=body).refused(429, "resource_limit_exceeded")
     assert (details["limit"], details["scope"]) == (64, "session")
     session.output("pkill -n -x sleep")
-    until(lambda: client.call("POST", "/processes/start", json_body=body).status == 200, "there is room")
+    until(lambda: client.call("POST", "/processes/start", json_body=body).status == 200, "there to be room")
 
 
 def test_a_start_with_a_key_starts_one_process(session: Session) -> None:
@@ -291,11 +291,11 @@ def test_a_detached_run_goes_on_without_its_client(session: Session) -> None:
     session.execute(command="true", detach=True).refused(400, "invalid_request", "detach")
 
 
-# --- servers that die, sessions that sleep ---
+# --- killed servers and sleeping sessions ---
 
 
 class Reader(threading.Thread):
-    """Comes back with its cursor for as long as it takes."""
+    """Reads a log in a thread. Reconnects with its cursor until the log ends."""
 
     def __init__(self, process: Process, *, by_header: bool = False) -> None:
         super().__init__(name="reader", daemon=True)
@@ -321,7 +321,7 @@ class Reader(threading.Thread):
 
     def end(self) -> Event:
         self.join(PATIENCE)
-        assert not self.is_alive(), f"no end after {self.answers} answers, at {self.cursor}"
+        assert not self.is_alive(), f"the log did not end after {self.answers} answers, at cursor {self.cursor}"
         return self.found[-1]
 
 
@@ -349,7 +349,7 @@ def test_a_server_that_stops_lets_followers_go_at_once(servers: Servers) -> None
     process = start(session, "echo begun; sleep 6; echo done")
     reader = Reader(process)
     reader.start()
-    until(lambda: reader.cursor == 6, "the first line is read")
+    until(lambda: reader.cursor == 6, "the first line")
     stopping = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - stopping < 30
@@ -364,12 +364,12 @@ def test_who_follows_does_not_hold_the_session_awake_and_misses_nothing(servers:
     process = start(session, "for i in $(seq 1 40); do echo $i; sleep 0.1; done")
     reader = Reader(process)
     reader.start()
-    until(lambda: state(session) == "idle", "it is suspended although somebody follows")
+    until(lambda: state(session) == "idle", "the session to be suspended while a client follows its log")
     seen = reader.cursor
     time.sleep(1)
     assert reader.cursor == seen
     session.output("true")
-    until(lambda: state(session) == "idle", "suspended again")
+    until(lambda: state(session) == "idle", "the session to be suspended again")
     while reader.is_alive():
         session.output("true")
         time.sleep(0.2)
@@ -386,20 +386,20 @@ def test_deep_sleep_ends_processes_and_says_so(servers: Servers) -> None:
     simple = start(session, "echo set; sleep 900")
     stubborn = start(session, "trap '' TERM; echo set; while :; do sleep 1; done")
     for process in (gentle, simple, stubborn):
-        until(lambda process=process: process.logs()["cursor"] == 4, "started")  # type: ignore[misc]
+        until(lambda process=process: process.logs()["cursor"] == 4, "the process to start")  # type: ignore[misc]
     reader = Reader(gentle)
     reader.start()
     held = list[Event]()
     following = threading.Thread(target=lambda: held.extend(stubborn.follow()), daemon=True)
     following.start()
-    until(lambda: reader.cursor == 4 and held, "both are followed")
+    until(lambda: reader.cursor == 4 and held, "both logs to be followed")
     deep_sleep(session)
     following.join(PATIENCE)
     assert [event.name for event in held] == ["stdout", "error"]
     assert held[-1].data["details"]["reason"] == "deep_sleep"
     assert state(session) == "deep-sleep"
     assert reader.end().data == {"status": "exited", "exitCode": 6, "reason": "deep_sleep"}
-    assert text_of(reader.found).replace("Terminated\n", "") == "set\nbye\n", "bash may tell of its sleep's end"
+    assert text_of(reader.found).replace("Terminated\n", "") == "set\nbye\n", "bash may also say Terminated"
     for process, code, reason in ((before, 2, None), (gentle, 6, "deep_sleep"), (simple, 143, "deep_sleep")):
         look = process.look()
         assert (look["status"], look["exitCode"], look["reason"]) == ("exited", code, reason)
@@ -423,7 +423,7 @@ def test_what_a_process_left_behind_printed_after_it_comes_back_after_deep_sleep
     text = "started\n" + "".join(f"line {i}\n" for i in (1, 2, 3))
     for process in (gentle, stubborn):
         assert process.ended()["exitCode"] == 0
-        until(lambda process=process: process.logs()["cursor"] == len(text), "it is printed")  # type: ignore[misc]
+        until(lambda process=process: process.logs()["cursor"] == len(text), "the output")  # type: ignore[misc]
     deep_sleep(session)
     for process in (gentle, stubborn):
         assert process.all_logs() == text
@@ -451,11 +451,11 @@ def test_suspended_time_does_not_count_against_a_process(session: Session) -> No
 
 def test_a_runtime_that_is_killed_from_inside_is_told(session: Session) -> None:
     process = start(session, "echo begun; sleep 900")
-    until(lambda: process.logs()["cursor"] == 6, "started")
+    until(lambda: process.logs()["cursor"] == 6, "the process to start")
     held = list[Event]()
     following = threading.Thread(target=lambda: held.extend(process.follow()), daemon=True)
     following.start()
-    until(lambda: held, "it is followed")
+    until(lambda: held, "the log to be followed")
     session.execute(command="kill -9 -1; kill -9 1; sleep 60")
     session.output("true")
     following.join(PATIENCE)

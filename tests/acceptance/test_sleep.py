@@ -1,4 +1,4 @@
-"""Quiet sessions are suspended by the kernel, and nobody notices."""
+"""The kernel freezes quiet sessions, and clients do not notice."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from tests.acceptance.conftest import Servers
 
 pytestmark = pytest.mark.sandbox
 
-# Writes the time ten times a second: a suspension is a gap in it.
+# Writes the time ten times a second, so that a suspension shows as a gap.
 TICKER = "while :; do date +%s.%N >> /tmp/ticks; sleep 0.1; done"
 GAPS = "awk 'NR > 1 && $1 - before > 1 { print $1 - before } { before = $1 }' /tmp/ticks"
 
@@ -20,7 +20,7 @@ GAPS = "awk 'NR > 1 && $1 - before > 1 { print $1 - before } { before = $1 }' /t
 def _until(seen: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + 30
     while not seen():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
         time.sleep(0.05)
 
 
@@ -34,15 +34,15 @@ def test_a_quiet_session_is_suspended_with_its_processes_and_goes_on_with_the_ne
     session.write("kept", "kept").done()
     session.output(f"({TICKER}) &")
     pid = session.output("pgrep -f 'while :' | head -1")
-    _until(lambda: _state(session) == "idle", "suspended")
+    _until(lambda: _state(session) == "idle", "the session to be suspended")
     shown = session.look().done()
     assert (shown["filesCount"], shown["activeProcesses"] >= 1) == (1, True)
     time.sleep(1.5)
-    assert _state(session) == "idle", "looking is not activity"
+    assert _state(session) == "idle", "reading the session's state must not count as activity"
     assert session.text("kept") == "kept"
     assert _state(session) == "active"
     assert session.output("pgrep -f 'while :' | head -1") == pid
-    assert float(session.output(GAPS).splitlines()[0]) > 1, "its processes used no CPU meanwhile"
+    assert float(session.output(GAPS).splitlines()[0]) > 1, "its processes must not run meanwhile"
 
 
 def test_a_request_in_flight_is_never_suspended(servers: Servers) -> None:
@@ -94,11 +94,11 @@ def test_deep_sleep_gives_all_but_the_files_back_and_a_wake_finds_them(servers: 
     before = session.output("stat -c '%n %a %u %s %Y' d d/f link /root/own; ls /etc")
     _deep(client, session)
     traces.wait_until_given_back(server.config, session.id)
-    # the kernel clears a network namespace away in its own time
+    # the kernel removes a network namespace asynchronously
     gateway = [f"buntime{server.config.instance}gw"]
-    _until(lambda: traces.interfaces(server.config) == gateway, "its network is gone")
+    _until(lambda: traces.interfaces(server.config) == gateway, "its network to vanish")
     assert session.output("stat -c '%n %a %u %s %Y' d d/f link /root/own; ls /etc") == before
-    assert session.command("pgrep -x sleep")["exitCode"] == 1, "processes end"
+    assert session.command("pgrep -x sleep")["exitCode"] == 1, "its processes must end"
     for _ in range(5):
         _deep(client, session)
         assert session.text("link") == "deep\n"
@@ -120,7 +120,7 @@ def test_a_woke_from_deep_sleep_runs_the_sessions_own_command(servers: Servers) 
     _deep(client, session)
     woken = client.call("POST", f"/sessions/{session.id}/wake").done()
     assert woken["wokeFrom"] == "deep-sleep"
-    _until(lambda: session.command("pgrep -x sleep")["exitCode"] == 0, "started")
+    _until(lambda: session.command("pgrep -x sleep")["exitCode"] == 0, "the process to start")
     assert session.output("cat /var/log/on-wake.log") == "up with env\n"
 
 
@@ -129,12 +129,12 @@ def test_quiet_sessions_go_down_by_themselves_and_sleep_over_a_restart(servers: 
     client = server.new_client()
     session = client.open()
     session.write("kept", "kept").done()
-    _until(lambda: _state(session) == "deep-sleep", "asleep")
+    _until(lambda: _state(session) == "deep-sleep", "deep sleep")
     server.kill()
     server.start()
     assert _state(session) == "deep-sleep"
     assert session.text("kept") == "kept"
-    _until(lambda: _state(session) == "deep-sleep", "asleep again")
+    _until(lambda: _state(session) == "deep-sleep", "deep sleep again")
     session.delete().done()
     traces.wait_until_whole(server.config, 0, server.parked)
 

@@ -1,4 +1,4 @@
-"""A server that stops, and a purge after it, end in a sentence and never in a traceback."""
+"""A stopped server and a purge print a sentence, never a traceback."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ def test_a_purge_beside_a_server_that_stops_is_refused_in_a_sentence_until_it_ca
 def test_a_server_that_stops_while_it_starts_a_sandbox_leaves_nothing_of_it(
     step: str, servers: Servers, tmp_path: Path
 ) -> None:
-    """At the step, the thread that makes the sandbox takes its time."""
+    """The thread that makes the sandbox is slow at the step."""
     there = tmp_path / "there"
     server = servers.make()
     server.launch([sys.executable, "-c", SLOW, step, there])
@@ -83,7 +83,7 @@ def test_a_purge_says_what_it_cannot_remove_when_the_data_directory_was_emptied(
 
 
 def test_a_server_that_is_stopped_while_it_makes_the_image_says_so(servers: Servers, tmp_path: Path) -> None:
-    """The tool that makes the image has ended, and a program that the tool started still holds its output open."""
+    """The tool that makes the image has ended, but its child process still has its output open."""
     tool, helper = tmp_path / "setpriv", tmp_path / "helper"
     tool.write_text(f"#!/bin/sh\nsleep 1000 &\necho $! >{helper}.part\nmv {helper}.part {helper}\n")
     tool.chmod(0o755)
@@ -102,7 +102,7 @@ def test_a_server_that_is_stopped_while_it_makes_the_image_says_so(servers: Serv
 
 @contextmanager
 def emptied(config: Config) -> Iterator[None]:
-    """What `rm -rf` could remove of a data directory is elsewhere within the block."""
+    """Moves away everything that `rm -rf` could delete from a data directory, until the block ends."""
     away = config.data_dir.with_name("away")
     away.mkdir()
     for entry in list(config.data_dir.iterdir()):

@@ -1,4 +1,4 @@
-"""POST /execute with `stream`: output as it happens, and one end, whatever becomes of either side."""
+"""POST /execute with `stream`: output arrives at once, and a run has one end, whatever happens to either side."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ RESULT = {"exitCode", "executionTime", "memoryUsed", "cpuTime", "timedOut", "fil
 
 
 def running(server: Server, session: Session) -> int:
-    """Processes of the session's runs, without the one that is parked."""
+    """Counts the processes of the session's runs, without the parked process."""
     sandbox = traces.sandbox_of(server.config, session.id)
     return sum(_is_program(pid) for pid in traces.session_processes(server.config, sandbox))
 
@@ -35,7 +35,7 @@ def _is_program(pid: int) -> bool:
 
 
 def resident(server: Server) -> float:
-    """MB of the server."""
+    """Returns the server's resident memory in MB."""
     assert server._process is not None
     status = Path(f"/proc/{server._process.pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
@@ -110,7 +110,7 @@ def test_failures_of_the_program_and_what_it_leaves(session: Session) -> None:
         with stream(session, command=command, timeout=20) as answer:
             events = list(answer)
         assert (end_of(events)["exitCode"], text_of(events)) == (code, output), command
-    assert session.output("pgrep -x sleep").strip(), "what was left in the background lives on"
+    assert session.output("pgrep -x sleep").strip(), "a background process must keep running"
 
 
 def test_what_keeps_a_run_from_starting_is_an_answer_of_its_own(session: Session) -> None:
@@ -149,9 +149,9 @@ def test_a_client_that_leaves_ends_the_run(server: Server, session: Session, com
     answer = stream(session, command=command, timeout=120)
     if command != "sleep 100":
         next(answer.parts())
-    until(lambda: running(server, session) >= 1, "it runs")
+    until(lambda: running(server, session) >= 1, "the run to begin")
     answer.close()
-    until(lambda: running(server, session) == 0, "it is ended")
+    until(lambda: running(server, session) == 0, "the run to end")
     assert session.output("echo works") == "works\n"
 
 
@@ -160,15 +160,15 @@ def test_a_reader_that_reads_nothing_stops_the_program_and_takes_no_memory(serve
     before = resident(server)
     with stream(session, command="yes 'a line of output' | tee >(wc -c > count) ", timeout=60, small=True) as answer:
         assert answer.status == 200
-        until(lambda: running(server, session) >= 1, "it runs")
+        until(lambda: running(server, session) >= 1, "the run to begin")
         time.sleep(3)
         assert resident(server) - before < 30
         said = session.output("cat /proc/[0-9]*/io 2>/dev/null | grep ^wchar | sort -k2 -n | tail -1").split()[1]
         time.sleep(1)
         again = session.output("cat /proc/[0-9]*/io 2>/dev/null | grep ^wchar | sort -k2 -n | tail -1").split()[1]
-        assert said == again, "nobody reads, so it waits"
+        assert said == again, "the program must wait, since nobody reads"
         assert int(said) < 64 * MB
-    until(lambda: running(server, session) == 0, "it is ended")
+    until(lambda: running(server, session) == 0, "the run to end")
 
 
 def test_an_endless_writer_takes_no_memory_of_the_server(server: Server, session: Session) -> None:
@@ -203,7 +203,7 @@ def test_a_server_that_is_killed_breaks_the_stream_and_ends_the_run(servers: Ser
         with pytest.raises(ConnectionError):
             next(parts)
     server.start()
-    until(lambda: running(server, session) == 0, "the run is ended")
+    until(lambda: running(server, session) == 0, "the run to end")
     assert session.output("echo works") == "works\n"
 
 
@@ -231,7 +231,7 @@ def test_as_many_streams_as_the_plan_allows(paid: Client) -> None:
             details = answer.refusal().refused(429, "resource_limit_exceeded")
         assert (details["limit"], details["scope"]) == (32, "session")
         opened.pop().close()
-        until(lambda: _ends(session), "there is room again")
+        until(lambda: _ends(session), "there to be room again")
     finally:
         for each in opened:
             each.close()

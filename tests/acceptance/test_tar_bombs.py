@@ -1,4 +1,4 @@
-"""Archives that were made to do harm: each ends in success or in a typed error, within the session's own limits."""
+"""Malicious archives: each ends in success or a typed error, and stays within the session's limits."""
 
 import gzip
 import io
@@ -20,12 +20,12 @@ EXABYTE = 1 << 60
 PATIENCE = 300.0  # seconds; a guard against a hang
 REFUSALS = {(400, "invalid_request"), (507, "disk_full"), (507, "memory_limit_exceeded")}
 MANY = 40_000
-MEMORY, DISK = 256, 32  # MB, of the session
+MEMORY, DISK = 256, 32  # MB, the session's limits
 LARGE = 400 * MB  # more than either
 
 
 def _packed(raw: bytes | Iterator[bytes]) -> bytes:
-    """As gzip, made in parts: some of it is far larger than it is then."""
+    """Compresses the parts one by one, since the uncompressed archive may be huge."""
     packer, packed = zlib.compressobj(6, wbits=31), io.BytesIO()
     for part in [raw] if isinstance(raw, bytes) else raw:
         packed.write(packer.compress(part))
@@ -72,7 +72,7 @@ def _many_entries(kind: bytes, name: Callable[[int], str]) -> Iterator[bytes]:
 
 
 def _large_extension(kind: bytes, size: int) -> Iterator[bytes]:
-    """A header whose content says of the next what is longer than a header has room for."""
+    """Returns an extended header, which has values for the next entry that do not fit into a header."""
     yield _header("long", size, kind)
     if kind == tarfile.XHDTYPE:
         yield b"%d path=" % size
@@ -84,7 +84,7 @@ def _large_extension(kind: bytes, size: int) -> Iterator[bytes]:
 
 
 def _sparse(size: int) -> bytes:
-    """As GNU tar has it since 1.0: an entry of nearly no content that says how large it is."""
+    """Returns a sparse entry in GNU format 1.0: it has almost no content and a large size."""
     entry = _entry("GNUSparseFile.0/f", BLOCK, tarfile.REGTYPE, "")
     said = {"major": "1", "minor": "0", "name": "sparse", "realsize": str(size)}
     entry.pax_headers = {f"GNU.sparse.{name}": value for name, value in said.items()}

@@ -1,4 +1,4 @@
-"""Terminals as a person or an agent has them: through the edge, with real shells and full-screen programs."""
+"""Terminals through the edge, with real shells and full-screen programs."""
 
 import hashlib
 import json
@@ -27,17 +27,17 @@ PATIENCE = 60.0  # seconds; a guard against a hang
 PROMPT = b"# "
 
 
-class Person:
+class TerminalUser:
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.seen = b""
-        self.told: list[dict[str, Any]] = []
-        self.hear()
-        assert self.told[0]["type"] == "ready"
+        self.messages: list[dict[str, Any]] = []
+        self.receive()
+        assert self.messages[0]["type"] == "ready"
 
     @property
     def terminal(self) -> str:
-        return str(self.told[0]["terminalId"])
+        return str(self.messages[0]["terminalId"])
 
     def type(self, text: str | bytes) -> None:
         self.connection.send(text.encode() if isinstance(text, str) else text)
@@ -45,27 +45,27 @@ class Person:
     def resize(self, cols: int, rows: int) -> None:
         self.connection.send(json.dumps({"type": "resize", "cols": cols, "rows": rows}))
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         message = self.connection.recv(timeout=PATIENCE)
         if isinstance(message, bytes):
             self.seen += message
         else:
-            self.told.append(json.loads(message))
+            self.messages.append(json.loads(message))
 
     def sees(self, text: str | bytes) -> None:
         wanted = text.encode() if isinstance(text, str) else text
         while wanted not in self.seen:
-            self.hear()
+            self.receive()
 
     def does(self, command: str) -> str:
-        """What a command prints, in a shell that is `plain`."""
+        """Runs a command in a shell that is `plain`. Returns its output."""
         self.seen, mark = b"", secrets.token_hex(4)
         self.type(f"{command}; echo {mark[:4]}''{mark[4:]}\n")
         self.sees(f"{mark}\r\n")
         return self.seen.decode().removesuffix(f"{mark}\r\n").replace("\r\n", "\n")
 
-    def plain(self) -> "Person":
-        """Without echo, prompt and line editing."""
+    def plain(self) -> "TerminalUser":
+        """Switches off echo, prompt and line editing. Returns the user."""
         self.sees(PROMPT)
         self.type("PS1='rea''dy ' exec bash --noediting --norc\n")
         self.sees("ready ")
@@ -76,8 +76,8 @@ class Person:
     def end(self) -> tuple[dict[str, Any], int | None]:
         with suppress(ConnectionClosed):
             while True:
-                self.hear()
-        return self.told[-1], self.connection.close_code
+                self.receive()
+        return self.messages[-1], self.connection.close_code
 
 
 def open_terminal(session: Session, **query: object) -> ClientConnection:
@@ -93,13 +93,13 @@ def open_terminal(session: Session, **query: object) -> ClientConnection:
 
 
 @contextmanager
-def person_at(session: Session, **query: object) -> Iterator[Person]:
+def terminal_user(session: Session, **query: object) -> Iterator[TerminalUser]:
     with open_terminal(session, **query) as connection:
-        yield Person(connection)
+        yield TerminalUser(connection)
 
 
-def leave_without_a_word(person: Person) -> None:
-    person.connection.socket.shutdown(socket.SHUT_RDWR)
+def drop_connection(user: TerminalUser) -> None:
+    user.connection.socket.shutdown(socket.SHUT_RDWR)
 
 
 def refused(session: Session, **query: object) -> tuple[int, str]:
@@ -111,76 +111,76 @@ def refused(session: Session, **query: object) -> tuple[int, str]:
 
 def test_a_shell_at_a_terminal_of_its_own(paid: Client) -> None:
     session = paid.open(env={"MINE": "yes"})
-    with person_at(session, cols=91, rows=33, workingDir="/tmp") as person:
-        person.plain()
-        assert person.does("stty size; pwd; echo $MINE $TERM $COLORTERM") == (
+    with terminal_user(session, cols=91, rows=33, workingDir="/tmp") as user:
+        user.plain()
+        assert user.does("stty size; pwd; echo $MINE $TERM $COLORTERM") == (
             "33 91\n/tmp\nyes xterm-256color truecolor\n"
         )
-        assert person.does("test -t 0 -a -t 1 -a -t 2 && echo all; [ -r /dev/tty ] && echo its own") == "all\nits own\n"
-        person.resize(120, 40)
-        assert person.does("stty size") == "40 120\n"
-        assert "\x1b[" in person.does("ls --color=always -d /")
-        person.type("exit 7\n")
-        assert person.end() == ({"type": "exit", "exitCode": 7, "reason": None}, 1000)
-    assert refused(session, terminalId=person.terminal) == (404, "terminal_not_found")
+        assert user.does("test -t 0 -a -t 1 -a -t 2 && echo all; [ -r /dev/tty ] && echo its own") == "all\nits own\n"
+        user.resize(120, 40)
+        assert user.does("stty size") == "40 120\n"
+        assert "\x1b[" in user.does("ls --color=always -d /")
+        user.type("exit 7\n")
+        assert user.end() == ({"type": "exit", "exitCode": 7, "reason": None}, 1000)
+    assert refused(session, terminalId=user.terminal) == (404, "terminal_not_found")
     assert refused(session, workingDir="/nowhere") == (404, "file_not_found")
     session.delete()
 
 
 def test_keys_interrupt_stop_and_end_what_runs(session: Session) -> None:
-    with person_at(session) as person:
-        person.plain()
-        person.type("sleep 1000\n")
+    with terminal_user(session) as user:
+        user.plain()
+        user.type("sleep 1000\n")
         time.sleep(0.3)
-        person.type("\x03")
-        assert person.does("echo $?").endswith("130\n")
-        person.type("cat\n")
+        user.type("\x03")
+        assert user.does("echo $?").endswith("130\n")
+        user.type("cat\n")
         time.sleep(0.3)
-        person.type("\x1a")
-        person.sees("Stopped")
-        assert "Stopped" in person.does("jobs")
-        person.type("kill -9 %1; exec sleep 1000\n")
+        user.type("\x1a")
+        user.sees("Stopped")
+        assert "Stopped" in user.does("jobs")
+        user.type("kill -9 %1; exec sleep 1000\n")
         time.sleep(0.3)
-        person.type("\x03")
-        assert person.end()[0]["exitCode"] == 130
+        user.type("\x03")
+        assert user.end()[0]["exitCode"] == 130
 
 
 def test_characters_of_any_size_go_both_ways(session: Session) -> None:
     text = "é€😀 漢字 שלום " * 50
-    with person_at(session) as person:
-        person.plain()
-        assert person.does(f"printf %s '{text}' | tee u; echo") == text + "\n"
+    with terminal_user(session) as user:
+        user.plain()
+        assert user.does(f"printf %s '{text}' | tee u; echo") == text + "\n"
         assert session.text("u") == text
 
 
 def test_a_megabyte_is_pasted_without_loss(session: Session) -> None:
     lines = "".join(f"{number} {secrets.token_hex(30)} é\n" for number in range(16_000))
     blob = os.urandom(1 << 20)
-    with person_at(session) as person:
-        person.plain()
-        person.type("cat > lines; sha256sum lines\n")
+    with terminal_user(session) as user:
+        user.plain()
+        user.type("cat > lines; sha256sum lines\n")
         time.sleep(0.3)
-        person.type(lines)
-        person.type("\x04")
-        person.sees(hashlib.sha256(lines.encode()).hexdigest())
-        person.type(f"stty raw; head -c {len(blob)} > blob; stty -raw; sha256sum blob\n")
+        user.type(lines)
+        user.type("\x04")
+        user.sees(hashlib.sha256(lines.encode()).hexdigest())
+        user.type(f"stty raw; head -c {len(blob)} > blob; stty -raw; sha256sum blob\n")
         time.sleep(0.3)
         for start in range(0, len(blob), 300_000):
-            person.type(blob[start : start + 300_000])
-        person.sees(hashlib.sha256(blob).hexdigest())
+            user.type(blob[start : start + 300_000])
+        user.sees(hashlib.sha256(blob).hexdigest())
 
 
 def test_full_screen_programs_are_drawn_and_drawn_again(session: Session) -> None:
-    with person_at(session, cols=80, rows=24) as person:
-        person.sees(PROMPT)
-        person.type("vim story\n")
-        person.sees("\x1b[?1049h")
-        person.sees("~")
-        person.type("iOnce upon a time \x1b")
-        person.sees("Once upon")
-        leave_without_a_word(person)
-    with person_at(session, terminalId=person.terminal, cols=100, rows=30) as again:
-        assert again.told[0]["resumed"] is True
+    with terminal_user(session, cols=80, rows=24) as user:
+        user.sees(PROMPT)
+        user.type("vim story\n")
+        user.sees("\x1b[?1049h")
+        user.sees("~")
+        user.type("iOnce upon a time \x1b")
+        user.sees("Once upon")
+        drop_connection(user)
+    with terminal_user(session, terminalId=user.terminal, cols=100, rows=30) as again:
+        assert again.messages[0]["resumed"] is True
         again.sees("\x1bc")
         again.sees("\x1b[30;1H")  # drawn for the new size
         again.type(":wq\r")
@@ -197,94 +197,94 @@ def test_full_screen_programs_are_drawn_and_drawn_again(session: Session) -> Non
 
 
 def test_a_terminal_goes_on_without_a_client_and_others_take_over(session: Session) -> None:
-    with person_at(session) as person:
-        person.plain()
-        person.type("(sleep 1; echo af''ter) & echo be''fore\n")
-        person.sees("before\r\n")
-        leave_without_a_word(person)
+    with terminal_user(session) as user:
+        user.plain()
+        user.type("(sleep 1; echo af''ter) & echo be''fore\n")
+        user.sees("before\r\n")
+        drop_connection(user)
     time.sleep(1.2)
-    with person_at(session, terminalId=person.terminal) as second:
+    with terminal_user(session, terminalId=user.terminal) as second:
         second.sees("before\r\n")
         second.sees("after\r\n")
-        with person_at(session, terminalId=person.terminal) as third:
+        with terminal_user(session, terminalId=user.terminal) as third:
             assert second.end() == ({"type": "detached"}, 1000)
             assert "mine\n" in third.does("echo mine")
 
 
 def test_what_was_typed_before_leaving_is_done(session: Session) -> None:
     for number in range(5):
-        with person_at(session) as person:
-            person.type(f"touch left-{number}; exit\n")
+        with terminal_user(session) as user:
+            user.type(f"touch left-{number}; exit\n")
     deadline = time.monotonic() + PATIENCE
     while session.output("ls left-* 2>/dev/null | wc -l") != "5\n":
-        assert time.monotonic() < deadline, "typed in vain"
+        assert time.monotonic() < deadline, "the input had no effect"
         time.sleep(0.1)
 
 
 def test_a_terminal_outlives_servers_that_stop_and_are_killed(servers: Servers) -> None:
     server = servers.start()
     session = server.new_client("paid").open()
-    with person_at(session) as person:
-        person.plain()
-        person.does("kept=here")
+    with terminal_user(session) as user:
+        user.plain()
+        user.does("kept=here")
         server.kill()
-        assert person.end()[1] in (None, 1006)
+        assert user.end()[1] in (None, 1006)
     server.start()
-    with person_at(session, terminalId=person.terminal) as again:
+    with terminal_user(session, terminalId=user.terminal) as again:
         assert again.does("echo $kept").endswith("here\n")
         assert server.stop() == 0
         told, code = again.end()
         assert (told["type"], told["error"]["code"], code) == ("error", "unavailable", 1012)
     server.start()
-    with person_at(session, terminalId=person.terminal) as last:
+    with terminal_user(session, terminalId=user.terminal) as last:
         assert last.does("echo $kept").endswith("here\n")
 
 
 def test_a_sleeping_session_wakes_for_what_is_typed(servers: Servers) -> None:
     server = servers.start(BUNTIME_IDLE_AFTER="2", BUNTIME_TICK_MS="100")
     session = server.new_client("paid").open()
-    with person_at(session) as person:
-        person.plain()
+    with terminal_user(session) as user:
+        user.plain()
         deadline = time.monotonic() + PATIENCE
         while state(session) != "idle":
-            assert time.monotonic() < deadline, "an open terminal keeps the session awake"
+            assert time.monotonic() < deadline, "the session stays awake because of the open terminal"
             time.sleep(0.1)
-        assert person.does("echo awake") == "awake\n"
-        until(lambda: state(session) == "active", "what was typed wakes it")
+        assert user.does("echo awake") == "awake\n"
+        until(lambda: state(session) == "active", "the input to wake the session")
         assert ask_to_sleep(session, "idle").status == 200
-        assert person.does("echo again") == "again\n"
+        assert user.does("echo again") == "again\n"
 
 
 def test_deep_sleep_ends_a_terminal_and_says_so(session: Session) -> None:
-    with person_at(session) as person:
-        person.plain()
+    with terminal_user(session) as user:
+        user.plain()
         started = time.monotonic()
         deep_sleep(session)
         assert time.monotonic() - started < PATIENCE
-        assert person.end() == ({"type": "exit", "exitCode": None, "reason": "deep_sleep"}, 1000)
-    assert refused(session, terminalId=person.terminal) == (404, "terminal_not_found")
-    with person_at(session) as another:
+        assert user.end() == ({"type": "exit", "exitCode": None, "reason": "deep_sleep"}, 1000)
+    assert refused(session, terminalId=user.terminal) == (404, "terminal_not_found")
+    with terminal_user(session) as another:
         another.sees(PROMPT)
 
 
 def test_the_end_of_the_runtime_and_of_the_session_are_told(paid: Client) -> None:
     session = paid.open()
-    with person_at(session) as person:
-        person.plain()
-        person.type("kill -9 2\n")  # the guest
-        assert person.end() == ({"type": "exit", "exitCode": None, "reason": "runtime_ended"}, 1000)
-    session.execute(command="true")  # is told of it, too
-    with person_at(session) as person:
-        person.sees(PROMPT)
+    with terminal_user(session) as user:
+        user.plain()
+        user.type("kill -9 2\n")  # the guest
+        assert user.end() == ({"type": "exit", "exitCode": None, "reason": "runtime_ended"}, 1000)
+    session.execute(command="true")  # notices that the guest is gone
+    with terminal_user(session) as user:
+        user.sees(PROMPT)
         session.delete()
-        assert person.end()[0]["error"]["code"] == "session_not_found"
+        assert user.end()[0]["error"]["code"] == "session_not_found"
 
 
 def test_nonsense_ends_its_own_connection_alone(session: Session) -> None:
-    with person_at(session) as good:
+    with terminal_user(session) as good:
         good.plain()
         for text in ("nonsense", "{}", '{"type":"resize","cols":0,"rows":0}', "[" * 100_000):
-            with person_at(session) as bad:
+            with terminal_user(session) as bad:
                 bad.connection.send(text)
                 told, code = bad.end()
                 assert (told["error"]["code"], code) == ("invalid_request", 1008)
@@ -293,14 +293,14 @@ def test_nonsense_ends_its_own_connection_alone(session: Session) -> None:
                 raw.sendall(garbage)
         with closing(_raw(session)) as raw, suppress(OSError):
             raw.sendall(_frame(2, b"x", final=False) + _frame(0, b"", final=False) * 300_000)
-        with person_at(session) as large, suppress(ConnectionClosed):
+        with terminal_user(session) as large, suppress(ConnectionClosed):
             large.type(b"x" * (3 << 20))
             large.end()
         assert good.does("echo fine") == "fine\n"
 
 
 def test_a_client_that_does_not_read_holds_its_program_up_and_nothing_else(session: Session) -> None:
-    with closing(_raw(session)) as raw, person_at(session) as good:
+    with closing(_raw(session)) as raw, terminal_user(session) as good:
         good.plain()
         raw.sendall(_frame(2, b"head -c 200000000 /dev/zero | tr '\\0' x; touch over\n"))
         time.sleep(3)
@@ -308,7 +308,7 @@ def test_a_client_that_does_not_read_holds_its_program_up_and_nothing_else(sessi
         raw.shutdown(socket.SHUT_RDWR)
         deadline = time.monotonic() + PATIENCE
         while good.does("ls over 2>/dev/null || echo waits") == "waits\n":
-            assert time.monotonic() < deadline, "nobody is there, and it waits still"
+            assert time.monotonic() < deadline, "the program still waits, although no client is attached"
             time.sleep(0.2)
 
 
@@ -323,13 +323,13 @@ def test_as_many_as_the_plan_allows(free: Client) -> None:
 
 
 def _frame(opcode: int, content: bytes, *, final: bool = True) -> bytes:
-    """As a client sends it, masked with zeros."""
+    """Returns a client's frame, masked with zeros."""
     assert len(content) < 126
     return bytes([final << 7 | opcode, 0x80 | len(content), 0, 0, 0, 0]) + content
 
 
 def _raw(session: Session) -> socket.socket:
-    """Of a client that can do anything once it is connected, and reads nothing."""
+    """Opens a raw WebSocket, on which a client can send anything and reads nothing."""
     raw = socket.create_connection(("127.0.0.1", session.client.port))
     raw.settimeout(20)
     key = b64encode(secrets.token_bytes(16)).decode()

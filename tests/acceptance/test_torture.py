@@ -1,10 +1,10 @@
-"""The torture in short: see `scripts/torture --help` for the long one."""
+"""A short run of the torture. See `scripts/torture --help` for the long one."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.torture.place import place_of
+from tests.torture.archive import archive_control
 from tests.torture.run import Scale, torture
 from tests.torture.victim import Victim, fresh_victim
 
@@ -22,7 +22,7 @@ def victim() -> Iterator[Victim]:
 
 def test_no_session_is_lost_whatever_happens_to_the_server(victim: Victim) -> None:
     said: list[str] = []
-    place = place_of("", victim.config.data_dir.with_name("archive"))
-    outcome = torture(victim, place, SEED, SCALE, said.append)
+    archive = archive_control("", victim.config.data_dir.with_name("archive"))
+    outcome = torture(victim, archive, SEED, SCALE, said.append)
     assert outcome.verdict == f"lost sessions: 0 of {outcome.sleeps} sleeps", "\n".join(said)
     assert outcome.sleeps > SCALE.sessions, "\n".join(said)

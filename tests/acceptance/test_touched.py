@@ -1,7 +1,7 @@
-"""Bytes that come in on open connections of a suspended session wake it. Silence, WebSocket pings and pongs, and what
-the session itself asks for do not.
+"""Data that arrives on an open connection wakes a suspended session.
 
-The edge sends from this host, and so do these tests.
+Silence, WebSocket pings and pongs, and answers to the session's own requests do not. These tests send from the host, as
+the edge does.
 """
 
 import json
@@ -21,10 +21,10 @@ from tests.acceptance.server import Server
 pytestmark = pytest.mark.sandbox
 
 PORT = 3000
-# Answers each line with itself.
+# Echoes each line.
 UP = "() => require('fs').writeFileSync('up', '')"
 ECHO = f"require('net').createServer(c => c.pipe(c)).listen({PORT}, '0.0.0.0', {UP})"
-# Asks the host's name server for localhost, by TCP: data comes back to a high port.
+# Queries localhost from the host's name server by TCP, so that an answer arrives at a high port.
 ASKING = """
 const fs = require("fs"), net = require("net");
 const server = fs.readFileSync("/etc/resolv.conf", "utf8").match(/nameserver (\\S+)/)[1];
@@ -34,7 +34,7 @@ setInterval(() => {
   asked.on("error", () => {}).on("data", () => (fs.appendFileSync("answers", "."), asked.destroy()));
 }, 200);
 """
-# Bun pings a silent WebSocket before this timeout, which is the shortest that it takes.
+# Bun pings a silent WebSocket before this timeout, which is the shortest that Bun accepts.
 WEBSOCKET = """
 const { appendFileSync } = require("node:fs");
 Bun.serve({
@@ -48,14 +48,14 @@ Bun.serve({
 });
 """
 PINGED_SECONDS = 10  # longer than the time between Bun's pings
-IDLE_SECONDS = 4  # well above the time between two looks at connections
-SILENT_SECONDS = 3.0  # several looks at connections
+IDLE_SECONDS = 4  # well above the time between two checks of connections
+SILENT_SECONDS = 3.0  # several checks of connections
 
 
 def _until(seen: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + 30
     while not seen():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
         time.sleep(0.05)
 
 
@@ -79,7 +79,7 @@ def _started(servers: Servers, idle_seconds: int) -> Server:
 
 
 def _serving(server: Server) -> tuple[Session, socket.socket]:
-    """A session with an echo server, and a connection to it that has been used."""
+    """Yields a session with an echo server, and a connection that has carried data."""
     session = server.new_client().open()
     session.output(f'(bun -e "{ECHO}" >/dev/null 2>&1 &) ; until [ -e up ]; do sleep 0.05; done')
     connection = socket.create_connection((_address(server, session), PORT), timeout=30)
@@ -92,9 +92,9 @@ def test_bytes_on_an_open_connection_wake_a_suspended_session(servers: Servers) 
     session, connection = _serving(server)
     with connection:
         for line in (b"one\n", b"two\n"):
-            _until(lambda: _state(session) == "idle", "suspended")
-            _echo(connection, line)  # the answer is the proof: only a session that is awake gives it
-        _until(lambda: _state(session) == "idle", "suspended again")
+            _until(lambda: _state(session) == "idle", "the session to be suspended")
+            _echo(connection, line)  # an answer proves that the session is awake
+        _until(lambda: _state(session) == "idle", "the session to be suspended again")
 
 
 def test_bytes_on_an_open_connection_keep_a_session_awake_and_a_silent_one_does_not(servers: Servers) -> None:
@@ -109,10 +109,10 @@ def test_bytes_on_an_open_connection_keep_a_session_awake_and_a_silent_one_does_
             _echo(connection, b"again\n")
             time.sleep(0.2)
             assert _state(session) == "active"
-        _until(lambda: _state(session) == "idle", "suspended")
+        _until(lambda: _state(session) == "idle", "the session to be suspended")
         deadline = time.monotonic() + SILENT_SECONDS
         while time.monotonic() < deadline:
-            assert _state(session) == "idle", "keep-alives of a silent connection are no activity"
+            assert _state(session) == "idle", "keep-alives must not count as activity"
             time.sleep(0.1)
         _echo(connection, b"still open\n")
 
@@ -122,7 +122,7 @@ def test_answers_to_what_a_session_itself_asks_are_no_activity(servers: Servers)
     session = server.new_client().open()
     session.write("ask.js", ASKING).done()
     session.output("(bun ask.js >/dev/null 2>&1 &); until [ -s answers ]; do sleep 0.05; done")
-    _until(lambda: _state(session) == "idle", "suspended")
+    _until(lambda: _state(session) == "idle", "the session to be suspended")
 
 
 def test_pings_and_pongs_of_an_open_websocket_are_no_activity_and_its_messages_are(servers: Servers) -> None:
@@ -136,12 +136,12 @@ def test_pings_and_pongs_of_an_open_websocket_are_no_activity_and_its_messages_a
         connect(f"ws://{host}", sock=stream, ping_interval=None) as tab,
     ):
         for message in ("one", "two"):
-            _until(lambda: _state(session) == "idle", "suspended")
-            for _ in range(3):  # so far apart that each is a segment of its own on a busy host too
+            _until(lambda: _state(session) == "idle", "the session to be suspended")
+            for _ in range(3):  # with pauses, so that each is its own segment even on a busy host
                 tab.ping()
-                time.sleep(1.5)  # longer than the time between two looks at connections
-                assert _state(session) == "idle", "pings of a client are no activity"
+                time.sleep(1.5)  # longer than the time between two checks of connections
+                assert _state(session) == "idle", "a client's pings must not count as activity"
             tab.send(message)
-            assert tab.recv(timeout=30) == message  # only a session that is awake answers
-            _until(lambda: _state(session) == "active", "woken")
-    assert session.output("cat pongs"), "Bun has pinged, and the tab has answered"
+            assert tab.recv(timeout=30) == message  # only an awake session answers
+            _until(lambda: _state(session) == "active", "the session to wake")
+    assert session.output("cat pongs"), "Bun must have pinged, and the client must have answered"

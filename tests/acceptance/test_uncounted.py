@@ -1,4 +1,4 @@
-"""Kernel memory that no cgroup counts: runs of a session that holds much of it are ended."""
+"""Kernel memory that no cgroup counts: the server ends runs of a session that holds too much of it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from tests.acceptance.client import Client, Session
 pytestmark = pytest.mark.sandbox
 
 PROGRAM = (Path(__file__).with_name("inside") / "uncounted.py").read_text()
-MOST = 4096  # sockets, and locks, of a session
+MOST = 4096  # the limits on a session's sockets and on its locks
 WAIT_SECONDS = 90  # a guard against hangs
 LOCKS = ["events", "file", "left"]
 REFUSED = """
@@ -101,7 +101,7 @@ def test_a_program_with_many_sockets_or_locks_goes_on_beside_one_with_too_many(
     neighbour = paid.open(resourceLimits={"memory": 1024, "cpu": 1})
     try:
         neighbour.write("/root/uncounted.py", PROGRAM).done()
-        _take(neighbour, way, 2 * MOST)  # so that the server looks
+        _take(neighbour, way, 2 * MOST)  # makes the server check
         _wait_until_ended(neighbour)
         assert _has_taken(taker)
         assert _is_taking(taker)

@@ -17,14 +17,14 @@ pytestmark = pytest.mark.sandbox
 
 
 def begun(events: Events) -> Iterator[Event]:
-    """What is told after `ready`."""
+    """Yields the events after `ready`."""
     told = iter(events)
     assert next(told) == ("ready", {})
     return told
 
 
 def until_change_of(path: str, told: Iterator[Event]) -> list[str]:
-    """What was told up to it, as `event path`, or `event from>path`."""
+    """Returns the changes up to this one, as `event path` or `event from>path`."""
     seen: list[str] = []
     for name, data in told:
         assert name == "change", data
@@ -120,7 +120,7 @@ for n in range(10_000):
 
 
 def test_more_than_can_be_told_is_an_overflow_and_costs_the_server_no_memory(session: Session) -> None:
-    """The changes take some 100 MB to tell. All sockets on their way together hold less than 50 MB."""
+    """The events are about 100 MB, and all sockets on the way hold less than 50 MB."""
     with watch(session, small=True) as events:
         told = begun(events)
         session.write("many.py", MANY).done()
@@ -128,7 +128,7 @@ def test_more_than_can_be_told_is_an_overflow_and_costs_the_server_no_memory(ses
         names: list[str] = []
         reading = Thread(target=lambda: names.extend(_names_until_end(told)))
         reading.start()
-        while reading.is_alive():  # what happens before the overflow is told is a part of it
+        while reading.is_alive():  # changes before the overflow event are part of the overflow
             session.output("rm -f end; sleep 0.3; touch end")
         assert "overflow" in names
         assert len(names) < 20_000
@@ -152,4 +152,4 @@ def test_what_was_watched_by_one_who_left_is_watched_no_more(session: Session) -
     time.sleep(0.1)
     for each in opened:
         each.close()
-    until(lambda: instances() == before, "nothing is watched")
+    until(lambda: instances() == before, "all watches to end")

@@ -1,4 +1,4 @@
-"""Floods of WebSocket frames by clients that read nothing, while another session is used."""
+"""Clients that never read flood a session with WebSocket frames, while another session is used."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.sandbox
 
 FRAMES = Path(__file__).with_name("inside") / "frames.py"
 SECONDS, CONNECTIONS, PATIENCE = 4.0, 8, 60.0
-MOST_MB = 64  # that the floods may cost nginx and the server together; what they send in this time is more
+MOST_MB = 64  # the most memory that the floods may cost nginx and the server together; they send more than this
 ECHO = """
 Bun.serve({
   port: 8080, idleTimeout: 0,
@@ -72,7 +72,7 @@ def _head(client: Client, session: Session, way: str) -> str:
 
 
 def _seen(server: Server, other: Session) -> Iterator[int]:
-    """Memory, while the neighbour runs one command after the other. All of them succeed."""
+    """Samples the memory while the neighbour runs commands, which must all succeed."""
     ends = time.monotonic() + SECONDS
     while time.monotonic() < ends:
         assert other.output("echo good") == "good\n"
@@ -80,7 +80,7 @@ def _seen(server: Server, other: Session) -> Iterator[int]:
 
 
 def _memory(server: Server) -> int:
-    """Of the server and nginx's workers, in KB."""
+    """Returns the memory of the server and nginx's workers in KB."""
     master = int((server.config.run_dir / "edge/nginx.pid").read_text())
     workers = Path(f"/proc/{master}/task/{master}/children").read_text().split()
     parent = Path(f"/proc/{master}/stat").read_text().rpartition(") ")[2].split()[1]

@@ -1,4 +1,4 @@
-"""What a server has on the host, seen from outside of it: by the kernel's lists, not by the server's word."""
+"""Finds what a server has on the host, from the kernel's lists and not from what the server says."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from buntime.config import SHARED_RUN_DIR, Config
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
-INCOMING = "incoming"  # where volumes grow that are restored
+INCOMING = "incoming"  # directory of volumes that are being restored
 
 
 def left_behind(config: Config) -> list[str]:
-    """Everything on the host that tells of a server which was purged; nothing, if all is well."""
+    """Returns all traces of a purged server on the host; empty if the purge was complete."""
     return [
         *(f"process {line}" for line in _processes(config)),
         *(f"interface {name}" for name in interfaces(config)),
@@ -37,16 +37,16 @@ def left_behind(config: Config) -> list[str]:
 
 
 def sandbox_of(config: Config, session_id: str) -> str:
-    """The sandbox that serves a session."""
+    """Returns the name of a session's sandbox."""
     for file in (config.data_dir / "sandboxes").glob("*/record.json"):
-        with suppress(FileNotFoundError):  # another's, which ends just now
+        with suppress(FileNotFoundError):  # another sandbox, which ends right now
             if json.loads(file.read_text())["session"] == session_id:
                 return file.parent.name
     raise AssertionError(f"no sandbox has claimed {session_id}")
 
 
 def sandboxes(config: Config) -> dict[str, set[str]]:
-    """Which sandboxes have a trace of each kind. All sets are equal when nothing is orphaned."""
+    """Returns the sandboxes that have a trace, by kind of trace. All sets are equal if nothing is orphaned."""
     return {
         "directory": {path.name for path in (config.data_dir / "sandboxes").iterdir()},
         "volume": {path.name for path in (config.data_dir / "volumes").iterdir()} - {INCOMING},
@@ -60,15 +60,15 @@ def has_volume(config: Config, session_id: str) -> bool:
 
 
 def restoring(config: Config) -> set[str]:
-    """Sandboxes whose volumes are being made from the archive."""
+    """Returns the sandboxes whose volumes are being restored from the archive."""
     return {path.name for path in (config.data_dir / "volumes" / INCOMING).iterdir()}
 
 
 def objects(archive: Path, session_id: str) -> list[Path]:
-    """Of one session in an archive that is a directory, oldest first; or of all, with those that are half written."""
+    """Returns a session's objects in an archive directory, oldest first. For "", all files, even partial ones."""
     dated = list[tuple[int, Path]]()
     for path in (archive / session_id).rglob("*"):
-        with suppress(FileNotFoundError):  # it is deleted just now
+        with suppress(FileNotFoundError):  # it is deleted right now
             status = path.stat()
             if stat.S_ISREG(status.st_mode):
                 dated.append((status.st_mtime_ns, path))
@@ -76,8 +76,10 @@ def objects(archive: Path, session_id: str) -> list[Path]:
 
 
 def wait_until_whole(config: Config, count: int, parked: Callable[[], int] = lambda: 0) -> None:
-    """Waits until `count` sandboxes and the `parked` ones have traces, and each has all of them: none is half made or
-    half removed."""
+    """Waits until exactly `count` plus `parked` sandboxes have traces, and each has all kinds of trace.
+
+    Then none is half made or half removed.
+    """
     deadline = time.monotonic() + 60
     while True:
         seen = sandboxes(config)
@@ -89,7 +91,7 @@ def wait_until_whole(config: Config, count: int, parked: Callable[[], int] = lam
 
 
 def wait_until_given_back(config: Config, session_id: str) -> None:
-    """Of the session's sandbox nothing is left but its volume and its record."""
+    """Waits until only the volume and the record of a session's sandbox are left."""
     name, deadline = sandbox_of(config, session_id), time.monotonic() + 60
     while True:
         kinds = {kind for kind, names in sandboxes(config).items() if name in names}
@@ -104,24 +106,24 @@ def interfaces(config: Config) -> list[str]:
 
 
 def session_processes(config: Config, sandbox: str) -> list[int]:
-    """Host's pids of what a session's runs have started, the process that is parked for the next run included."""
+    """Returns the host's pids of the session's runs, including the process that is parked for the next run."""
     return [
         pid for pid, groups in _cgroups_of_processes() if f"/{sandbox}/runs/" in groups and config.instance in groups
     ]
 
 
 def all_processes(config: Config, sandbox: str) -> list[int]:
-    """Host's pids of everything that runs in a sandbox: init, guest, and the session's own."""
+    """Returns the host's pids of all processes in a sandbox: init, the guest, and the session's own."""
     return [pid for pid, groups in _cgroups_of_processes() if f"-{config.instance}/{sandbox}/" in groups]
 
 
 def init_of(config: Config, sandbox: str) -> int:
-    """The host's pid of a sandbox's first process."""
+    """Returns the host's pid of a sandbox's first process."""
     return int((config.data_dir / "sandboxes" / sandbox / "pid").read_text())
 
 
 def kill_sandbox(config: Config, session_id: str) -> None:
-    """Ends all processes of a session's sandbox, as the host running out of memory might."""
+    """Kills all processes of a session's sandbox, as the host may do when it runs out of memory."""
     handle = os.pidfd_open(init_of(config, sandbox_of(config, session_id)))
     try:
         signal.pidfd_send_signal(handle, signal.SIGKILL)
@@ -131,7 +133,7 @@ def kill_sandbox(config: Config, session_id: str) -> None:
 
 
 def _processes(config: Config) -> Iterator[str]:
-    """In the server's cgroups, or with something of its data directory in use."""
+    """Yields the processes that are in the server's cgroups or use its data directory."""
     cgroup, data_dir = f"/buntime-{config.instance}/", str(config.data_dir)
     for pid, groups in _cgroups_of_processes():
         if cgroup in groups or any(data_dir in used for used in _used(pid)):
@@ -147,7 +149,7 @@ def _cgroups_of_processes() -> Iterator[tuple[int, str]]:
 
 
 def _used(pid: int) -> Iterator[str]:
-    """Its arguments, and the files that it has open or stands on."""
+    """Yields the process's arguments, its open files, its working directory and its root."""
     directory = PROC / str(pid)
     try:
         yield (directory / "cmdline").read_bytes().decode(errors="replace")

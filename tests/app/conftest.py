@@ -1,4 +1,4 @@
-"""A server on a free port for each test."""
+"""Starts a server on a free port for each test."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""The app on a real socket, with the fakes behind it."""
+"""Serves the app on a real socket, on top of the fakes."""
 
 import asyncio
 import io
@@ -67,7 +67,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Api:
-    """A server and a client of it."""
+    """A running server, its fakes, and a client."""
 
     url: str
     http: aiohttp.ClientSession
@@ -84,7 +84,7 @@ class Api:
     checks: dict[str, bool] = field(default_factory=dict)
 
     async def account(self, plan: str = "paid", name: str = "one", **overrides: object) -> str:
-        """A new account's key."""
+        """Creates an account. Returns its key."""
         account, secret = Account(f"acc_{name:0<16}", plan, 0, overrides=overrides), new_key_secret()
         await self.store.add_account(account)
         await self.store.add_key(Key(f"key_{name:0<12}", account.id, hash_key(secret), secret[:8], 0))
@@ -93,7 +93,10 @@ class Api:
     async def call(
         self, method: str, path: str, body: object = None, *, key: str | None = None, **headers: str
     ) -> Answer:
-        """`body`: bytes as they are, anything else as JSON. `key`: another than the fixture's, "" for none."""
+        """Sends a request.
+
+        Sends bytes unchanged and any other `body` as JSON. `key` replaces the fixture's key; "" sends none.
+        """
         secret = self.key if key is None else key
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if secret:
@@ -112,29 +115,29 @@ class Api:
             return Answer(answer.status, answer.headers, await answer.read())
 
     async def ask(self, host: str, uri: str = "/", *, path: str = "/admit", **said: str) -> Answer:
-        """What the edge asks for a visitor's request to `host`; `said` are X-Preview headers."""
+        """Asks what the edge asks for a visitor's request to `host`. `said` are more X-Preview headers."""
         sent = {"host": host, "method": "GET", "uri": uri, "address": "192.0.2.1", **said}
         headers = {f"X-Preview-{name}": value for name, value in sent.items()}
         async with self.http.get(self.edge_url + path, headers=headers, allow_redirects=False) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 
     async def metrics(self, path: str = "/metrics") -> Answer:
-        """What the operator's socket answers."""
+        """Sends a request to the operator's socket."""
         async with self.http.get(self.metrics_url + path) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 
     def keeper(self, **pace: float) -> Keeper:
-        """One that is not running: tests let it `keep`. Time passes with the clock."""
+        """Returns a keeper that does not run by itself. Use `keep` for one tick. It uses the test's clock."""
         clock = self.clock
         return Keeper(self.store, self.sandboxes, self.lifecycle, self.tasks, clock, Pace(**pace), clock)
 
     async def keep(self, keeper: Keeper) -> None:
-        """One tick, and all that it began."""
+        """Runs one tick and waits for everything that it started."""
         await keeper.tick()
         await eventually(lambda: keeper.at_rest)
 
     async def session(self, **fields: object) -> str:
-        """A new session's id."""
+        """Creates a session. Returns its id."""
         made = await self.call("POST", "/sessions/create", fields)
         assert made.status == 200, made.body
         session_id: str = made.json["sessionId"]
@@ -165,20 +168,20 @@ async def serving(
 
 
 class _Server(uvicorn.Server):
-    """Ends at once: uvicorn's own loop looks ten times a second whether it shall."""
+    """A uvicorn server that stops at once. uvicorn's own loop checks only ten times a second."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(uvicorn.Config(app, log_config=None, lifespan="off", ws=Connection, http="httptools"))
         self.ending = asyncio.Event()
 
     async def main_loop(self) -> None:
-        await self.on_tick(0)  # gives the answers their date
+        await self.on_tick(0)  # sets the Date header of answers
         await self.ending.wait()
 
 
 @asynccontextmanager
 async def _listening(*apps: ASGIApp) -> AsyncIterator[list[str]]:
-    """Their URLs. All end together, because ending one takes uvicorn a tenth of a second."""
+    """Serves the apps and yields their URLs. Stops them together, because uvicorn takes 0.1 s to stop each."""
     with ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in apps]
         servers = [_Server(app) for app in apps]

@@ -1,4 +1,4 @@
-"""How tests put sessions to sleep on the fakes, and hold up what the server does meanwhile."""
+"""Puts sessions to sleep on the fakes, and pauses the server's threads meanwhile."""
 
 import threading
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ PATIENCE = 20.0  # seconds; a guard against a hang
 
 
 class Gate:
-    """A thread of the server stops at it until the test opens it."""
+    """Stops a thread of the server until the test opens the gate."""
 
     def __init__(self) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
@@ -23,7 +23,7 @@ class Gate:
 
 @asynccontextmanager
 async def opened_at_the_end(gate: Gate) -> AsyncIterator[Gate]:
-    """However the test ends: the server does not wait for it then."""
+    """Opens the gate however the block ends, so that the server can stop."""
     try:
         yield gate
     finally:
@@ -56,7 +56,7 @@ async def stored_of(api: Api, session: str) -> Session:
 
 
 async def evicted(api: Api, *contents: str) -> str:
-    """A session that has slept once after each content; its volume is in the archive alone."""
+    """Returns a session that wrote each content and then slept. Its volume is only in the archive."""
     session = await api.session()
     for content in contents:
         await write(api, session, content)

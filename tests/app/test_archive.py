@@ -1,4 +1,4 @@
-"""Sessions into the archive and back, over HTTP, with an archive that does what a test tells it."""
+"""Sessions are archived and restored, over HTTP, with a fake archive that a test controls."""
 
 import asyncio
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ async def test_a_session_in_deep_sleep_is_archived_evicted_and_restored(api: Api
     assert len(api.archive.objects[stored.snapshot.name]) == stored.snapshot.size
     assert b"kept" not in api.archive.objects[stored.snapshot.name]
     assert await content_of(api, session) == "kept"
-    assert not (await stored_of(api, session)).archived, "whoever is awake changes the volume"
+    assert not (await stored_of(api, session)).archived, "an active session may change its volume"
 
 
 async def test_only_the_newest_object_and_the_one_before_are_kept(api: Api) -> None:
@@ -79,7 +79,7 @@ async def test_a_damaged_newest_snapshot_is_logged_and_the_previous_one_is_used(
         assert await content_of(api, session) == "one"
     assert "previous_snapshot_used" in [entry["event"] for entry in logs]
     after = await stored_of(api, session)
-    assert (after.snapshot, after.previous) == (before.previous, None), "the damaged one is not relied on again"
+    assert (after.snapshot, after.previous) == (before.previous, None), "the damaged snapshot must not be used again"
 
 
 async def test_without_a_whole_snapshot_a_session_stays_as_it_is_and_says_why(api: Api) -> None:
@@ -95,7 +95,7 @@ async def test_without_a_whole_snapshot_a_session_stays_as_it_is_and_says_why(ap
     assert await content_of(api, session) == "two"
 
 
-# --- an archive that is away, lies, or is full ---
+# --- an archive that is unreachable, wrong or full ---
 
 
 async def test_an_unreachable_archive_is_a_retryable_failure(api: Api) -> None:
@@ -122,7 +122,7 @@ def _full(api: Api) -> None:
 
 
 def _forgetful(api: Api) -> None:
-    """What was put is not there."""
+    """Makes the archive lose every object that is put."""
 
     def get(name: str) -> Iterator[bytes]:
         raise ObjectMissing(name)
@@ -150,7 +150,7 @@ async def test_a_session_that_cannot_be_archived_sleeps_on_its_host_until_it_can
     await api.keep(api.keeper())
     stored = await stored_of(api, session)
     assert (stored.archived, stored.snapshot) == (False, None)
-    assert not api.archive.objects, "nothing is left of the attempts"
+    assert not api.archive.objects, "failed attempts must leave nothing"
     await api.lifecycle.archiving.evict(session)
     assert await content_of(api, session) == "kept"
     vars(api.archive).clear()
@@ -205,7 +205,7 @@ async def test_each_failed_save_doubles_the_wait_before_the_next(api: Api) -> No
     assert (await stored_of(api, session)).archived
     succeeded = attempts
     await api.keep(keeper)
-    assert attempts == succeeded, "what is archived is left alone"
+    assert attempts == succeeded, "an archived session must not be saved again"
 
 
 async def test_objects_of_a_deleted_session_are_removed_when_the_archive_is_back(api: Api) -> None:
@@ -217,7 +217,7 @@ async def test_objects_of_a_deleted_session_are_removed_when_the_archive_is_back
     await api.keep(keeper)
     stored = await stored_of(api, session)
     assert stored.state is State.DELETING
-    assert stored.key == "destroyed", "what is left of it in the archive opens for nobody"
+    assert stored.key == "destroyed", "without its key, remaining objects must be unreadable"
     api.archive.unreachable = False
     for _ in range(5):
         api.clock.now += 5

@@ -1,4 +1,4 @@
-"""The commands as a person runs them: processes, output and exit status."""
+"""The operator's commands, run as processes: output and exit status."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Contexts through the API, with the fake behind it."""
+"""Contexts through the API, on top of the fakes."""
 
 from typing import Any
 

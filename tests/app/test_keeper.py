@@ -1,4 +1,4 @@
-"""The keeper goes on, gently, whatever a session does to its own part of it and whatever the clock does."""
+"""The keeper continues whatever a session or the clock does."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -115,7 +115,7 @@ async def test_a_changed_ttl_takes_effect(api: Api) -> None:
 
 
 class Times:
-    """The clock of the server, and time as it really passes: steps move both, and a setting the first alone."""
+    """The server's clock and the real time. A step moves both; setting the clock moves only the clock."""
 
     def __init__(self, api: Api) -> None:
         self.clock, self.steady = api.clock, Clock(1000.0)
@@ -149,10 +149,10 @@ async def test_a_clock_that_is_set_forward_suspends_and_expires_nobody_at_once(a
     assert await _states(api, session) == [State.ACTIVE]
     times.pass_by(1)
     await _keep(api, keeper, 3)
-    assert list(api.store.sessions) == [suspended], "it stays expired: the clock was not set back"
+    assert list(api.store.sessions) == [suspended], "an expired session must stay expired"
     times.pass_by(1800 - HOLD_SECONDS)
     await _keep(api, keeper, 2)
-    assert await _states(api, suspended) == [State.DEEP_SLEEP], "as long after the setting as ever"
+    assert await _states(api, suspended) == [State.DEEP_SLEEP], "the set clock must not delay deep sleep"
 
 
 async def test_a_clock_that_is_set_forward_and_back_ends_nobodys_session(api: Api) -> None:
@@ -161,7 +161,7 @@ async def test_a_clock_that_is_set_forward_and_back_ends_nobodys_session(api: Ap
     await api.keep(keeper)
     times.set_by(DAY)
     await _keep(api, keeper, 2)
-    assert (await api.call("GET", f"/sessions/{session}")).status == 404, "by this clock it has ended"
+    assert (await api.call("GET", f"/sessions/{session}")).status == 404, "by this clock it has expired"
     times.pass_by(30)
     await _keep(api, keeper, 2)
     times.set_by(-DAY)

@@ -1,4 +1,4 @@
-"""The description is valid, complete and checked in."""
+"""The OpenAPI description is valid, complete and checked in."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def operations() -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def resolved(value: Any) -> Any:
-    """With every $ref replaced by what it names. Raises KeyError for one that names nothing."""
+    """Replaces every $ref with its target. Raises KeyError for a $ref without a target."""
     if isinstance(value, list):
         return [resolved(item) for item in value]
     if not isinstance(value, dict):

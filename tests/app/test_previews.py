@@ -1,4 +1,4 @@
-"""Who may see which port of a session, and what everyone else gets, from the edge's point of view."""
+"""Who may see which port of a session, and what others get, from the edge's point of view."""
 
 import asyncio
 import re
@@ -43,7 +43,7 @@ async def private_session(api: Api) -> str:
 
 @asynccontextmanager
 async def listening(port: int = 0) -> AsyncIterator[int]:
-    """A program of the session: what listens on this machine is what listens in a fake sandbox. Its port."""
+    """Listens on a free port. A fake sandbox uses the host's ports, so this is a program of the session."""
 
     def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
@@ -61,7 +61,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visitors, "SPENT_SECONDS", 0.01)
 
 
-# --- who is admitted ---
+# --- admission ---
 
 
 async def test_anyone_can_open_a_public_port(api: Api) -> None:
@@ -261,11 +261,11 @@ async def test_the_keeper_drops_expired_tokens(api: Api) -> None:
     await eventually(lambda: len(api.store.tokens) == 1)
 
 
-# --- what ends open connections ---
+# --- ends of open connections ---
 
 
 async def ends_connections_twice(api: Api, change: Awaitable[Answer]) -> bool:
-    """At once, and when what was permitted before is spent."""
+    """Tells whether connections end at once. Waits until they end again, when earlier permissions have expired."""
     (sandbox,) = api.sandboxes.running.values()
     assert api.sandboxes.disconnected == []
     assert (await change).status == 200
@@ -468,7 +468,7 @@ async def test_the_number_of_requests_that_wait_for_one_session_is_bounded(
 
 
 async def asleep(api: Api, port: int, **fields: object) -> str:
-    """A session in deep sleep with an open port."""
+    """Returns a session in deep sleep with an open port."""
     session = await api.session(preview={"ports": [port]}, **fields)
     await api.call("POST", f"/sessions/{session}/sleep", {"depth": "deep-sleep"})
     return session
@@ -522,7 +522,7 @@ async def test_the_page_names_the_log_when_on_wake_does_not_start_the_server_in_
     assert b'http-equiv="refresh"' in starting.body
     assert b"/var/log/on-wake.log" in starting.body
     await asyncio.sleep(0.05)
-    assert (await api.ask(host_of(session, port))).status == 200, "from then on the edge finds out"
+    assert (await api.ask(host_of(session, port))).status == 200, "after that, the edge sees it when it connects"
     monkeypatch.setattr(previews, "STARTING_SECONDS", 0.05)
     failed = await api.ask(host_of(session, port), path="/nothing", **BROWSER)
     assert failed.status == 502

@@ -1,4 +1,4 @@
-"""Processes over HTTP, with the fake behind it."""
+"""Processes over HTTP, on top of the fakes."""
 
 import asyncio
 import base64
@@ -32,7 +32,7 @@ async def start(api: Api, session: str, command: str = "run", **fields: object) 
 
 @asynccontextmanager
 async def following(api: Api, path: str, body: object = None, **headers: str) -> AsyncIterator[AsyncIterator[Any]]:
-    """Events as (name, id, data)."""
+    """Yields events as (name, id, data)."""
     sent = {"Authorization": f"Bearer {api.key}", **{name.replace("_", "-"): value for name, value in headers.items()}}
     request = api.http.request("GET" if body is None else "POST", api.url + path, json=body, headers=sent)
     async with asyncio.timeout(SECONDS), request as answer:

@@ -21,7 +21,7 @@ async def test_requests_over_the_limit_are_refused_until_the_next_minute(api: Ap
     assert answer.error["retryable"] is True
     assert answer.headers["Retry-After"] == "45"
     assert answer.headers["X-RateLimit-Remaining"] == "0"
-    assert (await api.call("GET", "/sessions")).status == 200  # another key is another count
+    assert (await api.call("GET", "/sessions")).status == 200  # another key has its own count
     api.clock.now = START + 60
     assert (await api.call("GET", "/sessions", key=key)).status == 200
 
@@ -33,7 +33,7 @@ async def test_calls_without_a_valid_key_are_limited_only_for_their_address(api:
     assert answer.refusal == (429, "rate_limit_exceeded")
     assert "Retry-After" in answer.headers
     assert (await api.call("GET", "/sessions", key="", X_Forwarded_For="203.0.113.10")).status == 401
-    assert (await api.call("GET", "/sessions", X_Forwarded_For="203.0.113.9")).status == 200  # a key opens the door
+    assert (await api.call("GET", "/sessions", X_Forwarded_For="203.0.113.9")).status == 200  # it has a valid key
 
 
 def test_a_new_minute_forgets_all_counts() -> None:

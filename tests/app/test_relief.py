@@ -1,4 +1,4 @@
-"""After a start, on a host that runs short, and with bytes on open connections: who sleeps, and who wakes."""
+"""Which sessions sleep or wake after a start, on a host short of memory, and when connections carry data."""
 
 import asyncio
 
@@ -68,7 +68,7 @@ async def test_short_memory_puts_the_coldest_suspended_sessions_to_deep_sleep(ap
         await api.call("POST", f"/sessions/{session}/sleep")
     keeper = api.keeper()
     await api.keep(keeper)
-    assert len(api.sandboxes.running) == 6, "nobody goes down where nothing is short"
+    assert len(api.sandboxes.running) == 6, "no session must sleep if nothing is short"
     api.sandboxes.short = Strain(memory=1, disk=0)
     states: list[list[State]] = []
     for _ in range(3):
@@ -76,7 +76,7 @@ async def test_short_memory_puts_the_coldest_suspended_sessions_to_deep_sleep(ap
         states.append([(await stored_of(api, session)).state for session in sessions])
     deep, idle, active = State.DEEP_SLEEP, State.IDLE, State.ACTIVE
     assert states[0] == [deep, deep, deep, deep, idle, active]
-    assert states[1] == states[2] == [deep, deep, deep, deep, deep, active], "never one that is awake"
+    assert states[1] == states[2] == [deep, deep, deep, deep, deep, active], "an active session must stay active"
 
 
 async def test_short_disk_evicts_the_least_recently_used_volumes_first(api: Api) -> None:

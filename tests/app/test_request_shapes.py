@@ -1,4 +1,4 @@
-"""Every error names what is wrong with the request."""
+"""Every error says what is wrong with the request."""
 
 import json
 from collections.abc import AsyncIterator
@@ -130,7 +130,7 @@ async def test_a_body_over_the_plan_is_refused_by_its_length_and_while_reading(a
     assert answer.refusal == (413, "payload_too_large")
     assert answer.error["details"] == {"plan": "free", "limit": 1 << 20}
 
-    async def chunks() -> AsyncIterator[bytes]:  # without a length
+    async def chunks() -> AsyncIterator[bytes]:  # a body without a length
         for _ in range(3):
             yield b" " * (1 << 19)
 

@@ -1,4 +1,4 @@
-"""The description against the server: generated valid and invalid requests over a real socket."""
+"""Tests the server over a real socket with valid and invalid requests generated from its description."""
 
 import asyncio
 import threading
@@ -27,7 +27,7 @@ CONFIG = SchemathesisConfig.from_dict(
         "checks": {"negative_data_rejection": {"expected-statuses": ["400", "401", "404", "405", "422"]}},
     }
 )
-# a plan's numbers, "exactly one of", and names that no shell takes: rules that the schema cannot tell
+# rules that the schema cannot express: a plan's limits, "exactly one of", and names that no shell accepts
 EXCLUDED: list[CheckFunction] = [positive_data_acceptance]
 
 
@@ -37,7 +37,7 @@ schema = schemathesis.openapi.from_dict(with_known_session(document(OPERATIONS, 
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[Api]:
-    """In a thread of its own: schemathesis calls it from outside any loop."""
+    """Serves the API in a thread, since schemathesis calls it without an event loop."""
     ready: Queue[tuple[Api, asyncio.AbstractEventLoop, asyncio.Event]] = Queue()
 
     async def serve() -> None:
@@ -60,8 +60,8 @@ def test_the_server_does_what_its_description_says(case: schemathesis.Case[Any],
     limits = Limits(1024, 0.25, 30, 1024)
     api.sandboxes.volumes.setdefault("sbknown", FakeVolume(limits))
     known = Session(KNOWN, "acc_busy000000000000", 0, 1 << 40, 0, limits, "sbknown", "fake")
-    api.store.sessions[KNOWN] = known  # whatever the request before did to it
-    api.clock.now += 60  # the checks without a key must not meet the limit of their address
+    api.store.sessions[KNOWN] = known  # undoes what the previous request did
+    api.clock.now += 60  # keeps checks without a key below the rate limit of their address
     case.call_and_validate(
         base_url=api.url, headers={"Authorization": f"Bearer {api.key}"}, excluded_checks=EXCLUDED, timeout=10
     )

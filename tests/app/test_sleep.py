@@ -1,4 +1,4 @@
-"""Suspending and waking, over HTTP, with sandboxes that fail the test when they are asked while frozen."""
+"""Suspending and waking, over HTTP. The fake sandboxes fail a test that asks them something while they are frozen."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -198,7 +198,7 @@ async def test_a_woke_from_deep_sleep_runs_the_sessions_own_command_once(api_run
     assert run.env == {"A": "1"}
     await api.call("POST", f"/sessions/{session}/sleep")
     await api.call("POST", f"/sessions/{session}/wake")
-    assert len(runs) == 1, "not after a suspension"
+    assert len(runs) == 1, "onWake must not run after a suspension"
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ async def test_sessions_of_a_suspended_account_are_put_to_deep_sleep(api: Api) -
 
 @pytest.fixture
 async def uncountable(api: Api, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A session whose guest refused to count, from a certain moment on."""
+    """Returns a session whose guest refuses to report its counts from a certain moment on."""
     session = await api.session()
     await api.call("POST", "/files/write", {"sessionId": session, "path": "a", "content": "x"})
     assert (await api.call("GET", f"/sessions/{session}")).json["filesCount"] == 1

@@ -1,4 +1,4 @@
-"""POST /execute with `stream` from a client's point of view. The test plays the program."""
+"""POST /execute with `stream` from a client's point of view. The test controls the program."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ SECONDS = 20.0
 
 
 class Program:
-    """What a run of the session does: the test tells."""
+    """A program in the session that does what the test says."""
 
     def __init__(self) -> None:
         self.sink: Sink | None = None

@@ -1,4 +1,4 @@
-"""Terminals over their WebSocket, with the fake behind it."""
+"""Terminals over their WebSocket, on top of the fakes."""
 
 import asyncio
 import json
@@ -23,11 +23,11 @@ from tests.waiting import eventually
 PATIENCE = 20.0  # seconds
 
 
-class Person:
+class TerminalUser:
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.seen = b""
-        self.told: list[dict[str, Any]] = []
+        self.messages: list[dict[str, Any]] = []
 
     async def type(self, text: str) -> None:
         await self.connection.send(text.encode())
@@ -37,36 +37,36 @@ class Person:
 
     async def sees(self, text: bytes) -> None:
         while text not in self.seen:
-            await self.hear()
+            await self.receive()
 
-    async def hear(self) -> None:
+    async def receive(self) -> None:
         message = await asyncio.wait_for(self.connection.recv(), PATIENCE)
         if isinstance(message, bytes):
             self.seen += message
         else:
-            self.told.append(json.loads(message))
+            self.messages.append(json.loads(message))
 
     async def end(self) -> tuple[dict[str, Any], int]:
-        """The last that was told, and the close code."""
+        """Waits until the connection closes. Returns the last message and the close code."""
         with suppress(ConnectionClosed):
             while True:
-                await self.hear()
+                await self.receive()
         assert self.connection.close_code is not None
-        return self.told[-1], self.connection.close_code
+        return self.messages[-1], self.connection.close_code
 
 
-async def sit_down(api: Api, session: str, key: str | None = None, **query: object) -> Person:
-    """After `ready`."""
+async def open_terminal(api: Api, session: str, key: str | None = None, **query: object) -> TerminalUser:
+    """Opens a terminal and waits for `ready`."""
     url = f"{api.url.replace('http', 'ws')}/sessions/{session}/terminal?{urlencode(query)}"
     headers: Mapping[str, str] = {} if key == "" else {"Authorization": f"Bearer {key or api.key}"}
-    person = Person(await connect(url, additional_headers=headers, compression=None))
-    await person.hear()
-    return person
+    user = TerminalUser(await connect(url, additional_headers=headers, compression=None))
+    await user.receive()
+    return user
 
 
 async def refused(api: Api, session: str, key: str | None = None, **query: object) -> tuple[int, Any]:
     with pytest.raises(InvalidStatus) as refusal:
-        await sit_down(api, session, key, **query)
+        await open_terminal(api, session, key, **query)
     response = refusal.value.response
     assert response.headers["X-Request-Id"]
     assert response.headers["Content-Type"] == "application/json"
@@ -79,8 +79,8 @@ def terminals_of(api: Api, session: str) -> FakeTerminals:
 
 async def test_a_new_terminal_says_what_it_is_and_ends_with_its_exit_code(api: Api) -> None:
     session = await api.session(env={"MINE": "yes"})
-    person = await sit_down(api, session, cols=100, rows=30, workingDir="src")
-    ready = person.told[0]
+    user = await open_terminal(api, session, cols=100, rows=30, workingDir="src")
+    ready = user.messages[0]
     assert ready == {
         "type": "ready",
         "terminalId": ready["terminalId"],
@@ -90,29 +90,35 @@ async def test_a_new_terminal_says_what_it_is_and_ends_with_its_exit_code(api: A
     }
     new = terminals_of(api, session).all[ready["terminalId"]].new
     assert (new.env, new.working_dir, new.cols, new.rows) == ({"MINE": "yes"}, "/workspace/src", 100, 30)
-    assert person.connection.response is not None
-    assert person.connection.response.headers["X-Request-Id"]
-    assert person.connection.response.headers["X-RateLimit-Limit"]
-    await person.type("echo hello\n")
-    await person.sees(b"hello\r\n$ ")
-    await person.tell({"type": "resize", "cols": 90, "rows": 20})
-    await person.type("size\n")
-    await person.sees(b"20 90\r\n")
-    await person.type("exit 3\n")
-    assert await person.end() == ({"type": "exit", "exitCode": 3, "reason": None}, 1000)
+    assert user.connection.response is not None
+    assert user.connection.response.headers["X-Request-Id"]
+    assert user.connection.response.headers["X-RateLimit-Limit"]
+    await user.type("echo hello\n")
+    await user.sees(b"hello\r\n$ ")
+    await user.tell({"type": "resize", "cols": 90, "rows": 20})
+    await user.type("size\n")
+    await user.sees(b"20 90\r\n")
+    await user.type("exit 3\n")
+    assert await user.end() == ({"type": "exit", "exitCode": 3, "reason": None}, 1000)
 
 
 async def test_a_terminal_can_be_reopened_and_taken_over(api: Api) -> None:
     session = await api.session()
-    first = await sit_down(api, session)
+    first = await open_terminal(api, session)
     await first.type("echo one\n")
     await first.sees(b"one\r\n")
     await first.connection.close()
-    terminal_id = first.told[0]["terminalId"]
-    second = await sit_down(api, session, terminalId=terminal_id)
-    assert second.told[0] == {"type": "ready", "terminalId": terminal_id, "cols": None, "rows": None, "resumed": True}
+    terminal_id = first.messages[0]["terminalId"]
+    second = await open_terminal(api, session, terminalId=terminal_id)
+    assert second.messages[0] == {
+        "type": "ready",
+        "terminalId": terminal_id,
+        "cols": None,
+        "rows": None,
+        "resumed": True,
+    }
     await second.sees(b"one\r\n")
-    third = await sit_down(api, session, terminalId=terminal_id, cols=70, rows=10)
+    third = await open_terminal(api, session, terminalId=terminal_id, cols=70, rows=10)
     assert await second.end() == ({"type": "detached"}, 1000)
     await third.type("size\n")
     await third.sees(b"10 70\r\n")
@@ -170,11 +176,11 @@ NONSENSE = [
 @pytest.mark.parametrize("text", NONSENSE)
 async def test_a_meaningless_text_frame_ends_only_the_connection(api: Api, text: str) -> None:
     session = await api.session()
-    person = await sit_down(api, session)
-    await person.tell(text)
-    told, code = await person.end()
+    user = await open_terminal(api, session)
+    await user.tell(text)
+    told, code = await user.end()
     assert (told["type"], told["error"]["code"], code) == ("error", "invalid_request", 1008)
-    again = await sit_down(api, session, terminalId=person.told[0]["terminalId"])
+    again = await open_terminal(api, session, terminalId=user.messages[0]["terminalId"])
     await again.type("echo on\n")
     await again.sees(b"on\r\n")
 
@@ -183,19 +189,19 @@ async def test_terminals_and_attached_clients_are_bounded(api: Api) -> None:
     key = await api.account("paid", "few", terminals_per_session=2, streams_per_session=2)
     made = await api.call("POST", "/sessions/create", {}, key=key)
     session = made.json["sessionId"]
-    people = [await sit_down(api, session, key) for _ in range(2)]
+    users = [await open_terminal(api, session, key) for _ in range(2)]
     status, error = await refused(api, session, key)
     assert (status, error["code"], error["details"]["resource"]) == (429, "resource_limit_exceeded", "open streams")
-    await people[0].connection.close()
+    await users[0].connection.close()
     status, error = await _refused_soon(api, session, key)
     assert (status, error["details"]["resource"], error["details"]["scope"]) == (429, "terminals", "session")
-    await people[1].type("exit 0\n")
-    await people[1].end()
-    await sit_down(api, session, key)
+    await users[1].type("exit 0\n")
+    await users[1].end()
+    await open_terminal(api, session, key)
 
 
 async def _refused_soon(api: Api, session: str, key: str) -> tuple[int, Any]:
-    """When the server has seen that a client left."""
+    """Waits until the server refuses because it has noticed that a client left."""
     while True:
         status, error = await refused(api, session, key)
         if error["details"]["resource"] != "open streams":
@@ -205,14 +211,14 @@ async def _refused_soon(api: Api, session: str, key: str) -> tuple[int, Any]:
 
 async def test_typing_is_activity_and_an_open_terminal_is_not(api: Api) -> None:
     session = await api.session()
-    person = await sit_down(api, session)
-    await person.sees(b"$ ")
+    user = await open_terminal(api, session)
+    await user.sees(b"$ ")
     keeper = api.keeper(idle_after=60.0, deep_sleep_after=600.0)
     api.clock.now += 61
     await api.keep(keeper)
     assert api.store.sessions[session].state is State.IDLE
-    await person.type("echo awake\n")
-    await person.sees(b"awake\r\n")
+    await user.type("echo awake\n")
+    await user.sees(b"awake\r\n")
     async with asyncio.timeout(PATIENCE):
         await eventually(lambda: api.store.sessions[session].state is State.ACTIVE)
     assert api.store.sessions[session].last_active >= int(api.clock.now)
@@ -220,29 +226,29 @@ async def test_typing_is_activity_and_an_open_terminal_is_not(api: Api) -> None:
 
 async def test_the_end_of_the_session_has_a_reason(api: Api) -> None:
     session = await api.session()
-    person, other = await sit_down(api, session), await sit_down(api, session)
-    terminals_of(api, session).ends(other.told[0]["terminalId"], Exit(None, "deep_sleep"))
+    user, other = await open_terminal(api, session), await open_terminal(api, session)
+    terminals_of(api, session).ends(other.messages[0]["terminalId"], Exit(None, "deep_sleep"))
     assert await other.end() == ({"type": "exit", "exitCode": None, "reason": "deep_sleep"}, 1000)
     await api.call("DELETE", f"/sessions/{session}")
-    told, code = await person.end()
+    told, code = await user.end()
     assert (told["type"], told["error"]["code"], code) == ("error", "session_not_found", 1011)
 
 
 async def test_a_runtime_that_ends_says_so(api: Api) -> None:
     session = await api.session()
-    person = await sit_down(api, session)
+    user = await open_terminal(api, session)
     await api.sandboxes.kill(api.store.sessions[session].sandbox)
-    assert await person.end() == ({"type": "exit", "exitCode": None, "reason": "runtime_ended"}, 1000)
+    assert await user.end() == ({"type": "exit", "exitCode": None, "reason": "runtime_ended"}, 1000)
 
 
 async def test_large_frames_and_many_frames_arrive_complete(api: Api) -> None:
     session = await api.session()
-    person = await sit_down(api, session)
+    user = await open_terminal(api, session)
     for at in range(2000):
-        await person.type(f"{at},")
-    await person.type("x" * 900_000 + "end")
-    await person.sees(b"xend")
-    assert b"".join(b"%d," % at for at in range(2000)) in person.seen
+        await user.type(f"{at},")
+    await user.type("x" * 900_000 + "end")
+    await user.sees(b"xend")
+    assert b"".join(b"%d," % at for at in range(2000)) in user.seen
 
 
 async def test_input_that_a_client_sent_before_it_left_arrives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,20 +259,20 @@ async def test_input_that_a_client_sent_before_it_left_arrives(api: Api, monkeyp
         await write(self, content)
 
     monkeypatch.setattr(FakeAttachment, "write", slowly)
-    person = await sit_down(api, session)
-    shell = terminals_of(api, session).all[person.told[0]["terminalId"]]
+    user = await open_terminal(api, session)
+    shell = terminals_of(api, session).all[user.messages[0]["terminalId"]]
     for part in ("echo ", "one\n", "echo ", "two\n"):
-        await person.type(part)
+        await user.type(part)
         await asyncio.sleep(0.01)
-    leaving = asyncio.create_task(person.connection.close())
+    leaving = asyncio.create_task(user.connection.close())
     while not leaving.done() or shell.attached is not None:
-        shell.prints(b"noise\r\n")  # meets one who has left
+        shell.prints(b"noise\r\n")  # makes the server notice that the client left
         await asyncio.sleep(0.005)
     assert b"echo two\r\n" in shell.printed.replace(b"noise\r\n", b"")
 
 
 async def _never(_: FakeAttachment, content: bytes) -> None:
-    """A program that does not read."""
+    """Plays a program that never reads."""
     await asyncio.Event().wait()
 
 
@@ -281,12 +287,12 @@ async def _is_let_go(api: Api, session: str, terminal_id: str) -> None:
 async def test_a_client_can_leave_a_program_that_does_not_read(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeAttachment, "write", _never)
     session = await api.session()
-    person = await sit_down(api, session)
+    user = await open_terminal(api, session)
     for text in ("x" * 100_000, "y" * 100_000):
-        await person.type(text)
+        await user.type(text)
         await asyncio.sleep(0.05)
-    person.connection.transport.abort()
-    await _is_let_go(api, session, person.told[0]["terminalId"])
+    user.connection.transport.abort()
+    await _is_let_go(api, session, user.messages[0]["terminalId"])
 
 
 async def test_the_server_reads_one_message_ahead_of_a_program_that_does_not_read(
@@ -301,7 +307,8 @@ async def test_the_server_reads_one_message_ahead_of_a_program_that_does_not_rea
         return said
 
     def quickly(self: Connection, transport: asyncio.BaseTransport) -> None:
-        self.ping_interval, self.ping_timeout = 0.1, None  # it alone meets one who left while nothing is read
+        # only a ping notices that a client left while nothing is read
+        self.ping_interval, self.ping_timeout = 0.1, None
         made(self, transport)
 
     made = Connection.connection_made
@@ -309,45 +316,45 @@ async def test_the_server_reads_one_message_ahead_of_a_program_that_does_not_rea
     monkeypatch.setattr(terminal.Client, "says", counted)
     monkeypatch.setattr(FakeAttachment, "write", _never)
     session = await api.session()
-    person = await sit_down(api, session)
+    user = await open_terminal(api, session)
     for _ in range(5):
-        await person.type("x" * 100_000)
-        await person.tell({"type": "resize", "cols": 90, "rows": 20})
+        await user.type("x" * 100_000)
+        await user.tell({"type": "resize", "cols": 90, "rows": 20})
     await asyncio.sleep(0.3)
     assert taken == 2
-    person.connection.transport.abort()
-    await _is_let_go(api, session, person.told[0]["terminalId"])
+    user.connection.transport.abort()
+    await _is_let_go(api, session, user.messages[0]["terminalId"])
 
 
 async def test_a_client_that_reads_nothing_for_long_is_disconnected(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "STALL_SECONDS", 0.2)
     session = await api.session()
-    person = await sit_down(api, session)
-    at = terminals_of(api, session).all[person.told[0]["terminalId"]]
+    user = await open_terminal(api, session)
+    at = terminals_of(api, session).all[user.messages[0]["terminalId"]]
     at.prints(b"x" * (64 << 20))
     async with asyncio.timeout(PATIENCE):
-        while at.attached is not None:  # noqa: ASYNC110 - what it waits for has no event
+        while at.attached is not None:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
-    person.connection.transport.abort()
+    user.connection.transport.abort()
     at.printed.clear()
-    again = await sit_down(api, session, terminalId=person.told[0]["terminalId"])
+    again = await open_terminal(api, session, terminalId=user.messages[0]["terminalId"])
     await again.type("echo on\n")
     await again.sees(b"on\r\n")
 
 
 async def test_a_flood_of_tiny_frames_arrives_in_order_and_joined(api: Api) -> None:
     session = await api.session()
-    person = await sit_down(api, session)
+    user = await open_terminal(api, session)
     text = "".join(chr(97 + at % 26) for at in range(30_000))
     frames = b"".join(bytes([0x82, 0x81, 0, 0, 0, 0, ord(letter)]) for letter in text)
-    person.connection.transport.write(frames)
-    await person.type("END")
-    await person.sees(b"END")
-    assert text.encode() in person.seen
+    user.connection.transport.write(frames)
+    await user.type("END")
+    await user.sees(b"END")
+    assert text.encode() in user.seen
 
 
 async def test_invalid_utf8_closes_the_connection(api: Api) -> None:
     session = await api.session()
-    person = await sit_down(api, session)
-    person.connection.transport.write(bytes([0x81, 0x82, 0, 0, 0, 0, 0xFF, 0xFE]))
-    assert (await person.end())[1] == 1007
+    user = await open_terminal(api, session)
+    user.connection.transport.write(bytes([0x81, 0x82, 0, 0, 0, 0, 0xFF, 0xFE]))
+    assert (await user.end())[1] == 1007

@@ -1,4 +1,4 @@
-"""Saves, restores and sweeps, and what comes between."""
+"""Saves, restores and sweeps, and what interrupts them."""
 
 import asyncio
 import random
@@ -44,7 +44,7 @@ async def test_a_wake_interrupts_a_save_and_the_store_never_names_its_object(api
     sleeping = asyncio.create_task(ask_to_sleep(api, session))
     await sending.wait()
     assert await content_of(api, session) == "kept"
-    assert closed.is_set(), "nothing reads the volume while it is in use"
+    assert closed.is_set(), "nothing must read the volume while it is in use"
     assert (await sleeping).status == 200
     stored = await stored_of(api, session)
     assert (stored.state, stored.snapshot, stored.archived) == (State.ACTIVE, None, False)
@@ -157,7 +157,7 @@ async def test_a_sweep_never_removes_an_object_that_is_being_saved(api: Api) -> 
         sweeping = asyncio.create_task(api.lifecycle.archiving.sweep())
         await asyncio.to_thread(gate.reached.wait, PATIENCE)
         sleeping = asyncio.create_task(ask_to_sleep(api, session))
-        await asyncio.sleep(0.3)  # enough for a save, if it does not wait
+        await asyncio.sleep(0.3)  # long enough for a save that does not wait
         gate.opened.set()
         await sweeping
         assert (await sleeping).status == 200
@@ -211,12 +211,12 @@ async def test_the_last_write_survives_any_mix_of_operations(api: Api, seed: int
 
     await asyncio.gather(*(live(session) for session in sessions), *(live(session) for session in sessions[:2]))
     api.archive.unreachable = False
-    for session in sessions[2:]:  # the first two had two writers at once: the order of answers is not that of writes
+    for session in sessions[2:]:  # the first two had concurrent writers, so answers may have another order than writes
         assert await content_of(api, session) == written[session]
     for session in sessions:
-        await content_of(api, session)  # awake, so that it is saved once more, now that the archive can be tidied
+        await content_of(api, session)  # wakes it, so that it is saved again now that the archive can be swept
         await deep_sleep(api, session)
-        assert await api.lifecycle.archiving.archive(session)  # waits until the save that goes on has tidied
+        assert await api.lifecycle.archiving.archive(session)  # waits until the running save has swept
     stored = [await stored_of(api, session) for session in sessions]
     assert all(one.archived for one in stored)
     named = {snapshot.name for one in stored for snapshot in (one.snapshot, one.previous) if snapshot}

@@ -1,4 +1,4 @@
-"""`scripts/attack`: attacks a server of one's own. Exit status: 0 when no row failed, else 1."""
+"""`scripts/attack`: attacks your own server. Exits with 0 if no row failed, 1 if one did, 2 if it cannot run."""
 
 import argparse
 import os
@@ -8,17 +8,19 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from tests.attack.attack import MOST, Field, Result
+from tests.attack.attack import MOST, Arena, Result
 from tests.attack.neighbour import neighbour
-from tests.attack.place import KEYS, Unusable, place
 from tests.attack.rows import ROWS, Row
+from tests.attack.target import KEYS, Unusable, open_target
 
-DESCRIPTION = f"""Session A takes all it can of one resource after another, while session B of another account does its
-work. B and the API must not fail, and B's p99 must stay below {MOST:.0f} times what it is when nobody attacks.
+DESCRIPTION = f"""Runs one attack after another. In each, session A uses as much as it can of one resource, while
+session B of another account works. B and the API must not fail, and B's p99 must stay below {MOST:.0f} times its quiet
+p99, which is measured without an attack.
 
-With BUNTIME_URL (http://127.0.0.1:PORT) it attacks the server that runs there. Keys are made with `buntime keys` and go
-again, so BUNTIME_DATA_DIR must be that server's; or {", ".join(KEYS)} are keys of three accounts, the first on the
-plan of a stranger. Without BUNTIME_URL it starts a server of its own and removes it. Takes about 10 seconds a row."""
+To attack a running server, set BUNTIME_URL to http://127.0.0.1:PORT. The script then creates temporary accounts with
+`buntime`, so set BUNTIME_DATA_DIR to that server's directory. To use existing accounts instead, set
+{", ".join(KEYS)} to keys of three accounts, the first on the free plan.
+Without BUNTIME_URL, the script starts its own server and removes it afterwards. A row takes about 10 seconds."""
 
 
 def main() -> int:
@@ -26,9 +28,9 @@ def main() -> int:
     rows = [row for row in ROWS if not asked.rows or row.name in asked.rows]
     began = time.monotonic()
     try:
-        with place(os.environ) as target, neighbour(target.neighbour, target.others) as b:
-            field = Field(target, b)
-            results = [_fought(field, row) for row in rows]
+        with open_target(os.environ) as target, neighbour(target.neighbour, target.others) as b:
+            arena = Arena(target, b)
+            results = [_run(arena, row) for row in rows]
     except Unusable as unusable:
         print(f"attack: {unusable}.", file=sys.stderr)
         return 2
@@ -38,10 +40,10 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _fought(field: Field, row: Row) -> Result:
-    result = field.fight(row)
+def _run(arena: Arena, row: Row) -> Result:
+    result = arena.run(row)
     taken = (
-        "" if result.lacks else f" (A held {result.held:,} {row.unit}, B's p99 {result.shown} times that when quiet)"
+        "" if result.lacks else f" (A held {result.held:,} {row.unit}; B's p99 was {result.shown} times its quiet p99)"
     )
     print(f"{row.name}: {_verdict(result)}{taken}", flush=True)
     for line in result.wrong:
@@ -50,14 +52,14 @@ def _fought(field: Field, row: Row) -> Result:
 
 
 def _verdict(result: Result) -> str:
-    return f"left out: needs {result.lacks}" if result.lacks else "FAILED" if result.wrong else "ok"
+    return f"skipped: needs {result.lacks}" if result.lacks else "FAILED" if result.wrong else "ok"
 
 
 def _table(results: list[Result]) -> Table:
     table = Table("row", "A held", "B failed", "B p99", "B fsync p99", "API p99", "verdict", box=None)
     for result in results:
         if result.lacks:
-            table.add_row(result.row.name, *[""] * 5, "left out")
+            table.add_row(result.row.name, *[""] * 5, "skipped")
             continue
         held = f"{result.held:,} {result.row.unit}" + (f" ({result.note})" if result.note else "")
         times = [f"{result.shown} ×", f"{result.fsync:.1f} ×", f"{result.api:.1f} ×"]
@@ -68,10 +70,10 @@ def _table(results: list[Result]) -> Table:
 def _arguments() -> argparse.Namespace:
     formatted = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="scripts/attack", description=DESCRIPTION, formatter_class=formatted)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="only these; by default all")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to run (default: all)")
     asked = parser.parse_args()
     if unknown := set(asked.rows) - {row.name for row in ROWS}:
-        parser.error(f"no such row: {', '.join(sorted(unknown))}; there are: {', '.join(row.name for row in ROWS)}")
+        parser.error(f"no such row: {', '.join(sorted(unknown))}; choose from: {', '.join(row.name for row in ROWS)}")
     return asked
 
 

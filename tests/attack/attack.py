@@ -1,4 +1,4 @@
-"""One row: session A attacks while B and others do their work; what B felt of it, against what it feels when quiet."""
+"""Runs one row: session A attacks while B and other accounts work. Compares B's call times with its quiet times."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,35 +8,35 @@ from http.client import HTTPException
 from pathlib import Path
 
 from tests.acceptance.client import Client, Session
-from tests.attack.neighbour import Neighbour, Seen
+from tests.attack.neighbour import Neighbour, Observation
 from tests.attack.outside_world import Outside
 from tests.attack.rows import Needs, Row
 
 INSIDE = Path(__file__).with_name("inside")
 QUIET_SECONDS, SECONDS = 3.0, 5.0
-ROWS_WITHOUT_QUIET = 4  # at most, between two looks at B while nobody attacks
-LONGER = 20.0  # seconds that A may take until it holds what the row asks for
-SETTLE = 1.0  # seconds after A's end: what it leaves is cleared away
-MOST = 3.0  # times B's p99 when quiet
-MOST_UNCHARGED = 32 << 20  # bytes, the host's own ups and downs included
-TRIES = 3  # a machine that does something else meanwhile is not A's fault; failures of B are never tried again
+ROWS_WITHOUT_QUIET = 4  # rows at most between two quiet observations of B
+LONGER = 20.0  # seconds until A must hold the row's least amount
+SETTLE = 1.0  # seconds to clean up after A
+MOST = 3.0  # the highest allowed ratio of B's p99 to its quiet p99
+MOST_UNCHARGED = 32 << 20  # bytes; includes the host's own fluctuation
+TRIES = 3  # repeats a slow row, since other work on the machine may be the cause; never repeats after a failure of B
 
-type Uncharged = Callable[[Session], int]  # bytes of the host's kernel memory that are not in the session's account
-type Held = Callable[[], tuple[int, str]]  # how much A has, and what it says of it
+type Uncharged = Callable[[Session], int]  # returns bytes of the host's kernel memory not charged to the session
+type Held = Callable[[], tuple[int, str]]  # returns how much A holds, and A's note
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A running server, by accounts of three customers."""
+    """A running server and three of its accounts."""
 
-    attacker: Client  # on the free plan: what a stranger gets, 1,024 MB and a quarter of a core
+    attacker: Client  # on the free plan: 1,024 MB and a quarter of a core
     neighbour: Client  # on a plan with a whole core
     others: Client
-    outside: Outside | None  # where the host lets the test make a network namespace
-    edge_is_public: bool  # it listens on more than the loopback
+    outside: Outside | None  # None if the test may not make a network namespace
+    edge_is_public: bool  # the edge listens beyond the loopback
 
     def lacks(self, row: Row) -> str:
-        """Why the row cannot run here, or nothing."""
+        """Returns what the row needs and this target lacks; empty if the row can run."""
         can = {
             Needs.NOTHING: True,
             Needs.OUTSIDE: self.outside is not None,
@@ -50,11 +50,11 @@ class Result:
     row: Row
     held: int = 0
     note: str = ""
-    failures: list[str] = field(default_factory=list)  # of B and of the API, in any try
-    ratios: list[float] = field(default_factory=list)  # of each try
-    fsync: float = 0.0  # the same for B's fsync, and for the API; they are told, not judged
-    api: float = 0.0
-    uncharged: list[int] = field(default_factory=list)  # bytes in each try, where somebody can measure it
+    failures: list[str] = field(default_factory=list)  # of B and the API, in all tries
+    ratios: list[float] = field(default_factory=list)  # B's p99 over its quiet p99, one per try
+    fsync: float = 0.0  # the ratio for B's fsync; reported, not judged
+    api: float = 0.0  # the ratio for the API; reported, not judged
+    uncharged: list[int] = field(default_factory=list)  # bytes, one per try; empty if not measured
     lacks: str = ""
 
     @property
@@ -67,12 +67,12 @@ class Result:
 
     @property
     def wrong(self) -> list[str]:
-        """Why the row fails; nothing where it passes or could not run."""
+        """Returns the reasons why the row fails; empty if it passes or was skipped."""
         if self.lacks:
             return []
         found = [] if self.attacked else [f"A held {self.held} {self.row.unit}: this attacks nothing"]
         found += [f"B or the API failed {len(self.failures)} times: {self.failures[:3]}"] if self.failures else []
-        found += [f"B's p99 is {self.shown} times that when quiet"] if min(self.ratios) > MOST else []
+        found += [f"B's p99 is {self.shown} times its quiet p99"] if min(self.ratios) > MOST else []
         return found
 
     @property
@@ -80,18 +80,20 @@ class Result:
         return ", ".join(f"{ratio:.1f}" for ratio in self.ratios)
 
 
-class Field:
-    """Where all rows are fought. B's quiet times are the control: they are taken again after some rows, and after each
-    row that seems to be felt."""
+class Arena:
+    """Runs rows against one target.
+
+    B's quiet times are the control. They are measured again every few rows, and after each row that slows B down.
+    """
 
     def __init__(self, target: Target, b: Neighbour, uncharged: Uncharged | None = None) -> None:
         self._target = target
         self._b = b
         self._uncharged = uncharged
-        self._quiet: Seen | None = None
+        self._quiet: Observation | None = None
         self._rows_since_quiet = 0
 
-    def fight(self, row: Row) -> Result:
+    def run(self, row: Row) -> Result:
         result = Result(row, lacks=self._target.lacks(row))
         if result.lacks:
             return result
@@ -102,60 +104,60 @@ class Field:
         return result
 
     def _try(self, row: Row, result: Result) -> None:
-        quiet = [self._quiet_before()]
+        quiet = [self._quiet_baseline()]
         with self._attack(row, result) as start:
-            beside = self._b.watch(lambda: self._beside(start, row, result))
+            during = self._b.observe(lambda: self._run_attack(start, row, result))
         time.sleep(SETTLE)
 
         def ratio(*calls: str) -> float:
-            return beside.p99(*calls) / max(seen.p99(*calls) for seen in quiet)
+            return during.p99(*calls) / max(seen.p99(*calls) for seen in quiet)
 
         if ratio(*Neighbour.MIX) > MOST:
-            quiet.append(self._watch_quiet())  # the whole machine may have become slower
-        result.failures += beside.failures
+            quiet.append(self._observe_quiet())  # the whole machine may be slower now
+        result.failures += during.failures
         result.ratios.append(ratio(*Neighbour.MIX))
         result.fsync, result.api = ratio("fsync"), ratio("sessions", "healthz")
 
-    def _quiet_before(self) -> Seen:
-        """Quiet after one row is quiet before the next."""
+    def _quiet_baseline(self) -> Observation:
+        """Returns the latest quiet observation of B, or makes a new one."""
         if self._quiet is None or self._rows_since_quiet >= ROWS_WITHOUT_QUIET:
-            self._watch_quiet()
+            self._observe_quiet()
         self._rows_since_quiet += 1
         assert self._quiet is not None
         return self._quiet
 
-    def _watch_quiet(self) -> Seen:
-        seen = self._b.watch(self._rest)
-        assert not seen.failures, f"B fails while nobody attacks: {seen.failures[:3]}"
+    def _observe_quiet(self) -> Observation:
+        seen = self._b.observe(self._rest)
+        assert not seen.failures, f"B fails without an attack: {seen.failures[:3]}"
         self._quiet, self._rows_since_quiet = seen, 0
         return seen
 
     def _rest(self) -> None:
         time.sleep(QUIET_SECONDS / 2)
-        taken = self._b.normal()
-        assert set(taken.values()) == {"ok"}, f"B cannot take what is normal while nobody attacks: {taken}"
+        taken = self._b.take_normal_amounts()
+        assert set(taken.values()) == {"ok"}, f"B cannot take normal amounts without an attack: {taken}"
         time.sleep(QUIET_SECONDS / 2)
 
-    def _beside(self, start: Callable[[], Held], row: Row, result: Result) -> None:
+    def _run_attack(self, start: Callable[[], Held], row: Row, result: Result) -> None:
         began = time.monotonic()
         held = start()
         time.sleep(SECONDS / 2)
-        self._claim(result)
+        self._check_normal_amounts(result)
         time.sleep(max(0.0, began + SECONDS - time.monotonic()))
         result.held, result.note = held()
         while not result.attacked and time.monotonic() < began + LONGER:
             time.sleep(0.2)
             result.held, result.note = held()
-        self._claim(result)
+        self._check_normal_amounts(result)
 
-    def _claim(self, result: Result) -> None:
-        """B takes a normal amount of everything."""
+    def _check_normal_amounts(self, result: Result) -> None:
+        """Lets B take a normal amount of each resource. Adds what fails to the result."""
         try:
-            taken = self._b.normal()
+            taken = self._b.take_normal_amounts()
         except (AssertionError, OSError, HTTPException, ValueError) as failed:
             result.failures.append(f"normal amounts: {failed!r}"[:300])
             return
-        result.failures += [f"{what}: {came}" for what, came in taken.items() if came != "ok"]
+        result.failures += [f"{what}: {outcome}" for what, outcome in taken.items() if outcome != "ok"]
 
     @contextmanager
     def _attack(self, row: Row, result: Result) -> Iterator[Callable[[], Held]]:
@@ -175,7 +177,7 @@ class Field:
 
     @contextmanager
     def _attacker(self, row: Row) -> Iterator["Attacker"]:
-        """A session on the plan of a stranger, with the program of the row."""
+        """Yields a session on the free plan that has the row's program."""
         client, outside = self._target.attacker, self._target.outside
         session = Session(client, client.create().done()["sessionId"])
         try:
@@ -198,7 +200,7 @@ class Attacker:
         last = (0, "")
 
         def held() -> tuple[int, str]:
-            """What A tells is A's word: it is used to see that the attack happened, and for nothing else."""
+            """Returns what A reports. Use it only to see that the attack happened: A may lie."""
             nonlocal last
             with suppress(AssertionError, OSError, HTTPException, ValueError):
                 count, _, note = self.session.text("/run/held").strip().partition(" ")

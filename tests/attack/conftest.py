@@ -1,4 +1,4 @@
-"""A server that is attacked, with its neighbour: shared by all rows."""
+"""Provides one attacked server and one neighbour for all rows."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -9,51 +9,51 @@ import pytest
 from tests.acceptance.client import Session
 from tests.acceptance.conftest import fresh_server, pytest_runtest_makereport
 from tests.acceptance.server import Server
-from tests.attack.attack import Field, Result, Target
+from tests.attack.attack import Arena, Result, Target
 from tests.attack.host_settings import settings
-from tests.attack.kernel_memory import charged, of_host
+from tests.attack.kernel_memory import charged_bytes, host_bytes
 from tests.attack.neighbour import neighbour
 from tests.attack.outside_world import outside
 from tests.attack.rows import Row
 
-__all__ = ["pytest_runtest_makereport"]  # a failed test shows what its server said
+__all__ = ["pytest_runtest_makereport"]  # a failed test shows its server's log
 
 
 @pytest.fixture(scope="package")
 def settings_before() -> Mapping[str, str]:
-    """Of the host's kernel, before the server's first start."""
+    """Returns the host's kernel settings before the server's first start."""
     return settings()
 
 
 @pytest.fixture(scope="package")
 def server(settings_before: Mapping[str, str]) -> Iterator[Server]:
-    """Shared: tests may not stop it."""
+    """Starts the shared server. Tests must not stop it."""
     with fresh_server(pool_size=6, alone=True) as server:
-        server.settings["BUNTIME_HOST"] = "0.0.0.0"  # another address reaches its edge
+        server.settings["BUNTIME_HOST"] = "0.0.0.0"  # makes the edge reachable from another address
         server.start()
         yield server
 
 
 @pytest.fixture(scope="package")
-def field(server: Server) -> Iterator[Field]:
+def arena(server: Server) -> Iterator[Arena]:
     def uncharged(attacker: Session) -> int:
-        return of_host() - charged(server.config, attacker.id)
+        return host_bytes() - charged_bytes(server.config, attacker.id)
 
     with outside() as place, neighbour(server.new_client("enterprise"), server.new_client("enterprise")) as b:
         target = Target(server.new_client("free"), b.session.client, server.new_client("enterprise"), place, True)
-        yield Field(target, b, uncharged)
+        yield Arena(target, b, uncharged)
 
 
 @pytest.fixture(scope="package")
-def fought(field: Field) -> Callable[[Row], Result]:
-    """What came of a row. Several tests look at one fight, because each takes seconds."""
-    return cache(field.fight)
+def run_row(arena: Arena) -> Callable[[Row], Result]:
+    """Returns a row's result. Each row runs once and its result is cached, because a run takes seconds."""
+    return cache(arena.run)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """These tests compare a busy machine with a quiet one.
+    """Marks these tests as `alone`, since they compare a busy machine with a quiet one.
 
-    Those of `scripts/attack` come first: the script makes an outside world with the same names as `field` does.
+    Tests of `scripts/attack` run first: the script makes a network namespace with the same names as `arena` does.
     """
     for item in items:
         if Path(__file__).parent in item.path.parents:

@@ -1,4 +1,4 @@
-"""The host's kernel settings, as numbers: what a server and its attackers leave changed."""
+"""Reads the host's numeric kernel settings, to find those that a server or an attack changed."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,17 +7,17 @@ from buntime.admin import doctor
 from buntime.config import Config
 
 SYS = Path("/proc/sys")
-COUNTERS = (  # what the kernel counts there instead of being told
+COUNTERS = (  # values that the kernel itself changes
     "fs/aio-nr", "fs/dentry-state", "fs/file-nr", "fs/inode-nr", "fs/inode-state", "kernel/ns_last_pid",
     "kernel/pty/nr", "kernel/random/", "net/netfilter/nf_conntrack_count", "debug/", "fs/binfmt_misc/",
     "kernel/cad_pid", "kernel/sched_domain/",
 )  # fmt: skip
 OF_INTERFACES = ("net/ipv4/conf/", "net/ipv4/neigh/", "net/ipv6/conf/", "net/ipv6/neigh/", "net/mpls/conf/")
-LASTING = ("all", "default")  # the others come and go with their interfaces
+LASTING = ("all", "default")  # other entries exist only while their interface does
 
 
 def settings() -> dict[str, str]:
-    """Every setting that can be read and is made of numbers, by its path below /proc/sys."""
+    """Returns each readable setting that consists of numbers, by its path below /proc/sys."""
     return dict(_found())
 
 
@@ -41,7 +41,10 @@ def _is_of_an_interface(name: str) -> bool:
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """By names as `sysctl` and `buntime doctor` write them. Settings that came with a module are no changes."""
+    """Returns the old and new value of each changed setting, by its `sysctl` name.
+
+    Ignores settings that exist only before or after, since kernel modules add and remove settings.
+    """
     return {
         name.replace("/", "."): (before[name], after[name])
         for name in before.keys() & after.keys()
@@ -50,6 +53,6 @@ def changed(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, tu
 
 
 def unlisted(before: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """What has changed since, without what `buntime doctor` lists."""
+    """Returns the settings changed since `before` that `buntime doctor` does not list."""
     listed = {setting.name for setting in doctor.settings(Config())}
     return {name: values for name, values in changed(before, settings()).items() if name not in listed}

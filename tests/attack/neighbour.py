@@ -1,4 +1,4 @@
-"""Session B: what it does again and again while another session attacks, and how long each call takes."""
+"""Session B: repeats a mix of calls while another session attacks, and measures how long each call takes."""
 
 import json
 import threading
@@ -13,12 +13,12 @@ from pathlib import Path
 from websockets.exceptions import WebSocketException
 
 from tests.acceptance.client import Client, Session
-from tests.acceptance.test_terminals import Person, person_at
+from tests.acceptance.test_terminals import TerminalUser, terminal_user
 
 INSIDE = Path(__file__).with_name("inside")
-PACE = 0.125  # seconds from one cycle to the next: B is not the load
+PACE = 0.125  # seconds from one cycle to the next; B must not be the load
 HANG = 30.0  # seconds after which a call counts as failed
-CREATE_EVERY = 10  # cycles: a create is heavier than the calls around it
+CREATE_EVERY = 10  # cycles; a create is heavier than the other calls
 PAGES = """
 import { openSync, writeSync, fsyncSync } from "fs";
 const file = openSync("/root/synced", "w");
@@ -32,14 +32,14 @@ type Calls = Mapping[str, Callable[[], object]]
 
 
 @dataclass
-class Seen:
-    """Of one stretch of time."""
+class Observation:
+    """Call times and failures in one period."""
 
-    times: dict[str, list[float]] = field(default_factory=dict)  # call → seconds of each
+    times: dict[str, list[float]] = field(default_factory=dict)  # call → seconds of each sample
     failures: list[str] = field(default_factory=list)
 
     def p99(self, *calls: str) -> float:
-        """Seconds, of all samples of these calls together."""
+        """Returns the 99th percentile in seconds over all samples of these calls."""
         taken = sorted(second for call in calls for second in self.times[call])
         return taken[min(len(taken) - 1, len(taken) * 99 // 100)]
 
@@ -53,24 +53,28 @@ class Seen:
 
 
 class Neighbour:
-    """One session with a program that listens on 8080 and an open terminal; and callers of other accounts."""
+    """A session with a server on port 8080 and an open terminal, and a client of another account."""
 
     MIX = ("execute", "write", "preview", "key")
 
-    def __init__(self, session: Session, host: str, person: Person, others: Client) -> None:
+    def __init__(self, session: Session, host: str, user: TerminalUser, others: Client) -> None:
         self.session = session
         self._host = host
-        self._person = person
+        self._user = user
         self._others = others
         self._cycles = 0
         self.mix: Calls = {
             "execute": self._execute,
             "write": self._write,
             "preview": lambda: self._visit("/"),
-            "key": self._press,
+            "key": self._press_key,
             "fsync": lambda: self._visit("/fsync"),
         }
-        self.api: Calls = {"sessions": self._list, "healthz": self._look, "create and delete": self._come_and_go}
+        self.api: Calls = {
+            "sessions": self._list_sessions,
+            "healthz": self._check_health,
+            "create and delete": self._create_and_delete,
+        }
 
     def _execute(self) -> None:
         assert self.session.code("console.log(6 * 7)")["stdout"] == "42\n"
@@ -82,31 +86,31 @@ class Neighbour:
         seen = Client(self.session.client.port, None).call("GET", path, headers={"Host": self._host}, timeout=HANG)
         assert (seen.status, seen.body) == (200, b"hello"), seen.shown()
 
-    def _press(self) -> None:
-        self._person.seen = b""
-        self._person.type("k")
-        self._person.sees("k")
+    def _press_key(self) -> None:
+        self._user.seen = b""
+        self._user.type("k")
+        self._user.sees("k")
 
-    def _list(self) -> None:
+    def _list_sessions(self) -> None:
         self._others.call("GET", "/sessions", timeout=HANG).done()
 
-    def _look(self) -> None:
+    def _check_health(self) -> None:
         Client(self.session.client.port, None).call("GET", "/healthz", timeout=HANG).done()
 
-    def _come_and_go(self) -> None:
+    def _create_and_delete(self) -> None:
         self._cycles += 1
         if self._cycles % CREATE_EVERY == 0:
             self._others.open().delete().done()
 
-    def normal(self) -> dict[str, str]:
-        """Takes a normal amount of each kernel resource, inside of B; what comes of each: "ok" or an error."""
+    def take_normal_amounts(self) -> dict[str, str]:
+        """Takes a normal amount of each kernel resource inside B. Returns "ok" or an error for each."""
         return dict(json.loads(self.session.output("python3 /root/normal.py")))
 
-    def watch(self, work: Callable[[], None]) -> Seen:
-        """B's mix and the others' calls, again and again until `work` has returned."""
-        seen, ended = Seen(), threading.Event()
+    def observe(self, work: Callable[[], None]) -> Observation:
+        """Repeats B's mix and the other account's API calls until `work` returns."""
+        seen, ended = Observation(), threading.Event()
 
-        def again_and_again(calls: Calls) -> None:
+        def repeat(calls: Calls) -> None:
             while not ended.is_set():
                 started = time.monotonic()
                 for name, call in calls.items():
@@ -114,7 +118,7 @@ class Neighbour:
                 ended.wait(max(0.0, started + PACE - time.monotonic()))
 
         with ThreadPoolExecutor(2) as pool:
-            running = [pool.submit(again_and_again, calls) for calls in (self.mix, self.api)]
+            running = [pool.submit(repeat, calls) for calls in (self.mix, self.api)]
             try:
                 work()
             finally:
@@ -126,7 +130,7 @@ class Neighbour:
 
 @contextmanager
 def neighbour(client: Client, others: Client) -> Iterator[Neighbour]:
-    """`client`: of the account that B belongs to; `others`: of one more account."""
+    """Yields session B of `client`'s account. `others` is a client of another account."""
     created = client.create(resourceLimits={"cpu": 1}).done()
     session = Session(client, created["sessionId"])
     host = str(created["previewUrl"]).partition("//")[2].strip("/")
@@ -134,9 +138,9 @@ def neighbour(client: Client, others: Client) -> Iterator[Neighbour]:
     session.write("/root/normal.py", (INSIDE / "normal.py").read_text()).done()
     body = {"sessionId": session.id, "command": "bun pages.ts", "waitFor": {"port": 8080, "timeout": 30}}
     client.call("POST", "/processes/start", json_body=body).done()
-    with person_at(session) as person:
-        person.plain()
-        person.type("stty raw -echo; echo begi''n; exec cat\n")
-        person.sees("begin")
-        yield Neighbour(session, host, person, others)
+    with terminal_user(session) as user:
+        user.plain()
+        user.type("stty raw -echo; echo begi''n; exec cat\n")
+        user.sees("begin")
+        yield Neighbour(session, host, user, others)
     session.delete().done()

@@ -1,4 +1,4 @@
-"""A network namespace of the tests' own: a server on the internet that cooperates, and another client's address."""
+"""A network namespace that stands for the internet: it has a cooperating server and another client's address."""
 
 import os
 import subprocess
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import tests.network.place
 
-SINK = tests.network.place.INSIDE / "sink.py"  # takes what is sent to its port, by TCP and UDP
+SINK = tests.network.place.INSIDE / "sink.py"  # a server that discards TCP and UDP input
 HALF_OPEN = Path(__file__).with_name("outside") / "half_open.py"
-LINK = "buntime-tattack"  # on the host's side
-HERE, THERE = "192.175.48.1", "192.175.48.10"  # of a network that is reserved: no host of the internet has them
+LINK = "buntime-tattack"  # the host's end
+HERE, THERE = "192.175.48.1", "192.175.48.10"  # reserved (AS112): no ordinary host on the internet has them
 CONNECTIONS = 16_500
 SECONDS = 30.0  # a guard against a hang
 
@@ -28,7 +28,7 @@ class Outside:
 
     @contextmanager
     def half_open(self, port: int) -> Iterator["HalfOpen"]:
-        """Connections to the edge that send half a header, as many as the hole in the issue took."""
+        """Opens CONNECTIONS connections to the edge, each of which sends half a header."""
         program = [*self.enter(), sys.executable, str(HALF_OPEN), HERE, str(port), str(CONNECTIONS)]
         with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             try:
@@ -42,18 +42,18 @@ class HalfOpen:
         assert process.stdout is not None
         self._output = process.stdout.fileno()
         os.set_blocking(self._output, False)
-        self._told = b"0\n"
+        self._counts = b"0\n"
 
     def held(self) -> int:
-        """How many were open at the last look, or ever before: those that are refused meanwhile are replaced."""
+        """Returns the highest number of open connections so far. The program replaces connections that close."""
         with suppress(BlockingIOError):
-            self._told += os.read(self._output, 1 << 20)
-        return max(map(int, self._told.split()))
+            self._counts += os.read(self._output, 1 << 20)
+        return max(map(int, self._counts.split()))
 
 
 @contextmanager
 def outside() -> Iterator[Outside]:
-    """Fails where another attack has its namespace on this host."""
+    """Makes the namespace. Fails if another attack has one on this host."""
     with subprocess.Popen(["unshare", "--net", sys.executable, SINK], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

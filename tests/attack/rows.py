@@ -1,26 +1,26 @@
-"""The table of attacks: one row for each resource. tests/attack/inside has the programs, which say how they take it."""
+"""The table of attacks: one row for each resource. The programs are in tests/attack/inside."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Needs(Enum):
-    """What a row needs beyond the API."""
+    """What a row needs besides the API."""
 
     NOTHING = ""
-    OUTSIDE = "root on the server's host, for a network namespace that stands for a server on the internet"
-    EDGE = "root on the server's host, and an edge that listens on more than the loopback (BUNTIME_HOST)"
+    OUTSIDE = "root on the server's host, to make a network namespace that acts as a server on the internet"
+    EDGE = "root on the server's host, and an edge that listens beyond the loopback (BUNTIME_HOST)"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     name: str
-    program: str  # in tests/attack/inside; none where the attacker is no session
-    unit: str  # of what it holds
-    least: int  # a row that holds less has not attacked
+    program: str  # in tests/attack/inside; empty if the attacker is not a session
+    unit: str  # of the held amount
+    least: int  # the row fails if it holds less: then there was no attack
     arguments: tuple[str, ...] = ()
     needs: Needs = Needs.NOTHING
-    may_be_refused: bool = False  # the whole kind of call, which then is no attack
+    may_be_refused: bool = False  # the row passes if the sandbox refuses the system call altogether
 
     def __str__(self) -> str:
         return self.name
@@ -30,7 +30,7 @@ def _row(name: str, program: str, unit: str, least: int, *arguments: str, needs:
     return Row(name, program, unit, least, arguments, needs)
 
 
-# `least` lies below what a mended limit leaves to a session: it asks that the attack happened, not that it won.
+# `least` is below the amount that a working limit allows: it shows that the attack happened, not that it succeeded.
 ROWS = (
     _row("cpu", "cpu.py", "busy processes", 4),
     _row("memory", "memory.py", "MB", 512),

@@ -1,4 +1,4 @@
-"""What a session makes the kernel keep is charged to the session: then its memory limit bounds it."""
+"""Kernel memory that a session causes is charged to the session, so that its memory limit applies."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,11 @@ OBJECTS = [row for row in ROWS if row.needs is Needs.NOTHING]
 
 
 @pytest.mark.parametrize("row", OBJECTS, ids=str)
-def test_kernel_memory_of_a_session_is_charged_to_it(fought: Callable[[Row], Result], row: Row) -> None:
-    result = fought(row)
+def test_kernel_memory_of_a_session_is_charged_to_it(run_row: Callable[[Row], Result], row: Row) -> None:
+    result = run_row(row)
     assert result.attacked
     assert result.uncharged
     uncharged = [size // MB for size in result.uncharged]
-    assert min(result.uncharged) <= MOST_UNCHARGED, f"{uncharged} MB of kernel memory in each try are in no account"
+    assert min(result.uncharged) <= MOST_UNCHARGED, (
+        f"{uncharged} MB of kernel memory, one number per try, were not charged to the session"
+    )

@@ -1,4 +1,4 @@
-"""No way to write takes more of the disk than the session's quota, as the host sees it."""
+"""No way to write takes more of the host's disk than the session's quota."""
 
 import os
 import subprocess
@@ -16,15 +16,17 @@ from tests.waiting import until
 pytestmark = pytest.mark.sandbox
 
 MB = 1 << 20
-DISK = 128  # MB, of the session
-SLACK = 24 * MB  # of the host's number: metadata of the file system itself, and logs of the others
+DISK = 128  # MB, the session's quota
+SLACK = 24 * MB  # for the file system's own metadata and for logs of other sessions
 PROGRAM = (Path(__file__).with_name("inside") / "escapes.py").read_text()
 
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Client:
-    """Nothing that was deleted before is still on the disk, and nothing is deleted until all of these tests are done:
-    the kernel frees deleted volumes when it pleases."""
+    """Returns a client after the kernel has freed all deleted volumes.
+
+    These tests delete sessions only at their end, because the kernel frees a deleted volume at an unknown time.
+    """
     volumes = server.config.data_dir / "volumes"
     subprocess.run(["btrfs", "subvolume", "sync", volumes], check=True, capture_output=True, timeout=120)
     return server.new_client("enterprise")
@@ -45,7 +47,7 @@ def session(client: Client, sessions: list[Session]) -> Session:
 
 
 def used(server: Server) -> int:
-    """Bytes of the volumes' file system, after all that is written has its place."""
+    """Returns the used bytes of the volumes' file system after a sync."""
     volumes = server.config.data_dir / "volumes"
     subprocess.run(["btrfs", "filesystem", "sync", volumes], check=True, capture_output=True)
     room = os.statvfs(volumes)
@@ -57,8 +59,8 @@ def test_no_way_to_write_passes_the_quota(server: Server, session: Session, way:
     session.write("/root/escapes.py", PROGRAM).done()
     before = used(server)
     process_of(session, f"exec python3 /root/escapes.py {way!r}")
-    until(lambda: session.read("/run/came").status == 200, "it is refused")
-    assert session.text("/run/came") == "EDQUOT"
+    until(lambda: session.read("/run/outcome").status == 200, "the write to be refused")
+    assert session.text("/run/outcome") == "EDQUOT"
     taken = used(server) - before
     assert DISK * MB / 4 < taken <= DISK * MB + SLACK
 

@@ -1,5 +1,7 @@
-"""Whatever one session takes, and whatever a stranger opens, another session and the API go on. `scripts/attack` runs
-the same rows alone."""
+"""Other sessions and the API keep working, whatever a session uses up or an outsider opens.
+
+`scripts/attack` runs the same rows alone.
+"""
 
 from collections.abc import Callable
 
@@ -12,7 +14,7 @@ pytestmark = pytest.mark.sandbox
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_a_neighbour_and_the_api_do_not_feel_an_attack(fought: Callable[[Row], Result], row: Row) -> None:
-    result = fought(row)
+def test_a_neighbour_and_the_api_do_not_feel_an_attack(run_row: Callable[[Row], Result], row: Row) -> None:
+    result = run_row(row)
     assert not result.lacks
     assert not result.wrong, f"A held {result.held} {row.unit} ({result.note or 'taking'})"

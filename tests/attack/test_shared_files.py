@@ -1,8 +1,11 @@
-"""Files that all sessions have from the host: what one session does to them, another does not meet.
+"""What one session does to a file that all sessions have from the host does not affect another session.
 
-Sessions share the content of these files, which nobody can change. They must not share the kernel's object behind it: a
-lock on that would be in another's way, everybody who closes the file walks through all locks on it (one patient session
-made each close of /dev/null on the whole host a thousand times slower), and inotify tells of everybody's use."""
+Sessions share the read-only content of these files. They must not share an inode, for three reasons:
+- A lock of one session would block another session.
+- Each close of a file walks through all locks on its inode. One session once made every close of /dev/null on the host
+  a thousand times slower.
+- inotify would show one session what other sessions do.
+"""
 
 import json
 import os
@@ -20,12 +23,12 @@ from tests.waiting import until
 pytestmark = pytest.mark.sandbox
 
 PROGRAM = (Path(__file__).with_name("inside") / "shared.py").read_text()
-SEEN_SECONDS = 1.0  # in which what is told has arrived
+SEEN_SECONDS = 1.0  # after this time, events have arrived
 
 
 @pytest.fixture
 def pair(server: Server) -> Iterator[tuple[Session, Session]]:
-    """Of two accounts."""
+    """Yields sessions of two accounts."""
     sessions = tuple(server.new_client("enterprise").open() for _ in range(2))
     for session in sessions:
         session.write("/root/shared.py", PROGRAM).done()
@@ -43,22 +46,22 @@ def log_of(session: Session, process: str) -> str:
 def test_no_lock_of_one_session_is_in_the_way_of_another(pair: tuple[Session, Session]) -> None:
     one, other = pair
     process = process_of(one, "python3 /root/shared.py hold")
-    until(lambda: "held True" in log_of(one, process), "all are locked")
-    came = json.loads(other.output("python3 /root/shared.py try"))
-    assert [path for path, locked in came.items() if not locked] == []
-    came = json.loads(one.output("python3 /root/shared.py try"))
-    assert not any(came.values()), "within a session locks are locks"
+    until(lambda: "held True" in log_of(one, process), "all files to be locked")
+    outcome = json.loads(other.output("python3 /root/shared.py try"))
+    assert [path for path, locked in outcome.items() if not locked] == []
+    outcome = json.loads(one.output("python3 /root/shared.py try"))
+    assert not any(outcome.values()), "locks must work within a session"
 
 
 def test_no_session_sees_by_inotify_what_another_or_the_host_uses(pair: tuple[Session, Session]) -> None:
     one, other = pair
     process = process_of(one, "python3 /root/shared.py watch")
-    until(lambda: "watching" in log_of(one, process), "it watches")
+    until(lambda: "watching" in log_of(one, process), "the watch to start")
     time.sleep(SEEN_SECONDS)
-    before = log_of(one, process)  # of its own runtime, which the guest of a session is, too
+    before = log_of(one, process)  # events of the session's own guest
     other.output("python3 /root/shared.py use")
     os.close(os.open("/dev/null", os.O_RDONLY))
     time.sleep(SEEN_SECONDS)
     assert log_of(one, process).removeprefix(before) == ""
     one.output("python3 /root/shared.py use")
-    until(lambda: log_of(one, process) != before, "it sees its own session's use")
+    until(lambda: log_of(one, process) != before, "an event of its own session")

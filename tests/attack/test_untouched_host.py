@@ -1,4 +1,4 @@
-"""What is left of it all on the host, besides what `left_behind` finds when the server is purged."""
+"""The attacks leave no host setting changed. (The purge checks for other remains: see `left_behind`.)"""
 
 from collections.abc import Callable, Mapping
 
@@ -12,9 +12,9 @@ pytestmark = pytest.mark.sandbox
 
 
 def test_no_setting_of_the_host_changes_that_doctor_does_not_list(
-    settings_before: Mapping[str, str], fought: Callable[[Row], Result]
+    settings_before: Mapping[str, str], run_row: Callable[[Row], Result]
 ) -> None:
-    assert fought(ROWS[0]).attacked  # where this test runs alone
+    assert run_row(ROWS[0]).attacked  # in case no other test has run a row
     assert unlisted(settings_before) == {}
 
 

@@ -1,4 +1,4 @@
-"""When a row fails, and what `scripts/attack` says of it."""
+"""When a row fails, and how `scripts/attack` reports it."""
 
 import os
 import subprocess
@@ -10,8 +10,8 @@ import pytest
 
 from tests.acceptance.server import Server
 from tests.attack.attack import MOST, Result
-from tests.attack.place import KEYS
 from tests.attack.rows import ROWS, Needs
+from tests.attack.target import KEYS
 
 ROOT = Path(__file__).parents[2]
 ROW = ROWS[0]
@@ -28,7 +28,7 @@ def test_a_good_row_passes() -> None:
     [
         (replace(GOOD, held=ROW.least - 1), "attacks nothing"),
         (replace(GOOD, failures=["write: 503"]), "failed 1 times"),
-        (replace(GOOD, ratios=[MOST + 1, MOST + 2, MOST + 1]), "times that when quiet"),
+        (replace(GOOD, ratios=[MOST + 1, MOST + 2, MOST + 1]), "times its quiet p99"),
         (Result(REFUSABLE, held=0, note="", ratios=[1.0]), "attacks nothing"),
     ],
 )
@@ -61,7 +61,7 @@ def attack(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 def test_a_server_elsewhere_is_not_attacked() -> None:
     refused = attack("cpu", BUNTIME_URL="http://192.0.2.1:8000")
     assert refused.returncode == 2
-    assert "server of one's own" in refused.stderr
+    assert "only your own server" in refused.stderr
 
 
 @pytest.mark.sandbox

@@ -1,4 +1,4 @@
-"""An assistant that reaches `buntime mcp` through the official client library."""
+"""An assistant that uses `buntime mcp` through the official client library."""
 
 import os
 import socket
@@ -18,24 +18,27 @@ from mcp.types import CallToolResult, TextContent
 from tests.acceptance.server import BUNTIME
 
 PATIENCE = 90.0  # seconds; a guard against a hang
-OLDER, NEWEST = "legacy", "auto"  # 2025-11-25, 2026-07-28
+OLDER, NEWEST = "legacy", "auto"  # protocol revisions 2025-11-25 and 2026-07-28
 
 type Way = tuple[Literal["stdio", "http"], str]
 WAYS: list[Way] = [("stdio", OLDER), ("stdio", NEWEST), ("http", OLDER), ("http", NEWEST)]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """`url`: of the server; `door`: of `buntime mcp --http` before it."""
+class Target:
+    """The URLs of the server (`url`) and of its `buntime mcp --http` (`mcp_url`), and an API key."""
 
     url: str
-    door: str
+    mcp_url: str
     key: str
 
 
 @dataclass(slots=True)
-class Talk:
-    """A conversation. Where the protocol keeps none, the session that the last result named is given with each call."""
+class Conversation:
+    """A conversation with the tools.
+
+    If the protocol revision has no conversations (`keeps` is false), each call names the session of the last result.
+    """
 
     client: Client
     keeps: bool
@@ -55,14 +58,14 @@ class Talk:
         return result
 
     async def does(self, tool: str, **arguments: object) -> dict[str, Any]:
-        """The values of a result that is no error."""
+        """Calls a tool that must succeed. Returns the structured content."""
         result = await self.calls(tool, **arguments)
         assert not result.is_error, text(result)
         assert result.structured_content is not None
         return dict(result.structured_content)
 
     async def says(self, tool: str, **arguments: object) -> str:
-        """What the model reads of a result that is no error."""
+        """Calls a tool that must succeed. Returns the text that the model reads."""
         result = await self.calls(tool, **arguments)
         assert not result.is_error, text(result)
         return text(result)
@@ -77,36 +80,36 @@ def text(result: CallToolResult) -> str:
     return "\n".join(part.text for part in result.content if isinstance(part, TextContent))
 
 
-def environment(place: Place, **settings: str) -> dict[str, str]:
+def environment(target: Target, **settings: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BUNTIME_")}
-    return {**kept, "BUNTIME_URL": place.url, "BUNTIME_API_KEY": place.key, **settings}
+    return {**kept, "BUNTIME_URL": target.url, "BUNTIME_API_KEY": target.key, **settings}
 
 
 @asynccontextmanager
-async def talking(place: Place, way: Way, **settings: str) -> AsyncIterator[Talk]:
-    """Its sessions are deleted at the end. `settings`: of the environment, over stdio."""
+async def converse(target: Target, way: Way, **settings: str) -> AsyncIterator[Conversation]:
+    """Begins a conversation, and deletes its sessions at the end. `settings` are environment variables for stdio."""
     transport, mode = way
-    async with _client(place, way, settings) as client:
-        talk = Talk(client, keeps=transport == "stdio" or mode == OLDER)
+    async with _client(target, way, settings) as client:
+        talk = Conversation(client, keeps=transport == "stdio" or mode == OLDER)
         try:
             yield talk
         finally:
-            async with httpx2.AsyncClient(headers=bearer(place.key)) as http:
+            async with httpx2.AsyncClient(headers=bearer(target.key)) as http:
                 for session in talk.made:
-                    await http.delete(f"{place.url}/sessions/{session}", timeout=PATIENCE)
+                    await http.delete(f"{target.url}/sessions/{session}", timeout=PATIENCE)
 
 
 @asynccontextmanager
-async def _client(place: Place, way: Way, settings: Mapping[str, str]) -> AsyncIterator[Client]:
+async def _client(target: Target, way: Way, settings: Mapping[str, str]) -> AsyncIterator[Client]:
     transport, mode = way
     if transport == "stdio":
-        command = StdioServerParameters(command=str(BUNTIME), args=["mcp"], env=environment(place, **settings))
+        command = StdioServerParameters(command=str(BUNTIME), args=["mcp"], env=environment(target, **settings))
         async with Client(command, mode=mode) as client:
             yield client
         return
     async with (
-        httpx2.AsyncClient(headers=bearer(place.key), timeout=PATIENCE) as http,
-        Client(streamable_http_client(place.door, http_client=http), mode=mode) as client,
+        httpx2.AsyncClient(headers=bearer(target.key), timeout=PATIENCE) as http,
+        Client(streamable_http_client(target.mcp_url, http_client=http), mode=mode) as client,
     ):
         yield client
 
@@ -116,8 +119,8 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @contextmanager
-def door(url: str, *options: str, **settings: str) -> Iterator[str]:
-    """`buntime mcp --http` on a free port; its address."""
+def serve_mcp(url: str, *options: str, **settings: str) -> Iterator[str]:
+    """Runs `buntime mcp --http` on a free port. Yields its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -134,11 +137,11 @@ def door(url: str, *options: str, **settings: str) -> Iterator[str]:
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
-        assert process.poll() is None, "it has ended"
+        assert process.poll() is None, "buntime mcp ended"
         try:
             socket.create_connection(("127.0.0.1", port), 1.0).close()
         except OSError:
-            assert time.monotonic() < deadline, "it does not listen"
+            assert time.monotonic() < deadline, "buntime mcp does not listen"
             time.sleep(0.05)
         else:
             return

@@ -1,4 +1,4 @@
-"""What the clients' tests share: a place to reach `buntime mcp`."""
+"""Fixtures of the client tests: a running `buntime mcp`."""
 
 from collections.abc import Iterator
 
@@ -7,20 +7,20 @@ import pytest
 from tests.acceptance.client import Client
 from tests.acceptance.conftest import pytest_runtest_makereport
 from tests.acceptance.server import Server
-from tests.clients.assistant import Place, door
+from tests.clients.assistant import Target, serve_mcp
 
-__all__ = ["pytest_runtest_makereport"]  # a failed test shows what its server said
+__all__ = ["pytest_runtest_makereport"]  # a failed test shows its server's log
 
 
 @pytest.fixture(scope="module")
-def place(server: Server) -> Iterator[Place]:
-    """Where `buntime mcp` is reached, with an account of its own."""
+def target(server: Server) -> Iterator[Target]:
+    """Runs `buntime mcp --http` with a new account."""
     url = f"http://127.0.0.1:{server.config.port}"
-    with door(url) as reached:
-        yield Place(url, reached, server.cli("keys", "create", "--plan", "enterprise"))
+    with serve_mcp(url) as reached:
+        yield Target(url, reached, server.cli("keys", "create", "--plan", "enterprise"))
 
 
 @pytest.fixture
-def past(server: Server, place: Place) -> Client:
-    """The same account, past the tools."""
-    return server.client(place.key)
+def client(server: Server, target: Target) -> Client:
+    """A client that uses the API directly, with the same account."""
+    return server.client(target.key)

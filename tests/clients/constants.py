@@ -1,4 +1,4 @@
-"""Replaces what differs between two runs of the scenario with constants: ids, times, durations, addresses."""
+"""Replaces values that differ between two runs of the scenario with constants: ids, times, durations, addresses."""
 
 import base64
 import gzip
@@ -12,24 +12,24 @@ from typing import Any
 KEY_OF_EXAMPLE = "key-of-example"
 REQUEST_ID = "0123456789abcdef0123456789abcdef"
 REQUEST_ID_FORM = re.compile(r"[0-9a-f]{32}")
-PREVIEW_TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - nobody's
+PREVIEW_TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - not a real token
 RETRY_AFTER = 30
 
 _ID = re.compile(r"\b(ses|proc|ctx|term)([_-])([a-z0-9]{18})\b")
 _HOST = re.compile(r"http://(ses-[a-z0-9]{18}(?:-\d+)?)\.localhost:\d+")
 _TOKEN = re.compile(r"\bbpt_[0-9A-Za-z]{32}\b")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-_FIRST_ID = "abc123def456ghi"  # and a number from 789
+_FIRST_ID = "abc123def456ghi"  # followed by a number from 789
 
 _CREATED = datetime(2024, 1, 19, 10, 30, tzinfo=UTC)
-_TIMES = {  # seconds after the beginning
+_TIMES = {  # seconds after _CREATED
     "createdAt": 0,
     "modified": 30,
     "lastActive": 60,
     "startedAt": 60,
     "time": 61,
     "endedAt": 65,
-    "expiresAt": 3600,  # where nothing says when it was created
+    "expiresAt": 3600,  # if there is no createdAt beside it
 }
 _NUMBERS = {
     "executionTime": 45,
@@ -39,12 +39,12 @@ _NUMBERS = {
     "pid": 12,
     "retryAfter": RETRY_AFTER,
 }
-_DIRECTORY_SIZE = 4096  # what a directory takes is its file system's business
-_WHOLE_MINUTE = 60  # seconds: what passes between a create and a PATCH does not count
+_DIRECTORY_SIZE = 4096  # the real size depends on the file system
+_WHOLE_MINUTE = 60  # seconds; rounding hides the time between a create and a PATCH
 
 
 class Constants:
-    """For one exchange. Only what has the form that it ought to have is replaced: all else is shown as it is."""
+    """Replaces the values of one exchange. Keeps a value whose form is wrong, so that the difference shows."""
 
     def __init__(self) -> None:
         self._ids: dict[tuple[str, str], str] = {}
@@ -67,7 +67,7 @@ class Constants:
         return _ID.sub(lambda found: f"{found[1]}{found[2]}{self._id(found[1], found[3])}", text)
 
     def events(self, text: str) -> str:
-        """Server-Sent Events. Comments, which only fill silence, are left out."""
+        """Replaces values in Server-Sent Events. Omits comments, which are only keep-alives."""
         blocks = [self._event(block) for block in text.split("\n\n")]
         joined: list[dict[str, str]] = []
         for block in filter(None, blocks):
@@ -99,7 +99,7 @@ def _compact(value: object) -> str:
 
 
 def _joined(items: list[Any]) -> list[Any]:
-    """Entries of a log that stand beside each other: how output is cut into pieces depends on time alone."""
+    """Joins adjacent log entries of the same stream, since only timing decides how output is split."""
     joined: list[Any] = []
     for item in items:
         last = joined[-1] if joined else None
@@ -123,7 +123,7 @@ def _time(name: str, value: str, created: object) -> str:
 
 
 def archive(content: bytes) -> str:
-    """A tar.gz, packed anew with constant times and owners, in base64."""
+    """Repacks a tar.gz with constant times and owners. Returns it in base64."""
     with tarfile.open(fileobj=io.BytesIO(content)) as packed:
         files = {
             entry.name: opened.read() if (opened := packed.extractfile(entry)) else None
@@ -135,7 +135,7 @@ def archive(content: bytes) -> str:
 
 
 def pack(files: dict[str, bytes | None]) -> bytes:
-    """None is a directory."""
+    """Returns a tar.gz of these files. A content of None makes a directory."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as packed:
         for name, content in files.items():

@@ -19,7 +19,7 @@ from tests.clients.scenario import SCENARIO
 from tests.clients.step import Step
 
 DIRECTORY = Path(__file__).parents[2] / "sdk" / "exchanges"
-ACCOUNTS: Mapping[str, tuple[str, ...]] = {  # plan, and numbers of its own
+ACCOUNTS: Mapping[str, tuple[str, ...]] = {  # plan, and limits that differ from the plan's
     "paid": ("paid",),
     "free": ("free",),
     "single": ("paid", "sessions=1", "contexts_per_session=1"),
@@ -33,7 +33,7 @@ type Exchange = dict[str, Any]
 
 
 class Recorder:
-    """One run of the scenario, with accounts of its own."""
+    """Runs the scenario once, with new accounts."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -42,7 +42,7 @@ class Recorder:
         self._exchanges: dict[str, Exchange] = {}
 
     def exchanges(self) -> Mapping[str, Exchange]:
-        """Those with a name, by it."""
+        """Runs the scenario. Returns the exchanges of steps that have a name, by name."""
         for step in SCENARIO:
             self._make(step)
         return self._exchanges
@@ -104,7 +104,7 @@ def _key(server: Server, plan: str, *numbers: str) -> str:
 
 
 def _event(answer: HTTPResponse) -> bytes:
-    """The next one of a stream; comments are passed over."""
+    """Returns the next event of a stream. Skips comments."""
     lines = [answer.readline()]
     while lines[-1] != b"\n" or lines[0].startswith(b":"):
         assert lines[-1], "the stream ended"
@@ -146,7 +146,7 @@ def shown(exchange: Exchange) -> str:
 
 
 def record() -> None:
-    """Files of steps that are no more go too."""
+    """Records all exchanges. Deletes files of steps that no longer exist."""
     with ExitStack() as stack:
         server = stack.enter_context(fresh_server(pool_size=2))
         server.start()

@@ -11,23 +11,23 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Of a tool."""
+    """A call of a tool."""
 
     tool: str
     arguments: dict[str, str]
 
 
-type Turn = Call | Callable[[str], str]  # a call, or last words, made of the last result
+type Turn = Call | Callable[[str], str]  # a call, or a function that makes the final text from the last result
 
 
 @dataclass
 class Model:
-    """One conversation. A request that does not answer the last call is refused, as the real servers do."""
+    """One conversation. Refuses a request that does not answer the last call, as real servers do."""
 
     script: Sequence[Turn]
     port: int = 0
-    results: list[str] = field(default_factory=list)  # what each call came back with
-    tools: set[str] = field(default_factory=set)  # offered with the last request
+    results: list[str] = field(default_factory=list)  # one per call
+    tools: set[str] = field(default_factory=set)  # names in the last request
 
     def heard(self, result: str | None) -> Turn:
         if result is not None:
@@ -35,7 +35,7 @@ class Model:
         return self.script[len(self.results)]
 
     def anthropic(self, request: dict[str, Any]) -> dict[str, Any]:
-        """`POST /v1/messages`."""
+        """Answers `POST /v1/messages`."""
         self.tools = {one["name"] for one in request["tools"]}
         turn = self.heard(_anthropic_result(request["messages"], f"toolu_{len(self.results)}"))
         content: dict[str, Any]
@@ -56,7 +56,7 @@ class Model:
         }
 
     def openai(self, request: dict[str, Any]) -> dict[str, Any]:
-        """`POST /v1/chat/completions`."""
+        """Answers `POST /v1/chat/completions`."""
         self.tools = {one["function"]["name"] for one in request["tools"]}
         turn = self.heard(_openai_result(request["messages"], f"call_{len(self.results)}"))
         message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
@@ -95,7 +95,7 @@ def _openai_result(messages: Sequence[dict[str, Any]], called: str) -> str | Non
 
 @contextmanager
 def serving(script: Sequence[Turn]) -> Iterator[Model]:
-    """On a free port of this machine."""
+    """Serves the script on a free port of the loopback."""
     model = Model(script)
 
     class Handler(BaseHTTPRequestHandler):
@@ -116,7 +116,7 @@ def serving(script: Sequence[Turn]) -> Iterator[Model]:
             self.wfile.write(content)
 
         def log_request(self, *_: object) -> None:
-            """Says nothing."""
+            """Does not log."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         model.port = server.server_port

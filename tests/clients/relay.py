@@ -9,7 +9,7 @@ PIECE = 65536
 
 
 class Relay:
-    """Passes bytes on, both ways, between its own port and the server's. To be used with `with`."""
+    """Forwards bytes in both directions between its own port and the server's. Use it in a `with` block."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -28,7 +28,7 @@ class Relay:
         self.cut()
 
     def cut(self) -> None:
-        """Every connection ends at once, without a word."""
+        """Resets every connection at once."""
         with self._lock:
             for one in self._open:
                 with suppress(OSError):

@@ -1,6 +1,6 @@
-"""Every operation of the API once or more, and the failures that a client meets: the table of the recorded exchanges.
+"""The table of recorded exchanges: every operation of the API at least once, and the failures that a client meets.
 
-Creates, starts and tokens carry an Idempotency-Key, as the SDKs send one with them.
+Requests that create sessions, processes or tokens have an Idempotency-Key, because the SDKs send one.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ ALL_FIELDS = {
 
 SESSIONS = (
     keyed("create-session", "/sessions/create", {}, keep={"session": "sessionId"}),
-    execute("", command="sleep 1.1"),  # lists are sorted by whole seconds
+    execute("", command="sleep 1.1"),  # lists are sorted by time in whole seconds
     keyed("create-session-all-fields", "/sessions/create", ALL_FIELDS, key="full", keep={"other": "sessionId"}),
     keyed("create-session-replayed", "/sessions/create", ALL_FIELDS, key="full"),
     keyed("idempotency-key-reused", "/sessions/create", {"ttl": 7200}, key="full", status=422),

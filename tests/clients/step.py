@@ -1,4 +1,4 @@
-"""One request of the scenario, and what later requests need from its answer."""
+"""One request of the scenario, and the values that later requests need from its answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,23 +9,23 @@ KEY = "Idempotency-Key"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`$name` in `path`, `query` and `body` stands for what a step before has kept under that name."""
+    """One request. In `path`, `query` and `body`, `$name` stands for the value that an earlier step kept as `name`."""
 
-    name: str  # of the file; empty: it only prepares the next ones
+    name: str  # of the recorded file; empty if the step only prepares later ones
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
-    body: Any = None  # JSON; str and bytes are sent as they are
+    body: Any = None  # JSON; str and bytes are sent unchanged
     headers: Mapping[str, str] = field(default_factory=dict)
-    account: str = "paid"  # which key is sent: see `exchanges.ACCOUNTS`
-    status: int = 200  # any other is no exchange to record
+    account: str = "paid"  # whose key is sent: see `exchanges.ACCOUNTS`
+    status: int = 200  # the expected status; any other fails the recording
     keep: Mapping[str, str] = field(default_factory=dict)  # name → field of the answer
-    again: bool = False  # until it has that status
-    on_ready: "Step | None" = None  # made at the first event of a stream, which is left at its second
+    again: bool = False  # repeat until the answer has this status
+    on_ready: "Step | None" = None  # runs after the first event of a stream; the second event ends the stream
 
 
 def get(name: str, path: str, /, **fields: Any) -> Step:
-    """Names of query parameters that are no fields of a step are the query."""
+    """Makes a GET step. Keyword arguments that are not fields of Step become the query."""
     return _with_query(name, "GET", path, fields)
 
 
@@ -38,7 +38,7 @@ def post(name: str, path: str, body: Any = None, /, **fields: Any) -> Step:
 
 
 def keyed(name: str, path: str, body: Any, /, key: str = "", **fields: Any) -> Step:
-    """With an Idempotency-Key, of its own unless one is given."""
+    """Makes a POST step with an Idempotency-Key: `key`, or one of its own."""
     return Step(name, "POST", path, body=body, headers={KEY: key or f"key-{name}-{path}"}, **fields)
 
 
@@ -47,7 +47,7 @@ def execute(name: str, /, status: int = 200, account: str = "paid", session: str
 
 
 def execute_until(command: str, on_ready: Step) -> Step:
-    """A command of which nothing is kept, and the step that is made once it has begun to write."""
+    """Makes a step that runs a command, and runs `on_ready` after the command's first output. Records nothing."""
     body = {"sessionId": "$session", "command": command, "stream": True}
     return post("", "/execute", body, on_ready=on_ready)
 

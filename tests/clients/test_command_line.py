@@ -1,4 +1,4 @@
-"""The commands that talk to a server, as a person runs them: processes, pipes, terminals, signals."""
+"""The client commands, run as a user runs them: as processes, with pipes, terminals and signals."""
 
 import json
 import os
@@ -13,34 +13,34 @@ import pytest
 
 from tests.acceptance.client import Client
 from tests.acceptance.server import BUNTIME, Server
-from tests.clients.person import PATIENCE, Person, Terminal
 from tests.clients.relay import Relay
+from tests.clients.user import PATIENCE, Terminal, User
 from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
 PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
-# without the line that says where the server is: here it is another one
+# without the line that sets the server's address, which is different here
 DOCUMENTED = [re.sub(r"^export .*\n", "", block) for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S)]
 
 
 @pytest.fixture(scope="module")
-def person(server: Server) -> Person:
-    return Person(f"http://127.0.0.1:{server.config.port}", server.cli("keys", "create", "--plan", "enterprise"))
+def user(server: Server) -> User:
+    return User(f"http://127.0.0.1:{server.config.port}", server.cli("keys", "create", "--plan", "enterprise"))
 
 
 @pytest.fixture(scope="module")
-def client(server: Server, person: Person) -> Client:
-    """The same account, past the command line."""
-    return server.client(person.key)
+def client(server: Server, user: User) -> Client:
+    """A client that uses the API directly, with the same account."""
+    return server.client(user.key)
 
 
 @pytest.fixture(scope="module")
-def session(person: Person) -> Iterator[str]:
-    """A session that tests share, by its name."""
-    person.gets("create", "--name", "shared", "--cpu", "1")
+def session(user: User) -> Iterator[str]:
+    """The name of a session that tests share."""
+    user.gets("create", "--name", "shared", "--cpu", "1")
     yield "shared"
-    person.gets("rm", "shared")
+    user.gets("rm", "shared")
 
 
 def ids(client: Client) -> set[str]:
@@ -50,8 +50,8 @@ def ids(client: Client) -> set[str]:
 # --- sessions ---
 
 
-def test_a_session_lives_from_create_to_rm(person: Person) -> None:
-    done = person.runs(
+def test_a_session_lives_from_create_to_rm(user: User) -> None:
+    done = user.runs(
         *(
             "create",
             "--name",
@@ -70,35 +70,35 @@ def test_a_session_lives_from_create_to_rm(person: Person) -> None:
     session = done.stdout.decode().strip()
     assert re.fullmatch(r"ses_[a-z0-9]{18}", session)
     assert b"ends in 59 min" in done.stderr or b"ends in 1 h" in done.stderr
-    listed = person.gets("ls", "--metadata", "team=a").splitlines()
+    listed = user.gets("ls", "--metadata", "team=a").splitlines()
     assert listed[0].split() == ["SESSION", "NAME", "STATE", "PROCS", "FILES", "ACTIVE", "ENDS"]
     assert re.match(rf"{session}  life  active ", listed[1])
-    assert person.gets("ls", "--quiet", "--metadata", "team=a") == session
-    assert person.gets("exec", "life", "console.log(Bun.env.GREETING)") == "hello"
-    assert person.gets("sleep", "life") == f"{session} is suspended."
-    assert person.gets("ls", "--state", "idle", "-q") == session
-    assert re.fullmatch(rf"{session} was idle and is awake after \d+ ms\.", person.gets("wake", session[:10]))
-    assert "is in deep sleep" in person.gets("sleep", "--deep", session)
-    assert person.gets("rm", "life") == session
-    assert person.gets("ls", "-q", "--metadata", "team=a") == ""
+    assert user.gets("ls", "--quiet", "--metadata", "team=a") == session
+    assert user.gets("exec", "life", "console.log(Bun.env.GREETING)") == "hello"
+    assert user.gets("sleep", "life") == f"{session} is suspended."
+    assert user.gets("ls", "--state", "idle", "-q") == session
+    assert re.fullmatch(rf"{session} was idle and is awake after \d+ ms\.", user.gets("wake", session[:10]))
+    assert "is in deep sleep" in user.gets("sleep", "--deep", session)
+    assert user.gets("rm", "life") == session
+    assert user.gets("ls", "-q", "--metadata", "team=a") == ""
 
 
-def test_a_name_belongs_to_one_session(person: Person, session: str) -> None:
-    assert "already has the name shared. Delete it with: buntime rm shared" in person.is_refused(
+def test_a_name_belongs_to_one_session(user: User, session: str) -> None:
+    assert "already has the name shared. Delete it with: buntime rm shared" in user.is_refused(
         "create", "--name", session
     )
-    assert "ses_x is not a valid name" in person.is_refused("create", "--name", "ses_x")
+    assert "ses_x is not a valid name" in user.is_refused("create", "--name", "ses_x")
 
 
-def test_rm_with_one_mistyped_name_deletes_nothing(person: Person, session: str) -> None:
-    assert "There is no session shraed" in person.is_refused("rm", session, "shraed")
-    assert "No session with this id" in person.is_refused("rm", session, "ses_mistyped0mistyped0")
-    assert person.gets("exec", session, "console.log(1)") == "1"
+def test_rm_with_one_mistyped_name_deletes_nothing(user: User, session: str) -> None:
+    assert "There is no session shraed" in user.is_refused("rm", session, "shraed")
+    assert "No session with this id" in user.is_refused("rm", session, "ses_mistyped0mistyped0")
+    assert user.gets("exec", session, "console.log(1)") == "1"
 
 
-def test_a_table_on_a_small_terminal_is_cut_after_the_ids(person: Person, session: str) -> None:
-    whole = person.gets("ls", "-q", "--metadata", f"name={session}")
-    with person.sits_down("ls", cols=48) as terminal:
+def test_a_table_on_a_small_terminal_is_cut_after_the_ids(user: User, session: str) -> None:
+    whole = user.gets("ls", "-q", "--metadata", f"name={session}")
+    with user.opens_terminal("ls", cols=48) as terminal:
         assert terminal.ends() == 0
     lines = re.sub(rb"\x1b\[[0-9;]*m", b"", terminal.seen).decode().splitlines()
     assert f"{whole}  {session}" in terminal.seen.decode()
@@ -109,8 +109,8 @@ def test_a_table_on_a_small_terminal_is_cut_after_the_ids(person: Person, sessio
 # --- exec ---
 
 
-def test_output_arrives_as_it_is_written_and_on_its_own_stream(person: Person, session: str) -> None:
-    running = person.begins("exec", session, "console.log('one'); console.error('two'); await Bun.sleep(60_000)")
+def test_output_arrives_as_it_is_written_and_on_its_own_stream(user: User, session: str) -> None:
+    running = user.begins("exec", session, "console.log('one'); console.error('two'); await Bun.sleep(60_000)")
     assert running.stdout is not None
     assert running.stderr is not None
     assert running.stdout.readline() == b"one\n"
@@ -122,20 +122,22 @@ def test_output_arrives_as_it_is_written_and_on_its_own_stream(person: Person, s
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_the_run_in_the_session_too(person: Person, session: str, number: int, status: int) -> None:
-    running = person.begins("exec", session, "--", f"echo ready; exec sleep 10{number}")
+def test_a_signal_ends_the_run_in_the_session_too(user: User, session: str, number: int, status: int) -> None:
+    running = user.begins("exec", session, "--", f"echo ready; exec sleep 10{number}")
     assert running.stdout is not None
     assert running.stdout.readline() == b"ready\n"
     running.send_signal(number)
     assert running.wait(PATIENCE) == status
     running.communicate()
-    until(lambda: person.runs("exec", session, "--", "pgrep", "-f", f"sleep 10{number}").returncode == 1, "it ends")
+    until(
+        lambda: user.runs("exec", session, "--", "pgrep", "-f", f"sleep 10{number}").returncode == 1, "the run to end"
+    )
 
 
-def test_an_ignored_hangup_ends_nothing(person: Person, session: str) -> None:
+def test_an_ignored_hangup_ends_nothing(user: User, session: str) -> None:
     running = subprocess.Popen(
         ["nohup", BUNTIME, "exec", session, "--", "echo ready; sleep 2; echo done"],
-        env=person.environment,
+        env=user.environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -147,45 +149,43 @@ def test_an_ignored_hangup_ends_nothing(person: Person, session: str) -> None:
     assert (running.returncode, out) == (0, b"done\n")
 
 
-def test_the_exit_status_is_the_programs(person: Person, session: str) -> None:
-    assert person.runs("exec", session, "process.exit(7)").returncode == 7
-    assert person.runs("exec", session, "--", "kill -9 $$").returncode == 137
-    done = person.runs("exec", session, "--timeout", "1", "--", "echo before; sleep 30")
+def test_the_exit_status_is_the_programs(user: User, session: str) -> None:
+    assert user.runs("exec", session, "process.exit(7)").returncode == 7
+    assert user.runs("exec", session, "--", "kill -9 $$").returncode == 137
+    done = user.runs("exec", session, "--timeout", "1", "--", "echo before; sleep 30")
     assert (done.returncode, done.stdout) == (124, b"before\n")
     assert done.stderr == b"buntime: The run timed out. Give it more time with: --timeout 5m\n"
 
 
-def test_several_words_after_the_dashes_are_a_program_and_one_word_is_a_shell_line(
-    person: Person, session: str
-) -> None:
-    assert person.gets("exec", session, "--", "printf", "[%s]", "a b", "$HOME", "--json") == "[a b][$HOME][--json]"
-    assert person.gets("exec", session, "--", "echo $HOME | tr a-z A-Z") == "/ROOT"
-    assert person.gets("exec", session, "-e", "A=1 2", "-w", "/tmp", "--", 'echo "$A" $PWD') == "1 2 /tmp"
+def test_several_words_after_the_dashes_are_a_program_and_one_word_is_a_shell_line(user: User, session: str) -> None:
+    assert user.gets("exec", session, "--", "printf", "[%s]", "a b", "$HOME", "--json") == "[a b][$HOME][--json]"
+    assert user.gets("exec", session, "--", "echo $HOME | tr a-z A-Z") == "/ROOT"
+    assert user.gets("exec", session, "-e", "A=1 2", "-w", "/tmp", "--", 'echo "$A" $PWD') == "1 2 /tmp"
 
 
-def test_piped_input_is_the_input_of_a_command(person: Person, session: str) -> None:
-    assert person.gets("exec", session, "--", "wc -c", typed=b"x" * 300_000) == "300000"
-    assert person.gets("exec", session, "--no-stdin", "--", "wc", "-c", typed=b"ignored") == "0"
+def test_piped_input_is_the_input_of_a_command(user: User, session: str) -> None:
+    assert user.gets("exec", session, "--", "wc -c", typed=b"x" * 300_000) == "300000"
+    assert user.gets("exec", session, "--no-stdin", "--", "wc", "-c", typed=b"ignored") == "0"
 
 
-def test_code_comes_from_a_file_or_from_stdin(person: Person, session: str, tmp_path: Path) -> None:
+def test_code_comes_from_a_file_or_from_stdin(user: User, session: str, tmp_path: Path) -> None:
     (tmp_path / "f.ts").write_text("const x: number = 6; console.log(x * 7)")
-    assert person.gets("exec", session, "--file", str(tmp_path / "f.ts")) == "42"
-    assert person.gets("exec", session, "-", typed=b"console.log('piped')") == "piped"
+    assert user.gets("exec", session, "--file", str(tmp_path / "f.ts")) == "42"
+    assert user.gets("exec", session, "-", typed=b"console.log('piped')") == "piped"
 
 
-def test_a_closed_pipe_ends_the_run(person: Person, session: str) -> None:
+def test_a_closed_pipe_ends_the_run(user: User, session: str) -> None:
     shell = f"{BUNTIME} exec {session} -- yes | head -n 1"
     done = subprocess.run(
-        shell, shell=True, env=person.environment, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE
+        shell, shell=True, env=user.environment, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE
     )
     assert (done.stdout, done.stderr) == (b"y\n", b"")
-    until(lambda: person.runs("exec", session, "--", "pgrep", "-x", "yes").returncode == 1, "it ends")
+    until(lambda: user.runs("exec", session, "--", "pgrep", "-x", "yes").returncode == 1, "the run to end")
 
 
-def test_a_connection_that_breaks_during_a_run_is_reported(server: Server, person: Person, session: str) -> None:
+def test_a_connection_that_breaks_during_a_run_is_reported(server: Server, user: User, session: str) -> None:
     with Relay(server.config.port) as relay:
-        running = Person(f"http://127.0.0.1:{relay.port}", person.key).begins("exec", session, "--", "echo a; sleep 99")
+        running = User(f"http://127.0.0.1:{relay.port}", user.key).begins("exec", session, "--", "echo a; sleep 99")
         assert running.stdout is not None
         assert running.stdout.readline() == b"a\n"
         relay.cut()
@@ -197,7 +197,7 @@ def test_a_connection_that_breaks_during_a_run_is_reported(server: Server, perso
 # --- run ---
 
 
-def test_a_file_runs_in_its_own_session(person: Person, client: Client, tmp_path: Path) -> None:
+def test_a_file_runs_in_its_own_session(user: User, client: Client, tmp_path: Path) -> None:
     before = ids(client)
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "twice.ts").write_text("export const twice = (text: string) => text + text")
@@ -205,15 +205,15 @@ def test_a_file_runs_in_its_own_session(person: Person, client: Client, tmp_path
         "import { twice } from './lib/twice'; console.log(twice(process.argv[2]), process.argv[3]);"
         "console.error(await Bun.stdin.text()); process.exit(3)"
     )
-    done = person.runs("run", "--with", str(tmp_path / "lib"), str(tmp_path / "main.ts"), "a b", "--json", typed=b"in")
+    done = user.runs("run", "--with", str(tmp_path / "lib"), str(tmp_path / "main.ts"), "a b", "--json", typed=b"in")
     assert (done.stdout, done.stderr, done.returncode) == (b"a ba b --json\n", b"in\n", 3)
     assert ids(client) == before
 
 
-def test_an_interrupted_run_leaves_no_session(person: Person, client: Client, tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_no_session(user: User, client: Client, tmp_path: Path) -> None:
     before = ids(client)
     (tmp_path / "slow.py").write_text("import time; print('ready', flush=True); time.sleep(600)")
-    running = person.begins("run", str(tmp_path / "slow.py"))
+    running = user.begins("run", str(tmp_path / "slow.py"))
     assert running.stdout is not None
     assert running.stdout.readline() == b"ready\n"
     assert len(ids(client)) == len(before) + 1
@@ -223,19 +223,19 @@ def test_an_interrupted_run_leaves_no_session(person: Person, client: Client, tm
     assert ids(client) == before
 
 
-def test_a_kept_session_is_named(person: Person, tmp_path: Path) -> None:
+def test_a_kept_session_is_named(user: User, tmp_path: Path) -> None:
     (tmp_path / "a.sh").write_text("echo kept > made; exit 1")
-    done = person.runs("run", "--keep", str(tmp_path / "a.sh"))
+    done = user.runs("run", "--keep", str(tmp_path / "a.sh"))
     assert done.returncode == 1
     session = done.stderr.decode().strip()
-    assert person.gets("exec", session, "--", "cat", "made") == "kept"
-    person.gets("rm", session)
+    assert user.gets("exec", session, "--", "cat", "made") == "kept"
+    user.gets("rm", session)
 
 
 # --- cp ---
 
 
-def test_a_folder_is_unchanged_after_a_copy_in_and_out(person: Person, session: str, tmp_path: Path) -> None:
+def test_a_folder_is_unchanged_after_a_copy_in_and_out(user: User, session: str, tmp_path: Path) -> None:
     site = tmp_path / "site"
     (site / "deep" / "er").mkdir(parents=True)
     (site / "empty").mkdir()
@@ -243,13 +243,13 @@ def test_a_folder_is_unchanged_after_a_copy_in_and_out(person: Person, session: 
     (site / "run.sh").write_text("echo hi")
     (site / "run.sh").chmod(0o755)
     (site / "ünï.txt").write_text("x")
-    person.gets("cp", str(site), f"{session}:trip")
-    assert person.gets("exec", session, "--", "sh trip/run.sh; stat -c %a trip/run.sh; ls trip") == (
+    user.gets("cp", str(site), f"{session}:trip")
+    assert user.gets("exec", session, "--", "sh trip/run.sh; stat -c %a trip/run.sh; ls trip") == (
         "hi\n755\ndeep\nempty\nrun.sh\nünï.txt"
     )
-    person.gets("cp", f"{session}:trip", str(tmp_path / "back"))
+    user.gets("cp", f"{session}:trip", str(tmp_path / "back"))
     assert _tree(tmp_path / "back") == _tree(site)
-    person.gets("cp", f"{session}:trip", str(tmp_path / "back"))
+    user.gets("cp", f"{session}:trip", str(tmp_path / "back"))
     assert _tree(tmp_path / "back" / "trip") == _tree(site)
 
 
@@ -257,87 +257,87 @@ def _tree(folder: Path) -> dict[str, bytes | None]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-def test_a_copied_file_gets_the_requested_name_or_keeps_its_own(person: Person, session: str, tmp_path: Path) -> None:
+def test_a_copied_file_gets_the_requested_name_or_keeps_its_own(user: User, session: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one")
-    person.gets("cp", str(tmp_path / "a.txt"), f"{session}:")
-    person.gets("cp", str(tmp_path / "a.txt"), f"{session}:new/b.txt")
-    person.gets("cp", str(tmp_path / "a.txt"), f"{session}:other/")
-    assert person.gets("exec", session, "--", "cat a.txt new/b.txt other/a.txt") == "oneoneone"
+    user.gets("cp", str(tmp_path / "a.txt"), f"{session}:")
+    user.gets("cp", str(tmp_path / "a.txt"), f"{session}:new/b.txt")
+    user.gets("cp", str(tmp_path / "a.txt"), f"{session}:other/")
+    assert user.gets("exec", session, "--", "cat a.txt new/b.txt other/a.txt") == "oneoneone"
     (tmp_path / "here").mkdir()
-    person.gets("cp", f"{session}:/workspace/a.txt", str(tmp_path / "here"))
-    person.gets("cp", f"{session}:a.txt", str(tmp_path / "c.txt"))
+    user.gets("cp", f"{session}:/workspace/a.txt", str(tmp_path / "here"))
+    user.gets("cp", f"{session}:a.txt", str(tmp_path / "c.txt"))
     assert (tmp_path / "here" / "a.txt").read_text() == (tmp_path / "c.txt").read_text() == "one"
 
 
-def test_the_contents_of_a_folder_are_copied_without_its_name(person: Person, session: str, tmp_path: Path) -> None:
+def test_the_contents_of_a_folder_are_copied_without_its_name(user: User, session: str, tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "f").write_text("x")
-    person.gets("exec", session, "--", "mkdir -p into")
-    person.gets("cp", f"{tmp_path}/d/.", f"{session}:into")
-    assert person.gets("exec", session, "--", "cat into/f") == "x"
-    person.gets("cp", f"{session}:into/.", str(tmp_path))
+    user.gets("exec", session, "--", "mkdir -p into")
+    user.gets("cp", f"{tmp_path}/d/.", f"{session}:into")
+    assert user.gets("exec", session, "--", "cat into/f") == "x"
+    user.gets("cp", f"{session}:into/.", str(tmp_path))
     assert (tmp_path / "f").read_text() == "x"
 
 
-def test_a_named_link_is_followed(person: Person, session: str, tmp_path: Path) -> None:
-    person.gets("exec", session, "--", "mkdir -p real && echo x > real/f && ln -sfn real folder && ln -sf real/f file")
+def test_a_named_link_is_followed(user: User, session: str, tmp_path: Path) -> None:
+    user.gets("exec", session, "--", "mkdir -p real && echo x > real/f && ln -sfn real folder && ln -sf real/f file")
     (tmp_path / "g").write_text("y")
-    person.gets("cp", str(tmp_path / "g"), f"{session}:folder")
-    assert person.gets("exec", session, "--", "cat real/g") == "y"
-    person.gets("cp", f"{session}:folder", str(tmp_path / "out"))
+    user.gets("cp", str(tmp_path / "g"), f"{session}:folder")
+    assert user.gets("exec", session, "--", "cat real/g") == "y"
+    user.gets("cp", f"{session}:folder", str(tmp_path / "out"))
     assert _tree(tmp_path / "out") == {"f": b"x\n", "g": b"y"}
-    person.gets("cp", f"{session}:file", str(tmp_path / "one"))
+    user.gets("cp", f"{session}:file", str(tmp_path / "one"))
     assert (tmp_path / "one").read_text() == "x\n"
 
 
 def test_a_link_that_leads_out_of_its_folder_is_not_copied_out_of_the_session(
-    person: Person, session: str, tmp_path: Path
+    user: User, session: str, tmp_path: Path
 ) -> None:
     for number, target in enumerate(("/etc/passwd", "../../..")):
-        person.gets("exec", session, "--", f"mkdir -p sly && ln -sfn {target} sly/link")
+        user.gets("exec", session, "--", f"mkdir -p sly && ln -sfn {target} sly/link")
         out = tmp_path / str(number)
-        assert "sly was only partly copied: " in person.is_refused("cp", f"{session}:sly", str(out))
+        assert "sly was only partly copied: " in user.is_refused("cp", f"{session}:sly", str(out))
         assert not list(out.iterdir())
 
 
-def test_a_hard_link_to_a_link_that_leads_out_is_not_copied_out(person: Person, session: str, tmp_path: Path) -> None:
+def test_a_hard_link_to_a_link_that_leads_out_is_not_copied_out(user: User, session: str, tmp_path: Path) -> None:
     secret = tmp_path / ".ssh/id"
     secret.parent.mkdir()
     secret.write_text("mine")
     secret.chmod(0o600)
     made = "mkdir -p trap/a trap/.ssh && cd trap && echo decoy > .ssh/id && ln -s ../.ssh/id a/up && ln -P a/up notes"
-    person.gets("exec", session, "--", made)
-    assert "trap was only partly copied: " in person.is_refused("cp", f"{session}:trap", str(tmp_path / "out"))
+    user.gets("exec", session, "--", made)
+    assert "trap was only partly copied: " in user.is_refused("cp", f"{session}:trap", str(tmp_path / "out"))
     assert not (tmp_path / "out/notes").is_symlink()
     assert secret.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_local_device_is_written_to(person: Person, session: str, tmp_path: Path) -> None:
-    person.gets("exec", session, "--", "printf shown > file")
-    assert person.gets("cp", "-q", f"{session}:file", "/dev/stdout").startswith("shown")
+def test_a_local_device_is_written_to(user: User, session: str, tmp_path: Path) -> None:
+    user.gets("exec", session, "--", "printf shown > file")
+    assert user.gets("cp", "-q", f"{session}:file", "/dev/stdout").startswith("shown")
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        person.gets("cp", f"{session}:file", str(fifo))
+        user.gets("cp", f"{session}:file", str(fifo))
         assert os.read(reader, 9) == b"shown"
         assert fifo.is_fifo()
     finally:
         os.close(reader)
 
 
-def test_a_missing_file_is_not_copied(person: Person, session: str, tmp_path: Path) -> None:
-    assert "There is no local file or folder" in person.is_refused("cp", str(tmp_path / "none"), f"{session}:x")
-    assert "There is no file or directory at 'none'" in person.is_refused("cp", f"{session}:none", str(tmp_path / "x"))
+def test_a_missing_file_is_not_copied(user: User, session: str, tmp_path: Path) -> None:
+    assert "There is no local file or folder" in user.is_refused("cp", str(tmp_path / "none"), f"{session}:x")
+    assert "There is no file or directory at 'none'" in user.is_refused("cp", f"{session}:none", str(tmp_path / "x"))
     assert not (tmp_path / "x").exists()
 
 
-def test_a_person_sees_the_progress_of_a_copy(person: Person, session: str, tmp_path: Path) -> None:
+def test_a_person_sees_the_progress_of_a_copy(user: User, session: str, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(os.urandom(20 << 20))
-    with person.sits_down("cp", str(tmp_path / "big"), f"{session}:big") as terminal:
+    with user.opens_terminal("cp", str(tmp_path / "big"), f"{session}:big") as terminal:
         assert terminal.ends() == 0
         assert b"21.0/21.0 MB" in terminal.seen
-    with person.sits_down("cp", f"{session}:big", str(tmp_path / "back")) as terminal:
+    with user.opens_terminal("cp", f"{session}:big", str(tmp_path / "back")) as terminal:
         assert terminal.ends() == 0
         assert b"21.0/21.0 MB" in terminal.seen
     assert (tmp_path / "back").read_bytes() == (tmp_path / "big").read_bytes()
@@ -346,45 +346,45 @@ def test_a_person_sees_the_progress_of_a_copy(person: Person, session: str, tmp_
 # --- processes ---
 
 
-def test_a_process_is_started_followed_and_stopped(person: Person, session: str) -> None:
+def test_a_process_is_started_followed_and_stopped(user: User, session: str) -> None:
     command = "echo up; echo warn >&2; exec python3 -um http.server 8123"
-    process = person.gets("start", session, "--name", "web", "--wait-port", "8123", "--", command)
+    process = user.gets("start", session, "--name", "web", "--wait-port", "8123", "--", command)
     assert re.fullmatch(r"proc_[a-z0-9]+", process)
-    head, row = person.gets("ps", session).splitlines()[:2]
+    head, row = user.gets("ps", session).splitlines()[:2]
     assert head.split() == ["PROCESS", "NAME", "STATE", "STARTED", "COMMAND"]
     assert re.match(rf"{process} +web +running +\d+ s ago +{re.escape(command)}", row)
-    done = person.runs("logs", session, "web")
+    done = user.runs("logs", session, "web")
     assert done.stdout.startswith(b"up\n")
     assert done.stderr.startswith(b"warn\n")
-    following = person.begins("logs", session, process, "--follow", "--json")
+    following = user.begins("logs", session, process, "--follow", "--json")
     assert following.stdout is not None
     first = json.loads(following.stdout.readline())
     assert (first["stream"], first["data"]) == ("stdout", "up\n")
-    assert person.gets("stop", session, "web") == process
+    assert user.gets("stop", session, "web") == process
     following.communicate(timeout=PATIENCE)
     assert following.returncode == 0
-    assert re.search(rf"{process} +web +exited 143", person.gets("ps", session))
+    assert re.search(rf"{process} +web +exited 143", user.gets("ps", session))
 
 
-def test_logs_end_even_if_the_process_keeps_writing(person: Person, session: str) -> None:
-    process = person.gets("start", session, "--", "echo first; while :; do echo more; sleep 0.001; done")
+def test_logs_end_even_if_the_process_keeps_writing(user: User, session: str) -> None:
+    process = user.gets("start", session, "--", "echo first; while :; do echo more; sleep 0.001; done")
     for _ in range(2):
-        assert person.runs("logs", session, process).stdout.startswith(b"first\nmore\n")
-    person.gets("stop", session, process)
+        assert user.runs("logs", session, process).stdout.startswith(b"first\nmore\n")
+    user.gets("stop", session, process)
 
 
-def test_a_process_that_ends_before_it_is_ready_is_an_error(person: Person, session: str) -> None:
-    done = person.runs("start", session, "--wait-port", "8124", "--", "echo no >&2; exit 3")
+def test_a_process_that_ends_before_it_is_ready_is_an_error(user: User, session: str) -> None:
+    done = user.runs("start", session, "--wait-port", "8124", "--", "echo no >&2; exit 3")
     assert done.returncode == 1
     assert re.fullmatch(rb"proc_[a-z0-9]+\n", done.stdout)
     assert b"The process is not ready: exited 3. See: buntime logs" in done.stderr
-    assert b"no\n" in person.runs("logs", session).stderr
+    assert b"no\n" in user.runs("logs", session).stderr
 
 
-def test_logs_continue_after_a_broken_connection(server: Server, person: Person, session: str) -> None:
-    person.gets("start", session, "--name", "count", "--", "for i in $(seq 50); do echo $i; sleep 0.05; done; exit 9")
+def test_logs_continue_after_a_broken_connection(server: Server, user: User, session: str) -> None:
+    user.gets("start", session, "--name", "count", "--", "for i in $(seq 50); do echo $i; sleep 0.05; done; exit 9")
     with Relay(server.config.port) as relay:
-        following = Person(f"http://127.0.0.1:{relay.port}", person.key).begins("logs", session, "count", "-f")
+        following = User(f"http://127.0.0.1:{relay.port}", user.key).begins("logs", session, "count", "-f")
         assert following.stdout is not None
         seen = following.stdout.readline()
         relay.cut()
@@ -397,23 +397,23 @@ def test_logs_continue_after_a_broken_connection(server: Server, person: Person,
 # --- previews ---
 
 
-def test_a_preview_is_opened_in_the_browser(person: Person, session: str, tmp_path: Path) -> None:
+def test_a_preview_is_opened_in_the_browser(user: User, session: str, tmp_path: Path) -> None:
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
     browser.chmod(0o755)
-    sitting = Person(person.url, person.key, {"BROWSER": str(browser)})
-    with sitting.sits_down("open", session) as terminal:
+    sitting = User(user.url, user.key, {"BROWSER": str(browser)})
+    with sitting.opens_terminal("open", session) as terminal:
         assert terminal.ends() == 0
         url = terminal.seen.decode().strip()
-    until((tmp_path / "opened").exists, "the browser opens")
+    until((tmp_path / "opened").exists, "the browser to open")
     assert (tmp_path / "opened").read_text().strip() == url
-    assert person.gets("open", session) == url
+    assert user.gets("open", session) == url
 
 
-def test_the_url_of_a_port_that_is_not_public_has_a_token(person: Person, session: str) -> None:
-    assert "token" not in person.gets("open", session)
+def test_the_url_of_a_port_that_is_not_public_has_a_token(user: User, session: str) -> None:
+    assert "token" not in user.gets("open", session)
     for words in (("--port", "8125"), ("--private",)):
-        told = json.loads(person.gets("open", session, "--json", *words))
+        told = json.loads(user.gets("open", session, "--json", *words))
         assert told["token"] is True
         assert "token=" in told["url"] or "preview" in told["url"]
 
@@ -421,16 +421,16 @@ def test_the_url_of_a_port_that_is_not_public_has_a_token(person: Person, sessio
 # --- shell ---
 
 
-def test_a_shell_takes_keys_and_resizes_and_ends_with_its_exit_status(person: Person, session: str) -> None:
-    with person.sits_down("shell", session, cols=100, rows=30) as terminal:
+def test_a_shell_takes_keys_and_resizes_and_ends_with_its_exit_status(user: User, session: str) -> None:
+    with user.opens_terminal("shell", session, cols=100, rows=30) as terminal:
         terminal.sees("# ")
         assert not terminal.is_as_before
         terminal.types("stty size\r")
         terminal.sees("30 100\r\n")
         terminal.resize(72, 20)
-        until(lambda: _asks(terminal, "stty size", b"20 72"), "the new size arrives")
+        until(lambda: _asks(terminal, "stty size", b"20 72"), "the new size to arrive")
         terminal.types("echo be''gun; cat\r")
-        terminal.sees("begun\r\n")  # what is typed before the shell has left its line editor may be discarded
+        terminal.sees("begun\r\n")  # the shell may discard input until it has left its line editor
         terminal.types(b"\x03")
         terminal.sees("^C")
         terminal.types("exit 5\r")
@@ -443,26 +443,26 @@ def _asks(terminal: Terminal, command: str, answer: bytes) -> bool:
     return answer in terminal.sees("asked\r\n")
 
 
-def test_a_shell_continues_where_it_was_after_a_lost_connection(server: Server, person: Person, session: str) -> None:
+def test_a_shell_continues_where_it_was_after_a_lost_connection(server: Server, user: User, session: str) -> None:
     with Relay(server.config.port) as relay:
-        away = Person(f"http://127.0.0.1:{relay.port}", person.key)
-        with away.sits_down("shell", session) as terminal:
+        away = User(f"http://127.0.0.1:{relay.port}", user.key)
+        with away.opens_terminal("shell", session) as terminal:
             terminal.sees("# ")
             terminal.types("kept=$((40 + 2)); echo as''ked\r")
             terminal.sees("asked\r\n")
             relay.cut()
             terminal.sees("The connection is lost. Retrying;")
-            until(lambda: _asks(terminal, "echo $kept", b"42\r\n"), "the shell is there again")
+            until(lambda: _asks(terminal, "echo $kept", b"42\r\n"), "the shell to be back")
             assert relay.connections > 1
             terminal.types("exit\r")
             assert terminal.ends() == 0
             assert terminal.is_as_before
 
 
-def test_a_person_can_stop_retrying_a_lost_connection(server: Server, person: Person, session: str) -> None:
+def test_a_person_can_stop_retrying_a_lost_connection(server: Server, user: User, session: str) -> None:
     with Relay(server.config.port) as relay:
-        away = Person(f"http://127.0.0.1:{relay.port}", person.key)
-        with away.sits_down("shell", session) as terminal:
+        away = User(f"http://127.0.0.1:{relay.port}", user.key)
+        with away.opens_terminal("shell", session) as terminal:
             terminal.sees("# ")
             relay.__exit__()
             terminal.sees("press Ctrl-C to stop.")
@@ -471,8 +471,8 @@ def test_a_person_can_stop_retrying_a_lost_connection(server: Server, person: Pe
             assert terminal.is_as_before
 
 
-def test_a_left_shell_can_be_reopened_and_its_previous_client_is_told(person: Person, session: str) -> None:
-    with person.sits_down("shell", session) as terminal:
+def test_a_left_shell_can_be_reopened_and_its_previous_client_is_told(user: User, session: str) -> None:
+    with user.opens_terminal("shell", session) as terminal:
         terminal.sees("# ")
         terminal.types("kept=$((40 + 2))\r")
         terminal.types("~.")
@@ -481,9 +481,9 @@ def test_a_left_shell_can_be_reopened_and_its_previous_client_is_told(person: Pe
         found = re.search(rb"buntime shell ses_\w+ --terminal (term_\w+)", terminal.seen)
         assert found is not None
     again = ("shell", session, "--terminal", found[1].decode())
-    with person.sits_down(*again) as first:
+    with user.opens_terminal(*again) as first:
         assert _asks(first, "echo $kept", b"42\r\n")
-        with person.sits_down(*again) as second:
+        with user.opens_terminal(*again) as second:
             assert _asks(second, "echo $kept", b"42\r\n")
             assert first.ends() == 1
             assert b"buntime: Another client took over this terminal." in first.seen
@@ -492,54 +492,52 @@ def test_a_left_shell_can_be_reopened_and_its_previous_client_is_told(person: Pe
             assert second.ends() == 0
 
 
-def test_a_closed_window_restores_the_terminal(person: Person, session: str) -> None:
-    with person.sits_down("shell", session) as terminal:
+def test_a_closed_window_restores_the_terminal(user: User, session: str) -> None:
+    with user.opens_terminal("shell", session) as terminal:
         terminal.sees("# ")
         terminal.hangs_up()
         assert terminal.ends() == 129
         assert terminal.is_as_before
 
 
-def test_a_shell_whose_session_is_deleted_says_so(person: Person) -> None:
-    made = person.gets("create")
-    with person.sits_down("shell", made) as terminal:
+def test_a_shell_whose_session_is_deleted_says_so(user: User) -> None:
+    made = user.gets("create")
+    with user.opens_terminal("shell", made) as terminal:
         terminal.sees("# ")
-        person.gets("rm", made)
+        user.gets("rm", made)
         assert terminal.ends() == 1
         assert b"buntime: " in terminal.seen
         assert b"Traceback" not in terminal.seen
         assert terminal.is_as_before
 
 
-def test_a_shell_needs_a_terminal(person: Person, session: str) -> None:
-    assert "A shell needs a terminal. Without one, use: buntime exec" in person.is_refused("shell", session)
+def test_a_shell_needs_a_terminal(user: User, session: str) -> None:
+    assert "A shell needs a terminal. Without one, use: buntime exec" in user.is_refused("shell", session)
 
 
 # --- refusals ---
 
 
-def test_an_error_is_one_line_with_the_remedy(person: Person, session: str) -> None:
-    without = Person(person.url, "")
-    assert "Set BUNTIME_API_KEY, or" in Person(person.url, "ü").is_refused("ls")
-    assert "must begin with http://" in Person("localhost:8000", person.key).is_refused("ls")
+def test_an_error_is_one_line_with_the_remedy(user: User, session: str) -> None:
+    without = User(user.url, "")
+    assert "Set BUNTIME_API_KEY, or" in User(user.url, "ü").is_refused("ls")
+    assert "must begin with http://" in User("localhost:8000", user.key).is_refused("ls")
     assert "Set BUNTIME_API_KEY, or create a key with: buntime keys create" in without.is_refused("ls")
-    assert "Set BUNTIME_API_KEY to a valid key" in Person(person.url, "btk_" + "x" * 38).is_refused("ls")
-    assert "No server answers at http://127.0.0.1:9. Start one with scripts/serve, or set BUNTIME_URL" in Person(
-        "http://127.0.0.1:9", person.key
+    assert "Set BUNTIME_API_KEY to a valid key" in User(user.url, "btk_" + "x" * 38).is_refused("ls")
+    assert "No server answers at http://127.0.0.1:9. Start one with scripts/serve, or set BUNTIME_URL" in User(
+        "http://127.0.0.1:9", user.key
     ).is_refused("ls")
-    assert "List sessions with: buntime ls" in person.is_refused("exec", "ses_" + "a" * 18, "1")
-    assert "List sessions with: buntime ls" in person.is_refused("exec", "ses_aaaa", "1")
-    assert "Write its id, at least 4 characters" in person.is_refused("exec", "ses_a", "1")
-    assert "has no process nothing. List processes with: buntime ps ses_" in person.is_refused(
-        "logs", session, "nothing"
-    )
-    assert "List processes with: buntime ps" in person.is_refused("logs", session, "proc_" + "a" * 18)
-    assert "ttl" in person.is_refused("create", "--ttl", "1s")
-    assert "buntime rm --all --yes" in person.is_refused("rm", "--all")
+    assert "List sessions with: buntime ls" in user.is_refused("exec", "ses_" + "a" * 18, "1")
+    assert "List sessions with: buntime ls" in user.is_refused("exec", "ses_aaaa", "1")
+    assert "Write its id, at least 4 characters" in user.is_refused("exec", "ses_a", "1")
+    assert "has no process nothing. List processes with: buntime ps ses_" in user.is_refused("logs", session, "nothing")
+    assert "List processes with: buntime ps" in user.is_refused("logs", session, "proc_" + "a" * 18)
+    assert "ttl" in user.is_refused("create", "--ttl", "1s")
+    assert "buntime rm --all --yes" in user.is_refused("rm", "--all")
 
 
-def test_an_error_for_programs_is_the_error_of_the_api(person: Person) -> None:
-    done = person.runs("wake", "ses_" + "a" * 18, "--json")
+def test_an_error_for_programs_is_the_error_of_the_api(user: User) -> None:
+    done = user.runs("wake", "ses_" + "a" * 18, "--json")
     assert (done.returncode, done.stdout) == (1, b"")
     error = json.loads(done.stderr)["error"]
     assert set(error) == {"code", "message", "retryable", "details", "requestId"}
@@ -547,10 +545,10 @@ def test_an_error_for_programs_is_the_error_of_the_api(person: Person) -> None:
     assert error["requestId"]
 
 
-def test_a_run_that_hits_a_limit_is_an_error_after_its_output(person: Person) -> None:
-    made = person.gets("create", "--memory", "64")
-    done = person.runs("exec", made, "--", "echo before; tail /dev/zero")
-    person.gets("rm", made)
+def test_a_run_that_hits_a_limit_is_an_error_after_its_output(user: User) -> None:
+    made = user.gets("create", "--memory", "64")
+    done = user.runs("exec", made, "--", "echo before; tail /dev/zero")
+    user.gets("rm", made)
     assert done.stdout == b"before\n"
     assert done.returncode == 1
     assert re.search(rb"buntime: .*memory.* buntime create --memory MB\n$", done.stderr)
@@ -574,8 +572,8 @@ def test_a_run_that_hits_a_limit_is_an_error_after_its_output(person: Person) ->
         ("ls", "--state", "awake"),
     ],
 )
-def test_wrong_usage_is_status_2_and_sends_no_request(person: Person, words: tuple[str, ...]) -> None:
-    nowhere = Person("http://127.0.0.1:9", person.key)
+def test_wrong_usage_is_status_2_and_sends_no_request(user: User, words: tuple[str, ...]) -> None:
+    nowhere = User("http://127.0.0.1:9", user.key)
     done = nowhere.runs(*words)
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"Usage: buntime" in done.stderr
@@ -584,9 +582,9 @@ def test_wrong_usage_is_status_2_and_sends_no_request(person: Person, words: tup
 # --- for programs ---
 
 
-def test_every_result_is_json_as_in_the_api(person: Person, client: Client, session: str, tmp_path: Path) -> None:
+def test_every_result_is_json_as_in_the_api(user: User, client: Client, session: str, tmp_path: Path) -> None:
     def told(*words: str) -> Any:
-        return json.loads(person.gets(*words, "--json"))
+        return json.loads(user.gets(*words, "--json"))
 
     made = told("create", "--name", "told", "--metadata", "my_key=x")
     shown = client.call("GET", f"/sessions/{made['sessionId']}").done()
@@ -596,7 +594,7 @@ def test_every_result_is_json_as_in_the_api(person: Person, client: Client, sess
     assert shown["metadata"] == {"my_key": "x", "name": "told"}
     assert told("exec", "told", "console.log(1)").items() >= {"stdout": "1\n", "exitCode": 0, "timedOut": False}.items()
     (tmp_path / "f.ts").write_text("console.error('e'); process.exit(2)")
-    ran = person.runs("run", "--json", str(tmp_path / "f.ts"))
+    ran = user.runs("run", "--json", str(tmp_path / "f.ts"))
     assert (ran.returncode, json.loads(ran.stdout)["stderr"]) == (2, "e\n")
     assert told("cp", str(tmp_path / "f.ts"), "told:") == {"path": "/workspace/f.ts"}
     started = told("start", "told", "sleep 100", "--name", "s")
@@ -618,10 +616,10 @@ def test_every_result_is_json_as_in_the_api(person: Person, client: Client, sess
 
 
 @pytest.mark.parametrize("begun", ["ses_", "ses_{}", "shar"])
-def test_bash_completes_sessions(person: Person, session: str, begun: str) -> None:
-    whole = person.gets("ls", "-q", "--metadata", f"name={session}")
+def test_bash_completes_sessions(user: User, session: str, begun: str) -> None:
+    whole = user.gets("ls", "-q", "--metadata", f"name={session}")
     word = begun.format(whole[4:8])
-    script = person.gets("completion", "bash")
+    script = user.gets("completion", "bash")
     done = subprocess.run(
         [
             "bash",
@@ -629,7 +627,7 @@ def test_bash_completes_sessions(person: Person, session: str, begun: str) -> No
             f"{script}\nCOMP_WORDS=(buntime exec {word}); COMP_CWORD=2; _buntime_completion {BUNTIME}; "
             'echo "${COMPREPLY[*]}"',
         ],
-        env=person.environment,
+        env=user.environment,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -639,32 +637,32 @@ def test_bash_completes_sessions(person: Person, session: str, begun: str) -> No
     assert done.stderr == ""
 
 
-def test_zsh_and_fish_get_the_state_of_each_session(person: Person, session: str) -> None:
+def test_zsh_and_fish_get_the_state_of_each_session(user: User, session: str) -> None:
     asked = {"_BUNTIME_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "buntime exec shar"}
-    said = Person(person.url, person.key, asked).gets()
+    said = User(user.url, user.key, asked).gets()
     assert re.search(r'"shared":"\w+, ends in \d+ h"', said)
     asked = {"_BUNTIME_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-    said = Person(person.url, person.key, {**asked, "_TYPER_COMPLETE_ARGS": "buntime rm shar"}).gets()
+    said = User(user.url, user.key, {**asked, "_TYPER_COMPLETE_ARGS": "buntime rm shar"}).gets()
     assert re.fullmatch(r"shared\t\w+, ends in \d+ h", said)
 
 
-def test_completion_is_silent_if_no_server_answers(person: Person) -> None:
+def test_completion_is_silent_if_no_server_answers(user: User) -> None:
     asked = {"_BUNTIME_COMPLETE": "complete_bash", "COMP_WORDS": "buntime exec s", "COMP_CWORD": "2"}
-    for url, key in (("http://127.0.0.1:9", person.key), (person.url, "btk_no"), (person.url, ""), (person.url, "ü")):
-        done = Person(url, key, asked).runs()
+    for url, key in (("http://127.0.0.1:9", user.key), (user.url, "btk_no"), (user.url, ""), (user.url, "ü")):
+        done = User(url, key, asked).runs()
         assert (done.stdout.strip(), done.stderr) == (b"", b"")
 
 
 @pytest.mark.parametrize(("shell", "begins"), [("bash", "_buntime"), ("zsh", "#compdef buntime"), ("fish", "complete")])
-def test_each_shell_has_its_script(person: Person, shell: str, begins: str) -> None:
-    script = person.gets("completion", shell)
+def test_each_shell_has_its_script(user: User, shell: str, begins: str) -> None:
+    script = user.gets("completion", shell)
     assert script.startswith(begins)
     assert f"_BUNTIME_COMPLETE=complete_{shell}" in script
 
 
-def test_a_command_imports_nothing_of_the_server_and_no_unused_libraries(person: Person) -> None:
+def test_a_command_imports_nothing_of_the_server_and_no_unused_libraries(user: User) -> None:
     traced = {"PYTHONPROFILEIMPORTTIME": "1"}
-    said = Person(person.url, person.key, traced).runs("ls").stderr.decode()
+    said = User(user.url, user.key, traced).runs("ls").stderr.decode()
     loaded = {line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")}
     ours = {
         name for name in loaded if name.split(".")[0] == "buntime" and not name.startswith("buntime.clients.commands")
@@ -672,7 +670,7 @@ def test_a_command_imports_nothing_of_the_server_and_no_unused_libraries(person:
     clients = {"buntime.clients", "buntime.clients.mcp", "buntime.clients.mcp.command"}
     assert ours == {"buntime", "buntime.cli", "buntime.config"} | clients
     assert not {"rich", "sqlite3", "uvicorn", "aiohttp", "websockets", "mcp"} & loaded
-    said = Person(person.url, person.key, traced).runs("--help").stderr.decode()
+    said = User(user.url, user.key, traced).runs("--help").stderr.decode()
     loaded = {line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")}
     assert not {"buntime_sdk", "httpx2", "rich", "ssl", "asyncio", "pydantic"} & loaded
 
@@ -685,14 +683,14 @@ def test_all_documented_commands_are_run() -> None:
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_the_documented_commands_work(person: Person, client: Client, tmp_path: Path, number: int) -> None:
+def test_the_documented_commands_work(user: User, client: Client, tmp_path: Path, number: int) -> None:
     before = ids(client)
     script = DOCUMENTED[number]
     (tmp_path / "hello.ts").write_text("console.log('Hello')")
     beside = f"{BUNTIME.parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
-        env={**person.environment, "PATH": beside},
+        env={**user.environment, "PATH": beside},
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -710,7 +708,7 @@ def test_the_documented_commands_work(person: Person, client: Client, tmp_path: 
     assert ids(client) == before
 
 
-def test_every_command_is_in_the_documentation(person: Person) -> None:
-    commands = re.findall(r"^  (\w+)  ", person.gets("--help").partition("Commands:")[2], re.M)
+def test_every_command_is_in_the_documentation(user: User) -> None:
+    commands = re.findall(r"^  (\w+)  ", user.gets("--help").partition("Commands:")[2], re.M)
     assert len(commands) > 15
     assert not [command for command in commands if not re.search(rf"`(buntime )?{command}\b|buntime {command}\b", PAGE)]

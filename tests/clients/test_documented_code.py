@@ -20,9 +20,9 @@ pytestmark = pytest.mark.sandbox
 ROOT = Path(__file__).parents[2]
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SAID = re.compile(r"(?:#|//) → (.*)$", re.MULTILINE)
-SOURCES = {".": "./src/index.ts", "./testing": "./src/testing/index.ts"}  # the published ones have a test of their own
+SOURCES = {".": "./src/index.ts", "./testing": "./src/testing/index.ts"}  # another test covers the published files
 PATIENCE = 120.0  # seconds; a guard against a hang
-MOST_LINES = 5  # of the first example, from its import to what it prints
+MOST_LINES = 5  # of the first example, from its import to its output
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Block:
 
     @property
     def says(self) -> list[str]:
-        """The lines that it prints, by its comments."""
+        """Returns the output that the comments promise, line by line."""
         return [line.rstrip() for line in SAID.findall(self.text)]
 
 
@@ -70,7 +70,7 @@ def bun() -> Path:
 
 
 def run(command: Sequence[str | Path], where: Path, environment: dict[str, str]) -> list[str]:
-    """The lines of its output that are not empty. It has to succeed, and to have nothing to complain of."""
+    """Runs a program that must succeed and print nothing to stderr. Returns the non-empty lines of its output."""
     done = subprocess.run(
         command,
         cwd=where,

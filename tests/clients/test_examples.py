@@ -27,7 +27,7 @@ from tests.clients.model import Call, Model, Turn, serving
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-BUN = next(IMAGES.glob("img-*/usr/local/bin/bun"), Path("bun"))  # the image's, where you may read it
+BUN = next(IMAGES.glob("img-*/usr/local/bin/bun"), Path("bun"))  # the image's Bun, if it is readable
 PAGES = sorted((ROOT / "docs" / "integrations").glob("*.md"))
 TASK = "Write a small app, run it, fix it and serve it."
 
@@ -36,7 +36,7 @@ FIXED = "const greeting = 'hello from the app'; " + BROKEN
 
 
 def look(result: str) -> str:
-    """At what the agent serves, as the person does who asked for it."""
+    """Opens the page that the agent serves, as its user does."""
     url = urlsplit(re.findall(r"http://\S+", result)[0])
     connection = HTTPConnection("127.0.0.1", url.port or 80, timeout=30)
     connection.request("GET", url.path or "/", headers={"Host": url.netloc})
@@ -59,7 +59,7 @@ TOOLS = {turn.tool for turn in SCRIPT if isinstance(turn, Call)}
 
 
 def check(results: Sequence[str]) -> None:
-    """What the tools have told the model."""
+    """Checks the results that the model got from the tools."""
     wrote, ran, computed, missed, wrote_again, read, previewed = results
     assert (wrote, wrote_again) == (f"{len(BROKEN)} bytes", f"{len(FIXED)} bytes")
     assert ran.startswith("exit code 1\n")
@@ -77,7 +77,7 @@ def paid(server: Server) -> Client:
 
 @pytest.fixture
 def environment(server: Server, paid: Client) -> Iterator[dict[str, str]]:
-    """For programs that use the server. Their sessions are gone when they have ended."""
+    """Yields the environment for programs that use the server. Asserts that they leave no sessions."""
     assert paid.key is not None
     yield {**os.environ, "BUNTIME_URL": f"http://localhost:{server.config.port}", "BUNTIME_API_KEY": paid.key}
     assert paid.call("GET", "/sessions").done()["total"] == 0
@@ -120,7 +120,7 @@ def openai(model: Model) -> dict[str, str]:
 
 
 class ScriptedChat(BaseChatModel):
-    """A chat model of LangChain that says what the script has."""
+    """A LangChain chat model that answers from a script."""
 
     offered: tuple[str, ...] = ()
 
@@ -193,7 +193,7 @@ def test_every_example_has_a_page_and_every_link_leads_somewhere() -> None:
 
 @pytest.fixture(scope="module")
 def typescript(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The examples beside a TypeScript SDK that is built from this checkout, as they are here."""
+    """Copies the examples next to a TypeScript SDK that is built from this checkout."""
     copy = tmp_path_factory.mktemp("typescript")
     unwanted = shutil.ignore_patterns("node_modules", "dist")
     shutil.copytree(ROOT / "sdk" / "typescript", copy / "sdk" / "typescript", ignore=unwanted)

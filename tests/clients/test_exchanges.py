@@ -28,7 +28,7 @@ def made(server: Server) -> Mapping[str, Exchange]:
 @pytest.mark.sandbox
 @pytest.mark.parametrize("name", RECORDED)
 def test_the_server_answers_as_recorded(made: Mapping[str, Exchange], name: str) -> None:
-    assert made[name] == RECORDED[name], "if it is meant: python -m tests.clients.exchanges record"
+    assert made[name] == RECORDED[name], "if you meant to change it, run: python -m tests.clients.exchanges record"
 
 
 def test_every_step_has_a_file_and_every_file_a_step() -> None:

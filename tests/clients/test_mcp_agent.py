@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from tests.clients.assistant import WAYS, Place, Talk, Way, talking, text
+from tests.clients.assistant import WAYS, Conversation, Target, Way, converse, text
 
 pytestmark = pytest.mark.sandbox
 
@@ -30,13 +30,13 @@ export const total = (orders: Order[]) => orders.reduce((sum, order) => sum + or
 
 @dataclass(slots=True)
 class Agent:
-    """Decides its next call by the text that the last one gave it, as a model does."""
+    """Chooses its next call from the text of the last result, as a model does."""
 
-    talk: Talk
+    talk: Conversation
     calls: list[str] = field(default_factory=list)
 
     async def works(self) -> str:
-        """Until it has an address to give to its user."""
+        """Works until it has a URL for its user. Returns the URL."""
         tool = "write_file"
         arguments: dict[str, object] = {"path": "app.ts", "content": APP}
         while len(self.calls) < 20:
@@ -59,13 +59,13 @@ class Agent:
             return "search_files", {"query": r"order\.\w+", "glob": "*.ts"}
         if found := re.search(r"(\S+\.ts):\d+:.*order\.prize", seen):
             return "edit_file", {"path": found[1], "old": "order.prize", "new": "order.price"}
-        assert tool in ("write_file", "edit_file"), f"it does not know what to make of {tool} {arguments}: {seen}"
+        assert tool in ("write_file", "edit_file"), f"the agent cannot handle the result of {tool} {arguments}: {seen}"
         return check
 
 
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
-async def test_an_agent_writes_runs_fixes_and_serves_an_app(place: Place, way: Way) -> None:
-    async with talking(place, way) as talk:
+async def test_an_agent_writes_runs_fixes_and_serves_an_app(target: Target, way: Way) -> None:
+    async with converse(target, way) as talk:
         agent = Agent(talk)
         url = urlsplit(await agent.works())
         assert agent.calls == [
@@ -80,6 +80,6 @@ async def test_an_agent_writes_runs_fixes_and_serves_an_app(place: Place, way: W
             "preview_url",
         ]
         assert len(talk.made) == 1
-        async with httpx2.AsyncClient() as http:  # the name resolves to this machine in browsers
+        async with httpx2.AsyncClient() as http:  # only browsers resolve the name to the loopback
             page = await http.get(f"http://127.0.0.1:{url.port}/", headers={"Host": url.netloc}, timeout=30.0)
         assert (page.status_code, page.text) == (200, "<h1>42</h1>")

@@ -11,19 +11,19 @@ import pytest
 from mcp.types import ImageContent
 
 from tests.acceptance.client import Client
-from tests.clients.assistant import NEWEST, OLDER, PATIENCE, WAYS, Place, Talk, Way, talking
+from tests.clients.assistant import NEWEST, OLDER, PATIENCE, WAYS, Conversation, Target, Way, converse
 
 pytestmark = pytest.mark.sandbox
 
-SOON = 20.0  # seconds in which a run begins or ends
+SOON = 20.0  # seconds within which a run must begin or end
 
 every_way = pytest.mark.parametrize("way", WAYS, ids="-".join)
 either_transport = pytest.mark.parametrize("way", [("stdio", NEWEST), ("http", OLDER)], ids="-".join)
 
 
 @every_way
-async def test_a_client_gets_the_schemas_and_hints_of_each_tool(place: Place, way: Way) -> None:
-    async with talking(place, way) as talk:
+async def test_a_client_gets_the_schemas_and_hints_of_each_tool(target: Target, way: Way) -> None:
+    async with converse(target, way) as talk:
         assert talk.client.protocol_version == ("2025-11-25" if way[1] == OLDER else "2026-07-28")
         tools = (await talk.client.list_tools()).tools
         assert len(tools) == 18
@@ -41,8 +41,8 @@ async def test_a_client_gets_the_schemas_and_hints_of_each_tool(place: Place, wa
 
 
 @every_way
-async def test_every_tool_works(place: Place, way: Way) -> None:
-    async with talking(place, way) as talk:
+async def test_every_tool_works(target: Target, way: Way) -> None:
+    async with converse(target, way) as talk:
         ran = await talk.does("execute_code", code="console.log(6 * 7); console.error('oh')")
         assert (ran["stdout"], ran["stderr"], ran["exitCode"], ran["timedOut"]) == ("42\n", "oh\n", 0, False)
         first = ran["session"]
@@ -58,7 +58,7 @@ async def test_every_tool_works(place: Place, way: Way) -> None:
         assert talk.called == {tool.name for tool in (await talk.client.list_tools()).tools}
 
 
-async def _files(talk: Talk) -> None:
+async def _files(talk: Conversation) -> None:
     written = await talk.does("write_file", path="notes/a.txt", content="one\n")
     assert (written["path"], written["size"]) == ("notes/a.txt", 4)
     assert (await talk.does("write_file", path="notes/a.txt", content="two é\n", append=True))["size"] == 11
@@ -66,7 +66,7 @@ async def _files(talk: Talk) -> None:
     assert "0 times" in await talk.is_refused("edit_file", path="notes/a.txt", old="one", new="1")
     assert (await talk.does("read_file", path="notes/a.txt"))["content"] == "three\ntwo é\n"
     part = await talk.does("read_file", path="notes/a.txt", limit=11)
-    assert (part["content"], part["nextOffset"]) == ("three\ntwo ", 10)  # not the half of a letter
+    assert (part["content"], part["nextOffset"]) == ("three\ntwo ", 10)  # the part does not end within a character
     rest = await talk.does("read_file", path="notes/a.txt", offset=10)
     assert (rest["content"], "nextOffset" in rest) == ("é\n", False)
     listed = await talk.does("list_files", recursive=True)
@@ -75,7 +75,7 @@ async def _files(talk: Talk) -> None:
     assert [(one["path"], one["line"], one["text"]) for one in found["matches"]] == [("notes/a.txt", 2, "two é")]
 
 
-async def _contexts(talk: Talk) -> None:
+async def _contexts(talk: Conversation) -> None:
     begun = await talk.does("run_in_context", code="const x = 20; x + 1")
     assert begun["value"] == "21"
     more = await talk.does("run_in_context", code="x * 2")
@@ -84,7 +84,7 @@ async def _contexts(talk: Talk) -> None:
     assert "no" in thrown["error"]
 
 
-async def _processes(talk: Talk) -> None:
+async def _processes(talk: Conversation) -> None:
     started = await talk.does("start_process", command="python3 -um http.server 8080", name="web", wait_for_port=8080)
     assert started["ready"] is True
     process = started["process"]["process"]
@@ -105,7 +105,7 @@ async def _processes(talk: Talk) -> None:
     assert (await _until_ended(talk, process))["status"] != "running"
 
 
-async def _until_ended(talk: Talk, process: str) -> dict[str, object]:
+async def _until_ended(talk: Conversation, process: str) -> dict[str, object]:
     deadline = time.monotonic() + PATIENCE
     while (logs := await talk.does("process_logs", process=process))["status"] == "running":
         assert time.monotonic() < deadline, logs
@@ -113,7 +113,7 @@ async def _until_ended(talk: Talk, process: str) -> dict[str, object]:
     return logs
 
 
-async def _sessions(talk: Talk, first: str) -> None:
+async def _sessions(talk: Conversation, first: str) -> None:
     assert (await talk.does("sleep_session"))["state"] == "idle"
     second = await talk.does("new_session")
     assert second["session"] != first
@@ -126,13 +126,13 @@ async def _sessions(talk: Talk, first: str) -> None:
 
 
 @every_way
-async def test_a_long_run_reports_progress(place: Place, way: Way) -> None:
+async def test_a_long_run_reports_progress(target: Target, way: Way) -> None:
     told: list[tuple[float, float | None, str | None]] = []
 
     async def progress(done: float, total: float | None, message: str | None) -> None:
         told.append((done, total, message))
 
-    async with talking(place, way) as talk:
+    async with converse(target, way) as talk:
         await talk.does("run_command", command="for i in 1 2 3; do echo line $i; sleep 1.2; done", progress=progress)
     assert len(told) >= 2
     assert [done for done, _, _ in told] == sorted({done for done, _, _ in told})
@@ -141,33 +141,33 @@ async def test_a_long_run_reports_progress(place: Place, way: Way) -> None:
 
 
 @every_way
-async def test_a_call_that_is_cancelled_ends_its_run(place: Place, past: Client, way: Way) -> None:
-    async with talking(place, way) as talk:
+async def test_a_call_that_is_cancelled_ends_its_run(target: Target, client: Client, way: Way) -> None:
+    async with converse(target, way) as talk:
         await talk.does("run_command", command="true")
         async with anyio.create_task_group() as group:
             group.start_soon(functools.partial(talk.calls, "run_command", command="sleep 600 & sleep 601", timeout=700))
-            await _until(lambda: "sleep" in _names_of_processes(past, talk), "it begins")
+            await _until(lambda: "sleep" in _names_of_processes(client, talk), "the run to begin")
             group.cancel_scope.cancel()
-        await _until(lambda: "sleep" not in _names_of_processes(past, talk), "it ends")
+        await _until(lambda: "sleep" not in _names_of_processes(client, talk), "the run to end")
         assert (await talk.does("run_command", command="echo on"))["stdout"] == "on\n"
 
 
-def _names_of_processes(past: Client, talk: Talk) -> list[str]:
+def _names_of_processes(client: Client, talk: Conversation) -> list[str]:
     assert talk.session is not None
-    shown = past.execute(talk.session, command="cat /proc/[0-9]*/comm 2>/dev/null; true").done()
+    shown = client.execute(talk.session, command="cat /proc/[0-9]*/comm 2>/dev/null; true").done()
     return str(shown["stdout"]).split()
 
 
 async def _until(seen: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + SOON
     while not seen():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
         await asyncio.sleep(0.2)
 
 
 @either_transport
-async def test_long_output_is_cut_and_the_named_file_has_the_rest(place: Place, way: Way) -> None:
-    async with talking(place, way) as talk:
+async def test_long_output_is_cut_and_the_named_file_has_the_rest(target: Target, way: Way) -> None:
+    async with converse(target, way) as talk:
         ran = await talk.does("run_command", command="seq 1 20000; seq 1 9000 >&2; echo end")
         whole = "".join(f"{number}\n" for number in range(1, 20001)) + "end\n"
         assert len(ran["stdout"]) < 17_000
@@ -185,8 +185,8 @@ async def test_long_output_is_cut_and_the_named_file_has_the_rest(place: Place, 
         )
 
 
-async def test_a_file_is_read_to_its_end_through_a_link_and_without_a_known_size(place: Place) -> None:
-    async with talking(place, ("stdio", NEWEST)) as talk:
+async def test_a_file_is_read_to_its_end_through_a_link_and_without_a_known_size(target: Target) -> None:
+    async with converse(target, ("stdio", NEWEST)) as talk:
         await talk.does("run_command", command="seq 1 8000 > long.txt; ln -s long.txt link; ln -s /nowhere dangling")
         whole = "".join(f"{number}\n" for number in range(1, 8001))
         for path in ("long.txt", "link"):
@@ -204,9 +204,9 @@ async def test_a_file_is_read_to_its_end_through_a_link_and_without_a_known_size
         assert (await talk.is_refused("read_file", path=".")).startswith("file_conflict: ")
 
 
-async def test_one_call_shows_the_end_of_a_long_log_and_its_cursor_leads_on(place: Place) -> None:
+async def test_one_call_shows_the_end_of_a_long_log_and_its_cursor_leads_on(target: Target) -> None:
     command = "seq 1 200000; echo LAST; read line; echo $line; exec sleep 600"
-    async with talking(place, ("stdio", NEWEST)) as talk:
+    async with converse(target, ("stdio", NEWEST)) as talk:
         begun = await talk.does("start_process", command=command, wait_for_output="^LAST$")
         process = begun["process"]["process"]
         logs = await talk.does("process_logs", process=process)
@@ -224,8 +224,8 @@ async def test_one_call_shows_the_end_of_a_long_log_and_its_cursor_leads_on(plac
         assert after["output"] == "more\n"
 
 
-async def test_a_process_that_never_stops_writing_does_not_block_the_call(place: Place) -> None:
-    async with talking(place, ("stdio", NEWEST)) as talk:
+async def test_a_process_that_never_stops_writing_does_not_block_the_call(target: Target) -> None:
+    async with converse(target, ("stdio", NEWEST)) as talk:
         process = (await talk.does("start_process", command="yes"))["process"]["process"]
         logs = await talk.does("process_logs", process=process)
         assert logs["output"].startswith("y\n")
@@ -234,14 +234,14 @@ async def test_a_process_that_never_stops_writing_does_not_block_the_call(place:
 
 
 @every_way
-async def test_a_start_that_waits_reports_progress(place: Place, way: Way) -> None:
+async def test_a_start_that_waits_reports_progress(target: Target, way: Way) -> None:
     told: list[tuple[float, float | None, str | None]] = []
 
     async def progress(done: float, total: float | None, message: str | None) -> None:
         told.append((done, total, message))
 
     command = "sleep 3; exec python3 -m http.server 8080"
-    async with talking(place, way) as talk:
+    async with converse(target, way) as talk:
         begun = await talk.does(
             "start_process", progress=progress, command=command, wait_for_port=8080, wait_seconds=45
         )
@@ -250,8 +250,8 @@ async def test_a_start_that_waits_reports_progress(place: Place, way: Way) -> No
     assert {(total, message) for _, total, message in told} == {(45, "waiting for port 8080")}
 
 
-async def test_the_result_of_a_run_that_displays_a_lot_is_bounded(place: Place) -> None:
-    async with talking(place, ("stdio", NEWEST)) as talk:
+async def test_the_result_of_a_run_that_displays_a_lot_is_bounded(target: Target) -> None:
+    async with converse(target, ("stdio", NEWEST)) as talk:
         code = "for (let n = 0; n < 3000; n++) display(n + ' ' + 'x'.repeat(2000))"
         result = await talk.calls("run_in_context", code=code)
         assert not result.is_error
@@ -261,22 +261,22 @@ async def test_the_result_of_a_run_that_displays_a_lot_is_bounded(place: Place) 
 
 
 @either_transport
-async def test_a_run_that_times_out_shows_its_output(place: Place, way: Way) -> None:
-    async with talking(place, way) as talk:
+async def test_a_run_that_times_out_shows_its_output(target: Target, way: Way) -> None:
+    async with converse(target, way) as talk:
         ran = await talk.does("run_command", command="echo begun; sleep 60", timeout=1)
         assert (ran["stdout"], ran["timedOut"]) == ("begun\n", True)
 
 
-async def test_a_call_without_a_timeout_uses_the_sessions_timeout(place: Place, past: Client) -> None:
-    brief = past.open(resourceLimits={"cpu": 1, "timeout": 2})
-    async with talking(place, ("stdio", NEWEST)) as talk:
+async def test_a_call_without_a_timeout_uses_the_sessions_timeout(target: Target, client: Client) -> None:
+    brief = client.open(resourceLimits={"cpu": 1, "timeout": 2})
+    async with converse(target, ("stdio", NEWEST)) as talk:
         ran = await talk.does("run_command", command="echo begun; sleep 20", session=brief.id)
         assert (ran["stdout"], ran["timedOut"]) == ("begun\n", True)
         assert not (await talk.does("run_command", command="sleep 3", timeout=10))["timedOut"]
 
 
-async def test_simultaneous_first_calls_for_variables_create_one_context(place: Place) -> None:
-    async with talking(place, ("stdio", NEWEST)) as talk:
+async def test_simultaneous_first_calls_for_variables_create_one_context(target: Target) -> None:
+    async with converse(target, ("stdio", NEWEST)) as talk:
         await talk.does("run_command", command="true")
         names = ("a", "b", "c")
         made = await asyncio.gather(*(talk.does("run_in_context", code=f"var {name} = 14") for name in names))
@@ -285,8 +285,8 @@ async def test_simultaneous_first_calls_for_variables_create_one_context(place: 
 
 
 @either_transport
-async def test_an_error_has_its_code_and_a_remedy(place: Place, way: Way) -> None:
-    async with talking(place, way) as talk:
+async def test_an_error_has_its_code_and_a_remedy(target: Target, way: Way) -> None:
+    async with converse(target, way) as talk:
         assert re.match("file_not_found: .*list_files", await talk.is_refused("read_file", path="nope"))
         await talk.does("run_command", command="printf '\\377\\376' > bytes")
         assert "not text" in await talk.is_refused("read_file", path="bytes")
@@ -306,16 +306,16 @@ async def test_an_error_has_its_code_and_a_remedy(place: Place, way: Way) -> Non
         assert (await talk.does("run_command", command="echo on"))["stdout"] == "on\n"
 
 
-async def test_a_picture_shown_in_a_context_is_in_the_result(place: Place) -> None:
+async def test_a_picture_shown_in_a_context_is_in_the_result(target: Target) -> None:
     png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
     code = f"({{ [Symbol.for('Jupyter.display')]: () => ({{ 'image/png': '{png}' }}) }})"
-    async with talking(place, ("stdio", NEWEST)) as talk:
+    async with converse(target, ("stdio", NEWEST)) as talk:
         shown = await talk.calls("run_in_context", code=code)
         assert [part.data for part in shown.content if isinstance(part, ImageContent)] == [png]
 
 
-async def test_variables_are_gone_after_deep_sleep_and_the_result_says_so(place: Place) -> None:
-    async with talking(place, ("stdio", NEWEST)) as talk:
+async def test_variables_are_gone_after_deep_sleep_and_the_result_says_so(target: Target) -> None:
+    async with converse(target, ("stdio", NEWEST)) as talk:
         begun = await talk.does("run_in_context", code="let x = 1; x")
         await talk.does("sleep_session", depth="deep-sleep")
         lost = await talk.is_refused("run_in_context", code="x")

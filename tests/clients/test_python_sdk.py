@@ -1,4 +1,4 @@
-"""The Python SDK against a real server: every class once, and network failures."""
+"""Uses every class of the Python SDK with a real server, and tests network failures."""
 
 import asyncio
 import http.client
@@ -79,7 +79,7 @@ def session(client: Buntime) -> Iterator[Session]:
 
 
 def seen_at(server: Server, url: str, **headers: str) -> tuple[int, str]:
-    """What a preview's address answers: its name need not be known to this machine."""
+    """Requests a preview's URL. The host name need not resolve on this machine."""
     connection = http.client.HTTPConnection("127.0.0.1", server.config.port, timeout=PATIENCE)
     try:
         connection.request("GET", "/", headers={"Host": urlsplit(url).netloc, **headers})
@@ -97,7 +97,7 @@ def test_a_session_is_deleted_at_the_end_of_its_block(client: Buntime) -> None:
     with pytest.raises(SessionNotFound):
         client.sessions.delete(session.id)
     with client.sessions.create() as session:
-        session.delete()  # its block does not mind
+        session.delete()  # the end of the block accepts that
 
 
 def test_a_session_is_created_with_all_settings_and_changed(client: Buntime) -> None:
@@ -139,7 +139,7 @@ def test_sessions_are_listed_over_several_pages_with_filters(client: Buntime) ->
 
 
 class LosesAnAnswer(httpx2.HTTPTransport):
-    """Of the first call, whose work the server has done by then."""
+    """Drops the answer of the first call, after the server has done its work."""
 
     lost = 0
 
@@ -220,7 +220,7 @@ def test_leaving_a_stream_ends_its_run(session: Session) -> None:
         break
     deadline = time.monotonic() + PATIENCE
     while session.run('kill -0 "$(cat pid)"').exit_code == 0:
-        assert time.monotonic() < deadline, "the run goes on"
+        assert time.monotonic() < deadline, "the run did not end"
         time.sleep(0.05)
 
 
@@ -370,7 +370,7 @@ def test_a_server_is_reachable_at_its_preview_url(server: Server, session: Sessi
     shown = {"X-Preview-Token": token.token}
     assert seen_at(server, session.preview_url(3000), **shown) == (200, "hello from 3000")
     assert session.revoke_preview_tokens(token.token) == 1
-    deadline = time.monotonic() + PATIENCE  # for a second the edge may let in whom it has just let in
+    deadline = time.monotonic() + PATIENCE  # the edge caches a permission for a second
     while seen_at(server, session.preview_url(3000), **shown)[0] == 200:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -385,7 +385,7 @@ def test_a_session_sleeps_and_wakes_with_its_files(session: Session) -> None:
     assert (woken.woke_from, session.state) == ("idle", "active")
     process = session.processes.start("sleep 600")
     assert session.sleep("deep-sleep").state == "deep-sleep"
-    assert session.files.read("notes.txt") == "kept"  # which wakes it
+    assert session.files.read("notes.txt") == "kept"  # wakes the session
     assert session.refresh().state == "active"
     assert (process.refresh().status, process.reason) == ("exited", "deep_sleep")
 

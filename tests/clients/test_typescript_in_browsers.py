@@ -56,7 +56,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def pages(folder: Path) -> Iterator[str]:
-    """Serves the folder; its origin."""
+    """Serves the folder. Yields its origin."""
     (folder / "index.html").write_text("<!doctype html><title>A page</title>")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, name="pages")
@@ -75,7 +75,7 @@ def test_a_page_of_another_origin_can_use_sessions(built: Path, tmp_path: Path) 
         server.start()
         key = server.new_client("paid").key
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])  # we may be root
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])  # needed as root
             page = browser.new_page()
             page.goto(f"{origin}/index.html")
             told = page.evaluate(PROGRAM, [f"http://127.0.0.1:{server.config.port}", key])

@@ -1,4 +1,4 @@
-"""The published TypeScript SDK against a real server: every class once, in Bun and in Node."""
+"""Uses every class of the published TypeScript SDK with a real server, in Bun and in Node."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ PATIENCE = 300.0  # seconds; a guard against a hang
 
 
 def _run(command: list[str | Path], where: Path, env: Mapping[str, str] | None = None) -> str:
-    """What a program that succeeds prints."""
+    """Runs a program that must succeed. Returns its stdout."""
     done = subprocess.run(
         command,
         cwd=where,
@@ -43,7 +43,7 @@ def bun() -> Path:
 
 @pytest.fixture(scope="module")
 def built(bun: Path) -> Path:
-    """The SDK's folder, with what is published in it."""
+    """Builds the SDK. Returns its folder."""
     _run([bun, "install", "--frozen-lockfile", "--silent"], SDK)
     _run([SDK / "build"], SDK, {"BUN": str(bun)})
     return SDK
@@ -51,7 +51,7 @@ def built(bun: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def consumer(bun: Path, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of a user's with the packed package installed, and the programs as JavaScript."""
+    """Returns a user's folder that has the packed package installed, and the programs as JavaScript."""
     folder = tmp_path_factory.mktemp("consumer")
     _run([bun, "pm", "pack", "--quiet", "--destination", folder], built)
     (packed,) = folder.glob("*.tgz")

@@ -1,4 +1,4 @@
-"""Each implementation of the store, as the contract suite wants it: open, empty and closed afterwards."""
+"""Opens an empty store of each implementation for the contract tests, and closes it afterwards."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Nouns with plausible values, for tests that care about one of them."""
+"""Makes objects with plausible values, for tests in which only one value matters."""
 
 from collections.abc import Mapping
 

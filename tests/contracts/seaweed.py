@@ -1,4 +1,4 @@
-"""A real S3 server, SeaweedFS, for as long as a test session."""
+"""Runs SeaweedFS, a real S3 server."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "buntime-tests", "AWS_SECRET_ACCESS_KEY": "not-a-se
 
 @dataclass(frozen=True, slots=True)
 class Seaweed:
-    """A running server. `environ` is how it is reached."""
+    """A running server. `environ` has the AWS variables for a client."""
 
     url: str
     environ: Mapping[str, str]
@@ -32,7 +32,7 @@ class Seaweed:
 
 @contextmanager
 def seaweed(directory: Path) -> Iterator[Seaweed]:
-    """Until the block is left; the server keeps its files in `directory`, on ports that were free."""
+    """Runs a server during the block. It keeps its files in `directory` and uses free ports."""
     free = _free_ports(2 * len(PARTS))
     ports = {part: free.pop() for part in PARTS}
     sockets = {f"{part}.grpc": free.pop() for part in PARTS}

@@ -14,7 +14,7 @@ from buntime.inside import Contexts, Evaluation, NewContext, Stream
 from buntime.ports import Sandbox
 from tests.contracts.test_sandboxes import LIMITS, REAL, FakeHost, Host, LocalHost
 
-PATIENCE = 60.0  # seconds, of a run that ends by itself
+PATIENCE = 60.0  # seconds; the timeout of runs that end by themselves
 numbers = count(1)
 
 
@@ -54,7 +54,7 @@ async def _run(contexts: Contexts, context: str, code: str, timeout: float = PAT
 
 
 def _plain(told: Any) -> Any:
-    """As a client gets it: some of it may be JSON already."""
+    """Converts to plain values, as a client gets them; some parts may be JSON already."""
     return msgspec.json.decode(msgspec.json.encode(told))
 
 

@@ -31,7 +31,7 @@ def processes(sandbox: Sandbox) -> Processes:
 
 
 def new(command: str, number: int = 1, **fields: object) -> NewProcess:
-    """One whose id tells when it was started among others of a test."""
+    """Returns a new process. Ids sort by the order in which a test starts them."""
     return NewProcess(new_process_id(number), command=command, **fields)  # type: ignore[arg-type]
 
 
@@ -216,5 +216,5 @@ async def test_live_counts_running_processes(sandbox: Sandbox) -> None:
     assert sandbox.live("processes") == 1
     await sandbox.processes.signal(wanted.id, 9)
     async with asyncio.timeout(SECONDS):
-        while sandbox.live("processes"):  # noqa: ASYNC110 - the kernel's
+        while sandbox.live("processes"):  # noqa: ASYNC110 - the kernel has no event for it
             await asyncio.sleep(0.01)

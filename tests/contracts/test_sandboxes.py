@@ -36,7 +36,7 @@ class FakeHost:
         self.sandboxes: Sandboxes = FakeSandboxes()
 
     async def reopen(self, owned: Mapping[str, Session]) -> None:
-        """As a server that was killed and started again finds things."""
+        """Opens the sandboxes as a server does after a kill and a restart."""
         await self.sandboxes.recover(owned)
 
     async def close(self) -> None:
@@ -44,7 +44,7 @@ class FakeHost:
 
 
 class LocalHost:
-    """Real sandboxes in a data directory of their own, of which nothing is left afterwards."""
+    """Real sandboxes in a temporary data directory. Asserts that they leave nothing."""
 
     def __init__(self) -> None:
         images = Path(os.environ.get("BUNTIME_IMAGES_DIR", "/var/lib/buntime/images"))
@@ -76,7 +76,7 @@ type Host = FakeHost | LocalHost
 
 REAL = [
     pytest.mark.sandbox,
-    # the name server outlives, on purpose, the object that started it
+    # the name server deliberately outlives the object that started it
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
 ]
 
@@ -97,7 +97,7 @@ async def sandbox(host: Host) -> Sandbox:
 
 
 def _session(sandbox_id: str, image: str, network: Network = DEFAULT_NETWORK) -> Session:
-    """The session that a store would have for the sandbox."""
+    """Returns the session that a store would have for the sandbox."""
     return Session("ses_abc123def456ghi789", "acc_x", 0, 1 << 40, 0, LIMITS, sandbox_id, image, network=network)
 
 
@@ -220,7 +220,7 @@ async def test_network_rules_apply_at_any_time_and_at_a_start(host: Host) -> Non
 
 
 async def _stopped(host: Host, content: bytes = b"kept") -> Session:
-    """A session whose sandbox was given back and whose volume has the content in `a`."""
+    """Returns a session whose sandbox has stopped. The file `a` on its volume has the content."""
     sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
     await sandbox.files.write_batch([FileToWrite("/workspace/a", content), FileToWrite("/root/b", b"too", 0o600)])
     await sandbox.quiesce()

@@ -1,4 +1,4 @@
-"""What the contract promises across restarts, processes, crashes and damage: for the file alone."""
+"""Promises of the store's contract that only the SQLite file has: across restarts, processes, crashes and damage."""
 
 import asyncio
 import os
@@ -48,7 +48,7 @@ def harm(path: Path, damage: str) -> None:
 
 
 def is_written(path: Path, last_active: int) -> bool:
-    """Whether another connection sees this activity of the only session within 5 seconds."""
+    """Tells whether another connection sees this activity of the only session within 5 seconds."""
     deadline = time.monotonic() + 5
     with closing(database.connect(path)) as other:
         while [found.last_active for found in sessions.all_sessions(other)] != [last_active]:
@@ -59,19 +59,22 @@ def is_written(path: Path, last_active: int) -> bool:
 
 
 def traces(path: Path, secret: str) -> list[str]:
-    """The files of the store that hold it. Read by another process: to close them here would drop SQLite's locks."""
+    """Returns the store's files that contain the text.
+
+    Another process reads them, since closing a file here would drop SQLite's locks.
+    """
     found = subprocess.run(["grep", "-lrF", secret, str(path.parent)], stdout=subprocess.PIPE, text=True, check=False)
     return sorted(Path(line).name for line in found.stdout.splitlines())
 
 
 def copy_as_it_is(directory: Path, to: Path) -> None:
-    """What a crash now would leave. By another process, as above."""
+    """Copies the files as a crash would leave them. Another process does it, as above."""
     to.mkdir()
     subprocess.run(["cp", *directory.glob("*.db*"), to], check=True)
 
 
 def is_wiped(path: Path, secret: str) -> bool:
-    """Whether no file of the store holds it within 5 seconds."""
+    """Tells whether the text vanishes from all files of the store within 5 seconds."""
     deadline = time.monotonic() + 5
     while traces(path, secret):
         if time.monotonic() > deadline:
@@ -81,7 +84,7 @@ def is_wiped(path: Path, secret: str) -> bool:
 
 
 def steps_of_add(connection: sqlite3.Connection, added: Session) -> int:
-    """How much SQLite has to do for it, in instructions of its machine."""
+    """Returns the number of SQLite virtual machine instructions for an add."""
     steps = 0
 
     def count() -> None:
@@ -104,7 +107,7 @@ async def opened(path: Path) -> AsyncIterator[SqliteStore]:
 
 
 def command(path: Path, *words: str) -> str:
-    """What `buntime` prints in another process, on the store of the same directory."""
+    """Runs `buntime` in another process on the same store. Returns its output."""
     done = subprocess.run(
         [sys.executable, "-m", "buntime.cli", *words],
         env={**os.environ, "BUNTIME_DATA_DIR": str(path.parent)},
@@ -116,7 +119,7 @@ def command(path: Path, *words: str) -> str:
 
 
 def add_until_killed(path: Path) -> list[str]:
-    """The ids that a child had acknowledged when it was killed in the midst of its work."""
+    """Kills a child process while it adds. Returns the ids that it had acknowledged."""
     child = subprocess.Popen(
         [sys.executable, "-c", ADD_FOREVER, str(path)],
         stdout=subprocess.PIPE,
@@ -227,7 +230,7 @@ async def test_a_cancelled_caller_does_not_undo_its_change(store_path: Path) -> 
         adding.cancel()
         with pytest.raises(asyncio.CancelledError):
             await adding
-        await store.add_account(account())  # is committed after it
+        await store.add_account(account())  # is committed after the earlier call
         assert await store.get_session("ses_one") == session()
         assert await store.find_answer("acc_one", "k") == answer()
 

@@ -531,7 +531,7 @@ async def test_a_cancelled_caller_leaves_its_change_whole(store: Store) -> None:
     await asyncio.sleep(0)
     adding.cancel()
     await asyncio.gather(adding, return_exceptions=True)
-    await store.remove_session("ses_other")  # comes after it
+    await store.remove_session("ses_other")  # runs after the cancelled call
     found = await store.get_session("ses_one")
     assert (found is None) == (await store.find_answer("acc_one", "k") is None)
 

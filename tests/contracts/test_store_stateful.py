@@ -1,4 +1,4 @@
-"""Whatever is done in whatever order, the file and the fake say the same, after restarts too."""
+"""Random sequences of calls give the same results on SQLite and the fake, also after restarts."""
 
 import asyncio
 import tempfile
@@ -139,7 +139,7 @@ class SameAsTheFake(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.run(self.real.close())
-        self.fake.seen.clear()  # the first call after a start gives all
+        self.fake.seen.clear()  # the first call after a restart returns everything
         self.real = self.run(self.open())
 
     @invariant()

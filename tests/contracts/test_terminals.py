@@ -31,8 +31,8 @@ async def sandbox(host: Host) -> Sandbox:
     return sandbox
 
 
-class Person:
-    """Who sits at it."""
+class TerminalUser:
+    """A user who is attached to a terminal."""
 
     def __init__(self, attachment: Attachment) -> None:
         self.attachment = attachment
@@ -60,12 +60,12 @@ class Person:
 
 async def test_typed_commands_run_and_the_end_is_reported(sandbox: Sandbox) -> None:
     async with sandbox.terminals.attach(ID) as attachment:
-        person = Person(attachment)
-        await person.type("echo hello\n")
-        await person.sees(b"hello\r\n")
+        user = TerminalUser(attachment)
+        await user.type("echo hello\n")
+        await user.sees(b"hello\r\n")
         assert sandbox.live("terminals") == 1
-        await person.type("exit 3\n")
-        assert await person.end() == Exit(3)
+        await user.type("exit 3\n")
+        assert await user.end() == Exit(3)
     with pytest.raises(TerminalNotFound):
         async with sandbox.terminals.attach(ID):
             pass
@@ -73,25 +73,25 @@ async def test_typed_commands_run_and_the_end_is_reported(sandbox: Sandbox) -> N
 
 async def test_a_client_that_returns_sees_the_screen_again(sandbox: Sandbox) -> None:
     async with sandbox.terminals.attach(ID) as attachment:
-        person = Person(attachment)
-        await person.type("echo first\n")
-        await person.sees(b"first\r\n")
+        user = TerminalUser(attachment)
+        await user.type("echo first\n")
+        await user.sees(b"first\r\n")
     async with sandbox.terminals.attach(ID) as attachment:
-        await Person(attachment).sees(b"first\r\n")
+        await TerminalUser(attachment).sees(b"first\r\n")
 
 
 async def test_another_client_takes_over(sandbox: Sandbox) -> None:
     async with sandbox.terminals.attach(ID) as one, sandbox.terminals.attach(ID) as other:
-        assert await Person(one).end() is None
-        person = Person(other)
-        await person.type("echo mine\n")
-        await person.sees(b"mine\r\n")
+        assert await TerminalUser(one).end() is None
+        user = TerminalUser(other)
+        await user.type("echo mine\n")
+        await user.sees(b"mine\r\n")
 
 
 async def test_all_terminals_end_for_a_reason(sandbox: Sandbox) -> None:
     async with sandbox.terminals.attach(ID) as attachment:
         await sandbox.terminals.ending("deep_sleep")
-        assert await Person(attachment).end() == Exit(None, "deep_sleep")
+        assert await TerminalUser(attachment).end() == Exit(None, "deep_sleep")
     with pytest.raises(TerminalNotFound):
         async with sandbox.terminals.attach(ID):
             pass
@@ -99,12 +99,12 @@ async def test_all_terminals_end_for_a_reason(sandbox: Sandbox) -> None:
 
 async def test_a_terminal_is_gone_with_its_sandbox(host: Host, sandbox: Sandbox) -> None:
     async with sandbox.terminals.attach(ID) as attachment:
-        person = Person(attachment)
-        await person.type("echo here\n")
-        await person.sees(b"here\r\n")
+        user = TerminalUser(attachment)
+        await user.type("echo here\n")
+        await user.sees(b"here\r\n")
         await host.sandboxes.kill(sandbox.id)
         with pytest.raises(SandboxGone):
-            await person.end()
+            await user.end()
 
 
 async def test_an_unknown_terminal_is_not_found(sandbox: Sandbox) -> None:
@@ -115,10 +115,10 @@ async def test_an_unknown_terminal_is_not_found(sandbox: Sandbox) -> None:
 
 async def test_an_ended_terminal_reports_a_kill_and_is_forgotten(sandbox: Sandbox) -> None:
     async with sandbox.terminals.attach(ID) as attachment:
-        person = Person(attachment)
-        await person.sees(b" ")
+        user = TerminalUser(attachment)
+        await user.sees(b" ")
         await sandbox.terminals.end(ID)
-        assert await person.end() == Exit(137)
+        assert await user.end() == Exit(137)
     await sandbox.terminals.end(ID)
     with pytest.raises(TerminalNotFound):
         async with sandbox.terminals.attach(ID):

@@ -10,7 +10,7 @@ from buntime.inside import FileEvent
 from buntime.ports import Sandbox
 from tests.contracts.test_sandboxes import LIMITS, Host, host, sandbox
 
-__all__ = ["LIMITS", "Host", "host", "sandbox"]  # fixtures, and what they take
+__all__ = ["LIMITS", "Host", "host", "sandbox"]  # fixtures and their dependencies
 
 SECONDS = 60.0
 

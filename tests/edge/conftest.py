@@ -1,4 +1,4 @@
-"""A real nginx with the configuration that the server writes. Needs root, for nginx's workers."""
+"""Runs a real nginx with the server's configuration. Needs root, since nginx's workers run as another user."""
 
 import os
 from collections.abc import AsyncIterator, Iterable
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from buntime.config import Config
-from tests.edge.place import Place, control_plane, edge
+from tests.edge.rig import Rig, control_plane, edge
 from tests.ports import free_port
 
 
@@ -16,7 +16,7 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.root)
             if os.geteuid() != 0:
-                item.add_marker(pytest.mark.skip(reason="nginx's workers need a user of their own: root"))
+                item.add_marker(pytest.mark.skip(reason="needs root, since nginx's workers run as another user"))
 
 
 @pytest.fixture
@@ -25,13 +25,13 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-async def lonely(config: Config) -> AsyncIterator[Place]:
+async def edge_alone(config: Config) -> AsyncIterator[Rig]:
     """An edge whose control plane does not listen."""
-    async with edge(config) as place:
-        yield place
+    async with edge(config) as rig:
+        yield rig
 
 
 @pytest.fixture
-async def place(lonely: Place) -> AsyncIterator[Place]:
-    async with control_plane(lonely):
-        yield lonely
+async def rig(edge_alone: Rig) -> AsyncIterator[Rig]:
+    async with control_plane(edge_alone):
+        yield edge_alone

@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 as bytes, including frames that no library would send."""
+"""Makes HTTP/2 frames as bytes, including frames that no library would send."""
 
 import struct
 
@@ -15,7 +15,7 @@ CANCEL = struct.pack("!I", 8)
 
 
 def field(name: str, value: str) -> bytes:
-    """A header field, literal and without compression."""
+    """Returns a literal header field without compression."""
     return b"\0" + _text(name) + _text(value)
 
 
@@ -30,6 +30,6 @@ def _text(text: str) -> bytes:
 
 
 def get(host: str, path: str = "/") -> bytes:
-    """The header block of a request."""
+    """Returns the header block of a GET request."""
     pseudo = {":method": "GET", ":scheme": "https", ":path": path, ":authority": host}
     return b"".join(field(name, value) for name, value in pseudo.items())

@@ -1,21 +1,21 @@
-"""Client, edge and session agree on where each request and answer ends, and on its host."""
+"""Client, edge and session agree on the end and the host of each request and answer."""
 
 import asyncio
 
 import pytest
 
-from tests.edge.place import HOST, OK, Message, Place, Reply, Session, permit, read_message
+from tests.edge.rig import HOST, OK, FakeSession, Message, Reply, Rig, permit, read_message
 from tests.ports import free_port
 
 HEAD = f"POST / HTTP/1.1\r\nHost: {HOST}\r\n"
 INNER = f"GET /smuggled HTTP/1.1\r\nHost: {HOST}\r\n\r\n"
 
 
-async def both(place: Place, request: str) -> tuple[list[str], list[int]]:
-    """The targets that the session sees, and the statuses that the client does, of these bytes."""
-    session = Session()
-    await place.open_to(session)
-    reader, writer = await place.connect()
+async def both(rig: Rig, request: str) -> tuple[list[str], list[int]]:
+    """Sends these bytes. Returns the targets that the session sees and the statuses that the client sees."""
+    session = FakeSession()
+    await rig.open_to(session)
+    reader, writer = await rig.connect()
     writer.write(request.encode("latin-1"))
     statuses = []
     try:
@@ -54,8 +54,8 @@ async def both(place: Place, request: str) -> tuple[list[str], list[int]]:
         "A\x00: 1\r\n",
     ],
 )
-async def test_a_request_with_an_ambiguous_end_does_not_reach_the_session(place: Place, fields: str) -> None:
-    targets, statuses = await both(place, f"{HEAD}{fields}\r\n0\r\n\r\n{INNER}")
+async def test_a_request_with_an_ambiguous_end_does_not_reach_the_session(rig: Rig, fields: str) -> None:
+    targets, statuses = await both(rig, f"{HEAD}{fields}\r\n0\r\n\r\n{INNER}")
     assert "/smuggled" not in targets
     assert targets == []
     assert len(statuses) == 1
@@ -66,14 +66,14 @@ async def test_a_request_with_an_ambiguous_end_does_not_reach_the_session(place:
     "fields",
     [
         "Transfer_Encoding: chunked\r\nContent-Length: {length}\r\n",
-        "X: 1\nTransfer-Encoding: chunked\r\n",  # a bare line feed ends a line, for the edge and so for the session
+        "X: 1\nTransfer-Encoding: chunked\r\n",  # a bare line feed ends a line for the edge, and so for the session
     ],
 )
-async def test_invalid_headers_do_not_reach_the_session(place: Place, fields: str) -> None:
+async def test_invalid_headers_do_not_reach_the_session(rig: Rig, fields: str) -> None:
     body = "0\r\n\r\n"
-    session = Session()
-    await place.open_to(session)
-    await place.send(f"{HEAD}Connection: close\r\n{fields.format(length=len(body))}\r\n{body}".encode())
+    session = FakeSession()
+    await rig.open_to(session)
+    await rig.send(f"{HEAD}Connection: close\r\n{fields.format(length=len(body))}\r\n{body}".encode())
     [request] = session.requests
     assert request.body in (b"", body.encode())
     assert not any("_" in name for name, _ in request.fields)
@@ -88,29 +88,29 @@ async def test_invalid_headers_do_not_reach_the_session(place: Place, fields: st
         "5\n12345\n0\n\n",
     ],
 )
-async def test_chunks_reach_the_session_in_the_edges_own_form(place: Place, chunks: str) -> None:
-    session = Session()
-    await place.open_to(session)
-    await place.send(f"{HEAD}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{chunks}".encode())
+async def test_chunks_reach_the_session_in_the_edges_own_form(rig: Rig, chunks: str) -> None:
+    session = FakeSession()
+    await rig.open_to(session)
+    await rig.send(f"{HEAD}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{chunks}".encode())
     [request] = session.requests
     assert (request.body, request.header("Trailer")) == (b"12345", None)
 
 
 @pytest.mark.parametrize("chunks", ["-1\r\n", "5\r\n1234567\r\n", "g\r\n", "fffffffffffffffff\r\n"])
-async def test_bytes_after_malformed_chunks_are_not_a_request(place: Place, chunks: str) -> None:
-    targets, _ = await both(place, f"{HEAD}Transfer-Encoding: chunked\r\n\r\n{chunks}{INNER}")
+async def test_bytes_after_malformed_chunks_are_not_a_request(rig: Rig, chunks: str) -> None:
+    targets, _ = await both(rig, f"{HEAD}Transfer-Encoding: chunked\r\n\r\n{chunks}{INNER}")
     assert "/smuggled" not in targets
 
 
-async def test_the_body_of_a_refused_request_is_not_read_as_a_request(place: Place) -> None:
+async def test_the_body_of_a_refused_request_is_not_read_as_a_request(rig: Rig) -> None:
     asked = []
 
     async def answer(question: Message) -> Reply:
         asked.append(question.header("X-Preview-Uri"))
         return Reply(401)
 
-    place.answer = answer
-    reader, writer = await place.connect()
+    rig.answer = answer
+    reader, writer = await rig.connect()
     writer.write(f"{HEAD}Content-Length: {len(INNER)}\r\n\r\n{INNER}".encode())
     writer.write(f"GET /next HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
     for _ in range(2):
@@ -140,38 +140,38 @@ async def test_the_body_of_a_refused_request_is_not_read_as_a_request(place: Pla
         f"TRACE / HTTP/1.1\r\nHost: {HOST}\r\n",
     ],
 )
-async def test_a_request_with_an_ambiguous_host_does_not_reach_the_session(place: Place, head: str) -> None:
-    targets, statuses = await both(place, f"{head}\r\n")
+async def test_a_request_with_an_ambiguous_host_does_not_reach_the_session(rig: Rig, head: str) -> None:
+    targets, statuses = await both(rig, f"{head}\r\n")
     assert targets == []
-    assert place.asked() == []
+    assert rig.asked() == []
     assert all(400 <= status < 600 for status in statuses)
 
 
 @pytest.mark.parametrize("host", [HOST.upper(), HOST + ":80", HOST + ".", HOST + ".:80", HOST + ":"])
-async def test_a_host_may_be_written_in_several_ways(place: Place, host: str) -> None:
-    session = Session()
-    await place.open_to(session)
-    assert (await place.get(host=host)).status == 200
+async def test_a_host_may_be_written_in_several_ways(rig: Rig, host: str) -> None:
+    session = FakeSession()
+    await rig.open_to(session)
+    assert (await rig.get(host=host)).status == 200
     assert session.requests[0].all("Host") == [host]
 
 
-async def test_the_host_is_removed_from_an_absolute_target(place: Place) -> None:
-    session = Session()
-    await place.open_to(session)
-    assert (await place.get(f"http://{HOST}/p?q", host=HOST)).status == 200
+async def test_the_host_is_removed_from_an_absolute_target(rig: Rig) -> None:
+    session = FakeSession()
+    await rig.open_to(session)
+    assert (await rig.get(f"http://{HOST}/p?q", host=HOST)).status == 200
     assert session.requests[0].target == "/p?q"
 
 
-async def test_each_request_on_a_connection_goes_to_the_host_that_it_names(place: Place) -> None:
-    sessions = {name: Session() for name in ("ses-a.localhost", "ses-b.localhost")}
-    addresses = {name: await place.listen(session) for name, session in sessions.items()}
+async def test_each_request_on_a_connection_goes_to_the_host_that_it_names(rig: Rig) -> None:
+    sessions = {name: FakeSession() for name in ("ses-a.localhost", "ses-b.localhost")}
+    addresses = {name: await rig.listen(session) for name, session in sessions.items()}
 
     async def answer(question: Message) -> Reply:
         address = addresses.get(question.header("X-Preview-Host") or "")
         return permit(address) if address else Reply(404)
 
-    place.answer = answer
-    reader, writer = await place.connect()
+    rig.answer = answer
+    reader, writer = await rig.connect()
     statuses = []
     for host in ("ses-a.localhost", "ses-b.localhost", "ses-c.localhost", "ses_a.localhost", "ses-a.localhost"):
         writer.write(f"GET /{host} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
@@ -184,11 +184,11 @@ async def test_each_request_on_a_connection_goes_to_the_host_that_it_names(place
         assert {request.target for request in session.requests} == {f"/{name}"}
 
 
-# A session that does its worst
+# A malicious session
 
 
-async def answers(place: Place, said: bytes, later: bytes = b"") -> Message | None:
-    """What a client gets where the session says this, and this later, to whatever it is asked."""
+async def answers(rig: Rig, said: bytes, later: bytes = b"") -> Message | None:
+    """Lets the session answer every request with `said`, and then send `later`. Returns what the client gets."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await read_message(reader):
@@ -198,8 +198,8 @@ async def answers(place: Place, said: bytes, later: bytes = b"") -> Message | No
                 await asyncio.sleep(0.05)
                 writer.write(later)
 
-    await place.open_to(Session(serve=serve))
-    return await place.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
+    await rig.open_to(FakeSession(serve=serve))
+    return await rig.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
 
 
 @pytest.mark.parametrize(
@@ -222,38 +222,38 @@ async def answers(place: Place, said: bytes, later: bytes = b"") -> Message | No
         b"HTTP/1.1 102 P\r\n\r\n" * 20_000 + OK,
     ],
 )
-async def test_an_invalid_answer_becomes_an_error_page(place: Place, said: bytes) -> None:
-    answer = await answers(place, said)
+async def test_an_invalid_answer_becomes_an_error_page(rig: Rig, said: bytes) -> None:
+    answer = await answers(rig, said)
     assert answer is not None
     assert (answer.status, answer.header("Content-Type")) == (502, "application/json")
     assert b"not valid HTTP" in answer.body
 
 
 @pytest.mark.parametrize("later", [False, True])
-async def test_bytes_after_a_sessions_answer_never_reach_another_request(place: Place, later: bool) -> None:
+async def test_bytes_after_a_sessions_answer_never_reach_another_request(rig: Rig, later: bool) -> None:
     extra = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
     for _ in range(5):
-        answer = await (answers(place, OK, extra) if later else answers(place, OK + extra))
+        answer = await (answers(rig, OK, extra) if later else answers(rig, OK + extra))
         assert answer is not None
         assert (answer.status, answer.body) == (200, b"ok")
         await asyncio.sleep(0.1)
 
 
-async def test_an_answer_before_the_body_was_read_reaches_the_client(place: Place) -> None:
+async def test_an_answer_before_the_body_was_read_reaches_the_client(rig: Rig) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig")
         await writer.drain()
         await asyncio.sleep(0.2)
 
-    await place.open_to(Session(serve=refuse))
-    answer = await place.get(method="POST", body=bytes(100_000))
+    await rig.open_to(FakeSession(serve=refuse))
+    answer = await rig.get(method="POST", body=bytes(100_000))
     assert (answer.status, answer.body) == (413, b"big")
 
 
-async def test_a_preview_host_never_reaches_the_api(place: Place) -> None:
-    place.answer = no_address
-    assert (await place.get("/sessions")).status == 500
+async def test_a_preview_host_never_reaches_the_api(rig: Rig) -> None:
+    rig.answer = no_address
+    assert (await rig.get("/sessions")).status == 500
 
 
 async def no_address(question: Message) -> Reply:

@@ -10,34 +10,34 @@ import pytest
 
 from buntime.config import BadSetting, Config, from_environment
 from buntime.edge.nginx import CONNECTIONS_OF_ADDRESS, HEADER_SECONDS, REFUSALS_OF_ADDRESS, REQUESTS_AT_ONCE
-from tests.edge.place import Message, Place, Serve, Session, control_plane, edge, for_workers, read_message
+from tests.edge.rig import FakeSession, Message, Rig, Serve, control_plane, edge, open_to_workers, read_message
 
 PROXY = "127.0.0.1/32"
 
 
 @pytest.fixture
-async def behind(config: Config) -> AsyncIterator[Place]:
-    """An edge that trusts this machine."""
-    async with edge(replace(config, trusted_proxies=PROXY)) as place, control_plane(place):
-        yield place
+async def behind(config: Config) -> AsyncIterator[Rig]:
+    """Runs an edge that trusts this machine as a proxy."""
+    async with edge(replace(config, trusted_proxies=PROXY)) as rig, control_plane(rig):
+        yield rig
 
 
 @asynccontextmanager
-async def _listening(place: Place, answer: Serve) -> AsyncIterator[None]:
-    """A program in the place of the control plane."""
-    server = await asyncio.start_unix_server(answer, place.config.api_socket, backlog=4096)
-    for_workers(place.config.api_socket)
+async def _listening(rig: Rig, answer: Serve) -> AsyncIterator[None]:
+    """Runs a program that takes the control plane's port."""
+    server = await asyncio.start_unix_server(answer, rig.config.api_socket, backlog=4096)
+    open_to_workers(rig.config.api_socket)
     try:
         yield
     finally:
         server.close()
         server.close_clients()
-        place.config.api_socket.unlink(missing_ok=True)
+        rig.config.api_socket.unlink(missing_ok=True)
 
 
 @asynccontextmanager
-async def api(place: Place) -> AsyncIterator[None]:
-    """An API that answers what it is told by the edge about the client; `/wait` never."""
+async def api(rig: Rig) -> AsyncIterator[None]:
+    """Runs an API that answers with what the edge says about the client. `/wait` never gets an answer."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await read_message(reader):
@@ -46,15 +46,15 @@ async def api(place: Place) -> AsyncIterator[None]:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said))
         writer.close()
 
-    async with _listening(place, answer):
+    async with _listening(rig, answer):
         yield
 
 
 @asynccontextmanager
-async def waiting(place: Place, host: str, count: int, **headers: str) -> AsyncIterator[None]:
-    """Requests of one client that get no answer."""
+async def waiting(rig: Rig, host: str, count: int, **headers: str) -> AsyncIterator[None]:
+    """Keeps requests of one client open that get no answer."""
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-    opened = [await place.connect() for _ in range(count)]
+    opened = [await rig.connect() for _ in range(count)]
     for _, writer in opened:
         writer.write(f"GET /wait HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n".encode())
     await asyncio.sleep(0.5)
@@ -63,29 +63,29 @@ async def waiting(place: Place, host: str, count: int, **headers: str) -> AsyncI
     finally:
         for _, writer in opened:
             writer.close()
-        await asyncio.sleep(0)  # the loop lets go of them
+        await asyncio.sleep(0)  # lets the event loop close them
 
 
-async def _served(place: Place) -> None:
-    """Once the edge has noticed that its clients left."""
+async def _served(rig: Rig) -> None:
+    """Waits until the edge serves requests again, after it noticed that its clients left."""
     async with asyncio.timeout(20):
-        while (await place.get(host="localhost")).status != 200:  # noqa: ASYNC110 - what is waited for has no event
+        while (await rig.get(host="localhost")).status != 200:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.05)
 
 
-async def test_concurrent_api_requests_of_one_address_are_limited(place: Place) -> None:
-    async with api(place):
-        async with waiting(place, "localhost", CONNECTIONS_OF_ADDRESS):
-            refused = await place.get(host="localhost")
+async def test_concurrent_api_requests_of_one_address_are_limited(rig: Rig) -> None:
+    async with api(rig):
+        async with waiting(rig, "localhost", CONNECTIONS_OF_ADDRESS):
+            refused = await rig.get(host="localhost")
         assert (refused.status, refused.header("Retry-After")) == (429, "1")
         error = json.loads(refused.body)["error"]
         assert (error["code"], error["retryable"]) == ("rate_limit_exceeded", True)
-        await _served(place)
+        await _served(rig)
 
 
-async def test_api_requests_of_one_address_per_second_are_limited(place: Place) -> None:
-    async def ask_again_and_again(source: str, count: int) -> list[int]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", place.config.port, local_addr=(source, 0))
+async def test_api_requests_of_one_address_per_second_are_limited(rig: Rig) -> None:
+    async def ask_repeatedly(source: str, count: int) -> list[int]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.config.port, local_addr=(source, 0))
         statuses = []
         for _ in range(count):
             writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -95,15 +95,15 @@ async def test_api_requests_of_one_address_per_second_are_limited(place: Place) 
         writer.close()
         return statuses
 
-    async with api(place):
-        many = await asyncio.gather(*(ask_again_and_again("127.0.0.7", REQUESTS_AT_ONCE // 2) for _ in range(8)))
+    async with api(rig):
+        many = await asyncio.gather(*(ask_repeatedly("127.0.0.7", REQUESTS_AT_ONCE // 2) for _ in range(8)))
         assert {status for statuses in many for status in statuses} == {200, 429}
-        assert await ask_again_and_again("127.0.0.8", 100) == [200] * 100
+        assert await ask_repeatedly("127.0.0.8", 100) == [200] * 100
 
 
 @asynccontextmanager
-async def keyed_api(place: Place, key: bytes, left: list[int]) -> AsyncIterator[None]:
-    """As the control plane answers: a good key hears how many requests it has left, each other one 401."""
+async def keyed_api(rig: Rig, key: bytes, left: list[int]) -> AsyncIterator[None]:
+    """Runs an API that answers a good key with its remaining requests, and any other key with 401."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await read_message(reader):
@@ -113,15 +113,15 @@ async def keyed_api(place: Place, key: bytes, left: list[int]) -> AsyncIterator[
             writer.write(b"HTTP/1.1 %s\r\n%sContent-Length: 0\r\n\r\n" % (status, said))
         writer.close()
 
-    async with _listening(place, answer):
+    async with _listening(rig, answer):
         yield
 
 
-async def _statuses(place: Place, count: int, *keys: str, path: str = "/") -> list[int]:
-    """Of requests one after the other on each of a few connections, by turns with each of the keys."""
+async def _statuses(rig: Rig, count: int, *keys: str, path: str = "/") -> list[int]:
+    """Returns the statuses of requests on a few connections. Requests take turns with the keys."""
 
-    async def ask_again_and_again() -> list[int]:
-        reader, writer = await place.connect()
+    async def ask_repeatedly() -> list[int]:
+        reader, writer = await rig.connect()
         statuses = []
         for number in range(count // 8):
             key = keys[number % len(keys)]
@@ -132,24 +132,24 @@ async def _statuses(place: Place, count: int, *keys: str, path: str = "/") -> li
         writer.close()
         return statuses
 
-    return [status for part in await asyncio.gather(*(ask_again_and_again() for _ in range(8))) for status in part]
+    return [status for part in await asyncio.gather(*(ask_repeatedly() for _ in range(8))) for status in part]
 
 
-async def test_only_the_plan_limits_a_valid_key_within_its_rate(place: Place) -> None:
+async def test_only_the_plan_limits_a_valid_key_within_its_rate(rig: Rig) -> None:
     left = [1000]
-    async with keyed_api(place, b"btk_good", left):
-        assert set(await _statuses(place, 8, "btk_good")) == {200}
-        floods = [asyncio.create_task(_statuses(place, 4 * REQUESTS_AT_ONCE, "btk_bad")) for _ in range(2)]
-        assert set(await _statuses(place, 2 * REQUESTS_AT_ONCE, "btk_good")) == {200}
+    async with keyed_api(rig, b"btk_good", left):
+        assert set(await _statuses(rig, 8, "btk_good")) == {200}
+        floods = [asyncio.create_task(_statuses(rig, 4 * REQUESTS_AT_ONCE, "btk_bad")) for _ in range(2)]
+        assert set(await _statuses(rig, 2 * REQUESTS_AT_ONCE, "btk_good")) == {200}
         assert {status for flood in floods for status in await flood} == {401, 429}
         left[0] = 0
-        assert 429 in await _statuses(place, 4 * REQUESTS_AT_ONCE, "btk_good"), "over its rate it is counted too"
+        assert 429 in await _statuses(rig, 4 * REQUESTS_AT_ONCE, "btk_good"), "a good key over its rate must count"
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz"])
-async def test_an_invalid_key_does_not_lift_the_limit(place: Place, path: str) -> None:
-    async with keyed_api(place, b"btk_good", [1000]):
-        assert 429 in await _statuses(place, 4 * REQUESTS_AT_ONCE, "btk_bad", "x" * 300, "", path=path)
+async def test_an_invalid_key_does_not_lift_the_limit(rig: Rig, path: str) -> None:
+    async with keyed_api(rig, b"btk_good", [1000]):
+        assert 429 in await _statuses(rig, 4 * REQUESTS_AT_ONCE, "btk_bad", "x" * 300, "", path=path)
 
 
 @pytest.mark.parametrize(
@@ -157,19 +157,19 @@ async def test_an_invalid_key_does_not_lift_the_limit(place: Place, path: str) -
     [
         ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
         ("2001:db8:0:a::1", "2001:db8:0:a:ffff::2", "2001:db8:0:b::1"),
-        ("2001:db8:a:a0a::1", "2001:db8:a:a0a::a0a", "2001:db8:a:a0b::1"),  # bytes that are line ends
+        ("2001:db8:a:a0a::1", "2001:db8:a:a0a::a0a", "2001:db8:a:a0b::1"),  # addresses with line feed bytes
     ],
 )
 async def test_clients_of_a_trusted_proxy_are_counted_one_by_one_and_by_64_bits_of_ipv6(
-    behind: Place, one: str, same: str, other: str
+    behind: Rig, one: str, same: str, other: str
 ) -> None:
     async with api(behind), waiting(behind, "localhost", CONNECTIONS_OF_ADDRESS, X_Forwarded_For=one):
         statuses = [(await behind.get(host="localhost", X_Forwarded_For=who)).status for who in (same, other)]
     assert statuses == [429, 200]
 
 
-async def test_the_client_is_the_last_address_that_is_not_a_trusted_proxy(behind: Place) -> None:
-    session = Session()
+async def test_the_client_is_the_last_address_that_is_not_a_trusted_proxy(behind: Rig) -> None:
+    session = FakeSession()
     await behind.open_to(session)
     async with api(behind):
         for said in ("6.6.6.6, 192.0.2.7", "6.6.6.6, 192.0.2.7, 127.0.0.1", "nonsense, 192.0.2.7"):
@@ -181,22 +181,22 @@ async def test_the_client_is_the_last_address_that_is_not_a_trusted_proxy(behind
 
 
 @pytest.mark.parametrize("said", ["", "nonsense", "unix:", "127.0.0.1"])
-async def test_a_trusted_proxy_that_names_no_client_counts_as_the_client(behind: Place, said: str) -> None:
+async def test_a_trusted_proxy_that_names_no_client_counts_as_the_client(behind: Rig, said: str) -> None:
     async with api(behind):
         answer = await behind.get(host="localhost", X_Forwarded_For=said)
     assert json.loads(answer.body) == ["127.0.0.1"]
 
 
-async def test_only_trusted_proxies_choose_the_address_that_counts(place: Place) -> None:
-    async with api(place), waiting(place, "localhost", CONNECTIONS_OF_ADDRESS, X_Forwarded_For="192.0.2.1"):
-        refused = await place.get(host="localhost", X_Forwarded_For="192.0.2.2")
+async def test_only_trusted_proxies_choose_the_address_that_counts(rig: Rig) -> None:
+    async with api(rig), waiting(rig, "localhost", CONNECTIONS_OF_ADDRESS, X_Forwarded_For="192.0.2.1"):
+        refused = await rig.get(host="localhost", X_Forwarded_For="192.0.2.2")
         assert refused.status == 429
-    async with api(place):
-        await _served(place)
-        assert json.loads((await place.get(host="localhost", X_Forwarded_For="192.0.2.2")).body) == ["127.0.0.1"]
+    async with api(rig):
+        await _served(rig)
+        assert json.loads((await rig.get(host="localhost", X_Forwarded_For="192.0.2.2")).body) == ["127.0.0.1"]
 
 
-async def test_guessing_behind_a_trusted_proxy_counts_only_for_the_guesser(behind: Place) -> None:
+async def test_guessing_behind_a_trusted_proxy_counts_only_for_the_guesser(behind: Rig) -> None:
     async def guess(who: str) -> Message:
         return await behind.get(host="ses-none.localhost", X_Forwarded_For=who)
 
@@ -205,8 +205,8 @@ async def test_guessing_behind_a_trusted_proxy_counts_only_for_the_guesser(behin
     assert (await guess("192.0.2.2")).status == 404
 
 
-async def test_an_unfinished_header_ends_its_connection(place: Place) -> None:
-    opened = [await place.connect() for _ in range(50)]
+async def test_an_unfinished_header_ends_its_connection(rig: Rig) -> None:
+    opened = [await rig.connect() for _ in range(50)]
 
     async def dribble(writer: asyncio.StreamWriter) -> None:
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")

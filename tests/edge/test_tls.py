@@ -11,14 +11,14 @@ import pytest
 
 from buntime.config import BadSetting, Config, from_environment
 from buntime.edge import process
-from tests.edge.place import HOST, Place, Session, control_plane, edge, read_message
+from tests.edge.rig import HOST, FakeSession, Rig, control_plane, edge, read_message
 
 DOMAIN = "previews.test"
 PREVIEW = HOST.replace("localhost", DOMAIN)
 
 
 def make_certificate(cert: Path, key: Path) -> None:
-    """For the domain and all below it; nobody but the test trusts it."""
+    """Makes a certificate for the domain and its subdomains. Only the test trusts it."""
     names = f"subjectAltName=DNS:{DOMAIN},DNS:*.{DOMAIN}"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
@@ -35,7 +35,7 @@ def secured(config: Config, tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-async def place(secured: Config) -> AsyncIterator[Place]:
+async def rig(secured: Config) -> AsyncIterator[Rig]:
     async with edge(secured) as opened, control_plane(opened):
         yield opened
 
@@ -45,15 +45,15 @@ def trusting(config: Config) -> ssl.SSLContext:
 
 
 async def dial(
-    place: Place, context: ssl.SSLContext, name: str = PREVIEW
+    rig: Rig, context: ssl.SSLContext, name: str = PREVIEW
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", place.config.port, ssl=context, server_hostname=name)
+    return await asyncio.open_connection("127.0.0.1", rig.config.port, ssl=context, server_hostname=name)
 
 
-async def test_a_preview_is_served_with_the_certificate_of_the_domain(place: Place) -> None:
-    session = Session()
-    await place.open_to(session)
-    reader, writer = await dial(place, trusting(place.config))
+async def test_a_preview_is_served_with_the_certificate_of_the_domain(rig: Rig) -> None:
+    session = FakeSession()
+    await rig.open_to(session)
+    reader, writer = await dial(rig, trusting(rig.config))
     writer.write(f"GET /p HTTP/1.1\r\nHost: {PREVIEW}\r\n\r\n".encode())
     answer = await read_message(reader)
     assert answer is not None
@@ -62,13 +62,13 @@ async def test_a_preview_is_served_with_the_certificate_of_the_domain(place: Pla
     writer.close()
 
 
-async def test_http2_reaches_the_session_as_http1(place: Place) -> None:
-    session = Session(lambda _: b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1; Domain=x\r\nContent-Length: 2\r\n\r\nok")
-    await place.open_to(session)
+async def test_http2_reaches_the_session_as_http1(rig: Rig) -> None:
+    session = FakeSession(lambda _: b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1; Domain=x\r\nContent-Length: 2\r\n\r\nok")
+    await rig.open_to(session)
     curl = await asyncio.create_subprocess_exec(
-        "curl", "-sSi", "--http2", "--cacert", str(place.config.tls_cert), "--max-time", "10",
-        "--resolve", f"{PREVIEW}:{place.config.port}:127.0.0.1", "-H", "Cookie: a=1", "-d", "12345",
-        "-H", "Cookie: __buntime_preview=bpt_1", f"https://{PREVIEW}:{place.config.port}/p",
+        "curl", "-sSi", "--http2", "--cacert", str(rig.config.tls_cert), "--max-time", "10",
+        "--resolve", f"{PREVIEW}:{rig.config.port}:127.0.0.1", "-H", "Cookie: a=1", "-d", "12345",
+        "-H", "Cookie: __buntime_preview=bpt_1", f"https://{PREVIEW}:{rig.config.port}/p",
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await curl.communicate()
@@ -77,14 +77,14 @@ async def test_http2_reaches_the_session_as_http1(place: Place) -> None:
     assert b"set-cookie: a=1\r\n" in head + b"\r\n"
     [request] = session.requests
     assert (request.line, request.body) == ("POST /p HTTP/1.1", b"12345")
-    assert (request.header("Host"), request.all("Cookie")) == (f"{PREVIEW}:{place.config.port}", ["a=1"])
+    assert (request.header("Host"), request.all("Cookie")) == (f"{PREVIEW}:{rig.config.port}", ["a=1"])
 
 
-async def test_an_answer_that_is_not_http_becomes_a_page_over_http2_too(place: Place) -> None:
-    await place.open_to(Session(lambda _: b"nonsense\r\n\r\n"))
+async def test_an_answer_that_is_not_http_becomes_a_page_over_http2_too(rig: Rig) -> None:
+    await rig.open_to(FakeSession(lambda _: b"nonsense\r\n\r\n"))
     curl = await asyncio.create_subprocess_exec(
-        "curl", "-sSi", "--http2", "--cacert", str(place.config.tls_cert), "--max-time", "10",
-        "--resolve", f"{PREVIEW}:{place.config.port}:127.0.0.1", f"https://{PREVIEW}:{place.config.port}/",
+        "curl", "-sSi", "--http2", "--cacert", str(rig.config.tls_cert), "--max-time", "10",
+        "--resolve", f"{PREVIEW}:{rig.config.port}:127.0.0.1", f"https://{PREVIEW}:{rig.config.port}/",
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await curl.communicate()
@@ -92,55 +92,55 @@ async def test_an_answer_that_is_not_http_becomes_a_page_over_http2_too(place: P
     assert b"not valid HTTP" in out
 
 
-async def test_old_versions_of_tls_are_refused(place: Place) -> None:
-    context = trusting(place.config)
+async def test_old_versions_of_tls_are_refused(rig: Rig) -> None:
+    context = trusting(rig.config)
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises(ssl.SSLError):
-        await dial(place, context)
+        await dial(rig, context)
 
 
-async def test_http_is_redirected_to_https_for_previews_and_refused_for_the_api(place: Place) -> None:
-    answer = await place.get("/p?q", host=f"{PREVIEW}:{place.config.port}")
-    assert (answer.status, answer.header("Location")) == (308, f"https://{PREVIEW}:{place.config.port}/p?q")
-    refused = await place.get("/sessions", host=f"{DOMAIN}:{place.config.port}", Authorization="Bearer btk_x")
+async def test_http_is_redirected_to_https_for_previews_and_refused_for_the_api(rig: Rig) -> None:
+    answer = await rig.get("/p?q", host=f"{PREVIEW}:{rig.config.port}")
+    assert (answer.status, answer.header("Location")) == (308, f"https://{PREVIEW}:{rig.config.port}/p?q")
+    refused = await rig.get("/sessions", host=f"{DOMAIN}:{rig.config.port}", Authorization="Bearer btk_x")
     assert refused.status == 400
     assert b"requires HTTPS" in refused.body
 
 
-async def test_each_host_on_a_shared_connection_needs_its_own_permission(place: Place) -> None:
-    await place.open_to(Session())
-    reader, writer = await dial(place, trusting(place.config))
+async def test_each_host_on_a_shared_connection_needs_its_own_permission(rig: Rig) -> None:
+    await rig.open_to(FakeSession())
+    reader, writer = await dial(rig, trusting(rig.config))
     for host in (PREVIEW, f"ses-other.{DOMAIN}"):
         writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         assert await read_message(reader) is not None
     writer.close()
-    assert [question.header("X-Preview-Host") for question in place.asked()] == [PREVIEW, f"ses-other.{DOMAIN}"]
+    assert [question.header("X-Preview-Host") for question in rig.asked()] == [PREVIEW, f"ses-other.{DOMAIN}"]
 
 
-async def served(place: Place) -> bytes:
-    """The certificate, as it is now."""
+async def served(rig: Rig) -> bytes:
+    """Returns the certificate that the edge serves now."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    _, writer = await dial(place, context)
+    _, writer = await dial(rig, context)
     certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()
     return bytes(certificate)
 
 
-async def test_a_renewed_certificate_takes_effect(place: Place) -> None:
-    assert place.config.tls_cert
-    assert place.config.tls_key
-    before = await served(place)
-    files = (place.config.tls_cert, place.config.tls_key)
-    watching = asyncio.create_task(process.take_up_renewals(files, place.config.run_dir / "edge", seconds=0.05))
+async def test_a_renewed_certificate_takes_effect(rig: Rig) -> None:
+    assert rig.config.tls_cert
+    assert rig.config.tls_key
+    before = await served(rig)
+    files = (rig.config.tls_cert, rig.config.tls_key)
+    watching = asyncio.create_task(process.take_up_renewals(files, rig.config.run_dir / "edge", seconds=0.05))
     await asyncio.sleep(0.1)
     make_certificate(*files)
     try:
         async with asyncio.timeout(10):
-            while await served(place) == before:  # noqa: ASYNC110 -- what is waited for has no event
+            while await served(rig) == before:  # noqa: ASYNC110 -- there is no event to wait for
                 await asyncio.sleep(0.05)
     finally:
         watching.cancel()

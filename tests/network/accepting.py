@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def accepting(address: tuple[str, int], **options: Any) -> Iterator[int]:
-    """The port."""
+    """Runs the server. Yields its port."""
     ended = threading.Event()
     with socket.create_server(address, backlog=4096, **options) as listener:
         listener.setblocking(False)

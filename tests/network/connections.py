@@ -16,7 +16,7 @@ PATIENCE = 20.0  # seconds; a guard against a hang
 async def eventually(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not await asyncio.to_thread(holds):
-        assert time.monotonic() < deadline, "it never comes true"
+        assert time.monotonic() < deadline, "the condition never became true"
         await asyncio.sleep(0.05)
 
 

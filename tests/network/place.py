@@ -1,5 +1,5 @@
-"""Places that tests try to reach: a network namespace that stands for the internet and for private networks, and name
-servers that answer as a test wants. All of it ends with its block.
+"""Targets that tests try to reach: a network namespace that stands for the internet and private networks, and a name
+server with the test's records. Everything ends with its `with` block.
 """
 
 import json
@@ -15,16 +15,16 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 INSIDE = Path(__file__).with_name("inside")
-LINK = "buntime-tworld"  # on the host's side
+LINK = "buntime-tworld"  # the host's end
 PUBLIC = ("192.31.196.10", "192.31.196.11", "192.31.196.12", "192.31.196.13")
-# one of each kind that no session may reach
+# one address of each kind that no session may reach
 PRIVATE = ("10.98.77.1", "100.64.77.1", "169.254.77.77", "172.31.77.1", "192.168.177.1", "198.18.77.1", "192.0.0.77")
 PORTS = (25, 53, 80, 443, 853, 8080)
 SECONDS = 30.0  # a guard against a hang
 
 
 class World:
-    """Answers on PORTS of all its addresses, by TCP and UDP."""
+    """The namespace. It answers TCP and UDP on PORTS of all its addresses."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -38,13 +38,13 @@ class World:
             self.reached.append(line.strip())
 
     def enter(self) -> list[str]:
-        """A command that runs the next one in its network."""
+        """Returns a command prefix that runs a program in this network."""
         return ["nsenter", "--net", "--target", str(self._process.pid)]
 
 
 @contextmanager
 def world() -> Iterator[World]:
-    """Reachable from this host by routes of the test."""
+    """Makes the namespace and routes to it from this host."""
     program = [sys.executable, str(INSIDE / "world.py"), *map(str, PORTS)]
     with subprocess.Popen(["unshare", "--net", *program], stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -94,11 +94,11 @@ def enter_handle(handle: int) -> list[str]:
 
 # --- names ---
 
-Record = tuple[str, str, int]  # type (A or CNAME), what it says, seconds
+Record = tuple[str, str, int]  # type (A or CNAME), value, TTL in seconds
 
 
 class Upstream:
-    """A name server that stands for the world's, on an address of the loopback."""
+    """A name server on a loopback address that stands for the internet's name servers."""
 
     ADDRESS = "127.0.213.53"
 
@@ -153,7 +153,7 @@ def upstream() -> Iterator[Upstream]:
 def ask(
     enter: Sequence[str], server: str, name: str, kind: int = 1, *, stream: bool = False, seconds: float = 3.0
 ) -> tuple[int, list[str]]:
-    """The code of the answer and its addresses. (-1, []) without an answer within `seconds`."""
+    """Sends a DNS query. Returns the answer's code and addresses, or (-1, []) if none arrives within `seconds`."""
     done = subprocess.run(
         [*enter, sys.executable, INSIDE / "ask.py", server, name, str(kind), "tcp" if stream else "udp", str(seconds)],
         capture_output=True, text=True, check=True, timeout=SECONDS,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from tests.network.place import INSIDE, SECONDS, _ip
 
-LINK = "buntime-tedge"  # on the host's side
-MACS = ("02:62:75:6e:01:01", "02:62:75:6e:01:02")  # the host's, the stranger's
+LINK = "buntime-tedge"  # the host's end
+MACS = ("02:62:75:6e:01:01", "02:62:75:6e:01:02")  # of the host's end and the stranger's end
 HOST = "192.31.197.1"
 HOST6 = "2001:db8:197::1"
 ADDRESSES = ("192.31.197.10", "192.31.197.11")
@@ -23,7 +23,7 @@ class Stranger:
     process: subprocess.Popen[str]
 
     def enter(self) -> list[str]:
-        """A command that runs the next one in the stranger's network."""
+        """Returns a command prefix that runs a program in the stranger's network."""
         return ["nsenter", "--net", "--target", str(self.process.pid)]
 
 
@@ -34,7 +34,7 @@ def stranger() -> Iterator[Stranger]:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            # neighbours are told, not asked for: a fresh IPv6 link takes seconds to find them
+            # sets neighbours explicitly, since a new IPv6 link takes seconds to discover them
             _ip(
                 f"link add {LINK} address {MACS[0]} type veth peer name eth0 address {MACS[1]} netns {process.pid}\n"
                 f"addr add {HOST}/24 dev {LINK}\naddr add {HOST6}/48 dev {LINK} nodad\nlink set {LINK} up\n"
@@ -53,14 +53,17 @@ def stranger() -> Iterator[Stranger]:
 
 
 class Connections:
-    """Connections that a program holds open until it is told otherwise."""
+    """Connections that a program keeps open until an order closes them."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self._one_at_a_time = threading.Lock()
 
     def ask(self, order: str) -> list[int]:
-        """`open N`: how many of N new ones were accepted and refused. `close N`, `held`: how many are open now."""
+        """Sends an order. `open N` returns how many of N new connections were accepted and refused.
+
+        `close N` and `held` return how many are open now.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with self._one_at_a_time:
@@ -71,7 +74,7 @@ class Connections:
 
 @contextmanager
 def connections(enter: list[str], source: str, to: str, port: int, sent: str = "") -> Iterator[Connections]:
-    """From the address `source`. `sent`: the first bytes on each connection."""
+    """Runs the program with the source address `source`. It sends `sent` on each connection."""
     program = [sys.executable, str(INSIDE / "hold.py"), source, to, str(port), sent]
     with subprocess.Popen([*enter, *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:

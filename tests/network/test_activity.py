@@ -1,4 +1,4 @@
-"""Which packets on a connection into a session are activity of the session. Sockets and nftables are real."""
+"""Which packets on a connection into a session count as activity. Sockets and nftables are real."""
 
 import socket
 import subprocess
@@ -41,7 +41,7 @@ class Connected:
     client: socket.socket
 
     def is_activity(self, segment: bytes) -> bool:
-        """Of a segment that the client sends."""
+        """Tells whether a segment from the client counts as activity."""
         self._forget()
         self.client.sendall(segment)
         arrived = b""
@@ -51,7 +51,7 @@ class Connected:
         return self.network.touched() == {0}
 
     def answer_is_activity(self, segment: bytes) -> bool:
-        """Of a segment that the session sends."""
+        """Tells whether a segment from the session counts as activity."""
         self._forget()
         assert self.server.stdin is not None
         self.server.stdin.write(segment.hex() + "\n")
@@ -70,7 +70,7 @@ class Connected:
 
 @pytest.fixture(scope="module", params=["timestamps", "no timestamps"])
 def connected(request: pytest.FixtureRequest) -> Iterator[Connected]:
-    """TCP headers have options or none, which moves the beginning of the data."""
+    """Connects with and without TCP options, which move the start of the data."""
     with ExitStack() as stack:
         network = Network(PART)
         stack.callback(network.remove)

@@ -1,4 +1,4 @@
-"""What one session may take of what all share. The tests assert ratios and limits, never an absolute speed."""
+"""Limits on a session's use of shared network resources. Tests assert ratios and limits, never an absolute speed."""
 
 import subprocess
 import sys
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.sandbox
 
 PART = Part("tbnd", IPv4Network("10.251.224.0/20"), (0,))
 MIB = 1 << 20
-SLACK = 1.25  # nftables counts in steps, and a second is not exactly one
-TRIES = 3  # the machine may be busy with something else
+SLACK = 1.25  # nftables counts in steps, and seconds are not exact
+TRIES = 3  # other programs may use the machine
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The networks of two sessions, and a way to the world."""
+    """The networks of two sessions with a route to the outside."""
 
     network: Network
     enter: tuple[list[str], list[str]]
@@ -70,13 +70,13 @@ def pair() -> Iterator[Pair]:
 def test_bandwidth_is_bounded(pair: Pair) -> None:
     sent, took = pair.flood(0, "stream", 2.0)
     assert sent <= BANDWIDTH * (1 + took) * MIB * SLACK
-    assert sent >= BANDWIDTH * MIB / 2, "it is not cut off either"
+    assert sent >= BANDWIDTH * MIB / 2, "the stream must not be cut off"
 
 
 def test_new_connections_are_bounded(pair: Pair) -> None:
     made, took = pair.flood(0, "connections", 2.0)
     assert CONNECTS_AT_ONCE / 2 < made <= (CONNECTS_AT_ONCE + CONNECTS * took) * SLACK
-    assert pair.flood(1, "connections", 0.2)[0] > 10, "the bound is each session's own"
+    assert pair.flood(1, "connections", 0.2)[0] > 10, "each session must have its own limit"
 
 
 def test_packets_are_bounded(pair: Pair) -> None:

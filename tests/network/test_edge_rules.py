@@ -1,4 +1,4 @@
-"""How many connections one source may have to the edge. The kernel decides, so a plain socket stands for the edge."""
+"""The limit on connections of one source to the edge. The kernel enforces it, so a plain socket replaces the edge."""
 
 import socket
 import time
@@ -29,7 +29,7 @@ def there() -> Iterator[Stranger]:
 
 @contextmanager
 def _edge(*proxies: str, addresses: tuple[str, ...] = ("0.0.0.0", "::")) -> Iterator[int]:
-    """Puts the rules in force for a port that accepts every connection. Yields the port."""
+    """Loads the rules for a port that accepts every connection. Yields the port."""
     with ExitStack() as stack:
         port = stack.enter_context(accepting(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
         network = Network(PART)
@@ -40,7 +40,7 @@ def _edge(*proxies: str, addresses: tuple[str, ...] = ("0.0.0.0", "::")) -> Iter
 
 
 def _until(holds: Connections, accepted: list[int]) -> None:
-    """Waits for this result of one more connection: the kernel may take a moment to see that another has ended."""
+    """Waits until one more connection has this result. The kernel may need a moment to see that another has ended."""
     deadline = time.monotonic() + SECONDS
     while (found := holds.ask("open 1")) != accepted:
         assert time.monotonic() < deadline, found
@@ -107,7 +107,7 @@ def test_a_source_is_forgotten_when_its_connections_have_ended(there: Stranger) 
         holder.ask("close 10")
         deadline = time.monotonic() + SECONDS
         while ADDRESSES[0] in _sources():
-            assert time.monotonic() < deadline, "it is remembered for ever"
+            assert time.monotonic() < deadline, "the source is never forgotten"
             time.sleep(0.2)
 
 

@@ -1,5 +1,6 @@
-"""Sessions beside other firewalls, whose rules are in the form in which these write them. Nothing private becomes
-reachable, and the doctor's line lets sessions out.
+"""Sessions on a host with another firewall, whose rules have that firewall's form.
+
+Nothing private becomes reachable, and the command that `buntime doctor` prints lets sessions out.
 """
 
 import json

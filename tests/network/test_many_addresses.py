@@ -1,4 +1,4 @@
-"""10,000 sandboxes: their addresses in the kernel's rules and routes. A few of them have a network."""
+"""Addresses of 10,000 sandboxes in the kernel's rules and routes. Only a few sandboxes have a network."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def outside() -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def network(outside: World) -> Iterator[Network]:
-    """All but two of the sandboxes may reach nothing."""
+    """Makes a network in which all sandboxes except two may reach nothing."""
     with ExitStack() as stack:
         network = Network(PART)
         stack.callback(network.remove)

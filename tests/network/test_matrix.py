@@ -1,5 +1,6 @@
-"""What a session reaches, what it does not, and what reaches a session, also while the server is down and after its
-restart. The sandboxes are real, and the server runs as a user starts it.
+"""What a session can and cannot reach, and what can reach a session, also while the server is down and after a restart.
+
+The sandboxes are real, and the server runs as a user starts it.
 """
 
 import json
@@ -32,7 +33,7 @@ RULES_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Stage:
-    """Sessions of one server, the world outside, and listeners on the host."""
+    """Sessions of one server, the network outside, and listeners on the host."""
 
     server: Server
     client: Client
@@ -62,7 +63,7 @@ class Stage:
         return str(re.findall(r"via ([0-9.]+)", shown)[0])
 
     def never(self) -> list[str]:
-        """Every target that no session may reach."""
+        """Returns all targets that no session may reach."""
         theirs, gateway = self.address(self.neighbour), self.gateway()
         mine = [listener.getsockname()[1] for listener in self.listeners]
         host = {gateway, *_host_addresses()}
@@ -77,7 +78,7 @@ class Stage:
         return [*targets, "tcp:::1:8080", "tcp:fd00:ec2::254:80", "tcp:fe80::1:80", "tcp:2001:db8::1:443"]
 
     def holds(self) -> None:
-        """The default rules: everything public, nothing else, for both sessions."""
+        """Asserts the default rules for both sessions: they reach everything public and nothing else."""
         before = len(self.outside.reached)
         public = [f"{kind}:{address}:{port}" for address in PUBLIC for port in (80, 443) for kind in ("tcp", "udp")]
         never = self.never()
@@ -124,7 +125,7 @@ def stage() -> Iterator[Stage]:
 
 
 def test_the_host_reaches_what_sessions_may_not(stage: Stage) -> None:
-    """Otherwise the tests below would pass for the wrong reason."""
+    """Without this, the tests below could pass for the wrong reason."""
     places = [*PUBLIC, *PRIVATE]
     expected = [f"{kind}:{address}:{port}" for address in places for port in PORTS for kind in ("tcp", "udp")]
     expected += [f"tcp:{stage.address(stage.neighbour)}:{port}" for port in (GUEST_PORT, *PROGRAM_PORTS)]
@@ -221,7 +222,7 @@ def test_flushed_rules_come_back(stage: Stage) -> None:
 
 
 def test_the_rules_hold_while_the_server_is_down_and_after_its_restart(stage: Stage) -> None:
-    """It kills the server, so it is the last test."""
+    """This test kills the server, so it must be the last one."""
     one = stage.one.id
     stage.client.call("PATCH", f"/sessions/{one}", json_body={"network": {"deny": [PUBLIC[0]]}}).done()
 
@@ -234,7 +235,7 @@ def test_the_rules_hold_while_the_server_is_down_and_after_its_restart(stage: St
         assert (restricted(), connection("before")) == (expected, True)
         stage.server.kill()
         assert (restricted(), connection("dead")) == (expected, True)
-        stage.server.config.api_socket.unlink()  # it is there again when the server has started
+        stage.server.config.api_socket.unlink()  # the server makes it again when it starts
         stage.server.launch()
         looks = 0
         while not stage.server.config.api_socket.exists() or not looks:
@@ -257,7 +258,7 @@ def _has_rules(table: str) -> bool:
 def _until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + RULES_SECONDS
     while not holds():
-        assert time.monotonic() < deadline, "it never comes true"
+        assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.02)
 
 

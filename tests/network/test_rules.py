@@ -1,4 +1,4 @@
-"""Rules by address and by name, seen from a network like a session's. Only the network part of the server runs."""
+"""Rules by address and by name, tested from a network like a session's. Only the server's network code runs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -23,7 +23,7 @@ from tests.network.place import PRIVATE, PUBLIC, Upstream, World, ask, enter_han
 
 pytestmark = pytest.mark.sandbox
 
-PART = Part("tnet", IPv4Network("10.251.240.0/20"), (0,))  # no server's: theirs are of BUNTIME_NETWORK
+PART = Part("tnet", IPv4Network("10.251.240.0/20"), (0,))  # outside BUNTIME_NETWORK, so that no server uses it
 ONE, TWO = 0, 1  # slots
 NO_SUCH_NAME = 3
 
@@ -42,7 +42,7 @@ def server_above() -> Iterator[Upstream]:
 
 @dataclass
 class Host:
-    """The network of one server. `start` opens it; `stop` leaves what a killed server would leave."""
+    """The network of one server. `start` opens it. `stop` leaves everything that a killed server would leave."""
 
     name_server: NameServer
     network: Network
@@ -64,7 +64,7 @@ class Host:
         await asyncio.to_thread(self.network.restrict, slot, rules_of(_wanted(**wanted)))
 
     async def reaches(self, slot: int, *targets: str) -> list[str]:
-        """Those that are open."""
+        """Returns the targets that are open."""
         found = await asyncio.to_thread(probe, self.enter(slot), targets)
         assert set(found) == set(targets)
         return [target for target in targets if found[target] == "open"]
@@ -82,7 +82,7 @@ def _wanted(egress: str = "internet", allow: Sequence[str] = (), deny: Sequence[
 
 @pytest.fixture
 def readable() -> Iterator[Path]:
-    """A directory that the name server, which is nobody, can read."""
+    """Yields a directory that the name server can read, which runs as nobody."""
     with TemporaryDirectory(dir="/var/tmp") as directory:
         Path(directory).chmod(0o755)
         yield Path(directory)
@@ -143,7 +143,7 @@ async def test_addresses_are_allowed_and_denied(
 ) -> None:
     await host.restrict(ONE, **wanted)
     assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(*(PUBLIC[i] for i in reachable))
-    assert await host.reaches(TWO, *tcp(*PUBLIC)) == tcp(*PUBLIC), "another session has the default"
+    assert await host.reaches(TWO, *tcp(*PUBLIC)) == tcp(*PUBLIC), "another session must have the default rules"
     await asyncio.to_thread(host.network.forget, ONE)
     assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(*PUBLIC)
 
@@ -183,18 +183,18 @@ async def test_an_allowed_name_makes_its_addresses_reachable(
     assert (code, sorted(addresses)) == (0, [PUBLIC[0], PUBLIC[1]])
     for refused in ("example.com", "other.example", "api.example.com.other.example", "notexample.com"):
         assert await host.ask(ONE, refused) == (NO_SUCH_NAME, []), refused
-    assert server_above.asked == ["api.example.com"], "a name that is not allowed is not even asked for"
+    assert server_above.asked == ["api.example.com"], "a name that is not allowed must not be queried"
     assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[0], PUBLIC[1])
     assert await host.reaches(TWO, *tcp(*PUBLIC)) == tcp(*PUBLIC)
     await host.restrict(TWO, allow=["example.com"])
-    assert await host.reaches(TWO, *tcp(*PUBLIC)) == [], "what one session was answered is not another's"
+    assert await host.reaches(TWO, *tcp(*PUBLIC)) == [], "an answer to one session must not open addresses for another"
 
 
 async def test_questions_over_tcp_get_the_same_answers(host: Host, outside: World, server_above: Upstream) -> None:
     server_above.records = {"example.com": [("A", PUBLIC[2], 300)], "other.example": [("A", PUBLIC[3], 300)]}
     await host.restrict(ONE, allow=["example.com"])
     assert await host.ask(ONE, "other.example", stream=True) == (NO_SUCH_NAME, [])
-    await host.ask(TWO, "example.com")  # the name server knows it by now: the one above it answers datagrams alone
+    await host.ask(TWO, "example.com")  # caches the name, since the upstream server answers only UDP
     assert await host.ask(ONE, "example.com", stream=True) == (0, [PUBLIC[2]])
     assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[2])
 
@@ -254,7 +254,7 @@ async def test_other_users_of_the_host_cannot_ask_the_name_servers_of_sessions(
     server_above.records = {"example.com": [("A", PUBLIC[2], 300)]}
     await host.restrict(ONE, allow=["example.com"])
     for slot in (ONE, TWO):
-        assert await host.ask(slot, "example.com") == (0, [PUBLIC[2]])  # the one above answers datagrams alone
+        assert await host.ask(slot, "example.com") == (0, [PUBLIC[2]])  # the upstream server answers only UDP
         assert await host.ask(slot, "example.com", stream=stream) == (0, [PUBLIC[2]])
     nobody = ["setpriv", "--reuid", "nobody", "--clear-groups"]
     for server in (PART.gateway, host.network.resolver):
@@ -287,7 +287,7 @@ async def test_while_the_server_is_down_no_name_resolves_and_the_rules_hold(
         finally:
             await host.start(rules)
         assert connection("up")
-        assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[0], PUBLIC[2]), "what was answered is known still"
+        assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[0], PUBLIC[2]), "earlier answers must stay valid"
         assert (await host.ask(ONE, "a.example.com"))[0] == 0
         assert await host.reaches(ONE, *tcp(*PUBLIC)) == tcp(PUBLIC[0], PUBLIC[2], PUBLIC[3])
 
@@ -348,4 +348,4 @@ async def test_a_session_can_learn_only_so_many_addresses(host: Host) -> None:
     assert host.network.learn(ONE, rules, "allowed_names", many, 300)
     assert not host.network.learn(ONE, rules, "allowed_names", [IPv4Address("198.51.100.1")], 300)
     assert host.network.learn(ONE, rules, "allowed_names", many[:3], 300)
-    assert not host.network.learn(ONE, DEFAULT_RULES, "allowed_names", many[:3], 300), "not for rules that have changed"
+    assert not host.network.learn(ONE, DEFAULT_RULES, "allowed_names", many[:3], 300), "the rules have changed"

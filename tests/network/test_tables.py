@@ -1,4 +1,4 @@
-"""How much room one session takes in the kernel's tables of connections: its own network's and the host's."""
+"""A session's entries in the connection tracking tables of its own network and of the host."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ __all__ = ["pair"]
 pytestmark = pytest.mark.sandbox
 
 COUNT = "/proc/sys/net/netfilter/nf_conntrack_count"
-OWN_ENTRIES = 64  # of a session's own network, to which nobody has connected from outside
+OWN_ENTRIES = 64  # in a session's own network without connections from outside
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_ended_connections_leave_the_hosts_table_soon(pair: Pair) -> None:
         finally:
             server.kill()
     share = (FLOWS + CONNECTS_AT_ONCE + CONNECTS * ENDED) * SLACK
-    assert made > share, "else the bound would hold by itself"
+    assert made > share, "otherwise the limit would not be tested"
     assert most <= share
 
 
@@ -59,7 +59,7 @@ def test_the_hosts_tables_have_room_for_all_sessions_at_their_limits(pair: Pair)
         ("net/ipv4/tcp_max_orphans", PART.slots * ORPHANS),
     ):
         assert int((Path("/proc/sys") / name).read_text()) >= least
-        assert name in host_settings(PART.slots), "doctor lists it"
+        assert name in host_settings(PART.slots), "doctor must list it"
 
 
 def _inside(enter: list[str], program: str, *arguments: str) -> str:

@@ -1,4 +1,7 @@
-"""Trees that a session could make to hurt whoever copies them; each function fills an empty directory."""
+"""Directory trees with which a session could attack a program that copies them.
+
+Each function fills an empty directory.
+"""
 
 import fcntl
 import os
@@ -16,7 +19,7 @@ NAME_BYTES = bytes(byte for byte in range(1, 256) if byte != ord("/"))
 
 
 def every_kind(tree: Path) -> None:
-    """What a session may make, and what overlayfs makes of its deletions."""
+    """Every kind of file that a session may make, and overlayfs's marks of deleted files."""
     os.mkfifo(tree / "fifo")
     _bind_socket(tree)
     os.mknod(tree / "deleted", stat.S_IFCHR, 0)
@@ -41,7 +44,7 @@ def _bind_socket(tree: Path) -> None:
 
 
 def directories_that_give_to_what_is_made_in_them(tree: Path) -> None:
-    """Default access lists and groups are taken by later children alone."""
+    """Only later children inherit default ACLs and groups."""
     everyone = 0xFFFFFFFF
     entries = [(1, 7, everyone), (2, 5, 1234), (4, 5, everyone), (16, 7, everyone), (32, 0, everyone)]
     acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
@@ -75,7 +78,7 @@ def exabytes_of_holes(tree: Path) -> None:
 
 
 def extents_of_all_sorts(tree: Path) -> None:
-    """Preallocated, punched, inline, and overwritten in part."""
+    """Extents that are preallocated, punched, inline or partly overwritten."""
     with _file(tree / "allocated").open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, 20 * MB)
         file.seek(5 * MB)
@@ -92,12 +95,12 @@ def extents_of_all_sorts(tree: Path) -> None:
 
 
 def _punch(file: int, start: int, size: int) -> None:
-    # os has no fallocate(2) with flags; the kernel takes this for the same
+    # os has no fallocate(2) with flags; this ioctl does the same
     fcntl.ioctl(file, FS_IOC_UNRESVSP, struct.pack("hhqqiI4i", 0, 0, start, size, 0, 0, 0, 0, 0, 0))
 
 
 def compressed_files(tree: Path) -> None:
-    """A gigabyte of zeros is 32 MB with btrfs' own compression, which a session can ask for by an attribute."""
+    """With btrfs compression, which a session can turn on by an attribute, a gigabyte of zeros takes 32 MB."""
     os.setxattr(tree, "btrfs.compression", b"zstd")
     with _file(tree / "zeros").open("r+b") as file:
         for _ in range(256):
@@ -150,7 +153,7 @@ def ten_thousand_levels(tree: Path) -> None:
 
 
 def one_extent_thousands_of_times(tree: Path) -> None:
-    """More often than the kernel cares to tell: it sends the content each time."""
+    """Clones an extent so often that the kernel no longer sends clones, but the content each time."""
     original = _file(tree / "original", os.urandom(MB))
     with original.open("rb") as source, (tree / "copies").open("wb") as copies:
         for copy in range(2000):
@@ -158,7 +161,7 @@ def one_extent_thousands_of_times(tree: Path) -> None:
 
 
 def levels(tree: Path, count: int) -> None:
-    """What each costs the kernel grows with the square of how deep it is."""
+    """Nested directories. The kernel's cost for each grows with the square of its depth."""
     _descend(tree, b"d", count)
 
 

@@ -15,12 +15,12 @@ pytestmark = pytest.mark.sandbox
 
 SIZE_GB = 4
 PIECE = 20 * MB
-NAMES = 900  # of one directory of small files
-ENOUGH = 300 * MB  # of metadata: far more than the chunks that are there from the beginning take
+NAMES = 900  # small files per directory
+ENOUGH = 300 * MB  # of metadata; far more than the initial chunks hold
 
 
 def filled_and_half_emptied(volumes: Volumes) -> Path:
-    """A volume whose session has filled the disk and then deleted every other file."""
+    """Fills the disk from a volume, and deletes every other file. Returns the volume's directory."""
     volumes.create("sbaaaaaaaaaaaa", SIZE_GB * 1024)
     upper = volumes.path("sbaaaaaaaaaaaa") / "upper"
     files: list[Path] = []
@@ -35,7 +35,7 @@ def filled_and_half_emptied(volumes: Volumes) -> Path:
 
 
 def small_files(directory: Path, size: int) -> None:
-    """So many bytes of metadata: what is as small as this is stored there. Raises OSError."""
+    """Writes about `size` bytes of files that are small enough to be stored in metadata. Raises OSError."""
     for number in range(size // 2000):
         if number % NAMES == 0:
             (directory / f"d{number}").mkdir()
@@ -45,7 +45,7 @@ def small_files(directory: Path, size: int) -> None:
 def test_metadata_finds_room_where_data_was_deleted() -> None:
     with mounted(SIZE_GB) as volumes:
         upper, size = filled_and_half_emptied(volumes), disk_size(volumes)
-        assert unallocated(volumes) < size * LEAST, "the disk is in data chunks"
+        assert unallocated(volumes) < size * LEAST, "data chunks must use up the disk first"
         assert make_room(volumes) >= size * LEAST
         small_files(upper, ENOUGH)
         volumes.sync()

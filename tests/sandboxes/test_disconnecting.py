@@ -1,4 +1,4 @@
-"""Connections that the kernel ends for us, whoever holds them."""
+"""The kernel ends connections for the server, whichever process holds them."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="ending other programs' connections is root's"),
 ]
 
-ADDRESS = "127.98.100.105"  # nobody else's on this machine
+ADDRESS = "127.98.100.105"  # used by no other program on this machine
 
 
 def connected(address: str, port: int = 0) -> tuple[socket.socket, socket.socket]:

@@ -1,4 +1,4 @@
-"""The cgroup of a run, ended by two threads at once: on the real kernel, whichever version of cgroups it has."""
+"""Two threads end the cgroup of a run at the same time, on the real kernel with its version of cgroups."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from buntime.sandboxes.kernel.cgroup_version import find_cgroups
 pytestmark = pytest.mark.sandbox
 
 SANDBOX = "one"
-ROUNDS = 300  # about every second one meets the race
+ROUNDS = 300  # about every second round hits the race
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""How images are named and made: with a small recipe, and with the real image that all tests share."""
+"""How images are named and made, with a small recipe and with the real image that all tests share."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ def made_of(tmp_path: Path) -> Sources:
 
 @pytest.fixture
 def images_dir(tmp_path: Path, made_of: Sources) -> Path:
-    """A directory that has a base for `made_of`, as after a change of the guest alone."""
+    """A directory with a base image for `made_of`, as after a change of only the guest."""
     directory = tmp_path / "made"
     own = directory / base_id(made_of) / "usr/lib/buntime"
     own.mkdir(parents=True)

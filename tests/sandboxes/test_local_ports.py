@@ -1,4 +1,4 @@
-"""The netlink messages of a session's rules, compared with what nft makes of the rules' text."""
+"""Compares the netlink messages of a session's rules with the result of nft for the same rules."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.sandbox
 
 
 def _rules(load: list[str] | None) -> str:
-    """What nft lists in a fresh network namespace, after the messages or after `load` has loaded RULES."""
+    """Returns nft's list in a new network namespace, after the messages or after `load` has loaded RULES."""
     seen: list[str] = []
 
     def body() -> None:

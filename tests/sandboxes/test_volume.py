@@ -1,4 +1,4 @@
-"""Volumes on a real btrfs file system: sent, received and limited, whatever a session has made in them."""
+"""Volumes on a real btrfs file system are sent, received and limited, whatever files they contain."""
 
 import errno
 import os
@@ -48,7 +48,7 @@ def opened() -> Iterator[Volumes]:
 
 @pytest.fixture
 def volumes(opened: Volumes) -> Iterator[Volumes]:
-    """Volumes with one of 64 MB."""
+    """Yields volumes that include one of 64 MB."""
     opened.create(SANDBOX, 64)
     try:
         yield opened
@@ -76,7 +76,7 @@ def left_over(volumes: Volumes) -> list[str]:
     return [path.name for path in (volumes.directory / "incoming").iterdir()]
 
 
-# --- whatever is in them ---
+# --- any content ---
 
 
 @pytest.mark.parametrize("tree", hostile.EXACT, ids=lambda tree: tree.__name__)
@@ -137,7 +137,7 @@ def fill(path: Path, size_mb: int) -> None:
             os.fsync(file.fileno())
 
 
-# --- whole or not at all ---
+# --- complete or not at all ---
 
 
 def test_a_volume_is_writable_as_soon_as_its_send_is_closed(volumes: Volumes) -> None:

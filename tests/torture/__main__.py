@@ -1,4 +1,4 @@
-"""`scripts/torture`: tortures a server of its own. Exit status: 0 when nothing was lost, else 1."""
+"""`scripts/torture`: tortures a server of its own. Exits with 0 if no session was lost, else with 1."""
 
 import argparse
 import os
@@ -6,58 +6,61 @@ import random
 import sys
 import time
 
-from tests.torture.place import place_of
+from tests.torture.archive import archive_control
 from tests.torture.run import Scale, torture
 from tests.torture.victim import fresh_victim
 from tests.torture.world import Outcome
 
-ARCHIVE_HELP = "where snapshots go (default: a new directory); S3 as AWS_ENDPOINT_URL and the other variables say"
+ARCHIVE_HELP = "archive for snapshots (default: a new directory); S3 needs AWS_ENDPOINT_URL and the other AWS variables"
 LOG_SHOWN = 5000  # characters
 
 
 def main() -> int:
     asked = _arguments()
     if os.geteuid() != 0:
-        print("torture: run this as root: it starts sandboxes.", file=sys.stderr)
+        print("torture: run this as root, because it starts sandboxes.", file=sys.stderr)
         return 1
     seed = asked.seed or f"{random.SystemRandom().randrange(10**9)}"
     scale = Scale(asked.sessions, asked.cycles, asked.kills, asked.minutes * 60)
     print(f"torture: seed {seed}, {scale}", flush=True)
     began = time.monotonic()
     with fresh_victim() as victim:
-        place = place_of(asked.archive, victim.config.data_dir.with_name("archive"))
+        archive = archive_control(asked.archive, victim.config.data_dir.with_name("archive"))
         try:
-            outcome = torture(victim, place, seed, scale, lambda line: print(line, flush=True))
+            outcome = torture(victim, archive, seed, scale, lambda line: print(line, flush=True))
         except BaseException:
             print(f"the server's log ends with:\n{victim.said()[-LOG_SHOWN:]}", flush=True)
             raise
         finally:
-            place.close()
+            archive.close()
     _report(outcome, time.monotonic() - began)
     return 1 if outcome.lost else 0
 
 
 def _report(outcome: Outcome, seconds: float) -> None:
-    print(f"{seconds / 60:.1f} minutes; the server was ended {outcome.kills.total()} times:")
+    print(f"{seconds / 60:.1f} minutes; the server ended {outcome.kills.total()} times:")
     for step, count in outcome.kills.most_common():
         print(f"  {count:5} at {step}")
-    for step, count in outcome.not_passed.most_common():
-        print(f"  ({count} times {step} was not passed)")
-    print(f"{outcome.refused} answers said to come again (503)")
+    for step, count in outcome.not_reached.most_common():
+        print(f"  ({step}: not reached in {count} rounds)")
+    print(f"{outcome.refused} requests were refused with 503")
     print(outcome.verdict)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/torture", description="Loses no session, whatever happens.")
-    parser.add_argument("--sessions", type=int, default=4, help="tortured side by side (default: 4)")
+    description = "Kills a server in many ways and checks that no session is lost."
+    parser = argparse.ArgumentParser(prog="scripts/torture", description=description)
+    parser.add_argument("--sessions", type=int, default=4, help="sessions to torture at the same time (default: 4)")
     parser.add_argument(
-        "--cycles", type=int, default=28, help="of sleep and wake of each, by every trigger (default: 28)"
+        "--cycles", type=int, default=28, help="cycles of sleep and wake per session; triggers take turns (default: 28)"
     )
     parser.add_argument(
-        "--kills", type=int, default=0, help="then this many, at named steps of the server (default: 0)"
+        "--kills", type=int, default=0, help="kills at named steps of the server, after the cycles (default: 0)"
     )
-    parser.add_argument("--seed", default="", help="of all that is random, as a run before has printed it")
-    parser.add_argument("--minutes", type=float, default=600.0, help="no cycle begins after these (default: 600)")
+    parser.add_argument("--seed", default="", help="random seed; a run prints its seed first")
+    parser.add_argument(
+        "--minutes", type=float, default=600.0, help="start no cycle after this many minutes (default: 600)"
+    )
     parser.add_argument("--archive", default="", metavar="DIR|s3://BUCKET/PREFIX", help=ARCHIVE_HELP)
     return parser.parse_args()
 

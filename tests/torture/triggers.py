@@ -1,22 +1,22 @@
-"""What is done to the server while sessions go to sleep, sleep and wake."""
+"""Triggers: what happens to the server while sessions fall asleep, sleep and wake."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.torture.life import Life
-from tests.torture.victim import NO_STEP, dies
+from tests.torture.tracked_session import TrackedSession
+from tests.torture.victim import NO_STEP, dies_within
 from tests.torture.world import World
 from tests.waiting import until
 
 ON_DEMAND = ("idle", "deep", "idle, then deep")
 AWAKE = "awake"
 WRITING = "writing"
-BY_ITSELF = "by itself"
+BY_TIMER = "by timer"
 ARCHIVED_SECONDS = 30.0
 DEATH_SECONDS = 2.0
-A_START = "a moment of a start"
-STARTS = (0.5, 0.7, 0.9)  # seconds after the beginning: from the opening of the store to the first requests
+A_START = "some time during startup"
+STARTS = (0.5, 0.7, 0.9)  # seconds after launch: between opening the store and the first requests
 
 ONLY_ON_DEMAND = {"BUNTIME_IDLE_AFTER": "0", "BUNTIME_DEEP_SLEEP_AFTER": "0"}
 SOON = {"BUNTIME_IDLE_AFTER": "1", "BUNTIME_DEEP_SLEEP_AFTER": "2"}
@@ -28,15 +28,15 @@ def nothing(_: World) -> None: ...
 
 
 def crash(world: World) -> None:
-    world.victim.down()
+    world.victim.kill_if_alive()
 
 
 def crash_at_starts(world: World) -> None:
-    """Recovery may be killed too."""
+    """Kills the server during recovery, at several times."""
     for seconds in STARTS:
         world.victim.start_and_die(seconds)
         world.outcome.kills[A_START] += 1
-    world.up(ONLY_ON_DEMAND)
+    world.ensure_running(ONLY_ON_DEMAND)
 
 
 def stop(world: World) -> None:
@@ -52,36 +52,36 @@ def cut_power(world: World) -> None:
 
 
 def wait_for_eviction(world: World) -> None:
-    """Where the server lives to see it."""
-    until(lambda: not world.victim.alive or world.evicted(), "archived and evicted", ARCHIVED_SECONDS)
+    """Waits until all volumes are archived and evicted, or the server dies."""
+    until(lambda: not world.victim.alive or world.evicted(), "volumes to be archived and evicted", ARCHIVED_SECONDS)
 
 
 def run_out_of_memory(world: World) -> None:
-    world.up({**ONLY_ON_DEMAND, **PRESSURE})
+    world.ensure_running({**ONLY_ON_DEMAND, **PRESSURE})
 
 
 def wait_for_pressure(world: World) -> None:
-    """Suspended sessions go down early. Nobody wakes on such a host, so it gets its memory back."""
-    world.each(lambda life: life.go_down(BY_ITSELF))
-    world.up(ONLY_ON_DEMAND)
+    """Waits until pressure has put suspended sessions into deep sleep. Then ends it, so that they can wake."""
+    world.each(lambda tracked: tracked.fall_asleep(BY_TIMER))
+    world.ensure_running(ONLY_ON_DEMAND)
 
 
 def lose_the_archive(world: World) -> None:
-    world.place.take_away()
+    world.archive.take_away()
 
 
 def wake_without_the_archive(world: World) -> None:
-    """Those that need it are told to come again, and are whole when it is back."""
+    """Checks that sessions without a local volume refuse to wake while the archive is away."""
     wait_for_eviction(world)
-    world.place.take_away()
-    world.each(Life.wake_without_the_archive, world.asleep())
-    world.place.bring_back()
+    world.archive.take_away()
+    world.each(TrackedSession.wake_without_the_archive, world.asleep())
+    world.archive.bring_back()
 
 
 def wake_beside_the_archives_absence(world: World) -> None:
-    """They slept without it, so their volumes are here: all wake."""
-    world.each(lambda life: life.come_back("wake"))
-    world.place.bring_back()
+    """Wakes all sessions while the archive is away: their volumes are still on the host."""
+    world.each(lambda tracked: tracked.wake("wake"))
+    world.archive.bring_back()
 
 
 def evict_and_cut_power(world: World) -> None:
@@ -93,39 +93,39 @@ def evict_and_cut_power(world: World) -> None:
 class Trigger:
     name: str
     settings: Mapping[str, str] = field(default_factory=lambda: ONLY_ON_DEMAND)
-    downs: Sequence[str] = (*ON_DEMAND, AWAKE)  # the ways that sessions go to sleep meanwhile
-    before: Callable[[World], None] = nothing  # they go
-    between: Callable[[World], None] = nothing  # while they sleep
-    kill_in: str = ""  # "sleep" or "wake": killed at a random moment of it
-    step: str = NO_STEP  # killed where it passes this
+    ways_to_sleep: Sequence[str] = (*ON_DEMAND, AWAKE)  # one is chosen at random per session
+    before: Callable[[World], None] = nothing  # acts before sessions fall asleep
+    between: Callable[[World], None] = nothing  # acts while they sleep
+    kill_in: str = ""  # "sleep" or "wake": the phase with a kill at a random moment
+    step: str = NO_STEP  # the server dies when it reaches this step
     power_lost: bool = False
 
 
 KILLED = (*ON_DEMAND, AWAKE, WRITING)
 
 TRIGGERS = (
-    Trigger("on demand", downs=ON_DEMAND),
-    Trigger("by itself", SOON, downs=(BY_ITSELF,)),
-    Trigger("memory pressure", downs=("idle",), before=run_out_of_memory, between=wait_for_pressure),
+    Trigger("on demand", ways_to_sleep=ON_DEMAND),
+    Trigger("by timer", SOON, ways_to_sleep=(BY_TIMER,)),
+    Trigger("memory pressure", ways_to_sleep=("idle",), before=run_out_of_memory, between=wait_for_pressure),
     Trigger("killed while they sleep", between=crash),
-    Trigger("killed at its starts", between=crash_at_starts),
+    Trigger("killed during startup", between=crash_at_starts),
     Trigger("stopped while they sleep", between=stop),
-    Trigger("killed while they go to sleep", downs=KILLED, kill_in="sleep"),
+    Trigger("killed while they go to sleep", ways_to_sleep=KILLED, kill_in="sleep"),
     Trigger("killed while they wake", kill_in="wake"),
-    Trigger("host restart", downs=KILLED, between=reboot),
-    Trigger("power cut", downs=KILLED, between=cut_power, power_lost=True),
-    Trigger("eviction", {**ONLY_ON_DEMAND, **NO_CACHE}, downs=("deep",), between=wait_for_eviction),
+    Trigger("host restart", ways_to_sleep=KILLED, between=reboot),
+    Trigger("power cut", ways_to_sleep=KILLED, between=cut_power, power_lost=True),
+    Trigger("eviction", {**ONLY_ON_DEMAND, **NO_CACHE}, ways_to_sleep=("deep",), between=wait_for_eviction),
     Trigger("archive away", before=lose_the_archive, between=wake_beside_the_archives_absence),
     Trigger(
         "archive away at the wake",
         {**ONLY_ON_DEMAND, **NO_CACHE},
-        downs=("deep", "idle"),
+        ways_to_sleep=("deep", "idle"),
         between=wake_without_the_archive,
     ),
     Trigger(
         "eviction, killed while they wake",
         {**ONLY_ON_DEMAND, **NO_CACHE},
-        downs=("deep",),
+        ways_to_sleep=("deep",),
         between=wait_for_eviction,
         kill_in="wake",
     ),
@@ -138,23 +138,23 @@ TRIGGERS = (
 )
 
 
-def at_step(step: str, chance: random.Random) -> Trigger:
-    """Killed where it passes the step, wherever that is: while sessions go to sleep, sleep, wake, come or go."""
-    cache = chance.choice([NO_CACHE, {}])
+def kill_at_step(step: str, rng: random.Random) -> Trigger:
+    """Returns a trigger that kills the server when it reaches the step, in whatever operation that is."""
+    cache = rng.choice([NO_CACHE, {}])
     between = wait_for_eviction if cache else wait_a_little
-    downs = (*ON_DEMAND, AWAKE) if step.startswith("suspend") else ("deep", "idle, then deep")
-    return Trigger(f"killed at {step}", {**ONLY_ON_DEMAND, **cache}, downs, between=between, step=step)
+    ways_to_sleep = (*ON_DEMAND, AWAKE) if step.startswith("suspend") else ("deep", "idle, then deep")
+    return Trigger(f"killed at {step}", {**ONLY_ON_DEMAND, **cache}, ways_to_sleep, between=between, step=step)
 
 
 def wait_a_little(world: World) -> None:
-    """The archive is filled behind the sleep."""
+    """Gives the server time to die while it archives, which it does in the background."""
     if world.victim.step.startswith("archive"):
-        dies(world.victim, DEATH_SECONDS)
+        dies_within(world.victim, DEATH_SECONDS)
 
 
-def order(cycles: int, chance: random.Random) -> list[Trigger]:
-    """Every trigger as often as the others, in random order."""
+def order(cycles: int, rng: random.Random) -> list[Trigger]:
+    """Returns `cycles` triggers: all in random order, then all again in another order, and so on."""
     turns: list[Trigger] = []
     while len(turns) < cycles:
-        turns += chance.sample(TRIGGERS, len(TRIGGERS))
+        turns += rng.sample(TRIGGERS, len(TRIGGERS))
     return turns[:cycles]

@@ -1,4 +1,4 @@
-"""The server that everything is done to."""
+"""The server under torture."""
 
 import shutil
 import signal
@@ -28,7 +28,7 @@ class Gone(Exception):
 
 
 class Victim(Server):
-    """Started with a step at which it dies as soon as `arm` was called."""
+    """A server that kills itself when it reaches `step`, once `arm` was called."""
 
     step = NO_STEP
 
@@ -41,44 +41,44 @@ class Victim(Server):
         return self._process is not None and self._process.poll() is None
 
     def died(self) -> bool:
-        """Whether it has, or is about to: its sockets close before it is gone."""
+        """Tells whether the server died. Waits if it is dying: its sockets close before the process ends."""
         try:
-            once(lambda: self.client(None).call("GET", "/healthz"))
+            send(lambda: self.client(None).call("GET", "/healthz"))
         except Gone:
-            until(lambda: not self.alive, "its death")
+            until(lambda: not self.alive, "the server to die")
         return not self.alive
 
-    def up(self, step: str = NO_STEP, settings: Mapping[str, str] | None = None) -> bool:
-        """Runs, with this step and these settings; False where it did so already."""
+    def ensure_running(self, step: str = NO_STEP, settings: Mapping[str, str] | None = None) -> bool:
+        """Runs the server with this step and these settings. Returns False if it already ran with them."""
         wanted = settings if settings is not None else self.settings
         if self.alive and step == self.step and wanted == self.settings:
             return False
         if self.alive:
             self.end_cleanly()
-        self.down()
+        self.kill_if_alive()
         self.step, self.settings = step, dict(wanted)
         self.launch((sys.executable, CRASHING, step, self.armed))
-        until(self._answers, "the start")
+        until(self._answers, "the server to start")
         return True
 
     def _answers(self) -> bool:
-        """It may have no room for another session: then `/readyz` says no."""
-        assert self.alive, f"it ended at its start:\n{self.said()[-3000:]}"
+        """Tells whether `/healthz` answers. (`/readyz` fails if there is no room for another session.)"""
+        assert self.alive, f"the server ended during startup:\n{self.said()[-3000:]}"
         with suppress(Gone):
-            return once(lambda: self.client(None).call("GET", "/healthz")).status == 200
+            return send(lambda: self.client(None).call("GET", "/healthz")).status == 200
         return False
 
     def start_and_die(self, seconds: float) -> None:
-        """Killed this long after the beginning of its start."""
-        self.down()
+        """Starts the server and kills it this many seconds later."""
+        self.kill_if_alive()
         self.step = NO_STEP
         self.launch((sys.executable, CRASHING, NO_STEP, self.armed))
         time.sleep(seconds)
-        self.shoot()
+        self.kill_from_thread()
 
     def end_cleanly(self) -> None:
         code = self.stop()
-        assert code == 0, f"it stopped with {code}:\n{self.said()[-3000:]}"
+        assert code == 0, f"the server exited with {code}:\n{self.said()[-3000:]}"
 
     def arm(self) -> None:
         self.armed.touch()
@@ -86,34 +86,34 @@ class Victim(Server):
     def disarm(self) -> None:
         self.armed.unlink(missing_ok=True)
 
-    def shoot(self) -> None:
-        """Killed, from another thread, if it was not dead yet; `down` buries it."""
+    def kill_from_thread(self) -> None:
+        """Kills the server from another thread. Call `kill_if_alive` afterwards to check its exit code."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
-    def down(self) -> None:
-        """Killed, if it was not dead yet."""
+    def kill_if_alive(self) -> None:
+        """Kills the server unless it is dead. Asserts that a signal ended it."""
         if self._process is not None:
             self._process.kill()
             code = self.wait_end()
-            assert code == -signal.SIGKILL, f"it ended by itself with {code}:\n{self.said()[-3000:]}"
+            assert code == -signal.SIGKILL, f"the server exited by itself with {code}:\n{self.said()[-3000:]}"
         self.disarm()
 
     def reboot(self) -> None:
-        self.down()
+        self.kill_if_alive()
         power.reboot(self.config)
 
     def cut_power(self) -> None:
-        self.down()
+        self.kill_if_alive()
         power.cut(self.config)
 
 
 @contextmanager
 def fresh_victim() -> Iterator[Victim]:
-    """Not started yet. Raises AssertionError where something of it is left on the host when the block has ended."""
+    """Yields a server that is not started. Raises AssertionError if it leaves something on the host."""
     directory = Path(tempfile.mkdtemp(prefix="buntime-torture-", dir=DISK))
-    # another server's mount namespace may hold a copy of our mounts: of a shared one it lets go when we do
+    # another server's mount namespace may copy our mounts; unmounting a shared mount unmounts its copies
     subprocess.run(["mount", "--bind", directory, directory], check=True)
     subprocess.run(["mount", "--make-shared", directory], check=True)
     victim = Victim(directory / "data", pool_size=0)
@@ -127,8 +127,8 @@ def fresh_victim() -> Iterator[Victim]:
         assert not left, "left on the host after purge:\n" + "\n".join(left)
 
 
-def once(ask: Callable[[], Reply]) -> Reply:
-    """Raises Gone where the connection breaks, and where the edge has nobody behind it."""
+def send(ask: Callable[[], Reply]) -> Reply:
+    """Sends one request. Raises Gone if the connection breaks or the edge has no server behind it."""
     try:
         reply = ask()
     except (OSError, HTTPException) as broken:
@@ -141,20 +141,20 @@ def once(ask: Callable[[], Reply]) -> Reply:
     return reply
 
 
-def patiently(ask: Callable[[], Reply], *, busy: bool = False) -> Reply:
-    """Asked again while it is to be: 503, and 409 `session_busy` where `busy`. Raises Gone as `once`."""
+def retry(ask: Callable[[], Reply], *, busy: bool = False) -> Reply:
+    """Sends a request until it is not refused with 503, or with 409 `session_busy` if `busy`. Raises Gone as `send`."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        reply = once(ask)
+        reply = send(ask)
         again = reply.status == 503 or (busy and reply.status == 409 and reply.error["code"] == "session_busy")
         if not again:
             return reply
-        assert time.monotonic() < deadline, f"never: {reply.shown()}"
+        assert time.monotonic() < deadline, f"still refused: {reply.shown()}"
         time.sleep(REST)
 
 
-def dies(victim: Victim, seconds: float) -> bool:
-    """Whether it dies by itself in that time."""
+def dies_within(victim: Victim, seconds: float) -> bool:
+    """Tells whether the server dies by itself within this time."""
     with suppress(AssertionError):
-        until(lambda: not victim.alive, "its death", seconds)
+        until(lambda: not victim.alive, "the server to die", seconds)
     return not victim.alive

@@ -1,4 +1,4 @@
-"""What the torture has in its hands: the server, its archive, the sessions, and what became of them."""
+"""The state of a torture run: the server, its archive, the sessions, and the outcome so far."""
 
 import random
 import threading
@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from tests.acceptance import traces
-from tests.torture.life import Life, Lost
-from tests.torture.place import Place
+from tests.torture.archive import ArchiveControl
+from tests.torture.tracked_session import Lost, TrackedSession
 from tests.torture.victim import NO_STEP, Gone, Victim
 
-KILL_WITHIN = 0.25  # seconds of a phase
+KILL_WITHIN = 0.25  # seconds after the start of a phase
 AT_RANDOM = "no step: a kill at random, a stop, a host restart, a power cut"
 
 Say = Callable[[str], None]
@@ -23,8 +23,8 @@ class Outcome:
     sleeps: int = 0
     lost: list[str] = field(default_factory=list)  # ids of sessions
     kills: Counter[str] = field(default_factory=Counter)  # by step
-    refused: int = 0  # answers that said to come again
-    not_passed: Counter[str] = field(default_factory=Counter)  # steps that were waited for in vain
+    refused: int = 0  # answers with 503
+    not_reached: Counter[str] = field(default_factory=Counter)  # steps at which the server should have died
 
     @property
     def verdict(self) -> str:
@@ -32,66 +32,66 @@ class Outcome:
 
 
 class World:
-    def __init__(self, victim: Victim, place: Place, say: Say) -> None:
+    def __init__(self, victim: Victim, archive: ArchiveControl, say: Say) -> None:
         self.victim = victim
-        self.place = place
-        self.lives: Sequence[Life] = []  # without the lost ones
+        self.archive = archive
+        self.sessions: Sequence[TrackedSession] = []  # without the lost ones
         self.outcome = Outcome()
         self.say = say
-        self._settings = {**victim.settings, **place.settings}
+        self._settings = {**victim.settings, **archive.settings}
         self._losing = threading.Lock()
 
-    def up(self, settings: Mapping[str, str], step: str = NO_STEP) -> None:
-        """The server runs, with these settings beside those that are always so."""
-        self.victim.up(step, {**self._settings, **settings})
+    def ensure_running(self, settings: Mapping[str, str], step: str = NO_STEP) -> None:
+        """Runs the server with these settings, which override the permanent ones."""
+        self.victim.ensure_running(step, {**self._settings, **settings})
 
-    def each(self, work: Callable[[Life], None], lives: Sequence[Life] | None = None) -> None:
-        """All at once. Who loses something is not tortured any more."""
-        lives = self.lives if lives is None else lives
-        with ThreadPoolExecutor(max(len(lives), 1)) as pool:
-            list(pool.map(lambda life: self.guarded(life, work), lives))
+    def each(self, work: Callable[[TrackedSession], None], sessions: Sequence[TrackedSession] | None = None) -> None:
+        """Runs `work` for all sessions at once. Removes sessions that lost data."""
+        sessions = self.sessions if sessions is None else sessions
+        with ThreadPoolExecutor(max(len(sessions), 1)) as pool:
+            list(pool.map(lambda tracked: self.guarded(tracked, work), sessions))
 
-    def guarded(self, life: Life, work: Callable[[Life], None]) -> None:
+    def guarded(self, tracked: TrackedSession, work: Callable[[TrackedSession], None]) -> None:
         try:
-            work(life)
+            work(tracked)
         except (Lost, AssertionError) as lost:
-            self._lose(life, str(lost))
+            self._lose(tracked, str(lost))
         except Gone as gone:
-            self._lose(life, f"the server hangs up: {gone.__cause__!r}\n{self.victim.said()[-2000:]}")
+            self._lose(tracked, f"the server closed the connection: {gone.__cause__!r}\n{self.victim.said()[-2000:]}")
 
-    def _lose(self, life: Life, why: str) -> None:
+    def _lose(self, tracked: TrackedSession, why: str) -> None:
         with self._losing:
-            self.outcome.lost.append(life.session.id)
-            self.lives = [other for other in self.lives if other is not life]
-            history = "\n  ".join(life.history)
-            self.say(f"LOST: session {life.name} ({life.session.id}): {why}\nits history:\n  {history}")
+            self.outcome.lost.append(tracked.session.id)
+            self.sessions = [other for other in self.sessions if other is not tracked]
+            history = "\n  ".join(tracked.history)
+            self.say(f"LOST: session {tracked.name} ({tracked.session.id}): {why}\nits history:\n  {history}")
 
     def count(self) -> int:
-        """Sleeps so far, of the sessions that are tortured."""
-        return sum(life.sleeps for life in self.lives)
+        """Returns the number of sleeps so far, without lost sessions."""
+        return sum(tracked.sleeps for tracked in self.sessions)
 
-    def asleep(self) -> list[Life]:
-        """Those whose deep sleep was acknowledged."""
-        return [life for life in self.lives if life.kept]
+    def asleep(self) -> list[TrackedSession]:
+        """Returns the sessions whose deep sleep was acknowledged."""
+        return [tracked for tracked in self.sessions if tracked.kept]
 
     def evicted(self) -> bool:
-        """No sleeper's volume is on this host."""
+        """Tells whether no sleeping session has its volume on this host."""
         config = self.victim.config
         try:
-            mine = {traces.sandbox_of(config, life.session.id) for life in self.asleep()}
+            mine = {traces.sandbox_of(config, tracked.session.id) for tracked in self.asleep()}
             return not mine & traces.sandboxes(config)["volume"]
-        except FileNotFoundError:  # of what is being removed just now
+        except FileNotFoundError:  # the server removes something right now
             return False
 
-    def shoot_soon(self, chance: random.Random) -> threading.Timer:
-        shot = threading.Timer(chance.random() * KILL_WITHIN, self.victim.shoot)
-        shot.start()
-        return shot
+    def kill_soon(self, rng: random.Random) -> threading.Timer:
+        killer = threading.Timer(rng.random() * KILL_WITHIN, self.victim.kill_from_thread)
+        killer.start()
+        return killer
 
-    def bury(self, settings: Mapping[str, str], step: str) -> bool:
-        """Starts the server again where it has died; whether it had."""
+    def restart_if_dead(self, settings: Mapping[str, str], step: str) -> bool:
+        """Restarts the server if it died. Returns whether it had died."""
         died = self.victim.died()
         if died:
             self.outcome.kills[AT_RANDOM if self.victim.step == NO_STEP else self.victim.step] += 1
-            self.up(settings, step)
+            self.ensure_running(settings, step)
         return died

@@ -23,7 +23,7 @@ from buntime.sandboxes.record import Record
 from buntime.session import Session, State
 
 LIMITS = Limits(memory=256, cpu=1.0, timeout=30, disk=32)
-READY = 0.5  # seconds, in place of READY_SECONDS
+READY = 0.5  # seconds; replaces READY_SECONDS
 
 
 async def _never() -> None:
@@ -46,7 +46,7 @@ def _raising(failure: Exception) -> Callable[[], Awaitable[None]]:
 
 @dataclass
 class Box:
-    """As much of a sandbox as being taken up takes."""
+    """A fake sandbox with the parts that adopting uses."""
 
     record: Record
     take_over: Callable[[], Awaitable[None]] = _at_once
@@ -71,7 +71,7 @@ class Box:
 
 @dataclass
 class Host:
-    """Sandboxes as a killed server has left them."""
+    """A host with the sandboxes that a killed server left."""
 
     home: Path
     ways: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md names what exists."""
+"""Files that ARCHITECTURE.md names exist, and it names every room."""
 
 import re
 from pathlib import Path

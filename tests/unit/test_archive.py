@@ -1,4 +1,4 @@
-"""Opening the archive at the location that the operator configured."""
+"""Opening the archive at the location that the operator configures."""
 
 from pathlib import Path
 

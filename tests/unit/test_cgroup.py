@@ -1,4 +1,4 @@
-"""The cgroup trees, on a directory that stands in for the kernel's: which files get which values."""
+"""The values that cgroup files get, in a directory that stands in for the kernel's tree."""
 
 import subprocess
 from pathlib import Path
@@ -14,7 +14,7 @@ SMALL = Limits(memory=64, cpu=0.25, timeout=30, disk=64)
 
 
 class Kernel:
-    """Control files appear with their directory; the real kernel makes them by itself."""
+    """Makes the control files in new directories, as the real kernel does."""
 
     def __init__(self, root: Path, files: dict[str, str]) -> None:
         self.root = root
@@ -157,7 +157,7 @@ def test_the_kernel_is_asked_for_all_of_a_sandboxs_memory(
     subprocess.run(command, check=True)
     changed = [path for path in tmp_path.rglob(asked) if path.read_text()]
     assert [path.read_text() for path in changed] == [written]
-    assert changed[0].parent.name == "sb1", "the whole sandbox, not a part of it"
+    assert changed[0].parent.name == "sb1", "memory must be reclaimed from the whole sandbox"
 
 
 def test_a_missing_run_counts_as_killed_and_removed(tmp_path: Path) -> None:

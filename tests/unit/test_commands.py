@@ -1,4 +1,4 @@
-"""Commands before a server of which the test says what it answers: what a real one answers only by chance."""
+"""Commands with a fake server, for answers that a real server gives only by chance."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ def session(session_id: str, **fields: object) -> dict[str, object]:
 
 
 class Server:
-    """Answers by method and path; what it was asked is in `asked`."""
+    """Answers by method and path. Records requests in `asked`."""
 
     def __init__(self, answers: Mapping[str, Answer | Callable[[httpx2.Request], Answer]]) -> None:
         self._answers = answers

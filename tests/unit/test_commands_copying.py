@@ -1,4 +1,4 @@
-"""Which side of a copy is in a session, and what the copy is called there."""
+"""Which side of a copy is in a session, and the name of the copy there."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What `buntime logs` prints of a process that does not stop writing."""
+"""`buntime logs` for a process that never stops writing."""
 
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from buntime.clients.commands.processes import _entries
 
 
 class Busy:
-    """Has one more entry at each look."""
+    """Has one more entry on each call."""
 
     def __init__(self, before: int) -> None:
         self._written = before

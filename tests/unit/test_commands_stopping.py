@@ -1,4 +1,4 @@
-"""Signals that come while a command is at work."""
+"""Signals that arrive while a command runs."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ def as_before() -> Iterator[None]:
 
 def comes(number: int) -> None:
     os.kill(os.getpid(), number)
-    time.sleep(0.01)  # the interpreter looks for signals between two steps
+    time.sleep(0.01)  # the interpreter handles signals between two instructions
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

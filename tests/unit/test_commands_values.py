@@ -1,4 +1,4 @@
-"""What commands read and show, without a server."""
+"""Values that commands read and print, without a server."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""When sessions are looked at: against a table that is searched whole."""
+"""Deadlines of sessions, compared with a full search of a table."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""What only the archive in a directory promises: on disk, private, no leftovers, a disk that is full or not there."""
+"""Promises of only the directory archive: durable, private, no leftovers, and correct on a full or missing disk."""
 
 import os
 import shutil
@@ -56,7 +56,7 @@ def test_the_file_is_on_disk_before_its_name_and_the_name_before_the_answer(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = DirectoryArchive(root)
-    synced: list[tuple[Path, bool]] = []  # and whether the object had its name
+    synced: list[tuple[Path, bool]] = []  # path, and whether the object had its final name
     fsync = os.fsync
 
     def watched(number: int) -> None:
@@ -86,7 +86,7 @@ DirectoryArchive(Path(sys.argv[1])).put(sys.argv[2], content())
 
 @pytest.fixture
 def start_putting(root: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Another process that is in the middle of a put, until its input ends."""
+    """Starts a process that is in the middle of a put until its stdin closes."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:

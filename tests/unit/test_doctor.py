@@ -1,4 +1,4 @@
-"""What the doctor finds on a host. It asks the real one, with settings that are right and wrong."""
+"""What `buntime doctor` finds on this host, with right and wrong settings."""
 
 import json
 import os
@@ -22,13 +22,13 @@ NETWORK = "10.213.0.0/16"
 
 @pytest.fixture
 def config() -> Iterator[Config]:
-    """On a disk, as /var/lib is; /tmp is memory on Debian 13, and may be too small."""
+    """A configuration with its data on a disk. /tmp is in memory on Debian 13, and may be too small."""
     with TemporaryDirectory(dir="/var/tmp") as directory:
         yield Config(data_dir=Path(directory))
 
 
 def ruleset(rules: str) -> str:
-    """What the kernel makes of nftables rules, in a network namespace that ends with this."""
+    """Loads nftables rules in a temporary network namespace. Returns the kernel's form of them."""
     script, rules = "nft -f - && nft -j list ruleset", rules.replace("}", "}\n").replace("; }", ";\n}")
     return subprocess.run(
         ["unshare", "--net", "sh", "-ec", script], input=rules, capture_output=True, text=True, check=True
@@ -78,7 +78,7 @@ def test_a_runtime_with_known_holes_is_refused(config: Config, name: str, said: 
 @pytest.mark.parametrize(
     ("files", "limited"),
     [
-        ({"cgroup.procs": "1\n", "cgroup.subtree_control": "\n"}, True),  # the host's root
+        ({"cgroup.procs": "1\n", "cgroup.subtree_control": "\n"}, True),  # the root cgroup of the host
         ({"cgroup.procs": "1\n", "cgroup.subtree_control": "\n", "cgroup.type": "domain\n"}, False),
         ({"cgroup.procs": "", "cgroup.subtree_control": "\n", "cgroup.type": "domain\n"}, True),
         ({"cgroup.procs": "1\n", "cgroup.subtree_control": "cpu io memory pids\n", "cgroup.type": "domain\n"}, True),

@@ -33,14 +33,14 @@ pytestmark = [
 
 
 async def echo(request: web.Request) -> web.Response:
-    """What reached the upstream."""
+    """Answers with the request that reached the upstream."""
     body = await request.read()
     seen = {"path": request.raw_path, "headers": {k.lower(): v for k, v in request.headers.items()}, "size": len(body)}
     return web.json_response(seen, headers={"X-Accel-Redirect": "/secret", "X-Seen": "yes"})
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
-    """One piece, and the next only when the client's body has a second one."""
+    """Sends one piece, and the next only after a second piece of the client's body."""
     response = web.StreamResponse()
     await response.prepare(request)
     async for piece in request.content.iter_any():
@@ -98,7 +98,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 async def lonely(config: Config) -> AsyncIterator[Front]:
-    """An edge whose control plane does not listen."""
+    """Runs an edge whose control plane does not listen."""
     async with serving(config), aiohttp.ClientSession() as client:
         yield Front(f"http://127.0.0.1:{config.port}", config, client)
 
@@ -110,7 +110,7 @@ async def front(lonely: Front) -> AsyncIterator[Front]:
 
 
 async def raw(config: Config, request: bytes) -> tuple[str, dict[str, str], bytes]:
-    """Status line, header and body of the answer to bytes that a client library would not send."""
+    """Sends bytes that no client library would send. Returns the answer's status line, header and body."""
     reader, writer = await asyncio.open_connection("127.0.0.1", config.port)
     writer.write(request)
     head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
@@ -247,7 +247,7 @@ async def test_an_unknown_host_is_said_in_a_sentence(config: Config) -> None:
 async def test_what_a_killed_server_left_is_stopped_at_the_next_start(config: Config) -> None:
     async with serving(config):
         left = int((config.run_dir / "edge/nginx.pid").read_text())
-        os.kill(left, signal.SIGSTOP)  # it cannot end by itself any more
+        os.kill(left, signal.SIGSTOP)  # now it cannot end by itself
         process.stop_left_over(config.run_dir / "edge")
         assert process._members(left) == []
 
@@ -280,7 +280,9 @@ async def test_a_child_that_does_not_heed_the_signal_is_killed_within_the_deadli
     async with Tasks() as tasks:
         tasks.start_daemon(keep_running(Program("stubborn", stubborn, stop_seconds=0.05)), "stubborn")
         await eventually(lambda: ready.exists() and ready.read_text().strip() != "")
-    await eventually(lambda: process._members(int(ready.read_text())) == [])  # killed; the kernel may need a moment
+    await eventually(
+        lambda: process._members(int(ready.read_text())) == []
+    )  # the killed process may need a moment to vanish
 
 
 @pytest.mark.parametrize("steps", range(8))
@@ -290,10 +292,10 @@ async def test_a_child_that_is_stopped_while_it_starts_leaves_nothing_of_its_own
     running = asyncio.create_task(keep_running(program))
     for _ in range(steps):
         await asyncio.sleep(0)
-    deadline = time.monotonic() + 0.3  # the loop stands still, so that the child runs ahead of what the loop knows
+    deadline = time.monotonic() + 0.3  # blocks the event loop, so that the loop does not yet know what the child did
     while not ready.exists() and time.monotonic() < deadline:
         time.sleep(0.01)  # noqa: ASYNC251
     running.cancel()
     await asyncio.wait({running})
-    if ready.exists():  # else it was cancelled before there was a child
+    if ready.exists():  # otherwise it was cancelled before the child existed
         await eventually(lambda: process._members(int(ready.read_text())) == [])

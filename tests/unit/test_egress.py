@@ -1,4 +1,4 @@
-"""What a session's network rules mean: which entries there are, and which names they cover."""
+"""The meaning of a session's network rules: valid entries, and the names that they cover."""
 
 from ipaddress import IPv4Network
 

@@ -1,4 +1,4 @@
-"""What a guest reports about a run in a context is checked, because the guest may be an impostor."""
+"""Reports of a guest about a run in a context are checked, because the guest may be an impostor."""
 
 import asyncio
 import struct
@@ -38,7 +38,7 @@ async def _read(frames: Sequence[Frame]) -> Evaluated:
 
 
 def plain(forms: object) -> object:
-    """As a client gets it."""
+    """Returns the value as a client gets it."""
     return msgspec.json.decode(msgspec.json.encode(forms))
 
 

@@ -1,4 +1,4 @@
-"""Frames from a guest, cut anywhere on their way."""
+"""Frames from a guest that arrive in arbitrary pieces."""
 
 import asyncio
 import struct
@@ -33,7 +33,7 @@ def cut(whole: bytes, size: int) -> list[bytes]:
 
 
 class Parts(StreamReader):
-    """Parts as they came, not joined."""
+    """Collects the parts without joining them."""
 
     def __init__(self, parts: Sequence[bytes]) -> None:
         loop = asyncio.get_running_loop()

@@ -69,6 +69,6 @@ async def test_spare_failures_reach_only_callers_that_handle_them(
 async def test_a_server_short_of_memory_does_not_blame_the_guest() -> None:
     async with answering(json_answer(b'{"protocol": 1}')) as guest:
         with Room(limit=1, share=1).for_one_request():
-            hold(1 << 20)  # as much as is not counted
+            hold(1 << 20)  # the amount that is not counted
             with pytest.raises(Unavailable):
                 await guest.check()

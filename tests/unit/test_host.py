@@ -50,7 +50,7 @@ def test_no_two_sandboxes_of_a_host_share_an_address_or_a_user_id() -> None:
     first_uids = sorted(p.first_uid(slot) for p in parts for slot in range(p.slots))
     assert all(b - a >= UIDS for a, b in itertools.pairwise(first_uids))
     assert first_uids[0] >= FIRST_UID
-    assert first_uids[-1] + UIDS <= 2**32 - 1, "the last id of all means no id to Linux"
+    assert first_uids[-1] + UIDS <= 2**32 - 1, "Linux reserves the last id"
 
 
 def test_the_slot_of_an_address_is_the_one_that_has_it() -> None:
@@ -72,7 +72,7 @@ def test_an_interface_name_fits_linux() -> None:
 
 @pytest.fixture(autouse=True)
 def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Servers run on this host while the tests do: these claim nothing of theirs."""
+    """Moves claims to a temporary directory, since real servers may run on this host."""
     monkeypatch.setattr(host, "SHARED_RUN_DIR", tmp_path / "run")
     return tmp_path / "run"
 
@@ -128,7 +128,7 @@ def test_blocks_stay_in_the_order_in_which_they_were_claimed(tmp_path: Path) -> 
 
 
 def test_the_claim_of_an_earlier_version_is_kept(tmp_path: Path, run_dir: Path) -> None:
-    """It named one part of the network, and its sandboxes run."""
+    """An earlier claim names one block of the network, and its sandboxes still run."""
     mine = config(tmp_path, "a", MANY)
     run_dir.mkdir()
     (run_dir / "part-5.json").write_text(json.dumps({"data_dir": str(mine.data_dir)}))

@@ -1,4 +1,4 @@
-"""scripts/check fails where TypeScript modules import each other in a circle."""
+"""scripts/check fails if TypeScript modules import each other in a circle."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def test_modules_in_a_line_pass(tmp_path: Path) -> None:
 def test_modules_in_a_circle_fail(tmp_path: Path, back: str) -> None:
     checked = check(tmp_path, LINE | {"c.ts": back})
     assert checked.returncode == 1
-    assert checked.stdout.count(".ts") == 5  # four modules, the first of them twice
+    assert checked.stdout.count(".ts") == 5  # four modules, with the first one twice
 
 
 def test_an_import_of_a_missing_module_fails(tmp_path: Path) -> None:

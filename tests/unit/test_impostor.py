@@ -1,4 +1,4 @@
-"""A program of the session may answer in the guest's place. It must cost the server neither time nor memory."""
+"""A program in the session may answer in the guest's place. It must cost the server neither time nor memory."""
 
 import asyncio
 import json
@@ -18,12 +18,12 @@ from buntime.sandboxes.inside.writing import write_batch
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 RUN = Run(timeout=30, command="true")
-SECONDS = 5.0  # an impostor that is not recognised goes on for ever
+SECONDS = 5.0  # an impostor that is not recognised never stops
 
 
 @asynccontextmanager
 async def answering(first: bytes, then: bytes = b"") -> AsyncIterator[Guest]:
-    """The client of something that answers every request with `first`, and with `then` for as long as it is taken."""
+    """Yields a client of a server that answers every request with `first`, and then repeats `then` without end."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Large answers of a guest arrive complete and leave time for others. An impostor's are refused."""
+"""Large answers of a guest arrive complete and do not block other tasks. An impostor's are refused."""
 
 import asyncio
 import base64
@@ -30,7 +30,7 @@ from tests.unit.test_lies import Content, _longest_turn
 from tests.unit.test_terminal_impostor import Launcher
 
 LIMIT = 100
-# names that look like the JSON around them, or end as it does
+# names that look like the surrounding JSON, or that end like it
 TRICKS = [
     '"',
     '",',
@@ -48,7 +48,7 @@ TRICKS = [
 
 
 def compact(value: object) -> bytes:
-    """As the guest's JSON.stringify has it."""
+    """Returns JSON in the form of the guest's JSON.stringify."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -57,7 +57,7 @@ def listed(path: str) -> dict[str, object]:
 
 
 def long_names(number: int, length: int) -> list[str]:
-    """Each with all of the tricks at its end."""
+    """Returns long names that end with each of the tricks."""
     return [f"{n}-{'x' * length}{TRICKS[n % len(TRICKS)]}" for n in range(number)]
 
 
@@ -67,7 +67,7 @@ async def page(one: Guest) -> list[str]:
     return [entry.path for entry in files]
 
 
-# --- what is large and true comes whole ---
+# --- large answers of a guest ---
 
 
 @pytest.mark.parametrize("number", [1, 2, LIMIT])
@@ -100,7 +100,7 @@ async def test_many_written_files_of_a_context_run_arrive_complete() -> None:
         assert (await read_evaluation(answer, None, None)).end.files_written == names
 
 
-# --- what is large and no guest's ---
+# --- large answers of an impostor ---
 
 ENTRY = compact(listed(""))
 WRITES = b'{"exitCode":0,"truncated":false,"filesWritten":[%b],"filesWrittenTruncated":false}'
@@ -172,7 +172,7 @@ async def test_a_small_answer_is_read_only_up_to_its_limit(what: str, status: in
 
 # --- time ---
 
-QUICKER = 2  # times, at least: by how much others wait less than for all of it in one piece
+QUICKER = 2  # the least factor by which other tasks wait less than for decoding in one piece
 
 WORK: dict[str, tuple[Callable[[], bytes], Any, Callable[[bytes], Awaitable[object]]]] = {
     "files": (lambda: FILES % filled(ENTRY), listing._Page, lambda text: _asked(text, page)),
@@ -191,7 +191,7 @@ WORK: dict[str, tuple[Callable[[], bytes], Any, Callable[[bytes], Awaitable[obje
 
 
 async def _asked(text: bytes, call: Callable[[Guest], Awaitable[object]], status: int = 200) -> None:
-    """Of an impostor in a thread of its own: the loop's time is ours alone."""
+    """Calls an impostor that runs in a thread, so that the event loop does only the caller's work."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         answering = threading.Thread(target=_answer, args=(server, status, text))
         answering.start()

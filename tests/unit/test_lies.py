@@ -38,7 +38,7 @@ from tests.unit.test_terminal_impostor import Launcher, chunk
 MB = 1 << 20
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
-# --- what is nested deeper than Python goes ---
+# --- JSON that is nested too deep for Python ---
 
 READERS: dict[str, Callable[[], object]] = {
     "a change": lambda: watching._told(b"c", b'[{"event": "created", "path": "x", "more": ' + DEEP + b"}]", "/x"),
@@ -98,7 +98,7 @@ async def test_input_waits_when_a_guest_falsely_reports_it_as_read() -> None:
 
 
 class Content:
-    """What aiohttp reads of an answer."""
+    """Stands in for the body of aiohttp's answer."""
 
     def __init__(self, parts: AsyncIterator[bytes]) -> None:
         self.content = self
@@ -140,7 +140,7 @@ async def test_an_unfinished_end_counts_as_memory() -> None:
 @pytest.mark.parametrize("form", [b'"json": %b', b'"table": {"columns": [], "rows": %b}'])
 @pytest.mark.parametrize("value", [b"[]", b"1.5", b'{"a":0}'])
 async def test_values_are_not_decoded_into_objects(form: bytes, value: bytes) -> None:
-    """Decoded, `[],` takes thirty times as much memory."""
+    """A decoded `[],` takes thirty times its size in memory."""
     text = b'{"value": {' + form % (b"[" + (value + b",") * 500_000 + value + b"]") + b"}}"
     answer: Any = Content(_repeated(frame(b"v", text) + frame(b"x", b'{"outcome": "ended", "exitCode": null}'), 1))
     tracemalloc.start()
@@ -166,7 +166,7 @@ async def test_tiny_displayed_values_count_with_their_decoded_size() -> None:
 
 
 async def _longest_turn(work: Any) -> float:
-    """Seconds that others waited for theirs."""
+    """Returns the longest time in seconds for which the work blocked other tasks."""
     longest, task = 0.0, asyncio.ensure_future(work)
     while not task.done():
         started = time.thread_time()
@@ -194,7 +194,7 @@ async def test_other_lines_of_a_search_are_skipped_in_turns_and_bounded(line: by
 
 
 class Launching(Launcher):
-    """As much of one as starting something takes."""
+    """A fake launcher with the parts that a start uses."""
 
     def live(self, lives: str) -> int:
         return 1
@@ -207,7 +207,7 @@ LAUNCHING: Any = Launching()
 MACHINERY: Any = SimpleNamespace(env={})
 TERMINAL = NewTerminal("term_x", cols=80, rows=24, env={}, working_dir="/")
 
-# Calls of which only that they are answered matters
+# Calls whose answers do not matter
 TOLD: dict[str, Callable[[Guest], Awaitable[object]]] = {
     "a file to delete": lambda one: GuestFiles(one, LAUNCHING, MACHINERY).delete("/workspace/a", recursive=False),
     "a process to prepare": lambda one: Prepared("sb", one, LAUNCHING, MACHINERY)._prepare(
@@ -234,7 +234,7 @@ async def test_alternating_crumbs_of_two_streams_leave_time_for_others() -> None
     async def send(message: Message) -> None:
         nonlocal sent
         sent += len(message.get("body", b""))
-        until = time.thread_time() + 0.0001  # as long as it takes
+        until = time.thread_time() + 0.0001  # the CPU time of a send
         while time.thread_time() < until:
             pass
 

@@ -1,4 +1,4 @@
-"""Which session a conversation has is decided once for each, within bounds."""
+"""Each conversation gets its session once, within bounds."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass(slots=True)
 class Kept:
-    """Conversations, and the server behind them."""
+    """Conversations and their fake server."""
 
     now: datetime = BEGIN
     client: AsyncFakeBuntime = field(init=False)
@@ -30,7 +30,7 @@ class Kept:
         self.all = Conversations(TTL, lambda: self.now)
 
     async def opened(self, conversation: Conversation, asked: str | None = None) -> tuple[str, str]:
-        """The session's id and the note."""
+        """Returns the session's id and the note."""
         opened = await self.all.open(self.client, conversation, asked)
         return opened.session.id, opened.note
 
@@ -49,7 +49,7 @@ def kept() -> Kept:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two conversations are remembered, and the contexts of two sessions."""
+    """Limits memory to two conversations and the contexts of two sessions."""
     monkeypatch.setattr(conversations, "MOST", 2)
 
 

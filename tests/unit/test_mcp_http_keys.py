@@ -1,4 +1,4 @@
-"""Over HTTP nothing is stored for unknown keys, and no key takes all conversations."""
+"""Over HTTP, nothing is stored for unknown keys, and no key can use all conversations."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +20,7 @@ NEWEST = "2026-07-28"
 
 @dataclass(slots=True)
 class Known:
-    """The keys that a server knows, what it was asked, and the time."""
+    """A fake server's known keys, the questions that it got, and its clock."""
 
     known: set[str] = field(default_factory=lambda: {"btk_a", "btk_b"})
     failure: BuntimeError | None = None
@@ -63,7 +63,7 @@ def _headers(key: str, name: str, value: str | None) -> dict[str, str]:
 
 @asynccontextmanager
 async def served(known: Known) -> AsyncIterator[Caller]:
-    """The tools over HTTP, in this process."""
+    """Serves the tools over HTTP in this process."""
     app = http_app(build(Settings("http://127.0.0.1:9", None, 3600)), "127.0.0.1", ())
     transport = httpx2.ASGITransport(RequireKey(app, known.keys()))
     async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport) as http:
@@ -72,7 +72,7 @@ async def served(known: Known) -> AsyncIterator[Caller]:
 
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one key two conversations may be open."""
+    """Allows two open conversations per key."""
     monkeypatch.setattr(open_conversations, "MOST_OPEN", 2)
 
 
@@ -164,7 +164,7 @@ async def test_the_oldest_idle_conversation_of_a_key_ends_for_a_new_one() -> Non
     async with served(Known()) as caller:
         theirs = (await caller.opens("btk_b")).headers["mcp-session-id"]
         first, second = [(await caller.opens("btk_a")).headers["mcp-session-id"] for _ in range(2)]
-        assert await caller.status_of("btk_a", first) == 200  # now the second is the oldest
+        assert await caller.status_of("btk_a", first) == 200  # makes the second one the oldest
         third = (await caller.opens("btk_a")).headers["mcp-session-id"]
         statuses = [await caller.status_of("btk_a", name) for name in (first, second, third)]
         assert statuses == [200, 404, 200]

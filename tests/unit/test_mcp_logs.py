@@ -1,4 +1,4 @@
-"""Of a long log the newest is seen in one call, and a process that never ends keeps no call going."""
+"""One call shows the newest part of a long log, and a process that never ends does not block the call."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from buntime_sdk.testing import AsyncFakeBuntime, FakeResult
 from buntime.clients.mcp.logs import MOST_PAGES, PAGE, whole_log
 from buntime.clients.mcp.output import KEPT
 
-KEPT_BYTES = 16 << 20  # of a log, by the API
+KEPT_BYTES = 16 << 20  # the API's limit on a log
 
 
 async def started(client: AsyncFakeBuntime, result: FakeResult) -> AsyncProcess:
@@ -39,11 +39,11 @@ async def test_a_log_without_output_is_requested_once() -> None:
 
 @dataclass
 class Writing(AsyncProcess):
-    """One that writes `size` bytes before each look at it, of which its log keeps `kept`."""
+    """A process that writes `size` bytes before each call. Its log keeps the last `kept` bytes."""
 
     size: int
     kept: int = KEPT_BYTES
-    ends_after: int | None = None  # looks
+    ends_after: int | None = None  # calls
     pages: list[int] = field(default_factory=list)
     written: int = 0
 

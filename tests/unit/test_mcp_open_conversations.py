@@ -18,7 +18,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def two(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two conversations of one key may be open."""
+    """Allows two open conversations per key."""
     monkeypatch.setattr(open_conversations, "MOST_OPEN", 2)
 
 

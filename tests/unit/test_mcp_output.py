@@ -1,4 +1,4 @@
-"""Output of any length is kept and cut so that its beginning, its end and what is missing can be seen."""
+"""Output of any length is shortened so that its beginning, its end and the size of the gap are visible."""
 
 from collections.abc import Sequence
 
@@ -56,7 +56,7 @@ def test_very_long_output_keeps_its_beginning_and_end(texts: list[str], most: in
         assert whole == written
         return
     beginning, gap, end = whole.partition("\n… ")
-    if not gap or beginning != written[:most]:  # nothing was dropped, or the text has that mark itself
+    if not gap or beginning != written[:most]:  # nothing was dropped, or the text itself contains the mark
         assert whole == written or written[:most] == whole[:most]
         return
     number, _, last = end.partition(" characters are not kept …\n")
@@ -85,7 +85,7 @@ def test_binary_content_is_not_read_as_text() -> None:
         decoded(b"\xff\xfe")
 
 
-# --- what a run in a context displays ---
+# --- displayed values of a run in a context ---
 
 
 @pytest.fixture

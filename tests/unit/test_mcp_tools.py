@@ -1,4 +1,4 @@
-"""Tool results stay within their limits and say where the rest is. The server is the SDK's fake."""
+"""Tool results stay within their limits and say where the rest is. The tests use the SDK's fake server."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ MANY = re.compile("many")
 
 
 class NearToolContext(ToolContext):
-    """One whose server is in this process."""
+    """A tool context whose server is in this process."""
 
     def __init__(self, near: AsyncBuntime) -> None:
         super().__init__(Settings(None, None, 3600))
@@ -38,10 +38,10 @@ class NearToolContext(ToolContext):
 @dataclass(slots=True)
 class Talk:
     client: Client
-    shown: int = 0  # bytes of the last result
+    shown: int = 0  # size of the last result in bytes
 
     async def does(self, tool: str, progress: Any = None, **arguments: object) -> dict[str, Any]:
-        """The values of a result that is no error."""
+        """Calls a tool that must succeed. Returns the structured content."""
         result = await self.client.call_tool(tool, arguments, progress_callback=progress)
         assert not result.is_error, result.content
         assert result.structured_content is not None
@@ -147,7 +147,7 @@ async def test_one_call_shows_the_end_of_a_long_log_and_its_cursor_leads_on() ->
         assert (await talk.does("read_file", path=path, offset=len(whole) - 5))["content"] == "LAST\n"
         assert (await talk.does("process_logs", process=process, cursor=logs["cursor"]))["output"] == ""
         part = await talk.does("process_logs", process=process, cursor=0)
-        assert part["cursor"] < 20_000  # a part at a time
+        assert part["cursor"] < 20_000  # one part per call
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ async def test_a_start_that_waits_reports_progress(
 
 
 def slow() -> AsyncBuntime:
-    """A server whose processes take a moment to start."""
+    """Makes processes of the fake server take a moment to start."""
     session = {"sessionId": "ses_a", "expiresAt": "2099-01-01T00:00:00Z", "createdAt": "2026-01-01T00:00:00Z"}
     process = {"processId": "proc_a", "status": "running", "exitCode": None, "reason": None, "command": "serve"}
 

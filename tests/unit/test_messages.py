@@ -1,4 +1,4 @@
-"""Messages of the domain name system: what is read of them, and that anything else is refused and never a crash."""
+"""DNS messages: valid ones are read, and any other is refused without a crash."""
 
 import struct
 from ipaddress import IPv4Address
@@ -25,7 +25,7 @@ from buntime.sandboxes.network.messages import (
 
 ASKED = question_for("www.Example.com", 7)
 QUESTION = parse_question(ASKED)
-POINTER = b"\xc0\x0c"  # to the name asked
+POINTER = b"\xc0\x0c"  # to the name in the question
 
 
 def answer(*records: bytes, question: bytes = ASKED, flags: int = 0x8180) -> bytes:
@@ -52,12 +52,12 @@ def test_a_question_is_read_in_lower_case() -> None:
         ASKED[:11],
         ASKED[:-1],
         ASKED[:20],
-        answer(),  # an answer is no question
+        answer(),  # an answer is not a question
         ASKED[:4] + b"\0\2" + ASKED[6:],
         ASKED[:4] + b"\0\0" + ASKED[6:],
         ASKED[:2] + b"\x28" + ASKED[3:],  # an update
-        ASKED[:-1] + b"\3",  # of another class
-        ASKED[:12] + b"\xc0\x0c" + ASKED[-4:],  # a name that leads to itself
+        ASKED[:-1] + b"\3",  # another class
+        ASKED[:12] + b"\xc0\x0c" + ASKED[-4:],  # a name that points to itself
         ASKED[:12] + b"\x03a.b\0" + ASKED[-4:],  # a dot within a label
         ASKED[:12] + b"\x02a\0\0" + ASKED[-4:],
         ASKED[:12] + b"\x40" + b"a" * 64 + b"\0" + ASKED[-4:],

@@ -1,4 +1,4 @@
-"""How scripts/mutants changes source, names its mutants and finds them again."""
+"""How scripts/mutants changes code, names its mutants and finds them again."""
 
 import ast
 from collections import Counter
@@ -131,7 +131,7 @@ class A:
 
 
 def find(wanted: Edit, here: Tree) -> tuple[int, str] | None:
-    """The line where it is found."""
+    """Returns the line of the match."""
     found = find_again(here, [wanted.mutant]).get(wanted.mutant.id)
     return None if found is None else (found[0].lines[0], found[1])
 

@@ -1,4 +1,4 @@
-"""The OCI runtime's own directory, as it is read after a restart."""
+"""The OCI runtime's directory is read after a restart."""
 
 import os
 from pathlib import Path

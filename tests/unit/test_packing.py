@@ -1,4 +1,4 @@
-"""Packed content: it comes back whole or is called damaged, in little memory."""
+"""Packed content is unpacked completely or reported as damaged, with little memory."""
 
 import secrets
 import tracemalloc

@@ -1,4 +1,4 @@
-"""Who met the limit on processes, by files that stand in for the kernel's: cgroup v2 counts differently from v1."""
+"""Which run hit the process limit, on files that stand in for the kernel's. cgroup v1 and v2 count differently."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from buntime.sandboxes.kernel.cgroup_v2 import CgroupsV2
 from buntime.sandboxes.kernel.process_limit import ProcessLimit
 
 
-class Place:
+class PidsFiles:
     """The pids files of a session with one run."""
 
     def __init__(self, cgroups: Cgroups, runs: Path) -> None:
@@ -18,16 +18,16 @@ class Place:
         self.runs = runs
         cgroups.create("sb1", None)
         cgroups.add_run("sb1", "r1")
-        self.says(run=0, session=0)
-        self.holds(run=1, session=1)
+        self.set_refused(run=0, session=0)
+        self.set_current(run=1, session=1)
 
-    def says(self, *, run: int, session: int) -> None:
-        """Forks that were refused."""
+    def set_refused(self, *, run: int, session: int) -> None:
+        """Sets the numbers of refused forks."""
         (self.runs / "r1/pids.events").write_text(f"max {run}\n")
         (self.runs / "pids.events").write_text(f"max {run + session}\n")
         (self.runs / "pids.events.local").write_text(f"max {session}\n")
 
-    def holds(self, *, run: int, session: int) -> None:
+    def set_current(self, *, run: int, session: int) -> None:
         (self.runs / "r1/pids.current").write_text(f"{run}\n")
         (self.runs / "pids.current").write_text(f"{session}\n")
 
@@ -36,110 +36,110 @@ class Place:
 
 
 @pytest.fixture
-def v1(tmp_path: Path) -> Place:
-    return Place(CgroupsV1(tmp_path, "buntime-abcd"), tmp_path / "pids/buntime-abcd/sb1/runs")
+def v1(tmp_path: Path) -> PidsFiles:
+    return PidsFiles(CgroupsV1(tmp_path, "buntime-abcd"), tmp_path / "pids/buntime-abcd/sb1/runs")
 
 
 @pytest.fixture
-def v2(tmp_path: Path) -> Place:
+def v2(tmp_path: Path) -> PidsFiles:
     root = tmp_path / "buntime-abcd"
     root.mkdir()
-    return Place(CgroupsV2(root), root / "sb1/runs")
+    return PidsFiles(CgroupsV2(root), root / "sb1/runs")
 
 
 @pytest.fixture(params=["v1", "v2"])
-def place(request: pytest.FixtureRequest) -> Place:
-    found: Place = request.getfixturevalue(request.param)
+def pids(request: pytest.FixtureRequest) -> PidsFiles:
+    found: PidsFiles = request.getfixturevalue(request.param)
     return found
 
 
-def test_a_run_has_fewer_processes_than_its_session(place: Place) -> None:
-    assert (place.runs / "r1/pids.max").read_text() == str(ONE_RUN_PIDS)
-    assert (place.runs / "pids.max").read_text() == str(RUN_PIDS)
+def test_a_run_has_fewer_processes_than_its_session(pids: PidsFiles) -> None:
+    assert (pids.runs / "r1/pids.max").read_text() == str(ONE_RUN_PIDS)
+    assert (pids.runs / "pids.max").read_text() == str(RUN_PIDS)
     assert ONE_RUN_PIDS < RUN_PIDS
 
 
-def test_a_run_with_a_refused_fork_met_the_limit(place: Place) -> None:
-    limit = place.limit()
+def test_a_run_with_a_refused_fork_met_the_limit(pids: PidsFiles) -> None:
+    limit = pids.limit()
     assert not limit.is_met()
-    place.says(run=1, session=0)
+    pids.set_refused(run=1, session=0)
     assert limit.is_met()
 
 
-def test_forks_refused_before_the_watch_do_not_count(place: Place) -> None:
-    place.says(run=3, session=3)
-    limit = place.limit(used=True)
+def test_forks_refused_before_the_watch_do_not_count(pids: PidsFiles) -> None:
+    pids.set_refused(run=3, session=3)
+    limit = pids.limit(used=True)
     assert not limit.is_met()
-    place.says(run=4, session=3)
+    pids.set_refused(run=4, session=3)
     assert limit.is_met()
 
 
-def test_forks_refused_by_the_servers_own_kill_do_not_count(place: Place) -> None:
-    limit = place.limit()
+def test_forks_refused_by_the_servers_own_kill_do_not_count(pids: PidsFiles) -> None:
+    limit = pids.limit()
     limit.settle()
-    place.says(run=9, session=9)
+    pids.set_refused(run=9, session=9)
     assert not limit.is_met()
 
 
-def test_a_limit_that_was_met_before_a_kill_stays_met(place: Place) -> None:
-    limit = place.limit()
-    place.says(run=1, session=0)
+def test_a_limit_that_was_met_before_a_kill_stays_met(pids: PidsFiles) -> None:
+    limit = pids.limit()
+    pids.set_refused(run=1, session=0)
     limit.settle()
     assert limit.is_met()
 
 
-def test_a_run_without_a_group_met_no_limit(place: Place) -> None:
-    limit = place.limit()
-    (place.runs / "r1/pids.events").unlink()
+def test_a_run_without_a_group_met_no_limit(pids: PidsFiles) -> None:
+    limit = pids.limit()
+    (pids.runs / "r1/pids.events").unlink()
     assert not limit.is_met()
 
 
-def test_v2_blames_a_run_with_many_processes_for_the_sessions_limit(v2: Place) -> None:
+def test_v2_blames_a_run_with_many_processes_for_the_sessions_limit(v2: PidsFiles) -> None:
     limit = v2.limit()
-    v2.holds(run=MANY_PIDS, session=MANY_PIDS)
+    v2.set_current(run=MANY_PIDS, session=MANY_PIDS)
     assert not limit.is_met(), "nothing was refused"
-    v2.says(run=0, session=1)
+    v2.set_refused(run=0, session=1)
     assert limit.is_met()
 
 
-def test_v2_does_not_blame_a_run_with_few_processes(v2: Place) -> None:
+def test_v2_does_not_blame_a_run_with_few_processes(v2: PidsFiles) -> None:
     limit = v2.limit()
-    v2.says(run=0, session=1)
-    v2.holds(run=MANY_PIDS - 1, session=RUN_PIDS - FEW_PIDS)
+    v2.set_refused(run=0, session=1)
+    v2.set_current(run=MANY_PIDS - 1, session=RUN_PIDS - FEW_PIDS)
     assert not limit.is_met()
 
 
-def test_v2_blames_a_run_while_its_session_is_still_full(v2: Place) -> None:
+def test_v2_blames_a_run_while_its_session_is_still_full(v2: PidsFiles) -> None:
     limit = v2.limit()
-    v2.says(run=0, session=1)
-    v2.holds(run=5, session=RUN_PIDS)
+    v2.set_refused(run=0, session=1)
+    v2.set_current(run=5, session=RUN_PIDS)
     assert limit.is_met()
 
 
-def test_v2_does_not_count_the_sessions_earlier_refused_forks(v2: Place) -> None:
-    v2.says(run=0, session=7)
-    v2.holds(run=MANY_PIDS, session=RUN_PIDS)
+def test_v2_does_not_count_the_sessions_earlier_refused_forks(v2: PidsFiles) -> None:
+    v2.set_refused(run=0, session=7)
+    v2.set_current(run=MANY_PIDS, session=RUN_PIDS)
     assert not v2.limit().is_met()
 
 
-def test_v2_does_not_blame_a_run_for_another_runs_limit(v2: Place) -> None:
+def test_v2_does_not_blame_a_run_for_another_runs_limit(v2: PidsFiles) -> None:
     limit = v2.limit()
-    v2.holds(run=MANY_PIDS, session=RUN_PIDS)
+    v2.set_current(run=MANY_PIDS, session=RUN_PIDS)
     (v2.runs / "pids.events").write_text("max 1\n")
     assert not limit.is_met()
 
 
-def test_v2_before_linux_6_11_counts_only_at_the_run(v2: Place) -> None:
+def test_v2_before_linux_6_11_counts_only_at_the_run(v2: PidsFiles) -> None:
     (v2.runs / "pids.events.local").unlink()
-    v2.holds(run=MANY_PIDS, session=RUN_PIDS)
+    v2.set_current(run=MANY_PIDS, session=RUN_PIDS)
     limit = v2.limit()
     assert not limit.is_met()
     (v2.runs / "r1/pids.events").write_text("max 1\n")
     assert limit.is_met()
 
 
-def test_v1_counts_only_at_the_run(v1: Place) -> None:
+def test_v1_counts_only_at_the_run(v1: PidsFiles) -> None:
     limit = v1.limit()
-    v1.says(run=0, session=5)
-    v1.holds(run=MANY_PIDS, session=RUN_PIDS)
+    v1.set_refused(run=0, session=5)
+    v1.set_current(run=MANY_PIDS, session=RUN_PIDS)
     assert not limit.is_met()

@@ -1,4 +1,4 @@
-"""What a guest reports about processes and their logs is checked, because the guest may be an impostor."""
+"""Reports of a guest about processes and their logs are checked, because the guest may be an impostor."""
 
 import json
 from collections.abc import Sequence

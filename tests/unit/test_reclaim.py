@@ -1,4 +1,4 @@
-"""When the memory of a suspended sandbox is taken, and what ends it; the kernel's part is a small program here."""
+"""When the memory of a suspended sandbox is reclaimed, and what stops it. A small program stands in for the kernel."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ TITLES = "Filename\tType\tSize\tUsed\tPriority\n"
 
 @pytest.fixture
 def swaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the kernel says of the host's swap: there is some."""
+    """Replaces /proc/swaps with a file that lists some swap."""
     file = tmp_path / "swaps"
     file.write_text(f"{TITLES}/dev/zram0 partition 1000 0 10\n")
     monkeypatch.setattr(reclaim, "SWAPS", file)
@@ -29,7 +29,7 @@ def _made(command: str, tmp_path: Path, tasks: Tasks) -> Reclaim:
 
 async def _until(seen: Callable[[], object]) -> None:
     async with asyncio.timeout(30):
-        while not seen():  # noqa: ASYNC110 - a program's doing
+        while not seen():  # noqa: ASYNC110 - a program changes it
             await asyncio.sleep(0.005)
 
 
@@ -60,7 +60,7 @@ async def test_a_thaw_stops_reclaiming_and_the_next_freeze_starts_again(tmp_path
             memory.frozen()
             await _until(partial(_has_lines, tmp_path / "begun", count))
             memory.thawed()
-    # the tasks' end waited for the programs: both were ended
+    # the end of the tasks waited for both programs, so both have ended
 
 
 async def test_without_swap_nothing_is_reclaimed(tmp_path: Path, swaps: Path) -> None:

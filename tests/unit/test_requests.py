@@ -1,4 +1,4 @@
-"""What a client asks for, against its plan."""
+"""A client's requests are checked against its plan."""
 
 from dataclasses import replace
 

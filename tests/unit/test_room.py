@@ -1,4 +1,4 @@
-"""How much of large answers the server holds at a time."""
+"""The server bounds the memory for large answers."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""An S3 store that hangs, lies, fails or is not there: always ArchiveUnavailable, and nothing is left half."""
+"""An S3 store that hangs, lies, fails or is missing raises ArchiveUnavailable and keeps no partial object."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from buntime.ports import ArchiveUnavailable
 
 NAME = "sessions/one/first"
 SHORT, LONG = 0.5, 3.0  # seconds without progress
-LARGE = 20  # MiB: in three parts
+LARGE = 20  # MiB; uploaded in three parts
 STARTED = b"<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>"
 COMPLETED = b"<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>"
 HEADERS = {"ETag": '"e"', "Last-Modified": "Tue, 24 Nov 2026 18:00:00 GMT"}
@@ -22,7 +22,7 @@ Request = BaseHTTPRequestHandler
 
 @dataclass
 class Stub:
-    """An HTTP server that a test plays. `ended` ends with the test: what hangs waits for it."""
+    """An HTTP server that a test controls. `ended` is set at the end of the test, so that hanging requests end."""
 
     url: str
     seen: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ def take(request: Request) -> None:
 def uploads(
     part: Callable[[Stub, Request], None], end: Callable[[Stub, Request], None]
 ) -> Callable[[Stub, Request], None]:
-    """A store whose multipart uploads start well."""
+    """A store on which multipart uploads can start."""
 
     def act(playing: Stub, request: Request) -> None:
         if request.command == "POST" and "uploads" in request.path:
@@ -116,7 +116,7 @@ def babble(playing: Stub, request: Request) -> None:
 
 
 def close(playing: Stub, request: Request) -> None:
-    """Without a word."""
+    """Closes the connection without an answer."""
 
 
 def accept(playing: Stub, request: Request) -> None:

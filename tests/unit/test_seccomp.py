@@ -77,7 +77,7 @@ ALLOW = "SCMP_ACT_ALLOW"
 
 
 def call(name: str, *arguments: int) -> str | int:
-    """What the profile does with it: an action, or the errno. Rules of different answers never meet."""
+    """Returns what the profile does with a call: an action or an errno. Asserts that matching rules agree."""
     answers: set[str | int] = {
         rule.get("errnoRet", rule["action"])
         for rule in profile(PODMAN, "x86_64")["syscalls"]
@@ -120,7 +120,7 @@ def test_no_form_of_the_number_changes_flags_of_files() -> None:
     for setter in (0x40086602, 0x401C5820):  # FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR
         assert answer(setter) == 25
         assert answer(setter | 1 << 40) == 25
-    assert answer(0x40046602) == "refused"  # of 32-bit programs
+    assert answer(0x40046602) == "refused"  # the number that 32-bit programs use
     assert answer(0x40806685) == "refused"  # FS_IOC_ENABLE_VERITY
 
 

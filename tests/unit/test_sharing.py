@@ -9,7 +9,7 @@ from buntime.sandboxes.sharing import Shared
 
 
 class Work:
-    """Blocking work that ends when it is let."""
+    """Blocking work that ends when the test permits it."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -22,7 +22,7 @@ class Work:
 
 async def _until_begun(work: Work, count: int) -> None:
     async with asyncio.timeout(30):
-        while work.begun < count:  # noqa: ASYNC110 - a thread's doing
+        while work.begun < count:  # noqa: ASYNC110 - a thread changes it
             await asyncio.sleep(0.001)
 
 
@@ -34,7 +34,7 @@ async def test_callers_during_a_run_share_the_next_one() -> None:
     work.let.release()
     await first
     await _until_begun(work, 2)
-    assert not any(one.done() for one in late), "a run that began before they came does not count for them"
+    assert not any(one.done() for one in late), "a run that began earlier must not serve them"
     work.let.release()
     await asyncio.gather(*late)
     assert work.begun == 2

@@ -28,7 +28,7 @@ ENDED = b'{"exitCode": 0}'
 
 
 class Kernel:
-    """Of cgroups as much as a sandbox that is suspended takes."""
+    """Fake cgroups with the parts that suspending uses."""
 
     def __init__(self) -> None:
         self.frozen = False
@@ -69,8 +69,8 @@ class Kernel:
         return True
 
 
-class Place:
-    """A sandbox, and a guest that answers while the sandbox is not frozen, each question after `seconds`."""
+class Rig:
+    """A sandbox whose guest answers each question after `seconds`, and only while the sandbox is not frozen."""
 
     sandbox: LocalSandbox
     launcher: Launcher
@@ -92,7 +92,7 @@ class Place:
         if self.kernel.frozen:
             self.asked_frozen.append(request.path)
         await asyncio.sleep(self.seconds)
-        while self.kernel.frozen:  # noqa: ASYNC110 - the kernel's doing
+        while self.kernel.frozen:  # noqa: ASYNC110 - another task changes it
             await asyncio.sleep(0.005)
         self.answered.append(request.path)
         return await self._answer(request)
@@ -114,11 +114,11 @@ class Place:
 
 
 @pytest.fixture
-async def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     for module in (launcher, "buntime.sandboxes.inside.contexts"):
         target = f"{module if isinstance(module, str) else module.__name__}.ANSWER_SECONDS"
         monkeypatch.setattr(target, ANSWER_SECONDS)
-    one = Place()
+    one = Rig()
     async with new_http_client() as http, _serving(one) as port, Tasks() as tasks:
         guest = Guest(http, "127.0.0.1", "secret", port)
         nothing = cast("Any", None)
@@ -132,9 +132,9 @@ async def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 @asynccontextmanager
-async def _serving(place: Place) -> AsyncIterator[int]:
+async def _serving(rig: Rig) -> AsyncIterator[int]:
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", place.answer)
+    app.router.add_route("*", "/{path:.*}", rig.answer)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     try:
@@ -147,79 +147,79 @@ async def _serving(place: Place) -> AsyncIterator[int]:
 
 async def _until(seen: Callable[[], object]) -> None:
     async with asyncio.timeout(30):
-        while not seen():  # noqa: ASYNC110 - another's doing
+        while not seen():  # noqa: ASYNC110 - another task changes it
             await asyncio.sleep(0.005)
 
 
 async def _long() -> None:
-    """Until all that waits for an answer has given up."""
+    """Waits until everything that waits for an answer has given up."""
     await asyncio.sleep(2 * ANSWER_SECONDS + 0.2)
 
 
-async def _runs(place: Place) -> None:
-    assert (await place.sandbox.run(Run(timeout=10, command="true"))).exit_code == 0
+async def _runs(rig: Rig) -> None:
+    assert (await rig.sandbox.run(Run(timeout=10, command="true"))).exit_code == 0
 
 
-async def test_a_spare_delayed_by_a_busy_host_is_not_asked_of_a_frozen_guest(place: Place) -> None:
-    place.runs.under_way = BUSY
-    place.launcher.finish("r1")
+async def test_a_spare_delayed_by_a_busy_host_is_not_asked_of_a_frozen_guest(rig: Rig) -> None:
+    rig.runs.under_way = BUSY
+    rig.launcher.finish("r1")
     await asyncio.sleep(0.02)
-    assert await place.sandbox.freeze()
+    assert await rig.sandbox.freeze()
     await _long()
-    assert (place.asked, place.kills) == ([], 0)
-    place.runs.under_way = 0
-    await place.sandbox.thaw()
-    await _runs(place)
-    await _until(lambda: place.launcher.parked())  # the next one is made again
+    assert (rig.asked, rig.kills) == ([], 0)
+    rig.runs.under_way = 0
+    await rig.sandbox.thaw()
+    await _runs(rig)
+    await _until(lambda: rig.launcher.parked())  # a new process is prepared
 
 
-async def test_the_freeze_waits_for_a_spare_that_is_being_made(place: Place) -> None:
-    place.seconds = 0.1
-    place.launcher.finish("r1")
-    await _until(lambda: place.asked)
-    assert await place.sandbox.freeze()
-    assert place.answered == ["/spares"]
-    assert len(place.launcher.parked()) == 1
+async def test_the_freeze_waits_for_a_spare_that_is_being_made(rig: Rig) -> None:
+    rig.seconds = 0.1
+    rig.launcher.finish("r1")
+    await _until(lambda: rig.asked)
+    assert await rig.sandbox.freeze()
+    assert rig.answered == ["/spares"]
+    assert len(rig.launcher.parked()) == 1
     await _long()
-    await place.sandbox.thaw()
-    place.seconds = 0.0
-    await _runs(place)
-    assert (place.asked_frozen, place.kills) == ([], 0)
+    await rig.sandbox.thaw()
+    rig.seconds = 0.0
+    await _runs(rig)
+    assert (rig.asked_frozen, rig.kills) == ([], 0)
 
 
 @pytest.mark.parametrize("thawed", [False, True])
-async def test_a_guest_that_was_frozen_during_a_call_is_not_ended(place: Place, thawed: bool) -> None:
-    place.seconds = 60
-    assert await place.sandbox.freeze()
-    waiting = asyncio.create_task(place.launcher.in_time(place.launcher._guest.check(), ANSWER_SECONDS))
-    await _until(lambda: place.asked)
+async def test_a_guest_that_was_frozen_during_a_call_is_not_ended(rig: Rig, thawed: bool) -> None:
+    rig.seconds = 60
+    assert await rig.sandbox.freeze()
+    waiting = asyncio.create_task(rig.launcher.in_time(rig.launcher._guest.check(), ANSWER_SECONDS))
+    await _until(lambda: rig.asked)
     if thawed:
-        await place.sandbox.thaw()
+        await rig.sandbox.thaw()
     with pytest.raises(SandboxGone):
         await waiting
-    assert place.kills == 0
+    assert rig.kills == 0
 
 
 @pytest.mark.parametrize("slept", [False, True])
-async def test_a_guest_that_does_not_answer_while_awake_is_ended(place: Place, slept: bool) -> None:
+async def test_a_guest_that_does_not_answer_while_awake_is_ended(rig: Rig, slept: bool) -> None:
     if slept:
-        await place.sandbox.freeze()
-        await place.sandbox.thaw()
-    place.seconds = 60
+        await rig.sandbox.freeze()
+        await rig.sandbox.thaw()
+    rig.seconds = 60
     with pytest.raises(SandboxGone):
-        await place.launcher.in_time(place.launcher._guest.check(), ANSWER_SECONDS)
-    assert place.kills == 1
+        await rig.launcher.in_time(rig.launcher._guest.check(), ANSWER_SECONDS)
+    assert rig.kills == 1
 
 
-async def test_an_abandoned_context_run_is_ended_before_the_freeze(place: Place) -> None:
-    await place.sandbox.contexts.create(NewContext(CONTEXT, {}, "/"))
-    running = asyncio.create_task(place.sandbox.contexts.run(CONTEXT, "for (;;);", 30))
-    await _until(lambda: "/contexts/run" in place.answered)
-    place.seconds = 0.1
+async def test_an_abandoned_context_run_is_ended_before_the_freeze(rig: Rig) -> None:
+    await rig.sandbox.contexts.create(NewContext(CONTEXT, {}, "/"))
+    running = asyncio.create_task(rig.sandbox.contexts.run(CONTEXT, "for (;;);", 30))
+    await _until(lambda: "/contexts/run" in rig.answered)
+    rig.seconds = 0.1
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
-    assert await place.sandbox.freeze()
-    assert "/contexts/interrupt" in place.answered
+    assert await rig.sandbox.freeze()
+    assert "/contexts/interrupt" in rig.answered
     await _long()
-    assert (place.asked_frozen, place.kills) == ([], 0)
+    assert (rig.asked_frozen, rig.kills) == ([], 0)

@@ -107,7 +107,7 @@ async def test_work_that_cannot_be_cut_off_has_ended_when_its_caller_is_cancelle
     await begun.wait()
     caller.cancel()
     await asyncio.sleep(0.01)
-    caller.cancel()  # once more while it waits
+    caller.cancel()  # again, while it waits
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert ended.is_set()

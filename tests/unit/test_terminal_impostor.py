@@ -16,7 +16,7 @@ from tests.unit.test_impostor import CHUNKED, SECONDS, answering, frame
 
 
 class Launcher:
-    """As much of one as being attached takes."""
+    """A fake launcher with the parts that attaching uses."""
 
     async def in_time[T](self, work: Coroutine[Any, Any, T], seconds: float) -> T:
         async with asyncio.timeout(seconds):

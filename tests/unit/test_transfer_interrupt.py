@@ -1,4 +1,4 @@
-"""A transfer gives way, whatever its two threads are at."""
+"""A transfer can be interrupted whatever its two threads do."""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ PATIENCE = 30.0
 
 
 class Stream:
-    """What is read from a volume: it knows whether it was let go. It gives pieces for as long as it is open."""
+    """A volume's stream. It yields pieces while it is open, and records whether it was closed."""
 
     def __init__(self) -> None:
         self.open = False
@@ -77,7 +77,7 @@ def test_an_interrupt_waits_for_the_piece_that_is_being_read() -> None:
         assert not interrupting.done()
         stream.may_give.set()
         interrupting.result(PATIENCE)
-        assert not stream.open, "nothing reads the volume when `interrupt` has returned"
+        assert not stream.open, "nothing must read the volume after `interrupt` returns"
         with pytest.raises(Interrupted):
             reading.result(PATIENCE)
 
@@ -87,7 +87,7 @@ def test_an_interrupt_does_not_wait_for_the_consumer() -> None:
     hangs, may_go_on = threading.Event(), threading.Event()
 
     def put() -> list[bytes]:
-        """Into an archive that does not answer."""
+        """Puts into an archive that does not answer."""
         pieces = transfer.open(stream)
         taken = [next(pieces)]
         hangs.set()

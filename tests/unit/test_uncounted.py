@@ -112,4 +112,4 @@ def test_the_watch_ends_the_largest_runs_then_all_and_then_the_sandbox(tmp_path:
     assert [looks() for _ in range(3)] == [(["r2"], []), (["r1", "r2"], []), ([], ["sb1"])]
     watch = Watch("things", 100, Pace(STEP), lambda: None, lambda _: {"sb1": held})
     state.write_text("FROZEN\n")
-    assert looks() == ([], ["sb1"]), "what is frozen does not end when it is told to"
+    assert looks() == ([], ["sb1"]), "a frozen run does not end when it is killed"

@@ -1,4 +1,4 @@
-"""`scripts/test --vm`, without a machine: which tests it chooses, and what it says at the end."""
+"""`scripts/test --vm` without a machine: which tests it selects, and what it reports."""
 
 import ast
 

@@ -19,7 +19,7 @@ READY = frame(b"w", b"{}") + frame(b"r", b"{}")
 
 
 class Trust:
-    """Of a launcher, what watching needs."""
+    """A fake launcher with the parts that watching uses."""
 
     async def in_time(self, work: Coroutine[Any, Any, object], seconds: float) -> object:
         return await work

@@ -32,7 +32,7 @@ def names(connection: sqlite3.Connection) -> list[str]:
 
 
 async def outcomes(writer: Writer, *works: Work) -> list[Outcome]:
-    """In the order in which they were told."""
+    """Returns the outcomes in the order in which they were reported."""
     told: list[Outcome] = []
     for work in works:
         writer.submit(work, told.append)
@@ -74,7 +74,7 @@ async def test_a_change_sees_the_one_before_it_in_the_same_commit(writer: Writer
 
 
 async def test_a_full_disk_is_unavailable_and_passes(writer: Writer, connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA max_page_count = 3")  # SQLite says the same as for a full disk
+    connection.execute("PRAGMA max_page_count = 3")  # SQLite reports the same error as for a full disk
     (full,) = await outcomes(writer, adding("x" * 100_000))
     assert isinstance(full.failure, Unavailable)
     connection.execute("PRAGMA max_page_count = 1000")

@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.server import BUNTIME
-from tests.acceptance.test_terminals import person_at
+from tests.acceptance.test_terminals import terminal_user
 from tests.vm import service as systemd
 from tests.vm.service import Service, run
 
@@ -46,7 +46,7 @@ def session(client: Client) -> Iterator[Session]:
 def _until(seen: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not seen():
-        assert time.monotonic() < deadline, f"{what}: waited in vain"
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
         time.sleep(0.05)
 
 
@@ -169,10 +169,10 @@ def test_a_port_of_a_session_is_seen_through_the_edge(session: Session) -> None:
 
 
 def test_a_terminal_echoes_what_is_typed(session: Session) -> None:
-    with person_at(session) as person:
-        person.plain()
-        person.type("echo $((6 * 7))\n")
-        person.sees("42")
+    with terminal_user(session) as user:
+        user.plain()
+        user.type("echo $((6 * 7))\n")
+        user.sees("42")
 
 
 # --- systemd ---

@@ -1,4 +1,4 @@
-"""Runs inside a session: connect.py ADDRESS:PORT ... – one attempt each, all at the same time; which succeeded."""
+"""Runs in a session: connect.py ADDRESS:PORT ... – connects to all at the same time, and prints those that succeed."""
 
 import select
 import socket

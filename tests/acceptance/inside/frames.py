@@ -1,4 +1,4 @@
-"""Sends WebSocket frames as fast as they are taken, and reads nothing. Arguments: port, request head, size, seconds."""
+"""Runs in a session: frames.py PORT HEAD SIZE SECONDS – sends WebSocket frames as fast as possible, and never reads."""
 
 import socket
 import sys
@@ -17,7 +17,7 @@ with socket.create_connection(("127.0.0.1", port), timeout=10) as stream:
     print("open", flush=True)
     ends, sent = time.monotonic() + seconds, 0
     stream.settimeout(0.2)
-    with suppress(ConnectionError):  # the other side may have enough of it
+    with suppress(ConnectionError):  # the other side may close the connection
         while time.monotonic() < ends:
             with suppress(TimeoutError):
                 sent += stream.send(batch)

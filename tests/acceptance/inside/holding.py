@@ -1,8 +1,10 @@
-"""Runs in a session: holding.py WAY SECONDS – has connections over the loopback hold as much as the kernel takes.
+"""Runs in a session: holding.py WAY SECONDS – fills the buffers of loopback connections as far as the kernel allows.
 
-accepted: by programs that do not read. late: filled first, then accepted. queued: never accepted. reset: the same, and
-the client is gone at once, so that nothing of it counts for the session.
-tiny: the same with one byte a packet, each of which costs the kernel hundreds.
+accepted: accepts the connections and never reads
+late: fills the connections first, then accepts them
+queued: never accepts the connections
+reset: as queued, but clients reset their connections, so that their buffers do not count for the session
+tiny: as reset, with one byte per packet, each of which costs the kernel hundreds of bytes
 """
 
 import resource
@@ -21,7 +23,7 @@ end = time.monotonic() + seconds
 
 
 def fill(ends: list[socket.socket]) -> None:
-    """Until nothing more went into any of them for a moment: the kernel grows buffers step by step."""
+    """Sends until all sockets have been full for a moment, since the kernel grows buffers gradually."""
     last = time.monotonic()
     while time.monotonic() < min(end, last + 0.1):
         for each in ends:
@@ -70,5 +72,5 @@ while time.monotonic() < end:
         else:
             kept += clients + servers
     except OSError:
-        time.sleep(0.05)  # the kernel takes no more just now
+        time.sleep(0.05)  # the kernel takes no more right now
 time.sleep(600)

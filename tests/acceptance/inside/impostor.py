@@ -1,7 +1,7 @@
-"""Runs inside a session: takes the guest's place, as any program of the session's root can.
+"""Runs in a session: impostor.py ANSWER – takes the guest's place, as any program that runs as root in a session can.
 
-It takes over the guest's listening socket, stops the guest, and answers as argv[1] says: the JSON for `/status`,
-or for `flood`, interim answers without end to everything but `/health`.
+It takes over the guest's listening socket and stops the guest. ANSWER is the JSON for `/status`, or `flood`: then it
+sends endless interim answers to every request except `/health`.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ def guest() -> int:
 
 
 def sockets(pid: int) -> list[socket.socket]:
-    """Copies of those that the process has open."""
+    """Returns copies of a process's open sockets."""
     process, found = os.pidfd_open(pid), []
     for file in Path(f"/proc/{pid}/fd").iterdir():
         mine = LIBC.syscall(PIDFD_GETFD, process, int(file.name), 0)
@@ -51,7 +51,7 @@ mine = sockets(target := guest())
 os.kill(target, signal.SIGSTOP)
 for one in mine:
     if one is not listener:
-        one.shutdown(socket.SHUT_RDWR)  # the server comes again, to the listener
+        one.shutdown(socket.SHUT_RDWR)  # the server reconnects to the listener
 print("ready", flush=True)
 while True:
     select.select([listener], [], [])

@@ -1,8 +1,7 @@
-"""Runs inside a session: takes the guest's place, and lies.
+"""Runs in a session: liar.py PREFIX LIE – takes the guest's place as `impostor.py` does, and lies.
 
-As `impostor.py` it takes over the guest's listening socket and stops the guest. argv[1]: the beginning of the paths
-where it lies; argv[2]: how: one of ANSWERS, or "errno:" and a name, with which it fails as a guest might, even when
-asked for its health.
+It lies about paths that begin with PREFIX. LIE is one of ANSWERS, or "errno:" and a name: then it fails with that errno
+as a guest does, even for `/health`.
 """
 
 import ctypes
@@ -65,7 +64,7 @@ def guest() -> int:
 
 
 def sockets(pid: int) -> list[socket.socket]:
-    """Copies of those that the process has open."""
+    """Returns copies of a process's open sockets."""
     process, found = os.pidfd_open(pid), []
     for file in Path(f"/proc/{pid}/fd").iterdir():
         mine = LIBC.syscall(PIDFD_GETFD, process, int(file.name), 0)
@@ -101,7 +100,7 @@ mine = sockets(target := guest())
 os.kill(target, signal.SIGSTOP)
 for one in mine:
     if one is not listener:
-        one.shutdown(socket.SHUT_RDWR)  # the server comes again, to the listener
+        one.shutdown(socket.SHUT_RDWR)  # the server reconnects to the listener
 while True:
     select.select([listener], [], [])
     try:

@@ -1,4 +1,4 @@
-"""Runs inside a session: name_server.py ADDRESS flood|streams|chaos – what the name server lets one session do."""
+"""Runs in a session: name_server.py ADDRESS flood|streams|chaos – prints how much the name server lets a session do."""
 
 import socket
 import struct
@@ -15,7 +15,7 @@ def question(name: str, kind: int, of: int) -> bytes:
 
 
 def asked_on_one_port(address: str) -> int:
-    """How many answers came to as many questions as could be sent."""
+    """Returns the number of answers to as many queries as possible."""
     answers, deadline = 0, time.monotonic() + SECONDS
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         asking.connect((address, 53))
@@ -31,7 +31,7 @@ def asked_on_one_port(address: str) -> int:
 
 
 def streams(address: str) -> int:
-    """How many connections stand at the same time."""
+    """Returns the number of connections that can be open at the same time."""
     held = []
     for _ in range(12):
         one = socket.socket()
@@ -45,7 +45,7 @@ def streams(address: str) -> int:
 
 
 def told_of_itself(address: str) -> int:
-    """How many of its own names it answers."""
+    """Returns the number of records that describe the name server itself."""
     told = 0
     for name in ("version.bind", "servers.bind"):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:

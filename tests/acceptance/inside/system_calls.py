@@ -1,6 +1,6 @@
-"""Runs inside a session: tries system calls that reach beyond it and prints what came of each, as JSON.
+"""Runs in a session: tries system calls that reach beyond the session, and prints the outcomes as JSON.
 
-Each is tried in a child, so that one that works harms nothing but itself.
+Each call runs in a child process, so that a call that succeeds affects only the child.
 """
 
 import ctypes
@@ -63,7 +63,7 @@ FAMILIES = {"key": 15, "packet": 17, "can": 29, "bluetooth": 31, "alg": 38, "vso
 
 
 def call(name: str, *arguments: int | bytes) -> None:
-    """Raises OSError as the kernel does."""
+    """Makes a system call. Raises OSError with the kernel's errno."""
     number = NUMBERS[name][platform.machine() == "aarch64"]
     padded = [*arguments, 0, 0, 0, 0, 0, 0][:6]
     words = [ctypes.c_char_p(a) if isinstance(a, bytes) else ctypes.c_long(a) for a in padded]
@@ -72,7 +72,7 @@ def call(name: str, *arguments: int | bytes) -> None:
 
 
 def tried(action: Callable[[], object]) -> str:
-    """What the action in a child of its own comes to: an errno's name, or "done"."""
+    """Runs the action in a child process. Returns "done" or the errno's name."""
     child = os.fork()
     if child == 0:
         try:
@@ -92,7 +92,7 @@ def enter_own_network() -> None:
 
 ACTIONS: dict[str, Callable[[], object]] = {
     **{f"unshare {name}": partial(call, "unshare", flag) for name, flag in NAMESPACES.items()},
-    # "time" is no flag of clone: it is where the signal is
+    # clone has no "time" flag: that bit belongs to the signal
     **{f"clone {name}": partial(call, "clone", flag | SIGCHLD) for name, flag in NAMESPACES.items() if name != "time"},
     **{f"socket {name}": partial(socket.socket, number, socket.SOCK_RAW) for name, number in FAMILIES.items()},
     "socket raw": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
@@ -123,7 +123,7 @@ ACTIONS: dict[str, Callable[[], object]] = {
     "kexec_load": lambda: call("kexec_load"),
     "init_module": lambda: call("init_module"),
     "delete_module": lambda: call("delete_module", b"nothing"),
-    "reboot": lambda: call("reboot", 0),  # 0 is no command: refused with EINVAL where the call is allowed
+    "reboot": lambda: call("reboot", 0),  # 0 is not a command: an allowed call fails with EINVAL
     "swapon": lambda: call("swapon", b"/nothing"),
     "acct": lambda: call("acct", b"/nothing"),
     "quotactl": lambda: call("quotactl"),

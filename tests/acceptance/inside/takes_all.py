@@ -1,6 +1,6 @@
-"""Takes all that it can get of one thing that the kernel counts, says how much that was, and keeps it for a minute.
+"""Runs in a session: takes_all.py KIND [MOST] – takes as many kernel objects of a kind as it can, and prints how many.
 
-`takes_all.py KIND [MOST]`: at most MOST of it; then it says so and ends at once.
+Keeps them for a minute. If it gets MOST objects, it ends at once instead.
 """
 
 import ctypes

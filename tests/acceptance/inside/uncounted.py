@@ -1,8 +1,10 @@
-"""Runs in a session: uncounted.py WAY COUNT – takes so much kernel memory that no cgroup counts, says so, and keeps it.
+"""Runs in a session: uncounted.py WAY COUNT – takes and keeps COUNT kernel objects that no cgroup counts.
 
-answers: netlink sockets with unread answers. events: locks on an eventfd, which shares its inode with all others of the
-host. file: locks on a file. departed: the same, taken by a process that shares the files and ends.
-left: locks of whole eventfds, each of them, taken by processes that have inherited them and end.
+answers: netlink sockets with unread answers
+events: locks on an eventfd, which shares its inode with all eventfds of the host
+file: locks on a file
+departed: as file, but a process that shares the file descriptors takes the locks and ends
+left: one lock each on COUNT eventfds, taken by processes that inherited them and end
 """
 
 import ctypes
@@ -15,7 +17,7 @@ import struct
 import sys
 import time
 
-way, count = sys.argv[1], int(sys.argv[2])  # of `left` no more than a process may have open
+way, count = sys.argv[1], int(sys.argv[2])  # for `left`, at most the limit of open files
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 RTM_GETLINK, NLM_F_REQUEST, NLM_F_DUMP = 18, 1, 0x300
@@ -32,7 +34,7 @@ def ask() -> None:
 
 
 def lock(file: int, number: int) -> None:
-    """Downwards: the kernel walks through all locks before the new one."""
+    """Locks bytes from the last to the first, since the kernel walks through all locks before a new one."""
     for place in reversed(range(number)):
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place * 2)
 
@@ -59,7 +61,7 @@ elif way == "departed":
     lock_and_leave(os.open("/tmp/locked", os.O_CREAT | os.O_RDWR), count)
 elif way == "left":
     shared = [os.eventfd(0) for _ in range(count)]
-    for first in range(0, count, 1000):  # each process by itself takes few
+    for first in range(0, count, 1000):  # a single process takes few
         if (taker := os.fork()) == 0:
             for each in shared[first : first + 1000]:
                 fcntl.flock(each, fcntl.LOCK_SH)

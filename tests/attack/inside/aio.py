@@ -1,4 +1,4 @@
-"""Makes contexts of asynchronous I/O. fs.aio-max-nr: events of all, counted for the whole host."""
+"""Makes contexts for asynchronous I/O. fs.aio-max-nr limits the events of the whole host."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ held, kept, size = Held(), 0, 4096
 while size:
     if LIBC.syscall(IO_SETUP, size, ctypes.byref(ctypes.c_ulong())) == 0:
         kept += size
-        held.tell(kept)
+        held.report(kept)
     else:
         size //= 2
 note = os.strerror(ctypes.get_errno())

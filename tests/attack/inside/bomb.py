@@ -1,4 +1,4 @@
-"""A fork bomb: every process makes more, and those that end are replaced. Counted in the session's pids cgroup."""
+"""Runs a fork bomb: every process forks, and ended processes are replaced. The session's pids cgroup limits them."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from held import Held
 
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
 
 
 def multiply() -> None:
@@ -24,5 +24,5 @@ for _ in range(4):
     if os.fork() == 0:
         multiply()
 while True:
-    held.tell(sum(entry.name.isdecimal() for entry in Path("/proc").iterdir()))
+    held.report(sum(entry.name.isdecimal() for entry in Path("/proc").iterdir()))
     time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Takes CPU time: eight processes that never rest. Counted in the session's cpu cgroup."""
+"""Takes CPU time with eight busy processes. The session's cpu cgroup limits them."""
 
 import os
 import time
@@ -10,6 +10,6 @@ for busy in range(1, 9):
     if os.fork() == 0:
         while True:
             pass
-    held.tell(busy)
+    held.report(busy)
 while True:
     time.sleep(3600)

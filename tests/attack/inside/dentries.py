@@ -1,4 +1,4 @@
-"""Looks for names that are not there: the kernel remembers each one. Charged to the memory cgroup, reclaimed last."""
+"""Looks up missing names: the kernel caches each one. The cache is charged to the memory cgroup and reclaimed last."""
 
 import os
 
@@ -9,4 +9,4 @@ while True:
     for _ in range(1000):
         os.access(f"/tmp/missing-{asked:0200d}", os.F_OK)
         asked += 1
-    held.tell(asked)
+    held.report(asked)

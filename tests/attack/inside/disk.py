@@ -1,4 +1,4 @@
-"""Fills the disk in large pieces until it is full, deletes it all, and begins again. Counted by the volume's quota."""
+"""Fills the disk in large pieces, deletes the file, and begins again. The volume's quota limits it."""
 
 import os
 
@@ -13,6 +13,6 @@ while True:
         while True:
             kept += os.write(file, PIECE)
             most = max(most, kept >> 20)
-            held.tell(most)
+            held.report(most)
     except OSError:
         os.close(file)

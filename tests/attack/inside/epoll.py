@@ -1,4 +1,4 @@
-"""Watches files with epoll. fs.epoll.max_user_watches counts for a user of the host; a session has users of its own."""
+"""Watches files with epoll. fs.epoll.max_user_watches is per host user, and each session has its own host users."""
 
 import os
 import resource
@@ -17,6 +17,6 @@ try:
         for end in ends:
             poll.register(end)
             kept += 1
-        held.tell(kept)
+        held.report(kept)
 except OSError as refused:
     held.keep(kept, str(refused.strerror))

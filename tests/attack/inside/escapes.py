@@ -1,5 +1,7 @@
-"""Runs in a session: escapes.py WAY – takes disk in one way until it is refused and keeps it. How it ended is in
-/run/came: an errno's name, or "never"."""
+"""Runs in a session: escapes.py WAY – takes disk space in one way until the kernel refuses more, and keeps it.
+
+Writes the outcome to /run/outcome: the errno's name, or "never".
+"""
 
 import ctypes
 import errno
@@ -15,7 +17,7 @@ FICLONE, FICLONERANGE = 0x40049409, 0x4020940D
 PUNCH, KEEP_SIZE, COLLAPSE, INSERT = 2, 1, 8, 32
 LIBC = ctypes.CDLL(None, use_errno=True)
 PLACE = Path("/root/escapes")
-MOST = 400  # pieces of one way: far more than the quota has room for
+MOST = 400  # repetitions of one way: far more than fit into the quota
 kept: list[int] = []  # open files
 
 
@@ -61,7 +63,7 @@ def allocated_past_the_end(number: int) -> None:
 
 
 def punched(number: int) -> None:
-    """All but a page of each extent is given back; the disk keeps extents whole."""
+    """Punches out all but a page of each extent. The disk frees only whole extents."""
     file = new(number)
     write(file)
     os.fsync(file)
@@ -70,7 +72,7 @@ def punched(number: int) -> None:
 
 
 def cloned_then_changed(number: int) -> None:
-    """The clone costs nothing; what is written over it does."""
+    """Clones a file, which is free, and overwrites the clone, which is not."""
     base = PLACE / "base"
     if not base.exists():
         base.write_bytes(noise(10 * MB))
@@ -83,7 +85,7 @@ def cloned_then_changed(number: int) -> None:
 
 
 def cloned_from_the_deleted(number: int) -> None:
-    """The first file is gone, its clone keeps the content."""
+    """Deletes a file whose clone keeps the content."""
     written(number)
     os.fsync(kept[-1])
     source, clone = kept[-1], os.open(PLACE / f"c{number}", os.O_CREAT | os.O_RDWR, 0o600)
@@ -94,7 +96,7 @@ def cloned_from_the_deleted(number: int) -> None:
 
 
 def renamed_over(number: int) -> None:
-    """An open file whose name another takes."""
+    """Keeps a file open whose name another file takes."""
     written(number)
     (PLACE / f"f{number}").rename(PLACE / "one")
 
@@ -127,7 +129,7 @@ WAYS: dict[str, Callable[[int], None]] = {
 }  # fmt: skip
 
 
-def tried(way: Callable[[int], None]) -> str:
+def attempt(way: Callable[[int], None]) -> str:
     PLACE.mkdir()
     try:
         for number in range(MOST):
@@ -140,5 +142,5 @@ def tried(way: Callable[[int], None]) -> str:
 
 
 if __name__ == "__main__":
-    Path("/run/came").write_text(tried(WAYS[sys.argv[1]]))
-    sys.stdin.readline()  # it is looked at from outside
+    Path("/run/outcome").write_text(attempt(WAYS[sys.argv[1]]))
+    sys.stdin.readline()  # keeps the files open while the test looks

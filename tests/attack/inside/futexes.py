@@ -1,5 +1,4 @@
-"""Waits for and wakes futexes that processes share: their waiters are in a table of the kernel's that all sessions
-share, and a bucket of it is locked meanwhile."""
+"""Waits for and wakes shared futexes. Each call locks a bucket of a kernel table that all sessions share."""
 
 import ctypes
 import mmap
@@ -19,10 +18,10 @@ for _ in range(PROCESSES):
         while True:
             for number in range(ROUND):
                 word = ctypes.c_void_p(first + 4 * (number % 1024))
-                LIBC.syscall(FUTEX, word, WAIT, 1, None)  # it is 0: the kernel looks and returns
+                LIBC.syscall(FUTEX, word, WAIT, 1, None)  # returns at once, since the word is 0, not 1
                 LIBC.syscall(FUTEX, word, WAKE, 1)
             os.write(send, b"x")
 held, rounds = Held(), 0
-while told := os.read(receive, 1 << 16):
-    rounds += len(told)
-    held.tell(rounds * ROUND)
+while ticks := os.read(receive, 1 << 16):
+    rounds += len(ticks)
+    held.report(rounds * ROUND)

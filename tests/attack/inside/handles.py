@@ -1,4 +1,4 @@
-"""Opens files in many processes. fs.file-max counts them for the whole host, RLIMIT_NOFILE for one process."""
+"""Opens files in many processes. fs.file-max limits the host, RLIMIT_NOFILE each process."""
 
 import os
 import resource
@@ -20,6 +20,6 @@ for _ in range(20):
         except OSError:
             time.sleep(3600)
 kept = 0
-while told := os.read(receive, 1 << 16):
-    kept += len(told)
-    held.tell(kept)
+while ticks := os.read(receive, 1 << 16):
+    kept += len(ticks)
+    held.report(kept)

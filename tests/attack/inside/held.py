@@ -1,4 +1,4 @@
-"""How an attack tells what it holds: a number in a file of a fixed size, which is written on a full disk too."""
+"""Reports how much an attack holds, in a file of fixed size that can be written even if the disk is full."""
 
 import os
 import time
@@ -10,14 +10,14 @@ FILE, SIZE = "/run/held", 64
 class Held:
     def __init__(self) -> None:
         self._file = os.open(FILE, os.O_CREAT | os.O_RDWR)
-        self.tell(0)
+        self.report(0)
 
-    def tell(self, count: float, note: str = "") -> None:
-        """How much it has now; `note`: what ended the taking, when it has ended."""
+    def report(self, count: float, note: str = "") -> None:
+        """Reports the held amount. `note` says what stopped the attack from taking more."""
         os.pwrite(self._file, f"{int(count)} {note}".ljust(SIZE).encode()[:SIZE], 0)
 
     def keep(self, count: float, note: str = "full") -> NoReturn:
-        """Keeps all it has until it is killed."""
-        self.tell(count, note)
+        """Keeps everything until the process is killed."""
+        self.report(count, note)
         while True:
             time.sleep(3600)

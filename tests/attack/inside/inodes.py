@@ -1,5 +1,7 @@
-"""Makes small files with extended attributes, hard links and deep directories: metadata instead of content.
-Counted by the volume's quota, which counts metadata too."""
+"""Makes metadata instead of content: small files with extended attributes, hard links and deep directories.
+
+The volume's quota counts metadata, too.
+"""
 
 import os
 from contextlib import suppress
@@ -19,8 +21,8 @@ while True:
             os.setxattr(path, "user.large", b"x" * 2000)
             os.link(path, f"{path}-again")
             made += 1
-        held.tell(made)
+        held.report(made)
     except OSError as refused:
-        held.tell(made, str(refused.strerror))
+        held.report(made, str(refused.strerror))
         with suppress(OSError):
-            os.truncate(f"{place}/{made}-0", 0)  # a full disk is written to on and on
+            os.truncate(f"{place}/{made}-0", 0)  # keeps writing to a full disk

@@ -1,4 +1,4 @@
-"""Opens inotify instances. Counted for the user namespace, and for the user who made it."""
+"""Opens inotify instances. Limits apply to the user namespace and to the host user who made it."""
 
 import ctypes
 import os
@@ -9,5 +9,5 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 held, kept = Held(), 0
 while LIBC.inotify_init() >= 0:
     kept += 1
-    held.tell(kept)
+    held.report(kept)
 held.keep(kept, os.strerror(ctypes.get_errno()))

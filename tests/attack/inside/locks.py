@@ -1,12 +1,14 @@
-"""Locks single bytes of many files: each lock is an object of the kernel's. Nothing bounds their number, and Linux
-charges them to nobody (RLIMIT_LOCKS has no effect)."""
+"""Locks single bytes of many files. Each lock is a kernel object.
+
+Linux neither limits nor charges locks: RLIMIT_LOCKS has no effect.
+"""
 
 import fcntl
 import os
 
 from held import Held
 
-LOCKS = 400  # of a file: the kernel walks through all of one file for each new one
+LOCKS = 400  # per file; for each new lock the kernel walks through all locks of the file
 held, kept, files = Held(), 0, 0
 try:
     while True:
@@ -15,6 +17,6 @@ try:
         for number in range(LOCKS):
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number * 2)
         kept += LOCKS
-        held.tell(kept)
+        held.report(kept)
 except OSError as refused:
     held.keep(kept, str(refused.strerror))

@@ -1,4 +1,4 @@
-"""Takes memory to the limit, is killed for it, and begins again. Counted in the session's memory cgroup."""
+"""Takes memory until the kernel kills the process, and begins again. The session's memory cgroup limits it."""
 
 import mmap
 import os
@@ -11,7 +11,7 @@ STEP = 16 * MB
 
 
 def take(to_parent: int) -> None:
-    Path("/proc/self/oom_score_adj").write_text("1000")  # the kernel takes this process before its parent
+    Path("/proc/self/oom_score_adj").write_text("1000")  # the kernel kills this process before its parent
     kept = []
     while True:
         room = mmap.mmap(-1, STEP)
@@ -31,6 +31,6 @@ while True:
     while os.read(receive, 1):
         taken += STEP // MB
         most = max(most, taken)
-        held.tell(most)
+        held.report(most)
     os.close(receive)
     os.wait()

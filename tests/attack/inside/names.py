@@ -1,4 +1,4 @@
-"""Floods the name server with questions for ever new names, and takes its connections. Rules bound both."""
+"""Floods the name server with queries for new names, and occupies its connections. Packet rules limit both."""
 
 import random
 import socket
@@ -23,4 +23,4 @@ while True:
             with suppress(OSError):
                 one.send(head + b"\x10" + label + b"\x07invalid\0" + struct.pack("!2H", 1, 1))
                 asked += 1
-    held.tell(asked)
+    held.report(asked)

@@ -1,4 +1,4 @@
-"""Runs in session B: takes a normal amount of each resource of the kernel and prints what comes of each, as JSON."""
+"""Runs in session B: takes a normal amount of each kernel resource. Prints the outcome of each as JSON."""
 
 import ctypes
 import fcntl
@@ -21,7 +21,7 @@ SIGNALS, FILES, PROCESSES = 64, 1000, 16
 MB = 1 << 20
 
 
-def asked(number: int, *arguments: object) -> int:
+def system_call(number: int, *arguments: object) -> int:
     result = int(LIBC.syscall(number, *arguments))
     return checked(result)
 
@@ -48,12 +48,12 @@ def signals() -> None:
 
 
 def queue() -> None:
-    checked(asked(MQ_OPEN, b"normal", os.O_CREAT | os.O_RDWR, 0o600, None))
-    asked(MQ_UNLINK, b"normal")
+    checked(system_call(MQ_OPEN, b"normal", os.O_CREAT | os.O_RDWR, 0o600, None))
+    system_call(MQ_UNLINK, b"normal")
 
 
 def timer() -> None:
-    asked(TIMER_CREATE, 1, None, ctypes.byref(ctypes.c_int()))
+    system_call(TIMER_CREATE, 1, None, ctypes.byref(ctypes.c_int()))
 
 
 def files() -> None:
@@ -86,18 +86,18 @@ def connection() -> None:
 
 
 def name() -> None:
-    """The name server answers; what it says of this name does not matter."""
+    """Checks that the name server answers. The content of the answer does not matter."""
     server = Path("/etc/resolv.conf").read_text().partition("nameserver ")[2].split()[0]
     question = struct.pack("!6H", 4711, 256, 1, 0, 0, 0) + b"\x04host\x07invalid\0" + struct.pack("!2H", 1, 1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.settimeout(2)
-        for attempt in range(3):  # as resolvers ask
+        for number in range(3):  # a resolver retries, too
             one.sendto(question, (server, 53))
             try:
                 assert one.recv(512)[:2] == question[:2]
                 return
             except TimeoutError:
-                if attempt == 2:
+                if number == 2:
                     raise
 
 
@@ -136,7 +136,7 @@ ACTIONS: dict[str, Callable[[], object]] = {
 }  # fmt: skip
 
 
-def tried(action: Callable[[], object]) -> str:
+def attempt(action: Callable[[], object]) -> str:
     try:
         action()
     except (OSError, AssertionError, StopIteration) as failed:
@@ -145,4 +145,4 @@ def tried(action: Callable[[], object]) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps({what: tried(action) for what, action in ACTIONS.items()}))
+    print(json.dumps({what: attempt(action) for what, action in ACTIONS.items()}))

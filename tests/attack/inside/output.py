@@ -1,4 +1,4 @@
-"""Writes output without an end: it is carried through the guest, and its newest part kept as a log in the session."""
+"""Writes endless output. It passes through the guest, and the session keeps the newest part as a log."""
 
 import os
 
@@ -7,4 +7,4 @@ from held import Held
 held, written, line = Held(), 0, b"y" * 99 + b"\n"
 while True:
     written += os.write(1, line * 600)
-    held.tell(written >> 20)
+    held.report(written >> 20)

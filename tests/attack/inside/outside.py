@@ -1,5 +1,7 @@
-"""Sends to a server outside that cooperates: outside.py stream|datagrams|connections ADDRESS. Bandwidth, packets and
-connections of a session are bounded by rules; entries of the host's table of tracked connections are all sessions'."""
+"""Sends to a cooperating server outside: outside.py stream|datagrams|connections ADDRESS.
+
+Rules limit a session's bandwidth, packets and connections. All sessions share the host's connection tracking table.
+"""
 
 import socket
 import sys
@@ -15,7 +17,7 @@ if kind == "stream":
         with suppress(OSError), socket.create_connection((address, PORT), 5) as there:
             while True:
                 done += there.send(bytes(1 << 16))
-                held.tell(done >> 20)
+                held.report(done >> 20)
 elif kind == "datagrams":
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
         there.connect((address, PORT))
@@ -24,12 +26,12 @@ elif kind == "datagrams":
                 with suppress(OSError):
                     there.send(b"x")
                     done += 1
-            held.tell(done)
+            held.report(done)
 else:
     kept = []
     while True:
         with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
-            there.sendto(b"x", (address, PORT))  # a new port each: a new connection to the kernel
+            there.sendto(b"x", (address, PORT))  # each has a new port, so the kernel tracks a new connection
             done += 1
         with suppress(OSError):
             one = socket.socket()
@@ -39,4 +41,4 @@ else:
             done += 1
         if len(kept) > 600:
             kept.pop(0).close()
-        held.tell(done)
+        held.report(done)

@@ -1,5 +1,7 @@
-"""Fills pipes, each made as large as it may be. fs.pipe-user-pages-soft counts pages for a user of the host, and each
-session has users of its own; the pages are charged to the memory cgroup."""
+"""Fills pipes of the largest allowed size. The pages are charged to the memory cgroup.
+
+fs.pipe-user-pages-soft limits each host user, and each session has its own host users.
+"""
 
 import fcntl
 import os
@@ -17,6 +19,6 @@ try:
         with suppress(BlockingIOError):
             while True:
                 filled += os.write(end, bytes(1 << 16))
-        held.tell(filled >> 20)
+        held.report(filled >> 20)
 except OSError as refused:
     held.keep(filled >> 20, str(refused.strerror))

@@ -1,4 +1,4 @@
-"""Opens pseudo-terminals. The kernel counts them for the host (kernel.pty.max); the session's devpts has a `max`."""
+"""Opens pseudo-terminals. kernel.pty.max limits the host; the mount option `max` limits the session's devpts."""
 
 import os
 
@@ -9,6 +9,6 @@ try:
     while True:
         os.openpty()
         kept += 1
-        held.tell(kept)
+        held.report(kept)
 except OSError as refused:
     held.keep(kept, str(refused.strerror))

@@ -1,4 +1,4 @@
-"""Makes POSIX message queues. RLIMIT_MSGQUEUE: bytes, counted for the user and for the maker of the namespace."""
+"""Makes POSIX message queues. RLIMIT_MSGQUEUE limits their bytes, for the user and for the namespace's owner."""
 
 import ctypes
 import os
@@ -10,5 +10,5 @@ MQ_OPEN = 180 if os.uname().machine == "aarch64" else 240
 held, kept = Held(), 0
 while LIBC.syscall(MQ_OPEN, f"queue{kept}".encode(), os.O_CREAT | os.O_RDWR, 0o600, None) >= 0:
     kept += 1
-    held.tell(kept)
+    held.report(kept)
 held.keep(kept, os.strerror(ctypes.get_errno()))

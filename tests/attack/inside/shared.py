@@ -1,7 +1,10 @@
-"""Runs in two sessions: shared.py hold|try|watch|use – what one does to files that look the same in both.
+"""Runs in two sessions: shared.py hold|try|watch|use – acts on files that look the same in both.
 
-hold: locks each and keeps the locks. try: which of them it can lock, as JSON. watch: tells what it sees being used.
-use: opens and closes each."""
+hold: locks each file and keeps the locks
+try: tries to lock each file, and prints the outcomes as JSON
+watch: prints each file that inotify reports
+use: opens and closes each file
+"""
 
 import ctypes
 import fcntl

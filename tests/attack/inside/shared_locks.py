@@ -1,6 +1,8 @@
-"""Locks single bytes of files that other processes close all the time: /dev/null, the guest's loader, and an eventfd.
-The kernel walks through all locks on a file's inode at each close. All eventfds, epolls and timerfds of the host have
-one inode; the others are objects of the session's own."""
+"""Locks single bytes of files that other processes often close: /dev/null, the guest's loader, and an eventfd.
+
+At each close, the kernel walks through all locks on the file's inode. All eventfds, epolls and timerfds of the host
+share one inode. The other files have an inode per session.
+"""
 
 import fcntl
 import os
@@ -13,4 +15,4 @@ while True:
     for file in files:
         fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, 1_000_000_000 - 2 * kept)
     kept += 1
-    held.tell(kept)
+    held.report(kept)

@@ -1,5 +1,8 @@
-"""Makes segments of System V shared memory. Numbers are bounded for the session's own IPC namespace (kernel.shmmni);
-their pages are charged to the memory cgroup, and stay when the process ends."""
+"""Makes segments of System V shared memory.
+
+kernel.shmmni limits their number in the session's IPC namespace. Their pages are charged to the memory cgroup, and stay
+after the process ends.
+"""
 
 import ctypes
 import os
@@ -21,4 +24,4 @@ while True:
     if status:
         held.keep(kept, "killed for memory")
     kept += STEP
-    held.tell(kept)
+    held.report(kept)

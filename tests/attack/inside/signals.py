@@ -1,4 +1,4 @@
-"""Queues signals that nobody takes. RLIMIT_SIGPENDING: counted for the user, and for the maker of the namespace."""
+"""Queues signals that stay pending. RLIMIT_SIGPENDING limits them, for the user and for the namespace's owner."""
 
 import ctypes
 import os
@@ -12,5 +12,5 @@ signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMIN])
 while LIBC.sigqueue(os.getpid(), signal.SIGRTMIN, 1) == 0:
     kept += 1
     if kept % 100 == 0:
-        held.tell(kept)
+        held.report(kept)
 held.keep(kept, os.strerror(ctypes.get_errno()))

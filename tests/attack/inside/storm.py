@@ -1,5 +1,7 @@
-"""Writes small pieces in random places and asks for each to be on the disk: fsync, writes past the cache, and sync.
-Bounded by the sandbox's blkio (v1) or io (v2) cgroup; the file system's own commits are everybody's."""
+"""Writes small pieces at random offsets and forces each to disk, with fsync or direct I/O. Calls sync all the time.
+
+The sandbox's blkio (v1) or io (v2) cgroup limits the writes. All sessions share the file system's commits.
+"""
 
 import mmap
 import os
@@ -45,5 +47,5 @@ for number, work in enumerate(WORK):
     if os.fork() == 0:
         work(f"/root/storm{number}", counts, 2 * number)
 while True:
-    held.tell(sum(counts[2 * number] + 256 * counts[2 * number + 1] for number in range(len(WORK))))
+    held.report(sum(counts[2 * number] + 256 * counts[2 * number + 1] for number in range(len(WORK))))
     time.sleep(0.1)

@@ -1,5 +1,8 @@
-"""Fills the buffers of TCP connections over the loopback: tcp.py accepted|waiting. Charged to the memory cgroup on v2;
-on v1 to a counter of its own (memory.kmem.tcp). The kernel bounds them for the host by tcp_mem."""
+"""Fills the buffers of TCP connections over the loopback: tcp.py accepted|waiting.
+
+Buffers are charged to the memory cgroup on v2, and to a separate counter (memory.kmem.tcp) on v1. tcp_mem limits the
+host.
+"""
 
 import socket
 import sys
@@ -23,10 +26,10 @@ while len(kept) < MOST:
         if sys.argv[1] == "accepted":
             kept.append(listener.accept()[0])
     except OSError as refused:
-        held.tell(filled // MB, str(refused.strerror))
+        held.report(filled // MB, str(refused.strerror))
         break
     with suppress(OSError):
         while True:
             filled += one.send(bytes(MB))
-            held.tell(filled // MB)
+            held.report(filled // MB)
 held.keep(filled // MB)

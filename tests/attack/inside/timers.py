@@ -1,4 +1,4 @@
-"""Makes POSIX timers. Each is a pending signal to the kernel: RLIMIT_SIGPENDING."""
+"""Makes POSIX timers. The kernel counts each as a pending signal, which RLIMIT_SIGPENDING limits."""
 
 import ctypes
 import os
@@ -7,7 +7,7 @@ from held import Held
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 TIMER_CREATE = 107 if os.uname().machine == "aarch64" else 222
-PROCESSES = 20  # a number of timers may be bounded for a process
+PROCESSES = 20  # several, in case the number of timers per process is limited
 held, kept = Held(), 0
 receive, send = os.pipe()
 for _ in range(PROCESSES):
@@ -23,7 +23,7 @@ for _ in range(PROCESSES):
         os.read(signal_nobody, 1)
 ended = 0
 while ended < PROCESSES:
-    told = os.read(receive, 1 << 16)
-    kept, ended = kept + told.count(b"x"), ended + told.count(b".")
-    held.tell(kept)
+    ticks = os.read(receive, 1 << 16)
+    kept, ended = kept + ticks.count(b"x"), ended + ticks.count(b".")
+    held.report(kept)
 held.keep(kept)

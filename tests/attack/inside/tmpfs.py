@@ -1,4 +1,4 @@
-"""Fills /dev/shm and /run, again and again. Counted as the session's memory; bounded by the size of each mount."""
+"""Fills /dev/shm and /run repeatedly. They count as the session's memory, and each mount has a maximum size."""
 
 import os
 
@@ -14,6 +14,6 @@ while True:
             while True:
                 kept += os.write(file, bytes(MB))
                 full = max(full, kept)
-                held.tell(full // MB)
+                held.report(full // MB)
         except OSError:
             os.close(file)

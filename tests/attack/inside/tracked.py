@@ -1,5 +1,7 @@
-"""Sends datagrams over the loopback from ever new ports: each may become an entry of the table of tracked connections
-of the session's own network namespace, which no cgroup counts."""
+"""Sends datagrams over the loopback from new ports.
+
+Each may add an entry to the connection tracking table of the session's network namespace. No cgroup counts the entries.
+"""
 
 import socket
 import time
@@ -8,7 +10,7 @@ from contextlib import suppress
 from held import Held
 
 held, sent, receivers = Held(), 0, []
-for _ in range(40):  # few: what waits in their queues is another row's
+for _ in range(40):  # few, since another row fills socket queues
     receivers.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     receivers[-1].bind(("127.0.0.1", 0))
 while True:
@@ -18,6 +20,6 @@ while True:
             with suppress(OSError):
                 one.sendto(b"x", receiver.getsockname())
                 sent += 1
-    held.tell(sent)
+    held.report(sent)
     if sent > 5_000_000:
         time.sleep(0.01)

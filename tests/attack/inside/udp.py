@@ -1,4 +1,4 @@
-"""Fills the receive buffers of UDP sockets. rmem_max bounds each, udp_mem all of the host together."""
+"""Fills the receive buffers of UDP sockets. rmem_max limits each buffer, udp_mem the whole host."""
 
 import socket
 from contextlib import suppress
@@ -16,9 +16,9 @@ try:
         one.bind(("127.0.0.1", 0))
         kept.append(one)
         with suppress(OSError):
-            for _ in range(10):  # more are dropped where the buffer is full
+            for _ in range(10):  # the kernel drops more if the buffer is full
                 filled += sender.sendto(bytes(30_000), one.getsockname())
-        held.tell(filled >> 20)
+        held.report(filled >> 20)
 except OSError as refused:
     held.keep(filled >> 20, str(refused.strerror))
 held.keep(filled >> 20)

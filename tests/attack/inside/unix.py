@@ -1,5 +1,7 @@
-"""Fills Unix sockets, and passes open files through them, so that files in flight are in no process' table.
-Charged to the memory cgroup; files in flight are bounded by RLIMIT_NOFILE of the user."""
+"""Fills Unix sockets, and passes open files through them. A file in flight is in no process's table.
+
+Buffers are charged to the memory cgroup. The user's RLIMIT_NOFILE limits files in flight.
+"""
 
 import array
 import socket
@@ -21,7 +23,7 @@ try:
         with suppress(OSError):
             while True:
                 filled += one.send(bytes(1 << 16))
-        held.tell(filled >> 20)
+        held.report(filled >> 20)
 except OSError as refused:
     held.keep(filled >> 20, str(refused.strerror))
 held.keep(filled >> 20)

@@ -1,4 +1,4 @@
-"""Takes inotify watches, one for each file. Counted for the user namespace, and for the user who made it."""
+"""Takes inotify watches, one per file. Limits apply to the user namespace and to the host user who made it."""
 
 import ctypes
 import os
@@ -23,4 +23,4 @@ while True:
             held.keep(kept, os.strerror(ctypes.get_errno()))
         kept += 1
         if kept % 100 == 0:
-            held.tell(kept)
+            held.report(kept)

@@ -1,6 +1,8 @@
-"""half_open.py ADDRESS PORT COUNT – opens connections that send half a header, from the network that this runs in, and
-replaces those that are closed, at most 1,000 a second: the attacker's own work is not to be what slows the host down.
-Prints how many are open, a line each time, until its input ends."""
+"""half_open.py ADDRESS PORT COUNT – opens connections that send half a header, and keeps them open.
+
+Replaces connections that close, at most 1,000 a second, so that the attacker's own work does not slow the host down.
+Prints the number of open connections five times a second, one per line, until stdin closes.
+"""
 
 import resource
 import selectors
@@ -13,7 +15,7 @@ most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 selector = selectors.DefaultSelector()
 selector.register(sys.stdin, selectors.EVENT_READ)
-opened, told = 0, 0.0
+opened, reported = 0, 0.0
 REPLACED = 1000  # a second
 begun, started = 0, time.monotonic()
 
@@ -54,6 +56,6 @@ while True:
                 end(one, 1)
         except OSError:
             end(one, key.data)
-    if time.monotonic() > told + 0.2:
-        told = time.monotonic()
+    if time.monotonic() > reported + 0.2:
+        reported = time.monotonic()
         print(opened, flush=True)

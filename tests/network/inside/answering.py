@@ -1,6 +1,6 @@
-"""A server of a session with one connection: it prints all bytes that arrive, and sends each line of its input. In hex.
+"""Runs in a session's network: answering.py PORT – serves one connection.
 
-Argument: the port.
+Prints all bytes that arrive, and sends each line of its stdin. Both are in hex.
 """
 
 import socket

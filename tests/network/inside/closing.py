@@ -1,4 +1,4 @@
-"""Runs in the stand-in for the world: ends every connection to port 9001 at once."""
+"""Runs in the network outside: closes every connection to port 9001 at once."""
 
 import socket
 

@@ -1,5 +1,7 @@
-"""Runs in a session's network: entries.py WAY ADDRESS SECONDS – makes as many new flows as it can of one way, each of
-them another one to the kernel; prints how many."""
+"""Runs in a session's network: entries.py WAY ADDRESS SECONDS – makes as many new flows as it can in one way.
+
+Each flow is different for the kernel. Prints the number of flows.
+"""
 
 import itertools
 import socket

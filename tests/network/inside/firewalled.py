@@ -1,8 +1,9 @@
-"""Runs in network and mount namespaces of its own: firewalled.py RULES TOLD – a session's network beside another
-firewall. RULES and TOLD are commands of a shell: what makes the firewall, and what the doctor's line does where the
-program that it names is not there; "" runs the line itself.
+"""Runs in new network and mount namespaces: firewalled.py RULES REMEDY – tests a session's network with a firewall.
 
-Prints a JSON object: the lines, and what is reachable before the firewall, with it and when it was told.
+RULES is a shell command that makes the firewall. REMEDY is a shell command that does the same as the doctor's line, for
+a host without the firewall's own program. If it is empty, the doctor's line itself runs.
+
+Prints a JSON object: the doctor's lines, and what is reachable before the firewall, with it, and after the remedy.
 """
 
 import json
@@ -18,7 +19,7 @@ from tests.network.place import PRIVATE, PUBLIC, enter_handle, nft, probe, world
 PART = Part("tfwl", IPv4Network("10.213.0.0/20"), (0,))
 
 
-def main(rules: str, told: str) -> None:
+def main(rules: str, remedy: str) -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     network = Network(PART)
     with world():
@@ -34,7 +35,7 @@ def main(rules: str, told: str) -> None:
         subprocess.run(["sh", "-ec", rules], check=True)
         seen.append(reached())
         lines = [obstacle.remedy for obstacle in firewalls.obstacles(nft("-j", "list", "ruleset"), "10.213.0.0/16")]
-        subprocess.run(["sh", "-ec", told or "\n".join(lines)], check=True)
+        subprocess.run(["sh", "-ec", remedy or "\n".join(lines)], check=True)
         seen.append(reached())
         left = [obstacle.remedy for obstacle in firewalls.obstacles(nft("-j", "list", "ruleset"), "10.213.0.0/16")]
         print(json.dumps({"lines": lines, "seen": seen, "left": left}))

@@ -1,5 +1,6 @@
-"""Runs in a session's network: flood.py stream|datagrams|connections ADDRESS SECONDS – prints how many bytes, datagrams
-or connections it got away, and in how many seconds.
+"""Runs in a session's network: flood.py stream|datagrams|connections ADDRESS SECONDS – floods the address.
+
+Prints the number of bytes, datagrams or connections, and the seconds that it took.
 """
 
 import socket

@@ -1,12 +1,15 @@
-"""Holds connections open. Arguments: source address, address, port, first bytes. Orders come on standard input."""
+"""hold.py SOURCE ADDRESS PORT FIRST_BYTES – keeps connections open.
+
+Reads orders from stdin: `open N`, `close N` and `held`.
+"""
 
 import resource
 import select
 import socket
 import sys
 
-BATCH = 256  # under way at a time, so that no queue of the host is what refuses
-SECONDS = 5.0  # for a connection
+BATCH = 256  # connection attempts at a time, so that no queue of the host overflows
+SECONDS = 5.0  # per connection
 
 source, to, port, sent = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4].encode()
 family = socket.AF_INET6 if ":" in to else socket.AF_INET
@@ -17,7 +20,9 @@ held: list[socket.socket] = []
 
 def begin() -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT: the port is chosen for the whole pair
+    made.setsockopt(
+        socket.IPPROTO_IP, 24, 1
+    )  # IP_BIND_ADDRESS_NO_PORT: chooses the port at connect, so that ports suffice
     made.bind((source, 0))
     made.setblocking(False)
     made.connect_ex((to, port))
@@ -25,7 +30,7 @@ def begin() -> socket.socket:
 
 
 def connected(made: list[socket.socket]) -> list[socket.socket]:
-    """Those that were accepted."""
+    """Returns the accepted connections. Closes the others."""
     waiting, poll, good = {one.fileno(): one for one in made}, select.poll(), []
     for number in waiting:
         poll.register(number, select.POLLOUT)

@@ -1,5 +1,7 @@
-"""Runs in a session's network: opening.py ADDRESS SECONDS – opens connections to port 9001, many at a time, and ends
-each when the other side has; prints how many came about."""
+"""Runs in a session's network: opening.py ADDRESS SECONDS – opens many connections at a time to port 9001.
+
+Closes each when the other side does. Prints the number of established connections.
+"""
 
 import selectors
 import socket

@@ -1,7 +1,7 @@
-"""Runs inside a session's network: probe.py TARGET ... – `tcp:ADDRESS:PORT` or `udp:ADDRESS:PORT`, all at once.
+"""Runs in a session's network: probe.py TARGET ... – tries `tcp:ADDRESS:PORT` and `udp:ADDRESS:PORT`, all at once.
 
-Prints a JSON object: "open" (connected; for udp: answered), "refused" (at once) or "silent": so a second after the
-last of the open ones.
+Prints a JSON object with a result for each target: "open" (connected, or for udp, answered), "refused", or "silent". It
+gives up a second after the last open one.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Runs in the stand-in for the world: takes whatever is sent to port 9000, by TCP and UDP."""
+"""Runs in the network outside: discards everything that is sent to port 9000 by TCP and UDP."""
 
 import selectors
 import socket

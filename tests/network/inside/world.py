@@ -1,6 +1,6 @@
-"""Runs in the stand-in for the world: world.py PORT ... – answers on every address that it has, with what it is sent.
+"""Runs in the network outside: world.py PORT ... – echoes TCP and UDP on all its addresses.
 
-Each line of its output is something that reached it: `tcp PORT` for a connection, `udp PORT TEXT` for a datagram.
+Prints a line for everything that reaches it: `tcp PORT` for a connection, `udp PORT TEXT` for a datagram.
 """
 
 import selectors
@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import Any
 
-PACKET_INFO = 8  # IP_PKTINFO: an answer comes from the address that was asked
+PACKET_INFO = 8  # IP_PKTINFO: answers from the address that the client used
 
 selector = selectors.DefaultSelector()
 for port in map(int, sys.argv[1:]):

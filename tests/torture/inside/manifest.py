@@ -1,10 +1,10 @@
-"""Runs in a session: prints every entry of its file system, a JSON object path → what a client could tell apart.
+"""Runs in a session: prints its file system as a JSON object that maps each path to its visible properties.
 
-Left out: mounts that are not the session's own (`/proc`, `/dev`, `/run`, `/sys`, `/etc/resolv.conf`), what was named
-on the command line, and, for speed, the insides of the image's large directories that `tree.py` never touches.
-Not compared: access and change times, inode numbers, sizes of directories, how a file's blocks lie on disk.
+Omits mounts that are not the session's own (`/proc`, `/dev`, `/run`, `/sys`, `/etc/resolv.conf`) and the paths that you
+name on the command line. For speed, also omits the contents of large image directories that `tree.py` never changes.
+Does not compare access and change times, inode numbers, sizes of directories, or the layout of a file's blocks.
 """
-# names in any bytes, which pathlib does not take
+# names may be any bytes, which pathlib does not support
 # ruff: noqa: PTH115, PTH118, PTH208
 
 import hashlib
@@ -15,8 +15,8 @@ import sys
 
 NOT_OURS = {b"/proc", b"/dev", b"/run", b"/sys", b"/etc/resolv.conf"}
 LARGE = {b"/usr/lib", b"/usr/share", b"/usr/bin", b"/usr/include", b"/usr/libexec"}
-TOUCHED = {b"/usr/share/doc"}  # inside of the above
-SPARSE_FROM = 1 << 20  # bytes; smaller files may lie on disk as they please
+TOUCHED = {b"/usr/share/doc"}  # inside the above; `tree.py` changes it
+SPARSE_FROM = 1 << 20  # bytes; smaller files need not be sparse
 PIECE = 1 << 16
 
 
@@ -57,14 +57,14 @@ def _xattrs(path: bytes) -> list[str]:
 
 
 def _digest(path: bytes, size: int) -> str:
-    """Of the bytes that are not zero and where they are: the same however holes lie, and quick for a sea of them."""
+    """Hashes the pieces that are not all zero, and their offsets. Skips holes, which do not change the hash."""
     digest, at = hashlib.sha256(), 0
     with open(path, "rb", buffering=0) as file:
         while at < size:
             try:
                 at = os.lseek(file.fileno(), at, os.SEEK_DATA)
             except OSError:
-                break  # a hole up to the end
+                break  # only a hole is left
             at -= at % PIECE
             piece = os.pread(file.fileno(), PIECE, at)
             if piece.strip(b"\0"):

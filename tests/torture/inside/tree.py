@@ -1,9 +1,9 @@
-"""Runs in a session: changes its file system by chance. tree.py SEED CHANGES
+"""Runs in a session: tree.py SEED CHANGES – changes its file system at random.
 
-The same seed on the same tree does the same. It prints how many changes were made; one that the kernel refuses
-(a name that is taken, a path that is too long) is passed over.
+The same seed makes the same changes to the same tree. Prints the number of changes made. Skips a change that the kernel
+refuses, for example because a name is taken or a path is too long.
 """
-# names in any bytes, which pathlib does not take
+# names may be any bytes, which pathlib does not support
 # ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH105, PTH108, PTH112, PTH114, PTH118, PTH120, PTH208, PTH211
 
 import errno
@@ -17,15 +17,15 @@ import sys
 from collections.abc import Callable
 
 HOMES = [b"/workspace/t", b"/root/t", b"/var/t", b"/tmp/t", b"/usr/local/t"]
-IMAGE = b"/usr/share/doc"  # a part of the image that nothing needs
+IMAGE = b"/usr/share/doc"  # a part of the image that no program needs
 MOST_ENTRIES = 300
-PASSED_OVER = {errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EINVAL}
-PASSED_OVER |= {errno.EMLINK, errno.EXDEV, errno.ELOOP, errno.EISDIR}
+SKIPPED = {errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EINVAL}
+SKIPPED |= {errno.EMLINK, errno.EXDEV, errno.ELOOP, errno.EISDIR}
 
 
 class Tree:
-    def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
         self.files: list[bytes] = []
         self.directories: list[bytes] = []
         self.others: list[bytes] = []
@@ -45,35 +45,35 @@ class Tree:
     def size(self) -> int:
         return len(self.files) + len(self.directories) + len(self.others)
 
-    # --- by chance ---
+    # --- random choices ---
 
     def name(self) -> bytes:
-        kind = self.chance.random()
+        kind = self.rng.random()
         if kind < 0.5:
-            return b"f%d" % self.chance.randrange(10_000)
+            return b"f%d" % self.rng.randrange(10_000)
         if kind < 0.6:
-            return b"-n \n\t*'\"\\$(x)" + b"%d" % self.chance.randrange(100)
+            return b"-n \n\t*'\"\\$(x)" + b"%d" % self.rng.randrange(100)
         if kind < 0.65:
-            return bytes([self.chance.randrange(97, 123)]) * 255
+            return bytes([self.rng.randrange(97, 123)]) * 255
         if kind < 0.75:
-            return "náme-名前-🙂".encode() + b"%d" % self.chance.randrange(100)
-        name = self.chance.randbytes(self.chance.randrange(1, 60)).replace(b"\0", b"_").replace(b"/", b"_")
+            return "náme-名前-🙂".encode() + b"%d" % self.rng.randrange(100)
+        name = self.rng.randbytes(self.rng.randrange(1, 60)).replace(b"\0", b"_").replace(b"/", b"_")
         return name if name not in (b".", b"..") else b"dots"
 
     def new_path(self) -> bytes:
-        return os.path.join(self.chance.choice(self.directories), self.name())
+        return os.path.join(self.rng.choice(self.directories), self.name())
 
     def content(self) -> bytes:
-        size = int(self.chance.choice([0, 1, 100, 4096, 5000, 70_000, 300_000]) * self.chance.random() * 2)
-        if self.chance.random() < 0.3:
-            return self.chance.randbytes(64) * (size // 64)
-        return self.chance.randbytes(size)
+        size = int(self.rng.choice([0, 1, 100, 4096, 5000, 70_000, 300_000]) * self.rng.random() * 2)
+        if self.rng.random() < 0.3:
+            return self.rng.randbytes(64) * (size // 64)
+        return self.rng.randbytes(size)
 
     def file(self) -> bytes:
-        return self.chance.choice(self.files) if self.files else self.add_file()
+        return self.rng.choice(self.files) if self.files else self.add_file()
 
     def any(self) -> bytes:
-        return self.chance.choice(self.files + self.directories[len(HOMES) :] + self.others or [self.file()])
+        return self.rng.choice(self.files + self.directories[len(HOMES) :] + self.others or [self.file()])
 
     # --- changes ---
 
@@ -91,17 +91,17 @@ class Tree:
 
     def add_deep(self) -> None:
         path = self.new_path()
-        deep = os.path.join(path, *[b"d"] * self.chance.randrange(5, 40))
+        deep = os.path.join(path, *[b"d"] * self.rng.randrange(5, 40))
         os.makedirs(deep)
         self.directories += [path, deep]
 
     def add_sparse(self) -> None:
         path = self.new_path()
         with open(path, "xb") as file:
-            size = self.chance.choice([10_000, 3 << 20, 1 << 30, 1 << 40])
-            for _ in range(self.chance.randrange(3)):
-                file.seek(self.chance.randrange(size))
-                file.write(self.chance.randbytes(self.chance.randrange(1, 10_000)))
+            size = self.rng.choice([10_000, 3 << 20, 1 << 30, 1 << 40])
+            for _ in range(self.rng.randrange(3)):
+                file.seek(self.rng.randrange(size))
+                file.write(self.rng.randbytes(self.rng.randrange(1, 10_000)))
             file.truncate(size)
         self.files.append(path)
 
@@ -113,18 +113,18 @@ class Tree:
     def add_symlink(self) -> None:
         path = self.new_path()
         long = b"/".join([b"no"] * 1300)
-        os.symlink(self.chance.choice([self.any(), b"nowhere", b"../..", b".", b"/etc/passwd", b"\xff\n", long]), path)
+        os.symlink(self.rng.choice([self.any(), b"nowhere", b"../..", b".", b"/etc/passwd", b"\xff\n", long]), path)
         self.others.append(path)
 
     def add_fifo(self) -> None:
         path = self.new_path()
-        os.mkfifo(path, self.chance.choice([0o600, 0o644]))
+        os.mkfifo(path, self.rng.choice([0o600, 0o644]))
         self.others.append(path)
 
     def add_socket(self) -> None:
-        parent = self.chance.choice(self.directories)
+        parent = self.rng.choice(self.directories)
         os.chdir(parent)  # a socket's address is short
-        name = b"s%d" % self.chance.randrange(10_000)
+        name = b"s%d" % self.rng.randrange(10_000)
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(name)
         self.others.append(os.path.join(parent, name))
@@ -135,18 +135,18 @@ class Tree:
 
     def overwrite(self) -> None:
         with open(self.file(), "r+b") as file:
-            file.seek(self.chance.randrange(100_000))
+            file.seek(self.rng.randrange(100_000))
             file.write(self.content())
 
     def truncate(self) -> None:
-        os.truncate(self.file(), self.chance.randrange(10_000))
+        os.truncate(self.file(), self.rng.randrange(10_000))
 
     def preallocate(self) -> None:
         with open(self.file(), "r+b") as file:
-            os.posix_fallocate(file.fileno(), self.chance.randrange(100_000), 50_000)
+            os.posix_fallocate(file.fileno(), self.rng.randrange(100_000), 50_000)
 
     def replace(self) -> None:
-        """As editors do: a new file in the place of the old."""
+        """Replaces a file with a new one, as editors do."""
         path = self.file()
         beside = os.path.join(os.path.dirname(path), b".new")
         with open(beside, "wb") as file:
@@ -174,21 +174,21 @@ class Tree:
     def change_mode(self) -> None:
         path = self.any()
         if not os.path.islink(path):
-            os.chmod(path, self.chance.choice([0, 0o400, 0o644, 0o755, 0o777, 0o1777, 0o2755, 0o4711, 0o6000]))
+            os.chmod(path, self.rng.choice([0, 0o400, 0o644, 0o755, 0o777, 0o1777, 0o2755, 0o4711, 0o6000]))
 
     def change_owner(self) -> None:
-        ids = [self.chance.choice([0, 1, 1000, 65534, 65535, self.chance.randrange(65536)]) for _ in range(2)]
+        ids = [self.rng.choice([0, 1, 1000, 65534, 65535, self.rng.randrange(65536)]) for _ in range(2)]
         os.chown(self.any(), *ids, follow_symlinks=False)
 
     def change_time(self) -> None:
-        times = [-(10**9), -1, 0, 1, 10**9, 2**31 + 5, 4 * 10**9, self.chance.randrange(2 * 10**9)]
-        ns = self.chance.choice(times) * 10**9 + self.chance.randrange(10**9)
+        times = [-(10**9), -1, 0, 1, 10**9, 2**31 + 5, 4 * 10**9, self.rng.randrange(2 * 10**9)]
+        ns = self.rng.choice(times) * 10**9 + self.rng.randrange(10**9)
         os.utime(self.any(), ns=(ns, ns), follow_symlinks=False)
 
     def set_xattr(self) -> None:
-        path = self.chance.choice(self.files + self.directories)
-        value = self.chance.randbytes(self.chance.choice([0, 1, 30, 2000]))
-        os.setxattr(path, b"user.x%d" % self.chance.randrange(4), value)
+        path = self.rng.choice(self.files + self.directories)
+        value = self.rng.randbytes(self.rng.choice([0, 1, 30, 2000]))
+        os.setxattr(path, b"user.x%d" % self.rng.randrange(4), value)
 
     def remove_xattr(self) -> None:
         path = self.any()
@@ -197,26 +197,26 @@ class Tree:
                 os.removexattr(path, name)
 
     def set_capability(self) -> None:
-        """cap_net_bind_service, which only root of the session's own user namespace gives."""
+        """Sets cap_net_bind_service, which only root of the session's user namespace may do."""
         os.setxattr(self.file(), b"security.capability", struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0))
 
     def set_acl(self) -> None:
-        """Of a file, one more user; of a directory, what new entries in it get."""
+        """Grants another user access to a file, or sets a directory's default ACL."""
         nobody = 0xFFFFFFFF
         entries = [
             (1, 7, nobody),
-            (2, 5, self.chance.randrange(65536)),
+            (2, 5, self.rng.randrange(65536)),
             (4, 4, nobody),
             (16, 5, nobody),
             (32, 0, nobody),
         ]
         acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-        if self.chance.random() < 0.5:
+        if self.rng.random() < 0.5:
             os.setxattr(self.file(), b"system.posix_acl_access", acl)
         else:
-            os.setxattr(self.chance.choice(self.directories), b"system.posix_acl_default", acl)
+            os.setxattr(self.rng.choice(self.directories), b"system.posix_acl_default", acl)
 
-    # --- what the image ships ---
+    # --- files of the image ---
 
     def delete_of_image(self) -> None:
         for path in [b"/etc/motd", b"/etc/issue", self._in_image()]:
@@ -237,16 +237,16 @@ class Tree:
         found = [os.path.join(path, name) for name in sorted(os.listdir(path))] if os.path.isdir(path) else []
         files = [name for name in found if stat.S_ISREG(os.lstat(name).st_mode)]
         if files:
-            with open(self.chance.choice(files), "ab") as file:
+            with open(self.rng.choice(files), "ab") as file:
                 file.write(self.content())
 
     def change_mode_of_image(self) -> None:
         path = self._in_image()
         if not os.path.islink(path):
-            os.chmod(path, self.chance.choice([0o700, 0o755, 0o1777]))
+            os.chmod(path, self.rng.choice([0o700, 0o755, 0o1777]))
 
     def _in_image(self) -> bytes:
-        return os.path.join(IMAGE, self.chance.choice(sorted(os.listdir(IMAGE)) or [b"none"]))
+        return os.path.join(IMAGE, self.rng.choice(sorted(os.listdir(IMAGE)) or [b"none"]))
 
     def _again(self) -> None:
         self.files, self.directories, self.others = [], [], []
@@ -274,12 +274,12 @@ def main(seed: str, count: int) -> None:
     tree._again()
     made = 0
     for _ in range(count):
-        change = tree.delete if tree.size > MOST_ENTRIES else tree.chance.choice(changes(tree))
+        change = tree.delete if tree.size > MOST_ENTRIES else tree.rng.choice(changes(tree))
         try:
             change()
             made += 1
         except OSError as refused:
-            if refused.errno not in PASSED_OVER:
+            if refused.errno not in SKIPPED:
                 raise
             tree._again()
     print(made)

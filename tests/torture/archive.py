@@ -1,4 +1,4 @@
-"""The archive under the server as its operator has it: where it is, what is in it, and that it can go away."""
+"""Controls the server's archive from outside: lists its objects and makes it unreachable."""
 
 import os
 import socket
@@ -12,24 +12,24 @@ from urllib.parse import urlsplit
 from buntime.archives.opening import open_archive
 
 
-class Place(Protocol):
-    settings: Mapping[str, str]  # of the server
+class ArchiveControl(Protocol):
+    settings: Mapping[str, str]  # for the server
 
     def take_away(self) -> None:
-        """Nobody reaches it until `bring_back`."""
+        """Makes the archive unreachable until `bring_back`."""
         ...
 
     def bring_back(self) -> None: ...
 
     def objects(self, sessions: Iterable[str]) -> set[str]:
-        """Names: those that belong to one of the sessions and, where that can be seen, to nobody."""
+        """Returns the names of these sessions' objects. A directory also lists objects of no session."""
         ...
 
     def close(self) -> None: ...
 
 
-def place_of(location: str, default: Path) -> Place:
-    """`location` as BUNTIME_ARCHIVE has it; "" for the directory `default`."""
+def archive_control(location: str, default: Path) -> ArchiveControl:
+    """Takes `location` in the form of BUNTIME_ARCHIVE. If it is empty, uses the directory `default`."""
     return Bucket(location) if location.startswith("s3://") else Directory(Path(location or default))
 
 
@@ -54,11 +54,11 @@ class Directory:
 
 
 class Bucket:
-    """By AWS_ENDPOINT_URL, which the server gets as the address of a forwarder: taken away, that hangs up on it."""
+    """An S3 bucket at AWS_ENDPOINT_URL. The server reaches it through a forwarder, which can close connections."""
 
     def __init__(self, location: str) -> None:
         endpoint = urlsplit(os.environ["AWS_ENDPOINT_URL"])
-        assert endpoint.scheme == "http", "the torture of an S3 archive needs an endpoint that speaks plain HTTP"
+        assert endpoint.scheme == "http", "AWS_ENDPOINT_URL must begin with http:// to torture an S3 archive"
         self._archive = open_archive(location, Path(), os.environ)
         self._forwarder = Forwarder(endpoint.hostname or "", endpoint.port or 80)
         self.settings: Mapping[str, str] = {
@@ -80,7 +80,7 @@ class Bucket:
 
 
 class Forwarder:
-    """Connections to `port` go on to the address, as long as it is `open`."""
+    """Forwards connections from `port` to the address while `open` is true."""
 
     def __init__(self, host: str, port: int) -> None:
         self.open = True

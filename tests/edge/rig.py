@@ -1,6 +1,6 @@
-"""What the edge stands between in these tests: a control plane and sessions that answer what a test says.
+"""A test rig for the edge: a real nginx between a fake control plane and fake sessions.
 
-Both are small servers of bytes, so that they can also answer what no library would send.
+The fakes write raw bytes, so that a test can send what no library would send.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A request or an answer: its first line, headers as they came, the body whole."""
+    """A request or an answer: its first line, its headers in order, and its complete body."""
 
     line: str
     fields: tuple[tuple[str, str], ...]
@@ -44,7 +44,7 @@ class Message:
 
 
 async def read_message(reader: asyncio.StreamReader, *, bodiless: bool = False) -> Message | None:
-    """None at the end of the connection. A body without a length goes to the end."""
+    """Reads one message. Returns None at the end of the connection. An answer without a length ends with it."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -76,11 +76,11 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass
-class Session:
-    """A program that listens in a session."""
+class FakeSession:
+    """A program that listens in a session. Counts connections and records requests."""
 
     answer: Callable[[Message], bytes] = lambda request: OK
-    serve: Serve | None = None  # instead of `answer`: the connection itself
+    serve: Serve | None = None  # handles the raw connection instead of `answer`
     requests: list[Message] = field(default_factory=list)
     connections: int = 0
 
@@ -102,7 +102,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the control plane answers to a question."""
+    """The control plane's answer to a question of the edge."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
@@ -115,7 +115,7 @@ def permit(address: str, seconds: int = 1, uri: str = "") -> Reply:
 
 
 @dataclass
-class Place:
+class Rig:
     config: Config
     answer: Callable[[Message], Awaitable[Reply]]
     questions: list[Message] = field(default_factory=list)
@@ -128,14 +128,14 @@ class Place:
     def asked(self, path: str = "/admit") -> list[Message]:
         return [question for question in self.questions if question.target == path]
 
-    async def listen(self, session: Session, address: str = "127.0.0.2", port: int = 0) -> str:
-        """The session's address as the control plane names it."""
+    async def listen(self, session: FakeSession, address: str = "127.0.0.2", port: int = 0) -> str:
+        """Starts a session's program. Returns its address in the control plane's form."""
         server = await asyncio.start_server(session, address, port)
         self.stack.append(server)
         return f"{address}:{server.sockets[0].getsockname()[1]}"
 
-    async def open_to(self, session: Session) -> None:
-        """Every preview is this session's from now on."""
+    async def open_to(self, session: FakeSession) -> None:
+        """Lets the control plane send every preview request to this session."""
         address = await self.listen(session)
 
         async def answer(question: Message) -> Reply:
@@ -147,7 +147,7 @@ class Place:
         return await asyncio.open_connection("127.0.0.1", self.config.port, limit=1 << 22)
 
     async def send(self, request: bytes) -> Message | None:
-        """The answer to these bytes; None where the connection is closed without one."""
+        """Sends these bytes. Returns the answer, or None if the connection closes without one."""
         reader, writer = await self.connect()
         writer.write(request)
         try:
@@ -158,7 +158,7 @@ class Place:
     async def get(
         self, path: str = "/", host: str | None = None, method: str = "GET", body: bytes = b"", **headers: str
     ) -> Message:
-        """Header names with `_` for `-`."""
+        """Sends a request and returns the answer. In header names, write `_` for `-`."""
         lines = [f"{method} {path} HTTP/1.1", f"Host: {host or self.host}", "Connection: close"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         if body:
@@ -177,15 +177,15 @@ class Place:
         writer.close()
 
 
-async def nobody(question: Message) -> Reply:
+async def not_found(question: Message) -> Reply:
     return Reply(404, (("Content-Type", "text/plain"),), b"no such session")
 
 
 @asynccontextmanager
-async def control_plane(place: Place) -> AsyncIterator[None]:
-    path = place.config.edge_socket
-    server = await asyncio.start_unix_server(place.control_plane, path, limit=1 << 20)
-    for_workers(path)
+async def control_plane(rig: Rig) -> AsyncIterator[None]:
+    path = rig.config.edge_socket
+    server = await asyncio.start_unix_server(rig.control_plane, path, limit=1 << 20)
+    open_to_workers(path)
     try:
         yield
     finally:
@@ -194,19 +194,19 @@ async def control_plane(place: Place) -> AsyncIterator[None]:
         path.unlink(missing_ok=True)
 
 
-def for_workers(path: Path) -> None:
+def open_to_workers(path: Path) -> None:
     path.chmod(0o666)
 
 
 @asynccontextmanager
-async def edge(config: Config) -> AsyncIterator[Place]:
-    """nginx with the real configuration; its control plane does not listen yet."""
+async def edge(config: Config) -> AsyncIterator[Rig]:
+    """Runs nginx with the real configuration. Its control plane does not listen yet."""
     SHARED_RUN_DIR.mkdir(mode=0o711, exist_ok=True)
-    place = Place(config, nobody)
+    rig = Rig(config, not_found)
     async with Tasks() as tasks, process.edge(config, load_plans(None), tasks):
         try:
-            yield place
+            yield rig
         finally:
-            for server in place.stack:
+            for server in rig.stack:
                 server.close()
                 server.close_clients()

@@ -1,4 +1,4 @@
-"""A person at the command line: `buntime` processes with pipes or with their own terminal."""
+"""A user at the command line, who runs `buntime` with pipes or on a terminal."""
 
 import fcntl
 import os
@@ -18,8 +18,8 @@ PATIENCE = 60.0  # seconds; a guard against a hang
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
-    """Has a key and knows where the server is."""
+class User:
+    """Has an API key and the server's URL."""
 
     url: str
     key: str
@@ -27,13 +27,13 @@ class Person:
 
     @property
     def environment(self) -> dict[str, str]:
-        # pytest's own processes may have the size of another terminal (readline sets it)
+        # readline sets COLUMNS and LINES to the size of pytest's terminal
         mine = ("BUNTIME_", "COLUMNS", "LINES")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
         return {**kept, "TERM": "xterm-256color", "BUNTIME_URL": self.url, "BUNTIME_API_KEY": self.key, **self.settings}
 
     def runs(self, *words: str, typed: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-        """To its end. `typed` is piped in."""
+        """Runs a command until it ends. Pipes `typed` to its stdin."""
         with subprocess.Popen(
             [BUNTIME, *words],
             env=self.environment,
@@ -49,13 +49,13 @@ class Person:
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def gets(self, *words: str, typed: bytes | None = None) -> str:
-        """What a command that succeeds prints, without the end of the line."""
+        """Runs a command that must succeed. Returns its stdout without the last line break."""
         done = self.runs(*words, typed=typed)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode().removesuffix("\n")
 
     def is_refused(self, *words: str) -> str:
-        """The one line of a refusal."""
+        """Runs a command that must fail. Returns its error, which must be one line."""
         done = self.runs(*words)
         said = done.stderr.decode()
         assert (done.returncode, done.stdout) == (1, b""), said
@@ -64,22 +64,22 @@ class Person:
         return said
 
     def begins(self, *words: str) -> subprocess.Popen[bytes]:
-        """With pipes; the caller ends it."""
+        """Starts a command with pipes. The caller must end it."""
         return subprocess.Popen(
             [BUNTIME, *words],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            bufsize=0,  # a line that is read leaves the next one to `communicate`
+            bufsize=0,  # unbuffered, so that `communicate` gets the output after the lines that a test read
         )
 
-    def sits_down(self, *words: str, cols: int = 100, rows: int = 30) -> "Terminal":
+    def opens_terminal(self, *words: str, cols: int = 100, rows: int = 30) -> "Terminal":
         return Terminal([str(BUNTIME), *words], self.environment, cols, rows)
 
 
 class Terminal:
-    """A pseudo-terminal with a command on it. To be used with `with`."""
+    """A pseudo-terminal that runs a command. Use it in a `with` block."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], cols: int, rows: int) -> None:
         self._ours, self._theirs = pty.openpty()
@@ -107,14 +107,14 @@ class Terminal:
         os.close(self._theirs)
 
     def resize(self, cols: int, rows: int) -> None:
-        """The kernel tells the command by SIGWINCH."""
+        """Resizes the terminal. The kernel sends SIGWINCH to the command."""
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
 
     def types(self, text: str | bytes) -> None:
         os.write(self._ours, text.encode() if isinstance(text, str) else text)
 
     def sees(self, text: str | bytes) -> bytes:
-        """Waits for it; what was seen up to it, which is not looked at again."""
+        """Waits for a text. Removes the output up to it, and returns what came before it."""
         wanted = text.encode() if isinstance(text, str) else text
         deadline = time.monotonic() + PATIENCE
         while wanted not in self.seen:
@@ -124,7 +124,7 @@ class Terminal:
         return before
 
     def ends(self) -> int:
-        """The exit status; all that was shown is in `seen`."""
+        """Waits until the command ends. Returns its exit status; `seen` has the rest of the output."""
         deadline = time.monotonic() + PATIENCE
         while self._process.poll() is None:
             assert time.monotonic() < deadline, self.seen[-3000:]

@@ -1,4 +1,4 @@
-"""A client of an older protocol revision over HTTP, close to the wire."""
+"""A low-level HTTP client for older protocol revisions of MCP."""
 
 import itertools
 import json
@@ -12,16 +12,18 @@ from tests.clients.assistant import PATIENCE, bearer
 
 
 @dataclass(slots=True)
-class Older:
+class OlderClient:
     http: httpx2.AsyncClient
-    door: str
+    mcp_url: str
     headers: dict[str, str]
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @classmethod
-    async def begun(cls, http: httpx2.AsyncClient, door: str, key: str, revision: str = "2025-06-18") -> "Older":
+    async def connect(
+        cls, http: httpx2.AsyncClient, mcp_url: str, key: str, revision: str = "2025-06-18"
+    ) -> "OlderClient":
         accepted = "application/json, text/event-stream"
-        older = cls(http, door, {**bearer(key), "Accept": accepted})
+        older = cls(http, mcp_url, {**bearer(key), "Accept": accepted})
         reply = await older.sends(hello(revision))
         assert answered(reply)["result"]["protocolVersion"] == revision
         older.headers["Mcp-Session-Id"] = reply.headers["mcp-session-id"]
@@ -34,7 +36,7 @@ class Older:
         return {"jsonrpc": "2.0", "id": next(self._numbers), "method": method, "params": params}
 
     async def sends(self, message: dict[str, Any]) -> httpx2.Response:
-        return await self.http.post(self.door, headers=self.headers, json=message, timeout=PATIENCE)
+        return await self.http.post(self.mcp_url, headers=self.headers, json=message, timeout=PATIENCE)
 
     async def does(self, tool: str, **arguments: object) -> dict[str, Any]:
         result = answered(await self.sends(self.request("tools/call", name=tool, arguments=arguments)))["result"]
@@ -48,7 +50,7 @@ def hello(revision: str) -> dict[str, Any]:
 
 
 def answered(reply: httpx2.Response) -> dict[str, Any]:
-    """The answer, which is the last event of a stream."""
+    """Returns the answer: the JSON body, or the last event of a stream."""
     assert reply.status_code == 200, reply.text
     if reply.headers["content-type"].startswith("application/json"):
         return dict(reply.json())

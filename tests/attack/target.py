@@ -1,4 +1,4 @@
-"""The server that is attacked: one that runs already on this host, or one that is made for it."""
+"""Opens the target of the attack: a server that already runs on this host, or a new one."""
 
 import os
 import shutil
@@ -18,23 +18,26 @@ from tests.attack.host_settings import settings, unlisted
 from tests.attack.outside_world import LINK, Outside, outside
 
 DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
-PLANS = ("free", "enterprise", "enterprise")  # of A, of B, of the others
+PLANS = ("free", "enterprise", "enterprise")  # of A, B and the others
 KEYS = ("ATTACKER_KEY", "NEIGHBOUR_KEY", "OTHERS_KEY")
 
 
 class Unusable(Exception):
-    """The message says what is missing."""
+    """There is no usable target; the message says what is missing."""
 
 
 @contextmanager
-def place(environ: Mapping[str, str]) -> Iterator[Target]:
-    """Raises Unusable, and AssertionError where something of a server made here is left on the host."""
+def open_target(environ: Mapping[str, str]) -> Iterator[Target]:
+    """Yields the target that the environment describes.
+
+    Raises Unusable if there is none. Raises AssertionError if a server that it started leaves something on the host.
+    """
     with ExitStack() as stack:
         beyond = stack.enter_context(outside()) if os.geteuid() == 0 else None
         if url := environ.get("BUNTIME_URL"):
             yield stack.enter_context(_running(url, environ, beyond))
         elif beyond is None:
-            raise Unusable("without BUNTIME_URL this starts a server, and for that it must run as root")
+            raise Unusable("set BUNTIME_URL, or run this as root to start a server")
         else:
             server = stack.enter_context(_fresh())
             server.start()
@@ -46,7 +49,7 @@ def place(environ: Mapping[str, str]) -> Iterator[Target]:
 def _fresh() -> Iterator[Server]:
     directory, before = Path(tempfile.mkdtemp(prefix="buntime-attack-", dir=DISK)), settings()
     server = Server(directory / "data", pool_size=6)
-    server.settings["BUNTIME_HOST"] = "0.0.0.0"  # another address reaches its edge
+    server.settings["BUNTIME_HOST"] = "0.0.0.0"  # makes the edge reachable from another address
     try:
         yield server
     finally:
@@ -55,16 +58,14 @@ def _fresh() -> Iterator[Server]:
         shutil.rmtree(directory)
         assert not left, "left on the host after purge:\n" + "\n".join(left)
         changed = unlisted(before)
-        assert not changed, f"settings of the host changed that doctor does not list: {changed}"
+        assert not changed, f"host settings changed that `buntime doctor` does not list: {changed}"
 
 
 @contextmanager
 def _running(url: str, environ: Mapping[str, str], beyond: Outside | None) -> Iterator[Target]:
     where = urlsplit(url)
     if where.scheme != "http" or where.hostname not in ("127.0.0.1", "localhost"):
-        raise Unusable(
-            "BUNTIME_URL must be http://127.0.0.1:PORT: the attack is for a server of one's own, on its host"
-        )
+        raise Unusable("BUNTIME_URL must be http://127.0.0.1:PORT: attack only your own server, on its host")
     port = where.port or 80
     with ExitStack() as stack:
         given = [environ[name] for name in KEYS if name in environ]
@@ -75,7 +76,7 @@ def _running(url: str, environ: Mapping[str, str], beyond: Outside | None) -> It
 
 @contextmanager
 def _account(plan: str) -> Iterator[str]:
-    """The key of an account that goes again, with its sessions. BUNTIME_DATA_DIR is the server's."""
+    """Yields the key of a temporary account. BUNTIME_DATA_DIR must be the server's."""
     account = _buntime("accounts", "create", "--plan", plan)
     try:
         yield _buntime("keys", "create", "--account", account)
@@ -92,7 +93,7 @@ def _buntime(*arguments: str) -> str:
 
 
 def _listens_beyond_loopback(port: int) -> bool:
-    """On the address of the host's end of the namespace, as on any other of the host."""
+    """Tells whether the port answers on the host's end of the namespace link."""
     shown = subprocess.run(["ip", "-4", "-o", "addr", "show", LINK], capture_output=True, text=True, check=True).stdout
     try:
         socket.create_connection((shown.split()[3].partition("/")[0], port), timeout=2).close()
