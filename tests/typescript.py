@@ -18,6 +18,8 @@ class BunFailed(Exception):
 # The guest gives up prepared processes when a parent directory changes. Other tests change /tmp.
 ALONE = ("prepared.test.ts",)
 
+PACKAGES = ("package.test.ts",)
+
 
 class TypeScriptItem(pytest.Item):
     def runtest(self) -> None:
@@ -47,6 +49,8 @@ class TypeScriptFile(pytest.File):
         item = TypeScriptItem.from_parent(self, name=self.path.name)
         if self.path.name in ALONE:
             item.add_marker(pytest.mark.alone)
+        if self.path.name in PACKAGES:
+            item.add_marker(pytest.mark.packages)
         yield item
 
 
