@@ -167,6 +167,7 @@ def test_a_kernel_that_ends_is_told_as_it_was(context: Context, code: str, exit_
 
 def test_a_kernel_that_is_killed_between_runs_is_lost(context: Context) -> None:
     context.session.output(f"kill -9 {context.value('process.pid')}")
+    until(lambda: _listed(context.session) == {context.id: "lost"}, "the guest to notice")
     assert context.ask("1").refused(409, "context_lost")["reason"] == "killed"
 
 

@@ -1,13 +1,18 @@
-"""Two threads end the cgroup of a run at the same time, on the real kernel with its version of cgroups."""
+"""Ending the cgroup of a run, on the real kernel with its version of cgroups."""
 
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
 import pytest
 
 from buntime.sandboxes.kernel.cgroup import Cgroups
 from buntime.sandboxes.kernel.cgroup_version import find_cgroups
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
@@ -39,3 +44,32 @@ def test_a_run_that_two_threads_end_at_once_is_ended_for_both(cgroups: Cgroups) 
             cgroups.add_run(SANDBOX, run)
             assert list(pool.map(end, [run, run])) == [True, True]
     assert cgroups.runs(SANDBOX) == []
+
+
+def test_no_program_of_a_run_goes_on_because_its_child_was_killed_first(
+    cgroups: Cgroups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine, time passes between the signals to the members of a group."""
+    send = signal.pidfd_send_signal
+
+    def send_and_pause(handle: int, number: int) -> None:
+        send(handle, number)
+        time.sleep(0.02)
+
+    survived = tmp_path / "survived"
+    for number in range(24):  # so that in some rounds the child is signalled first
+        run = f"run{number}"
+        cgroups.add_run(SANDBOX, run)
+        shell = subprocess.Popen(["sh", "-c", f"read _; sleep 600; exec touch {survived}"], stdin=subprocess.PIPE)
+        cgroups.join_run(SANDBOX, run, shell.pid)
+        assert shell.stdin
+        shell.stdin.write(b"\n")
+        shell.stdin.flush()
+        until(lambda: cgroups.processes(SANDBOX) == 2, "the child to start")
+        with monkeypatch.context() as patched:
+            patched.setattr(signal, "pidfd_send_signal", send_and_pause)
+            assert cgroups.kill_run(SANDBOX, run)
+        shell.stdin.close()
+        assert shell.wait() == -signal.SIGKILL
+        assert cgroups.remove_run(SANDBOX, run)
+    assert not survived.exists()

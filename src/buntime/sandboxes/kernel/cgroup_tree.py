@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -59,9 +60,11 @@ def field_of(path: Path, name: str) -> int:
     return 0
 
 
-def signal_members(group: Path, pids: list[int], number: signal.Signals) -> None:
-    """Signals only processes that are in the group after their pidfd was opened, so a pid that the kernel has given to
-    another process is never hit."""
+def signal_members(group: Path, pids: list[int], *numbers: signal.Signals) -> None:
+    """Sends each signal to all of the processes before the next signal to any.
+
+    Skips a process that was not in the group after its pidfd was opened: the kernel may have reused its pid.
+    """
     handles = {}
     for pid in pids:
         try:
@@ -69,11 +72,11 @@ def signal_members(group: Path, pids: list[int], number: signal.Signals) -> None
         except ProcessLookupError:
             continue
     try:
-        for pid in set(pids_of(group)) & handles.keys():
-            try:
-                signal.pidfd_send_signal(handles[pid], number)
-            except ProcessLookupError:
-                continue
+        members = [pid for pid in pids_of(group) if pid in handles]
+        for number in numbers:
+            for pid in members:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handles[pid], number)
     finally:
         for handle in handles.values():
             os.close(handle)

@@ -140,7 +140,8 @@ class CgroupsV1:
             return True
         deadline = time.monotonic() + KILL_SECONDS
         while pids := pids_of(group):
-            signal_members(group, pids, signal.SIGKILL)
+            # stopped first, or a program could go on because its child was killed before it
+            signal_members(group, pids, signal.SIGSTOP, signal.SIGKILL)
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.001)
