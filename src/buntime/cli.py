@@ -96,7 +96,7 @@ def purge_command(
     as_json: AsJson = False,
 ) -> None:
     """Remove every session and everything that the server created on this host."""
-    from buntime.main import purge
+    from buntime.admin.purging import purge
 
     config = from_environment(os.environ)
     if not yes:

@@ -17,7 +17,6 @@ import uvloop
 from buntime.admin import doctor
 from buntime.admin.gauges import counters, gauges
 from buntime.admin.plan_settings import plans_of
-from buntime.admin.purging import purge as purge
 from buntime.admin.welcome import first_key, welcome
 from buntime.archives.opening import archive_of
 from buntime.config import BadSetting, Config

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
+from buntime.account import new_account, new_key
 from buntime.config import Config
+from buntime.stores import accounts, database, store_file
 from tests.acceptance.client import Client
 from tests.ports import free_port
 
@@ -103,8 +106,14 @@ class Server:
         return done.stdout.strip()
 
     def new_client(self, plan: str = "paid") -> Client:
-        """Returns a client with a key of a new account."""
-        return self.client(self.cli("keys", "create", "--plan", plan))
+        """Returns a client with a key of a new account, made as `buntime keys create` makes it."""
+        now = int(time.time())
+        account = new_account(plan, now)
+        key, secret = new_key(account.id, now)
+        with closing(database.connect(store_file(self.config))) as store, database.transaction(store):
+            accounts.add_account(store, account)
+            accounts.add_key(store, key)
+        return self.client(secret)
 
     def client(self, key: str | None) -> Client:
         return Client(self.config.port, key)
