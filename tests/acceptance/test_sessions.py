@@ -10,6 +10,7 @@ import pytest
 
 from tests.acceptance.client import Client, Session
 from tests.acceptance.server import Server
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
@@ -90,8 +91,8 @@ def test_counts_are_of_files_in_the_workspace_and_of_the_sessions_own_processes(
     session.command("touch a b /root/elsewhere; mkdir d; touch d/c; sleep 600 & sleep 600 &")
     seen = session.look().done()
     assert (seen["filesCount"], seen["activeProcesses"]) == (3, 2)
-    session.command("pkill sleep; while pgrep sleep; do :; done")
-    assert session.look().done()["activeProcesses"] == 0
+    session.command("pkill sleep")
+    until(lambda: session.look().done()["activeProcesses"] == 0, "the processes to end")
 
 
 def test_looking_at_a_session_is_not_activity_and_a_run_is(session: Session) -> None:
