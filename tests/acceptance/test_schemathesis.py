@@ -20,7 +20,7 @@ pytestmark = pytest.mark.sandbox
 KNOWN = "ses_abc123def456ghi789"  # a placeholder for an existing session
 CONFIG = SchemathesisConfig.from_dict(
     {
-        "generation": {"max-examples": 30, "deterministic": True, "database": "none"},
+        "generation": {"max-examples": 12, "deterministic": True, "database": "none"},
         # 429: only for calls without a key, which are limited to 60 a minute; the key's own limit is out of reach
         "checks": {"negative_data_rejection": {"expected-statuses": ["400", "401", "404", "405", "422", "429"]}},
     }
