@@ -74,7 +74,7 @@ def test_a_session_sleeps_in_s3_and_comes_back_from_there_and_nothing_of_it_stay
 
 def test_a_store_that_stops_answering_during_a_save_holds_nobody_up_and_gets_it_later(setup: Setup) -> None:
     session = setup.client.open()
-    session.output("echo kept > file; head -c 60M /dev/urandom > big")
+    session.output("echo kept > file; head -c 20M /dev/urandom > big")
     with ThreadPoolExecutor(1) as pool, _stopped(setup.store):
         sleeping = pool.submit(ask_to_sleep, session)
         until(lambda: number(setup.server, "archive_transfers"), "a save to begin")
