@@ -114,7 +114,7 @@ def test_a_session_is_created_with_all_settings_and_changed(client: Buntime) -> 
         assert (session.metadata, session.env_names) == ({"user": "u1"}, ("GREETING",))
         assert (session.resource_limits.memory, session.resource_limits.timeout) == (512, 45)
         assert (session.preview, session.network.egress) == (PreviewSettings("private", (3000,)), "none")
-        assert session.run("echo $GREETING").stdout == "hello\n"
+        assert session.execute_command("echo $GREETING").stdout == "hello\n"
         assert 890 <= (session.expires_at - session.created_at).total_seconds() <= 901
         session.extend(3600)
         assert 3590 <= (session.expires_at - session.created_at).total_seconds() <= 3700
@@ -164,11 +164,11 @@ def test_a_create_whose_response_is_lost_creates_one_session(key: str, url: str)
 def test_a_run_whose_response_is_lost_runs_once(session: Session, key: str, url: str) -> None:
     count = "echo once >> runs; wc -l < runs"
     with Buntime(key, url, transport=LosesAnAnswer(), retry_delay=0.01) as client, pytest.raises(ConnectionFailed):
-        client.sessions.open(session.id).run(count)
+        client.sessions.open(session.id).execute_command(count)
     with Buntime(key, url, transport=LosesAnAnswer(), retry_delay=0.01) as client:
-        assert client.sessions.open(session.id).run(count, idempotency_key="second").stdout.strip() == "2"
+        assert client.sessions.open(session.id).execute_command(count, idempotency_key="second").stdout.strip() == "2"
     with pytest.raises(IdempotencyKeyReused):
-        session.run("true", idempotency_key="second")
+        session.execute_command("true", idempotency_key="second")
 
 
 def test_code_and_commands_run_with_all_their_options(session: Session) -> None:
@@ -184,16 +184,16 @@ def test_code_and_commands_run_with_all_their_options(session: Session) -> None:
     assert sorted(result.files_written) == ["app/name.ts", "app/tool"]
     assert result.execution_time > 0
     assert result.memory_used > 1_000_000
-    failed = session.run("app/tool; echo problem >&2; exit 3")
+    failed = session.execute_command("app/tool; echo problem >&2; exit 3")
     assert (failed.stdout, failed.stderr, failed.exit_code) == ("42\n", "problem\n", 3)
-    late = session.run("echo begun; sleep 60", timeout=1)
+    late = session.execute_command("echo begun; sleep 60", timeout=1)
     assert (late.stdout, late.exit_code, late.timed_out) == ("begun\n", 124, True)
 
 
 def test_a_program_can_be_silent_for_longer_than_the_clients_timeout(session: Session, key: str, url: str) -> None:
     with Buntime(key, url, timeout=1, max_retries=0) as client:
         patient = client.sessions.open(session.id)
-        assert patient.run("sleep 2.5; echo done", timeout=10).stdout == "done\n"
+        assert patient.execute_command("sleep 2.5; echo done", timeout=10).stdout == "done\n"
         events = list(patient.stream_command("sleep 2.5; echo done"))
         assert events[0] == Stdout("done\n")
 
@@ -219,7 +219,7 @@ def test_leaving_a_stream_ends_its_run(session: Session) -> None:
     for _ in session.stream_command("echo $$ > pid; echo begun; sleep 600"):
         break
     deadline = time.monotonic() + PATIENCE
-    while session.run('kill -0 "$(cat pid)"').exit_code == 0:
+    while session.execute_command('kill -0 "$(cat pid)"').exit_code == 0:
         assert time.monotonic() < deadline, "the run did not end"
         time.sleep(0.05)
 
@@ -293,7 +293,7 @@ def test_directories_are_copied_both_ways_unchanged(session: Session, tmp_path: 
     (site / "run").chmod(0o755)
     (site / "link").symlink_to("run")
     assert session.files.upload_archive(site, "www") == 4
-    assert session.run("www/link").stdout == "42\n"
+    assert session.execute_command("www/link").stdout == "42\n"
     session.files.download_archive("www", tmp_path / "copy")
     assert (tmp_path / "copy/deep/olá.txt").read_text() == "1"
     assert (tmp_path / "copy/link").readlink() == Path("run")
@@ -304,7 +304,7 @@ def test_directories_are_copied_both_ways_unchanged(session: Session, tmp_path: 
     "link", ["ln -s /etc www/out", "ln -s ../.. www/out", "ln -s out2 www/out; ln -s /tmp www/out2"]
 )
 def test_an_archive_that_leads_out_of_its_folder_is_refused(session: Session, tmp_path: Path, link: str) -> None:
-    session.run(f"mkdir www; {link}; ls -l www")
+    session.execute_command(f"mkdir www; {link}; ls -l www")
     with pytest.raises(tarfile.FilterError):
         session.files.download_archive("www", tmp_path / "copy")
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
@@ -392,27 +392,27 @@ def test_a_session_sleeps_and_wakes_with_its_files(session: Session) -> None:
 
 def test_a_context_keeps_its_variables_until_it_is_lost(session: Session) -> None:
     with session.contexts.create(env={"WORD": "a"}, working_dir="/tmp") as context:
-        context.run("const rows = [{ a: 1 }, { a: 2 }]; console.log(process.env.WORD, process.cwd())")
-        shown = context.run("display.html('<b>1</b>'); rows")
+        context.execute("const rows = [{ a: 1 }, { a: 2 }]; console.log(process.env.WORD, process.cwd())")
+        shown = context.execute("display.html('<b>1</b>'); rows")
         assert shown.result is not None
         assert shown.result.json == [{"a": 1}, {"a": 2}]
         assert shown.result.table is not None
         assert shown.result.table.columns == ("a",)
         assert shown.displayed[0].html == "<b>1</b>"
-        thrown = context.run("console.log('before'); null.field")
+        thrown = context.execute("console.log('before'); null.field")
         assert thrown.error is not None
         assert (thrown.stdout, thrown.error.name, thrown.exit_code) == ("before\n", "TypeError", 1)
         with context.stream("console.log('one'); display(1); rows.length") as events:
             told = list(events)
         assert told[0] == Stdout("one\n")
         assert isinstance(told[1], Displayed)
-        late = context.run("await Bun.sleep(60_000)", timeout=1)
+        late = context.execute("await Bun.sleep(60_000)", timeout=1)
         assert (late.timed_out, late.context_survived) == (True, True)
         assert [(entry.context_id, entry.status) for entry in session.contexts.list()] == [(context.id, "running")]
         again = session.contexts.open(context.id)
-        assert again.run("process.exit(3)").context_survived is False
+        assert again.execute("process.exit(3)").context_survived is False
         with pytest.raises(ContextLost) as lost:
-            context.run("rows")
+            context.execute("rows")
         assert lost.value.details["reason"] == "exited"
     with pytest.raises(ContextNotFound):
         context.delete()
@@ -484,7 +484,7 @@ def test_failures_are_typed(client: Buntime, session: Session, url: str) -> None
 
 async def test_the_asyncio_client_has_the_same_classes(key: str, url: str, tmp_path: Path) -> None:
     async with AsyncBuntime(key, url) as client, client.sessions.create(metadata={"suite": "async"}) as session:
-        results = await asyncio.gather(*(session.run(f"sleep 0.3; echo {number}") for number in range(4)))
+        results = await asyncio.gather(*(session.execute_command(f"sleep 0.3; echo {number}") for number in range(4)))
         assert [result.stdout for result in results] == [f"{number}\n" for number in range(4)]
         assert [one.id async for one in client.sessions.list(metadata={"suite": "async"})] == [session.id]
 
@@ -508,8 +508,8 @@ async def test_the_asyncio_client_has_the_same_classes(key: str, url: str, tmp_p
         assert (await process.wait()).exit_code == 4
 
         async with session.contexts.create() as context:
-            await context.run("const a = 6")
-            evaluation = await context.run("a * 7")
+            await context.execute("const a = 6")
+            evaluation = await context.execute("a * 7")
             assert evaluation.result is not None
             assert evaluation.result.json == 42
 

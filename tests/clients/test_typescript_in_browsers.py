@@ -31,11 +31,11 @@ PROGRAM = """async ([baseUrl, apiKey]) => {
     for await (const event of session.streamCommand("echo begun; sleep 3; touch survived")) break;
     await session.files.write("page.txt", new File(["from a page"], "page.txt"));
     told.read = await session.files.read("page.txt");
-    told.part = new TextDecoder().decode((await Array.fromAsync(session.files.readStream("page.txt", { end: 4 })))[0]);
+    told.part = new TextDecoder().decode((await Array.fromAsync(session.files.chunks("page.txt", { end: 4 })))[0]);
     const process = await session.processes.start("echo up; exit 3");
     told.log = (await Array.fromAsync(process.follow())).map(({ type, data }) => data ?? type);
     const context = await session.contexts.create();
-    told.value = (await context.run("6 * 7")).result.json;
+    told.value = (await context.execute("6 * 7")).result.json;
     told.absent = await client.sessions.get("ses_abc123def456ghi789").catch((error) =>
       [error instanceof SessionNotFound, error instanceof BuntimeError, error.requestId.length > 0]);
     told.terminal = await session.terminal().catch((error) => error.code);

@@ -69,7 +69,7 @@ REPEATABLE: dict[str, tuple[Work, object]] = {
 }
 UNREPEATABLE: dict[str, Work] = {
     "execute": execute,
-    "run": lambda client: session(client).run("true"),
+    "run": lambda client: session(client).execute_command("true"),
     "stream": lambda client: session(client).stream("1"),
     "files.write that appends": lambda client: session(client).files.write("a", "1", append=True),
     "files.move": lambda client: session(client).files.move("a", "b"),

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-type State = Literal["active", "idle", "deep-sleep"]
+from buntime_sdk.errors import ExecutionFailed
+
+type SessionState = Literal["active", "idle", "deep-sleep"]
 type FileType = Literal["file", "directory", "symlink", "other"]
 type ProcessStatus = Literal["running", "exited", "lost"]
 
@@ -77,7 +79,7 @@ class PreviewToken:
 class Woken:
     """The state that the session woke from, and how many milliseconds that took."""
 
-    woke_from: State
+    woke_from: SessionState
     wake_time_ms: int
 
 
@@ -111,6 +113,17 @@ class ExecutionResult:
     truncated: bool = False
     files_written_truncated: bool = False
     process_limit_exceeded: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the program ended in time with exit code 0."""
+        return self.exit_code == 0 and not self.timed_out
+
+    def check(self) -> Self:
+        """Returns the result itself if it is `ok`. Raises ExecutionFailed, which shows the end of the output."""
+        if not self.ok:
+            raise ExecutionFailed(self)
+        return self
 
 
 @dataclass(frozen=True, slots=True)

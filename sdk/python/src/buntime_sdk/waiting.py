@@ -3,6 +3,7 @@ replaces `async_pause` by `pause` and so on.
 """
 
 import asyncio
+import inspect
 import time
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
@@ -26,6 +27,17 @@ async def async_in_thread[T](work: Callable[..., T], *arguments: object) -> T:
 
 def in_thread[T](work: Callable[..., T], *arguments: object) -> T:
     return work(*arguments)
+
+
+async def async_tell(listener: Callable[[str], object], output: str) -> None:
+    """Calls a listener, which may be a coroutine function."""
+    heard = listener(output)
+    if inspect.isawaitable(heard):
+        await heard
+
+
+def tell(listener: Callable[[str], object], output: str) -> None:
+    listener(output)
 
 
 def async_close_with(owner: object, close: Callable[[], object]) -> None:

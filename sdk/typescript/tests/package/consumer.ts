@@ -13,7 +13,7 @@ import {
 import { FakeBuntime, type FakeRun } from "@buntime/sdk/testing";
 
 const client: Buntime = new Buntime({
-  apiKey: "btk_…",
+  apiKey: "btk_key",
   baseUrl: "http://localhost:8000",
   timeout: 30_000,
   maxRetries: 3,
@@ -54,7 +54,7 @@ export async function beyond(events: RunEvent[]): Promise<string | null> {
   }
   const process = await session.processes.start("bun server.ts", { waitFor: { port: 8080 } });
   for await (const entry of process.follow()) if (entry.type === "exit") console.log(entry.exitCode);
-  const { result } = await (await session.contexts.create()).run("1 + 1");
+  const { result } = await (await session.contexts.create()).execute("1 + 1");
   return result?.text ?? null;
 }
 

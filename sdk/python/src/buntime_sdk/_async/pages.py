@@ -19,7 +19,7 @@ class AsyncPages[T]:
         self._identity = identity
 
     async def page(self, offset: int = 0) -> tuple[Sequence[T], int]:
-        """Returns the items from `offset` on, and the total."""
+        """Returns one page and the length of the whole list. `offset`: where the page begins."""
         return await self._fetch(offset)
 
     async def __aiter__(self) -> AsyncIterator[T]:

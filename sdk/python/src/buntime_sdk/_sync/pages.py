@@ -20,7 +20,7 @@ class Pages[T]:
         self._identity = identity
 
     def page(self, offset: int = 0) -> tuple[Sequence[T], int]:
-        """Returns the items from `offset` on, and the total."""
+        """Returns one page and the length of the whole list. `offset`: where the page begins."""
         return self._fetch(offset)
 
     def __iter__(self) -> Iterator[T]:
