@@ -19,6 +19,7 @@ from buntime_sdk import (
     ContextLost,
     ContextNotFound,
     Displayed,
+    ExecutionFailed,
     ExecutionResult,
     File,
     FileChange,
@@ -40,6 +41,7 @@ from buntime_sdk import (
     Terminal,
     TerminalNotFound,
     Unauthorized,
+    Unavailable,
     Watching,
 )
 
@@ -358,6 +360,64 @@ def test_logs_are_followed_across_cut_connections_without_gaps_or_repeats(
     assert isinstance(event, ProcessExit)
     assert (cuts, event.exit_code) == (3, 0)
     assert text == COUNTED
+
+
+ECHO = """
+Bun.serve({ port: Number(process.env.PORT), async fetch(request) {
+  const { pathname, search } = new URL(request.url);
+  return Response.json({ method: request.method, path: pathname + search, body: await request.text(),
+    host: request.headers.get("host"), key: request.headers.get("authorization") }, { status: 201 });
+} });
+"""
+
+
+def test_a_program_fetches_from_a_server_in_the_session(client: Buntime, session: Session) -> None:
+    for port in (8080, 3000):
+        session.processes.start(code=ECHO, env={"PORT": str(port)}, wait_for_port=port)
+    response = session.fetch("/api?a=1", method="POST", params={"b": 2}, content="olá")
+    assert response.status_code == 201
+    assert response.json() == {
+        "method": "POST",
+        "path": "/api?a=1&b=2",
+        "body": "olá",
+        "host": urlsplit(session.preview_url()).netloc,
+        "key": None,
+    }
+    assert session.fetch(port=3000).json()["host"] == urlsplit(session.preview_url(3000)).netloc  # with a token
+    session.update(preview={"visibility": "private"})
+    session.revoke_preview_tokens()
+    assert client.sessions.open(session.id).fetch().status_code == 201
+    session.sleep("idle")
+    assert session.fetch(stream=True).read()  # wakes it
+
+
+def test_a_fetch_waits_for_a_server_that_is_about_to_listen(session: Session) -> None:
+    session.processes.start(f"sleep 1; echo '{ECHO}' > server.ts; PORT=8080 bun server.ts")
+    assert session.fetch().status_code == 201
+    with pytest.raises(Unavailable) as refused:
+        session.fetch(port=5000)
+    assert (refused.value.code, refused.value.status) == ("unavailable", 502)
+
+
+def test_a_fetch_wakes_a_session_whose_server_is_started_by_on_wake(session: Session) -> None:
+    session.files.write("server.ts", ECHO)
+    session.update(on_wake="PORT=8080 bun /workspace/server.ts > log 2>&1 &")
+    session.sleep("deep-sleep")
+    assert session.fetch().status_code == 201
+
+
+def test_output_is_heard_while_the_program_runs(session: Session) -> None:
+    heard: list[str] = []
+    done = session.execute_command("echo one; sleep 0.5; echo two; exit 3", on_stdout=heard.append)
+    assert (heard, done.stdout, done.exit_code, done.ok) == (["one\n", "two\n"], "one\ntwo\n", 3, False)
+    with pytest.raises(ExecutionFailed, match="exited with code 3"):
+        done.check()
+
+
+def test_several_files_are_written_with_one_call(session: Session) -> None:
+    written = session.files.write([File("a.txt", "a"), File("bin/tool", "#!/bin/sh\necho 42\n", mode="755")])
+    assert [(one.path, one.size) for one in written] == [("a.txt", 1), ("bin/tool", 18)]
+    assert session.execute_command("bin/tool").check().stdout == "42\n"
 
 
 def test_a_server_is_reachable_at_its_preview_url(server: Server, session: Session) -> None:

@@ -136,6 +136,11 @@ export class ConnectionFailed extends BuntimeError {
   }
 }
 
+/** @internal Whether the code says that the server's certificate was refused, so that nothing was sent. */
+export function isUntrusted(code: string): boolean {
+  return /CERT|UNABLE_TO_(GET|VERIFY)|SELF_SIGNED/.test(code);
+}
+
 /** @internal Names the server. `begun`: the request may have arrived. */
 export function connectionFailed(url: string, reason: string, begun: boolean, cause?: unknown): ConnectionFailed {
   const { origin } = new URL(url);

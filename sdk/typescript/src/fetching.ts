@@ -1,6 +1,6 @@
 /** Sends calls with `fetch`, in Bun and in browsers. */
 
-import { connectionFailed } from "./errors.js";
+import { connectionFailed, isUntrusted } from "./errors.js";
 import { isBrowser } from "./runtime.js";
 import type { Answer, Ask, Body, Socket, Transport } from "./transport.js";
 
@@ -21,7 +21,7 @@ export class FetchTransport implements Transport {
 
   async send(ask: Ask): Promise<Answer> {
     const { method, headers, signal } = ask;
-    const init: RequestInit & { duplex?: "half"; timeout?: false } = {
+    const init: RequestInit & { duplex?: "half"; timeout?: false; tls?: { serverName: string } } = {
       method,
       headers,
       signal,
@@ -31,6 +31,7 @@ export class FetchTransport implements Transport {
     if (!isBrowser()) {
       init.timeout = false; // disables Bun's own timeout: the signal has ours
       init.redirect = "manual";
+      if (ask.serverName !== undefined) init.tls = { serverName: ask.serverName }; // Bun's own option
     }
     try {
       return new FetchAnswer(await this.#fetch(ask.url, init), ask);
@@ -85,7 +86,8 @@ class FetchAnswer implements Answer {
 function failureOf(failure: unknown, { signal, url }: Ask): unknown {
   if (signal.aborted) return signal.reason;
   const { code, cause } = failure as { code?: string; cause?: { code?: string } };
-  const begun = !NEVER_SENT.has(code ?? cause?.code ?? "");
+  const known = code ?? cause?.code ?? "";
+  const begun = !NEVER_SENT.has(known) && !isUntrusted(known);
   return connectionFailed(url, (failure as Error).message, begun, failure);
 }
 

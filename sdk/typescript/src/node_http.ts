@@ -4,7 +4,7 @@
  */
 
 import type { Agent, ClientRequest, IncomingMessage, RequestOptions } from "node:http";
-import { ConnectionFailed, connectionFailed } from "./errors.js";
+import { ConnectionFailed, connectionFailed, isUntrusted } from "./errors.js";
 import { builtin } from "./runtime.js";
 import type { Answer, Ask, Socket, Transport } from "./transport.js";
 
@@ -122,7 +122,7 @@ function failureOf(failure: Error & { code?: string; syscall?: string }, { signa
   if (signal.aborted) return signal.reason;
   if (failure instanceof ConnectionFailed) return failure;
   const broke = failure.syscall === "read" || failure.syscall === "write"; // of an open connection
-  const begun = broke || !NEVER_SENT.has(failure.code ?? "");
+  const begun = broke || (!NEVER_SENT.has(failure.code ?? "") && !isUntrusted(failure.code ?? ""));
   const told = failure.message || failure.code || "no reason given"; // an AggregateError has no message
   return connectionFailed(url, told, begun, failure);
 }
