@@ -35,6 +35,7 @@ import { openTerminal, type Terminal, type TerminalOptions } from "./terminal.js
 export class SessionHandle implements AsyncDisposable {
   readonly id: string;
   readonly #calls: Calls;
+  #preview: PreviewSeen | undefined;
 
   /** @internal */
   constructor(calls: Calls, id: string) {
@@ -177,8 +178,11 @@ export class SessionHandle implements AsyncDisposable {
 
   /** @internal Its preview's URL and settings, as far as known. Asks the server for the URL where it is unknown. */
   protected async previewSeen(signal: AbortSignal | undefined): Promise<PreviewSeen> {
-    const { previewUrl, preview } = await this.refresh({ signal });
-    return { url: previewUrl, settings: preview };
+    if (this.#preview === undefined) {
+      const { previewUrl, preview } = await this.refresh({ signal });
+      this.#preview = { url: previewUrl, settings: preview };
+    }
+    return this.#preview;
   }
 
   /** @internal */
