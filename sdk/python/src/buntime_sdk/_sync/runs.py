@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from buntime_sdk._sync.calls import Call, Calls, broken_stream
 from buntime_sdk.errors import ConnectionFailed, RequestTimeout
@@ -26,12 +26,12 @@ from buntime_sdk.shapes import (
 )
 from buntime_sdk.waiting import Reader
 
+R = TypeVar("R", bound=ExecutionResult)
+
 LONGEST_RUN = 3600  # seconds: the longest that any plan runs a program whose request names no timeout
 
 
-def execute[R: ExecutionResult](
-    calls: Calls, kind: type[R], request: Mapping[str, Any], timeout: int | None, key: str | None
-) -> R:
+def execute(calls: Calls, kind: type[R], request: Mapping[str, Any], timeout: int | None, key: str | None) -> R:
     """`timeout`: the session's, if known."""
     waits = request.get("timeout") or timeout or LONGEST_RUN
     return from_wire(kind, calls.json(Call("POST", "/execute", json=request, key=key, waits=waits)))

@@ -10,10 +10,10 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from buntime.clients.mcp.answers import Content, Entry, Found, Listed, Match, Written, answer
-from buntime.clients.mcp.output import SHOWN
-from buntime.clients.mcp.run_tools import Session
-from buntime.clients.mcp.tool_context import ToolContext, note, telling_errors
+from buntime_cli.mcp.answers import Content, Entry, Found, Listed, Match, Written, answer
+from buntime_cli.mcp.output import SHOWN
+from buntime_cli.mcp.run_tools import Session
+from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
 
 Path = Annotated[str, Field(description="Relative to /workspace, or absolute in the session.", min_length=1)]
 LISTED, MATCHES = 200, 100

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Never
 
 import typer
 
-from buntime.clients.commands.showing import plain
+from buntime_cli.commands.showing import plain
 
 if TYPE_CHECKING:
     from buntime_sdk import BuntimeError

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from buntime.clients.commands.connection import connected
-from buntime.clients.commands.errors import CommandError
-from buntime.clients.commands.naming import complete, find, is_name
-from buntime.clients.commands.options import AsJson
-from buntime.clients.commands.progress import moving
-from buntime.clients.commands.running import WORKSPACE
-from buntime.clients.commands.showing import print_json
+from buntime_cli.commands.connection import connected
+from buntime_cli.commands.errors import CommandError
+from buntime_cli.commands.naming import complete, find, is_name
+from buntime_cli.commands.options import AsJson
+from buntime_cli.commands.progress import moving
+from buntime_cli.commands.running import WORKSPACE
+from buntime_cli.commands.showing import print_json
 
 if TYPE_CHECKING:
     from buntime_sdk import FileStatus, Session

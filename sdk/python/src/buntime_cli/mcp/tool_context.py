@@ -4,14 +4,17 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Concatenate
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from buntime_sdk import AsyncBuntime, BuntimeError, Unauthorized
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 
-from buntime.clients.mcp.answers import refusal
-from buntime.clients.mcp.conversations import Conversation, Conversations, Opened
+from buntime_cli.mcp.answers import refusal
+from buntime_cli.mcp.conversations import Conversation, Conversations, Opened
+
+S = TypeVar("S")
+P = ParamSpec("P")
 
 BEARER = "bearer "
 
@@ -54,7 +57,7 @@ class ToolContext:
             yield await self.conversations.open(client, conversation, asked or None)
 
 
-def telling_errors[S, **P](
+def telling_errors(
     tool: Callable[Concatenate[S, P], Awaitable[CallToolResult]],
 ) -> Callable[Concatenate[S, P], Awaitable[CallToolResult]]:
     """Turns the server's errors into results, so that the model reads them instead of the user's log."""

@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from buntime.clients.commands.errors import NO_KEY, CommandError, exit_with
-from buntime.clients.commands.stopping import Stopped, stoppable
+from buntime_cli.commands.errors import NO_KEY, CommandError, exit_with
+from buntime_cli.commands.stopping import Stopped, stoppable
+from buntime_cli.server_url import server_url
 
 if TYPE_CHECKING:
     from buntime_sdk import Buntime
-
-DEFAULT_URL = "http://localhost:8000"
-
-
-def server_url() -> str:
-    return os.environ.get("BUNTIME_URL") or DEFAULT_URL
 
 
 def has_key() -> bool:

@@ -9,12 +9,12 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import CallToolResult, ToolAnnotations
 from starlette.applications import Starlette
 
-from buntime.clients.mcp.file_tools import FileTools
-from buntime.clients.mcp.open_conversations import IDLE_SECONDS
-from buntime.clients.mcp.process_tools import ProcessTools
-from buntime.clients.mcp.run_tools import RunTools
-from buntime.clients.mcp.session_tools import SessionTools
-from buntime.clients.mcp.tool_context import Settings, ToolContext
+from buntime_cli.mcp.file_tools import FileTools
+from buntime_cli.mcp.open_conversations import IDLE_SECONDS
+from buntime_cli.mcp.process_tools import ProcessTools
+from buntime_cli.mcp.run_tools import RunTools
+from buntime_cli.mcp.session_tools import SessionTools
+from buntime_cli.mcp.tool_context import Settings, ToolContext
 
 LARGEST_BODY = 16 << 20  # bytes: it may contain a file
 ANY_ADDRESS = ("0.0.0.0", "::")
@@ -87,7 +87,7 @@ def build(settings: Settings) -> MCPServer:
         title="buntime",
         description="Isolated sessions for running code.",
         instructions=INSTRUCTIONS,
-        version=version("buntime"),
+        version=version("buntime-sdk"),
         log_level="WARNING",
     )
     for one in offered(ToolContext(settings)):

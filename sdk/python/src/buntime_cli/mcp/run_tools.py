@@ -7,11 +7,11 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from buntime.clients.mcp.answers import Evaluated, Ran, answer
-from buntime.clients.mcp.conversations import Opened
-from buntime.clients.mcp.output import cut
-from buntime.clients.mcp.run_watch import Watched, named, readable, watch
-from buntime.clients.mcp.tool_context import ToolContext, note, telling_errors
+from buntime_cli.mcp.answers import Evaluated, Ran, answer
+from buntime_cli.mcp.conversations import Opened
+from buntime_cli.mcp.output import cut
+from buntime_cli.mcp.run_watch import Watched, named, readable, watch
+from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
 
 Session = Annotated[str | None, Field(description="A session id from an earlier result. Default: the current session.")]
 Timeout = Annotated[

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from buntime_sdk import AsyncProcess, LogPage
 
-from buntime.clients.mcp.output import Kept
+from buntime_cli.mcp.output import Kept
 
 PAGE = 1 << 20  # bytes: the most that the API returns at once
 MOST_PAGES = 400  # a page has at most 4096 writes, and writes can be tiny

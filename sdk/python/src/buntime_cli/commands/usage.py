@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from buntime.clients.commands.connection import connected
-from buntime.clients.commands.options import AsJson
-from buntime.clients.commands.showing import print_json, print_table
+from buntime_cli.commands.connection import connected
+from buntime_cli.commands.options import AsJson
+from buntime_cli.commands.showing import print_json, print_table
 
 if TYPE_CHECKING:
     from buntime_sdk import Session

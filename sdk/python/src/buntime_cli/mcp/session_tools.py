@@ -6,9 +6,9 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from buntime.clients.mcp.answers import Sessions, SessionShown, SessionState, answer
-from buntime.clients.mcp.run_tools import Session
-from buntime.clients.mcp.tool_context import ToolContext, note, telling_errors
+from buntime_cli.mcp.answers import Sessions, SessionShown, SessionState, answer
+from buntime_cli.mcp.run_tools import Session
+from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
 
 LISTED = 50
 

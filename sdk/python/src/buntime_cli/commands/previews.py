@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from buntime.clients.commands.connection import connected
-from buntime.clients.commands.naming import SessionName, find
-from buntime.clients.commands.options import AsJson
-from buntime.clients.commands.showing import print_json
-from buntime.clients.commands.values import seconds
+from buntime_cli.commands.connection import connected
+from buntime_cli.commands.naming import SessionName, find
+from buntime_cli.commands.options import AsJson
+from buntime_cli.commands.showing import print_json
+from buntime_cli.commands.values import seconds
 
 if TYPE_CHECKING:
     from buntime_sdk import Session

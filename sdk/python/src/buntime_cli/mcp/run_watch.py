@@ -22,7 +22,7 @@ from buntime_sdk import (
 )
 from mcp.server.mcpserver import Context
 
-from buntime.clients.mcp.output import SHOWN, Kept, cut
+from buntime_cli.mcp.output import SHOWN, Kept, cut
 
 PROGRESS_SECONDS = 1.0
 OUTPUT_FOLDER = "/tmp/buntime-output"  # in the session

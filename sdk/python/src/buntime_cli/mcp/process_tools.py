@@ -8,12 +8,12 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from buntime.clients.mcp.answers import Logs, Previewed, Processes, ProcessShown, Started, answer
-from buntime.clients.mcp.logs import Log, whole_log
-from buntime.clients.mcp.output import cut
-from buntime.clients.mcp.run_tools import Session
-from buntime.clients.mcp.run_watch import progress, readable
-from buntime.clients.mcp.tool_context import ToolContext, note, telling_errors
+from buntime_cli.mcp.answers import Logs, Previewed, Processes, ProcessShown, Started, answer
+from buntime_cli.mcp.logs import Log, whole_log
+from buntime_cli.mcp.output import cut
+from buntime_cli.mcp.run_tools import Session
+from buntime_cli.mcp.run_watch import progress, readable
+from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
 
 ProcessId = Annotated[str, Field(description="proc_…, from start_process or list_processes.")]
 FIRST_OUTPUT = 4_000  # bytes of logs that start_process shows

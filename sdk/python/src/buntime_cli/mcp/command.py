@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 
+from buntime_cli.extras import how_to_install
+
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
 
@@ -37,8 +39,8 @@ def mcp_command(
     `Authorization: Bearer btk_…`.
     """
     _require_library()
-    from buntime.clients.mcp.server import build
-    from buntime.clients.mcp.tool_context import Settings
+    from buntime_cli.mcp.server import build
+    from buntime_cli.mcp.tool_context import Settings
 
     if http and share_key and host not in LOOPBACK:
         _fail(f"--share-key would let everyone who reaches {host} use your key. Omit --share-key or --host.", 2)
@@ -59,7 +61,7 @@ def _require_library() -> None:
     except ImportError as missing:
         if (missing.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
             raise
-        _fail(f"{missing.name} is not installed: pip install 'buntime[mcp]'", 1)
+        _fail(how_to_install("mcp"), 1)
 
 
 def _serve_http(
@@ -67,9 +69,9 @@ def _serve_http(
 ) -> None:
     import uvicorn
 
-    from buntime.clients.mcp.http_keys import RequireKey
-    from buntime.clients.mcp.keys import Keys, asking
-    from buntime.clients.mcp.server import http_app
+    from buntime_cli.mcp.http_keys import RequireKey
+    from buntime_cli.mcp.keys import Keys, asking
+    from buntime_cli.mcp.server import http_app
 
     app = http_app(server, host, allowed_hosts)
     uvicorn.run(app if share_key else RequireKey(app, Keys(asking(url))), host=host, port=port, log_level="warning")

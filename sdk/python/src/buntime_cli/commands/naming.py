@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from buntime.clients.commands.connection import has_key
-from buntime.clients.commands.errors import CommandError
-from buntime.clients.commands.showing import until
+from buntime_cli.commands.connection import has_key
+from buntime_cli.commands.errors import CommandError
+from buntime_cli.commands.showing import until
 
 if TYPE_CHECKING:
     from buntime_sdk import Buntime, Session

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from buntime.clients.commands.connection import connected
-from buntime.clients.commands.errors import CommandError
-from buntime.clients.commands.naming import SessionName, find
-from buntime.clients.commands.screen import Screen
-from buntime.clients.commands.stopping import Stopped
+from buntime_cli.commands.connection import connected
+from buntime_cli.commands.errors import CommandError
+from buntime_cli.commands.naming import SessionName, find
+from buntime_cli.commands.screen import Screen
+from buntime_cli.commands.stopping import Stopped
 
 if TYPE_CHECKING:
     from buntime_sdk import BuntimeError, Session, Terminal, TerminalEnd

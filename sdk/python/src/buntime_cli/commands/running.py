@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from buntime.clients.commands.connection import connected
-from buntime.clients.commands.dashes import AFTER_DASHES, CommandAfterDashes
-from buntime.clients.commands.errors import CommandError, one_line
-from buntime.clients.commands.naming import SessionName, find
-from buntime.clients.commands.options import AsJson, NoStdin, RunEnv, RunTimeout, WorkingDir
-from buntime.clients.commands.showing import print_json
-from buntime.clients.commands.stopping import whole
-from buntime.clients.commands.values import pairs, seconds
+from buntime_cli.commands.connection import connected
+from buntime_cli.commands.dashes import AFTER_DASHES, CommandAfterDashes
+from buntime_cli.commands.errors import CommandError, one_line
+from buntime_cli.commands.naming import SessionName, find
+from buntime_cli.commands.options import AsJson, NoStdin, RunEnv, RunTimeout, WorkingDir
+from buntime_cli.commands.showing import print_json
+from buntime_cli.commands.stopping import whole
+from buntime_cli.commands.values import pairs, seconds
 
 if TYPE_CHECKING:
     from buntime_sdk import Buntime, ExecutionResult, RunStream, Session

@@ -3,16 +3,17 @@
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from buntime_sdk import AsyncBuntime, BuntimeError, RateLimitExceeded, Unauthorized
 
-from buntime.clients.mcp.conversations import hashed
+from buntime_cli.mcp.conversations import hashed
 
 ASK_SECONDS = 10.0  # to wait for the server's answer
 KNOWN_SECONDS = 60.0  # how long an answer counts
 MOST = 10_000  # remembered answers
 
-type Ask = Callable[[str], Awaitable[None]]  # raises BuntimeError
+Ask: TypeAlias = Callable[[str], Awaitable[None]]  # raises BuntimeError
 
 
 class Keys:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from buntime.clients.commands.connection import connected
-from buntime.clients.commands.errors import CommandError
-from buntime.clients.commands.naming import SessionName, SessionNames, find, require_free
-from buntime.clients.commands.options import AsJson, Variables
-from buntime.clients.commands.showing import print_json, print_table, since, told, until
-from buntime.clients.commands.values import pairs, seconds
+from buntime_cli.commands.connection import connected
+from buntime_cli.commands.errors import CommandError
+from buntime_cli.commands.naming import SessionName, SessionNames, find, require_free
+from buntime_cli.commands.options import AsJson, Variables
+from buntime_cli.commands.showing import print_json, print_table, since, told, until
+from buntime_cli.commands.values import pairs, seconds
 
 if TYPE_CHECKING:
     from buntime_sdk import Session

@@ -8,11 +8,11 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from buntime.clients.mcp.answers import told
-from buntime.clients.mcp.conversations import hashed
-from buntime.clients.mcp.keys import Keys
-from buntime.clients.mcp.open_conversations import MOST_OPEN, Full, OpenConversations
-from buntime.clients.mcp.tool_context import bearer
+from buntime_cli.mcp.answers import told
+from buntime_cli.mcp.conversations import hashed
+from buntime_cli.mcp.keys import Keys
+from buntime_cli.mcp.open_conversations import MOST_OPEN, Full, OpenConversations
+from buntime_cli.mcp.tool_context import bearer
 
 NO_KEY = "Send the header `Authorization: Bearer btk_…`."
 STATUSES: dict[type[BuntimeError], int] = {Unauthorized: 401, Forbidden: 403, RateLimitExceeded: 429}
