@@ -34,7 +34,7 @@ def welcome(url: str, first_key: str | None, install: Sequence[str]) -> str:
     lines.append(f"First API key (shown this once): {first_key}" if first_key else f"API keys: {create_key}")
     lines += ["Create a session:", f'  curl -sS -X POST {url}/sessions/create -H "Authorization: Bearer {key}"']
     if install:
-        lines += [f"Install the command line or an SDK, on any machine ({url}/clients/):"]
+        lines += [f"Install the command line or an SDK (more: {url}/clients/):"]
         lines += [f"  {line}" for line in install]
     return "\n".join(lines) + "\n"
 
