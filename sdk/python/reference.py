@@ -6,7 +6,8 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
-from typing import TypeAliasType, is_typeddict
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, is_typeddict
 
 HEAD = """# The Python SDK: reference
 
@@ -30,7 +31,7 @@ def reference() -> str:
     public = {name: getattr(buntime_sdk, name) for name in buntime_sdk.__all__}
     errors = {name: one for name, one in public.items() if _is_kind(one, BaseException)}
     dicts = {name: one for name, one in public.items() if is_typeddict(one)}
-    unions = {name: one for name, one in public.items() if isinstance(one, TypeAliasType)}
+    unions = {name: one for name, one in public.items() if get_origin(one) in (UnionType, Literal)}
     values = {name: one for name, one in public.items() if hasattr(one, "__dataclass_fields__")}
     twins = {name for name in public if name.startswith("Async")}
     left = public.keys() - errors.keys() - unions.keys() - values.keys() - dicts.keys() - twins - set(NOUNS)
@@ -126,8 +127,8 @@ def _default(value: ast.expr | None) -> str:
     return "" if value is None else f" = {ast.unparse(value)}"
 
 
-def _union(alias: TypeAliasType) -> str:
-    kinds = getattr(alias.__value__, "__args__", ())
+def _union(alias: Any) -> str:
+    kinds = get_args(alias)
     return " | ".join(getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else repr(kind) for kind in kinds)
 
 

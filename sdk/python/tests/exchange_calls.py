@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from buntime_sdk import AsyncFileWatch, File, FileWatch, NetworkSettings, PreviewSettings
 
@@ -32,8 +32,8 @@ ONCE = "echo once >> once; cat once"
 LARGE_FILE = "echo begun; head -c 40M /dev/zero > large"
 HUNGRY = "echo begun; exec 2>/dev/null; head -c 500M /dev/zero | tail"
 
-type On = Literal["client", "session", "process", "context"]
-type Told = Callable[[Any, Any], Any]
+On: TypeAlias = Literal["client", "session", "process", "context"]
+Told: TypeAlias = Callable[[Any, Any], Any]
 
 
 def _same(given: Any, on: Any) -> Any:

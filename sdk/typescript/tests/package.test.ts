@@ -26,8 +26,8 @@ async function ran(command: string[], cwd: string, env: Record<string, string> =
 }
 
 beforeAll(async () => {
-  await ran(["./build"], ROOT, { BUN });
-  await ran([BUN, "pm", "pack", "--quiet", "--destination", folder], ROOT);
+  await ran([BUN, "build.mjs"], ROOT);
+  await ran([BUN, "pm", "pack", "--ignore-scripts", "--quiet", "--destination", folder], ROOT);
   const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8")) as { version: string };
   const dependencies = { "@buntime/sdk": `file:./buntime-sdk-${version}.tgz` };
   writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "consumer", type: "module", dependencies }));

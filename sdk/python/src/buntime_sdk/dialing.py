@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, error_of, seconds_of
@@ -25,8 +25,8 @@ class Socket(Protocol):
     def close(self) -> None: ...
 
 
-type AsyncDial = Callable[[str, Mapping[str, str], float], Coroutine[Any, Any, AsyncSocket]]
-type Dial = Callable[[str, Mapping[str, str], float], Socket]
+AsyncDial: TypeAlias = Callable[[str, Mapping[str, str], float], Coroutine[Any, Any, AsyncSocket]]
+Dial: TypeAlias = Callable[[str, Mapping[str, str], float], Socket]
 
 CLOSED_IN_ORDER = 1000
 # No ping timeout: the pong waits behind unread output, or behind typed text that no program reads.

@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from functools import cache
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 from buntime_sdk.errors import ExecutionFailed
 
-type SessionState = Literal["active", "idle", "deep-sleep"]
-type FileType = Literal["file", "directory", "symlink", "other"]
-type ProcessStatus = Literal["running", "exited", "lost"]
+T = TypeVar("T")
+
+SessionState: TypeAlias = Literal["active", "idle", "deep-sleep"]
+FileType: TypeAlias = Literal["file", "directory", "symlink", "other"]
+ProcessStatus: TypeAlias = Literal["running", "exited", "lost"]
 
 
 def _each(kind: type[Any]) -> Callable[[Any], Any]:
@@ -199,7 +201,7 @@ class Result:
     result: ExecutionResult
 
 
-type RunEvent = Stdout | Stderr | ProcessStarted | Displayed | Result
+RunEvent: TypeAlias = Stdout | Stderr | ProcessStarted | Displayed | Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +277,7 @@ class FileOverflow:
     path: str
 
 
-type FileEvent = Watching | FileChange | FileOverflow
+FileEvent: TypeAlias = Watching | FileChange | FileOverflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +311,7 @@ class LogsDropped:
     cursor: int | None = None
 
 
-type LogEvent = LogEntry | LogsDropped | ProcessExit
+LogEvent: TypeAlias = LogEntry | LogsDropped | ProcessExit
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +353,7 @@ def camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def from_wire[T](kind: type[T], told: Mapping[str, Any]) -> T:
+def from_wire(kind: type[T], told: Mapping[str, Any]) -> T:
     """Builds a `kind` from a JSON object, without the fields that this version does not know.
 
     Raises KeyError if a required field is missing.

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -18,6 +18,8 @@ from buntime_sdk.failures import failure_of, read_json, refusal_in
 from buntime_sdk.retries import RetryRules, delay_before, may_have_begun
 from buntime_sdk.shapes import RateLimit
 from buntime_sdk.waiting import AsyncPause, Eventual, async_close_with
+
+T = TypeVar("T")
 
 LEAST_PATIENCE = 1.0  # least seconds that one wait for a call in progress takes off the patience
 HEARTBEAT_SECONDS = 15.0  # the server sends a heartbeat this often on a silent stream
@@ -130,7 +132,7 @@ class AsyncCalls:
     async def wait(self, seconds: float) -> None:
         await self._pause(seconds)
 
-    async def _repeated[T](self, call: Call, once: Callable[[], Eventual[T]]) -> T:
+    async def _repeated(self, call: Call, once: Callable[[], Eventual[T]]) -> T:
         repeatable = call.repeatable
         if repeatable is None:
             repeatable = call.method != "POST" or call.key is not None

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, overload
+from typing import IO, Any, Self, TypeAlias, overload
 
 from buntime_sdk import archives
 from buntime_sdk._async.calls import AsyncCalls, Call, broken_stream
@@ -31,7 +31,7 @@ from buntime_sdk.waiting import AsyncReader, async_in_thread
 PIECE = 1 << 18  # bytes of a local file that are read at once
 
 # Called with the bytes transferred so far, and the total where it is known.
-type Progress = Callable[[int, int | None], object]
+Progress: TypeAlias = Callable[[int, int | None], object]
 
 
 class AsyncFileWatch:

@@ -1,11 +1,14 @@
 """Paged lists."""
 
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from typing import Generic, TypeVar
 
 from buntime_sdk.waiting import Eventual
 
+T = TypeVar("T")
 
-class AsyncPages[T]:
+
+class AsyncPages(Generic[T]):
     """Iterates over a whole list and fetches each page when it is needed.
 
     An item that stays in the list throughout comes exactly once, even if your loop deletes the items it is given.

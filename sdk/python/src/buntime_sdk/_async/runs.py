@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from buntime_sdk._async.calls import AsyncCalls, Call, broken_stream
 from buntime_sdk.errors import ConnectionFailed, InvalidRequest, RequestTimeout
@@ -27,10 +27,12 @@ from buntime_sdk.waiting import AsyncReader, async_tell
 
 Listener = Callable[[str], object]  # gets a piece of output; in the async half it may be a coroutine function
 
+R = TypeVar("R", bound=ExecutionResult)
+
 LONGEST_RUN = 3600  # seconds: the longest that any plan runs a program whose request names no timeout
 
 
-async def execute[R: ExecutionResult](
+async def execute(
     calls: AsyncCalls,
     kind: type[R],
     request: Mapping[str, Any],

@@ -8,7 +8,7 @@ from contextlib import closing
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, overload
+from typing import IO, Any, Self, TypeAlias, overload
 
 from buntime_sdk import archives
 from buntime_sdk._sync.calls import Call, Calls, broken_stream
@@ -32,7 +32,7 @@ from buntime_sdk.waiting import Reader, in_thread
 PIECE = 1 << 18  # bytes of a local file that are read at once
 
 # Called with the bytes transferred so far, and the total where it is known.
-type Progress = Callable[[int, int | None], object]
+Progress: TypeAlias = Callable[[int, int | None], object]
 
 
 class FileWatch:

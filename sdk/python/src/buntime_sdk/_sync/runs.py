@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from buntime_sdk._sync.calls import Call, Calls, broken_stream
 from buntime_sdk.errors import ConnectionFailed, InvalidRequest, RequestTimeout
@@ -28,10 +28,12 @@ from buntime_sdk.waiting import Reader, tell
 
 Listener = Callable[[str], object]  # gets a piece of output; in the async half it may be a coroutine function
 
+R = TypeVar("R", bound=ExecutionResult)
+
 LONGEST_RUN = 3600  # seconds: the longest that any plan runs a program whose request names no timeout
 
 
-def execute[R: ExecutionResult](
+def execute(
     calls: Calls,
     kind: type[R],
     request: Mapping[str, Any],
