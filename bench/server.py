@@ -27,7 +27,7 @@ DISK = Path("/var/lib")  # where an installation keeps its files
 PREFIX = "buntime-bench-"
 START_SECONDS = 60
 STOP_SECONDS = 60
-BUNTIME = [sys.executable, "-m", "buntime.cli"]
+BUNTIME = [sys.executable, "-m", "buntime_cli"]
 ACCOUNT = ["--plan", "enterprise", "--set", "sessions=20000", "--set", "requests_per_minute=10000000"]
 
 NOTHING: Mapping[str, str] = MappingProxyType({})

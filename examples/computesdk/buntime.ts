@@ -49,7 +49,7 @@ export const buntime = defineProvider<Session, BuntimeConfig>({
         await clientOf(config).sessions.open(sandboxId)[Symbol.asyncDispose]();
       },
       async runCommand(session, command, options = {}) {
-        if (!options.background) return resultOf(await session.run(command, runOptions(options)));
+        if (!options.background) return resultOf(await session.executeCommand(command, runOptions(options)));
         const started = performance.now();
         await session.processes.start(command, runOptions(options));
         return { stdout: "", stderr: "", exitCode: 0, durationMs: performance.now() - started };

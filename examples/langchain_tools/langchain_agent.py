@@ -26,7 +26,7 @@ def session_tools(session: Session) -> list[BaseTool]:
     @told
     def run_command(command: str) -> str:
         """Run a bash command in /workspace."""
-        return shown(session.run(command))
+        return shown(session.execute_command(command))
 
     @tool
     @told

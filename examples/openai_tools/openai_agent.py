@@ -49,7 +49,7 @@ def use(session: Session, name: str, given: Mapping[str, str]) -> str:
         case "execute_code":
             return shown(session.execute(given["code"]))
         case "run_command":
-            return shown(session.run(given["command"]))
+            return shown(session.execute_command(given["command"]))
         case "write_file":
             return f"{session.files.write(given['path'], given['content']).size} bytes"
         case "read_file":

@@ -16,7 +16,7 @@ export function sessionTools(session: Session) {
     runCommand: tool({
       description: "Run a bash command in /workspace.",
       inputSchema: z.object({ command: z.string() }),
-      execute: ({ command }) => told(async () => shown(await session.run(command))),
+      execute: ({ command }) => told(async () => shown(await session.executeCommand(command))),
     }),
     writeFile: tool({
       description: "Write a text file. Paths are relative to /workspace.",

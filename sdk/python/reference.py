@@ -6,7 +6,8 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
-from typing import TypeAliasType
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, is_typeddict
 
 HEAD = """# The Python SDK: reference
 
@@ -29,15 +30,17 @@ def reference() -> str:
 
     public = {name: getattr(buntime_sdk, name) for name in buntime_sdk.__all__}
     errors = {name: one for name, one in public.items() if _is_kind(one, BaseException)}
-    unions = {name: one for name, one in public.items() if isinstance(one, TypeAliasType)}
+    dicts = {name: one for name, one in public.items() if is_typeddict(one)}
+    unions = {name: one for name, one in public.items() if get_origin(one) in (UnionType, Literal)}
     values = {name: one for name, one in public.items() if hasattr(one, "__dataclass_fields__")}
     twins = {name for name in public if name.startswith("Async")}
-    left = public.keys() - errors.keys() - unions.keys() - values.keys() - twins - set(NOUNS)
+    left = public.keys() - errors.keys() - unions.keys() - values.keys() - dicts.keys() - twins - set(NOUNS)
     assert left == {"UNCHANGED", "__version__"}, left
     assert twins == {f"Async{name}" for name in NOUNS}, twins
     parts = [HEAD, "## Clients and their objects\n"]
     parts += [_class(name, public[name]) for name in NOUNS]
     parts += ["## Values\n", *(_class(name, kind) for name, kind in values.items())]
+    parts += ["## Settings as dicts\n", *(_class(name, kind) for name, kind in dicts.items())]
     parts += [f"### `{name}`\n\n`{_union(alias)}`\n" for name, alias in unions.items()]
     parts += ["### `UNCHANGED`\n\nFor `Session.update`: leaves a setting as it is, which `None` cannot express.\n"]
     return "\n".join([*parts, _errors(errors)])
@@ -124,8 +127,8 @@ def _default(value: ast.expr | None) -> str:
     return "" if value is None else f" = {ast.unparse(value)}"
 
 
-def _union(alias: TypeAliasType) -> str:
-    kinds = getattr(alias.__value__, "__args__", ())
+def _union(alias: Any) -> str:
+    kinds = get_args(alias)
     return " | ".join(getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else repr(kind) for kind in kinds)
 
 
@@ -142,6 +145,10 @@ def _errors(errors: dict[str, type]) -> str:
 def _code(kind: type) -> str:
     import buntime_sdk
 
-    own = {buntime_sdk.ConnectionFailed: "connection_failed", buntime_sdk.RequestTimeout: "request_timeout"}
+    own = {
+        buntime_sdk.ConnectionFailed: "connection_failed",
+        buntime_sdk.ExecutionFailed: "execution_failed",
+        buntime_sdk.RequestTimeout: "request_timeout",
+    }
     codes = {one: code for code, one in buntime_sdk.BuntimeError.codes.items()} | own
     return codes[kind]

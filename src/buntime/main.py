@@ -8,7 +8,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -44,6 +44,8 @@ from buntime.stores import store_file
 from buntime.stores.database import StoreUnusable
 from buntime.stores.sqlite import SqliteStore
 from buntime.web.assembly import web
+from buntime.web.built_clients import are_built, client_files
+from buntime.web.clients_page import short_lines
 from buntime.web.metrics import Metrics
 
 Say = Callable[[str], None]
@@ -56,6 +58,7 @@ class Server:
 
     url: str
     first_key: str | None  # made now, because there was no account yet
+    install: Sequence[str]  # lines that install the clients, if they were built
 
 
 @asynccontextmanager
@@ -83,9 +86,11 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         operations = assemble_operations(store, sandboxes, lifecycle, vault, plans, tasks, clock)
         previews = Previews(store, lifecycle, clock, domain=config.domain, secure=bool(config.domain))
         metrics = Metrics(gauges(sandboxes, snapshots), counters(snapshots))
-        await enter(web(config, operations, previews, metrics, sandboxes.works))
+        files = client_files()
+        await enter(web(config, operations, previews, metrics, sandboxes.works, files))
         await enter(edge(config, plans, tasks))
-        yield Server(api_url(config), await first_key(store))
+        url = api_url(config)
+        yield Server(url, await first_key(store), short_lines(url) if are_built(files) else ())
 
 
 def _keep(config: Config, store: SqliteStore, sandboxes: LocalSandboxes, lifecycle: Lifecycle, tasks: Tasks) -> None:
@@ -135,7 +140,7 @@ async def _serve(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop)
     async with running(config, _say) as server:
         started = True
-        _say(welcome(server.url, server.first_key))
+        _say(welcome(server.url, server.first_key, server.install))
         await stopped
         _say("Stopping. Sessions stay for the next start.")
 

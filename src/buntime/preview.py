@@ -47,7 +47,10 @@ def address_of(host: str, domain: str) -> PreviewAddress | None:
 
 
 def api_url(config: Config) -> str:
-    """The URL of the API on this machine."""
+    """The URL of the API: of its domain, or else on this machine."""
+    if config.domain:
+        port = f":{config.port}" if config.tls_cert and config.port != 443 else ""
+        return f"https://{config.domain}{port}"
     host = "localhost" if config.host in ("127.0.0.1", "0.0.0.0", "::") else config.host
     return f"http://{host}:{config.port}"
 

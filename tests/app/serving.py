@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +28,7 @@ from buntime.testing.sandboxes import FakeSandboxes, Runner, small_shell
 from buntime.testing.store import FakeStore
 from buntime.web.api.server import metrics_app
 from buntime.web.app import create_app
+from buntime.web.built_clients import NOT_BUILT, ClientFile
 from buntime.web.edge_app import create_edge_app
 from buntime.web.metrics import Metrics
 from buntime.web.websocket import Connection
@@ -146,7 +147,11 @@ class Api:
 
 @asynccontextmanager
 async def serving(
-    runner: Runner = small_shell, clock: Callable[[], float] | None = None, domain: str = "", cors_origins: str = ""
+    runner: Runner = small_shell,
+    clock: Callable[[], float] | None = None,
+    domain: str = "",
+    cors_origins: str = "",
+    files: Sequence[ClientFile] = NOT_BUILT,
 ) -> AsyncIterator[Api]:
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
     now, archive, vault = clock or still, FakeArchive(), Vault(bytes(32))
@@ -154,8 +159,8 @@ async def serving(
     async with Tasks() as tasks, snapshots, aiohttp.ClientSession() as http:
         lifecycle = assemble_lifecycle(store, sandboxes, snapshots, tasks, now)
         operations = assemble_operations(store, sandboxes, lifecycle, vault, load_plans(None), tasks, now)
-        config, metrics = Config(cors_origins=cors_origins), Metrics({})
-        app = create_app(operations, config, metrics=metrics, ready=lambda: checks, clock=now)
+        config, metrics = Config(cors_origins=cors_origins, domain=domain), Metrics({})
+        app = create_app(operations, config, metrics=metrics, ready=lambda: checks, clock=now, files=files)
         edge_app = create_edge_app(
             Previews(store, lifecycle, now, domain=domain, secure=bool(domain)), secure=bool(domain)
         )

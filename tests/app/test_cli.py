@@ -12,6 +12,8 @@ import pytest
 
 from buntime.account import is_well_formed
 
+SDK = Path(__file__).parents[2] / "sdk/python/src"
+
 
 class Shell:
     """Runs `buntime` on a data directory that does not exist yet."""
@@ -21,7 +23,7 @@ class Shell:
 
     def run(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "buntime.cli", *words],
+            [sys.executable, "-m", "buntime_cli", *words],
             env={"PATH": os.environ["PATH"], "BUNTIME_DATA_DIR": str(self.data_dir), **environ},
             capture_output=True,
             stdin=subprocess.DEVNULL,
@@ -167,9 +169,35 @@ def test_an_unconfirmed_purge_removes_nothing(shell: Shell) -> None:
 
 def test_the_command_line_starts_quickly() -> None:
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, buntime.cli; print(*sys.modules)"],
+        [sys.executable, "-c", "import sys, buntime_cli.app, buntime.cli; print(*sys.modules)"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout.split()
     assert not {"asyncio", "aiohttp", "uvicorn", "starlette", "msgspec", "structlog"} & set(loaded)
+
+
+def test_help_shows_the_servers_commands_apart(shell: Shell) -> None:
+    _, clients, server = re.split(r"^(?=Commands)", shell.prints("--help"), flags=re.M)
+    assert {"create", "ls", "run", "mcp", "completion"} <= set(re.findall(r"^  (\w+) ", clients, re.M))
+    assert re.findall(r"^  (\w+) ", server, re.M) == ["serve", "doctor", "purge", "backup", "accounts", "keys"]
+
+
+@pytest.mark.parametrize("words", [("--version",), ("ls", "--help"), ("create", "--help")])
+def test_a_client_command_imports_nothing_of_the_server(shell: Shell, words: tuple[str, ...]) -> None:
+    done = shell.run(*words, PYTHONPROFILEIMPORTTIME="1")
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "buntime_cli.app" in loaded
+    assert not [name for name in loaded if name.split(".")[0] == "buntime"]
+
+
+def test_without_its_extra_the_command_says_how_to_install_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "buntime_cli", "ls"],  # -S: without the installed libraries
+        env={"PYTHONPATH": str(SDK), "BUNTIME_URL": "https://box.example/"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    told = "buntime: This command needs the extra `cli`: https://box.example/clients/ says how to install it.\n"
+    assert done.stderr == told

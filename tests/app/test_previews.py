@@ -544,6 +544,7 @@ async def test_the_page_for_a_silent_port_says_how_to_listen_on_it(api: Api) -> 
     told = await api.ask(host_of(session, port), path="/nothing")
     assert told.refusal == (502, "unavailable")
     assert str(port) in told.error["message"]
+    assert [told.headers["x-preview-error"], page.headers["x-preview-error"]] == ["unavailable"] * 2
 
 
 async def test_the_page_says_that_deep_sleep_ended_the_server(api: Api) -> None:

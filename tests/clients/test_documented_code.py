@@ -49,8 +49,12 @@ def blocks(page: str, language: str) -> list[Block]:
     ]
 
 
-PYTHON = [block for page in ("README.md", "docs/python.md", "sdk/python/README.md") for block in blocks(page, "python")]
-TYPESCRIPT = [block for page in ("README.md", "docs/typescript.md") for block in blocks(page, "ts")]
+PYTHON = [
+    block
+    for page in ("README.md", "docs/python.md", "docs/previews.md", "sdk/python/README.md")
+    for block in blocks(page, "python")
+]
+TYPESCRIPT = [block for page in ("README.md", "docs/typescript.md", "docs/previews.md") for block in blocks(page, "ts")]
 FIRST = [
     *(blocks(page, "python")[0] for page in ("README.md", "docs/python.md")),
     *(blocks(page, "ts")[0] for page in ("README.md", "docs/typescript.md")),

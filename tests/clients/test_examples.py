@@ -199,8 +199,7 @@ def typescript(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "sdk" / "typescript", copy / "sdk" / "typescript", ignore=unwanted)
     shutil.copytree(EXAMPLES, copy / "examples", ignore=unwanted)
     sdk = copy / "sdk" / "typescript"
-    install(sdk)
-    run(["./build"], {**os.environ, "BUN": str(BUN)}, sdk)
+    run([BUN, "build.mjs"], os.environ, sdk)
     return copy / "examples"
 
 

@@ -19,6 +19,7 @@ from buntime_sdk import (
     ContextLost,
     ContextNotFound,
     Displayed,
+    ExecutionFailed,
     ExecutionResult,
     File,
     FileChange,
@@ -40,6 +41,7 @@ from buntime_sdk import (
     Terminal,
     TerminalNotFound,
     Unauthorized,
+    Unavailable,
     Watching,
 )
 
@@ -114,7 +116,7 @@ def test_a_session_is_created_with_all_settings_and_changed(client: Buntime) -> 
         assert (session.metadata, session.env_names) == ({"user": "u1"}, ("GREETING",))
         assert (session.resource_limits.memory, session.resource_limits.timeout) == (512, 45)
         assert (session.preview, session.network.egress) == (PreviewSettings("private", (3000,)), "none")
-        assert session.run("echo $GREETING").stdout == "hello\n"
+        assert session.execute_command("echo $GREETING").stdout == "hello\n"
         assert 890 <= (session.expires_at - session.created_at).total_seconds() <= 901
         session.extend(3600)
         assert 3590 <= (session.expires_at - session.created_at).total_seconds() <= 3700
@@ -164,11 +166,11 @@ def test_a_create_whose_response_is_lost_creates_one_session(key: str, url: str)
 def test_a_run_whose_response_is_lost_runs_once(session: Session, key: str, url: str) -> None:
     count = "echo once >> runs; wc -l < runs"
     with Buntime(key, url, transport=LosesAnAnswer(), retry_delay=0.01) as client, pytest.raises(ConnectionFailed):
-        client.sessions.open(session.id).run(count)
+        client.sessions.open(session.id).execute_command(count)
     with Buntime(key, url, transport=LosesAnAnswer(), retry_delay=0.01) as client:
-        assert client.sessions.open(session.id).run(count, idempotency_key="second").stdout.strip() == "2"
+        assert client.sessions.open(session.id).execute_command(count, idempotency_key="second").stdout.strip() == "2"
     with pytest.raises(IdempotencyKeyReused):
-        session.run("true", idempotency_key="second")
+        session.execute_command("true", idempotency_key="second")
 
 
 def test_code_and_commands_run_with_all_their_options(session: Session) -> None:
@@ -184,16 +186,16 @@ def test_code_and_commands_run_with_all_their_options(session: Session) -> None:
     assert sorted(result.files_written) == ["app/name.ts", "app/tool"]
     assert result.execution_time > 0
     assert result.memory_used > 1_000_000
-    failed = session.run("app/tool; echo problem >&2; exit 3")
+    failed = session.execute_command("app/tool; echo problem >&2; exit 3")
     assert (failed.stdout, failed.stderr, failed.exit_code) == ("42\n", "problem\n", 3)
-    late = session.run("echo begun; sleep 60", timeout=1)
+    late = session.execute_command("echo begun; sleep 60", timeout=1)
     assert (late.stdout, late.exit_code, late.timed_out) == ("begun\n", 124, True)
 
 
 def test_a_program_can_be_silent_for_longer_than_the_clients_timeout(session: Session, key: str, url: str) -> None:
     with Buntime(key, url, timeout=1, max_retries=0) as client:
         patient = client.sessions.open(session.id)
-        assert patient.run("sleep 2.5; echo done", timeout=10).stdout == "done\n"
+        assert patient.execute_command("sleep 2.5; echo done", timeout=10).stdout == "done\n"
         events = list(patient.stream_command("sleep 2.5; echo done"))
         assert events[0] == Stdout("done\n")
 
@@ -219,7 +221,7 @@ def test_leaving_a_stream_ends_its_run(session: Session) -> None:
     for _ in session.stream_command("echo $$ > pid; echo begun; sleep 600"):
         break
     deadline = time.monotonic() + PATIENCE
-    while session.run('kill -0 "$(cat pid)"').exit_code == 0:
+    while session.execute_command('kill -0 "$(cat pid)"').exit_code == 0:
         assert time.monotonic() < deadline, "the run did not end"
         time.sleep(0.05)
 
@@ -293,7 +295,7 @@ def test_directories_are_copied_both_ways_unchanged(session: Session, tmp_path: 
     (site / "run").chmod(0o755)
     (site / "link").symlink_to("run")
     assert session.files.upload_archive(site, "www") == 4
-    assert session.run("www/link").stdout == "42\n"
+    assert session.execute_command("www/link").stdout == "42\n"
     session.files.download_archive("www", tmp_path / "copy")
     assert (tmp_path / "copy/deep/olá.txt").read_text() == "1"
     assert (tmp_path / "copy/link").readlink() == Path("run")
@@ -304,7 +306,7 @@ def test_directories_are_copied_both_ways_unchanged(session: Session, tmp_path: 
     "link", ["ln -s /etc www/out", "ln -s ../.. www/out", "ln -s out2 www/out; ln -s /tmp www/out2"]
 )
 def test_an_archive_that_leads_out_of_its_folder_is_refused(session: Session, tmp_path: Path, link: str) -> None:
-    session.run(f"mkdir www; {link}; ls -l www")
+    session.execute_command(f"mkdir www; {link}; ls -l www")
     with pytest.raises(tarfile.FilterError):
         session.files.download_archive("www", tmp_path / "copy")
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
@@ -360,6 +362,64 @@ def test_logs_are_followed_across_cut_connections_without_gaps_or_repeats(
     assert text == COUNTED
 
 
+ECHO = """
+Bun.serve({ port: Number(process.env.PORT), async fetch(request) {
+  const { pathname, search } = new URL(request.url);
+  return Response.json({ method: request.method, path: pathname + search, body: await request.text(),
+    host: request.headers.get("host"), key: request.headers.get("authorization") }, { status: 201 });
+} });
+"""
+
+
+def test_a_program_fetches_from_a_server_in_the_session(client: Buntime, session: Session) -> None:
+    for port in (8080, 3000):
+        session.processes.start(code=ECHO, env={"PORT": str(port)}, wait_for_port=port)
+    response = session.fetch("/api?a=1", method="POST", params={"b": 2}, content="olá")
+    assert response.status_code == 201
+    assert response.json() == {
+        "method": "POST",
+        "path": "/api?a=1&b=2",
+        "body": "olá",
+        "host": urlsplit(session.preview_url()).netloc,
+        "key": None,
+    }
+    assert session.fetch(port=3000).json()["host"] == urlsplit(session.preview_url(3000)).netloc  # with a token
+    session.update(preview={"visibility": "private"})
+    session.revoke_preview_tokens()
+    assert client.sessions.open(session.id).fetch().status_code == 201
+    session.sleep("idle")
+    assert session.fetch(stream=True).read()  # wakes it
+
+
+def test_a_fetch_waits_for_a_server_that_is_about_to_listen(session: Session) -> None:
+    session.processes.start(f"sleep 1; echo '{ECHO}' > server.ts; PORT=8080 bun server.ts")
+    assert session.fetch().status_code == 201
+    with pytest.raises(Unavailable) as refused:
+        session.fetch(port=5000)
+    assert (refused.value.code, refused.value.status) == ("unavailable", 502)
+
+
+def test_a_fetch_wakes_a_session_whose_server_is_started_by_on_wake(session: Session) -> None:
+    session.files.write("server.ts", ECHO)
+    session.update(on_wake="PORT=8080 bun /workspace/server.ts > log 2>&1 &")
+    session.sleep("deep-sleep")
+    assert session.fetch().status_code == 201
+
+
+def test_output_is_heard_while_the_program_runs(session: Session) -> None:
+    heard: list[str] = []
+    done = session.execute_command("echo one; sleep 0.5; echo two; exit 3", on_stdout=heard.append)
+    assert (heard, done.stdout, done.exit_code, done.ok) == (["one\n", "two\n"], "one\ntwo\n", 3, False)
+    with pytest.raises(ExecutionFailed, match="exited with code 3"):
+        done.check()
+
+
+def test_several_files_are_written_with_one_call(session: Session) -> None:
+    written = session.files.write([File("a.txt", "a"), File("bin/tool", "#!/bin/sh\necho 42\n", mode="755")])
+    assert [(one.path, one.size) for one in written] == [("a.txt", 1), ("bin/tool", 18)]
+    assert session.execute_command("bin/tool").check().stdout == "42\n"
+
+
 def test_a_server_is_reachable_at_its_preview_url(server: Server, session: Session) -> None:
     for port in (8080, 3000):
         code = f"Bun.serve({{ port: {port}, fetch: () => new Response('hello from {port}') }})"
@@ -392,27 +452,27 @@ def test_a_session_sleeps_and_wakes_with_its_files(session: Session) -> None:
 
 def test_a_context_keeps_its_variables_until_it_is_lost(session: Session) -> None:
     with session.contexts.create(env={"WORD": "a"}, working_dir="/tmp") as context:
-        context.run("const rows = [{ a: 1 }, { a: 2 }]; console.log(process.env.WORD, process.cwd())")
-        shown = context.run("display.html('<b>1</b>'); rows")
+        context.execute("const rows = [{ a: 1 }, { a: 2 }]; console.log(process.env.WORD, process.cwd())")
+        shown = context.execute("display.html('<b>1</b>'); rows")
         assert shown.result is not None
         assert shown.result.json == [{"a": 1}, {"a": 2}]
         assert shown.result.table is not None
         assert shown.result.table.columns == ("a",)
         assert shown.displayed[0].html == "<b>1</b>"
-        thrown = context.run("console.log('before'); null.field")
+        thrown = context.execute("console.log('before'); null.field")
         assert thrown.error is not None
         assert (thrown.stdout, thrown.error.name, thrown.exit_code) == ("before\n", "TypeError", 1)
         with context.stream("console.log('one'); display(1); rows.length") as events:
             told = list(events)
         assert told[0] == Stdout("one\n")
         assert isinstance(told[1], Displayed)
-        late = context.run("await Bun.sleep(60_000)", timeout=1)
+        late = context.execute("await Bun.sleep(60_000)", timeout=1)
         assert (late.timed_out, late.context_survived) == (True, True)
         assert [(entry.context_id, entry.status) for entry in session.contexts.list()] == [(context.id, "running")]
         again = session.contexts.open(context.id)
-        assert again.run("process.exit(3)").context_survived is False
+        assert again.execute("process.exit(3)").context_survived is False
         with pytest.raises(ContextLost) as lost:
-            context.run("rows")
+            context.execute("rows")
         assert lost.value.details["reason"] == "exited"
     with pytest.raises(ContextNotFound):
         context.delete()
@@ -484,7 +544,7 @@ def test_failures_are_typed(client: Buntime, session: Session, url: str) -> None
 
 async def test_the_asyncio_client_has_the_same_classes(key: str, url: str, tmp_path: Path) -> None:
     async with AsyncBuntime(key, url) as client, client.sessions.create(metadata={"suite": "async"}) as session:
-        results = await asyncio.gather(*(session.run(f"sleep 0.3; echo {number}") for number in range(4)))
+        results = await asyncio.gather(*(session.execute_command(f"sleep 0.3; echo {number}") for number in range(4)))
         assert [result.stdout for result in results] == [f"{number}\n" for number in range(4)]
         assert [one.id async for one in client.sessions.list(metadata={"suite": "async"})] == [session.id]
 
@@ -508,8 +568,8 @@ async def test_the_asyncio_client_has_the_same_classes(key: str, url: str, tmp_p
         assert (await process.wait()).exit_code == 4
 
         async with session.contexts.create() as context:
-            await context.run("const a = 6")
-            evaluation = await context.run("a * 7")
+            await context.execute("const a = 6")
+            evaluation = await context.execute("a * 7")
             assert evaluation.result is not None
             assert evaluation.result.json == 42
 

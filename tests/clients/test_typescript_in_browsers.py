@@ -31,11 +31,15 @@ PROGRAM = """async ([baseUrl, apiKey]) => {
     for await (const event of session.streamCommand("echo begun; sleep 3; touch survived")) break;
     await session.files.write("page.txt", new File(["from a page"], "page.txt"));
     told.read = await session.files.read("page.txt");
-    told.part = new TextDecoder().decode((await Array.fromAsync(session.files.readStream("page.txt", { end: 4 })))[0]);
+    told.part = new TextDecoder().decode((await Array.fromAsync(session.files.chunks("page.txt", { end: 4 })))[0]);
     const process = await session.processes.start("echo up; exit 3");
     told.log = (await Array.fromAsync(process.follow())).map(({ type, data }) => data ?? type);
     const context = await session.contexts.create();
-    told.value = (await context.run("6 * 7")).result.json;
+    told.value = (await context.execute("6 * 7")).result.json;
+    const headers = { "Access-Control-Allow-Origin": "*" };
+    const code = `Bun.serve({ port: 8080, fetch: () => new Response("seen", ${JSON.stringify({ headers })}) })`;
+    await session.processes.start({ code, waitFor: { port: 8080 } });
+    told.fetched = await (await session.fetch("/")).text();
     told.absent = await client.sessions.get("ses_abc123def456ghi789").catch((error) =>
       [error instanceof SessionNotFound, error instanceof BuntimeError, error.requestId.length > 0]);
     told.terminal = await session.terminal().catch((error) => error.code);
@@ -88,6 +92,7 @@ def test_a_page_of_another_origin_can_use_sessions(built: Path, tmp_path: Path) 
         "part": "from",
         "log": ["up\n", "exit"],
         "value": 42,
+        "fetched": "seen",
         "absent": [True, True, True],
         "terminal": "not_supported",
         "upload": "not_supported",

@@ -109,7 +109,7 @@ async def opened(path: Path) -> AsyncIterator[SqliteStore]:
 def command(path: Path, *words: str) -> str:
     """Runs `buntime` in another process on the same store. Returns its output."""
     done = subprocess.run(
-        [sys.executable, "-m", "buntime.cli", *words],
+        [sys.executable, "-m", "buntime_cli", *words],
         env={**os.environ, "BUNTIME_DATA_DIR": str(path.parent)},
         stdout=subprocess.PIPE,
         text=True,
@@ -427,7 +427,7 @@ async def test_a_store_that_was_left_half_made_is_made_anew(store_path: Path) ->
 def test_several_processes_can_make_the_store_at_once(store_path: Path) -> None:
     env = {**os.environ, "BUNTIME_DATA_DIR": str(store_path.parent)}
     making = [
-        subprocess.Popen([sys.executable, "-m", "buntime.cli", "accounts", "create", "--plan", "free"], env=env)
+        subprocess.Popen([sys.executable, "-m", "buntime_cli", "accounts", "create", "--plan", "free"], env=env)
         for _ in range(4)
     ]
     assert [process.wait() for process in making] == [0] * 4

@@ -177,6 +177,13 @@ async def test_an_error_from_the_sessions_program_passes_unchanged(rig: Rig) -> 
     assert rig.asked("/nothing") == []
 
 
+async def test_no_program_can_pose_as_the_servers_refusal(rig: Rig) -> None:
+    mine = b"HTTP/1.1 503 Mine\r\nX-Preview-Error: unavailable\r\nContent-Length: 4\r\n\r\nmine"
+    await rig.open_to(FakeSession(lambda _: mine))
+    given = await rig.get()
+    assert (given.status, given.body, given.all("X-Preview-Error")) == (503, b"mine", [])
+
+
 async def test_a_program_that_closes_without_an_answer_is_explained_in_a_sentence(rig: Rig) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_message(reader)
@@ -185,8 +192,10 @@ async def test_a_program_that_closes_without_an_answer_is_explained_in_a_sentenc
     page = await rig.get(Accept="text/html,*/*")
     assert (page.status, page.header("Content-Type")) == (502, "text/html; charset=utf-8")
     assert b"<h1>The program sent no valid response</h1>" in page.body
-    error = json.loads((await rig.get(Accept="*/*")).body)["error"]
+    refused = await rig.get(Accept="*/*")
+    error = json.loads(refused.body)["error"]
     assert (error["code"], error["retryable"]) == ("unavailable", True)
+    assert [page.all("X-Preview-Error"), refused.all("X-Preview-Error")] == [["unavailable"]] * 2
 
 
 async def test_while_the_server_restarts_permissions_last_their_second_and_then_a_page_waits(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from buntime_sdk import AsyncBuntime, AsyncSession, ConnectionFailed
 
 from buntime.config import BadSetting, Config, from_environment
 from buntime.edge import process
@@ -48,6 +49,22 @@ async def dial(
     rig: Rig, context: ssl.SSLContext, name: str = PREVIEW
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("127.0.0.1", rig.config.port, ssl=context, server_hostname=name)
+
+
+@pytest.mark.parametrize(("name", "is_trusted"), [(PREVIEW, True), (f"{PREVIEW}.elsewhere.test", False)])
+async def test_the_sdk_checks_the_certificate_for_the_previews_own_name(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, name: str, is_trusted: bool
+) -> None:
+    await rig.open_to(FakeSession())
+    monkeypatch.setenv("SSL_CERT_FILE", str(rig.config.tls_cert))
+    async with AsyncBuntime("btk_a", f"https://127.0.0.1:{rig.config.port}", max_retries=0) as client:
+        told = {"previewUrl": f"https://{name}"}
+        session = AsyncSession(client.sessions._calls, "ses_1", told)
+        if is_trusted:
+            assert (await session.fetch("/p")).status_code == 200
+        else:
+            with pytest.raises(ConnectionFailed, match="certificate"):
+                await session.fetch("/p")
 
 
 async def test_a_preview_is_served_with_the_certificate_of_the_domain(rig: Rig) -> None:

@@ -6,10 +6,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from buntime_cli.app import app
 from buntime_sdk import Buntime
 from typer.testing import CliRunner, Result
-
-from buntime.cli import app
 
 FIRST, SECOND = "ses_abcd11111111111111", "ses_abcd22222222222222"
 GONE = {"error": {"code": "session_not_found", "message": "No session.", "retryable": False, "details": {}}}

@@ -1,9 +1,8 @@
 """Which side of a copy is in a session, and the name of the copy there."""
 
 import pytest
-
-from buntime.clients.commands.copying import CopySide, copy_side, landing
-from buntime.clients.commands.running import command_line
+from buntime_cli.commands.copying import CopySide, copy_side, landing
+from buntime_cli.commands.running import command_line
 
 ID = "ses_abc123def456ghi789"
 

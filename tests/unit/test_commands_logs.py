@@ -4,9 +4,8 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
+from buntime_cli.commands.processes import _entries
 from buntime_sdk import LogEntry, LogPage
-
-from buntime.clients.commands.processes import _entries
 
 
 class Busy:

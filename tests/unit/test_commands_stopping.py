@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-
-from buntime.clients.commands.stopping import SIGNALS, Stopped, stoppable, whole
+from buntime_cli.commands.stopping import SIGNALS, Stopped, stoppable, whole
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import typer
-
-from buntime.clients.commands.errors import one_line
-from buntime.clients.commands.screen import Leaving
-from buntime.clients.commands.showing import plain, print_table, since, size, until, wire
-from buntime.clients.commands.values import pairs, seconds
+from buntime_cli.commands.errors import one_line
+from buntime_cli.commands.screen import Leaving
+from buntime_cli.commands.showing import plain, print_table, since, size, until, wire
+from buntime_cli.commands.values import pairs, seconds
 
 NOW = datetime(2024, 1, 19, 10, 30, tzinfo=UTC)
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from buntime_cli.mcp import conversations
+from buntime_cli.mcp.conversations import Conversation, Conversations
 from buntime_sdk import SessionNotFound, Unavailable
 from buntime_sdk.testing import AsyncFakeBuntime
-
-from buntime.clients.mcp import conversations
-from buntime.clients.mcp.conversations import Conversation, Conversations
 
 TTL = 3600
 ONE, OTHER = (Conversation.of_request("btk_a", {"mcp-session-id": name}) for name in ("one", "other"))

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 
 import httpx2
 import pytest
+from buntime_cli.mcp import keys, open_conversations
+from buntime_cli.mcp.http_keys import RequireKey
+from buntime_cli.mcp.keys import KNOWN_SECONDS, Keys, asking
+from buntime_cli.mcp.server import build, http_app
+from buntime_cli.mcp.tool_context import Settings
 from buntime_sdk import BuntimeError, ConnectionFailed, Forbidden, RateLimitExceeded, Unauthorized
-
-from buntime.clients.mcp import keys, open_conversations
-from buntime.clients.mcp.http_keys import RequireKey
-from buntime.clients.mcp.keys import KNOWN_SECONDS, Keys, asking
-from buntime.clients.mcp.server import build, http_app
-from buntime.clients.mcp.tool_context import Settings
 
 URL = "http://127.0.0.1:8090/mcp"
 NEWEST = "2026-07-28"

@@ -4,11 +4,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
+from buntime_cli.mcp.logs import MOST_PAGES, PAGE, whole_log
+from buntime_cli.mcp.output import KEPT
 from buntime_sdk import AsyncProcess, LogEntry, LogPage
 from buntime_sdk.testing import AsyncFakeBuntime, FakeResult
-
-from buntime.clients.mcp.logs import MOST_PAGES, PAGE, whole_log
-from buntime.clients.mcp.output import KEPT
 
 KEPT_BYTES = 16 << 20  # the API's limit on a log
 

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import pytest
-
-from buntime.clients.mcp import open_conversations
-from buntime.clients.mcp.open_conversations import IDLE_SECONDS, Full, OpenConversations
+from buntime_cli.mcp import open_conversations
+from buntime_cli.mcp.open_conversations import IDLE_SECONDS, Full, OpenConversations
 
 
 @dataclass(slots=True)

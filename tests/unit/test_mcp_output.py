@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 
 import pytest
+from buntime_cli.mcp import output
+from buntime_cli.mcp.conversations import Opened
+from buntime_cli.mcp.file_tools import decoded
+from buntime_cli.mcp.output import SHOWN, Kept, cut
+from buntime_cli.mcp.run_tools import FILES, PICTURES, VALUE, evaluated
+from buntime_cli.mcp.run_watch import Watched, readable
 from buntime_sdk import AsyncSession, Evaluation, Forms, Thrown
 from buntime_sdk.testing import AsyncFakeBuntime
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp.types import CallToolResult, ImageContent, TextContent
-
-from buntime.clients.mcp import output
-from buntime.clients.mcp.conversations import Opened
-from buntime.clients.mcp.file_tools import decoded
-from buntime.clients.mcp.output import SHOWN, Kept, cut
-from buntime.clients.mcp.run_tools import FILES, PICTURES, VALUE, evaluated
-from buntime.clients.mcp.run_watch import Watched, readable
 
 
 def kept(*texts: str) -> Kept:

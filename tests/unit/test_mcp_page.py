@@ -5,17 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
-
-from buntime.clients.mcp import file_tools, session_tools
-from buntime.clients.mcp.answers import ADVICE
-from buntime.clients.mcp.command import TTL
-from buntime.clients.mcp.conversations import MOST
-from buntime.clients.mcp.open_conversations import IDLE_SECONDS, MOST_OPEN
-from buntime.clients.mcp.output import KEPT, SHOWN
-from buntime.clients.mcp.process_tools import LOG_BYTES, SHOWN_PROCESSES
-from buntime.clients.mcp.run_tools import FILES, PICTURES, VALUE
-from buntime.clients.mcp.server import LARGEST_BODY, Offered, offered
-from buntime.clients.mcp.tool_context import Settings, ToolContext
+from buntime_cli.mcp import file_tools, session_tools
+from buntime_cli.mcp.answers import ADVICE
+from buntime_cli.mcp.command import TTL
+from buntime_cli.mcp.conversations import MOST
+from buntime_cli.mcp.open_conversations import IDLE_SECONDS, MOST_OPEN
+from buntime_cli.mcp.output import KEPT, SHOWN
+from buntime_cli.mcp.process_tools import LOG_BYTES, SHOWN_PROCESSES
+from buntime_cli.mcp.run_tools import FILES, PICTURES, VALUE
+from buntime_cli.mcp.server import LARGEST_BODY, Offered, offered
+from buntime_cli.mcp.tool_context import Settings, ToolContext
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text()
 OFFERED = offered(ToolContext(Settings("http://localhost:8000", "btk_0", TTL)))

@@ -9,16 +9,15 @@ from typing import Any
 
 import httpx2
 import pytest
+from buntime_cli.mcp import run_watch
+from buntime_cli.mcp.conversations import Conversation
+from buntime_cli.mcp.output import SHOWN
+from buntime_cli.mcp.server import offered
+from buntime_cli.mcp.tool_context import Settings, ToolContext
 from buntime_sdk import AsyncBuntime, Forms
 from buntime_sdk.testing import AsyncFakeBuntime, FakeResult
 from mcp.client.client import Client
 from mcp.server.mcpserver import Context, MCPServer
-
-from buntime.clients.mcp import run_watch
-from buntime.clients.mcp.conversations import Conversation
-from buntime.clients.mcp.output import SHOWN
-from buntime.clients.mcp.server import offered
-from buntime.clients.mcp.tool_context import Settings, ToolContext
 
 MANY = re.compile("many")
 

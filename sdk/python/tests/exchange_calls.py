@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from buntime_sdk import AsyncFileWatch, File, FileWatch, NetworkSettings, PreviewSettings
 
@@ -28,10 +28,12 @@ MANY_THREADS = (
     'python3 -c "import threading as t, time\ntry:\n while True: t.Thread(target=time.sleep, args=(60,), '
     "daemon=True).start()\nexcept RuntimeError: print('no more')\""
 )
+ONCE = "echo once >> once; cat once"
+LARGE_FILE = "echo begun; head -c 40M /dev/zero > large"
 HUNGRY = "echo begun; exec 2>/dev/null; head -c 500M /dev/zero | tail"
 
-type On = Literal["client", "session", "process", "context"]
-type Told = Callable[[Any, Any], Any]
+On: TypeAlias = Literal["client", "session", "process", "context"]
+Told: TypeAlias = Callable[[Any, Any], Any]
 
 
 def _same(given: Any, on: Any) -> Any:
@@ -145,19 +147,23 @@ RUNS: Mapping[str, Exchange] = {
             stdin="from stdin",
         ),
     ),
-    "execute-command": Exchange("session", lambda session: session.run("echo out; echo problem >&2; exit 3")),
-    "execute-timed-out": Exchange("session", lambda session: session.run("echo begun; sleep 60", timeout=1)),
-    "execute-process-limit-exceeded": Exchange("session", lambda session: session.run(MANY_THREADS)),
+    "execute-command": Exchange(
+        "session", lambda session: session.execute_command("echo out; echo problem >&2; exit 3")
+    ),
+    "execute-timed-out": Exchange(
+        "session", lambda session: session.execute_command("echo begun; sleep 60", timeout=1)
+    ),
+    "execute-process-limit-exceeded": Exchange("session", lambda session: session.execute_command(MANY_THREADS)),
     "execute-with-key": Exchange(
-        "session", lambda session: session.run("echo once >> once; cat once", idempotency_key="key-of-example")
+        "session", lambda session: session.execute_command(ONCE, idempotency_key="key-of-example")
     ),
     "execute-replayed": Exchange(
-        "session", lambda session: session.run("echo once >> once; cat once", idempotency_key="key-of-example")
+        "session", lambda session: session.execute_command(ONCE, idempotency_key="key-of-example")
     ),
     "invalid-request-of-a-run": Exchange("session", lambda session: session.execute("1", timeout=301)),
     "session-not-found-by-a-run": Exchange("session", lambda session: session.execute("1")),
-    "memory-limit-exceeded": Exchange("session", lambda session: session.run(HUNGRY)),
-    "disk-full": Exchange("session", lambda session: session.run("echo begun; head -c 40M /dev/zero > large")),
+    "memory-limit-exceeded": Exchange("session", lambda session: session.execute_command(HUNGRY)),
+    "disk-full": Exchange("session", lambda session: session.execute_command(LARGE_FILE)),
     "stream-code": Exchange("session", lambda session: session.stream(STREAMED)),
     "stream-command": Exchange("session", lambda session: session.stream_command("echo out; sleep 0.5; exit 3")),
     "stream-detached": Exchange("session", lambda session: session.stream_command("sleep 0.5; echo out", detach=True)),
@@ -175,16 +181,16 @@ CONTEXTS: Mapping[str, Exchange] = {
         "session", lambda session: session.contexts.list(), lambda got, on: {"contexts": got}
     ),
     "evaluate": Exchange(
-        "context", lambda context: context.run("const rows = [{ a: 1, b: 'x' }, { a: 2, b: 'y' }]\nrows")
+        "context", lambda context: context.execute("const rows = [{ a: 1, b: 'x' }, { a: 2, b: 'y' }]\nrows")
     ),
     "evaluate-displayed": Exchange(
-        "context", lambda context: context.run("display.html('<b>bold</b>'); display(rows[0]); 'done'")
+        "context", lambda context: context.execute("display.html('<b>bold</b>'); display(rows[0]); 'done'")
     ),
-    "evaluate-exited": Exchange("context", lambda context: context.run("console.log('bye'); process.exit(3)")),
-    "evaluate-nothing": Exchange("context", lambda context: context.run("console.log(rows.length); undefined")),
-    "evaluate-thrown": Exchange("context", lambda context: context.run("console.log('before'); null.field")),
-    "evaluate-timed-out": Exchange("context", lambda context: context.run("await Bun.sleep(60_000)", timeout=1)),
-    "context-lost": Exchange("context", lambda context: context.run("1")),
+    "evaluate-exited": Exchange("context", lambda context: context.execute("console.log('bye'); process.exit(3)")),
+    "evaluate-nothing": Exchange("context", lambda context: context.execute("console.log(rows.length); undefined")),
+    "evaluate-thrown": Exchange("context", lambda context: context.execute("console.log('before'); null.field")),
+    "evaluate-timed-out": Exchange("context", lambda context: context.execute("await Bun.sleep(60_000)", timeout=1)),
+    "context-lost": Exchange("context", lambda context: context.execute("1")),
     "stream-evaluation": Exchange("context", lambda context: context.stream(SHOWN)),
     "delete-context": Exchange("context", lambda context: context.delete(), deleted(contextId=CONTEXT)),
     "context-not-found": Exchange("context", lambda context: context.delete()),

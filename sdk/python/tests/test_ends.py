@@ -113,4 +113,4 @@ def test_an_unclosed_client_leaves_no_connection_open() -> None:
 @pytest.mark.parametrize("code", [1009, 1011], ids=["too large a message", "no answer to a ping"])
 def test_a_terminal_closed_for_a_protocol_error_raises_connection_failed(code: int) -> None:
     with pytest.raises(ConnectionFailed):
-        _require_order(ConnectionClosedError(None, Close(code, ""), None))
+        _require_order(ConnectionClosedError(None, Close(code, ""), None), "ws://a.test/terminal")

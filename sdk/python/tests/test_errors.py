@@ -119,11 +119,3 @@ def test_the_server_and_the_key_come_from_the_environment(monkeypatch: pytest.Mo
     assert client.base_url == "http://example.com:81"
     assert client._calls._headers["Authorization"] == "Bearer btk_from_a_file"
     client.close()
-
-
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost", "http://local host", "http://[::1", ""])
-def test_an_invalid_url_raises_connection_failed(player: Player, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BUNTIME_URL", "http://127.0.0.1:9")  # nothing listens there
-    with pytest.raises(ConnectionFailed) as caught:
-        player.play(url, lambda client: client.sessions.get("ses_1"), max_retries=0)
-    assert (caught.value.code, caught.value.status, caught.value.begun) == ("connection_failed", None, False)

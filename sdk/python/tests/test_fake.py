@@ -67,13 +67,14 @@ def test_a_run_returns_its_scripted_result(answer: object) -> None:
 def test_a_run_that_reached_the_process_limit_says_so() -> None:
     fake = FakeBuntime().on_execute("bomb", FakeResult(process_limit_exceeded=True)).on_execute("calm", "")
     session = some_session(fake)
-    assert [session.run(command).process_limit_exceeded for command in ("bomb", "calm")] == [True, False]
+    assert [session.execute_command(command).process_limit_exceeded for command in ("bomb", "calm")] == [True, False]
 
 
 def test_the_newest_matching_script_wins() -> None:
     fake = FakeBuntime().on_execute(re.compile("ls"), "old").on_execute(re.compile("^ls -l"), "new")
     session = some_session(fake)
-    assert [session.run(command).stdout for command in ("ls -la", "ls", "false; ls -l")] == ["new", "old", "old"]
+    commands = ("ls -la", "ls", "false; ls -l")
+    assert [session.execute_command(command).stdout for command in commands] == ["new", "old", "old"]
 
 
 def test_a_script_sees_the_whole_run() -> None:
@@ -95,7 +96,7 @@ def test_a_script_sees_the_whole_run() -> None:
 
 def test_a_run_without_a_script_raises_an_error_that_says_so() -> None:
     with pytest.raises(InvalidRequest, match="Nothing is scripted for 'ls': call on_execute first") as told:
-        some_session(FakeBuntime()).run("ls")
+        some_session(FakeBuntime()).execute_command("ls")
     assert told.value.details == {"field": "command"}
 
 
@@ -106,7 +107,7 @@ def test_a_scripted_error_is_raised_as_if_the_server_sent_it() -> None:
         session.stream_command("dd").result()
     assert told.value.details == {"limit": 16}
     with pytest.raises(DiskFull, match="No room") as answered:
-        session.run("dd")
+        session.execute_command("dd")
     assert answered.value.details == {"limit": 16}
     assert (answered.value.status, answered.value.retryable, answered.value.request_id) == (507, False, "fake")
 
@@ -121,7 +122,7 @@ def test_an_exception_in_a_script_reaches_the_test() -> None:
 
 def test_a_run_writes_its_scripted_files() -> None:
     session = some_session(FakeBuntime().on_execute("build", FakeResult(files={"dist/a.js": "1", "/tmp/x": b"2"})))
-    assert session.run("build", files={"a.ts": "1"}).files_written == ("/tmp/x", "a.ts", "dist/a.js")
+    assert session.execute_command("build", files={"a.ts": "1"}).files_written == ("/tmp/x", "a.ts", "dist/a.js")
     assert (session.files.read("dist/a.js"), session.files.read("/tmp/x")) == ("1", "2")
     assert session.refresh().files_count == 2
 
@@ -317,12 +318,12 @@ def test_a_context_returns_values_until_its_session_goes_to_deep_sleep() -> None
     fake = FakeBuntime().on_execute("a", FakeResult("1\n", result=Forms("2", json=2), displayed=[Forms("x")]))
     session = some_session(fake)
     context = session.contexts.create()
-    value = context.run("a")
+    value = context.execute("a")
     assert (value.stdout, value.result, value.displayed) == ("1\n", Forms("2", json=2), (Forms("x"),))
     assert [one.runs for one in session.contexts.list()] == [1]
     session.sleep("deep-sleep")
     with pytest.raises(ContextLost):
-        context.run("a")
+        context.execute("a")
 
 
 def test_a_terminal_echoes_runs_scripts_and_exits() -> None:

@@ -32,7 +32,7 @@ async def test_a_session_runs_code_and_is_deleted() -> None:
         async with fake.sessions.create() as session:
             assert (await session.execute("1 + 1")).stdout == "2\n"
             with pytest.raises(MemoryLimitExceeded, match="Full"):
-                await session.run("big")
+                await session.execute_command("big")
         with pytest.raises(SessionNotFound):
             await session.refresh()
         assert [one async for one in fake.sessions.list()] == []
@@ -46,7 +46,7 @@ async def test_runs_stream_and_contexts_return_values() -> None:
     assert output[:2] == [Stdout("one\n"), Stdout("two\n")]
     assert isinstance(output[2], Result)
     async with fake.sessions.open(session.id).contexts.create() as context:
-        value = await context.run("a")
+        value = await context.execute("a")
     assert isinstance(value, Evaluation)
     assert value.context_survived is True
 

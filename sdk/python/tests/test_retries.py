@@ -1,7 +1,7 @@
 """Which calls are retried, and which are not."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from buntime_sdk import (
@@ -34,7 +34,7 @@ RESULT = {
 }
 TOKEN = {"url": "http://x", "token": "bpt_1", "expiresAt": "2024-01-19T10:30:00Z"}
 
-type Work = Callable[[Any], Any]
+Work: TypeAlias = Callable[[Any], Any]
 
 
 def session(client: Any) -> Any:
@@ -69,7 +69,7 @@ REPEATABLE: dict[str, tuple[Work, object]] = {
 }
 UNREPEATABLE: dict[str, Work] = {
     "execute": execute,
-    "run": lambda client: session(client).run("true"),
+    "run": lambda client: session(client).execute_command("true"),
     "stream": lambda client: session(client).stream("1"),
     "files.write that appends": lambda client: session(client).files.write("a", "1", append=True),
     "files.move": lambda client: session(client).files.move("a", "b"),

@@ -46,7 +46,7 @@ class Noting:
 # A call on a new session, and the seconds of silence that it tolerates.
 CALLS: dict[str, tuple[Callable[[Any], Any], float]] = {
     "a run of 300 s": (lambda session: session.execute("1", timeout=300), 360),
-    "a command of 300 s": (lambda session: session.run("true", timeout=300), 360),
+    "a command of 300 s": (lambda session: session.execute_command("true", timeout=300), 360),
     "a run with the session's timeout": (lambda session: session.execute("1"), 180),
     "a refresh": (lambda session: session.refresh(), 60),
     "a process without waiting": (lambda session: session.processes.start("true"), 60),
@@ -81,8 +81,8 @@ def test_a_run_in_an_unknown_session_may_take_the_longest_time_of_any_plan() -> 
     noting = Noting()
     with Buntime("btk_1", "http://x", transport=httpx2.MockTransport(noting)) as client:
         client.sessions.open("ses_1").execute("1")
-        client.sessions.open("ses_1").contexts.create().run("1")
-        client.sessions.create().contexts.create().run("1")
+        client.sessions.open("ses_1").contexts.create().execute("1")
+        client.sessions.create().contexts.create().execute("1")
     assert [noting.given[index]["read"] for index in (0, 2, 5)] == [3660, 3660, 180]
 
 

@@ -7,6 +7,7 @@ import { readJson } from "./json.js";
 import { delayBefore, type RetryRules } from "./retries.js";
 import { isBrowser } from "./runtime.js";
 import { isAnswer, type Answer, type Ask, type Body, type Socket, type Transport } from "./transport.js";
+import type { RateLimit } from "./shapes.js";
 import { VERSION } from "./version.js";
 import { pause, unlessAborted } from "./waiting.js";
 
@@ -42,6 +43,19 @@ export interface Call extends CallOptions {
   readonly waits?: number;
 }
 
+/** A request to a preview. `url`: where it is sent. `shown`: what a browser would open. `timeout`: milliseconds. */
+export interface Visit extends Omit<Ask, "signal"> {
+  readonly shown: string;
+  readonly timeout: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** A response whose deadline is still running. */
+export interface Visited {
+  readonly answer: Answer;
+  readonly deadline: Deadline;
+}
+
 export interface CallSettings extends RetryRules {
   readonly apiKey: string;
   readonly baseUrl: string;
@@ -54,8 +68,14 @@ const LEAST_LOOK = 1000; // least ms that one wait for a call in progress takes 
 const HEARTBEAT = 15; // seconds: the server sends a heartbeat this often on a silent stream
 const SLOWEST_UPLOAD = 256; // bytes a millisecond: slower uploads time out
 
+const AGENT = `buntime-sdk-typescript/${VERSION}`;
+
 export class Calls {
   readonly settings: CallSettings;
+  /** The key's rate limit, as the last response reported it. */
+  rateLimit: RateLimit | null = null;
+  /** By session: a token for its previews, and until when it is used. */
+  readonly previewTokens = new Map<string, { token: string; until: number }>();
   readonly #transport: Transport;
 
   constructor(settings: CallSettings, transport: Transport) {
@@ -127,6 +147,31 @@ export class Calls {
     });
   }
 
+  /** Sends a request without the API key, once. Returns the response, whatever its status. */
+  async visit(visit: Visit): Promise<Visited> {
+    const { method, url, serverName, timeout } = visit;
+    const allowed = timeout + sizeOf(visit.body ?? undefined) / SLOWEST_UPLOAD;
+    const deadline = new Deadline(allowed, visit.signal);
+    const headers = isBrowser() ? visit.headers : { "user-agent": AGENT, ...visit.headers };
+    const body = isParts(visit.body) ? this.#watched(visit.body, timeout, deadline) : visit.body;
+    try {
+      const answer = await this.#transport.send({ method, url, headers, body, serverName, signal: deadline.signal });
+      return { answer, deadline };
+    } catch (failure) {
+      deadline.stop();
+      throw failure;
+    }
+  }
+
+  /** Returns the error of a refused visit. `header`: names the code, since the body may be a page. */
+  async refused({ answer, deadline }: Visited, header: string): Promise<BuntimeError> {
+    try {
+      return await refusalOf(answer, answer.headers.get(header));
+    } finally {
+      deadline.stop();
+    }
+  }
+
   async #once<T>(call: Call): Promise<T> {
     const { answer, deadline } = await this.#answered(call);
     try {
@@ -159,6 +204,7 @@ export class Calls {
     const deadline = this.#deadline(call);
     try {
       const answer = await this.#transport.send(await this.#ask(call, deadline));
+      this.#noteRate(answer.headers);
       if (answer.status >= 300) throw await refusalOf(answer);
       return { answer, deadline };
     } catch (failure) {
@@ -167,11 +213,22 @@ export class Calls {
     }
   }
 
+  #noteRate(headers: Headers): void {
+    const [limit, remaining, reset] = ["limit", "remaining", "reset"].map((name) =>
+      Number.parseInt(headers.get(`x-ratelimit-${name}`) ?? "", 10),
+    ) as [number, number, number];
+    if (![limit, remaining, reset].some(Number.isNaN)) this.rateLimit = { limit, remaining, reset };
+  }
+
   /** Restarts the deadline with each part. If the caller's source of parts fails, the call fails with that error. */
-  async *#watched(parts: AsyncIterable<Uint8Array>, call: Call, deadline: Deadline): AsyncGenerator<Uint8Array> {
+  async *#watched(
+    parts: AsyncIterable<Uint8Array>,
+    milliseconds: number,
+    deadline: Deadline,
+  ): AsyncGenerator<Uint8Array> {
     try {
       for await (const part of parts) {
-        deadline.restart(this.#time(call));
+        deadline.restart(milliseconds);
         yield part;
       }
     } catch (failure) {
@@ -200,7 +257,7 @@ export class Calls {
 
   async #ask(call: Call, deadline: Deadline): Promise<Ask> {
     const headers: Record<string, string> = { Authorization: `Bearer ${this.settings.apiKey}`, ...call.headers };
-    if (!isBrowser()) headers["User-Agent"] = `buntime-sdk-typescript/${VERSION}`;
+    if (!isBrowser()) headers["User-Agent"] = AGENT;
     if (call.idempotencyKey !== undefined) headers["Idempotency-Key"] = call.idempotencyKey;
     let body = typeof call.body === "function" ? call.body() : (call.body ?? null);
     if (call.json !== undefined) {
@@ -208,7 +265,7 @@ export class Calls {
       body = JSON.stringify(call.json);
       deadline.restart(this.#time(call) + body.length / SLOWEST_UPLOAD);
     } else if (isParts(body)) {
-      body = this.#watched(body, call, deadline);
+      body = this.#watched(body, this.#time(call), deadline);
       if (isBrowser()) body = await this.#gathered(body, call, deadline);
     }
     const url = this.settings.baseUrl + call.path + queryOf(call.query);
@@ -228,17 +285,24 @@ export function newKey(): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-async function refusalOf(answer: Answer): Promise<BuntimeError> {
+/** `code`: what the error is if the body is not an error object, such as a page for browsers. */
+async function refusalOf(answer: Answer, code: string | null = null): Promise<BuntimeError> {
   const text = await answer.text();
   const shown = readJson(text);
-  const error = isRecord(shown) ? shown.error : undefined;
-  return errorOf(error, answer.status, answer.header("x-request-id"), secondsOf(answer.header("retry-after")));
+  const page = code === null ? undefined : { code, message: `The server answered ${answer.status} for the preview.` };
+  const error = isRecord(shown) ? shown.error : page;
+  return errorOf(
+    error,
+    answer.status,
+    answer.headers.get("x-request-id"),
+    secondsOf(answer.headers.get("retry-after")),
+  );
 }
 
 function parsed<T>(text: string, answer: Answer): T {
   const value = readJson(text);
   if (isRecord(value)) return value as T;
-  const requestId = answer.header("x-request-id");
+  const requestId = answer.headers.get("x-request-id");
   throw errorOf(
     { code: "unexpected_answer", message: "The response is not JSON. Is this a buntime server?" },
     answer.status,

@@ -1,14 +1,16 @@
 /** The client: the server's address and the API key. */
 
-import { Calls, type KeyedOptions } from "./calls.js";
+import { Calls } from "./calls.js";
 import { ClientFiles } from "./client_files.js";
-import { Unauthorized, type BuntimeError } from "./errors.js";
+import { checkedKey, checkedUrl } from "./address.js";
+import type { BuntimeError } from "./errors.js";
 import { FetchTransport, type Fetch } from "./fetching.js";
 import { NodeTransport } from "./node_http.js";
-import { RunStream, execute, type StreamOptions } from "./runs.js";
-import { builtin, environment, isNode } from "./runtime.js";
+import type { ExecutionResult } from "./results.js";
+import { RunStream, execute, type ExecuteOptions, type StreamOptions } from "./runs.js";
+import { builtin, isNode } from "./runtime.js";
 import { Sessions } from "./sessions.js";
-import type { ExecuteRequest, ExecuteResponse } from "./shapes.js";
+import type { ExecuteRequest, RateLimit } from "./shapes.js";
 import type { Transport } from "./transport.js";
 import { upgrade } from "./upgrade.js";
 
@@ -45,14 +47,14 @@ export class Buntime {
   readonly files: ClientFiles;
   readonly #calls: Calls;
 
-  /** Throws `Unauthorized` when the key is missing. */
+  /**
+   * Makes no connection yet. Throws `Unauthorized` when the key is missing or malformed, and `InvalidRequest` when the
+   * URL is malformed.
+   */
   constructor(options: BuntimeOptions = {}) {
-    const apiKey = options.apiKey ?? environment("BUNTIME_API_KEY");
-    if (!apiKey)
-      throw new Unauthorized("There is no API key: pass apiKey or set BUNTIME_API_KEY.", { code: "unauthorized" });
     const settings = {
-      apiKey,
-      baseUrl: (options.baseUrl ?? environment("BUNTIME_URL") ?? "http://localhost:8000").replace(/\/+$/, ""),
+      apiKey: checkedKey(options.apiKey),
+      baseUrl: checkedUrl(options.baseUrl),
       timeout: options.timeout ?? 60_000,
       maxRetries: options.maxRetries ?? 2,
       retryDelay: options.retryDelay ?? 500,
@@ -63,12 +65,22 @@ export class Buntime {
     this.files = new ClientFiles(this.#calls);
   }
 
-  /** Runs code or a command and returns the result. A failing program is a result too: see its `exitCode`. */
-  execute(request: ExecuteRequest, options: KeyedOptions = {}): Promise<ExecuteResponse> {
+  /** The server's address. */
+  get baseUrl(): string {
+    return this.#calls.settings.baseUrl;
+  }
+
+  /** The key's rate limit, as the last response reported it. */
+  get rateLimit(): RateLimit | null {
+    return this.#calls.rateLimit;
+  }
+
+  /** Executes code or a command and returns the result. A failing program is a result too: see its `ok`. */
+  execute(request: ExecuteRequest, options: ExecuteOptions = {}): Promise<ExecutionResult> {
     return execute(this.#calls, request, options);
   }
 
-  /** Runs code or a command and streams its output. */
+  /** Executes code or a command and streams its output. */
   stream(request: ExecuteRequest, options: StreamOptions = {}): RunStream {
     return new RunStream(this.#calls, request, options);
   }

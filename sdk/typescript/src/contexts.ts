@@ -1,8 +1,9 @@
 /** Contexts: code that keeps its variables. */
 
 import { newKey, type Calls, type CallOptions, type KeyedOptions } from "./calls.js";
-import { RunStream, execute, type SessionTimeout } from "./runs.js";
-import type { ContextEntry, ContextShape, Evaluation, File } from "./shapes.js";
+import type { Evaluation } from "./results.js";
+import { RunStream, execute, type ExecuteOptions, type SessionTimeout } from "./runs.js";
+import type { ContextEntry, ContextShape, FileSet } from "./shapes.js";
 
 export interface CreateContext extends KeyedOptions {
   /** Environment variables for all runs in the context. */
@@ -10,8 +11,8 @@ export interface CreateContext extends KeyedOptions {
   workingDir?: string | undefined;
 }
 
-export interface EvaluateOptions extends KeyedOptions {
-  files?: File[] | undefined;
+export interface EvaluateOptions extends ExecuteOptions {
+  files?: FileSet | undefined;
   /** Seconds */
   timeout?: number | undefined;
 }
@@ -83,17 +84,19 @@ export class Context implements AsyncDisposable {
   }
 
   /**
-   * Runs the code. What it throws is the result's `error`. Throws `ContextLost` when the context's variables are gone.
+   * Executes code in the context. What it throws is the result's `error`. Throws `ContextLost` when the context's
+   * variables are gone.
    */
-  async run(code: string, options: EvaluateOptions = {}): Promise<Evaluation> {
-    const { signal, idempotencyKey, ...fields } = options;
+  async execute(code: string, options: EvaluateOptions = {}): Promise<Evaluation> {
+    const { signal, idempotencyKey, onStdout, onStderr, ...fields } = options;
     const request = { sessionId: this.#sessionId, contextId: this.id, code, ...fields };
-    const done = await execute(this.#calls, request, { signal, idempotencyKey }, this.#timeout);
+    const heard = { signal, idempotencyKey, onStdout, onStderr };
+    const done = await execute(this.#calls, request, heard, this.#timeout);
     return done as Evaluation;
   }
 
-  /** Runs the code and streams what it prints and displays. */
-  stream(code: string, options: Omit<EvaluateOptions, "idempotencyKey"> = {}): RunStream {
+  /** Executes code in the context and streams what it prints and displays. */
+  stream(code: string, options: Omit<EvaluateOptions, "idempotencyKey" | "onStdout" | "onStderr"> = {}): RunStream {
     const { signal, ...fields } = options;
     return new RunStream(this.#calls, { sessionId: this.#sessionId, contextId: this.id, code, ...fields }, { signal });
   }

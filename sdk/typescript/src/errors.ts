@@ -1,5 +1,7 @@
 /** All errors: one class for each server code, and two for failures on the way to the server. */
 
+import type { ExecuteResponse } from "./shapes.js";
+
 export interface ErrorFields {
   code: string;
   /** HTTP status; null without a response. */
@@ -134,10 +136,42 @@ export class ConnectionFailed extends BuntimeError {
   }
 }
 
+/** @internal Whether the code says that the server's certificate was refused, so that nothing was sent. */
+export function isUntrusted(code: string): boolean {
+  return /CERT|UNABLE_TO_(GET|VERIFY)|SELF_SIGNED/.test(code);
+}
+
+/** @internal Names the server. `begun`: the request may have arrived. */
+export function connectionFailed(url: string, reason: string, begun: boolean, cause?: unknown): ConnectionFailed {
+  const { origin } = new URL(url);
+  const message = begun ? `The connection broke: ${origin}: ${reason}` : `Cannot connect to ${origin}: ${reason}`;
+  return new ConnectionFailed(message, { begun, cause });
+}
+
 /** `request_timeout`: the response, or the next part of it, did not arrive in time. */
 export class RequestTimeout extends BuntimeError {
   constructor(message: string) {
     super(message, { code: "request_timeout", retryable: true });
+  }
+}
+
+const TAIL = 2000; // characters of a failed run's output that its error shows
+
+/**
+ * `execution_failed`: `ExecutionResult.check` found that the program failed. The message has the exit code and the end
+ * of the output.
+ */
+export class ExecutionFailed extends BuntimeError {
+  readonly result: ExecuteResponse;
+
+  constructor(result: ExecuteResponse) {
+    const parts = [`The program ${result.timedOut ? "ran out of time" : `exited with code ${result.exitCode}`}.`];
+    for (const stream of ["stderr", "stdout"] as const) {
+      const tail = result[stream].slice(-TAIL).trim();
+      if (tail !== "") parts.push(`--- ${stream}${result[stream].length > TAIL ? " ends with" : ""} ---\n${tail}`);
+    }
+    super(parts.join("\n"), { code: "execution_failed", details: { exitCode: result.exitCode } });
+    this.result = result;
   }
 }
 

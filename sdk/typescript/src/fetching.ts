@@ -1,6 +1,6 @@
 /** Sends calls with `fetch`, in Bun and in browsers. */
 
-import { ConnectionFailed } from "./errors.js";
+import { connectionFailed, isUntrusted } from "./errors.js";
 import { isBrowser } from "./runtime.js";
 import type { Answer, Ask, Body, Socket, Transport } from "./transport.js";
 
@@ -21,18 +21,22 @@ export class FetchTransport implements Transport {
 
   async send(ask: Ask): Promise<Answer> {
     const { method, headers, signal } = ask;
-    const init: RequestInit & { duplex?: "half"; timeout?: false } = {
+    const init: RequestInit & { duplex?: "half"; timeout?: false; tls?: { serverName: string } } = {
       method,
       headers,
       signal,
       body: bodyOf(ask.body),
     };
     if (isStream(ask.body)) init.duplex = "half";
-    if (!isBrowser()) init.timeout = false; // disables Bun's own timeout: the signal has ours
+    if (!isBrowser()) {
+      init.timeout = false; // disables Bun's own timeout: the signal has ours
+      init.redirect = "manual";
+      if (ask.serverName !== undefined) init.tls = { serverName: ask.serverName }; // Bun's own option
+    }
     try {
-      return new FetchAnswer(await this.#fetch(ask.url, init), signal);
+      return new FetchAnswer(await this.#fetch(ask.url, init), ask);
     } catch (failure) {
-      throw failureOf(failure, signal);
+      throw failureOf(failure, ask);
     }
   }
 
@@ -43,24 +47,22 @@ export class FetchTransport implements Transport {
 
 class FetchAnswer implements Answer {
   readonly status: number;
+  readonly headers: Headers;
   readonly #response: Response;
-  readonly #signal: AbortSignal;
+  readonly #ask: Ask;
 
-  constructor(response: Response, signal: AbortSignal) {
+  constructor(response: Response, ask: Ask) {
     this.status = response.status;
+    this.headers = response.headers;
     this.#response = response;
-    this.#signal = signal;
-  }
-
-  header(name: string): string | null {
-    return this.#response.headers.get(name);
+    this.#ask = ask;
   }
 
   async text(): Promise<string> {
     try {
       return await this.#response.text();
     } catch (failure) {
-      throw failureOf(failure, this.#signal);
+      throw failureOf(failure, this.#ask);
     }
   }
 
@@ -74,18 +76,19 @@ class FetchAnswer implements Answer {
         yield value;
       }
     } catch (failure) {
-      throw failureOf(failure, this.#signal);
+      throw failureOf(failure, this.#ask);
     } finally {
       reader.cancel().catch(() => undefined); // the body may have failed already
     }
   }
 }
 
-function failureOf(failure: unknown, signal: AbortSignal): unknown {
+function failureOf(failure: unknown, { signal, url }: Ask): unknown {
   if (signal.aborted) return signal.reason;
   const { code, cause } = failure as { code?: string; cause?: { code?: string } };
-  const begun = !NEVER_SENT.has(code ?? cause?.code ?? "");
-  return new ConnectionFailed(`The connection failed: ${(failure as Error).message}`, { begun, cause: failure });
+  const known = code ?? cause?.code ?? "";
+  const begun = !NEVER_SENT.has(known) && !isUntrusted(known);
+  return connectionFailed(url, (failure as Error).message, begun, failure);
 }
 
 function isStream(body: Body | null): body is AsyncIterable<Uint8Array> {

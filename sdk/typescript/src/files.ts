@@ -4,6 +4,7 @@ import { base64 } from "./base64.js";
 import type { Call, CallOptions, Calls } from "./calls.js";
 import { FileConflict, FileNotFound, InvalidRequest } from "./errors.js";
 import { toldBy } from "./events.js";
+import { contentOnTheWire, listed } from "./file_sets.js";
 import { joined } from "./frames.js";
 import { partsOf, readable, saved } from "./local_files.js";
 import { packed, unpacked } from "./local_folders.js";
@@ -13,6 +14,7 @@ import type {
   FileDeleted,
   FileEntry,
   FileEvent,
+  FileSet,
   FileStatus,
   FileWritten,
   SearchResult,
@@ -65,12 +67,12 @@ export class Files {
   /** Reads a file of any size. */
   async readBytes(path: string, options: CallOptions = {}): Promise<Uint8Array> {
     const parts: Uint8Array[] = [];
-    for await (const part of this.readStream(path, options)) parts.push(part);
+    for await (const part of this.chunks(path, options)) parts.push(part);
     return joined(parts);
   }
 
   /** Streams a file of any size, from byte `start` up to but not including `end`; to the file's end by default. */
-  async *readStream(
+  async *chunks(
     path: string,
     options: { start?: number | undefined; end?: number | undefined } & CallOptions = {},
   ): AsyncIterable<Uint8Array> {
@@ -88,7 +90,27 @@ export class Files {
   /**
    * Writes a file and makes its parent directories. A concurrent reader sees the old content or the new, never a mix.
    */
-  write(path: string, content: string | Uint8Array | Blob, options: WriteOptions = {}): Promise<FileWritten> {
+  write(path: string, content: string | Uint8Array | Blob, options?: WriteOptions): Promise<FileWritten>;
+
+  /**
+   * Writes several files, one after another, with a request each. Each file is whole, but the call is not atomic: if one
+   * fails, those before it stay. To write all or none, give `files` to `execute`. For many files, `uploadArchive` is
+   * faster.
+   */
+  write(files: FileSet, options?: CallOptions): Promise<FileWritten[]>;
+
+  write(
+    path: string | FileSet,
+    content?: string | Uint8Array | Blob | CallOptions,
+    options: WriteOptions = {},
+  ): Promise<FileWritten> | Promise<FileWritten[]> {
+    if (typeof path !== "string") return this.#writeAll(path, (content ?? {}) as CallOptions);
+    if (typeof content === "string" || content instanceof Uint8Array || content instanceof Blob)
+      return this.#writeOne(path, content, options);
+    throw new TypeError("write needs the content of the file.");
+  }
+
+  #writeOne(path: string, content: string | Uint8Array | Blob, options: WriteOptions): Promise<FileWritten> {
     const { mode, append, signal } = options;
     if (content instanceof Uint8Array && append === true)
       return this.#write({ path, content: base64(content), encoding: "base64", mode, append }, signal);
@@ -191,7 +213,7 @@ export class Files {
 
   /** Downloads a file. The local file appears only when it is complete. Not in browsers. */
   download(path: string, local: string, options: CallOptions = {}): Promise<void> {
-    return saved(this.readStream(path, options), local);
+    return saved(this.chunks(path, options), local);
   }
 
   /**
@@ -227,6 +249,15 @@ export class Files {
   /** Streams a directory's contents as a `tar.gz`. */
   readArchive(path?: string, options: CallOptions = {}): AsyncIterable<Uint8Array> {
     return this.#calls.parts({ method: "GET", path: "/files/archive", query: this.#query({ path }), ...options });
+  }
+
+  async #writeAll(files: FileSet, options: CallOptions): Promise<FileWritten[]> {
+    const written: FileWritten[] = [];
+    for (const { content, ...rest } of listed(files)) {
+      const fields = { append: undefined, ...rest, ...contentOnTheWire(content) };
+      written.push(await this.#write(fields, options.signal));
+    }
+    return written;
   }
 
   #write(

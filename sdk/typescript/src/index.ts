@@ -6,7 +6,9 @@ export { Buntime, type BuntimeOptions } from "./client.js";
 export type { CallOptions, KeyedOptions } from "./calls.js";
 export { Sessions, type ListSessions, type SessionId } from "./sessions.js";
 export { Session, SessionHandle } from "./session.js";
-export { RunStream, type StreamOptions } from "./runs.js";
+export { ExecutionResult, type Evaluation } from "./results.js";
+export { RunStream, type ExecuteOptions, type OutputListeners, type StreamOptions } from "./runs.js";
+export type { FetchOptions } from "./previews.js";
 export { Files, type ListOptions, type SearchOptions, type WriteOptions } from "./files.js";
 export { Process, Processes, type StartOptions, type StartProcess, type WaitFor } from "./processes.js";
 export { Context, Contexts, type CreateContext, type EvaluateOptions } from "./contexts.js";
@@ -21,6 +23,7 @@ export {
   ContextLost,
   ContextNotFound,
   DiskFull,
+  ExecutionFailed,
   ExecutionTimeout,
   FileConflict,
   FileNotFound,

@@ -4,7 +4,7 @@
  */
 
 import type { Agent, ClientRequest, IncomingMessage, RequestOptions } from "node:http";
-import { ConnectionFailed } from "./errors.js";
+import { ConnectionFailed, connectionFailed, isUntrusted } from "./errors.js";
 import { builtin } from "./runtime.js";
 import type { Answer, Ask, Socket, Transport } from "./transport.js";
 
@@ -25,16 +25,17 @@ export class NodeTransport implements Transport {
     const { method, headers, signal } = ask;
     const http = builtin(ask.url.startsWith("https:") ? "node:https" : "node:http") as Http;
     return new Promise((resolve, reject) => {
-      const options: RequestOptions = { method, headers, signal, agent: this.#agent(http) };
+      const options: RequestOptions & { servername?: string } = { method, headers, signal, agent: this.#agent(http) };
+      if (ask.serverName !== undefined) options.servername = ask.serverName;
       const request = http.request(ask.url, options, (message) => {
         // The response came early: nobody reads the rest of the request, and `drain` would never fire.
         message.once("end", () => {
           if (!request.writableFinished) request.destroy();
         });
-        resolve(new NodeAnswer(message, signal));
+        resolve(new NodeAnswer(message, ask));
       });
       // Listens for the whole exchange. The response's body reports later failures too.
-      request.on("error", (failure) => reject(failureOf(failure, signal)));
+      request.on("error", (failure) => reject(failureOf(failure, ask)));
       send(request, ask.body).catch((failure: Error) => request.destroy(failure));
     });
   }
@@ -87,17 +88,19 @@ function drained(request: ClientRequest): Promise<void> {
 class NodeAnswer implements Answer {
   readonly status: number;
   readonly #message: IncomingMessage;
-  readonly #signal: AbortSignal;
+  readonly #ask: Ask;
 
-  constructor(message: IncomingMessage, signal: AbortSignal) {
+  constructor(message: IncomingMessage, ask: Ask) {
     this.status = message.statusCode ?? 0;
     this.#message = message;
-    this.#signal = signal;
+    this.#ask = ask;
   }
 
-  header(name: string): string | null {
-    const value = this.#message.headers[name.toLowerCase()];
-    return Array.isArray(value) ? value.join(", ") : (value ?? null);
+  get headers(): Headers {
+    const { rawHeaders } = this.#message;
+    const headers = new Headers();
+    for (let at = 0; at + 1 < rawHeaders.length; at += 2) headers.append(rawHeaders[at]!, rawHeaders[at + 1]!);
+    return headers;
   }
 
   async text(): Promise<string> {
@@ -110,16 +113,16 @@ class NodeAnswer implements Answer {
     try {
       for await (const part of this.#message) yield part as Uint8Array;
     } catch (failure) {
-      throw failureOf(failure as Error, this.#signal);
+      throw failureOf(failure as Error, this.#ask);
     }
   }
 }
 
-function failureOf(failure: Error & { code?: string; syscall?: string }, signal: AbortSignal): unknown {
+function failureOf(failure: Error & { code?: string; syscall?: string }, { signal, url }: Ask): unknown {
   if (signal.aborted) return signal.reason;
   if (failure instanceof ConnectionFailed) return failure;
   const broke = failure.syscall === "read" || failure.syscall === "write"; // of an open connection
-  const begun = broke || !NEVER_SENT.has(failure.code ?? "");
+  const begun = broke || (!NEVER_SENT.has(failure.code ?? "") && !isUntrusted(failure.code ?? ""));
   const told = failure.message || failure.code || "no reason given"; // an AggregateError has no message
-  return new ConnectionFailed(`The connection failed: ${told}`, { begun, cause: failure });
+  return connectionFailed(url, told, begun, failure);
 }

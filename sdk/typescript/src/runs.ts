@@ -3,7 +3,9 @@
 import { brokenStream, type CallOptions, type Calls, type KeyedOptions } from "./calls.js";
 import { InvalidRequest } from "./errors.js";
 import { toldBy } from "./events.js";
-import type { ExecuteRequest, ExecuteResponse, RunEvent, RunResult } from "./shapes.js";
+import { filesOnTheWire } from "./file_sets.js";
+import { ExecutionResult } from "./results.js";
+import type { ExecuteRequest, ExecuteResponse, Forms, RunEvent, RunResult } from "./shapes.js";
 
 /** Seconds: the longest that any plan runs a program whose request names no timeout. */
 const LONGEST_RUN = 3600;
@@ -14,19 +16,44 @@ const CLOSED = new Error("The stream was closed.");
 /** The session's timeout for runs in seconds, if known. */
 export type SessionTimeout = number | undefined;
 
-export function execute(
+export interface OutputListeners {
+  /** Called with each piece of standard output as it arrives. */
+  onStdout?: ((data: string) => void | Promise<void>) | undefined;
+  /** Called with each piece of standard error as it arrives. */
+  onStderr?: ((data: string) => void | Promise<void>) | undefined;
+}
+
+/** With a listener the output is streamed: the result then has all of it, uncut, and `idempotencyKey` is refused. */
+export interface ExecuteOptions extends KeyedOptions, OutputListeners {}
+
+export async function execute(
   calls: Calls,
   request: ExecuteRequest,
-  options: KeyedOptions = {},
+  options: ExecuteOptions = {},
   session?: SessionTimeout,
-): Promise<ExecuteResponse> {
+): Promise<ExecutionResult> {
+  const { onStdout, onStderr, ...keyed } = options;
   if ((request as { stream?: boolean }).stream)
-    throw new InvalidRequest("execute returns the whole result: use stream(…) for events.", {
-      code: "invalid_request",
-      details: { field: "stream" },
-    });
+    throw invalid("stream", "execute returns the whole result: use stream(…) for events.");
+  if (onStdout !== undefined || onStderr !== undefined) {
+    if (keyed.idempotencyKey !== undefined)
+      throw invalid("idempotencyKey", "idempotencyKey cannot be combined with onStdout or onStderr.");
+    const stream = new RunStream(calls, request, { signal: keyed.signal });
+    try {
+      return await stream.result({ onStdout, onStderr });
+    } finally {
+      await stream.close();
+    }
+  }
+  const json = { ...request, files: filesOnTheWire(request.files) };
   const waits = request.timeout ?? session ?? LONGEST_RUN;
-  return calls.json({ method: "POST", path: "/execute", json: request, waits, ...options });
+  return new ExecutionResult(
+    await calls.json<ExecuteResponse>({ method: "POST", path: "/execute", json, waits, ...keyed }),
+  );
+}
+
+function invalid(field: string, message: string): InvalidRequest {
+  return new InvalidRequest(message, { code: "invalid_request", details: { field } });
 }
 
 export interface StreamOptions extends CallOptions {
@@ -45,7 +72,7 @@ export class RunStream implements AsyncIterable<RunEvent>, AsyncDisposable {
   /** @internal */
   constructor(calls: Calls, request: ExecuteRequest, options: StreamOptions) {
     const { signal, detach } = options;
-    const json = { ...request, stream: true, detach };
+    const json = { ...request, files: filesOnTheWire(request.files), stream: true, detach };
     signal?.addEventListener("abort", () => this.#left.abort(signal.reason), { once: true, signal: this.#left.signal });
     if (signal?.aborted) this.#left.abort(signal.reason);
     this.#events = runEvents(calls, json, this.#left);
@@ -56,14 +83,26 @@ export class RunStream implements AsyncIterable<RunEvent>, AsyncDisposable {
     return this.#events;
   }
 
-  /** Reads to the end. `stdout` and `stderr` hold the output that you have not read yet. */
-  async result(): Promise<ExecuteResponse> {
+  /**
+   * Reads to the end. The result has the output, and the displayed values of a context, that you have not read. The
+   * listeners hear that output as it arrives.
+   */
+  async result(listeners: OutputListeners = {}): Promise<ExecutionResult> {
     const output = { stdout: "", stderr: "" };
+    const displayed: Forms[] = []; // of a context
     for await (const event of this.#events) {
-      if (event.type === "stdout" || event.type === "stderr") output[event.type] += event.data;
+      if (event.type === "stdout" || event.type === "stderr") {
+        output[event.type] += event.data;
+        await (event.type === "stdout" ? listeners.onStdout : listeners.onStderr)?.(event.data);
+      }
+      if (event.type === "displayed") {
+        const { type: _, ...forms } = event;
+        displayed.push(forms);
+      }
       if (event.type !== "result") continue;
       const { type: _, ...result } = event;
-      return { ...output, ...result };
+      const shown = "result" in result ? { displayed } : {};
+      return new ExecutionResult({ ...output, ...result, ...shown });
     }
     throw brokenStream();
   }

@@ -4,11 +4,21 @@ import { newKey, type CallOptions, type Calls, type KeyedOptions } from "./calls
 import { Contexts } from "./contexts.js";
 import { SessionNotFound } from "./errors.js";
 import { Files } from "./files.js";
+import {
+  DEFAULT_PORT,
+  TOKEN_SECONDS,
+  fetchPreview,
+  requirePath,
+  requirePort,
+  urlOfPort,
+  type FetchOptions,
+  type PreviewSeen,
+} from "./previews.js";
 import { Processes } from "./processes.js";
-import { RunStream, execute, type SessionTimeout, type StreamOptions } from "./runs.js";
+import type { ExecutionResult } from "./results.js";
+import { RunStream, execute, type ExecuteOptions, type SessionTimeout, type StreamOptions } from "./runs.js";
 import type {
   CreatedShape,
-  ExecuteResponse,
   NetworkSettings,
   PreviewSettings,
   PreviewToken,
@@ -17,6 +27,7 @@ import type {
   SessionShape,
   SessionState,
   UpdateSession,
+  Woken,
 } from "./shapes.js";
 import { openTerminal, type Terminal, type TerminalOptions } from "./terminal.js";
 
@@ -24,6 +35,7 @@ import { openTerminal, type Terminal, type TerminalOptions } from "./terminal.js
 export class SessionHandle implements AsyncDisposable {
   readonly id: string;
   readonly #calls: Calls;
+  #preview: PreviewSeen | undefined;
 
   /** @internal */
   constructor(calls: Calls, id: string) {
@@ -46,22 +58,25 @@ export class SessionHandle implements AsyncDisposable {
     return new Contexts(this.#calls, this.id, this.runTimeout());
   }
 
-  /** Runs TypeScript or JavaScript and returns the result. A failing program is a result too: see its `exitCode`. */
-  execute(code: string, options: RunOptions & KeyedOptions = {}): Promise<ExecuteResponse> {
+  /**
+   * Executes TypeScript or JavaScript and returns the result. A failing program is a result too: see its `ok`,
+   * `exitCode` and `check()`.
+   */
+  execute(code: string, options: RunOptions & ExecuteOptions = {}): Promise<ExecutionResult> {
     return this.#run({ code }, options);
   }
 
-  /** Runs a command with `bash -c` and returns the result. */
-  run(command: string, options: RunOptions & KeyedOptions = {}): Promise<ExecuteResponse> {
+  /** Executes a command with `bash -c` and returns the result. */
+  executeCommand(command: string, options: RunOptions & ExecuteOptions = {}): Promise<ExecutionResult> {
     return this.#run({ command }, options);
   }
 
-  /** Runs code and streams its output. */
+  /** Executes code and streams its output. */
   stream(code: string, options: RunOptions & StreamOptions = {}): RunStream {
     return this.#stream({ code }, options);
   }
 
-  /** Runs a command with `bash -c` and streams its output. */
+  /** Executes a command with `bash -c` and streams its output. */
   streamCommand(command: string, options: RunOptions & StreamOptions = {}): RunStream {
     return this.#stream({ command }, options);
   }
@@ -71,7 +86,30 @@ export class SessionHandle implements AsyncDisposable {
     return openTerminal(this.#calls, this.id, options);
   }
 
-  /** Creates a token for the preview of one port, or of all ports. `ttl`: seconds, from 60; 3600 by default. */
+  /**
+   * Sends a request to a server in the session, through its preview, and returns the server's response. An error status
+   * of that server is a response too. Read its body, or cancel it.
+   *
+   * This works where `*.localhost` does not resolve: it connects to the API's address. It makes a token where the port
+   * is private. While the session wakes, it retries for as long as `timeout`, as the server advises; where nothing
+   * listens on the port, as often as `maxRetries` says. Redirects are not followed, and cookies are not kept. `path`:
+   * path and query, from the slash on.
+   *
+   * Throws `Unavailable` when nothing listens or the session does not wake in time, `InvalidRequest`,
+   * `SessionNotFound`, `ConnectionFailed`, `RequestTimeout`.
+   */
+  async fetch(path = "/", options: FetchOptions = {}): Promise<Response> {
+    requirePort(options.port ?? DEFAULT_PORT);
+    requirePath(path);
+    const newToken = async () => (await this.previewToken({ ttl: TOKEN_SECONDS })).token;
+    const preview = { sessionId: this.id, newToken, ...(await this.previewSeen(options.signal)) };
+    return await fetchPreview(this.#calls, preview, path, options);
+  }
+
+  /**
+   * Creates a token for the preview of one port, or of all ports. `ttl`: seconds, from 60; 3600 by default. `fetch`
+   * makes its own.
+   */
   previewToken(
     options: { port?: number | undefined; ttl?: number | undefined } & KeyedOptions = {},
   ): Promise<PreviewToken> {
@@ -111,12 +149,9 @@ export class SessionHandle implements AsyncDisposable {
   /**
    * Wakes the session. Returns the state it woke from and how long that took. Every call that needs it wakes it too.
    */
-  async wake(options: CallOptions = {}): Promise<{ wokeFrom: SessionState; wakeTimeMs: number }> {
+  async wake(options: CallOptions = {}): Promise<Woken> {
     const call = { method: "POST", path: this.#path("/wake"), repeatable: true } as const;
-    const woken = await this.#calls.json<SessionShape & { wokeFrom: SessionState; wakeTimeMs: number }>({
-      ...call,
-      ...options,
-    });
+    const woken = await this.#calls.json<SessionShape & Woken>({ ...call, ...options });
     const { wokeFrom, wakeTimeMs, ...shape } = woken;
     this.seen(shape);
     return { wokeFrom, wakeTimeMs };
@@ -141,15 +176,27 @@ export class SessionHandle implements AsyncDisposable {
     return undefined;
   }
 
+  /** @internal Its preview's URL and settings, as far as known. Asks the server for the URL where it is unknown. */
+  protected async previewSeen(signal: AbortSignal | undefined): Promise<PreviewSeen> {
+    if (this.#preview === undefined) {
+      const { previewUrl, preview } = await this.refresh({ signal });
+      this.#preview = { url: previewUrl, settings: preview };
+    }
+    return this.#preview;
+  }
+
   /** @internal */
   protected seen(shape: SessionShape): Session {
     return new Session(this.#calls, shape);
   }
 
-  #run(program: { code: string } | { command: string }, options: RunOptions & KeyedOptions): Promise<ExecuteResponse> {
-    const { signal, idempotencyKey, ...fields } = options;
+  #run(
+    program: { code: string } | { command: string },
+    options: RunOptions & ExecuteOptions,
+  ): Promise<ExecutionResult> {
+    const { signal, idempotencyKey, onStdout, onStderr, ...fields } = options;
     const request = { sessionId: this.id, ...program, ...fields };
-    return execute(this.#calls, request, { signal, idempotencyKey }, this.runTimeout());
+    return execute(this.#calls, request, { signal, idempotencyKey, onStdout, onStderr }, this.runTimeout());
   }
 
   #stream(program: { code: string } | { command: string }, options: RunOptions & StreamOptions): RunStream {
@@ -187,14 +234,22 @@ export class Session extends SessionHandle {
     this.#see(shape);
   }
 
-  /** Returns the URL at which a port of the session is visible. `port`: 1024 or higher. */
-  previewUrlFor(port = 8080): string {
-    return port === 8080 ? this.previewUrl : this.previewUrl.replace(/^(\w+:\/\/[^.]+)/, `$1-${port}`);
+  /**
+   * Returns the URL at which a port of the session is visible in a browser. Programs use `fetch`. `port`: 1024 to
+   * 65535; other ports have no preview. Throws `InvalidRequest`.
+   */
+  previewUrlFor(port = DEFAULT_PORT): string {
+    return urlOfPort(this.previewUrl, port);
   }
 
   /** @internal */
   override runTimeout(): SessionTimeout {
     return this.resourceLimits.timeout;
+  }
+
+  /** @internal */
+  protected override async previewSeen(): Promise<PreviewSeen> {
+    return { url: this.previewUrl, settings: this.preview };
   }
 
   /** @internal */

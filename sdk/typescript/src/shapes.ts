@@ -80,6 +80,19 @@ export interface DeletedSession {
   sessionId: string;
 }
 
+/** The key's requests a minute, those left in this minute, and when the count resets (Unix seconds). */
+export interface RateLimit {
+  limit: number;
+  remaining: number;
+  reset: number;
+}
+
+/** The state that the session woke from, and how many milliseconds that took. */
+export interface Woken {
+  wokeFrom: SessionState;
+  wakeTimeMs: number;
+}
+
 export interface PreviewToken {
   /** Opens the preview in a browser. */
   url: string;
@@ -88,19 +101,23 @@ export interface PreviewToken {
   expiresAt: string;
 }
 
-/** A file to write before a run. */
+/** A file to write. */
 export interface File {
   /** Relative to `/workspace`, or absolute. */
   path: string;
-  content: string;
+  content: string | Uint8Array;
+  /** How a string is encoded; UTF-8 by default. */
   encoding?: "utf8" | "base64" | undefined;
   /** Permission bits in octal, such as `"755"`. */
   mode?: string | undefined;
 }
 
+/** Several files: a list, or path → content. */
+export type FileSet = File[] | Record<string, string | Uint8Array>;
+
 export interface RunOptions {
   /** Written before the run, all or none. */
-  files?: File[] | undefined;
+  files?: FileSet | undefined;
   /** For this run only. */
   env?: Record<string, string> | undefined;
   /** Seconds that the program may run; the session's by default. */
@@ -152,15 +169,10 @@ export interface RunResult {
   contextSurvived?: boolean;
 }
 
+/** What the server answers to `POST /execute`. Calls return it as an `ExecutionResult`. */
 export interface ExecuteResponse extends RunResult {
   stdout: string;
   stderr: string;
-}
-
-/** The result of a run in a context. */
-export interface Evaluation extends ExecuteResponse {
-  result: Forms | null;
-  displayed: Forms[];
 }
 
 /** A value in each form that it has. */

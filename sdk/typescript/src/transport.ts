@@ -10,12 +10,14 @@ export interface Ask {
   readonly body: Body | null;
   /** When it fires, the request ends, and the response's body with it. */
   readonly signal: AbortSignal;
+  /** For HTTPS: the name that the server's certificate must have, if it is not the URL's host. */
+  readonly serverName?: string | undefined;
 }
 
 /** A response's header, with the body still to come. */
 export interface Answer {
   readonly status: number;
-  header(name: string): string | null;
+  readonly headers: Headers;
   text(): Promise<string>;
   /** Yields the body as it arrives. Leaving the loop closes the connection. */
   parts(): AsyncIterable<Uint8Array>;

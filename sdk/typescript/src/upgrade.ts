@@ -2,7 +2,7 @@
 
 import type { Socket as Connection } from "node:net";
 import { base64 } from "./base64.js";
-import { BuntimeError, ConnectionFailed } from "./errors.js";
+import { BuntimeError, ConnectionFailed, connectionFailed } from "./errors.js";
 import { BINARY, CLOSE, FrameReader, PING, PONG, TEXT, frame, joined } from "./frames.js";
 import { Queue } from "./queue.js";
 import { builtin } from "./runtime.js";
@@ -54,7 +54,7 @@ function connected(url: URL, signal: AbortSignal): Promise<Connection> {
     };
     signal.addEventListener("abort", abort, { once: true });
     connection.once("error", (cause) =>
-      reject(new ConnectionFailed(`Cannot connect to the server: ${cause.message}`, { begun: false, cause })),
+      reject(connectionFailed(url.href, cause.message || "no reason given", false, cause)),
     );
     connection.once(isSecure ? "secureConnect" : "connect", () => {
       signal.removeEventListener("abort", abort);
@@ -170,7 +170,7 @@ function unchunked(got: Uint8Array): Uint8Array | null {
 function answerOf(status: number, headers: Map<string, string>, body: Uint8Array): Answer {
   return {
     status,
-    header: (name) => headers.get(name.toLowerCase()) ?? null,
+    headers: new Headers([...headers]),
     text: async () => new TextDecoder().decode(body),
     async *parts() {
       yield body;

@@ -53,7 +53,7 @@ const execute: Calling = (client, sent, { request }) => {
   const idempotencyKey = request.headers["idempotency-key"];
   return client.execute(sent as ExecuteRequest, { idempotencyKey });
 };
-const evaluate: Calling = (client, { code, timeout }) => context(client).run(code, { timeout });
+const evaluate: Calling = (client, { code, timeout }) => context(client).execute(code, { timeout });
 const stream: Calling = (client, { code, command, detach }) =>
   Array.fromAsync(
     code === undefined ? session(client).streamCommand(command, { detach }) : session(client).stream(code),
@@ -100,7 +100,7 @@ const CALLS: Record<string, Calling> = {
   "revoke-preview-token": (client, { token }) => session(client).revokePreviewTokens(token),
   "revoke-preview-tokens": (client) => session(client).revokePreviewTokens(),
   "execute-code": (client, { code }) => session(client).execute(code),
-  "execute-command": (client, { command }) => session(client).run(command),
+  "execute-command": (client, { command }) => session(client).executeCommand(command),
   "execute-all-fields": execute,
   "execute-replayed": execute,
   "execute-with-key": execute,
@@ -176,8 +176,8 @@ const CALLS: Record<string, Calling> = {
     files(client).write(path, new TextEncoder().encode(request.bodyText), { mode }),
   "read-content": (client, { path }) => files(client).readBytes(path),
   "read-part-of-content": async (client, { path }) =>
-    joined(await Array.fromAsync(files(client).readStream(path, { start: 2, end: 6 }))),
-  "range-not-satisfiable": (client, { path }) => Array.fromAsync(files(client).readStream(path, { start: 100 })),
+    joined(await Array.fromAsync(files(client).chunks(path, { start: 2, end: 6 }))),
+  "range-not-satisfiable": (client, { path }) => Array.fromAsync(files(client).chunks(path, { start: 100 })),
   "read-archive": async (client, { path }) => joined(await Array.fromAsync(files(client).readArchive(path))),
   "write-archive": (client, { path }, { request }) =>
     files(client).writeArchive(Buffer.from(request.bodyBase64!, "base64"), path),

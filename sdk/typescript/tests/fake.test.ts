@@ -31,7 +31,7 @@ test("a run returns its scripted output and writes its scripted files", async ()
     filesWritten: ["in.txt", "out.txt"],
   });
   expect(await session.files.read("out.txt")).toBe("made");
-  expect(await session.run("npm test")).toMatchObject({ exitCode: 1, stderr: "yes failed\n" });
+  expect(await session.executeCommand("npm test")).toMatchObject({ exitCode: 1, stderr: "yes failed\n" });
   expect(await client.execute({ sessionId: session.id, code: "1", stdin: "x" })).toMatchObject({ stdout: "had x" });
 });
 
@@ -39,13 +39,13 @@ test("a run that reached the process limit says so", async () => {
   const client = new FakeBuntime();
   client.onExecute("bomb", { processLimitExceeded: true }).onExecute("calm", {});
   const session = await client.sessions.create();
-  expect((await session.run("bomb")).processLimitExceeded).toBe(true);
-  expect(await session.run("calm")).not.toHaveProperty("processLimitExceeded");
+  expect((await session.executeCommand("bomb")).processLimitExceeded).toBe(true);
+  expect(await session.executeCommand("calm")).not.toHaveProperty("processLimitExceeded");
 });
 
 test("a run without a script fails with an error that says what to do", async () => {
   const session = await new FakeBuntime().sessions.create();
-  const failure = await failureOf(session.run("ls"));
+  const failure = await failureOf(session.executeCommand("ls"));
   expect(failure).toBeInstanceOf(InvalidRequest);
   expect((failure as Error).message).toContain("onExecute");
 });
@@ -97,7 +97,7 @@ test("a range yields just its bytes, an empty range nothing, and a negative star
   const { files } = await client.sessions.create();
   await files.write("a.txt", "0123456789");
   const part = async (start?: number, end?: number) =>
-    Buffer.concat(await Array.fromAsync(files.readStream("a.txt", { start, end }))).toString();
+    Buffer.concat(await Array.fromAsync(files.chunks("a.txt", { start, end }))).toString();
   expect([await part(5, 7), await part(5), await part(undefined, 3), await part(0)]).toEqual([
     "56",
     "56789",
@@ -112,7 +112,7 @@ test("a range yields just its bytes, an empty range nothing, and a negative star
 
 test("an invalid range is ignored, as by the server", async () => {
   const transport = new FakeTransport();
-  const session = await new Buntime({ apiKey: "k", transport }).sessions.create();
+  const session = await new Buntime({ apiKey: "btk_k", transport }).sessions.create();
   await session.files.write("a.txt", "0123456789");
   const url = `http://fake.invalid/files/content?sessionId=${session.id}&path=a.txt`;
   const { signal } = new AbortController();
@@ -170,7 +170,7 @@ test("processes run until their script or a signal ends them, and keep their log
   const server = await session.processes.start("bun server.ts", { waitFor: { port: 8080 } });
   expect([server.status, server.ready]).toEqual(["running", true]);
   await server.input("hello\n");
-  expect(client.inputOf(session.id, server.id)).toEqual(["hello\n"]);
+  expect(new TextDecoder().decode(client.inputOf(session.id, server.id))).toBe("hello\n");
   setTimeout(() => server.signal(), 10);
   expect(await Array.fromAsync(server.follow())).toEqual([
     { type: "exit", status: "exited", exitCode: 143, reason: null },
@@ -182,10 +182,10 @@ test("contexts return their scripted forms, and are lost in deep sleep", async (
   const client = new FakeBuntime().onExecute("1 + 1", { result: { text: "2", json: 2 } });
   const session = await client.sessions.create();
   const context = await session.contexts.create();
-  expect(await context.run("1 + 1")).toMatchObject({ result: { json: 2 }, displayed: [], exitCode: 0 });
+  expect(await context.execute("1 + 1")).toMatchObject({ result: { json: 2 }, displayed: [], exitCode: 0 });
   expect((await session.contexts.list())[0]).toMatchObject({ status: "running", runs: 1 });
   expect((await session.sleep("deep-sleep")).state).toBe("deep-sleep");
-  expect(await failureOf(context.run("1 + 1"))).toBeInstanceOf(ContextLost);
+  expect(await failureOf(context.execute("1 + 1"))).toBeInstanceOf(ContextLost);
   expect(session).toMatchObject({ id: session.id });
   expect((await session.refresh()).state).toBe("active");
   await session.sleep();
@@ -206,22 +206,23 @@ test("a terminal prints the scripted output of its lines", async () => {
 test("failures can be scripted for any call, and happen as often as scripted", async () => {
   const client = new FakeBuntime({ maxRetries: 0 });
   const session = await client.sessions.create();
-  client.fail("POST /files/write", { code: "disk_full", details: { limit: 1024 } });
+  client.fail("POST", "/files/write", new DiskFull("Full.", { code: "disk_full", details: { limit: 1024 } }));
   const failure = await failureOf(session.files.write("a", "b"));
   expect(failure).toBeInstanceOf(DiskFull);
   expect(failure).toMatchObject({ status: 507, details: { limit: 1024 } });
   await session.files.write("a", "b");
-  client.fail("GET /sessions/{id}", { code: "connection_failed" }, { times: 2 });
+  const broken = new ConnectionFailed("It broke.", { begun: true });
+  client.fail("GET", "/sessions/{id}", broken, { times: 2 });
   for (const _ of [1, 2]) expect(await failureOf(session.refresh())).toBeInstanceOf(ConnectionFailed);
   await session.refresh();
 });
 
 test("a create with a lost response creates one session, as with a server", async () => {
   const client = new FakeBuntime();
-  client.fail("POST /sessions/create", { code: "connection_failed" }, { afterWork: true });
+  client.fail("POST", "/sessions/create", new ConnectionFailed("It broke.", { begun: true }), { afterWork: true });
   await client.sessions.create();
   expect(await client.sessions.list().all()).toHaveLength(1);
-  expect(client.calls.map(({ method, path }) => `${method} ${path}`).slice(0, 2)).toEqual(
+  expect(client.requests.map(({ method, path }) => `${method} ${path}`).slice(0, 2)).toEqual(
     Array(2).fill("POST /sessions/create"),
   );
   await client.sessions.create({ ttl: 600 }, { idempotencyKey: "k" });
@@ -252,10 +253,10 @@ test("requests are recorded", async () => {
   const client = new FakeBuntime().onExecute("1", {});
   const session = await client.sessions.create();
   await session.execute("1", { timeout: 5 });
-  expect(client.calls.at(-1)).toMatchObject({
+  expect(client.requests.at(-1)).toMatchObject({
     method: "POST",
     path: "/execute",
     body: { sessionId: session.id, code: "1", timeout: 5 },
   });
-  expect(JSON.stringify(client.calls)).not.toContain("btk_");
+  expect(JSON.stringify(client.requests)).not.toContain("btk_");
 });

@@ -26,8 +26,8 @@ async function ran(command: string[], cwd: string, env: Record<string, string> =
 }
 
 beforeAll(async () => {
-  await ran(["./build"], ROOT, { BUN });
-  await ran([BUN, "pm", "pack", "--quiet", "--destination", folder], ROOT);
+  await ran([BUN, "build.mjs"], ROOT);
+  await ran([BUN, "pm", "pack", "--ignore-scripts", "--quiet", "--destination", folder], ROOT);
   const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8")) as { version: string };
   const dependencies = { "@buntime/sdk": `file:./buntime-sdk-${version}.tgz` };
   writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "consumer", type: "module", dependencies }));
@@ -177,6 +177,42 @@ test.skipIf(NODE === null)(
     });
   },
 );
+
+/** A server with a certificate for `localhost` and `*.p.test`, whose session has its preview at `name`. */
+function secured(name: string): Bun.Server<undefined> {
+  const tls = { cert: Bun.file(join(folder, "cert.pem")), key: Bun.file(join(folder, "key.pem")) };
+  const server: Bun.Server<undefined> = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    tls,
+    fetch: ({ headers }) => {
+      const host = headers.get("host")!;
+      if (!host.startsWith("localhost")) return new Response(host.split(":")[0]);
+      return Response.json({ ...CREATED, previewUrl: `https://${name}:${server.port}` });
+    },
+  });
+  return server;
+}
+
+for (const [runtime, command] of [
+  ["Bun", BUN],
+  ["Node", NODE],
+] as const)
+  test.skipIf(command === null)(`in ${runtime} a preview needs a certificate of its own name`, async () => {
+    const names = "subjectAltName=DNS:localhost,DNS:*.p.test";
+    const openssl =
+      "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=p.test";
+    await ran([...openssl.split(" "), "-addext", names, "-keyout", "key.pem", "-out", "cert.pem"], folder);
+    const [good, bad] = [secured("ses-1.p.test"), secured("ses-1.elsewhere.test")];
+    try {
+      const urls = [good, bad].map(({ port }) => `https://localhost:${port}`).join(" ");
+      const env = { BUNTIME_API_KEY: "btk_test", NODE_EXTRA_CA_CERTS: join(folder, "cert.pem"), URLS: urls };
+      const told = JSON.parse(await ran([command!, "tls.mjs"], folder, env));
+      expect(told).toEqual(["ses-1.p.test", ["connection_failed", false]]);
+    } finally {
+      await Promise.all([good.stop(true), bad.stop(true)]);
+    }
+  });
 
 for (const [resolution, module] of [
   ["bundler", "esnext"],

@@ -53,7 +53,7 @@ test("result() joins the output", async () => {
   using server = new StandIn(() =>
     events(said("stdout", { data: "a" }), said("stdout", { data: "b" }), said("result", ENDED)),
   );
-  expect(await server.client().stream(run).result()).toEqual({ ...ENDED, stdout: "ab", stderr: "" });
+  expect(await server.client().stream(run).result()).toMatchObject({ ...ENDED, stdout: "ab", stderr: "" });
 });
 
 test("an error in a stream is thrown as its class", async () => {
@@ -176,13 +176,13 @@ test("a long wait for a process does not use up the rate limit", async () => {
   const minute = new AbortController();
   setTimeout(() => minute.abort(), 60_000);
   await failureOf(process.wait({ signal: minute.signal }));
-  expect(client.calls.filter(({ path }) => path === "/processes/get").length).toBeLessThan(35);
+  expect(client.requests.filter(({ path }) => path === "/processes/get").length).toBeLessThan(35);
 });
 
 test("following logs pauses even without a retry delay", async () => {
   const client = new FakeBuntime({ retryDelay: 0, timeout: 600_000 });
   const process = await (await client.sessions.create()).processes.start("server");
-  client.fail("GET /processes/logs", { code: "connection_failed", details: { begun: false } }, { times: Infinity });
+  client.fail("GET", "/processes/logs", new ConnectionFailed("Away.", { begun: false }), { times: Infinity });
   using timers = new FastTimers(1000);
   expect(await failureOf(Array.fromAsync(process.follow()))).toBeInstanceOf(ConnectionFailed);
   const pauses = timers.asked.filter((milliseconds) => milliseconds <= 5000);

@@ -14,20 +14,17 @@ import typer
 
 from buntime.account import HINT_LENGTH, Account, AccountStatus, Key, hash_key, new_account, new_key
 from buntime.admin import plan_settings
+from buntime.admin.refusals import CommandRefused, ServerGroup
 from buntime.config import Config, from_environment
 from buntime.plan import FIRST_PLAN, Plan, load_plans
 from buntime.stores import accounts as sql
 from buntime.stores import database, store_file
 
-accounts = typer.Typer(help="Accounts: who may use the server, and how much.", no_args_is_help=True)
-keys = typer.Typer(help="API keys of accounts.", no_args_is_help=True)
+accounts = typer.Typer(cls=ServerGroup, help="Accounts: who may use the server, and how much.", no_args_is_help=True)
+keys = typer.Typer(cls=ServerGroup, help="API keys of accounts.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 AccountId = Annotated[str, typer.Argument(metavar="ID", help="acc_…", show_default=False)]
-
-
-class CommandRefused(Exception):
-    """The command cannot be done; the message says why in one sentence."""
 
 
 @accounts.command("create")

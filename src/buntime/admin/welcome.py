@@ -1,6 +1,10 @@
 """What a server says when it is ready: where it is, and the first API key."""
 
+import shutil
+import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from buntime.account import new_account, new_key
 from buntime.plan import FIRST_PLAN
@@ -19,13 +23,24 @@ async def first_key(store: Store) -> str | None:
     return secret
 
 
-def welcome(url: str, first_key: str | None) -> str:
-    """What a person needs to go on. The first key is shown this once; later, the shown command makes a key."""
-    key = first_key or "${BUNTIME_API_KEY:-$(uv run buntime keys create)}"
+def welcome(url: str, first_key: str | None, install: Sequence[str]) -> str:
+    """What a person needs to go on. The first key is shown this once; later, the shown command makes a key.
+
+    `install`: lines that install the clients.
+    """
+    create_key = f"{_command()} keys create"
+    key = first_key or f"${{BUNTIME_API_KEY:-$({create_key})}}"
     lines = ["", f"buntime serves on {url}"]
-    if first_key:
-        lines.append(f"First API key (shown this once): {first_key}")
-    else:
-        lines.append("API keys: uv run buntime keys create")
+    lines.append(f"First API key (shown this once): {first_key}" if first_key else f"API keys: {create_key}")
     lines += ["Create a session:", f'  curl -sS -X POST {url}/sessions/create -H "Authorization: Bearer {key}"']
+    if install:
+        lines += [f"Install the command line or an SDK (more: {url}/clients/):"]
+        lines += [f"  {line}" for line in install]
     return "\n".join(lines) + "\n"
+
+
+def _command() -> str:
+    """`buntime` if that is this server's command, else its path."""
+    ours = Path(sys.executable).with_name("buntime")
+    found = shutil.which("buntime")
+    return "buntime" if found and Path(found).resolve() == ours.resolve() else str(ours)

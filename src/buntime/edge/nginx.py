@@ -247,6 +247,7 @@ $listen
 $claims
 $hidden
     proxy_hide_header Clear-Site-Data;  # it would clear the browser's data of the whole domain
+    proxy_hide_header X-Preview-Error;  # marks answers that are not the program's
     error_page $own_refusals @refused;
     error_page 497 =308 https://$$http_host$$request_uri;
     error_page 502 504 = @nothing;

@@ -78,6 +78,7 @@ local function refuse(status)
   local header = ngx.header
   header["Cache-Control"] = "no-store"
   header["Retry-After"] = refusal.retry_after
+  header["X-Preview-Error"] = refusal.code
   if find(ngx.var.http_accept or "", "text/html", 1, true) then
     header["Content-Type"] = "text/html; charset=utf-8"
     header["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"

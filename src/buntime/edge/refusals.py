@@ -103,7 +103,8 @@ def _rows() -> Iterator[str]:
     for status, refusal in PREVIEW_REFUSALS.items():
         after = "nil" if refusal.retry_after is None else refusal.retry_after
         texts = f"page = {lua_string(page(refusal))}, error = {lua_string(error(refusal, 0))}"
-        yield f"[{status}] = {{ status = {refusal.status}, retry_after = {after}, {texts} }},"
+        numbers = f"status = {refusal.status}, retry_after = {after}"
+        yield f"[{status}] = {{ {numbers}, code = {lua_string(refusal.code)}, {texts} }},"
 
 
 def lua_string(text: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
@@ -15,6 +15,7 @@ from buntime.errors import BuntimeError, NotFound, Unavailable
 from buntime.operations.assembly import Operations
 from buntime.web import failures, openapi
 from buntime.web.api import (
+    clients,
     contexts,
     execution,
     file_streams,
@@ -29,6 +30,7 @@ from buntime.web.api import (
 )
 from buntime.web.auth import Authenticator
 from buntime.web.bodies import BodyMemory
+from buntime.web.built_clients import NOT_BUILT, ClientFile
 from buntime.web.cors import CrossOrigin
 from buntime.web.exchange import ClientLeft, Exchange, open_exchange
 from buntime.web.logs import log_request
@@ -54,6 +56,9 @@ OPERATIONS: tuple[Operation, ...] = (
     *terminal.OPERATIONS,
     *server.OPERATIONS,
 )
+
+type Ready = Callable[[], Mapping[str, bool]]
+
 CLIENT_LEFT = 499  # only in logs and metrics: the client got no answer
 
 
@@ -66,25 +71,30 @@ def create_app(
     config: Config,
     *,
     metrics: Metrics | None = None,
-    ready: Callable[[], Mapping[str, bool]] = _always_ready,
+    ready: Ready = _always_ready,
     clock: Callable[[], float] = time.time,
     streams: OpenStreams | None = None,
+    files: Sequence[ClientFile] = NOT_BUILT,
 ) -> ASGIApp:
     """The API as an ASGI application.
 
     `metrics` counts requests. `ready`: part → whether it works, for `/readyz`. `clock`: Unix seconds, for rate limits.
-    `streams` lets the caller end all open streams when the server stops.
+    `streams` lets the caller end all open streams when the server stops. `files`: what `/clients/` hands out.
     """
     authenticator = Authenticator(operations.identity, Quota(clock), Quota(clock))
     world = World(operations, config, authenticator, BodyMemory(), streams or OpenStreams())
-    pages = server.pages(ready, lambda pages: openapi.document(OPERATIONS, pages))
+    pages = _pages(ready, files, config)
     router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(authenticator))
     return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics or Metrics({}))
 
 
 def openapi_pages() -> tuple[Page, ...]:
     """The public pages, for a description of the API without a running app."""
-    return server.pages(_always_ready, lambda pages: openapi.document(OPERATIONS, pages))
+    return _pages(_always_ready, NOT_BUILT, Config())
+
+
+def _pages(ready: Ready, files: Sequence[ClientFile], config: Config) -> tuple[Page, ...]:
+    return server.pages(ready, lambda pages: openapi.document(OPERATIONS, pages), clients.pages(files, config))
 
 
 def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:

@@ -1,6 +1,6 @@
 """Everything that this server answers over HTTP, each part on a socket of its own."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from buntime.config import Config
@@ -8,6 +8,7 @@ from buntime.operations.assembly import Operations
 from buntime.operations.previews import Previews
 from buntime.web.api.server import metrics_app
 from buntime.web.app import create_app
+from buntime.web.built_clients import ClientFile
 from buntime.web.edge_app import create_edge_app
 from buntime.web.metrics import Metrics
 from buntime.web.serving import served
@@ -21,11 +22,12 @@ async def web(
     previews: Previews,
     metrics: Metrics,
     ready: Callable[[], Mapping[str, bool]],
+    files: Sequence[ClientFile],
 ) -> AsyncIterator[None]:
     """Serves the API, the edge's questions about previews and the operator's metrics within the block. Leaving it ends
-    open streams first. `ready`: part → whether it works, for `/readyz`."""
+    open streams first. `ready`: part → whether it works, for `/readyz`. `files`: what `/clients/` hands out."""
     streams = OpenStreams()
-    api = create_app(operations, config, metrics=metrics, ready=ready, streams=streams)
+    api = create_app(operations, config, metrics=metrics, ready=ready, streams=streams, files=files)
     edge_app = create_edge_app(previews, secure=bool(config.domain))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(served(api, config.api_socket, "api"))

@@ -20,6 +20,7 @@ from buntime.web.visitor_pages import CONTENT_POLICY, PAGES, render
 
 log = structlog.get_logger()
 
+ERROR_HEADER = b"x-preview-error"  # the error's code: tells our answers from a program's, which never has it
 CHALLENGE = b"Preview-Token"  # not a scheme for which browsers ask for a name and password
 
 
@@ -88,7 +89,7 @@ def _refusal(refused: PreviewRefused, asked: PreviewRequest, *, secure: bool) ->
     reply = failures.reply_to(refused.error)
     reply.status = page.status
     reply.headers = [(name, value) for name, value in reply.headers if name != b"www-authenticate"]
-    reply.headers.append((b"vary", b"Accept"))
+    reply.headers += [(b"vary", b"Accept"), (ERROR_HEADER, refused.error.code.encode())]
     if refused.reason is Reason.PRIVATE:
         reply.headers.append((b"www-authenticate", CHALLENGE))
     if asked.wants_page:

@@ -77,7 +77,7 @@ class Exchange:
             *self.headers,
             *reply.headers,
         ]
-        if reply.status == 204:
+        if reply.status in (204, 304):
             del headers[:2]
         if not any(name == b"cache-control" for name, _ in headers):
             headers.append((b"cache-control", b"no-store"))

@@ -233,11 +233,21 @@ def _page(page: Page) -> dict[str, Any]:
         "content": {page.media: {"schema": schema}},
     }
     others = {str(status): {**answer, "description": "Not ready."} for status in page.also}
+    others |= {str(STATUS[kind].value): _page_failure(kind) for kind in page.errors}
     name = "get" + page.path.strip("/").replace(".", "_").title().replace("_", "")
     return {
-        "operationId": name,
+        "operationId": page.name or name,
         "tags": ["Server"],
         "summary": page.summary,
         "security": [],
         "responses": {"200": answer, **others},
+    }
+
+
+def _page_failure(kind: type[BuntimeError]) -> dict[str, Any]:
+    shape = {"$ref": REF.format(name="FailureAnswer")}
+    return {
+        "description": f"`{kind.code}`: {_meaning(kind)}",
+        "headers": _headers(["X-Request-Id"]),
+        "content": {"application/json": {"schema": shape}},
     }

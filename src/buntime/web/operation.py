@@ -12,7 +12,7 @@ from buntime.config import Config
 from buntime.errors import BuntimeError
 from buntime.operations.assembly import Operations
 from buntime.ports import Answer
-from buntime.web.exchange import Reply
+from buntime.web.exchange import Exchange, Reply
 from buntime.web.streaming import Out
 from buntime.web.wire.shapes import NoQuery
 
@@ -50,11 +50,13 @@ class Page:
     """A GET that needs no key, about the server and not about sessions. `media` and `answer` describe its 200."""
 
     path: str
-    render: Callable[[], Reply]
+    render: Callable[[Exchange], Reply]
     summary: str
     media: str
     answer: type[Struct] | None = None
     also: tuple[int, ...] = ()  # other statuses with the same shape
+    errors: tuple[type[BuntimeError], ...] = ()
+    name: str = ""  # the `operationId`; "": from the path
 
 
 type Handler = Callable[[Call[Any, Any]], Awaitable[Struct | None]]

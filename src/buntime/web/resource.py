@@ -171,7 +171,7 @@ class PublicResource:
         exchange.route = self.path
         allow = (b"allow", b"GET, HEAD, OPTIONS")
         if exchange.method in ("GET", "HEAD"):
-            await exchange.send(self._render(), send)
+            await exchange.send(self._render(exchange), send)
         elif exchange.method == "OPTIONS":
             await exchange.send(Reply(204, b"", headers=[allow]), send)
         else:

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
+from urllib.parse import urlsplit
 
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, error_of, seconds_of
 
@@ -24,8 +25,8 @@ class Socket(Protocol):
     def close(self) -> None: ...
 
 
-type AsyncDial = Callable[[str, Mapping[str, str], float], Coroutine[Any, Any, AsyncSocket]]
-type Dial = Callable[[str, Mapping[str, str], float], Socket]
+AsyncDial: TypeAlias = Callable[[str, Mapping[str, str], float], Coroutine[Any, Any, AsyncSocket]]
+Dial: TypeAlias = Callable[[str, Mapping[str, str], float], Socket]
 
 CLOSED_IN_ORDER = 1000
 # No ping timeout: the pong waits behind unread output, or behind typed text that no program reads.
@@ -42,14 +43,14 @@ async def async_dial(url: str, headers: Mapping[str, str], timeout: float) -> As
             try:
                 return await connection.recv()
             except ConnectionClosed as closed:
-                _require_order(closed)
+                _require_order(closed, url)
                 return None
 
         async def send(self, message: str | bytes) -> None:
             try:
                 await connection.send(message)
             except ConnectionClosed as closed:
-                raise _lost(closed) from closed
+                raise _lost(closed, url) from closed
 
         async def close(self) -> None:
             await connection.close()
@@ -67,7 +68,7 @@ async def async_dial(url: str, headers: Mapping[str, str], timeout: float) -> As
     except InvalidStatus as refused:
         raise _refusal(refused) from refused
     except (OSError, InvalidHandshake, TimeoutError) as failed:
-        raise ConnectionFailed(f"Cannot connect to the server: {failed}", begun=False) from failed
+        raise ConnectionFailed(f"Cannot connect to {_server(url)}: {failed}", begun=False) from failed
     return Open()
 
 
@@ -81,14 +82,14 @@ def dial(url: str, headers: Mapping[str, str], timeout: float) -> Socket:
             try:
                 return connection.recv()
             except ConnectionClosed as closed:
-                _require_order(closed)
+                _require_order(closed, url)
                 return None
 
         def send(self, message: str | bytes) -> None:
             try:
                 connection.send(message)
             except ConnectionClosed as closed:
-                raise _lost(closed) from closed
+                raise _lost(closed, url) from closed
 
         def close(self) -> None:
             connection.close()
@@ -106,7 +107,7 @@ def dial(url: str, headers: Mapping[str, str], timeout: float) -> Socket:
     except InvalidStatus as refused:
         raise _refusal(refused) from refused
     except (OSError, InvalidHandshake, TimeoutError) as failed:
-        raise ConnectionFailed(f"Cannot connect to the server: {failed}", begun=False) from failed
+        raise ConnectionFailed(f"Cannot connect to {_server(url)}: {failed}", begun=False) from failed
     return Open()
 
 
@@ -114,17 +115,22 @@ def _ws(url: str) -> str:
     return "ws" + url.removeprefix("http")
 
 
-def _require_order(closed: Any) -> None:
+def _require_order(closed: Any, url: str) -> None:
     """Raises ConnectionFailed unless one side closed the connection cleanly."""
     if closed.rcvd is not None and closed.rcvd.code == CLOSED_IN_ORDER:
         return
     if closed.sent is not None and closed.sent.code == CLOSED_IN_ORDER and closed.rcvd_then_sent is not True:
         return  # we closed it; other codes mean an invalid frame
-    raise _lost(closed) from closed
+    raise _lost(closed, url) from closed
 
 
-def _lost(closed: BaseException) -> ConnectionFailed:
-    return ConnectionFailed(f"The connection broke: {closed}", begun=True)
+def _lost(closed: BaseException, url: str) -> ConnectionFailed:
+    return ConnectionFailed(f"The connection broke: {_server(url)}: {closed}", begun=True)
+
+
+def _server(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _refusal(refused: Any) -> BuntimeError:

@@ -1,7 +1,12 @@
 """All errors: one class for each server code, and two for failures on the way to the server."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from buntime_sdk.shapes import ExecutionResult
+
+TAIL = 2000  # characters of a failed run's output that its error shows
 
 
 class BuntimeError(Exception):
@@ -166,6 +171,21 @@ class RequestTimeout(BuntimeError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="request_timeout", retryable=True)
+
+
+class ExecutionFailed(BuntimeError):
+    """`ExecutionResult.check` found that the program failed. `result`: the whole result. The message has the exit code
+    and the end of the output.
+    """
+
+    def __init__(self, result: "ExecutionResult") -> None:
+        reason = "ran out of time" if result.timed_out else f"exited with code {result.exit_code}"
+        parts = [f"The program {reason}."]
+        for name, output in (("stderr", result.stderr), ("stdout", result.stdout)):
+            if tail := output[-TAIL:].strip():
+                parts.append(f"--- {name} {'ends with ' if len(output) > TAIL else ''}---\n{tail}")
+        super().__init__("\n".join(parts), code="execution_failed", details={"exitCode": result.exit_code})
+        self.result = result
 
 
 # Codes by status for a response without an error object, such as a proxy's.

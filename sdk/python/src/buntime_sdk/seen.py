@@ -7,9 +7,8 @@ from enum import Enum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from buntime_sdk.shapes import NetworkSettings, PreviewSettings, ResourceLimits, State, camel, from_wire
-
-DEFAULT_PREVIEW_PORT: Final = 8080
+from buntime_sdk.previews import DEFAULT_PORT, require_port
+from buntime_sdk.shapes import NetworkSettings, PreviewSettings, ResourceLimits, SessionState, camel, from_wire
 
 
 class Unchanged(Enum):
@@ -71,8 +70,8 @@ class SeenSession:
         return datetime.fromisoformat(self._known("lastActive"))
 
     @property
-    def state(self) -> State:
-        state: State = self._known("state")
+    def state(self) -> SessionState:
+        state: SessionState = self._known("state")
         return state
 
     @property
@@ -111,14 +110,23 @@ class SeenSession:
         """The names of its environment variables. The server never returns their values."""
         return tuple(self._known("envNames"))
 
-    def preview_url(self, port: int = DEFAULT_PREVIEW_PORT) -> str:
-        """Returns the URL at which a port of the session is visible. `port`: 1024 or higher."""
+    def preview_url(self, port: int = DEFAULT_PORT) -> str:
+        """Returns the URL at which a port of the session is visible in a browser. Programs use `fetch`.
+
+        `port`: 1024 to 65535; other ports have no preview. Raises InvalidRequest.
+        """
+        require_port(port)
         url = str(self._known("previewUrl"))
-        if port == DEFAULT_PREVIEW_PORT:
+        if port == DEFAULT_PORT:
             return url
         host = urlsplit(url).netloc
         name, dot, domain = host.partition(".")
         return url.replace(host, f"{name}-{port}{dot}{domain}", 1)
+
+    def _is_open(self, port: int) -> bool:
+        """Whether anyone may visit the port, as far as is known."""
+        preview = from_wire(PreviewSettings, self._told.get("preview") or {})
+        return preview.visibility == "public" and port in preview.ports
 
     @property
     def _run_timeout(self) -> int | None:
@@ -128,6 +136,9 @@ class SeenSession:
 
     def _see(self, told: Mapping[str, Any]) -> None:
         self._told |= told
+
+    def _is_known(self, name: str) -> bool:
+        return name in self._told
 
     def _known(self, name: str) -> Any:
         try:

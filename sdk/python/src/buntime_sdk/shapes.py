@@ -4,11 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
-type State = Literal["active", "idle", "deep-sleep"]
-type FileType = Literal["file", "directory", "symlink", "other"]
-type ProcessStatus = Literal["running", "exited", "lost"]
+from buntime_sdk.errors import ExecutionFailed
+
+T = TypeVar("T")
+
+SessionState: TypeAlias = Literal["active", "idle", "deep-sleep"]
+FileType: TypeAlias = Literal["file", "directory", "symlink", "other"]
+ProcessStatus: TypeAlias = Literal["running", "exited", "lost"]
 
 
 def _each(kind: type[Any]) -> Callable[[Any], Any]:
@@ -77,7 +81,7 @@ class PreviewToken:
 class Woken:
     """The state that the session woke from, and how many milliseconds that took."""
 
-    woke_from: State
+    woke_from: SessionState
     wake_time_ms: int
 
 
@@ -111,6 +115,17 @@ class ExecutionResult:
     truncated: bool = False
     files_written_truncated: bool = False
     process_limit_exceeded: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the program ended in time with exit code 0."""
+        return self.exit_code == 0 and not self.timed_out
+
+    def check(self) -> Self:
+        """Returns the result itself if it is `ok`. Raises ExecutionFailed, which shows the end of the output."""
+        if not self.ok:
+            raise ExecutionFailed(self)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +201,7 @@ class Result:
     result: ExecutionResult
 
 
-type RunEvent = Stdout | Stderr | ProcessStarted | Displayed | Result
+RunEvent: TypeAlias = Stdout | Stderr | ProcessStarted | Displayed | Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +277,7 @@ class FileOverflow:
     path: str
 
 
-type FileEvent = Watching | FileChange | FileOverflow
+FileEvent: TypeAlias = Watching | FileChange | FileOverflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +311,7 @@ class LogsDropped:
     cursor: int | None = None
 
 
-type LogEvent = LogEntry | LogsDropped | ProcessExit
+LogEvent: TypeAlias = LogEntry | LogsDropped | ProcessExit
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +353,7 @@ def camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def from_wire[T](kind: type[T], told: Mapping[str, Any]) -> T:
+def from_wire(kind: type[T], told: Mapping[str, Any]) -> T:
     """Builds a `kind` from a JSON object, without the fields that this version does not know.
 
     Raises KeyError if a required field is missing.

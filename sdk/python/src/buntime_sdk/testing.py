@@ -10,6 +10,7 @@ from typing import Self
 
 from buntime_sdk import AsyncBuntime, Buntime
 from buntime_sdk._fake.answers import scripted
+from buntime_sdk._fake.previews import PreviewAnswer, PreviewScript
 from buntime_sdk._fake.request import FakeRequest
 from buntime_sdk._fake.scripts import FakeResult, FakeRun, RunAnswer, RunKind, RunMatch, RunScript
 from buntime_sdk._fake.server import FakeServer, Trouble, path_pattern
@@ -22,6 +23,8 @@ __all__ = [
     "FakeRequest",
     "FakeResult",
     "FakeRun",
+    "PreviewAnswer",
+    "PreviewScript",
     "RunAnswer",
     "RunKind",
     "RunMatch",
@@ -52,17 +55,31 @@ class _Scripted:
         return self
 
     def on_start(self, match: RunMatch, answer: RunScript) -> Self:
-        """Like `on_execute`, for processes only. They end after their output, unless the `FakeResult` is `running`."""
+        """Scripts what matching processes print. They end after that, unless the `FakeResult` is `running`.
+
+        `match`, `answer`: as for `on_execute`.
+        """
         self._server.scripts.add(match, answer, frozenset({"process"}))
+        return self
+
+    def on_fetch(self, port: int, answer: PreviewScript) -> Self:
+        """Scripts what a server on this port answers, in every session.
+
+        `port`: as for `Session.fetch`. `answer`: an `httpx2.Response`, a str to use as its text, a BuntimeError for a
+        refusal or a connection that breaks, or a function of the `FakeRequest` that returns one of these. On a port
+        without a script nothing listens.
+        """
+        self._server.servers.add(port, answer)
         return self
 
     def fail(
         self, method: str, path: str, error: BuntimeError | str, *, times: int = 1, after_work: bool = False
     ) -> Self:
-        """Makes the next calls fail. `method`, `path`: such as `"POST", "/execute"` or `"GET", "/sessions/{id}"`.
+        """Makes the next calls of the API fail.
 
-        `error`: the error to raise, or its code. ConnectionFailed means that the connection breaks, or with
-        `begun=False` that there never was one. `after_work`: do the work and lose only the response.
+        `method`, `path`: such as `"POST", "/execute"` or `"GET", "/sessions/{id}"`. `error`: the error to raise, or its
+        code. ConnectionFailed means that the connection breaks, or with `begun=False` that there never was one.
+        `times`: how many calls fail. `after_work`: do the work and lose only the response.
 
         Raises ValueError for a code that the server does not have.
         """
@@ -70,7 +87,10 @@ class _Scripted:
         return self
 
     def input_of(self, session_id: str, process_id: str) -> bytes:
-        """Returns what was written to a process. Raises SessionNotFound, ProcessNotFound."""
+        """Returns what was written to the process with the id `process_id` of the session `session_id`.
+
+        Raises SessionNotFound, ProcessNotFound.
+        """
         return b"".join(self._server.session(session_id).process(process_id).written)
 
 

@@ -3,29 +3,44 @@ replaces `async_pause` by `pause` and so on.
 """
 
 import asyncio
+import inspect
 import time
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
-type Eventual[T] = Awaitable[T]
-type Plain[T] = T
-type AsyncPause = Callable[[float], Coroutine[Any, Any, object]]
-type Pause = Callable[[float], object]
+T = TypeVar("T")
+S = TypeVar("S", bound=AbstractAsyncContextManager[Any])
+
+Eventual: TypeAlias = Awaitable[T]
+Plain: TypeAlias = Annotated[T, "at once"]  # what is Eventual in the async half
+AsyncPause: TypeAlias = Callable[[float], Coroutine[Any, Any, object]]
+Pause: TypeAlias = Callable[[float], object]
 
 async_pause: AsyncPause = asyncio.sleep
 pause: Pause = time.sleep
 
 
-async def async_in_thread[T](work: Callable[..., T], *arguments: object) -> T:
+async def async_in_thread(work: Callable[..., T], *arguments: object) -> T:
     """Runs blocking work outside the event loop."""
     return await asyncio.to_thread(work, *arguments)
 
 
-def in_thread[T](work: Callable[..., T], *arguments: object) -> T:
+def in_thread(work: Callable[..., T], *arguments: object) -> T:
     return work(*arguments)
+
+
+async def async_tell(listener: Callable[[str], object], output: str) -> None:
+    """Calls a listener, which may be a coroutine function."""
+    heard = listener(output)
+    if inspect.isawaitable(heard):
+        await heard
+
+
+def tell(listener: Callable[[str], object], output: str) -> None:
+    listener(output)
 
 
 def async_close_with(owner: object, close: Callable[[], object]) -> None:
@@ -37,7 +52,7 @@ def close_with(owner: object, close: Callable[[], object]) -> None:
     weakref.finalize(owner, close)
 
 
-class AsyncReader[T]:
+class AsyncReader(Generic[T]):
     """Reads a generator. One task may close it while another reads; the read then ends as at the generator's end."""
 
     def __init__(self, events: AsyncGenerator[T]) -> None:
@@ -66,7 +81,7 @@ class AsyncReader[T]:
         await self._events.aclose()
 
 
-class Reader[T]:
+class Reader(Generic[T]):
     """The sync version. Here no thread can end another thread's read."""
 
     def __init__(self, events: Generator[T]) -> None:
@@ -80,7 +95,7 @@ class Reader[T]:
         self._events.close()
 
 
-class Awaited[S: AbstractAsyncContextManager[Any]](Coroutine[Any, Any, S]):
+class Awaited(Coroutine[Any, Any, S], Generic[S]):
     """A pending result: `await` returns it, `async with` uses it for the block. It can become a task."""
 
     def __init__(self, coming: Coroutine[Any, Any, S]) -> None:
@@ -111,12 +126,12 @@ class Awaited[S: AbstractAsyncContextManager[Any]](Coroutine[Any, Any, S]):
             await self._come.__aexit__(kind, failure, trace)
 
 
-def awaited[S: AbstractAsyncContextManager[Any]](coming: Coroutine[Any, Any, S]) -> Awaited[S]:
+def awaited(coming: Coroutine[Any, Any, S]) -> Awaited[S]:
     return Awaited(coming)
 
 
-type Now[S] = S  # what is Awaited in the async half
+Now: TypeAlias = Annotated[T, "at once"]  # what is Awaited in the async half
 
 
-def now[S](value: S) -> S:
+def now(value: T) -> T:
     return value

@@ -1,10 +1,11 @@
 /** The fake's responses and errors, in the transport's form. */
 
+import { BuntimeError, ConnectionFailed, RequestTimeout } from "../index.js";
 import type { Answer } from "../transport.js";
 import { unlessAborted } from "../waiting.js";
 
 /** A failure, as the server reports it. */
-export interface FakeFailure {
+interface FakeFailure {
   code: string;
   message?: string | undefined;
   details?: Record<string, unknown> | undefined;
@@ -23,6 +24,23 @@ export class Refusal extends Error {
 
 export function refuse(code: string, message: string, details: Record<string, unknown> = {}): never {
   throw new Refusal({ code, message, details });
+}
+
+/**
+ * Returns the error itself, or the one with this code. Throws a TypeError for a code that the server does not have.
+ */
+export function scripted(error: BuntimeError | string): BuntimeError {
+  if (typeof error !== "string") return error;
+  if (Object.hasOwn(STATUSES, error)) return new BuntimeError(`Scripted: ${error}.`, { code: error });
+  throw new TypeError(`The server has no error with the code ${JSON.stringify(error)}.`);
+}
+
+/** Returns the server's response for the error. Throws what is not a response: a broken connection or a timeout. */
+export function refused(error: BuntimeError, headers: Record<string, string> = {}): Answer {
+  if (error instanceof ConnectionFailed || error instanceof RequestTimeout) throw error;
+  const { code, message, details, status, retryAfter } = error;
+  const failure = { code, message, details, status: status ?? undefined, retryAfter: retryAfter ?? undefined };
+  return failed(failure, headers);
 }
 
 const STATUSES: Record<string, number> = {
@@ -64,13 +82,13 @@ const RETRYABLE = new Set([
   "unavailable",
 ]);
 
-export function errorObject(failure: FakeFailure): Record<string, unknown> {
+export function errorObject(failure: Pick<FakeFailure, "code" | "message" | "details">): Record<string, unknown> {
   const { code, message = `Scripted: ${code}.`, details = {} } = failure;
   return { code, retryable: RETRYABLE.has(code), message, details };
 }
 
-export function failed(failure: FakeFailure): Answer {
-  const headers: Record<string, string> = { "x-request-id": "fake" };
+export function failed(failure: FakeFailure, more: Record<string, string> = {}): Answer {
+  const headers: Record<string, string> = { "x-request-id": "fake", ...more };
   if (failure.retryAfter !== undefined) headers["retry-after"] = String(failure.retryAfter);
   return whole(failure.status ?? STATUSES[failure.code] ?? 500, { error: errorObject(failure) }, headers);
 }
@@ -83,13 +101,13 @@ export function whole(status: number, body: unknown, headers: Record<string, str
 export function partly(
   status: number,
   parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
-  headers: Record<string, string> = {},
+  headers: Record<string, string> | Headers = {},
   signal?: AbortSignal,
 ): Answer {
   const all = () => wanted(parts, signal);
   return {
     status,
-    header: (name) => headers[name.toLowerCase()] ?? null,
+    headers: new Headers(headers),
     parts: all,
     async text() {
       const decoder = new TextDecoder();

@@ -29,9 +29,11 @@ const LIMITS = { memory: 1024, cpu: 0.25, timeout: 30, disk: 1024 };
 const PREVIEW = { visibility: "public", ports: [8080] } as const;
 const NETWORK = { egress: "internet", allow: [], deny: [] } as const;
 
+export type Clock = () => Date;
+
 export class FakeProcess {
   readonly log: { entry: LogEntry; end: number }[] = [];
-  readonly input: string[] = [];
+  readonly input: Uint8Array[] = [];
   inputIsClosed = false;
   #end = 0;
 
@@ -67,12 +69,16 @@ export class FakeSession {
   #env: Record<string, string> = {};
   readonly #shape: SessionShape;
 
-  constructor(id: string, fields: CreateSession) {
+  constructor(
+    id: string,
+    fields: CreateSession,
+    private readonly clock: Clock,
+  ) {
     this.#shape = {
       sessionId: id,
-      createdAt: now(),
-      expiresAt: later(DAY),
-      lastActive: now(),
+      createdAt: stamp(clock()),
+      expiresAt: stamp(clock(), DAY),
+      lastActive: stamp(clock()),
       state: "active",
       filesCount: 0,
       activeProcesses: 0,
@@ -105,6 +111,10 @@ export class FakeSession {
     return { ...this.#shape, filesCount: this.files.count, activeProcesses: running };
   }
 
+  get isExpired(): boolean {
+    return this.clock().getTime() >= Date.parse(this.#shape.expiresAt);
+  }
+
   get env(): Record<string, string> {
     return this.#env;
   }
@@ -114,7 +124,7 @@ export class FakeSession {
     if (fields.ttl !== undefined) {
       const ttl = fields.ttl ?? DAY;
       if (ttl < 300) refuse("invalid_request", "ttl must be at least 300 seconds.", { field: "ttl", limit: 300 });
-      shape.expiresAt = later(ttl);
+      shape.expiresAt = stamp(this.clock(), ttl);
     }
     if (fields.metadata !== undefined) shape.metadata = fields.metadata ?? {};
     if (fields.preview !== undefined) shape.preview = { ...PREVIEW, ports: [...PREVIEW.ports], ...fields.preview };
@@ -137,7 +147,7 @@ export class FakeSession {
   /** Returns the state it woke from. */
   wake(): SessionState {
     const before = this.#shape.state;
-    Object.assign(this.#shape, { state: "active", lastActive: now() });
+    Object.assign(this.#shape, { state: "active", lastActive: stamp(this.clock()) });
     return before;
   }
 
@@ -160,6 +170,7 @@ export class FakeSession {
   }
 }
 
-export function later(seconds: number): string {
-  return `${new Date(Date.now() + seconds * 1000).toISOString().slice(0, 19)}Z`;
+/** Formats a time as responses have it. `later`: seconds to add. */
+export function stamp(time: Date, later = 0): string {
+  return `${new Date(time.getTime() + later * 1000).toISOString().slice(0, 19)}Z`;
 }

@@ -1,9 +1,10 @@
 /** A fake terminal. It echoes what is typed, and a scripted line prints the script's output. */
 
+import { BuntimeError } from "../index.js";
 import { Queue } from "../queue.js";
 import type { Socket } from "../transport.js";
 import type { FakeSession } from "./fake_session.js";
-import type { Scripts } from "./scripts.js";
+import type { FakeResult, Scripts } from "./scripts.js";
 
 const PROMPT = "$ ";
 
@@ -50,9 +51,19 @@ export class FakeTerminal implements Socket {
     const exit = /^\s*exit(?:\s+(\d+))?\s*$/.exec(line);
     if (exit !== null) return this.#exit(Number(exit[1] ?? 0));
     const run = { kind: "terminal", sessionId: this.session.id, command: line, env: this.session.env } as const;
-    const play = this.scripts.find({ ...run, files: [], stdin: "", workingDir: "/workspace" });
-    const result = line.trim() === "" ? {} : ((await play?.()) ?? { stderr: `Nothing is scripted for ${line}\n` });
+    const play = this.scripts.find({ ...run, files: {}, stdin: "", workingDir: "/workspace" });
+    const result = line.trim() === "" ? {} : await this.#played(line, play);
     this.#show(`${result.stdout ?? ""}${result.stderr ?? ""}`.replaceAll("\n", "\r\n") + PROMPT);
+  }
+
+  async #played(line: string, play: (() => Promise<FakeResult>) | null): Promise<FakeResult> {
+    if (play === null) return { stderr: `Nothing is scripted for ${line}\n` };
+    try {
+      return await play();
+    } catch (failure) {
+      if (failure instanceof BuntimeError) return { stderr: `${failure.message}\n` }; // a shell shows it and goes on
+      throw failure;
+    }
   }
 
   #exit(exitCode: number): void {

@@ -1,11 +1,12 @@
 /** Replaces the network and the server behind it. */
 
-import { ConnectionFailed } from "../index.js";
+import { BuntimeError } from "../index.js";
 import type { CreateSession, UpdateSession } from "../shapes.js";
 import type { Answer, Ask, Socket, Transport } from "../transport.js";
 import { unlessAborted } from "../waiting.js";
-import { Refusal, failed, refuse, whole, type FakeFailure } from "./answers.js";
-import { FakeSession, later } from "./fake_session.js";
+import { Refusal, failed, refuse, refused, whole } from "./answers.js";
+import { Servers, addressOf } from "./fake_previews.js";
+import { FakeSession, stamp, type Clock } from "./fake_session.js";
 import { FakeTerminal } from "./fake_terminal.js";
 import { FILE_ROUTES, pageOf } from "./file_routes.js";
 import { requestOf, type FakeRequest } from "./request.js";
@@ -14,8 +15,9 @@ import { Scripts } from "./scripts.js";
 
 /** A failure in place of a response. */
 export interface Trouble {
-  readonly call: string;
-  readonly failure: FakeFailure;
+  readonly method: string;
+  readonly path: string;
+  readonly error: BuntimeError;
   /** Do the work and lose only the response. */
   readonly isLost: boolean;
   times: number;
@@ -30,12 +32,18 @@ const SLEEPS_ON = new Set([
 ]);
 
 export class FakeTransport implements Transport {
-  readonly calls: FakeRequest[] = [];
+  readonly requests: FakeRequest[] = [];
   readonly scripts = new Scripts();
+  readonly servers = new Servers();
   readonly sessions = new Map<string, FakeSession>();
   readonly troubles: Trouble[] = [];
   readonly #answered = new Map<string, { request: string; body: Promise<unknown> }>();
+  readonly #clock: Clock;
   #ids = 0;
+
+  constructor(clock: Clock = () => new Date()) {
+    this.#clock = clock;
+  }
 
   readonly #tools: Tools = { scripts: this.scripts, newId: (kind) => this.#newId(kind) };
 
@@ -45,25 +53,27 @@ export class FakeTransport implements Transport {
 
   async #send(ask: Ask): Promise<Answer> {
     const request = await requestOf(ask);
-    this.calls.push(request);
+    this.requests.push(request);
     ask.signal.throwIfAborted();
+    const preview = addressOf(request);
+    if (preview !== null)
+      return await this.servers.visit(() => this.#session(preview.sessionId), preview.port, request);
     const trouble = this.#trouble(request);
-    if (trouble !== undefined && !trouble.isLost) return failing(trouble.failure);
+    if (trouble !== undefined && !trouble.isLost) return refused(trouble.error);
     try {
       const answer = await this.#answer(request, ask.signal);
-      return trouble === undefined ? answer : failing(trouble.failure);
+      return trouble === undefined ? answer : refused(trouble.error);
     } catch (failure) {
-      if (failure instanceof Refusal) return failed(failure.failure);
-      throw failure;
+      return refusedBy(failure);
     }
   }
 
   async connect(ask: Ask): Promise<Socket | Answer> {
     const request = await requestOf(ask);
-    this.calls.push(request);
+    this.requests.push(request);
     const trouble = this.#trouble(request);
     try {
-      if (trouble !== undefined) return failing(trouble.failure);
+      if (trouble !== undefined) return refused(trouble.error);
       const session = this.#session(OF_ONE_SESSION.exec(request.path)?.[1]);
       const { terminalId } = request.query;
       if (terminalId !== undefined && !session.terminals.has(terminalId))
@@ -72,15 +82,15 @@ export class FakeTransport implements Transport {
       const id = terminalId ?? this.#newId("term");
       return new FakeTerminal(session, this.scripts, id, terminalId !== undefined);
     } catch (failure) {
-      if (failure instanceof Refusal) return failed(failure.failure);
-      throw failure;
+      return refusedBy(failure);
     }
   }
 
   /** Returns the scripted failure for this request, if any, and counts it as used. */
   #trouble(request: FakeRequest): Trouble | undefined {
-    const called = `${request.method} ${request.path}`;
-    const found = this.troubles.find(({ call, times }) => times > 0 && isCalled(call, called));
+    const found = this.troubles.find(
+      ({ method, path, times }) => times > 0 && method === request.method && isMeant(path, request.path),
+    );
     if (found !== undefined) found.times -= 1;
     return found;
   }
@@ -122,7 +132,7 @@ export class FakeTransport implements Transport {
   }
 
   #create(fields: CreateSession): unknown {
-    const session = new FakeSession(this.#newId("ses"), fields);
+    const session = new FakeSession(this.#newId("ses"), fields, this.#clock);
     this.sessions.set(session.id, session);
     return session.created;
   }
@@ -172,12 +182,12 @@ export class FakeTransport implements Transport {
     const token = this.#newId("bpt");
     session.tokens.add(token);
     const host = session.shape.previewUrl.replace(/^(\w+:\/\/[^.]+)/, port === 8080 ? "$1" : `$1-${port}`);
-    return { url: `${host}/?buntime_token=${token}`, token, expiresAt: later(ttl) };
+    return { url: `${host}/?buntime_token=${token}`, token, expiresAt: stamp(this.#clock(), ttl) };
   }
 
   #session(id: string | undefined): FakeSession {
     const session = this.sessions.get(decodeURIComponent(id ?? ""));
-    if (session !== undefined && Date.parse(session.expiresAt) > Date.now()) return session;
+    if (session !== undefined && !session.isExpired) return session;
     refuse("session_not_found", "No session with this id. It may have expired or been deleted.", { sessionId: id });
   }
 
@@ -194,16 +204,15 @@ function revoked(tokens: Set<string>, token: string | undefined): number {
   return size;
 }
 
-function failing(failure: FakeFailure): Answer {
-  if (failure.code !== "connection_failed") return failed(failure);
-  throw new ConnectionFailed(failure.message ?? "Scripted: the connection failed.", {
-    begun: failure.details?.begun !== false,
-  });
+function refusedBy(failure: unknown): Answer {
+  if (failure instanceof Refusal) return failed(failure.failure);
+  if (failure instanceof BuntimeError) return refused(failure); // a script's
+  throw failure;
 }
 
-/** `{id}` in the pattern matches one part of the path. */
-function isCalled(pattern: string, called: string): boolean {
-  const [want, have] = [pattern.split(/[ /]/), called.split(/[ /]/)];
+/** A name in braces, such as `{id}`, matches one part of the path. */
+function isMeant(pattern: string, path: string): boolean {
+  const [want, have] = [pattern.split("/"), path.split("/")];
   return want.length === have.length && want.every((part, at) => part === have[at] || /^\{\w+\}$/.test(part));
 }
 

@@ -1,14 +1,21 @@
 /** A client without a server, for testing programs that use buntime. */
 
-import { Buntime, type BuntimeOptions } from "../index.js";
-import type { FakeFailure } from "./answers.js";
+import { Buntime, type BuntimeError, type BuntimeOptions } from "../index.js";
+import { scripted } from "./answers.js";
+import { bytesOf } from "./fake_files.js";
+import type { PreviewScript } from "./fake_previews.js";
 import { FakeTransport } from "./fake_transport.js";
 import type { FakeRequest } from "./request.js";
 import type { RunMatch, RunScript } from "./scripts.js";
 
-export type { FakeFailure } from "./answers.js";
+export type { PreviewAnswer, PreviewScript } from "./fake_previews.js";
 export type { FakeRequest } from "./request.js";
-export type { FakeResult, FakeRun, RunMatch, RunScript } from "./scripts.js";
+export type { FakeResult, FakeRun, RunAnswer, RunKind, RunMatch, RunScript } from "./scripts.js";
+
+export interface FakeOptions extends Omit<BuntimeOptions, "apiKey" | "baseUrl" | "fetch" | "transport"> {
+  /** Returns the time by which sessions expire; the system's by default. */
+  clock?: (() => Date) | undefined;
+}
 
 export interface FailOptions {
   /** How many calls fail; 1 by default. */
@@ -24,38 +31,53 @@ export interface FailOptions {
 export class FakeBuntime extends Buntime {
   readonly #transport: FakeTransport;
 
-  constructor(options: Omit<BuntimeOptions, "transport" | "fetch"> = {}) {
-    const transport = new FakeTransport();
-    super({ apiKey: "btk_fake", baseUrl: "http://fake.invalid", retryDelay: 0, ...options, transport });
+  /** Retries do not wait, except where the server asks for it. */
+  constructor(options: FakeOptions = {}) {
+    const { clock, ...rest } = options;
+    const transport = new FakeTransport(clock);
+    super({ retryDelay: 0, ...rest, apiKey: "btk_fake", baseUrl: "http://fake.invalid", transport });
     this.#transport = transport;
   }
 
   /** The requests so far, oldest first. Each attempt is one request. */
-  get calls(): readonly FakeRequest[] {
-    return this.#transport.calls;
+  get requests(): readonly FakeRequest[] {
+    return this.#transport.requests;
   }
 
   /**
-   * Scripts the result of matching runs; by default, success without output. The newest matching script wins. A run
-   * without a script fails with `InvalidRequest`. A process without one runs silently until it gets a signal.
+   * Scripts the result of matching runs. The newest matching script wins. A run without a script fails with
+   * `InvalidRequest`. A process without one runs silently until it gets a signal.
    */
-  onExecute(match: RunMatch, script: RunScript): this {
-    this.#transport.scripts.add(match, script);
+  onExecute(match: RunMatch, answer: RunScript): this {
+    this.#transport.scripts.add(match, answer);
+    return this;
+  }
+
+  /** Like `onExecute`, for processes only. They end after their output, unless the result is `running`. */
+  onStart(match: RunMatch, answer: RunScript): this {
+    this.#transport.scripts.add(match, answer, ["process"]);
+    return this;
+  }
+
+  /** Scripts what a server on this port answers, in every session. On a port without a script nothing listens. */
+  onFetch(port: number, answer: PreviewScript): this {
+    this.#transport.servers.add(port, answer);
     return this;
   }
 
   /**
-   * Makes the next calls fail. `call`: method and path, such as `POST /execute` or `GET /sessions/{id}`. The code
-   * `connection_failed` means that the connection breaks, or with `details: { begun: false }` that there never was one.
+   * Makes the next calls of the API fail. `method`, `path`: such as `"POST", "/execute"` or `"GET", "/sessions/{id}"`.
+   * `error`: the error to throw, or its code. `ConnectionFailed` means that the connection breaks, or with
+   * `begun: false` that there never was one. Throws a TypeError for a code that the server does not have.
    */
-  fail(call: string, failure: FakeFailure, options: FailOptions = {}): this {
+  fail(method: string, path: string, error: BuntimeError | string, options: FailOptions = {}): this {
     const { times = 1, afterWork = false } = options;
-    this.#transport.troubles.push({ call, failure, isLost: afterWork, times });
+    this.#transport.troubles.push({ method, path, error: scripted(error), isLost: afterWork, times });
     return this;
   }
 
-  /** Returns what was written to a process, one item a call. */
-  inputOf(sessionId: string, processId: string): string[] {
-    return this.#transport.sessions.get(sessionId)?.process(processId).input ?? [];
+  /** Returns what was written to a process. */
+  inputOf(sessionId: string, processId: string): Uint8Array {
+    return bytesOf(this.#transport.sessions.get(sessionId)?.process(processId).input ?? []);
   }
 }

@@ -16,7 +16,7 @@ export interface FakeRequest {
 export async function requestOf(ask: Ask): Promise<FakeRequest> {
   const url = new URL(ask.url);
   const headers = Object.fromEntries(Object.entries(ask.headers).map(([name, value]) => [name.toLowerCase(), value]));
-  const { authorization: _, ...shown } = headers;
+  const shown = Object.fromEntries(Object.entries(headers).filter(([, value]) => !value.includes("btk_")));
   const isJson = headers["content-type"] === "application/json";
   const body = isJson ? JSON.parse(String(ask.body)) : await bytesIn(ask.body);
   return { method: ask.method, path: url.pathname, query: Object.fromEntries(url.searchParams), headers: shown, body };

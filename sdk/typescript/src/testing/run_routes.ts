@@ -1,6 +1,7 @@
 /** The fake's endpoints for runs, processes and contexts. */
 
 import { fromBase64 } from "../base64.js";
+import { BuntimeError, ConnectionFailed, RequestTimeout } from "../index.js";
 import type { LogEntry } from "../shapes.js";
 import type { Answer } from "../transport.js";
 import { errorObject, event, partly, refuse, Refusal } from "./answers.js";
@@ -22,7 +23,20 @@ type Parts = AsyncGenerator<Uint8Array, void, undefined>;
 
 const EVENTS = { "content-type": "text/event-stream" };
 
-type Asked = Partial<FakeRun> & { stream?: boolean; detach?: boolean; name?: string; waitFor?: object };
+type Asked = Partial<Omit<FakeRun, "files">> & {
+  files?: SentFile[];
+  stream?: boolean;
+  detach?: boolean;
+  name?: string;
+  waitFor?: object;
+};
+
+interface SentFile {
+  path: string;
+  content: string;
+  encoding?: string;
+  mode?: string;
+}
 
 export const RUN_ROUTES: Record<string, RunRoute> = {
   "POST /execute": async (session, { body }, tools, signal) => {
@@ -30,7 +44,7 @@ export const RUN_ROUTES: Record<string, RunRoute> = {
     const kind = asked.contextId === undefined ? (asked.stream ? "stream" : "execute") : "context";
     const run = runOf(session, asked, kind);
     if (run.contextId !== undefined) session.context(run.contextId).runs += 1;
-    for (const file of run.files) session.files.write(file.path, contentOf(file));
+    for (const file of asked.files ?? []) session.files.write(file.path, contentOf(file), { mode: file.mode });
     if (asked.stream) return streamed(session, run, asked, tools, signal);
     const result = await tools.scripts.play(run);
     const { stdout = "", stderr = "" } = result;
@@ -53,7 +67,7 @@ export const RUN_ROUTES: Record<string, RunRoute> = {
     const process = session.process(processId);
     if (process.inputIsClosed || process.shape.status !== "running")
       refuse("invalid_state", "The input of this process is closed.", { processId });
-    process.input.push(encoding === "base64" ? new TextDecoder().decode(fromBase64(data)) : data);
+    process.input.push(encoding === "base64" ? fromBase64(data) : new TextEncoder().encode(data));
     process.inputIsClosed = Boolean(close);
     return process.shape;
   },
@@ -106,7 +120,7 @@ function runOf(session: FakeSession, asked: Asked, kind: FakeRun["kind"]): FakeR
     ...(contextId === undefined ? {} : { contextId }),
     ...(timeout === undefined ? {} : { timeout }),
     env: { ...session.env, ...asked.env },
-    files: asked.files ?? [],
+    files: Object.fromEntries((asked.files ?? []).map((file) => [file.path, contentOf(file)])),
     stdin: asked.stdin ?? "",
     workingDir: asked.workingDir ?? "/workspace",
   };
@@ -125,7 +139,7 @@ function written(session: FakeSession, run: FakeRun, result: FakeResult): string
   const files = Object.entries(result.files ?? {});
   for (const [path, content] of files)
     session.files.write(path, typeof content === "string" ? new TextEncoder().encode(content) : content);
-  const paths = [...run.files.map(({ path }) => path), ...files.map(([path]) => path)];
+  const paths = [...Object.keys(run.files), ...files.map(([path]) => path)];
   return [...new Set(paths.map((path) => shown(absolute(path))))].sort();
 }
 
@@ -154,9 +168,14 @@ async function* refusing(parts: Parts): Parts {
   try {
     yield* parts;
   } catch (failure) {
-    if (!(failure instanceof Refusal)) throw failure;
-    yield event("error", errorObject(failure.failure));
+    if (failure instanceof BuntimeError && !isBreak(failure)) yield event("error", errorObject(failure));
+    else if (failure instanceof Refusal) yield event("error", errorObject(failure.failure));
+    else throw failure;
   }
+}
+
+function isBreak(failure: BuntimeError): boolean {
+  return failure instanceof ConnectionFailed || failure instanceof RequestTimeout;
 }
 
 /** Starts a process. Without a script it acts as a server: it runs silently until it gets a signal. */

@@ -1,18 +1,22 @@
 /** What programs print in the fake. It is scripted, since nothing runs. */
 
-import type { ExecuteResponse, File, Forms, RunResult, Thrown } from "../shapes.js";
+import { BuntimeError } from "../index.js";
+import type { ExecuteResponse, Forms, RunResult, Thrown } from "../shapes.js";
 import { refuse } from "./answers.js";
+
+export type RunKind = "execute" | "stream" | "context" | "process" | "terminal";
 
 /** A run, as a script sees it. */
 export interface FakeRun {
   /** Which call made it. */
-  kind: "execute" | "stream" | "context" | "process" | "terminal";
+  kind: RunKind;
   sessionId: string;
   code?: string;
   command?: string;
   contextId?: string;
   env: Record<string, string>;
-  files: File[];
+  /** Files written before the run, by path. */
+  files: Record<string, Uint8Array>;
   stdin: string;
   workingDir: string;
   timeout?: number;
@@ -32,13 +36,16 @@ export interface FakeResult extends Partial<ExecuteResponse> {
 
 /** The exact code or command, a pattern to search in it, or a function that says whether the script applies. */
 export type RunMatch = string | RegExp | ((run: FakeRun) => boolean);
-export type RunScript = FakeResult | ((run: FakeRun) => FakeResult | Promise<FakeResult>);
+/** A result, a string to use as stdout, or an error to throw. An `ExecutionResult` is a result too. */
+export type RunAnswer = FakeResult | string | BuntimeError;
+export type RunScript = RunAnswer | ((run: FakeRun) => RunAnswer | Promise<RunAnswer>);
 
 export class Scripts {
-  readonly #scripts: { match: RunMatch; script: RunScript }[] = [];
+  readonly #scripts: { match: RunMatch; script: RunScript; kinds: RunKind[] | null }[] = [];
 
-  add(match: RunMatch, script: RunScript): void {
-    this.#scripts.unshift({ match, script });
+  /** `kinds`: which runs it applies to; null: all. */
+  add(match: RunMatch, script: RunScript, kinds: RunKind[] | null = null): void {
+    this.#scripts.unshift({ match, script, kinds });
   }
 
   /** Returns the result of the newest matching script. Throws a Refusal if none matches. */
@@ -52,11 +59,18 @@ export class Scripts {
   }
 
   find(run: FakeRun): (() => Promise<FakeResult>) | null {
-    const found = this.#scripts.find(({ match }) => isMeant(match, run));
+    const found = this.#scripts.find(
+      ({ match, kinds }) => (kinds === null || kinds.includes(run.kind)) && isMeant(match, run),
+    );
     if (found === undefined) return null;
     const { script } = found;
-    return async () => (typeof script === "function" ? await script(run) : script);
+    return async () => resultOf(typeof script === "function" ? await script(run) : script);
   }
+}
+
+function resultOf(answer: RunAnswer): FakeResult {
+  if (answer instanceof BuntimeError) throw answer;
+  return typeof answer === "string" ? { stdout: answer } : answer;
 }
 
 function isMeant(match: RunMatch, run: FakeRun): boolean {

@@ -3,17 +3,20 @@
 import {
   Buntime,
   BuntimeError,
+  ExecutionFailed,
   SessionNotFound,
   type ExecuteRequest,
   type ExecuteResponse,
+  type ExecutionResult,
   type File,
+  type FileWritten,
   type RunEvent,
   type Session,
 } from "@buntime/sdk";
 import { FakeBuntime, type FakeRun } from "@buntime/sdk/testing";
 
 const client: Buntime = new Buntime({
-  apiKey: "btk_…",
+  apiKey: "btk_key",
   baseUrl: "http://localhost:8000",
   timeout: 30_000,
   maxRetries: 3,
@@ -54,8 +57,27 @@ export async function beyond(events: RunEvent[]): Promise<string | null> {
   }
   const process = await session.processes.start("bun server.ts", { waitFor: { port: 8080 } });
   for await (const entry of process.follow()) if (entry.type === "exit") console.log(entry.exitCode);
-  const { result } = await (await session.contexts.create()).run("1 + 1");
+  const { result } = await (await session.contexts.create()).execute("1 + 1");
   return result?.text ?? null;
+}
+
+export async function results(session: Session): Promise<number> {
+  const heard: string[] = [];
+  const result: ExecutionResult = await session.executeCommand("ls", { onStdout: (data) => void heard.push(data) });
+  const { ok, stdout } = result.check();
+  const written: FileWritten[] = await session.files.write({ "a.txt": "a", "b.bin": new Uint8Array(1) });
+  const one: FileWritten = await session.files.write("a.txt", stdout, { append: true });
+  try {
+    const response: Response = await session.fetch("/api", {
+      port: 3000,
+      method: "POST",
+      body: JSON.stringify({ ok }),
+    });
+    return response.status + written.length + one.size;
+  } catch (error) {
+    if (error instanceof ExecutionFailed) return error.result.exitCode;
+    throw error;
+  }
 }
 
 export const fake: Buntime = new FakeBuntime().onExecute(/x/, (run: FakeRun) => ({ stdout: run.code ?? "" }));

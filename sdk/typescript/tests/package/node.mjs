@@ -23,7 +23,7 @@ Agent.prototype.createConnection = function (...given) {
 
 const client = new Buntime({ baseUrl: `http://127.0.0.1:${server.address().port}`, retryDelay: 1 });
 const session = client.sessions.open("s");
-const lost = await session.run("pay").catch(({ code, begun }) => [code, begun]);
+const lost = await session.executeCommand("pay").catch(({ code, begun }) => [code, begun]);
 const moved = [];
 for (const call of [() => session.refresh(), () => session.files.readBytes("a"), () => session.files.watch().next()])
   moved.push(await call().then(String, ({ code, status }) => [code, status]));

@@ -9,7 +9,7 @@ const fetch = async (_, { body, duplex }) => {
   sent.push([isKnown ? await new Response(body).text() : String(body), duplex ?? null]);
   return sent.length === 2 ? new Response("", { status: 503 }) : Response.json({ path: "a", size: 1 });
 };
-const { files } = new Buntime({ apiKey: "k", fetch, retryDelay: 1 }).sessions.open("s");
+const { files } = new Buntime({ apiKey: "btk_k", fetch, retryDelay: 1 }).sessions.open("s");
 async function* parts() {
   for (const part of ["some ", "and ", "more"]) yield new TextEncoder().encode(part);
 }

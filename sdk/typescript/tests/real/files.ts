@@ -22,10 +22,10 @@ assert.equal(await files.read("blob.txt"), "from a blob");
 const status = await files.stat("b.bin");
 assert.deepEqual([status.type, status.size, status.mode], ["file", 6, "600"]);
 const part: number[] = [];
-for await (const piece of files.readStream("b.bin", { start: 1, end: 3 })) part.push(...piece);
+for await (const piece of files.chunks("b.bin", { start: 1, end: 3 })) part.push(...piece);
 assert.deepEqual(part, [255, 10]);
 await assert.rejects(async () => {
-  for await (const _ of files.readStream("b.bin", { start: 100 }));
+  for await (const _ of files.chunks("b.bin", { start: 100 }));
 }, RangeNotSatisfiable);
 
 assert.deepEqual(await files.mkdir("docs/pages"), { path: "docs/pages", created: true });
@@ -57,18 +57,18 @@ try {
   assert.deepEqual(await files.upload(join(local, "large"), "large"), { path: "large", size: large.length });
   await files.download("large", join(local, "back"));
   assert.ok((await readFile(join(local, "back"))).equals(large));
-  await session.run(
+  await session.executeCommand(
     `cd docs && ln -s a.ts link && chmod 755 new.txt && ln a.ts hard && mkdir ${"d".repeat(120)} && touch ${"d".repeat(120)}/é`,
   );
   await files.downloadArchive("docs", join(local, "docs"));
   assert.equal(await readFile(join(local, "docs/link"), "utf8"), "olá\ntwo\n");
   assert.equal((await files.uploadArchive(join(local, "docs"), "copy")).entries, 7);
   const list = async (path: string) =>
-    (await session.run(`cd ${path} && find . -printf '%p %y %m %l\\n' | sort`)).stdout;
+    (await session.executeCommand(`cd ${path} && find . -printf '%p %y %m %l\\n' | sort`)).stdout;
   assert.equal(await list("copy"), await list("docs"));
   assert.equal(await files.read("copy/hard"), "olá\ntwo\n");
   await assert.rejects(files.upload(join(local, "missing"), "x"), { code: "ENOENT" });
-  await session.run("mkdir bad && ln -s ../../etc/passwd bad/link");
+  await session.executeCommand("mkdir bad && ln -s ../../etc/passwd bad/link");
   await assert.rejects(files.downloadArchive("bad", join(local, "bad")), /leads out of the folder/);
 } finally {
   await rm(local, { recursive: true });

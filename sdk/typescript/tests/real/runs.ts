@@ -13,14 +13,14 @@ assert.deepEqual(
   ["hello olá\n", "", 0, false, ["a.txt"]],
 );
 assert.ok(done.executionTime > 0 && done.memoryUsed > 0);
-const failed = await session.run("cat; echo problem >&2; exit 3", { stdin: "given" });
+const failed = await session.executeCommand("cat; echo problem >&2; exit 3", { stdin: "given" });
 assert.deepEqual([failed.stdout, failed.stderr, failed.exitCode], ["given", "problem\n", 3]);
-assert.deepEqual((await session.run("sleep 60", { timeout: 1 })).exitCode, 124);
+assert.deepEqual((await session.executeCommand("sleep 60", { timeout: 1 })).exitCode, 124);
 const documented = await client.execute({ sessionId: session.id, command: "pwd" });
 assert.equal(documented.stdout, "/workspace\n");
 
 const key = { idempotencyKey: `typescript-${session.id}` };
-const once = () => session.run("echo x >> once; wc -l < once", key);
+const once = () => session.executeCommand("echo x >> once; wc -l < once", key);
 assert.deepEqual([(await once()).stdout, (await once()).stdout], ["1\n", "1\n"]);
 
 const events: RunEvent[] = [];
@@ -37,7 +37,7 @@ for await (const event of session.streamCommand("echo begun; sleep 5; touch surv
   if (event.type === "stdout") break;
 const stream = session.streamCommand("echo begun; sleep 5; touch survived");
 for await (const event of stream) if (event.type === "stdout") void stream.close();
-const left = async () => (await session.run("pgrep -f 'touch survived' | grep -v $$ | wc -l")).stdout.trim();
+const left = async () => (await session.executeCommand("pgrep -f 'touch survived' | grep -v $$ | wc -l")).stdout.trim();
 for (let look = 0; (await left()) !== "0" && look < 50; look++)
   await new Promise((resolve) => setTimeout(resolve, 100));
 await new Promise((resolve) => setTimeout(resolve, 5000));

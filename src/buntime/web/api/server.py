@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from buntime.errors import Forbidden, NotFound
 from buntime.web import failures
 from buntime.web.docs_page import CONTENT_POLICY, render_docs
-from buntime.web.exchange import Reply, open_exchange
+from buntime.web.exchange import Exchange, Reply, open_exchange
 from buntime.web.metrics import MEDIA, Metrics
 from buntime.web.operation import Call, Operation, Page, operation
 from buntime.web.wire import server as wire
@@ -24,19 +24,23 @@ HTML_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
-    (b"cache-control", b"public, max-age=300"),
 ]
+HTML_MEDIA = "text/html; charset=utf-8"
+KEPT = (b"cache-control", b"public, max-age=300")
 
 type Describe = Callable[[tuple[Page, ...]], dict[str, Any]]
 
 
-def pages(ready: Callable[[], Mapping[str, bool]], describe: Describe) -> tuple[Page, ...]:
-    """`ready`: name of a part → whether it works. `describe`: the pages → the OpenAPI document; called once."""
+def pages(
+    ready: Callable[[], Mapping[str, bool]], describe: Describe, others: tuple[Page, ...] = ()
+) -> tuple[Page, ...]:
+    """`ready`: name of a part → whether it works. `describe`: the pages → the OpenAPI document; called once.
+    `others`: more pages to describe."""
 
-    def health() -> Reply:
+    def health(_: Exchange) -> Reply:
         return Reply(200, encode(wire.Health(status="ok")))
 
-    def readiness() -> Reply:
+    def readiness(_: Exchange) -> Reply:
         checks = dict(ready())
         whole = all(checks.values())
         return Reply(200 if whole else 503, encode(wire.Readiness(ready=whole, checks=checks)))
@@ -47,7 +51,8 @@ def pages(ready: Callable[[], Mapping[str, bool]], describe: Describe) -> tuple[
         Page("/healthz", health, "Whether the server answers.", json, wire.Health),
         Page("/readyz", readiness, "Whether the server can take work.", json, wire.Readiness, also=(503,)),
         Page("/openapi.json", description.openapi, "This description, OpenAPI 3.1.", json),
-        Page("/docs", description.docs, "The API reference for people.", "text/html; charset=utf-8"),
+        Page("/docs", description.docs, "The API reference for people.", HTML_MEDIA),
+        *others,
     )
     return description.pages
 
@@ -59,11 +64,11 @@ class _Description:
         self._describe = describe
         self.pages: tuple[Page, ...] = ()
 
-    def openapi(self) -> Reply:
+    def openapi(self, _: Exchange) -> Reply:
         return Reply(200, self._made[0])
 
-    def docs(self) -> Reply:
-        return Reply(200, self._made[1], media=b"text/html; charset=utf-8", headers=list(HTML_HEADERS))
+    def docs(self, _: Exchange) -> Reply:
+        return Reply(200, self._made[1], media=HTML_MEDIA.encode(), headers=[*HTML_HEADERS, KEPT])
 
     @cached_property
     def _made(self) -> tuple[bytes, bytes]:

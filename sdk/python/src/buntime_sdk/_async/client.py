@@ -1,23 +1,24 @@
 """The client: the server's address and the API key."""
 
-import os
 import ssl
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import httpx2
 
-from buntime_sdk._async.calls import AsyncCalls, is_visible
+from buntime_sdk._async.calls import AsyncCalls
+from buntime_sdk._async.previews import AsyncPreviews
 from buntime_sdk._async.sessions import AsyncSessions
+from buntime_sdk.address import key_and_url
 from buntime_sdk.dialing import AsyncDial, async_dial
-from buntime_sdk.errors import BuntimeError, Unauthorized
+from buntime_sdk.errors import BuntimeError
 from buntime_sdk.retries import RetryRules
 from buntime_sdk.shapes import RateLimit
 from buntime_sdk.version import __version__
 from buntime_sdk.waiting import AsyncPause, async_pause
 
-DEFAULT_URL = "http://localhost:8000"
 TIMEOUT_SECONDS = 60.0
 KEPT_SECONDS = 50.0  # how long an idle connection is kept; the server's edge keeps it longer
 MOST_KEPT = 100
@@ -50,27 +51,30 @@ class AsyncBuntime:
         retry doubles them. `on_retry`: called before each retry with the error, the number of failed attempts and the
         seconds to wait. `transport`, `dial`, `pause`: for tests and special networks.
 
-        Raises Unauthorized when the key is missing or malformed.
+        Raises Unauthorized when the key is missing or malformed, and InvalidRequest when the URL is malformed.
         """
-        key = (api_key or os.environ.get("BUNTIME_API_KEY") or "").strip()  # a file's content ends with a line break
-        if not key:
-            raise Unauthorized("There is no API key: pass api_key or set BUNTIME_API_KEY.", code="unauthorized")
-        if not is_visible(key):
-            raise Unauthorized(
-                "The API key is malformed: keys are btk_ followed by letters and digits.", code="unauthorized"
-            )
-        self.base_url = (base_url or os.environ.get("BUNTIME_URL") or DEFAULT_URL).rstrip("/")
-        http = httpx2.AsyncClient(
+        key, self.base_url = key_and_url(api_key, base_url)
+        client = partial(
+            httpx2.AsyncClient,
             transport=transport,
             verify=_verification(self.base_url),
             limits=httpx2.Limits(
                 max_connections=None, max_keepalive_connections=MOST_KEPT, keepalive_expiry=KEPT_SECONDS
             ),
+            headers={"User-Agent": f"buntime-sdk-python/{__version__}"},
         )
-        headers = {"Authorization": f"Bearer {key}", "User-Agent": f"buntime-sdk-python/{__version__}"}
         rules = RetryRules(max_retries, retry_delay)
+        previews = AsyncPreviews(client, self.base_url, rules=rules, on_retry=on_retry, pause=pause)
         self._calls = AsyncCalls(
-            http, dial, self.base_url, headers, timeout=timeout, rules=rules, on_retry=on_retry, pause=pause
+            client(),
+            previews,
+            dial,
+            self.base_url,
+            {"Authorization": f"Bearer {key}", "User-Agent": f"buntime-sdk-python/{__version__}"},
+            timeout=timeout,
+            rules=rules,
+            on_retry=on_retry,
+            pause=pause,
         )
         self.sessions = AsyncSessions(self._calls)
 

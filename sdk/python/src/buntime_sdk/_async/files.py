@@ -2,19 +2,20 @@
 
 import base64
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeAlias, overload
 
 from buntime_sdk import archives
 from buntime_sdk._async.calls import AsyncCalls, Call, broken_stream
 from buntime_sdk._async.pages import AsyncPages
-from buntime_sdk._async.runs import content_on_the_wire
+from buntime_sdk._async.runs import content_on_the_wire, listed_files
 from buntime_sdk.errors import FileConflict, FileNotFound, InvalidRequest
 from buntime_sdk.shapes import (
+    File,
     FileChange,
     FileEntry,
     FileEvent,
@@ -30,7 +31,7 @@ from buntime_sdk.waiting import AsyncReader, async_in_thread
 PIECE = 1 << 18  # bytes of a local file that are read at once
 
 # Called with the bytes transferred so far, and the total where it is known.
-type Progress = Callable[[int, int | None], object]
+Progress: TypeAlias = Callable[[int, int | None], object]
 
 
 class AsyncFileWatch:
@@ -82,24 +83,59 @@ class AsyncFiles:
         self._session_id = session_id
 
     async def read(self, path: str) -> str:
-        """Reads a text file up to the plan's file size. Raises FileNotFound, FileConflict, UnicodeDecodeError."""
+        """Reads a text file up to the plan's file size. `path`: the file.
+
+        Raises FileNotFound, FileConflict, UnicodeDecodeError.
+        """
         return (await self.read_bytes(path)).decode()
 
     async def read_bytes(self, path: str) -> bytes:
-        """Reads a file up to the plan's file size. Raises FileNotFound, FileConflict, PayloadTooLarge."""
+        """Reads a file up to the plan's file size. `path`: the file.
+
+        Raises FileNotFound, FileConflict, PayloadTooLarge.
+        """
         told = await self._calls.json(Call("GET", "/files/read", self._at(path)))
         content: str = told["content"]
         return base64.b64decode(content) if told["encoding"] == "base64" else content.encode()
 
+    @overload
     async def write(
         self, path: str, content: str | bytes, *, mode: str | None = None, append: bool = False
-    ) -> FileWritten:
+    ) -> FileWritten: ...
+
+    @overload
+    async def write(self, path: Mapping[str, str | bytes] | Sequence[File]) -> Sequence[FileWritten]: ...
+
+    async def write(
+        self,
+        path: str | Mapping[str, str | bytes] | Sequence[File],
+        content: str | bytes | None = None,
+        *,
+        mode: str | None = None,
+        append: bool = False,
+    ) -> FileWritten | Sequence[FileWritten]:
         """Writes a file and makes its parent directories. A concurrent reader sees the old content or the new, never a
         mix.
 
-        `mode`: permission bits in octal, such as `"755"`. `append`: add to the end instead of replacing the file. Use
-        `upload` for content over the plan's file size. Raises FileConflict, PayloadTooLarge, DiskFull.
+        `path`: where to write; or several files, as path → content or as a list of `File`. `content`: the content, for
+        one path. `mode`: permission bits in octal, such as `"755"`. `append`: add to the end instead of replacing the
+        file.
+
+        Several files are written one after another, with a request each. Each file is whole, but the call is not
+        atomic: if one fails, those before it stay. To write all or none, give `files` to `Session.execute`. For many
+        files, `upload_archive` is faster; for content over the plan's file size, use `upload`.
+
+        Raises FileConflict, PayloadTooLarge, DiskFull; TypeError for one path without content, or several with options.
         """
+        if isinstance(path, str):
+            if content is None:
+                raise TypeError("write needs the content of the file.")
+            return await self._write(path, content, mode=mode, append=append)
+        if content is not None or mode is not None or append:
+            raise TypeError("Several files have their own content and mode, and cannot be appended to.")
+        return [await self._write(one.path, one.content, mode=one.mode, append=False) for one in listed_files(path)]
+
+    async def _write(self, path: str, content: str | bytes, *, mode: str | None, append: bool) -> FileWritten:
         request = {**self._at(path), **content_on_the_wire(content), "mode": mode, "append": append or None}
         told = await self._calls.json(Call("POST", "/files/write", json=request, repeatable=not append))
         return from_wire(FileWritten, told)
@@ -107,7 +143,11 @@ class AsyncFiles:
     def list(
         self, path: str | None = None, *, recursive: bool = False, page_size: int | None = None
     ) -> AsyncPages[FileEntry]:
-        """Lists a directory, `/workspace` by default, sorted by path. Raises FileNotFound, FileConflict."""
+        """Lists a directory, sorted by path.
+
+        `path`: the directory; `/workspace` by default. `recursive`: list everything below it. `page_size`: entries a
+        request, 1 to 100. Raises FileNotFound, FileConflict.
+        """
 
         async def fetch(offset: int) -> tuple[Sequence[FileEntry], int]:
             query = {**self._at(path), "recursive": recursive or None, "limit": page_size, "offset": offset or None}
@@ -117,11 +157,11 @@ class AsyncFiles:
         return AsyncPages(fetch, lambda file: (file.path, file.path_base64))
 
     async def stat(self, path: str) -> FileStatus:
-        """Describes the path itself: a symbolic link is not followed. Raises FileNotFound."""
+        """Describes what is at `path`: a symbolic link is not followed. Raises FileNotFound."""
         return from_wire(FileStatus, await self._calls.json(Call("GET", "/files/stat", self._at(path))))
 
     async def exists(self, path: str) -> bool:
-        """Whether anything is at the path, even a broken symbolic link."""
+        """Whether anything is at `path`, even a broken symbolic link."""
         try:
             await self.stat(path)
         except FileNotFound:
@@ -133,15 +173,18 @@ class AsyncFiles:
         return True
 
     async def mkdir(self, path: str) -> bool:
-        """Makes a directory and its parents. Returns whether it was made. Raises FileConflict if something else is
-        there.
+        """Makes the directory `path` and its parents. Returns whether it was made.
+
+        Raises FileConflict if something else is there.
         """
         told = await self._calls.json(Call("POST", "/files/mkdir", json=self._at(path), repeatable=True))
         return bool(told["created"])
 
     async def move(self, from_path: str, to_path: str, *, overwrite: bool = False) -> str:
-        """Moves a file or directory and returns the new path. Raises FileNotFound, and FileConflict if the target
-        exists.
+        """Moves a file or directory and returns the new path.
+
+        `from_path`: what to move. `to_path`: its new path; parents are made. `overwrite`: replace a file or an empty
+        directory there. Raises FileNotFound, and FileConflict if the target exists.
         """
         request = {
             "sessionId": self._session_id,
@@ -152,8 +195,9 @@ class AsyncFiles:
         return str((await self._calls.json(Call("POST", "/files/move", json=request)))["path"])
 
     async def delete(self, path: str, *, recursive: bool = False) -> None:
-        """Deletes a file or directory. Raises FileNotFound, and FileConflict for a non-empty directory unless
-        `recursive`.
+        """Deletes a file or directory. `path`: what to delete. `recursive`: delete a directory with its contents.
+
+        Raises FileNotFound, and FileConflict for a directory that is not empty.
         """
         query = {**self._at(path), "recursive": recursive or None}
         await self._calls.gone(Call("DELETE", "/files/delete", query), "file_not_found")
@@ -167,8 +211,11 @@ class AsyncFiles:
         ignore_case: bool = False,
         limit: int | None = None,
     ) -> SearchResult:
-        """Finds lines that match a regular expression (ripgrep's syntax) in files whose paths match `glob`. Without
-        `query`, finds files by name only. `limit`: matches, 1 to 1,000; 100 by default.
+        """Finds lines in files, or files by name. `.git` and `node_modules` are left out.
+
+        `query`: the regular expression that lines must match (ripgrep's syntax); without it, files are found by name
+        only. `glob`: only files whose path matches, as in .gitignore. `path`: the directory; `/workspace` by default.
+        `ignore_case`: for the query. `limit`: matches, 1 to 1,000; 100 by default.
         """
         asked = {
             **self._at(path),
@@ -180,11 +227,16 @@ class AsyncFiles:
         return from_wire(SearchResult, await self._calls.json(Call("GET", "/files/search", asked)))
 
     def watch(self, path: str | None = None, *, recursive: bool = False) -> AsyncFileWatch:
-        """Watches a directory, `/workspace` by default. Enter its block, then iterate over it."""
+        """Watches a directory. Enter its block, then iterate over it.
+
+        `path`: the directory; `/workspace` by default. `recursive`: watch everything below it too.
+        """
         return AsyncFileWatch(self._calls, {**self._at(path), "recursive": recursive or None})
 
     async def chunks(self, path: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
-        """Streams a file of any size, from byte `start` up to but not including `end`; to the file's end by default.
+        """Streams a file of any size.
+
+        `path`: the file. `start`: the first byte. `end`: the byte to stop before; the file's end by default.
 
         Raises FileNotFound, FileConflict, RangeNotSatisfiable.
         """
@@ -208,6 +260,9 @@ class AsyncFiles:
     ) -> FileWritten:
         """Uploads a local file of any size, or an open file from its current position to its current end.
 
+        `local`: the file here. `path`: the file in the session. `mode`: permission bits in octal, such as `"755"`.
+        `progress`: called with the bytes sent so far, and their total where it is known.
+
         A source that cannot be read twice, such as a pipe, is sent once and never retried. Raises OSError for the local
         file.
         """
@@ -218,7 +273,9 @@ class AsyncFiles:
 
     async def download(self, path: str, local: str | PathLike[str], *, progress: Progress | None = None) -> int:
         """Downloads a file of any size and returns its size in bytes. The local file appears only when it is complete.
-        Raises OSError.
+
+        `path`: the file in the session. `local`: the file here. `progress`: called with the bytes received so far, and
+        their total where it is known. Raises OSError.
         """
         with archives.appearing(Path(local)) as file:
             return await self._get(Call("GET", "/files/content", self._at(path)), file, progress)
@@ -226,8 +283,9 @@ class AsyncFiles:
     async def upload_archive(self, local: str | PathLike[str], path: str, *, progress: Progress | None = None) -> int:
         """Uploads the contents of a local directory into a directory of the session, which is made if needed.
 
-        The contents are packed into a temporary `tar.gz` first. Returns the number of entries. Raises OSError for the
-        local directory.
+        The contents are packed into a temporary `tar.gz` first. `local`: the directory here. `path`: the directory in
+        the session. `progress`: called with the bytes sent so far, and their total. Returns the number of entries.
+        Raises OSError for the local directory.
         """
         with tempfile.TemporaryFile() as file:
             await async_in_thread(archives.pack, Path(local), file)
@@ -240,7 +298,8 @@ class AsyncFiles:
     ) -> None:
         """Downloads the contents of a directory of the session into a local one, which is made if needed.
 
-        Refuses names and links that lead out of the local directory. Raises OSError, tarfile.TarError.
+        Refuses names and links that lead out of the local directory. `path`: the directory in the session. `local`: the
+        directory here. `progress`: called with the bytes received so far, and None. Raises OSError, tarfile.TarError.
         """
         with tempfile.TemporaryFile() as file:
             await self._get(Call("GET", "/files/archive", self._at(path)), file, progress)

@@ -1,11 +1,14 @@
 """Paged lists."""
 
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from typing import Generic, TypeVar
 
 from buntime_sdk.waiting import Eventual
 
+T = TypeVar("T")
 
-class AsyncPages[T]:
+
+class AsyncPages(Generic[T]):
     """Iterates over a whole list and fetches each page when it is needed.
 
     An item that stays in the list throughout comes exactly once, even if your loop deletes the items it is given.
@@ -19,7 +22,7 @@ class AsyncPages[T]:
         self._identity = identity
 
     async def page(self, offset: int = 0) -> tuple[Sequence[T], int]:
-        """Returns the items from `offset` on, and the total."""
+        """Returns one page and the length of the whole list. `offset`: where the page begins."""
         return await self._fetch(offset)
 
     async def __aiter__(self) -> AsyncIterator[T]:

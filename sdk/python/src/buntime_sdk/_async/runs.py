@@ -1,14 +1,14 @@
 """Runs: a request for the whole result, or a stream of events."""
 
 import base64
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from buntime_sdk._async.calls import AsyncCalls, Call, broken_stream
-from buntime_sdk.errors import ConnectionFailed, RequestTimeout
+from buntime_sdk.errors import ConnectionFailed, InvalidRequest, RequestTimeout
 from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import (
     Displayed,
@@ -23,17 +23,35 @@ from buntime_sdk.shapes import (
     Stdout,
     from_wire,
 )
-from buntime_sdk.waiting import AsyncReader
+from buntime_sdk.waiting import AsyncReader, async_tell
+
+Listener = Callable[[str], object]  # gets a piece of output; in the async half it may be a coroutine function
+
+R = TypeVar("R", bound=ExecutionResult)
 
 LONGEST_RUN = 3600  # seconds: the longest that any plan runs a program whose request names no timeout
 
 
-async def execute[R: ExecutionResult](
-    calls: AsyncCalls, kind: type[R], request: Mapping[str, Any], timeout: int | None, key: str | None
+async def execute(
+    calls: AsyncCalls,
+    kind: type[R],
+    request: Mapping[str, Any],
+    timeout: int | None,
+    key: str | None,
+    on_stdout: Listener | None,
+    on_stderr: Listener | None,
 ) -> R:
-    """`timeout`: the session's, if known."""
-    waits = request.get("timeout") or timeout or LONGEST_RUN
-    return from_wire(kind, await calls.json(Call("POST", "/execute", json=request, key=key, waits=waits)))
+    """`timeout`: the session's, if known. With a listener, the output is streamed."""
+    if on_stdout is None and on_stderr is None:
+        waits = request.get("timeout") or timeout or LONGEST_RUN
+        return from_wire(kind, await calls.json(Call("POST", "/execute", json=request, key=key, waits=waits)))
+    if key is not None:
+        message = "idempotency_key cannot be combined with on_stdout or on_stderr: streamed output is not kept."
+        raise InvalidRequest(message, code="invalid_request", details={"field": "idempotency_key"})
+    async with AsyncRunStream(calls, request) as stream:
+        result = await stream.result(on_stdout=on_stdout, on_stderr=on_stderr)
+    assert isinstance(result, kind)
+    return result
 
 
 class AsyncRunStream:
@@ -69,15 +87,24 @@ class AsyncRunStream:
         """Ends the run, unless it is detached or has ended, even while another task reads the stream."""
         await self._events.close()
 
-    async def result(self) -> ExecutionResult:
-        """Reads to the end. `stdout` and `stderr` hold the output that you have not read yet."""
+    async def result(self, *, on_stdout: Listener | None = None, on_stderr: Listener | None = None) -> ExecutionResult:
+        """Reads to the end. The result has the output, and the displayed values of a context, that you have not read.
+
+        `on_stdout`, `on_stderr`: called with each piece of that output as it arrives.
+        """
         written: dict[type, list[str]] = {Stdout: [], Stderr: []}
+        displayed: list[Forms] = []
         async for event in self:
+            if isinstance(event, Displayed):
+                displayed.append(event.value)
             if isinstance(event, Stdout | Stderr):
                 written[type(event)].append(event.data)
+                listener = on_stdout if isinstance(event, Stdout) else on_stderr
+                if listener is not None:
+                    await async_tell(listener, event.data)
         if self._result is None:
             raise broken_stream()
-        return with_output(self._result, "".join(written[Stdout]), "".join(written[Stderr]))
+        return _with_output(self._result, "".join(written[Stdout]), "".join(written[Stderr]), displayed)
 
 
 async def _read(calls: AsyncCalls, request: Mapping[str, Any]) -> AsyncGenerator[RunEvent]:
@@ -99,7 +126,9 @@ async def _read(calls: AsyncCalls, request: Mapping[str, Any]) -> AsyncGenerator
     yield result
 
 
-def with_output(result: ExecutionResult, stdout: str, stderr: str) -> ExecutionResult:
+def _with_output(result: ExecutionResult, stdout: str, stderr: str, displayed: Sequence[Forms]) -> ExecutionResult:
+    if isinstance(result, Evaluation):
+        result = replace(result, displayed=(*result.displayed, *displayed))
     return replace(result, stdout=stdout, stderr=stderr)
 
 
@@ -123,8 +152,11 @@ def files_on_the_wire(files: Mapping[str, str | bytes] | Sequence[File] | None) 
     """`files`: path → content, or `File`s to set modes."""
     if files is None:
         return None
-    listed = [File(path, content) for path, content in files.items()] if isinstance(files, Mapping) else files
-    return [{"path": one.path, **content_on_the_wire(one.content), **_mode(one.mode)} for one in listed]
+    return [{"path": one.path, **content_on_the_wire(one.content), **_mode(one.mode)} for one in listed_files(files)]
+
+
+def listed_files(files: Mapping[str, str | bytes] | Sequence[File]) -> Sequence[File]:
+    return [File(path, content) for path, content in files.items()] if isinstance(files, Mapping) else files
 
 
 def content_on_the_wire(content: str | bytes) -> dict[str, str]:

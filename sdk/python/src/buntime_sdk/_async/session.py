@@ -1,19 +1,23 @@
 """One session and everything you do in it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
+import httpx2
+
 from buntime_sdk._async.calls import AsyncCalls, Call, new_key
 from buntime_sdk._async.contexts import AsyncContexts
 from buntime_sdk._async.files import AsyncFiles
 from buntime_sdk._async.processes import AsyncProcesses
-from buntime_sdk._async.runs import AsyncRunStream, execute, files_on_the_wire
+from buntime_sdk._async.runs import AsyncRunStream, Listener, execute, files_on_the_wire
 from buntime_sdk._async.terminal import AsyncTerminal, open_terminal
 from buntime_sdk.errors import BuntimeError, SessionNotFound
+from buntime_sdk.previews import DEFAULT_PORT, TOKEN_SECONDS, Visit, require_path, require_port
 from buntime_sdk.seen import UNCHANGED, SeenSession, Unchanged, settings_on_the_wire
+from buntime_sdk.settings import NetworkSettingsDict, PreviewSettingsDict
 from buntime_sdk.shapes import (
     ExecutionResult,
     File,
@@ -67,21 +71,27 @@ class AsyncSession(SeenSession):
         timeout: int | None = None,
         working_dir: str | None = None,
         stdin: str | None = None,
+        on_stdout: Listener | None = None,
+        on_stderr: Listener | None = None,
         idempotency_key: str | None = None,
     ) -> ExecutionResult:
-        """Runs TypeScript or JavaScript and returns the result. A failing program is a result too: see its `exit_code`.
+        """Executes TypeScript or JavaScript and returns the result. A failing program is a result too: see its `ok`,
+        `exit_code` and `check`.
 
-        `files`: path → content, written before the run, all or none. `env`: for this run only. `timeout`: seconds that
-        the program may run; the session's by default. `working_dir`: relative to `/workspace`, or absolute. `stdin`:
-        the program's standard input. `idempotency_key`: makes it safe to retry the call, which then happens by itself
-        when the response is lost.
+        `code`: the program. `files`: path → content, written before the run, all or none. `env`: for this run only.
+        `timeout`: seconds that the program may run; the session's by default. `working_dir`: relative to `/workspace`,
+        or absolute. `stdin`: the program's standard input. `on_stdout`, `on_stderr`: called with each piece of output
+        as it arrives; the result then has all output, uncut. `idempotency_key`: makes it safe to retry the call, which
+        then happens by itself when the response is lost.
 
         Raises MemoryLimitExceeded, DiskFull, and what every call may raise.
         """
         request = self._run(files, env, timeout, working_dir, stdin, code=code)
-        return await execute(self._calls, ExecutionResult, request, self._run_timeout, idempotency_key)
+        return await execute(
+            self._calls, ExecutionResult, request, self._run_timeout, idempotency_key, on_stdout, on_stderr
+        )
 
-    async def run(
+    async def execute_command(
         self,
         command: str,
         *,
@@ -90,11 +100,19 @@ class AsyncSession(SeenSession):
         timeout: int | None = None,
         working_dir: str | None = None,
         stdin: str | None = None,
+        on_stdout: Listener | None = None,
+        on_stderr: Listener | None = None,
         idempotency_key: str | None = None,
     ) -> ExecutionResult:
-        """Runs a command with `bash -c` and returns the result. Otherwise like `execute`."""
+        """Executes a command with `bash -c` and returns the result.
+
+        `command`: a line for the shell. `files`, `env`, `timeout`, `working_dir`, `stdin`, `on_stdout`, `on_stderr`,
+        `idempotency_key`: as for `execute`.
+        """
         request = self._run(files, env, timeout, working_dir, stdin, command=command)
-        return await execute(self._calls, ExecutionResult, request, self._run_timeout, idempotency_key)
+        return await execute(
+            self._calls, ExecutionResult, request, self._run_timeout, idempotency_key, on_stdout, on_stderr
+        )
 
     def stream(
         self,
@@ -107,9 +125,10 @@ class AsyncSession(SeenSession):
         stdin: str | None = None,
         detach: bool = False,
     ) -> AsyncRunStream:
-        """Runs code and streams its output.
+        """Executes code and streams its output.
 
-        `detach`: run as a process. The first event gives its id, and leaving the stream does not end it.
+        `code`, `files`, `env`, `timeout`, `working_dir`, `stdin`: as for `execute`. `detach`: run as a process. The
+        first event gives its id, and leaving the stream does not end it.
         """
         request = self._run(files, env, timeout, working_dir, stdin, code=code, detach=detach or None)
         return AsyncRunStream(self._calls, request)
@@ -125,7 +144,11 @@ class AsyncSession(SeenSession):
         stdin: str | None = None,
         detach: bool = False,
     ) -> AsyncRunStream:
-        """Runs a command with `bash -c`. Otherwise like `stream`."""
+        """Executes a command with `bash -c` and streams its output.
+
+        `command`, `files`, `env`, `timeout`, `working_dir`, `stdin`: as for `execute_command`. `detach`: as for
+        `stream`.
+        """
         request = self._run(files, env, timeout, working_dir, stdin, command=command, detach=detach or None)
         return AsyncRunStream(self._calls, request)
 
@@ -140,15 +163,62 @@ class AsyncSession(SeenSession):
         """Opens a shell. As a context manager, the block's end disconnects and leaves the shell running.
 
         `terminal_id`: reconnect to this terminal. `cols`, `rows`: set both or neither, 2 to 500 each; 80 and 24 for a
-        new terminal.
+        new terminal. `working_dir`: where a new shell starts; `/workspace` by default.
         """
         query = {"terminalId": terminal_id, "cols": cols, "rows": rows, "workingDir": working_dir}
         return awaited(open_terminal(self._calls, self._path("/terminal"), query))
 
+    async def fetch(
+        self,
+        path: str = "/",
+        *,
+        port: int = DEFAULT_PORT,
+        method: str = "GET",
+        params: Mapping[str, str | int | float | bool | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: str | bytes | AsyncIterable[bytes] | None = None,
+        json: object = None,
+        timeout: float | None = None,
+        stream: bool = False,
+    ) -> httpx2.Response:
+        """Sends a request to a server in the session, through its preview, and returns the server's response. An error
+        status of that server is a response too.
+
+        This works where `*.localhost` does not resolve: it connects to the API's address. It makes a token where the
+        port is private. While the session wakes, it retries for as long as `timeout`, as the server advises; where
+        nothing listens on the port, as often as `max_retries` says.
+
+        `path`: path and query, from the slash on. `port`: 1024 to 65535. `method`: any. `params`: added to the query.
+        `headers`: for the session's server; the API key is never sent. `content`: the body; an iterable is sent once
+        and never retried. `json`: a value to send as JSON instead. `timeout`: seconds that the response, or the next
+        part of it, may take; the client's by default. `stream`: return before the body is read; close the response
+        afterwards.
+
+        Raises Unavailable when nothing listens or the session does not wake in time, InvalidRequest, SessionNotFound,
+        ConnectionFailed, RequestTimeout. Redirects are not followed, and cookies are not kept.
+        """
+        require_port(port)
+        require_path(path)
+        if not self._is_known("previewUrl"):
+            await self.refresh()
+        silence = self._calls.timeout if timeout is None else timeout
+        url = self.preview_url(port)
+        visit = Visit(url, path, method, params, headers or {}, content, json, silence, stream)
+
+        async def new_token() -> str:
+            return (await self.preview_token(ttl=TOKEN_SECONDS)).token
+
+        needs_token = not self._is_open(port)
+        return await self._calls.previews.fetch(self.id, visit, new_token, needs_token=needs_token)
+
     async def preview_token(
         self, *, port: int | None = None, ttl: int | None = None, idempotency_key: str | None = None
     ) -> PreviewToken:
-        """Creates a token for the preview of one port, or of all ports. `ttl`: seconds, from 60; 3600 by default."""
+        """Creates a token for a preview. `fetch` makes its own.
+
+        `port`: the port that it opens; all ports by default. `ttl`: seconds, from 60; 3600 by default.
+        `idempotency_key`: one is generated by default, so a retry creates nothing twice.
+        """
         told = await self._calls.json(
             Call(
                 "POST", self._path("/preview-token"), json={"port": port, "ttl": ttl}, key=idempotency_key or new_key()
@@ -157,7 +227,7 @@ class AsyncSession(SeenSession):
         return from_wire(PreviewToken, told)
 
     async def revoke_preview_tokens(self, token: str | None = None) -> int:
-        """Revokes this token, or all tokens. Returns how many were revoked."""
+        """Revokes tokens and returns how many. `token`: only this one; all by default."""
         told = await self._calls.json(Call("DELETE", self._path("/preview-token"), json={"token": token}))
         return int(told["revoked"])
 
@@ -167,7 +237,7 @@ class AsyncSession(SeenSession):
         return self
 
     async def extend(self, ttl: int) -> Self:
-        """Makes the session expire this many seconds from now."""
+        """Makes the session expire later, or sooner. `ttl`: seconds from now, from 300."""
         return await self.update(ttl=ttl)
 
     async def update(
@@ -175,12 +245,17 @@ class AsyncSession(SeenSession):
         *,
         ttl: int | Unchanged | None = UNCHANGED,
         metadata: Mapping[str, object] | Unchanged | None = UNCHANGED,
-        preview: PreviewSettings | Mapping[str, object] | Unchanged | None = UNCHANGED,
-        network: NetworkSettings | Mapping[str, object] | Unchanged | None = UNCHANGED,
+        preview: PreviewSettings | PreviewSettingsDict | Unchanged | None = UNCHANGED,
+        network: NetworkSettings | NetworkSettingsDict | Unchanged | None = UNCHANGED,
         on_wake: str | Unchanged | None = UNCHANGED,
         env: Mapping[str, str] | Unchanged | None = UNCHANGED,
     ) -> Self:
-        """Replaces each setting given as a whole; None restores its default. `ttl`: seconds from now."""
+        """Replaces each setting given as a whole; None restores its default. This does not wake the session.
+
+        `ttl`: seconds from now. `metadata`: your own labels. `preview`: which ports are open to anyone. `network`: what
+        the session may reach. `on_wake`: a command to run after each wake from deep sleep. `env`: variables for every
+        run.
+        """
         given = settings_on_the_wire(
             ttl=ttl, metadata=metadata, preview=preview, network=network, on_wake=on_wake, env=env
         )
@@ -188,7 +263,10 @@ class AsyncSession(SeenSession):
         return self
 
     async def sleep(self, depth: Literal["idle", "deep-sleep"] = "idle") -> Self:
-        """Suspends its processes (`idle`), or ends them and keeps the files (`deep-sleep`). Raises SessionBusy."""
+        """Puts the session to sleep. `depth`: `idle` suspends its processes, `deep-sleep` ends them and keeps files.
+
+        Raises SessionBusy.
+        """
         self._see(await self._calls.json(Call("POST", self._path("/sleep"), json={"depth": depth}, repeatable=True)))
         return self
 

@@ -51,11 +51,11 @@ class AsyncTerminal:
         return None
 
     async def write(self, keys: str | bytes) -> None:
-        """Types these keys. Raises ConnectionFailed."""
+        """Types on the terminal. `keys`: text or bytes. Raises ConnectionFailed."""
         await self._socket.send(keys.encode() if isinstance(keys, str) else keys)
 
     async def resize(self, cols: int, rows: int) -> None:
-        """Sets the window's size, 2 to 500 each. Raises ConnectionFailed."""
+        """Sets the window's size. `cols`, `rows`: 2 to 500 each. Raises ConnectionFailed."""
         await self._socket.send(json.dumps({"type": "resize", "cols": cols, "rows": rows}))
 
     async def close(self) -> None:

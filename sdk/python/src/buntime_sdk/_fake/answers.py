@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from buntime_sdk.errors import BuntimeError
 
@@ -48,7 +48,7 @@ RETRYABLE = frozenset(
 )
 
 # Parts of a body; None: nothing has arrived yet.
-type Parts = Iterator[bytes | None]
+Parts: TypeAlias = Iterator[bytes | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from buntime_sdk._fake.answers import Answer, Parts, event, events, raw, refuse
 from buntime_sdk._fake.archives import packed, unpacked
@@ -11,12 +11,13 @@ from buntime_sdk._fake.files import FakeFiles, absolute, shown
 from buntime_sdk._fake.request import FakeRequest
 from buntime_sdk._fake.scripts import content_of
 
-type FileRoute = Callable[[FakeFiles, FakeRequest], dict[str, Any] | Answer]
+FileRoute: TypeAlias = Callable[[FakeFiles, FakeRequest], dict[str, Any] | Answer]
 
+T = TypeVar("T")
 RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
-def page_of[T](every: Sequence[T], query: Mapping[str, str]) -> Sequence[T]:
+def page_of(every: Sequence[T], query: Mapping[str, str]) -> Sequence[T]:
     begin = int(query.get("offset", 0))
     return every[begin : begin + int(query.get("limit", 50))]
 

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from buntime_sdk._fake.answers import Answer, Parts, error_object, event, events, refuse
 from buntime_sdk._fake.file_routes import page_of
@@ -25,7 +25,7 @@ class Tools:
     new_id: Callable[[str], str]
 
 
-type RunRoute = Callable[[FakeSession, FakeRequest, Tools], dict[str, Any] | Answer]
+RunRoute: TypeAlias = Callable[[FakeSession, FakeRequest, Tools], dict[str, Any] | Answer]
 
 
 def _execute(session: FakeSession, request: FakeRequest, tools: Tools) -> dict[str, Any] | Answer:

@@ -4,13 +4,13 @@ import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeAlias
 
 from buntime_sdk._fake.answers import refuse
 from buntime_sdk.errors import BuntimeError
 from buntime_sdk.shapes import ExecutionResult, Forms, Thrown, camel
 
-type RunKind = Literal["execute", "stream", "context", "process", "terminal"]
+RunKind: TypeAlias = Literal["execute", "stream", "context", "process", "terminal"]
 
 QUICK_MS, SMALL_BYTES = 1, 1 << 20  # what a run uses, unless scripted
 FAILED = 1  # exit code of code that throws
@@ -71,9 +71,9 @@ class FakeResult:
         return 0 if self.error is None else FAILED
 
 
-type RunAnswer = FakeResult | ExecutionResult | str | BuntimeError
-type RunMatch = str | re.Pattern[str] | Callable[[FakeRun], bool]
-type RunScript = RunAnswer | Callable[[FakeRun], RunAnswer]
+RunAnswer: TypeAlias = FakeResult | ExecutionResult | str | BuntimeError
+RunMatch: TypeAlias = str | re.Pattern[str] | Callable[[FakeRun], bool]
+RunScript: TypeAlias = RunAnswer | Callable[[FakeRun], RunAnswer]
 
 
 class Scripts:

@@ -3,19 +3,21 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from threading import RLock
 from typing import Any
 
 from buntime_sdk._fake.answers import Answer, failed, refuse, whole
 from buntime_sdk._fake.file_routes import FILE_ROUTES, page_of
+from buntime_sdk._fake.previews import Servers, address_of
 from buntime_sdk._fake.request import FakeRequest
 from buntime_sdk._fake.run_routes import RUN_ROUTES, Tools
 from buntime_sdk._fake.scripts import Scripts
 from buntime_sdk._fake.session import Clock, FakeSession, stamp
 from buntime_sdk._fake.terminal import FakeTerminal
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout
+from buntime_sdk.previews import ERROR_HEADER
 
 ONE_SESSION = re.compile(r"/sessions/([^/]+)(/[a-z-]+)?")
 LEFT_ASLEEP = frozenset(
@@ -42,6 +44,7 @@ class FakeServer:
         self.lock = RLock()
         self.requests: list[FakeRequest] = []
         self.scripts = Scripts()
+        self.servers = Servers()
         self.sessions: dict[str, FakeSession] = {}
         self.troubles: list[Trouble] = []
         self._clock = clock
@@ -52,6 +55,8 @@ class FakeServer:
     def answer(self, request: FakeRequest) -> Answer:
         with self.lock:
             self.requests.append(request)
+            if address_of(request) is not None:
+                return self._preview(request)
             trouble = self._trouble(request)
             try:
                 if trouble is not None and not trouble.after_work:
@@ -88,6 +93,19 @@ class FakeServer:
             message = "No session with this id. It may have expired or been deleted."
             refuse("session_not_found", message, sessionId=session_id)
         return session
+
+    def _preview(self, request: FakeRequest) -> Answer:
+        """Returns what a session's server answers, or the refusal, which has a header that no server can send."""
+        address = address_of(request)
+        assert address is not None
+        try:
+            answer = self.servers.visit(self.session(address.session_id), address.port, request)
+            return replace(answer, headers=_without(answer.headers, ERROR_HEADER))
+        except (ConnectionFailed, RequestTimeout):
+            raise
+        except BuntimeError as failure:
+            answer = failed(failure)
+            return replace(answer, headers={**answer.headers, ERROR_HEADER: failure.code})
 
     def _trouble(self, request: FakeRequest) -> Trouble | None:
         """Returns the scripted failure for this request, if any, and counts it as used."""
@@ -191,6 +209,10 @@ class FakeServer:
 def path_pattern(path: str) -> re.Pattern[str]:
     """A name in braces, such as `{id}`, matches one part of the path."""
     return re.compile("".join("[^/]+" if part[:1] == "{" else re.escape(part) for part in re.split(r"(\{\w+\})", path)))
+
+
+def _without(headers: Mapping[str, str], left_out: str) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() != left_out.lower()}
 
 
 def _said(value: object) -> str:

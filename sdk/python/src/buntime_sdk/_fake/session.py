@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from signal import Signals
-from typing import Any
+from typing import Any, TypeAlias
 
 from buntime_sdk._fake.answers import refuse
 from buntime_sdk._fake.files import FakeFiles
@@ -15,7 +15,7 @@ LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
 KILLED_BY_SLEEP = 143
 IGNORED = frozenset({"SIGCONT", "SIGCHLD", "SIGWINCH", "SIGURG"})  # these do not end a process
 
-type Clock = Callable[[], datetime]
+Clock: TypeAlias = Callable[[], datetime]
 
 
 def stamp(time: datetime) -> str:

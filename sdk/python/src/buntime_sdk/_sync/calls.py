@@ -7,17 +7,20 @@ import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
+from buntime_sdk._sync.previews import CONNECT_SECONDS, Previews
 from buntime_sdk.dialing import Dial, Socket
-from buntime_sdk.errors import BuntimeError, ConnectionFailed, InvalidRequest, RequestTimeout, error_of, seconds_of
+from buntime_sdk.errors import BuntimeError, ConnectionFailed, InvalidRequest, error_of
 from buntime_sdk.events import EventParser, ServerEvent
+from buntime_sdk.failures import failure_of, read_json, refusal_in
 from buntime_sdk.retries import RetryRules, delay_before, may_have_begun
 from buntime_sdk.shapes import RateLimit
 from buntime_sdk.waiting import Pause, Plain, close_with
 
-CONNECT_SECONDS = 10.0
+T = TypeVar("T")
+
 LEAST_PATIENCE = 1.0  # least seconds that one wait for a call in progress takes off the patience
 HEARTBEAT_SECONDS = 15.0  # the server sends a heartbeat this often on a silent stream
 
@@ -49,6 +52,7 @@ class Calls:
     def __init__(
         self,
         http: httpx2.Client,
+        previews: Previews,
         dial: Dial,
         base_url: str,
         headers: Mapping[str, str],
@@ -58,12 +62,13 @@ class Calls:
         on_retry: Callable[[BuntimeError, int, float], object] | None,
         pause: Pause,
     ) -> None:
+        self.previews = previews
+        self.timeout = timeout
         self._http = http
         close_with(self, http.close)
         self._dial = dial
         self._base_url = base_url
         self._headers = headers
-        self._timeout = timeout
         self._rules = rules
         self._on_retry = on_retry
         self._pause = pause
@@ -71,6 +76,7 @@ class Calls:
 
     def close(self) -> None:
         self._http.close()
+        self.previews.close()
 
     def json(self, call: Call) -> dict[str, Any]:
         """Returns the response's JSON object."""
@@ -99,7 +105,7 @@ class Calls:
         try:
             yield response
         except httpx2.RequestError as broken:
-            raise _failed(broken) from broken
+            raise failure_of(broken, self._base_url) from broken
         finally:
             response.close()
 
@@ -107,13 +113,13 @@ class Calls:
     def events(self, call: Call) -> Iterator[Generator[ServerEvent]]:
         """Yields Server-Sent Events as they arrive, until the response ends. Raises what an `error` event reports."""
         with self.answer(replace(call, waits=call.waits + HEARTBEAT_SECONDS)) as response:
-            yield _events(response)
+            yield _events(response, self._base_url)
 
     def socket(self, path: str, query: Mapping[str, object], *, repeatable: bool) -> Socket:
         """Opens a WebSocket."""
         call = Call("GET", path, query, repeatable=repeatable)
         url = str(httpx2.URL(self._base_url + path, params=_query(query)))
-        return self._repeated(call, lambda: self._dial(url, self._headers, self._timeout))
+        return self._repeated(call, lambda: self._dial(url, self._headers, self.timeout))
 
     def delay_before(self, failure: BuntimeError, attempt: int, *, repeatable: bool = True) -> float | None:
         """Returns the seconds to wait before the next attempt of a failed call, or None to give up."""
@@ -126,12 +132,12 @@ class Calls:
     def wait(self, seconds: float) -> None:
         self._pause(seconds)
 
-    def _repeated[T](self, call: Call, once: Callable[[], Plain[T]]) -> T:
+    def _repeated(self, call: Call, once: Callable[[], Plain[T]]) -> T:
         repeatable = call.repeatable
         if repeatable is None:
             repeatable = call.method != "POST" or call.key is not None
         attempt = 0
-        patience = self._timeout + call.waits
+        patience = self.timeout + call.waits
         while True:
             try:
                 return once()
@@ -150,10 +156,10 @@ class Calls:
         try:
             content = response.read()
         except httpx2.RequestError as broken:
-            raise _failed(broken) from broken
+            raise failure_of(broken, self._base_url) from broken
         finally:
             response.close()
-        told = _read_json(content)
+        told = read_json(content)
         if not isinstance(told, dict):
             shown = {"code": "unexpected_answer", "message": "The response is not JSON. Is this a buntime server?"}
             raise error_of(shown, response.status_code, response.headers.get("x-request-id"))
@@ -171,10 +177,8 @@ class Calls:
             finally:
                 response.close()
         except httpx2.RequestError as broken:
-            raise _failed(broken) from broken
-        except httpx2.InvalidURL as wrong:
-            raise ConnectionFailed(f"{self._base_url} is not a URL: {wrong}", begun=False) from wrong
-        raise _refusal(response, content)
+            raise failure_of(broken, self._base_url) from broken
+        raise refusal_in(response, content)
 
     def _request(self, call: Call) -> httpx2.Request:
         headers = {**self._headers, **(call.headers or {})}
@@ -187,14 +191,14 @@ class Calls:
         if call.json is not None:
             headers["Content-Type"] = "application/json"
             content = json.dumps(call.json if call.nulls else without_none(call.json)).encode()
-        silence = self._timeout + call.waits
+        silence = self.timeout + call.waits
         return self._http.build_request(
             call.method,
             self._base_url + call.path,
             params=_query(call.query) if call.query else None,
             content=content,
             headers=headers,
-            timeout=httpx2.Timeout(silence, connect=min(CONNECT_SECONDS, self._timeout), pool=None),
+            timeout=httpx2.Timeout(silence, connect=min(CONNECT_SECONDS, self.timeout), pool=None),
         )
 
     def _note_rate(self, headers: httpx2.Headers) -> None:
@@ -205,7 +209,7 @@ class Calls:
         self.rate_limit = RateLimit(limit, remaining, reset)
 
 
-def _events(response: httpx2.Response) -> Generator[ServerEvent]:
+def _events(response: httpx2.Response, url: str) -> Generator[ServerEvent]:
     parser = EventParser()
     try:
         for part in response.iter_bytes():
@@ -214,7 +218,7 @@ def _events(response: httpx2.Response) -> Generator[ServerEvent]:
                     raise error_of(event.told, None, response.headers.get("x-request-id"))
                 yield event
     except httpx2.RequestError as broken:
-        raise _failed(broken) from broken
+        raise failure_of(broken, url) from broken
 
 
 def broken_stream() -> ConnectionFailed:
@@ -243,25 +247,3 @@ def _query(query: Mapping[str, object]) -> dict[str, str]:
         for name, value in query.items()
         if value is not None
     }
-
-
-def _failed(broken: httpx2.RequestError) -> BuntimeError:
-    if isinstance(broken, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.UnsupportedProtocol):
-        return ConnectionFailed(f"Cannot connect to the server: {broken or type(broken).__name__}", begun=False)
-    if isinstance(broken, httpx2.TimeoutException):
-        return RequestTimeout("The response, or the next part of it, did not arrive in time.")
-    return ConnectionFailed(f"The connection broke: {broken or type(broken).__name__}", begun=True)
-
-
-def _refusal(response: httpx2.Response, content: bytes) -> BuntimeError:
-    told = _read_json(content)
-    shown = told.get("error") if isinstance(told, dict) else None
-    after = seconds_of(response.headers.get("retry-after"))
-    return error_of(shown, response.status_code, response.headers.get("x-request-id"), after)
-
-
-def _read_json(content: bytes) -> object:
-    try:
-        return json.loads(content)
-    except ValueError:
-        return None

@@ -3,19 +3,20 @@
 
 import base64
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeAlias, overload
 
 from buntime_sdk import archives
 from buntime_sdk._sync.calls import Call, Calls, broken_stream
 from buntime_sdk._sync.pages import Pages
-from buntime_sdk._sync.runs import content_on_the_wire
+from buntime_sdk._sync.runs import content_on_the_wire, listed_files
 from buntime_sdk.errors import FileConflict, FileNotFound, InvalidRequest
 from buntime_sdk.shapes import (
+    File,
     FileChange,
     FileEntry,
     FileEvent,
@@ -31,7 +32,7 @@ from buntime_sdk.waiting import Reader, in_thread
 PIECE = 1 << 18  # bytes of a local file that are read at once
 
 # Called with the bytes transferred so far, and the total where it is known.
-type Progress = Callable[[int, int | None], object]
+Progress: TypeAlias = Callable[[int, int | None], object]
 
 
 class FileWatch:
@@ -83,22 +84,59 @@ class Files:
         self._session_id = session_id
 
     def read(self, path: str) -> str:
-        """Reads a text file up to the plan's file size. Raises FileNotFound, FileConflict, UnicodeDecodeError."""
+        """Reads a text file up to the plan's file size. `path`: the file.
+
+        Raises FileNotFound, FileConflict, UnicodeDecodeError.
+        """
         return (self.read_bytes(path)).decode()
 
     def read_bytes(self, path: str) -> bytes:
-        """Reads a file up to the plan's file size. Raises FileNotFound, FileConflict, PayloadTooLarge."""
+        """Reads a file up to the plan's file size. `path`: the file.
+
+        Raises FileNotFound, FileConflict, PayloadTooLarge.
+        """
         told = self._calls.json(Call("GET", "/files/read", self._at(path)))
         content: str = told["content"]
         return base64.b64decode(content) if told["encoding"] == "base64" else content.encode()
 
-    def write(self, path: str, content: str | bytes, *, mode: str | None = None, append: bool = False) -> FileWritten:
+    @overload
+    def write(
+        self, path: str, content: str | bytes, *, mode: str | None = None, append: bool = False
+    ) -> FileWritten: ...
+
+    @overload
+    def write(self, path: Mapping[str, str | bytes] | Sequence[File]) -> Sequence[FileWritten]: ...
+
+    def write(
+        self,
+        path: str | Mapping[str, str | bytes] | Sequence[File],
+        content: str | bytes | None = None,
+        *,
+        mode: str | None = None,
+        append: bool = False,
+    ) -> FileWritten | Sequence[FileWritten]:
         """Writes a file and makes its parent directories. A concurrent reader sees the old content or the new, never a
         mix.
 
-        `mode`: permission bits in octal, such as `"755"`. `append`: add to the end instead of replacing the file. Use
-        `upload` for content over the plan's file size. Raises FileConflict, PayloadTooLarge, DiskFull.
+        `path`: where to write; or several files, as path → content or as a list of `File`. `content`: the content, for
+        one path. `mode`: permission bits in octal, such as `"755"`. `append`: add to the end instead of replacing the
+        file.
+
+        Several files are written one after another, with a request each. Each file is whole, but the call is not
+        atomic: if one fails, those before it stay. To write all or none, give `files` to `Session.execute`. For many
+        files, `upload_archive` is faster; for content over the plan's file size, use `upload`.
+
+        Raises FileConflict, PayloadTooLarge, DiskFull; TypeError for one path without content, or several with options.
         """
+        if isinstance(path, str):
+            if content is None:
+                raise TypeError("write needs the content of the file.")
+            return self._write(path, content, mode=mode, append=append)
+        if content is not None or mode is not None or append:
+            raise TypeError("Several files have their own content and mode, and cannot be appended to.")
+        return [self._write(one.path, one.content, mode=one.mode, append=False) for one in listed_files(path)]
+
+    def _write(self, path: str, content: str | bytes, *, mode: str | None, append: bool) -> FileWritten:
         request = {**self._at(path), **content_on_the_wire(content), "mode": mode, "append": append or None}
         told = self._calls.json(Call("POST", "/files/write", json=request, repeatable=not append))
         return from_wire(FileWritten, told)
@@ -106,7 +144,11 @@ class Files:
     def list(
         self, path: str | None = None, *, recursive: bool = False, page_size: int | None = None
     ) -> Pages[FileEntry]:
-        """Lists a directory, `/workspace` by default, sorted by path. Raises FileNotFound, FileConflict."""
+        """Lists a directory, sorted by path.
+
+        `path`: the directory; `/workspace` by default. `recursive`: list everything below it. `page_size`: entries a
+        request, 1 to 100. Raises FileNotFound, FileConflict.
+        """
 
         def fetch(offset: int) -> tuple[Sequence[FileEntry], int]:
             query = {**self._at(path), "recursive": recursive or None, "limit": page_size, "offset": offset or None}
@@ -116,11 +158,11 @@ class Files:
         return Pages(fetch, lambda file: (file.path, file.path_base64))
 
     def stat(self, path: str) -> FileStatus:
-        """Describes the path itself: a symbolic link is not followed. Raises FileNotFound."""
+        """Describes what is at `path`: a symbolic link is not followed. Raises FileNotFound."""
         return from_wire(FileStatus, self._calls.json(Call("GET", "/files/stat", self._at(path))))
 
     def exists(self, path: str) -> bool:
-        """Whether anything is at the path, even a broken symbolic link."""
+        """Whether anything is at `path`, even a broken symbolic link."""
         try:
             self.stat(path)
         except FileNotFound:
@@ -132,15 +174,18 @@ class Files:
         return True
 
     def mkdir(self, path: str) -> bool:
-        """Makes a directory and its parents. Returns whether it was made. Raises FileConflict if something else is
-        there.
+        """Makes the directory `path` and its parents. Returns whether it was made.
+
+        Raises FileConflict if something else is there.
         """
         told = self._calls.json(Call("POST", "/files/mkdir", json=self._at(path), repeatable=True))
         return bool(told["created"])
 
     def move(self, from_path: str, to_path: str, *, overwrite: bool = False) -> str:
-        """Moves a file or directory and returns the new path. Raises FileNotFound, and FileConflict if the target
-        exists.
+        """Moves a file or directory and returns the new path.
+
+        `from_path`: what to move. `to_path`: its new path; parents are made. `overwrite`: replace a file or an empty
+        directory there. Raises FileNotFound, and FileConflict if the target exists.
         """
         request = {
             "sessionId": self._session_id,
@@ -151,8 +196,9 @@ class Files:
         return str((self._calls.json(Call("POST", "/files/move", json=request)))["path"])
 
     def delete(self, path: str, *, recursive: bool = False) -> None:
-        """Deletes a file or directory. Raises FileNotFound, and FileConflict for a non-empty directory unless
-        `recursive`.
+        """Deletes a file or directory. `path`: what to delete. `recursive`: delete a directory with its contents.
+
+        Raises FileNotFound, and FileConflict for a directory that is not empty.
         """
         query = {**self._at(path), "recursive": recursive or None}
         self._calls.gone(Call("DELETE", "/files/delete", query), "file_not_found")
@@ -166,8 +212,11 @@ class Files:
         ignore_case: bool = False,
         limit: int | None = None,
     ) -> SearchResult:
-        """Finds lines that match a regular expression (ripgrep's syntax) in files whose paths match `glob`. Without
-        `query`, finds files by name only. `limit`: matches, 1 to 1,000; 100 by default.
+        """Finds lines in files, or files by name. `.git` and `node_modules` are left out.
+
+        `query`: the regular expression that lines must match (ripgrep's syntax); without it, files are found by name
+        only. `glob`: only files whose path matches, as in .gitignore. `path`: the directory; `/workspace` by default.
+        `ignore_case`: for the query. `limit`: matches, 1 to 1,000; 100 by default.
         """
         asked = {
             **self._at(path),
@@ -179,11 +228,16 @@ class Files:
         return from_wire(SearchResult, self._calls.json(Call("GET", "/files/search", asked)))
 
     def watch(self, path: str | None = None, *, recursive: bool = False) -> FileWatch:
-        """Watches a directory, `/workspace` by default. Enter its block, then iterate over it."""
+        """Watches a directory. Enter its block, then iterate over it.
+
+        `path`: the directory; `/workspace` by default. `recursive`: watch everything below it too.
+        """
         return FileWatch(self._calls, {**self._at(path), "recursive": recursive or None})
 
     def chunks(self, path: str, *, start: int = 0, end: int | None = None) -> Generator[bytes]:
-        """Streams a file of any size, from byte `start` up to but not including `end`; to the file's end by default.
+        """Streams a file of any size.
+
+        `path`: the file. `start`: the first byte. `end`: the byte to stop before; the file's end by default.
 
         Raises FileNotFound, FileConflict, RangeNotSatisfiable.
         """
@@ -207,6 +261,9 @@ class Files:
     ) -> FileWritten:
         """Uploads a local file of any size, or an open file from its current position to its current end.
 
+        `local`: the file here. `path`: the file in the session. `mode`: permission bits in octal, such as `"755"`.
+        `progress`: called with the bytes sent so far, and their total where it is known.
+
         A source that cannot be read twice, such as a pipe, is sent once and never retried. Raises OSError for the local
         file.
         """
@@ -217,7 +274,9 @@ class Files:
 
     def download(self, path: str, local: str | PathLike[str], *, progress: Progress | None = None) -> int:
         """Downloads a file of any size and returns its size in bytes. The local file appears only when it is complete.
-        Raises OSError.
+
+        `path`: the file in the session. `local`: the file here. `progress`: called with the bytes received so far, and
+        their total where it is known. Raises OSError.
         """
         with archives.appearing(Path(local)) as file:
             return self._get(Call("GET", "/files/content", self._at(path)), file, progress)
@@ -225,8 +284,9 @@ class Files:
     def upload_archive(self, local: str | PathLike[str], path: str, *, progress: Progress | None = None) -> int:
         """Uploads the contents of a local directory into a directory of the session, which is made if needed.
 
-        The contents are packed into a temporary `tar.gz` first. Returns the number of entries. Raises OSError for the
-        local directory.
+        The contents are packed into a temporary `tar.gz` first. `local`: the directory here. `path`: the directory in
+        the session. `progress`: called with the bytes sent so far, and their total. Returns the number of entries.
+        Raises OSError for the local directory.
         """
         with tempfile.TemporaryFile() as file:
             in_thread(archives.pack, Path(local), file)
@@ -237,7 +297,8 @@ class Files:
     def download_archive(self, path: str, local: str | PathLike[str], *, progress: Progress | None = None) -> None:
         """Downloads the contents of a directory of the session into a local one, which is made if needed.
 
-        Refuses names and links that lead out of the local directory. Raises OSError, tarfile.TarError.
+        Refuses names and links that lead out of the local directory. `path`: the directory in the session. `local`: the
+        directory here. `progress`: called with the bytes received so far, and None. Raises OSError, tarfile.TarError.
         """
         with tempfile.TemporaryFile() as file:
             self._get(Call("GET", "/files/archive", self._at(path)), file, progress)

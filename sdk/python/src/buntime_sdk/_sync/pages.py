@@ -2,11 +2,14 @@
 """Paged lists."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 from buntime_sdk.waiting import Plain
 
+T = TypeVar("T")
 
-class Pages[T]:
+
+class Pages(Generic[T]):
     """Iterates over a whole list and fetches each page when it is needed.
 
     An item that stays in the list throughout comes exactly once, even if your loop deletes the items it is given.
@@ -20,7 +23,7 @@ class Pages[T]:
         self._identity = identity
 
     def page(self, offset: int = 0) -> tuple[Sequence[T], int]:
-        """Returns the items from `offset` on, and the total."""
+        """Returns one page and the length of the whole list. `offset`: where the page begins."""
         return self._fetch(offset)
 
     def __iter__(self) -> Iterator[T]:

@@ -52,11 +52,11 @@ class Terminal:
         return None
 
     def write(self, keys: str | bytes) -> None:
-        """Types these keys. Raises ConnectionFailed."""
+        """Types on the terminal. `keys`: text or bytes. Raises ConnectionFailed."""
         self._socket.send(keys.encode() if isinstance(keys, str) else keys)
 
     def resize(self, cols: int, rows: int) -> None:
-        """Sets the window's size, 2 to 500 each. Raises ConnectionFailed."""
+        """Sets the window's size. `cols`, `rows`: 2 to 500 each. Raises ConnectionFailed."""
         self._socket.send(json.dumps({"type": "resize", "cols": cols, "rows": rows}))
 
     def close(self) -> None:

@@ -1,0 +1,1 @@
+"""The command `buntime`: the command line and the MCP server. Both are ordinary clients of a server."""

@@ -1,0 +1,95 @@
+"""The commands. Each imports what it needs when it runs, so that all of them start quickly."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from buntime_cli.commands import copying, previews, processes, running, sessions, shell, usage
+from buntime_cli.mcp.command import mcp_command
+
+SERVER_COMMANDS = "buntime.commands"  # entry points: Typer apps whose commands are added to these
+SERVER_HEAD = "Commands of the server on this host, which BUNTIME_* variables configure"
+
+
+class Commands(TyperGroup):
+    """Adds the commands of a server that is installed beside, which are looked up only when they are asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *(name for group in _server_groups() for name in group.list_commands(ctx))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        if found is not None:
+            return found
+        return next((one for group in _server_groups() if (one := group.get_command(ctx, cmd_name))), None)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        _write(formatter, "Commands", [(name, self.get_command(ctx, name)) for name in super().list_commands(ctx)])
+        for group in _server_groups():
+            named = [(name, group.get_command(ctx, name)) for name in group.list_commands(ctx)]
+            _write(formatter, SERVER_HEAD, named)
+
+
+def _server_groups() -> Sequence[TyperGroup]:
+    from importlib.metadata import entry_points
+
+    groups = (typer.main.get_command(one.load()) for one in entry_points(group=SERVER_COMMANDS))
+    return [group for group in groups if isinstance(group, TyperGroup)]
+
+
+def _write(formatter: Any, head: str, named: Sequence[tuple[str, Any]]) -> None:
+    width = formatter.width - 6 - max(len(name) for name, _ in named)
+    with formatter.section(head):
+        formatter.write_dl([(name, command.get_short_help_str(width)) for name, command in named])
+
+
+app = typer.Typer(
+    name="buntime",
+    cls=Commands,
+    help="Isolated Bun sessions for AI agents. Commands that talk to a server use BUNTIME_URL and BUNTIME_API_KEY.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # importing rich takes as long as everything else together
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+rest = typer.Typer()
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version("buntime-sdk"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+@rest.command("completion")
+def completion_command(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument()]) -> None:
+    """Print the completion script for a shell.
+
+    For bash, add this to ~/.bashrc: eval "$(buntime completion bash)". --install-completion does the same for the
+    current shell.
+    """
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    typer.echo(get_completion_script(prog_name="buntime", complete_var="_BUNTIME_COMPLETE", shell=shell))
+
+
+rest.command("mcp")(mcp_command)
+
+for commands in (
+    *(sessions.sessions, running.running, shell.shell, copying.copying),
+    *(processes.processes, previews.previews, usage.usage, rest),
+):
+    app.add_typer(commands)

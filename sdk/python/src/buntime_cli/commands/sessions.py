@@ -1,0 +1,173 @@
+"""`buntime create`, `ls`, `sleep`, `wake`, `rm`: sessions from start to end."""
+
+import sys
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from buntime_cli.commands.connection import connected
+from buntime_cli.commands.errors import CommandError
+from buntime_cli.commands.naming import SessionName, SessionNames, find, require_free
+from buntime_cli.commands.options import AsJson, Variables
+from buntime_cli.commands.showing import print_json, print_table, since, told, until
+from buntime_cli.commands.values import pairs, seconds
+
+if TYPE_CHECKING:
+    from buntime_sdk import Session
+
+sessions = typer.Typer()
+
+SHOWN = (
+    *("created_at", "expires_at", "last_active", "state", "files_count", "active_processes", "metadata"),
+    *("resource_limits", "preview", "network", "on_wake", "env_names"),
+)
+
+
+@sessions.command("create")
+def create_command(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Option(help="A name for the session, stored as metadata.name.")] = None,
+    ttl: Annotated[str | None, typer.Option(help="Lifetime: 90, 30m, 24h, 7d. Default: one day.")] = None,
+    metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="A label to search by.")] = None,
+    env: Annotated[
+        Variables, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For all that runs in it.")
+    ] = None,
+    memory: Annotated[int | None, typer.Option(metavar="MB")] = None,
+    cpu: Annotated[float | None, typer.Option(metavar="CORES")] = None,
+    timeout: Annotated[str | None, typer.Option(help="Timeout of runs that set none.")] = None,
+    disk: Annotated[int | None, typer.Option(metavar="MB")] = None,
+    port: Annotated[list[int] | None, typer.Option(help="A port that anyone may open. Default: 8080.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Require a token for previews.")] = False,
+    egress: Annotated[Literal["internet", "none"] | None, typer.Option(help="What the session may reach.")] = None,
+    allow: Annotated[Variables, typer.Option(help="Allow only this name or network. Repeatable.")] = None,
+    deny: Annotated[Variables, typer.Option(help="Block this name or network. Repeatable.")] = None,
+    on_wake: Annotated[
+        str | None, typer.Option(metavar="COMMAND", help="A command to run after each deep sleep.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a session and print its id."""
+    labels = {**pairs(metadata), **({"name": name} if name else {})}
+    options = _given(
+        ttl=seconds(ttl) if ttl else None,
+        metadata=labels or None,
+        env=pairs(env) or None,
+        resource_limits=_given(memory=memory, cpu=cpu, timeout=seconds(timeout) if timeout else None, disk=disk),
+        preview=_given(visibility="private" if private else None, ports=port),
+        network=_given(egress=egress, allow=allow, deny=deny),
+        on_wake=on_wake,
+    )
+    with connected(context, as_json) as client:
+        if name is not None:
+            require_free(client, name)
+        session = client.sessions.create(**options or {})
+        _show_created(session, as_json)
+
+
+def _show_created(session: "Session", as_json: bool) -> None:
+    if as_json:
+        print_json(_told(session))
+        return
+    print(session.id, flush=True)
+    print(f"{session.preview_url()}, ends {until(session.expires_at, datetime.now(UTC))}", file=sys.stderr)
+
+
+def _told(session: "Session") -> dict[str, object]:
+    return told(session, "sessionId", *SHOWN) | {"previewUrl": session.preview_url()}
+
+
+def _given(**options: object) -> dict[str, Any] | None:
+    """The options that are not None; None if there are none."""
+    return {name: value for name, value in options.items() if value is not None} or None
+
+
+@sessions.command("ls")
+def list_command(
+    context: typer.Context,
+    state: Annotated[Literal["active", "idle", "deep-sleep"] | None, typer.Option()] = None,
+    metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="Only sessions with this metadata.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only ids.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List sessions, newest first."""
+    wanted = pairs(metadata)
+    with connected(context, as_json) as client:
+        found = list(client.sessions.list(state=state, metadata=wanted or None, page_size=100))
+    if as_json:
+        print_json([_told(session) for session in found])
+    elif quiet:
+        for session in found:
+            print(session.id)
+    else:
+        now = datetime.now(UTC)
+        rows = [
+            (
+                *(session.id, str(session.metadata.get("name", "")), session.state),
+                *(str(session.active_processes), str(session.files_count)),
+                *(since(session.last_active, now), until(session.expires_at, now)),
+            )
+            for session in found
+        ]
+        print_table(("SESSION", "NAME", "STATE", "PROCS", "FILES", "ACTIVE", "ENDS"), rows)
+
+
+@sessions.command("sleep")
+def sleep_command(
+    context: typer.Context,
+    session: SessionName,
+    deep: Annotated[bool, typer.Option("--deep", help="End the processes and keep the files.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Suspend a session. The next request wakes it."""
+    with connected(context, as_json) as client:
+        found = find(client, session)
+        found.sleep("deep-sleep" if deep else "idle")
+        if as_json:
+            print_json(_told(found))
+        else:
+            print(f"{found.id} is {'in deep sleep' if deep else 'suspended'}.")
+
+
+@sessions.command("wake")
+def wake_command(context: typer.Context, session: SessionName, as_json: AsJson = False) -> None:
+    """Wake a session before the next request does."""
+    with connected(context, as_json) as client:
+        found = find(client, session)
+        woken = found.wake()
+        if as_json:
+            print_json(_told(found) | {"wokeFrom": woken.woke_from, "wakeTimeMs": woken.wake_time_ms})
+        else:
+            print(f"{found.id} was {woken.woke_from} and is awake after {woken.wake_time_ms} ms.")
+
+
+@sessions.command("rm")
+def remove_command(
+    context: typer.Context,
+    names: SessionNames = None,
+    every: Annotated[bool, typer.Option("--all", help="Delete all sessions of the account.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete sessions with everything in them."""
+    if every == bool(names):
+        raise typer.BadParameter("Name the sessions, or use --all.")
+    from buntime_sdk import SessionNotFound
+
+    with connected(context, as_json) as client:
+        # find all before deleting any: a mistyped name deletes nothing
+        found = list(client.sessions.list(page_size=100)) if every else [find(client, name) for name in names or ()]
+        if not every and len(found) > 1:
+            found = [session.refresh() for session in found]
+        if every and found and not yes:
+            if not sys.stdin.isatty():
+                raise CommandError(f"This would delete {len(found)} sessions. Confirm with: buntime rm --all --yes")
+            typer.confirm(f"Delete {len(found)} sessions?", abort=True, err=True)
+        for session in {session.id: session for session in found}.values():
+            with suppress(SessionNotFound) if every else nullcontext():  # a session may just have expired
+                session.delete()
+            if not as_json:
+                print(session.id, flush=True)
+        if as_json:
+            print_json({"deleted": list({session.id: None for session in found})})

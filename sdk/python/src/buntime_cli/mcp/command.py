@@ -1,0 +1,82 @@
+"""`buntime mcp`."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Never
+
+import typer
+
+from buntime_cli.extras import how_to_install
+
+if TYPE_CHECKING:
+    from mcp.server.mcpserver import MCPServer
+
+TTL = 21600
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+Http = Annotated[bool, typer.Option("--http", help="Serve streamable HTTP at /mcp instead of stdio.")]
+Host = Annotated[str, typer.Option(help="With --http: the address to listen on.")]
+Port = Annotated[int, typer.Option(help="With --http: the port to listen on.", min=1, max=65535)]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(help="With --http: a host name by which clients reach the server, such as mcp.example.com."),
+]
+ShareKey = Annotated[bool, typer.Option("--share-key", help="With --http: let everyone use BUNTIME_API_KEY.")]
+Ttl = Annotated[int, typer.Option(help="Seconds that a session lives after its last use, at least 300.", min=300)]
+
+
+def mcp_command(
+    http: Http = False,
+    host: Host = "127.0.0.1",
+    port: Port = 8090,
+    allow_host: AllowHost = None,
+    share_key: ShareKey = False,
+    ttl: Ttl = TTL,
+) -> None:
+    """Serve a session's tools to an MCP client such as Claude, Cursor or VS Code.
+
+    BUNTIME_URL and BUNTIME_API_KEY select the server and the account. Over HTTP each caller sends its own key as
+    `Authorization: Bearer btk_…`.
+    """
+    _require_library()
+    from buntime_cli.mcp.server import build
+    from buntime_cli.mcp.tool_context import Settings
+
+    if http and share_key and host not in LOOPBACK:
+        _fail(f"--share-key would let everyone who reaches {host} use your key. Omit --share-key or --host.", 2)
+    key = (os.environ.get("BUNTIME_API_KEY") or None) if share_key or not http else None
+    if key is None and (share_key or not http):
+        _fail("There is no API key. Set BUNTIME_API_KEY, or create a key with: buntime keys create", 1)
+    url = os.environ.get("BUNTIME_URL") or None
+    server = build(Settings(url, key, ttl))
+    if http:
+        _serve_http(server, url, host, port, allow_host or (), share_key=share_key)
+    else:
+        server.run()
+
+
+def _require_library() -> None:
+    try:
+        import mcp.server.mcpserver  # noqa: F401 - an optional dependency
+    except ImportError as missing:
+        if (missing.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
+            raise
+        _fail(how_to_install("mcp"), 1)
+
+
+def _serve_http(
+    server: "MCPServer", url: str | None, host: str, port: int, allowed_hosts: Sequence[str], *, share_key: bool
+) -> None:
+    import uvicorn
+
+    from buntime_cli.mcp.http_keys import RequireKey
+    from buntime_cli.mcp.keys import Keys, asking
+    from buntime_cli.mcp.server import http_app
+
+    app = http_app(server, host, allowed_hosts)
+    uvicorn.run(app if share_key else RequireKey(app, Keys(asking(url))), host=host, port=port, log_level="warning")
+
+
+def _fail(sentence: str, status: int) -> Never:
+    typer.echo(f"buntime: {sentence}", err=True)
+    raise typer.Exit(status)

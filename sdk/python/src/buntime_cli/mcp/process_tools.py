@@ -1,0 +1,184 @@
+"""Tools for background processes and previews."""
+
+from contextlib import nullcontext
+from typing import Annotated, Any
+
+from buntime_sdk import AsyncProcess, LogPage
+from mcp.server.mcpserver import Context
+from mcp.types import CallToolResult
+from pydantic import Field
+
+from buntime_cli.mcp.answers import Logs, Previewed, Processes, ProcessShown, Started, answer
+from buntime_cli.mcp.logs import Log, whole_log
+from buntime_cli.mcp.output import cut
+from buntime_cli.mcp.run_tools import Session
+from buntime_cli.mcp.run_watch import progress, readable
+from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
+
+ProcessId = Annotated[str, Field(description="proc_…, from start_process or list_processes.")]
+FIRST_OUTPUT = 4_000  # bytes of logs that start_process shows
+LOG_BYTES = 16_000
+SHOWN_PROCESSES = 50
+COMMAND = 200  # shown characters of a command
+
+
+class ProcessTools:
+    def __init__(self, tool_context: ToolContext) -> None:
+        self._tool_context = tool_context
+
+    @telling_errors
+    async def start_process(
+        self,
+        context: Context[Any, Any],
+        command: Annotated[str, Field(description="A bash command. It runs in /workspace.")],
+        name: Annotated[str | None, Field(description="A label for people.")] = None,
+        wait_for_port: Annotated[int | None, Field(description="Wait until something listens on this port.")] = None,
+        wait_for_output: Annotated[str, Field(description="Wait until a line of output matches this expression.")] = "",
+        wait_seconds: Annotated[int, Field(description="How long to wait.", ge=1, le=300)] = 30,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Started]:
+        """Start a server or another long program in the background. It continues after this call.
+
+        Pass wait_for_port for a server: the result then says whether it is ready. The user sees servers on port 8080 at
+        preview_url. Read the output with process_logs. Deep sleep ends the process.
+        """
+        waits = wait_seconds if wait_for_port is not None or wait_for_output else None
+        awaited = "output" if wait_for_port is None else f"port {wait_for_port}"
+        async with self._tool_context.session(context, session) as opened:
+            telling = nullcontext() if waits is None else progress(context, lambda: f"waiting for {awaited}", waits)
+            async with telling:
+                process = await opened.session.processes.start(
+                    command,
+                    name=name,
+                    wait_for_port=wait_for_port,
+                    wait_for_output=wait_for_output or None,
+                    wait_timeout=waits,
+                )
+            return _started(note(opened), process, _text(await process.logs(limit=FIRST_OUTPUT)))
+
+    @telling_errors
+    async def process_logs(
+        self,
+        context: Context[Any, Any],
+        process: ProcessId,
+        cursor: Annotated[int | None, Field(description="From an earlier result: read what follows.")] = None,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Logs]:
+        """Read the output and the status of a process.
+
+        Without a cursor, reads the whole log. A long log is cut to its beginning and end, and the result names a file
+        with all of it. With the cursor of an earlier result, reads the output that follows, one part at a time.
+        """
+        async with self._tool_context.session(context, session) as opened:
+            found = await opened.session.processes.get(process)
+            log = await whole_log(found) if cursor is None else _part(await found.logs(cursor=cursor, limit=LOG_BYTES))
+            output, _ = await readable(opened.session, "log", log.text, found.id if cursor is None else None)
+            last = log.last
+            values = {
+                **note(opened),
+                "output": output,
+                "cursor": last.cursor,
+                "dropped": log.dropped,
+                "status": last.status,
+                "exitCode": last.exit_code,
+            }
+            ended = "" if last.exit_code is None else f" with exit code {last.exit_code}"
+            dropped = f"{log.dropped} older bytes are no longer kept.\n" if log.dropped else ""
+            text = f"{dropped}{output or '(no output)'}\n\n{last.status}{ended}; continue with cursor {last.cursor}"
+            return answer(text, values)
+
+    @telling_errors
+    async def list_processes(
+        self, context: Context[Any, Any], session: Session = None
+    ) -> Annotated[CallToolResult, Processes]:
+        """List the session's processes, newest first, including ended ones."""
+        async with self._tool_context.session(context, session) as opened:
+            some, _ = await opened.session.processes.list(page_size=SHOWN_PROCESSES).page()
+            lines = [f"{one.id}  {one.status} {_end(one)}  {one.name or ''}  {one.command[:COMMAND]}" for one in some]
+            values = {**note(opened), "processes": [_shown(one) for one in some]}
+            return answer("\n".join(lines) or "(none)", values)
+
+    @telling_errors
+    async def send_input(
+        self,
+        context: Context[Any, Any],
+        process: ProcessId,
+        text: Annotated[str, Field(description="The text to write, including line breaks.")],
+        close: Annotated[bool, Field(description="Close the input afterwards.")] = False,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Started]:
+        """Write to the standard input of a process."""
+        async with self._tool_context.session(context, session) as opened:
+            found = await (await opened.session.processes.get(process)).input(text, close=close)
+            return answer(
+                f"Sent. The process is {found.status}.", {**note(opened), "process": _shown(found), "output": ""}
+            )
+
+    @telling_errors
+    async def stop_process(
+        self,
+        context: Context[Any, Any],
+        process: ProcessId,
+        signal: Annotated[str, Field(description="SIGTERM, SIGINT, SIGKILL, …")] = "SIGTERM",
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Started]:
+        """Send a signal to a process and everything that it started."""
+        async with self._tool_context.session(context, session) as opened:
+            found = await (await opened.session.processes.get(process)).signal(signal)
+            text = f"Sent {signal} to {found.id}. See process_logs for how it ended."
+            return answer(text, {**note(opened), "process": _shown(found), "output": ""})
+
+    @telling_errors
+    async def preview_url(
+        self,
+        context: Context[Any, Any],
+        port: Annotated[
+            int, Field(description="The port that a server in the session listens on.", ge=1024, le=65535)
+        ] = 8080,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Previewed]:
+        """Get the URL at which the user's browser sees a server in the session.
+
+        Start the server first, with start_process. Anyone with the URL can open port 8080. For another port, the URL
+        has a token that is valid for an hour.
+        """
+        async with self._tool_context.session(context, session) as opened:
+            preview = (await opened.session.refresh()).preview
+            is_open = preview.visibility == "public" and port in preview.ports
+            token = None if is_open else await opened.session.preview_token(port=port)
+            url = opened.session.preview_url(port) if token is None else token.url
+            return answer(url, {**note(opened), "url": url, "port": port, "open": is_open})
+
+
+def _started(about: dict[str, str], process: AsyncProcess, output: str) -> CallToolResult:
+    values: dict[str, object] = {**about, "process": _shown(process), "output": output}
+    state = "is running" if process.status == "running" else f"has ended ({_end(process)})"
+    lines = [f"{process.id} {state}."]
+    if process.ready is not None:
+        values["ready"] = process.ready
+        lines.append("It is ready." if process.ready else "It is NOT ready: see its output.")
+    return answer("\n".join([*lines, f"output so far:\n{output or '(none)'}"]), values)
+
+
+def _shown(process: AsyncProcess) -> ProcessShown:
+    return ProcessShown(
+        process=process.id,
+        name=process.name,
+        status=process.status,
+        exitCode=process.exit_code,
+        reason=process.reason,
+        command=process.command[:COMMAND],
+    )
+
+
+def _end(process: AsyncProcess) -> str:
+    code = "" if process.exit_code is None else f"exit code {process.exit_code}"
+    return " ".join(part for part in (code, process.reason) if part)
+
+
+def _part(page: LogPage) -> Log:
+    return Log("".join(entry.data for entry in page.entries), page, page.dropped)  # has whole writes, which may be long
+
+
+def _text(page: LogPage) -> str:
+    return cut(_part(page).text, "process_logs", LOG_BYTES)

@@ -1,0 +1,170 @@
+"""Tools that run code or a command to its end."""
+
+from typing import Annotated, Any
+
+from buntime_sdk import AsyncSession, ContextLost, ContextNotFound, Evaluation, ExecutionResult, Forms
+from mcp.server.mcpserver import Context
+from mcp.types import CallToolResult
+from pydantic import Field
+
+from buntime_cli.mcp.answers import Evaluated, Ran, answer
+from buntime_cli.mcp.conversations import Opened
+from buntime_cli.mcp.output import cut
+from buntime_cli.mcp.run_watch import Watched, named, readable, watch
+from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
+
+Session = Annotated[str | None, Field(description="A session id from an earlier result. Default: the current session.")]
+Timeout = Annotated[
+    int | None,
+    Field(
+        description="Seconds after which the run is killed. Default: the session's timeout, usually 30.", ge=1, le=3600
+    ),
+]
+VALUE = 4_000  # shown characters of a value
+PICTURES, FILES = 10, 50  # in one result
+
+
+class RunTools:
+    def __init__(self, tool_context: ToolContext) -> None:
+        self._tool_context = tool_context
+
+    @telling_errors
+    async def execute_code(
+        self,
+        context: Context[Any, Any],
+        code: Annotated[str, Field(description="TypeScript or JavaScript for Bun. Top-level await and import work.")],
+        timeout: Timeout = None,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Ran]:
+        """Run TypeScript or JavaScript to its end in a fresh Bun process, and get its output.
+
+        Print what you want to see. Missing npm packages are installed on import. Files and packages persist between
+        calls; to keep variables, use run_in_context. For servers use start_process. If a program fails, see its exit
+        code and stderr.
+        """
+        async with self._tool_context.session(context, session) as opened:
+            seconds = timeout or opened.session.resource_limits.timeout
+            stream = opened.session.stream(code, timeout=seconds)
+            return _ran(note(opened), await watch(context, opened.session, stream, seconds))
+
+    @telling_errors
+    async def run_command(
+        self,
+        context: Context[Any, Any],
+        command: Annotated[str, Field(description="A bash command. It runs in /workspace as root of the session.")],
+        timeout: Timeout = None,
+        stdin: Annotated[str, Field(description="The command's standard input.")] = "",
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Ran]:
+        """Run a shell command to its end: git, bun install, bun test, python3, curl, rg, …
+
+        Background programs keep running, but their output is lost: for servers use start_process.
+        """
+        async with self._tool_context.session(context, session) as opened:
+            seconds = timeout or opened.session.resource_limits.timeout
+            stream = opened.session.stream_command(command, timeout=seconds, stdin=stdin or None)
+            return _ran(note(opened), await watch(context, opened.session, stream, seconds))
+
+    @telling_errors
+    async def run_in_context(
+        self,
+        context: Context[Any, Any],
+        code: Annotated[str, Field(description="TypeScript. The result shows the value of the last expression.")],
+        timeout: Timeout = None,
+        context_id: Annotated[
+            str | None, Field(description="A context id from an earlier result. Default: the latest context.")
+        ] = None,
+        session: Session = None,
+    ) -> Annotated[CallToolResult, Evaluated]:
+        """Run TypeScript with the variables, functions and imports of earlier calls, as in a notebook.
+
+        Use it to work on data step by step. Deep sleep ends the variables; files stay.
+        """
+        async with self._tool_context.session(context, session) as opened:
+            found, is_new = await self._context(opened.session, context_id)
+            seconds = timeout or opened.session.resource_limits.timeout
+            stream = opened.session.contexts.open(found).stream(code, timeout=seconds)
+            try:
+                watched = await watch(context, opened.session, stream, seconds)
+            except (ContextLost, ContextNotFound):
+                self._tool_context.conversations.keep_context(opened.session.id, None)
+                raise
+            if isinstance(watched.result, Evaluation) and watched.result.context_survived is False:
+                self._tool_context.conversations.keep_context(opened.session.id, None)
+            return await evaluated(opened, watched, found, is_new=is_new)
+
+    async def _context(self, session: AsyncSession, asked: str | None) -> tuple[str, bool]:
+        """The context's id, and whether it is new."""
+        conversations = self._tool_context.conversations
+        async with conversations.turn(session.id):
+            found = asked or conversations.context_of(session.id)
+            context_id = found or (await session.contexts.create()).id
+            conversations.keep_context(session.id, context_id)
+        return context_id, found is None
+
+
+def _ran(about: dict[str, str], watched: Watched) -> CallToolResult:
+    result = watched.result
+    values = {**about, **_values(result), **watched.shown}
+    return answer("\n".join(_lines(result, watched.shown)), values)
+
+
+async def evaluated(opened: Opened, watched: Watched, context_id: str, *, is_new: bool) -> CallToolResult:
+    """The result of a run in a context, cut to the limits."""
+    result = watched.result
+    assert isinstance(result, Evaluation)
+    values: dict[str, object] = {**note(opened), **_values(result), **watched.shown, "context": context_id}
+    lines = _lines(result, watched.shown)
+    if watched.displayed:
+        values |= await _displayed(opened.session, watched.displayed)
+        lines.append(f"displayed:\n{values['displayed']}")
+    if result.result is not None:
+        values["value"] = cut(result.result.text, "print a part of it", VALUE)
+        lines.append(f"value:\n{values['value']}")
+    if result.error is not None:  # stderr has it too
+        error = result.error.stack or f"{result.error.name}: {result.error.message}"
+        values["error"] = cut(error, "see stderr", VALUE)
+    if result.context_survived is not None:
+        kept = "still exist" if result.context_survived else "are gone"
+        lines.append(f"The run was killed. The variables of the context {kept}.")
+    forms = [*watched.displayed, *([result.result] if result.result else ())]
+    pictures = [one.png for one in forms if one.png is not None]
+    if len(pictures) > PICTURES:
+        lines.append(f"… {len(pictures) - PICTURES} more pictures: show fewer at once …")
+    lines.append(f"[context {context_id}]{' This context is new and has no variables yet.' if is_new else ''}")
+    return answer("\n".join(lines), values, pictures[:PICTURES])
+
+
+async def _displayed(session: AsyncSession, displayed: list[Forms]) -> dict[str, str]:
+    whole = "\n".join(cut(forms.text, "print less", VALUE) for forms in displayed)
+    return named("displayed", *await readable(session, "displayed", whole))
+
+
+def _values(result: ExecutionResult) -> dict[str, object]:
+    values: dict[str, object] = {
+        "exitCode": result.exit_code,
+        "timedOut": result.timed_out,
+        "executionTimeMs": result.execution_time,
+        "filesWritten": list(result.files_written[:FILES]),
+    }
+    if (more := len(result.files_written) - FILES) > 0:
+        values["filesWrittenMore"] = more
+    if result.process_limit_exceeded:
+        values["processLimitExceeded"] = True
+    return values
+
+
+def _lines(result: ExecutionResult, shown: dict[str, str]) -> list[str]:
+    ended = "timed out and was killed" if result.timed_out else f"exit code {result.exit_code}"
+    lines = [f"{ended}, {result.execution_time} ms"]
+    if result.process_limit_exceeded:
+        lines.append(
+            "It reached the process limit, and everything that it started was killed. Start fewer processes at once."
+        )
+    lines += [f"{name}:\n{shown[name].rstrip()}" for name in ("stdout", "stderr") if shown[name].strip()]
+    if not any(shown[name].strip() for name in ("stdout", "stderr")):
+        lines.append("(no output)")
+    if result.files_written:
+        more = len(result.files_written) - FILES
+        lines.append("files written: " + ", ".join(result.files_written[:FILES]) + (f" and {more} more" * (more > 0)))
+    return lines

@@ -1,0 +1,77 @@
+"""Tools for sessions themselves. Most conversations do not need them."""
+
+from typing import Annotated, Any, Literal
+
+from mcp.server.mcpserver import Context
+from mcp.types import CallToolResult
+from pydantic import Field
+
+from buntime_cli.mcp.answers import Sessions, SessionShown, SessionState, answer
+from buntime_cli.mcp.run_tools import Session
+from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
+
+LISTED = 50
+
+
+class SessionTools:
+    def __init__(self, tool_context: ToolContext) -> None:
+        self._tool_context = tool_context
+
+    @telling_errors
+    async def new_session(self, context: Context[Any, Any]) -> Annotated[CallToolResult, SessionState]:
+        """Start with an empty session. The previous one stays available by its id."""
+        async with self._tool_context.client(context) as (client, conversation):
+            opened = await self._tool_context.conversations.new(client, conversation)
+            expires = f"{opened.session.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+            values = {**note(opened), "state": "active", "expiresAt": expires}
+            return answer(f"The session expires at {expires}.", values)
+
+    @telling_errors
+    async def list_sessions(self, context: Context[Any, Any]) -> Annotated[CallToolResult, Sessions]:
+        """List the user's sessions, newest first."""
+        async with self._tool_context.client(context) as (client, conversation):
+            current = self._tool_context.conversations.current(conversation)
+            some, total = await client.sessions.list(page_size=LISTED).page()
+            shown = [
+                SessionShown(
+                    session=one.id,
+                    state=one.state,
+                    expiresAt=f"{one.expires_at:%Y-%m-%dT%H:%M:%SZ}",
+                    current=one.id == current,
+                )
+                for one in some
+            ]
+            lines = [
+                f"{one['session']}  {one['state']}  until {one['expiresAt']}{'  (current)' if one['current'] else ''}"
+                for one in shown
+            ]
+            if total > len(some):
+                lines.append(f"… {total - len(some)} more …")
+            return answer("\n".join(lines) or "(none)", {"sessions": shown})
+
+    @telling_errors
+    async def sleep_session(
+        self,
+        context: Context[Any, Any],
+        depth: Annotated[
+            Literal["idle", "deep-sleep"],
+            Field(description="idle suspends processes. deep-sleep ends them; files stay."),
+        ] = "idle",
+        session: Session = None,
+    ) -> Annotated[CallToolResult, SessionState]:
+        """Put a session to sleep. The next call that needs it wakes it."""
+        async with self._tool_context.session(context, session) as opened:
+            await opened.session.sleep(depth)
+            return answer(f"The session is {opened.session.state}.", {**note(opened), "state": opened.session.state})
+
+    @telling_errors
+    async def delete_session(
+        self,
+        context: Context[Any, Any],
+        session: Annotated[str, Field(description="The session's id. This cannot be undone.")],
+    ) -> Annotated[CallToolResult, SessionState]:
+        """Delete a session with its files and processes."""
+        async with self._tool_context.client(context) as (client, conversation):
+            await client.sessions.delete(session)
+            self._tool_context.conversations.forget(conversation, session)
+            return answer("The session is deleted.", {"session": session, "state": "deleted"})

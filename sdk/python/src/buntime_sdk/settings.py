@@ -1,0 +1,28 @@
+"""Settings of a session as plain dicts. Every field is optional; what you leave out has its default."""
+
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+
+
+class ResourceLimitsDict(TypedDict, total=False):
+    """`memory` and `disk` are in MB, `cpu` in cores. `timeout`: seconds for a run without its own timeout."""
+
+    memory: int
+    cpu: float
+    timeout: int
+    disk: int
+
+
+class PreviewSettingsDict(TypedDict, total=False):
+    """`public` opens the `ports` (8080 by default) to anyone with the URL; `private` opens none."""
+
+    visibility: Literal["public", "private"]
+    ports: Sequence[int]
+
+
+class NetworkSettingsDict(TypedDict, total=False):
+    """`egress`: `internet` (public addresses only) or `none`. `allow`, `deny`: networks and domain names; deny wins."""
+
+    egress: Literal["internet", "none"]
+    allow: Sequence[str]
+    deny: Sequence[str]

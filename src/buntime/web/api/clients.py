@@ -1,0 +1,69 @@
+"""The server's own clients: a page that says how to install them, and the files. They need no key."""
+
+import re
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+
+from buntime.config import Config
+from buntime.errors import NotFound
+from buntime.preview import api_url
+from buntime.web.api.server import HTML_HEADERS, HTML_MEDIA
+from buntime.web.built_clients import NPM_PACKAGE, WHEEL, ClientFile, are_built
+from buntime.web.clients_page import render_clients
+from buntime.web.exchange import Exchange, Headers, Reply
+from buntime.web.operation import Page
+
+DESCRIBED = {  # name of the operation, summary
+    WHEEL: ("getPythonClient", "The Python SDK with the command line and the MCP server, as a wheel."),
+    NPM_PACKAGE: ("getNpmClient", "The TypeScript SDK, as an npm package."),
+}
+HOST = re.compile(r"(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
+
+
+def pages(files: Sequence[ClientFile], config: Config) -> tuple[Page, ...]:
+    def page(exchange: Exchange) -> Reply:
+        _require(are_built(files))
+        html = render_clients(_origin(exchange, config), files)
+        return Reply(200, html.encode(), media=HTML_MEDIA.encode(), headers=list(HTML_HEADERS))
+
+    return (
+        Page("/clients/", page, "How to install this server's clients.", HTML_MEDIA, errors=(NotFound,)),
+        *(_page_of(file) for file in files),
+    )
+
+
+def _page_of(file: ClientFile) -> Page:
+    name, summary = DESCRIBED[file.name]
+    return Page(file.path, _giving(file), summary, file.media, errors=(NotFound,), name=name)
+
+
+def _giving(file: ClientFile) -> Callable[[Exchange], Reply]:
+    tag = f'"{file.sha256}"'.encode()
+    headers: Headers = [
+        (b"etag", tag),
+        (b"cache-control", b"no-cache"),  # the next build of the same version is another file
+        (b"content-disposition", f"attachment; filename={file.name}".encode()),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+
+    def give(exchange: Exchange) -> Reply:
+        _require(bool(file.content))
+        known = {
+            one.strip().removeprefix(b"W/") for line in exchange.header(b"if-none-match") for one in line.split(b",")
+        }
+        if known & {tag, b"*"}:
+            return Reply(HTTPStatus.NOT_MODIFIED, b"", headers=headers)
+        return Reply(200, file.content, media=file.media.encode(), headers=headers)
+
+    return give
+
+
+def _require(found: bool) -> None:
+    if not found:
+        raise NotFound("This server has no clients to hand out. Run scripts/clients in its directory and restart it.")
+
+
+def _origin(exchange: Exchange, config: Config) -> str:
+    """The server's address: its domain if it has one, else as the client wrote it."""
+    host = b"".join(exchange.header(b"host")).decode("latin-1").lower()
+    return api_url(config) if config.domain or not HOST.fullmatch(host) else f"http://{host}"
