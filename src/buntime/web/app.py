@@ -37,6 +37,7 @@ from buntime.web.operation import Operation, Page
 from buntime.web.quota import Quota
 from buntime.web.resource import PublicResource, Resource, World
 from buntime.web.streaming import OpenStreams
+from buntime.web.viewer import AssetResource, assets
 from buntime.web.websocket import refusing
 
 log = structlog.get_logger()
@@ -77,7 +78,8 @@ def create_app(
     """
     authenticator = Authenticator(operations.identity, Quota(clock), Quota(clock))
     world = World(operations, config, authenticator, BodyMemory(), streams or OpenStreams())
-    pages = server.pages(ready, lambda pages: openapi.document(OPERATIONS, pages))
+    https = bool(config.domain or config.tls_cert)
+    pages = server.pages(ready, lambda pages: openapi.document(OPERATIONS, pages), https=https)
     router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(authenticator))
     return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics or Metrics({}))
 
@@ -97,6 +99,7 @@ def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:
         *(Route(path, Resource(path, by_path[path], world)) for path in fixed_first),
         WebSocketRoute(terminal.PATH, terminal.TerminalSocket(world)),
         *(Route(page.path, PublicResource(page)) for page in pages),
+        *(Route(asset.path, AssetResource(asset)) for asset in assets()),
     ]
 
 

@@ -12,7 +12,7 @@ from buntime.config import Config
 from buntime.errors import BuntimeError
 from buntime.operations.assembly import Operations
 from buntime.ports import Answer
-from buntime.web.exchange import Reply
+from buntime.web.exchange import Exchange, Reply
 from buntime.web.streaming import Out
 from buntime.web.wire.shapes import NoQuery
 
@@ -47,7 +47,10 @@ class Call[Q, B]:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A GET that needs no key, about the server and not about sessions. `media` and `answer` describe its 200."""
+    """A GET that needs no key, about the server and not about sessions. `media` and `answer` describe its 200.
+
+    `html`: what browsers get instead, for a path that programs and people both open.
+    """
 
     path: str
     render: Callable[[], Reply]
@@ -55,6 +58,7 @@ class Page:
     media: str
     answer: type[Struct] | None = None
     also: tuple[int, ...] = ()  # other statuses with the same shape
+    html: Callable[[Exchange], Reply] | None = None
 
 
 type Handler = Callable[[Call[Any, Any]], Awaitable[Struct | None]]
