@@ -16,7 +16,7 @@ from buntime.operations import preview_tokens, previews, visitors
 from buntime.operations.previews import Reason
 from buntime.ports import Sandbox
 from buntime.session import State
-from buntime.web.edge_app import prefers_page
+from buntime.web.accept import prefers_page
 from buntime.web.visitor_pages import PAGES, render
 from tests.app.serving import Answer, Api, serving
 from tests.ports import free_port

@@ -6,6 +6,7 @@ from pathlib import Path
 from string import Template
 
 from buntime.edge.refusals import PREVIEW_REFUSALS, REFUSALS, error, lua_string, preview_table
+from buntime.look import CONTENT_POLICY
 from buntime.preview import COOKIE, PERMISSION_SECONDS, QUERY
 
 WORKERS = 2
@@ -192,6 +193,7 @@ PREVIEWS = Template("""
       kept_seconds = $kept_seconds,
       kept_requests = $kept_requests,
       pages = $pages,
+      page_policy = $page_policy,
     })
   }
   map "$$server_protocol $$http_upgrade" $$session_upgrade { "~*^HTTP/1.1 websocket$$" websocket; default ""; }
@@ -327,6 +329,7 @@ def _previews(edge: Edge) -> str:
         refusals_of_address=REFUSALS_OF_ADDRESS,
         questions_of_address=QUESTIONS_OF_ADDRESS,
         pages=preview_table(),
+        page_policy=lua_string(CONTENT_POLICY),
         token_query=QUERY,
         kept=KEPT,
         kept_seconds=KEPT_SECONDS,

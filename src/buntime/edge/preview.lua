@@ -81,7 +81,7 @@ local function refuse(status)
   header["X-Preview-Error"] = refusal.code
   if find(ngx.var.http_accept or "", "text/html", 1, true) then
     header["Content-Type"] = "text/html; charset=utf-8"
-    header["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
+    header["Content-Security-Policy"] = settings.page_policy
     return finish(refusal.status, refusal.page)
   end
   header["Content-Type"] = "application/json"

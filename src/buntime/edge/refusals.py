@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from html import escape
 from string import Template
 
+from buntime import look
+
+PIECE = 1024  # characters; nginx refuses a string of 4 KB in its configuration
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -64,19 +68,6 @@ PREVIEW_REFUSALS = {status: refusal for status, refusal in REFUSALS.items() if s
     ),
 }  # fmt: skip
 
-_PAGE = Template("""\
-<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-$again<title>$title</title>
-<style>
-:root { color-scheme: light dark }
-body { margin: 0; min-height: 100vh; display: grid; place-items: center; font: 1rem/1.5 system-ui, sans-serif }
-main { max-width: 36rem; padding: 1.5rem }
-h1 { font-size: 1.5rem; line-height: 1.25 }
-</style></head>
-<body><main><h1>$title</h1>$message</main></body></html>
-""")
-
 
 def error(refusal: Refusal, body_mb: int) -> str:
     """The API's error object."""
@@ -90,8 +81,10 @@ def error(refusal: Refusal, body_mb: int) -> str:
 def page(refusal: Refusal) -> str:
     """A page for browsers that loads nothing else. For 503 it reloads itself."""
     again = f'<meta http-equiv="refresh" content="{refusal.retry_after}">\n' if refusal.status == 503 else ""
-    message = f"<p>{escape(refusal.message)}</p>" if refusal.title else ""
-    return _PAGE.substitute(again=again, title=escape(refusal.title or refusal.message), message=message)
+    title = refusal.title or refusal.message
+    message = f"<p>{escape(refusal.message)}</p>\n" if refusal.title else ""
+    content = f"<h1>{escape(title)}</h1>\n{message}"
+    return look.page(title, content, head=again, footer=f"Error {refusal.status} · buntime")
 
 
 def preview_table() -> str:
@@ -108,6 +101,11 @@ def _rows() -> Iterator[str]:
 
 
 def lua_string(text: str) -> str:
-    """A Lua string literal on one line."""
+    """A Lua expression on one line."""
+    pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)] or [""]
+    return " .. ".join(_literal(piece) for piece in pieces)
+
+
+def _literal(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

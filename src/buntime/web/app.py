@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import structlog
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
@@ -39,6 +40,7 @@ from buntime.web.operation import Operation, Page
 from buntime.web.quota import Quota
 from buntime.web.resource import PublicResource, Resource, World
 from buntime.web.streaming import OpenStreams
+from buntime.web.viewer import AssetResource, assets
 from buntime.web.websocket import refusing
 
 log = structlog.get_logger()
@@ -94,7 +96,10 @@ def openapi_pages() -> tuple[Page, ...]:
 
 
 def _pages(ready: Ready, files: Sequence[ClientFile], config: Config) -> tuple[Page, ...]:
-    return server.pages(ready, lambda pages: openapi.document(OPERATIONS, pages), clients.pages(files, config))
+    def describe(pages: tuple[Page, ...]) -> dict[str, Any]:
+        return openapi.document(OPERATIONS, pages)
+
+    return server.pages(ready, describe, config, clients.pages(files, config))
 
 
 def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:
@@ -107,6 +112,7 @@ def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:
         *(Route(path, Resource(path, by_path[path], world)) for path in fixed_first),
         WebSocketRoute(terminal.PATH, terminal.TerminalSocket(world)),
         *(Route(page.path, PublicResource(page)) for page in pages),
+        *(Route(asset.path, AssetResource(asset)) for asset in assets()),
     ]
 
 

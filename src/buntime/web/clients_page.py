@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
+from buntime import look
 from buntime.web.built_clients import NPM_PACKAGE, WHEEL, ClientFile
-from buntime.web.docs_page import STYLE
 
 
 def install_lines(url: str) -> Sequence[tuple[str, str]]:
@@ -28,22 +28,23 @@ def short_lines(url: str) -> Sequence[str]:
     return lines[0], lines[3]
 
 
+def clients_policy() -> str:
+    return f"{look.CONTENT_POLICY}; img-src data:; frame-ancestors 'none'"
+
+
 def render_clients(url: str, files: Sequence[ClientFile]) -> str:
-    """A complete page: works without scripts."""
-    lines = "".join(f"<h2>{name}</h2><pre tabindex=0>{escape(line)}</pre>" for name, line in install_lines(url))
+    """The page as HTML. `url`: of the server."""
+    lines = "".join(f"<h2>{escape(name)}</h2>\n{look.listing(line)}" for name, line in install_lines(url))
     rows = "".join(
-        f'<tr><th scope="row"><a href="{one.path}">{one.name}</a></th><td>{len(one.content):,} bytes</td>'
-        f"<td><code>{one.sha256}</code></td></tr>"
-        for one in files
+        f'<li><a href="{file.path}">{file.name}</a>, {len(file.content):,} bytes, SHA-256 '
+        f"<code>{file.sha256}</code></li>\n"
+        for file in files
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Clients of this buntime server</title><style>{STYLE}</style></head><body>"
-        "<header><h1>Clients of this server</h1><p>Install them from here. They are in no package index: a package of "
-        "the same name there is not ours. Python needs version 3.11 or later, Node 20.16 or later. They run on Linux. "
-        "macOS is untried.</p></header>"
-        f'<main>{lines}<h2>Files</h2><div class="wide"><table><thead><tr><th scope="col">File</th>'
-        f'<th scope="col">Size</th><th scope="col">SHA-256</th></tr></thead><tbody>{rows}</tbody></table></div>'
-        f'<p class="soft"><a href="/docs">API reference</a></p></main></body></html>'
+    content = (
+        "<h1>Clients of this server</h1>\n"
+        '<p class="lead">Install them from here. They are in no package index: a package of the same name there is not '
+        "ours.</p>\n<p>You need Python 3.11 or later, or Node.js 20.16 or later, or Bun. They run on Linux. macOS is "
+        f"untried.</p>\n{lines}<h2>Files</h2>\n<ul>\n{rows}</ul>\n"
+        '<p><a href="/docs">API reference</a></p>\n'
     )
+    return look.page("Clients of this buntime server", content, head=look.NO_ICON)

@@ -12,11 +12,13 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from buntime.errors import NotFound
+from buntime.look import CONTENT_POLICY
 from buntime.operations.previews import Admitted, PreviewRefused, PreviewRequest, Previews, Reason
 from buntime.preview import COOKIE
 from buntime.web import failures
+from buntime.web.accept import prefers_page
 from buntime.web.exchange import Exchange, Headers, Reply, open_exchange
-from buntime.web.visitor_pages import CONTENT_POLICY, PAGES, render
+from buntime.web.visitor_pages import PAGES, render
 
 log = structlog.get_logger()
 
@@ -103,24 +105,3 @@ def _refusal(refused: PreviewRefused, asked: PreviewRequest, *, secure: bool) ->
             (b"referrer-policy", b"no-referrer"),
         ]
     return reply
-
-
-def prefers_page(accept: str) -> bool:
-    """Whether an Accept header prefers HTML over JSON, as browsers do when they show a page."""
-    weights = {"text/html": 0.0, "application/json": 0.0}
-    for part in accept.lower().split(","):
-        media, *parameters = (text.strip() for text in part.split(";"))
-        if media in weights:
-            weights[media] = _weight(parameters)
-    return weights["text/html"] > 0 and weights["text/html"] >= weights["application/json"]
-
-
-def _weight(parameters: list[str]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0

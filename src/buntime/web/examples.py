@@ -1,13 +1,15 @@
-"""Examples of requests and responses for the API's description, by operation."""
+"""Examples of requests and responses for the API's description, by operation. The samples use the same ones."""
 
 from collections.abc import Mapping
 from typing import Any
 
-_ID = "ses_abc123def456ghi789"
-_TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - an example
+SESSION = "ses_abc123def456ghi789"
+PROCESS = "proc_0lrk5iv3ka1b2c3d4e"
+CONTEXT = "ctx_0lrk5iv3ka1b2c3d4e"
+TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - an example
 _LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
 _CREATED = {
-    "sessionId": _ID,
+    "sessionId": SESSION,
     "expiresAt": "2024-01-20T10:30:00Z",
     "previewUrl": "https://ses-abc123def456ghi789.example.com",
     "createdAt": "2024-01-19T10:30:00Z",
@@ -26,9 +28,8 @@ _SESSION = {
     "envNames": ["TOKEN"],
 }
 
-_PROCESS_ID = "proc_0lrk5iv3ka1b2c3d4e"
 _PROCESS = {
-    "processId": _PROCESS_ID,
+    "processId": PROCESS,
     "pid": 12,
     "status": "running",
     "exitCode": None,
@@ -43,31 +44,55 @@ BODIES: Mapping[str, Any] = {
     "createSession": {"ttl": 86400, "metadata": {"user": "u1"}, "env": {"TOKEN": "secret"}},
     "patchSession": {"ttl": 3600, "metadata": None},
     "createPreviewToken": {"port": 3000, "ttl": 3600},
-    "execute": {"sessionId": _ID, "code": "console.log('Sum:', [1, 2, 3, 4, 5].reduce((a, b) => a + b))"},
-    "writeFile": {"sessionId": _ID, "path": "src/index.ts", "content": "console.log(1)\n"},
+    "revokePreviewToken": {"token": TOKEN},
+    "sleepSession": {"depth": "deep-sleep"},
+    "execute": {"sessionId": SESSION, "code": "console.log([1, 2, 3, 4, 5].reduce((a, b) => a + b))"},
+    "writeFile": {"sessionId": SESSION, "path": "src/index.ts", "content": "console.log(1)\n"},
     "startProcess": {
-        "sessionId": _ID,
+        "sessionId": SESSION,
         "command": "bun run server.ts",
         "name": "server",
         "waitFor": {"port": 8080, "timeout": 30},
     },
-    "sendProcessInput": {"sessionId": _ID, "processId": _PROCESS_ID, "data": "help\n"},
-    "signalProcess": {"sessionId": _ID, "processId": _PROCESS_ID, "signal": "SIGTERM"},
+    "sendProcessInput": {"sessionId": SESSION, "processId": PROCESS, "data": "help\n"},
+    "signalProcess": {"sessionId": SESSION, "processId": PROCESS, "signal": "SIGTERM"},
+    "createContext": {"sessionId": SESSION},
+    "makeDirectory": {"sessionId": SESSION, "path": "src/pages"},
+    "moveFile": {"sessionId": SESSION, "from": "src/index.ts", "to": "src/main.ts", "overwrite": True},
+}
+QUERIES: Mapping[str, Mapping[str, Any]] = {
+    "listSessions": {"state": "active"},
+    "listProcesses": {"sessionId": SESSION},
+    "getProcess": {"sessionId": SESSION, "processId": PROCESS},
+    "getProcessLogs": {"sessionId": SESSION, "processId": PROCESS},
+    "listContexts": {"sessionId": SESSION},
+    "deleteContext": {"sessionId": SESSION, "contextId": CONTEXT},
+    "listFiles": {"sessionId": SESSION, "path": "src"},
+    "readFile": {"sessionId": SESSION, "path": "src/index.ts"},
+    "deleteFile": {"sessionId": SESSION, "path": "src/old", "recursive": True},
+    "statFile": {"sessionId": SESSION, "path": "src/index.ts"},
+    "readContent": {"sessionId": SESSION, "path": "data/photos.zip"},
+    "writeContent": {"sessionId": SESSION, "path": "data/photos.zip"},
+    "readArchive": {"sessionId": SESSION, "path": "src"},
+    "writeArchive": {"sessionId": SESSION, "path": "src"},
+    "searchFiles": {"sessionId": SESSION, "query": "TODO|FIXME", "glob": "*.ts"},
+    "watchFiles": {"sessionId": SESSION, "path": "src", "recursive": True},
+    "terminal": {"cols": 80, "rows": 24},
 }
 ANSWERS: Mapping[str, Any] = {
     "createSession": _CREATED,
     "getSession": _SESSION,
     "patchSession": _SESSION,
     "listSessions": {"sessions": [_SESSION], "total": 1},
-    "deleteSession": {"deleted": True, "sessionId": _ID},
+    "deleteSession": {"deleted": True, "sessionId": SESSION},
     "createPreviewToken": {
-        "url": f"https://ses-abc123def456ghi789-3000.example.com/?buntime_token={_TOKEN}",
-        "token": _TOKEN,
+        "url": f"https://ses-abc123def456ghi789-3000.example.com/?buntime_token={TOKEN}",
+        "token": TOKEN,
         "expiresAt": "2024-01-19T11:30:00Z",
     },
     "revokePreviewToken": {"revoked": 1},
     "execute": {
-        "stdout": "Sum: 15\n",
+        "stdout": "15\n",
         "stderr": "",
         "exitCode": 0,
         "executionTime": 45,

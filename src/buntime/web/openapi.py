@@ -10,12 +10,14 @@ from msgspec import Struct
 
 from buntime import errors
 from buntime.errors import BuntimeError
-from buntime.web.examples import ANSWERS, BODIES
+from buntime.web.examples import ANSWERS, BODIES, QUERIES, SESSION
 from buntime.web.failures import RETRY_AFTER, STATUS
 from buntime.web.operation import Operation, Page, Streamed
+from buntime.web.samples import samples_of, samples_of_page
 from buntime.web.wire.errors import FailureAnswer
 from buntime.web.wire.fields import SESSION_ID
 
+HTML = "text/html; charset=utf-8"
 REF = "#/components/schemas/{name}"
 BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
 ALWAYS: tuple[type[BuntimeError], ...] = (
@@ -110,7 +112,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
             media["example"] = BODIES[operation.name]
         described["requestBody"] = {"required": not operation.body_optional, "content": {"application/json": media}}
     if operation.raw:
-        described["requestBody"] = {"required": True, "content": {"application/octet-stream": {"schema": BYTES}}}
+        content = {"application/octet-stream": {"schema": BYTES}}
+        described["requestBody"] = {"required": not operation.body_optional, "content": content}
+    described["x-codeSamples"] = samples_of(operation)
     return {name: value for name, value in described.items() if value not in ("", [])}
 
 
@@ -124,7 +128,7 @@ def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
             "required": True,
             "description": SESSION_ID,
             "schema": {"type": "string"},
-            "example": "ses_abc123def456ghi789",
+            "example": SESSION,
         }
     ]
 
@@ -135,9 +139,10 @@ def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
     for name, shape in schema["properties"].items():
         description = shape.pop("description", "")
         required = name in schema.get("required", ())
-        parameters.append(
-            {"name": name, "in": "query", "required": required, "description": description, "schema": shape}
-        )
+        described = {"name": name, "in": "query", "required": required, "description": description, "schema": shape}
+        if required and name in QUERIES.get(operation.name, {}):
+            described["example"] = QUERIES[operation.name][name]
+        parameters.append(described)
     return parameters
 
 
@@ -171,7 +176,19 @@ def _success(operation: Operation) -> dict[str, Any]:
     headers = ["X-Request-Id", "Cache-Control", *RATE_HEADERS]
     if operation.idempotent:
         headers.append("Idempotent-Replayed")
-    return {"description": "Done.", "headers": _headers(headers), "content": content}
+    return {"description": _done(operation.streamed), "headers": _headers(headers), "content": content}
+
+
+def _done(streamed: Streamed | None) -> str:
+    """Viewers do not know `x-events`, so the words name the events and their fields too."""
+    if streamed is None or not streamed.events:
+        return "Done."
+    fields = {
+        name: ", ".join(f"`{field.encode_name}`" for field in msgspec.structs.fields(shape))
+        for name, shape in streamed.events.items()
+    }
+    events = [f"`{name}` with {known}" if known else f"`{name}`" for name, known in fields.items()]
+    return f"Done. The events of a stream: {'; '.join(events)}."
 
 
 def _streamed(streamed: Streamed) -> dict[str, Any]:
@@ -227,20 +244,24 @@ def _page(page: Page) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "object"} if page.media == "application/json" else {"type": "string"}
     if page.answer:
         schema = {"$ref": REF.format(name=page.answer.__name__)}
+    content = {page.media: {"schema": schema}}
+    if page.html:
+        content[HTML] = {"schema": {"type": "string"}}
     answer = {
         "description": "Done.",
         "headers": _headers(["X-Request-Id"]),
-        "content": {page.media: {"schema": schema}},
+        "content": content,
     }
     others = {str(status): {**answer, "description": "Not ready."} for status in page.also}
     others |= {str(STATUS[kind].value): _page_failure(kind) for kind in page.errors}
-    name = "get" + page.path.strip("/").replace(".", "_").title().replace("_", "")
+    name = "get" + (page.path.strip("/") or "front").replace(".", "_").title().replace("_", "")
     return {
         "operationId": page.name or name,
         "tags": ["Server"],
         "summary": page.summary,
         "security": [],
         "responses": {"200": answer, **others},
+        "x-codeSamples": samples_of_page(page),
     }
 
 

@@ -47,7 +47,10 @@ class Call[Q, B]:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A GET that needs no key, about the server and not about sessions. `media` and `answer` describe its 200."""
+    """A GET that needs no key, about the server and not about sessions. `media` and `answer` describe its 200.
+
+    `html`: what browsers get instead, for a path that programs and people both open.
+    """
 
     path: str
     render: Callable[[Exchange], Reply]
@@ -57,6 +60,7 @@ class Page:
     also: tuple[int, ...] = ()  # other statuses with the same shape
     errors: tuple[type[BuntimeError], ...] = ()
     name: str = ""  # the `operationId`; "": from the path
+    html: Callable[[Exchange], Reply] | None = None
 
 
 type Handler = Callable[[Call[Any, Any]], Awaitable[Struct | None]]

@@ -13,6 +13,7 @@ from buntime.daemon.room import belongs_to
 from buntime.errors import ExecutionTimeout, InvalidRequest, MethodNotAllowed
 from buntime.operations.assembly import Operations
 from buntime.web import idempotent
+from buntime.web.accept import prefers_page
 from buntime.web.auth import Authenticator
 from buntime.web.bodies import BodyMemory, declared_length, received, require_json
 from buntime.web.decoding import decode_body, decode_query
@@ -164,19 +165,26 @@ class PublicResource:
 
     def __init__(self, page: Page) -> None:
         self.path = page.path
-        self._render = page.render
+        self._page = page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["exchange"]
         exchange.route = self.path
         allow = (b"allow", b"GET, HEAD, OPTIONS")
         if exchange.method in ("GET", "HEAD"):
-            await exchange.send(self._render(exchange), send)
+            await exchange.send(self._reply(exchange), send)
         elif exchange.method == "OPTIONS":
             await exchange.send(Reply(204, b"", headers=[allow]), send)
         else:
             exchange.headers.append(allow)
             raise MethodNotAllowed("This path accepts GET, HEAD and OPTIONS.")
+
+    def _reply(self, exchange: Exchange) -> Reply:
+        if self._page.html is None:
+            return self._page.render(exchange)
+        exchange.headers.append((b"vary", b"Accept"))
+        accept = b", ".join(exchange.header(b"accept")).decode("latin-1")
+        return self._page.html(exchange) if prefers_page(accept) else self._page.render(exchange)
 
 
 async def _reply(operation: Operation, call: Call[Any, Any]) -> Reply:

@@ -1,16 +1,11 @@
-"""The pages that buntime itself shows to visitors of previews. They have no scripts and load nothing."""
+"""The pages that buntime itself shows to visitors of previews. The owner decides who may embed them."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
-from string import Template
 
+from buntime import look
 from buntime.operations.previews import Reason
 from buntime.paths import ON_WAKE_LOG
-
-# Only the style below may load. The owner decides who may embed a preview, so frames are allowed.
-CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,45 +117,16 @@ PAGES: Mapping[Reason, Page] = {
     ),
 }
 
-_PAGE = Template("""\
-<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-$again<title>$title</title>
-<style>
-:root { color-scheme: light dark; --ink: #1c1e21; --paper: #fff; --soft: #f0f2f5; --quiet: #5a6068 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8eaed; --paper: #16181b; --soft: #24272c; --quiet: #a4abb4 }
-}
-* { box-sizing: border-box }
-body { margin: 0; min-height: 100vh; display: grid; place-items: center; grid-template-columns: minmax(0, 1fr);
-  background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif }
-main { width: 100%; max-width: 38rem; padding: 1.5rem }
-h1 { margin: 0 0 1rem; font-size: 1.5rem; line-height: 1.25 }
-p { margin: 0 0 1rem }
-code { padding: .1em .3em; border-radius: .25rem; background: var(--soft); overflow-wrap: anywhere;
-  font: .9em ui-monospace, monospace }
-pre { margin: 0 0 1rem; padding: 1rem; border-radius: .5rem; background: var(--soft); overflow-x: auto }
-pre code { padding: 0; background: none; overflow-wrap: normal }
-small { color: var(--quiet) }
-</style></head>
-<body><main><h1>$title</h1>
-$content<small>Error $status</small></main></body></html>
-""")
-
 
 def render(page: Page, port: int) -> bytes:
     """The page as HTML."""
     again = f'<meta http-equiv="refresh" content="{page.again}">\n' if page.again else ""
-    first, *others = [f"<p>{_marked(text, port)}</p>\n" for text in page.paragraphs]
-    example = f'<pre tabindex="0"><code>{_filled(page.example, port)}</code></pre>\n' if page.example else ""
-    title, content = _filled(page.title, port), first + example + "".join(others)
-    return _PAGE.substitute(again=again, title=title, content=content, status=page.status).encode()
+    title = _filled(page.title, port)
+    first, *others = [f"<p>{look.marked(_filled(text, port))}</p>\n" for text in page.paragraphs]
+    example = look.listing(_filled(page.example, port)) if page.example else ""
+    content = f"<h1>{look.marked(title)}</h1>\n{first}{example}{''.join(others)}"
+    return look.page(title, content, head=again, footer=f"Error {page.status} · buntime").encode()
 
 
 def _filled(text: str, port: int) -> str:
-    return escape(text.replace("$port", str(port)))
-
-
-def _marked(text: str, port: int) -> str:
-    return re.sub("`(.+?)`", r"<code>\1</code>", _filled(text, port))
+    return text.replace("$port", str(port))

@@ -1,15 +1,14 @@
 """The server's own clients: a page that says how to install them, and the files. They need no key."""
 
-import re
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 from buntime.config import Config
 from buntime.errors import NotFound
-from buntime.preview import api_url
-from buntime.web.api.server import HTML_HEADERS, HTML_MEDIA
+from buntime.web.address import url_of
+from buntime.web.api.server import HTML, page_reply
 from buntime.web.built_clients import NPM_PACKAGE, WHEEL, ClientFile, are_built
-from buntime.web.clients_page import render_clients
+from buntime.web.clients_page import clients_policy, render_clients
 from buntime.web.exchange import Exchange, Headers, Reply
 from buntime.web.operation import Page
 
@@ -17,17 +16,15 @@ DESCRIBED = {  # name of the operation, summary
     WHEEL: ("getPythonClient", "The Python SDK with the command line and the MCP server, as a wheel."),
     NPM_PACKAGE: ("getNpmClient", "The TypeScript SDK, as an npm package."),
 }
-HOST = re.compile(r"(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
 def pages(files: Sequence[ClientFile], config: Config) -> tuple[Page, ...]:
     def page(exchange: Exchange) -> Reply:
         _require(are_built(files))
-        html = render_clients(_origin(exchange, config), files)
-        return Reply(200, html.encode(), media=HTML_MEDIA.encode(), headers=list(HTML_HEADERS))
+        return page_reply(render_clients(url_of(exchange, config), files), clients_policy())
 
     return (
-        Page("/clients/", page, "How to install this server's clients.", HTML_MEDIA, errors=(NotFound,)),
+        Page("/clients/", page, "How to install this server's clients.", HTML.decode(), errors=(NotFound,)),
         *(_page_of(file) for file in files),
     )
 
@@ -61,9 +58,3 @@ def _giving(file: ClientFile) -> Callable[[Exchange], Reply]:
 def _require(found: bool) -> None:
     if not found:
         raise NotFound("This server has no clients to hand out. Run scripts/clients in its directory and restart it.")
-
-
-def _origin(exchange: Exchange, config: Config) -> str:
-    """The server's address: its domain if it has one, else as the client wrote it."""
-    host = b"".join(exchange.header(b"host")).decode("latin-1").lower()
-    return api_url(config) if config.domain or not HOST.fullmatch(host) else f"http://{host}"

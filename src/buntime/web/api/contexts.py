@@ -29,8 +29,9 @@ def _fields(context: inside.Context) -> dict[str, str]:
     seconds=START_SECONDS,
 )
 async def create_context(call: Call[NoQuery, wire.CreateContext]) -> wire.ContextMade:
-    """Start a context: a Bun process that keeps its variables between runs.
+    """Start a context.
 
+    A context is a Bun process that keeps its variables between runs.
     Pass its id to `POST /execute`. The context suspends and resumes with the session. Deep sleep ends it; its `reason`
     then says so.
     """
@@ -49,7 +50,10 @@ async def create_context(call: Call[NoQuery, wire.CreateContext]) -> wire.Contex
     errors=(errors.SessionNotFound, errors.InvalidState),
 )
 async def list_contexts(call: Call[wire.ListContextsQuery, None]) -> wire.Contexts:
-    """List the contexts of a session, oldest first, including lost ones."""
+    """List the contexts of a session.
+
+    Oldest first, including lost ones.
+    """
     found = await call.operations.contexts.list(call.caller, session_id(call.query.session_id))
     shown = [wire.Context(**_fields(one), status=one.status, reason=one.reason, runs=one.runs) for one in found]
     return wire.Contexts(contexts=shown)
@@ -64,7 +68,10 @@ async def list_contexts(call: Call[wire.ListContextsQuery, None]) -> wire.Contex
     errors=(errors.SessionNotFound, errors.ContextNotFound, errors.InvalidState),
 )
 async def delete_context(call: Call[wire.ContextQuery, None]) -> wire.ContextDeleted:
-    """Delete a context. Kills everything that it started."""
+    """Delete a context.
+
+    This kills everything that it started.
+    """
     query = call.query
     wanted = context_id(query.context_id)
     await call.operations.contexts.delete(call.caller, session_id(query.session_id), wanted)

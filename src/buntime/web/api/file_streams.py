@@ -86,6 +86,7 @@ async def read_content(call: Call[wire.ContentQuery, None]) -> None:
     answer=wire.ContentWritten,
     errors=SENT,
     raw=True,
+    body_optional=True,  # a request without one writes an empty file
     seconds=LONGEST,
 )
 async def write_content(call: Call[wire.WriteContentQuery, None]) -> wire.ContentWritten:

@@ -92,7 +92,10 @@ def _begun(begun: Begun) -> wire.StartedProcess:
     errors=(errors.SessionNotFound, errors.InvalidState),
 )
 async def list_processes(call: Call[wire.ListProcessesQuery, None]) -> wire.Processes:
-    """List the processes that were started in the session, newest first, including ended ones."""
+    """List the processes of a session.
+
+    Newest first, including those that have ended.
+    """
     query = call.query
     found, total = await call.operations.processes.list(
         call.caller, session_id(query.session_id), query.limit, query.offset
@@ -109,7 +112,10 @@ async def list_processes(call: Call[wire.ListProcessesQuery, None]) -> wire.Proc
     errors=REFUSED,
 )
 async def get_process(call: Call[wire.ProcessQuery, None]) -> wire.Process:
-    """Show a process. Its exit code stays available until the session is gone."""
+    """Show a process.
+
+    Its exit code stays available until the session is gone.
+    """
     query = call.query
     return _shown(
         await call.operations.processes.get(call.caller, session_id(query.session_id), process_id(query.process_id))
@@ -156,7 +162,10 @@ def _content(body: wire.ProcessInput) -> bytes:
     errors=REFUSED,
 )
 async def signal_process(call: Call[NoQuery, wire.ProcessSignal]) -> wire.Process:
-    """Signal a process and everything that it started. 409 `invalid_state` if nothing of it still runs."""
+    """Signal a process.
+
+    The signal goes to everything that the process started too. 409 `invalid_state` if nothing of it still runs.
+    """
     body = call.body
     number = signal.Signals[body.signal].value
     return _shown(

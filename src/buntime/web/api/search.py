@@ -23,8 +23,9 @@ from buntime.web.wire.encoding import path_bytes
     seconds=FILE_SECONDS + 30.0,
 )
 async def search_files(call: Call[wire.SearchQuery, None]) -> wire.Found:
-    """Search file names by glob and contents by regular expression.
+    """Search files.
 
+    Names are matched by `glob`, contents by the regular expression `query`.
     Uses the session's own ripgrep, within the session's limits. The search includes hidden files and files listed in
     `.gitignore`. It skips binary files, `.git` and `node_modules`, unless `path` is inside one of them.
     """

@@ -1,41 +1,53 @@
-"""The server itself: health, readiness and the API's description, which need no key, and metrics.
+"""The server itself: its front page, health, readiness and the API's description, which need no key, and metrics.
 
 Metrics are for the operator. They have their own socket, which only root can open: see `metrics_app`.
 """
 
+import secrets
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from buntime.config import Config
 from buntime.errors import Forbidden, NotFound
 from buntime.web import failures
-from buntime.web.docs_page import CONTENT_POLICY, render_docs
-from buntime.web.exchange import Exchange, Reply, open_exchange
+from buntime.web.address import url_of
+from buntime.web.docs_page import docs_policy, render_docs
+from buntime.web.exchange import Exchange, Headers, Reply, open_exchange
+from buntime.web.landing_page import landing_policy, render_landing
 from buntime.web.metrics import MEDIA, Metrics
 from buntime.web.operation import Call, Operation, Page, operation
+from buntime.web.viewer import viewer
 from buntime.web.wire import server as wire
 from buntime.web.wire.shapes import encode
 
-HTML_HEADERS = [
-    (b"content-security-policy", CONTENT_POLICY.encode()),
+VERSION = version("buntime")
+HTML = b"text/html; charset=utf-8"
+HTML_HEADERS: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
 ]
-HTML_MEDIA = "text/html; charset=utf-8"
-KEPT = (b"cache-control", b"public, max-age=300")
 
 type Describe = Callable[[tuple[Page, ...]], dict[str, Any]]
 
 
 def pages(
-    ready: Callable[[], Mapping[str, bool]], describe: Describe, others: tuple[Page, ...] = ()
+    ready: Callable[[], Mapping[str, bool]], describe: Describe, config: Config, others: tuple[Page, ...] = ()
 ) -> tuple[Page, ...]:
-    """`ready`: name of a part → whether it works. `describe`: the pages → the OpenAPI document; called once.
-    `others`: more pages to describe."""
+    """`ready`: name of a part → whether it works. `describe`: the pages → the OpenAPI document; called once. `others`:
+    more pages to describe."""
+
+    def front(_: Exchange) -> Reply:
+        links = {"docs": "/docs", "openapi": "/openapi.json", "health": "/healthz", "clients": "/clients/"}
+        return Reply(200, encode(wire.Front(name="buntime", version=VERSION, **links)))
+
+    def landing(exchange: Exchange) -> Reply:
+        return page_reply(render_landing(url_of(exchange, config), VERSION), landing_policy())
 
     def health(_: Exchange) -> Reply:
         return Reply(200, encode(wire.Health(status="ok")))
@@ -48,13 +60,20 @@ def pages(
     description = _Description(describe)
     json = "application/json"
     description.pages = (
+        Page("/", front, "Where to find what on this server. A page for browsers.", json, wire.Front, html=landing),
         Page("/healthz", health, "Whether the server answers.", json, wire.Health),
         Page("/readyz", readiness, "Whether the server can take work.", json, wire.Readiness, also=(503,)),
         Page("/openapi.json", description.openapi, "This description, OpenAPI 3.1.", json),
-        Page("/docs", description.docs, "The API reference for people.", HTML_MEDIA),
+        Page("/docs", description.docs, "The API reference for people.", HTML.decode()),
         *others,
     )
     return description.pages
+
+
+def page_reply(html: str, policy: str) -> Reply:
+    """The answer of a page for people. `policy`: its Content-Security-Policy."""
+    headers = [*HTML_HEADERS, (b"content-security-policy", policy.encode()), (b"cache-control", b"no-cache")]
+    return Reply(200, html.encode(), media=HTML, headers=headers)
 
 
 class _Description:
@@ -65,15 +84,19 @@ class _Description:
         self.pages: tuple[Page, ...] = ()
 
     def openapi(self, _: Exchange) -> Reply:
-        return Reply(200, self._made[0])
+        return Reply(200, self._json)
 
     def docs(self, _: Exchange) -> Reply:
-        return Reply(200, self._made[1], media=HTML_MEDIA.encode(), headers=[*HTML_HEADERS, KEPT])
+        shown, nonce = viewer(), secrets.token_urlsafe(16)
+        return page_reply(render_docs(self._document, shown, nonce), docs_policy(shown, nonce))
 
     @cached_property
-    def _made(self) -> tuple[bytes, bytes]:
-        document = self._describe(self.pages)
-        return msgspec.json.encode(document), render_docs(document).encode()
+    def _document(self) -> dict[str, Any]:
+        return self._describe(self.pages)
+
+    @cached_property
+    def _json(self) -> bytes:
+        return msgspec.json.encode(self._document)
 
 
 @operation("GET", "/metrics", tag="Server", errors=(Forbidden,))

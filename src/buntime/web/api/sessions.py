@@ -149,7 +149,10 @@ async def sleep_session(call: Call[NoQuery, wire.Sleep]) -> wire.Session:
     errors=(SessionNotFound,),
 )
 async def wake_session(call: Call[NoQuery, None]) -> wire.Woken:
-    """Wake a session. A session that is awake stays as it is."""
+    """Wake a session.
+
+    A session that is awake stays as it is.
+    """
     woken = await call.operations.sessions.wake(call.caller, session_id(call.path["sessionId"]))
     shown = _shown(woken.view, call.config)
     fields = {name: getattr(shown, name) for name in shown.__struct_fields__}

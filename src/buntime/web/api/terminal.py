@@ -252,12 +252,12 @@ class Conversation:
     ),
 )
 async def terminal(call: Call[TerminalQuery, None]) -> None:
-    """A terminal, as a WebSocket.
+    """Open a terminal.
 
-    Binary frames carry the bytes of a pseudo-terminal that runs `bash`, in both directions. Text frames are JSON. The
-    server first sends `ready`; at the end it sends `exit`, `detached` if another client attached, or `error`. The
-    client can send `{"type": "resize", "cols": 120, "rows": 40}`. A terminal keeps running if the connection is lost:
-    reconnect with its `terminalId`, and the server replays the latest output.
+    The response is a WebSocket. Binary frames carry the bytes of a pseudo-terminal that runs `bash`, in both
+    directions. Text frames are JSON. The server first sends `ready`; at the end it sends `exit`, `detached` if another
+    client attached, or `error`. The client can send `{"type": "resize", "cols": 120, "rows": 40}`. A terminal keeps
+    running if the connection is lost: reconnect with its `terminalId`, and the server replays the latest output.
     """
     raise InvalidRequest("Upgrade", "This path accepts only WebSockets.")
 

@@ -1,0 +1,79 @@
+"""The look of the pages that buntime itself shows: one stylesheet for all of them, light and dark.
+
+A page carries the stylesheet in itself, so it loads nothing else.
+"""
+
+import base64
+import hashlib
+import re
+from html import escape
+from string import Template
+
+STYLE = """
+:root {
+  color-scheme: light dark;
+  --ink: #1d1b24; --quiet: #5c5967; --paper: #fff; --soft: #f5f3f8; --line: #dcd8e4; --accent: #a02a5e;
+}
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #eceaf2; --quiet: #aeaaba; --paper: #16151b; --soft: #211f29; --line: #3b3846; --accent: #ff93bd }
+}
+* { box-sizing: border-box }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif }
+main, .footer { width: 100%; max-width: 46rem; margin: 0 auto; padding: 0 1.25rem }
+main { padding-block: clamp(1.5rem, 7vh, 5rem) 1.5rem }
+.footer { padding-bottom: 2rem; color: var(--quiet); font-size: .9rem }
+h1 { margin: 0 0 .75rem; font-size: clamp(1.6rem, 1.2rem + 2vw, 2.25rem); line-height: 1.2; letter-spacing: -.01em }
+h2 { margin: 2.25rem 0 .75rem; font-size: 1.2rem }
+h1, h2, p { overflow-wrap: break-word; text-wrap: pretty }
+p { margin: 0 0 1rem }
+a { color: var(--accent) }
+a:focus-visible, pre:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
+code { padding: .1em .3em; border-radius: .25rem; background: var(--soft); overflow-wrap: anywhere;
+  font: .9em ui-monospace, monospace }
+pre { margin: 0 0 1rem; padding: 1rem; border: 1px solid var(--line); border-radius: .6rem; background: var(--soft);
+  overflow-x: auto }
+pre code { padding: 0; background: none; overflow-wrap: normal }
+.lead { color: var(--quiet); font-size: 1.15rem }
+.cards { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr));
+  margin: 1.5rem 0; padding: 0; list-style: none }
+.cards a { display: block; height: 100%; padding: .9rem 1rem; border: 1px solid var(--line); border-radius: .6rem;
+  color: inherit; text-decoration: none }
+.cards a:hover { border-color: var(--accent); background: var(--soft) }
+.cards strong { display: block; color: var(--accent) }
+.operations { padding: 0; list-style: none }
+.operations li { padding: .5rem 0; border-top: 1px solid var(--line) }
+"""
+STYLE_SOURCE = "'sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode() + "'"
+CONTENT_POLICY = f"default-src 'none'; style-src {STYLE_SOURCE}; base-uri 'none'; form-action 'none'"
+NO_ICON = '<link rel="icon" href="data:,">\n'  # keeps browsers from asking for /favicon.ico
+
+_PAGE = Template("""\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+$head<title>$title</title>
+<style id="look">$style</style>
+</head>
+<body>
+<main>
+$content</main>
+$footer</body>
+</html>
+""")
+
+
+def page(title: str, content: str, *, head: str = "", footer: str = "") -> str:
+    """A complete HTML page. `title` is text; the rest is HTML. `footer` is what stands below the content."""
+    footer = f'<footer class="footer">{footer}</footer>\n' if footer else ""
+    return _PAGE.substitute(title=escape(title), content=content, head=head, footer=footer, style=STYLE)
+
+
+def marked(text: str) -> str:
+    """HTML of a text that marks `code` with backticks."""
+    return re.sub("`(.+?)`", r"<code>\1</code>", escape(text))
+
+
+def listing(text: str) -> str:
+    """HTML of a program or command. It can be scrolled by keyboard where it is too wide."""
+    return f'<pre tabindex="0"><code>{escape(text)}</code></pre>\n'
