@@ -3,7 +3,7 @@
 A mutant is the source with one small change: `<` for `<=`, a call left out, a number one higher. A test suite that
 fails with it kills it. Take a sample once, run it before and after you move files or cut tests, and compare:
 
-    scripts/mutants sample mutants.json              160 mutants: 130 of src/buntime, 30 of guest/src
+    scripts/mutants sample mutants.json              160 mutants: 130 of Python, 30 of guest/src
     scripts/mutants collect                          which tests execute which lines (20 minutes; once for each tree)
     scripts/mutants run mutants.json before.jsonl    stops and resumes where you want: it appends to its results
     …
@@ -59,7 +59,7 @@ def _options() -> argparse.Namespace:
 
     command = commands.add_parser("sample", help="choose mutants")
     command.add_argument("sample", type=Path, help="the file to write")
-    command.add_argument("--python", type=int, default=130, help="how many of src/buntime (130)")
+    command.add_argument("--python", type=int, default=130, help="how many of src/buntime and buntime_cli (130)")
     command.add_argument("--guest", type=int, default=30, help="how many of guest/src (30)")
     command.add_argument("--seed", type=int, default=12)
     command.set_defaults(command=sample_command)

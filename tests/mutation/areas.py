@@ -1,9 +1,9 @@
 """Which tests are worth running for a mutant that survived the tests known to execute its line.
 
-The first row whose words stand in the mutant's path decides. Words are looked for in the path below src/buntime or
-guest/src, so a row holds wherever the file stands. Tests that do not exist are passed over: correct the row when you
-move a test. `collect` finds the tests that run the code in pytest's own process, so rows list those that start a server
-or a command.
+The first row whose words stand in the mutant's path decides. Words are looked for in the path below src/buntime,
+buntime_cli or guest/src, so a row holds wherever the file stands. Tests that do not exist are passed over: correct the
+row when you move a test. `collect` finds the tests that run the code in pytest's own process, so rows list those that
+start a server or a command.
 """
 
 import re
@@ -68,7 +68,7 @@ TRACED = ("tests/contracts", "tests/sandboxes", "tests/network")
 
 
 def tests_of(checkout: Path, file: str) -> list[str]:
-    path = re.sub(r"^(src/buntime|guest/src)/", "", file)
+    path = re.sub(r"^(src/buntime|guest/src|sdk/python/src/buntime_cli)/", "", file)
     names = next(tests for words, tests in ROWS if re.search(words, f"/{path}")).split()
     tests = [name if "/" in name else f"{ACCEPTANCE}{name}.py" for name in names]
     return [test for test in tests if (checkout / test).exists()]

@@ -67,7 +67,7 @@ def load(without: Path, *with_sandboxes: Path) -> Executed:
         told = json.loads(path.read_text()) if path.exists() else {"tests": [], "lines": {}}
         for file, marks in told["lines"].items():
             for line, mask in marks.items():
-                lines[f"{PYTHON}/{file}"][int(line)] |= int(mask, 16) << len(tests)
+                lines[file][int(line)] |= int(mask, 16) << len(tests)
         tests += [name for name, _, _ in told["tests"]]
         seconds |= {name: taken for name, taken, passed in told["tests"] if passed}
         if path == without:

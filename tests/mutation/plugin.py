@@ -6,7 +6,7 @@ It imports nothing of buntime, so that it can watch the imports. Settings come a
     MUTANTS_TESTS    a file with the ids of the tests to run, in this order; the others are left out
     MUTANTS_FIRST    ids of tests to run before all others, if they exist
     MUTANTS_WITHOUT  ids of tests that are left out
-    MUTANTS_TRACE    write which tests execute which lines of src/buntime
+    MUTANTS_TRACE    write which tests execute which lines of src/buntime and buntime_cli
 """
 
 import json
@@ -24,7 +24,8 @@ from typing import Any
 import pytest
 
 TOOL = 4  # of sys.monitoring's: neither a debugger's, coverage's nor a profiler's
-SOURCES = str(Path.cwd() / "src/buntime") + "/"
+ROOT = f"{Path.cwd()}/"
+SOURCES = (f"{ROOT}src/buntime/", f"{ROOT}sdk/python/src/buntime_cli/")
 
 type Lines = dict[str, dict[int, int]]  # file → line → the tests that execute it, a bit for each
 
@@ -129,7 +130,7 @@ class Tracer:
 
     def pytest_sessionfinish(self) -> None:
         lines = {
-            file.removeprefix(SOURCES): {line: hex(mask) for line, mask in sorted(marks.items())}
+            file.removeprefix(ROOT): {line: hex(mask) for line, mask in sorted(marks.items())}
             for file, marks in sorted(self._lines.items())
         }
         tests = [(test, self._seconds.get(test, 0.0), test not in self._failed) for test in self._tests]

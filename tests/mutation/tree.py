@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.mutation import python_code, typescript_code
 from tests.mutation.mutant import Edit, Mutant
 
-PYTHON, GUEST = "src/buntime", "guest/src"
+PYTHON, GUEST = ("src/buntime", "sdk/python/src/buntime_cli"), "guest/src"
 ALIKE = 0.7  # of 1: how much of a line's words must be the same in a scope of the same name
 VERY_ALIKE = 0.85  # … and in any other
 FREE_KINDS = {"return", "call", "raise", "not"}  # what is replaced is a text with names in it, which may be renamed
@@ -28,7 +28,7 @@ class Tree:
 
 
 def read_tree(root: Path) -> Tree:
-    python = sorted((root / PYTHON).rglob("*.py"))
+    python = [path for folder in PYTHON for path in sorted((root / folder).rglob("*.py"))]
     guest = [path for path in sorted((root / GUEST).rglob("*.ts")) if not path.name.endswith(".d.ts")]
     sources = {str(path.relative_to(root)): path.read_bytes() for path in (*python, *guest)}
     return Tree(root, sources, [edit for file, source in sources.items() for edit in _edits_of(file, source)])
@@ -56,7 +56,9 @@ def sample(tree: Tree, python: int, guest: int, seed: int) -> list[Mutant]:
     ]
 
 
-def _sampled(tree: Tree, under: str, count: int, chance: random.Random, good: Callable[[Edit], bool]) -> list[Mutant]:
+def _sampled(
+    tree: Tree, under: str | tuple[str, ...], count: int, chance: random.Random, good: Callable[[Edit], bool]
+) -> list[Mutant]:
     begins, total = dict[str, int](), 0
     for file, source in tree.sources.items():
         if file.startswith(under):
