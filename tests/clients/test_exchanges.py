@@ -17,7 +17,8 @@ RECORDED: Mapping[str, Exchange] = {
     path.stem: json.loads(path.read_text()) for path in sorted(DIRECTORY.glob("*.json"))
 }
 NAMES = {step.name for one in SCENARIO for step in (one, one.on_ready) if step} - {""}
-WITHOUT_EXCHANGE = {"terminal", "getHealthz", "getReadyz", "getMetrics", "getOpenapiJson", "getDocs"}
+PAGES = {"getFront", "getClients", "getPythonClient", "getNpmClient", "getOpenapiJson", "getDocs"}
+WITHOUT_EXCHANGE = {"terminal", "getHealthz", "getReadyz", "getMetrics", *PAGES}
 
 
 @pytest.fixture(scope="module")
