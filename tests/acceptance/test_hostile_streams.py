@@ -34,6 +34,7 @@ pytestmark = pytest.mark.sandbox
 INSIDE = Path(__file__).with_name("inside")
 GUEST = 2  # the guest's pid in every session
 LYING_SECONDS = 3.0
+REPLACED_SECONDS = 30.0  # until the guest's replacement answers
 
 
 # --- open streams ---
@@ -216,9 +217,14 @@ def test_a_search_by_a_program_that_prints_without_end_takes_nobodys_time(
 @pytest.mark.parametrize("path", ["/files/stat", "/files/content", "/files/list", "/processes/list", "/contexts/list"])
 @pytest.mark.parametrize("how", ["garbage", "deep"])
 def test_a_lie_to_whatever_is_asked_is_no_error_of_ours(victim: Session, path: str, how: str) -> None:
+    victim.write("asked", "asked").done()
+    query = {"sessionId": victim.id}
+    if path.startswith("/files"):
+        query["path"] = "asked" if path == "/files/content" else "."
     replace_guest(victim, "/", how)
-    query = {"sessionId": victim.id} | ({"path": "."} if path.startswith("/files") else {})
-    reply = victim.client.call("GET", path, query=query)
+    deadline = time.monotonic() + REPLACED_SECONDS
+    while (reply := victim.client.call("GET", path, query=query)).status == 200:
+        assert time.monotonic() < deadline, f"the guest was not replaced: {reply.shown()}"
     assert reply.status in (409, 503), reply.shown()
     recovers(victim)
 
