@@ -42,6 +42,7 @@ def test_a_quiet_session_is_suspended_with_its_processes_and_goes_on_with_the_ne
     assert session.text("kept") == "kept"
     assert _state(session) == "active"
     assert session.output("pgrep -f 'while :' | head -1") == pid
+    _until(lambda: session.output(GAPS), "its processes to run again after a gap")
     assert float(session.output(GAPS).splitlines()[0]) > 1, "its processes must not run meanwhile"
 
 

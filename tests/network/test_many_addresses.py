@@ -14,6 +14,7 @@ from buntime.sandboxes.kernel.host import BLOCK, Part
 from buntime.sandboxes.network.namespaces import Network
 from buntime.session import Network as Wanted
 from tests.network.place import PUBLIC, World, enter_handle, nft, probe, world
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
@@ -58,16 +59,16 @@ def _reaches(network: Network, slot: int) -> bool:
 
 def test_rules_of_every_sandbox_are_in_force(network: Network) -> None:
     assert _closed(network) == MANY - 2
-    assert _reaches(network, FREE)
+    until(lambda: _reaches(network, FREE), "the sandbox to reach the world")
     assert not _reaches(network, CLOSED)
 
 
 def test_rules_of_one_of_them_can_change(network: Network) -> None:
-    assert _reaches(network, LATER)
+    until(lambda: _reaches(network, LATER), "the sandbox to reach the world")
     network.restrict(LATER, NONE)
     assert not _reaches(network, LATER)
     network.forget(LATER)
-    assert _reaches(network, LATER)
+    until(lambda: _reaches(network, LATER), "the sandbox to reach the world")
     assert _closed(network) == MANY - 2
 
 

@@ -65,7 +65,8 @@ def test_no_program_of_a_run_goes_on_because_its_child_was_killed_first(
         assert shell.stdin
         shell.stdin.write(b"\n")
         shell.stdin.flush()
-        until(lambda: cgroups.processes(SANDBOX) == 2, "the child to start")
+        children = Path(f"/proc/{shell.pid}/task/{shell.pid}/children")
+        until(children.read_text, "the child to start")
         with monkeypatch.context() as patched:
             patched.setattr(signal, "pidfd_send_signal", send_and_pause)
             assert cgroups.kill_run(SANDBOX, run)

@@ -288,7 +288,9 @@ async def test_a_child_that_does_not_heed_the_signal_is_killed_within_the_deadli
 @pytest.mark.parametrize("steps", range(8))
 async def test_a_child_that_is_stopped_while_it_starts_leaves_nothing_of_its_own(tmp_path: Path, steps: int) -> None:
     ready = tmp_path / "ready"
-    program = Program("starting", ("sh", "-c", f"sleep 60 & echo $$ > {ready}; wait"), stop_seconds=0.05)
+    program = Program(
+        "starting", ("sh", "-c", f"sleep 60 & echo $$ > {ready}.part; mv {ready}.part {ready}; wait"), stop_seconds=0.05
+    )
     running = asyncio.create_task(keep_running(program))
     for _ in range(steps):
         await asyncio.sleep(0)
