@@ -13,10 +13,10 @@ from tests.attack.outside_world import Outside
 from tests.attack.rows import Needs, Row
 
 INSIDE = Path(__file__).with_name("inside")
-QUIET_SECONDS, SECONDS = 3.0, 3.5
+QUIET_SECONDS, SECONDS = 3.0, 5.0
 ROWS_WITHOUT_QUIET = 4  # rows at most between two quiet observations of B
 LONGER = 20.0  # seconds until A must hold the row's least amount
-SETTLE = 0.5  # seconds to clean up after A
+SETTLE = 1.0  # seconds to clean up after A
 MOST = 3.0  # the highest allowed ratio of B's p99 to its quiet p99
 MOST_UNCHARGED = 32 << 20  # bytes; includes the host's own fluctuation
 TRIES = 3  # repeats a slow row, since other work on the machine may be the cause; never repeats after a failure of B
