@@ -45,6 +45,7 @@ pre code { padding: 0; background: none; overflow-wrap: normal }
 """
 STYLE_SOURCE = "'sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode() + "'"
 CONTENT_POLICY = f"default-src 'none'; style-src {STYLE_SOURCE}; base-uri 'none'; form-action 'none'"
+OWN_POLICY = f"{CONTENT_POLICY}; img-src data:; frame-ancestors 'none'"  # of pages at the server's own address
 NO_ICON = '<link rel="icon" href="data:,">\n'  # keeps browsers from asking for /favicon.ico
 
 _PAGE = Template("""\

@@ -76,7 +76,7 @@ class Containers:
             if session is not None and session.network != DEFAULT_NETWORK:
                 # before anything runs: even the guest's own start reads files that the session wrote
                 await asyncio.to_thread(self._machinery.network.restrict, slot, rules_of(session.network))
-            # whoever removes a sandbox whose start was cancelled must not do so while it is being made
+            # a cancelled start removes the sandbox, which must not happen while a thread still makes it
             init = await to_its_end(asyncio.to_thread(self._make, record, limits))
             sandbox = self.taken_up(record, init)
             try:

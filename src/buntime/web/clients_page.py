@@ -28,10 +28,6 @@ def short_lines(url: str) -> Sequence[str]:
     return lines[0], lines[3]
 
 
-def clients_policy() -> str:
-    return f"{look.CONTENT_POLICY}; img-src data:; frame-ancestors 'none'"
-
-
 def render_clients(url: str, files: Sequence[ClientFile]) -> str:
     """The page as HTML. `url`: of the server."""
     lines = "".join(f"<h2>{escape(name)}</h2>\n{look.listing(line)}" for name, line in install_lines(url))

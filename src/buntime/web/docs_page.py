@@ -16,7 +16,7 @@ BOUNDS = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 def docs_policy(viewer: Viewer | None, nonce: str) -> str:
     """What the page may load: files of this server alone. See decision 17 for the viewer's styles."""
     if viewer is None:
-        return f"{look.CONTENT_POLICY}; img-src data:; frame-ancestors 'none'"
+        return look.OWN_POLICY
     styles = f"style-src 'self' {look.STYLE_SOURCE} 'nonce-{nonce}'; style-src-attr 'unsafe-inline'"
     return f"default-src 'none'; script-src 'self'; {styles}; connect-src 'self'; img-src 'self' data:; {BOUNDS}"
 

@@ -19,10 +19,6 @@ curl -sS $BUNTIME_URL/execute -H "Authorization: Bearer $BUNTIME_API_KEY" \\
 """
 
 
-def landing_policy() -> str:
-    return f"{look.CONTENT_POLICY}; img-src data:; frame-ancestors 'none'"
-
-
 def render_landing(url: str, version: str) -> str:
     """The page as HTML. `url`: the server's own, as the browser sees it."""
     cards = "".join(

@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from buntime import look
 from buntime.config import Config
 from buntime.errors import Forbidden, NotFound
 from buntime.web import failures
 from buntime.web.address import url_of
 from buntime.web.docs_page import docs_policy, render_docs
 from buntime.web.exchange import Exchange, Headers, Reply, open_exchange
-from buntime.web.landing_page import landing_policy, render_landing
+from buntime.web.landing_page import render_landing
 from buntime.web.metrics import MEDIA, Metrics
 from buntime.web.operation import Call, Operation, Page, operation
 from buntime.web.viewer import viewer
@@ -47,7 +48,7 @@ def pages(
         return Reply(200, encode(wire.Front(name="buntime", version=VERSION, **links)))
 
     def landing(exchange: Exchange) -> Reply:
-        return page_reply(render_landing(url_of(exchange, config), VERSION), landing_policy())
+        return page_reply(render_landing(url_of(exchange, config), VERSION), look.OWN_POLICY)
 
     def health(_: Exchange) -> Reply:
         return Reply(200, encode(wire.Health(status="ok")))
