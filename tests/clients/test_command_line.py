@@ -4,12 +4,16 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from websockets.sync.client import connect
 
 from tests.acceptance.client import Client
 from tests.acceptance.server import BUNTIME, Server
@@ -327,6 +331,14 @@ def test_a_local_device_is_written_to(user: User, session: str, tmp_path: Path) 
         os.close(reader)
 
 
+def test_a_dash_is_the_standard_input_or_output(user: User, session: str) -> None:
+    content = os.urandom(3_000_000)
+    assert user.runs("cp", "-", f"{session}:piped", typed=content).returncode == 0
+    done = user.runs("cp", f"{session}:piped", "-")
+    assert (done.returncode, done.stdout == content, done.stderr) == (0, True, b"")
+    assert "is a folder" in user.is_refused("cp", "-", f"{session}:")
+
+
 def test_a_missing_file_is_not_copied(user: User, session: str, tmp_path: Path) -> None:
     assert "There is no local file or folder" in user.is_refused("cp", str(tmp_path / "none"), f"{session}:x")
     assert "There is no file or directory at 'none'" in user.is_refused("cp", f"{session}:none", str(tmp_path / "x"))
@@ -613,29 +625,130 @@ def test_every_result_is_json_as_in_the_api(user: User, client: Client, session:
     assert told("rm", "told") == {"deleted": [made["sessionId"]]}
 
 
+# --- settings ---
+
+
+def test_a_session_is_changed_and_inspected(user: User) -> None:
+    user.gets("create", "--name", "before", "--metadata", "team=a", "--env", "A=1")
+    try:
+        user.gets("update", "before", "--name", "after", "--ttl", "2h", "--private", "--egress", "none")
+        told = json.loads(user.gets("inspect", "after", "--json"))
+        assert told["metadata"] == {"team": "a", "name": "after"}
+        assert (told["preview"], told["network"]["egress"]) == ({"visibility": "private", "ports": [8080]}, "none")
+        assert re.search(r" ends in (1 h|59 min)\.", user.gets("extend", "after", "1h"))
+        assert "There is no session before" in user.is_refused("inspect", "before")
+    finally:
+        user.gets("rm", "after")
+
+
+# --- login ---
+
+
+def test_a_login_replaces_the_environment_until_its_logout(user: User, session: str, tmp_path: Path) -> None:
+    kept = {"XDG_CONFIG_HOME": str(tmp_path), "BUNTIME_URL": "", "BUNTIME_API_KEY": ""}
+    home = User(user.url, user.key, kept)
+    assert "There is no API key" in home.is_refused("ls")
+    assert home.runs("login", "here", "--url", user.url, typed=b"btk_wrong\n").returncode == 1
+    done = home.runs("login", "here", "--url", user.url, typed=user.key.encode() + b"\n")
+    assert done.returncode == 0, done.stderr
+    assert user.key.encode() not in done.stdout + done.stderr
+    assert session in home.gets("ls")
+    assert session in home.gets("--server", "here", "ls")
+    assert "There is no server there" in home.is_refused("--server", "there", "ls")
+    assert "wins over --server here" in User(user.url, user.key, {"XDG_CONFIG_HOME": str(tmp_path)}).is_refused(
+        "--server", "here", "ls"
+    )
+    home.gets("logout", "here")
+    assert "There is no API key" in home.is_refused("ls")
+
+
+def test_a_key_is_asked_for_without_showing_it(user: User, tmp_path: Path) -> None:
+    kept = {"XDG_CONFIG_HOME": str(tmp_path), "BUNTIME_URL": "", "BUNTIME_API_KEY": ""}
+    with User(user.url, user.key, kept).opens_terminal("login", "--url", user.url) as terminal:
+        terminal.sees("API key: ")
+        terminal.types(f"{user.key}\r")
+        assert terminal.ends() == 0
+    assert b"Logged in" in terminal.seen
+    assert user.key.encode() not in terminal.seen
+
+
+# --- forward ---
+
+SERVER = """
+Bun.serve({ port: 9000, hostname: "127.0.0.1", fetch(request, server) {
+  if (server.upgrade(request)) return;
+  const seen = [request.method, new URL(request.url).pathname, String(request.headers.get("x-preview-token"))];
+  return new Response(seen.join(" "));
+}, websocket: { message(socket, text) { socket.send("got " + text); } } });
+"""
+
+
+def test_a_local_port_carries_http_and_websocket_to_a_private_preview_and_wakes_it(user: User, tmp_path: Path) -> None:
+    (tmp_path / "server.ts").write_text(SERVER)
+    user.gets("create", "--name", "forwarded", "--private")
+    running = None
+    try:
+        user.gets("cp", str(tmp_path / "server.ts"), "forwarded:server.ts")
+        user.gets("start", "forwarded", "--wait-port", "9000", "--", "bun", "server.ts")
+        running = user.begins("forward", "forwarded", "9000:0", "--json")
+        assert running.stdout is not None
+        url = json.loads(running.stdout.readline())["url"]
+        with httpx2.Client(base_url=url, timeout=PATIENCE) as browser:
+            assert browser.get("/a").text == "GET /a null"
+            user.gets("sleep", "forwarded")
+            assert browser.post("/b", content=b"x" * 100_000).text == "POST /b null"
+            assert browser.get("/", headers={"Host": "evil.example"}).status_code == 421
+        with connect(url.replace("http", "ws")) as talk:
+            talk.send("hello")
+            assert talk.recv(PATIENCE) == "got hello"
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=PATIENCE)
+        assert (running.returncode, out, err) == (130, b"", b"")
+    finally:
+        if running is not None and running.poll() is None:
+            running.kill()
+            running.communicate()
+        user.gets("rm", "forwarded")
+
+
+def test_a_local_port_that_is_in_use_is_refused(user: User, session: str) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        said = user.is_refused("forward", session, f"8080:{port}")
+    assert f"Cannot listen on port {port} of this machine: " in said
+
+
 # --- completion and start ---
 
 
-@pytest.mark.parametrize("begun", ["ses_", "ses_{}", "shar"])
-def test_bash_completes_sessions(user: User, session: str, begun: str) -> None:
-    whole = user.gets("ls", "-q", "--metadata", f"name={session}")
-    word = begun.format(whole[4:8])
+def completed(user: User, line: str) -> list[str]:
+    """What bash offers after the line."""
     script = user.gets("completion", "bash")
+    asked = f"COMP_LINE='buntime {line}'; COMP_POINT=${{#COMP_LINE}}; _buntime_completion {BUNTIME}"
     done = subprocess.run(
-        [
-            "bash",
-            "-c",
-            f"{script}\nCOMP_WORDS=(buntime exec {word}); COMP_CWORD=2; _buntime_completion {BUNTIME}; "
-            'echo "${COMPREPLY[*]}"',
-        ],
+        ["bash", "-c", f'{script}\n{asked}; printf "%s\\n" "${{COMPREPLY[@]}}"'],
         env=user.environment,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=True,
     )
-    assert (session if begun == "shar" else whole) in done.stdout.split()
     assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("begun", ["ses_", "ses_{}", "shar"])
+def test_bash_completes_sessions(user: User, session: str, begun: str) -> None:
+    whole = user.gets("ls", "-q", "--metadata", f"name={session}")
+    assert (session if begun == "shar" else whole) in completed(user, f"exec {begun.format(whole[4:8])}")
+
+
+def test_bash_completes_paths_in_a_session(user: User, session: str) -> None:
+    user.gets("exec", session, "--", "mkdir -p tree/deep && touch tree/one.ts tree/two.ts 'tree/$(reboot)'")
+    assert completed(user, f"cp {session}:tr") == ["tree/"]
+    assert sorted(completed(user, f"cp {session}:tree/")) == ["tree/deep/", "tree/one.ts", "tree/two.ts"]
+    assert completed(user, "cp shar") == [f"{session}:"]
+    assert completed(user, f"exec {session} --workdir tree/d") == ["tree/deep/"]
 
 
 def test_zsh_and_fish_get_the_state_of_each_session(user: User, session: str) -> None:

@@ -1,13 +1,19 @@
 """Commands with a fake server, for answers that a real server gives only by chance."""
 
 import json
+import re
+import ssl
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, cast
 
 import httpx2
 import pytest
+import typer
 from buntime_cli.app import app
+from buntime_cli.commands import completing
 from buntime_sdk import Buntime
+from typer.core import TyperGroup
 from typer.testing import CliRunner, Result
 
 FIRST, SECOND = "ses_abcd11111111111111", "ses_abcd22222222222222"
@@ -45,10 +51,10 @@ class Server:
             return httpx2.Response(status, text=body, headers={"content-type": "text/event-stream"})
         return httpx2.Response(status, json=body)
 
-    def runs(self, *words: str) -> Result:
+    def runs(self, *words: str, typed: str | None = None) -> Result:
         transport = httpx2.MockTransport(self.answer)
         with Buntime("btk_key", "http://test", transport=transport, max_retries=0) as client:
-            return CliRunner().invoke(app, words, obj=client)
+            return CliRunner().invoke(app, words, obj=client, input=typed, prog_name="buntime")
 
 
 def listed(*sessions: dict[str, object]) -> Answer:
@@ -185,3 +191,89 @@ def test_usage_is_summed_by_state() -> None:
         "files": 4,
     }
     assert told["rateLimit"] is None
+
+
+@pytest.mark.parametrize("line", ["ls -la", "ls", "ls foo", "./build.sh --fast"])
+def test_exec_without_dashes_says_where_a_command_goes(line: str) -> None:
+    done = Server({}).runs("exec", "demo", *line.split())
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"Error: A command goes after `--`. Write: buntime exec demo -- {line}\n" in done.stderr
+
+
+def test_an_unknown_option_of_exec_is_named() -> None:
+    done = Server({}).runs("exec", "demo", "console.log(1)", "--bogus")
+    assert done.exit_code == 2
+    assert "--bogus" in done.stderr
+    assert "goes after" not in done.stderr
+
+
+def test_a_certificate_that_is_not_trusted_is_named_with_the_way_out() -> None:
+    def distrusted(request: httpx2.Request) -> httpx2.Response:
+        wrong = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED]")
+        wrong.verify_message = "self-signed certificate"
+        raise httpx2.ConnectError("failed") from wrong
+
+    with Buntime("btk_key", "https://test", transport=httpx2.MockTransport(distrusted), max_retries=0) as client:
+        done = CliRunner().invoke(app, ["ls"], obj=client)
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert "does not trust the certificate" in done.stderr
+    assert "self-signed certificate. Set SSL_CERT_FILE to" in done.stderr
+
+
+def commands() -> list[tuple[str, str]]:
+    found = typer.main.get_command(app)
+    assert isinstance(found, TyperGroup)
+    return [(name, found.commands[name].help or "") for name in found.commands]
+
+
+@pytest.mark.parametrize(("name", "text"), commands(), ids=lambda one: one.split("\n")[0])
+def test_the_help_of_each_command_has_an_example(name: str, text: str) -> None:
+    assert re.search(rf"Examples?: .*\bbuntime (--server \w+ )?{name}\b|Example: .*-- buntime {name}", text), text
+
+
+def test_execute_is_the_word_of_exec_and_run_has_a_session_of_its_own() -> None:
+    words = dict(commands())
+    assert "run" not in words["exec"].lower().replace("runtime", "").split()
+    assert words["run"].startswith("Run a file in a session of its own.")
+
+
+def test_cp_reads_stdin_and_writes_stdout() -> None:
+    missing = {"error": {"code": "file_not_found", "message": "No file.", "retryable": False, "details": {}}}
+    sent: list[bytes] = []
+
+    def put(request: httpx2.Request) -> Answer:
+        sent.append(request.read())
+        return 200, {"path": "a.txt", "size": 5}
+
+    server = Server(
+        {
+            "GET /files/stat": (404, missing),
+            "PUT /files/content": put,
+            "GET /files/content": (200, "bytes out"),
+        }
+    )
+    assert server.runs("cp", "-", f"{FIRST}:a.txt", typed="typed").exit_code == 0
+    assert sent == [b"typed"]
+    done = server.runs("cp", f"{FIRST}:a.txt", "-")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "bytes out", "")
+    assert server.runs("cp", "-", f"{FIRST}:into/", typed="x").stderr == (
+        "buntime: into/ is a folder in the session. Name the file in it.\n"
+    )
+
+
+def test_completion_offers_paths_of_a_session_that_is_awake_and_wakes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = [("src", "directory"), ("a.ts", "file"), ("$(reboot)", "file")]
+    entries = [{"path": path, "type": kind, "size": 1, "modified": "2024-01-19T10:30:00Z"} for path, kind in folder]
+    offered = {}
+    for state in ("active", "deep-sleep"):
+        server = Server(
+            {
+                f"GET /sessions/{FIRST}": (200, session(FIRST, state=state)),
+                "GET /files/list": (200, {"files": entries, "total": len(entries)}),
+            }
+        )
+        with Buntime("btk_key", "http://test", transport=httpx2.MockTransport(server.answer)) as client:
+            monkeypatch.setattr(completing, "at_once", lambda _, client=client: nullcontext(client))
+            offered[state] = [word for word, _ in completing.complete_side(cast(Any, None), f"{FIRST}:")]
+    assert offered == {"active": [f"{FIRST}:src/", f"{FIRST}:a.ts"], "deep-sleep": []}

@@ -6,7 +6,18 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from buntime_cli.commands import copying, previews, processes, running, sessions, shell, usage
+from buntime_cli.commands import (
+    copying,
+    forwarding,
+    login,
+    previews,
+    processes,
+    running,
+    sessions,
+    settings,
+    shell,
+    usage,
+)
 from buntime_cli.mcp.command import mcp_command
 
 SERVER_COMMANDS = "buntime.commands"  # entry points: Typer apps whose commands are added to these
@@ -45,10 +56,30 @@ def _write(formatter: Any, head: str, named: Sequence[tuple[str, Any]]) -> None:
         formatter.write_dl([(name, command.get_short_help_str(width)) for name, command in named])
 
 
+# bash splits words at the colon of SESSION:PATH: this asks for the whole word and gives bash what follows the colon.
+BASH_COMPLETION = r"""
+_buntime_completion() {
+    local line="${COMP_LINE:0:COMP_POINT}"
+    local word="${line##*[[:space:]]}" IFS=$' \t\n'
+    local -a before
+    read -r -a before <<< "${line%"$word"}"
+    IFS=$'\n'
+    COMPREPLY=( $( env COMP_WORDS="$line" COMP_CWORD=${#before[@]} VARIABLE=complete_bash "$1" ) )
+    if [[ $word == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        COMPREPLY=( "${COMPREPLY[@]#"${word%:*}:"}" )
+    fi
+    [[ ${COMPREPLY[0]} == *[:/] ]] && compopt -o nospace 2>/dev/null
+    return 0
+}
+
+complete -o default -F _buntime_completion buntime
+"""
+
 app = typer.Typer(
     name="buntime",
     cls=Commands,
-    help="Isolated Bun sessions for AI agents. Commands that talk to a server use BUNTIME_URL and BUNTIME_API_KEY.",
+    help="Isolated Bun sessions for AI agents. Commands that talk to a server use BUNTIME_URL and BUNTIME_API_KEY, or "
+    "the server of `buntime login`.",
     no_args_is_help=True,
     rich_markup_mode=None,  # importing rich takes as long as everything else together
     pretty_exceptions_enable=False,
@@ -70,6 +101,10 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Use this server of `buntime login`. Write it before the command."),
+    ] = None,
 ) -> None:
     """Options before the command."""
 
@@ -78,18 +113,25 @@ def options(
 def completion_command(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument()]) -> None:
     """Print the completion script for a shell.
 
-    For bash, add this to ~/.bashrc: eval "$(buntime completion bash)". --install-completion does the same for the
-    current shell.
+    For bash, add this to ~/.bashrc: eval "$(buntime completion bash)". It also completes paths in sessions, which
+    the script of --install-completion cannot do for bash.
+
+    Example: buntime completion fish > ~/.config/fish/completions/buntime.fish
     """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
-    typer.echo(get_completion_script(prog_name="buntime", complete_var="_BUNTIME_COMPLETE", shell=shell))
+    variable = "_BUNTIME_COMPLETE"
+    typer.echo(
+        BASH_COMPLETION.replace("VARIABLE", variable).strip()
+        if shell == "bash"
+        else get_completion_script(prog_name="buntime", complete_var=variable, shell=shell)
+    )
 
 
 rest.command("mcp")(mcp_command)
 
 for commands in (
-    *(sessions.sessions, running.running, shell.shell, copying.copying),
-    *(processes.processes, previews.previews, usage.usage, rest),
+    *(sessions.sessions, settings.settings, running.running, shell.shell, copying.copying),
+    *(processes.processes, previews.previews, forwarding.forwarding, usage.usage, login.login, rest),
 ):
     app.add_typer(commands)

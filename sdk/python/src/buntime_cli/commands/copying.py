@@ -1,14 +1,16 @@
 """`buntime cp`: copies files and folders into a session and out of it."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from buntime_cli.commands.completing import complete_side
 from buntime_cli.commands.connection import connected
 from buntime_cli.commands.errors import CommandError
-from buntime_cli.commands.naming import complete, find, is_name
+from buntime_cli.commands.naming import find, is_name
 from buntime_cli.commands.options import AsJson
 from buntime_cli.commands.progress import moving
 from buntime_cli.commands.running import WORKSPACE
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from buntime_sdk import FileStatus, Session
 
 copying = typer.Typer()
+
+STREAM = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +46,50 @@ def copy_side(word: str) -> CopySide:
 @copying.command("cp")
 def copy_command(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="FROM", autocompletion=complete)],
-    target: Annotated[str, typer.Argument(metavar="TO", autocompletion=complete)],
+    source: Annotated[str, typer.Argument(metavar="FROM", autocompletion=complete_side)],
+    target: Annotated[str, typer.Argument(metavar="TO", autocompletion=complete_side)],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Copy files and folders into a session, or out of it.
 
     Write the side in the session as SESSION:PATH. Paths there are relative to /workspace. If TO is an existing folder,
-    the copy keeps its name in it; otherwise TO is the name of the copy. FROM/. copies the contents of a folder.
+    the copy keeps its name in it; otherwise TO is the name of the copy. FROM/. copies the contents of a folder. `-` is
+    the standard input or output, for one file.
+
+    Examples: buntime cp src demo:app    buntime cp demo:out.csv .    buntime cp demo:log.txt - | grep error
     """
     from_, to = copy_side(source), copy_side(target)
     if (from_.session is None) == (to.session is None):
         raise typer.BadParameter("Exactly one side must be SESSION:PATH; the other is a local path.")
+    if as_json and STREAM in (source, target):
+        raise typer.BadParameter("--json does not go with the standard input or output.")
     with connected(context, as_json) as client:
-        if to.session is not None:
+        if source == STREAM:
+            copied = _receive(find(client, str(to.session)), to)
+        elif target == STREAM:
+            _send(find(client, str(from_.session)), from_.path)
+        elif to.session is not None:
             copied = upload(find(client, to.session), from_, to, quiet=quiet or as_json)
         else:
             copied = download(find(client, str(from_.session)), from_, to, quiet=quiet or as_json)
     if as_json:
         print_json({"path": copied})
+
+
+def _receive(session: "Session", target: CopySide) -> str:
+    """Writes the standard input to a file of the session. Returns its path."""
+    if target.path.endswith("/") or _found_there(session, target.path) == "directory":
+        raise CommandError(f"{target.path} is a folder in the session. Name the file in it.")
+    session.files.upload(sys.stdin.buffer, target.path)
+    return target.path
+
+
+def _send(session: "Session", path: str) -> None:
+    """Writes a file of the session to the standard output."""
+    for part in session.files.chunks(path):
+        sys.stdout.buffer.write(part)
+    sys.stdout.buffer.flush()
 
 
 def upload(session: "Session", source: CopySide, target: CopySide, *, quiet: bool) -> str:

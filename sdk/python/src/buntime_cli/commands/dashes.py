@@ -1,10 +1,15 @@
 """`--` in a command line. The words after it are another command, so they are kept apart."""
 
+import re
+import shlex
 from typing import Any
 
+import typer
 from typer.core import TyperCommand
 
 AFTER_DASHES = "buntime.after_dashes"
+PROGRAM = re.compile(r"[A-Za-z./][\w./+-]*")  # as code it would do nothing, so a command is meant
+UsageError: Any = typer.BadParameter.__mro__[1]  # the parent of "no such option" and of "unexpected argument"
 
 
 class CommandAfterDashes(TyperCommand):
@@ -14,5 +19,21 @@ class CommandAfterDashes(TyperCommand):
         if "--" in args:
             dashes = args.index("--")
             ctx.meta[AFTER_DASHES] = args[dashes + 1 :]
-            args = args[:dashes]
-        return super().parse_args(ctx, args)
+            return super().parse_args(ctx, args[:dashes])
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as wrong:
+            if looks_like_a_command(given):
+                raise UsageError(with_dashes(ctx.command_path, given), ctx) from wrong
+            raise
+
+
+def looks_like_a_command(words: list[str]) -> bool:
+    """Whether the words are a session and then a command without `--`, such as `demo ls -la`."""
+    return len(words) > 1 and not words[0].startswith("-") and PROGRAM.fullmatch(words[1]) is not None
+
+
+def with_dashes(command: str, words: list[str]) -> str:
+    session, *line = words
+    return f"A command goes after `--`. Write: {command} {session} -- {shlex.join(line)}"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from buntime_cli.commands.connection import has_key
 from buntime_cli.commands.errors import CommandError
 from buntime_cli.commands.showing import until
+from buntime_cli.servers import ServersUnreadable, access_to, server_of
 
 if TYPE_CHECKING:
     from buntime_sdk import Buntime, Session
@@ -54,15 +56,24 @@ def require_free(client: "Buntime", name: str) -> None:
 
 def complete(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Ids and names for the shell; none if the server does not answer at once."""
+    with at_once(context) as client:
+        if client is not None:
+            return [word for session in client.sessions.list(page_size=100) for word in _words(session)]
+    return []
+
+
+@contextmanager
+def at_once(context: typer.Context) -> Iterator["Buntime | None"]:
+    """A client for a person who waits at the prompt: None without a key. Errors end the block silently."""
     from buntime_sdk import Buntime, BuntimeError
 
-    if not has_key():
-        return []
-    try:
-        with Buntime(timeout=COMPLETION_SECONDS, max_retries=0) as client:
-            return [word for session in client.sessions.list(page_size=100) for word in _words(session)]
-    except BuntimeError:
-        return []
+    with suppress(BuntimeError, ServersUnreadable):
+        access = access_to(server_of(context))
+        if not has_key(access):
+            yield None
+            return
+        with Buntime(access.key, access.url, timeout=COMPLETION_SECONDS, max_retries=0) as client:
+            yield client
 
 
 def _words(session: "Session") -> Iterator[tuple[str, str]]:

@@ -34,6 +34,8 @@ def open_command(
     """Print a preview's URL and open it in the browser.
 
     The URL has a token if the port is not public.
+
+    Example: buntime open demo --port 3000 --private
     """
     valid = seconds(ttl)
     with connected(context, as_json) as client:

@@ -1,7 +1,8 @@
 """`buntime start`, `ps`, `logs`, `stop`: programs in the background."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,9 @@ from buntime_cli.commands.errors import CommandError
 from buntime_cli.commands.naming import SessionName, find
 from buntime_cli.commands.options import AsJson, WorkingDir
 from buntime_cli.commands.running import command_line
-from buntime_cli.commands.showing import plain, print_json, print_table, since, size, told
-from buntime_cli.commands.values import pairs, seconds
+from buntime_cli.commands.showing import plain, print_json, print_table, size, told
+from buntime_cli.commands.showing import since as ago
+from buntime_cli.commands.values import moment, pairs, seconds
 
 if TYPE_CHECKING:
     from buntime_sdk import LogEntry, Process, Session
@@ -45,6 +47,8 @@ def start_command(
 
     With --wait-port or --wait-output, the exit status is 1 if the process is not ready: either it has ended, or the
     wait is over and the process continues.
+
+    Example: buntime start demo --name web --wait-port 8080 -- bun server.ts
     """
     command = _command(context, line)
     variables, limit, patience = pairs(env) or None, seconds(timeout) if timeout else None, seconds(wait)
@@ -86,7 +90,10 @@ def _show_started(process: "Process", session: str, as_json: bool) -> None:
 
 @processes.command("ps")
 def list_command(context: typer.Context, session: SessionName, as_json: AsJson = False) -> None:
-    """List the processes of a session, including ended ones."""
+    """List the processes of a session, including ended ones.
+
+    Example: buntime ps demo
+    """
     with connected(context, as_json) as client:
         found = list(find(client, session).processes.list())
     if as_json:
@@ -94,7 +101,7 @@ def list_command(context: typer.Context, session: SessionName, as_json: AsJson =
         return
     now = datetime.now(UTC)
     rows = [
-        (process.id, process.name or "", _state_of(process), since(process.started_at, now), process.command)
+        (process.id, process.name or "", _state_of(process), ago(process.started_at, now), process.command)
         for process in found
     ]
     print_table(("PROCESS", "NAME", "STATE", "STARTED", "COMMAND"), rows)
@@ -108,17 +115,24 @@ def logs_command(
         str | None, typer.Argument(metavar="PROCESS", help="The process id or name. Default: the newest process.")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the process ends.")] = False,
+    tail: Annotated[int | None, typer.Option("--tail", metavar="N", min=0, help="Only the last N lines.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Only output since then: 10m, 2026-01-19T10:30:00Z.")
+    ] = None,
     times: Annotated[bool, typer.Option("--times", "-t", help="Show when each piece was written.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the output of a process.
 
     The process's stdout goes to stdout and its stderr to stderr. A broken connection is restored without losing output.
-    With --json, prints one object per line: stream, data, time.
+    With --json, prints one object per line: stream, data, time. --since compares with the server's clock.
+
+    Example: buntime logs demo web --follow --tail 20
     """
+    after = None if since is None else moment(since, datetime.now(UTC))
     with connected(context, as_json) as client:
         found = _find_process(find(client, session), process)
-        for entry in _entries(found, follow):
+        for entry in _chosen(found, follow, after, tail):
             if as_json:
                 print_json({"stream": entry.stream, "data": entry.data, "time": entry.time})
                 continue
@@ -135,7 +149,10 @@ def stop_command(
     signal: Annotated[str, typer.Option(help="For example SIGINT or SIGKILL.")] = "SIGTERM",
     as_json: AsJson = False,
 ) -> None:
-    """Send a signal to a process and everything that it started."""
+    """Send a signal to a process and everything that it started.
+
+    Example: buntime stop demo web --signal SIGINT
+    """
     with connected(context, as_json) as client:
         found = _find_process(find(client, session), process)
         found.signal(signal)
@@ -160,16 +177,41 @@ def _find_process(session: "Session", name: str | None) -> "Process":
     raise CommandError(f"{session.id} has no process{missing}. {remedy} {session.id}", "process_not_found")
 
 
+def _chosen(process: "Process", follow: bool, since: datetime | None, tail: int | None) -> Iterator["LogEntry"]:
+    """The output since a time, at most its last lines, and with `follow` everything after it."""
+    if since is None and tail is None:
+        yield from _entries(process, follow)
+        return
+    page, kept = process.logs(), []
+    end = page.end
+    while True:
+        kept += [entry for entry in page.entries if since is None or entry.time >= since]
+        if page.cursor >= end or not (page.entries or page.dropped):
+            break
+        page = process.logs(cursor=page.cursor)
+    yield from kept if tail is None else last_lines(kept, tail)
+    if follow:
+        yield from _followed(process, page.cursor)
+
+
+def last_lines(entries: Sequence["LogEntry"], count: int) -> Sequence["LogEntry"]:
+    """The last lines of all pieces together. A piece may have several lines, or a part of one."""
+    kept: list[LogEntry] = []
+    for entry in reversed(entries):
+        end = len(entry.data) - (not kept and entry.data.endswith("\n"))  # the last line's own end
+        while count and (end := entry.data.rfind("\n", 0, end)) >= 0:
+            count -= 1
+        if not count:
+            kept.append(replace(entry, data=entry.data[end + 1 :]))
+            break
+        kept.append(entry)
+    return [entry for entry in reversed(kept) if entry.data]
+
+
 def _entries(process: "Process", follow: bool) -> Iterator["LogEntry"]:
     """The output kept so far, and with `follow` everything after it. Reports dropped output on stderr."""
-    from buntime_sdk import LogEntry, LogsDropped
-
     if follow:
-        for event in process.follow():
-            if isinstance(event, LogEntry):
-                yield event
-            elif isinstance(event, LogsDropped):
-                _say_dropped(event.bytes)
+        yield from _followed(process, 0)
         return
     page = process.logs()
     end = page.end  # does not wait for output written during the read
@@ -180,6 +222,16 @@ def _entries(process: "Process", follow: bool) -> Iterator["LogEntry"]:
         if page.cursor >= end or not (page.entries or page.dropped):
             return
         page = process.logs(cursor=page.cursor)
+
+
+def _followed(process: "Process", cursor: int) -> Iterator["LogEntry"]:
+    from buntime_sdk import LogEntry, LogsDropped
+
+    for event in process.follow(cursor=cursor):
+        if isinstance(event, LogEntry):
+            yield event
+        elif isinstance(event, LogsDropped):
+            _say_dropped(event.bytes)
 
 
 def _say_dropped(count: int) -> None:

@@ -1,4 +1,4 @@
-"""`buntime exec` and `buntime run`: run a program with this process's output, input and exit status."""
+"""`buntime exec` and `buntime run`: execute a program with this process's output, input and exit status."""
 
 import os
 import shlex
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from buntime_cli.commands.connection import connected
-from buntime_cli.commands.dashes import AFTER_DASHES, CommandAfterDashes
+from buntime_cli.commands.dashes import AFTER_DASHES, CommandAfterDashes, UsageError, looks_like_a_command, with_dashes
 from buntime_cli.commands.errors import CommandError, one_line
 from buntime_cli.commands.naming import SessionName, find
 from buntime_cli.commands.options import AsJson, NoStdin, RunEnv, RunTimeout, WorkingDir
@@ -36,19 +36,25 @@ def exec_command(
     context: typer.Context,
     session: SessionName,
     code: Annotated[str | None, typer.Argument(metavar="CODE | - | -- COMMAND…", show_default=False)] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Run the code in this file.", exists=True)] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Execute the code in this file.", exists=True)
+    ] = None,
     env: RunEnv = None,
     timeout: RunTimeout = None,
     working_dir: WorkingDir = "/workspace",
     no_stdin: NoStdin = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run TypeScript code, or a command after `--`, in a session.
+    """Execute TypeScript code, or a command after `--`, in a session.
 
     Output appears as it is written, the program's exit status becomes the status of this command, and Ctrl-C ends the
     program. Piped input becomes the standard input of a command; with `-` it is the code.
+
+    Examples: buntime exec demo 'console.log(6 * 7)'    buntime exec demo -- ls -la
     """
     words: Sequence[str] | None = context.meta.get(AFTER_DASHES)
+    if words is None and code is not None and looks_like_a_command([session, code]):
+        raise UsageError(with_dashes(context.command_path, [session, code]), context)
     if sum(given is not None for given in (code, file, words)) != 1 or words == []:
         raise typer.BadParameter("Write one of: CODE, --file FILE, -, or -- COMMAND.")
     variables, limit = pairs(env) or None, seconds(timeout) if timeout else None
@@ -85,10 +91,12 @@ def run_command(
     no_stdin: NoStdin = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a file in a new session.
+    """Run a file in a session of its own.
 
     The session is deleted afterwards, even if the run fails. Output, exit status and Ctrl-C work as with `exec`. Put
     options before FILE: everything after it goes to the program.
+
+    Example: buntime run --with lib main.ts argument
     """
     folder = file.parent.resolve()
     others = [_below(folder, path) for path in beside or ()]

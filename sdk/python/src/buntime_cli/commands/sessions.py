@@ -10,7 +10,7 @@ import typer
 from buntime_cli.commands.connection import connected
 from buntime_cli.commands.errors import CommandError
 from buntime_cli.commands.naming import SessionName, SessionNames, find, require_free
-from buntime_cli.commands.options import AsJson, Variables
+from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, OnWake, Ports, SessionEnv, Variables
 from buntime_cli.commands.showing import print_json, print_table, since, told, until
 from buntime_cli.commands.values import pairs, seconds
 
@@ -31,24 +31,23 @@ def create_command(
     name: Annotated[str | None, typer.Option(help="A name for the session, stored as metadata.name.")] = None,
     ttl: Annotated[str | None, typer.Option(help="Lifetime: 90, 30m, 24h, 7d. Default: one day.")] = None,
     metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="A label to search by.")] = None,
-    env: Annotated[
-        Variables, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For all that runs in it.")
-    ] = None,
+    env: SessionEnv = None,
     memory: Annotated[int | None, typer.Option(metavar="MB")] = None,
     cpu: Annotated[float | None, typer.Option(metavar="CORES")] = None,
     timeout: Annotated[str | None, typer.Option(help="Timeout of runs that set none.")] = None,
     disk: Annotated[int | None, typer.Option(metavar="MB")] = None,
-    port: Annotated[list[int] | None, typer.Option(help="A port that anyone may open. Default: 8080.")] = None,
+    port: Ports = None,
     private: Annotated[bool, typer.Option("--private", help="Require a token for previews.")] = False,
-    egress: Annotated[Literal["internet", "none"] | None, typer.Option(help="What the session may reach.")] = None,
-    allow: Annotated[Variables, typer.Option(help="Allow only this name or network. Repeatable.")] = None,
-    deny: Annotated[Variables, typer.Option(help="Block this name or network. Repeatable.")] = None,
-    on_wake: Annotated[
-        str | None, typer.Option(metavar="COMMAND", help="A command to run after each deep sleep.")
-    ] = None,
+    egress: Egress = None,
+    allow: Allow = None,
+    deny: Deny = None,
+    on_wake: OnWake = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a session and print its id."""
+    """Create a session and print its id.
+
+    Example: buntime create --name demo --ttl 2h --memory 2048
+    """
     labels = {**pairs(metadata), **({"name": name} if name else {})}
     options = _given(
         ttl=seconds(ttl) if ttl else None,
@@ -68,13 +67,13 @@ def create_command(
 
 def _show_created(session: "Session", as_json: bool) -> None:
     if as_json:
-        print_json(_told(session))
+        print_json(session_told(session))
         return
     print(session.id, flush=True)
     print(f"{session.preview_url()}, ends {until(session.expires_at, datetime.now(UTC))}", file=sys.stderr)
 
 
-def _told(session: "Session") -> dict[str, object]:
+def session_told(session: "Session") -> dict[str, object]:
     return told(session, "sessionId", *SHOWN) | {"previewUrl": session.preview_url()}
 
 
@@ -91,12 +90,15 @@ def list_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only ids.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List sessions, newest first."""
+    """List sessions, newest first.
+
+    Example: buntime ls --state idle --metadata team=web
+    """
     wanted = pairs(metadata)
     with connected(context, as_json) as client:
         found = list(client.sessions.list(state=state, metadata=wanted or None, page_size=100))
     if as_json:
-        print_json([_told(session) for session in found])
+        print_json([session_told(session) for session in found])
     elif quiet:
         for session in found:
             print(session.id)
@@ -120,24 +122,30 @@ def sleep_command(
     deep: Annotated[bool, typer.Option("--deep", help="End the processes and keep the files.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Suspend a session. The next request wakes it."""
+    """Suspend a session. The next request wakes it.
+
+    Example: buntime sleep demo --deep
+    """
     with connected(context, as_json) as client:
         found = find(client, session)
         found.sleep("deep-sleep" if deep else "idle")
         if as_json:
-            print_json(_told(found))
+            print_json(session_told(found))
         else:
             print(f"{found.id} is {'in deep sleep' if deep else 'suspended'}.")
 
 
 @sessions.command("wake")
 def wake_command(context: typer.Context, session: SessionName, as_json: AsJson = False) -> None:
-    """Wake a session before the next request does."""
+    """Wake a session before the next request does.
+
+    Example: buntime wake demo
+    """
     with connected(context, as_json) as client:
         found = find(client, session)
         woken = found.wake()
         if as_json:
-            print_json(_told(found) | {"wokeFrom": woken.woke_from, "wakeTimeMs": woken.wake_time_ms})
+            print_json(session_told(found) | {"wokeFrom": woken.woke_from, "wakeTimeMs": woken.wake_time_ms})
         else:
             print(f"{found.id} was {woken.woke_from} and is awake after {woken.wake_time_ms} ms.")
 
@@ -150,7 +158,10 @@ def remove_command(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete sessions with everything in them."""
+    """Delete sessions with everything in them.
+
+    Examples: buntime rm demo    buntime rm --all --yes
+    """
     if every == bool(names):
         raise typer.BadParameter("Name the sessions, or use --all.")
     from buntime_sdk import SessionNotFound

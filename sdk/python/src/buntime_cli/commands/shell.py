@@ -42,6 +42,8 @@ def shell_command(
 
     The exit status is the shell's. A lost connection is restored, and the shell continues where it was. Press Enter,
     then ~. to leave the shell running; the command then prints its id for --terminal.
+
+    Example: buntime shell demo --workdir src
     """
     with connected(context) as client:
         found = find(client, session)

@@ -23,6 +23,8 @@ def usage_command(context: typer.Context, as_json: AsJson = False) -> None:
 
     Shows the sums by state, and how many requests the key has left in this minute. These are current limits and counts:
     the server does not meter use over time.
+
+    Example: buntime usage --json
     """
     with connected(context, as_json) as client:
         found = list(client.sessions.list(page_size=100))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import typer
 
@@ -15,6 +16,20 @@ def seconds(text: str) -> int:
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a span of time. Write 90, 90s, 30m, 24h or 7d.")
     return int(match[1]) * SECONDS[match[2]]
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """A span of time before `now`, such as `10m`, or a time such as `2026-01-19T10:30:00Z`. Without a zone it is local.
+
+    Raises BadParameter.
+    """
+    if SPAN.fullmatch(text):
+        return now - timedelta(seconds=seconds(text))
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        wrong = f"{text!r} is not a time. Write a span, such as 10m, or a time, such as 2026-01-19T10:30:00Z."
+        raise typer.BadParameter(wrong) from None
 
 
 def pairs(texts: Sequence[str] | None) -> dict[str, str]:

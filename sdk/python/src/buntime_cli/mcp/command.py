@@ -1,12 +1,12 @@
 """`buntime mcp`."""
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 
 from buntime_cli.extras import how_to_install
+from buntime_cli.servers import NO_KEY, ServersUnreadable, access_to, server_of
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -26,6 +26,7 @@ Ttl = Annotated[int, typer.Option(help="Seconds that a session lives after its l
 
 
 def mcp_command(
+    context: typer.Context,
     http: Http = False,
     host: Host = "127.0.0.1",
     port: Port = 8090,
@@ -35,8 +36,10 @@ def mcp_command(
 ) -> None:
     """Serve a session's tools to an MCP client such as Claude, Cursor or VS Code.
 
-    BUNTIME_URL and BUNTIME_API_KEY select the server and the account. Over HTTP each caller sends its own key as
-    `Authorization: Bearer btk_…`.
+    BUNTIME_URL and BUNTIME_API_KEY, or `buntime login`, select the server and the account. Over HTTP each caller sends
+    its own key as `Authorization: Bearer btk_…`.
+
+    Example: claude mcp add buntime -- buntime mcp
     """
     _require_library()
     from buntime_cli.mcp.server import build
@@ -44,10 +47,14 @@ def mcp_command(
 
     if http and share_key and host not in LOOPBACK:
         _fail(f"--share-key would let everyone who reaches {host} use your key. Omit --share-key or --host.", 2)
-    key = (os.environ.get("BUNTIME_API_KEY") or None) if share_key or not http else None
+    try:
+        access = access_to(server_of(context))
+    except ServersUnreadable as unreadable:
+        _fail(str(unreadable), 1)
+    key = (access.key or None) if share_key or not http else None
     if key is None and (share_key or not http):
-        _fail("There is no API key. Set BUNTIME_API_KEY, or create a key with: buntime keys create", 1)
-    url = os.environ.get("BUNTIME_URL") or None
+        _fail(NO_KEY, 1)
+    url = access.url
     server = build(Settings(url, key, ttl))
     if http:
         _serve_http(server, url, host, port, allow_host or (), share_key=share_key)
@@ -65,7 +72,7 @@ def _require_library() -> None:
 
 
 def _serve_http(
-    server: "MCPServer", url: str | None, host: str, port: int, allowed_hosts: Sequence[str], *, share_key: bool
+    server: "MCPServer", url: str, host: str, port: int, allowed_hosts: Sequence[str], *, share_key: bool
 ) -> None:
     import uvicorn
 

@@ -1,0 +1,176 @@
+"""`buntime update`, `extend`, `inspect`: the settings of a session that exists."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from buntime_cli.commands.connection import connected
+from buntime_cli.commands.errors import CommandError
+from buntime_cli.commands.naming import SessionName, find, require_free
+from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, OnWake, Ports, SessionEnv, Variables
+from buntime_cli.commands.sessions import session_told
+from buntime_cli.commands.showing import plain, print_json, since, until
+from buntime_cli.commands.values import pairs, seconds
+
+if TYPE_CHECKING:
+    from buntime_sdk import Session
+
+settings = typer.Typer()
+
+
+class Setting(StrEnum):
+    """What `--default` restores."""
+
+    METADATA = "metadata"
+    PREVIEW = "preview"
+    NETWORK = "network"
+    ENV = "env"
+    ON_WAKE = "on-wake"
+
+
+@settings.command("update")
+def update_command(
+    context: typer.Context,
+    session: SessionName,
+    ttl: Annotated[str | None, typer.Option(help="Lifetime from now: 90, 30m, 24h, 7d.")] = None,
+    name: Annotated[str | None, typer.Option(help="A new name for the session.")] = None,
+    metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="A label to add or change.")] = None,
+    unset: Annotated[Variables, typer.Option(metavar="NAME", help="A label to remove.")] = None,
+    env: SessionEnv = None,
+    port: Ports = None,
+    visibility: Annotated[
+        bool | None, typer.Option("--private/--public", help="Require a token for previews, or open the ports.")
+    ] = None,
+    egress: Egress = None,
+    allow: Allow = None,
+    deny: Deny = None,
+    on_wake: OnWake = None,
+    default: Annotated[list[Setting] | None, typer.Option(help="Restore this setting's default. Repeatable.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change the settings of a session, without waking it.
+
+    What you leave out stays as it is. --env replaces all variables, and --port, --allow and --deny replace their lists.
+    Memory, cores, disk and timeout cannot change: give them to a new session.
+
+    Example: buntime update demo --ttl 2h --private --metadata team=web
+    """
+    labels = {**pairs(metadata), **({"name": name} if name else {})}
+    asked = (ttl, labels or None, unset, env, port, visibility, egress, allow, deny, on_wake, default)
+    if not any(one is not None for one in asked):
+        raise typer.BadParameter("Name a setting to change, such as --ttl 2h.")
+    lifetime, variables = seconds(ttl) if ttl else None, pairs(env) or None
+    with connected(context, as_json) as client:
+        found = find(client, session).refresh()
+        if name is not None and found.metadata.get("name") != name:
+            require_free(client, name)
+        changes = _given(
+            ttl=lifetime,
+            metadata=_merged(found.metadata, labels, unset or ()),
+            env=variables,
+            preview=_preview(found, visibility, port),
+            network=_network(found, _given(egress=egress, allow=allow, deny=deny)),
+            on_wake=on_wake,
+        )
+        found.update(**changes, **_defaults(default or [], changes))
+        _show(found, as_json)
+
+
+@settings.command("extend")
+def extend_command(
+    context: typer.Context,
+    session: SessionName,
+    ttl: Annotated[str, typer.Argument(metavar="TIME", help="Lifetime from now: 90, 30m, 24h, 7d.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a session expire later, or sooner.
+
+    Example: buntime extend demo 2h
+    """
+    lifetime = seconds(ttl)
+    with connected(context, as_json) as client:
+        _show(find(client, session).extend(lifetime), as_json)
+
+
+@settings.command("inspect")
+def inspect_command(context: typer.Context, session: SessionName, as_json: AsJson = False) -> None:
+    """Show everything that the server knows of a session, without waking it.
+
+    Example: buntime inspect demo --json
+    """
+    with connected(context, as_json) as client:
+        found = find(client, session).refresh()
+    if as_json:
+        print_json(session_told(found))
+        return
+    rows = _rows(found, datetime.now(UTC))
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        print(f"{label:{width}}  {plain(value)}".rstrip())
+
+
+def _show(session: "Session", as_json: bool) -> None:
+    if as_json:
+        print_json(session_told(session))
+    else:
+        print(f"{session.id} ends {until(session.expires_at, datetime.now(UTC))}.")
+
+
+def _given(**options: object) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _defaults(names: list[Setting], changes: dict[str, Any]) -> dict[str, None]:
+    """None restores a default. Raises CommandError for a setting that another option changes."""
+    fields = [name.replace("-", "_") for name in names]
+    for field in fields:
+        if field in changes:
+            raise CommandError(f"--default {field.replace('_', '-')} contradicts another option.")
+    return dict.fromkeys(fields)
+
+
+def _merged(old: Any, labels: dict[str, str], removed: Any) -> dict[str, object] | None:
+    """The API replaces metadata as a whole, and the session's name is in it. None if nothing changes."""
+    if not labels and not removed:
+        return None
+    return {name: value for name, value in {**old, **labels}.items() if name not in removed}
+
+
+def _preview(session: "Session", private: bool | None, ports: list[int] | None) -> dict[str, Any] | None:
+    if private is None and ports is None:
+        return None
+    now = session.preview
+    visibility = now.visibility if private is None else "private" if private else "public"
+    return {"visibility": visibility, "ports": list(now.ports) if ports is None else ports}
+
+
+def _network(session: "Session", changes: dict[str, Any]) -> dict[str, Any] | None:
+    now = session.network
+    return {"egress": now.egress, "allow": list(now.allow), "deny": list(now.deny)} | changes if changes else None
+
+
+def _rows(session: "Session", now: datetime) -> list[tuple[str, str]]:
+    limits, preview, network = session.resource_limits, session.preview, session.network
+    return [
+        ("session", session.id),
+        *((f"metadata.{name}", str(value)) for name, value in session.metadata.items()),
+        ("state", session.state),
+        ("created", f"{since(session.created_at, now)} ({session.created_at:%Y-%m-%dT%H:%M:%SZ})"),
+        ("last active", since(session.last_active, now)),
+        ("ends", f"{until(session.expires_at, now)} ({session.expires_at:%Y-%m-%dT%H:%M:%SZ})"),
+        ("processes", str(session.active_processes)),
+        ("files", str(session.files_count)),
+        ("memory", f"{limits.memory} MB"),
+        ("cpu", f"{limits.cpu:.15g} cores"),
+        ("disk", f"{limits.disk} MB"),
+        ("timeout of runs", f"{limits.timeout} s"),
+        ("preview", session.preview_url()),
+        ("open ports", ", ".join(map(str, preview.ports)) if preview.visibility == "public" else "none (private)"),
+        ("network", network.egress),
+        ("allowed", ", ".join(network.allow) or "–"),
+        ("denied", ", ".join(network.deny) or "–"),
+        ("on wake", session.on_wake or "–"),
+        ("variables", ", ".join(session.env_names) or "–"),
+    ]

@@ -1,0 +1,90 @@
+"""`buntime update`, `extend` and `inspect` with a fake server: what they send, and what they show."""
+
+import json
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.unit.test_commands import FIRST, Answer, Server, listed, session
+
+PREVIEW = {"visibility": "public", "ports": [8080, 3000]}
+NETWORK = {"egress": "internet", "allow": ["example.com"], "deny": []}
+WHOLE = session(
+    FIRST,
+    metadata={"name": "demo", "team": "web"},
+    preview=PREVIEW,
+    network=NETWORK,
+    onWake=None,
+    envNames=["LEVEL"],
+)
+
+
+class Patched:
+    """A session that remembers what was sent to change it."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, Any] = {}
+        self.server = Server({f"GET /sessions/{FIRST}": (200, WHOLE), f"PATCH /sessions/{FIRST}": self._patch})
+
+    def _patch(self, request: httpx2.Request) -> Answer:
+        self.sent = json.loads(request.content)
+        return 200, WHOLE
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        (("--ttl", "2h"), {"ttl": 7200}),
+        (("--metadata", "team=api"), {"metadata": {"name": "demo", "team": "api"}}),
+        (("--unset", "team"), {"metadata": {"name": "demo"}}),
+        (("--private",), {"preview": {"visibility": "private", "ports": [8080, 3000]}}),
+        (("--port", "9000"), {"preview": {"visibility": "public", "ports": [9000]}}),
+        (("--deny", "10.0.0.0/8"), {"network": {**NETWORK, "deny": ["10.0.0.0/8"]}}),
+        (("--env", "A=1"), {"env": {"A": "1"}}),
+        (("--on-wake", "bun s.ts"), {"onWake": "bun s.ts"}),
+        (("--default", "on-wake", "--default", "network"), {"onWake": None, "network": None}),
+    ],
+)
+def test_update_changes_what_it_names_and_keeps_the_rest(options: tuple[str, ...], sent: dict[str, Any]) -> None:
+    patched = Patched()
+    done = patched.server.runs("update", FIRST, *options)
+    assert (done.exit_code, patched.sent) == (0, sent), done.stderr
+
+
+def test_update_without_a_setting_is_wrong_usage() -> None:
+    done = Server({}).runs("update", FIRST)
+    assert done.exit_code == 2
+    assert "Name a setting to change" in done.stderr
+
+
+def test_a_default_and_a_value_contradict_each_other() -> None:
+    patched = Patched()
+    done = patched.server.runs("update", FIRST, "--egress", "none", "--default", "network")
+    assert (done.exit_code, patched.sent) == (1, {})
+    assert done.stderr == "buntime: --default network contradicts another option.\n"
+
+
+def test_a_name_of_another_session_is_refused() -> None:
+    server = Server(
+        {f"GET /sessions/{FIRST}": (200, WHOLE), "GET /sessions": listed(session("ses_abcd22222222222222"))}
+    )
+    done = server.runs("update", FIRST, "--name", "twin")
+    assert done.exit_code == 1
+    assert "ses_abcd22222222222222 already has the name twin" in done.stderr
+
+
+def test_extend_sends_the_seconds_from_now() -> None:
+    patched = Patched()
+    done = patched.server.runs("extend", FIRST, "30m")
+    assert (done.exit_code, patched.sent) == (0, {"ttl": 1800})
+    assert done.stdout.startswith(f"{FIRST} ends in ")
+
+
+def test_inspect_shows_every_field_of_the_session() -> None:
+    shown = json.loads(Patched().server.runs("inspect", FIRST, "--json").stdout)
+    assert shown == WHOLE
+    lines = dict(line.split("  ", 1) for line in Patched().server.runs("inspect", FIRST).stdout.splitlines())
+    told = {label.strip(): value.strip() for label, value in lines.items()}
+    assert (told["metadata.team"], told["memory"], told["variables"]) == ("web", "1024 MB", "LEVEL")
+    assert (told["open ports"], told["allowed"], told["on wake"]) == ("8080, 3000", "example.com", "–")
