@@ -37,7 +37,10 @@ app = typer.Typer(cls=Commands, rich_markup_mode=None)
 
 @app.command("serve", cls=ServerCommand)
 def serve_command() -> None:
-    """Run the server until it is stopped. Sessions outlive it."""
+    """Run the server until it is stopped. Sessions outlive it.
+
+    Example: BUNTIME_PORT=8000 buntime serve
+    """
     from buntime.main import serve
 
     serve(from_environment(os.environ))
@@ -45,7 +48,10 @@ def serve_command() -> None:
 
 @app.command("doctor", cls=ServerCommand)
 def doctor_command(as_json: AsJson = False) -> None:
-    """Check this host, and list what buntime changes on it."""
+    """Check this host, and list what buntime changes on it.
+
+    Example: buntime doctor
+    """
     from buntime.admin import doctor
 
     config = from_environment(os.environ)
@@ -57,7 +63,10 @@ def purge_command(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove every session and everything that the server created on this host."""
+    """Remove every session and everything that the server created on this host.
+
+    Example: buntime purge --yes
+    """
     from buntime.admin.purging import purge
 
     config = from_environment(os.environ)
@@ -72,7 +81,10 @@ def purge_command(
 def backup_command(
     directory: Annotated[Path, typer.Argument(help="The directory to create.")], as_json: AsJson = False
 ) -> None:
-    """Copy the store and the master key. The server can keep running."""
+    """Copy the store and the master key. The server can keep running.
+
+    Example: buntime backup /srv/backup/today
+    """
     from buntime.admin.backup import back_up
 
     config = from_environment(os.environ)

@@ -57,13 +57,16 @@ class Server:
     """A running server."""
 
     url: str
-    first_key: str | None  # made now, because there was no account yet
+    first_key: str | None  # made now for a person at a terminal, because there was no account yet
     install: Sequence[str]  # lines that install the clients, if they were built
 
 
 @asynccontextmanager
-async def running(config: Config, say: Say) -> AsyncIterator[Server]:
-    """The server runs within the block; the caller holds `only_server`. Raises one of REFUSALS."""
+async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterator[Server]:
+    """The server runs within the block; the caller holds `only_server`. Raises one of REFUSALS.
+
+    `is_watched`: `say` reaches a terminal. Only then is the first key made, because a log would keep it.
+    """
     plans, clock = plans_of(config), time.time
     raise_limits(core=CORE)
     async with AsyncExitStack() as stack:
@@ -90,7 +93,8 @@ async def running(config: Config, say: Say) -> AsyncIterator[Server]:
         await enter(web(config, operations, previews, metrics, sandboxes.works, files))
         await enter(edge(config, plans, tasks))
         url = api_url(config)
-        yield Server(url, await first_key(store), short_lines(url) if are_built(files) else ())
+        key = await first_key(store) if is_watched else None
+        yield Server(url, key, short_lines(url) if are_built(files) else ())
 
 
 def _keep(config: Config, store: SqliteStore, sandboxes: LocalSandboxes, lifecycle: Lifecycle, tasks: Tasks) -> None:
@@ -138,7 +142,7 @@ async def _serve(config: Config) -> None:
     started = False
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    async with running(config, _say) as server:
+    async with running(config, _say, is_watched=sys.stderr.isatty()) as server:
         started = True
         _say(welcome(server.url, server.first_key, server.install))
         await stopped

@@ -28,10 +28,10 @@ class PreviewAddress:
 
 
 def preview_url(session_id: str, config: Config, port: int = DEFAULT_PORT) -> str:
-    """The URL of a port: `http://ses-….localhost:8000` without a configured domain."""
+    """The URL of a port: `http://ses-….localhost:8000` without a configured domain, else HTTPS on the domain."""
     label = session_id.replace("_", "-") + ("" if port == DEFAULT_PORT else f"-{port}")
     if config.domain:
-        return f"https://{label}.{config.domain}"
+        return f"https://{label}.{config.domain}{_https_port(config)}"
     return f"http://{label}.localhost:{config.port}"
 
 
@@ -49,10 +49,14 @@ def address_of(host: str, domain: str) -> PreviewAddress | None:
 def api_url(config: Config) -> str:
     """The URL of the API: of its domain, or else on this machine."""
     if config.domain:
-        port = f":{config.port}" if config.tls_cert and config.port != 443 else ""
-        return f"https://{config.domain}{port}"
+        return f"https://{config.domain}{_https_port(config)}"
     host = "localhost" if config.host in ("127.0.0.1", "0.0.0.0", "::") else config.host
     return f"http://{host}:{config.port}"
+
+
+def _https_port(config: Config) -> str:
+    """Without a certificate of its own, the server is behind a proxy, which has the usual port."""
+    return f":{config.port}" if config.tls_cert and config.port != 443 else ""
 
 
 # --- tokens ----------------------------------------------------------------------------------

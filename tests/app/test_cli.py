@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from buntime.account import is_well_formed
+from buntime.config import Config
+from buntime.stores import database, store_file
 
 SDK = Path(__file__).parents[2] / "sdk/python/src"
 
 
 class Shell:
-    """Runs `buntime` on a data directory that does not exist yet."""
+    """Runs `buntime` on a data directory."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
@@ -44,10 +46,30 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
+    """A server has run on the data directory."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir(0o700)
+    database.connect(store_file(Config(data_dir=data_dir))).close()
+    return Shell(data_dir)
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Shell:
+    """No server ever ran on the data directory."""
     return Shell(tmp_path / "new" / "data")
 
 
-def test_a_first_key_needs_nothing_but_the_command(shell: Shell) -> None:
+@pytest.mark.parametrize(
+    "words", [("keys", "create"), ("keys", "list"), ("accounts", "create", "--plan", "free"), ("accounts", "list")]
+)
+def test_where_no_server_ever_ran_nothing_is_made(empty: Shell, words: tuple[str, ...]) -> None:
+    said = empty.refuses(*words)
+    assert said.startswith(f"buntime: No server ever ran on {empty.data_dir}. Start one with `buntime serve`")
+    assert "btk_" not in said
+    assert not empty.data_dir.parent.exists()
+
+
+def test_a_key_is_printed_alone_and_not_on_stderr(shell: Shell) -> None:
     done = shell.run("keys", "create")
     secret = done.stdout.removesuffix("\n")
     assert is_well_formed(secret)
@@ -140,7 +162,6 @@ def test_a_bad_setting_is_named(shell: Shell) -> None:
 
 
 def test_a_damaged_store_is_named(shell: Shell) -> None:
-    shell.data_dir.mkdir(parents=True)
     (shell.data_dir / "buntime.db").write_bytes(b"")
     assert "is damaged" in shell.refuses("keys", "create")
 
@@ -154,11 +175,16 @@ def test_a_damaged_store_is_named(shell: Shell) -> None:
         ("keys", "create", "--account", "acc_a", "--plan", "free"),
     ],
 )
-def test_wrong_usage_is_status_2(shell: Shell, words: tuple[str, ...]) -> None:
-    done = shell.run(*words)
+def test_wrong_usage_is_status_2(empty: Shell, words: tuple[str, ...]) -> None:
+    done = empty.run(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Usage" in done.stderr
-    assert not shell.data_dir.exists()
+    assert not empty.data_dir.exists()
+
+
+@pytest.mark.parametrize("words", ["serve", "doctor", "purge", "backup", "accounts create", "keys create", "keys list"])
+def test_the_help_of_a_servers_command_has_an_example(shell: Shell, words: str) -> None:
+    assert re.search(rf"Example: .*buntime {words}", shell.prints(*words.split(), "--help"))
 
 
 def test_an_unconfirmed_purge_removes_nothing(shell: Shell) -> None:

@@ -1,5 +1,8 @@
 """Host names of previews, and tokens in their URLs."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from buntime.config import Config
@@ -63,7 +66,10 @@ def test_any_other_host_names_nothing(host: str) -> None:
     assert address_of(host, "") is None
 
 
-@pytest.mark.parametrize("config", [Config(port=8123), Config(domain="example.com")])
+TLS = Config(domain="example.com", port=8443, tls_cert=Path("c"), tls_key=Path("k"))
+
+
+@pytest.mark.parametrize("config", [Config(port=8123), Config(domain="example.com"), TLS])
 @pytest.mark.parametrize("port", [8080, 3000])
 def test_the_url_of_a_preview_names_its_session_and_port(config: Config, port: int) -> None:
     host = preview_url(ID, config, port).partition("://")[2]
@@ -73,6 +79,11 @@ def test_the_url_of_a_preview_names_its_session_and_port(config: Config, port: i
 def test_previews_are_https_once_there_is_a_domain() -> None:
     assert preview_url(ID, Config(port=8123)) == f"http://{LABEL}.localhost:8123"
     assert preview_url(ID, Config(domain="example.com"), 3000) == f"https://{LABEL}-3000.example.com"
+
+
+def test_a_server_with_its_own_certificate_names_its_port() -> None:
+    assert preview_url(ID, TLS, 3000) == f"https://{LABEL}-3000.example.com:8443"
+    assert preview_url(ID, replace(TLS, port=443)) == f"https://{LABEL}.example.com"
 
 
 def test_private_previews_have_no_open_port() -> None:

@@ -1,6 +1,4 @@
-"""`buntime accounts …` and `buntime keys …`: they change the store itself, beside a running server or
-before its first start.
-"""
+"""`buntime accounts …` and `buntime keys …`: they change the store itself, beside a running server or a stopped one."""
 
 import json
 import os
@@ -32,11 +30,14 @@ def create_account(
     plan: Annotated[str, typer.Option(help="Name of the plan.", show_default=False)],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A number of its own, like most.memory=8192."),
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of its own, such as most.memory=8192."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make an account and print its id."""
+    """Create an account and print its id.
+
+    Example: buntime accounts create --plan enterprise --set sessions=500
+    """
     config = from_environment(os.environ)
     try:
         overrides = plan_settings.parse(_plan(config, plan), settings or [])
@@ -50,7 +51,10 @@ def create_account(
 
 @accounts.command("list")
 def list_accounts(as_json: AsJson = False) -> None:
-    """Print id, plan, status, time of creation and own numbers."""
+    """List accounts: id, plan, status, creation time, and settings of their own.
+
+    Example: buntime accounts list
+    """
     with _store(from_environment(os.environ)) as connection:
         found = sql.list_accounts(connection)
     if as_json:
@@ -65,33 +69,45 @@ def list_accounts(as_json: AsJson = False) -> None:
 
 @accounts.command("suspend")
 def suspend_account(account_id: AccountId, as_json: AsJson = False) -> None:
-    """Refuse its calls until it is resumed."""
+    """Refuse all calls of an account until you resume it.
+
+    Example: buntime accounts suspend acc_…
+    """
     _set_status(account_id, AccountStatus.SUSPENDED, as_json)
 
 
 @accounts.command("resume")
 def resume_account(account_id: AccountId, as_json: AsJson = False) -> None:
-    """Take its calls again."""
+    """Accept calls of a suspended account again.
+
+    Example: buntime accounts resume acc_…
+    """
     _set_status(account_id, AccountStatus.ACTIVE, as_json)
 
 
 @accounts.command("delete")
 def delete_account(account_id: AccountId, as_json: AsJson = False) -> None:
-    """Refuse its calls for good; its sessions are deleted too."""
+    """Delete an account and its sessions. This is final.
+
+    Example: buntime accounts delete acc_…
+    """
     _set_status(account_id, AccountStatus.DELETED, as_json)
 
 
 @keys.command("create")
 def create_key(
     account_id: Annotated[
-        str | None, typer.Option("--account", metavar="ID", help="Its account; a new one by default.")
+        str | None, typer.Option("--account", metavar="ID", help="The account. Default: a new one.")
     ] = None,
     plan: Annotated[
-        str | None, typer.Option(help="Plan of the new account; paid by default.", show_default=False)
+        str | None, typer.Option(help="Plan of the new account. Default: paid.", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and print it: it is shown this once."""
+    """Create a key and print it. The key is shown only once.
+
+    Example: buntime keys create --account acc_…
+    """
     if account_id is not None and plan is not None:
         raise typer.BadParameter("--plan is for a new account; it does not go with --account.")
     config = from_environment(os.environ)
@@ -110,10 +126,15 @@ def create_key(
 
 @keys.command("list")
 def list_keys(
-    account_id: Annotated[str | None, typer.Option("--account", metavar="ID", help="Of this account alone.")] = None,
+    account_id: Annotated[
+        str | None, typer.Option("--account", metavar="ID", help="Only keys of this account.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print hint, id, account, time of creation and of revoking; never the key."""
+    """List keys by their first characters: id, account, creation and revocation. Never shows a key.
+
+    Example: buntime keys list
+    """
     with _store(from_environment(os.environ)) as connection:
         if account_id is not None and sql.get_account(connection, account_id) is None:
             raise CommandRefused(f"There is no account {account_id}.")
@@ -136,10 +157,13 @@ def list_keys(
 
 @keys.command("revoke")
 def revoke_key(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Its id (key_…) or the key itself.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The id (key_…), or the key itself.")],
     as_json: AsJson = False,
 ) -> None:
-    """Refuse calls with this key from now on."""
+    """Revoke a key: its calls are refused from now on.
+
+    Example: buntime keys revoke key_…
+    """
     with _store(from_environment(os.environ)) as connection:
         key_id: str | None = key
         if key.startswith("btk_"):
@@ -154,15 +178,20 @@ def revoke_key(
 
 @contextmanager
 def _store(config: Config) -> Iterator[sqlite3.Connection]:
-    """The store in one transaction; it and its directory are made where they are missing.
+    """The store in one transaction. A server that runs sees the changes at once.
 
-    A server that runs sees the changes at once. Raises CommandRefused.
+    Raises CommandRefused, also where no server ever was: a key that no server knows would be of no use.
     """
     try:
-        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store_file(config).stat()
         connection = database.connect(store_file(config))
+    except FileNotFoundError:
+        raise CommandRefused(
+            f"No server ever ran on {config.data_dir}. Start one with `buntime serve`, or set BUNTIME_DATA_DIR to the "
+            "directory of yours."
+        ) from None
     except OSError as failure:
-        raise CommandRefused(f"The directory {config.data_dir} cannot be made: {failure.strerror}.") from failure
+        raise CommandRefused(f"The directory {config.data_dir} cannot be read: {failure.strerror}.") from failure
     except database.StoreUnusable as failure:
         raise CommandRefused(str(failure)) from failure
     with closing(connection):

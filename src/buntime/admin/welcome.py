@@ -31,7 +31,7 @@ def welcome(url: str, first_key: str | None, install: Sequence[str]) -> str:
     create_key = f"{_command()} keys create"
     key = first_key or f"${{BUNTIME_API_KEY:-$({create_key})}}"
     lines = ["", f"buntime serves on {url}"]
-    lines.append(f"First API key (shown this once): {first_key}" if first_key else f"API keys: {create_key}")
+    lines.append(f"First API key (shown this once): {first_key}" if first_key else f"Create an API key: {create_key}")
     lines += ["Create a session:", f'  curl -sS -X POST {url}/sessions/create -H "Authorization: Bearer {key}"']
     if install:
         lines += [f"Install the command line or an SDK (more: {url}/clients/):"]

@@ -47,17 +47,26 @@ class Evaluated(Ran):
 
 
 class Content(Answer):
-    """`size`: the file's size, if known. Links and files in /proc do not report it before their end is read."""
+    """`size`: the file's size, if known. Links and files in /proc do not report it before their end is read.
+    `nextLine`, `nextOffset`: where to continue, as start_line or offset, if the file goes on.
+    """
 
     path: str
     content: str
     size: NotRequired[int]
     nextOffset: NotRequired[int]
+    nextLine: NotRequired[int]
 
 
 class Written(Answer):
     path: str
     size: int
+
+
+class Edited(Written):
+    """`replaced`: the number of replaced occurrences."""
+
+    replaced: int
 
 
 class Entry(TypedDict):
@@ -112,9 +121,14 @@ class Logs(Answer):
 
 
 class Previewed(Answer):
+    """`open`: anyone with the URL may see the port. Otherwise the URL has a token. `listening`: whether a program
+    listens on the port, if that could be found out.
+    """
+
     url: str
     port: int
     open: bool
+    listening: NotRequired[bool]
 
 
 class SessionShown(TypedDict):

@@ -4,13 +4,13 @@ import codecs
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from buntime_sdk import AsyncSession, RangeNotSatisfiable
+from buntime_sdk import AsyncSession, InvalidRequest, RangeNotSatisfiable
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from buntime_cli.mcp.answers import Content, Entry, Found, Listed, Match, Written, answer
+from buntime_cli.mcp.answers import Content, Edited, Entry, Found, Listed, Match, Written, answer
+from buntime_cli.mcp.line_ranges import Lines, numbered, read_lines
 from buntime_cli.mcp.output import SHOWN
 from buntime_cli.mcp.run_tools import Session
 from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
@@ -29,18 +29,24 @@ class FileTools:
         self,
         context: Context[Any, Any],
         path: Path,
+        start_line: Annotated[int | None, Field(description="The first line to read, counted from 1.", ge=1)] = None,
+        end_line: Annotated[int | None, Field(description="The last line to read.", ge=1)] = None,
+        line_numbers: Annotated[bool, Field(description="Show each line's number, followed by a tab.")] = False,
         offset: Annotated[int, Field(description="Bytes to skip: nextOffset of the previous result.", ge=0)] = 0,
         limit: Annotated[int, Field(description="The most bytes to read.", ge=4, le=100_000)] = SHOWN,
         session: Session = None,
     ) -> Annotated[CallToolResult, Content]:
-        """Read a text file or a part of it. The result of a longer file says where to continue."""
+        """Read a text file, or a part of it by lines or bytes. The result of a longer file says where to continue."""
+        has_lines = line_numbers or start_line is not None or end_line is not None
+        if has_lines and offset:
+            raise _invalid("offset does not go with lines: pass start_line instead.")
         async with self._tool_context.session(context, session) as opened:
+            if has_lines:
+                lines = await _lines(opened.session, path, start_line or 1, end_line, limit)
+                return _lines_shown(note(opened), path, lines, with_numbers=line_numbers)
             read, size = await _part(opened.session, path, min(offset, LARGEST_FILE), limit + 1)
             is_more = len(read) > limit
-            try:
-                part = decoded(read[:limit]) if is_more else read.decode()
-            except UnicodeDecodeError:
-                raise ToolError(f"This part of {path} is not text. Inspect it with run_command: file, xxd, …") from None
+            part = _text(read[:limit] if is_more else read, path, is_more=is_more)
             end, more = offset + len(part.encode()), ""
             values: dict[str, object] = {**note(opened), "path": path, "content": part}
             if is_more:
@@ -71,24 +77,26 @@ class FileTools:
         self,
         context: Context[Any, Any],
         path: Path,
-        old: Annotated[
-            str, Field(description="Text that occurs exactly once in the file, including whitespace.", min_length=1)
-        ],
+        old: Annotated[str, Field(description="The text to replace, exactly as in the file.", min_length=1)],
         new: Annotated[str, Field(description="The replacement.")],
+        replace_all: Annotated[bool, Field(description="Replace every occurrence, not only a single one.")] = False,
         session: Session = None,
-    ) -> Annotated[CallToolResult, Written]:
-        """Replace a text that occurs exactly once in a file."""
+    ) -> Annotated[CallToolResult, Edited]:
+        """Replace a text in a file. The text must occur exactly once, unless you pass replace_all."""
         async with self._tool_context.session(context, session) as opened:
             try:
                 whole = await opened.session.files.read(path)
             except UnicodeDecodeError:
-                raise ToolError(f"{path} is not text. Change it with run_command.") from None
+                raise _invalid(f"{path} is not text. Change it with run_command.") from None
             count = whole.count(old)
-            if count != 1:
-                raise ToolError(f"{path} has that text {count} times, not exactly once. Read it with read_file.")
+            if count == 0:
+                raise _invalid(f"{path} has that text 0 times. Copy the text from the result of read_file.")
+            if count > 1 and not replace_all:
+                raise _invalid(f"{path} has that text {count} times. Pass more of the text around it, or replace_all.")
             written = await opened.session.files.write(path, whole.replace(old, new))
-            values = {**note(opened), "path": written.path, "size": written.size}
-            return answer(f"{written.path} is changed and has {written.size} bytes.", values)
+            values = {**note(opened), "path": written.path, "size": written.size, "replaced": count}
+            places = "1 place" if count == 1 else f"{count} places"
+            return answer(f"{written.path} is changed in {places} and has {written.size} bytes.", values)
 
     @telling_errors
     async def list_files(
@@ -137,6 +145,38 @@ class FileTools:
                 lines.append("… more matches exist: narrow the search …")
             values = {**note(opened), "matches": matches, "truncated": found.truncated}
             return answer("\n".join(lines) or "(nothing found)", values)
+
+
+def _invalid(message: str) -> InvalidRequest:
+    return InvalidRequest(message, code="invalid_request")
+
+
+def _text(part: bytes, path: str, *, is_more: bool) -> str:
+    """`is_more`: the part may end within a character."""
+    try:
+        return decoded(part) if is_more else part.decode()
+    except UnicodeDecodeError:
+        raise _invalid(f"This part of {path} is not text. Inspect it with run_command: file, xxd, …") from None
+
+
+async def _lines(session: AsyncSession, path: str, first: int, last: int | None, most: int) -> Lines:
+    if last is not None and last < first:
+        raise _invalid(f"end_line {last} is before start_line {first}.")
+    async with aclosing(session.files.chunks(path)) as chunks:
+        return await read_lines(chunks, first, last, most)
+
+
+def _lines_shown(about: dict[str, str], path: str, lines: Lines, *, with_numbers: bool) -> CallToolResult:
+    text = _text(lines.content, path, is_more=not lines.is_end)
+    content = numbered(text, lines.first) if with_numbers else text
+    values: dict[str, object] = {**about, "path": path, "content": content}
+    if lines.next_line is not None:
+        values["nextLine"] = lines.next_line
+        return answer(f"{content}… more: continue at start_line {lines.next_line} …", values)
+    if not lines.is_end:
+        values["nextOffset"] = lines.offset
+        return answer(f"{content}\n… this line is longer: continue at offset {lines.offset} …", values)
+    return answer(content or "(nothing: the file has fewer lines)", values)
 
 
 async def _part(session: AsyncSession, path: str, start: int, most: int) -> tuple[bytes, int | None]:

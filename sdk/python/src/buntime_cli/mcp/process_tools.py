@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 from typing import Annotated, Any
 
-from buntime_sdk import AsyncProcess, LogPage
+from buntime_sdk import AsyncProcess, AsyncSession, BuntimeError, LogPage, ProcessNotFound
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
@@ -15,10 +15,11 @@ from buntime_cli.mcp.run_tools import Session
 from buntime_cli.mcp.run_watch import progress, readable
 from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
 
-ProcessId = Annotated[str, Field(description="proc_…, from start_process or list_processes.")]
+ProcessName = Annotated[str, Field(description="The process's name, or its id (proc_…).", min_length=1)]
 FIRST_OUTPUT = 4_000  # bytes of logs that start_process shows
 LOG_BYTES = 16_000
 SHOWN_PROCESSES = 50
+PROBE_SECONDS = 5
 COMMAND = 200  # shown characters of a command
 
 
@@ -31,7 +32,7 @@ class ProcessTools:
         self,
         context: Context[Any, Any],
         command: Annotated[str, Field(description="A bash command. It runs in /workspace.")],
-        name: Annotated[str | None, Field(description="A label for people.")] = None,
+        name: Annotated[str | None, Field(description="A name, which the other tools accept.")] = None,
         wait_for_port: Annotated[int | None, Field(description="Wait until something listens on this port.")] = None,
         wait_for_output: Annotated[str, Field(description="Wait until a line of output matches this expression.")] = "",
         wait_seconds: Annotated[int, Field(description="How long to wait.", ge=1, le=300)] = 30,
@@ -60,7 +61,7 @@ class ProcessTools:
     async def process_logs(
         self,
         context: Context[Any, Any],
-        process: ProcessId,
+        process: ProcessName,
         cursor: Annotated[int | None, Field(description="From an earlier result: read what follows.")] = None,
         session: Session = None,
     ) -> Annotated[CallToolResult, Logs]:
@@ -70,7 +71,7 @@ class ProcessTools:
         with all of it. With the cursor of an earlier result, reads the output that follows, one part at a time.
         """
         async with self._tool_context.session(context, session) as opened:
-            found = await opened.session.processes.get(process)
+            found = await _find(opened.session, process)
             log = await whole_log(found) if cursor is None else _part(await found.logs(cursor=cursor, limit=LOG_BYTES))
             output, _ = await readable(opened.session, "log", log.text, found.id if cursor is None else None)
             last = log.last
@@ -102,14 +103,14 @@ class ProcessTools:
     async def send_input(
         self,
         context: Context[Any, Any],
-        process: ProcessId,
+        process: ProcessName,
         text: Annotated[str, Field(description="The text to write, including line breaks.")],
         close: Annotated[bool, Field(description="Close the input afterwards.")] = False,
         session: Session = None,
     ) -> Annotated[CallToolResult, Started]:
         """Write to the standard input of a process."""
         async with self._tool_context.session(context, session) as opened:
-            found = await (await opened.session.processes.get(process)).input(text, close=close)
+            found = await (await _find(opened.session, process)).input(text, close=close)
             return answer(
                 f"Sent. The process is {found.status}.", {**note(opened), "process": _shown(found), "output": ""}
             )
@@ -118,13 +119,13 @@ class ProcessTools:
     async def stop_process(
         self,
         context: Context[Any, Any],
-        process: ProcessId,
+        process: ProcessName,
         signal: Annotated[str, Field(description="SIGTERM, SIGINT, SIGKILL, …")] = "SIGTERM",
         session: Session = None,
     ) -> Annotated[CallToolResult, Started]:
         """Send a signal to a process and everything that it started."""
         async with self._tool_context.session(context, session) as opened:
-            found = await (await opened.session.processes.get(process)).signal(signal)
+            found = await (await _find(opened.session, process)).signal(signal)
             text = f"Sent {signal} to {found.id}. See process_logs for how it ended."
             return answer(text, {**note(opened), "process": _shown(found), "output": ""})
 
@@ -139,21 +140,45 @@ class ProcessTools:
     ) -> Annotated[CallToolResult, Previewed]:
         """Get the URL at which the user's browser sees a server in the session.
 
-        Start the server first, with start_process. Anyone with the URL can open port 8080. For another port, the URL
-        has a token that is valid for an hour.
+        Start the server first, with start_process. The result says whether a program listens on the port. Anyone with
+        the URL can open port 8080. For another port, the URL has a token that is valid for an hour.
         """
         async with self._tool_context.session(context, session) as opened:
             preview = (await opened.session.refresh()).preview
             is_open = preview.visibility == "public" and port in preview.ports
             token = None if is_open else await opened.session.preview_token(port=port)
             url = opened.session.preview_url(port) if token is None else token.url
-            return answer(url, {**note(opened), "url": url, "port": port, "open": is_open})
+            values: dict[str, object] = {**note(opened), "url": url, "port": port, "open": is_open}
+            if (listening := await _listens(opened.session, port)) is None:
+                return answer(url, values)
+            said = "A program listens" if listening else "Nothing listens"
+            advice = "" if listening else " Start a server with start_process and wait_for_port."
+            return answer(f"{url}\n{said} on port {port}.{advice}", {**values, "listening": listening})
+
+
+async def _find(session: AsyncSession, name: str) -> AsyncProcess:
+    """The process with that id, or the newest one with that name. Raises ProcessNotFound."""
+    if name.startswith("proc_"):
+        return await session.processes.get(name)
+    async for process in session.processes.list(page_size=SHOWN_PROCESSES):
+        if process.name == name:
+            return process
+    raise ProcessNotFound(f"No process has the name {name}.", code="process_not_found")
+
+
+async def _listens(session: AsyncSession, port: int) -> bool | None:
+    """Whether a program accepts connections where visitors are led to; None if the session cannot tell now."""
+    try:
+        probe = await session.execute_command(f"exec 3<>/dev/tcp/127.0.0.1/{port}", timeout=PROBE_SECONDS)
+    except BuntimeError:
+        return None
+    return None if probe.timed_out else probe.ok
 
 
 def _started(about: dict[str, str], process: AsyncProcess, output: str) -> CallToolResult:
     values: dict[str, object] = {**about, "process": _shown(process), "output": output}
     state = "is running" if process.status == "running" else f"has ended ({_end(process)})"
-    lines = [f"{process.id} {state}."]
+    lines = [f"{process.id}{'' if process.name is None else f' ({process.name})'} {state}."]
     if process.ready is not None:
         values["ready"] = process.ready
         lines.append("It is ready." if process.ready else "It is NOT ready: see its output.")

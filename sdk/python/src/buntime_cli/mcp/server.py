@@ -3,12 +3,16 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import CallToolResult, ToolAnnotations
+from pydantic import ValidationError
 from starlette.applications import Starlette
 
+from buntime_cli.mcp.arguments import invalid_arguments
 from buntime_cli.mcp.file_tools import FileTools
 from buntime_cli.mcp.open_conversations import IDLE_SECONDS
 from buntime_cli.mcp.process_tools import ProcessTools
@@ -81,8 +85,21 @@ def offered(tool_context: ToolContext) -> Sequence[Offered]:
     )
 
 
+class ToolServer(MCPServer):
+    """Answers wrong arguments in the words of the API's errors."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as failed:
+            if not isinstance(failed.__cause__, ValidationError):
+                raise
+            (tool,) = (tool for tool in await self.list_tools() if tool.name == name)
+            return invalid_arguments(name, tool.input_schema["properties"], arguments, failed.__cause__)
+
+
 def build(settings: Settings) -> MCPServer:
-    server = MCPServer(
+    server = ToolServer(
         name="buntime",
         title="buntime",
         description="Isolated sessions for running code.",

@@ -1,0 +1,159 @@
+"""What a model reads after wrong arguments, and what the tools for files and processes accept."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from buntime_cli.mcp.line_ranges import numbered, read_lines
+from buntime_cli.mcp.server import ToolServer, offered
+from buntime_sdk import AsyncBuntime
+from buntime_sdk.testing import AsyncFakeBuntime, FakeResult
+from mcp.client.client import Client
+from mcp.types import TextContent
+
+from tests.unit.test_mcp_tools import NearToolContext, Talk
+
+
+@asynccontextmanager
+async def talking(near: AsyncBuntime) -> AsyncIterator[Talk]:
+    server = ToolServer("near")
+    for one in offered(NearToolContext(near)):
+        server.add_tool(one.tool)
+    async with Client(server) as client:
+        yield Talk(client)
+
+
+async def said(talk: Talk, tool: str, **arguments: object) -> str:
+    """The text of a call that must be refused."""
+    result = await talk.client.call_tool(tool, arguments)
+    assert result.is_error
+    return "\n".join(part.text for part in result.content if isinstance(part, TextContent))
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "text"),
+    [
+        ("run_command", {}, "invalid_request: run_command needs 'command'."),
+        ("run_command", {"cmd": "ls"}, "invalid_request: run_command needs 'command'; it has no 'cmd'."),
+        (
+            "edit_file",
+            {"path": "a"},
+            "invalid_request: edit_file needs 'old'; edit_file needs 'new'.",
+        ),
+        (
+            "run_command",
+            {"command": "ls", "timeout": 0},
+            "invalid_request: run_command: 'timeout' must be greater than or equal to 1, not 0.",
+        ),
+        (
+            "sleep_session",
+            {"depth": "coma"},
+            "invalid_request: sleep_session: 'depth' must be 'idle' or 'deep-sleep', not 'coma'.",
+        ),
+    ],
+)
+async def test_wrong_arguments_are_answered_with_the_tools_own(
+    tool: str, arguments: dict[str, object], text: str
+) -> None:
+    async with talking(AsyncFakeBuntime()) as talk:
+        assert await said(talk, tool, **arguments) == text
+
+
+# --- files ---
+
+
+async def test_a_range_of_lines_is_read_with_numbers() -> None:
+    async with talking(AsyncFakeBuntime()) as talk:
+        await talk.does("write_file", path="a.txt", content="one\ntwo\nthree\nfour\n")
+        part = await talk.does("read_file", path="a.txt", start_line=2, end_line=3, line_numbers=True)
+        assert (part["content"], part["nextLine"]) == ("     2\ttwo\n     3\tthree\n", 4)
+        rest = await talk.does("read_file", path="a.txt", start_line=4)
+        assert (rest["content"], "nextLine" in rest) == ("four\n", False)
+        assert (await talk.does("read_file", path="a.txt", start_line=9))["content"] == ""
+        assert "before start_line" in await said(talk, "read_file", path="a.txt", start_line=3, end_line=2)
+        assert "pass start_line instead" in await said(talk, "read_file", path="a.txt", offset=1, line_numbers=True)
+
+
+async def test_reading_by_lines_to_the_end_gives_the_whole_file() -> None:
+    whole = "".join(f"{number} é\n" for number in range(5000))
+    async with talking(AsyncFakeBuntime()) as talk:
+        await talk.does("write_file", path="a.txt", content=whole)
+        read, line = "", 1
+        while True:
+            part = await talk.does("read_file", path="a.txt", start_line=line, limit=10_000)
+            read += part["content"]
+            if "nextLine" not in part:
+                break
+            line = part["nextLine"]
+        assert read == whole
+
+
+async def test_a_line_that_is_too_long_says_where_it_goes_on() -> None:
+    async with talking(AsyncFakeBuntime()) as talk:
+        await talk.does("write_file", path="a.txt", content="a\n" + "x" * 100)
+        part = await talk.does("read_file", path="a.txt", start_line=2, limit=40)
+        rest = await talk.does("read_file", path="a.txt", offset=part["nextOffset"])
+        assert part["content"] + rest["content"] == "x" * 100
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize(
+    ("first", "last", "content", "is_end"),
+    [
+        (1, None, "a\nbb\n\nc", True),
+        (2, 3, "bb\n\n", False),
+        (4, 4, "c", True),
+        (3, 9, "\nc", True),
+        (9, None, "", True),
+    ],
+)
+async def test_lines_are_found_however_the_file_arrives(
+    size: int, first: int, last: int | None, content: str, is_end: bool
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        whole = b"a\nbb\n\nc"
+        for begin in range(0, len(whole), size):
+            yield whole[begin : begin + size]
+
+    lines = await read_lines(chunks(), first, last, 1000)
+    assert (lines.content.decode(), lines.is_end) == (content, is_end)
+
+
+def test_numbers_stand_before_a_tab() -> None:
+    assert numbered("a\n\nb", 9) == "     9\ta\n    10\t\n    11\tb\n"
+
+
+async def test_every_occurrence_is_replaced_only_on_request() -> None:
+    async with talking(AsyncFakeBuntime()) as talk:
+        await talk.does("write_file", path="a.txt", content="x y x")
+        assert "2 times" in await said(talk, "edit_file", path="a.txt", old="x", new="z")
+        edited = await talk.does("edit_file", path="a.txt", old="x", new="z", replace_all=True)
+        assert edited["replaced"] == 2
+        assert (await talk.does("read_file", path="a.txt"))["content"] == "z y z"
+        assert (await said(talk, "edit_file", path="a.txt", old="x", new="z", replace_all=True)).startswith(
+            "invalid_request: a.txt has that text 0 times."
+        )
+
+
+# --- processes ---
+
+
+async def test_a_process_is_named_and_addressed_by_its_name() -> None:
+    async with talking(AsyncFakeBuntime()) as talk:
+        first = (await talk.does("start_process", command="sleep 1", name="web"))["process"]["process"]
+        newest = (await talk.does("start_process", command="sleep 2", name="web"))["process"]["process"]
+        await talk.does("start_process", command="sleep 3")
+        assert first != newest
+        assert (await talk.does("stop_process", process="web"))["process"]["process"] == newest
+        assert (await talk.does("stop_process", process=first))["process"]["process"] == first
+        assert (await said(talk, "process_logs", process="wbe")).startswith(
+            "process_not_found: No process has the name wbe. Find the process with list_processes."
+        )
+
+
+@pytest.mark.parametrize(("exit_code", "listening"), [(0, True), (1, False)])
+async def test_a_preview_says_whether_anything_listens(exit_code: int, listening: bool) -> None:
+    near = AsyncFakeBuntime()
+    near.on_execute("exec 3<>/dev/tcp/127.0.0.1/3000", FakeResult(exit_code=exit_code))
+    async with talking(near) as talk:
+        assert (await talk.does("preview_url", port=3000))["listening"] is listening
