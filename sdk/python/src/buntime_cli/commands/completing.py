@@ -25,14 +25,6 @@ def complete_side(context: typer.Context, incomplete: str) -> list[tuple[str, st
     return [(f"{name}:{word}", said) for word, said in _paths(context, name, path)]
 
 
-def complete_folder(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Folders in the session that the command names before."""
-    name = context.params.get("session")
-    if not isinstance(name, str) or not is_name(name):
-        return []
-    return [(word, said) for word, said in _paths(context, name, incomplete) if word.endswith("/")]
-
-
 def _paths(context: typer.Context, name: str, begun: str) -> list[tuple[str, str]]:
     """None of a session that sleeps: a key press must not wake it."""
     from buntime_cli.commands.errors import CommandError

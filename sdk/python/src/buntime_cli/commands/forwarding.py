@@ -1,5 +1,6 @@
 """`buntime forward`: a port of a session as a local port."""
 
+import os
 import signal
 import sys
 import time
@@ -17,7 +18,7 @@ from buntime_cli.commands.stopping import SIGNALS, Stopped
 if TYPE_CHECKING:
     import asyncio
 
-    from buntime_sdk import BuntimeError, Session
+    from buntime_sdk import Session
 
     from buntime_cli.commands.forward_relay import ForwardRelay
 
@@ -45,6 +46,8 @@ def forward_command(
         found = find(client, session).refresh()
         preview = found.preview_url(port)
         import asyncio
+
+        from buntime_sdk import BuntimeError
 
         from buntime_cli.commands.forward_relay import ForwardRelay
 
@@ -94,7 +97,8 @@ async def _until_stopped(relay: "ForwardRelay", session: str, port: int, local: 
     try:
         server = await relay.listen(local)
     except OSError as taken:
-        sentence = f"Cannot listen on port {local} of this machine: {taken.strerror}. Choose another: {port}:LOCAL"
+        reason = os.strerror(taken.errno or 0)
+        sentence = f"Cannot listen on port {local} of this machine: {reason}. Choose another: {port}:LOCAL"
         raise CommandError(sentence, "local_port") from None
     url = f"http://localhost:{server.sockets[0].getsockname()[1]}"
     if as_json:

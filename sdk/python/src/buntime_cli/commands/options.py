@@ -4,13 +4,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from buntime_cli.commands.completing import complete_folder
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-WorkingDir = Annotated[
-    str,
-    typer.Option("--workdir", "-w", help="Relative to /workspace, or absolute.", autocompletion=complete_folder),
-]
+WorkingDir = Annotated[str, typer.Option("--workdir", "-w", help="Relative to /workspace, or absolute.")]
 Variables = list[str] | None
 RunEnv = Annotated[Variables, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For this program.")]
 RunTimeout = Annotated[
