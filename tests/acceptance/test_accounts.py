@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.client import Client, Session
-from tests.acceptance.server import Server
+from tests.acceptance.conftest import Servers
+from tests.acceptance.server import BUNTIME, Server
+from tests.clients.user import Terminal
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
@@ -160,3 +163,19 @@ def _wait_for_a_fresh_minute(seconds: float) -> None:
 
 def _records(server: Server) -> list[Path]:
     return list((server.config.data_dir / "sandboxes").glob("*/record.json"))
+
+
+def test_the_log_of_a_server_has_no_key_and_says_which_command_makes_one(server: Server) -> None:
+    wanted = re.compile(r"^Create an API key: \S*buntime keys create$", re.M)
+    until(lambda: wanted.search(server.said()) is not None, "the welcome")
+    assert "btk_" not in server.said()
+
+
+def test_the_first_start_on_a_terminal_shows_a_key_that_works(servers: Servers) -> None:
+    server = servers.make(pool_size=0)
+    with Terminal([str(BUNTIME), "serve"], server.environment, cols=200, rows=50) as terminal:
+        terminal.sees("First API key (shown this once): ")
+        key = terminal.sees("\r\n").decode()
+        assert server.client(key).call("GET", "/sessions").status == 200
+        terminal.types(b"\x03")
+        assert terminal.ends() == 0
