@@ -65,6 +65,8 @@ async def _files(talk: Conversation) -> None:
     assert (await talk.does("edit_file", path="notes/a.txt", old="one", new="three"))["size"] == 13
     assert "0 times" in await talk.is_refused("edit_file", path="notes/a.txt", old="one", new="1")
     assert (await talk.does("read_file", path="notes/a.txt"))["content"] == "three\ntwo é\n"
+    numbered = await talk.does("read_file", path="notes/a.txt", start_line=2, line_numbers=True)
+    assert numbered["content"] == "     2\ttwo é\n"
     part = await talk.does("read_file", path="notes/a.txt", limit=11)
     assert (part["content"], part["nextOffset"]) == ("three\ntwo ", 10)  # the part does not end within a character
     rest = await talk.does("read_file", path="notes/a.txt", offset=10)
@@ -88,10 +90,12 @@ async def _processes(talk: Conversation) -> None:
     started = await talk.does("start_process", command="python3 -um http.server 8080", name="web", wait_for_port=8080)
     assert started["ready"] is True
     process = started["process"]["process"]
-    url = (await talk.does("preview_url"))["url"]
-    assert url.startswith("http://ses-")
+    preview = await talk.does("preview_url")
+    assert preview["url"].startswith("http://ses-")
+    assert preview["listening"] is True
+    assert (await talk.does("process_logs", process="web"))["status"] == "running"
     with_token = await talk.does("preview_url", port=3000)
-    assert with_token["open"] is False
+    assert (with_token["open"], with_token["listening"]) == (False, False)
     assert "bpt_" in with_token["url"]
     reader = (await talk.does("start_process", command="read line; echo got $line"))["process"]["process"]
     await talk.does("send_input", process=reader, text="that\n", close=True)

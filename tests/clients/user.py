@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from tests.acceptance.server import BUNTIME
 
 PATIENCE = 60.0  # seconds; a guard against a hang
+NO_LOGIN = {"XDG_CONFIG_HOME": "/nonexistent"}  # not what the person who runs the tests is logged in to
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,14 @@ class User:
         # readline sets COLUMNS and LINES to the size of pytest's terminal
         mine = ("BUNTIME_", "COLUMNS", "LINES")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
-        return {**kept, "TERM": "xterm-256color", "BUNTIME_URL": self.url, "BUNTIME_API_KEY": self.key, **self.settings}
+        return {
+            **kept,
+            "TERM": "xterm-256color",
+            "BUNTIME_URL": self.url,
+            "BUNTIME_API_KEY": self.key,
+            **NO_LOGIN,
+            **self.settings,
+        }
 
     def runs(self, *words: str, typed: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         """Runs a command until it ends. Pipes `typed` to its stdin."""
