@@ -1,4 +1,4 @@
-"""`python -m bench.markdown RESULT.json`: the result as the table of docs/benchmarks.md."""
+"""`python -m bench.markdown RESULT.json`: the result as a Markdown table."""
 
 import json
 import sys
