@@ -49,12 +49,13 @@ def blocks(page: str, language: str) -> list[Block]:
     ]
 
 
+BOTH = ("README.md", "docs/previews.md", "docs/sdks.md")  # pages with code in both languages
 PYTHON = [
     block
-    for page in ("README.md", "docs/python.md", "docs/previews.md", "sdk/python/README.md")
+    for page in (*BOTH, "docs/python.md", "sdk/python/README.md")
     for block in blocks(page, "python")
 ]
-TYPESCRIPT = [block for page in ("README.md", "docs/typescript.md", "docs/previews.md") for block in blocks(page, "ts")]
+TYPESCRIPT = [block for page in (*BOTH, "docs/typescript.md") for block in blocks(page, "ts")]
 FIRST = [
     *(blocks(page, "python")[0] for page in ("README.md", "docs/python.md")),
     *(blocks(page, "ts")[0] for page in ("README.md", "docs/typescript.md")),

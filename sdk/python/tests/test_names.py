@@ -20,14 +20,25 @@ HOLDERS = frozenset({"Buntime", "Sessions"})  # their attributes are set in `__i
 
 
 def rows() -> Iterator[tuple[str, frozenset[str], frozenset[str], frozenset[str]]]:
-    """The object, the names in both (as in Python), those only in Python, and those only in TypeScript."""
+    """The object, the names in both (as in Python), those only in Python, and those only in TypeScript.
+
+    An object with many names has several rows.
+    """
     for line in (DOCS / "sdks.md").read_text().splitlines():
         cells = [frozenset(re.findall(r"`(\w+)`", cell)) for cell in line.split("|")[1:-1]]
         if len(cells) == 4 and len(cells[0]) == 1:
             yield next(iter(cells[0])), cells[1], cells[2], cells[3]
 
 
-ROWS = {name: rest for name, *rest in rows()}
+def joined() -> dict[str, list[frozenset[str]]]:
+    told: dict[str, list[frozenset[str]]] = {}
+    for name, *rest in rows():
+        before = told.get(name, [frozenset()] * len(rest))
+        told[name] = [one | more for one, more in zip(before, rest, strict=True)]
+    return told
+
+
+ROWS = joined()
 
 
 def camel(name: str) -> str:
