@@ -15,6 +15,7 @@ from buntime_cli.mcp.process_tools import LOG_BYTES, SHOWN_PROCESSES
 from buntime_cli.mcp.run_tools import FILES, PICTURES, VALUE
 from buntime_cli.mcp.server import LARGEST_BODY, Offered, offered
 from buntime_cli.mcp.tool_context import Settings, ToolContext
+from mcp.server.mcpserver.tools import Tool
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text()
 OFFERED = offered(ToolContext(Settings("http://localhost:8000", "btk_0", TTL)))
@@ -31,6 +32,21 @@ def test_the_table_has_the_hints_of_each_tool(offer: Offered) -> None:
     hints = {"reads": offer.reads, "destroys": offer.destroys, "repeatable": offer.repeatable, "open": offer.open_world}
     told = {name: shown for name, _, shown in ROW.findall(PAGE)}[offer.tool.__name__]
     assert told.strip() == ", ".join(word for word, is_so in hints.items() if is_so)
+
+
+def test_descriptions_state_the_limits_of_the_code() -> None:
+    described = {one.tool.__name__: " ".join((one.tool.__doc__ or "").split()) for one in OFFERED}
+    assert f"Shows {file_tools.LISTED} entries" in described["list_files"]
+    assert f"at most {file_tools.MATCHES} matches" in described["search_files"]
+    assert f"about {LOG_BYTES:,} bytes at a time" in described["process_logs"]
+    assert f"newest {SHOWN_PROCESSES} processes" in described["list_processes"]
+    assert f"newest {session_tools.LISTED} sessions" in described["list_sessions"]
+
+
+@pytest.mark.parametrize("offer", OFFERED, ids=lambda offer: offer.tool.__name__)
+def test_every_argument_is_described(offer: Offered) -> None:
+    arguments = Tool.from_function(offer.tool).parameters["properties"]
+    assert [name for name, schema in arguments.items() if not schema.get("description")] == []
 
 
 def test_advice_names_only_existing_tools() -> None:

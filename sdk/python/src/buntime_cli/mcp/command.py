@@ -22,7 +22,7 @@ AllowHost = Annotated[
     typer.Option(help="With --http: a host name by which clients reach the server, such as mcp.example.com."),
 ]
 ShareKey = Annotated[bool, typer.Option("--share-key", help="With --http: let everyone use BUNTIME_API_KEY.")]
-Ttl = Annotated[int, typer.Option(help="Seconds that a session lives after its last use, at least 300.", min=300)]
+Ttl = Annotated[int, typer.Option(help="Seconds that a session lives. Use in the second half renews it.", min=300)]
 
 
 def mcp_command(

@@ -15,7 +15,8 @@ from buntime_cli.mcp.output import SHOWN
 from buntime_cli.mcp.run_tools import Session
 from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
 
-Path = Annotated[str, Field(description="Relative to /workspace, or absolute in the session.", min_length=1)]
+Path = Annotated[str, Field(description="A file. Relative to /workspace, or absolute in the session.", min_length=1)]
+Folder = Annotated[str, Field(description="A folder. Relative to /workspace, or absolute in the session.")]
 LISTED, MATCHES = 200, 100
 LARGEST_FILE = 1 << 52  # bytes: larger than any file, so a later offset is beyond the end too
 
@@ -30,13 +31,18 @@ class FileTools:
         context: Context[Any, Any],
         path: Path,
         start_line: Annotated[int | None, Field(description="The first line to read, counted from 1.", ge=1)] = None,
-        end_line: Annotated[int | None, Field(description="The last line to read.", ge=1)] = None,
+        end_line: Annotated[int | None, Field(description="The last line to read, included.", ge=1)] = None,
         line_numbers: Annotated[bool, Field(description="Show each line's number, followed by a tab.")] = False,
-        offset: Annotated[int, Field(description="Bytes to skip: nextOffset of the previous result.", ge=0)] = 0,
-        limit: Annotated[int, Field(description="The most bytes to read.", ge=4, le=100_000)] = SHOWN,
+        offset: Annotated[int, Field(description="Bytes to skip. Default: 0. To continue, pass nextOffset.", ge=0)] = 0,
+        limit: Annotated[int, Field(description="The most bytes to return.", ge=4, le=100_000)] = SHOWN,
         session: Session = None,
     ) -> Annotated[CallToolResult, Content]:
-        """Read a text file, or a part of it by lines or bytes. The result of a longer file says where to continue."""
+        """Read a text file, or a part of it.
+
+        Pass start_line and end_line for lines, or offset for bytes, not both. If the file goes on, the result has
+        nextLine or nextOffset: pass it as start_line or offset. Pass line_numbers to refer to lines. Copy text for
+        edit_file from a result without them.
+        """
         has_lines = line_numbers or start_line is not None or end_line is not None
         if has_lines and offset:
             raise _invalid("offset does not go with lines: pass start_line instead.")
@@ -62,11 +68,14 @@ class FileTools:
         self,
         context: Context[Any, Any],
         path: Path,
-        content: str,
+        content: Annotated[str, Field(description="The text to write.")],
         append: Annotated[bool, Field(description="Append to the file instead of replacing it.")] = False,
         session: Session = None,
     ) -> Annotated[CallToolResult, Written]:
-        """Write a whole text file and create its folders. To change a part of a file, use edit_file."""
+        """Write a text file and create its folders. Replaces what the file had, unless you pass append.
+
+        Returns the file's size in bytes. To change a part of a file, use edit_file.
+        """
         async with self._tool_context.session(context, session) as opened:
             written = await opened.session.files.write(path, content, append=append)
             values = {**note(opened), "path": written.path, "size": written.size}
@@ -77,12 +86,17 @@ class FileTools:
         self,
         context: Context[Any, Any],
         path: Path,
-        old: Annotated[str, Field(description="The text to replace, exactly as in the file.", min_length=1)],
-        new: Annotated[str, Field(description="The replacement.")],
-        replace_all: Annotated[bool, Field(description="Replace every occurrence, not only a single one.")] = False,
+        old: Annotated[
+            str, Field(description="The text to replace, exactly as in the file, without line numbers.", min_length=1)
+        ],
+        new: Annotated[str, Field(description="The text to put in its place.")],
+        replace_all: Annotated[bool, Field(description="Replace every occurrence.")] = False,
         session: Session = None,
     ) -> Annotated[CallToolResult, Edited]:
-        """Replace a text in a file. The text must occur exactly once, unless you pass replace_all."""
+        """Replace a text in a file. The text must occur exactly once, unless you pass replace_all.
+
+        Returns the number of replacements and the file's size in bytes. Read the file first with read_file.
+        """
         async with self._tool_context.session(context, session) as opened:
             try:
                 whole = await opened.session.files.read(path)
@@ -102,11 +116,14 @@ class FileTools:
     async def list_files(
         self,
         context: Context[Any, Any],
-        path: Annotated[str, Field(description="A folder.")] = "/workspace",
-        recursive: bool = False,
+        path: Folder = "/workspace",
+        recursive: Annotated[bool, Field(description="List everything below the folder too.")] = False,
         session: Session = None,
     ) -> Annotated[CallToolResult, Listed]:
-        """List a folder: names, types and sizes in bytes."""
+        """List a folder: paths, types and sizes in bytes, sorted by path.
+
+        Shows 200 entries, and says how many more exist. To find a file by its name or its text, use search_files.
+        """
         async with self._tool_context.session(context, session) as opened:
             entries: list[Entry] = []
             pages = opened.session.files.list(path, recursive=recursive, page_size=100)
@@ -127,14 +144,18 @@ class FileTools:
         self,
         context: Context[Any, Any],
         query: Annotated[
-            str, Field(description="A regular expression to find in lines. Omit it to search only names.")
+            str, Field(description="A regular expression (ripgrep syntax) to find in lines. Omit to find names.")
         ] = "",
-        glob: Annotated[str, Field(description="A pattern for names, such as **/*.ts.")] = "",
-        path: Annotated[str, Field(description="A folder.")] = "/workspace",
-        ignore_case: bool = False,
+        glob: Annotated[str, Field(description="Only files whose path matches, such as **/*.ts.")] = "",
+        path: Folder = "/workspace",
+        ignore_case: Annotated[bool, Field(description="Ignore case in query.")] = False,
         session: Session = None,
     ) -> Annotated[CallToolResult, Found]:
-        """Find files by name and lines by regular expression (ripgrep syntax)."""
+        """Find lines in files by regular expression, or files by name.
+
+        Returns path, line number and text, or only paths without a query; at most 100 matches. Leaves out .git and
+        node_modules.
+        """
         async with self._tool_context.session(context, session) as opened:
             found = await opened.session.files.search(
                 query or None, glob=glob or None, path=path, ignore_case=ignore_case, limit=MATCHES

@@ -15,7 +15,9 @@ from buntime_cli.mcp.run_tools import Session
 from buntime_cli.mcp.run_watch import progress, readable
 from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
 
-ProcessName = Annotated[str, Field(description="The process's name, or its id (proc_…).", min_length=1)]
+ProcessName = Annotated[
+    str, Field(description="The process's id (proc_…), or its name: the newest of that name.", min_length=1)
+]
 FIRST_OUTPUT = 4_000  # bytes of logs that start_process shows
 LOG_BYTES = 16_000
 SHOWN_PROCESSES = 50
@@ -32,16 +34,21 @@ class ProcessTools:
         self,
         context: Context[Any, Any],
         command: Annotated[str, Field(description="A bash command. It runs in /workspace.")],
-        name: Annotated[str | None, Field(description="A name, which the other tools accept.")] = None,
+        name: Annotated[
+            str | None, Field(description="Your name for it, which the other tools accept in place of the id.")
+        ] = None,
         wait_for_port: Annotated[int | None, Field(description="Wait until something listens on this port.")] = None,
-        wait_for_output: Annotated[str, Field(description="Wait until a line of output matches this expression.")] = "",
-        wait_seconds: Annotated[int, Field(description="How long to wait.", ge=1, le=300)] = 30,
+        wait_for_output: Annotated[
+            str, Field(description="Wait until a line of output matches this regular expression.")
+        ] = "",
+        wait_seconds: Annotated[int, Field(description="Seconds to wait for the port or output.", ge=1, le=300)] = 30,
         session: Session = None,
     ) -> Annotated[CallToolResult, Started]:
-        """Start a server or another long program in the background. It continues after this call.
+        """Start a server or another long program in the background. It keeps running after this call.
 
-        Pass wait_for_port for a server: the result then says whether it is ready. The user sees servers on port 8080 at
-        preview_url. Read the output with process_logs. Deep sleep ends the process.
+        For a server, pass wait_for_port: the result then says whether it is ready. Returns the process's id, its state
+        and its first output. Read more with process_logs. Show a server to the user with preview_url; port 8080 needs
+        no token. Deep sleep ends the process.
         """
         waits = wait_seconds if wait_for_port is not None or wait_for_output else None
         awaited = "output" if wait_for_port is None else f"port {wait_for_port}"
@@ -62,13 +69,16 @@ class ProcessTools:
         self,
         context: Context[Any, Any],
         process: ProcessName,
-        cursor: Annotated[int | None, Field(description="From an earlier result: read what follows.")] = None,
+        cursor: Annotated[
+            int | None, Field(description="The cursor of an earlier result, to read what follows.")
+        ] = None,
         session: Session = None,
     ) -> Annotated[CallToolResult, Logs]:
-        """Read the output and the status of a process.
+        """Read the output, status and exit code of a process.
 
-        Without a cursor, reads the whole log. A long log is cut to its beginning and end, and the result names a file
-        with all of it. With the cursor of an earlier result, reads the output that follows, one part at a time.
+        Without a cursor, reads the whole log: a long one is cut to its beginning and end, and the result names a file
+        with all of it. With a cursor, reads what follows, about 16,000 bytes at a time. Returns at once: it does not
+        wait for new output.
         """
         async with self._tool_context.session(context, session) as opened:
             found = await _find(opened.session, process)
@@ -92,7 +102,7 @@ class ProcessTools:
     async def list_processes(
         self, context: Context[Any, Any], session: Session = None
     ) -> Annotated[CallToolResult, Processes]:
-        """List the session's processes, newest first, including ended ones."""
+        """List the session's newest 50 processes, including ended ones: ids, names, status, exit codes, commands."""
         async with self._tool_context.session(context, session) as opened:
             some, _ = await opened.session.processes.list(page_size=SHOWN_PROCESSES).page()
             lines = [f"{one.id}  {one.status} {_end(one)}  {one.name or ''}  {one.command[:COMMAND]}" for one in some]
@@ -104,11 +114,13 @@ class ProcessTools:
         self,
         context: Context[Any, Any],
         process: ProcessName,
-        text: Annotated[str, Field(description="The text to write, including line breaks.")],
-        close: Annotated[bool, Field(description="Close the input afterwards.")] = False,
+        text: Annotated[str, Field(description="The text to write. End a line with a line break.")],
+        close: Annotated[
+            bool, Field(description="Close the input afterwards, so that the program sees its end.")
+        ] = False,
         session: Session = None,
     ) -> Annotated[CallToolResult, Started]:
-        """Write to the standard input of a process."""
+        """Write to the standard input of a process. See the effect with process_logs."""
         async with self._tool_context.session(context, session) as opened:
             found = await (await _find(opened.session, process)).input(text, close=close)
             return answer(
@@ -120,10 +132,10 @@ class ProcessTools:
         self,
         context: Context[Any, Any],
         process: ProcessName,
-        signal: Annotated[str, Field(description="SIGTERM, SIGINT, SIGKILL, …")] = "SIGTERM",
+        signal: Annotated[str, Field(description="SIGTERM, SIGINT, SIGKILL, … SIGKILL cannot be ignored.")] = "SIGTERM",
         session: Session = None,
     ) -> Annotated[CallToolResult, Started]:
-        """Send a signal to a process and everything that it started."""
+        """Send a signal to a process and everything that it started. See how it ended with process_logs."""
         async with self._tool_context.session(context, session) as opened:
             found = await (await _find(opened.session, process)).signal(signal)
             text = f"Sent {signal} to {found.id}. See process_logs for how it ended."
@@ -133,15 +145,13 @@ class ProcessTools:
     async def preview_url(
         self,
         context: Context[Any, Any],
-        port: Annotated[
-            int, Field(description="The port that a server in the session listens on.", ge=1024, le=65535)
-        ] = 8080,
+        port: Annotated[int, Field(description="The port that the server listens on.", ge=1024, le=65535)] = 8080,
         session: Session = None,
     ) -> Annotated[CallToolResult, Previewed]:
         """Get the URL at which the user's browser sees a server in the session.
 
-        Start the server first, with start_process. The result says whether a program listens on the port. Anyone with
-        the URL can open port 8080. For another port, the URL has a token that is valid for an hour.
+        Start the server first, with start_process. Returns the URL, and whether a program listens on the port. Anyone
+        with the URL of port 8080 can open it. Another port's URL has a token, which is valid for an hour.
         """
         async with self._tool_context.session(context, session) as opened:
             preview = (await opened.session.refresh()).preview

@@ -13,11 +13,15 @@ from buntime_cli.mcp.output import cut
 from buntime_cli.mcp.run_watch import Watched, named, readable, watch
 from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
 
-Session = Annotated[str | None, Field(description="A session id from an earlier result. Default: the current session.")]
+Session = Annotated[
+    str | None, Field(description="A session's id (ses_…) from an earlier result. Default: the current session.")
+]
 Timeout = Annotated[
     int | None,
     Field(
-        description="Seconds after which the run is killed. Default: the session's timeout, usually 30.", ge=1, le=3600
+        description="Seconds after which the program is killed. Default: the session's timeout, usually 30.",
+        ge=1,
+        le=3600,
     ),
 ]
 VALUE = 4_000  # shown characters of a value
@@ -36,11 +40,11 @@ class RunTools:
         timeout: Timeout = None,
         session: Session = None,
     ) -> Annotated[CallToolResult, Ran]:
-        """Run TypeScript or JavaScript to its end in a fresh Bun process, and get its output.
+        """Run TypeScript or JavaScript to its end in a new Bun process.
 
-        Print what you want to see. Missing npm packages are installed on import. Files and packages persist between
-        calls; to keep variables, use run_in_context. For servers use start_process. If a program fails, see its exit
-        code and stderr.
+        Returns stdout, stderr, the exit code, milliseconds, and the files that it wrote. Print what you want to see.
+        npm packages are installed on import. Files and packages persist between calls, variables do not: use
+        run_in_context for those, and start_process for servers.
         """
         async with self._tool_context.session(context, session) as opened:
             seconds = timeout or opened.session.resource_limits.timeout
@@ -51,14 +55,15 @@ class RunTools:
     async def run_command(
         self,
         context: Context[Any, Any],
-        command: Annotated[str, Field(description="A bash command. It runs in /workspace as root of the session.")],
+        command: Annotated[str, Field(description="A line for bash. It runs in /workspace, as the session's root.")],
         timeout: Timeout = None,
-        stdin: Annotated[str, Field(description="The command's standard input.")] = "",
+        stdin: Annotated[str, Field(description="Text for the command's standard input.")] = "",
         session: Session = None,
     ) -> Annotated[CallToolResult, Ran]:
         """Run a shell command to its end: git, bun install, bun test, python3, curl, rg, …
 
-        Background programs keep running, but their output is lost: for servers use start_process.
+        Returns stdout, stderr, the exit code, milliseconds, and the files that it wrote. What it leaves in the
+        background keeps running, but its output is lost: use start_process for servers.
         """
         async with self._tool_context.session(context, session) as opened:
             seconds = timeout or opened.session.resource_limits.timeout
@@ -69,16 +74,20 @@ class RunTools:
     async def run_in_context(
         self,
         context: Context[Any, Any],
-        code: Annotated[str, Field(description="TypeScript. The result shows the value of the last expression.")],
+        code: Annotated[
+            str, Field(description="TypeScript or JavaScript. End with the expression that you want to see.")
+        ],
         timeout: Timeout = None,
         context_id: Annotated[
-            str | None, Field(description="A context id from an earlier result. Default: the latest context.")
+            str | None, Field(description="A context's id from an earlier result. Default: the latest context.")
         ] = None,
         session: Session = None,
     ) -> Annotated[CallToolResult, Evaluated]:
         """Run TypeScript with the variables, functions and imports of earlier calls, as in a notebook.
 
-        Use it to work on data step by step. Deep sleep ends the variables; files stay.
+        Use it to work on data step by step. Returns the value of the last expression, what display(value) showed
+        (pictures too), output, and the context's id. The first call creates the context. Deep sleep ends the
+        variables; files stay.
         """
         async with self._tool_context.session(context, session) as opened:
             found, is_new = await self._context(opened.session, context_id)

@@ -19,7 +19,10 @@ class SessionTools:
 
     @telling_errors
     async def new_session(self, context: Context[Any, Any]) -> Annotated[CallToolResult, SessionState]:
-        """Start with an empty session. The previous one stays available by its id."""
+        """Create an empty session and make it the current one. The previous one stays: pass its id as session.
+
+        Returns the new id, and when it expires. Not needed to begin: the first call of any tool creates a session.
+        """
         async with self._tool_context.client(context) as (client, conversation):
             opened = await self._tool_context.conversations.new(client, conversation)
             expires = f"{opened.session.expires_at:%Y-%m-%dT%H:%M:%SZ}"
@@ -28,7 +31,7 @@ class SessionTools:
 
     @telling_errors
     async def list_sessions(self, context: Context[Any, Any]) -> Annotated[CallToolResult, Sessions]:
-        """List the user's sessions, newest first."""
+        """List the account's newest 50 sessions: ids, states, and when they expire. Marks the current one."""
         async with self._tool_context.client(context) as (client, conversation):
             current = self._tool_context.conversations.current(conversation)
             some, total = await client.sessions.list(page_size=LISTED).page()
@@ -55,11 +58,14 @@ class SessionTools:
         context: Context[Any, Any],
         depth: Annotated[
             Literal["idle", "deep-sleep"],
-            Field(description="idle suspends processes. deep-sleep ends them; files stay."),
+            Field(description="idle suspends processes. deep-sleep ends them. Files stay."),
         ] = "idle",
         session: Session = None,
     ) -> Annotated[CallToolResult, SessionState]:
-        """Put a session to sleep. The next call that needs it wakes it."""
+        """Put a session to sleep, to save memory. The next call that needs it wakes it.
+
+        Sessions also go to sleep by themselves when they are not used.
+        """
         async with self._tool_context.session(context, session) as opened:
             await opened.session.sleep(depth)
             return answer(f"The session is {opened.session.state}.", {**note(opened), "state": opened.session.state})
@@ -68,9 +74,9 @@ class SessionTools:
     async def delete_session(
         self,
         context: Context[Any, Any],
-        session: Annotated[str, Field(description="The session's id. This cannot be undone.")],
+        session: Annotated[str, Field(description="The id (ses_…) of the session to delete.")],
     ) -> Annotated[CallToolResult, SessionState]:
-        """Delete a session with its files and processes."""
+        """Delete a session with its files and processes. This cannot be undone."""
         async with self._tool_context.client(context) as (client, conversation):
             await client.sessions.delete(session)
             self._tool_context.conversations.forget(conversation, session)
