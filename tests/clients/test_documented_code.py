@@ -49,12 +49,8 @@ def blocks(page: str, language: str) -> list[Block]:
     ]
 
 
-BOTH = ("README.md", "docs/previews.md", "docs/sdks.md")  # pages with code in both languages
-PYTHON = [
-    block
-    for page in (*BOTH, "docs/python.md", "sdk/python/README.md")
-    for block in blocks(page, "python")
-]
+BOTH = ("README.md", "docs/previews.md", "docs/sdks.md", "docs/moving.md")  # pages with code in both languages
+PYTHON = [block for page in (*BOTH, "docs/python.md", "sdk/python/README.md") for block in blocks(page, "python")]
 TYPESCRIPT = [block for page in (*BOTH, "docs/typescript.md") for block in blocks(page, "ts")]
 FIRST = [
     *(blocks(page, "python")[0] for page in ("README.md", "docs/python.md")),

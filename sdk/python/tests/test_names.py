@@ -92,3 +92,13 @@ def test_the_values_on_the_page_are_in_both() -> None:
     assert [name for name in values if not hasattr(buntime_sdk, name) and not hasattr(testing, name)] == []
     assert [name for name in values if f"### `{name}`" not in typescript] == []
     assert values
+
+
+def test_the_page_about_moving_names_existing_calls() -> None:
+    rows = [line.split(" | ") for line in (DOCS / "moving.md").read_text().splitlines() if line.startswith("| `")]
+    calls = [[re.findall(r"(\w+)\(", cell) for cell in row[1:]] for row in rows if len(row) == 3]
+    python = {name for one in OBJECTS for name in in_python(one)}
+    typescript = {name for one in OBJECTS for name in in_typescript(one)}
+    assert len(calls) > 50
+    assert {name for used, _ in calls for name in used} <= python
+    assert {name for _, used in calls for name in used} <= typescript
