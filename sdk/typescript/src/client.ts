@@ -28,8 +28,8 @@ export interface BuntimeOptions {
   /** How often a failed call is retried where that is safe; 2 by default. */
   maxRetries?: number | undefined;
   /**
-   * Milliseconds before the first retry; each further retry doubles them. 500 by default. The server's `Retry-After`
-   * wins.
+   * Milliseconds before the first retry; each further retry doubles them, up to 30,000. 500 by default. The server's
+   * `Retry-After` wins.
    */
   retryDelay?: number | undefined;
   /** Called before each retry. `attempt` counts from 1; `delay` is in milliseconds. */
@@ -40,8 +40,13 @@ export interface BuntimeOptions {
   transport?: Transport | undefined;
 }
 
-/** A client of a buntime server. */
+/**
+ * A client of a buntime server. Every call may throw `Unauthorized`, `Forbidden`, `InvalidRequest`,
+ * `RateLimitExceeded`, `Unavailable`, `InternalError`, `ConnectionFailed` and `RequestTimeout`, and every call of a
+ * session `SessionNotFound`. Calls name what else they throw.
+ */
 export class Buntime {
+  /** Creates, lists and deletes sessions. */
   readonly sessions: Sessions;
   /** Files by session id. `session.files` can do more. */
   readonly files: ClientFiles;
@@ -75,12 +80,15 @@ export class Buntime {
     return this.#calls.rateLimit;
   }
 
-  /** Executes code or a command and returns the result. A failing program is a result too: see its `ok`. */
+  /**
+   * Executes code or a command in the session `sessionId` and returns the result. A failing program is a result too: see
+   * its `ok`. Throws `MemoryLimitExceeded`, `DiskFull`, `ContextLost`.
+   */
   execute(request: ExecuteRequest, options: ExecuteOptions = {}): Promise<ExecutionResult> {
     return execute(this.#calls, request, options);
   }
 
-  /** Executes code or a command and streams its output. */
+  /** Executes code or a command in the session `sessionId` and streams its output. */
   stream(request: ExecuteRequest, options: StreamOptions = {}): RunStream {
     return new RunStream(this.#calls, request, options);
   }

@@ -8,12 +8,14 @@ import type { ContextEntry, ContextShape, FileSet } from "./shapes.js";
 export interface CreateContext extends KeyedOptions {
   /** Environment variables for all runs in the context. */
   env?: Record<string, string> | undefined;
+  /** Relative to `/workspace`, or absolute; `/workspace` by default. */
   workingDir?: string | undefined;
 }
 
 export interface EvaluateOptions extends ExecuteOptions {
+  /** Written before the run, all or none. */
   files?: FileSet | undefined;
-  /** Seconds */
+  /** Seconds that the run may take; the session's by default. */
   timeout?: number | undefined;
 }
 
@@ -30,7 +32,10 @@ export class Contexts {
     this.#timeout = timeout;
   }
 
-  /** Creates a context. An idempotency key is sent by default, so a retry creates nothing twice. */
+  /**
+   * Creates a context. An idempotency key is sent by default, so a retry creates nothing twice. Throws
+   * `ResourceLimitExceeded`.
+   */
   async create(options: CreateContext = {}): Promise<Context> {
     const { signal, idempotencyKey = newKey(), ...fields } = options;
     const json = { sessionId: this.#sessionId, ...fields };

@@ -31,16 +31,18 @@ export interface WriteOptions extends CallOptions {
 export interface ListOptions extends CallOptions {
   /** List everything below, not just one level. */
   recursive?: boolean | undefined;
-  /** Entries a request, 1 to 100. */
+  /** Entries a request, 1 to 100; 50 by default. */
   pageSize?: number | undefined;
 }
 
 export interface SearchOptions extends CallOptions {
+  /** The directory; `/workspace` by default. */
   path?: string | undefined;
   /** Only files whose path matches this glob, as in .gitignore. */
   glob?: string | undefined;
   /** Find lines that match this regular expression (ripgrep's syntax). Without it, find files by name only. */
   query?: string | undefined;
+  /** For the query. */
   ignoreCase?: boolean | undefined;
   /** Matches, 1 to 1,000; 100 by default. */
   limit?: number | undefined;
@@ -57,21 +59,27 @@ export class Files {
     this.#sessionId = sessionId;
   }
 
-  /** Reads a text file up to the plan's file size. Throws a TypeError if it is not UTF-8. */
+  /**
+   * Reads a text file up to the plan's file size. Throws `FileNotFound`, `PayloadTooLarge`, and a TypeError if it is not
+   * UTF-8.
+   */
   async read(path: string, options: CallOptions = {}): Promise<string> {
     const file = await this.#get<FileContent>("/files/read", { path }, options);
     if (file.encoding === "base64") throw new TypeError(`${file.path} is not UTF-8 text: use readBytes.`);
     return file.content;
   }
 
-  /** Reads a file of any size. */
+  /** Reads a file of any size into memory. Throws `FileNotFound`, `FileConflict`. */
   async readBytes(path: string, options: CallOptions = {}): Promise<Uint8Array> {
     const parts: Uint8Array[] = [];
     for await (const part of this.chunks(path, options)) parts.push(part);
     return joined(parts);
   }
 
-  /** Streams a file of any size, from byte `start` up to but not including `end`; to the file's end by default. */
+  /**
+   * Streams a file of any size, from byte `start` up to but not including `end`; to the file's end by default. Throws
+   * `FileNotFound`, `FileConflict`, `RangeNotSatisfiable`.
+   */
   async *chunks(
     path: string,
     options: { start?: number | undefined; end?: number | undefined } & CallOptions = {},
@@ -89,6 +97,8 @@ export class Files {
 
   /**
    * Writes a file and makes its parent directories. A concurrent reader sees the old content or the new, never a mix.
+   * Text is bounded by the plan's file size; bytes and Blobs may have any size. Throws `FileConflict`,
+   * `PayloadTooLarge`, `DiskFull`.
    */
   write(path: string, content: string | Uint8Array | Blob, options?: WriteOptions): Promise<FileWritten>;
 
@@ -121,7 +131,8 @@ export class Files {
 
   /**
    * Writes a file of any size from a stream. The file appears only when it is complete. Browsers cannot stream a
-   * request body, so there the parts are gathered first.
+   * request body, so there the parts are gathered first. A function returns the content again for each retry. Throws
+   * `FileConflict`, `DiskFull`.
    */
   writeStream(
     path: string,
@@ -132,7 +143,7 @@ export class Files {
     return this.#calls.json({ method: "PUT", path: "/files/content", query, body: content, signal: options.signal });
   }
 
-  /** Lists a directory, `/workspace` by default, sorted by path. */
+  /** Lists a directory, `/workspace` by default, sorted by path. Throws `FileNotFound`, `FileConflict`. */
   list(path?: string, options: ListOptions = {}): Pages<FileEntry> {
     const { recursive, pageSize, signal } = options;
     return new Pages(
@@ -145,7 +156,7 @@ export class Files {
     );
   }
 
-  /** Describes the path itself: a symbolic link is not followed. */
+  /** Describes the path itself: a symbolic link is not followed. Throws `FileNotFound`, `FileConflict`. */
   stat(path: string, options: CallOptions = {}): Promise<FileStatus> {
     return this.#get("/files/stat", { path }, options);
   }
@@ -162,13 +173,19 @@ export class Files {
     }
   }
 
-  /** Makes a directory and its parents. `created` is false if it existed before. */
+  /**
+   * Makes a directory and its parents. `created` is false if it existed before. Throws `FileConflict` if something else
+   * is there.
+   */
   mkdir(path: string, options: CallOptions = {}): Promise<{ path: string; created: boolean }> {
     const json = { sessionId: this.#sessionId, path };
     return this.#calls.json({ method: "POST", path: "/files/mkdir", json, repeatable: true, ...options });
   }
 
-  /** Moves a file or directory and makes the parents. `overwrite`: replace a file or an empty directory at `to`. */
+  /**
+   * Moves a file or directory and makes the parents. `overwrite`: replace a file or an empty directory at `to`. Throws
+   * `FileNotFound`, and `FileConflict` if the target exists.
+   */
   move(
     from: string,
     to: string,
@@ -179,20 +196,30 @@ export class Files {
     return this.#calls.json({ method: "POST", path: "/files/move", json, signal });
   }
 
-  /** Deletes a file or directory. `recursive`: delete a directory with its contents. */
+  /**
+   * Deletes a file or directory. `recursive`: delete a directory with its contents. Throws `FileNotFound`, and
+   * `FileConflict` for a directory that is not empty.
+   */
   async delete(path: string, options: { recursive?: boolean | undefined } & CallOptions = {}): Promise<void> {
     const { recursive, signal } = options;
     const query = this.#query({ path, recursive });
     await this.#calls.gone<FileDeleted>({ method: "DELETE", path: "/files/delete", query, signal }, "file_not_found");
   }
 
-  /** Finds file names by glob, and lines by regular expression. `.git` and `node_modules` are left out. */
+  /**
+   * Finds file names by glob, and lines by regular expression. `.git` and `node_modules` are left out. Throws
+   * `InvalidRequest` for a bad expression, `FileNotFound`, `FileConflict`.
+   */
   search(options: SearchOptions = {}): Promise<SearchResult> {
     const { signal, ...query } = options;
     return this.#get("/files/search", query, { signal });
   }
 
-  /** Streams file changes. The first event is `ready`: changes from then on are reported. */
+  /**
+   * Streams changes in a directory, `/workspace` by default. The first event is `ready`: changes from then on are
+   * reported. `recursive`: watch everything below it too. Throws `FileNotFound`, `FileConflict`,
+   * `ResourceLimitExceeded`, and `ConnectionFailed` when the connection breaks.
+   */
   async *watch(
     path?: string,
     options: { recursive?: boolean | undefined } & CallOptions = {},
@@ -205,13 +232,13 @@ export class Files {
     }
   }
 
-  /** Uploads a local file. Not in browsers: use `write` with a File there. */
+  /** Uploads a local file of any size. Not in browsers: use `write` with a File there. */
   async upload(local: string, path: string, options: Omit<WriteOptions, "append"> = {}): Promise<FileWritten> {
     await readable(local);
     return await this.writeStream(path, () => partsOf(local), options);
   }
 
-  /** Downloads a file. The local file appears only when it is complete. Not in browsers. */
+  /** Downloads a file of any size. The local file appears only when it is complete. Not in browsers. */
   download(path: string, local: string, options: CallOptions = {}): Promise<void> {
     return saved(this.chunks(path, options), local);
   }

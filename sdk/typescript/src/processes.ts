@@ -28,7 +28,9 @@ export interface WaitFor {
 }
 
 export interface StartOptions extends KeyedOptions {
+  /** Variables for it. */
   env?: Record<string, string> | undefined;
+  /** Relative to `/workspace`, or absolute; `/workspace` by default. */
   workingDir?: string | undefined;
   /** A label for people. */
   name?: string | undefined;
@@ -40,7 +42,9 @@ export interface StartOptions extends KeyedOptions {
 
 /** A program with its options. Set exactly one of `command` and `code`. */
 export interface StartProcess extends StartOptions {
+  /** A line for bash. */
   command?: string | undefined;
+  /** TypeScript or JavaScript. */
   code?: string | undefined;
 }
 
@@ -55,7 +59,10 @@ export class Processes {
     this.#sessionId = sessionId;
   }
 
-  /** Starts a command, or `{command}` or `{code}` with its options. */
+  /**
+   * Starts a command, or `{command}` or `{code}` with its options. An idempotency key is sent by default, so a retry
+   * starts nothing twice. Throws `ResourceLimitExceeded` when the plan's processes are all running.
+   */
   async start(program: string | StartProcess, options: StartOptions = {}): Promise<Process> {
     const given: StartProcess =
       typeof program === "string" ? { command: program, ...options } : { ...program, ...options };
@@ -71,7 +78,7 @@ export class Processes {
     return new Process(this.#calls, this.#sessionId, shape);
   }
 
-  /** Lists processes, newest first, including those that have ended. */
+  /** Lists processes, newest first, including those that have ended. `pageSize`: 1 to 100; 50 by default. */
   list(options: { pageSize?: number | undefined } & CallOptions = {}): Pages<Process> {
     return new Pages(
       async (offset) => {
@@ -88,7 +95,7 @@ export class Processes {
     );
   }
 
-  /** Returns a process by its id, even if it has ended. */
+  /** Returns a process by its id, even if it has ended. Throws `ProcessNotFound`. */
   async get(processId: string, options: CallOptions = {}): Promise<Process> {
     const query = { sessionId: this.#sessionId, processId };
     const shape = await this.#calls.json<ProcessShape>({ method: "GET", path: "/processes/get", query, ...options });
@@ -107,10 +114,12 @@ const STEADY = 30_000; // ms: a connection that lasted this long resets the coun
 /** A process, as last seen. `refresh()` asks the server again. */
 export class Process implements ProcessExit {
   readonly id: string;
+  /** Its process id inside the session. */
   readonly pid!: number;
   readonly status!: ProcessStatus;
   /** 128 + signal if killed, 124 after its timeout; null while it runs or if it is lost. */
   readonly exitCode!: number | null;
+  /** Why it ended, if it did not end by itself. */
   readonly reason!: ProcessReason | null;
   readonly startedAt!: string;
   readonly endedAt!: string | null;
@@ -129,7 +138,7 @@ export class Process implements ProcessExit {
     this.#see(shape);
   }
 
-  /** Asks the server for the process's current state. */
+  /** Asks the server for the process's current state. Throws `ProcessNotFound`. */
   async refresh(options: CallOptions = {}): Promise<this> {
     const query = { sessionId: this.#sessionId, processId: this.id };
     return this.#see(
@@ -137,7 +146,10 @@ export class Process implements ProcessExit {
     );
   }
 
-  /** Waits until the process has ended, which is noticed at most 3 seconds later. This keeps its session awake. */
+  /**
+   * Waits until the process has ended, without a time limit. The end is noticed at most 3 seconds later. This keeps its
+   * session awake. Throws `ProcessNotFound`.
+   */
   async wait(options: CallOptions = {}): Promise<this> {
     for (let look = SHORTEST_LOOK; ; look = Math.min(look * 1.5, LONGEST_LOOK)) {
       await this.refresh(options);
@@ -146,7 +158,10 @@ export class Process implements ProcessExit {
     }
   }
 
-  /** Writes to standard input, at most 1 MiB a call. `close`: close standard input afterwards. */
+  /**
+   * Writes to standard input, at most 1 MiB a call. `close`: close standard input afterwards. Throws `InvalidState` if
+   * standard input is closed, `SessionBusy` if the process does not read, `ProcessNotFound`.
+   */
   async input(data: string | Uint8Array, options: { close?: boolean | undefined } & CallOptions = {}): Promise<this> {
     const { signal, close } = options;
     const content = typeof data === "string" ? { data } : { data: base64(data), encoding: "base64" };
@@ -162,7 +177,10 @@ export class Process implements ProcessExit {
     );
   }
 
-  /** Signals the process and everything that it started. */
+  /**
+   * Signals the process and everything that it started; `SIGTERM` by default. Throws `InvalidState` if the process has
+   * ended, `ProcessNotFound`.
+   */
   async signal(signal: ProcessSignal = "SIGTERM", options: CallOptions = {}): Promise<this> {
     const json = { sessionId: this.#sessionId, processId: this.id, signal };
     return this.#see(
@@ -175,7 +193,10 @@ export class Process implements ProcessExit {
     return this.signal("SIGKILL", options);
   }
 
-  /** Returns a page of its output from `cursor` on. `limit`: about this many bytes; 262144 by default. */
+  /**
+   * Returns a page of its output from `cursor` on; from the start by default. `limit`: about this many bytes; 262,144 by
+   * default. Throws `ProcessNotFound`.
+   */
   logs(options: { cursor?: number | undefined; limit?: number | undefined } & CallOptions = {}): Promise<LogPage> {
     const { signal, cursor, limit } = options;
     const query = { sessionId: this.#sessionId, processId: this.id, cursor, limit };
@@ -184,7 +205,8 @@ export class Process implements ProcessExit {
 
   /**
    * Streams its output from `cursor` on. The last event is its `exit`. A broken connection resumes where it stopped: no
-   * output is lost or repeated. While the server restarts, reconnecting goes on for a minute.
+   * output is lost or repeated. While the server restarts, reconnecting goes on for a minute. Throws `ConnectionFailed`
+   * after that, and `ProcessNotFound`.
    */
   async *follow(
     options: { cursor?: number | undefined } & CallOptions = {},

@@ -60,13 +60,14 @@ export class SessionHandle implements AsyncDisposable {
 
   /**
    * Executes TypeScript or JavaScript and returns the result. A failing program is a result too: see its `ok`,
-   * `exitCode` and `check()`.
+   * `exitCode` and `check()`. Throws `MemoryLimitExceeded` and `DiskFull`, with the output so far in `details`, and
+   * `FileConflict` or `PayloadTooLarge` for `files`.
    */
   execute(code: string, options: RunOptions & ExecuteOptions = {}): Promise<ExecutionResult> {
     return this.#run({ code }, options);
   }
 
-  /** Executes a command with `bash -c` and returns the result. */
+  /** Executes a command with `bash -c` and returns the result. Throws what `execute` throws. */
   executeCommand(command: string, options: RunOptions & ExecuteOptions = {}): Promise<ExecutionResult> {
     return this.#run({ command }, options);
   }
@@ -81,7 +82,10 @@ export class SessionHandle implements AsyncDisposable {
     return this.#stream({ command }, options);
   }
 
-  /** Opens a shell. Not in browsers. */
+  /**
+   * Opens a shell. `await using` disconnects and leaves the shell running. Not in browsers. Throws `TerminalNotFound`,
+   * `FileNotFound` for `workingDir`, `ResourceLimitExceeded`.
+   */
   terminal(options: TerminalOptions = {}): Promise<Terminal> {
     return openTerminal(this.#calls, this.id, options);
   }
@@ -108,7 +112,7 @@ export class SessionHandle implements AsyncDisposable {
 
   /**
    * Creates a token for the preview of one port, or of all ports. `ttl`: seconds, from 60; 3600 by default. `fetch`
-   * makes its own.
+   * makes its own. Throws `InvalidState` when the session has the most valid tokens that it may have.
    */
   previewToken(
     options: { port?: number | undefined; ttl?: number | undefined } & KeyedOptions = {},
@@ -128,26 +132,30 @@ export class SessionHandle implements AsyncDisposable {
     return this.seen(await this.#calls.json<SessionShape>({ method: "GET", path: this.#path(), ...options }));
   }
 
-  /** Makes the session expire this many seconds from now. */
+  /** Makes the session expire later, or sooner. `ttl`: seconds from now, 300 to the plan's longest. */
   extend(ttl: number, options: CallOptions = {}): Promise<Session> {
     return this.update({ ttl }, options);
   }
 
-  /** Replaces each setting given as a whole; null restores its default. */
+  /** Replaces each setting given as a whole; null restores its default. This does not wake the session. */
   async update(fields: UpdateSession, options: CallOptions = {}): Promise<Session> {
     return this.seen(
       await this.#calls.json<SessionShape>({ method: "PATCH", path: this.#path(), json: fields, ...options }),
     );
   }
 
-  /** Suspends its processes (`idle`), or ends them and keeps the files (`deep-sleep`). Throws `SessionBusy`. */
+  /**
+   * Puts the session to sleep: suspends its processes (`idle`, the default), or ends them and keeps the files
+   * (`deep-sleep`). Throws `SessionBusy` while another call uses the session.
+   */
   async sleep(depth: "idle" | "deep-sleep" = "idle", options: CallOptions = {}): Promise<Session> {
     const call = { method: "POST", path: this.#path("/sleep"), json: { depth }, repeatable: true } as const;
     return this.seen(await this.#calls.json<SessionShape>({ ...call, ...options }));
   }
 
   /**
-   * Wakes the session. Returns the state it woke from and how long that took. Every call that needs it wakes it too.
+   * Wakes the session. Returns the state it woke from and the milliseconds it took. Every call that needs the session
+   * wakes it too. Throws `Unavailable` when that takes too long.
    */
   async wake(options: CallOptions = {}): Promise<Woken> {
     const call = { method: "POST", path: this.#path("/wake"), repeatable: true } as const;
@@ -211,15 +219,18 @@ export class SessionHandle implements AsyncDisposable {
 
 /** A session, as the server last reported it. `refresh()` asks again. */
 export class Session extends SessionHandle {
+  /** ISO 8601 in UTC, as all times are. */
   readonly createdAt!: string;
   readonly expiresAt!: string;
-  /** The URL at which port 8080 is visible. */
+  /** The URL at which port 8080 is visible in a browser. */
   readonly previewUrl!: string;
   readonly resourceLimits!: ResourceLimits;
   /** This and the following properties are undefined after `create`, until you call `refresh()`. */
   readonly state: SessionState | undefined;
   readonly lastActive: string | undefined;
+  /** Files under `/workspace`. */
   readonly filesCount: number | undefined;
+  /** Running processes of `processes.start`. */
   readonly activeProcesses: number | undefined;
   readonly metadata: Record<string, unknown> | undefined;
   readonly preview: PreviewSettings | undefined;
@@ -235,8 +246,8 @@ export class Session extends SessionHandle {
   }
 
   /**
-   * Returns the URL at which a port of the session is visible in a browser. Programs use `fetch`. `port`: 1024 to
-   * 65535; other ports have no preview. Throws `InvalidRequest`.
+   * Returns the URL at which a port of the session is visible in a browser, without a request. Programs use `fetch`.
+   * `port`: 1024 to 65535, 8080 by default. Throws `InvalidRequest` for other ports, which have no preview.
    */
   previewUrlFor(port = DEFAULT_PORT): string {
     return urlOfPort(this.previewUrl, port);

@@ -9,6 +9,7 @@ import type { CreateSession, CreatedShape, DeletedSession, SessionShape, Session
 export type SessionId = string | { sessionId: string };
 
 export interface ListSessions extends CallOptions {
+  /** Only sessions in this state. */
   state?: SessionState | undefined;
   /** Top-level values that must match; numbers and booleans by their JSON text. */
   metadata?: Record<string, string | number | boolean> | undefined;
@@ -25,7 +26,11 @@ export class Sessions {
     this.#calls = calls;
   }
 
-  /** Creates a session. An idempotency key is sent by default, so a retry creates nothing twice. */
+  /**
+   * Creates a session. An idempotency key is sent by default, so a retry creates nothing twice. `await using` deletes the
+   * session at the end of the block. Throws `Forbidden` for a limit beyond the plan, `SessionLimitExceeded`, and
+   * `Unavailable` when the server has no capacity.
+   */
   async create(fields: CreateSession = {}, options: KeyedOptions = {}): Promise<Session> {
     const { signal, idempotencyKey = newKey() } = options;
     const call = { method: "POST", path: "/sessions/create", json: fields, signal, idempotencyKey } as const;
@@ -38,12 +43,12 @@ export class Sessions {
     return new Session(this.#calls, await this.#calls.json<SessionShape>({ method: "GET", path, ...options }));
   }
 
-  /** Returns a handle for a session, without a request. */
+  /** Returns a handle for a session by its id, without a request. */
   open(session: SessionId): SessionHandle {
     return new SessionHandle(this.#calls, idOf(session));
   }
 
-  /** Lists sessions, newest first. */
+  /** Lists sessions, newest first, page by page as you iterate. */
   list(options: ListSessions = {}): Pages<Session> {
     const { state, metadata = {}, pageSize, signal } = options;
     const filters = Object.fromEntries(Object.entries(metadata).map(([name, value]) => [`metadata.${name}`, value]));

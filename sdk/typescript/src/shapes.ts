@@ -36,7 +36,9 @@ export interface CreateSession {
   metadata?: Record<string, unknown> | undefined;
   /** Not on the free plan. */
   resourceLimits?: Partial<ResourceLimits> | undefined;
+  /** Which ports are open to anyone; 8080 by default. */
   preview?: Partial<PreviewSettings> | undefined;
+  /** What the session may reach; public addresses by default. */
   network?: Partial<NetworkSettings> | undefined;
   /** A command to run after each wake from deep sleep. */
   onWake?: string | null | undefined;
@@ -122,6 +124,7 @@ export interface RunOptions {
   env?: Record<string, string> | undefined;
   /** Seconds that the program may run; the session's by default. */
   timeout?: number | undefined;
+  /** Relative to `/workspace`, or absolute; `/workspace` by default. */
   workingDir?: string | undefined;
   /** The program's standard input. */
   stdin?: string | undefined;

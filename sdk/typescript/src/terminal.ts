@@ -12,7 +12,7 @@ export interface TerminalOptions extends CallOptions {
   /** Set both `cols` and `rows` or neither, 2 to 500 each; 80 and 24 for a new terminal. */
   cols?: number | undefined;
   rows?: number | undefined;
-  /** For a new terminal. */
+  /** Where a new shell starts; `/workspace` by default. */
   workingDir?: string | undefined;
 }
 

@@ -59,18 +59,22 @@ class SeenSession:
 
     @property
     def created_at(self) -> datetime:
+        """When it was created, in UTC."""
         return datetime.fromisoformat(self._known("createdAt"))
 
     @property
     def expires_at(self) -> datetime:
+        """When it expires, in UTC."""
         return datetime.fromisoformat(self._known("expiresAt"))
 
     @property
     def last_active(self) -> datetime:
+        """When it was last used, in UTC."""
         return datetime.fromisoformat(self._known("lastActive"))
 
     @property
     def state(self) -> SessionState:
+        """`active`, `idle` (its processes are suspended) or `deep-sleep` (they have ended; files are kept)."""
         state: SessionState = self._known("state")
         return state
 
@@ -81,27 +85,33 @@ class SeenSession:
 
     @property
     def active_processes(self) -> int:
+        """Running processes of `processes.start`."""
         return int(self._known("activeProcesses"))
 
     @property
     def metadata(self) -> Mapping[str, Any]:
+        """Your own labels."""
         metadata: Mapping[str, Any] = self._known("metadata")
         return metadata
 
     @property
     def resource_limits(self) -> ResourceLimits:
+        """Memory, cores, disk and the timeout of runs."""
         return from_wire(ResourceLimits, self._known("resourceLimits"))
 
     @property
     def preview(self) -> PreviewSettings:
+        """Which ports are open to anyone."""
         return from_wire(PreviewSettings, self._known("preview"))
 
     @property
     def network(self) -> NetworkSettings:
+        """What the session may reach."""
         return from_wire(NetworkSettings, self._known("network"))
 
     @property
     def on_wake(self) -> str | None:
+        """The command that runs after each wake from deep sleep."""
         command: str | None = self._known("onWake")
         return command
 

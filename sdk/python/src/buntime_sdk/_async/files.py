@@ -146,7 +146,7 @@ class AsyncFiles:
         """Lists a directory, sorted by path.
 
         `path`: the directory; `/workspace` by default. `recursive`: list everything below it. `page_size`: entries a
-        request, 1 to 100. Raises FileNotFound, FileConflict.
+        request, 1 to 100; 50 by default. Raises FileNotFound, FileConflict.
         """
 
         async def fetch(offset: int) -> tuple[Sequence[FileEntry], int]:
@@ -157,7 +157,7 @@ class AsyncFiles:
         return AsyncPages(fetch, lambda file: (file.path, file.path_base64))
 
     async def stat(self, path: str) -> FileStatus:
-        """Describes what is at `path`: a symbolic link is not followed. Raises FileNotFound."""
+        """Describes what is at `path`: a symbolic link is not followed. Raises FileNotFound, FileConflict."""
         return from_wire(FileStatus, await self._calls.json(Call("GET", "/files/stat", self._at(path))))
 
     async def exists(self, path: str) -> bool:
@@ -216,6 +216,8 @@ class AsyncFiles:
         `query`: the regular expression that lines must match (ripgrep's syntax); without it, files are found by name
         only. `glob`: only files whose path matches, as in .gitignore. `path`: the directory; `/workspace` by default.
         `ignore_case`: for the query. `limit`: matches, 1 to 1,000; 100 by default.
+
+        Raises InvalidRequest for a bad expression, FileNotFound, FileConflict.
         """
         asked = {
             **self._at(path),
@@ -229,7 +231,8 @@ class AsyncFiles:
     def watch(self, path: str | None = None, *, recursive: bool = False) -> AsyncFileWatch:
         """Watches a directory. Enter its block, then iterate over it.
 
-        `path`: the directory; `/workspace` by default. `recursive`: watch everything below it too.
+        `path`: the directory; `/workspace` by default. `recursive`: watch everything below it too. Raises FileNotFound,
+        FileConflict, ResourceLimitExceeded when it begins, and ConnectionFailed when the connection breaks.
         """
         return AsyncFileWatch(self._calls, {**self._at(path), "recursive": recursive or None})
 

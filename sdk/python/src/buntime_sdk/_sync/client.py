@@ -25,7 +25,11 @@ MOST_KEPT = 100
 
 
 class Buntime:
-    """A client of a buntime server. As a context manager, it closes its connections at the end of the block."""
+    """A client of a buntime server. As a context manager, it closes its connections at the end of the block.
+
+    Every call may raise Unauthorized, Forbidden, InvalidRequest, RateLimitExceeded, Unavailable, InternalError,
+    ConnectionFailed and RequestTimeout, and every call of a session SessionNotFound. Calls name what else they raise.
+    """
 
     base_url: str
     sessions: Sessions
@@ -45,11 +49,12 @@ class Buntime:
     ) -> None:
         """Makes no connection yet.
 
-        `api_key`, `base_url`: by default `BUNTIME_API_KEY`, and `BUNTIME_URL` or `http://localhost:8000`. `timeout`:
-        seconds that the server may be silent, beyond the time that the call's program may take. `max_retries`: how
-        often a failed call is retried where that is safe. `retry_delay`: seconds before the first retry; each further
-        retry doubles them. `on_retry`: called before each retry with the error, the number of failed attempts and the
-        seconds to wait. `transport`, `dial`, `pause`: for tests and special networks.
+        `api_key`: `BUNTIME_API_KEY` by default. `base_url`: `BUNTIME_URL` by default, or `http://localhost:8000`.
+        `timeout`: seconds that the server may be silent, beyond the time that the call's program may take; 60 by
+        default. `max_retries`: how often a failed call is retried where that is safe; 2 by default. `retry_delay`:
+        seconds before the first retry, 0.5 by default; each further retry doubles them, up to 30. `on_retry`: called
+        before each retry with the error, the number of failed attempts and the seconds to wait. `transport`, `dial`,
+        `pause`: for tests and special networks.
 
         Raises Unauthorized when the key is missing or malformed, and InvalidRequest when the URL is malformed.
         """
@@ -92,7 +97,7 @@ class Buntime:
         return self._calls.rate_limit
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Closes its connections. Calls that are running fail."""
         self._calls.close()
 
 

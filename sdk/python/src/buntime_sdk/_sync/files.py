@@ -147,7 +147,7 @@ class Files:
         """Lists a directory, sorted by path.
 
         `path`: the directory; `/workspace` by default. `recursive`: list everything below it. `page_size`: entries a
-        request, 1 to 100. Raises FileNotFound, FileConflict.
+        request, 1 to 100; 50 by default. Raises FileNotFound, FileConflict.
         """
 
         def fetch(offset: int) -> tuple[Sequence[FileEntry], int]:
@@ -158,7 +158,7 @@ class Files:
         return Pages(fetch, lambda file: (file.path, file.path_base64))
 
     def stat(self, path: str) -> FileStatus:
-        """Describes what is at `path`: a symbolic link is not followed. Raises FileNotFound."""
+        """Describes what is at `path`: a symbolic link is not followed. Raises FileNotFound, FileConflict."""
         return from_wire(FileStatus, self._calls.json(Call("GET", "/files/stat", self._at(path))))
 
     def exists(self, path: str) -> bool:
@@ -217,6 +217,8 @@ class Files:
         `query`: the regular expression that lines must match (ripgrep's syntax); without it, files are found by name
         only. `glob`: only files whose path matches, as in .gitignore. `path`: the directory; `/workspace` by default.
         `ignore_case`: for the query. `limit`: matches, 1 to 1,000; 100 by default.
+
+        Raises InvalidRequest for a bad expression, FileNotFound, FileConflict.
         """
         asked = {
             **self._at(path),
@@ -230,7 +232,8 @@ class Files:
     def watch(self, path: str | None = None, *, recursive: bool = False) -> FileWatch:
         """Watches a directory. Enter its block, then iterate over it.
 
-        `path`: the directory; `/workspace` by default. `recursive`: watch everything below it too.
+        `path`: the directory; `/workspace` by default. `recursive`: watch everything below it too. Raises FileNotFound,
+        FileConflict, ResourceLimitExceeded when it begins, and ConnectionFailed when the connection breaks.
         """
         return FileWatch(self._calls, {**self._at(path), "recursive": recursive or None})
 
