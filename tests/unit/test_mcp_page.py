@@ -78,17 +78,17 @@ def test_the_page_has_a_configuration_for_every_client_that_it_promises() -> Non
 
 def test_the_limits_on_the_page_match_the_code() -> None:
     written = (
-        f"{SHOWN:,} characters are shown",
-        f"first {KEPT:,} characters",
+        f"shows {SHOWN:,} characters of each stream",
+        f"first and last {KEPT:,} characters",
         f"the {MOST:,} conversations",
         f"expires {TTL // 3600} hours after it was made",
         f"after {IDLE_SECONDS / 3600:.0f} hour without",
         f"at most {LARGEST_BODY >> 20} MiB",
         f"shows {file_tools.LISTED} entries, `search_files` {file_tools.MATCHES}, `list_sessions` and",
         f"`list_processes` {SHOWN_PROCESSES}.",
-        f"of one key {MOST_OPEN} may be open",
-        f"shows {VALUE:,} characters of each value, of all that is displayed together {SHOWN:,}",
-        f"and {PICTURES} pictures. Of files that a run has written {FILES} are named",
+        f"each key may have {MOST_OPEN} open",
+        f"shows {VALUE:,} characters of each value, {SHOWN:,} of all displayed values",
+        f"and {PICTURES} pictures. A result names {FILES} of the files that a run wrote",
         f"it reads about {LOG_BYTES:,} bytes at a time",
     )
     for words in written:
