@@ -1,4 +1,4 @@
-"""docs/security.md names a test for each resource, and each of these tests exists."""
+"""docs/security.md names tests for each resource, and each of these tests exists."""
 
 import re
 from pathlib import Path
@@ -14,17 +14,23 @@ TESTS = {
     for file in (ROOT / "tests").rglob("test_*.py")
     for name in re.findall(r"^\s*(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
 }
-TABLE = [
+TABLES, _, LIST = PAGE.partition("## All resources\n")[2].partition("\n## ")[0].partition("### Tests of each bound\n")
+RESOURCES = [
     [cell.strip() for cell in line.strip("|").split(" | ")]
-    for line in PAGE.partition("## All resources")[2].partition("\n## ")[0].splitlines()
-    if line.startswith("|") and not line.startswith("|-")
-][1:]
+    for line in TABLES.splitlines()
+    if line.startswith("|") and not line.startswith(("|-", "| resource |"))
+]
+TESTED = dict(re.findall(r"^- \*\*(.+?):\*\*(.*(?:\n  .*)*)", LIST, re.MULTILINE))
 
 
-@pytest.mark.parametrize("resource", TABLE, ids=lambda cells: cells[0])
-def test_every_resource_names_tests_that_exist(resource: list[str]) -> None:
-    assert len(resource) == 4
-    named = re.findall(r"`([^`]+)`", resource[3])
+def test_every_resource_has_a_row_with_its_bound_and_its_tests() -> None:
+    assert all(len(cells) == 3 and all(cells) for cells in RESOURCES)
+    assert [cells[0] for cells in RESOURCES] == list(TESTED)
+
+
+@pytest.mark.parametrize("resource", TESTED)
+def test_every_resource_names_tests_that_exist(resource: str) -> None:
+    named = re.findall(r"`([^`]+)`", TESTED[resource])
     assert named
     rows = {name.removeprefix("row ") for name in named if name.startswith("row ")}
     assert rows <= {row.name for row in ROWS}
