@@ -45,7 +45,7 @@ class Context:
         deadline = time.monotonic() + SETTLE_SECONDS
         wanted = (self.server.pool_size, live, self.server.pool_size + live)
         while True:
-            pool = await self.client.gauge("buntime_pool")
+            pool = await self.client.gauge("buntime_pool_parked")
             serving = await self.client.gauge("buntime_sandboxes")
             found = (pool, serving, len(machine.sandboxes(self.server.config.instance)))
             if found == wanted:

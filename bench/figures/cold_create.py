@@ -18,7 +18,7 @@ async def measure(context: Context) -> list[Row]:
     async with sessions(context) as made:
         await made.create_many(context.server.pool_size)
         for _ in range(TRIES * scale.cold_creates):
-            if await context.client.gauge("buntime_pool") > 0:
+            if await context.client.gauge("buntime_pool_parked") > 0:
                 await made.create()  # empties the pool again
             else:
                 times.append(await made.create())

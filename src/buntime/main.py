@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import uvloop
 
 from buntime.admin import doctor
-from buntime.admin.gauges import counters, gauges
 from buntime.admin.plan_settings import plans_of
 from buntime.admin.welcome import first_key, welcome
 from buntime.archives.opening import archive_of
@@ -47,6 +46,7 @@ from buntime.web.assembly import web
 from buntime.web.built_clients import are_built, client_files
 from buntime.web.clients_page import short_lines
 from buntime.web.metrics import Metrics
+from buntime.web.readings import Readings
 
 Say = Callable[[str], None]
 REFUSALS = (BadSetting, HostCommandFailed, ImageFailed, NoPart, StoreUnusable)
@@ -82,13 +82,13 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
 
         vault = open_vault(config, sessions)
         snapshots = await enter(Snapshots(archive_of(config), vault, sandboxes, clock))
-        lifecycle = assemble_lifecycle(store, sandboxes, snapshots, tasks, clock)
+        metrics = Metrics(Readings(store, sandboxes, snapshots, sandboxes.works))
+        lifecycle = assemble_lifecycle(store, sandboxes, snapshots, tasks, clock, metrics)
         await lifecycle.transitions.settle()
         _keep(config, store, sandboxes, lifecycle, tasks)
 
         operations = assemble_operations(store, sandboxes, lifecycle, vault, plans, tasks, clock)
         previews = Previews(store, lifecycle, clock, domain=config.domain, secure=bool(config.domain))
-        metrics = Metrics(gauges(sandboxes, snapshots), counters(snapshots))
         files = client_files()
         await enter(web(config, operations, previews, metrics, sandboxes.works, files))
         await enter(edge(config, plans, tasks))

@@ -4,6 +4,7 @@
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal, Protocol
 
 from buntime.account import Account, AccountStatus, Key
@@ -121,6 +122,11 @@ class Store(Protocol):
 
     async def account_sessions(self, account_id: str) -> Sequence[Session]:
         """Every session of one account, including DELETING ones."""
+        ...
+
+    async def count_states(self) -> Mapping[State, int]:
+        """How many sessions of all accounts are in each state, for every state. The cost does not grow with the number
+        of sessions."""
         ...
 
     async def changed_sessions(self) -> Sequence[Session]:
@@ -302,6 +308,41 @@ class Strain:
     disk: int  # by evicting volumes of archived sessions
 
 
+class NoRoom(StrEnum):
+    """Why this host cannot hold another sandbox."""
+
+    MEMORY = "memory"
+    DISK = "disk"
+    ADDRESSES = "addresses"
+    NETWORK_RULES = "network_rules"  # they are not in force
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bytes of one resource of this host. No sandbox starts while less than `reserved` is free."""
+
+    total: int
+    used: int
+    reserved: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostNumbers:
+    """What the operator's metrics show of the sandboxes' host. Counts are since the server started."""
+
+    running: int  # sandboxes that serve a session
+    parked: int
+    wanted: int  # parked sandboxes when the pool is full
+    claims: int  # sandboxes that creates asked for
+    misses: int  # claims that found nothing parked
+    addresses: int  # of this server, each for one running or parked sandbox
+    addresses_used: int
+    memory: Budget
+    host_disk: Budget  # the file system of the data directory
+    volumes_disk: Budget  # the volumes' own file system
+    no_room: Mapping[NoRoom, int]  # how often a start or a restore was refused
+
+
 class Sandboxes(Protocol):
     """The sandboxes of this host. The host makes their ids: `sb` + 12 of a-z0-9."""
 
@@ -367,6 +408,10 @@ class Sandboxes(Protocol):
 
     def strain(self) -> Strain:
         """What this host is short of now. The cost does not grow with the number of sessions."""
+        ...
+
+    def numbers(self) -> HostNumbers:
+        """For the operator's metrics. The cost does not grow with the number of sessions."""
         ...
 
     async def touched(self) -> Collection[str]:

@@ -130,7 +130,7 @@ class Server:
 
     def parked(self) -> int:
         """Returns the number of sandboxes in the pool."""
-        return int(float(self.metrics().partition("\nbuntime_pool ")[2].split()[0]))
+        return int(float(self.metrics().partition("\nbuntime_pool_parked ")[2].split()[0]))
 
     def said(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""

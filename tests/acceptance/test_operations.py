@@ -9,6 +9,7 @@ import pytest
 
 from tests.acceptance.client import Client
 from tests.acceptance.server import Server
+from tests.metrics_page import METRICS
 
 pytestmark = pytest.mark.sandbox
 
@@ -38,9 +39,13 @@ def test_metrics_count_requests_and_the_pool(server: Server, paid: Client) -> No
     assert re.search(
         r'^buntime_requests_total\{method="GET",route="/sessions/\{sessionId\}",status="404"\} [1-9]', text, re.M
     )
-    assert re.search(r"^buntime_pool \d", text, re.M)
-    assert "ses_" not in text
-    assert "acc_" not in text
+    assert re.search(r"^buntime_pool_parked \d", text, re.M)
+    assert not re.search(r"\b(ses|acc)_", text)
+
+
+def test_a_real_server_shows_the_metrics_of_the_page_and_no_others(server: Server) -> None:
+    shown = set(re.findall(r"^# TYPE (\w+) ", server.metrics(), re.M))
+    assert shown == {metric.name for metric in METRICS}
 
 
 def test_metrics_are_for_the_operator_alone(server: Server, paid: Client) -> None:

@@ -31,6 +31,7 @@ from buntime.web.app import create_app
 from buntime.web.built_clients import NOT_BUILT, ClientFile
 from buntime.web.edge_app import create_edge_app
 from buntime.web.metrics import Metrics
+from buntime.web.readings import Readings
 from buntime.web.websocket import Connection
 from tests.waiting import eventually
 
@@ -157,13 +158,13 @@ async def serving(
     now, archive, vault = clock or still, FakeArchive(), Vault(bytes(32))
     snapshots = Snapshots(archive, vault, sandboxes, now)
     async with Tasks() as tasks, snapshots, aiohttp.ClientSession() as http:
-        lifecycle = assemble_lifecycle(store, sandboxes, snapshots, tasks, now)
+        metrics = Metrics(Readings(store, sandboxes, snapshots, lambda: checks))
+        lifecycle = assemble_lifecycle(store, sandboxes, snapshots, tasks, now, metrics)
         operations = assemble_operations(store, sandboxes, lifecycle, vault, load_plans(None), tasks, now)
-        config, metrics = Config(cors_origins=cors_origins, domain=domain), Metrics({})
+        config = Config(cors_origins=cors_origins, domain=domain)
         app = create_app(operations, config, metrics=metrics, ready=lambda: checks, clock=now, files=files)
-        edge_app = create_edge_app(
-            Previews(store, lifecycle, now, domain=domain, secure=bool(domain)), secure=bool(domain)
-        )
+        previews = Previews(store, lifecycle, now, domain=domain, secure=bool(domain))
+        edge_app = create_edge_app(previews, metrics, secure=bool(domain))
         numbers = metrics_app(metrics)
         async with _listening(app, edge_app, numbers) as (url, edge_url, metrics_url):
             urls = (edge_url, metrics_url)

@@ -19,7 +19,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.errors import DiskFull, FileNotFound
 from buntime.inside import FileToWrite
 from buntime.plan import MB, Limits
-from buntime.ports import ArchiveUnavailable, Run, Sandbox, Sandboxes, SandboxGone, VolumeLost
+from buntime.ports import ArchiveUnavailable, NoRoom, Run, Sandbox, Sandboxes, SandboxGone, VolumeLost
 from buntime.sandboxes import opening
 from buntime.sandboxes.guest.client import new_http_client
 from buntime.sandboxes.kernel.image import ensure_image
@@ -116,6 +116,24 @@ async def test_a_claimed_sandbox_runs_and_can_be_looked_up(host: Host) -> None:
     assert image
     assert await host.sandboxes.get(sandbox.id) is sandbox
     assert await _says(sandbox, "echo hello") == b"hello\n"
+
+
+async def test_a_claim_changes_the_operators_numbers(host: Host) -> None:
+    before = host.sandboxes.numbers()
+    await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    after = host.sandboxes.numbers()
+    assert (after.running, after.claims) == (before.running + 1, before.claims + 1)
+    assert before.misses <= after.misses <= before.misses + 1
+    assert after.addresses_used >= after.running + after.parked
+    assert after.addresses >= after.addresses_used
+    assert set(after.no_room) == set(NoRoom)
+
+
+async def test_budgets_are_bytes_of_which_no_more_is_used_than_there_is(host: Host) -> None:
+    numbers = host.sandboxes.numbers()
+    for budget in (numbers.memory, numbers.host_disk, numbers.volumes_disk):
+        assert 0 <= budget.used <= budget.total
+        assert 0 < budget.reserved <= budget.total
 
 
 async def test_claimed_sandboxes_share_nothing(host: Host) -> None:

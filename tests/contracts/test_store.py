@@ -268,6 +268,20 @@ async def test_a_session_being_deleted_is_found_by_id_and_by_the_keeper_alone(st
     assert await store.count_sessions("acc_one") == 0
 
 
+async def test_every_state_is_counted_over_all_accounts(store: Store) -> None:
+    assert await store.count_states() == dict.fromkeys(State, 0)
+    await store.add_session(session("ses_a"), None, 10)
+    for name in ("ses_b", "ses_c", "ses_d"):
+        await store.add_session(session(name, account="acc_two"), None, 10)
+    await store.change_session(session("ses_a"), session("ses_a").after(Event.SUSPEND))
+    ended = session("ses_b", account="acc_two")
+    await store.change_session(ended, ended.after(Event.DELETE))
+    expected = {State.ACTIVE: 2, State.IDLE: 1, State.DEEP_SLEEP: 0, State.DELETING: 1}
+    assert await store.count_states() == expected
+    await store.remove_session("ses_b")
+    assert await store.count_states() == expected | {State.DELETING: 0}
+
+
 async def test_expired_sessions_count_but_are_not_listed(store: Store) -> None:
     await store.add_session(session(expires_at=NOW + 300), None, 1)
     assert (await store.list_sessions("acc_one", now=NOW + 299))[1] == 1

@@ -247,7 +247,7 @@ def test_the_documented_units_show_the_numbers_on_a_port(service: Service) -> No
         systemd.install(unit, f"buntime-metrics.{name}")
     run("systemctl", "daemon-reload")
     run("systemctl", "enable", "--now", "buntime-metrics.socket")
-    assert "\nbuntime_pool " in run("curl", "-sS", "http://127.0.0.1:9273/metrics")
+    assert "\nbuntime_pool_parked " in run("curl", "-sS", "http://127.0.0.1:9273/metrics")
     run("systemctl", "disable", "--now", "buntime-metrics.socket", "buntime-metrics.service")
 
 

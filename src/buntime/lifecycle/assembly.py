@@ -9,6 +9,7 @@ from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.endings import Endings
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.leases import Leases
+from buntime.lifecycle.monitor import Monitor, Unwatched
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.relief import Relief
 from buntime.lifecycle.snapshots import Snapshots
@@ -29,11 +30,18 @@ class Lifecycle:
 
 
 def assemble_lifecycle(
-    store: Store, sandboxes: Sandboxes, snapshots: Snapshots, tasks: Tasks, clock: Callable[[], float]
+    store: Store,
+    sandboxes: Sandboxes,
+    snapshots: Snapshots,
+    tasks: Tasks,
+    clock: Callable[[], float],
+    monitor: Monitor | None = None,
 ) -> Lifecycle:
+    """`monitor` is told what happens to sessions."""
     changes, holds, observations = Changes(store), Holds(), Observations(sandboxes)
     archiving = Archiving(store, sandboxes, snapshots, changes, holds, tasks)
-    transitions = Transitions(store, sandboxes, snapshots, changes, holds, observations, archiving, tasks)
+    parts = (store, sandboxes, snapshots, changes, holds, observations, archiving, tasks)
+    transitions = Transitions(*parts, monitor or Unwatched())
     relief = Relief(store, sandboxes, transitions, archiving)
     leases = Leases(store, sandboxes, changes, holds, transitions, relief, clock)
     forgetting = (holds, observations, archiving, transitions)

@@ -18,6 +18,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
+from buntime.lifecycle.monitor import Monitor
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.on_wake import OnWake
 from buntime.lifecycle.snapshots import Snapshots
@@ -38,6 +39,7 @@ class Transitions:
         observations: Observations,
         archiving: Archiving,
         tasks: Tasks,
+        monitor: Monitor,
     ) -> None:
         self._store = store
         self._sandboxes = sandboxes
@@ -47,6 +49,7 @@ class Transitions:
         self._observations = observations
         self._archiving = archiving
         self._tasks = tasks
+        self._monitor = monitor
         self._on_wake = OnWake(tasks)
         self._risen: dict[str, float] = {}  # session → when it last woke from deep sleep, on the loop's clock
 
@@ -87,6 +90,7 @@ class Transitions:
             if not there and not session.archived:
                 newest = session.snapshot.name if session.snapshot else None
                 log.error("volume_lost", session=session.id, sandbox=session.sandbox, falls_back_to=newest)
+                self._monitor.lost("volume")
             if there or session.snapshot:
                 await self._changes.change(session.id, partial(_settled, there=there))
 
@@ -96,6 +100,7 @@ class Transitions:
 
     async def _wake(self, session_id: str, *, suspect: bool = False) -> Sandbox:
         """`suspect`: the host asks a running sandbox whether it still answers, and replaces it if it does not."""
+        asked_at = asyncio.get_running_loop().time()
         async with self._holds.lock(session_id):
             session = await self._changes.present(session_id)
             sandbox = await self._sandboxes.get(session.sandbox)
@@ -103,15 +108,23 @@ class Transitions:
                 await sandbox.thaw()
             self._archiving.forget(session_id)
             if sandbox is None or suspect:
-                session = await self._with_volume(session)
-                sandbox = await self._sandboxes.start(session)
-                reached("wake: started")
+                sandbox, session = await self._started(session, sandbox)
             if session.state is not State.ACTIVE:
                 await self._store_awake(session)
+                self._monitor.woke(session.state, asyncio.get_running_loop().time() - asked_at)
             if session.state is State.DEEP_SLEEP:
                 self._risen[session_id] = asyncio.get_running_loop().time()
                 self._on_wake.start(session, sandbox)
             return sandbox
+
+    async def _started(self, session: Session, before: Sandbox | None) -> tuple[Sandbox, Session]:
+        """The sandbox on the session's volume, and the session. `before`: the one that runs but may not answer."""
+        session = await self._with_volume(session)
+        sandbox = await self._sandboxes.start(session)
+        if session.state is not State.DEEP_SLEEP and sandbox is not before:
+            self._monitor.lost("sandbox")
+        reached("wake: started")
+        return sandbox, session
 
     async def _with_volume(self, session: Session) -> Session:
         """The session, with its volume on this host and nothing reading it. Raises Unavailable and SessionDamaged."""
@@ -120,6 +133,7 @@ class Transitions:
             return session
         if not session.archived:
             log.error("volume_lost", session=session.id, sandbox=session.sandbox)
+            self._monitor.lost("volume")
         if session.state is not State.DEEP_SLEEP:
             raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
         try:

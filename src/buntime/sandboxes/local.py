@@ -17,7 +17,7 @@ from buntime.daemon.steps import reached
 from buntime.errors import Unavailable
 from buntime.ids import new_sandbox_id
 from buntime.plan import Limits
-from buntime.ports import Sandbox, SandboxGone, Strain, VolumeLost
+from buntime.ports import HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
 from buntime.sandboxes.adopting import Adoption
 from buntime.sandboxes.capacity import Capacity
@@ -62,15 +62,6 @@ class LocalSandboxes:
             start=self._start_new,
             destroy=self.destroy,
         )
-
-    @property
-    def parked(self) -> int:
-        return len(self._pool)
-
-    @property
-    def running(self) -> int:
-        """How many serve a session."""
-        return len(self._running)
 
     def works(self) -> Mapping[str, bool]:
         """For each part, whether it can serve another session."""
@@ -226,6 +217,22 @@ class LocalSandboxes:
 
     async def evict(self, sandbox_id: str) -> None:
         await self._stopped.evict(sandbox_id)
+
+    def numbers(self) -> HostNumbers:
+        pool, slots, capacity = self._pool, self._containers.slots, self._capacity
+        return HostNumbers(
+            running=len(self._running),
+            parked=len(pool),
+            wanted=pool.size,
+            claims=pool.claims,
+            misses=pool.misses,
+            addresses=self._part.slots,
+            addresses_used=slots.used,
+            memory=capacity.memory(),
+            host_disk=capacity.host_disk(),
+            volumes_disk=capacity.volumes_disk(),
+            no_room={**capacity.refused, NoRoom.ADDRESSES: slots.refused},
+        )
 
     async def touched(self) -> Collection[str]:
         slots = await asyncio.to_thread(self._machinery.network.touched)

@@ -42,9 +42,15 @@ class Pool:
         self._claimed_at = 0.0
         self._claimed = asyncio.Event()
         self._waiting = 0  # claims that found nothing parked
+        self.claims = self.misses = 0  # since the start
 
     def __len__(self) -> int:
         return len(self._parked)
+
+    @property
+    def size(self) -> int:
+        """How many are parked when the pool is full."""
+        return self._size
 
     @property
     def is_full(self) -> bool:
@@ -58,6 +64,7 @@ class Pool:
         """A parked sandbox, or a new one when none is parked. Raises Unavailable."""
         self._claimed_at = time.monotonic()
         self._claimed.set()
+        self.claims += 1
         return self._take_parked() or await self._start_at_once()
 
     def _take_parked(self) -> LocalSandbox | None:
@@ -70,6 +77,7 @@ class Pool:
 
     async def _start_at_once(self) -> LocalSandbox:
         self._waiting += 1
+        self.misses += 1
         try:
             sandbox = await self._start()
         finally:

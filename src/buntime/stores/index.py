@@ -63,6 +63,9 @@ class SessionIndex:
     def all(self) -> Sequence[Session]:
         return list(self._by_id.values())
 
+    def states(self) -> Mapping[State, int]:
+        return {state: sum(len(orders.newest[state]) for orders in self._by_account.values()) for state in State}
+
     def changed(self) -> Sequence[Session]:
         """See `ports.Store.changed_sessions`."""
         changed, self._changed = self._changed, {}

@@ -140,6 +140,9 @@ class SqliteStore:
     async def account_sessions(self, account_id: str) -> Sequence[Session]:
         return self._index.of_account(account_id)
 
+    async def count_states(self) -> Mapping[State, int]:
+        return self._index.states()
+
     async def changed_sessions(self) -> Sequence[Session]:
         return self._index.changed()
 

@@ -12,7 +12,10 @@ from buntime.inside import FileToWrite, Sink, Stream
 from buntime.paths import WORKSPACE, for_client
 from buntime.plan import MB, Limits
 from buntime.ports import (
+    Budget,
+    HostNumbers,
     Kind,
+    NoRoom,
     Observed,
     Run,
     RunResult,
@@ -203,13 +206,19 @@ class FakeSandboxes:
         self.short = Strain(memory=0, disk=0)  # for tests to set, like the next one
         self.got_bytes: set[str] = set()  # ids of sessions
         self.disconnected: list[str] = []  # ids of sandboxes, in order
+        self.parked = self.wanted = 0  # a test may set them; nothing fills the pool
+        self.claims = self.misses = self.refused = 0
 
     async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
         self.claims_waiting += 1
         await self.open_for_claims.wait()
         self.claims_waiting -= 1
         if len(self.volumes) >= self.capacity:
+            self.refused += 1
             raise Unavailable("This host cannot hold one more session now.")
+        self.claims += 1
+        self.misses += not self.parked
+        self.parked = max(self.parked - 1, 0)
         sandbox_id = new_sandbox_id()
         self.volumes[sandbox_id] = FakeVolume(limits)
         return self._run(sandbox_id), IMAGE
@@ -278,6 +287,21 @@ class FakeSandboxes:
 
     def strain(self) -> Strain:
         return self.short
+
+    def numbers(self) -> HostNumbers:
+        return HostNumbers(
+            running=len(self.running),
+            parked=self.parked,
+            wanted=self.wanted,
+            claims=self.claims,
+            misses=self.misses,
+            addresses=self.capacity,
+            addresses_used=len(self.running) + self.parked,
+            memory=Budget(4096 * MB, 1024 * MB, 512 * MB),
+            host_disk=Budget(40960 * MB, 10240 * MB, 2048 * MB),
+            volumes_disk=Budget(20480 * MB, sum(volume.used for volume in self.volumes.values()), 2048 * MB),
+            no_room={reason: self.refused if reason is NoRoom.MEMORY else 0 for reason in NoRoom},
+        )
 
     async def touched(self) -> Collection[str]:
         return self.got_bytes

@@ -111,6 +111,10 @@ class FakeStore:
     async def account_sessions(self, account_id: str) -> Sequence[Session]:
         return [session for session in self.sessions.values() if session.account == account_id]
 
+    async def count_states(self) -> Mapping[State, int]:
+        states = [session.state for session in self.sessions.values()]
+        return {state: states.count(state) for state in State}
+
     async def changed_sessions(self) -> Sequence[Session]:
         changed = [session for session in self.sessions.values() if self.seen.get(session.id) != session.version]
         self.seen = {session.id: session.version for session in self.sessions.values()}

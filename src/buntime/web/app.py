@@ -87,7 +87,7 @@ def create_app(
     world = World(operations, config, authenticator, BodyMemory(), streams or OpenStreams())
     pages = _pages(ready, files, config)
     router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(authenticator))
-    return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics or Metrics({}))
+    return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics or Metrics())
 
 
 def openapi_pages() -> tuple[Page, ...]:
@@ -148,7 +148,7 @@ class Front:
                 await self._answer(exchange, receive, send)
         finally:
             seconds = time.perf_counter() - exchange.started
-            self._metrics.count(exchange.route, exchange.method, exchange.status, seconds)
+            self._metrics.count(exchange.route, exchange.method, exchange.status, exchange.code, seconds)
             log_request(exchange)
 
     async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> None:

@@ -18,6 +18,7 @@ from buntime.preview import COOKIE
 from buntime.web import failures
 from buntime.web.accept import prefers_page
 from buntime.web.exchange import Exchange, Headers, Reply, open_exchange
+from buntime.web.metrics import Metrics
 from buntime.web.visitor_pages import PAGES, render
 
 log = structlog.get_logger()
@@ -26,8 +27,8 @@ ERROR_HEADER = b"x-preview-error"  # the error's code: tells our answers from a 
 CHALLENGE = b"Preview-Token"  # not a scheme for which browsers ask for a name and password
 
 
-def create_edge_app(previews: Previews, *, secure: bool) -> ASGIApp:
-    """An ASGI application. `secure`: visitors use HTTPS."""
+def create_edge_app(previews: Previews, metrics: Metrics, *, secure: bool) -> ASGIApp:
+    """An ASGI application. `metrics` counts refusals. `secure`: visitors use HTTPS."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = open_exchange(scope)
@@ -43,6 +44,8 @@ def create_edge_app(previews: Previews, *, secure: bool) -> ASGIApp:
         if isinstance(answer, Admitted):
             await exchange.send(_permission(answer), send)
             return
+        if answer.reason is not Reason.SENT_ON:
+            metrics.refused_preview(answer.reason.value)
         await exchange.send(_refusal(answer, asked, secure=secure), send)
         log.info(
             "preview_refused",

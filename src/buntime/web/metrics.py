@@ -1,49 +1,94 @@
 """Metrics for Prometheus, with a registry for each app. Labels never contain ids or text from clients."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from buntime.lifecycle.monitor import Loss
+from buntime.session import State
 from buntime.web.logs import KNOWN_METHODS
+from buntime.web.readings import Reading, Readings
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
-MEDIA = "text/plain; version=1.0.0; charset=utf-8"
+MEDIA = "text/plain; version=0.0.4; charset=utf-8"
+DEPTHS = (State.IDLE, State.DEEP_SLEEP)
+LOSSES: tuple[Loss, ...] = ("sandbox", "volume")
 
 
 class Metrics:
-    """`gauges`, `counters`: name → a function that reads the current value. Gauges are shown as `buntime_NAME`,
-    counters, which only grow, as `buntime_NAME_total`."""
+    """Counts what happens, and shows it with the readings of the moment. Implements `lifecycle.monitor.Monitor`."""
 
-    def __init__(
-        self, gauges: Mapping[str, Callable[[], float]], counters: Mapping[str, Callable[[], float]] | None = None
-    ) -> None:
-        self._registry = CollectorRegistry()
+    def __init__(self, readings: Readings | None = None) -> None:
+        self._readings = readings
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         self._requests = Counter(
-            "buntime_requests", "Requests answered.", ["route", "method", "status"], registry=self._registry
+            "buntime_requests", "Requests answered.", ["route", "method", "status"], registry=registry
         )
         self._seconds = Histogram(
-            "buntime_request_seconds", "Time to the answer.", ["route"], buckets=SECONDS, registry=self._registry
+            "buntime_request_seconds", "Time to the answer.", ["route"], buckets=SECONDS, registry=registry
         )
-        for name, read in gauges.items():
-            Gauge(f"buntime_{name}", f"How many: {name}.", registry=self._registry).set_function(read)
+        self._refusals = Counter(
+            "buntime_refusals", "Requests refused, by the error's code.", ["route", "code"], registry=registry
+        )
+        self._previews = Counter(
+            "buntime_preview_refusals",
+            "Requests to previews that got a page of buntime.",
+            ["reason"],
+            registry=registry,
+        )
+        self._wakes = Histogram(
+            "buntime_wake_seconds", "Time that a session took to wake.", ["depth"], buckets=SECONDS, registry=registry
+        )
+        self._losses = Counter(
+            "buntime_lost", "Sandboxes and volumes that were found missing.", ["what"], registry=registry
+        )
+        for depth in DEPTHS:
+            self._wakes.labels(depth.value)
+        for what in LOSSES:
+            self._losses.labels(what)
 
-        self._registry.register(_Counters(counters or {}))
-
-    def count(self, route: str, method: str, status: int, seconds: float) -> None:
+    def count(self, route: str, method: str, status: int, code: str | None, seconds: float) -> None:
+        """`code`: the error's, for a refusal."""
         known = method if method in KNOWN_METHODS else "other"
         self._requests.labels(route, known, status).inc()
         self._seconds.labels(route).observe(seconds)
+        if code is not None:
+            self._refusals.labels(route, code).inc()
 
-    def render(self) -> bytes:
-        return generate_latest(self._registry)
+    def refused_preview(self, reason: str) -> None:
+        self._previews.labels(reason).inc()
+
+    def woke(self, depth: State, seconds: float) -> None:
+        self._wakes.labels(depth.value).observe(seconds)
+
+    def lost(self, what: Loss) -> None:
+        self._losses.labels(what).inc()
+
+    async def render(self) -> bytes:
+        readings = await self._readings.now() if self._readings else ()
+        return generate_latest(_Shown(self._registry, readings))
 
 
-class _Counters(Collector):
-    def __init__(self, counters: Mapping[str, Callable[[], float]]) -> None:
-        self._counters = counters
+class _Shown(Collector):
+    """What was counted, without the times at which counters were made, then the readings."""
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        for name, read in self._counters.items():
-            yield CounterMetricFamily(f"buntime_{name}", f"How many since the start: {name}.", read())
+    def __init__(self, counted: CollectorRegistry, readings: Sequence[Reading]) -> None:
+        self._counted = counted
+        self._readings = readings
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._counted.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+        yield from map(_family, self._readings)
+
+
+def _family(reading: Reading) -> Metric:
+    kind = CounterMetricFamily if reading.grows else GaugeMetricFamily
+    family = kind(f"buntime_{reading.name}", reading.meaning, labels=reading.labels)
+    for labels, value in reading.values.items():
+        family.add_metric(labels, value)
+    return family

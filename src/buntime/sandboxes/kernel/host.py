@@ -200,6 +200,12 @@ class Slots:
         self._used: set[int] = set()
         self._rests_until: dict[int, float] = {}
         self._next = _number_in(turn) % count
+        self.refused = 0  # since the start
+
+    @property
+    def used(self) -> int:
+        """How many are in use."""
+        return len(self._used)
 
     def use(self, slots: Iterable[int]) -> None:
         """Marks the slots of sandboxes that run at a start."""
@@ -214,6 +220,7 @@ class Slots:
                 self._used.add(slot)
                 self._turn.write_text(str(self._next))
                 return slot
+        self.refused += 1
         raise Unavailable("This host has no address free for another session.", 30)
 
     def free(self, slot: int) -> None:

@@ -119,7 +119,10 @@ def metrics_app(metrics: Metrics) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = open_exchange(scope)
         found = scope["type"] == "http" and exchange.method in ("GET", "HEAD") and scope["path"] == "/metrics"
-        reply = Reply(200, metrics.render(), media=MEDIA.encode())
-        await exchange.send(reply if found else failures.reply_to(NotFound("Metrics are at /metrics.")), send)
+        if found:
+            reply = Reply(200, await metrics.render(), media=MEDIA.encode())
+        else:
+            reply = failures.reply_to(NotFound("Metrics are at /metrics."))
+        await exchange.send(reply, send)
 
     return app

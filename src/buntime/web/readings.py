@@ -1,0 +1,88 @@
+"""Numbers that are read at each scrape. docs/metrics.md has the same names, and a test compares the two."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from buntime.lifecycle.snapshots import Snapshots
+from buntime.ports import Budget, HostNumbers, Sandboxes, Store
+
+type Values = Mapping[tuple[str, ...], float]  # values of the labels → value
+type Ready = Callable[[], Mapping[str, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One metric, now. It is shown as `buntime_NAME`, and as `buntime_NAME_total` if it only grows."""
+
+    name: str
+    meaning: str
+    values: Values
+    labels: Sequence[str] = ()
+    grows: bool = False
+
+
+class Readings:
+    """`ready`: part → whether it works, as at `/readyz`."""
+
+    def __init__(self, store: Store, sandboxes: Sandboxes, snapshots: Snapshots, ready: Ready) -> None:
+        self._store = store
+        self._sandboxes = sandboxes
+        self._snapshots = snapshots
+        self._ready = ready
+
+    async def now(self) -> Sequence[Reading]:
+        states: Values = {(state.value,): float(count) for state, count in (await self._store.count_states()).items()}
+        ready: Values = {(part,): float(works) for part, works in self._ready().items()}
+        cached = self._sandboxes.cached()
+        return [
+            Reading("sessions", "Sessions in each state.", states, ["state"]),
+            Reading("ready", "Whether the part works: 1 or 0, as in /readyz.", ready, ["part"]),
+            *_of_host(self._sandboxes.numbers()),
+            Reading("cached_volumes", "Volumes of sessions in deep sleep on this host.", _one(len(cached))),
+            Reading("cached_bytes", "Bytes of these volumes.", _one(sum(cached.values()))),
+            *_of_archive(self._snapshots),
+        ]
+
+
+def _of_host(host: HostNumbers) -> Iterator[Reading]:
+    yield Reading("sandboxes", "Sandboxes that serve a session.", _one(host.running))
+    yield Reading("pool_parked", "Sandboxes that are started ahead and wait for a create.", _one(host.parked))
+    yield Reading("pool_wanted", "Parked sandboxes when the pool is full.", _one(host.wanted))
+    yield Reading("pool_claims", "Sandboxes that creates asked for.", _one(host.claims), grows=True)
+    yield Reading("pool_misses", "Claims that found nothing parked.", _one(host.misses), grows=True)
+    yield Reading("addresses", "Addresses for sandboxes of this server.", _one(host.addresses))
+    yield Reading("addresses_used", "Addresses that sandboxes have now.", _one(host.addresses_used))
+    yield from _budget("memory", "the host's memory", {(): host.memory}, [])
+    disks: Mapping[tuple[str, ...], Budget] = {("host",): host.host_disk, ("volumes",): host.volumes_disk}
+    yield from _budget("disk", "a file system", disks, ["file_system"])
+    refused: Values = {(reason.value,): float(count) for reason, count in host.no_room.items()}
+    yield Reading("no_room", "Starts and restores that the host had no room for.", refused, ["reason"], grows=True)
+
+
+def _budget(name: str, what: str, budgets: Mapping[tuple[str, ...], Budget], labels: Sequence[str]) -> list[Reading]:
+    total = {key: float(budget.total) for key, budget in budgets.items()}
+    used = {key: float(budget.used) for key, budget in budgets.items()}
+    reserved = {key: float(budget.reserved) for key, budget in budgets.items()}
+    return [
+        Reading(f"{name}_total_bytes", f"Bytes of {what}.", total, labels),
+        Reading(f"{name}_used_bytes", f"Bytes of {what} that are in use.", used, labels),
+        Reading(f"{name}_reserved_bytes", f"Bytes of {what} that must be free for a start.", reserved, labels),
+    ]
+
+
+def _of_archive(snapshots: Snapshots) -> Iterator[Reading]:
+    done = snapshots.numbers
+    yield Reading("archive_transfers", "Volumes on their way to or from the archive.", _one(snapshots.under_way))
+    for name, meaning, count in (
+        ("saved", "Volumes that were saved in the archive.", done.saved),
+        ("saved_bytes", "Bytes of these volumes, before compression.", done.saved_bytes),
+        ("saves_failed", "Saves that failed or gave way to a wake.", done.saves_failed),
+        ("restored", "Volumes that were restored from the archive.", done.restored),
+        ("restored_bytes", "Bytes of these volumes, after decompression.", done.restored_bytes),
+        ("damaged", "Snapshots that could not be used.", done.damaged),
+    ):
+        yield Reading(f"archive_{name}", meaning, _one(count), grows=True)
+
+
+def _one(value: float) -> Values:
+    return {(): float(value)}
