@@ -241,10 +241,9 @@ def test_after_a_start_there_is_no_trace_of_a_sandbox_that_nobody_has(service: S
     _until(lambda: len(set(map(frozenset, traces.sandboxes(service.config).values()))) == 1, "all traces are equal")
 
 
-def test_the_documented_units_show_the_numbers_on_a_port(service: Service) -> None:
-    for part, name in (("ListenStream", "socket"), ("systemd-socket-proxyd", "service")):
-        unit = systemd.documented_unit(part).replace("<instance>", service.config.instance)
-        systemd.install(unit, f"buntime-metrics.{name}")
+def test_the_shipped_units_show_the_numbers_on_a_port(service: Service) -> None:
+    for unit in ("buntime-metrics.socket", "buntime-metrics.service"):
+        systemd.install(unit)
     run("systemctl", "daemon-reload")
     run("systemctl", "enable", "--now", "buntime-metrics.socket")
     assert "\nbuntime_pool_parked " in run("curl", "-sS", "http://127.0.0.1:9273/metrics")

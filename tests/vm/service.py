@@ -1,7 +1,6 @@
-"""The server as a service of systemd, from the units that docs/operations.md shows."""
+"""The server as a service of systemd, from the units in deploy/systemd."""
 
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from tests.acceptance.server import BUNTIME
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 UNITS = Path("/etc/systemd/system")
-DOCUMENTED_AT = "/opt/buntime"  # where the documented unit has the checkout
+DOCUMENTED_AT = "/opt/buntime"  # where the unit has the checkout
 MACHINE = Path("/etc/buntime-vm")  # only the machine of scripts/test --vm has this file
 PATIENCE = 180.0  # seconds; a guard against a hang
 POOL_SIZE = 4
@@ -51,9 +50,9 @@ class Service:
 
 @contextmanager
 def running() -> Iterator[Service]:
-    """Starts scripts/serve by the documented unit; stops and purges it afterwards."""
+    """Starts scripts/serve by the shipped unit; stops and purges it afterwards."""
     assert MACHINE.exists(), "this installs units and purges the server's data: only scripts/test --vm runs it"
-    install(documented_unit("buntime serve"), "buntime.service")
+    install("buntime.service")
     settings = f"Environment=BUNTIME_POOL_SIZE={POOL_SIZE} BUNTIME_IMAGES_DIR={os.environ['BUNTIME_IMAGES_DIR']}"
     drop_in = UNITS / "buntime.service.d/test.conf"
     drop_in.parent.mkdir(exist_ok=True)
@@ -69,15 +68,9 @@ def running() -> Iterator[Service]:
         run(BUNTIME, "purge", "--yes")
 
 
-def documented_unit(part: str) -> str:
-    """The unit of docs/operations.md in whose text `part` is."""
-    blocks = re.findall(r"```ini\n(.*?)```", (CHECKOUT / "docs/operations.md").read_text(), re.S)
-    (found,) = (block for block in blocks if part in block)
-    return str(found)
-
-
-def install(unit: str, name: str) -> None:
-    (UNITS / name).write_text(unit.replace(DOCUMENTED_AT, str(CHECKOUT)))
+def install(unit: str) -> None:
+    text = (CHECKOUT / "deploy/systemd" / unit).read_text()
+    (UNITS / unit).write_text(text.replace(DOCUMENTED_AT, str(CHECKOUT)))
 
 
 def run(*command: str | Path) -> str:

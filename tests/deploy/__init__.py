@@ -1,0 +1,1 @@
+"""What deploy/ ships, tried with the programs that read it."""
