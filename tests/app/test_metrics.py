@@ -58,7 +58,6 @@ def _labels(family: Metric) -> list[str]:
     [
         ("`state`", list(State)),
         ("`no_room`'s `reason`", list(NoRoom)),
-        ("`preview_refusals`' `reason`", [reason for reason in Reason if reason is not Reason.SENT_ON]),
         ("`what`", list(LOSSES)),
         ("`depth`", list(DEPTHS)),
     ],
@@ -67,6 +66,13 @@ def test_the_page_lists_every_value_of_a_label(label: str, values: Sequence[str]
     (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| {label} |"))
     listed = re.findall(r"`([\w-]+)`", row.removeprefix(f"| {label} |"))
     assert set(listed) == set(map(str, values))
+
+
+def test_the_page_explains_every_reason_of_a_refused_preview() -> None:
+    table = PAGE.partition("| `reason` | meaning |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE) == [
+        reason.value for reason in Reason if reason is not Reason.SENT_ON
+    ]
 
 
 async def test_every_metric_has_a_help_text_that_is_a_sentence(api: Api) -> None:
