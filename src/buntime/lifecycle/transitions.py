@@ -6,6 +6,7 @@ its end, then works.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -100,7 +101,7 @@ class Transitions:
 
     async def _wake(self, session_id: str, *, suspect: bool = False) -> Sandbox:
         """`suspect`: the host asks a running sandbox whether it still answers, and replaces it if it does not."""
-        asked_at = asyncio.get_running_loop().time()
+        asked_at = time.perf_counter()  # the loop's clock stands still within a turn
         async with self._holds.lock(session_id):
             session = await self._changes.present(session_id)
             sandbox = await self._sandboxes.get(session.sandbox)
@@ -111,7 +112,7 @@ class Transitions:
                 sandbox, session = await self._started(session, sandbox)
             if session.state is not State.ACTIVE:
                 await self._store_awake(session)
-                self._monitor.woke(session.state, asyncio.get_running_loop().time() - asked_at)
+                self._monitor.woke(session.state, time.perf_counter() - asked_at)
             if session.state is State.DEEP_SLEEP:
                 self._risen[session_id] = asyncio.get_running_loop().time()
                 self._on_wake.start(session, sandbox)
