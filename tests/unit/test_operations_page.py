@@ -4,8 +4,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from buntime.config import Config
 from buntime.plan import load_plans
 from buntime.sandboxes.network.host_settings import host_settings
@@ -64,18 +62,3 @@ def test_the_sizes_of_the_production_page_follow_from_its_formula() -> None:
     fit = [int(room / (ran + programs)) for programs in (0, 100, limit + own)]
     rows = re.findall(r"^\| (?:nothing|100 MB|1,024 MB[^|]*) \| ([\d,]+) \|$", PRODUCTION, re.MULTILINE)
     assert [int(row.replace(",", "")) for row in rows] == fit
-
-
-@pytest.mark.parametrize("page", ["docs/operations.md", "docs/production.md", "docs/metrics.md"])
-def test_every_link_to_a_heading_or_a_file_leads_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text()
-    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text):
-        file = (ROOT / "docs" / target).resolve() if target else ROOT / page
-        assert file.exists(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
-            assert anchor in {_anchor(heading) for heading in headings}, f"{target}#{anchor}"
-
-
-def _anchor(heading: str) -> str:
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
