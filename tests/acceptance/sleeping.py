@@ -37,7 +37,7 @@ def evict(server: Server, session: Session) -> None:
 
 
 def number(server: Server, name: str) -> int:
-    """Returns the value of a metric."""
-    found = re.search(rf"^buntime_{name}(_total)? (\S+)$", server.metrics(), re.M)
+    """Returns the value of a metric. `name` may have labels, as in `ready{part="room"}`."""
+    found = re.search(rf"^buntime_{re.escape(name)}(_total)? (\S+)$", server.metrics(), re.M)
     assert found, f"no metric {name}"
     return int(float(found[2]))

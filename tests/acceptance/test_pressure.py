@@ -58,6 +58,9 @@ def test_where_memory_is_short_suspended_sessions_sleep_deeper_and_creates_are_t
         assert refused.refused(503, "unavailable")["retryAfter"] > 0
         assert int(refused.headers["retry-after"]) > 0
         assert refused.error["retryable"] is True
+    assert number(server, 'no_room_total{reason="memory"}') >= len(refusals)
+    assert number(server, 'refusals_total{code="unavailable",route="/sessions/create"}') == 1
+    assert number(server, 'ready{part="room"}') == 0
     assert [state(session) for session in (idle, active, deep)] == ["deep-sleep", "active", "deep-sleep"]
     assert active.text("file") == active.id, "an active session must keep working"
     assert server.stop() == 0

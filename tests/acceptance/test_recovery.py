@@ -18,6 +18,7 @@ from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.server import Server
+from tests.acceptance.sleeping import number
 from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
@@ -212,6 +213,7 @@ def test_a_host_without_room_refuses_creates_and_serves_what_there_is(servers: S
     assert refused.refused(503, "unavailable")["retryAfter"] > 0
     assert int(refused.headers["retry-after"]) > 0
     assert server.client(None).call("GET", "/readyz").status == 503
+    assert number(server, 'no_room_total{reason="disk"}') > 0
     assert session.output("echo fine") == "fine\n"
     server.kill()
     del server.settings["BUNTIME_RESERVE_GB"]
