@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.server import Server
+from buntime.plan import Limits
 from buntime.sandboxes.kernel import seccomp
 from buntime.sandboxes.kernel.host import BLOCK, BLOCKS, FIRST_UID, UIDS
 from buntime.sandboxes.kernel.oci import Place, Runtime
+from buntime.sandboxes.kernel.seen import make_mount_points, write_seen
 from buntime.sandboxes.kernel.volume import Volumes
 
 NAME = "bench"
@@ -77,12 +79,22 @@ def _place(server: Server, bundle: Path, volume: Path, netns: str) -> Place:
         image=server.image.path,
         volume=volume,
         resolv_conf=server.config.data_dir / "resolv.conf",
+        seen=_seen(server),
+        quota=Path("/sys/fs/btrfs"),
+        controllers={},
         netns=netns,
         cgroup=f"/buntime-bench-{server.config.instance}",
         address="127.0.0.1",
         secret="0" * 32,
         first_uid=FREE_UID,
     )
+
+
+def _seen(server: Server) -> Path:
+    seen = server.scratch / "seen"
+    write_seen(seen, Limits(memory=1024, cpu=0.25, timeout=30, disk=1024))
+    make_mount_points(seen, {})
+    return seen
 
 
 @contextmanager

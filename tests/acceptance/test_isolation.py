@@ -24,7 +24,8 @@ CAPABILITIES = {  # the only ones that a session has
     "net_bind_service": 10, "sys_chroot": 18, "setfcap": 31,
 }  # fmt: skip
 OWN_MOUNTS = re.compile(
-    r"/|/proc(/.*)?|/sys|/dev(/(pts|shm|null|zero|full|tty|random|urandom))?|/run(/guest)?|/etc/resolv.conf"
+    r"/|/proc(/.*)?|/sys(/fs/(cgroup(/(memory|cpu))?|btrfs/session))?"
+    r"|/dev(/(pts|shm|null|zero|full|tty|random|urandom))?|/run(/guest)?|/etc/resolv.conf"
 )
 COMMANDS_THAT_MUST_FAIL = [
     "mount -t tmpfs x /mnt",
@@ -57,7 +58,8 @@ COMMANDS_THAT_MUST_FAIL = [
     "renice -n -5 $$",
     "ulimit -n 1048576",
     "ls /dev/vda /dev/sda /dev/mem /dev/fuse /dev/kvm /dev/loop0 2>/dev/null | grep .",
-    "ls -A /sys | grep .",
+    "find /sys -maxdepth 1 | grep -vE '^/sys(/devices|/fs)?$'",
+    "ls /sys/devices /sys/devices/system /sys/fs/btrfs | grep -vE '^(/sys/.*:|system|cpu|session|)$'",
     "head -c 1 /proc/kcore | grep -c .",
     "cat /proc/keys /proc/timer_list /proc/interrupts | grep .",
     "find /proc/acpi /proc/scsi | grep -v -x -e /proc/acpi -e /proc/scsi",

@@ -28,6 +28,7 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part, Slots
 from buntime.sandboxes.kernel.image import Image
 from buntime.sandboxes.kernel.oci import Place, Runtime
+from buntime.sandboxes.kernel.seen import make_mount_points, write_seen
 from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
@@ -37,6 +38,7 @@ log = structlog.get_logger()
 
 READY_SECONDS = 20.0
 REMOVE_SECONDS = 10.0
+SEEN = "seen"  # a directory beside the record
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class Containers:
         reached("make: volume")
         machinery.cgroups.create(sandbox, machinery.volumes.device)
         reached("make: cgroups")
+        write_seen(directory / SEEN, limits)
+        make_mount_points(directory / SEEN, machinery.cgroups.seen(sandbox))
         namespace = machinery.network.make(record.slot)
         reached("make: network")
         try:
@@ -128,6 +132,9 @@ class Containers:
             image=self._settings.images / record.image,
             volume=self._machinery.volumes.path(record.sandbox),
             resolv_conf=self._settings.resolv_conf,
+            seen=self.directory(record.sandbox) / SEEN,
+            quota=self._machinery.volumes.quota(record.sandbox),
+            controllers=self._machinery.cgroups.seen(record.sandbox),
             netns=netns,
             cgroup=self._machinery.cgroups.oci_path(record.sandbox),
             address=self._part.address(record.slot),
@@ -145,6 +152,7 @@ class Containers:
         """Blocking."""
         self._machinery.cgroups.limit(sandbox_id, limits)
         self._machinery.volumes.limit(sandbox_id, limits.disk)
+        write_seen(self.directory(sandbox_id) / SEEN, limits)
 
     # --- removing ---
 

@@ -10,7 +10,7 @@ at each run too, so a run that uses up its own leaves some for the next. The run
 and remove the rest. All calls are quick file access.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -48,6 +48,10 @@ class Cgroups(Protocol):
         ...
 
     def limit(self, sandbox: str, limits: Limits) -> None: ...
+    def seen(self, sandbox: str) -> Mapping[str, Path]:
+        """The session's own cgroups, by their places below /sys/fs/cgroup in a sandbox that sees the host's version."""
+        ...
+
     def guest_processes(self, sandbox: str) -> list[int]: ...
     def session_processes(self, sandbox: str, leave_out: Iterable[str] = ()) -> int: ...
     def runs(self, sandbox: str) -> list[str]: ...

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from buntime.sandboxes.kernel.cgroup_tree import (
 class CgroupsV1:
     LIMITED = ("memory", "pids", "cpu", "cpuacct", "blkio")
     PER_RUN = ("memory", "pids", "cpu", "cpuacct")  # cpu: each run gets an equal share, however many processes it has
+    SEEN = ("memory", "cpu")  # by the session
     SOCKETS, SOCKETS_HELD = "memory.kmem.tcp.limit_in_bytes", "memory.kmem.tcp.usage_in_bytes"
     ALL = (*LIMITED, "cpuset", "devices", "freezer", "systemd")
 
@@ -84,6 +85,9 @@ class CgroupsV1:
             self._dir("cpu", sandbox), limits.cpu + GUEST_CPU, self._dir("cpu", sandbox, "runs"), limits.cpu
         ):
             _set_cpu_v1(directory, int(cores * PERIOD_US))
+
+    def seen(self, sandbox: str) -> Mapping[str, Path]:
+        return {controller: self._dir(controller, sandbox, "runs") for controller in self.SEEN}
 
     def guest_processes(self, sandbox: str) -> list[int]:
         return pids_of(self._dir("pids", sandbox, "guest"))

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from buntime.plan import MB, Limits
@@ -70,6 +70,9 @@ class CgroupsV2:
             (directory / "cpu.max.burst").write_text("0")
             (directory / "cpu.max").write_text(f"{quota} {PERIOD_US}")
             (directory / "cpu.max.burst").write_text(str(quota))
+
+    def seen(self, sandbox: str) -> Mapping[str, Path]:
+        return {"": self._dir(sandbox, "runs")}
 
     def guest_processes(self, sandbox: str) -> list[int]:
         return pids_of(self._dir(sandbox, "guest"))

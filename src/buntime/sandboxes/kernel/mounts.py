@@ -19,8 +19,8 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 # Mount points, the same for all threads. The container's root has no rights on the host, but must reach them, which it
 # could not in the data directory.
 MOUNTS = SHARED_RUN_DIR / "mounts"
-ROOT, IMAGE, VOLUME, GUEST, RESOLV_CONF = (
-    MOUNTS / name for name in ("root", "image", "volume", "guest", "resolv.conf")
+ROOT, IMAGE, VOLUME, GUEST, SEEN, SEEN_BELOW, RESOLV_CONF = (
+    MOUNTS / name for name in ("root", "image", "volume", "guest", "seen", "seen-below", "resolv.conf")
 )
 GUEST_IN_IMAGE = IMAGE / "usr/lib/buntime"
 DEV = Path("/dev")  # the runtime takes a container's devices from here
@@ -47,13 +47,14 @@ class Layers:
     image: Path
     volume: Path  # has upper/ and work/
     resolv_conf: Path
+    seen: Path  # see `seen.py`
     id_map: int  # a user namespace, as a file descriptor
 
 
 class MountThreads:
     def __init__(self, hidden: Sequence[Path]) -> None:
         """`hidden`: mounts of the host that the threads must not see."""
-        for directory in (ROOT, IMAGE, VOLUME, GUEST):
+        for directory in (ROOT, IMAGE, VOLUME, GUEST, SEEN, SEEN_BELOW):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         RESOLV_CONF.touch(mode=0o644)
         self._threads = ThreadPoolExecutor(
@@ -87,7 +88,7 @@ def _mounted(layers: Layers, work: Callable[[], None]) -> None:
             done.append(target)
         _mount("overlay", ROOT, "overlay", MS_NOSUID | MS_NODEV, overlay)
         done.append(ROOT)
-        for target in _mount_own_files(layers.resolv_conf):
+        for target in _mount_own_files(layers.resolv_conf, layers.seen):
             done.append(target)
         work()
     finally:
@@ -95,9 +96,9 @@ def _mounted(layers: Layers, work: Callable[[], None]) -> None:
             _unmount(target)
 
 
-def _mount_own_files(resolv_conf: Path) -> Iterator[Path]:
-    """Mounts devices, guest and resolv.conf as files of this sandbox alone, although their content is shared: locks and
-    inotify watches belong to a file, and an overlay has files of its own. Yields each mount point."""
+def _mount_own_files(resolv_conf: Path, seen: Path) -> Iterator[Path]:
+    """Mounts devices, guest, limits and resolv.conf as files of this sandbox alone, although the host has them too:
+    locks and inotify watches belong to a file, and an overlay has files of its own. Yields each mount point."""
     _mount("tmpfs", DEV, "tmpfs", MS_NOSUID, "mode=755,size=64k")
     yield DEV
     for name, (major, minor) in DEVICES.items():
@@ -110,9 +111,17 @@ def _mount_own_files(resolv_conf: Path) -> Iterator[Path]:
     _mount(str(DEV / RESOLV_CONF.name), RESOLV_CONF, "", MS_BIND, "")
     yield RESOLV_CONF
     EMPTY.mkdir(mode=0o755)  # an overlay without an upper layer needs two lower ones
-    layers = f"lowerdir={GUEST_IN_IMAGE}:{EMPTY}"
-    _mount("overlay", GUEST, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, layers)
+    _mount_read_only_overlay(GUEST_IN_IMAGE, GUEST)
     yield GUEST
+    _mount(str(seen), SEEN_BELOW, "", MS_BIND, "")  # else the session could read the server's path in its mount table
+    yield SEEN_BELOW
+    _mount_read_only_overlay(SEEN_BELOW, SEEN)
+    yield SEEN
+
+
+def _mount_read_only_overlay(source: Path, target: Path) -> None:
+    layers = f"lowerdir={source}:{EMPTY}"
+    _mount("overlay", target, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, layers)
 
 
 def _bind_idmapped(source: Path, target: Path, userns: int) -> None:

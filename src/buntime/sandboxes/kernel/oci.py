@@ -11,7 +11,8 @@ from typing import Any
 
 from buntime.sandboxes.kernel.cgroup_version import is_hybrid
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call_detached
-from buntime.sandboxes.kernel.mounts import EMPTY, GUEST, RESOLV_CONF, ROOT, Layers, MountThreads
+from buntime.sandboxes.kernel.mounts import GUEST, RESOLV_CONF, ROOT, SEEN, Layers, MountThreads
+from buntime.sandboxes.kernel.seen import CGROUP, PROC_FILES, QUOTA
 from buntime.sandboxes.kernel.user_namespaces import user_namespaces
 
 GUEST_PORT = 49  # below 1024: previews cannot name it
@@ -48,6 +49,9 @@ class Place:
     image: Path
     volume: Path
     resolv_conf: Path
+    seen: Path  # see `seen.py`
+    quota: Path  # the kernel's numbers of the volume
+    controllers: Mapping[str, Path]  # below /sys/fs/cgroup → the session's own cgroup
     netns: str  # path of its network namespace
     cgroup: str  # path, as the runtime takes it
     address: str
@@ -80,7 +84,7 @@ def spec(place: Place, user_namespace: str, seccomp: Mapping[str, Any]) -> dict[
         "hostname": "session",
         "root": {"path": str(ROOT)},
         "process": _process(place),
-        "mounts": _mounts(),
+        "mounts": _mounts(place),
         "linux": {
             "namespaces": [*namespaces, *joined],
             "cgroupsPath": place.cgroup,
@@ -126,7 +130,7 @@ def _guest(program: str, *arguments: str) -> list[str]:
     return ["/run/guest/ld.so", "--library-path", "/run/guest/lib", f"/run/guest/{program}", *arguments]
 
 
-def _mounts() -> list[dict[str, Any]]:
+def _mounts(place: Place) -> list[dict[str, Any]]:
     def tmpfs(to: str, *options: str) -> dict[str, Any]:
         return {"destination": to, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", *options]}
 
@@ -142,7 +146,10 @@ def _mounts() -> list[dict[str, Any]]:
         tmpfs("/run", "mode=755", "size=16m"),
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
         # else the runtime would bind the host's; a tmpfs would cost the kernel memory for each cgroup
-        bind("/sys", EMPTY),
+        bind("/sys", SEEN / "sys"),
+        *(bind(f"/proc/{name}", SEEN / name) for name in PROC_FILES),
+        *(bind(f"/{CGROUP}/{name}".rstrip("/"), group) for name, group in place.controllers.items()),
+        bind(f"/{QUOTA}", place.quota),
         bind("/run/guest", GUEST),
         bind("/etc/resolv.conf", RESOLV_CONF),
     ]
@@ -165,7 +172,7 @@ class Runtime:
         verb = [*self._verb, "run", "-d", "-b", str(place.bundle), "--pid-file", str(place.pid_file), place.name]
         with user_namespaces(place.first_uid) as users:
             (place.bundle / "config.json").write_text(json.dumps(spec(place, users.session_path, seccomp)))
-            layers = Layers(place.image, place.volume, place.resolv_conf, users.mounts)
+            layers = Layers(place.image, place.volume, place.resolv_conf, place.seen, users.mounts)
             self._mounts.with_layers(layers, lambda: self._call(verb))
         return int(place.pid_file.read_text())
 

@@ -137,11 +137,15 @@ class Volumes:
         return self._numbers(sandbox, "max_referenced")[0]
 
     def _numbers(self, sandbox: str, *names: str) -> list[int]:
+        group = self.quota(sandbox)
+        return [int((group / name).read_text()) for name in names]
+
+    def quota(self, sandbox: str) -> Path:
+        """A directory with the kernel's numbers of the volume."""
         with _opened(self.path(sandbox)) as volume:
             asked = bytearray(struct.pack("QQ4080s", 0, FIRST_OBJECT, b""))
             fcntl.ioctl(volume, INODE_LOOKUP, asked)
-        group = self.facts / "qgroups" / f"0_{struct.unpack_from('Q', asked)[0]}"
-        return [int((group / name).read_text()) for name in names]
+        return self.facts / "qgroups" / f"0_{struct.unpack_from('Q', asked)[0]}"
 
     def sync(self) -> None:
         """When this returns, all writes to all volumes are on disk."""
