@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import ssl
 import subprocess
 from dataclasses import replace
@@ -150,6 +151,26 @@ def test_the_image_has_bun_and_the_usual_tools(image: Image) -> None:
     assert inside(image, "bun", "-e", "console.log(await Promise.resolve(40) + 2)") == "42"
     tools = "git curl python3 sqlite3 rg jq unzip zip ps vim htop less file gcc make pip ssh bunx npx"
     assert inside(image, "sh", "-c", f"for tool in {tools}; do command -v $tool >/dev/null || echo $tool; done") == ""
+
+
+PAGE = (Path(__file__).parents[2] / "docs/inside.md").read_text()
+PROGRAMS = re.findall(r"^\| `([\w+]+)` \| ([\w.-]+) \|", PAGE, re.MULTILINE)
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(("program", "version"), PROGRAMS)
+def test_the_page_about_sessions_names_the_versions_of_the_image(image: Image, program: str, version: str) -> None:
+    said = inside(image, program, "--version")
+    assert re.search(rf"(?<![\d.]){re.escape(version)}(?!\d)", said.split("\n\n")[0]), said
+
+
+@pytest.mark.sandbox
+def test_every_program_that_the_page_about_sessions_names_is_there(image: Image) -> None:
+    others = re.search(r"There are also (.*?)\.\n", PAGE, re.DOTALL)
+    assert others
+    names = [*re.findall(r"`(\w+)`", others[1]), "bunx", "npx", "g++"]
+    assert len(PROGRAMS) >= 16
+    assert inside(image, "sh", "-c", f"for p in {' '.join(names)}; do command -v $p >/dev/null || echo $p; done") == ""
 
 
 @pytest.mark.sandbox
