@@ -1,5 +1,6 @@
 """The texts that programs in a sandbox read about its limits."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from buntime.plan import Limits
 from buntime.sandboxes.kernel.cgroup_v1 import CgroupsV1
 from buntime.sandboxes.kernel.cgroup_v2 import CgroupsV2
-from buntime.sandboxes.kernel.seen import CPU, texts, write_seen
+from buntime.sandboxes.kernel.seen import CPU, make_mount_points, texts, write_seen
 
 CPUINFO = "".join(f"processor\t: {number}\nmodel name\t: X\n\n" for number in range(8))
 
@@ -46,3 +47,14 @@ def test_a_session_sees_its_own_cgroups_where_programs_of_each_version_look(tmp_
     v1, v2 = CgroupsV1(tmp_path, "buntime-abcd"), CgroupsV2(tmp_path / "buntime-abcd")
     assert v1.seen("sb1") == {name: tmp_path / name / "buntime-abcd/sb1/runs" for name in ("memory", "cpu")}
     assert v2.seen("sb1") == {"": tmp_path / "buntime-abcd/sb1/runs"}
+
+
+def test_a_session_can_read_the_files_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_seen(tmp_path / "seen", limits())
+        make_mount_points(tmp_path / "seen", {"memory": tmp_path})
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "seen", *(tmp_path / "seen").rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o444)

@@ -19,12 +19,11 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 # Mount points, the same for all threads. The container's root has no rights on the host, but must reach them, which it
 # could not in the data directory.
 MOUNTS = SHARED_RUN_DIR / "mounts"
-ROOT, IMAGE, VOLUME, GUEST, SEEN, SEEN_BELOW, RESOLV_CONF = (
-    MOUNTS / name for name in ("root", "image", "volume", "guest", "seen", "seen-below", "resolv.conf")
+ROOT, IMAGE, VOLUME, SEEN, GUEST, RESOLV_CONF = (
+    MOUNTS / name for name in ("root", "image", "volume", "seen", "guest", "resolv.conf")
 )
 GUEST_IN_IMAGE = IMAGE / "usr/lib/buntime"
 DEV = Path("/dev")  # the runtime takes a container's devices from here
-EMPTY = DEV / "empty"  # a directory
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 THREADS = 4
 
@@ -54,7 +53,7 @@ class Layers:
 class MountThreads:
     def __init__(self, hidden: Sequence[Path]) -> None:
         """`hidden`: mounts of the host that the threads must not see."""
-        for directory in (ROOT, IMAGE, VOLUME, GUEST, SEEN, SEEN_BELOW):
+        for directory in (ROOT, IMAGE, VOLUME, SEEN, GUEST):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         RESOLV_CONF.touch(mode=0o644)
         self._threads = ThreadPoolExecutor(
@@ -110,18 +109,12 @@ def _mount_own_files(resolv_conf: Path, seen: Path) -> Iterator[Path]:
     os.utime(DEV / RESOLV_CONF.name, ns=(times.st_atime_ns, times.st_mtime_ns))
     _mount(str(DEV / RESOLV_CONF.name), RESOLV_CONF, "", MS_BIND, "")
     yield RESOLV_CONF
-    EMPTY.mkdir(mode=0o755)  # an overlay without an upper layer needs two lower ones
-    _mount_read_only_overlay(GUEST_IN_IMAGE, GUEST)
-    yield GUEST
-    _mount(str(seen), SEEN_BELOW, "", MS_BIND, "")  # else the session could read the server's path in its mount table
-    yield SEEN_BELOW
-    _mount_read_only_overlay(SEEN_BELOW, SEEN)
+    _mount(str(seen), SEEN, "", MS_BIND, "")  # else the session could read the server's path in its mount table
     yield SEEN
-
-
-def _mount_read_only_overlay(source: Path, target: Path) -> None:
-    layers = f"lowerdir={source}:{EMPTY}"
-    _mount("overlay", target, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, layers)
+    # One file system for both: each one more costs the kernel memory for each cgroup of the host.
+    layers = f"lowerdir={SEEN}:{GUEST_IN_IMAGE}"
+    _mount("overlay", GUEST, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, layers)
+    yield GUEST
 
 
 def _bind_idmapped(source: Path, target: Path, userns: int) -> None:

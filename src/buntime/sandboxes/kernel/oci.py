@@ -11,7 +11,7 @@ from typing import Any
 
 from buntime.sandboxes.kernel.cgroup_version import is_hybrid
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call_detached
-from buntime.sandboxes.kernel.mounts import GUEST, RESOLV_CONF, ROOT, SEEN, Layers, MountThreads
+from buntime.sandboxes.kernel.mounts import GUEST, RESOLV_CONF, ROOT, Layers, MountThreads
 from buntime.sandboxes.kernel.seen import CGROUP, PROC_FILES, QUOTA
 from buntime.sandboxes.kernel.user_namespaces import user_namespaces
 
@@ -146,8 +146,8 @@ def _mounts(place: Place) -> list[dict[str, Any]]:
         tmpfs("/run", "mode=755", "size=16m"),
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
         # else the runtime would bind the host's; a tmpfs would cost the kernel memory for each cgroup
-        bind("/sys", SEEN / "sys"),
-        *(bind(f"/proc/{name}", SEEN / name) for name in PROC_FILES),
+        bind("/sys", GUEST / "sys"),
+        *(bind(f"/proc/{name}", GUEST / name) for name in PROC_FILES),
         *(bind(f"/{CGROUP}/{name}".rstrip("/"), group) for name, group in place.controllers.items()),
         bind(f"/{QUOTA}", place.quota),
         bind("/run/guest", GUEST),

@@ -36,7 +36,8 @@ def write_seen(directory: Path, limits: Limits) -> None:
 
 def _put(file: Path, text: str) -> None:
     if not file.exists():
-        file.touch(mode=0o444)
+        file.touch()
+        file.chmod(0o444)  # whatever the umask
     with file.open("r+") as there:
         if there.read() != text:
             there.seek(0)
@@ -53,6 +54,8 @@ def _hosts_cpuinfo() -> str:
 def make_mount_points(directory: Path, controllers: Mapping[str, Path]) -> None:
     for name in (QUOTA, *(f"{CGROUP}/{name}" for name in controllers)):
         (directory / name).mkdir(parents=True, exist_ok=True)
+    for folder, _, _ in directory.walk():
+        folder.chmod(0o755)  # whatever the umask: the session must reach the files
 
 
 def texts(limits: Limits, cpuinfo: str, host_cores: int) -> dict[str, str]:
