@@ -151,7 +151,7 @@ class DiskFull(BuntimeError, code="disk_full"):
 
 
 class Unavailable(BuntimeError, code="unavailable"):
-    """503: no capacity now, or the session is still waking. 502: nothing listens on the port of `fetch`."""
+    """503: no capacity now, or the session is waking. 502: nothing listens on the port of `fetch`."""
 
 
 class InternalError(BuntimeError, code="internal_error"):
