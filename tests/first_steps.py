@@ -145,8 +145,7 @@ def _inside(root: Path, line: str) -> Sequence[str]:
     """The command that runs a line in a root, with mounts that the host does not have."""
     mounts = " && ".join(f"mount --rbind /{name} {root}/{name}" for name in BOUND)
     share = f"mkdir -p /run/buntime {root}/run/buntime && mount --bind /run/buntime {root}/run/buntime"
-    script = f'{mounts} && mount -t proc proc {root}/proc && {share} && exec chroot {root} /bin/sh -c "$0"'
-    return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, line]
+    return ["unshare", "--mount", "sh", "-c", f'{mounts} && {share} && exec chroot {root} /bin/sh -c "$0"', line]
 
 
 def _environment() -> dict[str, str]:
