@@ -33,6 +33,7 @@ BOUND = ("dev", "sys", "proc")
 PATIENCE = 1800.0  # seconds; a guard against a hang
 READY = "Create a session:"
 SAID = re.compile(r"buntime serves on (\S+)\s+First API key \(shown this once\): (\S+)")
+KEPT = re.compile(r"^(PATH|TERM|LANG|PIP_CERT|PIP_INDEX_URL)$|_CA_CERTS$|_CERT_FILE$|_CA_BUNDLE$")
 INSTALL = re.compile(r"^\s*(?:pip|npm) install .*$", re.MULTILINE)
 CODE = "console.log(6 * 7)"
 PYTHON = f"""
@@ -149,8 +150,8 @@ def _inside(root: Path, line: str) -> Sequence[str]:
 
 
 def _environment() -> dict[str, str]:
-    kept = ("PATH", "TERM", "LANG", "PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT", "PIP_CERT")
-    return {name: os.environ[name] for name in kept if name in os.environ} | {"HOME": "/root"}
+    """What a login shell has, and this host's authorities, for a host behind a TLS proxy."""
+    return {name: text for name, text in os.environ.items() if KEPT.search(name)} | {"HOME": "/root"}
 
 
 def _run(root: Path, line: str, what: str) -> str:

@@ -103,6 +103,19 @@ def test_a_clean_stop_lets_a_run_that_is_under_way_be_answered(servers: Servers)
         assert run.result() == "done\n"
 
 
+def test_a_clean_stop_ends_a_run_with_an_idempotency_key_as_one_without(servers: Servers) -> None:
+    server = servers.start()
+    session = server.new_client().open(resourceLimits={"cpu": 1, "timeout": 300})
+    with ThreadPoolExecutor(1) as pool:
+        command = "touch begun; sleep 240; touch ended"
+        run = pool.submit(session.client.execute, session.id, idempotency_key="once", command=command)
+        until(lambda: session.look().done()["filesCount"] == 1, "the run to begin")
+        assert server.stop() == 0
+        assert run.result().status == 503
+    server.start()
+    assert session.output("pgrep -x sleep || ls") == "begun\n"
+
+
 @pytest.mark.parametrize("running", [True, False])
 def test_a_session_whose_sandbox_was_killed_is_started_again_with_its_files(servers: Servers, running: bool) -> None:
     server = servers.start()

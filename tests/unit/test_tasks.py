@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from buntime.daemon.tasks import Tasks, to_its_end
+from tests.waiting import eventually
 
 
 class Boom(Exception):
@@ -38,6 +39,31 @@ async def test_work_goes_on_when_its_caller_is_cancelled() -> None:
             await caller
         going.set()
     assert done.is_set()
+
+
+async def test_cut_ends_only_the_work_that_allows_it() -> None:
+    begun: list[str] = []
+    ended: list[str] = []
+
+    async def work(name: str, going: asyncio.Event) -> None:
+        begun.append(name)
+        try:
+            await going.wait()
+        except asyncio.CancelledError:
+            ended.append(name)
+            raise
+
+    async with Tasks() as tasks:
+        going = asyncio.Event()
+        cut = asyncio.create_task(tasks.finish(work("cut", going), "cut", until_cut=True))
+        whole = asyncio.create_task(tasks.finish(work("whole", going), "whole"))
+        await eventually(lambda: len(begun) == 2, "both to begin")
+        await tasks.cut()
+        assert ended == ["cut"]
+        going.set()
+        await whole
+        with pytest.raises(asyncio.CancelledError):
+            await cut
 
 
 async def test_a_failure_is_the_callers_alone() -> None:

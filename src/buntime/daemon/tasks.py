@@ -20,6 +20,7 @@ class Tasks:
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
         self._daemons: set[asyncio.Task[None]] = set()
+        self._cut: set[asyncio.Task[None]] = set()  # what `cut` ends
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -48,14 +49,27 @@ class Tasks:
         task = self._group.create_task(work, name=name)
         self._daemons.add(task)
 
-    async def finish[T](self, work: Coroutine[Any, Any, T], name: str) -> T:
-        """Awaits work that goes on to its end when the caller is cancelled. Raises what the work raises."""
+    async def finish[T](self, work: Coroutine[Any, Any, T], name: str, *, until_cut: bool = False) -> T:
+        """Awaits work that goes on to its end when the caller is cancelled. Raises what the work raises.
+
+        `until_cut`: `cut` ends the work before its end.
+        """
         outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._group.create_task(_settle(work, outcome), name=name)
+        task = self._group.create_task(_settle(work, outcome), name=name)
+        if until_cut:
+            self._cut.add(task)
+            task.add_done_callback(self._cut.discard)
         try:
             return await asyncio.shield(outcome)
         finally:
             del outcome  # a failure in it refers to this frame; without the cycle it is freed with its last user
+
+    async def cut(self) -> None:
+        """Cancels work that `finish` took with `until_cut`, and waits until it has ended."""
+        for task in self._cut:
+            task.cancel()
+        if self._cut:
+            await asyncio.wait(self._cut)
 
 
 async def _logged(work: Awaitable[object], name: str) -> None:

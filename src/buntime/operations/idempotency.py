@@ -29,9 +29,13 @@ class Idempotency:
     def now(self) -> int:
         return int(self._clock())
 
-    async def finish[T](self, work: Coroutine[Any, Any, T], name: str) -> T:
-        """Awaits work that goes on to its end when the caller is cancelled. The caller gets its failure."""
-        return await self._tasks.finish(work, name)
+    async def finish[T](self, work: Coroutine[Any, Any, T], name: str, *, until_cut: bool) -> T:
+        """Awaits work that goes on when the caller is cancelled: to its end, or until `cut`. Raises its failure."""
+        return await self._tasks.finish(work, name, until_cut=until_cut)
+
+    async def cut(self) -> None:
+        """Ends what `finish` took with `until_cut`: the server stops, and its time for requests is over."""
+        await self._tasks.cut()
 
     @asynccontextmanager
     async def once(self, account: str, key: str, fingerprint: str) -> AsyncIterator[Answer | None]:

@@ -30,6 +30,7 @@ async def web(
     api = create_app(operations, config, metrics=metrics, ready=ready, streams=streams, files=files)
     edge_app = create_edge_app(previews, metrics, secure=bool(config.domain))
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(operations.idempotency.cut)
         await stack.enter_async_context(served(api, config.api_socket, "api"))
         stack.callback(streams.end)
         await stack.enter_async_context(served(edge_app, config.edge_socket, "previews"))

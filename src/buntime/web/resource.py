@@ -145,7 +145,8 @@ class Resource:
         request = idempotent.KeyedRequest(account, key, fingerprint, kept.now, operation.secret)
         whole = idempotent.once(kept, request, work)
         async with _limited(operation.seconds_for(call)):
-            return await kept.finish(whole, f"{operation.name} once for {account}")
+            name = f"{operation.name} once for {account}"
+            return await kept.finish(whole, name, until_cut=not operation.settles)
 
 
 def _body(operation: Operation, exchange: Exchange, raw: bytes) -> Any:
