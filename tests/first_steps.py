@@ -144,7 +144,7 @@ def _debian(root: Path, packages: str) -> Path:
 
 def _inside(root: Path, line: str) -> Sequence[str]:
     """The command that runs a line in a root, with mounts that the host does not have."""
-    mounts = " && ".join(f"mount --rbind /{name} {root}/{name}" for name in BOUND)
+    mounts = " && ".join([f"mount --bind {root} {root}", *(f"mount --rbind /{name} {root}/{name}" for name in BOUND)])
     share = f"mkdir -p /run/buntime {root}/run/buntime && mount --bind /run/buntime {root}/run/buntime"
     return ["unshare", "--mount", "sh", "-c", f'{mounts} && {share} && exec chroot {root} /bin/sh -c "$0"', line]
 
