@@ -88,18 +88,23 @@ def _take(work: Path) -> None:
     print(f"{'step':<60} commands, seconds")
     with steps.step("git clone", 1):
         _run(machine, "git clone -q /srv/buntime.git /root/buntime", "git clone")
-    with _serving(machine, steps) as said:
-        url, key = SAID.findall(said)[0]
-        pip, npm = (line.strip() for line in INSTALL.findall(said))
-        _curl(other, steps, url, key)
-        _clients(other, steps, url, key, pip, npm)
-    _run(machine, "cd /root/buntime && .venv/bin/buntime purge --yes", "buntime purge")
+    try:
+        with _serving(machine, steps) as said:
+            url, key = SAID.findall(said)[0]
+            pip, npm = (line.strip() for line in INSTALL.findall(said))
+            _curl(other, steps, url, key)
+            _clients(other, steps, url, key, pip, npm)
+    finally:
+        _run(machine, "cd /root/buntime && .venv/bin/buntime purge --yes", "buntime purge")
 
 
 def _curl(root: Path, steps: Steps, url: str, key: str) -> None:
     call = f"curl -sS -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' {url}"
     with steps.step("first output by curl", 2):
-        session = json.loads(_run(root, f"{call}/sessions/create -X POST", "curl"))["sessionId"]
+        created = json.loads(_run(root, f"{call}/sessions/create -X POST", "curl"))
+        if "sessionId" not in created:
+            raise Failed(f"POST /sessions/create answered {created}")
+        session = created["sessionId"]
         answer = _run(root, f"{call}/execute -d '{json.dumps({'sessionId': session, 'code': CODE})}'", "curl")
         _expect(json.loads(answer)["stdout"])
 
@@ -144,9 +149,17 @@ def _debian(root: Path, packages: str) -> Path:
 
 def _inside(root: Path, line: str) -> Sequence[str]:
     """The command that runs a line in a root, with mounts that the host does not have."""
-    mounts = " && ".join([f"mount --bind {root} {root}", *(f"mount --rbind /{name} {root}/{name}" for name in BOUND)])
-    share = f"mkdir -p /run/buntime {root}/run/buntime && mount --bind /run/buntime {root}/run/buntime"
-    return ["unshare", "--mount", "sh", "-c", f'{mounts} && {share} && exec chroot {root} /bin/sh -c "$0"', line]
+    steps = [
+        f"mount --bind {root} {root}",
+        *(f"mount --rbind /{name} {root}/{name}" for name in BOUND),
+        f"mkdir -p /run/buntime {root}/run/buntime {root}/host",
+        f"mount --bind /run/buntime {root}/run/buntime",
+        f"cd {root}",
+        "pivot_root . host",  # a container cannot be started from a chroot
+        "umount -l /host",
+        'exec /bin/sh -c "$0"',
+    ]
+    return ["unshare", "--mount", "sh", "-c", " && ".join(steps), line]
 
 
 def _environment() -> dict[str, str]:
