@@ -116,10 +116,12 @@ class Api:
         async with request as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 
-    async def ask(self, host: str, uri: str = "/", *, path: str = "/admit", **said: str) -> Answer:
+    async def ask(
+        self, host: str, uri: str = "/", *, path: str = "/admit", request_id: str = "request", **said: str
+    ) -> Answer:
         """Asks what the edge asks for a visitor's request to `host`. `said` are more X-Preview headers."""
         sent = {"host": host, "method": "GET", "uri": uri, "address": "192.0.2.1", **said}
-        headers = {f"X-Preview-{name}": value for name, value in sent.items()}
+        headers = {"X-Request-Id": request_id, **{f"X-Preview-{name}": value for name, value in sent.items()}}
         async with self.http.get(self.edge_url + path, headers=headers, allow_redirects=False) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 

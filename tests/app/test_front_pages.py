@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from buntime import look
 from buntime.web.app import OPERATIONS, openapi_pages
 from buntime.web.docs_page import docs_policy, render_docs
 from buntime.web.openapi import document
@@ -44,6 +45,13 @@ async def test_a_browser_gets_a_page_that_links_to_everything(api: Api) -> None:
     assert set(re.findall('<a href="([^"]+)"', page)) == {"/docs", "/clients/", "/openapi.json", "/healthz"}
     assert "<script" not in page
     assert "unsafe" not in answer.headers["Content-Security-Policy"]
+
+
+async def test_each_page_of_the_server_has_the_same_icon_in_itself(api: Api) -> None:
+    for path in ("/", "/docs"):
+        answer = await api.call("GET", path, key="", Accept=HTML)
+        assert look.ICON in answer.body.decode(), path
+        assert "data:" in policy_of(dict(answer.headers), "img-src")
 
 
 async def test_a_program_gets_the_links_as_json(api: Api) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from html import escape
 from urllib.parse import urlsplit
 
 import pytest
@@ -540,7 +541,7 @@ async def test_the_page_for_a_silent_port_says_how_to_listen_on_it(api: Api) -> 
     assert page.status == 502
     assert f"port: {port}".encode() in page.body
     assert b"Bun.serve" in page.body
-    assert b"Deep sleep" not in page.body
+    assert b"deep sleep" not in page.body
     told = await api.ask(host_of(session, port), path="/nothing")
     assert told.refusal == (502, "unavailable")
     assert str(port) in told.error["message"]
@@ -553,7 +554,7 @@ async def test_the_page_says_that_deep_sleep_ended_the_server(api: Api) -> None:
     assert (await api.ask(host_of(session, port))).status == 200
     page = await api.ask(host_of(session, port), path="/nothing", **BROWSER)
     assert page.status == 502
-    assert b"Deep sleep ended this session" in page.body
+    assert b"deep sleep ended this session" in page.body
     assert b"onWake" in page.body
 
 
@@ -603,14 +604,36 @@ async def test_a_page_is_not_cached_and_loads_nothing(api: Api) -> None:
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.SENT_ON])
 def test_each_page_is_small_and_self_contained(reason: Reason) -> None:
-    page = render(PAGES[reason], 65535).decode()
+    page = render(PAGES[reason], 65535, "request").decode()
     assert len(page) < 4096
     assert '<html lang="en">' in page
     (title,) = re.findall("<title>(.+)</title>", page)
     assert re.findall("<h1>(.+)</h1>", page) == [title]
     assert "prefers-color-scheme: dark" in page
-    assert not re.search("<(script|link|img|iframe)|https?://|url\\(|\\$", page)
+    assert re.findall('<link[^>]*href="([^:]+):', page) == ["data"], "the icon"
+    assert not re.search("<(script|img|iframe)|https?://|url\\(|\\$", page)
     assert ("refresh" in page) is (PAGES[reason].status == 503)
+    assert ("Error 503" in page) is False, "a wait is no error"
+
+
+@pytest.mark.parametrize("reason", [Reason.NOTHING, Reason.ENDED, Reason.NOT_STARTED, Reason.PRIVATE, Reason.UNKNOWN])
+def test_a_page_speaks_to_visitors_before_it_speaks_to_the_owner(reason: Reason) -> None:
+    page = render(PAGES[reason], 8080, "request").decode()
+    assert 0 < page.find("Ask the person who sent you") < page.find("<p>For the owner: ")
+
+
+@pytest.mark.parametrize("own", ["7f3a-1", "`<b>`&amp;$port", '"><script>'])
+async def test_a_visitor_sees_the_id_of_a_failed_request_as_text(api: Api, own: str) -> None:
+    session = await api.session()
+    await api.call("POST", f"/sessions/{session}/sleep", {"depth": "deep-sleep"})
+
+    async def broken(*args: object) -> Sandbox:
+        raise RuntimeError("a fault of ours")
+
+    api.sandboxes.start = broken  # type: ignore[method-assign, assignment]
+    page = await api.ask(host_of(session), request_id=own, **BROWSER)
+    assert (page.status, page.headers["X-Request-Id"]) == (500, own)
+    assert f"<code>{escape(own)}</code>".encode() in page.body
 
 
 async def test_no_page_repeats_the_visitors_text(api: Api) -> None:

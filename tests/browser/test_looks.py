@@ -24,6 +24,7 @@ FAULTS = (HERE / "page_faults.js").read_text()
 AXE = HERE / "axe/node_modules/axe-core/axe.min.js"
 SHOTS = os.environ.get("BUNTIME_SCREENSHOTS")  # a directory, for people who want to look
 WIDTHS, HEIGHT = (320, 768, 1280, 1920), 900
+REQUEST = "0123456789abcdef" * 8  # as long as a client's own id can be
 SCREENS = 4  # of a long page that are looked at
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 SEVERE = ("serious", "critical")
@@ -68,7 +69,7 @@ def _previews() -> Mapping[str, str]:
     """Path → page, of all pages that visitors of previews can get."""
     pages = {f"/{reason.name.lower()}": page for reason, page in visitor_pages.PAGES.items()}
     own = {f"/edge-{status}": refusal for status, refusal in refusals.PREVIEW_REFUSALS.items()}
-    return {path: visitor_pages.render(page, 65535).decode() for path, page in pages.items()} | {
+    return {path: visitor_pages.render(page, 65535, REQUEST).decode() for path, page in pages.items()} | {
         path: refusals.page(refusal) for path, refusal in own.items()
     }
 
@@ -146,6 +147,16 @@ def test_each_page_of_previews_fits_and_can_be_read(
         visitor.visit(previews + path)
         _check(visitor, width, scheme, f"preview-{path[1:]}")
     _stays_here(visitor, previews)
+
+
+def test_on_a_phone_all_code_of_our_pages_is_seen_without_scrolling(
+    api: Served, previews: str, visitor: Visitor
+) -> None:
+    visitor.page.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
+    for address in (api.url, *(previews + path for path in PREVIEWS)):
+        visitor.visit(address)
+        wider = "[...document.querySelectorAll('pre')].filter((code) => code.scrollWidth > code.clientWidth).length"
+        assert visitor.page.evaluate(wider) == 0, address
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -104,7 +104,7 @@ def test_a_page_says_that_deep_sleep_ended_the_server(session: Session, visitor:
     deep_sleep(session)
     assert visitor.visit(preview_url(session)) == 502
     _is_ours(visitor, "Nothing listens on port 8080")
-    assert "Deep sleep ended" in visitor.page.get_by_role("main").inner_text()
+    assert "deep sleep ended" in visitor.page.get_by_role("main").inner_text()
 
 
 def test_a_server_started_by_onwake_runs_after_deep_sleep(open_session: OpenSession, visitor: Visitor) -> None:
@@ -123,6 +123,6 @@ def test_while_a_server_starts_slowly_the_page_reloads_until_it_runs(
     serve(session, SERVER)
     deep_sleep(session)
     assert visitor.visit(preview_url(session)) == 503
-    _is_ours(visitor, "The server is starting")
+    _is_ours(visitor, "The program is starting")
     visitor.sees("Here I am")
     assert [status for status, _ in visitor.visits][-1] == 200

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 import time
 
 import pytest
 
+from buntime.edge.refusals import PREVIEW_REFUSALS, page
 from tests.edge.rig import OK, FakeSession, Message, Reply, Rig, control_plane, open_to_workers, permit, read_message
 
 OURS = "bpt_1"
@@ -184,6 +186,15 @@ async def test_no_program_can_pose_as_the_servers_refusal(rig: Rig) -> None:
     assert (given.status, given.body, given.all("X-Preview-Error")) == (503, b"mine", [])
 
 
+@pytest.mark.parametrize("status", PREVIEW_REFUSALS)
+def test_a_page_of_the_edge_has_a_title_and_says_more_below_it(status: int) -> None:
+    shown = page(PREVIEW_REFUSALS[status])
+    ((title, text),) = re.findall("<h1>(.+)</h1>\n<p>(.+)</p>", shown)
+    assert not title.endswith(".")
+    assert title not in text
+    assert ("refresh" in shown, "Error 503" in shown) == (status == 503, False)
+
+
 async def test_a_program_that_closes_without_an_answer_is_explained_in_a_sentence(rig: Rig) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_message(reader)
@@ -191,7 +202,7 @@ async def test_a_program_that_closes_without_an_answer_is_explained_in_a_sentenc
     await rig.open_to(FakeSession(serve=hang_up))
     page = await rig.get(Accept="text/html,*/*")
     assert (page.status, page.header("Content-Type")) == (502, "text/html; charset=utf-8")
-    assert b"<h1>The program sent no valid response</h1>" in page.body
+    assert b"<h1>The program did not send a valid response</h1>" in page.body
     refused = await rig.get(Accept="*/*")
     error = json.loads(refused.body)["error"]
     assert (error["code"], error["retryable"]) == ("unavailable", True)

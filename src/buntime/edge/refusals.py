@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from string import Template
 
@@ -18,7 +18,8 @@ class Refusal:
     status: int  # in the answer
     code: str
     message: str
-    title: str = ""  # of a preview's page; "": the message
+    title: str = ""  # of a preview's page
+    text: str = ""  # of that page; "": the message
     retry_after: int | None = None  # seconds
 
     @property
@@ -52,15 +53,32 @@ REFUSALS = {
     505: Refusal(505, "invalid_request", "This version of HTTP is not supported."),
 }  # fmt: skip
 
+_CANNOT = "The server cannot handle this request"
+_TITLES = {  # and texts of pages that say the same to browsers as the API's error says to programs
+    400: (_CANNOT, ""),
+    404: ("Page not found", ""),
+    405: (_CANNOT, ""),
+    408: ("That took too long", "Reload the page."),
+    414: ("The address is too long", "Check the link."),
+    421: ("Wrong address", "Reload the page, or check the link."),
+    494: ("Your browser sent too much", "Delete this site's cookies, then reload."),
+    500: ("Something went wrong on our side", "Try again in a moment."),
+    501: (_CANNOT, ""),
+    505: (_CANNOT, ""),
+}
+
 # For previews, 502 and 504 come from the session.
-PREVIEW_REFUSALS = {status: refusal for status, refusal in REFUSALS.items() if status not in (411, 413, 497, 504)} | {
+PREVIEW_REFUSALS = {
+    status: replace(REFUSALS[status], title=title, text=text) for status, (title, text) in _TITLES.items()
+} | {
     429: Refusal(
         429, "rate_limit_exceeded", "Too many requests came from your address or to this session. "
-        "Try again in a moment.", "Too many requests", retry_after=1,
+        "Try again in a moment.", "Too many requests",
+        "They came from your address or to this session. Try again in a moment.", retry_after=1,
     ),
     502: Refusal(
         502, "unavailable", "The program in this session closed the connection, or sent something that is not valid "
-        "HTTP. Look at its output and reload this page.", "The program sent no valid response",
+        "HTTP. Look at its output and reload this page.", "The program did not send a valid response",
     ),
     503: Refusal(
         503, "unavailable", "This takes a few seconds. The session is not affected. The page reloads itself.",
@@ -79,12 +97,10 @@ def error(refusal: Refusal, body_mb: int) -> str:
 
 
 def page(refusal: Refusal) -> str:
-    """A page for browsers that loads nothing else. For 503 it reloads itself."""
-    again = f'<meta http-equiv="refresh" content="{refusal.retry_after}">\n' if refusal.status == 503 else ""
-    title = refusal.title or refusal.message
-    message = f"<p>{escape(refusal.message)}</p>\n" if refusal.title else ""
-    content = f"<h1>{escape(title)}</h1>\n{message}"
-    return look.page(title, content, head=again, footer=f"Error {refusal.status} · buntime")
+    """A page for visitors of a preview. For 503 it reloads itself."""
+    content = f"<h1>{escape(refusal.title)}</h1>\n<p>{escape(refusal.text or refusal.message)}</p>\n"
+    again = refusal.retry_after if refusal.status == 503 else None
+    return look.visitor_page(refusal.title, content, refusal.status, again)
 
 
 def preview_table() -> str:

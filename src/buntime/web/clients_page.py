@@ -43,4 +43,4 @@ def render_clients(url: str, files: Sequence[ClientFile]) -> str:
         f"untried.</p>\n{lines}<h2>Files</h2>\n<ul>\n{rows}</ul>\n"
         '<p><a href="/docs">API reference</a></p>\n'
     )
-    return look.page("Clients of this buntime server", content, head=look.NO_ICON)
+    return look.page("Clients of this buntime server", content)

@@ -40,7 +40,7 @@ def render_docs(document: Mapping[str, Any], viewer: Viewer | None, nonce: str) 
         '<p>Parameters, responses and samples of code are in the <a href="/openapi.json">OpenAPI document</a>.</p>\n'
         f"{sections}"
     )
-    head = look.NO_ICON + (_loading(viewer, nonce) if viewer else "")
+    head = _loading(viewer, nonce) if viewer else ""
     return look.page(f"{info['title']} API", content, head=head)
 
 

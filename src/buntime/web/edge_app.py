@@ -46,7 +46,7 @@ def create_edge_app(previews: Previews, metrics: Metrics, *, secure: bool) -> AS
             return
         if answer.reason is not Reason.SENT_ON:
             metrics.refused_preview(answer.reason.value)
-        await exchange.send(_refusal(answer, asked, secure=secure), send)
+        await exchange.send(_refusal(answer, asked, exchange.request_id.decode("ascii"), secure=secure), send)
         log.info(
             "preview_refused",
             request=exchange.request_id.decode("ascii"),
@@ -85,7 +85,7 @@ def _permission(admitted: Admitted) -> Reply:
     return Reply(200, b"", headers=headers)
 
 
-def _refusal(refused: PreviewRefused, asked: PreviewRequest, *, secure: bool) -> Reply:
+def _refusal(refused: PreviewRefused, asked: PreviewRequest, request_id: str, *, secure: bool) -> Reply:
     if refused.reason is Reason.SENT_ON:
         cookie = f"{COOKIE}={refused.cookie}; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
         sent_on: Headers = [(b"location", refused.location.encode("latin-1")), (b"set-cookie", cookie.encode())]
@@ -100,7 +100,7 @@ def _refusal(refused: PreviewRefused, asked: PreviewRequest, *, secure: bool) ->
     if asked.wants_page:
         reply.media, reply.body = (
             b"text/html; charset=utf-8",
-            render(page, refused.address.port if refused.address else 0),
+            render(page, refused.address.port if refused.address else 0, request_id),
         )
         reply.headers += [
             (b"content-security-policy", CONTENT_POLICY.encode()),

@@ -5,10 +5,14 @@ from html import escape
 from buntime import look
 
 LINKS = (
-    ("/docs", "API reference", "Every call, with samples in curl, Python and TypeScript. Try them with your key."),
-    ("/clients/", "Clients", "The SDKs and the command line that match this server, to install from here."),
+    (
+        "/docs",
+        "API reference",
+        "Every call, with samples in curl, Python and TypeScript. Try them there with your key.",
+    ),
+    ("/clients/", "Clients", "The SDKs and command line for this server, ready to install."),
     ("/openapi.json", "OpenAPI", "The same description for programs and code generators."),
-    ("/healthz", "Health", "Whether the server answers."),
+    ("/healthz", "Health", "Check that the server is up."),
 )
 START = """\
 export BUNTIME_URL={url} BUNTIME_API_KEY=btk_…
@@ -32,4 +36,4 @@ def render_landing(url: str, version: str) -> str:
         f"<p>{look.marked('Each call needs an API key. On the server, `buntime keys create` makes one.')}</p>\n"
         f"{look.listing(START.format(url=url))}"
     )
-    return look.page("buntime", content, head=look.NO_ICON, footer=f"buntime {escape(version)}")
+    return look.page("buntime", content, footer=f"buntime {escape(version)}")

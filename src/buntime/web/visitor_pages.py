@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 
 from buntime import look
 from buntime.operations.previews import Reason
@@ -10,12 +11,16 @@ from buntime.paths import ON_WAKE_LOG
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Texts may contain `$port` and mark `code` with backticks. `again`: seconds until the page reloads itself."""
+    """Texts may contain `$port` and `$request`, the request's id, and mark `code` with backticks.
+
+    `below` stands below the example. `again`: seconds until the page reloads itself.
+    """
 
     status: int
     title: str
     paragraphs: tuple[str, ...]
     example: str = ""
+    below: str = ""
     again: int | None = None
 
 
@@ -24,26 +29,34 @@ _EXAMPLE = """Bun.serve({
   fetch: () => new Response("Hello"),
 });"""
 _BOTH = "It can listen on `0.0.0.0` or only on `localhost`. Then reload this page."
+_ASK = "This page is not available right now. Ask the person who sent you the link."
+_LOG = f"The command's output is in `{ON_WAKE_LOG}` in the session."
 
 PAGES: Mapping[Reason, Page] = {
     Reason.UNKNOWN: Page(
         404,
         "No session here",
         (
-            "There is no session at this address. It may have expired or been deleted.",
-            "An address is `ses-` followed by 18 letters and digits. For a port other than 8080, add the port, at "
-            "least 1024: `ses-abc123def456ghi789-3000`.",
+            "There is no session at this address. The session may have expired or been deleted. Ask the person who "
+            "sent you the link.",
+            "For the owner: an address is `ses-` followed by 18 lower-case letters and digits. For a port other than "
+            "8080, add the port, at least 1024: `ses-abc123def456ghi789-3000`.",
         ),
     ),
     Reason.PRIVATE: Page(
         401,
         "This preview is private",
         (
-            "You need a link with a token to open it. Ask the owner for a link: links expire and can be revoked.",
-            "Owners create a link with `POST /sessions/{id}/preview-token`.",
+            "You need a link with a token to open it. Links expire and can be revoked. Ask the person who sent you "
+            "here for a new link.",
+            "For the owner: create a link with `POST /sessions/{id}/preview-token`.",
         ),
     ),
-    Reason.SUSPENDED: Page(403, "This account is suspended", ("The account that owns this session is suspended.",)),
+    Reason.SUSPENDED: Page(
+        403,
+        "This preview is not available",
+        ("The account that owns it is suspended. Ask its owner.",),
+    ),
     Reason.WAKING: Page(
         503,
         "The session is waking",
@@ -53,80 +66,82 @@ PAGES: Mapping[Reason, Page] = {
     Reason.NO_ROOM: Page(
         503,
         "The session cannot start right now",
-        ("The server has no capacity for it right now. The page retries by itself. The session's files are safe.",),
+        ("The server is full. This page tries again by itself. The session's files are safe.",),
         again=10,
     ),
     Reason.STARTING: Page(
         503,
-        "The server is starting",
+        "The program is starting",
         (
-            "The session woke from deep sleep. Its `onWake` command is running. Nothing listens on port $port yet. The "
-            "page reloads itself.",
-            f"The command's output is in `{ON_WAKE_LOG}` in the session.",
+            "The session woke from deep sleep. The page reloads itself.",
+            "For the owner: the session's `onWake` command is running. Nothing listens on port $port yet. " + _LOG,
         ),
         again=1,
     ),
     Reason.RESTARTED: Page(
         503,
         "One moment",
-        ("The session, or the server in it, has just started. The page reloads itself.",),
+        ("The session, or the program in it, has just started. The page reloads itself.",),
         again=1,
     ),
     Reason.NOTHING: Page(
         502,
         "Nothing listens on port $port",
         (
-            "The session runs, but no program in it accepts connections on port $port. Start a server, for example:",
-            _BOTH,
+            _ASK,
+            "For the owner: the session runs, but no program in it accepts connections on port $port. Start a server, "
+            "for example:",
         ),
         _EXAMPLE,
+        _BOTH,
     ),
     Reason.ENDED: Page(
         502,
         "Nothing listens on port $port",
         (
-            "Deep sleep ended this session's processes. Start the server again, or set `onWake` to a command that "
-            "starts it after each deep sleep. For example:",
-            _BOTH,
+            _ASK,
+            "For the owner: deep sleep ended this session's processes. To start the server after each deep sleep, set "
+            "`onWake` to a command that does. Start it again now, for example:",
         ),
         _EXAMPLE,
+        _BOTH,
     ),
     Reason.NOT_STARTED: Page(
         502,
         "Nothing listens on port $port",
         (
-            "The session woke from deep sleep and ran its `onWake` command, but no program accepts connections on port "
-            "$port.",
-            f"The command's output is in `{ON_WAKE_LOG}` in the session.",
+            _ASK,
+            "For the owner: the session woke from deep sleep and ran its `onWake` command, but no program accepts "
+            "connections on port $port. " + _LOG,
         ),
     ),
     Reason.DAMAGED: Page(
         409,
         "The session cannot be restored",
-        ("Its stored files are damaged or missing. The API tells the owner why.",),
+        ("Its stored files are damaged or missing. Ask the owner; the API tells them why.",),
     ),
     Reason.TOO_MANY: Page(
         429,
         "Too many requests",
-        ("Too many requests are waiting for this session. Try again in a moment.",),
+        ("They are waiting for this session. Try again in a moment.",),
     ),
     Reason.FAILED: Page(
         500,
         "Something went wrong on our side",
-        ("The server's log has the details under the `X-Request-Id` of this response.",),
+        ("Try again in a moment. If it stays, tell the operator this id: `$request`",),
     ),
 }
 
 
-def render(page: Page, port: int) -> bytes:
-    """The page as HTML."""
-    again = f'<meta http-equiv="refresh" content="{page.again}">\n' if page.again else ""
-    title = _filled(page.title, port)
-    first, *others = [f"<p>{look.marked(_filled(text, port))}</p>\n" for text in page.paragraphs]
-    example = look.listing(_filled(page.example, port)) if page.example else ""
-    content = f"<h1>{look.marked(title)}</h1>\n{first}{example}{''.join(others)}"
-    return look.page(title, content, head=again, footer=f"Error {page.status} · buntime").encode()
+def render(page: Page, port: int, request_id: str) -> bytes:
+    """The page as HTML. The client may have chosen `request_id`, so it is filled in last, as text."""
+    title = page.title.replace("$port", str(port))
+    parts = [f"<h1>{escape(title)}</h1>\n", *map(_paragraph, page.paragraphs)]
+    if page.example:
+        parts += [look.listing(page.example), _paragraph(page.below)]
+    content = "".join(parts).replace("$port", str(port)).replace("$request", escape(request_id))
+    return look.visitor_page(title, content, page.status, page.again).encode()
 
 
-def _filled(text: str, port: int) -> str:
-    return text.replace("$port", str(port))
+def _paragraph(text: str) -> str:
+    return f"<p>{look.marked(text)}</p>\n"
