@@ -89,8 +89,9 @@ def visitor_page(title: str, content: str, status: int, again: int | None) -> st
 
 
 def marked(text: str) -> str:
-    """HTML of a text that marks `code` with backticks."""
-    return re.sub("`(.+?)`", r"<code>\1</code>", escape(text))
+    """HTML of a text that marks `code` with backticks and has links of the form `[text](/path)`."""
+    linked = re.sub(r"\[([^]]+)\]\((/[^)]*)\)", r'<a href="\2">\1</a>', escape(text))
+    return re.sub("`(.+?)`", r"<code>\1</code>", linked)
 
 
 def listing(text: str) -> str:

@@ -121,6 +121,10 @@ def test_the_docs_list_every_operation_without_scripts(viewer: Viewer, shown: st
             assert f"<code>{method.upper()} {path}</code>" in page
 
 
+def test_the_docs_lead_to_the_other_pages_without_scripts() -> None:
+    assert {"/", "/clients/", "/openapi.json"} <= set(re.findall('<a href="([^"]+)"', rendered(None)))
+
+
 def test_without_the_viewers_files_the_page_has_no_script(tmp_path: Path) -> None:
     assert load(tmp_path) is None
     assert "<script" not in rendered(None)

@@ -1,6 +1,7 @@
 """The OpenAPI description is valid, complete and checked in."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,29 @@ def test_every_operation_is_described_once() -> None:
     assert len(set(names)) == len(names)
     for _, _, operation in operations():
         assert operation["summary"].endswith(".")
+        first = operation["summary"].partition(" ")[0]
+        assert first not in ("The", "This", "Whether", "Where", "How", "Metrics"), "a summary says what the call does"
+
+
+def test_every_group_of_operations_is_described_in_a_sentence() -> None:
+    assert {tag for _, _, one in operations() for tag in one["tags"]} == {tag["name"] for tag in DOCUMENT["tags"]}
+    assert all(tag["description"].endswith(".") for tag in DOCUMENT["tags"])
+
+
+def test_the_introduction_leads_to_the_other_pages() -> None:
+    assert {"](/)", "](/clients/)"} <= set(re.findall(r"\]\(\S+?\)", DOCUMENT["info"]["description"]))
+
+
+def test_metrics_are_described_as_what_no_key_can_read() -> None:
+    assert "socket" in DOCUMENT["paths"]["/metrics"]["get"]["responses"]["200"]["description"]
+
+
+def test_readiness_is_shown_with_the_names_of_its_checks() -> None:
+    shown = DOCUMENT["paths"]["/readyz"]["get"]["responses"]
+    for status, whole in (("200", True), ("503", False)):
+        example = shown[status]["content"]["application/json"]["example"]
+        assert example["ready"] is all(example["checks"].values()) is whole
+        assert set(example["checks"]) == {"volumes", "rules", "room"}
 
 
 def test_every_answer_of_the_api_describes_its_headers_and_failures() -> None:

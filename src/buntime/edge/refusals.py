@@ -79,6 +79,8 @@ PREVIEW_REFUSALS = {
     502: Refusal(
         502, "unavailable", "The program in this session closed the connection, or sent something that is not valid "
         "HTTP. Look at its output and reload this page.", "The program did not send a valid response",
+        "Reload this page. If it happens again, tell its owner: the program closed the connection, or sent something "
+        "that is not valid HTTP. Its output may say why.",
     ),
     503: Refusal(
         503, "unavailable", "This takes a few seconds. The session is not affected. The page reloads itself.",

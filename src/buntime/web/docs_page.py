@@ -30,13 +30,14 @@ def render_docs(document: Mapping[str, Any], viewer: Viewer | None, nonce: str) 
         for method, operation in methods.items()
     ]
     sections = "".join(
-        f'<h2>{escape(tag["name"])}</h2>\n<ul class="operations">\n'
+        f'<h2>{escape(tag["name"])}</h2>\n<p>{look.marked(tag["description"])}</p>\n<ul class="operations">\n'
         + "".join(_entry(*one) for one in listed if tag["name"] in one[2]["tags"])
         + "</ul>\n"
         for tag in document["tags"]
     )
+    introduction = "".join(f"<p>{look.marked(text)}</p>\n" for text in info["description"].split("\n\n"))
     content = (
-        f"<h1>{escape(info['title'])} API</h1>\n<p>{look.marked(info['description'])}</p>\n"
+        f"<h1>{escape(info['title'])} API</h1>\n{introduction}"
         '<p>Parameters, responses and samples of code are in the <a href="/openapi.json">OpenAPI document</a>.</p>\n'
         f"{sections}"
     )

@@ -60,6 +60,7 @@ BODIES: Mapping[str, Any] = {
     "makeDirectory": {"sessionId": SESSION, "path": "src/pages"},
     "moveFile": {"sessionId": SESSION, "from": "src/index.ts", "to": "src/main.ts", "overwrite": True},
 }
+NOT_READY = {"ready": False, "checks": {"volumes": True, "rules": True, "room": False}}
 QUERIES: Mapping[str, Mapping[str, Any]] = {
     "listSessions": {"state": "active"},
     "listProcesses": {"sessionId": SESSION},
@@ -80,6 +81,7 @@ QUERIES: Mapping[str, Mapping[str, Any]] = {
     "terminal": {"cols": 80, "rows": 24},
 }
 ANSWERS: Mapping[str, Any] = {
+    "getReadyz": {"ready": True, "checks": {"volumes": True, "rules": True, "room": True}},
     "createSession": _CREATED,
     "getSession": _SESSION,
     "patchSession": _SESSION,

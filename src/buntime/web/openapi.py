@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from buntime import errors
 from buntime.errors import BuntimeError
-from buntime.web.examples import ANSWERS, BODIES, QUERIES, SESSION
+from buntime.web.examples import ANSWERS, BODIES, NOT_READY, QUERIES, SESSION
 from buntime.web.failures import RETRY_AFTER, STATUS
 from buntime.web.operation import Operation, Page, Streamed
 from buntime.web.samples import samples_of, samples_of_page
@@ -31,7 +31,15 @@ ALWAYS: tuple[type[BuntimeError], ...] = (
 )
 WITH_BODY = (errors.PayloadTooLarge,)
 WITH_KEY = (errors.IdempotencyInProgress, errors.IdempotencyKeyReused)
-TAGS = ("Sessions", "Previews", "Execution", "Processes", "Contexts", "Files", "Server")
+TAGS = {  # name → what it is about
+    "Sessions": "A session is an isolated sandbox with its own files, processes and network.",
+    "Previews": "A preview is the URL of a port of a session. A token opens a private one.",
+    "Execution": "Run code and wait for its result, or open a terminal.",
+    "Processes": "Start programs in the background of a session, and read their output later.",
+    "Contexts": "A context keeps variables from one run of code to the next.",
+    "Files": "Read, write, search and watch the files of a session.",
+    "Server": "The server's health, description and clients need no key. Its metrics are for the operator.",
+}
 RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "X-Request-Id": (
@@ -53,7 +61,8 @@ HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
 INTRODUCTION = (
     "Isolated Bun sessions for AI agents. Send `Authorization: Bearer btk_…` with every request. Bodies are JSON "
     "objects. Unknown fields and unknown or repeated query parameters are rejected. Every response has `X-Request-Id`. "
-    "A method that a path does not accept is 405 `method_not_allowed` with `Allow`; an unknown path is 404 `not_found`."
+    "A wrong method gets 405 `method_not_allowed` with `Allow`, an unknown path 404 `not_found`.\n\nThis server has "
+    "more: its [start page](/) and [its SDKs and command line](/clients/)."
 )
 
 
@@ -76,7 +85,7 @@ def document(operations: Sequence[Operation], pages: Sequence[Page]) -> dict[str
         },
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
-        "tags": [{"name": name} for name in TAGS],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": dict(paths),
         "components": {
             "schemas": schemas,
@@ -176,19 +185,20 @@ def _success(operation: Operation) -> dict[str, Any]:
     headers = ["X-Request-Id", "Cache-Control", *RATE_HEADERS]
     if operation.idempotent:
         headers.append("Idempotent-Replayed")
-    return {"description": _done(operation.streamed), "headers": _headers(headers), "content": content}
+    return {"description": _done(operation), "headers": _headers(headers), "content": content}
 
 
-def _done(streamed: Streamed | None) -> str:
+def _done(operation: Operation) -> str:
     """Viewers do not know `x-events`, so the words name the events and their fields too."""
+    streamed = operation.streamed
     if streamed is None or not streamed.events:
-        return "Done."
+        return operation.done
     fields = {
         name: ", ".join(f"`{field.encode_name}`" for field in msgspec.structs.fields(shape))
         for name, shape in streamed.events.items()
     }
     events = [f"`{name}` with {known}" if known else f"`{name}`" for name, known in fields.items()]
-    return f"Done. The events of a stream: {'; '.join(events)}."
+    return f"{operation.done} The events of a stream: {'; '.join(events)}."
 
 
 def _streamed(streamed: Streamed) -> dict[str, Any]:
@@ -241,28 +251,27 @@ def _headers(names: Iterable[str]) -> dict[str, Any]:
 
 
 def _page(page: Page) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "object"} if page.media == "application/json" else {"type": "string"}
-    if page.answer:
-        schema = {"$ref": REF.format(name=page.answer.__name__)}
-    content = {page.media: {"schema": schema}}
-    if page.html:
-        content[HTML] = {"schema": {"type": "string"}}
-    answer = {
-        "description": "Done.",
-        "headers": _headers(["X-Request-Id"]),
-        "content": content,
-    }
-    others = {str(status): {**answer, "description": "Not ready."} for status in page.also}
+    name = page.name or "get" + (page.path.strip("/") or "front").replace(".", "_").title().replace("_", "")
+    others = {str(status): _page_answer(page, "Not ready.", NOT_READY) for status in page.also}
     others |= {str(STATUS[kind].value): _page_failure(kind) for kind in page.errors}
-    name = "get" + (page.path.strip("/") or "front").replace(".", "_").title().replace("_", "")
     return {
-        "operationId": page.name or name,
+        "operationId": name,
         "tags": ["Server"],
         "summary": page.summary,
         "security": [],
-        "responses": {"200": answer, **others},
+        "responses": {"200": _page_answer(page, "Done.", ANSWERS.get(name)), **others},
         "x-codeSamples": samples_of_page(page),
     }
+
+
+def _page_answer(page: Page, text: str, example: Any) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object"} if page.media == "application/json" else {"type": "string"}
+    if page.answer:
+        schema = {"$ref": REF.format(name=page.answer.__name__)}
+    content = {page.media: {"schema": schema} | ({"example": example} if example else {})}
+    if page.html:
+        content[HTML] = {"schema": {"type": "string"}}
+    return {"description": text, "headers": _headers(["X-Request-Id"]), "content": content}
 
 
 def _page_failure(kind: type[BuntimeError]) -> dict[str, Any]:

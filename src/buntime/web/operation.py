@@ -93,6 +93,7 @@ class Operation:
     `settles`: the work continues after the time limit, and its Idempotency-Key stays taken until it ends. `secret`:
     the answer stored for that key is encrypted. `filters`: the query may have `metadata.KEY=VALUE`. `raw`: the body is
     bytes of any size, in `Call.upload`. `any_bytes`: text in the query may stand for bytes that are not UTF-8.
+    `done` describes the 200.
     """
 
     method: str
@@ -114,6 +115,7 @@ class Operation:
     streamed: Streamed | None = None
     raw: bool = False
     any_bytes: bool = False
+    done: str = "Done."
 
     @property
     def name(self) -> str:

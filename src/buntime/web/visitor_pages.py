@@ -128,7 +128,7 @@ PAGES: Mapping[Reason, Page] = {
     Reason.FAILED: Page(
         500,
         "Something went wrong on our side",
-        ("Try again in a moment. If it stays, tell the operator this id: `$request`",),
+        ("Try again in a moment. If it happens again, tell the operator this id: `$request`",),
     ),
 }
 

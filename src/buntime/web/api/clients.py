@@ -14,8 +14,8 @@ from buntime.web.exchange import Exchange, Headers, Reply
 from buntime.web.operation import Page
 
 DESCRIBED = {  # name of the operation, summary
-    WHEEL: ("getPythonClient", "The Python SDK with the command line and the MCP server, as a wheel."),
-    NPM_PACKAGE: ("getNpmClient", "The TypeScript SDK, as an npm package."),
+    WHEEL: ("getPythonClient", "Get the Python SDK, command line and MCP server as a wheel."),
+    NPM_PACKAGE: ("getNpmClient", "Get the TypeScript SDK as an npm package."),
 }
 
 
@@ -25,7 +25,7 @@ def pages(files: Sequence[ClientFile], config: Config) -> tuple[Page, ...]:
         return page_reply(render_clients(url_of(exchange, config), files), look.OWN_POLICY)
 
     return (
-        Page("/clients/", page, "How to install this server's clients.", HTML.decode(), errors=(NotFound,)),
+        Page("/clients/", page, "Show how to install this server's clients.", HTML.decode(), errors=(NotFound,)),
         *(_page_of(file) for file in files),
     )
 

@@ -61,11 +61,11 @@ def pages(
     description = _Description(describe)
     json = "application/json"
     description.pages = (
-        Page("/", front, "Where to find what on this server. A page for browsers.", json, wire.Front, html=landing),
-        Page("/healthz", health, "Whether the server answers.", json, wire.Health),
-        Page("/readyz", readiness, "Whether the server can take work.", json, wire.Readiness, also=(503,)),
-        Page("/openapi.json", description.openapi, "This description, OpenAPI 3.1.", json),
-        Page("/docs", description.docs, "The API reference for people.", HTML.decode()),
+        Page("/", front, "List what this server offers.", json, wire.Front, html=landing),
+        Page("/healthz", health, "Check that the server is up.", json, wire.Health),
+        Page("/readyz", readiness, "Check that the server can take work.", json, wire.Readiness, also=(503,)),
+        Page("/openapi.json", description.openapi, "Get this OpenAPI description.", json),
+        Page("/docs", description.docs, "Get the API reference as a page.", HTML.decode()),
         *others,
     )
     return description.pages
@@ -100,9 +100,15 @@ class _Description:
         return msgspec.json.encode(self._document)
 
 
-@operation("GET", "/metrics", tag="Server", errors=(Forbidden,))
+@operation(
+    "GET",
+    "/metrics",
+    tag="Server",
+    errors=(Forbidden,),
+    done="The metrics, as text. Only the Unix socket returns them: on this port, the response is 401 or 403.",
+)
 async def get_metrics(call: Call[Any, Any]) -> None:
-    """Metrics for Prometheus.
+    """Get metrics for Prometheus.
 
     Only the operator can read them: on the server's host, root reads them from a Unix socket without a key. With an
     account's key the response is 403 with `operator` in `details.scope`.

@@ -10,6 +10,7 @@ const settings = {
   documentDownloadType: "none",
   orderSchemaPropertiesBy: "preserve",
   theme: "none", // docs.css has one
+  localization: { translations: { apiClient: { authSelector: { selectedType: "{type}" } } } }, // fits a phone
   // Everything stays on this server: the maker's fonts, statistics and assistants are off.
   withDefaultFonts: false,
   telemetry: false,
