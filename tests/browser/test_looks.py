@@ -173,6 +173,27 @@ def test_the_api_reference_fits_and_can_be_read(
         _stays_here(visitor, api.url)
 
 
+@pytest.mark.parametrize("place", ["sessions/POST/sessions/create", "processes/GET/processes/logs"])
+def test_on_a_phone_samples_and_the_name_of_a_call_fit_the_api_reference(
+    api: Served, visitor: Visitor, place: str
+) -> None:
+    page = visitor.page
+    page.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
+    assert visitor.visit(f"{api.url}/docs#tag/{place}") == 200
+    page.get_by_role("button", name="Test Request").first.wait_for()
+    _settled(page)
+    assert page.evaluate(FAULTS) == []
+    wider = "[...document.querySelectorAll('pre')].filter(({ parentElement: e }) => e.scrollWidth > e.clientWidth)"
+    assert page.evaluate(f"{wider}.length") == 0
+
+
+def test_the_type_of_key_is_named_without_words_that_have_no_room(api: Served, visitor: Visitor) -> None:
+    assert visitor.visit(f"{api.url}/docs") == 200
+    visitor.page.get_by_role("heading", name="Create a session").wait_for()
+    assert visitor.page.get_by_text("Selected Auth Type").count() == 0
+    assert visitor.page.get_by_text("key", exact=True).count() > 0
+
+
 def test_a_call_is_tried_with_a_key_on_the_page_and_goes_to_this_server_alone(api: Served, visitor: Visitor) -> None:
     assert visitor.visit(f"{api.url}/docs") == 200
     page = visitor.page
@@ -207,7 +228,7 @@ def test_samples_can_be_chosen_in_each_language(api: Served, visitor: Visitor, l
     page.get_by_role("button", name="curl").first.click()
     page.get_by_role("option", name=language).first.click()
     wanted = {
-        "curl": '--json \'{"ttl"',
+        "curl": "--json '{",
         "Python": "client.sessions.create(",
         "TypeScript": "await client.sessions.create(",
     }

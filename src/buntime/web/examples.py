@@ -109,7 +109,7 @@ ANSWERS: Mapping[str, Any] = {
         "total": 1,
     },
     "readFile": {"path": "src/index.ts", "content": "console.log(1)\n", "size": 15, "encoding": "utf8"},
-    "deleteFile": {"deleted": True, "path": "src/index.ts"},
+    "deleteFile": {"deleted": True, "path": "src/old"},
     "startProcess": {**_PROCESS, "ready": True},
     "listProcesses": {"processes": [_PROCESS], "total": 1},
     "getProcess": _PROCESS,

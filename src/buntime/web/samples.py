@@ -84,7 +84,7 @@ def _curl(operation: Operation) -> str:
     method = "" if operation.method == ("POST" if name in BODIES else "GET") else f"-X {operation.method} "
     parts = [f'curl {method}"{URL}{path}{asked}"', KEY]
     if name in BODIES:
-        parts.append(f"--json {shlex.quote(json.dumps(BODIES[name]))}")
+        parts.append(f"--json {shlex.quote(_body(BODIES[name]))}")
     if name in UPLOADS:
         parts[0] = parts[0].replace(method, "")
         parts.append(f"--upload-file {UPLOADS[name]}")
@@ -93,6 +93,15 @@ def _curl(operation: Operation) -> str:
     if operation.streamed and operation.streamed.endless:
         parts.append("--no-buffer")
     return " \\\n  ".join([*parts, *(UPGRADE if name == "terminal" else ())]) + "\n"
+
+
+def _body(fields: Mapping[str, Any]) -> str:
+    """JSON with a line for each field, if there are many."""
+    if len(fields) < 2:
+        return json.dumps(fields)
+    return (
+        "{\n" + ",\n".join(f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in fields.items()) + "\n  }"
+    )
 
 
 def _text(value: Any) -> str:
