@@ -113,7 +113,7 @@ def _keep(config: Config, store: SqliteStore, sandboxes: LocalSandboxes, lifecyc
 
 
 def serve(config: Config) -> None:
-    """Runs until SIGINT or SIGTERM. Raises BadSetting for whatever keeps it from starting."""
+    """Runs until SIGINT, SIGTERM or SIGHUP. Raises BadSetting for whatever keeps it from starting."""
     refused = doctor.missing(config)
     if refused:
         raise BadSetting("this host lacks something:\n" + "\n".join(f"  - {line}" for line in refused))
@@ -140,8 +140,9 @@ async def _serve(config: Config) -> None:
             stopped.set_result(None)
 
     started = False
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP, and so shall its server
+            asyncio.get_running_loop().add_signal_handler(number, stop)
     async with running(config, _say, is_watched=sys.stderr.isatty()) as server:
         started = True
         _say(welcome(server.url, server.first_key, server.install))

@@ -45,6 +45,23 @@ def test_a_purge_beside_a_server_that_stops_is_refused_in_a_sentence_until_it_ca
     assert server.wait_end() == 0
 
 
+def test_a_server_stops_cleanly_when_its_terminal_closes(servers: Servers) -> None:
+    server = servers.start()
+    assert server.stop(signal.SIGHUP) == 0
+    assert "Stopping. Sessions stay" in server.said()
+
+
+def test_a_server_that_nohup_started_outlives_its_terminal(servers: Servers) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, for the processes that it starts
+    try:
+        server = servers.start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert server._process is not None
+    server._process.send_signal(signal.SIGHUP)
+    assert server.new_client().open().output("echo fine") == "fine\n"
+
+
 @pytest.mark.parametrize("step", ["make: recorded", "make: volume"])
 def test_a_server_that_stops_while_it_starts_a_sandbox_leaves_nothing_of_it(
     step: str, servers: Servers, tmp_path: Path

@@ -113,7 +113,14 @@ def test_the_welcome_installs_from_the_servers_true_address(config: Config, url:
     said = welcome(url, "btk_first", short_lines(url))
     assert f'\n  pip install "buntime-sdk[cli] @ {url}/clients/{WHEEL}"\n' in said
     assert f"\n  npm install {url}/clients/{NPM_PACKAGE}\n" in said
-    assert re.findall(r"https?://[^/\s]+", said) == [url] * 5
+    assert f"\n  export BUNTIME_URL={url} BUNTIME_API_KEY=btk_first\n" in said
+    assert re.findall(r"https?://[^/\s]+", said) == [url] * 6
+
+
+def test_a_later_welcome_makes_a_key_of_this_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUNTIME_DATA_DIR", "/var/my data")
+    said = welcome("http://localhost:8000", None, ())
+    assert re.search(r"BUNTIME_API_KEY=\$\(BUNTIME_DATA_DIR='/var/my data' \S*buntime keys create\)\n", said)
 
 
 def test_the_welcome_installs_nothing_that_was_not_built() -> None:

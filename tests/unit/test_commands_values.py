@@ -37,9 +37,12 @@ def test_a_pair_without_a_name_or_an_equal_sign_is_wrong_usage(text: str) -> Non
 
 @pytest.mark.parametrize(
     ("ahead", "said"),
-    [(30, "in 30 s"), (90, "in 1 min"), (86399, "in 23 h"), (86400, "in 1 d"), (0, "now"), (-5, "now")],
+    [
+        *[(30, "in 30 s"), (90, "in 1 min 30 s"), (14399, "in 4 h"), (14341, "in 3 h 59 min"), (84000, "in 23 h")],
+        *[(86399, "in 1 d"), (86400, "in 1 d"), (129600, "in 1 d 12 h"), (0, "now"), (-5, "now")],
+    ],
 )
-def test_future_times_are_shown_in_the_largest_whole_unit(ahead: int, said: str) -> None:
+def test_future_times_are_rounded_and_never_by_much(ahead: int, said: str) -> None:
     assert until(NOW + timedelta(seconds=ahead), NOW) == said
 
 

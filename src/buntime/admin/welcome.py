@@ -1,5 +1,7 @@
 """What a server says when it is ready: where it is, and the first API key."""
 
+import os
+import shlex
 import shutil
 import sys
 import time
@@ -9,6 +11,8 @@ from pathlib import Path
 from buntime.account import new_account, new_key
 from buntime.plan import FIRST_PLAN
 from buntime.ports import Store
+
+AUTHORIZATION = '-H "Authorization: Bearer $BUNTIME_API_KEY"'
 
 
 async def first_key(store: Store) -> str | None:
@@ -28,11 +32,12 @@ def welcome(url: str, first_key: str | None, install: Sequence[str]) -> str:
 
     `install`: lines that install the clients.
     """
-    create_key = f"{_command()} keys create"
-    key = first_key or f"${{BUNTIME_API_KEY:-$({create_key})}}"
     lines = ["", f"buntime serves on {url}"]
-    lines.append(f"First API key (shown this once): {first_key}" if first_key else f"Create an API key: {create_key}")
-    lines += ["Create a session:", f'  curl -sS -X POST {url}/sessions/create -H "Authorization: Bearer {key}"']
+    if first_key:
+        lines.append(f"First API key (shown this once): {first_key}")
+    key = first_key or f"$({_command()} keys create)"
+    lines += ["Tell clients where and who:", f"  export BUNTIME_URL={url} BUNTIME_API_KEY={key}"]
+    lines += ["Create a session:", f"  curl -sS -X POST {url}/sessions/create {AUTHORIZATION}"]
     if install:
         lines += [f"Install the command line or an SDK (more: {url}/clients/):"]
         lines += [f"  {line}" for line in install]
@@ -40,7 +45,9 @@ def welcome(url: str, first_key: str | None, install: Sequence[str]) -> str:
 
 
 def _command() -> str:
-    """`buntime` if that is this server's command, else its path."""
+    """`buntime` if that is this server's command, else its path. With the data directory, if that is another."""
     ours = Path(sys.executable).with_name("buntime")
     found = shutil.which("buntime")
-    return "buntime" if found and Path(found).resolve() == ours.resolve() else str(ours)
+    name = "buntime" if found and Path(found).resolve() == ours.resolve() else str(ours)
+    chosen = os.environ.get("BUNTIME_DATA_DIR")
+    return f"BUNTIME_DATA_DIR={shlex.quote(chosen)} {name}" if chosen else name

@@ -21,7 +21,14 @@ from buntime_cli.commands import (
 from buntime_cli.mcp.command import mcp_command
 
 SERVER_COMMANDS = "buntime.commands"  # entry points: Typer apps whose commands are added to these
+SERVER_NAMES = ("accounts", "backup", "doctor", "keys", "purge", "serve")
 SERVER_HEAD = "Commands of the server on this host, which BUNTIME_* variables configure"
+
+
+ELSEWHERE = (
+    "'{0}' is a command of the server, which is not installed with this client. On the server's host, "
+    "in the server's directory: .venv/bin/buntime {0}"
+)
 
 
 class Commands(TyperGroup):
@@ -34,7 +41,10 @@ class Commands(TyperGroup):
         found = super().get_command(ctx, cmd_name)
         if found is not None:
             return found
-        return next((one for group in _server_groups() if (one := group.get_command(ctx, cmd_name))), None)
+        found = next((one for group in _server_groups() if (one := group.get_command(ctx, cmd_name))), None)
+        if found is None and cmd_name in SERVER_NAMES:
+            raise typer.BadParameter(ELSEWHERE.format(cmd_name), ctx, param_hint="COMMAND")
+        return found
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         _write(formatter, "Commands", [(name, self.get_command(ctx, name)) for name in super().list_commands(ctx)])

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+FINE = 10  # of a unit say enough
 NEVER_SHOWN = "�"  # replaces control characters
 COLOURS = {"active": "green", "running": "green", "idle": "yellow", "deep-sleep": "blue", "lost": "red"}
 
@@ -50,11 +51,15 @@ def plain(text: str) -> str:
 
 
 def span(seconds: float) -> str:
-    """The largest whole unit: `23 h`, `5 min`."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{int(seconds // length)} {unit}"
-    return f"{max(0, int(seconds))} s"
+    """Rounded, in two units where one would be coarse: `3 h 59 min`, `23 h`, `40 s`."""
+    seconds = max(0.0, seconds)
+    for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        whole, rest = divmod(round(seconds / part) * part, length)
+        if whole >= FINE:
+            return f"{round(seconds / length)} {unit}"
+        if whole:
+            return f"{whole} {unit} {rest // part} {smaller}" if rest else f"{whole} {unit}"
+    return f"{round(seconds)} s"
 
 
 def until(time: datetime, now: datetime) -> str:
