@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 from buntime_cli.mcp.line_ranges import numbered, read_lines
-from buntime_cli.mcp.server import ToolServer, offered
+from buntime_cli.mcp.server import ToolServer, build, offered
+from buntime_cli.mcp.tool_context import Settings, ToolContext
 from buntime_sdk import AsyncBuntime
 from buntime_sdk.testing import AsyncFakeBuntime, FakeResult
 from mcp.client.client import Client
@@ -13,12 +14,12 @@ from mcp.types import TextContent
 
 from tests.unit.test_mcp_tools import NearToolContext, Talk
 
+SETTINGS = Settings("http://near.invalid", "btk_0", 3600)
+
 
 @asynccontextmanager
 async def talking(near: AsyncBuntime) -> AsyncIterator[Talk]:
-    server = ToolServer("near")
-    for one in offered(NearToolContext(near)):
-        server.add_tool(one.tool)
+    server = ToolServer("near", tools=[one.as_tool() for one in offered(NearToolContext(near))])
     async with Client(server) as client:
         yield Talk(client)
 
@@ -34,7 +35,23 @@ async def said(talk: Talk, tool: str, **arguments: object) -> str:
     ("tool", "arguments", "text"),
     [
         ("run_command", {}, "invalid_request: run_command needs 'command'."),
-        ("run_command", {"cmd": "ls"}, "invalid_request: run_command needs 'command'; it has no 'cmd'."),
+        (
+            "run_command",
+            {"cmd": "ls"},
+            "invalid_request: run_command needs 'command'; it has no 'cmd'; "
+            "it takes command, timeout, stdin, working_dir, session.",
+        ),
+        (
+            "list_files",
+            {"dir": "/etc"},
+            "invalid_request: list_files has no 'dir'; it takes path, recursive, session.",
+        ),
+        (
+            "list_files",
+            {"dir": "/etc", "deep": True},
+            "invalid_request: list_files has no 'dir', 'deep'; it takes path, recursive, session.",
+        ),
+        ("new_session", {"ttl": 60}, "invalid_request: new_session has no 'ttl'; it takes no arguments."),
         (
             "edit_file",
             {"path": "a"},
@@ -57,6 +74,36 @@ async def test_wrong_arguments_are_answered_with_the_tools_own(
 ) -> None:
     async with talking(AsyncFakeBuntime()) as talk:
         assert await said(talk, tool, **arguments) == text
+
+
+@pytest.mark.parametrize("name", [one.tool.__name__ for one in offered(ToolContext(SETTINGS))])
+async def test_every_tool_refuses_unknown_arguments_and_its_schema_says_so(name: str) -> None:
+    async with Client(build(SETTINGS)) as client:
+        (tool,) = [tool for tool in (await client.list_tools()).tools if tool.name == name]
+        assert tool.input_schema["additionalProperties"] is False
+        needed = dict.fromkeys(tool.input_schema.get("required", []), "idle")
+        needed |= {one: 1 for one in needed if tool.input_schema["properties"][one]["type"] == "integer"}
+        takes = ", ".join(tool.input_schema["properties"]) or "no arguments"
+        text = f"invalid_request: {name} has no 'unknown'; it takes {takes}."
+        assert await said(Talk(client), name, **needed, unknown=1) == text
+
+
+async def test_a_refused_call_does_nothing() -> None:
+    async with talking(AsyncFakeBuntime()) as talk:
+        await said(talk, "write_file", path="a.txt", content="a", mode=0o600)
+        assert (await talk.does("list_files"))["total"] == 0
+
+
+# --- runs ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "directory"),
+    [({}, "/workspace"), ({"working_dir": "app"}, "app"), ({"working_dir": "/tmp"}, "/tmp")],
+)
+async def test_a_command_runs_in_the_folder_that_the_call_names(arguments: dict[str, object], directory: str) -> None:
+    async with talking(AsyncFakeBuntime().on_execute("pwd", lambda run: run.working_dir)) as talk:
+        assert (await talk.does("run_command", command="pwd", **arguments))["stdout"] == directory
 
 
 # --- files ---

@@ -3,18 +3,30 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, TextContent
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
 SHOWN = 80  # characters of a value
+UNKNOWN = "extra_forbidden"  # pydantic's name of the error
 
 
-def invalid_arguments(
-    tool: str, known: Collection[str], arguments: Mapping[str, Any], wrong: ValidationError
-) -> CallToolResult:
+def refusing_unknown(tool: Tool) -> Tool:
+    """The same tool, which refuses arguments that it does not have. Its schema says so."""
+    model = tool.fn_metadata.arg_model
+    strict = create_model(model.__name__, __base__=model, __cls_kwargs__={"extra": "forbid"})
+    metadata = tool.fn_metadata.model_copy(update={"arg_model": strict})
+    return tool.model_copy(update={"fn_metadata": metadata, "parameters": strict.model_json_schema(by_alias=True)})
+
+
+def invalid_arguments(tool: str, known: Collection[str], wrong: ValidationError) -> CallToolResult:
     """Says what is wrong, such as `invalid_request: run_command needs 'command'`. `known`: the tool's arguments."""
-    said = list(dict.fromkeys(_said(tool, dict(error)) for error in wrong.errors(include_url=False)))
-    said += [f"it has no '{name[:SHOWN]}'" for name in arguments if name not in known]
+    errors = wrong.errors(include_url=False)
+    said = list(dict.fromkeys(_said(tool, dict(error)) for error in errors if error["type"] != UNKNOWN))
+    unknown = [f"'{str(error['loc'][0])[:SHOWN]}'" for error in errors if error["type"] == UNKNOWN]
+    if unknown:
+        said.append(f"{'it' if said else tool} has no {', '.join(unknown)}")
+        said.append(f"it takes {', '.join(known) or 'no arguments'}")
     text = f"invalid_request: {'; '.join(said)}."
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 

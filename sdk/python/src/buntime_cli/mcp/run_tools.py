@@ -55,9 +55,12 @@ class RunTools:
     async def run_command(
         self,
         context: Context[Any, Any],
-        command: Annotated[str, Field(description="A line for bash. It runs in /workspace, as the session's root.")],
+        command: Annotated[str, Field(description="A line for bash. It runs as the session's root.")],
         timeout: Timeout = None,
         stdin: Annotated[str, Field(description="Text for the command's standard input.")] = "",
+        working_dir: Annotated[
+            str, Field(description="The folder to run in. Relative to /workspace, or absolute in the session.")
+        ] = "/workspace",
         session: Session = None,
     ) -> Annotated[CallToolResult, Ran]:
         """Run a shell command to its end: git, bun install, bun test, python3, curl, rg, …
@@ -67,7 +70,9 @@ class RunTools:
         """
         async with self._tool_context.session(context, session) as opened:
             seconds = timeout or opened.session.resource_limits.timeout
-            stream = opened.session.stream_command(command, timeout=seconds, stdin=stdin or None)
+            stream = opened.session.stream_command(
+                command, timeout=seconds, stdin=stdin or None, working_dir=working_dir or None
+            )
             return _ran(note(opened), await watch(context, opened.session, stream, seconds))
 
     @telling_errors

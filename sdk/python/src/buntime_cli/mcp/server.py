@@ -7,12 +7,13 @@ from typing import Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import ValidationError
 from starlette.applications import Starlette
 
-from buntime_cli.mcp.arguments import invalid_arguments
+from buntime_cli.mcp.arguments import invalid_arguments, refusing_unknown
 from buntime_cli.mcp.file_tools import FileTools
 from buntime_cli.mcp.open_conversations import IDLE_SECONDS
 from buntime_cli.mcp.process_tools import ProcessTools
@@ -58,6 +59,9 @@ class Offered:
             open_world_hint=self.open_world,
         )
 
+    def as_tool(self) -> Tool:
+        return refusing_unknown(Tool.from_function(self.tool, title=self.title, annotations=self.annotations))
+
 
 def offered(tool_context: ToolContext) -> Sequence[Offered]:
     """All tools."""
@@ -95,21 +99,19 @@ class ToolServer(MCPServer):
             if not isinstance(failed.__cause__, ValidationError):
                 raise
             (tool,) = (tool for tool in await self.list_tools() if tool.name == name)
-            return invalid_arguments(name, tool.input_schema["properties"], arguments, failed.__cause__)
+            return invalid_arguments(name, tool.input_schema["properties"], failed.__cause__)
 
 
 def build(settings: Settings) -> MCPServer:
-    server = ToolServer(
+    return ToolServer(
         name="buntime",
         title="buntime",
         description="Isolated sessions for running code.",
         instructions=INSTRUCTIONS,
         version=version("buntime-sdk"),
         log_level="WARNING",
+        tools=[one.as_tool() for one in offered(ToolContext(settings))],
     )
-    for one in offered(ToolContext(settings)):
-        server.add_tool(one.tool, title=one.title, annotations=one.annotations)
-    return server
 
 
 def http_app(server: MCPServer, host: str, allowed_hosts: Sequence[str]) -> Starlette:
