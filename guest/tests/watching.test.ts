@@ -215,7 +215,12 @@ test("a reader that does not read costs no memory and gets an overflow", async (
     `GET /files/watch?path=${top}&recursive=1 HTTP/1.1\r\nhost: x\r\nx-buntime-secret: of-this-sandbox\r\n\r\n`,
   );
   await Bun.sleep(300);
-  const command = `import os\na,b="${top}/"+"a"*240,"${top}/"+"b"*240\nopen(a,"w")\nfor n in range(20000): os.rename(a,b); os.rename(b,a)`;
+  const command = `import os, time
+a, b = "${top}/" + "a" * 240, "${top}/" + "b" * 240
+open(a, "w")
+for n in range(15000):
+    os.rename(a, b); os.rename(b, a)
+    if n % 50 == 0: time.sleep(0.004) # the guest keeps up, so that the kernel's queue does not overflow`;
   expect(await Bun.spawn(["python3", "-c", command]).exited).toBe(0);
   const rss = Number(/VmRSS:\s+(\d+)/.exec(await Bun.file(`/proc/${guest.process.pid}/status`).text())![1]);
   expect(rss).toBeLessThan(250_000);
@@ -232,7 +237,7 @@ test("a reader that does not read costs no memory and gets an overflow", async (
   await until(`"path":"after"`);
   writeFileSync(`${top}/after/all`, "");
   await until(`"path":"after/all"`);
-  expect(told.length).toBeLessThan(30 << 20);
+  expect(told.length).toBeLessThan(15 << 20);
   socket.destroy();
 });
 
