@@ -10,7 +10,7 @@ from typing import Any, cast
 import httpx2
 import pytest
 import typer
-from buntime_cli.app import app
+from buntime_cli.app import SERVER_NAMES, app, server_groups
 from buntime_cli.commands import completing
 from buntime_sdk import Buntime
 from typer.core import TyperGroup
@@ -277,3 +277,8 @@ def test_completion_offers_paths_of_a_session_that_is_awake_and_wakes_none(monke
             monkeypatch.setattr(completing, "at_once", lambda _, client=client: nullcontext(client))
             offered[state] = [word for word, _ in completing.complete_side(cast(Any, None), f"{FIRST}:")]
     assert offered == {"active": [f"{FIRST}:src/", f"{FIRST}:a.ts"], "deep-sleep": []}
+
+
+def test_a_client_alone_knows_the_names_of_all_commands_of_the_server() -> None:
+    named = {name for group in server_groups() for name in group.list_commands(typer.Context(group))}
+    assert named == set(SERVER_NAMES)

@@ -35,25 +35,26 @@ class Commands(TyperGroup):
     """Adds the commands of a server that is installed beside, which are looked up only when they are asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *(name for group in _server_groups() for name in group.list_commands(ctx))]
+        return [*super().list_commands(ctx), *(name for group in server_groups() for name in group.list_commands(ctx))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
         if found is not None:
             return found
-        found = next((one for group in _server_groups() if (one := group.get_command(ctx, cmd_name))), None)
+        found = next((one for group in server_groups() if (one := group.get_command(ctx, cmd_name))), None)
         if found is None and cmd_name in SERVER_NAMES:
             raise typer.BadParameter(ELSEWHERE.format(cmd_name), ctx, param_hint="COMMAND")
         return found
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         _write(formatter, "Commands", [(name, self.get_command(ctx, name)) for name in super().list_commands(ctx)])
-        for group in _server_groups():
+        for group in server_groups():
             named = [(name, group.get_command(ctx, name)) for name in group.list_commands(ctx)]
             _write(formatter, SERVER_HEAD, named)
 
 
-def _server_groups() -> Sequence[TyperGroup]:
+def server_groups() -> Sequence[TyperGroup]:
+    """The commands of a server that is installed beside; none on a client alone."""
     from importlib.metadata import entry_points
 
     groups = (typer.main.get_command(one.load()) for one in entry_points(group=SERVER_COMMANDS))
