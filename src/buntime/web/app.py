@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from buntime.config import Config
 from buntime.daemon.room import Room
-from buntime.errors import BuntimeError, NotFound, Unavailable
+from buntime.errors import BuntimeError, Unavailable
 from buntime.operations.assembly import Operations
 from buntime.web import failures, openapi
 from buntime.web.api import (
@@ -40,6 +40,7 @@ from buntime.web.operation import Operation, Page
 from buntime.web.quota import Quota
 from buntime.web.resource import PublicResource, Resource, World
 from buntime.web.streaming import OpenStreams
+from buntime.web.unknown import Unknown
 from buntime.web.viewer import AssetResource, assets
 from buntime.web.websocket import refusing
 
@@ -58,6 +59,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *terminal.OPERATIONS,
     *server.OPERATIONS,
 )
+
+TAKEN = frozenset(operation.path.split("/")[1] for operation in OPERATIONS)  # first parts of the API's paths
 
 type Ready = Callable[[], Mapping[str, bool]]
 
@@ -86,7 +89,7 @@ def create_app(
     authenticator = Authenticator(operations.identity, Quota(clock), Quota(clock))
     world = World(operations, config, authenticator, BodyMemory(), streams or OpenStreams())
     pages = _pages(ready, files, config)
-    router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(authenticator))
+    router = Router(_routes(world, pages), redirect_slashes=False, default=Unknown(authenticator, TAKEN))
     return Front(CrossOrigin(router, config.origins) if config.origins else router, metrics or Metrics())
 
 
@@ -114,21 +117,6 @@ def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:
         *(Route(page.path, PublicResource(page)) for page in pages),
         *(Route(asset.path, AssetResource(asset)) for asset in assets()),
     ]
-
-
-class Unknown:
-    """Answers paths without a route. It checks and counts a key as every route does."""
-
-    def __init__(self, authenticator: Authenticator) -> None:
-        self._authenticator = authenticator
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope["exchange"]
-        if exchange.header(b"authorization"):
-            await self._authenticator.caller_of(exchange)
-        else:
-            self._authenticator.count_stranger(exchange)
-        raise NotFound("This path does not exist. See /docs.")
 
 
 class Front:

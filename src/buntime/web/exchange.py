@@ -11,6 +11,7 @@ from starlette.types import Scope, Send
 
 from buntime.caller import Caller
 from buntime.daemon.room import hold
+from buntime.web.accept import prefers_page
 
 JSON = b"application/json"
 VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -61,6 +62,11 @@ class Exchange:
     def header(self, name: bytes) -> list[bytes]:
         """All values of a request header in order. `name` is in lower case."""
         return [value for key, value in self.scope["headers"] if key == name]
+
+    @property
+    def prefers_page(self) -> bool:
+        """Whether the client prefers HTML over JSON."""
+        return prefers_page(b", ".join(self.header(b"accept")).decode("latin-1"))
 
     def note_session(self, session_id: object) -> None:
         """For the log. Text that is not an id could be anything, so it is left out."""

@@ -13,7 +13,6 @@ from buntime.daemon.room import belongs_to
 from buntime.errors import ExecutionTimeout, InvalidRequest, MethodNotAllowed
 from buntime.operations.assembly import Operations
 from buntime.web import idempotent
-from buntime.web.accept import prefers_page
 from buntime.web.auth import Authenticator
 from buntime.web.bodies import BodyMemory, declared_length, received, require_json
 from buntime.web.decoding import decode_body, decode_query
@@ -184,8 +183,7 @@ class PublicResource:
         if self._page.html is None:
             return self._page.render(exchange)
         exchange.headers.append((b"vary", b"Accept"))
-        accept = b", ".join(exchange.header(b"accept")).decode("latin-1")
-        return self._page.html(exchange) if prefers_page(accept) else self._page.render(exchange)
+        return self._page.html(exchange) if exchange.prefers_page else self._page.render(exchange)
 
 
 async def _reply(operation: Operation, call: Call[Any, Any]) -> Reply:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from buntime import look
 from buntime.config import Config
-from buntime.errors import Forbidden, NotFound
+from buntime.errors import BuntimeError, Forbidden, NotFound
 from buntime.web import failures
 from buntime.web.address import url_of
 from buntime.web.docs_page import docs_policy, render_docs
@@ -71,10 +71,11 @@ def pages(
     return description.pages
 
 
-def page_reply(html: str, policy: str) -> Reply:
-    """The answer of a page for people. `policy`: its Content-Security-Policy."""
+def page_reply(html: str, policy: str, failure: BuntimeError | None = None) -> Reply:
+    """The answer of a page for people. `policy`: its Content-Security-Policy. `failure`: what the page stands for."""
     headers = [*HTML_HEADERS, (b"content-security-policy", policy.encode()), (b"cache-control", b"no-cache")]
-    return Reply(200, html.encode(), media=HTML, headers=headers)
+    status, code = (failures.BY_CODE[failure.code], failure.code) if failure else (200, None)
+    return Reply(status, html.encode(), media=HTML, headers=headers, code=code)
 
 
 class _Description:
