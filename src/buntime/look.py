@@ -31,12 +31,15 @@ h1, h2 { text-wrap: balance }
 p, .cards a { text-wrap: pretty }
 p { margin: 0 0 1rem }
 a { color: var(--accent) }
-a:focus-visible, pre:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
+a:focus-visible, button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
 code { padding: .1em .3em; border-radius: .25rem; background: var(--soft); overflow-wrap: anywhere;
   font: .9em ui-monospace, monospace; -webkit-box-decoration-break: clone; box-decoration-break: clone }
 pre { margin: 0 0 1rem; padding: 1rem; border: 1px solid var(--line); border-radius: .6rem; background: var(--soft);
-  overflow-x: auto }
-pre code { padding: 0; background: none; overflow-wrap: normal }
+  white-space: pre-wrap }
+pre code { padding: 0; background: none }
+button { min-width: 5.5rem; padding: .25rem .75rem; border: 1px solid var(--line); border-radius: .6rem;
+  background: none; color: var(--accent); font: inherit; font-size: .9rem; cursor: pointer }
+button:hover { border-color: var(--accent); background: var(--soft) }
 .lead { color: var(--quiet); font-size: 1.15rem }
 .cards { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr));
   margin: 1.5rem 0; padding: 0; list-style: none }
@@ -46,7 +49,11 @@ pre code { padding: 0; background: none; overflow-wrap: normal }
 .cards strong { display: block; color: var(--accent) }
 .operations { padding: 0; list-style: none }
 .operations li { padding: .5rem 0; border-top: 1px solid var(--line) }
-@media (max-width: 30rem) { pre { white-space: pre-wrap } pre code { overflow-wrap: anywhere } }
+.command { display: grid; grid-template-columns: 1fr auto; column-gap: 1rem; align-items: baseline;
+  margin-top: 2.25rem }
+.command h2 { margin-top: 0 }
+.command pre { grid-column: 1 / -1; margin: 0 }
+.unseen { position: absolute; width: 1px; height: 1px; margin: 0; overflow: hidden; clip-path: inset(50%) }
 """
 STYLE_SOURCE = "'sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode() + "'"
 CONTENT_POLICY = f"default-src 'none'; style-src {STYLE_SOURCE}; img-src data:; base-uri 'none'; form-action 'none'"
@@ -95,5 +102,5 @@ def marked(text: str) -> str:
 
 
 def listing(text: str) -> str:
-    """HTML of a program or command. It can be scrolled by keyboard where it is too wide."""
-    return f'<pre tabindex="0"><code>{escape(text)}</code></pre>\n'
+    """HTML of a program or command. Its lines wrap: cut at the edge of the box, nothing shows that they go on."""
+    return f"<pre><code>{escape(text)}</code></pre>\n"

@@ -54,6 +54,18 @@ async def test_the_page_names_the_files_by_the_address_that_the_client_used(givi
         assert hashlib.sha256(file.content).hexdigest() in page
 
 
+async def test_the_page_runs_no_script_but_one_file_of_the_server(giving: Api) -> None:
+    page = await giving.call("GET", "/clients/", key="")
+    found = re.findall('<script src="([^"]+)" defer></script>', page.body.decode())
+    assert len(found) == page.body.count(b"<script") == 1
+    script = await giving.call("GET", found[0], key="")
+    assert (script.status, script.headers["Content-Type"]) == (200, "text/javascript")
+    assert "immutable" in script.headers["Cache-Control"]
+    policy = page.headers["Content-Security-Policy"]
+    assert policy.endswith("; script-src 'self'")
+    assert "unsafe" not in policy
+
+
 @pytest.mark.parametrize("host", ["<script>", 'a"b', "a b", "a/b", "a:b", "x" * 300, "[::1", ""])
 async def test_a_host_that_is_none_is_not_repeated(giving: Api, host: str) -> None:
     page = (await giving.call("GET", "/clients/", key="", Host=host)).body.decode()

@@ -1,19 +1,34 @@
 """Debian's Chromium, and visitors who use it."""
 
+import asyncio
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
+from queue import Queue
 from typing import Protocol
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from buntime.web.built_clients import NPM_PACKAGE, WHEEL, ClientFile
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import pytest_runtest_makereport
 from tests.acceptance.server import Server
+from tests.app.serving import serving
 from tests.browser.visitor import Visitor
 
 __all__ = ["pytest_runtest_makereport"]  # a failed test shows what its server said
+
+
+FILES = (ClientFile(WHEEL, b"a wheel"), ClientFile(NPM_PACKAGE, b"a package"))
+
+
+@dataclass(frozen=True)
+class Served:
+    url: str
+    key: str
 
 
 class OpenSession(Protocol):
@@ -34,6 +49,26 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])  # we may be root
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Served]:
+    """The API on fakes, in a thread: Playwright keeps a loop running in this one."""
+    ready: Queue[tuple[Served, Callable[[], object]]] = Queue()
+
+    async def serve() -> None:
+        async with serving(files=FILES) as running:
+            stop = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            ready.put((Served(running.url, running.key), lambda: loop.call_soon_threadsafe(stop.set)))
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="api")
+    thread.start()
+    served, stop = ready.get(timeout=30)
+    yield served
+    stop()
+    thread.join()
 
 
 @pytest.fixture

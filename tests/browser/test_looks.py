@@ -1,13 +1,10 @@
 """Every page that buntime shows fits every screen, is readable for everybody, and loads nothing from elsewhere."""
 
-import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from queue import Queue
 from typing import Literal
 
 import pytest
@@ -16,7 +13,7 @@ from playwright.sync_api import Browser, Page
 from buntime import look
 from buntime.edge import refusals
 from buntime.web import visitor_pages
-from tests.app.serving import serving
+from tests.browser.conftest import Served
 from tests.browser.visitor import Visitor
 
 HERE = Path(__file__).parent
@@ -24,6 +21,8 @@ FAULTS = (HERE / "page_faults.js").read_text()
 AXE = HERE / "axe/node_modules/axe-core/axe.min.js"
 SHOTS = os.environ.get("BUNTIME_SCREENSHOTS")  # a directory, for people who want to look
 WIDTHS, HEIGHT = (320, 768, 1280, 1920), 900
+WITH_LAPTOPS = (320, 768, 1200, 1280, 1400, 1920)
+CUT = "[...document.querySelectorAll('pre')].filter((code) => code.scrollWidth > code.clientWidth).length"
 REQUEST = "0123456789abcdef" * 8  # as long as a client's own id can be
 SCREENS = 4  # of a long page that are looked at
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -39,30 +38,6 @@ RUN_AXE = """async () => (await axe.run({ resultTypes: ["violations"] })).violat
   ({ id, impact, nodes }) => ({ id, impact, where: nodes.slice(0, 5).map(({ html }) => html.slice(0, 200)) }))"""
 
 
-@dataclass(frozen=True)
-class Served:
-    url: str
-    key: str
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[Served]:
-    """The API on fakes, in a thread: Playwright keeps a loop running in this one."""
-    ready: Queue[tuple[Served, Callable[[], object]]] = Queue()
-
-    async def serve() -> None:
-        async with serving() as running:
-            stop = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            ready.put((Served(running.url, running.key), lambda: loop.call_soon_threadsafe(stop.set)))
-            await stop.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="api")
-    thread.start()
-    served, stop = ready.get(timeout=30)
-    yield served
-    stop()
-    thread.join()
 
 
 def _previews() -> Mapping[str, str]:
@@ -149,14 +124,34 @@ def test_each_page_of_previews_fits_and_can_be_read(
     _stays_here(visitor, previews)
 
 
-def test_on_a_phone_all_code_of_our_pages_is_seen_without_scrolling(
-    api: Served, previews: str, visitor: Visitor
+@pytest.mark.parametrize("width", WITH_LAPTOPS)
+def test_all_code_of_our_pages_is_seen_without_scrolling(
+    api: Served, previews: str, visitor: Visitor, width: int
 ) -> None:
-    visitor.page.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
-    for address in (api.url, *(previews + path for path in PREVIEWS)):
+    visitor.page.set_viewport_size({"width": width, "height": HEIGHT})
+    for address in (api.url, f"{api.url}/clients/", *(previews + path for path in PREVIEWS)):
         visitor.visit(address)
-        wider = "[...document.querySelectorAll('pre')].filter((code) => code.scrollWidth > code.clientWidth).length"
-        assert visitor.page.evaluate(wider) == 0, address
+        assert visitor.page.evaluate(CUT) == 0, address
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WITH_LAPTOPS)
+def test_the_page_of_clients_fits_and_can_be_read(
+    api: Served, visitor: Visitor, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    assert visitor.visit(f"{api.url}/clients/") == 200
+    _check(visitor, width, scheme, "clients")
+    _stays_here(visitor, api.url)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_of_an_unknown_path_fits_and_can_be_read(
+    api: Served, visitor: Visitor, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    assert visitor.visit(f"{api.url}/nowhere") == 404
+    _check(visitor, width, scheme, "unknown")
+    _stays_here(visitor, api.url)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -29,6 +29,7 @@ from buntime.web.api import (
     terminal,
     watch,
 )
+from buntime.web.assets import AssetResource, copy_script
 from buntime.web.auth import Authenticator
 from buntime.web.bodies import BodyMemory
 from buntime.web.built_clients import NOT_BUILT, ClientFile
@@ -41,7 +42,7 @@ from buntime.web.quota import Quota
 from buntime.web.resource import PublicResource, Resource, World
 from buntime.web.streaming import OpenStreams
 from buntime.web.unknown import Unknown
-from buntime.web.viewer import AssetResource, assets
+from buntime.web.viewer import assets
 from buntime.web.websocket import refusing
 
 log = structlog.get_logger()
@@ -115,7 +116,7 @@ def _routes(world: World, pages: tuple[Page, ...]) -> list[BaseRoute]:
         *(Route(path, Resource(path, by_path[path], world)) for path in fixed_first),
         WebSocketRoute(terminal.PATH, terminal.TerminalSocket(world)),
         *(Route(page.path, PublicResource(page)) for page in pages),
-        *(Route(asset.path, AssetResource(asset)) for asset in assets()),
+        *(Route(asset.path, AssetResource(asset)) for asset in (*assets(), copy_script())),
     ]
 
 

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from html import escape
 
 from buntime import look
+from buntime.web.assets import copy_script
 from buntime.web.built_clients import NPM_PACKAGE, WHEEL, ClientFile
+
+POLICY = f"{look.OWN_POLICY}; script-src 'self'"
 
 
 def install_lines(url: str) -> Sequence[tuple[str, str]]:
@@ -30,7 +33,10 @@ def short_lines(url: str) -> Sequence[str]:
 
 def render_clients(url: str, files: Sequence[ClientFile]) -> str:
     """The page as HTML. `url`: of the server."""
-    lines = "".join(f"<h2>{escape(name)}</h2>\n{look.listing(line)}" for name, line in install_lines(url))
+    lines = "".join(
+        f'<section class="command">\n<h2>{escape(name)}</h2>\n{look.listing(line)}</section>\n'
+        for name, line in install_lines(url)
+    )
     rows = "".join(
         f'<li><a href="{file.path}">{file.name}</a>, {len(file.content):,} bytes, SHA-256 '
         f"<code>{file.sha256}</code></li>\n"
@@ -43,4 +49,5 @@ def render_clients(url: str, files: Sequence[ClientFile]) -> str:
         f"untried.</p>\n{lines}<h2>Files</h2>\n<ul>\n{rows}</ul>\n"
         '<p><a href="/docs">API reference</a></p>\n'
     )
-    return look.page("Clients of this buntime server", content)
+    head = f'<script src="{copy_script().path}" defer></script>\n'
+    return look.page("Clients of this buntime server", content, head=head)
