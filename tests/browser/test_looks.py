@@ -38,6 +38,19 @@ RUN_AXE = """async () => (await axe.run({ resultTypes: ["violations"] })).violat
   ({ id, impact, nodes }) => ({ id, impact, where: nodes.slice(0, 5).map(({ html }) => html.slice(0, 200)) }))"""
 
 
+KEY_FORM = ".scalar-reference-intro-auth"
+OVERLAPS = """(form) => {
+  const words = [];
+  const walker = document.createTreeWalker(form, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const range = document.createRange();
+    range.selectNodeContents(walker.currentNode);
+    for (const { left, right, top, bottom, width, height } of range.getClientRects())
+      if (width > 1 && height > 1) words.push({ text: walker.currentNode.data, left, right, top, bottom });
+  }
+  const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  return words.flatMap((a, i) => words.slice(i + 1).filter((b) => meet(a, b)).map((b) => [a.text, b.text]));
+}"""
 
 
 def _previews() -> Mapping[str, str]:
@@ -155,7 +168,7 @@ def test_the_page_of_an_unknown_path_fits_and_can_be_read(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", WITH_LAPTOPS)
 def test_the_api_reference_fits_and_can_be_read(
     api: Served, chromium: Browser, width: int, scheme: Literal["light", "dark"]
 ) -> None:
@@ -180,6 +193,15 @@ def test_on_a_phone_samples_and_the_name_of_a_call_fit_the_api_reference(
     assert page.evaluate(FAULTS) == []
     wider = "[...document.querySelectorAll('pre')].filter(({ parentElement: e }) => e.scrollWidth > e.clientWidth)"
     assert page.evaluate(f"{wider}.length") == 0
+
+
+def test_on_laptops_no_word_in_the_form_for_the_key_covers_another(api: Served, visitor: Visitor) -> None:
+    assert visitor.visit(f"{api.url}/docs") == 200
+    visitor.page.get_by_role("heading", name="Create a session").wait_for()
+    for width in range(1000, 1401, 50):
+        visitor.page.set_viewport_size({"width": width, "height": HEIGHT})
+        _settled(visitor.page)
+        assert visitor.page.locator(KEY_FORM).evaluate(OVERLAPS) == [], width
 
 
 def test_the_type_of_key_is_named_without_words_that_have_no_room(api: Served, visitor: Visitor) -> None:
