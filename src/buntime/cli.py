@@ -63,7 +63,7 @@ def purge_command(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove every session and everything that the server created on this host.
+    """Remove every session and all that the server made on this host.
 
     Example: buntime purge --yes
     """
@@ -79,7 +79,8 @@ def purge_command(
 
 @app.command("backup", cls=ServerCommand)
 def backup_command(
-    directory: Annotated[Path, typer.Argument(help="The directory to create.")], as_json: AsJson = False
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The directory to create.")],
+    as_json: AsJson = False,
 ) -> None:
     """Copy the store and the master key. The server can keep running.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.\-\[\]:]+")  # as browsers send it: lower case, no path
 SHARED_RUN_DIR = Path("/run/buntime")  # shared by all servers of this host
 CLIENT_NAMES = ("BUNTIME_URL", "BUNTIME_API_KEY")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 type Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -109,6 +110,7 @@ def from_environment(environ: Mapping[str, str]) -> Config:
     """
     config = Config(**_values(environ))  # type: ignore[arg-type]
     _check_numbers(config)
+    _check_log_level(config)
     _check_networks(config)
     _check_certificate(config)
     return config
@@ -132,6 +134,12 @@ def _values(environ: Mapping[str, str]) -> dict[str, object]:
         except ValueError:
             raise BadSetting(f"{name} must be a whole number, not {text!r}.") from None
     return values
+
+
+def _check_log_level(config: Config) -> None:
+    if config.log_level.lower() not in LOG_LEVELS:
+        *others, last = LOG_LEVELS
+        raise BadSetting(f"BUNTIME_LOG_LEVEL must be {', '.join(others)} or {last}, not {config.log_level!r}.")
 
 
 def _check_numbers(config: Config) -> None:

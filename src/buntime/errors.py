@@ -5,6 +5,7 @@ whether the same request may succeed later. The web layer maps codes to HTTP sta
 and is shown as `internal_error`.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -27,6 +28,13 @@ class InvalidRequest(BuntimeError):
 
     def __init__(self, field: str, message: str, **details: object) -> None:
         super().__init__(message, field=field, **details)
+
+    @classmethod
+    def not_one_of(cls, field: str, allowed: Sequence[str], sent: str) -> "InvalidRequest":
+        """The field takes some values only. `sent`: what the client sent, as the message shows it."""
+        *others, last = allowed
+        words = f"{', '.join(others)} or {last}" if others else last
+        return cls(field, f"{field} must be {words}, not {sent}.")
 
 
 class Unauthorized(BuntimeError):

@@ -26,6 +26,7 @@ ENV_VALUE_BYTES = 65536
 SESSION_ENV_BYTES = 262144  # all names and values; the server keeps a session's env in memory, unlike a run's
 COMMAND_BYTES = 65536
 SMALLEST = Limits(memory=64, cpu=0.05, timeout=1, disk=16)
+VISIBILITIES, EGRESS = ("public", "private"), ("internet", "none")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -239,8 +240,8 @@ def _check_on_wake(command: str | None) -> None:
 
 
 def _check_preview(preview: Preview) -> None:
-    if preview.visibility not in ("public", "private"):
-        raise InvalidRequest("preview.visibility", 'preview.visibility must be "public" or "private".')
+    if preview.visibility not in VISIBILITIES:
+        raise InvalidRequest.not_one_of("preview.visibility", VISIBILITIES, repr(preview.visibility))
     if len(preview.ports) > 64 or len(set(preview.ports)) != len(preview.ports):
         raise InvalidRequest("preview.ports", "preview.ports takes up to 64 different ports.")
     for port in preview.ports:
@@ -249,8 +250,8 @@ def _check_preview(preview: Preview) -> None:
 
 
 def _check_network(network: Network) -> None:
-    if network.egress not in ("internet", "none"):
-        raise InvalidRequest("network.egress", 'network.egress must be "internet" or "none".')
+    if network.egress not in EGRESS:
+        raise InvalidRequest.not_one_of("network.egress", EGRESS, repr(network.egress))
     for name, entries in (("allow", network.allow), ("deny", network.deny)):
         if len(entries) > ENTRIES:
             raise InvalidRequest(

@@ -54,7 +54,7 @@ def test_a_deleted_account_is_unknown_and_its_sessions_go(server: Server) -> Non
     sandboxes = [client.open() for _ in range(2)]
     owners = {file.parent.name for file in _records(server) if any(s.id in file.read_text() for s in sandboxes)}
     assert len(owners) == 2
-    server.cli("accounts", "delete", account)
+    server.cli("accounts", "delete", account, "--yes")
     client.call("GET", "/sessions").refused(401, "unauthorized")
     deadline = time.monotonic() + 60
     while owners & {file.parent.name for file in _records(server)}:

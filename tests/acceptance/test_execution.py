@@ -170,9 +170,15 @@ def test_the_working_directory_is_the_one_asked_for(session: Session) -> None:
     assert session.output("pwd", workingDir="a b/$c") == "/workspace/a b/$c\n"
     assert session.output("pwd", workingDir="/tmp") == "/tmp\n"
     assert session.output("pwd", workingDir="a b/../a b") == "/workspace/a b\n"
-    missing = session.command("pwd", workingDir="missing")
-    assert missing["exitCode"] != 0
-    assert "missing" in missing["stderr"]
+
+
+@pytest.mark.parametrize("program", [{"command": "pwd"}, {"code": "console.log(1)"}])
+def test_a_working_directory_that_does_not_exist_is_named_on_stderr(
+    session: Session, program: dict[str, object]
+) -> None:
+    result = session.execute(workingDir="missing", **program).done()
+    assert (result["exitCode"], result["stdout"]) == (1, "")
+    assert result["stderr"] == "buntime: workingDir /workspace/missing: No such file or directory\n"
 
 
 @pytest.mark.parametrize(

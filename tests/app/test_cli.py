@@ -2,9 +2,11 @@
 
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import pytest
 
 from buntime.account import is_well_formed
 from buntime.config import Config
+from buntime.plan import Limits
+from buntime.session import Session
 from buntime.stores import database, store_file
+from buntime.stores.sessions import add_session
 
 SDK = Path(__file__).parents[2] / "sdk/python/src"
 
@@ -36,6 +41,27 @@ class Shell:
         done = self.run(*words)
         assert done.returncode == 0, done.stderr
         return done.stdout.removesuffix("\n")
+
+    def answers(self, line: str, *words: str) -> str:
+        """What the command shows on a terminal where a person types this line."""
+        person, terminal = pty.openpty()
+        os.write(person, f"{line}\n".encode())
+        done = subprocess.run(
+            [sys.executable, "-m", "buntime_cli", *words],
+            env={"PATH": os.environ["PATH"], "BUNTIME_DATA_DIR": str(self.data_dir)},
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+        )
+        os.close(terminal)
+        os.close(person)
+        return done.stdout + done.stderr
+
+    def has_session_of(self, account: str) -> None:
+        session = Session("ses_a", account, 1, 2, 1, Limits(64, 1, 1, 16), "sandbox", "image")
+        store = database.connect(store_file(Config(data_dir=self.data_dir)))
+        with closing(store) as connection, database.transaction(connection):
+            add_session(connection, session, limit=1)
 
     def refuses(self, *words: str, **environ: str) -> str:
         done = self.run(*words, **environ)
@@ -84,14 +110,45 @@ def test_an_account_lives_from_create_to_delete(shell: Shell) -> None:
     account = shell.prints("accounts", "create", "--plan", "enterprise", "--set", "sessions=500", "--set", "most.cpu=8")
     assert re.fullmatch(r"acc_[a-z0-9]{16}", account)
     assert re.search(rf"{account} +enterprise +active .*sessions=500 most.cpu=8", shell.prints("accounts", "list"))
-    shell.prints("accounts", "suspend", account)
+    assert shell.prints("accounts", "suspend", account).startswith(f"{account} is suspended. Its calls are refused")
     assert "suspended" in shell.prints("accounts", "list")
-    shell.prints("accounts", "resume", account)
+    assert shell.prints("accounts", "resume", account) == f"{account} is active."
     assert "active" in shell.prints("accounts", "list")
-    shell.prints("accounts", "delete", account)
-    assert "deleted" in shell.prints("accounts", "list")
+    assert shell.prints("accounts", "delete", account, "--yes") == f"{account} is deleted, with 0 sessions."
     assert "is deleted, which is final" in shell.refuses("accounts", "resume", account)
     assert "is deleted, which is final" in shell.refuses("keys", "create", "--account", account)
+
+
+def test_a_deleted_account_is_listed_only_with_all(shell: Shell) -> None:
+    kept, gone = (shell.prints("accounts", "create", "--plan", "free") for _ in range(2))
+    shell.prints("accounts", "delete", gone, "--yes")
+    listed = shell.run("accounts", "list")
+    assert kept in listed.stdout
+    assert gone not in listed.stdout
+    assert listed.stderr == "1 deleted account left out. Show all with: buntime accounts list --all\n"
+    assert re.search(rf"{gone} +free +deleted", shell.prints("accounts", "list", "--all"))
+    assert [one["id"] for one in json.loads(shell.prints("accounts", "list", "--json"))] == [kept]
+
+
+def test_without_a_terminal_an_account_is_deleted_only_with_yes(shell: Shell) -> None:
+    account = shell.prints("accounts", "create", "--plan", "free")
+    shell.has_session_of(account)
+    said = shell.refuses("accounts", "delete", account)
+    assert said == (
+        f"buntime: This would delete the account {account} and its 1 session. "
+        f"Confirm with: buntime accounts delete {account} --yes\n"
+    )
+    assert re.search(rf"{account} +free +active", shell.prints("accounts", "list"))
+    told = json.loads(shell.prints("accounts", "delete", account, "--yes", "--json"))
+    assert told == {"id": account, "status": "deleted", "sessions": 1}
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n", "active"), ("y", "deleted")])
+def test_on_a_terminal_the_deletion_of_an_account_is_a_question(shell: Shell, answer: str, left: str) -> None:
+    account = shell.prints("accounts", "create", "--plan", "free")
+    asked = shell.answers(answer, "accounts", "delete", account)
+    assert f"Delete the account {account} and its 0 sessions? This is final. [y/N]" in asked
+    assert re.search(rf"{account} +free +{left}", shell.prints("accounts", "list", "--all"))
 
 
 def test_keys_are_listed_without_the_secret_and_revoked_by_id_or_secret(shell: Shell) -> None:
@@ -105,7 +162,8 @@ def test_keys_are_listed_without_the_secret_and_revoked_by_id_or_secret(shell: S
     assert first not in listed
     by_id = re.search(rf"{re.escape(second[:8])}\S* +(key_\w+)", listed)
     assert by_id is not None
-    shell.prints("keys", "revoke", first)
+    said = shell.prints("keys", "revoke", first)
+    assert re.fullmatch(r"key_\w+ is revoked\. Its calls are refused from now on\.", said)
     shell.prints("keys", "revoke", by_id[1])
     assert len(re.findall(r"\d\dZ", shell.prints("keys", "list", "--account", account))) == 4
     refusal = shell.refuses("keys", "revoke", first)
@@ -127,7 +185,7 @@ def test_programs_read_accounts_and_keys_as_json(shell: Shell) -> None:
     assert key["key"].startswith(listed["hint"])
     assert told("keys", "revoke", key["id"]) == {"id": key["id"], "revoked": True}
     assert told("keys", "list")[0]["revokedAt"] is not None
-    for verb, status in (("suspend", "suspended"), ("resume", "active"), ("delete", "deleted")):
+    for verb, status in (("suspend", "suspended"), ("resume", "active")):
         assert told("accounts", verb, account["id"]) == {"id": account["id"], "status": status}
 
 
@@ -184,7 +242,15 @@ def test_wrong_usage_is_status_2(empty: Shell, words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("words", ["serve", "doctor", "purge", "backup", "accounts create", "keys create", "keys list"])
 def test_the_help_of_a_servers_command_has_an_example(shell: Shell, words: str) -> None:
-    assert re.search(rf"Example: .*buntime {words}", shell.prints(*words.split(), "--help"))
+    shown = shell.prints(*words.split(), "--help")
+    assert re.search(rf"^  Example:\n    .*buntime {words}", shown, re.M)
+
+
+@pytest.mark.parametrize("words", ["accounts", "accounts delete", "keys create", "backup", "ls", "update", "exec"])
+def test_help_looks_alike_and_names_no_types_of_python(shell: Shell, words: str) -> None:
+    shown = shell.prints(*words.split(), "--help")
+    assert re.match(rf"Usage: .* {words} \[OPTIONS\]", shown)
+    assert not re.search(r"[│╭╰{}]|<\w+|list\[|--install-completion", shown)
 
 
 def test_an_unconfirmed_purge_removes_nothing(shell: Shell) -> None:

@@ -1,6 +1,7 @@
 """Every error says what is wrong with the request."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -90,6 +91,40 @@ async def test_a_bad_query_is_invalid_and_its_parameter_is_named(api: Api, query
 async def test_a_query_is_refused_if_the_endpoint_has_none(api: Api) -> None:
     answer = await api.call("POST", CREATE + "?ttl=300", {})
     assert answer.error["details"]["field"] == "ttl"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "message"),
+    [
+        ("POST", CREATE, {"network": {"egress": "no"}}, "network.egress must be internet or none, not 'no'."),
+        ("POST", CREATE, {"network": {"egress": 5}}, "network.egress must be internet or none, not a whole number."),
+        ("POST", CREATE, {"preview": {"visibility": None}}, "preview.visibility must be public or private, not null."),
+        ("GET", "/sessions?state=on", None, "state must be active, idle or deep-sleep, not 'on'."),
+        ("GET", "/sessions?state=", None, "state must be active, idle or deep-sleep, not ''."),
+        ("POST", "/sessions/ses_a/sleep", {"depth": "deep"}, "depth must be idle or deep-sleep, not 'deep'."),
+        (
+            *("POST", "/execute", {"sessionId": "s", "files": [{"path": "a", "content": "", "encoding": "hex"}]}),
+            "files[0].encoding must be utf8 or base64, not 'hex'.",
+        ),
+        (
+            *("POST", "/files/write", {"sessionId": "s", "path": "a", "content": "", "encoding": "x" * 900}),
+            f"encoding must be utf8 or base64, not '{'x' * 199}….",
+        ),
+        ("GET", "/files/list?sessionId=s&recursive=yes", None, "recursive must be true or false, not 'yes'."),
+    ],
+)
+async def test_a_field_that_takes_some_values_names_them(
+    api: Api, method: str, path: str, body: dict[str, object] | None, message: str
+) -> None:
+    answer = await api.call(method, path, body) if body is not None else await api.call(method, path)
+    assert answer.refusal == (400, "invalid_request"), answer.body
+    assert answer.error["message"] == message
+
+
+async def test_a_signal_that_does_not_exist_is_answered_with_those_that_do(api: Api) -> None:
+    body = {"sessionId": "s", "processId": "p", "signal": "SIGFOO"}
+    message = (await api.call("POST", "/processes/signal", body)).error["message"]
+    assert re.fullmatch(r"signal must be SIG.*SIGTERM.* or SIG\w+, not 'SIGFOO'\.", message)
 
 
 @pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""])

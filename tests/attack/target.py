@@ -81,7 +81,7 @@ def _account(plan: str) -> Iterator[str]:
     try:
         yield _buntime("keys", "create", "--account", account)
     finally:
-        _buntime("accounts", "delete", account)
+        _buntime("accounts", "delete", account, "--yes")
 
 
 def _buntime(*arguments: str) -> str:

@@ -5,6 +5,7 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import httpx2
@@ -205,6 +206,83 @@ def test_an_unknown_option_of_exec_is_named() -> None:
     assert done.exit_code == 2
     assert "--bogus" in done.stderr
     assert "goes after" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("create demo", "A session's name is an option. Write: buntime create --name demo"),
+        ("create --memory 1tb", "'--memory': '1tb' is not a size in whole megabytes. Write 512, 512m, 2g or 2GiB."),
+        ("create --memory=", "'--memory': '' is not a size in whole megabytes. Write 512, 512m, 2g or 2GiB."),
+        ("create --cpu lots", "'--cpu': 'lots' is not a number."),
+        ("create --port web", "'--port': 'web' is not a whole number."),
+        ("create --egress no", "'--egress': 'no' is not one of 'internet', 'none'."),
+        ("update demo --default x", "'x' is not one of 'metadata', 'preview', 'network', 'env', 'on-wake'."),
+        ("logs demo --tail -1", "'--tail': must be at least 0, not -1."),
+        ("ls --server prod", "--server goes before the command. Write: buntime --server NAME ls"),
+        ("ls prod", "buntime ls takes no 'prod'."),
+        (
+            "update demo --memory 2g",
+            "--memory of a session cannot change. Create another session with: buntime create --memory VALUE",
+        ),
+        ("run nowhere.ts", "'FILE': file 'nowhere.ts' does not exist."),
+    ],
+)
+def test_wrong_usage_is_answered_with_what_to_write(line: str, said: str) -> None:
+    done = Server({}).runs(*line.split())
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.endswith(f"{said}\n"), done.stderr
+    assert "Value error" not in done.stderr
+
+
+def test_limits_are_sent_in_megabytes() -> None:
+    sent = []
+
+    def create(request: httpx2.Request) -> Answer:
+        sent.append(json.loads(request.content))
+        return 200, session(FIRST)
+
+    done = Server({"POST /sessions/create": create}).runs("create", "--memory", "1gb", "--disk", "5g")
+    assert done.exit_code == 0, done.stderr
+    assert sent[0]["resourceLimits"] == {"memory": 1024, "disk": 5120}
+
+
+def test_a_login_with_a_wrong_key_says_where_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    refused = {"error": {"code": "unauthorized", "message": "Bad key.", "retryable": False, "details": {}}}
+    done = Server({"GET /sessions": (401, refused)}).runs("login", "--url", "http://test", typed="btk_wrong\n")
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "buntime: http://test does not accept this key, so nothing was kept. Copy the whole key (btk_…), or create one "
+        "on the server with: buntime keys create\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_with_after_the_file_of_a_run_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "main.ts").write_text("")
+    done = Server({"POST /sessions/create": (503, FULL)}).runs("run", str(tmp_path / "main.ts"), "--with", "lib")
+    assert f"buntime: --with after {tmp_path}/main.ts goes to the program." in done.stderr
+
+
+@pytest.mark.parametrize("name", ["exec", "cp", "start", "logs"])
+def test_examples_in_help_stand_on_one_line_each(name: str) -> None:
+    written = dict(commands())[name]
+    examples = re.split(r" {4,}", " ".join(re.split(r"Examples?: ", written)[1].split("\n")))
+    shown = CliRunner().invoke(app, [name, "--help"], prog_name="buntime", terminal_width=50).stdout
+    for example in examples:
+        assert f"    {example.strip()}\n" in shown
+
+
+def test_every_option_and_argument_has_a_help_text() -> None:
+    found = typer.main.get_command(app)
+    assert isinstance(found, TyperGroup)
+    bare = [(name, one.name) for name, command in found.commands.items() for one in command.params if not _help(one)]
+    assert not bare
+
+
+def _help(parameter: object) -> str:
+    return getattr(parameter, "help", None) or ""
 
 
 def test_a_certificate_that_is_not_trusted_is_named_with_the_way_out() -> None:

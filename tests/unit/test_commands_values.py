@@ -8,7 +8,7 @@ import typer
 from buntime_cli.commands.errors import one_line
 from buntime_cli.commands.screen import Leaving
 from buntime_cli.commands.showing import plain, print_table, since, size, until, wire
-from buntime_cli.commands.values import pairs, seconds
+from buntime_cli.commands.values import megabytes, pairs, seconds
 
 NOW = datetime(2024, 1, 19, 10, 30, tzinfo=UTC)
 
@@ -22,6 +22,23 @@ def test_spans_of_time_have_units(text: str, number: int) -> None:
 def test_an_invalid_span_of_time_is_wrong_usage(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is not a span of time"):
         seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        *(("512", 512), ("512m", 512), ("512M", 512), ("512mb", 512), ("512 MiB", 512)),
+        *(("1g", 1024), ("1gb", 1024), ("1GiB", 1024), ("1.5g", 1536)),
+    ],
+)
+def test_sizes_of_limits_are_megabytes_unless_they_name_a_unit(text: str, number: int) -> None:
+    assert megabytes(text, "--memory") == number
+
+
+@pytest.mark.parametrize("text", ["", "big", "-1", "1tb", "512k", "1.5", "1b", "g"])
+def test_an_invalid_size_is_refused_with_the_forms_that_are_good(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match=r"is not a size in whole megabytes\. Write 512, 512m, 2g or 2GiB\."):
+        megabytes(text, "--memory")
 
 
 def test_a_value_may_have_equal_signs_and_be_empty() -> None:

@@ -70,3 +70,9 @@ def test_an_installation_is_named_by_its_directory_wherever_it_is_seen_from(tmp_
 def test_images_are_in_the_data_directory_unless_shared() -> None:
     assert Config(data_dir=Path("/d")).images == Path("/d/images")
     assert Config(data_dir=Path("/d"), images_dir=Path("/shared")).images == Path("/shared")
+
+
+def test_a_log_level_is_one_of_four() -> None:
+    assert from_environment({"BUNTIME_LOG_LEVEL": "WARNING"}).log_level == "WARNING"
+    with pytest.raises(BadSetting, match="must be debug, info, warning or error, not 'verbose'"):
+        from_environment({"BUNTIME_LOG_LEVEL": "verbose"})

@@ -204,3 +204,36 @@ async def test_a_preview_says_whether_anything_listens(exit_code: int, listening
     near.on_execute("exec 3<>/dev/tcp/127.0.0.1/3000", FakeResult(exit_code=exit_code))
     async with talking(near) as talk:
         assert (await talk.does("preview_url", port=3000))["listening"] is listening
+
+
+# --- sessions ---
+
+
+async def test_a_list_of_sessions_has_their_names() -> None:
+    async with AsyncFakeBuntime() as near:
+        named = (await near.sessions.create(metadata={"name": "shop"})).id
+        other = (await near.sessions.create(metadata={"name": 7})).id
+        async with talking(near) as talk:
+            shown = await talk.does("list_sessions")
+            text = (await talk.client.call_tool("list_sessions", {})).content[0]
+    assert {one["session"]: one["name"] for one in shown["sessions"]} == {named: "shop", other: None}
+    assert isinstance(text, TextContent)
+    assert f"{named}  shop  active  until " in text.text
+
+
+async def test_a_deletion_of_all_sessions_deletes_none_and_says_how() -> None:
+    async with AsyncFakeBuntime() as near, talking(near) as talk:
+        kept = (await near.sessions.create()).id
+        text = await said(talk, "delete_session", session="all")
+        assert [one["session"] for one in (await talk.does("list_sessions"))["sessions"]] == [kept]
+    assert text.startswith("session_not_found: ")
+    assert text.endswith(
+        "Nothing was deleted. Find ids (ses_…) with list_sessions, and delete one session with each call of "
+        "delete_session."
+    )
+
+
+async def test_the_description_of_a_timeout_says_that_a_plan_may_allow_less() -> None:
+    tools = {tool.name: tool for tool in await build(SETTINGS).list_tools()}
+    for name in ("execute_code", "run_command", "run_in_context"):
+        assert "plan may allow less than 3600" in tools[name].input_schema["properties"]["timeout"]["description"]

@@ -106,7 +106,7 @@ def test_a_whole_number_of_cores_is_accepted() -> None:
         (["sessions.x=1"], "sessions must be a number"),
         (["most.cpu=nan"], r"most\.cpu must be more than 0"),
         (["most.cpu=inf"], r"most\.cpu must be more than 0"),
-        (["may_set_limits=1"], "may_set_limits must be true or false"),
+        (["may_set_limits=1"], "may_set_limits must be true or false, not 1"),
         (["most=1"], "table of limits"),
         (["most=1", "most.cpu=1"], "both whole and in part"),
         (["most.ram=1"], "ram"),

@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -18,16 +19,24 @@ from buntime.plan import FIRST_PLAN, Plan, load_plans
 from buntime.stores import accounts as sql
 from buntime.stores import database, store_file
 
-accounts = typer.Typer(cls=ServerGroup, help="Accounts: who may use the server, and how much.", no_args_is_help=True)
-keys = typer.Typer(cls=ServerGroup, help="API keys of accounts.", no_args_is_help=True)
+accounts = typer.Typer(
+    cls=ServerGroup,
+    help="Accounts: who may use the server, and how much.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+keys = typer.Typer(
+    cls=ServerGroup, help="API keys of accounts.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
-AccountId = Annotated[str, typer.Argument(metavar="ID", help="acc_…", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+AccountId = Annotated[str, typer.Argument(metavar="ID", help="The account's id, acc_…", show_default=False)]
 
 
 @accounts.command("create")
 def create_account(
-    plan: Annotated[str, typer.Option(help="Name of the plan.", show_default=False)],
+    plan: Annotated[str, typer.Option(metavar="PLAN", help="Name of the plan.", show_default=False)],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of its own, such as most.memory=8192."),
@@ -50,13 +59,16 @@ def create_account(
 
 
 @accounts.command("list")
-def list_accounts(as_json: AsJson = False) -> None:
-    """List accounts: id, plan, status, creation time, and settings of their own.
+def list_accounts(
+    every: Annotated[bool, typer.Option("--all", help="Show deleted accounts too.")] = False, as_json: AsJson = False
+) -> None:
+    """List accounts: id, plan, status, creation, own settings.
 
-    Example: buntime accounts list
+    Example: buntime accounts list --all
     """
     with _store(from_environment(os.environ)) as connection:
-        found = sql.list_accounts(connection)
+        known = sql.list_accounts(connection)
+    found = [account for account in known if every or account.status is not AccountStatus.DELETED]
     if as_json:
         typer.echo(json.dumps([_told_account(account) for account in found]))
         return
@@ -65,6 +77,10 @@ def list_accounts(as_json: AsJson = False) -> None:
         for account in found
     ]
     _print_table(("ID", "PLAN", "STATUS", "CREATED", "SETTINGS"), rows)
+    if hidden := len(known) - len(found):
+        typer.echo(
+            f"{_count(hidden, 'deleted account')} left out. Show all with: buntime accounts list --all", err=True
+        )
 
 
 @accounts.command("suspend")
@@ -73,7 +89,12 @@ def suspend_account(account_id: AccountId, as_json: AsJson = False) -> None:
 
     Example: buntime accounts suspend acc_…
     """
-    _set_status(account_id, AccountStatus.SUSPENDED, as_json)
+    _set_status(account_id, AccountStatus.SUSPENDED)
+    _say(
+        f"{account_id} is suspended. Its calls are refused until: buntime accounts resume {account_id}",
+        {"id": account_id, "status": "suspended"},
+        as_json,
+    )
 
 
 @accounts.command("resume")
@@ -82,16 +103,28 @@ def resume_account(account_id: AccountId, as_json: AsJson = False) -> None:
 
     Example: buntime accounts resume acc_…
     """
-    _set_status(account_id, AccountStatus.ACTIVE, as_json)
+    _set_status(account_id, AccountStatus.ACTIVE)
+    _say(f"{account_id} is active.", {"id": account_id, "status": "active"}, as_json)
 
 
 @accounts.command("delete")
-def delete_account(account_id: AccountId, as_json: AsJson = False) -> None:
+def delete_account(
+    account_id: AccountId,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Delete an account and its sessions. This is final.
 
-    Example: buntime accounts delete acc_…
+    Example: buntime accounts delete acc_… --yes
     """
-    _set_status(account_id, AccountStatus.DELETED, as_json)
+    with _store(from_environment(os.environ)) as connection:  # ends before the question: it holds up the server
+        _require_account(connection, account_id)
+        sessions = sql.count_sessions(connection, account_id)
+    if not yes:
+        _confirm(account_id, sessions)
+    _set_status(account_id, AccountStatus.DELETED)
+    told = {"id": account_id, "status": "deleted", "sessions": sessions}
+    _say(f"{account_id} is deleted, with {_count(sessions, 'session')}.", told, as_json)
 
 
 @keys.command("create")
@@ -100,7 +133,7 @@ def create_key(
         str | None, typer.Option("--account", metavar="ID", help="The account. Default: a new one.")
     ] = None,
     plan: Annotated[
-        str | None, typer.Option(help="Plan of the new account. Default: paid.", show_default=False)
+        str | None, typer.Option(metavar="PLAN", help="Plan of the new account. Default: paid.", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -165,15 +198,14 @@ def revoke_key(
     Example: buntime keys revoke key_…
     """
     with _store(from_environment(os.environ)) as connection:
-        key_id: str | None = key
+        key_id: str = key
         if key.startswith("btk_"):
             found = sql.find_key(connection, hash_key(key))
-            key_id = found and found[0].id
-        if key_id is None or not sql.revoke_key(connection, key_id, int(time.time())):
+            key_id = found[0].id if found else ""
+        if not sql.revoke_key(connection, key_id, int(time.time())):
             shown = key[:HINT_LENGTH] + "…" if key.startswith("btk_") else key
             raise CommandRefused(f"There is no key {shown} that is not revoked yet.")
-    if as_json:
-        typer.echo(json.dumps({"id": key_id, "revoked": True}))
+    _say(f"{key_id} is revoked. Its calls are refused from now on.", {"id": key_id, "revoked": True}, as_json)
 
 
 @contextmanager
@@ -212,12 +244,23 @@ def _plan(config: Config, name: str) -> Plan:
     return plans[name]
 
 
-def _set_status(account_id: str, status: AccountStatus, as_json: bool) -> None:
+def _confirm(account_id: str, sessions: int) -> None:
+    """Asks on a terminal. Elsewhere raises CommandRefused."""
+    about = f"the account {account_id} and its {_count(sessions, 'session')}"
+    if not sys.stdin.isatty():
+        confirmed = f"buntime accounts delete {account_id} --yes"
+        raise CommandRefused(f"This would delete {about}. Confirm with: {confirmed}")
+    typer.confirm(f"Delete {about}? This is final.", abort=True, err=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _set_status(account_id: str, status: AccountStatus) -> None:
     with _store(from_environment(os.environ)) as connection:
         _require_account(connection, account_id)
         sql.set_account_status(connection, account_id, status)
-    if as_json:
-        typer.echo(json.dumps({"id": account_id, "status": status.value}))
 
 
 def _require_account(connection: sqlite3.Connection, account_id: str) -> None:

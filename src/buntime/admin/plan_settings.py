@@ -58,13 +58,13 @@ def _check_kinds(plan: Plan, wanted: Plan) -> None:
     for name, value in _numbers(wanted).items():
         if isinstance(shipped[name], bool):
             if not isinstance(value, bool):
-                raise ValueError(f"{name} must be true or false")
+                raise ValueError(f"{name} must be true or false, not {value}")
         elif isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{name} must be a number")
+            raise ValueError(f"{name} must be a number, not {value!r}")
         elif isinstance(value, float) and not isinstance(shipped[name], float):
-            raise ValueError(f"{name} must be a whole number")
+            raise ValueError(f"{name} must be a whole number, not {value}")
         elif not 0 < value < math.inf:
-            raise ValueError(f"{name} must be more than 0")
+            raise ValueError(f"{name} must be more than 0, not {value}")
 
 
 def _check_order(plan: Plan) -> None:

@@ -49,6 +49,12 @@ def set_account_status(connection: sqlite3.Connection, account_id: str, status: 
     return done.rowcount == 1
 
 
+def count_sessions(connection: sqlite3.Connection, account_id: str) -> int:
+    """Without those that are being deleted."""
+    row = connection.execute("SELECT sessions FROM session_counts WHERE account = ?", (account_id,)).fetchone()
+    return 0 if row is None else int(row["sessions"])
+
+
 def add_key(connection: sqlite3.Connection, key: Key) -> None:
     """Raises ValueError if the id or the hash is taken, or if the account does not exist."""
     row = (key.id, key.account, key.hash, key.hint, key.created_at, key.revoked_at)

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from buntime.errors import InvalidRequest
+from buntime.web.choices import choices_at
 
 LONGEST_NAME = 200  # characters of the client's text that an error message repeats
 QUERY_FIELDS = 100
@@ -30,7 +31,7 @@ def decode_body(kind: type[Struct], body: bytes) -> Any:
     try:
         return _decoder(kind).decode(body)
     except msgspec.ValidationError as wrong:
-        raise _explained(wrong) from None
+        raise _explained(wrong, kind) from None
     except msgspec.DecodeError as wrong:
         raise InvalidRequest("body", f"The body is not valid JSON: {wrong}.") from None
     except UnicodeDecodeError:
@@ -47,7 +48,7 @@ def canonical(body: bytes) -> bytes:
         raise InvalidRequest("body", "The body is not valid JSON.") from None
 
 
-def _explained(wrong: msgspec.ValidationError) -> InvalidRequest:
+def _explained(wrong: msgspec.ValidationError, kind: type[Struct]) -> InvalidRequest:
     what, found, path = str(wrong).rpartition(" - at `")
     if not found:
         what, path = path, "$"
@@ -57,7 +58,17 @@ def _explained(wrong: msgspec.ValidationError) -> InvalidRequest:
         verb = "is not a field of this request" if named[1].startswith("contains") else "is required"
         return InvalidRequest(field, f"{field} {verb}.")
     field = place[:LONGEST_NAME] or "body"
+    if len(place) <= LONGEST_NAME and (allowed := choices_at(kind, place)):
+        return InvalidRequest.not_one_of(field, allowed, _sent(what))
     return InvalidRequest(field, f"{field}: {_in_words(what)}.")
+
+
+def _sent(what: str) -> str:
+    """What the client sent in place of an allowed value, from msgspec's sentence about it."""
+    if got := re.fullmatch(r"Expected `.*`, got `(\w+)`", what):
+        return NAMES.get(got[1], got[1])
+    text = what.removeprefix("Invalid enum value ")
+    return text if len(text) <= LONGEST_NAME else text[:LONGEST_NAME] + "…"
 
 
 def _in_words(what: str) -> str:
@@ -101,7 +112,7 @@ def decode_query(
     try:
         return msgspec.convert(values, kind, strict=True), chosen
     except msgspec.ValidationError as wrong:
-        raise _explained(wrong) from None
+        raise _explained(wrong, kind) from None
 
 
 def _parameters(query: bytes, *, any_bytes: bool) -> Sequence[tuple[str, str]]:
@@ -140,7 +151,7 @@ def _plain(kind: Any) -> type:
 def _scalar(name: str, text: str, kind: type) -> object:
     if kind is bool:
         if text not in ("true", "false"):
-            raise InvalidRequest(name, f"{name} must be true or false.")
+            raise InvalidRequest(name, f"{name} must be true or false, not {text[:LONGEST_NAME]!r}.")
         return text == "true"
     if kind is int:
         if not WHOLE.fullmatch(text):

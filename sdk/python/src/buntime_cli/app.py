@@ -18,6 +18,8 @@ from buntime_cli.commands import (
     shell,
     usage,
 )
+from buntime_cli.commands.help_pages import PlainContext, plainly_helped
+from buntime_cli.commands.usage_errors import UsageError, reworded
 from buntime_cli.mcp.command import mcp_command
 
 SERVER_COMMANDS = "buntime.commands"  # entry points: Typer apps whose commands are added to these
@@ -34,17 +36,25 @@ ELSEWHERE = (
 class Commands(TyperGroup):
     """Adds the commands of a server that is installed beside, which are looked up only when they are asked for."""
 
+    context_class = PlainContext
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as wrong:
+            raise reworded(wrong) from wrong.__cause__
+
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *(name for group in server_groups() for name in group.list_commands(ctx))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
         if found is not None:
-            return found
+            return plainly_helped(found)
         found = next((one for group in server_groups() if (one := group.get_command(ctx, cmd_name))), None)
         if found is None and cmd_name in SERVER_NAMES:
             raise typer.BadParameter(ELSEWHERE.format(cmd_name), ctx, param_hint="COMMAND")
-        return found
+        return None if found is None else plainly_helped(found)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         _write(formatter, "Commands", [(name, self.get_command(ctx, name)) for name in super().list_commands(ctx)])
@@ -121,7 +131,9 @@ def options(
 
 
 @rest.command("completion")
-def completion_command(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument()]) -> None:
+def completion_command(
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+) -> None:
     """Print the completion script for a shell.
 
     For bash, add this to ~/.bashrc: eval "$(buntime completion bash)". It also completes paths in sessions, which

@@ -46,8 +46,16 @@ def copy_side(word: str) -> CopySide:
 @copying.command("cp")
 def copy_command(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="FROM", autocompletion=complete_side)],
-    target: Annotated[str, typer.Argument(metavar="TO", autocompletion=complete_side)],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FROM", help="What to copy: a local path, SESSION:PATH or -.", autocompletion=complete_side
+        ),
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TO", help="Where to: a local path, SESSION:PATH or -.", autocompletion=complete_side),
+    ],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show progress.")] = False,
     as_json: AsJson = False,
 ) -> None:

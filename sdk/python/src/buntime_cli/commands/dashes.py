@@ -4,12 +4,12 @@ import re
 import shlex
 from typing import Any
 
-import typer
 from typer.core import TyperCommand
+
+from buntime_cli.commands.usage_errors import UsageError
 
 AFTER_DASHES = "buntime.after_dashes"
 PROGRAM = re.compile(r"[A-Za-z./][\w./+-]*")  # as code it would do nothing, so a command is meant
-UsageError: Any = typer.BadParameter.__mro__[1]  # the parent of "no such option" and of "unexpected argument"
 
 
 class CommandAfterDashes(TyperCommand):

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from buntime_cli.commands.errors import CommandError
 from buntime_cli.commands.options import AsJson
 from buntime_cli.commands.showing import print_json, print_table
 from buntime_cli.servers import Access, access_to, keep_servers, kept_servers
+
+if TYPE_CHECKING:
+    from buntime_sdk import Buntime
 
 login = typer.Typer()
 
@@ -23,7 +26,8 @@ def login_command(
     context: typer.Context,
     name: ServerName = "default",
     url: Annotated[
-        str | None, typer.Option(help="The server's URL. Default: BUNTIME_URL, or http://localhost:8000.")
+        str | None,
+        typer.Option(metavar="URL", help="The server's URL. Default: BUNTIME_URL, or http://localhost:8000."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +45,7 @@ def login_command(
         servers = kept_servers()
         access = Access((url or access_to(None).url).rstrip("/"), _asked_key())
         with connected(context, as_json, access) as client:
-            client.sessions.list(page_size=1).page()
+            _require_accepted(client, access)
         file = keep_servers(servers.with_server(name, access))
     if as_json:
         print_json({"name": name, "url": access.url})
@@ -79,6 +83,20 @@ def servers_command(as_json: AsJson = False) -> None:
         print_json([{"name": name, "url": url, "default": is_default} for name, url, is_default in rows])
     else:
         print_table(("NAME", "DEFAULT", "URL"), [(name, "yes" if used else "", url) for name, url, used in rows])
+
+
+def _require_accepted(client: "Buntime", access: Access) -> None:
+    """Raises CommandError if the server refuses the key, BuntimeError if it does not answer."""
+    from buntime_sdk import Unauthorized
+
+    try:
+        client.sessions.list(page_size=1).page()
+    except Unauthorized:
+        raise CommandError(
+            f"{access.url} does not accept this key, so nothing was kept. Copy the whole key (btk_…), or create one on "
+            "the server with: buntime keys create",
+            "unauthorized",
+        ) from None
 
 
 def _asked_key() -> str:

@@ -5,18 +5,24 @@ from typing import Annotated, Literal
 import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-WorkingDir = Annotated[str, typer.Option("--workdir", "-w", help="Relative to /workspace, or absolute.")]
+WorkingDir = Annotated[
+    str, typer.Option("--workdir", "-w", metavar="PATH", help="Relative to /workspace, or absolute.")
+]
 Variables = list[str] | None
 RunEnv = Annotated[Variables, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For this program.")]
 RunTimeout = Annotated[
-    str | None, typer.Option(help="Kill the program after this time: 90, 5m. Default: the session's timeout.")
+    str | None,
+    typer.Option(metavar="TIME", help="Kill the program after this time: 90, 5m. Default: the session's timeout."),
 ]
 NoStdin = Annotated[bool, typer.Option("--no-stdin", "-n", help="Do not read piped input.")]
 SessionEnv = Annotated[
     Variables, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For everything that runs in the session.")
 ]
-Ports = Annotated[list[int] | None, typer.Option("--port", help="A port that anyone may open. Default: 8080.")]
+Ports = Annotated[
+    list[int] | None,
+    typer.Option("--port", metavar="PORT", help="A port that anyone may open. Repeatable. Default: 8080."),
+]
 Egress = Annotated[Literal["internet", "none"] | None, typer.Option(help="What the session may reach.")]
-Allow = Annotated[Variables, typer.Option(help="Allow only this name or network. Repeatable.")]
-Deny = Annotated[Variables, typer.Option(help="Block this name or network. Repeatable.")]
+Allow = Annotated[Variables, typer.Option(metavar="HOST", help="Allow only this name or network. Repeatable.")]
+Deny = Annotated[Variables, typer.Option(metavar="HOST", help="Block this name or network. Repeatable.")]
 OnWake = Annotated[str | None, typer.Option(metavar="COMMAND", help="A command to run after each deep sleep.")]

@@ -23,9 +23,9 @@ WEB_PORT = 8080
 def open_command(
     context: typer.Context,
     session: SessionName,
-    port: Annotated[int, typer.Option(help="The port that the program listens on.")] = WEB_PORT,
+    port: Annotated[int, typer.Option(metavar="PORT", help="The port that the program listens on.")] = WEB_PORT,
     private: Annotated[bool, typer.Option("--private", help="Add a token even if the port is public.")] = False,
-    ttl: Annotated[str, typer.Option(help="How long the token is valid.")] = "1h",
+    ttl: Annotated[str, typer.Option(metavar="TIME", help="How long the token is valid.")] = "1h",
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the URL if stdout is a terminal.")
     ] = True,

@@ -31,16 +31,25 @@ ProcessName = Annotated[str, typer.Argument(metavar="PROCESS", help="The process
 def start_command(
     context: typer.Context,
     session: SessionName,
-    line: Annotated[str | None, typer.Argument(metavar="COMMAND | -- COMMAND…", show_default=False)] = None,
-    name: Annotated[str | None, typer.Option(help="A name for the process.")] = None,
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE")] = None,
+    line: Annotated[
+        str | None,
+        typer.Argument(metavar="COMMAND | -- COMMAND…", help="A line for bash, or a program.", show_default=False),
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="A name for the process.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For this process.")
+    ] = None,
     working_dir: WorkingDir = "/workspace",
-    timeout: Annotated[str | None, typer.Option(help="Kill the process after this time. Default: never.")] = None,
-    wait_port: Annotated[int | None, typer.Option(help="Wait until the process listens on this port.")] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Kill the process after this time. Default: never.")
+    ] = None,
+    wait_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Wait until the process listens on this port.")
+    ] = None,
     wait_output: Annotated[
         str | None, typer.Option(metavar="REGEX", help="Wait for a line of output that matches.")
     ] = None,
-    wait: Annotated[str, typer.Option(help="How long to wait, at most 300 s.")] = READY_SECONDS,
+    wait: Annotated[str, typer.Option(metavar="TIME", help="How long to wait, at most 300 s.")] = READY_SECONDS,
     as_json: AsJson = False,
 ) -> None:
     """Start a command in the background and print its process id.
@@ -146,7 +155,7 @@ def stop_command(
     context: typer.Context,
     session: SessionName,
     process: ProcessName,
-    signal: Annotated[str, typer.Option(help="For example SIGINT or SIGKILL.")] = "SIGTERM",
+    signal: Annotated[str, typer.Option(metavar="SIGNAL", help="For example SIGINT or SIGKILL.")] = "SIGTERM",
     as_json: AsJson = False,
 ) -> None:
     """Send a signal to a process and everything that it started.

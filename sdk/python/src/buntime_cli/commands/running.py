@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from buntime_cli.commands.connection import connected
-from buntime_cli.commands.dashes import AFTER_DASHES, CommandAfterDashes, UsageError, looks_like_a_command, with_dashes
+from buntime_cli.commands.dashes import AFTER_DASHES, CommandAfterDashes, looks_like_a_command, with_dashes
 from buntime_cli.commands.errors import CommandError, one_line
 from buntime_cli.commands.naming import SessionName, find
 from buntime_cli.commands.options import AsJson, NoStdin, RunEnv, RunTimeout, WorkingDir
 from buntime_cli.commands.showing import print_json
 from buntime_cli.commands.stopping import whole
+from buntime_cli.commands.usage_errors import UsageError
 from buntime_cli.commands.values import pairs, seconds
 
 if TYPE_CHECKING:
@@ -35,9 +36,14 @@ BUN = ("bun", "--install=fallback")  # as /execute starts code
 def exec_command(
     context: typer.Context,
     session: SessionName,
-    code: Annotated[str | None, typer.Argument(metavar="CODE | - | -- COMMAND…", show_default=False)] = None,
+    code: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CODE | - | -- COMMAND…", help="Code, code from stdin, or a command.", show_default=False
+        ),
+    ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="Execute the code in this file.", exists=True)
+        Path | None, typer.Option("--file", "-f", metavar="FILE", help="Execute the code in this file.", exists=True)
     ] = None,
     env: RunEnv = None,
     timeout: RunTimeout = None,
@@ -45,10 +51,10 @@ def exec_command(
     no_stdin: NoStdin = False,
     as_json: AsJson = False,
 ) -> None:
-    """Execute TypeScript code, or a command after `--`, in a session.
+    """Execute TypeScript code or a command in a session.
 
-    Output appears as it is written, the program's exit status becomes the status of this command, and Ctrl-C ends the
-    program. Piped input becomes the standard input of a command; with `-` it is the code.
+    A command goes after `--`. Output appears as it is written, the program's exit status becomes the status of this
+    command, and Ctrl-C ends the program. Piped input becomes the standard input of a command; with `-` it is the code.
 
     Examples: buntime exec demo 'console.log(6 * 7)'    buntime exec demo -- ls -la
     """
@@ -75,15 +81,15 @@ def exec_command(
 @running.command("run", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def run_command(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A program: .ts, .js, .py, .sh.", exists=True, dir_okay=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A program: .ts, .js, .py, .sh.", exists=True, dir_okay=False)
+    ],
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="ARGUMENTS…", help="Arguments for the program.")
     ] = None,
     beside: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--with", metavar="PATH", help="A file or folder beside FILE that the program needs.", exists=True
-        ),
+        typer.Option("--with", metavar="PATH", help="Also upload this file or folder of FILE's folder.", exists=True),
     ] = None,
     env: RunEnv = None,
     timeout: RunTimeout = None,
@@ -96,8 +102,12 @@ def run_command(
     The session is deleted afterwards, even if the run fails. Output, exit status and Ctrl-C work as with `exec`. Put
     options before FILE: everything after it goes to the program.
 
-    Example: buntime run --with lib main.ts argument
+    Examples: buntime run main.ts    buntime run --with lib main.ts argument
     """
+    if "--with" in (arguments or ()):
+        print(
+            f"buntime: --with after {file} goes to the program. To upload files, put it before {file}.", file=sys.stderr
+        )
     folder = file.parent.resolve()
     others = [_below(folder, path) for path in beside or ()]
     variables, limit = pairs(env) or None, seconds(timeout) if timeout else None

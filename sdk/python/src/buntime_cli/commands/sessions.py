@@ -12,7 +12,7 @@ from buntime_cli.commands.errors import CommandError
 from buntime_cli.commands.naming import SessionName, SessionNames, find, require_free
 from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, OnWake, Ports, SessionEnv, Variables
 from buntime_cli.commands.showing import print_json, print_table, since, told, until
-from buntime_cli.commands.values import pairs, seconds
+from buntime_cli.commands.values import megabytes, pairs, seconds
 
 if TYPE_CHECKING:
     from buntime_sdk import Session
@@ -28,14 +28,18 @@ SHOWN = (
 @sessions.command("create")
 def create_command(
     context: typer.Context,
-    name: Annotated[str | None, typer.Option(help="A name for the session, stored as metadata.name.")] = None,
-    ttl: Annotated[str | None, typer.Option(help="Lifetime: 90, 30m, 24h, 7d. Default: one day.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A name for the session, stored as metadata.name.")
+    ] = None,
+    ttl: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Lifetime: 90, 30m, 24h, 7d. Default: one day.")
+    ] = None,
     metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="A label to search by.")] = None,
     env: SessionEnv = None,
-    memory: Annotated[int | None, typer.Option(metavar="MB")] = None,
-    cpu: Annotated[float | None, typer.Option(metavar="CORES")] = None,
-    timeout: Annotated[str | None, typer.Option(help="Timeout of runs that set none.")] = None,
-    disk: Annotated[int | None, typer.Option(metavar="MB")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory: 512 (MB), 512m, 2g.")] = None,
+    cpu: Annotated[float | None, typer.Option(metavar="CORES", help="CPU cores, such as 0.5 or 2.")] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Timeout of runs that set none: 90, 5m.")] = None,
+    disk: Annotated[str | None, typer.Option(metavar="SIZE", help="Disk for files: 1024 (MB), 5g.")] = None,
     port: Ports = None,
     private: Annotated[bool, typer.Option("--private", help="Require a token for previews.")] = False,
     egress: Egress = None,
@@ -46,14 +50,21 @@ def create_command(
 ) -> None:
     """Create a session and print its id.
 
-    Example: buntime create --name demo --ttl 2h --memory 2048
+    What you leave out has the default of your plan. Limits cannot change later.
+
+    Example: buntime create --name demo --ttl 2h --memory 2g
     """
     labels = {**pairs(metadata), **({"name": name} if name else {})}
     options = _given(
         ttl=seconds(ttl) if ttl else None,
         metadata=labels or None,
         env=pairs(env) or None,
-        resource_limits=_given(memory=memory, cpu=cpu, timeout=seconds(timeout) if timeout else None, disk=disk),
+        resource_limits=_given(
+            memory=megabytes(memory, "--memory") if memory is not None else None,
+            cpu=cpu,
+            timeout=seconds(timeout) if timeout else None,
+            disk=megabytes(disk, "--disk") if disk is not None else None,
+        ),
         preview=_given(visibility="private" if private else None, ports=port),
         network=_given(egress=egress, allow=allow, deny=deny),
         on_wake=on_wake,
@@ -85,7 +96,9 @@ def _given(**options: object) -> dict[str, Any] | None:
 @sessions.command("ls")
 def list_command(
     context: typer.Context,
-    state: Annotated[Literal["active", "idle", "deep-sleep"] | None, typer.Option()] = None,
+    state: Annotated[
+        Literal["active", "idle", "deep-sleep"] | None, typer.Option(help="Only sessions in this state.")
+    ] = None,
     metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="Only sessions with this metadata.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only ids.")] = False,
     as_json: AsJson = False,

@@ -30,12 +30,15 @@ class Setting(StrEnum):
     ON_WAKE = "on-wake"
 
 
+RESTORED = f"Restore this default: {', '.join(Setting)}. Repeatable."
+
+
 @settings.command("update")
 def update_command(
     context: typer.Context,
     session: SessionName,
-    ttl: Annotated[str | None, typer.Option(help="Lifetime from now: 90, 30m, 24h, 7d.")] = None,
-    name: Annotated[str | None, typer.Option(help="A new name for the session.")] = None,
+    ttl: Annotated[str | None, typer.Option(metavar="TIME", help="Lifetime from now: 90, 30m, 24h, 7d.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="A new name for the session.")] = None,
     metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="A label to add or change.")] = None,
     unset: Annotated[Variables, typer.Option(metavar="NAME", help="A label to remove.")] = None,
     env: SessionEnv = None,
@@ -47,13 +50,14 @@ def update_command(
     allow: Allow = None,
     deny: Deny = None,
     on_wake: OnWake = None,
-    default: Annotated[list[Setting] | None, typer.Option(help="Restore this setting's default. Repeatable.")] = None,
+    default: Annotated[list[Setting] | None, typer.Option(metavar="SETTING", help=RESTORED)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Change the settings of a session, without waking it.
 
     What you leave out stays as it is. --env replaces all variables, and --port, --allow and --deny replace their lists.
-    Memory, cores, disk and timeout cannot change: give them to a new session.
+    Memory, cores, disk and timeout cannot change. For others, create a new session (buntime create --memory 2g), and
+    copy the files with buntime cp.
 
     Example: buntime update demo --ttl 2h --private --metadata team=web
     """
@@ -96,7 +100,7 @@ def extend_command(
 
 @settings.command("inspect")
 def inspect_command(context: typer.Context, session: SessionName, as_json: AsJson = False) -> None:
-    """Show everything that the server knows of a session, without waking it.
+    """Show all that the server knows of a session. Does not wake it.
 
     Example: buntime inspect demo --json
     """

@@ -35,7 +35,7 @@ def shell_command(
     session: SessionName,
     terminal: Annotated[str | None, typer.Option(metavar="ID", help="Reconnect to this terminal.")] = None,
     working_dir: Annotated[
-        str, typer.Option("--workdir", "-w", help="Working directory of a new terminal.")
+        str, typer.Option("--workdir", "-w", metavar="PATH", help="Working directory of a new terminal.")
     ] = "/workspace",
 ) -> None:
     """Open a shell in a session.

@@ -1,4 +1,4 @@
-"""Parses values on the command line: spans of time, NAME=VALUE."""
+"""Parses values on the command line: spans of time, sizes, NAME=VALUE."""
 
 import re
 from collections.abc import Sequence
@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 import typer
 
 SPAN = re.compile(r"(\d+)([smhd]?)")
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:(m|g)(?:i?b)?)?", re.IGNORECASE)
+MEGABYTES = {"": 1, "m": 1, "g": 1024}
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -16,6 +18,17 @@ def seconds(text: str) -> int:
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a span of time. Write 90, 90s, 30m, 24h or 7d.")
     return int(match[1]) * SECONDS[match[2]]
+
+
+def megabytes(text: str, option: str) -> int:
+    """`512`, `512m`, `512MB`, `1g`, `1gb` or `1GiB`, in MB of 2^20 bytes. Raises BadParameter."""
+    match = SIZE.fullmatch(text.strip())
+    size = float(match[1]) * MEGABYTES[(match[2] or "").lower()] if match else 0.5
+    if not size.is_integer():
+        raise typer.BadParameter(
+            f"{text!r} is not a size in whole megabytes. Write 512, 512m, 2g or 2GiB.", param_hint=f"'{option}'"
+        )
+    return int(size)
 
 
 def moment(text: str, now: datetime) -> datetime:

@@ -133,6 +133,7 @@ class Previewed(Answer):
 
 class SessionShown(TypedDict):
     session: str
+    name: str | None
     state: str
     expiresAt: str
     current: bool
@@ -150,7 +151,7 @@ class SessionState(Answer):
 ADVICE: Mapping[str, str] = {
     "unauthorized": "The user must provide a valid key: BUNTIME_API_KEY, or the Authorization header over HTTP.",
     "connection_failed": "The buntime server does not answer. The user must start it or set BUNTIME_URL.",
-    "session_not_found": "Omit `session` to get a new one. The old files are gone.",
+    "session_not_found": "Find it with list_sessions, or omit `session`. The files of a deleted session are gone.",
     "session_limit_exceeded": "Delete a session that is no longer needed: list_sessions, delete_session.",
     "file_not_found": "Find the path with list_files. Paths are relative to /workspace.",
     "file_conflict": "See what exists with list_files.",
@@ -183,16 +184,17 @@ def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> 
     )
 
 
-def refusal(failure: BuntimeError) -> CallToolResult:
-    """Tells the model what went wrong and what to do."""
+def refusal(failure: BuntimeError, advice: str | None = None) -> CallToolResult:
+    """Tells the model what went wrong and what to do. `advice`: in place of the usual one."""
     output = "\n".join(str(failure.details[name]) for name in ("stdout", "stderr") if failure.details.get(name))
-    text = f"{told(failure)}\n\nOutput so far:\n{output[-4000:]}" if output else told(failure)
+    said = told(failure, advice)
+    text = f"{said}\n\nOutput so far:\n{output[-4000:]}" if output else said
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
-def told(failure: BuntimeError) -> str:
+def told(failure: BuntimeError, advice: str | None = None) -> str:
     """A failure and its remedy, in one line."""
-    advice = ADVICE.get(failure.code, "")
+    advice = ADVICE.get(failure.code, "") if advice is None else advice
     after = f"Try again in {failure.retry_after:.0f} s." if failure.retry_after is not None else ""
     return " ".join(part for part in (f"{failure.code}: {failure.message}", advice, after) if part)
 

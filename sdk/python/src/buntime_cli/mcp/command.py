@@ -15,14 +15,19 @@ TTL = 21600
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Http = Annotated[bool, typer.Option("--http", help="Serve streamable HTTP at /mcp instead of stdio.")]
-Host = Annotated[str, typer.Option(help="With --http: the address to listen on.")]
-Port = Annotated[int, typer.Option(help="With --http: the port to listen on.", min=1, max=65535)]
+Host = Annotated[str, typer.Option(metavar="ADDRESS", help="With --http: the address to listen on.")]
+Port = Annotated[int, typer.Option(metavar="PORT", help="With --http: the port to listen on.", min=1, max=65535)]
 AllowHost = Annotated[
     list[str] | None,
-    typer.Option(help="With --http: a host name by which clients reach the server, such as mcp.example.com."),
+    typer.Option(
+        metavar="NAME", help="With --http: a host name by which clients reach the server, such as mcp.example.com."
+    ),
 ]
 ShareKey = Annotated[bool, typer.Option("--share-key", help="With --http: let everyone use BUNTIME_API_KEY.")]
-Ttl = Annotated[int, typer.Option(help="Seconds that a session lives. Use in the second half renews it.", min=300)]
+Ttl = Annotated[
+    int,
+    typer.Option(metavar="SECONDS", help="Seconds that a session lives. Use in the second half renews it.", min=300),
+]
 
 
 def mcp_command(
@@ -34,10 +39,10 @@ def mcp_command(
     share_key: ShareKey = False,
     ttl: Ttl = TTL,
 ) -> None:
-    """Serve a session's tools to an MCP client such as Claude, Cursor or VS Code.
+    """Serve a session's tools to an MCP client.
 
-    BUNTIME_URL and BUNTIME_API_KEY, or `buntime login`, select the server and the account. Over HTTP each caller sends
-    its own key as `Authorization: Bearer btk_…`.
+    A client is a program such as Claude, Cursor or VS Code. BUNTIME_URL and BUNTIME_API_KEY, or `buntime login`, select
+    the server and the account. Over HTTP each caller sends its own key as `Authorization: Bearer btk_…`.
 
     Example: claude mcp add buntime -- buntime mcp
     """

@@ -19,7 +19,8 @@ Session = Annotated[
 Timeout = Annotated[
     int | None,
     Field(
-        description="Seconds after which the program is killed. Default: the session's timeout, usually 30.",
+        description="Seconds after which the program is killed. Default: the session's timeout, usually 30. "
+        "The account's plan may allow less than 3600: the error then says how much.",
         ge=1,
         le=3600,
     ),

@@ -2,15 +2,20 @@
 
 from typing import Annotated, Any, Literal
 
+from buntime_sdk import AsyncSession, SessionNotFound
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from buntime_cli.mcp.answers import Sessions, SessionShown, SessionState, answer
+from buntime_cli.mcp.answers import Sessions, SessionShown, SessionState, answer, refusal
 from buntime_cli.mcp.run_tools import Session
 from buntime_cli.mcp.tool_context import ToolContext, note, telling_errors
 
 LISTED = 50
+NAME = 64  # shown characters of a name
+NOT_DELETED = (
+    "Nothing was deleted. Find ids (ses_…) with list_sessions, and delete one session with each call of delete_session."
+)
 
 
 class SessionTools:
@@ -31,23 +36,12 @@ class SessionTools:
 
     @telling_errors
     async def list_sessions(self, context: Context[Any, Any]) -> Annotated[CallToolResult, Sessions]:
-        """List the account's newest 50 sessions: ids, states, and when they expire. Marks the current one."""
+        """List the account's newest 50 sessions: ids, names, states, and when they expire. Marks the current one."""
         async with self._tool_context.client(context) as (client, conversation):
             current = self._tool_context.conversations.current(conversation)
             some, total = await client.sessions.list(page_size=LISTED).page()
-            shown = [
-                SessionShown(
-                    session=one.id,
-                    state=one.state,
-                    expiresAt=f"{one.expires_at:%Y-%m-%dT%H:%M:%SZ}",
-                    current=one.id == current,
-                )
-                for one in some
-            ]
-            lines = [
-                f"{one['session']}  {one['state']}  until {one['expiresAt']}{'  (current)' if one['current'] else ''}"
-                for one in shown
-            ]
+            shown = [_shown(one, current) for one in some]
+            lines = [_line(one) for one in shown]
             if total > len(some):
                 lines.append(f"… {total - len(some)} more …")
             return answer("\n".join(lines) or "(none)", {"sessions": shown})
@@ -78,6 +72,25 @@ class SessionTools:
     ) -> Annotated[CallToolResult, SessionState]:
         """Delete a session with its files and processes. This cannot be undone."""
         async with self._tool_context.client(context) as (client, conversation):
-            await client.sessions.delete(session)
+            try:
+                await client.sessions.delete(session)
+            except SessionNotFound as missing:
+                return refusal(missing, NOT_DELETED)
             self._tool_context.conversations.forget(conversation, session)
             return answer("The session is deleted.", {"session": session, "state": "deleted"})
+
+
+def _shown(session: AsyncSession, current: str | None) -> SessionShown:
+    name = session.metadata.get("name")
+    return SessionShown(
+        session=session.id,
+        name=name[:NAME] if isinstance(name, str) else None,
+        state=session.state,
+        expiresAt=f"{session.expires_at:%Y-%m-%dT%H:%M:%SZ}",
+        current=session.id == current,
+    )
+
+
+def _line(one: SessionShown) -> str:
+    name = f"  {one['name']}" if one["name"] else ""
+    return f"{one['session']}{name}  {one['state']}  until {one['expiresAt']}{'  (current)' if one['current'] else ''}"
