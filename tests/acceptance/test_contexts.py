@@ -148,7 +148,7 @@ def test_a_client_that_leaves_interrupts_the_run(context: Context) -> None:
         context.session.client.call(
             "POST",
             "/execute",
-            json_body={"sessionId": context.session.id, "contextId": context.id, "code": "for (;;) {}"},
+            json_body={"sessionId": context.session.id, "contextId": context.id, "code": "for (;;) {}", "timeout": 300},
             timeout=1,
         )
     assert context.value("kept") == "here"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.client import Client, Session
+from tests.acceptance.client import Client, Reply, Session
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
@@ -312,12 +313,27 @@ def test_many_runs_at_once_in_one_session_do_not_mix(session: Session) -> None:
     assert session.look().done()["activeProcesses"] == 0
 
 
-def test_a_client_that_hangs_up_does_no_harm(session: Session) -> None:
+@pytest.mark.parametrize("program", [
+    {"command": "echo $$ > pid; sleep 300; touch after"},
+    {"code": "await Bun.write('pid', String(process.pid)); await Bun.sleep(300_000)"},
+])  # fmt: skip
+def test_a_client_that_hangs_up_ends_its_run(session: Session, program: dict[str, object]) -> None:
+    body = {"sessionId": session.id, "timeout": 300, **program}
     with pytest.raises(TimeoutError):
-        session.client.call(
-            "POST", "/execute", json_body={"sessionId": session.id, "command": "sleep 4; touch after"}, timeout=1
-        )
-    assert session.output("echo fine") == "fine\n"
+        session.client.call("POST", "/execute", json_body=body, timeout=3)
+    until(lambda: session.output("test -d /proc/$(cat pid) || echo ended") == "ended\n", "the run to end")
+
+
+def test_a_run_with_a_key_goes_on_when_its_client_hangs_up(session: Session) -> None:
+    body, key = {"sessionId": session.id, "command": "sleep 3; echo done"}, {"Idempotency-Key": f"left-{session.id}"}
+    with pytest.raises(TimeoutError):
+        session.client.call("POST", "/execute", json_body=body, headers=key, timeout=1)
+
+    def repeated() -> Reply:
+        return session.client.call("POST", "/execute", json_body=body, headers=key)
+
+    until(lambda: repeated().status == 200, "the first answer")
+    assert repeated().done()["stdout"] == "done\n"
 
 
 @pytest.mark.parametrize(

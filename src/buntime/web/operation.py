@@ -91,9 +91,9 @@ class Operation:
     """`seconds`: the time limit of the work, or a function that computes it from the call.
 
     `settles`: the work continues after the time limit, and its Idempotency-Key stays taken until it ends. `secret`:
-    the answer stored for that key is encrypted. `filters`: the query may have `metadata.KEY=VALUE`. `raw`: the body is
-    bytes of any size, in `Call.upload`. `any_bytes`: text in the query may stand for bytes that are not UTF-8.
-    `done` describes the 200.
+    the answer stored for that key is encrypted. `ends_with_client`: without a key, the work ends when the client
+    disconnects. `filters`: the query may have `metadata.KEY=VALUE`. `raw`: the body is bytes of any size, in
+    `Call.upload`. `any_bytes`: text in the query may stand for bytes that are not UTF-8. `done` describes the 200.
     """
 
     method: str
@@ -111,6 +111,7 @@ class Operation:
     idempotent: bool = False
     secret: bool = False
     settles: bool = False
+    ends_with_client: bool = False
     seconds: float | Callable[[Call[Any, Any]], float] = SESSION_SECONDS
     streamed: Streamed | None = None
     raw: bool = False

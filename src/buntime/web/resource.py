@@ -17,6 +17,7 @@ from buntime.web.auth import Authenticator
 from buntime.web.bodies import BodyMemory, declared_length, received, require_json
 from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import Exchange, Reply
+from buntime.web.leaving import while_connected
 from buntime.web.operation import Call, Operation, Page, Upload
 from buntime.web.streaming import OpenStreams, Out, parts_of, perform
 from buntime.web.wire.shapes import encode
@@ -98,7 +99,9 @@ class Resource:
             call = replace(call, body=_body(operation, exchange, raw))
             exchange.note_session(getattr(call.body, "session_id", None))
             if not wants_stream(operation, call):
-                if key is None:
+                if key is None and operation.ends_with_client:
+                    reply = await while_connected(_within(operation, call), receive)
+                elif key is None:
                     reply = await _within(operation, call)
                 else:
                     reply = await self._once(operation, call, key, idempotent.fingerprint(exchange, raw))

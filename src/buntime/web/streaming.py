@@ -15,6 +15,7 @@ from starlette.types import Receive, Send
 from buntime.errors import BuntimeError, ExecutionTimeout, Unavailable
 from buntime.web.exchange import ClientLeft, Exchange, Headers
 from buntime.web.failures import reply_to
+from buntime.web.leaving import disconnected
 from buntime.web.wire.shapes import encode
 
 HEARTBEAT_SECONDS = 15.0
@@ -163,7 +164,7 @@ async def perform(
     work = asyncio.create_task(answer.whole(), name="streamed answer")
     if streams is not None:
         streams.add(work)
-    watch = None if receive is None else asyncio.create_task(_disconnected(receive), name="disconnect watch")
+    watch = None if receive is None else asyncio.create_task(disconnected(receive), name="disconnect watch")
     try:
         await asyncio.wait({work, *({watch} if watch else ())}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
@@ -210,8 +211,3 @@ class _Answer:
             await self._out.end(stopping)
         else:
             await self._out.end()
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -79,6 +79,7 @@ async def _stream(call: Call[NoQuery, wire.Execute], out: Out) -> None:
         errors.ContextLost,
     ),
     idempotent=True,
+    ends_with_client=True,
     seconds=_seconds,
     streamed=Streamed(
         _stream,
@@ -97,7 +98,8 @@ async def execute(call: Call[NoQuery, wire.Execute]) -> wire.Executed | Evaluate
     """Run code or a command to its end.
 
     The status is 200 even if the program fails or times out: see `exitCode` and `timedOut`. Each run is a new process.
-    Files, packages and background processes carry over to the next run; variables and `env` do not.
+    Files, packages and background processes carry over to the next run; variables and `env` do not. The run ends if
+    the client disconnects. With an Idempotency-Key it continues, and a request with the same key returns its result.
 
     With `stream: true` the response is a stream of Server-Sent Events: `stdout` and `stderr` as they happen, a comment
     after every 15 seconds of silence, then exactly one `result` or `error`. The run ends if the client disconnects.
