@@ -34,6 +34,14 @@ def inside_session(path: str, field: str = "path", *, any_bytes: bool = False) -
     return whole
 
 
+def file_inside_session(path: str, field: str = "path", *, any_bytes: bool = False) -> str:
+    """The same for a file to write. Raises InvalidRequest as well for a path that ends with a slash, which names a
+    directory."""
+    if path.endswith("/"):
+        raise InvalidRequest(field, f"{field} must not end with a slash: it names a file.")
+    return inside_session(path, field, any_bytes=any_bytes)
+
+
 def in_bytes(path: str) -> bytes:
     """The path as the session's kernel has it. Raises UnicodeEncodeError for a surrogate that stands for no byte."""
     return path.encode(errors="surrogateescape")

@@ -69,6 +69,22 @@ async def test_an_impossible_file_operation_is_refused(
     assert (await api.call(method, f"{call}&sessionId={session}")).refusal == refusal
 
 
+async def test_a_file_whose_path_ends_with_a_slash_is_refused_and_nothing_is_written(api: Api) -> None:
+    session = await api.session()
+    body = {"sessionId": session, "content": "x"}
+    run = {"sessionId": session, "command": "true", "files": [{"path": "dir/", "content": ""}]}
+    refused = {
+        "path": await api.call("POST", "/files/write", {**body, "path": "dir/"}),
+        "pathBase64": await api.call("POST", "/files/write", {**body, "pathBase64": "ZGlyLw=="}),
+        "files[0].path": await api.call("POST", "/execute", run),
+    }
+    refused_upload = await api.call("PUT", f"/files/content?sessionId={session}&path=dir/", b"x")
+    for field, answer in [*refused.items(), ("path", refused_upload)]:
+        assert answer.refusal == (400, "invalid_request")
+        assert answer.error["details"]["field"] == field
+    assert (await api.call("GET", f"/files/list?sessionId={session}")).json["total"] == 0
+
+
 async def test_a_conflict_names_the_reason(api: Api) -> None:
     session = await api.session()
     await write(api, session, "dir/file")

@@ -32,6 +32,8 @@ export class FakeFiles {
     content: Uint8Array,
     options: { mode?: string | undefined; append?: boolean | undefined } = {},
   ): number {
+    if (path.endsWith("/"))
+      refuse("invalid_request", "path must not end with a slash: it names a file.", { field: "path" });
     const at = absolute(path);
     if (this.#directories.has(at)) conflict(path, "EISDIR", "is a directory");
     this.#makeParents(at);

@@ -4,7 +4,7 @@ from msgspec import UnsetType
 
 from buntime import errors
 from buntime.inside import Content
-from buntime.paths import for_client, inside_session, shown
+from buntime.paths import file_inside_session, for_client, inside_session, shown
 from buntime.web import ranges
 from buntime.web.api.files import MISSING
 from buntime.web.api.ids import session_id
@@ -97,7 +97,7 @@ async def write_content(call: Call[wire.WriteContentQuery, None]) -> wire.Conten
     leaves nothing behind.
     """
     assert call.upload is not None
-    query, path = call.query, _path(call.query.path)
+    query, path = call.query, file_inside_session(call.query.path, any_bytes=True)
     mode = None if isinstance(query.mode, UnsetType) else int(query.mode, 8)
     size = await call.operations.files.upload(call.caller, session_id(query.session_id), path, call.upload, mode)
     name, raw = shown_path(path)

@@ -3,26 +3,34 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from msgspec import UNSET, UnsetType
 
 from buntime.errors import InvalidRequest
 from buntime.inside import FileToWrite
-from buntime.paths import for_client, from_bytes, in_bytes, inside_session, shown
+from buntime.paths import file_inside_session, for_client, from_bytes, in_bytes, inside_session, shown
 from buntime.plan import Plan
 from buntime.requests import check_file_count, check_file_size
 from buntime.web.wire.execution import FileRequest
 from buntime.web.wire.files import WriteFile
 
 
-def given_path(text: str | UnsetType, raw: str | UnsetType, field: str = "path") -> str:
+class Resolve(Protocol):
+    """`inside_session`, or `file_inside_session` for a file to write."""
+
+    def __call__(self, path: str, field: str = ..., *, any_bytes: bool = ...) -> str: ...
+
+
+def given_path(
+    text: str | UnsetType, raw: str | UnsetType, field: str = "path", *, resolve: Resolve = inside_session
+) -> str:
     """The path of a JSON body, given as text or as bytes in base64."""
     if not isinstance(text, UnsetType) and isinstance(raw, UnsetType):
-        return inside_session(text, field)
+        return resolve(text, field)
     if isinstance(raw, UnsetType) or not isinstance(text, UnsetType):
         raise InvalidRequest(field, f"Give exactly one of {field} and {field}Base64.")
-    return inside_session(from_bytes(_strict_base64(raw, f"{field}Base64")), f"{field}Base64", any_bytes=True)
+    return resolve(from_bytes(_strict_base64(raw, f"{field}Base64")), f"{field}Base64", any_bytes=True)
 
 
 def shown_path(path: str) -> tuple[str, str | UnsetType]:
@@ -39,9 +47,9 @@ def path_bytes(path: str) -> str | UnsetType:
 def file_to_write(file: FileRequest | WriteFile, plan: Plan, *, field: str = "", append: bool = False) -> FileToWrite:
     """`field`: the prefix of the file's field names in errors, such as `files[3].`."""
     if isinstance(file, WriteFile):
-        path = given_path(file.path, file.path_base64)
+        path = given_path(file.path, file.path_base64, resolve=file_inside_session)
     else:
-        path = inside_session(file.path, f"{field}path")
+        path = file_inside_session(file.path, f"{field}path")
     check_file_size(path, len(file.content) // 4 * 3 - 2, plan)  # the least that it can be in either encoding
     content = _strict_base64(file.content, f"{field}content") if file.encoding == "base64" else file.content.encode()
     check_file_size(path, len(content), plan)

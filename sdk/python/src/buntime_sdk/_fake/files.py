@@ -41,6 +41,8 @@ class FakeFiles:
 
     def write(self, path: str, content: bytes, *, mode: str | None = None, append: bool = False) -> int:
         """Returns the size afterwards."""
+        if path.endswith("/"):
+            refuse("invalid_request", "path must not end with a slash: it names a file.", field="path")
         at = absolute(path)
         before = self._entries.get(at)
         if before is not None and before.content is None:
