@@ -6,8 +6,9 @@ import warnings
 from typing import Any
 
 import pytest
-from buntime_sdk import Buntime, ConnectionFailed, InvalidRequest, Result, Unauthorized, Watching
+from buntime_sdk import Buntime, ConnectionFailed, InvalidRequest, Result, SessionNotFound, Unauthorized, Watching
 from buntime_sdk.dialing import _require_order
+from buntime_sdk.testing import AsyncFakeBuntime, FakeBuntime
 from stand_in import KEY, LOST, Answer, End, Player, StandIn, refusal
 from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
@@ -68,6 +69,33 @@ def test_a_deletion_inside_the_block_is_no_error_at_its_end(code: str) -> None:
         with client.sessions.create() as session, session.contexts.create():
             pass
         assert [asked.method for asked in server.asked] == ["POST", "POST", "DELETE", "DELETE"]
+
+
+def test_deleting_a_session_again_does_nothing() -> None:
+    client = FakeBuntime()
+    made = client.sessions.create()
+    seen, opened = client.sessions.get(made.id), client.sessions.open(made.id)
+    for handle in (opened, opened, made, made, seen):
+        handle.delete()
+    assert list(client.sessions.list()) == []
+
+
+async def test_deleting_a_session_again_does_nothing_in_the_async_half() -> None:
+    client = AsyncFakeBuntime()
+    made = await client.sessions.create()
+    refreshed = await client.sessions.open(made.id).refresh()
+    for handle in (made, made, refreshed):
+        await handle.delete()
+
+
+def test_deleting_a_session_by_an_id_that_nothing_has_raises() -> None:
+    client = FakeBuntime()
+    session_id = client.sessions.create().id
+    client.sessions.delete(session_id)
+    with pytest.raises(SessionNotFound):
+        client.sessions.delete(session_id)
+    with pytest.raises(SessionNotFound):
+        client.sessions.open(session_id).delete()
 
 
 def test_a_new_session_knows_the_settings_that_it_was_created_with(player: Player) -> None:

@@ -15,6 +15,20 @@ def test_a_malformed_key_is_refused_before_any_request(client: type[Buntime], ke
 
 
 @pytest.mark.parametrize("client", [Buntime, AsyncBuntime])
+@pytest.mark.parametrize("empty", ["", " ", "\n"])
+def test_an_empty_key_or_url_never_stands_for_the_environments(
+    client: type[Buntime], empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUNTIME_API_KEY", KEY)
+    monkeypatch.setenv("BUNTIME_URL", "http://a.test")
+    assert client().base_url == "http://a.test"
+    with pytest.raises(Unauthorized, match="api_key is empty"):
+        client(empty)
+    with pytest.raises(InvalidRequest, match="base_url"):
+        client(KEY, empty)
+
+
+@pytest.mark.parametrize("client", [Buntime, AsyncBuntime])
 @pytest.mark.parametrize(
     "url",
     [
@@ -66,6 +80,16 @@ def test_files_before_one_that_fails_stay_written() -> None:
     with pytest.raises(FileConflict):
         files.write({"a.txt": "a", "taken": "b", "c.txt": "c"})
     assert (files.exists("a.txt"), files.exists("c.txt")) == (True, False)
+
+
+def test_a_file_whose_path_ends_with_a_slash_is_refused() -> None:
+    session = FakeBuntime().on_execute("1", "").sessions.create()
+    with pytest.raises(InvalidRequest) as caught:
+        session.files.write("a/", "x")
+    assert caught.value.details == {"field": "path"}
+    with pytest.raises(InvalidRequest):
+        session.execute("1", files={"a/": "x"})
+    assert not session.files.exists("a")
 
 
 def test_options_of_one_file_are_refused_for_several() -> None:

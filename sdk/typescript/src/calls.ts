@@ -88,9 +88,12 @@ export class Calls {
     return this.#repeated(call, () => this.#once<T>(call));
   }
 
-  /** Deletes something. If the response is lost, a retry may find nothing: that counts as deleted. */
-  async gone<T>(call: Call, absent: string): Promise<T | null> {
-    let mayBeDone = false;
+  /**
+   * Deletes something. If the response is lost, a retry may find nothing: that counts as deleted. `existed`: it counts
+   * as deleted even if the first attempt finds nothing.
+   */
+  async gone<T>(call: Call, absent: string, existed = false): Promise<T | null> {
+    let mayBeDone = existed;
     const once = async () => {
       try {
         return await this.#once<T>(call);

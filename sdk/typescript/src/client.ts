@@ -53,8 +53,8 @@ export class Buntime {
   readonly #calls: Calls;
 
   /**
-   * Makes no connection yet. Throws `Unauthorized` when the key is missing or malformed, and `InvalidRequest` when the
-   * URL is malformed.
+   * Makes no connection yet. Throws `Unauthorized` when the key is missing, empty or malformed, and `InvalidRequest`
+   * when the URL is. An empty string never stands for the environment's value.
    */
   constructor(options: BuntimeOptions = {}) {
     const settings = {

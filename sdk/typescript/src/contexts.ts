@@ -4,6 +4,7 @@ import { newKey, type Calls, type CallOptions, type KeyedOptions } from "./calls
 import type { Evaluation } from "./results.js";
 import { RunStream, execute, type ExecuteOptions, type SessionTimeout } from "./runs.js";
 import type { ContextEntry, ContextShape, FileSet } from "./shapes.js";
+import { requireString } from "./strings.js";
 
 export interface CreateContext extends KeyedOptions {
   /** Environment variables for all runs in the context. */
@@ -51,7 +52,7 @@ export class Contexts {
 
   /** Returns a handle for an existing context, without a request. */
   open(contextId: string): Context {
-    return new Context(this.#calls, this.#sessionId, contextId, this.#timeout);
+    return new Context(this.#calls, this.#sessionId, requireString(contextId, "contextId"), this.#timeout);
   }
 
   /** Lists the contexts, oldest first, including the 200 lost most recently. */
@@ -94,6 +95,7 @@ export class Context implements AsyncDisposable {
    */
   async execute(code: string, options: EvaluateOptions = {}): Promise<Evaluation> {
     const { signal, idempotencyKey, onStdout, onStderr, ...fields } = options;
+    requireString(code, "code");
     const request = { sessionId: this.#sessionId, contextId: this.id, code, ...fields };
     const heard = { signal, idempotencyKey, onStdout, onStderr };
     const done = await execute(this.#calls, request, heard, this.#timeout);
@@ -103,6 +105,7 @@ export class Context implements AsyncDisposable {
   /** Executes code in the context and streams what it prints and displays. */
   stream(code: string, options: Omit<EvaluateOptions, "idempotencyKey" | "onStdout" | "onStderr"> = {}): RunStream {
     const { signal, ...fields } = options;
+    requireString(code, "code");
     return new RunStream(this.#calls, { sessionId: this.#sessionId, contextId: this.id, code, ...fields }, { signal });
   }
 

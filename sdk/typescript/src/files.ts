@@ -19,6 +19,7 @@ import type {
   FileWritten,
   SearchResult,
 } from "./shapes.js";
+import { requireString } from "./strings.js";
 import type { Body } from "./transport.js";
 
 export interface WriteOptions extends CallOptions {
@@ -64,7 +65,7 @@ export class Files {
    * UTF-8.
    */
   async read(path: string, options: CallOptions = {}): Promise<string> {
-    const file = await this.#get<FileContent>("/files/read", { path }, options);
+    const file = await this.#get<FileContent>("/files/read", { path: requireString(path, "path") }, options);
     if (file.encoding === "base64") throw new TypeError(`${file.path} is not UTF-8 text: use readBytes.`);
     return file.content;
   }
@@ -84,6 +85,7 @@ export class Files {
     path: string,
     options: { start?: number | undefined; end?: number | undefined } & CallOptions = {},
   ): AsyncIterable<Uint8Array> {
+    requireString(path, "path");
     const { start = 0, end, signal } = options;
     if (start < 0)
       throw new InvalidRequest("start must not be negative.", { code: "invalid_request", details: { field: "start" } });
@@ -134,18 +136,25 @@ export class Files {
    * request body, so there the parts are gathered first. A function returns the content again for each retry. Throws
    * `FileConflict`, `DiskFull`.
    */
-  writeStream(
+  async writeStream(
     path: string,
     content: Body | (() => Body),
     options: Omit<WriteOptions, "append"> = {},
   ): Promise<FileWritten> {
-    const query = this.#query({ path, mode: options.mode });
-    return this.#calls.json({ method: "PUT", path: "/files/content", query, body: content, signal: options.signal });
+    const query = this.#query({ path: requireString(path, "path"), mode: options.mode });
+    return await this.#calls.json({
+      method: "PUT",
+      path: "/files/content",
+      query,
+      body: content,
+      signal: options.signal,
+    });
   }
 
   /** Lists a directory, `/workspace` by default, sorted by path. Throws `FileNotFound`, `FileConflict`. */
   list(path?: string, options: ListOptions = {}): Pages<FileEntry> {
     const { recursive, pageSize, signal } = options;
+    if (path !== undefined) requireString(path, "path");
     return new Pages(
       async (offset) => {
         const query = { path, recursive, limit: pageSize, offset: offset || undefined };
@@ -157,8 +166,8 @@ export class Files {
   }
 
   /** Describes the path itself: a symbolic link is not followed. Throws `FileNotFound`, `FileConflict`. */
-  stat(path: string, options: CallOptions = {}): Promise<FileStatus> {
-    return this.#get("/files/stat", { path }, options);
+  async stat(path: string, options: CallOptions = {}): Promise<FileStatus> {
+    return await this.#get("/files/stat", { path: requireString(path, "path") }, options);
   }
 
   /** Whether anything is at the path, even a broken symbolic link. */
@@ -177,23 +186,24 @@ export class Files {
    * Makes a directory and its parents. `created` is false if it existed before. Throws `FileConflict` if something else
    * is there.
    */
-  mkdir(path: string, options: CallOptions = {}): Promise<{ path: string; created: boolean }> {
-    const json = { sessionId: this.#sessionId, path };
-    return this.#calls.json({ method: "POST", path: "/files/mkdir", json, repeatable: true, ...options });
+  async mkdir(path: string, options: CallOptions = {}): Promise<{ path: string; created: boolean }> {
+    const json = { sessionId: this.#sessionId, path: requireString(path, "path") };
+    return await this.#calls.json({ method: "POST", path: "/files/mkdir", json, repeatable: true, ...options });
   }
 
   /**
    * Moves a file or directory and makes the parents. `overwrite`: replace a file or an empty directory at `to`. Throws
    * `FileNotFound`, and `FileConflict` if the target exists.
    */
-  move(
+  async move(
     from: string,
     to: string,
     options: { overwrite?: boolean | undefined } & CallOptions = {},
   ): Promise<{ path: string }> {
     const { overwrite, signal } = options;
-    const json = { sessionId: this.#sessionId, from, to, overwrite };
-    return this.#calls.json({ method: "POST", path: "/files/move", json, signal });
+    requireString(from, "from");
+    const json = { sessionId: this.#sessionId, from, to: requireString(to, "to"), overwrite };
+    return await this.#calls.json({ method: "POST", path: "/files/move", json, signal });
   }
 
   /**
@@ -202,7 +212,7 @@ export class Files {
    */
   async delete(path: string, options: { recursive?: boolean | undefined } & CallOptions = {}): Promise<void> {
     const { recursive, signal } = options;
-    const query = this.#query({ path, recursive });
+    const query = this.#query({ path: requireString(path, "path"), recursive });
     await this.#calls.gone<FileDeleted>({ method: "DELETE", path: "/files/delete", query, signal }, "file_not_found");
   }
 
@@ -225,6 +235,7 @@ export class Files {
     options: { recursive?: boolean | undefined } & CallOptions = {},
   ): AsyncGenerator<FileEvent, void, undefined> {
     const { recursive, signal } = options;
+    if (path !== undefined) requireString(path, "path");
     const query = this.#query({ path, recursive });
     for await (const event of this.#calls.events({ method: "GET", path: "/files/watch", query, signal })) {
       const { type, ...rest } = toldBy(event);
@@ -234,7 +245,7 @@ export class Files {
 
   /** Uploads a local file of any size. Not in browsers: use `write` with a File there. */
   async upload(local: string, path: string, options: Omit<WriteOptions, "append"> = {}): Promise<FileWritten> {
-    await readable(local);
+    await readable(requireString(local, "local"));
     return await this.writeStream(path, () => partsOf(local), options);
   }
 
@@ -251,7 +262,7 @@ export class Files {
     path?: string,
     options: CallOptions = {},
   ): Promise<{ path: string; entries: number }> {
-    await readable(local);
+    await readable(requireString(local, "local"));
     return await this.writeArchive(() => packed(local), path, options);
   }
 
@@ -264,17 +275,19 @@ export class Files {
   }
 
   /** Unpacks a `tar.gz` into the directory, which is made if needed. In browsers the parts are gathered first. */
-  writeArchive(
+  async writeArchive(
     archive: Body | (() => Body),
     path?: string,
     options: CallOptions = {},
   ): Promise<{ path: string; entries: number }> {
+    if (path !== undefined) requireString(path, "path");
     const query = this.#query({ path });
-    return this.#calls.json({ method: "PUT", path: "/files/archive", query, body: archive, ...options });
+    return await this.#calls.json({ method: "PUT", path: "/files/archive", query, body: archive, ...options });
   }
 
   /** Streams a directory's contents as a `tar.gz`. */
   readArchive(path?: string, options: CallOptions = {}): AsyncIterable<Uint8Array> {
+    if (path !== undefined) requireString(path, "path");
     return this.#calls.parts({ method: "GET", path: "/files/archive", query: this.#query({ path }), ...options });
   }
 

@@ -5,6 +5,7 @@ import { BuntimeError, ConnectionFailed, InvalidRequest, RequestTimeout, Unautho
 import { delayBefore, type RetryRules } from "./retries.js";
 import { isBrowser } from "./runtime.js";
 import type { PreviewSettings } from "./shapes.js";
+import { requireString } from "./strings.js";
 import type { Body } from "./transport.js";
 import { pause } from "./waiting.js";
 
@@ -59,7 +60,7 @@ export function requirePort(port: number): void {
 
 /** Throws `InvalidRequest` for a path that could change the host. */
 export function requirePath(path: string): void {
-  if (path.startsWith("/")) return;
+  if (requireString(path, "path").startsWith("/")) return;
   const message = `path must begin with a slash, but is ${JSON.stringify(path)}.`;
   throw new InvalidRequest(message, { code: "invalid_request", details: { field: "path" } });
 }

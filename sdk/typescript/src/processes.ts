@@ -15,6 +15,7 @@ import type {
   ProcessSignal,
   ProcessStatus,
 } from "./shapes.js";
+import { requireString } from "./strings.js";
 import { pause } from "./waiting.js";
 
 /** Set exactly one of `port` and `output`. */
@@ -97,7 +98,7 @@ export class Processes {
 
   /** Returns a process by its id, even if it has ended. Throws `ProcessNotFound`. */
   async get(processId: string, options: CallOptions = {}): Promise<Process> {
-    const query = { sessionId: this.#sessionId, processId };
+    const query = { sessionId: this.#sessionId, processId: requireString(processId, "processId") };
     const shape = await this.#calls.json<ProcessShape>({ method: "GET", path: "/processes/get", query, ...options });
     return new Process(this.#calls, this.#sessionId, shape);
   }

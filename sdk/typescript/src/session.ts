@@ -29,6 +29,7 @@ import type {
   UpdateSession,
   Woken,
 } from "./shapes.js";
+import { requireString } from "./strings.js";
 import { openTerminal, type Terminal, type TerminalOptions } from "./terminal.js";
 
 /** A session by its id, with the calls that need no properties of it. */
@@ -36,11 +37,13 @@ export class SessionHandle implements AsyncDisposable {
   readonly id: string;
   readonly #calls: Calls;
   #preview: PreviewSeen | undefined;
+  #existed: boolean;
 
   /** @internal */
-  constructor(calls: Calls, id: string) {
+  constructor(calls: Calls, id: string, existed = false) {
     this.id = id;
     this.#calls = calls;
+    this.#existed = existed;
   }
 
   /** Its files. */
@@ -62,24 +65,27 @@ export class SessionHandle implements AsyncDisposable {
    * Executes TypeScript or JavaScript and returns the result. A failing program is a result too: see its `ok`,
    * `exitCode` and `check()`. Throws `MemoryLimitExceeded` and `DiskFull`, with the output so far in `details`, and
    * `FileConflict` or `PayloadTooLarge` for `files`.
+   *
+   * Aborting the `signal` ends the run, and so does a lost connection. With an `idempotencyKey` the run continues, and a
+   * call with the same key returns its result.
    */
-  execute(code: string, options: RunOptions & ExecuteOptions = {}): Promise<ExecutionResult> {
-    return this.#run({ code }, options);
+  async execute(code: string, options: RunOptions & ExecuteOptions = {}): Promise<ExecutionResult> {
+    return await this.#run({ code: requireString(code, "code") }, options);
   }
 
   /** Executes a command with `bash -c` and returns the result. Throws what `execute` throws. */
-  executeCommand(command: string, options: RunOptions & ExecuteOptions = {}): Promise<ExecutionResult> {
-    return this.#run({ command }, options);
+  async executeCommand(command: string, options: RunOptions & ExecuteOptions = {}): Promise<ExecutionResult> {
+    return await this.#run({ command: requireString(command, "command") }, options);
   }
 
   /** Executes code and streams its output. */
   stream(code: string, options: RunOptions & StreamOptions = {}): RunStream {
-    return this.#stream({ code }, options);
+    return this.#stream({ code: requireString(code, "code") }, options);
   }
 
   /** Executes a command with `bash -c` and streams its output. */
   streamCommand(command: string, options: RunOptions & StreamOptions = {}): RunStream {
-    return this.#stream({ command }, options);
+    return this.#stream({ command: requireString(command, "command") }, options);
   }
 
   /**
@@ -132,7 +138,10 @@ export class SessionHandle implements AsyncDisposable {
     return this.seen(await this.#calls.json<SessionShape>({ method: "GET", path: this.#path(), ...options }));
   }
 
-  /** Makes the session expire later, or sooner. `ttl`: seconds from now, 300 to the plan's longest. */
+  /**
+   * Makes the session expire later, or sooner. `ttl`: seconds from now, 300 to the plan's longest, which is 86400 (24
+   * hours) on the free plan.
+   */
   extend(ttl: number, options: CallOptions = {}): Promise<Session> {
     return this.update({ ttl }, options);
   }
@@ -165,9 +174,15 @@ export class SessionHandle implements AsyncDisposable {
     return { wokeFrom, wakeTimeMs };
   }
 
-  /** Deletes the session with its processes and files. Throws `SessionNotFound`. */
+  /**
+   * Deletes the session with its processes and files. Deleting it again, or after it expired, does nothing. Throws
+   * `SessionNotFound` only if this object has never seen the session: it comes from `sessions.open`, and no session has
+   * its id.
+   */
   async delete(options: CallOptions = {}): Promise<void> {
-    await this.#calls.gone({ method: "DELETE", path: this.#path(), ...options }, "session_not_found");
+    const call = { method: "DELETE", path: this.#path(), ...options } as const;
+    await this.#calls.gone(call, "session_not_found", this.#existed);
+    this.#existed = true;
   }
 
   /** `await using session = …` deletes the session at the end of the block. An expired session is not an error. */
@@ -195,6 +210,7 @@ export class SessionHandle implements AsyncDisposable {
 
   /** @internal */
   protected seen(shape: SessionShape): Session {
+    this.#existed = true;
     return new Session(this.#calls, shape);
   }
 
@@ -241,7 +257,7 @@ export class Session extends SessionHandle {
 
   /** @internal */
   constructor(calls: Calls, shape: CreatedShape | SessionShape) {
-    super(calls, shape.sessionId);
+    super(calls, shape.sessionId, true);
     this.#see(shape);
   }
 

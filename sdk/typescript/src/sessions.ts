@@ -1,8 +1,10 @@
 /** The sessions of an account. */
 
 import { newKey, type CallOptions, type Calls, type KeyedOptions } from "./calls.js";
+import { isRecord } from "./errors.js";
 import { Pages } from "./pages.js";
 import { Session, SessionHandle } from "./session.js";
+import { requireString } from "./strings.js";
 import type { CreateSession, CreatedShape, DeletedSession, SessionShape, SessionState } from "./shapes.js";
 
 /** A session's id, in either form that calls take. */
@@ -72,5 +74,5 @@ export class Sessions {
 }
 
 function idOf(session: SessionId): string {
-  return typeof session === "string" ? session : session.sessionId;
+  return requireString(isRecord(session) ? session.sessionId : session, "sessionId");
 }

@@ -30,7 +30,7 @@ export interface NetworkSettings {
 export type SessionState = "active" | "idle" | "deep-sleep";
 
 export interface CreateSession {
-  /** Seconds until it expires, from 300; 86400 by default. */
+  /** Seconds until it expires: 300 to the plan's longest, 86400 on the free plan; 86400 by default. */
   ttl?: number | undefined;
   /** A JSON object of at most 16,384 bytes. */
   metadata?: Record<string, unknown> | undefined;
@@ -48,7 +48,7 @@ export interface CreateSession {
 
 /** Replaces each setting given as a whole; null restores its default. */
 export interface UpdateSession {
-  /** Seconds from now. */
+  /** Seconds from now: 300 to the plan's longest, 86400 on the free plan. */
   ttl?: number | null | undefined;
   metadata?: Record<string, unknown> | null | undefined;
   preview?: Partial<PreviewSettings> | null | undefined;

@@ -11,6 +11,22 @@ for (const apiKey of ["secret", "btk_", "btk_…", "Bearer btk_a", "btk_a b", "b
     expect(make).not.toThrow("secret");
   });
 
+test("an empty key or URL never stands for the environment's", () => {
+  const { BUNTIME_API_KEY, BUNTIME_URL } = process.env;
+  Object.assign(process.env, { BUNTIME_API_KEY: "btk_a", BUNTIME_URL: "http://a.test" });
+  try {
+    expect(new Buntime().baseUrl).toBe("http://a.test");
+    for (const empty of ["", " ", "\n"]) {
+      expect(() => new Buntime({ apiKey: empty })).toThrow("apiKey is empty");
+      expect(() => new Buntime({ baseUrl: empty })).toThrow(InvalidRequest);
+    }
+  } finally {
+    for (const [name, value] of Object.entries({ BUNTIME_API_KEY, BUNTIME_URL }))
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+  }
+});
+
 const URLS = ["localhost:8000", "ftp://localhost", "http://", "http:///path", "http://a:port"];
 for (const baseUrl of [
   ...URLS,
@@ -61,6 +77,16 @@ test("several files are written with one call, and those before one that fails s
   const failure = await failureOf(files.write({ "c.txt": "c", taken: "d", "e.txt": "e" }));
   expect(failure).toBeInstanceOf(FileConflict);
   expect([await files.exists("c.txt"), await files.exists("e.txt")]).toEqual([true, false]);
+});
+
+test("a file whose path ends with a slash is refused", async () => {
+  const session = await new FakeBuntime().onExecute("1", "").sessions.create();
+  const failure = await failureOf(session.files.write("a/", "x"));
+  expect(failure).toBeInstanceOf(InvalidRequest);
+  expect((failure as InvalidRequest).details).toEqual({ field: "path" });
+  expect(await failureOf(session.files.write("a/", Uint8Array.of(1)))).toBeInstanceOf(InvalidRequest);
+  expect(await failureOf(session.execute("1", { files: { "a/": "x" } }))).toBeInstanceOf(InvalidRequest);
+  expect(await session.files.exists("a")).toBe(false);
 });
 
 test("files of a run may be bytes, by path or as a list", async () => {

@@ -56,7 +56,8 @@ class AsyncBuntime:
         before each retry with the error, the number of failed attempts and the seconds to wait. `transport`, `dial`,
         `pause`: for tests and special networks.
 
-        Raises Unauthorized when the key is missing or malformed, and InvalidRequest when the URL is malformed.
+        Raises Unauthorized when the key is missing, empty or malformed, and InvalidRequest when the URL is. An empty
+        string never stands for the environment's value.
         """
         key, self.base_url = key_and_url(api_key, base_url)
         client = partial(

@@ -39,6 +39,7 @@ class AsyncSession(SeenSession):
     def __init__(self, calls: AsyncCalls, session_id: str, told: Mapping[str, Any] | None = None) -> None:
         super().__init__(session_id, told)
         self._calls = calls
+        self._was_deleted = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,6 +87,9 @@ class AsyncSession(SeenSession):
         or absolute. `stdin`: the program's standard input. `on_stdout`, `on_stderr`: called with each piece of output
         as it arrives; the result then has all output, uncut. `idempotency_key`: makes it safe to retry the call, which
         then happens by itself when the response is lost.
+
+        A cancelled or interrupted call ends its run, and so does a lost connection. With an `idempotency_key` the run
+        continues, and a call with the same key returns its result.
 
         Raises MemoryLimitExceeded and DiskFull, with the output so far in `details`; FileConflict or PayloadTooLarge
         for `files`; InvalidRequest for an `idempotency_key` beside a listener.
@@ -247,7 +251,8 @@ class AsyncSession(SeenSession):
     async def extend(self, ttl: int) -> Self:
         """Makes the session expire later, or sooner.
 
-        `ttl`: seconds from now, 300 to the plan's longest. Raises InvalidRequest beyond.
+        `ttl`: seconds from now, 300 to the plan's longest, which is 86400 (24 hours) on the free plan. Raises
+        InvalidRequest beyond.
         """
         return await self.update(ttl=ttl)
 
@@ -263,9 +268,9 @@ class AsyncSession(SeenSession):
     ) -> Self:
         """Replaces each setting given as a whole; None restores its default. This does not wake the session.
 
-        `ttl`: seconds from now. `metadata`: your own labels. `preview`: which ports are open to anyone. `network`: what
-        the session may reach. `on_wake`: a command to run after each wake from deep sleep. `env`: variables for every
-        run.
+        `ttl`: seconds from now, 300 to the plan's longest. `metadata`: your own labels. `preview`: which ports are open
+        to anyone. `network`: what the session may reach. `on_wake`: a command to run after each wake from deep sleep.
+        `env`: variables for every run. Raises InvalidRequest.
         """
         given = settings_on_the_wire(
             ttl=ttl, metadata=metadata, preview=preview, network=network, on_wake=on_wake, env=env
@@ -292,8 +297,14 @@ class AsyncSession(SeenSession):
         return from_wire(Woken, told)
 
     async def delete(self) -> None:
-        """Deletes the session with its processes and files. Raises SessionNotFound."""
-        await self._calls.gone(Call("DELETE", self._path()), "session_not_found")
+        """Deletes the session with its processes and files.
+
+        Deleting it again, or after it expired, does nothing. Raises SessionNotFound only if this object has never seen
+        the session: it comes from `Sessions.open`, and no session has its id.
+        """
+        existed = self._was_deleted or bool(self._told)
+        await self._calls.gone(Call("DELETE", self._path()), "session_not_found", existed=existed)
+        self._was_deleted = True
 
     def _run(
         self,

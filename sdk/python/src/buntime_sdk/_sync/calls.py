@@ -82,9 +82,12 @@ class Calls:
         """Returns the response's JSON object."""
         return self._repeated(call, lambda: self._once(call))
 
-    def gone(self, call: Call, absent: str) -> None:
-        """Deletes something. If the response is lost, a retry may find nothing: that counts as deleted."""
-        begun = False
+    def gone(self, call: Call, absent: str, *, existed: bool = False) -> None:
+        """Deletes something. If the response is lost, a retry may find nothing: that counts as deleted.
+
+        `existed`: it counts as deleted even if the first attempt finds nothing.
+        """
+        begun = existed
 
         def once() -> None:
             nonlocal begun
