@@ -6,7 +6,6 @@ from typing import Any
 
 from starlette.types import Receive
 
-from buntime.daemon.tasks import cancel_and_wait
 from buntime.web.exchange import ClientLeft
 
 
@@ -18,15 +17,22 @@ async def disconnected(receive: Receive) -> None:
 
 async def while_connected[T](work: Coroutine[Any, Any, T], receive: Receive) -> T:
     """Returns the result of `work`. If the client leaves before its end, cancels it and raises ClientLeft."""
-    task = asyncio.create_task(work, name="answer")
-    watch = asyncio.create_task(disconnected(receive), name="disconnect watch")
+    worker = asyncio.current_task()
+    assert worker is not None
+    has_left = False
+
+    async def watch() -> None:
+        nonlocal has_left
+        await disconnected(receive)
+        has_left = True
+        worker.cancel()
+
+    watching = asyncio.create_task(watch(), name="disconnect watch")
     try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientLeft
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if has_left and worker.uncancel() == 0:  # otherwise, somebody else has cancelled it too
+            raise ClientLeft from None
+        raise
     finally:
-        watch.cancel()
-        if not task.done():
-            await cancel_and_wait(task)
-        del task  # its failure refers to this frame; without the cycle it is freed with its last user
+        watching.cancel()
