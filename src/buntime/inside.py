@@ -4,7 +4,7 @@ Every method raises SandboxGone as the methods of `ports.Sandbox` do. What comes
 it is the session's own claim. Closing an iterator, or cancelling its task, ends its source.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -137,8 +137,8 @@ class Processes(Protocol):
         """Pages as they come, up to the last. Does not read ahead of the caller."""
         ...
 
-    async def is_listening(self, port: int) -> bool:
-        """Whether a program in the session listens on the port, on any address."""
+    async def listeners(self, port: int) -> Set[int]:
+        """The sockets that listen on the port, on any address. A socket keeps its number until it is closed."""
         ...
 
     async def ending(self, reason: Reason) -> None:

@@ -160,6 +160,28 @@ def test_a_server_is_waited_for(session: Session) -> None:
     assert ready(hard, "head -c 60000 /dev/zero | tr '\\0' x; sleep 99")[0] is False
 
 
+def test_a_server_is_ready_only_when_it_listens_itself(paid: Client) -> None:
+    session = paid.open()
+
+    def begun(command: str, **wait: object) -> tuple[bool, str, int | None, bool]:
+        body = {"sessionId": session.id, "command": command, "waitFor": {"port": 8080, **wait}}
+        told = paid.call("POST", "/processes/start", json_body=body).done()
+        return told["ready"], told["status"], told["exitCode"], told.get("portWasInUse", False)
+
+    serve, daemon = "python3 -m http.server 8080", "nohup python3 -m http.server 8080 >/dev/null 2>&1 &"
+    assert begun(serve) == (True, "running", None, False)
+    assert begun(serve) == (False, "exited", 1, True)
+    assert begun("sleep 99", timeout=1) == (False, "running", None, True)
+    session.command("pkill -f http.server; while pgrep -f http.server; do sleep 0.1; done")
+    assert begun(f"{daemon} until curl -s localhost:8080; sleep 0.5; do sleep 0.1; done") == (
+        True,
+        "running",
+        None,
+        False,
+    )
+    session.delete().done()
+
+
 def test_a_signal_reaches_all_that_the_process_has_started_and_nothing_else(session: Session) -> None:
     other = start(session, "sleep 701")
     process = start(session, "setsid sleep 702 & (sleep 703 &); nohup sleep 704 & sleep 705; :")

@@ -114,12 +114,45 @@ async def test_a_start_can_wait_for_a_port(api: Api) -> None:
     session = await api.session()
     waiting = asyncio.create_task(start(api, session, waitFor={"port": 8080}))
     await eventually(lambda: fake(api).live)
-    fake(api).listening.add(8080)
-    assert (await waiting)["ready"] is True
+    fake(api).listens(8080)
+    told = await waiting
+    assert (told["ready"], "portWasInUse" in told) == (True, False)
     ended = await start(api, session, "exit 3", waitFor={"port": 9})
     assert (ended["ready"], ended["status"], ended["exitCode"]) == (False, "exited", 3)
     late = await start(api, session, waitFor={"port": 9, "timeout": 1})
     assert (late["ready"], late["status"]) == (False, "running")
+
+
+SERVE = "python3 -m http.server 8080"
+
+
+async def test_a_process_whose_port_is_taken_is_not_ready_and_says_why(api: Api) -> None:
+    session = await api.session()
+    first = await start(api, session, SERVE, waitFor={"port": 8080})
+    assert (first["ready"], first["status"], first.get("portWasInUse")) == (True, "running", None)
+    second = await start(api, session, SERVE, waitFor={"port": 8080})
+    assert (second["ready"], second["status"], second["exitCode"], second["portWasInUse"]) == (False, "exited", 1, True)
+    elsewhere = await start(api, session, waitFor={"port": 8080, "timeout": 1})
+    assert (elsewhere["ready"], elsewhere["status"], elsewhere["portWasInUse"]) == (False, "running", True)
+
+
+async def test_a_process_that_takes_a_port_over_is_ready(api: Api) -> None:
+    session = await api.session()
+    fake(api).listens(8080)
+    waiting = asyncio.create_task(start(api, session, waitFor={"port": 8080}))
+    await eventually(lambda: fake(api).live)
+    fake(api).listens(8080)  # as with SO_REUSEPORT, or after the other has ended
+    told = await waiting
+    assert (told["ready"], "portWasInUse" in told) == (True, False)
+
+
+async def test_a_repeated_start_gets_the_same_answer_though_its_port_is_taken_now(api: Api) -> None:
+    body = {"sessionId": await api.session(), "command": SERVE, "waitFor": {"port": 8080}}
+    key = {"Idempotency_Key": "once"}
+    first = await api.call("POST", "/processes/start", body, **key)
+    again = await api.call("POST", "/processes/start", body, **key)
+    assert (first.status, first.json["ready"]) == (200, True)
+    assert again.json == first.json
 
 
 async def test_a_start_can_wait_for_a_line_that_is_searched_for_inside_the_session() -> None:

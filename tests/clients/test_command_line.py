@@ -394,6 +394,15 @@ def test_a_process_that_ends_before_it_is_ready_is_an_error(user: User, session:
     assert b"no\n" in user.runs("logs", session).stderr
 
 
+def test_a_start_says_that_the_port_was_in_use_before(user: User, session: str) -> None:
+    serve = ("start", session, "--wait-port", "8125", "--", "python3 -m http.server 8125")
+    first = user.gets(*serve)
+    done = user.runs(*serve)
+    assert done.returncode == 1
+    assert b"The process is not ready: exited 1. Port 8125 was already in use before it started. See:" in done.stderr
+    user.gets("stop", session, first)
+
+
 def test_logs_continue_after_a_broken_connection(server: Server, user: User, session: str) -> None:
     user.gets("start", session, "--name", "count", "--", "for i in $(seq 50); do echo $i; sleep 0.05; done; exit 9")
     with Relay(server.config.port) as relay:

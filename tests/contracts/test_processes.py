@@ -1,7 +1,7 @@
 """The contract of `inside.Processes`: one suite for the fake and for real sandboxes of this host."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 
 import pytest
 
@@ -207,7 +207,37 @@ async def test_a_process_with_all_its_input_refuses_more(processes: Processes) -
 
 
 async def test_an_unused_port_has_no_listener(processes: Processes) -> None:
-    assert not await processes.is_listening(8080)
+    assert await processes.listeners(8080) == set()
+
+
+async def listening(processes: Processes, port: int) -> Set[int]:
+    async with asyncio.timeout(SECONDS):
+        while not (found := await processes.listeners(port)):  # noqa: ASYNC110 - the kernel has no event for it
+            await asyncio.sleep(0.01)
+    return found
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
+async def test_a_listener_is_found_on_any_address(processes: Processes, address: str) -> None:
+    await processes.start(new(f"python3 -m http.server 8080 --bind {address}"))
+    assert len(await listening(processes, 8080)) == 1
+    assert await processes.listeners(808) == await processes.listeners(18080) == set()
+
+
+async def test_a_listening_socket_keeps_its_identity_and_a_later_one_has_another(processes: Processes) -> None:
+    first, second, third = (new("python3 -m http.server 8080", number) for number in range(1, 4))
+    await processes.start(first)
+    before = await listening(processes, 8080)
+    await processes.start(second)
+    assert (await followed(processes, second.id))[-1].process.exit_code == 1
+    assert await processes.listeners(8080) == before
+    await processes.signal(first.id, 9)
+    await followed(processes, first.id)
+    async with asyncio.timeout(SECONDS):
+        while await processes.listeners(8080):  # noqa: ASYNC110 - the kernel has no event for it
+            await asyncio.sleep(0.01)
+    await processes.start(third)
+    assert not await listening(processes, 8080) & before
 
 
 async def test_live_counts_running_processes(sandbox: Sandbox) -> None:

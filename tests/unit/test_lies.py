@@ -205,6 +205,7 @@ class Launching(Launcher):
 
 LAUNCHING: Any = Launching()
 MACHINERY: Any = SimpleNamespace(env={})
+LISTENERS: Any = None  # no call here looks at ports
 TERMINAL = NewTerminal("term_x", cols=80, rows=24, env={}, working_dir="/")
 
 # Calls whose answers do not matter
@@ -213,8 +214,8 @@ TOLD: dict[str, Callable[[Guest], Awaitable[object]]] = {
     "a process to prepare": lambda one: Prepared("sb", one, LAUNCHING, MACHINERY)._prepare(
         Spare(1, "r1"), RunEnvironment({}, "/")
     ),
-    "that processes end": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY).ending("deep_sleep"),
-    "that processes have ended": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY).settle(),
+    "that processes end": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS).ending("deep_sleep"),
+    "that processes have ended": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS).settle(),
     "that contexts end": lambda one: GuestContexts(one, LAUNCHING, MACHINERY).ending(),
     "a terminal to start": lambda one: GuestTerminals(one, LAUNCHING, MACHINERY).create(TERMINAL),
     "that terminals end": lambda one: GuestTerminals(one, LAUNCHING, MACHINERY).ending("deep_sleep"),

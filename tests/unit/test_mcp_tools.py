@@ -18,6 +18,7 @@ from buntime_sdk import AsyncBuntime, Forms
 from buntime_sdk.testing import AsyncFakeBuntime, FakeResult
 from mcp.client.client import Client
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.types import TextContent
 
 MANY = re.compile("many")
 
@@ -38,6 +39,7 @@ class NearToolContext(ToolContext):
 class Talk:
     client: Client
     shown: int = 0  # size of the last result in bytes
+    text: str = ""  # of the last result
 
     async def does(self, tool: str, progress: Any = None, **arguments: object) -> dict[str, Any]:
         """Calls a tool that must succeed. Returns the structured content."""
@@ -45,6 +47,7 @@ class Talk:
         assert not result.is_error, result.content
         assert result.structured_content is not None
         self.shown = len(result.model_dump_json())
+        self.text = "\n".join(part.text for part in result.content if isinstance(part, TextContent))
         return dict(result.structured_content)
 
 
@@ -169,6 +172,15 @@ async def test_a_start_that_waits_reports_progress(
         told.clear()
         await talk.does("start_process", progress, command="serve")
         assert told == []
+
+
+async def test_a_start_says_that_the_port_was_in_use_before() -> None:
+    async with talking(AsyncFakeBuntime()) as talk:
+        first = await talk.does("start_process", command="serve", wait_for_port=8080)
+        assert first["ready"] is True
+        second = await talk.does("start_process", command="serve", wait_for_port=8080)
+        assert (second["ready"], second["portWasInUse"]) == (False, True)
+        assert "Port 8080 was already in use before the process started." in talk.text
 
 
 def slow() -> AsyncBuntime:

@@ -302,6 +302,27 @@ def test_a_process_runs_until_its_signal() -> None:
     assert process.wait().exit_code == 137
 
 
+def test_a_process_whose_port_is_taken_is_not_ready_and_says_why() -> None:
+    fake = FakeBuntime().on_start("other", FakeResult("listening elsewhere\n", running=True))
+    session = some_session(fake)
+    first = session.processes.start("serve", wait_for_port=8080)
+    assert (first.ready, first.port_was_in_use) == (True, False)
+    second = session.processes.start("serve", wait_for_port=8080)
+    assert (second.ready, second.status, second.exit_code, second.port_was_in_use) == (False, "exited", 1, True)
+    assert "EADDRINUSE" in second.logs().entries[0].data
+    other = session.processes.start("other", wait_for_port=8080)
+    assert (other.ready, other.status, other.port_was_in_use) == (False, "running", True)
+    assert session.processes.start("serve", wait_for_port=3000).ready
+    first.kill()
+    assert session.processes.start("serve", wait_for_port=8080).ready
+
+
+def test_a_process_that_ends_is_not_ready_on_a_port() -> None:
+    session = some_session(FakeBuntime().on_start("make", FakeResult("done\n")))
+    made = session.processes.start("make", wait_for_port=8080)
+    assert (made.ready, made.status, made.port_was_in_use) == (False, "exited", False)
+
+
 def test_a_process_without_a_script_is_silent_and_a_scripted_one_ends() -> None:
     session = some_session(FakeBuntime().on_execute("make", FakeResult("a\nb\n", exit_code=2)))
     silent, made = session.processes.start("serve"), session.processes.start("make")

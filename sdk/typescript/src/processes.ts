@@ -20,7 +20,7 @@ import { pause } from "./waiting.js";
 
 /** Set exactly one of `port` and `output`. */
 export interface WaitFor {
-  /** Wait until something in the session listens on this port. */
+  /** Wait until a new socket in the session listens on this port. */
   port?: number | undefined;
   /** Wait until a line of its output matches this regular expression (ripgrep's syntax). */
   output?: string | undefined;
@@ -128,6 +128,8 @@ export class Process implements ProcessExit {
   readonly name!: string | null;
   /** With `waitFor`: whether it became ready in time. */
   readonly ready: boolean | undefined;
+  /** Whether it is not ready and something listened on `waitFor.port` before it started. */
+  readonly portWasInUse: boolean = false;
   readonly #calls: Calls;
   readonly #sessionId: string;
 

@@ -299,6 +299,8 @@ export interface ProcessShape extends ProcessExit {
   name: string | null;
   /** With `waitFor`: whether it became ready in time. */
   ready?: boolean;
+  /** True if it is not ready and something listened on `waitFor.port` before it started. */
+  portWasInUse?: boolean;
 }
 
 export type ProcessSignal =

@@ -178,6 +178,28 @@ test("processes run until their script or a signal ends them, and keep their log
   expect((await session.processes.list().all()).map(({ id }) => id)).toEqual([server.id, build.id]);
 });
 
+test("a process whose port is taken is not ready and says why", async () => {
+  const client = new FakeBuntime().onStart("other", { stdout: "listening elsewhere\n", running: true });
+  const session = await client.sessions.create();
+  const start = (command: string, port = 8080) => session.processes.start(command, { waitFor: { port } });
+  const first = await start("serve");
+  expect([first.ready, first.portWasInUse]).toEqual([true, false]);
+  const second = await start("serve");
+  expect(second).toMatchObject({ ready: false, status: "exited", exitCode: 1, portWasInUse: true });
+  expect((await second.logs()).entries[0]?.data).toContain("EADDRINUSE");
+  expect(await start("other")).toMatchObject({ ready: false, status: "running", portWasInUse: true });
+  expect((await start("serve", 3000)).ready).toBe(true);
+  await first.kill();
+  expect((await start("serve")).ready).toBe(true);
+});
+
+test("a process that ends is not ready on a port", async () => {
+  const client = new FakeBuntime().onStart("make", { stdout: "done\n" });
+  const session = await client.sessions.create();
+  const made = await session.processes.start("make", { waitFor: { port: 8080 } });
+  expect(made).toMatchObject({ ready: false, status: "exited", portWasInUse: false });
+});
+
 test("contexts return their scripted forms, and are lost in deep sleep", async () => {
   const client = new FakeBuntime().onExecute("1 + 1", { result: { text: "2", json: 2 } });
   const session = await client.sessions.create();

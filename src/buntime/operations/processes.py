@@ -11,7 +11,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.ids import new_process_id
 from buntime.inside import LogPage, NewProcess, Process, ProcessUsage, Sink
 from buntime.operations.entrance import Entrance
-from buntime.operations.readiness import WaitFor, check_pattern, check_wait, is_ready
+from buntime.operations.readiness import WaitFor, check_pattern, check_wait, is_ready, listeners_before
 from buntime.paths import inside_session
 from buntime.plan import MB
 from buntime.ports import RunResult, Sandbox, SandboxGone
@@ -43,10 +43,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """`ready`: None without `wait_for`."""
+    """`ready`: None without `wait_for`. `port_was_in_use`: it is not ready, and another program had the port."""
 
     process: Process
-    ready: bool | None
+    ready: bool | None = None
+    port_was_in_use: bool = False
 
 
 class Processes:
@@ -64,12 +65,13 @@ class Processes:
                 await check_pattern(sandbox, wait_for)
             new = self._new(caller, session, asked)
             async with self._entrance.place(caller, session, sandbox, "processes"):
+                before = set() if wait_for is None else await listeners_before(sandbox, wait_for)
                 # a start goes on when the client leaves: the client finds the process in the list
                 process = await self._tasks.finish(sandbox.processes.start(new), f"start of {new.id}")
             if wait_for is None:
-                return Begun(process, None)
-            ready = await is_ready(sandbox, process.id, wait_for)
-            return Begun(await sandbox.processes.get(process.id), ready)
+                return Begun(process)
+            ready = await is_ready(sandbox, process.id, wait_for, before)
+            return Begun(await sandbox.processes.get(process.id), ready, bool(before) and not ready)
 
     async def list(self, caller: Caller, session_id: str, limit: int, offset: int) -> tuple[Sequence[Process], int]:
         """A page of all processes that the session started, newest first, and the total."""

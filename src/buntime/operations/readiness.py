@@ -1,10 +1,12 @@
-"""Waits until a process is ready: a program listens on a port, or the process printed a certain line.
+"""Waits until a process is ready: a new socket listens on a port, or the process printed a certain line.
 
+A socket that listened before the process started says nothing about the process.
 ripgrep searches the lines, in a run inside the session. It takes linear time, and the session's CPU time instead of
 the server's.
 """
 
 import asyncio
+from collections.abc import Set
 from dataclasses import dataclass
 
 from buntime import errors
@@ -57,25 +59,32 @@ async def check_pattern(sandbox: Sandbox, wait: WaitFor) -> None:
         raise errors.InvalidRequest("waitFor.output", f"waitFor.output is not a valid regular expression: {why}")
 
 
-async def is_ready(sandbox: Sandbox, process_id: str, wait: WaitFor) -> bool:
+async def listeners_before(sandbox: Sandbox, wait: WaitFor) -> Set[int]:
+    """The sockets that listen on the port before the process starts, for `is_ready`."""
+    return set() if wait.port is None else await sandbox.processes.listeners(wait.port)
+
+
+async def is_ready(sandbox: Sandbox, process_id: str, wait: WaitFor, before: Set[int]) -> bool:
     """Waits until the process is ready, has ended, or the time is over."""
     try:
         async with asyncio.timeout(wait.timeout):
             if wait.port is not None:
-                return await _listens(sandbox, process_id, wait.port)
+                return await _listens(sandbox, process_id, wait.port, before)
             return await _says(sandbox, process_id, wait.output or "")
     except TimeoutError:
         return False
 
 
-async def _listens(sandbox: Sandbox, process_id: str, port: int) -> bool:
+async def _listens(sandbox: Sandbox, process_id: str, port: int, before: Set[int]) -> bool:
     pause = FIRST_LOOK
-    while not await sandbox.processes.is_listening(port):
-        if (await sandbox.processes.get(process_id)).status != "running":
+    while True:
+        status = (await sandbox.processes.get(process_id)).status  # first: a daemon listens before its parent ends
+        if await sandbox.processes.listeners(port) - before:
+            return True
+        if status != "running":
             return False
         await asyncio.sleep(pause)
         pause = min(pause * 2, SLOWEST_LOOK)
-    return True
 
 
 async def _says(sandbox: Sandbox, process_id: str, pattern: str) -> bool:

@@ -55,3 +55,9 @@ def open_process(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except ProcessLookupError:
         return None
+
+
+def pid_of(pidfd: int) -> int:
+    """The process's pid, or -1 when the process is gone. Another may get the pid as soon as it is."""
+    fields = Path(f"/proc/self/fdinfo/{pidfd}").read_text().split()
+    return int(fields[fields.index("Pid:") + 1])

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from buntime.sandboxes.inside.runs import GuestRuns
 from buntime.sandboxes.inside.terminals import GuestTerminals
 from buntime.sandboxes.kernel.reclaim import Reclaim
 from buntime.sandboxes.machinery import Machinery
-from buntime.sandboxes.record import Record
+from buntime.sandboxes.network.listening import listeners
+from buntime.sandboxes.record import Record, pid_of
 from buntime.session import Network as NetworkRules
 
 FREEZE_SECONDS, FREEZE_LOOK_SECONDS = 5.0, 0.002
@@ -46,7 +47,7 @@ class LocalSandbox:
         self._launcher = Launcher(record.sandbox, directory / "runs", guest, machinery, self.is_alive, self.kill)
         self._prepared = Prepared(record.sandbox, guest, self._launcher, machinery)
         self._runs = GuestRuns(guest, self._launcher, self._prepared, machinery)
-        self._processes = GuestProcesses(guest, self._launcher, machinery)
+        self._processes = GuestProcesses(guest, self._launcher, machinery, self._listeners)
         self._contexts = GuestContexts(guest, self._launcher, machinery)
         self._terminals = GuestTerminals(guest, self._launcher, machinery)
         self._files = GuestFiles(guest, self._launcher, self._runs)
@@ -185,13 +186,21 @@ class LocalSandbox:
     async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
         return await self._runs.run(run, sink)
 
+    def count_processes(self) -> int:
+        parked = [*self._launcher.parked(), *self._prepared.parked()]
+        return self._machinery.cgroups.session_processes(self.id, leave_out=parked)
+
     async def observe(self) -> Observed:
-        processes = self._machinery.cgroups.session_processes(self.id, leave_out=self._parked())
+        processes = self.count_processes()
         async with self._launcher.ending_an_impostor():
             return Observed(await self._guest.count_files(), processes)
 
-    def _parked(self) -> list[str]:
-        return [*self._launcher.parked(), *self._prepared.parked()]
+    async def _listeners(self, port: int) -> Set[int]:
+        if self.is_alive():
+            found = await asyncio.to_thread(listeners, pid_of(self._init), port)
+            if self.is_alive():  # so its pid was not another's
+                return found
+        raise SandboxGone("it ended while its ports were looked at")
 
     async def restrict(self, network: NetworkRules) -> None:
         await asyncio.to_thread(self._machinery.network.restrict, self.record.slot, rules_of(network))

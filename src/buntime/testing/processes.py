@@ -1,7 +1,7 @@
 """A fake of `inside.Processes`. A test says what a process prints and how it ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -11,12 +11,14 @@ from buntime.inside import LogEntry, LogPage, NewProcess, Process, ProcessUsage,
 TIME = 1705660200000  # ms
 SIGTERM, SIGKILL = 15, 9
 KILLED = 128
+SERVER = "python3 -m http.server "
 
 
 @dataclass(slots=True)
 class FakeProcess:
-    """Prints what a test `says`, and echoes its input. `echo …` prints and ends at once, and `exit N` ends at once. Any
-    other command runs until it is signalled or a test `ends` it."""
+    """Prints what a test `says`, and echoes its input. `echo …` prints and ends at once, and `exit N` ends at once.
+    `python3 -m http.server PORT` listens, or ends at once if the port is taken. Any other command runs until it is
+    signalled or a test `ends` it."""
 
     new: NewProcess
     now: Process
@@ -61,12 +63,20 @@ class FakeAttended:
         return ProcessUsage(cpu_ms=4, peak_memory=12 << 20, memory_kills=0, met_process_limit=False)
 
 
-class FakeProcesses:
-    """`listening`: ports that count as listening, for tests to set."""
+@dataclass(frozen=True, slots=True)
+class _Socket:
+    port: int
+    owner: FakeProcess | None
 
+    @property
+    def is_open(self) -> bool:
+        return self.owner is None or self.owner.now.status == "running"
+
+
+class FakeProcesses:
     def __init__(self) -> None:
         self.all: dict[str, FakeProcess] = {}
-        self.listening: set[int] = set()
+        self._sockets: list[_Socket] = []
         self._reason: Reason | None = None
 
     @property
@@ -82,7 +92,20 @@ class FakeProcesses:
             process.says(argument.encode() + b"\n")
         if name in ("echo", "exit"):
             process.ends(int(argument) if name == "exit" else 0)
+        if (new.command or "").startswith(SERVER):
+            await self._serve(process, int((new.command or "").removeprefix(SERVER).split()[0]))
         return started
+
+    async def _serve(self, process: FakeProcess, port: int) -> None:
+        if await self.listeners(port):
+            process.says(b"OSError: [Errno 98] Address already in use\n", "stderr")
+            process.ends(1)
+        else:
+            self._sockets.append(_Socket(port, process))
+
+    def listens(self, port: int) -> None:
+        """For tests: one more socket listens on the port, of a program that never ends."""
+        self._sockets.append(_Socket(port, None))
 
     @asynccontextmanager
     async def attend(self, new: NewProcess) -> AsyncIterator[FakeAttended]:
@@ -122,8 +145,8 @@ class FakeProcesses:
         finally:
             await pages.aclose()
 
-    async def is_listening(self, port: int) -> bool:
-        return port in self.listening
+    async def listeners(self, port: int) -> Set[int]:
+        return {number for number, socket in enumerate(self._sockets) if socket.port == port and socket.is_open}
 
     async def ending(self, reason: Reason) -> None:
         self._reason = reason

@@ -35,6 +35,8 @@ export class FakeProcess {
   readonly log: { entry: LogEntry; end: number }[] = [];
   readonly input: Uint8Array[] = [];
   inputIsClosed = false;
+  /** Where it listens while it runs. */
+  port: number | undefined;
   #end = 0;
 
   constructor(readonly shape: ProcessShape) {}
@@ -95,6 +97,10 @@ export class FakeSession {
 
   get id(): string {
     return this.#shape.sessionId;
+  }
+
+  listens(port: number): boolean {
+    return [...this.processes.values()].some((one) => one.port === port && one.shape.status === "running");
   }
 
   get expiresAt(): string {

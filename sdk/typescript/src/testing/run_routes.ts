@@ -21,6 +21,8 @@ export type RunRoute = (session: FakeSession, request: FakeRequest, tools: Tools
 
 type Parts = AsyncGenerator<Uint8Array, void, undefined>;
 
+const SILENT: FakeResult = { running: true };
+const ADDRESS_IN_USE: FakeResult = { stderr: "error: listen EADDRINUSE\n", exitCode: 1 };
 const EVENTS = { "content-type": "text/event-stream" };
 
 type Asked = Partial<Omit<FakeRun, "files">> & {
@@ -28,7 +30,7 @@ type Asked = Partial<Omit<FakeRun, "files">> & {
   stream?: boolean;
   detach?: boolean;
   name?: string;
-  waitFor?: object;
+  waitFor?: { port?: number };
 };
 
 interface SentFile {
@@ -52,9 +54,15 @@ export const RUN_ROUTES: Record<string, RunRoute> = {
   },
   "POST /processes/start": async (session, { body }, tools) => {
     const asked = body as Asked;
-    const process = await started(session, asked, tools);
-    const ready = process.shape.status === "running" || process.log.length > 0;
-    return asked.waitFor === undefined ? process.shape : { ...process.shape, ready };
+    const port = asked.waitFor?.port;
+    const isTaken = port !== undefined && session.listens(port);
+    const process = await started(session, asked, tools, isTaken ? ADDRESS_IN_USE : SILENT);
+    if (asked.waitFor === undefined) return process.shape;
+    const isRunning = process.shape.status === "running";
+    if (port === undefined) return { ...process.shape, ready: isRunning || process.log.length > 0 };
+    if (isTaken) return { ...process.shape, ready: false, portWasInUse: true };
+    process.port = port;
+    return { ...process.shape, ready: isRunning };
   },
   "GET /processes/list": (session, { query }) => {
     const all = [...session.processes.values()].map(({ shape }) => shape).reverse();
@@ -179,7 +187,12 @@ function isBreak(failure: BuntimeError): boolean {
 }
 
 /** Starts a process. Without a script it acts as a server: it runs silently until it gets a signal. */
-async function started(session: FakeSession, asked: Asked, tools: Tools): Promise<FakeProcess> {
+async function started(
+  session: FakeSession,
+  asked: Asked,
+  tools: Tools,
+  unscripted: FakeResult = SILENT,
+): Promise<FakeProcess> {
   const run = runOf(session, asked, "process");
   const process = new FakeProcess({
     processId: tools.newId("proc"),
@@ -194,7 +207,7 @@ async function started(session: FakeSession, asked: Asked, tools: Tools): Promis
   });
   session.processes.set(process.shape.processId, process);
   const play = tools.scripts.find(run);
-  process.play(play === null ? { running: true } : await play());
+  process.play(play === null ? unscripted : await play());
   return process;
 }
 

@@ -5,7 +5,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -29,6 +29,8 @@ MOST_ENTRIES = 10_000  # in a page
 LARGEST_PAGE = 1 << 20  # bytes of a page of processes: 100 escaped commands and names take less
 TIME = 6  # bytes of an entry's time
 LOOK_SECONDS = 5.0  # how often a silent log checks whether the sandbox still runs
+
+type Listeners = Callable[[int], Awaitable[Set[int]]]  # by port
 
 
 class _Process(msgspec.Struct, rename="camel"):
@@ -62,10 +64,6 @@ class _Outcome(msgspec.Struct):
     outcome: Literal["sent", "closed", "busy", "ended", "absent"]
 
 
-class _Listening(msgspec.Struct):
-    listening: bool
-
-
 class _LogEnd(msgspec.Struct):
     cursor: Count
     dropped: Count
@@ -93,8 +91,9 @@ class _Attended:
 
 
 class GuestProcesses:
-    def __init__(self, guest: Guest, launcher: Launcher, machinery: Machinery) -> None:
+    def __init__(self, guest: Guest, launcher: Launcher, machinery: Machinery, listeners: Listeners) -> None:
         self._guest = guest
+        self._listeners = listeners
         self._launcher = launcher
         self._machinery = machinery
 
@@ -216,9 +215,8 @@ class GuestProcesses:
                 task.cancel()
                 await asyncio.wait({task})
 
-    async def is_listening(self, port: int) -> bool:
-        query = {"port": str(port)}
-        return (await self._ask(self._guest.call("GET", "/processes/listening", query, _Listening))).listening
+    async def listeners(self, port: int) -> Set[int]:
+        return await self._listeners(port)
 
     async def ending(self, reason: Reason) -> None:
         await self._guest.call("POST", "/processes/ending", {"reason": reason}, Nothing)

@@ -61,7 +61,8 @@ async def start_process(call: Call[NoQuery, wire.StartProcess]) -> wire.StartedP
 
     The session keeps the newest output up to a limit, and the exit status until the session is gone. The process
     suspends and resumes with the session. Deep sleep ends it; its `reason` then says so. With `waitFor` the response
-    comes when the process is ready, has ended, or the time is up.
+    comes when the process is ready, has ended, or the time is up. A port that another program had before is ready only
+    when a new socket listens on it.
     """
     body, asked = call.body, given(call.body.wait_for)
     wait = None if asked is None else WaitFor(given(asked.port), given(asked.output), asked.timeout)
@@ -79,8 +80,11 @@ async def start_process(call: Call[NoQuery, wire.StartProcess]) -> wire.StartedP
 
 
 def _begun(begun: Begun) -> wire.StartedProcess:
-    ready = UNSET if begun.ready is None else begun.ready
-    return wire.StartedProcess(**_fields(begun.process), ready=ready)  # type: ignore[arg-type]
+    return wire.StartedProcess(
+        **_fields(begun.process),  # type: ignore[arg-type]
+        ready=UNSET if begun.ready is None else begun.ready,
+        port_was_in_use=begun.port_was_in_use or UNSET,
+    )
 
 
 @operation(

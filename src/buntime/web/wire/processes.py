@@ -30,7 +30,7 @@ Cursor = Annotated[
 
 class WaitForRequest(Request):
     port: (
-        Annotated[int, Meta(description="Wait until something in the session listens on this port, 1 to 65535.")]
+        Annotated[int, Meta(description="Wait until a new socket in the session listens on this port, 1 to 65535.")]
         | UnsetType
     ) = UNSET
     output: (
@@ -102,6 +102,16 @@ class StartedProcess(Process, kw_only=True):
     ready: (
         Annotated[
             bool, Meta(description="With `waitFor`: whether the process was ready in time. If not, see `status`.")
+        ]
+        | UnsetType
+    ) = UNSET
+    port_was_in_use: (
+        Annotated[
+            bool,
+            Meta(
+                description="`true` if the process is not ready and something listened on `waitFor.port` before it "
+                "started. Absent otherwise."
+            ),
         ]
         | UnsetType
     ) = UNSET

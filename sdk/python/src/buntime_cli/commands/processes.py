@@ -72,7 +72,7 @@ def start_command(
             wait_for_output=wait_output,
             wait_timeout=patience if wait_port or wait_output else None,
         )
-        _show_started(process, session, as_json)
+        _show_started(process, session, wait_port, as_json)
 
 
 def _command(context: typer.Context, line: str | None) -> str:
@@ -85,16 +85,17 @@ def _command(context: typer.Context, line: str | None) -> str:
     raise typer.BadParameter("Write one of: COMMAND, or -- COMMAND.")
 
 
-def _show_started(process: "Process", session: str, as_json: bool) -> None:
+def _show_started(process: "Process", session: str, port: int | None, as_json: bool) -> None:
     """Raises CommandError if the command waited for the process and it is not ready."""
     if as_json:
-        print_json(_told(process) | ({} if process.ready is None else {"ready": process.ready}))
+        ready = {} if process.ready is None else {"ready": process.ready}
+        print_json(_told(process) | ready | ({"portWasInUse": True} if process.port_was_in_use else {}))
     else:
         print(process.id, flush=True)
     if process.ready is False:
-        raise CommandError(
-            f"The process is not ready: {_state_of(process)}. See: buntime logs {session} {process.id}", "not_ready"
-        )
+        why = f" Port {port} was already in use before it started." if process.port_was_in_use else ""
+        see = f"buntime logs {session} {process.id}"
+        raise CommandError(f"The process is not ready: {_state_of(process)}.{why} See: {see}", "not_ready")
 
 
 @processes.command("ps")

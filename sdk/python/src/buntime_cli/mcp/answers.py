@@ -103,6 +103,7 @@ class ProcessShown(TypedDict):
 class Started(Answer):
     process: ProcessShown
     ready: NotRequired[bool]
+    portWasInUse: NotRequired[bool]
     output: str
 
 

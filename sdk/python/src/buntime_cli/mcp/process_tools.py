@@ -62,7 +62,7 @@ class ProcessTools:
                     wait_for_output=wait_for_output or None,
                     wait_timeout=waits,
                 )
-            return _started(note(opened), process, _text(await process.logs(limit=FIRST_OUTPUT)))
+            return _started(note(opened), process, _text(await process.logs(limit=FIRST_OUTPUT)), wait_for_port)
 
     @telling_errors
     async def process_logs(
@@ -185,13 +185,19 @@ async def _listens(session: AsyncSession, port: int) -> bool | None:
     return None if probe.timed_out else probe.ok
 
 
-def _started(about: dict[str, str], process: AsyncProcess, output: str) -> CallToolResult:
+def _started(about: dict[str, str], process: AsyncProcess, output: str, port: int | None) -> CallToolResult:
     values: dict[str, object] = {**about, "process": _shown(process), "output": output}
     state = "is running" if process.status == "running" else f"has ended ({_end(process)})"
     lines = [f"{process.id}{'' if process.name is None else f' ({process.name})'} {state}."]
     if process.ready is not None:
         values["ready"] = process.ready
         lines.append("It is ready." if process.ready else "It is NOT ready: see its output.")
+    if process.port_was_in_use:
+        values["portWasInUse"] = True
+        lines.append(
+            f"Port {port} was already in use before the process started. "
+            "Stop the program there (see list_processes) or use another port."
+        )
     return answer("\n".join([*lines, f"output so far:\n{output or '(none)'}"]), values)
 
 

@@ -14,6 +14,8 @@ from buntime_sdk._fake.session import Clock, FakeProcess, FakeSession, stamp
 from buntime_sdk.errors import BuntimeError
 
 FIRST_PID = 100
+SILENT = FakeResult(running=True)
+ADDRESS_IN_USE = FakeResult(stderr="error: listen EADDRINUSE\n", exit_code=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,16 @@ def _execute(session: FakeSession, request: FakeRequest, tools: Tools) -> dict[s
 
 def _start(session: FakeSession, request: FakeRequest, tools: Tools) -> dict[str, Any]:
     asked = request.fields
-    process = _started(session, asked, tools)
+    port = (asked.get("waitFor") or {}).get("port")
+    is_taken = port is not None and session.listens(port)
+    process = _started(session, asked, tools, ADDRESS_IN_USE if is_taken else SILENT)
     if "waitFor" not in asked:
         return process.told
-    return {**process.told, "ready": process.is_running or bool(process.log)}
+    if port is None:
+        return {**process.told, "ready": process.is_running or bool(process.log)}
+    process.port = None if is_taken else port
+    is_ready = process.is_running and not is_taken
+    return {**process.told, "ready": is_ready, **({"portWasInUse": True} if is_taken else {})}
 
 
 def _list(session: FakeSession, request: FakeRequest, tools: Tools) -> dict[str, Any]:
@@ -173,10 +181,12 @@ def _refusing(parts: Parts) -> Parts:
         yield event("error", error_object(failure))
 
 
-def _started(session: FakeSession, asked: Mapping[str, Any], tools: Tools) -> FakeProcess:
+def _started(
+    session: FakeSession, asked: Mapping[str, Any], tools: Tools, unscripted: FakeResult = SILENT
+) -> FakeProcess:
     """Starts a process. Without a script it acts as a server: it runs silently until it gets a signal."""
     run = _run(session, asked, "process")
-    result = tools.scripts.find(run) or FakeResult(running=True)
+    result = tools.scripts.find(run) or unscripted
     process_id = tools.new_id("proc")
     shape: dict[str, Any] = {
         "processId": process_id,

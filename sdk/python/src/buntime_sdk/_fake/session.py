@@ -25,7 +25,7 @@ def stamp(time: datetime) -> str:
 
 class FakeProcess:
     """`told`: as responses have it. `log`: each entry with its end offset in bytes. `written`: what
-    its input received.
+    its input received. `port`: where it listens while it runs.
     """
 
     def __init__(self, told: dict[str, Any], clock: Clock) -> None:
@@ -33,6 +33,7 @@ class FakeProcess:
         self.log: list[tuple[int, dict[str, Any]]] = []
         self.written: list[bytes] = []
         self.input_is_closed = False
+        self.port: int | None = None
         self._clock = clock
 
     @property
@@ -116,6 +117,9 @@ class FakeSession:
         running = sum(process.is_running for process in self.processes.values())
         counts = {"filesCount": self.files.count, "activeProcesses": running}
         return {**self._told, "expiresAt": stamp(self.expires), **counts}
+
+    def listens(self, port: int) -> bool:
+        return any(process.port == port and process.is_running for process in self.processes.values())
 
     def update(self, fields: Mapping[str, Any]) -> None:
         """Updates the settings. None restores a default."""
