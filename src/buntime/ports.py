@@ -274,7 +274,13 @@ class Sandbox(Protocol):
         has none."""
         ...
 
-    async def observe(self) -> Observed: ...
+    def count_processes(self) -> int:
+        """How many processes the session itself has, counted by the kernel. Cheap: does not ask the guest."""
+        ...
+
+    async def observe(self) -> Observed:
+        """Counts files too, which the guest does. The cost grows with the files, to a limit."""
+        ...
 
     async def freeze(self) -> bool:
         """Stops all its processes from using CPU. Returns False, with nothing changed, if the kernel does not manage

@@ -91,8 +91,18 @@ def test_counts_are_of_files_in_the_workspace_and_of_the_sessions_own_processes(
     session.command("touch a b /root/elsewhere; mkdir d; touch d/c; sleep 600 & sleep 600 &")
     seen = session.look().done()
     assert (seen["filesCount"], seen["activeProcesses"]) == (3, 2)
+    assert _listed(session) == (3, 2)
     session.command("pkill sleep")
+    until(lambda: _listed(session) == (3, 0), "the processes to end")
+    session.write("e", "").done()
+    assert _listed(session) == (4, 0)
     until(lambda: session.look().done()["activeProcesses"] == 0, "the processes to end")
+
+
+def _listed(session: Session) -> tuple[int, int]:
+    every = session.client.call("GET", "/sessions").done()["sessions"]
+    (seen,) = [one for one in every if one["sessionId"] == session.id]
+    return seen["filesCount"], seen["activeProcesses"]
 
 
 def test_looking_at_a_session_is_not_activity_and_a_run_is(session: Session) -> None:

@@ -3,7 +3,10 @@ from dataclasses import replace
 
 import pytest
 
+from buntime.inside import FileToWrite
+from buntime.ports import Observed
 from buntime.session import State
+from buntime.testing.sandboxes import FakeSandbox
 from tests.app.serving import START, Api
 
 
@@ -127,6 +130,76 @@ async def test_a_list_is_newest_first_in_pages_with_the_total(api: Api) -> None:
     assert [one["sessionId"] for one in first["sessions"] + rest["sessions"]] == made[::-1]
     assert first["total"] == rest["total"] == 3
     assert (await api.call("GET", f"/sessions?offset={2**53 - 1}")).json == {"sessions": [], "total": 3}
+
+
+async def counts(api: Api, session: str) -> tuple[int, int]:
+    """Returns files and processes, on which GET /sessions and GET /sessions/ID must agree."""
+    (listed,) = (await api.call("GET", "/sessions")).json["sessions"]
+    shown = (await api.call("GET", f"/sessions/{session}")).json
+    assert (listed["filesCount"], listed["activeProcesses"]) == (shown["filesCount"], shown["activeProcesses"])
+    return listed["filesCount"], listed["activeProcesses"]
+
+
+async def test_counts_follow_processes_runs_and_files(api: Api) -> None:
+    session = await api.session()
+    assert await counts(api, session) == (0, 0)
+    body = {"sessionId": session, "command": "serve"}
+    started = (await api.call("POST", "/processes/start", body)).json
+    assert await counts(api, session) == (0, 1)
+    api.clock.now += 5
+    await api.call("POST", "/files/write", {"sessionId": session, "path": "a", "content": "x"})
+    assert await counts(api, session) == (1, 1)
+    api.clock.now += 5
+    await api.call("POST", "/execute", {"sessionId": session, "command": "touch b"})
+    assert await counts(api, session) == (2, 1)
+    ending = {"sessionId": session, "processId": started["processId"], "signal": "SIGKILL"}
+    await api.call("POST", "/processes/signal", ending)
+    assert await counts(api, session) == (2, 0)
+
+
+async def test_a_list_counts_files_of_processes_that_run_without_requests(api: Api) -> None:
+    session = await api.session()
+    await api.call("POST", "/processes/start", {"sessionId": session, "command": "serve"})
+    api.clock.now += 5
+    assert await counts(api, session) == (0, 1)
+    (sandbox,) = api.sandboxes.running.values()
+    await sandbox.files.write_batch([FileToWrite("/workspace/log", b"")])
+    api.clock.now += 5
+    (listed,) = (await api.call("GET", "/sessions")).json["sessions"]
+    assert listed["filesCount"] == 1
+
+
+async def test_a_quiet_session_is_not_counted_again_for_each_list(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, observe = [], FakeSandbox.observe
+
+    async def counted(sandbox: FakeSandbox) -> Observed:
+        looks.append(sandbox.id)
+        return await observe(sandbox)
+
+    monkeypatch.setattr(FakeSandbox, "observe", counted)
+    session = await api.session()
+    api.clock.now += 1
+    for _ in range(3):
+        await api.call("GET", "/sessions")
+    assert len(looks) == 1
+    await api.call("POST", "/execute", {"sessionId": session, "command": "touch a"})
+    assert (await api.call("GET", "/sessions")).json["sessions"][0]["filesCount"] == 1
+
+
+@pytest.mark.parametrize(("depth", "processes"), [("idle", 1), ("deep-sleep", 0)])
+async def test_a_suspended_session_has_its_processes_and_deep_sleep_has_none(
+    api: Api, depth: str, processes: int
+) -> None:
+    session = await api.session()
+    await api.call("POST", "/files/write", {"sessionId": session, "path": "a", "content": "x"})
+    await api.call("POST", "/processes/start", {"sessionId": session, "command": "serve"})
+    assert await counts(api, session) == (1, 1)
+    slept = (await api.call("POST", f"/sessions/{session}/sleep", {"depth": depth})).json
+    assert (slept["filesCount"], slept["activeProcesses"]) == (1, processes)
+    assert await counts(api, session) == (1, processes)
+    woken = (await api.call("POST", f"/sessions/{session}/wake")).json
+    assert (woken["filesCount"], woken["activeProcesses"]) == (1, processes)
+    assert await counts(api, session) == (1, processes)
 
 
 async def test_a_list_is_filtered_by_state_and_metadata(api: Api) -> None:

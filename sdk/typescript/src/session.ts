@@ -244,9 +244,9 @@ export class Session extends SessionHandle {
   /** This and the following properties are undefined after `create`, until you call `refresh()`. */
   readonly state: SessionState | undefined;
   readonly lastActive: string | undefined;
-  /** Files under `/workspace`. */
+  /** Files under `/workspace`, up to about 100,000. */
   readonly filesCount: number | undefined;
-  /** Running processes of `processes.start`. */
+  /** All its processes, those of runs, contexts and terminals too; 0 in deep sleep. */
   readonly activeProcesses: number | undefined;
   readonly metadata: Record<string, unknown> | undefined;
   readonly preview: PreviewSettings | undefined;

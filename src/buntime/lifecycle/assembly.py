@@ -38,7 +38,7 @@ def assemble_lifecycle(
     monitor: Monitor | None = None,
 ) -> Lifecycle:
     """`monitor` is told what happens to sessions."""
-    changes, holds, observations = Changes(store), Holds(), Observations(sandboxes)
+    changes, holds, observations = Changes(store), Holds(), Observations(sandboxes, clock)
     archiving = Archiving(store, sandboxes, snapshots, changes, holds, tasks)
     parts = (store, sandboxes, snapshots, changes, holds, observations, archiving, tasks)
     transitions = Transitions(*parts, monitor or Unwatched())

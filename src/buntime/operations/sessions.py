@@ -138,7 +138,8 @@ class Sessions:
         found, total = await self._store.list_sessions(
             caller.account.id, now=self._now(), state=state, metadata=metadata, limit=limit, offset=offset
         )
-        return [SessionView(session, self._lifecycle.observations.last_seen(session)) for session in found], total
+        seen = await self._lifecycle.observations.observe_all(found)
+        return [SessionView(*pair) for pair in zip(found, seen, strict=True)], total
 
     async def patch(self, caller: Caller, session_id: str, patch: Patch) -> SessionView:
         """Replaces each given field whole. Does not wake the session and is not activity."""

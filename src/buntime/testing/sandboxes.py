@@ -175,9 +175,13 @@ class FakeSandbox:
                 await sink(stream, content)
         return replace(result, stdout=b"", stderr=b"")
 
+    def count_processes(self) -> int:
+        return self.processes.live + self.contexts.live + self.terminals.live
+
     async def observe(self) -> Observed:
         self._check()
-        return Observed(sum(name.startswith(WORKSPACE + "/") for name in self.volume.files), 0)
+        files = sum(name.startswith(WORKSPACE + "/") for name in self.volume.files)
+        return Observed(files, self.count_processes())
 
     async def restrict(self, network: Network) -> None:
         self._check()

@@ -80,12 +80,12 @@ class SeenSession:
 
     @property
     def files_count(self) -> int:
-        """Files under `/workspace`."""
+        """Files under `/workspace`, up to about 100,000."""
         return int(self._known("filesCount"))
 
     @property
     def active_processes(self) -> int:
-        """Running processes of `processes.start`."""
+        """All its processes, those of runs, contexts and terminals too; 0 in deep sleep."""
         return int(self._known("activeProcesses"))
 
     @property

@@ -153,8 +153,11 @@ class Session(Response):
     expires_at: Time
     last_active: Time
     state: SessionState
-    files_count: Annotated[int, Meta(description="Files under `/workspace` at the last count.")]
-    active_processes: Annotated[int, Meta(description="Processes in the session at the last count.")]
+    files_count: Annotated[int, Meta(description="Files under `/workspace`, up to about 100,000.")]
+    active_processes: Annotated[
+        int,
+        Meta(description="All processes of the session, those of runs, contexts and terminals too. 0 in deep sleep."),
+    ]
     metadata: dict[str, Any]
     preview_url: str
     resource_limits: ResourceLimits
