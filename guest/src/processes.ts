@@ -8,7 +8,6 @@
  *     GET  /processes/logs?id=&cursor=&limit=&follow=       → frames: following.ts
  *     POST /processes/ending?reason=  → {}; processes that end from now on end for this reason
  *     POST /processes/settle          → {}, when the end of every ended process is recorded
- *     GET  /processes/listening?port= → {"listening": bool}
  */
 
 import { Failure } from "./failure";
@@ -21,7 +20,7 @@ import { type ProcessRecord, type Reason, Records, shownCommand } from "./record
 import { scriptOf } from "./script";
 import { flagIn, type Handlers, jsonOf, numberIn, type Settings } from "./asked";
 import type { Spare, Spares } from "./spares";
-import { groupOf, isAlive, isListening, signalTree } from "./trees";
+import { groupOf, isAlive, signalTree } from "./trees";
 import { startedOf, type Started } from "./starting";
 
 const TIMEOUT_EXIT = 124;
@@ -366,6 +365,5 @@ export function processesHandlers({ bun, processes: root }: Settings, spares: Sp
       await processes.settle();
       return Response.json({});
     },
-    "GET /processes/listening": (_, query) => Response.json({ listening: isListening(numberIn(query, "port", 0)) }),
   };
 }

@@ -4,7 +4,6 @@ import { readdirSync, readFileSync } from "node:fs";
 
 const ROUNDS = 20; // because processes may fork while they are killed
 const SIGKILL = 9;
-const LISTENING = "0A";
 
 /** The cgroup of a process as seen from inside. Null when the process is gone or in the guest's own cgroup. */
 export function groupOf(pid: number): string | null {
@@ -34,19 +33,6 @@ function membersOf(group: string): number[] {
 export function isAlive(pid: number | string): boolean {
   const state = /^State:\t(.)/m.exec(textOf(`/proc/${pid}/status`))?.[1];
   return state !== undefined && state !== "Z" && state !== "X";
-}
-
-/** Whether a program listens on the port. */
-export function isListening(port: number): boolean {
-  const wanted = port.toString(16).toUpperCase().padStart(4, "0");
-  return ["tcp", "tcp6"].some((table) =>
-    textOf(`/proc/net/${table}`)
-      .split("\n")
-      .some((line) => {
-        const [, local, , state] = line.trim().split(/\s+/);
-        return state === LISTENING && local?.endsWith(`:${wanted}`);
-      }),
-  );
 }
 
 function signal(pid: number, number: number): boolean {

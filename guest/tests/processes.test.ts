@@ -334,11 +334,3 @@ test("a new guest on the volume knows what has ended, what is lost and why", asy
   rmSync(place, { recursive: true });
   guest = before;
 });
-
-test("a listening program is seen", async () => {
-  const listener = Bun.serve({ port: 0, fetch: () => new Response() });
-  const listening = async (port: number) =>
-    ((await (await guest.get("/processes/listening", { port })).json()) as { listening: boolean }).listening;
-  expect([await listening(listener.port!), await listening(1)]).toEqual([true, false]);
-  await listener.stop(true);
-});
