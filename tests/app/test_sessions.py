@@ -186,20 +186,18 @@ async def test_a_quiet_session_is_not_counted_again_for_each_list(api: Api, monk
     assert (await api.call("GET", "/sessions")).json["sessions"][0]["filesCount"] == 1
 
 
-@pytest.mark.parametrize(("depth", "processes"), [("idle", 1), ("deep-sleep", 0)])
-async def test_a_suspended_session_has_its_processes_and_deep_sleep_has_none(
-    api: Api, depth: str, processes: int
-) -> None:
+@pytest.mark.parametrize(("depth", "left"), [("idle", 1), ("deep-sleep", 0)])
+async def test_a_sleeping_session_has_the_counts_of_its_last_activity(api: Api, depth: str, left: int) -> None:
     session = await api.session()
     await api.call("POST", "/files/write", {"sessionId": session, "path": "a", "content": "x"})
     await api.call("POST", "/processes/start", {"sessionId": session, "command": "serve"})
     assert await counts(api, session) == (1, 1)
     slept = (await api.call("POST", f"/sessions/{session}/sleep", {"depth": depth})).json
-    assert (slept["filesCount"], slept["activeProcesses"]) == (1, processes)
-    assert await counts(api, session) == (1, processes)
+    assert (slept["filesCount"], slept["activeProcesses"]) == (1, 1)
+    assert await counts(api, session) == (1, 1)
     woken = (await api.call("POST", f"/sessions/{session}/wake")).json
-    assert (woken["filesCount"], woken["activeProcesses"]) == (1, processes)
-    assert await counts(api, session) == (1, processes)
+    assert (woken["filesCount"], woken["activeProcesses"]) == (1, left)
+    assert await counts(api, session) == (1, left)
 
 
 async def test_a_list_is_filtered_by_state_and_metadata(api: Api) -> None:

@@ -246,7 +246,7 @@ export class Session extends SessionHandle {
   readonly lastActive: string | undefined;
   /** Files under `/workspace`, up to about 100,000. */
   readonly filesCount: number | undefined;
-  /** All its processes, those of runs, contexts and terminals too; 0 in deep sleep. */
+  /** All its processes, those of runs, contexts and terminals too. While it sleeps, as many as before. */
   readonly activeProcesses: number | undefined;
   readonly metadata: Record<string, unknown> | undefined;
   readonly preview: PreviewSettings | undefined;

@@ -88,6 +88,6 @@ class Observations:
 
     def _shown(self, session: Session, processes: int) -> Observed:
         if session.state is not State.ACTIVE:
-            return Observed(session.files, session.processes if session.state is State.IDLE else 0)
+            return Observed(session.files, session.processes)
         look = self._looks.get(session.id)
         return Observed(look.seen.files if look else session.files, processes)

@@ -180,7 +180,7 @@ class Transitions:
             elif not await sandbox.quiesce():
                 return False
             reached("sleep: quiet")
-            await self._store_asleep(session, sandbox, lambda s: _with_counts(_down(s), Observed(seen.files, 0)))
+            await self._store_asleep(session, sandbox, lambda s: _with_counts(_down(s), seen))
             reached("sleep: stored")
             await self._sandboxes.stop(session.sandbox)
             reached("sleep: stopped")

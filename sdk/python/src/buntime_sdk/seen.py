@@ -85,7 +85,7 @@ class SeenSession:
 
     @property
     def active_processes(self) -> int:
-        """All its processes, those of runs, contexts and terminals too; 0 in deep sleep."""
+        """All its processes, those of runs, contexts and terminals too. While it sleeps, as many as before."""
         return int(self._known("activeProcesses"))
 
     @property

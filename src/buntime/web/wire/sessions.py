@@ -156,7 +156,10 @@ class Session(Response):
     files_count: Annotated[int, Meta(description="Files under `/workspace`, up to about 100,000.")]
     active_processes: Annotated[
         int,
-        Meta(description="All processes of the session, those of runs, contexts and terminals too. 0 in deep sleep."),
+        Meta(
+            description="All processes of the session, those of runs, contexts and terminals too. "
+            "While it sleeps, as many as it had before."
+        ),
     ]
     metadata: dict[str, Any]
     preview_url: str

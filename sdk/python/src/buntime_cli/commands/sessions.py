@@ -11,7 +11,7 @@ from buntime_cli.commands.connection import connected
 from buntime_cli.commands.errors import CommandError
 from buntime_cli.commands.naming import SessionName, SessionNames, find, require_free
 from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, OnWake, Ports, SessionEnv, Variables
-from buntime_cli.commands.showing import print_json, print_table, since, told, until
+from buntime_cli.commands.showing import live_processes, print_json, print_table, since, told, until
 from buntime_cli.commands.values import megabytes, pairs, seconds
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def list_command(
         rows = [
             (
                 *(session.id, str(session.metadata.get("name", "")), session.state),
-                *(str(session.active_processes), str(session.files_count)),
+                *(str(live_processes(session)), str(session.files_count)),
                 *(since(session.last_active, now), until(session.expires_at, now)),
             )
             for session in found

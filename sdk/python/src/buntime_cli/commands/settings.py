@@ -11,7 +11,7 @@ from buntime_cli.commands.errors import CommandError
 from buntime_cli.commands.naming import SessionName, find, require_free
 from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, OnWake, Ports, SessionEnv, Variables
 from buntime_cli.commands.sessions import session_told
-from buntime_cli.commands.showing import plain, print_json, since, until
+from buntime_cli.commands.showing import live_processes, plain, print_json, since, until
 from buntime_cli.commands.values import pairs, seconds
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _rows(session: "Session", now: datetime) -> list[tuple[str, str]]:
         ("created", f"{since(session.created_at, now)} ({session.created_at:%Y-%m-%dT%H:%M:%SZ})"),
         ("last active", since(session.last_active, now)),
         ("ends", f"{until(session.expires_at, now)} ({session.expires_at:%Y-%m-%dT%H:%M:%SZ})"),
-        ("processes", str(session.active_processes)),
+        ("processes", str(live_processes(session))),
         ("files", str(session.files_count)),
         ("memory", f"{limits.memory} MB"),
         ("cpu", f"{limits.cpu:.15g} cores"),

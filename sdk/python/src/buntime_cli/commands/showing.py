@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from buntime_sdk import Session
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 FINE = 10  # of a unit say enough
@@ -104,3 +108,8 @@ def _print_rich(lines: Sequence[Sequence[str]]) -> None:
         if number == 0:
             shown.stylize("bold")
         console.print(shown, soft_wrap=True)
+
+
+def live_processes(session: "Session") -> int:
+    """The API goes on showing what deep sleep has ended."""
+    return 0 if session.state == "deep-sleep" else session.active_processes

@@ -7,7 +7,7 @@ import typer
 
 from buntime_cli.commands.connection import connected
 from buntime_cli.commands.options import AsJson
-from buntime_cli.commands.showing import print_json, print_table
+from buntime_cli.commands.showing import live_processes, print_json, print_table
 
 if TYPE_CHECKING:
     from buntime_sdk import Session
@@ -51,6 +51,6 @@ def _sum(sessions: Sequence["Session"]) -> dict[str, float]:
         "memory": sum(limit.memory for limit in limits),
         "cpu": sum(limit.cpu for limit in limits),
         "disk": sum(limit.disk for limit in limits),
-        "processes": sum(session.active_processes for session in sessions),
+        "processes": sum(live_processes(session) for session in sessions),
         "files": sum(session.files_count for session in sessions),
     }
