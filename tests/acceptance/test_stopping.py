@@ -14,6 +14,7 @@ import pytest
 from buntime.config import Config
 from tests.acceptance.conftest import Servers
 from tests.acceptance.server import Server
+from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
@@ -47,6 +48,7 @@ def test_a_purge_beside_a_server_that_stops_is_refused_in_a_sentence_until_it_ca
 
 def test_a_server_stops_cleanly_when_its_terminal_closes(servers: Servers) -> None:
     server = servers.start()
+    until(lambda: "buntime keys create" in server.said(), "the welcome, after which it has started")
     assert server.stop(signal.SIGHUP) == 0
     assert "Stopping. Sessions stay" in server.said()
 
