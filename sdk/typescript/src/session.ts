@@ -246,7 +246,10 @@ export class Session extends SessionHandle {
   readonly lastActive: string | undefined;
   /** Files under `/workspace`, up to about 100,000. */
   readonly filesCount: number | undefined;
-  /** All its processes, those of runs, contexts and terminals too. While it sleeps, as many as before. */
+  /**
+   * All its processes, those of runs, contexts and terminals too. While it sleeps, the count of its last activity: in
+   * deep sleep they have ended.
+   */
   readonly activeProcesses: number | undefined;
   readonly metadata: Record<string, unknown> | undefined;
   readonly preview: PreviewSettings | undefined;

@@ -85,7 +85,8 @@ class SeenSession:
 
     @property
     def active_processes(self) -> int:
-        """All its processes, those of runs, contexts and terminals too. While it sleeps, as many as before."""
+        """All its processes, those of runs, contexts and terminals too. While it sleeps, the count of its last
+        activity: in deep sleep they have ended."""
         return int(self._known("activeProcesses"))
 
     @property

@@ -158,7 +158,7 @@ class Session(Response):
         int,
         Meta(
             description="All processes of the session, those of runs, contexts and terminals too. "
-            "While it sleeps, as many as it had before."
+            "While it sleeps, the count of its last activity: in deep sleep they have ended."
         ),
     ]
     metadata: dict[str, Any]
