@@ -12,6 +12,7 @@ signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
 
 
 def multiply() -> None:
+    os.nice(19)  # only within the session: its report must come through, also on a slow machine
     while True:
         with suppress(OSError):
             if os.fork() == 0:
