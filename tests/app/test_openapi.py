@@ -64,7 +64,7 @@ def test_every_operation_is_described_once() -> None:
     names = [one["operationId"] for _, _, one in operations()]
     assert len(set(names)) == len(names)
     for _, _, operation in operations():
-        assert operation["summary"].endswith(".")
+        assert not operation["summary"].endswith("."), "a summary is a heading"
         first = operation["summary"].partition(" ")[0]
         assert first not in ("The", "This", "Whether", "Where", "How", "Metrics"), "a summary says what the call does"
 
@@ -76,6 +76,12 @@ def test_every_group_of_operations_is_described_in_a_sentence() -> None:
 
 def test_the_introduction_leads_to_the_other_pages() -> None:
     assert {"](/)", "](/clients/)"} <= set(re.findall(r"\]\(\S+?\)", DOCUMENT["info"]["description"]))
+
+
+def test_the_introduction_says_what_all_calls_have_in_common() -> None:
+    told = DOCUMENT["info"]["description"]
+    for word in ("BUNTIME_URL", "BUNTIME_API_KEY", "`details`", "X-Request-Id", "Idempotency-Key", "X-RateLimit-Limit"):
+        assert word in told, word
 
 
 def test_metrics_are_described_as_what_no_key_can_read() -> None:

@@ -43,7 +43,8 @@ CREATE = "/sessions/create"
         (b'{"resourceLimits": {"cpu": true}}', "resourceLimits.cpu"),
         (b'{"resourceLimits": {"cpu": 1e400}}', "resourceLimits.cpu"),
         (b'{"resourceLimits": {"memory": 512.5}}', "resourceLimits.memory"),
-        (b'{"env": {"A": 1}}', "env"),
+        (b'{"env": {"A": 1}}', "env.A"),
+        (b'{"env": {"A": "x", "B": {"A": 1}}}', "env.B"),
         (b'{"env": {"1A": "x"}}', "env"),
         (b'{"env": {"A": "a\\u0000"}}', "env.A"),
         (b'{"preview": {"ports": [8080, "x"]}}', "preview.ports[1]"),
@@ -125,6 +126,65 @@ async def test_a_signal_that_does_not_exist_is_answered_with_those_that_do(api: 
     body = {"sessionId": "s", "processId": "p", "signal": "SIGFOO"}
     message = (await api.call("POST", "/processes/signal", body)).error["message"]
     assert re.fullmatch(r"signal must be SIG.*SIGTERM.* or SIG\w+, not 'SIGFOO'\.", message)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        (CREATE, {"ttl": 300.0}, "ttl must be a whole number, written without a decimal point."),
+        (
+            *("/files/write", {"sessionId": "s", "path": "a", "content": "", "mode": "rwx"}),
+            "mode must be 3 or 4 octal digits, such as 644.",
+        ),
+        (
+            *("/execute", {"sessionId": "s", "code": "1", "files": [{"path": "a", "content": "", "mode": "8"}]}),
+            "files[0].mode must be 3 or 4 octal digits, such as 644.",
+        ),
+    ],
+)
+async def test_a_value_of_the_wrong_form_is_answered_with_the_right_one(
+    api: Api, path: str, body: dict[str, object], message: str
+) -> None:
+    answer = await api.call("POST", path, body)
+    assert answer.refusal == (400, "invalid_request"), answer.body
+    assert answer.error["message"] == message
+
+
+WITHOUT_BODY = [
+    ("POST", "/sessions/ses_abc123def456ghi789/wake"),
+    ("DELETE", "/sessions/ses_abc123def456ghi789"),
+    ("DELETE", "/files/delete?sessionId=s&path=a"),
+    ("GET", "/sessions"),
+    ("GET", "/files/watch?sessionId=s"),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [(b'{"a":1}', "a"), (b"{bad", "body"), (b"x=1", "body"), (b"[]", "body"), (b"[" * 70_000, "body")],
+)
+@pytest.mark.parametrize(("method", "path"), WITHOUT_BODY)
+async def test_a_call_without_a_body_refuses_one(api: Api, method: str, path: str, body: bytes, field: str) -> None:
+    answer = await api.call(method, path, body)
+    assert answer.refusal == (400, "invalid_request"), answer.body
+    assert answer.error["details"]["field"] == field
+
+
+@pytest.mark.parametrize(("method", "path"), WITHOUT_BODY)
+@pytest.mark.parametrize("body", [b"", b"{}", b" {} "])
+async def test_a_call_without_a_body_takes_an_empty_object(api: Api, method: str, path: str, body: bytes) -> None:
+    answer = await api.call(method, path, body)
+    assert answer.status in (200, 404)
+
+
+async def test_a_body_without_a_length_is_refused_too(api: Api) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b'{"a"'
+        yield b": 1}"
+
+    headers = {"Authorization": f"Bearer {api.key}"}
+    async with api.http.post(api.url + WITHOUT_BODY[0][1], data=chunks(), headers=headers) as streamed:
+        assert streamed.status == 400
 
 
 @pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""])

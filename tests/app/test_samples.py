@@ -49,6 +49,11 @@ def test_the_samples_for_curl_name_every_required_parameter() -> None:
                 assert f"{parameter['name']}=" in command, name
 
 
+def test_the_samples_for_curl_save_files_that_no_terminal_can_show() -> None:
+    for name in ("getPythonClient", "getNpmClient"):
+        assert "curl -O " in samples("shell")[name]
+
+
 def test_the_samples_in_python_fit_the_types_of_the_sdk(tmp_path: Path) -> None:
     for name, program in samples("python").items():
         (tmp_path / f"{name}.py").write_text(program)

@@ -37,6 +37,14 @@ async def test_a_key_next_to_another_authorization_does_not_reach_the_session(ri
     assert not any("btk_" in value for request in session.requests for value in request.all("Authorization"))
 
 
+async def test_a_second_authorization_is_refused_with_the_reason(rig: Rig) -> None:
+    head = "GET /sessions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    answer = await rig.send(f"{head}Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n".encode())
+    assert answer is not None
+    assert answer.status == 400
+    assert b"Send headers such as Authorization once." in answer.body
+
+
 async def test_an_authorization_for_the_program_itself_passes(rig: Rig) -> None:
     assert (await seen(rig, Authorization="Basic dXNlcjpwYXNz")).header("Authorization") == "Basic dXNlcjpwYXNz"
 

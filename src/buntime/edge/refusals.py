@@ -31,7 +31,7 @@ _SOON = "The server is starting or overloaded. Try again in a moment."
 
 # nginx's status → the answer. nginx uses 494 for a header that is too large, and 497 for HTTP without TLS.
 REFUSALS = {
-    400: Refusal(400, "invalid_request", "This is not a valid HTTP request."),
+    400: Refusal(400, "invalid_request", "This is not a valid HTTP request. Send headers such as Authorization once."),
     404: Refusal(404, "not_found", "This path does not exist."),
     405: Refusal(405, "method_not_allowed", "This method is not allowed here."),
     408: Refusal(408, "execution_timeout", "The request did not arrive in time."),
@@ -55,7 +55,7 @@ REFUSALS = {
 
 _CANNOT = "The server cannot handle this request"
 _TITLES = {  # and texts of pages that say the same to browsers as the API's error says to programs
-    400: (_CANNOT, ""),
+    400: (_CANNOT, "This is not a valid HTTP request."),
     404: ("Page not found", ""),
     405: (_CANNOT, ""),
     408: ("That took too long", "Reload the page."),

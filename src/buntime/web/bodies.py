@@ -2,12 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from starlette.types import Receive
 
-from buntime.errors import ExecutionTimeout, InvalidRequest, PayloadTooLarge, Unavailable
+from buntime.errors import BuntimeError, ExecutionTimeout, InvalidRequest, PayloadTooLarge, Unavailable
 from buntime.plan import MB, Plan
 from buntime.web.exchange import ClientLeft, Exchange
 
@@ -16,6 +16,7 @@ SMALL = 1 * MB  # smaller bodies do not queue: a connection may buffer that much
 PATIENCE = 20.0  # seconds that a request waits for memory
 SLOWEST = 256 * 1024  # bytes a second: the lowest rate at which a client may send
 GRACE = 30.0  # seconds on top of that
+LARGEST_UNUSED = 64 * 1024  # bytes of a body that the operation does not take
 
 
 class BodyMemory:
@@ -81,10 +82,24 @@ async def received(exchange: Exchange, receive: Receive, plan: Plan, memory: Bod
     async with memory.room(size):
         try:
             async with asyncio.timeout(GRACE + size / SLOWEST):
-                body = await _read(receive, plan, limit)
+                body = await _read(receive, limit, lambda: _too_large(plan))
         except TimeoutError:
             raise ExecutionTimeout("The request body arrived too slowly.") from None
         yield body
+
+
+async def received_unused(exchange: Exchange, receive: Receive) -> bytes:
+    """The body of a request that should have none. Raises InvalidRequest if it is large, else as `received` does."""
+    declared = declared_length(exchange)
+    if declared == 0:
+        return b""
+    if declared is not None and declared > LARGEST_UNUSED:
+        raise _unused()
+    try:
+        async with asyncio.timeout(GRACE):
+            return await _read(receive, LARGEST_UNUSED, _unused)
+    except TimeoutError:
+        raise ExecutionTimeout("The request body arrived too slowly.") from None
 
 
 def declared_length(exchange: Exchange) -> int | None:
@@ -98,7 +113,7 @@ def declared_length(exchange: Exchange) -> int | None:
         raise InvalidRequest("Content-Length", "Content-Length must be a whole number.") from None
 
 
-async def _read(receive: Receive, plan: Plan, limit: int) -> bytes:
+async def _read(receive: Receive, limit: int, too_large: Callable[[], BuntimeError]) -> bytes:
     chunks, size = [], 0
     while True:
         message = await receive()
@@ -107,10 +122,14 @@ async def _read(receive: Receive, plan: Plan, limit: int) -> bytes:
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit:
-            raise _too_large(plan)
+            raise too_large()
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _unused() -> InvalidRequest:
+    return InvalidRequest("body", "This request takes no body.")
 
 
 def _too_large(plan: Plan) -> PayloadTooLarge:

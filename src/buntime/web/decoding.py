@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from buntime.errors import InvalidRequest
 from buntime.web.choices import choices_at
+from buntime.web.wire.fields import OCTAL
 
 LONGEST_NAME = 200  # characters of the client's text that an error message repeats
 QUERY_FIELDS = 100
@@ -31,7 +32,7 @@ def decode_body(kind: type[Struct], body: bytes) -> Any:
     try:
         return _decoder(kind).decode(body)
     except msgspec.ValidationError as wrong:
-        raise _explained(wrong, kind) from None
+        raise _explained(wrong, kind, body) from None
     except msgspec.DecodeError as wrong:
         raise InvalidRequest("body", f"The body is not valid JSON: {wrong}.") from None
     except UnicodeDecodeError:
@@ -48,11 +49,13 @@ def canonical(body: bytes) -> bytes:
         raise InvalidRequest("body", "The body is not valid JSON.") from None
 
 
-def _explained(wrong: msgspec.ValidationError, kind: type[Struct]) -> InvalidRequest:
+def _explained(wrong: msgspec.ValidationError, kind: type[Struct], body: bytes = b"") -> InvalidRequest:
     what, found, path = str(wrong).rpartition(" - at `")
     if not found:
         what, path = path, "$"
     place = path.rstrip("`").removeprefix("key` in `").removeprefix("$").removeprefix(".").replace("[...]", "")
+    if path.endswith("[...]`") and what.startswith("Expected `str`, got"):
+        place = _entry_that_is_no_string(place, body)
     if named := re.match(r"Object (contains unknown|missing required) field `(.*)`", what, re.DOTALL):
         field = (f"{place}." if place else "") + named[2][:LONGEST_NAME]
         verb = "is not a field of this request" if named[1].startswith("contains") else "is required"
@@ -60,7 +63,30 @@ def _explained(wrong: msgspec.ValidationError, kind: type[Struct]) -> InvalidReq
     field = place[:LONGEST_NAME] or "body"
     if len(place) <= LONGEST_NAME and (allowed := choices_at(kind, place)):
         return InvalidRequest.not_one_of(field, allowed, _sent(what))
+    if rule := _rule(what):
+        return InvalidRequest(field, f"{field} must be {rule}.")
     return InvalidRequest(field, f"{field}: {_in_words(what)}.")
+
+
+def _entry_that_is_no_string(place: str, body: bytes) -> str:
+    """`env` → `env.A`. msgspec names only the object that has the entry."""
+    try:
+        found = msgspec.json.decode(body)
+        for name in place.split("."):
+            found = found[name]
+        wrong = [name for name, value in found.items() if not isinstance(value, str)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError, AttributeError):
+        return place
+    return f"{place}.{wrong[0]}" if wrong else place
+
+
+def _rule(what: str) -> str | None:
+    """What the value must be, where msgspec's sentence does not help."""
+    if what.endswith(f" matching regex '{OCTAL}'"):
+        return "3 or 4 octal digits, such as 644"
+    if re.fullmatch(r"Expected `int( \| null)?`, got `float`", what):
+        return "a whole number, written without a decimal point"
+    return None
 
 
 def _sent(what: str) -> str:

@@ -58,11 +58,19 @@ HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     ),
     "Cache-Control": ("Responses must not be cached.", {"type": "string"}),
 }
+KEPT = "for at least 24 hours the same key with the same request returns the first final response"
 INTRODUCTION = (
-    "Isolated Bun sessions for AI agents. Send `Authorization: Bearer btk_…` with every request. Bodies are JSON "
-    "objects. Unknown fields and unknown or repeated query parameters are rejected. Every response has `X-Request-Id`. "
-    "A wrong method gets 405 `method_not_allowed` with `Allow`, an unknown path 404 `not_found`.\n\nThis server has "
-    "more: its [start page](/) and [its SDKs and command line](/clients/)."
+    "Isolated Bun sessions for AI agents. Send `Authorization: Bearer btk_…` with every request. The samples read the "
+    "server's URL from `BUNTIME_URL` and your key from `BUNTIME_API_KEY`: set both first.\n\n"
+    "Bodies are JSON objects. Unknown fields and unknown or repeated query parameters are rejected. A wrong method "
+    "gets 405 `method_not_allowed` with `Allow`, an unknown path 404 `not_found`.\n\n"
+    "An error is an object `error` with `code`, `message`, `details` and `retryable`. The code is stable, and each "
+    "call lists its own. If an error is retryable, the same request can succeed later. Every response has "
+    "`X-Request-Id`, which is also in the server's log.\n\n"
+    f"Some calls take an `Idempotency-Key`, so that you can repeat them: {KEPT}.\n\n"
+    "A key has a number of requests per minute, which is in `X-RateLimit-Limit`. Beyond it, the response is 429 "
+    "`rate_limit_exceeded` with `Retry-After`.\n\n"
+    "This server has more: its [start page](/) and [its SDKs and command line](/clients/)."
 )
 
 
@@ -110,7 +118,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.name,
         "tags": [operation.tag],
-        "summary": operation.summary,
+        "summary": _heading(operation.summary),
         "description": operation.description,
         "parameters": [*_path_parameters(operation), *_query_parameters(operation), *_header_parameters(operation)],
         "responses": {"200": _success(operation), **_failures(operation)},
@@ -125,6 +133,10 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["requestBody"] = {"required": not operation.body_optional, "content": content}
     described["x-codeSamples"] = samples_of(operation)
     return {name: value for name, value in described.items() if value not in ("", [])}
+
+
+def _heading(sentence: str) -> str:
+    return sentence.removesuffix(".")
 
 
 def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
@@ -167,8 +179,7 @@ def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
     key = {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "Makes the request safe to retry: for at least 24 hours the same key with the same request "
-        "returns the first final response.",
+        "description": f"Makes the request safe to retry: {KEPT}.",
         "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     }
     return [request_id, key]
@@ -257,7 +268,7 @@ def _page(page: Page) -> dict[str, Any]:
     return {
         "operationId": name,
         "tags": ["Server"],
-        "summary": page.summary,
+        "summary": _heading(page.summary),
         "security": [],
         "responses": {"200": _page_answer(page, "Done.", ANSWERS.get(name)), **others},
         "x-codeSamples": samples_of_page(page),

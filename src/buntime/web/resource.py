@@ -14,13 +14,13 @@ from buntime.errors import ExecutionTimeout, InvalidRequest, MethodNotAllowed
 from buntime.operations.assembly import Operations
 from buntime.web import idempotent
 from buntime.web.auth import Authenticator
-from buntime.web.bodies import BodyMemory, declared_length, received, require_json
+from buntime.web.bodies import BodyMemory, declared_length, received, received_unused, require_json
 from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import Exchange, Reply
 from buntime.web.leaving import while_connected
 from buntime.web.operation import Call, Operation, Page, Upload
 from buntime.web.streaming import OpenStreams, Out, parts_of, perform
-from buntime.web.wire.shapes import encode
+from buntime.web.wire.shapes import NoBody, encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,8 @@ class Resource:
     ) -> None:
         if operation.raw:
             call = replace(call, upload=Upload(parts_of(receive), declared_length(exchange)))
+        elif unused := await received_unused(exchange, receive):
+            decode_body(NoBody, unused)
         if wants_stream(operation, call):
             await self._stream(operation, call, exchange, None if operation.raw else receive, send)
         else:

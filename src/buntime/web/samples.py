@@ -60,7 +60,8 @@ def samples_of(operation: Operation) -> list[dict[str, str]]:
 def samples_of_page(page: Page) -> list[dict[str, str]]:
     """The page in curl, Python and TypeScript."""
     programs = (text.replace("{path}", page.path) for text in (PYTHON_PAGE, TYPESCRIPT_PAGE))
-    return _listed(f'curl "{URL}{page.path}"\n', *programs)
+    saved = "" if page.media.startswith(("text/", "application/json")) else "-O "
+    return _listed(f'curl {saved}"{URL}{page.path}"\n', *programs)
 
 
 @cache

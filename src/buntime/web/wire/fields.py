@@ -6,6 +6,7 @@ from msgspec import Meta
 
 LARGEST_OFFSET = (1 << 53) - 1  # the largest integer that JavaScript, and so the guest, holds exactly
 
+OCTAL = "^[0-7]{3,4}$"
 SESSION_ID = "The session's id: `ses_` and 18 lower-case letters and digits."
 PATH = "A path relative to `/workspace`, or an absolute path inside the session."
 SessionId = Annotated[str, Meta(description=SESSION_ID)]
@@ -15,9 +16,7 @@ PathBytes = Annotated[str, Meta(description="The path's bytes in base64. Present
 GivenBytes = Annotated[
     str, Meta(description="The path's bytes in base64. Use it instead of the text if they are not UTF-8.")
 ]
-Mode = Annotated[
-    str, Meta(pattern="^[0-7]{3,4}$", description='Permission bits in octal, for example "755".', examples=["755"])
-]
+Mode = Annotated[str, Meta(pattern=OCTAL, description='Permission bits in octal, for example "755".', examples=["755"])]
 Encoding = Annotated[
     Literal["utf8", "base64"], Meta(description="How `content` is encoded. Base64 is strict and needs its padding.")
 ]

@@ -26,6 +26,10 @@ class NoQuery(Request):
     pass
 
 
+class NoBody(Request):
+    pass
+
+
 def given[T](value: T | UnsetType) -> T | None:
     """None for a field that the client left out."""
     return None if isinstance(value, UnsetType) else value
