@@ -546,9 +546,10 @@ def test_an_error_is_one_line_with_the_remedy(user: User, session: str) -> None:
     assert "must begin with http://" in User("localhost:8000", user.key).is_refused("ls")
     assert "Set BUNTIME_API_KEY, or use: buntime login." in without.is_refused("ls")
     assert "Set BUNTIME_API_KEY to a valid key" in User(user.url, "btk_" + "x" * 38).is_refused("ls")
-    assert "No server answers at http://127.0.0.1:9. Start one with scripts/serve, or set BUNTIME_URL" in User(
-        "http://127.0.0.1:9", user.key
-    ).is_refused("ls")
+    assert (
+        "Nothing listens at http://127.0.0.1:9: the connection was refused. Start a server with scripts/serve"
+        in User("http://127.0.0.1:9", user.key).is_refused("ls")
+    )
     assert "List sessions with: buntime ls" in user.is_refused("exec", "ses_" + "a" * 18, "1")
     assert "List sessions with: buntime ls" in user.is_refused("exec", "ses_aaaa", "1")
     assert "Write its id, at least 4 characters" in user.is_refused("exec", "ses_a", "1")

@@ -1,10 +1,14 @@
 """Commands with a fake server, for answers that a real server gives only by chance."""
 
 import json
+import os
 import re
+import socket
 import ssl
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +17,7 @@ import pytest
 import typer
 from buntime_cli.app import SERVER_NAMES, app, server_groups
 from buntime_cli.commands import completing
+from buntime_cli.commands.missing_imports import missing_import
 from buntime_sdk import Buntime
 from typer.core import TyperGroup
 from typer.testing import CliRunner, Result
@@ -225,6 +230,10 @@ def test_an_unknown_option_of_exec_is_named() -> None:
             "update demo --memory 2g",
             "--memory of a session cannot change. Create another session with: buntime create --memory VALUE",
         ),
+        ("rm --all demo", "Name the sessions, or use --all, not both."),
+        ("delete demo", "There is no command delete. Write: buntime rm"),
+        ("version", "There is no command version. Write: buntime --version"),
+        ("help", "There is no command help. Write: buntime --help"),
         ("run nowhere.ts", "'FILE': file 'nowhere.ts' does not exist."),
     ],
 )
@@ -297,6 +306,124 @@ def test_a_certificate_that_is_not_trusted_is_named_with_the_way_out() -> None:
     assert done.stderr.count("\n") == 1
     assert "does not trust the certificate" in done.stderr
     assert "self-signed certificate. Set SSL_CERT_FILE to" in done.stderr
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is taken and on which nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, url: str) -> str:
+    """What `buntime ls` says to a person whose BUNTIME_URL is this."""
+    monkeypatch.setenv("BUNTIME_URL", url)
+    with Buntime("btk_key", url, max_retries=0) as client:
+        done = CliRunner().invoke(app, ["ls"], obj=client)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1), done.stderr
+    return done.stderr
+
+
+def test_a_port_on_which_nothing_listens_is_named(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
+    said = refusal(monkeypatch, f"http://127.0.0.1:{closed_port}")
+    assert f"Nothing listens at http://127.0.0.1:{closed_port}: the connection was refused. Start a server" in said
+
+
+def test_a_host_name_that_does_not_exist_is_named_without_a_server_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = refusal(monkeypatch, "http://nohost.invalid")
+    assert "The host name in http://nohost.invalid was not found" in said
+    assert "scripts/serve" not in said
+
+
+class OtherProgram(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def other_program() -> Iterator[int]:
+    """The port of a web server that is not ours."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), OtherProgram)
+    thread = threading.Thread(target=server.serve_forever, name="other program")
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_tls_to_a_server_without_it_is_named(monkeypatch: pytest.MonkeyPatch, other_program: int) -> None:
+    said = refusal(monkeypatch, f"https://127.0.0.1:{other_program}")
+    assert f"The server at https://127.0.0.1:{other_program} does not speak TLS" in said
+
+
+def test_another_program_is_asked_whether_it_is_a_server(monkeypatch: pytest.MonkeyPatch, other_program: int) -> None:
+    said = refusal(monkeypatch, f"http://127.0.0.1:{other_program}")
+    asked = f"http://127.0.0.1:{other_program} answered 404 without an error object. Is it a buntime server?"
+    assert f"{asked} Set BUNTIME_URL to the server's URL, without a path." in said
+
+
+@pytest.mark.parametrize(("state", "said"), [("idle", "suspended"), ("deep-sleep", "in deep sleep")])
+def test_sleep_names_the_state_that_the_session_has(state: str, said: str) -> None:
+    server = Server({f"POST /sessions/{FIRST}/sleep": (200, session(FIRST, state=state))})
+    assert server.runs("sleep", FIRST).stdout == f"{FIRST} is {said}.\n"
+
+
+def test_one_session_is_not_called_sessions() -> None:
+    done = Server({"GET /sessions": listed(session(FIRST))}).runs("rm", "--all")
+    assert "This would delete 1 session. Confirm with: buntime rm --all --yes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "beside", "complaint"),
+    [
+        ("main.ts", "lib/add.ts", "error: Cannot find module './lib/add' from '/workspace/main.ts'\n"),
+        ("main.py", "tools.py", "ModuleNotFoundError: No module named 'tools'\n"),
+    ],
+)
+def test_a_run_that_misses_a_file_beside_the_program_says_how_to_bring_it(
+    tmp_path: Path, program: str, beside: str, complaint: str
+) -> None:
+    for name in (program, beside):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    events = f"event: stderr\ndata: {json.dumps({'data': complaint})}\n\n"
+    server = Server(
+        {
+            "POST /sessions/create": (200, session(FIRST)),
+            "PUT /files/content": (200, {"path": program, "size": 0}),
+            "POST /execute": (200, f"{events}event: result\ndata: {json.dumps(RESULT)}\n\n"),
+            f"DELETE /sessions/{FIRST}": (200, {"deleted": True, "sessionId": FIRST}),
+        }
+    )
+    said = server.runs("run", str(tmp_path / program)).stderr
+    assert said.endswith(f"{beside} was not uploaded. Write: buntime run --with {beside} {tmp_path / program}\n")
+
+
+def test_a_run_that_misses_a_package_gets_no_hint_about_files(tmp_path: Path) -> None:
+    assert missing_import(tmp_path, "error: Cannot find module './gone' from '/workspace/main.ts'") is None
+    assert missing_import(tmp_path, "error: Cannot find package 'zod' from '/workspace/main.ts'") is None
+
+
+def test_exec_with_code_says_that_it_did_not_read_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.write(write, b"hi\n")
+    before = os.dup(0)
+    os.dup2(read, 0)
+    try:
+        answer = (200, f"event: result\ndata: {json.dumps(RESULT)}\n\n")
+        done = Server({"POST /execute": answer}).runs("exec", FIRST, "console.log(1)")
+        silent = Server({"POST /execute": answer}).runs("exec", FIRST, "--no-stdin", "console.log(1)")
+    finally:
+        os.dup2(before, 0)
+        for one in (read, write, before):
+            os.close(one)
+    assert "buntime: exec with CODE does not read its input." in done.stderr
+    assert silent.stderr == ""
 
 
 def commands() -> list[tuple[str, str]]:

@@ -52,6 +52,24 @@ def test_update_changes_what_it_names_and_keeps_the_rest(options: tuple[str, ...
     assert (done.exit_code, patched.sent) == (0, sent), done.stderr
 
 
+def test_update_says_what_changed() -> None:
+    changed = {**WHOLE, "metadata": {"name": "demo"}, "network": {**NETWORK, "egress": "none"}}
+    server = Server({f"GET /sessions/{FIRST}": (200, WHOLE), f"PATCH /sessions/{FIRST}": (200, changed)})
+    options = ("--unset", "team", "--egress", "none", "--env", "LEVEL=info")
+    assert server.runs("update", FIRST, *options).stdout.splitlines() == [
+        f"{FIRST} has changed:",
+        "  metadata.team: web → –",
+        "  network: internet → none",
+        "  variables: LEVEL",
+    ]
+
+
+def test_update_says_that_nothing_changed_and_that_a_label_was_never_there() -> None:
+    done = Patched().server.runs("update", FIRST, "--unset", "tema")
+    assert done.stdout == f"{FIRST} had these settings before.\n"
+    assert done.stderr == f"buntime: {FIRST} has no label tema.\n"
+
+
 def test_update_without_a_setting_is_wrong_usage() -> None:
     done = Server({}).runs("update", FIRST)
     assert done.exit_code == 2

@@ -24,6 +24,7 @@ from buntime_cli.mcp.command import mcp_command
 
 SERVER_COMMANDS = "buntime.commands"  # entry points: Typer apps whose commands are added to these
 SERVER_NAMES = ("accounts", "backup", "doctor", "keys", "purge", "serve")
+MEANT = {"delete": "rm", "remove": "rm", "list": "ls", "version": "--version", "help": "--help"}
 SERVER_HEAD = "Commands of the server on this host, which BUNTIME_* variables configure"
 
 
@@ -43,6 +44,11 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except UsageError as wrong:
             raise reworded(wrong) from wrong.__cause__
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in MEANT:
+            raise UsageError(f"There is no command {args[0]}. Write: buntime {MEANT[args[0]]}", ctx)
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *(name for group in server_groups() for name in group.list_commands(ctx))]

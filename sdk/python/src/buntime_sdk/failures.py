@@ -17,12 +17,19 @@ def failure_of(broken: httpx2.RequestError, url: str) -> BuntimeError:
     return ConnectionFailed(f"The connection broke: {url}: {reason}", begun=True)
 
 
-def refusal_in(response: httpx2.Response, content: bytes, code: str | None = None) -> BuntimeError:
-    """`code`: what the error is if the content is not an error object, such as a page for browsers."""
+def refusal_in(
+    response: httpx2.Response, content: bytes, code: str | None = None, url: str | None = None
+) -> BuntimeError:
+    """`code`: what the error is if the content is not an error object, such as a page for browsers.
+
+    `url`: the server's, for a message that asks whether it is one.
+    """
     told = read_json(content)
     shown = told.get("error") if isinstance(told, dict) else None
     if shown is None and code is not None:
         shown = {"code": code, "message": f"The server answered {response.status_code} {code} for the preview."}
+    if shown is None and url is not None:
+        shown = {"message": f"{url} answered {response.status_code} without an error object. Is it a buntime server?"}
     after = seconds_of(response.headers.get("retry-after"))
     return error_of(shown, response.status_code, response.headers.get("x-request-id"), after)
 

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Never
 import typer
 
 from buntime_cli.commands.showing import plain
+from buntime_cli.commands.unreachable import unreachable
 
 if TYPE_CHECKING:
     from buntime_sdk import BuntimeError
 
-NO_SERVER = "No server answers at {url}. Start one with scripts/serve, or set BUNTIME_URL."
-NOT_TRUSTED = (
-    "This machine does not trust the certificate of {url}: {reason}. Set SSL_CERT_FILE to the file of "
-    "its authority's certificate."
-)
 REMEDIES: Mapping[str, str] = {
     "unauthorized": "Set BUNTIME_API_KEY to a valid key, or use: buntime login",
+    "not_found": "Set BUNTIME_URL to the server's URL, without a path.",
     "session_not_found": "List sessions with: buntime ls",
     "session_limit_exceeded": "Delete one with: buntime rm",
     "process_not_found": "List processes with: buntime ps",
@@ -54,24 +51,12 @@ def one_line(text: str) -> str:
 def sentence_of(failure: "BuntimeError | CommandError", url: str) -> str:
     if isinstance(failure, CommandError):
         return str(failure)
-    if (reason := distrust(failure)) is not None:
-        return NOT_TRUSTED.format(url=url, reason=reason)
-    if failure.code == "connection_failed" and not getattr(failure, "begun", False):
-        return NO_SERVER.format(url=url)
+    if (reason := unreachable(failure, url)) is not None:
+        return reason
     parts = [failure.message, REMEDIES.get(failure.code, "").format(request_id=failure.request_id)]
     if failure.retry_after is not None:
         parts.append(f"Try again in {failure.retry_after:.0f} s.")
     return " ".join(part for part in parts if part)
-
-
-def distrust(failure: BaseException) -> str | None:
-    """Why the server's certificate was rejected, None if that is not what failed."""
-    from ssl import SSLCertVerificationError
-
-    cause: BaseException | None = failure
-    while cause is not None and not isinstance(cause, SSLCertVerificationError):
-        cause = cause.__cause__ or cause.__context__
-    return None if cause is None else str(getattr(cause, "verify_message", "") or "it is not valid")
 
 
 def _told(failure: "BuntimeError | CommandError", sentence: str) -> dict[str, object]:

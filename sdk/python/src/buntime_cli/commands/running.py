@@ -1,11 +1,15 @@
 """`buntime exec` and `buntime run`: execute a program with this process's output, input and exit status."""
 
+import fcntl
 import os
 import shlex
 import stat
 import sys
+import termios
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +18,7 @@ import typer
 from buntime_cli.commands.connection import connected
 from buntime_cli.commands.dashes import AFTER_DASHES, CommandAfterDashes, looks_like_a_command, with_dashes
 from buntime_cli.commands.errors import CommandError, one_line
+from buntime_cli.commands.missing_imports import missing_import
 from buntime_cli.commands.naming import SessionName, find
 from buntime_cli.commands.options import AsJson, NoStdin, RunEnv, RunTimeout, WorkingDir
 from buntime_cli.commands.showing import print_json
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
 running = typer.Typer()
 
 WORKSPACE = PurePosixPath("/workspace")
+NOT_READ = "exec with CODE does not read its input. Pipe it into a command: buntime exec SESSION -- COMMAND"
+ERRORS_KEPT = 65536  # characters of stderr, for the hint about a missing import
 RUN_TTL = 3600  # seconds; a session that could not be deleted expires
 PROGRAMS = {".py": ("python3",), ".sh": ("bash",)}
 BUN = ("bun", "--install=fallback")  # as /execute starts code
@@ -75,6 +82,8 @@ def exec_command(
             stdin=_piped(no_stdin) if words else None,
         )
         result = _follow(stream, quiet=as_json)
+    if words is None and code != "-" and not no_stdin and _has_input():
+        print(f"buntime: {NOT_READ}", file=sys.stderr)
     _end(result, as_json)
 
 
@@ -118,6 +127,9 @@ def run_command(
             _bring(session, folder, [*others, PurePosixPath(file.name)])
             stream = session.stream_command(shlex.join(program), env=variables, timeout=limit, stdin=typed)
             result = _follow(stream, quiet=as_json)
+    if result.exit_code and (missing := missing_import(folder, result.stderr)):
+        words = shlex.join(("buntime", "run", "--with", str(missing), str(file)))
+        print(f"buntime: {missing} was not uploaded. Write: {words}", file=sys.stderr)
     _end(result, as_json)
 
 
@@ -194,6 +206,17 @@ def _is_piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
+def _has_input() -> bool:
+    """Whether a pipe or file has something that was not read."""
+    if not _is_piped():
+        return False
+    if stat.S_ISREG(os.fstat(0).st_mode):
+        return os.fstat(0).st_size > os.lseek(0, 0, os.SEEK_CUR)
+    waiting = array("i", [0])
+    fcntl.ioctl(0, termios.FIONREAD, waiting)
+    return waiting[0] > 0
+
+
 def _text(content: bytes, name: str) -> str:
     try:
         return content.decode()
@@ -202,17 +225,23 @@ def _text(content: bytes, name: str) -> str:
 
 
 def _follow(opened: "RunStream", *, quiet: bool) -> "ExecutionResult":
-    """Prints output as it arrives; with `quiet` only the result has it. Leaving early ends the run."""
+    """Prints output as it arrives; with `quiet` only the result has it. Leaving early ends the run.
+
+    The result has at least the end of stderr.
+    """
     from buntime_sdk import Result, Stderr, Stdout
 
+    errors = ""
     with opened as stream:
         if quiet:
             return stream.result()
         for event in stream:
             if isinstance(event, Result):
-                return event.result
+                return replace(event.result, stderr=errors)
             if isinstance(event, Stdout | Stderr):
                 target = sys.stdout if isinstance(event, Stdout) else sys.stderr
+                if isinstance(event, Stderr):
+                    errors = (errors + event.data)[-ERRORS_KEPT:]
                 target.write(event.data)
                 target.flush()
     raise AssertionError("A stream ends with its result or raises.")

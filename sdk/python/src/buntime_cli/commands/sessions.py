@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 sessions = typer.Typer()
 
+ASLEEP = {"idle": "suspended", "deep-sleep": "in deep sleep"}
 SHOWN = (
     *("created_at", "expires_at", "last_active", "state", "files_count", "active_processes", "metadata"),
     *("resource_limits", "preview", "network", "on_wake", "env_names"),
@@ -145,7 +146,7 @@ def sleep_command(
         if as_json:
             print_json(session_told(found))
         else:
-            print(f"{found.id} is {'in deep sleep' if deep else 'suspended'}.")
+            print(f"{found.id} is {ASLEEP.get(found.state, found.state)}.")
 
 
 @sessions.command("wake")
@@ -176,7 +177,7 @@ def remove_command(
     Examples: buntime rm demo    buntime rm --all --yes
     """
     if every == bool(names):
-        raise typer.BadParameter("Name the sessions, or use --all.")
+        raise typer.BadParameter(f"Name the sessions, or use --all{', not both' if every else ''}.")
     from buntime_sdk import SessionNotFound
 
     with connected(context, as_json) as client:
@@ -185,9 +186,10 @@ def remove_command(
         if not every and len(found) > 1:
             found = [session.refresh() for session in found]
         if every and found and not yes:
+            counted = f"{len(found)} session{'' if len(found) == 1 else 's'}"
             if not sys.stdin.isatty():
-                raise CommandError(f"This would delete {len(found)} sessions. Confirm with: buntime rm --all --yes")
-            typer.confirm(f"Delete {len(found)} sessions?", abort=True, err=True)
+                raise CommandError(f"This would delete {counted}. Confirm with: buntime rm --all --yes")
+            typer.confirm(f"Delete {counted}?", abort=True, err=True)
         for session in {session.id: session for session in found}.values():
             with suppress(SessionNotFound) if every else nullcontext():  # a session may just have expired
                 session.delete()

@@ -1,5 +1,7 @@
 """`buntime update`, `extend`, `inspect`: the settings of a session that exists."""
 
+import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -78,8 +80,14 @@ def update_command(
             network=_network(found, _given(egress=egress, allow=allow, deny=deny)),
             on_wake=on_wake,
         )
+        for label in sorted({*(unset or ())} - {*found.metadata}):
+            print(f"buntime: {found.id} has no label {plain(label)}.", file=sys.stderr)
+        before = dict(_settings(found))
         found.update(**changes, **_defaults(default or [], changes))
-        _show(found, as_json)
+        if as_json:
+            print_json(session_told(found))
+        else:
+            _show_changes(found, before, {"ends": ttl, "variables": env, "open ports": port})
 
 
 @settings.command("extend")
@@ -122,6 +130,17 @@ def _show(session: "Session", as_json: bool) -> None:
         print(f"{session.id} ends {until(session.expires_at, datetime.now(UTC))}.")
 
 
+def _show_changes(session: "Session", before: Mapping[str, str], asked: Mapping[str, object]) -> None:
+    """`asked`: options that may change what the settings do not show, such as the values of variables."""
+    after = dict((*_settings(session), _end(session, datetime.now(UTC))))
+    before = {"ends": after["ends"], **before}
+    labels = [one for one in {**before, **after} if before.get(one) != after.get(one) or asked.get(one)]
+    print(f"{session.id} {'has changed:' if labels else 'had these settings before.'}")
+    for label in labels:
+        old, new = before.get(label, "–"), after.get(label, "–")
+        print(plain(f"  {label}: {new}" if old == new else f"  {label}: {old} → {new}"))
+
+
 def _given(**options: object) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
@@ -156,14 +175,14 @@ def _network(session: "Session", changes: dict[str, Any]) -> dict[str, Any] | No
 
 
 def _rows(session: "Session", now: datetime) -> list[tuple[str, str]]:
-    limits, preview, network = session.resource_limits, session.preview, session.network
+    limits = session.resource_limits
     return [
         ("session", session.id),
-        *((f"metadata.{name}", str(value)) for name, value in session.metadata.items()),
+        *_labels(session),
         ("state", session.state),
         ("created", f"{since(session.created_at, now)} ({session.created_at:%Y-%m-%dT%H:%M:%SZ})"),
         ("last active", since(session.last_active, now)),
-        ("ends", f"{until(session.expires_at, now)} ({session.expires_at:%Y-%m-%dT%H:%M:%SZ})"),
+        _end(session, now),
         ("processes", str(live_processes(session))),
         ("files", str(session.files_count)),
         ("memory", f"{limits.memory} MB"),
@@ -171,6 +190,26 @@ def _rows(session: "Session", now: datetime) -> list[tuple[str, str]]:
         ("disk", f"{limits.disk} MB"),
         ("timeout of runs", f"{limits.timeout} s"),
         ("preview", session.preview_url()),
+        *_access(session),
+    ]
+
+
+def _settings(session: "Session") -> list[tuple[str, str]]:
+    """What `update` can change, without the end, which comes nearer by itself."""
+    return [*_labels(session), *_access(session)]
+
+
+def _labels(session: "Session") -> list[tuple[str, str]]:
+    return [(f"metadata.{name}", str(value)) for name, value in session.metadata.items()]
+
+
+def _end(session: "Session", now: datetime) -> tuple[str, str]:
+    return "ends", f"{until(session.expires_at, now)} ({session.expires_at:%Y-%m-%dT%H:%M:%SZ})"
+
+
+def _access(session: "Session") -> list[tuple[str, str]]:
+    preview, network = session.preview, session.network
+    return [
         ("open ports", ", ".join(map(str, preview.ports)) if preview.visibility == "public" else "none (private)"),
         ("network", network.egress),
         ("allowed", ", ".join(network.allow) or "–"),

@@ -181,7 +181,7 @@ class Calls:
                 response.close()
         except httpx2.RequestError as broken:
             raise failure_of(broken, self._base_url) from broken
-        raise refusal_in(response, content)
+        raise refusal_in(response, content, url=self._base_url)
 
     def _request(self, call: Call) -> httpx2.Request:
         headers = {**self._headers, **(call.headers or {})}
