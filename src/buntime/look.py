@@ -52,12 +52,14 @@ button:hover { border-color: var(--accent); background: var(--soft) }
 .command { display: grid; grid-template-columns: 1fr auto; column-gap: 1rem; align-items: baseline;
   margin-top: 2.25rem }
 .command h2 { margin-top: 0 }
+.command p { grid-column: 1 / -1 }
 .command pre { grid-column: 1 / -1; margin: 0 }
 .unseen { position: absolute; width: 1px; height: 1px; margin: 0; overflow: hidden; clip-path: inset(50%) }
 """
 STYLE_SOURCE = "'sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode() + "'"
 CONTENT_POLICY = f"default-src 'none'; style-src {STYLE_SOURCE}; img-src data:; base-uri 'none'; form-action 'none'"
 OWN_POLICY = f"{CONTENT_POLICY}; frame-ancestors 'none'"  # of pages at the server's own address
+SCRIPT_POLICY = f"{OWN_POLICY}; script-src 'self'"  # of those with a script of the server
 
 _DRAWING = (  # a b
     "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'><rect width='32' height='32' rx='8' fill='#a02a5e'/>"

@@ -110,7 +110,9 @@ def test_an_account_lives_from_create_to_delete(shell: Shell) -> None:
     account = shell.prints("accounts", "create", "--plan", "enterprise", "--set", "sessions=500", "--set", "most.cpu=8")
     assert re.fullmatch(r"acc_[a-z0-9]{16}", account)
     assert re.search(rf"{account} +enterprise +active .*sessions=500 most.cpu=8", shell.prints("accounts", "list"))
-    assert shell.prints("accounts", "suspend", account).startswith(f"{account} is suspended. Its calls are refused")
+    said = shell.prints("accounts", "suspend", account)
+    assert said.startswith(f"{account} is suspended. Its calls are refused")
+    assert "Its sessions go to deep sleep, which ends their processes and keeps their files." in said
     assert "suspended" in shell.prints("accounts", "list")
     assert shell.prints("accounts", "resume", account) == f"{account} is active."
     assert "active" in shell.prints("accounts", "list")

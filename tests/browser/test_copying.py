@@ -1,4 +1,4 @@
-"""The buttons of `/clients/` that copy a command."""
+"""The buttons of `/` and `/clients/` that copy a command."""
 
 import pytest
 from playwright.sync_api import Browser
@@ -33,6 +33,15 @@ def test_each_button_copies_the_whole_line_below_it(api: Served, visitor: Visito
     visitor.page.get_by_role("button", name="Copy: ").nth(number).click()
     visitor.page.get_by_role("button", name="Copied: ").wait_for()
     assert _pasted(visitor) == _lines(visitor)[number]
+    assert visitor.complaints == []
+
+
+def test_the_first_page_has_a_button_that_copies_its_sample(api: Served, visitor: Visitor) -> None:
+    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    assert visitor.visit(api.url) == 200
+    visitor.page.get_by_role("button", name="Copy: Run something").click()
+    visitor.page.get_by_role("button", name="Copied: ").wait_for()
+    assert _pasted(visitor) == visitor.page.locator("pre code").text_content()
     assert visitor.complaints == []
 
 

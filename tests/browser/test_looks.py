@@ -87,6 +87,9 @@ def previews() -> Iterator[str]:
     server.server_close()
 
 
+OUTLINE = "getComputedStyle(found).outlineStyle"
+
+
 def _settled(page: Page) -> None:
     """Waits until nothing moves any more: the API reference makes its parts when they come near."""
     page.evaluate(STILL)
@@ -250,6 +253,14 @@ def test_samples_can_be_chosen_in_each_language(api: Served, visitor: Visitor, l
         "TypeScript": "await client.sessions.create(",
     }
     page.get_by_text(wanted[language]).first.wait_for()
+
+
+def test_a_link_to_a_call_of_the_reference_marks_its_heading_alone(api: Served, visitor: Visitor) -> None:
+    assert visitor.visit(f"{api.url}/docs#api-1/tag/files/GET/files/watch") == 200
+    visitor.page.locator("section:focus").wait_for()
+    assert visitor.page.locator("section:focus").evaluate(f"(found) => {OUTLINE}") == "none"
+    outlined = f"(all) => all.filter((found) => {OUTLINE} != 'none').map((found) => found.textContent)"
+    assert visitor.page.locator("h1, h2, h3").evaluate_all(outlined) == ["Watch a directory or a file"]
 
 
 def test_without_scripts_the_docs_list_every_operation(api: Served, chromium: Browser) -> None:

@@ -19,6 +19,7 @@ from buntime.plan import FIRST_PLAN, Plan, load_plans
 from buntime.stores import accounts as sql
 from buntime.stores import database, store_file
 
+ASLEEP = "Its sessions go to deep sleep, which ends their processes and keeps their files."
 accounts = typer.Typer(
     cls=ServerGroup,
     help="Accounts: who may use the server, and how much.",
@@ -87,11 +88,13 @@ def list_accounts(
 def suspend_account(account_id: AccountId, as_json: AsJson = False) -> None:
     """Refuse all calls of an account until you resume it.
 
+    Its sessions go to deep sleep, which ends their processes and keeps their files.
+
     Example: buntime accounts suspend acc_…
     """
     _set_status(account_id, AccountStatus.SUSPENDED)
     _say(
-        f"{account_id} is suspended. Its calls are refused until: buntime accounts resume {account_id}",
+        f"{account_id} is suspended. Its calls are refused until: buntime accounts resume {account_id}\n{ASLEEP}",
         {"id": account_id, "status": "suspended"},
         as_json,
     )

@@ -45,7 +45,7 @@ def asset(folder: str, name: str, media: bytes, body: bytes, packed: bytes | Non
 
 @cache
 def copy_script() -> Asset:
-    """The script of `/clients/`. It puts a button beside each command that copies it."""
+    """The script of `/` and `/clients/`. It puts a button beside each command that copies it."""
     return asset("/clients", "copy.js", b"text/javascript", (Path(__file__).parent / "copy.js").read_bytes())
 
 

@@ -7,8 +7,6 @@ from buntime import look
 from buntime.web.assets import copy_script
 from buntime.web.built_clients import NPM_PACKAGE, WHEEL, ClientFile
 
-POLICY = f"{look.OWN_POLICY}; script-src 'self'"
-
 
 def install_lines(url: str) -> Sequence[tuple[str, str]]:
     """What each line installs, and the line. `url`: of the server.

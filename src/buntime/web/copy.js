@@ -26,7 +26,7 @@ for (const section of document.querySelectorAll(".command")) {
     button.ariaLabel = `${word}: ${title.textContent}`;
   };
   button.addEventListener("click", async () => {
-    const word = (await copy(section.querySelector("code"))) ? "Copied" : "Selected";
+    const word = (await copy(section.querySelector("pre code"))) ? "Copied" : "Selected";
     show(word);
     status.textContent = `${word}: ${title.textContent}`;
     clearTimeout(timer);

@@ -3,6 +3,7 @@
 from html import escape
 
 from buntime import look
+from buntime.web.assets import copy_script
 
 LINKS = (
     (
@@ -32,8 +33,9 @@ def render_landing(url: str, version: str) -> str:
         "<h1>buntime</h1>\n"
         '<p class="lead">Isolated sessions in which AI agents run code, on a machine of your own.</p>\n'
         f'<ul class="cards">\n{cards}</ul>\n'
-        "<h2>Run something</h2>\n"
+        '<section class="command">\n<h2>Run something</h2>\n'
         f"<p>{look.marked('Each call needs an API key. On the server, `buntime keys create` makes one.')}</p>\n"
-        f"{look.listing(START.format(url=url))}"
+        f"{look.listing(START.format(url=url))}</section>\n"
     )
-    return look.page("buntime", content, footer=f"buntime {escape(version)}")
+    head = f'<script src="{copy_script().path}" defer></script>\n'
+    return look.page("buntime", content, head=head, footer=f"buntime {escape(version)}")

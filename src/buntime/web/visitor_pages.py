@@ -49,7 +49,8 @@ PAGES: Mapping[Reason, Page] = {
         (
             "You need a link with a token to open it. Links expire and can be revoked. Ask the person who sent you "
             "here for a new link.",
-            "For the owner: create a link with `POST /sessions/{id}/preview-token`.",
+            "For the owner: create a link with `buntime open SESSION --port $port`, or with "
+            "`POST /sessions/{id}/preview-token`.",
         ),
     ),
     Reason.SUSPENDED: Page(

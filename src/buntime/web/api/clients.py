@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
+from buntime import look
 from buntime.config import Config
 from buntime.errors import NotFound
 from buntime.web.address import url_of
 from buntime.web.api.server import HTML, page_reply
 from buntime.web.built_clients import NPM_PACKAGE, WHEEL, ClientFile, are_built
-from buntime.web.clients_page import POLICY, render_clients
+from buntime.web.clients_page import render_clients
 from buntime.web.exchange import Exchange, Headers, Reply
 from buntime.web.operation import Page
 
@@ -21,7 +22,7 @@ DESCRIBED = {  # name of the operation, summary
 def pages(files: Sequence[ClientFile], config: Config) -> tuple[Page, ...]:
     def page(exchange: Exchange) -> Reply:
         _require(are_built(files))
-        return page_reply(render_clients(url_of(exchange, config), files), POLICY)
+        return page_reply(render_clients(url_of(exchange, config), files), look.SCRIPT_POLICY)
 
     return (
         Page("/clients/", page, "Show how to install this server's clients.", HTML.decode(), errors=(NotFound,)),

@@ -48,7 +48,7 @@ def pages(
         return Reply(200, encode(wire.Front(name="buntime", version=VERSION, **links)))
 
     def landing(exchange: Exchange) -> Reply:
-        return page_reply(render_landing(url_of(exchange, config), VERSION), look.OWN_POLICY)
+        return page_reply(render_landing(url_of(exchange, config), VERSION), look.SCRIPT_POLICY)
 
     def health(_: Exchange) -> Reply:
         return Reply(200, encode(wire.Health(status="ok")))
