@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import httpx2
 
 from buntime_sdk._async.previews import CONNECT_SECONDS, AsyncPreviews
+from buntime_sdk.arguments import require_key
 from buntime_sdk.dialing import AsyncDial, AsyncSocket
-from buntime_sdk.errors import BuntimeError, ConnectionFailed, InvalidRequest, error_of
+from buntime_sdk.errors import BuntimeError, ConnectionFailed, error_of
 from buntime_sdk.events import EventParser, ServerEvent
 from buntime_sdk.failures import failure_of, read_json, refusal_in
 from buntime_sdk.retries import RetryRules, delay_before, may_have_begun
@@ -186,9 +187,7 @@ class AsyncCalls:
     def _request(self, call: Call) -> httpx2.Request:
         headers = {**self._headers, **(call.headers or {})}
         if call.key is not None:
-            if not is_visible(call.key):
-                message = "An idempotency key is 1 to 255 visible ASCII characters."
-                raise InvalidRequest(message, code="invalid_request", details={"field": "Idempotency-Key"})
+            require_key(call.key)
             headers["Idempotency-Key"] = call.key
         content: AsyncIterator[bytes] | bytes | None = call.body() if call.body is not None else None
         if call.json is not None:
@@ -229,14 +228,9 @@ def broken_stream() -> ConnectionFailed:
     return ConnectionFailed("The stream ended before its last event: the connection broke.", begun=True)
 
 
-def new_key() -> str:
-    """Returns a new idempotency key for one call, which makes it safe to retry."""
-    return secrets.token_hex(16)
-
-
-def is_visible(value: str) -> bool:
-    """Whether the value can be sent in a header. An HTTP client's own error would quote the value, which is secret."""
-    return value.isascii() and value.isprintable() and " " not in value and 0 < len(value) <= 255
+def key_or_new(key: str | None) -> str:
+    """Returns the caller's idempotency key, or else a new one for this call, which makes it safe to retry."""
+    return secrets.token_hex(16) if key is None else key
 
 
 def without_none(fields: Mapping[str, object]) -> dict[str, object]:

@@ -5,10 +5,12 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
+from os import PathLike
 from typing import Any, Self
 
-from buntime_sdk._async.calls import AsyncCalls, Call, broken_stream, new_key
+from buntime_sdk._async.calls import AsyncCalls, Call, broken_stream, key_or_new
 from buntime_sdk._async.pages import AsyncPages
+from buntime_sdk.arguments import working_dir_text
 from buntime_sdk.errors import BuntimeError
 from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import LogEntry, LogEvent, LogPage, LogsDropped, ProcessExit, ProcessStatus, from_wire
@@ -199,7 +201,7 @@ class AsyncProcesses:
         *,
         code: str | None = None,
         env: Mapping[str, str] | None = None,
-        working_dir: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
         name: str | None = None,
         timeout: int | None = None,
         wait_for_port: int | None = None,
@@ -223,7 +225,7 @@ class AsyncProcesses:
             "command": command,
             "code": code,
             "env": env,
-            "workingDir": working_dir,
+            "workingDir": working_dir_text(working_dir),
             "name": name,
             "timeout": timeout,
         }
@@ -232,7 +234,7 @@ class AsyncProcesses:
             wanted: dict[str, object] = {"port": wait_for_port, "output": wait_for_output, "timeout": wait_timeout}
             request["waitFor"] = {key: value for key, value in wanted.items() if value is not None}
             waits = wait_timeout or WAIT_SECONDS
-        key = idempotency_key or new_key()
+        key = key_or_new(idempotency_key)
         told = await self._calls.json(Call("POST", "/processes/start", json=request, key=key, waits=waits))
         return AsyncProcess(self._calls, self._session_id, told)
 

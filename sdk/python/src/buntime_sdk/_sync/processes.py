@@ -6,10 +6,12 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
+from os import PathLike
 from typing import Any, Self
 
-from buntime_sdk._sync.calls import Call, Calls, broken_stream, new_key
+from buntime_sdk._sync.calls import Call, Calls, broken_stream, key_or_new
 from buntime_sdk._sync.pages import Pages
+from buntime_sdk.arguments import working_dir_text
 from buntime_sdk.errors import BuntimeError
 from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import LogEntry, LogEvent, LogPage, LogsDropped, ProcessExit, ProcessStatus, from_wire
@@ -200,7 +202,7 @@ class Processes:
         *,
         code: str | None = None,
         env: Mapping[str, str] | None = None,
-        working_dir: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
         name: str | None = None,
         timeout: int | None = None,
         wait_for_port: int | None = None,
@@ -224,7 +226,7 @@ class Processes:
             "command": command,
             "code": code,
             "env": env,
-            "workingDir": working_dir,
+            "workingDir": working_dir_text(working_dir),
             "name": name,
             "timeout": timeout,
         }
@@ -233,7 +235,7 @@ class Processes:
             wanted: dict[str, object] = {"port": wait_for_port, "output": wait_for_output, "timeout": wait_timeout}
             request["waitFor"] = {key: value for key, value in wanted.items() if value is not None}
             waits = wait_timeout or WAIT_SECONDS
-        key = idempotency_key or new_key()
+        key = key_or_new(idempotency_key)
         told = self._calls.json(Call("POST", "/processes/start", json=request, key=key, waits=waits))
         return Process(self._calls, self._session_id, told)
 

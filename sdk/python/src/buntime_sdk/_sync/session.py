@@ -3,17 +3,19 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import httpx2
-from buntime_sdk._sync.calls import Call, Calls, new_key
+from buntime_sdk._sync.calls import Call, Calls, key_or_new
 from buntime_sdk._sync.contexts import Contexts
 from buntime_sdk._sync.files import Files
 from buntime_sdk._sync.processes import Processes
 from buntime_sdk._sync.runs import Listener, RunStream, execute, files_on_the_wire
 from buntime_sdk._sync.terminal import Terminal, open_terminal
+from buntime_sdk.arguments import AnyPath, input_text, working_dir_text
 from buntime_sdk.errors import BuntimeError, SessionNotFound
 from buntime_sdk.previews import DEFAULT_PORT, TOKEN_SECONDS, Visit, require_path, require_port
 from buntime_sdk.seen import UNCHANGED, SeenSession, Unchanged, settings_on_the_wire
@@ -70,11 +72,11 @@ class Session(SeenSession):
         self,
         code: str,
         *,
-        files: Mapping[str, str | bytes] | Sequence[File] | None = None,
+        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None = None,
         env: Mapping[str, str] | None = None,
         timeout: int | None = None,
-        working_dir: str | None = None,
-        stdin: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
+        stdin: str | bytes | None = None,
         on_stdout: Listener | None = None,
         on_stderr: Listener | None = None,
         idempotency_key: str | None = None,
@@ -84,9 +86,9 @@ class Session(SeenSession):
 
         `code`: the program. `files`: path → content, written before the run, all or none. `env`: for this run only.
         `timeout`: seconds that the program may run; the session's by default. `working_dir`: relative to `/workspace`,
-        or absolute. `stdin`: the program's standard input. `on_stdout`, `on_stderr`: called with each piece of output
-        as it arrives; the result then has all output, uncut. `idempotency_key`: makes it safe to retry the call, which
-        then happens by itself when the response is lost.
+        or absolute. `stdin`: the program's standard input, as text or as its UTF-8. `on_stdout`, `on_stderr`: called
+        with each piece of output as it arrives; the result then has all output, uncut. `idempotency_key`: makes it safe
+        to retry the call, which then happens by itself when the response is lost.
 
         A cancelled or interrupted call ends its run, and so does a lost connection. With an `idempotency_key` the run
         continues, and a call with the same key returns its result.
@@ -101,11 +103,11 @@ class Session(SeenSession):
         self,
         command: str,
         *,
-        files: Mapping[str, str | bytes] | Sequence[File] | None = None,
+        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None = None,
         env: Mapping[str, str] | None = None,
         timeout: int | None = None,
-        working_dir: str | None = None,
-        stdin: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
+        stdin: str | bytes | None = None,
         on_stdout: Listener | None = None,
         on_stderr: Listener | None = None,
         idempotency_key: str | None = None,
@@ -122,11 +124,11 @@ class Session(SeenSession):
         self,
         code: str,
         *,
-        files: Mapping[str, str | bytes] | Sequence[File] | None = None,
+        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None = None,
         env: Mapping[str, str] | None = None,
         timeout: int | None = None,
-        working_dir: str | None = None,
-        stdin: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
+        stdin: str | bytes | None = None,
         detach: bool = False,
     ) -> RunStream:
         """Executes code and streams its output.
@@ -141,11 +143,11 @@ class Session(SeenSession):
         self,
         command: str,
         *,
-        files: Mapping[str, str | bytes] | Sequence[File] | None = None,
+        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None = None,
         env: Mapping[str, str] | None = None,
         timeout: int | None = None,
-        working_dir: str | None = None,
-        stdin: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
+        stdin: str | bytes | None = None,
         detach: bool = False,
     ) -> RunStream:
         """Executes a command with `bash -c` and streams its output.
@@ -162,7 +164,7 @@ class Session(SeenSession):
         terminal_id: str | None = None,
         cols: int | None = None,
         rows: int | None = None,
-        working_dir: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
     ) -> Now[Terminal]:
         """Opens a shell. As a context manager, the block's end disconnects and leaves the shell running.
 
@@ -171,7 +173,7 @@ class Session(SeenSession):
 
         Raises TerminalNotFound, FileNotFound for `working_dir`, ResourceLimitExceeded.
         """
-        query = {"terminalId": terminal_id, "cols": cols, "rows": rows, "workingDir": working_dir}
+        query = {"terminalId": terminal_id, "cols": cols, "rows": rows, "workingDir": working_dir_text(working_dir)}
         return now(open_terminal(self._calls, self._path("/terminal"), query))
 
     def fetch(
@@ -228,9 +230,7 @@ class Session(SeenSession):
         Raises InvalidState when the session has the most valid tokens that it may have.
         """
         told = self._calls.json(
-            Call(
-                "POST", self._path("/preview-token"), json={"port": port, "ttl": ttl}, key=idempotency_key or new_key()
-            )
+            Call("POST", self._path("/preview-token"), json={"port": port, "ttl": ttl}, key=key_or_new(idempotency_key))
         )
         return from_wire(PreviewToken, told)
 
@@ -304,11 +304,11 @@ class Session(SeenSession):
 
     def _run(
         self,
-        files: Mapping[str, str | bytes] | Sequence[File] | None,
+        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None,
         env: Mapping[str, str] | None,
         timeout: int | None,
-        working_dir: str | None,
-        stdin: str | None,
+        working_dir: str | PathLike[str] | None,
+        stdin: str | bytes | None,
         **program: object,
     ) -> dict[str, Any]:
         return {
@@ -317,8 +317,8 @@ class Session(SeenSession):
             "files": files_on_the_wire(files),
             "env": env,
             "timeout": timeout,
-            "workingDir": working_dir,
-            "stdin": stdin,
+            "workingDir": working_dir_text(working_dir),
+            "stdin": input_text(stdin),
         }
 
     def _path(self, rest: str = "") -> str:
