@@ -11,6 +11,7 @@ from buntime_sdk._fake.answers import STATUSES, Answer, error_object
 from buntime_sdk._fake.request import request_of
 from buntime_sdk._fake.server import FakeServer
 from buntime_sdk._fake.terminal import FakeTerminal
+from buntime_sdk.deadlines import Deadline
 from buntime_sdk.dialing import AsyncSocket, Socket
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout, error_of
 
@@ -116,10 +117,13 @@ class _Wire:
 
 
 class _Socket(_Wire):
-    def receive(self) -> str | bytes | None:
+    def receive(self, timeout: float | None = None) -> str | bytes | None:
+        deadline = Deadline.after(timeout)
         while not self._is_over:
             if self._terminal.frames:
                 return self._terminal.frames.popleft()
+            if deadline.is_past:
+                raise TimeoutError
             time.sleep(LOOK)
         return None
 
@@ -131,10 +135,13 @@ class _Socket(_Wire):
 
 
 class _AsyncSocket(_Wire):
-    async def receive(self) -> str | bytes | None:
+    async def receive(self, timeout: float | None = None) -> str | bytes | None:
+        deadline = Deadline.after(timeout)
         while not self._is_over:
             if self._terminal.frames:
                 return self._terminal.frames.popleft()
+            if deadline.is_past:
+                raise TimeoutError
             await asyncio.sleep(LOOK)
         return None
 
