@@ -14,7 +14,9 @@ from buntime_sdk._async.calls import AsyncCalls, Call, broken_stream
 from buntime_sdk._async.pages import AsyncPages
 from buntime_sdk._async.runs import content_on_the_wire, listed_files
 from buntime_sdk.arguments import AnyPath, path_text, refusal
-from buntime_sdk.errors import FileConflict, FileNotFound
+from buntime_sdk.deadlines import Deadline
+from buntime_sdk.errors import ConnectionFailed, FileConflict, FileNotFound, RequestTimeout
+from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import (
     File,
     FileChange,
@@ -38,8 +40,8 @@ Progress: TypeAlias = Callable[[int, int | None], object]
 class AsyncFileWatch:
     """Streams file changes from the start of its block. The first event is `Watching`. Leaving the block ends it."""
 
-    def __init__(self, calls: AsyncCalls, query: dict[str, Any]) -> None:
-        self._events = AsyncReader(_read(calls, query))
+    def __init__(self, calls: AsyncCalls, query: dict[str, Any], deadline: Deadline) -> None:
+        self._events = AsyncReader(_read(calls, query, deadline))
         self._first: FileEvent | None = None
 
     async def __aenter__(self) -> Self:
@@ -63,17 +65,29 @@ class AsyncFileWatch:
         await self._events.close()
 
 
-async def _read(calls: AsyncCalls, query: dict[str, Any]) -> AsyncGenerator[FileEvent]:
-    async with calls.events(Call("GET", "/files/watch", query)) as events, aclosing(events):
-        async for event in events:
-            match event.name:
-                case "ready":
-                    yield Watching()
-                case "change":
-                    yield from_wire(FileChange, event.told)
-                case "overflow":
-                    yield from_wire(FileOverflow, event.told)
+async def _read(calls: AsyncCalls, query: dict[str, Any], deadline: Deadline) -> AsyncGenerator[FileEvent]:
+    try:
+        async with calls.events(Call("GET", "/files/watch", query, deadline=deadline)) as events, aclosing(events):
+            async for event in events:
+                told = _file_event(event)
+                if told is not None:
+                    yield told
+    except (ConnectionFailed, RequestTimeout) as failure:
+        if deadline.is_past:
+            raise TimeoutError(f"The watch reached its timeout of {deadline.seconds:g} seconds.") from failure
+        raise
     raise broken_stream()
+
+
+def _file_event(event: ServerEvent) -> FileEvent | None:
+    match event.name:
+        case "ready":
+            return Watching()
+        case "change":
+            return from_wire(FileChange, event.told)
+        case "overflow":
+            return from_wire(FileOverflow, event.told)
+    return None
 
 
 class AsyncFiles:
@@ -233,13 +247,20 @@ class AsyncFiles:
         }
         return from_wire(SearchResult, await self._calls.json(Call("GET", "/files/search", asked)))
 
-    def watch(self, path: str | PathLike[str] | None = None, *, recursive: bool = False) -> AsyncFileWatch:
+    def watch(
+        self, path: str | PathLike[str] | None = None, *, recursive: bool = False, timeout: float | None = None
+    ) -> AsyncFileWatch:
         """Watches a directory. Enter its block, then iterate over it.
 
-        `path`: the directory; `/workspace` by default. `recursive`: watch everything below it too. Raises FileNotFound,
-        FileConflict, ResourceLimitExceeded when it begins, and ConnectionFailed when the connection breaks.
+        `path`: the directory; `/workspace` by default. `recursive`: watch everything below it too. `timeout`: seconds
+        from now that the watch may take in all, from 0; None, the default, is no bound. Past it, the watch has ended,
+        and nothing changes in the session.
+
+        Raises FileNotFound, FileConflict, ResourceLimitExceeded when it begins, TimeoutError past the timeout, and
+        ConnectionFailed when the connection breaks.
         """
-        return AsyncFileWatch(self._calls, {**self._at(path), "recursive": recursive or None})
+        query = {**self._at(path), "recursive": recursive or None}
+        return AsyncFileWatch(self._calls, query, Deadline.after(timeout))
 
     async def chunks(
         self, path: str | PathLike[str], *, start: int = 0, end: int | None = None

@@ -32,9 +32,19 @@ class _Parts:
         self._lock = server.lock
         self._parts = iter(answer.parts)
         self._request = request
+        self._is_shut = False
+
+    def get_extra_info(self, name: str) -> "_Parts | None":
+        """Stands for the connection and for its socket."""
+        return self if name == "socket" else None
+
+    def shutdown(self, how: int) -> None:
+        self._is_shut = True
 
     def _next(self) -> bytes | None:
         """Returns the next part, or None if nothing has arrived yet. Raises StopIteration."""
+        if self._is_shut:
+            raise httpx2.ReadError("The connection was shut.", request=self._request)
         with self._lock:
             try:
                 return next(self._parts)
@@ -86,7 +96,9 @@ class FakeTransport(httpx2.BaseTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         answer = _answer(self._server, request, request.read())
-        return httpx2.Response(answer.status, headers=dict(answer.headers), stream=_Body(self._server, answer, request))
+        body = _Body(self._server, answer, request)
+        connection = {"network_stream": body}
+        return httpx2.Response(answer.status, headers=dict(answer.headers), stream=body, extensions=connection)
 
 
 class AsyncFakeTransport(httpx2.AsyncBaseTransport):

@@ -15,7 +15,9 @@ from buntime_sdk._sync.calls import Call, Calls, broken_stream
 from buntime_sdk._sync.pages import Pages
 from buntime_sdk._sync.runs import content_on_the_wire, listed_files
 from buntime_sdk.arguments import AnyPath, path_text, refusal
-from buntime_sdk.errors import FileConflict, FileNotFound
+from buntime_sdk.deadlines import Deadline
+from buntime_sdk.errors import ConnectionFailed, FileConflict, FileNotFound, RequestTimeout
+from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import (
     File,
     FileChange,
@@ -39,8 +41,8 @@ Progress: TypeAlias = Callable[[int, int | None], object]
 class FileWatch:
     """Streams file changes from the start of its block. The first event is `Watching`. Leaving the block ends it."""
 
-    def __init__(self, calls: Calls, query: dict[str, Any]) -> None:
-        self._events = Reader(_read(calls, query))
+    def __init__(self, calls: Calls, query: dict[str, Any], deadline: Deadline) -> None:
+        self._events = Reader(_read(calls, query, deadline))
         self._first: FileEvent | None = None
 
     def __enter__(self) -> Self:
@@ -64,17 +66,29 @@ class FileWatch:
         self._events.close()
 
 
-def _read(calls: Calls, query: dict[str, Any]) -> Generator[FileEvent]:
-    with calls.events(Call("GET", "/files/watch", query)) as events, closing(events):
-        for event in events:
-            match event.name:
-                case "ready":
-                    yield Watching()
-                case "change":
-                    yield from_wire(FileChange, event.told)
-                case "overflow":
-                    yield from_wire(FileOverflow, event.told)
+def _read(calls: Calls, query: dict[str, Any], deadline: Deadline) -> Generator[FileEvent]:
+    try:
+        with calls.events(Call("GET", "/files/watch", query, deadline=deadline)) as events, closing(events):
+            for event in events:
+                told = _file_event(event)
+                if told is not None:
+                    yield told
+    except (ConnectionFailed, RequestTimeout) as failure:
+        if deadline.is_past:
+            raise TimeoutError(f"The watch reached its timeout of {deadline.seconds:g} seconds.") from failure
+        raise
     raise broken_stream()
+
+
+def _file_event(event: ServerEvent) -> FileEvent | None:
+    match event.name:
+        case "ready":
+            return Watching()
+        case "change":
+            return from_wire(FileChange, event.told)
+        case "overflow":
+            return from_wire(FileOverflow, event.told)
+    return None
 
 
 class Files:
@@ -230,13 +244,20 @@ class Files:
         }
         return from_wire(SearchResult, self._calls.json(Call("GET", "/files/search", asked)))
 
-    def watch(self, path: str | PathLike[str] | None = None, *, recursive: bool = False) -> FileWatch:
+    def watch(
+        self, path: str | PathLike[str] | None = None, *, recursive: bool = False, timeout: float | None = None
+    ) -> FileWatch:
         """Watches a directory. Enter its block, then iterate over it.
 
-        `path`: the directory; `/workspace` by default. `recursive`: watch everything below it too. Raises FileNotFound,
-        FileConflict, ResourceLimitExceeded when it begins, and ConnectionFailed when the connection breaks.
+        `path`: the directory; `/workspace` by default. `recursive`: watch everything below it too. `timeout`: seconds
+        from now that the watch may take in all, from 0; None, the default, is no bound. Past it, the watch has ended,
+        and nothing changes in the session.
+
+        Raises FileNotFound, FileConflict, ResourceLimitExceeded when it begins, TimeoutError past the timeout, and
+        ConnectionFailed when the connection breaks.
         """
-        return FileWatch(self._calls, {**self._at(path), "recursive": recursive or None})
+        query = {**self._at(path), "recursive": recursive or None}
+        return FileWatch(self._calls, query, Deadline.after(timeout))
 
     def chunks(self, path: str | PathLike[str], *, start: int = 0, end: int | None = None) -> Generator[bytes]:
         """Streams a file of any size.

@@ -16,6 +16,7 @@ from buntime_sdk._sync.processes import Processes
 from buntime_sdk._sync.runs import Listener, RunStream, execute, files_on_the_wire
 from buntime_sdk._sync.terminal import Terminal, open_terminal
 from buntime_sdk.arguments import AnyPath, input_text, working_dir_text
+from buntime_sdk.deadlines import Deadline
 from buntime_sdk.errors import BuntimeError, SessionNotFound
 from buntime_sdk.previews import DEFAULT_PORT, TOKEN_SECONDS, Visit, require_path, require_port
 from buntime_sdk.seen import UNCHANGED, SeenSession, Unchanged, settings_on_the_wire
@@ -198,23 +199,26 @@ class Session(SeenSession):
 
         `path`: path and query, from the slash on. `port`: 1024 to 65535. `method`: any. `params`: added to the query.
         `headers`: for the session's server; the API key is never sent. `content`: the body; an iterable is sent once
-        and never retried. `json`: a value to send as JSON instead. `timeout`: seconds that the response, or the next
-        part of it, may take; the client's by default. `stream`: return before the body is read; close the response
-        afterwards.
+        and never retried. `json`: a value to send as JSON instead. `timeout`: seconds that the whole call may take,
+        more than 0; the client's by default. Past it, the request is not sent again, and the session's server may go on
+        with it. `stream`: return before the body is read; close the response afterwards. `timeout` then bounds the wait
+        for its head, and for each part.
 
         Raises Unavailable when nothing listens or the session does not wake in time, InvalidRequest, SessionNotFound,
         ConnectionFailed, RequestTimeout. Redirects are not followed, and cookies are not kept.
         """
         require_port(port)
         require_path(path)
+        deadline = Deadline.after(self._calls.timeout if timeout is None else timeout, least=None)
         if not self._is_known("previewUrl"):
-            self.refresh()
-        silence = self._calls.timeout if timeout is None else timeout
+            self._see(self._calls.json(Call("GET", self._path(), deadline=deadline)))
         url = self.preview_url(port)
-        visit = Visit(url, path, method, params, headers or {}, content, json, silence, stream)
+        visit = Visit(url, port, path, method, params, headers or {}, content, json, deadline, stream)
 
         def new_token() -> str:
-            return (self.preview_token(ttl=TOKEN_SECONDS)).token
+            wanted, key = {"ttl": TOKEN_SECONDS}, key_or_new(None)
+            call = Call("POST", self._path("/preview-token"), json=wanted, key=key, deadline=deadline)
+            return str((self._calls.json(call))["token"])
 
         needs_token = not self._is_open(port)
         return self._calls.previews.fetch(self.id, visit, new_token, needs_token=needs_token)
