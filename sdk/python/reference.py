@@ -108,7 +108,7 @@ def _arguments(function: ast.FunctionDef, kind: type) -> str:
     arguments.args = [one for one in arguments.args if one.arg != "self"]
     names = vars(sys.modules[kind.__module__])
     values = {name: repr(value) for name, value in names.items() if name.isupper() and isinstance(value, int | float)}
-    text = ast.unparse(arguments).replace("=", " = ")
+    text = ast.unparse(arguments).replace("=", " = ").replace("AnyPath", "str | PathLike[str]")
     return re.sub(r"= ([A-Z_]+)\b", lambda found: f"= {values.get(found[1], found[1])}", text)
 
 

@@ -132,10 +132,11 @@ async def test_a_refused_terminal_is_an_ordinary_answer_before_the_upgrade(api: 
         ({"cols": 80, "rows": 501}, 400, "invalid_request"),
         ({"cols": 80}, 400, "invalid_request"),
         ({"rows": "x", "cols": 80}, 400, "invalid_request"),
-        ({"terminalId": "nonsense"}, 400, "invalid_request"),
         ({"other": 1}, 400, "invalid_request"),
         ({"workingDir": "a\0b"}, 400, "invalid_request"),
         ({"terminalId": unknown}, 404, "terminal_not_found"),
+        ({"terminalId": "nonsense"}, 404, "terminal_not_found"),
+        ({"terminalId": ""}, 404, "terminal_not_found"),
     ]
     for query, status, code in expected:
         found, error = await refused(api, session, **query)

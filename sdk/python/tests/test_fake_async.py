@@ -12,6 +12,7 @@ from buntime_sdk import (
     Evaluation,
     FileChange,
     FileEvent,
+    InvalidState,
     LogEntry,
     LogEvent,
     MemoryLimitExceeded,
@@ -96,7 +97,7 @@ async def test_a_terminal_echoes_and_exits() -> None:
         await terminal.write("ls\rexit\r")
         shown = b"".join([part async for part in terminal])
         assert shown == b"$ ls\r\nterminal\r\n$ exit\r\n"
-        with pytest.raises(ConnectionFailed):
+        with pytest.raises(InvalidState, match="exited with code 0"):
             await terminal.write("more")
 
 

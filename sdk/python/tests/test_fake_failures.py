@@ -71,3 +71,26 @@ def test_requests_are_recorded_without_the_key() -> None:
     assert (request.method, request.path) == ("POST", "/files/write")
     assert request.body == {"sessionId": session.id, "path": "a", "content": "b"}
     assert "authorization" not in request.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "nearest"),
+    [
+        ("GET", "/nope/x", "GET /"),
+        ("GET", "/file/read", "GET /files/read"),
+        ("POST", "/files/read", "/files/read"),
+        ("get", "/files/read", "GET /files/read"),
+        ("POST", "/sessions", "POST /sessions/create"),
+    ],
+)
+def test_a_failure_of_an_unknown_operation_is_refused_with_the_nearest(method: str, path: str, nearest: str) -> None:
+    with pytest.raises(ValueError, match=f"There is no {method} {path}. The nearest are .*{nearest}"):
+        FakeBuntime().fail(method, path, "internal_error")
+
+
+def test_every_call_of_the_sdk_can_be_made_to_fail() -> None:
+    fake = FakeBuntime()
+    for path in ("", "/sleep", "/wake", "/preview-token"):
+        fake.fail("GET" if not path else "POST", f"/sessions/ses_1{path}", "internal_error")
+    fake.fail("GET", "/sessions/{any}/terminal", "internal_error").fail("GET", "/files/{any}", "internal_error")
+    fake.fail("POST", "/execute", "internal_error").fail("DELETE", "/contexts/delete", "internal_error")

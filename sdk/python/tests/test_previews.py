@@ -6,6 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 from buntime_sdk import Buntime, ConnectionFailed, InvalidRequest, SessionNotFound, Unauthorized, Unavailable
+from buntime_sdk.deadlines import NEVER
 from buntime_sdk.previews import Visit
 from stand_in import KEY, LOST, Answer, Player, refusal
 
@@ -197,7 +198,7 @@ def test_a_path_without_a_slash_is_refused(path: str) -> None:
 
 
 def visit(preview: str, path: str = "/", params: Mapping[str, Any] | None = None) -> Visit:
-    return Visit(preview, path, "GET", params, {}, None, None, 1.0, stream=False)
+    return Visit(preview, 8080, path, "GET", params, {}, None, None, NEVER, stream=False)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """WebSockets, which only terminals need. The library is imported when the first one opens."""
 
+import asyncio
 import json
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeAlias
@@ -12,15 +13,17 @@ GOODBYE_SECONDS = 1.0  # to wait for the server's close frame, which comes after
 
 
 class AsyncSocket(Protocol):
-    """`receive` returns None after a clean close, and raises ConnectionFailed when the connection breaks."""
+    """`receive` returns None after a clean close. It raises ConnectionFailed when the connection breaks, and
+    TimeoutError when nothing arrives within `timeout` seconds, of which nothing is lost.
+    """
 
-    async def receive(self) -> str | bytes | None: ...
+    async def receive(self, timeout: float | None = None) -> str | bytes | None: ...
     async def send(self, message: str | bytes) -> None: ...
     async def close(self) -> None: ...
 
 
 class Socket(Protocol):
-    def receive(self) -> str | bytes | None: ...
+    def receive(self, timeout: float | None = None) -> str | bytes | None: ...
     def send(self, message: str | bytes) -> None: ...
     def close(self) -> None: ...
 
@@ -39,9 +42,10 @@ async def async_dial(url: str, headers: Mapping[str, str], timeout: float) -> As
     from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
     class Open:
-        async def receive(self) -> str | bytes | None:
+        async def receive(self, timeout: float | None = None) -> str | bytes | None:
             try:
-                return await connection.recv()
+                async with asyncio.timeout(timeout):
+                    return await connection.recv()
             except ConnectionClosed as closed:
                 _require_order(closed, url)
                 return None
@@ -78,9 +82,9 @@ def dial(url: str, headers: Mapping[str, str], timeout: float) -> Socket:
     from websockets.sync.client import connect
 
     class Open:
-        def receive(self) -> str | bytes | None:
+        def receive(self, timeout: float | None = None) -> str | bytes | None:
             try:
-                return connection.recv()
+                return connection.recv(timeout)
             except ConnectionClosed as closed:
                 _require_order(closed, url)
                 return None

@@ -17,6 +17,11 @@ def failure_of(broken: httpx2.RequestError, url: str) -> BuntimeError:
     return ConnectionFailed(f"The connection broke: {url}: {reason}", begun=True)
 
 
+def is_late(broken: httpx2.RequestError) -> bool:
+    """Whether there was a connection, and its other end did not answer or take the request in time."""
+    return isinstance(broken, httpx2.ReadTimeout | httpx2.WriteTimeout)
+
+
 def refusal_in(
     response: httpx2.Response, content: bytes, code: str | None = None, url: str | None = None
 ) -> BuntimeError:

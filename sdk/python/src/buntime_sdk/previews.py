@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from buntime_sdk.deadlines import Deadline
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, InvalidRequest, RequestTimeout
 from buntime_sdk.retries import RetryRules, delay_before
 
@@ -40,17 +41,24 @@ def require_path(path: str) -> None:
 @dataclass(frozen=True, slots=True)
 class Visit:
     """A request to a program of a session. `preview`: the URL of the port's preview. `content`: bytes, text, or an
-    iterable, which is sent once. `timeout`: seconds."""
+    iterable, which is sent once. `deadline`: when the whole call must have ended."""
 
     preview: str
+    port: int
     path: str
     method: str
     params: Mapping[str, Any] | None
     headers: Mapping[str, str]
     content: Any
     json: Any
-    timeout: float
+    deadline: Deadline
     stream: bool
+
+    def late(self) -> RequestTimeout:
+        """Returns the error for a program that does not answer in time."""
+        url = urlsplit(str(self.url))
+        asked = f"{self.method} {self.path} within {self.deadline.seconds:g} seconds"
+        return RequestTimeout(f"No response from port {self.port} of {url.hostname} to {asked}, or no whole one.")
 
     @property
     def url(self) -> httpx2.URL:
@@ -88,13 +96,17 @@ def delay_before_visit(
     """Returns the seconds to wait before the next attempt, or None to give up.
 
     A refusal with `Retry-After` came before the program saw the request, so any method may be sent again. `waited`:
-    seconds since the first attempt, which bound the waits for a session that wakes. A port on which nothing listens is
-    tried as often as any call is.
+    seconds since the first attempt, to which a wait must not add more than the call may take. A port on which nothing
+    listens is tried as often as any call is. A program that did not answer in time is not asked again.
     """
-    if isinstance(failure, ConnectionFailed | RequestTimeout):
-        is_resendable = visit.is_safe or (visit.is_repeatable and not getattr(failure, "begun", True))
-        return delay_before(failure, attempt, rules, repeatable=visit.is_safe, random=random) if is_resendable else None
+    if isinstance(failure, RequestTimeout):
+        return None
+    left = visit.deadline.seconds - waited
+    if isinstance(failure, ConnectionFailed):
+        is_resendable = visit.is_safe or (visit.is_repeatable and not failure.begun)
+        delay = delay_before(failure, attempt, rules, repeatable=visit.is_safe, random=random)
+        return delay if is_resendable and delay is not None and delay <= left else None
     after = failure.retry_after
-    if after is None or rules.most == 0 or not visit.is_repeatable or waited + after > visit.timeout:
+    if after is None or rules.most == 0 or not visit.is_repeatable or after > left:
         return None
     return None if failure.status == NOT_LISTENING and attempt > rules.most else after

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from functools import cache
+from os import PathLike
 from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 from buntime_sdk.errors import ExecutionFailed
@@ -89,7 +90,7 @@ class Woken:
 class File:
     """A file to write before a run. `mode`: permission bits in octal, such as `"755"`."""
 
-    path: str
+    path: str | PathLike[str]
     content: str | bytes
     mode: str | None = None
 

@@ -13,7 +13,7 @@ from buntime_sdk._fake.answers import scripted
 from buntime_sdk._fake.previews import PreviewAnswer, PreviewScript
 from buntime_sdk._fake.request import FakeRequest
 from buntime_sdk._fake.scripts import FakeResult, FakeRun, RunAnswer, RunKind, RunMatch, RunScript
-from buntime_sdk._fake.server import FakeServer, Trouble, path_pattern
+from buntime_sdk._fake.server import FakeServer, Trouble, path_pattern, require_operation
 from buntime_sdk._fake.transports import AsyncFakeTransport, Dialing, FakeTransport, async_pause, pause
 from buntime_sdk.errors import BuntimeError
 
@@ -81,8 +81,9 @@ class _Scripted:
         code. ConnectionFailed means that the connection breaks, or with `begun=False` that there never was one.
         `times`: how many calls fail. `after_work`: do the work and lose only the response.
 
-        Raises ValueError for a code that the server does not have.
+        Raises ValueError for a code that the server does not have, or an operation that it does not have.
         """
+        require_operation(method, path)
         self._server.troubles.append(Trouble(method, path_pattern(path), scripted(error), times, after_work))
         return self
 

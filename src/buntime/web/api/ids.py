@@ -7,6 +7,7 @@ from buntime.web.exchange import SESSION_ID
 
 PROCESS_ID = re.compile(r"proc_[a-z0-9]{18}")
 CONTEXT_ID = re.compile(r"ctx_[a-z0-9]{18}")
+TERMINAL_ID = re.compile(r"term_[a-z0-9]{18}")
 
 
 def session_id(text: str) -> str:
@@ -27,4 +28,11 @@ def context_id(text: str) -> str:
     """Raises ContextNotFound."""
     if not CONTEXT_ID.fullmatch(text):
         raise errors.ContextNotFound(text[:100])
+    return text
+
+
+def terminal_id(text: str) -> str:
+    """Raises TerminalNotFound."""
+    if not TERMINAL_ID.fullmatch(text):
+        raise errors.TerminalNotFound(text[:100])
     return text

@@ -19,7 +19,7 @@ from buntime.errors import BuntimeError, ExecutionTimeout, InvalidRequest, Unava
 from buntime.inside import Exit
 from buntime.operations.terminals import Opened, OpenTerminal, Terminals
 from buntime.ports import SandboxGone
-from buntime.web.api.ids import session_id
+from buntime.web.api.ids import session_id, terminal_id
 from buntime.web.decoding import decode_body, decode_query
 from buntime.web.exchange import ClientLeft, Exchange
 from buntime.web.failures import reply_to
@@ -88,8 +88,9 @@ async def _opened(terminals: Terminals, caller: Caller, asked: OpenTerminal) -> 
 def _asked(exchange: Exchange, query: TerminalQuery) -> OpenTerminal:
     if (query.cols is None) != (query.rows is None):
         raise InvalidRequest("rows" if query.rows is None else "cols", "Give cols and rows together.")
+    resumed = None if query.terminal_id is None else terminal_id(query.terminal_id)
     return OpenTerminal(
-        session_id(exchange.path_params["sessionId"]), query.terminal_id, query.cols, query.rows, query.working_dir
+        session_id(exchange.path_params["sessionId"]), resumed, query.cols, query.rows, query.working_dir
     )
 
 

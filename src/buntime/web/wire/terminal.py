@@ -7,13 +7,16 @@ from msgspec import Meta, Struct
 from buntime.web.wire.errors import Failure
 from buntime.web.wire.shapes import Request, Response
 
-TerminalId = Annotated[str, Meta(pattern="^term_[a-z0-9]{18}$")]
 Cells = Annotated[int, Meta(ge=2, le=500)]
 
 
 class TerminalQuery(Request):
     terminal_id: Annotated[
-        TerminalId | None, Meta(description="Reconnect to this terminal. Omit it to open a new one.")
+        str | None,
+        Meta(
+            description="Reconnect to this terminal: `term_` and 18 lower-case letters and digits. Omit it to open a "
+            "new one."
+        ),
     ] = None
     cols: Annotated[
         Cells | None, Meta(description="Give `cols` and `rows` together. A new terminal has 80 columns by default.")

@@ -4,15 +4,18 @@ import json
 import random
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import httpx2
 
 from buntime_sdk._async.previews import CONNECT_SECONDS, AsyncPreviews
+from buntime_sdk.arguments import require_key
+from buntime_sdk.bodies import async_parts_until
+from buntime_sdk.deadlines import NEVER, Deadline
 from buntime_sdk.dialing import AsyncDial, AsyncSocket
-from buntime_sdk.errors import BuntimeError, ConnectionFailed, InvalidRequest, error_of
+from buntime_sdk.errors import BuntimeError, ConnectionFailed, error_of
 from buntime_sdk.events import EventParser, ServerEvent
 from buntime_sdk.failures import failure_of, read_json, refusal_in
 from buntime_sdk.retries import RetryRules, delay_before, may_have_begun
@@ -22,6 +25,7 @@ from buntime_sdk.waiting import AsyncPause, Eventual, async_close_with
 T = TypeVar("T")
 
 LEAST_PATIENCE = 1.0  # least seconds that one wait for a call in progress takes off the patience
+LEAST_SILENCE = 0.5  # seconds that a response may take, even right before a deadline
 HEARTBEAT_SECONDS = 15.0  # the server sends a heartbeat this often on a silent stream
 
 
@@ -32,7 +36,7 @@ class Call:
     `json`: fields that are None are left out, unless `nulls` is true. `body`: returns the content again for each
     attempt. `repeatable`: carrying out the call twice does no harm. None means every method but POST, and any call with
     a key. `waits`: seconds that the server may be silent beyond the client's timeout, because a program runs.
-    `is_retried`: False where the caller retries by itself.
+    `is_retried`: False where the caller retries by itself. `deadline`: no attempt outlasts it or begins after it.
     """
 
     method: str
@@ -46,6 +50,7 @@ class Call:
     waits: float = 0.0
     nulls: bool = False
     is_retried: bool = True
+    deadline: Deadline = NEVER
 
 
 class AsyncCalls:
@@ -116,7 +121,7 @@ class AsyncCalls:
     async def events(self, call: Call) -> AsyncIterator[AsyncGenerator[ServerEvent]]:
         """Yields Server-Sent Events as they arrive, until the response ends. Raises what an `error` event reports."""
         async with self.answer(replace(call, waits=call.waits + HEARTBEAT_SECONDS)) as response:
-            yield _events(response, self._base_url)
+            yield _events(response, self._base_url, call.deadline)
 
     async def socket(self, path: str, query: Mapping[str, object], *, repeatable: bool) -> AsyncSocket:
         """Opens a WebSocket."""
@@ -148,7 +153,7 @@ class AsyncCalls:
                 is_under_way = failure.code == "idempotency_in_progress" and patience > 0
                 attempt = max(attempt, 1) if is_under_way else attempt + 1
                 delay = self.delay_before(failure, attempt, repeatable=repeatable) if call.is_retried else None
-                if delay is None:
+                if delay is None or delay > call.deadline.left:
                     raise
                 if is_under_way:  # wait for it as long as for its own response
                     patience -= max(delay, LEAST_PATIENCE)
@@ -186,22 +191,20 @@ class AsyncCalls:
     def _request(self, call: Call) -> httpx2.Request:
         headers = {**self._headers, **(call.headers or {})}
         if call.key is not None:
-            if not is_visible(call.key):
-                message = "An idempotency key is 1 to 255 visible ASCII characters."
-                raise InvalidRequest(message, code="invalid_request", details={"field": "Idempotency-Key"})
+            require_key(call.key)
             headers["Idempotency-Key"] = call.key
         content: AsyncIterator[bytes] | bytes | None = call.body() if call.body is not None else None
         if call.json is not None:
             headers["Content-Type"] = "application/json"
             content = json.dumps(call.json if call.nulls else without_none(call.json)).encode()
-        silence = self.timeout + call.waits
+        silence = min(self.timeout + call.waits, max(call.deadline.left, LEAST_SILENCE))
         return self._http.build_request(
             call.method,
             self._base_url + call.path,
             params=_query(call.query) if call.query else None,
             content=content,
             headers=headers,
-            timeout=httpx2.Timeout(silence, connect=min(CONNECT_SECONDS, self.timeout), pool=None),
+            timeout=httpx2.Timeout(silence, connect=min(CONNECT_SECONDS, self.timeout, silence), pool=None),
         )
 
     def _note_rate(self, headers: httpx2.Headers) -> None:
@@ -212,14 +215,15 @@ class AsyncCalls:
         self.rate_limit = RateLimit(limit, remaining, reset)
 
 
-async def _events(response: httpx2.Response, url: str) -> AsyncGenerator[ServerEvent]:
+async def _events(response: httpx2.Response, url: str, deadline: Deadline) -> AsyncGenerator[ServerEvent]:
     parser = EventParser()
     try:
-        async for part in response.aiter_bytes():
-            for event in parser.feed(part):
-                if event.name == "error":
-                    raise error_of(event.told, None, response.headers.get("x-request-id"))
-                yield event
+        async with aclosing(async_parts_until(response, deadline)) as parts:
+            async for part in parts:
+                for event in parser.feed(part):
+                    if event.name == "error":
+                        raise error_of(event.told, None, response.headers.get("x-request-id"))
+                    yield event
     except httpx2.RequestError as broken:
         raise failure_of(broken, url) from broken
 
@@ -229,14 +233,9 @@ def broken_stream() -> ConnectionFailed:
     return ConnectionFailed("The stream ended before its last event: the connection broke.", begun=True)
 
 
-def new_key() -> str:
-    """Returns a new idempotency key for one call, which makes it safe to retry."""
-    return secrets.token_hex(16)
-
-
-def is_visible(value: str) -> bool:
-    """Whether the value can be sent in a header. An HTTP client's own error would quote the value, which is secret."""
-    return value.isascii() and value.isprintable() and " " not in value and 0 < len(value) <= 255
+def key_or_new(key: str | None) -> str:
+    """Returns the caller's idempotency key, or else a new one for this call, which makes it safe to retry."""
+    return secrets.token_hex(16) if key is None else key
 
 
 def without_none(fields: Mapping[str, object]) -> dict[str, object]:

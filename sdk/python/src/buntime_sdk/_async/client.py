@@ -12,6 +12,7 @@ from buntime_sdk._async.calls import AsyncCalls
 from buntime_sdk._async.previews import AsyncPreviews
 from buntime_sdk._async.sessions import AsyncSessions
 from buntime_sdk.address import key_and_url
+from buntime_sdk.arguments import require_count, require_seconds
 from buntime_sdk.dialing import AsyncDial, async_dial
 from buntime_sdk.errors import BuntimeError
 from buntime_sdk.retries import RetryRules
@@ -56,9 +57,12 @@ class AsyncBuntime:
         before each retry with the error, the number of failed attempts and the seconds to wait. `transport`, `dial`,
         `pause`: for tests and special networks.
 
-        Raises Unauthorized when the key is missing, empty or malformed, and InvalidRequest when the URL is. An empty
-        string never stands for the environment's value.
+        Raises Unauthorized when the key is missing, empty or malformed, and InvalidRequest when the URL is, or a number
+        is out of range. An empty string never stands for the environment's value.
         """
+        require_seconds("timeout", timeout)
+        require_count("max_retries", max_retries)
+        require_seconds("retry_delay", retry_delay, least=0)
         key, self.base_url = key_and_url(api_key, base_url)
         client = partial(
             httpx2.AsyncClient,

@@ -5,11 +5,14 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
+from os import PathLike
 from typing import Any, Self
 
-from buntime_sdk._async.calls import AsyncCalls, Call, broken_stream, new_key
+from buntime_sdk._async.calls import AsyncCalls, Call, broken_stream, key_or_new
 from buntime_sdk._async.pages import AsyncPages
-from buntime_sdk.errors import BuntimeError
+from buntime_sdk.arguments import working_dir_text
+from buntime_sdk.deadlines import NEVER, Deadline
+from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout
 from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import LogEntry, LogEvent, LogPage, LogsDropped, ProcessExit, ProcessStatus, from_wire
 
@@ -94,13 +97,19 @@ class AsyncProcess:
 
     async def refresh(self) -> Self:
         """Asks the server for the process's current state. Raises ProcessNotFound."""
-        return self._seen(await self._calls.json(Call("GET", "/processes/get", self._names())))
+        return await self._look(NEVER)
 
-    async def wait(self) -> Self:
-        """Waits until the process has ended, however long. This keeps its session awake. Raises ProcessNotFound."""
-        look = SHORTEST_LOOK
-        while (await self.refresh()).status == "running":
-            await self._calls.wait(look)
+    async def wait(self, timeout: float | None = None) -> Self:
+        """Waits until the process has ended. This keeps its session awake.
+
+        `timeout`: seconds to wait, from 0; None, the default, is no bound. Past it, the process goes on running. Raises
+        TimeoutError then, and ProcessNotFound.
+        """
+        deadline, look = Deadline.after(timeout), SHORTEST_LOOK
+        while (await self._look(deadline)).status == "running":
+            if deadline.is_past:
+                raise self._late(deadline)
+            await self._calls.wait(min(look, deadline.left))
             look = min(look * 1.5, LONGEST_LOOK)
         return self
 
@@ -140,17 +149,21 @@ class AsyncProcess:
         query = {**self._names(), "cursor": cursor, "limit": limit}
         return from_wire(LogPage, await self._calls.json(Call("GET", "/processes/logs", query)))
 
-    async def follow(self, *, cursor: int = 0) -> AsyncGenerator[LogEvent]:
-        """Streams its output. The last event is its `ProcessExit`. `cursor`: where to begin; the start by default.
+    async def follow(self, *, cursor: int = 0, timeout: float | None = None) -> AsyncGenerator[LogEvent]:
+        """Streams its output. The last event is its `ProcessExit`.
+
+        `cursor`: where to begin; the start by default. `timeout`: seconds from the first read that following may take
+        in all, from 0; None, the default, is no bound. Past it, the process goes on running, and the `cursor` of the
+        last event is where to follow on.
 
         A broken connection resumes where it stopped: no output is lost or repeated. While the server restarts,
-        reconnecting goes on for a minute. Raises ConnectionFailed after that, and ProcessNotFound.
+        reconnecting goes on for a minute. Raises ConnectionFailed after that, TimeoutError, and ProcessNotFound.
         """
-        failed, waited = 0, 0.0
+        deadline, failed, waited = Deadline.after(timeout), 0, 0.0
         while True:
             began = time.monotonic()
             try:
-                async with aclosing(self._followed(cursor)) as events:
+                async with aclosing(self._followed(cursor, deadline)) as events:
                     async for event in events:
                         failed, waited = 0, 0.0
                         yield event
@@ -159,6 +172,8 @@ class AsyncProcess:
                         cursor = cursor if event.cursor is None else event.cursor
                 raise broken_stream()
             except BuntimeError as failure:
+                if deadline.is_past:
+                    raise self._late(deadline) from failure
                 if time.monotonic() - began > LASTING_SECONDS:
                     failed, waited = 0, 0.0
                 failed += 1
@@ -166,17 +181,29 @@ class AsyncProcess:
                 if delay is None:
                     raise
             delay = max(delay, min(max(delay, SHORTEST_LOOK) * 2 ** min(failed - 1, MOST_DOUBLINGS), LONGEST_PAUSE))
+            delay = min(delay, deadline.left)
             waited += delay
             await self._calls.wait(delay)
 
-    async def _followed(self, cursor: int) -> AsyncGenerator[LogEvent]:
+    async def _followed(self, cursor: int, deadline: Deadline) -> AsyncGenerator[LogEvent]:
         query = {**self._names(), "cursor": cursor or None, "follow": True}
-        call = Call("GET", "/processes/logs", query, is_retried=False)  # `follow` retries by itself
+        call = Call("GET", "/processes/logs", query, is_retried=False, deadline=deadline)  # `follow` retries by itself
         async with self._calls.events(call) as events, aclosing(events):
             async for event in events:
                 told = _log_event(event)
                 if told is not None:
                     yield told
+
+    async def _look(self, deadline: Deadline) -> Self:
+        try:
+            return self._seen(await self._calls.json(Call("GET", "/processes/get", self._names(), deadline=deadline)))
+        except (ConnectionFailed, RequestTimeout) as failure:
+            if deadline.is_past:
+                raise self._late(deadline) from failure
+            raise
+
+    def _late(self, deadline: Deadline) -> TimeoutError:
+        return TimeoutError(f"Process {self.id} was still running after {deadline.seconds:g} seconds.")
 
     def _names(self) -> dict[str, Any]:
         return {"sessionId": self._session_id, "processId": self.id}
@@ -199,7 +226,7 @@ class AsyncProcesses:
         *,
         code: str | None = None,
         env: Mapping[str, str] | None = None,
-        working_dir: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
         name: str | None = None,
         timeout: int | None = None,
         wait_for_port: int | None = None,
@@ -223,7 +250,7 @@ class AsyncProcesses:
             "command": command,
             "code": code,
             "env": env,
-            "workingDir": working_dir,
+            "workingDir": working_dir_text(working_dir),
             "name": name,
             "timeout": timeout,
         }
@@ -232,7 +259,7 @@ class AsyncProcesses:
             wanted: dict[str, object] = {"port": wait_for_port, "output": wait_for_output, "timeout": wait_timeout}
             request["waitFor"] = {key: value for key, value in wanted.items() if value is not None}
             waits = wait_timeout or WAIT_SECONDS
-        key = idempotency_key or new_key()
+        key = key_or_new(idempotency_key)
         told = await self._calls.json(Call("POST", "/processes/start", json=request, key=key, waits=waits))
         return AsyncProcess(self._calls, self._session_id, told)
 

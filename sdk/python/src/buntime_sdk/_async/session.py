@@ -2,18 +2,21 @@
 
 from collections.abc import AsyncIterable, Mapping, Sequence
 from contextlib import suppress
+from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import httpx2
 
-from buntime_sdk._async.calls import AsyncCalls, Call, new_key
+from buntime_sdk._async.calls import AsyncCalls, Call, key_or_new
 from buntime_sdk._async.contexts import AsyncContexts
 from buntime_sdk._async.files import AsyncFiles
 from buntime_sdk._async.processes import AsyncProcesses
 from buntime_sdk._async.runs import AsyncRunStream, Listener, execute, files_on_the_wire
 from buntime_sdk._async.terminal import AsyncTerminal, open_terminal
+from buntime_sdk.arguments import AnyPath, input_text, working_dir_text
+from buntime_sdk.deadlines import Deadline
 from buntime_sdk.errors import BuntimeError, SessionNotFound
 from buntime_sdk.previews import DEFAULT_PORT, TOKEN_SECONDS, Visit, require_path, require_port
 from buntime_sdk.seen import UNCHANGED, SeenSession, Unchanged, settings_on_the_wire
@@ -70,11 +73,11 @@ class AsyncSession(SeenSession):
         self,
         code: str,
         *,
-        files: Mapping[str, str | bytes] | Sequence[File] | None = None,
+        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None = None,
         env: Mapping[str, str] | None = None,
         timeout: int | None = None,
-        working_dir: str | None = None,
-        stdin: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
+        stdin: str | bytes | None = None,
         on_stdout: Listener | None = None,
         on_stderr: Listener | None = None,
         idempotency_key: str | None = None,
@@ -84,9 +87,9 @@ class AsyncSession(SeenSession):
 
         `code`: the program. `files`: path → content, written before the run, all or none. `env`: for this run only.
         `timeout`: seconds that the program may run; the session's by default. `working_dir`: relative to `/workspace`,
-        or absolute. `stdin`: the program's standard input. `on_stdout`, `on_stderr`: called with each piece of output
-        as it arrives; the result then has all output, uncut. `idempotency_key`: makes it safe to retry the call, which
-        then happens by itself when the response is lost.
+        or absolute. `stdin`: the program's standard input, as text or as its UTF-8. `on_stdout`, `on_stderr`: called
+        with each piece of output as it arrives; the result then has all output, uncut. `idempotency_key`: makes it safe
+        to retry the call, which then happens by itself when the response is lost.
 
         A cancelled or interrupted call ends its run, and so does a lost connection. With an `idempotency_key` the run
         continues, and a call with the same key returns its result.
@@ -103,11 +106,11 @@ class AsyncSession(SeenSession):
         self,
         command: str,
         *,
-        files: Mapping[str, str | bytes] | Sequence[File] | None = None,
+        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None = None,
         env: Mapping[str, str] | None = None,
         timeout: int | None = None,
-        working_dir: str | None = None,
-        stdin: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
+        stdin: str | bytes | None = None,
         on_stdout: Listener | None = None,
         on_stderr: Listener | None = None,
         idempotency_key: str | None = None,
@@ -126,11 +129,11 @@ class AsyncSession(SeenSession):
         self,
         code: str,
         *,
-        files: Mapping[str, str | bytes] | Sequence[File] | None = None,
+        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None = None,
         env: Mapping[str, str] | None = None,
         timeout: int | None = None,
-        working_dir: str | None = None,
-        stdin: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
+        stdin: str | bytes | None = None,
         detach: bool = False,
     ) -> AsyncRunStream:
         """Executes code and streams its output.
@@ -145,11 +148,11 @@ class AsyncSession(SeenSession):
         self,
         command: str,
         *,
-        files: Mapping[str, str | bytes] | Sequence[File] | None = None,
+        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None = None,
         env: Mapping[str, str] | None = None,
         timeout: int | None = None,
-        working_dir: str | None = None,
-        stdin: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
+        stdin: str | bytes | None = None,
         detach: bool = False,
     ) -> AsyncRunStream:
         """Executes a command with `bash -c` and streams its output.
@@ -166,7 +169,7 @@ class AsyncSession(SeenSession):
         terminal_id: str | None = None,
         cols: int | None = None,
         rows: int | None = None,
-        working_dir: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
     ) -> Awaited[AsyncTerminal]:
         """Opens a shell. As a context manager, the block's end disconnects and leaves the shell running.
 
@@ -175,7 +178,7 @@ class AsyncSession(SeenSession):
 
         Raises TerminalNotFound, FileNotFound for `working_dir`, ResourceLimitExceeded.
         """
-        query = {"terminalId": terminal_id, "cols": cols, "rows": rows, "workingDir": working_dir}
+        query = {"terminalId": terminal_id, "cols": cols, "rows": rows, "workingDir": working_dir_text(working_dir)}
         return awaited(open_terminal(self._calls, self._path("/terminal"), query))
 
     async def fetch(
@@ -200,23 +203,26 @@ class AsyncSession(SeenSession):
 
         `path`: path and query, from the slash on. `port`: 1024 to 65535. `method`: any. `params`: added to the query.
         `headers`: for the session's server; the API key is never sent. `content`: the body; an iterable is sent once
-        and never retried. `json`: a value to send as JSON instead. `timeout`: seconds that the response, or the next
-        part of it, may take; the client's by default. `stream`: return before the body is read; close the response
-        afterwards.
+        and never retried. `json`: a value to send as JSON instead. `timeout`: seconds that the whole call may take,
+        more than 0; the client's by default. Past it, the request is not sent again, and the session's server may go on
+        with it. `stream`: return before the body is read; close the response afterwards. `timeout` then bounds the wait
+        for its head, and for each part.
 
         Raises Unavailable when nothing listens or the session does not wake in time, InvalidRequest, SessionNotFound,
         ConnectionFailed, RequestTimeout. Redirects are not followed, and cookies are not kept.
         """
         require_port(port)
         require_path(path)
+        deadline = Deadline.after(self._calls.timeout if timeout is None else timeout, least=None)
         if not self._is_known("previewUrl"):
-            await self.refresh()
-        silence = self._calls.timeout if timeout is None else timeout
+            self._see(await self._calls.json(Call("GET", self._path(), deadline=deadline)))
         url = self.preview_url(port)
-        visit = Visit(url, path, method, params, headers or {}, content, json, silence, stream)
+        visit = Visit(url, port, path, method, params, headers or {}, content, json, deadline, stream)
 
         async def new_token() -> str:
-            return (await self.preview_token(ttl=TOKEN_SECONDS)).token
+            wanted, key = {"ttl": TOKEN_SECONDS}, key_or_new(None)
+            call = Call("POST", self._path("/preview-token"), json=wanted, key=key, deadline=deadline)
+            return str((await self._calls.json(call))["token"])
 
         needs_token = not self._is_open(port)
         return await self._calls.previews.fetch(self.id, visit, new_token, needs_token=needs_token)
@@ -232,9 +238,7 @@ class AsyncSession(SeenSession):
         Raises InvalidState when the session has the most valid tokens that it may have.
         """
         told = await self._calls.json(
-            Call(
-                "POST", self._path("/preview-token"), json={"port": port, "ttl": ttl}, key=idempotency_key or new_key()
-            )
+            Call("POST", self._path("/preview-token"), json={"port": port, "ttl": ttl}, key=key_or_new(idempotency_key))
         )
         return from_wire(PreviewToken, told)
 
@@ -308,11 +312,11 @@ class AsyncSession(SeenSession):
 
     def _run(
         self,
-        files: Mapping[str, str | bytes] | Sequence[File] | None,
+        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None,
         env: Mapping[str, str] | None,
         timeout: int | None,
-        working_dir: str | None,
-        stdin: str | None,
+        working_dir: str | PathLike[str] | None,
+        stdin: str | bytes | None,
         **program: object,
     ) -> dict[str, Any]:
         return {
@@ -321,8 +325,8 @@ class AsyncSession(SeenSession):
             "files": files_on_the_wire(files),
             "env": env,
             "timeout": timeout,
-            "workingDir": working_dir,
-            "stdin": stdin,
+            "workingDir": working_dir_text(working_dir),
+            "stdin": input_text(stdin),
         }
 
     def _path(self, rest: str = "") -> str:

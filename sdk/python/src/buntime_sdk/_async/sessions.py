@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from buntime_sdk._async.calls import AsyncCalls, Call, new_key, without_none
+from buntime_sdk._async.calls import AsyncCalls, Call, key_or_new, without_none
 from buntime_sdk._async.pages import AsyncPages
 from buntime_sdk._async.session import AsyncSession
+from buntime_sdk.arguments import require_id
 from buntime_sdk.seen import as_made, settings_on_the_wire
 from buntime_sdk.settings import NetworkSettingsDict, PreviewSettingsDict, ResourceLimitsDict
 from buntime_sdk.shapes import NetworkSettings, PreviewSettings, ResourceLimits, SessionState
@@ -51,21 +52,25 @@ class AsyncSessions:
             on_wake=on_wake,
             env=env,
         )
-        return awaited(self._create(without_none(settings), idempotency_key or new_key()))
+        return awaited(self._create(without_none(settings), key_or_new(idempotency_key)))
 
     async def _create(self, settings: Mapping[str, object], key: str) -> AsyncSession:
         made = await self._calls.json(Call("POST", "/sessions/create", json=settings, key=key))
         return AsyncSession(self._calls, made["sessionId"], as_made(made, settings))
 
     async def get(self, session_id: str) -> AsyncSession:
-        """Returns the session with the id `session_id`. This does not wake it. Raises SessionNotFound."""
+        """Returns the session with the id `session_id`. This does not wake it.
+
+        Raises SessionNotFound, and InvalidRequest for an empty id.
+        """
         return await self.open(session_id).refresh()
 
     def open(self, session_id: str) -> AsyncSession:
         """Returns a handle for the session with the id `session_id`, without a request.
 
-        Its properties are unknown until `refresh`.
+        Its properties are unknown until `refresh`. Raises InvalidRequest for an empty id.
         """
+        require_id("session_id", session_id)
         return AsyncSession(self._calls, session_id)
 
     def list(
@@ -90,5 +95,8 @@ class AsyncSessions:
         return AsyncPages(fetch, lambda session: session.id)
 
     async def delete(self, session_id: str) -> None:
-        """Deletes the session with the id `session_id`, its processes and files. Raises SessionNotFound."""
+        """Deletes the session with the id `session_id`, its processes and files.
+
+        Raises SessionNotFound, and InvalidRequest for an empty id.
+        """
         await self.open(session_id).delete()

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from difflib import get_close_matches
 from threading import RLock
 from typing import Any
 
@@ -23,6 +24,16 @@ ONE_SESSION = re.compile(r"/sessions/([^/]+)(/[a-z-]+)?")
 LEFT_ASLEEP = frozenset(
     {"GET /sessions/{id}", "PATCH /sessions/{id}", "DELETE /sessions/{id}", "POST /sessions/{id}/sleep"}
 )
+ACCOUNT_ROUTES = ("POST /sessions/create", "GET /sessions")
+SESSION_ROUTES = (
+    *sorted(LEFT_ASLEEP),
+    "POST /sessions/{id}/wake",
+    "POST /sessions/{id}/preview-token",
+    "DELETE /sessions/{id}/preview-token",
+    "GET /sessions/{id}/terminal",
+)
+OPERATIONS = (*ACCOUNT_ROUTES, *SESSION_ROUTES, *RUN_ROUTES, *FILE_ROUTES)
+NEAREST = 3
 DEFAULT_PORT, TOKEN_SECONDS = 8080, 3600
 
 
@@ -204,6 +215,17 @@ class FakeServer:
     def _new_id(self, kind: str) -> str:
         self._ids += 1
         return f"{kind}_{self._ids:018}"
+
+
+def require_operation(method: str, path: str) -> None:
+    """Raises ValueError, with the nearest operations, if the SDK makes no such call."""
+    for operation in OPERATIONS:
+        known, template = operation.split(" ")
+        is_met = path_pattern(path).fullmatch(template) or path_pattern(template).fullmatch(path)
+        if known == method and is_met:
+            return
+    nearest = get_close_matches(f"{method} {path}", OPERATIONS, NEAREST, cutoff=0)
+    raise ValueError(f"There is no {method} {path}. The nearest are {', '.join(nearest)}.")
 
 
 def path_pattern(path: str) -> re.Pattern[str]:

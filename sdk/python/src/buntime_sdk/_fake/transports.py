@@ -11,6 +11,7 @@ from buntime_sdk._fake.answers import STATUSES, Answer, error_object
 from buntime_sdk._fake.request import request_of
 from buntime_sdk._fake.server import FakeServer
 from buntime_sdk._fake.terminal import FakeTerminal
+from buntime_sdk.deadlines import Deadline
 from buntime_sdk.dialing import AsyncSocket, Socket
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout, error_of
 
@@ -31,9 +32,19 @@ class _Parts:
         self._lock = server.lock
         self._parts = iter(answer.parts)
         self._request = request
+        self._is_shut = False
+
+    def get_extra_info(self, name: str) -> "_Parts | None":
+        """Stands for the connection and for its socket."""
+        return self if name == "socket" else None
+
+    def shutdown(self, how: int) -> None:
+        self._is_shut = True
 
     def _next(self) -> bytes | None:
         """Returns the next part, or None if nothing has arrived yet. Raises StopIteration."""
+        if self._is_shut:
+            raise httpx2.ReadError("The connection was shut.", request=self._request)
         with self._lock:
             try:
                 return next(self._parts)
@@ -85,7 +96,9 @@ class FakeTransport(httpx2.BaseTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         answer = _answer(self._server, request, request.read())
-        return httpx2.Response(answer.status, headers=dict(answer.headers), stream=_Body(self._server, answer, request))
+        body = _Body(self._server, answer, request)
+        connection = {"network_stream": body}
+        return httpx2.Response(answer.status, headers=dict(answer.headers), stream=body, extensions=connection)
 
 
 class AsyncFakeTransport(httpx2.AsyncBaseTransport):
@@ -116,10 +129,13 @@ class _Wire:
 
 
 class _Socket(_Wire):
-    def receive(self) -> str | bytes | None:
+    def receive(self, timeout: float | None = None) -> str | bytes | None:
+        deadline = Deadline.after(timeout)
         while not self._is_over:
             if self._terminal.frames:
                 return self._terminal.frames.popleft()
+            if deadline.is_past:
+                raise TimeoutError
             time.sleep(LOOK)
         return None
 
@@ -131,10 +147,13 @@ class _Socket(_Wire):
 
 
 class _AsyncSocket(_Wire):
-    async def receive(self) -> str | bytes | None:
+    async def receive(self, timeout: float | None = None) -> str | bytes | None:
+        deadline = Deadline.after(timeout)
         while not self._is_over:
             if self._terminal.frames:
                 return self._terminal.frames.popleft()
+            if deadline.is_past:
+                raise TimeoutError
             await asyncio.sleep(LOOK)
         return None
 

@@ -14,7 +14,10 @@ from buntime_sdk import archives
 from buntime_sdk._sync.calls import Call, Calls, broken_stream
 from buntime_sdk._sync.pages import Pages
 from buntime_sdk._sync.runs import content_on_the_wire, listed_files
-from buntime_sdk.errors import FileConflict, FileNotFound, InvalidRequest
+from buntime_sdk.arguments import AnyPath, path_text, refusal
+from buntime_sdk.deadlines import Deadline
+from buntime_sdk.errors import ConnectionFailed, FileConflict, FileNotFound, RequestTimeout
+from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import (
     File,
     FileChange,
@@ -38,8 +41,8 @@ Progress: TypeAlias = Callable[[int, int | None], object]
 class FileWatch:
     """Streams file changes from the start of its block. The first event is `Watching`. Leaving the block ends it."""
 
-    def __init__(self, calls: Calls, query: dict[str, Any]) -> None:
-        self._events = Reader(_read(calls, query))
+    def __init__(self, calls: Calls, query: dict[str, Any], deadline: Deadline) -> None:
+        self._events = Reader(_read(calls, query, deadline))
         self._first: FileEvent | None = None
 
     def __enter__(self) -> Self:
@@ -63,17 +66,29 @@ class FileWatch:
         self._events.close()
 
 
-def _read(calls: Calls, query: dict[str, Any]) -> Generator[FileEvent]:
-    with calls.events(Call("GET", "/files/watch", query)) as events, closing(events):
-        for event in events:
-            match event.name:
-                case "ready":
-                    yield Watching()
-                case "change":
-                    yield from_wire(FileChange, event.told)
-                case "overflow":
-                    yield from_wire(FileOverflow, event.told)
+def _read(calls: Calls, query: dict[str, Any], deadline: Deadline) -> Generator[FileEvent]:
+    try:
+        with calls.events(Call("GET", "/files/watch", query, deadline=deadline)) as events, closing(events):
+            for event in events:
+                told = _file_event(event)
+                if told is not None:
+                    yield told
+    except (ConnectionFailed, RequestTimeout) as failure:
+        if deadline.is_past:
+            raise TimeoutError(f"The watch reached its timeout of {deadline.seconds:g} seconds.") from failure
+        raise
     raise broken_stream()
+
+
+def _file_event(event: ServerEvent) -> FileEvent | None:
+    match event.name:
+        case "ready":
+            return Watching()
+        case "change":
+            return from_wire(FileChange, event.told)
+        case "overflow":
+            return from_wire(FileOverflow, event.told)
+    return None
 
 
 class Files:
@@ -83,14 +98,14 @@ class Files:
         self._calls = calls
         self._session_id = session_id
 
-    def read(self, path: str) -> str:
+    def read(self, path: str | PathLike[str]) -> str:
         """Reads a text file up to the plan's file size. `path`: the file.
 
         Raises FileNotFound, FileConflict, UnicodeDecodeError.
         """
         return (self.read_bytes(path)).decode()
 
-    def read_bytes(self, path: str) -> bytes:
+    def read_bytes(self, path: str | PathLike[str]) -> bytes:
         """Reads a file up to the plan's file size. `path`: the file.
 
         Raises FileNotFound, FileConflict, PayloadTooLarge.
@@ -101,15 +116,15 @@ class Files:
 
     @overload
     def write(
-        self, path: str, content: str | bytes, *, mode: str | None = None, append: bool = False
+        self, path: str | PathLike[str], content: str | bytes, *, mode: str | None = None, append: bool = False
     ) -> FileWritten: ...
 
     @overload
-    def write(self, path: Mapping[str, str | bytes] | Sequence[File]) -> Sequence[FileWritten]: ...
+    def write(self, path: Mapping[AnyPath, str | bytes] | Sequence[File]) -> Sequence[FileWritten]: ...
 
     def write(
         self,
-        path: str | Mapping[str, str | bytes] | Sequence[File],
+        path: str | PathLike[str] | Mapping[AnyPath, str | bytes] | Sequence[File],
         content: str | bytes | None = None,
         *,
         mode: str | None = None,
@@ -128,7 +143,7 @@ class Files:
 
         Raises FileConflict, PayloadTooLarge, DiskFull; TypeError for one path without content, or several with options.
         """
-        if isinstance(path, str):
+        if isinstance(path, str | PathLike):
             if content is None:
                 raise TypeError("write needs the content of the file.")
             return self._write(path, content, mode=mode, append=append)
@@ -136,13 +151,13 @@ class Files:
             raise TypeError("Several files have their own content and mode, and cannot be appended to.")
         return [self._write(one.path, one.content, mode=one.mode, append=False) for one in listed_files(path)]
 
-    def _write(self, path: str, content: str | bytes, *, mode: str | None, append: bool) -> FileWritten:
+    def _write(self, path: str | PathLike[str], content: str | bytes, *, mode: str | None, append: bool) -> FileWritten:
         request = {**self._at(path), **content_on_the_wire(content), "mode": mode, "append": append or None}
         told = self._calls.json(Call("POST", "/files/write", json=request, repeatable=not append))
         return from_wire(FileWritten, told)
 
     def list(
-        self, path: str | None = None, *, recursive: bool = False, page_size: int | None = None
+        self, path: str | PathLike[str] | None = None, *, recursive: bool = False, page_size: int | None = None
     ) -> Pages[FileEntry]:
         """Lists a directory, sorted by path.
 
@@ -157,11 +172,11 @@ class Files:
 
         return Pages(fetch, lambda file: (file.path, file.path_base64))
 
-    def stat(self, path: str) -> FileStatus:
+    def stat(self, path: str | PathLike[str]) -> FileStatus:
         """Describes what is at `path`: a symbolic link is not followed. Raises FileNotFound, FileConflict."""
         return from_wire(FileStatus, self._calls.json(Call("GET", "/files/stat", self._at(path))))
 
-    def exists(self, path: str) -> bool:
+    def exists(self, path: str | PathLike[str]) -> bool:
         """Whether anything is at `path`, even a broken symbolic link."""
         try:
             self.stat(path)
@@ -173,7 +188,7 @@ class Files:
             return False
         return True
 
-    def mkdir(self, path: str) -> bool:
+    def mkdir(self, path: str | PathLike[str]) -> bool:
         """Makes the directory `path` and its parents. Returns whether it was made.
 
         Raises FileConflict if something else is there.
@@ -181,7 +196,7 @@ class Files:
         told = self._calls.json(Call("POST", "/files/mkdir", json=self._at(path), repeatable=True))
         return bool(told["created"])
 
-    def move(self, from_path: str, to_path: str, *, overwrite: bool = False) -> str:
+    def move(self, from_path: str | PathLike[str], to_path: str | PathLike[str], *, overwrite: bool = False) -> str:
         """Moves a file or directory and returns the new path.
 
         `from_path`: what to move. `to_path`: its new path; parents are made. `overwrite`: replace a file or an empty
@@ -189,13 +204,13 @@ class Files:
         """
         request = {
             "sessionId": self._session_id,
-            "from": from_path,
-            "to": to_path,
+            "from": path_text(from_path, "from_path"),
+            "to": path_text(to_path, "to_path"),
             "overwrite": overwrite or None,
         }
         return str((self._calls.json(Call("POST", "/files/move", json=request)))["path"])
 
-    def delete(self, path: str, *, recursive: bool = False) -> None:
+    def delete(self, path: str | PathLike[str], *, recursive: bool = False) -> None:
         """Deletes a file or directory. `path`: what to delete. `recursive`: delete a directory with its contents.
 
         Raises FileNotFound, and FileConflict for a directory that is not empty.
@@ -208,7 +223,7 @@ class Files:
         query: str | None = None,
         *,
         glob: str | None = None,
-        path: str | None = None,
+        path: str | PathLike[str] | None = None,
         ignore_case: bool = False,
         limit: int | None = None,
     ) -> SearchResult:
@@ -229,15 +244,22 @@ class Files:
         }
         return from_wire(SearchResult, self._calls.json(Call("GET", "/files/search", asked)))
 
-    def watch(self, path: str | None = None, *, recursive: bool = False) -> FileWatch:
+    def watch(
+        self, path: str | PathLike[str] | None = None, *, recursive: bool = False, timeout: float | None = None
+    ) -> FileWatch:
         """Watches a directory. Enter its block, then iterate over it.
 
-        `path`: the directory; `/workspace` by default. `recursive`: watch everything below it too. Raises FileNotFound,
-        FileConflict, ResourceLimitExceeded when it begins, and ConnectionFailed when the connection breaks.
-        """
-        return FileWatch(self._calls, {**self._at(path), "recursive": recursive or None})
+        `path`: the directory; `/workspace` by default. `recursive`: watch everything below it too. `timeout`: seconds
+        from now that the watch may take in all, from 0; None, the default, is no bound. Past it, the watch has ended,
+        and nothing changes in the session.
 
-    def chunks(self, path: str, *, start: int = 0, end: int | None = None) -> Generator[bytes]:
+        Raises FileNotFound, FileConflict, ResourceLimitExceeded when it begins, TimeoutError past the timeout, and
+        ConnectionFailed when the connection breaks.
+        """
+        query = {**self._at(path), "recursive": recursive or None}
+        return FileWatch(self._calls, query, Deadline.after(timeout))
+
+    def chunks(self, path: str | PathLike[str], *, start: int = 0, end: int | None = None) -> Generator[bytes]:
         """Streams a file of any size.
 
         `path`: the file. `start`: the first byte. `end`: the byte to stop before; the file's end by default.
@@ -245,7 +267,7 @@ class Files:
         Raises FileNotFound, FileConflict, RangeNotSatisfiable.
         """
         if start < 0:
-            raise InvalidRequest("start must not be negative.", code="invalid_request", details={"field": "start"})
+            raise refusal("start", "start must not be negative.")
         if end is not None and end <= start:
             return  # HTTP cannot express an empty range
         last = "" if end is None else end - 1
@@ -257,7 +279,7 @@ class Files:
     def upload(
         self,
         local: str | PathLike[str] | IO[bytes],
-        path: str,
+        path: str | PathLike[str],
         *,
         mode: str | None = None,
         progress: Progress | None = None,
@@ -275,7 +297,9 @@ class Files:
         with archives.opened(Path(local)) as file:
             return self._put("/files/content", file, self._at(path) | {"mode": mode}, progress)
 
-    def download(self, path: str, local: str | PathLike[str], *, progress: Progress | None = None) -> int:
+    def download(
+        self, path: str | PathLike[str], local: str | PathLike[str], *, progress: Progress | None = None
+    ) -> int:
         """Downloads a file of any size and returns its size in bytes. The local file appears only when it is complete.
 
         `path`: the file in the session. `local`: the file here. `progress`: called with the bytes received so far, and
@@ -284,7 +308,9 @@ class Files:
         with archives.appearing(Path(local)) as file:
             return self._get(Call("GET", "/files/content", self._at(path)), file, progress)
 
-    def upload_archive(self, local: str | PathLike[str], path: str, *, progress: Progress | None = None) -> int:
+    def upload_archive(
+        self, local: str | PathLike[str], path: str | PathLike[str], *, progress: Progress | None = None
+    ) -> int:
         """Uploads the contents of a local directory into a directory of the session, which is made if needed.
 
         The contents are packed into a temporary `tar.gz` first. `local`: the directory here. `path`: the directory in
@@ -297,7 +323,9 @@ class Files:
             told = self._put_raw("/files/archive", file, self._at(path), progress)
             return int(told["entries"])
 
-    def download_archive(self, path: str, local: str | PathLike[str], *, progress: Progress | None = None) -> None:
+    def download_archive(
+        self, path: str | PathLike[str], local: str | PathLike[str], *, progress: Progress | None = None
+    ) -> None:
         """Downloads the contents of a directory of the session into a local one, which is made if needed.
 
         Refuses names and links that lead out of the local directory. `path`: the directory in the session. `local`: the
@@ -342,5 +370,5 @@ class Files:
                     progress(moved, int(size) if size else None)
         return moved
 
-    def _at(self, path: str | None) -> dict[str, Any]:
-        return {"sessionId": self._session_id, "path": path}
+    def _at(self, path: str | PathLike[str] | None) -> dict[str, Any]:
+        return {"sessionId": self._session_id, "path": None if path is None else path_text(path)}

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 
 import httpx2
+from buntime_sdk.bodies import whole_until
 from buntime_sdk.errors import BuntimeError, Unauthorized
-from buntime_sdk.failures import failure_of, refusal_in
+from buntime_sdk.failures import failure_of, is_late, refusal_in
 from buntime_sdk.previews import (
     ERROR_HEADER,
     FRESH_SECONDS,
@@ -21,6 +22,7 @@ from buntime_sdk.retries import RetryRules
 from buntime_sdk.waiting import Pause, Plain, close_with
 
 CONNECT_SECONDS = 10.0
+LEAST_SECONDS = 0.001  # the HTTP client takes no 0
 
 
 class Previews:
@@ -66,7 +68,7 @@ class Previews:
                 needs_token = is_renewed = True
             except BuntimeError as failure:
                 attempt += 1
-                waited = max(waited, time.monotonic() - began)
+                waited = max(waited, time.monotonic() - began)  # a pause may be shorter than asked, as in the fake
                 delay = self._delay_before(failure, attempt, visit, waited)
                 if delay is None:
                     raise
@@ -84,17 +86,18 @@ class Previews:
             if visit.stream and ERROR_HEADER not in response.headers:
                 return response
             try:
-                content = response.read()
+                content = whole_until(response, visit.deadline)
             finally:
                 response.close()
         except httpx2.RequestError as broken:
-            raise failure_of(broken, self._base_url) from broken
+            raise visit.late() if is_late(broken) else failure_of(broken, self._base_url) from broken
         if ERROR_HEADER in response.headers:
             raise refusal_in(response, content, response.headers[ERROR_HEADER])
         return response
 
     def _request(self, http: httpx2.Client, visit: Visit, token: str | None) -> httpx2.Request:
         url, name = visit.through(self._base_url)
+        left = max(visit.deadline.left, LEAST_SECONDS)
         headers = {**visit.headers, "Host": visit.url.netloc.decode()}
         if token is not None:
             headers[TOKEN_HEADER] = token
@@ -104,7 +107,7 @@ class Previews:
             headers=headers,
             content=visit.content,
             json=visit.json,
-            timeout=httpx2.Timeout(visit.timeout, connect=min(CONNECT_SECONDS, visit.timeout), pool=None),
+            timeout=httpx2.Timeout(left, connect=min(CONNECT_SECONDS, left), pool=None),
             extensions={} if name is None else {"sni_hostname": name},
         )
 

@@ -6,11 +6,14 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
+from os import PathLike
 from typing import Any, Self
 
-from buntime_sdk._sync.calls import Call, Calls, broken_stream, new_key
+from buntime_sdk._sync.calls import Call, Calls, broken_stream, key_or_new
 from buntime_sdk._sync.pages import Pages
-from buntime_sdk.errors import BuntimeError
+from buntime_sdk.arguments import working_dir_text
+from buntime_sdk.deadlines import NEVER, Deadline
+from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout
 from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import LogEntry, LogEvent, LogPage, LogsDropped, ProcessExit, ProcessStatus, from_wire
 
@@ -95,13 +98,19 @@ class Process:
 
     def refresh(self) -> Self:
         """Asks the server for the process's current state. Raises ProcessNotFound."""
-        return self._seen(self._calls.json(Call("GET", "/processes/get", self._names())))
+        return self._look(NEVER)
 
-    def wait(self) -> Self:
-        """Waits until the process has ended, however long. This keeps its session awake. Raises ProcessNotFound."""
-        look = SHORTEST_LOOK
-        while (self.refresh()).status == "running":
-            self._calls.wait(look)
+    def wait(self, timeout: float | None = None) -> Self:
+        """Waits until the process has ended. This keeps its session awake.
+
+        `timeout`: seconds to wait, from 0; None, the default, is no bound. Past it, the process goes on running. Raises
+        TimeoutError then, and ProcessNotFound.
+        """
+        deadline, look = Deadline.after(timeout), SHORTEST_LOOK
+        while (self._look(deadline)).status == "running":
+            if deadline.is_past:
+                raise self._late(deadline)
+            self._calls.wait(min(look, deadline.left))
             look = min(look * 1.5, LONGEST_LOOK)
         return self
 
@@ -141,17 +150,21 @@ class Process:
         query = {**self._names(), "cursor": cursor, "limit": limit}
         return from_wire(LogPage, self._calls.json(Call("GET", "/processes/logs", query)))
 
-    def follow(self, *, cursor: int = 0) -> Generator[LogEvent]:
-        """Streams its output. The last event is its `ProcessExit`. `cursor`: where to begin; the start by default.
+    def follow(self, *, cursor: int = 0, timeout: float | None = None) -> Generator[LogEvent]:
+        """Streams its output. The last event is its `ProcessExit`.
+
+        `cursor`: where to begin; the start by default. `timeout`: seconds from the first read that following may take
+        in all, from 0; None, the default, is no bound. Past it, the process goes on running, and the `cursor` of the
+        last event is where to follow on.
 
         A broken connection resumes where it stopped: no output is lost or repeated. While the server restarts,
-        reconnecting goes on for a minute. Raises ConnectionFailed after that, and ProcessNotFound.
+        reconnecting goes on for a minute. Raises ConnectionFailed after that, TimeoutError, and ProcessNotFound.
         """
-        failed, waited = 0, 0.0
+        deadline, failed, waited = Deadline.after(timeout), 0, 0.0
         while True:
             began = time.monotonic()
             try:
-                with closing(self._followed(cursor)) as events:
+                with closing(self._followed(cursor, deadline)) as events:
                     for event in events:
                         failed, waited = 0, 0.0
                         yield event
@@ -160,6 +173,8 @@ class Process:
                         cursor = cursor if event.cursor is None else event.cursor
                 raise broken_stream()
             except BuntimeError as failure:
+                if deadline.is_past:
+                    raise self._late(deadline) from failure
                 if time.monotonic() - began > LASTING_SECONDS:
                     failed, waited = 0, 0.0
                 failed += 1
@@ -167,17 +182,29 @@ class Process:
                 if delay is None:
                     raise
             delay = max(delay, min(max(delay, SHORTEST_LOOK) * 2 ** min(failed - 1, MOST_DOUBLINGS), LONGEST_PAUSE))
+            delay = min(delay, deadline.left)
             waited += delay
             self._calls.wait(delay)
 
-    def _followed(self, cursor: int) -> Generator[LogEvent]:
+    def _followed(self, cursor: int, deadline: Deadline) -> Generator[LogEvent]:
         query = {**self._names(), "cursor": cursor or None, "follow": True}
-        call = Call("GET", "/processes/logs", query, is_retried=False)  # `follow` retries by itself
+        call = Call("GET", "/processes/logs", query, is_retried=False, deadline=deadline)  # `follow` retries by itself
         with self._calls.events(call) as events, closing(events):
             for event in events:
                 told = _log_event(event)
                 if told is not None:
                     yield told
+
+    def _look(self, deadline: Deadline) -> Self:
+        try:
+            return self._seen(self._calls.json(Call("GET", "/processes/get", self._names(), deadline=deadline)))
+        except (ConnectionFailed, RequestTimeout) as failure:
+            if deadline.is_past:
+                raise self._late(deadline) from failure
+            raise
+
+    def _late(self, deadline: Deadline) -> TimeoutError:
+        return TimeoutError(f"Process {self.id} was still running after {deadline.seconds:g} seconds.")
 
     def _names(self) -> dict[str, Any]:
         return {"sessionId": self._session_id, "processId": self.id}
@@ -200,7 +227,7 @@ class Processes:
         *,
         code: str | None = None,
         env: Mapping[str, str] | None = None,
-        working_dir: str | None = None,
+        working_dir: str | PathLike[str] | None = None,
         name: str | None = None,
         timeout: int | None = None,
         wait_for_port: int | None = None,
@@ -224,7 +251,7 @@ class Processes:
             "command": command,
             "code": code,
             "env": env,
-            "workingDir": working_dir,
+            "workingDir": working_dir_text(working_dir),
             "name": name,
             "timeout": timeout,
         }
@@ -233,7 +260,7 @@ class Processes:
             wanted: dict[str, object] = {"port": wait_for_port, "output": wait_for_output, "timeout": wait_timeout}
             request["waitFor"] = {key: value for key, value in wanted.items() if value is not None}
             waits = wait_timeout or WAIT_SECONDS
-        key = idempotency_key or new_key()
+        key = key_or_new(idempotency_key)
         told = self._calls.json(Call("POST", "/processes/start", json=request, key=key, waits=waits))
         return Process(self._calls, self._session_id, told)
 

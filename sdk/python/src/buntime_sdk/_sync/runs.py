@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from buntime_sdk._sync.calls import Call, Calls, broken_stream
-from buntime_sdk.errors import ConnectionFailed, InvalidRequest, RequestTimeout
+from buntime_sdk.arguments import AnyPath, path_text, refusal
+from buntime_sdk.errors import ConnectionFailed, RequestTimeout
 from buntime_sdk.events import ServerEvent
 from buntime_sdk.shapes import (
     Displayed,
@@ -48,7 +49,7 @@ def execute(
         return from_wire(kind, calls.json(Call("POST", "/execute", json=request, key=key, waits=waits)))
     if key is not None:
         message = "idempotency_key cannot be combined with on_stdout or on_stderr: streamed output is not kept."
-        raise InvalidRequest(message, code="invalid_request", details={"field": "idempotency_key"})
+        raise refusal("idempotency_key", message)
     with RunStream(calls, request) as stream:
         result = stream.result(on_stdout=on_stdout, on_stderr=on_stderr)
     assert isinstance(result, kind)
@@ -149,14 +150,19 @@ def _event(event: ServerEvent, *, is_context: bool) -> RunEvent | None:
     return None
 
 
-def files_on_the_wire(files: Mapping[str, str | bytes] | Sequence[File] | None) -> list[dict[str, str]] | None:
+def files_on_the_wire(
+    files: Mapping[AnyPath, str | bytes] | Sequence[File] | None,
+) -> list[dict[str, str]] | None:
     """`files`: path → content, or `File`s to set modes."""
     if files is None:
         return None
-    return [{"path": one.path, **content_on_the_wire(one.content), **_mode(one.mode)} for one in listed_files(files)]
+    return [
+        {"path": path_text(one.path), **content_on_the_wire(one.content), **_mode(one.mode)}
+        for one in listed_files(files)
+    ]
 
 
-def listed_files(files: Mapping[str, str | bytes] | Sequence[File]) -> Sequence[File]:
+def listed_files(files: Mapping[AnyPath, str | bytes] | Sequence[File]) -> Sequence[File]:
     return [File(path, content) for path, content in files.items()] if isinstance(files, Mapping) else files
 
 

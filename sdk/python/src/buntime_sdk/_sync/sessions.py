@@ -4,9 +4,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from buntime_sdk._sync.calls import Call, Calls, new_key, without_none
+from buntime_sdk._sync.calls import Call, Calls, key_or_new, without_none
 from buntime_sdk._sync.pages import Pages
 from buntime_sdk._sync.session import Session
+from buntime_sdk.arguments import require_id
 from buntime_sdk.seen import as_made, settings_on_the_wire
 from buntime_sdk.settings import NetworkSettingsDict, PreviewSettingsDict, ResourceLimitsDict
 from buntime_sdk.shapes import NetworkSettings, PreviewSettings, ResourceLimits, SessionState
@@ -52,21 +53,25 @@ class Sessions:
             on_wake=on_wake,
             env=env,
         )
-        return now(self._create(without_none(settings), idempotency_key or new_key()))
+        return now(self._create(without_none(settings), key_or_new(idempotency_key)))
 
     def _create(self, settings: Mapping[str, object], key: str) -> Session:
         made = self._calls.json(Call("POST", "/sessions/create", json=settings, key=key))
         return Session(self._calls, made["sessionId"], as_made(made, settings))
 
     def get(self, session_id: str) -> Session:
-        """Returns the session with the id `session_id`. This does not wake it. Raises SessionNotFound."""
+        """Returns the session with the id `session_id`. This does not wake it.
+
+        Raises SessionNotFound, and InvalidRequest for an empty id.
+        """
         return self.open(session_id).refresh()
 
     def open(self, session_id: str) -> Session:
         """Returns a handle for the session with the id `session_id`, without a request.
 
-        Its properties are unknown until `refresh`.
+        Its properties are unknown until `refresh`. Raises InvalidRequest for an empty id.
         """
+        require_id("session_id", session_id)
         return Session(self._calls, session_id)
 
     def list(
@@ -91,5 +96,8 @@ class Sessions:
         return Pages(fetch, lambda session: session.id)
 
     def delete(self, session_id: str) -> None:
-        """Deletes the session with the id `session_id`, its processes and files. Raises SessionNotFound."""
+        """Deletes the session with the id `session_id`, its processes and files.
+
+        Raises SessionNotFound, and InvalidRequest for an empty id.
+        """
         self.open(session_id).delete()
