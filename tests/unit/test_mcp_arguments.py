@@ -1,16 +1,18 @@
 """What a model reads after wrong arguments, and what the tools for files and processes accept."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx2
 import pytest
 from buntime_cli.mcp.line_ranges import numbered, read_lines
-from buntime_cli.mcp.server import ToolServer, build, offered
+from buntime_cli.mcp.server import Offered, ToolServer, build, offered
 from buntime_cli.mcp.tool_context import Settings, ToolContext
 from buntime_sdk import AsyncBuntime
 from buntime_sdk.testing import AsyncFakeBuntime, FakeResult
 from mcp.client.client import Client
-from mcp.types import TextContent
+from mcp.types import CallToolResult, TextContent
 
 from tests.unit.test_mcp_tools import NearToolContext, Talk
 
@@ -237,3 +239,56 @@ async def test_the_description_of_a_timeout_says_that_a_plan_may_allow_less() ->
     tools = {tool.name: tool for tool in await build(SETTINGS).list_tools()}
     for name in ("execute_code", "run_command", "run_in_context"):
         assert "plan may allow less than 3600" in tools[name].input_schema["properties"]["timeout"]["description"]
+
+
+# --- refusals of the server ---
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "failure", "text"),
+    [
+        (
+            "start_process",
+            {"command": "serve", "wait_for_port": 99_999},
+            ("waitFor.port", "waitFor.port must be 1 to 65535, not 99999."),
+            "invalid_request: wait_for_port must be 1 to 65535, not 99999.",
+        ),
+        (
+            "start_process",
+            {"command": "serve", "wait_for_output": "("},
+            ("waitFor.output", "waitFor.output is not a valid regular expression: unclosed group"),
+            "invalid_request: wait_for_output is not a valid regular expression: unclosed group.",
+        ),
+        (
+            "run_command",
+            {"command": "ls", "working_dir": "/nope"},
+            ("workingDir", "workingDir /nope is not a directory."),
+            "invalid_request: working_dir /nope is not a directory.",
+        ),
+        (
+            "search_files",
+            {"query": "a", "path": "workingDir"},
+            ("path", "path workingDir is not a directory."),
+            "invalid_request: path workingDir is not a directory.",
+        ),
+    ],
+)
+async def test_a_refusal_has_the_names_of_the_tools_arguments(
+    tool: str, arguments: dict[str, object], failure: tuple[str, str], text: str
+) -> None:
+    async with talking(refusing(*failure)) as talk:
+        assert await said(talk, tool, **arguments) == text
+
+
+def refusing(field: str, message: str) -> AsyncBuntime:
+    """A server that refuses everything but a session."""
+    session = {"sessionId": "ses_a", "expiresAt": "2099-01-01T00:00:00Z", "createdAt": "2026-01-01T00:00:00Z"}
+    limits = {"resourceLimits": {"cpu": 1, "memory": 512, "timeout": 30, "disk": 1024}}
+    error = {"code": "invalid_request", "message": message, "retryable": False, "details": {"field": field}}
+
+    async def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.startswith("/sessions"):
+            return httpx2.Response(200, json={**session, **limits})
+        return httpx2.Response(400, json={"error": error})
+
+    return AsyncBuntime("btk_a", "http://near.invalid", transport=httpx2.MockTransport(answer))

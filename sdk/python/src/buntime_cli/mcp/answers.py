@@ -165,7 +165,6 @@ ADVICE: Mapping[str, str] = {
     "resource_limit_exceeded": "End a process first: list_processes, stop_process.",
     "session_busy": "Try again in a moment.",
     "rate_limit_exceeded": "Wait before the next call.",
-    "invalid_request": "Correct the argument.",
     "invalid_state": "Check the state with list_processes and list_sessions.",
     "forbidden": "The account's plan does not allow this. Ask for less, or tell the user.",
     "execution_timeout": "Use start_process for long work, and process_logs to follow it.",
@@ -178,6 +177,18 @@ ADVICE: Mapping[str, str] = {
 def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> CallToolResult:
     """`values` match the tool's output schema. `images` are PNG in base64."""
     parts = [text.rstrip("\n"), *_about(values)]
+ARGUMENTS: Mapping[str, str] = {  # the tools' names of the API's fields
+    "workingDir": "working_dir",
+    "waitFor.port": "wait_for_port",
+    "waitFor.output": "wait_for_output",
+    "waitFor.timeout": "wait_seconds",
+    "ignoreCase": "ignore_case",
+    "sessionId": "session",
+    "processId": "process",
+    "contextId": "context_id",
+    "data": "text",
+}
+
     shown = "\n\n".join(part for part in parts if part)
     shown_images = [ImageContent(type="image", data=image, mime_type="image/png") for image in images]
     return CallToolResult(
@@ -197,7 +208,15 @@ def told(failure: BuntimeError, advice: str | None = None) -> str:
     """A failure and its remedy, in one line."""
     advice = ADVICE.get(failure.code, "") if advice is None else advice
     after = f"Try again in {failure.retry_after:.0f} s." if failure.retry_after is not None else ""
-    return " ".join(part for part in (f"{failure.code}: {failure.message}", advice, after) if part)
+    return " ".join(part for part in (f"{failure.code}: {_sentence(failure)}", advice, after) if part)
+
+
+def _sentence(failure: BuntimeError) -> str:
+    """The message with the tool's name of the argument that it begins with, and with a full stop."""
+    message, field = failure.message, str(failure.details.get("field"))
+    if field in ARGUMENTS and message.startswith(field):
+        message = ARGUMENTS[field] + message.removeprefix(field)
+    return message if message.endswith((".", "!", "?")) else f"{message}."
 
 
 def _about(values: Mapping[str, Any]) -> list[str]:
