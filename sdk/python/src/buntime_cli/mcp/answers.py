@@ -100,8 +100,11 @@ class ProcessShown(TypedDict):
     command: str
 
 
-class Started(Answer):
+class ProcessState(Answer):
     process: ProcessShown
+
+
+class Started(ProcessState):
     ready: NotRequired[bool]
     portWasInUse: NotRequired[bool]
     output: str
@@ -112,10 +115,11 @@ class Processes(Answer):
 
 
 class Logs(Answer):
-    """`cursor`: pass it back to read the output that follows."""
+    """`cursor`, `skip`: pass them back to read the output that follows."""
 
     output: str
     cursor: int
+    skip: NotRequired[int]
     dropped: int
     status: str
     exitCode: int | None

@@ -25,6 +25,9 @@ Timeout = Annotated[
         le=3600,
     ),
 ]
+WorkingDir = Annotated[
+    str, Field(description="The folder to run in. Relative to /workspace, or absolute in the session.")
+]
 VALUE = 4_000  # shown characters of a value
 PICTURES, FILES = 10, 50  # in one result
 
@@ -59,9 +62,7 @@ class RunTools:
         command: Annotated[str, Field(description="A line for bash. It runs as the session's root.")],
         timeout: Timeout = None,
         stdin: Annotated[str, Field(description="Text for the command's standard input.")] = "",
-        working_dir: Annotated[
-            str, Field(description="The folder to run in. Relative to /workspace, or absolute in the session.")
-        ] = "/workspace",
+        working_dir: WorkingDir = "/workspace",
         session: Session = None,
     ) -> Annotated[CallToolResult, Ran]:
         """Run a shell command to its end: git, bun install, bun test, python3, curl, rg, …
