@@ -292,3 +292,33 @@ def refusing(field: str, message: str) -> AsyncBuntime:
         return httpx2.Response(400, json={"error": error})
 
     return AsyncBuntime("btk_a", "http://near.invalid", transport=httpx2.MockTransport(answer))
+
+
+# --- contexts ---
+
+
+def evaluating() -> AsyncFakeBuntime:
+    return AsyncFakeBuntime().on_execute(re.compile("x"), FakeResult())
+
+
+async def test_a_mistyped_context_loses_nothing() -> None:
+    async with talking(evaluating()) as talk:
+        latest = (await talk.does("run_in_context", code="let x = 1"))["context"]
+        text = await said(talk, "run_in_context", code="x", context_id="ctx_typo")
+        assert text.startswith("context_not_found: ")
+        assert f"Omit `context_id` to use the latest context, {latest}." in text
+        assert (await talk.does("run_in_context", code="x"))["context"] == latest
+
+
+async def test_without_a_latest_context_a_mistyped_one_leads_to_a_new_one() -> None:
+    async with talking(evaluating()) as talk:
+        text = await said(talk, "run_in_context", code="x", context_id="ctx_typo")
+        assert "Omit `context_id` to get a new context." in text
+
+
+async def test_a_context_that_a_call_names_becomes_the_latest() -> None:
+    async with evaluating() as near, talking(near) as talk:
+        first = await talk.does("run_in_context", code="let x = 1")
+        other = (await (await near.sessions.get(first["session"])).contexts.create()).id
+        await talk.does("run_in_context", code="x", context_id=other)
+        assert (await talk.does("run_in_context", code="x"))["context"] == other
