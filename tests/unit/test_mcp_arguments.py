@@ -322,3 +322,22 @@ async def test_a_context_that_a_call_names_becomes_the_latest() -> None:
         other = (await (await near.sessions.get(first["session"])).contexts.create()).id
         await talk.does("run_in_context", code="x", context_id=other)
         assert (await talk.does("run_in_context", code="x"))["context"] == other
+
+
+# --- what a client sees at first ---
+
+
+async def test_a_description_has_no_indentation_of_the_source() -> None:
+    async def tool() -> CallToolResult:
+        raise NotImplementedError
+
+    tool.__doc__ = "Do it.\n\n        More about it.\n        "  # as Python 3.11 and 3.12 keep it
+    assert Offered(tool, "Do").as_tool().description == "Do it.\n\nMore about it."
+
+
+async def test_only_tools_are_announced() -> None:
+    async with Client(build(SETTINGS)) as client:
+        may = client.server_capabilities
+        assert may is not None
+        assert may.tools is not None
+        assert (may.prompts, may.resources) == (None, None)
