@@ -177,10 +177,6 @@ ADVICE: Mapping[str, str] = {
     "internal_error": "The server failed. Retry once, then tell the user.",
 }
 
-
-def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> CallToolResult:
-    """`values` match the tool's output schema. `images` are PNG in base64."""
-    parts = [text.rstrip("\n"), *_about(values)]
 ARGUMENTS: Mapping[str, str] = {  # the tools' names of the API's fields
     "workingDir": "working_dir",
     "waitFor.port": "wait_for_port",
@@ -193,6 +189,10 @@ ARGUMENTS: Mapping[str, str] = {  # the tools' names of the API's fields
     "data": "text",
 }
 
+
+def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> CallToolResult:
+    """`values` match the tool's output schema. `images` are PNG in base64."""
+    parts = [text.rstrip("\n"), *_about(values)]
     shown = "\n\n".join(part for part in parts if part)
     shown_images = [ImageContent(type="image", data=image, mime_type="image/png") for image in images]
     return CallToolResult(
