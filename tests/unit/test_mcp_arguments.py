@@ -280,6 +280,22 @@ async def test_a_refusal_has_the_names_of_the_tools_arguments(
         assert await said(talk, tool, **arguments) == text
 
 
+async def test_a_refusal_without_a_field_has_the_tools_name_too() -> None:
+    near = refusing("", "data may have 1048576 bytes at a time, not 1048577.")
+    async with talking(near) as talk:
+        text = await said(talk, "send_input", process="proc_a", text="x")
+        assert text == "invalid_request: text may have 1048576 bytes at a time, not 1048577."
+
+
+async def test_a_folder_that_does_not_exist_is_told_with_the_tools_name() -> None:
+    missing = FakeResult(stderr="buntime: workingDir /nope: No such file or directory\n", exit_code=1)
+    async with talking(AsyncFakeBuntime().on_execute("ls", missing).on_start("ls", missing)) as talk:
+        told = "buntime: working_dir /nope: No such file or directory\n"
+        assert (await talk.does("run_command", command="ls", working_dir="/nope"))["stderr"] == told
+        assert told in talk.text
+        assert (await talk.does("start_process", command="ls", working_dir="/nope"))["output"] == told
+
+
 def refusing(field: str, message: str) -> AsyncBuntime:
     """A server that refuses everything but a session."""
     session = {"sessionId": "ses_a", "expiresAt": "2099-01-01T00:00:00Z", "createdAt": "2026-01-01T00:00:00Z"}

@@ -102,16 +102,25 @@ async def test_a_start_says_in_one_sentence_what_became_of_the_process(
         assert begun.get("ready") == told.get("ready")
 
 
-def answering(told: dict[str, object]) -> AsyncBuntime:
-    """A server whose processes are as `told` and print nothing."""
+async def test_a_start_says_that_the_process_ended_while_its_output_was_read() -> None:
+    ended = {"status": "exited", "exitCode": 1}
+    async with talking(answering({}, later=ended)) as talk:
+        begun = await talk.does("start_process", command="serve")
+        assert talk.text.startswith("proc_a has ended (exit code 1).\n")
+        assert begun["process"]["status"] == "exited"
+
+
+def answering(told: dict[str, object], later: dict[str, object] | None = None) -> AsyncBuntime:
+    """A server whose processes are as `told`, and then as told `later`, and print nothing."""
     session = {"sessionId": "ses_a", "expiresAt": "2099-01-01T00:00:00Z", "createdAt": "2026-01-01T00:00:00Z"}
     running = {"processId": "proc_a", "status": "running", "exitCode": None, "reason": None}
     process = {**running, "command": "serve", "name": None, **told}
 
     async def answer(request: httpx2.Request) -> httpx2.Response:
+        now = process if request.url.path == "/processes/start" else {**process, **(later or {})}
         if request.url.path == "/processes/logs":
-            return httpx2.Response(200, json={**process, "entries": [], "cursor": 0, "end": 0, "dropped": 0})
-        return httpx2.Response(200, json=process if request.url.path.startswith("/processes/") else session)
+            return httpx2.Response(200, json={**now, "entries": [], "cursor": 0, "end": 0, "dropped": 0})
+        return httpx2.Response(200, json=now if request.url.path.startswith("/processes/") else session)
 
     return AsyncBuntime("btk_a", "http://near.invalid", transport=httpx2.MockTransport(answer))
 

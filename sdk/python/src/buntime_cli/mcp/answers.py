@@ -1,5 +1,6 @@
 """Results of tools: text for the model, and the same content as values for programs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
@@ -188,6 +189,8 @@ ARGUMENTS: Mapping[str, str] = {  # the tools' names of the API's fields
     "contextId": "context_id",
     "data": "text",
 }
+BEGINNING = re.compile(r"\A[A-Za-z]+(\.[A-Za-z]+)*")  # the name of a field, if a message begins with one
+NO_FOLDER = "buntime: workingDir "  # begins the output of a program whose folder does not exist
 
 
 def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> CallToolResult:
@@ -198,6 +201,11 @@ def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> 
     return CallToolResult(
         content=[TextContent(type="text", text=shown), *shown_images], structured_content=dict(values)
     )
+
+
+def in_tool_words(output: str) -> str:
+    """A program's output, in which our own words have the tool's name of the folder."""
+    return output if not output.startswith(NO_FOLDER) else output.replace("workingDir", "working_dir", 1)
 
 
 def refusal(failure: BuntimeError, advice: str | None = None) -> CallToolResult:
@@ -217,9 +225,7 @@ def told(failure: BuntimeError, advice: str | None = None) -> str:
 
 def _sentence(failure: BuntimeError) -> str:
     """The message with the tool's name of the argument that it begins with, and with a full stop."""
-    message, field = failure.message, str(failure.details.get("field"))
-    if field in ARGUMENTS and message.startswith(field):
-        message = ARGUMENTS[field] + message.removeprefix(field)
+    message = BEGINNING.sub(lambda field: ARGUMENTS.get(field[0], field[0]), failure.message, count=1)
     return message if message.endswith((".", "!", "?")) else f"{message}."
 
 

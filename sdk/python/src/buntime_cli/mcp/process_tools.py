@@ -9,7 +9,16 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from buntime_cli.mcp.answers import Logs, Previewed, Processes, ProcessShown, ProcessState, Started, answer
+from buntime_cli.mcp.answers import (
+    Logs,
+    Previewed,
+    Processes,
+    ProcessShown,
+    ProcessState,
+    Started,
+    answer,
+    in_tool_words,
+)
 from buntime_cli.mcp.logs import Log, log_part, whole_log
 from buntime_cli.mcp.output import cut
 from buntime_cli.mcp.process_state import how_ended, state_of
@@ -72,8 +81,10 @@ class ProcessTools:
                     wait_for_output=wait_for_output or None,
                     wait_timeout=waits,
                 )
-            state = state_of(process, wait_for_port, waits)
-            return _started(note(opened), process, state, await whole_log(process))
+            log = await whole_log(process)
+            if log.last.status != process.status:
+                await process.refresh()
+            return _started(note(opened), process, state_of(process, wait_for_port, waits), log)
 
     @telling_errors
     async def process_logs(
@@ -203,7 +214,7 @@ async def _listens(session: AsyncSession, port: int) -> bool | None:
 
 
 def _started(about: dict[str, str], process: AsyncProcess, state: str, log: Log) -> CallToolResult:
-    output = cut(log.text, "process_logs names a file with all of it")
+    output = cut(in_tool_words(log.text), "process_logs names a file with all of it")
     values: dict[str, object] = {**about, "process": _shown(process), "output": output}
     if process.ready is not None:
         values["ready"] = process.ready

@@ -7,7 +7,7 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from buntime_cli.mcp.answers import Evaluated, Ran, answer, refusal
+from buntime_cli.mcp.answers import Evaluated, Ran, answer, in_tool_words, refusal
 from buntime_cli.mcp.conversations import Opened
 from buntime_cli.mcp.output import cut
 from buntime_cli.mcp.run_watch import Watched, named, readable, watch
@@ -75,7 +75,9 @@ class RunTools:
             stream = opened.session.stream_command(
                 command, timeout=seconds, stdin=stdin or None, working_dir=working_dir or None
             )
-            return _ran(note(opened), await watch(context, opened.session, stream, seconds))
+            watched = await watch(context, opened.session, stream, seconds)
+            watched.shown["stderr"] = in_tool_words(watched.shown["stderr"])
+            return _ran(note(opened), watched)
 
     @telling_errors
     async def run_in_context(
