@@ -228,6 +228,19 @@ async def test_one_call_shows_the_end_of_a_long_log_and_its_cursor_leads_on(targ
         assert after["output"] == "more\n"
 
 
+async def test_the_parts_of_a_log_with_large_writes_leave_nothing_out(target: Target) -> None:
+    whole = "".join(f"{number}\n" for number in range(1, 100_001))
+    async with converse(target, ("stdio", NEWEST)) as talk:
+        begun = await talk.does("start_process", command="seq 1 100000", wait_for_output="^99999$")
+        assert begun["output"].endswith("\n99999\n100000\n")
+        read, at = "", {"cursor": 0}
+        while (part := await talk.does("process_logs", process=begun["process"]["process"], **at))["output"]:
+            assert len(part["output"]) <= 16_000
+            read += part["output"]
+            at = {name: part[name] for name in ("cursor", "skip") if name in part}
+        assert read == whole
+
+
 async def test_a_process_that_never_stops_writing_does_not_block_the_call(target: Target) -> None:
     async with converse(target, ("stdio", NEWEST)) as talk:
         process = (await talk.does("start_process", command="yes"))["process"]["process"]
@@ -298,7 +311,7 @@ async def test_an_error_has_its_code_and_a_remedy(target: Target, way: Way) -> N
         gone = "proc_000000000000000000"
         assert re.match("process_not_found: .*list_processes", await talk.is_refused("process_logs", process=gone))
         assert re.match(
-            "session_not_found: .*Omit `session`",
+            "session_not_found: .*omit `session`",
             await talk.is_refused("run_command", command="true", session="ses_000000000000000000"),
         )
         assert re.match(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal as signals
+import socket
 import subprocess
 import time
 from typing import Any
@@ -187,6 +188,30 @@ def test_the_key_cannot_be_shared_beyond_this_machine(target: Target) -> None:
     )
     assert started.returncode == 2
     assert "--share-key" in started.stderr
+
+
+def test_over_http_it_prints_its_address_on_stderr(target: Target) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = [str(BUNTIME), "mcp", "--http", "--port", str(port), "--ttl", "6h"]
+    with subprocess.Popen(command, env=environment(target), stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == f"buntime: MCP at http://127.0.0.1:{port}/mcp\n"
+            socket.create_connection(("127.0.0.1", port), 1.0).close()
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize(("ttl", "why"), [("4m", "at least 300 seconds"), ("soon", "is not a span of time")])
+def test_a_lifetime_that_is_too_short_or_no_time_is_refused(target: Target, ttl: str, why: str) -> None:
+    command = [str(BUNTIME), "mcp", "--ttl", ttl]
+    refused = subprocess.run(
+        command, env=environment(target), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert why in " ".join(refused.stderr.split())
 
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Basic YTpi", "btk_0"])

@@ -8,7 +8,8 @@ import typer
 from buntime_cli.commands.errors import one_line
 from buntime_cli.commands.screen import Leaving
 from buntime_cli.commands.showing import plain, print_table, since, size, until, wire
-from buntime_cli.commands.values import megabytes, pairs, seconds
+from buntime_cli.commands.values import megabytes, pairs
+from buntime_cli.time_spans import seconds
 
 NOW = datetime(2024, 1, 19, 10, 30, tzinfo=UTC)
 

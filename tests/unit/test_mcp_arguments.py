@@ -1,16 +1,18 @@
 """What a model reads after wrong arguments, and what the tools for files and processes accept."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx2
 import pytest
 from buntime_cli.mcp.line_ranges import numbered, read_lines
-from buntime_cli.mcp.server import ToolServer, build, offered
+from buntime_cli.mcp.server import Offered, ToolServer, build, offered
 from buntime_cli.mcp.tool_context import Settings, ToolContext
 from buntime_sdk import AsyncBuntime
 from buntime_sdk.testing import AsyncFakeBuntime, FakeResult
 from mcp.client.client import Client
-from mcp.types import TextContent
+from mcp.types import CallToolResult, TextContent
 
 from tests.unit.test_mcp_tools import NearToolContext, Talk
 
@@ -237,3 +239,121 @@ async def test_the_description_of_a_timeout_says_that_a_plan_may_allow_less() ->
     tools = {tool.name: tool for tool in await build(SETTINGS).list_tools()}
     for name in ("execute_code", "run_command", "run_in_context"):
         assert "plan may allow less than 3600" in tools[name].input_schema["properties"]["timeout"]["description"]
+
+
+# --- refusals of the server ---
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "failure", "text"),
+    [
+        (
+            "start_process",
+            {"command": "serve", "wait_for_port": 99_999},
+            ("waitFor.port", "waitFor.port must be 1 to 65535, not 99999."),
+            "invalid_request: wait_for_port must be 1 to 65535, not 99999.",
+        ),
+        (
+            "start_process",
+            {"command": "serve", "wait_for_output": "("},
+            ("waitFor.output", "waitFor.output is not a valid regular expression: unclosed group"),
+            "invalid_request: wait_for_output is not a valid regular expression: unclosed group.",
+        ),
+        (
+            "run_command",
+            {"command": "ls", "working_dir": "/nope"},
+            ("workingDir", "workingDir /nope is not a directory."),
+            "invalid_request: working_dir /nope is not a directory.",
+        ),
+        (
+            "search_files",
+            {"query": "a", "path": "workingDir"},
+            ("path", "path workingDir is not a directory."),
+            "invalid_request: path workingDir is not a directory.",
+        ),
+    ],
+)
+async def test_a_refusal_has_the_names_of_the_tools_arguments(
+    tool: str, arguments: dict[str, object], failure: tuple[str, str], text: str
+) -> None:
+    async with talking(refusing(*failure)) as talk:
+        assert await said(talk, tool, **arguments) == text
+
+
+async def test_a_refusal_without_a_field_has_the_tools_name_too() -> None:
+    near = refusing("", "data may have 1048576 bytes at a time, not 1048577.")
+    async with talking(near) as talk:
+        text = await said(talk, "send_input", process="proc_a", text="x")
+        assert text == "invalid_request: text may have 1048576 bytes at a time, not 1048577."
+
+
+async def test_a_folder_that_does_not_exist_is_told_with_the_tools_name() -> None:
+    missing = FakeResult(stderr="buntime: workingDir /nope: No such file or directory\n", exit_code=1)
+    async with talking(AsyncFakeBuntime().on_execute("ls", missing).on_start("ls", missing)) as talk:
+        told = "buntime: working_dir /nope: No such file or directory\n"
+        assert (await talk.does("run_command", command="ls", working_dir="/nope"))["stderr"] == told
+        assert told in talk.text
+        assert (await talk.does("start_process", command="ls", working_dir="/nope"))["output"] == told
+
+
+def refusing(field: str, message: str) -> AsyncBuntime:
+    """A server that refuses everything but a session."""
+    session = {"sessionId": "ses_a", "expiresAt": "2099-01-01T00:00:00Z", "createdAt": "2026-01-01T00:00:00Z"}
+    limits = {"resourceLimits": {"cpu": 1, "memory": 512, "timeout": 30, "disk": 1024}}
+    error = {"code": "invalid_request", "message": message, "retryable": False, "details": {"field": field}}
+
+    async def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.startswith("/sessions"):
+            return httpx2.Response(200, json={**session, **limits})
+        return httpx2.Response(400, json={"error": error})
+
+    return AsyncBuntime("btk_a", "http://near.invalid", transport=httpx2.MockTransport(answer))
+
+
+# --- contexts ---
+
+
+def evaluating() -> AsyncFakeBuntime:
+    return AsyncFakeBuntime().on_execute(re.compile("x"), FakeResult())
+
+
+async def test_a_mistyped_context_loses_nothing() -> None:
+    async with talking(evaluating()) as talk:
+        latest = (await talk.does("run_in_context", code="let x = 1"))["context"]
+        text = await said(talk, "run_in_context", code="x", context_id="ctx_typo")
+        assert text.startswith("context_not_found: ")
+        assert f"Omit `context_id` to use the latest context, {latest}." in text
+        assert (await talk.does("run_in_context", code="x"))["context"] == latest
+
+
+async def test_without_a_latest_context_a_mistyped_one_leads_to_a_new_one() -> None:
+    async with talking(evaluating()) as talk:
+        text = await said(talk, "run_in_context", code="x", context_id="ctx_typo")
+        assert "Omit `context_id` to get a new context." in text
+
+
+async def test_a_context_that_a_call_names_becomes_the_latest() -> None:
+    async with evaluating() as near, talking(near) as talk:
+        first = await talk.does("run_in_context", code="let x = 1")
+        other = (await (await near.sessions.get(first["session"])).contexts.create()).id
+        await talk.does("run_in_context", code="x", context_id=other)
+        assert (await talk.does("run_in_context", code="x"))["context"] == other
+
+
+# --- what a client sees at first ---
+
+
+async def test_a_description_has_no_indentation_of_the_source() -> None:
+    async def tool() -> CallToolResult:
+        raise NotImplementedError
+
+    tool.__doc__ = "Do it.\n\n        More about it.\n        "  # as Python 3.11 and 3.12 keep it
+    assert Offered(tool, "Do").as_tool().description == "Do it.\n\nMore about it."
+
+
+async def test_only_tools_are_announced() -> None:
+    async with Client(build(SETTINGS)) as client:
+        may = client.server_capabilities
+        assert may is not None
+        assert may.tools is not None
+        assert (may.prompts, may.resources) == (None, None)

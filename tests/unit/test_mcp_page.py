@@ -9,9 +9,10 @@ from buntime_cli.mcp import file_tools, session_tools
 from buntime_cli.mcp.answers import ADVICE
 from buntime_cli.mcp.command import TTL
 from buntime_cli.mcp.conversations import MOST
+from buntime_cli.mcp.logs import PART
 from buntime_cli.mcp.open_conversations import IDLE_SECONDS, MOST_OPEN
 from buntime_cli.mcp.output import KEPT, SHOWN
-from buntime_cli.mcp.process_tools import LOG_BYTES, SHOWN_PROCESSES
+from buntime_cli.mcp.process_tools import SHOWN_PROCESSES
 from buntime_cli.mcp.run_tools import FILES, PICTURES, VALUE
 from buntime_cli.mcp.server import LARGEST_BODY, Offered, offered
 from buntime_cli.mcp.tool_context import Settings, ToolContext
@@ -38,7 +39,7 @@ def test_descriptions_state_the_limits_of_the_code() -> None:
     described = {one.tool.__name__: " ".join((one.tool.__doc__ or "").split()) for one in OFFERED}
     assert f"Shows {file_tools.LISTED} entries" in described["list_files"]
     assert f"at most {file_tools.MATCHES} matches" in described["search_files"]
-    assert f"about {LOG_BYTES:,} bytes at a time" in described["process_logs"]
+    assert f"at most {PART:,} characters at a time" in described["process_logs"]
     assert f"newest {SHOWN_PROCESSES} processes" in described["list_processes"]
     assert f"newest {session_tools.LISTED} sessions" in described["list_sessions"]
 
@@ -89,7 +90,7 @@ def test_the_limits_on_the_page_match_the_code() -> None:
         f"each key may have {MOST_OPEN} open",
         f"shows {VALUE:,} characters of each value, {SHOWN:,} of all displayed values",
         f"and {PICTURES} pictures. A result names {FILES} of the files that a run wrote",
-        f"it reads about {LOG_BYTES:,} bytes at a time",
+        f"it reads at most {PART:,} characters at a time",
     )
     for words in written:
         assert words in " ".join(PAGE.split()), words

@@ -9,7 +9,7 @@ from buntime_cli.commands.connection import connected
 from buntime_cli.commands.naming import SessionName, find
 from buntime_cli.commands.options import AsJson
 from buntime_cli.commands.showing import print_json
-from buntime_cli.commands.values import seconds
+from buntime_cli.time_spans import seconds
 
 if TYPE_CHECKING:
     from buntime_sdk import Session

@@ -16,7 +16,8 @@ from buntime_cli.commands.options import AsJson, WorkingDir
 from buntime_cli.commands.running import command_line
 from buntime_cli.commands.showing import plain, print_json, print_table, size, told
 from buntime_cli.commands.showing import since as ago
-from buntime_cli.commands.values import moment, pairs, seconds
+from buntime_cli.commands.values import moment, pairs
+from buntime_cli.time_spans import seconds
 
 if TYPE_CHECKING:
     from buntime_sdk import LogEntry, Process, Session

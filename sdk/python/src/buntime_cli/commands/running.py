@@ -24,7 +24,8 @@ from buntime_cli.commands.options import AsJson, NoStdin, RunEnv, RunTimeout, Wo
 from buntime_cli.commands.showing import print_json
 from buntime_cli.commands.stopping import whole
 from buntime_cli.commands.usage_errors import UsageError
-from buntime_cli.commands.values import pairs, seconds
+from buntime_cli.commands.values import pairs
+from buntime_cli.time_spans import seconds
 
 if TYPE_CHECKING:
     from buntime_sdk import Buntime, ExecutionResult, RunStream, Session

@@ -12,7 +12,8 @@ from buntime_cli.commands.errors import CommandError
 from buntime_cli.commands.naming import SessionName, SessionNames, find, require_free
 from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, OnWake, Ports, SessionEnv, Variables
 from buntime_cli.commands.showing import live_processes, print_json, print_table, since, told, until
-from buntime_cli.commands.values import megabytes, pairs, seconds
+from buntime_cli.commands.values import megabytes, pairs
+from buntime_cli.time_spans import seconds
 
 if TYPE_CHECKING:
     from buntime_sdk import Session

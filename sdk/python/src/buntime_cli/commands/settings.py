@@ -14,7 +14,8 @@ from buntime_cli.commands.naming import SessionName, find, require_free
 from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, OnWake, Ports, SessionEnv, Variables
 from buntime_cli.commands.sessions import session_told
 from buntime_cli.commands.showing import live_processes, plain, print_json, since, until
-from buntime_cli.commands.values import pairs, seconds
+from buntime_cli.commands.values import pairs
+from buntime_cli.time_spans import seconds
 
 if TYPE_CHECKING:
     from buntime_sdk import Session

@@ -1,4 +1,4 @@
-"""Parses values on the command line: spans of time, sizes, NAME=VALUE."""
+"""Parses values on the command line: moments, sizes, NAME=VALUE."""
 
 import re
 from collections.abc import Sequence
@@ -6,18 +6,10 @@ from datetime import datetime, timedelta
 
 import typer
 
-SPAN = re.compile(r"(\d+)([smhd]?)")
+from buntime_cli.time_spans import SPAN, seconds
+
 SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:(m|g)(?:i?b)?)?", re.IGNORECASE)
 MEGABYTES = {"": 1, "m": 1, "g": 1024}
-SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def seconds(text: str) -> int:
-    """`90`, `90s`, `30m`, `24h` or `7d`. Raises BadParameter."""
-    match = SPAN.fullmatch(text)
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is not a span of time. Write 90, 90s, 30m, 24h or 7d.")
-    return int(match[1]) * SECONDS[match[2]]
 
 
 def megabytes(text: str, option: str) -> int:

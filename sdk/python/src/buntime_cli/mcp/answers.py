@@ -1,5 +1,6 @@
 """Results of tools: text for the model, and the same content as values for programs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
@@ -100,8 +101,11 @@ class ProcessShown(TypedDict):
     command: str
 
 
-class Started(Answer):
+class ProcessState(Answer):
     process: ProcessShown
+
+
+class Started(ProcessState):
     ready: NotRequired[bool]
     portWasInUse: NotRequired[bool]
     output: str
@@ -112,10 +116,11 @@ class Processes(Answer):
 
 
 class Logs(Answer):
-    """`cursor`: pass it back to read the output that follows."""
+    """`cursor`, `skip`: pass them back to read the output that follows."""
 
     output: str
     cursor: int
+    skip: NotRequired[int]
     dropped: int
     status: str
     exitCode: int | None
@@ -165,7 +170,6 @@ ADVICE: Mapping[str, str] = {
     "resource_limit_exceeded": "End a process first: list_processes, stop_process.",
     "session_busy": "Try again in a moment.",
     "rate_limit_exceeded": "Wait before the next call.",
-    "invalid_request": "Correct the argument.",
     "invalid_state": "Check the state with list_processes and list_sessions.",
     "forbidden": "The account's plan does not allow this. Ask for less, or tell the user.",
     "execution_timeout": "Use start_process for long work, and process_logs to follow it.",
@@ -173,6 +177,20 @@ ADVICE: Mapping[str, str] = {
     "unavailable": "The server has no capacity now. Try again in a few seconds.",
     "internal_error": "The server failed. Retry once, then tell the user.",
 }
+
+ARGUMENTS: Mapping[str, str] = {  # the tools' names of the API's fields
+    "workingDir": "working_dir",
+    "waitFor.port": "wait_for_port",
+    "waitFor.output": "wait_for_output",
+    "waitFor.timeout": "wait_seconds",
+    "ignoreCase": "ignore_case",
+    "sessionId": "session",
+    "processId": "process",
+    "contextId": "context_id",
+    "data": "text",
+}
+BEGINNING = re.compile(r"\A[A-Za-z]+(\.[A-Za-z]+)*")  # the name of a field, if a message begins with one
+NO_FOLDER = "buntime: workingDir "  # begins the output of a program whose folder does not exist
 
 
 def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> CallToolResult:
@@ -183,6 +201,11 @@ def answer(text: str, values: Mapping[str, Any], images: Sequence[str] = ()) -> 
     return CallToolResult(
         content=[TextContent(type="text", text=shown), *shown_images], structured_content=dict(values)
     )
+
+
+def in_tool_words(output: str) -> str:
+    """A program's output, in which our own words have the tool's name of the folder."""
+    return output if not output.startswith(NO_FOLDER) else output.replace("workingDir", "working_dir", 1)
 
 
 def refusal(failure: BuntimeError, advice: str | None = None) -> CallToolResult:
@@ -197,7 +220,13 @@ def told(failure: BuntimeError, advice: str | None = None) -> str:
     """A failure and its remedy, in one line."""
     advice = ADVICE.get(failure.code, "") if advice is None else advice
     after = f"Try again in {failure.retry_after:.0f} s." if failure.retry_after is not None else ""
-    return " ".join(part for part in (f"{failure.code}: {failure.message}", advice, after) if part)
+    return " ".join(part for part in (f"{failure.code}: {_sentence(failure)}", advice, after) if part)
+
+
+def _sentence(failure: BuntimeError) -> str:
+    """The message with the tool's name of the argument that it begins with, and with a full stop."""
+    message = BEGINNING.sub(lambda field: ARGUMENTS.get(field[0], field[0]), failure.message, count=1)
+    return message if message.endswith((".", "!", "?")) else f"{message}."
 
 
 def _about(values: Mapping[str, Any]) -> list[str]:

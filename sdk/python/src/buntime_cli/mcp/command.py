@@ -7,11 +7,12 @@ import typer
 
 from buntime_cli.extras import how_to_install
 from buntime_cli.servers import NO_KEY, ServersUnreadable, access_to, server_of
+from buntime_cli.time_spans import seconds
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
 
-TTL = 21600
+TTL, SHORTEST_TTL = 21_600, 300  # seconds
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Http = Annotated[bool, typer.Option("--http", help="Serve streamable HTTP at /mcp instead of stdio.")]
@@ -23,10 +24,15 @@ AllowHost = Annotated[
         metavar="NAME", help="With --http: a host name by which clients reach the server, such as mcp.example.com."
     ),
 ]
-ShareKey = Annotated[bool, typer.Option("--share-key", help="With --http: let everyone use BUNTIME_API_KEY.")]
+ShareKey = Annotated[
+    bool, typer.Option("--share-key", help="With --http: let every program on this machine use your key.")
+]
 Ttl = Annotated[
-    int,
-    typer.Option(metavar="SECONDS", help="Seconds that a session lives. Use in the second half renews it.", min=300),
+    str,
+    typer.Option(
+        metavar="TIME",
+        help="How long a session lives, such as 90m or 6h; at least 5m. Use in the second half renews it.",
+    ),
 ]
 
 
@@ -37,7 +43,7 @@ def mcp_command(
     port: Port = 8090,
     allow_host: AllowHost = None,
     share_key: ShareKey = False,
-    ttl: Ttl = TTL,
+    ttl: Ttl = f"{TTL // 3600}h",
 ) -> None:
     """Serve a session's tools to an MCP client.
 
@@ -50,6 +56,7 @@ def mcp_command(
     from buntime_cli.mcp.server import build
     from buntime_cli.mcp.tool_context import Settings
 
+    lifetime = _lifetime(ttl)
     if http and share_key and host not in LOOPBACK:
         _fail(f"--share-key would let everyone who reaches {host} use your key. Omit --share-key or --host.", 2)
     try:
@@ -60,11 +67,18 @@ def mcp_command(
     if key is None and (share_key or not http):
         _fail(NO_KEY, 1)
     url = access.url
-    server = build(Settings(url, key, ttl))
+    server = build(Settings(url, key, lifetime))
     if http:
         _serve_http(server, url, host, port, allow_host or (), share_key=share_key)
     else:
         server.run()
+
+
+def _lifetime(text: str) -> int:
+    """Seconds. Raises BadParameter."""
+    if (lifetime := seconds(text)) < SHORTEST_TTL:
+        raise typer.BadParameter(f"--ttl must be at least {SHORTEST_TTL} seconds, not {text}.")
+    return lifetime
 
 
 def _require_library() -> None:
@@ -81,12 +95,14 @@ def _serve_http(
 ) -> None:
     import uvicorn
 
+    from buntime_cli.mcp.announcing import AnnouncingServer
     from buntime_cli.mcp.http_keys import RequireKey
     from buntime_cli.mcp.keys import Keys, asking
     from buntime_cli.mcp.server import http_app
 
     app = http_app(server, host, allowed_hosts)
-    uvicorn.run(app if share_key else RequireKey(app, Keys(asking(url))), host=host, port=port, log_level="warning")
+    checked = app if share_key else RequireKey(app, Keys(asking(url)))
+    AnnouncingServer(uvicorn.Config(checked, host=host, port=port, log_level="warning")).run()
 
 
 def _fail(sentence: str, status: int) -> Never:

@@ -95,19 +95,23 @@ class Conversations:
 
     def forget(self, conversation: Conversation, session_id: str) -> None:
         """Forgets a deleted session."""
-        self.keep_context(session_id, None)
+        self._contexts.pop(session_id, None)
         if conversation.name is not None and self.current(conversation) == session_id:
             del self._sessions[conversation.name]
 
     def context_of(self, session_id: str) -> str | None:
         return self._contexts.get(session_id)
 
-    def keep_context(self, session_id: str, context_id: str | None) -> None:
-        """`context_id` is None if the context is gone."""
+    def keep_context(self, session_id: str, context_id: str) -> None:
+        """Remembers the context as the session's latest."""
         self._contexts.pop(session_id, None)
-        if context_id is not None:
-            self._contexts[session_id] = context_id
-            _bound(self._contexts)
+        self._contexts[session_id] = context_id
+        _bound(self._contexts)
+
+    def forget_context(self, session_id: str, context_id: str) -> None:
+        """Forgets a context that is gone. Another one stays the latest."""
+        if self._contexts.get(session_id) == context_id:
+            del self._contexts[session_id]
 
     async def _kept(self, session: AsyncSession) -> AsyncSession:
         """Extends a session that was created here. The expiry of other sessions is their owner's choice."""

@@ -7,7 +7,7 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from buntime_cli.mcp.answers import Evaluated, Ran, answer
+from buntime_cli.mcp.answers import Evaluated, Ran, answer, in_tool_words, refusal
 from buntime_cli.mcp.conversations import Opened
 from buntime_cli.mcp.output import cut
 from buntime_cli.mcp.run_watch import Watched, named, readable, watch
@@ -24,6 +24,9 @@ Timeout = Annotated[
         ge=1,
         le=3600,
     ),
+]
+WorkingDir = Annotated[
+    str, Field(description="The folder to run in. Relative to /workspace, or absolute in the session.")
 ]
 VALUE = 4_000  # shown characters of a value
 PICTURES, FILES = 10, 50  # in one result
@@ -59,9 +62,7 @@ class RunTools:
         command: Annotated[str, Field(description="A line for bash. It runs as the session's root.")],
         timeout: Timeout = None,
         stdin: Annotated[str, Field(description="Text for the command's standard input.")] = "",
-        working_dir: Annotated[
-            str, Field(description="The folder to run in. Relative to /workspace, or absolute in the session.")
-        ] = "/workspace",
+        working_dir: WorkingDir = "/workspace",
         session: Session = None,
     ) -> Annotated[CallToolResult, Ran]:
         """Run a shell command to its end: git, bun install, bun test, python3, curl, rg, …
@@ -74,7 +75,9 @@ class RunTools:
             stream = opened.session.stream_command(
                 command, timeout=seconds, stdin=stdin or None, working_dir=working_dir or None
             )
-            return _ran(note(opened), await watch(context, opened.session, stream, seconds))
+            watched = await watch(context, opened.session, stream, seconds)
+            watched.shown["stderr"] = in_tool_words(watched.shown["stderr"])
+            return _ran(note(opened), watched)
 
     @telling_errors
     async def run_in_context(
@@ -101,21 +104,30 @@ class RunTools:
             stream = opened.session.contexts.open(found).stream(code, timeout=seconds)
             try:
                 watched = await watch(context, opened.session, stream, seconds)
-            except (ContextLost, ContextNotFound):
-                self._tool_context.conversations.keep_context(opened.session.id, None)
-                raise
+            except (ContextLost, ContextNotFound) as gone:
+                return refusal(gone, self._advice_without(opened.session.id, found))
             if isinstance(watched.result, Evaluation) and watched.result.context_survived is False:
-                self._tool_context.conversations.keep_context(opened.session.id, None)
+                self._tool_context.conversations.forget_context(opened.session.id, found)
+            else:
+                self._tool_context.conversations.keep_context(opened.session.id, found)
             return await evaluated(opened, watched, found, is_new=is_new)
 
     async def _context(self, session: AsyncSession, asked: str | None) -> tuple[str, bool]:
-        """The context's id, and whether it is new."""
+        """The context's id, and whether it is new. A context that the call names may not exist."""
         conversations = self._tool_context.conversations
         async with conversations.turn(session.id):
             found = asked or conversations.context_of(session.id)
-            context_id = found or (await session.contexts.create()).id
-            conversations.keep_context(session.id, context_id)
-        return context_id, found is None
+            if found is not None:
+                return found, False
+            made = (await session.contexts.create()).id
+            conversations.keep_context(session.id, made)
+            return made, True
+
+    def _advice_without(self, session_id: str, context_id: str) -> str | None:
+        """What to do without that context, which is gone; None for the usual advice."""
+        self._tool_context.conversations.forget_context(session_id, context_id)
+        latest = self._tool_context.conversations.context_of(session_id)
+        return None if latest is None else f"Omit `context_id` to use the latest context, {latest}."
 
 
 def _ran(about: dict[str, str], watched: Watched) -> CallToolResult:

@@ -1,5 +1,6 @@
 """The MCP server: its tools, and its two transports."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from buntime_cli.mcp.session_tools import SessionTools
 from buntime_cli.mcp.tool_context import Settings, ToolContext
 
 LARGEST_BODY = 16 << 20  # bytes: it may contain a file
+ABSENT = ("prompts/list", "prompts/get", "resources/list", "resources/read", "resources/templates/list")
 ANY_ADDRESS = ("0.0.0.0", "::")
 INSTRUCTIONS = """\
 Run code in an isolated Linux session with Bun, Node's API, bash, Python, git and the internet. Files are in /workspace
@@ -60,7 +62,10 @@ class Offered:
         )
 
     def as_tool(self) -> Tool:
-        return refusing_unknown(Tool.from_function(self.tool, title=self.title, annotations=self.annotations))
+        description = inspect.cleandoc(self.tool.__doc__ or "")  # before Python 3.13, it has the source's indentation
+        return refusing_unknown(
+            Tool.from_function(self.tool, title=self.title, description=description, annotations=self.annotations)
+        )
 
 
 def offered(tool_context: ToolContext) -> Sequence[Offered]:
@@ -90,7 +95,12 @@ def offered(tool_context: ToolContext) -> Sequence[Offered]:
 
 
 class ToolServer(MCPServer):
-    """Answers wrong arguments in the words of the API's errors."""
+    """Offers only tools. Answers wrong arguments in the words of the API's errors."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        for method in ABSENT:  # the library announces what has a handler, and has no setting for it
+            self._lowlevel_server._request_handlers.pop(method, None)
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
         try:
