@@ -50,7 +50,7 @@ async def test_a_fallback_to_an_older_snapshot_is_logged(api: Api) -> None:
     api.archive.unreachable = True
     await deep_sleep(api, session)
     api.archive.unreachable = False
-    await api.sandboxes.destroy((await stored_of(api, session)).sandbox)
+    await api.sandboxes.volumes.remove((await stored_of(api, session)).volume)
     with capture_logs() as logs:
         assert await content_of(api, session) == "archived"
     assert "volume_lost" in [entry["event"] for entry in logs]
@@ -91,7 +91,7 @@ async def test_short_disk_evicts_the_least_recently_used_volumes_first(api: Api)
     await deep_sleep(api, sessions[0])
     api.sandboxes.short = Strain(memory=0, disk=150)
     await api.keep(api.keeper())
-    here = [api.sandboxes.has_volume((await stored_of(api, session)).sandbox) for session in sessions]
+    here = [api.sandboxes.volumes.exists((await stored_of(api, session)).volume) for session in sessions]
     assert here == [True, False, False]
     api.sandboxes.short = Strain(memory=0, disk=0)
     assert [await content_of(api, session) for session in sessions] == ["x" * 100] * 3

@@ -25,7 +25,7 @@ CALLS: list[Callable[[Guest], Awaitable[object]]] = [
     lambda guest: list_directory(guest, "/workspace", recursive=False, limit=1, offset=0),
     lambda guest: guest.count_files(),
     lambda guest: GuestFiles(guest, Launcher(), None).delete("/workspace/a", recursive=False),  # type: ignore[arg-type]
-    lambda guest: GuestContexts(guest, Launcher(), None).list(),  # type: ignore[arg-type]
+    lambda guest: GuestContexts(guest, Launcher(), None, lambda: False).list(),  # type: ignore[arg-type]
 ]
 
 

@@ -216,7 +216,7 @@ TOLD: dict[str, Callable[[Guest], Awaitable[object]]] = {
     ),
     "that processes end": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS).ending("deep_sleep"),
     "that processes have ended": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS).settle(),
-    "that contexts end": lambda one: GuestContexts(one, LAUNCHING, MACHINERY).ending(),
+    "that contexts end": lambda one: GuestContexts(one, LAUNCHING, MACHINERY, lambda: False).ending(),
     "a terminal to start": lambda one: GuestTerminals(one, LAUNCHING, MACHINERY).create(TERMINAL),
     "that terminals end": lambda one: GuestTerminals(one, LAUNCHING, MACHINERY).ending("deep_sleep"),
     "a file to move": lambda one: GuestFiles(one, LAUNCHING, MACHINERY).move("/a", "/b", overwrite=True),

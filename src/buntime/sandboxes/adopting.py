@@ -71,7 +71,7 @@ class Adoption:
             await sandbox.take_over()
             await sandbox.ready_spare()
         # a crash between claiming and storing may have changed them
-        await asyncio.to_thread(self.containers.limit, sandbox.id, self.settings.parked_limits)
+        await asyncio.to_thread(self.containers.limit, sandbox.record, self.settings.parked_limits)
         if self.pool.is_full:  # others were quicker
             return False
         self.pool.add(sandbox)
@@ -85,7 +85,7 @@ class Adoption:
             return False
         async with asyncio.timeout(self.seconds):
             await sandbox.take_over()
-        await asyncio.to_thread(self.containers.limit, sandbox.id, session.limits)
+        await asyncio.to_thread(self.containers.limit, sandbox.record, session.limits)
         if session.state is State.IDLE:
             await sandbox.freeze()
         self.running[sandbox.id] = sandbox

@@ -5,21 +5,24 @@ earlier server left running.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
 
 from buntime.daemon.steps import reached
+from buntime.daemon.tasks import to_its_end
 from buntime.errors import Unavailable
 from buntime.ids import new_sandbox_id
 from buntime.plan import Limits
-from buntime.ports import HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, VolumeLost
+from buntime.ports import Claimed, HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
 from buntime.sandboxes.adopting import Adoption
+from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.capacity import Capacity
 from buntime.sandboxes.containers import READY_SECONDS, Containers, Settings
 from buntime.sandboxes.kernel.chunks import keep_room_for_metadata
@@ -27,13 +30,14 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.kernel.image import find_image
 from buntime.sandboxes.kernel.oci import Runtime
+from buntime.sandboxes.kernel.root import NotAttachable
 from buntime.sandboxes.kernel.watch import watch_kernel
+from buntime.sandboxes.local_volumes import LocalVolumes
 from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.network.disconnecting import end_connections
 from buntime.sandboxes.pool import Pool
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
-from buntime.sandboxes.stopped import StoppedVolumes
 from buntime.session import Session
 
 log = structlog.get_logger()
@@ -50,11 +54,12 @@ class LocalSandboxes:
         self._part = part
         self._machinery = machinery
         self._containers = Containers(settings, part, runtime, machinery)
-        self._stopped = StoppedVolumes(machinery.volumes)
+        self._cache = VolumeCache(machinery.volumes)
         self._running: dict[str, LocalSandbox] = {}
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
-        self._capacity = Capacity(settings, machinery.volumes, self._stopped)
+        self._capacity = Capacity(settings, machinery.volumes, self._cache)
+        self._volumes = LocalVolumes(machinery.volumes, self._cache, self._capacity)
         self._pool = Pool(
             settings.pool_size,
             machinery.tasks,
@@ -93,7 +98,11 @@ class LocalSandboxes:
 
     # --- the port ---
 
-    async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
+    @property
+    def volumes(self) -> LocalVolumes:
+        return self._volumes
+
+    async def claim(self, session_id: str, limits: Limits) -> Claimed:
         self._capacity.require()
         sandbox = await self._pool.take()
         reached("claim: taken")
@@ -102,7 +111,7 @@ class LocalSandboxes:
             records.write(self._containers.directory(sandbox.id), sandbox.record)
             reached("claim: recorded")
             if limits != self._settings.parked_limits:
-                await asyncio.to_thread(self._containers.limit, sandbox.id, limits)
+                await asyncio.to_thread(self._containers.limit, sandbox.record, limits)
             reached("claim: limited")
         except BaseException:
             self._running[sandbox.id] = sandbox
@@ -110,7 +119,7 @@ class LocalSandboxes:
                 await self.destroy(sandbox.id)
             raise
         self._running[sandbox.id] = sandbox
-        return sandbox, sandbox.record.image
+        return Claimed(sandbox, sandbox.record.volume, sandbox.record.image)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
         sandbox = self._running.get(sandbox_id)
@@ -120,18 +129,39 @@ class LocalSandboxes:
         running = self._running.get(session.sandbox)
         if running is not None and running.is_alive() and await self._answers(running):
             return running
-        await self.kill(session.sandbox)
-        if not self._machinery.volumes.exists(session.sandbox):
-            raise VolumeLost(session.sandbox)
+        if not self._machinery.volumes.exists(session.volume):
+            raise VolumeLost(session.volume)
         if find_image(self._settings.images, session.image) is None:
             raise Unavailable(f"This host does not have the image {session.image} that the session stands on.", 60)
         self._capacity.require()
-        async with self._starts:
-            sandbox = await self._containers.start(session.sandbox, session.image, session.limits, session)
+        if self._containers.directory(session.sandbox).exists():  # two must not use the volume
+            await self._give_back(session.sandbox, self._containers.remove)
+        parked = self._pool.take_parked()
+        sandbox = parked and await self._attached(parked, session)
+        if sandbox is None:
+            sandbox = await self._pool.started(partial(self._start_new, session))
         self._running[sandbox.id] = sandbox
-        self._stopped.drop(sandbox.id)
-        log.info("sandbox_restarted", session=session.id, sandbox=sandbox.id)
+        self._cache.drop(session.volume)
+        log.info("sandbox_started", session=session.id, sandbox=sandbox.id)
         return sandbox
+
+    async def _attached(self, parked: LocalSandbox, session: Session) -> LocalSandbox | None:
+        """The parked sandbox on the session's volume. None when that is not possible; then it is removed."""
+        empty = parked.record.volume
+        try:
+            # a cancelled attach removes the sandbox, which must not happen while a thread still works on it
+            await to_its_end(asyncio.to_thread(self._containers.attach, parked, session))
+            await parked.check()
+        except (NotAttachable, HostCommandFailed, SandboxGone, OSError) as failed:
+            log.warning("sandbox_not_attached", session=session.id, sandbox=parked.id, reason=str(failed))
+            await self._give_back(parked.id, self._containers.remove)
+            await self._volumes.remove(empty)
+            return None
+        except BaseException:
+            with suppress(Unavailable):
+                await self._give_back(parked.id, self._containers.remove)
+            raise
+        return parked
 
     async def kill(self, sandbox_id: str) -> None:
         sandbox = self._running.pop(sandbox_id, None)
@@ -149,15 +179,20 @@ class LocalSandboxes:
             log.error("connections_not_ended", sandbox=sandbox_id, reason=str(failed))
 
     async def stop(self, sandbox_id: str) -> None:
+        volume = self._containers.volume_of(sandbox_id)
         quiet = await self.get(sandbox_id) is not None  # `quiesce` has put everything on disk
-        await self._give_back(sandbox_id, self._containers.stop)
-        if not quiet and self.has_volume(sandbox_id):
+        await self._give_back(sandbox_id, self._containers.remove)
+        if volume is None:
+            return
+        if not quiet:
             await asyncio.to_thread(self._machinery.volumes.sync)
-        self._stopped.add(sandbox_id)
+        self._cache.add(volume)
 
     async def destroy(self, sandbox_id: str) -> None:
+        volume = self._containers.volume_of(sandbox_id)
         await self._give_back(sandbox_id, self._containers.remove)
-        self._stopped.drop(sandbox_id)
+        if volume is not None:
+            await self._volumes.remove(volume)
 
     async def _give_back(self, sandbox_id: str, work: Callable[[str], None]) -> None:
         """Kills the sandbox, then does the work, one at a time for each sandbox. Raises Unavailable when it fails."""
@@ -187,36 +222,29 @@ class LocalSandboxes:
             await adoption.adopt(record, owned.get(record.sandbox))
 
         await _each(kept.values(), adopt, ADOPTED_AT_ONCE, ADOPT_SECONDS)
-        mine = set(self._running) | self._pool.ids | set(owned)
-        left = found | self._machinery.volumes.all() | self._containers.known()
-        orphans = left - mine
+        left = (found | self._containers.known()) - set(self._running) - self._pool.ids
+        await _each(left, self._remove)
+        await self._recover_volumes({session.volume for session in owned.values()})
+
+    async def _remove(self, sandbox_id: str) -> None:
+        await self._give_back(sandbox_id, self._containers.remove)
+
+    async def _recover_volumes(self, owned: Collection[str]) -> None:
+        """Removes the volumes that are neither `owned` nor in use."""
+        used = {sandbox.record.volume for sandbox in (*self._running.values(), *self._pool)}
+        there = self._machinery.volumes.all()
+        orphans = there - used - set(owned)
         if orphans:
             log.info("orphans_removed", count=len(orphans))
-        await _each(orphans, self.destroy)
-        for sandbox_id in set(owned) - set(self._running):
-            if sandbox_id in kept and kept[sandbox_id].slot == records.NO_SLOT:  # otherwise it has yet to be stopped
-                self._stopped.add(sandbox_id)
-
-    # --- volumes of stopped sandboxes ---
-
-    def has_volume(self, sandbox_id: str) -> bool:
-        return self._stopped.has_volume(sandbox_id)
-
-    def cached(self) -> Mapping[str, int]:
-        return self._stopped.cached()
+        await _each(orphans, self._volumes.remove)
+        unused = (there & set(owned)) - used
+        if unused:  # a sandbox of theirs may have ended without us
+            await asyncio.to_thread(self._machinery.volumes.sync)
+        for volume in unused:
+            self._cache.add(volume)
 
     def strain(self) -> Strain:
         return self._capacity.strain()
-
-    def send(self, sandbox_id: str) -> Iterator[bytes]:
-        return self._stopped.send(sandbox_id)
-
-    def receive(self, session: Session, content: Iterator[bytes]) -> None:
-        self._capacity.require_disk()
-        self._stopped.receive(session, content)
-
-    async def evict(self, sandbox_id: str) -> None:
-        await self._stopped.evict(sandbox_id)
 
     def numbers(self) -> HostNumbers:
         pool, slots, capacity = self._pool, self._containers.slots, self._capacity
@@ -248,17 +276,17 @@ class LocalSandboxes:
 
     # --- starting ---
 
-    async def _start_new(self) -> LocalSandbox:
-        """Starts a sandbox on a fresh volume with a parked one's limits. Raises Unavailable and then leaves nothing."""
+    async def _start_new(self, session: Session | None = None) -> LocalSandbox:
+        """Starts a sandbox for the session, or one to be parked. Raises Unavailable and then leaves nothing new."""
+        limits = session.limits if session else self._settings.parked_limits
+        give_back = self._remove if session else self.destroy
         async with self._starts:
             sandbox_id = new_sandbox_id()
             try:
-                return await self._containers.start(
-                    sandbox_id, self._settings.image.id, self._settings.parked_limits, None
-                )
+                return await self._containers.start(sandbox_id, limits, session)
             except BaseException:
                 with suppress(Unavailable):  # it is in the log; a cancellation must reach who cancelled
-                    await self.destroy(sandbox_id)
+                    await give_back(sandbox_id)
                 raise
 
     async def _answers(self, sandbox: LocalSandbox) -> bool:

@@ -46,15 +46,20 @@ class LocalSandbox:
         self._reclaim = Reclaim(machinery.cgroups.reclaiming(record.sandbox), machinery.reclaims, machinery.tasks)
         self._launcher = Launcher(record.sandbox, directory / "runs", guest, machinery, self.is_alive, self.kill)
         self._prepared = Prepared(record.sandbox, guest, self._launcher, machinery)
-        self._runs = GuestRuns(guest, self._launcher, self._prepared, machinery)
+        self._runs = GuestRuns(guest, self._launcher, self._prepared, machinery, self._disk_is_full)
         self._processes = GuestProcesses(guest, self._launcher, machinery, self._listeners)
-        self._contexts = GuestContexts(guest, self._launcher, machinery)
+        self._contexts = GuestContexts(guest, self._launcher, machinery, self._disk_is_full)
         self._terminals = GuestTerminals(guest, self._launcher, machinery)
         self._files = GuestFiles(guest, self._launcher, self._runs)
 
     @property
     def id(self) -> str:
         return self.record.sandbox
+
+    @property
+    def init(self) -> int:
+        """A pidfd of its first process; -1 after `kill`."""
+        return self._init
 
     @property
     def address(self) -> str:
@@ -201,6 +206,9 @@ class LocalSandbox:
             if self.is_alive():  # so its pid was not another's
                 return found
         raise SandboxGone("it ended while its ports were looked at")
+
+    def _disk_is_full(self) -> bool:
+        return self._machinery.volumes.is_full(self.record.volume)
 
     async def restrict(self, network: NetworkRules) -> None:
         await asyncio.to_thread(self._machinery.network.restrict, self.record.slot, rules_of(network))

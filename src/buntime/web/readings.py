@@ -33,7 +33,7 @@ class Readings:
     async def now(self) -> Sequence[Reading]:
         states: Values = {(state.value,): float(count) for state, count in (await self._store.count_states()).items()}
         ready: Values = {(part,): float(works) for part, works in self._ready().items()}
-        cached = self._sandboxes.cached()
+        cached = self._sandboxes.volumes.cached()
         return [
             Reading("sessions", "Sessions in each state.", states, ["state"]),
             Reading("ready", "Whether the part works: 1 or 0, as in /readyz.", ready, ["part"]),
