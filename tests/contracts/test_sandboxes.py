@@ -51,6 +51,7 @@ class LocalHost:
         self._directory = Path(tempfile.mkdtemp(prefix="buntime-test-", dir=DISK))
         self._config = Config(data_dir=self._directory, images_dir=images, volumes_gb=20, pool_size=1)
         wait_for_part(self._config)
+        self.data_dir, self.instance = self._directory, self._config.instance
         self._stack = AsyncExitStack()
         self.sandboxes: Sandboxes
 
