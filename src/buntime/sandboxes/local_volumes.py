@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import structlog
 
+from buntime.daemon.steps import reached
 from buntime.errors import Unavailable
 from buntime.plan import MB
 from buntime.ports import VolumeLost
@@ -47,3 +48,4 @@ class LocalVolumes:
             log.error("volume_not_removed", volume=volume_id, reason=str(failed))
             raise Unavailable("A volume could not be removed just now.", 5) from failed
         self._cache.drop(volume_id)
+        reached("remove: volume")
