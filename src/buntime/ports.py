@@ -378,8 +378,8 @@ class Sandboxes(Protocol):
 
     async def start(self, session: Session) -> Sandbox:
         """A sandbox on the session's volume and image, with its limits and network rules: the session's own if it runs
-        and answers, or else another one, which has another id. Takes a parked one if it can. What is left of the
-        session's own is removed first.
+        and answers, or else another one, which has another id. Takes a parked one if it can. Whatever else still has
+        the volume is removed first.
 
         Until a store names the new sandbox, it is an orphan that `recover` stops. Callers come one at a time for each
         session. Raises Unavailable or VolumeLost.
@@ -398,16 +398,17 @@ class Sandboxes(Protocol):
         """
         ...
 
-    async def stop(self, sandbox_id: str) -> None:
-        """Kills the sandbox and removes every trace of it but its volume, which `start` can give to another one.
+    async def stop(self, session: Session) -> None:
+        """Kills the session's sandbox and removes every trace of it but the volume, which `start` can give to another
+        one. Any other sandbox that still has the volume goes too.
 
         What was written before `quiesce`, or before the sandbox ended by itself, is on disk then. Idempotent. Raises
         Unavailable when the host does not let go of something. You can call it again.
         """
         ...
 
-    async def destroy(self, sandbox_id: str) -> None:
-        """The same, with its volume. Idempotent; safe to repeat after a crash."""
+    async def destroy(self, session: Session) -> None:
+        """The same, with the volume. Idempotent; safe to repeat after a crash."""
         ...
 
     async def recover(self, owned: Mapping[str, Session]) -> None:

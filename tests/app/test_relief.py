@@ -35,7 +35,7 @@ async def test_after_a_reboot_of_the_host_sessions_are_in_deep_sleep_with_all_th
 async def test_a_session_whose_volume_was_lost_falls_back_to_its_snapshot_and_that_is_logged(api: Api) -> None:
     session = await evicted(api, "archived")
     await write(api, session, "since")
-    await api.sandboxes.destroy((await stored_of(api, session)).sandbox)
+    await api.sandboxes.destroy(await stored_of(api, session))
     with capture_logs() as logs:
         await api.lifecycle.transitions.settle()
     assert "volume_lost" in [entry["event"] for entry in logs]

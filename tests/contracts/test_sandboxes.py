@@ -97,10 +97,13 @@ async def sandbox(host: Host) -> Sandbox:
     return (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)).sandbox
 
 
+SESSION = Session("ses_abc123def456ghi789", "acc_x", 0, 1 << 40, 0, LIMITS, "sb", "vol", "img")
+
+
 def _session(claimed: Claimed, network: Network = DEFAULT_NETWORK) -> Session:
     """Returns the session that a store would have for what was claimed."""
-    ids = (claimed.sandbox.id, claimed.volume, claimed.image)
-    return Session("ses_abc123def456ghi789", "acc_x", 0, 1 << 40, 0, LIMITS, *ids, network=network)
+    ids = {"sandbox": claimed.sandbox.id, "volume": claimed.volume, "image": claimed.image}
+    return replace(SESSION, **ids, network=network)  # type: ignore[arg-type]
 
 
 async def _claim(host: Host, session_id: str = "ses_abc123def456ghi789") -> Session:
@@ -162,7 +165,7 @@ async def test_claimed_sandboxes_share_nothing(host: Host) -> None:
 async def test_an_unknown_sandbox_does_not_run_and_can_be_ended(host: Host) -> None:
     assert await host.sandboxes.get("sbaaaaaaaaaaaa") is None
     await host.sandboxes.kill("sbaaaaaaaaaaaa")
-    await host.sandboxes.destroy("sbaaaaaaaaaaaa")
+    await host.sandboxes.destroy(replace(SESSION, sandbox="sbaaaaaaaaaaaa", volume="volaaaaaaaaaaaa"))
 
 
 async def test_a_running_sandbox_has_an_address(host: Host, sandbox: Sandbox) -> None:
@@ -217,8 +220,8 @@ async def test_a_session_whose_sandbox_was_killed_gets_another_with_its_files(ho
 
 async def test_a_start_without_a_volume_raises_volume_lost(host: Host) -> None:
     session = await _claim(host)
-    await host.sandboxes.destroy(session.sandbox)
-    await host.sandboxes.destroy(session.sandbox)
+    await host.sandboxes.destroy(session)
+    await host.sandboxes.destroy(session)
     assert not host.sandboxes.volumes.exists(session.volume)
     with pytest.raises(VolumeLost):
         await host.sandboxes.start(session)
@@ -271,7 +274,7 @@ async def _stopped(host: Host, content: bytes = b"kept") -> Session:
     sandbox = await _sandbox_of(host, session)
     await sandbox.files.write_batch([FileToWrite("/workspace/a", content), FileToWrite("/root/b", b"too", 0o600)])
     await sandbox.quiesce()
-    await host.sandboxes.stop(sandbox.id)
+    await host.sandboxes.stop(replace(session, sandbox=sandbox.id))
     return session
 
 
@@ -310,7 +313,7 @@ async def test_volumes_of_stopped_sandboxes_count_as_cached(host: Host) -> None:
     assert host.sandboxes.volumes.cached().keys() == {session.volume}
     started = await host.sandboxes.start(session)
     assert host.sandboxes.volumes.cached() == {}
-    await host.sandboxes.stop(started.id)
+    await host.sandboxes.stop(replace(session, sandbox=started.id))
     await host.sandboxes.volumes.remove(session.volume)
     assert host.sandboxes.volumes.cached() == {}
 
@@ -359,7 +362,7 @@ async def test_an_existing_volume_is_never_replaced(host: Host) -> None:
     sandbox = await host.sandboxes.start(session)
     await sandbox.files.write_batch([FileToWrite("/workspace/a", b"new")])
     await sandbox.quiesce()
-    await host.sandboxes.stop(sandbox.id)
+    await host.sandboxes.stop(replace(session, sandbox=sandbox.id))
     with pytest.raises(ValueError, match="already"):
         await _receive(host, session, pieces)
     sandbox = await host.sandboxes.start(session)

@@ -97,7 +97,7 @@ class Host:
         async def remove(sandbox_id: str) -> None:
             self.removed.append(sandbox_id)
 
-        sandboxes._remove = remove  # type: ignore[method-assign]
+        sandboxes._removed = remove  # type: ignore[method-assign]
         return sandboxes
 
     def leave(self, sandbox_id: str, session_id: str | None) -> None:

@@ -106,7 +106,7 @@ class Archiving:
             if session.state is not State.DEEP_SLEEP or session.archived or session_id in self._unsendable:
                 return None
             if session.volume not in self._sandboxes.volumes.cached():
-                await self._sandboxes.stop(session.sandbox)
+                await self._sandboxes.stop(session)
             session = await self._changes.change(session_id, self._snapshots.with_key)
             reached("archive: key stored")
             return session

@@ -62,7 +62,7 @@ class Endings:
             return False
         self._finishing.add(session.id)
         try:
-            await self._alone(session, self._remove)
+            await self._alone(session, self._sandboxes.destroy)
             if session.key:
                 await self._snapshots.remove(session.id)
                 reached("delete: objects removed")
@@ -87,7 +87,3 @@ class Endings:
     async def _kill(self, session: Session) -> None:
         await self._sandboxes.kill(session.sandbox)
         await self._sandboxes.disconnect(session.sandbox)  # the other end may never have been told
-
-    async def _remove(self, session: Session) -> None:
-        await self._sandboxes.destroy(session.sandbox)
-        await self._sandboxes.volumes.remove(session.volume)

@@ -155,12 +155,14 @@ class Transitions:
             return replace(risen, sandbox=sandbox.id, snapshot=newest, previous=previous)
 
         try:
-            stored = await self._changes.change(session.id, awake)
-            if stored.network != session.network:  # it was changed while the sandbox started
-                await sandbox.restrict(stored.network)
+            stored, network = await self._changes.change(session.id, awake), session.network
+            while stored.network != network:  # it was changed while the sandbox started
+                network = stored.network
+                await sandbox.restrict(network)
+                stored = await self._changes.present(session.id)
         except BaseException:
             if sandbox.id != session.sandbox:
-                await self._sandboxes.stop(sandbox.id)
+                await self._sandboxes.stop(replace(session, sandbox=sandbox.id))
             raise
         reached("wake: stored")
 
@@ -190,13 +192,13 @@ class Transitions:
                 return False
             sandbox = await self._sandboxes.get(session.sandbox)
             if sandbox is None:
-                await self._sandboxes.stop(session.sandbox)  # then all that it wrote before it ended is on disk
+                await self._sandboxes.stop(session)  # then all that it wrote before it ended is on disk
             elif not await sandbox.quiesce():
                 return False
             reached("sleep: quiet")
             await self._store_asleep(session, sandbox, lambda s: _with_counts(_down(s), seen))
             reached("sleep: stored")
-            await self._sandboxes.stop(session.sandbox)
+            await self._sandboxes.stop(session)
             reached("sleep: stopped")
         self._archiving.start(session_id)
         return True

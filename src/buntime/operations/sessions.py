@@ -123,7 +123,7 @@ class Sessions:
                 await sandbox.restrict(session.network)
             await self._store.add_session(session, answer and answer(session), plan.sessions)
         except Exception as failed:  # not when cancelled: it may be stored then, and the next start decides
-            await self._sandboxes.destroy(sandbox.id)
+            await self._sandboxes.destroy(session)
             if isinstance(failed, errors.SessionLimitExceeded):
                 raise errors.SessionLimitExceeded(plan.name, plan.sessions, plan.sessions) from None
             raise

@@ -25,7 +25,7 @@ class Adoption:
     containers: Containers
     pool: Pool
     running: dict[str, LocalSandbox]
-    stop: Callable[[str], Awaitable[None]]
+    stop: Callable[[Session], Awaitable[None]]
     seconds: float
 
     async def adopt(self, record: Record, session: Session | None) -> None:
@@ -81,7 +81,7 @@ class Adoption:
         """Adopts the sandbox of a session."""
         if session.state is State.DEEP_SLEEP:  # the server was killed between storing that and stopping it
             await sandbox.kill()
-            await self.stop(sandbox.id)
+            await self.stop(session)
             return False
         async with asyncio.timeout(self.seconds):
             await sandbox.take_over()

@@ -20,7 +20,7 @@ from buntime.daemon.steps import reached
 from buntime.daemon.tasks import to_its_end
 from buntime.egress import rules_of
 from buntime.errors import Unavailable
-from buntime.ids import new_volume_id
+from buntime.ids import new_sandbox_id, new_volume_id
 from buntime.plan import Limits
 from buntime.ports import SandboxGone
 from buntime.sandboxes import record as records
@@ -29,6 +29,7 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part, Slots
 from buntime.sandboxes.kernel.image import Image
 from buntime.sandboxes.kernel.oci import Place, Runtime
+from buntime.sandboxes.kernel.root import NotAttachable
 from buntime.sandboxes.kernel.seen import make_mount_points, write_seen
 from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.record import Record
@@ -70,13 +71,17 @@ class Containers:
 
     # --- starting ---
 
-    async def start(self, sandbox_id: str, limits: Limits, session: Session | None) -> LocalSandbox:
-        """Starts a sandbox on the session's volume, or one with an empty volume to be parked. Raises Unavailable."""
-        slot = self.slots.take()
+    def new_record(self, session: Session | None) -> Record:
+        """Of a sandbox on the session's volume, or of one with an empty volume to be parked. Raises Unavailable."""
         owner, image, volume = None, self._settings.image.id, new_volume_id()
         if session is not None:
             owner, image, volume = session.id, session.image, session.volume
-        record = Record(sandbox_id, slot, image, secrets.token_hex(16), owner, records.GENERATION, volume)
+        secret = secrets.token_hex(16)
+        return Record(new_sandbox_id(), self.slots.take(), image, secret, owner, records.GENERATION, volume)
+
+    async def start(self, record: Record, limits: Limits, session: Session | None) -> LocalSandbox:
+        """Starts the sandbox of a new record. Raises Unavailable."""
+        sandbox_id, slot = record.sandbox, record.slot
         try:
             if session is not None and session.network != DEFAULT_NETWORK:
                 # before anything runs: even the guest's own start reads files that the session wrote
@@ -151,21 +156,30 @@ class Containers:
         """Gives a parked sandbox the session's volume and image in place of its own, and the session's limits and
         network rules. Blocking.
 
-        Raises NotAttachable, HostCommandFailed and OSError. The sandbox must be removed then.
+        Raises NotAttachable, after which it is parked as before. Raises HostCommandFailed and OSError, after which it
+        must be removed.
         """
         machinery, parked = self._machinery, sandbox.record
-        sandbox.record = replace(parked, session=session.id, image=session.image, volume=session.volume)
-        records.write(self.directory(sandbox.id), sandbox.record)
+        self._record(sandbox, replace(parked, session=session.id, image=session.image, volume=session.volume))
         reached("attach: recorded")
+        machinery.volumes.open(session.volume, session.limits.disk)
         if session.network != DEFAULT_NETWORK:
             machinery.network.restrict(parked.slot, rules_of(session.network))
-        machinery.volumes.open(session.volume, session.limits.disk)
-        self._runtime.replace_root(self._place(sandbox.record, ""), sandbox.init)
+        try:
+            self._runtime.replace_root(self._place(sandbox.record, ""), sandbox.init)
+        except NotAttachable:
+            if session.network != DEFAULT_NETWORK:
+                machinery.network.restrict(parked.slot, rules_of(DEFAULT_NETWORK))
+            self._record(sandbox, parked)
+            raise
         reached("attach: root")
         machinery.cgroups.limit(sandbox.id, session.limits)
         write_seen(self.directory(sandbox.id) / SEEN, session.limits)
-        machinery.volumes.destroy(parked.volume)
         reached("attach: done")
+
+    def _record(self, sandbox: LocalSandbox, record: Record) -> None:
+        records.write(self.directory(sandbox.id), record)
+        sandbox.record = record
 
     def limit(self, record: Record, limits: Limits) -> None:
         """Blocking."""

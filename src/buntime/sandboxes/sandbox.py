@@ -41,6 +41,7 @@ class LocalSandbox:
         self._directory = directory
         self._address = address
         self._init = init
+        self.is_quiet = False  # since `quiesce`: what it wrote is on disk
         self._guest = guest
         self._machinery = machinery
         self._reclaim = Reclaim(machinery.cgroups.reclaiming(record.sandbox), machinery.reclaims, machinery.tasks)
@@ -139,6 +140,7 @@ class LocalSandbox:
         if not await self.freeze():
             return False
         await self._machinery.sync.done(self._machinery.volumes.sync)  # shared with others that go to sleep now
+        self.is_quiet = True
         return True
 
     async def _tell_of_deep_sleep(self, telling: Coroutine[Any, Any, None]) -> None:
@@ -151,6 +153,7 @@ class LocalSandbox:
         self._let_go()
 
     def _let_go(self) -> None:
+        self.is_quiet = False
         self._reclaim.thawed()
         with suppress(FileNotFoundError):
             self._machinery.cgroups.freeze(self.id, False)

@@ -202,23 +202,23 @@ class FakeSandboxes:
     async def disconnect(self, sandbox_id: str) -> None:
         self.disconnected.append(sandbox_id)
 
-    async def stop(self, sandbox_id: str) -> None:
-        await self.kill(sandbox_id)
+    async def stop(self, session: Session) -> None:
+        for sandbox in list(self.running.values()):
+            if sandbox.volume_id == session.volume:
+                await self.kill(sandbox.id)
 
-    async def destroy(self, sandbox_id: str) -> None:
-        sandbox = self.running.get(sandbox_id)
-        await self.kill(sandbox_id)
-        if sandbox is not None:
-            await self.volumes.remove(sandbox.volume_id)
+    async def destroy(self, session: Session) -> None:
+        await self.stop(session)
+        await self.volumes.remove(session.volume)
 
     async def recover(self, owned: Mapping[str, Session]) -> None:
         for sandbox_id in set(self.running) - set(owned):
-            await self.stop(sandbox_id)
+            await self.kill(sandbox_id)
         for volume_id in set(self.volumes) - {session.volume for session in owned.values()}:
             await self.volumes.remove(volume_id)
         for sandbox in list(self.running.values()):
             if owned[sandbox.id].state is State.DEEP_SLEEP:
-                await self.stop(sandbox.id)
+                await self.kill(sandbox.id)
             sandbox.frozen = owned[sandbox.id].state is State.IDLE
 
     def strain(self) -> Strain:

@@ -62,7 +62,14 @@ def _replace(init: int, quota: Path) -> None:
         try:
             _swap(new, points, numbers)
         finally:
-            os.setns(ours, os.CLONE_NEWNS)
+            _return_to(ours)
+
+
+def _return_to(mount_namespace: int) -> None:
+    try:
+        os.setns(mount_namespace, os.CLONE_NEWNS)
+    except OSError:
+        os.abort()  # this thread would make the next mounts in the session's namespace
 
 
 def _opened(root: int, name: str, stack: ExitStack) -> int:
