@@ -151,7 +151,7 @@ class Sessions:
                 lambda session: requests.apply_patch(session, patch, caller.plan, self._now()),
             )
             if open_ports(before.preview) - open_ports(after.preview):
-                await self._visitors.disconnect(before)
+                await self._visitors.disconnect(session_id)
             sandbox = await self._sandboxes.get(after.sandbox)
             if sandbox is not None and after.network != before.network:
                 await sandbox.restrict(after.network)
