@@ -44,6 +44,19 @@ async def test_a_session_whose_volume_was_lost_falls_back_to_its_snapshot_and_th
     assert await content_of(api, session) == "archived"
 
 
+async def test_a_session_that_lost_its_volume_and_has_no_snapshot_sleeps_and_says_why_it_cannot_wake(api: Api) -> None:
+    sessions = [await api.session() for _ in range(2)]
+    await api.call("POST", f"/sessions/{sessions[1]}/sleep")
+    for session in sessions:
+        await api.sandboxes.destroy(await stored_of(api, session))
+    await api.lifecycle.transitions.settle()
+    for session in sessions:
+        assert (await api.call("GET", f"/sessions/{session}")).json["state"] == "deep-sleep"
+        answer = await api.call("POST", "/execute", {"sessionId": session, "command": "true"})
+        assert answer.refusal == (409, "invalid_state")
+        assert answer.json["error"]["details"]["reason"] == "volume_lost"
+
+
 async def test_a_fallback_to_an_older_snapshot_is_logged(api: Api) -> None:
     session = await evicted(api, "archived")
     await write(api, session, "since")

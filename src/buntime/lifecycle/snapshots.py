@@ -254,8 +254,10 @@ class Snapshots:
         its newest.
 
         Raises Unavailable when the archive cannot be reached or the host has no room, SessionDamaged when no snapshot
-        is whole.
+        is whole or there never was one.
         """
+        if session.snapshot is None:
+            raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
         for snapshot in (session.snapshot, session.previous):
             if snapshot is None:
                 continue

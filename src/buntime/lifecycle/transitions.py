@@ -85,7 +85,8 @@ class Transitions:
 
     async def settle(self) -> None:
         """At start, after the sandboxes were recovered: a session whose processes have ended without us, as at a
-        reboot of the host, is in deep sleep. One whose volume is gone too falls back to its newest snapshot."""
+        reboot of the host, is in deep sleep. One whose volume is gone too falls back to its newest snapshot; without
+        one, its files are lost."""
         for session in await self._store.all_sessions():
             if session.state is State.DELETING or await self._sandboxes.get(session.sandbox) is not None:
                 continue
@@ -94,8 +95,7 @@ class Transitions:
                 newest = session.snapshot.name if session.snapshot else None
                 log.error("volume_lost", session=session.id, volume=session.volume, falls_back_to=newest)
                 self._monitor.lost("volume")
-            if there or session.snapshot:
-                await self._changes.change(session.id, partial(_settled, there=there))
+            await self._changes.change(session.id, partial(_settled, there=there))
 
     def forget(self, session_id: str) -> None:
         """The session is gone."""
