@@ -87,6 +87,9 @@ class Client:
         """Puts the session to sleep. `depth`: `idle` or `deep-sleep`."""
         await self.post(f"/sessions/{session}/sleep", msgspec.json.encode({"depth": depth}))
 
+    async def wake(self, session: str) -> None:
+        await self.post(f"/sessions/{session}/wake", None)
+
     async def count(self, state: str) -> int:
         """Returns the number of sessions in this state."""
         page = msgspec.json.decode(await self.get("/sessions", {"state": state, "limit": "1"}))

@@ -37,6 +37,14 @@ class Context:
         times = await asyncio.to_thread(baselines.timed, self.bun.run, self.scale.baseline_runs)
         return [seconds * MS for seconds in times]
 
+    async def pool_filled(self) -> None:
+        """Returns when the pool is full. Raises NotSettled."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while await self.client.gauge("buntime_pool_parked") < self.server.pool_size:
+            if time.monotonic() > deadline:
+                raise NotSettled("the pool is not full")
+            await asyncio.sleep(0.02)
+
     async def settled(self, live: int = 0) -> None:
         """Returns when the pool is full and deleted sessions are gone completely. Raises NotSettled.
 

@@ -29,6 +29,7 @@ class Scale:
     tree_rounds: int
     tree_files: int
     woken_sessions: int
+    thread_counts: tuple[int, ...]  # sleeping threads on the host
     asleep_sessions: int  # sessions whose memory is measured
     swapped_sessions: int
     swapped_mb: int  # MB that each holds
@@ -76,6 +77,7 @@ FULL = Scale(
     tree_rounds=2,
     tree_files=2000,
     woken_sessions=30,
+    thread_counts=(0, 25_000, 60_000),
     asleep_sessions=200,
     swapped_sessions=5,
     swapped_mb=200,
@@ -122,6 +124,7 @@ QUICK = Scale(
     tree_rounds=1,
     tree_files=100,
     woken_sessions=2,
+    thread_counts=(0, 500),
     asleep_sessions=6,
     swapped_sessions=1,
     swapped_mb=50,

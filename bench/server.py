@@ -22,6 +22,8 @@ from buntime.config import Config, from_environment
 from buntime.sandboxes.kernel.host import total_memory
 from buntime.sandboxes.kernel.image import Image, ImageFailed, ensure_image
 from buntime.sandboxes.opening import default_pool_size
+from buntime.stores import store_file
+from buntime.stores.sqlite import SqliteStore
 
 DISK = Path("/var/lib")  # where an installation keeps its files
 PREFIX = "buntime-bench-"
@@ -76,6 +78,7 @@ def started(
     try:
         config = from_environment(environ)
         image = _image(config, say)
+        asyncio.run(_make_store(config))
         key = _made_key(environ)
         if fill is not None:
             fill(config)
@@ -119,6 +122,12 @@ def _environment(home: Path, pool_size: int | None) -> tuple[dict[str, str], dic
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+async def _make_store(config: Config) -> None:
+    """Otherwise the commands refuse to work without a server."""
+    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    await (await SqliteStore.open(store_file(config))).close()
 
 
 def _made_key(environ: Mapping[str, str]) -> str:

@@ -47,7 +47,7 @@ def settle_on_disk(server: Server) -> None:
 
 def volume(server: Server, session: str) -> Path:
     """Returns the host's path of all that the session has written."""
-    return Volumes(server.config).path(machine.sandbox_of(server.config, session)) / "upper"
+    return Volumes(server.config).path(machine.record_of(server.config, session).volume) / "upper"
 
 
 def pack(tree: Path, target: Path) -> None:

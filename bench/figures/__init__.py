@@ -5,6 +5,7 @@ from typing import Final
 
 from bench.context import Context
 from bench.figures import (
+    attach,
     burst,
     client_calls,
     client_start,
@@ -23,6 +24,7 @@ from bench.figures import (
     live_sessions,
     many_asleep,
     memory,
+    pooled_wake,
     prepared_memory,
     preview_bodies,
     preview_latency,
@@ -64,6 +66,10 @@ LIFECYCLE: Final[dict[str, Measure]] = {
     "swapped-memory": swapped_memory.measure,
     "many-asleep": many_asleep.measure,
 }
+STARTS: Final[dict[str, Measure]] = {
+    "pooled-wake": pooled_wake.measure,
+    "attach": attach.measure,
+}
 PREVIEW: Final[dict[str, Measure]] = {
     "preview-requests": preview_requests.measure,
     "preview-latency": preview_latency.measure,
@@ -88,8 +94,9 @@ CLIENTS: Final[dict[str, Measure]] = {
 GROUPS: Final = {
     "live": LIVE,
     "lifecycle": LIFECYCLE,
+    "starts": STARTS,
     "preview": PREVIEW,
     "execution": EXECUTION,
     "clients": CLIENTS,
 }
-FIGURES: Final = LIVE | LIFECYCLE | PREVIEW | EXECUTION | CLIENTS
+FIGURES: Final = LIVE | LIFECYCLE | STARTS | PREVIEW | EXECUTION | CLIENTS

@@ -21,7 +21,7 @@ from bench.statistics import summarise
 from buntime.account import Account
 from buntime.config import Config
 from buntime.daemon.tasks import Tasks
-from buntime.ids import new_sandbox_id, new_session_id
+from buntime.ids import new_sandbox_id, new_session_id, new_volume_id
 from buntime.lifecycle.assembly import assemble_lifecycle
 from buntime.lifecycle.keeper import Keeper, Pace
 from buntime.lifecycle.master_key import load_master_key
@@ -149,6 +149,7 @@ def _asleep(account: str, vault: Vault) -> Session:
         last_active=now,
         limits=LIMITS,
         sandbox=new_sandbox_id(),
+        volume=new_volume_id(),
         image="img-of-then",
         state=State.DEEP_SLEEP,
         metadata={"purpose": "bench"},
@@ -185,6 +186,6 @@ async def _ticks(context: Context, count: int) -> list[float]:
 
 def _keeper(store: SqliteStore, vault: Vault, tasks: Tasks) -> Keeper:
     sandboxes = FakeSandboxes()
-    snapshots = Snapshots(FakeArchive(), vault, sandboxes, time.time)
+    snapshots = Snapshots(FakeArchive(), vault, sandboxes.volumes, time.time)
     lifecycle = assemble_lifecycle(store, sandboxes, snapshots, tasks, time.time)
     return Keeper(store, sandboxes, lifecycle, tasks, time.time, Pace())

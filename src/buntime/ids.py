@@ -26,6 +26,10 @@ def new_sandbox_id() -> str:
     return new_id("sb", 12)
 
 
+def new_volume_id() -> str:
+    return new_id("vol", 12)
+
+
 def new_process_id(milliseconds: int) -> str:
     """Sorts by time: an id made in a later millisecond is greater."""
     time = ""

@@ -81,7 +81,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, http))
 
         vault = open_vault(config, sessions)
-        snapshots = await enter(Snapshots(archive_of(config), vault, sandboxes, clock))
+        snapshots = await enter(Snapshots(archive_of(config), vault, sandboxes.volumes, clock))
         metrics = Metrics(Readings(store, sandboxes, snapshots, sandboxes.works))
         lifecycle = assemble_lifecycle(store, sandboxes, snapshots, tasks, clock, metrics)
         await lifecycle.transitions.settle()

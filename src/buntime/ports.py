@@ -349,11 +349,23 @@ class HostNumbers:
     no_room: Mapping[NoRoom, int]  # how often a start or a restore was refused
 
 
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a new session stands on. The host made the ids of the sandbox and the volume."""
+
+    sandbox: "Sandbox"
+    volume: str  # id
+    image: str  # id
+
+
 class Sandboxes(Protocol):
     """The sandboxes of this host. The host makes their ids: `sb` + 12 of a-z0-9."""
 
-    async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
-        """A fresh sandbox for the session with its limits set, and the id of its image. Takes a parked one if it can.
+    @property
+    def volumes(self) -> "Volumes": ...
+
+    async def claim(self, session_id: str, limits: Limits) -> Claimed:
+        """A fresh sandbox for the session with an empty volume and its limits set. Takes a parked one if it can.
 
         Until a store names the sandbox, it is an orphan that `recover` destroys. Raises Unavailable when the host
         cannot hold one more.
@@ -365,8 +377,13 @@ class Sandboxes(Protocol):
         ...
 
     async def start(self, session: Session) -> Sandbox:
-        """Starts the session's sandbox on its existing volume, or returns the one that runs and answers. Callers come
-        one at a time for each session. Raises Unavailable or VolumeLost."""
+        """A sandbox on the session's volume and image, with its limits and network rules: the session's own if it runs
+        and answers, or else another one, which has another id. Takes a parked one if it can. Whatever else still has
+        the volume is removed first.
+
+        Until a store names the new sandbox, it is an orphan that `recover` stops. Callers come one at a time for each
+        session. Raises Unavailable or VolumeLost.
+        """
         ...
 
     async def kill(self, sandbox_id: str) -> None:
@@ -381,17 +398,17 @@ class Sandboxes(Protocol):
         """
         ...
 
-    async def stop(self, sandbox_id: str) -> None:
-        """Kills the sandbox and gives back everything but its volume, on which `start` can put a new sandbox.
+    async def stop(self, session: Session) -> None:
+        """Kills the session's sandbox and removes every trace of it but the volume, which `start` can give to another
+        one. Any other sandbox that still has the volume goes too.
 
         What was written before `quiesce`, or before the sandbox ended by itself, is on disk then. Idempotent. Raises
-        Unavailable when the host does not let go of something; the next `start` clears that away.
+        Unavailable when the host does not let go of something. You can call it again.
         """
         ...
 
-    async def destroy(self, sandbox_id: str) -> None:
-        """Kills the sandbox and removes every trace of it, including its volume. Idempotent; safe to repeat after a
-        crash."""
+    async def destroy(self, session: Session) -> None:
+        """The same, with the volume. Idempotent; safe to repeat after a crash."""
         ...
 
     async def recover(self, owned: Mapping[str, Session]) -> None:
@@ -400,16 +417,6 @@ class Sandboxes(Protocol):
         Freezes the sandbox of an idle session again, and stops that of a session in deep sleep. Destroys the rest,
         except volumes of `owned` sessions, which `start` takes up again.
         """
-        ...
-
-    # volumes of stopped sandboxes: once archived, they are a cache
-
-    def has_volume(self, sandbox_id: str) -> bool:
-        """Whether the whole volume is on this host."""
-        ...
-
-    def cached(self) -> Mapping[str, int]:
-        """Sandbox id → bytes, for volumes on this host whose sandboxes are stopped. Reads memory only."""
         ...
 
     def strain(self) -> Strain:
@@ -425,25 +432,41 @@ class Sandboxes(Protocol):
         seconds. Connections that a session itself opened, and WebSocket pings and pongs, do not count."""
         ...
 
-    def send(self, sandbox_id: str) -> Iterator[bytes]:
-        """The volume of a stopped sandbox as a stream that `receive` understands. Blocking, for a thread. Memory does
-        not grow with the volume. Closing the iterator ends the stream; then `start` is possible again.
+
+class Volumes(Protocol):
+    """The files of sessions on this host. Once archived, a volume that no sandbox uses is a cache.
+
+    Volumes are made by `Sandboxes.claim` and by `receive`. The host makes their ids: `vol` + 12 of a-z0-9, or those of
+    the sandboxes that an earlier version made them for.
+    """
+
+    def exists(self, volume_id: str) -> bool:
+        """Whether the whole volume is on this host."""
+        ...
+
+    def cached(self) -> Mapping[str, int]:
+        """Volume id → bytes, for volumes on this host that no sandbox uses. Reads memory only."""
+        ...
+
+    def send(self, volume_id: str) -> Iterator[bytes]:
+        """A volume that no sandbox uses, as a stream that `receive` understands. Blocking, for a thread. Memory does
+        not grow with the volume. Closing the iterator ends the stream; then the volume can be used again.
 
         Raises VolumeLost; VolumeUnsendable when the volume has something that the stream cannot hold, or more than is
         reasonable for its limit, which a session can cause; Unavailable when the host cannot do it now.
         """
         ...
 
-    def receive(self, session: Session, content: Iterator[bytes]) -> None:
-        """Puts the session's volume on this host from what `send` gave: durable, exactly as it was, and with the
-        session's limit; or not at all. Blocking, for a thread.
+    def receive(self, volume_id: str, disk: int, content: Iterator[bytes]) -> None:
+        """Puts the volume on this host from what `send` gave: durable, exactly as it was, and with `disk` (MB) as its
+        limit; or not at all. Blocking, for a thread.
 
         Raises what `content` raises, ValueError when it is no such stream, and Unavailable.
         """
         ...
 
-    async def evict(self, sandbox_id: str) -> None:
-        """Removes the volume of a stopped sandbox. Idempotent. The caller makes sure that the volume is archived."""
+    async def remove(self, volume_id: str) -> None:
+        """Removes a volume that no sandbox uses. Idempotent. Raises Unavailable."""
         ...
 
 

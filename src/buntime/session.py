@@ -80,7 +80,8 @@ class Session:
     expires_at: int
     last_active: int
     limits: Limits
-    sandbox: str  # id of the sandbox and volume that hold it
+    sandbox: str  # id of the sandbox that serves it, or did before it went to deep sleep
+    volume: str  # id of its files
     image: str  # id of the image below the volume
     state: State = State.ACTIVE
     metadata: Mapping[str, object] = field(default_factory=dict)

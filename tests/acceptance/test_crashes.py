@@ -145,8 +145,8 @@ def test_a_delete_is_finished(history: History, step: str) -> None:
     history.is_as_before()
 
 
-@pytest.mark.parametrize("step", MAKE)
-def test_a_new_start_of_a_sandbox_loses_nothing(history: History, step: str) -> None:
+@pytest.mark.parametrize(("step", "pool_size"), [*((step, 0) for step in MAKE), *((step, 1) for step in steps.ATTACH)])
+def test_a_new_start_of_a_sandbox_loses_nothing(history: History, step: str, pool_size: int) -> None:
     session = history.client.open()
     session.write("file", "kept").done()
 
@@ -154,7 +154,7 @@ def test_a_new_start_of_a_sandbox_loses_nothing(history: History, step: str) -> 
         traces.kill_sandbox(history.server.config, session.id)
         return session.execute(command="cat file")
 
-    assert history.crash(step, run) is None
+    assert history.crash(step, run, pool_size=pool_size) is None
     history.server.start()
     assert session.output("cat file") == "kept"
     session.delete().done()
@@ -219,11 +219,16 @@ def test_a_sleeper_gets_into_the_archive_in_the_end_and_leaves_nothing_else_ther
     history.is_as_before()
 
 
-WAKES = [*((step, 0) for step in steps.WAKE), *((step, -1) for step in steps.WAKE if step.startswith("wake: "))]
+AWAKE = [step for step in steps.WAKE if step.startswith("wake: ")]
+WAKES = [
+    *((step, 0, 0) for step in steps.WAKE),
+    *((step, -1, 0) for step in AWAKE),
+    *((step, -1, 1) for step in (*steps.ATTACH, *AWAKE)),
+]
 
 
-@pytest.mark.parametrize(("step", "cache_gb"), WAKES)
-def test_a_wake_is_whole_or_begins_again(history: History, step: str, cache_gb: int) -> None:
+@pytest.mark.parametrize(("step", "cache_gb", "pool_size"), WAKES)
+def test_a_wake_is_whole_or_begins_again(history: History, step: str, cache_gb: int, pool_size: int) -> None:
     session = history.client.open()
     session.output("echo kept > file; rm /etc/motd")
     deep_sleep(session)
@@ -233,7 +238,7 @@ def test_a_wake_is_whole_or_begins_again(history: History, step: str, cache_gb: 
             wait_until_evicted(history.server, session)
         return wake(session)
 
-    assert history.crash(step, wake_it, cache_gb=cache_gb) is None
+    assert history.crash(step, wake_it, cache_gb=cache_gb, pool_size=pool_size) is None
     history.server.start()
     assert state(session) == ("active" if step == "wake: stored" else "deep-sleep")
     assert not traces.restoring(history.server.config)
@@ -246,4 +251,4 @@ def test_a_wake_is_whole_or_begins_again(history: History, step: str, cache_gb: 
 
 def test_every_step_that_is_named_is_one_at_which_a_server_is_killed_here() -> None:
     at_create, down = (*steps.CREATE, *steps.DELETE), (*steps.SUSPEND, *steps.SLEEP, *steps.ARCHIVE, *steps.EVICT)
-    assert {*at_create, *down, *steps.WAKE} == set(named_steps())
+    assert {*at_create, *down, *steps.ATTACH, *steps.WAKE} == set(named_steps())

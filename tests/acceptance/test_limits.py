@@ -101,8 +101,11 @@ def test_a_full_disk_is_told_and_deleting_makes_room_again(server: Server, paid:
     session.execute(command="true", files=[{"path": f"f{n}", "content": "x" * (9 * MB)} for n in range(4)]).refused(
         507, "disk_full"
     )
+    assert "100%" in session.output("df -h /"), "df needs no disk"
     session.delete_file("big").done()
     session.delete_file("more")
+    for _ in range(3):
+        assert session.command("exit 3")["exitCode"] == 3, "a program that fails later did not meet the limit"
     assert session.write("after", "x" * (20 * MB)).done()["size"] == 20 * MB
     assert session.output("head -c 10M /dev/urandom > also; wc -c < also") == f"{10 * MB}\n"
     _is_as_new(server, session)

@@ -121,6 +121,7 @@ async def _let_expire(server: Server, some: Session) -> list[str]:
                 session,
                 id=f"ses_{n:018}",
                 sandbox=f"sb{n:012}",
+                volume=f"vol{n:012}",
                 expires_at=passed,
                 state=State.DEEP_SLEEP,
                 key="",

@@ -66,15 +66,16 @@ def test_a_sandbox_that_an_earlier_version_made_ends_in_order_and_its_session_go
     session = server.new_client().open()
     session.write("kept", "kept").done()
     session.command("(trap 'echo written > /workspace/at-the-end; exit' TERM; while :; do sleep 0.05; done) &")
-    record = server.config.data_dir / "sandboxes" / traces.sandbox_of(server.config, session.id) / "record.json"
+    home = server.config.data_dir / "sandboxes"
     server.kill()
-    for file in record.parent.parent.glob("*/record.json"):  # including the parked sandbox
+    for file in home.glob("*/record.json"):  # including the parked sandbox
         as_before = {key: value for key, value in json.loads(file.read_text()).items() if key != "generation"}
         file.write_text(json.dumps(as_before))
     server.start()
     assert (session.text("kept"), session.text("at-the-end")) == ("kept", "written\n")
     assert session.output("pgrep -c sleep; true") == "0\n"
-    assert json.loads(record.read_text())["generation"] == GENERATION
+    record = (home / traces.sandbox_of(server.config, session.id) / "record.json").read_text()
+    assert json.loads(record)["generation"] == GENERATION
     traces.wait_until_whole(server.config, 2)
 
 

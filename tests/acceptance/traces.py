@@ -4,14 +4,17 @@ import json
 import os
 import select
 import signal
+import sqlite3
 import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from buntime.config import SHARED_RUN_DIR, Config
+from buntime.sandboxes import record
+from buntime.stores import store_file
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -38,29 +41,51 @@ def left_behind(config: Config) -> list[str]:
 
 def sandbox_of(config: Config, session_id: str) -> str:
     """Returns the name of a session's sandbox."""
-    for file in (config.data_dir / "sandboxes").glob("*/record.json"):
-        with suppress(FileNotFoundError):  # another sandbox, which ends right now
-            if json.loads(file.read_text())["session"] == session_id:
-                return file.parent.name
-    raise AssertionError(f"no sandbox has claimed {session_id}")
+    name = _sandbox_of(config, session_id)
+    assert name is not None, f"no sandbox has claimed {session_id}"
+    return name
+
+
+def _sandbox_of(config: Config, session_id: str) -> str | None:
+    records = ((path, record.read(path)) for path in (config.data_dir / "sandboxes").iterdir())
+    return next((path.name for path, found in records if found is not None and found.session == session_id), None)
+
+
+def volume_of(config: Config, session_id: str) -> str:
+    """Returns the name of a session's volume."""
+    with closing(sqlite3.connect(f"file:{store_file(config)}?mode=ro", uri=True)) as store:
+        (name,) = store.execute("SELECT volume FROM sessions WHERE id = ?", (session_id,)).fetchone()
+        return str(name)
+
+
+def volumes(config: Config) -> set[str]:
+    return {path.name for path in (config.data_dir / "volumes").iterdir()} - {INCOMING}
 
 
 def sandboxes(config: Config) -> dict[str, set[str]]:
-    """Returns the sandboxes that have a trace, by kind of trace. All sets are equal if nothing is orphaned."""
+    """Returns the sandboxes that have a trace, by kind of trace. All sets are equal if nothing is orphaned and no
+    session sleeps: a volume that no sandbox has is there with its own name."""
+    users = _users_of_volumes(config)
     return {
         "directory": {path.name for path in (config.data_dir / "sandboxes").iterdir()},
-        "volume": {path.name for path in (config.data_dir / "volumes").iterdir()} - {INCOMING},
+        "volume": {users.get(name, name) for name in volumes(config)},
         "container": {path.name.rpartition("-")[2] for path in (config.run_dir / "runtime").glob("buntime-*")},
         "cgroup": {path.name for root in _cgroup_roots(config) for path in root.iterdir() if path.is_dir()},
     }
 
 
+def _users_of_volumes(config: Config) -> dict[str, str]:
+    """Volume → the sandbox that has it."""
+    records = ((path, record.read(path)) for path in (config.data_dir / "sandboxes").iterdir())
+    return {found.volume: path.name for path, found in records if found is not None}
+
+
 def has_volume(config: Config, session_id: str) -> bool:
-    return (config.data_dir / "volumes" / sandbox_of(config, session_id)).exists()
+    return volume_of(config, session_id) in volumes(config)
 
 
 def restoring(config: Config) -> set[str]:
-    """Returns the sandboxes whose volumes are being restored from the archive."""
+    """Returns the volumes that are being restored from the archive."""
     return {path.name for path in (config.data_dir / "volumes" / INCOMING).iterdir()}
 
 
@@ -91,14 +116,12 @@ def wait_until_whole(config: Config, count: int, parked: Callable[[], int] = lam
 
 
 def wait_until_given_back(config: Config, session_id: str) -> None:
-    """Waits until only the volume and the record of a session's sandbox are left."""
-    name, deadline = sandbox_of(config, session_id), time.monotonic() + 60
-    while True:
-        kinds = {kind for kind, names in sandboxes(config).items() if name in names}
-        if kinds == {"directory", "volume"}:
-            return
-        assert time.monotonic() < deadline, f"{name} still has {kinds}"
+    """Waits until only the volume of a session is left: a sandbox loses its record last."""
+    deadline = time.monotonic() + 60
+    while name := _sandbox_of(config, session_id):
+        assert time.monotonic() < deadline, f"{session_id} still has {name}"
         time.sleep(0.02)
+    assert has_volume(config, session_id)
 
 
 def interfaces(config: Config) -> list[str]:

@@ -158,7 +158,7 @@ async def serving(
 ) -> AsyncIterator[Api]:
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
     now, archive, vault = clock or still, FakeArchive(), Vault(bytes(32))
-    snapshots = Snapshots(archive, vault, sandboxes, now)
+    snapshots = Snapshots(archive, vault, sandboxes.volumes, now)
     async with Tasks() as tasks, snapshots, aiohttp.ClientSession() as http:
         metrics = Metrics(Readings(store, sandboxes, snapshots, lambda: checks))
         lifecycle = assemble_lifecycle(store, sandboxes, snapshots, tasks, now, metrics)

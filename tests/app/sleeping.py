@@ -63,7 +63,7 @@ async def evicted(api: Api, *contents: str) -> str:
         await deep_sleep(api, session)
         api.clock.now += 1
     await api.lifecycle.archiving.evict(session)
-    assert not api.sandboxes.has_volume((await stored_of(api, session)).sandbox)
+    assert not api.sandboxes.volumes.exists((await stored_of(api, session)).volume)
     return session
 
 

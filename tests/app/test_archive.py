@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from buntime.ports import ObjectMissing, VolumeUnsendable
-from buntime.session import Session, State
+from buntime.session import State
 from tests.app.serving import Api
 from tests.app.sleeping import (
     content_of,
@@ -55,14 +55,14 @@ async def test_only_an_archived_session_in_deep_sleep_is_evicted(api: Api) -> No
 
 async def test_requests_that_come_together_share_one_restore(api: Api) -> None:
     session = await evicted(api, "kept")
-    receive, received = api.sandboxes.receive, 0
+    receive, received = api.sandboxes.volumes.receive, 0
 
-    def counted(session: Session, content: Iterator[bytes]) -> None:
+    def counted(volume_id: str, disk: int, content: Iterator[bytes]) -> None:
         nonlocal received
         received += 1
-        receive(session, content)
+        receive(volume_id, disk, content)
 
-    api.sandboxes.receive = counted  # type: ignore[method-assign]
+    api.sandboxes.volumes.receive = counted  # type: ignore[method-assign]
     assert await asyncio.gather(*(content_of(api, session) for _ in range(8))) == ["kept"] * 8
     assert received == 1
 
@@ -131,11 +131,11 @@ def _forgetful(api: Api) -> None:
 
 
 def _unsendable(api: Api) -> None:
-    def send(sandbox_id: str) -> Iterator[bytes]:
+    def send(volume_id: str) -> Iterator[bytes]:
         raise VolumeUnsendable("its paths are too long")
         yield b""
 
-    api.sandboxes.send = send  # type: ignore[method-assign]
+    api.sandboxes.volumes.send = send  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("wrong", [_away, _lying, _full, _forgetful, _unsendable])
@@ -144,7 +144,7 @@ async def test_a_session_that_cannot_be_archived_sleeps_on_its_host_until_it_can
     session = await api.session()
     await write(api, session, "kept")
     right = vars(api.archive) | {"objects": {}}
-    send = api.sandboxes.send
+    send = api.sandboxes.volumes.send
     wrong(api)
     await deep_sleep(api, session)
     await api.keep(api.keeper())
@@ -155,7 +155,7 @@ async def test_a_session_that_cannot_be_archived_sleeps_on_its_host_until_it_can
     assert await content_of(api, session) == "kept"
     vars(api.archive).clear()
     vars(api.archive).update(right)
-    api.sandboxes.send = send  # type: ignore[method-assign]
+    api.sandboxes.volumes.send = send  # type: ignore[method-assign]
     await deep_sleep(api, session)
     assert (await stored_of(api, session)).archived
 
@@ -163,13 +163,13 @@ async def test_a_session_that_cannot_be_archived_sleeps_on_its_host_until_it_can
 async def test_a_volume_that_cannot_be_archived_is_tried_again_only_after_a_wake(api: Api) -> None:
     session, attempts = await api.session(), 0
 
-    def send(sandbox_id: str) -> Iterator[bytes]:
+    def send(volume_id: str) -> Iterator[bytes]:
         nonlocal attempts
         attempts += 1
         raise VolumeUnsendable("its paths are too long")
         yield b""
 
-    api.sandboxes.send = send  # type: ignore[method-assign]
+    api.sandboxes.volumes.send = send  # type: ignore[method-assign]
     await deep_sleep(api, session)
     keeper = api.keeper(tick=1.0)
     for _ in range(10):

@@ -58,7 +58,7 @@ class Shell:
         return done.stdout + done.stderr
 
     def has_session_of(self, account: str) -> None:
-        session = Session("ses_a", account, 1, 2, 1, Limits(64, 1, 1, 16), "sandbox", "image")
+        session = Session("ses_a", account, 1, 2, 1, Limits(64, 1, 1, 16), "sandbox", "volume", "image")
         store = database.connect(store_file(Config(data_dir=self.data_dir)))
         with closing(store) as connection, database.transaction(connection):
             add_session(connection, session, limit=1)

@@ -148,8 +148,7 @@ async def test_a_sandbox_that_ended_by_itself_is_counted_as_lost(api: Api) -> No
 
 async def test_a_volume_that_is_gone_is_counted_as_lost(api: Api) -> None:
     session = await api.session()
-    sandbox = api.store.sessions[session].sandbox
-    await api.sandboxes.destroy(sandbox)
+    await api.sandboxes.destroy(api.store.sessions[session])
     body = {"sessionId": session, "command": "echo again"}
     assert (await api.call("POST", "/execute", body)).refusal == (409, "invalid_state")
     assert await value(api, "buntime_lost_total", what="volume") == 1

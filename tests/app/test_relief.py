@@ -35,7 +35,7 @@ async def test_after_a_reboot_of_the_host_sessions_are_in_deep_sleep_with_all_th
 async def test_a_session_whose_volume_was_lost_falls_back_to_its_snapshot_and_that_is_logged(api: Api) -> None:
     session = await evicted(api, "archived")
     await write(api, session, "since")
-    await api.sandboxes.destroy((await stored_of(api, session)).sandbox)
+    await api.sandboxes.destroy(await stored_of(api, session))
     with capture_logs() as logs:
         await api.lifecycle.transitions.settle()
     assert "volume_lost" in [entry["event"] for entry in logs]
@@ -44,13 +44,26 @@ async def test_a_session_whose_volume_was_lost_falls_back_to_its_snapshot_and_th
     assert await content_of(api, session) == "archived"
 
 
+async def test_a_session_that_lost_its_volume_and_has_no_snapshot_sleeps_and_says_why_it_cannot_wake(api: Api) -> None:
+    sessions = [await api.session() for _ in range(2)]
+    await api.call("POST", f"/sessions/{sessions[1]}/sleep")
+    for session in sessions:
+        await api.sandboxes.destroy(await stored_of(api, session))
+    await api.lifecycle.transitions.settle()
+    for session in sessions:
+        assert (await api.call("GET", f"/sessions/{session}")).json["state"] == "deep-sleep"
+        answer = await api.call("POST", "/execute", {"sessionId": session, "command": "true"})
+        assert answer.refusal == (409, "invalid_state")
+        assert answer.json["error"]["details"]["reason"] == "volume_lost"
+
+
 async def test_a_fallback_to_an_older_snapshot_is_logged(api: Api) -> None:
     session = await evicted(api, "archived")
     await write(api, session, "since")
     api.archive.unreachable = True
     await deep_sleep(api, session)
     api.archive.unreachable = False
-    await api.sandboxes.destroy((await stored_of(api, session)).sandbox)
+    await api.sandboxes.volumes.remove((await stored_of(api, session)).volume)
     with capture_logs() as logs:
         assert await content_of(api, session) == "archived"
     assert "volume_lost" in [entry["event"] for entry in logs]
@@ -91,7 +104,7 @@ async def test_short_disk_evicts_the_least_recently_used_volumes_first(api: Api)
     await deep_sleep(api, sessions[0])
     api.sandboxes.short = Strain(memory=0, disk=150)
     await api.keep(api.keeper())
-    here = [api.sandboxes.has_volume((await stored_of(api, session)).sandbox) for session in sessions]
+    here = [api.sandboxes.volumes.exists((await stored_of(api, session)).volume) for session in sessions]
     assert here == [True, False, False]
     api.sandboxes.short = Strain(memory=0, disk=0)
     assert [await content_of(api, session) for session in sessions] == ["x" * 100] * 3

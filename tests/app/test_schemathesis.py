@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from buntime.plan import Limits
 from buntime.session import Session
-from buntime.testing.sandboxes import FakeVolume
+from buntime.testing.volumes import FakeVolume
 from buntime.web.app import OPERATIONS, openapi_pages
 from buntime.web.openapi import document
 from tests.app.serving import Api, serving
@@ -58,8 +58,8 @@ def api() -> Iterator[Api]:
 @schema.parametrize()
 def test_the_server_does_what_its_description_says(case: schemathesis.Case[Any], api: Api) -> None:
     limits = Limits(1024, 0.25, 30, 1024)
-    api.sandboxes.volumes.setdefault("sbknown", FakeVolume(limits))
-    known = Session(KNOWN, "acc_busy000000000000", 0, 1 << 40, 0, limits, "sbknown", "fake")
+    api.sandboxes.volumes.setdefault("volknown", FakeVolume(limits.disk))
+    known = Session(KNOWN, "acc_busy000000000000", 0, 1 << 40, 0, limits, "sbknown", "volknown", "fake")
     api.store.sessions[KNOWN] = known  # undoes what the previous request did
     api.clock.now += 60  # keeps checks without a key below the rate limit of their address
     case.call_and_validate(

@@ -28,11 +28,11 @@ from tests.waiting import eventually
 async def test_a_wake_interrupts_a_save_and_the_store_never_names_its_object(api: Api) -> None:
     session = await api.session()
     await write(api, session, "kept")
-    send = api.sandboxes.send
+    send = api.sandboxes.volumes.send
     sending, closed = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
-    def endless(sandbox_id: str) -> Iterator[bytes]:
+    def endless(volume_id: str) -> Iterator[bytes]:
         loop.call_soon_threadsafe(sending.set)
         try:
             while True:
@@ -40,7 +40,7 @@ async def test_a_wake_interrupts_a_save_and_the_store_never_names_its_object(api
         finally:
             closed.set()
 
-    api.sandboxes.send = endless  # type: ignore[method-assign]
+    api.sandboxes.volumes.send = endless  # type: ignore[method-assign]
     sleeping = asyncio.create_task(ask_to_sleep(api, session))
     await sending.wait()
     assert await content_of(api, session) == "kept"
@@ -49,7 +49,7 @@ async def test_a_wake_interrupts_a_save_and_the_store_never_names_its_object(api
     stored = await stored_of(api, session)
     assert (stored.state, stored.snapshot, stored.archived) == (State.ACTIVE, None, False)
     assert not api.archive.objects
-    api.sandboxes.send = send  # type: ignore[method-assign]
+    api.sandboxes.volumes.send = send  # type: ignore[method-assign]
     await deep_sleep(api, session)
     assert len(api.archive.objects) == 1
 

@@ -30,7 +30,7 @@ async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
 
 @pytest.fixture
 async def sandbox(host: Host) -> Sandbox:
-    return (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS))[0]
+    return (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)).sandbox
 
 
 @pytest.fixture

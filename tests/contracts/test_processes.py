@@ -20,7 +20,7 @@ async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     host: Host = FakeHost() if request.param == "fake" else LocalHost()
     try:
         await host.reopen({})
-        yield (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS))[0]
+        yield (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)).sandbox
     finally:
         await host.close()
 

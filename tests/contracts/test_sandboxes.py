@@ -19,7 +19,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.errors import DiskFull, FileNotFound
 from buntime.inside import FileToWrite
 from buntime.plan import MB, Limits
-from buntime.ports import ArchiveUnavailable, NoRoom, Run, Sandbox, Sandboxes, SandboxGone, VolumeLost
+from buntime.ports import ArchiveUnavailable, Claimed, NoRoom, Run, Sandbox, Sandboxes, SandboxGone, VolumeLost
 from buntime.sandboxes import opening
 from buntime.sandboxes.guest.client import new_http_client
 from buntime.sandboxes.kernel.image import ensure_image
@@ -51,6 +51,7 @@ class LocalHost:
         self._directory = Path(tempfile.mkdtemp(prefix="buntime-test-", dir=DISK))
         self._config = Config(data_dir=self._directory, images_dir=images, volumes_gb=20, pool_size=1)
         wait_for_part(self._config)
+        self.data_dir, self.instance = self._directory, self._config.instance
         self._stack = AsyncExitStack()
         self.sandboxes: Sandboxes
 
@@ -93,12 +94,27 @@ async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
 
 @pytest.fixture
 async def sandbox(host: Host) -> Sandbox:
-    return (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS))[0]
+    return (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)).sandbox
 
 
-def _session(sandbox_id: str, image: str, network: Network = DEFAULT_NETWORK) -> Session:
-    """Returns the session that a store would have for the sandbox."""
-    return Session("ses_abc123def456ghi789", "acc_x", 0, 1 << 40, 0, LIMITS, sandbox_id, image, network=network)
+SESSION = Session("ses_abc123def456ghi789", "acc_x", 0, 1 << 40, 0, LIMITS, "sb", "vol", "img")
+
+
+def _session(claimed: Claimed, network: Network = DEFAULT_NETWORK) -> Session:
+    """Returns the session that a store would have for what was claimed."""
+    ids = {"sandbox": claimed.sandbox.id, "volume": claimed.volume, "image": claimed.image}
+    return replace(SESSION, **ids, network=network)  # type: ignore[arg-type]
+
+
+async def _claim(host: Host, session_id: str = "ses_abc123def456ghi789") -> Session:
+    """Returns the session of a fresh sandbox."""
+    return _session(await host.sandboxes.claim(session_id, LIMITS))
+
+
+async def _sandbox_of(host: Host, session: Session) -> Sandbox:
+    sandbox = await host.sandboxes.get(session.sandbox)
+    assert sandbox is not None
+    return sandbox
 
 
 async def _says(sandbox: Sandbox, command: str) -> bytes:
@@ -111,9 +127,11 @@ async def _says(sandbox: Sandbox, command: str) -> bytes:
 
 
 async def test_a_claimed_sandbox_runs_and_can_be_looked_up(host: Host) -> None:
-    sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    claimed = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    sandbox = claimed.sandbox
     assert re.fullmatch("sb[a-z0-9]{12}", sandbox.id)
-    assert image
+    assert re.fullmatch("vol[a-z0-9]{12}", claimed.volume)
+    assert claimed.image
     assert await host.sandboxes.get(sandbox.id) is sandbox
     assert await _says(sandbox, "echo hello") == b"hello\n"
 
@@ -137,7 +155,7 @@ async def test_budgets_are_bytes_of_which_no_more_is_used_than_there_is(host: Ho
 
 
 async def test_claimed_sandboxes_share_nothing(host: Host) -> None:
-    one, two = [(await host.sandboxes.claim(f"ses_{name * 18}", LIMITS))[0] for name in "ab"]
+    one, two = [(await host.sandboxes.claim(f"ses_{name * 18}", LIMITS)).sandbox for name in "ab"]
     assert one.id != two.id
     await one.files.write_batch([FileToWrite("/workspace/a", b"one")])
     with pytest.raises(FileNotFound):
@@ -147,7 +165,7 @@ async def test_claimed_sandboxes_share_nothing(host: Host) -> None:
 async def test_an_unknown_sandbox_does_not_run_and_can_be_ended(host: Host) -> None:
     assert await host.sandboxes.get("sbaaaaaaaaaaaa") is None
     await host.sandboxes.kill("sbaaaaaaaaaaaa")
-    await host.sandboxes.destroy("sbaaaaaaaaaaaa")
+    await host.sandboxes.destroy(replace(SESSION, sandbox="sbaaaaaaaaaaaa", volume="volaaaaaaaaaaaa"))
 
 
 async def test_a_running_sandbox_has_an_address(host: Host, sandbox: Sandbox) -> None:
@@ -186,84 +204,98 @@ async def test_every_call_fails_on_a_killed_sandbox(host: Host, sandbox: Sandbox
             await call(sandbox)
 
 
-async def test_a_killed_sandbox_starts_again_with_its_files(host: Host) -> None:
-    sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+async def test_a_session_whose_sandbox_was_killed_gets_another_with_its_files(host: Host) -> None:
+    session = await _claim(host)
+    sandbox = await _sandbox_of(host, session)
     await sandbox.files.write_batch([FileToWrite("/workspace/a", b"kept"), FileToWrite("/root/b", b"too", 0o600)])
     await host.sandboxes.kill(sandbox.id)
-    again = await host.sandboxes.start(_session(sandbox.id, image))
-    assert again.id == sandbox.id
+    again = await host.sandboxes.start(session)
+    assert again.id != sandbox.id
     assert await again.files.read_whole("/workspace/a", 10) == b"kept"
     assert await again.files.read_whole("/root/b", 10) == b"too"
-    assert await host.sandboxes.get(sandbox.id) is again
-    assert await host.sandboxes.start(_session(sandbox.id, image)) is again
+    assert await host.sandboxes.get(again.id) is again
+    assert await host.sandboxes.get(sandbox.id) is None
+    assert await host.sandboxes.start(replace(session, sandbox=again.id)) is again
 
 
 async def test_a_start_without_a_volume_raises_volume_lost(host: Host) -> None:
-    sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
-    await host.sandboxes.destroy(sandbox.id)
-    await host.sandboxes.destroy(sandbox.id)
+    session = await _claim(host)
+    await host.sandboxes.destroy(session)
+    await host.sandboxes.destroy(session)
+    assert not host.sandboxes.volumes.exists(session.volume)
     with pytest.raises(VolumeLost):
-        await host.sandboxes.start(_session(sandbox.id, image))
+        await host.sandboxes.start(session)
 
 
 async def test_recovery_keeps_owned_sandboxes_and_destroys_the_rest(host: Host) -> None:
-    kept, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
-    orphan, _ = await host.sandboxes.claim("ses_" + "z" * 18, LIMITS)
-    stopped, _ = await host.sandboxes.claim("ses_" + "y" * 18, LIMITS)
-    for sandbox in (kept, orphan, stopped):
-        await sandbox.files.write_batch([FileToWrite("/workspace/a", sandbox.id.encode())])
-    await host.sandboxes.kill(stopped.id)
-    await host.reopen({sandbox.id: _session(sandbox.id, image) for sandbox in (kept, stopped)})
-    adopted = await host.sandboxes.get(kept.id)
-    assert adopted is not None
-    assert await adopted.files.read_whole("/workspace/a", 20) == kept.id.encode()
-    assert await host.sandboxes.get(stopped.id) is None
-    started = await host.sandboxes.start(_session(stopped.id, image))
-    assert await started.files.read_whole("/workspace/a", 20) == stopped.id.encode()
-    assert await host.sandboxes.get(orphan.id) is None
+    kept, orphan, stopped = [await _claim(host, f"ses_{name * 18}") for name in "xzy"]
+    for session in (kept, orphan, stopped):
+        content = FileToWrite("/workspace/a", session.volume.encode())
+        await (await _sandbox_of(host, session)).files.write_batch([content])
+    await host.sandboxes.kill(stopped.sandbox)
+    await host.reopen({session.sandbox: session for session in (kept, stopped)})
+    adopted = await _sandbox_of(host, kept)
+    assert await adopted.files.read_whole("/workspace/a", 20) == kept.volume.encode()
+    assert await host.sandboxes.get(stopped.sandbox) is None
+    started = await host.sandboxes.start(stopped)
+    assert await started.files.read_whole("/workspace/a", 20) == stopped.volume.encode()
+    assert await host.sandboxes.get(orphan.sandbox) is None
     with pytest.raises(VolumeLost):
-        await host.sandboxes.start(_session(orphan.id, image))
+        await host.sandboxes.start(orphan)
+
+
+async def test_recovery_stops_a_sandbox_that_no_store_names_and_keeps_the_sessions_volume(host: Host) -> None:
+    session = await _stopped(host)
+    started = await host.sandboxes.start(session)
+    await started.files.write_batch([FileToWrite("/workspace/b", b"new")])
+    await host.reopen({session.sandbox: replace(session, state=State.DEEP_SLEEP)})
+    assert await host.sandboxes.get(started.id) is None
+    assert host.sandboxes.volumes.cached().keys() == {session.volume}
+    again = await host.sandboxes.start(session)
+    assert await again.files.read_whole("/workspace/a", 10) == b"kept"
 
 
 async def test_network_rules_apply_at_any_time_and_at_a_start(host: Host) -> None:
-    sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    session = await _claim(host)
+    sandbox = await _sandbox_of(host, session)
     for egress in ("none", "none", "internet", "none"):
         await sandbox.restrict(Network(egress=egress))
     await host.sandboxes.kill(sandbox.id)
-    again = await host.sandboxes.start(_session(sandbox.id, image, Network(egress="none")))
+    again = await host.sandboxes.start(replace(session, network=Network(egress="none")))
     assert await _says(again, "echo fine") == b"fine\n"
 
 
-# --- volumes of stopped sandboxes ---
+# --- volumes ---
 
 
 async def _stopped(host: Host, content: bytes = b"kept") -> Session:
     """Returns a session whose sandbox has stopped. The file `a` on its volume has the content."""
-    sandbox, image = await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)
+    session = await _claim(host)
+    sandbox = await _sandbox_of(host, session)
     await sandbox.files.write_batch([FileToWrite("/workspace/a", content), FileToWrite("/root/b", b"too", 0o600)])
     await sandbox.quiesce()
-    await host.sandboxes.stop(sandbox.id)
-    return _session(sandbox.id, image)
+    await host.sandboxes.stop(replace(session, sandbox=sandbox.id))
+    return session
 
 
 async def _sent(host: Host, session: Session) -> list[bytes]:
-    return await asyncio.to_thread(lambda: list(host.sandboxes.send(session.sandbox)))
+    return await asyncio.to_thread(lambda: list(host.sandboxes.volumes.send(session.volume)))
 
 
 async def _receive(host: Host, session: Session, content: Iterable[bytes]) -> None:
-    await asyncio.to_thread(host.sandboxes.receive, session, iter(content))
+    await asyncio.to_thread(host.sandboxes.volumes.receive, session.volume, session.limits.disk, iter(content))
 
 
 async def test_a_volume_is_sent_evicted_received_and_started_as_it_was(host: Host) -> None:
     session = await _stopped(host)
     pieces = await _sent(host, session)
-    await host.sandboxes.evict(session.sandbox)
-    await host.sandboxes.evict(session.sandbox)
-    assert not host.sandboxes.has_volume(session.sandbox)
+    await host.sandboxes.volumes.remove(session.volume)
+    await host.sandboxes.volumes.remove(session.volume)
+    assert not host.sandboxes.volumes.exists(session.volume)
     with pytest.raises(VolumeLost):
         await host.sandboxes.start(session)
     await _receive(host, session, pieces)
-    assert host.sandboxes.has_volume(session.sandbox)
+    assert host.sandboxes.volumes.exists(session.volume)
     sandbox = await host.sandboxes.start(session)
     assert await sandbox.files.read_whole("/workspace/a", 10) == b"kept"
     assert await sandbox.files.read_whole("/root/b", 10) == b"too"
@@ -273,22 +305,22 @@ async def test_a_volume_is_sent_evicted_received_and_started_as_it_was(host: Hos
 
 async def test_volumes_of_stopped_sandboxes_count_as_cached(host: Host) -> None:
     session = await _stopped(host, os.urandom(2 * MB))
-    running, _ = await host.sandboxes.claim("ses_" + "z" * 18, LIMITS)
-    assert host.sandboxes.cached().keys() == {session.sandbox}
-    assert 2 * MB <= host.sandboxes.cached()[session.sandbox] < 4 * MB
-    assert host.sandboxes.has_volume(running.id)
+    running = await _claim(host, "ses_" + "z" * 18)
+    assert host.sandboxes.volumes.cached().keys() == {session.volume}
+    assert 2 * MB <= host.sandboxes.volumes.cached()[session.volume] < 4 * MB
+    assert host.sandboxes.volumes.exists(running.volume)
     await host.reopen({session.sandbox: replace(session, state=State.DEEP_SLEEP)})
-    assert host.sandboxes.cached().keys() == {session.sandbox}
-    await host.sandboxes.start(session)
-    assert host.sandboxes.cached() == {}
-    await host.sandboxes.stop(session.sandbox)
-    await host.sandboxes.evict(session.sandbox)
-    assert host.sandboxes.cached() == {}
+    assert host.sandboxes.volumes.cached().keys() == {session.volume}
+    started = await host.sandboxes.start(session)
+    assert host.sandboxes.volumes.cached() == {}
+    await host.sandboxes.stop(replace(session, sandbox=started.id))
+    await host.sandboxes.volumes.remove(session.volume)
+    assert host.sandboxes.volumes.cached() == {}
 
 
 async def test_a_cancelled_transfer_leaves_a_volume_that_starts(host: Host) -> None:
     session = await _stopped(host, os.urandom(8 * MB))
-    stream = host.sandboxes.send(session.sandbox)
+    stream = host.sandboxes.volumes.send(session.volume)
     assert next(stream)
     stream.close()  # type: ignore[attr-defined]
     sandbox = await host.sandboxes.start(session)
@@ -298,13 +330,13 @@ async def test_a_cancelled_transfer_leaves_a_volume_that_starts(host: Host) -> N
 
 async def test_a_missing_volume_cannot_be_sent(host: Host) -> None:
     with pytest.raises(VolumeLost):
-        list(host.sandboxes.send("sbaaaaaaaaaaaa"))
+        list(host.sandboxes.volumes.send("volaaaaaaaaaaaa"))
 
 
 async def test_a_volume_is_received_whole_or_not_at_all(host: Host) -> None:
     session = await _stopped(host, os.urandom(8 * MB))
     pieces = await _sent(host, session)
-    await host.sandboxes.evict(session.sandbox)
+    await host.sandboxes.volumes.remove(session.volume)
 
     def breaking() -> Iterator[bytes]:
         yield from pieces[:-1]
@@ -315,13 +347,13 @@ async def test_a_volume_is_received_whole_or_not_at_all(host: Host) -> None:
     for wrong in (pieces[:-1], [], [b"something else"], [bytes(1 << 20)]):
         with pytest.raises(ValueError, match="no whole stream"):
             await _receive(host, session, wrong)
-        assert not host.sandboxes.has_volume(session.sandbox)
-    other = replace(session, sandbox="sbaaaaaaaaaaaa")
+        assert not host.sandboxes.volumes.exists(session.volume)
+    other = replace(session, volume="volaaaaaaaaaaaa")
     with pytest.raises(ValueError, match="not the stream"):
         await _receive(host, other, pieces)
-    assert not host.sandboxes.has_volume(other.sandbox)
+    assert not host.sandboxes.volumes.exists(other.volume)
     await _receive(host, session, pieces)
-    assert host.sandboxes.has_volume(session.sandbox)
+    assert host.sandboxes.volumes.exists(session.volume)
 
 
 async def test_an_existing_volume_is_never_replaced(host: Host) -> None:
@@ -330,7 +362,7 @@ async def test_an_existing_volume_is_never_replaced(host: Host) -> None:
     sandbox = await host.sandboxes.start(session)
     await sandbox.files.write_batch([FileToWrite("/workspace/a", b"new")])
     await sandbox.quiesce()
-    await host.sandboxes.stop(session.sandbox)
+    await host.sandboxes.stop(replace(session, sandbox=sandbox.id))
     with pytest.raises(ValueError, match="already"):
         await _receive(host, session, pieces)
     sandbox = await host.sandboxes.start(session)

@@ -26,7 +26,7 @@ async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
 
 @pytest.fixture
 async def sandbox(host: Host) -> Sandbox:
-    sandbox = (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS))[0]
+    sandbox = (await host.sandboxes.claim("ses_abc123def456ghi789", LIMITS)).sandbox
     await sandbox.terminals.create(NewTerminal(ID, 80, 24, {"HOME": "/workspace"}))
     return sandbox
 

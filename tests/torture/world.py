@@ -78,8 +78,8 @@ class World:
         """Tells whether no sleeping session has its volume on this host."""
         config = self.victim.config
         try:
-            mine = {traces.sandbox_of(config, tracked.session.id) for tracked in self.asleep()}
-            return not mine & traces.sandboxes(config)["volume"]
+            mine = {traces.volume_of(config, tracked.session.id) for tracked in self.asleep()}
+            return not mine & traces.volumes(config)
         except FileNotFoundError:  # the server removes something right now
             return False
 

@@ -77,14 +77,14 @@ class Host:
     ways: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     pool_size: int = 0
     boxes: dict[str, Box] = field(default_factory=dict)
-    destroyed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
 
     def sandboxes(self) -> LocalSandboxes:
         settings: Any = SimpleNamespace(
             data_dir=self.home, image=SimpleNamespace(id="img"), parked_limits=LIMITS, pool_size=self.pool_size
         )
-        machinery: Any = SimpleNamespace(tasks=None, volumes=SimpleNamespace(all=set, limit=lambda *_: None))
-        machinery.cgroups = SimpleNamespace(sandboxes=set, limit=lambda *_: None)
+        machinery: Any = SimpleNamespace(tasks=None, volumes=SimpleNamespace(all=set))
+        machinery.cgroups = SimpleNamespace(sandboxes=set)
         runtime: Any = SimpleNamespace(known=list)
         (self.home / "run").mkdir()
         sandboxes = LocalSandboxes(settings, PART, runtime, machinery)
@@ -92,10 +92,12 @@ class Host:
         containers.running_init = lambda sandbox_id: 0
         containers.taken_up = self._taken_up
 
-        async def destroy(sandbox_id: str) -> None:
-            self.destroyed.append(sandbox_id)
+        containers.limit = lambda record, limits: None
 
-        sandboxes.destroy = destroy  # type: ignore[method-assign]
+        async def remove(sandbox_id: str) -> None:
+            self.removed.append(sandbox_id)
+
+        sandboxes._removed = remove  # type: ignore[method-assign]
         return sandboxes
 
     def leave(self, sandbox_id: str, session_id: str | None) -> None:
@@ -110,7 +112,9 @@ class Host:
 
 
 def _session(sandbox_id: str) -> Session:
-    session: Any = SimpleNamespace(id=f"ses_{sandbox_id}", sandbox=sandbox_id, state=State.ACTIVE, limits=LIMITS)
+    session: Any = SimpleNamespace(
+        id=f"ses_{sandbox_id}", sandbox=sandbox_id, volume=sandbox_id, state=State.ACTIVE, limits=LIMITS
+    )
     return session  # type: ignore[no-any-return]
 
 
@@ -172,5 +176,5 @@ async def test_no_more_are_parked_than_the_pool_holds(tmp_path: Path) -> None:
     sandboxes = host.sandboxes()
     await sandboxes.recover({})
     assert len(sandboxes._pool) == 3
-    assert len(host.destroyed) == 37
-    assert {name for name, box in host.boxes.items() if box.killed} == set(host.destroyed)
+    assert len(host.removed) == 37
+    assert {name for name, box in host.boxes.items() if box.killed} == set(host.removed)

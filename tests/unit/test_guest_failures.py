@@ -20,12 +20,17 @@ from tests.unit.test_terminal_impostor import Launcher
 
 KNOWN = sorted(name for name in errno.errorcode.values() if _known_failure(name, "") is not None)
 
+
+async def never_full() -> bool:
+    return False
+
+
 CALLS: list[Callable[[Guest], Awaitable[object]]] = [
     lambda guest: guest.spare(),
     lambda guest: list_directory(guest, "/workspace", recursive=False, limit=1, offset=0),
     lambda guest: guest.count_files(),
     lambda guest: GuestFiles(guest, Launcher(), None).delete("/workspace/a", recursive=False),  # type: ignore[arg-type]
-    lambda guest: GuestContexts(guest, Launcher(), None).list(),  # type: ignore[arg-type]
+    lambda guest: GuestContexts(guest, Launcher(), None, never_full).list(),  # type: ignore[arg-type]
 ]
 
 

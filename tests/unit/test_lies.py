@@ -208,6 +208,11 @@ MACHINERY: Any = SimpleNamespace(env={})
 LISTENERS: Any = None  # no call here looks at ports
 TERMINAL = NewTerminal("term_x", cols=80, rows=24, env={}, working_dir="/")
 
+
+async def never_full() -> bool:
+    return False
+
+
 # Calls whose answers do not matter
 TOLD: dict[str, Callable[[Guest], Awaitable[object]]] = {
     "a file to delete": lambda one: GuestFiles(one, LAUNCHING, MACHINERY).delete("/workspace/a", recursive=False),
@@ -216,7 +221,7 @@ TOLD: dict[str, Callable[[Guest], Awaitable[object]]] = {
     ),
     "that processes end": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS).ending("deep_sleep"),
     "that processes have ended": lambda one: GuestProcesses(one, LAUNCHING, MACHINERY, LISTENERS).settle(),
-    "that contexts end": lambda one: GuestContexts(one, LAUNCHING, MACHINERY).ending(),
+    "that contexts end": lambda one: GuestContexts(one, LAUNCHING, MACHINERY, never_full).ending(),
     "a terminal to start": lambda one: GuestTerminals(one, LAUNCHING, MACHINERY).create(TERMINAL),
     "that terminals end": lambda one: GuestTerminals(one, LAUNCHING, MACHINERY).ending("deep_sleep"),
     "a file to move": lambda one: GuestFiles(one, LAUNCHING, MACHINERY).move("/a", "/b", overwrite=True),

@@ -17,7 +17,7 @@ NEVER_TOUCHED = 10_000
 
 def session(state: State, last_active: int = NEVER_TOUCHED, *, name: str = "a", archived: bool = False) -> Session:
     limits = Limits(memory=1024, cpu=0.25, timeout=30, disk=1024)
-    known = (f"ses_{name}", "acc_a", NEVER_TOUCHED, EXPIRES, last_active, limits, f"sb_{name}", "img")
+    known = (f"ses_{name}", "acc_a", NEVER_TOUCHED, EXPIRES, last_active, limits, f"sb_{name}", f"vol_{name}", "img")
     return Session(*known, state, archived=archived)
 
 
@@ -82,7 +82,7 @@ def test_the_coldest_sessions_are_suspended_and_the_quietest_comes_first() -> No
     assert coldest_suspended([warm, *others, cold]) == [cold, warm]
 
 
-SIZES: Mapping[str, int] = {"sb_first": 10, "sb_second": 20, "sb_third": 30, "sb_unsaved": 1000}
+SIZES: Mapping[str, int] = {"vol_first": 10, "vol_second": 20, "vol_third": 30, "vol_unsaved": 1000}
 SLEEPERS = [
     session(State.DEEP_SLEEP, 200, name="second", archived=True),
     session(State.DEEP_SLEEP, 10, name="unsaved"),

@@ -19,7 +19,7 @@ from buntime.requests import (
 from buntime.session import Network, Preview, Session
 
 FREE, PAID = load_plans(None)["free"], load_plans(None)["paid"]
-SESSION = Session("ses_" + "a" * 18, "acc", 100, 400, 100, FREE.default, "sb", "image", metadata={"a": 1})
+SESSION = Session("ses_" + "a" * 18, "acc", 100, 400, 100, FREE.default, "sb", "vol", "image", metadata={"a": 1})
 
 
 def test_defaults_are_those_of_the_plan() -> None:

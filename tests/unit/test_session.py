@@ -6,7 +6,7 @@ from buntime.plan import Limits
 from buntime.session import DESTROYED, TRANSITIONS, Event, Session, Snapshot, State
 
 LIMITS = Limits(memory=1024, cpu=0.25, timeout=30, disk=1024)
-SESSION = Session("ses_a", "acc_a", 0, 300, 0, LIMITS, "sb_a", "img")
+SESSION = Session("ses_a", "acc_a", 0, 300, 0, LIMITS, "sb_a", "vol_a", "img")
 SNAPSHOT = Snapshot("ses_a/1", 4096, 7)
 
 STEPS = {

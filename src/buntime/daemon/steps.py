@@ -23,8 +23,8 @@ DELETE: Final = (
     "delete: marked",
     "delete: killed",
     "remove: container",
-    "remove: volume",
     "remove: record",
+    "remove: volume",
     "delete: objects removed",
     "delete: forgotten",
 )
@@ -42,6 +42,11 @@ ARCHIVE: Final = (
     "archive: tidied",
 )
 EVICT: Final = ("evict: done",)
+ATTACH: Final = (
+    "attach: recorded",
+    "attach: root",
+    "attach: done",
+)
 WAKE: Final = (
     "restore: begun",
     "restore: received",

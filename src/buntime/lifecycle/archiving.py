@@ -105,8 +105,8 @@ class Archiving:
             session = await self._changes.present(session_id)
             if session.state is not State.DEEP_SLEEP or session.archived or session_id in self._unsendable:
                 return None
-            if session.sandbox not in self._sandboxes.cached():
-                await self._sandboxes.stop(session.sandbox)
+            if session.volume not in self._sandboxes.volumes.cached():
+                await self._sandboxes.stop(session)
             session = await self._changes.change(session_id, self._snapshots.with_key)
             reached("archive: key stored")
             return session
@@ -126,7 +126,7 @@ class Archiving:
         async with self._holds.lock(session_id):
             session = await self._changes.present(session_id)
             if session.state is State.DEEP_SLEEP and session.archived:
-                await self._sandboxes.evict(session.sandbox)
+                await self._sandboxes.volumes.remove(session.volume)
                 reached("evict: done")
                 log.info("volume_evicted", session=session_id)
 

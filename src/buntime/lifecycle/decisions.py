@@ -57,13 +57,13 @@ def coldest_suspended(sessions: Iterable[Session]) -> Sequence[Session]:
 def least_recently_used(sessions: Iterable[Session], cached: Mapping[str, int], size: int) -> Sequence[Session]:
     """Archived sessions whose volumes on this host have at least `size` bytes together, or all of them.
 
-    `cached`: sandbox id → bytes. The session that was quiet for longest comes first.
+    `cached`: volume id → bytes. The session that was quiet for longest comes first.
     """
-    archived = [session for session in sessions if session.archived and session.sandbox in cached]
+    archived = [session for session in sessions if session.archived and session.volume in cached]
     chosen: list[Session] = []
     for session in sorted(archived, key=lambda session: session.last_active):
         if size <= 0:
             break
         chosen.append(session)
-        size -= cached[session.sandbox]
+        size -= cached[session.volume]
     return chosen

@@ -77,13 +77,13 @@ class Endings:
             part.forget(session.id)
         return True
 
-    async def _alone(self, session: Session, work: Callable[[str], Awaitable[None]]) -> None:
-        """Calls `work` with the session's sandbox while no transition and no transfer of the session is under way."""
+    async def _alone(self, session: Session, work: Callable[[Session], Awaitable[None]]) -> None:
+        """Calls `work` while no transition and no transfer of the session is under way."""
         await self._snapshots.interrupt(session.id)
         async with self._holds.lock(session.id):
             await self._snapshots.interrupt(session.id)  # a save may have begun before we got the lock
-            await work(session.sandbox)
+            await work(session)
 
-    async def _kill(self, sandbox_id: str) -> None:
-        await self._sandboxes.kill(sandbox_id)
-        await self._sandboxes.disconnect(sandbox_id)  # the other end may never have been told
+    async def _kill(self, session: Session) -> None:
+        await self._sandboxes.kill(session.sandbox)
+        await self._sandboxes.disconnect(session.sandbox)  # the other end may never have been told

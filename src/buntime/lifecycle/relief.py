@@ -38,7 +38,7 @@ class Relief:
                     freed |= await self._transitions.deep_sleep(session.id, session.last_active)
                     log.warning("slept_early", session=session.id, short_of=strain.memory)
         if strain.disk:
-            for session in least_recently_used(sessions, self._sandboxes.cached(), strain.disk):
+            for session in least_recently_used(sessions, self._sandboxes.volumes.cached(), strain.disk):
                 with suppress(errors.SessionNotFound):
                     await self._archiving.evict(session.id)
                 freed = True

@@ -20,7 +20,7 @@ from buntime.daemon.steps import reached
 from buntime.lifecycle.packing import compress, decompress
 from buntime.lifecycle.sealing import Damaged, Vault, seal, unseal
 from buntime.plan import MB
-from buntime.ports import Archive, ArchiveUnavailable, ObjectMissing, Sandboxes
+from buntime.ports import Archive, ArchiveUnavailable, ObjectMissing, Volumes
 from buntime.session import Session, Snapshot
 
 log = structlog.get_logger()
@@ -151,10 +151,10 @@ class Threads:
 class Snapshots:
     """Leaving the block interrupts transfers that are under way. The next server begins them again."""
 
-    def __init__(self, archive: Archive, vault: Vault, sandboxes: Sandboxes, clock: Callable[[], float]) -> None:
+    def __init__(self, archive: Archive, vault: Vault, volumes: Volumes, clock: Callable[[], float]) -> None:
         self._archive = archive
         self._vault = vault
-        self._sandboxes = sandboxes
+        self._volumes = volumes
         self._clock = clock
         self._transfers: dict[str, Transfer] = {}  # by session
         self._unnamed: set[str] = set()  # objects that are being made: the store does not name them yet
@@ -202,10 +202,10 @@ class Snapshots:
     # --- saving ---
 
     async def save(self, session: Session, transfer: Transfer) -> Snapshot:
-        """Archives the volume of the session's stopped sandbox, and reads the object back.
+        """Archives the volume of the session, which no sandbox uses, and reads the object back.
 
         `tidy` leaves the object alone until the caller calls `named`. Raises Interrupted, ArchiveUnavailable, Damaged,
-        and what `Sandboxes.send` raises; then no object is left.
+        and what `Volumes.send` raises; then no object is left.
         """
         taken_at = int(self._clock())
         name = f"{session.id}/{taken_at:010d}-{secrets.token_hex(6)}"
@@ -229,7 +229,7 @@ class Snapshots:
         key, label = self._vault.unwrap(session.id, session.key), _label(session, name)
         put, back = _Count(), _Count()
         try:
-            volume = _counted(transfer.open(lambda: self._sandboxes.send(session.sandbox)), self.numbers.sent)
+            volume = _counted(transfer.open(lambda: self._volumes.send(session.volume)), self.numbers.sent)
             reached("archive: sending")
             self._archive.put(name, _counted(seal(key, label, compress(volume)), put))
         finally:
@@ -254,8 +254,10 @@ class Snapshots:
         its newest.
 
         Raises Unavailable when the archive cannot be reached or the host has no room, SessionDamaged when no snapshot
-        is whole.
+        is whole or there never was one.
         """
+        if session.snapshot is None:
+            raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
         for snapshot in (session.snapshot, session.previous):
             if snapshot is None:
                 continue
@@ -295,7 +297,7 @@ class Snapshots:
         reached("restore: begun")
         stored = transfer.watch(self._archive.get(snapshot.name))
         volume = _counted(decompress(unseal(key, label, stored), largest), self.numbers.received)
-        self._sandboxes.receive(session, volume)
+        self._volumes.receive(session.volume, session.limits.disk, volume)
         reached("restore: received")
 
     # --- removing ---

@@ -28,6 +28,8 @@ from buntime.session import Event, Session, State
 
 log = structlog.get_logger()
 
+_RISING = {State.IDLE: Event.RESUME, State.DEEP_SLEEP: Event.WAKE}
+
 
 class Transitions:
     def __init__(
@@ -83,17 +85,17 @@ class Transitions:
 
     async def settle(self) -> None:
         """At start, after the sandboxes were recovered: a session whose processes have ended without us, as at a
-        reboot of the host, is in deep sleep. One whose volume is gone too falls back to its newest snapshot."""
+        reboot of the host, is in deep sleep. One whose volume is gone too falls back to its newest snapshot; without
+        one, its files are lost."""
         for session in await self._store.all_sessions():
             if session.state is State.DELETING or await self._sandboxes.get(session.sandbox) is not None:
                 continue
-            there = self._sandboxes.has_volume(session.sandbox)
+            there = self._sandboxes.volumes.exists(session.volume)
             if not there and not session.archived:
                 newest = session.snapshot.name if session.snapshot else None
-                log.error("volume_lost", session=session.id, sandbox=session.sandbox, falls_back_to=newest)
+                log.error("volume_lost", session=session.id, volume=session.volume, falls_back_to=newest)
                 self._monitor.lost("volume")
-            if there or session.snapshot:
-                await self._changes.change(session.id, partial(_settled, there=there))
+            await self._changes.change(session.id, partial(_settled, there=there))
 
     def forget(self, session_id: str) -> None:
         """The session is gone."""
@@ -110,9 +112,10 @@ class Transitions:
             self._archiving.forget(session_id)
             if sandbox is None or suspect:
                 sandbox, session = await self._started(session, sandbox)
+            await self._store_awake(session, sandbox)
             if session.state is not State.ACTIVE:
-                await self._store_awake(session)
                 self._monitor.woke(session.state, time.perf_counter() - asked_at)
+                log.info("session_woken", session=session_id, woke_from=session.state.value)
             if session.state is State.DEEP_SLEEP:
                 self._risen[session_id] = asyncio.get_running_loop().time()
                 self._on_wake.start(session, sandbox)
@@ -130,10 +133,10 @@ class Transitions:
     async def _with_volume(self, session: Session) -> Session:
         """The session, with its volume on this host and nothing reading it. Raises Unavailable and SessionDamaged."""
         await self._snapshots.interrupt(session.id)
-        if self._sandboxes.has_volume(session.sandbox):
+        if self._sandboxes.volumes.exists(session.volume):
             return session
         if not session.archived:
-            log.error("volume_lost", session=session.id, sandbox=session.sandbox)
+            log.error("volume_lost", session=session.id, volume=session.volume)
             self._monitor.lost("volume")
         if session.state is not State.DEEP_SLEEP:
             raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
@@ -143,12 +146,25 @@ class Transitions:
             await self._changes.present(session.id)  # a delete interrupts a restore: then the session is not found
             raise
 
-    async def _store_awake(self, session: Session) -> None:
-        event = Event.WAKE if session.state is State.DEEP_SLEEP else Event.RESUME
+    async def _store_awake(self, session: Session, sandbox: Sandbox) -> None:
+        """Stores that the sandbox serves the session. A new one that cannot be stored is stopped."""
         newest, previous = session.snapshot, session.previous
-        await self._changes.change(session.id, lambda s: replace(s.after(event), snapshot=newest, previous=previous))
+
+        def awake(stored: Session) -> Session:
+            risen = stored if stored.state is State.ACTIVE else stored.after(_RISING[stored.state])
+            return replace(risen, sandbox=sandbox.id, snapshot=newest, previous=previous)
+
+        try:
+            stored, network = await self._changes.change(session.id, awake), session.network
+            while stored.network != network:  # it was changed while the sandbox started
+                network = stored.network
+                await sandbox.restrict(network)
+                stored = await self._changes.present(session.id)
+        except BaseException:
+            if sandbox.id != session.sandbox:
+                await self._sandboxes.stop(replace(session, sandbox=sandbox.id))
+            raise
         reached("wake: stored")
-        log.info("session_woken", session=session.id, woke_from=session.state.value)
 
     async def _suspend(self, session_id: str, quiet_since: float | None) -> bool:
         async with self._holds.lock(session_id):
@@ -176,13 +192,13 @@ class Transitions:
                 return False
             sandbox = await self._sandboxes.get(session.sandbox)
             if sandbox is None:
-                await self._sandboxes.stop(session.sandbox)  # then all that it wrote before it ended is on disk
+                await self._sandboxes.stop(session)  # then all that it wrote before it ended is on disk
             elif not await sandbox.quiesce():
                 return False
             reached("sleep: quiet")
             await self._store_asleep(session, sandbox, lambda s: _with_counts(_down(s), seen))
             reached("sleep: stored")
-            await self._sandboxes.stop(session.sandbox)
+            await self._sandboxes.stop(session)
             reached("sleep: stopped")
         self._archiving.start(session_id)
         return True

@@ -47,7 +47,7 @@ def assemble_operations(
     clock: Callable[[], float],
 ) -> Operations:
     entrance = Entrance(store, sandboxes, lifecycle.leases, clock)
-    visitors = Visitors(sandboxes, tasks)
+    visitors = Visitors(store, sandboxes, tasks)
     return Operations(
         Identity(store, plans),
         Idempotency(store, vault, tasks, clock),

@@ -56,7 +56,7 @@ class PreviewTokens:
         async def revoke() -> int:
             revoked = await self._store.revoke_preview_tokens(session.id, token_hash)
             if revoked:
-                await self._visitors.disconnect(session)
+                await self._visitors.disconnect(session.id)
             return revoked
 
         return await self._tasks.finish(revoke(), f"revoke tokens of {session_id}")

@@ -20,7 +20,7 @@ from buntime.lifecycle.assembly import Lifecycle
 from buntime.operations.entrance import Entrance
 from buntime.operations.visitors import Visitors
 from buntime.plan import Limits
-from buntime.ports import Answer, Observed, Sandbox, Sandboxes, Store
+from buntime.ports import Answer, Claimed, Observed, Sandbox, Sandboxes, Store
 from buntime.preview import open_ports
 from buntime.requests import NewSession, Patch
 from buntime.session import DEFAULT_NETWORK, Session, State
@@ -83,7 +83,7 @@ class Sessions:
         self, caller: Caller, new: NewSession, ttl: int, limits: Limits, answer: AnswerTo | None
     ) -> Session:
         session_id = new_session_id()
-        sandbox, image = await self._claim(session_id, limits)
+        claimed = await self._claim(session_id, limits)
         reached("create: claimed")
         now = self._now()
         session = Session(
@@ -93,19 +93,20 @@ class Sessions:
             expires_at=now + ttl,
             last_active=now,
             limits=limits,
-            sandbox=sandbox.id,
-            image=image,
+            sandbox=claimed.sandbox.id,
+            volume=claimed.volume,
+            image=claimed.image,
             metadata=new.metadata,
             preview=new.preview,
             network=new.network,
             on_wake=new.on_wake,
             env=new.env,
         )
-        await self._add(caller, session, sandbox, answer)
+        await self._add(caller, session, claimed.sandbox, answer)
         reached("create: stored")
         return session
 
-    async def _claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
+    async def _claim(self, session_id: str, limits: Limits) -> Claimed:
         """Raises Unavailable when this host cannot hold one more session and nothing can be freed."""
         try:
             return await self._sandboxes.claim(session_id, limits)
@@ -122,7 +123,7 @@ class Sessions:
                 await sandbox.restrict(session.network)
             await self._store.add_session(session, answer and answer(session), plan.sessions)
         except Exception as failed:  # not when cancelled: it may be stored then, and the next start decides
-            await self._sandboxes.destroy(sandbox.id)
+            await self._sandboxes.destroy(session)
             if isinstance(failed, errors.SessionLimitExceeded):
                 raise errors.SessionLimitExceeded(plan.name, plan.sessions, plan.sessions) from None
             raise
@@ -150,7 +151,7 @@ class Sessions:
                 lambda session: requests.apply_patch(session, patch, caller.plan, self._now()),
             )
             if open_ports(before.preview) - open_ports(after.preview):
-                await self._visitors.disconnect(before)
+                await self._visitors.disconnect(session_id)
             sandbox = await self._sandboxes.get(after.sandbox)
             if sandbox is not None and after.network != before.network:
                 await sandbox.restrict(after.network)

@@ -25,7 +25,7 @@ class Adoption:
     containers: Containers
     pool: Pool
     running: dict[str, LocalSandbox]
-    stop: Callable[[str], Awaitable[None]]
+    stop: Callable[[Session], Awaitable[None]]
     seconds: float
 
     async def adopt(self, record: Record, session: Session | None) -> None:
@@ -71,7 +71,7 @@ class Adoption:
             await sandbox.take_over()
             await sandbox.ready_spare()
         # a crash between claiming and storing may have changed them
-        await asyncio.to_thread(self.containers.limit, sandbox.id, self.settings.parked_limits)
+        await asyncio.to_thread(self.containers.limit, sandbox.record, self.settings.parked_limits)
         if self.pool.is_full:  # others were quicker
             return False
         self.pool.add(sandbox)
@@ -81,11 +81,11 @@ class Adoption:
         """Adopts the sandbox of a session."""
         if session.state is State.DEEP_SLEEP:  # the server was killed between storing that and stopping it
             await sandbox.kill()
-            await self.stop(sandbox.id)
+            await self.stop(session)
             return False
         async with asyncio.timeout(self.seconds):
             await sandbox.take_over()
-        await asyncio.to_thread(self.containers.limit, sandbox.id, session.limits)
+        await asyncio.to_thread(self.containers.limit, sandbox.record, session.limits)
         if session.state is State.IDLE:
             await sandbox.freeze()
         self.running[sandbox.id] = sandbox

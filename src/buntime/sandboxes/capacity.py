@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from buntime.errors import Unavailable
 from buntime.plan import MB
 from buntime.ports import Budget, NoRoom, Strain
+from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.containers import Settings
 from buntime.sandboxes.kernel.host import host_disk_free, memory_available, total_memory
 from buntime.sandboxes.kernel.volume import Volumes
-from buntime.sandboxes.stopped import StoppedVolumes
 
 SPARE_MEMORY, SPARE_DISK = 256 * MB, 1024 * MB  # beyond the reserves: the keeper frees these before a create is refused
 MESSAGES: Mapping[NoRoom, tuple[str, int]] = {  # with the seconds after which to try again
@@ -20,10 +20,10 @@ MESSAGES: Mapping[NoRoom, tuple[str, int]] = {  # with the seconds after which t
 
 
 class Capacity:
-    def __init__(self, settings: Settings, volumes: Volumes, stopped: StoppedVolumes) -> None:
+    def __init__(self, settings: Settings, volumes: Volumes, cache: VolumeCache) -> None:
         self._settings = settings
         self._volumes = volumes
-        self._stopped = stopped
+        self._cache = cache
         self.rules_hold = True  # whether the network's rules are in force; no sandbox starts without them
         self.refused = dict.fromkeys(MESSAGES, 0)  # since the start
 
@@ -57,7 +57,7 @@ class Capacity:
         disk = settings.disk_reserve + SPARE_DISK - self._free_disk()
         return Strain(
             memory=max(0, settings.memory_reserve + SPARE_MEMORY - memory_available()),
-            disk=max(0, disk, self._stopped.bytes - settings.cache) if self._stopped.bytes else 0,
+            disk=max(0, disk, self._cache.bytes - settings.cache) if self._cache.bytes else 0,
         )
 
     def memory(self) -> Budget:

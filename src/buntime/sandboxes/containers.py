@@ -20,6 +20,7 @@ from buntime.daemon.steps import reached
 from buntime.daemon.tasks import to_its_end
 from buntime.egress import rules_of
 from buntime.errors import Unavailable
+from buntime.ids import new_sandbox_id, new_volume_id
 from buntime.plan import Limits
 from buntime.ports import SandboxGone
 from buntime.sandboxes import record as records
@@ -28,6 +29,7 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part, Slots
 from buntime.sandboxes.kernel.image import Image
 from buntime.sandboxes.kernel.oci import Place, Runtime
+from buntime.sandboxes.kernel.root import NotAttachable
 from buntime.sandboxes.kernel.seen import make_mount_points, write_seen
 from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.record import Record
@@ -54,7 +56,7 @@ class Settings:
     pool_size: int
     disk_reserve: int  # bytes
     memory_reserve: int  # bytes
-    cache: int  # bytes that volumes of stopped sandboxes may take on this host
+    cache: int  # bytes that volumes which no sandbox uses may take on this host
 
 
 class Containers:
@@ -69,11 +71,17 @@ class Containers:
 
     # --- starting ---
 
-    async def start(self, sandbox_id: str, image: str, limits: Limits, session: Session | None) -> LocalSandbox:
-        """Starts the sandbox. An existing volume is used as it is. Raises Unavailable."""
-        slot = self.slots.take()
-        owner = session.id if session else None
-        record = Record(sandbox_id, slot, image, secrets.token_hex(16), owner, records.GENERATION)
+    def new_record(self, session: Session | None) -> Record:
+        """Of a sandbox on the session's volume, or of one with an empty volume to be parked. Raises Unavailable."""
+        owner, image, volume = None, self._settings.image.id, new_volume_id()
+        if session is not None:
+            owner, image, volume = session.id, session.image, session.volume
+        secret = secrets.token_hex(16)
+        return Record(new_sandbox_id(), self.slots.take(), image, secret, owner, records.GENERATION, volume)
+
+    async def start(self, record: Record, limits: Limits, session: Session | None) -> LocalSandbox:
+        """Starts the sandbox of a new record. Raises Unavailable."""
+        sandbox_id, slot = record.sandbox, record.slot
         try:
             if session is not None and session.network != DEFAULT_NETWORK:
                 # before anything runs: even the guest's own start reads files that the session wrote
@@ -94,20 +102,16 @@ class Containers:
         return sandbox
 
     def _make(self, record: Record, limits: Limits) -> int:
-        """Makes a running container from nothing or from what a crash left. Returns a pidfd of its init. Blocking."""
+        """Makes a running container. Returns a pidfd of its init. Blocking."""
         sandbox, machinery = record.sandbox, self._machinery
         directory = self.directory(sandbox)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        old = records.read(directory)
-        self._clear_container(sandbox)
+        directory.mkdir(mode=0o700)
         records.write(directory, record)
         reached("make: recorded")
-        if old is not None and old.slot not in (record.slot, records.NO_SLOT):
-            self._free_slot(old.slot)
-        if machinery.volumes.exists(sandbox):
-            machinery.volumes.open(sandbox, limits.disk)
+        if record.session is None:
+            machinery.volumes.create(record.volume, limits.disk)
         else:
-            machinery.volumes.create(sandbox, limits.disk)
+            machinery.volumes.open(record.volume, limits.disk)
         reached("make: volume")
         machinery.cgroups.create(sandbox, machinery.volumes.device)
         reached("make: cgroups")
@@ -130,10 +134,10 @@ class Containers:
             name=self._container(record.sandbox),
             bundle=self.directory(record.sandbox),
             image=self._settings.images / record.image,
-            volume=self._machinery.volumes.path(record.sandbox),
+            volume=self._machinery.volumes.path(record.volume),
             resolv_conf=self._settings.resolv_conf,
             seen=self.directory(record.sandbox) / SEEN,
-            quota=self._machinery.volumes.quota(record.sandbox),
+            quota=self._machinery.volumes.quota(record.volume),
             controllers=self._machinery.cgroups.seen(record.sandbox),
             netns=netns,
             cgroup=self._machinery.cgroups.oci_path(record.sandbox),
@@ -148,36 +152,57 @@ class Containers:
         guest = Guest(self._machinery.http, address, record.secret)
         return LocalSandbox(record, self.directory(record.sandbox), address, init, guest, self._machinery)
 
-    def limit(self, sandbox_id: str, limits: Limits) -> None:
+    def attach(self, sandbox: LocalSandbox, session: Session) -> None:
+        """Gives a parked sandbox the session's volume and image in place of its own, and the session's limits and
+        network rules. Blocking.
+
+        Raises NotAttachable, after which it is parked as before. Raises HostCommandFailed and OSError, after which it
+        must be removed.
+        """
+        machinery, parked = self._machinery, sandbox.record
+        self._record(sandbox, replace(parked, session=session.id, image=session.image, volume=session.volume))
+        reached("attach: recorded")
+        machinery.volumes.open(session.volume, session.limits.disk)
+        if session.network != DEFAULT_NETWORK:
+            machinery.network.restrict(parked.slot, rules_of(session.network))
+        try:
+            self._runtime.replace_root(self._place(sandbox.record, ""), sandbox.init)
+        except NotAttachable:
+            if session.network != DEFAULT_NETWORK:
+                machinery.network.restrict(parked.slot, rules_of(DEFAULT_NETWORK))
+            self._record(sandbox, parked)
+            raise
+        reached("attach: root")
+        machinery.cgroups.limit(sandbox.id, session.limits)
+        write_seen(self.directory(sandbox.id) / SEEN, session.limits)
+        reached("attach: done")
+
+    def _record(self, sandbox: LocalSandbox, record: Record) -> None:
+        records.write(self.directory(sandbox.id), record)
+        sandbox.record = record
+
+    def limit(self, record: Record, limits: Limits) -> None:
         """Blocking."""
-        self._machinery.cgroups.limit(sandbox_id, limits)
-        self._machinery.volumes.limit(sandbox_id, limits.disk)
-        write_seen(self.directory(sandbox_id) / SEEN, limits)
+        self._machinery.cgroups.limit(record.sandbox, limits)
+        self._machinery.volumes.limit(record.volume, limits.disk)
+        write_seen(self.directory(record.sandbox) / SEEN, limits)
 
     # --- removing ---
 
     def remove(self, sandbox_id: str) -> None:
-        """Removes every trace, the record last. Blocking."""
+        """Removes every trace of the sandbox but its volume, the record last. Blocking."""
         directory = self.directory(sandbox_id)
         record = records.read(directory)
-        directory.mkdir(mode=0o700, exist_ok=True)
         self._clear_container(sandbox_id)
         reached("remove: container")
-        self._machinery.volumes.destroy(sandbox_id)
-        reached("remove: volume")
         if record is not None and record.slot != records.NO_SLOT:
             self._free_slot(record.slot)
-        shutil.rmtree(directory)
+        shutil.rmtree(directory, ignore_errors=not directory.exists())
         reached("remove: record")
 
-    def stop(self, sandbox_id: str) -> None:
-        """Removes everything but the volume and a record without a slot. Blocking."""
-        directory = self.directory(sandbox_id)
-        record = records.read(directory)
-        self._clear_container(sandbox_id)
-        if record is not None and record.slot != records.NO_SLOT:
-            records.write(directory, replace(record, slot=records.NO_SLOT))
-            self._free_slot(record.slot)
+    def volume_of(self, sandbox_id: str) -> str | None:
+        record = records.read(self.directory(sandbox_id))
+        return None if record is None else record.volume
 
     def _clear_container(self, sandbox_id: str) -> None:
         """Removes the container with its processes and cgroups. Its network goes with its last process."""

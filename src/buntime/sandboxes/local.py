@@ -5,21 +5,22 @@ earlier server left running.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
-from weakref import WeakValueDictionary
 
 import structlog
 
 from buntime.daemon.steps import reached
+from buntime.daemon.tasks import to_its_end
 from buntime.errors import Unavailable
-from buntime.ids import new_sandbox_id
 from buntime.plan import Limits
-from buntime.ports import HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, VolumeLost
+from buntime.ports import Claimed, HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
 from buntime.sandboxes.adopting import Adoption
+from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.capacity import Capacity
 from buntime.sandboxes.containers import READY_SECONDS, Containers, Settings
 from buntime.sandboxes.kernel.chunks import keep_room_for_metadata
@@ -27,18 +28,22 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part
 from buntime.sandboxes.kernel.image import find_image
 from buntime.sandboxes.kernel.oci import Runtime
+from buntime.sandboxes.kernel.root import NotAttachable
 from buntime.sandboxes.kernel.watch import watch_kernel
+from buntime.sandboxes.local_volumes import LocalVolumes
 from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.network.disconnecting import end_connections
 from buntime.sandboxes.pool import Pool
 from buntime.sandboxes.record import Record
+from buntime.sandboxes.removing import Removing
 from buntime.sandboxes.sandbox import LocalSandbox
-from buntime.sandboxes.stopped import StoppedVolumes
 from buntime.session import Session
 
 log = structlog.get_logger()
 
 STARTS_AT_ONCE = 4
+ATTACHES_AT_ONCE = 2  # they take the threads that start containers
+ATTACH_SECONDS = 2.0  # for the guest to answer from its new root
 ADOPTED_AT_ONCE, ADOPT_SECONDS = 256, 2.0  # a slower adoption makes way for the next one and goes on beside it …
 CROWD = 400  # … for READY_SECONDS, and as long again for every so many sandboxes: they share a host that may be busy
 RULES_SECONDS = 1.0  # between checks of the network's rules
@@ -50,17 +55,19 @@ class LocalSandboxes:
         self._part = part
         self._machinery = machinery
         self._containers = Containers(settings, part, runtime, machinery)
-        self._stopped = StoppedVolumes(machinery.volumes)
+        self._cache = VolumeCache(machinery.volumes)
         self._running: dict[str, LocalSandbox] = {}
-        self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._removing = Removing(self._containers, machinery.tasks, self.kill)
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
-        self._capacity = Capacity(settings, machinery.volumes, self._stopped)
+        self._attaches = asyncio.Semaphore(ATTACHES_AT_ONCE)
+        self._capacity = Capacity(settings, machinery.volumes, self._cache)
+        self._volumes = LocalVolumes(machinery.volumes, self._cache, self._capacity)
         self._pool = Pool(
             settings.pool_size,
             machinery.tasks,
             require_room=self._capacity.require,
             start=self._start_new,
-            destroy=self.destroy,
+            destroy=self._discard,
         )
 
     def works(self) -> Mapping[str, bool]:
@@ -93,24 +100,28 @@ class LocalSandboxes:
 
     # --- the port ---
 
-    async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
+    @property
+    def volumes(self) -> LocalVolumes:
+        return self._volumes
+
+    async def claim(self, session_id: str, limits: Limits) -> Claimed:
         self._capacity.require()
         sandbox = await self._pool.take()
         reached("claim: taken")
+        self._running[sandbox.id] = sandbox
         try:
             sandbox.record = replace(sandbox.record, session=session_id)
+            self._removing.note(sandbox.record)
             records.write(self._containers.directory(sandbox.id), sandbox.record)
             reached("claim: recorded")
             if limits != self._settings.parked_limits:
-                await asyncio.to_thread(self._containers.limit, sandbox.id, limits)
+                await asyncio.to_thread(self._containers.limit, sandbox.record, limits)
             reached("claim: limited")
         except BaseException:
-            self._running[sandbox.id] = sandbox
             with suppress(Unavailable):  # it is in the log
-                await self.destroy(sandbox.id)
+                await self._discard(sandbox.id)
             raise
-        self._running[sandbox.id] = sandbox
-        return sandbox, sandbox.record.image
+        return Claimed(sandbox, sandbox.record.volume, sandbox.record.image)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
         sandbox = self._running.get(sandbox_id)
@@ -120,18 +131,50 @@ class LocalSandboxes:
         running = self._running.get(session.sandbox)
         if running is not None and running.is_alive() and await self._answers(running):
             return running
-        await self.kill(session.sandbox)
-        if not self._machinery.volumes.exists(session.sandbox):
-            raise VolumeLost(session.sandbox)
+        if not self._machinery.volumes.exists(session.volume):
+            raise VolumeLost(session.volume)
         if find_image(self._settings.images, session.image) is None:
             raise Unavailable(f"This host does not have the image {session.image} that the session stands on.", 60)
         self._capacity.require()
-        async with self._starts:
-            sandbox = await self._containers.start(session.sandbox, session.image, session.limits, session)
+        await self._remove_all(session)  # two must not use the volume
+        parked = self._pool.take_parked()
+        sandbox = parked and await self._attached(parked, session)
+        if sandbox is None:
+            sandbox = await self._pool.started(partial(self._start_new, session))
         self._running[sandbox.id] = sandbox
-        self._stopped.drop(sandbox.id)
-        log.info("sandbox_restarted", session=session.id, sandbox=sandbox.id)
+        self._cache.drop(session.volume)
+        log.info("sandbox_started", session=session.id, sandbox=sandbox.id)
         return sandbox
+
+    async def _attached(self, parked: LocalSandbox, session: Session) -> LocalSandbox | None:
+        """The parked sandbox on the session's volume. None when that is not possible. Raises Unavailable when it fails
+        and cannot be removed."""
+        empty = parked.record.volume
+        self._removing.note(replace(parked.record, volume=session.volume))
+        try:
+            async with self._attaches:
+                # a cancelled attach removes the sandbox, which must not happen while a thread still works on it
+                await to_its_end(asyncio.to_thread(self._containers.attach, parked, session))
+            async with asyncio.timeout(ATTACH_SECONDS):
+                await parked.check()
+        except NotAttachable as changed:
+            log.info("sandbox_not_attachable", session=session.id, reason=str(changed))
+            self._removing.forget(parked.id)
+            self._pool.add(parked)
+            return None
+        except BaseException as failed:
+            log.warning("sandbox_not_attached", session=session.id, sandbox=parked.id, reason=repr(failed))
+            self._machinery.tasks.start(self._removed_later(empty), f"remove {empty}")
+            await self._removing.remove(parked.id)
+            if isinstance(failed, (HostCommandFailed, SandboxGone, Unavailable, OSError)):
+                return None
+            raise
+        self._machinery.tasks.start(self._removed_later(empty), f"remove {empty}")
+        return parked
+
+    async def _removed_later(self, volume_id: str) -> None:
+        with suppress(Unavailable):  # it is in the log; the next start of the server removes it
+            await self._volumes.remove(volume_id)
 
     async def kill(self, sandbox_id: str) -> None:
         sandbox = self._running.pop(sandbox_id, None)
@@ -148,31 +191,32 @@ class LocalSandboxes:
         except HostCommandFailed as failed:
             log.error("connections_not_ended", sandbox=sandbox_id, reason=str(failed))
 
-    async def stop(self, sandbox_id: str) -> None:
-        quiet = await self.get(sandbox_id) is not None  # `quiesce` has put everything on disk
-        await self._give_back(sandbox_id, self._containers.stop)
-        if not quiet and self.has_volume(sandbox_id):
+    async def stop(self, session: Session) -> None:
+        running = self._running.get(session.sandbox)
+        quiet = running is not None and running.is_alive() and running.is_quiet
+        await self._remove_all(session)
+        if not self._machinery.volumes.exists(session.volume):
+            return
+        if not quiet:
             await asyncio.to_thread(self._machinery.volumes.sync)
-        self._stopped.add(sandbox_id)
+        self._cache.add(session.volume)
 
-    async def destroy(self, sandbox_id: str) -> None:
-        await self._give_back(sandbox_id, self._containers.remove)
-        self._stopped.drop(sandbox_id)
+    async def destroy(self, session: Session) -> None:
+        await self._remove_all(session)
+        await self._volumes.remove(session.volume)
 
-    async def _give_back(self, sandbox_id: str, work: Callable[[str], None]) -> None:
-        """Kills the sandbox, then does the work, one at a time for each sandbox. Raises Unavailable when it fails."""
-        lock = self._removals.setdefault(sandbox_id, asyncio.Lock())  # lives as long as a caller holds it
+    async def _remove_all(self, session: Session) -> None:
+        """Removes the session's sandbox, and any other that still uses its volume. Raises Unavailable."""
+        if self._containers.directory(session.sandbox).exists():
+            await self._removing.remove(session.sandbox)
+        await self._removing.remove_users(session.volume)
 
-        async def killed_first() -> None:
-            async with lock:
-                await self.kill(sandbox_id)
-                await asyncio.to_thread(work, sandbox_id)
-
-        try:
-            await self._machinery.tasks.finish(killed_first(), f"{work.__name__} {sandbox_id}")
-        except (HostCommandFailed, OSError) as failed:
-            log.error("sandbox_not_removed", sandbox=sandbox_id, reason=str(failed))
-            raise Unavailable("A sandbox could not be removed just now.", 5) from failed
+    async def _discard(self, sandbox_id: str) -> None:
+        """Removes a sandbox that no session has got, with its volume. Raises Unavailable."""
+        volume = self._containers.volume_of(sandbox_id)
+        await self._removing.remove(sandbox_id)
+        if volume is not None:
+            await self._volumes.remove(volume)
 
     async def recover(self, owned: Mapping[str, Session]) -> None:
         found = {entry.name for entry in self._containers.home.iterdir()}
@@ -181,42 +225,39 @@ class LocalSandboxes:
         self._containers.slots.use(slots)
         seconds = READY_SECONDS * (1 + len(slots) / CROWD)
 
+        for record in kept.values():
+            if record.session is not None:
+                self._removing.note(record)
         adoption = Adoption(self._settings, self._containers, self._pool, self._running, self.stop, seconds)
 
         async def adopt(record: Record) -> None:
             await adoption.adopt(record, owned.get(record.sandbox))
 
         await _each(kept.values(), adopt, ADOPTED_AT_ONCE, ADOPT_SECONDS)
-        mine = set(self._running) | self._pool.ids | set(owned)
-        left = found | self._machinery.volumes.all() | self._containers.known()
-        orphans = left - mine
+        left = (found | self._containers.known()) - set(self._running) - self._pool.ids
+        await _each(left, self._removed)
+        await self._recover_volumes({session.volume for session in owned.values()})
+
+    async def _removed(self, sandbox_id: str) -> None:
+        with suppress(Unavailable):  # it is in the log; its volume stays in use
+            await self._removing.remove(sandbox_id)
+
+    async def _recover_volumes(self, owned: Collection[str]) -> None:
+        """Removes the volumes that are neither `owned` nor in use."""
+        used = {sandbox.record.volume for sandbox in self._pool} | self._removing.volumes
+        there = self._machinery.volumes.all()
+        orphans = there - used - set(owned)
         if orphans:
             log.info("orphans_removed", count=len(orphans))
-        await _each(orphans, self.destroy)
-        for sandbox_id in set(owned) - set(self._running):
-            if sandbox_id in kept and kept[sandbox_id].slot == records.NO_SLOT:  # otherwise it has yet to be stopped
-                self._stopped.add(sandbox_id)
-
-    # --- volumes of stopped sandboxes ---
-
-    def has_volume(self, sandbox_id: str) -> bool:
-        return self._stopped.has_volume(sandbox_id)
-
-    def cached(self) -> Mapping[str, int]:
-        return self._stopped.cached()
+        await _each(orphans, self._removed_later)
+        unused = (there & set(owned)) - used
+        if unused:  # a sandbox of theirs may have ended without us
+            await asyncio.to_thread(self._machinery.volumes.sync)
+        for volume in unused:
+            self._cache.add(volume)
 
     def strain(self) -> Strain:
         return self._capacity.strain()
-
-    def send(self, sandbox_id: str) -> Iterator[bytes]:
-        return self._stopped.send(sandbox_id)
-
-    def receive(self, session: Session, content: Iterator[bytes]) -> None:
-        self._capacity.require_disk()
-        self._stopped.receive(session, content)
-
-    async def evict(self, sandbox_id: str) -> None:
-        await self._stopped.evict(sandbox_id)
 
     def numbers(self) -> HostNumbers:
         pool, slots, capacity = self._pool, self._containers.slots, self._capacity
@@ -244,21 +285,23 @@ class LocalSandboxes:
         """Ends the parked sandboxes. Those of sessions go on."""
         parked = {sandbox.id: sandbox for sandbox in self._pool.empty()}
         self._running |= parked
-        await _each(parked, self.destroy)
+        await _each(parked, self._discard)
 
     # --- starting ---
 
-    async def _start_new(self) -> LocalSandbox:
-        """Starts a sandbox on a fresh volume with a parked one's limits. Raises Unavailable and then leaves nothing."""
+    async def _start_new(self, session: Session | None = None) -> LocalSandbox:
+        """Starts a sandbox for the session, or one to be parked. Raises Unavailable and then leaves nothing new."""
+        limits = session.limits if session else self._settings.parked_limits
+        give_back = self._removing.remove if session else self._discard
         async with self._starts:
-            sandbox_id = new_sandbox_id()
+            record = self._containers.new_record(session)
+            if session is not None:
+                self._removing.note(record)
             try:
-                return await self._containers.start(
-                    sandbox_id, self._settings.image.id, self._settings.parked_limits, None
-                )
+                return await self._containers.start(record, limits, session)
             except BaseException:
                 with suppress(Unavailable):  # it is in the log; a cancellation must reach who cancelled
-                    await self.destroy(sandbox_id)
+                    await give_back(record.sandbox)
                 raise
 
     async def _answers(self, sandbox: LocalSandbox) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import structlog
@@ -44,6 +44,9 @@ class Pool:
         self._waiting = 0  # claims that found nothing parked
         self.claims = self.misses = 0  # since the start
 
+    def __iter__(self) -> Iterator[LocalSandbox]:
+        return iter(self._parked)
+
     def __len__(self) -> int:
         return len(self._parked)
 
@@ -62,12 +65,18 @@ class Pool:
 
     async def take(self) -> LocalSandbox:
         """A parked sandbox, or a new one when none is parked. Raises Unavailable."""
+        return self.take_parked() or await self.started(self._start)
+
+    def take_parked(self) -> LocalSandbox | None:
+        """A parked sandbox, or None when none is parked."""
         self._claimed_at = time.monotonic()
         self._claimed.set()
         self.claims += 1
-        return self._take_parked() or await self._start_at_once()
+        parked = self._alive()
+        self.misses += parked is None
+        return parked
 
-    def _take_parked(self) -> LocalSandbox | None:
+    def _alive(self) -> LocalSandbox | None:
         while self._parked:
             sandbox = self._parked.popleft()
             if sandbox.is_alive():
@@ -75,11 +84,11 @@ class Pool:
             self._tasks.start(self._destroy(sandbox.id), f"destroy {sandbox.id}")
         return None
 
-    async def _start_at_once(self) -> LocalSandbox:
+    async def started(self, start: Callable[[], Awaitable[LocalSandbox]]) -> LocalSandbox:
+        """For a claim that found nothing parked: starts a sandbox at once, while the pool waits. Raises Unavailable."""
         self._waiting += 1
-        self.misses += 1
         try:
-            sandbox = await self._start()
+            sandbox = await start()
         finally:
             self._waiting -= 1
         self._tasks.start(sandbox.keep_spare(), f"first spare for {sandbox.id}")

@@ -2,10 +2,10 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-NO_SLOT = -1  # the sandbox was stopped, and only its volume is left
+NO_SLOT = -1  # an earlier version stopped the sandbox, and left this record of its volume
 # The version of how sandboxes are made. Raise it when a sandbox of an earlier version must not go on: the next start of
 # the server ends it, and the session's next request starts it again on the same volume.
 # 1: no open file of the host; a user namespace that the host counts for the session alone
@@ -16,10 +16,11 @@ GENERATION = 1
 class Record:
     sandbox: str
     slot: int
-    image: str
+    image: str  # of its root file system
     secret: str
     session: str | None = None  # the session that has claimed it; None while it is parked
     generation: int = 0
+    volume: str = ""
 
 
 def write(directory: Path, record: Record) -> None:
@@ -33,7 +34,8 @@ def write(directory: Path, record: Record) -> None:
 def read(directory: Path) -> Record | None:
     """The record, or None when it is missing or a crash cut it short."""
     try:
-        return Record(**json.loads((directory / "record.json").read_text()))
+        record = Record(**json.loads((directory / "record.json").read_text()))
+        return record if record.volume else replace(record, volume=record.sandbox)  # one of an earlier version
     except (OSError, ValueError, TypeError):
         return None
 

@@ -41,20 +41,26 @@ class LocalSandbox:
         self._directory = directory
         self._address = address
         self._init = init
+        self.is_quiet = False  # since `quiesce`: what it wrote is on disk
         self._guest = guest
         self._machinery = machinery
         self._reclaim = Reclaim(machinery.cgroups.reclaiming(record.sandbox), machinery.reclaims, machinery.tasks)
         self._launcher = Launcher(record.sandbox, directory / "runs", guest, machinery, self.is_alive, self.kill)
         self._prepared = Prepared(record.sandbox, guest, self._launcher, machinery)
-        self._runs = GuestRuns(guest, self._launcher, self._prepared, machinery)
+        self._runs = GuestRuns(guest, self._launcher, self._prepared, machinery, self._disk_is_full)
         self._processes = GuestProcesses(guest, self._launcher, machinery, self._listeners)
-        self._contexts = GuestContexts(guest, self._launcher, machinery)
+        self._contexts = GuestContexts(guest, self._launcher, machinery, self._disk_is_full)
         self._terminals = GuestTerminals(guest, self._launcher, machinery)
         self._files = GuestFiles(guest, self._launcher, self._runs)
 
     @property
     def id(self) -> str:
         return self.record.sandbox
+
+    @property
+    def init(self) -> int:
+        """A pidfd of its first process; -1 after `kill`."""
+        return self._init
 
     @property
     def address(self) -> str:
@@ -134,6 +140,7 @@ class LocalSandbox:
         if not await self.freeze():
             return False
         await self._machinery.sync.done(self._machinery.volumes.sync)  # shared with others that go to sleep now
+        self.is_quiet = True
         return True
 
     async def _tell_of_deep_sleep(self, telling: Coroutine[Any, Any, None]) -> None:
@@ -146,6 +153,7 @@ class LocalSandbox:
         self._let_go()
 
     def _let_go(self) -> None:
+        self.is_quiet = False
         self._reclaim.thawed()
         with suppress(FileNotFoundError):
             self._machinery.cgroups.freeze(self.id, False)
@@ -201,6 +209,13 @@ class LocalSandbox:
             if self.is_alive():  # so its pid was not another's
                 return found
         raise SandboxGone("it ended while its ports were looked at")
+
+    async def _disk_is_full(self) -> bool:
+        volumes = self._machinery.volumes
+        if not volumes.is_full(self.record.volume):
+            return False
+        await self._machinery.sync.done(volumes.sync)  # until then, what was deleted counts
+        return volumes.is_full(self.record.volume)
 
     async def restrict(self, network: NetworkRules) -> None:
         await asyncio.to_thread(self._machinery.network.restrict, self.record.slot, rules_of(network))

@@ -13,18 +13,18 @@ from buntime.plan import Limits
 from buntime.session import Network, Preview, Session, Snapshot, State
 
 _ADD = """
-INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, image, host, epoch,
-                      version, on_wake, limits, metadata, preview, network, env, files, processes, key, snapshot,
+INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, volume, image, host,
+                      epoch, version, on_wake, limits, metadata, preview, network, env, files, processes, key, snapshot,
                       previous, archived)
-VALUES (:id, :account, :state, :created_at, :expires_at, :last_active, :sandbox, :image, :host, :epoch,
-        :version, :on_wake, :limits, :metadata, :preview, :network, :env, :files, :processes, :key, :snapshot,
+VALUES (:id, :account, :state, :created_at, :expires_at, :last_active, :sandbox, :volume, :image, :host,
+        :epoch, :version, :on_wake, :limits, :metadata, :preview, :network, :env, :files, :processes, :key, :snapshot,
         :previous, :archived)
 """
 
 _CHANGE = """
 UPDATE sessions
 SET state = :state, created_at = :created_at, expires_at = :expires_at, last_active = max(last_active, :last_active),
-    sandbox = :sandbox, image = :image, host = :host, epoch = :epoch, version = :expected + 1,
+    sandbox = :sandbox, volume = :volume, image = :image, host = :host, epoch = :epoch, version = :expected + 1,
     on_wake = :on_wake, limits = :limits, metadata = :metadata, preview = :preview, network = :network, env = :env,
     files = :files, processes = :processes, key = :key, snapshot = :snapshot, previous = :previous,
     archived = :archived
@@ -80,6 +80,7 @@ def _to_row(session: Session) -> dict[str, object]:
         "expires_at": session.expires_at,
         "last_active": session.last_active,
         "sandbox": session.sandbox,
+        "volume": session.volume,
         "image": session.image,
         "host": session.host,
         "epoch": session.epoch,
@@ -108,6 +109,7 @@ def _from_row(row: sqlite3.Row) -> Session:
         last_active=row["last_active"],
         limits=_limits_from_text(row["limits"]),
         sandbox=row["sandbox"],
+        volume=row["volume"],
         image=row["image"],
         state=State(row["state"]),
         metadata=json.loads(row["metadata"]),

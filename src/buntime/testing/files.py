@@ -13,7 +13,7 @@ from typing import Protocol
 from buntime.errors import DiskFull, FileConflict, FileNotFound, InvalidRequest, PayloadTooLarge, RangeNotSatisfiable
 from buntime.inside import Content, FileEntry, FileEvent, FileStatus, FileToWrite, Match
 from buntime.paths import WORKSPACE, for_client, in_bytes, shown
-from buntime.plan import MB, Limits
+from buntime.plan import MB
 
 PIECE = 1 << 16
 LEFT_OUT = {".git", "node_modules"}
@@ -26,7 +26,7 @@ class File(Protocol):
 
 
 class Volume[F: File](Protocol):
-    limits: Limits
+    disk: int
     files: dict[str, F]
     directories: set[str]
     now: int
@@ -58,7 +58,7 @@ class FakeFiles[F: File]:
             if file.path in volume.directories:
                 raise _conflict(file.path, "EISDIR", "is a directory.")
             volume.check_parents(file.path)
-        if volume.used + sum(len(file.content) for file in files) > volume.limits.disk * MB:
+        if volume.used + sum(len(file.content) for file in files) > volume.disk * MB:
             raise DiskFull("The session's disk limit is reached.")
         before = dict(volume.files), set(volume.directories)
         try:
@@ -126,7 +126,7 @@ class FakeFiles[F: File]:
         content = bytearray()
         async for part in parts:
             content += part
-            if self._volume.used + len(content) > self._volume.limits.disk * MB:
+            if self._volume.used + len(content) > self._volume.disk * MB:
                 raise DiskFull("The session's disk limit is reached.")
         event = FileEvent("changed" if path in self._volume.files else "created", for_client(path), "file")
         for told in self.watchers:

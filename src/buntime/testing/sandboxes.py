@@ -1,18 +1,18 @@
 """Fake sandboxes for tests. Files are a dictionary, and nothing really runs."""
 
 import asyncio
-import pickle
 import posixpath
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 
-from buntime.errors import FileConflict, Unavailable
-from buntime.ids import new_sandbox_id
+from buntime.errors import Unavailable
+from buntime.ids import new_sandbox_id, new_volume_id
 from buntime.inside import FileToWrite, Sink, Stream
 from buntime.paths import WORKSPACE, for_client
 from buntime.plan import MB, Limits
 from buntime.ports import (
     Budget,
+    Claimed,
     HostNumbers,
     Kind,
     NoRoom,
@@ -29,11 +29,9 @@ from buntime.testing.contexts import FakeContexts
 from buntime.testing.files import FakeFiles
 from buntime.testing.processes import FakeProcesses
 from buntime.testing.terminals import FakeTerminals
+from buntime.testing.volumes import FakeVolume, FakeVolumes
 
 IMAGE = "fake"
-DEFAULT_MODE = 0o644
-PIECE = 1 << 16
-END = b"end of a fake volume"
 
 
 def result(stdout: bytes = b"", stderr: bytes = b"", exit_code: int = 0, **others: object) -> RunResult:
@@ -81,55 +79,13 @@ async def small_shell(run: Run, sandbox: "FakeSandbox") -> RunResult:
 type Runner = Callable[[Run, FakeSandbox], Awaitable[RunResult]]
 
 
-@dataclass(slots=True)
-class FakeFile:
-    content: bytes
-    mode: int
-    modified: int
-
-
-class FakeVolume:
-    """A session's files and directories, by absolute path."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.files: dict[str, FakeFile] = {}
-        self.directories = {"/", WORKSPACE}
-        self.now = 0  # a clock that ticks at each write
-
-    @property
-    def used(self) -> int:
-        """Bytes."""
-        return sum(len(file.content) for file in self.files.values())
-
-    def parents(self, path: str) -> list[str]:
-        above = posixpath.dirname(path)
-        return [above] if above == "/" else [*self.parents(above), above]
-
-    def below(self, path: str) -> list[str]:
-        prefix = path.rstrip("/") + "/"
-        return sorted(name for name in [*self.files, *self.directories] if name.startswith(prefix) and name != path)
-
-    def check_parents(self, path: str) -> None:
-        if any(above in self.files for above in self.parents(path)):
-            raise FileConflict(for_client(path), "ENOTDIR", f"{path!r} is below something that is not a directory.")
-
-    def write(self, file: FileToWrite) -> int:
-        old = self.files.get(file.path)
-        content = (old.content if old and file.append else b"") + file.content
-        mode = file.mode if file.mode is not None else old.mode if old else DEFAULT_MODE
-        self.now += 1
-        self.directories.update(self.parents(file.path))
-        self.files[file.path] = FakeFile(content, mode, self.now)
-        return len(content)
-
-
 class FakeSandbox:
     """`ports.Sandbox` on a FakeVolume."""
 
-    def __init__(self, sandbox_id: str, volume: FakeVolume, runner: Runner) -> None:
+    def __init__(self, sandbox_id: str, volume_id: str, volume: FakeVolume, runner: Runner) -> None:
         self._id = sandbox_id
         self._runner = runner
+        self.volume_id = volume_id
         self.volume = volume
         self.network: Network = DEFAULT_NETWORK
         self.alive = True
@@ -205,15 +161,15 @@ class FakeSandboxes:
         self.claims_waiting = 0
         self.open_for_claims = asyncio.Event()
         self.open_for_claims.set()
-        self.volumes: dict[str, FakeVolume] = {}
         self.running: dict[str, FakeSandbox] = {}
+        self.volumes = FakeVolumes(self._used)
         self.short = Strain(memory=0, disk=0)  # for tests to set, like the next one
         self.got_bytes: set[str] = set()  # ids of sessions
         self.disconnected: list[str] = []  # ids of sandboxes, in order
         self.parked = self.wanted = 0  # a test may set them; nothing fills the pool
         self.claims = self.misses = self.refused = 0
 
-    async def claim(self, session_id: str, limits: Limits) -> tuple[Sandbox, str]:
+    async def claim(self, session_id: str, limits: Limits) -> Claimed:
         self.claims_waiting += 1
         await self.open_for_claims.wait()
         self.claims_waiting -= 1
@@ -223,17 +179,17 @@ class FakeSandboxes:
         self.claims += 1
         self.misses += not self.parked
         self.parked = max(self.parked - 1, 0)
-        sandbox_id = new_sandbox_id()
-        self.volumes[sandbox_id] = FakeVolume(limits)
-        return self._run(sandbox_id), IMAGE
+        volume_id = new_volume_id()
+        self.volumes[volume_id] = FakeVolume(limits.disk)
+        return Claimed(self._run(volume_id), volume_id, IMAGE)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
         return self.running.get(sandbox_id)
 
     async def start(self, session: Session) -> Sandbox:
-        if session.sandbox not in self.volumes:
-            raise VolumeLost(session.sandbox)
-        sandbox = self.running.get(session.sandbox) or self._run(session.sandbox)
+        if session.volume not in self.volumes:
+            raise VolumeLost(session.volume)
+        sandbox = self.running.get(session.sandbox) or self._run(session.volume)
         await sandbox.restrict(session.network)
         return sandbox
 
@@ -246,48 +202,24 @@ class FakeSandboxes:
     async def disconnect(self, sandbox_id: str) -> None:
         self.disconnected.append(sandbox_id)
 
-    async def stop(self, sandbox_id: str) -> None:
-        await self.kill(sandbox_id)
+    async def stop(self, session: Session) -> None:
+        for sandbox in list(self.running.values()):
+            if sandbox.volume_id == session.volume:
+                await self.kill(sandbox.id)
 
-    async def destroy(self, sandbox_id: str) -> None:
-        await self.kill(sandbox_id)
-        self.volumes.pop(sandbox_id, None)
+    async def destroy(self, session: Session) -> None:
+        await self.stop(session)
+        await self.volumes.remove(session.volume)
 
     async def recover(self, owned: Mapping[str, Session]) -> None:
-        for sandbox_id in set(self.volumes) - set(owned):
-            await self.destroy(sandbox_id)
+        for sandbox_id in set(self.running) - set(owned):
+            await self.kill(sandbox_id)
+        for volume_id in set(self.volumes) - {session.volume for session in owned.values()}:
+            await self.volumes.remove(volume_id)
         for sandbox in list(self.running.values()):
             if owned[sandbox.id].state is State.DEEP_SLEEP:
-                await self.stop(sandbox.id)
+                await self.kill(sandbox.id)
             sandbox.frozen = owned[sandbox.id].state is State.IDLE
-
-    def has_volume(self, sandbox_id: str) -> bool:
-        return sandbox_id in self.volumes
-
-    def cached(self) -> Mapping[str, int]:
-        return {name: volume.used for name, volume in self.volumes.items() if name not in self.running}
-
-    def send(self, sandbox_id: str) -> Iterator[bytes]:
-        assert sandbox_id not in self.running, "what runs cannot be sent"
-        if sandbox_id not in self.volumes:
-            raise VolumeLost(sandbox_id)
-        volume = self.volumes[sandbox_id]
-        whole = pickle.dumps((sandbox_id, volume.files, volume.directories, volume.now)) + END
-        for start in range(0, len(whole), PIECE):
-            yield whole[start : start + PIECE]
-
-    def receive(self, session: Session, content: Iterator[bytes]) -> None:
-        if session.sandbox in self.volumes:
-            raise ValueError(f"{session.sandbox} is here already")
-        whole = b"".join(content)
-        if not whole.endswith(END):
-            raise ValueError("no whole stream of a volume")
-        name, files, directories, now = pickle.loads(whole.removesuffix(END))  # of `send`
-        if name != session.sandbox:
-            raise ValueError(f"not the stream of {session.sandbox}")
-        volume = FakeVolume(session.limits)
-        volume.files, volume.directories, volume.now = files, directories, now
-        self.volumes[session.sandbox] = volume
 
     def strain(self) -> Strain:
         return self.short
@@ -310,11 +242,10 @@ class FakeSandboxes:
     async def touched(self) -> Collection[str]:
         return self.got_bytes
 
-    async def evict(self, sandbox_id: str) -> None:
-        assert sandbox_id not in self.running, "what runs is no cache"
-        self.volumes.pop(sandbox_id, None)
+    def _used(self) -> set[str]:
+        return {sandbox.volume_id for sandbox in self.running.values()}
 
-    def _run(self, sandbox_id: str) -> FakeSandbox:
-        sandbox = FakeSandbox(sandbox_id, self.volumes[sandbox_id], self._runner)
-        self.running[sandbox_id] = sandbox
+    def _run(self, volume_id: str) -> FakeSandbox:
+        sandbox = FakeSandbox(new_sandbox_id(), volume_id, self.volumes[volume_id], self._runner)
+        self.running[sandbox.id] = sandbox
         return sandbox

@@ -33,7 +33,7 @@ class Readings:
     async def now(self) -> Sequence[Reading]:
         states: Values = {(state.value,): float(count) for state, count in (await self._store.count_states()).items()}
         ready: Values = {(part,): float(works) for part, works in self._ready().items()}
-        cached = self._sandboxes.cached()
+        cached = self._sandboxes.volumes.cached()
         return [
             Reading("sessions", "Sessions in each state.", states, ["state"]),
             Reading("ready", "Whether the part works: 1 or 0, as in /readyz.", ready, ["part"]),
@@ -46,9 +46,9 @@ class Readings:
 
 def _of_host(host: HostNumbers) -> Iterator[Reading]:
     yield Reading("sandboxes", "Sandboxes that serve a session.", _one(host.running))
-    yield Reading("pool_parked", "Sandboxes that are started ahead and wait for a create.", _one(host.parked))
+    yield Reading("pool_parked", "Sandboxes that are started ahead and wait for a create or a wake.", _one(host.parked))
     yield Reading("pool_wanted", "Parked sandboxes when the pool is full.", _one(host.wanted))
-    yield Reading("pool_claims", "Sandboxes that creates asked for.", _one(host.claims), grows=True)
+    yield Reading("pool_claims", "Sandboxes that creates and wakes asked for.", _one(host.claims), grows=True)
     yield Reading("pool_misses", "Claims that found nothing parked.", _one(host.misses), grows=True)
     yield Reading("addresses", "Addresses for sandboxes of this server.", _one(host.addresses))
     yield Reading("addresses_used", "Addresses that sandboxes have now.", _one(host.addresses_used))

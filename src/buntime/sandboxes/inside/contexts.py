@@ -5,7 +5,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Annotated
 from weakref import WeakValueDictionary
 
@@ -59,10 +60,13 @@ class _Known(msgspec.Struct):
 
 
 class GuestContexts:
-    def __init__(self, guest: Guest, launcher: Launcher, machinery: Machinery) -> None:
+    def __init__(
+        self, guest: Guest, launcher: Launcher, machinery: Machinery, disk_is_full: Callable[[], Awaitable[bool]]
+    ) -> None:
         self._guest = guest
         self._launcher = launcher
         self._machinery = machinery
+        self._disk_is_full = disk_is_full
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by id: one run at a time
 
     async def take_over(self) -> None:
@@ -132,7 +136,9 @@ class GuestContexts:
             usage = self._usage(group)
             if met_limit:
                 await self._end_all_of(context_id)
-            return self._evaluation(evaluated, before, usage, wall_ms, late=late, met_limit=met_limit)
+            result = self._evaluation(evaluated, before, usage, wall_ms, late=late, met_limit=met_limit)
+            failed = result.exit_code not in (0, TIMEOUT_EXIT)
+            return replace(result, disk_full=True) if failed and await self._disk_is_full() else result
         finally:
             if goes_on:
                 self._leave(group, turn)
@@ -223,7 +229,7 @@ class GuestContexts:
             survived=end.exit_code is None and not met_limit,
             timed_out=late,
             out_of_memory=after.memory_kills > before.memory_kills,
-            disk_full=exit_code not in (0, TIMEOUT_EXIT) and self._is_full(),
+            disk_full=False,
             met_process_limit=met_limit,
             stdout=evaluated.stdout,
             stderr=evaluated.stderr,
@@ -234,9 +240,6 @@ class GuestContexts:
             files_written=end.files_written,
             files_written_truncated=end.files_written_truncated,
         )
-
-    def _is_full(self) -> bool:
-        return self._machinery.volumes.is_full(self._launcher.sandbox)
 
     async def _ask[T](self, method: str, path: str, query: dict[str, str], kind: type[T]) -> T:
         return await self._launcher.in_time(self._guest.call(method, path, query, kind), ANSWER_SECONDS)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from buntime.inside import Sink
@@ -30,11 +30,19 @@ class Attempt:
 
 
 class GuestRuns:
-    def __init__(self, guest: Guest, launcher: Launcher, prepared: Prepared, machinery: Machinery) -> None:
+    def __init__(
+        self,
+        guest: Guest,
+        launcher: Launcher,
+        prepared: Prepared,
+        machinery: Machinery,
+        disk_is_full: Callable[[], Awaitable[bool]],
+    ) -> None:
         self._guest = guest
         self._launcher = launcher
         self._prepared = prepared
         self._machinery = machinery
+        self._disk_is_full = disk_is_full
 
     async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
         started = time.monotonic()
@@ -43,7 +51,7 @@ class GuestRuns:
             attempt, spare = await self._started(run, env, sink)
         wall_ms = int((time.monotonic() - started) * 1000)
         usage = self._launcher.usage(spare.run)
-        result = _result(attempt, usage, wall_ms, disk_full=self._is_full(attempt))
+        result = _result(attempt, usage, wall_ms, disk_full=await self._is_full(attempt))
         self._launcher.finish(spare.run)
         self._prepared.follow(run, env)
         return result
@@ -89,10 +97,10 @@ class GuestRuns:
             await self._launcher.kill_sandbox()
             raise SandboxGone("the guest does not answer after the run was killed")
 
-    def _is_full(self, attempt: Attempt) -> bool:
+    async def _is_full(self, attempt: Attempt) -> bool:
         """Only a failed run asks, because only there does it matter."""
         failed = not attempt.timed_out and attempt.outcome.end.exit_code != 0
-        return failed and self._machinery.volumes.is_full(self._launcher.sandbox)
+        return failed and await self._disk_is_full()
 
 
 def _result(attempt: Attempt, usage: RunUsage, wall_ms: int, *, disk_full: bool) -> RunResult:

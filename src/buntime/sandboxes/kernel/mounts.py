@@ -5,16 +5,28 @@ the thread unmounts again. The host's mount table does not change, so nothing is
 is needed for a mount.
 """
 
-import ctypes
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from buntime.config import SHARED_RUN_DIR
-from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.mount_calls import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REC,
+    MS_SLAVE,
+    detached,
+    map_ids,
+    mount,
+    put,
+    unmount,
+)
 
 # Mount points, the same for all threads. The container's root has no rights on the host, but must reach them, which it
 # could not in the data directory.
@@ -27,27 +39,22 @@ DEV = Path("/dev")  # the runtime takes a container's devices from here
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 THREADS = 4
 
-# linux/mount.h, linux/fcntl.h. These calls have the same numbers on all machines.
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_SLAVE = 1, 2, 4, 4096, 16384, 1 << 19
-MNT_DETACH = 2
-SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442
-OPEN_TREE_CLONE, AT_EMPTY_PATH, MOVE_MOUNT_F_EMPTY_PATH, MOUNT_ATTR_IDMAP = 1, 0x1000, 4, 0x100000
-AT_FDCWD = -100
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _MountAttributes(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns_fd")]
-
 
 @dataclass(frozen=True, slots=True)
 class Layers:
+    """Of a root file system."""
+
     image: Path
     volume: Path  # has upper/ and work/
+    id_map: int  # a user namespace, as a file descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFiles:
+    """Mounted into a sandbox beside its root file system."""
+
     resolv_conf: Path
     seen: Path  # see `seen.py`
-    id_map: int  # a user namespace, as a file descriptor
 
 
 class MountThreads:
@@ -60,9 +67,24 @@ class MountThreads:
             THREADS, thread_name_prefix="mounts", initializer=_leave_the_hosts_mounts, initargs=(hidden,)
         )
 
-    def with_layers(self, layers: Layers, work: Callable[[], None]) -> None:
-        """Calls `work` with the overlay of the layers at ROOT. Raises HostCommandFailed, and what `work` raises."""
-        self._threads.submit(_mounted, layers, work).result()
+    def with_layers(self, layers: Layers, files: OwnFiles, work: Callable[[], None]) -> None:
+        """Calls `work` with the overlay of the layers at ROOT and the files at their mount points. Raises
+        HostCommandFailed, and what `work` raises."""
+
+        def with_all() -> None:
+            with _root(layers), _own_files(files):
+                work()
+
+        self._threads.submit(with_all).result()
+
+    def with_root(self, layers: Layers, work: Callable[[], None]) -> None:
+        """The same with the overlay alone."""
+
+        def with_overlay() -> None:
+            with _root(layers):
+                work()
+
+        self._threads.submit(with_overlay).result()
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -70,36 +92,47 @@ class MountThreads:
 
 def _leave_the_hosts_mounts(hidden: Sequence[Path]) -> None:
     os.unshare(os.CLONE_NEWNS)
-    _mount("none", Path("/"), "", MS_REC | MS_SLAVE, "")  # mounts made here stay here
-    for mount in hidden:
-        if os.path.ismount(mount):
-            _unmount(mount)
+    mount("none", Path("/"), "", MS_REC | MS_SLAVE, "")  # mounts made here stay here
+    for place in hidden:
+        if os.path.ismount(place):
+            unmount(place)
 
 
-def _mounted(layers: Layers, work: Callable[[], None]) -> None:
+@contextmanager
+def _root(layers: Layers) -> Iterator[None]:
     overlay = (
         f"lowerdir={IMAGE},upperdir={VOLUME}/upper,workdir={VOLUME}/work,metacopy=off,index=off,redirect_dir=nofollow"
     )
-    done: list[Path] = []
-    try:
+    with ExitStack() as mounts:
         for source, target in ((layers.image, IMAGE), (layers.volume, VOLUME)):
             _bind_idmapped(source, target, layers.id_map)
-            done.append(target)
-        _mount("overlay", ROOT, "overlay", MS_NOSUID | MS_NODEV, overlay)
-        done.append(ROOT)
-        for target in _mount_own_files(layers.resolv_conf, layers.seen):
-            done.append(target)
-        work()
-    finally:
-        for target in reversed(done):
-            _unmount(target)
+            mounts.callback(unmount, target)
+        mount("overlay", ROOT, "overlay", MS_NOSUID | MS_NODEV, overlay)
+        mounts.callback(unmount, ROOT)
+        yield
 
 
-def _mount_own_files(resolv_conf: Path, seen: Path) -> Iterator[Path]:
+@contextmanager
+def _own_files(files: OwnFiles) -> Iterator[None]:
     """Mounts devices, guest, limits and resolv.conf as files of this sandbox alone, although the host has them too:
-    locks and inotify watches belong to a file, and an overlay has files of its own. Yields each mount point."""
-    _mount("tmpfs", DEV, "tmpfs", MS_NOSUID, "mode=755,size=64k")
-    yield DEV
+    locks and inotify watches belong to a file, and an overlay has files of its own."""
+    with ExitStack() as mounts:
+        mount("tmpfs", DEV, "tmpfs", MS_NOSUID, "mode=755,size=64k")
+        mounts.callback(unmount, DEV)
+        _fill_dev(files.resolv_conf)
+        mount(str(DEV / RESOLV_CONF.name), RESOLV_CONF, "", MS_BIND, "")
+        mounts.callback(unmount, RESOLV_CONF)
+        # else the session could read the server's path in its mount table
+        mount(str(files.seen), SEEN, "", MS_BIND, "")
+        mounts.callback(unmount, SEEN)
+        # One file system for both: each one more costs the kernel memory for each cgroup of the host.
+        lower = f"lowerdir={SEEN}:{GUEST_IN_IMAGE}"
+        mount("overlay", GUEST, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, lower)
+        mounts.callback(unmount, GUEST)
+        yield
+
+
+def _fill_dev(resolv_conf: Path) -> None:
     for name, (major, minor) in DEVICES.items():
         os.mknod(DEV / name, stat.S_IFCHR, os.makedev(major, minor))
         (DEV / name).chmod(0o666)
@@ -107,47 +140,9 @@ def _mount_own_files(resolv_conf: Path, seen: Path) -> Iterator[Path]:
     (DEV / RESOLV_CONF.name).chmod(0o644)
     times = resolv_conf.stat()  # else a session would see a changed file after each start
     os.utime(DEV / RESOLV_CONF.name, ns=(times.st_atime_ns, times.st_mtime_ns))
-    _mount(str(DEV / RESOLV_CONF.name), RESOLV_CONF, "", MS_BIND, "")
-    yield RESOLV_CONF
-    _mount(str(seen), SEEN, "", MS_BIND, "")  # else the session could read the server's path in its mount table
-    yield SEEN
-    # One file system for both: each one more costs the kernel memory for each cgroup of the host.
-    layers = f"lowerdir={SEEN}:{GUEST_IN_IMAGE}"
-    _mount("overlay", GUEST, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, layers)
-    yield GUEST
 
 
-def _bind_idmapped(source: Path, target: Path, userns: int) -> None:
-    tree = _checked(
-        _libc.syscall(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(source), OPEN_TREE_CLONE | os.O_CLOEXEC), f"open {source}"
-    )
-    try:
-        attributes = _MountAttributes(set=MOUNT_ATTR_IDMAP, userns_fd=userns)
-        size = ctypes.c_size_t(ctypes.sizeof(attributes))
-        _checked(
-            _libc.syscall(SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, ctypes.byref(attributes), size),
-            f"id map on {source}",
-        )
-        _checked(
-            _libc.syscall(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH),
-            f"mount {source}",
-        )
-    finally:
-        os.close(tree)
-
-
-def _mount(source: str, target: Path, kind: str, flags: int, options: str) -> None:
-    result = _libc.mount(
-        source.encode(), os.fsencode(target), kind.encode() or None, ctypes.c_ulong(flags), options.encode() or None
-    )
-    _checked(result, f"mount {source} on {target}")
-
-
-def _unmount(target: Path) -> None:
-    _checked(_libc.umount2(os.fsencode(target), MNT_DETACH), f"unmount {target}")
-
-
-def _checked(result: int, what: str) -> int:
-    if result < 0:
-        raise HostCommandFailed(f"{what}: {os.strerror(ctypes.get_errno())}")
-    return result
+def _bind_idmapped(source: Path, target: Path, user_namespace: int) -> None:
+    with detached(source) as tree:
+        map_ids(tree, user_namespace, str(source))
+        put(tree, target)

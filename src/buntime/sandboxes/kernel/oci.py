@@ -11,9 +11,10 @@ from typing import Any
 
 from buntime.sandboxes.kernel.cgroup_version import is_hybrid
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call_detached
-from buntime.sandboxes.kernel.mounts import GUEST, RESOLV_CONF, ROOT, Layers, MountThreads
+from buntime.sandboxes.kernel.mounts import GUEST, RESOLV_CONF, ROOT, Layers, MountThreads, OwnFiles
+from buntime.sandboxes.kernel.root import replace_root
 from buntime.sandboxes.kernel.seen import CGROUP, PROC_FILES, QUOTA
-from buntime.sandboxes.kernel.user_namespaces import user_namespaces
+from buntime.sandboxes.kernel.user_namespaces import id_map, user_namespaces
 
 GUEST_PORT = 49  # below 1024: previews cannot name it
 CAPABILITIES = [
@@ -172,9 +173,18 @@ class Runtime:
         verb = [*self._verb, "run", "-d", "-b", str(place.bundle), "--pid-file", str(place.pid_file), place.name]
         with user_namespaces(place.first_uid) as users:
             (place.bundle / "config.json").write_text(json.dumps(spec(place, users.session_path, seccomp)))
-            layers = Layers(place.image, place.volume, place.resolv_conf, place.seen, users.mounts)
-            self._mounts.with_layers(layers, lambda: self._call(verb))
+            layers = Layers(place.image, place.volume, users.mounts)
+            files = OwnFiles(place.resolv_conf, place.seen)
+            self._mounts.with_layers(layers, files, lambda: self._call(verb))
         return int(place.pid_file.read_text())
+
+    def replace_root(self, place: Place, init: int) -> None:
+        """Gives the running container the place's image and volume in place of its own. `init`: a pidfd of its init.
+
+        Raises NotAttachable, which changes nothing, and HostCommandFailed, after which it must be deleted.
+        """
+        with id_map(place.first_uid) as mapped:
+            replace_root(self._mounts, init, Layers(place.image, place.volume, mapped), place.quota)
 
     def delete(self, name: str) -> None:
         """Kills the container if it runs, and forgets it. Idempotent."""

@@ -17,6 +17,8 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import UIDS
 
 SECONDS = 5.0  # a guard against a hang: it takes about two milliseconds
+# One more id of a mount. Without it, overlay cannot make its work directory and silently turns read-only.
+HOST_ROOT = f"{UIDS} 0 1\n"
 CAPABILITY = "-all,+sys_admin"  # some hosts let only privileged users make user namespaces
 
 
@@ -36,16 +38,25 @@ class UserNamespaces:
 def user_namespaces(first_uid: int) -> Iterator[UserNamespaces]:
     """`first_uid`: the first of the session's host ids. Blocking. Raises HostCommandFailed."""
     ids = f"0 {first_uid} {UIDS}\n"
-    # The extra id is the host's root. Without it, overlay cannot make its work directory and silently turns read-only.
-    host_root = f"{UIDS} 0 1\n"
     with ExitStack() as stack:
         # start both before waiting for either
         session = stack.enter_context(_sleeping([*_as_user(first_uid), "unshare", "--user", "cat"]))
         mounts = stack.enter_context(_sleeping(["unshare", "--user", "cat"]))
-        handles = [_mapped(session, ids), _mapped(mounts, ids + host_root)]
+        handles = [_mapped(session, ids), _mapped(mounts, ids + HOST_ROOT)]
         for handle in handles:
             stack.callback(os.close, handle)
         yield UserNamespaces(*handles)
+
+
+@contextmanager
+def id_map(first_uid: int) -> Iterator[int]:
+    """The same for mounts alone: a user namespace, as a file descriptor."""
+    with _sleeping(["unshare", "--user", "cat"]) as mounts:
+        handle = _mapped(mounts, f"0 {first_uid} {UIDS}\n" + HOST_ROOT)
+        try:
+            yield handle
+        finally:
+            os.close(handle)
 
 
 def _as_user(uid: int) -> Sequence[str]:

@@ -1,0 +1,51 @@
+"""The volumes of this host. Implements `ports.Volumes`."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+
+import structlog
+
+from buntime.daemon.steps import reached
+from buntime.errors import Unavailable
+from buntime.plan import MB
+from buntime.ports import VolumeLost
+from buntime.sandboxes.cache import VolumeCache
+from buntime.sandboxes.capacity import Capacity
+from buntime.sandboxes.kernel.volume import Volumes
+
+log = structlog.get_logger()
+
+STREAM_FACTOR, STREAM_REST = 2, 64 * MB  # the longest stream: so many times the volume's limit, and so much more
+
+
+class LocalVolumes:
+    def __init__(self, volumes: Volumes, cache: VolumeCache, capacity: Capacity) -> None:
+        self._volumes = volumes
+        self._cache = cache
+        self._capacity = capacity
+        self._loop = asyncio.get_running_loop()
+
+    def exists(self, volume_id: str) -> bool:
+        return self._volumes.exists(volume_id)
+
+    def cached(self) -> Mapping[str, int]:
+        return self._cache.sizes()
+
+    def send(self, volume_id: str) -> Iterator[bytes]:
+        if not self._volumes.exists(volume_id):
+            raise VolumeLost(volume_id)
+        return self._volumes.send(volume_id, STREAM_FACTOR * self._volumes.limit_of(volume_id) + STREAM_REST)
+
+    def receive(self, volume_id: str, disk: int, content: Iterator[bytes]) -> None:
+        self._capacity.require_disk()
+        self._volumes.receive(volume_id, disk, content)
+        self._loop.call_soon_threadsafe(self._cache.add, volume_id)
+
+    async def remove(self, volume_id: str) -> None:
+        try:
+            await asyncio.to_thread(self._volumes.destroy, volume_id)
+        except OSError as failed:
+            log.error("volume_not_removed", volume=volume_id, reason=str(failed))
+            raise Unavailable("A volume could not be removed just now.", 5) from failed
+        self._cache.drop(volume_id)
+        reached("remove: volume")

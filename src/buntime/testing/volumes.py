@@ -1,0 +1,99 @@
+"""Fake volumes for tests: dictionaries of files."""
+
+import pickle
+import posixpath
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from buntime.errors import FileConflict
+from buntime.inside import FileToWrite
+from buntime.paths import WORKSPACE, for_client
+from buntime.ports import VolumeLost
+
+DEFAULT_MODE = 0o644
+PIECE = 1 << 16
+END = b"end of a fake volume"
+
+
+@dataclass(slots=True)
+class FakeFile:
+    content: bytes
+    mode: int
+    modified: int
+
+
+class FakeVolume:
+    """A session's files and directories, by absolute path."""
+
+    def __init__(self, disk: int) -> None:
+        """`disk`: its limit in MB."""
+        self.disk = disk
+        self.files: dict[str, FakeFile] = {}
+        self.directories = {"/", WORKSPACE}
+        self.now = 0  # a clock that ticks at each write
+
+    @property
+    def used(self) -> int:
+        """Bytes."""
+        return sum(len(file.content) for file in self.files.values())
+
+    def parents(self, path: str) -> list[str]:
+        above = posixpath.dirname(path)
+        return [above] if above == "/" else [*self.parents(above), above]
+
+    def below(self, path: str) -> list[str]:
+        prefix = path.rstrip("/") + "/"
+        return sorted(name for name in [*self.files, *self.directories] if name.startswith(prefix) and name != path)
+
+    def check_parents(self, path: str) -> None:
+        if any(above in self.files for above in self.parents(path)):
+            raise FileConflict(for_client(path), "ENOTDIR", f"{path!r} is below something that is not a directory.")
+
+    def write(self, file: FileToWrite) -> int:
+        old = self.files.get(file.path)
+        content = (old.content if old and file.append else b"") + file.content
+        mode = file.mode if file.mode is not None else old.mode if old else DEFAULT_MODE
+        self.now += 1
+        self.directories.update(self.parents(file.path))
+        self.files[file.path] = FakeFile(content, mode, self.now)
+        return len(content)
+
+
+class FakeVolumes(dict[str, FakeVolume]):
+    """`ports.Volumes` in memory. `used`: ids of the volumes that sandboxes use now."""
+
+    def __init__(self, used: Callable[[], set[str]]) -> None:
+        self._used = used
+
+    def exists(self, volume_id: str) -> bool:
+        return volume_id in self
+
+    def cached(self) -> Mapping[str, int]:
+        used = self._used()
+        return {name: volume.used for name, volume in self.items() if name not in used}
+
+    def send(self, volume_id: str) -> Iterator[bytes]:
+        assert volume_id not in self._used(), "what runs cannot be sent"
+        if volume_id not in self:
+            raise VolumeLost(volume_id)
+        volume = self[volume_id]
+        whole = pickle.dumps((volume_id, volume.files, volume.directories, volume.now)) + END
+        for start in range(0, len(whole), PIECE):
+            yield whole[start : start + PIECE]
+
+    def receive(self, volume_id: str, disk: int, content: Iterator[bytes]) -> None:
+        if volume_id in self:
+            raise ValueError(f"{volume_id} is here already")
+        whole = b"".join(content)
+        if not whole.endswith(END):
+            raise ValueError("no whole stream of a volume")
+        name, files, directories, now = pickle.loads(whole.removesuffix(END))  # of `send`
+        if name != volume_id:
+            raise ValueError(f"not the stream of {volume_id}")
+        volume = FakeVolume(disk)
+        volume.files, volume.directories, volume.now = files, directories, now
+        self[volume_id] = volume
+
+    async def remove(self, volume_id: str) -> None:
+        assert volume_id not in self._used(), "what runs is no cache"
+        self.pop(volume_id, None)
