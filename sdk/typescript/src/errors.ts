@@ -225,7 +225,9 @@ export function errorOf(
   const bare = status === null ? undefined : BARE[status];
   const code = typeof told.code === "string" ? told.code : (bare ?? "unexpected_answer");
   const message =
-    typeof told.message === "string" ? told.message : `The server answered ${status} without an error object. Is it a buntime server?`;
+    typeof told.message === "string"
+      ? told.message
+      : `The server answered ${status} without an error object. Is it a buntime server?`;
   const details = isRecord(told.details) ? told.details : {};
   const named = typeof details.retryAfter === "number" ? details.retryAfter : null;
   const retryable = typeof told.retryable === "boolean" ? told.retryable : status !== null && isPassing(status);
