@@ -263,7 +263,7 @@ def test_ids_that_cannot_be_are_not_found(paid: Client) -> None:
         ({"preview": {"ports": [80]}}, "preview.ports"),
         ({"network": {"egress": "all"}}, "network.egress"),
         ({"env": {"1A": "x"}}, "env"),
-        ({"env": {"A": 1}}, "env"),
+        ({"env": {"A": 1}}, "env.A"),
         ({"onWake": 5}, "onWake"),
     ],
 )
