@@ -4,7 +4,7 @@ import { newKey, type Calls, type CallOptions, type KeyedOptions } from "./calls
 import type { Evaluation } from "./results.js";
 import { RunStream, execute, type ExecuteOptions, type SessionTimeout } from "./runs.js";
 import type { ContextEntry, ContextShape, FileSet } from "./shapes.js";
-import { requireString } from "./strings.js";
+import { requireString } from "./arguments.js";
 
 export interface CreateContext extends KeyedOptions {
   /** Environment variables for all runs in the context. */

@@ -19,7 +19,7 @@ import type {
   FileWritten,
   SearchResult,
 } from "./shapes.js";
-import { requireString } from "./strings.js";
+import { requireString } from "./arguments.js";
 import type { Body } from "./transport.js";
 
 export interface WriteOptions extends CallOptions {

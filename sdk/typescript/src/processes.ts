@@ -15,7 +15,7 @@ import type {
   ProcessSignal,
   ProcessStatus,
 } from "./shapes.js";
-import { requireString } from "./strings.js";
+import { requireString } from "./arguments.js";
 import { pause } from "./waiting.js";
 
 /** Set exactly one of `port` and `output`. */

@@ -7,9 +7,9 @@ import { Files } from "./files.js";
 import {
   DEFAULT_PORT,
   TOKEN_SECONDS,
+  askedOf,
   fetchPreview,
-  requirePath,
-  requirePort,
+  limitOf,
   urlOfPort,
   type FetchOptions,
   type PreviewSeen,
@@ -29,7 +29,7 @@ import type {
   UpdateSession,
   Woken,
 } from "./shapes.js";
-import { requireString } from "./strings.js";
+import { requireString } from "./arguments.js";
 import { openTerminal, type Terminal, type TerminalOptions } from "./terminal.js";
 
 /** A session by its id, with the calls that need no properties of it. */
@@ -101,19 +101,25 @@ export class SessionHandle implements AsyncDisposable {
    * of that server is a response too. Read its body, or cancel it.
    *
    * This works where `*.localhost` does not resolve: it connects to the API's address. It makes a token where the port
-   * is private. While the session wakes, it retries for as long as `timeout`, as the server advises; where nothing
-   * listens on the port, as often as `maxRetries` says. Redirects are not followed, and cookies are not kept. `path`:
-   * path and query, from the slash on.
+   * is private. While the session wakes, it retries as the server advises; where nothing listens on the port, as often
+   * as `maxRetries` says. `timeout` bounds all of that. A server that does not answer in time is not asked again.
+   * Redirects are not followed, and cookies are not kept. `path`: path and query, from the slash on.
    *
    * Throws `Unavailable` when nothing listens or the session does not wake in time, `InvalidRequest`,
    * `SessionNotFound`, `ConnectionFailed`, `RequestTimeout`.
    */
   async fetch(path = "/", options: FetchOptions = {}): Promise<Response> {
-    requirePort(options.port ?? DEFAULT_PORT);
-    requirePath(path);
-    const newToken = async () => (await this.previewToken({ ttl: TOKEN_SECONDS })).token;
-    const preview = { sessionId: this.id, newToken, ...(await this.previewSeen(options.signal)) };
-    return await fetchPreview(this.#calls, preview, path, options);
+    const asked = askedOf(path, options);
+    const deadline = limitOf(this.#calls, this.id, asked);
+    const { signal } = deadline;
+    try {
+      const newToken = async () => (await this.previewToken({ ttl: TOKEN_SECONDS, signal })).token;
+      const preview = { sessionId: this.id, newToken, ...(await this.previewSeen(signal)) };
+      return await fetchPreview(this.#calls, preview, asked, deadline);
+    } catch (failure) {
+      deadline.stop();
+      throw failure;
+    }
   }
 
   /**

@@ -4,7 +4,7 @@ import { newKey, type CallOptions, type Calls, type KeyedOptions } from "./calls
 import { isRecord } from "./errors.js";
 import { Pages } from "./pages.js";
 import { Session, SessionHandle } from "./session.js";
-import { requireString } from "./strings.js";
+import { requireString } from "./arguments.js";
 import type { CreateSession, CreatedShape, DeletedSession, SessionShape, SessionState } from "./shapes.js";
 
 /** A session's id, in either form that calls take. */
