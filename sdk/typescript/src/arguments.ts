@@ -1,6 +1,7 @@
 /** Checks what a caller gave, before a request is made of it: plain JavaScript has no types. */
 
 import { InvalidRequest } from "./errors.js";
+import { nearest } from "./nearest.js";
 
 /** Returns the error that names the argument. */
 export function refusal(field: string, message: string): InvalidRequest {
@@ -22,16 +23,25 @@ export function requireId(value: unknown, field: string): string {
   throw refusal(field, `${field} must not be empty.`);
 }
 
-/** Throws `InvalidRequest` unless it is a number above 0 or undefined. `unit`: of the number. */
-export function checkTime(value: unknown, field: string, unit: "milliseconds" | "seconds"): void {
-  if (value === undefined || (typeof value === "number" && value > 0)) return;
-  throw refusal(field, `${field} must be more than 0 ${unit}, not ${shown(value)}.`);
+/** Throws `InvalidRequest` for an option that does not exist, with the nearest that do. `of`: what has the options. */
+export function checkOptions(options: unknown, known: readonly string[], of: string): void {
+  if (typeof options !== "object" || options === null)
+    throw refusal("options", `The options of ${of} must be an object, not ${kindOf(options)}.`);
+  const unknown = Object.keys(options).find((name) => !known.includes(name));
+  if (unknown === undefined) return;
+  throw refusal(unknown, `${of} has no option ${unknown}. The nearest are ${nearest(unknown, known).join(", ")}.`);
 }
 
-/** Throws `InvalidRequest` unless it is a number of milliseconds from 0 or undefined. */
-export function checkDelay(value: unknown, field: string): void {
+/** Throws `InvalidRequest` unless it is a number of milliseconds above 0, or undefined. */
+export function checkTimeout(value: unknown): void {
+  if (value === undefined || (typeof value === "number" && value > 0)) return;
+  throw refusal("timeout", `timeout must be more than 0 milliseconds, not ${shown(value)}.`);
+}
+
+/** Throws `InvalidRequest` unless it is a number from 0, or undefined. The server has further bounds. */
+export function checkTime(value: unknown, field: string, unit: "milliseconds" | "seconds"): void {
   if (value === undefined || (typeof value === "number" && value >= 0)) return;
-  throw refusal(field, `${field} must be at least 0 milliseconds, not ${shown(value)}.`);
+  throw refusal(field, `${field} must be at least 0 ${unit}, not ${shown(value)}.`);
 }
 
 /** Throws `InvalidRequest` unless it is a whole number from `least` to `most`, or undefined. */
@@ -48,10 +58,11 @@ export function checkFunction(value: unknown, field: string): void {
   throw refusal(field, `${field} must be a function, not ${kindOf(value)}.`);
 }
 
-/** Throws `InvalidRequest` unless it is an AbortSignal or undefined. */
+/** Throws `InvalidRequest` unless it is an AbortSignal, or null or undefined. */
 export function checkSignal(value: unknown): void {
   const { aborted, addEventListener } = Object(value) as Partial<AbortSignal>;
-  if (value === undefined || (typeof aborted === "boolean" && typeof addEventListener === "function")) return;
+  if (value === undefined || value === null || (typeof aborted === "boolean" && typeof addEventListener === "function"))
+    return;
   throw refusal("signal", `signal must be an AbortSignal, not ${kindOf(value)}.`);
 }
 

@@ -15,7 +15,6 @@ export { Context, Contexts, type CreateContext, type EvaluateOptions } from "./c
 export { Terminal, type TerminalEnd, type TerminalOptions } from "./terminal.js";
 export { Pages, type Page } from "./pages.js";
 export { ClientFiles, type DeleteFile, type ListFiles, type ReadFile, type WriteFile } from "./client_files.js";
-export type { Bytes } from "./bodies.js";
 export type { Answer, Ask, Body, Socket, Transport } from "./transport.js";
 export type * from "./shapes.js";
 export {

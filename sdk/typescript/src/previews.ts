@@ -1,13 +1,13 @@
 /** Previews from programs: sends requests to servers in a session, by way of the API's address. */
 
-import { checkSignal, checkTime, jsonOf, kindOf, refusal, requireString } from "./arguments.js";
-import { requireBody, type Bytes } from "./bodies.js";
+import { checkSignal, checkTimeout, jsonOf, kindOf, refusal, requireString } from "./arguments.js";
+import { requireBody } from "./bodies.js";
 import { isParts, refusalOf, slowest, type CallOptions, type Calls, type Visit } from "./calls.js";
 import { Deadline } from "./deadline.js";
 import { BuntimeError, ConnectionFailed, InvalidRequest, RequestTimeout, Unauthorized } from "./errors.js";
 import { delayBefore, type RetryRules } from "./retries.js";
 import { isBrowser } from "./runtime.js";
-import type { PreviewSettings } from "./shapes.js";
+import type { Bytes, PreviewSettings } from "./shapes.js";
 import type { Answer, Body } from "./transport.js";
 import { pause } from "./waiting.js";
 
@@ -83,7 +83,7 @@ export function askedOf(path: string, options: FetchOptions): Asked {
   const method = requireString(options.method ?? "GET", "method").toUpperCase();
   requirePort(port);
   requirePath(path);
-  checkTime(timeout, "timeout", "milliseconds");
+  checkTimeout(timeout);
   checkSignal(signal);
   const headers: Record<string, string> = {};
   new Headers(options.headers).forEach((value, name) => (headers[name] = value));

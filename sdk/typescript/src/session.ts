@@ -18,7 +18,6 @@ import { Processes } from "./processes.js";
 import type { ExecutionResult } from "./results.js";
 import { RunStream, execute, type ExecuteOptions, type SessionTimeout, type StreamOptions } from "./runs.js";
 import type {
-  CreatedShape,
   NetworkSettings,
   PreviewSettings,
   PreviewToken,
@@ -247,25 +246,25 @@ export class Session extends SessionHandle {
   /** The URL at which port 8080 is visible in a browser. */
   readonly previewUrl!: string;
   readonly resourceLimits!: ResourceLimits;
-  /** This and the following properties are undefined after `create`, until you call `refresh()`. */
-  readonly state: SessionState | undefined;
-  readonly lastActive: string | undefined;
+  /** After `create`, this and the following properties are what was asked for, until you call `refresh()`. */
+  readonly state!: SessionState;
+  readonly lastActive!: string;
   /** Files under `/workspace`, up to about 100,000. */
-  readonly filesCount: number | undefined;
+  readonly filesCount!: number;
   /**
    * All its processes, those of runs, contexts and terminals too. While it sleeps, the count of its last activity: in
    * deep sleep they have ended.
    */
-  readonly activeProcesses: number | undefined;
-  readonly metadata: Record<string, unknown> | undefined;
-  readonly preview: PreviewSettings | undefined;
-  readonly network: NetworkSettings | undefined;
-  readonly onWake: string | null | undefined;
+  readonly activeProcesses!: number;
+  readonly metadata!: Record<string, unknown>;
+  readonly preview!: PreviewSettings;
+  readonly network!: NetworkSettings;
+  readonly onWake!: string | null;
   /** The names of its environment variables. The server never returns their values. */
-  readonly envNames: string[] | undefined;
+  readonly envNames!: string[];
 
   /** @internal */
-  constructor(calls: Calls, shape: CreatedShape | SessionShape) {
+  constructor(calls: Calls, shape: SessionShape) {
     super(calls, shape.sessionId, true);
     this.#see(shape);
   }
@@ -293,7 +292,7 @@ export class Session extends SessionHandle {
     return this.#see(shape);
   }
 
-  #see(shape: CreatedShape | SessionShape): this {
+  #see(shape: SessionShape): this {
     const { sessionId: _, ...fields } = shape;
     return Object.assign(this, fields);
   }

@@ -49,6 +49,7 @@ const SILENCE = 12_000; // ms: a variable sets Bun's idle timeout to 2 s instead
 class Server implements Disposable {
   readonly connections = new Set<number>();
   left = 0;
+  slow = 0;
   readonly written: string[] = [];
   readonly #server = Bun.serve({
     port: 0,
@@ -82,6 +83,7 @@ class Server implements Disposable {
       return refusal(404, "session_not_found", { "X-Request-Id": "abc" })(null as never);
     if (pathname === "/sessions/lost") return new Response("{", { headers: { "Content-Type": "text/html" } });
     if (pathname === "/execute") return await this.#run((JSON.parse(body) as { code: string }).code);
+    if (pathname === "/slow") this.slow += 1;
     return await new Promise(() => undefined);
   }
 
@@ -98,6 +100,31 @@ class Server implements Disposable {
     return new Response(new ReadableStream({ start, cancel: () => void (this.left += 1) }));
   }
 }
+
+for (const [runtime, command] of [
+  ["Bun", BUN],
+  ["Node", NODE],
+] as const)
+  test.skipIf(command === null)(
+    `in ${runtime} a wrong argument is refused, and a slow program asked once`,
+    async () => {
+      using server = new Server();
+      const env = { BUNTIME_URL: server.url, BUNTIME_API_KEY: "btk_test" };
+      const told = JSON.parse(await ran([command!, "refusals.mjs"], folder, env)) as Record<string, unknown>;
+      expect(told).toEqual({
+        late: `RequestTimeout: Port 8080 of session ${CREATED.sessionId} did not answer GET /slow within 0.2 seconds.`,
+        object: expect.stringMatching(
+          /^InvalidRequest: body must be a string, .*, not an object\. To send JSON, use json\.$/,
+        ),
+        number: "InvalidRequest: timeout must be at least 0 seconds, not NaN.",
+        signal: "InvalidRequest: signal must be an AbortSignal, not a string.",
+        size: 3,
+        option: expect.stringMatching(/^InvalidRequest: Buntime has no option apikey\. The nearest are apiKey, /),
+        metadata: { user: "u1" },
+      });
+      expect(server.slow).toBe(1);
+    },
+  );
 
 for (const [runtime, command] of [
   ["Bun", BUN],
