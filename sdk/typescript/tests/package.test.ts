@@ -45,6 +45,8 @@ test("only the package itself is installed, with only its published files", asyn
 
 const SILENCE = 12_000; // ms: a variable sets Bun's idle timeout to 2 s instead of 300, which takes effect after 8 s
 
+const SAMPLE = "console.log(6 * 7)"; // what the first samples execute
+
 /** Serves what tests/package/calls.mjs asks for, and counts connections. */
 class Server implements Disposable {
   readonly connections = new Set<number>();
@@ -82,12 +84,14 @@ class Server implements Disposable {
     if (pathname === "/sessions/absent")
       return refusal(404, "session_not_found", { "X-Request-Id": "abc" })(null as never);
     if (pathname === "/sessions/lost") return new Response("{", { headers: { "Content-Type": "text/html" } });
+    if (request.method === "DELETE") return Response.json({ deleted: true, sessionId: CREATED.sessionId });
     if (pathname === "/execute") return await this.#run((JSON.parse(body) as { code: string }).code);
     if (pathname === "/slow") this.slow += 1;
     return await new Promise(() => undefined);
   }
 
   async #run(code: string): Promise<Response> {
+    if (code === SAMPLE) return Response.json({ ...ENDED, stdout: "42\n", stderr: "" });
     if (code === "slow") {
       await Bun.sleep(SILENCE);
       return Response.json({ ...ENDED, stdout: "late", stderr: "" });
@@ -100,6 +104,30 @@ class Server implements Disposable {
     return new Response(new ReadableStream({ start, cancel: () => void (this.left += 1) }));
   }
 }
+
+/** Returns a page's first TypeScript sample, as a file that a reader may save. */
+function firstSample(page: string): string {
+  const text = readFileSync(join(ROOT, "../..", page), "utf8");
+  const path = join(folder, `${page.replaceAll("/", "-")}.mjs`);
+  writeFileSync(path, /^```ts\n(.*?)^```$/ms.exec(text)![1]!);
+  return path;
+}
+
+for (const page of ["README.md", "docs/typescript.md", "sdk/typescript/README.md"])
+  for (const [runtime, command] of [
+    ["Bun", BUN],
+    ["Node", NODE],
+  ] as const)
+    test.skipIf(command === null)(`the first sample of ${page} runs in ${runtime} as it stands`, async () => {
+      using server = new Server();
+      const env = { BUNTIME_URL: server.url, BUNTIME_API_KEY: "btk_test" };
+      expect((await ran([command!, firstSample(page)], folder, env)).trim()).toBe("42");
+    });
+
+for (const page of ["docs/sdks.md", "docs/previews.md", "docs/moving.md"])
+  test.skipIf(NODE === null)(`Node parses the first sample of ${page}`, async () => {
+    await ran([NODE!, "--check", firstSample(page)], folder);
+  });
 
 for (const [runtime, command] of [
   ["Bun", BUN],
