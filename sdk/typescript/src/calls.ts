@@ -1,5 +1,6 @@
 /** Makes API calls: adds the key, applies the timeout, retries where that is safe and turns refusals into errors. */
 
+import { checkSignal, jsonOf } from "./arguments.js";
 import { Deadline } from "./deadline.js";
 import { BuntimeError, ConnectionFailed, RateLimitExceeded, errorOf, isRecord, secondsOf } from "./errors.js";
 import { eventsOf, type ServerEvent } from "./events.js";
@@ -43,17 +44,13 @@ export interface Call extends CallOptions {
   readonly waits?: number;
 }
 
-/** A request to a preview. `url`: where it is sent. `shown`: what a browser would open. `timeout`: milliseconds. */
+/** A request to a preview. `url`: where it is sent. `shown`: what a browser would open. */
 export interface Visit extends Omit<Ask, "signal"> {
   readonly shown: string;
-  readonly timeout: number;
-  readonly signal: AbortSignal | undefined;
-}
-
-/** A response whose deadline is still running. */
-export interface Visited {
-  readonly answer: Answer;
+  /** Bounds all attempts together. */
   readonly deadline: Deadline;
+  /** Milliseconds for each part of a streamed body; null if the time of the whole call is fixed. */
+  readonly pace: number | null;
 }
 
 export interface CallSettings extends RetryRules {
@@ -150,29 +147,12 @@ export class Calls {
     });
   }
 
-  /** Sends a request without the API key, once. Returns the response, whatever its status. */
-  async visit(visit: Visit): Promise<Visited> {
-    const { method, url, serverName, timeout } = visit;
-    const allowed = timeout + sizeOf(visit.body ?? undefined) / SLOWEST_UPLOAD;
-    const deadline = new Deadline(allowed, visit.signal);
+  /** Sends a request without the API key, once. Returns the response, whatever its status. The deadline keeps running. */
+  async visit(visit: Visit): Promise<Answer> {
+    const { method, url, serverName, deadline } = visit;
     const headers = isBrowser() ? visit.headers : { "user-agent": AGENT, ...visit.headers };
-    const body = isParts(visit.body) ? this.#watched(visit.body, timeout, deadline) : visit.body;
-    try {
-      const answer = await this.#transport.send({ method, url, headers, body, serverName, signal: deadline.signal });
-      return { answer, deadline };
-    } catch (failure) {
-      deadline.stop();
-      throw failure;
-    }
-  }
-
-  /** Returns the error of a refused visit. `header`: names the code, since the body may be a page. */
-  async refused({ answer, deadline }: Visited, header: string): Promise<BuntimeError> {
-    try {
-      return await refusalOf(answer, answer.headers.get(header));
-    } finally {
-      deadline.stop();
-    }
+    const body = isParts(visit.body) ? this.#watched(visit.body, visit.pace, deadline) : visit.body;
+    return await this.#transport.send({ method, url, headers, body, serverName, signal: deadline.signal });
   }
 
   async #once<T>(call: Call): Promise<T> {
@@ -185,6 +165,7 @@ export class Calls {
   }
 
   async #repeated<T>(call: Call, once: () => Promise<T>): Promise<T> {
+    checkSignal(call.signal);
     const repeatable = call.repeatable ?? (call.method !== "POST" || call.idempotencyKey !== undefined);
     let patience = this.#time(call); // wait for an attempt in progress as long as for its own response
     for (let attempt = 1; ; attempt++) {
@@ -223,15 +204,18 @@ export class Calls {
     if (![limit, remaining, reset].some(Number.isNaN)) this.rateLimit = { limit, remaining, reset };
   }
 
-  /** Restarts the deadline with each part. If the caller's source of parts fails, the call fails with that error. */
+  /**
+   * Restarts the deadline with each part, unless `milliseconds` is null. If the caller's source of parts fails, the call
+   * fails with that error.
+   */
   async *#watched(
     parts: AsyncIterable<Uint8Array>,
-    milliseconds: number,
+    milliseconds: number | null,
     deadline: Deadline,
   ): AsyncGenerator<Uint8Array> {
     try {
       for await (const part of parts) {
-        deadline.restart(milliseconds);
+        if (milliseconds !== null) deadline.restart(milliseconds);
         yield part;
       }
     } catch (failure) {
@@ -255,7 +239,7 @@ export class Calls {
   }
 
   #time(call: Call): number {
-    return this.settings.timeout + (call.waits ?? 0) * 1000 + sizeOf(call.body) / SLOWEST_UPLOAD;
+    return this.settings.timeout + (call.waits ?? 0) * 1000 + slowest(call.body);
   }
 
   async #ask(call: Call, deadline: Deadline): Promise<Ask> {
@@ -265,7 +249,7 @@ export class Calls {
     let body = typeof call.body === "function" ? call.body() : (call.body ?? null);
     if (call.json !== undefined) {
       headers["Content-Type"] = "application/json";
-      body = JSON.stringify(call.json);
+      body = jsonOf(call.json);
       deadline.restart(this.#time(call) + body.length / SLOWEST_UPLOAD);
     } else if (isParts(body)) {
       body = this.#watched(body, this.#time(call), deadline);
@@ -288,8 +272,8 @@ export function newKey(): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** `code`: what the error is if the body is not an error object, such as a page for browsers. */
-async function refusalOf(answer: Answer, code: string | null = null): Promise<BuntimeError> {
+/** Returns a refusal's error. `code`: what the error is if the body is not an error object, such as a page for browsers. */
+export async function refusalOf(answer: Answer, code: string | null = null): Promise<BuntimeError> {
   const text = await answer.text();
   const shown = readJson(text);
   const page = code === null ? undefined : { code, message: `The server answered ${answer.status} for the preview.` };
@@ -319,9 +303,10 @@ function queryOf(query: Record<string, QueryValue> = {}): string {
   return pairs.size > 0 ? `?${pairs}` : "";
 }
 
-function sizeOf(body: Call["body"]): number {
-  if (body instanceof Uint8Array) return body.byteLength;
-  return typeof Blob !== "undefined" && body instanceof Blob ? body.size : 0;
+/** Returns the milliseconds that the slowest upload of a body in memory takes. */
+export function slowest(body: Call["body"] | null): number {
+  if (body instanceof Uint8Array) return body.byteLength / SLOWEST_UPLOAD;
+  return typeof Blob !== "undefined" && body instanceof Blob ? body.size / SLOWEST_UPLOAD : 0;
 }
 
 async function blobOf(parts: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<Blob> {
@@ -333,7 +318,7 @@ async function blobOf(parts: AsyncIterable<Uint8Array>, signal: AbortSignal): Pr
   return new Blob(gathered);
 }
 
-function isParts(body: unknown): body is AsyncIterable<Uint8Array> {
+export function isParts(body: unknown): body is AsyncIterable<Uint8Array> {
   return typeof body === "object" && body !== null && Symbol.asyncIterator in body;
 }
 

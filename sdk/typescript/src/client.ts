@@ -1,5 +1,6 @@
 /** The client: the server's address and the API key. */
 
+import { checkFunction, checkOptions, checkTime, checkTimeout, checkWhole } from "./arguments.js";
 import { Calls } from "./calls.js";
 import { ClientFiles } from "./client_files.js";
 import { checkedKey, checkedUrl } from "./address.js";
@@ -40,6 +41,17 @@ export interface BuntimeOptions {
   transport?: Transport | undefined;
 }
 
+const OPTIONS: Record<keyof BuntimeOptions, true> = {
+  apiKey: true,
+  baseUrl: true,
+  timeout: true,
+  maxRetries: true,
+  retryDelay: true,
+  onRetry: true,
+  fetch: true,
+  transport: true,
+};
+
 /**
  * A client of a buntime server. Every call may throw `Unauthorized`, `Forbidden`, `InvalidRequest`,
  * `RateLimitExceeded`, `Unavailable`, `InternalError`, `ConnectionFailed` and `RequestTimeout`, and every call of a
@@ -54,9 +66,16 @@ export class Buntime {
 
   /**
    * Makes no connection yet. Throws `Unauthorized` when the key is missing, empty or malformed, and `InvalidRequest`
-   * when the URL is. An empty string never stands for the environment's value.
+   * when the URL is, a number is out of range, or an option does not exist. An empty string never stands for the
+   * environment's value.
    */
   constructor(options: BuntimeOptions = {}) {
+    checkOptions(options, Object.keys(OPTIONS), "Buntime");
+    checkTimeout(options.timeout);
+    checkWhole(options.maxRetries, "maxRetries");
+    checkTime(options.retryDelay, "retryDelay", "milliseconds");
+    checkFunction(options.onRetry, "onRetry");
+    checkFunction(options.fetch, "fetch");
     const settings = {
       apiKey: checkedKey(options.apiKey),
       baseUrl: checkedUrl(options.baseUrl),

@@ -4,7 +4,7 @@ import { newKey, type Calls, type CallOptions, type KeyedOptions } from "./calls
 import type { Evaluation } from "./results.js";
 import { RunStream, execute, type ExecuteOptions, type SessionTimeout } from "./runs.js";
 import type { ContextEntry, ContextShape, FileSet } from "./shapes.js";
-import { requireString } from "./strings.js";
+import { requireId, requireString } from "./arguments.js";
 
 export interface CreateContext extends KeyedOptions {
   /** Environment variables for all runs in the context. */
@@ -52,7 +52,7 @@ export class Contexts {
 
   /** Returns a handle for an existing context, without a request. */
   open(contextId: string): Context {
-    return new Context(this.#calls, this.#sessionId, requireString(contextId, "contextId"), this.#timeout);
+    return new Context(this.#calls, this.#sessionId, requireId(contextId, "contextId"), this.#timeout);
   }
 
   /** Lists the contexts, oldest first, including the 200 lost most recently. */

@@ -1,4 +1,4 @@
-/** The time limit of one attempt, combined with the caller's signal. */
+/** A time limit, combined with the caller's signal. */
 
 import { RequestTimeout } from "./errors.js";
 
@@ -6,10 +6,13 @@ export class Deadline {
   readonly #controller = new AbortController();
   readonly #outer: AbortSignal | undefined;
   readonly #leave: () => void;
+  readonly #late: (seconds: number) => string;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #isOver = false;
 
-  constructor(milliseconds: number, outer: AbortSignal | undefined) {
+  /** `late`: returns the message for when the time is up. */
+  constructor(milliseconds: number, outer: AbortSignal | undefined, late = silence) {
+    this.#late = late;
     this.#outer = outer;
     this.#leave = () => this.#controller.abort(outer?.reason);
     outer?.addEventListener("abort", this.#leave, { once: true });
@@ -26,8 +29,7 @@ export class Deadline {
   restart(milliseconds: number): void {
     clearTimeout(this.#timer);
     if (this.#isOver) return;
-    const late = () =>
-      this.#controller.abort(new RequestTimeout(`No data arrived for ${milliseconds / 1000} seconds.`));
+    const late = () => this.#controller.abort(new RequestTimeout(this.#late(milliseconds / 1000)));
     this.#timer = setTimeout(late, Math.min(milliseconds, 2 ** 31 - 1));
   }
 
@@ -47,4 +49,8 @@ export class Deadline {
     this.stop();
     this.#controller.abort(reason);
   }
+}
+
+function silence(seconds: number): string {
+  return `No data arrived for ${seconds} seconds.`;
 }

@@ -1,8 +1,10 @@
 /** The files of one session. Paths are relative to `/workspace`, or absolute inside the session. */
 
+import { checkWhole, kindOf, refusal, requireString } from "./arguments.js";
 import { base64 } from "./base64.js";
+import { bytesIn, requireBody } from "./bodies.js";
 import type { Call, CallOptions, Calls } from "./calls.js";
-import { FileConflict, FileNotFound, InvalidRequest } from "./errors.js";
+import { FileConflict, FileNotFound } from "./errors.js";
 import { toldBy } from "./events.js";
 import { contentOnTheWire, listed } from "./file_sets.js";
 import { joined } from "./frames.js";
@@ -10,6 +12,7 @@ import { partsOf, readable, saved } from "./local_files.js";
 import { packed, unpacked } from "./local_folders.js";
 import { Pages } from "./pages.js";
 import type {
+  Bytes,
   FileContent,
   FileDeleted,
   FileEntry,
@@ -19,7 +22,6 @@ import type {
   FileWritten,
   SearchResult,
 } from "./shapes.js";
-import { requireString } from "./strings.js";
 import type { Body } from "./transport.js";
 
 export interface WriteOptions extends CallOptions {
@@ -87,8 +89,8 @@ export class Files {
   ): AsyncIterable<Uint8Array> {
     requireString(path, "path");
     const { start = 0, end, signal } = options;
-    if (start < 0)
-      throw new InvalidRequest("start must not be negative.", { code: "invalid_request", details: { field: "start" } });
+    checkWhole(start, "start");
+    checkWhole(end, "end");
     if (end !== undefined && end <= start) return; // HTTP cannot express an empty range
     const isPart = start > 0 || end !== undefined;
     const headers: Record<string, string> = isPart
@@ -102,7 +104,7 @@ export class Files {
    * Text is bounded by the plan's file size; bytes and Blobs may have any size. Throws `FileConflict`,
    * `PayloadTooLarge`, `DiskFull`.
    */
-  write(path: string, content: string | Uint8Array | Blob, options?: WriteOptions): Promise<FileWritten>;
+  write(path: string, content: string | Bytes | Blob, options?: WriteOptions): Promise<FileWritten>;
 
   /**
    * Writes several files, one after another, with a request each. Each file is whole, but the call is not atomic: if one
@@ -111,24 +113,28 @@ export class Files {
    */
   write(files: FileSet, options?: CallOptions): Promise<FileWritten[]>;
 
-  write(
+  async write(
     path: string | FileSet,
-    content?: string | Uint8Array | Blob | CallOptions,
+    content?: string | Bytes | Blob | CallOptions,
     options: WriteOptions = {},
-  ): Promise<FileWritten> | Promise<FileWritten[]> {
-    if (typeof path !== "string") return this.#writeAll(path, (content ?? {}) as CallOptions);
-    if (typeof content === "string" || content instanceof Uint8Array || content instanceof Blob)
-      return this.#writeOne(path, content, options);
-    throw new TypeError("write needs the content of the file.");
+  ): Promise<FileWritten | FileWritten[]> {
+    if (typeof path !== "string") return await this.#writeAll(path, (content ?? {}) as CallOptions);
+    return await this.#writeOne(path, content, options);
   }
 
-  #writeOne(path: string, content: string | Uint8Array | Blob, options: WriteOptions): Promise<FileWritten> {
+  async #writeOne(path: string, content: unknown, options: WriteOptions): Promise<FileWritten> {
     const { mode, append, signal } = options;
-    if (content instanceof Uint8Array && append === true)
-      return this.#write({ path, content: base64(content), encoding: "base64", mode, append }, signal);
-    if (typeof content === "string") return this.#write({ path, content, mode, append }, signal);
-    if (append === true) throw new TypeError("append takes text or bytes, not a Blob.");
-    return this.writeStream(path, content, { mode, signal });
+    if (typeof content === "string") return await this.#write({ path, content, mode, append }, signal);
+    const bytes = bytesIn(content);
+    if (bytes !== null && append === true)
+      return await this.#write({ path, content: base64(bytes), encoding: "base64", mode, append }, signal);
+    if (bytes === null && !(content instanceof Blob))
+      throw refusal(
+        "content",
+        `content must be a string, bytes (an ArrayBuffer or a view of one) or a Blob, not ${kindOf(content)}.`,
+      );
+    if (append === true) throw refusal("append", "append takes text or bytes, not a Blob.");
+    return await this.writeStream(path, bytes ?? (content as Blob), { mode, signal });
   }
 
   /**
@@ -138,7 +144,7 @@ export class Files {
    */
   async writeStream(
     path: string,
-    content: Body | (() => Body),
+    content: Body | Bytes | (() => Body | Bytes),
     options: Omit<WriteOptions, "append"> = {},
   ): Promise<FileWritten> {
     const query = this.#query({ path: requireString(path, "path"), mode: options.mode });
@@ -146,7 +152,7 @@ export class Files {
       method: "PUT",
       path: "/files/content",
       query,
-      body: content,
+      body: sentAs(content, "content"),
       signal: options.signal,
     });
   }
@@ -276,13 +282,19 @@ export class Files {
 
   /** Unpacks a `tar.gz` into the directory, which is made if needed. In browsers the parts are gathered first. */
   async writeArchive(
-    archive: Body | (() => Body),
+    archive: Body | Bytes | (() => Body | Bytes),
     path?: string,
     options: CallOptions = {},
   ): Promise<{ path: string; entries: number }> {
     if (path !== undefined) requireString(path, "path");
     const query = this.#query({ path });
-    return await this.#calls.json({ method: "PUT", path: "/files/archive", query, body: archive, ...options });
+    return await this.#calls.json({
+      method: "PUT",
+      path: "/files/archive",
+      query,
+      body: sentAs(archive, "archive"),
+      ...options,
+    });
   }
 
   /** Streams a directory's contents as a `tar.gz`. */
@@ -294,7 +306,7 @@ export class Files {
   async #writeAll(files: FileSet, options: CallOptions): Promise<FileWritten[]> {
     const written: FileWritten[] = [];
     for (const { content, ...rest } of listed(files)) {
-      const fields = { append: undefined, ...rest, ...contentOnTheWire(content) };
+      const fields = { append: undefined, ...rest, ...contentOnTheWire(content, rest.path) };
       written.push(await this.#write(fields, options.signal));
     }
     return written;
@@ -315,4 +327,9 @@ export class Files {
   #query(fields: NonNullable<Call["query"]>): NonNullable<Call["query"]> {
     return { sessionId: this.#sessionId, ...fields };
   }
+}
+
+/** Checks the body. `field`: the argument's name. */
+function sentAs(content: Body | Bytes | (() => Body | Bytes), field: string): Body | (() => Body) {
+  return typeof content === "function" ? () => requireBody(content(), field) : requireBody(content, field);
 }

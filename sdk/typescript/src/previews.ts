@@ -1,12 +1,14 @@
 /** Previews from programs: sends requests to servers in a session, by way of the API's address. */
 
-import type { CallOptions, Calls, Visit, Visited } from "./calls.js";
+import { checkSignal, checkTimeout, jsonOf, kindOf, refusal, requireString } from "./arguments.js";
+import { requireBody } from "./bodies.js";
+import { isParts, refusalOf, slowest, type CallOptions, type Calls, type Visit } from "./calls.js";
+import { Deadline } from "./deadline.js";
 import { BuntimeError, ConnectionFailed, InvalidRequest, RequestTimeout, Unauthorized } from "./errors.js";
 import { delayBefore, type RetryRules } from "./retries.js";
 import { isBrowser } from "./runtime.js";
-import type { PreviewSettings } from "./shapes.js";
-import { requireString } from "./strings.js";
-import type { Body } from "./transport.js";
+import type { Bytes, PreviewSettings } from "./shapes.js";
+import type { Answer, Body } from "./transport.js";
 import { pause } from "./waiting.js";
 
 export const DEFAULT_PORT = 8080;
@@ -21,6 +23,7 @@ const FRESH_MS = 3_000_000;
 const MOST_TOKENS = 1000; // sessions whose tokens are kept
 const NOT_LISTENING = 502;
 const SAFE = new Set(["GET", "HEAD", "OPTIONS"]);
+const WITHOUT_REQUEST_BODY = new Set(["GET", "HEAD"]); // as in the standard `fetch`
 const WITHOUT_BODY = new Set([204, 205, 304]);
 
 /** A request to a server in the session. */
@@ -32,9 +35,25 @@ export interface FetchOptions extends CallOptions {
   /** For the session's server. The API key is never sent. */
   headers?: Record<string, string> | Headers | undefined;
   /** An async iterable is sent once and never retried. */
-  body?: Body | undefined;
-  /** Milliseconds that the response, or the next part of it, may take; the client's by default. */
+  body?: Body | Bytes | null | undefined;
+  /** A value to send as JSON, instead of `body`. */
+  json?: unknown;
+  /**
+   * Milliseconds that the whole call may take, until the response begins. Then they bound the wait for each part of it.
+   * By default the client's, and the time that the body needs.
+   */
   timeout?: number | undefined;
+}
+
+/** What a program asks of a server in the session. `body`: ready to send. */
+export interface Asked {
+  readonly port: number;
+  readonly path: string;
+  readonly method: string;
+  readonly headers: Record<string, string>;
+  readonly body: Body | null;
+  readonly timeout: number | undefined;
+  readonly signal: AbortSignal | undefined;
 }
 
 /** What the client knows of a session's preview. */
@@ -58,11 +77,45 @@ export function requirePort(port: number): void {
   );
 }
 
+/** Checks what a caller gave. Throws `InvalidRequest`. */
+export function askedOf(path: string, options: FetchOptions): Asked {
+  const { port = DEFAULT_PORT, timeout, signal } = options;
+  const method = requireString(options.method ?? "GET", "method").toUpperCase();
+  requirePort(port);
+  requirePath(path);
+  checkTimeout(timeout);
+  checkSignal(signal);
+  const headers: Record<string, string> = {};
+  new Headers(options.headers).forEach((value, name) => (headers[name] = value));
+  const body = bodyIn(options, headers);
+  if (body !== null && WITHOUT_REQUEST_BODY.has(method))
+    throw refusal("method", `A ${method} request cannot have a body: set method to POST, for example.`);
+  return { port, path, method, headers, body, timeout, signal };
+}
+
 /** Throws `InvalidRequest` for a path that could change the host. */
-export function requirePath(path: string): void {
+function requirePath(path: string): void {
   if (requireString(path, "path").startsWith("/")) return;
-  const message = `path must begin with a slash, but is ${JSON.stringify(path)}.`;
-  throw new InvalidRequest(message, { code: "invalid_request", details: { field: "path" } });
+  throw refusal("path", `path must begin with a slash, but is ${JSON.stringify(path)}.`);
+}
+
+/** Sets the header of a JSON body. */
+function bodyIn({ body, json }: FetchOptions, headers: Record<string, string>): Body | null {
+  if (json === undefined)
+    return body === undefined || body === null ? null : requireBody(body, "body", " To send JSON, use json.");
+  if (body !== undefined && body !== null) throw refusal("json", "json cannot be combined with body.");
+  headers["content-type"] ??= "application/json";
+  const text: unknown = jsonOf(json as object);
+  if (typeof text === "string") return text;
+  throw refusal("json", `json must be a value that JSON has, not ${kindOf(json)}.`);
+}
+
+/** Returns the time limit of a whole call, with all its attempts. */
+export function limitOf(calls: Calls, sessionId: string, asked: Asked): Deadline {
+  const { port, path, method, timeout = calls.settings.timeout + slowest(asked.body) } = asked;
+  const late = (seconds: number) =>
+    `Port ${port} of session ${sessionId} did not answer ${method} ${path} within ${seconds} seconds.`;
+  return new Deadline(timeout, asked.signal, late);
 }
 
 export function urlOfPort(url: string, port: number): string {
@@ -74,19 +127,19 @@ export function urlOfPort(url: string, port: number): string {
 export async function fetchPreview(
   calls: Calls,
   preview: Preview,
-  path: string,
-  options: FetchOptions,
+  asked: Asked,
+  deadline: Deadline,
 ): Promise<Response> {
-  const { port = DEFAULT_PORT, body = null } = options;
-  const visit = visitOf(calls, preview, path, options);
-  const isRepeatable = body === null || !(Symbol.asyncIterator in Object(body));
+  const visit = visitOf(calls, preview, asked, deadline);
+  const isRepeatable = !isParts(asked.body);
+  const timeout = asked.timeout ?? calls.settings.timeout;
   const began = performance.now();
-  let needsToken = !isOpen(preview.settings, port);
+  let needsToken = !isOpen(preview.settings, asked.port);
   let isRenewed = false;
   for (let attempt = 1, waited = 0; ;) {
     try {
       const token = await tokenFor(calls, preview, needsToken);
-      return await visited(calls, visit, token);
+      return await visited(calls, visit, token, timeout);
     } catch (failure) {
       if (failure instanceof Unauthorized && !isRenewed && isRepeatable) {
         calls.previewTokens.delete(preview.sessionId);
@@ -94,12 +147,12 @@ export async function fetchPreview(
         continue;
       }
       waited = Math.max(waited, performance.now() - began);
-      const delay = delayOf(failure, attempt, visit, isRepeatable, waited, calls.settings);
-      if (delay === null || options.signal?.aborted) throw failure;
+      const delay = isRepeatable ? delayOf(failure, attempt, visit.method, timeout - waited, calls.settings) : null;
+      if (delay === null || deadline.signal.aborted) throw failure;
       calls.settings.onRetry?.(failure as BuntimeError, attempt, delay);
       attempt += 1;
       waited += delay;
-      await pause(delay, options.signal);
+      await pause(delay, deadline.signal);
     }
   }
 }
@@ -108,45 +161,43 @@ export async function fetchPreview(
  * Connects to the API's address, because not every resolver knows `*.localhost`. A browser does, and lets no program
  * set `Host`.
  */
-function visitOf(calls: Calls, preview: Preview, path: string, options: FetchOptions): Visit {
-  const { port = DEFAULT_PORT, method = "GET", body = null, signal } = options;
-  const url = new URL(urlOfPort(preview.url, port) + path);
-  const headers: Record<string, string> = {};
-  new Headers(options.headers).forEach((value, name) => (headers[name] = value));
-  const timeout = options.timeout ?? calls.settings.timeout;
-  const shared = { method: method.toUpperCase(), shown: url.href, headers, body, timeout, signal };
-  if (isBrowser()) return { ...shared, url: url.href };
+function visitOf(calls: Calls, preview: Preview, asked: Asked, deadline: Deadline): Visit {
+  const { method, body } = asked;
+  const url = new URL(urlOfPort(preview.url, asked.port) + asked.path);
+  const pace = asked.timeout === undefined ? calls.settings.timeout : null;
+  const shared = { method, shown: url.href, body, deadline, pace };
+  if (isBrowser()) return { ...shared, url: url.href, headers: asked.headers };
   const { protocol, origin } = new URL(calls.settings.baseUrl);
-  delete headers.host;
-  headers.Host = url.host;
-  headers["accept-encoding"] ??= "identity";
+  const { host: _, ...own } = asked.headers;
+  const headers = { "accept-encoding": "identity", ...own, Host: url.host };
   const serverName = protocol === "https:" && url.protocol === "https:" ? url.hostname : undefined;
-  return { ...shared, url: origin + url.pathname + url.search, serverName };
+  return { ...shared, url: origin + url.pathname + url.search, headers, serverName };
 }
 
-async function visited(calls: Calls, visit: Visit, token: string | null): Promise<Response> {
+async function visited(calls: Calls, visit: Visit, token: string | null, timeout: number): Promise<Response> {
   const headers = token === null ? visit.headers : { ...visit.headers, [TOKEN_HEADER]: token };
-  const found = await calls.visit({ ...visit, headers });
-  if (found.answer.headers.has(ERROR_HEADER)) throw await calls.refused(found, ERROR_HEADER);
-  return await responseOf(found, visit);
+  const answer = await calls.visit({ ...visit, headers });
+  const refused = answer.headers.get(ERROR_HEADER);
+  if (refused !== null) throw await refusalOf(answer, refused);
+  return await responseOf(answer, visit, timeout);
 }
 
-async function responseOf(found: Visited, visit: Visit): Promise<Response> {
-  const { status, headers } = found.answer;
+async function responseOf(answer: Answer, visit: Visit, timeout: number): Promise<Response> {
+  const { status, headers } = answer;
   if (status < 200 || status > 599)
     throw new BuntimeError(`The session's server answered with status ${status}.`, {
       code: "unexpected_answer",
       status,
     });
   const isEmpty = WITHOUT_BODY.has(status) || visit.method === "HEAD";
-  if (isEmpty) await drained(found);
-  const response = new Response(isEmpty ? null : bodyOf(found, visit.timeout), { status, headers });
+  if (isEmpty) await drained(answer, visit.deadline);
+  const response = new Response(isEmpty ? null : bodyOf(answer, visit.deadline, timeout), { status, headers });
   Object.defineProperty(response, "url", { value: visit.shown });
   return response;
 }
 
 /** Reads what has no body to its end, so that the connection can be used again. */
-async function drained({ answer, deadline }: Visited): Promise<void> {
+async function drained(answer: Answer, deadline: Deadline): Promise<void> {
   try {
     await answer.text();
   } finally {
@@ -155,7 +206,7 @@ async function drained({ answer, deadline }: Visited): Promise<void> {
 }
 
 /** Reads from the connection only as fast as the caller reads, whose own time does not count. */
-function bodyOf({ answer, deadline }: Visited, timeout: number): ReadableStream<Uint8Array> {
+function bodyOf(answer: Answer, deadline: Deadline, timeout: number): ReadableStream<Uint8Array> {
   const parts = answer.parts()[Symbol.asyncIterator]();
   deadline.hold();
   return new ReadableStream<Uint8Array>(
@@ -205,23 +256,18 @@ async function tokenFor(calls: Calls, preview: Preview, isNeeded: boolean): Prom
 /**
  * Returns the milliseconds to wait before the next attempt, or null to give up.
  *
- * A refusal with `Retry-After` came before the program saw the request, so any method may be sent again. `waited`:
- * milliseconds since the first attempt, which bound the waits for a session that wakes. A port on which nothing listens
- * is tried as often as any call is.
+ * A refusal with `Retry-After` came before the program saw the request, so any method may be sent again. `left`:
+ * milliseconds that the call may still take. A port on which nothing listens is tried as often as any call is. A program
+ * that did not answer in time is not asked again.
  */
-function delayOf(
-  failure: unknown,
-  attempt: number,
-  { method, timeout }: Visit,
-  isRepeatable: boolean,
-  waited: number,
-  rules: RetryRules,
-): number | null {
-  if (!(failure instanceof BuntimeError) || !isRepeatable || rules.maxRetries === 0) return null;
-  if (failure instanceof ConnectionFailed || failure instanceof RequestTimeout)
-    return delayBefore(failure, attempt, SAFE.has(method), rules, Math.random());
-  if (failure.retryAfter === null) return null;
-  const delay = failure.retryAfter * 1000;
-  if (waited + delay > timeout) return null;
-  return failure.status === NOT_LISTENING && attempt > rules.maxRetries ? null : delay;
+function delayOf(failure: unknown, attempt: number, method: string, left: number, rules: RetryRules): number | null {
+  if (!(failure instanceof BuntimeError) || failure instanceof RequestTimeout || rules.maxRetries === 0) return null;
+  const delay = advised(failure, attempt, method, rules);
+  return delay === null || delay > left ? null : delay;
+}
+
+function advised(failure: BuntimeError, attempt: number, method: string, rules: RetryRules): number | null {
+  if (failure instanceof ConnectionFailed) return delayBefore(failure, attempt, SAFE.has(method), rules, Math.random());
+  if (failure.status === NOT_LISTENING && attempt > rules.maxRetries) return null;
+  return failure.retryAfter === null ? null : failure.retryAfter * 1000;
 }

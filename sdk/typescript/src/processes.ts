@@ -1,12 +1,15 @@
 /** Processes: programs that keep running after the call that started them. */
 
+import { checkTime, requireId } from "./arguments.js";
 import { base64 } from "./base64.js";
+import { requireContent } from "./bodies.js";
 import { brokenStream, newKey, type Calls, type CallOptions, type KeyedOptions } from "./calls.js";
 import type { BuntimeError } from "./errors.js";
 import { toldBy } from "./events.js";
 import { Pages } from "./pages.js";
 import { delayBefore } from "./retries.js";
 import type {
+  Bytes,
   LogEvent,
   LogPage,
   ProcessExit,
@@ -15,7 +18,6 @@ import type {
   ProcessSignal,
   ProcessStatus,
 } from "./shapes.js";
-import { requireString } from "./strings.js";
 import { pause } from "./waiting.js";
 
 /** Set exactly one of `port` and `output`. */
@@ -68,6 +70,8 @@ export class Processes {
     const given: StartProcess =
       typeof program === "string" ? { command: program, ...options } : { ...program, ...options };
     const { signal, idempotencyKey = newKey(), ...fields } = given;
+    checkTime(fields.timeout, "timeout", "seconds");
+    checkTime(fields.waitFor?.timeout, "waitFor.timeout", "seconds");
     const shape = await this.#calls.json<ProcessShape>({
       method: "POST",
       path: "/processes/start",
@@ -98,7 +102,7 @@ export class Processes {
 
   /** Returns a process by its id, even if it has ended. Throws `ProcessNotFound`. */
   async get(processId: string, options: CallOptions = {}): Promise<Process> {
-    const query = { sessionId: this.#sessionId, processId: requireString(processId, "processId") };
+    const query = { sessionId: this.#sessionId, processId: requireId(processId, "processId") };
     const shape = await this.#calls.json<ProcessShape>({ method: "GET", path: "/processes/get", query, ...options });
     return new Process(this.#calls, this.#sessionId, shape);
   }
@@ -165,9 +169,10 @@ export class Process implements ProcessExit {
    * Writes to standard input, at most 1 MiB a call. `close`: close standard input afterwards. Throws `InvalidState` if
    * standard input is closed, `SessionBusy` if the process does not read, `ProcessNotFound`.
    */
-  async input(data: string | Uint8Array, options: { close?: boolean | undefined } & CallOptions = {}): Promise<this> {
+  async input(data: string | Bytes, options: { close?: boolean | undefined } & CallOptions = {}): Promise<this> {
     const { signal, close } = options;
-    const content = typeof data === "string" ? { data } : { data: base64(data), encoding: "base64" };
+    const given = requireContent(data, "data");
+    const content = typeof given === "string" ? { data: given } : { data: base64(given), encoding: "base64" };
     const json = { sessionId: this.#sessionId, processId: this.id, ...content, close };
     return this.#see(await this.#calls.json<ProcessShape>({ method: "POST", path: "/processes/input", json, signal }));
   }

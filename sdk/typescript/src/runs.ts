@@ -1,7 +1,7 @@
 /** Runs: a request for the whole result, or a stream of events. */
 
+import { checkFunction, checkSignal, checkTime, refusal } from "./arguments.js";
 import { brokenStream, type CallOptions, type Calls, type KeyedOptions } from "./calls.js";
-import { InvalidRequest } from "./errors.js";
 import { toldBy } from "./events.js";
 import { filesOnTheWire } from "./file_sets.js";
 import { ExecutionResult } from "./results.js";
@@ -33,11 +33,13 @@ export async function execute(
   session?: SessionTimeout,
 ): Promise<ExecutionResult> {
   const { onStdout, onStderr, ...keyed } = options;
+  checkTime(request.timeout, "timeout", "seconds");
+  checkListeners(options);
   if ((request as { stream?: boolean }).stream)
-    throw invalid("stream", "execute returns the whole result: use stream(…) for events.");
+    throw refusal("stream", "execute returns the whole result: use stream(…) for events.");
   if (onStdout !== undefined || onStderr !== undefined) {
     if (keyed.idempotencyKey !== undefined)
-      throw invalid("idempotencyKey", "idempotencyKey cannot be combined with onStdout or onStderr.");
+      throw refusal("idempotencyKey", "idempotencyKey cannot be combined with onStdout or onStderr.");
     const stream = new RunStream(calls, request, { signal: keyed.signal });
     try {
       return await stream.result({ onStdout, onStderr });
@@ -52,8 +54,9 @@ export async function execute(
   );
 }
 
-function invalid(field: string, message: string): InvalidRequest {
-  return new InvalidRequest(message, { code: "invalid_request", details: { field } });
+function checkListeners({ onStdout, onStderr }: OutputListeners): void {
+  checkFunction(onStdout, "onStdout");
+  checkFunction(onStderr, "onStderr");
 }
 
 export interface StreamOptions extends CallOptions {
@@ -72,6 +75,8 @@ export class RunStream implements AsyncIterable<RunEvent>, AsyncDisposable {
   /** @internal */
   constructor(calls: Calls, request: ExecuteRequest, options: StreamOptions) {
     const { signal, detach } = options;
+    checkTime(request.timeout, "timeout", "seconds");
+    checkSignal(signal);
     const json = { ...request, files: filesOnTheWire(request.files), stream: true, detach };
     signal?.addEventListener("abort", () => this.#left.abort(signal.reason), { once: true, signal: this.#left.signal });
     if (signal?.aborted) this.#left.abort(signal.reason);
@@ -88,6 +93,7 @@ export class RunStream implements AsyncIterable<RunEvent>, AsyncDisposable {
    * listeners hear that output as it arrives.
    */
   async result(listeners: OutputListeners = {}): Promise<ExecutionResult> {
+    checkListeners(listeners);
     const output = { stdout: "", stderr: "" };
     const displayed: Forms[] = []; // of a context
     for await (const event of this.#events) {

@@ -7,9 +7,9 @@ import { Files } from "./files.js";
 import {
   DEFAULT_PORT,
   TOKEN_SECONDS,
+  askedOf,
   fetchPreview,
-  requirePath,
-  requirePort,
+  limitOf,
   urlOfPort,
   type FetchOptions,
   type PreviewSeen,
@@ -18,7 +18,6 @@ import { Processes } from "./processes.js";
 import type { ExecutionResult } from "./results.js";
 import { RunStream, execute, type ExecuteOptions, type SessionTimeout, type StreamOptions } from "./runs.js";
 import type {
-  CreatedShape,
   NetworkSettings,
   PreviewSettings,
   PreviewToken,
@@ -29,7 +28,7 @@ import type {
   UpdateSession,
   Woken,
 } from "./shapes.js";
-import { requireString } from "./strings.js";
+import { requireString } from "./arguments.js";
 import { openTerminal, type Terminal, type TerminalOptions } from "./terminal.js";
 
 /** A session by its id, with the calls that need no properties of it. */
@@ -101,19 +100,25 @@ export class SessionHandle implements AsyncDisposable {
    * of that server is a response too. Read its body, or cancel it.
    *
    * This works where `*.localhost` does not resolve: it connects to the API's address. It makes a token where the port
-   * is private. While the session wakes, it retries for as long as `timeout`, as the server advises; where nothing
-   * listens on the port, as often as `maxRetries` says. Redirects are not followed, and cookies are not kept. `path`:
-   * path and query, from the slash on.
+   * is private. While the session wakes, it retries as the server advises; where nothing listens on the port, as often
+   * as `maxRetries` says. `timeout` bounds all of that. A server that does not answer in time is not asked again.
+   * Redirects are not followed, and cookies are not kept. `path`: path and query, from the slash on.
    *
    * Throws `Unavailable` when nothing listens or the session does not wake in time, `InvalidRequest`,
    * `SessionNotFound`, `ConnectionFailed`, `RequestTimeout`.
    */
   async fetch(path = "/", options: FetchOptions = {}): Promise<Response> {
-    requirePort(options.port ?? DEFAULT_PORT);
-    requirePath(path);
-    const newToken = async () => (await this.previewToken({ ttl: TOKEN_SECONDS })).token;
-    const preview = { sessionId: this.id, newToken, ...(await this.previewSeen(options.signal)) };
-    return await fetchPreview(this.#calls, preview, path, options);
+    const asked = askedOf(path, options);
+    const deadline = limitOf(this.#calls, this.id, asked);
+    const { signal } = deadline;
+    try {
+      const newToken = async () => (await this.previewToken({ ttl: TOKEN_SECONDS, signal })).token;
+      const preview = { sessionId: this.id, newToken, ...(await this.previewSeen(signal)) };
+      return await fetchPreview(this.#calls, preview, asked, deadline);
+    } catch (failure) {
+      deadline.stop();
+      throw failure;
+    }
   }
 
   /**
@@ -241,25 +246,25 @@ export class Session extends SessionHandle {
   /** The URL at which port 8080 is visible in a browser. */
   readonly previewUrl!: string;
   readonly resourceLimits!: ResourceLimits;
-  /** This and the following properties are undefined after `create`, until you call `refresh()`. */
-  readonly state: SessionState | undefined;
-  readonly lastActive: string | undefined;
+  /** After `create`, this and the following properties are what was asked for, until you call `refresh()`. */
+  readonly state!: SessionState;
+  readonly lastActive!: string;
   /** Files under `/workspace`, up to about 100,000. */
-  readonly filesCount: number | undefined;
+  readonly filesCount!: number;
   /**
    * All its processes, those of runs, contexts and terminals too. While it sleeps, the count of its last activity: in
    * deep sleep they have ended.
    */
-  readonly activeProcesses: number | undefined;
-  readonly metadata: Record<string, unknown> | undefined;
-  readonly preview: PreviewSettings | undefined;
-  readonly network: NetworkSettings | undefined;
-  readonly onWake: string | null | undefined;
+  readonly activeProcesses!: number;
+  readonly metadata!: Record<string, unknown>;
+  readonly preview!: PreviewSettings;
+  readonly network!: NetworkSettings;
+  readonly onWake!: string | null;
   /** The names of its environment variables. The server never returns their values. */
-  readonly envNames: string[] | undefined;
+  readonly envNames!: string[];
 
   /** @internal */
-  constructor(calls: Calls, shape: CreatedShape | SessionShape) {
+  constructor(calls: Calls, shape: SessionShape) {
     super(calls, shape.sessionId, true);
     this.#see(shape);
   }
@@ -287,7 +292,7 @@ export class Session extends SessionHandle {
     return this.#see(shape);
   }
 
-  #see(shape: CreatedShape | SessionShape): this {
+  #see(shape: SessionShape): this {
     const { sessionId: _, ...fields } = shape;
     return Object.assign(this, fields);
   }

@@ -3,8 +3,9 @@
 import { newKey, type CallOptions, type Calls, type KeyedOptions } from "./calls.js";
 import { isRecord } from "./errors.js";
 import { Pages } from "./pages.js";
+import { DEFAULT_PORT } from "./previews.js";
 import { Session, SessionHandle } from "./session.js";
-import { requireString } from "./strings.js";
+import { requireId } from "./arguments.js";
 import type { CreateSession, CreatedShape, DeletedSession, SessionShape, SessionState } from "./shapes.js";
 
 /** A session's id, in either form that calls take. */
@@ -36,7 +37,7 @@ export class Sessions {
   async create(fields: CreateSession = {}, options: KeyedOptions = {}): Promise<Session> {
     const { signal, idempotencyKey = newKey() } = options;
     const call = { method: "POST", path: "/sessions/create", json: fields, signal, idempotencyKey } as const;
-    return new Session(this.#calls, await this.#calls.json<CreatedShape>(call));
+    return new Session(this.#calls, asMade(await this.#calls.json<CreatedShape>(call), fields));
   }
 
   /** Returns a session by its id. This does not wake it. Throws `SessionNotFound`. */
@@ -74,5 +75,21 @@ export class Sessions {
 }
 
 function idOf(session: SessionId): string {
-  return requireString(isRecord(session) ? session.sessionId : session, "sessionId");
+  return requireId(isRecord(session) ? session.sessionId : session, "sessionId");
+}
+
+/** Combines the response of a create with the settings that were asked for. */
+function asMade(made: CreatedShape, fields: CreateSession): SessionShape {
+  return {
+    lastActive: made.createdAt,
+    state: "active",
+    filesCount: 0,
+    activeProcesses: 0,
+    metadata: fields.metadata ?? {},
+    preview: { visibility: "public", ports: [DEFAULT_PORT], ...fields.preview },
+    network: { egress: "internet", allow: [], deny: [], ...fields.network },
+    onWake: fields.onWake ?? null,
+    envNames: Object.keys(fields.env ?? {}).sort(),
+    ...made,
+  };
 }

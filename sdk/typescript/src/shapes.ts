@@ -1,5 +1,8 @@
 /** What the server accepts and returns, as JSON. Times are ISO 8601 in UTC, in whole seconds. */
 
+/** Bytes in any form: an `ArrayBuffer`, or a view of one, such as a `Uint8Array` or Node's `Buffer`. */
+export type Bytes = ArrayBuffer | ArrayBufferView;
+
 export interface ResourceLimits {
   /** MB */
   memory: number;
@@ -107,7 +110,7 @@ export interface PreviewToken {
 export interface File {
   /** Relative to `/workspace`, or absolute. */
   path: string;
-  content: string | Uint8Array;
+  content: string | Bytes;
   /** How a string is encoded; UTF-8 by default. */
   encoding?: "utf8" | "base64" | undefined;
   /** Permission bits in octal, such as `"755"`. */
@@ -115,7 +118,7 @@ export interface File {
 }
 
 /** Several files: a list, or path → content. */
-export type FileSet = File[] | Record<string, string | Uint8Array>;
+export type FileSet = File[] | Record<string, string | Bytes>;
 
 export interface RunOptions {
   /** Written before the run, all or none. */

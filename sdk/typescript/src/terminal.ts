@@ -1,7 +1,10 @@
 /** A terminal: bytes to and from a shell. In Bun and Node. */
 
+import { checkWhole } from "./arguments.js";
+import { requireContent } from "./bodies.js";
+import type { Bytes } from "./shapes.js";
 import type { CallOptions, Calls } from "./calls.js";
-import { ConnectionFailed, errorOf } from "./errors.js";
+import { ConnectionFailed, InvalidState, errorOf } from "./errors.js";
 import { objectIn } from "./json.js";
 import { Queue } from "./queue.js";
 import type { Socket } from "./transport.js";
@@ -32,6 +35,7 @@ interface Ready {
 
 type Frame = Ready | TerminalEnd | { type: "error"; error: unknown };
 
+const [LEAST_SIZE, MOST_SIZE] = [2, 500];
 const MOST_HELD = 1 << 20; // bytes of unread output
 
 /** Opens a terminal and returns it once the shell is ready. */
@@ -55,6 +59,9 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
   /** Resolves when the terminal ends or another client takes it over. Rejects when the connection breaks. */
   readonly ended: Promise<TerminalEnd>;
   readonly #socket: Socket;
+  #end: TerminalEnd | null = null;
+  #failure: unknown = null;
+  #isClosed = false;
   readonly #output = new Queue<Uint8Array>((bytes) => bytes.length);
 
   private constructor(socket: Socket, ready: Ready, frames: AsyncIterator<string | Uint8Array>) {
@@ -77,14 +84,19 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
     throw errorOf({ code: "unexpected_answer", message }, null);
   }
 
-  /** Types these keys. */
-  write(keys: string | Uint8Array): void {
-    this.#socket.send(typeof keys === "string" ? new TextEncoder().encode(keys) : keys);
+  /**
+   * Types these keys. Throws `InvalidState` if the terminal has ended, and says how. Throws `ConnectionFailed` if the
+   * connection broke or was closed here.
+   */
+  write(keys: string | Bytes): void {
+    const typed = requireContent(keys, "keys");
+    this.#send(typeof typed === "string" ? new TextEncoder().encode(typed) : typed);
   }
 
-  /** Sets the window's size, 2 to 500 each. */
+  /** Sets the window's size, 2 to 500 each. Throws what `write` throws. */
   resize(cols: number, rows: number): void {
-    this.#socket.send(JSON.stringify({ type: "resize", cols, rows }));
+    for (const [field, size] of Object.entries({ cols, rows })) checkWhole(size, field, LEAST_SIZE, MOST_SIZE);
+    this.#send(JSON.stringify({ type: "resize", cols, rows }));
   }
 
   [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
@@ -93,6 +105,7 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
 
   /** Disconnects. The shell keeps running: to end it, type `exit` or delete its session. */
   close(): void {
+    this.#isClosed = true;
     this.#output.end();
     this.#socket.close();
   }
@@ -101,8 +114,15 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
     this.close();
   }
 
+  #send(message: string | Uint8Array): void {
+    if (this.#isClosed)
+      throw new ConnectionFailed("This connection to the terminal was closed here: open it again.", { begun: false });
+    if (this.#end !== null) throw endedBy(this.id, this.#end);
+    if (this.#failure !== null) throw this.#failure;
+    this.#socket.send(message);
+  }
+
   async #read(frames: AsyncIterator<string | Uint8Array>): Promise<TerminalEnd> {
-    let end: TerminalEnd = { type: "detached" };
     try {
       for (let next = await frames.next(); !next.done; next = await frames.next()) {
         if (typeof next.value !== "string") {
@@ -112,11 +132,12 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
         }
         const told = frameIn(next.value);
         if (told.type === "error") throw errorOf(told.error, null);
-        if (told.type !== "ready") end = told;
+        if (told.type !== "ready") this.#end = told;
       }
       this.#output.end();
-      return end;
+      return (this.#end ??= { type: "detached" });
     } catch (failure) {
+      this.#failure = failure;
       this.#output.end(failure);
       this.#socket.close();
       throw failure;
@@ -126,4 +147,16 @@ export class Terminal implements AsyncIterable<Uint8Array>, AsyncDisposable {
 
 function frameIn(text: string): Frame {
   return objectIn(text, "A terminal frame") as unknown as Frame;
+}
+
+function endedBy(terminalId: string, end: TerminalEnd): InvalidState {
+  return new InvalidState(`The terminal has ended: ${howOf(end)}.`, {
+    code: "invalid_state",
+    details: { terminalId, ...end },
+  });
+}
+
+function howOf(end: TerminalEnd): string {
+  if (end.type === "detached") return "another client took it over";
+  return end.exitCode === null ? `its shell was ended (${end.reason})` : `its shell exited with code ${end.exitCode}`;
 }

@@ -25,6 +25,7 @@ export interface Answer {
 
 /** An open WebSocket. */
 export interface Socket {
+  /** Throws `ConnectionFailed` when the socket is closed. */
   send(message: string | Uint8Array): void;
   /** Ends when the socket is closed. */
   messages(): AsyncIterable<string | Uint8Array>;

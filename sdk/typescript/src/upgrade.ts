@@ -197,6 +197,8 @@ class NetSocket implements Socket {
   }
 
   send(message: string | Uint8Array): void {
+    if (this.#closing || this.#connection.destroyed)
+      throw new ConnectionFailed("The terminal's connection has ended.", { begun: false });
     const isText = typeof message === "string";
     this.#put(isText ? TEXT : BINARY, isText ? new TextEncoder().encode(message) : message);
   }

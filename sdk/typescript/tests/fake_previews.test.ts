@@ -63,3 +63,24 @@ test("sessions expire by the clock that is given", async () => {
 test("a code that the server does not have cannot be scripted", () => {
   expect(() => new FakeBuntime().fail("GET", "/sessions", "no_such_code")).toThrow(TypeError);
 });
+
+for (const [method, path, near] of [
+  ["GET", "/nope/x", "GET /"],
+  ["GET", "/file/read", "GET /files/read"],
+  ["POST", "/files/read", "/files/read"],
+  ["get", "/files/read", "GET /files/read"],
+  ["POST", "/sessions", "POST /sessions/create"],
+] as const)
+  test(`a failure of ${method} ${path} cannot be scripted, and the nearest operations are named`, () => {
+    const script = () => new FakeBuntime().fail(method, path, "internal_error");
+    expect(script).toThrow(TypeError);
+    expect(script).toThrow(new RegExp(`^There is no ${method} ${path}\\. The nearest are .*${near}`));
+  });
+
+test("every operation can be made to fail, by its path or a name in braces", () => {
+  const client = new FakeBuntime();
+  for (const path of ["", "/sleep", "/wake", "/preview-token"])
+    client.fail(path === "" ? "GET" : "POST", `/sessions/ses_1${path}`, "internal_error");
+  client.fail("GET", "/sessions/{any}/terminal", "internal_error").fail("GET", "/files/{any}", "internal_error");
+  client.fail("POST", "/execute", "internal_error").fail("DELETE", "/contexts/delete", "internal_error");
+});

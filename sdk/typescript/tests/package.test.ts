@@ -45,10 +45,13 @@ test("only the package itself is installed, with only its published files", asyn
 
 const SILENCE = 12_000; // ms: a variable sets Bun's idle timeout to 2 s instead of 300, which takes effect after 8 s
 
+const SAMPLE = "console.log(6 * 7)"; // what the first samples execute
+
 /** Serves what tests/package/calls.mjs asks for, and counts connections. */
 class Server implements Disposable {
   readonly connections = new Set<number>();
   left = 0;
+  slow = 0;
   readonly written: string[] = [];
   readonly #server = Bun.serve({
     port: 0,
@@ -81,11 +84,14 @@ class Server implements Disposable {
     if (pathname === "/sessions/absent")
       return refusal(404, "session_not_found", { "X-Request-Id": "abc" })(null as never);
     if (pathname === "/sessions/lost") return new Response("{", { headers: { "Content-Type": "text/html" } });
+    if (request.method === "DELETE") return Response.json({ deleted: true, sessionId: CREATED.sessionId });
     if (pathname === "/execute") return await this.#run((JSON.parse(body) as { code: string }).code);
+    if (pathname === "/slow") this.slow += 1;
     return await new Promise(() => undefined);
   }
 
   async #run(code: string): Promise<Response> {
+    if (code === SAMPLE) return Response.json({ ...ENDED, stdout: "42\n", stderr: "" });
     if (code === "slow") {
       await Bun.sleep(SILENCE);
       return Response.json({ ...ENDED, stdout: "late", stderr: "" });
@@ -98,6 +104,55 @@ class Server implements Disposable {
     return new Response(new ReadableStream({ start, cancel: () => void (this.left += 1) }));
   }
 }
+
+/** Returns a page's first TypeScript sample, as a file that a reader may save. */
+function firstSample(page: string): string {
+  const text = readFileSync(join(ROOT, "../..", page), "utf8");
+  const path = join(folder, `${page.replaceAll("/", "-")}.mjs`);
+  writeFileSync(path, /^```ts\n(.*?)^```$/ms.exec(text)![1]!);
+  return path;
+}
+
+for (const page of ["README.md", "docs/typescript.md", "sdk/typescript/README.md"])
+  for (const [runtime, command] of [
+    ["Bun", BUN],
+    ["Node", NODE],
+  ] as const)
+    test.skipIf(command === null)(`the first sample of ${page} runs in ${runtime} as it stands`, async () => {
+      using server = new Server();
+      const env = { BUNTIME_URL: server.url, BUNTIME_API_KEY: "btk_test" };
+      expect((await ran([command!, firstSample(page)], folder, env)).trim()).toBe("42");
+    });
+
+for (const page of ["docs/sdks.md", "docs/previews.md", "docs/moving.md"])
+  test.skipIf(NODE === null)(`Node parses the first sample of ${page}`, async () => {
+    await ran([NODE!, "--check", firstSample(page)], folder);
+  });
+
+for (const [runtime, command] of [
+  ["Bun", BUN],
+  ["Node", NODE],
+] as const)
+  test.skipIf(command === null)(
+    `in ${runtime} a wrong argument is refused, and a slow program asked once`,
+    async () => {
+      using server = new Server();
+      const env = { BUNTIME_URL: server.url, BUNTIME_API_KEY: "btk_test" };
+      const told = JSON.parse(await ran([command!, "refusals.mjs"], folder, env)) as Record<string, unknown>;
+      expect(told).toEqual({
+        late: `RequestTimeout: Port 8080 of session ${CREATED.sessionId} did not answer GET /slow within 0.2 seconds.`,
+        object: expect.stringMatching(
+          /^InvalidRequest: body must be a string, .*, not an object\. To send JSON, use json\.$/,
+        ),
+        number: "InvalidRequest: timeout must be at least 0 seconds, not NaN.",
+        signal: "InvalidRequest: signal must be an AbortSignal, not a string.",
+        size: 3,
+        option: expect.stringMatching(/^InvalidRequest: Buntime has no option apikey\. The nearest are apiKey, /),
+        metadata: { user: "u1" },
+      });
+      expect(server.slow).toBe(1);
+    },
+  );
 
 for (const [runtime, command] of [
   ["Bun", BUN],

@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import {
   ConnectionFailed,
   InvalidRequest,
+  RequestTimeout,
   SessionNotFound,
   Unauthorized,
   Unavailable,
@@ -177,3 +178,89 @@ test("an aborted request ends with the signal's reason", async () => {
   const signal = AbortSignal.timeout(50);
   expect(await failureOf(session.fetch("/", { signal }))).toHaveProperty("name", "TimeoutError");
 });
+
+for (const method of ["GET", "POST"])
+  test(`a program that does not answer ${method} in time is asked once, and the error names it`, async () => {
+    using server = new StandIn(json(MADE), () => new Promise(() => undefined));
+    const failure = await failureOf((await made(server)).fetch("/slow?a=1", { method, timeout: 200 }));
+    expect(failure).toBeInstanceOf(RequestTimeout);
+    const told = `Port 8080 of session ${CREATED.sessionId} did not answer ${method} /slow?a=1 within 0.2 seconds.`;
+    expect((failure as Error).message).toBe(told);
+    await Bun.sleep(100);
+    expect(visits(server)).toHaveLength(1);
+  });
+
+const late: Reply = async (asked) => {
+  await Bun.sleep(300);
+  return await locked(asked);
+};
+
+test("the timeout bounds all requests of a call: the look-up, the token and the visits", async () => {
+  using slow = new StandIn(json(MADE), late);
+  expect(await failureOf((await made(slow)).fetch("/", { timeout: 450 }))).toBeInstanceOf(RequestTimeout);
+  using unknown = new StandIn(() => new Promise(() => undefined));
+  expect(await failureOf(unknown.client().sessions.open("s").fetch("/", { timeout: 200 }))).toBeInstanceOf(
+    RequestTimeout,
+  );
+  expect(unknown.asked).toHaveLength(1);
+});
+
+test("a body that takes longer than the timeout arrives, as long as its parts come in time", async () => {
+  const parts = async function* () {
+    for (const part of ["a", "b", "c", "d"]) {
+      await Bun.sleep(150);
+      yield new TextEncoder().encode(part);
+    }
+  };
+  using server = new StandIn(json(MADE), () => new Response(parts() as unknown as ReadableStream));
+  expect(await (await (await made(server)).fetch("/", { timeout: 400 })).text()).toBe("abcd");
+});
+
+for (const body of [{ a: 1 }, 5, [1], true, () => "a"])
+  test(`the body ${JSON.stringify(body) ?? "of a function"} is refused, and json is named`, async () => {
+    using server = new StandIn(json(MADE), hello);
+    const session = await made(server);
+    const failure = await failureOf(session.fetch("/", { method: "POST", body: body as never }));
+    expect(failure).toBeInstanceOf(InvalidRequest);
+    expect(failure).toMatchObject({ details: { field: "body" }, retryable: false });
+    expect((failure as Error).message).toMatch(/^body must be a string, bytes .* To send JSON, use json\.$/);
+    expect(visits(server)).toHaveLength(0);
+  });
+
+test("a body may be bytes in any form, and json is sent with its type", async () => {
+  using server = new StandIn(json(MADE), hello);
+  const session = await made(server);
+  const { buffer } = Uint8Array.of(0, 1, 2, 255);
+  for (const body of [buffer, new DataView(buffer, 1, 2), new Uint16Array(buffer)])
+    await session.fetch("/", { method: "POST", body });
+  expect(visits(server).map(({ body }) => [...body])).toEqual([
+    [0, 1, 2, 255],
+    [1, 2],
+    [0, 1, 2, 255],
+  ]);
+  await session.fetch("/", { method: "PUT", json: { a: [1, null] } });
+  await session.fetch("/", { method: "PUT", json: null, headers: { "Content-Type": "application/ld+json" } });
+  const types = visits(server).map(({ headers }) => headers.get("content-type"));
+  expect(types.slice(3)).toEqual(["application/json", "application/ld+json"]);
+  expect(visits(server).map(({ body }) => new TextDecoder().decode(body))[3]).toBe('{"a":[1,null]}');
+});
+
+for (const [options, field] of [
+  [{ method: "POST", body: "a", json: 1 }, "json"],
+  [{ method: "POST", json: () => 1 }, "json"],
+  [{ method: "POST", json: { size: NaN } }, "size"],
+  [{ json: 1 }, "method"],
+  [{ method: 5 }, "method"],
+  [{ timeout: NaN }, "timeout"],
+  [{ timeout: 0 }, "timeout"],
+  [{ timeout: "1" }, "timeout"],
+  [{ signal: "x" }, "signal"],
+] as const)
+  test(`fetch with ${JSON.stringify(options)} is refused for its ${field}`, async () => {
+    using server = new StandIn(json(MADE), hello);
+    const session = await made(server);
+    const failure = await failureOf(session.fetch("/", options as never));
+    expect(failure).toBeInstanceOf(InvalidRequest);
+    expect(failure).toHaveProperty("details.field", field);
+    expect(server.asked).toHaveLength(1);
+  });

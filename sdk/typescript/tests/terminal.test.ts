@@ -1,7 +1,17 @@
 import { afterAll, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { createServer, type AddressInfo } from "node:net";
-import { Buntime, BuntimeError, ConnectionFailed, RequestTimeout, SessionNotFound, Unavailable } from "../src/index";
+import {
+  Buntime,
+  BuntimeError,
+  ConnectionFailed,
+  InvalidRequest,
+  InvalidState,
+  RequestTimeout,
+  SessionNotFound,
+  Unavailable,
+} from "../src/index";
+import { FakeBuntime } from "../src/testing/index";
 import { BINARY, FrameReader, TEXT, frame, type Message } from "../src/frames";
 import { failureOf } from "./stand_in";
 
@@ -116,6 +126,38 @@ test("keys go to the shell and output comes back, up to the exit", async () => {
     Buffer.concat([Buffer.from("olá "), Buffer.from([0, 255]), Buffer.from(`${resized}pong x`)]),
   );
   expect(await terminal.ended).toEqual({ type: "exit", exitCode: 3, reason: null });
+});
+
+test("typing on a terminal that has ended throws, and says how it ended", async () => {
+  const fake = await (await new FakeBuntime().sessions.create()).terminal();
+  for (const [terminal, exit] of [
+    [await open("echo"), "exit"],
+    [fake, "exit 3\n"],
+  ] as const) {
+    terminal.write(exit);
+    expect(await terminal.ended).toMatchObject({ type: "exit", exitCode: 3 });
+    for (const type of [() => terminal.write("ls\n"), () => terminal.resize(100, 30)]) {
+      expect(type).toThrow(InvalidState);
+      expect(type).toThrow("The terminal has ended: its shell exited with code 3.");
+    }
+  }
+});
+
+test("typing on a terminal that was closed here, or whose connection broke, throws ConnectionFailed", async () => {
+  const left = await open("echo");
+  left.close();
+  expect(() => left.write("ls\n")).toThrow("closed here");
+  const cut = await open("echo");
+  cut.write("cut");
+  const failure = await failureOf(cut.ended);
+  expect(failure).toBeInstanceOf(ConnectionFailed);
+  expect(() => cut.write("ls\n")).toThrow(failure as Error);
+});
+
+test("keys and sizes that no terminal takes are refused", async () => {
+  await using terminal = await open("echo");
+  for (const call of [() => terminal.write(5 as never), () => terminal.resize(NaN, 30), () => terminal.resize(80, 501)])
+    expect(call).toThrow(InvalidRequest);
 });
 
 test("unread output stays in the connection, and is complete once read", async () => {

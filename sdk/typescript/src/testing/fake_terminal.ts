@@ -1,6 +1,6 @@
 /** A fake terminal. It echoes what is typed, and a scripted line prints the script's output. */
 
-import { BuntimeError } from "../index.js";
+import { BuntimeError, ConnectionFailed } from "../index.js";
 import { Queue } from "../queue.js";
 import type { Socket } from "../transport.js";
 import type { FakeSession } from "./fake_session.js";
@@ -11,6 +11,7 @@ const PROMPT = "$ ";
 export class FakeTerminal implements Socket {
   readonly #frames = new Queue<string | Uint8Array>();
   #line = "";
+  #isOver = false;
   #work: Promise<void> = Promise.resolve();
 
   constructor(
@@ -25,6 +26,7 @@ export class FakeTerminal implements Socket {
   }
 
   send(message: string | Uint8Array): void {
+    if (this.#isOver) throw new ConnectionFailed("The terminal's connection has ended.", { begun: false });
     if (typeof message === "string") return; // a new size
     for (const key of new TextDecoder().decode(message)) {
       if (key !== "\n" && key !== "\r") {
@@ -43,6 +45,7 @@ export class FakeTerminal implements Socket {
   }
 
   close(): void {
+    this.#isOver = true;
     this.#frames.end();
   }
 
@@ -67,6 +70,7 @@ export class FakeTerminal implements Socket {
   }
 
   #exit(exitCode: number): void {
+    this.#isOver = true;
     this.session.terminals.delete(this.id);
     this.#frames.put(JSON.stringify({ type: "exit", exitCode, reason: null }));
     this.#frames.end();

@@ -1,6 +1,7 @@
 /** Replaces the network and the server behind it. */
 
 import { BuntimeError } from "../index.js";
+import { nearest } from "../nearest.js";
 import type { CreateSession, UpdateSession } from "../shapes.js";
 import type { Answer, Ask, Socket, Transport } from "../transport.js";
 import { unlessAborted } from "../waiting.js";
@@ -30,6 +31,17 @@ const SLEEPS_ON = new Set([
   "DELETE /sessions/{id}",
   "POST /sessions/{id}/sleep",
 ]);
+const OPERATIONS = [
+  "POST /sessions/create",
+  "GET /sessions",
+  ...SLEEPS_ON,
+  "POST /sessions/{id}/wake",
+  "POST /sessions/{id}/preview-token",
+  "DELETE /sessions/{id}/preview-token",
+  "GET /sessions/{id}/terminal",
+  ...Object.keys(RUN_ROUTES),
+  ...Object.keys(FILE_ROUTES),
+];
 
 export class FakeTransport implements Transport {
   readonly requests: FakeRequest[] = [];
@@ -208,6 +220,17 @@ function refusedBy(failure: unknown): Answer {
   if (failure instanceof Refusal) return failed(failure.failure);
   if (failure instanceof BuntimeError) return refused(failure); // a script's
   throw failure;
+}
+
+/** Throws a TypeError, with the nearest operations, if the SDK makes no such call. */
+export function requireOperation(method: string, path: string): void {
+  const isKnown = OPERATIONS.some((operation) => {
+    const [known, template = ""] = operation.split(" ");
+    return known === method && (isMeant(path, template) || isMeant(template, path));
+  });
+  if (isKnown) return;
+  const called = `${method} ${path}`;
+  throw new TypeError(`There is no ${called}. The nearest are ${nearest(called, OPERATIONS).join(", ")}.`);
 }
 
 /** A name in braces, such as `{id}`, matches one part of the path. */

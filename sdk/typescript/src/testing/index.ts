@@ -4,7 +4,7 @@ import { Buntime, type BuntimeError, type BuntimeOptions } from "../index.js";
 import { scripted } from "./answers.js";
 import { bytesOf } from "./fake_files.js";
 import type { PreviewScript } from "./fake_previews.js";
-import { FakeTransport } from "./fake_transport.js";
+import { FakeTransport, requireOperation } from "./fake_transport.js";
 import type { FakeRequest } from "./request.js";
 import type { RunMatch, RunScript } from "./scripts.js";
 
@@ -68,10 +68,11 @@ export class FakeBuntime extends Buntime {
   /**
    * Makes the next calls of the API fail. `method`, `path`: such as `"POST", "/execute"` or `"GET", "/sessions/{id}"`.
    * `error`: the error to throw, or its code. `ConnectionFailed` means that the connection breaks, or with
-   * `begun: false` that there never was one. Throws a TypeError for a code that the server does not have.
+   * `begun: false` that there never was one. Throws a TypeError for a code or an operation that the server does not have.
    */
   fail(method: string, path: string, error: BuntimeError | string, options: FailOptions = {}): this {
     const { times = 1, afterWork = false } = options;
+    requireOperation(method, path);
     this.#transport.troubles.push({ method, path, error: scripted(error), isLost: afterWork, times });
     return this;
   }
