@@ -10,6 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Self
 
+from buntime.image import DEFAULT_IMAGE
 from buntime.plan import Limits
 
 DESTROYED = "destroyed"  # replaces the key of a deleted session, which may still have objects in the archive
@@ -83,6 +84,7 @@ class Session:
     sandbox: str  # id of the sandbox that serves it, or did before it went to deep sleep
     volume: str  # id of its files
     image: str  # id of the image below the volume
+    image_name: str = DEFAULT_IMAGE  # by which it was asked for
     state: State = State.ACTIVE
     metadata: Mapping[str, object] = field(default_factory=dict)
     preview: Preview = DEFAULT_PREVIEW
