@@ -16,12 +16,9 @@ export function sessionShell(): string | null {
 
 export const isBash = (shell: string): boolean => basename(shell) === "bash";
 
-/** The words that start an interactive shell with Ctrl-Z.
- *
- * Bun ignores the signals of job control in a spare, and bash cannot undo that. Other shells can. BusyBox's env does not
- * know the option.
- */
+/** The words that start an interactive shell. Bun blocks the signals of job control in a spare. GNU's env undoes that;
+ * with BusyBox's, which cannot, there is no Ctrl-Z. */
 export function interactive(shell: string): string[] {
-  if (!isBash(shell) || !existsSync(ENV) || basename(realpathSync(ENV)) === "busybox") return [shell, "-i"];
+  if (!existsSync(ENV) || basename(realpathSync(ENV)) === "busybox") return [shell, "-i"];
   return [ENV, "--default-signal=TSTP,TTIN,TTOU", shell, "-i"];
 }

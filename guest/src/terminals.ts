@@ -18,7 +18,7 @@ import { PipeReader, PipeWriter } from "./pipes";
 import { Pty } from "./pty";
 import { Screen } from "./screen";
 import { NOTHING, startOf } from "./script";
-import { interactive, sessionShell } from "./shells";
+import { interactive, NO_SHELL, sessionShell } from "./shells";
 import { type Handlers, jsonOf, numberIn } from "./asked";
 import type { Spare, Spares } from "./spares";
 
@@ -147,9 +147,11 @@ export function terminalsHandlers(spares: Spares): Handlers {
       if (terminals.has(id)) throw new Failure("EEXIST", { message: "the terminal exists already" });
       if (terminals.size >= MOST) throw new Failure("EAGAIN", { message: "too many terminals are open" });
       if (!statSync(cwd).isDirectory()) throw new Failure("ENOTDIR", { path: cwd });
+      const shell = sessionShell();
+      if (shell === null) throw new Failure("ENOEXEC", { message: NO_SHELL });
       const terminal = new Terminal(cols, rows, () => terminals.delete(id));
       try {
-        const script = scriptFor(terminal.path, env, cwd);
+        const script = scriptFor(shell, terminal.path, env, cwd);
         become(spares.take(numberIn(query, "spare", -1)), script, (code) => terminal.end(code, null));
       } catch (failure) {
         terminal.end(null, null);
@@ -184,10 +186,8 @@ function parsed(body: unknown): { id: string; cols: number; rows: number; env: R
 
 /** A spare leads a process session without a terminal, so the first terminal that it opens becomes its own. It is
  * not a login shell, whose profile would replace the session's PATH. */
-function scriptFor(path: string, env: Record<string, string>, cwd: string): string {
-  const shell = sessionShell();
-  const argv = shell === null ? [] : interactive(shell);
-  return startOf(argv, { env: { ...DEFAULTS, ...env }, cwd }, NOTHING, [], `<>${path} >&0 2>&0`);
+function scriptFor(shell: string, path: string, env: Record<string, string>, cwd: string): string {
+  return startOf(interactive(shell), { env: { ...DEFAULTS, ...env }, cwd }, NOTHING, [], `<>${path} >&0 2>&0`);
 }
 
 function become(spare: Spare, script: string, exited: (code: number) => void): void {

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from buntime.daemon.steps import reached
 from buntime.sandboxes.images.cleaning import clean, digest, size_of
 from buntime.sandboxes.images.furnishing import furnish
 from buntime.sandboxes.images.refused import Budget
@@ -33,10 +34,13 @@ def add_image(
     """
     with shelf.locked(say), shelf.work() as work:
         env = take(source, work, Budget(limit), say)
+        reached("image: taken")
         root = work / "root"
         clean(root, Budget(limit))
         size = size_of(root)
         furnish(root, host, extra_cas)
+        reached("image: furnished")
         added = Added(shelf.put(root, digest(root, env), env), size)
         keep(added)
+        reached("image: named")
         return added

@@ -45,7 +45,7 @@ async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Create
         network=_network(body.network or None) or session.DEFAULT_NETWORK,
         on_wake=given(body.on_wake),
         env=body.env or {},
-        image=given(body.image) or DEFAULT_IMAGE,
+        image=DEFAULT_IMAGE if body.image is UNSET else body.image,
     )
     answer = call.answer
     made = await call.operations.sessions.create(
