@@ -257,6 +257,8 @@ export class Session extends SessionHandle {
   readonly onWake: string | null | undefined;
   /** The names of its environment variables. The server never returns their values. */
   readonly envNames: string[] | undefined;
+  /** The name of the image that it was created on. */
+  readonly image: string | undefined;
 
   /** @internal */
   constructor(calls: Calls, shape: CreatedShape | SessionShape) {

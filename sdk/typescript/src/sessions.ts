@@ -30,8 +30,8 @@ export class Sessions {
 
   /**
    * Creates a session. An idempotency key is sent by default, so a retry creates nothing twice. `await using` deletes the
-   * session at the end of the block. Throws `Forbidden` for a limit beyond the plan, `SessionLimitExceeded`, and
-   * `Unavailable` when the server has no capacity.
+   * session at the end of the block. Throws `Forbidden` for a limit beyond the plan, `ImageNotFound`,
+   * `SessionLimitExceeded`, and `Unavailable` when the server has no capacity.
    */
   async create(fields: CreateSession = {}, options: KeyedOptions = {}): Promise<Session> {
     const { signal, idempotencyKey = newKey() } = options;

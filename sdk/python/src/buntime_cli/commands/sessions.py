@@ -21,7 +21,7 @@ sessions = typer.Typer()
 
 SHOWN = (
     *("created_at", "expires_at", "last_active", "state", "files_count", "active_processes", "metadata"),
-    *("resource_limits", "preview", "network", "on_wake", "env_names"),
+    *("resource_limits", "preview", "network", "on_wake", "env_names", "image"),
 )
 
 
@@ -46,6 +46,9 @@ def create_command(
     allow: Allow = None,
     deny: Deny = None,
     on_wake: OnWake = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The image that the session stands on. Default: default.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a session and print its id.
@@ -68,6 +71,7 @@ def create_command(
         preview=_given(visibility="private" if private else None, ports=port),
         network=_given(egress=egress, allow=allow, deny=deny),
         on_wake=on_wake,
+        image=image,
     )
     with connected(context, as_json) as client:
         if name is not None:

@@ -177,4 +177,5 @@ def _rows(session: "Session", now: datetime) -> list[tuple[str, str]]:
         ("denied", ", ".join(network.deny) or "–"),
         ("on wake", session.on_wake or "–"),
         ("variables", ", ".join(session.env_names) or "–"),
+        ("image", session.image),
     ]
