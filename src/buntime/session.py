@@ -84,13 +84,13 @@ class Session:
     sandbox: str  # id of the sandbox that serves it, or did before it went to deep sleep
     volume: str  # id of its files
     image: str  # id of the image below the volume
-    image_name: str = DEFAULT_IMAGE  # by which it was asked for
     state: State = State.ACTIVE
     metadata: Mapping[str, object] = field(default_factory=dict)
     preview: Preview = DEFAULT_PREVIEW
     network: Network = DEFAULT_NETWORK
     on_wake: str | None = None
     env: Mapping[str, str] = NO_ENV
+    image_name: str = DEFAULT_IMAGE  # by which the image was asked for
     files: int = 0  # under /workspace, when the session was last seen awake
     processes: int = 0
     key: str = ""  # seals its snapshots; wrapped (see `sealing`); "" before the first snapshot

@@ -21,17 +21,17 @@ async def list_images(call: Call[wire.ImagesQuery, None]) -> wire.Images:
     "DELETE",
     "/images/{name}",
     tag="Images",
-    answer=wire.Deleted,
+    answer=wire.DeletedImage,
     errors=(errors.ImageNotFound, errors.Forbidden),
 )
-async def delete_image(call: Call[NoQuery, None]) -> wire.Deleted:
+async def delete_image(call: Call[NoQuery, None]) -> wire.DeletedImage:
     """Delete an image of the account.
 
     Sessions on it live on. An image that the operator has added cannot be deleted this way (403).
     """
     name = call.path["name"]
     await call.operations.images.delete(call.caller, name)
-    return wire.Deleted(deleted=True, name=name)
+    return wire.DeletedImage(deleted=True, name=name)
 
 
 OPERATIONS = (list_images, delete_image)

@@ -25,6 +25,6 @@ class Images(Response):
     total: int
 
 
-class Deleted(Response):
+class DeletedImage(Response):
     deleted: bool
     name: str
