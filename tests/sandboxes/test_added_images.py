@@ -354,6 +354,15 @@ def test_layers_that_are_too_large_are_not_unpacked(images: Images, tmp_path: Pa
     assert images.there() == set()
 
 
+def test_layers_compressed_by_zstd_are_the_same_image(images: Images, layered: str, tmp_path: Path) -> None:
+    copy = ["skopeo", "--insecure-policy", "copy", "--quiet"]
+    plain, packed = f"dir:{tmp_path}/plain", f"oci:{tmp_path}/packed:made"
+    subprocess.run([*copy, "--dest-decompress", layered, plain], check=True, capture_output=True)
+    subprocess.run([*copy, "--dest-compress-format", "zstd", plain, packed], check=True, capture_output=True)
+    assert any("tar+zstd" in path.read_text(errors="replace") for path in (tmp_path / "packed/blobs/sha256").iterdir())
+    assert images.add(packed) == images.add(layered)
+
+
 # --- from a registry ---
 
 

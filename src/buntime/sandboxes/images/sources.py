@@ -66,13 +66,23 @@ def _fetch(source: str, work: Path, root: Path, budget: Budget, say: Say) -> Env
     say(f"Fetching {source}.")
     _run(["skopeo", "--insecure-policy", "copy", "--quiet", *plain, source, f"oci:{layout}:{TAG}"], "Fetching")
     manifest = _manifest(layout)
+    env = _env(_blob(layout, manifest["config"]["digest"]))
     say("Unpacking its layers.")
     _check_layers(layout, manifest, budget)
+    if any(str(layer.get("mediaType")).endswith("zstd") for layer in manifest["layers"]):
+        layout = _recompressed(layout)
     root.rmdir()
     _run(["umoci", "raw", "unpack", "--image", f"{layout}:{TAG}", str(root)], "Unpacking")
-    env = _env(_blob(layout, manifest["config"]["digest"]))
-    shutil.rmtree(layout)
     return env
+
+
+def _recompressed(layout: Path) -> Path:
+    """The same image with layers that umoci knows: skopeo compresses by gzip what is not compressed."""
+    plain, again = layout.with_name("plain"), layout.with_name("again")
+    copy = ["skopeo", "--insecure-policy", "copy", "--quiet"]
+    _run([*copy, "--dest-decompress", f"oci:{layout}:{TAG}", f"dir:{plain}"], "Decompressing")
+    _run([*copy, f"dir:{plain}", f"oci:{again}:{TAG}"], "Compressing")
+    return again
 
 
 def _check_layers(layout: Path, manifest: Mapping[str, Any], budget: Budget) -> None:
