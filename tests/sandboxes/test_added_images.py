@@ -261,6 +261,14 @@ def test_an_image_goes_with_the_last_server_that_uses_it(images: Images, root: P
     assert images.there() == set()
 
 
+def test_an_image_is_marked_for_a_data_directory_that_was_moved(images: Images, root: Path) -> None:
+    image = images.add(root).name
+    moved = Shelf(images.directory, "new3")
+    assert images.prune(image, shelf=moved) == []
+    assert images.prune() == []
+    assert images.there() == {image}
+
+
 def test_a_prune_does_not_wait_for_an_add(images: Images) -> None:
     with images.shelf.locked() as first, images.shelf.locked() as second:
         assert (first, second) == (True, False)

@@ -57,9 +57,7 @@ class Shelf:
         image = f"root-{digest}"
         subprocess.run(["sync", "-f", str(root)], check=True)
         reached("image: written")
-        mark = self._marks(image) / self._instance
-        mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mark.touch()
+        self._mark(image)
         reached("image: marked")
         if not (self._directory / image).exists():
             if env:
@@ -70,11 +68,14 @@ class Shelf:
         return image
 
     def prune(self, used: Collection[str]) -> list[str]:
-        """Removes this server's marks from images that are not `used`, the images without marks, and what a killed
-        process left unfinished. Returns the ids of the removed images. To be called with the lock."""
+        """Marks the images that are `used`, and no others. Removes images without marks, and what a killed process left
+        unfinished. Returns the ids of the removed images. To be called with the lock."""
         for mark in (self._directory / USES).glob(f"root-*/{self._instance}"):
             if mark.parent.name not in used:
                 mark.unlink()
+        for image in used:  # a data directory that was moved has another instance id
+            if ADDED.fullmatch(image) and (self._directory / image).is_dir():
+                self._mark(image)
         for left_over in self._directory.glob(UNFINISHED + "*"):
             shutil.rmtree(left_over, ignore_errors=True)
         unused = [path for path in self._directory.glob("root-*") if ADDED.fullmatch(path.name)]
@@ -98,6 +99,11 @@ class Shelf:
         image.rename(gone / "root")  # at once: half an image must not have its name
         shutil.rmtree(gone, ignore_errors=True)
         return True
+
+    def _mark(self, image: str) -> None:
+        marks = self._marks(image)
+        marks.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (marks / self._instance).touch()
 
     def _marks(self, image: str) -> Path:
         return self._directory / USES / image

@@ -10,7 +10,7 @@ import typer
 from buntime_cli.commands.connection import connected
 from buntime_cli.commands.errors import CommandError
 from buntime_cli.commands.naming import SessionName, SessionNames, find, require_free
-from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, OnWake, Ports, SessionEnv, Variables
+from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, Image, OnWake, Ports, SessionEnv, Variables
 from buntime_cli.commands.showing import live_processes, print_json, print_table, since, told, until
 from buntime_cli.commands.values import megabytes, pairs, seconds
 
@@ -46,9 +46,7 @@ def create_command(
     allow: Allow = None,
     deny: Deny = None,
     on_wake: OnWake = None,
-    image: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The image that the session stands on. Default: default.")
-    ] = None,
+    image: Image = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a session and print its id.
