@@ -201,6 +201,7 @@ def test_owners_modes_times_and_links_are_those_of_the_archive(images: Images, t
         ([entry("link", tarfile.SYMTYPE, "/"), entry("hard", tarfile.LNKTYPE, "link/etc/passwd")], "which is a link"),
         ([entry("hard", tarfile.LNKTYPE, "missing")], "No such file"),
         ([entry("big", size=0)], "more than"),
+        ([entry("a/" * 1500 + "b")], "nested too deeply|name too long"),
     ],
 )
 def test_an_archive_that_leaves_its_root_or_is_too_large_is_refused(

@@ -80,10 +80,10 @@ def _add_authorities(root: Path, host: Image, extra_cas: Sequence[str]) -> None:
         shutil.copyfile(host.path / AUTHORITIES, place)
         place.chmod(0o644)
         return
-    known = place.read_text(errors="replace")
+    known = place.read_text(errors="surrogateescape")
     missing = [pem for pem in extra_cas if pem.strip() not in known]
     if missing:
-        place.write_text(known.rstrip("\n") + "\n" + "".join(missing))
+        place.write_text(known.rstrip("\n") + "\n" + "".join(missing), errors="surrogateescape")
 
 
 def _add_bun(root: Path, host: Image) -> None:

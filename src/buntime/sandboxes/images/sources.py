@@ -36,11 +36,14 @@ def take(source: str, work: Path, budget: Budget, say: Say) -> Env:
     if source.startswith(FETCHED):
         return _fetch(source, work, root, budget, say)
     path = Path(source)
-    if path.is_dir():
-        copy_tree(path, root, budget)
-    elif path.is_file():
-        unpack(path, root, budget)
-    else:
+    try:
+        if path.is_dir():
+            copy_tree(path, root, budget)
+        elif path.is_file():
+            unpack(path, root, budget)
+    except RecursionError as failed:
+        raise ImageRefused(f"{source} has directories that are nested too deeply.") from failed
+    if not path.exists():
         raise ImageRefused(f"There is no directory or archive {source}. From a registry: docker://HOST/NAME:TAG.")
     _require_no_layout(source, root)
     return {}

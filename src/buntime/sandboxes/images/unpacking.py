@@ -1,9 +1,11 @@
 """Unpacks an archive of a root file system. What it names is not trusted: nothing is written outside of the root."""
 
+import lzma
 import os
 import shutil
 import stat
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,7 @@ def members(archive: Path) -> Iterator[tuple[tarfile.TarFile, Iterator[tarfile.T
     try:
         with archive.open("rb") as file, tarfile.open(fileobj=_plain(file), mode="r|*") as opened:
             yield opened, iter(opened)
-    except (tarfile.TarError, zstandard.ZstdError, EOFError, OSError) as failed:
+    except (tarfile.TarError, zstandard.ZstdError, zlib.error, lzma.LZMAError, EOFError, OSError) as failed:
         raise ImageRefused(f"{archive} cannot be read as an archive: {failed}") from failed
 
 
