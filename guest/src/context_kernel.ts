@@ -5,7 +5,6 @@ import { type Mark, writtenSince } from "./changes";
 import { type FrameType, HEADER, joined, jsonFrame, seal } from "./frames";
 import { Outbox } from "./outbox";
 import { PipeReader, PipeWriter, type Taker } from "./pipes";
-import type { Script } from "./script";
 import type { Spare } from "./spares";
 
 const KEPT = 256 << 10; // bytes of each stream that are kept between runs
@@ -103,12 +102,12 @@ export class Kernel {
 
   constructor(
     private readonly spare: Spare,
-    { script, text }: Script,
+    script: string,
   ) {
     this.#readers = [new PipeReader(spare.stdout, this.#streams[0]), new PipeReader(spare.stderr, this.#streams[1])];
     const writers = [
       new PipeWriter(spare.stdin, new Uint8Array()),
-      new PipeWriter(spare.text, Buffer.from(text)),
+      new PipeWriter(spare.text, new Uint8Array()),
       new PipeWriter(spare.script, Buffer.from(script)),
     ];
     this.exited = spare.exited.then((exitCode) => {

@@ -18,6 +18,7 @@ import { type Bound, ENTRY_HEADER, Log } from "./logs";
 import { PipeReader, PipeWriter, type Taker } from "./pipes";
 import { type ProcessRecord, type Reason, Records, shownCommand } from "./records";
 import { scriptOf } from "./script";
+import { sessionShell } from "./shells";
 import { flagIn, type Handlers, jsonOf, numberIn, type Settings } from "./asked";
 import type { Spare, Spares } from "./spares";
 import { groupOf, isAlive, signalTree } from "./trees";
@@ -129,7 +130,12 @@ class Processes implements Bound {
 
   start(pid: number, body: unknown): ProcessRecord {
     const wanted = startedOf(body);
-    const script = scriptOf({ ...wanted, bun: this.bun, hasStdin: wanted.stdin?.length !== 0 });
+    const script = scriptOf({
+      ...wanted,
+      bun: this.bun,
+      shell: sessionShell(),
+      hasStdin: wanted.stdin?.length !== 0,
+    });
     this.#makeRoom(wanted.allLogBytes);
     const spare = this.spares.take(pid);
     const record: ProcessRecord = {

@@ -13,6 +13,7 @@ import { type FrameType, HEADER, jsonFrame, seal } from "./frames";
 import { Outbox } from "./outbox";
 import { PipeReader, PipeWriter, type Taker } from "./pipes";
 import { scriptOf } from "./script";
+import { sessionShell } from "./shells";
 import type { Spare, Spares } from "./spares";
 
 const DEFAULT_OUTPUT = 10 << 20; // bytes of each stream
@@ -71,6 +72,7 @@ export function parseRun(body: unknown, bun: string, workspace: string): RunRequ
     env: env as Record<string, string>,
     cwd,
     bun,
+    shell: sessionShell(),
     hasStdin: bytes.length > 0 || feed !== "",
   };
   return { ...scriptOf(program), stdin: bytes, maxOutput: maxOutput as number, live: live === true, feed };

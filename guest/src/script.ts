@@ -1,6 +1,7 @@
 /** The script that turns a spare shell into the program of a run. Pure. */
 
 import { Failure } from "./failure";
+import { isBash, NO_SHELL } from "./shells";
 
 export interface Program {
   /** Exactly one of the two. */
@@ -9,6 +10,8 @@ export interface Program {
   readonly env: Readonly<Record<string, string>>;
   readonly cwd: string;
   readonly bun: string;
+  /** Null: the image has none. */
+  readonly shell: string | null;
   readonly hasStdin: boolean;
 }
 
@@ -42,11 +45,14 @@ const EXPORTABLE = /^(?!(?:OPTIND|LINENO)$)[A-Za-z_][A-Za-z0-9_]*$/;
 const EVALUATE =
   'const s=process.cwd()+"/[eval]",f=require("fs"),c=f.readFileSync(4,"utf8");f.closeSync(4);' +
   'Bun.plugin({name:"code",setup(b){b.module(s,()=>({contents:c,loader:"tsx"}))}});await import(s)';
-const EVALUATE_COMMAND = `eval "exec ${TEXT}<&-; $(</proc/self/fd/${TEXT})"`;
+const evaluateCommand = (shell: string) =>
+  `eval "exec ${TEXT}<&-; $(${isBash(shell) ? "" : "cat "}</proc/self/fd/${TEXT})"`;
 
 function quoted(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
+
+const REFUSE = `printf '%s\\n' ${quoted(NO_SHELL)} >&2; exit 127`; // as a shell that does not find a program
 
 /** Raises EINVAL for values that no program can receive, and E2BIG for what the kernel would refuse. */
 export function scriptOf(program: Program): Script {
@@ -57,6 +63,7 @@ export function scriptOf(program: Program): Script {
 
 /** The script: enter the directory, set the environment, take stdin from `input`, become `argv`. Raises as `scriptOf`.
  *
+ * Without `argv` it says that there is no shell, and ends.
  * Descriptors in `kept` stay open, and so do those that the shell redirections in `moved` make.
  */
 export function startOf(
@@ -69,7 +76,7 @@ export function startOf(
   const passed = checkedEnv(env);
   const exported = passed.filter(([name]) => EXPORTABLE.test(name));
   const odd = passed.filter(([name]) => !EXPORTABLE.test(name)).map(([name, value]) => `${name}=${value}`);
-  if (odd.length > 0) argv.unshift("/usr/bin/env", ...odd);
+  if (argv.length > 0 && odd.length > 0) argv.unshift("/usr/bin/env", ...odd);
   const total = totalSize(argv, exported);
   if (total > LARGEST_TOTAL) throw new Failure("E2BIG", { message: "the environment as a whole is too large" });
   // A shell reads ahead, so only its last line may replace its input with the program's.
@@ -78,12 +85,12 @@ export function startOf(
     ...enter(cwd),
     ...exported.map(([name, value]) => `export ${name}=${quoted(value)}`),
     ...(total > DEFAULT_TOTAL ? [`ulimit -S -s ${STACK_FOR_LARGEST} 2>&${NOTHING}`] : []),
-    `exec <&${input} ${moved} ${closed.join(" ")}; exec ${argv.map(quoted).join(" ")}`,
+    `exec <&${input} ${moved} ${closed.join(" ")}; ${argv.length > 0 ? `exec ${argv.map(quoted).join(" ")}` : REFUSE}`,
   ];
   return lines.join("\n") + "\n";
 }
 
-function invocation({ code, command, bun: path, hasStdin }: Program): {
+function invocation({ code, command, bun: path, shell, hasStdin }: Program): {
   argv: string[];
   text: string;
   input: number;
@@ -93,7 +100,8 @@ function invocation({ code, command, bun: path, hasStdin }: Program): {
   const long = Buffer.byteLength(subject) > LONGEST_ARGUMENT;
   const text = long ? subject : "";
   const input = hasStdin ? STDIN : NOTHING;
-  if (code === null) return { argv: ["/usr/bin/bash", "-c", long ? EVALUATE_COMMAND : subject], text, input };
+  if (code === null && shell === null) return { argv: [], text: "", input };
+  if (code === null) return { argv: [shell!, "-c", long ? evaluateCommand(shell!) : subject], text, input };
   const bun = [path, "--install=fallback"];
   // `bun -e ''` would print Bun's help.
   if (!long) return { argv: [...bun, "-e", subject.trim() === "" ? ";" : subject], text, input };

@@ -62,7 +62,7 @@ function handlersOf(settings: Settings): Handlers {
     __proto__: null as never, // so that names such as "constructor" are not operations
     ...processesHandlers(settings, spares),
     ...contextsHandlers(settings, spares),
-    ...terminalsHandlers(settings, spares),
+    ...terminalsHandlers(spares),
     ...filesHandlers(settings),
     ...watchingHandlers(),
     ...runHandlers(settings, spares, clock),

@@ -17,15 +17,15 @@ import { Outbox } from "./outbox";
 import { PipeReader, PipeWriter } from "./pipes";
 import { Pty } from "./pty";
 import { Screen } from "./screen";
-import { scriptOf } from "./script";
-import { type Handlers, type Settings, jsonOf, numberIn } from "./asked";
+import { NOTHING, startOf } from "./script";
+import { interactive, NO_SHELL, sessionShell } from "./shells";
+import { type Handlers, jsonOf, numberIn } from "./asked";
 import type { Spare, Spares } from "./spares";
 
 const TOLD = 32 << 10; // bytes of input that are read before the host is told
 const LARGEST_INPUT = 64 << 10; // bytes of one frame
 const MOST = 64; // terminals
 const REDRAW = 60; // ms that a full-screen program has to notice a new size
-const UNBLOCKED = "/usr/bin/env --default-signal=TSTP,TTIN,TTOU"; // Bun ignores these in a spare: no Ctrl-Z
 const DEFAULTS = { TERM: "xterm-256color", COLORTERM: "truecolor" };
 
 function frame(kind: string, payload: Uint8Array): Uint8Array {
@@ -132,7 +132,7 @@ class Terminal {
   }
 }
 
-export function terminalsHandlers(settings: Settings, spares: Spares): Handlers {
+export function terminalsHandlers(spares: Spares): Handlers {
   const terminals = new Map<string, Terminal>();
 
   function find(query: URLSearchParams): Terminal {
@@ -147,9 +147,11 @@ export function terminalsHandlers(settings: Settings, spares: Spares): Handlers 
       if (terminals.has(id)) throw new Failure("EEXIST", { message: "the terminal exists already" });
       if (terminals.size >= MOST) throw new Failure("EAGAIN", { message: "too many terminals are open" });
       if (!statSync(cwd).isDirectory()) throw new Failure("ENOTDIR", { path: cwd });
+      const shell = sessionShell();
+      if (shell === null) throw new Failure("ENOEXEC", { message: NO_SHELL });
       const terminal = new Terminal(cols, rows, () => terminals.delete(id));
       try {
-        const script = scriptFor(terminal.path, env, cwd, settings.bun);
+        const script = scriptFor(shell, terminal.path, env, cwd);
         become(spares.take(numberIn(query, "spare", -1)), script, (code) => terminal.end(code, null));
       } catch (failure) {
         terminal.end(null, null);
@@ -184,10 +186,8 @@ function parsed(body: unknown): { id: string; cols: number; rows: number; env: R
 
 /** A spare leads a process session without a terminal, so the first terminal that it opens becomes its own. It is
  * not a login shell, whose profile would replace the session's PATH. */
-function scriptFor(path: string, env: Record<string, string>, cwd: string, bun: string): string {
-  const command = `exec <>${path} >&0 2>&0; exec ${UNBLOCKED} /usr/bin/bash -i`;
-  const passed = { ...DEFAULTS, ...env };
-  return scriptOf({ code: null, command, env: passed, cwd, bun, hasStdin: false }).script;
+function scriptFor(shell: string, path: string, env: Record<string, string>, cwd: string): string {
+  return startOf(interactive(shell), { env: { ...DEFAULTS, ...env }, cwd }, NOTHING, [], `<>${path} >&0 2>&0`);
 }
 
 function become(spare: Spare, script: string, exited: (code: number) => void): void {

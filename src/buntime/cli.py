@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from buntime.admin.refusals import ServerCommand
 from buntime.config import Config, from_environment
 
-STORE_COMMANDS = ("accounts", "keys")
+STORE_COMMANDS = {"accounts": "accounts", "keys": "accounts", "images": "images"}  # → module of buntime.admin
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -26,7 +26,9 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in STORE_COMMANDS:
-            found = typer.main.get_command(getattr(import_module("buntime.admin.accounts"), cmd_name))
+            found = typer.main.get_command(
+                getattr(import_module(f"buntime.admin.{STORE_COMMANDS[cmd_name]}"), cmd_name)
+            )
             found.name = cmd_name
             return found
         return super().get_command(ctx, cmd_name)

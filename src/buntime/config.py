@@ -31,6 +31,7 @@ class Config:
     cors_origins: str = ""  # origins of web pages that may call the API, separated by commas; "*": all
     pool_size: int = -1  # parked sandboxes; -1: by the host's memory (see `sandboxes.opening`)
     images_dir: Path | None = None  # None: data_dir/images; may be shared by servers of one host
+    image_gb: int = 10  # most that an image which an operator adds may hold
     volumes_gb: int = 0  # size of the volumes' file system when it is made; 0: 80 % of the free disk
     reserve_gb: int = 2  # host disk to keep free; with less, creates are refused
     memory_reserve_mb: int = 512  # host memory to keep free; with less, creates are refused
@@ -154,6 +155,8 @@ def _check_numbers(config: Config) -> None:
     for name in ("volumes_gb", "reserve_gb", "memory_reserve_mb", "idle_after", "deep_sleep_after"):
         if getattr(config, name) < 0:
             raise BadSetting(f"BUNTIME_{name.upper()} must not be negative.")
+    if config.image_gb < 1:
+        raise BadSetting("BUNTIME_IMAGE_GB must be at least 1.")
     if config.tick_ms < 10:
         raise BadSetting("BUNTIME_TICK_MS must be at least 10.")
 

@@ -135,6 +135,15 @@ class TerminalNotFound(BuntimeError):
         )
 
 
+class ImageNotFound(BuntimeError):
+    """The account can use no image of this name."""
+
+    code = "image_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no image {name!r}. List the images with GET /images.", image=name)
+
+
 class RangeNotSatisfiable(BuntimeError):
     """The file has nothing in the requested range. `details.size` is the file's size in bytes."""
 

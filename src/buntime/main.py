@@ -33,6 +33,7 @@ from buntime.operations.assembly import assemble_operations
 from buntime.operations.previews import Previews
 from buntime.preview import api_url
 from buntime.sandboxes.guest.client import new_http_client
+from buntime.sandboxes.images.shelf import Shelf
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import NoPart
 from buntime.sandboxes.kernel.image import ImageFailed, ensure_image
@@ -76,6 +77,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         stack.push_async_callback(store.close)
         http, tasks = await enter(new_http_client()), await enter(Tasks())
         sessions = await store.all_sessions()
+        await _prune_images(config, store)
 
         owned = {session.sandbox: session for session in sessions}
         sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, http))
@@ -95,6 +97,14 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         url = api_url(config)
         key = await first_key(store) if is_watched else None
         yield Server(url, key, short_lines(url) if are_built(files) else ())
+
+
+async def _prune_images(config: Config, store: SqliteStore) -> None:
+    """Removes images that nothing refers to, and what a killed `buntime images add` has left."""
+    shelf = Shelf(config.images, config.instance)
+    with shelf.locked() as have:
+        if have:
+            await asyncio.to_thread(shelf.prune, await store.used_images())
 
 
 def _keep(config: Config, store: SqliteStore, sandboxes: LocalSandboxes, lifecycle: Lifecycle, tasks: Tasks) -> None:

@@ -2,12 +2,13 @@
 (in `testing/`) and the real thing.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
 
 from buntime.account import Account, AccountStatus, Key
+from buntime.image import NamedImage
 from buntime.inside import Contexts, Files, Processes, Sink, Terminals
 from buntime.plan import Limits
 from buntime.session import Network, Session, State
@@ -39,12 +40,13 @@ class PreviewToken:
 
 
 class Store(Protocol):
-    """Durable truth about accounts, keys, sessions, preview tokens and idempotent answers.
+    """Durable truth about accounts, keys, sessions, preview tokens, names of images and idempotent answers.
 
     A coroutine that changes something returns when the change would survive a power loss, or it raises and has changed
     nothing. It raises Unavailable when the host cannot store the change now, and after `close`. Cancelling a caller
     only stops its waiting: the change is made whole or not at all. A read sees every change that was acknowledged
-    before it. Another process (the command line) may change accounts and keys at any time; the next read sees that.
+    before it. Another process (the command line) may change accounts, keys and images at any time; the next read sees
+    that.
     """
 
     async def close(self) -> None:
@@ -89,8 +91,9 @@ class Store(Protocol):
         """Stores the session and the answer (if any) together, or neither.
 
         Raises SessionLimitExceeded when the account already has `limit` sessions that are not DELETING (with the plan
-        name "", which the caller fills in); IdempotencyInProgress when another answer with the same key was stored
-        meanwhile; ValueError when the id is taken.
+        name "", which the caller fills in); ImageNotFound when `image_name` is not the default's and does not stand for
+        `image` any more; IdempotencyInProgress when another answer with the same key was stored meanwhile; ValueError
+        when the id is taken.
         """
         ...
 
@@ -172,6 +175,27 @@ class Store(Protocol):
 
     async def drop_preview_tokens(self, now: int) -> int:
         """Removes expired tokens. Returns how many."""
+        ...
+
+    # images
+    async def add_image(self, image: NamedImage) -> None:
+        """The name stands for this image from now on, also where it stood for another one."""
+        ...
+
+    async def find_image(self, account_id: str, name: str) -> NamedImage | None:
+        """What the name stands for: the account's own image, or else the operator's."""
+        ...
+
+    async def list_images(self, account_id: str) -> Sequence[NamedImage]:
+        """All that `find_image` finds, sorted by name."""
+        ...
+
+    async def remove_image(self, account_id: str, name: str) -> bool:
+        """False when this account (or the operator) has no image of the name. Sessions keep their image."""
+        ...
+
+    async def used_images(self) -> Set[str]:
+        """Ids of the images that a name or a session refers to."""
         ...
 
     # idempotency
@@ -364,8 +388,9 @@ class Sandboxes(Protocol):
     @property
     def volumes(self) -> "Volumes": ...
 
-    async def claim(self, session_id: str, limits: Limits) -> Claimed:
+    async def claim(self, session_id: str, limits: Limits, image: str = "") -> Claimed:
         """A fresh sandbox for the session with an empty volume and its limits set. Takes a parked one if it can.
+        `image`: the id of the image to stand on; "": the host's own.
 
         Until a store names the sandbox, it is an orphan that `recover` destroys. Raises Unavailable when the host
         cannot hold one more.

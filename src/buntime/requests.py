@@ -12,6 +12,7 @@ from enum import Enum, auto
 
 from buntime.egress import ENTRIES, parse_entry
 from buntime.errors import Forbidden, InvalidRequest, PayloadTooLarge
+from buntime.image import DEFAULT_IMAGE
 from buntime.inside import FileToWrite
 from buntime.paths import for_client, inside_session, shown
 from buntime.plan import MB, Limits, Plan
@@ -46,6 +47,7 @@ class NewSession:
     network: Network = DEFAULT_NETWORK
     on_wake: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    image: str = DEFAULT_IMAGE  # a name
 
 
 @dataclass(frozen=True, slots=True)

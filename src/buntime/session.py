@@ -10,6 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Self
 
+from buntime.image import DEFAULT_IMAGE
 from buntime.plan import Limits
 
 DESTROYED = "destroyed"  # replaces the key of a deleted session, which may still have objects in the archive
@@ -89,6 +90,7 @@ class Session:
     network: Network = DEFAULT_NETWORK
     on_wake: str | None = None
     env: Mapping[str, str] = NO_ENV
+    image_name: str = DEFAULT_IMAGE  # by which the image was asked for
     files: int = 0  # under /workspace, when the session was last seen awake
     processes: int = 0
     key: str = ""  # seals its snapshots; wrapped (see `sealing`); "" before the first snapshot

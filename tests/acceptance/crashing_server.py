@@ -15,8 +15,8 @@ from buntime.daemon import steps
 
 
 def named_steps() -> list[str]:
-    """Returns all steps in `buntime.daemon.steps`, in order of execution."""
-    groups = [group for group in vars(steps).values() if isinstance(group, tuple)]
+    """Returns all steps of a server in `buntime.daemon.steps`, in order of execution."""
+    groups = [group for group in vars(steps).values() if isinstance(group, tuple) and group is not steps.ADD_IMAGE]
     return [step for group in groups for step in group]
 
 

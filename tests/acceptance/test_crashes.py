@@ -161,6 +161,29 @@ def test_a_new_start_of_a_sandbox_loses_nothing(history: History, step: str, poo
     history.is_as_before()
 
 
+ON_AN_IMAGE = [
+    *((step, 0) for step in MAKE),
+    *((step, 1) for step in (*steps.ATTACH, "create: claimed", "create: stored")),
+]
+
+
+@pytest.mark.parametrize(("step", "pool_size"), ON_AN_IMAGE)
+def test_a_create_on_an_added_image_is_whole_or_not_at_all(
+    history: History, tmp_path: Path, step: str, pool_size: int
+) -> None:
+    (tmp_path / "etc").mkdir()
+    history.server.cli("images", "add", "small", str(tmp_path))
+    key = str(uuid4())
+    made = history.crash(step, lambda: history.client.create(image="small", idempotency_key=key), pool_size=pool_size)
+    assert made is None
+    history.server.start()
+    session = Session(history.client, history.client.create(image="small", idempotency_key=key).done()["sessionId"])
+    assert session.code("console.log(1)")["stdout"] == "1\n"
+    assert session.look().done()["image"] == "small"
+    session.delete().done()
+    history.is_as_before()
+
+
 @pytest.mark.parametrize("step", REMOVE)
 def test_clearing_up_after_a_crash_may_crash_too(history: History, step: str) -> None:
     assert history.crash("create: claimed", history.client.create) is None

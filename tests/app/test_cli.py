@@ -274,7 +274,15 @@ def test_the_command_line_starts_quickly() -> None:
 def test_help_shows_the_servers_commands_apart(shell: Shell) -> None:
     _, clients, server = re.split(r"^(?=Commands)", shell.prints("--help"), flags=re.M)
     assert {"create", "ls", "run", "mcp", "completion"} <= set(re.findall(r"^  (\w+) ", clients, re.M))
-    assert re.findall(r"^  (\w+) ", server, re.M) == ["serve", "doctor", "purge", "backup", "accounts", "keys"]
+    assert re.findall(r"^  (\w+) ", server, re.M) == [
+        "serve",
+        "doctor",
+        "purge",
+        "backup",
+        "accounts",
+        "keys",
+        "images",
+    ]
 
 
 @pytest.mark.parametrize("words", [("--version",), ("ls", "--help"), ("create", "--help")])

@@ -50,6 +50,7 @@ async def test_a_session_shows_its_settings_but_not_the_values_of_env(api: Api) 
         "network": {"egress": "none", "allow": [], "deny": []},
         "onWake": "bun start",
         "envNames": ["A", "TOKEN"],
+        "image": "default",
     }
     assert b'"cpu":1,' in answer.body
 

@@ -14,11 +14,13 @@ REQUEST_ID = "0123456789abcdef0123456789abcdef"
 REQUEST_ID_FORM = re.compile(r"[0-9a-f]{32}")
 PREVIEW_TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - not a real token
 RETRY_AFTER = 30
+IMAGE = "root-0123456789abcdef0123456789abcdef"
 
 _ID = re.compile(r"\b(ses|proc|ctx|term)([_-])([a-z0-9]{18})\b")
 _HOST = re.compile(r"http://(ses-[a-z0-9]{18}(?:-\d+)?)\.localhost:\d+")
 _TOKEN = re.compile(r"\bbpt_[0-9A-Za-z]{32}\b")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_IMAGE = re.compile(r"\broot-[0-9a-f]{32}\b")
 _FIRST_ID = "abc123def456ghi"  # followed by a number from 789
 
 _CREATED = datetime(2024, 1, 19, 10, 30, tzinfo=UTC)
@@ -64,6 +66,7 @@ class Constants:
     def text(self, text: str) -> str:
         text = _HOST.sub(r"https://\1.example.com", text)
         text = _TOKEN.sub(PREVIEW_TOKEN, text)
+        text = _IMAGE.sub(IMAGE, text)
         return _ID.sub(lambda found: f"{found[1]}{found[2]}{self._id(found[1], found[3])}", text)
 
     def events(self, text: str) -> str:

@@ -20,6 +20,7 @@ ALL_FIELDS = {
     "network": {"egress": "internet", "allow": ["api.example.com", "192.0.2.0/24"], "deny": ["192.0.2.1/32"]},
     "onWake": "echo awake",
     "env": {"GREETING": "hello"},
+    "image": "default",
 }
 
 SESSIONS = (
@@ -55,6 +56,9 @@ SESSIONS = (
     keyed("", "/contexts/create", {"sessionId": "$single"}, account="single"),
     keyed("resource-limit-exceeded", "/contexts/create", {"sessionId": "$single"}, account="single", status=429),
     delete("", "/sessions/$single", account="single"),
+    keyed("image-not-found", "/sessions/create", {"image": "missing"}, status=404),
+    get("list-images", "/images"),
+    delete("delete-image-of-the-operator", "/images/small", status=403),
     get("rate-limit-exceeded", "/sessions", account="slow", status=429, again=True),
 )
 

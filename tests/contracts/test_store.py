@@ -1,12 +1,21 @@
 """The contract of `ports.Store`, for the fake and the real one alike."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from buntime.account import AccountStatus
-from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, SessionNotFound, StaleSession, TooManyTokens
+from buntime.errors import (
+    IdempotencyInProgress,
+    ImageNotFound,
+    SessionLimitExceeded,
+    SessionNotFound,
+    StaleSession,
+    TooManyTokens,
+)
+from buntime.image import NamedImage
 from buntime.ports import Store
 from buntime.session import Event, Session, State
 from tests.contracts.examples import FULL, NOW, account, answer, key, session, token
@@ -553,3 +562,59 @@ async def test_a_cancelled_caller_leaves_its_change_whole(store: Store) -> None:
 async def test_closing_twice_is_nothing(store: Store) -> None:
     await asyncio.gather(store.close(), store.close())
     await store.close()
+
+
+# images
+
+
+async def test_a_name_stands_for_the_accounts_own_image_or_else_the_operators(store: Store) -> None:
+    ours, mine = NamedImage("deb", "root-1", 5, NOW), NamedImage("deb", "root-2", 6, NOW + 1, "acc_one")
+    await store.add_image(ours)
+    assert await store.find_image("acc_one", "deb") == ours
+    await store.add_image(mine)
+    assert [await store.find_image(account, "deb") for account in ("acc_one", "acc_two")] == [mine, ours]
+    assert await store.remove_image("acc_one", "deb")
+    assert await store.find_image("acc_one", "deb") == ours
+    assert not await store.remove_image("acc_one", "deb")
+    assert await store.find_image("acc_one", "none") is None
+
+
+async def test_images_are_listed_by_name_each_once(store: Store) -> None:
+    for image in (
+        NamedImage("b", "root-1", 1, NOW),
+        NamedImage("a", "root-2", 1, NOW),
+        NamedImage("b", "root-3", 1, NOW, "acc_one"),
+        NamedImage("c", "root-4", 1, NOW, "acc_two"),
+    ):
+        await store.add_image(image)
+    assert [(image.name, image.id) for image in await store.list_images("acc_one")] == [
+        ("a", "root-2"),
+        ("b", "root-3"),
+    ]
+
+
+async def test_a_name_can_be_given_to_another_image(store: Store) -> None:
+    await store.add_image(NamedImage("a", "root-1", 1, NOW))
+    await store.add_image(NamedImage("a", "root-2", 2, NOW + 1))
+    assert await store.list_images("acc_one") == [NamedImage("a", "root-2", 2, NOW + 1)]
+
+
+async def test_images_are_used_by_names_and_by_sessions(store: Store) -> None:
+    await store.add_image(NamedImage("a", "root-1", 1, NOW))
+    await store.add_session(replace(session(), image="root-1", image_name="a"), None, 5)
+    await store.add_image(NamedImage("a", "root-2", 1, NOW))
+    assert await store.used_images() == {"root-1", "root-2"}
+    await store.remove_session("ses_one")
+    assert await store.used_images() == {"root-2"}
+
+
+@pytest.mark.parametrize(
+    "names", [[], [NamedImage("a", "root-2", 1, NOW)], [NamedImage("a", "root-1", 1, NOW, "acc_x")]]
+)
+async def test_no_session_is_added_on_an_image_that_lost_its_name(store: Store, names: Sequence[NamedImage]) -> None:
+    for image in names:
+        await store.add_image(image)
+    with pytest.raises(ImageNotFound):
+        await store.add_session(replace(session(), image="root-1", image_name="a"), answer(), 5)
+    assert await store.get_session("ses_one") is None
+    assert await store.find_answer("acc_one", "k") is None

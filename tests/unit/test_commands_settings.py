@@ -17,6 +17,7 @@ WHOLE = session(
     network=NETWORK,
     onWake=None,
     envNames=["LEVEL"],
+    image="python",
 )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -195,6 +195,10 @@ async def test_other_lines_of_a_search_are_skipped_in_turns_and_bounded(line: by
 
 class Launching(Launcher):
     """A fake launcher with the parts that a start uses."""
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        return {}
 
     def live(self, lives: str) -> int:
         return 1

@@ -125,7 +125,7 @@ async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         machinery = Machinery(cast("Cgroups", one.kernel), nothing, nothing, tasks, http, {}, one.runs)
         monkeypatch.setattr(LocalSandbox, "kill", lambda _: one.kill())
         monkeypatch.setattr(LocalSandbox, "is_alive", lambda _: True)
-        one.sandbox = LocalSandbox(Record("sbx", 1, "img", "secret"), tmp_path, "127.0.0.1", -1, guest, machinery)
+        one.sandbox = LocalSandbox(Record("sbx", 1, "img", "secret"), tmp_path, "127.0.0.1", -1, guest, machinery, {})
         one.launcher = one.sandbox._launcher
         yield one
         one.kernel.frozen = False

@@ -110,6 +110,9 @@ SESSIONS: Mapping[str, Exchange] = {
     "list-sessions-second-page": Exchange(
         "client", lambda client: client.sessions.list(page_size=1).page(1), paged("sessions")
     ),
+    "image-not-found": Exchange("client", lambda client: client.sessions.create(image="missing")),
+    "list-images": Exchange("client", lambda client: client.images.list(), listed("images")),
+    "delete-image-of-the-operator": Exchange("client", lambda client: client.images.delete("small")),
     "rate-limit-exceeded": Exchange("client", lambda client: client.sessions.list()),
     "patch-session": Exchange("session", lambda session: session.update(ttl=7200, metadata={"user": "u2"})),
     "patch-session-to-defaults": Exchange("session", lambda session: session.update(network=None, on_wake=None)),
@@ -312,6 +315,7 @@ def _all_fields() -> dict[str, Any]:
         "network": NetworkSettings("internet", ("api.example.com", "192.0.2.0/24"), ("192.0.2.1/32",)),
         "on_wake": "echo awake",
         "env": {"GREETING": "hello"},
+        "image": "default",
     }
 
 

@@ -16,7 +16,9 @@ from buntime_sdk import (
     FileChange,
     FileConflict,
     FileNotFound,
+    Forbidden,
     Forms,
+    ImageNotFound,
     InvalidRequest,
     InvalidState,
     LogEntry,
@@ -391,3 +393,16 @@ def test_preview_tokens_are_created_and_revoked() -> None:
     assert one.url.startswith(session.preview_url(3000))
     assert other.url.startswith(session.preview_url())
     assert (session.revoke_preview_tokens(one.token), session.revoke_preview_tokens()) == (1, 1)
+
+
+def test_a_session_stands_on_an_image_that_was_added() -> None:
+    with FakeBuntime().add_image("python", size_bytes=5) as client:
+        assert [(image.name, image.size_bytes) for image in client.images.list()] == [("python", 5)]
+        with client.sessions.create(image="python") as session:
+            assert session.image == session.refresh().image == "python"
+        with client.sessions.create() as session:
+            assert session.refresh().image == "default"
+        with pytest.raises(ImageNotFound, match="none"):
+            client.sessions.create(image="none")
+        with pytest.raises(Forbidden):
+            client.images.delete("python")

@@ -27,7 +27,8 @@ NULLABLE = frozenset({"exitCode", "reason", "endedAt", "name", "onWake"})
 
 CONVERSATION = """
     create-session get-session create-session-all-fields get-session-all-fields list-sessions list-sessions-filtered
-    patch-session patch-session-to-defaults create-preview-token create-preview-token-for-all-ports
+    patch-session patch-session-to-defaults image-not-found list-images
+    delete-image-of-the-operator create-preview-token create-preview-token-for-all-ports
     revoke-preview-token revoke-preview-tokens execute-code execute-command execute-all-fields execute-timed-out
     execute-process-limit-exceeded
     execute-with-key stream-code stream-command write-file append-to-file write-file-base64 read-file
@@ -59,6 +60,7 @@ class Conversation:
         self._said = ""
         server = FakeServer(_now)
         server.scripts.add(lambda run: True, self._run)
+        server.add_image("small", 7)
         self._http = httpx2.Client(transport=FakeTransport(server))
 
     def say(self, name: str, *, with_key: bool = False, **changes: object) -> httpx2.Response:

@@ -6,6 +6,7 @@ import { ClientFiles } from "./client_files.js";
 import { checkedKey, checkedUrl } from "./address.js";
 import type { BuntimeError } from "./errors.js";
 import { FetchTransport, type Fetch } from "./fetching.js";
+import { Images } from "./images.js";
 import { NodeTransport } from "./node_http.js";
 import type { ExecutionResult } from "./results.js";
 import { RunStream, execute, type ExecuteOptions, type StreamOptions } from "./runs.js";
@@ -60,6 +61,8 @@ const OPTIONS: Record<keyof BuntimeOptions, true> = {
 export class Buntime {
   /** Creates, lists and deletes sessions. */
   readonly sessions: Sessions;
+  /** The images that sessions can stand on. */
+  readonly images: Images;
   /** Files by session id. `session.files` can do more. */
   readonly files: ClientFiles;
   readonly #calls: Calls;
@@ -86,6 +89,7 @@ export class Buntime {
     };
     this.#calls = new Calls(settings, options.transport ?? network(options.fetch));
     this.sessions = new Sessions(this.#calls);
+    this.images = new Images(this.#calls);
     this.files = new ClientFiles(this.#calls);
   }
 

@@ -77,6 +77,9 @@ export class ProcessNotFound extends BuntimeError {}
 /** 404 `context_not_found`: the session has no context with this id. */
 export class ContextNotFound extends BuntimeError {}
 
+/** 404 `image_not_found`: the account can use no image with this name. */
+export class ImageNotFound extends BuntimeError {}
+
 /** 409 `context_lost`: the context and its variables are gone; `details.reason` says why. */
 export class ContextLost extends BuntimeError {}
 
@@ -186,6 +189,7 @@ const CLASSES: Record<string, typeof BuntimeError> = {
   file_conflict: FileConflict,
   process_not_found: ProcessNotFound,
   context_not_found: ContextNotFound,
+  image_not_found: ImageNotFound,
   context_lost: ContextLost,
   terminal_not_found: TerminalNotFound,
   range_not_satisfiable: RangeNotSatisfiable,

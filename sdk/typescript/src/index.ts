@@ -5,6 +5,7 @@
 export { Buntime, type BuntimeOptions } from "./client.js";
 export type { CallOptions, KeyedOptions } from "./calls.js";
 export { Sessions, type ListSessions, type SessionId } from "./sessions.js";
+export { Images, type ListImages } from "./images.js";
 export { Session, SessionHandle } from "./session.js";
 export { ExecutionResult, type Evaluation } from "./results.js";
 export { RunStream, type ExecuteOptions, type OutputListeners, type StreamOptions } from "./runs.js";
@@ -30,6 +31,7 @@ export {
   Forbidden,
   IdempotencyInProgress,
   IdempotencyKeyReused,
+  ImageNotFound,
   InternalError,
   InvalidRequest,
   InvalidState,

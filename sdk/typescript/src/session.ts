@@ -262,6 +262,8 @@ export class Session extends SessionHandle {
   readonly onWake!: string | null;
   /** The names of its environment variables. The server never returns their values. */
   readonly envNames!: string[];
+  /** The name of the image that it was created on. */
+  readonly image!: string;
 
   /** @internal */
   constructor(calls: Calls, shape: SessionShape) {

@@ -31,8 +31,8 @@ export class Sessions {
 
   /**
    * Creates a session. An idempotency key is sent by default, so a retry creates nothing twice. `await using` deletes the
-   * session at the end of the block. Throws `Forbidden` for a limit beyond the plan, `SessionLimitExceeded`, and
-   * `Unavailable` when the server has no capacity.
+   * session at the end of the block. Throws `Forbidden` for a limit beyond the plan, `ImageNotFound`,
+   * `SessionLimitExceeded`, and `Unavailable` when the server has no capacity.
    */
   async create(fields: CreateSession = {}, options: KeyedOptions = {}): Promise<Session> {
     const { signal, idempotencyKey = newKey() } = options;
@@ -90,6 +90,7 @@ function asMade(made: CreatedShape, fields: CreateSession): SessionShape {
     network: { egress: "internet", allow: [], deny: [], ...fields.network },
     onWake: fields.onWake ?? null,
     envNames: Object.keys(fields.env ?? {}).sort(),
+    image: fields.image ?? "default",
     ...made,
   };
 }

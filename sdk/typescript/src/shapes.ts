@@ -47,6 +47,18 @@ export interface CreateSession {
   onWake?: string | null | undefined;
   /** Variables for every run. */
   env?: Record<string, string> | undefined;
+  /** The name of the image that it stands on; `default` by default. */
+  image?: string | undefined;
+}
+
+/** What sessions can stand on. */
+export interface Image {
+  /** Names the content. */
+  imageId: string;
+  name: string;
+  /** Bytes of all its files. */
+  sizeBytes: number;
+  createdAt: string;
 }
 
 /** Replaces each setting given as a whole; null restores its default. */
@@ -78,6 +90,7 @@ export interface SessionShape extends CreatedShape {
   network: NetworkSettings;
   onWake: string | null;
   envNames: string[];
+  image: string;
 }
 
 export interface DeletedSession {

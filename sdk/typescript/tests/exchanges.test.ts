@@ -86,6 +86,9 @@ const CALLS: Record<string, Calling> = {
   "list-sessions-filtered": ({ sessions }) => firstPage(sessions.list({ state: "active", metadata: { user: "u1" } })),
   "list-sessions-first-page": ({ sessions }) => firstPage(sessions.list({ pageSize: 1 })),
   "list-sessions-second-page": ({ sessions }) => secondPage(sessions.list({ pageSize: 1 })),
+  "image-not-found": create,
+  "list-images": ({ images }) => firstPage(images.list()),
+  "delete-image-of-the-operator": ({ images }) => images.delete("small"),
   "rate-limit-exceeded": ({ sessions }) => sessions.list().all(),
   "patch-session": (client, sent) => session(client).update(sent),
   "patch-session-to-defaults": (client, sent) => session(client).update(sent),
@@ -243,7 +246,7 @@ function expectAnswer(outcome: unknown, { status, headers, body, text, base64 }:
   if (headers["content-type"] === "text/event-stream") return expectEvents(outcome as object[], text!);
   if (text !== undefined) return expect(new TextDecoder().decode(outcome as Uint8Array)).toBe(text);
   if (outcome === undefined) return expect(body).toHaveProperty("deleted", true); // a call that returns nothing
-  const list = ["sessions", "processes", "files", "contexts"].find((name) => Array.isArray(body![name]));
+  const list = ["sessions", "processes", "files", "contexts", "images"].find((name) => Array.isArray(body![name]));
   if (list !== undefined) return expectList(outcome, body!, body![list] as object[]);
   if ("revoked" in body!) return expect(outcome).toBe(body.revoked as number);
   if ("wokeFrom" in body!) return expect(outcome).toEqual({ wokeFrom: body.wokeFrom, wakeTimeMs: body.wakeTimeMs });

@@ -5,7 +5,9 @@ import {
   ContextLost,
   DiskFull,
   FileNotFound,
+  Forbidden,
   IdempotencyKeyReused,
+  ImageNotFound,
   InvalidRequest,
   RequestTimeout,
   Session,
@@ -281,4 +283,13 @@ test("requests are recorded", async () => {
     body: { sessionId: session.id, code: "1", timeout: 5 },
   });
   expect(JSON.stringify(client.requests)).not.toContain("btk_");
+});
+
+test("a session stands on an image that was added", async () => {
+  const client = new FakeBuntime().addImage("python", { sizeBytes: 5 });
+  expect((await client.images.list().all()).map(({ name, sizeBytes }) => [name, sizeBytes])).toEqual([["python", 5]]);
+  const session = await client.sessions.create({ image: "python" });
+  expect((await session.refresh()).image).toBe("python");
+  await expect(client.sessions.create({ image: "none" })).rejects.toBeInstanceOf(ImageNotFound);
+  await expect(client.images.delete("python")).rejects.toBeInstanceOf(Forbidden);
 });

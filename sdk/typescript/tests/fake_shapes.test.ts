@@ -18,6 +18,7 @@ class Conversation {
   readonly transport = new FakeTransport();
 
   constructor() {
+    this.transport.addImage("small", 7);
     this.transport.scripts.add(
       () => true,
       ({ kind }) => ({ stdout: "1\n", running: kind === "process" }),
@@ -88,6 +89,7 @@ test("the fake returns the same fields as a server", async () => {
   const conversation = new Conversation();
   const names = [
     ["create-session-all-fields", "get-session-all-fields", "list-sessions", "patch-session", "create-preview-token"],
+    ["image-not-found", "list-images", "delete-image-of-the-operator"],
     ["revoke-preview-tokens", "execute-code", "execute-command", "stream-command", "write-file", "append-to-file"],
     ["write-file-base64", "read-file", "read-file-base64", "stat-file", "list-files", "make-directory", "search-names"],
     ["move-file", "make-directory-again", "directory-not-empty", "delete-directory", "file-not-found"],

@@ -5,19 +5,19 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
 from buntime.account import HINT_LENGTH, Account, AccountStatus, Key, hash_key, new_account, new_key
 from buntime.admin import plan_settings
+from buntime.admin.printing import AsJson, print_table, say, shown_time
 from buntime.admin.refusals import CommandRefused, ServerGroup
+from buntime.admin.store import open_store
 from buntime.config import Config, from_environment
 from buntime.plan import FIRST_PLAN, Plan, load_plans
 from buntime.stores import accounts as sql
-from buntime.stores import database, store_file
 
 ASLEEP = "Its sessions go to deep sleep, which ends their processes and keeps their files."
 accounts = typer.Typer(
@@ -31,7 +31,6 @@ keys = typer.Typer(
     cls=ServerGroup, help="API keys of accounts.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 AccountId = Annotated[str, typer.Argument(metavar="ID", help="The account's id, acc_…", show_default=False)]
 
 
@@ -54,9 +53,9 @@ def create_account(
     except ValueError as wrong:
         raise CommandRefused(f"{wrong}.") from None
     account = new_account(plan, int(time.time()), overrides)
-    with _store(config) as connection:
+    with open_store(config) as connection:
         sql.add_account(connection, account)
-    _say(account.id, _told_account(account), as_json)
+    say(account.id, _told_account(account), as_json)
 
 
 @accounts.command("list")
@@ -67,17 +66,17 @@ def list_accounts(
 
     Example: buntime accounts list --all
     """
-    with _store(from_environment(os.environ)) as connection:
+    with open_store(from_environment(os.environ)) as connection:
         known = sql.list_accounts(connection)
     found = [account for account in known if every or account.status is not AccountStatus.DELETED]
     if as_json:
         typer.echo(json.dumps([_told_account(account) for account in found]))
         return
     rows = [
-        (account.id, account.plan, account.status.value, _time(account.created_at), _words(account.overrides))
+        (account.id, account.plan, account.status.value, shown_time(account.created_at), _words(account.overrides))
         for account in found
     ]
-    _print_table(("ID", "PLAN", "STATUS", "CREATED", "SETTINGS"), rows)
+    print_table(("ID", "PLAN", "STATUS", "CREATED", "SETTINGS"), rows)
     if hidden := len(known) - len(found):
         typer.echo(
             f"{_count(hidden, 'deleted account')} left out. Show all with: buntime accounts list --all", err=True
@@ -93,7 +92,7 @@ def suspend_account(account_id: AccountId, as_json: AsJson = False) -> None:
     Example: buntime accounts suspend acc_…
     """
     _set_status(account_id, AccountStatus.SUSPENDED)
-    _say(
+    say(
         f"{account_id} is suspended. Its calls are refused until: buntime accounts resume {account_id}\n{ASLEEP}",
         {"id": account_id, "status": "suspended"},
         as_json,
@@ -107,7 +106,7 @@ def resume_account(account_id: AccountId, as_json: AsJson = False) -> None:
     Example: buntime accounts resume acc_…
     """
     _set_status(account_id, AccountStatus.ACTIVE)
-    _say(f"{account_id} is active.", {"id": account_id, "status": "active"}, as_json)
+    say(f"{account_id} is active.", {"id": account_id, "status": "active"}, as_json)
 
 
 @accounts.command("delete")
@@ -120,14 +119,14 @@ def delete_account(
 
     Example: buntime accounts delete acc_… --yes
     """
-    with _store(from_environment(os.environ)) as connection:  # ends before the question: it holds up the server
+    with open_store(from_environment(os.environ)) as connection:  # ends before the question: it holds up the server
         _require_account(connection, account_id)
         sessions = sql.count_sessions(connection, account_id)
     if not yes:
         _confirm(account_id, sessions)
     _set_status(account_id, AccountStatus.DELETED)
     told = {"id": account_id, "status": "deleted", "sessions": sessions}
-    _say(f"{account_id} is deleted, with {_count(sessions, 'session')}.", told, as_json)
+    say(f"{account_id} is deleted, with {_count(sessions, 'session')}.", told, as_json)
 
 
 @keys.command("create")
@@ -150,13 +149,13 @@ def create_key(
     account = None if account_id is not None else new_account(_plan(config, plan or FIRST_PLAN).name, int(time.time()))
     owner = account_id or (account.id if account else "")
     key, secret = new_key(owner, int(time.time()))
-    with _store(config) as connection:
+    with open_store(config) as connection:
         if account is not None:
             sql.add_account(connection, account)
         else:
             _require_account(connection, owner)
         sql.add_key(connection, key)
-    _say(secret, {"key": secret, "id": key.id, "account": owner}, as_json)
+    say(secret, {"key": secret, "id": key.id, "account": owner}, as_json)
     typer.echo(f"{key.id} of account {owner}. Keep the key: it is not shown again.", err=True)
 
 
@@ -171,7 +170,7 @@ def list_keys(
 
     Example: buntime keys list
     """
-    with _store(from_environment(os.environ)) as connection:
+    with open_store(from_environment(os.environ)) as connection:
         if account_id is not None and sql.get_account(connection, account_id) is None:
             raise CommandRefused(f"There is no account {account_id}.")
         found = sql.list_keys(connection, account_id)
@@ -183,12 +182,12 @@ def list_keys(
             key.hint + "…",
             key.id,
             key.account,
-            _time(key.created_at),
-            "" if key.revoked_at is None else _time(key.revoked_at),
+            shown_time(key.created_at),
+            "" if key.revoked_at is None else shown_time(key.revoked_at),
         )
         for key in found
     ]
-    _print_table(("KEY", "ID", "ACCOUNT", "CREATED", "REVOKED"), rows)
+    print_table(("KEY", "ID", "ACCOUNT", "CREATED", "REVOKED"), rows)
 
 
 @keys.command("revoke")
@@ -200,7 +199,7 @@ def revoke_key(
 
     Example: buntime keys revoke key_…
     """
-    with _store(from_environment(os.environ)) as connection:
+    with open_store(from_environment(os.environ)) as connection:
         key_id: str = key
         if key.startswith("btk_"):
             found = sql.find_key(connection, hash_key(key))
@@ -208,33 +207,7 @@ def revoke_key(
         if not sql.revoke_key(connection, key_id, int(time.time())):
             shown = key[:HINT_LENGTH] + "…" if key.startswith("btk_") else key
             raise CommandRefused(f"There is no key {shown} that is not revoked yet.")
-    _say(f"{key_id} is revoked. Its calls are refused from now on.", {"id": key_id, "revoked": True}, as_json)
-
-
-@contextmanager
-def _store(config: Config) -> Iterator[sqlite3.Connection]:
-    """The store in one transaction. A server that runs sees the changes at once.
-
-    Raises CommandRefused, also where no server ever was: a key that no server knows would be of no use.
-    """
-    try:
-        store_file(config).stat()
-        connection = database.connect(store_file(config))
-    except FileNotFoundError:
-        raise CommandRefused(
-            f"No server ever ran on {config.data_dir}. Start one with `buntime serve`, or set BUNTIME_DATA_DIR to the "
-            "directory of yours."
-        ) from None
-    except OSError as failure:
-        raise CommandRefused(f"The directory {config.data_dir} cannot be read: {failure.strerror}.") from failure
-    except database.StoreUnusable as failure:
-        raise CommandRefused(str(failure)) from failure
-    with closing(connection):
-        try:
-            with database.transaction(connection):
-                yield connection
-        except sqlite3.Error as failure:
-            raise CommandRefused(f"The store cannot be used at the moment: {failure}.") from failure
+    say(f"{key_id} is revoked. Its calls are refused from now on.", {"id": key_id, "revoked": True}, as_json)
 
 
 def _plan(config: Config, name: str) -> Plan:
@@ -261,7 +234,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _set_status(account_id: str, status: AccountStatus) -> None:
-    with _store(from_environment(os.environ)) as connection:
+    with open_store(from_environment(os.environ)) as connection:
         _require_account(connection, account_id)
         sql.set_account_status(connection, account_id, status)
 
@@ -274,27 +247,19 @@ def _require_account(connection: sqlite3.Connection, account_id: str) -> None:
         raise CommandRefused(f"The account {account_id} is deleted, which is final.")
 
 
-def _say(word: str, told: Mapping[str, object], as_json: bool) -> None:
-    typer.echo(json.dumps(told) if as_json else word)
-
-
 def _told_account(account: Account) -> dict[str, object]:
     return {
         **{"id": account.id, "plan": account.plan, "status": account.status.value},
-        **{"createdAt": _time(account.created_at), "settings": account.overrides},
+        **{"createdAt": shown_time(account.created_at), "settings": account.overrides},
     }
 
 
 def _told_key(key: Key) -> dict[str, object]:
-    revoked = None if key.revoked_at is None else _time(key.revoked_at)
+    revoked = None if key.revoked_at is None else shown_time(key.revoked_at)
     return {
         **{"hint": key.hint, "id": key.id, "account": key.account},
-        **{"createdAt": _time(key.created_at), "revokedAt": revoked},
+        **{"createdAt": shown_time(key.created_at), "revokedAt": revoked},
     }
-
-
-def _time(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _words(overrides: Mapping[str, object], prefix: str = "") -> str:
@@ -303,11 +268,3 @@ def _words(overrides: Mapping[str, object], prefix: str = "") -> str:
         _words(value, f"{key}.") if isinstance(value, Mapping) else f"{prefix}{key}={value}"
         for key, value in overrides.items()
     )
-
-
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns of plain text, for people and for `awk`."""
-    widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
-    for line in (head, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        typer.echo("  ".join(cells).rstrip())

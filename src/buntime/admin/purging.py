@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sys
 from pathlib import Path
 
 import uvloop
@@ -14,6 +15,7 @@ from buntime.edge.process import stop_left_over
 from buntime.errors import BuntimeError
 from buntime.sandboxes import opening
 from buntime.sandboxes.guest.client import new_http_client
+from buntime.sandboxes.images.shelf import Shelf
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import NoPart
 
@@ -30,10 +32,20 @@ def purge(config: Config) -> None:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_purge(config))
+            _give_up_images(config)
             _empty(config.data_dir)
         except (BuntimeError, HostCommandFailed, NoPart, OSError) as failed:
             raise BadSetting(f"not everything of {config.data_dir} could be removed: {failed}") from failed
         config.shared_lock.unlink(missing_ok=True)
+
+
+def _give_up_images(config: Config) -> None:
+    """Other servers of this host may use the same directory, and the same images."""
+    if not config.images.exists():
+        return
+    shelf = Shelf(config.images, config.instance)
+    with shelf.locked(lambda line: print(line, file=sys.stderr)):
+        shelf.prune(())
 
 
 def _empty(directory: Path) -> None:

@@ -54,6 +54,14 @@ WAKE: Final = (
     "wake: stored",
 )
 SUSPEND: Final = ("suspend: stored",)
+ADD_IMAGE: Final = (  # of the command, not of a server
+    "image: taken",
+    "image: furnished",
+    "image: written",
+    "image: marked",
+    "image: put",
+    "image: named",
+)
 
 
 def _nothing(step: str) -> None: ...

@@ -12,6 +12,7 @@ from buntime.operations.executions import Executions
 from buntime.operations.files import Files
 from buntime.operations.idempotency import Idempotency
 from buntime.operations.identity import Identity
+from buntime.operations.images import Images
 from buntime.operations.preview_tokens import PreviewTokens
 from buntime.operations.processes import Processes
 from buntime.operations.sessions import Sessions
@@ -29,6 +30,7 @@ class Operations:
     idempotency: Idempotency
     entrance: Entrance
     sessions: Sessions
+    images: Images
     preview_tokens: PreviewTokens
     executions: Executions
     processes: Processes
@@ -47,12 +49,13 @@ def assemble_operations(
     clock: Callable[[], float],
 ) -> Operations:
     entrance = Entrance(store, sandboxes, lifecycle.leases, clock)
-    visitors = Visitors(store, sandboxes, tasks)
+    images, visitors = Images(store), Visitors(store, sandboxes, tasks)
     return Operations(
         Identity(store, plans),
         Idempotency(store, vault, tasks, clock),
         entrance,
-        Sessions(store, sandboxes, lifecycle, entrance, visitors, tasks, clock),
+        Sessions(store, sandboxes, lifecycle, entrance, images, visitors, tasks, clock),
+        images,
         PreviewTokens(store, entrance, visitors, tasks, clock),
         Executions(entrance),
         Processes(entrance, tasks, clock),

@@ -16,8 +16,10 @@ from buntime.caller import Caller
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
 from buntime.ids import new_session_id
+from buntime.image import DEFAULT_IMAGE
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.operations.entrance import Entrance
+from buntime.operations.images import Images
 from buntime.operations.visitors import Visitors
 from buntime.plan import Limits
 from buntime.ports import Answer, Claimed, Observed, Sandbox, Sandboxes, Store
@@ -54,6 +56,7 @@ class Sessions:
         sandboxes: Sandboxes,
         lifecycle: Lifecycle,
         entrance: Entrance,
+        images: Images,
         visitors: Visitors,
         tasks: Tasks,
         clock: Callable[[], float],
@@ -62,6 +65,7 @@ class Sessions:
         self._sandboxes = sandboxes
         self._lifecycle = lifecycle
         self._entrance = entrance
+        self._images = images
         self._visitors = visitors
         self._tasks = tasks
         self._clock = clock
@@ -83,7 +87,8 @@ class Sessions:
         self, caller: Caller, new: NewSession, ttl: int, limits: Limits, answer: AnswerTo | None
     ) -> Session:
         session_id = new_session_id()
-        claimed = await self._claim(session_id, limits)
+        image = "" if new.image == DEFAULT_IMAGE else (await self._images.find(caller, new.image)).id
+        claimed = await self._claim(session_id, limits, image)
         reached("create: claimed")
         now = self._now()
         session = Session(
@@ -96,6 +101,7 @@ class Sessions:
             sandbox=claimed.sandbox.id,
             volume=claimed.volume,
             image=claimed.image,
+            image_name=new.image,
             metadata=new.metadata,
             preview=new.preview,
             network=new.network,
@@ -106,14 +112,14 @@ class Sessions:
         reached("create: stored")
         return session
 
-    async def _claim(self, session_id: str, limits: Limits) -> Claimed:
+    async def _claim(self, session_id: str, limits: Limits, image: str) -> Claimed:
         """Raises Unavailable when this host cannot hold one more session and nothing can be freed."""
         try:
-            return await self._sandboxes.claim(session_id, limits)
+            return await self._sandboxes.claim(session_id, limits, image)
         except errors.Unavailable:
             if not await self._lifecycle.relief.relieve():
                 raise
-        return await self._sandboxes.claim(session_id, limits)
+        return await self._sandboxes.claim(session_id, limits, image)
 
     async def _add(self, caller: Caller, session: Session, sandbox: Sandbox, answer: AnswerTo | None) -> None:
         """Stores the session, or destroys its sandbox."""

@@ -25,6 +25,7 @@ from buntime.plan import Limits
 from buntime.ports import SandboxGone
 from buntime.sandboxes import record as records
 from buntime.sandboxes.guest.client import Guest
+from buntime.sandboxes.images.shelf import env_of
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part, Slots
 from buntime.sandboxes.kernel.image import Image
@@ -34,13 +35,29 @@ from buntime.sandboxes.kernel.seen import make_mount_points, write_seen
 from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.record import Record
 from buntime.sandboxes.sandbox import LocalSandbox
-from buntime.session import DEFAULT_NETWORK, Session
+from buntime.session import DEFAULT_NETWORK, Network, Session
 
 log = structlog.get_logger()
 
 READY_SECONDS = 20.0
 REMOVE_SECONDS = 10.0
 SEEN = "seen"  # a directory beside the record
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What a sandbox is to serve, instead of being parked."""
+
+    session: str  # id
+    image: str  # id
+    volume: str  # id
+    limits: Limits
+    network: Network = DEFAULT_NETWORK
+    is_new: bool = False  # the volume is still to be made
+
+
+def purpose_of(session: Session) -> Purpose:
+    return Purpose(session.id, session.image, session.volume, session.limits, session.network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +88,25 @@ class Containers:
 
     # --- starting ---
 
-    def new_record(self, session: Session | None) -> Record:
-        """Of a sandbox on the session's volume, or of one with an empty volume to be parked. Raises Unavailable."""
+    def new_record(self, purpose: Purpose | None) -> Record:
+        """Of a sandbox for the purpose, or of one with an empty volume to be parked. Raises Unavailable."""
         owner, image, volume = None, self._settings.image.id, new_volume_id()
-        if session is not None:
-            owner, image, volume = session.id, session.image, session.volume
+        if purpose is not None:
+            owner, image, volume = purpose.session, purpose.image, purpose.volume
         secret = secrets.token_hex(16)
         return Record(new_sandbox_id(), self.slots.take(), image, secret, owner, records.GENERATION, volume)
 
-    async def start(self, record: Record, limits: Limits, session: Session | None) -> LocalSandbox:
+    async def start(self, record: Record, purpose: Purpose | None) -> LocalSandbox:
         """Starts the sandbox of a new record. Raises Unavailable."""
         sandbox_id, slot = record.sandbox, record.slot
+        limits = self._settings.parked_limits if purpose is None else purpose.limits
+        is_new = purpose is None or purpose.is_new
         try:
-            if session is not None and session.network != DEFAULT_NETWORK:
+            if purpose is not None and purpose.network != DEFAULT_NETWORK:
                 # before anything runs: even the guest's own start reads files that the session wrote
-                await asyncio.to_thread(self._machinery.network.restrict, slot, rules_of(session.network))
+                await asyncio.to_thread(self._machinery.network.restrict, slot, rules_of(purpose.network))
             # a cancelled start removes the sandbox, which must not happen while a thread still makes it
-            init = await to_its_end(asyncio.to_thread(self._make, record, limits))
+            init = await to_its_end(asyncio.to_thread(self._make, record, limits, is_new))
             sandbox = self.taken_up(record, init)
             try:
                 await sandbox.wait_ready(READY_SECONDS)
@@ -101,14 +120,14 @@ class Containers:
             raise Unavailable("No sandbox could be started on this host just now.", 5) from failed
         return sandbox
 
-    def _make(self, record: Record, limits: Limits) -> int:
-        """Makes a running container. Returns a pidfd of its init. Blocking."""
+    def _make(self, record: Record, limits: Limits, is_new: bool) -> int:
+        """Makes a running container. `is_new`: with its volume. Returns a pidfd of its init. Blocking."""
         sandbox, machinery = record.sandbox, self._machinery
         directory = self.directory(sandbox)
         directory.mkdir(mode=0o700)
         records.write(directory, record)
         reached("make: recorded")
-        if record.session is None:
+        if is_new:
             machinery.volumes.create(record.volume, limits.disk)
         else:
             machinery.volumes.open(record.volume, limits.disk)
@@ -134,6 +153,7 @@ class Containers:
             name=self._container(record.sandbox),
             bundle=self.directory(record.sandbox),
             image=self._settings.images / record.image,
+            guest=self._settings.image.guest,
             volume=self._machinery.volumes.path(record.volume),
             resolv_conf=self._settings.resolv_conf,
             seen=self.directory(record.sandbox) / SEEN,
@@ -150,36 +170,43 @@ class Containers:
         """The sandbox that runs already. It owns `init`, a pidfd of its init, from now on."""
         address = self._part.address(record.slot)
         guest = Guest(self._machinery.http, address, record.secret)
-        return LocalSandbox(record, self.directory(record.sandbox), address, init, guest, self._machinery)
+        directory, env = self.directory(record.sandbox), self._image_env(record)
+        return LocalSandbox(record, directory, address, init, guest, self._machinery, env)
 
-    def attach(self, sandbox: LocalSandbox, session: Session) -> None:
-        """Gives a parked sandbox the session's volume and image in place of its own, and the session's limits and
-        network rules. Blocking.
+    def _image_env(self, record: Record) -> Mapping[str, str]:
+        return env_of(self._settings.images, record.image)
+
+    def attach(self, sandbox: LocalSandbox, purpose: Purpose) -> None:
+        """Gives a parked sandbox the purpose's volume and image in place of its own, and its limits and network rules.
+        Blocking.
 
         Raises NotAttachable, after which it is parked as before. Raises HostCommandFailed and OSError, after which it
         must be removed.
         """
         machinery, parked = self._machinery, sandbox.record
-        self._record(sandbox, replace(parked, session=session.id, image=session.image, volume=session.volume))
+        self._record(sandbox, replace(parked, session=purpose.session, image=purpose.image, volume=purpose.volume))
         reached("attach: recorded")
-        machinery.volumes.open(session.volume, session.limits.disk)
-        if session.network != DEFAULT_NETWORK:
-            machinery.network.restrict(parked.slot, rules_of(session.network))
+        make = machinery.volumes.create if purpose.is_new else machinery.volumes.open
+        make(purpose.volume, purpose.limits.disk)
+        if purpose.network != DEFAULT_NETWORK:
+            machinery.network.restrict(parked.slot, rules_of(purpose.network))
         try:
             self._runtime.replace_root(self._place(sandbox.record, ""), sandbox.init)
         except NotAttachable:
-            if session.network != DEFAULT_NETWORK:
+            if purpose.network != DEFAULT_NETWORK:
                 machinery.network.restrict(parked.slot, rules_of(DEFAULT_NETWORK))
+            if purpose.is_new:
+                machinery.volumes.destroy(purpose.volume)
             self._record(sandbox, parked)
             raise
         reached("attach: root")
-        machinery.cgroups.limit(sandbox.id, session.limits)
-        write_seen(self.directory(sandbox.id) / SEEN, session.limits)
+        machinery.cgroups.limit(sandbox.id, purpose.limits)
+        write_seen(self.directory(sandbox.id) / SEEN, purpose.limits)
         reached("attach: done")
 
     def _record(self, sandbox: LocalSandbox, record: Record) -> None:
         records.write(self.directory(sandbox.id), record)
-        sandbox.record = record
+        sandbox.serve(record, self._image_env(record))
 
     def limit(self, record: Record, limits: Limits) -> None:
         """Blocking."""

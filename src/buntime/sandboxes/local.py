@@ -16,13 +16,14 @@ import structlog
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import to_its_end
 from buntime.errors import Unavailable
+from buntime.ids import new_volume_id
 from buntime.plan import Limits
 from buntime.ports import Claimed, HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
 from buntime.sandboxes.adopting import Adoption
 from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.capacity import Capacity
-from buntime.sandboxes.containers import READY_SECONDS, Containers, Settings
+from buntime.sandboxes.containers import READY_SECONDS, Containers, Purpose, Settings, purpose_of
 from buntime.sandboxes.kernel.chunks import keep_room_for_metadata
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part
@@ -104,7 +105,9 @@ class LocalSandboxes:
     def volumes(self) -> LocalVolumes:
         return self._volumes
 
-    async def claim(self, session_id: str, limits: Limits) -> Claimed:
+    async def claim(self, session_id: str, limits: Limits, image: str = "") -> Claimed:
+        if image and image != self._settings.image.id:
+            return await self._claim_on(Purpose(session_id, image, new_volume_id(), limits, is_new=True))
         self._capacity.require()
         sandbox = await self._pool.take()
         reached("claim: taken")
@@ -123,6 +126,13 @@ class LocalSandboxes:
             raise
         return Claimed(sandbox, sandbox.record.volume, sandbox.record.image)
 
+    async def _claim_on(self, purpose: Purpose) -> Claimed:
+        self._require_image(purpose.image)
+        self._capacity.require()
+        sandbox = await self._serving(purpose)
+        self._running[sandbox.id] = sandbox
+        return Claimed(sandbox, purpose.volume, purpose.image)
+
     async def get(self, sandbox_id: str) -> Sandbox | None:
         sandbox = self._running.get(sandbox_id)
         return sandbox if sandbox is not None and sandbox.is_alive() else None
@@ -133,39 +143,46 @@ class LocalSandboxes:
             return running
         if not self._machinery.volumes.exists(session.volume):
             raise VolumeLost(session.volume)
-        if find_image(self._settings.images, session.image) is None:
-            raise Unavailable(f"This host does not have the image {session.image} that the session stands on.", 60)
+        self._require_image(session.image)
         self._capacity.require()
         await self._remove_all(session)  # two must not use the volume
-        parked = self._pool.take_parked()
-        sandbox = parked and await self._attached(parked, session)
-        if sandbox is None:
-            sandbox = await self._pool.started(partial(self._start_new, session))
+        sandbox = await self._serving(purpose_of(session))
         self._running[sandbox.id] = sandbox
         self._cache.drop(session.volume)
         log.info("sandbox_started", session=session.id, sandbox=sandbox.id)
         return sandbox
 
-    async def _attached(self, parked: LocalSandbox, session: Session) -> LocalSandbox | None:
-        """The parked sandbox on the session's volume. None when that is not possible. Raises Unavailable when it fails
-        and cannot be removed."""
+    def _require_image(self, image: str) -> None:
+        if find_image(self._settings.images, image) is None:
+            raise Unavailable(f"This host does not have the image {image} that the session stands on.", 60)
+
+    async def _serving(self, purpose: Purpose) -> LocalSandbox:
+        """A parked sandbox that is given the root, or a new one. Raises Unavailable."""
+        parked = self._pool.take_parked()
+        sandbox = parked and await self._attached(parked, purpose)
+        return sandbox or await self._pool.started(partial(self._start_new, purpose))
+
+    async def _attached(self, parked: LocalSandbox, purpose: Purpose) -> LocalSandbox | None:
+        """The parked sandbox with another root. None when that is not possible. Raises Unavailable when it fails and
+        cannot be removed."""
         empty = parked.record.volume
-        self._removing.note(replace(parked.record, volume=session.volume))
+        give_back = self._discard if purpose.is_new else self._removing.remove
+        self._removing.note(replace(parked.record, volume=purpose.volume))
         try:
             async with self._attaches:
                 # a cancelled attach removes the sandbox, which must not happen while a thread still works on it
-                await to_its_end(asyncio.to_thread(self._containers.attach, parked, session))
+                await to_its_end(asyncio.to_thread(self._containers.attach, parked, purpose))
             async with asyncio.timeout(ATTACH_SECONDS):
                 await parked.check()
         except NotAttachable as changed:
-            log.info("sandbox_not_attachable", session=session.id, reason=str(changed))
+            log.info("sandbox_not_attachable", session=purpose.session, reason=str(changed))
             self._removing.forget(parked.id)
             self._pool.add(parked)
             return None
         except BaseException as failed:
-            log.warning("sandbox_not_attached", session=session.id, sandbox=parked.id, reason=repr(failed))
+            log.warning("sandbox_not_attached", session=purpose.session, sandbox=parked.id, reason=repr(failed))
             self._machinery.tasks.start(self._removed_later(empty), f"remove {empty}")
-            await self._removing.remove(parked.id)
+            await give_back(parked.id)
             if isinstance(failed, (HostCommandFailed, SandboxGone, Unavailable, OSError)):
                 return None
             raise
@@ -289,16 +306,15 @@ class LocalSandboxes:
 
     # --- starting ---
 
-    async def _start_new(self, session: Session | None = None) -> LocalSandbox:
-        """Starts a sandbox for the session, or one to be parked. Raises Unavailable and then leaves nothing new."""
-        limits = session.limits if session else self._settings.parked_limits
-        give_back = self._removing.remove if session else self._discard
+    async def _start_new(self, purpose: Purpose | None = None) -> LocalSandbox:
+        """Starts a sandbox for the purpose, or one to be parked. Raises Unavailable and then leaves nothing new."""
+        give_back = self._discard if purpose is None or purpose.is_new else self._removing.remove
         async with self._starts:
-            record = self._containers.new_record(session)
-            if session is not None:
+            record = self._containers.new_record(purpose)
+            if purpose is not None:
                 self._removing.note(record)
             try:
-                return await self._containers.start(record, limits, session)
+                return await self._containers.start(record, purpose)
             except BaseException:
                 with suppress(Unavailable):  # it is in the log; a cancellation must reach who cancelled
                     await give_back(record.sandbox)

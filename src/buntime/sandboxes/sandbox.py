@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Coroutine, Set
+from collections.abc import Coroutine, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,16 @@ TELL_SECONDS = 1.0  # for telling the guest about deep sleep
 
 class LocalSandbox:
     def __init__(
-        self, record: Record, directory: Path, address: str, init: int, guest: Guest, machinery: Machinery
+        self,
+        record: Record,
+        directory: Path,
+        address: str,
+        init: int,
+        guest: Guest,
+        machinery: Machinery,
+        image_env: Mapping[str, str],
     ) -> None:
-        """The sandbox owns `init`, a pidfd of its init, from now on."""
-        self.record = record
+        """The sandbox owns `init`, a pidfd of its init, from now on. `image_env`: what its image sets."""
         self._directory = directory
         self._address = address
         self._init = init
@@ -52,6 +58,12 @@ class LocalSandbox:
         self._contexts = GuestContexts(guest, self._launcher, machinery, self._disk_is_full)
         self._terminals = GuestTerminals(guest, self._launcher, machinery)
         self._files = GuestFiles(guest, self._launcher, self._runs)
+        self.serve(record, image_env)
+
+    def serve(self, record: Record, image_env: Mapping[str, str]) -> None:
+        """The sandbox is what the record says from now on."""
+        self.record = record
+        self._launcher.image_env = image_env
 
     @property
     def id(self) -> str:

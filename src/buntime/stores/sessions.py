@@ -11,21 +11,23 @@ from functools import lru_cache
 from buntime.errors import SessionLimitExceeded, StaleSession
 from buntime.plan import Limits
 from buntime.session import Network, Preview, Session, Snapshot, State
+from buntime.stores.images import require_image
 
 _ADD = """
-INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, volume, image, host,
-                      epoch, version, on_wake, limits, metadata, preview, network, env, files, processes, key, snapshot,
-                      previous, archived)
-VALUES (:id, :account, :state, :created_at, :expires_at, :last_active, :sandbox, :volume, :image, :host,
-        :epoch, :version, :on_wake, :limits, :metadata, :preview, :network, :env, :files, :processes, :key, :snapshot,
-        :previous, :archived)
+INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, volume, image, image_name,
+                      host, epoch, version, on_wake, limits, metadata, preview, network, env, files, processes, key,
+                      snapshot, previous, archived)
+VALUES (:id, :account, :state, :created_at, :expires_at, :last_active, :sandbox, :volume, :image, :image_name,
+        :host, :epoch, :version, :on_wake, :limits, :metadata, :preview, :network, :env, :files, :processes, :key,
+        :snapshot, :previous, :archived)
 """
 
 _CHANGE = """
 UPDATE sessions
 SET state = :state, created_at = :created_at, expires_at = :expires_at, last_active = max(last_active, :last_active),
-    sandbox = :sandbox, volume = :volume, image = :image, host = :host, epoch = :epoch, version = :expected + 1,
-    on_wake = :on_wake, limits = :limits, metadata = :metadata, preview = :preview, network = :network, env = :env,
+    sandbox = :sandbox, volume = :volume, image = :image, image_name = :image_name, host = :host, epoch = :epoch,
+    version = :expected + 1, on_wake = :on_wake, limits = :limits, metadata = :metadata, preview = :preview,
+    network = :network, env = :env,
     files = :files, processes = :processes, key = :key, snapshot = :snapshot, previous = :previous,
     archived = :archived
 WHERE id = :id AND version = :expected
@@ -33,11 +35,12 @@ WHERE id = :id AND version = :expected
 
 
 def add_session(connection: sqlite3.Connection, session: Session, limit: int) -> None:
-    """Raises SessionLimitExceeded, and ValueError if the id is taken."""
+    """Raises SessionLimitExceeded, ImageNotFound, and ValueError if the id is taken."""
     counted = connection.execute("SELECT sessions FROM session_counts WHERE account = ?", (session.account,)).fetchone()
     active = 0 if counted is None else counted[0]
     if active >= limit:
         raise SessionLimitExceeded("", limit, active)
+    require_image(connection, session)
     try:
         connection.execute(_ADD, _to_row(session))
     except sqlite3.IntegrityError as refused:
@@ -82,6 +85,7 @@ def _to_row(session: Session) -> dict[str, object]:
         "sandbox": session.sandbox,
         "volume": session.volume,
         "image": session.image,
+        "image_name": session.image_name,
         "host": session.host,
         "epoch": session.epoch,
         "version": session.version,
@@ -111,6 +115,7 @@ def _from_row(row: sqlite3.Row) -> Session:
         sandbox=row["sandbox"],
         volume=row["volume"],
         image=row["image"],
+        image_name=row["image_name"],
         state=State(row["state"]),
         metadata=json.loads(row["metadata"]),
         preview=_preview_from_text(row["preview"]),

@@ -3,16 +3,17 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Self, cast
 
 from buntime.account import Account, AccountStatus, Key
 from buntime.errors import IdempotencyInProgress
+from buntime.image import NamedImage
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
-from buntime.stores import accounts, answers, database, preview_tokens, sessions
+from buntime.stores import accounts, answers, database, images, preview_tokens, sessions
 from buntime.stores.index import SessionIndex
 from buntime.stores.log import LogCleaner
 from buntime.stores.writer import Outcome, Writer
@@ -190,6 +191,23 @@ class SqliteStore:
 
     async def drop_preview_tokens(self, now: int) -> int:
         return await self._change(partial(preview_tokens.drop_preview_tokens, now=now))
+
+    # images
+
+    async def add_image(self, image: NamedImage) -> None:
+        await self._change(partial(images.put_image, image=image))
+
+    async def find_image(self, account_id: str, name: str) -> NamedImage | None:
+        return images.find_image(self._reader, account_id, name)
+
+    async def list_images(self, account_id: str) -> Sequence[NamedImage]:
+        return images.list_images(self._reader, account_id)
+
+    async def remove_image(self, account_id: str, name: str) -> bool:
+        return await self._change(partial(images.remove_image, account_id=account_id, name=name))
+
+    async def used_images(self) -> Set[str]:
+        return images.used_images(self._reader)
 
     # idempotency
 

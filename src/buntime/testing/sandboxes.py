@@ -169,7 +169,7 @@ class FakeSandboxes:
         self.parked = self.wanted = 0  # a test may set them; nothing fills the pool
         self.claims = self.misses = self.refused = 0
 
-    async def claim(self, session_id: str, limits: Limits) -> Claimed:
+    async def claim(self, session_id: str, limits: Limits, image: str = "") -> Claimed:
         self.claims_waiting += 1
         await self.open_for_claims.wait()
         self.claims_waiting -= 1
@@ -181,7 +181,7 @@ class FakeSandboxes:
         self.parked = max(self.parked - 1, 0)
         volume_id = new_volume_id()
         self.volumes[volume_id] = FakeVolume(limits.disk)
-        return Claimed(self._run(volume_id), volume_id, IMAGE)
+        return Claimed(self._run(volume_id), volume_id, image or IMAGE)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
         return self.running.get(sandbox_id)

@@ -1,11 +1,19 @@
 """A fake store for tests. It keeps the contract and nothing else."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 from buntime.account import Account, AccountStatus, Key
-from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, SessionNotFound, StaleSession, TooManyTokens
+from buntime.errors import (
+    IdempotencyInProgress,
+    ImageNotFound,
+    SessionLimitExceeded,
+    SessionNotFound,
+    StaleSession,
+    TooManyTokens,
+)
+from buntime.image import DEFAULT_IMAGE, OPERATOR, NamedImage
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
 
@@ -19,6 +27,7 @@ class FakeStore:
         self.sessions: dict[str, Session] = {}
         self.answers: dict[tuple[str, str], Answer] = {}
         self.tokens: dict[str, PreviewToken] = {}  # by hash
+        self.images: dict[tuple[str, str], NamedImage] = {}  # by account and name
         self.seen: dict[str, int] = {}  # session id → version that `changed_sessions` returned last
 
     async def close(self) -> None:
@@ -73,6 +82,10 @@ class FakeStore:
         active = await self.count_sessions(session.account)
         if active >= limit:
             raise SessionLimitExceeded("", limit, active)
+        if session.image_name != DEFAULT_IMAGE:
+            image = await self.find_image(session.account, session.image_name)
+            if image is None or image.id != session.image:
+                raise ImageNotFound(session.image_name)
         if session.id in self.sessions:
             raise ValueError(f"session id {session.id} is taken")
         if answer is not None:
@@ -168,6 +181,25 @@ class FakeStore:
         for token in tokens:
             del self.tokens[token.hash]
         return len(tokens)
+
+    # images
+
+    async def add_image(self, image: NamedImage) -> None:
+        self.images[image.account, image.name] = image
+
+    async def find_image(self, account_id: str, name: str) -> NamedImage | None:
+        return self.images.get((account_id, name)) or self.images.get((OPERATOR, name))
+
+    async def list_images(self, account_id: str) -> Sequence[NamedImage]:
+        names = sorted({name for account, name in self.images if account in (account_id, OPERATOR)})
+        return [image for name in names if (image := await self.find_image(account_id, name))]
+
+    async def remove_image(self, account_id: str, name: str) -> bool:
+        return self.images.pop((account_id, name), None) is not None
+
+    async def used_images(self) -> Set[str]:
+        named = {image.id for image in self.images.values()}
+        return named | {session.image for session in self.sessions.values()}
 
     # idempotency
 

@@ -21,6 +21,7 @@ from buntime.web.api import (
     execution,
     file_streams,
     files,
+    images,
     previews,
     processes,
     search,
@@ -49,6 +50,7 @@ log = structlog.get_logger()
 
 OPERATIONS: tuple[Operation, ...] = (
     *sessions.OPERATIONS,
+    *images.OPERATIONS,
     *previews.OPERATIONS,
     *execution.OPERATIONS,
     *processes.OPERATIONS,

@@ -6,6 +6,7 @@ from typing import Any
 SESSION = "ses_abc123def456ghi789"
 PROCESS = "proc_0lrk5iv3ka1b2c3d4e"
 CONTEXT = "ctx_0lrk5iv3ka1b2c3d4e"
+IMAGE = "python"
 TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - an example
 _LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
 _CREATED = {
@@ -26,6 +27,13 @@ _SESSION = {
     "network": {"egress": "internet", "allow": [], "deny": []},
     "onWake": None,
     "envNames": ["TOKEN"],
+    "image": "default",
+}
+_IMAGE = {
+    "imageId": "root-6f2a95cb55b8edfefbf4b6b104ad280f",
+    "name": IMAGE,
+    "sizeBytes": 130023424,
+    "createdAt": "2024-01-19T10:30:00Z",
 }
 
 _PROCESS = {
@@ -87,6 +95,8 @@ ANSWERS: Mapping[str, Any] = {
     "patchSession": _SESSION,
     "listSessions": {"sessions": [_SESSION], "total": 1},
     "deleteSession": {"deleted": True, "sessionId": SESSION},
+    "listImages": {"images": [_IMAGE], "total": 1},
+    "deleteImage": {"deleted": True, "name": IMAGE},
     "createPreviewToken": {
         "url": f"https://ses-abc123def456ghi789-3000.example.com/?buntime_token={TOKEN}",
         "token": TOKEN,

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from buntime import errors
 from buntime.errors import BuntimeError
-from buntime.web.examples import ANSWERS, BODIES, NOT_READY, QUERIES, SESSION
+from buntime.web.examples import ANSWERS, BODIES, IMAGE, NOT_READY, QUERIES, SESSION
 from buntime.web.failures import RETRY_AFTER, STATUS
 from buntime.web.operation import Operation, Page, Streamed
 from buntime.web.samples import samples_of, samples_of_page
@@ -33,6 +33,7 @@ WITH_BODY = (errors.PayloadTooLarge,)
 WITH_KEY = (errors.IdempotencyInProgress, errors.IdempotencyKeyReused)
 TAGS = {  # name → what it is about
     "Sessions": "A session is an isolated sandbox with its own files, processes and network.",
+    "Images": "An image is what a session stands on: its programs and libraries.",
     "Previews": "A preview is the URL of a port of a session. A token opens a private one.",
     "Execution": "Run code and wait for its result, or open a terminal.",
     "Processes": "Start programs in the background of a session, and read their output later.",
@@ -140,17 +141,18 @@ def _heading(sentence: str) -> str:
 
 
 def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
-    if "{sessionId}" not in operation.path:
-        return []
+    known = {"sessionId": (SESSION_ID, SESSION), "name": ("The image's name.", IMAGE)}
     return [
         {
-            "name": "sessionId",
+            "name": name,
             "in": "path",
             "required": True,
-            "description": SESSION_ID,
+            "description": description,
             "schema": {"type": "string"},
-            "example": SESSION,
+            "example": example,
         }
+        for name, (description, example) in known.items()
+        if f"{{{name}}}" in operation.path
     ]
 
 

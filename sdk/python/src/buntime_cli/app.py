@@ -23,7 +23,7 @@ from buntime_cli.commands.usage_errors import UsageError, reworded
 from buntime_cli.mcp.command import mcp_command
 
 SERVER_COMMANDS = "buntime.commands"  # entry points: Typer apps whose commands are added to these
-SERVER_NAMES = ("accounts", "backup", "doctor", "keys", "purge", "serve")
+SERVER_NAMES = ("accounts", "backup", "doctor", "images", "keys", "purge", "serve")
 MEANT = {"delete": "rm", "remove": "rm", "list": "ls", "version": "--version", "help": "--help"}
 SERVER_HEAD = "Commands of the server on this host, which BUNTIME_* variables configure"
 

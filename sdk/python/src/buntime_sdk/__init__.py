@@ -11,6 +11,7 @@
 from buntime_sdk._async.client import AsyncBuntime
 from buntime_sdk._async.contexts import AsyncContext, AsyncContexts
 from buntime_sdk._async.files import AsyncFiles, AsyncFileWatch
+from buntime_sdk._async.images import AsyncImages
 from buntime_sdk._async.pages import AsyncPages
 from buntime_sdk._async.processes import AsyncProcess, AsyncProcesses
 from buntime_sdk._async.runs import AsyncRunStream
@@ -20,6 +21,7 @@ from buntime_sdk._async.terminal import AsyncTerminal
 from buntime_sdk._sync.client import Buntime
 from buntime_sdk._sync.contexts import Context, Contexts
 from buntime_sdk._sync.files import Files, FileWatch
+from buntime_sdk._sync.images import Images
 from buntime_sdk._sync.pages import Pages
 from buntime_sdk._sync.processes import Process, Processes
 from buntime_sdk._sync.runs import RunStream
@@ -39,6 +41,7 @@ from buntime_sdk.errors import (
     Forbidden,
     IdempotencyInProgress,
     IdempotencyKeyReused,
+    ImageNotFound,
     InternalError,
     InvalidRequest,
     InvalidState,
@@ -73,6 +76,7 @@ from buntime_sdk.shapes import (
     FileStatus,
     FileWritten,
     Forms,
+    Image,
     LogEntry,
     LogEvent,
     LogPage,
@@ -106,6 +110,7 @@ __all__ = [
     "AsyncContexts",
     "AsyncFileWatch",
     "AsyncFiles",
+    "AsyncImages",
     "AsyncPages",
     "AsyncProcess",
     "AsyncProcesses",
@@ -142,6 +147,9 @@ __all__ = [
     "Forms",
     "IdempotencyInProgress",
     "IdempotencyKeyReused",
+    "Image",
+    "ImageNotFound",
+    "Images",
     "InternalError",
     "InvalidRequest",
     "InvalidState",

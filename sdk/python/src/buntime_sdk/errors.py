@@ -94,6 +94,10 @@ class ContextNotFound(BuntimeError, code="context_not_found"):
     """404: the session has no context with this id."""
 
 
+class ImageNotFound(BuntimeError, code="image_not_found"):
+    """404: the account can use no image with this name."""
+
+
 class ContextLost(BuntimeError, code="context_lost"):
     """409: the context and its variables are gone; `details["reason"]` says why."""
 

@@ -41,6 +41,7 @@ def as_made(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
         "network": settings.get("network", {}),
         "onWake": settings.get("onWake"),
         "envNames": sorted(settings.get("env", ())),
+        "image": settings.get("image", "default"),
         **made,
     }
 
@@ -120,6 +121,11 @@ class SeenSession:
     def env_names(self) -> Sequence[str]:
         """The names of its environment variables. The server never returns their values."""
         return tuple(self._known("envNames"))
+
+    @property
+    def image(self) -> str:
+        """The name of the image that it was created on."""
+        return str(self._known("image"))
 
     def preview_url(self, port: int = DEFAULT_PORT) -> str:
         """Returns the URL at which a port of the session is visible in a browser. Programs use `fetch`.

@@ -61,6 +61,16 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """What sessions can stand on. `image_id` names the content. `size_bytes`: of all its files."""
+
+    image_id: str
+    name: str
+    size_bytes: int
+    created_at: datetime = _wire(_time)
+
+
+@dataclass(frozen=True, slots=True)
 class RateLimit:
     """The key's requests a minute, those left in this minute, and when the count resets (Unix seconds)."""
 

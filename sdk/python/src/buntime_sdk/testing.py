@@ -87,6 +87,11 @@ class _Scripted:
         self._server.troubles.append(Trouble(method, path_pattern(path), scripted(error), times, after_work))
         return self
 
+    def add_image(self, name: str, *, size_bytes: int = 0) -> Self:
+        """Adds an image that sessions can stand on, as an operator does. `name`, `size_bytes`: as `Image` has them."""
+        self._server.add_image(name, size_bytes)
+        return self
+
     def input_of(self, session_id: str, process_id: str) -> bytes:
         """Returns what was written to the process with the id `process_id` of the session `session_id`.
 

@@ -25,6 +25,7 @@ const SIGNALS: Record<string, number> = {
   SIGTERM: 15,
 };
 const DAY = 86_400;
+export const DEFAULT_IMAGE = "default";
 const LIMITS = { memory: 1024, cpu: 0.25, timeout: 30, disk: 1024 };
 const PREVIEW = { visibility: "public", ports: [8080] } as const;
 const NETWORK = { egress: "internet", allow: [], deny: [] } as const;
@@ -91,6 +92,7 @@ export class FakeSession {
       network: { ...NETWORK, allow: [], deny: [] },
       onWake: null,
       envNames: [],
+      image: fields.image ?? DEFAULT_IMAGE,
     };
     this.update(fields);
   }

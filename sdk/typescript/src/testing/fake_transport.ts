@@ -2,12 +2,12 @@
 
 import { BuntimeError } from "../index.js";
 import { nearest } from "../nearest.js";
-import type { CreateSession, UpdateSession } from "../shapes.js";
+import type { CreateSession, Image, UpdateSession } from "../shapes.js";
 import type { Answer, Ask, Socket, Transport } from "../transport.js";
 import { unlessAborted } from "../waiting.js";
 import { Refusal, failed, refuse, refused, whole } from "./answers.js";
 import { Servers, addressOf } from "./fake_previews.js";
-import { FakeSession, stamp, type Clock } from "./fake_session.js";
+import { DEFAULT_IMAGE, FakeSession, stamp, type Clock } from "./fake_session.js";
 import { FakeTerminal } from "./fake_terminal.js";
 import { FILE_ROUTES, pageOf } from "./file_routes.js";
 import { requestOf, type FakeRequest } from "./request.js";
@@ -48,6 +48,8 @@ export class FakeTransport implements Transport {
   readonly scripts = new Scripts();
   readonly servers = new Servers();
   readonly sessions = new Map<string, FakeSession>();
+  /** Of the operator, by name. */
+  readonly images = new Map<string, Image>();
   readonly troubles: Trouble[] = [];
   readonly #answered = new Map<string, { request: string; body: Promise<unknown> }>();
   readonly #clock: Clock;
@@ -133,6 +135,9 @@ export class FakeTransport implements Transport {
     const called = `${request.method} ${request.path}`;
     if (called === "POST /sessions/create") return this.#create((request.body ?? {}) as CreateSession);
     if (called === "GET /sessions") return this.#list(request.query);
+    if (called === "GET /images") return this.#listImages(request.query);
+    const image = /^DELETE \/images\/([^/]+)$/.exec(called);
+    if (image !== null) return this.#keepImage(decodeURIComponent(image[1]!));
     const one = OF_ONE_SESSION.exec(request.path);
     if (one !== null) return this.#ofSession(`${request.method} /sessions/{id}${one[2] ?? ""}`, one[1], request);
     const fields = request.method === "POST" ? (request.body as Record<string, string>) : request.query;
@@ -143,7 +148,30 @@ export class FakeTransport implements Transport {
     return runs?.(session, request, this.#tools, signal) ?? files?.(session, request, signal);
   }
 
+  addImage(name: string, sizeBytes: number): void {
+    const imageId = `root-${name.replace(/[^0-9a-f]/g, "").padStart(32, "0")}`;
+    this.images.set(name, { imageId, name, sizeBytes, createdAt: stamp(this.#clock()) });
+  }
+
+  #requireImage(name: string): void {
+    if (name === DEFAULT_IMAGE || this.images.has(name)) return;
+    const message = `There is no image '${name}'. List the images with GET /images.`;
+    refuse("image_not_found", message, { image: name });
+  }
+
+  #keepImage(name: string): never {
+    this.#requireImage(name);
+    refuse("forbidden", `The image '${name}' is the operator's. Only the operator can remove it.`);
+  }
+
+  #listImages(query: Record<string, string>): unknown {
+    const images = [...this.images.values()].sort((one, other) => (one.name < other.name ? -1 : 1));
+    const { items, total } = pageOf(images, query);
+    return { images: items, total };
+  }
+
   #create(fields: CreateSession): unknown {
+    this.#requireImage(fields.image ?? DEFAULT_IMAGE);
     const session = new FakeSession(this.#newId("ses"), fields, this.#clock);
     this.sessions.set(session.id, session);
     return session.created;

@@ -77,6 +77,12 @@ export class FakeBuntime extends Buntime {
     return this;
   }
 
+  /** Adds an image, as an operator does: sessions can stand on it. */
+  addImage(name: string, { sizeBytes = 0 }: { sizeBytes?: number | undefined } = {}): this {
+    this.#transport.addImage(name, sizeBytes);
+    return this;
+  }
+
   /** Returns what was written to a process. */
   inputOf(sessionId: string, processId: string): Uint8Array {
     return bytesOf(this.#transport.sessions.get(sessionId)?.process(processId).input ?? []);

@@ -10,6 +10,7 @@ from buntime.errors import (
     FileConflict,
     FileNotFound,
     InvalidRequest,
+    InvalidState,
     PayloadTooLarge,
     SessionBusy,
 )
@@ -68,6 +69,7 @@ def _known_failure(errno: str, path: str) -> BuntimeError | SpareGone | Unfit | 
         "ENOENT": lambda: FileNotFound(path),
         "ENOSPC": lambda: DiskFull("The session's disk limit is reached."),
         "EDQUOT": lambda: DiskFull("The session's disk limit is reached."),
+        "ENOEXEC": lambda: InvalidState("This needs a shell, and the session's image has neither bash nor /bin/sh."),
         "ETIME": lambda: SessionBusy("Too much time passed between two parts of the upload. Send it again."),
         "ENAMETOOLONG": lambda: InvalidRequest("path", f"{path[:100]!r}… is longer than the file system allows."),
         "E2BIG": lambda: InvalidRequest(

@@ -78,7 +78,7 @@ class GuestContexts:
                 await self._stop(context.id, "killed")
 
     async def create(self, new: NewContext) -> Context:
-        body = msgspec.json.encode({"id": new.id, "env": {**self._machinery.env, **new.env}, "cwd": new.working_dir})
+        body = msgspec.json.encode({"id": new.id, "env": {**self._launcher.env, **new.env}, "cwd": new.working_dir})
 
         async def start(spare: Spare) -> Context:
             query = {"spare": str(spare.pid)}

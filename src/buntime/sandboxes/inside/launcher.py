@@ -65,6 +65,7 @@ class Launcher:
         self._machinery = machinery
         self._is_alive = is_alive
         self._kill = kill
+        self.image_env: Mapping[str, str] = {}  # of what the image sets
         self._spare: Spare | None = None
         self._preparing = asyncio.Lock()
         self._sleeps = False  # frozen, or about to be
@@ -79,6 +80,11 @@ class Launcher:
     @property
     def sandbox(self) -> str:
         return self._sandbox
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """For everything that is started; a request may override it."""
+        return {**self.image_env, **self._machinery.env}
 
     async def take_over(self) -> None:
         """Ends runs whose client is gone and keeps what runs in the background, after a restart of the server."""

@@ -127,7 +127,7 @@ class GuestProcesses:
         return {
             "id": new.id,
             **({"code": new.code} if new.code is not None else {"command": new.command or ""}),
-            "env": {**self._machinery.env, **new.env},
+            "env": {**self._launcher.env, **new.env},
             "cwd": new.working_dir,
             "name": new.name,
             "stdin": None if new.stdin is None else base64.b64encode(new.stdin).decode(),

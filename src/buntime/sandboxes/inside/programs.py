@@ -30,7 +30,9 @@ class FileAccess(Protocol):
 
 
 def quoted(word: str) -> str:
-    """The word for bash, in which surrogates become the bytes they stand for."""
+    """The word for a shell. If it has surrogates, they become the bytes they stand for, which needs bash."""
+    if word.isascii():
+        return "'" + word.replace("'", "'\\''") + "'"
     return "$'" + "".join(chr(byte) if byte in PLAIN else f"\\x{byte:02x}" for byte in in_bytes(word)) + "'"
 
 
@@ -61,5 +63,7 @@ def limit_met(result: RunResult, program: str) -> BuntimeError | None:
     if result.disk_full:
         return DiskFull("The session's disk limit is reached.")
     if result.exit_code in NOT_RUN:
-        return InvalidState(f"This needs the session's own {program}, which was removed or cannot be run.")
+        return InvalidState(
+            f"This needs {program} in the session. Its image lacks it, or it was removed or cannot be run."
+        )
     return None

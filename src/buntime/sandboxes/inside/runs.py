@@ -46,7 +46,7 @@ class GuestRuns:
 
     async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
         started = time.monotonic()
-        env = {**self._machinery.env, **run.env}
+        env = {**self._launcher.env, **run.env}
         with self._machinery.runs.one():
             attempt, spare = await self._started(run, env, sink)
         wall_ms = int((time.monotonic() - started) * 1000)

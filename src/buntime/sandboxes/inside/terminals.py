@@ -47,7 +47,7 @@ class GuestTerminals:
             "id": new.id,
             "cols": new.cols,
             "rows": new.rows,
-            "env": {**self._machinery.env, **new.env},
+            "env": {**self._launcher.env, **new.env},
             "cwd": new.working_dir,
         }
 

@@ -31,10 +31,9 @@ from buntime.sandboxes.kernel.mount_calls import (
 # Mount points, the same for all threads. The container's root has no rights on the host, but must reach them, which it
 # could not in the data directory.
 MOUNTS = SHARED_RUN_DIR / "mounts"
-ROOT, IMAGE, VOLUME, SEEN, GUEST, RESOLV_CONF = (
-    MOUNTS / name for name in ("root", "image", "volume", "seen", "guest", "resolv.conf")
+ROOT, IMAGE, VOLUME, SEEN, PROGRAMS, GUEST, RESOLV_CONF = (
+    MOUNTS / name for name in ("root", "image", "volume", "seen", "programs", "guest", "resolv.conf")
 )
-GUEST_IN_IMAGE = IMAGE / "usr/lib/buntime"
 DEV = Path("/dev")  # the runtime takes a container's devices from here
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 THREADS = 4
@@ -55,12 +54,13 @@ class OwnFiles:
 
     resolv_conf: Path
     seen: Path  # see `seen.py`
+    guest: Path  # its programs, in the image of this host
 
 
 class MountThreads:
     def __init__(self, hidden: Sequence[Path]) -> None:
         """`hidden`: mounts of the host that the threads must not see."""
-        for directory in (ROOT, IMAGE, VOLUME, SEEN, GUEST):
+        for directory in (ROOT, IMAGE, VOLUME, SEEN, PROGRAMS, GUEST):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         RESOLV_CONF.touch(mode=0o644)
         self._threads = ThreadPoolExecutor(
@@ -72,7 +72,7 @@ class MountThreads:
         HostCommandFailed, and what `work` raises."""
 
         def with_all() -> None:
-            with _root(layers), _own_files(files):
+            with _root(layers), _own_files(files, layers.id_map):
                 work()
 
         self._threads.submit(with_all).result()
@@ -113,7 +113,7 @@ def _root(layers: Layers) -> Iterator[None]:
 
 
 @contextmanager
-def _own_files(files: OwnFiles) -> Iterator[None]:
+def _own_files(files: OwnFiles, id_map: int) -> Iterator[None]:
     """Mounts devices, guest, limits and resolv.conf as files of this sandbox alone, although the host has them too:
     locks and inotify watches belong to a file, and an overlay has files of its own."""
     with ExitStack() as mounts:
@@ -125,8 +125,10 @@ def _own_files(files: OwnFiles) -> Iterator[None]:
         # else the session could read the server's path in its mount table
         mount(str(files.seen), SEEN, "", MS_BIND, "")
         mounts.callback(unmount, SEEN)
+        _bind_idmapped(files.guest, PROGRAMS, id_map)
+        mounts.callback(unmount, PROGRAMS)
         # One file system for both: each one more costs the kernel memory for each cgroup of the host.
-        lower = f"lowerdir={SEEN}:{GUEST_IN_IMAGE}"
+        lower = f"lowerdir={SEEN}:{PROGRAMS}"
         mount("overlay", GUEST, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, lower)
         mounts.callback(unmount, GUEST)
         yield

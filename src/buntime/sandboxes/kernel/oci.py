@@ -48,6 +48,7 @@ class Place:
     name: str  # of the container: buntime-<instance>-<sandbox>
     bundle: Path  # also holds the pid file
     image: Path
+    guest: Path  # its programs
     volume: Path
     resolv_conf: Path
     seen: Path  # see `seen.py`
@@ -174,7 +175,7 @@ class Runtime:
         with user_namespaces(place.first_uid) as users:
             (place.bundle / "config.json").write_text(json.dumps(spec(place, users.session_path, seccomp)))
             layers = Layers(place.image, place.volume, users.mounts)
-            files = OwnFiles(place.resolv_conf, place.seen)
+            files = OwnFiles(place.resolv_conf, place.seen, place.guest)
             self._mounts.with_layers(layers, files, lambda: self._call(verb))
         return int(place.pid_file.read_text())
 

@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 from buntime import errors, requests, session
 from buntime.config import Config
 from buntime.errors import InvalidRequest, SessionNotFound
+from buntime.image import DEFAULT_IMAGE
 from buntime.operations.sessions import SessionView
 from buntime.preview import preview_url
 from buntime.web.api.ids import session_id
@@ -24,7 +25,7 @@ DEEPEST_METADATA = 64  # levels
     body=wire.CreateSession,
     body_optional=True,
     answer=wire.Created,
-    errors=(errors.SessionLimitExceeded,),
+    errors=(errors.ImageNotFound, errors.SessionLimitExceeded),
     idempotent=True,
     settles=True,
 )
@@ -44,6 +45,7 @@ async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Create
         network=_network(body.network or None) or session.DEFAULT_NETWORK,
         on_wake=given(body.on_wake),
         env=body.env or {},
+        image=DEFAULT_IMAGE if body.image is UNSET else body.image,
     )
     answer = call.answer
     made = await call.operations.sessions.create(
@@ -240,4 +242,5 @@ def _shown(view: SessionView, config: Config) -> wire.Session:
         ),
         on_wake=made.on_wake,
         env_names=sorted(made.env),
+        image=made.image_name,
     )

@@ -105,6 +105,17 @@ class CreateSession(Request):
     network: NetworkRequest | UnsetType = UNSET
     on_wake: OnWake | UnsetType = UNSET
     env: SessionEnv | UnsetType = UNSET
+    image: (
+        Annotated[
+            str,
+            Meta(
+                max_length=63,
+                description="The name of the image that the session stands on: `default`, or one of `GET /images`.",
+                extra_json_schema={"default": "default"},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class PatchSession(Request):
@@ -168,6 +179,7 @@ class Session(Response):
     network: Network
     on_wake: str | None
     env_names: Annotated[list[str], Meta(description="Sorted.")]
+    image: Annotated[str, Meta(description="The name of the image that the session was created on.")]
 
 
 class Sleep(Request):

@@ -26,3 +26,6 @@ Egress = Annotated[Literal["internet", "none"] | None, typer.Option(help="What t
 Allow = Annotated[Variables, typer.Option(metavar="HOST", help="Allow only this name or network. Repeatable.")]
 Deny = Annotated[Variables, typer.Option(metavar="HOST", help="Block this name or network. Repeatable.")]
 OnWake = Annotated[str | None, typer.Option(metavar="COMMAND", help="A command to run after each deep sleep.")]
+Image = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The image that the session stands on. Default: default.")
+]

@@ -20,7 +20,7 @@ from buntime_cli.commands.dashes import AFTER_DASHES, CommandAfterDashes, looks_
 from buntime_cli.commands.errors import CommandError, one_line
 from buntime_cli.commands.missing_imports import missing_import
 from buntime_cli.commands.naming import SessionName, find
-from buntime_cli.commands.options import AsJson, NoStdin, RunEnv, RunTimeout, WorkingDir
+from buntime_cli.commands.options import AsJson, Image, NoStdin, RunEnv, RunTimeout, WorkingDir
 from buntime_cli.commands.showing import print_json
 from buntime_cli.commands.stopping import whole
 from buntime_cli.commands.usage_errors import UsageError
@@ -103,6 +103,7 @@ def run_command(
     ] = None,
     env: RunEnv = None,
     timeout: RunTimeout = None,
+    image: Image = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the session and print its id on stderr.")] = False,
     no_stdin: NoStdin = False,
     as_json: AsJson = False,
@@ -124,7 +125,7 @@ def run_command(
     program = (*PROGRAMS.get(file.suffix, BUN), file.name, *(arguments or ()))
     with connected(context, as_json) as client:
         typed = _piped(no_stdin)  # read before the session exists
-        with _session(client, keep) as session:
+        with _session(client, image, keep) as session:
             _bring(session, folder, [*others, PurePosixPath(file.name)])
             stream = session.stream_command(shlex.join(program), env=variables, timeout=limit, stdin=typed)
             result = _follow(stream, quiet=as_json)
@@ -135,12 +136,12 @@ def run_command(
 
 
 @contextmanager
-def _session(client: "Buntime", keep: bool) -> Iterator["Session"]:
+def _session(client: "Buntime", image: str | None, keep: bool) -> Iterator["Session"]:
     """Signals wait while the session is created or deleted, so that none is left behind."""
     session = None
     try:
         with whole():
-            session = client.sessions.create(ttl=RUN_TTL)
+            session = client.sessions.create(ttl=RUN_TTL, image=image)
         yield session
     finally:
         if session is not None and keep:

@@ -10,7 +10,7 @@ import typer
 from buntime_cli.commands.connection import connected
 from buntime_cli.commands.errors import CommandError
 from buntime_cli.commands.naming import SessionName, SessionNames, find, require_free
-from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, OnWake, Ports, SessionEnv, Variables
+from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, Image, OnWake, Ports, SessionEnv, Variables
 from buntime_cli.commands.showing import live_processes, print_json, print_table, since, told, until
 from buntime_cli.commands.values import megabytes, pairs
 from buntime_cli.time_spans import seconds
@@ -23,7 +23,7 @@ sessions = typer.Typer()
 ASLEEP = {"idle": "suspended", "deep-sleep": "in deep sleep"}
 SHOWN = (
     *("created_at", "expires_at", "last_active", "state", "files_count", "active_processes", "metadata"),
-    *("resource_limits", "preview", "network", "on_wake", "env_names"),
+    *("resource_limits", "preview", "network", "on_wake", "env_names", "image"),
 )
 
 
@@ -48,6 +48,7 @@ def create_command(
     allow: Allow = None,
     deny: Deny = None,
     on_wake: OnWake = None,
+    image: Image = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a session and print its id.
@@ -70,6 +71,7 @@ def create_command(
         preview=_given(visibility="private" if private else None, ports=port),
         network=_given(egress=egress, allow=allow, deny=deny),
         on_wake=on_wake,
+        image=image,
     )
     with connected(context, as_json) as client:
         if name is not None:

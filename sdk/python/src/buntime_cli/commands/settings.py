@@ -217,4 +217,5 @@ def _access(session: "Session") -> list[tuple[str, str]]:
         ("denied", ", ".join(network.deny) or "–"),
         ("on wake", session.on_wake or "–"),
         ("variables", ", ".join(session.env_names) or "–"),
+        ("image", session.image),
     ]

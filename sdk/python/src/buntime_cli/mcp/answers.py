@@ -163,6 +163,7 @@ ADVICE: Mapping[str, str] = {
     "file_conflict": "See what exists with list_files.",
     "process_not_found": "Find the process with list_processes.",
     "context_not_found": "Omit `context_id` to get a new context. It has none of the old variables.",
+    "image_not_found": "Omit `image`, or ask the user for its name.",
     "context_lost": "Call run_in_context again without `context_id` for a new context, and define the variables again.",
     "memory_limit_exceeded": "Process less data at a time.",
     "disk_full": "Delete files that are not needed.",

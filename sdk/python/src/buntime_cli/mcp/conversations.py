@@ -80,10 +80,10 @@ class Conversations:
             self._use(conversation, known)
             return Opened(session, "")
 
-    async def new(self, client: AsyncBuntime, conversation: Conversation) -> Opened:
-        return await self._made(
-            client, conversation, "This session is new. The previous one is still available by its id."
-        )
+    async def new(self, client: AsyncBuntime, conversation: Conversation, image: str | None = None) -> Opened:
+        """Raises ImageNotFound."""
+        note = "This session is new. The previous one is still available by its id."
+        return await self._made(client, conversation, note, image)
 
     def turn(self, name: str) -> asyncio.Lock:
         """The lock of a conversation or session, so that simultaneous calls create only one session or context."""
@@ -120,8 +120,10 @@ class Conversations:
             await session.extend(self._ttl)
         return session
 
-    async def _made(self, client: AsyncBuntime, conversation: Conversation, note: str) -> Opened:
-        session = await client.sessions.create(ttl=self._ttl, metadata=MADE_BY)
+    async def _made(
+        self, client: AsyncBuntime, conversation: Conversation, note: str, image: str | None = None
+    ) -> Opened:
+        session = await client.sessions.create(ttl=self._ttl, metadata=MADE_BY, image=image)
         self._use(conversation, session.id)
         return Opened(session, note)
 

@@ -23,13 +23,20 @@ class SessionTools:
         self._tool_context = tool_context
 
     @telling_errors
-    async def new_session(self, context: Context[Any, Any]) -> Annotated[CallToolResult, SessionState]:
+    async def new_session(
+        self,
+        context: Context[Any, Any],
+        image: Annotated[
+            str | None,
+            Field(description="The name of another image, if the user named one. It has other programs."),
+        ] = None,
+    ) -> Annotated[CallToolResult, SessionState]:
         """Create an empty session and make it the current one. The previous one stays: pass its id as session.
 
         Returns the new id, and when it expires. Not needed to begin: the first call of any tool creates a session.
         """
         async with self._tool_context.client(context) as (client, conversation):
-            opened = await self._tool_context.conversations.new(client, conversation)
+            opened = await self._tool_context.conversations.new(client, conversation, image)
             expires = f"{opened.session.expires_at:%Y-%m-%dT%H:%M:%SZ}"
             values = {**note(opened), "state": "active", "expiresAt": expires}
             return answer(f"The session expires at {expires}.", values)

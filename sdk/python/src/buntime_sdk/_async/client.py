@@ -9,6 +9,7 @@ from typing import Self
 import httpx2
 
 from buntime_sdk._async.calls import AsyncCalls
+from buntime_sdk._async.images import AsyncImages
 from buntime_sdk._async.previews import AsyncPreviews
 from buntime_sdk._async.sessions import AsyncSessions
 from buntime_sdk.address import key_and_url
@@ -34,6 +35,7 @@ class AsyncBuntime:
 
     base_url: str
     sessions: AsyncSessions
+    images: AsyncImages
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class AsyncBuntime:
             pause=pause,
         )
         self.sessions = AsyncSessions(self._calls)
+        self.images = AsyncImages(self._calls)
 
     async def __aenter__(self) -> Self:
         return self

@@ -18,6 +18,7 @@ STATUSES = {
     "file_conflict": 409,
     "process_not_found": 404,
     "context_not_found": 404,
+    "image_not_found": 404,
     "context_lost": 409,
     "terminal_not_found": 404,
     "range_not_satisfiable": 416,

@@ -1,5 +1,6 @@
 """The in-memory server. It is plain and synchronous, and serves both halves of the SDK."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from threading import RLock
 from typing import Any
+from urllib.parse import unquote
 
 from buntime_sdk._fake.answers import Answer, failed, refuse, whole
 from buntime_sdk._fake.file_routes import FILE_ROUTES, page_of
@@ -15,7 +17,7 @@ from buntime_sdk._fake.previews import Servers, address_of
 from buntime_sdk._fake.request import FakeRequest
 from buntime_sdk._fake.run_routes import RUN_ROUTES, Tools
 from buntime_sdk._fake.scripts import Scripts
-from buntime_sdk._fake.session import Clock, FakeSession, stamp
+from buntime_sdk._fake.session import DEFAULT_IMAGE, Clock, FakeSession, stamp
 from buntime_sdk._fake.terminal import FakeTerminal
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout
 from buntime_sdk.previews import ERROR_HEADER
@@ -57,6 +59,7 @@ class FakeServer:
         self.scripts = Scripts()
         self.servers = Servers()
         self.sessions: dict[str, FakeSession] = {}
+        self.images: dict[str, dict[str, Any]] = {}  # of the operator, by name
         self.troubles: list[Trouble] = []
         self._clock = clock
         self._answered: dict[str, tuple[tuple[object, ...], Answer]] = {}
@@ -146,11 +149,18 @@ class FakeServer:
     def _route(self, request: FakeRequest) -> dict[str, Any] | Answer:
         called = f"{request.method} {request.path}"
         if called == "POST /sessions/create":
+            self._require_image(request.fields.get("image", DEFAULT_IMAGE))
             session = FakeSession(self._new_id("ses"), request.fields, self._clock)
             self.sessions[session.id] = session
             return session.made
         if called == "GET /sessions":
             return self._list(request.query)
+        if called == "GET /images":
+            images = sorted(self.images.values(), key=lambda image: str(image["name"]))
+            return {"images": page_of(images, request.query), "total": len(images)}
+        if request.method == "DELETE" and request.path.startswith("/images/"):
+            self._require_image(name := unquote(request.path.removeprefix("/images/")))
+            refuse("forbidden", f"The image {name!r} is the operator's. Only the operator can remove it.")
         found = ONE_SESSION.fullmatch(request.path)
         if found is not None:
             return self._of_session(f"{request.method} /sessions/{{id}}{found[2] or ''}", found[1], request.fields)
@@ -164,6 +174,14 @@ class FakeServer:
             return run(session, request, self._tools)
         assert file is not None
         return file(session.files, request)
+
+    def add_image(self, name: str, size: int) -> None:
+        image_id, created = f"root-{hashlib.sha256(name.encode()).hexdigest()[:32]}", stamp(self._clock())
+        self.images[name] = {"imageId": image_id, "name": name, "sizeBytes": size, "createdAt": created}
+
+    def _require_image(self, name: str) -> None:
+        if name != DEFAULT_IMAGE and name not in self.images:
+            refuse("image_not_found", f"There is no image {name!r}. List the images with GET /images.", image=name)
 
     def _list(self, query: Mapping[str, str]) -> dict[str, Any]:
         wanted = {name.removeprefix("metadata."): value for name, value in query.items() if "." in name}

@@ -10,6 +10,7 @@ from buntime_sdk._fake.files import FakeFiles
 from buntime_sdk._fake.scripts import FakeResult, lines_of
 
 DAY = 86_400
+DEFAULT_IMAGE = "default"
 SHORTEST_TTL = 300
 LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
 KILLED_BY_SLEEP = 143
@@ -91,6 +92,7 @@ class FakeSession:
             "network": _network(None),
             "onWake": None,
             "envNames": [],
+            "image": fields.get("image", DEFAULT_IMAGE),
         }
         self.update(fields)
 

@@ -9,6 +9,7 @@ from typing import Self
 
 import httpx2
 from buntime_sdk._sync.calls import Calls
+from buntime_sdk._sync.images import Images
 from buntime_sdk._sync.previews import Previews
 from buntime_sdk._sync.sessions import Sessions
 from buntime_sdk.address import key_and_url
@@ -34,6 +35,7 @@ class Buntime:
 
     base_url: str
     sessions: Sessions
+    images: Images
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class Buntime:
             pause=pause,
         )
         self.sessions = Sessions(self._calls)
+        self.images = Images(self._calls)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,126 @@
+"""`buntime images …`: the images that all accounts can use. Like `buntime accounts`, these change the store itself."""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from buntime.admin.printing import AsJson, print_table, say, shown_time
+from buntime.admin.refusals import CommandRefused, ServerGroup
+from buntime.admin.store import open_store
+from buntime.config import Config, from_environment
+from buntime.image import OPERATOR, NamedImage, wrong_name
+from buntime.plan import MB
+from buntime.sandboxes.images.adding import Added, add_image
+from buntime.sandboxes.images.refused import GB, ImageRefused
+from buntime.sandboxes.images.shelf import Shelf
+from buntime.sandboxes.kernel.image import DEBIAN_CAS, HOST_CAS, ImageFailed, ensure_image, extra_cas
+from buntime.stores import images as sql
+
+images = typer.Typer(
+    cls=ServerGroup,
+    help="Images: what sessions can stand on.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The image's name.", show_default=False)]
+
+
+@images.command("add")
+def add(
+    name: Name,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, docker://HOST/NAME:TAG, or a directory or "
+            "tarball with a root file system.",
+            show_default=False,
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Add an image, or give the name to another one. The running server uses it at once.
+
+    Example: buntime images add python docker://docker.io/library/python:3.13-slim
+    """
+    if wrong := wrong_name(name):
+        raise CommandRefused(f"{name!r} cannot be added: {wrong}.")
+    config = from_environment(os.environ)
+    with open_store(config):  # refuses before the work
+        pass
+    added = _add(config, source, lambda added: _keep(config, name, added))
+    prune(config)
+    told = {"name": name, "imageId": added.id, "sizeBytes": added.size}
+    say(f"{name} is {added.id}, {_size(added.size)}. Use it: buntime create --image {name}", told, as_json)
+
+
+def _add(config: Config, source: str, keep: Callable[[Added], None]) -> Added:
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
+    try:
+        host = asyncio.run(ensure_image(config.images, tell))
+        shelf, cas = Shelf(config.images, config.instance), extra_cas(HOST_CAS, DEBIAN_CAS)
+        return add_image(shelf, source, host, cas, config.image_gb * GB, tell, keep)
+    except (ImageRefused, ImageFailed) as refused:
+        raise CommandRefused(str(refused)) from refused
+    except OSError as failed:
+        raise CommandRefused(f"The image cannot be kept in {config.images}: {failed}.") from failed
+
+
+def _keep(config: Config, name: str, added: Added) -> None:
+    with open_store(config) as connection:
+        sql.put_image(connection, NamedImage(name, added.id, added.size, int(time.time())))
+
+
+@images.command("list")
+def list_images(as_json: AsJson = False) -> None:
+    """List the images that you added: name, id, size, time.
+
+    Example: buntime images list
+    """
+    with open_store(from_environment(os.environ)) as connection:
+        found = sql.list_images(connection, OPERATOR)
+    if as_json:
+        told = [
+            {"name": i.name, "imageId": i.id, "sizeBytes": i.size, "createdAt": shown_time(i.created_at)} for i in found
+        ]
+        typer.echo(json.dumps(told))
+        return
+    rows = [(image.name, image.id, _size(image.size), shown_time(image.created_at)) for image in found]
+    print_table(("NAME", "ID", "SIZE", "ADDED"), rows)
+
+
+@images.command("remove")
+def remove(name: Name, as_json: AsJson = False) -> None:
+    """Remove an image. Sessions on it live on, and the image stays until they are gone.
+
+    Example: buntime images remove python
+    """
+    config = from_environment(os.environ)
+    with open_store(config) as connection:
+        if not sql.remove_image(connection, OPERATOR, name):
+            raise CommandRefused(f"There is no image {name}. List them with: buntime images list")
+    prune(config)
+    say(f"{name} is removed. New sessions cannot use it.", {"name": name, "removed": True}, as_json)
+
+
+def _size(count: int) -> str:
+    return f"{-(-count // MB):,} MB"
+
+
+def prune(config: Config) -> None:
+    """Removes images that nothing refers to, unless another process is at work there: then the next prune does it."""
+    shelf = Shelf(config.images, config.instance)
+    with shelf.locked() as have:
+        if have:
+            with open_store(config) as connection:
+                used = sql.used_images(connection)
+            shelf.prune(used)
