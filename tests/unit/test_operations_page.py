@@ -29,9 +29,9 @@ def test_the_page_lists_every_setting_with_its_default() -> None:
 
 
 def test_every_message_that_the_page_explains_is_one_that_the_server_gives() -> None:
-    table = PAGE.partition("| message with 503")[2].partition("\n\n")[0]
-    messages = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]]
-    assert messages
+    table = PAGE.partition("| 503 `unavailable`; the message has")[2].partition("\n\n")[0]
+    messages = re.findall("^\\| “(.+)” \\|", table, re.MULTILINE)
+    assert len(messages) == len(table.splitlines()) - 2
     assert [message for message in messages if message not in SOURCE] == []
 
 
@@ -56,7 +56,7 @@ def test_the_commands_that_change_a_plan_make_a_file_that_the_server_takes(tmp_p
 def test_the_sizes_of_the_production_page_follow_from_its_formula() -> None:
     memory, system, reserve, parked, ran, own = 16 * 1024, 1024, Config().memory_reserve_mb, 4.7, 5.7, 96
     pool = default_pool_size(memory << 20)
-    assert f"default pool of {pool}" in PRODUCTION
+    assert f"the default\npool of {pool}:" in PRODUCTION
     room = memory - system - reserve - pool * parked
     limit = load_plans(None)["paid"].default.memory
     fit = [int(room / (ran + programs)) for programs in (0, 100, limit + own)]
