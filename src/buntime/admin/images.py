@@ -48,7 +48,7 @@ def add(
 ) -> None:
     """Add an image, or give the name to another one. The running server uses it at once.
 
-    Example: buntime images add python docker://docker.io/library/python:3.13-slim
+    Example: buntime images add python docker://registry.example.com/python:3.13-slim
     """
     if wrong := wrong_name(name):
         raise CommandRefused(f"{name!r} cannot be added: {wrong}.")
