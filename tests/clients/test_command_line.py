@@ -455,6 +455,7 @@ def test_a_shell_takes_keys_and_resizes_and_ends_with_its_exit_status(user: User
         terminal.sees("begun\r\n")  # until then, Ctrl-C may reach the shell
         terminal.types(b"\x03")
         terminal.sees("^C")
+        terminal.sees("# ")  # until then, what is typed is lost with cat
         terminal.types("exit 5\r")
         assert terminal.ends() == 5
         assert terminal.is_as_before

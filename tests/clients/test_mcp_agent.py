@@ -51,7 +51,7 @@ class Agent:
         check: tuple[str, dict[str, object]] = ("run_command", {"command": "bun app.ts --check"})
         if "exit code 0" in seen and "ok" in seen:
             return "start_process", {"command": "bun app.ts", "name": "app", "wait_for_port": 8080}
-        if "It is ready." in seen:
+        if "listens on port 8080" in seen:
             return "preview_url", {}
         if "Cannot find module" in seen:
             return "write_file", {"path": "total.ts", "content": TOTAL}

@@ -1,11 +1,9 @@
 """`buntime images …`: the images that all accounts can use. Like `buntime accounts`, these change the store itself."""
 
-import asyncio
 import json
 import os
 import time
-from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,11 +13,10 @@ from buntime.admin.store import open_store
 from buntime.config import Config, from_environment
 from buntime.image import OPERATOR, NamedImage, wrong_name
 from buntime.plan import MB
-from buntime.sandboxes.images.adding import Added, add_image
-from buntime.sandboxes.images.refused import GB, ImageRefused
-from buntime.sandboxes.images.shelf import Shelf
-from buntime.sandboxes.kernel.image import DEBIAN_CAS, HOST_CAS, ImageFailed, ensure_image, extra_cas
 from buntime.stores import images as sql
+
+if TYPE_CHECKING:
+    from buntime.sandboxes.images.adding import Added
 
 images = typer.Typer(
     cls=ServerGroup,
@@ -55,27 +52,15 @@ def add(
     config = from_environment(os.environ)
     with open_store(config):  # refuses before the work
         pass
-    added = _add(config, source, lambda added: _keep(config, name, added))
-    prune(config)
+    from buntime.admin import image_files
+
+    added = image_files.add(config, source, lambda added: _keep(config, name, added))
+    image_files.prune(config)
     told = {"name": name, "imageId": added.id, "sizeBytes": added.size}
     say(f"{name} is {added.id}, {_size(added.size)}. Use it: buntime create --image {name}", told, as_json)
 
 
-def _add(config: Config, source: str, keep: Callable[[Added], None]) -> Added:
-    def tell(line: str) -> None:
-        typer.echo(line, err=True)
-
-    try:
-        host = asyncio.run(ensure_image(config.images, tell))
-        shelf, cas = Shelf(config.images, config.instance), extra_cas(HOST_CAS, DEBIAN_CAS)
-        return add_image(shelf, source, host, cas, config.image_gb * GB, tell, keep)
-    except (ImageRefused, ImageFailed) as refused:
-        raise CommandRefused(str(refused)) from refused
-    except OSError as failed:
-        raise CommandRefused(f"The image cannot be kept in {config.images}: {failed}.") from failed
-
-
-def _keep(config: Config, name: str, added: Added) -> None:
+def _keep(config: Config, name: str, added: "Added") -> None:
     with open_store(config) as connection:
         sql.put_image(connection, NamedImage(name, added.id, added.size, int(time.time())))
 
@@ -108,19 +93,11 @@ def remove(name: Name, as_json: AsJson = False) -> None:
     with open_store(config) as connection:
         if not sql.remove_image(connection, OPERATOR, name):
             raise CommandRefused(f"There is no image {name}. List them with: buntime images list")
-    prune(config)
+    from buntime.admin import image_files
+
+    image_files.prune(config)
     say(f"{name} is removed. New sessions cannot use it.", {"name": name, "removed": True}, as_json)
 
 
 def _size(count: int) -> str:
     return f"{-(-count // MB):,} MB"
-
-
-def prune(config: Config) -> None:
-    """Removes images that nothing refers to, unless another process is at work there: then the next prune does it."""
-    shelf = Shelf(config.images, config.instance)
-    with shelf.locked() as have:
-        if have:
-            with open_store(config) as connection:
-                used = sql.used_images(connection)
-            shelf.prune(used)
