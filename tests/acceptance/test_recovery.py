@@ -3,21 +3,23 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 
-from buntime.sandboxes.record import GENERATION
+from buntime.sandboxes.record import GENERATION, NO_SLOT
+from buntime.stores import store_file
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.conftest import Servers
 from tests.acceptance.server import Server
-from tests.acceptance.sleeping import number
+from tests.acceptance.sleeping import deep_sleep, number
 from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
@@ -59,6 +61,42 @@ def test_sessions_and_their_processes_outlive_the_server(servers: Servers, end: 
     assert session.output("curl -sS localhost:8080") == "still here"
     assert session.look().done()["activeProcesses"] == 2
     traces.wait_until_whole(server.config, 2)
+
+
+def test_volumes_that_an_earlier_version_named_after_their_sandboxes_are_taken_over(servers: Servers) -> None:
+    server = servers.start(pool_size=0)
+    awake, asleep = [server.new_client("enterprise").open() for _ in range(2)]
+    for session in (awake, asleep):
+        session.write("kept", session.id).done()
+    awake.output("sleep 100000 &")
+    deep_sleep(asleep)
+    server.kill()
+    with closing(sqlite3.connect(store_file(server.config))) as store, store:
+        for session in (awake, asleep):
+            _name_volume_after_sandbox(server, store, session)
+    server.start()
+    assert awake.output("cat kept; pgrep -x -c sleep") == f"{awake.id}1\n"
+    assert asleep.text("kept") == asleep.id
+    for session in (awake, asleep):
+        deep_sleep(session)
+        assert session.text("kept") == session.id
+        session.delete().done()
+    traces.wait_until_whole(server.config, 0)
+
+
+def _name_volume_after_sandbox(server: Server, store: sqlite3.Connection, session: Session) -> None:
+    data = server.config.data_dir
+    asked = "SELECT sandbox, volume, image FROM sessions WHERE id = ?"
+    sandbox, volume, image = store.execute(asked, [session.id]).fetchone()
+    store.execute("UPDATE sessions SET volume = sandbox WHERE id = ?", [session.id])
+    (data / "volumes" / volume).rename(data / "volumes" / sandbox)
+    file = data / "sandboxes" / sandbox / "record.json"
+    if file.exists():
+        record = {name: value for name, value in json.loads(file.read_text()).items() if name != "volume"}
+    else:  # that version left a record of a stopped sandbox
+        file.parent.mkdir(mode=0o700)
+        record = {"sandbox": sandbox, "slot": NO_SLOT, "image": image, "secret": "", "session": session.id}
+    file.write_text(json.dumps(record))
 
 
 def test_a_sandbox_that_an_earlier_version_made_ends_in_order_and_its_session_goes_on(servers: Servers) -> None:
