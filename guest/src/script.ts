@@ -63,7 +63,7 @@ export function scriptOf(program: Program): Script {
 
 /** The script: enter the directory, set the environment, take stdin from `input`, become `argv`. Raises as `scriptOf`.
  *
- * Without `argv` it says that there is no shell, and ends.
+ * Without `argv`, it prints that there is no shell and ends.
  * Descriptors in `kept` stay open, and so do those that the shell redirections in `moved` make.
  */
 export function startOf(

@@ -47,7 +47,7 @@ def whole_until(response: httpx2.Response, deadline: Deadline) -> bytes:
 
 @contextmanager
 def _cut_at(deadline: Deadline, response: httpx2.Response) -> Generator[None]:
-    """Shuts the connection at the deadline: the time that the HTTP client allows begins anew with each part."""
+    """Shuts the connection at the deadline. The HTTP client's own timeout starts again with each part."""
     stream = response.extensions.get("network_stream")
     if not deadline.is_bound or stream is None:
         yield
