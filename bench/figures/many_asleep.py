@@ -25,10 +25,10 @@ from buntime.ids import new_sandbox_id, new_session_id, new_volume_id
 from buntime.lifecycle.assembly import assemble_lifecycle
 from buntime.lifecycle.keeper import Keeper, Pace
 from buntime.lifecycle.master_key import load_master_key
+from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.sealing import KEY_BYTES, Vault
-from buntime.lifecycle.snapshots import Snapshots
 from buntime.plan import Limits
-from buntime.session import Session, Snapshot, State
+from buntime.session import SavedVolume, Session, State
 from buntime.stores import store_file
 from buntime.stores.sqlite import SqliteStore
 from buntime.testing.archive import FakeArchive
@@ -154,7 +154,7 @@ def _asleep(account: str, vault: Vault) -> Session:
         state=State.DEEP_SLEEP,
         metadata={"purpose": "bench"},
         key=vault.new_key(name),
-        snapshot=Snapshot(f"{name}/{now:010d}-{secrets.token_hex(6)}", 1 << 20, now),
+        saved=SavedVolume(f"{name}/{now:010d}-{secrets.token_hex(6)}", 1 << 20, now),
         archived=True,
     )
 
@@ -186,6 +186,6 @@ async def _ticks(context: Context, count: int) -> list[float]:
 
 def _keeper(store: SqliteStore, vault: Vault, tasks: Tasks) -> Keeper:
     sandboxes = FakeSandboxes()
-    snapshots = Snapshots(FakeArchive(), vault, sandboxes.volumes, time.time)
-    lifecycle = assemble_lifecycle(store, sandboxes, snapshots, tasks, time.time)
+    saving = Saving(FakeArchive(), vault, sandboxes.volumes, time.time)
+    lifecycle = assemble_lifecycle(store, sandboxes, saving, tasks, time.time)
     return Keeper(store, sandboxes, lifecycle, tasks, time.time, Pace())

@@ -144,6 +144,15 @@ class ImageNotFound(BuntimeError):
         super().__init__(f"There is no image {name!r}. List the images with GET /images.", image=name)
 
 
+class SnapshotNotFound(BuntimeError):
+    """The snapshot does not exist, has expired, was deleted, or belongs to another account."""
+
+    code = "snapshot_not_found"
+
+    def __init__(self, snapshot_id: str) -> None:
+        super().__init__("No snapshot with this id. It may have expired or been deleted.", snapshotId=snapshot_id)
+
+
 class RangeNotSatisfiable(BuntimeError):
     """The file has nothing in the requested range. `details.size` is the file's size in bytes."""
 
@@ -167,6 +176,18 @@ class ResourceLimitExceeded(BuntimeError):
             scope=scope,
             plan=plan,
         )
+
+
+class StorageLimitExceeded(ResourceLimitExceeded):
+    """What the account's snapshots and images alone keep would be more than the plan allows. `details` has `usedBytes`
+    too."""
+
+    def __init__(self, limit_gb: int, used: int, plan: str) -> None:
+        super().__init__("snapshot_gb", limit_gb, "account", plan)
+        self.message = (
+            f"The {plan} plan allows {limit_gb} GB that snapshots and images alone keep. Delete some of them first."
+        )
+        self.details["usedBytes"] = used
 
 
 class ExecutionTimeout(BuntimeError):

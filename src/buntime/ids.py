@@ -5,7 +5,7 @@ import secrets
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"  # of ids
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # of secrets
 
-SESSION_PREFIX = "ses_"
+SESSION_PREFIX, SNAPSHOT_PREFIX = "ses_", "snp_"
 LENGTH = 18  # random characters of an id that clients use
 
 
@@ -28,6 +28,14 @@ def new_sandbox_id() -> str:
 
 def new_volume_id() -> str:
     return new_id("vol", 12)
+
+
+def new_layer_id() -> str:
+    return new_id("lay", 12)
+
+
+def new_snapshot_id() -> str:
+    return new_id(SNAPSHOT_PREFIX)
 
 
 def new_process_id(milliseconds: int) -> str:

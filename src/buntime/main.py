@@ -28,7 +28,7 @@ from buntime.edge.process import edge
 from buntime.lifecycle.assembly import Lifecycle, assemble_lifecycle
 from buntime.lifecycle.keeper import Keeper, Pace
 from buntime.lifecycle.master_key import open_vault
-from buntime.lifecycle.snapshots import Snapshots
+from buntime.lifecycle.saving import Saving
 from buntime.operations.assembly import assemble_operations
 from buntime.operations.previews import Previews
 from buntime.preview import api_url
@@ -83,9 +83,9 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, http))
 
         vault = open_vault(config, sessions)
-        snapshots = await enter(Snapshots(archive_of(config), vault, sandboxes.volumes, clock))
-        metrics = Metrics(Readings(store, sandboxes, snapshots, sandboxes.works))
-        lifecycle = assemble_lifecycle(store, sandboxes, snapshots, tasks, clock, metrics)
+        saving = await enter(Saving(archive_of(config), vault, sandboxes.volumes, clock))
+        metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works))
+        lifecycle = assemble_lifecycle(store, sandboxes, saving, tasks, clock, metrics)
         await lifecycle.transitions.settle()
         _keep(config, store, sandboxes, lifecycle, tasks)
 

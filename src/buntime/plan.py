@@ -45,6 +45,10 @@ class Plan:
     terminals_per_session: int = 16
     terminals_per_account: int = 100
     log_mb_per_session: int = 64  # newest output of all its processes together
+    snapshots: int = 100  # those before a restore do not count
+    snapshot_gb: int = 50  # what snapshots and images alone keep; what they share is counted once
+    fork_count: int = 100  # sessions made by one fork
+    images: int = 50  # names that the account itself gives
 
 
 def parse_plans(text: str) -> dict[str, Plan]:

@@ -11,7 +11,8 @@ from buntime.account import Account, AccountStatus, Key
 from buntime.image import NamedImage
 from buntime.inside import Contexts, Files, Processes, Sink, Terminals
 from buntime.plan import Limits
-from buntime.session import Network, Session, State
+from buntime.session import Network, SavedVolume, Session, State
+from buntime.snapshot import Layer, MadeImage, Snapshot
 
 # --- Store -----------------------------------------------------------------------------------
 
@@ -92,8 +93,8 @@ class Store(Protocol):
 
         Raises SessionLimitExceeded when the account already has `limit` sessions that are not DELETING (with the plan
         name "", which the caller fills in); ImageNotFound when `image_name` is not the default's and does not stand for
-        `image` any more; IdempotencyInProgress when another answer with the same key was stored meanwhile; ValueError
-        when the id is taken.
+        `image` any more, and no session or snapshot of the account has that image; IdempotencyInProgress when another
+        answer with the same key was stored meanwhile; ValueError when the id is taken.
         """
         ...
 
@@ -155,6 +156,16 @@ class Store(Protocol):
         """Removes the session and its preview tokens for good. Idempotent."""
         ...
 
+    async def restore_session(
+        self, old: Session, new: Session, before: Snapshot, layer: Layer, answer: Answer | None
+    ) -> Session:
+        """`change_session`, together with a new automatic snapshot of the session and its new layer, and the answer if
+        any; or nothing. The session's automatic snapshots from before are removed.
+
+        Raises IdempotencyInProgress as `add_session` does.
+        """
+        ...
+
     # preview tokens
     async def add_preview_token(self, token: PreviewToken, answer: Answer | None, limit: int) -> None:
         """Stores the token and the answer (if any) together, or neither.
@@ -177,7 +188,113 @@ class Store(Protocol):
         """Removes expired tokens. Returns how many."""
         ...
 
+    # snapshots and layers
+    async def add_snapshot(self, snapshot: Snapshot, layer: Layer | None, answer: Answer | None, limit: int) -> None:
+        """Stores the snapshot, its layer if that is new, and the answer if any; or nothing.
+
+        Raises ResourceLimitExceeded (with the plan name "", which the caller fills in) when the account already has
+        `limit` snapshots that are not automatic and have not expired at `snapshot.created_at`; SessionNotFound when the
+        session does not exist or is DELETING; SnapshotNotFound when `layer` is None and the layer that the snapshot
+        names does not exist or is condemned; IdempotencyInProgress as `add_session` does; ValueError when an id is
+        taken.
+        """
+        ...
+
+    async def get_snapshot(self, snapshot_id: str) -> Snapshot | None:
+        """The snapshot, expired or not, until it is dropped."""
+        ...
+
+    async def list_snapshots(
+        self,
+        account_id: str,
+        *,
+        now: int,
+        session: str | None = None,
+        name: str | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> tuple[Sequence[Snapshot], int]:
+        """A page, newest first (ties by id), and the total. Leaves out expired ones; has automatic ones."""
+        ...
+
+    async def count_snapshots(self, account_id: str, now: int) -> int:
+        """Those that count for the plan: not automatic, not expired."""
+        ...
+
+    async def remove_snapshot(self, snapshot_id: str) -> bool:
+        """False when it does not exist. Its layer stays until `condemn_layers`."""
+        ...
+
+    async def drop_snapshots(self, now: int) -> int:
+        """Removes expired ones. Returns how many."""
+        ...
+
+    async def drop_kept_of(self, account_id: str) -> int:
+        """Removes all snapshots, and all names of images, of a deleted account. Returns how many."""
+        ...
+
+    async def add_layer(self, layer: Layer) -> None:
+        """Stores the layer of a fork that is under way (`layer.fork`). Raises ValueError when the id is taken, or the
+        account already has a layer for this fork."""
+        ...
+
+    async def get_layer(self, layer_id: str) -> Layer | None:
+        """The layer, condemned or not."""
+        ...
+
+    async def find_fork_layer(self, account_id: str, key: str) -> Layer | None:
+        """The layer of the account's fork with this Idempotency-Key."""
+        ...
+
+    async def all_layers(self) -> Sequence[Layer]:
+        """Every layer of every account, condemned ones too, oldest first (ties by id)."""
+        ...
+
+    async def account_layers(self, account_id: str) -> Sequence[Layer]:
+        """The layers of one account that are not condemned, oldest first (ties by id)."""
+        ...
+
+    async def save_layer(self, layer_id: str, saved: SavedVolume) -> bool:
+        """Notes where the archive has the layer. False, with nothing changed, when it does not exist or is
+        condemned."""
+        ...
+
+    async def end_fork(self, layer_id: str) -> None:
+        """The fork does not need its layer any more. Idempotent."""
+        ...
+
+    async def condemn_layers(self, before: int) -> Sequence[Layer]:
+        """Destroys the keys of all layers that no snapshot, no made image and no fork newer than `before` (Unix
+        seconds) refers to. Returns every condemned layer, also those from before."""
+        ...
+
+    async def remove_layer(self, layer_id: str) -> None:
+        """Forgets a condemned layer. Idempotent. Raises ValueError when it is not condemned."""
+        ...
+
     # images
+    async def add_made_image(
+        self, made: MadeImage, name: NamedImage, layer: Layer | None, answer: Answer | None, limit: int
+    ) -> None:
+        """Stores the image unless it is there already, gives it the name, and stores its layer if that is new and the
+        answer if any; or nothing.
+
+        Raises ResourceLimitExceeded (with the plan name "") when the account already has `limit` names and this is
+        another one; SnapshotNotFound and IdempotencyInProgress as `add_snapshot` does.
+        """
+        ...
+
+    async def get_made_image(self, image_id: str) -> MadeImage | None: ...
+
+    async def all_made_images(self) -> Sequence[MadeImage]:
+        """Of every account, oldest first (ties by id)."""
+        ...
+
+    async def drop_made_images(self) -> Sequence[str]:
+        """Removes the made images that no name, session, snapshot, layer or other made image refers to. Returns their
+        ids."""
+        ...
+
     async def add_image(self, image: NamedImage) -> None:
         """The name stands for this image from now on, also where it stood for another one."""
         ...
@@ -195,7 +312,7 @@ class Store(Protocol):
         ...
 
     async def used_images(self) -> Set[str]:
-        """Ids of the images that a name or a session refers to."""
+        """Ids of the images that a name, a session, a snapshot, a layer or a made image refers to."""
         ...
 
     # idempotency
@@ -388,12 +505,14 @@ class Sandboxes(Protocol):
     @property
     def volumes(self) -> "Volumes": ...
 
-    async def claim(self, session_id: str, limits: Limits, image: str = "") -> Claimed:
-        """A fresh sandbox for the session with an empty volume and its limits set. Takes a parked one if it can.
-        `image`: the id of the image to stand on; "": the host's own.
+    async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
+        """A fresh sandbox for the session with a new volume and its limits set. Takes a parked one if it can.
+
+        `image`: the id of the image to stand on; "": the host's own. `layer`: the id of a layer on this host whose
+        files the volume has at first; "": none.
 
         Until a store names the sandbox, it is an orphan that `recover` destroys. Raises Unavailable when the host
-        cannot hold one more.
+        cannot hold one more, and VolumeLost when it does not have the layer, or a layer of the image.
         """
         ...
 
@@ -436,11 +555,19 @@ class Sandboxes(Protocol):
         """The same, with the volume. Idempotent; safe to repeat after a crash."""
         ...
 
-    async def recover(self, owned: Mapping[str, Session]) -> None:
+    async def know(self, image: MadeImage) -> None:
+        """From now on, sandboxes can stand on the image if its layers are on this host. Idempotent, durable."""
+        ...
+
+    async def forget(self, image_id: str) -> None:
+        """Nothing stands on the made image, or ever will. Idempotent."""
+        ...
+
+    async def recover(self, owned: Mapping[str, Session], layers: Collection[str] = ()) -> None:
         """At start: adopts sandboxes that run and are in `owned` (sandbox id → session) or were parked.
 
         Freezes the sandbox of an idle session again, and stops that of a session in deep sleep. Destroys the rest,
-        except volumes of `owned` sessions, which `start` takes up again.
+        except volumes of `owned` sessions, which `start` takes up again, and those of `layers` (ids).
         """
         ...
 
@@ -482,9 +609,9 @@ class Volumes(Protocol):
         """
         ...
 
-    def receive(self, volume_id: str, disk: int, content: Iterator[bytes]) -> None:
+    def receive(self, volume_id: str, disk: int | None, content: Iterator[bytes]) -> None:
         """Puts the volume on this host from what `send` gave: durable, exactly as it was, and with `disk` (MB) as its
-        limit; or not at all. Blocking, for a thread.
+        limit; or not at all. Blocking, for a thread. `disk` None: it is a layer, which has no limit.
 
         Raises what `content` raises, ValueError when it is no such stream, and Unavailable.
         """
@@ -492,6 +619,32 @@ class Volumes(Protocol):
 
     async def remove(self, volume_id: str) -> None:
         """Removes a volume that no sandbox uses. Idempotent. Raises Unavailable."""
+        ...
+
+    async def capture(self, volume_id: str, layer_id: str) -> int:
+        """Makes a layer of the volume's files as they are now, with all that was written before the call, durable.
+
+        A sandbox may use the volume: its programs go on meanwhile. The volume may be a layer itself. Returns how many
+        bytes a volume with these files takes of its limit. Raises VolumeLost, and Unavailable.
+        """
+        ...
+
+    async def copy(self, layer_id: str, volume_id: str, disk: int) -> None:
+        """Makes a volume with the layer's files and `disk` (MB) as its limit, durable. No sandbox uses it yet.
+
+        The limit holds for what the volume contains, whoever wrote it first; see decision 21 for how exactly. Raises
+        VolumeLost, ValueError when the volume exists, and Unavailable.
+        """
+        ...
+
+    async def digest(self, layer_id: str) -> str:
+        """The SHA-256 of the layer's files: paths, kinds, modes, owners, links, extended attributes and content, in
+        hex. Their times do not count. Raises VolumeLost, and Unavailable."""
+        ...
+
+    async def sole_bytes(self, layers: Collection[str], volumes: Collection[str]) -> int:
+        """How many bytes of this host's disk these layers keep that none of these volumes has. What several layers
+        share counts once. What is not on this host counts nothing."""
         ...
 
 

@@ -59,7 +59,7 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class SavedVolume:
     """The content of a session's volume at a deep sleep, as one object in the archive."""
 
     name: str  # the object's name
@@ -94,8 +94,8 @@ class Session:
     files: int = 0  # under /workspace, when the session was last seen awake
     processes: int = 0
     key: str = ""  # seals its snapshots; wrapped (see `sealing`); "" before the first snapshot
-    snapshot: Snapshot | None = None  # the newest one that was verified
-    previous: Snapshot | None = None  # the one before it, which a wake falls back to
+    saved: SavedVolume | None = None  # the newest one that was verified
+    previous: SavedVolume | None = None  # the one before it, which a wake falls back to
     archived: bool = False  # in deep sleep, and `snapshot` has the same content as the volume
     host: str = "local"  # the owner; several hosts come later
     epoch: int = 1  # grows when the owner changes

@@ -56,7 +56,7 @@ class Suite:
 
 
 SUITES = [
-    # TypeScript for Vitest, which `bun test` replaces. Snapshots have another format, so some tests fail everywhere
+    # TypeScript for Vitest, which `bun test` replaces. Saving have another format, so some tests fail everywhere
     Suite("zod@4.6.7", (), "src", "--isolate", 2_500),
     # the router of Fastify: JavaScript, node:test, real HTTP and HTTP/2 on its own ports
     Suite("find-my-way@9.10.1", ("proxyquire@2.1.3", "rfdc@1.4.1"), ".", "--isolate", 550),

@@ -18,8 +18,8 @@ from buntime.config import Config
 from buntime.daemon.tasks import Tasks
 from buntime.lifecycle.assembly import Lifecycle, assemble_lifecycle
 from buntime.lifecycle.keeper import Keeper, Pace
+from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.sealing import Vault
-from buntime.lifecycle.snapshots import Snapshots
 from buntime.operations.assembly import Operations, assemble_operations
 from buntime.operations.previews import Previews
 from buntime.plan import load_plans
@@ -158,10 +158,10 @@ async def serving(
 ) -> AsyncIterator[Api]:
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
     now, archive, vault = clock or still, FakeArchive(), Vault(bytes(32))
-    snapshots = Snapshots(archive, vault, sandboxes.volumes, now)
-    async with Tasks() as tasks, snapshots, aiohttp.ClientSession() as http:
-        metrics = Metrics(Readings(store, sandboxes, snapshots, lambda: checks))
-        lifecycle = assemble_lifecycle(store, sandboxes, snapshots, tasks, now, metrics)
+    saving = Saving(archive, vault, sandboxes.volumes, now)
+    async with Tasks() as tasks, saving, aiohttp.ClientSession() as http:
+        metrics = Metrics(Readings(store, sandboxes, saving, lambda: checks))
+        lifecycle = assemble_lifecycle(store, sandboxes, saving, tasks, now, metrics)
         operations = assemble_operations(store, sandboxes, lifecycle, vault, load_plans(None), tasks, now)
         config = Config(cors_origins=cors_origins, domain=domain)
         app = create_app(operations, config, metrics=metrics, ready=lambda: checks, clock=now, files=files)

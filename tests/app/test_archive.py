@@ -25,10 +25,10 @@ async def test_a_session_in_deep_sleep_is_archived_evicted_and_restored(api: Api
     session = await evicted(api, "kept")
     stored = await stored_of(api, session)
     assert stored.archived
-    assert stored.snapshot is not None
-    assert list(api.archive.objects) == [stored.snapshot.name]
-    assert len(api.archive.objects[stored.snapshot.name]) == stored.snapshot.size
-    assert b"kept" not in api.archive.objects[stored.snapshot.name]
+    assert stored.saved is not None
+    assert list(api.archive.objects) == [stored.saved.name]
+    assert len(api.archive.objects[stored.saved.name]) == stored.saved.size
+    assert b"kept" not in api.archive.objects[stored.saved.name]
     assert await content_of(api, session) == "kept"
     assert not (await stored_of(api, session)).archived, "an active session may change its volume"
 
@@ -36,9 +36,9 @@ async def test_a_session_in_deep_sleep_is_archived_evicted_and_restored(api: Api
 async def test_only_the_newest_object_and_the_one_before_are_kept(api: Api) -> None:
     session = await evicted(api, "one", "two", "three", "four")
     stored = await stored_of(api, session)
-    assert stored.snapshot
+    assert stored.saved
     assert stored.previous
-    assert set(api.archive.objects) == {stored.snapshot.name, stored.previous.name}
+    assert set(api.archive.objects) == {stored.saved.name, stored.previous.name}
     assert (await api.call("DELETE", f"/sessions/{session}")).status == 200
     await eventually(lambda: not api.store.sessions)
     assert not api.archive.objects
@@ -73,13 +73,13 @@ async def test_requests_that_come_together_share_one_restore(api: Api) -> None:
 async def test_a_damaged_newest_snapshot_is_logged_and_the_previous_one_is_used(api: Api) -> None:
     session = await evicted(api, "one", "two")
     before = await stored_of(api, session)
-    assert before.snapshot
-    del api.archive.objects[before.snapshot.name]
+    assert before.saved
+    del api.archive.objects[before.saved.name]
     with capture_logs() as logs:
         assert await content_of(api, session) == "one"
     assert "previous_snapshot_used" in [entry["event"] for entry in logs]
     after = await stored_of(api, session)
-    assert (after.snapshot, after.previous) == (before.previous, None), "the damaged snapshot must not be used again"
+    assert (after.saved, after.previous) == (before.previous, None), "the damaged snapshot must not be used again"
 
 
 async def test_without_a_whole_snapshot_a_session_stays_as_it_is_and_says_why(api: Api) -> None:
@@ -149,7 +149,7 @@ async def test_a_session_that_cannot_be_archived_sleeps_on_its_host_until_it_can
     await deep_sleep(api, session)
     await api.keep(api.keeper())
     stored = await stored_of(api, session)
-    assert (stored.archived, stored.snapshot) == (False, None)
+    assert (stored.archived, stored.saved) == (False, None)
     assert not api.archive.objects, "failed attempts must leave nothing"
     await api.lifecycle.archiving.evict(session)
     assert await content_of(api, session) == "kept"

@@ -47,7 +47,7 @@ async def test_a_wake_interrupts_a_save_and_the_store_never_names_its_object(api
     assert closed.is_set(), "nothing must read the volume while it is in use"
     assert (await sleeping).status == 200
     stored = await stored_of(api, session)
-    assert (stored.state, stored.snapshot, stored.archived) == (State.ACTIVE, None, False)
+    assert (stored.state, stored.saved, stored.archived) == (State.ACTIVE, None, False)
     assert not api.archive.objects
     api.sandboxes.volumes.send = send  # type: ignore[method-assign]
     await deep_sleep(api, session)
@@ -163,8 +163,8 @@ async def test_a_sweep_never_removes_an_object_that_is_being_saved(api: Api) -> 
         assert (await sleeping).status == 200
     stored = await stored_of(api, session)
     assert stored.archived
-    assert stored.snapshot
-    assert stored.snapshot.name in api.archive.objects
+    assert stored.saved
+    assert stored.saved.name in api.archive.objects
     await api.lifecycle.archiving.evict(session)
     assert await content_of(api, session) == "two"
 
@@ -219,5 +219,5 @@ async def test_the_last_write_survives_any_mix_of_operations(api: Api, seed: int
         assert await api.lifecycle.archiving.archive(session)  # waits until the running save has swept
     stored = [await stored_of(api, session) for session in sessions]
     assert all(one.archived for one in stored)
-    named = {snapshot.name for one in stored for snapshot in (one.snapshot, one.previous) if snapshot}
+    named = {snapshot.name for one in stored for snapshot in (one.saved, one.previous) if snapshot}
     assert set(api.archive.objects) == named

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from buntime.account import Account, Key
 from buntime.plan import Limits
 from buntime.ports import Answer, PreviewToken
-from buntime.session import Network, Preview, Session, Snapshot, State
+from buntime.session import Network, Preview, SavedVolume, Session, State
 
 NOW = 1_700_000_000
 
@@ -70,8 +70,8 @@ FULL = Session(
     files=12,
     processes=2,
     key="d3JhcHBlZA",
-    snapshot=Snapshot("ses_full/2", 40 << 20, NOW + 4),
-    previous=Snapshot("ses_full/1", 0, NOW + 2),
+    saved=SavedVolume("ses_full/2", 40 << 20, NOW + 4),
+    previous=SavedVolume("ses_full/1", 0, NOW + 2),
     archived=True,
     host="other",
     epoch=3,

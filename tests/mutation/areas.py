@@ -33,7 +33,7 @@ ROWS: Sequence[tuple[str, str]] = (
         "tests/app/test_cli.py sessions recovery tests/sandboxes/test_image.py operations sleep crashes",
     ),
     (
-        r"archive|snapshots|sealing|packing|transfer|volume|master|sleep|trimming|backup",
+        r"archive|saving|snapshots|sealing|packing|transfer|volume|master|sleep|trimming|backup",
         "tests/sandboxes/test_volume.py archive archive_s3 master_key backup sleep",
     ),
     (r"account|auth|quota|keys|cors|admin", "tests/app/test_cli.py accounts sessions idempotency backup"),

@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 
 from buntime.plan import Limits
-from buntime.session import DESTROYED, TRANSITIONS, Event, Session, Snapshot, State
+from buntime.session import DESTROYED, TRANSITIONS, Event, SavedVolume, Session, State
 
 LIMITS = Limits(memory=1024, cpu=0.25, timeout=30, disk=1024)
 SESSION = Session("ses_a", "acc_a", 0, 300, 0, LIMITS, "sb_a", "vol_a", "img")
-SNAPSHOT = Snapshot("ses_a/1", 4096, 7)
+SAVED = SavedVolume("ses_a/1", 4096, 7)
 
 STEPS = {
     (State.ACTIVE, Event.SUSPEND): State.IDLE,
@@ -35,9 +35,9 @@ def test_any_other_step_is_refused(state: State, event: Event) -> None:
 
 @pytest.mark.parametrize(("state", "event"), STEPS)
 def test_a_session_that_leaves_deep_sleep_is_not_archived_any_more(state: State, event: Event) -> None:
-    archived = replace(SESSION, state=state, snapshot=SNAPSHOT, previous=SNAPSHOT, archived=True).after(event)
+    archived = replace(SESSION, state=state, saved=SAVED, previous=SAVED, archived=True).after(event)
     assert archived.archived == (archived.state is State.DEEP_SLEEP)
-    assert (archived.snapshot, archived.previous) == (SNAPSHOT, SNAPSHOT)
+    assert (archived.saved, archived.previous) == (SAVED, SAVED)
 
 
 @pytest.mark.parametrize(("state", "event"), STEPS)

@@ -14,10 +14,10 @@ from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
+from buntime.lifecycle.saving import Interrupted, Saving, Transfer
 from buntime.lifecycle.sealing import Damaged
-from buntime.lifecycle.snapshots import Interrupted, Snapshots, Transfer
 from buntime.ports import ArchiveUnavailable, ObjectMissing, Sandboxes, Store, VolumeLost, VolumeUnsendable
-from buntime.session import Session, Snapshot, State
+from buntime.session import SavedVolume, Session, State
 
 log = structlog.get_logger()
 
@@ -27,11 +27,11 @@ UNSAVED = (ArchiveUnavailable, ObjectMissing, Damaged, VolumeUnsendable, VolumeL
 
 class Archiving:
     def __init__(
-        self, store: Store, sandboxes: Sandboxes, snapshots: Snapshots, changes: Changes, holds: Holds, tasks: Tasks
+        self, store: Store, sandboxes: Sandboxes, saving: Saving, changes: Changes, holds: Holds, tasks: Tasks
     ) -> None:
         self._store = store
         self._sandboxes = sandboxes
-        self._snapshots = snapshots
+        self._saving = saving
         self._changes = changes
         self._holds = holds
         self._tasks = tasks
@@ -60,7 +60,7 @@ class Archiving:
         older copy.
         """
         try:
-            owners = await self._snapshots.owners()
+            owners = await self._saving.owners()
         except ArchiveUnavailable as away:
             log.warning("archive_not_swept", reason=str(away))
             return
@@ -70,7 +70,7 @@ class Archiving:
                 session = await self._store.get_session(session_id)
                 unknown += session is None
                 if session is not None and session.state is not State.DELETING:
-                    await self._snapshots.tidy(session)
+                    await self._saving.tidy(session)
         if unknown:
             log.warning("archive_of_unknown_sessions", count=unknown)
 
@@ -80,13 +80,13 @@ class Archiving:
 
     async def _archive(self, session_id: str) -> bool:
         async with self._lock(session_id):
-            with self._snapshots.transfer(session_id) as transfer:
+            with self._saving.transfer(session_id) as transfer:
                 try:
                     session = await self._begin(session_id)
                     if session is None:
                         return session_id not in self._unsendable
-                    snapshot = await self._snapshots.save(session, transfer)
-                    session = await self._name(session_id, snapshot, transfer)
+                    saved = await self._saving.save(session, transfer)
+                    session = await self._name(session_id, saved, transfer)
                 except (Interrupted, errors.SessionNotFound):
                     return True
                 except UNSAVED as failed:
@@ -95,7 +95,7 @@ class Archiving:
                     log.warning("session_not_archived", session=session_id, reason=str(failed) or repr(failed))
                     return False
             reached("archive: named")
-            await self._snapshots.tidy(session)
+            await self._saving.tidy(session)
             reached("archive: tidied")
             return True
 
@@ -107,20 +107,20 @@ class Archiving:
                 return None
             if session.volume not in self._sandboxes.volumes.cached():
                 await self._sandboxes.stop(session)
-            session = await self._changes.change(session_id, self._snapshots.with_key)
+            session = await self._changes.change(session_id, self._saving.with_key)
             reached("archive: key stored")
             return session
 
-    async def _name(self, session_id: str, snapshot: Snapshot, transfer: Transfer) -> Session:
-        """From now on a wake can rely on the snapshot. Raises Interrupted; the snapshot then stays unnamed."""
+    async def _name(self, session_id: str, saved: SavedVolume, transfer: Transfer) -> Session:
+        """From now on a wake can rely on the saved. Raises Interrupted; the saved then stays unnamed."""
         async with self._holds.lock(session_id):
             try:
                 transfer.check()
                 return await self._changes.change(
-                    session_id, lambda s: replace(s, snapshot=snapshot, previous=s.snapshot, archived=True)
+                    session_id, lambda s: replace(s, saved=saved, previous=s.saved, archived=True)
                 )
             finally:
-                self._snapshots.named(snapshot)
+                self._saving.named(saved)
 
     async def _evict(self, session_id: str) -> None:
         async with self._holds.lock(session_id):

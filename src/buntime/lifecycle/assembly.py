@@ -12,7 +12,7 @@ from buntime.lifecycle.leases import Leases
 from buntime.lifecycle.monitor import Monitor, Unwatched
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.relief import Relief
-from buntime.lifecycle.snapshots import Snapshots
+from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.transitions import Transitions
 from buntime.ports import Sandboxes, Store
 
@@ -32,18 +32,18 @@ class Lifecycle:
 def assemble_lifecycle(
     store: Store,
     sandboxes: Sandboxes,
-    snapshots: Snapshots,
+    saving: Saving,
     tasks: Tasks,
     clock: Callable[[], float],
     monitor: Monitor | None = None,
 ) -> Lifecycle:
     """`monitor` is told what happens to sessions."""
     changes, holds, observations = Changes(store), Holds(), Observations(sandboxes, clock)
-    archiving = Archiving(store, sandboxes, snapshots, changes, holds, tasks)
-    parts = (store, sandboxes, snapshots, changes, holds, observations, archiving, tasks)
+    archiving = Archiving(store, sandboxes, saving, changes, holds, tasks)
+    parts = (store, sandboxes, saving, changes, holds, observations, archiving, tasks)
     transitions = Transitions(*parts, monitor or Unwatched())
     relief = Relief(store, sandboxes, transitions, archiving)
     leases = Leases(store, sandboxes, changes, holds, transitions, relief, clock)
     forgetting = (holds, observations, archiving, transitions)
-    endings = Endings(store, sandboxes, snapshots, changes, holds, forgetting, tasks)
+    endings = Endings(store, sandboxes, saving, changes, holds, forgetting, tasks)
     return Lifecycle(changes, holds, observations, archiving, transitions, relief, leases, endings)

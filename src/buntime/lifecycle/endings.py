@@ -11,7 +11,7 @@ from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.observations import Observations
-from buntime.lifecycle.snapshots import Snapshots
+from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.transitions import Transitions
 from buntime.ports import Sandboxes, Store
 from buntime.session import Event, Session
@@ -26,7 +26,7 @@ class Endings:
         self,
         store: Store,
         sandboxes: Sandboxes,
-        snapshots: Snapshots,
+        saving: Saving,
         changes: Changes,
         holds: Holds,
         forgetting: tuple[Holds | Observations | Archiving | Transitions, ...],
@@ -35,7 +35,7 @@ class Endings:
         """`forgetting`: what remembers something of a session until the session is gone."""
         self._store = store
         self._sandboxes = sandboxes
-        self._snapshots = snapshots
+        self._saving = saving
         self._changes = changes
         self._holds = holds
         self._forgetting = forgetting
@@ -64,7 +64,7 @@ class Endings:
         try:
             await self._alone(session, self._sandboxes.destroy)
             if session.key:
-                await self._snapshots.remove(session.id)
+                await self._saving.remove(session.id)
                 reached("delete: objects removed")
             await self._store.remove_session(session.id)
         except errors.Unavailable as failed:
@@ -79,9 +79,9 @@ class Endings:
 
     async def _alone(self, session: Session, work: Callable[[Session], Awaitable[None]]) -> None:
         """Calls `work` while no transition and no transfer of the session is under way."""
-        await self._snapshots.interrupt(session.id)
+        await self._saving.interrupt(session.id)
         async with self._holds.lock(session.id):
-            await self._snapshots.interrupt(session.id)  # a save may have begun before we got the lock
+            await self._saving.interrupt(session.id)  # a save may have begun before we got the lock
             await work(session)
 
     async def _kill(self, session: Session) -> None:

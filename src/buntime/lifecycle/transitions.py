@@ -22,7 +22,7 @@ from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.monitor import Monitor
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.on_wake import OnWake
-from buntime.lifecycle.snapshots import Snapshots
+from buntime.lifecycle.saving import Saving
 from buntime.ports import Observed, Sandbox, Sandboxes, Store
 from buntime.session import Event, Session, State
 
@@ -36,7 +36,7 @@ class Transitions:
         self,
         store: Store,
         sandboxes: Sandboxes,
-        snapshots: Snapshots,
+        saving: Saving,
         changes: Changes,
         holds: Holds,
         observations: Observations,
@@ -46,7 +46,7 @@ class Transitions:
     ) -> None:
         self._store = store
         self._sandboxes = sandboxes
-        self._snapshots = snapshots
+        self._saving = saving
         self._changes = changes
         self._holds = holds
         self._observations = observations
@@ -92,7 +92,7 @@ class Transitions:
                 continue
             there = self._sandboxes.volumes.exists(session.volume)
             if not there and not session.archived:
-                newest = session.snapshot.name if session.snapshot else None
+                newest = session.saved.name if session.saved else None
                 log.error("volume_lost", session=session.id, volume=session.volume, falls_back_to=newest)
                 self._monitor.lost("volume")
             await self._changes.change(session.id, partial(_settled, there=there))
@@ -132,7 +132,7 @@ class Transitions:
 
     async def _with_volume(self, session: Session) -> Session:
         """The session, with its volume on this host and nothing reading it. Raises Unavailable and SessionDamaged."""
-        await self._snapshots.interrupt(session.id)
+        await self._saving.interrupt(session.id)
         if self._sandboxes.volumes.exists(session.volume):
             return session
         if not session.archived:
@@ -141,18 +141,18 @@ class Transitions:
         if session.state is not State.DEEP_SLEEP:
             raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
         try:
-            return await self._snapshots.restore(session)
+            return await self._saving.restore(session)
         except errors.Unavailable:
             await self._changes.present(session.id)  # a delete interrupts a restore: then the session is not found
             raise
 
     async def _store_awake(self, session: Session, sandbox: Sandbox) -> None:
         """Stores that the sandbox serves the session. A new one that cannot be stored is stopped."""
-        newest, previous = session.snapshot, session.previous
+        newest, previous = session.saved, session.previous
 
         def awake(stored: Session) -> Session:
             risen = stored if stored.state is State.ACTIVE else stored.after(_RISING[stored.state])
-            return replace(risen, sandbox=sandbox.id, snapshot=newest, previous=previous)
+            return replace(risen, sandbox=sandbox.id, saved=newest, previous=previous)
 
         try:
             stored, network = await self._changes.change(session.id, awake), session.network

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from buntime.errors import SessionLimitExceeded, StaleSession
 from buntime.plan import Limits
-from buntime.session import Network, Preview, Session, Snapshot, State
+from buntime.session import Network, Preview, SavedVolume, Session, State
 from buntime.stores.images import require_image
 
 _ADD = """
@@ -98,8 +98,8 @@ def _to_row(session: Session) -> dict[str, object]:
         "files": session.files,
         "processes": session.processes,
         "key": session.key,
-        "snapshot": _snapshot_to_text(session.snapshot),
-        "previous": _snapshot_to_text(session.previous),
+        "snapshot": _saved_to_text(session.saved),
+        "previous": _saved_to_text(session.previous),
         "archived": session.archived,
     }
 
@@ -125,8 +125,8 @@ def _from_row(row: sqlite3.Row) -> Session:
         files=row["files"],
         processes=row["processes"],
         key=row["key"],
-        snapshot=_snapshot_from_text(row["snapshot"]),
-        previous=_snapshot_from_text(row["previous"]),
+        saved=_saved_from_text(row["snapshot"]),
+        previous=_saved_from_text(row["previous"]),
         archived=bool(row["archived"]),
         host=row["host"],
         epoch=row["epoch"],
@@ -154,9 +154,9 @@ def _network_from_text(text: str) -> Network:
     return Network(network["egress"], tuple(network["allow"]), tuple(network["deny"]))
 
 
-def _snapshot_to_text(snapshot: Snapshot | None) -> str | None:
-    return None if snapshot is None else json.dumps(asdict(snapshot))
+def _saved_to_text(saved: SavedVolume | None) -> str | None:
+    return None if saved is None else json.dumps(asdict(saved))
 
 
-def _snapshot_from_text(text: str | None) -> Snapshot | None:
-    return None if text is None else Snapshot(**json.loads(text))
+def _saved_from_text(text: str | None) -> SavedVolume | None:
+    return None if text is None else SavedVolume(**json.loads(text))

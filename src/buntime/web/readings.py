@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from buntime.lifecycle.snapshots import Snapshots
+from buntime.lifecycle.saving import Saving
 from buntime.ports import Budget, HostNumbers, Sandboxes, Store
 
 type Values = Mapping[tuple[str, ...], float]  # values of the labels → value
@@ -24,10 +24,10 @@ class Reading:
 class Readings:
     """`ready`: part → whether it works, as at `/readyz`."""
 
-    def __init__(self, store: Store, sandboxes: Sandboxes, snapshots: Snapshots, ready: Ready) -> None:
+    def __init__(self, store: Store, sandboxes: Sandboxes, saving: Saving, ready: Ready) -> None:
         self._store = store
         self._sandboxes = sandboxes
-        self._snapshots = snapshots
+        self._saving = saving
         self._ready = ready
 
     async def now(self) -> Sequence[Reading]:
@@ -40,7 +40,7 @@ class Readings:
             *_of_host(self._sandboxes.numbers()),
             Reading("cached_volumes", "Volumes of sessions in deep sleep on this host.", _one(len(cached))),
             Reading("cached_bytes", "Bytes of these volumes.", _one(sum(cached.values()))),
-            *_of_archive(self._snapshots),
+            *_of_archive(self._saving),
         ]
 
 
@@ -70,16 +70,16 @@ def _budget(name: str, what: str, budgets: Mapping[tuple[str, ...], Budget], lab
     ]
 
 
-def _of_archive(snapshots: Snapshots) -> Iterator[Reading]:
-    done = snapshots.numbers
-    yield Reading("archive_transfers", "Volumes on their way to or from the archive.", _one(snapshots.under_way))
+def _of_archive(saving: Saving) -> Iterator[Reading]:
+    done = saving.numbers
+    yield Reading("archive_transfers", "Volumes on their way to or from the archive.", _one(saving.under_way))
     for name, meaning, count in (
         ("saved", "Volumes that were saved in the archive.", done.saved),
         ("saved_bytes", "Bytes of these volumes, before compression.", done.saved_bytes),
         ("saves_failed", "Saves that failed or gave way to a wake.", done.saves_failed),
         ("restored", "Volumes that were restored from the archive.", done.restored),
         ("restored_bytes", "Bytes of these volumes, after decompression.", done.restored_bytes),
-        ("damaged", "Snapshots that could not be used.", done.damaged),
+        ("damaged", "Saving that could not be used.", done.damaged),
     ):
         yield Reading(f"archive_{name}", meaning, _one(count), grows=True)
 

@@ -1,8 +1,8 @@
 """Saves volumes to the archive, and restores them.
 
-A snapshot is one object: the stream of the volume, compressed, then sealed with the session's key for the object's
-name. It counts only after it was read back completely. A transfer runs in a thread of its own and holds no more than a
-few pieces in memory. A save gives way to a wake at any moment.
+A saved volume is one object: its stream, compressed, then sealed for the object's name with the key of its owner, a
+session or a layer. It counts only after it was read back completely. A transfer runs in a thread of its own and holds
+no more than a few pieces in memory. A save gives way to a wake at any moment.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from buntime.lifecycle.packing import compress, decompress
 from buntime.lifecycle.sealing import Damaged, Vault, seal, unseal
 from buntime.plan import MB
 from buntime.ports import Archive, ArchiveUnavailable, ObjectMissing, Volumes
-from buntime.session import Session, Snapshot
+from buntime.session import SavedVolume, Session
 
 log = structlog.get_logger()
 
@@ -148,7 +148,7 @@ class Threads:
                 outcome.set_exception(Interrupted())
 
 
-class Snapshots:
+class Saving:
     """Leaving the block interrupts transfers that are under way. The next server begins them again."""
 
     def __init__(self, archive: Archive, vault: Vault, volumes: Volumes, clock: Callable[[], float]) -> None:
@@ -201,7 +201,7 @@ class Snapshots:
 
     # --- saving ---
 
-    async def save(self, session: Session, transfer: Transfer) -> Snapshot:
+    async def save(self, session: Session, transfer: Transfer) -> SavedVolume:
         """Archives the volume of the session, which no sandbox uses, and reads the object back.
 
         `tidy` leaves the object alone until the caller calls `named`. Raises Interrupted, ArchiveUnavailable, Damaged,
@@ -218,9 +218,9 @@ class Snapshots:
             self.numbers.saves_failed += 1
             raise
         self.numbers.saved += 1
-        return Snapshot(name, size, taken_at)
+        return SavedVolume(name, size, taken_at)
 
-    def named(self, snapshot: Snapshot) -> None:
+    def named(self, snapshot: SavedVolume) -> None:
         """The store names the snapshot now, or never will."""
         self._unnamed.discard(snapshot.name)
 
@@ -256,9 +256,9 @@ class Snapshots:
         Raises Unavailable when the archive cannot be reached or the host has no room, SessionDamaged when no snapshot
         is whole or there never was one.
         """
-        if session.snapshot is None:
+        if session.saved is None:
             raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
-        for snapshot in (session.snapshot, session.previous):
+        for snapshot in (session.saved, session.previous):
             if snapshot is None:
                 continue
             try:
@@ -267,15 +267,15 @@ class Snapshots:
                 self.numbers.damaged += 1
                 log.error("snapshot_damaged", session=session.id, object=snapshot.name, reason=repr(wrong))
                 continue
-            if snapshot is session.snapshot:
+            if snapshot is session.saved:
                 return session
             log.error("previous_snapshot_used", session=session.id, object=snapshot.name, taken_at=snapshot.taken_at)
-            return replace(session, snapshot=snapshot, previous=None)
+            return replace(session, saved=snapshot, previous=None)
         raise errors.SessionDamaged(
             "The session's files cannot be brought back: no snapshot of them is whole.", reason="snapshot_damaged"
         )
 
-    async def _restore(self, session: Session, snapshot: Snapshot) -> None:
+    async def _restore(self, session: Session, snapshot: SavedVolume) -> None:
         with self.transfer(session.id) as transfer:
             try:
                 async with self._restores:
@@ -289,7 +289,7 @@ class Snapshots:
                 ) from away
         self.numbers.restored += 1
 
-    def _receive(self, session: Session, snapshot: Snapshot, transfer: Transfer) -> None:
+    def _receive(self, session: Session, snapshot: SavedVolume, transfer: Transfer) -> None:
         """Blocking."""
         key, label = self._vault.unwrap(session.id, session.key), _label(session, snapshot.name)
         largest = LARGEST_FACTOR * session.limits.disk * MB + LARGEST_REST
@@ -304,7 +304,7 @@ class Snapshots:
 
     async def tidy(self, session: Session) -> None:
         """Removes objects of the session that the store does not name, as far as that is possible now."""
-        named = {snapshot.name for snapshot in (session.snapshot, session.previous) if snapshot}
+        named = {snapshot.name for snapshot in (session.saved, session.previous) if snapshot}
         try:
             await asyncio.to_thread(self._remove, session.id, named | self._unnamed)
         except ArchiveUnavailable as away:
