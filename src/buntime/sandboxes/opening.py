@@ -1,7 +1,7 @@
 """Opening this host for sandboxes, and leaving it as it was found."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from buntime.sandboxes.network import resolver
 from buntime.sandboxes.network.dnsmasq import NameServer
 from buntime.sandboxes.network.namespaces import Network
 from buntime.session import Session
+from buntime.snapshot import MadeImage
 
 log = structlog.get_logger()
 
@@ -48,10 +49,13 @@ async def opened(
     owned: Mapping[str, Session],
     tasks: Tasks,
     http: aiohttp.ClientSession,
+    layers: Collection[str],
+    made: Iterable[MadeImage],
 ) -> AsyncIterator[LocalSandboxes]:
     """Mounts volumes, puts rules in force and resolves names before the first sandbox starts, then adopts what runs.
 
-    `owned`: sandbox id → session, as the store has it. Raises BadSetting, NoPart and HostCommandFailed.
+    `owned`: sandbox id → session, as the store has it, like `layers` (ids) and the images that accounts have `made`.
+    Raises BadSetting, NoPart and HostCommandFailed.
     """
     part = claim_part(config)
     async with AsyncExitStack() as stack:
@@ -62,7 +66,9 @@ async def opened(
         stack.callback(runtime.close)
         sandboxes = LocalSandboxes(settings, part, runtime, machinery)
         stack.push_async_callback(sandboxes.close)
-        await sandboxes.recover(owned)
+        for each in made:
+            await sandboxes.know(each)
+        await sandboxes.recover(owned, layers)
         yield sandboxes
 
 

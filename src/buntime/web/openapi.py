@@ -33,6 +33,7 @@ WITH_BODY = (errors.PayloadTooLarge,)
 WITH_KEY = (errors.IdempotencyInProgress, errors.IdempotencyKeyReused)
 TAGS = {  # name → what it is about
     "Sessions": "A session is an isolated sandbox with its own files, processes and network.",
+    "Snapshots": "A snapshot keeps the files of a session as they were at one moment. It outlives the session.",
     "Images": "An image is what a session stands on: its programs and libraries.",
     "Previews": "A preview is the URL of a port of a session. A token opens a private one.",
     "Execution": "Run code and wait for its result, or open a terminal.",

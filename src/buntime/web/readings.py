@@ -79,7 +79,7 @@ def _of_archive(saving: Saving) -> Iterator[Reading]:
         ("saves_failed", "Saves that failed or gave way to a wake.", done.saves_failed),
         ("restored", "Volumes that were restored from the archive.", done.restored),
         ("restored_bytes", "Bytes of these volumes, after decompression.", done.restored_bytes),
-        ("damaged", "Saving that could not be used.", done.damaged),
+        ("damaged", "Saved volumes that could not be used.", done.damaged),
     ):
         yield Reading(f"archive_{name}", meaning, _one(count), grows=True)
 
