@@ -559,8 +559,8 @@ class Sandboxes(Protocol):
         """From now on, sandboxes can stand on the image if its layers are on this host. Idempotent, durable.
 
         May take seconds, for the layers of the image that are on this host. Raises ValueError, whose message says why,
-        when no sandbox ever could: the image has more than MOST_LAYERS layers, or a layer has something that a read-only
-        layer cannot hold. Raises Unavailable.
+        when no sandbox ever could: the image has more than `snapshot.MOST_LAYERS` layers, or a layer has something that
+        the read-only file system of an image cannot hold.
         """
         ...
 

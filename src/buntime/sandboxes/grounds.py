@@ -13,8 +13,6 @@ from buntime.snapshot import MadeImage
 
 log = structlog.get_logger()
 
-UPPER = "upper"  # in a layer, as in the volume that it was made of
-
 
 class Grounds:
     def __init__(self, machinery: Machinery) -> None:
@@ -27,7 +25,8 @@ class Grounds:
     async def know(self, image: MadeImage) -> None:
         """See `ports.Sandboxes`. Packs the layers that are on this host, so that no session has to wait for it."""
         async with self._knowing:
-            await asyncio.to_thread(self._made.know, image)
+            if not await asyncio.to_thread(self._made.know, image):
+                return
         try:
             for layer in self._made.layers(image.id):
                 if self._volumes.exists(layer):
@@ -35,6 +34,8 @@ class Grounds:
         except Unpackable:
             await self.forget(image.id)
             raise
+        except Unavailable as failed:
+            log.warning("layer_not_packed", image=image.id, reason=str(failed))  # the first session tries again
 
     async def forget(self, image_id: str) -> None:
         async with self._knowing:
@@ -59,7 +60,6 @@ class Grounds:
             return
         async with self._packing:
             if not self._packed.has(layer):
-                upper = self._volumes.path(layer) / UPPER
                 # a cancelled caller must not leave a thread that packs beside the next one
-                await to_its_end(asyncio.to_thread(self._packed.pack, layer, upper))
+                await to_its_end(asyncio.to_thread(self._packed.pack, layer, self._volumes.upper(layer)))
                 log.info("layer_packed", layer=layer)

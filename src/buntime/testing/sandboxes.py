@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 
 from buntime.errors import Unavailable
-from buntime.ids import IMAGE_PREFIX, new_sandbox_id, new_volume_id
+from buntime.ids import new_sandbox_id, new_volume_id
+from buntime.image import MADE_PREFIX
 from buntime.inside import FileToWrite, Sink, Stream
 from buntime.paths import WORKSPACE, for_client
 from buntime.plan import MB, Limits
@@ -195,8 +196,8 @@ class FakeSandboxes:
         self.parked = max(self.parked - 1, 0)
         volume_id = new_volume_id()
         volume = self.volumes[volume_id] = FakeVolume(limits.disk)
-        for layer in reversed(layers):
-            volume.stand_on(self.volumes[layer])
+        if layers:
+            volume.stand_on(self.volumes[layers[0]])
         return Claimed(self._run(volume_id, image), volume_id, image or IMAGE)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
@@ -281,7 +282,7 @@ class FakeSandboxes:
     def _require_layers(self, image_id: str) -> list[str]:
         """The image's layers, the uppermost first. The host has every image that nobody made."""
         chain = self._chain(image_id)
-        if (chain[-1].base if chain else image_id).startswith(IMAGE_PREFIX):
+        if (chain[-1].base if chain else image_id).startswith(MADE_PREFIX):
             raise Unavailable(f"This host does not have the image {image_id} that the session stands on.")
         for made in chain:
             if made.layer not in self.volumes:

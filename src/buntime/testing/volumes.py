@@ -31,7 +31,7 @@ class FakeVolume:
         self.disk = disk
         self.files: dict[str, FakeFile] = {}
         self.directories = {"/", WORKSPACE}
-        self.lower: dict[str, FakeFile] = {}  # files of the image's layers, as it has them
+        self.lower: dict[str, FakeFile] = {}  # files of the image, as it has them
         self.now = 0  # a clock that ticks at each write
 
     @property
@@ -41,10 +41,10 @@ class FakeVolume:
         return sum(len(file.content) for file in own)
 
     def stand_on(self, layer: "FakeVolume") -> None:
-        """Puts the layer's files below those that the volume will get."""
-        self.lower |= layer.files
-        self.files |= layer.files
-        self.directories |= layer.directories
+        """Puts the layer's files below those that the volume will get. A fake layer has those of all layers below."""
+        self.lower = dict(layer.files)
+        self.files = dict(layer.files)
+        self.directories = set(layer.directories)
 
     def parents(self, path: str) -> list[str]:
         above = posixpath.dirname(path)

@@ -1,6 +1,6 @@
 """The images that accounts have made: each is a layer on top of another image, which may be a made one too.
 
-    made/<image id>.json    its base, layer and environment
+made/<image id>.json    its base, layer and environment
 """
 
 import json
@@ -47,15 +47,16 @@ class MadeImages:
         directory.mkdir(mode=0o700, exist_ok=True)
         self._made = {file.stem: made for file in directory.glob(f"*{SUFFIX}") if (made := _read(file)) is not None}
 
-    def know(self, image: MadeImage) -> None:
-        """Durable when it returns. Raises ValueError when the image has too many layers."""
+    def know(self, image: MadeImage) -> bool:
+        """Durable when it returns. Returns whether it is new here. Raises ValueError when it has too many layers."""
         made = _Made(image.base, image.layer, dict(image.env))
         if self._made.get(image.id) == made:
-            return
+            return False
         if len(self.layers(image.base)) >= MOST_LAYERS:
             raise ValueError(f"an image has at most {MOST_LAYERS} layers")
         write_durably(self._directory / (image.id + SUFFIX), json.dumps(asdict(made)))
         self._made[image.id] = made
+        return True
 
     def forget(self, image_id: str) -> None:
         """Idempotent."""

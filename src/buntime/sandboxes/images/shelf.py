@@ -10,7 +10,6 @@ An image goes with its last mark. Whoever changes any of it holds the lock, whic
 import errno
 import fcntl
 import json
-import os
 import re
 import shutil
 import subprocess

@@ -1,8 +1,8 @@
 """The layers of made images as file systems of their own.
 
-A layer is a btrfs subvolume, as are the volumes of the sessions that stand on it. Every subvolume numbers its files from
-the same start, and overlayfs passes the numbers of one file system on as they are. So a session would see different
-files with the same device and number, and `tar`, `cp -a` or `diff` would take them for one file.
+A layer is a btrfs subvolume, as are the volumes of the sessions that stand on it. Every subvolume numbers its files
+from the same start, and overlayfs passes on the numbers of one file system as they are. So a session would see
+different files with the same device and number, and `tar`, `cp -a` or `diff` would take them for one file.
 
 Therefore each host packs a layer once: into a file with an erofs file system, which has a device number of its own. A
 read-only loop device has the file. All sessions on the layer share that file system, and so its pages in memory.
