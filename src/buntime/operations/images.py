@@ -73,7 +73,7 @@ class Images:
             now = int(self._clock())
             made = MadeImage(_id(base, digest, new.env), base, layer.id, new.env, layer.size, now)
             named = NamedImage(new.name, made.id, made.size, now, caller.account.id)
-            await self._sandboxes.know(await self._store.get_made_image(made.id) or made)
+            await self._know(await self._store.get_made_image(made.id) or made, new)
             reached("image: known")
             with self._kept.naming_plan(caller):
                 told = answer and answer(named)
@@ -89,6 +89,13 @@ class Images:
         self._layers.look_soon()
         self._layers.start_saving(layer.id)
         return named
+
+    async def _know(self, made: MadeImage, new: NewImage) -> None:
+        try:
+            await self._sandboxes.know(made)
+        except ValueError as wrong:
+            field = "snapshotId" if new.session is None else "sessionId"
+            raise errors.InvalidRequest(field, f"These files cannot be an image: {wrong}.") from wrong
 
     async def _check_depth(self, base: str) -> None:
         depth, image = 1, await self._store.get_made_image(base)
