@@ -5,7 +5,7 @@ earlier server left running.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -105,9 +105,11 @@ class LocalSandboxes:
     def volumes(self) -> LocalVolumes:
         return self._volumes
 
-    async def claim(self, session_id: str, limits: Limits, image: str = "") -> Claimed:
-        if image and image != self._settings.image.id:
-            return await self._claim_on(Purpose(session_id, image, new_volume_id(), limits, is_new=True))
+    async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
+        own = self._settings.image.id
+        if layer or (image and image != own):
+            purpose = Purpose(session_id, image or own, new_volume_id(), limits, is_new=True, layer=layer)
+            return await self._claim_on(purpose)
         self._capacity.require()
         sandbox = await self._pool.take()
         reached("claim: taken")
@@ -128,6 +130,8 @@ class LocalSandboxes:
 
     async def _claim_on(self, purpose: Purpose) -> Claimed:
         self._require_image(purpose.image)
+        if purpose.layer and not self._machinery.volumes.exists(purpose.layer):
+            raise VolumeLost(purpose.layer)
         self._capacity.require()
         sandbox = await self._serving(purpose)
         self._running[sandbox.id] = sandbox
@@ -235,7 +239,7 @@ class LocalSandboxes:
         if volume is not None:
             await self._volumes.remove(volume)
 
-    async def recover(self, owned: Mapping[str, Session]) -> None:
+    async def recover(self, owned: Mapping[str, Session], layers: Collection[str] = ()) -> None:
         found = {entry.name for entry in self._containers.home.iterdir()}
         kept = {name: r for name in found if (r := records.read(self._containers.home / name)) is not None}
         slots = [r.slot for r in kept.values() if r.slot != records.NO_SLOT]
@@ -253,21 +257,21 @@ class LocalSandboxes:
         await _each(kept.values(), adopt, ADOPTED_AT_ONCE, ADOPT_SECONDS)
         left = (found | self._containers.known()) - set(self._running) - self._pool.ids
         await _each(left, self._removed)
-        await self._recover_volumes({session.volume for session in owned.values()})
+        await self._recover_volumes({session.volume for session in owned.values()}, set(layers))
 
     async def _removed(self, sandbox_id: str) -> None:
         with suppress(Unavailable):  # it is in the log; its volume stays in use
             await self._removing.remove(sandbox_id)
 
-    async def _recover_volumes(self, owned: Collection[str]) -> None:
-        """Removes the volumes that are neither `owned` nor in use."""
+    async def _recover_volumes(self, owned: Set[str], layers: Set[str]) -> None:
+        """Removes the volumes and layers that are neither named here nor in use."""
         used = {sandbox.record.volume for sandbox in self._pool} | self._removing.volumes
         there = self._machinery.volumes.all()
-        orphans = there - used - set(owned)
+        orphans = there - used - owned - layers
         if orphans:
             log.info("orphans_removed", count=len(orphans))
         await _each(orphans, self._removed_later)
-        unused = (there & set(owned)) - used
+        unused = (there & owned) - used
         if unused:  # a sandbox of theirs may have ended without us
             await asyncio.to_thread(self._machinery.volumes.sync)
         for volume in unused:

@@ -1,7 +1,7 @@
 """Opening this host for sandboxes, and leaving it as it was found."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -48,10 +48,12 @@ async def opened(
     owned: Mapping[str, Session],
     tasks: Tasks,
     http: aiohttp.ClientSession,
+    layers: Collection[str] = (),
 ) -> AsyncIterator[LocalSandboxes]:
     """Mounts volumes, puts rules in force and resolves names before the first sandbox starts, then adopts what runs.
 
-    `owned`: sandbox id → session, as the store has it. Raises BadSetting, NoPart and HostCommandFailed.
+    `owned`: sandbox id → session, and `layers`: ids, as the store has them. Raises BadSetting, NoPart and
+    HostCommandFailed.
     """
     part = claim_part(config)
     async with AsyncExitStack() as stack:
@@ -62,7 +64,7 @@ async def opened(
         stack.callback(runtime.close)
         sandboxes = LocalSandboxes(settings, part, runtime, machinery)
         stack.push_async_callback(sandboxes.close)
-        await sandboxes.recover(owned)
+        await sandboxes.recover(owned, layers)
         yield sandboxes
 
 

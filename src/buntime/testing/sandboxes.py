@@ -169,18 +169,21 @@ class FakeSandboxes:
         self.parked = self.wanted = 0  # a test may set them; nothing fills the pool
         self.claims = self.misses = self.refused = 0
 
-    async def claim(self, session_id: str, limits: Limits, image: str = "") -> Claimed:
+    async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
         self.claims_waiting += 1
         await self.open_for_claims.wait()
         self.claims_waiting -= 1
-        if len(self.volumes) >= self.capacity:
+        if sum(not volume.is_layer for volume in self.volumes.values()) >= self.capacity:
             self.refused += 1
             raise Unavailable("This host cannot hold one more session now.")
         self.claims += 1
         self.misses += not self.parked
         self.parked = max(self.parked - 1, 0)
         volume_id = new_volume_id()
-        self.volumes[volume_id] = FakeVolume(limits.disk)
+        if layer:
+            await self.volumes.copy(layer, volume_id, limits.disk)
+        else:
+            self.volumes[volume_id] = FakeVolume(limits.disk)
         return Claimed(self._run(volume_id), volume_id, image or IMAGE)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
@@ -211,10 +214,10 @@ class FakeSandboxes:
         await self.stop(session)
         await self.volumes.remove(session.volume)
 
-    async def recover(self, owned: Mapping[str, Session]) -> None:
+    async def recover(self, owned: Mapping[str, Session], layers: Collection[str] = ()) -> None:
         for sandbox_id in set(self.running) - set(owned):
             await self.kill(sandbox_id)
-        for volume_id in set(self.volumes) - {session.volume for session in owned.values()}:
+        for volume_id in set(self.volumes) - {session.volume for session in owned.values()} - set(layers):
             await self.volumes.remove(volume_id)
         for sandbox in list(self.running.values()):
             if owned[sandbox.id].state is State.DEEP_SLEEP:
