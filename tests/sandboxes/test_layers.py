@@ -12,7 +12,7 @@ from buntime.plan import Limits
 from buntime.ports import Run, Sandbox
 from buntime.session import Session
 from buntime.snapshot import MadeImage
-from tests.contracts.test_sandboxes import REAL, LocalHost
+from tests.contracts.test_sandboxes import REAL, LocalHost, layer_of
 from tests.sandboxes.test_root import same_for_all, session_of
 
 pytestmark = REAL
@@ -83,7 +83,7 @@ async def claimed(host: LocalHost, image: str = "", name: str = "a") -> tuple[Se
 
 
 async def image_of(host: LocalHost, session: Session) -> MadeImage:
-    layer = host.layer_of(session.volume)
+    layer = await layer_of(host, session.volume)
     made = MadeImage(MADE_PREFIX + layer, session.image, layer, {}, size=0, created_at=0)
     await host.sandboxes.know(made)
     return made
