@@ -6,6 +6,7 @@ or replaces it when its settings have changed.
 
 import hashlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -51,13 +52,14 @@ class NameServer:
         handle = os.pidfd_open(pid)
         try:
             signal.pidfd_send_signal(handle, signal.SIGKILL)
+            ended = select.poll()
+            ended.register(handle, select.POLLIN)
+            ended.poll()  # its command line goes sooner than its hold on the address
         finally:
             os.close(handle)
         self._pid_file.unlink(missing_ok=True)
         if self._process is not None and self._process.pid == pid:
             self._process.wait()
-        while _is_dnsmasq(pid, self._command):
-            time.sleep(0.005)
 
     def _running(self) -> int | None:
         try:
