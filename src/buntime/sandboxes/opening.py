@@ -56,6 +56,7 @@ async def opened(
     part = claim_part(config)
     async with AsyncExitStack() as stack:
         machinery = _open_machinery(config, part, owned, tasks, http, stack, listening(config))
+        _name_server(config, part).ensure()
         await stack.enter_async_context(resolver.answering(machinery.network, tasks))
         settings = _settings(config, part, image, parked_limits, machinery.volumes)
         runtime = _runtime(config)
@@ -95,7 +96,7 @@ async def purge(config: Config, tasks: Tasks, http: aiohttp.ClientSession) -> No
 async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
     machinery.cgroups.remove_root()
     machinery.volumes.unmount()
-    NameServer(part, config.run_dir).stop()
+    _name_server(config, part).stop()
     machinery.network.remove()
     for path in (config.api_socket, config.edge_socket, config.metrics_socket):
         path.unlink(missing_ok=True)
@@ -104,7 +105,7 @@ async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
 
 async def keep_names(config: Config) -> None:
     """For ever: starts the sessions' name server again whenever it ends."""
-    name_server = NameServer(claim_part(config), config.run_dir)
+    name_server = _name_server(config, claim_part(config))
     while True:
         try:
             await asyncio.to_thread(name_server.ensure)
@@ -127,8 +128,11 @@ def _open_machinery(
     network = Network(part)
     network.open(_rules_by_slot(config.data_dir / "sandboxes", owned), edge)
     stack.callback(network.close)
-    NameServer(part, config.run_dir).ensure()
     return Machinery(find_cgroups(part.instance), volumes, network, tasks, http, _run_env(), Runs())
+
+
+def _name_server(config: Config, part: Part) -> NameServer:
+    return NameServer(part, config.run_dir, config.resolv_conf)
 
 
 def _rules_by_slot(home: Path, owned: Mapping[str, Session]) -> dict[int, Rules]:
