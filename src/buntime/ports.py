@@ -40,6 +40,16 @@ class PreviewToken:
     expires_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeptNumbers:
+    """What the operator's metrics show of snapshots and layers, of all accounts."""
+
+    snapshots: int  # neither expired nor automatic
+    layers: int  # that are not being removed
+    layer_bytes: int  # the sum of their sizes; what they share counts several times
+    unsaved_layers: int  # the archive does not have them yet
+
+
 class Store(Protocol):
     """Durable truth about accounts, keys, sessions, preview tokens, snapshots, layers, images and idempotent answers.
 
@@ -220,6 +230,10 @@ class Store(Protocol):
 
     async def count_snapshots(self, account_id: str, now: int) -> int:
         """Those that count for the plan: not automatic, not expired."""
+        ...
+
+    async def kept_numbers(self, now: int) -> KeptNumbers:
+        """For the operator's metrics."""
         ...
 
     async def remove_snapshot(self, snapshot_id: str) -> bool:
@@ -563,7 +577,12 @@ class Sandboxes(Protocol):
         ...
 
     async def know(self, image: MadeImage) -> None:
-        """From now on, sandboxes can stand on the image if its layers are on this host. Idempotent, durable."""
+        """From now on, sandboxes can stand on the image if its layers are on this host. Idempotent, durable.
+
+        May take seconds, for the layers of the image that are on this host. Raises ValueError, whose message says why,
+        when no sandbox ever could: the image has more than `snapshot.MOST_LAYERS` layers, or a layer has something that
+        the read-only file system of an image cannot hold.
+        """
         ...
 
     async def forget(self, image_id: str) -> None:
@@ -604,7 +623,10 @@ class Volumes(Protocol):
         ...
 
     def cached(self) -> Mapping[str, int]:
-        """Volume id → bytes, for volumes on this host that no sandbox uses. Reads memory only."""
+        """Volume id → bytes, for volumes on this host that no sandbox uses. Reads memory only.
+
+        Layers are not among them: the core knows which it needs.
+        """
         ...
 
     def send(self, volume_id: str) -> Iterator[bytes]:
@@ -625,14 +647,16 @@ class Volumes(Protocol):
         ...
 
     async def remove(self, volume_id: str) -> None:
-        """Removes a volume that no sandbox uses. Idempotent. Raises Unavailable."""
+        """Removes a volume that no sandbox uses. Idempotent. Raises Unavailable, also for a layer that a sandbox stands
+        on."""
         ...
 
     async def capture(self, volume_id: str, layer_id: str) -> int:
         """Makes a layer of the volume's files as they are now, with all that was written before the call, durable.
 
         A sandbox may use the volume: its programs go on meanwhile. The volume may be a layer itself. Returns how many
-        bytes a volume with these files takes of its limit. Raises VolumeLost, and Unavailable.
+        bytes a volume with these files takes of its limit. Raises VolumeLost, ValueError when the layer exists, and
+        Unavailable.
         """
         ...
 

@@ -1,12 +1,14 @@
 """The contract of `ports.Sandboxes` and `ports.Sandbox`: one suite for the fake and for real sandboxes of this host."""
 
 import asyncio
+import copy
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -16,7 +18,9 @@ import pytest
 
 from buntime.config import Config
 from buntime.daemon.tasks import Tasks
-from buntime.errors import DiskFull, FileNotFound
+from buntime.errors import DiskFull, FileNotFound, Unavailable
+from buntime.ids import new_layer_id
+from buntime.image import MADE_PREFIX
 from buntime.inside import FileToWrite
 from buntime.plan import MB, Limits
 from buntime.ports import ArchiveUnavailable, Claimed, NoRoom, Run, Sandbox, Sandboxes, SandboxGone, VolumeLost
@@ -24,6 +28,7 @@ from buntime.sandboxes import opening
 from buntime.sandboxes.guest.client import new_http_client
 from buntime.sandboxes.kernel.image import ensure_image
 from buntime.session import DEFAULT_NETWORK, Network, Session, State
+from buntime.snapshot import MOST_LAYERS, MadeImage
 from buntime.testing.sandboxes import FakeSandboxes
 from tests.parts import wait_for_part
 
@@ -33,11 +38,21 @@ DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
 
 class FakeHost:
     def __init__(self) -> None:
-        self.sandboxes: Sandboxes = FakeSandboxes()
+        self.fake = FakeSandboxes()
+        self.sandboxes: Sandboxes = self.fake
 
-    async def reopen(self, owned: Mapping[str, Session]) -> None:
+    async def reopen(
+        self, owned: Mapping[str, Session], layers: Collection[str] = (), made: Iterable[MadeImage] = ()
+    ) -> None:
         """Opens the sandboxes as a server does after a kill and a restart."""
-        await self.sandboxes.recover(owned)
+        for image in made:
+            await self.sandboxes.know(image)
+        await self.sandboxes.recover(owned, layers)
+
+    def layer_of(self, volume: str) -> str:
+        layer = new_layer_id()
+        self.fake.volumes[layer] = copy.deepcopy(self.fake.volumes[volume])
+        return layer
 
     async def close(self) -> None:
         return None
@@ -55,15 +70,22 @@ class LocalHost:
         self._stack = AsyncExitStack()
         self.sandboxes: Sandboxes
 
-    async def reopen(self, owned: Mapping[str, Session]) -> None:
+    async def reopen(
+        self, owned: Mapping[str, Session], layers: Collection[str] = (), made: Iterable[MadeImage] = ()
+    ) -> None:
         await self._stack.aclose()
         self._config.run_dir.mkdir(exist_ok=True)
         image = await ensure_image(self._config.images, lambda line: print(line, file=sys.stderr))
         http = await self._stack.enter_async_context(new_http_client())
         tasks = await self._stack.enter_async_context(Tasks())
         self.sandboxes = await self._stack.enter_async_context(
-            opening.opened(self._config, image, LIMITS, owned, tasks, http)
+            opening.opened(self._config, image, LIMITS, owned, tasks, http, layers, made)
         )
+
+    def layer_of(self, volume: str) -> str:
+        layer, volumes = new_layer_id(), self._directory / "volumes"
+        subprocess.run(["btrfs", "-q", "subvolume", "snapshot", "-r", volumes / volume, volumes / layer], check=True)
+        return layer
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -367,6 +389,324 @@ async def test_an_existing_volume_is_never_replaced(host: Host) -> None:
         await _receive(host, session, pieces)
     sandbox = await host.sandboxes.start(session)
     assert await sandbox.files.read_whole("/workspace/a", 3) == b"new"
+
+
+# --- images that accounts make ---
+
+
+async def _image_of(host: Host, session: Session, env: Mapping[str, str] | None = None) -> MadeImage:
+    """An image of the files that the session has now, known to the host."""
+    layer = host.layer_of(session.volume)
+    made = MadeImage(MADE_PREFIX + layer, session.image, layer, env or {}, size=0, created_at=0)
+    await host.sandboxes.know(made)
+    return made
+
+
+async def _session_on(host: Host, image: str, session_id: str = "ses_" + "b" * 18) -> Session:
+    return _session(await host.sandboxes.claim(session_id, LIMITS, image))
+
+
+async def _read(host: Host, session: Session, path: str) -> bytes:
+    return await (await _sandbox_of(host, session)).files.read_whole(path, 100)
+
+
+async def test_a_session_on_a_made_image_has_its_files_and_changes_only_its_own(host: Host) -> None:
+    made = await _image_of(host, await _stopped(host))
+    one, two = [await _session_on(host, made.id, f"ses_{name * 18}") for name in "ab"]
+    assert one.image == made.id
+    sandbox = await _sandbox_of(host, one)
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", b"changed"), FileToWrite("/workspace/c", b"new")])
+    await sandbox.files.delete("/root/b", recursive=False)
+    assert await _read(host, one, "/workspace/a") == b"changed"
+    assert await _read(host, two, "/workspace/a") == b"kept"
+    assert await _read(host, two, "/root/b") == b"too"
+    for session, path in ((one, "/root/b"), (two, "/workspace/c")):
+        with pytest.raises(FileNotFound):
+            await _read(host, session, path)
+
+
+async def test_an_image_made_on_a_made_image_has_the_files_and_variables_of_both(host: Host) -> None:
+    lower = await _image_of(host, await _stopped(host), {"ONE": "lower", "TWO": "lower"})
+    middle = await _session_on(host, lower.id)
+    sandbox = await _sandbox_of(host, middle)
+    await sandbox.files.write_batch([FileToWrite("/workspace/c", b"more")])
+    await sandbox.files.delete("/root/b", recursive=False)
+    await sandbox.quiesce()
+    await host.sandboxes.stop(middle)
+    upper = await _image_of(host, middle, {"TWO": "upper"})
+    session = await _session_on(host, upper.id, "ses_" + "c" * 18)
+    assert await _read(host, session, "/workspace/a") == b"kept"
+    assert await _read(host, session, "/workspace/c") == b"more"
+    with pytest.raises(FileNotFound):
+        await _read(host, session, "/root/b")
+    run = Run(10, command="printenv TWO", env={})
+    above = await _sandbox_of(host, session)
+    assert await _says(above, "printenv ONE") == b"lower\n"
+    assert (await above.run(run)).stdout == b"upper\n"
+    assert (await above.run(replace(run, env={"TWO": "mine"}))).stdout == b"mine\n"
+
+
+async def test_a_session_on_a_made_image_is_stopped_and_started_with_its_files(host: Host) -> None:
+    made = await _image_of(host, await _stopped(host), {"NAME": "value"})
+    session = await _session_on(host, made.id)
+    sandbox = await _sandbox_of(host, session)
+    await sandbox.files.write_batch([FileToWrite("/workspace/c", b"new")])
+    await sandbox.files.delete("/root/b", recursive=False)
+    await sandbox.quiesce()
+    await host.sandboxes.stop(session)
+    pieces = await _sent(host, session)
+    await host.sandboxes.volumes.remove(session.volume)
+    await _receive(host, session, pieces)
+    started = replace(session, sandbox=(await host.sandboxes.start(session)).id)
+    assert await _read(host, started, "/workspace/a") == b"kept"
+    assert await _read(host, started, "/workspace/c") == b"new"
+    assert await _says(await _sandbox_of(host, started), "printenv NAME") == b"value\n"
+    with pytest.raises(FileNotFound):
+        await _read(host, started, "/root/b")
+
+
+async def test_a_restart_adopts_sandboxes_on_made_images_and_starts_others(host: Host) -> None:
+    made = await _image_of(host, await _stopped(host), {"NAME": "value"})
+    session, asleep = await _session_on(host, made.id), await _session_on(host, made.id, "ses_" + "c" * 18)
+    await host.sandboxes.kill(asleep.sandbox)
+    owned = {each.sandbox: each for each in (session, asleep)}
+    await host.reopen(owned, [made.layer], [made])
+    assert await _read(host, session, "/workspace/a") == b"kept"
+    assert await _says(await _sandbox_of(host, session), "printenv NAME") == b"value\n"
+    for again in (await host.sandboxes.start(asleep), await _sandbox_of(host, await _session_on(host, made.id))):
+        assert await again.files.read_whole("/workspace/a", 10) == b"kept"
+        assert await _says(again, "printenv NAME") == b"value\n"
+
+
+async def test_a_claim_on_an_unknown_or_forgotten_image_is_unavailable(host: Host) -> None:
+    made = await _image_of(host, await _stopped(host))
+    above = replace(made, id=MADE_PREFIX + "above", base=made.id, layer=host.layer_of(made.layer))
+    await host.sandboxes.know(above)
+    await host.sandboxes.forget(made.id)
+    await host.sandboxes.forget(made.id)
+    for image in (made.id, above.id, MADE_PREFIX + "never"):
+        with pytest.raises(Unavailable):
+            await host.sandboxes.claim("ses_" + "b" * 18, LIMITS, image)
+    await host.sandboxes.know(made)
+    await host.sandboxes.know(made)
+    for image in (made.id, above.id):
+        assert await _read(host, await _session_on(host, image), "/workspace/a") == b"kept"
+
+
+async def test_a_layer_that_is_not_on_this_host_is_lost_to_claims_and_starts(host: Host) -> None:
+    made = await _image_of(host, await _stopped(host))
+    session = await _session_on(host, made.id)
+    await host.sandboxes.stop(session)
+    await host.sandboxes.volumes.remove(made.layer)
+    with pytest.raises(VolumeLost, match=made.layer):
+        await host.sandboxes.claim("ses_" + "c" * 18, LIMITS, made.id)
+    with pytest.raises(VolumeLost, match=made.layer):
+        await host.sandboxes.start(session)
+
+
+async def test_a_layer_that_a_sandbox_stands_on_cannot_be_removed(host: Host) -> None:
+    lower = await _image_of(host, await _stopped(host))
+    middle = await _session_on(host, lower.id)
+    upper = await _image_of(host, middle)
+    await host.sandboxes.destroy(middle)
+    session = await _session_on(host, upper.id)
+    for layer in (lower.layer, upper.layer):
+        with pytest.raises(Unavailable):
+            await host.sandboxes.volumes.remove(layer)
+    assert await _read(host, session, "/workspace/a") == b"kept"
+    await host.sandboxes.destroy(session)
+    for layer in (lower.layer, upper.layer):
+        await host.sandboxes.volumes.remove(layer)
+        assert not host.sandboxes.volumes.exists(layer)
+
+
+async def test_layers_with_the_same_files_have_the_same_digest_and_others_another(host: Host) -> None:
+    volumes, digests = host.sandboxes.volumes, list[str]()
+    for name, content in (("a", b"kept"), ("b", b"kept"), ("c", b"other")):
+        session = await _session_on(host, "", f"ses_{name * 18}")
+        await (await _sandbox_of(host, session)).files.write_batch([FileToWrite("/workspace/a", content)])
+        digests.append(await volumes.digest(host.layer_of(session.volume)))
+    assert re.fullmatch("[0-9a-f]{64}", digests[0])
+    assert digests[0] == digests[1] != digests[2]
+    with pytest.raises(VolumeLost):
+        await volumes.digest("layaaaaaaaaaaaa")
+
+
+async def test_an_image_has_a_bounded_number_of_layers(host: Host) -> None:
+    made = await _image_of(host, await _stopped(host))
+    layers, images = [made.layer], [made]
+    for _ in range(MOST_LAYERS - 1):
+        layers.append(host.layer_of(made.layer))
+        images.append(replace(made, id=MADE_PREFIX + layers[-1], base=images[-1].id, layer=layers[-1]))
+        await host.sandboxes.know(images[-1])
+    assert await _read(host, await _session_on(host, images[-1].id), "/workspace/a") == b"kept"
+    with pytest.raises(ValueError, match="16 layers"):
+        await host.sandboxes.know(replace(made, id=MADE_PREFIX + "more", base=images[-1].id))
+
+
+# --- layers ---
+
+
+LAYER, OTHER_LAYER = "layaaaaaaaaaaaa", "laybbbbbbbbbbbb"
+
+
+async def _with_a_layer(host: Host, content: bytes = b"kept") -> Session:
+    """Returns the session of a running sandbox. The layer has its file `a` with the content."""
+    session = await _claim(host)
+    files = [FileToWrite("/workspace/a", content), FileToWrite("/root/b", b"too", 0o600)]
+    await (await _sandbox_of(host, session)).files.write_batch(files)
+    await host.sandboxes.volumes.capture(session.volume, LAYER)
+    return session
+
+
+async def _claim_from_the_layer(host: Host, name: str = "c", limits: Limits = LIMITS) -> Session:
+    return _session(await host.sandboxes.claim(f"ses_{name * 18}", limits, layer=LAYER))
+
+
+async def _content(host: Host, session: Session, path: str = "/workspace/a") -> bytes:
+    return await (await _sandbox_of(host, session)).files.read_whole(path, 32 * MB)
+
+
+async def _write(host: Host, session: Session, content: bytes, path: str = "/workspace/a") -> None:
+    await (await _sandbox_of(host, session)).files.write_batch([FileToWrite(path, content)])
+
+
+async def test_a_layer_keeps_what_a_running_session_had_when_it_was_captured(host: Host) -> None:
+    session = await _with_a_layer(host, b"old")
+    await _write(host, session, b"new")
+    assert host.sandboxes.volumes.exists(LAYER)
+    copies = [await _claim_from_the_layer(host, name) for name in "cd"]
+    assert len({session.volume, *(copied.volume for copied in copies)}) == 3
+    for copied in copies:
+        assert await _content(host, copied) == b"old"
+        assert await _content(host, copied, "/root/b") == b"too"
+    await _write(host, copies[0], b"third")
+    assert [await _content(host, each) for each in (session, *copies)] == [b"new", b"third", b"old"]
+
+
+async def test_a_layer_outlives_its_source_and_can_be_captured_itself(host: Host) -> None:
+    session = await _with_a_layer(host)
+    await host.sandboxes.destroy(session)
+    await host.sandboxes.volumes.capture(LAYER, OTHER_LAYER)
+    await host.sandboxes.volumes.remove(LAYER)
+    assert not host.sandboxes.volumes.exists(LAYER)
+    copied = _session(await host.sandboxes.claim("ses_" + "c" * 18, LIMITS, layer=OTHER_LAYER))
+    assert await _content(host, copied) == b"kept"
+
+
+async def test_a_stopped_session_can_be_captured_and_starts_again(host: Host) -> None:
+    session = await _stopped(host)
+    await host.sandboxes.volumes.capture(session.volume, LAYER)
+    sandbox = await host.sandboxes.start(session)
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", b"new")])
+    assert await _content(host, await _claim_from_the_layer(host)) == b"kept"
+
+
+async def test_a_volume_copied_from_a_layer_waits_for_its_session(host: Host) -> None:
+    await host.sandboxes.destroy(await _with_a_layer(host))
+    await host.sandboxes.volumes.copy(LAYER, "volcopycopycopy", LIMITS.disk)
+    assert host.sandboxes.volumes.cached().keys() == {"volcopycopycopy"}
+    sandbox = await host.sandboxes.start(replace(SESSION, volume="volcopycopycopy", image=await _image(host)))
+    assert await sandbox.files.read_whole("/workspace/a", 10) == b"kept"
+
+
+async def _image(host: Host) -> str:
+    claimed = await host.sandboxes.claim("ses_" + "i" * 18, LIMITS)
+    await host.sandboxes.destroy(_session(claimed))
+    return claimed.image
+
+
+async def test_the_size_of_a_capture_is_what_its_files_take_of_a_limit(host: Host) -> None:
+    session = await _with_a_layer(host, os.urandom(8 * MB))
+    copy = await _claim_from_the_layer(host)
+    await _write(host, copy, os.urandom(4 * MB), "/workspace/more")
+    for number, (volume, least) in enumerate(((session.volume, 8), (LAYER, 8), (copy.volume, 12))):
+        size = await host.sandboxes.volumes.capture(volume, f"lay{number}aaaaaaaaaaa")
+        assert least * MB <= size < (least + 1) * MB
+
+
+async def test_what_a_copy_inherits_counts_towards_its_limit(host: Host) -> None:
+    await _with_a_layer(host, os.urandom(20 * MB))
+    copy = await _claim_from_the_layer(host)
+    await _write(host, copy, os.urandom(8 * MB), "/workspace/more")
+    with pytest.raises(DiskFull):
+        await _write(host, copy, os.urandom(LIMITS.disk * MB), "/workspace/most")
+
+
+async def test_layers_are_not_cached_and_recovery_keeps_those_that_it_is_told_of(host: Host) -> None:
+    session = await _with_a_layer(host)
+    await host.sandboxes.volumes.capture(LAYER, OTHER_LAYER)
+    assert host.sandboxes.volumes.cached() == {}
+    await host.reopen({session.sandbox: session}, [LAYER])
+    assert host.sandboxes.volumes.exists(LAYER)
+    assert not host.sandboxes.volumes.exists(OTHER_LAYER)
+    assert host.sandboxes.volumes.cached() == {}
+    assert await _content(host, await _claim_from_the_layer(host)) == b"kept"
+    await host.reopen({session.sandbox: session})
+    assert not host.sandboxes.volumes.exists(LAYER)
+
+
+async def test_a_layer_is_sent_and_received_and_stays_a_layer(host: Host) -> None:
+    await host.sandboxes.destroy(await _with_a_layer(host, os.urandom(8 * MB)))
+    for _ in range(2):
+        pieces = await asyncio.to_thread(lambda: list(host.sandboxes.volumes.send(LAYER)))
+        await host.sandboxes.volumes.remove(LAYER)
+        await asyncio.to_thread(host.sandboxes.volumes.receive, LAYER, None, iter(pieces))
+        assert host.sandboxes.volumes.cached() == {}
+        copy = await _claim_from_the_layer(host)
+        assert len(await _content(host, copy)) == 8 * MB
+        with pytest.raises(DiskFull):
+            await _write(host, copy, bytes(LIMITS.disk * MB))
+        size = await host.sandboxes.volumes.capture(LAYER, OTHER_LAYER)
+        assert 8 * MB <= size < 9 * MB
+        await host.sandboxes.volumes.remove(OTHER_LAYER)
+
+
+async def test_a_copy_of_a_layer_is_sent_whole_and_no_longer_needs_it(host: Host) -> None:
+    await host.sandboxes.destroy(await _with_a_layer(host, os.urandom(20 * MB)))
+    copy = await _claim_from_the_layer(host)
+    await host.sandboxes.stop(copy)
+    pieces = await _sent(host, copy)
+    await host.sandboxes.volumes.remove(LAYER)
+    await host.sandboxes.volumes.remove(copy.volume)
+    await _receive(host, copy, pieces)
+    sandbox = await host.sandboxes.start(copy)
+    assert len(await sandbox.files.read_whole("/workspace/a", 32 * MB)) == 20 * MB
+    await sandbox.files.write_batch([FileToWrite("/workspace/more", bytes(8 * MB))])
+    with pytest.raises(DiskFull):
+        await sandbox.files.write_batch([FileToWrite("/workspace/most", os.urandom(8 * MB))])
+
+
+async def test_layers_alone_keep_what_no_volume_has_any_more(host: Host) -> None:
+    session = await _with_a_layer(host, os.urandom(16 * MB))
+    volumes = host.sandboxes.volumes
+    await volumes.capture(session.volume, OTHER_LAYER)
+    layers, missing = [LAYER, OTHER_LAYER], ["layzzzzzzzzzzzz"]
+    assert await volumes.sole_bytes(layers + missing, [session.volume, "volzzzzzzzzzzzz"]) < MB
+    await _write(host, session, b"small")
+    await volumes.capture(session.volume, "laycccccccccccc")  # so that it is on the disk
+    for kept in (layers, layers[:1], [*layers, "laycccccccccccc"]):
+        assert 16 * MB <= await volumes.sole_bytes(kept, [session.volume]) < 17 * MB
+    copy = await _claim_from_the_layer(host)
+    assert await volumes.sole_bytes(layers, [copy.volume]) < MB
+    assert await volumes.sole_bytes([], [copy.volume]) == await volumes.sole_bytes(missing, []) == 0
+
+
+async def test_what_is_not_there_cannot_be_captured_or_copied(host: Host) -> None:
+    session = await _with_a_layer(host)
+    volumes = host.sandboxes.volumes
+    with pytest.raises(VolumeLost):
+        await volumes.capture("volzzzzzzzzzzzz", OTHER_LAYER)
+    with pytest.raises(VolumeLost):
+        await volumes.copy(OTHER_LAYER, "volzzzzzzzzzzzz", LIMITS.disk)
+    with pytest.raises(VolumeLost):
+        await host.sandboxes.claim("ses_" + "c" * 18, LIMITS, layer=OTHER_LAYER)
+    assert not any(volumes.exists(name) for name in (OTHER_LAYER, "volzzzzzzzzzzzz"))
+    with pytest.raises(ValueError, match="already"):
+        await volumes.copy(LAYER, session.volume, LIMITS.disk)
+    with pytest.raises(ValueError, match="already"):
+        await volumes.capture(session.volume, LAYER)
+    assert await _content(host, await _claim_from_the_layer(host)) == b"kept"
 
 
 # --- runs ---

@@ -1,16 +1,21 @@
 """The volumes of this host. Implements `ports.Volumes`."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import structlog
 
 from buntime.daemon.steps import reached
+from buntime.daemon.tasks import to_its_end
 from buntime.errors import Unavailable
 from buntime.plan import MB
 from buntime.ports import VolumeLost
 from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.capacity import Capacity
+from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.digest import digest_of
+from buntime.sandboxes.kernel.packed import Packed
 from buntime.sandboxes.kernel.volume import Volumes
 
 log = structlog.get_logger()
@@ -19,10 +24,21 @@ STREAM_FACTOR, STREAM_REST = 2, 64 * MB  # the longest stream: so many times the
 
 
 class LocalVolumes:
-    def __init__(self, volumes: Volumes, cache: VolumeCache, capacity: Capacity) -> None:
+    def __init__(
+        self,
+        volumes: Volumes,
+        packed: Packed,
+        cache: VolumeCache,
+        capacity: Capacity,
+        is_stood_on: Callable[[str], bool],
+    ) -> None:
+        """`is_stood_on`: whether a sandbox's image has this layer."""
         self._volumes = volumes
+        self._packed = packed
+        self._is_stood_on = is_stood_on
         self._cache = cache
         self._capacity = capacity
+        self._digesting = asyncio.Lock()  # it takes a processor
         self._loop = asyncio.get_running_loop()
 
     def exists(self, volume_id: str) -> bool:
@@ -34,18 +50,62 @@ class LocalVolumes:
     def send(self, volume_id: str) -> Iterator[bytes]:
         if not self._volumes.exists(volume_id):
             raise VolumeLost(volume_id)
-        return self._volumes.send(volume_id, STREAM_FACTOR * self._volumes.limit_of(volume_id) + STREAM_REST)
+        return self._volumes.send(volume_id, STREAM_FACTOR * self._volumes.room_of(volume_id) + STREAM_REST)
 
-    def receive(self, volume_id: str, disk: int, content: Iterator[bytes]) -> None:
+    def receive(self, volume_id: str, disk: int | None, content: Iterator[bytes]) -> None:
         self._capacity.require_disk()
         self._volumes.receive(volume_id, disk, content)
-        self._loop.call_soon_threadsafe(self._cache.add, volume_id)
+        if disk is not None:
+            self._loop.call_soon_threadsafe(self._cache.add, volume_id)
+
+    async def digest(self, layer_id: str) -> str:
+        if not self._volumes.exists(layer_id):
+            raise VolumeLost(layer_id)
+        async with self._digesting:
+            try:
+                return await to_its_end(asyncio.to_thread(digest_of, self._volumes.upper(layer_id)))
+            except HostCommandFailed as failed:
+                log.error("layer_without_digest", layer=layer_id, reason=str(failed))
+                raise Unavailable("The files of a layer could not be read just now.", 5) from failed
 
     async def remove(self, volume_id: str) -> None:
+        if self._is_stood_on(volume_id):
+            log.error("layer_still_in_use", layer=volume_id)
+            raise Unavailable("A layer cannot be removed while a session stands on it.", 5)
         try:
+            await asyncio.to_thread(self._packed.remove, volume_id)
             await asyncio.to_thread(self._volumes.destroy, volume_id)
         except OSError as failed:
             log.error("volume_not_removed", volume=volume_id, reason=str(failed))
             raise Unavailable("A volume could not be removed just now.", 5) from failed
         self._cache.drop(volume_id)
         reached("remove: volume")
+
+    async def capture(self, volume_id: str, layer_id: str) -> int:
+        with _answering(volume_id, layer_id):
+            size = await to_its_end(asyncio.to_thread(self._volumes.capture, volume_id, layer_id))
+        log.info("layer_captured", volume=volume_id, layer=layer_id, bytes=size)
+        reached("capture: done")
+        return size
+
+    async def sole_bytes(self, layers: Collection[str], volumes: Collection[str]) -> int:
+        return await asyncio.to_thread(self._volumes.sole_bytes, layers, volumes)
+
+    async def copy(self, layer_id: str, volume_id: str, disk: int) -> None:
+        self._capacity.require_disk()
+        with _answering(layer_id, volume_id):
+            await to_its_end(asyncio.to_thread(self._volumes.copy, layer_id, volume_id, disk))
+        self._cache.add(volume_id)
+        reached("copy: done")
+
+
+@contextmanager
+def _answering(source: str, target: str) -> Iterator[None]:
+    """Raises what the port says for what the kernel refuses."""
+    try:
+        yield
+    except FileExistsError as there:
+        raise ValueError(f"{target} is here already") from there
+    except OSError as failed:
+        log.error("volume_not_copied", volume=source, to=target, reason=str(failed))
+        raise Unavailable("A session's files could not be copied just now.", 5) from failed
