@@ -12,6 +12,7 @@ from buntime.sandboxes.kernel.cgroup import Cgroups
 from buntime.sandboxes.kernel.reclaim import AT_ONCE
 from buntime.sandboxes.kernel.volume import Volumes
 from buntime.sandboxes.network.namespaces import Network
+from buntime.sandboxes.quotas import Quotas
 from buntime.sandboxes.sharing import Shared
 
 
@@ -40,4 +41,8 @@ class Machinery:
     env: Mapping[str, str]  # for every run; the request may override it
     runs: Runs
     sync: Shared = field(default_factory=Shared)
+    quotas: Quotas = field(init=False)
     reclaims: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "quotas", Quotas(self.volumes, self.tasks, self.sync))
