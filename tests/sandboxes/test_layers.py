@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from buntime.image import MADE_PREFIX
-from buntime.plan import Limits
+from buntime.inside import FileToWrite
+from buntime.plan import MB, Limits
 from buntime.ports import Run, Sandbox
 from buntime.session import Session
 from buntime.snapshot import MadeImage
@@ -264,3 +265,33 @@ async def test_what_is_left_of_a_layer_in_the_mount_table_is_the_same_after_a_st
     await host.sandboxes.kill(sandbox.id)
     again = await host.sandboxes.start(session)
     assert same_for_all(await says(again, "cat /proc/self/mountinfo"), again) == same_for_all(table, sandbox)
+
+
+IN_MEMORY = """
+import ctypes, mmap, os
+size = os.path.getsize("big")
+file = open("big", "rb")
+mapped = mmap.mmap(file.fileno(), size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+pages = (ctypes.c_ubyte * (size // 4096))()
+address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+assert ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), pages) == 0
+print(sum(page & 1 for page in pages) * 4096 * 100 // size)
+"""
+
+
+async def test_sessions_on_one_image_share_its_pages_in_memory(host: LocalHost) -> None:
+    first, sandbox = await claimed(host)
+    await sandbox.files.write_batch([FileToWrite("/workspace/look.py", IN_MEMORY.encode())])
+    await says(sandbox, "head -c 64M /dev/urandom > big")
+    made = await image_of(host, first)
+    above = await image_of(host, (await claimed(host, made.id, "b"))[0])
+    sessions = [
+        (await claimed(host, image, name))[1] for image, name in ((made.id, "c"), (made.id, "d"), (above.id, "e"))
+    ]
+    shown = [await says(session, "python3 look.py") for session in sessions]
+    assert [int(percent) for percent in shown] == [0, 0, 0]
+    await says(sessions[0], "cat big > /dev/null")
+    shown = [await says(session, "python3 look.py") for session in sessions]
+    assert min(int(percent) for percent in shown) > 95
+    again = await sessions[1].run(Run(SECONDS, command="cat big > /dev/null"))
+    assert again.peak_memory < 32 * MB  # the pages are the first one's
