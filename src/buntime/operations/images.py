@@ -14,9 +14,7 @@ from buntime.operations.entrance import Entrance
 from buntime.operations.kept import Kept
 from buntime.ports import Answer, Sandboxes, Store
 from buntime.requests import NewImage
-from buntime.snapshot import Layer, MadeImage
-
-DEEPEST = 16  # made images on one another
+from buntime.snapshot import MOST_LAYERS, Layer, MadeImage
 
 type AnswerTo = Callable[[NamedImage], Answer]
 
@@ -73,7 +71,7 @@ class Images:
             now = int(self._clock())
             made = MadeImage(_id(base, digest, new.env), base, layer.id, new.env, layer.size, now)
             named = NamedImage(new.name, made.id, made.size, now, caller.account.id)
-            await self._sandboxes.know(await self._store.get_made_image(made.id) or made)
+            await self._know(await self._store.get_made_image(made.id) or made)
             reached("image: known")
             with self._kept.naming_plan(caller):
                 told = answer and answer(named)
@@ -90,15 +88,23 @@ class Images:
         self._layers.start_saving(layer.id)
         return named
 
+    async def _know(self, image: MadeImage) -> None:
+        try:
+            await self._sandboxes.know(image)
+        except ValueError as wrong:
+            raise errors.InvalidState(
+                f"No session can stand on these files: {wrong}.", reason="unusable_files"
+            ) from None
+
     async def _check_depth(self, base: str) -> None:
         depth, image = 1, await self._store.get_made_image(base)
         while image is not None:
             depth, image = depth + 1, await self._store.get_made_image(image.base)
-        if depth > DEEPEST:
+        if depth > MOST_LAYERS:
             raise errors.InvalidRequest(
                 "sessionId",
-                f"An image may stand on {DEEPEST - 1} others that accounts made, not on more.",
-                limit=DEEPEST,
+                f"An image may stand on {MOST_LAYERS - 1} others that accounts made, not on more.",
+                limit=MOST_LAYERS,
             )
 
     async def list(self, caller: Caller, limit: int, offset: int) -> tuple[Sequence[NamedImage], int]:
