@@ -5,16 +5,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tests.acceptance import traces
+from tests.acceptance.leftovers import wait_until_tidy
 from tests.torture.archive import ArchiveControl
 from tests.torture.content import Lost
-from tests.torture.leftovers import leftovers
 from tests.torture.tracked_session import TrackedSession
 from tests.torture.victim import NO_STEP, Gone, Victim
-from tests.waiting import until
 
 KILL_WITHIN = 0.25  # seconds after the start of a phase
 AT_RANDOM = "no step: a kill at random, a stop, a host restart, a power cut"
@@ -64,18 +62,7 @@ class World:
 
     def wait_until_tidy(self) -> None:
         """Waits until nothing is on the host or in the archive that the store does not name."""
-        left = list[str]()
-
-        def tidy() -> bool:
-            with suppress(FileNotFoundError):  # the server removes something right now
-                left[:] = leftovers(self.victim.config, self.archive)
-                return not left
-            return False
-
-        try:
-            until(tidy, "leftovers to be removed")
-        except AssertionError:
-            raise AssertionError("left over:\n  " + "\n  ".join(left)) from None
+        wait_until_tidy(self.victim.config, lambda: self.archive.objects(self.known))
 
     def each(self, work: Callable[[TrackedSession], None], sessions: Sequence[TrackedSession] | None = None) -> None:
         """Runs `work` for all sessions at once. Removes sessions that lost data."""

@@ -1,14 +1,14 @@
 """Compares what is on the host and in the archive with what the store names. Nothing else may be there."""
 
 import sqlite3
-from collections.abc import Set
-from contextlib import closing
+from collections.abc import Callable, Set
+from contextlib import closing, suppress
 from pathlib import Path
 
 from buntime.config import Config
 from buntime.stores import store_file
 from tests.acceptance import traces
-from tests.torture.archive import ArchiveControl
+from tests.waiting import until
 
 SAVED_VOLUMES = 2  # objects of a session: of the newest saved volume and of the one before
 UNREFERENCED = """
@@ -17,7 +17,23 @@ WHERE id NOT IN (SELECT layer FROM snapshots UNION SELECT layer FROM made_images
 """
 
 
-def leftovers(config: Config, archive: ArchiveControl) -> list[str]:
+def wait_until_tidy(config: Config, objects: Callable[[], Set[str]]) -> None:
+    """Waits until nothing is left over. `objects` returns the names of those in the archive."""
+    found = list[str]()
+
+    def is_tidy() -> bool:
+        with suppress(FileNotFoundError):  # the server removes something right now
+            found[:] = leftovers(config, objects())
+            return not found
+        return False
+
+    try:
+        until(is_tidy, "leftovers to be removed")
+    except AssertionError:
+        raise AssertionError("left over:\n  " + "\n  ".join(found)) from None
+
+
+def leftovers(config: Config, objects: Set[str]) -> list[str]:
     """Returns what nothing refers to, and what is missing. A server that runs removes some of it a little later."""
     with closing(sqlite3.connect(f"file:{store_file(config)}?mode=ro", uri=True)) as store:
         sessions = _column(store, "SELECT id FROM sessions")
@@ -32,7 +48,7 @@ def leftovers(config: Config, archive: ArchiveControl) -> list[str]:
     for kind, names in traces.sandboxes(config).items():
         if kind != "volume":
             found += [f"{kind} of {name}" for name in names ^ sandboxes]
-    return found + _objects(archive.objects(sessions | layers), sessions, layers)
+    return found + _objects(objects, sessions, layers)
 
 
 def _objects(objects: Set[str], sessions: Set[str], layers: Set[str]) -> list[str]:
