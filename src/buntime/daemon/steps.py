@@ -53,6 +53,10 @@ WAKE: Final = (
     "wake: started",
     "wake: stored",
 )
+CAPTURE: Final = (
+    "capture: done",
+    "copy: done",
+)
 SUSPEND: Final = ("suspend: stored",)
 CAPTURE: Final = ("capture: captured",)
 SNAPSHOT: Final = ("snapshot: stored",)
