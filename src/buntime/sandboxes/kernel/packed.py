@@ -6,10 +6,15 @@ different files with the same device and number, and `tar`, `cp -a` or `diff` wo
 
 Therefore each host packs a layer once: into a file with an erofs file system, which has a device number of its own. A
 read-only loop device has the file. All sessions on the layer share that file system, and so its pages in memory.
+
+The tool writes out the holes of sparse files, so a file of a session could fill the host's disk. Therefore what it
+writes is bounded by what the layer takes. If that is not enough, it runs again with files in chunks, which leaves out
+holes, but rounds small files up to a block.
 """
 
 import os
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Collection
@@ -25,6 +30,8 @@ KIND = "erofs"
 SUFFIX, UNFINISHED = ".erofs", ".new"
 # of the tool; it keeps all names in memory: 60,000 take it 40 MB
 CPU_SECONDS, MEMORY = 600, 4096 * MB
+LARGEST_FACTOR, LARGEST_REST = 2, 64 * MB  # of the file, relative to what the layer takes
+IN_CHUNKS = f"--chunksize={MB}"
 FAILURES_OF_THE_HOST = re.compile(r"No space left|Input/output error|Read-only file system|Too many open files")
 KEPT_OUTPUT = 500  # characters of the tool's messages
 
@@ -45,15 +52,17 @@ class Packed:
     def has(self, layer: str) -> bool:
         return self._file(layer).exists()
 
-    def pack(self, layer: str, upper: Path) -> None:
+    def pack(self, layer: str, upper: Path, size: int) -> None:
         """Packs the directory, which nothing changes. Durable when this returns. One call at a time for each layer.
+
+        `size`: bytes that the layer takes.
 
         Raises Unpackable, and Unavailable.
         """
         fresh = self._file(layer).with_suffix(UNFINISHED)
         try:
             fresh.unlink(missing_ok=True)
-            _pack(upper, fresh)
+            _pack(upper, fresh, LARGEST_FACTOR * size + LARGEST_REST)
             sync(fresh)
             fresh.rename(self._file(layer))
             sync(self._directory)
@@ -95,22 +104,29 @@ class Packed:
         return self._directory / (layer + SUFFIX)
 
 
-def _pack(upper: Path, file: Path) -> None:
-    tool = ["mkfs.erofs", "--quiet", str(file), str(upper)]
+def _pack(upper: Path, file: Path, largest: int) -> None:
+    done = _made(upper, file, largest)
+    if done.returncode == -signal.SIGXFSZ:
+        file.unlink(missing_ok=True)
+        done = _made(upper, file, largest, IN_CHUNKS)
+    if done.returncode:
+        said = " ".join((done.stderr + done.stdout).decode(errors="replace").split())[-KEPT_OUTPUT:]
+        if FAILURES_OF_THE_HOST.search(said):
+            raise Unavailable("A layer could not be packed just now.")
+        raise Unpackable(said or f"exit {done.returncode}")
+
+
+def _made(upper: Path, file: Path, largest: int, *options: str) -> subprocess.CompletedProcess[bytes]:
+    bounds = [f"--as={MEMORY}", f"--cpu={CPU_SECONDS}", f"--fsize={largest}", "--core=0"]
     try:
-        done = subprocess.run(
-            [*GENTLY, "prlimit", f"--as={MEMORY}", f"--cpu={CPU_SECONDS}", "--core=0", *tool],
+        return subprocess.run(
+            [*GENTLY, "prlimit", *bounds, "mkfs.erofs", "--quiet", *options, str(file), str(upper)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
         )
     except OSError as failed:
         raise Unavailable(f"A layer could not be packed just now: {failed.strerror}.") from failed
-    if done.returncode:
-        said = " ".join((done.stderr + done.stdout).decode(errors="replace").split())[-KEPT_OUTPUT:]
-        if FAILURES_OF_THE_HOST.search(said):
-            raise Unavailable("A layer could not be packed just now.")
-        raise Unpackable(said or f"exit {done.returncode}")
 
 
 def _attached(file: Path) -> tuple[Path, int]:
