@@ -86,7 +86,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
 
         vault = open_vault(config, [*sessions, *layers])
         saving = await enter(Saving(archive_of(config), vault, sandboxes.volumes, clock))
-        metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works))
+        metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock))
         lifecycle = assemble_lifecycle(store, sandboxes, saving, tasks, clock, metrics)
         await lifecycle.transitions.settle()
         _keep(config, store, sandboxes, lifecycle, tasks)
