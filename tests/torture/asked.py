@@ -202,7 +202,9 @@ class MakesImage(Asked):
             below = self._snapshot.expected.contents
         else:
             below = self._of_session(replayed=replayed, is_first=is_first, at_death=at_death).contents
-        return Expected(*(replace(content, env=self.key, depth=content.depth + 1) for content in below))
+        return Expected(
+            *(replace(content, env=self.key, depth=content.depth + 1, has_own_root=True) for content in below)
+        )
 
     def settle(self, answer: Any, expected: Expected) -> None:
         if answer["name"] != self._name:

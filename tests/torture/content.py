@@ -1,7 +1,7 @@
 """What a session or a snapshot must contain."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +40,7 @@ class Content:
     flight: Mapping[str, Version]
     env: str = ""
     depth: int = 0  # how many images that accounts made are below
+    has_own_root: bool = False  # it is a session on an image: its root directory has a time of its own
 
     def up_to(self, later: "Content") -> "Content":
         """What a copy has that was asked for at this content and made before the later one."""
@@ -48,8 +49,11 @@ class Content:
 
     def wrong(self, seen: Seen) -> str:
         """Returns what differs; empty if nothing does."""
-        if seen.manifest != self.manifest:
-            return "the tree has changed:\n" + "\n".join(_differences(self.manifest, seen.manifest))
+        differences = list(_differences(self.manifest, seen.manifest))
+        if self.has_own_root and [path for path, *_ in differences] == ["/"]:
+            differences = []
+        if differences:
+            return "the tree has changed:\n" + "\n".join(_shown(differences))
         wrong = [name for name, version in self.flight.items() if not version.fits(seen.flight[name])]
         if wrong:
             return f"versions of {', '.join(wrong)}: {seen.flight}, not {self.flight}"
@@ -75,7 +79,7 @@ class Expected:
         return max(content.depth for content in self._contents)
 
     def settle(self, seen: Seen) -> Content:
-        """Returns the content that was seen, and expects it alone from now on. Raises Lost if it is none of them."""
+        """Returns what the session has, and expects that content alone from now on. Raises Lost if it is none."""
         with self._lock:
             wrong = {content.wrong(seen): content for content in self._contents}
             if "" not in wrong:
@@ -83,12 +87,17 @@ class Expected:
             flight = {name: Version(version, version) for name, version in seen.flight.items()}
             found = replace(wrong[""], flight=flight)
             self._contents = (found,)
-            return found
+            return replace(found, manifest=seen.manifest, has_own_root=False)
 
 
-def _differences(before: Manifest, now: Manifest) -> Iterator[str]:
-    paths = [path for path in sorted(before.keys() | now.keys()) if before.get(path) != now.get(path)]
-    for path in paths[:SHOWN]:
-        yield f"    {path!r}\n      was {before.get(path)}\n      is  {now.get(path)}"
-    if len(paths) > SHOWN:
-        yield f"    … and {len(paths) - SHOWN} more"
+def _differences(before: Manifest, now: Manifest) -> Iterator[tuple[str, Any, Any]]:
+    for path in sorted(before.keys() | now.keys()):
+        if before.get(path) != now.get(path):
+            yield path, before.get(path), now.get(path)
+
+
+def _shown(differences: Sequence[tuple[str, Any, Any]]) -> Iterator[str]:
+    for path, before, now in differences[:SHOWN]:
+        yield f"    {path!r}\n      was {before}\n      is  {now}"
+    if len(differences) > SHOWN:
+        yield f"    … and {len(differences) - SHOWN} more"

@@ -104,7 +104,7 @@ class TrackedSession:
 
     def check(self) -> None:
         """Raises Lost if the session has anything else than what is expected."""
-        self._expected.settle(self._look())
+        self._expected = Expected(self._expected.settle(self._look()))
 
     def check_state(self) -> None:
         """Raises Lost if a session in acknowledged deep sleep is in another state. The server may die meanwhile."""
