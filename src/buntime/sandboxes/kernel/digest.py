@@ -2,9 +2,11 @@
 
 It counts names, kinds, permissions, owners, contents, links, extended attributes and device numbers, but no times. The
 tree is hostile, and nothing may change it meanwhile. It is walked by descriptors: no link is followed, only files and
-directories are opened, and no path is too long. A process of its own walks it, which bounds the memory.
+directories are opened, and no path is too long. Holes are not read, and count as zeros. A process of its own walks it,
+which bounds the memory and the time, and ends with the server.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -18,17 +20,22 @@ from buntime.plan import MB
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.transfer import GENTLY
 
-MEMORY, CPU_SECONDS = 2048 * MB, 3600  # of the process: a million names take it 200 MB
+MEMORY = 2048 * MB  # of the process: a million names take it 200 MB
+CPU_SECONDS, SLOWEST = 120, 16 * MB  # and another second for so many bytes of the tree; files may share them
+PIECE = 64 << 10
 # What overlayfs notes of the layer below for itself: it differs between hosts and changes nothing that a session sees.
 NOTES = {f"trusted.overlay.{name}" for name in ("origin", "impure", "uuid")}
 PATH_ONLY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def digest_of(directory: Path) -> str:
-    """64 hex digits. Blocking. Raises HostCommandFailed, also when the tree has too many names."""
-    limits = ["prlimit", f"--as={MEMORY}", f"--cpu={CPU_SECONDS}", "--core=0"]
-    command = [*GENTLY, *limits, sys.executable, "-I", "-m", __name__, str(directory)]
+def digest_of(directory: Path, size: int) -> str:
+    """64 hex digits. `size`: bytes that the tree takes. Blocking.
+
+    Raises HostCommandFailed, also when the tree has too many names, or far more to read than it takes.
+    """
+    limits = ["prlimit", f"--as={MEMORY}", f"--cpu={CPU_SECONDS + size // SLOWEST}", "--core=0"]
+    command = ["setpriv", "--pdeathsig", "KILL", *GENTLY, *limits, sys.executable, "-I", "-m", __name__, str(directory)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise HostCommandFailed(f"digest of {directory}: exit {done.returncode}: {done.stderr.strip()[-500:]}")
@@ -116,13 +123,33 @@ class _Walk:
             if number < before:
                 return fields  # the rest came with its first name
         if kind == stat.S_IFREG:
-            fields.append(_content(place))
+            fields.append(_content(place, status.st_size))
         return [*fields, *_attributes(place)]
 
 
-def _content(place: int) -> bytes:
-    with open(os.open(_path(place), os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+def _content(place: int, size: int) -> bytes:
+    """The digest of a file: the same for zeros and holes."""
+    whole, at = hashlib.sha256(str(size).encode()), 0
+    with open(os.open(_path(place), os.O_RDONLY | os.O_CLOEXEC), "rb", buffering=0) as file:
+        while (at := _next_data(file.fileno(), at, size)) < size:
+            piece = file.read(PIECE)
+            if not piece:
+                raise OSError("a file has changed")
+            if piece.count(0) < len(piece):
+                whole.update(at.to_bytes(8) + piece)
+            at += PIECE
+    return whole.digest()
+
+
+def _next_data(file: int, at: int, size: int) -> int:
+    """Goes to the next piece that may not be all zero. Returns where it begins; `size` if there is none."""
+    try:
+        found = os.lseek(file, at, os.SEEK_DATA)
+    except OSError as failed:
+        if failed.errno == errno.ENXIO:
+            return size
+        raise
+    return os.lseek(file, found - found % PIECE, os.SEEK_SET)
 
 
 def _attributes(place: int) -> Iterator[bytes]:

@@ -120,7 +120,19 @@ def _made(upper: Path, file: Path, largest: int, *options: str) -> subprocess.Co
     bounds = [f"--as={MEMORY}", f"--cpu={CPU_SECONDS}", f"--fsize={largest}", "--core=0"]
     try:
         return subprocess.run(
-            [*GENTLY, "prlimit", *bounds, "mkfs.erofs", "--quiet", *options, str(file), str(upper)],
+            [
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                *GENTLY,
+                "prlimit",
+                *bounds,
+                "mkfs.erofs",
+                "--quiet",
+                *options,
+                str(file),
+                str(upper),
+            ],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
