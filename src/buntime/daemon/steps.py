@@ -58,6 +58,30 @@ CAPTURE: Final = (
     "copy: done",
 )
 SUSPEND: Final = ("suspend: stored",)
+CAPTURE: Final = ("capture: captured",)
+SNAPSHOT: Final = ("snapshot: stored",)
+FORK: Final = (
+    "fork: layer stored",
+    "fork: one stored",
+)
+RESTORE: Final = (  # to a snapshot; the steps of a restore from the archive are in WAKE
+    "restore: quiet",
+    "restore: copied",
+    "restore: stored",
+    "restore: stopped",
+)
+MAKE_IMAGE: Final = (
+    "image: known",
+    "image: stored",
+)
+SAVE_LAYER: Final = (
+    "layer: saved",
+    "layer: named",
+)
+REMOVE_LAYER: Final = (
+    "layer: volume removed",
+    "layer: objects removed",
+)
 ADD_IMAGE: Final = (  # of the command, not of a server
     "image: taken",
     "image: furnished",
