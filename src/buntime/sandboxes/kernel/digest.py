@@ -18,7 +18,7 @@ from pathlib import Path
 
 from buntime.plan import MB
 from buntime.sandboxes.kernel.commands import HostCommandFailed
-from buntime.sandboxes.kernel.transfer import GENTLY
+from buntime.sandboxes.kernel.transfer import ENDS_WITH_SERVER, GENTLY
 
 # Of the process: a million names take it 200 MB.
 MEMORY = 2048 * MB
@@ -41,7 +41,7 @@ def digest_of(directory: Path, size: int) -> str:
     Undigestible."""
     seconds = CPU_SECONDS + size // SLOWEST
     limits = ["prlimit", f"--as={MEMORY}", f"--cpu={seconds}:{seconds + 5}", "--core=0"]
-    command = [*GENTLY, *limits, sys.executable, "-I", "-m", __name__, str(directory)]
+    command = [*ENDS_WITH_SERVER, *GENTLY, *limits, sys.executable, "-I", "-m", __name__, str(directory)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode == -signal.SIGXCPU:
         raise Undigestible(f"to read them takes more than {seconds} seconds")
@@ -126,7 +126,8 @@ class _Walk:
             fields.append(os.fsencode(os.readlink(b"", dir_fd=place)))
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):
             fields.append(f"{os.major(status.st_rdev)} {os.minor(status.st_rdev)}".encode())
-        if kind != stat.S_IFDIR and status.st_nlink > 1:
+        # overlayfs makes one node for all names that are gone, and links them; it may link them to another one any time
+        if kind not in (stat.S_IFDIR, stat.S_IFCHR) and status.st_nlink > 1:
             before = len(self._links)
             number = self._links.setdefault(status.st_ino, before)
             fields.append(f"link {number}".encode())

@@ -24,7 +24,7 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed, call
 from buntime.sandboxes.kernel.digest import Undigestible, digest_of
 from buntime.sandboxes.kernel.durable import sync
 from buntime.sandboxes.kernel.mount_calls import on_device
-from buntime.sandboxes.kernel.transfer import GENTLY
+from buntime.sandboxes.kernel.transfer import ENDS_WITH_SERVER, GENTLY
 
 log = structlog.get_logger()
 
@@ -125,7 +125,7 @@ def _packed(upper: Path, file: Path, size: int, options: Sequence[str]) -> str |
     limits = [f"--as={MEMORY}", f"--cpu={seconds}:{seconds + 5}", f"--fsize={FACTOR * size + REST}", "--core=0"]
     tool = ["mkfs.erofs", "--quiet", *options, str(file), str(upper)]
     done = subprocess.run(
-        [*GENTLY, "prlimit", *limits, *tool],
+        [*ENDS_WITH_SERVER, *GENTLY, "prlimit", *limits, *tool],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
