@@ -139,6 +139,18 @@ async def test_directories_of_the_image_can_be_renamed_and_stay_so_after_deep_sl
     assert (await again.run(Run(SECONDS, command="ls /usr/share/perl5"))).exit_code != 0
 
 
+async def test_a_directory_with_a_path_of_more_than_256_bytes_is_moved_by_copying(host: LocalHost) -> None:
+    """Overlayfs notes where a renamed directory was, and takes no longer paths. `mv` copies then."""
+    first, sandbox = await claimed(host)
+    deep = "/".join(["d" * 100] * 3)
+    await says(sandbox, f"mkdir -p {deep}/a to; echo x > {deep}/a/file")
+    made = await image_of(host, first)
+    _, sandbox = await claimed(host, made.id, "b")
+    renamed = await sandbox.run(Run(SECONDS, command=f"python3 -c \"import os; os.rename('{deep}/a', 'to/a')\""))
+    assert b"Invalid cross-device link" in renamed.stderr
+    assert await says(sandbox, f"mv {deep}/a to; cat to/a/file; ls {deep} | wc -l; mv {deep} {deep}2") == "x\n0\n"
+
+
 async def test_no_two_files_of_any_layers_have_the_same_number(host: LocalHost) -> None:
     """Each subvolume numbers its files from the same start. Of files with one number, `tar` makes one file."""
     make = "for n in $(seq 300); do echo {0} $n > {0}$n; ln {0}$n {0}$n.link; done"
