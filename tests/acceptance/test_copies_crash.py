@@ -15,7 +15,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.sandbox
 
 AT_COPIES = [
-    *steps.CAPTURE, *steps.SNAPSHOT, *steps.FORK, *steps.RESTORE, *steps.MAKE_IMAGE,
+    *steps.CAPTURE, *steps.COPY, *steps.SNAPSHOT, *steps.FORK, *steps.RESTORE, *steps.MAKE_IMAGE,
     *steps.SAVE_LAYER, *steps.REMOVE_LAYER,
 ]  # fmt: skip
 COUNT = 3  # sessions of one fork
@@ -104,7 +104,7 @@ def test_a_fork_that_a_crash_cut_off_goes_on_and_makes_no_more_than_asked(histor
 
 
 @pytest.mark.parametrize("asleep", [False, True])
-@pytest.mark.parametrize("step", [*steps.CAPTURE, *steps.RESTORE])
+@pytest.mark.parametrize("step", [*steps.CAPTURE, *steps.COPY, *steps.RESTORE])
 def test_a_restore_is_whole_or_not_begun_and_never_happens_twice(history: History, step: str, asleep: bool) -> None:
     session, key = _session(history), str(uuid4())
     snapshot = _snapshot(session).done()["snapshotId"]
@@ -148,7 +148,7 @@ def test_an_image_is_whole_or_not_made(history: History, step: str) -> None:
     copy = Session(history.client, history.client.create(image="made").done()["sessionId"])
     assert copy.text("file") == "one"
     history.client.call("DELETE", "/images/made").done()
-    _delete(history, session)
+    _delete(history, session, copy)
     assert copy.text("file") == "one"
     deep_sleep(copy)
     assert copy.text("file") == "one"

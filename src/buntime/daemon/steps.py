@@ -53,12 +53,12 @@ WAKE: Final = (
     "wake: started",
     "wake: stored",
 )
+SUSPEND: Final = ("suspend: stored",)
 CAPTURE: Final = (
     "capture: done",
-    "copy: done",
+    "capture: captured",
 )
-SUSPEND: Final = ("suspend: stored",)
-CAPTURE: Final = ("capture: captured",)
+COPY: Final = ("copy: done",)
 SNAPSHOT: Final = ("snapshot: stored",)
 FORK: Final = (
     "fork: layer stored",

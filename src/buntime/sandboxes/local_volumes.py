@@ -69,7 +69,6 @@ class LocalVolumes:
                 raise Unavailable("The files of a layer could not be read just now.", 5) from failed
 
     def _digest(self, layer_id: str) -> str:
-        """Blocking."""
         return digest_of(self._volumes.upper(layer_id), self._volumes.size_of(layer_id))
 
     async def remove(self, volume_id: str) -> None:
