@@ -14,7 +14,7 @@ from tests.torture.victim import retry
 REPEATED = 0.3  # the share of requests that are sent again although they were answered
 CHANGED = 0.5  # the share of sources that change before a request that was cut off is repeated
 FEW = 4  # changes
-NOT_YET = ("session_busy", "idempotency_in_progress", "execution_timeout")
+NOT_YET = ("session_busy", "idempotency_in_progress")
 REPLAYED = "idempotent-replayed"
 COPY = "copy"  # in the metadata of each copy: the request's key
 
@@ -202,9 +202,7 @@ class MakesImage(Asked):
             below = self._snapshot.expected.contents
         else:
             below = self._of_session(replayed=replayed, is_first=is_first, at_death=at_death).contents
-        return Expected(
-            *(replace(content, env=self.key, depth=content.depth + 1, has_own_root=True) for content in below)
-        )
+        return Expected(*(replace(content, env=self.key, depth=content.depth + 1, is_packed=True) for content in below))
 
     def settle(self, answer: Any, expected: Expected) -> None:
         if answer["name"] != self._name:
