@@ -42,6 +42,7 @@ GB = 1 << 30
 BTRFS = "btrfs"
 PARTS = ("upper", "work")
 PROMISED = ("rsv_data", "rsv_meta_prealloc", "rsv_meta_pertrans")
+MOUNT_ROOM = 1 * MB  # overlayfs makes a directory, or the file system is read-only
 FULL_MARGIN = 1 * MB  # closer to the limit, the next write of ordinary size fails
 
 
@@ -117,13 +118,18 @@ class Volumes:
         self.open(sandbox, limit_mb)
 
     def open(self, sandbox: str, limit_mb: int) -> None:
-        """Makes the volume ready for a sandbox: writable, with its limit, and with its directories, which a power loss
-        may have removed.
+        """Makes the volume, which nothing uses, ready for a sandbox: writable, and with its directories, which a power
+        loss may have removed. Until `limit` is called again, even a full volume has room to be mounted.
 
         Raises PermissionError while the volume is being sent.
         """
         self._set_read_only(self.path(sandbox), False)
         self.limit(sandbox, limit_mb)
+        charged = sum(self.charges(sandbox))
+        if charged + MOUNT_ROOM > self.limit_of(sandbox):
+            if sandbox in self.shares:
+                self.measure(sandbox)  # so that `limit` finds the limit again
+            self._limit(sandbox, charged + MOUNT_ROOM)
         for name in PARTS:
             (self.path(sandbox) / name).mkdir(mode=0o755, exist_ok=True)
 
@@ -134,8 +140,10 @@ class Volumes:
             self._limit(sandbox, limit_mb * MB)
             return
         share = self.shares.setdefault(sandbox, Share(limit_mb * MB))
-        if share.limit != limit_mb * MB or not self.limit_of(sandbox):  # 0: a power loss took the kernel's limit
-            share.limit = limit_mb * MB
+        share.limit = limit_mb * MB
+        if share.measured is not None:
+            self._limit(sandbox, share.measured.bound(share.limit))
+        elif not self.limit_of(sandbox):  # a power loss took the kernel's limit, which else has stayed right
             self.measure(sandbox)
 
     def _limit(self, sandbox: str, limit: int) -> None:
