@@ -266,6 +266,16 @@ class SessionDamaged(InvalidState):
     """The session's files cannot be brought back, now or later. `details.reason` says why."""
 
 
+class SnapshotDamaged(InvalidState):
+    """The snapshot's or image's files cannot be brought back, now or later."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The files cannot be brought back: this host does not have them, and no copy of them is whole.",
+            reason="snapshot_damaged",
+        )
+
+
 class MemoryLimitExceeded(BuntimeError):
     """The kernel killed a process of the run because the session had used up its memory."""
 
@@ -293,6 +303,13 @@ class StillWaking(Unavailable):
 
     def __init__(self) -> None:
         super().__init__("The session is still waking.", 1, waking=True)
+
+
+class StillFetching(Unavailable):
+    """Files come from the archive, which takes longer than a request waits. It goes on; the request did nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("The files are still being fetched from the archive.", 2, fetching=True)
 
 
 class StaleSession(Exception):

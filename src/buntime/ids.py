@@ -5,7 +5,7 @@ import secrets
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"  # of ids
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # of secrets
 
-SESSION_PREFIX, SNAPSHOT_PREFIX = "ses_", "snp_"
+SESSION_PREFIX, SNAPSHOT_PREFIX, LAYER_PREFIX = "ses_", "snp_", "lay"
 LENGTH = 18  # random characters of an id that clients use
 
 
@@ -31,7 +31,7 @@ def new_volume_id() -> str:
 
 
 def new_layer_id() -> str:
-    return new_id("lay", 12)
+    return new_id(LAYER_PREFIX, 12)
 
 
 def new_snapshot_id() -> str:

@@ -80,11 +80,13 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         await _prune_images(config, store)
 
         owned = {session.sandbox: session for session in sessions}
-        sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, http))
+        layers, made = await store.all_layers(), await store.all_made_images()
+        ids = [layer.id for layer in layers]
+        sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, http, ids, made))
 
-        vault = open_vault(config, sessions)
+        vault = open_vault(config, [*sessions, *layers])
         saving = await enter(Saving(archive_of(config), vault, sandboxes.volumes, clock))
-        metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works))
+        metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock))
         lifecycle = assemble_lifecycle(store, sandboxes, saving, tasks, clock, metrics)
         await lifecycle.transitions.settle()
         _keep(config, store, sandboxes, lifecycle, tasks)
@@ -114,6 +116,7 @@ def _keep(config: Config, store: SqliteStore, sandboxes: LocalSandboxes, lifecyc
     tasks.start_daemon(keeper.run(), "keeper")
     tasks.start_daemon(keeper.watch_connections(), "connections")
     tasks.start(lifecycle.archiving.sweep(), "sweep of the archive")
+    tasks.start_daemon(lifecycle.layers.keep(), "layers")
     tasks.start_daemon(sandboxes.keep_pool(), "pool")
     tasks.start_daemon(sandboxes.keep_rules(), "rules")
     tasks.start_daemon(sandboxes.keep_kernel(), "kernel memory")

@@ -40,8 +40,18 @@ class PreviewToken:
     expires_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeptNumbers:
+    """What the operator's metrics show of snapshots and layers, of all accounts."""
+
+    snapshots: int  # neither expired nor automatic
+    layers: int  # that are not being removed
+    layer_bytes: int  # the sum of their sizes; what they share counts several times
+    unsaved_layers: int  # the archive does not have them yet
+
+
 class Store(Protocol):
-    """Durable truth about accounts, keys, sessions, preview tokens, names of images and idempotent answers.
+    """Durable truth about accounts, keys, sessions, preview tokens, snapshots, layers, images and idempotent answers.
 
     A coroutine that changes something returns when the change would survive a power loss, or it raises and has changed
     nothing. It raises Unavailable when the host cannot store the change now, and after `close`. Cancelling a caller
@@ -93,8 +103,8 @@ class Store(Protocol):
 
         Raises SessionLimitExceeded when the account already has `limit` sessions that are not DELETING (with the plan
         name "", which the caller fills in); ImageNotFound when `image_name` is not the default's and does not stand for
-        `image` any more, and no session or snapshot of the account has that image; IdempotencyInProgress when another
-        answer with the same key was stored meanwhile; ValueError when the id is taken.
+        `image` any more, and no session, snapshot or layer of the account has that image; IdempotencyInProgress when
+        another answer with the same key was stored meanwhile; ValueError when the id is taken.
         """
         ...
 
@@ -162,7 +172,8 @@ class Store(Protocol):
         """`change_session`, together with a new automatic snapshot of the session and its new layer, and the answer if
         any; or nothing. The session's automatic snapshots from before are removed.
 
-        Raises IdempotencyInProgress as `add_session` does.
+        Raises ImageNotFound when `new` has another image, to which nothing refers any more; StaleSession and ValueError
+        as `change_session` does, and ValueError when an id is taken; IdempotencyInProgress as `add_session` does.
         """
         ...
 
@@ -194,9 +205,9 @@ class Store(Protocol):
 
         Raises ResourceLimitExceeded (with the plan name "", which the caller fills in) when the account already has
         `limit` snapshots that are not automatic and have not expired at `snapshot.created_at`; SessionNotFound when the
-        session does not exist or is DELETING; SnapshotNotFound when `layer` is None and the layer that the snapshot
-        names does not exist or is condemned; IdempotencyInProgress as `add_session` does; ValueError when an id is
-        taken.
+        session does not exist or is DELETING; SnapshotNotFound (with the id "", which the caller fills in) when `layer`
+        is None and the layer that the snapshot names does not exist or is condemned; ImageNotFound as `add_layer`
+        does; IdempotencyInProgress as `add_session` does; ValueError when an id is taken.
         """
         ...
 
@@ -221,6 +232,10 @@ class Store(Protocol):
         """Those that count for the plan: not automatic, not expired."""
         ...
 
+    async def kept_numbers(self, now: int) -> KeptNumbers:
+        """For the operator's metrics."""
+        ...
+
     async def remove_snapshot(self, snapshot_id: str) -> bool:
         """False when it does not exist. Its layer stays until `condemn_layers`."""
         ...
@@ -234,8 +249,11 @@ class Store(Protocol):
         ...
 
     async def add_layer(self, layer: Layer) -> None:
-        """Stores the layer of a fork that is under way (`layer.fork`). Raises ValueError when the id is taken, or the
-        account already has a layer for this fork."""
+        """Stores the layer of a fork that is under way (`layer.fork`).
+
+        Raises ImageNotFound (with the id of `layer.image`) when nothing refers to that image any more, so that it may
+        be removed at any moment; ValueError when the id is taken, or the account already has a layer for this fork.
+        """
         ...
 
     async def get_layer(self, layer_id: str) -> Layer | None:
@@ -265,7 +283,8 @@ class Store(Protocol):
 
     async def condemn_layers(self, before: int) -> Sequence[Layer]:
         """Destroys the keys of all layers that no snapshot, no made image and no fork newer than `before` (Unix
-        seconds) refers to. Returns every condemned layer, also those from before."""
+        seconds) refers to. They serve no fork any more. Returns every condemned layer, also those from before; oldest
+        first (ties by id)."""
         ...
 
     async def remove_layer(self, layer_id: str) -> None:
@@ -277,10 +296,12 @@ class Store(Protocol):
         self, made: MadeImage, name: NamedImage, layer: Layer | None, answer: Answer | None, limit: int
     ) -> None:
         """Stores the image unless it is there already, gives it the name, and stores its layer if that is new and the
-        answer if any; or nothing.
+        answer if any; or nothing. An image that is there already keeps its own layer; then nothing refers to the new
+        one.
 
         Raises ResourceLimitExceeded (with the plan name "") when the account already has `limit` names and this is
-        another one; SnapshotNotFound and IdempotencyInProgress as `add_snapshot` does.
+        another one; SnapshotNotFound, ImageNotFound and IdempotencyInProgress as `add_snapshot` does; ValueError when
+        the layer's id is taken.
         """
         ...
 
@@ -556,7 +577,12 @@ class Sandboxes(Protocol):
         ...
 
     async def know(self, image: MadeImage) -> None:
-        """From now on, sandboxes can stand on the image if its layers are on this host. Idempotent, durable."""
+        """From now on, sandboxes can stand on the image if its layers are on this host. Idempotent, durable.
+
+        May take seconds, for the layers of the image that are on this host. Raises ValueError, whose message says why,
+        when no sandbox ever could: the image has more than `snapshot.MOST_LAYERS` layers, or a layer has something that
+        the read-only file system of an image cannot hold.
+        """
         ...
 
     async def forget(self, image_id: str) -> None:
@@ -621,7 +647,8 @@ class Volumes(Protocol):
         ...
 
     async def remove(self, volume_id: str) -> None:
-        """Removes a volume that no sandbox uses. Idempotent. Raises Unavailable."""
+        """Removes a volume that no sandbox uses. Idempotent. Raises Unavailable, also for a layer that a sandbox stands
+        on."""
         ...
 
     async def capture(self, volume_id: str, layer_id: str) -> int:
@@ -643,7 +670,7 @@ class Volumes(Protocol):
 
     async def digest(self, layer_id: str) -> str:
         """The SHA-256 of the layer's files: paths, kinds, modes, owners, links, extended attributes and content, in
-        hex. Their times do not count. Raises VolumeLost, and Unavailable."""
+        hex. Their times do not count. Raises VolumeLost, Unavailable, and ValueError as `Sandboxes.know` does."""
         ...
 
     async def sole_bytes(self, layers: Collection[str], volumes: Collection[str]) -> int:

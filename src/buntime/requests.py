@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 from buntime.egress import ENTRIES, parse_entry
 from buntime.errors import Forbidden, InvalidRequest, PayloadTooLarge
-from buntime.image import DEFAULT_IMAGE
+from buntime.image import DEFAULT_IMAGE, wrong_name
 from buntime.inside import FileToWrite
 from buntime.paths import for_client, inside_session, shown
 from buntime.plan import MB, Limits, Plan
@@ -21,6 +21,8 @@ from buntime.session import DEFAULT_NETWORK, DEFAULT_PREVIEW, Network, Preview, 
 
 DEFAULT_TTL = 86400  # seconds
 DEFAULT_TOKEN_TTL, SHORTEST_TOKEN_TTL = 3600, 60  # seconds
+SHORTEST_SNAPSHOT_TTL, LONGEST_SNAPSHOT_TTL = 60, 100 * 365 * 86400  # seconds
+SNAPSHOT_NAME = 255  # characters
 METADATA_BYTES = 16384
 ENV_ENTRIES = 100
 ENV_VALUE_BYTES = 65536
@@ -48,6 +50,7 @@ class NewSession:
     on_wake: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     image: str = DEFAULT_IMAGE  # a name
+    snapshot: str | None = None  # id, in place of an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,37 @@ class Patch:
     network: Network | Unset | None = UNSET
     on_wake: str | Unset | None = UNSET
     env: Mapping[str, str] | Unset | None = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class NewFork:
+    """UNSET: as in the source. For `ttl` and `metadata` there is no such thing: no session inherits them."""
+
+    count: int = 1
+    ttl: int | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    limits: Mapping[str, float] | None = None  # None: as in the source, like each one that is missing
+    preview: Preview | Unset = UNSET
+    network: Network | Unset = UNSET
+    on_wake: str | Unset | None = UNSET
+    env: Mapping[str, str] | Unset = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class NewSnapshot:
+    name: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    ttl: int | None = None  # seconds; None: for ever
+
+
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """Exactly one of `session` and `snapshot` (ids)."""
+
+    name: str
+    session: str | None = None
+    snapshot: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +123,55 @@ def check_new(new: NewSession, plan: Plan) -> tuple[int, Limits]:
     _check_preview(new.preview)
     _check_network(new.network)
     return ttl, _check_limits(new.limits, plan)
+
+
+def check_fork(fork: NewFork, source: Session, plan: Plan) -> tuple[int, Session]:
+    """The ttl (seconds) of the new sessions, and the source with the fields that they get."""
+    if fork.count > plan.fork_count:
+        raise Forbidden(
+            f"One fork makes at most {plan.fork_count} sessions on the {plan.name} plan, not {fork.count}.",
+            plan=plan.name,
+            limit=plan.fork_count,
+        )
+    ttl = check_ttl(fork.ttl, plan)
+    limits = source.limits
+    if fork.limits is not None:
+        inherited = {limit.name: getattr(source.limits, limit.name) for limit in fields(Limits)}
+        limits = _check_limits(inherited | dict(fork.limits), plan)
+    patch = Patch(
+        metadata=fork.metadata, preview=fork.preview, network=fork.network, on_wake=fork.on_wake, env=fork.env
+    )
+    return ttl, replace(apply_patch(source, patch, plan, 0), limits=limits)
+
+
+def check_fits(size: int, limits: Limits) -> None:
+    """Files of a snapshot (bytes) need room within the session's disk limit."""
+    if size > limits.disk * MB:
+        raise InvalidRequest(
+            "resourceLimits.disk",
+            f"The snapshot's files need {-(-size // MB)} MB, and the session's disk limit is {limits.disk} MB.",
+            limit=limits.disk,
+        )
+
+
+def check_snapshot(new: NewSnapshot) -> None:
+    _check_metadata(new.metadata)
+    if new.name is not None and (not 1 <= len(new.name) <= SNAPSHOT_NAME or not new.name.isprintable()):
+        raise InvalidRequest("name", f"name must be 1 to {SNAPSHOT_NAME} printable characters.", limit=SNAPSHOT_NAME)
+    if new.ttl is not None and not SHORTEST_SNAPSHOT_TTL <= new.ttl <= LONGEST_SNAPSHOT_TTL:
+        raise InvalidRequest(
+            "ttl",
+            f"ttl must be {SHORTEST_SNAPSHOT_TTL} to {LONGEST_SNAPSHOT_TTL} seconds, or null, not {new.ttl}.",
+            limit=SHORTEST_SNAPSHOT_TTL if new.ttl < SHORTEST_SNAPSHOT_TTL else LONGEST_SNAPSHOT_TTL,
+        )
+
+
+def check_image(new: NewImage) -> None:
+    if wrong := wrong_name(new.name):
+        raise InvalidRequest("name", f"name: {wrong}.")
+    if (new.session is None) == (new.snapshot is None):
+        raise InvalidRequest("sessionId", "Give exactly one of sessionId and snapshotId.")
+    _check_session_env(new.env)
 
 
 def check_ttl(ttl: int | None, plan: Plan) -> int:

@@ -116,3 +116,8 @@ class Session:
             archived=self.archived and state is State.DEEP_SLEEP,
             key=DESTROYED if self.key and state is State.DELETING else self.key,
         )
+
+    def down(self) -> Self:
+        """The session in deep sleep. Raises ValueError for one that is being deleted."""
+        session = self.after(Event.SUSPEND) if self.state is State.ACTIVE else self
+        return session if session.state is State.DEEP_SLEEP else session.after(Event.DEEP_SLEEP)

@@ -125,7 +125,7 @@ async def _let_expire(server: Server, some: Session) -> list[str]:
                 expires_at=passed,
                 state=State.DEEP_SLEEP,
                 key="",
-                snapshot=None,
+                saved=None,
                 previous=None,
                 version=1,
             )

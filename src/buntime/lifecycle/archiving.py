@@ -12,6 +12,7 @@ import structlog
 from buntime import errors
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
+from buntime.ids import LAYER_PREFIX
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.saving import Interrupted, Saving, Transfer
@@ -66,11 +67,13 @@ class Archiving:
             return
         unknown = 0
         for session_id in owners:
+            if session_id.startswith(LAYER_PREFIX):  # see `Layers.keep`
+                continue
             async with self._lock(session_id):  # an object that is being saved has no name yet
                 session = await self._store.get_session(session_id)
                 unknown += session is None
                 if session is not None and session.state is not State.DELETING:
-                    await self._saving.tidy(session)
+                    await self._saving.tidy(session, (session.saved, session.previous))
         if unknown:
             log.warning("archive_of_unknown_sessions", count=unknown)
 
@@ -95,7 +98,7 @@ class Archiving:
                     log.warning("session_not_archived", session=session_id, reason=str(failed) or repr(failed))
                     return False
             reached("archive: named")
-            await self._saving.tidy(session)
+            await self._saving.tidy(session, (session.saved, session.previous))
             reached("archive: tidied")
             return True
 

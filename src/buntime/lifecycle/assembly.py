@@ -8,10 +8,12 @@ from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.endings import Endings
 from buntime.lifecycle.holds import Holds
+from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.leases import Leases
 from buntime.lifecycle.monitor import Monitor, Unwatched
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.relief import Relief
+from buntime.lifecycle.restoring import Restoring
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.transitions import Transitions
 from buntime.ports import Sandboxes, Store
@@ -23,10 +25,13 @@ class Lifecycle:
     holds: Holds
     observations: Observations
     archiving: Archiving
+    layers: Layers
     transitions: Transitions
+    restoring: Restoring
     relief: Relief
     leases: Leases
     endings: Endings
+    monitor: Monitor
 
 
 def assemble_lifecycle(
@@ -38,12 +43,17 @@ def assemble_lifecycle(
     monitor: Monitor | None = None,
 ) -> Lifecycle:
     """`monitor` is told what happens to sessions."""
+    monitor = monitor or Unwatched()
     changes, holds, observations = Changes(store), Holds(), Observations(sandboxes, clock)
     archiving = Archiving(store, sandboxes, saving, changes, holds, tasks)
-    parts = (store, sandboxes, saving, changes, holds, observations, archiving, tasks)
-    transitions = Transitions(*parts, monitor or Unwatched())
-    relief = Relief(store, sandboxes, transitions, archiving)
+    layers = Layers(store, sandboxes, saving, changes, holds, tasks, clock, monitor)
+    parts = (store, sandboxes, saving, changes, holds, observations, archiving, layers, tasks)
+    transitions = Transitions(*parts, monitor)
+    restoring = Restoring(store, sandboxes, saving, layers, transitions, changes, holds, tasks, clock, monitor)
+    relief = Relief(store, sandboxes, transitions, archiving, layers)
     leases = Leases(store, sandboxes, changes, holds, transitions, relief, clock)
     forgetting = (holds, observations, archiving, transitions)
     endings = Endings(store, sandboxes, saving, changes, holds, forgetting, tasks)
-    return Lifecycle(changes, holds, observations, archiving, transitions, relief, leases, endings)
+    return Lifecycle(
+        changes, holds, observations, archiving, layers, transitions, restoring, relief, leases, endings, monitor
+    )

@@ -96,6 +96,7 @@ class Keeper:
         self._not_woken: set[str] = set()
         self._relieving = False
         self._next_tidy = 0.0
+        self._emptied: set[str] = set()  # deleted accounts whose snapshots and images are gone
 
     @property
     def at_rest(self) -> bool:
@@ -171,6 +172,10 @@ class Keeper:
         for account in await self._store.list_accounts():
             if account.status is AccountStatus.ACTIVE:
                 continue
+            if account.status is AccountStatus.DELETED and account.id not in self._emptied:
+                self._emptied.add(account.id)
+                await self._store.drop_kept_of(account.id)
+                self._lifecycle.layers.look_soon()
             for session in await self._store.account_sessions(account.id):
                 if session.id in self._busy:
                     continue

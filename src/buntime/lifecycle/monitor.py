@@ -16,6 +16,18 @@ class Monitor(Protocol):
         """A sandbox ended without us and was replaced, or the files of a session are not on this host any more."""
         ...
 
+    def captured(self, seconds: float) -> None:
+        """The files of a session were captured, for a snapshot, a fork or an image."""
+        ...
+
+    def forked(self, count: int) -> None:
+        """A fork made this many sessions."""
+        ...
+
+    def restored(self, seconds: float) -> None:
+        """A session got the files of a snapshot. `seconds`: without its wake afterwards."""
+        ...
+
 
 class Unwatched:
     """Implements Monitor, and ignores everything."""
@@ -24,4 +36,13 @@ class Unwatched:
         return None
 
     def lost(self, what: Loss) -> None:
+        return None
+
+    def captured(self, seconds: float) -> None:
+        return None
+
+    def forked(self, count: int) -> None:
+        return None
+
+    def restored(self, seconds: float) -> None:
         return None

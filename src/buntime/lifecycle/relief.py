@@ -7,6 +7,7 @@ import structlog
 from buntime import errors
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.decisions import coldest_suspended, least_recently_used
+from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.transitions import Transitions
 from buntime.ports import Sandboxes, Store
 
@@ -16,14 +17,18 @@ RELIEVED_AT_ONCE = 4  # suspended sessions that go to deep sleep early
 
 
 class Relief:
-    def __init__(self, store: Store, sandboxes: Sandboxes, transitions: Transitions, archiving: Archiving) -> None:
+    def __init__(
+        self, store: Store, sandboxes: Sandboxes, transitions: Transitions, archiving: Archiving, layers: Layers
+    ) -> None:
         self._store = store
         self._sandboxes = sandboxes
         self._transitions = transitions
         self._archiving = archiving
+        self._layers = layers
 
     async def relieve(self) -> bool:
-        """Puts the coldest suspended sessions to deep sleep, and evicts volumes that are archived, a few at a time.
+        """Puts the coldest suspended sessions to deep sleep, and evicts volumes and layers that are archived, a few at
+        a time.
 
         Returns whether that freed anything.
         """
@@ -38,8 +43,13 @@ class Relief:
                     freed |= await self._transitions.deep_sleep(session.id, session.last_active)
                     log.warning("slept_early", session=session.id, short_of=strain.memory)
         if strain.disk:
-            for session in least_recently_used(sessions, self._sandboxes.volumes.cached(), strain.disk):
+            cached = self._sandboxes.volumes.cached()
+            wanted = strain.disk
+            for session in least_recently_used(sessions, cached, strain.disk):
+                wanted -= cached.get(session.volume, 0)
                 with suppress(errors.SessionNotFound):
                     await self._archiving.evict(session.id)
                 freed = True
+            if wanted > 0:
+                freed |= await self._layers.evict(wanted)
         return freed

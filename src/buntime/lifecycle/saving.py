@@ -8,10 +8,10 @@ no more than a few pieces in memory. A save gives way to a wake at any moment.
 import asyncio
 import secrets
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Self, cast
+from typing import Protocol, Self, cast
 
 import structlog
 
@@ -22,6 +22,7 @@ from buntime.lifecycle.sealing import Damaged, Vault, seal, unseal
 from buntime.plan import MB
 from buntime.ports import Archive, ArchiveUnavailable, ObjectMissing, Volumes
 from buntime.session import SavedVolume, Session
+from buntime.snapshot import Layer
 
 log = structlog.get_logger()
 
@@ -30,6 +31,7 @@ INTERRUPT_SECONDS, INTERRUPT_LOOK_SECONDS = 20.0, 0.002
 RETRY_SECONDS = 10  # told to clients while the archive cannot be reached
 # The largest stream, relative to its session's disk limit. Streams are authentic, so this only bounds our mistakes.
 LARGEST_FACTOR, LARGEST_REST = 4, 256 * MB
+LARGEST_LAYER = 1 << 20  # MB
 
 
 class Interrupted(Exception):
@@ -52,6 +54,27 @@ class Numbers:
 
     def received(self, size: int) -> None:
         self.restored_bytes += size
+
+
+class Owner(Protocol):
+    """A session or a layer."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def key(self) -> str:
+        """Wrapped, see `sealing`."""
+        ...
+
+    @property
+    def volume(self) -> str:
+        """The id of its volume."""
+        ...
+
+
+class LayerDamaged(Exception):
+    """The layer is not on this host, and the archive does not have it whole. Never shown as it is."""
 
 
 class Transfer:
@@ -156,7 +179,7 @@ class Saving:
         self._vault = vault
         self._volumes = volumes
         self._clock = clock
-        self._transfers: dict[str, Transfer] = {}  # by session
+        self._transfers: dict[str, Transfer] = {}  # by owner
         self._unnamed: set[str] = set()  # objects that are being made: the store does not name them yet
         self._threads = Threads()
         self._saves = asyncio.Semaphore(SAVES_AT_ONCE)
@@ -181,38 +204,42 @@ class Saving:
 
     def with_key(self, session: Session) -> Session:
         """The session with a key of its own. Store it before anything is sealed with the key."""
-        return session if session.key else replace(session, key=self._vault.new_key(session.id))
+        return session if session.key else replace(session, key=self.new_key(session.id))
+
+    def new_key(self, owner_id: str) -> str:
+        """A key for what this owner saves."""
+        return self._vault.new_key(owner_id)
 
     @contextmanager
-    def transfer(self, session_id: str) -> Iterator[Transfer]:
+    def transfer(self, owner_id: str) -> Iterator[Transfer]:
         """Within the block, `interrupt` finds the transfer."""
-        transfer = self._transfers[session_id] = Transfer()
+        transfer = self._transfers[owner_id] = Transfer()
         try:
             yield transfer
         finally:
-            if self._transfers.get(session_id) is transfer:
-                del self._transfers[session_id]
+            if self._transfers.get(owner_id) is transfer:
+                del self._transfers[owner_id]
 
-    async def interrupt(self, session_id: str) -> None:
-        """When this returns, nothing reads or makes the session's volume any more. Raises Unavailable."""
-        transfer = self._transfers.get(session_id)
+    async def interrupt(self, owner_id: str) -> None:
+        """When this returns, nothing reads or makes the owner's volume any more. Raises Unavailable."""
+        transfer = self._transfers.get(owner_id)
         if transfer is not None:
             await asyncio.to_thread(transfer.interrupt)
 
     # --- saving ---
 
-    async def save(self, session: Session, transfer: Transfer) -> SavedVolume:
-        """Archives the volume of the session, which no sandbox uses, and reads the object back.
+    async def save(self, owner: Owner, transfer: Transfer) -> SavedVolume:
+        """Archives the volume of the owner, which no sandbox uses, and reads the object back.
 
         `tidy` leaves the object alone until the caller calls `named`. Raises Interrupted, ArchiveUnavailable, Damaged,
         and what `Volumes.send` raises; then no object is left.
         """
         taken_at = int(self._clock())
-        name = f"{session.id}/{taken_at:010d}-{secrets.token_hex(6)}"
+        name = f"{owner.id}/{taken_at:010d}-{secrets.token_hex(6)}"
         self._unnamed.add(name)
         try:
             async with self._saves:
-                size = await self._threads.run(self._save, session, name, transfer)
+                size = await self._threads.run(self._save, owner, name, transfer)
         except BaseException:
             self._unnamed.discard(name)
             self.numbers.saves_failed += 1
@@ -220,16 +247,16 @@ class Saving:
         self.numbers.saved += 1
         return SavedVolume(name, size, taken_at)
 
-    def named(self, snapshot: SavedVolume) -> None:
-        """The store names the snapshot now, or never will."""
-        self._unnamed.discard(snapshot.name)
+    def named(self, saved: SavedVolume) -> None:
+        """The store names the object now, or never will."""
+        self._unnamed.discard(saved.name)
 
-    def _save(self, session: Session, name: str, transfer: Transfer) -> int:
+    def _save(self, owner: Owner, name: str, transfer: Transfer) -> int:
         """Returns the object's size in bytes. Blocking."""
-        key, label = self._vault.unwrap(session.id, session.key), _label(session, name)
+        key, label = self._vault.unwrap(owner.id, owner.key), _label(owner, name)
         put, back = _Count(), _Count()
         try:
-            volume = _counted(transfer.open(lambda: self._volumes.send(session.volume)), self.numbers.sent)
+            volume = _counted(transfer.open(lambda: self._volumes.send(owner.volume)), self.numbers.sent)
             reached("archive: sending")
             self._archive.put(name, _counted(seal(key, label, compress(volume)), put))
         finally:
@@ -250,82 +277,95 @@ class Saving:
     # --- restoring ---
 
     async def restore(self, session: Session) -> Session:
-        """Puts the volume on this host from the newest snapshot that is whole, and returns the session with that one as
-        its newest.
+        """Puts the volume on this host from the newest saved one that is whole, and returns the session with that one
+        as its newest.
 
-        Raises Unavailable when the archive cannot be reached or the host has no room, SessionDamaged when no snapshot
-        is whole or there never was one.
+        Raises Unavailable when the archive cannot be reached or the host has no room, SessionDamaged when none is whole
+        or there never was one.
         """
         if session.saved is None:
             raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
-        for snapshot in (session.saved, session.previous):
-            if snapshot is None:
+        for saved in (session.saved, session.previous):
+            if saved is None:
                 continue
             try:
-                await self._restore(session, snapshot)
+                await self._restore(session, saved, session.limits.disk)
             except (Damaged, ObjectMissing, ValueError) as wrong:
-                self.numbers.damaged += 1
-                log.error("snapshot_damaged", session=session.id, object=snapshot.name, reason=repr(wrong))
+                self._note_damage(session, saved, wrong)
                 continue
-            if snapshot is session.saved:
+            if saved is session.saved:
                 return session
-            log.error("previous_snapshot_used", session=session.id, object=snapshot.name, taken_at=snapshot.taken_at)
-            return replace(session, saved=snapshot, previous=None)
+            log.error("previous_snapshot_used", session=session.id, object=saved.name, taken_at=saved.taken_at)
+            return replace(session, saved=saved, previous=None)
         raise errors.SessionDamaged(
             "The session's files cannot be brought back: no snapshot of them is whole.", reason="snapshot_damaged"
         )
 
-    async def _restore(self, session: Session, snapshot: SavedVolume) -> None:
-        with self.transfer(session.id) as transfer:
+    async def restore_layer(self, layer: Layer) -> None:
+        """Puts the layer on this host. Raises Unavailable as `restore` does, and LayerDamaged."""
+        if layer.saved is None:
+            raise LayerDamaged
+        try:
+            await self._restore(layer, layer.saved, None)
+        except (Damaged, ObjectMissing, ValueError) as wrong:
+            self._note_damage(layer, layer.saved, wrong)
+            raise LayerDamaged from wrong
+
+    def _note_damage(self, owner: Owner, saved: SavedVolume, wrong: Exception) -> None:
+        self.numbers.damaged += 1
+        log.error("snapshot_damaged", owner=owner.id, object=saved.name, reason=repr(wrong))
+
+    async def _restore(self, owner: Owner, saved: SavedVolume, disk: int | None) -> None:
+        with self.transfer(owner.id) as transfer:
             try:
                 async with self._restores:
-                    await self._threads.run(self._receive, session, snapshot, transfer)
+                    await self._threads.run(self._receive, owner, saved, disk, transfer)
             except Interrupted:
-                raise errors.Unavailable("The session is being deleted, or the server stops.", 2) from None
+                raise errors.Unavailable("The files are being deleted, or the server stops.", 2) from None
             except ArchiveUnavailable as away:
-                log.warning("archive_unavailable", session=session.id, reason=str(away))
+                log.warning("archive_unavailable", owner=owner.id, reason=str(away))
                 raise errors.Unavailable(
                     "The archive that holds the session's files cannot be reached.", RETRY_SECONDS
                 ) from away
         self.numbers.restored += 1
 
-    def _receive(self, session: Session, snapshot: SavedVolume, transfer: Transfer) -> None:
-        """Blocking."""
-        key, label = self._vault.unwrap(session.id, session.key), _label(session, snapshot.name)
-        largest = LARGEST_FACTOR * session.limits.disk * MB + LARGEST_REST
+    def _receive(self, owner: Owner, saved: SavedVolume, disk: int | None, transfer: Transfer) -> None:
+        """Blocking. `disk`: the limit in MB; None: of a layer."""
+        key, label = self._vault.unwrap(owner.id, owner.key), _label(owner, saved.name)
+        largest = LARGEST_FACTOR * (LARGEST_LAYER if disk is None else disk) * MB + LARGEST_REST
         transfer.check()
         reached("restore: begun")
-        stored = transfer.watch(self._archive.get(snapshot.name))
+        stored = transfer.watch(self._archive.get(saved.name))
         volume = _counted(decompress(unseal(key, label, stored), largest), self.numbers.received)
-        self._volumes.receive(session.volume, session.limits.disk, volume)
+        self._volumes.receive(owner.volume, disk, volume)
         reached("restore: received")
 
     # --- removing ---
 
-    async def tidy(self, session: Session) -> None:
-        """Removes objects of the session that the store does not name, as far as that is possible now."""
-        named = {snapshot.name for snapshot in (session.saved, session.previous) if snapshot}
+    async def tidy(self, owner: Owner, named: Iterable[SavedVolume | None]) -> None:
+        """Removes objects of the owner that the store does not name, as far as that is possible now."""
+        keep = {saved.name for saved in named if saved is not None}
         try:
-            await asyncio.to_thread(self._remove, session.id, named | self._unnamed)
+            await asyncio.to_thread(self._remove, owner.id, keep | self._unnamed)
         except ArchiveUnavailable as away:
-            log.warning("archive_not_tidied", session=session.id, reason=str(away))
+            log.warning("archive_not_tidied", owner=owner.id, reason=str(away))
 
-    async def remove(self, session_id: str) -> None:
-        """Removes every object of a session. Idempotent. Raises Unavailable, also while one is being put there."""
-        if any(name.startswith(f"{session_id}/") for name in self._unnamed):
-            raise errors.Unavailable("An object of the session is still being put into the archive.", RETRY_SECONDS)
+    async def remove(self, owner_id: str) -> None:
+        """Removes every object of an owner. Idempotent. Raises Unavailable, also while one is being put there."""
+        if any(name.startswith(f"{owner_id}/") for name in self._unnamed):
+            raise errors.Unavailable("An object is still being put into the archive.", RETRY_SECONDS)
         try:
-            await asyncio.to_thread(self._remove, session_id, set())
+            await asyncio.to_thread(self._remove, owner_id, set())
         except ArchiveUnavailable as away:
             raise errors.Unavailable(f"The archive cannot be reached: {away}", RETRY_SECONDS) from away
 
-    def _remove(self, session_id: str, keep: set[str]) -> None:
-        for name in self._archive.names(f"{session_id}/"):
+    def _remove(self, owner_id: str, keep: set[str]) -> None:
+        for name in self._archive.names(f"{owner_id}/"):
             if name not in keep:
                 self._archive.delete(name)
 
     async def owners(self) -> set[str]:
-        """Ids of sessions that have objects; the store may not know them. Raises ArchiveUnavailable."""
+        """Ids of sessions and layers that have objects; the store may not know them. Raises ArchiveUnavailable."""
         names = await asyncio.to_thread(self._archive.names, "")
         return {name.partition("/")[0] for name in names}
 
@@ -350,6 +390,6 @@ def _pieces(stream: Iterator[bytes]) -> Generator[bytes]:
     yield from stream
 
 
-def _label(session: Session, name: str) -> bytes:
+def _label(owner: Owner, name: str) -> bytes:
     """An object opens only with the label that it was sealed with."""
-    return f"{session.id} {name}".encode()
+    return f"{owner.id} {name}".encode()

@@ -19,11 +19,12 @@ from buntime.daemon.tasks import Tasks
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
+from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.monitor import Monitor
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.on_wake import OnWake
 from buntime.lifecycle.saving import Saving
-from buntime.ports import Observed, Sandbox, Sandboxes, Store
+from buntime.ports import Observed, Sandbox, Sandboxes, Store, VolumeLost
 from buntime.session import Event, Session, State
 
 log = structlog.get_logger()
@@ -41,6 +42,7 @@ class Transitions:
         holds: Holds,
         observations: Observations,
         archiving: Archiving,
+        layers: Layers,
         tasks: Tasks,
         monitor: Monitor,
     ) -> None:
@@ -51,6 +53,7 @@ class Transitions:
         self._holds = holds
         self._observations = observations
         self._archiving = archiving
+        self._layers = layers
         self._tasks = tasks
         self._monitor = monitor
         self._on_wake = OnWake(tasks)
@@ -82,6 +85,10 @@ class Transitions:
         since this server started."""
         risen = self._risen.get(session_id)
         return None if risen is None else asyncio.get_running_loop().time() - risen
+
+    async def on_wake_started(self, session_id: str) -> None:
+        """Waits until the session's command for its last wake has started, if it has one."""
+        await self._on_wake.started(session_id)
 
     async def settle(self) -> None:
         """At start, after the sandboxes were recovered: a session whose processes have ended without us, as at a
@@ -133,6 +140,10 @@ class Transitions:
     async def _with_volume(self, session: Session) -> Session:
         """The session, with its volume on this host and nothing reading it. Raises Unavailable and SessionDamaged."""
         await self._saving.interrupt(session.id)
+        try:
+            await self._layers.bring_image(session.image)
+        except VolumeLost:
+            raise errors.SnapshotDamaged from None
         if self._sandboxes.volumes.exists(session.volume):
             return session
         if not session.archived:
@@ -196,7 +207,7 @@ class Transitions:
             elif not await sandbox.quiesce():
                 return False
             reached("sleep: quiet")
-            await self._store_asleep(session, sandbox, lambda s: _with_counts(_down(s), seen))
+            await self._store_asleep(session, sandbox, lambda s: _with_counts(s.down(), seen))
             reached("sleep: stored")
             await self._sandboxes.stop(session)
             reached("sleep: stopped")
@@ -217,13 +228,8 @@ class Transitions:
 
 def _settled(session: Session, *, there: bool) -> Session:
     if session.state is not State.DEEP_SLEEP:
-        return replace(_down(session), archived=not there)
+        return replace(session.down(), archived=not there)
     return session if there else replace(session, archived=True)
-
-
-def _down(session: Session) -> Session:
-    """The session in deep sleep."""
-    return (session.after(Event.SUSPEND) if session.state is State.ACTIVE else session).after(Event.DEEP_SLEEP)
 
 
 def _with_counts(session: Session, seen: Observed) -> Session:

@@ -10,12 +10,15 @@ from buntime.operations.contexts import Contexts
 from buntime.operations.entrance import Entrance
 from buntime.operations.executions import Executions
 from buntime.operations.files import Files
+from buntime.operations.forks import Forks
 from buntime.operations.idempotency import Idempotency
 from buntime.operations.identity import Identity
 from buntime.operations.images import Images
+from buntime.operations.kept import Kept
 from buntime.operations.preview_tokens import PreviewTokens
 from buntime.operations.processes import Processes
 from buntime.operations.sessions import Sessions
+from buntime.operations.snapshots import Snapshots
 from buntime.operations.terminals import Terminals
 from buntime.operations.visitors import Visitors
 from buntime.plan import Plan
@@ -30,6 +33,8 @@ class Operations:
     idempotency: Idempotency
     entrance: Entrance
     sessions: Sessions
+    snapshots: Snapshots
+    forks: Forks
     images: Images
     preview_tokens: PreviewTokens
     executions: Executions
@@ -49,12 +54,16 @@ def assemble_operations(
     clock: Callable[[], float],
 ) -> Operations:
     entrance = Entrance(store, sandboxes, lifecycle.leases, clock)
-    images, visitors = Images(store), Visitors(store, sandboxes, tasks)
+    kept, visitors = Kept(store, lifecycle.layers, clock), Visitors(store, sandboxes, tasks)
+    images = Images(store, sandboxes, lifecycle.layers, kept, entrance, tasks, clock)
+    sessions = Sessions(store, sandboxes, lifecycle, entrance, images, kept, visitors, tasks, clock)
     return Operations(
         Identity(store, plans),
         Idempotency(store, vault, tasks, clock),
         entrance,
-        Sessions(store, sandboxes, lifecycle, entrance, images, visitors, tasks, clock),
+        sessions,
+        Snapshots(store, lifecycle, entrance, kept, sessions, tasks, clock),
+        Forks(store, lifecycle, entrance, sessions, tasks),
         images,
         PreviewTokens(store, entrance, visitors, tasks, clock),
         Executions(entrance),

@@ -6,7 +6,8 @@ of it nor leave it half done.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -16,19 +17,22 @@ from buntime.caller import Caller
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
 from buntime.ids import new_session_id
-from buntime.image import DEFAULT_IMAGE
+from buntime.image import DEFAULT_IMAGE, MADE_PREFIX
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.operations.entrance import Entrance
 from buntime.operations.images import Images
+from buntime.operations.kept import Kept
 from buntime.operations.visitors import Visitors
+from buntime.paths import RECORDS
 from buntime.plan import Limits
-from buntime.ports import Answer, Claimed, Observed, Sandbox, Sandboxes, Store
+from buntime.ports import Answer, Claimed, Observed, Sandbox, Sandboxes, SandboxGone, Store, VolumeLost
 from buntime.preview import open_ports
 from buntime.requests import NewSession, Patch
 from buntime.session import DEFAULT_NETWORK, Session, State
 
 log = structlog.get_logger()
 
+TRIES = 3  # a layer may be evicted between two steps
 ARCHIVE_SECONDS = 4.0  # a request for deep sleep waits this long for the archive
 
 type AnswerTo = Callable[[Session], Answer]
@@ -49,6 +53,16 @@ class Woken:
     milliseconds: int
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a new session starts with."""
+
+    image: str  # id; "": the host's own
+    image_name: str
+    layer: str = ""  # id of the layer that has its files; "": none
+    snapshot: str = ""  # id of the snapshot that named the layer
+
+
 class Sessions:
     def __init__(
         self,
@@ -57,6 +71,7 @@ class Sessions:
         lifecycle: Lifecycle,
         entrance: Entrance,
         images: Images,
+        kept: Kept,
         visitors: Visitors,
         tasks: Tasks,
         clock: Callable[[], float],
@@ -66,6 +81,7 @@ class Sessions:
         self._lifecycle = lifecycle
         self._entrance = entrance
         self._images = images
+        self._kept = kept
         self._visitors = visitors
         self._tasks = tasks
         self._clock = clock
@@ -76,57 +92,122 @@ class Sessions:
         `answer` returns what is stored with the session for the request's idempotency key.
         """
         ttl, limits = requests.check_new(new, caller.plan)
-        plan = caller.plan
-        active = await self._store.count_sessions(caller.account.id)
+        await self._check_count(caller)
+        return await self._tasks.finish(
+            self._create(caller, new, ttl, limits, answer), f"create for {caller.account.id}"
+        )
+
+    async def _check_count(self, caller: Caller) -> None:
+        plan, active = caller.plan, await self._store.count_sessions(caller.account.id)
         if active >= plan.sessions:
             raise errors.SessionLimitExceeded(plan.name, plan.sessions, active)
-        work = self._create(caller, new, ttl, limits, answer)
-        return await self._tasks.finish(work, f"create for {caller.account.id}")
 
     async def _create(
         self, caller: Caller, new: NewSession, ttl: int, limits: Limits, answer: AnswerTo | None
     ) -> Session:
-        session_id = new_session_id()
-        image = "" if new.image == DEFAULT_IMAGE else (await self._images.find(caller, new.image)).id
-        claimed = await self._claim(session_id, limits, image)
-        reached("create: claimed")
+        source = await self._source(caller, new, limits)
         now = self._now()
-        session = Session(
-            id=session_id,
+        like = Session(
+            id="",
             account=caller.account.id,
             created_at=now,
-            expires_at=now + ttl,
+            expires_at=now,
             last_active=now,
             limits=limits,
-            sandbox=claimed.sandbox.id,
-            volume=claimed.volume,
-            image=claimed.image,
-            image_name=new.image,
+            sandbox="",
+            volume="",
+            image=source.image,
             metadata=new.metadata,
             preview=new.preview,
             network=new.network,
             on_wake=new.on_wake,
             env=new.env,
         )
-        await self._add(caller, session, claimed.sandbox, answer)
+        return await self._make(caller, like, ttl, source, answer)
+
+    async def _source(self, caller: Caller, new: NewSession, limits: Limits) -> Source:
+        """Raises ImageNotFound, SnapshotNotFound, InvalidRequest when the files need more than the session's disk."""
+        if new.snapshot is not None:
+            found = await self._kept.find(caller, new.snapshot)
+            requests.check_fits(found.size, limits)
+            return Source(found.image, found.image_name, found.layer, found.id)
+        if new.image == DEFAULT_IMAGE:
+            return Source("", DEFAULT_IMAGE)
+        return Source((await self._images.find(caller, new.image)).id, new.image)
+
+    async def make(
+        self, caller: Caller, like: Session, ttl: int, source: Source, answer: AnswerTo | None = None
+    ) -> Session:
+        """A new session from this source, with the settings of `like`, for work of `tasks`. Raises what `create`
+        does."""
+        await self._check_count(caller)
+        return await self._make(caller, like, ttl, source, answer)
+
+    async def _make(self, caller: Caller, like: Session, ttl: int, source: Source, answer: AnswerTo | None) -> Session:
+        session_id = new_session_id()
+        claimed = await self._claim_from(source, session_id, like.limits)
+        reached("create: claimed")
+        now = self._now()
+        session = replace(
+            like,
+            id=session_id,
+            created_at=now,
+            expires_at=now + ttl,
+            last_active=now,
+            sandbox=claimed.sandbox.id,
+            volume=claimed.volume,
+            image=claimed.image,
+            image_name=source.image_name,
+            state=State.ACTIVE,
+            files=0,
+            processes=0,
+            key="",
+            saved=None,
+            previous=None,
+            archived=False,
+            epoch=1,
+            version=1,
+        )
+        has_files = bool(source.layer) or source.image.startswith(MADE_PREFIX)
+        await self._add(caller, session, claimed.sandbox, answer, has_files=has_files)
         reached("create: stored")
         return session
 
-    async def _claim(self, session_id: str, limits: Limits, image: str) -> Claimed:
+    async def _claim_from(self, source: Source, session_id: str, limits: Limits) -> Claimed:
+        """Brings the source's layers to this host if they are not here."""
+        layers = self._lifecycle.layers
+        for _ in range(TRIES):
+            try:
+                await layers.bring_image(source.image)
+                if source.layer:
+                    await layers.bring(source.layer)
+            except VolumeLost:  # nothing refers to it any more
+                if source.snapshot:
+                    raise errors.SnapshotNotFound(source.snapshot) from None
+                raise errors.ImageNotFound(source.image_name) from None
+            with suppress(VolumeLost):  # it was evicted meanwhile
+                return await self._claim(session_id, limits, source.image, source.layer)
+        raise errors.Unavailable("The files are being moved just now.", 2)
+
+    async def _claim(self, session_id: str, limits: Limits, image: str, layer: str) -> Claimed:
         """Raises Unavailable when this host cannot hold one more session and nothing can be freed."""
         try:
-            return await self._sandboxes.claim(session_id, limits, image)
+            return await self._sandboxes.claim(session_id, limits, image, layer)
         except errors.Unavailable:
             if not await self._lifecycle.relief.relieve():
                 raise
-        return await self._sandboxes.claim(session_id, limits, image)
+        return await self._sandboxes.claim(session_id, limits, image, layer)
 
-    async def _add(self, caller: Caller, session: Session, sandbox: Sandbox, answer: AnswerTo | None) -> None:
-        """Stores the session, or destroys its sandbox."""
+    async def _add(
+        self, caller: Caller, session: Session, sandbox: Sandbox, answer: AnswerTo | None, *, has_files: bool
+    ) -> None:
+        """Stores the session, or destroys its sandbox. `has_files`: of another session, whose processes it has not."""
         plan = caller.plan
         try:
             if session.network != DEFAULT_NETWORK:
                 await sandbox.restrict(session.network)
+            if has_files:
+                await _forget_processes(sandbox)
             await self._store.add_session(session, answer and answer(session), plan.sessions)
         except Exception as failed:  # not when cancelled: it may be stored then, and the next start decides
             await self._sandboxes.destroy(session)
@@ -200,8 +281,22 @@ class Sessions:
         milliseconds = int((self._clock() - started) * 1000)
         return Woken(await self.get(caller, session_id), session.state, max(milliseconds, 0))
 
+    def shown_as(self, session: Session, state: State) -> SessionView:
+        """The session as if it were in this state, with what was last seen inside it."""
+        return SessionView(replace(session, state=state), Observed(session.files, session.processes))
+
     async def _view(self, session: Session) -> SessionView:
         return SessionView(session, await self._lifecycle.observations.observe(session))
 
     def _now(self) -> int:
         return int(self._clock())
+
+
+async def _forget_processes(sandbox: Sandbox) -> None:
+    """Removes the records of another session's processes and contexts. Raises Unavailable."""
+    try:
+        await sandbox.files.delete(RECORDS, recursive=True)
+    except errors.FileNotFound:
+        return
+    except SandboxGone as gone:
+        raise errors.Unavailable("No sandbox could be started on this host just now.", 5) from gone

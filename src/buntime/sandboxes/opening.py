@@ -1,7 +1,8 @@
 """Opening this host for sandboxes, and leaving it as it was found."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+import shutil
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from buntime.egress import Rules, rules_of
 from buntime.plan import MB, Limits
 from buntime.sandboxes import record
 from buntime.sandboxes.containers import Settings
+from buntime.sandboxes.images.made import MadeImages
 from buntime.sandboxes.kernel import seccomp
 from buntime.sandboxes.kernel.cgroup_version import find_cgroups
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part, claim_part, other_data_dirs, release_part, total_memory
 from buntime.sandboxes.kernel.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas
 from buntime.sandboxes.kernel.oci import Runtime
+from buntime.sandboxes.kernel.packed import Packed
 from buntime.sandboxes.kernel.volume import GB, Volumes
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.machinery import Machinery, Runs
@@ -28,6 +31,7 @@ from buntime.sandboxes.network import resolver
 from buntime.sandboxes.network.dnsmasq import NameServer
 from buntime.sandboxes.network.namespaces import Network
 from buntime.session import Session
+from buntime.snapshot import MadeImage
 
 log = structlog.get_logger()
 
@@ -48,22 +52,29 @@ async def opened(
     owned: Mapping[str, Session],
     tasks: Tasks,
     http: aiohttp.ClientSession,
-    layers: Collection[str] = (),
+    layers: Collection[str],
+    made: Iterable[MadeImage],
 ) -> AsyncIterator[LocalSandboxes]:
     """Mounts volumes, puts rules in force and resolves names before the first sandbox starts, then adopts what runs.
 
-    `owned`: sandbox id → session, and `layers`: ids, as the store has them. Raises BadSetting, NoPart and
-    HostCommandFailed.
+    `owned`: sandbox id → session, as the store has it, like `layers` (ids) and the images that accounts have `made`.
+    Raises BadSetting, NoPart and HostCommandFailed.
     """
     part = claim_part(config)
     async with AsyncExitStack() as stack:
         machinery = _open_machinery(config, part, owned, tasks, http, stack, listening(config))
+        _name_server(config, part).ensure()
         await stack.enter_async_context(resolver.answering(machinery.network, tasks))
         settings = _settings(config, part, image, parked_limits, machinery.volumes)
         runtime = _runtime(config)
         stack.callback(runtime.close)
         sandboxes = LocalSandboxes(settings, part, runtime, machinery)
         stack.push_async_callback(sandboxes.close)
+        for each in made:
+            try:
+                await sandboxes.know(each)
+            except ValueError as wrong:
+                log.error("image_not_usable", image=each.id, reason=str(wrong))
         await sandboxes.recover(owned, layers)
         yield sandboxes
 
@@ -97,7 +108,9 @@ async def purge(config: Config, tasks: Tasks, http: aiohttp.ClientSession) -> No
 async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
     machinery.cgroups.remove_root()
     machinery.volumes.unmount()
-    NameServer(part, config.run_dir).stop()
+    for directory in (config.data_dir / "made", config.data_dir / "packed"):
+        shutil.rmtree(directory, ignore_errors=True)
+    _name_server(config, part).stop()
     machinery.network.remove()
     for path in (config.api_socket, config.edge_socket, config.metrics_socket):
         path.unlink(missing_ok=True)
@@ -106,7 +119,7 @@ async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
 
 async def keep_names(config: Config) -> None:
     """For ever: starts the sessions' name server again whenever it ends."""
-    name_server = NameServer(claim_part(config), config.run_dir)
+    name_server = _name_server(config, claim_part(config))
     while True:
         try:
             await asyncio.to_thread(name_server.ensure)
@@ -129,8 +142,14 @@ def _open_machinery(
     network = Network(part)
     network.open(_rules_by_slot(config.data_dir / "sandboxes", owned), edge)
     stack.callback(network.close)
-    NameServer(part, config.run_dir).ensure()
-    return Machinery(find_cgroups(part.instance), volumes, network, tasks, http, _run_env(), Runs())
+    _name_server(config, part).ensure()
+    made, packed = MadeImages(config.data_dir / "made", config.images), Packed(config.data_dir / "packed")
+    stack.callback(packed.close)
+    return Machinery(find_cgroups(part.instance), volumes, network, tasks, http, _run_env(), Runs(), made, packed)
+
+
+def _name_server(config: Config, part: Part) -> NameServer:
+    return NameServer(part, config.run_dir, config.resolv_conf)
 
 
 def _rules_by_slot(home: Path, owned: Mapping[str, Session]) -> dict[int, Rules]:

@@ -1,11 +1,12 @@
 """Fake volumes for tests: dictionaries of files."""
 
+import hashlib
 import pickle
 import posixpath
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from buntime.errors import FileConflict
+from buntime.errors import FileConflict, Unavailable
 from buntime.inside import FileToWrite
 from buntime.paths import WORKSPACE, for_client
 from buntime.ports import VolumeLost
@@ -33,16 +34,29 @@ class FakeVolume:
         self.is_layer = disk is None
         self.files: dict[str, FakeFile] = {}
         self.directories = {"/", WORKSPACE}
+        self.lower: dict[str, FakeFile] = {}  # files of the image, as it has them
         self.now = 0  # a clock that ticks at each write
 
     @property
     def used(self) -> int:
         """Bytes."""
-        return sum(len(file.content) for file in self.files.values())
+        return sum(len(file.content) for file in self.own)
+
+    @property
+    def own(self) -> Iterable[FakeFile]:
+        """The files that are not the image's."""
+        return (file for path, file in self.files.items() if self.lower.get(path) is not file)
+
+    def stand_on(self, layer: "FakeVolume") -> None:
+        """Puts the layer's files below those that the volume will get. A fake layer has those of all layers below."""
+        self.lower = dict(layer.files)
+        self.files = dict(layer.files)
+        self.directories = set(layer.directories)
 
     def copy(self, disk: int | None) -> "FakeVolume":
         other = FakeVolume(disk)
-        other.files, other.directories, other.now = dict(self.files), set(self.directories), self.now
+        other.files, other.lower, other.directories = dict(self.files), dict(self.lower), set(self.directories)
+        other.now = self.now
         return other
 
     def parents(self, path: str) -> list[str]:
@@ -68,10 +82,12 @@ class FakeVolume:
 
 
 class FakeVolumes(dict[str, FakeVolume]):
-    """`ports.Volumes` in memory. `used`: ids of the volumes that sandboxes use now."""
+    """`ports.Volumes` in memory. `used`: ids of the volumes that sandboxes use now. `is_stood_on`: whether a sandbox's
+    image has this layer."""
 
-    def __init__(self, used: Callable[[], set[str]]) -> None:
+    def __init__(self, used: Callable[[], set[str]], is_stood_on: Callable[[str], bool]) -> None:
         self._used = used
+        self._is_stood_on = is_stood_on
 
     def exists(self, volume_id: str) -> bool:
         return volume_id in self
@@ -85,7 +101,7 @@ class FakeVolumes(dict[str, FakeVolume]):
         if volume_id not in self:
             raise VolumeLost(volume_id)
         volume = self[volume_id]
-        whole = pickle.dumps((volume_id, volume.files, volume.directories, volume.now)) + END
+        whole = pickle.dumps((volume_id, volume.files, volume.lower, volume.directories, volume.now)) + END
         for start in range(0, len(whole), PIECE):
             yield whole[start : start + PIECE]
 
@@ -95,15 +111,24 @@ class FakeVolumes(dict[str, FakeVolume]):
         whole = b"".join(content)
         if not whole.endswith(END):
             raise ValueError("no whole stream of a volume")
-        name, files, directories, now = pickle.loads(whole.removesuffix(END))  # of `send`
+        name, files, lower, directories, now = pickle.loads(whole.removesuffix(END))  # of `send`
         if name != volume_id:
             raise ValueError(f"not the stream of {volume_id}")
         volume = FakeVolume(disk)
-        volume.files, volume.directories, volume.now = files, directories, now
+        volume.files, volume.lower, volume.directories, volume.now = files, lower, directories, now
         self[volume_id] = volume
+
+    async def digest(self, layer_id: str) -> str:
+        if layer_id not in self:
+            raise VolumeLost(layer_id)
+        layer = self[layer_id]
+        files = sorted((path, file.mode, file.content) for path, file in layer.files.items())
+        return hashlib.sha256(pickle.dumps((files, sorted(layer.directories)))).hexdigest()
 
     async def remove(self, volume_id: str) -> None:
         assert volume_id not in self._used(), "what runs is no cache"
+        if self._is_stood_on(volume_id):
+            raise Unavailable("A layer cannot be removed while a session stands on it.")
         self.pop(volume_id, None)
 
     async def capture(self, volume_id: str, layer_id: str) -> int:
@@ -126,4 +151,4 @@ class FakeVolumes(dict[str, FakeVolume]):
 
     def _extents(self, names: Collection[str]) -> Mapping[int, int]:
         """Identity of each file → bytes."""
-        return {id(file): len(file.content) for name in names if name in self for file in self[name].files.values()}
+        return {id(file): len(file.content) for name in names if name in self for file in self[name].own}

@@ -27,6 +27,7 @@ from buntime.web.api import (
     search,
     server,
     sessions,
+    snapshots,
     terminal,
     watch,
 )
@@ -50,6 +51,7 @@ log = structlog.get_logger()
 
 OPERATIONS: tuple[Operation, ...] = (
     *sessions.OPERATIONS,
+    *snapshots.OPERATIONS,
     *images.OPERATIONS,
     *previews.OPERATIONS,
     *execution.OPERATIONS,

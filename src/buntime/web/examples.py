@@ -7,6 +7,7 @@ SESSION = "ses_abc123def456ghi789"
 PROCESS = "proc_0lrk5iv3ka1b2c3d4e"
 CONTEXT = "ctx_0lrk5iv3ka1b2c3d4e"
 IMAGE = "python"
+SNAPSHOT = "snp_def456ghi789abc123"
 TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - an example
 _LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
 _CREATED = {
@@ -35,6 +36,17 @@ _IMAGE = {
     "sizeBytes": 130023424,
     "createdAt": "2024-01-19T10:30:00Z",
 }
+_SNAPSHOT = {
+    "snapshotId": SNAPSHOT,
+    "sessionId": SESSION,
+    "name": "before the upgrade",
+    "metadata": {"user": "u1"},
+    "image": "default",
+    "sizeBytes": 52428800,
+    "createdAt": "2024-01-19T10:30:00Z",
+    "expiresAt": None,
+}
+_MADE_IMAGE = _IMAGE | {"imageId": "img_0a1b2c3d4e5f60718293a4b5c6d7e8f9", "name": "my-app"}
 
 _PROCESS = {
     "processId": PROCESS,
@@ -53,6 +65,10 @@ BODIES: Mapping[str, Any] = {
     "patchSession": {"ttl": 3600, "metadata": None},
     "createPreviewToken": {"port": 3000, "ttl": 3600},
     "revokePreviewToken": {"token": TOKEN},
+    "createSnapshot": {"name": "before the upgrade", "metadata": {"user": "u1"}},
+    "forkSession": {"count": 2},
+    "restoreSession": {"snapshotId": SNAPSHOT},
+    "createImage": {"name": "my-app", "sessionId": SESSION, "env": {"PORT": "8080"}},
     "sleepSession": {"depth": "deep-sleep"},
     "execute": {"sessionId": SESSION, "code": "console.log([1, 2, 3, 4, 5].reduce((a, b) => a + b))"},
     "writeFile": {"sessionId": SESSION, "path": "src/index.ts", "content": "console.log(1)\n"},
@@ -71,6 +87,7 @@ BODIES: Mapping[str, Any] = {
 NOT_READY = {"ready": False, "checks": {"volumes": True, "rules": True, "room": False}}
 QUERIES: Mapping[str, Mapping[str, Any]] = {
     "listSessions": {"state": "active"},
+    "listSnapshots": {"sessionId": SESSION},
     "listProcesses": {"sessionId": SESSION},
     "getProcess": {"sessionId": SESSION, "processId": PROCESS},
     "getProcessLogs": {"sessionId": SESSION, "processId": PROCESS},
@@ -95,6 +112,26 @@ ANSWERS: Mapping[str, Any] = {
     "patchSession": _SESSION,
     "listSessions": {"sessions": [_SESSION], "total": 1},
     "deleteSession": {"deleted": True, "sessionId": SESSION},
+    "createSnapshot": _SNAPSHOT,
+    "listSnapshots": {"snapshots": [_SNAPSHOT], "total": 1},
+    "getSnapshot": _SNAPSHOT,
+    "deleteSnapshot": {"deleted": True, "snapshotId": SNAPSHOT},
+    "forkSession": {
+        "sessions": [
+            {"session": _CREATED | {"sessionId": "ses_ghi789abc123def456"}},
+            {
+                "error": {
+                    "code": "session_limit_exceeded",
+                    "retryable": True,
+                    "message": "The paid plan allows 100 concurrent sessions and 100 are in use. "
+                    "Delete one or wait until one expires.",
+                    "details": {"plan": "paid", "limit": 100, "active": 100},
+                }
+            },
+        ]
+    },
+    "restoreSession": _SESSION,
+    "createImage": _MADE_IMAGE,
     "listImages": {"images": [_IMAGE], "total": 1},
     "deleteImage": {"deleted": True, "name": IMAGE},
     "createPreviewToken": {

@@ -28,6 +28,7 @@ STATUS: Mapping[type[BuntimeError], HTTPStatus] = {
     errors.IdempotencyInProgress: HTTPStatus.CONFLICT,
     errors.SessionBusy: HTTPStatus.CONFLICT,
     errors.InvalidState: HTTPStatus.CONFLICT,
+    errors.SnapshotNotFound: HTTPStatus.NOT_FOUND,
     errors.FileConflict: HTTPStatus.CONFLICT,
     errors.PayloadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.IdempotencyKeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -52,7 +53,6 @@ FINAL = frozenset({404, 409, 413, 507})
 def reply_to(failure: BuntimeError) -> Reply:
     """The answer for the failure, with the headers that belong to its status."""
     status = BY_CODE.get(failure.code, 500)
-    shown = Failure(code=failure.code, retryable=failure.retryable, message=failure.message, details=failure.details)
     headers: Headers = []
     if status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
@@ -61,7 +61,12 @@ def reply_to(failure: BuntimeError) -> Reply:
     if failure.code in RETRY_AFTER:
         seconds = failure.details.get("retryAfter", RETRY_AFTER[failure.code])
         headers.append((b"retry-after", str(seconds).encode()))
-    return Reply(status, encode(FailureAnswer(error=shown)), headers=headers, code=failure.code)
+    return Reply(status, encode(FailureAnswer(error=failure_of(failure))), headers=headers, code=failure.code)
+
+
+def failure_of(failure: BuntimeError) -> Failure:
+    """The failure's JSON shape."""
+    return Failure(code=failure.code, retryable=failure.retryable, message=failure.message, details=failure.details)
 
 
 def is_final(failure: BuntimeError) -> bool:

@@ -45,6 +45,19 @@ class Metrics:
         self._losses = Counter(
             "buntime_lost", "Sandboxes and volumes that were found missing.", ["what"], registry=registry
         )
+        self._captures = Histogram(
+            "buntime_capture_seconds",
+            "Time to capture a session's files, for a snapshot, a fork or an image.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._restores = Histogram(
+            "buntime_snapshot_restore_seconds",
+            "Time to give a session the files of a snapshot.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._forks = Counter("buntime_forked_sessions", "Sessions that forks made.", registry=registry)
         for depth in DEPTHS:
             self._wakes.labels(depth.value)
         for what in LOSSES:
@@ -66,6 +79,15 @@ class Metrics:
 
     def lost(self, what: Loss) -> None:
         self._losses.labels(what).inc()
+
+    def captured(self, seconds: float) -> None:
+        self._captures.observe(seconds)
+
+    def forked(self, count: int) -> None:
+        self._forks.inc(count)
+
+    def restored(self, seconds: float) -> None:
+        self._restores.observe(seconds)
 
     async def render(self) -> bytes:
         readings = await self._readings.now() if self._readings else ()

@@ -10,12 +10,12 @@ from msgspec import Struct
 
 from buntime import errors
 from buntime.errors import BuntimeError
-from buntime.web.examples import ANSWERS, BODIES, IMAGE, NOT_READY, QUERIES, SESSION
+from buntime.web.examples import ANSWERS, BODIES, IMAGE, NOT_READY, QUERIES, SESSION, SNAPSHOT
 from buntime.web.failures import RETRY_AFTER, STATUS
 from buntime.web.operation import Operation, Page, Streamed
 from buntime.web.samples import samples_of, samples_of_page
 from buntime.web.wire.errors import FailureAnswer
-from buntime.web.wire.fields import SESSION_ID
+from buntime.web.wire.fields import SESSION_ID, SNAPSHOT_ID
 
 HTML = "text/html; charset=utf-8"
 REF = "#/components/schemas/{name}"
@@ -33,6 +33,7 @@ WITH_BODY = (errors.PayloadTooLarge,)
 WITH_KEY = (errors.IdempotencyInProgress, errors.IdempotencyKeyReused)
 TAGS = {  # name → what it is about
     "Sessions": "A session is an isolated sandbox with its own files, processes and network.",
+    "Snapshots": "A snapshot keeps the files of a session as they were at one moment. It outlives the session.",
     "Images": "An image is what a session stands on: its programs and libraries.",
     "Previews": "A preview is the URL of a port of a session. A token opens a private one.",
     "Execution": "Run code and wait for its result, or open a terminal.",
@@ -141,7 +142,11 @@ def _heading(sentence: str) -> str:
 
 
 def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
-    known = {"sessionId": (SESSION_ID, SESSION), "name": ("The image's name.", IMAGE)}
+    known = {
+        "sessionId": (SESSION_ID, SESSION),
+        "snapshotId": (SNAPSHOT_ID, SNAPSHOT),
+        "name": ("The image's name.", IMAGE),
+    }
     return [
         {
             "name": name,

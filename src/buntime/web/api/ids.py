@@ -7,6 +7,7 @@ from buntime.web.exchange import SESSION_ID
 
 PROCESS_ID = re.compile(r"proc_[a-z0-9]{18}")
 CONTEXT_ID = re.compile(r"ctx_[a-z0-9]{18}")
+SNAPSHOT_ID = re.compile(r"snp_[a-z0-9]{18}")
 TERMINAL_ID = re.compile(r"term_[a-z0-9]{18}")
 
 
@@ -14,6 +15,13 @@ def session_id(text: str) -> str:
     """Raises SessionNotFound."""
     if not SESSION_ID.fullmatch(text):
         raise errors.SessionNotFound(text[:64])
+    return text
+
+
+def snapshot_id(text: str) -> str:
+    """Raises SnapshotNotFound."""
+    if not SNAPSHOT_ID.fullmatch(text):
+        raise errors.SnapshotNotFound(text[:64])
     return text
 
 

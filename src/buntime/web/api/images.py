@@ -1,10 +1,40 @@
 """Images: what a session can stand on."""
 
-from buntime import errors
+from msgspec import UNSET
+
+from buntime import errors, requests
 from buntime.image import NamedImage
+from buntime.web.api.ids import session_id, snapshot_id
 from buntime.web.operation import Call, operation
 from buntime.web.wire import images as wire
-from buntime.web.wire.shapes import NoQuery, iso
+from buntime.web.wire.shapes import NoQuery, encode, iso
+
+
+@operation(
+    "POST",
+    "/images/create",
+    tag="Images",
+    body=wire.CreateImage,
+    answer=wire.Image,
+    errors=(errors.SessionNotFound, errors.SnapshotNotFound, errors.ResourceLimitExceeded),
+    idempotent=True,
+    settles=True,
+)
+async def create_image(call: Call[NoQuery, wire.CreateImage]) -> wire.Image:
+    """Make an image of a session's or a snapshot's files.
+
+    Sessions that are created on it start with these files, without a copy of their own, and share their pages in
+    memory. They have the variables of `env` in each run. The image stays when the session or the snapshot is gone.
+    """
+    body, answer = call.body, call.answer
+    new = requests.NewImage(
+        name=body.name,
+        session=None if body.session_id is UNSET else session_id(body.session_id),
+        snapshot=None if body.snapshot_id is UNSET else snapshot_id(body.snapshot_id),
+        env=body.env or {},
+    )
+    made = await call.operations.images.create(call.caller, new, answer and (lambda made: answer(encode(_shown(made)))))
+    return _shown(made)
 
 
 @operation("GET", "/images", tag="Images", query=wire.ImagesQuery, answer=wire.Images)
@@ -34,7 +64,7 @@ async def delete_image(call: Call[NoQuery, None]) -> wire.DeletedImage:
     return wire.DeletedImage(deleted=True, name=name)
 
 
-OPERATIONS = (list_images, delete_image)
+OPERATIONS = (create_image, list_images, delete_image)
 
 
 def _shown(image: NamedImage) -> wire.Image:

@@ -116,6 +116,16 @@ class CreateSession(Request):
         ]
         | UnsetType
     ) = UNSET
+    snapshot_id: (
+        Annotated[
+            str,
+            Meta(
+                description="The session starts with the files of this snapshot, on the snapshot's image; `image` "
+                "cannot be given beside it."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class PatchSession(Request):

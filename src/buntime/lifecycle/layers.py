@@ -1,0 +1,270 @@
+"""Layers: captured from sessions, brought to this host, saved in the archive, and removed when nothing refers to them.
+
+A layer that a request has just made is in no store yet. After a crash it is an orphan, which the next start removes.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from buntime import errors
+from buntime.daemon.steps import reached
+from buntime.daemon.tasks import Tasks
+from buntime.ids import LAYER_PREFIX, new_layer_id
+from buntime.image import MADE_PREFIX
+from buntime.lifecycle.changes import Changes
+from buntime.lifecycle.holds import Holds
+from buntime.lifecycle.monitor import Monitor
+from buntime.lifecycle.saving import Interrupted, LayerDamaged, Saving
+from buntime.lifecycle.sealing import Damaged
+from buntime.ports import ArchiveUnavailable, ObjectMissing, Sandboxes, Store, VolumeLost, VolumeUnsendable
+from buntime.session import Session, State
+from buntime.snapshot import Layer
+
+log = structlog.get_logger()
+
+FETCH_SECONDS = 8.0  # a request waits this long for the archive
+TRIES = 3  # the session may lose its volume between two steps, by an eviction or a restore
+TICK_SECONDS = 60.0
+SAVE_AFTER = 600  # seconds after which a layer is saved that nobody asked to be: of a restore
+FORK_SECONDS = 3600  # for which a fork that a crash interrupted can go on with its layer
+UNSAVED = (ArchiveUnavailable, ObjectMissing, Damaged, VolumeUnsendable, VolumeLost, Interrupted, errors.Unavailable)
+
+
+class Layers:
+    def __init__(
+        self,
+        store: Store,
+        sandboxes: Sandboxes,
+        saving: Saving,
+        changes: Changes,
+        holds: Holds,
+        tasks: Tasks,
+        clock: Callable[[], float],
+        monitor: Monitor,
+    ) -> None:
+        self._store = store
+        self._sandboxes = sandboxes
+        self._saving = saving
+        self._changes = changes
+        self._holds = holds
+        self._tasks = tasks
+        self._clock = clock
+        self._monitor = monitor
+        self._fetching: dict[str, asyncio.Future[None]] = {}  # by layer or session
+        self._saves: set[str] = set()  # layers that are being saved
+        self._used: dict[str, float] = {}  # layer → when it was last asked for, on the loop's clock
+        self._due = asyncio.Event()
+
+    # --- making ---
+
+    async def capture(self, session_id: str) -> tuple[Session, Layer]:
+        """The session, and a new layer with its files as they are now, which no store has yet. The session is not
+        woken. Raises SessionNotFound, SessionDamaged, Unavailable."""
+        for _ in range(TRIES):
+            await self.bring_volume(session_id)
+            session = await self._changes.present(session_id)
+            with suppress(VolumeLost):
+                return session, await self.capture_volume(session)
+        raise errors.Unavailable("The session's files are being moved just now.", 1)
+
+    async def capture_volume(self, session: Session) -> Layer:
+        """A new layer of the session's volume. Raises VolumeLost and Unavailable."""
+        layer_id, started = new_layer_id(), time.perf_counter()
+        size = await self._sandboxes.volumes.capture(session.volume, layer_id)
+        reached("capture: captured")
+        self._monitor.captured(time.perf_counter() - started)
+        return Layer(
+            id=layer_id,
+            account=session.account,
+            image=session.image,
+            size=size,
+            created_at=int(self._clock()),
+            key=self._saving.new_key(layer_id),
+        )
+
+    async def discard(self, layer_id: str) -> None:
+        """Removes a layer that no store has. If that is not possible now, the next start does it."""
+        with suppress(errors.Unavailable):  # it is in the log
+            await self._sandboxes.volumes.remove(layer_id)
+
+    # --- bringing here ---
+
+    async def bring(self, layer_id: str) -> None:
+        """When this returns, the layer is on this host. Raises VolumeLost when the layer is unknown, SnapshotDamaged,
+        StillFetching and Unavailable."""
+        self._used[layer_id] = asyncio.get_running_loop().time()
+        if not self._sandboxes.volumes.exists(layer_id):
+            await self._wait_for(layer_id, self._fetch_layer)
+
+    async def bring_volume(self, session_id: str) -> None:
+        """When this returns, the session's volume is on this host.
+
+        Raises SessionNotFound, SessionDamaged, StillFetching and Unavailable.
+        """
+        session = await self._changes.present(session_id)
+        if not self._sandboxes.volumes.exists(session.volume):
+            await self._wait_for(session_id, self._fetch_volume)
+
+    async def bring_image(self, image_id: str) -> None:
+        """The same for all layers of an image that an account has made, and its bases. Others have none."""
+        while image_id.startswith(MADE_PREFIX):
+            made = await self._store.get_made_image(image_id)
+            if made is None:
+                raise VolumeLost(image_id)
+            await self.bring(made.layer)
+            image_id = made.base
+
+    async def _wait_for(self, owner_id: str, work: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+        """Waits a while for a fetch that callers share."""
+        fetch = self._fetching.get(owner_id)
+        if fetch is None:
+            finished = self._tasks.finish(work(owner_id), f"fetch {owner_id}")
+            fetch = self._fetching[owner_id] = asyncio.ensure_future(finished)
+            fetch.add_done_callback(lambda done: self._fetched(owner_id, done))
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                await asyncio.shield(fetch)
+        except TimeoutError:
+            raise errors.StillFetching from None
+
+    def _fetched(self, owner_id: str, fetch: asyncio.Future[None]) -> None:
+        del self._fetching[owner_id]
+        if not fetch.cancelled():
+            fetch.exception()  # callers may have left
+
+    async def _fetch_volume(self, session_id: str) -> None:
+        """Of a session in deep sleep."""
+        async with self._holds.lock(session_id):
+            session = await self._changes.present(session_id)
+            if self._sandboxes.volumes.exists(session.volume):
+                return
+            if session.state is not State.DEEP_SLEEP:
+                raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
+            restored = await self._saving.restore(session)
+            await self._changes.change(
+                session_id, lambda s: replace(s, saved=restored.saved, previous=restored.previous)
+            )
+
+    async def _fetch_layer(self, layer_id: str) -> None:
+        layer = await self._store.get_layer(layer_id)
+        if layer is None or layer.is_condemned:
+            raise VolumeLost(layer_id)
+        if self._sandboxes.volumes.exists(layer_id):
+            return
+        try:
+            await self._saving.restore_layer(layer)
+        except LayerDamaged:
+            raise errors.SnapshotDamaged from None
+
+    # --- keeping ---
+
+    def start_saving(self, layer_id: str) -> None:
+        """Saves the layer in the archive, in the background."""
+        self._tasks.start(self._save(layer_id), f"save {layer_id}")
+
+    def look_soon(self) -> None:
+        """Something lost a reference."""
+        self._due.set()
+
+    async def keep(self) -> None:
+        """For ever: drops what has expired or is not referred to, and saves what is not in the archive."""
+        await self.sweep()
+        while True:
+            try:
+                await self.tidy()
+            except errors.BuntimeError as failed:
+                log.warning("layers_not_tidied", reason=failed.message)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._due.wait()
+            self._due.clear()
+
+    async def tidy(self) -> None:
+        now = int(self._clock())
+        await self._store.drop_snapshots(now)
+        for image_id in await self._store.drop_made_images():
+            if await self._store.get_made_image(image_id) is None:  # else it was made again meanwhile
+                await self._sandboxes.forget(image_id)
+        for layer in await self._store.condemn_layers(now - FORK_SECONDS):
+            await self._remove(layer)
+        for layer in await self._store.all_layers():
+            if layer.saved is None and layer.created_at + SAVE_AFTER <= now:
+                self.start_saving(layer.id)
+
+    async def sweep(self) -> None:
+        """At start: removes objects that a killed server left without a name in the store."""
+        try:
+            for layer_id in await self._saving.owners():
+                layer = await self._store.get_layer(layer_id) if layer_id.startswith(LAYER_PREFIX) else None
+                if layer is not None:
+                    await self._saving.tidy(layer, (layer.saved,))
+        except ArchiveUnavailable as away:
+            log.warning("archive_not_swept", reason=str(away))
+
+    async def evict(self, wanted: int) -> bool:
+        """Removes layers from this host that are in the archive, those first that were not asked for the longest, until
+        their files had `wanted` bytes. Returns whether it removed any. Layers of images stay."""
+        volumes, below = self._sandboxes.volumes, {made.layer for made in await self._store.all_made_images()}
+        here = [
+            layer
+            for layer in await self._store.all_layers()
+            if layer.saved is not None and not layer.is_condemned and layer.id not in below and volumes.exists(layer.id)
+        ]
+        freed = 0
+        for layer in sorted(here, key=lambda layer: (self._used.get(layer.id, 0.0), layer.created_at)):
+            if freed >= wanted:
+                break
+            with suppress(errors.Unavailable):  # it is in the log
+                await volumes.remove(layer.id)
+                freed += layer.size
+                log.info("layer_evicted", layer=layer.id)
+        return freed > 0
+
+    async def sole_bytes(self, account_id: str, layers: Collection[Layer]) -> int:
+        """Bytes that these layers keep and no session of the account has, on this host or in the archive."""
+        volumes = self._sandboxes.volumes
+        here = {layer.id for layer in layers if volumes.exists(layer.id)}
+        sessions = await self._store.account_sessions(account_id)
+        archived = sum(layer.saved.size for layer in layers if layer.id not in here and layer.saved is not None)
+        return archived + await volumes.sole_bytes(here, {session.volume for session in sessions})
+
+    async def _save(self, layer_id: str) -> None:
+        if layer_id in self._saves:
+            return
+        self._saves.add(layer_id)
+        try:
+            layer = await self._store.get_layer(layer_id)
+            if layer is None or layer.is_condemned or layer.saved is not None or layer.fork:
+                return
+            with self._saving.transfer(layer_id) as transfer:
+                saved = await self._saving.save(layer, transfer)
+            reached("layer: saved")
+            try:
+                await self._store.save_layer(layer_id, saved)
+            finally:
+                self._saving.named(saved)
+            reached("layer: named")
+        except UNSAVED as failed:
+            log.warning("layer_not_saved", layer=layer_id, reason=str(failed) or repr(failed))
+        finally:
+            self._saves.discard(layer_id)
+
+    async def _remove(self, layer: Layer) -> None:
+        """Removes a condemned layer: from this host, then from the archive, then from the store."""
+        try:
+            await self._saving.interrupt(layer.id)
+            await self._sandboxes.volumes.remove(layer.id)
+            reached("layer: volume removed")
+            await self._saving.remove(layer.id)
+            reached("layer: objects removed")
+            await self._store.remove_layer(layer.id)
+        except errors.Unavailable as failed:
+            log.warning("layer_not_removed", layer=layer.id, reason=failed.message)
+        else:
+            self._used.pop(layer.id, None)

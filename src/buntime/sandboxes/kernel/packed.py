@@ -1,0 +1,174 @@
+"""The layers of made images as file systems of their own.
+
+A layer is a btrfs subvolume, as are the volumes of the sessions that stand on it. Every subvolume numbers its files
+from the same start, and overlayfs passes on the numbers of one file system as they are. So a session would see
+different files with the same device and number, and `tar`, `cp -a` or `diff` would take them for one file.
+
+Therefore each host packs a layer once: into a file with an erofs file system, which has a device number of its own. A
+read-only loop device has the file. All sessions on the layer share that file system, and so its pages in memory.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import structlog
+
+from buntime.errors import Unavailable
+from buntime.plan import MB
+from buntime.sandboxes.kernel.commands import HostCommandFailed, call
+from buntime.sandboxes.kernel.digest import Undigestible, digest_of
+from buntime.sandboxes.kernel.durable import sync
+from buntime.sandboxes.kernel.mount_calls import on_device
+from buntime.sandboxes.kernel.transfer import ENDS_WITH_SERVER, GENTLY
+
+log = structlog.get_logger()
+
+KIND = "erofs"
+SUFFIX, UNFINISHED = ".erofs", ".new"
+# Of the tool, which keeps all names in memory: 60,000 take it 100 MB.
+MEMORY = 4096 * MB
+CPU_SECONDS, SLOWEST = 60, 16 * MB  # and another second for so many bytes that the files take on the disk
+FACTOR, REST = 2, 64 * MB  # the largest file: so many times what the files take on the disk, and so much more
+# Leaves out holes, and stores what is the same once. Small files take more, and it is slower, so it comes second.
+# The tool fails silently where a file has 2 TB of holes, so the result is compared with the layer.
+SPARSE = "--chunksize=4096"
+TOO_LARGE = re.compile("File too large|File size limit")
+FAILURES_OF_THE_HOST = re.compile(r"No space left|Input/output error|Read-only file system|Too many open files")
+KEPT_OUTPUT = 500  # characters of the tool's messages
+
+
+class Unpackable(ValueError):
+    """The layer has something that the file system cannot hold. The message says what the tool says."""
+
+
+class Packed:
+    """`DIRECTORY/<layer>.erofs`. Methods block; any number of threads may call them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._devices: dict[str, tuple[Path, int]] = {}  # layer → its loop device, which goes with the last user
+        self._lock = threading.Lock()
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+    def has(self, layer: str) -> bool:
+        return self._file(layer).exists()
+
+    def pack(self, layer: str, upper: Path, size: int) -> None:
+        """Packs the directory, which nothing changes. Durable when this returns. One call at a time for each layer.
+
+        `size`: bytes that its files take on the disk. Raises Unpackable, and Unavailable.
+        """
+        fresh = self._file(layer).with_suffix(UNFINISHED)
+        try:
+            fresh.unlink(missing_ok=True)
+            _pack(upper, fresh, size)
+            sync(fresh)
+            fresh.rename(self._file(layer))
+            sync(self._directory)
+        except OSError as failed:
+            raise Unavailable(f"A layer could not be packed just now: {failed.strerror}.") from failed
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    def device(self, layer: str) -> Path:
+        """The block device with the packed layer. Raises HostCommandFailed."""
+        with self._lock:
+            if layer not in self._devices:
+                self._devices[layer] = _attached(self._file(layer))
+            return self._devices[layer][0]
+
+    def remove(self, layer: str) -> None:
+        """Idempotent. What still has it mounted keeps it."""
+        self._file(layer).unlink(missing_ok=True)
+        with self._lock:
+            _, handle = self._devices.pop(layer, (None, -1))
+        if handle >= 0:
+            os.close(handle)
+
+    def keep(self, layers: Collection[str]) -> None:
+        """Removes all others, and what was left unfinished."""
+        for file in self._directory.iterdir():
+            if file.suffix == UNFINISHED:
+                file.unlink()
+            elif file.suffix == SUFFIX and file.stem not in layers:
+                self.remove(file.stem)
+
+    def close(self) -> None:
+        """Lets go of the devices. Sandboxes that run keep theirs."""
+        for _, handle in self._devices.values():
+            os.close(handle)
+        self._devices.clear()
+
+    def _file(self, layer: str) -> Path:
+        return self._directory / (layer + SUFFIX)
+
+
+def _pack(upper: Path, file: Path, size: int) -> None:
+    said = _packed(upper, file, size, [])
+    if said is not None and TOO_LARGE.search(said):
+        said = _packed(upper, file, size, [SPARSE]) or _difference(upper, file, size)
+    if said is not None and FAILURES_OF_THE_HOST.search(said):
+        log.error("layer_not_packed", directory=str(upper), reason=said)
+        raise Unavailable("A layer could not be packed just now.")
+    if said is not None:
+        raise Unpackable(said)
+
+
+def _packed(upper: Path, file: Path, size: int, options: Sequence[str]) -> str | None:
+    """What the tool says if it fails."""
+    seconds = CPU_SECONDS + size // SLOWEST
+    limits = [f"--as={MEMORY}", f"--cpu={seconds}:{seconds + 5}", f"--fsize={FACTOR * size + REST}", "--core=0"]
+    tool = ["mkfs.erofs", "--quiet", *options, str(file), str(upper)]
+    done = subprocess.run(
+        [*ENDS_WITH_SERVER, *GENTLY, "prlimit", *limits, *tool],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(file.parent)},
+    )
+    if done.returncode < 0:
+        return signal.strsignal(-done.returncode)
+    said = " ".join((done.stderr + done.stdout).decode(errors="replace").split())[-KEPT_OUTPUT:]
+    return (said or f"exit {done.returncode}") if done.returncode else None
+
+
+def _difference(upper: Path, file: Path, size: int) -> str | None:
+    """What is wrong with the packed layer, if anything is. Raises Unpackable when that takes too long."""
+    device, handle = _attached(file)
+    try:
+        with on_device(device, KIND) as tree:
+            there = Path(f"/proc/{os.getpid()}/fd/{tree}")
+            same = digest_of(upper, size) == digest_of(there, size)
+    except HostCommandFailed as failed:
+        return str(failed)
+    except Undigestible as failed:
+        raise Unpackable(str(failed)) from failed
+    finally:
+        os.close(handle)
+    return None if same else "a file has too many holes"
+
+
+def _attached(file: Path) -> tuple[Path, int]:
+    """The loop device with the file, open: that of sandboxes which run already, or a new one."""
+    for device in call(["losetup", "--noheadings", "--output", "NAME", "--associated", str(file)]).split():
+        handle = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+        if _file_of(Path(device)) == str(file):  # its last user may have gone before we opened it
+            return Path(device), handle
+        os.close(handle)
+    # with direct I/O, a file's pages are cached once, and not again under the loop device
+    device = call(["losetup", "--read-only", "--direct-io=on", "--find", "--show", str(file)]).strip()
+    handle = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    call(["losetup", "--detach", device])  # takes effect when nobody uses it any more
+    return Path(device), handle
+
+
+def _file_of(device: Path) -> str | None:
+    try:
+        return Path("/sys/block", device.name, "loop/backing_file").read_text().strip()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,95 @@
+"""Parts of requests and answers that operations on sessions share."""
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from buntime import session
+from buntime.config import Config
+from buntime.errors import InvalidRequest
+from buntime.operations.sessions import SessionView
+from buntime.preview import preview_url
+from buntime.web.wire import sessions as wire
+from buntime.web.wire.shapes import iso, number
+
+DEEPEST_METADATA = 64  # levels
+
+
+def asked_limits(asked: wire.ResourceLimitsRequest | UnsetType) -> Mapping[str, float] | None:
+    if isinstance(asked, UnsetType):
+        return None
+    given = {name: getattr(asked, name) for name in asked.__struct_fields__}
+    return {name: value for name, value in given.items() if value is not UNSET}
+
+
+def asked_preview(asked: wire.PreviewRequest | UnsetType | None) -> session.Preview | None:
+    return session.Preview(asked.visibility, tuple(asked.ports)) if asked else None
+
+
+def asked_network(asked: wire.NetworkRequest | UnsetType | None) -> session.Network | None:
+    return session.Network(asked.egress, tuple(asked.allow), tuple(asked.deny)) if asked else None
+
+
+def check_depth(metadata: Mapping[str, object] | UnsetType | None) -> None:
+    """Raises InvalidRequest for metadata so deep that another JSON reader could fail on it."""
+    level: list[object] = [metadata] if metadata else []
+    for _ in range(DEEPEST_METADATA):
+        if not level:
+            return
+        inside: list[object] = []
+        for value in level:
+            if isinstance(value, Mapping):
+                inside.extend(value.values())
+            elif isinstance(value, list):
+                inside.extend(value)
+        level = inside
+    if any(isinstance(value, Mapping | list) for value in level):
+        raise InvalidRequest(
+            "metadata", f"metadata may have at most {DEEPEST_METADATA} levels.", limit=DEEPEST_METADATA
+        )
+
+
+def _resource_limits(made: session.Session) -> wire.ResourceLimits:
+    limits = made.limits
+    return wire.ResourceLimits(memory=limits.memory, cpu=number(limits.cpu), timeout=limits.timeout, disk=limits.disk)
+
+
+def created(made: session.Session, config: Config) -> wire.Created:
+    return wire.Created(
+        session_id=made.id,
+        expires_at=iso(made.expires_at),
+        preview_url=preview_url(made.id, config),
+        created_at=iso(made.created_at),
+        resource_limits=_resource_limits(made),
+    )
+
+
+def shown(view: SessionView, config: Config) -> wire.Session:
+    made = view.session
+    return wire.Session(
+        session_id=made.id,
+        created_at=iso(made.created_at),
+        expires_at=iso(made.expires_at),
+        last_active=iso(made.last_active),
+        state=made.state.value,  # type: ignore[arg-type]  # DELETING sessions are never shown
+        files_count=view.observed.files,
+        active_processes=view.observed.processes,
+        metadata=dict(made.metadata),
+        preview_url=preview_url(made.id, config),
+        resource_limits=_resource_limits(made),
+        preview=wire.Preview(visibility=made.preview.visibility, ports=list(made.preview.ports)),  # type: ignore[arg-type]
+        network=wire.Network(
+            egress=made.network.egress,  # type: ignore[arg-type]
+            allow=list(made.network.allow),
+            deny=list(made.network.deny),
+        ),
+        on_wake=made.on_wake,
+        env_names=sorted(made.env),
+        image=made.image_name,
+    )
+
+
+def decode_created(stored: bytes) -> wire.Created:
+    """What `created` returned, from its JSON."""
+    return msgspec.json.decode(stored, type=wire.Created)
