@@ -59,7 +59,7 @@ class Constants:
                 made = {name: self._field(name, item, created) for name, item in value.items()}
                 return made | {"size": _DIRECTORY_SIZE} if _is_directory(made) else made
             case list():
-                return _joined([self.value(item) for item in value])
+                return _joined([self.value(item) for item in sorted(value, key=_is_failure)])
             case str():
                 return self.text(value)
         return value
@@ -112,6 +112,11 @@ def _joined(items: list[Any]) -> list[Any]:
         else:
             joined.append(item)
     return joined
+
+
+def _is_failure(item: object) -> bool:
+    """Whether it is a fork that failed. Which of several forks fails is not the same each time."""
+    return isinstance(item, dict) and item.keys() == {"error"}
 
 
 def _is_directory(made: dict[str, Any]) -> bool:
