@@ -121,6 +121,7 @@ def _keep(config: Config, store: SqliteStore, sandboxes: LocalSandboxes, lifecyc
     tasks.start_daemon(sandboxes.keep_rules(), "rules")
     tasks.start_daemon(sandboxes.keep_kernel(), "kernel memory")
     tasks.start_daemon(sandboxes.keep_room_for_metadata(), "room for metadata")
+    tasks.start_daemon(sandboxes.keep_quotas(), "quotas")
     tasks.start_daemon(keep_trimmed(), "trimming")
     tasks.start_daemon(keep_names(config), "name server")
 
