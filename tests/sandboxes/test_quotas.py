@@ -14,7 +14,7 @@ import pytest
 
 from buntime.daemon.tasks import cancel_and_wait
 from buntime.errors import DiskFull
-from buntime.inside import FileToWrite
+from buntime.inside import FileToWrite, Stream
 from buntime.plan import MB, Limits
 from buntime.ports import Claimed, Run, RunResult, Sandbox
 from buntime.sandboxes.kernel.shares import SLACK
@@ -75,7 +75,7 @@ async def says(sandbox: Sandbox, command: str) -> str:
 def contained(host: LocalHost, volume: str) -> int:
     """Bytes of what the volume contains, on the disk."""
     kernel(host).sync()
-    return kernel(host)._content_size(volume)
+    return kernel(host).content_size(volume)
 
 
 WRITE = "for i in $(seq {count}); do dd if=/dev/urandom of=f$i bs=1M count={each} {how} status=none || exit 1; done"
@@ -272,7 +272,7 @@ async def test_a_database_that_is_written_is_whole_in_every_capture(host: LocalH
     await sandbox.files.write_batch([FileToWrite("/workspace/commit.py", COMMITTING.format(mode=mode).encode())])
     committed = [0]
 
-    async def sink(_: object, content: bytes) -> None:
+    async def sink(_: Stream, content: bytes) -> None:
         committed.extend(int(line) for line in content.split())
 
     running = asyncio.create_task(sandbox.run(Run(600, command="exec python3 commit.py"), sink))

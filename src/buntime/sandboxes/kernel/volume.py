@@ -242,11 +242,11 @@ class Volumes:
         """Bytes that the layer's files take."""
         size = self.limit_of(layer)
         if not size:
-            size = self._content_size(layer)
+            size = self.content_size(layer)
             self._limit(layer, size)  # only to remember it: nobody writes to a layer
         return size
 
-    def _content_size(self, name: str) -> int:
+    def content_size(self, name: str) -> int:
         with opened(self.path(name)) as handle:
             return content_of(handle).size
 
@@ -312,7 +312,7 @@ class Volumes:
         """Bytes that all it contains may take, whoever is charged for it. Raises OSError."""
         with opened(self.path(sandbox)) as volume:
             is_shared = root_of(volume).last_snapshot > 0
-        return max(self.limit_of(sandbox), self._content_size(sandbox) if is_shared else self.used(sandbox))
+        return max(self.limit_of(sandbox), self.content_size(sandbox) if is_shared else self.used(sandbox))
 
     def receive(self, sandbox: str, limit_mb: int | None, content: Iterator[bytes]) -> None:
         """When this returns, the volume is on disk as it was sent. When it raises, nothing of it is. Without a limit,
