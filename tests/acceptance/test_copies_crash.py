@@ -159,23 +159,26 @@ def test_an_image_is_whole_or_not_made(history: History, step: str) -> None:
 
 @pytest.mark.parametrize("step", ["restore: begun", "restore: received", *steps.ATTACH, "create: claimed"])
 def test_a_create_from_a_snapshot_is_whole_or_not_at_all(history: History, step: str) -> None:
-    """The snapshot is only in the archive at first."""
-    session, key = _session(history), str(uuid4())
+    """The snapshot is only in the archive at first: it is evicted together with the volume of a sleeping session."""
+    session, key, sleeper = _session(history), str(uuid4()), _session(history)
     snapshot = _saved_snapshot(history, session)
     (layer,) = history.stored(LAYER, snapshot)
     session.delete().done()
 
     def create() -> Reply:
+        deep_sleep(sleeper)
         until(lambda: layer not in traces.volumes(history.server.config), "the layer to be evicted")
         return history.client.create(idempotency_key=key, snapshotId=snapshot, metadata={"mark": key})
 
     pool_size = 1 if step in steps.ATTACH else 0
     assert history.crash(step, create, pool_size=pool_size, cache_gb=0) is None
+    history.server.settings["BUNTIME_POOL_SIZE"] = "0"
     history.server.start()
     assert history.client.call("GET", "/sessions", query={"metadata.mark": key}).done()["total"] == 0
-    copy = Session(history.client, create().done()["sessionId"])
+    answer = history.client.create(idempotency_key=key, snapshotId=snapshot, metadata={"mark": key})
+    copy = Session(history.client, answer.done()["sessionId"])
     assert copy.text("file") == "one"
-    _delete(history, copy)
+    _delete(history, copy, sleeper)
 
 
 def _session(history: History, *, asleep: bool = False) -> Session:
