@@ -7,6 +7,7 @@ DEFAULT_IMAGE = "default"  # the name of the host's own image, which nobody can 
 MADE_PREFIX = "img_"  # of the id of an image that an account has made
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 OPERATOR = ""  # in place of an account: every account can use these images
+ADDED_PREFIX, MADE_PREFIX = "root-", "img_"  # of the ids of images that operators add, and that accounts make
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,11 @@ class NamedImage:
     size: int  # bytes
     created_at: int  # Unix seconds
     account: str = OPERATOR
+
+
+def is_always_kept(image_id: str) -> bool:
+    """The host's own images are. Those that operators add or accounts make go when nothing refers to them."""
+    return not image_id.startswith((ADDED_PREFIX, MADE_PREFIX))
 
 
 def wrong_name(name: str) -> str | None:

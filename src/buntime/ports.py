@@ -41,7 +41,7 @@ class PreviewToken:
 
 
 class Store(Protocol):
-    """Durable truth about accounts, keys, sessions, preview tokens, names of images and idempotent answers.
+    """Durable truth about accounts, keys, sessions, preview tokens, snapshots, layers, images and idempotent answers.
 
     A coroutine that changes something returns when the change would survive a power loss, or it raises and has changed
     nothing. It raises Unavailable when the host cannot store the change now, and after `close`. Cancelling a caller
@@ -93,8 +93,8 @@ class Store(Protocol):
 
         Raises SessionLimitExceeded when the account already has `limit` sessions that are not DELETING (with the plan
         name "", which the caller fills in); ImageNotFound when `image_name` is not the default's and does not stand for
-        `image` any more, and no session or snapshot of the account has that image; IdempotencyInProgress when another
-        answer with the same key was stored meanwhile; ValueError when the id is taken.
+        `image` any more, and no session, snapshot or layer of the account has that image; IdempotencyInProgress when
+        another answer with the same key was stored meanwhile; ValueError when the id is taken.
         """
         ...
 
@@ -162,7 +162,8 @@ class Store(Protocol):
         """`change_session`, together with a new automatic snapshot of the session and its new layer, and the answer if
         any; or nothing. The session's automatic snapshots from before are removed.
 
-        Raises IdempotencyInProgress as `add_session` does.
+        Raises ImageNotFound when `new` has another image, to which nothing refers any more; StaleSession and ValueError
+        as `change_session` does, and ValueError when an id is taken; IdempotencyInProgress as `add_session` does.
         """
         ...
 
@@ -194,9 +195,9 @@ class Store(Protocol):
 
         Raises ResourceLimitExceeded (with the plan name "", which the caller fills in) when the account already has
         `limit` snapshots that are not automatic and have not expired at `snapshot.created_at`; SessionNotFound when the
-        session does not exist or is DELETING; SnapshotNotFound when `layer` is None and the layer that the snapshot
-        names does not exist or is condemned; IdempotencyInProgress as `add_session` does; ValueError when an id is
-        taken.
+        session does not exist or is DELETING; SnapshotNotFound (with the id "", which the caller fills in) when `layer`
+        is None and the layer that the snapshot names does not exist or is condemned; ImageNotFound as `add_layer`
+        does; IdempotencyInProgress as `add_session` does; ValueError when an id is taken.
         """
         ...
 
@@ -234,8 +235,11 @@ class Store(Protocol):
         ...
 
     async def add_layer(self, layer: Layer) -> None:
-        """Stores the layer of a fork that is under way (`layer.fork`). Raises ValueError when the id is taken, or the
-        account already has a layer for this fork."""
+        """Stores the layer of a fork that is under way (`layer.fork`).
+
+        Raises ImageNotFound (with the id of `layer.image`) when nothing refers to that image any more, so that it may
+        be removed at any moment; ValueError when the id is taken, or the account already has a layer for this fork.
+        """
         ...
 
     async def get_layer(self, layer_id: str) -> Layer | None:
@@ -265,7 +269,8 @@ class Store(Protocol):
 
     async def condemn_layers(self, before: int) -> Sequence[Layer]:
         """Destroys the keys of all layers that no snapshot, no made image and no fork newer than `before` (Unix
-        seconds) refers to. Returns every condemned layer, also those from before."""
+        seconds) refers to. They serve no fork any more. Returns every condemned layer, also those from before; oldest
+        first (ties by id)."""
         ...
 
     async def remove_layer(self, layer_id: str) -> None:
@@ -277,10 +282,12 @@ class Store(Protocol):
         self, made: MadeImage, name: NamedImage, layer: Layer | None, answer: Answer | None, limit: int
     ) -> None:
         """Stores the image unless it is there already, gives it the name, and stores its layer if that is new and the
-        answer if any; or nothing.
+        answer if any; or nothing. An image that is there already keeps its own layer; then nothing refers to the new
+        one.
 
         Raises ResourceLimitExceeded (with the plan name "") when the account already has `limit` names and this is
-        another one; SnapshotNotFound and IdempotencyInProgress as `add_snapshot` does.
+        another one; SnapshotNotFound, ImageNotFound and IdempotencyInProgress as `add_snapshot` does; ValueError when
+        the layer's id is taken.
         """
         ...
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 from buntime.account import Account, Key
+from buntime.image import NamedImage
 from buntime.plan import Limits
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Network, Preview, SavedVolume, Session, State
+from buntime.snapshot import Layer, MadeImage, Snapshot
 
 NOW = 1_700_000_000
 
@@ -51,6 +53,47 @@ def session(
     )
 
 
+def layer(
+    name: str = "lay_one", account: str = "acc_one", image: str = "img", created_at: int = NOW, fork: str = ""
+) -> Layer:
+    return Layer(name, account, image, 5 << 20, created_at, f"key of {name}", fork=fork)
+
+
+def snapshot(
+    name: str = "snp_one",
+    account: str = "acc_one",
+    session: str = "ses_one",
+    layer: str = "lay_one",
+    image: str = "img",
+    created_at: int = NOW,
+    expires_at: int | None = None,
+    label: str | None = None,
+    is_automatic: bool = False,
+) -> Snapshot:
+    """`label`: the name that clients give it."""
+    return Snapshot(
+        id=name,
+        account=account,
+        session=session,
+        layer=layer,
+        image=image,
+        image_name="default",
+        size=5 << 20,
+        created_at=created_at,
+        expires_at=expires_at,
+        name=label,
+        is_automatic=is_automatic,
+    )
+
+
+def made_image(name: str = "img_one", base: str = "img", layer: str = "lay_one", created_at: int = NOW) -> MadeImage:
+    return MadeImage(name, base, layer, {}, 5 << 20, created_at)
+
+
+def named(image: str = "img_one", name: str = "mine", account: str = "acc_one") -> NamedImage:
+    return NamedImage(name, image, 5 << 20, NOW, account)
+
+
 FULL = Session(
     id="ses_full",
     account="acc_one",
@@ -76,4 +119,28 @@ FULL = Session(
     host="other",
     epoch=3,
     version=7,
+)
+
+FULL_LAYER = Layer(
+    id="lay_full",
+    account="acc_one",
+    image="img",
+    size=3 << 30,
+    created_at=NOW,
+    key="d3JhcHBlZA",
+    saved=SavedVolume("lay_full/1", 40 << 20, NOW + 4),
+    fork="fork \u2026 of one",
+)
+FULL_SNAPSHOT = Snapshot(
+    id="snp_full",
+    account="acc_one",
+    session="ses_one",
+    layer="lay_full",
+    image="img",
+    image_name="default",
+    size=3 << 30,
+    created_at=NOW,
+    expires_at=NOW + 60,
+    name="before the upgrade",
+    metadata={"who": "Zoë ✨ \ud800", "deep": {"list": [1, 2.5, None, True]}},
 )

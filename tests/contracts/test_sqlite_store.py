@@ -17,7 +17,7 @@ import pytest
 from buntime.account import AccountStatus, hash_key
 from buntime.errors import SessionLimitExceeded, Unavailable
 from buntime.session import Event, Session, State
-from buntime.stores import database, log, sessions, sqlite
+from buntime.stores import committing, database, log, sessions
 from buntime.stores.sqlite import SqliteStore
 from tests.contracts.examples import FULL, NOW, account, answer, key, session, token
 
@@ -177,7 +177,7 @@ async def test_activity_is_written_with_the_next_commit(store_path: Path) -> Non
 async def test_activity_is_written_within_seconds_without_a_commit(
     store_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "TOUCH_SECONDS", 0.01)
+    monkeypatch.setattr(committing, "TOUCH_SECONDS", 0.01)
     async with opened(store_path) as store:
         await store.add_session(session(), None, 1)
         await store.touch_session("ses_one", NOW + 7)

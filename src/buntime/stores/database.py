@@ -12,8 +12,11 @@ APPLICATION_ID = 0x62756E74  # "bunt": marks a SQLite file as a buntime store
 BUSY_SECONDS = 5.0  # how long a change waits while another process writes
 LOCK_SECONDS = 1.0  # how long a start waits while another server stops
 EMPTY_LOG_MS = 50  # how long a reader of the log may delay changes
-LARGEST_WHOLE_CHECK = 256 << 20  # bytes; in a larger file only the tables that are loaded into memory are checked
+LARGEST_WHOLE_CHECK = 256 << 20  # bytes; in a larger file only the tables of PARTS are checked
 MIGRATIONS = Path(__file__).with_name("sql")
+
+# What is loaded into memory, and what decides which files are destroyed.
+PARTS = ("accounts", "keys", "sessions", "session_counts", "layers", "snapshots", "made_images")
 
 _CONNECTION_SETTINGS = """
 PRAGMA foreign_keys = ON;
@@ -107,7 +110,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
     """Raises StoreDamaged if the file's structure is broken. Takes about a second at most."""
     small = path.stat().st_size <= LARGEST_WHOLE_CHECK
     with failures_named(path):
-        for scope in ("",) if small else ("(accounts)", "(keys)", "(sessions)", "(session_counts)"):
+        for scope in [""] if small else [f"({table})" for table in PARTS]:
             finding = connection.execute(f"PRAGMA quick_check{scope}").fetchone()[0]
             if finding != "ok":
                 raise StoreDamaged(path, " ".join(str(finding).split()))

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from buntime.errors import ImageNotFound
-from buntime.image import DEFAULT_IMAGE, OPERATOR, NamedImage
+from buntime.image import DEFAULT_IMAGE, OPERATOR, NamedImage, is_always_kept
 from buntime.session import Session
 
 _PUT = """
@@ -17,6 +17,26 @@ ON CONFLICT (account, name) DO UPDATE SET image = excluded.image, size = exclude
 
 # '' sorts before every account, so an account's own name comes first
 _FIND = "SELECT * FROM images WHERE account IN (?, ?) AND name = ? ORDER BY account DESC LIMIT 1"
+
+# the columns that refer to an image
+_REFERENCES = (
+    ("images", "image"),
+    ("sessions", "image"),
+    ("snapshots", "image"),
+    ("layers", "image"),
+    ("made_images", "base"),
+)
+_USED_IMAGES = " UNION ".join(f"SELECT {column} FROM {table}" for table, column in _REFERENCES)
+
+_ACCOUNT_HAS = "SELECT " + " OR ".join(
+    f"EXISTS (SELECT 1 FROM {table} WHERE image = :image AND account = :account)"
+    for table in ("snapshots", "sessions", "layers")
+)
+
+
+def used(image: str) -> str:
+    """An SQL condition: something refers to the image, which is an SQL expression."""
+    return " OR ".join(f"EXISTS (SELECT 1 FROM {table} WHERE {column} = {image})" for table, column in _REFERENCES)
 
 
 def put_image(connection: sqlite3.Connection, image: NamedImage) -> None:
@@ -42,18 +62,33 @@ def remove_image(connection: sqlite3.Connection, account_id: str, name: str) -> 
     return done.rowcount == 1
 
 
+def drop_names_of(connection: sqlite3.Connection, account_id: str) -> int:
+    return connection.execute("DELETE FROM images WHERE account = ?", (account_id,)).rowcount
+
+
 def used_images(connection: sqlite3.Connection) -> set[str]:
-    """Ids of the images that a name or a session refers to."""
-    return {row[0] for row in connection.execute("SELECT image FROM images UNION SELECT image FROM sessions")}
+    """Ids of the images that anything refers to."""
+    return {row[0] for row in connection.execute(_USED_IMAGES)}
 
 
 def require_image(connection: sqlite3.Connection, session: Session) -> None:
-    """Raises ImageNotFound if the session's image has lost the name by which the session was given it."""
+    """Raises ImageNotFound if the session's image has lost the name by which the session was given it, and nothing of
+    the account has the image."""
     if session.image_name == DEFAULT_IMAGE:
         return
     found = find_image(connection, session.account, session.image_name)
-    if found is None or found.id != session.image:
+    if found is not None and found.id == session.image:
+        return
+    if not connection.execute(_ACCOUNT_HAS, {"image": session.image, "account": session.account}).fetchone()[0]:
         raise ImageNotFound(session.image_name)
+
+
+def require_kept(connection: sqlite3.Connection, image_id: str, name: str) -> None:
+    """Raises ImageNotFound with the name if the image can be removed at any moment, because nothing refers to it."""
+    if is_always_kept(image_id):
+        return
+    if not connection.execute(f"SELECT {used(':image')}", {"image": image_id}).fetchone()[0]:
+        raise ImageNotFound(name)
 
 
 def _image(row: sqlite3.Row) -> NamedImage:

@@ -73,6 +73,14 @@ def all_sessions(connection: sqlite3.Connection) -> Iterator[Session]:
             raise ValueError(f"session {row['id']}: {wrong}") from wrong
 
 
+def saved_to_text(saved: SavedVolume | None) -> str | None:
+    return None if saved is None else json.dumps(asdict(saved))
+
+
+def saved_from_text(text: str | None) -> SavedVolume | None:
+    return None if text is None else SavedVolume(**json.loads(text))
+
+
 def _to_row(session: Session) -> dict[str, object]:
     # ASCII JSON, because metadata may have lone surrogates, which are not valid UTF-8
     return {
@@ -98,8 +106,8 @@ def _to_row(session: Session) -> dict[str, object]:
         "files": session.files,
         "processes": session.processes,
         "key": session.key,
-        "snapshot": _saved_to_text(session.saved),
-        "previous": _saved_to_text(session.previous),
+        "snapshot": saved_to_text(session.saved),
+        "previous": saved_to_text(session.previous),
         "archived": session.archived,
     }
 
@@ -125,8 +133,8 @@ def _from_row(row: sqlite3.Row) -> Session:
         files=row["files"],
         processes=row["processes"],
         key=row["key"],
-        saved=_saved_from_text(row["snapshot"]),
-        previous=_saved_from_text(row["previous"]),
+        saved=saved_from_text(row["snapshot"]),
+        previous=saved_from_text(row["previous"]),
         archived=bool(row["archived"]),
         host=row["host"],
         epoch=row["epoch"],
@@ -152,11 +160,3 @@ def _preview_from_text(text: str) -> Preview:
 def _network_from_text(text: str) -> Network:
     network = json.loads(text)
     return Network(network["egress"], tuple(network["allow"]), tuple(network["deny"]))
-
-
-def _saved_to_text(saved: SavedVolume | None) -> str | None:
-    return None if saved is None else json.dumps(asdict(saved))
-
-
-def _saved_from_text(text: str | None) -> SavedVolume | None:
-    return None if text is None else SavedVolume(**json.loads(text))

@@ -3,50 +3,44 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
 from buntime.account import Account, AccountStatus, Key
-from buntime.errors import IdempotencyInProgress
-from buntime.image import NamedImage
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
-from buntime.stores import accounts, answers, database, images, preview_tokens, sessions
+from buntime.snapshot import Layer, Snapshot
+from buntime.stores import accounts, answers, database, preview_tokens, sessions, snapshots
+from buntime.stores.committing import INLINE_BODY, packed
 from buntime.stores.index import SessionIndex
+from buntime.stores.kept import KeptFiles
 from buntime.stores.log import LogCleaner
-from buntime.stores.writer import Outcome, Writer
+from buntime.stores.writer import Writer
 
-TOUCH_SECONDS = 2.0  # how long noted activity may stay unwritten
-INLINE_BODY = 64 << 10  # bytes; a thread compresses larger bodies, so that the loop does not block
 DROP_AT_ONCE = 500  # answers deleted in one commit, so that other changes can run in between
 
 
-class SqliteStore:
+class SqliteStore(KeptFiles):
     """Implements `ports.Store`.
 
     All sessions are in memory, so reading them touches no disk. The memory changes on the event loop after each commit,
-    in the order of the commits. A read-only connection reads accounts, keys and answers from the file on the loop; such
-    a read takes microseconds. Accounts and keys are cached until this or another process commits something.
+    in the order of the commits. A read-only connection reads everything else from the file on the loop; such a read
+    takes microseconds. Accounts and keys are cached until this or another process commits something.
     """
 
     def __init__(
         self, path: Path, descriptor: int, reader: sqlite3.Connection, writer: Writer, index: SessionIndex
     ) -> None:
         """Use `open`."""
+        super().__init__(reader, writer, LogCleaner(path))
         self._descriptor = descriptor
-        self._reader = reader
-        self._writer = writer
         self._index = index
-        self._loop = asyncio.get_running_loop()
-        self._touched: dict[str, int] = {}  # activity that the writer does not have yet
-        self._flush: asyncio.TimerHandle | None = None
         self._seen = -1  # the PRAGMA data_version of the two caches
         self._keys: dict[str, tuple[Key, Account]] = {}
         self._accounts: dict[str, Account] = {}
         self._closing: asyncio.Task[None] | None = None
-        self._log = LogCleaner(path)
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -64,9 +58,7 @@ class SqliteStore:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        await self._writer.close()
-        if self._flush is not None:  # set again if the last activity could not be written
-            self._flush.cancel()
+        await self._end_changes()
         await self._log.close()
         self._reader.close()
         os.close(self._descriptor)
@@ -108,14 +100,8 @@ class SqliteStore:
     # sessions
 
     async def add_session(self, session: Session, answer: Answer | None, limit: int) -> None:
-        stored = None if answer is None else await _packed(answer)
-
-        def work(connection: sqlite3.Connection) -> None:
-            sessions.add_session(connection, session, limit)
-            if stored is not None:
-                _add_first(connection, stored)
-
-        await self._change(work, lambda _: self._index.add(session))
+        work = partial(sessions.add_session, session=session, limit=limit)
+        await self._change_and_answer(answer, work, lambda _: self._index.add(session))
 
     async def get_session(self, session_id: str) -> Session | None:
         return self._index.get(session_id)
@@ -148,8 +134,7 @@ class SqliteStore:
         return self._index.changed()
 
     async def change_session(self, old: Session, new: Session) -> Session:
-        if (old.id, old.account) != (new.id, new.account):
-            raise ValueError("a session's id and account cannot change")
+        _require_same(old, new)
 
         def committed(_: None) -> Session:
             if new.state is State.DELETING:
@@ -160,8 +145,7 @@ class SqliteStore:
 
     async def touch_session(self, session_id: str, now: int) -> None:
         if self._index.touch(session_id, now) and self._closing is None:
-            self._touched[session_id] = now
-            self._flush_later()
+            self._note_activity(session_id, now)
 
     async def remove_session(self, session_id: str) -> None:
         def committed(_: None) -> None:
@@ -170,17 +154,23 @@ class SqliteStore:
 
         await self._change(partial(sessions.remove_session, session_id=session_id), committed)
 
+    async def restore_session(
+        self, old: Session, new: Session, before: Snapshot, layer: Layer, answer: Answer | None
+    ) -> Session:
+        _require_same(old, new)
+
+        def committed(_: None) -> Session:
+            self._log.due()  # for the automatic snapshots from before
+            return self._index.change(new, old.version + 1)
+
+        work = partial(snapshots.restore_session, old=old, new=new, before=before, layer=layer)
+        return await self._change_and_answer(answer, work, committed)
+
     # preview tokens
 
     async def add_preview_token(self, token: PreviewToken, answer: Answer | None, limit: int) -> None:
-        stored = None if answer is None else await _packed(answer)
-
-        def work(connection: sqlite3.Connection) -> None:
-            preview_tokens.add_preview_token(connection, token, limit)
-            if stored is not None:
-                _add_first(connection, stored)
-
-        await self._change(work)
+        work = partial(preview_tokens.add_preview_token, token=token, limit=limit)
+        await self._change_and_answer(answer, work)
 
     async def find_preview_token(self, token_hash: str) -> PreviewToken | None:
         return preview_tokens.find_preview_token(self._reader, token_hash)
@@ -191,23 +181,6 @@ class SqliteStore:
 
     async def drop_preview_tokens(self, now: int) -> int:
         return await self._change(partial(preview_tokens.drop_preview_tokens, now=now))
-
-    # images
-
-    async def add_image(self, image: NamedImage) -> None:
-        await self._change(partial(images.put_image, image=image))
-
-    async def find_image(self, account_id: str, name: str) -> NamedImage | None:
-        return images.find_image(self._reader, account_id, name)
-
-    async def list_images(self, account_id: str) -> Sequence[NamedImage]:
-        return images.list_images(self._reader, account_id)
-
-    async def remove_image(self, account_id: str, name: str) -> bool:
-        return await self._change(partial(images.remove_image, account_id=account_id, name=name))
-
-    async def used_images(self) -> Set[str]:
-        return images.used_images(self._reader)
 
     # idempotency
 
@@ -220,7 +193,7 @@ class SqliteStore:
         return await asyncio.to_thread(answers.unpack, stored)
 
     async def add_answer(self, answer: Answer) -> None:
-        await self._change(partial(answers.add_answer, stored=await _packed(answer)))
+        await self._change(partial(answers.add_answer, stored=await packed(answer)))
 
     async def drop_answers(self, before: int) -> int:
         total, dropped = 0, DROP_AT_ONCE
@@ -228,50 +201,6 @@ class SqliteStore:
             dropped = await self._change(partial(answers.drop_answers, before=before, most=DROP_AT_ONCE))
             total += dropped
         return total
-
-    # how changes and caches work
-
-    async def _change[T, R](
-        self, work: Callable[[sqlite3.Connection], T], committed: Callable[[T], R] | None = None
-    ) -> R:
-        """Commits `work`, then calls `committed` on the loop and returns its result.
-
-        A cancelled caller only stops waiting: the change and `committed` still happen.
-        """
-        waiter: asyncio.Future[R] = self._loop.create_future()
-
-        def settle(outcome: Outcome) -> None:
-            if outcome.failure is None:
-                value = cast(T, outcome.value)
-                result = cast(R, value) if committed is None else committed(value)
-                if not waiter.done():
-                    waiter.set_result(result)
-            elif not waiter.done():
-                waiter.set_exception(outcome.failure)
-
-        self._flush_touched()
-        self._writer.submit(work, settle)
-        return await waiter
-
-    def _flush_later(self) -> None:
-        if self._flush is None:
-            self._flush = self._loop.call_later(TOUCH_SECONDS, self._flush_touched)
-
-    def _flush_touched(self) -> None:
-        """Passes noted activity to the writer, which adds it to its next commit."""
-        if self._flush is not None:
-            self._flush.cancel()
-            self._flush = None
-        if not self._touched:
-            return
-        touched, self._touched = self._touched, {}
-
-        def settle(outcome: Outcome) -> None:
-            if outcome.failure is not None:
-                self._touched = touched | self._touched  # retried with the next commit
-                self._flush_later()
-
-        self._writer.submit(partial(sessions.touch_sessions, touched=touched), settle)
 
     def _forget_if_changed(self) -> None:
         seen = self._reader.execute("PRAGMA data_version").fetchone()[0]
@@ -306,12 +235,6 @@ def _read_sessions(reader: sqlite3.Connection, path: Path) -> SessionIndex:
         raise database.StoreDamaged(path, wrong) from wrong
 
 
-def _add_first(connection: sqlite3.Connection, stored: answers.PackedAnswer) -> None:
-    if not answers.add_answer(connection, stored):
-        raise IdempotencyInProgress("Another request with this key just finished. Retry to get its response.")
-
-
-async def _packed(answer: Answer) -> answers.PackedAnswer:
-    if len(answer.body) <= INLINE_BODY:
-        return answers.pack(answer)
-    return await asyncio.to_thread(answers.pack, answer)
+def _require_same(old: Session, new: Session) -> None:
+    if (old.id, old.account) != (new.id, new.account):
+        raise ValueError("a session's id and account cannot change")

@@ -1,33 +1,25 @@
 """A fake store for tests. It keeps the contract and nothing else."""
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from buntime.account import Account, AccountStatus, Key
-from buntime.errors import (
-    IdempotencyInProgress,
-    ImageNotFound,
-    SessionLimitExceeded,
-    SessionNotFound,
-    StaleSession,
-    TooManyTokens,
-)
-from buntime.image import DEFAULT_IMAGE, OPERATOR, NamedImage
+from buntime.errors import SessionLimitExceeded, SessionNotFound, StaleSession, TooManyTokens
 from buntime.ports import Answer, PreviewToken
 from buntime.session import Session, State
+from buntime.snapshot import Layer, Snapshot
+from buntime.testing.kept import FakeKeptFiles
 
 
-class FakeStore:
+class FakeStore(FakeKeptFiles):
     """`ports.Store` in dictionaries. A change happens between two awaits, so it is atomic."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.accounts: dict[str, Account] = {}
         self.keys: dict[str, Key] = {}
-        self.sessions: dict[str, Session] = {}
-        self.answers: dict[tuple[str, str], Answer] = {}
         self.tokens: dict[str, PreviewToken] = {}  # by hash
-        self.images: dict[tuple[str, str], NamedImage] = {}  # by account and name
         self.seen: dict[str, int] = {}  # session id → version that `changed_sessions` returned last
 
     async def close(self) -> None:
@@ -82,10 +74,7 @@ class FakeStore:
         active = await self.count_sessions(session.account)
         if active >= limit:
             raise SessionLimitExceeded("", limit, active)
-        if session.image_name != DEFAULT_IMAGE:
-            image = await self.find_image(session.account, session.image_name)
-            if image is None or image.id != session.image:
-                raise ImageNotFound(session.image_name)
+        await self._require_image(session)
         if session.id in self.sessions:
             raise ValueError(f"session id {session.id} is taken")
         if answer is not None:
@@ -134,14 +123,17 @@ class FakeStore:
         return changed
 
     async def change_session(self, old: Session, new: Session) -> Session:
+        self.sessions[old.id] = self._changed(old, new)
+        return self.sessions[old.id]
+
+    def _changed(self, old: Session, new: Session) -> Session:
         if (old.id, old.account) != (new.id, new.account):
             raise ValueError("a session's id and account cannot change")
         stored = self.sessions.get(old.id)
         if stored is None or stored.version != old.version:
             raise StaleSession(f"{old.id} has no version {old.version} any more")
         last_active = max(stored.last_active, new.last_active)
-        self.sessions[old.id] = replace(new, version=old.version + 1, last_active=last_active)
-        return self.sessions[old.id]
+        return replace(new, version=old.version + 1, last_active=last_active)
 
     async def touch_session(self, session_id: str, now: int) -> None:
         session = self.sessions.get(session_id)
@@ -152,6 +144,23 @@ class FakeStore:
         self.sessions.pop(session_id, None)
         self.seen.pop(session_id, None)
         await self.revoke_preview_tokens(session_id)
+
+    async def restore_session(
+        self, old: Session, new: Session, before: Snapshot, layer: Layer, answer: Answer | None
+    ) -> Session:
+        if new.image != old.image:
+            self._require_kept(new.image, new.image_name)
+        changed = self._changed(old, new)
+        self._require_new_layer(layer)
+        others = {one.id: one for one in self.snapshots.values() if not (one.is_automatic and one.session == new.id)}
+        if before.id in others:
+            raise ValueError(f"snapshot id {before.id} is taken")
+        if answer is not None:
+            self._add_first(answer)
+        self.sessions[new.id] = changed
+        self.layers[layer.id] = layer
+        self.snapshots = others | {before.id: before}
+        return changed
 
     # preview tokens
 
@@ -182,25 +191,6 @@ class FakeStore:
             del self.tokens[token.hash]
         return len(tokens)
 
-    # images
-
-    async def add_image(self, image: NamedImage) -> None:
-        self.images[image.account, image.name] = image
-
-    async def find_image(self, account_id: str, name: str) -> NamedImage | None:
-        return self.images.get((account_id, name)) or self.images.get((OPERATOR, name))
-
-    async def list_images(self, account_id: str) -> Sequence[NamedImage]:
-        names = sorted({name for account, name in self.images if account in (account_id, OPERATOR)})
-        return [image for name in names if (image := await self.find_image(account_id, name))]
-
-    async def remove_image(self, account_id: str, name: str) -> bool:
-        return self.images.pop((account_id, name), None) is not None
-
-    async def used_images(self) -> Set[str]:
-        named = {image.id for image in self.images.values()}
-        return named | {session.image for session in self.sessions.values()}
-
     # idempotency
 
     async def find_answer(self, account_id: str, key: str) -> Answer | None:
@@ -214,11 +204,6 @@ class FakeStore:
         for name in old:
             del self.answers[name]
         return len(old)
-
-    def _add_first(self, answer: Answer) -> None:
-        if (answer.account, answer.key) in self.answers:
-            raise IdempotencyInProgress("Another request with this key just finished. Retry to get its response.")
-        self.answers[answer.account, answer.key] = answer
 
     def _not_deleting(self, account_id: str) -> list[Session]:
         return [

@@ -10,12 +10,12 @@ from msgspec import Struct
 
 from buntime import errors
 from buntime.errors import BuntimeError
-from buntime.web.examples import ANSWERS, BODIES, IMAGE, NOT_READY, QUERIES, SESSION
+from buntime.web.examples import ANSWERS, BODIES, IMAGE, NOT_READY, QUERIES, SESSION, SNAPSHOT
 from buntime.web.failures import RETRY_AFTER, STATUS
 from buntime.web.operation import Operation, Page, Streamed
 from buntime.web.samples import samples_of, samples_of_page
 from buntime.web.wire.errors import FailureAnswer
-from buntime.web.wire.fields import SESSION_ID
+from buntime.web.wire.fields import SESSION_ID, SNAPSHOT_ID
 
 HTML = "text/html; charset=utf-8"
 REF = "#/components/schemas/{name}"
@@ -142,7 +142,11 @@ def _heading(sentence: str) -> str:
 
 
 def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
-    known = {"sessionId": (SESSION_ID, SESSION), "name": ("The image's name.", IMAGE)}
+    known = {
+        "sessionId": (SESSION_ID, SESSION),
+        "snapshotId": (SNAPSHOT_ID, SNAPSHOT),
+        "name": ("The image's name.", IMAGE),
+    }
     return [
         {
             "name": name,

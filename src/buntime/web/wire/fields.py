@@ -8,8 +8,10 @@ LARGEST_OFFSET = (1 << 53) - 1  # the largest integer that JavaScript, and so th
 
 OCTAL = "^[0-7]{3,4}$"
 SESSION_ID = "The session's id: `ses_` and 18 lower-case letters and digits."
+SNAPSHOT_ID = "The snapshot's id: `snp_` and 18 lower-case letters and digits."
 PATH = "A path relative to `/workspace`, or an absolute path inside the session."
 SessionId = Annotated[str, Meta(description=SESSION_ID)]
+SnapshotId = Annotated[str, Meta(description=SNAPSHOT_ID)]
 Path = Annotated[str, Meta(description=PATH)]
 AnyPath = Annotated[str, Meta(description=PATH + " Percent-encoded bytes need not be UTF-8.")]
 PathBytes = Annotated[str, Meta(description="The path's bytes in base64. Present only if they are not UTF-8.")]

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, UnsetType
 
 from buntime.web.wire.errors import Failure
-from buntime.web.wire.fields import Limit, Offset, Time
+from buntime.web.wire.fields import Limit, Offset, SnapshotId, Time
 from buntime.web.wire.sessions import (
     Created,
     Metadata,
@@ -17,8 +17,6 @@ from buntime.web.wire.sessions import (
     Ttl,
 )
 from buntime.web.wire.shapes import Request, Response
-
-SnapshotId = Annotated[str, Meta(description="The snapshot's id: `snp_` and 18 lower-case letters and digits.")]
 
 
 class CreateSnapshot(Request):

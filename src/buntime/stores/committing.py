@@ -1,0 +1,101 @@
+"""Changes of the SQLite file: each is committed whole, by the one writer."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+from buntime.errors import IdempotencyInProgress
+from buntime.ports import Answer
+from buntime.stores import answers, sessions
+from buntime.stores.writer import Outcome, Writer
+
+TOUCH_SECONDS = 2.0  # how long noted activity may stay unwritten
+INLINE_BODY = 64 << 10  # bytes; a thread compresses larger bodies, so that the loop does not block
+
+
+class Committing:
+    """Commits changes, and passes noted activity along with them."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+        self._touched: dict[str, int] = {}  # activity that the writer does not have yet
+        self._flush: asyncio.TimerHandle | None = None
+
+    async def _change[T, R](
+        self, work: Callable[[sqlite3.Connection], T], committed: Callable[[T], R] | None = None
+    ) -> R:
+        """Commits `work`, then calls `committed` on the loop and returns its result.
+
+        A cancelled caller only stops waiting: the change and `committed` still happen.
+        """
+        waiter: asyncio.Future[R] = self._loop.create_future()
+
+        def settle(outcome: Outcome) -> None:
+            if outcome.failure is None:
+                value = cast(T, outcome.value)
+                result = cast(R, value) if committed is None else committed(value)
+                if not waiter.done():
+                    waiter.set_result(result)
+            elif not waiter.done():
+                waiter.set_exception(outcome.failure)
+
+        self._flush_touched()
+        self._writer.submit(work, settle)
+        return await waiter
+
+    async def _change_and_answer[T, R](
+        self,
+        answer: Answer | None,
+        work: Callable[[sqlite3.Connection], T],
+        committed: Callable[[T], R] | None = None,
+    ) -> R:
+        """The same, together with the answer if any. Raises IdempotencyInProgress if its key has one already."""
+        stored = None if answer is None else await packed(answer)
+
+        def both(connection: sqlite3.Connection) -> T:
+            value = work(connection)
+            if stored is not None and not answers.add_answer(connection, stored):
+                raise IdempotencyInProgress("Another request with this key just finished. Retry to get its response.")
+            return value
+
+        return await self._change(both, committed)
+
+    def _note_activity(self, session_id: str, now: int) -> None:
+        self._touched[session_id] = now
+        self._flush_later()
+
+    async def _end_changes(self) -> None:
+        """Waits for changes that are under way, and stores the last activity."""
+        self._flush_touched()
+        await self._writer.close()
+        if self._flush is not None:  # set again if the last activity could not be written
+            self._flush.cancel()
+
+    def _flush_later(self) -> None:
+        if self._flush is None:
+            self._flush = self._loop.call_later(TOUCH_SECONDS, self._flush_touched)
+
+    def _flush_touched(self) -> None:
+        """Passes noted activity to the writer, which adds it to its next commit."""
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        if not self._touched:
+            return
+        touched, self._touched = self._touched, {}
+
+        def settle(outcome: Outcome) -> None:
+            if outcome.failure is not None:
+                self._touched = touched | self._touched  # retried with the next commit
+                self._flush_later()
+
+        self._writer.submit(partial(sessions.touch_sessions, touched=touched), settle)
+
+
+async def packed(answer: Answer) -> answers.PackedAnswer:
+    if len(answer.body) <= INLINE_BODY:
+        return answers.pack(answer)
+    return await asyncio.to_thread(answers.pack, answer)
