@@ -77,6 +77,7 @@ def _place(server: Server, bundle: Path, volume: Path, netns: str) -> Place:
         name=f"buntime-{server.config.instance}-{NAME}",
         bundle=bundle,
         image=server.image.path,
+        packed=[],
         guest=server.image.guest,
         volume=volume,
         resolv_conf=server.config.data_dir / "resolv.conf",

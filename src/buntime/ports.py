@@ -563,7 +563,12 @@ class Sandboxes(Protocol):
         ...
 
     async def know(self, image: MadeImage) -> None:
-        """From now on, sandboxes can stand on the image if its layers are on this host. Idempotent, durable."""
+        """From now on, sandboxes can stand on the image if its layers are on this host. Idempotent, durable.
+
+        May take seconds, for the layers of the image that are on this host. Raises ValueError, whose message says why,
+        when no sandbox ever could: the image has more than `snapshot.MOST_LAYERS` layers, or a layer has something that
+        the read-only file system of an image cannot hold.
+        """
         ...
 
     async def forget(self, image_id: str) -> None:
@@ -625,7 +630,8 @@ class Volumes(Protocol):
         ...
 
     async def remove(self, volume_id: str) -> None:
-        """Removes a volume that no sandbox uses. Idempotent. Raises Unavailable."""
+        """Removes a volume that no sandbox uses. Idempotent. Raises Unavailable, also for a layer that a sandbox stands
+        on."""
         ...
 
     async def capture(self, volume_id: str, layer_id: str) -> int:

@@ -10,6 +10,7 @@ from buntime.session import DESTROYED, SavedVolume
 
 BEFORE_RESTORE = "before-restore"  # the name of the snapshot that each restore takes first
 BEFORE_RESTORE_SECONDS = 24 * 3600  # for which it is kept
+MOST_LAYERS = 16  # of a made image: its own, and those of the made images below it
 
 
 @dataclass(frozen=True, slots=True)

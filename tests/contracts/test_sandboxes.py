@@ -1,12 +1,14 @@
 """The contract of `ports.Sandboxes` and `ports.Sandbox`: one suite for the fake and for real sandboxes of this host."""
 
 import asyncio
+import copy
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -16,7 +18,9 @@ import pytest
 
 from buntime.config import Config
 from buntime.daemon.tasks import Tasks
-from buntime.errors import DiskFull, FileNotFound
+from buntime.errors import DiskFull, FileNotFound, Unavailable
+from buntime.ids import new_layer_id
+from buntime.image import MADE_PREFIX
 from buntime.inside import FileToWrite
 from buntime.plan import MB, Limits
 from buntime.ports import ArchiveUnavailable, Claimed, NoRoom, Run, Sandbox, Sandboxes, SandboxGone, VolumeLost
@@ -24,6 +28,7 @@ from buntime.sandboxes import opening
 from buntime.sandboxes.guest.client import new_http_client
 from buntime.sandboxes.kernel.image import ensure_image
 from buntime.session import DEFAULT_NETWORK, Network, Session, State
+from buntime.snapshot import MOST_LAYERS, MadeImage
 from buntime.testing.sandboxes import FakeSandboxes
 from tests.parts import wait_for_part
 
@@ -33,11 +38,21 @@ DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
 
 class FakeHost:
     def __init__(self) -> None:
-        self.sandboxes: Sandboxes = FakeSandboxes()
+        self.fake = FakeSandboxes()
+        self.sandboxes: Sandboxes = self.fake
 
-    async def reopen(self, owned: Mapping[str, Session]) -> None:
+    async def reopen(
+        self, owned: Mapping[str, Session], layers: Collection[str] = (), made: Iterable[MadeImage] = ()
+    ) -> None:
         """Opens the sandboxes as a server does after a kill and a restart."""
-        await self.sandboxes.recover(owned)
+        for image in made:
+            await self.sandboxes.know(image)
+        await self.sandboxes.recover(owned, layers)
+
+    def layer_of(self, volume: str) -> str:
+        layer = new_layer_id()
+        self.fake.volumes[layer] = copy.deepcopy(self.fake.volumes[volume])
+        return layer
 
     async def close(self) -> None:
         return None
@@ -55,15 +70,22 @@ class LocalHost:
         self._stack = AsyncExitStack()
         self.sandboxes: Sandboxes
 
-    async def reopen(self, owned: Mapping[str, Session]) -> None:
+    async def reopen(
+        self, owned: Mapping[str, Session], layers: Collection[str] = (), made: Iterable[MadeImage] = ()
+    ) -> None:
         await self._stack.aclose()
         self._config.run_dir.mkdir(exist_ok=True)
         image = await ensure_image(self._config.images, lambda line: print(line, file=sys.stderr))
         http = await self._stack.enter_async_context(new_http_client())
         tasks = await self._stack.enter_async_context(Tasks())
         self.sandboxes = await self._stack.enter_async_context(
-            opening.opened(self._config, image, LIMITS, owned, tasks, http)
+            opening.opened(self._config, image, LIMITS, owned, tasks, http, layers, made)
         )
+
+    def layer_of(self, volume: str) -> str:
+        layer, volumes = new_layer_id(), self._directory / "volumes"
+        subprocess.run(["btrfs", "-q", "subvolume", "snapshot", "-r", volumes / volume, volumes / layer], check=True)
+        return layer
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -367,6 +389,159 @@ async def test_an_existing_volume_is_never_replaced(host: Host) -> None:
         await _receive(host, session, pieces)
     sandbox = await host.sandboxes.start(session)
     assert await sandbox.files.read_whole("/workspace/a", 3) == b"new"
+
+
+# --- images that accounts make ---
+
+
+async def _image_of(host: Host, session: Session, env: Mapping[str, str] | None = None) -> MadeImage:
+    """An image of the files that the session has now, known to the host."""
+    layer = host.layer_of(session.volume)
+    made = MadeImage(MADE_PREFIX + layer, session.image, layer, env or {}, size=0, created_at=0)
+    await host.sandboxes.know(made)
+    return made
+
+
+async def _session_on(host: Host, image: str, session_id: str = "ses_" + "b" * 18) -> Session:
+    return _session(await host.sandboxes.claim(session_id, LIMITS, image))
+
+
+async def _read(host: Host, session: Session, path: str) -> bytes:
+    return await (await _sandbox_of(host, session)).files.read_whole(path, 100)
+
+
+async def test_a_session_on_a_made_image_has_its_files_and_changes_only_its_own(host: Host) -> None:
+    made = await _image_of(host, await _stopped(host))
+    one, two = [await _session_on(host, made.id, f"ses_{name * 18}") for name in "ab"]
+    assert one.image == made.id
+    sandbox = await _sandbox_of(host, one)
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", b"changed"), FileToWrite("/workspace/c", b"new")])
+    await sandbox.files.delete("/root/b", recursive=False)
+    assert await _read(host, one, "/workspace/a") == b"changed"
+    assert await _read(host, two, "/workspace/a") == b"kept"
+    assert await _read(host, two, "/root/b") == b"too"
+    for session, path in ((one, "/root/b"), (two, "/workspace/c")):
+        with pytest.raises(FileNotFound):
+            await _read(host, session, path)
+
+
+async def test_an_image_made_on_a_made_image_has_the_files_and_variables_of_both(host: Host) -> None:
+    lower = await _image_of(host, await _stopped(host), {"ONE": "lower", "TWO": "lower"})
+    middle = await _session_on(host, lower.id)
+    sandbox = await _sandbox_of(host, middle)
+    await sandbox.files.write_batch([FileToWrite("/workspace/c", b"more")])
+    await sandbox.files.delete("/root/b", recursive=False)
+    await sandbox.quiesce()
+    await host.sandboxes.stop(middle)
+    upper = await _image_of(host, middle, {"TWO": "upper"})
+    session = await _session_on(host, upper.id, "ses_" + "c" * 18)
+    assert await _read(host, session, "/workspace/a") == b"kept"
+    assert await _read(host, session, "/workspace/c") == b"more"
+    with pytest.raises(FileNotFound):
+        await _read(host, session, "/root/b")
+    run = Run(10, command="printenv TWO", env={})
+    above = await _sandbox_of(host, session)
+    assert await _says(above, "printenv ONE") == b"lower\n"
+    assert (await above.run(run)).stdout == b"upper\n"
+    assert (await above.run(replace(run, env={"TWO": "mine"}))).stdout == b"mine\n"
+
+
+async def test_a_session_on_a_made_image_is_stopped_and_started_with_its_files(host: Host) -> None:
+    made = await _image_of(host, await _stopped(host), {"NAME": "value"})
+    session = await _session_on(host, made.id)
+    sandbox = await _sandbox_of(host, session)
+    await sandbox.files.write_batch([FileToWrite("/workspace/c", b"new")])
+    await sandbox.files.delete("/root/b", recursive=False)
+    await sandbox.quiesce()
+    await host.sandboxes.stop(session)
+    pieces = await _sent(host, session)
+    await host.sandboxes.volumes.remove(session.volume)
+    await _receive(host, session, pieces)
+    started = replace(session, sandbox=(await host.sandboxes.start(session)).id)
+    assert await _read(host, started, "/workspace/a") == b"kept"
+    assert await _read(host, started, "/workspace/c") == b"new"
+    assert await _says(await _sandbox_of(host, started), "printenv NAME") == b"value\n"
+    with pytest.raises(FileNotFound):
+        await _read(host, started, "/root/b")
+
+
+async def test_a_restart_adopts_sandboxes_on_made_images_and_starts_others(host: Host) -> None:
+    made = await _image_of(host, await _stopped(host), {"NAME": "value"})
+    session, asleep = await _session_on(host, made.id), await _session_on(host, made.id, "ses_" + "c" * 18)
+    await host.sandboxes.kill(asleep.sandbox)
+    owned = {each.sandbox: each for each in (session, asleep)}
+    await host.reopen(owned, [made.layer], [made])
+    assert await _read(host, session, "/workspace/a") == b"kept"
+    assert await _says(await _sandbox_of(host, session), "printenv NAME") == b"value\n"
+    for again in (await host.sandboxes.start(asleep), await _sandbox_of(host, await _session_on(host, made.id))):
+        assert await again.files.read_whole("/workspace/a", 10) == b"kept"
+        assert await _says(again, "printenv NAME") == b"value\n"
+
+
+async def test_a_claim_on_an_unknown_or_forgotten_image_is_unavailable(host: Host) -> None:
+    made = await _image_of(host, await _stopped(host))
+    above = replace(made, id=MADE_PREFIX + "above", base=made.id, layer=host.layer_of(made.layer))
+    await host.sandboxes.know(above)
+    await host.sandboxes.forget(made.id)
+    await host.sandboxes.forget(made.id)
+    for image in (made.id, above.id, MADE_PREFIX + "never"):
+        with pytest.raises(Unavailable):
+            await host.sandboxes.claim("ses_" + "b" * 18, LIMITS, image)
+    await host.sandboxes.know(made)
+    await host.sandboxes.know(made)
+    for image in (made.id, above.id):
+        assert await _read(host, await _session_on(host, image), "/workspace/a") == b"kept"
+
+
+async def test_a_layer_that_is_not_on_this_host_is_lost_to_claims_and_starts(host: Host) -> None:
+    made = await _image_of(host, await _stopped(host))
+    session = await _session_on(host, made.id)
+    await host.sandboxes.stop(session)
+    await host.sandboxes.volumes.remove(made.layer)
+    with pytest.raises(VolumeLost, match=made.layer):
+        await host.sandboxes.claim("ses_" + "c" * 18, LIMITS, made.id)
+    with pytest.raises(VolumeLost, match=made.layer):
+        await host.sandboxes.start(session)
+
+
+async def test_a_layer_that_a_sandbox_stands_on_cannot_be_removed(host: Host) -> None:
+    lower = await _image_of(host, await _stopped(host))
+    middle = await _session_on(host, lower.id)
+    upper = await _image_of(host, middle)
+    await host.sandboxes.destroy(middle)
+    session = await _session_on(host, upper.id)
+    for layer in (lower.layer, upper.layer):
+        with pytest.raises(Unavailable):
+            await host.sandboxes.volumes.remove(layer)
+    assert await _read(host, session, "/workspace/a") == b"kept"
+    await host.sandboxes.destroy(session)
+    for layer in (lower.layer, upper.layer):
+        await host.sandboxes.volumes.remove(layer)
+        assert not host.sandboxes.volumes.exists(layer)
+
+
+async def test_layers_with_the_same_files_have_the_same_digest_and_others_another(host: Host) -> None:
+    volumes, digests = host.sandboxes.volumes, list[str]()
+    for name, content in (("a", b"kept"), ("b", b"kept"), ("c", b"other")):
+        session = await _session_on(host, "", f"ses_{name * 18}")
+        await (await _sandbox_of(host, session)).files.write_batch([FileToWrite("/workspace/a", content)])
+        digests.append(await volumes.digest(host.layer_of(session.volume)))
+    assert re.fullmatch("[0-9a-f]{64}", digests[0])
+    assert digests[0] == digests[1] != digests[2]
+    with pytest.raises(VolumeLost):
+        await volumes.digest("layaaaaaaaaaaaa")
+
+
+async def test_an_image_has_a_bounded_number_of_layers(host: Host) -> None:
+    made = await _image_of(host, await _stopped(host))
+    layers, images = [made.layer], [made]
+    for _ in range(MOST_LAYERS - 1):
+        layers.append(host.layer_of(made.layer))
+        images.append(replace(made, id=MADE_PREFIX + layers[-1], base=images[-1].id, layer=layers[-1]))
+        await host.sandboxes.know(images[-1])
+    assert await _read(host, await _session_on(host, images[-1].id), "/workspace/a") == b"kept"
+    with pytest.raises(ValueError, match="16 layers"):
+        await host.sandboxes.know(replace(made, id=MADE_PREFIX + "more", base=images[-1].id))
 
 
 # --- runs ---

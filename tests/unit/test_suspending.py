@@ -122,7 +122,9 @@ async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     async with new_http_client() as http, _serving(one) as port, Tasks() as tasks:
         guest = Guest(http, "127.0.0.1", "secret", port)
         nothing = cast("Any", None)
-        machinery = Machinery(cast("Cgroups", one.kernel), nothing, nothing, tasks, http, {}, one.runs)
+        machinery = Machinery(
+            cast("Cgroups", one.kernel), nothing, nothing, tasks, http, {}, one.runs, nothing, nothing
+        )
         monkeypatch.setattr(LocalSandbox, "kill", lambda _: one.kill())
         monkeypatch.setattr(LocalSandbox, "is_alive", lambda _: True)
         one.sandbox = LocalSandbox(Record("sbx", 1, "img", "secret"), tmp_path, "127.0.0.1", -1, guest, machinery, {})

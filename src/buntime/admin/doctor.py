@@ -37,6 +37,7 @@ PROGRAMS = {
     "dnsmasq": "dnsmasq-base",
     "ip": "iproute2",
     "losetup": "mount",
+    "mkfs.erofs": "erofs-utils",
     "mmdebstrap": "mmdebstrap",
     "mount": "mount",
     "nft": "nftables",
@@ -197,7 +198,7 @@ def _text(version: tuple[int, ...]) -> str:
 
 
 def _kernel(config: Config) -> Iterator[Finding]:
-    for name in ("overlay", "btrfs"):
+    for name in ("overlay", "btrfs", "erofs"):
         yield Finding(_has_file_system(name), f"file system {name}", "this kernel lacks it: use Debian's kernel")
     quotas = Path("/sys/fs/btrfs/features")
     if quotas.exists():

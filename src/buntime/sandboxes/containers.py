@@ -25,7 +25,6 @@ from buntime.plan import Limits
 from buntime.ports import SandboxGone
 from buntime.sandboxes import record as records
 from buntime.sandboxes.guest.client import Guest
-from buntime.sandboxes.images.shelf import env_of
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part, Slots
 from buntime.sandboxes.kernel.image import Image
@@ -149,10 +148,13 @@ class Containers:
         return init
 
     def _place(self, record: Record, netns: str) -> Place:
+        """Raises Unavailable when this host does not have the image any more."""
+        ground, packed = self._machinery.made.ground(record.image), self._machinery.packed
         return Place(
             name=self._container(record.sandbox),
             bundle=self.directory(record.sandbox),
-            image=self._settings.images / record.image,
+            image=ground.image,
+            packed=[packed.device(layer) for layer in ground.layers],
             guest=self._settings.image.guest,
             volume=self._machinery.volumes.path(record.volume),
             resolv_conf=self._settings.resolv_conf,
@@ -174,7 +176,7 @@ class Containers:
         return LocalSandbox(record, directory, address, init, guest, self._machinery, env)
 
     def _image_env(self, record: Record) -> Mapping[str, str]:
-        return env_of(self._settings.images, record.image)
+        return self._machinery.made.env(record.image)
 
     def attach(self, sandbox: LocalSandbox, purpose: Purpose) -> None:
         """Gives a parked sandbox the purpose's volume and image in place of its own, and its limits and network rules.

@@ -24,10 +24,10 @@ from buntime.sandboxes.adopting import Adoption
 from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.capacity import Capacity
 from buntime.sandboxes.containers import READY_SECONDS, Containers, Purpose, Settings, purpose_of
+from buntime.sandboxes.grounds import Grounds
 from buntime.sandboxes.kernel.chunks import keep_room_for_metadata
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part
-from buntime.sandboxes.kernel.image import find_image
 from buntime.sandboxes.kernel.oci import Runtime
 from buntime.sandboxes.kernel.root import NotAttachable
 from buntime.sandboxes.kernel.watch import watch_kernel
@@ -39,6 +39,7 @@ from buntime.sandboxes.record import Record
 from buntime.sandboxes.removing import Removing
 from buntime.sandboxes.sandbox import LocalSandbox
 from buntime.session import Session
+from buntime.snapshot import MadeImage
 
 log = structlog.get_logger()
 
@@ -62,7 +63,10 @@ class LocalSandboxes:
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._attaches = asyncio.Semaphore(ATTACHES_AT_ONCE)
         self._capacity = Capacity(settings, machinery.volumes, self._cache)
-        self._volumes = LocalVolumes(machinery.volumes, self._cache, self._capacity)
+        self._grounds = Grounds(machinery)
+        self._volumes = LocalVolumes(
+            machinery.volumes, machinery.packed, self._cache, self._capacity, self._is_stood_on
+        )
         self._pool = Pool(
             settings.pool_size,
             machinery.tasks,
@@ -127,7 +131,7 @@ class LocalSandboxes:
         return Claimed(sandbox, sandbox.record.volume, sandbox.record.image)
 
     async def _claim_on(self, purpose: Purpose) -> Claimed:
-        self._require_image(purpose.image)
+        await self._grounds.require(purpose.image)
         self._capacity.require()
         sandbox = await self._serving(purpose)
         self._running[sandbox.id] = sandbox
@@ -143,7 +147,7 @@ class LocalSandboxes:
             return running
         if not self._machinery.volumes.exists(session.volume):
             raise VolumeLost(session.volume)
-        self._require_image(session.image)
+        await self._grounds.require(session.image)
         self._capacity.require()
         await self._remove_all(session)  # two must not use the volume
         sandbox = await self._serving(purpose_of(session))
@@ -151,10 +155,6 @@ class LocalSandboxes:
         self._cache.drop(session.volume)
         log.info("sandbox_started", session=session.id, sandbox=sandbox.id)
         return sandbox
-
-    def _require_image(self, image: str) -> None:
-        if find_image(self._settings.images, image) is None:
-            raise Unavailable(f"This host does not have the image {image} that the session stands on.", 60)
 
     async def _serving(self, purpose: Purpose) -> LocalSandbox:
         """A parked sandbox that is given the root, or a new one. Raises Unavailable."""
@@ -167,7 +167,7 @@ class LocalSandboxes:
         cannot be removed."""
         empty = parked.record.volume
         give_back = self._discard if purpose.is_new else self._removing.remove
-        self._removing.note(replace(parked.record, volume=purpose.volume))
+        self._removing.note(replace(parked.record, image=purpose.image, volume=purpose.volume))
         try:
             async with self._attaches:
                 # a cancelled attach removes the sandbox, which must not happen while a thread still works on it
@@ -235,7 +235,16 @@ class LocalSandboxes:
         if volume is not None:
             await self._volumes.remove(volume)
 
-    async def recover(self, owned: Mapping[str, Session]) -> None:
+    async def know(self, image: MadeImage) -> None:
+        await self._grounds.know(image)
+
+    async def forget(self, image_id: str) -> None:
+        await self._grounds.forget(image_id)
+
+    def _is_stood_on(self, layer: str) -> bool:
+        return any(self._grounds.has_layer(image, layer) for image in self._removing.images)
+
+    async def recover(self, owned: Mapping[str, Session], layers: Collection[str] = ()) -> None:
         found = {entry.name for entry in self._containers.home.iterdir()}
         kept = {name: r for name in found if (r := records.read(self._containers.home / name)) is not None}
         slots = [r.slot for r in kept.values() if r.slot != records.NO_SLOT]
@@ -253,20 +262,21 @@ class LocalSandboxes:
         await _each(kept.values(), adopt, ADOPTED_AT_ONCE, ADOPT_SECONDS)
         left = (found | self._containers.known()) - set(self._running) - self._pool.ids
         await _each(left, self._removed)
-        await self._recover_volumes({session.volume for session in owned.values()})
+        await self._recover_volumes({session.volume for session in owned.values()}, set(layers))
 
     async def _removed(self, sandbox_id: str) -> None:
         with suppress(Unavailable):  # it is in the log; its volume stays in use
             await self._removing.remove(sandbox_id)
 
-    async def _recover_volumes(self, owned: Collection[str]) -> None:
-        """Removes the volumes that are neither `owned` nor in use."""
+    async def _recover_volumes(self, owned: Collection[str], layers: Collection[str]) -> None:
+        """Removes the volumes that are neither `owned` nor `layers` nor in use."""
         used = {sandbox.record.volume for sandbox in self._pool} | self._removing.volumes
         there = self._machinery.volumes.all()
-        orphans = there - used - set(owned)
+        orphans = there - used - set(owned) - set(layers)
         if orphans:
             log.info("orphans_removed", count=len(orphans))
         await _each(orphans, self._removed_later)
+        await asyncio.to_thread(self._machinery.packed.keep, there - orphans)
         unused = (there & set(owned)) - used
         if unused:  # a sandbox of theirs may have ended without us
             await asyncio.to_thread(self._machinery.volumes.sync)

@@ -1,16 +1,20 @@
 """The volumes of this host. Implements `ports.Volumes`."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import structlog
 
 from buntime.daemon.steps import reached
+from buntime.daemon.tasks import to_its_end
 from buntime.errors import Unavailable
 from buntime.plan import MB
 from buntime.ports import VolumeLost
 from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.capacity import Capacity
+from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.digest import digest_of
+from buntime.sandboxes.kernel.packed import Packed
 from buntime.sandboxes.kernel.volume import Volumes
 
 log = structlog.get_logger()
@@ -19,10 +23,21 @@ STREAM_FACTOR, STREAM_REST = 2, 64 * MB  # the longest stream: so many times the
 
 
 class LocalVolumes:
-    def __init__(self, volumes: Volumes, cache: VolumeCache, capacity: Capacity) -> None:
+    def __init__(
+        self,
+        volumes: Volumes,
+        packed: Packed,
+        cache: VolumeCache,
+        capacity: Capacity,
+        is_stood_on: Callable[[str], bool],
+    ) -> None:
+        """`is_stood_on`: whether a sandbox's image has this layer."""
         self._volumes = volumes
+        self._packed = packed
+        self._is_stood_on = is_stood_on
         self._cache = cache
         self._capacity = capacity
+        self._digesting = asyncio.Lock()  # it takes a processor
         self._loop = asyncio.get_running_loop()
 
     def exists(self, volume_id: str) -> bool:
@@ -41,8 +56,22 @@ class LocalVolumes:
         self._volumes.receive(volume_id, disk, content)
         self._loop.call_soon_threadsafe(self._cache.add, volume_id)
 
+    async def digest(self, layer_id: str) -> str:
+        if not self._volumes.exists(layer_id):
+            raise VolumeLost(layer_id)
+        async with self._digesting:
+            try:
+                return await to_its_end(asyncio.to_thread(digest_of, self._volumes.upper(layer_id)))
+            except HostCommandFailed as failed:
+                log.error("layer_without_digest", layer=layer_id, reason=str(failed))
+                raise Unavailable("The files of a layer could not be read just now.", 5) from failed
+
     async def remove(self, volume_id: str) -> None:
+        if self._is_stood_on(volume_id):
+            log.error("layer_still_in_use", layer=volume_id)
+            raise Unavailable("A layer cannot be removed while a session stands on it.", 5)
         try:
+            await asyncio.to_thread(self._packed.remove, volume_id)
             await asyncio.to_thread(self._volumes.destroy, volume_id)
         except OSError as failed:
             log.error("volume_not_removed", volume=volume_id, reason=str(failed))

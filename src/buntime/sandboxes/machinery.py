@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from buntime.daemon.tasks import Tasks
+from buntime.sandboxes.images.made import MadeImages
 from buntime.sandboxes.kernel.cgroup import Cgroups
+from buntime.sandboxes.kernel.packed import Packed
 from buntime.sandboxes.kernel.reclaim import AT_ONCE
 from buntime.sandboxes.kernel.volume import Volumes
 from buntime.sandboxes.network.namespaces import Network
@@ -39,5 +41,7 @@ class Machinery:
     http: aiohttp.ClientSession  # to guests
     env: Mapping[str, str]  # for every run; the request may override it
     runs: Runs
+    made: MadeImages
+    packed: Packed
     sync: Shared = field(default_factory=Shared)
     reclaims: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))

@@ -1,6 +1,7 @@
 """Opening this host for sandboxes, and leaving it as it was found."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,12 +16,14 @@ from buntime.egress import Rules, rules_of
 from buntime.plan import MB, Limits
 from buntime.sandboxes import record
 from buntime.sandboxes.containers import Settings
+from buntime.sandboxes.images.made import MadeImages
 from buntime.sandboxes.kernel import seccomp
 from buntime.sandboxes.kernel.cgroup_version import find_cgroups
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part, claim_part, other_data_dirs, release_part, total_memory
 from buntime.sandboxes.kernel.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas
 from buntime.sandboxes.kernel.oci import Runtime
+from buntime.sandboxes.kernel.packed import Packed
 from buntime.sandboxes.kernel.volume import GB, Volumes
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.machinery import Machinery, Runs
@@ -67,7 +70,10 @@ async def opened(
         sandboxes = LocalSandboxes(settings, part, runtime, machinery)
         stack.push_async_callback(sandboxes.close)
         for each in made:
-            await sandboxes.know(each)
+            try:
+                await sandboxes.know(each)
+            except ValueError as wrong:
+                log.error("image_not_usable", image=each.id, reason=str(wrong))
         await sandboxes.recover(owned, layers)
         yield sandboxes
 
@@ -101,6 +107,8 @@ async def purge(config: Config, tasks: Tasks, http: aiohttp.ClientSession) -> No
 async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
     machinery.cgroups.remove_root()
     machinery.volumes.unmount()
+    for directory in (config.data_dir / "made", config.data_dir / "packed"):
+        shutil.rmtree(directory, ignore_errors=True)
     NameServer(part, config.run_dir).stop()
     machinery.network.remove()
     for path in (config.api_socket, config.edge_socket, config.metrics_socket):
@@ -134,7 +142,9 @@ def _open_machinery(
     network.open(_rules_by_slot(config.data_dir / "sandboxes", owned), edge)
     stack.callback(network.close)
     NameServer(part, config.run_dir).ensure()
-    return Machinery(find_cgroups(part.instance), volumes, network, tasks, http, _run_env(), Runs())
+    made, packed = MadeImages(config.data_dir / "made", config.images), Packed(config.data_dir / "packed")
+    stack.callback(packed.close)
+    return Machinery(find_cgroups(part.instance), volumes, network, tasks, http, _run_env(), Runs(), made, packed)
 
 
 def _rules_by_slot(home: Path, owned: Mapping[str, Session]) -> dict[int, Rules]:

@@ -23,20 +23,25 @@ class Removing:
         self._tasks = tasks
         self._kill = kill
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._volumes: dict[str, str] = {}  # sandbox of a session → its volume
+        self._records: dict[str, Record] = {}  # of sandboxes of sessions, by id
 
     def note(self, record: Record) -> None:
-        """The sandbox is about to use this volume."""
-        self._volumes[record.sandbox] = record.volume
+        """The sandbox is about to use this volume and this image."""
+        self._records[record.sandbox] = record
 
     def forget(self, sandbox_id: str) -> None:
-        """The sandbox does not use that volume."""
-        self._volumes.pop(sandbox_id, None)
+        """The sandbox does not use them."""
+        self._records.pop(sandbox_id, None)
 
     @property
     def volumes(self) -> set[str]:
         """Those in use."""
-        return set(self._volumes.values())
+        return {record.volume for record in self._records.values()}
+
+    @property
+    def images(self) -> set[str]:
+        """Those in use by sessions."""
+        return {record.image for record in self._records.values()}
 
     async def remove(self, sandbox_id: str) -> None:
         """Kills the sandbox and removes every trace of it but its volume. Raises Unavailable; you can call it again."""
@@ -46,7 +51,7 @@ class Removing:
             async with lock:
                 await self._kill(sandbox_id)
                 await asyncio.to_thread(self._containers.remove, sandbox_id)
-                self._volumes.pop(sandbox_id, None)
+                self._records.pop(sandbox_id, None)
 
         try:
             await self._tasks.finish(killed_first(), f"remove {sandbox_id}")
@@ -56,5 +61,5 @@ class Removing:
 
     async def remove_users(self, volume_id: str) -> None:
         """Removes every sandbox that uses the volume. Raises Unavailable."""
-        for sandbox_id in [name for name, volume in self._volumes.items() if volume == volume_id]:
+        for sandbox_id in [name for name, record in self._records.items() if record.volume == volume_id]:
             await self.remove(sandbox_id)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from buntime.errors import Unavailable
 from buntime.ids import new_sandbox_id, new_volume_id
+from buntime.image import MADE_PREFIX
 from buntime.inside import FileToWrite, Sink, Stream
 from buntime.paths import WORKSPACE, for_client
 from buntime.plan import MB, Limits
@@ -25,6 +26,7 @@ from buntime.ports import (
     VolumeLost,
 )
 from buntime.session import DEFAULT_NETWORK, Network, Session, State
+from buntime.snapshot import MOST_LAYERS, MadeImage
 from buntime.testing.contexts import FakeContexts
 from buntime.testing.files import FakeFiles
 from buntime.testing.processes import FakeProcesses
@@ -82,9 +84,20 @@ type Runner = Callable[[Run, FakeSandbox], Awaitable[RunResult]]
 class FakeSandbox:
     """`ports.Sandbox` on a FakeVolume."""
 
-    def __init__(self, sandbox_id: str, volume_id: str, volume: FakeVolume, runner: Runner) -> None:
+    def __init__(
+        self,
+        sandbox_id: str,
+        volume_id: str,
+        volume: FakeVolume,
+        runner: Runner,
+        image: str,
+        env: Mapping[str, str],
+    ) -> None:
+        """`env`: what the image sets."""
         self._id = sandbox_id
         self._runner = runner
+        self._env = env
+        self.image = image
         self.volume_id = volume_id
         self.volume = volume
         self.network: Network = DEFAULT_NETWORK
@@ -122,7 +135,7 @@ class FakeSandbox:
 
     async def run(self, run: Run, sink: Sink | None = None) -> RunResult:
         self._check()
-        result = await self._runner(run, self)
+        result = await self._runner(replace(run, env={**self._env, **run.env}), self)
         if sink is None:
             return result
         outputs: tuple[tuple[Stream, bytes], ...] = (("stdout", result.stdout), ("stderr", result.stderr))
@@ -162,7 +175,8 @@ class FakeSandboxes:
         self.open_for_claims = asyncio.Event()
         self.open_for_claims.set()
         self.running: dict[str, FakeSandbox] = {}
-        self.volumes = FakeVolumes(self._used)
+        self.made: dict[str, MadeImage] = {}  # by id
+        self.volumes = FakeVolumes(self._used, self._is_stood_on)
         self.short = Strain(memory=0, disk=0)  # for tests to set, like the next one
         self.got_bytes: set[str] = set()  # ids of sessions
         self.disconnected: list[str] = []  # ids of sandboxes, in order
@@ -170,6 +184,7 @@ class FakeSandboxes:
         self.claims = self.misses = self.refused = 0
 
     async def claim(self, session_id: str, limits: Limits, image: str = "") -> Claimed:
+        layers = self._require_layers(image)
         self.claims_waiting += 1
         await self.open_for_claims.wait()
         self.claims_waiting -= 1
@@ -180,8 +195,10 @@ class FakeSandboxes:
         self.misses += not self.parked
         self.parked = max(self.parked - 1, 0)
         volume_id = new_volume_id()
-        self.volumes[volume_id] = FakeVolume(limits.disk)
-        return Claimed(self._run(volume_id), volume_id, image or IMAGE)
+        volume = self.volumes[volume_id] = FakeVolume(limits.disk)
+        if layers:
+            volume.stand_on(self.volumes[layers[0]])
+        return Claimed(self._run(volume_id, image), volume_id, image or IMAGE)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:
         return self.running.get(sandbox_id)
@@ -189,7 +206,8 @@ class FakeSandboxes:
     async def start(self, session: Session) -> Sandbox:
         if session.volume not in self.volumes:
             raise VolumeLost(session.volume)
-        sandbox = self.running.get(session.sandbox) or self._run(session.volume)
+        self._require_layers(session.image)
+        sandbox = self.running.get(session.sandbox) or self._run(session.volume, session.image)
         await sandbox.restrict(session.network)
         return sandbox
 
@@ -211,10 +229,18 @@ class FakeSandboxes:
         await self.stop(session)
         await self.volumes.remove(session.volume)
 
-    async def recover(self, owned: Mapping[str, Session]) -> None:
+    async def know(self, image: MadeImage) -> None:
+        if len(self._chain(image.base)) >= MOST_LAYERS:
+            raise ValueError(f"an image has at most {MOST_LAYERS} layers")
+        self.made[image.id] = image
+
+    async def forget(self, image_id: str) -> None:
+        self.made.pop(image_id, None)
+
+    async def recover(self, owned: Mapping[str, Session], layers: Collection[str] = ()) -> None:
         for sandbox_id in set(self.running) - set(owned):
             await self.kill(sandbox_id)
-        for volume_id in set(self.volumes) - {session.volume for session in owned.values()}:
+        for volume_id in set(self.volumes) - {session.volume for session in owned.values()} - set(layers):
             await self.volumes.remove(volume_id)
         for sandbox in list(self.running.values()):
             if owned[sandbox.id].state is State.DEEP_SLEEP:
@@ -245,7 +271,30 @@ class FakeSandboxes:
     def _used(self) -> set[str]:
         return {sandbox.volume_id for sandbox in self.running.values()}
 
-    def _run(self, volume_id: str) -> FakeSandbox:
-        sandbox = FakeSandbox(new_sandbox_id(), volume_id, self.volumes[volume_id], self._runner)
+    def _chain(self, image_id: str) -> list[MadeImage]:
+        """The made image and those below it, the uppermost first."""
+        chain = list[MadeImage]()
+        while image_id in self.made:
+            chain.append(self.made[image_id])
+            image_id = chain[-1].base
+        return chain
+
+    def _require_layers(self, image_id: str) -> list[str]:
+        """The image's layers, the uppermost first. The host has every image that nobody made."""
+        chain = self._chain(image_id)
+        if (chain[-1].base if chain else image_id).startswith(MADE_PREFIX):
+            raise Unavailable(f"This host does not have the image {image_id} that the session stands on.")
+        for made in chain:
+            if made.layer not in self.volumes:
+                raise VolumeLost(made.layer)
+        return [made.layer for made in chain]
+
+    def _is_stood_on(self, layer: str) -> bool:
+        images = (sandbox.image for sandbox in self.running.values())
+        return any(made.layer == layer for image in images for made in self._chain(image))
+
+    def _run(self, volume_id: str, image: str) -> FakeSandbox:
+        env = {name: value for made in reversed(self._chain(image)) for name, value in made.env.items()}
+        sandbox = FakeSandbox(new_sandbox_id(), volume_id, self.volumes[volume_id], self._runner, image, env)
         self.running[sandbox.id] = sandbox
         return sandbox

@@ -1,11 +1,12 @@
 """Fake volumes for tests: dictionaries of files."""
 
+import hashlib
 import pickle
 import posixpath
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from buntime.errors import FileConflict
+from buntime.errors import FileConflict, Unavailable
 from buntime.inside import FileToWrite
 from buntime.paths import WORKSPACE, for_client
 from buntime.ports import VolumeLost
@@ -30,12 +31,20 @@ class FakeVolume:
         self.disk = disk
         self.files: dict[str, FakeFile] = {}
         self.directories = {"/", WORKSPACE}
+        self.lower: dict[str, FakeFile] = {}  # files of the image, as it has them
         self.now = 0  # a clock that ticks at each write
 
     @property
     def used(self) -> int:
         """Bytes."""
-        return sum(len(file.content) for file in self.files.values())
+        own = (file for path, file in self.files.items() if self.lower.get(path) is not file)
+        return sum(len(file.content) for file in own)
+
+    def stand_on(self, layer: "FakeVolume") -> None:
+        """Puts the layer's files below those that the volume will get. A fake layer has those of all layers below."""
+        self.lower = dict(layer.files)
+        self.files = dict(layer.files)
+        self.directories = set(layer.directories)
 
     def parents(self, path: str) -> list[str]:
         above = posixpath.dirname(path)
@@ -60,10 +69,12 @@ class FakeVolume:
 
 
 class FakeVolumes(dict[str, FakeVolume]):
-    """`ports.Volumes` in memory. `used`: ids of the volumes that sandboxes use now."""
+    """`ports.Volumes` in memory. `used`: ids of the volumes that sandboxes use now. `is_stood_on`: whether a sandbox's
+    image has this layer."""
 
-    def __init__(self, used: Callable[[], set[str]]) -> None:
+    def __init__(self, used: Callable[[], set[str]], is_stood_on: Callable[[str], bool]) -> None:
         self._used = used
+        self._is_stood_on = is_stood_on
 
     def exists(self, volume_id: str) -> bool:
         return volume_id in self
@@ -77,7 +88,7 @@ class FakeVolumes(dict[str, FakeVolume]):
         if volume_id not in self:
             raise VolumeLost(volume_id)
         volume = self[volume_id]
-        whole = pickle.dumps((volume_id, volume.files, volume.directories, volume.now)) + END
+        whole = pickle.dumps((volume_id, volume.files, volume.lower, volume.directories, volume.now)) + END
         for start in range(0, len(whole), PIECE):
             yield whole[start : start + PIECE]
 
@@ -87,13 +98,22 @@ class FakeVolumes(dict[str, FakeVolume]):
         whole = b"".join(content)
         if not whole.endswith(END):
             raise ValueError("no whole stream of a volume")
-        name, files, directories, now = pickle.loads(whole.removesuffix(END))  # of `send`
+        name, files, lower, directories, now = pickle.loads(whole.removesuffix(END))  # of `send`
         if name != volume_id:
             raise ValueError(f"not the stream of {volume_id}")
         volume = FakeVolume(disk)
-        volume.files, volume.directories, volume.now = files, directories, now
+        volume.files, volume.lower, volume.directories, volume.now = files, lower, directories, now
         self[volume_id] = volume
+
+    async def digest(self, layer_id: str) -> str:
+        if layer_id not in self:
+            raise VolumeLost(layer_id)
+        layer = self[layer_id]
+        files = sorted((path, file.mode, file.content) for path, file in layer.files.items())
+        return hashlib.sha256(pickle.dumps((files, sorted(layer.directories)))).hexdigest()
 
     async def remove(self, volume_id: str) -> None:
         assert volume_id not in self._used(), "what runs is no cache"
+        if self._is_stood_on(volume_id):
+            raise Unavailable("A layer cannot be removed while a session stands on it.")
         self.pop(volume_id, None)

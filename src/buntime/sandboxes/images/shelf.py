@@ -10,7 +10,6 @@ An image goes with its last mark. Whoever changes any of it holds the lock, whic
 import errno
 import fcntl
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from buntime.daemon.steps import reached
 from buntime.sandboxes.images.sources import Say
+from buntime.sandboxes.kernel.durable import sync
 from buntime.sandboxes.kernel.image import UNFINISHED
 
 ADDED = re.compile(r"root-[0-9a-f]{32}")
@@ -63,7 +63,7 @@ class Shelf:
             if env:
                 (self._directory / f"{image}.env").write_text(json.dumps(env, sort_keys=True))
             root.rename(self._directory / image)
-        _sync(self._directory)
+        sync(self._directory)
         reached("image: put")
         return image
 
@@ -133,11 +133,3 @@ def _lock(file: int, say: Say | None) -> bool:
             time.sleep(0.2)
         else:
             return True
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,9 +13,11 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_SLAVE = 1, 2, 4, 4096, 16384, 1 << 19
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 _MNT_DETACH = 2
-_OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442
+_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 437, 442
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _OPEN_TREE_CLONE, _AT_EMPTY_PATH, _FROM_EMPTY_PATH, _TO_EMPTY_PATH = 1, 0x1000, 4, 0x40
+_CLOEXEC = 1  # of fsopen and fsmount
+_SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6  # of fsconfig
 _ATTR_IDMAP = 0x100000
 _RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 1, 2, 4, 8
 _AT_FDCWD = -100
@@ -43,6 +45,29 @@ def detached(source: Path) -> Iterator[int]:
     """A copy of the mount at this path, or a bind of the directory, which is mounted nowhere yet."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
     tree = _checked(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags), f"open {source}")
+    try:
+        yield tree
+    finally:
+        os.close(tree)
+
+
+@contextmanager
+def on_device(device: Path, kind: str) -> Iterator[int]:
+    """A read-only mount of the file system on the device, which is mounted nowhere yet. All mounts of one device are of
+    the same file system, and share its pages."""
+    what = f"mount {device}"
+    context = _checked(_libc.syscall(_FSOPEN, kind.encode(), _CLOEXEC), what)
+    try:
+        for command, key, value in (
+            (_SET_STRING, b"source", os.fsencode(device)),
+            (_SET_FLAG, b"ro", None),
+            (_CREATE, None, None),
+        ):
+            _checked(_libc.syscall(_FSCONFIG, context, command, key, value, 0), what)
+        attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV
+        tree = _checked(_libc.syscall(_FSMOUNT, context, _CLOEXEC, attributes), what)
+    finally:
+        os.close(context)
     try:
         yield tree
     finally:

@@ -24,9 +24,12 @@ from buntime.sandboxes.kernel.mount_calls import (
     detached,
     map_ids,
     mount,
+    on_device,
     put,
     unmount,
 )
+from buntime.sandboxes.kernel.packed import KIND as PACKED_KIND
+from buntime.snapshot import MOST_LAYERS
 
 # Mount points, the same for all threads. The container's root has no rights on the host, but must reach them, which it
 # could not in the data directory.
@@ -34,6 +37,10 @@ MOUNTS = SHARED_RUN_DIR / "mounts"
 ROOT, IMAGE, VOLUME, SEEN, PROGRAMS, GUEST, RESOLV_CONF = (
     MOUNTS / name for name in ("root", "image", "volume", "seen", "programs", "guest", "resolv.conf")
 )
+PACKED = [MOUNTS / f"layer{number}" for number in range(1, MOST_LAYERS + 1)]
+# With `redirect_dir`, a session can rename a directory of a layer below. With `index`, hard links of such a layer would
+# stay together, but it refuses a copied or restored volume: see docs/decisions/0022-layers-below.md.
+OPTIONS = "metacopy=off,index=off,redirect_dir=on"
 DEV = Path("/dev")  # the runtime takes a container's devices from here
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 THREADS = 4
@@ -44,6 +51,7 @@ class Layers:
     """Of a root file system."""
 
     image: Path
+    packed: Sequence[Path]  # block devices with the layers above the image, the uppermost first; see `packed.py`
     volume: Path  # has upper/ and work/
     id_map: int  # a user namespace, as a file descriptor
 
@@ -60,7 +68,7 @@ class OwnFiles:
 class MountThreads:
     def __init__(self, hidden: Sequence[Path]) -> None:
         """`hidden`: mounts of the host that the threads must not see."""
-        for directory in (ROOT, IMAGE, VOLUME, SEEN, PROGRAMS, GUEST):
+        for directory in (ROOT, IMAGE, *PACKED, VOLUME, SEEN, PROGRAMS, GUEST):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         RESOLV_CONF.touch(mode=0o644)
         self._threads = ThreadPoolExecutor(
@@ -100,10 +108,15 @@ def _leave_the_hosts_mounts(hidden: Sequence[Path]) -> None:
 
 @contextmanager
 def _root(layers: Layers) -> Iterator[None]:
-    overlay = (
-        f"lowerdir={IMAGE},upperdir={VOLUME}/upper,workdir={VOLUME}/work,metacopy=off,index=off,redirect_dir=nofollow"
-    )
+    packed = PACKED[: len(layers.packed)]
+    lower = ":".join(map(str, [*packed, IMAGE]))
+    overlay = f"lowerdir={lower},upperdir={VOLUME}/upper,workdir={VOLUME}/work,{OPTIONS}"
     with ExitStack() as mounts:
+        for device, target in zip(layers.packed, packed, strict=True):
+            with on_device(device, PACKED_KIND) as tree:
+                map_ids(tree, layers.id_map, str(device))
+                put(tree, target)
+            mounts.callback(unmount, target)
         for source, target in ((layers.image, IMAGE), (layers.volume, VOLUME)):
             _bind_idmapped(source, target, layers.id_map)
             mounts.callback(unmount, target)

@@ -48,6 +48,7 @@ class Place:
     name: str  # of the container: buntime-<instance>-<sandbox>
     bundle: Path  # also holds the pid file
     image: Path
+    packed: Sequence[Path]  # block devices with the layers above the image
     guest: Path  # its programs
     volume: Path
     resolv_conf: Path
@@ -174,7 +175,7 @@ class Runtime:
         verb = [*self._verb, "run", "-d", "-b", str(place.bundle), "--pid-file", str(place.pid_file), place.name]
         with user_namespaces(place.first_uid) as users:
             (place.bundle / "config.json").write_text(json.dumps(spec(place, users.session_path, seccomp)))
-            layers = Layers(place.image, place.volume, users.mounts)
+            layers = Layers(place.image, place.packed, place.volume, users.mounts)
             files = OwnFiles(place.resolv_conf, place.seen, place.guest)
             self._mounts.with_layers(layers, files, lambda: self._call(verb))
         return int(place.pid_file.read_text())
@@ -185,7 +186,8 @@ class Runtime:
         Raises NotAttachable, which changes nothing, and HostCommandFailed, after which it must be deleted.
         """
         with id_map(place.first_uid) as mapped:
-            replace_root(self._mounts, init, Layers(place.image, place.volume, mapped), place.quota)
+            layers = Layers(place.image, place.packed, place.volume, mapped)
+            replace_root(self._mounts, init, layers, place.quota)
 
     def delete(self, name: str) -> None:
         """Kills the container if it runs, and forgets it. Idempotent."""

@@ -59,6 +59,10 @@ class Volumes:
     def path(self, sandbox: str) -> Path:
         return self.directory / sandbox
 
+    def upper(self, volume: str) -> Path:
+        """The files of a volume or a layer, as overlayfs keeps them."""
+        return self.path(volume) / LAYERS[0]
+
     def mount(self) -> None:
         """Makes and mounts what is missing. Raises HostCommandFailed."""
         self.directory.mkdir(mode=0o700, exist_ok=True)
