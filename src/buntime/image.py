@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 
 DEFAULT_IMAGE = "default"  # the name of the host's own image, which nobody can give to another
-MADE_PREFIX = "img_"  # of the id of an image that an account has made
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 OPERATOR = ""  # in place of an account: every account can use these images
 ADDED_PREFIX, MADE_PREFIX = "root-", "img_"  # of the ids of images that operators add, and that accounts make

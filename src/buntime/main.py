@@ -80,10 +80,11 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         await _prune_images(config, store)
 
         owned = {session.sandbox: session for session in sessions}
-        layers, made = [layer.id for layer in await store.all_layers()], await store.all_made_images()
-        sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, http, layers, made))
+        layers, made = await store.all_layers(), await store.all_made_images()
+        ids = [layer.id for layer in layers]
+        sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, http, ids, made))
 
-        vault = open_vault(config, sessions)
+        vault = open_vault(config, [*sessions, *layers])
         saving = await enter(Saving(archive_of(config), vault, sandboxes.volumes, clock))
         metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works))
         lifecycle = assemble_lifecycle(store, sandboxes, saving, tasks, clock, metrics)

@@ -609,7 +609,10 @@ class Volumes(Protocol):
         ...
 
     def cached(self) -> Mapping[str, int]:
-        """Volume id → bytes, for volumes on this host that no sandbox uses. Reads memory only."""
+        """Volume id → bytes, for volumes on this host that no sandbox uses. Reads memory only.
+
+        Layers are not among them: the core knows which it needs.
+        """
         ...
 
     def send(self, volume_id: str) -> Iterator[bytes]:
@@ -638,7 +641,8 @@ class Volumes(Protocol):
         """Makes a layer of the volume's files as they are now, with all that was written before the call, durable.
 
         A sandbox may use the volume: its programs go on meanwhile. The volume may be a layer itself. Returns how many
-        bytes a volume with these files takes of its limit. Raises VolumeLost, and Unavailable.
+        bytes a volume with these files takes of its limit. Raises VolumeLost, ValueError when the layer exists, and
+        Unavailable.
         """
         ...
 

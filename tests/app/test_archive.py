@@ -57,7 +57,7 @@ async def test_requests_that_come_together_share_one_restore(api: Api) -> None:
     session = await evicted(api, "kept")
     receive, received = api.sandboxes.volumes.receive, 0
 
-    def counted(volume_id: str, disk: int, content: Iterator[bytes]) -> None:
+    def counted(volume_id: str, disk: int | None, content: Iterator[bytes]) -> None:
         nonlocal received
         received += 1
         receive(volume_id, disk, content)

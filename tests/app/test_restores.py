@@ -81,7 +81,7 @@ async def test_another_sessions_snapshot_can_be_restored(api: Api) -> None:
 async def test_a_session_in_use_is_busy_and_stays_as_it_is(api: Api) -> None:
     session = await awake(api)
     snapshot = await take(api, session)
-    with api.lifecycle.holds.hold(session):
+    with api.lifecycle.holds.held(session):
         refused = await api.call("POST", f"/sessions/{session}/restore", {"snapshotId": snapshot})
     assert refused.refusal == (409, "session_busy")
     assert (await api.call("GET", "/snapshots")).json["total"] == 1

@@ -253,9 +253,7 @@ async def test_a_snapshot_has_its_image(api: Api) -> None:
 
 async def test_a_repeated_request_makes_one_snapshot(api: Api) -> None:
     session = await awake(api)
-    answers = [
-        await api.call("POST", f"/sessions/{session}/snapshots", {}, Idempotency_Key="once") for _ in range(2)
-    ]
+    answers = [await api.call("POST", f"/sessions/{session}/snapshots", {}, Idempotency_Key="once") for _ in range(2)]
     assert answers[0].json == answers[1].json
     assert answers[1].headers["idempotent-replayed"] == "true"
     assert (await api.call("GET", "/snapshots")).json["total"] == 1

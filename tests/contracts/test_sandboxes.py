@@ -544,6 +544,171 @@ async def test_an_image_has_a_bounded_number_of_layers(host: Host) -> None:
         await host.sandboxes.know(replace(made, id=MADE_PREFIX + "more", base=images[-1].id))
 
 
+# --- layers ---
+
+
+LAYER, OTHER_LAYER = "layaaaaaaaaaaaa", "laybbbbbbbbbbbb"
+
+
+async def _with_a_layer(host: Host, content: bytes = b"kept") -> Session:
+    """Returns the session of a running sandbox. The layer has its file `a` with the content."""
+    session = await _claim(host)
+    files = [FileToWrite("/workspace/a", content), FileToWrite("/root/b", b"too", 0o600)]
+    await (await _sandbox_of(host, session)).files.write_batch(files)
+    await host.sandboxes.volumes.capture(session.volume, LAYER)
+    return session
+
+
+async def _claim_from_the_layer(host: Host, name: str = "c", limits: Limits = LIMITS) -> Session:
+    return _session(await host.sandboxes.claim(f"ses_{name * 18}", limits, layer=LAYER))
+
+
+async def _content(host: Host, session: Session, path: str = "/workspace/a") -> bytes:
+    return await (await _sandbox_of(host, session)).files.read_whole(path, 32 * MB)
+
+
+async def _write(host: Host, session: Session, content: bytes, path: str = "/workspace/a") -> None:
+    await (await _sandbox_of(host, session)).files.write_batch([FileToWrite(path, content)])
+
+
+async def test_a_layer_keeps_what_a_running_session_had_when_it_was_captured(host: Host) -> None:
+    session = await _with_a_layer(host, b"old")
+    await _write(host, session, b"new")
+    assert host.sandboxes.volumes.exists(LAYER)
+    copies = [await _claim_from_the_layer(host, name) for name in "cd"]
+    assert len({session.volume, *(copied.volume for copied in copies)}) == 3
+    for copied in copies:
+        assert await _content(host, copied) == b"old"
+        assert await _content(host, copied, "/root/b") == b"too"
+    await _write(host, copies[0], b"third")
+    assert [await _content(host, each) for each in (session, *copies)] == [b"new", b"third", b"old"]
+
+
+async def test_a_layer_outlives_its_source_and_can_be_captured_itself(host: Host) -> None:
+    session = await _with_a_layer(host)
+    await host.sandboxes.destroy(session)
+    await host.sandboxes.volumes.capture(LAYER, OTHER_LAYER)
+    await host.sandboxes.volumes.remove(LAYER)
+    assert not host.sandboxes.volumes.exists(LAYER)
+    copied = _session(await host.sandboxes.claim("ses_" + "c" * 18, LIMITS, layer=OTHER_LAYER))
+    assert await _content(host, copied) == b"kept"
+
+
+async def test_a_stopped_session_can_be_captured_and_starts_again(host: Host) -> None:
+    session = await _stopped(host)
+    await host.sandboxes.volumes.capture(session.volume, LAYER)
+    sandbox = await host.sandboxes.start(session)
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", b"new")])
+    assert await _content(host, await _claim_from_the_layer(host)) == b"kept"
+
+
+async def test_a_volume_copied_from_a_layer_waits_for_its_session(host: Host) -> None:
+    await host.sandboxes.destroy(await _with_a_layer(host))
+    await host.sandboxes.volumes.copy(LAYER, "volcopycopycopy", LIMITS.disk)
+    assert host.sandboxes.volumes.cached().keys() == {"volcopycopycopy"}
+    sandbox = await host.sandboxes.start(replace(SESSION, volume="volcopycopycopy", image=await _image(host)))
+    assert await sandbox.files.read_whole("/workspace/a", 10) == b"kept"
+
+
+async def _image(host: Host) -> str:
+    claimed = await host.sandboxes.claim("ses_" + "i" * 18, LIMITS)
+    await host.sandboxes.destroy(_session(claimed))
+    return claimed.image
+
+
+async def test_the_size_of_a_capture_is_what_its_files_take_of_a_limit(host: Host) -> None:
+    session = await _with_a_layer(host, os.urandom(8 * MB))
+    copy = await _claim_from_the_layer(host)
+    await _write(host, copy, os.urandom(4 * MB), "/workspace/more")
+    for number, (volume, least) in enumerate(((session.volume, 8), (LAYER, 8), (copy.volume, 12))):
+        size = await host.sandboxes.volumes.capture(volume, f"lay{number}aaaaaaaaaaa")
+        assert least * MB <= size < (least + 1) * MB
+
+
+async def test_what_a_copy_inherits_counts_towards_its_limit(host: Host) -> None:
+    await _with_a_layer(host, os.urandom(20 * MB))
+    copy = await _claim_from_the_layer(host)
+    await _write(host, copy, os.urandom(8 * MB), "/workspace/more")
+    with pytest.raises(DiskFull):
+        await _write(host, copy, os.urandom(LIMITS.disk * MB), "/workspace/most")
+
+
+async def test_layers_are_not_cached_and_recovery_keeps_those_that_it_is_told_of(host: Host) -> None:
+    session = await _with_a_layer(host)
+    await host.sandboxes.volumes.capture(LAYER, OTHER_LAYER)
+    assert host.sandboxes.volumes.cached() == {}
+    await host.reopen({session.sandbox: session}, [LAYER])
+    assert host.sandboxes.volumes.exists(LAYER)
+    assert not host.sandboxes.volumes.exists(OTHER_LAYER)
+    assert host.sandboxes.volumes.cached() == {}
+    assert await _content(host, await _claim_from_the_layer(host)) == b"kept"
+    await host.reopen({session.sandbox: session})
+    assert not host.sandboxes.volumes.exists(LAYER)
+
+
+async def test_a_layer_is_sent_and_received_and_stays_a_layer(host: Host) -> None:
+    await host.sandboxes.destroy(await _with_a_layer(host, os.urandom(8 * MB)))
+    for _ in range(2):
+        pieces = await asyncio.to_thread(lambda: list(host.sandboxes.volumes.send(LAYER)))
+        await host.sandboxes.volumes.remove(LAYER)
+        await asyncio.to_thread(host.sandboxes.volumes.receive, LAYER, None, iter(pieces))
+        assert host.sandboxes.volumes.cached() == {}
+        copy = await _claim_from_the_layer(host)
+        assert len(await _content(host, copy)) == 8 * MB
+        with pytest.raises(DiskFull):
+            await _write(host, copy, bytes(LIMITS.disk * MB))
+        size = await host.sandboxes.volumes.capture(LAYER, OTHER_LAYER)
+        assert 8 * MB <= size < 9 * MB
+        await host.sandboxes.volumes.remove(OTHER_LAYER)
+
+
+async def test_a_copy_of_a_layer_is_sent_whole_and_no_longer_needs_it(host: Host) -> None:
+    await host.sandboxes.destroy(await _with_a_layer(host, os.urandom(20 * MB)))
+    copy = await _claim_from_the_layer(host)
+    await host.sandboxes.stop(copy)
+    pieces = await _sent(host, copy)
+    await host.sandboxes.volumes.remove(LAYER)
+    await host.sandboxes.volumes.remove(copy.volume)
+    await _receive(host, copy, pieces)
+    sandbox = await host.sandboxes.start(copy)
+    assert len(await sandbox.files.read_whole("/workspace/a", 32 * MB)) == 20 * MB
+    await sandbox.files.write_batch([FileToWrite("/workspace/more", bytes(8 * MB))])
+    with pytest.raises(DiskFull):
+        await sandbox.files.write_batch([FileToWrite("/workspace/most", os.urandom(8 * MB))])
+
+
+async def test_layers_alone_keep_what_no_volume_has_any_more(host: Host) -> None:
+    session = await _with_a_layer(host, os.urandom(16 * MB))
+    volumes = host.sandboxes.volumes
+    await volumes.capture(session.volume, OTHER_LAYER)
+    layers, missing = [LAYER, OTHER_LAYER], ["layzzzzzzzzzzzz"]
+    assert await volumes.sole_bytes(layers + missing, [session.volume, "volzzzzzzzzzzzz"]) < MB
+    await _write(host, session, b"small")
+    await volumes.capture(session.volume, "laycccccccccccc")  # so that it is on the disk
+    for kept in (layers, layers[:1], [*layers, "laycccccccccccc"]):
+        assert 16 * MB <= await volumes.sole_bytes(kept, [session.volume]) < 17 * MB
+    copy = await _claim_from_the_layer(host)
+    assert await volumes.sole_bytes(layers, [copy.volume]) < MB
+    assert await volumes.sole_bytes([], [copy.volume]) == await volumes.sole_bytes(missing, []) == 0
+
+
+async def test_what_is_not_there_cannot_be_captured_or_copied(host: Host) -> None:
+    session = await _with_a_layer(host)
+    volumes = host.sandboxes.volumes
+    with pytest.raises(VolumeLost):
+        await volumes.capture("volzzzzzzzzzzzz", OTHER_LAYER)
+    with pytest.raises(VolumeLost):
+        await volumes.copy(OTHER_LAYER, "volzzzzzzzzzzzz", LIMITS.disk)
+    with pytest.raises(VolumeLost):
+        await host.sandboxes.claim("ses_" + "c" * 18, LIMITS, layer=OTHER_LAYER)
+    assert not any(volumes.exists(name) for name in (OTHER_LAYER, "volzzzzzzzzzzzz"))
+    with pytest.raises(ValueError, match="already"):
+        await volumes.copy(LAYER, session.volume, LIMITS.disk)
+    with pytest.raises(ValueError, match="already"):
+        await volumes.capture(session.volume, LAYER)
+    assert await _content(host, await _claim_from_the_layer(host)) == b"kept"
+
+
 # --- runs ---
 
 

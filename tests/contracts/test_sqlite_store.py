@@ -1,6 +1,7 @@
 """Promises of the store's contract that only the SQLite file has: across restarts, processes, crashes and damage."""
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -9,17 +10,32 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from buntime.account import AccountStatus, hash_key
 from buntime.errors import SessionLimitExceeded, Unavailable
+from buntime.image import NamedImage
 from buntime.session import Event, Session, State
-from buntime.stores import committing, database, log, sessions
+from buntime.stores import committing, database, images, log, preview_tokens, sessions
 from buntime.stores.sqlite import SqliteStore
-from tests.contracts.examples import FULL, NOW, account, answer, key, session, token
+from tests.contracts.examples import (
+    FULL,
+    FULL_LAYER,
+    FULL_SNAPSHOT,
+    NOW,
+    account,
+    answer,
+    key,
+    layer,
+    made_image,
+    named,
+    session,
+    snapshot,
+    token,
+)
 
 ADD_FOREVER = """
 import asyncio, sys
@@ -97,6 +113,30 @@ def steps_of_add(connection: sqlite3.Connection, added: Session) -> int:
     return steps
 
 
+def migrations_until(version: int, copies: Path) -> Path:
+    """Returns a directory with the migrations that a store of this version has had."""
+    copies.mkdir()
+    for file in sorted(database.MIGRATIONS.glob("*.sql"))[:version]:
+        (copies / file.name).write_text(file.read_text())
+    return copies
+
+
+def insert_session_of_version_6(connection: sqlite3.Connection, added: Session) -> None:
+    """As buntime with this version of the store wrote it."""
+    row: dict[str, object] = {
+        **{name: getattr(added, name) for name in ("id", "account", "created_at", "expires_at", "last_active")},
+        **{name: getattr(added, name) for name in ("sandbox", "volume", "image", "image_name", "host", "epoch")},
+        **{name: getattr(added, name) for name in ("version", "on_wake", "files", "processes", "key", "archived")},
+        **{name: json.dumps(asdict(getattr(added, name))) for name in ("limits", "preview", "network")},
+        **{name: json.dumps(dict(getattr(added, name))) for name in ("metadata", "env")},
+        "state": added.state.value,
+        "snapshot": json.dumps(asdict(added.saved)) if added.saved else None,
+        "previous": json.dumps(asdict(added.previous)) if added.previous else None,
+    }
+    columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+    connection.execute(f"INSERT INTO sessions ({columns}) VALUES ({values})", row)
+
+
 @asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[SqliteStore]:
     store = await SqliteStore.open(path)
@@ -155,6 +195,22 @@ async def test_everything_is_found_after_a_restart(store_path: Path) -> None:
             "ses_full": FULL,
             "ses_one": changed,
         }
+
+
+async def test_snapshots_layers_and_images_are_found_after_a_restart(store_path: Path) -> None:
+    async with opened(store_path) as store:
+        await store.add_session(session(), None, 1)
+        await store.add_snapshot(FULL_SNAPSHOT, FULL_LAYER, None, 9)
+        await store.add_made_image(made_image(), named(), layer(), None, 9)
+        before = snapshot("snp_before", layer="lay_before", is_automatic=True)
+        changed = await store.restore_session(session(), session(), before, layer("lay_before"), None)
+        await store.add_layer(layer("lay_gone"))
+        condemned = await store.condemn_layers(NOW)
+    async with opened(store_path) as store:
+        assert await store.all_sessions() == [changed]
+        assert await store.list_snapshots("acc_one", now=NOW) == ([before, FULL_SNAPSHOT], 2)
+        assert await store.all_layers() == [layer("lay_before"), FULL_LAYER, *condemned, layer()]
+        assert await store.all_made_images() == [made_image()]
 
 
 async def test_activity_survives_a_restart(store_path: Path) -> None:
@@ -318,6 +374,18 @@ async def test_a_damaged_file_is_refused(store_path: Path, damage: str) -> None:
         await SqliteStore.open(store_path)
 
 
+async def test_in_a_large_file_what_keeps_files_is_checked_too(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(store_path) as store:
+        adds = [store.add_layer(layer(f"lay_{n:04}")) for n in range(300)]
+        await asyncio.gather(*adds)
+    monkeypatch.setattr(database, "LARGEST_WHOLE_CHECK", 0)
+    harm(store_path, "overwritten")
+    with pytest.raises(database.StoreDamaged, match=r"buntime\.db is damaged"):
+        await SqliteStore.open(store_path)
+
+
 async def test_a_row_that_makes_no_sense_is_damage(store_path: Path) -> None:
     async with opened(store_path) as store:
         await store.add_session(session(), None, 1)
@@ -344,6 +412,46 @@ async def test_a_deleted_session_leaves_no_key_in_the_files_of_a_running_store(
         assert traces(store_path, "secret-of-one")
         await store.remove_session(deleting.id)
         assert await asyncio.to_thread(is_wiped, store_path, "secret-of-one")
+
+
+async def test_what_is_not_kept_any_more_leaves_nothing_in_the_files_of_a_running_store(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "CLEAN_SECONDS", 0.01)
+    async with opened(store_path) as store:
+        await store.add_session(session(), None, 1)
+        for n in range(3):
+            added = replace(snapshot(f"snp_{n}", expires_at=NOW + 60 * n or None), metadata={"note": f"secret-{n}"})
+            await store.add_snapshot(added, None if n else layer(), None, 9)
+        made = replace(made_image(), env={"TOKEN": "secret-of-image"})
+        await store.add_made_image(made, named(), None, None, 9)
+        assert traces(store_path, "secret-0")
+        await store.remove_snapshot("snp_0")
+        assert await asyncio.to_thread(is_wiped, store_path, "secret-0")
+        await store.drop_snapshots(NOW + 60)
+        assert await asyncio.to_thread(is_wiped, store_path, "secret-1")
+        await store.drop_kept_of("acc_one")
+        assert await asyncio.to_thread(is_wiped, store_path, "secret-2")
+        assert traces(store_path, "secret-of-image")
+        await store.drop_made_images()
+        assert await asyncio.to_thread(is_wiped, store_path, "secret-of-image")
+        assert traces(store_path, "key of lay_one")
+        assert [one.id for one in await store.condemn_layers(NOW)] == ["lay_one"]
+        assert await asyncio.to_thread(is_wiped, store_path, "key of lay_one")
+        await store.remove_layer("lay_one")
+        assert await asyncio.to_thread(is_wiped, store_path, "lay_one")
+
+
+async def test_a_snapshot_that_a_restore_replaces_is_wiped(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "CLEAN_SECONDS", 0.01)
+    async with opened(store_path) as store:
+        await store.add_session(session(), None, 1)
+        first = replace(snapshot("snp_a", is_automatic=True), metadata={"note": "secret-of-first"})
+        changed = await store.restore_session(session(), session(), first, layer(), None)
+        assert traces(store_path, "secret-of-first")
+        second = snapshot("snp_b", layer="lay_two", is_automatic=True)
+        await store.restore_session(changed, changed, second, layer("lay_two"), None)
+        assert await asyncio.to_thread(is_wiped, store_path, "secret-of-first")
 
 
 async def test_what_was_deleted_is_wiped_when_nobody_reads_it_any_more(
@@ -380,12 +488,8 @@ async def test_what_was_deleted_before_a_crash_is_wiped_after_the_next_start(
 async def test_a_store_of_an_older_version_keeps_and_counts_its_sessions(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = tmp_path / "old"
-    old.mkdir()
-    for file in sorted(database.MIGRATIONS.glob("*.sql"))[:2]:
-        (old / file.name).write_text(file.read_text())
     with monkeypatch.context() as patch:
-        patch.setattr(database, "MIGRATIONS", old)
+        patch.setattr(database, "MIGRATIONS", migrations_until(2, tmp_path / "old"))
         with closing(database.connect(store_path)) as connection:
             for name, state in (("ses_a", "active"), ("ses_b", "deep-sleep"), ("ses_c", "deleting")):
                 values = (name, "acc_one", state, NOW, NOW + 300, NOW, f"sb_{name}", "img", "local", 1, 1, None)
@@ -400,6 +504,38 @@ async def test_a_store_of_an_older_version_keeps_and_counts_its_sessions(
         await store.add_session(session("ses_d"), None, 3)
 
 
+async def test_a_store_without_snapshots_keeps_what_it_has(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_image = replace(session("ses_b", account="acc_two"), image="root-1", image_name="a")
+    a_token = token(session=FULL.id)
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", migrations_until(6, tmp_path / "old"))
+        async with opened(store_path) as store:
+            await store.add_account(account())
+            await store.add_key(key())
+            await store.add_image(NamedImage("a", "root-1", 5, NOW))
+            await store.add_answer(answer(body=b"big" * 10_000))
+        with closing(database.connect(store_path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 6
+            for added in (FULL, on_image):
+                insert_session_of_version_6(connection, added)
+            preview_tokens.add_preview_token(connection, a_token, 9)
+    async with opened(store_path) as store:
+        with closing(database.connect(store_path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 7
+        assert await store.find_key(key().hash) == (key(), account())
+        assert {found.id: found for found in await store.all_sessions()} == {FULL.id: FULL, on_image.id: on_image}
+        assert await store.list_images("acc_two") == [NamedImage("a", "root-1", 5, NOW)]
+        assert await store.find_preview_token(a_token.hash) == a_token
+        assert await store.find_answer("acc_one", "k") == answer(body=b"big" * 10_000)
+        assert [*await store.all_layers(), *await store.all_made_images()] == []
+        taken = snapshot("snp_b", account="acc_two", session="ses_b", image="root-1")
+        await store.add_snapshot(taken, layer(account="acc_two", image="root-1"), None, 1)
+        assert await store.list_snapshots("acc_two", now=NOW) == ([taken], 1)
+        assert await store.used_images() == {FULL.image, "root-1"}
+
+
 def test_adding_a_session_is_no_more_work_with_many(store_path: Path) -> None:
     with closing(database.connect(store_path)) as connection, database.transaction(connection):
         sessions.add_session(connection, session("ses_first"), 1_000_000)
@@ -407,6 +543,23 @@ def test_adding_a_session_is_no_more_work_with_many(store_path: Path) -> None:
         for n in range(1000):
             sessions.add_session(connection, session(f"ses_{n}"), 1_000_000)
         assert steps_of_add(connection, session("ses_many")) == few
+
+
+def test_adding_a_session_on_an_image_without_a_name_is_no_more_work_with_many(store_path: Path) -> None:
+    def on_image(name: str) -> Session:
+        return replace(session(name), image="root-1", image_name="gone")
+
+    with closing(database.connect(store_path)) as connection, database.transaction(connection):
+        images.put_image(connection, NamedImage("gone", "root-1", 1, NOW))
+        sessions.add_session(connection, on_image("ses_first"), 1_000_000)
+        images.remove_image(connection, "", "gone")
+        few = steps_of_add(connection, on_image("ses_few"))
+        for n in range(1000):
+            sessions.add_session(connection, session(f"ses_{n}"), 1_000_000)
+        sessions.add_session(connection, on_image("ses_last"), 1_000_000)
+        for name in ("ses_first", "ses_few"):
+            sessions.remove_session(connection, name)
+        assert steps_of_add(connection, on_image("ses_many")) <= few
 
 
 async def test_a_missing_directory_is_named(store_path: Path) -> None:

@@ -1,24 +1,18 @@
 """Random sequences of calls give the same results on SQLite and the fake, also after restarts."""
 
-import asyncio
-import tempfile
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule
 
 from buntime.account import AccountStatus
-from buntime.errors import IdempotencyInProgress, SessionLimitExceeded, SessionNotFound, StaleSession, TooManyTokens
 from buntime.ports import Store
 from buntime.session import Session, State
-from buntime.stores.sqlite import SqliteStore
-from buntime.testing.store import FakeStore
 from tests.contracts.examples import NOW, account, answer, key, session, token
+from tests.contracts.twins import Twins
 
-REFUSALS = (ValueError, StaleSession, SessionLimitExceeded, IdempotencyInProgress, SessionNotFound, TooManyTokens)
 ACCOUNTS = st.sampled_from(["acc_a", "acc_b"])
 SESSIONS = st.sampled_from(["ses_1", "ses_2", "ses_3", "ses_4"])
 TOKENS = st.sampled_from("uvw")
@@ -27,34 +21,7 @@ TIMES = st.integers(0, 5)
 METADATA = st.dictionaries(st.sampled_from("xy"), st.sampled_from(["1", 1, True, None, "true"]))
 
 
-class SameAsTheFake(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        self.directory = tempfile.TemporaryDirectory()
-        self.runner = asyncio.Runner()
-        self.fake = FakeStore()
-        self.real = self.run(self.open())
-
-    async def open(self) -> SqliteStore:
-        return await SqliteStore.open(Path(self.directory.name) / "buntime.db")
-
-    def run[T](self, work: Coroutine[object, object, T]) -> T:
-        return self.runner.run(work)
-
-    def teardown(self) -> None:
-        self.run(self.real.close())
-        self.runner.close()
-        self.directory.cleanup()
-
-    def outcome(self, work: Coroutine[object, object, object]) -> object:
-        try:
-            return self.run(work)
-        except REFUSALS as refused:
-            return type(refused), getattr(refused, "details", None)
-
-    def same(self, real: Coroutine[object, object, object], fake: Coroutine[object, object, object]) -> None:
-        assert self.outcome(real) == self.outcome(fake)
-
+class SameAsTheFake(Twins):
     @rule(name=ACCOUNTS, created_at=TIMES)
     def add_account(self, name: str, created_at: int) -> None:
         new = account(name, created_at)
@@ -135,12 +102,6 @@ class SameAsTheFake(RuleBasedStateMachine):
     @rule()
     def changed_sessions(self) -> None:
         assert self.run(by_id(self.real.changed_sessions())) == self.run(by_id(self.fake.changed_sessions()))
-
-    @rule()
-    def restart(self) -> None:
-        self.run(self.real.close())
-        self.fake.seen.clear()  # the first call after a restart returns everything
-        self.real = self.run(self.open())
 
     @invariant()
     def say_the_same(self) -> None:

@@ -53,6 +53,10 @@ WAKE: Final = (
     "wake: started",
     "wake: stored",
 )
+CAPTURE: Final = (
+    "capture: done",
+    "copy: done",
+)
 SUSPEND: Final = ("suspend: stored",)
 ADD_IMAGE: Final = (  # of the command, not of a server
     "image: taken",

@@ -185,7 +185,8 @@ class Layers:
         now = int(self._clock())
         await self._store.drop_snapshots(now)
         for image_id in await self._store.drop_made_images():
-            await self._sandboxes.forget(image_id)
+            if await self._store.get_made_image(image_id) is None:  # else it was made again meanwhile
+                await self._sandboxes.forget(image_id)
         for layer in await self._store.condemn_layers(now - FORK_SECONDS):
             await self._remove(layer)
         for layer in await self._store.all_layers():

@@ -9,19 +9,20 @@ from pathlib import Path
 from buntime.config import BadSetting, Config
 from buntime.lifecycle.sealing import KEY_BYTES, Damaged, Vault
 from buntime.session import DESTROYED, Session
+from buntime.snapshot import Layer
 
 
 class BadMasterKey(BadSetting):
     """The master key cannot be used. The message tells the operator why."""
 
 
-def open_vault(config: Config, sessions: Collection[Session]) -> Vault:
-    """The vault of the master key, which is made if no session's key depends on it yet.
+def open_vault(config: Config, owners: Collection[Session | Layer]) -> Vault:
+    """The vault of the master key, which is made if no key of a session or a layer depends on it yet.
 
-    Raises BadMasterKey when it is missing, cannot be used, or is not the key that the sessions' keys are wrapped with.
+    Raises BadMasterKey when it is missing, cannot be used, or is not the key that those are wrapped with.
     """
     path = config.master_key_file or config.data_dir / "master.key"
-    wrapped = [session for session in sessions if session.key not in ("", DESTROYED)]
+    wrapped = [owner for owner in owners if owner.key not in ("", DESTROYED)]
     vault = Vault(load_master_key(path, may_create=not wrapped))
     if wrapped:
         try:

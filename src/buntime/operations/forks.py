@@ -9,6 +9,7 @@ from buntime import errors, requests
 from buntime.caller import Caller
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
+from buntime.ids import new_id
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.operations.entrance import Entrance
 from buntime.operations.sessions import Sessions, Source
@@ -88,15 +89,14 @@ class Forks:
         return made
 
     async def _layer(self, caller: Caller, session_id: str, answer: Answer | None) -> Layer:
-        """The files of the source. With an Idempotency-Key, they are stored until the fork is finished."""
-        if answer is None:
-            return (await self._lifecycle.layers.capture(session_id))[1]
-        kept = await self._store.find_fork_layer(caller.account.id, answer.key)
+        """The files of the source, which the store keeps until the fork is finished."""
+        key = new_id("fork ") if answer is None else answer.key  # a client's key has no space
+        kept = await self._store.find_fork_layer(caller.account.id, key)
         if kept is not None:
             await self._lifecycle.layers.bring(kept.id)
             return kept
         _, layer = await self._lifecycle.layers.capture(session_id)
-        layer = replace(layer, fork=answer.key)
+        layer = replace(layer, fork=key)
         try:
             await self._store.add_layer(layer)
         except Exception:  # not when cancelled: it may be stored then, and the next start decides
@@ -106,9 +106,6 @@ class Forks:
         return layer
 
     async def _let_go(self, layer: Layer) -> None:
-        if not layer.fork:
-            await self._lifecycle.layers.discard(layer.id)
-            return
         with suppress(errors.Unavailable):  # an old fork loses its layer in the end
             await self._store.end_fork(layer.id)
         self._lifecycle.layers.look_soon()

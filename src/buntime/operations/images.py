@@ -12,11 +12,9 @@ from buntime.image import DEFAULT_IMAGE, MADE_PREFIX, OPERATOR, NamedImage
 from buntime.lifecycle.layers import Layers
 from buntime.operations.entrance import Entrance
 from buntime.operations.kept import Kept
-from buntime.ports import Answer, Sandboxes, Store
+from buntime.ports import Answer, Sandboxes, Store, VolumeLost
 from buntime.requests import NewImage
-from buntime.snapshot import Layer, MadeImage
-
-DEEPEST = 16  # made images on one another
+from buntime.snapshot import MOST_LAYERS, Layer, MadeImage
 
 type AnswerTo = Callable[[NamedImage], Answer]
 
@@ -57,11 +55,14 @@ class Images:
             session, layer = await self._layers.capture(new.session)
             return await self._store_made(caller, new, session.image, layer, layer, answer)
         snapshot = await self._kept.find(caller, new.snapshot or "")
-        kept = await self._store.get_layer(snapshot.layer)
-        if kept is None:
-            raise errors.SnapshotNotFound(snapshot.id)
-        await self._layers.bring(kept.id)
-        return await self._store_made(caller, new, snapshot.image, kept, None, answer)
+        try:
+            kept = await self._store.get_layer(snapshot.layer)
+            if kept is None:
+                raise VolumeLost(snapshot.layer)
+            await self._layers.bring(kept.id)
+            return await self._store_made(caller, new, snapshot.image, kept, None, answer)
+        except (VolumeLost, errors.SnapshotNotFound):  # it was deleted meanwhile
+            raise errors.SnapshotNotFound(snapshot.id) from None
 
     async def _store_made(
         self, caller: Caller, new: NewImage, base: str, layer: Layer, new_layer: Layer | None, answer: AnswerTo | None
@@ -71,9 +72,9 @@ class Images:
             await self._check_depth(base)
             digest = await self._sandboxes.volumes.digest(layer.id)
             now = int(self._clock())
-            made = MadeImage(_id(base, digest, new.env), base, layer.id, new.env, layer.size, now)
+            made = MadeImage(_id(caller.account.id, base, digest, new.env), base, layer.id, new.env, layer.size, now)
             named = NamedImage(new.name, made.id, made.size, now, caller.account.id)
-            await self._sandboxes.know(await self._store.get_made_image(made.id) or made)
+            await self._know(await self._store.get_made_image(made.id) or made)
             reached("image: known")
             with self._kept.naming_plan(caller):
                 told = answer and answer(named)
@@ -84,21 +85,29 @@ class Images:
             raise
         reached("image: stored")
         stored = await self._store.get_made_image(made.id)
-        if stored is not None and stored.layer != layer.id:  # the same files were an image already, or became one
-            await self._sandboxes.know(stored)
+        if stored is not None:  # the same files may have become an image, or have been one that was just forgotten
+            await self._know(stored)
         self._layers.look_soon()
         self._layers.start_saving(layer.id)
         return named
+
+    async def _know(self, image: MadeImage) -> None:
+        try:
+            await self._sandboxes.know(image)
+        except ValueError as wrong:
+            raise errors.InvalidState(
+                f"No session can stand on these files: {wrong}.", reason="unusable_files"
+            ) from None
 
     async def _check_depth(self, base: str) -> None:
         depth, image = 1, await self._store.get_made_image(base)
         while image is not None:
             depth, image = depth + 1, await self._store.get_made_image(image.base)
-        if depth > DEEPEST:
+        if depth > MOST_LAYERS:
             raise errors.InvalidRequest(
                 "sessionId",
-                f"An image may stand on {DEEPEST - 1} others that accounts made, not on more.",
-                limit=DEEPEST,
+                f"An image may stand on {MOST_LAYERS - 1} others that accounts made, not on more.",
+                limit=MOST_LAYERS,
             )
 
     async def list(self, caller: Caller, limit: int, offset: int) -> tuple[Sequence[NamedImage], int]:
@@ -122,7 +131,7 @@ class Images:
             raise errors.Forbidden(f"The image {name!r} is the operator's. Only the operator can remove it.")
 
 
-def _id(base: str, digest: str, env: Mapping[str, str]) -> str:
-    """Names the content: the image below, the files and the environment."""
-    whole = json.dumps([base, digest, sorted(env.items())])
+def _id(account: str, base: str, digest: str, env: Mapping[str, str]) -> str:
+    """Names the content, for one account: the image below, the files and the environment."""
+    whole = json.dumps([account, base, digest, sorted(env.items())])
     return MADE_PREFIX + hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:32]

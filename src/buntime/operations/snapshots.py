@@ -144,6 +144,8 @@ class Snapshots:
                 break
             except VolumeLost:
                 continue
+            except errors.ImageNotFound:  # both were deleted meanwhile
+                raise errors.SnapshotNotFound(snapshot.id) from None
         else:
             raise errors.Unavailable("The snapshot's files are being moved just now.", 2)
         if was_active:

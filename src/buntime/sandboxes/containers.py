@@ -52,7 +52,8 @@ class Purpose:
     volume: str  # id
     limits: Limits
     network: Network = DEFAULT_NETWORK
-    is_new: bool = False  # the volume is still to be made
+    is_new: bool = False  # the volume is still to be made …
+    layer: str = ""  # … with the files of this layer, if any
 
 
 def purpose_of(session: Session) -> Purpose:
@@ -99,13 +100,12 @@ class Containers:
         """Starts the sandbox of a new record. Raises Unavailable."""
         sandbox_id, slot = record.sandbox, record.slot
         limits = self._settings.parked_limits if purpose is None else purpose.limits
-        is_new = purpose is None or purpose.is_new
         try:
             if purpose is not None and purpose.network != DEFAULT_NETWORK:
                 # before anything runs: even the guest's own start reads files that the session wrote
                 await asyncio.to_thread(self._machinery.network.restrict, slot, rules_of(purpose.network))
             # a cancelled start removes the sandbox, which must not happen while a thread still makes it
-            init = await to_its_end(asyncio.to_thread(self._make, record, limits, is_new))
+            init = await to_its_end(asyncio.to_thread(self._make, record, limits, purpose))
             sandbox = self.taken_up(record, init)
             try:
                 await sandbox.wait_ready(READY_SECONDS)
@@ -119,17 +119,17 @@ class Containers:
             raise Unavailable("No sandbox could be started on this host just now.", 5) from failed
         return sandbox
 
-    def _make(self, record: Record, limits: Limits, is_new: bool) -> int:
-        """Makes a running container. `is_new`: with its volume. Returns a pidfd of its init. Blocking."""
+    def _make(self, record: Record, limits: Limits, purpose: Purpose | None) -> int:
+        """Makes a running container, and its volume if it is new. Returns a pidfd of its init. Blocking."""
         sandbox, machinery = record.sandbox, self._machinery
         directory = self.directory(sandbox)
         directory.mkdir(mode=0o700)
         records.write(directory, record)
         reached("make: recorded")
-        if is_new:
+        if purpose is None:
             machinery.volumes.create(record.volume, limits.disk)
         else:
-            machinery.volumes.open(record.volume, limits.disk)
+            self._open_volume(purpose)
         reached("make: volume")
         machinery.cgroups.create(sandbox, machinery.volumes.device)
         reached("make: cgroups")
@@ -146,6 +146,16 @@ class Containers:
         if init is None:
             raise HostCommandFailed("the sandbox ended as soon as it had started")
         return init
+
+    def _open_volume(self, purpose: Purpose) -> None:
+        """Makes the purpose's volume ready. Raises VolumeLost where the layer of a new one is gone."""
+        volumes, volume, disk = self._machinery.volumes, purpose.volume, purpose.limits.disk
+        if not purpose.is_new:
+            volumes.open(volume, disk)
+        elif purpose.layer:
+            volumes.copy(purpose.layer, volume, disk)
+        else:
+            volumes.create(volume, disk)
 
     def _place(self, record: Record, netns: str) -> Place:
         """Raises Unavailable when this host does not have the image any more."""
@@ -188,8 +198,7 @@ class Containers:
         machinery, parked = self._machinery, sandbox.record
         self._record(sandbox, replace(parked, session=purpose.session, image=purpose.image, volume=purpose.volume))
         reached("attach: recorded")
-        make = machinery.volumes.create if purpose.is_new else machinery.volumes.open
-        make(purpose.volume, purpose.limits.disk)
+        self._open_volume(purpose)
         if purpose.network != DEFAULT_NETWORK:
             machinery.network.restrict(parked.slot, rules_of(purpose.network))
         try:

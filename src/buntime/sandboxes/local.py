@@ -5,7 +5,7 @@ earlier server left running.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -109,9 +109,11 @@ class LocalSandboxes:
     def volumes(self) -> LocalVolumes:
         return self._volumes
 
-    async def claim(self, session_id: str, limits: Limits, image: str = "") -> Claimed:
-        if image and image != self._settings.image.id:
-            return await self._claim_on(Purpose(session_id, image, new_volume_id(), limits, is_new=True))
+    async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
+        own = self._settings.image.id
+        if layer or (image and image != own):
+            purpose = Purpose(session_id, image or own, new_volume_id(), limits, is_new=True, layer=layer)
+            return await self._claim_on(purpose)
         self._capacity.require()
         sandbox = await self._pool.take()
         reached("claim: taken")
@@ -132,6 +134,8 @@ class LocalSandboxes:
 
     async def _claim_on(self, purpose: Purpose) -> Claimed:
         await self._grounds.require(purpose.image)
+        if purpose.layer and not self._machinery.volumes.exists(purpose.layer):
+            raise VolumeLost(purpose.layer)
         self._capacity.require()
         sandbox = await self._serving(purpose)
         self._running[sandbox.id] = sandbox
@@ -268,16 +272,16 @@ class LocalSandboxes:
         with suppress(Unavailable):  # it is in the log; its volume stays in use
             await self._removing.remove(sandbox_id)
 
-    async def _recover_volumes(self, owned: Collection[str], layers: Collection[str]) -> None:
-        """Removes the volumes that are neither `owned` nor `layers` nor in use."""
+    async def _recover_volumes(self, owned: Set[str], layers: Set[str]) -> None:
+        """Removes the volumes and layers that are neither named here nor in use."""
         used = {sandbox.record.volume for sandbox in self._pool} | self._removing.volumes
         there = self._machinery.volumes.all()
-        orphans = there - used - set(owned) - set(layers)
+        orphans = there - used - owned - layers
         if orphans:
             log.info("orphans_removed", count=len(orphans))
         await _each(orphans, self._removed_later)
         await asyncio.to_thread(self._machinery.packed.keep, there - orphans)
-        unused = (there & set(owned)) - used
+        unused = (there & owned) - used
         if unused:  # a sandbox of theirs may have ended without us
             await asyncio.to_thread(self._machinery.volumes.sync)
         for volume in unused:

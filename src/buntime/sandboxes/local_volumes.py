@@ -1,7 +1,8 @@
 """The volumes of this host. Implements `ports.Volumes`."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import structlog
 
@@ -49,12 +50,13 @@ class LocalVolumes:
     def send(self, volume_id: str) -> Iterator[bytes]:
         if not self._volumes.exists(volume_id):
             raise VolumeLost(volume_id)
-        return self._volumes.send(volume_id, STREAM_FACTOR * self._volumes.limit_of(volume_id) + STREAM_REST)
+        return self._volumes.send(volume_id, STREAM_FACTOR * self._volumes.room_of(volume_id) + STREAM_REST)
 
-    def receive(self, volume_id: str, disk: int, content: Iterator[bytes]) -> None:
+    def receive(self, volume_id: str, disk: int | None, content: Iterator[bytes]) -> None:
         self._capacity.require_disk()
         self._volumes.receive(volume_id, disk, content)
-        self._loop.call_soon_threadsafe(self._cache.add, volume_id)
+        if disk is not None:
+            self._loop.call_soon_threadsafe(self._cache.add, volume_id)
 
     async def digest(self, layer_id: str) -> str:
         if not self._volumes.exists(layer_id):
@@ -78,3 +80,32 @@ class LocalVolumes:
             raise Unavailable("A volume could not be removed just now.", 5) from failed
         self._cache.drop(volume_id)
         reached("remove: volume")
+
+    async def capture(self, volume_id: str, layer_id: str) -> int:
+        with _answering(volume_id, layer_id):
+            size = await to_its_end(asyncio.to_thread(self._volumes.capture, volume_id, layer_id))
+        log.info("layer_captured", volume=volume_id, layer=layer_id, bytes=size)
+        reached("capture: done")
+        return size
+
+    async def sole_bytes(self, layers: Collection[str], volumes: Collection[str]) -> int:
+        return await asyncio.to_thread(self._volumes.sole_bytes, layers, volumes)
+
+    async def copy(self, layer_id: str, volume_id: str, disk: int) -> None:
+        self._capacity.require_disk()
+        with _answering(layer_id, volume_id):
+            await to_its_end(asyncio.to_thread(self._volumes.copy, layer_id, volume_id, disk))
+        self._cache.add(volume_id)
+        reached("copy: done")
+
+
+@contextmanager
+def _answering(source: str, target: str) -> Iterator[None]:
+    """Raises what the port says for what the kernel refuses."""
+    try:
+        yield
+    except FileExistsError as there:
+        raise ValueError(f"{target} is here already") from there
+    except OSError as failed:
+        log.error("volume_not_copied", volume=source, to=target, reason=str(failed))
+        raise Unavailable("A session's files could not be copied just now.", 5) from failed

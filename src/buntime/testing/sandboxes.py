@@ -183,21 +183,24 @@ class FakeSandboxes:
         self.parked = self.wanted = 0  # a test may set them; nothing fills the pool
         self.claims = self.misses = self.refused = 0
 
-    async def claim(self, session_id: str, limits: Limits, image: str = "") -> Claimed:
+    async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
         layers = self._require_layers(image)
         self.claims_waiting += 1
         await self.open_for_claims.wait()
         self.claims_waiting -= 1
-        if len(self.volumes) >= self.capacity:
+        if sum(not volume.is_layer for volume in self.volumes.values()) >= self.capacity:
             self.refused += 1
             raise Unavailable("This host cannot hold one more session now.")
         self.claims += 1
         self.misses += not self.parked
         self.parked = max(self.parked - 1, 0)
         volume_id = new_volume_id()
-        volume = self.volumes[volume_id] = FakeVolume(limits.disk)
+        if layer:
+            await self.volumes.copy(layer, volume_id, limits.disk)
+        else:
+            self.volumes[volume_id] = FakeVolume(limits.disk)
         if layers:
-            volume.stand_on(self.volumes[layers[0]])
+            self.volumes[volume_id].stand_on(self.volumes[layers[0]])
         return Claimed(self._run(volume_id, image), volume_id, image or IMAGE)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:

@@ -3,7 +3,7 @@
 import hashlib
 import pickle
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from buntime.errors import FileConflict, Unavailable
@@ -18,6 +18,8 @@ END = b"end of a fake volume"
 
 @dataclass(slots=True)
 class FakeFile:
+    """Never changed: copies of a volume share it."""
+
     content: bytes
     mode: int
     modified: int
@@ -26,9 +28,10 @@ class FakeFile:
 class FakeVolume:
     """A session's files and directories, by absolute path."""
 
-    def __init__(self, disk: int) -> None:
-        """`disk`: its limit in MB."""
-        self.disk = disk
+    def __init__(self, disk: int | None) -> None:
+        """`disk`: its limit in MB; None: it is a layer."""
+        self.disk = disk or 0
+        self.is_layer = disk is None
         self.files: dict[str, FakeFile] = {}
         self.directories = {"/", WORKSPACE}
         self.lower: dict[str, FakeFile] = {}  # files of the image, as it has them
@@ -45,6 +48,11 @@ class FakeVolume:
         self.lower = dict(layer.files)
         self.files = dict(layer.files)
         self.directories = set(layer.directories)
+
+    def copy(self, disk: int | None) -> "FakeVolume":
+        other = FakeVolume(disk)
+        other.files, other.directories, other.now = dict(self.files), set(self.directories), self.now
+        return other
 
     def parents(self, path: str) -> list[str]:
         above = posixpath.dirname(path)
@@ -81,7 +89,7 @@ class FakeVolumes(dict[str, FakeVolume]):
 
     def cached(self) -> Mapping[str, int]:
         used = self._used()
-        return {name: volume.used for name, volume in self.items() if name not in used}
+        return {name: volume.used for name, volume in self.items() if name not in used and not volume.is_layer}
 
     def send(self, volume_id: str) -> Iterator[bytes]:
         assert volume_id not in self._used(), "what runs cannot be sent"
@@ -92,7 +100,7 @@ class FakeVolumes(dict[str, FakeVolume]):
         for start in range(0, len(whole), PIECE):
             yield whole[start : start + PIECE]
 
-    def receive(self, volume_id: str, disk: int, content: Iterator[bytes]) -> None:
+    def receive(self, volume_id: str, disk: int | None, content: Iterator[bytes]) -> None:
         if volume_id in self:
             raise ValueError(f"{volume_id} is here already")
         whole = b"".join(content)
@@ -117,3 +125,25 @@ class FakeVolumes(dict[str, FakeVolume]):
         if self._is_stood_on(volume_id):
             raise Unavailable("A layer cannot be removed while a session stands on it.")
         self.pop(volume_id, None)
+
+    async def capture(self, volume_id: str, layer_id: str) -> int:
+        self._copy(volume_id, layer_id, None)
+        return self[layer_id].used
+
+    async def copy(self, layer_id: str, volume_id: str, disk: int) -> None:  # type: ignore[override]
+        self._copy(layer_id, volume_id, disk)
+
+    def _copy(self, source: str, target: str, disk: int | None) -> None:
+        if source not in self:
+            raise VolumeLost(source)
+        if target in self:
+            raise ValueError(f"{target} is here already")
+        self[target] = self[source].copy(disk)
+
+    async def sole_bytes(self, layers: Collection[str], volumes: Collection[str]) -> int:
+        kept, seen = self._extents(layers), self._extents(volumes)
+        return sum(size for file, size in kept.items() if file not in seen)
+
+    def _extents(self, names: Collection[str]) -> Mapping[int, int]:
+        """Identity of each file → bytes."""
+        return {id(file): len(file.content) for name in names if name in self for file in self[name].files.values()}

@@ -1,0 +1,43 @@
+"""What the kernel may charge a volume that shares content, so that what it contains stays within its limit.
+
+Simple quotas charge an extent to the volume that wrote it, until nothing refers to it. A volume from which a layer was
+captured goes on being charged for what it deletes. One that was copied from a layer is charged for nothing of it. So
+the kernel's limit of such a volume follows what it really contains. See docs/decisions/0021.
+"""
+
+from dataclasses import dataclass
+
+from buntime.plan import MB
+
+SLACK = 128 * MB  # at most: so much of what it shares can be rewritten before the next measurement
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Bytes of a volume at one moment."""
+
+    size: int  # of all that it contains, whoever is charged for it
+    old: int  # of these, what may be charged to another volume, or kept by a layer
+    charged: int  # to this volume, by the kernel
+    promised: int = 0  # of these, to pages that are not on the disk yet: new content, or a second time what `size` has
+
+    def is_full(self, limit: int) -> bool:
+        return self.size >= limit
+
+    def is_vague(self, limit: int) -> bool:
+        """Whether only the pages that are not on the disk yet can say if it is full."""
+        return self.size < limit <= self.size + self.promised
+
+    def bound(self, limit: int) -> int:
+        """What the kernel may charge the volume until the next measurement."""
+        if self.is_full(limit):
+            return self.charged
+        return self.charged + max(0, limit - self.size - self.promised) + min(SLACK, self.old)
+
+
+@dataclass(slots=True)
+class Share:
+    """What is known of a volume that shares content."""
+
+    limit: int  # bytes that it may contain
+    measured: Measured | None = None
