@@ -49,7 +49,7 @@ class Client:
     async def post(self, path: str, body: bytes | None) -> bytes:
         return await self._ask("POST", path, body, None)
 
-    async def ask(self, path: str, **fields: Any) -> dict[str, Any]:
+    async def ask(self, path: str, /, **fields: Any) -> dict[str, Any]:
         """Posts these fields and returns the response."""
         answer: dict[str, Any] = msgspec.json.decode(await self.post(path, msgspec.json.encode(fields)))
         return answer

@@ -37,11 +37,6 @@ class Spans:
     during: list[Span] = field(default_factory=list)
     after: list[Span] = field(default_factory=list)
 
-    @property
-    def seconds(self) -> float:
-        """From the first to the last."""
-        return self.after[-1][1] - self.without[0][0]
-
 
 async def measure(context: Context) -> list[Row]:
     scale = context.scale
@@ -56,9 +51,9 @@ async def measure(context: Context) -> list[Row]:
         await residents.put(client, writer, "steady.py")
         command = f"exec python3 steady.py tree/d0/f0.js {BLOCK} {INTERVAL} notes.json"
         process = await residents.start(client, writer, command, "writes")
-        written = await _written(other, others.ids)
+        written, begun = await _written(other, others.ids), time.monotonic()
         spans = await _snapshots(other, writer)
-        rate = (await _written(other, others.ids) - written) / spans.seconds
+        rate = (await _written(other, others.ids) - written) / (time.monotonic() - begun)
         load = os.getloadavg()[0]
         await residents.end(client, writer, process)
         done = msgspec.json.decode(await client.get("/files/content", {"sessionId": writer, "path": "notes.json"}))
