@@ -59,6 +59,11 @@ export function makeAsynchronous(end: number): void {
   fcntl(end, F_SETFL, O_NONBLOCK | O_ASYNC);
 }
 
+/** Makes calls on this end not block, without a signal. */
+export function makeNonBlocking(end: number): void {
+  fcntl(end, F_SETFL, O_NONBLOCK);
+}
+
 /** Turns SIGIO on or off for this end, which was made asynchronous before. */
 export function tellOf(end: number, tell: boolean): void {
   fcntl(end, F_SETFL, tell ? O_NONBLOCK | O_ASYNC : O_NONBLOCK);

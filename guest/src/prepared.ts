@@ -1,16 +1,19 @@
 /** Prepared processes: each a Bun that has started and waits for the code of one run (boot/boot.js).
  *
  *     POST /spares/prepare?spare=   {env, cwd} → {}   it becomes a prepared Bun that waits for code
- *     POST /prepared/run?spare=     as /run           in a prepared Bun; ESTALE when it does not fit
+ *     POST /prepared/run?spare=     as /run           in a prepared Bun; ESTALE when it does not fit. The last frame has
+ *                                                     "started": false when the process ended before the code ran
  *
  * Bun reads its surroundings when it starts: the environment, settings, and names in the working directory and above.
  * The code of a run goes to a prepared Bun only when all of that is unchanged. Otherwise the run starts like any other.
+ * A process may be killed just as it is handed the code. `Token` tells whether the code may have run.
  */
 
-import { closeSync, existsSync, openSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, realpathSync, statSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Clock } from "./changes";
-import { Failure } from "./failure";
+import { Failure, unless } from "./failure";
+import { available, makeNonBlocking } from "./libc";
 import { PipeWriter } from "./pipes";
 import { execute, parseRun, type RunRequest } from "./run";
 import { NOTHING, STDIN, startOf, TEXT } from "./script";
@@ -20,7 +23,7 @@ import type { Spare, Spares } from "./spares";
 const LONGEST_CODE = 16 << 10; // bytes that have room in the placeholder
 const PLACEHOLDER = "//" + "buntime ".repeat(LONGEST_CODE / 8) + "\n"; // a length that nothing else in memory has
 /** Its descriptors (see boot.js), none of which Bun itself takes next. */
-const [READY, CODE] = [8, 9];
+const [TAKEN, READY, CODE] = [7, 8, 9];
 const LARGEST_ENV = 64 << 10; // bytes
 const JUST_NOW = 20; // ms: on old kernels, a change within this time may leave the time stamp as it is
 /** Files that Bun reads as it starts, in the working directory or above. */
@@ -41,8 +44,38 @@ interface RunEnvironment {
   readonly cwd: string;
 }
 
+/** One byte in a pipe to a prepared process, which reads it when nothing is left to do but to run the code.
+ *
+ * Only the process itself reads it, and a killed one gets no further. So while the byte is there, the code has not run.
+ * That the code was read says less: a process that is being killed may still read what it was waiting for.
+ */
+class Token {
+  #fd: number;
+  #isThere = true;
+
+  /** `fd`: the writing end of an empty pipe, which then belongs to the token. */
+  constructor(fd: number) {
+    this.#fd = fd;
+    makeNonBlocking(fd); // a session may have filled the pipe
+    unless(["EAGAIN", "EPIPE"], () => writeSync(fd, "1"));
+  }
+
+  get isTaken(): boolean {
+    if (this.#fd >= 0) this.#isThere &&= available(this.#fd) === 1;
+    return !this.#isThere;
+  }
+
+  /** Keeps whether it was taken. */
+  close(): void {
+    void this.isTaken;
+    closeSync(this.#fd);
+    this.#fd = -1;
+  }
+}
+
 interface Prepared {
   readonly spare: Spare;
+  readonly token: Token;
   /** Environment and directory. */
   readonly environment: string;
   /** The files it may have read when it started, and their stamps. */
@@ -124,28 +157,32 @@ class PreparedProcesses {
     }
     if (seen === null) throw new Failure("ESTALE", { message: "no process can be prepared for this" });
     const argv = [this.bun, "--install=fallback", "--preload", this.boot, "-e", PLACEHOLDER];
-    const script = startOf(argv, environment, NOTHING, [], `${READY}<&${STDIN} ${CODE}<&${TEXT}`);
-    const nothing = openSync("/dev/null", "w"); // replaces the script's end, which closes after the script
-    const spare = this.#taken(spares, pid, nothing);
-    this.#waiting.set(spare.pid, { spare: { ...spare, script: nothing }, environment: nameOf(environment), seen });
+    const moved = `${TAKEN}<&${STDIN} ${READY}<&${STDIN} ${CODE}<&${TEXT}`;
+    const script = startOf(argv, environment, NOTHING, [], moved);
+    const [noScript, noInput] = [openSync("/dev/null", "w"), openSync("/dev/null", "w")]; // for ends in use already
+    const spare = this.#taken(spares, pid, [noScript, noInput]);
+    const token = new Token(spare.stdin);
+    const usable = { ...spare, script: noScript, stdin: noInput };
+    this.#waiting.set(spare.pid, { spare: usable, token, environment: nameOf(environment), seen });
     void spare.exited.then(() => {
+      token.close();
       if (this.#waiting.delete(spare.pid))
-        [nothing, spare.stdin, spare.text, spare.stdout, spare.stderr].forEach((end) => closeSync(end));
+        [noScript, noInput, spare.text, spare.stdout, spare.stderr].forEach((end) => closeSync(end));
     });
     new PipeWriter(spare.script, Buffer.from(script));
   }
 
-  #taken(spares: Spares, pid: number, opened: number): Spare {
+  #taken(spares: Spares, pid: number, opened: readonly number[]): Spare {
     try {
       return spares.take(pid);
     } catch (thrown) {
-      closeSync(opened);
+      opened.forEach((end) => closeSync(end));
       throw thrown;
     }
   }
 
   /** Hands the process to the caller. Raises ESTALE when it does not fit, is not ready or has ended. */
-  take(pid: number, environment: RunEnvironment, code: string): Spare {
+  take(pid: number, environment: RunEnvironment, code: string): Prepared {
     const prepared = this.#waiting.get(pid);
     if (prepared === undefined) throw new Failure("ESTALE", { message: "there is no such process" });
     const fits =
@@ -155,7 +192,7 @@ class PreparedProcesses {
       [...prepared.seen].every(([path, stamp]) => stampOf(path) === stamp);
     if (!fits) throw new Failure("ESTALE", { message: "it does not fit any more" });
     this.#waiting.delete(pid);
-    return prepared.spare;
+    return prepared;
   }
 }
 
@@ -171,8 +208,8 @@ export function preparedHandlers({ bun, boot, workspace }: Settings, spares: Spa
     "POST /prepared/run": async (request, query) => {
       const body = await jsonOf(request);
       const { code, request: run } = preparedRun(body, bun, workspace);
-      const spare = processes.take(numberIn(query, "spare", -1), environmentOf(body, workspace), code);
-      return execute(spare, run, clock.mark(), workspace, request.signal);
+      const { spare, token } = processes.take(numberIn(query, "spare", -1), environmentOf(body, workspace), code);
+      return execute(spare, run, clock.mark(), workspace, request.signal, () => token.isTaken);
     },
   };
 }

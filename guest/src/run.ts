@@ -88,12 +88,13 @@ class RunOutput implements Taker {
     private readonly type: FrameType,
     limit: number,
     private readonly outbox: Outbox,
+    private readonly hasStarted: () => boolean,
   ) {
     this.#left = limit;
   }
 
   get wants(): boolean {
-    return this.outbox.hasRoom;
+    return this.outbox.hasRoom && this.hasStarted();
   }
 
   room(size: number): Uint8Array {
@@ -111,7 +112,8 @@ class RunOutput implements Taker {
 
 /** Runs the request in the spare. The answer streams frames and ends with the program.
  *
- * If the host hangs up (`gone`), the program goes on.
+ * If the host hangs up (`gone`), the program goes on. `hasStarted`: false while it is certain that the program has not
+ * started. Until then no output is the program's. If the process ends first, the answer says so.
  */
 export function execute(
   spare: Spare,
@@ -119,11 +121,12 @@ export function execute(
   mark: Mark,
   workspace: string,
   gone: AbortSignal,
+  hasStarted: () => boolean = () => true,
 ): Promise<Response> {
   const outbox = new Outbox(() => readers.forEach((reader) => reader.advance()), request.live);
   const outputs = [
-    new RunOutput("o", request.maxOutput, outbox),
-    new RunOutput("e", request.maxOutput, outbox),
+    new RunOutput("o", request.maxOutput, outbox, hasStarted),
+    new RunOutput("e", request.maxOutput, outbox, hasStarted),
   ] as const;
   const readers = [new PipeReader(spare.stdout, outputs[0]), new PipeReader(spare.stderr, outputs[1])] as const;
   gone.addEventListener("abort", () => outbox.abandon());
@@ -136,8 +139,13 @@ export function execute(
   void spare.exited.then(async (exitCode) => {
     writers.forEach((writer) => writer.close());
     if (fed !== null) endFeed(request.feed, fed);
-    readers.forEach((reader) => reader.drain());
+    const started = hasStarted();
+    if (started) readers.forEach((reader) => reader.drain());
     readers.forEach((reader) => reader.drop());
+    if (!started) {
+      outbox.finish(jsonFrame("x", { exitCode, started }));
+      return;
+    }
     const { paths, truncated: filesWrittenTruncated } = await writtenSince(mark, workspace);
     const truncated = outputs[0].truncated || outputs[1].truncated;
     outbox.finish(jsonFrame("x", { exitCode, truncated, filesWritten: paths, filesWrittenTruncated }));

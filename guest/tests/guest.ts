@@ -14,6 +14,8 @@ export interface End {
   truncated: boolean;
   filesWritten: string[];
   filesWrittenTruncated: boolean;
+  /** Not told where it is true. */
+  started?: boolean;
 }
 
 export interface Outcome extends End {

@@ -1,7 +1,18 @@
 /** A prepared process is the same as one that starts for its code: each program runs both ways. */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { Guest, type Outcome, failure, outcomeOf } from "./guest";
 
 let guest: Guest;
@@ -164,9 +175,9 @@ describe("the same as a cold start", () => {
   }
 });
 
-describe("a prepared process that does not fit is not used", () => {
-  const stale = async (answer: Response) => expect(await failure(answer)).toEqual([409, "ESTALE"]);
+const stale = async (answer: Response) => expect(await failure(answer)).toEqual([409, "ESTALE"]);
 
+describe("a prepared process that does not fit is not used", () => {
   test("a prepared process serves only its own environment, directory and kind of start", async () => {
     const spare = await prepare();
     await stale(await send(spare, "1", { env: { ...ENV, MORE: "1" } }));
@@ -227,6 +238,60 @@ describe("a prepared process that does not fit is not used", () => {
     const run = await guest.post("/run", { spare }, JSON.stringify({ code: "1" })); // it is parked still
     expect(run.ok).toBe(true);
     await run.arrayBuffer();
+  });
+});
+
+describe("a process that ends", () => {
+  /** Sends the code to a process that is stopped, and returns when all of it is in the pipe. */
+  async function sendToStopped(code: string): Promise<[number, Promise<Response>]> {
+    const spare = await prepare();
+    process.kill(spare, "SIGSTOP");
+    const pipe = readlinkSync(`/proc/${spare}/fd/9`);
+    const answer = send(spare, code);
+    while (held(guest.process.pid).includes(pipe)) await Bun.sleep(1);
+    return [spare, answer];
+  }
+
+  function held(pid: number): string[] {
+    return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+      try {
+        return [readlinkSync(`/proc/${pid}/fd/${fd}`)];
+      } catch {
+        return []; // closed since
+      }
+    });
+  }
+
+  const outcome = async (answer: Promise<Response>) => outcomeOf(Buffer.from(await (await answer).arrayBuffer()));
+
+  test("is said to have started nothing when it was killed with the code in its pipe", async () => {
+    const [spare, answer] = await sendToStopped("console.log(1)");
+    process.kill(spare, "SIGKILL");
+    expect(await outcome(answer)).toMatchObject({ started: false, exitCode: 137, stdout: "" });
+  });
+
+  test("has no output before it has started", async () => {
+    const [spare, answer] = await sendToStopped("console.log(1)");
+    appendFileSync(`/proc/${spare}/fd/1`, "not the program's");
+    appendFileSync(`/proc/${spare}/fd/2`, "not the program's");
+    await Bun.sleep(50);
+    process.kill(spare, "SIGKILL");
+    expect(await outcome(answer)).toMatchObject({ started: false, stdout: "", stderr: "" });
+  });
+
+  test("is not said to have started nothing when its code has run", async () => {
+    const ended = await prepared("console.log(1); process.kill(process.pid, 'SIGKILL')");
+    expect([ended.started, ended.exitCode, ended.stdout]).toEqual([undefined, 137, "1\n"]);
+  });
+
+  test("starts nothing when it is being killed as the code arrives", async () => {
+    for (let round = 0; round < 5; round++) {
+      const spare = await prepare();
+      process.kill(spare, "SIGKILL");
+      const answer = await send(spare, "console.log(1)");
+      if (answer.ok) expect(await outcome(Promise.resolve(answer))).toMatchObject({ started: false });
+      else await stale(answer);
+    }
   });
 });
 

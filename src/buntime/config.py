@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.\-\[\]:]+")  # as browsers send it: lower case, no path
+RESOLV_CONF = Path("/etc/resolv.conf")
 SHARED_RUN_DIR = Path("/run/buntime")  # shared by all servers of this host
 CLIENT_NAMES = ("BUNTIME_URL", "BUNTIME_API_KEY")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -39,6 +40,7 @@ class Config:
     archive: str = ""  # saves those volumes: a directory, or s3://bucket/prefix; "": data_dir/archive
     master_key_file: Path | None = None  # wraps the keys of saved volumes; None: data_dir/master.key, made at first
     network: str = "10.213.0.0/16"  # addresses for sandboxes; each server takes a part
+    resolv_conf: Path = RESOLV_CONF  # lists the name servers to ask for sessions
     sandbox_addresses: int = 4094  # addresses that this server takes, rounded up: see sandboxes/kernel/host.py
     runtime: str = "crun"  # OCI runtime: a name or path of a program with crun's commands
     plans: Path | None = None  # TOML with more plans

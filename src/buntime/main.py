@@ -86,7 +86,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
 
         vault = open_vault(config, [*sessions, *layers])
         saving = await enter(Saving(archive_of(config), vault, sandboxes.volumes, clock))
-        metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works))
+        metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock))
         lifecycle = assemble_lifecycle(store, sandboxes, saving, tasks, clock, metrics)
         await lifecycle.transitions.settle()
         _keep(config, store, sandboxes, lifecycle, tasks)
@@ -121,6 +121,7 @@ def _keep(config: Config, store: SqliteStore, sandboxes: LocalSandboxes, lifecyc
     tasks.start_daemon(sandboxes.keep_rules(), "rules")
     tasks.start_daemon(sandboxes.keep_kernel(), "kernel memory")
     tasks.start_daemon(sandboxes.keep_room_for_metadata(), "room for metadata")
+    tasks.start_daemon(sandboxes.keep_quotas(), "quotas")
     tasks.start_daemon(keep_trimmed(), "trimming")
     tasks.start_daemon(keep_names(config), "name server")
 

@@ -40,6 +40,16 @@ class PreviewToken:
     expires_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeptNumbers:
+    """What the operator's metrics show of snapshots and layers, of all accounts."""
+
+    snapshots: int  # neither expired nor automatic
+    layers: int  # that are not being removed
+    layer_bytes: int  # the sum of their sizes; what they share counts several times
+    unsaved_layers: int  # the archive does not have them yet
+
+
 class Store(Protocol):
     """Durable truth about accounts, keys, sessions, preview tokens, snapshots, layers, images and idempotent answers.
 
@@ -220,6 +230,10 @@ class Store(Protocol):
 
     async def count_snapshots(self, account_id: str, now: int) -> int:
         """Those that count for the plan: not automatic, not expired."""
+        ...
+
+    async def kept_numbers(self, now: int) -> KeptNumbers:
+        """For the operator's metrics."""
         ...
 
     async def remove_snapshot(self, snapshot_id: str) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -17,6 +18,13 @@ WAITING = """for process in /proc/[0-9]*; do
   [ -e $process/fd/9 ] && [ ! -e $process/fd/8 ] && grep -qz boot.js $process/cmdline && echo ${process#/proc/}
 done; true"""
 PID = "console.log(process.pid)"
+# Waits until the code is in the pipe of the process.
+HANDED = """python3 -c '
+import fcntl, os, struct, termios, time
+pipe = os.open("/proc/{pid}/fd/9", os.O_RDONLY | os.O_NONBLOCK)
+while not struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]:
+    time.sleep(0.01)
+'"""
 
 
 def _until(condition: Callable[[], object], what: str) -> None:
@@ -118,6 +126,24 @@ def test_a_session_that_kills_it_runs_on(session: Session) -> None:
         waiting = _prepared(session)
         session.command(f"kill -9 {waiting}")
         assert _said(session, "console.log(1)") == "1"
+
+
+def test_a_run_starts_in_another_process_when_its_own_is_killed_before_it_starts(session: Session) -> None:
+    waiting = _prepared(session)
+    session.output(f"kill -STOP {waiting}")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(_said, session, PID)
+        session.output(HANDED.format(pid=waiting))
+        session.output(f"kill -9 {waiting}")
+        assert running.result() not in (waiting, "")
+
+
+def test_a_run_that_is_killed_after_it_has_started_does_not_start_again(session: Session) -> None:
+    waiting = _prepared(session)
+    code = "require('fs').appendFileSync('starts', `${process.pid}\n`); process.kill(process.pid, 'SIGKILL')"
+    result = session.code(code)
+    assert (result["exitCode"], result["stdout"]) == (137, "")
+    assert session.output("cat starts").split() == [waiting]
 
 
 def test_a_session_that_stops_it_or_scribbles_hurts_only_its_own_run(session: Session) -> None:

@@ -243,6 +243,7 @@ def test_a_port_that_is_taken_and_a_setting_that_cannot_be_are_refused_in_a_sent
         ("BUNTIME_PROT", "8000"),
         ("BUNTIME_PLANS", "/no/such/file"),
         ("BUNTIME_RUNTIME", "no-such-runtime"),
+        ("BUNTIME_RESOLV_CONF", "/no/such/file"),
     ]:
         other.settings = {name: value}
         refused = other.run_cli("serve")

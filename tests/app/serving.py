@@ -160,7 +160,7 @@ async def serving(
     now, archive, vault = clock or still, FakeArchive(), Vault(bytes(32))
     saving = Saving(archive, vault, sandboxes.volumes, now)
     async with Tasks() as tasks, saving, aiohttp.ClientSession() as http:
-        metrics = Metrics(Readings(store, sandboxes, saving, lambda: checks))
+        metrics = Metrics(Readings(store, sandboxes, saving, lambda: checks, now))
         lifecycle = assemble_lifecycle(store, sandboxes, saving, tasks, now, metrics)
         operations = assemble_operations(store, sandboxes, lifecycle, vault, load_plans(None), tasks, now)
         config = Config(cors_origins=cors_origins, domain=domain)

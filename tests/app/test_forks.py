@@ -83,7 +83,7 @@ async def test_each_takes_a_place_and_fails_alone(api: Api) -> None:
 
 async def test_a_host_that_is_full_fails_those_that_do_not_fit(api: Api) -> None:
     session = await awake(api)
-    api.sandboxes.capacity = len(api.sandboxes.volumes) + 3  # one is the layer of the fork
+    api.sandboxes.capacity = len(api.sandboxes.volumes) + 2
     answer = await fork(api, session, count=4)
     assert len(made_of(answer)) == 2
     assert {each["error"]["code"] for each in answer.json["sessions"] if "error" in each} == {"unavailable"}
@@ -118,6 +118,7 @@ async def test_the_files_must_fit(api: Api) -> None:
     await write(api, session, "x" * (17 << 20))
     refused = await fork(api, session, resourceLimits={"disk": 16})
     assert (refused.refusal, refused.error["details"]["field"]) == ((400, "invalid_request"), "resourceLimits.disk")
+    await api.lifecycle.layers.tidy()
     assert len(api.sandboxes.volumes) == 1
 
 

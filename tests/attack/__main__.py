@@ -20,6 +20,7 @@ p99, which is measured without an attack.
 To attack a running server, set BUNTIME_URL to http://127.0.0.1:PORT. The script then creates temporary accounts with
 `buntime`, so set BUNTIME_DATA_DIR to that server's directory. To use existing accounts instead, set
 {", ".join(KEYS)} to keys of three accounts, the first on the free plan.
+The row DNS then asks the name servers of that server about 100 names a second that do not exist.
 Without BUNTIME_URL, the script starts its own server and removes it afterwards. A row takes about 10 seconds."""
 
 

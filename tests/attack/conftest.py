@@ -13,7 +13,7 @@ from tests.attack.attack import Arena, Result, Target
 from tests.attack.host_settings import settings
 from tests.attack.kernel_memory import charged_bytes, host_bytes
 from tests.attack.neighbour import neighbour
-from tests.attack.outside_world import outside
+from tests.attack.outside_world import outside, resolv_conf
 from tests.attack.rows import Row
 
 __all__ = ["pytest_runtest_makereport"]  # a failed test shows its server's log
@@ -28,8 +28,9 @@ def settings_before() -> Mapping[str, str]:
 @pytest.fixture(scope="package")
 def server(settings_before: Mapping[str, str]) -> Iterator[Server]:
     """Starts the shared server. Tests must not stop it."""
-    with fresh_server(pool_size=6, alone=True) as server:
+    with resolv_conf() as names, fresh_server(pool_size=6, alone=True) as server:
         server.settings["BUNTIME_HOST"] = "0.0.0.0"  # makes the edge reachable from another address
+        server.settings["BUNTIME_RESOLV_CONF"] = str(names)
         server.start()
         yield server
 

@@ -1,4 +1,7 @@
-"""A network namespace that stands for the internet: it has a cooperating server and another client's address."""
+"""A network namespace that stands for the internet: it has cooperating servers and another client's address.
+
+One of the servers is a name server, so that no flood of questions leaves the machine.
+"""
 
 import os
 import subprocess
@@ -7,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import tests.network.place
 
 SINK = tests.network.place.INSIDE / "sink.py"  # a server that discards TCP and UDP input
-HALF_OPEN = Path(__file__).with_name("outside") / "half_open.py"
+PROGRAMS = Path(__file__).with_name("outside")
+HALF_OPEN, NO_NAMES = PROGRAMS / "half_open.py", PROGRAMS / "no_names.py"
 LINK = "buntime-tattack"  # the host's end
 HERE, THERE = "192.175.48.1", "192.175.48.10"  # reserved (AS112): no ordinary host on the internet has them
 CONNECTIONS = 16_500
@@ -63,11 +68,34 @@ def outside() -> Iterator[Outside]:
                 made = Outside(process)
                 _ip(f"addr add {HERE}/24 dev {LINK}\nlink set {LINK} up\n")
                 _ip(f"link set lo up\naddr add {THERE}/24 dev eth0\nlink set eth0 up\n", made.enter())
-                yield made
+                with _answering_names(made):
+                    yield made
             finally:
                 _ip(f"link del {LINK}\n")
         finally:
             process.kill()
+
+
+@contextmanager
+def _answering_names(made: Outside) -> Iterator[None]:
+    program = [*made.enter(), sys.executable, str(NO_NAMES), made.address]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
+
+
+@contextmanager
+def resolv_conf() -> Iterator[Path]:
+    """Yields a file for BUNTIME_RESOLV_CONF that names the name server outside. It may be used before `outside`."""
+    with TemporaryDirectory(prefix="buntime-attack-", dir="/var/tmp") as directory:
+        Path(directory).chmod(0o755)  # the name server of sessions runs as nobody
+        path = Path(directory) / "resolv.conf"
+        path.write_text(f"nameserver {THERE}\n")
+        yield path
 
 
 def _ip(batch: str, enter: list[str] | None = None) -> None:

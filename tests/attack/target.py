@@ -15,7 +15,7 @@ from tests.acceptance.client import Client
 from tests.acceptance.server import BUNTIME, Server
 from tests.attack.attack import Target
 from tests.attack.host_settings import settings, unlisted
-from tests.attack.outside_world import LINK, Outside, outside
+from tests.attack.outside_world import LINK, Outside, outside, resolv_conf
 
 DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
 PLANS = ("free", "enterprise", "enterprise")  # of A, B and the others
@@ -39,17 +39,19 @@ def open_target(environ: Mapping[str, str]) -> Iterator[Target]:
         elif beyond is None:
             raise Unusable("set BUNTIME_URL, or run this as root to start a server")
         else:
-            server = stack.enter_context(_fresh())
+            server = stack.enter_context(_fresh(stack.enter_context(resolv_conf())))
             server.start()
             a, b, others = (server.new_client(plan) for plan in PLANS)
             yield Target(a, b, others, beyond, edge_is_public=True)
 
 
 @contextmanager
-def _fresh() -> Iterator[Server]:
+def _fresh(names: Path) -> Iterator[Server]:
+    """Yields a server that is not started. `names` is its resolv.conf."""
     directory, before = Path(tempfile.mkdtemp(prefix="buntime-attack-", dir=DISK)), settings()
     server = Server(directory / "data", pool_size=6)
     server.settings["BUNTIME_HOST"] = "0.0.0.0"  # makes the edge reachable from another address
+    server.settings["BUNTIME_RESOLV_CONF"] = str(names)
     try:
         yield server
     finally:

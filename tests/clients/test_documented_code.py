@@ -49,7 +49,13 @@ def blocks(page: str, language: str) -> list[Block]:
     ]
 
 
-BOTH = ("README.md", "docs/previews.md", "docs/sdks.md", "docs/moving.md")  # pages with code in both languages
+BOTH = (  # pages with code in both languages
+    "README.md",
+    "docs/previews.md",
+    "docs/sdks.md",
+    "docs/snapshots.md",
+    "docs/moving.md",
+)
 PYTHON = [block for page in (*BOTH, "docs/python.md", "sdk/python/README.md") for block in blocks(page, "python")]
 TYPESCRIPT = [block for page in (*BOTH, "docs/typescript.md") for block in blocks(page, "ts")]
 FIRST = [

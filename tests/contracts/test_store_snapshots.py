@@ -14,7 +14,7 @@ from buntime.errors import (
     StaleSession,
 )
 from buntime.image import NamedImage
-from buntime.ports import Store
+from buntime.ports import KeptNumbers, Store
 from buntime.session import DESTROYED, Event, SavedVolume
 from buntime.snapshot import Layer, MadeImage, Snapshot
 from tests.contracts.examples import (
@@ -597,3 +597,18 @@ async def test_a_session_can_have_an_image_without_a_name_that_the_account_has(s
         await store.add_session(replace(wanted, account="acc_two"), None, 9)
     await store.add_session(wanted, None, 9)
     assert await store.get_session("ses_one") == wanted
+
+
+async def test_numbers_count_living_snapshots_and_layers_that_stay(store: Store) -> None:
+    await store.add_session(session(), None, 1)
+    assert await store.kept_numbers(NOW) == KeptNumbers(0, 0, 0, 0)
+    await add(store, snapshot("snp_auto", layer="lay_auto", is_automatic=True))
+    await add(store, snapshot("snp_one", layer="lay_one", expires_at=NOW + 60))
+    await add(store, snapshot("snp_two", layer="lay_two"))
+    await store.save_layer("lay_two", SAVED)
+    sizes = sum(each.size for each in await layers(store))
+    assert await store.kept_numbers(NOW) == KeptNumbers(2, 3, sizes, 2)
+    assert await store.kept_numbers(NOW + 60) == KeptNumbers(1, 3, sizes, 2)
+    await store.remove_snapshot("snp_two")
+    await store.condemn_layers(NOW)
+    assert (await store.kept_numbers(NOW)).layers == 2

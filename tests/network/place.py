@@ -102,17 +102,18 @@ class Upstream:
 
     ADDRESS = "127.0.213.53"
 
-    def __init__(self) -> None:
+    def __init__(self, address: str) -> None:
+        self._address = address
         self.records: dict[str, Sequence[Record]] = {}
         self.asked: list[str] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((self.ADDRESS, 53))
+        self._socket.bind((address, 53))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
-            last.sendto(b"", (self.ADDRESS, 53))
+            last.sendto(b"", (self._address, 53))
         self._thread.join()
         self._socket.close()
 
@@ -143,9 +144,9 @@ class Upstream:
 
 
 @contextmanager
-def upstream() -> Iterator[Upstream]:
+def upstream(address: str = Upstream.ADDRESS) -> Iterator[Upstream]:
     with ExitStack() as stack:
-        server = Upstream()
+        server = Upstream(address)
         stack.callback(server.close)
         yield server
 

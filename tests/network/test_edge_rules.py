@@ -1,9 +1,11 @@
 """The limit on connections of one source to the edge. The kernel enforces it, so a plain socket replaces the edge."""
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv4Network, ip_network
 
 import pytest
@@ -19,6 +21,15 @@ from tests.network.stranger import ADDRESSES, ADDRESSES6, HOST, HOST6, Connectio
 pytestmark = pytest.mark.sandbox
 
 PART = Part("tedg", IPv4Network("10.251.192.0/20"), (0,))
+# Sends datagrams, each from a port of its own.
+SENDING = """
+import socket, sys
+kind, source, to, port, count = sys.argv[1:]
+for _ in range(int(count)):
+    with socket.socket(getattr(socket, kind), socket.SOCK_DGRAM) as one:
+        one.bind((source, 0))
+        one.sendto(b"x", (to, int(port)))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +109,27 @@ def test_other_ports_and_other_addresses_of_the_host_are_not_counted(there: Stra
     ):
         assert other_address.ask("open 300") == [300, 0]
         assert other_port.ask("open 300") == [300, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "to"), [("AF_INET", ADDRESSES[0], HOST), ("AF_INET6", ADDRESSES6[0], HOST6)]
+)
+def test_datagrams_are_not_counted(there: Stranger, kind: str, source: str, to: str) -> None:
+    """Else the host would lose answers to its own questions, such as those of its name servers."""
+    with _edge(), socket.socket(getattr(socket, kind), socket.SOCK_DGRAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        listener.setblocking(False)
+        listener.bind((to, 0))
+        sent = CONNECTIONS_OF_SOURCE + 50
+        sender = [sys.executable, "-c", SENDING, kind, source, to, str(listener.getsockname()[1]), str(sent)]
+        subprocess.run([*there.enter(), *sender], check=True, timeout=SECONDS)
+        assert len(list(_received(listener))) == sent
+
+
+def _received(listener: socket.socket) -> Iterator[bytes]:
+    with suppress(BlockingIOError):
+        while True:
+            yield listener.recv(1)
 
 
 def test_a_source_is_forgotten_when_its_connections_have_ended(there: Stranger) -> None:

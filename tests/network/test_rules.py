@@ -1,6 +1,7 @@
 """Rules by address and by name, tested from a network like a session's. Only the server's network code runs."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -19,7 +20,19 @@ from buntime.sandboxes.network.namespaces import DEFAULT_RULES, KNOWN, Namespace
 from buntime.sandboxes.network.resolver import answering
 from buntime.session import Network as Wanted
 from tests.network.connections import asking, echoing, eventually, hearing
-from tests.network.place import PRIVATE, PUBLIC, Upstream, World, ask, enter_handle, nft, probe, upstream, world
+from tests.network.place import (
+    PRIVATE,
+    PUBLIC,
+    SECONDS,
+    Upstream,
+    World,
+    ask,
+    enter_handle,
+    nft,
+    probe,
+    upstream,
+    world,
+)
 
 pytestmark = pytest.mark.sandbox
 
@@ -268,6 +281,20 @@ async def test_a_connection_older_than_the_rules_cannot_ask_the_name_server(host
         assert same_port("other.example") == 0
         await host.restrict(ONE, allow=["example.com"])
         assert same_port("other.example") != 0
+
+
+async def test_a_name_server_with_changed_settings_takes_the_place_of_the_one_before(
+    host: Host, readable: Path, server_above: Upstream
+) -> None:
+    server_above.records = {"example.com": [("A", PUBLIC[2], 0)]}
+    for number in range(10):
+        before, changed = host.name_server, readable / f"resolv{number}.conf"
+        changed.write_text(f"nameserver {Upstream.ADDRESS}\n")
+        host.name_server = NameServer(PART, readable, changed)
+        await asyncio.to_thread(host.name_server.ensure)
+        assert before._process is not None
+        assert before._process.wait(SECONDS) == -signal.SIGKILL
+        assert await host.ask(ONE, "example.com") == (0, [PUBLIC[2]])
 
 
 async def test_while_the_server_is_down_no_name_resolves_and_the_rules_hold(

@@ -107,6 +107,37 @@ def test_a_network_that_cannot_be_used_is_named(config: Config, network: str) ->
     assert sentence.startswith("BUNTIME_NETWORK=")
 
 
+def test_a_file_that_names_servers_for_names_is_reported_with_them(config: Config) -> None:
+    config.data_dir.chmod(0o755)
+    file = config.data_dir / "resolv.conf"
+    file.write_text("search example.com\n nameserver 192.0.2.53\n#nameserver 192.0.2.54\nnameserver 2001:db8::53\n")
+    config = replace(config, resolv_conf=file)
+    assert doctor.missing(config) == []
+    shown = [found.what for found in doctor.findings(config) if "RESOLV_CONF" in found.what]
+    assert shown == [f"BUNTIME_RESOLV_CONF={file}: 192.0.2.53, 2001:db8::53"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "why"),
+    [
+        (None, 0, "there is no such file"),
+        ("search example.com\n#nameserver 192.0.2.53\n", 0o644, "it has no line with nameserver"),
+        ("nameserver 192.0.2.53\n", 0o600, "the user nobody cannot read it"),
+    ],
+)
+def test_a_file_that_names_no_server_for_names_is_refused_with_its_setting(
+    config: Config, text: str | None, mode: int, why: str
+) -> None:
+    config.data_dir.chmod(0o755)
+    file = config.data_dir / "resolv.conf"
+    if text is not None:
+        file.write_text(text)
+        file.chmod(mode)
+    (sentence,) = doctor.missing(replace(config, resolv_conf=file))
+    assert sentence.startswith(f"BUNTIME_RESOLV_CONF={file}: ")
+    assert why in sentence
+
+
 def test_more_addresses_than_the_network_has_are_named_with_their_setting(config: Config) -> None:
     (sentence,) = doctor.missing(replace(config, network="10.213.0.0/17", sandbox_addresses=40_000))
     assert sentence == (

@@ -15,6 +15,7 @@
  */
 (function (_exports, require, _module, __filename) {
   if (Bun.isMainThread) {
+    const TAKEN = 7; // delivers one byte, which is read just before the code runs
     const READY = 8; // held open until everything has been found
     const TEXT = 9; // delivers the code
     const LARGEST = 8 << 20; // bytes of a mapping that can be Bun's own static memory
@@ -204,6 +205,9 @@
     c.close(memory);
     write(OOM, adjusted);
     process.execArgv = [...options, "-e", code.toString("utf8")];
+    // From here on the code may run. If this process ends before, the guest still finds the byte (prepared.ts).
+    if (c.read(TAKEN, window, 1) !== 1) process.exit(1);
+    c.close(TAKEN);
     const [file, cache] = [__filename, require.cache];
     const forget = (turns) => {
       delete cache[file];

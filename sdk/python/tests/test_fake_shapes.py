@@ -15,7 +15,8 @@ from buntime_sdk._fake.scripts import FakeResult, FakeRun
 from buntime_sdk._fake.server import FakeServer
 from buntime_sdk._fake.transports import FakeTransport
 from buntime_sdk.events import EventParser
-from buntime_sdk.shapes import Evaluation, ExecutionResult, Forms, from_wire
+from buntime_sdk.from_json import from_wire
+from buntime_sdk.shapes import Evaluation, ExecutionResult, Forms
 from buntime_sdk.testing import FakeBuntime, _now
 
 EXCHANGES = Path(__file__).parents[2] / "exchanges"
@@ -60,7 +61,7 @@ class Conversation:
         self._said = ""
         server = FakeServer(_now)
         server.scripts.add(lambda run: True, self._run)
-        server.add_image("small", 7)
+        server.images.add("small", 7)
         self._http = httpx2.Client(transport=FakeTransport(server))
 
     def say(self, name: str, *, with_key: bool = False, **changes: object) -> httpx2.Response:

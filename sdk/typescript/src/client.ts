@@ -12,6 +12,7 @@ import type { ExecutionResult } from "./results.js";
 import { RunStream, execute, type ExecuteOptions, type StreamOptions } from "./runs.js";
 import { builtin, isNode } from "./runtime.js";
 import { Sessions } from "./sessions.js";
+import { Snapshots } from "./snapshots.js";
 import type { ExecuteRequest, RateLimit } from "./shapes.js";
 import type { Transport } from "./transport.js";
 import { upgrade } from "./upgrade.js";
@@ -63,6 +64,8 @@ export class Buntime {
   readonly sessions: Sessions;
   /** The images that sessions can stand on. */
   readonly images: Images;
+  /** Lists and deletes snapshots of sessions. */
+  readonly snapshots: Snapshots;
   /** Files by session id. `session.files` can do more. */
   readonly files: ClientFiles;
   readonly #calls: Calls;
@@ -90,6 +93,7 @@ export class Buntime {
     this.#calls = new Calls(settings, options.transport ?? network(options.fetch));
     this.sessions = new Sessions(this.#calls);
     this.images = new Images(this.#calls);
+    this.snapshots = new Snapshots(this.#calls);
     this.files = new ClientFiles(this.#calls);
   }
 

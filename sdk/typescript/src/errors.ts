@@ -80,6 +80,9 @@ export class ContextNotFound extends BuntimeError {}
 /** 404 `image_not_found`: the account can use no image with this name. */
 export class ImageNotFound extends BuntimeError {}
 
+/** 404 `snapshot_not_found`: the snapshot does not exist, has expired, was deleted, or belongs to another account. */
+export class SnapshotNotFound extends BuntimeError {}
+
 /** 409 `context_lost`: the context and its variables are gone; `details.reason` says why. */
 export class ContextLost extends BuntimeError {}
 
@@ -89,7 +92,10 @@ export class TerminalNotFound extends BuntimeError {}
 /** 416 `range_not_satisfiable`: the range is outside the file; `details.size` is the file's size in bytes. */
 export class RangeNotSatisfiable extends BuntimeError {}
 
-/** 429 `resource_limit_exceeded`: the plan's open streams, processes, contexts or terminals are all in use. */
+/**
+ * 429 `resource_limit_exceeded`: the plan has no room for another one, such as an open stream, a process or a snapshot;
+ * `details.resource` says of what.
+ */
 export class ResourceLimitExceeded extends BuntimeError {}
 
 /** 408 `execution_timeout`: the request took too long. A program that runs too long is a result with `timedOut`. */
@@ -190,6 +196,7 @@ const CLASSES: Record<string, typeof BuntimeError> = {
   process_not_found: ProcessNotFound,
   context_not_found: ContextNotFound,
   image_not_found: ImageNotFound,
+  snapshot_not_found: SnapshotNotFound,
   context_lost: ContextLost,
   terminal_not_found: TerminalNotFound,
   range_not_satisfiable: RangeNotSatisfiable,

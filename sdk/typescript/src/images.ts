@@ -1,9 +1,9 @@
 /** The images that sessions can stand on. */
 
 import { requireId } from "./arguments.js";
-import type { CallOptions, Calls } from "./calls.js";
+import { newKey, type CallOptions, type Calls, type KeyedOptions } from "./calls.js";
 import { Pages } from "./pages.js";
-import type { Image } from "./shapes.js";
+import type { CreateImage, Image } from "./kept_shapes.js";
 
 export interface ListImages extends CallOptions {
   /** Images a request, 1 to 100; 50 by default. */
@@ -31,6 +31,17 @@ export class Images {
       },
       ({ name }) => name,
     );
+  }
+
+  /**
+   * Creates an image of the files of a session or a snapshot. Sessions on it start with them. An idempotency key is sent
+   * by default, so a retry creates nothing twice. Throws `SessionNotFound`, `SnapshotNotFound`, and
+   * `ResourceLimitExceeded` when the plan has no room for another image.
+   */
+  async create(fields: CreateImage, options: KeyedOptions = {}): Promise<Image> {
+    const { signal, idempotencyKey = newKey() } = options;
+    const call = { method: "POST", path: "/images/create", json: fields, signal, idempotencyKey } as const;
+    return await this.#calls.json<Image>(call);
   }
 
   /**

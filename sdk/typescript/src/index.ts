@@ -6,6 +6,7 @@ export { Buntime, type BuntimeOptions } from "./client.js";
 export type { CallOptions, KeyedOptions } from "./calls.js";
 export { Sessions, type ListSessions, type SessionId } from "./sessions.js";
 export { Images, type ListImages } from "./images.js";
+export { Snapshots, type ListSnapshots } from "./snapshots.js";
 export { Session, SessionHandle } from "./session.js";
 export { ExecutionResult, type Evaluation } from "./results.js";
 export { RunStream, type ExecuteOptions, type OutputListeners, type StreamOptions } from "./runs.js";
@@ -18,6 +19,7 @@ export { Pages, type Page } from "./pages.js";
 export { ClientFiles, type DeleteFile, type ListFiles, type ReadFile, type WriteFile } from "./client_files.js";
 export type { Answer, Ask, Body, Socket, Transport } from "./transport.js";
 export type * from "./shapes.js";
+export type * from "./kept_shapes.js";
 export {
   BuntimeError,
   ConnectionFailed,
@@ -47,6 +49,7 @@ export {
   SessionBusy,
   SessionLimitExceeded,
   SessionNotFound,
+  SnapshotNotFound,
   TerminalNotFound,
   Unauthorized,
   Unavailable,

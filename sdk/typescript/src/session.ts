@@ -1,9 +1,11 @@
 /** One session and everything you do in it. */
 
-import { newKey, type CallOptions, type Calls, type KeyedOptions } from "./calls.js";
+import { newKey, type Call, type CallOptions, type Calls, type KeyedOptions } from "./calls.js";
 import { Contexts } from "./contexts.js";
-import { SessionNotFound } from "./errors.js";
+import { errorOf, SessionNotFound, type BuntimeError } from "./errors.js";
 import { Files } from "./files.js";
+import type { CreateSnapshot, ForkSession, Snapshot } from "./kept_shapes.js";
+import { asForked, type KnownShape } from "./made.js";
 import {
   DEFAULT_PORT,
   TOKEN_SECONDS,
@@ -18,6 +20,7 @@ import { Processes } from "./processes.js";
 import type { ExecutionResult } from "./results.js";
 import { RunStream, execute, type ExecuteOptions, type SessionTimeout, type StreamOptions } from "./runs.js";
 import type {
+  CreatedShape,
   NetworkSettings,
   PreviewSettings,
   PreviewToken,
@@ -28,8 +31,12 @@ import type {
   UpdateSession,
   Woken,
 } from "./shapes.js";
-import { requireString } from "./arguments.js";
+import { requireId, requireString } from "./arguments.js";
 import { openTerminal, type Terminal, type TerminalOptions } from "./terminal.js";
+
+const FORK_SECONDS = 60; // the server may take so long to make many sessions
+
+type Forked = { session: CreatedShape } | { error: unknown };
 
 /** A session by its id, with the calls that need no properties of it. */
 export class SessionHandle implements AsyncDisposable {
@@ -180,6 +187,46 @@ export class SessionHandle implements AsyncDisposable {
   }
 
   /**
+   * Takes a snapshot of the files as they are now, and does not wake the session. It stays when the session is gone. An
+   * idempotency key is sent by default, so a retry creates nothing twice. Throws `ResourceLimitExceeded` when the plan
+   * has no room for another snapshot.
+   */
+  snapshot(fields: CreateSnapshot = {}, options: KeyedOptions = {}): Promise<Snapshot> {
+    return this.#calls.json(this.#keyed("/snapshots", fields, options));
+  }
+
+  /**
+   * Creates a session with the files of this one as they are now, and does not wake this one. An idempotency key is sent
+   * by default, so a retry creates nothing twice. Throws `Forbidden` for a limit beyond the plan, `SessionLimitExceeded`,
+   * and `Unavailable` when the server has no capacity.
+   */
+  async fork(fields: ForkSession = {}, options: KeyedOptions = {}): Promise<Session> {
+    const [made] = await this.#forks(fields, fields, options);
+    if (made instanceof Session) return made;
+    throw made;
+  }
+
+  /**
+   * Creates several sessions with the files of this one as they are now. Returns one entry for each: the session, or the
+   * error that prevented it. `count`: 1 to 100, within the plan. Throws what `fork` throws, if there is no session at
+   * all, and `Forbidden` for a `count` beyond the plan.
+   */
+  forkMany(count: number, fields: ForkSession = {}, options: KeyedOptions = {}): Promise<(Session | BuntimeError)[]> {
+    return this.#forks({ count, ...fields }, fields, options);
+  }
+
+  /**
+   * Replaces the files by those of a snapshot. Processes end. The id, URLs, settings and end stay; the image becomes the
+   * snapshot's. A snapshot named `before-restore` is taken first and kept for 24 hours. An idempotency key is sent by
+   * default, so a retry restores nothing twice. Throws `SnapshotNotFound`, `SessionBusy` while another call uses the
+   * session, and `DiskFull` when the snapshot needs more than the session's disk limit.
+   */
+  async restore(snapshotId: string, options: KeyedOptions = {}): Promise<Session> {
+    const json = { snapshotId: requireId(snapshotId, "snapshotId") };
+    return this.seen(await this.#calls.json<SessionShape>(this.#keyed("/restore", json, options)));
+  }
+
+  /**
    * Deletes the session with its processes and files. Deleting it again, or after it expired, does nothing. Throws
    * `SessionNotFound` only if this object has never seen the session: it comes from `sessions.open`, and no session has
    * its id.
@@ -219,6 +266,25 @@ export class SessionHandle implements AsyncDisposable {
     return new Session(this.#calls, shape);
   }
 
+  /** @internal What is known of its properties. */
+  protected known(): Partial<SessionShape> {
+    return {};
+  }
+
+  async #forks(json: object, fields: ForkSession, options: KeyedOptions): Promise<(Session | BuntimeError)[]> {
+    const call = { ...this.#keyed("/fork", json, options), waits: FORK_SECONDS };
+    const { sessions } = await this.#calls.json<{ sessions: Forked[] }>(call);
+    return sessions.map((one) =>
+      "session" in one
+        ? new Session(this.#calls, asForked(one.session, fields, this.known()))
+        : errorOf(one.error, null),
+    );
+  }
+
+  #keyed(rest: string, json: object, { signal, idempotencyKey = newKey() }: KeyedOptions): Call {
+    return { method: "POST", path: this.#path(rest), json, signal, idempotencyKey };
+  }
+
   #run(
     program: { code: string } | { command: string },
     options: RunOptions & ExecuteOptions,
@@ -246,7 +312,11 @@ export class Session extends SessionHandle {
   /** The URL at which port 8080 is visible in a browser. */
   readonly previewUrl!: string;
   readonly resourceLimits!: ResourceLimits;
-  /** After `create`, this and the following properties are what was asked for, until you call `refresh()`. */
+  /**
+   * After `create` and `fork`, this and the following properties are what was asked for or inherited, until you call
+   * `refresh()`. What is not known is undefined: `image` and `filesCount` of a session from a snapshot, `filesCount` of
+   * one on another image or from a fork, and what a fork inherited from a handle of `sessions.open`.
+   */
   readonly state!: SessionState;
   readonly lastActive!: string;
   /** Files under `/workspace`, up to about 100,000. */
@@ -266,7 +336,7 @@ export class Session extends SessionHandle {
   readonly image!: string;
 
   /** @internal */
-  constructor(calls: Calls, shape: SessionShape) {
+  constructor(calls: Calls, shape: KnownShape) {
     super(calls, shape.sessionId, true);
     this.#see(shape);
   }
@@ -285,8 +355,14 @@ export class Session extends SessionHandle {
   }
 
   /** @internal */
-  protected override async previewSeen(): Promise<PreviewSeen> {
+  protected override async previewSeen(signal: AbortSignal | undefined): Promise<PreviewSeen> {
+    if (this.preview === undefined) await this.refresh({ signal }); // of a fork
     return { url: this.previewUrl, settings: this.preview };
+  }
+
+  /** @internal */
+  protected override known(): Partial<SessionShape> {
+    return this;
   }
 
   /** @internal */
@@ -294,7 +370,7 @@ export class Session extends SessionHandle {
     return this.#see(shape);
   }
 
-  #see(shape: SessionShape): this {
+  #see(shape: KnownShape): this {
     const { sessionId: _, ...fields } = shape;
     return Object.assign(this, fields);
   }

@@ -3,7 +3,7 @@
 import { newKey, type CallOptions, type Calls, type KeyedOptions } from "./calls.js";
 import { isRecord } from "./errors.js";
 import { Pages } from "./pages.js";
-import { DEFAULT_PORT } from "./previews.js";
+import { asMade } from "./made.js";
 import { Session, SessionHandle } from "./session.js";
 import { requireId } from "./arguments.js";
 import type { CreateSession, CreatedShape, DeletedSession, SessionShape, SessionState } from "./shapes.js";
@@ -32,7 +32,7 @@ export class Sessions {
   /**
    * Creates a session. An idempotency key is sent by default, so a retry creates nothing twice. `await using` deletes the
    * session at the end of the block. Throws `Forbidden` for a limit beyond the plan, `ImageNotFound`,
-   * `SessionLimitExceeded`, and `Unavailable` when the server has no capacity.
+   * `SnapshotNotFound`, `SessionLimitExceeded`, and `Unavailable` when the server has no capacity.
    */
   async create(fields: CreateSession = {}, options: KeyedOptions = {}): Promise<Session> {
     const { signal, idempotencyKey = newKey() } = options;
@@ -76,21 +76,4 @@ export class Sessions {
 
 function idOf(session: SessionId): string {
   return requireId(isRecord(session) ? session.sessionId : session, "sessionId");
-}
-
-/** Combines the response of a create with the settings that were asked for. */
-function asMade(made: CreatedShape, fields: CreateSession): SessionShape {
-  return {
-    lastActive: made.createdAt,
-    state: "active",
-    filesCount: 0,
-    activeProcesses: 0,
-    metadata: fields.metadata ?? {},
-    preview: { visibility: "public", ports: [DEFAULT_PORT], ...fields.preview },
-    network: { egress: "internet", allow: [], deny: [], ...fields.network },
-    onWake: fields.onWake ?? null,
-    envNames: Object.keys(fields.env ?? {}).sort(),
-    image: fields.image ?? "default",
-    ...made,
-  };
 }

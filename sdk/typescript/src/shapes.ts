@@ -49,16 +49,8 @@ export interface CreateSession {
   env?: Record<string, string> | undefined;
   /** The name of the image that it stands on; `default` by default. */
   image?: string | undefined;
-}
-
-/** What sessions can stand on. */
-export interface Image {
-  /** Names the content. */
-  imageId: string;
-  name: string;
-  /** Bytes of all its files. */
-  sizeBytes: number;
-  createdAt: string;
+  /** Start with the files of this snapshot, on its image. */
+  snapshotId?: string | undefined;
 }
 
 /** Replaces each setting given as a whole; null restores its default. */

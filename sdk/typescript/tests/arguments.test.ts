@@ -42,6 +42,9 @@ const CALLS: Record<string, [string, () => Promise<unknown>]> = {
   "context.stream": ["code", async () => await first(context.stream(NO_STRING))],
   "contexts.open": ["contextId", async () => session.contexts.open(NO_STRING)],
   "processes.get": ["processId", () => session.processes.get(NO_STRING)],
+  "snapshots.get": ["snapshotId", () => client.snapshots.get(NO_STRING)],
+  "snapshots.delete": ["snapshotId", () => client.snapshots.delete(NO_STRING)],
+  "session.restore": ["snapshotId", () => session.restore(NO_STRING)],
   "sessions.get": ["sessionId", () => client.sessions.get(NO_STRING)],
   "sessions.open": ["sessionId", async () => client.sessions.open(NO_STRING)],
   "sessions.delete": ["sessionId", () => client.sessions.delete(NO_STRING)],
@@ -139,6 +142,9 @@ for (const [name, field, call] of [
   ["sessions.open", "sessionId", () => client.sessions.open("")],
   ["sessions.delete", "sessionId", () => client.sessions.delete("")],
   ["processes.get", "processId", () => session.processes.get("")],
+  ["snapshots.get", "snapshotId", () => client.snapshots.get("")],
+  ["snapshots.delete", "snapshotId", () => client.snapshots.delete("")],
+  ["session.restore", "snapshotId", () => session.restore("")],
   ["contexts.open", "contextId", () => session.contexts.open("")],
 ] as const)
   test(`${name} refuses an empty id before any request`, async () => {

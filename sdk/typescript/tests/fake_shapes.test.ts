@@ -18,7 +18,7 @@ class Conversation {
   readonly transport = new FakeTransport();
 
   constructor() {
-    this.transport.addImage("small", 7);
+    this.transport.images.add("small", 7);
     this.transport.scripts.add(
       () => true,
       ({ kind }) => ({ stdout: "1\n", running: kind === "process" }),

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from buntime.admin import firewalls
-from buntime.config import BadSetting, Config
+from buntime.config import RESOLV_CONF, BadSetting, Config
 from buntime.daemon.listening import listening
 from buntime.edge.nginx import USER
 from buntime.edge.process import has_lua, has_user
@@ -318,12 +318,7 @@ def _memory(config: Config) -> Iterator[Finding]:
 
 
 def _network(config: Config) -> Iterator[Finding]:
-    try:
-        servers = re.findall(r"^\s*nameserver\s+(\S+)", Path("/etc/resolv.conf").read_text(), re.MULTILINE)
-    except OSError:
-        servers = []
-    what = f"name servers: {', '.join(servers) or 'none'}"
-    yield Finding(bool(servers), what, "sessions cannot resolve names: add one to /etc/resolv.conf", needed=False)
+    yield _name_servers(config.resolv_conf)
     try:
         network = ipaddress.IPv4Network(config.network)
     except ValueError as wrong:
@@ -337,6 +332,24 @@ def _network(config: Config) -> Iterator[Finding]:
     yield Finding(
         not used, f"addresses {network}", f"this host uses {used} itself; set BUNTIME_NETWORK to other addresses"
     )
+
+
+def _name_servers(path: Path) -> Finding:
+    """Reads the file as the sessions' name server does."""
+    try:
+        text = call(["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "cat", str(path)], timeout=10)
+    except HostCommandFailed:
+        text = ""
+    servers = re.findall(r"^\s*nameserver\s+(\S+)", text, re.MULTILINE)
+    if path == RESOLV_CONF:
+        what = f"name servers: {', '.join(servers) or 'none'}"
+        return Finding(bool(servers), what, f"sessions cannot resolve names: add one to {path}", needed=False)
+    what = f"BUNTIME_RESOLV_CONF={path}"
+    if servers:
+        return Finding(True, f"{what}: {', '.join(servers)}")
+    if not path.exists():
+        return Finding(False, what, "there is no such file")
+    return Finding(False, what, "it has no line with nameserver and an address, or the user nobody cannot read it")
 
 
 def _addresses(config: Config) -> Finding:

@@ -16,6 +16,7 @@ from buntime import errors
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
 from buntime.ids import LAYER_PREFIX, new_layer_id
+from buntime.image import MADE_PREFIX
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.monitor import Monitor
@@ -112,7 +113,10 @@ class Layers:
 
     async def bring_image(self, image_id: str) -> None:
         """The same for all layers of an image that an account has made, and its bases. Others have none."""
-        while (made := await self._store.get_made_image(image_id)) is not None:
+        while image_id.startswith(MADE_PREFIX):
+            made = await self._store.get_made_image(image_id)
+            if made is None:
+                raise VolumeLost(image_id)
             await self.bring(made.layer)
             image_id = made.base
 

@@ -24,7 +24,7 @@ from buntime.lifecycle.monitor import Monitor
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.on_wake import OnWake
 from buntime.lifecycle.saving import Saving
-from buntime.ports import Observed, Sandbox, Sandboxes, Store
+from buntime.ports import Observed, Sandbox, Sandboxes, Store, VolumeLost
 from buntime.session import Event, Session, State
 
 log = structlog.get_logger()
@@ -140,7 +140,10 @@ class Transitions:
     async def _with_volume(self, session: Session) -> Session:
         """The session, with its volume on this host and nothing reading it. Raises Unavailable and SessionDamaged."""
         await self._saving.interrupt(session.id)
-        await self._layers.bring_image(session.image)
+        try:
+            await self._layers.bring_image(session.image)
+        except VolumeLost:
+            raise errors.SnapshotDamaged from None
         if self._sandboxes.volumes.exists(session.volume):
             return session
         if not session.archived:

@@ -5,7 +5,7 @@ earlier server left running.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -102,6 +102,14 @@ class LocalSandboxes:
     async def keep_room_for_metadata(self) -> None:
         """Runs forever. See `chunks.py`."""
         await keep_room_for_metadata(self._machinery.volumes)
+
+    async def keep_quotas(self) -> None:
+        """Runs forever. See `quotas.py`."""
+        await self._machinery.quotas.keep(self._awake)
+
+    def _awake(self) -> Sequence[str]:
+        """Volumes whose sessions may write now."""
+        return [sandbox.record.volume for sandbox in self._running.values() if not sandbox.is_frozen]
 
     # --- the port ---
 
@@ -220,6 +228,7 @@ class LocalSandboxes:
             return
         if not quiet:
             await asyncio.to_thread(self._machinery.volumes.sync)
+        await self._machinery.quotas.settle(session.volume)
         self._cache.add(session.volume)
 
     async def destroy(self, session: Session) -> None:

@@ -14,6 +14,7 @@ from buntime.sandboxes.kernel.packed import Packed
 from buntime.sandboxes.kernel.reclaim import AT_ONCE
 from buntime.sandboxes.kernel.volume import Volumes
 from buntime.sandboxes.network.namespaces import Network
+from buntime.sandboxes.quotas import Quotas
 from buntime.sandboxes.sharing import Shared
 
 
@@ -44,4 +45,8 @@ class Machinery:
     made: MadeImages
     packed: Packed
     sync: Shared = field(default_factory=Shared)
+    quotas: Quotas = field(init=False)
     reclaims: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "quotas", Quotas(self.volumes, self.tasks, self.sync))

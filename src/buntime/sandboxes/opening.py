@@ -63,6 +63,7 @@ async def opened(
     part = claim_part(config)
     async with AsyncExitStack() as stack:
         machinery = _open_machinery(config, part, owned, tasks, http, stack, listening(config))
+        _name_server(config, part).ensure()
         await stack.enter_async_context(resolver.answering(machinery.network, tasks))
         settings = _settings(config, part, image, parked_limits, machinery.volumes)
         runtime = _runtime(config)
@@ -109,7 +110,7 @@ async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
     machinery.volumes.unmount()
     for directory in (config.data_dir / "made", config.data_dir / "packed"):
         shutil.rmtree(directory, ignore_errors=True)
-    NameServer(part, config.run_dir).stop()
+    _name_server(config, part).stop()
     machinery.network.remove()
     for path in (config.api_socket, config.edge_socket, config.metrics_socket):
         path.unlink(missing_ok=True)
@@ -118,7 +119,7 @@ async def _leave(config: Config, part: Part, machinery: Machinery) -> None:
 
 async def keep_names(config: Config) -> None:
     """For ever: starts the sessions' name server again whenever it ends."""
-    name_server = NameServer(claim_part(config), config.run_dir)
+    name_server = _name_server(config, claim_part(config))
     while True:
         try:
             await asyncio.to_thread(name_server.ensure)
@@ -141,10 +142,14 @@ def _open_machinery(
     network = Network(part)
     network.open(_rules_by_slot(config.data_dir / "sandboxes", owned), edge)
     stack.callback(network.close)
-    NameServer(part, config.run_dir).ensure()
+    _name_server(config, part).ensure()
     made, packed = MadeImages(config.data_dir / "made", config.images), Packed(config.data_dir / "packed")
     stack.callback(packed.close)
     return Machinery(find_cgroups(part.instance), volumes, network, tasks, http, _run_env(), Runs(), made, packed)
+
+
+def _name_server(config: Config, part: Part) -> NameServer:
+    return NameServer(part, config.run_dir, config.resolv_conf)
 
 
 def _rules_by_slot(home: Path, owned: Mapping[str, Session]) -> dict[int, Rules]:

@@ -47,6 +47,7 @@ class LocalSandbox:
         self._directory = directory
         self._address = address
         self._init = init
+        self.is_frozen = False
         self.is_quiet = False  # since `quiesce`: what it wrote is on disk
         self._guest = guest
         self._machinery = machinery
@@ -57,7 +58,7 @@ class LocalSandbox:
         self._processes = GuestProcesses(guest, self._launcher, machinery, self._listeners)
         self._contexts = GuestContexts(guest, self._launcher, machinery, self._disk_is_full)
         self._terminals = GuestTerminals(guest, self._launcher, machinery)
-        self._files = GuestFiles(guest, self._launcher, self._runs)
+        self._files = GuestFiles(guest, self._launcher, self._runs, self._make_room)
         self.serve(record, image_env)
 
     def serve(self, record: Record, image_env: Mapping[str, str]) -> None:
@@ -137,6 +138,7 @@ class LocalSandbox:
             await asyncio.sleep(FREEZE_LOOK_SECONDS)
             cgroups.freeze(self.id, True)  # on cgroup v1 a process that forks meanwhile must be frozen again
         self._reclaim.frozen()
+        self.is_frozen = True
         return True
 
     async def quiesce(self) -> bool:
@@ -165,7 +167,7 @@ class LocalSandbox:
         self._let_go()
 
     def _let_go(self) -> None:
-        self.is_quiet = False
+        self.is_frozen = self.is_quiet = False
         self._reclaim.thawed()
         with suppress(FileNotFoundError):
             self._machinery.cgroups.freeze(self.id, False)
@@ -221,6 +223,9 @@ class LocalSandbox:
             if self.is_alive():  # so its pid was not another's
                 return found
         raise SandboxGone("it ended while its ports were looked at")
+
+    async def _make_room(self, size: int) -> None:
+        await self._machinery.quotas.make_room(self.record.volume, size)
 
     async def _disk_is_full(self) -> bool:
         volumes = self._machinery.volumes

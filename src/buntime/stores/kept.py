@@ -5,7 +5,7 @@ from collections.abc import Sequence, Set
 from functools import partial
 
 from buntime.image import NamedImage
-from buntime.ports import Answer
+from buntime.ports import Answer, KeptNumbers
 from buntime.session import SavedVolume
 from buntime.snapshot import Layer, MadeImage, Snapshot
 from buntime.stores import images, layers, made_images, snapshots
@@ -48,6 +48,10 @@ class KeptFiles(Committing):
 
     async def count_snapshots(self, account_id: str, now: int) -> int:
         return snapshots.count_snapshots(self._reader, account_id, now)
+
+    async def kept_numbers(self, now: int) -> KeptNumbers:
+        counted = snapshots.count_all_snapshots(self._reader, now)
+        return KeptNumbers(counted, *layers.layer_numbers(self._reader))
 
     async def remove_snapshot(self, snapshot_id: str) -> bool:
         return await self._change(partial(snapshots.remove_snapshot, snapshot_id=snapshot_id), self._removed)

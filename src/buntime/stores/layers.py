@@ -22,6 +22,8 @@ WHERE key <> :destroyed
   AND NOT EXISTS (SELECT 1 FROM made_images WHERE layer = layers.id)
 """
 
+_NUMBERS = "SELECT count(*), coalesce(sum(size), 0), count(*) - count(saved) FROM layers WHERE key <> ?"
+
 
 def add_layer(connection: sqlite3.Connection, layer: Layer) -> None:
     """Raises ImageNotFound if the image below is being removed, and ValueError if the id or the fork is taken."""
@@ -121,3 +123,9 @@ def _layer(row: sqlite3.Row) -> Layer:
         saved=saved_from_text(row["saved"]),
         fork=row["fork"],
     )
+
+
+def layer_numbers(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """How many layers are not condemned, their bytes, and how many of them the archive does not have."""
+    row = connection.execute(_NUMBERS, (DESTROYED,)).fetchone()
+    return row[0], row[1], row[2]

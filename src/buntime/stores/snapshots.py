@@ -29,6 +29,8 @@ SELECT count(*) FROM snapshots
 WHERE account = ? AND NOT is_automatic AND (expires_at IS NULL OR expires_at > ?)
 """
 
+_COUNT_ALL = "SELECT count(*) FROM snapshots WHERE NOT is_automatic AND (expires_at IS NULL OR expires_at > ?)"
+
 
 def add_snapshot(connection: sqlite3.Connection, snapshot: Snapshot, layer: Layer | None, limit: int) -> None:
     """Raises SessionNotFound, ResourceLimitExceeded, SnapshotNotFound, ImageNotFound, and ValueError if an id is
@@ -79,6 +81,11 @@ def list_snapshots(
 def count_snapshots(connection: sqlite3.Connection, account_id: str, now: int) -> int:
     """Those that are neither automatic nor expired."""
     return int(connection.execute(_COUNT, (account_id, now)).fetchone()[0])
+
+
+def count_all_snapshots(connection: sqlite3.Connection, now: int) -> int:
+    """The same of all accounts."""
+    return int(connection.execute(_COUNT_ALL, (now,)).fetchone()[0])
 
 
 def remove_snapshot(connection: sqlite3.Connection, snapshot_id: str) -> bool:

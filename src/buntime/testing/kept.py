@@ -11,7 +11,7 @@ from buntime.errors import (
     SnapshotNotFound,
 )
 from buntime.image import DEFAULT_IMAGE, OPERATOR, NamedImage, is_always_kept
-from buntime.ports import Answer
+from buntime.ports import Answer, KeptNumbers
 from buntime.session import DESTROYED, SavedVolume, Session, State
 from buntime.snapshot import Layer, MadeImage, Snapshot
 
@@ -66,6 +66,14 @@ class FakeKeptFiles:
 
     async def count_snapshots(self, account_id: str, now: int) -> int:
         return sum(not snapshot.is_automatic for snapshot in self._living(account_id, now))
+
+    async def kept_numbers(self, now: int) -> KeptNumbers:
+        counted = sum(
+            not one.is_automatic and (one.expires_at is None or one.expires_at > now) for one in self.snapshots.values()
+        )
+        layers = [layer for layer in self.layers.values() if not layer.is_condemned]
+        unsaved = sum(layer.saved is None for layer in layers)
+        return KeptNumbers(counted, len(layers), sum(layer.size for layer in layers), unsaved)
 
     async def remove_snapshot(self, snapshot_id: str) -> bool:
         return self.snapshots.pop(snapshot_id, None) is not None

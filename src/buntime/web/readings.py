@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from buntime.lifecycle.saving import Saving
-from buntime.ports import Budget, HostNumbers, Sandboxes, Store
+from buntime.ports import Budget, HostNumbers, KeptNumbers, Sandboxes, Store
 
 type Values = Mapping[tuple[str, ...], float]  # values of the labels → value
 type Ready = Callable[[], Mapping[str, bool]]
@@ -24,11 +24,14 @@ class Reading:
 class Readings:
     """`ready`: part → whether it works, as at `/readyz`."""
 
-    def __init__(self, store: Store, sandboxes: Sandboxes, saving: Saving, ready: Ready) -> None:
+    def __init__(
+        self, store: Store, sandboxes: Sandboxes, saving: Saving, ready: Ready, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._sandboxes = sandboxes
         self._saving = saving
         self._ready = ready
+        self._clock = clock
 
     async def now(self) -> Sequence[Reading]:
         states: Values = {(state.value,): float(count) for state, count in (await self._store.count_states()).items()}
@@ -40,6 +43,7 @@ class Readings:
             *_of_host(self._sandboxes.numbers()),
             Reading("cached_volumes", "Volumes of sessions in deep sleep on this host.", _one(len(cached))),
             Reading("cached_bytes", "Bytes of these volumes.", _one(sum(cached.values()))),
+            *_of_kept(await self._store.kept_numbers(int(self._clock()))),
             *_of_archive(self._saving),
         ]
 
@@ -68,6 +72,13 @@ def _budget(name: str, what: str, budgets: Mapping[tuple[str, ...], Budget], lab
         Reading(f"{name}_used_bytes", f"Bytes of {what} that are in use.", used, labels),
         Reading(f"{name}_reserved_bytes", f"Bytes of {what} that must be free for a start.", reserved, labels),
     ]
+
+
+def _of_kept(kept: KeptNumbers) -> Iterator[Reading]:
+    yield Reading("snapshots", "Snapshots that accounts have taken.", _one(kept.snapshots))
+    yield Reading("layers", "Layers: files that snapshots and images keep.", _one(kept.layers))
+    yield Reading("layers_bytes", "Bytes of the layers, as if they shared nothing.", _one(kept.layer_bytes))
+    yield Reading("layers_unsaved", "Layers that the archive does not have yet.", _one(kept.unsaved_layers))
 
 
 def _of_archive(saving: Saving) -> Iterator[Reading]:

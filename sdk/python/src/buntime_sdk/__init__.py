@@ -17,6 +17,7 @@ from buntime_sdk._async.processes import AsyncProcess, AsyncProcesses
 from buntime_sdk._async.runs import AsyncRunStream
 from buntime_sdk._async.session import AsyncSession
 from buntime_sdk._async.sessions import AsyncSessions
+from buntime_sdk._async.snapshots import AsyncSnapshots
 from buntime_sdk._async.terminal import AsyncTerminal
 from buntime_sdk._sync.client import Buntime
 from buntime_sdk._sync.contexts import Context, Contexts
@@ -27,6 +28,7 @@ from buntime_sdk._sync.processes import Process, Processes
 from buntime_sdk._sync.runs import RunStream
 from buntime_sdk._sync.session import Session
 from buntime_sdk._sync.sessions import Sessions
+from buntime_sdk._sync.snapshots import Snapshots
 from buntime_sdk._sync.terminal import Terminal
 from buntime_sdk.errors import (
     BuntimeError,
@@ -57,6 +59,7 @@ from buntime_sdk.errors import (
     SessionBusy,
     SessionLimitExceeded,
     SessionNotFound,
+    SnapshotNotFound,
     TerminalNotFound,
     Unauthorized,
     Unavailable,
@@ -93,6 +96,7 @@ from buntime_sdk.shapes import (
     SearchMatch,
     SearchResult,
     SessionState,
+    Snapshot,
     Stderr,
     Stdout,
     Table,
@@ -117,6 +121,7 @@ __all__ = [
     "AsyncRunStream",
     "AsyncSession",
     "AsyncSessions",
+    "AsyncSnapshots",
     "AsyncTerminal",
     "Buntime",
     "BuntimeError",
@@ -190,6 +195,9 @@ __all__ = [
     "SessionNotFound",
     "SessionState",
     "Sessions",
+    "Snapshot",
+    "SnapshotNotFound",
+    "Snapshots",
     "Stderr",
     "Stdout",
     "Table",

@@ -98,6 +98,10 @@ class ImageNotFound(BuntimeError, code="image_not_found"):
     """404: the account can use no image with this name."""
 
 
+class SnapshotNotFound(BuntimeError, code="snapshot_not_found"):
+    """404: the snapshot does not exist, has expired, was deleted, or belongs to another account."""
+
+
 class ContextLost(BuntimeError, code="context_lost"):
     """409: the context and its variables are gone; `details["reason"]` says why."""
 
@@ -111,7 +115,9 @@ class RangeNotSatisfiable(BuntimeError, code="range_not_satisfiable"):
 
 
 class ResourceLimitExceeded(BuntimeError, code="resource_limit_exceeded"):
-    """429: the plan's open streams, processes, contexts or terminals are all in use."""
+    """429: the plan has no room for another one, such as an open stream, a process or a snapshot; `details["resource"]`
+    says of what.
+    """
 
 
 class ExecutionTimeout(BuntimeError, code="execution_timeout"):

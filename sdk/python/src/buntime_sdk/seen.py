@@ -7,8 +7,9 @@ from enum import Enum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from buntime_sdk.from_json import camel, from_wire
 from buntime_sdk.previews import DEFAULT_PORT, require_port
-from buntime_sdk.shapes import NetworkSettings, PreviewSettings, ResourceLimits, SessionState, camel, from_wire
+from buntime_sdk.shapes import NetworkSettings, PreviewSettings, ResourceLimits, SessionState
 
 
 class Unchanged(Enum):
@@ -18,6 +19,8 @@ class Unchanged(Enum):
 
 
 UNCHANGED: Final = Unchanged.UNCHANGED
+DEFAULT_IMAGE = "default"
+INHERITED = ("preview", "network", "onWake")  # by a fork, besides its variables and its image
 
 
 def settings_on_the_wire(**settings: object) -> dict[str, object]:
@@ -29,19 +32,46 @@ def settings_on_the_wire(**settings: object) -> dict[str, object]:
     }
 
 
+def fork_on_the_wire(on_wake: str | Unchanged | None, **settings: object) -> dict[str, object]:
+    """Returns the settings of a fork that were given, in their JSON form. For `on_wake`, None is a value too."""
+    given = settings_on_the_wire(**{name: value for name, value in settings.items() if value is not None})
+    return given if on_wake is UNCHANGED else {**given, "onWake": on_wake}
+
+
 def as_made(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Combines the response of a create with the settings that were asked for."""
-    return {
-        "lastActive": made.get("createdAt"),
-        "state": "active",
-        "filesCount": 0,
-        "activeProcesses": 0,
-        "metadata": settings.get("metadata", {}),
+    """Combines the response of a create with the settings that were asked for.
+
+    Without what depends on a snapshot or on another image.
+    """
+    told = {
+        **_as_new(made, settings),
         "preview": settings.get("preview", {}),
         "network": settings.get("network", {}),
         "onWake": settings.get("onWake"),
         "envNames": sorted(settings.get("env", ())),
-        "image": settings.get("image", "default"),
+    }
+    if "snapshotId" not in settings:
+        told["image"] = settings.get("image", DEFAULT_IMAGE)
+        if told["image"] == DEFAULT_IMAGE:
+            told["filesCount"] = 0
+    return told
+
+
+def as_forked(made: Mapping[str, Any], settings: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    """Combines a session in the response of a fork with what was asked for, and with what is known of the source."""
+    inherited = {name: source[name] for name in (*INHERITED, "envNames", "image") if name in source}
+    given = {name: settings[name] for name in INHERITED if name in settings}
+    if "env" in settings:
+        given["envNames"] = sorted(settings["env"])
+    return {**_as_new(made, settings), **inherited, **given}
+
+
+def _as_new(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "lastActive": made.get("createdAt"),
+        "state": "active",
+        "activeProcesses": 0,
+        "metadata": settings.get("metadata", {}),
         **made,
     }
 

@@ -1,36 +1,17 @@
 """What the server accepts and returns, as plain values. Times are aware datetimes in UTC."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from os import PathLike
-from typing import Any, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Literal, Self, TypeAlias
 
 from buntime_sdk.errors import ExecutionFailed
-
-T = TypeVar("T")
+from buntime_sdk.from_json import each, one_or_none, read_by, time_or_none
 
 SessionState: TypeAlias = Literal["active", "idle", "deep-sleep"]
 FileType: TypeAlias = Literal["file", "directory", "symlink", "other"]
 ProcessStatus: TypeAlias = Literal["running", "exited", "lost"]
-
-
-def _each(kind: type[Any]) -> Callable[[Any], Any]:
-    return lambda told: tuple(from_wire(kind, one) for one in told)
-
-
-def _one(kind: type[Any]) -> Callable[[Any], Any]:
-    return lambda told: None if told is None else from_wire(kind, told)
-
-
-def _time(told: str | None) -> datetime | None:
-    return None if told is None else datetime.fromisoformat(told)
-
-
-def _wire(read: Callable[[Any], Any], name: str | None = None, **more: Any) -> Any:
-    """A field that `read` parses from JSON. `name`: its JSON name, if that is not its own name in camelCase."""
-    return field(metadata={"read": read, "name": name}, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +29,7 @@ class PreviewSettings:
     """`public` opens the `ports` to anyone with the URL; `private` opens none."""
 
     visibility: Literal["public", "private"] = "public"
-    ports: Sequence[int] = _wire(tuple, default=(8080,))
+    ports: Sequence[int] = read_by(tuple, default=(8080,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +37,8 @@ class NetworkSettings:
     """`egress`: `internet` (public addresses only) or `none`. `allow`, `deny`: networks and domain names; deny wins."""
 
     egress: Literal["internet", "none"] = "internet"
-    allow: Sequence[str] = _wire(tuple, default=())
-    deny: Sequence[str] = _wire(tuple, default=())
+    allow: Sequence[str] = read_by(tuple, default=())
+    deny: Sequence[str] = read_by(tuple, default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +48,24 @@ class Image:
     image_id: str
     name: str
     size_bytes: int
-    created_at: datetime = _wire(_time)
+    created_at: datetime = read_by(time_or_none)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The files of a session as they were at one moment. `session_id`: the session, which may be gone. `image`: the
+    name of the image that it stood on. `size_bytes`: how much of its disk limit a session with these files needs.
+    `expires_at`: None if it stays until it is deleted.
+    """
+
+    snapshot_id: str
+    session_id: str
+    name: str | None
+    metadata: Mapping[str, Any]
+    image: str
+    size_bytes: int
+    created_at: datetime = read_by(time_or_none)
+    expires_at: datetime | None = read_by(time_or_none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class PreviewToken:
 
     url: str
     token: str
-    expires_at: datetime = _wire(_time)
+    expires_at: datetime = read_by(time_or_none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +118,7 @@ class ExecutionResult:
     memory_used: int
     cpu_time: int
     timed_out: bool
-    files_written: Sequence[str] = _wire(tuple)
+    files_written: Sequence[str] = read_by(tuple)
     stdout: str = ""
     stderr: str = ""
     truncated: bool = False
@@ -141,8 +139,8 @@ class ExecutionResult:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    columns: Sequence[str] = _wire(tuple)
-    rows: Sequence[Sequence[Any]] = _wire(lambda rows: tuple(tuple(row) for row in rows))
+    columns: Sequence[str] = read_by(tuple)
+    rows: Sequence[Sequence[Any]] = read_by(lambda rows: tuple(tuple(row) for row in rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +153,8 @@ class Forms:
     markdown: str | None = None
     svg: str | None = None
     png: str | None = None
-    table: Table | None = _wire(_one(Table), default=None)
-    cut: Sequence[str] = _wire(tuple, default=())
+    table: Table | None = read_by(one_or_none(Table), default=None)
+    cut: Sequence[str] = read_by(tuple, default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +173,9 @@ class Evaluation(ExecutionResult):
     context kept its variables.
     """
 
-    result: Forms | None = _wire(_one(Forms), default=None)
-    displayed: Sequence[Forms] = _wire(_each(Forms), default=())
-    error: Thrown | None = _wire(_one(Thrown), default=None)
+    result: Forms | None = read_by(one_or_none(Forms), default=None)
+    displayed: Sequence[Forms] = read_by(each(Forms), default=())
+    error: Thrown | None = read_by(one_or_none(Thrown), default=None)
     context_survived: bool | None = None
 
 
@@ -222,7 +220,7 @@ class FileEntry:
     path: str
     size: int
     type: FileType
-    modified: datetime = _wire(_time)
+    modified: datetime = read_by(time_or_none)
     path_base64: str | None = None
 
 
@@ -251,7 +249,7 @@ class SearchMatch:
     path: str
     line: int | None = None
     text: str | None = None
-    ranges: Sequence[tuple[int, int]] = _wire(lambda told: tuple(tuple(one) for one in told), default=())
+    ranges: Sequence[tuple[int, int]] = read_by(lambda told: tuple(tuple(one) for one in told), default=())
     path_base64: str | None = None
 
 
@@ -259,7 +257,7 @@ class SearchMatch:
 class SearchResult:
     """`truncated`: there are more matches, or may be."""
 
-    matches: Sequence[SearchMatch] = _wire(_each(SearchMatch))
+    matches: Sequence[SearchMatch] = read_by(each(SearchMatch))
     truncated: bool = False
 
 
@@ -275,7 +273,7 @@ class FileChange:
     event: Literal["created", "changed", "deleted", "renamed"]
     path: str
     type: FileType | None = None
-    from_path: str | None = _wire(str, "from", default=None)
+    from_path: str | None = read_by(str, "from", default=None)
     path_base64: str | None = None
     from_base64: str | None = None
 
@@ -310,7 +308,7 @@ class LogEntry:
 
     stream: Literal["stdout", "stderr"]
     data: str
-    time: datetime = _wire(_time)
+    time: datetime = read_by(time_or_none)
     cursor: int | None = None
 
 
@@ -329,7 +327,7 @@ LogEvent: TypeAlias = LogEntry | LogsDropped | ProcessExit
 class LogPage:
     """`cursor`: where the next page begins. `end`: the cursor after all output so far. `dropped`: bytes discarded."""
 
-    entries: Sequence[LogEntry] = _wire(_each(LogEntry))
+    entries: Sequence[LogEntry] = read_by(each(LogEntry))
     cursor: int = 0
     end: int = 0
     dropped: int = 0
@@ -346,7 +344,7 @@ class ContextEntry:
     status: Literal["running", "lost"]
     working_dir: str
     runs: int
-    created_at: datetime = _wire(_time)
+    created_at: datetime = read_by(time_or_none)
     reason: str | None = None
 
 
@@ -357,36 +355,3 @@ class TerminalEnd:
     type: Literal["exit", "detached"]
     exit_code: int | None = None
     reason: str | None = None
-
-
-def camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
-
-
-def from_wire(kind: type[T], told: Mapping[str, Any]) -> T:
-    """Builds a `kind` from a JSON object, without the fields that this version does not know.
-
-    Raises KeyError if a required field is missing.
-    """
-    values: dict[str, Any] = {}
-    for name, wire_name, read, required in _plan(kind):  # type: ignore[arg-type]  # a type is hashable
-        if wire_name in told:
-            values[name] = told[wire_name] if read is None else read(told[wire_name])
-        elif required:
-            raise KeyError(wire_name)
-    return kind(**values)
-
-
-@cache
-def _plan(kind: Any) -> Sequence[tuple[str, str, Callable[[Any], Any] | None, bool]]:
-    """For each field: its name, its JSON name, its parser, and whether it is required."""
-    return tuple(
-        (
-            one.name,
-            one.metadata.get("name") or camel(one.name),
-            one.metadata.get("read"),
-            one.default is MISSING and one.default_factory is MISSING,
-        )
-        for one in fields(kind)
-    )

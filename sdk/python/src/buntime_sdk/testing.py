@@ -89,7 +89,12 @@ class _Scripted:
 
     def add_image(self, name: str, *, size_bytes: int = 0) -> Self:
         """Adds an image that sessions can stand on, as an operator does. `name`, `size_bytes`: as `Image` has them."""
-        self._server.add_image(name, size_bytes)
+        self._server.images.add(name, size_bytes)
+        return self
+
+    def limit_sessions(self, most: int) -> Self:
+        """Makes creates and forks beyond `most` sessions at a time fail with SessionLimitExceeded, as a plan does."""
+        self._server.most_sessions = most
         return self
 
     def input_of(self, session_id: str, process_id: str) -> bytes:

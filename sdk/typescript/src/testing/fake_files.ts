@@ -14,13 +14,28 @@ type Change = Record<string, unknown>;
 
 const HOME = "/workspace";
 
+/** Everything at one moment. The contents never change: a write replaces them. */
+export interface Kept {
+  readonly files: ReadonlyMap<string, Readonly<FakeFile>>;
+  readonly directories: ReadonlyMap<string, string>;
+}
+
+export const NOTHING: Kept = { files: new Map(), directories: new Map() };
+
 export class FakeFiles {
-  readonly #files = new Map<string, FakeFile>();
-  readonly #directories = new Map<string, string>([
-    ["/", now()],
-    [HOME, now()],
-  ]);
+  readonly #files: Map<string, FakeFile>;
+  readonly #directories: Map<string, string>;
   readonly #watchers = new Set<{ path: string; recursive: boolean; changes: Queue<Change> }>();
+
+  constructor({ files, directories } = NOTHING) {
+    this.#files = new Map(files);
+    this.#directories = new Map([["/", now()], [HOME, now()], ...directories]);
+  }
+
+  /** Everything as it is now. */
+  get kept(): Kept {
+    return { files: new Map(this.#files), directories: new Map(this.#directories) };
+  }
 
   get count(): number {
     return [...this.#files.keys()].filter((path) => path.startsWith(`${HOME}/`)).length;
@@ -118,6 +133,11 @@ export class FakeFiles {
     const watcher = { path: this.#directory(path), recursive, changes: new Queue<Change>() };
     this.#watchers.add(watcher);
     return watcher.changes;
+  }
+
+  endWatches(): void {
+    for (const { changes } of this.#watchers) changes.end();
+    this.#watchers.clear();
   }
 
   #tell(change: Change, at: string): void {

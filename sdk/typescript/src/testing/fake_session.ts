@@ -12,7 +12,7 @@ import type {
   UpdateSession,
 } from "../shapes.js";
 import { refuse } from "./answers.js";
-import { FakeFiles, now } from "./fake_files.js";
+import { FakeFiles, now, type Kept } from "./fake_files.js";
 import { linesOf, type FakeResult } from "./scripts.js";
 
 const SIGNALS: Record<string, number> = {
@@ -31,6 +31,19 @@ const PREVIEW = { visibility: "public", ports: [8080] } as const;
 const NETWORK = { egress: "internet", allow: [], deny: [] } as const;
 
 export type Clock = () => Date;
+
+/** What a session begins with. */
+export interface Origin {
+  readonly image: string;
+  readonly kept: Kept;
+  /** The variables of its image. */
+  readonly imageEnv: Record<string, string>;
+}
+
+/** Bytes of its files. */
+export function sizeOf({ kept }: Origin): number {
+  return [...kept.files.values()].reduce((sum, { content }) => sum + content.length, 0);
+}
 
 export class FakeProcess {
   readonly log: { entry: LogEntry; end: number }[] = [];
@@ -64,19 +77,24 @@ export class FakeProcess {
 }
 
 export class FakeSession {
-  readonly files = new FakeFiles();
+  files: FakeFiles;
   readonly processes = new Map<string, FakeProcess>();
   readonly contexts = new Map<string, ContextEntry>();
   readonly terminals = new Set<string>();
   readonly tokens = new Set<string>();
   #env: Record<string, string> = {};
+  #imageEnv: Record<string, string>;
+  readonly #runs = new Set<symbol>();
   readonly #shape: SessionShape;
 
   constructor(
     id: string,
     fields: CreateSession,
+    origin: Origin,
     private readonly clock: Clock,
   ) {
+    this.files = new FakeFiles(origin.kept);
+    this.#imageEnv = origin.imageEnv;
     this.#shape = {
       sessionId: id,
       createdAt: stamp(clock()),
@@ -92,7 +110,7 @@ export class FakeSession {
       network: { ...NETWORK, allow: [], deny: [] },
       onWake: null,
       envNames: [],
-      image: fields.image ?? DEFAULT_IMAGE,
+      image: origin.image,
     };
     this.update(fields);
   }
@@ -123,8 +141,43 @@ export class FakeSession {
     return this.clock().getTime() >= Date.parse(this.#shape.expiresAt);
   }
 
+  /** The variables of every run. */
   get env(): Record<string, string> {
-    return this.#env;
+    return { ...this.#imageEnv, ...this.#env };
+  }
+
+  /** What a session with the files of this one begins with. */
+  get origin(): Origin {
+    return { image: this.#shape.image, kept: this.files.kept, imageEnv: this.#imageEnv };
+  }
+
+  /** What a fork inherits. */
+  get settings() {
+    const { resourceLimits, preview, network, onWake } = this.#shape;
+    return { resourceLimits, preview, network, onWake, env: this.#env };
+  }
+
+  /** Marks the session as used by a run. Returns what ends that. */
+  use(): () => void {
+    const run = Symbol();
+    this.#runs.add(run);
+    return () => void this.#runs.delete(run);
+  }
+
+  /** Throws a `session_busy` while a run uses the session. */
+  requireUnused(): void {
+    if (this.#runs.size > 0) refuse("session_busy", "The session is in use. Try again when its requests have ended.");
+  }
+
+  /** Gives the session other files. It is active again if it was active. */
+  beginAgain(origin: Origin): void {
+    const wasActive = this.#shape.state === "active";
+    this.sleep("deep-sleep");
+    this.files.endWatches();
+    this.files = new FakeFiles(origin.kept);
+    this.#shape.image = origin.image;
+    this.#imageEnv = origin.imageEnv;
+    if (wasActive) this.wake();
   }
 
   update(fields: UpdateSession): void {

@@ -1,13 +1,15 @@
 /** Replaces the network and the server behind it. */
 
 import { BuntimeError } from "../index.js";
+import type { CreateImage, ForkSession } from "../kept_shapes.js";
 import { nearest } from "../nearest.js";
-import type { CreateSession, Image, UpdateSession } from "../shapes.js";
+import type { CreateSession, UpdateSession } from "../shapes.js";
 import type { Answer, Ask, Socket, Transport } from "../transport.js";
 import { unlessAborted } from "../waiting.js";
-import { Refusal, failed, refuse, refused, whole } from "./answers.js";
+import { Refusal, errorObject, failed, refuse, refused, whole } from "./answers.js";
+import { FakeImages, FakeSnapshots, requireFit } from "./fake_kept.js";
 import { Servers, addressOf } from "./fake_previews.js";
-import { DEFAULT_IMAGE, FakeSession, stamp, type Clock } from "./fake_session.js";
+import { DEFAULT_IMAGE, FakeSession, stamp, type Clock, type Origin } from "./fake_session.js";
 import { FakeTerminal } from "./fake_terminal.js";
 import { FILE_ROUTES, pageOf } from "./file_routes.js";
 import { requestOf, type FakeRequest } from "./request.js";
@@ -30,10 +32,20 @@ const SLEEPS_ON = new Set([
   "PATCH /sessions/{id}",
   "DELETE /sessions/{id}",
   "POST /sessions/{id}/sleep",
+  "POST /sessions/{id}/snapshots",
+  "POST /sessions/{id}/fork",
+  "POST /sessions/{id}/restore",
 ]);
+const MOST_FORKS = 100;
 const OPERATIONS = [
   "POST /sessions/create",
   "GET /sessions",
+  "POST /images/create",
+  "GET /images",
+  "DELETE /images/{name}",
+  "GET /snapshots",
+  "GET /snapshots/{id}",
+  "DELETE /snapshots/{id}",
   ...SLEEPS_ON,
   "POST /sessions/{id}/wake",
   "POST /sessions/{id}/preview-token",
@@ -48,15 +60,18 @@ export class FakeTransport implements Transport {
   readonly scripts = new Scripts();
   readonly servers = new Servers();
   readonly sessions = new Map<string, FakeSession>();
-  /** Of the operator, by name. */
-  readonly images = new Map<string, Image>();
+  readonly images: FakeImages;
+  mostSessions = Infinity;
   readonly troubles: Trouble[] = [];
   readonly #answered = new Map<string, { request: string; body: Promise<unknown> }>();
   readonly #clock: Clock;
+  readonly #snapshots: FakeSnapshots;
   #ids = 0;
 
   constructor(clock: Clock = () => new Date()) {
     this.#clock = clock;
+    this.images = new FakeImages(clock);
+    this.#snapshots = new FakeSnapshots(clock, (kind) => this.#newId(kind));
   }
 
   readonly #tools: Tools = { scripts: this.scripts, newId: (kind) => this.#newId(kind) };
@@ -112,16 +127,16 @@ export class FakeTransport implements Transport {
   /** Returns the first response again for a repeated key. */
   async #answer(request: FakeRequest, signal: AbortSignal): Promise<Answer> {
     const key = request.headers["idempotency-key"];
+    if (key === undefined) return answerOf(await this.#route(request, signal));
     const shown = JSON.stringify([request.method, request.path, request.query, request.body]);
-    const before = key === undefined ? undefined : this.#answered.get(key);
+    const before = this.#answered.get(key);
     if (before !== undefined) {
       if (before.request !== shown) refuse("idempotency_key_reused", "This key belongs to another request.");
       return whole(200, await before.body, { "idempotent-replayed": "true" });
     }
     const work = this.#route(request, signal);
-    if (key !== undefined) this.#keep(key, shown, work);
-    const body = await work;
-    return isAnswer(body) ? body : whole(200, body);
+    this.#keep(key, shown, work);
+    return answerOf(await work);
   }
 
   /** Shares the work among calls with the same key, even while it is in progress. A failure is not kept. */
@@ -135,9 +150,14 @@ export class FakeTransport implements Transport {
     const called = `${request.method} ${request.path}`;
     if (called === "POST /sessions/create") return this.#create((request.body ?? {}) as CreateSession);
     if (called === "GET /sessions") return this.#list(request.query);
-    if (called === "GET /images") return this.#listImages(request.query);
+    if (called === "GET /images") return this.images.list(request.query);
+    if (called === "POST /images/create") return this.#makeImage(request.body as CreateImage);
     const image = /^DELETE \/images\/([^/]+)$/.exec(called);
-    if (image !== null) return this.#keepImage(decodeURIComponent(image[1]!));
+    if (image !== null) return this.images.delete(decodeURIComponent(image[1]!));
+    if (called === "GET /snapshots") return this.#snapshots.list(request.query);
+    const snapshot = /^(GET|DELETE) \/snapshots\/([^/]+)$/.exec(called);
+    if (snapshot?.[1] === "GET") return this.#snapshots.find(snapshot[2]!).shape;
+    if (snapshot?.[1] === "DELETE") return this.#snapshots.delete(snapshot[2]!);
     const one = OF_ONE_SESSION.exec(request.path);
     if (one !== null) return this.#ofSession(`${request.method} /sessions/{id}${one[2] ?? ""}`, one[1], request);
     const fields = request.method === "POST" ? (request.body as Record<string, string>) : request.query;
@@ -148,33 +168,54 @@ export class FakeTransport implements Transport {
     return runs?.(session, request, this.#tools, signal) ?? files?.(session, request, signal);
   }
 
-  addImage(name: string, sizeBytes: number): void {
-    const imageId = `root-${name.replace(/[^0-9a-f]/g, "").padStart(32, "0")}`;
-    this.images.set(name, { imageId, name, sizeBytes, createdAt: stamp(this.#clock()) });
+  #create({ image, snapshotId, ...fields }: CreateSession): unknown {
+    if (snapshotId === undefined) return this.#begin(fields, this.images.find(image ?? DEFAULT_IMAGE));
+    if (image !== undefined) {
+      const message = "Give image or snapshotId, not both: a snapshot has its image.";
+      refuse("invalid_request", message, { field: "snapshotId" });
+    }
+    return this.#begin(fields, this.#snapshots.find(snapshotId).origin);
   }
 
-  #requireImage(name: string): void {
-    if (name === DEFAULT_IMAGE || this.images.has(name)) return;
-    const message = `There is no image '${name}'. List the images with GET /images.`;
-    refuse("image_not_found", message, { image: name });
-  }
-
-  #keepImage(name: string): never {
-    this.#requireImage(name);
-    refuse("forbidden", `The image '${name}' is the operator's. Only the operator can remove it.`);
-  }
-
-  #listImages(query: Record<string, string>): unknown {
-    const images = [...this.images.values()].sort((one, other) => (one.name < other.name ? -1 : 1));
-    const { items, total } = pageOf(images, query);
-    return { images: items, total };
-  }
-
-  #create(fields: CreateSession): unknown {
-    this.#requireImage(fields.image ?? DEFAULT_IMAGE);
-    const session = new FakeSession(this.#newId("ses"), fields, this.#clock);
+  /** Begins a session. Returns the response to its creation. */
+  #begin(fields: CreateSession, origin: Origin): unknown {
+    const session = new FakeSession(this.#newId("ses"), fields, origin, this.#clock);
+    requireFit(origin, session.shape.resourceLimits.disk);
+    const active = [...this.sessions.values()].filter(({ isExpired }) => !isExpired).length;
+    if (active >= this.mostSessions) {
+      const message = `The fake plan allows ${this.mostSessions} concurrent sessions and ${active} are in use.`;
+      refuse("session_limit_exceeded", message, { plan: "fake", limit: this.mostSessions, active });
+    }
     this.sessions.set(session.id, session);
     return session.created;
+  }
+
+  #fork(source: FakeSession, { count = 1, ...asked }: ForkSession & { count?: number }): unknown {
+    if (!(count >= 1 && count <= MOST_FORKS)) {
+      const message = `count must be 1 to ${MOST_FORKS}, not ${count}.`;
+      refuse("invalid_request", message, { field: "count", limit: MOST_FORKS });
+    }
+    const { settings, origin } = source;
+    const resourceLimits = { ...settings.resourceLimits, ...asked.resourceLimits };
+    requireFit(origin, resourceLimits.disk);
+    const made = Array.from({ length: count }, () => {
+      try {
+        return { session: this.#begin({ ...settings, ...asked, resourceLimits }, origin) };
+      } catch (failure) {
+        if (failure instanceof Refusal) return { error: errorObject(failure.failure), failure };
+        throw failure;
+      }
+    });
+    if (made.every((one) => "failure" in one)) throw made[0]!.failure;
+    return { sessions: made.map(({ session, error }) => (session === undefined ? { error } : { session })) };
+  }
+
+  #makeImage(fields: CreateImage): unknown {
+    const { sessionId, snapshotId } = fields;
+    if ((sessionId === undefined) === (snapshotId === undefined))
+      refuse("invalid_request", "Give exactly one of sessionId and snapshotId.", { field: "sessionId" });
+    const { origin } = snapshotId === undefined ? this.#session(sessionId) : this.#snapshots.find(snapshotId);
+    return this.images.make(fields, origin);
   }
 
   #list(query: Record<string, string>): unknown {
@@ -204,7 +245,15 @@ export class FakeTransport implements Transport {
       case "DELETE /sessions/{id}":
         this.sessions.delete(session.id);
         return { deleted: true, sessionId: session.id };
+      case "POST /sessions/{id}/snapshots":
+        return this.#snapshots.take(session, fields);
+      case "POST /sessions/{id}/fork":
+        return this.#fork(session, fields);
+      case "POST /sessions/{id}/restore":
+        this.#snapshots.restore(session, fields.snapshotId ?? "");
+        return session.shape;
       case "POST /sessions/{id}/sleep":
+        session.requireUnused();
         session.sleep(fields.depth ?? "idle");
         return session.shape;
       case "POST /sessions/{id}/wake":
@@ -267,6 +316,11 @@ function isMeant(pattern: string, path: string): boolean {
   return want.length === have.length && want.every((part, at) => part === have[at] || /^\{\w+\}$/.test(part));
 }
 
-function isAnswer(body: unknown): body is Answer {
-  return typeof body === "object" && body !== null && "parts" in body && "text" in body;
+/** A route returns the body of its answer, or the whole answer. */
+function answerOf(told: unknown): Answer {
+  return isAnswer(told) ? told : whole(200, told);
+}
+
+function isAnswer(told: unknown): told is Answer {
+  return typeof told === "object" && told !== null && "parts" in told && "text" in told;
 }

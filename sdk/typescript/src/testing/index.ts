@@ -79,7 +79,13 @@ export class FakeBuntime extends Buntime {
 
   /** Adds an image, as an operator does: sessions can stand on it. */
   addImage(name: string, { sizeBytes = 0 }: { sizeBytes?: number | undefined } = {}): this {
-    this.#transport.addImage(name, sizeBytes);
+    this.#transport.images.add(name, sizeBytes);
+    return this;
+  }
+
+  /** Makes creates and forks beyond `most` sessions at a time fail with `SessionLimitExceeded`, as a plan does. */
+  limitSessions(most: number): this {
+    this.#transport.mostSessions = most;
     return this;
   }
 

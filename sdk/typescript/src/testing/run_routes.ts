@@ -48,7 +48,8 @@ export const RUN_ROUTES: Record<string, RunRoute> = {
     if (run.contextId !== undefined) session.context(run.contextId).runs += 1;
     for (const file of asked.files ?? []) session.files.write(file.path, contentOf(file), { mode: file.mode });
     if (asked.stream) return streamed(session, run, asked, tools, signal);
-    const result = await tools.scripts.play(run);
+    const end = session.use();
+    const result = await tools.scripts.play(run).finally(end);
     const { stdout = "", stderr = "" } = result;
     return { ...numbersOf(forms(run, result), written(session, run, result)), stdout, stderr };
   },
@@ -157,12 +158,18 @@ function streamed(session: FakeSession, run: FakeRun, asked: Asked, tools: Tools
 }
 
 async function* attached(session: FakeSession, run: FakeRun, tools: Tools): Parts {
-  const result = await tools.scripts.play(run);
-  for (const stream of ["stdout", "stderr"] as const)
-    for (const data of linesOf(result[stream] ?? "")) yield event(stream, { data });
-  for (const shape of result.displayed ?? []) yield event("displayed", shape);
-  const { displayed: _, ...numbers } = numbersOf(forms(run, result), written(session, run, result));
-  yield event("result", numbers);
+  const end = session.use();
+  try {
+    const result = await tools.scripts.play(run);
+    for (const stream of ["stdout", "stderr"] as const)
+      for (const data of linesOf(result[stream] ?? "")) yield event(stream, { data });
+    for (const shape of result.displayed ?? []) yield event("displayed", shape);
+    const { displayed: _, ...numbers } = numbersOf(forms(run, result), written(session, run, result));
+    end();
+    yield event("result", numbers);
+  } finally {
+    end();
+  }
 }
 
 async function* detached(session: FakeSession, asked: Asked, tools: Tools, signal: AbortSignal): Parts {

@@ -24,6 +24,7 @@ WRITTEN = Listing(b'"filesWritten":[', b'","', b'],"filesWrittenTruncated":')
 
 class End(msgspec.Struct, rename="camel"):
     exit_code: int
+    started: bool = True  # False: the prepared process ended before it could start the program
     truncated: bool = False
     files_written: list[str] = []
     files_written_truncated: bool = False

@@ -6,7 +6,7 @@ What takes more than one call has its own module: `writing.py`, `listing.py` and
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
@@ -62,13 +62,25 @@ class _Status(msgspec.Struct):
     target: str | None = None  # base64
 
 
+async def _room_is_there(size: int) -> None: ...
+
+
 class GuestFiles:
-    def __init__(self, guest: Guest, launcher: Launcher, runner: Runner) -> None:
+    def __init__(
+        self,
+        guest: Guest,
+        launcher: Launcher,
+        runner: Runner,
+        make_room: Callable[[int], Awaitable[None]] = _room_is_there,
+    ) -> None:
+        """`make_room` is told how many bytes are about to be written."""
         self._guest = guest
         self._launcher = launcher
         self._runner = runner
+        self._make_room = make_room
 
     async def write_batch(self, files: Sequence[FileToWrite]) -> Sequence[int]:
+        await self._make_room(sum(len(file.content) for file in files))
         return await self._while_answering(write_batch(self._guest, files))
 
     async def read_whole(self, path: str, limit: int) -> bytes:
@@ -160,6 +172,7 @@ class GuestFiles:
         size, sending = 0, None
         try:
             async for piece in _pieces(parts):
+                await self._make_room(len(piece))
                 if sending is not None:
                     await sending
                 size += len(piece)

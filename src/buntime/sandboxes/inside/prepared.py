@@ -2,8 +2,9 @@
 
 It is made when the session has been quiet for a moment after a run of code, for the same environment and directory.
 Like every run it has its own cgroup. When it is used, the guest checks that it still equals a fresh start
-(`guest/src/prepared.ts`). If it does not, or if there is none, the run starts from a plain spare. It serves one run. A
-session has none while it sleeps, while it is short of memory or CPU time, and when it has not run code for a while.
+(`guest/src/prepared.ts`). If it does not, or if there is none, the run starts from a plain spare. So does a run whose
+process ended before it could start the program, because it was killed. It serves one run. A session has none while it
+sleeps, while it is short of memory or CPU time, and when it has not run code for a while.
 """
 
 import asyncio
@@ -79,7 +80,7 @@ class Prepared:
         return self._give_up()
 
     def missed(self) -> None:
-        """The process did not fit its run."""
+        """The process did not fit its run, or ended before it could start the program."""
         self._misses += 1
         if self._misses >= MOST_MISSES:
             self._back_off()

@@ -61,15 +61,26 @@ class GuestRuns:
         await self._launcher.make_room()
         prepared = self._prepared.take(run, env)
         if prepared is not None:
-            self._launcher.watch(prepared.run)
-            try:
-                attempt = await self._attempt(prepared, run, env, sink, prepared=True)
-            except Unfit:
-                self._prepared.missed()
-            else:
+            attempt = await self._in_prepared(prepared, run, env, sink)
+            if attempt is not None:
                 self._prepared.used()
                 return attempt, prepared
+            self._prepared.missed()
         return await self._launcher.launch(lambda spare: self._attempt(spare, run, env, sink))
+
+    async def _in_prepared(
+        self, prepared: Spare, run: Run, env: Mapping[str, str], sink: Sink | None
+    ) -> Attempt | None:
+        """None when the program has certainly not started, and another process can still run it."""
+        self._launcher.watch(prepared.run)
+        try:
+            attempt = await self._attempt(prepared, run, env, sink, prepared=True)
+        except Unfit:
+            return None
+        if attempt.outcome.end.started or attempt.timed_out:
+            return attempt
+        self._launcher.end_later(prepared.run)
+        return None
 
     async def _attempt(
         self, spare: Spare, run: Run, env: Mapping[str, str], sink: Sink | None, *, prepared: bool = False

@@ -6,10 +6,26 @@ the kernel's limit of such a volume follows what it really contains. See docs/de
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from buntime.plan import MB
 
 SLACK = 128 * MB  # at most: so much of what it shares can be rewritten before the next measurement
+FREED = 64 * MB  # charged less since a measurement: it may have been for what the volume had deleted long before
+LEAST_GROWTH = 16 * MB  # since a measurement, for another one while the volume is not full
+
+
+class Charges(NamedTuple):
+    """Bytes that the kernel charges to a volume now."""
+
+    referenced: int
+    promised: int  # to content that is not written, or was written after the last commit
+    prepared: int  # for changes of its tree
+    changed: int  # by changes of its tree since the last commit
+
+    @property
+    def data(self) -> int:
+        return self.referenced + self.promised
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +44,28 @@ class Measured:
         """Whether only the pages that are not on the disk yet can say if it is full."""
         return self.size < limit <= self.size + self.promised
 
+    def left(self, limit: int) -> int:
+        return max(0, limit - self.size - self.promised)
+
     def bound(self, limit: int) -> int:
-        """What the kernel may charge the volume until the next measurement."""
+        """What the kernel may charge the volume until the next measurement.
+
+        At the bound, the kernel itself first puts the volume's pages on the disk and looks again. So a measurement
+        meanwhile is in time.
+        """
         if self.is_full(limit):
             return self.charged
-        return self.charged + max(0, limit - self.size - self.promised) + min(SLACK, self.old)
+        return self.charged + max(0, limit - self.size - self.promised + min(SLACK, self.old))
+
+    def is_due(self, limit: int, now: Charges, freed: int) -> bool:
+        """Whether another measurement may find another bound. `freed`: bytes by which the charges fell meanwhile."""
+        if self.is_full(limit) or self.is_vague(limit):
+            return True
+        return freed > FREED or now.data - self.charged > self.trigger(limit)
+
+    def trigger(self, limit: int) -> int:
+        """Growth of the charges after which another measurement is due."""
+        return max(self.left(limit) // 2, min(LEAST_GROWTH, self.left(limit)))
 
 
 @dataclass(slots=True)

@@ -25,8 +25,8 @@ ITEMS = SEARCHED.size  # where they start in the buffer
 FOUND = struct.Struct("<I")
 FOUND_AT = 64
 ITEM_HEAD = 25  # bytes that an item takes in the tree besides its content
-ROOT_FACTS = struct.Struct("<QQ")  # bytes_used, last_snapshot
-ROOT_FACTS_AT = 192
+ROOT_FACTS = struct.Struct("<Q24xQQ")  # generation, bytes_used, last_snapshot
+ROOT_FACTS_AT = 160
 EXTENT = struct.Struct("<Q12xBQQ")  # generation, form, place on the disk, bytes there
 INLINE = 0  # a form of content that is in the tree itself
 THINNEST = 3  # nodes of a tree that are emptier than a third are merged
@@ -42,6 +42,7 @@ FIRST_KEY, LAST_KEY = (0, 0, 0), (LARGEST, LAST_KIND, LARGEST)
 class Root:
     """What the kernel keeps of a subvolume as of the last commit."""
 
+    generation: int  # the transaction that changed it last
     metadata: int  # bytes of its tree, shared or not
     last_snapshot: int  # the transaction of the last snapshot that was made of it, or in which it was made; 0: none
 
@@ -52,7 +53,8 @@ class Content:
 
     data: int
     metadata: int
-    old: int  # of `data`, what is not younger than a given transaction
+    old: int  # of `data`, what was there at the last snapshot
+    young: int  # of `data`, what is not committed yet
 
     @property
     def size(self) -> int:
@@ -149,22 +151,20 @@ def root_of(subvolume: int) -> Root:
     raise FileNotFoundError(f"subvolume {tree} has no root")
 
 
-def content_of(subvolume: int, since: int = 0) -> Content:
-    """Reads the whole tree: about 0.15 s for 40,000 files. What is not yet written to the disk is missing.
-
-    `since`: a transaction, for `Content.old`.
-    """
-    seen, data, old, items = Extents(), 0, 0, 0
+def content_of(subvolume: int) -> Content:
+    """Reads the whole tree: about 0.15 s for 40,000 files. What is not yet written to the disk is missing."""
+    root, seen, data, old, young, items = root_of(subvolume), Extents(), 0, 0, 0, 0
     for buffer, kind, at, length in _items(subvolume, OWN_TREE, FIRST_KEY, LAST_KEY):
         items += ITEM_HEAD + length
         if kind == EXTENT_DATA:
             generation, form, place, size = EXTENT.unpack_from(buffer, at)
             if form != INLINE and place and seen.add(place):
                 data += size
-                old += size if generation <= since else 0
+                old += size if generation <= root.last_snapshot else 0
+                young += size if generation > root.generation else 0
     # the kernel's figure is exact, but as old as the last commit
-    metadata = min(max(root_of(subvolume).metadata, items), THINNEST * items + BUFFER)
-    return Content(data, metadata, old)
+    metadata = min(max(root.metadata, items), THINNEST * items + BUFFER)
+    return Content(data, metadata, old, young)
 
 
 def _items(subvolume: int, tree: int, first: _Key, last: _Key) -> Iterator[tuple[bytearray, int, int, int]]:

@@ -22,7 +22,7 @@ from buntime.ports import VolumeLost
 from buntime.sandboxes.kernel import transfer
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call
 from buntime.sandboxes.kernel.host import host_disk_free
-from buntime.sandboxes.kernel.shares import Measured, Share
+from buntime.sandboxes.kernel.shares import Charges, Measured, Share
 from buntime.sandboxes.kernel.trees import Kept, content_of, root_of, subvolume_id
 
 # linux/btrfs.h
@@ -33,6 +33,7 @@ SYNC = 0x9408
 GET_FLAGS = 0x80089419
 SET_FLAGS = 0x4008941A
 QGROUP_LIMIT = 0x8030942B
+QGROUP_CREATE = 0x4010942A
 LIMIT_REFERENCED = 1
 NO_LIMIT = (1 << 64) - 1  # the kernel then shows 0
 READ_ONLY = 2
@@ -55,6 +56,7 @@ class Volumes:
         self._incoming = self.directory / "incoming"
         self.facts = Path()  # the kernel's numbers of the file system
         self.device: str | None = None  # "major:minor"
+        self._past = set[Path]()  # accounts of volumes that are gone
         self.shares: dict[str, Share] = {}  # volume → what is known of it, if it shares content
 
     @property
@@ -83,6 +85,7 @@ class Volumes:
         self.facts = Path(f"/sys/fs/btrfs/{uuid}")
         if not (self.facts / "qgroups").exists():
             call(["btrfs", "quota", "enable", "--simple", str(self.directory)])
+        self._past = {group for group in (self.facts / "qgroups").glob("0_*") if _is_empty(group)}
         device = Path(source.partition("[")[0]).stat().st_rdev
         self.device = f"{os.major(device)}:{os.minor(device)}"
         self._incoming.mkdir(mode=0o700, exist_ok=True)
@@ -134,8 +137,9 @@ class Volumes:
         if not is_shared:
             self._limit(sandbox, limit_mb * MB)
             return
-        self.shares.setdefault(sandbox, Share(limit_mb * MB)).limit = limit_mb * MB
-        if not self.limit_of(sandbox):  # a power loss took it
+        share = self.shares.setdefault(sandbox, Share(limit_mb * MB))
+        if share.limit != limit_mb * MB or not self.limit_of(sandbox):  # 0: a power loss took the kernel's limit
+            share.limit = limit_mb * MB
             self.measure(sandbox)
 
     def _limit(self, sandbox: str, limit: int) -> None:
@@ -149,11 +153,10 @@ class Volumes:
 
     def is_full(self, sandbox: str) -> bool:
         """By the kernel's count."""
-        return self.charged(sandbox) + FULL_MARGIN > self.limit_of(sandbox)
+        return sum(self.charges(sandbox)) + FULL_MARGIN > self.limit_of(sandbox)
 
-    def charged(self, sandbox: str) -> int:
-        """Bytes by the kernel's count, with what is promised to unwritten pages and unfinished changes."""
-        return sum(self._numbers(sandbox, "referenced", *PROMISED))
+    def charges(self, sandbox: str) -> Charges:
+        return Charges(*self._numbers(sandbox, "referenced", *PROMISED))
 
     def used(self, sandbox: str) -> int:
         """Bytes of the disk that the volume is charged for, as of the file system's last commit."""
@@ -186,8 +189,20 @@ class Volumes:
 
     def destroy(self, sandbox: str) -> None:
         """Idempotent. The kernel frees the space afterwards."""
-        _destroy(self.directory, sandbox)
+        with suppress(FileNotFoundError):
+            group = self.quota(sandbox)
+            _destroy(self.directory, sandbox)
+            self._past.add(group)
         self.shares.pop(sandbox, None)
+
+    def forget_past(self) -> None:
+        """The kernel keeps the account of a volume that is gone while others have content of it, and then for ever."""
+        for group in list(self._past):
+            if _is_empty(group):
+                with suppress(OSError), _opened(self.directory) as parent:  # busy: it is not gone yet
+                    fcntl.ioctl(parent, QGROUP_CREATE, struct.pack("2Q", 0, int(group.name.removeprefix("0_"))))
+            if not group.exists():
+                self._past.discard(group)
 
     def all(self) -> set[str]:
         found = {entry.name for entry in os.scandir(self.directory) if entry.is_dir(follow_symlinks=False)}
@@ -213,7 +228,7 @@ class Volumes:
             raise
         if not was_shared and not self._is_read_only(sandbox):
             self.shares[sandbox] = Share(self.limit_of(sandbox))
-        self._allow(sandbox, Measured(size, old=size, charged=self.charged(sandbox)))
+        self._allow(sandbox, Measured(size, old=size, charged=self.charges(sandbox).data))
         return size
 
     def copy(self, layer: str, sandbox: str, limit_mb: int) -> None:
@@ -221,7 +236,7 @@ class Volumes:
         self._snapshot(layer, sandbox, 0)
         size = self.size_of(layer)
         self.shares[sandbox] = Share(limit_mb * MB)
-        self._allow(sandbox, Measured(size, old=size, charged=self.charged(sandbox)))
+        self._allow(sandbox, Measured(size, old=size, charged=self.charges(sandbox).data))
 
     def size_of(self, layer: str) -> int:
         """Bytes that the layer's files take."""
@@ -248,9 +263,11 @@ class Volumes:
         """Looks at what a volume that shares content contains, and sets the kernel's limit accordingly. Takes about
         0.15 s for 40,000 files. Raises FileNotFoundError."""
         with _opened(self.path(sandbox)) as volume:
-            content = content_of(volume, root_of(volume).last_snapshot)
-        referenced, promised = self._numbers(sandbox, "referenced", "rsv_data")
-        measured = Measured(content.size, content.old, referenced + promised, promised)
+            content = content_of(volume)
+        charges = self.charges(sandbox)
+        # what was written in this transaction is still promised, and already content
+        promised = max(0, charges.promised - content.young)
+        measured = Measured(content.size, content.old, charges.data, promised)
         self._allow(sandbox, measured)
         return measured
 
@@ -378,6 +395,13 @@ def _host_failures() -> Iterator[None]:
         yield
     except OSError as failed:
         raise Unavailable(f"A volume could not be moved just now: {failed.strerror}.") from failed
+
+
+def _is_empty(group: Path) -> bool:
+    try:
+        return not int((group / "referenced").read_text())
+    except FileNotFoundError:
+        return False
 
 
 def _flags(volume: int) -> int:

@@ -1,4 +1,4 @@
-"""The name server of sandboxes: dnsmasq on the gateway address, which asks the host's own resolvers.
+"""The name server of sandboxes: dnsmasq on the gateway address, which asks the servers in BUNTIME_RESOLV_CONF.
 
 Like the sandboxes, it outlives the server, so programs in them can still resolve names. The next start takes it over,
 or replaces it when its settings have changed.
@@ -6,6 +6,7 @@ or replaces it when its settings have changed.
 
 import hashlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -19,8 +20,8 @@ START_SECONDS = 5.0
 
 
 class NameServer:
-    def __init__(self, part: Part, run_dir: Path, resolv_conf: Path = Path("/etc/resolv.conf")) -> None:
-        """`resolv_conf`: lists the name servers to ask."""
+    def __init__(self, part: Part, run_dir: Path, resolv_conf: Path) -> None:
+        """`resolv_conf`: lists the name servers to ask. dnsmasq reads it as nobody, and again when it changes."""
         self._pid_file = run_dir / "dnsmasq.pid"
         self._command = _command(part, resolv_conf)
         self._process: subprocess.Popen[bytes] | None = None  # if this server has started it
@@ -51,13 +52,14 @@ class NameServer:
         handle = os.pidfd_open(pid)
         try:
             signal.pidfd_send_signal(handle, signal.SIGKILL)
+            ended = select.poll()
+            ended.register(handle, select.POLLIN)
+            ended.poll()  # its command line goes sooner than its hold on the address
         finally:
             os.close(handle)
         self._pid_file.unlink(missing_ok=True)
         if self._process is not None and self._process.pid == pid:
             self._process.wait()
-        while _is_dnsmasq(pid, self._command):
-            time.sleep(0.005)
 
     def _running(self) -> int | None:
         try:

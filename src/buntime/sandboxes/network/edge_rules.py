@@ -23,6 +23,7 @@ def edge_rules(edge: Listening, sandboxes: str) -> str:
   set edge_sources6 {{ type ipv6_addr; flags dynamic; size {SOURCES}; }}
   chain edge {{
     type filter hook input priority -5; policy accept;
+    meta l4proto != tcp accept # the next two match TCP alone, and would let other packets through to the count
     tcp dport != {edge.port} accept
     tcp flags & (fin | syn | rst | ack) != syn accept
     iifname "{sandboxes}" accept

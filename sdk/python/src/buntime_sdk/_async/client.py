@@ -12,6 +12,7 @@ from buntime_sdk._async.calls import AsyncCalls
 from buntime_sdk._async.images import AsyncImages
 from buntime_sdk._async.previews import AsyncPreviews
 from buntime_sdk._async.sessions import AsyncSessions
+from buntime_sdk._async.snapshots import AsyncSnapshots
 from buntime_sdk.address import key_and_url
 from buntime_sdk.arguments import require_count, require_seconds
 from buntime_sdk.dialing import AsyncDial, async_dial
@@ -36,6 +37,7 @@ class AsyncBuntime:
     base_url: str
     sessions: AsyncSessions
     images: AsyncImages
+    snapshots: AsyncSnapshots
 
     def __init__(
         self,
@@ -90,6 +92,7 @@ class AsyncBuntime:
         )
         self.sessions = AsyncSessions(self._calls)
         self.images = AsyncImages(self._calls)
+        self.snapshots = AsyncSnapshots(self._calls)
 
     async def __aenter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ from buntime_sdk.arguments import AnyPath, path_text, refusal
 from buntime_sdk.deadlines import Deadline
 from buntime_sdk.errors import ConnectionFailed, FileConflict, FileNotFound, RequestTimeout
 from buntime_sdk.events import ServerEvent
+from buntime_sdk.from_json import from_wire
 from buntime_sdk.shapes import (
     File,
     FileChange,
@@ -27,7 +28,6 @@ from buntime_sdk.shapes import (
     FileWritten,
     SearchResult,
     Watching,
-    from_wire,
 )
 from buntime_sdk.waiting import AsyncReader, async_in_thread
 

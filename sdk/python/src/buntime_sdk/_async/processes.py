@@ -14,7 +14,8 @@ from buntime_sdk.arguments import working_dir_text
 from buntime_sdk.deadlines import NEVER, Deadline
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout
 from buntime_sdk.events import ServerEvent
-from buntime_sdk.shapes import LogEntry, LogEvent, LogPage, LogsDropped, ProcessExit, ProcessStatus, from_wire
+from buntime_sdk.from_json import from_wire
+from buntime_sdk.shapes import LogEntry, LogEvent, LogPage, LogsDropped, ProcessExit, ProcessStatus
 
 WAIT_SECONDS = 30  # default time for a process to become ready
 AWAY_SECONDS, LONGEST_PAUSE = 60.0, 5.0  # time allowed for a server restart; longest pause in it

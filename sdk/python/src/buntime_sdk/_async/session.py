@@ -1,6 +1,6 @@
 """One session and everything you do in it."""
 
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Mapping
 from contextlib import suppress
 from os import PathLike
 from types import TracebackType
@@ -11,37 +11,31 @@ import httpx2
 
 from buntime_sdk._async.calls import AsyncCalls, Call, key_or_new
 from buntime_sdk._async.contexts import AsyncContexts
+from buntime_sdk._async.executor import AsyncExecutor
 from buntime_sdk._async.files import AsyncFiles
 from buntime_sdk._async.processes import AsyncProcesses
-from buntime_sdk._async.runs import AsyncRunStream, Listener, execute, files_on_the_wire
 from buntime_sdk._async.terminal import AsyncTerminal, open_terminal
-from buntime_sdk.arguments import AnyPath, input_text, working_dir_text
+from buntime_sdk.arguments import require_id, working_dir_text
 from buntime_sdk.deadlines import Deadline
-from buntime_sdk.errors import BuntimeError, SessionNotFound
+from buntime_sdk.errors import BuntimeError, SessionNotFound, error_of
+from buntime_sdk.from_json import from_wire
 from buntime_sdk.previews import DEFAULT_PORT, TOKEN_SECONDS, Visit, require_path, require_port
-from buntime_sdk.seen import UNCHANGED, SeenSession, Unchanged, settings_on_the_wire
-from buntime_sdk.settings import NetworkSettingsDict, PreviewSettingsDict
-from buntime_sdk.shapes import (
-    ExecutionResult,
-    File,
-    NetworkSettings,
-    PreviewSettings,
-    PreviewToken,
-    Woken,
-    from_wire,
-)
+from buntime_sdk.seen import UNCHANGED, Unchanged, as_forked, fork_on_the_wire, settings_on_the_wire
+from buntime_sdk.settings import NetworkSettingsDict, PreviewSettingsDict, ResourceLimitsDict
+from buntime_sdk.shapes import NetworkSettings, PreviewSettings, PreviewToken, ResourceLimits, Snapshot, Woken
 from buntime_sdk.waiting import Awaited, awaited
 
+FORK_SECONDS = 60.0  # the server may take so long to make many sessions
 
-class AsyncSession(SeenSession):
+
+class AsyncSession(AsyncExecutor):
     """A session, as the server last reported it. `refresh` asks again.
 
     As a context manager, it is deleted at the end of the block.
     """
 
     def __init__(self, calls: AsyncCalls, session_id: str, told: Mapping[str, Any] | None = None) -> None:
-        super().__init__(session_id, told)
-        self._calls = calls
+        super().__init__(calls, session_id, told)
         self._was_deleted = False
 
     async def __aenter__(self) -> Self:
@@ -68,100 +62,6 @@ class AsyncSession(SeenSession):
     def contexts(self) -> AsyncContexts:
         """Creates contexts, which keep the variables of code."""
         return AsyncContexts(self._calls, self.id, self._run_timeout)
-
-    async def execute(
-        self,
-        code: str,
-        *,
-        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: int | None = None,
-        working_dir: str | PathLike[str] | None = None,
-        stdin: str | bytes | None = None,
-        on_stdout: Listener | None = None,
-        on_stderr: Listener | None = None,
-        idempotency_key: str | None = None,
-    ) -> ExecutionResult:
-        """Executes TypeScript or JavaScript and returns the result. A failing program is a result too: see its `ok`,
-        `exit_code` and `check`.
-
-        `code`: the program. `files`: path → content, written before the run, all or none. `env`: for this run only.
-        `timeout`: seconds that the program may run; the session's by default. `working_dir`: relative to `/workspace`,
-        or absolute. `stdin`: the program's standard input, as text or as its UTF-8. `on_stdout`, `on_stderr`: called
-        with each piece of output as it arrives; the result then has all output, uncut. `idempotency_key`: makes it safe
-        to retry the call, which then happens by itself when the response is lost.
-
-        A cancelled or interrupted call ends its run, and so does a lost connection. With an `idempotency_key` the run
-        continues, and a call with the same key returns its result.
-
-        Raises MemoryLimitExceeded and DiskFull, with the output so far in `details`; FileConflict or PayloadTooLarge
-        for `files`; InvalidRequest for an `idempotency_key` beside a listener.
-        """
-        request = self._run(files, env, timeout, working_dir, stdin, code=code)
-        return await execute(
-            self._calls, ExecutionResult, request, self._run_timeout, idempotency_key, on_stdout, on_stderr
-        )
-
-    async def execute_command(
-        self,
-        command: str,
-        *,
-        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: int | None = None,
-        working_dir: str | PathLike[str] | None = None,
-        stdin: str | bytes | None = None,
-        on_stdout: Listener | None = None,
-        on_stderr: Listener | None = None,
-        idempotency_key: str | None = None,
-    ) -> ExecutionResult:
-        """Executes a command with `bash -c` and returns the result.
-
-        `command`: a line for the shell. `files`, `env`, `timeout`, `working_dir`, `stdin`, `on_stdout`, `on_stderr`,
-        `idempotency_key`: as for `execute`. Raises what `execute` raises.
-        """
-        request = self._run(files, env, timeout, working_dir, stdin, command=command)
-        return await execute(
-            self._calls, ExecutionResult, request, self._run_timeout, idempotency_key, on_stdout, on_stderr
-        )
-
-    def stream(
-        self,
-        code: str,
-        *,
-        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: int | None = None,
-        working_dir: str | PathLike[str] | None = None,
-        stdin: str | bytes | None = None,
-        detach: bool = False,
-    ) -> AsyncRunStream:
-        """Executes code and streams its output.
-
-        `code`, `files`, `env`, `timeout`, `working_dir`, `stdin`: as for `execute`. `detach`: run as a process. The
-        first event gives its id, and leaving the stream does not end it.
-        """
-        request = self._run(files, env, timeout, working_dir, stdin, code=code, detach=detach or None)
-        return AsyncRunStream(self._calls, request)
-
-    def stream_command(
-        self,
-        command: str,
-        *,
-        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: int | None = None,
-        working_dir: str | PathLike[str] | None = None,
-        stdin: str | bytes | None = None,
-        detach: bool = False,
-    ) -> AsyncRunStream:
-        """Executes a command with `bash -c` and streams its output.
-
-        `command`, `files`, `env`, `timeout`, `working_dir`, `stdin`: as for `execute_command`. `detach`: as for
-        `stream`.
-        """
-        request = self._run(files, env, timeout, working_dir, stdin, command=command, detach=detach or None)
-        return AsyncRunStream(self._calls, request)
 
     def terminal(
         self,
@@ -214,7 +114,7 @@ class AsyncSession(SeenSession):
         require_port(port)
         require_path(path)
         deadline = Deadline.after(self._calls.timeout if timeout is None else timeout, least=None)
-        if not self._is_known("previewUrl"):
+        if not self._is_known("preview"):
             self._see(await self._calls.json(Call("GET", self._path(), deadline=deadline)))
         url = self.preview_url(port)
         visit = Visit(url, port, path, method, params, headers or {}, content, json, deadline, stream)
@@ -300,6 +200,126 @@ class AsyncSession(SeenSession):
         self._see(told)
         return from_wire(Woken, told)
 
+    async def snapshot(
+        self,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        ttl: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Snapshot:
+        """Takes a snapshot of the files as they are now, and does not wake the session. It stays when the session is
+        gone.
+
+        `name`: any text; need not be unique. `metadata`: your own labels. `ttl`: seconds until it expires, from 60;
+        never by default. `idempotency_key`: one is generated by default, so a retry creates nothing twice.
+
+        Raises InvalidRequest, ResourceLimitExceeded when the plan has no room for another snapshot.
+        """
+        asked = {"name": name, "metadata": metadata, "ttl": ttl}
+        call = Call("POST", self._path("/snapshots"), json=asked, key=key_or_new(idempotency_key))
+        return from_wire(Snapshot, await self._calls.json(call))
+
+    def fork(
+        self,
+        *,
+        ttl: int | None = None,
+        metadata: Mapping[str, object] | None = None,
+        resource_limits: ResourceLimits | ResourceLimitsDict | None = None,
+        preview: PreviewSettings | PreviewSettingsDict | None = None,
+        network: NetworkSettings | NetworkSettingsDict | None = None,
+        on_wake: str | Unchanged | None = UNCHANGED,
+        env: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Awaited[Self]:
+        """Creates a session with the files of this one as they are now, and does not wake this one. As a context
+        manager, the new session is deleted at the end of the block.
+
+        `ttl`, `metadata`: as for a new session; a fork does not inherit them. `resource_limits`, `preview`, `network`,
+        `env`: as in this session by default. `on_wake`: the same; None for no command. `idempotency_key`: one is
+        generated by default, so a retry creates nothing twice.
+
+        Raises InvalidRequest, Forbidden for a limit beyond the plan, SessionLimitExceeded, Unavailable when the server
+        has no capacity.
+        """
+        asked = fork_on_the_wire(
+            on_wake,
+            ttl=ttl,
+            metadata=metadata,
+            resource_limits=resource_limits,
+            preview=preview,
+            network=network,
+            env=env,
+        )
+        return awaited(self._forked(asked, idempotency_key))
+
+    async def fork_many(
+        self,
+        count: int,
+        *,
+        ttl: int | None = None,
+        metadata: Mapping[str, object] | None = None,
+        resource_limits: ResourceLimits | ResourceLimitsDict | None = None,
+        preview: PreviewSettings | PreviewSettingsDict | None = None,
+        network: NetworkSettings | NetworkSettingsDict | None = None,
+        on_wake: str | Unchanged | None = UNCHANGED,
+        env: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> list[Self | BuntimeError]:
+        """Creates several sessions with the files of this one as they are now. Returns one entry for each: the session,
+        or the error that prevented it.
+
+        `count`: how many, 1 to 100, within the plan. `ttl`, `metadata`, `resource_limits`, `preview`, `network`,
+        `on_wake`, `env`, `idempotency_key`: as for `fork`.
+
+        Raises what `fork` raises, if there is no session at all. Forbidden for a `count` beyond the plan.
+        """
+        asked = fork_on_the_wire(
+            on_wake,
+            ttl=ttl,
+            metadata=metadata,
+            resource_limits=resource_limits,
+            preview=preview,
+            network=network,
+            env=env,
+        )
+        return await self._forks({"count": count, **asked}, idempotency_key)
+
+    async def _forked(self, asked: Mapping[str, object], key: str | None) -> Self:
+        (made,) = await self._forks(asked, key)
+        if isinstance(made, BuntimeError):
+            raise made
+        return made
+
+    async def _forks(self, asked: Mapping[str, object], key: str | None) -> list[Self | BuntimeError]:
+        call = Call("POST", self._path("/fork"), json=asked, nulls=True, key=key_or_new(key), waits=FORK_SECONDS)
+        told = await self._calls.json(call)
+        return [self._fork_in(entry, asked) for entry in told["sessions"]]
+
+    def _fork_in(self, entry: Mapping[str, Any], asked: Mapping[str, object]) -> Self | BuntimeError:
+        if "session" not in entry:
+            return error_of(entry["error"], None)
+        made = entry["session"]
+        return type(self)(self._calls, made["sessionId"], as_forked(made, asked, self._told))
+
+    async def restore(self, snapshot_id: str, *, idempotency_key: str | None = None) -> Self:
+        """Replaces the files by those of a snapshot. Processes end. The id, URLs, settings and end stay; the image
+        becomes the snapshot's.
+
+        A snapshot named `before-restore` is taken first and kept for 24 hours.
+
+        `snapshot_id`: of this session or another one of the account. `idempotency_key`: one is generated by default, so
+        a retry restores nothing twice.
+
+        Raises SnapshotNotFound, SessionBusy while another call uses the session, DiskFull when the snapshot needs more
+        than the session's disk limit.
+        """
+        require_id("snapshot_id", snapshot_id)
+        asked = {"snapshotId": snapshot_id}
+        call = Call("POST", self._path("/restore"), json=asked, key=key_or_new(idempotency_key))
+        self._see(await self._calls.json(call))
+        return self
+
     async def delete(self) -> None:
         """Deletes the session with its processes and files.
 
@@ -309,25 +329,6 @@ class AsyncSession(SeenSession):
         existed = self._was_deleted or bool(self._told)
         await self._calls.gone(Call("DELETE", self._path()), "session_not_found", existed=existed)
         self._was_deleted = True
-
-    def _run(
-        self,
-        files: Mapping[AnyPath, str | bytes] | Sequence[File] | None,
-        env: Mapping[str, str] | None,
-        timeout: int | None,
-        working_dir: str | PathLike[str] | None,
-        stdin: str | bytes | None,
-        **program: object,
-    ) -> dict[str, Any]:
-        return {
-            "sessionId": self.id,
-            **program,
-            "files": files_on_the_wire(files),
-            "env": env,
-            "timeout": timeout,
-            "workingDir": working_dir_text(working_dir),
-            "stdin": input_text(stdin),
-        }
 
     def _path(self, rest: str = "") -> str:
         return f"/sessions/{quote(self.id, safe='')}{rest}"

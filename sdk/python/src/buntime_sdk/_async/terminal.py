@@ -11,7 +11,8 @@ from buntime_sdk._async.calls import AsyncCalls
 from buntime_sdk.deadlines import Deadline
 from buntime_sdk.dialing import AsyncSocket
 from buntime_sdk.errors import ConnectionFailed, InvalidState, error_of
-from buntime_sdk.shapes import TerminalEnd, from_wire
+from buntime_sdk.from_json import from_wire
+from buntime_sdk.shapes import TerminalEnd
 
 LAST_WORDS_SECONDS = 1.0  # to receive what came before a connection's end
 

@@ -1,7 +1,7 @@
 """A fake session's files, in memory."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -28,16 +28,21 @@ class Watch:
 
 
 class FakeFiles:
-    def __init__(self, now: Callable[[], str]) -> None:
-        """`now`: returns the time as responses have it."""
+    def __init__(self, now: Callable[[], str], entries: Mapping[str, Entry] | None = None) -> None:
+        """`now`: returns the time as responses have it. `entries`: what there is already."""
         self._now = now
-        self._entries = {at: Entry(None, DIRECTORY_MODE, now()) for at in ("/", HOME)}
+        self._entries = {at: Entry(None, DIRECTORY_MODE, now()) for at in ("/", HOME)} | dict(entries or {})
         self._watches: list[Watch] = []
 
     @property
     def count(self) -> int:
         """Counts the files under `/workspace`."""
         return sum(at.startswith(f"{HOME}/") and one.content is not None for at, one in self._entries.items())
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """Everything as it is now, by absolute path."""
+        return dict(self._entries)
 
     def write(self, path: str, content: bytes, *, mode: str | None = None, append: bool = False) -> int:
         """Returns the size afterwards."""

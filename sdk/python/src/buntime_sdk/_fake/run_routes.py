@@ -42,7 +42,8 @@ def _execute(session: FakeSession, request: FakeRequest, tools: Tools) -> dict[s
     if is_streamed:
         is_detached = asked.get("detach") is True
         return events(_refusing(_detached(session, asked, tools) if is_detached else _attached(session, run, tools)))
-    result = tools.scripts.play(run)
+    with session.used():
+        result = tools.scripts.play(run)
     return {**told(run, result, _written(session, run, result)), "stdout": result.stdout, "stderr": result.stderr}
 
 
@@ -151,12 +152,13 @@ def _written(session: FakeSession, run: FakeRun, result: FakeResult) -> list[str
 
 
 def _attached(session: FakeSession, run: FakeRun, tools: Tools) -> Parts:
-    result = tools.scripts.play(run)
-    for stream in ("stdout", "stderr"):
-        for line in lines_of(getattr(result, stream)):
-            yield event(stream, {"data": line})
-    for value in result.displayed:
-        yield event("displayed", forms(value))
+    with session.used():
+        result = tools.scripts.play(run)
+        for stream in ("stdout", "stderr"):
+            for line in lines_of(getattr(result, stream)):
+                yield event(stream, {"data": line})
+        for value in result.displayed:
+            yield event("displayed", forms(value))
     numbers = told(run, result, _written(session, run, result))
     numbers.pop("displayed", None)
     yield event("result", numbers)

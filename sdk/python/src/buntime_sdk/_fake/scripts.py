@@ -8,7 +8,8 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 from buntime_sdk._fake.answers import refuse
 from buntime_sdk.errors import BuntimeError
-from buntime_sdk.shapes import ExecutionResult, Forms, Thrown, camel
+from buntime_sdk.from_json import camel
+from buntime_sdk.shapes import ExecutionResult, Forms, Thrown
 
 RunKind: TypeAlias = Literal["execute", "stream", "context", "process", "terminal"]
 

@@ -1,6 +1,5 @@
 """The in-memory server. It is plain and synchronous, and serves both halves of the SDK."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -11,22 +10,30 @@ from threading import RLock
 from typing import Any
 from urllib.parse import unquote
 
-from buntime_sdk._fake.answers import Answer, failed, refuse, whole
+from buntime_sdk._fake.answers import Answer, error_object, failed, refuse, whole
 from buntime_sdk._fake.file_routes import FILE_ROUTES, page_of
+from buntime_sdk._fake.kept import Images, Snapshots, require_fit
 from buntime_sdk._fake.previews import Servers, address_of
 from buntime_sdk._fake.request import FakeRequest
 from buntime_sdk._fake.run_routes import RUN_ROUTES, Tools
 from buntime_sdk._fake.scripts import Scripts
-from buntime_sdk._fake.session import DEFAULT_IMAGE, Clock, FakeSession, stamp
+from buntime_sdk._fake.session import DEFAULT_IMAGE, Clock, FakeSession, Origin, stamp
 from buntime_sdk._fake.terminal import FakeTerminal
 from buntime_sdk.errors import BuntimeError, ConnectionFailed, RequestTimeout
 from buntime_sdk.previews import ERROR_HEADER
 
 ONE_SESSION = re.compile(r"/sessions/([^/]+)(/[a-z-]+)?")
+ONE_SNAPSHOT = re.compile(r"(GET|DELETE) /snapshots/([^/]+)")
 LEFT_ASLEEP = frozenset(
-    {"GET /sessions/{id}", "PATCH /sessions/{id}", "DELETE /sessions/{id}", "POST /sessions/{id}/sleep"}
+    {
+        *("GET /sessions/{id}", "PATCH /sessions/{id}", "DELETE /sessions/{id}", "POST /sessions/{id}/sleep"),
+        *("POST /sessions/{id}/snapshots", "POST /sessions/{id}/fork", "POST /sessions/{id}/restore"),
+    }
 )
-ACCOUNT_ROUTES = ("POST /sessions/create", "GET /sessions")
+ACCOUNT_ROUTES = (
+    *("POST /sessions/create", "GET /sessions", "POST /images/create", "GET /images", "DELETE /images/{name}"),
+    *("GET /snapshots", "GET /snapshots/{id}", "DELETE /snapshots/{id}"),
+)
 SESSION_ROUTES = (
     *sorted(LEFT_ASLEEP),
     "POST /sessions/{id}/wake",
@@ -36,6 +43,7 @@ SESSION_ROUTES = (
 )
 OPERATIONS = (*ACCOUNT_ROUTES, *SESSION_ROUTES, *RUN_ROUTES, *FILE_ROUTES)
 NEAREST = 3
+MOST_FORKS = 100
 DEFAULT_PORT, TOKEN_SECONDS = 8080, 3600
 
 
@@ -59,12 +67,14 @@ class FakeServer:
         self.scripts = Scripts()
         self.servers = Servers()
         self.sessions: dict[str, FakeSession] = {}
-        self.images: dict[str, dict[str, Any]] = {}  # of the operator, by name
+        self.images = Images(clock)
+        self.most_sessions: int | None = None
         self.troubles: list[Trouble] = []
         self._clock = clock
         self._answered: dict[str, tuple[tuple[object, ...], Answer]] = {}
         self._ids = 0
         self._tools = Tools(self.scripts, clock, self._new_id)
+        self._snapshots = Snapshots(clock, self._new_id)
 
     def answer(self, request: FakeRequest) -> Answer:
         with self.lock:
@@ -149,18 +159,19 @@ class FakeServer:
     def _route(self, request: FakeRequest) -> dict[str, Any] | Answer:
         called = f"{request.method} {request.path}"
         if called == "POST /sessions/create":
-            self._require_image(request.fields.get("image", DEFAULT_IMAGE))
-            session = FakeSession(self._new_id("ses"), request.fields, self._clock)
-            self.sessions[session.id] = session
-            return session.made
+            return self._create(request.fields)
         if called == "GET /sessions":
             return self._list(request.query)
+        if called == "POST /images/create":
+            return self._make_image(request.fields)
         if called == "GET /images":
-            images = sorted(self.images.values(), key=lambda image: str(image["name"]))
-            return {"images": page_of(images, request.query), "total": len(images)}
+            return self.images.list(request.query)
         if request.method == "DELETE" and request.path.startswith("/images/"):
-            self._require_image(name := unquote(request.path.removeprefix("/images/")))
-            refuse("forbidden", f"The image {name!r} is the operator's. Only the operator can remove it.")
+            return self.images.delete(unquote(request.path.removeprefix("/images/")))
+        if called == "GET /snapshots":
+            return self._snapshots.list(request.query)
+        if (one := ONE_SNAPSHOT.fullmatch(called)) is not None:
+            return self._snapshots.find(one[2]).told if one[1] == "GET" else self._snapshots.delete(one[2])
         found = ONE_SESSION.fullmatch(request.path)
         if found is not None:
             return self._of_session(f"{request.method} /sessions/{{id}}{found[2] or ''}", found[1], request.fields)
@@ -175,13 +186,51 @@ class FakeServer:
         assert file is not None
         return file(session.files, request)
 
-    def add_image(self, name: str, size: int) -> None:
-        image_id, created = f"root-{hashlib.sha256(name.encode()).hexdigest()[:32]}", stamp(self._clock())
-        self.images[name] = {"imageId": image_id, "name": name, "sizeBytes": size, "createdAt": created}
+    def _create(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        image, snapshot_id = fields.get("image"), fields.get("snapshotId")
+        if snapshot_id is None:
+            return self._begin(fields, self.images.find(image or DEFAULT_IMAGE))
+        if image is not None:
+            message = "Give image or snapshotId, not both: a snapshot has its image."
+            refuse("invalid_request", message, field="snapshotId")
+        return self._begin(fields, self._snapshots.find(snapshot_id).origin)
 
-    def _require_image(self, name: str) -> None:
-        if name != DEFAULT_IMAGE and name not in self.images:
-            refuse("image_not_found", f"There is no image {name!r}. List the images with GET /images.", image=name)
+    def _begin(self, fields: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
+        """Begins a session. Returns the response to its creation."""
+        session = FakeSession(self._new_id("ses"), fields, origin, self._clock)
+        require_fit(origin.size, session.told["resourceLimits"]["disk"])
+        living = sum(not other.is_expired for other in self.sessions.values())
+        if self.most_sessions is not None and living >= self.most_sessions:
+            message = f"The fake plan allows {self.most_sessions} concurrent sessions and {living} are in use."
+            refuse("session_limit_exceeded", message, plan="fake", limit=self.most_sessions, active=living)
+        self.sessions[session.id] = session
+        return session.made
+
+    def _fork(self, source: FakeSession, asked: Mapping[str, Any]) -> dict[str, Any]:
+        count = asked.get("count", 1)
+        if not 1 <= count <= MOST_FORKS:
+            refuse("invalid_request", f"count must be 1 to {MOST_FORKS}, not {count}.", field="count", limit=MOST_FORKS)
+        inherited = source.settings()
+        limits = {**inherited["resourceLimits"], **asked.get("resourceLimits", {})}
+        require_fit((origin := source.origin()).size, limits["disk"])
+        made: list[dict[str, Any]] = []
+        failures: list[BuntimeError] = []
+        for _ in range(count):
+            try:
+                made.append({"session": self._begin({**inherited, **asked, "resourceLimits": limits}, origin)})
+            except BuntimeError as failure:
+                failures.append(failure)
+                made.append({"error": error_object(failure)})
+        if len(failures) == count:
+            raise failures[0]
+        return {"sessions": made}
+
+    def _make_image(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        session_id, snapshot_id = fields.get("sessionId"), fields.get("snapshotId")
+        if (session_id is None) == (snapshot_id is None):
+            refuse("invalid_request", "Give exactly one of sessionId and snapshotId.", field="sessionId")
+        base = self._snapshots.find(snapshot_id).origin if snapshot_id else self.session(str(session_id)).origin()
+        return self.images.make(fields.get("name"), base, fields.get("env") or {})
 
     def _list(self, query: Mapping[str, str]) -> dict[str, Any]:
         wanted = {name.removeprefix("metadata."): value for name, value in query.items() if "." in name}
@@ -209,7 +258,15 @@ class FakeServer:
                 del self.sessions[session_id]
                 session.end()
                 return {"deleted": True, "sessionId": session_id}
+            case "POST /sessions/{id}/snapshots":
+                return self._snapshots.take(session, fields)
+            case "POST /sessions/{id}/fork":
+                return self._fork(session, fields)
+            case "POST /sessions/{id}/restore":
+                self._snapshots.restore(session, fields["snapshotId"])
+                return session.told
             case "POST /sessions/{id}/sleep":
+                session.require_unused()
                 session.sleep(fields.get("depth", "idle"))
                 return session.told
             case "POST /sessions/{id}/wake":

@@ -1,12 +1,14 @@
 """One fake session: its state, files, processes, contexts and terminals."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from signal import Signals
 from typing import Any, TypeAlias
 
 from buntime_sdk._fake.answers import refuse
-from buntime_sdk._fake.files import FakeFiles
+from buntime_sdk._fake.files import Entry, FakeFiles
 from buntime_sdk._fake.scripts import FakeResult, lines_of
 
 DAY = 86_400
@@ -22,6 +24,19 @@ Clock: TypeAlias = Callable[[], datetime]
 def stamp(time: datetime) -> str:
     """Formats a time as responses have it."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a session begins with. `image_env`: the variables of its image."""
+
+    image: str
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    image_env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return sum(len(entry.content or b"") for entry in self.entries.values())
 
 
 class FakeProcess:
@@ -70,15 +85,17 @@ class FakeProcess:
 
 
 class FakeSession:
-    def __init__(self, session_id: str, fields: Mapping[str, Any], clock: Clock) -> None:
+    def __init__(self, session_id: str, fields: Mapping[str, Any], origin: Origin, clock: Clock) -> None:
         now = clock()
         self._clock = clock
-        self.files = FakeFiles(lambda: stamp(clock()))
+        self._image_env = origin.image_env
+        self._runs = 0
+        self.files = FakeFiles(self._now, origin.entries)
         self.processes: dict[str, FakeProcess] = {}
         self.contexts: dict[str, dict[str, Any]] = {}
         self.terminals: set[str] = set()
         self.tokens: set[str] = set()
-        self.env: dict[str, str] = {}
+        self._env: dict[str, str] = {}
         self.expires = now + timedelta(seconds=DAY)
         self._told: dict[str, Any] = {
             "sessionId": session_id,
@@ -92,13 +109,22 @@ class FakeSession:
             "network": _network(None),
             "onWake": None,
             "envNames": [],
-            "image": fields.get("image", DEFAULT_IMAGE),
+            "image": origin.image,
         }
         self.update(fields)
 
     @property
     def id(self) -> str:
         return str(self._told["sessionId"])
+
+    @property
+    def image(self) -> str:
+        return str(self._told["image"])
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables of every run."""
+        return {**self._image_env, **self._env}
 
     @property
     def state(self) -> str:
@@ -140,8 +166,40 @@ class FakeSession:
         if "onWake" in fields:
             self._told["onWake"] = fields["onWake"]
         if "env" in fields:
-            self.env = fields["env"] or {}
-            self._told["envNames"] = sorted(self.env)
+            self._env = fields["env"] or {}
+            self._told["envNames"] = sorted(self._env)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """A run uses the session within the block."""
+        self._runs += 1
+        try:
+            yield
+        finally:
+            self._runs -= 1
+
+    def require_unused(self) -> None:
+        """Raises SessionBusy while a run uses the session."""
+        if self._runs:
+            refuse("session_busy", "The session is in use. Try again when its requests have ended.")
+
+    def origin(self) -> Origin:
+        """What a session with the files of this one begins with."""
+        return Origin(self.image, self.files.entries, self._image_env)
+
+    def settings(self) -> dict[str, Any]:
+        """What a fork inherits, in the form of a request."""
+        names = ("resourceLimits", "preview", "network", "onWake")
+        return {**{name: self._told[name] for name in names}, "env": self._env}
+
+    def begin_again(self, origin: Origin) -> None:
+        """Gives the session other files. It is active again if it was active."""
+        was_active = self.state == "active"
+        self.end()
+        self.files = FakeFiles(self._now, origin.entries)
+        self._told["image"], self._image_env = origin.image, origin.image_env
+        if was_active:
+            self.wake()
 
     def sleep(self, depth: str) -> None:
         self._told["state"] = depth
@@ -161,6 +219,9 @@ class FakeSession:
 
     def wake(self) -> None:
         self._told |= {"state": "active", "lastActive": stamp(self._clock())}
+
+    def _now(self) -> str:
+        return stamp(self._clock())
 
     def process(self, process_id: str) -> FakeProcess:
         if process_id not in self.processes:

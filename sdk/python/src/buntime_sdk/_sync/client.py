@@ -12,6 +12,7 @@ from buntime_sdk._sync.calls import Calls
 from buntime_sdk._sync.images import Images
 from buntime_sdk._sync.previews import Previews
 from buntime_sdk._sync.sessions import Sessions
+from buntime_sdk._sync.snapshots import Snapshots
 from buntime_sdk.address import key_and_url
 from buntime_sdk.arguments import require_count, require_seconds
 from buntime_sdk.dialing import Dial, dial
@@ -36,6 +37,7 @@ class Buntime:
     base_url: str
     sessions: Sessions
     images: Images
+    snapshots: Snapshots
 
     def __init__(
         self,
@@ -90,6 +92,7 @@ class Buntime:
         )
         self.sessions = Sessions(self._calls)
         self.images = Images(self._calls)
+        self.snapshots = Snapshots(self._calls)
 
     def __enter__(self) -> Self:
         return self

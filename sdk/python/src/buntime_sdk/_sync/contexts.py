@@ -12,7 +12,8 @@ from buntime_sdk._sync.calls import Call, Calls, key_or_new
 from buntime_sdk._sync.runs import Listener, RunStream, execute, files_on_the_wire
 from buntime_sdk.arguments import AnyPath, working_dir_text
 from buntime_sdk.errors import BuntimeError, ContextNotFound, SessionNotFound
-from buntime_sdk.shapes import ContextEntry, Evaluation, File, from_wire
+from buntime_sdk.from_json import from_wire
+from buntime_sdk.shapes import ContextEntry, Evaluation, File
 from buntime_sdk.waiting import Now, now
 
 

@@ -18,6 +18,7 @@ from buntime_sdk.arguments import AnyPath, path_text, refusal
 from buntime_sdk.deadlines import Deadline
 from buntime_sdk.errors import ConnectionFailed, FileConflict, FileNotFound, RequestTimeout
 from buntime_sdk.events import ServerEvent
+from buntime_sdk.from_json import from_wire
 from buntime_sdk.shapes import (
     File,
     FileChange,
@@ -28,7 +29,6 @@ from buntime_sdk.shapes import (
     FileWritten,
     SearchResult,
     Watching,
-    from_wire,
 )
 from buntime_sdk.waiting import Reader, in_thread
 

@@ -12,6 +12,7 @@ from buntime_sdk._sync.calls import Call, Calls, broken_stream
 from buntime_sdk.arguments import AnyPath, path_text, refusal
 from buntime_sdk.errors import ConnectionFailed, RequestTimeout
 from buntime_sdk.events import ServerEvent
+from buntime_sdk.from_json import from_wire
 from buntime_sdk.shapes import (
     Displayed,
     Evaluation,
@@ -23,7 +24,6 @@ from buntime_sdk.shapes import (
     RunEvent,
     Stderr,
     Stdout,
-    from_wire,
 )
 from buntime_sdk.waiting import Reader, tell
 

@@ -1,0 +1,45 @@
+/** What is known of a session when it was made. */
+
+import { DEFAULT_PORT } from "./previews.js";
+import type { ForkSession } from "./kept_shapes.js";
+import type { CreateSession, CreatedShape, SessionShape } from "./shapes.js";
+
+/** A session's properties, as far as they are known. */
+export type KnownShape = CreatedShape & { [Name in keyof SessionShape]?: SessionShape[Name] | undefined };
+
+const DEFAULT_IMAGE = "default";
+
+/**
+ * Combines the response of a create with the settings that were asked for. Without what depends on a snapshot or on
+ * another image.
+ */
+export function asMade(made: CreatedShape, fields: CreateSession): KnownShape {
+  const image = fields.snapshotId === undefined ? (fields.image ?? DEFAULT_IMAGE) : undefined;
+  return {
+    ...asNew(made, fields),
+    preview: { visibility: "public", ports: [DEFAULT_PORT], ...fields.preview },
+    network: { egress: "internet", allow: [], deny: [], ...fields.network },
+    onWake: fields.onWake ?? null,
+    envNames: Object.keys(fields.env ?? {}).sort(),
+    image,
+    filesCount: image === DEFAULT_IMAGE ? 0 : undefined,
+  };
+}
+
+/** Combines a session in the response of a fork with what was asked for, and with what is known of the source. */
+export function asForked(made: CreatedShape, fields: ForkSession, source: Partial<KnownShape>): KnownShape {
+  const { preview, network, onWake, envNames, image } = source;
+  return {
+    ...asNew(made, fields),
+    preview:
+      fields.preview === undefined ? preview : { visibility: "public", ports: [DEFAULT_PORT], ...fields.preview },
+    network: fields.network === undefined ? network : { egress: "internet", allow: [], deny: [], ...fields.network },
+    onWake: fields.onWake === undefined ? onWake : fields.onWake,
+    envNames: fields.env === undefined ? envNames : Object.keys(fields.env).sort(),
+    image,
+  };
+}
+
+function asNew(made: CreatedShape, { metadata = {} }: ForkSession): KnownShape {
+  return { lastActive: made.createdAt, state: "active", activeProcesses: 0, metadata, ...made };
+}

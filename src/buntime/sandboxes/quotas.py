@@ -1,0 +1,174 @@
+"""Keeps the kernel's limits of volumes that share content in step with what these contain. See `kernel/shares.py`."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from buntime.daemon.tasks import Tasks
+from buntime.plan import MB
+from buntime.sandboxes.kernel.shares import Charges, Measured, Share
+from buntime.sandboxes.kernel.volume import FULL_MARGIN, Volumes
+from buntime.sandboxes.sharing import Shared
+
+log = structlog.get_logger()
+
+FASTEST = 1 << 30  # bytes that we expect a session to write in a second
+SOONEST, LATEST = 0.05, 5.0  # seconds between looks at the charges of a volume
+NEAR, NEAR_SECONDS = 64 * MB, 0.02  # so close to the kernel's limit, a volume is measured again after so many seconds
+FULL_SECONDS = 0.25  # between measurements of a full volume
+PART, CREDIT = 0.1, 1.0  # of the time a volume may be measured; seconds that it may save up
+SYNC_SECONDS = 1.0  # between syncs for a volume
+LONGEST_WAIT = 1.0  # seconds that a client's write waits for a measurement
+PAST_SECONDS = 60.0  # between looks at the accounts of volumes that are gone
+
+
+@dataclass(slots=True)
+class Watch:
+    """What the loop remembers of one volume. Times are `time.monotonic`."""
+
+    credit: float = CREDIT  # seconds of measuring
+    credit_at: float = 0.0
+    look_at: float = 0.0
+    rest_until: float = 0.0  # not measured before
+    sync_at: float = 0.0  # not synced before
+    last: Charges | None = None  # at the last look
+    freed: int = 0  # bytes by which the charges fell since the measurement
+    measured_at: Charges | None = None
+    one: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while it is measured
+
+    def spend(self, seconds: float, now: float) -> None:
+        """Accounts for a measurement."""
+        self.credit = min(CREDIT, self.credit + PART * (now - self.credit_at)) - seconds
+        self.credit_at = now
+        self.rest_until = now if self.credit > 0 else now - self.credit / PART
+
+    def look(self, charges: Charges) -> None:
+        if self.last is not None:
+            self.freed += max(0, self.last.data - charges.data)
+        self.last = charges
+
+
+class Quotas:
+    def __init__(self, volumes: Volumes, tasks: Tasks, sync: Shared) -> None:
+        self._volumes = volumes
+        self._tasks = tasks
+        self._sync = sync
+        self._watches: dict[str, Watch] = {}
+        self._scan = asyncio.Semaphore()  # one at a time on this host
+        self.measured = 0  # since the start
+
+    async def keep(self, awake: Callable[[], Collection[str]]) -> None:
+        """Runs forever. `awake`: volumes that running processes use."""
+        forget_at = 0.0
+        while True:
+            await asyncio.sleep(SOONEST)
+            now = time.monotonic()
+            for volume in awake():
+                share = self._volumes.shares.get(volume)
+                if share is not None and now >= self._watch(volume).look_at:
+                    self._look(volume, share, now)
+            if now >= forget_at:
+                forget_at = now + PAST_SECONDS
+                await asyncio.to_thread(self._volumes.forget_past)
+                self._watches = {name: watch for name, watch in self._watches.items() if name in self._volumes.shares}
+
+    async def settle(self, volume: str) -> None:
+        """Measures a volume that nothing uses any more, so that its next sandbox need not wait for it."""
+        if volume in self._volumes.shares:
+            await self._measure(volume)
+
+    async def make_room(self, volume: str, size: int) -> None:
+        """Before a client writes so many bytes: measures the volume if the kernel would refuse them, maybe wrongly."""
+        share = self._volumes.shares.get(volume)
+        if share is None or sum(self._volumes.charges(volume)) + size + FULL_MARGIN <= self._volumes.limit_of(volume):
+            return
+        rest = self._watch(volume).rest_until - time.monotonic()
+        if rest <= LONGEST_WAIT:
+            await asyncio.sleep(max(0.0, rest))
+            await self._measure(volume)
+
+    def _watch(self, volume: str) -> Watch:
+        return self._watches.setdefault(volume, Watch())
+
+    def _look(self, volume: str, share: Share, now: float) -> None:
+        """Reads three small files. Starts a measurement where one is due."""
+        watch = self._watch(volume)
+        try:
+            charges = self._volumes.charges(volume)
+        except OSError:  # it is being removed
+            return
+        watch.look(charges)
+        watch.look_at = now + _pause(share, charges)
+        if now >= watch.rest_until and not watch.one.locked() and _is_due(share, watch, charges):
+            self._tasks.start(self._follow(volume, share, watch), f"measure {volume}")
+
+    async def _follow(self, volume: str, share: Share, watch: Watch) -> None:
+        """Measures the volume, and goes on while the kernel might soon refuse what it should not."""
+        while await self._measure(volume):
+            await asyncio.sleep(NEAR_SECONDS)
+            if time.monotonic() < watch.rest_until or not self._is_near(volume, share, watch):
+                return
+
+    def _is_near(self, volume: str, share: Share, watch: Watch) -> bool:
+        if share.measured is None or share.measured.is_full(share.limit):
+            return False
+        with suppress(OSError):
+            charges = self._volumes.charges(volume)
+            return charges != watch.measured_at and charges.data + NEAR > share.measured.bound(share.limit)
+        return False
+
+    async def _measure(self, volume: str) -> bool:
+        """Returns False when the volume is gone."""
+        watch = self._watch(volume)
+        async with watch.one, self._scan:
+            try:
+                watch.last = watch.measured_at = self._volumes.charges(volume)
+                watch.freed = 0
+                measured, seconds = await asyncio.to_thread(self._measured, volume)
+            except OSError as failed:
+                log.warning("volume_not_measured", volume=volume, reason=str(failed))
+                return False
+        self.measured += 1
+        now, share = time.monotonic(), self._volumes.shares.get(volume)
+        watch.spend(seconds, now)
+        watch.look_at = 0.0
+        if share is None:
+            return False
+        if measured.is_full(share.limit):
+            watch.rest_until = max(watch.rest_until, now + FULL_SECONDS)
+        if measured.is_vague(share.limit) and now >= watch.sync_at:
+            watch.sync_at = math.inf
+            self._tasks.start(self._synced(watch), f"sync for {volume}")
+        return True
+
+    def _measured(self, volume: str) -> tuple[Measured, float]:
+        """With the seconds of CPU time that it took. Blocking. Raises OSError."""
+        began = time.thread_time()
+        return self._volumes.measure(volume), time.thread_time() - began
+
+    async def _synced(self, watch: Watch) -> None:
+        try:
+            await self._sync.done(self._volumes.sync)
+        finally:
+            watch.sync_at = time.monotonic() + SYNC_SECONDS
+
+
+def _is_due(share: Share, watch: Watch, charges: Charges) -> bool:
+    if share.measured is None:
+        return True
+    if share.measured.is_full(share.limit) and charges == watch.measured_at:
+        return False  # nothing has changed
+    return share.measured.is_due(share.limit, charges, watch.freed)
+
+
+def _pause(share: Share, charges: Charges) -> float:
+    """Seconds until the next look: sooner than a session can write what is left."""
+    if share.measured is None or share.measured.left(share.limit) == 0:
+        return SOONEST
+    left = share.measured.charged + share.measured.trigger(share.limit) - charges.data
+    return min(LATEST, max(SOONEST, left / FASTEST))
