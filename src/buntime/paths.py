@@ -5,6 +5,7 @@ import posixpath
 from buntime.errors import InvalidRequest
 
 WORKSPACE = "/workspace"
+RECORDS = "/var/lib/buntime"  # what the guest notes of processes and contexts, with their logs
 ON_WAKE_LOG = "/var/log/on-wake.log"  # what a session's onWake command prints
 LONGEST_PATH = 4095  # bytes, as on Linux
 LONGEST_NAME = 255

@@ -670,7 +670,7 @@ class Volumes(Protocol):
 
     async def digest(self, layer_id: str) -> str:
         """The SHA-256 of the layer's files: paths, kinds, modes, owners, links, extended attributes and content, in
-        hex. Their times do not count. Raises VolumeLost, and Unavailable."""
+        hex. Their times do not count. Raises VolumeLost, Unavailable, and ValueError as `Sandboxes.know` does."""
         ...
 
     async def sole_bytes(self, layers: Collection[str], volumes: Collection[str]) -> int:

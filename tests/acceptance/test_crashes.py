@@ -1,14 +1,6 @@
 """The server is killed at each named step of its work and started again: nothing is lost, doubled or left over."""
 
-import json
-import signal
-import sqlite3
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from http.client import HTTPException
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,99 +8,24 @@ import pytest
 
 from buntime.daemon import steps
 from tests.acceptance import traces
-from tests.acceptance.client import Client, Reply, Session
-from tests.acceptance.conftest import fresh_server
+from tests.acceptance.client import Reply, Session
 from tests.acceptance.crashing_server import named_steps
-from tests.acceptance.server import Server
+from tests.acceptance.history import History, fresh_history
 from tests.acceptance.sleeping import ask_to_sleep, deep_sleep, evict, state, wait_until_evicted, wake
+from tests.acceptance.test_copies_crash import AT_COPIES
 from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
-CRASHING = Path(__file__).with_name("crashing_server.py")
 MAKE = [step for step in steps.CREATE if step.startswith("make: ")]
 CLAIM = [step for step in steps.CREATE if step not in MAKE]
 REMOVE = [step for step in steps.DELETE if step.startswith("remove: ")]
 
 
-@dataclass(frozen=True, slots=True)
-class History:
-    """A server with a long acknowledged session that must survive every crash."""
-
-    server: Server
-    client: Client
-    old: Session
-    sleeper: str  # the background process's pid inside the session
-    key: str
-    answer: bytes  # the first answer to the idempotency key
-
-    def is_as_before(self) -> None:
-        assert self.old.text("kept") == "kept"
-        assert self.old.output("pgrep -x sleep").strip() == self.sleeper
-        again = self.client.create(idempotency_key=self.key)
-        assert (again.body, again.headers["idempotent-replayed"]) == (self.answer, "true")
-        mine = self.client.call("GET", "/sessions").done()
-        assert [entry["sessionId"] for entry in mine["sessions"]] == [self.old.id]
-        traces.wait_until_whole(self.server.config, 1, self.server.parked)
-        until(lambda: not traces.objects(self._archive, ""), "the archive to be empty")
-
-    def objects(self, session: Session) -> list[str]:
-        """Returns the names of the session's objects in the archive."""
-        return [str(path.relative_to(self._archive)) for path in traces.objects(self._archive, session.id)]
-
-    def named(self, session: Session) -> set[str]:
-        """Returns the objects that the store names."""
-        file = self.server.config.data_dir / "buntime.db"
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as store:
-            asked = "SELECT snapshot, previous FROM sessions WHERE id = ?"
-            snapshots = store.execute(asked, [session.id]).fetchone()
-        return {json.loads(snapshot)["name"] for snapshot in snapshots if snapshot is not None}
-
-    def crash(self, step: str, act: Callable[[], Reply], *, pool_size: int = 0, cache_gb: int = -1) -> Reply | None:
-        """Starts a server that dies at the step, acts, and waits for its death. Returns the answer if there was one."""
-        server = self.server
-        server.stop()
-        server.settings |= {"BUNTIME_POOL_SIZE": str(pool_size), "BUNTIME_CACHE_GB": str(cache_gb)}
-        server.start((sys.executable, CRASHING, step, self._armed))
-        while server.parked() < pool_size:
-            time.sleep(0.02)
-        self._armed.touch()
-        reply = None
-        with suppress(OSError, HTTPException):
-            reply = act()
-        self._dies_at(step)
-        return reply if reply is not None and reply.status < 500 else None
-
-    def crash_in_recovery(self, step: str) -> None:
-        """Starts a server that dies at the step while it recovers."""
-        self._armed.touch()
-        self.server.launch((sys.executable, CRASHING, step, self._armed))
-        self._dies_at(step)
-
-    def _dies_at(self, step: str) -> None:
-        assert self.server.wait_end() == -signal.SIGKILL, f"{step} was not reached"
-        self._armed.unlink()
-
-    @property
-    def _archive(self) -> Path:
-        return self.server.config.data_dir / "archive"
-
-    @property
-    def _armed(self) -> Path:
-        return self.server.log.with_name("armed")
-
-
 @pytest.fixture(scope="module")
 def history() -> Iterator[History]:
-    with fresh_server(pool_size=0) as server:
-        server.settings["BUNTIME_TICK_MS"] = "50"
-        server.start()
-        client, key = server.new_client("enterprise"), str(uuid4())
-        first = client.create(idempotency_key=key)
-        old = Session(client, first.done()["sessionId"])
-        old.write("kept", "kept").done()
-        old.output("sleep 100000 &")
-        yield History(server, client, old, old.output("pgrep -x sleep").strip(), key, first.body)
+    with fresh_history() as history:
+        yield history
 
 
 @pytest.mark.parametrize(("step", "pool_size"), [*((step, 0) for step in steps.CREATE), *((step, 1) for step in CLAIM)])
@@ -232,11 +149,11 @@ def test_a_sleeper_gets_into_the_archive_in_the_end_and_leaves_nothing_else_ther
     history.server.start()
     assert state(session) == "deep-sleep"
     wait_until_evicted(history.server, session)
-    until(lambda: set(history.objects(session)) == history.named(session), "the archive to match the store")
+    until(lambda: set(history.objects(session.id)) == history.named(session), "the archive to match the store")
     assert session.text("file") == "two"
     session.write("file", "three").done()
     evict(history.server, session)
-    assert set(history.objects(session)) == history.named(session)
+    assert set(history.objects(session.id)) == history.named(session)
     assert session.text("file") == "three"
     session.delete().done()
     history.is_as_before()
@@ -267,11 +184,12 @@ def test_a_wake_is_whole_or_begins_again(history: History, step: str, cache_gb: 
     assert not traces.restoring(history.server.config)
     assert session.output("cat file; ls /etc/motd 2>&1 | grep -c cannot") == "kept\n1\n"
     deep_sleep(session)
-    assert set(history.objects(session)) == history.named(session)
+    assert set(history.objects(session.id)) == history.named(session)
     session.delete().done()
     history.is_as_before()
 
 
-def test_every_step_that_is_named_is_one_at_which_a_server_is_killed_here() -> None:
+def test_every_step_that_is_named_is_one_at_which_a_server_is_killed() -> None:
     at_create, down = (*steps.CREATE, *steps.DELETE), (*steps.SUSPEND, *steps.SLEEP, *steps.ARCHIVE, *steps.EVICT)
-    assert {*at_create, *down, *steps.ATTACH, *steps.WAKE} == set(named_steps())
+    here = {*at_create, *down, *steps.ATTACH, *steps.WAKE}
+    assert here | set(AT_COPIES) == set(named_steps())

@@ -121,6 +121,7 @@ async def test_a_repeated_request_restores_once(api: Api) -> None:
         shown: dict[str, object] = answer.json
         return shown
 
+    api.clock.now += 5  # a restored session was active before, and is again
     first = await ask()
     await write(api, session, "later")
     assert await ask() == first

@@ -1,11 +1,9 @@
 """The contract of `ports.Sandboxes` and `ports.Sandbox`: one suite for the fake and for real sandboxes of this host."""
 
 import asyncio
-import copy
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
@@ -38,8 +36,7 @@ DISK = Path("/var/tmp")  # a disk, as /var/lib is; /tmp may be memory
 
 class FakeHost:
     def __init__(self) -> None:
-        self.fake = FakeSandboxes()
-        self.sandboxes: Sandboxes = self.fake
+        self.sandboxes: Sandboxes = FakeSandboxes()
 
     async def reopen(
         self, owned: Mapping[str, Session], layers: Collection[str] = (), made: Iterable[MadeImage] = ()
@@ -48,11 +45,6 @@ class FakeHost:
         for image in made:
             await self.sandboxes.know(image)
         await self.sandboxes.recover(owned, layers)
-
-    def layer_of(self, volume: str) -> str:
-        layer = new_layer_id()
-        self.fake.volumes[layer] = copy.deepcopy(self.fake.volumes[volume])
-        return layer
 
     async def close(self) -> None:
         return None
@@ -81,11 +73,6 @@ class LocalHost:
         self.sandboxes = await self._stack.enter_async_context(
             opening.opened(self._config, image, LIMITS, owned, tasks, http, layers, made)
         )
-
-    def layer_of(self, volume: str) -> str:
-        layer, volumes = new_layer_id(), self._directory / "volumes"
-        subprocess.run(["btrfs", "-q", "subvolume", "snapshot", "-r", volumes / volume, volumes / layer], check=True)
-        return layer
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -394,9 +381,16 @@ async def test_an_existing_volume_is_never_replaced(host: Host) -> None:
 # --- images that accounts make ---
 
 
+async def layer_of(host: Host, volume: str) -> str:
+    """A layer of the volume's files as they are now."""
+    layer = new_layer_id()
+    await host.sandboxes.volumes.capture(volume, layer)
+    return layer
+
+
 async def _image_of(host: Host, session: Session, env: Mapping[str, str] | None = None) -> MadeImage:
     """An image of the files that the session has now, known to the host."""
-    layer = host.layer_of(session.volume)
+    layer = await layer_of(host, session.volume)
     made = MadeImage(MADE_PREFIX + layer, session.image, layer, env or {}, size=0, created_at=0)
     await host.sandboxes.know(made)
     return made
@@ -480,7 +474,7 @@ async def test_a_restart_adopts_sandboxes_on_made_images_and_starts_others(host:
 
 async def test_a_claim_on_an_unknown_or_forgotten_image_is_unavailable(host: Host) -> None:
     made = await _image_of(host, await _stopped(host))
-    above = replace(made, id=MADE_PREFIX + "above", base=made.id, layer=host.layer_of(made.layer))
+    above = replace(made, id=MADE_PREFIX + "above", base=made.id, layer=await layer_of(host, made.layer))
     await host.sandboxes.know(above)
     await host.sandboxes.forget(made.id)
     await host.sandboxes.forget(made.id)
@@ -525,7 +519,7 @@ async def test_layers_with_the_same_files_have_the_same_digest_and_others_anothe
     for name, content in (("a", b"kept"), ("b", b"kept"), ("c", b"other")):
         session = await _session_on(host, "", f"ses_{name * 18}")
         await (await _sandbox_of(host, session)).files.write_batch([FileToWrite("/workspace/a", content)])
-        digests.append(await volumes.digest(host.layer_of(session.volume)))
+        digests.append(await volumes.digest(await layer_of(host, session.volume)))
     assert re.fullmatch("[0-9a-f]{64}", digests[0])
     assert digests[0] == digests[1] != digests[2]
     with pytest.raises(VolumeLost):
@@ -536,7 +530,7 @@ async def test_an_image_has_a_bounded_number_of_layers(host: Host) -> None:
     made = await _image_of(host, await _stopped(host))
     layers, images = [made.layer], [made]
     for _ in range(MOST_LAYERS - 1):
-        layers.append(host.layer_of(made.layer))
+        layers.append(await layer_of(host, made.layer))
         images.append(replace(made, id=MADE_PREFIX + layers[-1], base=images[-1].id, layer=layers[-1]))
         await host.sandboxes.know(images[-1])
     assert await _read(host, await _session_on(host, images[-1].id), "/workspace/a") == b"kept"
@@ -576,10 +570,10 @@ async def test_a_layer_keeps_what_a_running_session_had_when_it_was_captured(hos
     await _write(host, session, b"new")
     assert host.sandboxes.volumes.exists(LAYER)
     copies = [await _claim_from_the_layer(host, name) for name in "cd"]
-    assert len({session.volume, *(copied.volume for copied in copies)}) == 3
-    for copied in copies:
-        assert await _content(host, copied) == b"old"
-        assert await _content(host, copied, "/root/b") == b"too"
+    assert len({session.volume, *(copy.volume for copy in copies)}) == 3
+    for copy in copies:
+        assert await _content(host, copy) == b"old"
+        assert await _content(host, copy, "/root/b") == b"too"
     await _write(host, copies[0], b"third")
     assert [await _content(host, each) for each in (session, *copies)] == [b"new", b"third", b"old"]
 
@@ -590,8 +584,8 @@ async def test_a_layer_outlives_its_source_and_can_be_captured_itself(host: Host
     await host.sandboxes.volumes.capture(LAYER, OTHER_LAYER)
     await host.sandboxes.volumes.remove(LAYER)
     assert not host.sandboxes.volumes.exists(LAYER)
-    copied = _session(await host.sandboxes.claim("ses_" + "c" * 18, LIMITS, layer=OTHER_LAYER))
-    assert await _content(host, copied) == b"kept"
+    copy = _session(await host.sandboxes.claim("ses_" + "c" * 18, LIMITS, layer=OTHER_LAYER))
+    assert await _content(host, copy) == b"kept"
 
 
 async def test_a_stopped_session_can_be_captured_and_starts_again(host: Host) -> None:

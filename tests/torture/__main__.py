@@ -43,6 +43,9 @@ def _report(outcome: Outcome, seconds: float) -> None:
         print(f"  {count:5} at {step}")
     for step, count in outcome.not_reached.most_common():
         print(f"  ({step}: not reached in {count} rounds)")
+    print(f"{outcome.sleeps} sleeps, {outcome.kills.total()} ends of the server, and these copies:")
+    for what, count in outcome.copies.most_common():
+        print(f"  {count:5} {what}")
     print(f"{outcome.refused} requests were refused with 503")
     print(outcome.verdict)
 

@@ -11,6 +11,7 @@ from tests.waiting import until
 
 ON_DEMAND = ("idle", "deep", "idle, then deep")
 AWAKE = "awake"
+COPIED, COPIED_ASLEEP = "copied", "copied asleep"  # phases
 WRITING = "writing"
 BY_TIMER = "by timer"
 ARCHIVED_SECONDS = 30.0
@@ -96,7 +97,7 @@ class Trigger:
     ways_to_sleep: Sequence[str] = (*ON_DEMAND, AWAKE)  # one is chosen at random per session
     before: Callable[[World], None] = nothing  # acts before sessions fall asleep
     between: Callable[[World], None] = nothing  # acts while they sleep
-    kill_in: str = ""  # "sleep" or "wake": the phase with a kill at a random moment
+    kill_in: str = ""  # "sleep", "wake", COPIED or COPIED_ASLEEP: the phase with a kill at a random moment
     step: str = NO_STEP  # the server dies when it reaches this step
     power_lost: bool = False
 
@@ -112,6 +113,15 @@ TRIGGERS = (
     Trigger("stopped while they sleep", between=stop),
     Trigger("killed while they go to sleep", ways_to_sleep=KILLED, kill_in="sleep"),
     Trigger("killed while they wake", kill_in="wake"),
+    Trigger("killed while they are copied", kill_in=COPIED),
+    Trigger("killed while they are copied asleep", kill_in=COPIED_ASLEEP),
+    Trigger(
+        "eviction, killed while they are copied",
+        {**ONLY_ON_DEMAND, **NO_CACHE},
+        ways_to_sleep=("deep",),
+        between=wait_for_eviction,
+        kill_in=COPIED_ASLEEP,
+    ),
     Trigger("host restart", ways_to_sleep=KILLED, between=reboot),
     Trigger("power cut", ways_to_sleep=KILLED, between=cut_power, power_lost=True),
     Trigger("eviction", {**ONLY_ON_DEMAND, **NO_CACHE}, ways_to_sleep=("deep",), between=wait_for_eviction),

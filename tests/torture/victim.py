@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -141,13 +141,12 @@ def send(ask: Callable[[], Reply]) -> Reply:
     return reply
 
 
-def retry(ask: Callable[[], Reply], *, busy: bool = False) -> Reply:
-    """Sends a request until it is not refused with 503, or with 409 `session_busy` if `busy`. Raises Gone as `send`."""
+def retry(ask: Callable[[], Reply], *, not_yet: Collection[str] = ()) -> Reply:
+    """Sends a request until it is not refused with 503, or with a code of `not_yet`. Raises Gone as `send`."""
     deadline = time.monotonic() + PATIENCE
     while True:
         reply = send(ask)
-        again = reply.status == 503 or (busy and reply.status == 409 and reply.error["code"] == "session_busy")
-        if not again:
+        if reply.status != 503 and not (reply.status >= 400 and reply.error["code"] in not_yet):
             return reply
         assert time.monotonic() < deadline, f"still refused: {reply.shown()}"
         time.sleep(REST)

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from tests.acceptance import traces
+from tests.acceptance.leftovers import wait_until_tidy
 from tests.torture.archive import ArchiveControl
-from tests.torture.tracked_session import Lost, TrackedSession
+from tests.torture.content import Lost
+from tests.torture.tracked_session import TrackedSession
 from tests.torture.victim import NO_STEP, Gone, Victim
 
 KILL_WITHIN = 0.25  # seconds after the start of a phase
@@ -20,7 +22,9 @@ Say = Callable[[str], None]
 
 @dataclass(slots=True)
 class Outcome:
+    sessions: int = 0  # that were created, also from snapshots and images, and forked
     sleeps: int = 0
+    copies: Counter[str] = field(default_factory=Counter)  # by kind of request
     lost: list[str] = field(default_factory=list)  # ids of sessions
     kills: Counter[str] = field(default_factory=Counter)  # by step
     refused: int = 0  # answers with 503
@@ -28,14 +32,15 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        return f"lost sessions: {len(self.lost)} of {self.sleeps} sleeps"
+        return f"lost sessions: {len(self.lost)} of {self.sessions}"
 
 
 class World:
     def __init__(self, victim: Victim, archive: ArchiveControl, say: Say) -> None:
         self.victim = victim
         self.archive = archive
-        self.sessions: Sequence[TrackedSession] = []  # without the lost ones
+        self.sessions: Sequence[TrackedSession] = []  # without the lost and the deleted ones
+        self.known = set[str]()  # ids of all sessions that ever were
         self.outcome = Outcome()
         self.say = say
         self._settings = {**victim.settings, **archive.settings}
@@ -44,6 +49,20 @@ class World:
     def ensure_running(self, settings: Mapping[str, str], step: str = NO_STEP) -> None:
         """Runs the server with these settings, which override the permanent ones."""
         self.victim.ensure_running(step, {**self._settings, **settings})
+
+    def add(self, sessions: Sequence[TrackedSession]) -> None:
+        self.sessions = [*self.sessions, *sessions]
+        self.known |= {tracked.session.id for tracked in sessions}
+        self.outcome.sessions += len(sessions)
+
+    def remove(self, sessions: Sequence[TrackedSession]) -> None:
+        """From now on, these sessions are not tortured."""
+        self.sessions = [tracked for tracked in self.sessions if tracked not in sessions]
+        self.outcome.sleeps += sum(tracked.sleeps for tracked in sessions)
+
+    def wait_until_tidy(self) -> None:
+        """Waits until nothing is on the host or in the archive that the store does not name."""
+        wait_until_tidy(self.victim.config, lambda: self.archive.objects(self.known))
 
     def each(self, work: Callable[[TrackedSession], None], sessions: Sequence[TrackedSession] | None = None) -> None:
         """Runs `work` for all sessions at once. Removes sessions that lost data."""
@@ -62,13 +81,13 @@ class World:
     def _lose(self, tracked: TrackedSession, why: str) -> None:
         with self._losing:
             self.outcome.lost.append(tracked.session.id)
-            self.sessions = [other for other in self.sessions if other is not tracked]
+            self.remove([tracked])
             history = "\n  ".join(tracked.history)
             self.say(f"LOST: session {tracked.name} ({tracked.session.id}): {why}\nits history:\n  {history}")
 
     def count(self) -> int:
-        """Returns the number of sleeps so far, without lost sessions."""
-        return sum(tracked.sleeps for tracked in self.sessions)
+        """Returns the number of sleeps so far."""
+        return self.outcome.sleeps + sum(tracked.sleeps for tracked in self.sessions)
 
     def asleep(self) -> list[TrackedSession]:
         """Returns the sessions whose deep sleep was acknowledged."""
@@ -83,8 +102,8 @@ class World:
         except FileNotFoundError:  # the server removes something right now
             return False
 
-    def kill_soon(self, rng: random.Random) -> threading.Timer:
-        killer = threading.Timer(rng.random() * KILL_WITHIN, self.victim.kill_from_thread)
+    def kill_soon(self, rng: random.Random, within: float = KILL_WITHIN) -> threading.Timer:
+        killer = threading.Timer(rng.random() * within, self.victim.kill_from_thread)
         killer.start()
         return killer
 

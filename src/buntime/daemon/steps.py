@@ -53,11 +53,35 @@ WAKE: Final = (
     "wake: started",
     "wake: stored",
 )
+SUSPEND: Final = ("suspend: stored",)
 CAPTURE: Final = (
     "capture: done",
-    "copy: done",
+    "capture: captured",
 )
-SUSPEND: Final = ("suspend: stored",)
+COPY: Final = ("copy: done",)
+SNAPSHOT: Final = ("snapshot: stored",)
+FORK: Final = (
+    "fork: layer stored",
+    "fork: one stored",
+)
+RESTORE: Final = (  # to a snapshot; the steps of a restore from the archive are in WAKE
+    "restore: quiet",
+    "restore: copied",
+    "restore: stored",
+    "restore: stopped",
+)
+MAKE_IMAGE: Final = (
+    "image: known",
+    "image: stored",
+)
+SAVE_LAYER: Final = (
+    "layer: saved",
+    "layer: named",
+)
+REMOVE_LAYER: Final = (
+    "layer: volume removed",
+    "layer: objects removed",
+)
 ADD_IMAGE: Final = (  # of the command, not of a server
     "image: taken",
     "image: furnished",

@@ -43,9 +43,13 @@ class Relief:
                     freed |= await self._transitions.deep_sleep(session.id, session.last_active)
                     log.warning("slept_early", session=session.id, short_of=strain.memory)
         if strain.disk:
-            for session in least_recently_used(sessions, self._sandboxes.volumes.cached(), strain.disk):
+            cached = self._sandboxes.volumes.cached()
+            wanted = strain.disk
+            for session in least_recently_used(sessions, cached, strain.disk):
+                wanted -= cached.get(session.volume, 0)
                 with suppress(errors.SessionNotFound):
                     await self._archiving.evict(session.id)
                 freed = True
-            freed |= await self._layers.evict(strain.disk)
+            if wanted > 0:
+                freed |= await self._layers.evict(wanted)
         return freed

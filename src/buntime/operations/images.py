@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from buntime import errors, requests
 from buntime.caller import Caller
@@ -70,11 +71,13 @@ class Images:
         """`new_layer`: the layer, if no store has it yet."""
         try:
             await self._check_depth(base)
-            digest = await self._sandboxes.volumes.digest(layer.id)
+            with _refusing():
+                digest = await self._sandboxes.volumes.digest(layer.id)
             now = int(self._clock())
             made = MadeImage(_id(caller.account.id, base, digest, new.env), base, layer.id, new.env, layer.size, now)
             named = NamedImage(new.name, made.id, made.size, now, caller.account.id)
-            await self._know(await self._store.get_made_image(made.id) or made)
+            with _refusing():
+                await self._sandboxes.know(await self._store.get_made_image(made.id) or made)
             reached("image: known")
             with self._kept.naming_plan(caller):
                 told = answer and answer(named)
@@ -86,18 +89,11 @@ class Images:
         reached("image: stored")
         stored = await self._store.get_made_image(made.id)
         if stored is not None:  # the same files may have become an image, or have been one that was just forgotten
-            await self._know(stored)
+            with _refusing():
+                await self._sandboxes.know(stored)
         self._layers.look_soon()
         self._layers.start_saving(layer.id)
         return named
-
-    async def _know(self, image: MadeImage) -> None:
-        try:
-            await self._sandboxes.know(image)
-        except ValueError as wrong:
-            raise errors.InvalidState(
-                f"No session can stand on these files: {wrong}.", reason="unusable_files"
-            ) from None
 
     async def _check_depth(self, base: str) -> None:
         depth, image = 1, await self._store.get_made_image(base)
@@ -129,6 +125,15 @@ class Images:
             return
         if name == DEFAULT_IMAGE or (await self.find(caller, name)).account == OPERATOR:
             raise errors.Forbidden(f"The image {name!r} is the operator's. Only the operator can remove it.")
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Raises InvalidState where the host says that no session could stand on the files."""
+    try:
+        yield
+    except ValueError as wrong:
+        raise errors.InvalidState(f"No session can stand on these files: {wrong}.", reason="unusable_files") from None
 
 
 def _id(account: str, base: str, digest: str, env: Mapping[str, str]) -> str:

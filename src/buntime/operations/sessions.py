@@ -17,14 +17,15 @@ from buntime.caller import Caller
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
 from buntime.ids import new_session_id
-from buntime.image import DEFAULT_IMAGE
+from buntime.image import DEFAULT_IMAGE, MADE_PREFIX
 from buntime.lifecycle.assembly import Lifecycle
 from buntime.operations.entrance import Entrance
 from buntime.operations.images import Images
 from buntime.operations.kept import Kept
 from buntime.operations.visitors import Visitors
+from buntime.paths import RECORDS
 from buntime.plan import Limits
-from buntime.ports import Answer, Claimed, Observed, Sandbox, Sandboxes, Store, VolumeLost
+from buntime.ports import Answer, Claimed, Observed, Sandbox, Sandboxes, SandboxGone, Store, VolumeLost
 from buntime.preview import open_ports
 from buntime.requests import NewSession, Patch
 from buntime.session import DEFAULT_NETWORK, Session, State
@@ -167,7 +168,8 @@ class Sessions:
             epoch=1,
             version=1,
         )
-        await self._add(caller, session, claimed.sandbox, answer)
+        has_files = bool(source.layer) or source.image.startswith(MADE_PREFIX)
+        await self._add(caller, session, claimed.sandbox, answer, has_files=has_files)
         reached("create: stored")
         return session
 
@@ -196,12 +198,16 @@ class Sessions:
                 raise
         return await self._sandboxes.claim(session_id, limits, image, layer)
 
-    async def _add(self, caller: Caller, session: Session, sandbox: Sandbox, answer: AnswerTo | None) -> None:
-        """Stores the session, or destroys its sandbox."""
+    async def _add(
+        self, caller: Caller, session: Session, sandbox: Sandbox, answer: AnswerTo | None, *, has_files: bool
+    ) -> None:
+        """Stores the session, or destroys its sandbox. `has_files`: of another session, whose processes it has not."""
         plan = caller.plan
         try:
             if session.network != DEFAULT_NETWORK:
                 await sandbox.restrict(session.network)
+            if has_files:
+                await _forget_processes(sandbox)
             await self._store.add_session(session, answer and answer(session), plan.sessions)
         except Exception as failed:  # not when cancelled: it may be stored then, and the next start decides
             await self._sandboxes.destroy(session)
@@ -284,3 +290,13 @@ class Sessions:
 
     def _now(self) -> int:
         return int(self._clock())
+
+
+async def _forget_processes(sandbox: Sandbox) -> None:
+    """Removes the records of another session's processes and contexts. Raises Unavailable."""
+    try:
+        await sandbox.files.delete(RECORDS, recursive=True)
+    except errors.FileNotFound:
+        return
+    except SandboxGone as gone:
+        raise errors.Unavailable("No sandbox could be started on this host just now.", 5) from gone

@@ -126,10 +126,13 @@ class Snapshots:
         self, session: Session, snapshot: Snapshot, answer: Callable[[SessionView], Answer] | None
     ) -> SessionView:
         was_active = session.state is State.ACTIVE
+        told: SessionView | None = None  # what a repeated request is told, too
 
         def answered(restored: Session) -> Answer:
+            nonlocal told
             assert answer is not None
-            return answer(self._sessions.shown_as(restored, State.ACTIVE if was_active else State.DEEP_SLEEP))
+            told = self._sessions.shown_as(restored, State.ACTIVE if was_active else State.DEEP_SLEEP)
+            return answer(told)
 
         layers = self._lifecycle.layers
         for _ in range(TRIES):
@@ -150,5 +153,7 @@ class Snapshots:
             raise errors.Unavailable("The snapshot's files are being moved just now.", 2)
         if was_active:
             await self._lifecycle.leases.wake(session.id)
+        if told is not None:
+            return told
         stored = await self._lifecycle.changes.present(session.id)
         return self._sessions.shown_as(stored, stored.state)

@@ -61,5 +61,8 @@ class Grounds:
         async with self._packing:
             if not self._packed.has(layer):
                 # a cancelled caller must not leave a thread that packs beside the next one
-                await to_its_end(asyncio.to_thread(self._packed.pack, layer, self._volumes.upper(layer)))
+                await to_its_end(asyncio.to_thread(self._pack_now, layer))
                 log.info("layer_packed", layer=layer)
+
+    def _pack_now(self, layer: str) -> None:
+        self._packed.pack(layer, self._volumes.upper(layer), self._volumes.size_of(layer))

@@ -63,10 +63,13 @@ class LocalVolumes:
             raise VolumeLost(layer_id)
         async with self._digesting:
             try:
-                return await to_its_end(asyncio.to_thread(digest_of, self._volumes.upper(layer_id)))
+                return await to_its_end(asyncio.to_thread(self._digest, layer_id))
             except HostCommandFailed as failed:
                 log.error("layer_without_digest", layer=layer_id, reason=str(failed))
                 raise Unavailable("The files of a layer could not be read just now.", 5) from failed
+
+    def _digest(self, layer_id: str) -> str:
+        return digest_of(self._volumes.upper(layer_id), self._volumes.size_of(layer_id))
 
     async def remove(self, volume_id: str) -> None:
         if self._is_stood_on(volume_id):

@@ -199,8 +199,8 @@ class FakeSandboxes:
             await self.volumes.copy(layer, volume_id, limits.disk)
         else:
             self.volumes[volume_id] = FakeVolume(limits.disk)
-        if layers:
-            self.volumes[volume_id].stand_on(self.volumes[layers[0]])
+            if layers:
+                self.volumes[volume_id].stand_on(self.volumes[layers[0]])
         return Claimed(self._run(volume_id, image), volume_id, image or IMAGE)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:

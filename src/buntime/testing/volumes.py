@@ -3,7 +3,7 @@
 import hashlib
 import pickle
 import posixpath
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from buntime.errors import FileConflict, Unavailable
@@ -40,8 +40,12 @@ class FakeVolume:
     @property
     def used(self) -> int:
         """Bytes."""
-        own = (file for path, file in self.files.items() if self.lower.get(path) is not file)
-        return sum(len(file.content) for file in own)
+        return sum(len(file.content) for file in self.own)
+
+    @property
+    def own(self) -> Iterable[FakeFile]:
+        """The files that are not the image's."""
+        return (file for path, file in self.files.items() if self.lower.get(path) is not file)
 
     def stand_on(self, layer: "FakeVolume") -> None:
         """Puts the layer's files below those that the volume will get. A fake layer has those of all layers below."""
@@ -51,7 +55,8 @@ class FakeVolume:
 
     def copy(self, disk: int | None) -> "FakeVolume":
         other = FakeVolume(disk)
-        other.files, other.directories, other.now = dict(self.files), set(self.directories), self.now
+        other.files, other.lower, other.directories = dict(self.files), dict(self.lower), set(self.directories)
+        other.now = self.now
         return other
 
     def parents(self, path: str) -> list[str]:
@@ -146,4 +151,4 @@ class FakeVolumes(dict[str, FakeVolume]):
 
     def _extents(self, names: Collection[str]) -> Mapping[int, int]:
         """Identity of each file → bytes."""
-        return {id(file): len(file.content) for name in names if name in self for file in self[name].files.values()}
+        return {id(file): len(file.content) for name in names if name in self for file in self[name].own}

@@ -5,8 +5,10 @@ tree is hostile, and nothing may change it meanwhile. It is walked by descriptor
 directories are opened, and no path is too long. A process of its own walks it, which bounds the memory.
 """
 
+import errno
 import hashlib
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -16,20 +18,35 @@ from pathlib import Path
 
 from buntime.plan import MB
 from buntime.sandboxes.kernel.commands import HostCommandFailed
-from buntime.sandboxes.kernel.transfer import GENTLY
+from buntime.sandboxes.kernel.transfer import ENDS_WITH_SERVER, GENTLY
 
-MEMORY, CPU_SECONDS = 2048 * MB, 3600  # of the process: a million names take it 200 MB
+# Of the process: a million names take it 200 MB.
+MEMORY = 2048 * MB
+CPU_SECONDS, SLOWEST = 60, 16 * MB  # and another second for so many bytes that the files take on the disk
+BLOCK = 64 << 10  # bytes; of a file, those without any content do not count, and neither does how they are stored
+NOTHING = bytes(BLOCK)
 # What overlayfs notes of the layer below for itself: it differs between hosts and changes nothing that a session sees.
 NOTES = {f"trusted.overlay.{name}" for name in ("origin", "impure", "uuid")}
+STORING = "btrfs."  # prefix of attributes that say how a file is stored
 PATH_ONLY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def digest_of(directory: Path) -> str:
-    """64 hex digits. Blocking. Raises HostCommandFailed, also when the tree has too many names."""
-    limits = ["prlimit", f"--as={MEMORY}", f"--cpu={CPU_SECONDS}", "--core=0"]
-    command = [*GENTLY, *limits, sys.executable, "-I", "-m", __name__, str(directory)]
+class Undigestible(ValueError):
+    """The tree has too many names, or too much content for what it takes on the disk. The message says which."""
+
+
+def digest_of(directory: Path, size: int) -> str:
+    """64 hex digits. `size`: bytes that the files take on the disk. Blocking. Raises HostCommandFailed, and
+    Undigestible."""
+    seconds = CPU_SECONDS + size // SLOWEST
+    limits = ["prlimit", f"--as={MEMORY}", f"--cpu={seconds}:{seconds + 5}", "--core=0"]
+    command = [*ENDS_WITH_SERVER, *GENTLY, *limits, sys.executable, "-I", "-m", __name__, str(directory)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode == -signal.SIGXCPU:
+        raise Undigestible(f"to read them takes more than {seconds} seconds")
+    if "MemoryError" in done.stderr:
+        raise Undigestible("they have too many names")
     if done.returncode:
         raise HostCommandFailed(f"digest of {directory}: exit {done.returncode}: {done.stderr.strip()[-500:]}")
     return done.stdout.strip()
@@ -56,7 +73,7 @@ class _Walk:
     """Each entry is a list of fields. The entries of a directory follow it, sorted; then comes an empty list."""
 
     def __init__(self, directory: Path) -> None:
-        self._here = os.open(directory, DIRECTORY)
+        self._here = os.open(directory, DIRECTORY & ~os.O_NOFOLLOW)  # its name is the host's
         self._levels: list[_Level] = []
         self._links: dict[int, int] = {}  # inode of a file with several names → which of these files it is
 
@@ -121,13 +138,34 @@ class _Walk:
 
 
 def _content(place: int) -> bytes:
-    with open(os.open(_path(place), os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    """A digest of the size and of all blocks that are not empty. Holes are not read: a file may have exabytes."""
+    handle = os.open(_path(place), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        whole = hashlib.sha256(os.fstat(handle).st_size.to_bytes(8))
+        at = 0
+        while (start := _next_data(handle, at)) is not None:
+            at = start // BLOCK * BLOCK
+            block = os.pread(handle, BLOCK, at)
+            if block != NOTHING[: len(block)]:
+                whole.update(at.to_bytes(8) + block)
+            at += BLOCK
+        return whole.digest()
+    finally:
+        os.close(handle)
+
+
+def _next_data(file: int, start: int) -> int | None:
+    try:
+        return os.lseek(file, start, os.SEEK_DATA)
+    except OSError as failed:
+        if failed.errno in (errno.ENXIO, errno.EINVAL):  # there is none; EINVAL: nor can a file be longer
+            return None
+        raise
 
 
 def _attributes(place: int) -> Iterator[bytes]:
     for name in sorted(os.listxattr(_path(place))):
-        if name not in NOTES:
+        if name not in NOTES and not name.startswith(STORING):
             yield os.fsencode(name)
             yield os.getxattr(_path(place), name)
 

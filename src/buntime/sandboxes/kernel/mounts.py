@@ -39,8 +39,9 @@ ROOT, IMAGE, VOLUME, SEEN, PROGRAMS, GUEST, RESOLV_CONF = (
 )
 PACKED = [MOUNTS / f"layer{number}" for number in range(1, MOST_LAYERS + 1)]
 # With `redirect_dir`, a session can rename a directory of a layer below. With `index`, hard links of such a layer would
-# stay together, but it refuses a copied or restored volume: see docs/decisions/0022-layers-below.md.
-OPTIONS = "metacopy=off,index=off,redirect_dir=on"
+# stay together, but it refuses a copied or restored volume: see docs/decisions/0022-layers-below.md. Without
+# `uuid`, the first mount of a volume would look different from all later ones.
+OPTIONS = "metacopy=off,index=off,redirect_dir=on,uuid=null"
 DEV = Path("/dev")  # the runtime takes a container's devices from here
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 THREADS = 4

@@ -10,21 +10,34 @@ read-only loop device has the file. All sessions on the layer share that file sy
 
 import os
 import re
+import signal
 import subprocess
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+
+import structlog
 
 from buntime.errors import Unavailable
 from buntime.plan import MB
-from buntime.sandboxes.kernel.commands import call
+from buntime.sandboxes.kernel.commands import HostCommandFailed, call
+from buntime.sandboxes.kernel.digest import Undigestible, digest_of
 from buntime.sandboxes.kernel.durable import sync
-from buntime.sandboxes.kernel.transfer import GENTLY
+from buntime.sandboxes.kernel.mount_calls import on_device
+from buntime.sandboxes.kernel.transfer import ENDS_WITH_SERVER, GENTLY
+
+log = structlog.get_logger()
 
 KIND = "erofs"
 SUFFIX, UNFINISHED = ".erofs", ".new"
-# of the tool; it keeps all names in memory: 60,000 take it 40 MB
-CPU_SECONDS, MEMORY = 600, 4096 * MB
+# Of the tool, which keeps all names in memory: 60,000 take it 100 MB.
+MEMORY = 4096 * MB
+CPU_SECONDS, SLOWEST = 60, 16 * MB  # and another second for so many bytes that the files take on the disk
+FACTOR, REST = 2, 64 * MB  # the largest file: so many times what the files take on the disk, and so much more
+# Leaves out holes, and stores what is the same once. Small files take more, and it is slower, so it comes second.
+# The tool fails silently where a file has 2 TB of holes, so the result is compared with the layer.
+SPARSE = "--chunksize=4096"
+TOO_LARGE = re.compile("File too large|File size limit")
 FAILURES_OF_THE_HOST = re.compile(r"No space left|Input/output error|Read-only file system|Too many open files")
 KEPT_OUTPUT = 500  # characters of the tool's messages
 
@@ -45,15 +58,15 @@ class Packed:
     def has(self, layer: str) -> bool:
         return self._file(layer).exists()
 
-    def pack(self, layer: str, upper: Path) -> None:
+    def pack(self, layer: str, upper: Path, size: int) -> None:
         """Packs the directory, which nothing changes. Durable when this returns. One call at a time for each layer.
 
-        Raises Unpackable, and Unavailable.
+        `size`: bytes that its files take on the disk. Raises Unpackable, and Unavailable.
         """
         fresh = self._file(layer).with_suffix(UNFINISHED)
         try:
             fresh.unlink(missing_ok=True)
-            _pack(upper, fresh)
+            _pack(upper, fresh, size)
             sync(fresh)
             fresh.rename(self._file(layer))
             sync(self._directory)
@@ -95,22 +108,49 @@ class Packed:
         return self._directory / (layer + SUFFIX)
 
 
-def _pack(upper: Path, file: Path) -> None:
-    tool = ["mkfs.erofs", "--quiet", str(file), str(upper)]
+def _pack(upper: Path, file: Path, size: int) -> None:
+    said = _packed(upper, file, size, [])
+    if said is not None and TOO_LARGE.search(said):
+        said = _packed(upper, file, size, [SPARSE]) or _difference(upper, file, size)
+    if said is not None and FAILURES_OF_THE_HOST.search(said):
+        log.error("layer_not_packed", directory=str(upper), reason=said)
+        raise Unavailable("A layer could not be packed just now.")
+    if said is not None:
+        raise Unpackable(said)
+
+
+def _packed(upper: Path, file: Path, size: int, options: Sequence[str]) -> str | None:
+    """What the tool says if it fails."""
+    seconds = CPU_SECONDS + size // SLOWEST
+    limits = [f"--as={MEMORY}", f"--cpu={seconds}:{seconds + 5}", f"--fsize={FACTOR * size + REST}", "--core=0"]
+    tool = ["mkfs.erofs", "--quiet", *options, str(file), str(upper)]
+    done = subprocess.run(
+        [*ENDS_WITH_SERVER, *GENTLY, "prlimit", *limits, *tool],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(file.parent)},
+    )
+    if done.returncode < 0:
+        return signal.strsignal(-done.returncode)
+    said = " ".join((done.stderr + done.stdout).decode(errors="replace").split())[-KEPT_OUTPUT:]
+    return (said or f"exit {done.returncode}") if done.returncode else None
+
+
+def _difference(upper: Path, file: Path, size: int) -> str | None:
+    """What is wrong with the packed layer, if anything is. Raises Unpackable when that takes too long."""
+    device, handle = _attached(file)
     try:
-        done = subprocess.run(
-            [*GENTLY, "prlimit", f"--as={MEMORY}", f"--cpu={CPU_SECONDS}", "--core=0", *tool],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
-    except OSError as failed:
-        raise Unavailable(f"A layer could not be packed just now: {failed.strerror}.") from failed
-    if done.returncode:
-        said = " ".join((done.stderr + done.stdout).decode(errors="replace").split())[-KEPT_OUTPUT:]
-        if FAILURES_OF_THE_HOST.search(said):
-            raise Unavailable("A layer could not be packed just now.")
-        raise Unpackable(said or f"exit {done.returncode}")
+        with on_device(device, KIND) as tree:
+            there = Path(f"/proc/{os.getpid()}/fd/{tree}")
+            same = digest_of(upper, size) == digest_of(there, size)
+    except HostCommandFailed as failed:
+        return str(failed)
+    except Undigestible as failed:
+        raise Unpackable(str(failed)) from failed
+    finally:
+        os.close(handle)
+    return None if same else "a file has too many holes"
 
 
 def _attached(file: Path) -> tuple[Path, int]:

@@ -25,6 +25,7 @@ from buntime.ports import VolumeUnsendable
 
 SEND = ["btrfs", "-q", "send", "--proto", "2", "--compressed-data"]
 RECEIVE = ["btrfs", "-q", "receive", "--chroot"]
+ENDS_WITH_SERVER = ["setpriv", "--pdeathsig", "KILL"]
 GENTLY = ["nice", "-n", "10", "ionice", "-c", "2", "-n", "7"]  # these matter only where something else wants to run
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
