@@ -148,7 +148,7 @@ def test_an_image_is_whole_or_not_made(history: History, step: str) -> None:
     copy = Session(history.client, history.client.create(image="made").done()["sessionId"])
     assert copy.text("file") == "one"
     history.client.call("DELETE", "/images/made").done()
-    _delete(history, session)
+    session.delete().done()
     assert copy.text("file") == "one"
     deep_sleep(copy)
     assert copy.text("file") == "one"

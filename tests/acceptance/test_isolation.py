@@ -6,7 +6,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from tests.acceptance import packets, traces
 from tests.acceptance.client import Client, Session
 from tests.acceptance.inside.system_calls import ACTIONS
 from tests.acceptance.server import Server
+from tests.acceptance.sleeping import deep_sleep, wake
 
 pytestmark = pytest.mark.sandbox
 
@@ -66,9 +67,53 @@ COMMANDS_THAT_MUST_FAIL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def inside(paid: Client) -> Iterator[Session]:
-    session = paid.open()
+CHANGE = "touch /root/kept; mv /usr/share/perl5 /root/perl5; rm -rf /usr/share/bash-completion"
+
+
+def _parked(client: Client, server: Server) -> Session:
+    """A session on the root that its sandbox was started with."""
+    return client.open()
+
+
+def _woken(client: Client, server: Server) -> Session:
+    """A session whose root was given to a sandbox that was parked with another one."""
+    session = client.open()
+    session.output(CHANGE)
+
+    def again() -> Session:
+        deep_sleep(session)
+        wake(session).done()
+        return session
+
+    return _attached(again, server)
+
+
+def _on_a_made_image(client: Client, server: Server) -> Session:
+    """The same, with a layer that an account made."""
+    source = client.open()
+    source.output(CHANGE)
+    client.call("POST", "/images/create", json_body={"name": "attacked", "sessionId": source.id}).done()
+    source.delete()
+    session = _attached(lambda: client.open(image="attacked"), server)
+    client.call("DELETE", "/images/attacked").done()
+    return session
+
+
+def _attached(begin: Callable[[], Session], server: Server) -> Session:
+    """A session that `begin` gave to a sandbox which was parked before."""
+    for _ in range(20):
+        before = time.time()
+        session = begin()
+        sandbox = traces.sandbox_of(server.config, session.id)
+        if (server.config.data_dir / "sandboxes" / sandbox / "pid").stat().st_mtime < before:
+            return session
+        time.sleep(0.5)  # until the pool has some
+    raise AssertionError("no sandbox was parked")
+
+
+@pytest.fixture(scope="module", params=[_parked, _woken, _on_a_made_image])
+def inside(paid: Client, server: Server, request: pytest.FixtureRequest) -> Iterator[Session]:
+    session: Session = request.param(paid, server)
     for program in INSIDE.glob("*.py"):
         session.write(f"/root/{program.name}", program.read_text()).done()
     yield session
@@ -134,6 +179,12 @@ def test_a_session_sees_its_own_mounts_and_no_others(inside: Session) -> None:
     assert [point for point in points if not OWN_MOUNTS.fullmatch(point)] == []
 
 
+def test_nothing_beside_its_own_mounts_is_in_reach_of_a_session(inside: Session) -> None:
+    """By descriptors, roots, working directories or mapped files of any process, or by `..`."""
+    inside.command("sleep 600 > /dev/null 2>&1 < /workspace & exec 7</ 8</proc 9</dev; sleep 600 > /dev/null 2>&1 &")
+    assert inside.output("python3 /root/reaching.py") == ""
+
+
 def test_the_hosts_processes_files_and_name_are_invisible(inside: Session, server: Server) -> None:
     mark = f"buntime-test-{os.getpid()}"
     secret = server.config.data_dir.with_name(mark)
@@ -152,10 +203,11 @@ def test_the_hosts_processes_files_and_name_are_invisible(inside: Session, serve
 
 def test_another_sessions_files_and_processes_are_invisible(inside: Session, neighbour: Session) -> None:
     neighbour.write("/root/secret-of-the-neighbour", "x").done()
-    neighbour.command("exec -a mark-of-the-neighbour sleep 600 &")
+    mark = f"mark-of-the-neighbour-of-{inside.id}"
+    neighbour.command(f"exec -a {mark} sleep 600 &")
     assert inside.output("find / -xdev -name 'secret-of-*' 2>/dev/null; true") == ""
-    assert "mark-of-the-neighbour" not in inside.output("ps axww; cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
-    assert neighbour.output("pgrep -fc mark-of-the-neighbour") == "1\n"
+    assert mark not in inside.output("ps axww; cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert neighbour.output(f"pgrep -fc {mark}") == "1\n"
 
 
 def test_another_sessions_ports_are_unreachable(inside: Session, neighbour: Session) -> None:

@@ -1,6 +1,7 @@
 """The digest of a layer depends on what a session sees, and takes no longer than the layer is large."""
 
 import os
+import stat
 from pathlib import Path
 
 from buntime.plan import MB
@@ -38,3 +39,15 @@ def test_a_file_of_a_terabyte_is_not_read_where_it_has_holes(tmp_path: Path) -> 
     one = written(tmp_path / "one", 8 * TB, 8 * TB - 5, b"here")
     other = written(tmp_path / "other", 8 * TB, 8 * TB - 4, b"here")
     assert digest_of(one, 0) != digest_of(other, 0)
+
+
+def test_links_of_names_that_are_gone_do_not_count(tmp_path: Path) -> None:
+    """overlayfs links them to one node, also from its own directory."""
+    trees = [tmp_path / name for name in ("linked", "alone")]
+    for tree in trees:
+        tree.mkdir()
+        os.mknod(tree / "a", stat.S_IFCHR, os.makedev(0, 0))
+    os.link(trees[0] / "a", trees[0] / "b")
+    os.link(trees[0] / "a", tmp_path / "elsewhere")
+    os.mknod(trees[1] / "b", stat.S_IFCHR, os.makedev(0, 0))
+    assert digest_of(trees[0], MB) == digest_of(trees[1], MB)

@@ -126,7 +126,8 @@ class _Walk:
             fields.append(os.fsencode(os.readlink(b"", dir_fd=place)))
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):
             fields.append(f"{os.major(status.st_rdev)} {os.minor(status.st_rdev)}".encode())
-        if kind != stat.S_IFDIR and status.st_nlink > 1:
+        # overlayfs makes one node for all names that are gone, and links them; it may link them to another one any time
+        if kind not in (stat.S_IFDIR, stat.S_IFCHR) and status.st_nlink > 1:
             before = len(self._links)
             number = self._links.setdefault(status.st_ino, before)
             fields.append(f"link {number}".encode())
