@@ -51,6 +51,14 @@ async def beside(context: Context, checkout: Path) -> AsyncIterator[Context]:
             await process.wait()
 
 
+async def commit(checkout: Path) -> str:
+    """Returns the short name of the checkout's commit."""
+    command = ("git", "-C", str(checkout), "rev-parse", "--short", "HEAD")
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+    said, _ = await process.communicate()
+    return said.decode().strip()
+
+
 def _server(like: Server, told: dict[str, str]) -> Server:
     """What differs from this checkout's server, as far as figures ask."""
     config = from_environment(_settings() | {"BUNTIME_DATA_DIR": told["data"]})

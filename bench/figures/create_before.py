@@ -29,7 +29,7 @@ async def measure(context: Context) -> list[Row]:
             figure="create-before",
             what=WHAT,
             measured=measured,
-            baselines=(Baseline(f"with {context.before.name}", baseline),),
+            baselines=(Baseline(f"at {await earlier.commit(context.before)}", baseline),),
             checks=(ratio("p50", measured.p50, baseline.p50, MOST),),
             note=f"p99 before {baseline.p99:.2f} ms",
         )
