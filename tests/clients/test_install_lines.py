@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 SERVER = "http://localhost:8000"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "sdk").glob("*/README.md"))]
 INSTALLS = re.compile(
-    r"^.*\b(?:pipx? install|uv (?:pip|tool) install|uvx|npm install|npx|bun add|bun install|bunx)\b.*$", re.M
+    r"^(?!.*buntime exec).*\b(?:pipx? install|uv (?:pip|tool) install|uvx|npm install|npx|bun add|bun install|bunx)\b.*$",
+    re.M,
 )
 OURS = re.compile(r"(?<![/\w@-])(?:@buntime/sdk|buntime(?:[-_](?:sdk|cli))?)(?![\w/.-])(?:\[\w+\])?")
 PATIENCE = 300.0  # seconds; a guard against a hang
