@@ -273,7 +273,7 @@ def test_the_command_line_starts_quickly() -> None:
 
 def test_help_shows_the_servers_commands_apart(shell: Shell) -> None:
     _, clients, server = re.split(r"^(?=Commands)", shell.prints("--help"), flags=re.M)
-    assert {"create", "ls", "run", "mcp", "completion"} <= set(re.findall(r"^  (\w+) ", clients, re.M))
+    assert {"create", "ls", "run", "images", "mcp", "completion"} <= set(re.findall(r"^  (\w+) ", clients, re.M))
     assert re.findall(r"^  (\w+) ", server, re.M) == [
         "serve",
         "doctor",
@@ -281,7 +281,6 @@ def test_help_shows_the_servers_commands_apart(shell: Shell) -> None:
         "backup",
         "accounts",
         "keys",
-        "images",
     ]
 
 

@@ -14,13 +14,13 @@ REQUEST_ID = "0123456789abcdef0123456789abcdef"
 REQUEST_ID_FORM = re.compile(r"[0-9a-f]{32}")
 PREVIEW_TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - not a real token
 RETRY_AFTER = 30
-IMAGE = "root-0123456789abcdef0123456789abcdef"
+IMAGE = "0123456789abcdef0123456789abcdef"
 
-_ID = re.compile(r"\b(ses|proc|ctx|term)([_-])([a-z0-9]{18})\b")
+_ID = re.compile(r"\b(ses|proc|ctx|term|snp)([_-])([a-z0-9]{18})\b")
 _HOST = re.compile(r"http://(ses-[a-z0-9]{18}(?:-\d+)?)\.localhost:\d+")
 _TOKEN = re.compile(r"\bbpt_[0-9A-Za-z]{32}\b")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-_IMAGE = re.compile(r"\broot-[0-9a-f]{32}\b")
+_IMAGE = re.compile(r"\b(root-|img_)[0-9a-f]{32}\b")
 _FIRST_ID = "abc123def456ghi"  # followed by a number from 789
 
 _CREATED = datetime(2024, 1, 19, 10, 30, tzinfo=UTC)
@@ -39,6 +39,7 @@ _NUMBERS = {
     "memoryUsed": 12582912,
     "wakeTimeMs": 120,
     "pid": 12,
+    "sizeBytes": 16384,
     "retryAfter": RETRY_AFTER,
 }
 _DIRECTORY_SIZE = 4096  # the real size depends on the file system
@@ -58,7 +59,7 @@ class Constants:
                 made = {name: self._field(name, item, created) for name, item in value.items()}
                 return made | {"size": _DIRECTORY_SIZE} if _is_directory(made) else made
             case list():
-                return _joined([self.value(item) for item in value])
+                return _joined([self.value(item) for item in sorted(value, key=_is_failure)])
             case str():
                 return self.text(value)
         return value
@@ -66,7 +67,7 @@ class Constants:
     def text(self, text: str) -> str:
         text = _HOST.sub(r"https://\1.example.com", text)
         text = _TOKEN.sub(PREVIEW_TOKEN, text)
-        text = _IMAGE.sub(IMAGE, text)
+        text = _IMAGE.sub(lambda found: found[1] + IMAGE, text)
         return _ID.sub(lambda found: f"{found[1]}{found[2]}{self._id(found[1], found[3])}", text)
 
     def events(self, text: str) -> str:
@@ -111,6 +112,11 @@ def _joined(items: list[Any]) -> list[Any]:
         else:
             joined.append(item)
     return joined
+
+
+def _is_failure(item: object) -> bool:
+    """Whether it is a fork that failed. Which of several forks fails is not the same each time."""
+    return isinstance(item, dict) and item.keys() == {"error"}
 
 
 def _is_directory(made: dict[str, Any]) -> bool:

@@ -210,6 +210,54 @@ FILES = (
     get("payload-too-large", "/files/read", query=OF_SESSION, path="large", status=413),
 )
 
+OF_SOURCE = "/sessions/$source"
+FORK_FIELDS = {
+    "count": 2,
+    "ttl": 3600,
+    "metadata": {"user": "u1"},
+    "resourceLimits": {"memory": 512},
+    "preview": {"visibility": "private", "ports": [3000]},
+    "network": {"egress": "none", "allow": [], "deny": []},
+    "onWake": None,
+    "env": {"GREETING": "hello"},
+}
+SNAPSHOTS = (
+    keyed("", "/sessions/create", {"ttl": 3600}, key="source", keep={"source": "sessionId"}),
+    execute("", session="$source", command="echo kept > kept.txt"),
+    keyed("create-snapshot", f"{OF_SOURCE}/snapshots", {}),
+    execute("", session="$source", command="sleep 1.1"),  # lists are sorted by time in whole seconds
+    keyed(
+        "create-snapshot-all-fields",
+        f"{OF_SOURCE}/snapshots",
+        {"name": "before the upgrade", "metadata": {"user": "u1"}, "ttl": 3600},
+        keep={"snapshot": "snapshotId"},
+    ),
+    get("get-snapshot", "/snapshots/$snapshot"),
+    get("list-snapshots", "/snapshots"),
+    get("list-snapshots-filtered", "/snapshots", query={"sessionId": "$source", "name": "before the upgrade"}),
+    get("list-snapshots-first-page", "/snapshots", limit="1"),
+    get("list-snapshots-second-page", "/snapshots", limit="1", offset="1"),
+    keyed("create-session-from-snapshot", "/sessions/create", {"snapshotId": "$snapshot"}, keep={"made": "sessionId"}),
+    delete("", "/sessions/$made"),
+    keyed("fork-session", f"{OF_SOURCE}/fork", {}),
+    keyed("fork-session-all-fields", f"{OF_SOURCE}/fork", FORK_FIELDS),
+    keyed("restore-session", f"{OF_SOURCE}/restore", {"snapshotId": "$snapshot"}, key="restore"),
+    keyed("restore-session-replayed", f"{OF_SOURCE}/restore", {"snapshotId": "$snapshot"}, key="restore"),
+    keyed("create-image", "/images/create", {"name": "app", "sessionId": "$source"}),
+    keyed(
+        "create-image-of-snapshot",
+        "/images/create",
+        {"name": "app", "snapshotId": "$snapshot", "env": {"PORT": "8080"}},
+    ),
+    delete("delete-image", "/images/app"),
+    delete("delete-snapshot", "/snapshots/$snapshot"),
+    get("snapshot-not-found", "/snapshots/$snapshot", status=404),
+    delete("", OF_SOURCE),
+    keyed("", "/sessions/create", {}, account="few", key="few", keep={"few": "sessionId"}),
+    keyed("fork-session-partly", "/sessions/$few/fork", {"count": 2}, account="few"),
+    delete("", "/sessions/$few", account="few"),
+)
+
 ECHO = "echo ready; while read line; do echo got $line | tee -a /tmp/said; done; sleep 1; echo problem >&2; exit 3"
 SERVER = """\
 process.on('SIGTERM', () => setTimeout(() => process.kill(process.pid, 'SIGKILL'), 1000))
@@ -258,4 +306,4 @@ PROCESSES = (
     delete("", "/sessions/$session"),
 )
 
-SCENARIO: Sequence[Step] = SESSIONS + RUNS + CONTEXTS + FILES + PROCESSES
+SCENARIO: Sequence[Step] = SESSIONS + RUNS + CONTEXTS + FILES + SNAPSHOTS + PROCESSES

@@ -15,8 +15,9 @@ from typing import Any, cast
 import httpx2
 import pytest
 import typer
-from buntime_cli.app import SERVER_NAMES, app, server_groups
+from buntime_cli.app import SERVER_NAMES, app
 from buntime_cli.commands import completing
+from buntime_cli.commands.beside import server_groups
 from buntime_cli.commands.missing_imports import missing_import
 from buntime_sdk import Buntime
 from typer.core import TyperGroup
@@ -486,4 +487,4 @@ def test_completion_offers_paths_of_a_session_that_is_awake_and_wakes_none(monke
 
 def test_a_client_alone_knows_the_names_of_all_commands_of_the_server() -> None:
     named = {name for group in server_groups() for name in group.list_commands(typer.Context(group))}
-    assert named == set(SERVER_NAMES)
+    assert named == {*SERVER_NAMES, "images"}  # `images` is the client's, too

@@ -7,11 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from buntime_sdk import AsyncFileWatch, File, FileWatch, NetworkSettings, PreviewSettings
+from buntime_sdk import AsyncFileWatch, BuntimeError, File, FileWatch, NetworkSettings, PreviewSettings
 
 SESSION = "ses_abc123def456ghi789"
 PROCESS = "proc_abc123def456ghi789"
 CONTEXT = "ctx_abc123def456ghi789"
+SNAPSHOT = "snp_abc123def456ghi789"
 TOKEN = "bpt_0123456789abcdefghijABCDEFGHIJ01"  # noqa: S105 - not a real one
 SUM = (
     "interface Sum { of: number[] }\nconst sum: Sum = { of: [1, 2, 3, 4, 5] }\n"
@@ -132,6 +133,57 @@ SESSIONS: Mapping[str, Exchange] = {
         "session", lambda session: session.revoke_preview_tokens(), lambda count, on: {"revoked": count}
     ),
     "delete-session": Exchange("session", lambda session: session.delete(), deleted(sessionId=SESSION)),
+}
+
+SNAPSHOTS: Mapping[str, Exchange] = {
+    "create-snapshot": Exchange("session", lambda session: session.snapshot()),
+    "create-snapshot-all-fields": Exchange(
+        "session",
+        lambda session: session.snapshot(name="before the upgrade", metadata={"user": "u1"}, ttl=3600),
+    ),
+    "get-snapshot": Exchange("client", lambda client: client.snapshots.get(SNAPSHOT)),
+    "snapshot-not-found": Exchange("client", lambda client: client.snapshots.get(SNAPSHOT)),
+    "list-snapshots": Exchange("client", lambda client: client.snapshots.list(), listed("snapshots")),
+    "list-snapshots-filtered": Exchange(
+        "client",
+        lambda client: client.snapshots.list(session_id=SESSION, name="before the upgrade"),
+        listed("snapshots"),
+    ),
+    "list-snapshots-first-page": Exchange(
+        "client", lambda client: client.snapshots.list(page_size=1).page(), paged("snapshots")
+    ),
+    "list-snapshots-second-page": Exchange(
+        "client", lambda client: client.snapshots.list(page_size=1).page(1), paged("snapshots")
+    ),
+    "delete-snapshot": Exchange(
+        "client", lambda client: client.snapshots.delete(SNAPSHOT), deleted(snapshotId=SNAPSHOT)
+    ),
+    "create-session-from-snapshot": Exchange("client", lambda client: client.sessions.create(snapshot_id=SNAPSHOT)),
+    "fork-session": Exchange("session", lambda session: session.fork(), lambda made, on: _forked([made])),
+    "fork-session-all-fields": Exchange(
+        "session",
+        lambda session: session.fork_many(
+            2,
+            ttl=3600,
+            metadata={"user": "u1"},
+            resource_limits={"memory": 512},
+            preview=PreviewSettings("private", (3000,)),
+            network=NetworkSettings("none"),
+            on_wake=None,
+            env={"GREETING": "hello"},
+        ),
+        lambda made, on: _forked(made),
+    ),
+    "fork-session-partly": Exchange("session", lambda session: session.fork_many(2), lambda made, on: _forked(made)),
+    "restore-session": Exchange("session", lambda session: session.restore(SNAPSHOT)),
+    "restore-session-replayed": Exchange(
+        "session", lambda session: session.restore(SNAPSHOT, idempotency_key="key-of-example")
+    ),
+    "create-image": Exchange("client", lambda client: client.images.create("app", session_id=SESSION)),
+    "create-image-of-snapshot": Exchange(
+        "client", lambda client: client.images.create("app", snapshot_id=SNAPSHOT, env={"PORT": "8080"})
+    ),
+    "delete-image": Exchange("client", lambda client: client.images.delete("app"), deleted(name="app")),
 }
 
 RUNS: Mapping[str, Exchange] = {
@@ -317,6 +369,10 @@ def _all_fields() -> dict[str, Any]:
         "env": {"GREETING": "hello"},
         "image": "default",
     }
+
+
+def _forked(made: list[Any]) -> Mapping[str, object]:
+    return {"sessions": [{"error": one} if isinstance(one, BuntimeError) else {"session": one} for one in made]}
 
 
 def _text(text: str, on: Any) -> Mapping[str, object]:

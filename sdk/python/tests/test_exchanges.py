@@ -48,8 +48,9 @@ EVENTS = {
 
 
 def table(here: Path) -> Mapping[str, Exchange]:
-    parts = (exchange_calls.SESSIONS, exchange_calls.RUNS, exchange_calls.CONTEXTS, exchange_calls.PROCESSES)
-    return {name: one for part in (*parts, exchange_calls.files(here)) for name, one in part.items()}
+    calls = exchange_calls
+    parts = (calls.SESSIONS, calls.SNAPSHOTS, calls.RUNS, calls.CONTEXTS, calls.PROCESSES, calls.files(here))
+    return {name: one for part in parts for name, one in part.items()}
 
 
 def test_every_exchange_has_a_call_and_every_call_an_exchange(tmp_path: Path) -> None:

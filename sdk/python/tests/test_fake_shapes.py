@@ -20,11 +20,11 @@ from buntime_sdk.shapes import Evaluation, ExecutionResult, Forms
 from buntime_sdk.testing import FakeBuntime, _now
 
 EXCHANGES = Path(__file__).parents[2] / "exchanges"
-RECORDED_ID = re.compile(r"(ses|proc|ctx)_abc123def456ghi789")
-KINDS = {"ses": "sessionId", "proc": "processId", "ctx": "contextId"}
+RECORDED_ID = re.compile(r"(ses|proc|ctx|snp)_abc123def456ghi789")
+KINDS = {"ses": "sessionId", "proc": "processId", "ctx": "contextId", "snp": "snapshotId"}
 # Names that users choose, values that may be null, and what depends on the program.
 OF_THE_USER = frozenset({"metadata", "details", "ports", "filesWritten", "envNames", "allow", "deny", "json", "rows"})
-NULLABLE = frozenset({"exitCode", "reason", "endedAt", "name", "onWake"})
+NULLABLE = frozenset({"exitCode", "reason", "endedAt", "name", "onWake", "expiresAt"})
 
 CONVERSATION = """
     create-session get-session create-session-all-fields get-session-all-fields list-sessions list-sessions-filtered
@@ -42,10 +42,14 @@ CONVERSATION = """
     list-processes process-input process-input-base64 close-process-input process-logs process-logs-from-cursor
     signal-process get-process-killed get-process-exited follow-process-logs invalid-state create-context
     sleep-session wake-session sleep-session-deeply wake-session-from-deep-sleep context-lost
-    list-contexts-with-a-lost-one invalid-request delete-session session-not-found session-not-found-by-a-run
+    list-contexts-with-a-lost-one create-snapshot create-snapshot-all-fields get-snapshot list-snapshots
+    list-snapshots-filtered fork-session fork-session-all-fields fork-session-partly restore-session create-image
+    create-image-of-snapshot delete-image create-session-from-snapshot delete-snapshot snapshot-not-found
+    invalid-request delete-session session-not-found session-not-found-by-a-run
 """
 
 
+REPLAYED = ("create-session-replayed", "execute-replayed", "restore-session-replayed")
 RUN_AGAIN = ("execute-with-key", "execute-replayed")
 RESPONSES: dict[str, dict[str, Any]] = {
     file.stem: json.loads(file.read_text())["response"] for file in EXCHANGES.glob("*.json")
@@ -148,13 +152,14 @@ def test_the_fake_returns_the_same_fields_as_a_server() -> None:
         check(conversation.say(name), name)
 
 
-@pytest.mark.parametrize("name", ["sessions", "processes", "files"])
+@pytest.mark.parametrize("name", ["sessions", "processes", "files", "snapshots"])
 def test_pages_are_split_as_by_the_server(name: str) -> None:
     conversation = Conversation()
     conversation.say("create-session")
     conversation.say("create-session")
     for path in ("src/a.ts", "src/b.ts"):
         conversation.say("start-process-plainly")
+        conversation.say("create-snapshot")
         body = {"sessionId": conversation.ids["ses"], "path": path, "content": ""}
         conversation.say("write-file", body=body)
     first, second = (conversation.say(f"list-{name}-{which}-page").json() for which in ("first", "second"))
@@ -199,6 +204,6 @@ def test_file_changes_have_the_servers_fields() -> None:
 
 def test_every_exchange_is_compared_except_those_listed() -> None:
     """The others are pages, which have their own test above, and an error in a stream."""
-    compared = {*CONVERSATION.split(), *REFUSED, "create-session-replayed", "execute-replayed", "watch-files"}
+    compared = {*CONVERSATION.split(), *REFUSED, *REPLAYED, "watch-files"}
     rest = RESPONSES.keys() - compared
     assert {name for name in rest if not name.endswith("-page")} == {"stream-memory-limit-exceeded"}

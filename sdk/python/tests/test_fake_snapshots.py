@@ -11,6 +11,7 @@ from buntime_sdk import (
     Forbidden,
     ImageNotFound,
     InvalidRequest,
+    ProcessNotFound,
     Session,
     SessionBusy,
     SessionLimitExceeded,
@@ -224,7 +225,8 @@ def test_restoring_replaces_the_files_ends_processes_and_keeps_the_rest() -> Non
     assert session.files.read("a.txt") == "one"
     with pytest.raises(FileNotFound):
         session.files.read("b.txt")
-    assert server.refresh().status == "exited"
+    with pytest.raises(ProcessNotFound):
+        server.refresh()
     session.sleep()
     assert session.restore(made.snapshot_id).state == "deep-sleep"
 
@@ -249,17 +251,18 @@ def test_a_session_that_a_run_uses_is_busy() -> None:
     seen: list[str] = []
 
     def restore(run: FakeRun) -> str:
-        for call in (lambda: session.restore(made), session.sleep):
-            with pytest.raises(SessionBusy) as busy:
-                call()
-            seen.append(busy.value.code)
+        with pytest.raises(SessionBusy):
+            session.sleep()
+        with pytest.raises(SessionBusy) as busy:
+            session.restore(made)
+        seen.append(busy.value.message)
         return ""
 
     fake = FakeBuntime(max_retries=0).on_execute("x", restore).on_execute("slow", "one\ntwo\n")
     session = written(fake)
     made = session.snapshot().snapshot_id
     session.execute("x")
-    assert seen == ["session_busy", "session_busy"]
+    assert seen == ["The session is in use. Try again when its requests have ended."]
     with session.stream("slow") as output:
         next(iter(output))
         with pytest.raises(SessionBusy):

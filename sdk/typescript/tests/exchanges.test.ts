@@ -1,7 +1,15 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { BuntimeError, type Buntime, type ExecuteRequest, type Process, type WriteFile } from "../src/index";
+import {
+  BuntimeError,
+  Session,
+  type Buntime,
+  type CreateImage,
+  type ExecuteRequest,
+  type Process,
+  type WriteFile,
+} from "../src/index";
 import { joined } from "../src/frames";
 import { StandIn } from "./stand_in";
 
@@ -29,6 +37,7 @@ const FOLDER = join(import.meta.dir, "../../exchanges");
 const S = "ses_abc123def456ghi789";
 const P = "proc_abc123def456ghi789";
 const C = "ctx_abc123def456ghi789";
+const SNAPSHOT = "snp_abc123def456ghi789";
 const KEY = "key-of-example";
 const ALL = readdirSync(FOLDER)
   .filter((file) => file.endsWith(".json"))
@@ -70,6 +79,15 @@ const secondPage = async (pages: { pages(): AsyncIterable<unknown> }) => {
   for await (const page of pages.pages()) if (seen.push(page) === 2) return page;
 };
 
+/** Returns forks as the server shows them. */
+const forked = (all: (Session | BuntimeError)[]) =>
+  all.map((one) => (one instanceof Session ? { session: { ...one, sessionId: one.id } } : { error: shownError(one) }));
+const shownError = ({ code, retryable, message, details }: BuntimeError) => ({ code, retryable, message, details });
+const forkMany: Calling = async (client, { count, ...fields }) =>
+  forked(await session(client).forkMany(count, fields, { idempotencyKey: KEY }));
+const createImage: Calling = ({ images }, sent) => images.create(sent as CreateImage, { idempotencyKey: KEY });
+const restore: Calling = (client, { snapshotId }) => session(client).restore(snapshotId, { idempotencyKey: KEY });
+
 const CALLS: Record<string, Calling> = {
   "create-session": create,
   "create-session-all-fields": create,
@@ -89,6 +107,24 @@ const CALLS: Record<string, Calling> = {
   "image-not-found": create,
   "list-images": ({ images }) => firstPage(images.list()),
   "delete-image-of-the-operator": ({ images }) => images.delete("small"),
+  "create-session-from-snapshot": create,
+  "create-snapshot": (client) => session(client).snapshot({}, { idempotencyKey: KEY }),
+  "create-snapshot-all-fields": (client, sent) => session(client).snapshot(sent, { idempotencyKey: KEY }),
+  "get-snapshot": ({ snapshots }) => snapshots.get(SNAPSHOT),
+  "snapshot-not-found": ({ snapshots }) => snapshots.get(SNAPSHOT),
+  "list-snapshots": ({ snapshots }) => firstPage(snapshots.list()),
+  "list-snapshots-filtered": ({ snapshots }, { sessionId, name }) => firstPage(snapshots.list({ sessionId, name })),
+  "list-snapshots-first-page": ({ snapshots }) => firstPage(snapshots.list({ pageSize: 1 })),
+  "list-snapshots-second-page": ({ snapshots }) => secondPage(snapshots.list({ pageSize: 1 })),
+  "delete-snapshot": ({ snapshots }) => snapshots.delete(SNAPSHOT),
+  "fork-session": async (client) => forked([await session(client).fork({}, { idempotencyKey: KEY })]),
+  "fork-session-all-fields": forkMany,
+  "fork-session-partly": forkMany,
+  "restore-session": restore,
+  "restore-session-replayed": restore,
+  "create-image": createImage,
+  "create-image-of-snapshot": createImage,
+  "delete-image": ({ images }) => images.delete("app"),
   "rate-limit-exceeded": ({ sessions }) => sessions.list().all(),
   "patch-session": (client, sent) => session(client).update(sent),
   "patch-session-to-defaults": (client, sent) => session(client).update(sent),
@@ -246,7 +282,9 @@ function expectAnswer(outcome: unknown, { status, headers, body, text, base64 }:
   if (headers["content-type"] === "text/event-stream") return expectEvents(outcome as object[], text!);
   if (text !== undefined) return expect(new TextDecoder().decode(outcome as Uint8Array)).toBe(text);
   if (outcome === undefined) return expect(body).toHaveProperty("deleted", true); // a call that returns nothing
-  const list = ["sessions", "processes", "files", "contexts", "images"].find((name) => Array.isArray(body![name]));
+  const list = ["sessions", "processes", "files", "contexts", "images", "snapshots"].find((name) =>
+    Array.isArray(body![name]),
+  );
   if (list !== undefined) return expectList(outcome, body!, body![list] as object[]);
   if ("revoked" in body!) return expect(outcome).toBe(body.revoked as number);
   if ("wokeFrom" in body!) return expect(outcome).toEqual({ wokeFrom: body.wokeFrom, wakeTimeMs: body.wakeTimeMs });

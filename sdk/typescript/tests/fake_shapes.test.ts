@@ -28,7 +28,7 @@ class Conversation {
   async answerTo(name: string): Promise<{ status: number; text: string }> {
     const { method, path, query, body } = JSON.parse(
       JSON.stringify(recorded(name).request).replace(
-        /(ses|proc|ctx)_abc123def456ghi789/g,
+        /(ses|proc|ctx|snp)_abc123def456ghi789/g,
         (_, kind: string) => this.ids[kind]!,
       ),
     );
@@ -55,6 +55,7 @@ class Conversation {
       ["ses", "sessionId"],
       ["proc", "processId"],
       ["ctx", "contextId"],
+      ["snp", "snapshotId"],
     ] as const)
       if (told[field] !== undefined) this.ids[kind] = told[field];
     expect(status).toBe(response.status);
@@ -75,7 +76,8 @@ async function namesIn(text: string): Promise<unknown> {
 function shapeOf(value: unknown, name = ""): unknown {
   if (["metadata", "details", "ports", "filesWritten", "envNames", "allow", "deny"].includes(name))
     return Array.isArray(value) ? [] : {};
-  if (value === null || ["exitCode", "reason", "endedAt", "name", "onWake"].includes(name)) return "may be null";
+  if (value === null || ["exitCode", "reason", "endedAt", "name", "onWake", "expiresAt"].includes(name))
+    return "may be null";
   if (Array.isArray(value)) return value.slice(0, 1).map((entry) => shapeOf(entry));
   if (typeof value !== "object") return typeof value;
   return Object.fromEntries(
@@ -96,6 +98,10 @@ test("the fake returns the same fields as a server", async () => {
     ["create-context", "evaluate-nothing", "list-contexts", "delete-context", "context-not-found"],
     ["start-process", "get-process", "list-processes", "process-input", "process-input-base64", "close-process-input"],
     ["invalid-state", "process-logs", "signal-process", "get-process-exited", "sleep-session", "wake-session"],
+    ["create-snapshot", "create-snapshot-all-fields", "get-snapshot", "list-snapshots", "list-snapshots-filtered"],
+    ["fork-session", "fork-session-all-fields", "fork-session-partly", "restore-session", "create-image"],
+    ["create-image-of-snapshot", "delete-image", "create-session-from-snapshot", "delete-snapshot"],
+    ["snapshot-not-found"],
     ["sleep-session-deeply", "wake-session-from-deep-sleep", "invalid-request", "delete-session", "session-not-found"],
   ].flat();
   for (const name of names) await conversation.says(name);

@@ -7,6 +7,7 @@ import {
   Forbidden,
   ImageNotFound,
   InvalidRequest,
+  ProcessNotFound,
   Session,
   SessionBusy,
   SessionLimitExceeded,
@@ -229,7 +230,7 @@ test("restoring replaces the files, ends processes and keeps the rest", async ()
   expect(session).toMatchObject({ state: "active", metadata: { a: 1 }, filesCount: 1, activeProcesses: 0 });
   expect(await session.files.read("a.txt")).toBe("one");
   expect(await failureOf(session.files.read("b.txt"))).toBeInstanceOf(FileNotFound);
-  expect((await server.refresh()).status).toBe("exited");
+  expect(await failureOf(server.refresh())).toBeInstanceOf(ProcessNotFound);
   await session.sleep();
   expect((await session.restore(snapshotId)).state).toBe("deep-sleep");
 });

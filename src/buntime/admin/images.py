@@ -1,4 +1,6 @@
-"""`buntime images …`: the images that all accounts can use. Like `buntime accounts`, these change the store itself."""
+"""`buntime images add`, `list`, `remove`: the images that all accounts can use. Like `buntime accounts`, these change
+the store itself. buntime_cli merges them with its own `images`, which are those of an account.
+"""
 
 import json
 import os
@@ -8,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from buntime.admin.printing import AsJson, print_table, say, shown_time
-from buntime.admin.refusals import CommandRefused, ServerGroup
+from buntime.admin.refusals import CommandRefused, ServerCommand
 from buntime.admin.store import open_store
 from buntime.config import Config, from_environment
 from buntime.image import OPERATOR, NamedImage, wrong_name
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from buntime.sandboxes.images.adding import Added
 
 images = typer.Typer(
-    cls=ServerGroup,
     help="Images: what sessions can stand on.",
     no_args_is_help=True,
     add_completion=False,
@@ -29,7 +30,7 @@ images = typer.Typer(
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The image's name.", show_default=False)]
 
 
-@images.command("add")
+@images.command("add", cls=ServerCommand)
 def add(
     name: Name,
     source: Annotated[
@@ -65,7 +66,7 @@ def _keep(config: Config, name: str, added: "Added") -> None:
         sql.put_image(connection, NamedImage(name, added.id, added.size, int(time.time())))
 
 
-@images.command("list")
+@images.command("list", cls=ServerCommand)
 def list_images(as_json: AsJson = False) -> None:
     """List the images that you added: name, id, size, time.
 
@@ -83,7 +84,7 @@ def list_images(as_json: AsJson = False) -> None:
     print_table(("NAME", "ID", "SIZE", "ADDED"), rows)
 
 
-@images.command("remove")
+@images.command("remove", cls=ServerCommand)
 def remove(name: Name, as_json: AsJson = False) -> None:
     """Remove an image. Sessions on it live on, and the image stays until they are gone.
 

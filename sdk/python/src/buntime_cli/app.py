@@ -1,6 +1,5 @@
 """The commands. Each imports what it needs when it runs, so that all of them start quickly."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import typer
@@ -8,7 +7,9 @@ from typer.core import TyperGroup
 
 from buntime_cli.commands import (
     copying,
+    forks,
     forwarding,
+    images,
     login,
     previews,
     processes,
@@ -16,22 +17,16 @@ from buntime_cli.commands import (
     sessions,
     settings,
     shell,
+    snapshots,
     usage,
 )
+from buntime_cli.commands.beside import ELSEWHERE, SERVER_HEAD, server_command, server_groups, write_section
 from buntime_cli.commands.help_pages import PlainContext, plainly_helped
 from buntime_cli.commands.usage_errors import UsageError, reworded
 from buntime_cli.mcp.command import mcp_command
 
-SERVER_COMMANDS = "buntime.commands"  # entry points: Typer apps whose commands are added to these
-SERVER_NAMES = ("accounts", "backup", "doctor", "images", "keys", "purge", "serve")
+SERVER_NAMES = ("accounts", "backup", "doctor", "keys", "purge", "serve")
 MEANT = {"delete": "rm", "remove": "rm", "list": "ls", "version": "--version", "help": "--help"}
-SERVER_HEAD = "Commands of the server on this host, which BUNTIME_* variables configure"
-
-
-ELSEWHERE = (
-    "'{0}' is a command of the server, which is not installed with this client. On the server's host, "
-    "in the server's directory: .venv/bin/buntime {0}"
-)
 
 
 class Commands(TyperGroup):
@@ -51,36 +46,24 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *(name for group in server_groups() for name in group.list_commands(ctx))]
+        own = super().list_commands(ctx)
+        return [*own, *(name for group in server_groups() for name in group.list_commands(ctx) if name not in own)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
         if found is not None:
             return plainly_helped(found)
-        found = next((one for group in server_groups() if (one := group.get_command(ctx, cmd_name))), None)
+        found = server_command(ctx, cmd_name)
         if found is None and cmd_name in SERVER_NAMES:
             raise typer.BadParameter(ELSEWHERE.format(cmd_name), ctx, param_hint="COMMAND")
         return None if found is None else plainly_helped(found)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        _write(formatter, "Commands", [(name, self.get_command(ctx, name)) for name in super().list_commands(ctx)])
+        own = super().list_commands(ctx)
+        write_section(formatter, "Commands", [(name, self.get_command(ctx, name)) for name in own])
         for group in server_groups():
-            named = [(name, group.get_command(ctx, name)) for name in group.list_commands(ctx)]
-            _write(formatter, SERVER_HEAD, named)
-
-
-def server_groups() -> Sequence[TyperGroup]:
-    """The commands of a server that is installed beside; none on a client alone."""
-    from importlib.metadata import entry_points
-
-    groups = (typer.main.get_command(one.load()) for one in entry_points(group=SERVER_COMMANDS))
-    return [group for group in groups if isinstance(group, TyperGroup)]
-
-
-def _write(formatter: Any, head: str, named: Sequence[tuple[str, Any]]) -> None:
-    width = formatter.width - 6 - max(len(name) for name, _ in named)
-    with formatter.section(head):
-        formatter.write_dl([(name, command.get_short_help_str(width)) for name, command in named])
+            named = [(name, group.get_command(ctx, name)) for name in group.list_commands(ctx) if name not in own]
+            write_section(formatter, SERVER_HEAD, named)
 
 
 # bash splits words at the colon of SESSION:PATH: this asks for the whole word and gives bash what follows the colon.
@@ -160,7 +143,8 @@ def completion_command(
 rest.command("mcp")(mcp_command)
 
 for commands in (
-    *(sessions.sessions, settings.settings, running.running, shell.shell, copying.copying),
+    *(sessions.sessions, settings.settings, snapshots.taking, forks.forks, images.image_commands),
+    *(running.running, shell.shell, copying.copying),
     *(processes.processes, previews.previews, forwarding.forwarding, usage.usage, login.login, rest),
 ):
     app.add_typer(commands)

@@ -173,6 +173,8 @@ export class FakeSession {
   beginAgain(origin: Origin): void {
     const wasActive = this.#shape.state === "active";
     this.sleep("deep-sleep");
+    this.processes.clear();
+    this.contexts.clear();
     this.files.endWatches();
     this.files = new FakeFiles(origin.kept);
     this.#shape.image = origin.image;

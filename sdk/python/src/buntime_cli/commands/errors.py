@@ -18,6 +18,8 @@ REMEDIES: Mapping[str, str] = {
     "not_found": "Set BUNTIME_URL to the server's URL, without a path.",
     "session_not_found": "List sessions with: buntime ls",
     "session_limit_exceeded": "Delete one with: buntime rm",
+    "snapshot_not_found": "List snapshots with: buntime snapshots list",
+    "image_not_found": "List images with: buntime images list",
     "process_not_found": "List processes with: buntime ps",
     "memory_limit_exceeded": "Give a new session more with: buntime create --memory MB",
     "disk_full": "Give a new session more with: buntime create --disk MB",

@@ -18,6 +18,12 @@ NoStdin = Annotated[bool, typer.Option("--no-stdin", "-n", help="Do not read pip
 SessionEnv = Annotated[
     Variables, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For everything that runs in the session.")
 ]
+Metadata = Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="A label to search by.")]
+Lifetime = Annotated[str | None, typer.Option(metavar="TIME", help="Lifetime: 90, 30m, 24h, 7d. Default: one day.")]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Memory: 512 (MB), 512m, 2g.")]
+Cpu = Annotated[float | None, typer.Option(metavar="CORES", help="CPU cores, such as 0.5 or 2.")]
+SessionTimeout = Annotated[str | None, typer.Option(metavar="TIME", help="Timeout of runs that set none: 90, 5m.")]
+Disk = Annotated[str | None, typer.Option(metavar="SIZE", help="Disk for files: 1024 (MB), 5g.")]
 Ports = Annotated[
     list[int] | None,
     typer.Option("--port", metavar="PORT", help="A port that anyone may open. Repeatable. Default: 8080."),

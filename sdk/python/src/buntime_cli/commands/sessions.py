@@ -9,8 +9,25 @@ import typer
 
 from buntime_cli.commands.connection import connected
 from buntime_cli.commands.errors import CommandError
+from buntime_cli.commands.finding_snapshots import FromSnapshot, find_snapshot
 from buntime_cli.commands.naming import SessionName, SessionNames, find, require_free
-from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, Image, OnWake, Ports, SessionEnv, Variables
+from buntime_cli.commands.options import (
+    Allow,
+    AsJson,
+    Cpu,
+    Deny,
+    Disk,
+    Egress,
+    Image,
+    Lifetime,
+    Memory,
+    Metadata,
+    OnWake,
+    Ports,
+    SessionEnv,
+    SessionTimeout,
+    Variables,
+)
 from buntime_cli.commands.showing import live_processes, print_json, print_table, since, told, until
 from buntime_cli.commands.values import megabytes, pairs
 from buntime_cli.time_spans import seconds
@@ -33,15 +50,13 @@ def create_command(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="A name for the session, stored as metadata.name.")
     ] = None,
-    ttl: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Lifetime: 90, 30m, 24h, 7d. Default: one day.")
-    ] = None,
-    metadata: Annotated[Variables, typer.Option(metavar="NAME=VALUE", help="A label to search by.")] = None,
+    ttl: Lifetime = None,
+    metadata: Metadata = None,
     env: SessionEnv = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory: 512 (MB), 512m, 2g.")] = None,
-    cpu: Annotated[float | None, typer.Option(metavar="CORES", help="CPU cores, such as 0.5 or 2.")] = None,
-    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Timeout of runs that set none: 90, 5m.")] = None,
-    disk: Annotated[str | None, typer.Option(metavar="SIZE", help="Disk for files: 1024 (MB), 5g.")] = None,
+    memory: Memory = None,
+    cpu: Cpu = None,
+    timeout: SessionTimeout = None,
+    disk: Disk = None,
     port: Ports = None,
     private: Annotated[bool, typer.Option("--private", help="Require a token for previews.")] = False,
     egress: Egress = None,
@@ -49,6 +64,7 @@ def create_command(
     deny: Deny = None,
     on_wake: OnWake = None,
     image: Image = None,
+    snapshot: FromSnapshot = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a session and print its id.
@@ -57,30 +73,38 @@ def create_command(
 
     Example: buntime create --name demo --ttl 2h --memory 2g
     """
+    if image is not None and snapshot is not None:
+        raise typer.BadParameter("A snapshot has its image. Leave out --image or --snapshot.")
     labels = {**pairs(metadata), **({"name": name} if name else {})}
-    options = _given(
+    options = given(
         ttl=seconds(ttl) if ttl else None,
         metadata=labels or None,
         env=pairs(env) or None,
-        resource_limits=_given(
-            memory=megabytes(memory, "--memory") if memory is not None else None,
-            cpu=cpu,
-            timeout=seconds(timeout) if timeout else None,
-            disk=megabytes(disk, "--disk") if disk is not None else None,
-        ),
-        preview=_given(visibility="private" if private else None, ports=port),
-        network=_given(egress=egress, allow=allow, deny=deny),
+        resource_limits=limits_of(memory, cpu, timeout, disk),
+        preview=given(visibility="private" if private else None, ports=port),
+        network=given(egress=egress, allow=allow, deny=deny),
         on_wake=on_wake,
         image=image,
     )
     with connected(context, as_json) as client:
         if name is not None:
             require_free(client, name)
-        session = client.sessions.create(**options or {})
-        _show_created(session, as_json)
+        if snapshot is not None:
+            options = {**(options or {}), "snapshot_id": find_snapshot(client, snapshot)}
+        show_created(client.sessions.create(**options or {}), as_json)
 
 
-def _show_created(session: "Session", as_json: bool) -> None:
+def limits_of(memory: str | None, cpu: float | None, timeout: str | None, disk: str | None) -> dict[str, Any] | None:
+    """The limits that are not None; None if there are none. Raises BadParameter."""
+    return given(
+        memory=megabytes(memory, "--memory") if memory is not None else None,
+        cpu=cpu,
+        timeout=seconds(timeout) if timeout else None,
+        disk=megabytes(disk, "--disk") if disk is not None else None,
+    )
+
+
+def show_created(session: "Session", as_json: bool) -> None:
     if as_json:
         print_json(session_told(session))
         return
@@ -92,7 +116,7 @@ def session_told(session: "Session") -> dict[str, object]:
     return told(session, "sessionId", *SHOWN) | {"previewUrl": session.preview_url()}
 
 
-def _given(**options: object) -> dict[str, Any] | None:
+def given(**options: object) -> dict[str, Any] | None:
     """The options that are not None; None if there are none."""
     return {name: value for name, value in options.items() if value is not None} or None
 

@@ -77,8 +77,8 @@ def update_command(
             ttl=lifetime,
             metadata=_merged(found.metadata, labels, unset or ()),
             env=variables,
-            preview=_preview(found, visibility, port),
-            network=_network(found, _given(egress=egress, allow=allow, deny=deny)),
+            preview=merged_preview(found, visibility, port),
+            network=merged_network(found, _given(egress=egress, allow=allow, deny=deny)),
             on_wake=on_wake,
         )
         for label in sorted({*(unset or ())} - {*found.metadata}):
@@ -162,7 +162,8 @@ def _merged(old: Any, labels: dict[str, str], removed: Any) -> dict[str, object]
     return {name: value for name, value in {**old, **labels}.items() if name not in removed}
 
 
-def _preview(session: "Session", private: bool | None, ports: list[int] | None) -> dict[str, Any] | None:
+def merged_preview(session: "Session", private: bool | None, ports: list[int] | None) -> dict[str, Any] | None:
+    """The preview settings with these changes, since the API replaces them as a whole. None if nothing changes."""
     if private is None and ports is None:
         return None
     now = session.preview
@@ -170,7 +171,8 @@ def _preview(session: "Session", private: bool | None, ports: list[int] | None) 
     return {"visibility": visibility, "ports": list(now.ports) if ports is None else ports}
 
 
-def _network(session: "Session", changes: dict[str, Any]) -> dict[str, Any] | None:
+def merged_network(session: "Session", changes: dict[str, Any]) -> dict[str, Any] | None:
+    """The same for the network settings."""
     now = session.network
     return {"egress": now.egress, "allow": list(now.allow), "deny": list(now.deny)} | changes if changes else None
 

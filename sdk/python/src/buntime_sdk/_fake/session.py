@@ -196,6 +196,8 @@ class FakeSession:
         """Gives the session other files. It is active again if it was active."""
         was_active = self.state == "active"
         self.end()
+        self.processes.clear()
+        self.contexts.clear()
         self.files = FakeFiles(self._now, origin.entries)
         self._told["image"], self._image_env = origin.image, origin.image_env
         if was_active:
