@@ -228,7 +228,7 @@ class LocalSandboxes:
             return
         if not quiet:
             await asyncio.to_thread(self._machinery.volumes.sync)
-        await self._machinery.quotas.settle(session.volume)
+        self._machinery.quotas.settle(session.volume)
         self._cache.add(session.volume)
 
     async def destroy(self, session: Session) -> None:
