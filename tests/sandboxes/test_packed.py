@@ -104,6 +104,22 @@ def test_files_that_share_content_or_have_holes_are_packed_without_growing(
         assert digest(place) == digest(volumes.upper(LAYER))
 
 
+def test_terabytes_of_holes_are_packed(volumes: Volumes, packed: Packed, tmp_path: Path) -> None:
+    """Files that a program makes to be filled later, as databases and virtual machines do."""
+
+    def tree(root: Path) -> None:
+        for number in range(4):
+            with (root / f"{number}").open("wb") as file:
+                file.truncate(1 << 40)
+                file.seek(number << 37)
+                file.write(b"content")
+
+    size = layer_of(volumes, tree)
+    packed.pack(LAYER, volumes.upper(LAYER), size)
+    with mount_of(packed, tmp_path) as place:
+        assert digest(place) == digest(volumes.upper(LAYER))
+
+
 def test_devices_are_shared_by_all_servers_of_a_host_and_go_with_their_last_user(
     volumes: Volumes, packed: Packed, tmp_path: Path
 ) -> None:

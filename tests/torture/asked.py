@@ -14,7 +14,7 @@ from tests.torture.victim import retry
 REPEATED = 0.3  # the share of requests that are sent again although they were answered
 CHANGED = 0.5  # the share of sources that change before a request that was cut off is repeated
 FEW = 4  # changes
-NOT_YET = ("session_busy", "idempotency_in_progress", "execution_timeout")
+NOT_YET = ("session_busy", "idempotency_in_progress")
 REPLAYED = "idempotent-replayed"
 COPY = "copy"  # in the metadata of each copy: the request's key
 
@@ -75,8 +75,15 @@ class Asked(ABC):
             self.tracked.change(FEW)
         self._answered(is_first=False, at_death=at_death)
 
+    def is_refused(self, reply: Reply) -> bool:
+        """Tells whether the server may refuse the request like this."""
+        return False
+
     def _answered(self, *, is_first: bool, at_death: Content) -> None:
         reply = self._sent()
+        if self.is_refused(reply):
+            return
+        done(reply)
         if self._first is None or self.expected is None:
             self._first = reply
             self.expected = self.made_of(replayed=REPLAYED in reply.headers, is_first=is_first, at_death=at_death)
@@ -90,11 +97,7 @@ class Asked(ABC):
 
     def _sent(self) -> Reply:
         headers = {"Idempotency-Key": self.key}
-        reply = retry(
-            lambda: self.client.call("POST", self.path, json_body=self.body, headers=headers), not_yet=NOT_YET
-        )
-        done(reply)
-        return reply
+        return retry(lambda: self.client.call("POST", self.path, json_body=self.body, headers=headers), not_yet=NOT_YET)
 
     def _compare(self, reply: Reply) -> None:
         assert self._first is not None
@@ -202,9 +205,17 @@ class MakesImage(Asked):
             below = self._snapshot.expected.contents
         else:
             below = self._of_session(replayed=replayed, is_first=is_first, at_death=at_death).contents
-        return Expected(
-            *(replace(content, env=self.key, depth=content.depth + 1, has_own_root=True) for content in below)
-        )
+        return Expected(*(replace(content, env=self.key, depth=content.depth + 1, is_packed=True) for content in below))
+
+    def is_refused(self, reply: Reply) -> bool:
+        """Some files cannot be in an image; see `sandboxes/kernel/packed.py`."""
+        if reply.status != 409 or reply.error["details"].get("reason") != "unusable_files":
+            return False
+        self.what = "refused image"
+        self.tracked.note(f"no image can be made: {reply.error['message']}")
+        if self._snapshot is not None:
+            self.record.snapshots.add(self._snapshot)
+        return True
 
     def settle(self, answer: Any, expected: Expected) -> None:
         if answer["name"] != self._name:

@@ -40,7 +40,7 @@ class Content:
     flight: Mapping[str, Version]
     env: str = ""
     depth: int = 0  # how many images that accounts made are below
-    has_own_root: bool = False  # it is a session on an image: its root directory has a time of its own
+    is_packed: bool = False  # it is new on an image: see `_as_packed`
 
     def up_to(self, later: "Content") -> "Content":
         """What a copy has that was asked for at this content and made before the later one."""
@@ -49,9 +49,8 @@ class Content:
 
     def wrong(self, seen: Seen) -> str:
         """Returns what differs; empty if nothing does."""
-        differences = list(_differences(self.manifest, seen.manifest))
-        if self.has_own_root and [path for path, *_ in differences] == ["/"]:
-            differences = []
+        before, now = (_as_packed(each) if self.is_packed else each for each in (self.manifest, seen.manifest))
+        differences = list(_differences(before, now))
         if differences:
             return "the tree has changed:\n" + "\n".join(_shown(differences))
         wrong = [name for name, version in self.flight.items() if not version.fits(seen.flight[name])]
@@ -87,7 +86,13 @@ class Expected:
             flight = {name: Version(version, version) for name, version in seen.flight.items()}
             found = replace(wrong[""], flight=flight)
             self._contents = (found,)
-            return replace(found, manifest=seen.manifest, has_own_root=False)
+            return replace(found, manifest=seen.manifest, is_packed=False)
+
+
+def _as_packed(manifest: Manifest) -> Manifest:
+    """Leaves out what is not in an image: the time of the root directory, and how many blocks files take."""
+    kept = {path: [each for each in looks if each not in ("sparse", "whole")] for path, looks in manifest.items()}
+    return {**kept, "/": kept["/"][:3]}
 
 
 def _differences(before: Manifest, now: Manifest) -> Iterator[tuple[str, Any, Any]]:

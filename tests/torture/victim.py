@@ -142,11 +142,14 @@ def send(ask: Callable[[], Reply]) -> Reply:
 
 
 def retry(ask: Callable[[], Reply], *, not_yet: Collection[str] = ()) -> Reply:
-    """Sends a request until it is not refused with 503, or with a code of `not_yet`. Raises Gone as `send`."""
+    """Sends a request until it is not refused with 503 or 408, or with a code of `not_yet`. Raises Gone as `send`.
+
+    A request may take long on a host that is busy, and its work goes on meanwhile.
+    """
     deadline = time.monotonic() + PATIENCE
     while True:
         reply = send(ask)
-        if reply.status != 503 and not (reply.status >= 400 and reply.error["code"] in not_yet):
+        if reply.status not in (408, 503) and not (reply.status >= 400 and reply.error["code"] in not_yet):
             return reply
         assert time.monotonic() < deadline, f"still refused: {reply.shown()}"
         time.sleep(REST)

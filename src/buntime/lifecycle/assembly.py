@@ -53,7 +53,7 @@ def assemble_lifecycle(
     relief = Relief(store, sandboxes, transitions, archiving, layers)
     leases = Leases(store, sandboxes, changes, holds, transitions, relief, clock)
     forgetting = (holds, observations, archiving, transitions)
-    endings = Endings(store, sandboxes, saving, changes, holds, forgetting, tasks)
+    endings = Endings(store, sandboxes, saving, layers, changes, holds, forgetting, tasks)
     return Lifecycle(
         changes, holds, observations, archiving, layers, transitions, restoring, relief, leases, endings, monitor
     )

@@ -7,9 +7,11 @@ import structlog
 from buntime import errors
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
+from buntime.image import MADE_PREFIX
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
+from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.transitions import Transitions
@@ -27,6 +29,7 @@ class Endings:
         store: Store,
         sandboxes: Sandboxes,
         saving: Saving,
+        layers: Layers,
         changes: Changes,
         holds: Holds,
         forgetting: tuple[Holds | Observations | Archiving | Transitions, ...],
@@ -36,6 +39,7 @@ class Endings:
         self._store = store
         self._sandboxes = sandboxes
         self._saving = saving
+        self._layers = layers
         self._changes = changes
         self._holds = holds
         self._forgetting = forgetting
@@ -75,6 +79,8 @@ class Endings:
         reached("delete: forgotten")
         for part in self._forgetting:
             part.forget(session.id)
+        if session.image.startswith(MADE_PREFIX):
+            self._layers.look_soon()
         return True
 
     async def _alone(self, session: Session, work: Callable[[Session], Awaitable[None]]) -> None:

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 FETCH_SECONDS = 8.0  # a request waits this long for the archive
 TRIES = 3  # the session may lose its volume between two steps, by an eviction or a restore
-TICK_SECONDS = 60.0
+TICK_SECONDS, PAUSE_SECONDS = 60.0, 0.5
 SAVE_AFTER = 600  # seconds after which a layer is saved that nobody asked to be: of a restore
 FORK_SECONDS = 3600  # for which a fork that a crash interrupted can go on with its layer
 UNSAVED = (ArchiveUnavailable, ObjectMissing, Damaged, VolumeUnsendable, VolumeLost, Interrupted, errors.Unavailable)
@@ -180,6 +180,7 @@ class Layers:
                 await self.tidy()
             except errors.BuntimeError as failed:
                 log.warning("layers_not_tidied", reason=failed.message)
+            await asyncio.sleep(PAUSE_SECONDS)  # many deletions at once are one occasion
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
                     await self._due.wait()

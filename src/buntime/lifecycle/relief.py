@@ -43,13 +43,9 @@ class Relief:
                     freed |= await self._transitions.deep_sleep(session.id, session.last_active)
                     log.warning("slept_early", session=session.id, short_of=strain.memory)
         if strain.disk:
-            cached = self._sandboxes.volumes.cached()
-            wanted = strain.disk
-            for session in least_recently_used(sessions, cached, strain.disk):
-                wanted -= cached.get(session.volume, 0)
+            for session in least_recently_used(sessions, self._sandboxes.volumes.cached(), strain.disk):
                 with suppress(errors.SessionNotFound):
                     await self._archiving.evict(session.id)
                 freed = True
-            if wanted > 0:
-                freed |= await self._layers.evict(wanted)
+            freed |= await self._layers.evict(strain.disk)
         return freed

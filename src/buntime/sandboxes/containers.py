@@ -111,6 +111,7 @@ class Containers:
                 await sandbox.wait_ready(READY_SECONDS)
                 # only now, so that the guest starts at full speed; nothing of the session runs yet
                 self._machinery.cgroups.limit(sandbox_id, limits)
+                await asyncio.to_thread(self._machinery.volumes.limit, record.volume, limits.disk)
             except BaseException:
                 await sandbox.kill()
                 raise
@@ -211,6 +212,7 @@ class Containers:
             self._record(sandbox, parked)
             raise
         reached("attach: root")
+        machinery.volumes.limit(purpose.volume, purpose.limits.disk)
         machinery.cgroups.limit(sandbox.id, purpose.limits)
         write_seen(self.directory(sandbox.id) / SEEN, purpose.limits)
         reached("attach: done")

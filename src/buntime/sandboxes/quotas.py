@@ -20,7 +20,6 @@ log = structlog.get_logger()
 FASTEST = 1 << 30  # bytes that we expect a session to write in a second
 SOONEST, LATEST = 0.05, 5.0  # seconds between looks at the charges of a volume
 NEAR, NEAR_SECONDS = 64 * MB, 0.02  # so close to the kernel's limit, a volume is measured again after so many seconds
-FULL_SECONDS = 0.25  # between measurements of a full volume
 PART, CREDIT = 0.1, 1.0  # of the time a volume may be measured; seconds that it may save up
 SYNC_SECONDS = 1.0  # between syncs for a volume
 LONGEST_WAIT = 1.0  # seconds that a client's write waits for a measurement
@@ -92,6 +91,28 @@ class Quotas:
             await asyncio.sleep(max(0.0, rest))
             await self._measure(volume)
 
+    async def is_full(self, volume: str) -> bool:
+        """For a run that failed. A volume may be full although the kernel's limit is further away: when a layer is
+        removed, the volume that wrote its content is charged for less."""
+        volumes, share = self._volumes, self._volumes.shares.get(volume)
+        if share is None or not self._may_be_full(volume, share):
+            if not volumes.is_full(volume):
+                return False
+            await self._sync.done(volumes.sync)  # until then, what was deleted counts
+            return volumes.is_full(volume)
+        await self._sync.done(volumes.sync)
+        if time.monotonic() >= self._watch(volume).rest_until:
+            await self._measure(volume)
+        return volumes.is_full(volume) or share.measured is None or share.measured.left(share.limit) < FULL_MARGIN
+
+    def _may_be_full(self, volume: str, share: Share) -> bool:
+        """Whether the last measurement says so, or is too old to tell."""
+        if share.measured is None or share.measured.left(share.limit) < FULL_MARGIN:
+            return True
+        watch, charges = self._watch(volume), self._volumes.charges(volume)
+        watch.look(charges)
+        return share.measured.is_due(share.limit, charges, watch.freed)
+
     def _watch(self, volume: str) -> Watch:
         return self._watches.setdefault(volume, Watch())
 
@@ -139,8 +160,6 @@ class Quotas:
         watch.look_at = 0.0
         if share is None:
             return False
-        if measured.is_full(share.limit):
-            watch.rest_until = max(watch.rest_until, now + FULL_SECONDS)
         if measured.is_vague(share.limit) and now >= watch.sync_at:
             watch.sync_at = math.inf
             self._tasks.start(self._synced(watch), f"sync for {volume}")

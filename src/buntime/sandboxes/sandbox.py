@@ -228,11 +228,7 @@ class LocalSandbox:
         await self._machinery.quotas.make_room(self.record.volume, size)
 
     async def _disk_is_full(self) -> bool:
-        volumes = self._machinery.volumes
-        if not volumes.is_full(self.record.volume):
-            return False
-        await self._machinery.sync.done(volumes.sync)  # until then, what was deleted counts
-        return volumes.is_full(self.record.volume)
+        return await self._machinery.quotas.is_full(self.record.volume)
 
     async def restrict(self, network: NetworkRules) -> None:
         await asyncio.to_thread(self._machinery.network.restrict, self.record.slot, rules_of(network))

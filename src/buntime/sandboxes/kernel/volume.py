@@ -7,41 +7,29 @@ A volume that is being received grows in `volumes/incoming` and gets its name wh
 the kernel's limit means for a volume that shares content with layers.
 """
 
-import fcntl
 import os
 import shutil
-import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from buntime.config import Config
 from buntime.errors import Unavailable
 from buntime.plan import MB
 from buntime.ports import VolumeLost
-from buntime.sandboxes.kernel import transfer
+from buntime.sandboxes.kernel import subvolumes, transfer
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call
 from buntime.sandboxes.kernel.host import host_disk_free
 from buntime.sandboxes.kernel.shares import Charges, Measured, Share
+from buntime.sandboxes.kernel.subvolumes import NO_LIMIT, opened
 from buntime.sandboxes.kernel.trees import Kept, content_of, root_of, subvolume_id
-
-# linux/btrfs.h
-SUBVOLUME_CREATE = 0x5000940E
-SUBVOLUME_DESTROY = 0x5000940F
-SNAPSHOT_CREATE = 0x50009417
-SYNC = 0x9408
-GET_FLAGS = 0x80089419
-SET_FLAGS = 0x4008941A
-QGROUP_LIMIT = 0x8030942B
-QGROUP_CREATE = 0x4010942A
-LIMIT_REFERENCED = 1
-NO_LIMIT = (1 << 64) - 1  # the kernel then shows 0
-READ_ONLY = 2
 
 GB = 1 << 30
 BTRFS = "btrfs"
 PARTS = ("upper", "work")
 PROMISED = ("rsv_data", "rsv_meta_prealloc", "rsv_meta_pertrans")
+MOUNT_ROOM = 1 * MB  # overlayfs makes a directory, or the file system is read-only
 FULL_MARGIN = 1 * MB  # closer to the limit, the next write of ordinary size fails
 
 
@@ -116,40 +104,48 @@ class Volumes:
 
     def create(self, sandbox: str, limit_mb: int) -> None:
         """Raises FileExistsError."""
-        with _opened(self.directory) as parent:
-            fcntl.ioctl(parent, SUBVOLUME_CREATE, _named(sandbox))
+        with opened(self.directory) as parent:
+            subvolumes.create(parent, sandbox)
         self.open(sandbox, limit_mb)
 
     def open(self, sandbox: str, limit_mb: int) -> None:
-        """Makes the volume ready for a sandbox: writable, with its limit, and with its directories, which a power loss
-        may have removed.
+        """Makes the volume, which nothing uses, ready for a sandbox: writable, and with its directories, which a power
+        loss may have removed. Until `limit` is called again, even a full volume has room to be mounted.
 
         Raises PermissionError while the volume is being sent.
         """
         self._set_read_only(self.path(sandbox), False)
+        charges, share = self.charges(sandbox), self.shares.get(sandbox)
+        if share is not None and share.measured is not None:  # it slept since, and layers may have been removed
+            share.measured = replace(share.measured, charged=min(share.measured.charged, charges.data))
         self.limit(sandbox, limit_mb)
+        if sum(charges) + MOUNT_ROOM > self.limit_of(sandbox):
+            if sandbox in self.shares:
+                self.measure(sandbox)  # so that the next `limit` knows the limit
+            self._limit(sandbox, sum(charges) + MOUNT_ROOM)
         for name in PARTS:
             (self.path(sandbox) / name).mkdir(mode=0o755, exist_ok=True)
 
     def limit(self, sandbox: str, limit_mb: int) -> None:
-        with _opened(self.path(sandbox)) as volume:
+        with opened(self.path(sandbox)) as volume:
             is_shared = root_of(volume).last_snapshot > 0
         if not is_shared:
             self._limit(sandbox, limit_mb * MB)
             return
         share = self.shares.setdefault(sandbox, Share(limit_mb * MB))
-        if share.limit != limit_mb * MB or not self.limit_of(sandbox):  # 0: a power loss took the kernel's limit
-            share.limit = limit_mb * MB
+        share.limit = limit_mb * MB
+        if share.measured is not None:
+            self._limit(sandbox, share.measured.bound(share.limit))
+        elif not self.limit_of(sandbox):  # a power loss took the kernel's limit, which else has stayed right
             self.measure(sandbox)
 
     def _limit(self, sandbox: str, limit: int) -> None:
-        with _opened(self.path(sandbox)) as volume:
-            self._limit_opened(volume, limit)
+        with opened(self.path(sandbox)) as volume:
+            self._limitopened(volume, limit)
 
-    def _limit_opened(self, volume: int, limit: int) -> None:
-        asked = struct.pack("6Q", subvolume_id(volume), LIMIT_REFERENCED, limit, 0, 0, 0)
-        with _opened(self.directory) as parent:  # a volume at its limit would refuse even this
-            fcntl.ioctl(parent, QGROUP_LIMIT, asked)
+    def _limitopened(self, volume: int, limit: int) -> None:
+        with opened(self.directory) as parent:
+            subvolumes.limit(parent, subvolume_id(volume), limit)
 
     def is_full(self, sandbox: str) -> bool:
         """By the kernel's count."""
@@ -168,11 +164,11 @@ class Volumes:
 
     def _numbers(self, sandbox: str, *names: str) -> list[int]:
         group = self.quota(sandbox)
-        return [int((group / name).read_text()) for name in names]
+        return [subvolumes.count(group, name) for name in names]
 
     def quota(self, sandbox: str) -> Path:
         """A directory with the kernel's numbers of the volume."""
-        with _opened(self.path(sandbox)) as volume:
+        with opened(self.path(sandbox)) as volume:
             return self._quota(volume)
 
     def _quota(self, volume: int) -> Path:
@@ -180,8 +176,8 @@ class Volumes:
 
     def sync(self) -> None:
         """When this returns, all writes to all volumes are on disk."""
-        with _opened(self.directory) as volumes:
-            fcntl.ioctl(volumes, SYNC)
+        with opened(self.directory) as volumes:
+            subvolumes.sync(volumes)
 
     def exists(self, sandbox: str) -> bool:
         """Whether the whole volume is on this host."""
@@ -191,7 +187,7 @@ class Volumes:
         """Idempotent. The kernel frees the space afterwards."""
         with suppress(FileNotFoundError):
             group = self.quota(sandbox)
-            _destroy(self.directory, sandbox)
+            subvolumes.destroy(self.directory, sandbox)
             self._past.add(group)
         self.shares.pop(sandbox, None)
 
@@ -199,8 +195,8 @@ class Volumes:
         """The kernel keeps the account of a volume that is gone while others have content of it, and then for ever."""
         for group in list(self._past):
             if _is_empty(group):
-                with suppress(OSError), _opened(self.directory) as parent:  # busy: it is not gone yet
-                    fcntl.ioctl(parent, QGROUP_CREATE, struct.pack("2Q", 0, int(group.name.removeprefix("0_"))))
+                with suppress(OSError), opened(self.directory) as parent:  # busy: it is not gone yet
+                    subvolumes.forget(parent, int(group.name.removeprefix("0_")))
             if not group.exists():
                 self._past.discard(group)
 
@@ -216,7 +212,7 @@ class Volumes:
 
         Raises VolumeLost and FileExistsError.
         """
-        was_shared = self._snapshot(sandbox, layer, READ_ONLY)
+        was_shared = self._snapshot(sandbox, layer, read_only=True)
         try:
             if was_shared:
                 size = self.size_of(layer)
@@ -233,21 +229,25 @@ class Volumes:
 
     def copy(self, layer: str, sandbox: str, limit_mb: int) -> None:
         """Makes a volume with the layer's files, durable. Raises VolumeLost and FileExistsError."""
-        self._snapshot(layer, sandbox, 0)
-        size = self.size_of(layer)
-        self.shares[sandbox] = Share(limit_mb * MB)
-        self._allow(sandbox, Measured(size, old=size, charged=self.charges(sandbox).data))
+        self._snapshot(layer, sandbox, read_only=False)
+        try:
+            size = self.size_of(layer)
+            self.shares[sandbox] = Share(limit_mb * MB)
+            self._allow(sandbox, Measured(size, old=size, charged=self.charges(sandbox).data))
+        except BaseException:
+            self.destroy(sandbox)
+            raise
 
     def size_of(self, layer: str) -> int:
         """Bytes that the layer's files take."""
         size = self.limit_of(layer)
         if not size:
-            size = self._content_size(layer)
+            size = self.content_size(layer)
             self._limit(layer, size)  # only to remember it: nobody writes to a layer
         return size
 
-    def _content_size(self, name: str) -> int:
-        with _opened(self.path(name)) as handle:
+    def content_size(self, name: str) -> int:
+        with opened(self.path(name)) as handle:
             return content_of(handle).size
 
     def sole_bytes(self, layers: Iterable[str], volumes: Iterable[str]) -> int:
@@ -255,14 +255,14 @@ class Volumes:
         kept = Kept()
         for names, work in ((layers, kept.add), (volumes, kept.leave_out)):
             for name in names:
-                with suppress(FileNotFoundError), _opened(self.path(name)) as subvolume:
+                with suppress(FileNotFoundError), opened(self.path(name)) as subvolume:
                     work(subvolume)
         return kept.size
 
     def measure(self, sandbox: str) -> Measured:
         """Looks at what a volume that shares content contains, and sets the kernel's limit accordingly. Takes about
         0.15 s for 40,000 files. Raises FileNotFoundError."""
-        with _opened(self.path(sandbox)) as volume:
+        with opened(self.path(sandbox)) as volume:
             content = content_of(volume)
         charges = self.charges(sandbox)
         # what was written in this transaction is still promised, and already content
@@ -277,12 +277,12 @@ class Volumes:
             share.measured = measured
             self._limit(sandbox, measured.bound(share.limit))
 
-    def _snapshot(self, source: str, name: str, flags: int) -> bool:
+    def _snapshot(self, source: str, name: str, *, read_only: bool) -> bool:
         """Returns whether the source had shared its content before. Raises VolumeLost and FileExistsError."""
         try:
-            with _opened(self.path(source)) as volume, _opened(self.directory) as parent:
+            with opened(self.path(source)) as volume, opened(self.directory) as parent:
                 was_shared = root_of(volume).last_snapshot > 0
-                fcntl.ioctl(parent, SNAPSHOT_CREATE, _named_copy(volume, name, flags))
+                subvolumes.snapshot(parent, name, volume, read_only=read_only)
         except FileNotFoundError as lost:
             raise VolumeLost(source) from lost
         return was_shared
@@ -310,9 +310,9 @@ class Volumes:
 
     def room_of(self, sandbox: str) -> int:
         """Bytes that all it contains may take, whoever is charged for it. Raises OSError."""
-        with _opened(self.path(sandbox)) as volume:
+        with opened(self.path(sandbox)) as volume:
             is_shared = root_of(volume).last_snapshot > 0
-        return max(self.limit_of(sandbox), self._content_size(sandbox) if is_shared else self.used(sandbox))
+        return max(self.limit_of(sandbox), self.content_size(sandbox) if is_shared else self.used(sandbox))
 
     def receive(self, sandbox: str, limit_mb: int | None, content: Iterator[bytes]) -> None:
         """When this returns, the volume is on disk as it was sent. When it raises, nothing of it is. Without a limit,
@@ -339,8 +339,8 @@ class Volumes:
     def _take_in(self, grown: Path, limit_mb: int | None) -> None:
         self._set_read_only(grown, False)
         if limit_mb is not None:
-            with _opened(grown) as volume:
-                self._limit_opened(volume, limit_mb * MB)
+            with opened(grown) as volume:
+                self._limitopened(volume, limit_mb * MB)
         self.sync()  # its content before its name
         grown.rename(self.path(grown.name))
         if limit_mb is None:
@@ -353,31 +353,29 @@ class Volumes:
         if not place.exists():
             return
         for grown in list(place.iterdir()):
-            _destroy(place, grown.name)
+            subvolumes.destroy(place, grown.name)
         place.rmdir()
 
     def _set_read_only(self, volume: Path, read_only: bool) -> None:
         """Idempotent. Raises PermissionError while the volume is being sent."""
-        with _opened(volume) as handle:
-            now = _flags(handle)
-            wanted = now | READ_ONLY if read_only else now & ~READ_ONLY
-            if wanted != now:
+        with opened(volume) as handle:
+            if subvolumes.is_read_only(handle) != read_only:
                 with self._unlimited(handle):
-                    fcntl.ioctl(handle, SET_FLAGS, struct.pack("Q", wanted))
+                    subvolumes.set_read_only(handle, read_only)
 
     @contextmanager
     def _unlimited(self, volume: int) -> Iterator[None]:
         """The kernel refuses even a change of flags at the limit. Nothing uses the volume meanwhile."""
-        limit = int((self._quota(volume) / "max_referenced").read_text())
-        self._limit_opened(volume, NO_LIMIT)
+        limit = subvolumes.count(self._quota(volume), "max_referenced")
+        self._limitopened(volume, NO_LIMIT)
         try:
             yield
         finally:
-            self._limit_opened(volume, limit or NO_LIMIT)
+            self._limitopened(volume, limit or NO_LIMIT)
 
     def _is_read_only(self, sandbox: str) -> bool:
-        with _opened(self.path(sandbox)) as handle:
-            return bool(_flags(handle) & READ_ONLY)
+        with opened(self.path(sandbox)) as handle:
+            return subvolumes.is_read_only(handle)
 
     def size(self) -> int:
         """Bytes of the whole file system."""
@@ -397,41 +395,8 @@ def _host_failures() -> Iterator[None]:
         raise Unavailable(f"A volume could not be moved just now: {failed.strerror}.") from failed
 
 
-def _is_empty(group: Path) -> bool:
+def _is_empty(account: Path) -> bool:
     try:
-        return not int((group / "referenced").read_text())
+        return not subvolumes.count(account, "referenced")
     except FileNotFoundError:
         return False
-
-
-def _flags(volume: int) -> int:
-    flags = bytearray(8)
-    fcntl.ioctl(volume, GET_FLAGS, flags)
-    return int(struct.unpack("Q", flags)[0])
-
-
-def _destroy(directory: Path, name: str) -> None:
-    try:
-        with _opened(directory) as parent:
-            fcntl.ioctl(parent, SUBVOLUME_DESTROY, _named(name))
-    except FileNotFoundError:
-        return
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _named(name: str) -> bytearray:
-    """struct btrfs_ioctl_vol_args. Mutable, because fcntl takes at most 1 KiB of immutable bytes."""
-    return bytearray(struct.pack("q4088s", 0, name.encode()))
-
-
-def _named_copy(source: int, name: str, flags: int) -> bytearray:
-    """struct btrfs_ioctl_vol_args_v2."""
-    return bytearray(struct.pack("3Q32x4040s", source, 0, flags, name.encode()))
