@@ -66,8 +66,8 @@ async def create_snapshot(call: Call[NoQuery, wire.CreateSnapshot]) -> wire.Snap
 async def list_snapshots(call: Call[wire.SnapshotsQuery, None]) -> wire.Snapshots:
     """List the account's snapshots, newest first.
 
-    The session of `sessionId` may be gone. This includes the snapshots named `before-restore`, which each restore takes first. One of a session is kept, for 24
-    hours.
+    The session of `sessionId` may be gone. This includes the snapshots named `before-restore`, which each restore takes
+    first. One of a session is kept, for 24 hours.
     """
     query = call.query
     session = None if query.session_id is UNSET else session_id(query.session_id)
