@@ -39,7 +39,7 @@ class FakeHost:
         self.sandboxes: Sandboxes = FakeSandboxes()
 
     async def reopen(
-        self, owned: Mapping[str, Session], layers: Collection[str] = (), made: Iterable[MadeImage] = ()
+        self, owned: Mapping[str, Session], layers: Collection[str] = (), made: Collection[MadeImage] = ()
     ) -> None:
         """Opens the sandboxes as a server does after a kill and a restart."""
         for image in made:
@@ -63,7 +63,7 @@ class LocalHost:
         self.sandboxes: Sandboxes
 
     async def reopen(
-        self, owned: Mapping[str, Session], layers: Collection[str] = (), made: Iterable[MadeImage] = ()
+        self, owned: Mapping[str, Session], layers: Collection[str] = (), made: Collection[MadeImage] = ()
     ) -> None:
         await self._stack.aclose()
         self._config.run_dir.mkdir(exist_ok=True)

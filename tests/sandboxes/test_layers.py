@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from buntime.image import MADE_PREFIX
-from buntime.plan import Limits
+from buntime.inside import FileToWrite
+from buntime.plan import MB, Limits
 from buntime.ports import Run, Sandbox
 from buntime.session import Session
 from buntime.snapshot import MadeImage
@@ -138,6 +139,18 @@ async def test_directories_of_the_image_can_be_renamed_and_stay_so_after_deep_sl
     assert (await again.run(Run(SECONDS, command="ls /usr/share/perl5"))).exit_code != 0
 
 
+async def test_a_directory_with_a_path_of_more_than_256_bytes_is_moved_by_copying(host: LocalHost) -> None:
+    """Overlayfs notes where a renamed directory was, and takes no longer paths. `mv` copies then."""
+    first, sandbox = await claimed(host)
+    deep = "/".join(["d" * 100] * 3)
+    await says(sandbox, f"mkdir -p {deep}/a to; echo x > {deep}/a/file")
+    made = await image_of(host, first)
+    _, sandbox = await claimed(host, made.id, "b")
+    renamed = await sandbox.run(Run(SECONDS, command=f"python3 -c \"import os; os.rename('{deep}/a', 'to/a')\""))
+    assert b"Invalid cross-device link" in renamed.stderr
+    assert await says(sandbox, f"mv {deep}/a to; cat to/a/file; ls {deep} | wc -l; mv {deep} {deep}2") == "x\n0\n"
+
+
 async def test_no_two_files_of_any_layers_have_the_same_number(host: LocalHost) -> None:
     """Each subvolume numbers its files from the same start. Of files with one number, `tar` makes one file."""
     make = "for n in $(seq 300); do echo {0} $n > {0}$n; ln {0}$n {0}$n.link; done"
@@ -264,3 +277,33 @@ async def test_what_is_left_of_a_layer_in_the_mount_table_is_the_same_after_a_st
     await host.sandboxes.kill(sandbox.id)
     again = await host.sandboxes.start(session)
     assert same_for_all(await says(again, "cat /proc/self/mountinfo"), again) == same_for_all(table, sandbox)
+
+
+IN_MEMORY = """
+import ctypes, mmap, os
+size = os.path.getsize("big")
+file = open("big", "rb")
+mapped = mmap.mmap(file.fileno(), size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+pages = (ctypes.c_ubyte * (size // 4096))()
+address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+assert ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), pages) == 0
+print(sum(page & 1 for page in pages) * 4096 * 100 // size)
+"""
+
+
+async def test_sessions_on_one_image_share_its_pages_in_memory(host: LocalHost) -> None:
+    first, sandbox = await claimed(host)
+    await sandbox.files.write_batch([FileToWrite("/workspace/look.py", IN_MEMORY.encode())])
+    await says(sandbox, "head -c 64M /dev/urandom > big")
+    made = await image_of(host, first)
+    above = await image_of(host, (await claimed(host, made.id, "b"))[0])
+    sessions = [
+        (await claimed(host, image, name))[1] for image, name in ((made.id, "c"), (made.id, "d"), (above.id, "e"))
+    ]
+    shown = [await says(session, "python3 look.py") for session in sessions]
+    assert [int(percent) for percent in shown] == [0, 0, 0]
+    await says(sessions[0], "cat big > /dev/null")
+    shown = [await says(session, "python3 look.py") for session in sessions]
+    assert min(int(percent) for percent in shown) > 95
+    again = await sessions[1].run(Run(SECONDS, command="cat big > /dev/null"))
+    assert again.peak_memory < 32 * MB  # the pages are the first one's

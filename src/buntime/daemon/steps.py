@@ -71,6 +71,8 @@ RESTORE: Final = (  # to a snapshot; the steps of a restore from the archive are
     "restore: stopped",
 )
 MAKE_IMAGE: Final = (
+    "image: described",
+    "image: packed",
     "image: known",
     "image: stored",
 )

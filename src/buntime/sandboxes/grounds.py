@@ -4,6 +4,7 @@ import asyncio
 
 import structlog
 
+from buntime.daemon.steps import reached
 from buntime.daemon.tasks import to_its_end
 from buntime.errors import Unavailable
 from buntime.ports import VolumeLost
@@ -27,6 +28,7 @@ class Grounds:
         async with self._knowing:
             if not await asyncio.to_thread(self._made.know, image):
                 return
+        reached("image: described")
         try:
             for layer in self._made.layers(image.id):
                 if self._volumes.exists(layer):
@@ -63,6 +65,7 @@ class Grounds:
                 # a cancelled caller must not leave a thread that packs beside the next one
                 await to_its_end(asyncio.to_thread(self._pack_now, layer))
                 log.info("layer_packed", layer=layer)
+                reached("image: packed")
 
     def _pack_now(self, layer: str) -> None:
         self._packed.pack(layer, self._volumes.upper(layer), self._volumes.size_of(layer))

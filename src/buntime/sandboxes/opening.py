@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -53,7 +53,7 @@ async def opened(
     tasks: Tasks,
     http: aiohttp.ClientSession,
     layers: Collection[str],
-    made: Iterable[MadeImage],
+    made: Collection[MadeImage],
 ) -> AsyncIterator[LocalSandboxes]:
     """Mounts volumes, puts rules in force and resolves names before the first sandbox starts, then adopts what runs.
 
@@ -70,6 +70,7 @@ async def opened(
         stack.callback(runtime.close)
         sandboxes = LocalSandboxes(settings, part, runtime, machinery)
         stack.push_async_callback(sandboxes.close)
+        machinery.made.keep([each.id for each in made])  # a killed server may have left one that no store has
         for each in made:
             try:
                 await sandboxes.know(each)

@@ -4,7 +4,7 @@ made/<image id>.json    its base, layer and environment
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,6 +62,11 @@ class MadeImages:
         """Idempotent."""
         (self._directory / (image_id + SUFFIX)).unlink(missing_ok=True)
         self._made.pop(image_id, None)
+
+    def keep(self, image_ids: Collection[str]) -> None:
+        """Forgets all others."""
+        for image_id in self._made.keys() - set(image_ids):
+            self.forget(image_id)
 
     def layers(self, image_id: str) -> tuple[str, ...]:
         """The layers of the image, the uppermost first; none of one that is not made, or not known."""
