@@ -13,7 +13,7 @@ import structlog
 from buntime import errors
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
-from buntime.ids import new_snapshot_id, new_volume_id
+from buntime.ids import new_sandbox_id, new_snapshot_id, new_volume_id
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
@@ -79,7 +79,8 @@ class Restoring:
                 if sandbox is not None and session.state is State.ACTIVE:
                     await sandbox.thaw()
                 raise
-            await self._sandboxes.stop(session)
+            await self._sandboxes.kill(session.sandbox)
+            await self._sandboxes.disconnect(session.sandbox)  # the other end may never have been told
             reached("restore: stopped")
         self._monitor.restored(time.perf_counter() - started)
         log.info("session_restored", session=session_id, snapshot=snapshot.id)
@@ -106,6 +107,7 @@ class Restoring:
         while True:
             restored = replace(
                 session.down(),
+                sandbox=new_sandbox_id(),  # none: what is left of the old one is removed while the next one starts
                 volume=volume,
                 image=snapshot.image,
                 image_name=snapshot.image_name,
