@@ -70,7 +70,7 @@ class Restoring:
             await self._transitions.on_wake_started(session_id)
             await self._saving.interrupt(session_id)
             sandbox = await self._sandboxes.get(session.sandbox)
-            if sandbox is not None and not await sandbox.quiesce():
+            if sandbox is not None and not await sandbox.quiesce(durable=False):  # what is kept of it is captured
                 raise errors.Unavailable("The session's processes could not be ended just now.", 2)
             reached("restore: quiet")
             try:
