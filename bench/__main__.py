@@ -60,7 +60,7 @@ def main() -> int:
     try:
         with started(scale.pool_size, _say) as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             about |= _about(server)
-            rows = runner.run(_measure_all(server, scale, names))
+            rows = runner.run(_measure_all(server, scale, names, asked.before))
     except NotStarted as refused:
         print(f"bench: {refused}", file=sys.stderr)
         return 1
@@ -83,19 +83,22 @@ def _arguments() -> argparse.Namespace:
         "--quick", action="store_true", help="only check that everything works; the figures mean nothing"
     )
     parser.add_argument("--only", action="append", choices=list(FIGURES), metavar="NAME", help=", ".join(FIGURES))
+    parser.add_argument(
+        "--before", type=Path, metavar="PATH", help="a checkout of an earlier commit, set up, for create-before"
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the result here (bench/results/DATE.json)")
     return parser.parse_args()
 
 
-async def _measure_all(server: Server, scale: Scale, names: Sequence[str]) -> list[Row]:
+async def _measure_all(server: Server, scale: Scale, names: Sequence[str], before: Path | None) -> list[Row]:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is not None:
         loop.add_signal_handler(signal.SIGTERM, task.cancel)
     rows: list[Row] = []
     async with Client(server.url, server.key, server.config.metrics_socket) as client:
-        context = Context(server, client, Bun(server.bun, server.scratch), scale, _say)
+        context = Context(server, client, Bun(server.bun, server.scratch), scale, _say, before)
         for name in names:
-            _say(f"Measuring {name} ...")
+            _say(f"Measuring {name}, load {os.getloadavg()[0]:.2f} ...")
             rows += await _measure(context, name)
     return rows
 

@@ -49,12 +49,17 @@ class Client:
     async def post(self, path: str, body: bytes | None) -> bytes:
         return await self._ask("POST", path, body, None)
 
+    async def ask(self, path: str, /, **fields: Any) -> dict[str, Any]:
+        """Posts these fields and returns the response."""
+        answer: dict[str, Any] = msgspec.json.decode(await self.post(path, msgspec.json.encode(fields)))
+        return answer
+
     async def healthz(self) -> None:
         await self.get("/healthz")
 
-    async def create(self) -> str:
-        """Creates a session with all defaults and returns its id."""
-        return str((await self.create_with({}))["sessionId"])
+    async def create(self, **fields: Any) -> str:
+        """Creates a session, with all defaults unless `fields` say otherwise, and returns its id."""
+        return str((await self.create_with(fields))["sessionId"])
 
     async def create_with(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Creates a session with these fields and returns the response."""
@@ -89,6 +94,32 @@ class Client:
 
     async def wake(self, session: str) -> None:
         await self.post(f"/sessions/{session}/wake", None)
+
+    async def snapshot(self, session: str) -> str:
+        """Takes a snapshot of the session and returns its id."""
+        return str((await self.ask(f"/sessions/{session}/snapshots"))["snapshotId"])
+
+    async def delete_snapshot(self, snapshot: str) -> None:
+        await self._ask("DELETE", f"/snapshots/{snapshot}", None, None)
+
+    async def restore(self, session: str, snapshot: str) -> None:
+        await self.ask(f"/sessions/{session}/restore", snapshotId=snapshot)
+
+    async def fork(self, session: str, count: int) -> list[str]:
+        """Returns the ids of the new sessions. Raises Refused if any of them could not be made."""
+        path = f"/sessions/{session}/fork"
+        made = (await self.ask(path, count=count))["sessions"]
+        refused = [each["error"] for each in made if "error" in each]
+        if refused:
+            raise Refused(path, 200, f"{len(refused)} of {count}: {refused[0]}".encode())
+        return [str(each["session"]["sessionId"]) for each in made]
+
+    async def make_image(self, name: str, session: str) -> None:
+        """Makes an image of the session's files."""
+        await self.ask("/images/create", name=name, sessionId=session)
+
+    async def delete_image(self, name: str) -> None:
+        await self._ask("DELETE", f"/images/{name}", None, None)
 
     async def count(self, state: str) -> int:
         """Returns the number of sessions in this state."""

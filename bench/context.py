@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from bench import baselines, machine
 from bench.client import Client
@@ -31,6 +33,7 @@ class Context:
     bun: baselines.Bun
     scale: Scale
     say: Say
+    before: Path | None = None  # a checkout of an earlier commit, to compare with
 
     async def bun_runs(self) -> list[float]:
         """Returns the milliseconds of `bun -e` on the host, one run at a time. Call it close to the measurement."""
@@ -70,16 +73,20 @@ class Sessions:
         self._client = client
         self.ids: list[str] = []
 
-    async def create(self) -> float:
+    async def create(self, **fields: Any) -> float:
         """Creates a session and returns the milliseconds until the response."""
         start = time.perf_counter()
-        session = await self._client.create()
+        session = await self._client.create(**fields)
         spent = time.perf_counter() - start
         self.ids.append(session)
         return spent * MS
 
-    async def create_many(self, count: int, at_once: int = 4) -> None:
-        await each(range(count), lambda _: self.create(), at_once)
+    async def create_many(self, count: int, at_once: int = 4, **fields: Any) -> None:
+        await each(range(count), lambda _: self.create(**fields), at_once)
+
+    async def delete(self, session: str) -> None:
+        self.ids.remove(session)
+        await self._client.delete(session)
 
     async def delete_all(self) -> None:
         ids, self.ids = self.ids, []

@@ -31,6 +31,11 @@ def available_mb() -> float:
     return memory_available() / MB
 
 
+def free_mb() -> float:
+    """Returns what nothing uses, not even the page cache."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / MB
+
+
 def sandboxes(instance: str) -> set[str]:
     """Returns the installation's sandboxes that have anything on the host."""
     return find_cgroups(instance).sandboxes()

@@ -51,6 +51,20 @@ class Scale:
     content_mb: int  # MB of one file
     client_calls: int  # calls of each kind with each client
     client_starts: int
+    before_turns: int  # of this server and an earlier one
+    image_files: int  # files in a made image
+    image_creates: int
+    fork_mb: int  # MB of the session that is forked
+    fork_singles: int
+    fork_many: int  # forks at once
+    fork_rounds: int
+    snapshot_mb: int  # MB of the session whose snapshots are taken
+    snapshot_writers: int  # other sessions that write meanwhile
+    snapshots: int
+    restored_mb: int  # MB of the session that is restored in place
+    restores: int
+    image_sessions: int  # sessions that run a program of one image
+    image_mb: int  # MB of the image that it reads
     figure_seconds: float  # time limit for one figure
 
 
@@ -99,7 +113,21 @@ FULL = Scale(
     content_mb=50,
     client_calls=300,
     client_starts=15,
-    figure_seconds=420.0,
+    before_turns=12,
+    image_files=40_000,
+    image_creates=60,
+    fork_mb=200,
+    fork_singles=60,
+    fork_many=100,
+    fork_rounds=5,
+    snapshot_mb=1000,
+    snapshot_writers=500,
+    snapshots=60,
+    restored_mb=1000,
+    restores=50,
+    image_sessions=200,
+    image_mb=20,
+    figure_seconds=600.0,
 )
 QUICK = Scale(
     pool_size=6,
@@ -146,5 +174,19 @@ QUICK = Scale(
     content_mb=5,
     client_calls=10,
     client_starts=2,
-    figure_seconds=30.0,
+    before_turns=2,
+    image_files=200,
+    image_creates=2,
+    fork_mb=5,
+    fork_singles=2,
+    fork_many=4,
+    fork_rounds=1,
+    snapshot_mb=20,
+    snapshot_writers=4,
+    snapshots=2,
+    restored_mb=20,
+    restores=2,
+    image_sessions=4,
+    image_mb=2,
+    figure_seconds=60.0,
 )

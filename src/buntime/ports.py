@@ -449,9 +449,9 @@ class Sandbox(Protocol):
         that in time."""
         ...
 
-    async def quiesce(self) -> bool:
-        """For deep sleep: asks its processes to end, gives them a moment, then freezes what is left and puts what was
-        written on disk. Returns False as `freeze` does. A thaw lets what is left go on."""
+    async def quiesce(self, *, durable: bool = True) -> bool:
+        """For deep sleep: asks its processes to end, gives them a moment, then freezes what is left and, if `durable`,
+        puts what was written on disk. Returns False as `freeze` does. A thaw lets what is left go on."""
         ...
 
     async def thaw(self) -> None:

@@ -18,6 +18,7 @@ from mcp.types import CallToolResult, TextContent
 from tests.acceptance.server import BUNTIME
 
 PATIENCE = 90.0  # seconds; a guard against a hang
+OF_ACCOUNT = ("new_session", "list_sessions", "list_snapshots")  # tools that take no session
 OLDER, NEWEST = "legacy", "auto"  # protocol revisions 2025-11-25 and 2026-07-28
 
 type Way = tuple[Literal["stdio", "http"], str]
@@ -47,7 +48,7 @@ class Conversation:
     called: set[str] = field(default_factory=set)
 
     async def calls(self, tool: str, progress: Any = None, **arguments: object) -> CallToolResult:
-        if not self.keeps and self.session is not None and tool not in ("new_session", "list_sessions"):
+        if not self.keeps and self.session is not None and tool not in OF_ACCOUNT:
             arguments = {"session": self.session, **arguments}
         self.called.add(tool)
         result = await self.client.call_tool(tool, arguments, PATIENCE, progress)

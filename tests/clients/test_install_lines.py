@@ -24,9 +24,8 @@ from tests.clients.other_index import NPM_VERSION, OTHER, OtherIndex
 ROOT = Path(__file__).parents[2]
 SERVER = "http://localhost:8000"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "sdk").glob("*/README.md"))]
-INSTALLS = re.compile(
-    r"^.*\b(?:pipx? install|uv (?:pip|tool) install|uvx|npm install|npx|bun add|bun install|bunx)\b.*$", re.M
-)
+TOOLS = "pipx? install|uv (?:pip|tool) install|uvx|npm install|npx|bun add|bun install|bunx"
+INSTALLS = re.compile(rf"^(?!.*buntime exec).*\b(?:{TOOLS})\b.*$", re.M)  # outside of sessions
 OURS = re.compile(r"(?<![/\w@-])(?:@buntime/sdk|buntime(?:[-_](?:sdk|cli))?)(?![\w/.-])(?:\[\w+\])?")
 PATIENCE = 300.0  # seconds; a guard against a hang
 PYTHONS = ("3.11", "3.13")

@@ -26,7 +26,7 @@ async def test_a_client_gets_the_schemas_and_hints_of_each_tool(target: Target, 
     async with converse(target, way) as talk:
         assert talk.client.protocol_version == ("2025-11-25" if way[1] == OLDER else "2026-07-28")
         tools = (await talk.client.list_tools()).tools
-        assert len(tools) == 18
+        assert len(tools) == 22
         assert "ses_" in (talk.client.instructions or "")
         for tool in tools:
             assert tool.description, tool.name
@@ -54,6 +54,7 @@ async def test_every_tool_works(target: Target, way: Way) -> None:
         await _files(talk)
         await _contexts(talk)
         await _processes(talk)
+        await _snapshots(talk, first)
         await _sessions(talk, first)
         assert talk.called == {tool.name for tool in (await talk.client.list_tools()).tools}
 
@@ -115,6 +116,26 @@ async def _until_ended(talk: Conversation, process: str) -> dict[str, object]:
         assert time.monotonic() < deadline, logs
         await asyncio.sleep(0.1)
     return logs
+
+
+async def _snapshots(talk: Conversation, first: str) -> None:
+    await talk.does("write_file", path="kept.txt", content="one")
+    taken = await talk.does("snapshot_session", name="first")
+    assert (taken["session"], taken["name"], taken["size"] > 0) == (first, "first", True)
+    await talk.does("write_file", path="kept.txt", content="two")
+    forked = await talk.does("fork_session")
+    assert (await talk.does("read_file", path="kept.txt", session=forked["fork"]))["content"] == "two"
+    assert (await talk.does("delete_session", session=forked["fork"]))["state"] == "deleted"
+    restored = await talk.does("restore_session", snapshot=taken["snapshot"], session=first)
+    assert (restored["session"], restored["state"]) == (first, "active")
+    assert (await talk.does("read_file", path="kept.txt"))["content"] == "one"
+    listed = (await talk.does("list_snapshots"))["snapshots"]
+    assert {one["name"] for one in listed if one["session"] == first} == {"first", "before-restore"}
+    begun = await talk.does("new_session", snapshot=taken["snapshot"])
+    assert (await talk.does("read_file", path="kept.txt", session=begun["session"]))["content"] == "one"
+    assert "list_snapshots" in await talk.is_refused("restore_session", snapshot="snp_000000000000000000")
+    await talk.does("delete_session", session=begun["session"])
+    await talk.does("list_files", session=first)
 
 
 async def _sessions(talk: Conversation, first: str) -> None:

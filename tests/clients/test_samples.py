@@ -13,7 +13,7 @@ import pytest
 
 from buntime.sandboxes.kernel.image import ensure_image
 from buntime.web.app import OPERATIONS
-from buntime.web.examples import CONTEXT, PROCESS, SESSION, TOKEN
+from buntime.web.examples import CONTEXT, IMAGE, PROCESS, SESSION, SNAPSHOT, TOKEN
 from buntime.web.operation import Operation
 from buntime.web.samples import samples_of
 from tests.acceptance.client import Client, Session
@@ -26,8 +26,7 @@ PATIENCE = 120.0  # seconds; a guard against a hang
 SERVER = 'Bun.serve({ port: 8080, fetch: () => new Response("Hello") });\n'
 LAST = ("deleteSession",)  # what needs the session runs before
 CUT = 28  # curl's exit status when --max-time ends it
-# Metrics have a socket of their own, and no account can have an image of its own yet.
-NOT_RUN = ("getMetrics", "deleteImage")
+NOT_RUN = ("getMetrics",)  # it has a socket of its own
 RUN = [operation for operation in OPERATIONS if operation.name not in (*NOT_RUN, *LAST)]
 RUN += [operation for operation in OPERATIONS if operation.name in LAST]
 ENDLESS = ("watchFiles", "terminal")  # curl does not end by itself
@@ -41,7 +40,7 @@ class Prepared:
     directory: Path
     environment: Mapping[str, str]
 
-    def filled(self, program: str) -> str:
+    def filled(self, operation: Operation, program: str) -> str:
         """The program with ids that exist, in place of those of the documentation."""
         call, own = self.session.client.call, {"sessionId": self.session.id}
         found = {SESSION: self.session.id}
@@ -51,6 +50,10 @@ class Prepared:
             found[CONTEXT] = call("POST", "/contexts/create", json_body=own).done()["contextId"]
         if TOKEN in program:
             found[TOKEN] = call("POST", f"/sessions/{self.session.id}/preview-token").done()["token"]
+        if SNAPSHOT in program:
+            found[SNAPSHOT] = call("POST", f"/sessions/{self.session.id}/snapshots").done()["snapshotId"]
+        if operation.name == "deleteImage":
+            call("POST", "/images/create", json_body={**own, "name": IMAGE}).done()
         for example, real in found.items():
             program = program.replace(example, real)
         return program
@@ -95,7 +98,8 @@ def prepared(client: Client, tmp_path: Path) -> Iterator[Prepared]:
     assert client.key
     environment = {"BUNTIME_URL": f"http://127.0.0.1:{client.port}", "BUNTIME_API_KEY": client.key}
     yield Prepared(session, tmp_path, environment)
-    client.call("DELETE", f"/sessions/{session.id}")
+    for one in client.call("GET", "/sessions", query={"limit": "100"}).done()["sessions"]:
+        client.call("DELETE", f"/sessions/{one['sessionId']}")
 
 
 def programs(operation: Operation, language: str) -> str:
@@ -106,7 +110,7 @@ def test_every_sample_in_python_runs(prepared: Prepared) -> None:
     for operation in RUN:
         prepared.prepare()
         program = prepared.directory / f"{operation.name}.py"
-        program.write_text(prepared.filled(programs(operation, "python")))
+        program.write_text(prepared.filled(operation, programs(operation, "python")))
         prepared.run([sys.executable, "-W", "error", program])
 
 
@@ -114,14 +118,14 @@ def test_every_sample_in_typescript_runs(prepared: Prepared, bun: Path) -> None:
     for operation in RUN:
         prepared.prepare()
         program = prepared.directory / f"{operation.name}.ts"
-        program.write_text(prepared.filled(programs(operation, "typescript")))
+        program.write_text(prepared.filled(operation, programs(operation, "typescript")))
         prepared.run([bun, program])
 
 
 def test_every_sample_for_curl_succeeds(prepared: Prepared) -> None:
     for operation in RUN:
         prepared.prepare()
-        command = prepared.filled(programs(operation, "shell"))
+        command = prepared.filled(operation, programs(operation, "shell"))
         if operation.name in ENDLESS:
             command += f" --max-time 2 || test $? = {CUT}"
         elif operation.name not in ("readContent", "readArchive"):

@@ -103,6 +103,7 @@ async def test_after_a_capture_that_is_kept_every_file_can_be_rewritten_twice(ho
     assert contained(host, session.volume) < 310 * MB
 
 
+@pytest.mark.alone
 async def test_nine_tenths_of_the_limit_can_be_rewritten_while_layers_keep_it(host: LocalHost) -> None:
     session, sandbox = await claim(host)
     await write(sandbox, "", count=9)
@@ -118,6 +119,7 @@ async def fill(sandbox: Sandbox, name: str) -> None:
     assert (result.exit_code, result.disk_full) == (1, True), result
 
 
+@pytest.mark.alone
 async def test_ten_generations_of_copies_stay_within_their_limits_when_their_sources_are_deleted(
     host: LocalHost,
 ) -> None:
@@ -272,7 +274,7 @@ async def test_a_database_that_is_written_is_whole_in_every_capture(host: LocalH
     await sandbox.files.write_batch([FileToWrite("/workspace/commit.py", COMMITTING.format(mode=mode).encode())])
     committed = [0]
 
-    async def sink(_: Stream, content: bytes) -> None:
+    async def sink(stream: Stream, content: bytes) -> None:
         committed.extend(int(line) for line in content.split())
 
     running = asyncio.create_task(sandbox.run(Run(600, command="exec python3 commit.py"), sink))

@@ -85,6 +85,7 @@ class Host:
         )
         machinery: Any = SimpleNamespace(tasks=None, volumes=SimpleNamespace(all=set))
         machinery.cgroups = SimpleNamespace(sandboxes=set)
+        machinery.made, machinery.packed = None, SimpleNamespace(keep=lambda layers: None)
         runtime: Any = SimpleNamespace(known=list)
         (self.home / "run").mkdir()
         sandboxes = LocalSandboxes(settings, PART, runtime, machinery)

@@ -53,7 +53,7 @@ async def said(talk: Talk, tool: str, **arguments: object) -> str:
             {"dir": "/etc", "deep": True},
             "invalid_request: list_files has no 'dir', 'deep'; it takes path, recursive, session.",
         ),
-        ("new_session", {"ttl": 60}, "invalid_request: new_session has no 'ttl'; it takes image."),
+        ("new_session", {"ttl": 60}, "invalid_request: new_session has no 'ttl'; it takes image, snapshot."),
         (
             "edit_file",
             {"path": "a"},

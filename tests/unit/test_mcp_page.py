@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from buntime_cli.mcp import file_tools, session_tools
+from buntime_cli.mcp import file_tools, session_tools, snapshot_tools
 from buntime_cli.mcp.answers import ADVICE
 from buntime_cli.mcp.command import TTL
 from buntime_cli.mcp.conversations import MOST
@@ -42,6 +42,7 @@ def test_descriptions_state_the_limits_of_the_code() -> None:
     assert f"at most {PART:,} characters at a time" in described["process_logs"]
     assert f"newest {SHOWN_PROCESSES} processes" in described["list_processes"]
     assert f"newest {session_tools.LISTED} sessions" in described["list_sessions"]
+    assert f"newest {snapshot_tools.LISTED} snapshots" in described["list_snapshots"]
 
 
 @pytest.mark.parametrize("offer", OFFERED, ids=lambda offer: offer.tool.__name__)
@@ -53,7 +54,7 @@ def test_every_argument_is_described(offer: Offered) -> None:
 def test_advice_names_only_existing_tools() -> None:
     names = {one.tool.__name__ for one in OFFERED}
     named = set(
-        re.findall(r"\b[a-z]+_(?:files?|process(?:es)?|logs|session|sessions|context)\b", " ".join(ADVICE.values()))
+        re.findall(r"\b[a-z]+_(?:files?|process(?:es)?|logs|sessions?|snapshots?|context)\b", " ".join(ADVICE.values()))
     )
     assert named
     assert named <= names
@@ -86,7 +87,7 @@ def test_the_limits_on_the_page_match_the_code() -> None:
         f"after {IDLE_SECONDS / 3600:.0f} hour without",
         f"at most {LARGEST_BODY >> 20} MiB",
         f"shows {file_tools.LISTED} entries, `search_files` {file_tools.MATCHES}, `list_sessions` and",
-        f"`list_processes` {SHOWN_PROCESSES}.",
+        f"`list_processes` {SHOWN_PROCESSES}. `list_snapshots` shows {snapshot_tools.LISTED}, too.",
         f"each key may have {MOST_OPEN} open",
         f"shows {VALUE:,} characters of each value, {SHOWN:,} of all displayed values",
         f"and {PICTURES} pictures. A result names {FILES} of the files that a run wrote",

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from buntime_sdk import (
     BuntimeError,
+    ContextLost,
     DiskFull,
     FileNotFound,
     Forbidden,
@@ -211,8 +212,9 @@ def test_a_lost_response_does_nothing_twice(call: str) -> None:
 def test_restoring_replaces_the_files_ends_processes_and_keeps_the_rest() -> None:
     fake = FakeBuntime()
     session = written(fake, metadata={"a": 1})
+    before, context = session.processes.start("serve"), session.contexts.create()
     made = session.snapshot()
-    server = session.processes.start("serve")
+    after = session.processes.start("serve")
     session.files.write("a.txt", "two")
     session.files.write("b.txt", "new")
     assert session.restore(made.snapshot_id) is session
@@ -225,8 +227,13 @@ def test_restoring_replaces_the_files_ends_processes_and_keeps_the_rest() -> Non
     assert session.files.read("a.txt") == "one"
     with pytest.raises(FileNotFound):
         session.files.read("b.txt")
+    assert (before.refresh().status, before.exit_code, before.reason) == ("lost", None, "runtime_ended")
     with pytest.raises(ProcessNotFound):
-        server.refresh()
+        after.refresh()
+    with pytest.raises(ContextLost):
+        context.execute("1")
+    with session.fork() as fork:
+        assert (list(fork.processes.list()), fork.contexts.list()) == ([], [])
     session.sleep()
     assert session.restore(made.snapshot_id).state == "deep-sleep"
 

@@ -34,13 +34,15 @@ export class Images {
   }
 
   /**
-   * Creates an image of the files of a session or a snapshot. Sessions on it start with them. An idempotency key is sent
-   * by default, so a retry creates nothing twice. Throws `SessionNotFound`, `SnapshotNotFound`, and
+   * Creates an image of the files of a session or a snapshot. Sessions on it start with them. If an image of the account
+   * has the name, the new image takes it over. An idempotency key is sent by default, so a retry creates nothing twice.
+   * Throws `SessionNotFound`, `SnapshotNotFound`, and
    * `ResourceLimitExceeded` when the plan has no room for another image.
    */
-  async create(fields: CreateImage, options: KeyedOptions = {}): Promise<Image> {
+  async create(name: string, fields: CreateImage, options: KeyedOptions = {}): Promise<Image> {
     const { signal, idempotencyKey = newKey() } = options;
-    const call = { method: "POST", path: "/images/create", json: fields, signal, idempotencyKey } as const;
+    const json = { name: requireId(name, "name"), ...fields };
+    const call = { method: "POST", path: "/images/create", json, signal, idempotencyKey } as const;
     return await this.#calls.json<Image>(call);
   }
 

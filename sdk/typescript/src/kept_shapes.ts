@@ -46,8 +46,6 @@ export interface Snapshot {
 }
 
 export interface CreateImage {
-  /** What `sessions.create` takes as `image`. If an image of the account has it, the new image takes it over. */
-  name: string;
   /** Set this or `snapshotId`: whose files it has. */
   sessionId?: string | undefined;
   snapshotId?: string | undefined;

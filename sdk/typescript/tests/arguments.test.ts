@@ -45,6 +45,7 @@ const CALLS: Record<string, [string, () => Promise<unknown>]> = {
   "snapshots.get": ["snapshotId", () => client.snapshots.get(NO_STRING)],
   "snapshots.delete": ["snapshotId", () => client.snapshots.delete(NO_STRING)],
   "session.restore": ["snapshotId", () => session.restore(NO_STRING)],
+  "images.create": ["name", () => client.images.create(NO_STRING, {})],
   "sessions.get": ["sessionId", () => client.sessions.get(NO_STRING)],
   "sessions.open": ["sessionId", async () => client.sessions.open(NO_STRING)],
   "sessions.delete": ["sessionId", () => client.sessions.delete(NO_STRING)],

@@ -1,15 +1,7 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import {
-  BuntimeError,
-  Session,
-  type Buntime,
-  type CreateImage,
-  type ExecuteRequest,
-  type Process,
-  type WriteFile,
-} from "../src/index";
+import { BuntimeError, Session, type Buntime, type ExecuteRequest, type Process, type WriteFile } from "../src/index";
 import { joined } from "../src/frames";
 import { StandIn } from "./stand_in";
 
@@ -85,7 +77,7 @@ const forked = (all: (Session | BuntimeError)[]) =>
 const shownError = ({ code, retryable, message, details }: BuntimeError) => ({ code, retryable, message, details });
 const forkMany: Calling = async (client, { count, ...fields }) =>
   forked(await session(client).forkMany(count, fields, { idempotencyKey: KEY }));
-const createImage: Calling = ({ images }, sent) => images.create(sent as CreateImage, { idempotencyKey: KEY });
+const createImage: Calling = ({ images }, { name, ...fields }) => images.create(name, fields, { idempotencyKey: KEY });
 const restore: Calling = (client, { snapshotId }) => session(client).restore(snapshotId, { idempotencyKey: KEY });
 
 const CALLS: Record<string, Calling> = {

@@ -2,6 +2,7 @@
 
 import { expect, test } from "bun:test";
 import {
+  ContextLost,
   DiskFull,
   FileNotFound,
   Forbidden,
@@ -91,7 +92,7 @@ test("an unknown, deleted or expired snapshot is not found", async () => {
       fake.snapshots.delete(snapshotId),
       fake.sessions.create({ snapshotId }),
       session.restore(snapshotId),
-      fake.images.create({ name: "base", snapshotId }),
+      fake.images.create("base", { snapshotId }),
     ]) {
       const failure = await failureOf(call);
       expect(failure).toBeInstanceOf(SnapshotNotFound);
@@ -110,9 +111,9 @@ test("wrong arguments are refused by their names", async () => {
   expect(await refusedField(fake.sessions.create({ image: "default", snapshotId }))).toBe("snapshotId");
   expect(await refusedField(session.forkMany(0))).toBe("count");
   expect(await refusedField(session.forkMany(101))).toBe("count");
-  expect(await refusedField(fake.images.create({ name: "default", sessionId }))).toBe("name");
-  expect(await refusedField(fake.images.create({ name: "a", sessionId, snapshotId }))).toBe("sessionId");
-  expect(await refusedField(fake.images.create({ name: "a" }))).toBe("sessionId");
+  expect(await refusedField(fake.images.create("default", { sessionId }))).toBe("name");
+  expect(await refusedField(fake.images.create("a", { sessionId, snapshotId }))).toBe("sessionId");
+  expect(await refusedField(fake.images.create("a", {}))).toBe("sessionId");
 });
 
 test("a fork inherits settings but not ttl and metadata", async () => {
@@ -211,7 +212,7 @@ for (const [name, path] of [
       snapshot: () => source.snapshot(),
       fork: () => source.fork(),
       restore: () => source.restore(snapshotId),
-      image: () => fake.images.create({ name: "base", sessionId: source.id }),
+      image: () => fake.images.create("base", { sessionId: source.id }),
     }[name]();
     const kept = (await fake.snapshots.list().all()).map((one) => one.name);
     expect(kept).toEqual(
@@ -223,14 +224,19 @@ for (const [name, path] of [
 test("restoring replaces the files, ends processes and keeps the rest", async () => {
   const fake = new FakeBuntime();
   const session = await written(fake, { metadata: { a: 1 } });
+  const [before, context] = [await session.processes.start("serve"), await session.contexts.create()];
   const { snapshotId } = await session.snapshot();
-  const server = await session.processes.start("serve");
+  const after = await session.processes.start("serve");
   await session.files.write({ "a.txt": "two", "b.txt": "new" });
   expect(await session.restore(snapshotId)).toBe(session);
   expect(session).toMatchObject({ state: "active", metadata: { a: 1 }, filesCount: 1, activeProcesses: 0 });
   expect(await session.files.read("a.txt")).toBe("one");
   expect(await failureOf(session.files.read("b.txt"))).toBeInstanceOf(FileNotFound);
-  expect(await failureOf(server.refresh())).toBeInstanceOf(ProcessNotFound);
+  expect(await before.refresh()).toMatchObject({ status: "lost", exitCode: null, reason: "runtime_ended" });
+  expect(await failureOf(after.refresh())).toBeInstanceOf(ProcessNotFound);
+  expect(await failureOf(context.execute("1"))).toBeInstanceOf(ContextLost);
+  const fork = await session.fork();
+  expect([await fork.processes.list().all(), await fork.contexts.list()]).toEqual([[], []]);
   await session.sleep();
   expect((await session.restore(snapshotId)).state).toBe("deep-sleep");
 });
@@ -294,12 +300,12 @@ test("a session starts with the files and variables of a made image", async () =
   });
   const source = await written(fake, { image: "base" });
   const fields = { sessionId: source.id, env: { A: "1", B: "1" } };
-  const image = await fake.images.create({ name: "app", ...fields });
+  const image = await fake.images.create("app", fields);
   expect(image).toMatchObject({ name: "app", sizeBytes: 3 });
   expect(image.imageId).toMatch(/^img_[0-9a-f]{32}$/);
-  expect((await fake.images.create({ name: "same", ...fields })).imageId).toBe(image.imageId);
+  expect((await fake.images.create("same", fields)).imageId).toBe(image.imageId);
   await source.files.write("a.txt", "two");
-  expect((await fake.images.create({ name: "next", ...fields })).imageId).not.toBe(image.imageId);
+  expect((await fake.images.create("next", fields)).imageId).not.toBe(image.imageId);
   await source.delete();
   const session = await fake.sessions.create({ image: "app", env: { B: "2" } });
   await session.execute("x");
@@ -310,13 +316,13 @@ test("a session starts with the files and variables of a made image", async () =
   await fake.images.delete("app");
   expect(await session.files.read("a.txt")).toBe("one");
   expect(await failureOf(fake.sessions.create({ image: "app" }))).toBeInstanceOf(ImageNotFound);
-  expect(await failureOf(fake.images.create({ name: "late", sessionId: source.id }))).toBeInstanceOf(SessionNotFound);
+  expect(await failureOf(fake.images.create("late", { sessionId: source.id }))).toBeInstanceOf(SessionNotFound);
 });
 
 test("an account's image hides the operator's of the same name", async () => {
   const fake = new FakeBuntime().addImage("app", { sizeBytes: 9 });
   const { snapshotId } = await (await written(fake)).snapshot();
-  await fake.images.create({ name: "app", snapshotId });
+  await fake.images.create("app", { snapshotId });
   expect((await fake.images.list().all()).map(({ sizeBytes }) => sizeBytes)).toEqual([3]);
   await fake.images.delete("app");
   expect((await fake.images.list().all()).map(({ sizeBytes }) => sizeBytes)).toEqual([9]);

@@ -22,6 +22,7 @@ from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.monitor import Monitor
 from buntime.lifecycle.saving import Interrupted, LayerDamaged, Saving
 from buntime.lifecycle.sealing import Damaged
+from buntime.plan import MB
 from buntime.ports import ArchiveUnavailable, ObjectMissing, Sandboxes, Store, VolumeLost, VolumeUnsendable
 from buntime.session import Session, State
 from buntime.snapshot import Layer
@@ -83,7 +84,7 @@ class Layers:
             id=layer_id,
             account=session.account,
             image=session.image,
-            size=size,
+            size=min(size, session.limits.disk * MB),  # a session that shares files may hold a little more for a moment
             created_at=int(self._clock()),
             key=self._saving.new_key(layer_id),
         )

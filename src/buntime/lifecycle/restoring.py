@@ -13,7 +13,7 @@ import structlog
 from buntime import errors
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
-from buntime.ids import new_snapshot_id, new_volume_id
+from buntime.ids import new_sandbox_id, new_snapshot_id, new_volume_id
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
@@ -70,7 +70,7 @@ class Restoring:
             await self._transitions.on_wake_started(session_id)
             await self._saving.interrupt(session_id)
             sandbox = await self._sandboxes.get(session.sandbox)
-            if sandbox is not None and not await sandbox.quiesce():
+            if sandbox is not None and not await sandbox.quiesce(durable=False):  # what is kept of it is captured
                 raise errors.Unavailable("The session's processes could not be ended just now.", 2)
             reached("restore: quiet")
             try:
@@ -79,7 +79,8 @@ class Restoring:
                 if sandbox is not None and session.state is State.ACTIVE:
                     await sandbox.thaw()
                 raise
-            await self._sandboxes.stop(session)
+            await self._sandboxes.kill(session.sandbox)
+            await self._sandboxes.disconnect(session.sandbox)  # the other end may never have been told
             reached("restore: stopped")
         self._monitor.restored(time.perf_counter() - started)
         log.info("session_restored", session=session_id, snapshot=snapshot.id)
@@ -106,6 +107,7 @@ class Restoring:
         while True:
             restored = replace(
                 session.down(),
+                sandbox=new_sandbox_id(),  # none: what is left of the old one is removed while the next one starts
                 volume=volume,
                 image=snapshot.image,
                 image_name=snapshot.image_name,

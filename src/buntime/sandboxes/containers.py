@@ -52,8 +52,7 @@ class Purpose:
     volume: str  # id
     limits: Limits
     network: Network = DEFAULT_NETWORK
-    is_new: bool = False  # the volume is still to be made …
-    layer: str = ""  # … with the files of this layer, if any
+    is_new: bool = False  # the volume is still to be made
 
 
 def purpose_of(session: Session) -> Purpose:
@@ -149,14 +148,10 @@ class Containers:
         return init
 
     def _open_volume(self, purpose: Purpose) -> None:
-        """Makes the purpose's volume ready. Raises VolumeLost where the layer of a new one is gone."""
-        volumes, volume, disk = self._machinery.volumes, purpose.volume, purpose.limits.disk
-        if not purpose.is_new:
-            volumes.open(volume, disk)
-        elif purpose.layer:
-            volumes.copy(purpose.layer, volume, disk)
-        else:
-            volumes.create(volume, disk)
+        """Makes the purpose's volume ready."""
+        volumes = self._machinery.volumes
+        ready = volumes.create if purpose.is_new else volumes.open
+        ready(purpose.volume, purpose.limits.disk)
 
     def _place(self, record: Record, netns: str) -> Place:
         """Raises Unavailable when this host does not have the image any more."""

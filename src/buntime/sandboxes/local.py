@@ -120,8 +120,7 @@ class LocalSandboxes:
     async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
         own = self._settings.image.id
         if layer or (image and image != own):
-            purpose = Purpose(session_id, image or own, new_volume_id(), limits, is_new=True, layer=layer)
-            return await self._claim_on(purpose)
+            return await self._claim_on(Purpose(session_id, image or own, new_volume_id(), limits, is_new=True), layer)
         self._capacity.require()
         sandbox = await self._pool.take()
         reached("claim: taken")
@@ -140,12 +139,20 @@ class LocalSandboxes:
             raise
         return Claimed(sandbox, sandbox.record.volume, sandbox.record.image)
 
-    async def _claim_on(self, purpose: Purpose) -> Claimed:
+    async def _claim_on(self, purpose: Purpose, layer: str) -> Claimed:
         await self._grounds.require(purpose.image)
-        if purpose.layer and not self._machinery.volumes.exists(purpose.layer):
-            raise VolumeLost(purpose.layer)
         self._capacity.require()
-        sandbox = await self._serving(purpose)
+        if layer:
+            # apart from attaching, which is done for few at a time: copies that are made at once share a commit
+            await self._volumes.copy(layer, purpose.volume, purpose.limits.disk)
+            self._cache.drop(purpose.volume)
+            purpose = replace(purpose, is_new=False)
+        try:
+            sandbox = await self._serving(purpose)
+        except BaseException:
+            if not purpose.is_new:
+                await self._removed_later(purpose.volume)
+            raise
         self._running[sandbox.id] = sandbox
         return Claimed(sandbox, purpose.volume, purpose.image)
 
@@ -228,7 +235,7 @@ class LocalSandboxes:
             return
         if not quiet:
             await asyncio.to_thread(self._machinery.volumes.sync)
-        await self._machinery.quotas.settle(session.volume)
+        self._machinery.quotas.settle(session.volume)
         self._cache.add(session.volume)
 
     async def destroy(self, session: Session) -> None:

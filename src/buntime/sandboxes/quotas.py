@@ -76,20 +76,24 @@ class Quotas:
                 await asyncio.to_thread(self._volumes.forget_past)
                 self._watches = {name: watch for name, watch in self._watches.items() if name in self._volumes.shares}
 
-    async def settle(self, volume: str) -> None:
-        """Measures a volume that nothing uses any more, so that its next sandbox need not wait for it."""
+    def settle(self, volume: str) -> None:
+        """Begins to measure a volume that nothing uses any more, so that its next sandbox has the right limit."""
         if volume in self._volumes.shares:
-            await self._measure(volume)
+            self._tasks.start(self._measure(volume), f"measure {volume}")
 
     async def make_room(self, volume: str, size: int) -> None:
         """Before a client writes so many bytes: measures the volume if the kernel would refuse them, maybe wrongly."""
-        share = self._volumes.shares.get(volume)
-        if share is None or sum(self._volumes.charges(volume)) + size + FULL_MARGIN <= self._volumes.limit_of(volume):
+        if volume not in self._volumes.shares or self._has_room(volume, size):
             return
         rest = self._watch(volume).rest_until - time.monotonic()
         if rest <= LONGEST_WAIT:
             await asyncio.sleep(max(0.0, rest))
             await self._measure(volume)
+
+    def _has_room(self, volume: str, size: int) -> bool:
+        with suppress(OSError):
+            return sum(self._volumes.charges(volume)) + size + FULL_MARGIN <= self._volumes.limit_of(volume)
+        return True  # it is being removed, which the writer will find out
 
     async def is_full(self, volume: str) -> bool:
         """For a run that failed. A volume may be full although the kernel's limit is further away: when a layer is

@@ -141,7 +141,7 @@ class LocalSandbox:
         self.is_frozen = True
         return True
 
-    async def quiesce(self) -> bool:
+    async def quiesce(self, *, durable: bool = True) -> bool:
         self._let_go()
         await self._tell_of_deep_sleep(self._processes.ending("deep_sleep"))
         await self._tell_of_deep_sleep(self._contexts.ending())
@@ -153,8 +153,9 @@ class LocalSandbox:
         await self._tell_of_deep_sleep(self._processes.settle())
         if not await self.freeze():
             return False
-        await self._machinery.sync.done(self._machinery.volumes.sync)  # shared with others that go to sleep now
-        self.is_quiet = True
+        if durable:
+            await self._machinery.sync.done(self._machinery.volumes.sync)  # shared with others that go to sleep now
+        self.is_quiet = durable
         return True
 
     async def _tell_of_deep_sleep(self, telling: Coroutine[Any, Any, None]) -> None:

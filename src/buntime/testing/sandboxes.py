@@ -122,7 +122,7 @@ class FakeSandbox:
         self.frozen = True
         return True
 
-    async def quiesce(self) -> bool:
+    async def quiesce(self, *, durable: bool = True) -> bool:
         self.frozen = True
         return True
 

@@ -28,7 +28,7 @@ UPGRADE = (
     '-H "Sec-WebSocket-Version: 13" -H "Sec-WebSocket-Key: $(head -c 16 /dev/urandom | base64)"',
 )
 
-IMPORTS = ("from buntime_sdk import Buntime\n\n", 'import { Buntime } from "@buntime/sdk";\n\n')
+IMPORTS = ("from buntime_sdk import {}\n\n", 'import {{ {} }} from "@buntime/sdk";\n\n')
 CLIENTS = ("client = Buntime()\n", "const client = new Buntime();\n")
 SESSIONS = (
     f'session = Buntime().sessions.open("{SESSION}")\n',
@@ -54,7 +54,9 @@ def samples_of(operation: Operation) -> list[dict[str, str]]:
         return _listed(_curl(operation))
     python, typescript = (programs[language] for language in ("python", "typescript"))
     start = CLIENTS if "client." in python else SESSIONS
-    return _listed(_curl(operation), IMPORTS[0] + start[0] + python, IMPORTS[1] + start[1] + typescript)
+    names = "Buntime, BuntimeError" if "BuntimeError" in python else "Buntime"
+    first = [line.format(names) for line in IMPORTS]
+    return _listed(_curl(operation), first[0] + start[0] + python, first[1] + start[1] + typescript)
 
 
 def samples_of_page(page: Page) -> list[dict[str, str]]:

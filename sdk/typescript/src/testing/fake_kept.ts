@@ -2,13 +2,22 @@
 
 import type { CreateImage, CreateSnapshot, Image, Snapshot } from "../kept_shapes.js";
 import { refuse } from "./answers.js";
-import { DEFAULT_IMAGE, sizeOf, stamp, type Clock, type FakeSession, type Origin } from "./fake_session.js";
+import {
+  DEFAULT_IMAGE,
+  sizeOf,
+  stamp,
+  type Clock,
+  type FakeSession,
+  type Origin,
+  type Records,
+} from "./fake_session.js";
 import { NOTHING } from "./fake_files.js";
 import { pageOf } from "./file_routes.js";
 
 interface FakeSnapshot {
   readonly shape: Snapshot;
   readonly origin: Origin;
+  readonly records: Records;
   /** Taken before a restore. */
   readonly isAutomatic: boolean;
 }
@@ -41,7 +50,7 @@ export class FakeSnapshots {
       const message = `ttl must be at least ${SHORTEST_TTL} seconds, or null, not ${ttl}.`;
       refuse("invalid_request", message, { field: "ttl", limit: SHORTEST_TTL });
     }
-    const { origin } = session;
+    const { origin, records } = session;
     const shape = {
       snapshotId: this.newId("snp"),
       sessionId: session.id,
@@ -52,7 +61,7 @@ export class FakeSnapshots {
       createdAt: stamp(this.clock()),
       expiresAt: ttl === null ? null : stamp(this.clock(), ttl),
     };
-    this.#kept.set(shape.snapshotId, { shape, origin, isAutomatic });
+    this.#kept.set(shape.snapshotId, { shape, origin, records, isAutomatic });
     return shape;
   }
 
@@ -81,14 +90,14 @@ export class FakeSnapshots {
   }
 
   restore(session: FakeSession, snapshotId: string): void {
-    const { origin } = this.find(snapshotId);
+    const { origin, records } = this.find(snapshotId);
     const limit = session.shape.resourceLimits.disk;
     if (sizeOf(origin) > limit * MB) refuse("disk_full", tooLarge(origin, limit), { limit });
     session.requireUnused();
     for (const [id, { shape, isAutomatic }] of this.#kept)
       if (isAutomatic && shape.sessionId === session.id) this.#kept.delete(id);
     this.take(session, BEFORE_RESTORE, true);
-    session.beginAgain(origin);
+    session.beginAgain(origin, records);
   }
 
   #isExpired({ shape: { expiresAt } }: FakeSnapshot): boolean {
@@ -111,7 +120,7 @@ export class FakeImages {
   }
 
   /** Makes an image of the account with the files of `base`. */
-  make({ name, env }: CreateImage, base: Origin): Image {
+  make({ name, env }: CreateImage & { name?: unknown }, base: Origin): Image {
     if (typeof name !== "string" || name === DEFAULT_IMAGE || !/^[a-z0-9][a-z0-9._-]{0,62}$/.test(name))
       refuse("invalid_request", `name: '${name}' cannot be the name of an image.`, { field: "name" });
     const origin = { ...base, image: name, imageEnv: { ...base.imageEnv, ...env } };

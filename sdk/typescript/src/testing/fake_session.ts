@@ -40,6 +40,12 @@ export interface Origin {
   readonly imageEnv: Record<string, string>;
 }
 
+/** The records of processes and contexts, at one moment. */
+export interface Records {
+  readonly processes: readonly { readonly shape: ProcessShape; readonly log: FakeProcess["log"] }[];
+  readonly contexts: readonly ContextEntry[];
+}
+
 /** Bytes of its files. */
 export function sizeOf({ kept }: Origin): number {
   return [...kept.files.values()].reduce((sum, { content }) => sum + content.length, 0);
@@ -169,12 +175,23 @@ export class FakeSession {
     if (this.#runs.size > 0) refuse("session_busy", "The session is in use. Try again when its requests have ended.");
   }
 
-  /** Gives the session other files. It is active again if it was active. */
-  beginAgain(origin: Origin): void {
+  get records(): Records {
+    const processes = [...this.processes.values()].map(({ shape, log }) => ({ shape: { ...shape }, log: [...log] }));
+    return { processes, contexts: [...this.contexts.values()].map((context) => ({ ...context })) };
+  }
+
+  /** Gives the session the files and records of a moment. It is active again if it was active. */
+  beginAgain(origin: Origin, records: Records): void {
     const wasActive = this.#shape.state === "active";
     this.sleep("deep-sleep");
     this.processes.clear();
+    for (const { shape, log } of records.processes) {
+      const process = new FakeProcess(lost(shape));
+      process.log.push(...log);
+      this.processes.set(shape.processId, process);
+    }
     this.contexts.clear();
+    for (const context of records.contexts) this.contexts.set(context.contextId, lost(context));
     this.files.endWatches();
     this.files = new FakeFiles(origin.kept);
     this.#shape.image = origin.image;
@@ -231,6 +248,11 @@ export class FakeSession {
       refuse("context_lost", "This context and its variables are gone.", { contextId: id, reason });
     return context;
   }
+}
+
+/** Returns the record of a process or context that ran in another runtime, or had ended. */
+function lost<Shape extends ProcessShape | ContextEntry>(shape: Shape): Shape {
+  return shape.status === "running" ? { ...shape, status: "lost", reason: "runtime_ended" } : { ...shape };
 }
 
 /** Formats a time as responses have it. `later`: seconds to add. */

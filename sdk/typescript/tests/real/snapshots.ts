@@ -37,7 +37,7 @@ try {
   await session.restore(before!.snapshotId);
   assert.equal(await session.files.read("b.txt"), "new");
 
-  const image = await client.images.create({ name: "typescript", sessionId: session.id, env: { B: "2" } });
+  const image = await client.images.create("typescript", { sessionId: session.id, env: { B: "2" } });
   assert.ok((await client.images.list().all()).some(({ imageId }) => imageId === image.imageId));
   const onImage = await client.sessions.create({ image: "typescript" });
   made.push(onImage);

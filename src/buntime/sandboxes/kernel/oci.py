@@ -5,6 +5,7 @@ import os
 import resource
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,7 @@ class Runtime:
             self._verb.append("--cgroup-manager=cgroupfs")
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._state = state
+        self._id_maps: dict[str, int] = {}  # container → the user namespace of its layers, for another root
         self._mounts = MountThreads([*others_volumes, *([HYBRID_CGROUP] if is_hybrid() else [])])
 
     def run(self, place: Place, seccomp: Mapping[str, Any]) -> int:
@@ -178,6 +180,7 @@ class Runtime:
             layers = Layers(place.image, place.packed, place.volume, users.mounts)
             files = OwnFiles(place.resolv_conf, place.seen, place.guest)
             self._mounts.with_layers(layers, files, lambda: self._call(verb))
+            self._id_maps[place.name] = os.dup(users.mounts)
         return int(place.pid_file.read_text())
 
     def replace_root(self, place: Place, init: int) -> None:
@@ -185,12 +188,20 @@ class Runtime:
 
         Raises NotAttachable, which changes nothing, and HostCommandFailed, after which it must be deleted.
         """
-        with id_map(place.first_uid) as mapped:
+        with ExitStack() as stack:
+            mapped = self._id_maps.pop(place.name, None)
+            if mapped is None:  # an earlier server started it
+                mapped = stack.enter_context(id_map(place.first_uid))
+            else:
+                stack.callback(os.close, mapped)
             layers = Layers(place.image, place.packed, place.volume, mapped)
             replace_root(self._mounts, init, layers, place.quota)
 
     def delete(self, name: str) -> None:
         """Kills the container if it runs, and forgets it. Idempotent."""
+        mapped = self._id_maps.pop(name, None)
+        if mapped is not None:
+            os.close(mapped)
         if not (self._state / name).exists():
             return
         hide = "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified\n" if is_hybrid() else ""
@@ -203,6 +214,8 @@ class Runtime:
 
     def close(self) -> None:
         self._mounts.close()
+        while self._id_maps:
+            os.close(self._id_maps.popitem()[1])
 
     def _call(self, argv: list[str]) -> None:
         try:

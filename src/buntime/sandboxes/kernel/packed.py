@@ -33,6 +33,7 @@ SUFFIX, UNFINISHED = ".erofs", ".new"
 # Of the tool, which keeps all names in memory: 60,000 take it 100 MB.
 MEMORY = 4096 * MB
 CPU_SECONDS, SLOWEST = 60, 16 * MB  # and another second for so many bytes that the files take on the disk
+PATIENCE = 4  # the tool hangs if it takes so many times its processor time
 FACTOR, REST = 2, 64 * MB  # the largest file: so many times what the files take on the disk, and so much more
 # Leave out holes, and store what is the same once. Small files take more, and it is slower, so these come second and
 # third: each chunk of a file takes time and 8 bytes, also in a hole, and a larger one takes what is beside a hole with
@@ -126,14 +127,20 @@ def _packed(upper: Path, file: Path, size: int, options: Sequence[str]) -> str |
     """What the tool says if it fails."""
     seconds = CPU_SECONDS + size // SLOWEST
     limits = [f"--as={MEMORY}", f"--cpu={seconds}:{seconds + 5}", f"--fsize={FACTOR * size + REST}", "--core=0"]
-    tool = ["mkfs.erofs", "--quiet", *options, str(file), str(upper)]
-    done = subprocess.run(
-        [*ENDS_WITH_SERVER, *GENTLY, "prlimit", *limits, *tool],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        env={"PATH": os.environ["PATH"], "TMPDIR": str(file.parent)},
-    )
+    # one worker: with two, it was once seen waiting for itself for ever
+    tool = ["mkfs.erofs", "--quiet", "--workers=1", *options, str(file), str(upper)]
+    try:
+        done = subprocess.run(
+            [*ENDS_WITH_SERVER, *GENTLY, "prlimit", *limits, *tool],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            env={"PATH": os.environ["PATH"], "TMPDIR": str(file.parent)},
+            timeout=PATIENCE * seconds,
+        )
+    except subprocess.TimeoutExpired:
+        log.error("layer_not_packed", directory=str(upper), reason=f"took more than {PATIENCE * seconds} s")
+        raise Unavailable("A layer could not be packed just now.") from None
     if done.returncode < 0:
         return signal.strsignal(-done.returncode)
     said = " ".join((done.stderr + done.stdout).decode(errors="replace").split())[-KEPT_OUTPUT:]

@@ -55,16 +55,24 @@ async def create_snapshot(call: Call[NoQuery, wire.CreateSnapshot]) -> wire.Snap
     return _shown(made)
 
 
-@operation("GET", "/snapshots", tag="Snapshots", query=wire.SnapshotsQuery, answer=wire.Snapshots)
+@operation(
+    "GET",
+    "/snapshots",
+    tag="Snapshots",
+    query=wire.SnapshotsQuery,
+    answer=wire.Snapshots,
+    errors=(SessionNotFound,),
+)
 async def list_snapshots(call: Call[wire.SnapshotsQuery, None]) -> wire.Snapshots:
     """List the account's snapshots, newest first.
 
-    This includes the snapshots named `before-restore`, which each restore takes first. One of a session is kept, for 24
-    hours.
+    The session of `sessionId` may be gone. This includes the snapshots named `before-restore`, which each restore takes
+    first. One of a session is kept, for 24 hours.
     """
     query = call.query
+    session = None if query.session_id is UNSET else session_id(query.session_id)
     found, total = await call.operations.snapshots.list(
-        call.caller, session=given(query.session_id), name=given(query.name), limit=query.limit, offset=query.offset
+        call.caller, session=session, name=given(query.name), limit=query.limit, offset=query.offset
     )
     return wire.Snapshots(snapshots=[_shown(each) for each in found], total=total)
 

@@ -154,6 +154,38 @@ class SessionState(Answer):
     expiresAt: NotRequired[str]
 
 
+class SnapshotTaken(Answer):
+    """`size`: bytes of disk that a session with these files needs."""
+
+    snapshot: str
+    name: str | None
+    size: int
+
+
+class SnapshotShown(TypedDict):
+    snapshot: str
+    name: str | None
+    session: str
+    takenAt: str
+    size: int
+
+
+class Snapshots(TypedDict):
+    snapshots: list[SnapshotShown]
+
+
+class Restored(Answer):
+    snapshot: str
+    state: str
+
+
+class Forked(Answer):
+    """`fork`: pass this id as `session` to use the new session. `session`: the one that it was made of."""
+
+    fork: str
+    expiresAt: str
+
+
 ADVICE: Mapping[str, str] = {
     "unauthorized": "The user must provide a valid key: BUNTIME_API_KEY, or the Authorization header over HTTP.",
     "connection_failed": "The buntime server does not answer. The user must start it or set BUNTIME_URL.",
@@ -164,6 +196,7 @@ ADVICE: Mapping[str, str] = {
     "process_not_found": "Find the process with list_processes.",
     "context_not_found": "Omit `context_id` to get a new context. It has none of the old variables.",
     "image_not_found": "Omit `image`, or ask the user for its name.",
+    "snapshot_not_found": "Find it with list_snapshots.",
     "context_lost": "Call run_in_context again without `context_id` for a new context, and define the variables again.",
     "memory_limit_exceeded": "Process less data at a time.",
     "disk_full": "Delete files that are not needed.",
@@ -188,6 +221,7 @@ ARGUMENTS: Mapping[str, str] = {  # the tools' names of the API's fields
     "sessionId": "session",
     "processId": "process",
     "contextId": "context_id",
+    "snapshotId": "snapshot",
     "data": "text",
 }
 BEGINNING = re.compile(r"\A[A-Za-z]+(\.[A-Za-z]+)*")  # the name of a field, if a message begins with one

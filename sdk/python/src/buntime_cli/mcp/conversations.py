@@ -51,7 +51,7 @@ def _now() -> datetime:
 class Conversations:
     def __init__(self, ttl: int, clock: Callable[[], datetime] = _now) -> None:
         """`ttl`: seconds that a session created here lives; use in the second half of that time renews it."""
-        self._ttl = ttl
+        self.ttl = ttl
         self._clock = clock
         self._sessions: OrderedDict[str, str] = OrderedDict()
         self._contexts: OrderedDict[str, str] = OrderedDict()  # session → context
@@ -80,10 +80,16 @@ class Conversations:
             self._use(conversation, known)
             return Opened(session, "")
 
-    async def new(self, client: AsyncBuntime, conversation: Conversation, image: str | None = None) -> Opened:
-        """Raises ImageNotFound."""
+    async def new(
+        self,
+        client: AsyncBuntime,
+        conversation: Conversation,
+        image: str | None = None,
+        snapshot_id: str | None = None,
+    ) -> Opened:
+        """Raises ImageNotFound, SnapshotNotFound, and InvalidRequest for both an image and a snapshot."""
         note = "This session is new. The previous one is still available by its id."
-        return await self._made(client, conversation, note, image)
+        return await self._made(client, conversation, note, image or None, snapshot_id or None)
 
     def turn(self, name: str) -> asyncio.Lock:
         """The lock of a conversation or session, so that simultaneous calls create only one session or context."""
@@ -113,17 +119,26 @@ class Conversations:
         if self._contexts.get(session_id) == context_id:
             del self._contexts[session_id]
 
+    def forget_contexts(self, session_id: str) -> None:
+        """Forgets the contexts of a session, which have ended."""
+        self._contexts.pop(session_id, None)
+
     async def _kept(self, session: AsyncSession) -> AsyncSession:
         """Extends a session that was created here. The expiry of other sessions is their owner's choice."""
         left = (session.expires_at - self._clock()).total_seconds()
-        if left < self._ttl / 2 and MADE_BY.items() <= session.metadata.items():
-            await session.extend(self._ttl)
+        if left < self.ttl / 2 and MADE_BY.items() <= session.metadata.items():
+            await session.extend(self.ttl)
         return session
 
     async def _made(
-        self, client: AsyncBuntime, conversation: Conversation, note: str, image: str | None = None
+        self,
+        client: AsyncBuntime,
+        conversation: Conversation,
+        note: str,
+        image: str | None = None,
+        snapshot_id: str | None = None,
     ) -> Opened:
-        session = await client.sessions.create(ttl=self._ttl, metadata=MADE_BY, image=image)
+        session = await client.sessions.create(ttl=self.ttl, metadata=MADE_BY, image=image, snapshot_id=snapshot_id)
         self._use(conversation, session.id)
         return Opened(session, note)
 

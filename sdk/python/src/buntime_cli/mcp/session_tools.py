@@ -30,13 +30,18 @@ class SessionTools:
             str | None,
             Field(description="The name of another image, if the user named one. It has other programs."),
         ] = None,
+        snapshot: Annotated[
+            str | None, Field(description="The id (snp_…) of a snapshot whose files it begins with.")
+        ] = None,
     ) -> Annotated[CallToolResult, SessionState]:
-        """Create an empty session and make it the current one. The previous one stays: pass its id as session.
+        """Create a session and make it the current one. It is empty, or has the files of a snapshot.
+
+        The previous one stays: pass its id as session.
 
         Returns the new id, and when it expires. Not needed to begin: the first call of any tool creates a session.
         """
         async with self._tool_context.client(context) as (client, conversation):
-            opened = await self._tool_context.conversations.new(client, conversation, image)
+            opened = await self._tool_context.conversations.new(client, conversation, image, snapshot)
             expires = f"{opened.session.expires_at:%Y-%m-%dT%H:%M:%SZ}"
             values = {**note(opened), "state": "active", "expiresAt": expires}
             return answer(f"The session expires at {expires}.", values)

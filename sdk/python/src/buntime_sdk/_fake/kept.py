@@ -9,7 +9,7 @@ from typing import Any
 
 from buntime_sdk._fake.answers import refuse
 from buntime_sdk._fake.file_routes import page_of
-from buntime_sdk._fake.session import DEFAULT_IMAGE, Clock, FakeSession, Origin, stamp
+from buntime_sdk._fake.session import DEFAULT_IMAGE, Clock, FakeSession, Origin, Records, stamp
 
 BEFORE_RESTORE, KEPT_BEFORE_RESTORE = "before-restore", timedelta(hours=24)
 SHORTEST_TTL, LONGEST_NAME = 60, 255
@@ -23,6 +23,7 @@ class FakeSnapshot:
 
     told: dict[str, Any]
     origin: Origin
+    records: Records
     expires: datetime | None
     is_automatic: bool = False
 
@@ -78,7 +79,7 @@ class Snapshots:
             "createdAt": stamp(now),
             "expiresAt": None if expires is None else stamp(expires),
         }
-        made = FakeSnapshot(told, origin, expires, is_automatic)
+        made = FakeSnapshot(told, origin, session.records(), expires, is_automatic)
         self._kept[snapshot_id] = made
         return made
 
@@ -114,7 +115,7 @@ class Snapshots:
             if one.is_automatic and one.told["sessionId"] == session.id:
                 del self._kept[before]
         self._add(session, KEPT_BEFORE_RESTORE, BEFORE_RESTORE, {}, is_automatic=True)
-        session.begin_again(kept.origin)
+        session.begin_again(kept.origin, kept.records)
 
     def _is_expired(self, kept: FakeSnapshot) -> bool:
         return kept.expires is not None and self._clock() >= kept.expires

@@ -1,6 +1,6 @@
 """One fake session: its state, files, processes, contexts and terminals."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -37,6 +37,14 @@ class Origin:
     @property
     def size(self) -> int:
         return sum(len(entry.content or b"") for entry in self.entries.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Those of processes and contexts, at one moment. A process: as responses have it, and its log."""
+
+    processes: Sequence[tuple[Mapping[str, Any], Sequence[tuple[int, dict[str, Any]]]]]
+    contexts: Sequence[Mapping[str, Any]]
 
 
 class FakeProcess:
@@ -192,12 +200,19 @@ class FakeSession:
         names = ("resourceLimits", "preview", "network", "onWake")
         return {**{name: self._told[name] for name in names}, "env": self._env}
 
-    def begin_again(self, origin: Origin) -> None:
-        """Gives the session other files. It is active again if it was active."""
+    def records(self) -> Records:
+        processes = [(dict(process.told), list(process.log)) for process in self.processes.values()]
+        return Records(processes, [dict(context) for context in self.contexts.values()])
+
+    def begin_again(self, origin: Origin, records: Records) -> None:
+        """Gives the session the files and records of a moment. It is active again if it was active."""
         was_active = self.state == "active"
         self.end()
         self.processes.clear()
-        self.contexts.clear()
+        for told, log in records.processes:
+            process = self.processes[told["processId"]] = FakeProcess(_lost(told), self._clock)
+            process.log.extend(log)
+        self.contexts = {context["contextId"]: _lost(context) for context in records.contexts}
         self.files = FakeFiles(self._now, origin.entries)
         self._told["image"], self._image_env = origin.image, origin.image_env
         if was_active:
@@ -239,6 +254,11 @@ class FakeSession:
             message = "This context and its variables are gone."
             refuse("context_lost", message, contextId=context_id, reason=context["reason"])
         return context
+
+
+def _lost(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a process or context that ran in another runtime, or had ended."""
+    return {**told, **({"status": "lost", "reason": "runtime_ended"} if told["status"] == "running" else {})}
 
 
 def _preview(given: Mapping[str, Any] | None) -> dict[str, Any]:
