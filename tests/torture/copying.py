@@ -11,7 +11,6 @@ from tests.torture.shelf import Kept, Shelf
 from tests.torture.tracked_session import TrackedSession, done
 from tests.torture.victim import Gone, retry
 
-MOST_FORKS = 3  # of one request
 MOST_ACTS = 2  # of a session in one phase
 DEEPEST = 12  # made images on one another; the server refuses more than 16
 WRITES = 0.25  # the share of sessions that write meanwhile
@@ -29,7 +28,8 @@ WAYS_TO_STEPS = {
 
 
 class Copying:
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, forks: int) -> None:
+        """`forks`: how many sessions one fork makes at most."""
         self.done: Counter[str] = Counter()
         self._client = client
         self._snapshots, self._images = Shelf(), Shelf()
@@ -40,7 +40,7 @@ class Copying:
         self._ways: dict[str, Callable[[TrackedSession], None]] = {
             "snapshot": lambda tracked: self._ask(TakesSnapshot(tracked, self._record)),
             "from snapshot": self._create_from_snapshot,
-            "fork": lambda tracked: self._ask(Forks(tracked, self._record, tracked.rng.randint(1, MOST_FORKS))),
+            "fork": lambda tracked: self._ask(Forks(tracked, self._record, tracked.rng.randint(1, forks))),
             "restore": self._restore,
             "image": self._make_image,
             "on image": self._create_on_image,

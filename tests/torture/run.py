@@ -34,6 +34,7 @@ class Scale:
     cycles: int  # triggers take turns
     kills: int  # at named steps, after the cycles
     seconds: float  # no round starts after this time
+    forks: int = 3  # at most, of one request
 
 
 def torture(victim: Victim, archive: ArchiveControl, seed: str, scale: Scale, say: Say) -> Outcome:
@@ -42,7 +43,7 @@ def torture(victim: Victim, archive: ArchiveControl, seed: str, scale: Scale, sa
     world = World(victim, archive, say)
     world.ensure_running(ONLY_ON_DEMAND)
     client = victim.new_client("enterprise")
-    torturing = _Torturing(world, client, Copying(client), rng, scale)
+    torturing = _Torturing(world, client, Copying(client, scale.forks), rng, scale)
     torturing.begin([f"{seed}-{number}" for number in range(scale.sessions)])
     turns = order(scale.cycles, rng)
     for number, trigger in enumerate(turns, 1):
