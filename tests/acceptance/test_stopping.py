@@ -104,7 +104,8 @@ def test_a_purge_says_what_it_cannot_remove_when_the_data_directory_was_emptied(
 def test_a_server_that_is_stopped_while_it_makes_the_image_says_so(servers: Servers, tmp_path: Path) -> None:
     """The tool that makes the image has ended, but its child process still has its output open."""
     tool, helper = tmp_path / "setpriv", tmp_path / "helper"
-    tool.write_text(f"#!/bin/sh\nsleep 1000 &\necho $! >{helper}.part\nmv {helper}.part {helper}\n")
+    checks = f'[ "$1" = --pdeathsig ] || exec {shutil.which("setpriv")} "$@"'  # of `doctor`, with the same tool
+    tool.write_text(f"#!/bin/sh\n{checks}\nsleep 1000 &\necho $! >{helper}.part\nmv {helper}.part {helper}\n")
     tool.chmod(0o755)
     server = servers.make()
     server.settings |= {"BUNTIME_IMAGES_DIR": str(tmp_path / "images"), "PATH": f"{tmp_path}:{os.environ['PATH']}"}

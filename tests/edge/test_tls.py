@@ -58,7 +58,7 @@ async def test_the_sdk_checks_the_certificate_for_the_previews_own_name(
     await rig.open_to(FakeSession())
     monkeypatch.setenv("SSL_CERT_FILE", str(rig.config.tls_cert))
     async with AsyncBuntime("btk_a", f"https://127.0.0.1:{rig.config.port}", max_retries=0) as client:
-        told = {"previewUrl": f"https://{name}"}
+        told = {"previewUrl": f"https://{name}", "preview": {"visibility": "public", "ports": [8080]}}
         session = AsyncSession(client.sessions._calls, "ses_1", told)
         if is_trusted:
             assert (await session.fetch("/p")).status_code == 200
