@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from buntime.sandboxes.kernel import digest as digests
+from buntime.sandboxes.kernel import packed as packing
 from buntime.sandboxes.kernel.digest import Undigestible, digest, digest_of
 from buntime.sandboxes.kernel.packed import Packed, Unpackable
 from buntime.sandboxes.kernel.volume import Volumes
@@ -118,6 +119,25 @@ def test_terabytes_of_holes_are_packed(volumes: Volumes, packed: Packed, tmp_pat
     packed.pack(LAYER, volumes.upper(LAYER), size)
     with mount_of(packed, tmp_path) as place:
         assert digest(place) == digest(volumes.upper(LAYER))
+
+
+def test_a_terabyte_of_one_hole_is_refused_and_does_not_hang(
+    volumes: Volumes, packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tool waits for itself then, if there are so many files that its queue is full."""
+    monkeypatch.setattr(packing, "PATIENCE", 10**6)
+
+    def tree(root: Path) -> None:
+        (root / "a hole").touch()
+        os.truncate(root / "a hole", 1 << 40)
+        for number in range(300):
+            (root / f"before {number}").write_text("x")
+            (root / f"z{number}").mkdir()
+
+    size = layer_of(volumes, tree)
+    with pytest.raises(Unpackable, match="holes"):
+        packed.pack(LAYER, volumes.upper(LAYER), size)
+    assert list((tmp_path / "packed").iterdir()) == []
 
 
 def test_devices_are_shared_by_all_servers_of_a_host_and_go_with_their_last_user(

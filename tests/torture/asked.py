@@ -38,7 +38,7 @@ class Asked(ABC):
         self.tracked = tracked
         self.record = record
         self.client: Client = tracked.session.client
-        self.key = f"{tracked.name}/{tracked.copies}"
+        self.key = f"{tracked.session.id[-8:]}/{tracked.copies}"
         self.before: Content = tracked.content
         self.expected: Expected | None = None  # of what the request makes, as soon as it is known
         self._first: Reply | None = None

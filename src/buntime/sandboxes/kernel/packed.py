@@ -13,7 +13,9 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -41,6 +43,7 @@ FACTOR, REST = 2, 64 * MB  # the largest file: so many times what the files take
 SPARSE = (f"--chunksize={MB}", "--chunksize=4096")
 TOO_LARGE = re.compile("File too large|File size limit")
 FAILURES_OF_THE_HOST = re.compile(r"No space left|Input/output error|Read-only file system|Too many open files")
+LOOK_SECONDS, STUCK_SECONDS = 0.5, 10.0
 NOT_HELD = "a file has too many holes"
 KEPT_OUTPUT = 500  # characters of the tool's messages
 
@@ -127,24 +130,57 @@ def _packed(upper: Path, file: Path, size: int, options: Sequence[str]) -> str |
     """What the tool says if it fails."""
     seconds = CPU_SECONDS + size // SLOWEST
     limits = [f"--as={MEMORY}", f"--cpu={seconds}:{seconds + 5}", f"--fsize={FACTOR * size + REST}", "--core=0"]
-    # one worker: with two, it was once seen waiting for itself for ever
     tool = ["mkfs.erofs", "--quiet", "--workers=1", *options, str(file), str(upper)]
-    try:
-        done = subprocess.run(
-            [*ENDS_WITH_SERVER, *GENTLY, "prlimit", *limits, *tool],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            env={"PATH": os.environ["PATH"], "TMPDIR": str(file.parent)},
-            timeout=PATIENCE * seconds,
-        )
-    except subprocess.TimeoutExpired:
-        log.error("layer_not_packed", directory=str(upper), reason=f"took more than {PATIENCE * seconds} s")
-        raise Unavailable("A layer could not be packed just now.") from None
-    if done.returncode < 0:
-        return signal.strsignal(-done.returncode)
-    said = " ".join((done.stderr + done.stdout).decode(errors="replace").split())[-KEPT_OUTPUT:]
-    return (said or f"exit {done.returncode}") if done.returncode else None
+    process = subprocess.Popen(
+        [*ENDS_WITH_SERVER, *GENTLY, "prlimit", *limits, *tool],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(file.parent)},
+    )
+    with process:
+        try:
+            output = _output(process, PATIENCE * seconds)
+        except TimeoutError:
+            log.error("layer_not_packed", directory=str(upper), reason=f"took more than {PATIENCE * seconds} s")
+            raise Unavailable("A layer could not be packed just now.") from None
+    if output is None:
+        log.warning("packing_stuck", directory=str(upper), options=options)
+        return NOT_HELD
+    if process.returncode < 0:
+        return signal.strsignal(-process.returncode)
+    said = " ".join(output.decode(errors="replace").split())[-KEPT_OUTPUT:]
+    return (said or f"exit {process.returncode}") if process.returncode else None
+
+
+def _output(process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
+    """What the tool prints until it ends. None if it is stuck. Raises TimeoutError. Then the tool is killed.
+
+    The thread of the tool that writes ends when it has no memory for a hole. The one that reads waits for it then, once
+    there are so many files that their queue is full.
+    """
+    began = busy = time.monotonic()
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=LOOK_SECONDS)[0]
+        now = time.monotonic()
+        if not _all_sleep(process.pid):
+            busy = now
+        if now - busy > STUCK_SECONDS:
+            process.kill()
+            return None
+        if now - began > seconds:
+            process.kill()
+            raise TimeoutError
+
+
+def _all_sleep(pid: int) -> bool:
+    """Whether all threads of a process wait for something that is neither a processor nor a disk."""
+    states = list[str]()
+    with suppress(OSError):  # one ended
+        for task in Path("/proc", str(pid), "task").iterdir():
+            states.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+    return all(state == "S" for state in states)
 
 
 def _difference(upper: Path, file: Path, size: int) -> str | None:
