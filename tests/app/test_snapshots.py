@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from buntime.account import AccountStatus
+from buntime.errors import Unavailable
 from buntime.session import DESTROYED
 from tests.app.serving import START, Answer, Api
 from tests.app.sleeping import content_of, deep_sleep, evicted, stored_of, write
@@ -260,14 +262,29 @@ async def test_a_repeated_request_makes_one_snapshot(api: Api) -> None:
 
 
 async def test_a_deleted_account_keeps_nothing(api: Api) -> None:
-    from buntime.account import AccountStatus
-
     await take(api, await awake(api))
     await saved(api)
     await api.store.set_account_status("acc_one0000000000000", AccountStatus.DELETED)
     await api.keep(api.keeper())
     await api.lifecycle.layers.tidy()
     assert not await api.store.all_layers()
+
+
+async def test_a_deleted_account_is_emptied_later_if_the_store_cannot_now(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(account_id: str) -> int:
+        raise Unavailable("no disk")
+
+    await take(api, await awake(api))
+    await api.store.set_account_status("acc_one0000000000000", AccountStatus.DELETED)
+    keeper = api.keeper()
+    with monkeypatch.context() as broken:
+        broken.setattr(api.store, "drop_kept_of", fails)
+        await api.keep(keeper)
+        assert api.store.snapshots
+    await api.keep(keeper)
+    assert not api.store.snapshots
 
 
 async def saved(api: Api) -> None:

@@ -173,9 +173,7 @@ class Keeper:
             if account.status is AccountStatus.ACTIVE:
                 continue
             if account.status is AccountStatus.DELETED and account.id not in self._emptied:
-                self._emptied.add(account.id)
-                await self._store.drop_kept_of(account.id)
-                self._lifecycle.layers.look_soon()
+                await self._empty(account.id)
             for session in await self._store.account_sessions(account.id):
                 if session.id in self._busy:
                     continue
@@ -183,6 +181,16 @@ class Keeper:
                     self._begin(session, Step.EXPIRE, now)
                 elif session.state in (State.ACTIVE, State.IDLE):
                     self._begin(session, Step.DEEP_SLEEP, now, whatever=True)
+
+    async def _empty(self, account_id: str) -> None:
+        """Drops the snapshots and images of a deleted account. The next tick tries again if the store cannot."""
+        try:
+            await self._store.drop_kept_of(account_id)
+        except BuntimeError as failed:
+            log.warning("account_not_emptied", account=account_id, reason=failed.message)
+            return
+        self._emptied.add(account_id)
+        self._lifecycle.layers.look_soon()
 
     def _begin(self, session: Session, step: Step, now: float, *, whatever: bool = False) -> None:
         """`whatever`: even if the session is active."""
