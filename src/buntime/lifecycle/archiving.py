@@ -15,15 +15,11 @@ from buntime.daemon.tasks import Tasks
 from buntime.ids import LAYER_PREFIX
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
-from buntime.lifecycle.saving import Interrupted, Saving, Transfer
-from buntime.lifecycle.sealing import Damaged
-from buntime.ports import ArchiveUnavailable, ObjectMissing, Sandboxes, Store, VolumeLost, VolumeUnsendable
+from buntime.lifecycle.saving import UNSAVED, Interrupted, Saving, Transfer
+from buntime.ports import ArchiveUnavailable, Sandboxes, Store, VolumeUnsendable
 from buntime.session import SavedVolume, Session, State
 
 log = structlog.get_logger()
-
-# Why a volume is not in the archive now. A faulty archive may have lost what it has just taken.
-UNSAVED = (ArchiveUnavailable, ObjectMissing, Damaged, VolumeUnsendable, VolumeLost, errors.Unavailable)
 
 
 class Archiving:
@@ -115,7 +111,7 @@ class Archiving:
             return session
 
     async def _name(self, session_id: str, saved: SavedVolume, transfer: Transfer) -> Session:
-        """From now on a wake can rely on the saved. Raises Interrupted; the saved then stays unnamed."""
+        """From now on a wake can rely on the saved volume. Raises Interrupted; then it stays unnamed."""
         async with self._holds.lock(session_id):
             try:
                 transfer.check()

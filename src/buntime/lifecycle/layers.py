@@ -20,10 +20,9 @@ from buntime.image import MADE_PREFIX
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.monitor import Monitor
-from buntime.lifecycle.saving import Interrupted, LayerDamaged, Saving
-from buntime.lifecycle.sealing import Damaged
+from buntime.lifecycle.saving import UNSAVED, Interrupted, LayerDamaged, Saving
 from buntime.plan import MB
-from buntime.ports import ArchiveUnavailable, ObjectMissing, Sandboxes, Store, VolumeLost, VolumeUnsendable
+from buntime.ports import ArchiveUnavailable, Sandboxes, Store, VolumeLost
 from buntime.session import Session, State
 from buntime.snapshot import Layer
 
@@ -34,7 +33,6 @@ TRIES = 3  # the session may lose its volume between two steps, by an eviction o
 TICK_SECONDS, PAUSE_SECONDS = 60.0, 0.5
 SAVE_AFTER = 600  # seconds after which a layer is saved that nobody asked to be: of a restore
 FORK_SECONDS = 3600  # for which a fork that a crash interrupted can go on with its layer
-UNSAVED = (ArchiveUnavailable, ObjectMissing, Damaged, VolumeUnsendable, VolumeLost, Interrupted, errors.Unavailable)
 
 
 class Layers:
@@ -252,7 +250,7 @@ class Layers:
             finally:
                 self._saving.named(saved)
             reached("layer: named")
-        except UNSAVED as failed:
+        except (Interrupted, *UNSAVED) as failed:
             log.warning("layer_not_saved", layer=layer_id, reason=str(failed) or repr(failed))
         finally:
             self._saves.discard(layer_id)

@@ -20,7 +20,7 @@ from buntime.daemon.steps import reached
 from buntime.lifecycle.packing import compress, decompress
 from buntime.lifecycle.sealing import Damaged, Vault, seal, unseal
 from buntime.plan import MB
-from buntime.ports import Archive, ArchiveUnavailable, ObjectMissing, Volumes
+from buntime.ports import Archive, ArchiveUnavailable, ObjectMissing, VolumeLost, Volumes, VolumeUnsendable
 from buntime.session import SavedVolume, Session
 from buntime.snapshot import Layer
 
@@ -32,6 +32,8 @@ RETRY_SECONDS = 10  # told to clients while the archive cannot be reached
 # The largest stream, relative to its session's disk limit. Streams are authentic, so this only bounds our mistakes.
 LARGEST_FACTOR, LARGEST_REST = 4, 256 * MB
 LARGEST_LAYER = 1 << 20  # MB
+# Why a volume is not in the archive now. A faulty archive may have lost what it has just taken.
+UNSAVED = (ArchiveUnavailable, ObjectMissing, Damaged, VolumeUnsendable, VolumeLost, errors.Unavailable)
 
 
 class Interrupted(Exception):

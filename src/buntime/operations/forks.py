@@ -76,8 +76,8 @@ class Forks:
         layer = await self._layer(caller, session_id, answer)
         try:
             requests.check_fits(layer.size, like.limits)
-            source = Source(like.image, like.image_name, layer.id)
-            work = _Work(caller, replace(source, image=layer.image), like, ttl, answer, show)
+            source = Source(layer.image, like.image_name, layer.id)
+            work = _Work(caller, source, like, ttl, answer, show)
             places = asyncio.Semaphore(AT_ONCE)
             made = await asyncio.gather(*(self._one(work, number, places) for number in range(count)))
         finally:

@@ -35,11 +35,11 @@ class Kept:
         with one another and with sessions.
         """
         limit = caller.plan.snapshot_gb * GB
-        layers = {layer.id: layer for layer in await self._store.account_layers(caller.account.id)}
         snapshots, _ = await self._store.list_snapshots(caller.account.id, now=int(self._clock()), limit=ALL)
         automatic = {each.layer for each in snapshots if each.is_automatic}
-        asked_for = {each.layer for each in snapshots if not each.is_automatic}
-        counted = [layer for layer in layers.values() if layer.id in asked_for or layer.id not in automatic]
+        not_counted = automatic - {each.layer for each in snapshots if not each.is_automatic}
+        layers = await self._store.account_layers(caller.account.id)
+        counted = [layer for layer in layers if layer.id not in not_counted]
         if sum(layer.size for layer in counted) <= limit:
             return
         used = await self._layers.sole_bytes(caller.account.id, counted)
