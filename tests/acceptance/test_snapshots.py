@@ -1,8 +1,10 @@
 """Snapshots, forks, restores and images of accounts, on real sandboxes."""
 
+import itertools
 import json
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -42,6 +44,7 @@ print(db.execute("PRAGMA integrity_check").fetchone()[0], numbers)
 """
 
 
+WRITERS, LINES, SNAPSHOTS = 4, 5000, 100
 LOOK_AT_FILES = f"({LOOK}) | grep -v '^/etc/resolv.conf '"  # a start of the server writes that one anew
 
 
@@ -241,3 +244,41 @@ def _unsaved(server: Server) -> list[str]:
 def _layer_of(server: Server, snapshot: str) -> str:
     with closing(sqlite3.connect(store_file(server.config))) as store:
         return str(store.execute("SELECT layer FROM snapshots WHERE id = ?", [snapshot]).fetchone()[0])
+
+
+def test_a_snapshot_beside_writes_of_the_api_has_each_file_whole(client: Client) -> None:
+    session, ended, acknowledged = client.open(), threading.Event(), [0] * WRITERS
+
+    def upload(path: str, text: str) -> Reply:
+        query = {"sessionId": session.id, "path": path}
+        kind = {"Content-Type": "application/octet-stream"}
+        return client.call("PUT", "/files/content", query=query, body=text.encode(), headers=kind)
+
+    def execute(path: str, text: str) -> Reply:
+        return session.execute(command="true", files=[{"path": path, "content": text}])
+
+    ways = (session.write, upload, execute, session.write)
+
+    def write(writer: int) -> None:
+        for version in itertools.count(1):
+            if ended.is_set():
+                return
+            ways[writer % len(ways)](f"/workspace/{writer}", f"{version}\n" * LINES).done()
+            acknowledged[writer] = version
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        writing = [pool.submit(write, writer) for writer in range(WRITERS)]
+        try:
+            until(lambda: all(acknowledged), "a first version of each file")
+            taken = [(list(acknowledged), take(session)) for _ in range(SNAPSHOTS)]
+        finally:
+            ended.set()
+        for each in writing:
+            each.result()
+    for before, snapshot in taken:
+        copy = made_of(client, snapshot)
+        for writer, least in enumerate(before):
+            lines = copy.text(f"/workspace/{writer}").splitlines()
+            assert (len(set(lines)), len(lines)) == (1, LINES), f"{len(lines)} lines"
+            assert int(lines[0]) >= least
+        copy.delete().done()

@@ -8,7 +8,6 @@ from typing import Any
 type Manifest = Mapping[str, Any]  # path → its visible properties
 
 SHOWN = 12  # differences
-TORN = -1  # the version of a file that was being replaced, and has not all of its content
 
 
 class Lost(Exception):
@@ -21,13 +20,9 @@ class Version:
 
     acknowledged: int = 0
     sent: int = 0
-    is_copied: bool = False  # beside the writes
 
     def fits(self, seen: int) -> bool:
-        if self.acknowledged <= seen <= self.sent:
-            return True
-        # a snapshot does not stop programs; see docs/decisions/0023-layers-and-snapshots.md
-        return seen == TORN and self.is_copied and self.acknowledged < self.sent
+        return self.acknowledged <= seen <= self.sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +44,7 @@ class Content:
 
     def up_to(self, later: "Content") -> "Content":
         """What a copy has that was asked for at this content and made before the later one."""
-        flight = {
-            name: Version(version.acknowledged, later.flight[name].sent, is_copied=True)
-            for name, version in self.flight.items()
-        }
+        flight = {name: Version(version.acknowledged, later.flight[name].sent) for name, version in self.flight.items()}
         return replace(self, flight=flight)
 
     def wrong(self, seen: Seen) -> str:

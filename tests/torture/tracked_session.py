@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.client import Client, Reply, Session
-from tests.torture.content import TORN, Content, Expected, Lost, Seen, Version
+from tests.torture.content import Content, Expected, Lost, Seen, Version
 from tests.torture.victim import Gone, retry, send
 from tests.waiting import until
 
@@ -143,10 +143,11 @@ class TrackedSession:
         said = self.run(f"{LOOK}{PYTHON} {FLIGHT} {ON_WAKE_LOG}", MANIFEST)
         text, count, mark, env, manifest = said.split("=\n", 4)
         lines = text.split("\n")[:-1]
-        is_whole = len(set(lines)) == 1 and len(lines) in (1, LINES)
+        if len(set(lines)) != 1 or len(lines) not in (1, LINES):
+            raise Lost(f"a file in flight is torn: {len(lines)} lines of {sorted(set(lines))}")
         if count.strip("x\n"):
             raise Lost(f"a file in flight has more than was written: {count!r}")
-        flight = {TEXT: int(lines[0]) if is_whole else TORN, COUNT: count.count("x\n"), MARK: int(mark or 0)}
+        flight = {TEXT: int(lines[0]), COUNT: count.count("x\n"), MARK: int(mark or 0)}
         return Seen(json.loads(manifest), flight, env.strip())
 
     # --- writes in flight ---

@@ -69,7 +69,8 @@ class Layers:
             await self.bring_volume(session_id)
             session = await self._changes.present(session_id)
             with suppress(VolumeLost):
-                return session, await self.capture_volume(session)
+                async with self._holds.copying(session_id):
+                    return session, await self.capture_volume(session)
         raise errors.Unavailable("The session's files are being moved just now.", 1)
 
     async def capture_volume(self, session: Session) -> Layer:

@@ -6,7 +6,7 @@ runs is never frozen.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from buntime import errors
 from buntime.lifecycle.changes import Changes
@@ -61,6 +61,10 @@ class Leases:
         """From within `use`: prevents suspension and deep sleep for `seconds`. What a client does under the permission
         that was granted is invisible here."""
         self._holds.lend(session.id, seconds)
+
+    def writing(self, session_id: str) -> AbstractAsyncContextManager[None]:
+        """See `Holds.writing`."""
+        return self._holds.writing(session_id)
 
     async def wake(self, session_id: str) -> Session:
         """The session, awake. Counts as activity. Raises SessionNotFound, Unavailable and SessionDamaged."""

@@ -87,7 +87,7 @@ class Contexts:
     ) -> Evaluated:
         if request.files:
             await _check_context(sandbox, context_id)
-            await sandbox.files.write_batch(request.files)
+            await self._entrance.write(session, sandbox, request.files)
         timeout = float(request.timeout or session.limits.timeout)
         result = await sandbox.contexts.run(context_id, request.code or "", timeout, sink, shows)
         known = {"contextId": context_id, "contextSurvived": result.survived}

@@ -1,11 +1,12 @@
 """The way into a session: checks its owner, wakes it, and bounds how much is open in it at a time."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 
 from buntime import errors
 from buntime.caller import Caller
+from buntime.inside import FileToWrite
 from buntime.lifecycle.leases import Leases
 from buntime.ports import Kind, Sandbox, Sandboxes, Store
 from buntime.session import Session, State
@@ -59,6 +60,15 @@ class Entrance:
                 async with self._leases.use(session) as sandbox:
                     connection = await stack.enter_async_context(connect(session, sandbox))
                 yield session, connection
+
+    async def write(self, session: Session, sandbox: Sandbox, files: Sequence[FileToWrite]) -> Sequence[int]:
+        """See `inside.Files.write_batch`. A snapshot has all of it or nothing."""
+        async with self.writing(session):
+            return await sandbox.files.write_batch(files)
+
+    def writing(self, session: Session) -> AbstractAsyncContextManager[None]:
+        """See `Holds.writing`."""
+        return self._leases.writing(session.id)
 
     async def touched(self, session: Session) -> None:
         """A client sent something on an open connection. That is activity, and wakes a suspended session."""

@@ -57,14 +57,14 @@ class Executions:
         request = requests.check_execute(request, caller.plan)
         async with self._entrance.streaming(caller, request.session_id) as (session, sandbox):
             if request.files:
-                await sandbox.files.write_batch(request.files)
+                await self._entrance.write(session, sandbox, request.files)
             result = await processes.run(caller, session, sandbox, _start_of(session, request), begun, sink)
         raise_for_limits("run", session, result, streamed=True)
         return Executed(result, sorted(shown_files(request.files))[:LISTED_FILES], False)
 
     async def _execute(self, session: Session, sandbox: Sandbox, request: Execute, sink: Sink | None) -> Executed:
         if request.files:
-            await sandbox.files.write_batch(request.files)
+            await self._entrance.write(session, sandbox, request.files)
         result = await sandbox.run(_run_of(session, request), sink)
         raise_for_limits("run", session, result, streamed=sink is not None)
         written = sorted(shown_files(request.files) | set(result.files_written))

@@ -1,7 +1,7 @@
 """One method per API operation on the files of a session."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 from buntime import errors
@@ -30,8 +30,8 @@ class Files:
 
     async def write(self, caller: Caller, session_id: str, file: FileToWrite) -> int:
         """Returns the file's new size in bytes."""
-        async with self._entrance.use(caller, session_id) as (_, sandbox):
-            return (await sandbox.files.write_batch([file]))[0]
+        async with self._entrance.use(caller, session_id) as (session, sandbox):
+            return (await self._entrance.write(session, sandbox, [file]))[0]
 
     async def list(
         self, caller: Caller, session_id: str, path: str, *, recursive: bool, limit: int, offset: int
@@ -72,7 +72,14 @@ class Files:
         """Returns the file's size. Raises DiskFull before it reads anything if the stated length is too large."""
         async with self._entrance.streaming(caller, session_id) as (session, sandbox):
             _check_length(session, upload.length)
-            return await sandbox.files.write(path, upload.parts, mode)
+            async with AsyncExitStack() as placing:
+
+                async def parts() -> AsyncIterator[bytes]:
+                    async for part in upload.parts:
+                        yield part
+                    await placing.enter_async_context(self._entrance.writing(session))
+
+                return await sandbox.files.write(path, parts(), mode)
 
     @asynccontextmanager
     async def archive(self, caller: Caller, session_id: str, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
