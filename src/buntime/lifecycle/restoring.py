@@ -4,6 +4,7 @@ One stored change gives the session its new volume. Before it, the session is as
 with the new files. What is left over on either side is an orphan, which the next start removes.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -79,20 +80,16 @@ class Restoring:
                 if sandbox is not None and session.state is State.ACTIVE:
                     await sandbox.thaw()
                 raise
-            await self._sandboxes.kill(session.sandbox)
-            await self._sandboxes.disconnect(session.sandbox)  # the other end may never have been told
-            reached("restore: stopped")
         self._monitor.restored(time.perf_counter() - started)
         log.info("session_restored", session=session_id, snapshot=snapshot.id)
         self._tasks.start(self._clean_up(session, restored), f"clean up after restore of {session_id}")
         return restored
 
     async def _swap(self, session: Session, snapshot: Snapshot, answer: AnswerTo | None) -> Session:
-        before = await self._layers.capture_volume(session)
         volume = new_volume_id()
+        before = await self._copied(session, snapshot, volume)
+        reached("restore: copied")
         try:
-            await self._sandboxes.volumes.copy(snapshot.layer, volume, session.limits.disk)
-            reached("restore: copied")
             restored = await self._stored(session, snapshot, volume, before, answer)
         except Exception:  # not when cancelled: it may be stored then, and the next start decides
             await self._layers.discard(before.id)
@@ -100,6 +97,20 @@ class Restoring:
             raise
         reached("restore: stored")
         return restored
+
+    async def _copied(self, session: Session, snapshot: Snapshot, volume: str) -> Layer:
+        """Makes the volume of the snapshot's files, and returns a layer of what the session has. Both at once, since
+        each waits for the disk."""
+        copying = self._sandboxes.volumes.copy(snapshot.layer, volume, session.limits.disk)
+        before, failed = await asyncio.gather(self._layers.capture_volume(session), copying, return_exceptions=True)
+        if isinstance(before, BaseException):
+            if failed is None:
+                await self._layers.discard(volume)
+            raise before
+        if failed is not None:
+            await self._layers.discard(before.id)
+            raise failed
+        return before
 
     async def _stored(
         self, session: Session, snapshot: Snapshot, volume: str, before: Layer, answer: AnswerTo | None
@@ -122,7 +133,10 @@ class Restoring:
                 session = await self._changes.present(session.id)
 
     async def _clean_up(self, before: Session, after: Session) -> None:
-        """Removes the volume that the session had, and what the archive has of it."""
+        """Ends what is left of the session as it was: its frozen processes, its volume, what the archive has of it."""
+        await self._sandboxes.kill(before.sandbox)
+        await self._sandboxes.disconnect(before.sandbox)  # the other end may never have been told
+        reached("restore: stopped")
         await self._sandboxes.destroy(before)
         await self._saving.tidy(after, ())
         self._layers.look_soon()

@@ -80,8 +80,8 @@ class Forks:
             work = _Work(caller, source, like, ttl, answer, show)
             places = asyncio.Semaphore(AT_ONCE)
             made = await asyncio.gather(*(self._one(work, number, places) for number in range(count)))
-        finally:
-            await self._let_go(layer)
+        finally:  # nobody waits for it
+            self._tasks.start(self._let_go(layer), f"end of the fork of {session_id}")
         self._lifecycle.monitor.forked(sum(isinstance(each, bytes) for each in made))
         first = made[0]
         if isinstance(first, errors.BuntimeError) and not any(isinstance(each, bytes) for each in made):

@@ -29,7 +29,7 @@ from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part, Slots
 from buntime.sandboxes.kernel.image import Image
 from buntime.sandboxes.kernel.oci import Place, Runtime
-from buntime.sandboxes.kernel.root import NotAttachable
+from buntime.sandboxes.kernel.root import Leave, NotAttachable
 from buntime.sandboxes.kernel.seen import make_mount_points, write_seen
 from buntime.sandboxes.machinery import Machinery
 from buntime.sandboxes.record import Record
@@ -184,9 +184,9 @@ class Containers:
     def _image_env(self, record: Record) -> Mapping[str, str]:
         return self._machinery.made.env(record.image)
 
-    def attach(self, sandbox: LocalSandbox, purpose: Purpose) -> None:
+    def attach(self, sandbox: LocalSandbox, purpose: Purpose, leave: Leave) -> None:
         """Gives a parked sandbox the purpose's volume and image in place of its own, and its limits and network rules.
-        Blocking.
+        `leave`: see `root.replace_root`; before its descriptor is closed, the old volume cannot go. Blocking.
 
         Raises NotAttachable, after which it is parked as before. Raises HostCommandFailed and OSError, after which it
         must be removed.
@@ -198,7 +198,7 @@ class Containers:
         if purpose.network != DEFAULT_NETWORK:
             machinery.network.restrict(parked.slot, rules_of(purpose.network))
         try:
-            self._runtime.replace_root(self._place(sandbox.record, ""), sandbox.init)
+            self._runtime.replace_root(self._place(sandbox.record, ""), sandbox.init, leave)
         except NotAttachable:
             if purpose.network != DEFAULT_NETWORK:
                 machinery.network.restrict(parked.slot, rules_of(DEFAULT_NETWORK))

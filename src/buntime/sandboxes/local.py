@@ -5,6 +5,7 @@ earlier server left running.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
@@ -184,13 +185,13 @@ class LocalSandboxes:
     async def _attached(self, parked: LocalSandbox, purpose: Purpose) -> LocalSandbox | None:
         """The parked sandbox with another root. None when that is not possible. Raises Unavailable when it fails and
         cannot be removed."""
-        empty = parked.record.volume
+        empty, left = parked.record.volume, list[int]()
         give_back = self._discard if purpose.is_new else self._removing.remove
         self._removing.note(replace(parked.record, image=purpose.image, volume=purpose.volume))
         try:
             async with self._attaches:
                 # a cancelled attach removes the sandbox, which must not happen while a thread still works on it
-                await to_its_end(asyncio.to_thread(self._containers.attach, parked, purpose))
+                await to_its_end(asyncio.to_thread(self._containers.attach, parked, purpose, left.append))
             async with asyncio.timeout(ATTACH_SECONDS):
                 await parked.check()
         except NotAttachable as changed:
@@ -200,13 +201,19 @@ class LocalSandboxes:
             return None
         except BaseException as failed:
             log.warning("sandbox_not_attached", session=purpose.session, sandbox=parked.id, reason=repr(failed))
-            self._machinery.tasks.start(self._removed_later(empty), f"remove {empty}")
+            self._machinery.tasks.start(self._leave(left, empty), f"remove {empty}")
             await give_back(parked.id)
             if isinstance(failed, (HostCommandFailed, SandboxGone, Unavailable, OSError)):
                 return None
             raise
-        self._machinery.tasks.start(self._removed_later(empty), f"remove {empty}")
+        self._machinery.tasks.start(self._leave(left, empty), f"remove {empty}")
         return parked
+
+    async def _leave(self, roots: Sequence[int], volume_id: str) -> None:
+        """Gives up the root that a sandbox had, and its volume."""
+        for root in roots:
+            await asyncio.to_thread(os.close, root)
+        await self._removed_later(volume_id)
 
     async def _removed_later(self, volume_id: str) -> None:
         with suppress(Unavailable):  # it is in the log; the next start of the server removes it

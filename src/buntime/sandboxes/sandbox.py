@@ -28,7 +28,11 @@ from buntime.sandboxes.record import Record, pid_of
 from buntime.session import Network as NetworkRules
 
 FREEZE_SECONDS, FREEZE_LOOK_SECONDS = 5.0, 0.002
-GRACE_SECONDS, GRACE_LOOK_SECONDS = 3.0, 0.01  # for processes to end after SIGTERM: databases write what they hold
+GRACE_SECONDS, GRACE_LOOK_SECONDS, FIRST_LOOK_SECONDS = (
+    3.0,
+    0.01,
+    0.001,
+)  # for processes to end after SIGTERM: databases write what they hold
 TELL_SECONDS = 1.0  # for telling the guest about deep sleep
 
 
@@ -143,13 +147,17 @@ class LocalSandbox:
 
     async def quiesce(self, *, durable: bool = True) -> bool:
         self._let_go()
-        await self._tell_of_deep_sleep(self._processes.ending("deep_sleep"))
-        await self._tell_of_deep_sleep(self._contexts.ending())
-        await self._tell_of_deep_sleep(self._terminals.ending("deep_sleep"))  # an interactive shell ignores SIGTERM
+        await asyncio.gather(
+            self._tell_of_deep_sleep(self._processes.ending("deep_sleep")),
+            self._tell_of_deep_sleep(self._contexts.ending()),
+            self._tell_of_deep_sleep(self._terminals.ending("deep_sleep")),  # an interactive shell ignores SIGTERM
+        )
         cgroups, deadline = self._machinery.cgroups, time.monotonic() + GRACE_SECONDS
         cgroups.terminate(self.id)
+        pause = FIRST_LOOK_SECONDS
         while cgroups.session_processes(self.id) and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel's
-            await asyncio.sleep(GRACE_LOOK_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, GRACE_LOOK_SECONDS)
         await self._tell_of_deep_sleep(self._processes.settle())
         if not await self.freeze():
             return False

@@ -13,7 +13,7 @@ from typing import Any
 from buntime.sandboxes.kernel.cgroup_version import is_hybrid
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call_detached
 from buntime.sandboxes.kernel.mounts import GUEST, RESOLV_CONF, ROOT, Layers, MountThreads, OwnFiles
-from buntime.sandboxes.kernel.root import replace_root
+from buntime.sandboxes.kernel.root import Leave, replace_root
 from buntime.sandboxes.kernel.seen import CGROUP, PROC_FILES, QUOTA
 from buntime.sandboxes.kernel.user_namespaces import id_map, user_namespaces
 
@@ -183,8 +183,9 @@ class Runtime:
             self._id_maps[place.name] = os.dup(users.mounts)
         return int(place.pid_file.read_text())
 
-    def replace_root(self, place: Place, init: int) -> None:
+    def replace_root(self, place: Place, init: int, leave: Leave) -> None:
         """Gives the running container the place's image and volume in place of its own. `init`: a pidfd of its init.
+        `leave`: see `root.replace_root`.
 
         Raises NotAttachable, which changes nothing, and HostCommandFailed, after which it must be deleted.
         """
@@ -195,7 +196,7 @@ class Runtime:
             else:
                 stack.callback(os.close, mapped)
             layers = Layers(place.image, place.packed, place.volume, mapped)
-            replace_root(self._mounts, init, layers, place.quota)
+            replace_root(self._mounts, init, layers, place.quota, leave)
 
     def delete(self, name: str) -> None:
         """Kills the container if it runs, and forgets it. Idempotent."""

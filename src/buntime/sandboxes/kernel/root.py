@@ -11,6 +11,7 @@ symbolic links. If one is not what it should be, nothing has changed yet, and `N
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -39,15 +40,21 @@ class NotAttachable(Exception):
     """The session has changed a directory of its system that the sandbox needs. The message says which."""
 
 
-def replace_root(threads: MountThreads, init: int, layers: Layers, quota: Path) -> None:
+type Leave = Callable[[int], None]
+
+
+def replace_root(threads: MountThreads, init: int, layers: Layers, quota: Path, leave: Leave) -> None:
     """`init`: a pidfd of the sandbox's init. `quota`: the kernel's numbers of the volume. Blocking.
+
+    Calls `leave` with a descriptor of the old root just before that is unmounted. The last one who closes it waits until
+    the kernel has written out the whole file system of the volumes, so that is not done here.
 
     Raises NotAttachable, which changes nothing, and HostCommandFailed, after which the sandbox must be removed.
     """
-    threads.with_root(layers, lambda: _replace(init, quota))
+    threads.with_root(layers, lambda: _replace(init, quota, leave))
 
 
-def _replace(init: int, quota: Path) -> None:
+def _replace(init: int, quota: Path, leave: Leave) -> None:
     with ExitStack() as stack:
         new = stack.enter_context(detached(ROOT))
         points = {name: _opened(new, name, stack) for name in (*DIRECTORIES, *FILES)}
@@ -60,7 +67,7 @@ def _replace(init: int, quota: Path) -> None:
         except OSError as failed:
             raise HostCommandFailed(f"enter the sandbox: {failed}") from failed
         try:
-            _swap(new, points, numbers)
+            _swap(new, points, numbers, leave)
         finally:
             _return_to(ours)
 
@@ -84,12 +91,13 @@ def _opened(root: int, name: str, stack: ExitStack) -> int:
     return point
 
 
-def _swap(new: int, points: dict[str, int], numbers: int) -> None:
+def _swap(new: int, points: dict[str, int], numbers: int, leave: Leave) -> None:
     """In the sandbox's mount namespace."""
     unmount(Path("/", QUOTA))
     put(numbers, Path("/", QUOTA))
     put(new, PLACE)
     for name, point in points.items():
         move(Path("/", name), point)
+    leave(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     os.chdir(PLACE)
     pivot_to_working_directory()
