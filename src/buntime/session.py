@@ -91,6 +91,7 @@ class Session:
     on_wake: str | None = None
     env: Mapping[str, str] = NO_ENV
     image_name: str = DEFAULT_IMAGE  # by which the image was asked for
+    made_of: str | None = None  # id of the snapshot whose files it began with; the snapshot may be gone
     files: int = 0  # under /workspace, when the session was last seen awake
     processes: int = 0
     key: str = ""  # seals its snapshots; wrapped (see `sealing`); "" before the first snapshot

@@ -6,7 +6,7 @@ import pytest
 
 from tests.app.serving import Answer, Api
 from tests.app.sleeping import content_of, deep_sleep, stored_of, write
-from tests.app.test_snapshots import awake
+from tests.app.test_snapshots import awake, take
 
 
 async def fork(api: Api, session: str, key: str | None = None, **fields: object) -> Answer:
@@ -48,6 +48,13 @@ async def test_it_inherits_settings_but_not_ttl_and_metadata(api: Api) -> None:
     assert [getattr(stored, name) for name in inherited] == [getattr(source, name) for name in inherited]
     assert (stored.metadata, stored.expires_at - stored.created_at) == ({}, 86400)
     assert stored.key == ""
+
+
+async def test_it_is_made_of_no_snapshot_even_if_the_source_is(api: Api) -> None:
+    source = await api.session(snapshotId=await take(api, await awake(api)))
+    (made,) = made_of(await fork(api, source))
+    assert await content_of(api, made) == "kept"
+    assert (await api.call("GET", f"/sessions/{made}")).json["snapshotId"] is None
 
 
 async def test_fields_of_the_request_replace_what_is_inherited(api: Api) -> None:

@@ -28,6 +28,15 @@ async def test_files_are_those_of_the_snapshot_and_the_session_stays_itself(api:
     }
 
 
+async def test_the_session_is_still_made_of_its_first_snapshot(api: Api) -> None:
+    other = await awake(api)
+    first, second = await take(api, other), await take(api, other)
+    session = await api.session(snapshotId=first)
+    answer = await api.call("POST", f"/sessions/{session}/restore", {"snapshotId": second})
+    assert answer.json["snapshotId"] == first
+    assert (await api.call("GET", f"/sessions/{session}")).json["snapshotId"] == first
+
+
 async def test_processes_end(api: Api) -> None:
     session = await awake(api)
     snapshot = await take(api, session)

@@ -51,6 +51,7 @@ async def test_a_session_shows_its_settings_but_not_the_values_of_env(api: Api) 
         "onWake": "bun start",
         "envNames": ["A", "TOKEN"],
         "image": "default",
+        "snapshotId": None,
     }
     assert b'"cpu":1,' in answer.body
 

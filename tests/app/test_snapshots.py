@@ -175,6 +175,34 @@ async def test_children_live_on_when_a_snapshot_is_deleted(api: Api) -> None:
     assert await content_of(api, made) == "kept"
 
 
+async def test_a_session_says_which_snapshot_it_was_made_of(api: Api) -> None:
+    source = await awake(api)
+    snapshot = await take(api, source)
+    made = await api.session(snapshotId=snapshot)
+    listed = {each["sessionId"]: each["snapshotId"] for each in (await api.call("GET", "/sessions")).json["sessions"]}
+    assert listed == {source: None, made: snapshot}
+    answers = [
+        await api.call("GET", f"/sessions/{made}"),
+        await api.call("PATCH", f"/sessions/{made}", {"metadata": {"a": 1}}),
+        await api.call("POST", f"/sessions/{made}/sleep", {"depth": "deep-sleep"}),
+        await api.call("POST", f"/sessions/{made}/wake"),
+    ]
+    assert [each.json["snapshotId"] for each in answers] == [snapshot] * 4
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+async def test_a_session_says_what_it_was_made_of_when_the_snapshot_is_gone(api: Api, is_deleted: bool) -> None:
+    snapshot = await take(api, await awake(api), ttl=60)
+    made = await api.session(snapshotId=snapshot)
+    if is_deleted:
+        await api.call("DELETE", f"/snapshots/{snapshot}")
+    else:
+        api.clock.now += 60
+    await api.lifecycle.layers.tidy()
+    assert not api.store.snapshots
+    assert (await api.call("GET", f"/sessions/{made}")).json["snapshotId"] == snapshot
+
+
 async def test_nobody_else_sees_it(api: Api) -> None:
     session = await awake(api)
     snapshot = await take(api, session)

@@ -238,6 +238,7 @@ SNAPSHOTS = (
     get("list-snapshots-first-page", "/snapshots", limit="1"),
     get("list-snapshots-second-page", "/snapshots", limit="1", offset="1"),
     keyed("create-session-from-snapshot", "/sessions/create", {"snapshotId": "$snapshot"}, keep={"made": "sessionId"}),
+    get("get-session-from-snapshot", "/sessions/$made"),
     delete("", "/sessions/$made"),
     keyed("fork-session", f"{OF_SOURCE}/fork", {}),
     keyed("fork-session-all-fields", f"{OF_SOURCE}/fork", FORK_FIELDS),

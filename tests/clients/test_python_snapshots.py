@@ -46,6 +46,11 @@ def session(client: Buntime) -> Iterator[Session]:
         yield session
 
 
+def _told(session: Session) -> tuple[object, ...]:
+    settings = (session.metadata, session.on_wake, session.env_names, session.preview, session.network)
+    return (*settings, session.image, session.snapshot_id)
+
+
 class LosesEachFirstAnswer(httpx2.HTTPTransport):
     """Drops the first answer to each path, after the server has done its work."""
 
@@ -81,7 +86,9 @@ def test_a_snapshot_outlives_its_session_and_starts_others(client: Buntime) -> N
     assert client.snapshots.get(made.snapshot_id) == made
     with client.sessions.create(snapshot_id=made.snapshot_id) as session:
         assert session.files.read("a.txt") == "one"
+        assert session.snapshot_id == made.snapshot_id
         assert (session.refresh().image, session.files_count) == ("default", 1)
+        assert session.snapshot_id == made.snapshot_id
     client.snapshots.delete(made.snapshot_id)
     with pytest.raises(SnapshotNotFound) as gone:
         client.sessions.create(snapshot_id=made.snapshot_id)
@@ -99,9 +106,8 @@ def test_snapshots_are_listed_over_several_pages_and_filtered(client: Buntime, s
 
 def test_a_fork_is_known_before_and_after_a_refresh(session: Session) -> None:
     with session.fork(metadata={"b": 2}, on_wake=None) as fork:
-        before = (fork.metadata, fork.on_wake, fork.env_names, fork.image, fork.preview, fork.network)
-        fork.refresh()
-        assert before == (fork.metadata, fork.on_wake, fork.env_names, fork.image, fork.preview, fork.network)
+        before = _told(fork)
+        assert before == _told(fork.refresh())
         assert (fork.metadata, fork.on_wake, fork.env_names) == ({"b": 2}, None, ("A",))
         assert fork.files.read("a.txt") == "one"
         assert fork.execute_command("echo $A").stdout == "1\n"

@@ -109,6 +109,7 @@ FULL = Session(
     preview=Preview("private", (3000, 8080)),
     network=Network("none", ("10.0.0.0/8", "*.example.com"), ("1.1.1.1/32",)),
     on_wake="bun run start",
+    made_of="snp_full",
     env={"TOKEN": "se\ncret", "EMPTY": ""},
     files=12,
     processes=2,

@@ -121,8 +121,8 @@ def migrations_until(version: int, copies: Path) -> Path:
     return copies
 
 
-def insert_session_of_version_6(connection: sqlite3.Connection, added: Session) -> None:
-    """As buntime with this version of the store wrote it."""
+def insert_session_of_version_7(connection: sqlite3.Connection, added: Session) -> None:
+    """As buntime with this version of the store, or the one before it, wrote it."""
     row: dict[str, object] = {
         **{name: getattr(added, name) for name in ("id", "account", "created_at", "expires_at", "last_active")},
         **{name: getattr(added, name) for name in ("sandbox", "volume", "image", "image_name", "host", "epoch")},
@@ -507,8 +507,9 @@ async def test_a_store_of_an_older_version_keeps_and_counts_its_sessions(
 async def test_a_store_without_snapshots_keeps_what_it_has(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    full = replace(FULL, made_of=None)
     on_image = replace(session("ses_b", account="acc_two"), image="root-1", image_name="a")
-    a_token = token(session=FULL.id)
+    a_token = token(session=full.id)
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations_until(6, tmp_path / "old"))
         async with opened(store_path) as store:
@@ -518,14 +519,14 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
             await store.add_answer(answer(body=b"big" * 10_000))
         with closing(database.connect(store_path)) as connection:
             assert connection.execute("PRAGMA user_version").fetchone()[0] == 6
-            for added in (FULL, on_image):
-                insert_session_of_version_6(connection, added)
+            for added in (full, on_image):
+                insert_session_of_version_7(connection, added)
             preview_tokens.add_preview_token(connection, a_token, 9)
     async with opened(store_path) as store:
         with closing(database.connect(store_path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone()[0] == 7
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 8
         assert await store.find_key(key().hash) == (key(), account())
-        assert {found.id: found for found in await store.all_sessions()} == {FULL.id: FULL, on_image.id: on_image}
+        assert {found.id: found for found in await store.all_sessions()} == {full.id: full, on_image.id: on_image}
         assert await store.list_images("acc_two") == [NamedImage("a", "root-1", 5, NOW)]
         assert await store.find_preview_token(a_token.hash) == a_token
         assert await store.find_answer("acc_one", "k") == answer(body=b"big" * 10_000)
@@ -533,7 +534,26 @@ async def test_a_store_without_snapshots_keeps_what_it_has(
         taken = snapshot("snp_b", account="acc_two", session="ses_b", image="root-1")
         await store.add_snapshot(taken, layer(account="acc_two", image="root-1"), None, 1)
         assert await store.list_snapshots("acc_two", now=NOW) == ([taken], 1)
-        assert await store.used_images() == {FULL.image, "root-1"}
+        assert await store.used_images() == {full.image, "root-1"}
+
+
+async def test_a_store_that_does_not_say_what_sessions_were_made_of_keeps_what_it_has(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = replace(FULL, made_of=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", migrations_until(7, tmp_path / "old"))
+        async with opened(store_path) as store:
+            await store.add_account(account())
+        with closing(database.connect(store_path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == 7
+            insert_session_of_version_7(connection, old)
+    new = replace(session(), made_of="snp_one")
+    async with opened(store_path) as store:
+        assert await store.all_sessions() == [old]
+        await store.add_session(new, None, 2)
+    async with opened(store_path) as store:
+        assert {found.id: found for found in await store.all_sessions()} == {old.id: old, new.id: new}
 
 
 def test_adding_a_session_is_no_more_work_with_many(store_path: Path) -> None:

@@ -400,6 +400,17 @@ async def test_a_session_can_be_restored_from_before_its_last_restore(store: Sto
     assert [one.id for one in await store.condemn_layers(NOW)] == ["lay_before"]
 
 
+async def test_a_session_is_still_made_of_a_snapshot_that_is_gone(store: Store) -> None:
+    made = replace(session(), made_of="snp_one")
+    await store.add_session(made, None, 1)
+    await add(store, snapshot())
+    await store.remove_snapshot("snp_one")
+    await store.condemn_layers(NOW)
+    changed = await store.change_session(made, replace(made, on_wake="true"))
+    assert changed.made_of == "snp_one"
+    assert await store.get_session("ses_one") == changed
+
+
 async def test_a_refused_restore_changes_nothing(store: Store) -> None:
     await store.add_session(session(), None, 1)
     await add(store, snapshot())

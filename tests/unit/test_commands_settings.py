@@ -18,6 +18,7 @@ WHOLE = session(
     onWake=None,
     envNames=["LEVEL"],
     image="python",
+    snapshotId=None,
 )
 
 
@@ -107,3 +108,4 @@ def test_inspect_shows_every_field_of_the_session() -> None:
     told = {label.strip(): value.strip() for label, value in lines.items()}
     assert (told["metadata.team"], told["memory"], told["variables"]) == ("web", "1024 MB", "LEVEL")
     assert (told["open ports"], told["allowed"], told["on wake"]) == ("8080, 3000", "example.com", "–")
+    assert (told["image"], told["from snapshot"]) == ("python", "–")

@@ -108,6 +108,8 @@ def test_a_session_is_created_from_a_snapshot() -> None:
     assert fake.sessions.open(session_id).files.read("a.txt") == "one"
     told = json.loads(prints(fake, "create", "--snapshot", made.snapshot_id, "--json"))
     assert "filesCount" not in told  # nobody has counted them
+    assert told["snapshotId"] == made.snapshot_id
+    assert re.search(rf"^from snapshot +{made.snapshot_id}$", prints(fake, "inspect", session_id), re.MULTILINE)
     both = ("create", "--snapshot", "first", "--image", "default")
     assert "A snapshot has its image" in is_refused(fake, *both, status=2)
 

@@ -98,6 +98,7 @@ SESSIONS: Mapping[str, Exchange] = {
     ),
     "session-limit-exceeded": Exchange("client", lambda client: client.sessions.create()),
     "get-session": Exchange("client", lambda client: client.sessions.get(SESSION)),
+    "get-session-from-snapshot": Exchange("client", lambda client: client.sessions.get(SESSION)),
     "get-session-all-fields": Exchange("session", lambda session: session.refresh()),
     "session-not-found": Exchange("client", lambda client: client.sessions.get(SESSION)),
     "unauthorized": Exchange("client", lambda client: client.sessions.get(SESSION)),

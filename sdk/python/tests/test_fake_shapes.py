@@ -44,8 +44,8 @@ CONVERSATION = """
     sleep-session wake-session sleep-session-deeply wake-session-from-deep-sleep context-lost
     list-contexts-with-a-lost-one create-snapshot create-snapshot-all-fields get-snapshot list-snapshots
     list-snapshots-filtered fork-session fork-session-all-fields fork-session-partly restore-session create-image
-    create-image-of-snapshot delete-image create-session-from-snapshot delete-snapshot snapshot-not-found
-    invalid-request delete-session session-not-found session-not-found-by-a-run
+    create-image-of-snapshot delete-image create-session-from-snapshot get-session-from-snapshot delete-snapshot
+    snapshot-not-found invalid-request delete-session session-not-found session-not-found-by-a-run
 """
 
 
@@ -72,7 +72,7 @@ class Conversation:
         answer = self._http.send(self._request(name, changes, with_key=with_key))
         if answer.headers["content-type"] == "application/json":
             told = answer.json()
-            self.ids |= {kind: told[field] for kind, field in KINDS.items() if field in told}
+            self.ids |= {kind: told[field] for kind, field in KINDS.items() if told.get(field) is not None}
         return answer
 
     @contextmanager

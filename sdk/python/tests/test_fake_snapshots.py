@@ -156,6 +156,18 @@ def test_what_is_not_known_of_a_fork_or_a_sessions_files_is_not_invented() -> No
     assert (made.refresh().image, made.files_count) == ("default", 1)
 
 
+def test_a_session_says_which_snapshot_it_was_made_of() -> None:
+    fake = FakeBuntime()
+    source = written(fake)
+    first, second = (source.snapshot().snapshot_id for _ in range(2))
+    made = fake.sessions.create(snapshot_id=first)
+    assert [made.snapshot_id, made.refresh().snapshot_id, made.restore(second).snapshot_id] == [first] * 3
+    fake.snapshots.delete(first)
+    assert {one.id: one.snapshot_id for one in fake.sessions.list()} == {source.id: None, made.id: first}
+    fork = made.fork()
+    assert [fork.snapshot_id, fork.refresh().snapshot_id, source.snapshot_id] == [None] * 3
+
+
 def test_each_of_many_forks_succeeds_or_fails_alone() -> None:
     fake = FakeBuntime().limit_sessions(3)
     source = written(fake)

@@ -22,6 +22,7 @@ export function asMade(made: CreatedShape, fields: CreateSession): KnownShape {
     onWake: fields.onWake ?? null,
     envNames: Object.keys(fields.env ?? {}).sort(),
     image,
+    snapshotId: fields.snapshotId ?? null,
     filesCount: image === DEFAULT_IMAGE ? 0 : undefined,
   };
 }
@@ -37,6 +38,7 @@ export function asForked(made: CreatedShape, fields: ForkSession, source: Partia
     onWake: fields.onWake === undefined ? onWake : fields.onWake,
     envNames: fields.env === undefined ? envNames : Object.keys(fields.env).sort(),
     image,
+    snapshotId: null,
   };
 }
 

@@ -334,6 +334,8 @@ export class Session extends SessionHandle {
   readonly envNames!: string[];
   /** The name of the image that it was created on. */
   readonly image!: string;
+  /** The snapshot that it was created from. It stays after a restore, and when the snapshot is gone. */
+  readonly snapshotId!: string | null;
 
   /** @internal */
   constructor(calls: Calls, shape: KnownShape) {

@@ -83,6 +83,7 @@ export interface SessionShape extends CreatedShape {
   onWake: string | null;
   envNames: string[];
   image: string;
+  snapshotId: string | null;
 }
 
 export interface DeletedSession {

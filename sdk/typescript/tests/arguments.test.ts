@@ -189,14 +189,17 @@ test("a new session knows what it was made with", async () => {
     onWake: "echo",
     env: { B: "2", A: "1" },
   });
-  const { metadata, preview, network, onWake, envNames, state, lastActive, filesCount, activeProcesses } = made;
-  const seen = { metadata, preview, network, onWake, envNames, state, lastActive, filesCount, activeProcesses };
+  const { metadata, preview, network, onWake, envNames, snapshotId } = made;
+  const { state, lastActive, filesCount, activeProcesses } = made;
+  const settings = { metadata, preview, network, onWake, envNames, snapshotId };
+  const seen = { ...settings, state, lastActive, filesCount, activeProcesses };
   expect(seen).toEqual({
     metadata: { user: "u1" },
     preview: { visibility: "public", ports: [3000] },
     network: { egress: "none", allow: [], deny: [] },
     onWake: "echo",
     envNames: ["A", "B"],
+    snapshotId: null,
     state: "active",
     lastActive: made.createdAt,
     filesCount: 0,
@@ -209,6 +212,7 @@ test("a new session knows what it was made with", async () => {
     network: made.network,
     onWake: made.onWake,
     envNames: made.envNames,
+    snapshotId: made.snapshotId,
     state: made.state,
     lastActive: made.lastActive,
     filesCount: 0,

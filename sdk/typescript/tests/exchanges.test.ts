@@ -89,6 +89,7 @@ const CALLS: Record<string, Calling> = {
   "invalid-request": create,
   "session-limit-exceeded": create,
   "get-session": ({ sessions }) => sessions.get(S),
+  "get-session-from-snapshot": ({ sessions }) => sessions.get(S),
   "get-session-all-fields": ({ sessions }) => sessions.get({ sessionId: S }),
   "session-not-found": (client) => session(client).refresh(),
   unauthorized: ({ sessions }) => sessions.get(S),

@@ -169,6 +169,22 @@ test("what is not known of a session is not invented", async () => {
   expect(await (await fork.fetch()).text()).toBe("hello"); // with a token, although the fork did not know that it needs one
 });
 
+test("a session says which snapshot it was made of", async () => {
+  const fake = new FakeBuntime();
+  const source = await written(fake);
+  const [first, second] = [(await source.snapshot()).snapshotId, (await source.snapshot()).snapshotId];
+  const made = await fake.sessions.create({ snapshotId: first });
+  expect(made.snapshotId).toBe(first);
+  expect((await made.refresh()).snapshotId).toBe(first);
+  await made.restore(second);
+  expect(made.snapshotId).toBe(first);
+  await fake.snapshots.delete(first);
+  const listed = (await fake.sessions.list().all()).map(({ id, snapshotId }) => [id, snapshotId]);
+  expect(Object.fromEntries(listed)).toEqual({ [source.id]: null, [made.id]: first });
+  const fork = await made.fork();
+  expect([fork.snapshotId, (await fork.refresh()).snapshotId, source.snapshotId]).toEqual([null, null, null]);
+});
+
 test("each of many forks succeeds or fails alone", async () => {
   const fake = new FakeBuntime().limitSessions(3);
   const source = await written(fake);

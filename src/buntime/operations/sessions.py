@@ -158,6 +158,7 @@ class Sessions:
             volume=claimed.volume,
             image=claimed.image,
             image_name=source.image_name,
+            made_of=source.snapshot or None,
             state=State.ACTIVE,
             files=0,
             processes=0,

@@ -15,19 +15,19 @@ from buntime.stores.images import require_image
 
 _ADD = """
 INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, volume, image, image_name,
-                      host, epoch, version, on_wake, limits, metadata, preview, network, env, files, processes, key,
-                      snapshot, previous, archived)
+                      made_of, host, epoch, version, on_wake, limits, metadata, preview, network, env, files, processes,
+                      key, snapshot, previous, archived)
 VALUES (:id, :account, :state, :created_at, :expires_at, :last_active, :sandbox, :volume, :image, :image_name,
-        :host, :epoch, :version, :on_wake, :limits, :metadata, :preview, :network, :env, :files, :processes, :key,
-        :snapshot, :previous, :archived)
+        :made_of, :host, :epoch, :version, :on_wake, :limits, :metadata, :preview, :network, :env, :files, :processes,
+        :key, :snapshot, :previous, :archived)
 """
 
 _CHANGE = """
 UPDATE sessions
 SET state = :state, created_at = :created_at, expires_at = :expires_at, last_active = max(last_active, :last_active),
-    sandbox = :sandbox, volume = :volume, image = :image, image_name = :image_name, host = :host, epoch = :epoch,
-    version = :expected + 1, on_wake = :on_wake, limits = :limits, metadata = :metadata, preview = :preview,
-    network = :network, env = :env,
+    sandbox = :sandbox, volume = :volume, image = :image, image_name = :image_name,
+    made_of = :made_of, host = :host, epoch = :epoch, version = :expected + 1,
+    on_wake = :on_wake, limits = :limits, metadata = :metadata, preview = :preview, network = :network, env = :env,
     files = :files, processes = :processes, key = :key, snapshot = :snapshot, previous = :previous,
     archived = :archived
 WHERE id = :id AND version = :expected
@@ -94,6 +94,7 @@ def _to_row(session: Session) -> dict[str, object]:
         "volume": session.volume,
         "image": session.image,
         "image_name": session.image_name,
+        "made_of": session.made_of,
         "host": session.host,
         "epoch": session.epoch,
         "version": session.version,
@@ -124,6 +125,7 @@ def _from_row(row: sqlite3.Row) -> Session:
         volume=row["volume"],
         image=row["image"],
         image_name=row["image_name"],
+        made_of=row["made_of"],
         state=State(row["state"]),
         metadata=json.loads(row["metadata"]),
         preview=_preview_from_text(row["preview"]),

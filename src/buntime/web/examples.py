@@ -29,6 +29,7 @@ _SESSION = {
     "onWake": None,
     "envNames": ["TOKEN"],
     "image": "default",
+    "snapshotId": None,
 }
 _IMAGE = {
     "imageId": "root-6f2a95cb55b8edfefbf4b6b104ad280f",

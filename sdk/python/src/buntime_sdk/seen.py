@@ -49,6 +49,7 @@ def as_made(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
         "network": settings.get("network", {}),
         "onWake": settings.get("onWake"),
         "envNames": sorted(settings.get("env", ())),
+        "snapshotId": settings.get("snapshotId"),
     }
     if "snapshotId" not in settings:
         told["image"] = settings.get("image", DEFAULT_IMAGE)
@@ -63,7 +64,7 @@ def as_forked(made: Mapping[str, Any], settings: Mapping[str, Any], source: Mapp
     given = {name: settings[name] for name in INHERITED if name in settings}
     if "env" in settings:
         given["envNames"] = sorted(settings["env"])
-    return {**_as_new(made, settings), **inherited, **given}
+    return {**_as_new(made, settings), "snapshotId": None, **inherited, **given}
 
 
 def _as_new(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +157,12 @@ class SeenSession:
     def image(self) -> str:
         """The name of the image that it was created on."""
         return str(self._known("image"))
+
+    @property
+    def snapshot_id(self) -> str | None:
+        """The snapshot that it was created from. It stays after a restore, and when the snapshot is gone."""
+        snapshot_id: str | None = self._known("snapshotId")
+        return snapshot_id
 
     def preview_url(self, port: int = DEFAULT_PORT) -> str:
         """Returns the URL at which a port of the session is visible in a browser. Programs use `fetch`.

@@ -117,6 +117,7 @@ export class FakeSession {
       onWake: null,
       envNames: [],
       image: origin.image,
+      snapshotId: fields.snapshotId ?? null,
     };
     this.update(fields);
   }

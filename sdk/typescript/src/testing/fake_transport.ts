@@ -168,7 +168,8 @@ export class FakeTransport implements Transport {
     return runs?.(session, request, this.#tools, signal) ?? files?.(session, request, signal);
   }
 
-  #create({ image, snapshotId, ...fields }: CreateSession): unknown {
+  #create(fields: CreateSession): unknown {
+    const { image, snapshotId } = fields;
     if (snapshotId === undefined) return this.#begin(fields, this.images.find(image ?? DEFAULT_IMAGE));
     if (image !== undefined) {
       const message = "Give image or snapshotId, not both: a snapshot has its image.";

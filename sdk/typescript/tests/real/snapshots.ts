@@ -15,14 +15,20 @@ try {
   const other = await client.sessions.create({ snapshotId: snapshot.snapshotId });
   made.push(other);
   assert.equal(await other.files.read("a.txt"), "one");
-  assert.equal((await other.refresh()).image, "default");
+  assert.equal(other.snapshotId, snapshot.snapshotId);
+  await other.refresh();
+  assert.deepEqual([other.image, other.snapshotId], ["default", snapshot.snapshotId]);
 
   const fork = await session.fork({ metadata: { b: 2 } });
   made.push(fork);
   assert.equal(await fork.files.read("a.txt"), "two");
-  const seen = [fork.metadata, fork.envNames, fork.image, fork.preview, fork.network, fork.onWake];
+  const told = () => {
+    const { metadata, envNames, image, snapshotId, preview, network, onWake } = fork;
+    return [metadata, envNames, image, snapshotId, preview, network, onWake];
+  };
+  const seen = told();
   await fork.refresh();
-  assert.deepEqual([fork.metadata, fork.envNames, fork.image, fork.preview, fork.network, fork.onWake], seen);
+  assert.deepEqual(told(), seen);
   for (const one of await session.forkMany(2)) {
     assert.ok(one instanceof Session);
     made.push(one);

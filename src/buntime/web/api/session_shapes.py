@@ -87,6 +87,7 @@ def shown(view: SessionView, config: Config) -> wire.Session:
         on_wake=made.on_wake,
         env_names=sorted(made.env),
         image=made.image_name,
+        snapshot_id=made.made_of,
     )
 
 

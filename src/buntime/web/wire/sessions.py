@@ -190,6 +190,13 @@ class Session(Response):
     on_wake: str | None
     env_names: Annotated[list[str], Meta(description="Sorted.")]
     image: Annotated[str, Meta(description="The name of the image that the session was created on.")]
+    snapshot_id: Annotated[
+        str | None,
+        Meta(
+            description="The snapshot that the session was created from, or null. It stays after a restore, and when "
+            "the snapshot is gone."
+        ),
+    ]
 
 
 class Sleep(Request):

@@ -40,7 +40,7 @@ sessions = typer.Typer()
 ASLEEP = {"idle": "suspended", "deep-sleep": "in deep sleep"}
 SHOWN = (
     *("created_at", "expires_at", "last_active", "state", "files_count", "active_processes", "metadata"),
-    *("resource_limits", "preview", "network", "on_wake", "env_names", "image"),
+    *("resource_limits", "preview", "network", "on_wake", "env_names", "image", "snapshot_id"),
 )
 
 

@@ -220,4 +220,5 @@ def _access(session: "Session") -> list[tuple[str, str]]:
         ("on wake", session.on_wake or "–"),
         ("variables", ", ".join(session.env_names) or "–"),
         ("image", session.image),
+        ("from snapshot", session.snapshot_id or "–"),
     ]

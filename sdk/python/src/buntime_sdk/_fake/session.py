@@ -118,6 +118,7 @@ class FakeSession:
             "onWake": None,
             "envNames": [],
             "image": origin.image,
+            "snapshotId": fields.get("snapshotId"),
         }
         self.update(fields)
 
