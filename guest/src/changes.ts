@@ -65,7 +65,7 @@ export async function writtenSince(mark: Mark, workspace: string): Promise<Writt
   const pace = new Pace();
   let visited = 0;
   try {
-    for (const { path, name, kind, at } of walk(`${workspace}/.`, { enters: ({ name }) => !PASSED_OVER.has(name) })) {
+    for (const { path, name, kind, at } of walk(`${workspace}/.`, { enters })) {
       if (++visited > MOST_VISITED || performance.now() > deadline)
         return { paths: [...found].sort(), truncated: true };
       if (pace.due) await pace.rest();
@@ -81,6 +81,30 @@ export async function writtenSince(mark: Mark, workspace: string): Promise<Writt
   }
   return { paths: [...found].sort(), truncated };
 }
+
+let root = -1; // the device of the root in which files were looked at last
+
+/** Looks at the same files while a run goes on, if nobody has since the sandbox has this root. The kernel must read each
+ * file's time first, and keeps it: `writtenSince` then takes a tenth of the time. */
+export async function lookAhead(workspace: string, isOver: () => boolean): Promise<void> {
+  const { dev } = lstatSync("/");
+  if (dev === root) return;
+  root = dev;
+  const deadline = performance.now() + LONGEST;
+  const pace = new Pace();
+  let visited = 0;
+  try {
+    for (const { kind, at } of walk(`${workspace}/.`, { enters })) {
+      if (pace.due) await pace.rest();
+      if (isOver() || ++visited > MOST_VISITED || performance.now() > deadline) return;
+      if (kind === "file" || kind === "symlink") isSince(0n, at);
+    }
+  } catch (thrown) {
+    if (errnoOf(thrown) === "") throw thrown;
+  }
+}
+
+const enters = ({ name }: { readonly name: string }): boolean => !PASSED_OVER.has(name);
 
 function isSince(mark: Mark, at: string | Buffer): boolean {
   const stats = unless(["ENOENT", "ENOTDIR", "ENAMETOOLONG", "EACCES"], () => lstatSync(at, { bigint: true }));
