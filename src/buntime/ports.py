@@ -2,7 +2,7 @@
 (in `testing/`) and the real thing.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -593,7 +593,8 @@ class Sandboxes(Protocol):
         """At start: adopts sandboxes that run and are in `owned` (sandbox id → session) or were parked.
 
         Freezes the sandbox of an idle session again, and stops that of a session in deep sleep. Destroys the rest,
-        except volumes of `owned` sessions, which `start` takes up again, and those of `layers` (ids).
+        except volumes of `owned` sessions, which `start` takes up again, and those of `layers` (ids). See `Volumes` for
+        parents.
         """
         ...
 
@@ -616,6 +617,11 @@ class Volumes(Protocol):
 
     Volumes are made by `Sandboxes.claim` and by `receive`. The host makes their ids: `vol` + 12 of a-z0-9, or those of
     the sandboxes that an earlier version made them for.
+
+    A *parent* is the state of a volume that was sent or received, kept so that the next stream has only what changed
+    since. It has a mark, which the caller makes (0-9, a-z and `-`), and goes with its volume. At a start,
+    `Sandboxes.recover` keeps the one whose mark is that of the session's saved volume. It is a cache too: the host may
+    drop it at any time.
     """
 
     def exists(self, volume_id: str) -> bool:
@@ -623,32 +629,60 @@ class Volumes(Protocol):
         ...
 
     def cached(self) -> Mapping[str, int]:
-        """Volume id → bytes, for volumes on this host that no sandbox uses. Reads memory only.
+        """Volume id → bytes, for volumes on this host that no sandbox uses, with their parents. Reads memory only.
 
         Layers are not among them: the core knows which it needs.
         """
         ...
 
-    def send(self, volume_id: str) -> Iterator[bytes]:
+    def send(self, volume_id: str, keep: str = "", since: str = "") -> Iterator[bytes]:
         """A volume that no sandbox uses, as a stream that `receive` understands. Blocking, for a thread. Memory does
         not grow with the volume. Closing the iterator ends the stream; then the volume can be used again.
 
+        `keep`: a new mark, under which the state that is sent is kept as a parent; a small volume may do without.
+        `since`: the mark of a parent; the stream is an increment then, with what changed since.
+
         Raises VolumeLost; VolumeUnsendable when the volume has something that the stream cannot hold, or more than is
-        reasonable for its limit, which a session can cause; Unavailable when the host cannot do it now.
+        reasonable for its limit, which a session can cause, or when there is no such parent; Unavailable when the host
+        cannot do it now. The new parent may be there then.
         """
         ...
 
-    def receive(self, volume_id: str, disk: int | None, content: Iterator[bytes]) -> None:
+    def parents(self, volume_id: str) -> Collection[str]:
+        """The marks of the volume's parents on this host."""
+        ...
+
+    def drop_parents(self, volume_id: str, but: str = "") -> None:
+        """Removes the volume's parents, except the one with the mark `but`. Idempotent. Blocking, for a thread. Raises
+        Unavailable."""
+        ...
+
+    async def shed(self, wanted: int) -> int:
+        """Removes parents of any volumes until `wanted` bytes are freed, those first of which a volume has changed the
+        most. Leaves alone those that have nothing that their volume does not have. Returns the bytes."""
+        ...
+
+    def receive(
+        self,
+        volume_id: str,
+        disk: int | None,
+        content: Iterator[bytes],
+        increments: Iterable[Iterator[bytes]] = (),
+        keep: str = "",
+    ) -> None:
         """Puts the volume on this host from what `send` gave: durable, exactly as it was, and with `disk` (MB) as its
         limit; or not at all. Blocking, for a thread. `disk` None: it is a layer, which has no limit.
 
-        Raises what `content` raises, ValueError when it is no such stream, and Unavailable.
+        `increments`: streams that go on from `content`, each from the one before. They are asked for one after another,
+        each when the one before was read to its end. `keep`: a mark, under which the state is kept as a parent.
+
+        Raises what the streams raise, ValueError when they are no such streams, and Unavailable.
         """
         ...
 
     async def remove(self, volume_id: str) -> None:
-        """Removes a volume that no sandbox uses. Idempotent. Raises Unavailable, also for a layer that a sandbox stands
-        on."""
+        """Removes a volume that no sandbox uses, and its parents. Idempotent. Raises Unavailable, also for a layer that
+        a sandbox stands on."""
         ...
 
     async def capture(self, volume_id: str, layer_id: str) -> int:

@@ -60,11 +60,40 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class SavedVolume:
-    """The content of a session's volume at a deep sleep, as one object in the archive."""
+    """The content of a session's volume at a deep sleep, in the archive: one full object, or an increment that stands
+    on other objects."""
 
     name: str  # the object's name
     size: int  # bytes as stored: compressed and sealed
     taken_at: int  # Unix seconds
+    below: tuple[str, ...] = ()  # names of the objects that it stands on, the full one first
+    sizes: tuple[int, ...] = ()  # theirs
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The names of all its objects, the full one first."""
+        return (*self.below, self.name)
+
+    @property
+    def mark(self) -> str:
+        """Tells it from all others of its session, and is the mark of the parent that a host keeps of it (see
+        `ports.Volumes`)."""
+        return self.name.rpartition("/")[2]
+
+    def up_to(self, count: int) -> Self | None:
+        """What its first `count` objects are: an earlier state of the same volume. None for 0."""
+        if not count or count == len(self.links):
+            return self if count else None
+        name = self.links[count - 1]
+        taken_at = int(name.rpartition("/")[2].partition("-")[0])
+        return replace(
+            self,
+            name=name,
+            size=self.sizes[count - 1],
+            taken_at=taken_at,
+            below=self.below[: count - 1],
+            sizes=self.sizes[: count - 1],
+        )
 
 
 DEFAULT_PREVIEW = Preview()

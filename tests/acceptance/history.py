@@ -16,7 +16,7 @@ from buntime.stores import store_file
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import fresh_server
-from tests.acceptance.leftovers import wait_until_tidy
+from tests.acceptance.leftovers import links, wait_until_tidy
 from tests.acceptance.server import Server
 from tests.waiting import until
 
@@ -53,7 +53,12 @@ class History:
     def named(self, session: Session) -> set[str]:
         """Returns the objects that the store names."""
         saved = self.stored("SELECT snapshot, previous FROM sessions WHERE id = ?", session.id)
-        return {json.loads(str(each))["name"] for each in saved if each is not None}
+        return {name for each in saved if each is not None for name in links(str(each))}
+
+    def mark(self, session: Session) -> tuple[str, str]:
+        """Returns the session's volume and the mark of the parent that belongs to what was saved last."""
+        volume, saved = self.stored("SELECT volume, snapshot FROM sessions WHERE id = ?", session.id)
+        return str(volume), json.loads(str(saved))["name"].rpartition("/")[2]
 
     def stored(self, query: str, *values: str) -> tuple[object, ...]:
         """Returns a row of the store."""

@@ -137,9 +137,13 @@ def test_a_deep_sleep_is_whole_or_not_begun(history: History, step: str) -> None
     history.is_as_before()
 
 
+KEPT = "head -c 6M /dev/urandom > big"  # enough for a parent to be kept
+
+
 @pytest.mark.parametrize("step", [*steps.ARCHIVE, *steps.EVICT])
 def test_a_sleeper_gets_into_the_archive_in_the_end_and_leaves_nothing_else_there(history: History, step: str) -> None:
     session = history.client.open()
+    session.output(KEPT)
     if step != "archive: key stored":  # the key is stored only once
         session.write("file", "one").done()
         deep_sleep(session)
@@ -155,6 +159,56 @@ def test_a_sleeper_gets_into_the_archive_in_the_end_and_leaves_nothing_else_ther
     evict(history.server, session)
     assert set(history.objects(session.id)) == history.named(session)
     assert session.text("file") == "three"
+    history.is_tidy()
+    session.delete().done()
+    history.is_as_before()
+
+
+@pytest.mark.parametrize("step", steps.ARCHIVE[1:])
+def test_a_chain_goes_on_after_a_crash_or_begins_anew(history: History, step: str) -> None:
+    """The volume stays on the host. Its parent must be that of the state that the store names, or none."""
+    session = history.client.open()
+    session.output(KEPT)
+    for content in ("one", "two"):
+        session.write("file", content).done()
+        deep_sleep(session)
+    session.write("file", "three").done()
+    reply = history.crash(step, lambda: ask_to_sleep(session))
+    assert reply is None or reply.done()["state"] == "deep-sleep"
+    history.server.start()
+    until(lambda: set(history.objects(session.id)) == history.named(session), "the archive to match the store")
+    until(lambda: history.mark(session) in traces.parents(history.server.config), "its parent to be kept")
+    history.is_tidy()
+    session.write("file", "four").done()
+    before = len(history.named(session))
+    deep_sleep(session)
+    assert len(history.named(session)) == before + 1, "the chain must go on"
+    history.server.settings["BUNTIME_CACHE_GB"] = "0"
+    history.server.stop()
+    history.server.start()
+    wait_until_evicted(history.server, session)
+    assert session.text("file") == "four"
+    assert len(session.output("cat big")) > 0
+    session.delete().done()
+    history.is_as_before()
+
+
+@pytest.mark.parametrize("step", steps.SHED)
+def test_a_parent_that_is_dropped_for_room_costs_a_whole_archive_and_nothing_else(history: History, step: str) -> None:
+    session = history.client.open()
+    session.output(WRITE := "head -c 80M /dev/urandom > big")
+    deep_sleep(session)
+
+    def rewrite() -> Reply:
+        return session.execute(command=f"for i in $(seq 10); do {WRITE}; sync; sleep 1; done")
+
+    history.crash(step, rewrite, cache_gb=0)
+    history.server.start()
+    assert (session.id, "") not in traces.parents(history.server.config)
+    size = session.output("stat -c %s big").strip()
+    evict(history.server, session)
+    assert session.output("stat -c %s big").strip() == size
+    history.is_tidy()
     session.delete().done()
     history.is_as_before()
 
@@ -170,7 +224,7 @@ WAKES = [
 @pytest.mark.parametrize(("step", "cache_gb", "pool_size"), WAKES)
 def test_a_wake_is_whole_or_begins_again(history: History, step: str, cache_gb: int, pool_size: int) -> None:
     session = history.client.open()
-    session.output("echo kept > file; rm /etc/motd")
+    session.output(f"{KEPT}; echo kept > file; rm /etc/motd")
     deep_sleep(session)
 
     def wake_it() -> Reply:
@@ -190,6 +244,9 @@ def test_a_wake_is_whole_or_begins_again(history: History, step: str, cache_gb: 
 
 
 def test_every_step_that_is_named_is_one_at_which_a_server_is_killed() -> None:
-    at_create, down = (*steps.CREATE, *steps.DELETE), (*steps.SUSPEND, *steps.SLEEP, *steps.ARCHIVE, *steps.EVICT)
+    at_create, down = (
+        (*steps.CREATE, *steps.DELETE),
+        (*steps.SUSPEND, *steps.SLEEP, *steps.ARCHIVE, *steps.EVICT, *steps.SHED),
+    )
     here = {*at_create, *down, *steps.ATTACH, *steps.WAKE}
     assert here | set(AT_COPIES) == set(named_steps())

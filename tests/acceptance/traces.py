@@ -19,6 +19,7 @@ from buntime.stores import store_file
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 INCOMING = "incoming"  # directory of volumes that are being restored
+PARENTS = "parents"  # directory of states of volumes on which the next archive stands
 
 
 def left_behind(config: Config) -> list[str]:
@@ -59,7 +60,13 @@ def volume_of(config: Config, session_id: str) -> str:
 
 
 def volumes(config: Config) -> set[str]:
-    return {path.name for path in (config.data_dir / "volumes").iterdir()} - {INCOMING}
+    return {path.name for path in (config.data_dir / "volumes").iterdir()} - {INCOMING, PARENTS}
+
+
+def parents(config: Config) -> set[tuple[str, str]]:
+    """Returns the volume and the mark of each parent."""
+    names = {path.name for path in (config.data_dir / "volumes" / PARENTS).iterdir() if path.is_dir()}
+    return {(volume, mark) for volume, _, mark in (name.partition(".") for name in names)}
 
 
 def sandboxes(config: Config) -> dict[str, set[str]]:

@@ -55,16 +55,16 @@ async def test_only_an_archived_session_in_deep_sleep_is_evicted(api: Api) -> No
 
 async def test_requests_that_come_together_share_one_restore(api: Api) -> None:
     session = await evicted(api, "kept")
-    receive, received = api.sandboxes.volumes.receive, 0
+    get, read = api.archive.get, 0
 
-    def counted(volume_id: str, disk: int | None, content: Iterator[bytes]) -> None:
-        nonlocal received
-        received += 1
-        receive(volume_id, disk, content)
+    def counted(name: str) -> Iterator[bytes]:
+        nonlocal read
+        read += 1
+        return get(name)
 
-    api.sandboxes.volumes.receive = counted  # type: ignore[method-assign]
+    api.archive.get = counted  # type: ignore[method-assign]
     assert await asyncio.gather(*(content_of(api, session) for _ in range(8))) == ["kept"] * 8
-    assert received == 1
+    assert read == 1
 
 
 # --- damage ---
@@ -131,7 +131,7 @@ def _forgetful(api: Api) -> None:
 
 
 def _unsendable(api: Api) -> None:
-    def send(volume_id: str) -> Iterator[bytes]:
+    def send(volume_id: str, keep: str = "", since: str = "") -> Iterator[bytes]:
         raise VolumeUnsendable("its paths are too long")
         yield b""
 
@@ -163,7 +163,7 @@ async def test_a_session_that_cannot_be_archived_sleeps_on_its_host_until_it_can
 async def test_a_volume_that_cannot_be_archived_is_tried_again_only_after_a_wake(api: Api) -> None:
     session, attempts = await api.session(), 0
 
-    def send(volume_id: str) -> Iterator[bytes]:
+    def send(volume_id: str, keep: str = "", since: str = "") -> Iterator[bytes]:
         nonlocal attempts
         attempts += 1
         raise VolumeUnsendable("its paths are too long")

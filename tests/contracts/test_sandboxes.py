@@ -21,11 +21,21 @@ from buntime.ids import new_layer_id
 from buntime.image import MADE_PREFIX
 from buntime.inside import FileToWrite
 from buntime.plan import MB, Limits
-from buntime.ports import ArchiveUnavailable, Claimed, NoRoom, Run, Sandbox, Sandboxes, SandboxGone, VolumeLost
+from buntime.ports import (
+    ArchiveUnavailable,
+    Claimed,
+    NoRoom,
+    Run,
+    Sandbox,
+    Sandboxes,
+    SandboxGone,
+    VolumeLost,
+    VolumeUnsendable,
+)
 from buntime.sandboxes import opening
 from buntime.sandboxes.guest.client import new_http_client
 from buntime.sandboxes.kernel.image import ensure_image
-from buntime.session import DEFAULT_NETWORK, Network, Session, State
+from buntime.session import DEFAULT_NETWORK, Network, SavedVolume, Session, State
 from buntime.snapshot import MOST_LAYERS, MadeImage
 from buntime.testing.sandboxes import FakeSandboxes
 from tests.parts import wait_for_part
@@ -310,6 +320,86 @@ async def test_a_volume_is_sent_evicted_received_and_started_as_it_was(host: Hos
     assert await sandbox.files.read_whole("/root/b", 10) == b"too"
     with pytest.raises(DiskFull):
         await sandbox.files.write_batch([FileToWrite("/workspace/b", bytes(LIMITS.disk * MB + 1))])
+
+
+async def _increment(host: Host, session: Session, keep: str, since: str) -> list[bytes]:
+    return await asyncio.to_thread(lambda: list(host.sandboxes.volumes.send(session.volume, keep, since)))
+
+
+async def test_a_chain_of_streams_is_received_and_goes_on(host: Host) -> None:
+    volumes, session = host.sandboxes.volumes, await _stopped(host, os.urandom(5 * MB))
+    chain = [await _increment(host, session, "1-a", "")]
+    assert set(volumes.parents(session.volume)) == {"1-a"}
+    for mark, since in (("2-b", "1-a"), ("3-c", "2-b")):
+        sandbox = await host.sandboxes.start(session)
+        await sandbox.files.write_batch([FileToWrite("/workspace/new", mark.encode())])
+        await sandbox.quiesce()
+        await host.sandboxes.stop(replace(session, sandbox=sandbox.id))
+        chain.append(await _increment(host, session, mark, since))
+        assert sum(map(len, chain[-1])) < 100_000
+        assert set(volumes.parents(session.volume)) == {since, mark}
+        volumes.drop_parents(session.volume, but=mark)
+        assert set(volumes.parents(session.volume)) == {mark}
+        await volumes.remove(session.volume)
+        assert not volumes.parents(session.volume)
+        full, *increments = (iter(stream) for stream in chain)
+        disk = session.limits.disk
+        await asyncio.to_thread(volumes.receive, session.volume, disk, full, increments, mark)
+        assert set(volumes.parents(session.volume)) == {mark}
+    sandbox = await host.sandboxes.start(session)
+    assert await sandbox.files.read_whole("/workspace/new", 10) == b"3-c"
+    assert len(await sandbox.files.read_whole("/workspace/a", 8 * MB)) == 5 * MB
+
+
+async def test_an_increment_needs_its_parent_and_may_be_tried_without(host: Host) -> None:
+    volumes, session = host.sandboxes.volumes, await _stopped(host, os.urandom(5 * MB))
+    with pytest.raises(VolumeUnsendable):
+        await _increment(host, session, "2-b", "1-a")
+    volumes.drop_parents(session.volume)
+    await _increment(host, session, "2-b", "")
+    assert set(volumes.parents(session.volume)) == {"2-b"}
+
+
+async def test_an_increment_is_not_received_as_a_full_stream(host: Host) -> None:
+    volumes, session = host.sandboxes.volumes, await _stopped(host, os.urandom(5 * MB))
+    await _increment(host, session, "1-a", "")
+    increment = await _increment(host, session, "2-b", "1-a")
+    await volumes.remove(session.volume)
+    with pytest.raises((ValueError, Unavailable)):
+        await _receive(host, session, increment)
+    assert not volumes.exists(session.volume)
+    assert not volumes.parents(session.volume)
+
+
+async def test_recovery_keeps_the_parent_that_the_session_names_alone(host: Host) -> None:
+    volumes, session = host.sandboxes.volumes, await _stopped(host, os.urandom(5 * MB))
+    other = await _claim(host, "ses_" + "z" * 18)
+    for mark in ("1-a", "2-b"):
+        await _increment(host, session, mark, "")
+    asleep = replace(session, state=State.DEEP_SLEEP, saved=SavedVolume(f"{session.id}/2-b", 1, 2))
+    await host.reopen({session.sandbox: asleep, other.sandbox: other})
+    volumes = host.sandboxes.volumes
+    assert set(volumes.parents(session.volume)) == {"2-b"}
+    await host.reopen({session.sandbox: replace(asleep, saved=None), other.sandbox: other})
+    assert not host.sandboxes.volumes.parents(session.volume)
+    assert host.sandboxes.volumes.exists(session.volume)
+
+
+async def test_parents_that_keep_what_their_volume_has_not_are_shed(host: Host) -> None:
+    volumes, session = host.sandboxes.volumes, await _stopped(host, os.urandom(5 * MB))
+    await _increment(host, session, "1-a", "")
+    assert await volumes.shed(1) == 0
+    sandbox = await host.sandboxes.start(session)
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", os.urandom(5 * MB))])
+    await sandbox.quiesce()
+    await host.sandboxes.stop(replace(session, sandbox=sandbox.id))
+    deadline = asyncio.get_running_loop().time() + 20
+    while not (freed := await volumes.shed(1)):  # the host has to find out first
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.1)
+    assert 4 * MB < freed < 6 * MB
+    assert not volumes.parents(session.volume)
+    assert await volumes.shed(1) == 0
 
 
 async def test_volumes_of_stopped_sandboxes_count_as_cached(host: Host) -> None:

@@ -103,6 +103,28 @@ async def test_after_a_capture_that_is_kept_every_file_can_be_rewritten_twice(ho
     assert contained(host, session.volume) < 310 * MB
 
 
+async def test_after_sleeps_every_file_can_be_rewritten_twice(host: LocalHost) -> None:
+    """The state at a sleep is kept as a parent."""
+    session, sandbox = await claim(host)
+    volumes, streams = host.sandboxes.volumes, list[list[bytes]]()
+    await write(sandbox, "")
+    for number in range(4):
+        await sandbox.quiesce()
+        await host.sandboxes.stop(replace(session, sandbox=sandbox.id))
+        since = str(number - 1) if number else ""
+        streams.append(await asyncio.to_thread(list, volumes.send(session.volume, str(number), since)))
+        volumes.drop_parents(session.volume, but=str(number))
+        if number == 3:
+            await volumes.remove(session.volume)
+            full, *increments = (iter(stream) for stream in streams)
+            await asyncio.to_thread(volumes.receive, session.volume, LIMITS.disk, full, increments, str(number))
+        sandbox = await host.sandboxes.start(session)
+        for how in ("conv=notrunc", "") if number % 2 else ("", "conv=notrunc"):
+            await write(sandbox, how)
+        assert set(volumes.parents(session.volume)) == {str(number)}
+    assert contained(host, session.volume) < 310 * MB
+
+
 @pytest.mark.alone
 async def test_nine_tenths_of_the_limit_can_be_rewritten_while_layers_keep_it(host: LocalHost) -> None:
     session, sandbox = await claim(host)

@@ -136,7 +136,7 @@ async def test_nothing_of_the_root_that_it_was_parked_with_is_left(host: LocalHo
             if not in_memory and (file.is_file() or file.is_dir() or file.is_char_device()):
                 (mount,) = re.findall(r"^mnt_id:\s*(\d+)", (process / "fdinfo" / file.name).read_text(), re.MULTILINE)
                 assert mount in table, f"{file} is {file.readlink()}"
-    left = {"incoming", session.volume}
+    left = {"incoming", "parents", session.volume}
     await eventually(lambda: {entry.name for entry in (host.data_dir / "volumes").iterdir()} == left)
 
 

@@ -83,7 +83,8 @@ class Host:
         settings: Any = SimpleNamespace(
             data_dir=self.home, image=SimpleNamespace(id="img"), parked_limits=LIMITS, pool_size=self.pool_size
         )
-        machinery: Any = SimpleNamespace(tasks=None, volumes=SimpleNamespace(all=set))
+        parents = SimpleNamespace(own={}, keep=lambda marks: 0)
+        machinery: Any = SimpleNamespace(tasks=None, volumes=SimpleNamespace(all=set, parents=parents))
         machinery.cgroups = SimpleNamespace(sandboxes=set)
         machinery.made, machinery.packed = None, SimpleNamespace(keep=lambda layers: None)
         runtime: Any = SimpleNamespace(known=list)

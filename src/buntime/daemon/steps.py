@@ -36,12 +36,15 @@ SLEEP: Final = (
 ARCHIVE: Final = (
     "archive: key stored",
     "archive: sending",
+    "archive: parent kept",
     "archive: put",
     "archive: verified",
     "archive: named",
+    "archive: parent dropped",
     "archive: tidied",
 )
 EVICT: Final = ("evict: done",)
+SHED: Final = ("shed: parent dropped",)
 ATTACH: Final = (
     "attach: recorded",
     "attach: root",
@@ -49,6 +52,7 @@ ATTACH: Final = (
 )
 WAKE: Final = (
     "restore: begun",
+    "restore: parent kept",
     "restore: received",
     "wake: started",
     "wake: stored",

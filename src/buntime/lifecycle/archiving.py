@@ -84,7 +84,7 @@ class Archiving:
                     session = await self._begin(session_id)
                     if session is None:
                         return session_id not in self._unsendable
-                    saved = await self._saving.save(session, transfer)
+                    saved = await self._saving.save(session, transfer, session.saved)
                     session = await self._name(session_id, saved, transfer)
                 except (Interrupted, errors.SessionNotFound):
                     return True
@@ -94,6 +94,8 @@ class Archiving:
                     log.warning("session_not_archived", session=session_id, reason=str(failed) or repr(failed))
                     return False
             reached("archive: named")
+            await self._saving.keep_parent(session, session.saved)
+            reached("archive: parent dropped")
             await self._saving.tidy(session, (session.saved, session.previous))
             reached("archive: tidied")
             return True
@@ -118,6 +120,10 @@ class Archiving:
                 return await self._changes.change(
                     session_id, lambda s: replace(s, saved=saved, previous=s.saved, archived=True)
                 )
+            except BaseException:
+                if (session := await self._store.get_session(session_id)) is not None:
+                    await self._saving.keep_parent(session, session.saved)
+                raise
             finally:
                 self._saving.named(saved)
 

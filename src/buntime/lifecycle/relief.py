@@ -1,5 +1,6 @@
 """Freeing memory and disk when this host runs short of them."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
@@ -10,6 +11,7 @@ from buntime.lifecycle.decisions import coldest_suspended, least_recently_used
 from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.transitions import Transitions
 from buntime.ports import Sandboxes, Store
+from buntime.session import Session
 
 log = structlog.get_logger()
 
@@ -27,8 +29,8 @@ class Relief:
         self._layers = layers
 
     async def relieve(self) -> bool:
-        """Puts the coldest suspended sessions to deep sleep, and evicts volumes and layers that are archived, a few at
-        a time.
+        """Puts the coldest suspended sessions to deep sleep, drops parents, and evicts volumes and layers that are
+        archived, a few at a time.
 
         Returns whether that freed anything.
         """
@@ -43,9 +45,17 @@ class Relief:
                     freed |= await self._transitions.deep_sleep(session.id, session.last_active)
                     log.warning("slept_early", session=session.id, short_of=strain.memory)
         if strain.disk:
-            for session in least_recently_used(sessions, self._sandboxes.volumes.cached(), strain.disk):
-                with suppress(errors.SessionNotFound):
-                    await self._archiving.evict(session.id)
-                freed = True
-            freed |= await self._layers.evict(strain.disk)
+            freed |= await self._relieve_disk(sessions, strain.disk)
         return freed
+
+    async def _relieve_disk(self, sessions: Sequence[Session], wanted: int) -> bool:
+        """What costs least comes first: without a parent, the next archive is full."""
+        shed = await self._sandboxes.volumes.shed(wanted)
+        if shed >= wanted:
+            return True
+        freed = shed > 0
+        for session in least_recently_used(sessions, self._sandboxes.volumes.cached(), wanted - shed):
+            with suppress(errors.SessionNotFound):
+                await self._archiving.evict(session.id)
+            freed = True
+        return await self._layers.evict(wanted - shed) or freed

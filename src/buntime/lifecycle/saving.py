@@ -1,14 +1,15 @@
 """Saves volumes to the archive, and restores them.
 
-A saved volume is one object: its stream, compressed, then sealed for the object's name with the key of its owner, a
-session or a layer. It counts only after it was read back completely. A transfer runs in a thread of its own and holds
-no more than a few pieces in memory. A save gives way to a wake at any moment.
+A saved volume is one object, or a chain of them (see `chains.py`). An object is a stream, compressed, then sealed with
+the key of its owner, a session or a layer, for its name and for those of the objects that it stands on. It counts only
+after it was read back completely. A transfer runs in a thread of its own and holds no more than a few pieces in memory.
+A save gives way to a wake at any moment.
 """
 
 import asyncio
 import secrets
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, cast
@@ -17,6 +18,7 @@ import structlog
 
 from buntime import errors
 from buntime.daemon.steps import reached
+from buntime.lifecycle import chains
 from buntime.lifecycle.packing import compress, decompress
 from buntime.lifecycle.sealing import Damaged, Vault, seal, unseal
 from buntime.plan import MB
@@ -32,6 +34,7 @@ RETRY_SECONDS = 10  # told to clients while the archive cannot be reached
 # The largest stream, relative to its session's disk limit. Streams are authentic, so this only bounds our mistakes.
 LARGEST_FACTOR, LARGEST_REST = 4, 256 * MB
 LARGEST_LAYER = 1 << 20  # MB
+HELD = 8 * MB  # of increments that a restore reads before it unpacks the full object, and holds until they are needed
 # Why a volume is not in the archive now. A faulty archive may have lost what it has just taken.
 UNSAVED = (ArchiveUnavailable, ObjectMissing, Damaged, VolumeUnsendable, VolumeLost, errors.Unavailable)
 
@@ -42,20 +45,33 @@ class Interrupted(Exception):
 
 @dataclass(slots=True)
 class Numbers:
-    """Counts since the server started. Bytes are those of the volumes, not of the objects."""
+    """Counts since the server started. Bytes are those of the streams, unless said otherwise."""
 
     saved: int = 0
     saved_bytes: int = 0
+    full: int = 0  # of the saved ones, the full objects
+    full_bytes: int = 0  # of these objects
+    increments: int = 0
+    increment_bytes: int = 0
     saves_failed: int = 0
     restored: int = 0
     restored_bytes: int = 0
-    damaged: int = 0  # snapshots that could not be used
+    damaged: int = 0  # objects that could not be used
 
     def sent(self, size: int) -> None:
         self.saved_bytes += size
 
     def received(self, size: int) -> None:
         self.restored_bytes += size
+
+    def stored(self, saved: SavedVolume) -> None:
+        self.saved += 1
+        if saved.below:
+            self.increments += 1
+            self.increment_bytes += saved.size
+        else:
+            self.full += 1
+            self.full_bytes += saved.size
 
 
 class Owner(Protocol):
@@ -73,6 +89,15 @@ class Owner(Protocol):
     def volume(self) -> str:
         """The id of its volume."""
         ...
+
+
+class BrokenLink(Exception):
+    """An object of a saved volume is missing, or is not what was stored. Never shown."""
+
+    def __init__(self, name: str, reason: Exception) -> None:
+        super().__init__(f"{name}: {reason!r}")
+        self.name = name
+        self.reason = reason
 
 
 class LayerDamaged(Exception):
@@ -230,35 +255,78 @@ class Saving:
 
     # --- saving ---
 
-    async def save(self, owner: Owner, transfer: Transfer) -> SavedVolume:
+    async def save(self, owner: Owner, transfer: Transfer, base: SavedVolume | None = None) -> SavedVolume:
         """Archives the volume of the owner, which no sandbox uses, and reads the object back.
 
+        Of a session, the state that is saved is kept as a parent. `base`: what the session saved last. If its parent is
+        here, an increment may stand on it.
+
         `tidy` leaves the object alone until the caller calls `named`. Raises Interrupted, ArchiveUnavailable, Damaged,
-        and what `Volumes.send` raises; then no object is left.
+        and what `Volumes.send` raises; then no object is left, nor its parent.
         """
         taken_at = int(self._clock())
-        name = f"{owner.id}/{taken_at:010d}-{secrets.token_hex(6)}"
-        self._unnamed.add(name)
+        new = SavedVolume(f"{owner.id}/{taken_at:010d}-{secrets.token_hex(6)}", 0, taken_at)
+        self._unnamed.add(new.name)
         try:
             async with self._saves:
-                size = await self._threads.run(self._save, owner, name, transfer)
+                saved = await self._threads.run(self._save, owner, new, base, transfer)
         except BaseException:
-            self._unnamed.discard(name)
+            self._unnamed.discard(new.name)
             self.numbers.saves_failed += 1
             raise
-        self.numbers.saved += 1
-        return SavedVolume(name, size, taken_at)
+        self.numbers.stored(saved)
+        return saved
 
     def named(self, saved: SavedVolume) -> None:
         """The store names the object now, or never will."""
         self._unnamed.discard(saved.name)
 
-    def _save(self, owner: Owner, name: str, transfer: Transfer) -> int:
-        """Returns the object's size in bytes. Blocking."""
-        key, label = self._vault.unwrap(owner.id, owner.key), _label(owner, name)
+    async def keep_parent(self, session: Session, saved: SavedVolume | None) -> None:
+        """Drops all parents of the session's volume but that of `saved`, as far as that is possible now."""
+        try:
+            await asyncio.to_thread(self._volumes.drop_parents, session.volume, saved.mark if saved else "")
+        except errors.Unavailable as failed:  # the next save or the next start does it
+            log.warning("parents_not_dropped", session=session.id, reason=failed.message)
+
+    def _save(self, owner: Owner, new: SavedVolume, base: SavedVolume | None, transfer: Transfer) -> SavedVolume:
+        """Blocking."""
+        if base is not None and self._can_stand_on(owner, base):
+            on_base = replace(new, below=base.links, sizes=(*base.sizes, base.size))
+            try:
+                return self._put(owner, on_base, base.mark, transfer)
+            except VolumeUnsendable as failed:
+                log.warning("increment_not_sent", owner=owner.id, reason=str(failed))
+        return self._put(owner, new, "", transfer)
+
+    def _can_stand_on(self, owner: Owner, base: SavedVolume) -> bool:
+        """Raises ArchiveUnavailable."""
+        if not chains.may_grow(base) or base.mark not in self._volumes.parents(owner.volume):
+            return False
+        missing = {*base.links}.difference(self._archive.names(f"{owner.id}/"))  # the archive may be another one now
+        if missing:
+            log.error("objects_missing", owner=owner.id, objects=sorted(missing))
+        return not missing
+
+    def _put(self, owner: Owner, new: SavedVolume, since: str, transfer: Transfer) -> SavedVolume:
+        """Saves a full object, or an increment since the parent with this mark. Returns it with its size."""
+        is_layer = isinstance(owner, Layer)
+        try:
+            size = self._put_object(owner, new, "" if is_layer else new.mark, since, transfer)
+        except BaseException:
+            if not is_layer:
+                with suppress(errors.Unavailable):  # the next save or the next start removes it
+                    self._volumes.drop_parents(owner.volume, but=since)
+            raise
+        return replace(new, size=size)
+
+    def _put_object(self, owner: Owner, new: SavedVolume, keep: str, since: str, transfer: Transfer) -> int:
+        """Returns the object's size in bytes."""
+        name = new.name
+        key, label = self._vault.unwrap(owner.id, owner.key), _label(owner, new.links)
         put, back = _Count(), _Count()
         try:
-            volume = _counted(transfer.open(lambda: self._volumes.send(owner.volume)), self.numbers.sent)
+            stream = transfer.open(lambda: self._volumes.send(owner.volume, keep, since))
+            volume = _counted(stream, self.numbers.sent)
             reached("archive: sending")
             self._archive.put(name, _counted(seal(key, label, compress(volume)), put))
         finally:
@@ -279,7 +347,7 @@ class Saving:
     # --- restoring ---
 
     async def restore(self, session: Session) -> Session:
-        """Puts the volume on this host from the newest saved one that is whole, and returns the session with that one
+        """Puts the volume on this host from the newest saved state that is whole, and returns the session with that one
         as its newest.
 
         Raises Unavailable when the archive cannot be reached or the host has no room, SessionDamaged when none is whole
@@ -287,13 +355,13 @@ class Saving:
         """
         if session.saved is None:
             raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
-        for saved in (session.saved, session.previous):
-            if saved is None:
-                continue
+        broken: set[str] = set()
+        while (saved := chains.longest_whole((session.saved, session.previous), broken)) is not None:
             try:
                 await self._restore(session, saved, session.limits.disk)
-            except (Damaged, ObjectMissing, ValueError) as wrong:
-                self._note_damage(session, saved, wrong)
+            except BrokenLink as found:
+                self._note_damage(session, found)
+                broken.add(found.name)
                 continue
             if saved is session.saved:
                 return session
@@ -309,13 +377,13 @@ class Saving:
             raise LayerDamaged
         try:
             await self._restore(layer, layer.saved, None)
-        except (Damaged, ObjectMissing, ValueError) as wrong:
-            self._note_damage(layer, layer.saved, wrong)
-            raise LayerDamaged from wrong
+        except BrokenLink as found:
+            self._note_damage(layer, found)
+            raise LayerDamaged from found
 
-    def _note_damage(self, owner: Owner, saved: SavedVolume, wrong: Exception) -> None:
+    def _note_damage(self, owner: Owner, found: BrokenLink) -> None:
         self.numbers.damaged += 1
-        log.error("snapshot_damaged", owner=owner.id, object=saved.name, reason=repr(wrong))
+        log.error("snapshot_damaged", owner=owner.id, object=found.name, reason=repr(found.reason))
 
     async def _restore(self, owner: Owner, saved: SavedVolume, disk: int | None) -> None:
         with self.transfer(owner.id) as transfer:
@@ -332,21 +400,55 @@ class Saving:
         self.numbers.restored += 1
 
     def _receive(self, owner: Owner, saved: SavedVolume, disk: int | None, transfer: Transfer) -> None:
-        """Blocking. `disk`: the limit in MB; None: of a layer."""
-        key, label = self._vault.unwrap(owner.id, owner.key), _label(owner, saved.name)
+        """Blocking. `disk`: the limit in MB; None: of a layer. Raises BrokenLink."""
+        try:
+            key = self._vault.unwrap(owner.id, owner.key)
+        except Damaged as wrong:
+            raise BrokenLink(saved.links[0], wrong) from wrong
         largest = LARGEST_FACTOR * (LARGEST_LAYER if disk is None else disk) * MB + LARGEST_REST
         transfer.check()
         reached("restore: begun")
-        stored = transfer.watch(self._archive.get(saved.name))
-        volume = _counted(decompress(unseal(key, label, stored), largest), self.numbers.received)
-        self._volumes.receive(owner.volume, disk, volume)
+        links, at = saved.links, 0
+
+        def sealed(count: int) -> Iterator[bytes]:
+            """What is sealed in the last one of so many links."""
+            stored = transfer.watch(self._archive.get(links[count - 1]))
+            return _of_link(links[count - 1], unseal(key, _label(owner, links[:count]), stored))
+
+        def streams() -> Iterator[Iterator[bytes]]:
+            nonlocal at
+            held = self._held(owner, saved, sealed)
+            for at, name in enumerate(links):
+                packed = iter(held[name]) if name in held else sealed(at + 1)
+                yield _counted(_of_link(name, decompress(packed, largest)), self.numbers.received)
+
+        increments = streams()
+        try:
+            self._volumes.receive(owner.volume, disk, next(increments), increments, "" if disk is None else saved.mark)
+        except ValueError as wrong:
+            raise BrokenLink(links[at], wrong) from wrong
         reached("restore: received")
+
+    def _held(
+        self, owner: Owner, saved: SavedVolume, sealed: Callable[[int], Iterator[bytes]]
+    ) -> Mapping[str, Sequence[bytes]]:
+        """Looks whether all links are there, and reads the increments, if they are small enough to be held. So damage
+        is found before the full object is unpacked. Raises BrokenLink."""
+        if not saved.below:
+            return {}
+        there = set(self._archive.names(f"{owner.id}/"))
+        for name in saved.links:
+            if name not in there:
+                raise BrokenLink(name, ObjectMissing(name))
+        if sum((*saved.sizes[1:], saved.size)) > HELD:
+            return {}
+        return {name: list(sealed(number)) for number, name in enumerate(saved.links, start=1) if number > 1}
 
     # --- removing ---
 
     async def tidy(self, owner: Owner, named: Iterable[SavedVolume | None]) -> None:
-        """Removes objects of the owner that the store does not name, as far as that is possible now."""
-        keep = {saved.name for saved in named if saved is not None}
+        """Removes objects of the owner that nothing of `named` has, as far as that is possible now."""
+        keep = {*chains.names(named)}
         try:
             await asyncio.to_thread(self._remove, owner.id, keep | self._unnamed)
         except ArchiveUnavailable as away:
@@ -392,6 +494,16 @@ def _pieces(stream: Iterator[bytes]) -> Generator[bytes]:
     yield from stream
 
 
-def _label(owner: Owner, name: str) -> bytes:
-    """An object opens only with the label that it was sealed with."""
-    return f"{owner.id} {name}".encode()
+def _of_link(name: str, content: Iterator[bytes]) -> Iterator[bytes]:
+    """The same content. Raises BrokenLink for damage."""
+    try:
+        yield from content
+    except (Damaged, ObjectMissing) as wrong:
+        raise BrokenLink(name, wrong) from wrong
+
+
+def _label(owner: Owner, links: Sequence[str]) -> bytes:
+    """An object opens only with the label that it was sealed with: it cannot take the place of another, nor stand on
+    others. `links`: names of objects, the object's own last."""
+    *below, name = links
+    return " ".join([owner.id, name, *below]).encode()

@@ -54,10 +54,10 @@ class Capacity:
 
     def strain(self) -> Strain:
         settings = self._settings
-        disk = settings.disk_reserve + SPARE_DISK - self._free_disk()
+        disk, cached = settings.disk_reserve + SPARE_DISK - self._free_disk(), self._cache.bytes
         return Strain(
             memory=max(0, settings.memory_reserve + SPARE_MEMORY - memory_available()),
-            disk=max(0, disk, self._cache.bytes - settings.cache) if self._cache.bytes else 0,
+            disk=max(0, disk, cached - settings.cache) if cached else 0,
         )
 
     def memory(self) -> Budget:

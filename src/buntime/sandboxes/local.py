@@ -289,26 +289,39 @@ class LocalSandboxes:
         await _each(kept.values(), adopt, ADOPTED_AT_ONCE, ADOPT_SECONDS)
         left = (found | self._containers.known()) - set(self._running) - self._pool.ids
         await _each(left, self._removed)
-        await self._recover_volumes({session.volume for session in owned.values()}, set(layers))
+        await self._recover_volumes({session.volume: session for session in owned.values()}, set(layers))
 
     async def _removed(self, sandbox_id: str) -> None:
         with suppress(Unavailable):  # it is in the log; its volume stays in use
             await self._removing.remove(sandbox_id)
 
-    async def _recover_volumes(self, owned: Set[str], layers: Set[str]) -> None:
-        """Removes the volumes and layers that are neither named here nor in use."""
+    async def _recover_volumes(self, owned: Mapping[str, Session], layers: Set[str]) -> None:
+        """Removes the volumes and layers that are neither named here nor in use, and the parents that are not what the
+        store says of their volume. `owned`: by volume."""
         used = {sandbox.record.volume for sandbox in self._pool} | self._removing.volumes
         there = self._machinery.volumes.all()
-        orphans = there - used - owned - layers
+        orphans = there - used - owned.keys() - layers
         if orphans:
             log.info("orphans_removed", count=len(orphans))
         await _each(orphans, self._removed_later)
         await asyncio.to_thread(self._machinery.packed.keep, there - orphans)
-        unused = (there & owned) - used
+        current = {volume: owned[volume] for volume in there & owned.keys()}
+        marks = {volume: session.saved.mark if session.saved else "" for volume, session in current.items()}
+        await asyncio.to_thread(self._keep_parents, marks)
+        unused = current.keys() - used
         if unused:  # a sandbox of theirs may have ended without us
             await asyncio.to_thread(self._machinery.volumes.sync)
         for volume in unused:
             self._cache.add(volume)
+
+    def _keep_parents(self, marks: Mapping[str, str]) -> None:
+        try:
+            removed = self._machinery.volumes.parents.keep(marks)
+        except OSError as failed:  # the next start tries again; until then, nothing relies on them
+            log.error("parents_not_removed", reason=str(failed))
+            return
+        if removed:
+            log.info("parents_removed", count=removed)
 
     def strain(self) -> Strain:
         return self._capacity.strain()

@@ -1,7 +1,7 @@
 """The volumes of this host. Implements `ports.Volumes`."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import structlog
@@ -10,17 +10,19 @@ from buntime.daemon.steps import reached
 from buntime.daemon.tasks import to_its_end
 from buntime.errors import Unavailable
 from buntime.plan import MB
-from buntime.ports import VolumeLost
+from buntime.ports import VolumeLost, VolumeUnsendable
 from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.capacity import Capacity
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.digest import digest_of
+from buntime.sandboxes.kernel.incoming import host_failures
 from buntime.sandboxes.kernel.packed import Packed
 from buntime.sandboxes.kernel.volume import Volumes
 
 log = structlog.get_logger()
 
 STREAM_FACTOR, STREAM_REST = 2, 64 * MB  # the longest stream: so many times the volume's limit, and so much more
+LEAST_KEPT = 4 * MB  # of a volume: sending less takes no longer than keeping a parent
 
 
 class LocalVolumes:
@@ -47,14 +49,58 @@ class LocalVolumes:
     def cached(self) -> Mapping[str, int]:
         return self._cache.sizes()
 
-    def send(self, volume_id: str) -> Iterator[bytes]:
-        if not self._volumes.exists(volume_id):
+    def send(self, volume_id: str, keep: str = "", since: str = "") -> Iterator[bytes]:
+        volumes = self._volumes
+        if not volumes.exists(volume_id):
             raise VolumeLost(volume_id)
-        return self._volumes.send(volume_id, STREAM_FACTOR * self._volumes.room_of(volume_id) + STREAM_REST)
+        with host_failures():
+            size = volumes.own_size(volume_id)
+            largest = STREAM_FACTOR * max(volumes.limit_of(volume_id), size) + STREAM_REST
+        if keep and (since or size >= LEAST_KEPT):
+            return self._sent_and_kept(volume_id, largest, size, keep, since)
+        return volumes.send(volume_id, largest)
 
-    def receive(self, volume_id: str, disk: int | None, content: Iterator[bytes]) -> None:
+    def _sent_and_kept(self, volume_id: str, largest: int, size: int, keep: str, since: str) -> Iterator[bytes]:
+        if since and since not in self._volumes.parents.marks(volume_id):
+            raise VolumeUnsendable("the state that it would go on from is not here any more")
+        with host_failures():
+            self._volumes.keep(volume_id, keep, size)
+        reached("archive: parent kept")
+        yield from self._volumes.send_since(volume_id, largest, keep, since)
+
+    def parents(self, volume_id: str) -> Collection[str]:
+        return self._volumes.parents.marks(volume_id)
+
+    def drop_parents(self, volume_id: str, but: str = "") -> None:
+        with host_failures():
+            dropped = self._volumes.parents.drop(volume_id, but)
+        if dropped:
+            self._loop.call_soon_threadsafe(self._cache.refresh, volume_id, but)
+
+    async def shed(self, wanted: int) -> int:
+        freed, parents = 0, self._volumes.parents
+        for volume_id, own in sorted(parents.own.items(), key=lambda kept: kept[1], reverse=True):
+            if freed >= wanted or not own:
+                break
+            try:
+                await asyncio.to_thread(self.drop_parents, volume_id)
+            except Unavailable:  # it is being sent just now
+                continue
+            freed += own
+            log.info("parent_dropped", volume=volume_id, bytes=own)
+            reached("shed: parent dropped")
+        return freed
+
+    def receive(
+        self,
+        volume_id: str,
+        disk: int | None,
+        content: Iterator[bytes],
+        increments: Iterable[Iterator[bytes]] = (),
+        keep: str = "",
+    ) -> None:
         self._capacity.require_disk()
-        self._volumes.receive(volume_id, disk, content)
+        self._volumes.receive(volume_id, disk, content, increments, keep)
         if disk is not None:
             self._loop.call_soon_threadsafe(self._cache.add, volume_id)
 

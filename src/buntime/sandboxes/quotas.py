@@ -23,6 +23,7 @@ NEAR, NEAR_SECONDS = 64 * MB, 0.02  # so close to the kernel's limit, a volume i
 PART, CREDIT = 0.1, 1.0  # of the time a volume may be measured; seconds that it may save up
 SYNC_SECONDS = 1.0  # between syncs for a volume
 LONGEST_WAIT = 1.0  # seconds that a client's write waits for a measurement
+LEAST_KNOWN = 64 * MB  # more new content of a volume that has a parent is measured: so much the parent may keep
 PAST_SECONDS = 60.0  # between looks at the accounts of volumes that are gone
 
 
@@ -129,8 +130,15 @@ class Quotas:
             return
         watch.look(charges)
         watch.look_at = now + _pause(share, charges)
-        if now >= watch.rest_until and not watch.one.locked() and _is_due(share, watch, charges):
+        if now < watch.rest_until or watch.one.locked():
+            return
+        if _is_due(share, watch, charges) or self._may_be_kept(volume, share, charges):
             self._tasks.start(self._follow(volume, share, watch), f"measure {volume}")
+
+    def _may_be_kept(self, volume: str, share: Share, charges: Charges) -> bool:
+        """Whether a parent may have more that its volume has not than is known."""
+        grown = charges.data - share.measured.charged if share.measured is not None else 0
+        return grown > LEAST_KNOWN and bool(self._volumes.parents.marks(volume))
 
     async def _follow(self, volume: str, share: Share, watch: Watch) -> None:
         """Measures the volume, and goes on while the kernel might soon refuse what it should not."""

@@ -78,7 +78,11 @@ def saved_to_text(saved: SavedVolume | None) -> str | None:
 
 
 def saved_from_text(text: str | None) -> SavedVolume | None:
-    return None if text is None else SavedVolume(**json.loads(text))
+    if text is None:
+        return None
+    saved = json.loads(text)
+    below, sizes = (tuple(saved.pop(name, ())) for name in ("below", "sizes"))  # earlier versions had neither
+    return SavedVolume(**saved, below=below, sizes=sizes)
 
 
 def _to_row(session: Session) -> dict[str, object]:

@@ -245,6 +245,8 @@ class FakeSandboxes:
             await self.kill(sandbox_id)
         for volume_id in set(self.volumes) - {session.volume for session in owned.values()} - set(layers):
             await self.volumes.remove(volume_id)
+        for session in owned.values():
+            self.volumes.drop_parents(session.volume, but=session.saved.mark if session.saved else "")
         for sandbox in list(self.running.values()):
             if owned[sandbox.id].state is State.DEEP_SLEEP:
                 await self.kill(sandbox.id)

@@ -5,11 +5,12 @@ import pickle
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from buntime.errors import FileConflict, Unavailable
 from buntime.inside import FileToWrite
 from buntime.paths import WORKSPACE, for_client
-from buntime.ports import VolumeLost
+from buntime.ports import VolumeLost, VolumeUnsendable
 
 DEFAULT_MODE = 0o644
 PIECE = 1 << 16
@@ -59,6 +60,11 @@ class FakeVolume:
         other.now = self.now
         return other
 
+    def own_bytes(self, other: "FakeVolume") -> int:
+        """Bytes of files that the other volume does not have."""
+        there = {id(file) for file in other.own}
+        return sum(len(file.content) for file in self.own if id(file) not in there)
+
     def parents(self, path: str) -> list[str]:
         above = posixpath.dirname(path)
         return [above] if above == "/" else [*self.parents(above), above]
@@ -88,6 +94,7 @@ class FakeVolumes(dict[str, FakeVolume]):
     def __init__(self, used: Callable[[], set[str]], is_stood_on: Callable[[str], bool]) -> None:
         self._used = used
         self._is_stood_on = is_stood_on
+        self._parents: dict[str, dict[str, FakeVolume]] = {}  # volume → mark → state
 
     def exists(self, volume_id: str) -> bool:
         return volume_id in self
@@ -96,27 +103,65 @@ class FakeVolumes(dict[str, FakeVolume]):
         used = self._used()
         return {name: volume.used for name, volume in self.items() if name not in used and not volume.is_layer}
 
-    def send(self, volume_id: str) -> Iterator[bytes]:
+    def send(self, volume_id: str, keep: str = "", since: str = "") -> Iterator[bytes]:
         assert volume_id not in self._used(), "what runs cannot be sent"
         if volume_id not in self:
             raise VolumeLost(volume_id)
-        volume = self[volume_id]
-        whole = pickle.dumps((volume_id, volume.files, volume.lower, volume.directories, volume.now)) + END
+        volume, parents = self[volume_id], self._parents.setdefault(volume_id, {})
+        if since and since not in parents:
+            raise VolumeUnsendable("the state that it would go on from is not here any more")
+        if keep:
+            parents[keep] = volume.copy(volume.disk)
+        old = parents[since].files if since else {}
+        changed = {path: file for path, file in volume.files.items() if old.get(path) is not file}
+        gone = old.keys() - volume.files.keys()
+        state = (changed, gone, volume.lower, volume.directories, volume.now)
+        whole = pickle.dumps((volume_id, bool(since), *state)) + END
         for start in range(0, len(whole), PIECE):
             yield whole[start : start + PIECE]
 
-    def receive(self, volume_id: str, disk: int | None, content: Iterator[bytes]) -> None:
+    def parents(self, volume_id: str) -> Collection[str]:
+        return frozenset(self._parents.get(volume_id, ()))
+
+    def drop_parents(self, volume_id: str, but: str = "") -> None:
+        for mark in self.parents(volume_id):
+            if mark != but:
+                del self._parents[volume_id][mark]
+
+    async def shed(self, wanted: int) -> int:
+        own = {name: self._own_of_parents(name) for name in self._parents if name in self}
+        freed = 0
+        for name, size in sorted(own.items(), key=lambda kept: kept[1], reverse=True):
+            if freed < wanted and size:
+                self.drop_parents(name)
+                freed += size
+        return freed
+
+    def _own_of_parents(self, volume_id: str) -> int:
+        return max((state.own_bytes(self[volume_id]) for state in self._parents[volume_id].values()), default=0)
+
+    def receive(
+        self,
+        volume_id: str,
+        disk: int | None,
+        content: Iterator[bytes],
+        increments: Iterable[Iterator[bytes]] = (),
+        keep: str = "",
+    ) -> None:
         if volume_id in self:
             raise ValueError(f"{volume_id} is here already")
-        whole = b"".join(content)
-        if not whole.endswith(END):
-            raise ValueError("no whole stream of a volume")
-        name, files, lower, directories, now = pickle.loads(whole.removesuffix(END))  # of `send`
-        if name != volume_id:
-            raise ValueError(f"not the stream of {volume_id}")
         volume = FakeVolume(disk)
-        volume.files, volume.lower, volume.directories, volume.now = files, lower, directories, now
+        for number, stream in enumerate(chain([content], increments)):
+            whole = b"".join(stream)
+            if not whole.endswith(END):
+                raise ValueError("no whole stream of a volume")
+            name, is_increment, changed, gone, *rest = pickle.loads(whole.removesuffix(END))  # of `send`
+            if name != volume_id or is_increment != (number > 0):
+                raise ValueError(f"not the stream of {volume_id}")
+            volume.files = {path: file for path, file in volume.files.items() if path not in gone} | changed
+            volume.lower, volume.directories, volume.now = rest
         self[volume_id] = volume
+        self._parents[volume_id] = {keep: volume.copy(disk)} if keep else {}
 
     async def digest(self, layer_id: str) -> str:
         if layer_id not in self:
@@ -130,6 +175,7 @@ class FakeVolumes(dict[str, FakeVolume]):
         if self._is_stood_on(volume_id):
             raise Unavailable("A layer cannot be removed while a session stands on it.")
         self.pop(volume_id, None)
+        self._parents.pop(volume_id, None)
 
     async def capture(self, volume_id: str, layer_id: str) -> int:
         self._copy(volume_id, layer_id, None)

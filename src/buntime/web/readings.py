@@ -84,13 +84,17 @@ def _of_kept(kept: KeptNumbers) -> Iterator[Reading]:
 def _of_archive(saving: Saving) -> Iterator[Reading]:
     done = saving.numbers
     yield Reading("archive_transfers", "Volumes on their way to or from the archive.", _one(saving.under_way))
+    objects: Values = {("full",): float(done.full), ("increment",): float(done.increments)}
+    stored: Values = {("full",): float(done.full_bytes), ("increment",): float(done.increment_bytes)}
+    yield Reading("archive_objects", "Objects that were put into the archive.", objects, ["kind"], grows=True)
+    yield Reading("archive_objects_bytes", "Bytes of these objects, as stored.", stored, ["kind"], grows=True)
     for name, meaning, count in (
         ("saved", "Volumes that were saved in the archive.", done.saved),
         ("saved_bytes", "Bytes of these volumes, before compression.", done.saved_bytes),
         ("saves_failed", "Saves that failed or gave way to a wake.", done.saves_failed),
         ("restored", "Volumes that were restored from the archive.", done.restored),
         ("restored_bytes", "Bytes of these volumes, after decompression.", done.restored_bytes),
-        ("damaged", "Saved volumes that could not be used.", done.damaged),
+        ("damaged", "Objects that could not be used.", done.damaged),
     ):
         yield Reading(f"archive_{name}", meaning, _one(count), grows=True)
 

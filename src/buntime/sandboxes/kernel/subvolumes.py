@@ -8,6 +8,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 # linux/btrfs.h
@@ -19,6 +20,11 @@ GET_FLAGS = 0x80089419
 SET_FLAGS = 0x4008941A
 QGROUP_LIMIT = 0x8030942B
 QGROUP_CREATE = 0x4010942A
+GET_INFO = 0x81F8943C
+SET_RECEIVED = 0xC0C89425
+INFO_SIZE, UUIDS_AT = 504, 296  # of struct btrfs_ioctl_get_subvol_info_args
+RECEIVED_SIZE = 200  # of struct btrfs_ioctl_received_subvol_args
+UUID = 16  # bytes
 READ_ONLY = 2
 LIMIT_REFERENCED = 1
 NO_LIMIT = (1 << 64) - 1  # the kernel then shows 0
@@ -61,6 +67,32 @@ def sync(directory: int) -> None:
 
 def is_read_only(subvolume: int) -> bool:
     return bool(_flags(subvolume) & READ_ONLY)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Ids of a subvolume, 16 bytes each. Without a meaning, all are zero."""
+
+    uuid: bytes
+    parent: bytes  # of which it was made
+    received: bytes  # in a stream, the sender's `uuid`
+
+
+def identity(subvolume: int) -> Identity:
+    found = bytearray(INFO_SIZE)
+    fcntl.ioctl(subvolume, GET_INFO, found)
+    return Identity(*(bytes(found[at : at + UUID]) for at in range(UUIDS_AT, UUIDS_AT + 3 * UUID, UUID)))
+
+
+def forget_sender(subvolume: int) -> None:
+    """Of a subvolume that was received and is writable now. Its snapshots would go on having the sender's id, and
+    `btrfs receive` finds the state below an increment by this id alone."""
+    if has_sender(subvolume):
+        fcntl.ioctl(subvolume, SET_RECEIVED, bytearray(RECEIVED_SIZE))
+
+
+def has_sender(subvolume: int) -> bool:
+    return any(identity(subvolume).received)
 
 
 def set_read_only(subvolume: int, read_only: bool) -> None:

@@ -42,6 +42,8 @@ MAGIC = b"btrfs-stream\0"
 HEAD = len(MAGIC) + 4
 COMMAND = struct.Struct("<IH4x")  # length of what follows, kind, checksum
 SYMLINK, SET_XATTR, WRITE, ENCODED_WRITE = 8, 13, 15, 25
+MAKING = range(3, SYMLINK + 1)  # commands that make a file of any kind
+CHMOD, CHOWN = 18, 19
 # The kernel sends paths of up to 4,095 bytes from the volume's root. They are received below the volume's name, which
 # makes them too long for any system call. So a command may hold one path of 4,000 bytes, or two shorter ones.
 LONGEST_WITH_PATHS = 4070
@@ -59,21 +61,37 @@ log = structlog.get_logger()
 class Commands:
     """Follows a stream from command to command. It steps over short commands, which come in millions."""
 
+    is_increment: bool = False
     data: int = 0  # bytes of files, compressed where they are compressed on the volume
+    _made: int = 0  # the command that made the file whose owner comes next
+    _last: int = 0  # the last command
     _missing: int = HEAD  # bytes before the next command's head
     _head: bytes = b""  # as much of it as came with the last piece
 
     def follow(self, piece: bytes) -> None:
-        """Raises VolumeUnsendable for paths that `received` could not create."""
+        """Raises VolumeUnsendable for paths that `received` could not create, and for what an increment cannot say."""
         given = self._head + piece if self._head else piece
         at, end = self._missing, len(given) - COMMAND.size
         while at <= end:
             size, kind = COMMAND.unpack_from(given, at)
+            if self.is_increment:
+                self._see_owner(kind)
             if size > LONGEST_WITH_PATHS:
                 self._see_long(kind, size)
             at += COMMAND.size + size
         self._missing = max(0, at - len(given))
         self._head = given[at:]
+
+    def _see_owner(self, kind: int) -> None:
+        """A new owner takes the bits away that let a program run as its owner or group. A full stream sets them after
+        that. An increment does not, if the mode is what it was before. Only symbolic links have no mode to set."""
+        if self._last == CHOWN:
+            if kind != CHMOD and self._made != SYMLINK:
+                raise VolumeUnsendable("a file has another owner and the same mode as before")
+            self._made = 0
+        if kind in MAKING:
+            self._made = kind
+        self._last = kind
 
     def _see_long(self, kind: int, size: int) -> None:
         if kind in (WRITE, ENCODED_WRITE):
@@ -82,17 +100,21 @@ class Commands:
             raise VolumeUnsendable("it has paths of more than 4,000 bytes")
 
 
-def sent(volume: Path, largest: int, most_data: int) -> Iterator[bytes]:
+def sent(volume: Path, largest: int, most_data: int, parent: Path | None = None) -> Iterator[bytes]:
     """The read-only subvolume as a stream. Pieces are empty while the kernel takes its time, so that the caller can
     close the iterator soon. Closing kills the process and waits for its end.
+
+    `parent`: an older state of it, also read-only. Then the stream has only what changed since.
 
     Raises Unavailable and VolumeUnsendable. A stream of more than `largest` bytes is unsendable, and so is one with
     more than `most_data` bytes of files, or a tree that takes the kernel too long.
     """
     seconds = CPU_SECONDS + largest // SLOWEST
-    with _running([*SEND, str(volume)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as running:
+    since = [] if parent is None else ["-p", str(parent)]
+    with _running([*SEND, *since, str(volume)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as running:
         running.bound(seconds)
-        yield from _bounded(_pieces(_handle(running.process.stdout)), largest, most_data)
+        commands = Commands(is_increment=parent is not None)
+        yield from _bounded(_pieces(_handle(running.process.stdout)), commands, largest, most_data)
         failed = running.failure()
     if failed is not None:
         raise _not_sent(volume, running.process.returncode, failed, seconds)
@@ -114,8 +136,8 @@ def _pieces(stream: int) -> Iterator[bytes]:
         heard = time.monotonic()  # the caller may have kept the piece for long
 
 
-def _bounded(pieces: Iterator[bytes], largest: int, most_data: int) -> Iterator[bytes]:
-    commands, size = Commands(), 0
+def _bounded(pieces: Iterator[bytes], commands: Commands, largest: int, most_data: int) -> Iterator[bytes]:
+    size = 0
     for piece in pieces:
         size += len(piece)
         if size > largest:

@@ -3,8 +3,8 @@
 They live on their own btrfs file system: one that the operator mounted at `data_dir/volumes`, or a file in the data
 directory. Blocking; most calls are one ioctl.
 
-A volume that is being received grows in `volumes/incoming` and gets its name when it is whole. `shares.py` says what
-the kernel's limit means for a volume that shares content with layers.
+`incoming.py` has volumes that are being received, and `parents.py` states that are kept of volumes. `shares.py` says
+what the kernel's limit means for a volume that shares content with layers or parents.
 """
 
 import os
@@ -12,18 +12,21 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from buntime.config import Config
-from buntime.errors import Unavailable
+from buntime.daemon.steps import reached
 from buntime.plan import MB
 from buntime.ports import VolumeLost
 from buntime.sandboxes.kernel import subvolumes, transfer
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call
 from buntime.sandboxes.kernel.host import host_disk_free
+from buntime.sandboxes.kernel.incoming import Grown, Incoming, host_failures
+from buntime.sandboxes.kernel.parents import Parents
 from buntime.sandboxes.kernel.shares import Charges, Measured, Share
 from buntime.sandboxes.kernel.subvolumes import NO_LIMIT, opened
-from buntime.sandboxes.kernel.trees import Kept, content_of, root_of, subvolume_id
+from buntime.sandboxes.kernel.trees import Content, Kept, content_of, root_of, subvolume_id
 
 GB = 1 << 30
 BTRFS = "btrfs"
@@ -41,7 +44,8 @@ class Volumes:
         self._file = config.data_dir / "volumes.btrfs"
         self._size_gb = config.volumes_gb
         self._data_dir = config.data_dir
-        self._incoming = self.directory / "incoming"
+        self._incoming = Incoming(self.directory / "incoming")
+        self.parents = Parents(self.directory / "parents")
         self.facts = Path()  # the kernel's numbers of the file system
         self.device: str | None = None  # "major:minor"
         self._past = set[Path]()  # accounts of volumes that are gone
@@ -76,9 +80,8 @@ class Volumes:
         self._past = {group for group in (self.facts / "qgroups").glob("0_*") if _is_empty(group)}
         device = Path(source.partition("[")[0]).stat().st_rdev
         self.device = f"{os.major(device)}:{os.minor(device)}"
-        self._incoming.mkdir(mode=0o700, exist_ok=True)
-        for left in self._incoming.iterdir():  # what a killed server left
-            self._clear(left)
+        self._incoming.open()
+        self.parents.open()
 
     def _make_and_mount(self) -> None:
         if not self._file.exists():
@@ -127,9 +130,7 @@ class Volumes:
             (self.path(sandbox) / name).mkdir(mode=0o755, exist_ok=True)
 
     def limit(self, sandbox: str, limit_mb: int) -> None:
-        with opened(self.path(sandbox)) as volume:
-            is_shared = root_of(volume).last_snapshot > 0
-        if not is_shared:
+        if not self._is_shared(self.path(sandbox)):
             self._limit(sandbox, limit_mb * MB)
             return
         share = self.shares.setdefault(sandbox, Share(limit_mb * MB))
@@ -189,6 +190,7 @@ class Volumes:
             group = self.quota(sandbox)
             subvolumes.destroy(self.directory, sandbox)
             self._past.add(group)
+        self.parents.forget(sandbox)
         self.shares.pop(sandbox, None)
 
     def forget_past(self) -> None:
@@ -202,7 +204,7 @@ class Volumes:
 
     def all(self) -> set[str]:
         found = {entry.name for entry in os.scandir(self.directory) if entry.is_dir(follow_symlinks=False)}
-        return found - {self._incoming.name}
+        return found - {"incoming", "parents"}
 
     # --- layers ---
 
@@ -269,6 +271,7 @@ class Volumes:
         promised = max(0, charges.promised - content.young)
         measured = Measured(content.size, content.old, charges.data, promised)
         self._allow(sandbox, measured)
+        self._note_parents(sandbox, content)
         return measured
 
     def _allow(self, sandbox: str, measured: Measured) -> None:
@@ -298,63 +301,131 @@ class Volumes:
         volume = self.path(sandbox)
         if not self.exists(sandbox):
             raise VolumeLost(sandbox)
-        with _host_failures():
+        with host_failures():
             room, is_layer = self.room_of(sandbox), self._is_read_only(sandbox)
             self._set_read_only(volume, True)
         try:
             yield from transfer.sent(volume, largest, room)
         finally:
             if not is_layer:
-                with _host_failures():
+                with host_failures():
                     self._set_read_only(volume, False)
 
     def room_of(self, sandbox: str) -> int:
         """Bytes that all it contains may take, whoever is charged for it. Raises OSError."""
-        with opened(self.path(sandbox)) as volume:
-            is_shared = root_of(volume).last_snapshot > 0
-        return max(self.limit_of(sandbox), self.content_size(sandbox) if is_shared else self.used(sandbox))
+        return max(self.limit_of(sandbox), self.own_size(sandbox))
 
-    def receive(self, sandbox: str, limit_mb: int | None, content: Iterator[bytes]) -> None:
+    def own_size(self, sandbox: str) -> int:
+        """Bytes that all it contains take, whoever is charged for it, if it is not in use. Raises OSError."""
+        return self.content_size(sandbox) if self._is_shared(self.path(sandbox)) else self.used(sandbox)
+
+    def _is_shared(self, volume: Path) -> bool:
+        """Whether it has ever shared its content."""
+        with opened(volume) as handle:
+            return root_of(handle).last_snapshot > 0
+
+    def receive(
+        self,
+        sandbox: str,
+        limit_mb: int | None,
+        content: Iterator[bytes],
+        increments: Iterable[Iterator[bytes]] = (),
+        keep: str = "",
+    ) -> None:
         """When this returns, the volume is on disk as it was sent. When it raises, nothing of it is. Without a limit,
-        it is a layer.
+        it is a layer. `increments`: streams of `send_since`, each of what changed since the one before. `keep`: see
+        `keep`.
 
-        Raises what `content` raises; Unavailable; and ValueError where the content is no stream of this volume, or the
+        Raises what the streams raise; Unavailable; and ValueError where they are no streams of this volume, or the
         volume exists already: an existing volume is never replaced.
         """
         if self.exists(sandbox):
             raise ValueError(f"{sandbox} is here already")
-        place = self._incoming / sandbox
-        try:
-            with _host_failures():
-                self._clear(place)
-                place.mkdir(mode=0o700)
-            transfer.received(place, content)
-            if [grown.name for grown in place.iterdir()] != [sandbox]:
-                raise ValueError(f"not the stream of {sandbox}")
-            with _host_failures():
-                self._take_in(place / sandbox, limit_mb)
-        finally:
-            self._clear(place)
+        with host_failures():
+            self.parents.forget(sandbox)
+        with self._incoming.grown(sandbox, chain([content], increments), self.facts) as grown, host_failures():
+            self._take_in(grown, sandbox, limit_mb, keep)
 
-    def _take_in(self, grown: Path, limit_mb: int | None) -> None:
-        self._set_read_only(grown, False)
-        if limit_mb is not None:
-            with opened(grown) as volume:
+    def _take_in(self, grown: Grown, sandbox: str, limit_mb: int | None, keep: str) -> None:
+        self._past |= {self.facts / "qgroups" / f"0_{number}" for number in grown.before}
+        if keep:
+            with opened(grown.path) as state:
+                self.parents.add(sandbox, keep, state)
+            reached("restore: parent kept")
+        self._set_read_only(grown.path, False)
+        with opened(grown.path) as volume:
+            subvolumes.forget_sender(volume)
+            if limit_mb is not None:
                 self._limitopened(volume, limit_mb * MB)
+        if inherited := sum(grown.before.values()):
+            self.parents.inherit(sandbox, inherited)
         self.sync()  # its content before its name
-        grown.rename(self.path(grown.name))
+        grown.path.rename(self.path(sandbox))
         if limit_mb is None:
-            self._limit(grown.name, self.used(grown.name))
-            self._set_read_only(self.path(grown.name), True)  # what is read-only cannot be moved
+            self._limit(sandbox, self.used(sandbox))
+            self._set_read_only(self.path(sandbox), True)  # what is read-only cannot be moved
+        elif self._is_shared(self.path(sandbox)):
+            self.shares[sandbox] = Share(limit_mb * MB)
+            self._note_kept(sandbox, keep, self.content_size(sandbox))
         self.sync()
 
-    def _clear(self, place: Path) -> None:
-        """Removes a partly received volume. Idempotent."""
-        if not place.exists():
-            return
-        for grown in list(place.iterdir()):
-            subvolumes.destroy(place, grown.name)
-        place.rmdir()
+    # --- parents ---
+
+    def keep(self, sandbox: str, mark: str, size: int) -> None:
+        """Keeps the state of a volume that nothing uses as a parent, durable. `size`: see `own_size`. Raises OSError,
+        and FileExistsError for a mark that is kept already."""
+        was_shared = self._is_shared(self.path(sandbox))
+        self._set_read_only(self.path(sandbox), False)  # as a killed server may have left it
+        with opened(self.path(sandbox)) as volume:
+            if subvolumes.has_sender(volume):  # an earlier version received it
+                with self._unlimited(volume):
+                    subvolumes.forget_sender(volume)
+            self.parents.add(sandbox, mark, volume)
+        if not was_shared:
+            self.shares[sandbox] = Share(self.limit_of(sandbox))
+        self._note_kept(sandbox, mark, size)
+
+    def send_since(self, sandbox: str, largest: int, mark: str, since: str) -> Iterator[bytes]:
+        """The state that is kept under the mark, as a stream like that of `send`. `since`: the mark of an older state;
+        then the stream has only what changed since. "": it has all."""
+        with host_failures():
+            room = max(self.limit_of(sandbox), self.parent_size(sandbox, mark))
+        parent = self.parents.path(sandbox, since) if since else None
+        yield from transfer.sent(self.parents.path(sandbox, mark), largest, room, parent)
+
+    def disk_bytes(self, sandbox: str) -> int:
+        """Bytes of the disk that are free when the volume and its parents are removed."""
+        parents = (self.parents.path(sandbox, mark) for mark in self.parents.marks(sandbox))
+        return (
+            self.used(sandbox)
+            + sum(self._number_of(path, "referenced") for path in parents)
+            + self.parents.inherited(sandbox)
+        )
+
+    def parent_size(self, sandbox: str, mark: str) -> int:
+        """Bytes that the files of the kept state take. Raises OSError."""
+        return self._number_of(self.parents.path(sandbox, mark), "max_referenced")
+
+    def _number_of(self, subvolume: Path, name: str) -> int:
+        with opened(subvolume) as handle:
+            return subvolumes.count(self._quota(handle), name)
+
+    def _note_kept(self, sandbox: str, mark: str, size: int) -> None:
+        """The volume contains what the parent does, so many bytes. The parent's own limit, which nothing else needs,
+        keeps that number."""
+        if mark:
+            with opened(self.parents.path(sandbox, mark)) as parent:
+                self._limitopened(parent, size)
+        if self.parents.inherited(sandbox):
+            self.parents.inherit(sandbox, max(0, size - self.used(sandbox)))
+        self._allow(sandbox, Measured(size, old=size, charged=self.charges(sandbox).data))
+
+    def _note_parents(self, sandbox: str, content: Content) -> None:
+        """What the volume does not contain any more is kept by its parents alone."""
+        sizes = [self.parent_size(sandbox, mark) for mark in self.parents.marks(sandbox)]
+        self.parents.own.pop(sandbox, None)
+        if sizes:
+            self.parents.own[sandbox] = max(0, max(sizes) - content.old - content.metadata)
 
     def _set_read_only(self, volume: Path, read_only: bool) -> None:
         """Idempotent. Raises PermissionError while the volume is being sent."""
@@ -384,15 +455,6 @@ class Volumes:
     def free(self) -> int:
         """Bytes that are free for all volumes together."""
         return shutil.disk_usage(self.directory).free
-
-
-@contextmanager
-def _host_failures() -> Iterator[None]:
-    """For steps that only the host can make fail. Raises Unavailable."""
-    try:
-        yield
-    except OSError as failed:
-        raise Unavailable(f"A volume could not be moved just now: {failed.strerror}.") from failed
 
 
 def _is_empty(account: Path) -> bool:

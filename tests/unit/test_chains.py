@@ -1,0 +1,70 @@
+"""When a chain of archived objects goes on, and which part of a damaged one is used."""
+
+import pytest
+
+from buntime.lifecycle.chains import LARGEST_PART, MOST_LINKS, longest_whole, may_grow
+from buntime.session import SavedVolume
+from buntime.stores.sessions import saved_from_text, saved_to_text
+
+NAMES = [f"ses_a/{time:010d}-{time:012x}" for time in range(1, 30)]
+
+
+def chain(*sizes: int) -> SavedVolume:
+    *below, name = NAMES[: len(sizes)]
+    return SavedVolume(name, sizes[-1], len(sizes), tuple(below), sizes[:-1])
+
+
+def test_a_full_object_may_have_an_increment() -> None:
+    assert may_grow(chain(0))
+    assert may_grow(chain(1000))
+
+
+def test_a_chain_ends_when_it_is_long_or_large_against_the_full_object() -> None:
+    assert may_grow(chain(1000, *[1] * (MOST_LINKS - 2)))
+    assert not may_grow(chain(1000, *[1] * (MOST_LINKS - 1)))
+    half = int(1000 * LARGEST_PART)
+    assert may_grow(chain(1000, 1, half - 1))
+    assert not may_grow(chain(1000, 1, half))
+    assert not may_grow(chain(1000, 5000))
+
+
+def test_each_part_of_a_chain_is_an_earlier_state() -> None:
+    saved = chain(10, 2, 3)
+    assert saved.up_to(3) == saved
+    assert saved.up_to(2) == chain(10, 2)
+    assert saved.up_to(1) == SavedVolume(NAMES[0], 10, 1)
+    assert saved.up_to(0) is None
+
+
+def test_a_mark_is_what_tells_an_object_from_the_others_of_its_session() -> None:
+    assert chain(1, 2).mark == NAMES[1].removeprefix("ses_a/")
+
+
+OTHER = SavedVolume("ses_a/0000000099-00", 5, 99)
+
+
+@pytest.mark.parametrize(
+    ("broken", "found"),
+    [
+        ([], chain(1, 2, 3)),
+        ([2], chain(1, 2)),
+        ([1], chain(1)),
+        ([1, 2], chain(1)),
+        ([0], OTHER),
+        ([0, 2], OTHER),
+    ],
+)
+def test_the_longest_part_without_a_broken_object_is_used(broken: list[int], found: SavedVolume) -> None:
+    assert longest_whole((chain(1, 2, 3), OTHER), {NAMES[at] for at in broken}) == found
+
+
+def test_there_may_be_none() -> None:
+    assert longest_whole((chain(1, 2), None), {NAMES[0]}) is None
+    assert longest_whole((None, OTHER), {OTHER.name}) is None
+    assert longest_whole((None, None), set()) is None
+
+
+def test_the_store_keeps_chains_and_reads_what_earlier_versions_stored() -> None:
+    for saved in (chain(1, 2, 3), OTHER, None):
+        assert saved_from_text(saved_to_text(saved)) == saved
+    assert saved_from_text('{"name": "ses_a/1", "size": 7, "taken_at": 3}') == SavedVolume("ses_a/1", 7, 3)
