@@ -225,7 +225,8 @@ class Store(Protocol):
         limit: int = 50,
         offset: int = 0,
     ) -> tuple[Sequence[Snapshot], int]:
-        """A page, newest first (ties by id), and the total. Leaves out expired ones; has automatic ones."""
+        """A page, newest first (of one second: the last one added first), and the total. Leaves out expired ones; has
+        automatic ones."""
         ...
 
     async def count_snapshots(self, account_id: str, now: int) -> int:

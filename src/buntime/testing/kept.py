@@ -61,7 +61,8 @@ class FakeKeptFiles:
             for snapshot in self._living(account_id, now)
             if session in (None, snapshot.session) and name in (None, snapshot.name)
         ]
-        found.sort(key=lambda snapshot: (-snapshot.created_at, snapshot.id))
+        found.reverse()  # the last one added is the first of its second
+        found.sort(key=lambda snapshot: -snapshot.created_at)
         return found[offset : offset + limit], len(found)
 
     async def count_snapshots(self, account_id: str, now: int) -> int:
