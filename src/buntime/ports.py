@@ -346,6 +346,10 @@ class Store(Protocol):
         """Stores the first answer for an account and key. A second one changes nothing."""
         ...
 
+    async def change_answer(self, answer: Answer) -> None:
+        """Replaces the body of the answer that its account and key have. Without one, nothing changes."""
+        ...
+
     async def drop_answers(self, before: int) -> int:
         """Removes answers older than `before` (Unix seconds). Returns how many."""
         ...
