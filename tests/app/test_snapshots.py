@@ -230,6 +230,7 @@ async def test_a_plan_bounds_their_number(api: Api) -> None:
     refused = await api.call("POST", f"/sessions/{session}/snapshots", {}, key=key)
     assert refused.refusal == (429, "resource_limit_exceeded")
     assert refused.error["details"] == {"resource": "snapshots", "limit": 1, "scope": "account", "plan": "paid"}
+    assert refused.error["message"] == "The paid plan allows 1 snapshots at a time in one account. Delete one first."
     await api.call("DELETE", f"/snapshots/{taken.json['snapshotId']}", key=key)
     assert (await api.call("POST", f"/sessions/{session}/snapshots", {}, key=key)).status == 200
 
