@@ -269,8 +269,13 @@ class Store(Protocol):
         """Every layer of every account, condemned ones too, oldest first (ties by id)."""
         ...
 
-    async def account_layers(self, account_id: str) -> Sequence[Layer]:
-        """The layers of one account that are not condemned, oldest first (ties by id)."""
+    async def counted_layers(self, account_id: str) -> Sequence[Layer]:
+        """The layers of one account that count for its plan, oldest first (ties by id): not those that are condemned,
+        or that only automatic snapshots refer to."""
+        ...
+
+    async def counted_bytes(self, account_id: str) -> int:
+        """The sum of their sizes."""
         ...
 
     async def save_layer(self, layer_id: str, saved: SavedVolume) -> bool:

@@ -278,8 +278,31 @@ async def test_layers_are_listed_oldest_first_condemned_ones_too(store: Store) -
     await store.end_fork("lay_b")
     await store.condemn_layers(0)
     assert [one.id for one in await layers(store)] == ["lay_a", "lay_b", "lay_c", "lay_x"]
-    assert [one.id for one in await store.account_layers("acc_one")] == ["lay_a", "lay_c"]
-    assert await store.account_layers("acc_none") == []
+    assert [one.id for one in await store.counted_layers("acc_one")] == ["lay_a", "lay_c"]
+    assert await store.counted_layers("acc_none") == []
+
+
+async def test_layers_that_only_automatic_snapshots_refer_to_do_not_count(store: Store) -> None:
+    async def counted() -> list[str]:
+        found = await store.counted_layers("acc_one")
+        assert await store.counted_bytes("acc_one") == sum(one.size for one in found)
+        return [one.id for one in found]
+
+    await store.add_session(session(), None, 9)
+    assert await counted() == []
+    for name in ("a", "b", "c"):
+        await add(store, snapshot(f"snp_{name}", layer=f"lay_{name}", is_automatic=True))
+    assert await counted() == []
+    await store.add_snapshot(snapshot("snp_also", layer="lay_b"), None, None, 9)
+    await store.add_made_image(made_image(layer="lay_c"), named(), None, None, 9)
+    await add(store, snapshot("snp_d", layer="lay_d"))
+    await add(store, snapshot("snp_x", account="acc_two", layer="lay_x"))
+    await store.add_layer(layer("lay_fork", fork="k"))
+    assert await counted() == ["lay_b", "lay_c", "lay_d", "lay_fork"]
+    await store.remove_snapshot("snp_also")
+    await store.remove_snapshot("snp_d")
+    await store.condemn_layers(0)
+    assert await counted() == ["lay_c", "lay_fork"]
 
 
 async def test_a_layer_is_noted_as_saved_unless_it_is_condemned(store: Store) -> None:
