@@ -14,11 +14,12 @@ import structlog
 from buntime import errors
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
-from buntime.ids import new_sandbox_id, new_snapshot_id, new_volume_id
+from buntime.ids import new_snapshot_id, new_volume_id
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.monitor import Monitor
+from buntime.lifecycle.records import no_sandbox
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.transitions import Transitions
 from buntime.ports import Answer, Sandboxes, Store
@@ -118,7 +119,8 @@ class Restoring:
         while True:
             restored = replace(
                 session.down(),
-                sandbox=new_sandbox_id(),  # none: what is left of the old one is removed while the next one starts
+                # what is left of the old one is removed while the next one starts
+                sandbox=no_sandbox(is_foreign=snapshot.session != session.id),
                 volume=volume,
                 image=snapshot.image,
                 image_name=snapshot.image_name,
