@@ -96,9 +96,13 @@ class Transfer:
 
     def watch(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """The same pieces. Raises Interrupted, so an interrupted stream never looks complete."""
-        for piece in pieces:
+        try:
+            for piece in pieces:
+                self.check()
+                yield piece
+        except ValueError:  # the stream is being closed by `interrupt`
             self.check()
-            yield piece
+            raise
         self.check()
 
     def check(self) -> None:

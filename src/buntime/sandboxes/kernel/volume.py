@@ -21,6 +21,7 @@ from buntime.ports import VolumeLost
 from buntime.sandboxes.kernel import subvolumes, transfer
 from buntime.sandboxes.kernel.commands import HostCommandFailed, call
 from buntime.sandboxes.kernel.host import host_disk_free
+from buntime.sandboxes.kernel.loops import attached
 from buntime.sandboxes.kernel.shares import Charges, Measured, Share
 from buntime.sandboxes.kernel.subvolumes import NO_LIMIT, opened
 from buntime.sandboxes.kernel.trees import Kept, content_of, root_of, subvolume_id
@@ -89,12 +90,11 @@ class Volumes:
             fresh.chmod(0o600)
             call(["mkfs.btrfs", "-q", "-f", "-m", "single", str(fresh)])
             fresh.rename(self._file)
-        # with direct I/O, a file's pages are cached once, and not again under the loop device
-        loop = call(["losetup", "--direct-io=on", "--find", "--show", str(self._file)]).strip()
+        device, handle = attached(self._file)
         try:
-            call(["mount", "-t", BTRFS, "-o", "noatime,nosuid,nodev,discard=async", loop, str(self.directory)])
+            call(["mount", "-t", BTRFS, "-o", "noatime,nosuid,nodev,discard=async", str(device), str(self.directory)])
         finally:
-            call(["losetup", "--detach", loop])  # takes effect at the unmount
+            os.close(handle)
 
     def unmount(self) -> None:
         """For a purge. Stopped sessions keep their volumes mounted."""
