@@ -182,10 +182,11 @@ class Layers:
                 save_after = SAVE_AFTER
             except errors.BuntimeError as failed:
                 log.warning("layers_not_tidied", reason=failed.message)
-            await asyncio.sleep(PAUSE_SECONDS)  # many deletions at once are one occasion
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
                     await self._due.wait()
+            # many deletions at once are one occasion, and the first requests to a fork come before the disk is busy
+            await asyncio.sleep(PAUSE_SECONDS)
             self._due.clear()
 
     async def tidy(self, save_after: int = SAVE_AFTER) -> None:
