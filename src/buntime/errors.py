@@ -162,6 +162,9 @@ class RangeNotSatisfiable(BuntimeError):
         super().__init__(f"{path!r} has {size} bytes: nothing of that range.", path=path, size=size)
 
 
+_DELETED = {"contexts", "images", "snapshots"}  # resources that stay until a client deletes them; others end
+
+
 class ResourceLimitExceeded(BuntimeError):
     """The plan allows no more at a time. `details`: `resource`, `limit`, `scope` (session or account), `plan`."""
 
@@ -169,8 +172,9 @@ class ResourceLimitExceeded(BuntimeError):
     retryable = True
 
     def __init__(self, resource: str, limit: int, scope: str, plan: str) -> None:
+        way_out = "Delete" if resource in _DELETED else "End"
         super().__init__(
-            f"The {plan} plan allows {limit} {resource} at a time in one {scope}. End one first.",
+            f"The {plan} plan allows {limit} {resource} at a time in one {scope}. {way_out} one first.",
             resource=resource,
             limit=limit,
             scope=scope,

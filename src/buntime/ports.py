@@ -225,7 +225,8 @@ class Store(Protocol):
         limit: int = 50,
         offset: int = 0,
     ) -> tuple[Sequence[Snapshot], int]:
-        """A page, newest first (ties by id), and the total. Leaves out expired ones; has automatic ones."""
+        """A page, newest first (of one second: the last one added first), and the total. Leaves out expired ones; has
+        automatic ones."""
         ...
 
     async def count_snapshots(self, account_id: str, now: int) -> int:
@@ -268,8 +269,13 @@ class Store(Protocol):
         """Every layer of every account, condemned ones too, oldest first (ties by id)."""
         ...
 
-    async def account_layers(self, account_id: str) -> Sequence[Layer]:
-        """The layers of one account that are not condemned, oldest first (ties by id)."""
+    async def counted_layers(self, account_id: str) -> Sequence[Layer]:
+        """The layers of one account that count for its plan, oldest first (ties by id): not those that are condemned,
+        or that only automatic snapshots refer to."""
+        ...
+
+    async def counted_bytes(self, account_id: str) -> int:
+        """The sum of their sizes."""
         ...
 
     async def save_layer(self, layer_id: str, saved: SavedVolume) -> bool:
@@ -343,6 +349,10 @@ class Store(Protocol):
 
     async def add_answer(self, answer: Answer) -> None:
         """Stores the first answer for an account and key. A second one changes nothing."""
+        ...
+
+    async def change_answer(self, answer: Answer) -> None:
+        """Replaces the body of the answer that its account and key have. Without one, nothing changes."""
         ...
 
     async def drop_answers(self, before: int) -> int:

@@ -48,11 +48,12 @@ def test_a_snapshot_is_whole_or_not_taken(history: History, step: str, asleep: b
 
 
 @pytest.mark.parametrize("step", steps.SAVE_LAYER)
-def test_a_snapshot_whose_saving_was_cut_off_is_still_whole(history: History, step: str) -> None:
+def test_a_snapshot_whose_saving_was_cut_off_is_whole_and_saved_again(history: History, step: str) -> None:
     session, key = _session(history), str(uuid4())
     history.crash(step, lambda: _snapshot(session, key))
     history.server.start()
     snapshot = _snapshot(session, key).done()["snapshotId"]
+    _wait_until_saved(history, snapshot)
     history.is_tidy()
     copy = _session_from(history.client, snapshot)
     assert copy.text("file") == "one"
@@ -200,8 +201,12 @@ def _snapshot(session: Session, key: str | None = None) -> Reply:
 def _saved_snapshot(history: History, session: Session) -> str:
     """Takes a snapshot that is in the archive when this returns."""
     snapshot = str(_snapshot(session).done()["snapshotId"])
-    until(lambda: history.stored(SAVED, snapshot) != (None,), "the snapshot to be in the archive")
+    _wait_until_saved(history, snapshot)
     return snapshot
+
+
+def _wait_until_saved(history: History, snapshot: str) -> None:
+    until(lambda: history.stored(SAVED, snapshot) != (None,), "the snapshot to be in the archive")
 
 
 def _snapshots(session: Session, **query: str) -> list[str]:

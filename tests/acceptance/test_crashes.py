@@ -138,6 +138,7 @@ def test_a_deep_sleep_is_whole_or_not_begun(history: History, step: str) -> None
 
 
 KEPT = "head -c 6M /dev/urandom > big"  # enough for a parent to be kept
+MUCH = "head -c 80M /dev/urandom > big"  # enough for a parent that keeps so much to be noticed
 
 
 @pytest.mark.parametrize("step", [*steps.ARCHIVE, *steps.EVICT])
@@ -196,11 +197,11 @@ def test_a_chain_goes_on_after_a_crash_or_begins_anew(history: History, step: st
 @pytest.mark.parametrize("step", steps.SHED)
 def test_a_parent_that_is_dropped_for_room_costs_a_whole_archive_and_nothing_else(history: History, step: str) -> None:
     session = history.client.open()
-    session.output(WRITE := "head -c 80M /dev/urandom > big")
+    session.output(MUCH)
     deep_sleep(session)
 
     def rewrite() -> Reply:
-        return session.execute(command=f"for i in $(seq 10); do {WRITE}; sync; sleep 1; done")
+        return session.execute(command=f"for i in $(seq 10); do {MUCH}; sync; sleep 1; done")
 
     history.crash(step, rewrite, cache_gb=0)
     history.server.start()

@@ -191,6 +191,50 @@ def test_a_restore_brings_the_files_back_and_ends_processes(client: Client) -> N
     assert "new" in session.output("ls").split()
 
 
+def started(session: Session) -> tuple[str, str]:
+    """The ids of a process and a context that run in the session."""
+    body = {"sessionId": session.id, "command": "echo said; sleep 1000"}
+    process = session.client.call("POST", "/processes/start", json_body=body).done()["processId"]
+    context = session.client.call("POST", "/contexts/create", json_body={"sessionId": session.id}).done()["contextId"]
+    return str(process), str(context)
+
+
+def listed(session: Session) -> tuple[dict[str, object], dict[str, object]]:
+    """The status of each process and of each context, by id."""
+    query = {"sessionId": session.id}
+    processes = session.client.call("GET", "/processes/list", query=query).done()["processes"]
+    contexts = session.client.call("GET", "/contexts/list", query=query).done()["contexts"]
+    return (
+        {each["processId"]: each["status"] for each in processes},
+        {each["contextId"]: each["status"] for each in contexts},
+    )
+
+
+@pytest.mark.parametrize("asleep", [False, True])
+def test_a_session_restored_to_the_files_of_another_one_lists_nothing_of_it(client: Client, asleep: bool) -> None:
+    source, session = client.open(), client.open()
+    _, context = started(source)
+    snapshot = take(source)
+    if asleep:
+        deep_sleep(session)
+    restore(session, snapshot).done()
+    assert listed(session) == ({}, {})
+    session.execute(code="x", contextId=context).refused(404, "context_not_found")
+    process, context = started(session)
+    deep_sleep(session)
+    assert [list(each) for each in listed(session)] == [[process], [context]], "its own stay"
+    assert listed(made_of(client, take(session))) == ({}, {})
+
+
+def test_a_restore_to_files_of_its_own_lists_what_ran_then_as_lost(client: Client) -> None:
+    session = client.open()
+    process, context = started(session)
+    snapshot = take(session)
+    started(session)
+    restore(session, snapshot).done()
+    assert listed(session) == ({process: "lost"}, {context: "lost"})
+
+
 def test_a_session_that_a_request_uses_is_not_restored(client: Client) -> None:
     session = client.open()
     snapshot = take(session)

@@ -123,6 +123,7 @@ async def test_the_number_of_contexts_is_limited(api: Api) -> None:
     refused = await api.call("POST", "/contexts/create", {"sessionId": session})
     assert (refused.status, refused.error["code"]) == (429, "resource_limit_exceeded")
     assert refused.error["details"]["resource"] == "contexts"
+    assert refused.error["message"].endswith("Delete one first.")
 
 
 async def test_one_idempotency_key_creates_one_context(api: Api) -> None:

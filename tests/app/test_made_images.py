@@ -117,6 +117,7 @@ async def test_a_plan_bounds_the_names(api: Api) -> None:
     refused = await api.call("POST", "/images/create", body | {"name": "b"}, key=key)
     assert refused.refusal == (429, "resource_limit_exceeded")
     assert refused.error["details"] == {"resource": "images", "limit": 1, "scope": "account", "plan": "paid"}
+    assert refused.error["message"] == "The paid plan allows 1 images at a time in one account. Delete one first."
 
 
 async def test_a_repeated_request_makes_one(api: Api) -> None:

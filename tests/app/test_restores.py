@@ -37,6 +37,25 @@ async def test_the_session_is_still_made_of_its_first_snapshot(api: Api) -> None
     assert (await api.call("GET", f"/sessions/{session}")).json["snapshotId"] == first
 
 
+@pytest.mark.parametrize("headers", [{}, {"Idempotency_Key": "once"}], ids=["plain", "keyed"])
+@pytest.mark.parametrize("sleeps", [False, True], ids=["active", "asleep"])
+async def test_the_answer_is_what_a_look_at_the_session_shows(api: Api, headers: dict[str, str], sleeps: bool) -> None:
+    session = await awake(api)
+    snapshot = await take(api, session)
+    for name in ("b.txt", "c.txt"):
+        await api.call("POST", "/files/write", {"sessionId": session, "path": name, "content": ""})
+    await api.call("POST", "/processes/start", {"sessionId": session, "command": "sleep 100"})
+    api.clock.now += 5
+    if sleeps:
+        await deep_sleep(api, session)
+    path, body = f"/sessions/{session}/restore", {"snapshotId": snapshot}
+    answer = await api.call("POST", path, body, **headers)
+    assert answer.json == (await api.call("GET", f"/sessions/{session}")).json
+    assert answer.json["filesCount"] == (3 if sleeps else 1), "nobody has counted the files of a sleeping session"
+    if headers:
+        assert (await api.call("POST", path, body, **headers)).json == answer.json
+
+
 async def test_processes_end(api: Api) -> None:
     session = await awake(api)
     snapshot = await take(api, session)

@@ -110,6 +110,15 @@ async def test_lists_are_filtered_and_have_pages(api: Api) -> None:
     assert await listed("?limit=1&offset=1") == [(one, "b")]
 
 
+async def test_snapshots_of_the_same_second_are_listed_newest_first(api: Api) -> None:
+    session = await awake(api)
+    taken = [await take(api, session) for _ in range(6)]
+    listed = (await api.call("GET", "/snapshots")).json["snapshots"]
+    assert [each["snapshotId"] for each in listed] == taken[::-1]
+    page = (await api.call("GET", "/snapshots?limit=2&offset=2")).json["snapshots"]
+    assert [each["snapshotId"] for each in page] == [taken[3], taken[2]]
+
+
 async def test_a_snapshot_outlives_its_session_and_has_a_key_of_its_own(api: Api) -> None:
     session = await asleep(api)
     snapshot = await take(api, session)
@@ -249,6 +258,7 @@ async def test_a_plan_bounds_their_number(api: Api) -> None:
     refused = await api.call("POST", f"/sessions/{session}/snapshots", {}, key=key)
     assert refused.refusal == (429, "resource_limit_exceeded")
     assert refused.error["details"] == {"resource": "snapshots", "limit": 1, "scope": "account", "plan": "paid"}
+    assert refused.error["message"] == "The paid plan allows 1 snapshots at a time in one account. Delete one first."
     await api.call("DELETE", f"/snapshots/{taken.json['snapshotId']}", key=key)
     assert (await api.call("POST", f"/sessions/{session}/snapshots", {}, key=key)).status == 200
 

@@ -524,6 +524,18 @@ async def test_the_first_answer_is_kept(store: Store) -> None:
     assert await store.find_answer("acc_one", "k") == answer(body=b"first")
 
 
+async def test_the_body_of_an_answer_can_be_replaced(store: Store) -> None:
+    await store.add_answer(answer())
+    await store.add_answer(answer(account="acc_two"))
+    await store.change_answer(answer(body=b"x" * 3000, created_at=NOW + 9))
+    assert await store.find_answer("acc_one", "k") == answer(body=b"x" * 3000)
+    await store.change_answer(answer(body=b"small"))
+    assert await store.find_answer("acc_one", "k") == answer(body=b"small")
+    assert await store.find_answer("acc_two", "k") == answer(account="acc_two")
+    await store.change_answer(answer("none"))
+    assert await store.find_answer("acc_one", "none") is None
+
+
 async def test_a_key_belongs_to_its_account(store: Store) -> None:
     await store.add_answer(answer())
     await store.add_answer(answer(account="acc_two", body=b"other"))

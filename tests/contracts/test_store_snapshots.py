@@ -163,14 +163,25 @@ async def test_a_page_of_snapshots_is_newest_first_with_the_total(store: Store) 
     assert await store.list_snapshots("acc_none", now=NOW) == ([], 0)
 
 
+async def test_snapshots_of_the_same_second_are_in_the_order_in_which_they_were_added(store: Store) -> None:
+    await store.add_session(session(), None, 1)
+    for name in "bdac":
+        await add(store, snapshot(f"snp_{name}", layer=f"lay_{name}"))
+    assert await page(store) == ["c", "a", "d", "b"]
+    await store.remove_snapshot("snp_c")
+    await store.remove_snapshot("snp_d")
+    await add(store, snapshot("snp_d", layer="lay_e"))
+    assert await page(store) == ["d", "a", "b"]
+
+
 async def test_a_page_of_snapshots_can_be_of_a_session_and_of_a_name(store: Store) -> None:
     await store.add_session(session(), None, 2)
     await store.add_session(session("ses_two"), None, 2)
     await add(store, snapshot("snp_a", label="x"))
     for name, of, label in (("b", "ses_one", "y"), ("c", "ses_two", "x"), ("d", "ses_two", None)):
         await store.add_snapshot(snapshot(f"snp_{name}", session=of, label=label), None, None, 9)
-    assert await page(store, session="ses_two") == ["c", "d"]
-    assert await page(store, name="x") == ["a", "c"]
+    assert await page(store, session="ses_two") == ["d", "c"]
+    assert await page(store, name="x") == ["c", "a"]
     assert await page(store, session="ses_two", name="x") == ["c"]
     assert await page(store, name="none") == await page(store, name="") == []
 
@@ -179,7 +190,7 @@ async def test_a_page_has_automatic_snapshots_and_no_expired_ones(store: Store) 
     await store.add_session(session(), None, 1)
     await add(store, snapshot("snp_a", is_automatic=True))
     await store.add_snapshot(snapshot("snp_b", expires_at=NOW + 60), None, None, 9)
-    assert await page(store, NOW + 59) == ["a", "b"]
+    assert await page(store, NOW + 59) == ["b", "a"]
     assert await page(store, NOW + 60) == ["a"]
     assert await store.get_snapshot("snp_b") == snapshot("snp_b", expires_at=NOW + 60)
 
@@ -200,7 +211,7 @@ async def test_expired_snapshots_are_dropped_and_counted(store: Store) -> None:
         await store.add_snapshot(snapshot(f"snp_{name}", expires_at=NOW + end), None, None, 9)
     assert await store.drop_snapshots(NOW + 60) == 2
     assert await store.drop_snapshots(NOW + 60) == 0
-    assert await page(store) == ["a", "c"]
+    assert await page(store) == ["c", "a"]
 
 
 async def test_what_an_account_keeps_is_dropped_with_it(store: Store) -> None:
@@ -267,8 +278,31 @@ async def test_layers_are_listed_oldest_first_condemned_ones_too(store: Store) -
     await store.end_fork("lay_b")
     await store.condemn_layers(0)
     assert [one.id for one in await layers(store)] == ["lay_a", "lay_b", "lay_c", "lay_x"]
-    assert [one.id for one in await store.account_layers("acc_one")] == ["lay_a", "lay_c"]
-    assert await store.account_layers("acc_none") == []
+    assert [one.id for one in await store.counted_layers("acc_one")] == ["lay_a", "lay_c"]
+    assert await store.counted_layers("acc_none") == []
+
+
+async def test_layers_that_only_automatic_snapshots_refer_to_do_not_count(store: Store) -> None:
+    async def counted() -> list[str]:
+        found = await store.counted_layers("acc_one")
+        assert await store.counted_bytes("acc_one") == sum(one.size for one in found)
+        return [one.id for one in found]
+
+    await store.add_session(session(), None, 9)
+    assert await counted() == []
+    for name in ("a", "b", "c"):
+        await add(store, snapshot(f"snp_{name}", layer=f"lay_{name}", is_automatic=True))
+    assert await counted() == []
+    await store.add_snapshot(snapshot("snp_also", layer="lay_b"), None, None, 9)
+    await store.add_made_image(made_image(layer="lay_c"), named(), None, None, 9)
+    await add(store, snapshot("snp_d", layer="lay_d"))
+    await add(store, snapshot("snp_x", account="acc_two", layer="lay_x"))
+    await store.add_layer(layer("lay_fork", fork="k"))
+    assert await counted() == ["lay_b", "lay_c", "lay_d", "lay_fork"]
+    await store.remove_snapshot("snp_also")
+    await store.remove_snapshot("snp_d")
+    await store.condemn_layers(0)
+    assert await counted() == ["lay_c", "lay_fork"]
 
 
 async def test_a_layer_is_noted_as_saved_unless_it_is_condemned(store: Store) -> None:

@@ -80,6 +80,11 @@ class SameAsTheFake(Twins):
         new = answer("k", owner, body * times, created_at)
         self.same(self.real.add_answer(new), self.fake.add_answer(new))
 
+    @rule(owner=ACCOUNTS, body=st.binary(max_size=3), times=st.sampled_from([1, 1000]))
+    def change_answer(self, owner: str, body: bytes, times: int) -> None:
+        new = answer("k", owner, body * times)
+        self.same(self.real.change_answer(new), self.fake.change_answer(new))
+
     @rule(before=TIMES)
     def drop_answers(self, before: int) -> None:
         self.same(self.real.drop_answers(before), self.fake.drop_answers(before))

@@ -89,6 +89,17 @@ def test_small_buffers_find_the_same(volumes: Volumes, monkeypatch: pytest.Monke
     assert content(volumes).data == before.data
 
 
+def test_a_buffer_may_end_with_the_content_of_a_small_file(volumes: Volumes, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(50):
+        (upper(volumes) / f"{number}").write_bytes(b"x")
+    volumes.capture(VOLUME, LAYER)  # else nothing is written yet
+    before = content(volumes)
+    for size in range(1000, 1400):  # of them, some end right behind each of the items
+        monkeypatch.setattr(trees, "BUFFER", size)
+        assert content(volumes).data == before.data
+        assert volumes.sole_bytes([LAYER], [VOLUME]) == 0
+
+
 def test_small_files_that_only_a_layer_keeps_count(volumes: Volumes) -> None:
     for number in range(1000):
         (upper(volumes) / f"{number}").write_bytes(os.urandom(1500))

@@ -17,7 +17,8 @@ from buntime.plan import MB
 from buntime.ports import ArchiveUnavailable, VolumeLost, VolumeUnsendable
 from buntime.sandboxes.kernel import transfer
 from buntime.sandboxes.kernel.commands import call
-from buntime.sandboxes.kernel.volume import GB, Volumes
+from buntime.sandboxes.kernel.file_system import GB
+from buntime.sandboxes.kernel.volume import Volumes
 from tests.manifest import differences, manifest
 from tests.sandboxes import hostile
 from tests.sandboxes.hostile import Tree

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from buntime.errors import Unavailable
-from buntime.lifecycle.saving import Interrupted, Transfer
+from buntime.lifecycle.transfers import Interrupted, Transfer
 
 PATIENCE = 30.0
 
@@ -113,7 +113,7 @@ def test_a_transfer_can_be_interrupted_twice_and_after_its_end() -> None:
 
 
 def test_a_stream_that_the_host_does_not_let_go_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("buntime.lifecycle.saving.INTERRUPT_SECONDS", 0.01)
+    monkeypatch.setattr("buntime.lifecycle.transfers.INTERRUPT_SECONDS", 0.01)
     transfer, stream = Transfer(), Stream()
     stream.may_give.clear()
     pieces = transfer.open(stream)

@@ -36,7 +36,6 @@ PROGRAMS = {
     "btrfs": "btrfs-progs",
     "dnsmasq": "dnsmasq-base",
     "ip": "iproute2",
-    "losetup": "mount",
     "mkfs.erofs": "erofs-utils",
     "mmdebstrap": "mmdebstrap",
     "mount": "mount",

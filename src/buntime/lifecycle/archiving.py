@@ -15,7 +15,8 @@ from buntime.daemon.tasks import Tasks
 from buntime.ids import LAYER_PREFIX
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
-from buntime.lifecycle.saving import UNSAVED, Interrupted, Saving, Transfer
+from buntime.lifecycle.saving import UNSAVED, Saving
+from buntime.lifecycle.transfers import Interrupted, Transfer
 from buntime.ports import ArchiveUnavailable, Sandboxes, Store, VolumeUnsendable
 from buntime.session import SavedVolume, Session, State
 

@@ -20,7 +20,8 @@ from buntime.image import MADE_PREFIX
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.monitor import Monitor
-from buntime.lifecycle.saving import UNSAVED, Interrupted, LayerDamaged, Saving
+from buntime.lifecycle.saving import UNSAVED, LayerDamaged, Saving
+from buntime.lifecycle.transfers import Interrupted
 from buntime.plan import MB
 from buntime.ports import ArchiveUnavailable, Sandboxes, Store, VolumeLost
 from buntime.session import Session, State
@@ -175,18 +176,22 @@ class Layers:
     async def keep(self) -> None:
         """For ever: drops what has expired or is not referred to, and saves what is not in the archive."""
         await self.sweep()
+        save_after = 0  # a killed server may have begun to save any of them
         while True:
             try:
-                await self.tidy()
+                await self.tidy(save_after)
+                save_after = SAVE_AFTER
             except errors.BuntimeError as failed:
                 log.warning("layers_not_tidied", reason=failed.message)
-            await asyncio.sleep(PAUSE_SECONDS)  # many deletions at once are one occasion
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
                     await self._due.wait()
+            # many deletions at once are one occasion, and the first requests to a fork come before the disk is busy
+            await asyncio.sleep(PAUSE_SECONDS)
             self._due.clear()
 
-    async def tidy(self) -> None:
+    async def tidy(self, save_after: int = SAVE_AFTER) -> None:
+        """Once: the same. Saves layers that are older than `save_after` seconds, a few at a time."""
         now = int(self._clock())
         await self._store.drop_snapshots(now)
         for image_id in await self._store.drop_made_images():
@@ -195,7 +200,7 @@ class Layers:
         for layer in await self._store.condemn_layers(now - FORK_SECONDS):
             await self._remove(layer)
         for layer in await self._store.all_layers():
-            if layer.saved is None and layer.created_at + SAVE_AFTER <= now:
+            if layer.saved is None and layer.created_at + save_after <= now:
                 self.start_saving(layer.id)
 
     async def sweep(self) -> None:

@@ -6,7 +6,7 @@ with the new files. What is left over on either side is an orphan, which the nex
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import structlog
@@ -14,11 +14,12 @@ import structlog
 from buntime import errors
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
-from buntime.ids import new_sandbox_id, new_snapshot_id, new_volume_id
+from buntime.ids import new_snapshot_id, new_volume_id
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.monitor import Monitor
+from buntime.lifecycle.records import no_sandbox
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.transitions import Transitions
 from buntime.ports import Answer, Sandboxes, Store
@@ -26,6 +27,8 @@ from buntime.session import Session, State
 from buntime.snapshot import BEFORE_RESTORE, BEFORE_RESTORE_SECONDS, Layer, Snapshot
 
 log = structlog.get_logger()
+
+REST_SECONDS = 0.1  # a wake comes first
 
 type AnswerTo = Callable[[Session], Answer]
 
@@ -70,47 +73,44 @@ class Restoring:
                 raise errors.SessionBusy("The session is in use. Try again when its requests have ended.")
             await self._transitions.on_wake_started(session_id)
             await self._saving.interrupt(session_id)
-            sandbox = await self._sandboxes.get(session.sandbox)
-            if sandbox is not None and not await sandbox.quiesce(durable=False):  # what is kept of it is captured
-                raise errors.Unavailable("The session's processes could not be ended just now.", 2)
-            reached("restore: quiet")
+            volume = new_volume_id()
+            # the disk is busy with it while processes end
+            copying = asyncio.ensure_future(self._sandboxes.volumes.copy(snapshot.layer, volume, session.limits.disk))
             try:
-                restored = await self._swap(session, snapshot, answer)
-            except BaseException:
-                if sandbox is not None and session.state is State.ACTIVE:
-                    await sandbox.thaw()
+                restored = await self._in_place_of(session, snapshot, volume, copying, answer)
+            except Exception:  # not when cancelled: it may be stored then, and the next start decides
+                await asyncio.wait((copying,))
+                if not copying.cancelled() and copying.exception() is None:
+                    await self._layers.discard(volume)
                 raise
         self._monitor.restored(time.perf_counter() - started)
         log.info("session_restored", session=session_id, snapshot=snapshot.id)
         self._tasks.start(self._clean_up(session, restored), f"clean up after restore of {session_id}")
         return restored
 
-    async def _swap(self, session: Session, snapshot: Snapshot, answer: AnswerTo | None) -> Session:
-        volume = new_volume_id()
-        before = await self._copied(session, snapshot, volume)
-        reached("restore: copied")
+    async def _in_place_of(
+        self, session: Session, snapshot: Snapshot, volume: str, copying: Awaitable[None], answer: AnswerTo | None
+    ) -> Session:
+        """Ends the session's processes, keeps what it has, and gives it the volume, which is being made."""
+        sandbox = await self._sandboxes.get(session.sandbox)
+        if sandbox is not None and not await sandbox.quiesce(durable=False):  # what is kept of it is captured
+            raise errors.Unavailable("The session's processes could not be ended just now.", 2)
+        reached("restore: quiet")
         try:
-            restored = await self._stored(session, snapshot, volume, before, answer)
-        except Exception:  # not when cancelled: it may be stored then, and the next start decides
-            await self._layers.discard(before.id)
-            await self._layers.discard(volume)
+            before = await self._layers.capture_volume(session)
+            try:
+                await copying
+                reached("restore: copied")
+                restored = await self._stored(session, snapshot, volume, before, answer)
+            except Exception:
+                await self._layers.discard(before.id)
+                raise
+        except BaseException:
+            if sandbox is not None and session.state is State.ACTIVE:
+                await sandbox.thaw()
             raise
         reached("restore: stored")
         return restored
-
-    async def _copied(self, session: Session, snapshot: Snapshot, volume: str) -> Layer:
-        """Makes the volume of the snapshot's files, and returns a layer of what the session has. Both at once, since
-        each waits for the disk."""
-        copying = self._sandboxes.volumes.copy(snapshot.layer, volume, session.limits.disk)
-        before, failed = await asyncio.gather(self._layers.capture_volume(session), copying, return_exceptions=True)
-        if isinstance(before, BaseException):
-            if failed is None:
-                await self._layers.discard(volume)
-            raise before
-        if failed is not None:
-            await self._layers.discard(before.id)
-            raise failed
-        return before
 
     async def _stored(
         self, session: Session, snapshot: Snapshot, volume: str, before: Layer, answer: AnswerTo | None
@@ -118,7 +118,8 @@ class Restoring:
         while True:
             restored = replace(
                 session.down(),
-                sandbox=new_sandbox_id(),  # none: what is left of the old one is removed while the next one starts
+                # what is left of the old one is removed while the next one starts
+                sandbox=no_sandbox(is_foreign=snapshot.session != session.id),
                 volume=volume,
                 image=snapshot.image,
                 image_name=snapshot.image_name,
@@ -134,6 +135,7 @@ class Restoring:
 
     async def _clean_up(self, before: Session, after: Session) -> None:
         """Ends what is left of the session as it was: its frozen processes, its volume, what the archive has of it."""
+        await asyncio.sleep(REST_SECONDS)
         await self._sandboxes.kill(before.sandbox)
         await self._sandboxes.disconnect(before.sandbox)  # the other end may never have been told
         reached("restore: stopped")

@@ -8,11 +8,10 @@ A save gives way to a wake at any moment.
 
 import asyncio
 import secrets
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Protocol, Self, cast
+from typing import Protocol, Self
 
 import structlog
 
@@ -21,6 +20,7 @@ from buntime.daemon.steps import reached
 from buntime.lifecycle import chains
 from buntime.lifecycle.packing import compress, decompress
 from buntime.lifecycle.sealing import Damaged, Vault, seal, unseal
+from buntime.lifecycle.transfers import RETRY_SECONDS, Interrupted, Threads, Transfer
 from buntime.plan import MB
 from buntime.ports import Archive, ArchiveUnavailable, ObjectMissing, VolumeLost, Volumes, VolumeUnsendable
 from buntime.session import SavedVolume, Session
@@ -29,18 +29,12 @@ from buntime.snapshot import Layer
 log = structlog.get_logger()
 
 SAVES_AT_ONCE, RESTORES_AT_ONCE = 2, 4
-INTERRUPT_SECONDS, INTERRUPT_LOOK_SECONDS = 20.0, 0.002
-RETRY_SECONDS = 10  # told to clients while the archive cannot be reached
 # The largest stream, relative to its session's disk limit. Streams are authentic, so this only bounds our mistakes.
 LARGEST_FACTOR, LARGEST_REST = 4, 256 * MB
 LARGEST_LAYER = 1 << 20  # MB
 HELD = 8 * MB  # of increments that a restore reads before it unpacks the full object, and holds until they are needed
 # Why a volume is not in the archive now. A faulty archive may have lost what it has just taken.
 UNSAVED = (ArchiveUnavailable, ObjectMissing, Damaged, VolumeUnsendable, VolumeLost, errors.Unavailable)
-
-
-class Interrupted(Exception):
-    """The transfer gave way to a wake or a delete, or the server stops. Never shown."""
 
 
 @dataclass(slots=True)
@@ -102,100 +96,6 @@ class BrokenLink(Exception):
 
 class LayerDamaged(Exception):
     """The layer is not on this host, and the archive does not have it whole. Never shown as it is."""
-
-
-class Transfer:
-    """One volume on its way. Another thread may interrupt it."""
-
-    def __init__(self) -> None:
-        self._interrupted = threading.Event()
-        self._lock = threading.Lock()
-        self._stream: Generator[bytes] | None = None
-
-    def open(self, stream: Callable[[], Iterator[bytes]]) -> Iterator[bytes]:
-        """The pieces of the stream. Raises Interrupted."""
-        with self._lock:
-            self.check()
-            self._stream = _pieces(stream())
-        return self.watch(self._stream)
-
-    def watch(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """The same pieces. Raises Interrupted, so an interrupted stream never looks complete."""
-        for piece in pieces:
-            self.check()
-            yield piece
-        self.check()
-
-    def check(self) -> None:
-        """Raises Interrupted."""
-        if self._interrupted.is_set():
-            raise Interrupted
-
-    def interrupt(self) -> None:
-        """When this returns, nothing reads the volume any more, even if the archive does not answer.
-
-        Blocking. Raises Unavailable when the host does not let go of the stream.
-        """
-        self._interrupted.set()
-        self.close()
-
-    def close(self) -> None:
-        with self._lock:
-            stream, self._stream = self._stream, None
-        pause = threading.Event()
-        for _ in range(int(INTERRUPT_SECONDS / INTERRUPT_LOOK_SECONDS)):
-            try:
-                if stream is not None:
-                    stream.close()
-            except ValueError:  # the generator is running
-                pause.wait(INTERRUPT_LOOK_SECONDS)
-            else:
-                return
-        raise errors.Unavailable("The session's files are still being read.", RETRY_SECONDS)
-
-
-class Threads:
-    """A thread for each piece of work. Nothing waits for a thread that hangs, not even the end of the program."""
-
-    def __init__(self) -> None:
-        self._closed = False
-        self._awaited: set[asyncio.Future[object]] = set()
-
-    async def run[T, *Ts](self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Returns or raises what `work` does. Raises Interrupted as soon as this is closed."""
-        if self._closed:
-            raise Interrupted
-        loop, outcome = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-
-        def settle(result: T | None, failure: BaseException | None) -> None:
-            if outcome.done():
-                return
-            if failure is None:
-                outcome.set_result(result)
-            else:
-                outcome.set_exception(failure)
-
-        def body() -> None:
-            result, failure = None, None
-            try:
-                result = work(*args)
-            except BaseException as raised:  # noqa: BLE001 - handed over whole, raised at the caller
-                failure = raised
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
-                loop.call_soon_threadsafe(settle, result, failure)
-
-        self._awaited.add(outcome)
-        try:
-            threading.Thread(target=body, name="transfer", daemon=True).start()
-            return cast(T, await outcome)
-        finally:
-            self._awaited.discard(outcome)
-
-    def close(self) -> None:
-        self._closed = True
-        for outcome in self._awaited:
-            if not outcome.done():
-                outcome.set_exception(Interrupted())
 
 
 class Saving:
@@ -488,10 +388,6 @@ def _counted(pieces: Iterator[bytes], note: Callable[[int], None]) -> Iterator[b
     for piece in pieces:
         note(len(piece))
         yield piece
-
-
-def _pieces(stream: Iterator[bytes]) -> Generator[bytes]:
-    yield from stream
 
 
 def _of_link(name: str, content: Iterator[bytes]) -> Iterator[bytes]:

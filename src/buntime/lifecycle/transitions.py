@@ -23,6 +23,7 @@ from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.monitor import Monitor
 from buntime.lifecycle.observations import Observations
 from buntime.lifecycle.on_wake import OnWake
+from buntime.lifecycle.records import forget_records, has_foreign_records
 from buntime.lifecycle.saving import Saving
 from buntime.ports import Observed, Sandbox, Sandboxes, Store, VolumeLost
 from buntime.session import Event, Session, State
@@ -166,6 +167,8 @@ class Transitions:
             return replace(risen, sandbox=sandbox.id, saved=newest, previous=previous)
 
         try:
+            if has_foreign_records(session):
+                await forget_records(sandbox)
             stored, network = await self._changes.change(session.id, awake), session.network
             while stored.network != network:  # it was changed while the sandbox started
                 network = stored.network

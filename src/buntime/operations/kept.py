@@ -10,7 +10,6 @@ from buntime.ports import Store
 from buntime.snapshot import Snapshot
 
 GB = 1 << 30
-ALL = 1 << 30  # more snapshots than an account can have
 
 
 class Kept:
@@ -35,13 +34,9 @@ class Kept:
         with one another and with sessions.
         """
         limit = caller.plan.snapshot_gb * GB
-        snapshots, _ = await self._store.list_snapshots(caller.account.id, now=int(self._clock()), limit=ALL)
-        automatic = {each.layer for each in snapshots if each.is_automatic}
-        not_counted = automatic - {each.layer for each in snapshots if not each.is_automatic}
-        layers = await self._store.account_layers(caller.account.id)
-        counted = [layer for layer in layers if layer.id not in not_counted]
-        if sum(layer.size for layer in counted) <= limit:
+        if await self._store.counted_bytes(caller.account.id) <= limit:
             return
+        counted = await self._store.counted_layers(caller.account.id)
         used = await self._layers.sole_bytes(caller.account.id, counted)
         if used > limit:
             raise errors.StorageLimitExceeded(caller.plan.snapshot_gb, used, caller.plan.name)

@@ -19,13 +19,13 @@ from buntime.daemon.tasks import Tasks
 from buntime.ids import new_session_id
 from buntime.image import DEFAULT_IMAGE, MADE_PREFIX
 from buntime.lifecycle.assembly import Lifecycle
+from buntime.lifecycle.records import forget_records
 from buntime.operations.entrance import Entrance
 from buntime.operations.images import Images
 from buntime.operations.kept import Kept
 from buntime.operations.visitors import Visitors
-from buntime.paths import RECORDS
 from buntime.plan import Limits
-from buntime.ports import Answer, Claimed, Observed, Sandbox, Sandboxes, SandboxGone, Store, VolumeLost
+from buntime.ports import Answer, Claimed, Observed, Sandbox, Sandboxes, Store, VolumeLost
 from buntime.preview import open_ports
 from buntime.requests import NewSession, Patch
 from buntime.session import DEFAULT_NETWORK, Session, State
@@ -208,7 +208,7 @@ class Sessions:
             if session.network != DEFAULT_NETWORK:
                 await sandbox.restrict(session.network)
             if has_files:
-                await _forget_processes(sandbox)
+                await forget_records(sandbox)
             await self._store.add_session(session, answer and answer(session), plan.sessions)
         except Exception as failed:  # not when cancelled: it may be stored then, and the next start decides
             await self._sandboxes.destroy(session)
@@ -291,13 +291,3 @@ class Sessions:
 
     def _now(self) -> int:
         return int(self._clock())
-
-
-async def _forget_processes(sandbox: Sandbox) -> None:
-    """Removes the records of another session's processes and contexts. Raises Unavailable."""
-    try:
-        await sandbox.files.delete(RECORDS, recursive=True)
-    except errors.FileNotFound:
-        return
-    except SandboxGone as gone:
-        raise errors.Unavailable("No sandbox could be started on this host just now.", 5) from gone

@@ -119,20 +119,17 @@ class Snapshots:
                 f"{session.limits.disk} MB.",
                 limit=session.limits.disk,
             )
-        work = self._restore(session, snapshot, answer)
+        work = self._restore(caller, session, snapshot, answer)
         return await self._tasks.finish(work, f"restore of {session_id}")
 
     async def _restore(
-        self, session: Session, snapshot: Snapshot, answer: Callable[[SessionView], Answer] | None
+        self, caller: Caller, session: Session, snapshot: Snapshot, answer: Callable[[SessionView], Answer] | None
     ) -> SessionView:
         was_active = session.state is State.ACTIVE
-        told: SessionView | None = None  # what a repeated request is told, too
 
         def answered(restored: Session) -> Answer:
-            nonlocal told
             assert answer is not None
-            told = self._sessions.shown_as(restored, State.ACTIVE if was_active else State.DEEP_SLEEP)
-            return answer(told)
+            return answer(self._sessions.shown_as(restored, State.ACTIVE if was_active else State.DEEP_SLEEP))
 
         layers = self._lifecycle.layers
         for _ in range(TRIES):
@@ -153,7 +150,7 @@ class Snapshots:
             raise errors.Unavailable("The snapshot's files are being moved just now.", 2)
         if was_active:
             await self._lifecycle.leases.wake(session.id)
-        if told is not None:
-            return told
-        stored = await self._lifecycle.changes.present(session.id)
-        return self._sessions.shown_as(stored, stored.state)
+        view = await self._sessions.get(caller, session.id)
+        if answer is not None:  # what was stored could not tell yet how many files the session has now
+            await self._store.change_answer(answer(view))
+        return view

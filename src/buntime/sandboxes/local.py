@@ -46,6 +46,7 @@ log = structlog.get_logger()
 
 STARTS_AT_ONCE = 4
 ATTACHES_AT_ONCE = 2  # they take the threads that start containers
+LEAVE_SECONDS = 0.5  # for the first request after an attach: the disk is written out when a root goes
 ATTACH_SECONDS = 2.0  # for the guest to answer from its new root
 ADOPTED_AT_ONCE, ADOPT_SECONDS = 256, 2.0  # a slower adoption makes way for the next one and goes on beside it …
 CROWD = 400  # … for READY_SECONDS, and as long again for every so many sandboxes: they share a host that may be busy
@@ -211,6 +212,7 @@ class LocalSandboxes:
 
     async def _leave(self, roots: Sequence[int], volume_id: str) -> None:
         """Gives up the root that a sandbox had, and its volume."""
+        await asyncio.sleep(LEAVE_SECONDS)
         for root in roots:
             await asyncio.to_thread(os.close, root)
         await self._removed_later(volume_id)

@@ -20,11 +20,12 @@ from buntime.sandboxes.images.made import MadeImages
 from buntime.sandboxes.kernel import seccomp
 from buntime.sandboxes.kernel.cgroup_version import find_cgroups
 from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.file_system import GB
 from buntime.sandboxes.kernel.host import Part, claim_part, other_data_dirs, release_part, total_memory
 from buntime.sandboxes.kernel.image import DEBIAN_CAS, HOST_CAS, Image, extra_cas
 from buntime.sandboxes.kernel.oci import Runtime
 from buntime.sandboxes.kernel.packed import Packed
-from buntime.sandboxes.kernel.volume import GB, Volumes
+from buntime.sandboxes.kernel.volume import Volumes
 from buntime.sandboxes.local import LocalSandboxes
 from buntime.sandboxes.machinery import Machinery, Runs
 from buntime.sandboxes.network import resolver

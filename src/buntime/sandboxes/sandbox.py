@@ -155,7 +155,7 @@ class LocalSandbox:
         cgroups, deadline = self._machinery.cgroups, time.monotonic() + GRACE_SECONDS
         cgroups.terminate(self.id)
         pause = FIRST_LOOK_SECONDS
-        while cgroups.session_processes(self.id) and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel's
+        while cgroups.session_processes(self.id) and time.monotonic() < deadline:
             await asyncio.sleep(pause)
             pause = min(2 * pause, GRACE_LOOK_SECONDS)
         await self._tell_of_deep_sleep(self._processes.settle())

@@ -60,6 +60,14 @@ def add_answer(connection: sqlite3.Connection, stored: PackedAnswer) -> bool:
     return connection.execute(_ADD, row).rowcount == 1
 
 
+def change_answer(connection: sqlite3.Connection, stored: PackedAnswer) -> None:
+    """Replaces the body. Changes nothing if this account and key have no answer."""
+    connection.execute(
+        "UPDATE answers SET packed = ?, body = ? WHERE account = ? AND key = ?",
+        (int(stored.packed), stored.body, stored.account, stored.key),
+    )
+
+
 def find_answer(connection: sqlite3.Connection, account_id: str, key: str) -> PackedAnswer | None:
     row = connection.execute(
         "SELECT account, key, fingerprint, status, created_at, packed, body FROM answers WHERE account = ? AND key = ?",

@@ -79,8 +79,11 @@ class KeptFiles(Committing):
     async def all_layers(self) -> Sequence[Layer]:
         return layers.all_layers(self._reader)
 
-    async def account_layers(self, account_id: str) -> Sequence[Layer]:
-        return layers.account_layers(self._reader, account_id)
+    async def counted_layers(self, account_id: str) -> Sequence[Layer]:
+        return layers.counted_layers(self._reader, account_id)
+
+    async def counted_bytes(self, account_id: str) -> int:
+        return layers.counted_bytes(self._reader, account_id)
 
     async def save_layer(self, layer_id: str, saved: SavedVolume) -> bool:
         return await self._change(partial(layers.save_layer, layer_id=layer_id, saved=saved))

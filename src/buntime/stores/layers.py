@@ -22,6 +22,15 @@ WHERE key <> :destroyed
   AND NOT EXISTS (SELECT 1 FROM made_images WHERE layer = layers.id)
 """
 
+# for the plan of the account; a layer without a reference is that of a fork, or is about to be condemned
+_COUNTED = """
+FROM layers
+WHERE account = ? AND key <> ?
+  AND (EXISTS (SELECT 1 FROM snapshots WHERE layer = layers.id AND NOT is_automatic)
+       OR EXISTS (SELECT 1 FROM made_images WHERE layer = layers.id)
+       OR NOT EXISTS (SELECT 1 FROM snapshots WHERE layer = layers.id))
+"""
+
 _NUMBERS = "SELECT count(*), coalesce(sum(size), 0), count(*) - count(saved) FROM layers WHERE key <> ?"
 
 
@@ -75,12 +84,15 @@ def all_layers(connection: sqlite3.Connection) -> Sequence[Layer]:
     return [_layer(row) for row in connection.execute("SELECT * FROM layers ORDER BY created_at, id")]
 
 
-def account_layers(connection: sqlite3.Connection, account_id: str) -> Sequence[Layer]:
-    """Oldest first, ties by id. Without condemned ones."""
-    rows = connection.execute(
-        "SELECT * FROM layers WHERE account = ? AND key <> ? ORDER BY created_at, id", (account_id, DESTROYED)
-    )
+def counted_layers(connection: sqlite3.Connection, account_id: str) -> Sequence[Layer]:
+    """See `ports.Store.counted_layers`."""
+    rows = connection.execute(f"SELECT * {_COUNTED} ORDER BY created_at, id", (account_id, DESTROYED))
     return [_layer(row) for row in rows]
+
+
+def counted_bytes(connection: sqlite3.Connection, account_id: str) -> int:
+    """The sum of their sizes."""
+    return int(connection.execute(f"SELECT coalesce(sum(size), 0) {_COUNTED}", (account_id, DESTROYED)).fetchone()[0])
 
 
 def save_layer(connection: sqlite3.Connection, layer_id: str, saved: SavedVolume) -> bool:

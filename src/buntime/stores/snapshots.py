@@ -68,11 +68,11 @@ def list_snapshots(
     limit: int,
     offset: int,
 ) -> tuple[Sequence[Snapshot], int]:
-    """See `ports.Store.list_snapshots`."""
+    """See `ports.Store.list_snapshots`. SQLite gives a new row a rowid above all others."""
     wanted = {"account": account_id, "now": now, "session": session, "name": name}
     total = connection.execute(f"SELECT count(*) {_WANTED}", wanted).fetchone()[0]
     rows = connection.execute(
-        f"SELECT * {_WANTED} ORDER BY created_at DESC, id LIMIT :limit OFFSET :offset",
+        f"SELECT * {_WANTED} ORDER BY created_at DESC, rowid DESC LIMIT :limit OFFSET :offset",
         wanted | {"limit": limit, "offset": offset},
     )
     return [_snapshot(row) for row in rows], total

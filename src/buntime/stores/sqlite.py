@@ -195,6 +195,9 @@ class SqliteStore(KeptFiles):
     async def add_answer(self, answer: Answer) -> None:
         await self._change(partial(answers.add_answer, stored=await packed(answer)))
 
+    async def change_answer(self, answer: Answer) -> None:
+        await self._change(partial(answers.change_answer, stored=await packed(answer)))
+
     async def drop_answers(self, before: int) -> int:
         total, dropped = 0, DROP_AT_ONCE
         while dropped == DROP_AT_ONCE:

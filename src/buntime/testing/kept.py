@@ -61,7 +61,8 @@ class FakeKeptFiles:
             for snapshot in self._living(account_id, now)
             if session in (None, snapshot.session) and name in (None, snapshot.name)
         ]
-        found.sort(key=lambda snapshot: (-snapshot.created_at, snapshot.id))
+        found.reverse()  # the last one added is the first of its second
+        found.sort(key=lambda snapshot: -snapshot.created_at)
         return found[offset : offset + limit], len(found)
 
     async def count_snapshots(self, account_id: str, now: int) -> int:
@@ -111,8 +112,18 @@ class FakeKeptFiles:
     async def all_layers(self) -> Sequence[Layer]:
         return sorted(self.layers.values(), key=lambda layer: (layer.created_at, layer.id))
 
-    async def account_layers(self, account_id: str) -> Sequence[Layer]:
-        return [one for one in await self.all_layers() if one.account == account_id and not one.is_condemned]
+    async def counted_layers(self, account_id: str) -> Sequence[Layer]:
+        automatic = {one.layer for one in self.snapshots.values() if one.is_automatic}
+        others = {one.layer for one in self.snapshots.values() if not one.is_automatic}
+        not_counted = automatic - others - {one.layer for one in self.made_images.values()}
+        return [
+            one
+            for one in await self.all_layers()
+            if one.account == account_id and not one.is_condemned and one.id not in not_counted
+        ]
+
+    async def counted_bytes(self, account_id: str) -> int:
+        return sum(one.size for one in await self.counted_layers(account_id))
 
     async def save_layer(self, layer_id: str, saved: SavedVolume) -> bool:
         layer = self.layers.get(layer_id)

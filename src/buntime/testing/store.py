@@ -199,6 +199,11 @@ class FakeStore(FakeKeptFiles):
     async def add_answer(self, answer: Answer) -> None:
         self.answers.setdefault((answer.account, answer.key), answer)
 
+    async def change_answer(self, answer: Answer) -> None:
+        first = self.answers.get((answer.account, answer.key))
+        if first is not None:
+            self.answers[answer.account, answer.key] = replace(first, body=answer.body)
+
     async def drop_answers(self, before: int) -> int:
         old = [name for name, answer in self.answers.items() if answer.created_at < before]
         for name in old:

@@ -22,9 +22,10 @@ import structlog
 
 from buntime.errors import Unavailable
 from buntime.plan import MB
-from buntime.sandboxes.kernel.commands import HostCommandFailed, call
+from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.digest import Undigestible, digest_of
 from buntime.sandboxes.kernel.durable import sync
+from buntime.sandboxes.kernel.loops import attached
 from buntime.sandboxes.kernel.mount_calls import on_device
 from buntime.sandboxes.kernel.transfer import ENDS_WITH_SERVER, GENTLY
 
@@ -85,7 +86,7 @@ class Packed:
         """The block device with the packed layer. Raises HostCommandFailed."""
         with self._lock:
             if layer not in self._devices:
-                self._devices[layer] = _attached(self._file(layer))
+                self._devices[layer] = attached(self._file(layer), read_only=True)
             return self._devices[layer][0]
 
     def remove(self, layer: str) -> None:
@@ -185,7 +186,7 @@ def _all_sleep(pid: int) -> bool:
 
 def _difference(upper: Path, file: Path, size: int) -> str | None:
     """What is wrong with the packed layer, if anything is. Raises Unpackable when that takes too long."""
-    device, handle = _attached(file)
+    device, handle = attached(file, read_only=True)
     try:
         with on_device(device, KIND) as tree:
             there = Path(f"/proc/{os.getpid()}/fd/{tree}")
@@ -198,24 +199,3 @@ def _difference(upper: Path, file: Path, size: int) -> str | None:
     finally:
         os.close(handle)
     return None if same else NOT_HELD
-
-
-def _attached(file: Path) -> tuple[Path, int]:
-    """The loop device with the file, open: that of sandboxes which run already, or a new one."""
-    for device in call(["losetup", "--noheadings", "--output", "NAME", "--associated", str(file)]).split():
-        handle = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-        if _file_of(Path(device)) == str(file):  # its last user may have gone before we opened it
-            return Path(device), handle
-        os.close(handle)
-    # with direct I/O, a file's pages are cached once, and not again under the loop device
-    device = call(["losetup", "--read-only", "--direct-io=on", "--find", "--show", str(file)]).strip()
-    handle = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-    call(["losetup", "--detach", device])  # takes effect when nobody uses it any more
-    return Path(device), handle
-
-
-def _file_of(device: Path) -> str | None:
-    try:
-        return Path("/sys/block", device.name, "loop/backing_file").read_text().strip()
-    except FileNotFoundError:
-        return None

@@ -46,8 +46,8 @@ type Leave = Callable[[int], None]
 def replace_root(threads: MountThreads, init: int, layers: Layers, quota: Path, leave: Leave) -> None:
     """`init`: a pidfd of the sandbox's init. `quota`: the kernel's numbers of the volume. Blocking.
 
-    Calls `leave` with a descriptor of the old root just before that is unmounted. The last one who closes it waits until
-    the kernel has written out the whole file system of the volumes, so that is not done here.
+    Calls `leave` with a descriptor of the old root just before that is unmounted. The last one who closes it waits
+    until the kernel has written out the whole file system of the volumes, so that is not done here.
 
     Raises NotAttachable, which changes nothing, and HostCommandFailed, after which the sandbox must be removed.
     """

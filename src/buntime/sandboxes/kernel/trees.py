@@ -169,7 +169,8 @@ def content_of(subvolume: int) -> Content:
 
 def _items(subvolume: int, tree: int, first: _Key, last: _Key) -> Iterator[tuple[bytearray, int, int, int]]:
     """Buffer, kind, where the content starts in the buffer, and its length, for each item. The buffer is used again."""
-    buffer, key, unpack = bytearray(ITEMS + BUFFER), first, HEAD.unpack_from
+    # an item with the content of a small file is shorter than an extent, and may be the last one
+    buffer, key, unpack = bytearray(ITEMS + BUFFER + EXTENT.size), first, HEAD.unpack_from
     while key <= last:
         spans = (key[0], last[0], key[2], last[2], 0, LARGEST, key[1], last[1])
         SEARCHED.pack_into(buffer, 0, tree, *spans, MANY, 0, 0, 0, 0, 0, BUFFER)

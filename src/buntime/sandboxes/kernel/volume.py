@@ -1,7 +1,6 @@
 """The files of sessions: one btrfs subvolume each, with a limit by simple quotas. Layers are read-only subvolumes.
 
-They live on their own btrfs file system: one that the operator mounted at `data_dir/volumes`, or a file in the data
-directory. Blocking; most calls are one ioctl.
+They live on their own btrfs file system, at `data_dir/volumes`. Blocking; most calls are one ioctl.
 
 `incoming.py` has volumes that are being received, and `parents.py` states that are kept of volumes. `shares.py` says
 what the kernel's limit means for a volume that shares content with layers or parents.
@@ -20,16 +19,14 @@ from buntime.daemon.steps import reached
 from buntime.plan import MB
 from buntime.ports import VolumeLost
 from buntime.sandboxes.kernel import subvolumes, transfer
-from buntime.sandboxes.kernel.commands import HostCommandFailed, call
-from buntime.sandboxes.kernel.host import host_disk_free
+from buntime.sandboxes.kernel.commands import call
+from buntime.sandboxes.kernel.file_system import mount
 from buntime.sandboxes.kernel.incoming import Grown, Incoming, host_failures
 from buntime.sandboxes.kernel.parents import Parents
 from buntime.sandboxes.kernel.shares import Charges, Measured, Share
 from buntime.sandboxes.kernel.subvolumes import NO_LIMIT, opened
 from buntime.sandboxes.kernel.trees import Content, Kept, content_of, root_of, subvolume_id
 
-GB = 1 << 30
-BTRFS = "btrfs"
 PARTS = ("upper", "work")
 PROMISED = ("rsv_data", "rsv_meta_prealloc", "rsv_meta_pertrans")
 MOUNT_ROOM = 1 * MB  # overlayfs makes a directory, or the file system is read-only
@@ -43,7 +40,6 @@ class Volumes:
         self.directory = config.data_dir / "volumes"
         self._file = config.data_dir / "volumes.btrfs"
         self._size_gb = config.volumes_gb
-        self._data_dir = config.data_dir
         self._incoming = Incoming(self.directory / "incoming")
         self.parents = Parents(self.directory / "parents")
         self.facts = Path()  # the kernel's numbers of the file system
@@ -64,40 +60,10 @@ class Volumes:
 
     def mount(self) -> None:
         """Makes and mounts what is missing. Raises HostCommandFailed."""
-        self.directory.mkdir(mode=0o700, exist_ok=True)
-        if not self.mounted:
-            self._make_and_mount()
-        source, kind, uuid = call(
-            ["findmnt", "-nro", "SOURCE,FSTYPE,UUID", "--mountpoint", str(self.directory)]
-        ).split()
-        if kind != BTRFS:
-            raise HostCommandFailed(f"{self.directory} is a {kind} mount; it must be btrfs")
-        # The mount hides the mount point's own mode. The host's users must not reach what sessions write.
-        self.directory.chmod(0o700)
-        self.facts = Path(f"/sys/fs/btrfs/{uuid}")
-        if not (self.facts / "qgroups").exists():
-            call(["btrfs", "quota", "enable", "--simple", str(self.directory)])
+        self.facts, self.device = mount(self.directory, self._file, self._size_gb)
         self._past = {group for group in (self.facts / "qgroups").glob("0_*") if _is_empty(group)}
-        device = Path(source.partition("[")[0]).stat().st_rdev
-        self.device = f"{os.major(device)}:{os.minor(device)}"
         self._incoming.open()
         self.parents.open()
-
-    def _make_and_mount(self) -> None:
-        if not self._file.exists():
-            size = self._size_gb * GB or max(4 * GB, host_disk_free(self._data_dir) * 8 // 10)
-            fresh = self._file.with_suffix(".new")
-            with fresh.open("wb") as file:
-                file.truncate(size // GB * GB)
-            fresh.chmod(0o600)
-            call(["mkfs.btrfs", "-q", "-f", "-m", "single", str(fresh)])
-            fresh.rename(self._file)
-        # with direct I/O, a file's pages are cached once, and not again under the loop device
-        loop = call(["losetup", "--direct-io=on", "--find", "--show", str(self._file)]).strip()
-        try:
-            call(["mount", "-t", BTRFS, "-o", "noatime,nosuid,nodev,discard=async", loop, str(self.directory)])
-        finally:
-            call(["losetup", "--detach", loop])  # takes effect at the unmount
 
     def unmount(self) -> None:
         """For a purge. Stopped sessions keep their volumes mounted."""

@@ -2,7 +2,7 @@
 
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,16 +19,16 @@ from buntime_cli.commands.options import (
     Lifetime,
     Memory,
     Metadata,
+    NewName,
     OnWake,
     Ports,
     SessionEnv,
     SessionTimeout,
+    Visibility,
 )
-from buntime_cli.commands.sessions import given, limits_of, session_told, show_created
+from buntime_cli.commands.sessions import given, limits_of, own_settings, session_told, show_created
 from buntime_cli.commands.settings import merged_network, merged_preview
 from buntime_cli.commands.showing import print_json, until
-from buntime_cli.commands.values import pairs
-from buntime_cli.time_spans import seconds
 
 if TYPE_CHECKING:
     from buntime_sdk import BuntimeError, Session
@@ -41,9 +41,7 @@ def fork_command(
     context: typer.Context,
     session: SessionName,
     count: Annotated[int, typer.Option(metavar="NUMBER", help="How many sessions to make.")] = 1,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A name for the new session, stored as metadata.name.")
-    ] = None,
+    name: NewName = None,
     ttl: Lifetime = None,
     metadata: Metadata = None,
     env: SessionEnv = None,
@@ -52,9 +50,7 @@ def fork_command(
     timeout: SessionTimeout = None,
     disk: Disk = None,
     port: Ports = None,
-    visibility: Annotated[
-        bool | None, typer.Option("--private/--public", help="Require a token for previews, or open the ports.")
-    ] = None,
+    visibility: Visibility = None,
     egress: Egress = None,
     allow: Allow = None,
     deny: Deny = None,
@@ -70,23 +66,15 @@ def fork_command(
     """
     if name is not None and count != 1:
         raise typer.BadParameter("--name is for one session. Leave out --count, or use --metadata.")
-    labels = {**pairs(metadata), **({"name": name} if name else {})}
-    own = given(
-        ttl=seconds(ttl) if ttl else None,
-        metadata=labels or None,
-        env=pairs(env) or None,
-        resource_limits=limits_of(memory, cpu, timeout, disk),
-        on_wake=on_wake,
-    )
+    options = own_settings(name, ttl, metadata, env, limits_of(memory, cpu, timeout, disk), on_wake)
     with connected(context, as_json) as client:
         source = find(client, session).refresh()
         if name is not None:
             require_free(client, name)
-        merged = given(
+        options |= given(
             preview=merged_preview(source, visibility, port),
-            network=merged_network(source, given(egress=egress, allow=allow, deny=deny) or {}),
+            network=merged_network(source, given(egress=egress, allow=allow, deny=deny)),
         )
-        options: dict[str, Any] = {**(own or {}), **(merged or {})}
         if count == 1:
             show_created(source.fork(**options), as_json)
         else:

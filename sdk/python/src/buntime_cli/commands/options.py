@@ -15,6 +15,9 @@ RunTimeout = Annotated[
     typer.Option(metavar="TIME", help="Kill the program after this time: 90, 5m. Default: the session's timeout."),
 ]
 NoStdin = Annotated[bool, typer.Option("--no-stdin", "-n", help="Do not read piped input.")]
+NewName = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="A name for the session, stored as metadata.name.")
+]
 SessionEnv = Annotated[
     Variables, typer.Option("--env", "-e", metavar="NAME=VALUE", help="For everything that runs in the session.")
 ]
@@ -27,6 +30,9 @@ Disk = Annotated[str | None, typer.Option(metavar="SIZE", help="Disk for files: 
 Ports = Annotated[
     list[int] | None,
     typer.Option("--port", metavar="PORT", help="A port that anyone may open. Repeatable. Default: 8080."),
+]
+Visibility = Annotated[
+    bool | None, typer.Option("--private/--public", help="Require a token for previews, or open the ports.")
 ]
 Egress = Annotated[Literal["internet", "none"] | None, typer.Option(help="What the session may reach.")]
 Allow = Annotated[Variables, typer.Option(metavar="HOST", help="Allow only this name or network. Repeatable.")]

@@ -22,6 +22,7 @@ from buntime_cli.commands.options import (
     Lifetime,
     Memory,
     Metadata,
+    NewName,
     OnWake,
     Ports,
     SessionEnv,
@@ -47,9 +48,7 @@ SHOWN = (
 @sessions.command("create")
 def create_command(
     context: typer.Context,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A name for the session, stored as metadata.name.")
-    ] = None,
+    name: NewName = None,
     ttl: Lifetime = None,
     metadata: Metadata = None,
     env: SessionEnv = None,
@@ -75,27 +74,43 @@ def create_command(
     """
     if image is not None and snapshot is not None:
         raise typer.BadParameter("A snapshot has its image. Leave out --image or --snapshot.")
-    labels = {**pairs(metadata), **({"name": name} if name else {})}
-    options = given(
-        ttl=seconds(ttl) if ttl else None,
-        metadata=labels or None,
-        env=pairs(env) or None,
-        resource_limits=limits_of(memory, cpu, timeout, disk),
-        preview=given(visibility="private" if private else None, ports=port),
-        network=given(egress=egress, allow=allow, deny=deny),
-        on_wake=on_wake,
-        image=image,
-    )
+    options = {
+        **own_settings(name, ttl, metadata, env, limits_of(memory, cpu, timeout, disk), on_wake),
+        **given(
+            preview=given(visibility="private" if private else None, ports=port) or None,
+            network=given(egress=egress, allow=allow, deny=deny) or None,
+            image=image,
+        ),
+    }
     with connected(context, as_json) as client:
         if name is not None:
             require_free(client, name)
         if snapshot is not None:
-            options = {**(options or {}), "snapshot_id": find_snapshot(client, snapshot)}
-        show_created(client.sessions.create(**options or {}), as_json)
+            options["snapshot_id"] = find_snapshot(client, snapshot)
+        show_created(client.sessions.create(**options), as_json)
 
 
-def limits_of(memory: str | None, cpu: float | None, timeout: str | None, disk: str | None) -> dict[str, Any] | None:
-    """The limits that are not None; None if there are none. Raises BadParameter."""
+def own_settings(
+    name: str | None,
+    ttl: str | None,
+    metadata: Variables,
+    env: Variables,
+    limits: dict[str, Any],
+    on_wake: str | None,
+) -> dict[str, Any]:
+    """The SDK's options for what is set of these. Raises BadParameter."""
+    labels = {**pairs(metadata), **({"name": name} if name else {})}
+    return given(
+        ttl=seconds(ttl) if ttl else None,
+        metadata=labels or None,
+        env=pairs(env) or None,
+        resource_limits=limits or None,
+        on_wake=on_wake,
+    )
+
+
+def limits_of(memory: str | None, cpu: float | None, timeout: str | None, disk: str | None) -> dict[str, Any]:
+    """The limits that are not None. Raises BadParameter."""
     return given(
         memory=megabytes(memory, "--memory") if memory is not None else None,
         cpu=cpu,
@@ -116,9 +131,9 @@ def session_told(session: "Session") -> dict[str, object]:
     return told(session, "sessionId", *SHOWN) | {"previewUrl": session.preview_url()}
 
 
-def given(**options: object) -> dict[str, Any] | None:
-    """The options that are not None; None if there are none."""
-    return {name: value for name, value in options.items() if value is not None} or None
+def given(**options: object) -> dict[str, Any]:
+    """The options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @sessions.command("ls")

@@ -11,8 +11,8 @@ import typer
 from buntime_cli.commands.connection import connected
 from buntime_cli.commands.errors import CommandError
 from buntime_cli.commands.naming import SessionName, find, require_free
-from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, OnWake, Ports, SessionEnv, Variables
-from buntime_cli.commands.sessions import session_told
+from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, OnWake, Ports, SessionEnv, Variables, Visibility
+from buntime_cli.commands.sessions import given, session_told
 from buntime_cli.commands.showing import live_processes, plain, print_json, since, until
 from buntime_cli.commands.values import pairs
 from buntime_cli.time_spans import seconds
@@ -46,9 +46,7 @@ def update_command(
     unset: Annotated[Variables, typer.Option(metavar="NAME", help="A label to remove.")] = None,
     env: SessionEnv = None,
     port: Ports = None,
-    visibility: Annotated[
-        bool | None, typer.Option("--private/--public", help="Require a token for previews, or open the ports.")
-    ] = None,
+    visibility: Visibility = None,
     egress: Egress = None,
     allow: Allow = None,
     deny: Deny = None,
@@ -73,12 +71,12 @@ def update_command(
         found = find(client, session).refresh()
         if name is not None and found.metadata.get("name") != name:
             require_free(client, name)
-        changes = _given(
+        changes = given(
             ttl=lifetime,
             metadata=_merged(found.metadata, labels, unset or ()),
             env=variables,
             preview=merged_preview(found, visibility, port),
-            network=merged_network(found, _given(egress=egress, allow=allow, deny=deny)),
+            network=merged_network(found, given(egress=egress, allow=allow, deny=deny)),
             on_wake=on_wake,
         )
         for label in sorted({*(unset or ())} - {*found.metadata}):
@@ -140,10 +138,6 @@ def _show_changes(session: "Session", before: Mapping[str, str], asked: Mapping[
     for label in labels:
         old, new = before.get(label, "–"), after.get(label, "–")
         print(plain(f"  {label}: {new}" if old == new else f"  {label}: {old} → {new}"))
-
-
-def _given(**options: object) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _defaults(names: list[Setting], changes: dict[str, Any]) -> dict[str, None]:
