@@ -1,7 +1,8 @@
 """A server that kills itself: crashing_server.py STEP ARMED
 
 It is `buntime serve`, but once the file ARMED exists, the server kills itself with SIGKILL when it reaches the named
-step (see `buntime.daemon.steps`). It never reaches the step `-`.
+step (see `buntime.daemon.steps`). It never reaches the step `-`. It archives even the smallest sessions as chains, and
+the chains are short, so a few sleeps make and fold one.
 """
 
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 from buntime import main
 from buntime.config import from_environment
 from buntime.daemon import steps
+from buntime.lifecycle import chains
+from buntime.sandboxes import local_volumes
 
 
 def named_steps() -> list[str]:
@@ -28,6 +31,7 @@ def run(step: str, armed: Path) -> None:
     if step not in ["-", *named_steps()]:
         sys.exit(f"{step!r} is not a step")
     steps.hook = die_at
+    local_volumes.LEAST_KEPT, chains.MOST_LINKS = 0, 4
     main.serve(from_environment(os.environ))
 
 

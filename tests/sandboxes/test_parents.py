@@ -25,7 +25,7 @@ from tests.sandboxes.test_volume import mounted
 
 pytestmark = pytest.mark.sandbox
 
-VOLUME, LAYER = "volaaaaaaaaaaaa", "laybbbbbbbbbbbb"
+VOLUME, OTHER, LAYER = "volaaaaaaaaaaaa", "volbbbbbbbbbbbb", "laybbbbbbbbbbbb"
 LIMIT = 256  # MB
 LARGEST = 1024 * MB
 
@@ -424,6 +424,23 @@ def test_after_a_crash_only_the_parents_that_the_store_names_stay(volumes: Volum
     volumes.mount()
     assert volumes.parents.keep({}) == 1
     assert left_over(volumes) == []
+
+
+def test_a_parent_that_is_being_sent_is_removed_later_and_keeps_no_other_from_it(volumes: Volumes) -> None:
+    """As after a kill of a server whose process goes on."""
+    (upper(volumes) / "file").write_bytes(os.urandom(4 * MB))
+    for mark in ("1", "2", "3"):
+        volumes.keep(VOLUME, mark, 4 * MB)
+    volumes.create(OTHER, LIMIT)
+    volumes.keep(OTHER, "4", MB)
+    stream = volumes.send_since(VOLUME, LARGEST, "2", "")
+    assert next(stream)
+    with pytest.raises(OSError, match="not permitted"):
+        volumes.parents.keep({VOLUME: "1"})
+    assert not volumes.parents.marks(OTHER)
+    stream.close()  # type: ignore[attr-defined]
+    volumes.parents.keep({VOLUME: "1"})
+    assert kept(volumes) == [f"{VOLUME}.1"]
 
 
 def test_the_disk_that_a_volume_and_its_parents_take_is_known_however_it_came_here(volumes: Volumes) -> None:

@@ -50,6 +50,7 @@ LEAVE_SECONDS = 0.5  # for the first request after an attach: the disk is writte
 ATTACH_SECONDS = 2.0  # for the guest to answer from its new root
 ADOPTED_AT_ONCE, ADOPT_SECONDS = 256, 2.0  # a slower adoption makes way for the next one and goes on beside it …
 CROWD = 400  # … for READY_SECONDS, and as long again for every so many sandboxes: they share a host that may be busy
+PARENT_TRIES, PARENT_SECONDS = 50, 0.1  # to remove parents at a start
 RULES_SECONDS = 1.0  # between checks of the network's rules
 
 
@@ -309,21 +310,27 @@ class LocalSandboxes:
         await asyncio.to_thread(self._machinery.packed.keep, there - orphans)
         current = {volume: owned[volume] for volume in there & owned.keys()}
         marks = {volume: session.saved.mark if session.saved else "" for volume, session in current.items()}
-        await asyncio.to_thread(self._keep_parents, marks)
+        await self._keep_parents(marks)
         unused = current.keys() - used
         if unused:  # a sandbox of theirs may have ended without us
             await asyncio.to_thread(self._machinery.volumes.sync)
         for volume in unused:
             self._cache.add(volume)
 
-    def _keep_parents(self, marks: Mapping[str, str]) -> None:
-        try:
-            removed = self._machinery.volumes.parents.keep(marks)
-        except OSError as failed:  # the next start tries again; until then, nothing relies on them
-            log.error("parents_not_removed", reason=str(failed))
-            return
-        if removed:
-            log.info("parents_removed", count=removed)
+    async def _keep_parents(self, marks: Mapping[str, str]) -> None:
+        """Tries again for a moment: a killed server may have left a process that still sends one."""
+        failure = None
+        for _ in range(PARENT_TRIES):
+            try:
+                if removed := await asyncio.to_thread(self._machinery.volumes.parents.keep, marks):
+                    log.info("parents_removed", count=removed)
+            except OSError as failed:
+                failure = failed
+                await asyncio.sleep(PARENT_SECONDS)
+            else:
+                return
+        # the session's next save or the next start tries again; until then, nothing relies on them
+        log.error("parents_not_removed", reason=str(failure))
 
     def strain(self) -> Strain:
         return self._capacity.strain()

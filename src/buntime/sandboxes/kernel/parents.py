@@ -83,15 +83,20 @@ class Parents:
 
     def keep(self, named: Mapping[str, str]) -> int:
         """Removes all parents that are not named here. `named`: volume → mark; "": only the volume is there. Returns
-        how many."""
-        count = 0
+        how many. Raises OSError when some cannot be removed now, and removes the others."""
+        count, failures = 0, []
         for volume in self.volumes:
             before = len(self.marks(volume))
-            if volume in named:
-                self.drop(volume, named[volume])
-            else:
-                self.forget(volume)
+            try:
+                if volume in named:
+                    self.drop(volume, named[volume])
+                else:
+                    self.forget(volume)
+            except OSError as failed:
+                failures.append(failed)
             count += before - len(self.marks(volume))
+        if failures:
+            raise failures[0]
         return count
 
 

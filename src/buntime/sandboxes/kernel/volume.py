@@ -309,8 +309,14 @@ class Volumes:
             raise ValueError(f"{sandbox} is here already")
         with host_failures():
             self.parents.forget(sandbox)
-        with self._incoming.grown(sandbox, chain([content], increments), self.facts) as grown, host_failures():
-            self._take_in(grown, sandbox, limit_mb, keep)
+        try:
+            with self._incoming.grown(sandbox, chain([content], increments), self.facts) as grown, host_failures():
+                self._take_in(grown, sandbox, limit_mb, keep)
+        except BaseException:
+            if not self.exists(sandbox):
+                with host_failures():
+                    self.parents.forget(sandbox)
+            raise
 
     def _take_in(self, grown: Grown, sandbox: str, limit_mb: int | None, keep: str) -> None:
         self._past |= {self.facts / "qgroups" / f"0_{number}" for number in grown.before}
