@@ -21,7 +21,7 @@ from buntime.sandboxes.kernel.volume import Volumes
 from tests.manifest import Entry, differences, manifest
 from tests.sandboxes import hostile
 from tests.sandboxes.hostile import Tree
-from tests.sandboxes.test_volume import mounted
+from tests.sandboxes.test_volume import fill, mounted
 
 pytestmark = pytest.mark.sandbox
 
@@ -471,6 +471,27 @@ def test_a_volume_whose_parent_is_kept_has_its_limit(volumes: Volumes) -> None:
     assert abs(volumes.limit_of(VOLUME) - LIMIT * MB - slack) < MB
     restore(volumes, chain, "1")
     assert abs(volumes.limit_of(VOLUME) - LIMIT * MB - slack) < MB
+
+
+def test_a_full_volume_is_sent_received_opened_and_can_delete(volumes: Volumes) -> None:
+    (upper(volumes) / "file").write_bytes(os.urandom(20 * MB))
+    chain = [sent(volumes, "1")]
+    with pytest.raises(OSError, match="quota"):
+        fill(upper(volumes) / "all", 2 * LIMIT)
+    chain.append(sent(volumes, "2", "1"))
+    restore(volumes, chain, "2")
+    volumes.open(VOLUME, LIMIT)
+    volumes.measure(VOLUME)
+    with pytest.raises(OSError, match="quota"):
+        fill(upper(volumes) / "more", 2 * LIMIT)
+    chain.append(sent(volumes, "3", "2"))
+    restore(volumes, chain, "3")
+    volumes.open(VOLUME, LIMIT)
+    (upper(volumes) / "all").unlink()
+    volumes.sync()
+    volumes.measure(VOLUME)
+    (upper(volumes) / "fits").write_bytes(os.urandom(50 * MB))
+    assert volumes.content_size(VOLUME) < LIMIT * MB + SLACK
 
 
 def test_a_layer_of_a_restored_volume_is_sent_and_received(volumes: Volumes) -> None:
