@@ -89,9 +89,7 @@ def test_small_buffers_find_the_same(volumes: Volumes, monkeypatch: pytest.Monke
     assert content(volumes).data == before.data
 
 
-def test_a_buffer_may_end_with_the_content_of_a_small_file(
-    volumes: Volumes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_buffer_may_end_with_the_content_of_a_small_file(volumes: Volumes, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(50):
         (upper(volumes) / f"{number}").write_bytes(b"x")
     volumes.capture(VOLUME, LAYER)  # else nothing is written yet
