@@ -14,6 +14,7 @@ const MOST_PATHS = 1000;
 const LONGEST_PATH = 4096; // bytes: no call takes a longer path
 const MOST_VISITED = 20_000;
 const LONGEST = 150; // ms of one search
+const AHEAD_TURN = 1; // ms: a request is on its way
 const PASSED_OVER = new Set(["node_modules", ".git"]);
 const PLACES = ["/dev/shm", "/run", "/tmp"];
 
@@ -82,21 +83,21 @@ export async function writtenSince(mark: Mark, workspace: string): Promise<Writt
   return { paths: [...found].sort(), truncated };
 }
 
-let root = -1; // the device of the root in which files were looked at last
+let root = -1; // the device of the root in which `lookAhead` looked last
 
-/** Looks at the same files while a run goes on, if nobody has since the sandbox has this root. The kernel must read each
- * file's time first, and keeps it: `writtenSince` then takes a tenth of the time. */
-export async function lookAhead(workspace: string, isOver: () => boolean): Promise<void> {
+/** Looks at the same files once for each root that the sandbox gets. The kernel must read each file's time first, and
+ * keeps it: the search after the first run then takes a tenth of the time. */
+export async function lookAhead(workspace: string): Promise<void> {
   const { dev } = lstatSync("/");
   if (dev === root) return;
   root = dev;
   const deadline = performance.now() + LONGEST;
-  const pace = new Pace();
+  const pace = new Pace(AHEAD_TURN);
   let visited = 0;
   try {
     for (const { kind, at } of walk(`${workspace}/.`, { enters })) {
       if (pace.due) await pace.rest();
-      if (isOver() || ++visited > MOST_VISITED || performance.now() > deadline) return;
+      if (++visited > MOST_VISITED || performance.now() > deadline) return;
       if (kind === "file" || kind === "symlink") isSince(0n, at);
     }
   } catch (thrown) {

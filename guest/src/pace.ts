@@ -5,9 +5,12 @@ const TURN = 5; // ms
 export class Pace {
   #since = performance.now();
 
+  /** `turn`: in ms. */
+  constructor(private readonly turn = TURN) {}
+
   /** Whether a turn is over: then `await rest()`. */
   get due(): boolean {
-    return performance.now() - this.#since > TURN;
+    return performance.now() - this.#since > this.turn;
   }
 
   async rest(): Promise<void> {

@@ -6,7 +6,7 @@
  */
 
 import { type Handlers, jsonOf, numberIn, type Settings } from "./asked";
-import { type Clock, lookAhead, writtenSince, type Mark } from "./changes";
+import { type Clock, writtenSince, type Mark } from "./changes";
 import { Failure } from "./failure";
 import { beginFeed, begun, endFeed, feed } from "./feeds";
 import { type FrameType, HEADER, jsonFrame, seal } from "./frames";
@@ -136,10 +136,7 @@ export function execute(
     new PipeWriter(spare.text, Buffer.from(request.text)),
     new PipeWriter(spare.script, Buffer.from(request.script)),
   ];
-  let isOver = false;
-  setImmediate(() => void lookAhead(workspace, () => isOver));
   void spare.exited.then(async (exitCode) => {
-    isOver = true;
     writers.forEach((writer) => writer.close());
     if (fed !== null) endFeed(request.feed, fed);
     const started = hasStarted();

@@ -11,7 +11,7 @@
 import type { Server } from "bun";
 import type { Handlers, Settings } from "./asked";
 import { LARGEST_BODY } from "./body";
-import { Clock } from "./changes";
+import { Clock, lookAhead } from "./changes";
 import { contextsHandlers } from "./contexts";
 import { Failure, failureOf } from "./failure";
 import { filesHandlers } from "./files";
@@ -67,7 +67,10 @@ function handlersOf(settings: Settings): Handlers {
     ...watchingHandlers(),
     ...runHandlers(settings, spares, clock),
     ...preparedHandlers(settings, spares, clock),
-    "GET /health": () => Response.json({ protocol: PROTOCOL }),
+    "GET /health": () => {
+      setImmediate(() => void lookAhead(settings.workspace));
+      return Response.json({ protocol: PROTOCOL });
+    },
     "POST /spares": () => Response.json({ pid: spares.park() }),
   };
 }

@@ -540,7 +540,8 @@ class Sandboxes(Protocol):
         """A fresh sandbox for the session with a new volume and its limits set. Takes a parked one if it can.
 
         `image`: the id of the image to stand on; "": the host's own. `layer`: the id of a layer on this host whose
-        files the volume has at first; "": none.
+        files the volume has at first; "": none. What comes from another session in one of these ways is without its
+        records of processes and contexts.
 
         Until a store names the sandbox, it is an orphan that `recover` destroys. Raises Unavailable when the host
         cannot hold one more, and VolumeLost when it does not have the layer, or a layer of the image.

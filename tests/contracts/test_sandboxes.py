@@ -20,6 +20,7 @@ from buntime.errors import DiskFull, FileNotFound, Unavailable
 from buntime.ids import new_layer_id
 from buntime.image import MADE_PREFIX
 from buntime.inside import FileToWrite
+from buntime.paths import RECORDS
 from buntime.plan import MB, Limits
 from buntime.ports import (
     ArchiveUnavailable,
@@ -484,6 +485,21 @@ async def _image_of(host: Host, session: Session, env: Mapping[str, str] | None 
     made = MadeImage(MADE_PREFIX + layer, session.image, layer, env or {}, size=0, created_at=0)
     await host.sandboxes.know(made)
     return made
+
+
+async def test_a_claim_with_files_of_another_session_has_not_its_records(host: Host) -> None:
+    claimed = await host.sandboxes.claim("ses_" + "a" * 18, LIMITS)
+    files = [FileToWrite(path, b"x") for path in (f"{RECORDS}/processes/a.json", f"{RECORDS}/b", "/workspace/c")]
+    await claimed.sandbox.files.write_batch(files)
+    made = await _image_of(host, _session(claimed))
+    on_image = await host.sandboxes.claim("ses_" + "b" * 18, LIMITS, made.id)
+    with_files = await host.sandboxes.claim("ses_" + "c" * 18, LIMITS, layer=made.layer)
+    for other in (on_image, with_files):
+        assert await other.sandbox.files.read_whole("/workspace/c", 100) == b"x"
+        for path in (f"{RECORDS}/processes/a.json", f"{RECORDS}/b"):
+            with pytest.raises(FileNotFound):
+                await other.sandbox.files.read_whole(path, 100)
+    assert await claimed.sandbox.files.read_whole(f"{RECORDS}/b", 100) == b"x"
 
 
 async def _session_on(host: Host, image: str, session_id: str = "ses_" + "b" * 18) -> Session:

@@ -52,6 +52,20 @@ def test_a_failed_put_leaves_nothing(root: Path) -> None:
     assert everything(root) == before
 
 
+def test_a_put_leaves_nothing_in_an_archive_that_moves_away_meanwhile(root: Path) -> None:
+    away = root.with_name("away")
+
+    def content() -> Iterator[bytes]:
+        yield b"content"
+        root.rename(away)
+        root.write_text("a file where the archive was")
+
+    archive = DirectoryArchive(root)
+    with pytest.raises(ArchiveUnavailable):
+        archive.put(NAME, content())
+    assert everything(away) == {".incoming"}
+
+
 def test_the_file_is_on_disk_before_its_name_and_the_name_before_the_answer(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,15 @@ class DirectoryArchive:
         path = self._root / checked(NAME, name)
         self._require_room()
         with _refusals():
-            part, file = _new_file(self._incoming)
+            incoming = os.open(self._incoming, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._put(incoming, path, content)
+        finally:
+            os.close(incoming)
+
+    def _put(self, incoming: int, path: Path, content: Iterator[bytes]) -> None:
+        with _refusals():
+            part, file = _new_file(incoming)
         try:
             with file:
                 for piece in content:
@@ -46,10 +54,11 @@ class DirectoryArchive:
                         _write(file, piece)
                 with _refusals():
                     _write_out(file)
-                    self._give_name(part, path)
+                    self._give_name(self._incoming / part, path)
         finally:
-            with suppress(OSError):  # FileNotFoundError if it has its name now; the next start removes leftovers
-                part.unlink()
+            # It has its name now, or it goes, even if the archive has moved. The next start removes what is left.
+            with suppress(OSError):
+                os.unlink(part, dir_fd=incoming)
 
     def get(self, name: str) -> Iterator[bytes]:
         path = self._root / checked(NAME, name)
@@ -124,9 +133,9 @@ def _read(file: IO[bytes]) -> bytes:
         return file.read(PIECE)
 
 
-def _new_file(directory: Path) -> tuple[Path, IO[bytes]]:
-    part = directory / secrets.token_hex(16)
-    number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _new_file(directory: int) -> tuple[str, IO[bytes]]:
+    part = secrets.token_hex(16)
+    number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
     file = os.fdopen(number, "wb", buffering=0)
     fcntl.flock(file, fcntl.LOCK_EX)
     return part, file

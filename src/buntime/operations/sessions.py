@@ -17,9 +17,8 @@ from buntime.caller import Caller
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
 from buntime.ids import new_session_id
-from buntime.image import DEFAULT_IMAGE, MADE_PREFIX
+from buntime.image import DEFAULT_IMAGE
 from buntime.lifecycle.assembly import Lifecycle
-from buntime.lifecycle.records import forget_records
 from buntime.operations.entrance import Entrance
 from buntime.operations.images import Images
 from buntime.operations.kept import Kept
@@ -169,8 +168,7 @@ class Sessions:
             epoch=1,
             version=1,
         )
-        has_files = bool(source.layer) or source.image.startswith(MADE_PREFIX)
-        await self._add(caller, session, claimed.sandbox, answer, has_files=has_files)
+        await self._add(caller, session, claimed.sandbox, answer)
         reached("create: stored")
         return session
 
@@ -199,16 +197,12 @@ class Sessions:
                 raise
         return await self._sandboxes.claim(session_id, limits, image, layer)
 
-    async def _add(
-        self, caller: Caller, session: Session, sandbox: Sandbox, answer: AnswerTo | None, *, has_files: bool
-    ) -> None:
-        """Stores the session, or destroys its sandbox. `has_files`: of another session, whose processes it has not."""
+    async def _add(self, caller: Caller, session: Session, sandbox: Sandbox, answer: AnswerTo | None) -> None:
+        """Stores the session, or destroys its sandbox."""
         plan = caller.plan
         try:
             if session.network != DEFAULT_NETWORK:
                 await sandbox.restrict(session.network)
-            if has_files:
-                await forget_records(sandbox)
             await self._store.add_session(session, answer and answer(session), plan.sessions)
         except Exception as failed:  # not when cancelled: it may be stored then, and the next start decides
             await self._sandboxes.destroy(session)

@@ -53,6 +53,7 @@ class Purpose:
     limits: Limits
     network: Network = DEFAULT_NETWORK
     is_new: bool = False  # the volume is still to be made
+    has_records: bool = False  # those of another session, which must go
 
 
 def purpose_of(session: Session) -> Purpose:

@@ -6,7 +6,7 @@ earlier server left running.
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -16,8 +16,9 @@ import structlog
 
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import to_its_end
-from buntime.errors import Unavailable
+from buntime.errors import BuntimeError, Unavailable
 from buntime.ids import new_volume_id
+from buntime.image import MADE_PREFIX
 from buntime.plan import Limits
 from buntime.ports import Claimed, HostNumbers, NoRoom, Sandbox, SandboxGone, Strain, VolumeLost
 from buntime.sandboxes import record as records
@@ -26,6 +27,7 @@ from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.capacity import Capacity
 from buntime.sandboxes.containers import READY_SECONDS, Containers, Purpose, Settings, purpose_of
 from buntime.sandboxes.grounds import Grounds
+from buntime.sandboxes.inside.launcher import BUSY
 from buntime.sandboxes.kernel.chunks import keep_room_for_metadata
 from buntime.sandboxes.kernel.commands import HostCommandFailed
 from buntime.sandboxes.kernel.host import Part
@@ -46,7 +48,7 @@ log = structlog.get_logger()
 
 STARTS_AT_ONCE = 4
 ATTACHES_AT_ONCE = 2  # they take the threads that start containers
-LEAVE_SECONDS = 0.5  # for the first request after an attach: the disk is written out when a root goes
+LEAVE_SECONDS, LEAVE_WAITS = 0.5, 6  # for the first requests after attaches: the disk is written out when a root goes
 ATTACH_SECONDS = 2.0  # for the guest to answer from its new root
 ADOPTED_AT_ONCE, ADOPT_SECONDS = 256, 2.0  # a slower adoption makes way for the next one and goes on beside it …
 CROWD = 400  # … for READY_SECONDS, and as long again for every so many sandboxes: they share a host that may be busy
@@ -65,6 +67,7 @@ class LocalSandboxes:
         self._removing = Removing(self._containers, machinery.tasks, self.kill)
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._attaches = asyncio.Semaphore(ATTACHES_AT_ONCE)
+        self._leaving = asyncio.Lock()
         self._capacity = Capacity(settings, machinery.volumes, self._cache)
         self._grounds = Grounds(machinery)
         self._volumes = LocalVolumes(
@@ -76,6 +79,7 @@ class LocalSandboxes:
             require_room=self._capacity.require,
             start=self._start_new,
             destroy=self._discard,
+            is_busy=lambda: machinery.runs.under_way >= BUSY,
         )
 
     def works(self) -> Mapping[str, bool]:
@@ -123,7 +127,9 @@ class LocalSandboxes:
     async def claim(self, session_id: str, limits: Limits, image: str = "", layer: str = "") -> Claimed:
         own = self._settings.image.id
         if layer or (image and image != own):
-            return await self._claim_on(Purpose(session_id, image or own, new_volume_id(), limits, is_new=True), layer)
+            has_records = bool(layer) or image.startswith(MADE_PREFIX)
+            purpose = Purpose(session_id, image or own, new_volume_id(), limits, is_new=True, has_records=has_records)
+            return await self._claim_on(purpose, layer)
         self._capacity.require()
         sandbox = await self._pool.take()
         reached("claim: taken")
@@ -182,7 +188,20 @@ class LocalSandboxes:
         """A parked sandbox that is given the root, or a new one. Raises Unavailable."""
         parked = self._pool.take_parked()
         sandbox = parked and await self._attached(parked, purpose)
-        return sandbox or await self._pool.started(partial(self._start_new, purpose))
+        return sandbox or await self._pool.started(partial(self._start_clean, purpose))
+
+    async def _start_clean(self, purpose: Purpose) -> LocalSandbox:
+        sandbox = await self._start_new(purpose)
+        if purpose.has_records:
+            try:
+                await sandbox.forget_records()
+            except BaseException as failed:
+                with suppress(Unavailable):  # it is in the log
+                    await (self._discard if purpose.is_new else self._removing.remove)(sandbox.id)
+                if isinstance(failed, (SandboxGone, BuntimeError)):
+                    raise Unavailable("No sandbox could be started on this host just now.", 5) from failed
+                raise
+        return sandbox
 
     async def _attached(self, parked: LocalSandbox, purpose: Purpose) -> LocalSandbox | None:
         """The parked sandbox with another root. None when that is not possible. Raises Unavailable when it fails and
@@ -194,8 +213,7 @@ class LocalSandboxes:
             async with self._attaches:
                 # a cancelled attach removes the sandbox, which must not happen while a thread still works on it
                 await to_its_end(asyncio.to_thread(self._containers.attach, parked, purpose, left.append))
-            async with asyncio.timeout(ATTACH_SECONDS):
-                await parked.check()
+            await _both(self._check(parked), parked.forget_records() if purpose.has_records else None)
         except NotAttachable as changed:
             log.info("sandbox_not_attachable", session=purpose.session, reason=str(changed))
             self._removing.forget(parked.id)
@@ -205,18 +223,26 @@ class LocalSandboxes:
             log.warning("sandbox_not_attached", session=purpose.session, sandbox=parked.id, reason=repr(failed))
             self._machinery.tasks.start(self._leave(left, empty), f"remove {empty}")
             await give_back(parked.id)
-            if isinstance(failed, (HostCommandFailed, SandboxGone, Unavailable, OSError)):
+            if isinstance(failed, (HostCommandFailed, SandboxGone, BuntimeError, OSError)):
                 return None
             raise
         self._machinery.tasks.start(self._leave(left, empty), f"remove {empty}")
         return parked
 
+    async def _check(self, sandbox: LocalSandbox) -> None:
+        async with asyncio.timeout(ATTACH_SECONDS):
+            await sandbox.check()
+
     async def _leave(self, roots: Sequence[int], volume_id: str) -> None:
         """Gives up the root that a sandbox had, and its volume."""
-        await asyncio.sleep(LEAVE_SECONDS)
-        for root in roots:
-            await asyncio.to_thread(os.close, root)
-        await self._removed_later(volume_id)
+        for _ in range(LEAVE_WAITS):
+            await asyncio.sleep(LEAVE_SECONDS)
+            if self._pool.is_quiet():
+                break
+        async with self._leaving:
+            for root in roots:
+                await asyncio.to_thread(os.close, root)
+            await self._removed_later(volume_id)
 
     async def _removed_later(self, volume_id: str) -> None:
         with suppress(Unavailable):  # it is in the log; the next start of the server removes it
@@ -386,6 +412,14 @@ class LocalSandboxes:
         except (SandboxGone, TimeoutError):
             return False
         return True
+
+
+async def _both(first: Awaitable[None], second: Awaitable[None] | None) -> None:
+    """Waits for both, then raises what one of them raised."""
+    outcomes = await asyncio.gather(*((first,) if second is None else (first, second)), return_exceptions=True)
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
 
 
 async def _each[T](

@@ -15,8 +15,11 @@ from buntime.sandboxes.sandbox import LocalSandbox
 
 log = structlog.get_logger()
 
-QUIET_SECONDS = 0.25  # without a claim before the pool is filled: a burst of claims has the host to itself
-LOW_QUIET_SECONDS = 0.05  # the same while few are parked; claims that follow each other still come first
+# Without a claim before the pool is filled, so that a burst of claims has the host to itself: as it is, and while many
+# runs are under way, mostly the first ones of what was claimed. Claims that follow each other still come first when few
+# are parked, but then nothing waits for long.
+QUIET_SECONDS, BUSY_QUIET_SECONDS = 0.25, 1.0
+LOW_QUIET_SECONDS, LOW_BUSY_QUIET_SECONDS = 0.05, 0.25
 REST_SECONDS = 0.02
 RETRY_SECONDS = 5
 
@@ -32,12 +35,14 @@ class Pool:
         require_room: Callable[[], None],
         start: Callable[[], Awaitable[LocalSandbox]],
         destroy: Callable[[str], Coroutine[Any, Any, None]],
+        is_busy: Callable[[], bool],
     ) -> None:
         self._size = size
         self._tasks = tasks
         self._require_room = require_room
         self._start = start
         self._destroy = destroy
+        self._is_busy = is_busy
         self._parked: deque[LocalSandbox] = deque()
         self._claimed_at = 0.0
         self._claimed = asyncio.Event()
@@ -62,6 +67,11 @@ class Pool:
     @property
     def ids(self) -> set[str]:
         return {sandbox.id for sandbox in self._parked}
+
+    def is_quiet(self, *, low: bool = False) -> bool:
+        """Whether no burst of claims goes on, nor of their first runs. `low`: few are parked."""
+        as_it_is, busy = (LOW_QUIET_SECONDS, LOW_BUSY_QUIET_SECONDS) if low else (QUIET_SECONDS, BUSY_QUIET_SECONDS)
+        return time.monotonic() - self._claimed_at > (busy if self._is_busy() else as_it_is)
 
     async def take(self) -> LocalSandbox:
         """A parked sandbox, or a new one when none is parked. Raises Unavailable."""
@@ -116,8 +126,7 @@ class Pool:
     async def _fill(self) -> None:
         while not self.is_full:
             low = len(self._parked) < self._size // 4
-            quiet = time.monotonic() - self._claimed_at
-            if self._waiting or quiet < (LOW_QUIET_SECONDS if low else QUIET_SECONDS):
+            if self._waiting or not self.is_quiet(low=low):
                 await asyncio.sleep(REST_SECONDS)
                 continue
             self._require_room()

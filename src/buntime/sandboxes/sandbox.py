@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from buntime.egress import rules_of
-from buntime.errors import BuntimeError
+from buntime.errors import BuntimeError, FileNotFound
 from buntime.inside import Contexts, Files, Processes, Sink, Terminals
+from buntime.paths import RECORDS
 from buntime.ports import Kind, Observed, Run, RunResult, SandboxGone
 from buntime.sandboxes.guest.client import Guest
 from buntime.sandboxes.inside.contexts import GuestContexts
@@ -185,6 +186,11 @@ class LocalSandbox:
     async def check(self) -> None:
         """Raises SandboxGone unless the guest answers."""
         await self._guest.check()
+
+    async def forget_records(self) -> None:
+        """Of the processes and contexts of a session that the files come from. Raises SandboxGone."""
+        with suppress(FileNotFound):
+            await self._files.delete(RECORDS, recursive=True)
 
     async def wait_ready(self, seconds: float) -> None:
         """Waits until the guest answers. Raises SandboxGone."""

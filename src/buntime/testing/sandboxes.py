@@ -9,7 +9,7 @@ from buntime.errors import Unavailable
 from buntime.ids import new_sandbox_id, new_volume_id
 from buntime.image import MADE_PREFIX
 from buntime.inside import FileToWrite, Sink, Stream
-from buntime.paths import WORKSPACE, for_client
+from buntime.paths import RECORDS, WORKSPACE, for_client
 from buntime.plan import MB, Limits
 from buntime.ports import (
     Budget,
@@ -201,6 +201,7 @@ class FakeSandboxes:
             self.volumes[volume_id] = FakeVolume(limits.disk)
             if layers:
                 self.volumes[volume_id].stand_on(self.volumes[layers[0]])
+        self.volumes[volume_id].remove_below(RECORDS)
         return Claimed(self._run(volume_id, image), volume_id, image or IMAGE)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:

@@ -73,6 +73,11 @@ class FakeVolume:
         prefix = path.rstrip("/") + "/"
         return sorted(name for name in [*self.files, *self.directories] if name.startswith(prefix) and name != path)
 
+    def remove_below(self, path: str) -> None:
+        for name in self.below(path):
+            self.files.pop(name, None)
+            self.directories.discard(name)
+
     def check_parents(self, path: str) -> None:
         if any(above in self.files for above in self.parents(path)):
             raise FileConflict(for_client(path), "ENOTDIR", f"{path!r} is below something that is not a directory.")
