@@ -14,7 +14,6 @@ from bench.baselines import timed
 from bench.client import Client
 from bench.context import MS, each
 from bench.server import Server
-from buntime.sandboxes.kernel.volume import Volumes
 
 FILE_BYTES = 20_000
 WRITERS = 8  # at once, because a session has only a quarter of a core
@@ -45,12 +44,12 @@ async def write(client: Client, ids: Sequence[str], files: int) -> None:
 
 def settle_on_disk(server: Server) -> None:
     """Flushes to disk what sessions wrote, as the kernel does by itself after half a minute."""
-    Volumes(server.config).sync()
+    machine.volumes_of(server.config).sync()
 
 
 def volume(server: Server, session: str) -> Path:
     """Returns the host's path of all that the session has written."""
-    return Volumes(server.config).path(machine.record_of(server.config, session).volume) / "upper"
+    return machine.volumes_of(server.config).path(machine.record_of(server.config, session).volume) / "upper"
 
 
 def pack(tree: Path, target: Path) -> None:
@@ -78,7 +77,7 @@ def places_to_unpack(server: Server, count: int, disk: int = DISK_MB) -> Iterato
 
     Removes them together at the end and waits: the kernel clears them in the background.
     """
-    volumes = Volumes(server.config)
+    volumes = machine.volumes_of(server.config)
     names = [f"{EXTRACTED}{number}" for number in range(count)]
     try:
         for name in names:
@@ -92,7 +91,7 @@ def places_to_unpack(server: Server, count: int, disk: int = DISK_MB) -> Iterato
 
 def let_the_kernel_clean(server: Server) -> None:
     """Clears removed volumes away now, which else happens within half a minute, during the next measurement."""
-    Volumes(server.config).sync()  # makes the kernel begin
+    machine.volumes_of(server.config).sync()  # makes the kernel begin
     time.sleep(CLEAN_SECONDS)
 
 
