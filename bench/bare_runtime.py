@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench import machine
 from bench.server import Server
 from buntime.plan import Limits
 from buntime.sandboxes.kernel import seccomp
 from buntime.sandboxes.kernel.host import BLOCK, BLOCKS, FIRST_UID, UIDS
 from buntime.sandboxes.kernel.oci import Place, Runtime
 from buntime.sandboxes.kernel.seen import make_mount_points, write_seen
-from buntime.sandboxes.kernel.volume import Volumes
 
 NAME = "bench"
 FREE_UID = FIRST_UID + BLOCKS * BLOCK * UIDS  # above the user ids of every installation
@@ -37,7 +37,7 @@ def crun_runs(server: Server, count: int) -> list[float]:
     """Returns the seconds that each of `count` starts took, one after the other."""
     bundle = server.scratch / "bundle"
     bundle.mkdir()
-    volumes = Volumes(server.config)
+    volumes = machine.volumes_of(server.config)
     try:
         with _network() as netns:
             runtime, times = _stopwatch(server)

@@ -17,6 +17,7 @@ class Refused(Exception):
 
     def __init__(self, path: str, status: int, body: bytes) -> None:
         super().__init__(f"{path}: {status}: {body[:300].decode(errors='replace')}")
+        self.status = status
 
 
 class Client:

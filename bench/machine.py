@@ -12,7 +12,9 @@ from buntime.config import Config
 from buntime.plan import MB
 from buntime.sandboxes import record
 from buntime.sandboxes.kernel.cgroup_version import ROOT, find_cgroups
+from buntime.sandboxes.kernel.file_system import mount
 from buntime.sandboxes.kernel.host import memory_available, total_memory
+from buntime.sandboxes.kernel.volume import Volumes
 
 
 def about() -> dict[str, Any]:
@@ -61,6 +63,13 @@ def record_of(config: Config, session: str) -> record.Record:
         if found is not None and found.session == session:
             return found
     raise RuntimeError(f"no sandbox of {session} is on this host")
+
+
+def volumes_of(config: Config) -> Volumes:
+    """Returns the volumes of a running server, which has mounted them. Raises HostCommandFailed."""
+    volumes = Volumes(config)
+    volumes.facts, volumes.device = mount(volumes.directory, config.data_dir / "volumes.btrfs", config.volumes_gb)
+    return volumes
 
 
 def processes_of(instance: str) -> int:

@@ -65,6 +65,12 @@ class Scale:
     restores: int
     image_sessions: int  # sessions that run a program of one image
     image_mb: int  # MB of the image that it reads
+    archived_files: int  # in the session that sleeps with a small change, or wakes from the archive
+    archived_sleeps: int
+    wakes_of_few: int  # of a session with `tree_files` files
+    wakes_of_many: int  # of one with `archived_files`
+    database_mb: int
+    database_sleeps: int
     figure_seconds: float  # time limit for one figure
 
 
@@ -127,6 +133,12 @@ FULL = Scale(
     restores=50,
     image_sessions=200,
     image_mb=20,
+    archived_files=50_000,
+    archived_sleeps=20,
+    wakes_of_few=10,
+    wakes_of_many=5,
+    database_mb=500,
+    database_sleeps=10,
     figure_seconds=600.0,
 )
 QUICK = Scale(
@@ -188,5 +200,11 @@ QUICK = Scale(
     restores=2,
     image_sessions=4,
     image_mb=2,
+    archived_files=500,
+    archived_sleeps=3,
+    wakes_of_few=1,
+    wakes_of_many=2,
+    database_mb=20,
+    database_sleeps=2,
     figure_seconds=60.0,
 )

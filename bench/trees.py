@@ -5,17 +5,19 @@ blocks.
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from bench import machine
-from bench.context import Context, Sessions, each
+from bench.baselines import timed
+from bench.client import Client
+from bench.context import MS, each
 from bench.server import Server
-from buntime.sandboxes.kernel.volume import Volumes
 
 FILE_BYTES = 20_000
 WRITERS = 8  # at once, because a session has only a quarter of a core
+WRITE_SECONDS = 110  # less than the client waits
 DISK_MB = 1024
 EXTRACTED = "bench-extracted"
 CLEAN_SECONDS = 2.0
@@ -34,20 +36,20 @@ for (let n = 0; n < FILES; n++) {
 """
 
 
-async def write(context: Context, made: Sessions) -> None:
-    """Writes a tree in each session."""
-    code = WRITE.replace("FILES", str(context.scale.tree_files)).replace("BYTES", str(FILE_BYTES))
-    await each(made.ids, lambda session: context.client.execute(session, code=code), WRITERS)
+async def write(client: Client, ids: Sequence[str], files: int) -> None:
+    """Writes a tree of so many files in each of these sessions."""
+    code = WRITE.replace("FILES", str(files)).replace("BYTES", str(FILE_BYTES))
+    await each(ids, lambda session: client.execute(session, code=code, timeout=WRITE_SECONDS), WRITERS)
 
 
 def settle_on_disk(server: Server) -> None:
     """Flushes to disk what sessions wrote, as the kernel does by itself after half a minute."""
-    Volumes(server.config).sync()
+    machine.volumes_of(server.config).sync()
 
 
 def volume(server: Server, session: str) -> Path:
     """Returns the host's path of all that the session has written."""
-    return Volumes(server.config).path(machine.record_of(server.config, session).volume) / "upper"
+    return machine.volumes_of(server.config).path(machine.record_of(server.config, session).volume) / "upper"
 
 
 def pack(tree: Path, target: Path) -> None:
@@ -62,17 +64,24 @@ def unpack(packed: Path, tree: Path) -> None:
     _pipe(["zstd", "-q", "-d", "-c", str(packed)], ["tar", "-C", str(tree), "-x"])
 
 
+def timed_unpack(server: Server, packed: Path, tree: Path) -> tuple[float, float]:
+    """Returns the milliseconds until `tar` has ended, and until everything is on disk."""
+    (plain,) = timed(lambda: unpack(packed, tree), 1)
+    (sync,) = timed(lambda: settle_on_disk(server), 1)
+    return plain * MS, (plain + sync) * MS
+
+
 @contextmanager
-def places_to_unpack(server: Server, count: int) -> Iterator[list[Path]]:
-    """Yields empty volumes on the file system of sessions' volumes, with the same limits.
+def places_to_unpack(server: Server, count: int, disk: int = DISK_MB) -> Iterator[list[Path]]:
+    """Yields empty volumes on the file system of sessions' volumes, limited to `disk` MB.
 
     Removes them together at the end and waits: the kernel clears them in the background.
     """
-    volumes = Volumes(server.config)
+    volumes = machine.volumes_of(server.config)
     names = [f"{EXTRACTED}{number}" for number in range(count)]
     try:
         for name in names:
-            volumes.create(name, DISK_MB)
+            volumes.create(name, disk)
         yield [volumes.path(name) / "upper" for name in names]
     finally:
         for name in names:
@@ -82,12 +91,15 @@ def places_to_unpack(server: Server, count: int) -> Iterator[list[Path]]:
 
 def let_the_kernel_clean(server: Server) -> None:
     """Clears removed volumes away now, which else happens within half a minute, during the next measurement."""
-    Volumes(server.config).sync()  # makes the kernel begin
+    machine.volumes_of(server.config).sync()  # makes the kernel begin
     time.sleep(CLEAN_SECONDS)
 
 
 def _pipe(first: list[str], second: list[str]) -> None:
-    with subprocess.Popen(first, stdout=subprocess.PIPE) as source:
-        subprocess.run(second, stdin=source.stdout, check=True)
+    """Runs them as the server runs: the scheduler shares a busy processor between sessions of processes, and the
+    caller's may have another weight.
+    """
+    with subprocess.Popen(first, stdout=subprocess.PIPE, start_new_session=True) as source:
+        subprocess.run(second, stdin=source.stdout, check=True, start_new_session=True)
     if source.returncode:
         raise subprocess.CalledProcessError(source.returncode, first)

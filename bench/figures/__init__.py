@@ -5,14 +5,17 @@ from typing import Final
 
 from bench.context import Context
 from bench.figures import (
+    archive_wake,
     attach,
     burst,
+    changed_sleep,
     client_calls,
     client_start,
     cold_create,
     context_execute,
     create,
     create_before,
+    database_sleep,
     deep_sleep,
     docker,
     execute,
@@ -82,6 +85,12 @@ STARTS: Final[dict[str, Measure]] = {
     "restore-in-place": restore_in_place.measure,
     "image-memory": image_memory.measure,
 }
+ARCHIVE: Final[dict[str, Measure]] = {
+    "changed-sleep": changed_sleep.measure,
+    "database-sleep": database_sleep.measure,
+    "wake-few": archive_wake.measure_few,
+    "wake-many": archive_wake.measure_many,
+}
 PREVIEW: Final[dict[str, Measure]] = {
     "preview-requests": preview_requests.measure,
     "preview-latency": preview_latency.measure,
@@ -107,8 +116,9 @@ GROUPS: Final = {
     "live": LIVE,
     "lifecycle": LIFECYCLE,
     "starts": STARTS,
+    "archive": ARCHIVE,
     "preview": PREVIEW,
     "execution": EXECUTION,
     "clients": CLIENTS,
 }
-FIGURES: Final = LIVE | LIFECYCLE | STARTS | PREVIEW | EXECUTION | CLIENTS
+FIGURES: Final = LIVE | LIFECYCLE | STARTS | ARCHIVE | PREVIEW | EXECUTION | CLIENTS

@@ -26,7 +26,7 @@ async def _row(context: Context, *, settled: bool) -> Row:
         async with sessions(context) as made:
             await made.create_many(context.scale.tree_sessions)
             await context.settled(len(made.ids))
-            await trees.write(context, made)
+            await trees.write(context.client, made.ids, context.scale.tree_files)
             if settled:
                 await asyncio.to_thread(trees.settle_on_disk, context.server)
             await _sleep_all(context, made, sleeps, packs)

