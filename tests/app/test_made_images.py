@@ -5,6 +5,7 @@ import pytest
 from tests.app.serving import Answer, Api
 from tests.app.sleeping import content_of, write
 from tests.app.test_snapshots import awake, saved, take
+from tests.waiting import eventually
 
 
 async def make(api: Api, name: str = "mine", **fields: object) -> Answer:
@@ -49,6 +50,21 @@ async def test_an_image_can_stand_on_another(api: Api) -> None:
     await api.lifecycle.layers.tidy()
     assert await content_of(api, await api.session(image="top")) == "on top"
     assert len(await api.store.all_made_images()) == 2, "the top needs the base"
+
+
+async def test_all_images_that_stand_on_one_another_go_at_once(api: Api) -> None:
+    session = await awake(api)
+    for _ in range(4):
+        await make(api, "deep", sessionId=session)
+        await api.call("DELETE", f"/sessions/{session}")
+        session = await api.session(image="deep")
+        await write(api, session, "on top")
+    await api.call("DELETE", f"/sessions/{session}")
+    await api.call("DELETE", "/images/deep")
+    await eventually(lambda: not api.sandboxes.running)
+    await api.lifecycle.layers.tidy()
+    assert await api.store.all_made_images() == []
+    assert await api.store.all_layers() == []
 
 
 async def test_only_so_many_stand_on_one_another(api: Api) -> None:

@@ -194,14 +194,21 @@ class Layers:
         """Once: the same. Saves layers that are older than `save_after` seconds, a few at a time."""
         now = int(self._clock())
         await self._store.drop_snapshots(now)
-        for image_id in await self._store.drop_made_images():
+        while await self._drop(now):  # an image may be all that referred to the one that it stands on
+            pass
+        for layer in await self._store.all_layers():
+            if layer.saved is None and layer.created_at + save_after <= now:
+                self.start_saving(layer.id)
+
+    async def _drop(self, now: int) -> bool:
+        """Drops images and layers that nothing refers to. Returns whether images were among them."""
+        dropped = await self._store.drop_made_images()
+        for image_id in dropped:
             if await self._store.get_made_image(image_id) is None:  # else it was made again meanwhile
                 await self._sandboxes.forget(image_id)
         for layer in await self._store.condemn_layers(now - FORK_SECONDS):
             await self._remove(layer)
-        for layer in await self._store.all_layers():
-            if layer.saved is None and layer.created_at + save_after <= now:
-                self.start_saving(layer.id)
+        return bool(dropped)
 
     async def sweep(self) -> None:
         """At start: removes objects that a killed server left without a name in the store."""
