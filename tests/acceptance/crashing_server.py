@@ -31,7 +31,7 @@ def run(step: str, armed: Path) -> None:
     if step not in ["-", *named_steps()]:
         sys.exit(f"{step!r} is not a step")
     steps.hook = die_at
-    local_volumes.LEAST_KEPT, chains.MOST_LINKS = 0, 4
+    local_volumes.LEAST_KEPT, chains.LINK_BYTES, chains.MOST_LINKS = 0, 1, 4
     main.serve(from_environment(os.environ))
 
 

@@ -120,11 +120,8 @@ def test_limits_are_those_of_before_however_often_a_session_slept(server: Server
         if turn % 10 != 9:
             wake(session).done()
             continue
-        # what the session shares with its state at the last sleep, 30 MB, may come on top (decision 24)
-        session.execute(command="head -c 70M /dev/urandom > more").refused(507, "disk_full")
-        session.output("rm more")
-        until(lambda: session.execute(command="head -c 20M /dev/urandom > more").status == 200, "room", 3)
-        session.output("rm more")
+        session.execute(command="head -c 40M /dev/urandom > more").refused(507, "disk_full")
+        session.output("rm more; head -c 20M /dev/urandom > more; rm more")
     session.delete().done()
 
 

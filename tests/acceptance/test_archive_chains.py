@@ -18,7 +18,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.sandbox
 
-BIG = "head -c 20M /dev/urandom > big"
+BIG = "head -c 40M /dev/urandom > big"
 SMALL = 200_000  # bytes
 
 
@@ -48,7 +48,7 @@ def _objects(server: Server, session: Session) -> list[Path]:
 
 
 def _slept(server: Server, session: Session, *contents: str) -> list[Path]:
-    """Lets a session with 20 MB of files sleep after each content. Returns its objects."""
+    """Lets a session with 40 MB of files sleep after each content. Returns its objects."""
     session.output(BIG)
     for content in contents:
         session.write("file", content).done()

@@ -17,6 +17,11 @@ from tests.app.sleeping import content_of, deep_sleep, stored_of, write
 BIG = random.Random(1).randbytes(20_000).hex()
 
 
+@pytest.fixture(autouse=True)
+def _small_objects_are_worth_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chains, "LINK_BYTES", 1)
+
+
 async def write_to(api: Api, session: str, path: str, content: str) -> None:
     body = {"sessionId": session, "path": path, "content": content}
     assert (await api.call("POST", "/files/write", body)).status == 200

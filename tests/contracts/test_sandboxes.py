@@ -33,7 +33,7 @@ from buntime.ports import (
     VolumeLost,
     VolumeUnsendable,
 )
-from buntime.sandboxes import opening
+from buntime.sandboxes import local_volumes, opening
 from buntime.sandboxes.guest.client import new_http_client
 from buntime.sandboxes.kernel.image import ensure_image
 from buntime.session import DEFAULT_NETWORK, Network, SavedVolume, Session, State
@@ -144,6 +144,11 @@ async def _says(sandbox: Sandbox, command: str) -> bytes:
 
 
 # --- sandboxes ---
+
+
+@pytest.fixture(autouse=True)
+def _volumes_of_a_few_mb_have_parents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_volumes, "LEAST_KEPT", 4 * MB)
 
 
 async def test_a_claimed_sandbox_runs_and_can_be_looked_up(host: Host) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from buntime.lifecycle.chains import LARGEST_PART, MOST_LINKS, longest_whole, may_grow
+from buntime.lifecycle.chains import LARGEST_PART, LINK_BYTES, MOST_LINKS, longest_whole, may_grow
 from buntime.session import SavedVolume
 from buntime.stores.sessions import saved_from_text, saved_to_text
 
@@ -14,18 +14,27 @@ def chain(*sizes: int) -> SavedVolume:
     return SavedVolume(name, sizes[-1], len(sizes), tuple(below), sizes[:-1])
 
 
-def test_a_full_object_may_have_an_increment() -> None:
-    assert may_grow(chain(0))
-    assert may_grow(chain(1000))
+LARGE = MOST_LINKS * LINK_BYTES
+
+
+def test_a_full_object_may_have_an_increment_if_it_is_worth_one() -> None:
+    assert may_grow(chain(LINK_BYTES))
+    assert not may_grow(chain(LINK_BYTES - 1))
+    assert not may_grow(chain(0))
+
+
+def test_links_cost_at_most_as_much_as_the_full_object() -> None:
+    assert may_grow(chain(3 * LINK_BYTES, 1, 1))
+    assert not may_grow(chain(3 * LINK_BYTES, 1, 1, 1))
 
 
 def test_a_chain_ends_when_it_is_long_or_large_against_the_full_object() -> None:
-    assert may_grow(chain(1000, *[1] * (MOST_LINKS - 2)))
-    assert not may_grow(chain(1000, *[1] * (MOST_LINKS - 1)))
-    half = int(1000 * LARGEST_PART)
-    assert may_grow(chain(1000, 1, half - 1))
-    assert not may_grow(chain(1000, 1, half))
-    assert not may_grow(chain(1000, 5000))
+    assert may_grow(chain(10 * LARGE, *[1] * (MOST_LINKS - 2)))
+    assert not may_grow(chain(10 * LARGE, *[1] * (MOST_LINKS - 1)))
+    half = int(LARGE * LARGEST_PART)
+    assert may_grow(chain(LARGE, 1, half - 1))
+    assert not may_grow(chain(LARGE, 1, half))
+    assert not may_grow(chain(LARGE, 5 * LARGE))
 
 
 def test_each_part_of_a_chain_is_an_earlier_state() -> None:

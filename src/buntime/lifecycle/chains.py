@@ -8,14 +8,17 @@ from collections.abc import Collection, Iterable, Iterator
 
 from buntime.session import SavedVolume
 
-MOST_LINKS = 16  # a link costs a restore a request to the archive and a process, together about a twentieth of a second
+# A link costs a restore a request to the archive and a process, together about as long as so many bytes of a full object.
+# So the links of a chain cost at most as much as its full object.
+LINK_BYTES, MOST_LINKS = 4 << 20, 16
 LARGEST_PART = 0.5  # of the full object, for the increments together: a restore reads at most half as much again
 
 
 def may_grow(saved: SavedVolume) -> bool:
     """Whether another increment may stand on it."""
     full, *increments = (*saved.sizes, saved.size)
-    return len(saved.links) < MOST_LINKS and sum(increments) <= LARGEST_PART * full
+    most = min(MOST_LINKS, 1 + full // LINK_BYTES)
+    return len(saved.links) < most and sum(increments) <= LARGEST_PART * full
 
 
 def longest_whole(candidates: Iterable[SavedVolume | None], broken: Collection[str]) -> SavedVolume | None:

@@ -22,7 +22,7 @@ from buntime.sandboxes.kernel.volume import Volumes
 log = structlog.get_logger()
 
 STREAM_FACTOR, STREAM_REST = 2, 64 * MB  # the longest stream: so many times the volume's limit, and so much more
-LEAST_KEPT = 4 * MB  # of a volume: less is sent in a moment, and without a parent its limit is exact
+LEAST_KEPT = 32 * MB  # of a volume: less is sent in a moment, and without a parent its limit is exact
 
 
 class LocalVolumes:
