@@ -124,7 +124,7 @@ def test_with_a_damaged_link_the_state_before_it_is_used_and_that_is_logged(
     damage(_slept(server, session, "one", "two", "three", "four"))
     damaged, restored = number(server, "archive_damaged"), number(server, "archive_restored")
     assert session.text("file") == "two"
-    assert session.output("stat -c %s big") == f"{20 << 20}\n"
+    assert session.output("stat -c %s big") == f"{40 << 20}\n"
     said = [line for line in server.said().splitlines() if session.id in line]
     assert sum("previous_snapshot_used" in line for line in said) == 1
     assert number(server, "archive_damaged") == damaged + 1

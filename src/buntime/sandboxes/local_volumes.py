@@ -100,7 +100,7 @@ class LocalVolumes:
         keep: str = "",
     ) -> None:
         self._capacity.require_disk()
-        self._volumes.receive(volume_id, disk, content, increments, keep)
+        self._volumes.receive(volume_id, disk, content, increments, keep, LEAST_KEPT)
         if disk is not None:
             self._loop.call_soon_threadsafe(self._cache.add, volume_id)
 

@@ -297,10 +297,11 @@ class Volumes:
         content: Iterator[bytes],
         increments: Iterable[Iterator[bytes]] = (),
         keep: str = "",
+        least: int = 0,
     ) -> None:
         """When this returns, the volume is on disk as it was sent. When it raises, nothing of it is. Without a limit,
         it is a layer. `increments`: streams of `send_since`, each of what changed since the one before. `keep`: see
-        `keep`.
+        `keep`; not done where the streams have less than `least` bytes.
 
         Raises what the streams raise; Unavailable; and ValueError where they are no streams of this volume, or the
         volume exists already: an existing volume is never replaced.
@@ -309,9 +310,18 @@ class Volumes:
             raise ValueError(f"{sandbox} is here already")
         with host_failures():
             self.parents.forget(sandbox)
+        size = 0
+
+        def counted(stream: Iterator[bytes]) -> Iterator[bytes]:
+            nonlocal size
+            for piece in stream:
+                size += len(piece)
+                yield piece
+
+        streams = map(counted, chain([content], increments))
         try:
-            with self._incoming.grown(sandbox, chain([content], increments), self.facts) as grown, host_failures():
-                self._take_in(grown, sandbox, limit_mb, keep)
+            with self._incoming.grown(sandbox, streams, self.facts) as grown, host_failures():
+                self._take_in(grown, sandbox, limit_mb, keep if size >= least else "")
         except BaseException:
             if not self.exists(sandbox):
                 with host_failures():
