@@ -137,7 +137,7 @@ def test_a_deep_sleep_is_whole_or_not_begun(history: History, step: str) -> None
     history.is_as_before()
 
 
-KEPT = "head -c 6M /dev/urandom > big"  # enough for a parent to be kept
+KEPT = "head -c 40M /dev/urandom > big"  # enough for a parent to be kept
 MUCH = "head -c 80M /dev/urandom > big"  # enough for a parent that keeps so much to be noticed
 
 
