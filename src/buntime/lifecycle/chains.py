@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Iterator
 
 from buntime.session import SavedVolume
 
-# A link costs a restore a request to the archive and a process, together about as long as so many bytes of a full object.
-# So the links of a chain cost at most as much as its full object.
+# A link costs a restore a request to the archive and a process, together about as long as so many bytes of a full
+# object. So the links of a chain cost at most as much as its full object.
 LINK_BYTES, MOST_LINKS = 4 << 20, 16
 LARGEST_PART = 0.5  # of the full object, for the increments together: a restore reads at most half as much again
 
