@@ -15,6 +15,7 @@ const LONGEST_PATH = 4096; // bytes: no call takes a longer path
 const MOST_VISITED = 20_000;
 const LONGEST = 150; // ms of one search
 const AHEAD_TURN = 1; // ms: a request is on its way
+const NEVER: Mark = 1n << 100n; // no file changes after it
 const PASSED_OVER = new Set(["node_modules", ".git"]);
 const PLACES = ["/dev/shm", "/run", "/tmp"];
 
@@ -59,11 +60,10 @@ export interface Written {
 }
 
 /** Regular files and symbolic links that have changed since the mark. */
-export async function writtenSince(mark: Mark, workspace: string): Promise<Written> {
+export async function writtenSince(mark: Mark, workspace: string, pace = new Pace()): Promise<Written> {
   const found = new Set<string>();
   let truncated = false;
   const deadline = performance.now() + LONGEST;
-  const pace = new Pace();
   let visited = 0;
   try {
     for (const { path, name, kind, at } of walk(`${workspace}/.`, { enters })) {
@@ -91,18 +91,7 @@ export async function lookAhead(workspace: string): Promise<void> {
   const { dev } = lstatSync("/");
   if (dev === root) return;
   root = dev;
-  const deadline = performance.now() + LONGEST;
-  const pace = new Pace(AHEAD_TURN);
-  let visited = 0;
-  try {
-    for (const { kind, at } of walk(`${workspace}/.`, { enters })) {
-      if (pace.due) await pace.rest();
-      if (++visited > MOST_VISITED || performance.now() > deadline) return;
-      if (kind === "file" || kind === "symlink") isSince(0n, at);
-    }
-  } catch (thrown) {
-    if (errnoOf(thrown) === "") throw thrown;
-  }
+  await writtenSince(NEVER, workspace, new Pace(AHEAD_TURN));
 }
 
 const enters = ({ name }: { readonly name: string }): boolean => !PASSED_OVER.has(name);

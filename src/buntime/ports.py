@@ -437,6 +437,11 @@ class Sandbox(Protocol):
     @property
     def files(self) -> Files: ...
 
+    async def forget_records(self) -> None:
+        """Removes what the files tell of processes and contexts, with their logs: of another session, whose files these
+        were."""
+        ...
+
     def live(self, kind: Kind) -> int:
         """How many of this kind run in the sandbox, counted by the kernel."""
         ...

@@ -7,14 +7,14 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
-from tests.acceptance.conftest import Servers, fresh_server
+from tests.acceptance.conftest import Servers
 from tests.acceptance.server import Server
 from tests.acceptance.sleeping import (
     EVICTING,
@@ -49,10 +49,8 @@ python3 -c 'import os; print(os.getxattr("closed/one", "user.kept"))'; test -e /
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """Starts a server that evicts each archived volume. Tests must not stop it."""
-    with fresh_server(pool_size=0) as server:
-        server.settings |= EVICTING
-        server.start()
-        yield server
+    with ExitStack() as stack:
+        yield Servers(stack).start(pool_size=0, **EVICTING)
 
 
 @pytest.fixture(scope="module")

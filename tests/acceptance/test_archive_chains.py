@@ -3,13 +3,14 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance import traces
 from tests.acceptance.client import Client, Session
-from tests.acceptance.conftest import fresh_server
+from tests.acceptance.conftest import Servers
 from tests.acceptance.leftovers import wait_until_tidy
 from tests.acceptance.server import Server
 from tests.acceptance.sleeping import EVICTING, deep_sleep, evict, number, wait_until_evicted
@@ -25,10 +26,8 @@ SMALL = 200_000  # bytes
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """Starts a server that evicts each archived volume. Tests must not stop it."""
-    with fresh_server(pool_size=0) as server:
-        server.settings |= EVICTING
-        server.start()
-        yield server
+    with ExitStack() as stack:
+        yield Servers(stack).start(pool_size=0, **EVICTING)
 
 
 @pytest.fixture(scope="module")

@@ -125,3 +125,28 @@ def test_a_stream_that_the_host_does_not_let_go_is_reported(monkeypatch: pytest.
         stream.may_give.set()
         with pytest.raises(Interrupted):
             reading.result(PATIENCE)
+
+
+def test_a_reader_whose_stream_is_being_closed_is_interrupted() -> None:
+    closing, closed = threading.Event(), threading.Event()
+
+    def stream() -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"piece"
+        finally:  # as long as the process behind it takes to end
+            closing.set()
+            assert closed.wait(PATIENCE)
+
+    transfer = Transfer()
+    pieces = transfer.open(stream)
+    assert next(pieces) == b"piece"
+    interrupting = threading.Thread(target=transfer.interrupt)
+    interrupting.start()
+    assert closing.wait(PATIENCE)
+    try:
+        with pytest.raises(Interrupted):
+            next(pieces)
+    finally:
+        closed.set()
+        interrupting.join(PATIENCE)

@@ -5,7 +5,6 @@ Files that come from another session bring its records. They are removed before 
 
 from buntime import errors
 from buntime.ids import new_id, new_sandbox_id
-from buntime.paths import RECORDS
 from buntime.ports import Sandbox, SandboxGone
 from buntime.session import Session
 
@@ -26,8 +25,6 @@ def has_foreign_records(session: Session) -> bool:
 async def forget_records(sandbox: Sandbox) -> None:
     """Removes the records. Raises Unavailable."""
     try:
-        await sandbox.files.delete(RECORDS, recursive=True)
-    except errors.FileNotFound:
-        return
+        await sandbox.forget_records()
     except SandboxGone as gone:
         raise errors.Unavailable("No sandbox could be started on this host just now.", 5) from gone

@@ -29,11 +29,8 @@ from buntime.sandboxes.record import Record, pid_of
 from buntime.session import Network as NetworkRules
 
 FREEZE_SECONDS, FREEZE_LOOK_SECONDS = 5.0, 0.002
-GRACE_SECONDS, GRACE_LOOK_SECONDS, FIRST_LOOK_SECONDS = (
-    3.0,
-    0.01,
-    0.001,
-)  # for processes to end after SIGTERM: databases write what they hold
+GRACE_SECONDS = 3.0  # for processes to end after SIGTERM: databases write what they hold
+FIRST_LOOK_SECONDS, GRACE_LOOK_SECONDS = 0.001, 0.01  # between looks at whether they have: less often later
 TELL_SECONDS = 1.0  # for telling the guest about deep sleep
 
 
@@ -188,7 +185,6 @@ class LocalSandbox:
         await self._guest.check()
 
     async def forget_records(self) -> None:
-        """Of the processes and contexts of a session that the files come from. Raises SandboxGone."""
         with suppress(FileNotFound):
             await self._files.delete(RECORDS, recursive=True)
 

@@ -117,6 +117,10 @@ class FakeSandbox:
         """This machine. A test that listens here plays a program of the session."""
         return "127.0.0.1"
 
+    async def forget_records(self) -> None:
+        self._check()
+        self.volume.remove_below(RECORDS)
+
     async def freeze(self) -> bool:
         self._check()
         self.frozen = True

@@ -282,7 +282,7 @@ class Volumes:
         return max(self.limit_of(sandbox), self.own_size(sandbox))
 
     def own_size(self, sandbox: str) -> int:
-        """Bytes that all it contains take, whoever is charged for it, if it is not in use. Raises OSError."""
+        """Bytes of what it contains, whoever is charged for them. The volume is not in use. Raises OSError."""
         return self.content_size(sandbox) if self._is_shared(self.path(sandbox)) else self.used(sandbox)
 
     def _is_shared(self, volume: Path) -> bool:
