@@ -52,7 +52,7 @@ def test_where_memory_is_short_suspended_sessions_sleep_deeper_and_creates_are_t
     _start_short(server)
     until(lambda: state(idle) == "deep-sleep", "early deep sleep")
     traces.wait_until_given_back(server.config, idle.id)
-    assert "slept_early" in server.said()
+    until(lambda: "slept_early" in server.said(), "the line that says so, which is written after the sleep")
     refusals = [client.create(), wake(deep), idle.execute(command="true")]
     for refused in refusals:
         assert refused.refused(503, "unavailable")["retryAfter"] > 0
