@@ -16,7 +16,7 @@ LIMITS: Final = {"cpu": 2, "disk": 4096}  # of the sessions, which fill themselv
 SAVED, UNDER_WAY = "buntime_archive_saved_total", "buntime_archive_transfers"
 OBJECTS, BYTES = ('buntime_archive_objects_total{kind="%s"}', 'buntime_archive_objects_bytes_total{kind="%s"}')
 FULL, INCREMENT = "full", "increment"
-LOOK_SECONDS = 0.02
+LOOK_SECONDS, QUIET_LOOKS = 0.02, 15
 ARCHIVED_SECONDS, EVICTED_SECONDS, RESTORED_SECONDS = 120.0, 60.0, 120.0
 NOT_YET = 503
 
@@ -33,20 +33,25 @@ class Sleeper(Protocol):
 class Sleep:
     answered: float  # milliseconds until the answer of `POST …/sleep`, which waits for the archive, but only a while
     archived: float  # milliseconds until the store named the object
-    size: int  # bytes of the object
-    full: bool  # or an increment
+    size: int  # bytes of the object, and of the full one if it was folded then
+    full: bool  # or only an increment
 
 
 async def deep_sleep(client: Sleeper, session: str) -> Sleep:
-    """Puts the session into deep sleep and waits until it is archived. No other session may be archived meanwhile."""
+    """Puts the session into deep sleep and waits until it is archived, and its chain folded if that is due. No other
+    session may be archived meanwhile."""
     saved, full, size = await client.gauge(SAVED), await client.gauge(OBJECTS % FULL), await _bytes(client)
     start = time.perf_counter()
     await client.sleep(session, "deep-sleep")
     answered = archived = time.perf_counter() - start
     async with asyncio.timeout(ARCHIVED_SECONDS):
-        while await client.gauge(SAVED) == saved or await client.gauge(UNDER_WAY):
+        while await client.gauge(SAVED) == saved:
             await asyncio.sleep(LOOK_SECONDS)
             archived = time.perf_counter() - start
+        quiet = 0
+        while quiet < QUIET_LOOKS:  # between the two, nothing is under way
+            quiet = 0 if await client.gauge(UNDER_WAY) else quiet + 1
+            await asyncio.sleep(LOOK_SECONDS)
     is_full = await client.gauge(OBJECTS % FULL) > full
     return Sleep(answered * MS, archived * MS, await _bytes(client) - size, is_full)
 

@@ -137,6 +137,7 @@ def test_a_deep_sleep_is_whole_or_not_begun(history: History, step: str) -> None
     history.is_as_before()
 
 
+LINKS_OF_THE_CRASHING_SERVER = 4
 KEPT = "head -c 40M /dev/urandom > big"  # enough for a parent to be kept
 MUCH = "head -c 80M /dev/urandom > big"  # enough for a parent that keeps so much to be noticed
 
@@ -194,6 +195,31 @@ def test_a_chain_goes_on_after_a_crash_or_begins_anew(history: History, step: st
     history.is_as_before()
 
 
+@pytest.mark.parametrize("step", steps.FOLD)
+def test_a_chain_that_is_being_folded_stays_or_is_folded(history: History, step: str) -> None:
+    session = history.client.open()
+    session.output(KEPT)
+    for content in ("one", "two", "three"):
+        session.write("file", content).done()
+        deep_sleep(session)
+    session.write("file", "four").done()
+    assert len(history.named(session)) == LINKS_OF_THE_CRASHING_SERVER - 1
+    history.crash(step, lambda: ask_to_sleep(session))
+    history.server.start()
+    until(lambda: set(history.objects(session.id)) == history.named(session), "the archive to match the store")
+    chain = LINKS_OF_THE_CRASHING_SERVER
+    assert len(history.named(session)) == (chain if step == "fold: begun" else chain + 1)
+    until(lambda: history.mark(session) in traces.parents(history.server.config), "its parent to be kept")
+    history.is_tidy()
+    for content in ("five", "six"):
+        session.write("file", content).done()
+        evict(history.server, session)
+        assert session.text("file") == content
+    assert session.output("stat -c %s big") == f"{40 << 20}\n"
+    session.delete().done()
+    history.is_as_before()
+
+
 @pytest.mark.parametrize("step", steps.SHED)
 def test_a_parent_that_is_dropped_for_room_costs_a_whole_archive_and_nothing_else(history: History, step: str) -> None:
     session = history.client.open()
@@ -247,7 +273,7 @@ def test_a_wake_is_whole_or_begins_again(history: History, step: str, cache_gb: 
 def test_every_step_that_is_named_is_one_at_which_a_server_is_killed() -> None:
     at_create, down = (
         (*steps.CREATE, *steps.DELETE),
-        (*steps.SUSPEND, *steps.SLEEP, *steps.ARCHIVE, *steps.EVICT, *steps.SHED),
+        (*steps.SUSPEND, *steps.SLEEP, *steps.ARCHIVE, *steps.FOLD, *steps.EVICT, *steps.SHED),
     )
     here = {*at_create, *down, *steps.ATTACH, *steps.WAKE}
     assert here | set(AT_COPIES) == set(named_steps())

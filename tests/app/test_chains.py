@@ -13,6 +13,7 @@ from buntime.ports import Strain, VolumeUnsendable
 from buntime.session import SavedVolume
 from tests.app.serving import Api
 from tests.app.sleeping import content_of, deep_sleep, stored_of, write
+from tests.waiting import eventually
 
 BIG = random.Random(1).randbytes(20_000).hex()
 
@@ -47,6 +48,24 @@ async def saved_of(api: Api, session: str) -> SavedVolume:
     assert stored.archived
     assert stored.saved
     return stored.saved
+
+
+async def chain_before_fold(api: Api, session: str) -> SavedVolume:
+    await folded(api, session)
+    before = (await stored_of(api, session)).previous
+    assert before
+    return before
+
+
+async def folded(api: Api, session: str) -> SavedVolume:
+    """The full object that the session's chain is folded into."""
+
+    def is_folded() -> bool:
+        saved = api.store.sessions[session].saved
+        return saved is not None and not saved.below and not api.lifecycle.archiving._saving.under_way
+
+    await eventually(is_folded, "the chain to be folded")
+    return await saved_of(api, session)
 
 
 async def evict(api: Api, session: str) -> None:
@@ -210,32 +229,86 @@ async def test_where_the_full_object_is_damaged_after_a_fold_the_chain_before_is
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chains, "MOST_LINKS", 3)
-    session = await slept(api, "one", "two", "three", "four")
-    saved = await saved_of(api, session)
-    assert saved.below == ()
+    session = await slept(api, "one", "two", "three")
+    saved = await folded(api, session)
     await evict(api, session)
     _flip(api, saved.name)
-    assert await content_of(api, session) == "three"
+    with capture_logs() as logs:
+        assert await content_of(api, session) == "three"
+    assert "previous_snapshot_used" in [entry["event"] for entry in logs]
 
 
 # --- folding ---
 
 
-async def test_a_long_chain_is_folded_and_kept_until_the_next_save(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_chain_is_folded_once_it_is_archived_and_kept_until_the_next_save(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(chains, "MOST_LINKS", 3)
     session = await slept(api, "one", "two", "three")
-    chain = (await saved_of(api, session)).links
-    assert len(chain) == 3
+    full = await folded(api, session)
+    stored = await stored_of(api, session)
+    assert stored.previous
+    assert len(stored.previous.links) == 3
+    assert set(api.archive.objects) == {*stored.previous.links, full.name}
+    assert set(api.sandboxes.volumes.parents(stored.volume)) == {full.mark}
     await sleep_with(api, session, "four")
-    full = await saved_of(api, session)
-    assert full.below == ()
-    assert set(api.archive.objects) == {*chain, full.name}
-    await sleep_with(api, session, "five")
     newest = await saved_of(api, session)
     assert newest.below == (full.name,)
     assert set(api.archive.objects) == {full.name, newest.name}
     await evict(api, session)
-    assert await content_of(api, session) == "five"
+    assert await content_of(api, session) == "four"
+    assert await big_of(api, session) == BIG
+
+
+def _slow_where_full(api: Api, begun: asyncio.Event) -> Callable[..., Iterator[bytes]]:
+    """From now on, volumes are sent whole without an end. Returns how they were sent before."""
+    send = api.sandboxes.volumes.send
+    loop = asyncio.get_running_loop()
+
+    def sent(volume_id: str, keep: str = "", since: str = "") -> Iterator[bytes]:
+        yield from send(volume_id, keep, since)
+        if not since:
+            loop.call_soon_threadsafe(begun.set)
+            while True:
+                yield b""
+
+    api.sandboxes.volumes.send = sent  # type: ignore[method-assign]
+    return send
+
+
+async def test_a_sleep_does_not_wait_for_a_fold_and_a_wake_comes_before_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chains, "MOST_LINKS", 3)
+    session = await slept(api, "one", "two")
+    begun = asyncio.Event()
+    send = _slow_where_full(api, begun)
+    await sleep_with(api, session, "three")
+    await begun.wait()
+    chain = await saved_of(api, session)
+    assert len(chain.links) == 3
+    await api.lifecycle.archiving.evict(session)
+    assert api.sandboxes.volumes.exists((await stored_of(api, session)).volume), "the fold reads it"
+    assert await content_of(api, session) == "three"
+    assert set(api.archive.objects) == {*chain.links}
+    assert set(api.sandboxes.volumes.parents((await stored_of(api, session)).volume)) == {chain.mark}
+    api.sandboxes.volumes.send = send  # type: ignore[method-assign]
+    await sleep_with(api, session, "four")
+    assert len((await chain_before_fold(api, session)).links) == 4, "the chain went on meanwhile"
+    await evict(api, session)
+    assert await content_of(api, session) == "four"
+
+
+async def test_a_chain_that_is_never_folded_ends_in_a_save(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chains, "MOST_LINKS", 3)
+    monkeypatch.setattr(chains, "is_long", lambda _saved: False)
+    session = await slept(api, *"12345")
+    assert len((await saved_of(api, session)).links) == 5
+    await sleep_with(api, session, "6")
+    assert (await saved_of(api, session)).below == ()
+    await evict(api, session)
+    assert await content_of(api, session) == "6"
 
 
 async def test_increments_that_are_large_together_are_folded(api: Api) -> None:
@@ -243,11 +316,31 @@ async def test_increments_that_are_large_together_are_folded(api: Api) -> None:
     for number in range(6):
         await write_to(api, session, f"more{number}", BIG[: len(BIG) // 5] + str(number))
         await deep_sleep(api, session)
+        await eventually(lambda: not api.lifecycle.archiving._saving.under_way)
         saved = await saved_of(api, session)
         lengths.append(len(saved.links))
         assert sum(saved.sizes[1:]) <= chains.LARGEST_PART * (saved.sizes or (saved.size,))[0]
     assert 1 in lengths
     assert max(lengths) > 2
+
+
+async def test_a_fold_that_fails_leaves_the_chain_and_is_logged(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chains, "MOST_LINKS", 3)
+    session = await slept(api, "one", "two")
+    send = api.sandboxes.volumes.send
+
+    def only_increments(volume_id: str, keep: str = "", since: str = "") -> Iterator[bytes]:
+        if not since:
+            raise VolumeUnsendable("it has paths of more than 4,000 bytes")
+        yield from send(volume_id, keep, since)
+
+    api.sandboxes.volumes.send = only_increments  # type: ignore[method-assign]
+    with capture_logs() as logs:
+        await sleep_with(api, session, "three")
+        await eventually(lambda: "chain_not_folded" in [entry["event"] for entry in logs])
+    assert len((await saved_of(api, session)).links) == 3
+    await evict(api, session)
+    assert await content_of(api, session) == "three"
 
 
 # --- without a parent, or without what is below ---

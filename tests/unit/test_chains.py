@@ -2,7 +2,7 @@
 
 import pytest
 
-from buntime.lifecycle.chains import LARGEST_PART, LINK_BYTES, MOST_LINKS, longest_whole, may_grow
+from buntime.lifecycle.chains import LARGEST_PART, LINK_BYTES, MOST_LINKS, is_long, longest_whole, may_grow
 from buntime.session import SavedVolume
 from buntime.stores.sessions import saved_from_text, saved_to_text
 
@@ -23,18 +23,34 @@ def test_a_full_object_may_have_an_increment_if_it_is_worth_one() -> None:
     assert not may_grow(chain(0))
 
 
+def test_a_full_object_is_not_folded() -> None:
+    assert not is_long(chain(0))
+    assert not is_long(chain(LARGE))
+
+
 def test_links_cost_at_most_as_much_as_the_full_object() -> None:
-    assert may_grow(chain(3 * LINK_BYTES, 1, 1))
-    assert not may_grow(chain(3 * LINK_BYTES, 1, 1, 1))
+    assert not is_long(chain(3 * LINK_BYTES, 1, 1))
+    assert is_long(chain(3 * LINK_BYTES, 1, 1, 1))
 
 
-def test_a_chain_ends_when_it_is_long_or_large_against_the_full_object() -> None:
-    assert may_grow(chain(10 * LARGE, *[1] * (MOST_LINKS - 2)))
-    assert not may_grow(chain(10 * LARGE, *[1] * (MOST_LINKS - 1)))
+def test_a_chain_is_folded_when_it_is_long_or_large_against_the_full_object() -> None:
+    assert not is_long(chain(10 * LARGE, *[1] * (MOST_LINKS - 2)))
+    assert is_long(chain(10 * LARGE, *[1] * (MOST_LINKS - 1)))
     half = int(LARGE * LARGEST_PART)
-    assert may_grow(chain(LARGE, 1, half - 1))
-    assert not may_grow(chain(LARGE, 1, half))
-    assert not may_grow(chain(LARGE, 5 * LARGE))
+    assert not is_long(chain(LARGE, 1, half - 1))
+    assert is_long(chain(LARGE, 1, half))
+
+
+def test_a_session_that_changes_most_of_its_files_is_not_saved_twice_each_time() -> None:
+    assert not is_long(chain(LARGE, LARGE))
+    assert not may_grow(chain(LARGE, LARGE, 1))
+
+
+def test_a_chain_that_is_not_folded_ends_at_twice_the_length_and_size() -> None:
+    assert may_grow(chain(10 * LARGE, *[1] * (2 * MOST_LINKS - 3)))
+    assert not may_grow(chain(10 * LARGE, *[1] * (2 * MOST_LINKS - 2)))
+    assert may_grow(chain(LARGE, 1, LARGE - 1))
+    assert not may_grow(chain(LARGE, 1, LARGE))
 
 
 def test_each_part_of_a_chain_is_an_earlier_state() -> None:

@@ -43,6 +43,10 @@ ARCHIVE: Final = (
     "archive: parent dropped",
     "archive: tidied",
 )
+FOLD: Final = (
+    "fold: begun",
+    "fold: named",
+)
 EVICT: Final = ("evict: done",)
 SHED: Final = ("shed: parent dropped",)
 ATTACH: Final = (

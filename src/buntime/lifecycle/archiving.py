@@ -13,6 +13,7 @@ from buntime import errors
 from buntime.daemon.steps import reached
 from buntime.daemon.tasks import Tasks
 from buntime.ids import LAYER_PREFIX
+from buntime.lifecycle import chains
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.saving import UNSAVED, Saving
@@ -85,8 +86,7 @@ class Archiving:
                     session = await self._begin(session_id)
                     if session is None:
                         return session_id not in self._unsendable
-                    saved = await self._saving.save(session, transfer, session.saved)
-                    session = await self._name(session_id, saved, transfer)
+                    session = await self._save(session, transfer)
                 except (Interrupted, errors.SessionNotFound):
                     return True
                 except UNSAVED as failed:
@@ -95,11 +95,41 @@ class Archiving:
                     log.warning("session_not_archived", session=session_id, reason=str(failed) or repr(failed))
                     return False
             reached("archive: named")
-            await self._saving.keep_parent(session, session.saved)
-            reached("archive: parent dropped")
-            await self._saving.tidy(session, (session.saved, session.previous))
-            reached("archive: tidied")
-            return True
+            await self._clean_up(session)
+        if session.saved is not None and chains.is_long(session.saved):
+            self._tasks.start(self._fold(session_id), f"fold the archive of {session_id}")
+        return True
+
+    async def _fold(self, session_id: str) -> None:
+        """Replaces a chain by a full object of the same state. When that fails or gives way to a wake, the chain stays,
+        and the next deep sleep begins this again."""
+        async with self._lock(session_id):
+            with self._saving.transfer(session_id) as transfer:
+                try:
+                    async with self._holds.lock(session_id):
+                        session = await self._changes.present(session_id)
+                    if not _is_foldable(session) or not self._sandboxes.volumes.exists(session.volume):
+                        return
+                    reached("fold: begun")
+                    session = await self._save(session, transfer, whole=True)
+                except (Interrupted, errors.SessionNotFound):
+                    return
+                except UNSAVED as failed:
+                    log.warning("chain_not_folded", session=session_id, reason=str(failed) or repr(failed))
+                    return
+            reached("fold: named")
+            await self._clean_up(session)
+
+    async def _save(self, session: Session, transfer: Transfer, *, whole: bool = False) -> Session:
+        """Saves the volume and names what is saved. Otherwise as `Saving.save`."""
+        saved = await self._saving.save(session, transfer, session.saved, whole=whole)
+        return await self._name(session.id, saved, transfer)
+
+    async def _clean_up(self, session: Session) -> None:
+        await self._saving.keep_parent(session, session.saved)
+        reached("archive: parent dropped")
+        await self._saving.tidy(session, (session.saved, session.previous))
+        reached("archive: tidied")
 
     async def _begin(self, session_id: str) -> Session | None:
         """The session with a key, its sandbox stopped. None when there is nothing to archive."""
@@ -129,6 +159,8 @@ class Archiving:
                 self._saving.named(saved)
 
     async def _evict(self, session_id: str) -> None:
+        if self._lock(session_id).locked():
+            return  # a fold reads the volume: the next look finds it again
         async with self._holds.lock(session_id):
             session = await self._changes.present(session_id)
             if session.state is State.DEEP_SLEEP and session.archived:
@@ -138,3 +170,8 @@ class Archiving:
 
     def _lock(self, session_id: str) -> asyncio.Lock:
         return self._locks.setdefault(session_id, asyncio.Lock())
+
+
+def _is_foldable(session: Session) -> bool:
+    is_at_rest = session.state is State.DEEP_SLEEP and session.archived
+    return is_at_rest and session.saved is not None and chains.is_long(session.saved)

@@ -155,11 +155,13 @@ class Saving:
 
     # --- saving ---
 
-    async def save(self, owner: Owner, transfer: Transfer, base: SavedVolume | None = None) -> SavedVolume:
+    async def save(
+        self, owner: Owner, transfer: Transfer, base: SavedVolume | None = None, *, whole: bool = False
+    ) -> SavedVolume:
         """Archives the volume of the owner, which no sandbox uses, and reads the object back.
 
         Of a session, the state that is saved is kept as a parent. `base`: what the session saved last. If its parent is
-        here, an increment may stand on it.
+        here, an increment may stand on it, unless `whole`.
 
         `tidy` leaves the object alone until the caller calls `named`. Raises Interrupted, ArchiveUnavailable, Damaged,
         and what `Volumes.send` raises; then no object is left, nor its parent.
@@ -169,7 +171,7 @@ class Saving:
         self._unnamed.add(new.name)
         try:
             async with self._saves:
-                saved = await self._threads.run(self._save, owner, new, base, transfer)
+                saved = await self._threads.run(self._save, owner, new, base, whole, transfer)
         except BaseException:
             self._unnamed.discard(new.name)
             self.numbers.saves_failed += 1
@@ -188,15 +190,18 @@ class Saving:
         except errors.Unavailable as failed:  # the next save or the next start does it
             log.warning("parents_not_dropped", session=session.id, reason=failed.message)
 
-    def _save(self, owner: Owner, new: SavedVolume, base: SavedVolume | None, transfer: Transfer) -> SavedVolume:
+    def _save(
+        self, owner: Owner, new: SavedVolume, base: SavedVolume | None, whole: bool, transfer: Transfer
+    ) -> SavedVolume:
         """Blocking."""
-        if base is not None and self._can_stand_on(owner, base):
+        parent = base.mark if base is not None else ""
+        if base is not None and not whole and self._can_stand_on(owner, base):
             on_base = replace(new, below=base.links, sizes=(*base.sizes, base.size))
             try:
-                return self._put(owner, on_base, base.mark, transfer)
+                return self._put(owner, on_base, parent, parent, transfer)
             except VolumeUnsendable as failed:
                 log.warning("increment_not_sent", owner=owner.id, reason=str(failed))
-        return self._put(owner, new, "", transfer)
+        return self._put(owner, new, "", parent, transfer)
 
     def _can_stand_on(self, owner: Owner, base: SavedVolume) -> bool:
         """Raises ArchiveUnavailable."""
@@ -207,15 +212,16 @@ class Saving:
             log.error("objects_missing", owner=owner.id, objects=sorted(missing))
         return not missing
 
-    def _put(self, owner: Owner, new: SavedVolume, since: str, transfer: Transfer) -> SavedVolume:
-        """Saves a full object, or an increment since the parent with this mark. Returns it with its size."""
+    def _put(self, owner: Owner, new: SavedVolume, since: str, parent: str, transfer: Transfer) -> SavedVolume:
+        """Saves a full object, or an increment since the parent with this mark. Returns it with its size. `parent`: the
+        mark of what was saved last, which stays when this fails."""
         is_layer = isinstance(owner, Layer)
         try:
             size = self._put_object(owner, new, "" if is_layer else new.mark, since, transfer)
         except BaseException:
             if not is_layer:
                 with suppress(errors.Unavailable):  # the next save or the next start removes it
-                    self._volumes.drop_parents(owner.volume, but=since)
+                    self._volumes.drop_parents(owner.volume, but=parent)
             raise
         return replace(new, size=size)
 
