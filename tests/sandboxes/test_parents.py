@@ -54,7 +54,7 @@ def upper(volumes: Volumes) -> Path:
 
 def sent(volumes: Volumes, mark: str, since: str = "") -> bytes:
     """The stream of the volume as it is now. Its state is kept under the mark, and no older one."""
-    volumes.keep(VOLUME, mark, volumes.own_size(VOLUME))
+    volumes.keep(VOLUME, mark)
     stream = b"".join(volumes.send_since(VOLUME, LARGEST, mark, since))
     volumes.parents.drop(VOLUME, but=mark)
     return stream
@@ -415,7 +415,7 @@ def test_parents_go_with_their_volume(volumes: Volumes) -> None:
 def test_after_a_crash_only_the_parents_that_the_store_names_stay(volumes: Volumes) -> None:
     (upper(volumes) / "file").write_bytes(os.urandom(MB))
     for mark in ("old", "named", "new"):
-        volumes.keep(VOLUME, mark, MB)
+        volumes.keep(VOLUME, mark)
     volumes.mount()
     assert volumes.all() == {VOLUME}
     assert volumes.parents.marks(VOLUME) == {"old", "named", "new"}
@@ -430,9 +430,9 @@ def test_a_parent_that_is_being_sent_is_removed_later_and_keeps_no_other_from_it
     """As after a kill of a server whose process goes on."""
     (upper(volumes) / "file").write_bytes(os.urandom(4 * MB))
     for mark in ("1", "2", "3"):
-        volumes.keep(VOLUME, mark, 4 * MB)
+        volumes.keep(VOLUME, mark)
     volumes.create(OTHER, LIMIT)
-    volumes.keep(OTHER, "4", MB)
+    volumes.keep(OTHER, "4")
     stream = volumes.send_since(VOLUME, LARGEST, "2", "")
     assert next(stream)
     with pytest.raises(OSError, match="not permitted"):
@@ -467,10 +467,38 @@ def test_the_disk_that_a_volume_and_its_parents_take_is_known_however_it_came_he
 def test_a_volume_whose_parent_is_kept_has_its_limit(volumes: Volumes) -> None:
     (upper(volumes) / "file").write_bytes(os.urandom(20 * MB))
     chain = [sent(volumes, "1")]
-    slack = min(SLACK, volumes.own_size(VOLUME))
+    slack = min(SLACK, volumes.contained(VOLUME).size)
     assert abs(volumes.limit_of(VOLUME) - LIMIT * MB - slack) < MB
     restore(volumes, chain, "1")
     assert abs(volumes.limit_of(VOLUME) - LIMIT * MB - slack) < MB
+
+
+def _check_contained(volumes: Volumes, least: int, most: int) -> None:
+    """`least`, `most`: bytes by which the size that is known is larger than what the volume contains."""
+    volumes.sync()
+    assert least <= volumes.contained(VOLUME).size - volumes.content_size(VOLUME) <= most
+
+
+def test_what_a_volume_contains_is_known_from_what_was_added_since_its_parent(
+    volumes: Volumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        (upper(volumes) / f"file{number}").write_bytes(os.urandom(5 * MB))
+    chain = [sent(volumes, "1")]
+    _check_contained(volumes, 0, 0)
+    (upper(volumes) / "file0").write_bytes(os.urandom(MB))
+    _check_contained(volumes, 5 * MB, 6 * MB)
+    chain.append(sent(volumes, "2", "1"))
+    (upper(volumes) / "file1").unlink()
+    _check_contained(volumes, 10 * MB, 11 * MB)
+    chain.append(sent(volumes, "3", "2"))
+    with monkeypatch.context() as without_a_whole_look:
+        without_a_whole_look.setattr("buntime.sandboxes.kernel.content_sizes.content_of", None)
+        restore(volumes, chain, "3")
+        assert volumes.contained(VOLUME).size > 30 * MB
+    _check_contained(volumes, 5 * MB, 11 * MB)
+    (upper(volumes) / "file2").write_bytes(os.urandom(10 * MB))
+    _check_contained(volumes, 0, 0)
 
 
 def test_a_full_volume_is_sent_received_opened_and_can_delete(volumes: Volumes) -> None:

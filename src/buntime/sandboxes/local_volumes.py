@@ -14,6 +14,7 @@ from buntime.ports import VolumeLost, VolumeUnsendable
 from buntime.sandboxes.cache import VolumeCache
 from buntime.sandboxes.capacity import Capacity
 from buntime.sandboxes.kernel.commands import HostCommandFailed
+from buntime.sandboxes.kernel.content_sizes import Contained
 from buntime.sandboxes.kernel.digest import digest_of
 from buntime.sandboxes.kernel.incoming import host_failures
 from buntime.sandboxes.kernel.packed import Packed
@@ -53,20 +54,25 @@ class LocalVolumes:
         volumes = self._volumes
         if not volumes.exists(volume_id):
             raise VolumeLost(volume_id)
+        if keep and since:
+            return self._sent_and_kept(volume_id, keep, since)
         with host_failures():
-            size = volumes.own_size(volume_id)
-            largest = STREAM_FACTOR * max(volumes.limit_of(volume_id), size) + STREAM_REST
-        if keep and (since or size >= LEAST_KEPT):
-            return self._sent_and_kept(volume_id, largest, size, keep, since)
-        return volumes.send(volume_id, largest)
+            contained = volumes.contained(volume_id)
+        if keep and contained.size >= LEAST_KEPT:
+            return self._sent_and_kept(volume_id, keep, "")
+        return volumes.send(volume_id, self._largest_stream(volume_id, contained))
 
-    def _sent_and_kept(self, volume_id: str, largest: int, size: int, keep: str, since: str) -> Iterator[bytes]:
+    def _sent_and_kept(self, volume_id: str, keep: str, since: str) -> Iterator[bytes]:
         if since and since not in self._volumes.parents.marks(volume_id):
             raise VolumeUnsendable("the state that it would go on from is not here any more")
         with host_failures():
-            self._volumes.keep(volume_id, keep, size)
+            contained = self._volumes.keep(volume_id, keep)
         reached("archive: parent kept")
-        yield from self._volumes.send_since(volume_id, largest, keep, since)
+        yield from self._volumes.send_since(volume_id, self._largest_stream(volume_id, contained), keep, since)
+
+    def _largest_stream(self, volume_id: str, contained: Contained) -> int:
+        with host_failures():
+            return STREAM_FACTOR * max(self._volumes.limit_of(volume_id), contained.size) + STREAM_REST
 
     def parents(self, volume_id: str) -> Collection[str]:
         return self._volumes.parents.marks(volume_id)

@@ -3,6 +3,7 @@
 The kernel makes the stream and replays it, hostile trees included. Nothing here walks a tree that a session made.
 """
 
+import fcntl
 import os
 import re
 import resource
@@ -30,6 +31,7 @@ GENTLY = ["nice", "-n", "10", "ionice", "-c", "2", "-n", "7"]  # these matter on
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 PIECE = 256 << 10
+PIPE = 1 << 20  # bytes that wait in a pipe: so the process works on while the server gets or stores a piece
 SILENT_SECONDS = 60.0  # without a byte sent or received
 PULSE_SECONDS = 0.25
 END_SECONDS = 10.0
@@ -216,13 +218,15 @@ def _running(argv: list[str], stdin: int, stdout: int) -> Iterator[_Running]:
             )
         except OSError as failed:
             raise Unavailable(f"A transfer of a volume could not be started: {failed.strerror}.") from failed
+        pipes = [pipe for pipe in (process.stdin, process.stdout) if pipe is not None]
         try:
+            for pipe in pipes:
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
             yield _Running(process, output)
         finally:
             process.kill()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+            for pipe in pipes:
+                pipe.close()
             _wait(process)
 
 

@@ -167,12 +167,27 @@ def content_of(subvolume: int) -> Content:
     return Content(data, metadata, old, young)
 
 
-def _items(subvolume: int, tree: int, first: _Key, last: _Key) -> Iterator[tuple[bytearray, int, int, int]]:
-    """Buffer, kind, where the content starts in the buffer, and its length, for each item. The buffer is used again."""
+def added_data(subvolume: int, transaction: int) -> int:
+    """Bytes of data that were written after this transaction, as far as they are on the disk. A shared extent counts
+    once. The kernel looks only at the part of the tree that has changed since."""
+    seen, added = Extents(), 0
+    for buffer, kind, at, _ in _items(subvolume, OWN_TREE, FIRST_KEY, LAST_KEY, transaction + 1):
+        if kind == EXTENT_DATA:
+            generation, form, place, size = EXTENT.unpack_from(buffer, at)
+            if form != INLINE and place and generation > transaction and seen.add(place):
+                added += size
+    return added
+
+
+def _items(
+    subvolume: int, tree: int, first: _Key, last: _Key, since: int = 0
+) -> Iterator[tuple[bytearray, int, int, int]]:
+    """Buffer, kind, where the content starts in the buffer, and its length, for each item. The buffer is used again.
+    `since`: only of nodes that this transaction or a later one wrote."""
     # an item with the content of a small file is shorter than an extent, and may be the last one
     buffer, key, unpack = bytearray(ITEMS + BUFFER + EXTENT.size), first, HEAD.unpack_from
     while key <= last:
-        spans = (key[0], last[0], key[2], last[2], 0, LARGEST, key[1], last[1])
+        spans = (key[0], last[0], key[2], last[2], since, LARGEST, key[1], last[1])
         SEARCHED.pack_into(buffer, 0, tree, *spans, MANY, 0, 0, 0, 0, 0, BUFFER)
         fcntl.ioctl(subvolume, SEARCH, buffer)
         (count,) = FOUND.unpack_from(buffer, FOUND_AT)

@@ -20,6 +20,7 @@ from buntime.plan import MB
 from buntime.ports import VolumeLost
 from buntime.sandboxes.kernel import subvolumes, transfer
 from buntime.sandboxes.kernel.commands import call
+from buntime.sandboxes.kernel.content_sizes import Contained, ContentSizes
 from buntime.sandboxes.kernel.file_system import mount
 from buntime.sandboxes.kernel.incoming import Grown, Incoming, host_failures
 from buntime.sandboxes.kernel.parents import Parents
@@ -46,6 +47,7 @@ class Volumes:
         self.device: str | None = None  # "major:minor"
         self._past = set[Path]()  # accounts of volumes that are gone
         self.shares: dict[str, Share] = {}  # volume → what is known of it, if it shares content
+        self._sizes = ContentSizes()
 
     @property
     def mounted(self) -> bool:
@@ -158,6 +160,7 @@ class Volumes:
             self._past.add(group)
         self.parents.forget(sandbox)
         self.shares.pop(sandbox, None)
+        self._sizes.forget(sandbox)
 
     def forget_past(self) -> None:
         """The kernel keeps the account of a volume that is gone while others have content of it, and then for ever."""
@@ -279,11 +282,14 @@ class Volumes:
 
     def room_of(self, sandbox: str) -> int:
         """Bytes that all it contains may take, whoever is charged for it. Raises OSError."""
-        return max(self.limit_of(sandbox), self.own_size(sandbox))
+        return max(self.limit_of(sandbox), self.contained(sandbox).size)
 
-    def own_size(self, sandbox: str) -> int:
+    def contained(self, sandbox: str) -> Contained:
         """Bytes of what it contains, whoever is charged for them. The volume is not in use. Raises OSError."""
-        return self.content_size(sandbox) if self._is_shared(self.path(sandbox)) else self.used(sandbox)
+        if not self._is_shared(self.path(sandbox)):
+            return Contained(self.used(sandbox))
+        with opened(self.path(sandbox)) as volume:
+            return self._sizes.look(sandbox, volume)
 
     def _is_shared(self, volume: Path) -> bool:
         """Whether it has ever shared its content."""
@@ -310,25 +316,26 @@ class Volumes:
             raise ValueError(f"{sandbox} is here already")
         with host_failures():
             self.parents.forget(sandbox)
-        size = 0
+        sizes = list[int]()
 
         def counted(stream: Iterator[bytes]) -> Iterator[bytes]:
-            nonlocal size
+            sizes.append(0)
             for piece in stream:
-                size += len(piece)
+                sizes[-1] += len(piece)
                 yield piece
 
         streams = map(counted, chain([content], increments))
         try:
             with self._incoming.grown(sandbox, streams, self.facts) as grown, host_failures():
-                self._take_in(grown, sandbox, limit_mb, keep if size >= least else "")
+                self._take_in(grown, sandbox, limit_mb, keep if sum(sizes) >= least else "", sum(sizes[1:]))
         except BaseException:
             if not self.exists(sandbox):
                 with host_failures():
                     self.parents.forget(sandbox)
             raise
 
-    def _take_in(self, grown: Grown, sandbox: str, limit_mb: int | None, keep: str) -> None:
+    def _take_in(self, grown: Grown, sandbox: str, limit_mb: int | None, keep: str, changed: int) -> None:
+        """`changed`: bytes of the increments."""
         self._past |= {self.facts / "qgroups" / f"0_{number}" for number in grown.before}
         if keep:
             with opened(grown.path) as state:
@@ -348,13 +355,15 @@ class Volumes:
             self._set_read_only(self.path(sandbox), True)  # what is read-only cannot be moved
         elif self._is_shared(self.path(sandbox)):
             self.shares[sandbox] = Share(limit_mb * MB)
-            self._note_kept(sandbox, keep, self.content_size(sandbox))
+            # what an increment replaced may still be charged
+            contained = Contained(self.used(sandbox) + self.parents.inherited(sandbox), changed)
+            self._note_kept(sandbox, keep, contained)
         self.sync()
 
     # --- parents ---
 
-    def keep(self, sandbox: str, mark: str, size: int) -> None:
-        """Keeps the state of a volume that nothing uses as a parent, durable. `size`: see `own_size`. Raises OSError,
+    def keep(self, sandbox: str, mark: str) -> Contained:
+        """Keeps the state of a volume that nothing uses as a parent, durable. Returns what it contains. Raises OSError,
         and FileExistsError for a mark that is kept already."""
         was_shared = self._is_shared(self.path(sandbox))
         self._set_read_only(self.path(sandbox), False)  # as a killed server may have left it
@@ -365,7 +374,9 @@ class Volumes:
             self.parents.add(sandbox, mark, volume)
         if not was_shared:
             self.shares[sandbox] = Share(self.limit_of(sandbox))
-        self._note_kept(sandbox, mark, size)
+        contained = self.contained(sandbox) if was_shared else Contained(self.used(sandbox))
+        self._note_kept(sandbox, mark, contained)
+        return contained
 
     def send_since(self, sandbox: str, largest: int, mark: str, since: str) -> Iterator[bytes]:
         """The state that is kept under the mark, as a stream like that of `send`. `since`: the mark of an older state;
@@ -392,9 +403,12 @@ class Volumes:
         with opened(subvolume) as handle:
             return subvolumes.count(self._quota(handle), name)
 
-    def _note_kept(self, sandbox: str, mark: str, size: int) -> None:
-        """The volume contains what the parent does, so many bytes. The parent's own limit, which nothing else needs,
-        keeps that number."""
+    def _note_kept(self, sandbox: str, mark: str, contained: Contained) -> None:
+        """The volume contains what the parent does. The parent's own limit, which nothing else needs, keeps that
+        number."""
+        size = contained.size
+        with opened(self.path(sandbox)) as volume:
+            self._sizes.note(sandbox, volume, contained)
         if mark:
             with opened(self.parents.path(sandbox, mark)) as parent:
                 self._limitopened(parent, size)
