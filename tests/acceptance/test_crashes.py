@@ -211,6 +211,9 @@ def test_a_chain_that_is_being_folded_stays_or_is_folded(history: History, step:
     assert len(history.named(session)) == (chain if step == "fold: begun" else chain + 1)
     until(lambda: history.mark(session) in traces.parents(history.server.config), "its parent to be kept")
     history.is_tidy()
+    history.server.settings["BUNTIME_CACHE_GB"] = "0"
+    history.server.stop()
+    history.server.start()
     for content in ("five", "six"):
         session.write("file", content).done()
         evict(history.server, session)

@@ -23,6 +23,7 @@ from buntime.sandboxes.kernel.volume import Volumes
 log = structlog.get_logger()
 
 STREAM_FACTOR, STREAM_REST = 2, 64 * MB  # the longest stream: so many times the volume's limit, and so much more
+LEAST_SHED = 4 * MB  # of a parent: without it, the next archive is full
 LEAST_KEPT = 32 * MB  # of a volume: less is sent in a moment, and without a parent its limit is exact
 
 
@@ -86,7 +87,7 @@ class LocalVolumes:
     async def shed(self, wanted: int) -> int:
         freed, parents = 0, self._volumes.parents
         for volume_id, own in sorted(parents.own.items(), key=lambda kept: kept[1], reverse=True):
-            if freed >= wanted or not own:
+            if freed >= wanted or own < LEAST_SHED:
                 break
             try:
                 await asyncio.to_thread(self.drop_parents, volume_id)

@@ -24,10 +24,10 @@ from buntime.errors import Unavailable
 from buntime.plan import MB
 from buntime.ports import VolumeUnsendable
 
-SEND = ["btrfs", "-q", "send", "--proto", "2", "--compressed-data"]
-RECEIVE = ["btrfs", "-q", "receive", "--chroot"]
 ENDS_WITH_SERVER = ["setpriv", "--pdeathsig", "KILL"]
 GENTLY = ["nice", "-n", "10", "ionice", "-c", "2", "-n", "7"]  # these matter only where something else wants to run
+SEND = [*GENTLY, "btrfs", "-q", "send", "--proto", "2", "--compressed-data"]
+RECEIVE = ["btrfs", "-q", "receive", "--chroot"]
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 PIECE = 256 << 10
@@ -214,7 +214,7 @@ def _running(argv: list[str], stdin: int, stdout: int) -> Iterator[_Running]:
     with os.fdopen(os.memfd_create("messages"), "w+b") as output:
         try:
             process = subprocess.Popen(
-                [*GENTLY, *argv], bufsize=0, stdin=stdin, stdout=stdout, stderr=output, env=ENVIRONMENT, cwd="/"
+                argv, bufsize=0, stdin=stdin, stdout=stdout, stderr=output, env=ENVIRONMENT, cwd="/"
             )
         except OSError as failed:
             raise Unavailable(f"A transfer of a volume could not be started: {failed.strerror}.") from failed
