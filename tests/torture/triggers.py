@@ -1,6 +1,7 @@
 """Triggers: what happens to the server while sessions fall asleep, sleep and wake."""
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ WRITING = "writing"
 BY_TIMER = "by timer"
 ARCHIVED_SECONDS = 30.0
 DEATH_SECONDS = 2.0
+LIE_SECONDS = 1.0
 A_START = "some time during startup"
 STARTS = (0.5, 0.7, 0.9)  # seconds after launch: between opening the store and the first requests
 
@@ -79,6 +81,17 @@ def wake_without_the_archive(world: World) -> None:
     world.archive.bring_back()
 
 
+def make_the_archive_lie(world: World) -> None:
+    world.victim.lies.touch()
+
+
+def wait_for_the_truth(world: World) -> None:
+    """Sessions are evicted once they are archived, so now each of them depends on what the archive has."""
+    time.sleep(LIE_SECONDS)
+    world.victim.lies.unlink()
+    wait_for_eviction(world)
+
+
 def wake_beside_the_archives_absence(world: World) -> None:
     """Wakes all sessions while the archive is away: their volumes are still on the host."""
     world.each(lambda tracked: tracked.wake("wake"))
@@ -126,6 +139,13 @@ TRIGGERS = (
     Trigger("power cut", ways_to_sleep=KILLED, between=cut_power, power_lost=True),
     Trigger("eviction", {**ONLY_ON_DEMAND, **NO_CACHE}, ways_to_sleep=("deep",), between=wait_for_eviction),
     Trigger("archive away", before=lose_the_archive, between=wake_beside_the_archives_absence),
+    Trigger(
+        "archive lies",
+        {**ONLY_ON_DEMAND, **NO_CACHE},
+        ways_to_sleep=("deep",),
+        before=make_the_archive_lie,
+        between=wait_for_the_truth,
+    ),
     Trigger(
         "archive away at the wake",
         {**ONLY_ON_DEMAND, **NO_CACHE},

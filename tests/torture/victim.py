@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.acceptance import power, traces
 from tests.acceptance.client import Reply
+from tests.acceptance.crashing_server import LIES
 from tests.acceptance.server import Server
 from tests.waiting import until
 
@@ -35,6 +36,11 @@ class Victim(Server):
     @property
     def armed(self) -> Path:
         return self.log.with_name(self.log.name + ".armed")
+
+    @property
+    def lies(self) -> Path:
+        """While this file exists, the server's archive lies."""
+        return self.armed.with_name(self.armed.name + LIES)
 
     @property
     def alive(self) -> bool:
