@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from buntime import main
 from buntime.archives.directory import DirectoryArchive
@@ -23,6 +24,10 @@ from buntime.lifecycle import chains
 from buntime.sandboxes import local_volumes
 
 LIES = ".lies"
+
+
+class Putting(Protocol):
+    def put(self, name: str, content: Iterator[bytes]) -> None: ...
 
 
 def named_steps() -> list[str]:
@@ -45,14 +50,14 @@ def run(step: str, armed: Path) -> None:
     main.serve(from_environment(os.environ))
 
 
-def _lie(kind: type[DirectoryArchive | S3Archive], when: Path) -> None:
+def _lie(kind: type[Putting], when: Path) -> None:
     put, turns = kind.put, itertools.count()
 
-    def lying_put(self: DirectoryArchive | S3Archive, name: str, content: Iterator[bytes]) -> None:
+    def lying_put(self: Putting, name: str, content: Iterator[bytes]) -> None:
         way = next(turns) % len(WAYS_TO_LIE) if when.exists() else 0
         put(self, name, WAYS_TO_LIE[way](content))
 
-    kind.put = lying_put  # type: ignore[method-assign, assignment]
+    kind.put = lying_put  # type: ignore[method-assign]
 
 
 def _as_it_is(content: Iterator[bytes]) -> Iterator[bytes]:
