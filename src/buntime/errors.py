@@ -303,17 +303,23 @@ class Unavailable(BuntimeError):
 
 
 class StillWaking(Unavailable):
-    """A wake takes longer than a request waits for it. The wake goes on; the request did nothing."""
+    """A wake takes longer than a request waits for it. The wake goes on; the request did nothing.
 
-    def __init__(self) -> None:
-        super().__init__("The session is still waking.", 1, waking=True)
+    While files come from the archive, `details.reason` is `restoring`, and `restoredBytes` of `totalBytes` were read.
+    """
+
+    def __init__(self, retry_after: int = 1, **progress: object) -> None:
+        super().__init__("The session is still waking.", retry_after, waking=True, **progress)
 
 
 class StillFetching(Unavailable):
-    """Files come from the archive, which takes longer than a request waits. It goes on; the request did nothing."""
+    """Files come from the archive, which takes longer than a request waits. It goes on; the request did nothing.
 
-    def __init__(self) -> None:
-        super().__init__("The files are still being fetched from the archive.", 2, fetching=True)
+    `details` are those of StillWaking.
+    """
+
+    def __init__(self, retry_after: int = 2, **progress: object) -> None:
+        super().__init__("The files are still being fetched from the archive.", retry_after, fetching=True, **progress)
 
 
 class StaleSession(Exception):

@@ -51,7 +51,7 @@ def assemble_lifecycle(
     transitions = Transitions(*parts, monitor)
     restoring = Restoring(store, sandboxes, saving, layers, transitions, changes, holds, tasks, clock, monitor)
     relief = Relief(store, sandboxes, transitions, archiving, layers)
-    leases = Leases(store, sandboxes, changes, holds, transitions, relief, clock)
+    leases = Leases(store, sandboxes, changes, holds, transitions, layers, relief, clock)
     forgetting = (holds, observations, archiving, transitions)
     endings = Endings(store, sandboxes, saving, layers, changes, holds, forgetting, tasks)
     return Lifecycle(

@@ -5,7 +5,7 @@ A layer that a request has just made is in no store yet. After a crash it is an 
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -20,6 +20,7 @@ from buntime.image import MADE_PREFIX
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.monitor import Monitor
+from buntime.lifecycle.progress import Progress
 from buntime.lifecycle.saving import UNSAVED, LayerDamaged, Saving
 from buntime.lifecycle.transfers import Interrupted
 from buntime.plan import MB
@@ -114,11 +115,23 @@ class Layers:
 
     async def bring_image(self, image_id: str) -> None:
         """The same for all layers of an image that an account has made, and its bases. Others have none."""
+        async for layer_id in self._below(image_id):
+            await self.bring(layer_id)
+
+    async def progress(self, session: Session) -> Progress:
+        """Of the restores that a wake of the session waits for."""
+        layers = []
+        with suppress(VolumeLost):
+            layers = [layer_id async for layer_id in self._below(session.image)]
+        return self._saving.restores.of([session.id, *layers])
+
+    async def _below(self, image_id: str) -> AsyncIterator[str]:
+        """The layers of an image. Raises VolumeLost."""
         while image_id.startswith(MADE_PREFIX):
             made = await self._store.get_made_image(image_id)
             if made is None:
                 raise VolumeLost(image_id)
-            await self.bring(made.layer)
+            yield made.layer
             image_id = made.base
 
     async def _wait_for(self, owner_id: str, work: Callable[[str], Coroutine[Any, Any, None]]) -> None:
@@ -132,7 +145,8 @@ class Layers:
             async with asyncio.timeout(FETCH_SECONDS):
                 await asyncio.shield(fetch)
         except TimeoutError:
-            raise errors.StillFetching from None
+            progress = self._saving.restores.of([owner_id])
+            raise errors.StillFetching(progress.retry_after(FETCH_SECONDS, 2), **progress.details()) from None
 
     def _fetched(self, owner_id: str, fetch: asyncio.Future[None]) -> None:
         del self._fetching[owner_id]

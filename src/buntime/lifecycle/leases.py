@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from buntime import errors
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.holds import Holds
+from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.relief import Relief
 from buntime.lifecycle.transitions import Transitions
 from buntime.ports import Sandbox, Sandboxes, SandboxGone, Store
@@ -27,6 +28,7 @@ class Leases:
         changes: Changes,
         holds: Holds,
         transitions: Transitions,
+        layers: Layers,
         relief: Relief,
         clock: Callable[[], float],
     ) -> None:
@@ -35,6 +37,7 @@ class Leases:
         self._changes = changes
         self._holds = holds
         self._transitions = transitions
+        self._layers = layers
         self._relief = relief
         self._clock = clock
 
@@ -100,7 +103,14 @@ class Leases:
                         raise
                 return await self._transitions.wake(session_id)
         except TimeoutError:
-            raise errors.StillWaking from None
+            raise await self._still_waking(session_id) from None
+
+    async def _still_waking(self, session_id: str) -> errors.StillWaking:
+        session = await self._store.get_session(session_id)
+        if session is None:
+            return errors.StillWaking()
+        progress = await self._layers.progress(session)
+        return errors.StillWaking(progress.retry_after(WAKE_SECONDS, 1), **progress.details())
 
     async def _touch(self, session_id: str) -> None:
         await self._store.touch_session(session_id, int(self._clock()))

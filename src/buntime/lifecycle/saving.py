@@ -18,7 +18,9 @@ import structlog
 from buntime import errors
 from buntime.daemon.steps import reached
 from buntime.lifecycle import chains
+from buntime.lifecycle.ahead import read_ahead
 from buntime.lifecycle.packing import compress, decompress
+from buntime.lifecycle.progress import Restore, Restores
 from buntime.lifecycle.sealing import Damaged, Vault, seal, unseal
 from buntime.lifecycle.transfers import RETRY_SECONDS, Interrupted, Threads, Transfer
 from buntime.plan import MB
@@ -112,6 +114,7 @@ class Saving:
         self._saves = asyncio.Semaphore(SAVES_AT_ONCE)
         self._restores = asyncio.Semaphore(RESTORES_AT_ONCE)
         self.numbers = Numbers()
+        self.restores = Restores()
 
     async def __aenter__(self) -> Self:
         return self
@@ -239,7 +242,7 @@ class Saving:
             transfer.close()
         reached("archive: put")
         try:
-            for _ in unseal(key, label, _counted(transfer.watch(self._archive.get(name)), back)):
+            for _ in unseal(key, label, _counted(self._read(name, transfer), back)):
                 pass
             if back.total != put.total:
                 raise Damaged(f"{put.total} bytes were put, {back.total} read back")
@@ -249,6 +252,10 @@ class Saving:
             raise
         reached("archive: verified")
         return put.total
+
+    def _read(self, name: str, transfer: Transfer) -> Iterator[bytes]:
+        """The object in pieces. Raises Interrupted at once, even if the archive does not answer."""
+        return read_ahead(lambda: self._archive.get(name), transfer.check)
 
     # --- restoring ---
 
@@ -292,10 +299,14 @@ class Saving:
         log.error("snapshot_damaged", owner=owner.id, object=found.name, reason=repr(found.reason))
 
     async def _restore(self, owner: Owner, saved: SavedVolume, disk: int | None) -> None:
-        with self.transfer(owner.id) as transfer:
+        """Raises BrokenLink for an object that is damaged or missing whenever it is read."""
+        with (
+            self.transfer(owner.id) as transfer,
+            self.restores.under_way(owner.id, sum((*saved.sizes, saved.size))) as restore,
+        ):
             try:
                 async with self._restores:
-                    await self._threads.run(self._receive, owner, saved, disk, transfer)
+                    await self._threads.run(self._receive_again, owner, saved, disk, transfer, restore)
             except Interrupted:
                 raise errors.Unavailable("The files are being deleted, or the server stops.", 2) from None
             except ArchiveUnavailable as away:
@@ -305,7 +316,37 @@ class Saving:
                 ) from away
         self.numbers.restored += 1
 
-    def _receive(self, owner: Owner, saved: SavedVolume, disk: int | None, transfer: Transfer) -> None:
+    def _receive_again(
+        self, owner: Owner, saved: SavedVolume, disk: int | None, transfer: Transfer, restore: Restore
+    ) -> None:
+        """Blocking. An older state is used only if an object is really damaged: it is read again before that is
+        believed. Raises ArchiveUnavailable where the archive says one thing, then the other."""
+        try:
+            self._receive(owner, saved, disk, transfer, restore)
+        except BrokenLink as found:
+            self._read_again(owner, saved, found, transfer)
+            log.warning("archive_gave_wrong_bytes", owner=owner.id, object=found.name, reason=repr(found.reason))
+            try:
+                self._receive(owner, saved, disk, transfer, restore)
+            except BrokenLink as again:
+                self._read_again(owner, saved, again, transfer)
+                raise ArchiveUnavailable(f"{again.name} is whole only sometimes") from again
+
+    def _read_again(self, owner: Owner, saved: SavedVolume, found: BrokenLink, transfer: Transfer) -> None:
+        """Blocking. Raises `found` unless the object is whole now."""
+        if isinstance(found.reason, ValueError):  # it is what was sealed, and the kernel refuses it
+            raise found
+        links = saved.links[: saved.links.index(found.name) + 1]
+        try:
+            key = self._vault.unwrap(owner.id, owner.key)
+            for _ in unseal(key, _label(owner, links), self._read(found.name, transfer)):
+                pass
+        except (Damaged, ObjectMissing):
+            raise found from found.reason
+
+    def _receive(
+        self, owner: Owner, saved: SavedVolume, disk: int | None, transfer: Transfer, restore: Restore
+    ) -> None:
         """Blocking. `disk`: the limit in MB; None: of a layer. Raises BrokenLink."""
         try:
             key = self._vault.unwrap(owner.id, owner.key)
@@ -313,12 +354,13 @@ class Saving:
             raise BrokenLink(saved.links[0], wrong) from wrong
         largest = LARGEST_FACTOR * (LARGEST_LAYER if disk is None else disk) * MB + LARGEST_REST
         transfer.check()
+        restore.begin()
         reached("restore: begun")
         links, at = saved.links, 0
 
         def sealed(count: int) -> Iterator[bytes]:
             """What is sealed in the last one of so many links."""
-            stored = transfer.watch(self._archive.get(links[count - 1]))
+            stored = _counted(self._read(links[count - 1], transfer), restore.read)
             return _of_link(links[count - 1], unseal(key, _label(owner, links[:count]), stored))
 
         def streams() -> Iterator[Iterator[bytes]]:

@@ -84,6 +84,10 @@ def _of_kept(kept: KeptNumbers) -> Iterator[Reading]:
 def _of_archive(saving: Saving) -> Iterator[Reading]:
     done = saving.numbers
     yield Reading("archive_transfers", "Volumes on their way to or from the archive.", _one(saving.under_way))
+    restores = saving.restores.all()
+    yield Reading("archive_restores", "Restores from the archive that are under way.", _one(restores.restores))
+    yield Reading("archive_restores_done_bytes", "Bytes that these have read, as stored.", _one(restores.done))
+    yield Reading("archive_restores_total_bytes", "Bytes that these read in all.", _one(restores.total))
     objects: Values = {("full",): float(done.full), ("increment",): float(done.increments)}
     stored: Values = {("full",): float(done.full_bytes), ("increment",): float(done.increment_bytes)}
     yield Reading("archive_objects", "Objects that were put into the archive.", objects, ["kind"], grows=True)
