@@ -1,5 +1,7 @@
 """An S3 store that hangs, lies, fails or is missing raises ArchiveUnavailable and keeps no partial object."""
 
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from buntime.archives.s3 import S3Archive
-from buntime.ports import ArchiveUnavailable
+from buntime.archives.s3 import PIECE, S3Archive
+from buntime.ports import ArchiveUnavailable, ObjectMissing
 
 NAME = "sessions/one/first"
 SHORT, LONG = 0.5, 3.0  # seconds without progress
@@ -234,6 +236,83 @@ def test_content_that_stops_halfway_is_unavailable() -> None:
 def test_content_that_ends_too_early_is_unavailable() -> None:
     def act(playing: Stub, request: Request) -> None:
         answer(request, bytes(1000), length=10_000)
+
+    with stub(act) as playing, pytest.raises(ArchiveUnavailable):
+        list(playing.archive().get(NAME))
+
+
+# --- objects that break off ---
+
+OBJECT = bytes(number % 251 for number in range(12 * PIECE))
+
+
+def offset_of(request: Request) -> int:
+    return int((request.headers.get("Range") or "bytes=0-")[len("bytes=") :].split("-")[0])
+
+
+def give(request: Request, most: int) -> None:
+    """Gives at most so many bytes of what was asked for, and promises all."""
+    start = offset_of(request)
+    request.send_response(206 if start else 200)
+    headers = {**HEADERS, "Connection": "close", "Content-Length": str(len(OBJECT) - start)}
+    if start:
+        headers["Content-Range"] = f"bytes {start}-{len(OBJECT) - 1}/{len(OBJECT)}"
+    for name, value in headers.items():
+        request.send_header(name, value)
+    request.end_headers()
+    request.wfile.write(OBJECT[start : start + most])
+
+
+def cut(playing: Stub, request: Request) -> None:
+    give(request, PIECE)
+
+
+def reset(playing: Stub, request: Request) -> None:
+    give(request, PIECE)
+    request.wfile.flush()
+    request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.connection.close()
+
+
+def stall(playing: Stub, request: Request) -> None:
+    give(request, 5 * PIECE)
+    playing.hang(request)
+
+
+def cut_then_throttle(playing: Stub, request: Request) -> None:
+    """Throttles more often than a request is repeated."""
+    if 1 < len(playing.seen) < 9:
+        answer(request, b"<Error><Code>SlowDown</Code></Error>", 503)
+    else:
+        give(request, 5 * PIECE)
+
+
+@pytest.mark.parametrize("act", [cut, reset, stall, cut_then_throttle])
+def test_an_object_that_breaks_off_again_and_again_is_read_to_its_end(act: Callable[[Stub, Request], None]) -> None:
+    with stub(act) as playing:
+        assert b"".join(playing.archive(SHORT if act is stall else LONG).get(NAME)) == OBJECT
+        assert len(playing.seen) > 2
+
+
+def test_an_object_that_goes_while_it_is_read_is_missing() -> None:
+    def act(playing: Stub, request: Request) -> None:
+        if "?" in request.path:  # a listing
+            answer(request, b"<ListBucketResult></ListBucketResult>")
+        elif offset_of(request):
+            answer(request, b"<Error><Code>NoSuchKey</Code></Error>", 404)
+        else:
+            give(request, PIECE)
+
+    with stub(act) as playing, pytest.raises(ObjectMissing):
+        list(playing.archive().get(NAME))
+
+
+def test_an_object_that_breaks_off_is_given_up_when_nothing_more_comes() -> None:
+    def act(playing: Stub, request: Request) -> None:
+        if offset_of(request):
+            fail(playing, request)
+        else:
+            give(request, PIECE)
 
     with stub(act) as playing, pytest.raises(ArchiveUnavailable):
         list(playing.archive().get(NAME))

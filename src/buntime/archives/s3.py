@@ -12,11 +12,12 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from buntime.archives import NAME, PREFIX, checked
+from buntime.archives.resuming import resumed
 from buntime.ports import ArchiveUnavailable, ObjectMissing
 
 VISIBLE = re.compile(r"[!-~]+")
 HOST = re.compile(r"[a-z0-9_.-]+|[0-9a-f:]+")
-PIECE = 1 << 20  # bytes
+PIECE = 1 << 18  # bytes; what was received of a piece is lost when the connection breaks
 PART = 8 << 20  # bytes; S3 takes 10,000 of them for one object
 PARTS_AT_ONCE = 2
 CONNECT_SECONDS = 5
@@ -38,6 +39,7 @@ class S3Archive:
 
         Raises ValueError.
         """
+        self._progress_seconds = progress_seconds
         progress = timedelta(seconds=progress_seconds)
         settings = _s3_settings(environ)
         try:
@@ -82,9 +84,13 @@ class S3Archive:
 
     def get(self, name: str) -> Iterator[bytes]:
         checked(NAME, name)
+        return resumed(lambda offset: self._from(name, offset), self._progress_seconds)
+
+    def _from(self, name: str, offset: int) -> Iterator[bytes]:
         with _answers():
             try:
-                pieces = obstore.get(self._store, name).stream(min_chunk_size=PIECE)
+                rest = {"range": {"offset": offset}} if offset else None
+                pieces = obstore.get(self._store, name, options=rest).stream(min_chunk_size=PIECE)
             except FileNotFoundError:
                 raise self._missing(name) from None
         while (piece := _next(pieces)) is not None:
