@@ -27,6 +27,7 @@ from buntime.daemon.trimming import keep_trimmed
 from buntime.edge.process import edge
 from buntime.lifecycle.assembly import Lifecycle, assemble_lifecycle
 from buntime.lifecycle.keeper import Keeper, Pace
+from buntime.lifecycle.leftovers import Leftovers
 from buntime.lifecycle.master_key import open_vault
 from buntime.lifecycle.saving import Saving
 from buntime.operations.assembly import assemble_operations
@@ -85,11 +86,13 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         sandboxes = await enter(opened(config, image, plans["free"].default, owned, tasks, http, ids, made))
 
         vault = open_vault(config, [*sessions, *layers])
-        saving = await enter(Saving(archive_of(config), vault, sandboxes.volumes, clock))
+        archive = archive_of(config)
+        saving = await enter(Saving(archive, vault, sandboxes.volumes, clock))
         metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock))
         lifecycle = assemble_lifecycle(store, sandboxes, saving, tasks, clock, metrics)
         await lifecycle.transitions.settle()
         _keep(config, store, sandboxes, lifecycle, tasks)
+        tasks.start_daemon(Leftovers(store, archive, saving, clock).keep(), "leftovers of uploads")
 
         operations = assemble_operations(store, sandboxes, lifecycle, vault, plans, tasks, clock)
         previews = Previews(store, lifecycle, clock, domain=config.domain, secure=bool(config.domain))

@@ -740,6 +740,15 @@ class VolumeUnsendable(Exception):
 # --- Archive ---------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A `put` that has not ended: it goes on, or its server was killed."""
+
+    name: str  # of its object
+    id: str
+    began_at: float  # Unix seconds, on the archive's clock
+
+
 class Archive(Protocol):
     """Objects by name, in a place that outlives this host, or at least its volumes.
 
@@ -763,6 +772,15 @@ class Archive(Protocol):
 
     def names(self, prefix: str) -> Sequence[str]:
         """Names of all objects that start with `prefix`, which is empty or ends with `/`."""
+        ...
+
+    def uploads(self, prefix: str) -> Sequence[Upload]:
+        """What the archive keeps of `put`s below `prefix` that have not ended, others' and those of killed servers too.
+        Empty for an archive that removes them itself, or cannot tell. They may have names that are not ours."""
+        ...
+
+    def abort(self, upload: Upload) -> None:
+        """Removes what the archive keeps of it. Idempotent."""
         ...
 
 

@@ -76,6 +76,7 @@ class Api:
     store: FakeStore
     sandboxes: FakeSandboxes
     archive: FakeArchive
+    saving: Saving
     clock: Clock
     operations: Operations
     lifecycle: Lifecycle
@@ -170,7 +171,9 @@ async def serving(
         numbers = metrics_app(metrics)
         async with _listening(app, edge_app, numbers) as (url, edge_url, metrics_url):
             urls = (edge_url, metrics_url)
-            api = Api(url, http, store, sandboxes, archive, still, operations, lifecycle, tasks, *urls, checks=checks)
+            api = Api(
+                url, http, store, sandboxes, archive, saving, still, operations, lifecycle, tasks, *urls, checks=checks
+            )
             api.key = await api.account()
             yield api
 

@@ -48,6 +48,16 @@ async def hanging(api: Api, part: float = 0.5) -> AsyncIterator[Hanging]:
         api.archive.get = get  # type: ignore[method-assign]
 
 
+async def archived_snapshot(api: Api) -> str:
+    """Returns a snapshot whose layer is only in the archive."""
+    session = await api.session()
+    await write(api, session, "kept")
+    made = await api.call("POST", f"/sessions/{session}/snapshots", {})
+    await eventually(lambda: api.store.layers and all(layer.saved for layer in api.store.layers.values()))
+    assert await api.lifecycle.layers.evict(1)
+    return str(made.json["snapshotId"])
+
+
 async def metrics(api: Api) -> list[int]:
     lines = (await api.metrics()).body.decode().splitlines()
     values = dict(line.split(" ") for line in lines if line.startswith("buntime_archive_restores"))
@@ -88,16 +98,11 @@ async def test_a_request_that_stops_waiting_is_told_how_far_the_restore_is(
 
 async def test_a_request_for_a_snapshot_is_told_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "FETCH_SECONDS", 0.05)
-    session = await api.session()
-    await write(api, session, "kept")
-    made = await api.call("POST", f"/sessions/{session}/snapshots", {})
-    (layer,) = await api.store.all_layers()
-    await eventually(lambda: bool(api.archive.objects))
-    while (saved := (await api.store.all_layers())[0].saved) is None:
-        await asyncio.sleep(0.01)
-    assert await api.lifecycle.layers.evict(1)
+    snapshot = await archived_snapshot(api)
+    saved = (await api.store.all_layers())[0].saved
+    assert saved
     async with hanging(api):
-        refused = await api.call("POST", "/sessions/create", {"snapshotId": made.json["snapshotId"]})
+        refused = await api.call("POST", "/sessions/create", {"snapshotId": snapshot})
     assert refused.refusal == (503, "unavailable")
     details = refused.error["details"]
     assert (details["fetching"], details["reason"]) == (True, "restoring")
@@ -193,13 +198,8 @@ async def test_an_archive_that_goes_away_in_the_middle_costs_a_503_and_no_state(
 
 
 async def test_a_layer_that_is_whole_when_it_is_read_again_is_used(api: Api) -> None:
-    session = await api.session()
-    await write(api, session, "kept")
-    made = await api.call("POST", f"/sessions/{session}/snapshots", {})
-    while (await api.store.all_layers())[0].saved is None:
-        await asyncio.sleep(0.01)
-    assert await api.lifecycle.layers.evict(1)
+    snapshot = await archived_snapshot(api)
     _wrong(api, _flipped, lambda count: count == 1)
-    created = await api.call("POST", "/sessions/create", {"snapshotId": made.json["snapshotId"]})
+    created = await api.call("POST", "/sessions/create", {"snapshotId": snapshot})
     assert created.status == 200
     assert await content_of(api, created.json["sessionId"]) == "kept"

@@ -1,13 +1,18 @@
 """The contract of `ports.Archive`, for the fake, a directory and a real S3 server alike."""
 
+import json
 import secrets
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from buntime.archives.opening import open_archive
+from buntime.archives.uploads import Credentials, Uploads
 from buntime.ports import Archive, ObjectMissing
 from buntime.testing.archive import FakeArchive
 from tests.contracts.seaweed import BUCKET, Seaweed, seaweed
@@ -155,6 +160,87 @@ def test_a_name_that_is_not_ours_is_refused(archive: Archive, name: str, use: Ca
 def test_a_prefix_that_is_not_ours_is_refused(archive: Archive, prefix: str) -> None:
     with pytest.raises(ValueError, match="not a name in the archive"):
         archive.names(prefix)
+
+
+# --- puts that have not ended ---
+
+PUTS_AND_HANGS = """
+import json, sys, time
+from pathlib import Path
+from buntime.archives.opening import open_archive
+from buntime.archives.uploads import Credentials, Uploads
+
+def content():
+    for _ in range(40):
+        yield bytes(1 << 20)
+    print("sent", flush=True)
+    time.sleep(3600)
+
+location, environ = json.loads(sys.argv[1])
+open_archive(location, Path(), environ).put("sessions/one/first", content())
+"""
+
+
+def test_what_has_ended_is_no_upload(archive: Archive) -> None:
+    archive.put("sessions/one/first", pieces(bytes(20 * MEGABYTE), MEGABYTE))
+    with pytest.raises(Interrupted):
+        archive.put("sessions/one/second", _interrupted())
+    assert not archive.uploads("")
+
+
+def _interrupted() -> Iterator[bytes]:
+    yield from pieces(bytes(20 * MEGABYTE), MEGABYTE)
+    raise Interrupted
+
+
+def test_uploads_of_a_killed_process_are_found_below_their_prefix_and_removed(
+    s3_server: Seaweed, tmp_path: Path
+) -> None:
+    location, others = (f"s3://{BUCKET}/{secrets.token_hex(8)}" for _ in range(2))
+    archive, other = (open_archive(one, tmp_path, s3_server.environ) for one in (location, others))
+    before = time.time()
+    for _ in range(2):
+        command = [sys.executable, "-c", PUTS_AND_HANGS, json.dumps([location, dict(s3_server.environ)])]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            assert process.stdout.readline() == b"sent\n"
+            process.kill()
+    found = archive.uploads("")
+    assert [upload.name for upload in found] == ["sessions/one/first"] * 2
+    assert all(before - 2 <= upload.began_at <= time.time() + 2 for upload in found)
+    assert archive.uploads("sessions/one/") == found
+    assert not archive.uploads("sessions/two/")
+    assert not other.uploads("")
+    assert not archive.names("")
+    archive.put("sessions/one/second", pieces(bytes(20 * MEGABYTE), MEGABYTE))
+    for upload in (*found, *found):
+        archive.abort(upload)
+    assert not archive.uploads("")
+    assert read(archive, "sessions/one/second") == bytes(20 * MEGABYTE)
+
+
+class SmallPages(Uploads):
+    """Asks for two uploads a page."""
+
+    pages = 0
+
+    def _ask(self, method: str, path: str, query: Mapping[str, str]) -> bytes:
+        self.pages += method == "GET"
+        return super()._ask(method, path, {**query, "max-uploads": "2"} if method == "GET" else query)
+
+
+def test_all_of_many_uploads_are_found(s3_server: Seaweed) -> None:
+    prefix, environ = secrets.token_hex(8), s3_server.environ
+    keys = Credentials(environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"])
+    uploads = SmallPages(f"{s3_server.url}/{BUCKET}", "us-east-1", keys, 30.0)
+    for number in range(5):
+        uploads._ask("POST", f"/{prefix}/a{number // 2}", {"uploads": ""})
+    found = list(uploads.list(f"{prefix}/"))
+    assert sorted(upload.name for upload in found) == [f"{prefix}/a{number // 2}" for number in range(5)]
+    assert uploads.pages == 3
+    for upload in found:
+        uploads.abort(upload)
+    assert not list(uploads.list(f"{prefix}/"))
 
 
 def test_several_use_it_at_once(archive: Archive) -> None:

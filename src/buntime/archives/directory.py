@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from buntime.archives import NAME, PREFIX, checked
-from buntime.ports import ArchiveUnavailable, ObjectMissing
+from buntime.ports import ArchiveUnavailable, ObjectMissing, Upload
 
 INCOMING = ".incoming"  # no object's name has a dot
 PIECE = 1 << 20  # bytes
@@ -91,6 +91,13 @@ class DirectoryArchive:
             self._require_mounted()
             found = [directory / file for directory, _, files in start.walk(on_error=_raise) for file in files]
         return sorted(str(path.relative_to(self._root)) for path in found if self._incoming not in path.parents)
+
+    def uploads(self, prefix: str) -> Sequence[Upload]:
+        checked(PREFIX, prefix)
+        return ()  # those of dead writers were removed when this was opened
+
+    def abort(self, upload: Upload) -> None:
+        return None
 
     def _give_name(self, part: Path, path: Path) -> None:
         with self._entries:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from itertools import chain
 from urllib.parse import urlsplit
@@ -13,7 +14,8 @@ from obstore.store import S3Store
 
 from buntime.archives import NAME, PREFIX, checked
 from buntime.archives.resuming import resumed
-from buntime.ports import ArchiveUnavailable, ObjectMissing
+from buntime.archives.uploads import Credentials, Uploads
+from buntime.ports import ArchiveUnavailable, ObjectMissing, Upload
 
 VISIBLE = re.compile(r"[!-~]+")
 HOST = re.compile(r"[a-z0-9_.-]+|[0-9a-f:]+")
@@ -28,8 +30,8 @@ RETRIES_UNTIL = 1 / 3  # of that time; later failures are not retried
 class S3Archive:
     """Stores objects in a bucket.
 
-    An interrupted upload (a kill, a lost network) may leave invisible parts. Let a bucket rule for incomplete uploads
-    remove them.
+    An interrupted upload (a kill, a lost network) may leave invisible parts, which `uploads` finds. Without keys in the
+    environment, as with a role of the machine, it finds nothing: obstore gets keys from the machine, and keeps them.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class S3Archive:
         self._progress_seconds = progress_seconds
         progress = timedelta(seconds=progress_seconds)
         settings = _s3_settings(environ)
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._uploads = _uploads(bucket, settings, progress_seconds)
         try:
             self._store = S3Store(
                 bucket,
@@ -89,7 +93,7 @@ class S3Archive:
     def _from(self, name: str, offset: int) -> Iterator[bytes]:
         with _answers():
             try:
-                rest = {"range": {"offset": offset}} if offset else None
+                rest: obstore.GetOptions | None = {"range": {"offset": offset}} if offset else None
                 pieces = obstore.get(self._store, name, options=rest).stream(min_chunk_size=PIECE)
             except FileNotFoundError:
                 raise self._missing(name) from None
@@ -104,6 +108,17 @@ class S3Archive:
         with _answers():
             pages = obstore.list(self._store, checked(PREFIX, prefix).removesuffix("/") or None, chunk_size=1000)
             return sorted(found["path"] for page in pages for found in page)
+
+    def uploads(self, prefix: str) -> Sequence[Upload]:
+        checked(PREFIX, prefix)
+        if self._uploads is None:
+            return ()
+        found = self._uploads.list(self._prefix + prefix)
+        return [replace(upload, name=upload.name.removeprefix(self._prefix)) for upload in found]
+
+    def abort(self, upload: Upload) -> None:
+        if self._uploads is not None:
+            self._uploads.abort(replace(upload, name=self._prefix + upload.name))
 
     def _missing(self, name: str) -> Exception:
         """S3 gives the same answer for a missing bucket and a missing object. Only a listing distinguishes them."""
@@ -132,6 +147,16 @@ def _s3_settings(environ: Mapping[str, str]) -> dict[str, str]:
     if ("access_key_id" in settings) != ("secret_access_key" in settings):
         raise ValueError("Set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or neither.")
     return settings
+
+
+def _uploads(bucket: str, settings: Mapping[str, str], seconds: float) -> Uploads | None:
+    """None without keys."""
+    if "access_key_id" not in settings:
+        return None
+    region = settings.get("region", "us-east-1")
+    endpoint = settings.get("endpoint", f"https://s3.{region}.amazonaws.com").rstrip("/")
+    keys = Credentials(settings["access_key_id"], settings["secret_access_key"], settings.get("session_token", ""))
+    return Uploads(f"{endpoint}/{bucket}", region, keys, seconds)
 
 
 def _is_endpoint(url: str) -> bool:

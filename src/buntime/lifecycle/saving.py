@@ -410,6 +410,14 @@ class Saving:
             await asyncio.to_thread(self._remove, owner_id, set())
         except ArchiveUnavailable as away:
             raise errors.Unavailable(f"The archive cannot be reached: {away}", RETRY_SECONDS) from away
+        try:
+            await asyncio.to_thread(self._abort_all, owner_id)
+        except ArchiveUnavailable as refused:  # a key may not be allowed to list uploads; else `Leftovers` finds them
+            log.warning("uploads_not_removed", owner=owner_id, reason=str(refused))
+
+    def _abort_all(self, owner_id: str) -> None:
+        for upload in self._archive.uploads(f"{owner_id}/"):
+            self._archive.abort(upload)
 
     def _remove(self, owner_id: str, keep: set[str]) -> None:
         for name in self._archive.names(f"{owner_id}/"):
@@ -420,6 +428,10 @@ class Saving:
         """Ids of sessions and layers that have objects; the store may not know them. Raises ArchiveUnavailable."""
         names = await asyncio.to_thread(self._archive.names, "")
         return {name.partition("/")[0] for name in names}
+
+    def is_making(self, name: str) -> bool:
+        """Whether the object is being saved, or was saved and the store does not name it yet."""
+        return name in self._unnamed
 
 
 class _Count:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from buntime.archives import NAME, PREFIX, checked
-from buntime.ports import ArchiveUnavailable, ObjectMissing
+from buntime.ports import ArchiveUnavailable, ObjectMissing, Upload
 
 PIECE = 1 << 16  # bytes
 
@@ -14,6 +14,7 @@ class FakeArchive:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.left: set[Upload] = set()  # uploads of servers that were killed
         self.unreachable = False
         self.lying = False  # `get` returns content with one wrong bit
         self.seconds_per_piece = 0.0  # how slow `put` and `get` are
@@ -49,6 +50,15 @@ class FakeArchive:
         checked(PREFIX, prefix)
         self._require_reachable()
         return sorted(name for name in self.objects if name.startswith(prefix))
+
+    def uploads(self, prefix: str) -> Sequence[Upload]:
+        checked(PREFIX, prefix)
+        self._require_reachable()
+        return [upload for upload in self.left if upload.name.startswith(prefix)]
+
+    def abort(self, upload: Upload) -> None:
+        self._require_reachable()
+        self.left.discard(upload)
 
     @property
     def used(self) -> int:

@@ -1,0 +1,62 @@
+"""Finds what killed servers left of uploads in the archive, and removes it.
+
+Such a rest has no name in any listing of objects. Only what has a name of ours is looked at: the place may be shared.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+
+import structlog
+
+from buntime import errors
+from buntime.ids import LAYER_PREFIX
+from buntime.lifecycle.saving import Saving
+from buntime.ports import Archive, ArchiveUnavailable, Store, Upload
+
+log = structlog.get_logger()
+
+OURS = re.compile(rf"((?:ses_|{LAYER_PREFIX})[a-z0-9]+)/[0-9]{{10,}}-[0-9a-f]{{12}}")
+TICK_SECONDS = 3600.0
+OLD_SECONDS = 86_400  # of a session that this store does not know: it may be another server's, which still sends it
+
+
+class Leftovers:
+    def __init__(self, store: Store, archive: Archive, saving: Saving, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._archive = archive
+        self._saving = saving
+        self._clock = clock
+
+    async def keep(self) -> None:
+        """For ever: looks at the start, then every hour."""
+        while True:
+            try:
+                await self.sweep()
+            except (ArchiveUnavailable, errors.BuntimeError) as failed:
+                log.warning("uploads_not_swept", reason=str(failed))
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def sweep(self) -> None:
+        """Once. Raises ArchiveUnavailable."""
+        removed = 0
+        for upload in await asyncio.to_thread(self._archive.uploads, ""):
+            if await self._is_left(upload):
+                await asyncio.to_thread(self._archive.abort, upload)
+                removed += 1
+        if removed:
+            log.info("uploads_removed", count=removed)
+
+    async def _is_left(self, upload: Upload) -> bool:
+        """Whether nobody sends it any more."""
+        named = OURS.fullmatch(upload.name)
+        if named is None or self._saving.is_making(upload.name):
+            return False
+        if await self._is_known(named[1]):
+            return True  # only this server saves it
+        return upload.began_at <= self._clock() - OLD_SECONDS
+
+    async def _is_known(self, owner_id: str) -> bool:
+        if owner_id.startswith(LAYER_PREFIX):
+            return await self._store.get_layer(owner_id) is not None
+        return await self._store.get_session(owner_id) is not None
