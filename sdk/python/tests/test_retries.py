@@ -254,9 +254,25 @@ def test_an_idempotency_conflict_of_a_call_without_a_key_is_not_retried() -> Non
     assert delay_before(failure, 1, RetryRules(2, 0.5), repeatable=False, random=0) is None
 
 
-def test_a_refusal_while_waking_is_always_retried() -> None:
-    shown = {"code": "unavailable", "details": {"retryAfter": 1, "waking": True}}
+@pytest.mark.parametrize("what", ["waking", "fetching"])
+def test_a_refusal_while_files_come_is_always_retried(what: str) -> None:
+    shown = {"code": "unavailable", "details": {"retryAfter": 1, what: True}}
     assert delay_before(error_of(shown, 503), 1, RetryRules(2, 0.5), repeatable=False, random=0) == 1
+
+
+def test_a_call_that_waits_for_a_restore_is_retried_and_then_tells_how_far_it_is(player: Player) -> None:
+    told = {"waking": True, "reason": "restoring", "restoredBytes": 25, "totalBytes": 100}
+    seen: list[float] = []
+    answer = refusal("unavailable", 503, retryable=True, after=1, retryAfter=1, **told)
+    with StandIn([answer] * 2) as server, pytest.raises(Unavailable) as caught:
+        player.play(
+            server.url,
+            lambda client: client.sessions.open("ses_1").execute("1"),
+            max_retries=1,
+            on_retry=lambda error, attempt, delay: seen.append(delay),
+        )
+    assert caught.value.details == {"retryAfter": 1, **told}
+    assert (caught.value.retry_after, seen) == (1.0, [1.0])
 
 
 def test_a_stream_ended_by_a_stopping_server_is_retried_if_repeatable() -> None:

@@ -128,7 +128,11 @@ export class MemoryLimitExceeded extends BuntimeError {}
 /** 507 `disk_full`: the session's disk is full; for a run, `details` has the output so far. */
 export class DiskFull extends BuntimeError {}
 
-/** `unavailable`. 503: no capacity now, or the session is waking. 502: nothing listens on the port of `fetch`. */
+/**
+ * `unavailable`. 503: no capacity now, or the session is waking. 502: nothing listens on the port of `fetch`.
+ *
+ * While files come from the archive, `details` has `restoredBytes` and `totalBytes`.
+ */
 export class Unavailable extends BuntimeError {}
 
 /** 500 `internal_error`: the server failed. */

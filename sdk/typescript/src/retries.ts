@@ -39,7 +39,8 @@ export function delayBefore(
 
 function mayHelp(failure: BuntimeError, repeatable: boolean): boolean {
   if (failure instanceof ConnectionFailed) return repeatable || !failure.begun;
-  if (failure.code === "rate_limit_exceeded" || failure.details.waking === true) return true; // refused before any work
+  if (failure.code === "rate_limit_exceeded") return true;
+  if (failure.details.waking === true || failure.details.fetching === true) return true; // refused before any work
   if (!repeatable) return false;
   if (ANSWERED_LATER.has(failure.code)) return true;
   return failure.status !== null && PASSING.has(failure.status);

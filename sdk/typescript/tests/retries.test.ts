@@ -37,6 +37,25 @@ test("a call that is not repeatable is retried only if nothing was begun", () =>
   }
 });
 
+test("a call that waits for a restore is retried, and then tells how far it is", async () => {
+  const details = { waking: true, reason: "restoring", restoredBytes: 25, totalBytes: 100 };
+  const told = json({ error: { code: "unavailable", retryable: true, message: "m", details } }, 503, {
+    "Retry-After": "1",
+  });
+  using timers = new FastTimers(100);
+  using server = new StandIn(told, told);
+  const delays: number[] = [];
+  const client = server.client({ maxRetries: 1, onRetry: (_failure, _attempt, delay) => delays.push(delay) });
+  expect(await failureOf(client.sessions.open("s").execute("1"))).toMatchObject({ details, retryAfter: 1 });
+  expect(delays).toEqual([1000]);
+  expect(timers.asked).toContain(1000);
+});
+
+test("files that are being fetched are asked for again", () => {
+  const fetching = { code: "unavailable", status: 503, retryAfter: 2, details: { fetching: true } };
+  expect(delayBefore(new Unavailable("fetching", fetching), 1, false, RULES, 1)).toBe(2000);
+});
+
 test("a full account is thrown at once", () => {
   const full = new SessionLimitExceeded("full", { code: "session_limit_exceeded", status: 429, retryAfter: 30 });
   expect(delayBefore(full, 1, true, RULES, 1)).toBeNull();

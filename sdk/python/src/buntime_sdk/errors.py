@@ -161,7 +161,10 @@ class DiskFull(BuntimeError, code="disk_full"):
 
 
 class Unavailable(BuntimeError, code="unavailable"):
-    """503: no capacity now, or the session is waking. 502: nothing listens on the port of `fetch`."""
+    """503: no capacity now, or the session is waking. 502: nothing listens on the port of `fetch`.
+
+    While files come from the archive, `details` has `restoredBytes` and `totalBytes`.
+    """
 
 
 class InternalError(BuntimeError, code="internal_error"):

@@ -40,7 +40,8 @@ def may_have_begun(failure: BuntimeError) -> bool:
     """Whether the server may have carried out the failed call, or part of it."""
     if isinstance(failure, ConnectionFailed):
         return failure.begun
-    return failure.code != "rate_limit_exceeded" and failure.details.get("waking") is not True
+    waits = failure.details.get("waking") is True or failure.details.get("fetching") is True
+    return failure.code != "rate_limit_exceeded" and not waits
 
 
 def _may_help(failure: BuntimeError, repeatable: bool) -> bool:
