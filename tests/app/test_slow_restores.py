@@ -13,7 +13,7 @@ from buntime.lifecycle import layers, leases
 from buntime.ports import ArchiveUnavailable, ObjectMissing
 from buntime.session import State
 from tests.app.serving import Answer, Api
-from tests.app.sleeping import PATIENCE, content_of, evicted, read, stored_of, write
+from tests.app.sleeping import PATIENCE, Gate, content_of, evicted, opened_at_the_end, read, stored_of, write
 from tests.waiting import eventually
 
 type Get = Callable[[str], Iterator[bytes]]
@@ -203,3 +203,36 @@ async def test_a_layer_that_is_whole_when_it_is_read_again_is_used(api: Api) -> 
     created = await api.call("POST", "/sessions/create", {"snapshotId": snapshot})
     assert created.status == 200
     assert await content_of(api, created.json["sessionId"]) == "kept"
+
+
+# --- layers that go meanwhile ---
+
+
+async def test_a_layer_that_is_deleted_while_it_comes_is_not_on_the_host_afterwards(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = await archived_snapshot(api)
+    receive = api.sandboxes.volumes.receive
+    async with opened_at_the_end(Gate()) as gate:
+
+        def late(volume_id: str, disk: int | None, content: Iterator[bytes], *rest: Any) -> None:
+            taken = list(content)
+            gate()
+            receive(volume_id, disk, iter(taken), *rest)
+
+        api.sandboxes.volumes.receive = late  # type: ignore[method-assign]
+        creating = asyncio.create_task(api.call("POST", "/sessions/create", {"snapshotId": snapshot}))
+        assert await asyncio.to_thread(gate.reached.wait, PATIENCE)
+        assert (await api.call("DELETE", f"/snapshots/{snapshot}")).status == 200
+        tidying = asyncio.create_task(api.lifecycle.layers.tidy())
+        await asyncio.sleep(0.05)  # long enough for a removal that does not wait
+        gate.opened.set()
+        await tidying
+        await creating
+    for owner in list(api.store.sessions):
+        await api.call("DELETE", f"/sessions/{owner}")
+    await api.lifecycle.layers.tidy()
+    await eventually(lambda: not api.store.sessions)
+    assert not api.store.layers
+    assert not api.archive.objects
+    assert not api.sandboxes.volumes

@@ -31,6 +31,7 @@ from buntime.snapshot import Layer
 log = structlog.get_logger()
 
 FETCH_SECONDS = 8.0  # a request waits this long for the archive
+STOP_SECONDS = 5.0  # for a fetch that was interrupted
 TRIES = 3  # the session may lose its volume between two steps, by an eviction or a restore
 TICK_SECONDS, PAUSE_SECONDS = 60.0, 0.5
 SAVE_AFTER = 600  # seconds after which a layer is saved that nobody asked to be: of a restore
@@ -285,7 +286,7 @@ class Layers:
     async def _remove(self, layer: Layer) -> None:
         """Removes a condemned layer: from this host, then from the archive, then from the store."""
         try:
-            await self._saving.interrupt(layer.id)
+            await self._stop_transfers(layer.id)
             await self._sandboxes.volumes.remove(layer.id)
             reached("layer: volume removed")
             await self._saving.remove(layer.id)
@@ -295,3 +296,10 @@ class Layers:
             log.warning("layer_not_removed", layer=layer.id, reason=failed.message)
         else:
             self._used.pop(layer.id, None)
+
+    async def _stop_transfers(self, layer_id: str) -> None:
+        """When this returns, the layer neither leaves this host nor comes here any more. Raises Unavailable."""
+        await self._saving.interrupt(layer_id)
+        fetch = self._fetching.get(layer_id)
+        if fetch is not None and not (await asyncio.wait([fetch], timeout=STOP_SECONDS))[0]:
+            raise errors.Unavailable("The layer is still being fetched.")
