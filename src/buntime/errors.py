@@ -293,7 +293,7 @@ class DiskFull(BuntimeError):
 
 
 class Unavailable(BuntimeError):
-    """The server cannot do it now. `details.retryAfter` is in seconds."""
+    """The server cannot do it now. `details`: `retryAfter` (s), and `restoredBytes`, `totalBytes` during a restore."""
 
     code = "unavailable"
     retryable = True

@@ -26,9 +26,11 @@ LOCATION = f"s3://{BUCKET}/deletes"
 
 @pytest.fixture(scope="module")
 def real() -> Iterator[Seaweed]:
-    with tempfile.TemporaryDirectory(prefix="buntime-test-s3-", dir=DISK) as directory:
-        with seaweed(Path(directory)) as store:
-            yield store
+    with (
+        tempfile.TemporaryDirectory(prefix="buntime-test-s3-", dir=DISK) as directory,
+        seaweed(Path(directory)) as store,
+    ):
+        yield store
 
 
 @pytest.fixture

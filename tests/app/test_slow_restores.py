@@ -220,7 +220,7 @@ async def test_a_layer_that_is_deleted_while_it_comes_is_not_on_the_host_afterwa
             gate()
             receive(volume_id, disk, iter(taken), *rest)
 
-        api.sandboxes.volumes.receive = late  # type: ignore[method-assign]
+        api.sandboxes.volumes.receive = late  # type: ignore[method-assign, assignment]
         creating = asyncio.create_task(api.call("POST", "/sessions/create", {"snapshotId": snapshot}))
         assert await asyncio.to_thread(gate.reached.wait, PATIENCE)
         assert (await api.call("DELETE", f"/snapshots/{snapshot}")).status == 200
