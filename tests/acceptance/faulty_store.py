@@ -139,7 +139,7 @@ def late(reading: Reading) -> None:
     """Each piece takes its time."""
     reading.head()
     for piece in reading.body():
-        reading.store.ended.wait(0.02)
+        reading.store.ended.wait(0.025)
         reading.request.wfile.write(piece)
 
 
