@@ -187,5 +187,5 @@ async def _ticks(context: Context, count: int) -> list[float]:
 def _keeper(store: SqliteStore, vault: Vault, tasks: Tasks) -> Keeper:
     sandboxes = FakeSandboxes()
     saving = Saving(FakeArchive(), vault, sandboxes.volumes, time.time)
-    lifecycle = assemble_lifecycle(store, sandboxes, saving, tasks, time.time)
+    lifecycle = assemble_lifecycle(store, sandboxes, saving, {}, tasks, time.time)
     return Keeper(store, sandboxes, lifecycle, tasks, time.time, Pace())

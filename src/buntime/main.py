@@ -17,7 +17,7 @@ import uvloop
 from buntime.admin import doctor
 from buntime.admin.plan_settings import plans_of
 from buntime.admin.welcome import first_key, welcome
-from buntime.archives.opening import archive_of
+from buntime.archives.opening import archive_of, is_directory
 from buntime.config import BadSetting, Config
 from buntime.daemon.limits import raise_limits
 from buntime.daemon.logs import configure_logs
@@ -32,6 +32,7 @@ from buntime.lifecycle.master_key import open_vault
 from buntime.lifecycle.saving import Saving
 from buntime.operations.assembly import assemble_operations
 from buntime.operations.previews import Previews
+from buntime.plan import without_checkpoints
 from buntime.preview import api_url
 from buntime.sandboxes.guest.client import new_http_client
 from buntime.sandboxes.images.shelf import Shelf
@@ -70,6 +71,8 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
     `is_watched`: `say` reaches a terminal. Only then is the first key made, because a log would keep it.
     """
     plans, clock = plans_of(config), time.time
+    if is_directory(config.archive):
+        plans = without_checkpoints(plans)
     raise_limits(core=CORE)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -89,7 +92,7 @@ async def running(config: Config, say: Say, *, is_watched: bool) -> AsyncIterato
         archive = archive_of(config)
         saving = await enter(Saving(archive, vault, sandboxes.volumes, clock))
         metrics = Metrics(Readings(store, sandboxes, saving, sandboxes.works, clock))
-        lifecycle = assemble_lifecycle(store, sandboxes, saving, tasks, clock, metrics)
+        lifecycle = assemble_lifecycle(store, sandboxes, saving, plans, tasks, clock, metrics)
         await lifecycle.transitions.settle()
         _keep(config, store, sandboxes, lifecycle, tasks)
         tasks.start_daemon(Leftovers(store, archive, saving, clock).keep(), "leftovers of uploads")

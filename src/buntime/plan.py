@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 MB = 1 << 20
+SHORTEST_CHECKPOINT, LONGEST_CHECKPOINT = 5, 86400  # seconds between two checkpoints of a session
 FIRST_PLAN = "paid"  # of an account that is made together with its first key
 
 
@@ -49,6 +50,7 @@ class Plan:
     snapshot_gb: int = 50  # what snapshots and images alone keep; what they share is counted once
     fork_count: int = 100  # sessions made by one fork
     images: int = 50  # names that the account itself gives
+    checkpoint_every: int = 300  # seconds, of sessions that do not say it themselves; 0: never
 
 
 def parse_plans(text: str) -> dict[str, Plan]:
@@ -69,6 +71,11 @@ def load_plans(path: Path | None) -> dict[str, Plan]:
     if path is not None:
         plans |= parse_plans(path.read_text())
     return plans
+
+
+def without_checkpoints(plans: Mapping[str, Plan]) -> dict[str, Plan]:
+    """The plans of a server whose archive is a directory: checkpoints are only taken where somebody asks for them."""
+    return {name: replace(plan, checkpoint_every=0) for name, plan in plans.items()}
 
 
 def with_overrides(plan: Plan, overrides: Mapping[str, object]) -> Plan:

@@ -664,6 +664,30 @@ class Volumes(Protocol):
         """
         ...
 
+    async def keep(self, volume_id: str, mark: str) -> None:
+        """Keeps the volume's state as it is now as a parent, with all that was written before the call, durable.
+
+        A sandbox may use the volume: its programs go on meanwhile. `mark`: a new one. Raises VolumeLost and
+        Unavailable.
+        """
+        ...
+
+    def send_kept(self, volume_id: str, mark: str, since: str = "") -> Iterator[bytes]:
+        """The state that `keep` has kept under the mark, as a stream like that of `send`. A sandbox may use the volume.
+
+        `since`: as for `send`. The parent of a small volume is gone at the end. Raises what `send` raises, and
+        VolumeLost when there is no such state.
+        """
+        ...
+
+    async def changed(self, states: Mapping[str, str]) -> Collection[str]:
+        """Those volumes that may have changed since a state of theirs. `states`: volume id → mark of the state.
+
+        All that changed are among them, and those of which this host does not know it: it has never kept that state,
+        or dropped it before it started. Volumes that are not here are not. Costs little, however large a volume is.
+        """
+        ...
+
     def parents(self, volume_id: str) -> Collection[str]:
         """The marks of the volume's parents on this host."""
         ...

@@ -49,6 +49,7 @@ class NewSession:
     network: Network = DEFAULT_NETWORK
     on_wake: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    checkpoint_every: int | None = None  # seconds, or `session.NEVER`; None: as the plan says
     image: str = DEFAULT_IMAGE  # a name
     snapshot: str | None = None  # id, in place of an image
 
@@ -61,6 +62,7 @@ class Patch:
     network: Network | Unset | None = UNSET
     on_wake: str | Unset | None = UNSET
     env: Mapping[str, str] | Unset | None = UNSET
+    checkpoint_every: int | Unset | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class NewFork:
     network: Network | Unset = UNSET
     on_wake: str | Unset | None = UNSET
     env: Mapping[str, str] | Unset = UNSET
+    checkpoint_every: int | Unset | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,12 @@ def check_fork(fork: NewFork, source: Session, plan: Plan) -> tuple[int, Session
         inherited = {limit.name: getattr(source.limits, limit.name) for limit in fields(Limits)}
         limits = _check_limits(inherited | dict(fork.limits), plan)
     patch = Patch(
-        metadata=fork.metadata, preview=fork.preview, network=fork.network, on_wake=fork.on_wake, env=fork.env
+        metadata=fork.metadata,
+        preview=fork.preview,
+        network=fork.network,
+        on_wake=fork.on_wake,
+        env=fork.env,
+        checkpoint_every=fork.checkpoint_every,
     )
     return ttl, replace(apply_patch(source, patch, plan, 0), limits=limits)
 
@@ -217,6 +225,8 @@ def apply_patch(session: Session, patch: Patch, plan: Plan, now: int) -> Session
     if not isinstance(patch.env, Unset):
         session = replace(session, env=patch.env or {})
         _check_session_env(session.env)
+    if not isinstance(patch.checkpoint_every, Unset):
+        session = replace(session, checkpoint_every=patch.checkpoint_every)
     return session
 
 

@@ -16,6 +16,7 @@ from buntime.plan import Limits
 DESTROYED = "destroyed"  # replaces the key of a deleted session, which may still have objects in the archive
 
 NO_ENV: Mapping[str, str] = MappingProxyType({})
+NEVER = 0  # in place of seconds between checkpoints
 
 
 class State(StrEnum):
@@ -60,14 +61,15 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class SavedVolume:
-    """The content of a session's volume at a deep sleep, in the archive: one full object, or an increment that stands
-    on other objects."""
+    """The content of a session's volume at one moment, in the archive: one full object, or an increment that stands on
+    other objects."""
 
     name: str  # the object's name
     size: int  # bytes as stored: compressed and sealed
     taken_at: int  # Unix seconds
     below: tuple[str, ...] = ()  # names of the objects that it stands on, the full one first
     sizes: tuple[int, ...] = ()  # theirs
+    is_checkpoint: bool = False  # of a session that was awake, and so may have changed since
 
     @property
     def links(self) -> tuple[str, ...]:
@@ -119,6 +121,7 @@ class Session:
     network: Network = DEFAULT_NETWORK
     on_wake: str | None = None
     env: Mapping[str, str] = NO_ENV
+    checkpoint_every: int | None = None  # seconds; NEVER; None: as the account's plan says
     image_name: str = DEFAULT_IMAGE  # by which the image was asked for
     made_of: str | None = None  # id of the snapshot whose files it began with; the snapshot may be gone
     files: int = 0  # under /workspace, when the session was last seen awake
@@ -126,7 +129,7 @@ class Session:
     key: str = ""  # seals its snapshots; wrapped (see `sealing`); "" before the first snapshot
     saved: SavedVolume | None = None  # the newest one that was verified
     previous: SavedVolume | None = None  # the one before it, which a wake falls back to
-    archived: bool = False  # in deep sleep, and `snapshot` has the same content as the volume
+    archived: bool = False  # in deep sleep, and `saved` has the same content as the volume
     host: str = "local"  # the owner; several hosts come later
     epoch: int = 1  # grows when the owner changes
     version: int = 1  # grows with every stored change

@@ -22,7 +22,7 @@ from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.sealing import Vault
 from buntime.operations.assembly import Operations, assemble_operations
 from buntime.operations.previews import Previews
-from buntime.plan import load_plans
+from buntime.plan import load_plans, without_checkpoints
 from buntime.testing.archive import FakeArchive
 from buntime.testing.sandboxes import FakeSandboxes, Runner, small_shell
 from buntime.testing.store import FakeStore
@@ -156,14 +156,17 @@ async def serving(
     domain: str = "",
     cors_origins: str = "",
     files: Sequence[ClientFile] = NOT_BUILT,
+    checkpoints: bool = False,
 ) -> AsyncIterator[Api]:
+    """`checkpoints`: by default, as where the archive is no directory."""
     store, sandboxes, still, checks = FakeStore(), FakeSandboxes(runner), Clock(), dict[str, bool]()
     now, archive, vault = clock or still, FakeArchive(), Vault(bytes(32))
     saving = Saving(archive, vault, sandboxes.volumes, now)
     async with Tasks() as tasks, saving, aiohttp.ClientSession() as http:
         metrics = Metrics(Readings(store, sandboxes, saving, lambda: checks, now))
-        lifecycle = assemble_lifecycle(store, sandboxes, saving, tasks, now, metrics)
-        operations = assemble_operations(store, sandboxes, lifecycle, vault, load_plans(None), tasks, now)
+        plans = load_plans(None) if checkpoints else without_checkpoints(load_plans(None))
+        lifecycle = assemble_lifecycle(store, sandboxes, saving, plans, tasks, now, metrics)
+        operations = assemble_operations(store, sandboxes, lifecycle, vault, plans, tasks, now)
         config = Config(cors_origins=cors_origins, domain=domain)
         app = create_app(operations, config, metrics=metrics, ready=lambda: checks, clock=now, files=files)
         previews = Previews(store, lifecycle, now, domain=domain, secure=bool(domain))

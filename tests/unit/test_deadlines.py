@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buntime.lifecycle.keeper import SLACK, Deadlines
+from buntime.lifecycle.deadlines import SLACK, Deadlines
 
 NAMES = st.sampled_from("abcdefgh")
 TIMES = st.integers(0, 20).map(float)

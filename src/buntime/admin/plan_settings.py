@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from buntime.config import BadSetting, Config
-from buntime.plan import Limits, Plan, load_plans, with_overrides
+from buntime.plan import LONGEST_CHECKPOINT, SHORTEST_CHECKPOINT, Limits, Plan, load_plans, with_overrides
+
+MAY_BE_ZERO = ("checkpoint_every",)  # then it means never
 
 
 def plans_of(config: Config) -> Mapping[str, Plan]:
@@ -63,7 +65,7 @@ def _check_kinds(plan: Plan, wanted: Plan) -> None:
             raise ValueError(f"{name} must be a number, not {value!r}")
         elif isinstance(value, float) and not isinstance(shipped[name], float):
             raise ValueError(f"{name} must be a whole number, not {value}")
-        elif not 0 < value < math.inf:
+        elif not 0 <= value < math.inf or not (value or name in MAY_BE_ZERO):
             raise ValueError(f"{name} must be more than 0, not {value}")
 
 
@@ -74,6 +76,11 @@ def _check_order(plan: Plan) -> None:
             raise ValueError(f"default.{limit.name} ({default}) is over most.{limit.name} ({most})")
     if plan.shortest_ttl > plan.longest_ttl:
         raise ValueError(f"shortest_ttl ({plan.shortest_ttl}) is over longest_ttl ({plan.longest_ttl})")
+    if plan.checkpoint_every and not SHORTEST_CHECKPOINT <= plan.checkpoint_every <= LONGEST_CHECKPOINT:
+        raise ValueError(
+            f"checkpoint_every must be {SHORTEST_CHECKPOINT} to {LONGEST_CHECKPOINT}, or 0 for never, "
+            f"not {plan.checkpoint_every}"
+        )
 
 
 def _numbers(plan: Plan) -> Mapping[str, object]:

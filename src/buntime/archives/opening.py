@@ -24,6 +24,12 @@ def archive_of(config: Config) -> Archive:
         raise BadSetting(f"BUNTIME_ARCHIVE={config.archive}: {wrong}") from wrong
 
 
+def is_directory(location: str) -> bool:
+    """Whether the archive at this location (see `open_archive`) is a directory of this host."""
+    scheme = SCHEME.match(location)
+    return not scheme or scheme[1].lower() == "file"
+
+
 def open_archive(location: str, default: Path, environ: Mapping[str, str], reserve: int = 0) -> Archive:
     """Opens the archive at `location`: a directory path, a file:// URL, or `s3://bucket/prefix`.
 

@@ -47,6 +47,13 @@ FOLD: Final = (
     "fold: begun",
     "fold: named",
 )
+CHECKPOINT: Final = (  # between the second and the third, and in ARCHIVE, are those of its object
+    "checkpoint: key stored",
+    "checkpoint: kept",
+    "checkpoint: named",
+    "checkpoint: parent dropped",
+    "checkpoint: tidied",
+)
 EVICT: Final = ("evict: done",)
 SHED: Final = ("shed: parent dropped",)
 ATTACH: Final = (

@@ -34,7 +34,7 @@ class Archiving:
         self._changes = changes
         self._holds = holds
         self._tasks = tasks
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # one save of a session at a time
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._unsendable: set[str] = set()  # a volume that cannot be archived does not change until the session wakes
 
     def start(self, session_id: str) -> None:
@@ -67,7 +67,7 @@ class Archiving:
         for session_id in owners:
             if session_id.startswith(LAYER_PREFIX):  # see `Layers.keep`
                 continue
-            async with self._lock(session_id):  # an object that is being saved has no name yet
+            async with self.one_save(session_id):  # an object that is being saved has no name yet
                 session = await self._store.get_session(session_id)
                 unknown += session is None
                 if session is not None and session.state is not State.DELETING:
@@ -80,7 +80,7 @@ class Archiving:
         self._unsendable.discard(session_id)
 
     async def _archive(self, session_id: str) -> bool:
-        async with self._lock(session_id):
+        async with self.one_save(session_id):
             with self._saving.transfer(session_id) as transfer:
                 try:
                     session = await self._begin(session_id)
@@ -103,7 +103,7 @@ class Archiving:
     async def _fold(self, session_id: str) -> None:
         """Replaces a chain by a full object of the same state. When that fails or gives way to a wake, the chain stays,
         and the next deep sleep begins this again."""
-        async with self._lock(session_id):
+        async with self.one_save(session_id):
             with self._saving.transfer(session_id) as transfer:
                 try:
                     async with self._holds.lock(session_id):
@@ -159,7 +159,7 @@ class Archiving:
                 self._saving.named(saved)
 
     async def _evict(self, session_id: str) -> None:
-        if self._lock(session_id).locked():
+        if self.one_save(session_id).locked():
             return  # a fold reads the volume: the next look finds it again
         async with self._holds.lock(session_id):
             session = await self._changes.present(session_id)
@@ -168,7 +168,8 @@ class Archiving:
                 reached("evict: done")
                 log.info("volume_evicted", session=session_id)
 
-    def _lock(self, session_id: str) -> asyncio.Lock:
+    def one_save(self, session_id: str) -> asyncio.Lock:
+        """Held while the session is saved, so that its saves come one at a time."""
         return self._locks.setdefault(session_id, asyncio.Lock())
 
 

@@ -1,11 +1,12 @@
 """The parts of the lifecycle, built on one another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from buntime.daemon.tasks import Tasks
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
+from buntime.lifecycle.checkpoints import Checkpoints
 from buntime.lifecycle.endings import Endings
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
@@ -16,6 +17,7 @@ from buntime.lifecycle.relief import Relief
 from buntime.lifecycle.restoring import Restoring
 from buntime.lifecycle.saving import Saving
 from buntime.lifecycle.transitions import Transitions
+from buntime.plan import Plan
 from buntime.ports import Sandboxes, Store
 
 
@@ -25,6 +27,7 @@ class Lifecycle:
     holds: Holds
     observations: Observations
     archiving: Archiving
+    checkpoints: Checkpoints
     layers: Layers
     transitions: Transitions
     restoring: Restoring
@@ -38,22 +41,36 @@ def assemble_lifecycle(
     store: Store,
     sandboxes: Sandboxes,
     saving: Saving,
+    plans: Mapping[str, Plan],
     tasks: Tasks,
     clock: Callable[[], float],
     monitor: Monitor | None = None,
 ) -> Lifecycle:
-    """`monitor` is told what happens to sessions."""
+    """`plans`: by name. `monitor` is told what happens to sessions."""
     monitor = monitor or Unwatched()
     changes, holds, observations = Changes(store), Holds(), Observations(sandboxes, clock)
     archiving = Archiving(store, sandboxes, saving, changes, holds, tasks)
+    saves = (store, sandboxes, saving, changes, holds, archiving)
+    checkpoints = Checkpoints(*saves, plans, tasks, clock, monitor)
     layers = Layers(store, sandboxes, saving, changes, holds, tasks, clock, monitor)
     parts = (store, sandboxes, saving, changes, holds, observations, archiving, layers, tasks)
     transitions = Transitions(*parts, monitor)
     restoring = Restoring(store, sandboxes, saving, layers, transitions, changes, holds, tasks, clock, monitor)
     relief = Relief(store, sandboxes, transitions, archiving, layers)
     leases = Leases(store, sandboxes, changes, holds, transitions, layers, relief, clock)
-    forgetting = (holds, observations, archiving, transitions)
+    forgetting = (holds, observations, archiving, checkpoints, transitions)
     endings = Endings(store, sandboxes, saving, layers, changes, holds, forgetting, tasks)
     return Lifecycle(
-        changes, holds, observations, archiving, layers, transitions, restoring, relief, leases, endings, monitor
+        changes,
+        holds,
+        observations,
+        archiving,
+        checkpoints,
+        layers,
+        transitions,
+        restoring,
+        relief,
+        leases,
+        endings,
+        monitor,
     )

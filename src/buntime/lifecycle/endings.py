@@ -10,6 +10,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.image import MADE_PREFIX
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
+from buntime.lifecycle.checkpoints import Checkpoints
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.layers import Layers
 from buntime.lifecycle.observations import Observations
@@ -32,7 +33,7 @@ class Endings:
         layers: Layers,
         changes: Changes,
         holds: Holds,
-        forgetting: tuple[Holds | Observations | Archiving | Transitions, ...],
+        forgetting: tuple[Holds | Observations | Archiving | Checkpoints | Transitions, ...],
         tasks: Tasks,
     ) -> None:
         """`forgetting`: what remembers something of a session until the session is gone."""

@@ -6,7 +6,6 @@ sessions.
 """
 
 import asyncio
-import heapq
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from buntime.account import AccountStatus
 from buntime.daemon.tasks import Tasks
 from buntime.errors import BuntimeError, SessionNotFound
 from buntime.lifecycle.assembly import Lifecycle
+from buntime.lifecycle.deadlines import Deadlines
 from buntime.lifecycle.decisions import Step, next_due, next_step
 from buntime.ports import ANSWER_SECONDS, Sandboxes, Store
 from buntime.session import Session, State
@@ -31,7 +31,6 @@ TOUCHED_SECONDS = 1.0  # between two looks at open connections
 LONGEST_WAIT = 600.0  # before a step that failed is tried again
 JUMP_SECONDS = 5.0  # a clock that gains or loses this much against monotonic time was set
 HOLD_SECONDS = 60.0  # without expiries after the clock was set forward: it may be set back soon
-SLACK = 1000  # outdated entries of the heap that are tolerated
 HOUR = 3600
 
 
@@ -42,31 +41,6 @@ class Pace:
     tick: float = 1.0
     idle_after: float = 300.0  # without activity; infinity: never
     deep_sleep_after: float = 1800.0
-
-
-class Deadlines:
-    """When to look at each session next. Every call costs at most the logarithm of the number of sessions."""
-
-    def __init__(self) -> None:
-        self._due: dict[str, float] = {}
-        self._heap: list[tuple[float, str]] = []
-
-    def put(self, session_id: str, due: float) -> None:
-        self._due[session_id] = due
-        heapq.heappush(self._heap, (due, session_id))
-        if len(self._heap) > 2 * len(self._due) + SLACK:  # most entries are outdated
-            self._heap = [(due, session_id) for session_id, due in self._due.items()]
-            heapq.heapify(self._heap)
-
-    def take(self, now: float, most: int) -> list[str]:
-        """Removes and returns the sessions that are due, the longest overdue first."""
-        taken: list[str] = []
-        while self._heap and self._heap[0][0] <= now and len(taken) < most:
-            due, session_id = heapq.heappop(self._heap)
-            if self._due.get(session_id) == due:  # else the entry is outdated
-                del self._due[session_id]
-                taken.append(session_id)
-        return taken
 
 
 class Keeper:
@@ -101,7 +75,7 @@ class Keeper:
     @property
     def at_rest(self) -> bool:
         """Whether no step is under way."""
-        return not self._busy and not self._relieving
+        return not self._busy and not self._relieving and self._lifecycle.checkpoints.at_rest
 
     async def run(self) -> None:
         """Ticks for ever."""
@@ -123,8 +97,10 @@ class Keeper:
         await self._heed_the_clock(now)
         for session in await self._store.changed_sessions():
             self._deadlines.put(session.id, self._due(session))
+            await self._lifecycle.checkpoints.note(session)
         await self._heed_accounts(now)
         await self._begin_due(now)
+        self._lifecycle.checkpoints.begin_due(now)
         if not self._relieving:
             self._relieving = True
             self._tasks.start(self._relieve(), "relief")
@@ -167,6 +143,7 @@ class Keeper:
             if jump > 0 and session.state in (State.ACTIVE, State.IDLE):
                 await self._store.touch_session(session.id, int(now))
             self._deadlines.put(session.id, self._due(session))  # its deadline may be by the old clock
+            await self._lifecycle.checkpoints.note(session)
 
     async def _heed_accounts(self, now: float) -> None:
         for account in await self._store.list_accounts():

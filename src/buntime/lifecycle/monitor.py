@@ -20,6 +20,10 @@ class Monitor(Protocol):
         """The files of a session were captured, for a snapshot, a fork or an image."""
         ...
 
+    def checkpointed(self, seconds: float) -> None:
+        """A checkpoint of a session is in the archive. `seconds`: from its beginning."""
+        ...
+
     def forked(self, count: int) -> None:
         """A fork made this many sessions."""
         ...
@@ -39,6 +43,9 @@ class Unwatched:
         return None
 
     def captured(self, seconds: float) -> None:
+        return None
+
+    def checkpointed(self, seconds: float) -> None:
         return None
 
     def forked(self, count: int) -> None:

@@ -8,7 +8,7 @@ A save gives way to a wake at any moment.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
@@ -115,6 +115,7 @@ class Saving:
         self._restores = asyncio.Semaphore(RESTORES_AT_ONCE)
         self.numbers = Numbers()
         self.restores = Restores()
+        self.late = dict[str, float]()  # session → when the checkpoint was due that it does not have yet
 
     async def __aenter__(self) -> Self:
         return self
@@ -159,26 +160,38 @@ class Saving:
     # --- saving ---
 
     async def save(
-        self, owner: Owner, transfer: Transfer, base: SavedVolume | None = None, *, whole: bool = False
+        self,
+        owner: Owner,
+        transfer: Transfer,
+        base: SavedVolume | None = None,
+        *,
+        whole: bool = False,
+        keep: Callable[[str], Awaitable[None]] | None = None,
     ) -> SavedVolume:
         """Archives the volume of the owner, which no sandbox uses, and reads the object back.
 
         Of a session, the state that is saved is kept as a parent. `base`: what the session saved last. If its parent is
         here, an increment may stand on it, unless `whole`.
 
+        `keep`: for a checkpoint of a session that is awake. It keeps the volume's state under the mark that it is given
+        (see `Volumes.keep`), when the save's turn has come. The caller drops that state if the save fails.
+
         `tidy` leaves the object alone until the caller calls `named`. Raises Interrupted, ArchiveUnavailable, Damaged,
-        and what `Volumes.send` raises; then no object is left, nor its parent.
+        and what `Volumes.send` and `keep` raise; then no object is left, nor its parent.
         """
-        taken_at = int(self._clock())
-        new = SavedVolume(f"{owner.id}/{taken_at:010d}-{secrets.token_hex(6)}", 0, taken_at)
-        self._unnamed.add(new.name)
-        try:
-            async with self._saves:
+        async with self._saves:
+            taken_at = int(self._clock())
+            name = f"{owner.id}/{taken_at:010d}-{secrets.token_hex(6)}"
+            new = SavedVolume(name, 0, taken_at, is_checkpoint=keep is not None)
+            self._unnamed.add(name)
+            try:
+                if keep is not None:
+                    await keep(new.mark)
                 saved = await self._threads.run(self._save, owner, new, base, whole, transfer)
-        except BaseException:
-            self._unnamed.discard(new.name)
-            self.numbers.saves_failed += 1
-            raise
+            except BaseException:
+                self._unnamed.discard(name)
+                self.numbers.saves_failed += 1
+                raise
         self.numbers.stored(saved)
         return saved
 
@@ -222,7 +235,7 @@ class Saving:
         try:
             size = self._put_object(owner, new, "" if is_layer else new.mark, since, transfer)
         except BaseException:
-            if not is_layer:
+            if not is_layer and not new.is_checkpoint:
                 with suppress(errors.Unavailable):  # the next save or the next start removes it
                     self._volumes.drop_parents(owner.volume, but=parent)
             raise
@@ -234,7 +247,7 @@ class Saving:
         key, label = self._vault.unwrap(owner.id, owner.key), _label(owner, new.links)
         put, back = _Count(), _Count()
         try:
-            stream = transfer.open(lambda: self._volumes.send(owner.volume, keep, since))
+            stream = transfer.open(lambda: self._sent(owner, new, keep, since))
             volume = _counted(stream, self.numbers.sent)
             reached("archive: sending")
             self._archive.put(name, _counted(seal(key, label, compress(volume)), put))
@@ -257,6 +270,11 @@ class Saving:
         """The object in pieces. Raises Interrupted at once, even if the archive does not answer."""
         return read_ahead(lambda: self._archive.get(name), transfer.check)
 
+    def _sent(self, owner: Owner, new: SavedVolume, keep: str, since: str) -> Iterator[bytes]:
+        if new.is_checkpoint:
+            return self._volumes.send_kept(owner.volume, new.mark, since)
+        return self._volumes.send(owner.volume, keep, since)
+
     # --- restoring ---
 
     async def restore(self, session: Session) -> Session:
@@ -264,9 +282,9 @@ class Saving:
         as its newest.
 
         Raises Unavailable when the archive cannot be reached or the host has no room, SessionDamaged when none is whole
-        or there never was one.
+        or there never was one, or the newest is a checkpoint: what changed after it would silently be lost.
         """
-        if session.saved is None:
+        if session.saved is None or session.saved.is_checkpoint:
             raise errors.SessionDamaged("The session's files are not on this host any more.", reason="volume_lost")
         broken: set[str] = set()
         while (saved := chains.longest_whole((session.saved, session.previous), broken)) is not None:
@@ -279,7 +297,7 @@ class Saving:
             if saved is session.saved:
                 return session
             log.error("previous_snapshot_used", session=session.id, object=saved.name, taken_at=saved.taken_at)
-            return replace(session, saved=saved, previous=None)
+            return replace(session, saved=replace(saved, is_checkpoint=False), previous=None)
         raise errors.SessionDamaged(
             "The session's files cannot be brought back: no snapshot of them is whole.", reason="snapshot_damaged"
         )

@@ -93,14 +93,14 @@ class Transitions:
 
     async def settle(self) -> None:
         """At start, after the sandboxes were recovered: a session whose processes have ended without us, as at a
-        reboot of the host, is in deep sleep. One whose volume is gone too falls back to its newest snapshot; without
-        one, its files are lost."""
+        reboot of the host, is in deep sleep. One whose volume is gone too falls back to its last deep sleep. If the
+        archive has nothing of it, or a checkpoint that was taken since, its files are lost."""
         for session in await self._store.all_sessions():
             if session.state is State.DELETING or await self._sandboxes.get(session.sandbox) is not None:
                 continue
             there = self._sandboxes.volumes.exists(session.volume)
             if not there and not session.archived:
-                newest = session.saved.name if session.saved else None
+                newest = session.saved.name if session.saved and not session.saved.is_checkpoint else None
                 log.error("volume_lost", session=session.id, volume=session.volume, falls_back_to=newest)
                 self._monitor.lost("volume")
             await self._changes.change(session.id, partial(_settled, there=there))
@@ -232,7 +232,10 @@ class Transitions:
 def _settled(session: Session, *, there: bool) -> Session:
     if session.state is not State.DEEP_SLEEP:
         return replace(session.down(), archived=not there)
-    return session if there else replace(session, archived=True)
+    if not there:
+        return replace(session, archived=True)
+    # a volume that was lost at an earlier start may be back, and is newer than a checkpoint
+    return replace(session, archived=session.archived and not (session.saved and session.saved.is_checkpoint))
 
 
 def _with_counts(session: Session, seen: Observed) -> Session:

@@ -43,6 +43,7 @@ class SessionView:
 
     session: Session
     observed: Observed
+    checkpoint_every: int  # seconds; NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ class Sessions:
             network=new.network,
             on_wake=new.on_wake,
             env=new.env,
+            checkpoint_every=new.checkpoint_every,
         )
         return await self._make(caller, like, ttl, source, answer)
 
@@ -212,7 +214,7 @@ class Sessions:
 
     async def get(self, caller: Caller, session_id: str) -> SessionView:
         """Does not wake the session and is not activity."""
-        return await self._view(await self._entrance.find(caller, session_id))
+        return await self._view(caller, await self._entrance.find(caller, session_id))
 
     async def list(
         self, caller: Caller, *, state: State | None, metadata: Mapping[str, str], limit: int, offset: int
@@ -222,7 +224,7 @@ class Sessions:
             caller.account.id, now=self._now(), state=state, metadata=metadata, limit=limit, offset=offset
         )
         seen = await self._lifecycle.observations.observe_all(found)
-        return [SessionView(*pair) for pair in zip(found, seen, strict=True)], total
+        return [_view(caller, *pair) for pair in zip(found, seen, strict=True)], total
 
     async def patch(self, caller: Caller, session_id: str, patch: Patch) -> SessionView:
         """Replaces each given field whole. Does not wake the session and is not activity."""
@@ -239,7 +241,7 @@ class Sessions:
                 await sandbox.restrict(after.network)
             return after
 
-        return await self._view(await self._tasks.finish(change(), f"patch {session_id}"))
+        return await self._view(caller, await self._tasks.finish(change(), f"patch {session_id}"))
 
     async def delete(self, caller: Caller, session_id: str) -> None:
         """Returns when the deletion is durable and nothing of the session runs. Its remains are removed afterwards."""
@@ -276,12 +278,17 @@ class Sessions:
         milliseconds = int((self._clock() - started) * 1000)
         return Woken(await self.get(caller, session_id), session.state, max(milliseconds, 0))
 
-    def shown_as(self, session: Session, state: State) -> SessionView:
+    def shown_as(self, caller: Caller, session: Session, state: State) -> SessionView:
         """The session as if it were in this state, with what was last seen inside it."""
-        return SessionView(replace(session, state=state), Observed(session.files, session.processes))
+        return _view(caller, replace(session, state=state), Observed(session.files, session.processes))
 
-    async def _view(self, session: Session) -> SessionView:
-        return SessionView(session, await self._lifecycle.observations.observe(session))
+    async def _view(self, caller: Caller, session: Session) -> SessionView:
+        return _view(caller, session, await self._lifecycle.observations.observe(session))
 
     def _now(self) -> int:
         return int(self._clock())
+
+
+def _view(caller: Caller, session: Session, observed: Observed) -> SessionView:
+    every = session.checkpoint_every
+    return SessionView(session, observed, caller.plan.checkpoint_every if every is None else every)

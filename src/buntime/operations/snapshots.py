@@ -129,7 +129,7 @@ class Snapshots:
 
         def answered(restored: Session) -> Answer:
             assert answer is not None
-            return answer(self._sessions.shown_as(restored, State.ACTIVE if was_active else State.DEEP_SLEEP))
+            return answer(self._sessions.shown_as(caller, restored, State.ACTIVE if was_active else State.DEEP_SLEEP))
 
         layers = self._lifecycle.layers
         for _ in range(TRIES):

@@ -43,6 +43,7 @@ class LocalVolumes:
         self._cache = cache
         self._capacity = capacity
         self._digesting = asyncio.Lock()  # it takes a processor
+        self._kept: dict[str, tuple[str, int]] = {}  # volume → mark and transaction of the state that was kept last
         self._loop = asyncio.get_running_loop()
 
     def exists(self, volume_id: str) -> bool:
@@ -74,6 +75,51 @@ class LocalVolumes:
     def _largest_stream(self, volume_id: str, contained: Contained) -> int:
         with host_failures():
             return STREAM_FACTOR * max(self._volumes.limit_of(volume_id), contained.size) + STREAM_REST
+
+    async def keep(self, volume_id: str, mark: str) -> None:
+        try:
+            await to_its_end(asyncio.to_thread(self._keep, volume_id, mark))
+        except FileNotFoundError as lost:
+            raise VolumeLost(volume_id) from lost
+        except OSError as failed:
+            log.error("volume_not_kept", volume=volume_id, reason=str(failed))
+            raise Unavailable("A session's files could not be copied just now.", 5) from failed
+        reached("checkpoint: kept")
+
+    def _keep(self, volume_id: str, mark: str) -> None:
+        self._volumes.keep_in_use(volume_id, mark)
+        self._kept[volume_id] = mark, self._volumes.transaction_of(volume_id, mark)
+
+    def send_kept(self, volume_id: str, mark: str, since: str = "") -> Iterator[bytes]:
+        if mark not in self.parents(volume_id):
+            raise VolumeLost(volume_id)
+        if since and since not in self.parents(volume_id):
+            raise VolumeUnsendable("the state that it would go on from is not here any more")
+        volumes = self._volumes
+        with host_failures():
+            size = volumes.kept_size(volume_id, mark)
+            largest = STREAM_FACTOR * max(volumes.limit_of(volume_id), size) + STREAM_REST
+            is_parent = bool(since) or (size >= LEAST_KEPT and not volumes.has_sender(volume_id))
+        try:
+            yield from volumes.send_since(volume_id, largest, mark, since)
+        finally:
+            if not is_parent:
+                with host_failures():
+                    self._volumes.parents.remove(volume_id, mark)
+
+    async def changed(self, states: Mapping[str, str]) -> Collection[str]:
+        return await asyncio.to_thread(lambda: {name for name, mark in states.items() if self._may_differ(name, mark)})
+
+    def _may_differ(self, volume_id: str, mark: str) -> bool:
+        kept, transaction = self._kept.get(volume_id, ("", 0))
+        if not self._volumes.exists(volume_id):
+            return False
+        try:
+            if kept != mark:
+                transaction = self._volumes.transaction_of(volume_id, mark)
+            return self._volumes.changed_after(volume_id, transaction)
+        except FileNotFoundError:
+            return True
 
     def parents(self, volume_id: str) -> Collection[str]:
         return self._volumes.parents.marks(volume_id)
@@ -135,6 +181,7 @@ class LocalVolumes:
             log.error("volume_not_removed", volume=volume_id, reason=str(failed))
             raise Unavailable("A volume could not be removed just now.", 5) from failed
         self._cache.drop(volume_id)
+        self._kept.pop(volume_id, None)
         reached("remove: volume")
 
     async def capture(self, volume_id: str, layer_id: str) -> int:

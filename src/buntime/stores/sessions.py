@@ -16,10 +16,10 @@ from buntime.stores.images import require_image
 _ADD = """
 INSERT INTO sessions (id, account, state, created_at, expires_at, last_active, sandbox, volume, image, image_name,
                       made_of, host, epoch, version, on_wake, limits, metadata, preview, network, env, files, processes,
-                      key, snapshot, previous, archived)
+                      key, snapshot, previous, archived, checkpoint_every)
 VALUES (:id, :account, :state, :created_at, :expires_at, :last_active, :sandbox, :volume, :image, :image_name,
         :made_of, :host, :epoch, :version, :on_wake, :limits, :metadata, :preview, :network, :env, :files, :processes,
-        :key, :snapshot, :previous, :archived)
+        :key, :snapshot, :previous, :archived, :checkpoint_every)
 """
 
 _CHANGE = """
@@ -29,7 +29,7 @@ SET state = :state, created_at = :created_at, expires_at = :expires_at, last_act
     made_of = :made_of, host = :host, epoch = :epoch, version = :expected + 1,
     on_wake = :on_wake, limits = :limits, metadata = :metadata, preview = :preview, network = :network, env = :env,
     files = :files, processes = :processes, key = :key, snapshot = :snapshot, previous = :previous,
-    archived = :archived
+    archived = :archived, checkpoint_every = :checkpoint_every
 WHERE id = :id AND version = :expected
 """
 
@@ -114,6 +114,7 @@ def _to_row(session: Session) -> dict[str, object]:
         "snapshot": saved_to_text(session.saved),
         "previous": saved_to_text(session.previous),
         "archived": session.archived,
+        "checkpoint_every": session.checkpoint_every,
     }
 
 
@@ -142,6 +143,7 @@ def _from_row(row: sqlite3.Row) -> Session:
         saved=saved_from_text(row["snapshot"]),
         previous=saved_from_text(row["previous"]),
         archived=bool(row["archived"]),
+        checkpoint_every=row["checkpoint_every"],
         host=row["host"],
         epoch=row["epoch"],
         version=row["version"],

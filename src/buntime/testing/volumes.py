@@ -112,12 +112,37 @@ class FakeVolumes(dict[str, FakeVolume]):
         assert volume_id not in self._used(), "what runs cannot be sent"
         if volume_id not in self:
             raise VolumeLost(volume_id)
-        volume, parents = self[volume_id], self._parents.setdefault(volume_id, {})
-        if since and since not in parents:
-            raise VolumeUnsendable("the state that it would go on from is not here any more")
+        volume = self[volume_id]
+        self._require_parent(volume_id, since)
         if keep:
-            parents[keep] = volume.copy(volume.disk)
-        old = parents[since].files if since else {}
+            self._parents.setdefault(volume_id, {})[keep] = volume.copy(volume.disk)
+        yield from self._sent(volume_id, volume, since)
+
+    async def keep(self, volume_id: str, mark: str) -> None:
+        if volume_id not in self:
+            raise VolumeLost(volume_id)
+        volume = self[volume_id]
+        self._parents.setdefault(volume_id, {})[mark] = volume.copy(volume.disk)
+
+    def send_kept(self, volume_id: str, mark: str, since: str = "") -> Iterator[bytes]:
+        if mark not in self.parents(volume_id):
+            raise VolumeLost(volume_id)
+        self._require_parent(volume_id, since)
+        yield from self._sent(volume_id, self._parents[volume_id][mark], since)
+
+    async def changed(self, states: Mapping[str, str]) -> Collection[str]:
+        return {name for name, mark in states.items() if name in self and not self._is_still(name, mark)}
+
+    def _is_still(self, volume_id: str, mark: str) -> bool:
+        state, volume = self._parents.get(volume_id, {}).get(mark), self[volume_id]
+        return state is not None and (state.files, state.directories) == (volume.files, volume.directories)
+
+    def _require_parent(self, volume_id: str, since: str) -> None:
+        if since and since not in self.parents(volume_id):
+            raise VolumeUnsendable("the state that it would go on from is not here any more")
+
+    def _sent(self, volume_id: str, volume: FakeVolume, since: str) -> Iterator[bytes]:
+        old = self._parents[volume_id][since].files if since else {}
         changed = {path: file for path, file in volume.files.items() if old.get(path) is not file}
         gone = old.keys() - volume.files.keys()
         state = (changed, gone, volume.lower, volume.directories, volume.now)

@@ -27,6 +27,8 @@ _SESSION = {
     "preview": {"visibility": "public", "ports": [8080]},
     "network": {"egress": "internet", "allow": [], "deny": []},
     "onWake": None,
+    "sleepPolicy": {"checkpointEvery": 300},
+    "checkpointedAt": "2024-01-19T10:31:00Z",
     "envNames": ["TOKEN"],
     "image": "default",
     "snapshotId": None,

@@ -57,6 +57,12 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self._checkpoints = Histogram(
+            "buntime_checkpoint_seconds",
+            "Time until a checkpoint of a session was in the archive.",
+            buckets=SECONDS,
+            registry=registry,
+        )
         self._forks = Counter("buntime_forked_sessions", "Sessions that forks made.", registry=registry)
         for depth in DEPTHS:
             self._wakes.labels(depth.value)
@@ -82,6 +88,9 @@ class Metrics:
 
     def captured(self, seconds: float) -> None:
         self._captures.observe(seconds)
+
+    def checkpointed(self, seconds: float) -> None:
+        self._checkpoints.observe(seconds)
 
     def forked(self, count: int) -> None:
         self._forks.inc(count)

@@ -44,7 +44,7 @@ class Readings:
             Reading("cached_volumes", "Volumes of sessions in deep sleep on this host.", _one(len(cached))),
             Reading("cached_bytes", "Bytes of these volumes.", _one(sum(cached.values()))),
             *_of_kept(await self._store.kept_numbers(int(self._clock()))),
-            *_of_archive(self._saving),
+            *_of_archive(self._saving, self._clock()),
         ]
 
 
@@ -81,13 +81,15 @@ def _of_kept(kept: KeptNumbers) -> Iterator[Reading]:
     yield Reading("layers_unsaved", "Layers that the archive does not have yet.", _one(kept.unsaved_layers))
 
 
-def _of_archive(saving: Saving) -> Iterator[Reading]:
+def _of_archive(saving: Saving, now: float) -> Iterator[Reading]:
     done = saving.numbers
     yield Reading("archive_transfers", "Volumes on their way to or from the archive.", _one(saving.under_way))
     restores = saving.restores.all()
     yield Reading("archive_restores", "Restores from the archive that are under way.", _one(restores.restores))
     yield Reading("archive_restores_done_bytes", "Bytes that these have read, as stored.", _one(restores.done))
     yield Reading("archive_restores_total_bytes", "Bytes that these read in all.", _one(restores.total))
+    late = max((now - due for due in saving.late.values()), default=0.0)
+    yield Reading("checkpoint_late_seconds", "How long the oldest checkpoint is overdue.", _one(max(0.0, late)))
     objects: Values = {("full",): float(done.full), ("increment",): float(done.increments)}
     stored: Values = {("full",): float(done.full_bytes), ("increment",): float(done.increment_bytes)}
     yield Reading("archive_objects", "Objects that were put into the archive.", objects, ["kind"], grows=True)

@@ -50,20 +50,28 @@ class Parents:
 
     def add(self, volume: str, mark: str, source: int) -> None:
         """Keeps what was written to the subvolume before the call. Durable."""
-        with opened(self._directory) as directory:
-            subvolumes.snapshot(directory, f"{volume}.{mark}", source, read_only=True)
-        self._marks.setdefault(volume, set()).add(mark)
+        self._marks.setdefault(volume, set()).add(mark)  # before it is there: `forget` may come meanwhile
+        try:
+            with opened(self._directory) as directory:
+                subvolumes.snapshot(directory, f"{volume}.{mark}", source, read_only=True)
+        except BaseException:
+            self._marks[volume].discard(mark)
+            raise
 
     def drop(self, volume: str, but: str = "") -> list[str]:
         """Removes the volume's parents, except the one with the mark `but`. Idempotent. Returns the removed marks.
         Raises OSError, also while one is being sent."""
         dropped = []
         for mark in self.marks(volume) - {but}:
-            subvolumes.destroy(self._directory, f"{volume}.{mark}")
-            self._marks[volume].discard(mark)
+            self.remove(volume, mark)
             dropped.append(mark)
         self.own.pop(volume, None)
         return dropped
+
+    def remove(self, volume: str, mark: str) -> None:
+        """Idempotent. Raises OSError, also while it is being sent."""
+        subvolumes.destroy(self._directory, f"{volume}.{mark}")
+        self._marks.get(volume, set()).discard(mark)
 
     def inherit(self, volume: str, size: int) -> None:
         """Remembers how many bytes of the volume the kernel charges to subvolumes that are gone: to those of the states

@@ -22,7 +22,7 @@ QGROUP_LIMIT = 0x8030942B
 QGROUP_CREATE = 0x4010942A
 GET_INFO = 0x81F8943C
 SET_RECEIVED = 0xC0C89425
-INFO_SIZE, UUIDS_AT = 504, 296  # of struct btrfs_ioctl_get_subvol_info_args
+INFO_SIZE, UUIDS_AT, TIMES_AT = 504, 296, 344  # of struct btrfs_ioctl_get_subvol_info_args
 RECEIVED_SIZE = 200  # of struct btrfs_ioctl_received_subvol_args
 UUID = 16  # bytes
 READ_ONLY = 2
@@ -82,6 +82,20 @@ def identity(subvolume: int) -> Identity:
     found = bytearray(INFO_SIZE)
     fcntl.ioctl(subvolume, GET_INFO, found)
     return Identity(*(bytes(found[at : at + UUID]) for at in range(UUIDS_AT, UUIDS_AT + 3 * UUID, UUID)))
+
+
+@dataclass(frozen=True, slots=True)
+class Transactions:
+    """Numbers of the file system's transactions, which grow."""
+
+    changed: int  # that of the subvolume's last change, committed or not; what is not written out yet is no change
+    made: int  # that in which it was made
+
+
+def transactions(subvolume: int) -> Transactions:
+    found = bytearray(INFO_SIZE)
+    fcntl.ioctl(subvolume, GET_INFO, found)
+    return Transactions(*struct.unpack_from("QQ", found, TIMES_AT))
 
 
 def forget_sender(subvolume: int) -> None:

@@ -378,6 +378,46 @@ class Volumes:
         self._note_kept(sandbox, mark, contained)
         return contained
 
+    def keep_in_use(self, sandbox: str, mark: str) -> None:
+        """The same for a volume that may be in use: of what was written before the call. Raises OSError."""
+        with opened(self.path(sandbox)) as volume:
+            was_shared = root_of(volume).last_snapshot > 0
+            self.parents.add(sandbox, mark, volume)
+        share = self.shares.get(sandbox)
+        if not was_shared:  # all that it contains is charged to it
+            self.shares[sandbox] = Share(self.limit_of(sandbox))
+            self._note_kept(sandbox, mark, Contained(self.used(sandbox)))
+        elif share is not None and share.measured is not None:  # as much as before, and all of it shared
+            self._allow(sandbox, replace(share.measured, old=share.measured.size))
+
+    def kept_size(self, sandbox: str, mark: str) -> int:
+        """Bytes that the files of the kept state take, which `keep_in_use` leaves to be found out. Raises OSError."""
+        if size := self.parent_size(sandbox, mark):
+            return size
+        with opened(self.parents.path(sandbox, mark)) as state:
+            contained = self._sizes.look(sandbox, state)
+            self._sizes.note(sandbox, state, contained)
+            self._limitopened(state, contained.size)
+        return contained.size
+
+    def has_sender(self, sandbox: str) -> bool:
+        """Whether an earlier version received it: nothing could be received on a state of it."""
+        with opened(self.path(sandbox)) as volume:
+            return subvolumes.has_sender(volume)
+
+    def transaction_of(self, sandbox: str, mark: str) -> int:
+        """In which the state was kept. Raises FileNotFoundError."""
+        with opened(self.parents.path(sandbox, mark)) as state:
+            return subvolumes.transactions(state).made
+
+    def changed_after(self, sandbox: str, transaction: int) -> bool:
+        """Whether anything in the volume may have changed after this transaction. Three calls of the kernel. Raises
+        FileNotFoundError."""
+        with opened(self.path(sandbox)) as volume:
+            if subvolumes.transactions(volume).changed > transaction:
+                return True
+            return subvolumes.count(self._quota(volume), PROMISED[0]) > 0  # pages that are not on the disk yet
+
     def send_since(self, sandbox: str, largest: int, mark: str, since: str) -> Iterator[bytes]:
         """The state that is kept under the mark, as a stream like that of `send`. `since`: the mark of an older state;
         then the stream has only what changed since. "": it has all."""

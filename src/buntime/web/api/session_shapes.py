@@ -31,6 +31,13 @@ def asked_network(asked: wire.NetworkRequest | UnsetType | None) -> session.Netw
     return session.Network(asked.egress, tuple(asked.allow), tuple(asked.deny)) if asked else None
 
 
+def asked_checkpoint_every(asked: wire.SleepPolicyRequest | UnsetType | None) -> int | None:
+    """Seconds, or NEVER. None: the default."""
+    if not asked or isinstance(asked.checkpoint_every, UnsetType):
+        return None
+    return session.NEVER if asked.checkpoint_every == "never" else asked.checkpoint_every
+
+
 def check_depth(metadata: Mapping[str, object] | UnsetType | None) -> None:
     """Raises InvalidRequest for metadata so deep that another JSON reader could fail on it."""
     level: list[object] = [metadata] if metadata else []
@@ -85,6 +92,8 @@ def shown(view: SessionView, config: Config) -> wire.Session:
             deny=list(made.network.deny),
         ),
         on_wake=made.on_wake,
+        sleep_policy=wire.SleepPolicy(checkpoint_every=view.checkpoint_every or "never"),
+        checkpointed_at=iso(made.saved.taken_at) if made.saved else None,
         env_names=sorted(made.env),
         image=made.image_name,
         snapshot_id=made.made_of,

@@ -6,7 +6,15 @@ from buntime import errors, requests, session
 from buntime.errors import InvalidRequest, SessionNotFound
 from buntime.image import DEFAULT_IMAGE
 from buntime.web.api.ids import session_id, snapshot_id
-from buntime.web.api.session_shapes import asked_limits, asked_network, asked_preview, check_depth, created, shown
+from buntime.web.api.session_shapes import (
+    asked_checkpoint_every,
+    asked_limits,
+    asked_network,
+    asked_preview,
+    check_depth,
+    created,
+    shown,
+)
 from buntime.web.operation import Call, operation
 from buntime.web.wire import sessions as wire
 from buntime.web.wire.shapes import NoQuery, encode, given
@@ -41,6 +49,7 @@ async def create_session(call: Call[NoQuery, wire.CreateSession]) -> wire.Create
         network=asked_network(body.network or None) or session.DEFAULT_NETWORK,
         on_wake=given(body.on_wake),
         env=body.env or {},
+        checkpoint_every=asked_checkpoint_every(body.sleep_policy or None),
         image=DEFAULT_IMAGE if body.image is UNSET else body.image,
         snapshot=None if body.snapshot_id is UNSET else snapshot_id(body.snapshot_id),
     )
@@ -102,6 +111,7 @@ async def patch_session(call: Call[NoQuery, wire.PatchSession]) -> wire.Session:
         network=unset if body.network is UNSET else asked_network(body.network),
         on_wake=unset if body.on_wake is UNSET else body.on_wake,
         env=unset if body.env is UNSET else body.env,
+        checkpoint_every=unset if body.sleep_policy is UNSET else asked_checkpoint_every(body.sleep_policy),
     )
     view = await call.operations.sessions.patch(call.caller, session_id(call.path["sessionId"]), patch)
     return shown(view, call.config)

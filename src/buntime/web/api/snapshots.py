@@ -7,6 +7,7 @@ from buntime.errors import SessionNotFound, SnapshotNotFound
 from buntime.operations.forks import Forked
 from buntime.web.api.ids import session_id, snapshot_id
 from buntime.web.api.session_shapes import (
+    asked_checkpoint_every,
     asked_limits,
     asked_network,
     asked_preview,
@@ -111,9 +112,9 @@ async def delete_snapshot(call: Call[NoQuery, None]) -> wire.DeletedSnapshot:
 async def fork_session(call: Call[NoQuery, wire.Fork]) -> wire.Forks:
     """Make sessions with the files of a session as they are now.
 
-    Each new session has the source's limits, image, preview, network, onWake and env, unless the request has others.
-    The source goes on, and is not woken. Each fork succeeds or fails alone; if all fail, the response is the error of
-    the first. A request that is repeated with its Idempotency-Key never makes more sessions.
+    Each new session has the source's limits, image, preview, network, onWake, env and sleepPolicy, unless the request
+    has others. The source goes on, and is not woken. Each fork succeeds or fails alone; if all fail, the response is
+    the error of the first. A request that is repeated with its Idempotency-Key never makes more sessions.
     """
     body = call.body
     check_depth(body.metadata)
@@ -127,6 +128,7 @@ async def fork_session(call: Call[NoQuery, wire.Fork]) -> wire.Forks:
         network=network or requests.UNSET,
         on_wake=requests.UNSET if isinstance(body.on_wake, UnsetType) else body.on_wake,
         env=requests.UNSET if isinstance(body.env, UnsetType) else body.env,
+        checkpoint_every=asked_checkpoint_every(body.sleep_policy) if body.sleep_policy else requests.UNSET,
     )
     made = await call.operations.forks.create(
         call.caller,

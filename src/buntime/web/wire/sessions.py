@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
+from buntime.plan import LONGEST_CHECKPOINT, SHORTEST_CHECKPOINT
 from buntime.web.wire.fields import Limit, Offset, SessionId, Time
 from buntime.web.wire.shapes import Request, Response
 
@@ -95,6 +96,22 @@ SessionEnv = Annotated[
 ]
 
 
+CheckpointSeconds = Annotated[int, Meta(ge=SHORTEST_CHECKPOINT, le=LONGEST_CHECKPOINT)]
+
+
+class SleepPolicyRequest(Request):
+    checkpoint_every: (
+        Annotated[
+            CheckpointSeconds | Literal["never"],
+            Meta(
+                description="While the session is awake, its changes are archived at most so many seconds after they "
+                "were made, or `never`. The default is the plan's; it is `never` where the archive is a directory."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
 class CreateSession(Request):
     ttl: Ttl | UnsetType = UNSET
     metadata: Metadata | UnsetType = UNSET
@@ -105,6 +122,7 @@ class CreateSession(Request):
     network: NetworkRequest | UnsetType = UNSET
     on_wake: OnWake | UnsetType = UNSET
     env: SessionEnv | UnsetType = UNSET
+    sleep_policy: SleepPolicyRequest | UnsetType = UNSET
     image: (
         Annotated[
             str,
@@ -137,6 +155,7 @@ class PatchSession(Request):
     network: NetworkRequest | UnsetType | None = UNSET
     on_wake: str | UnsetType | None = UNSET
     env: dict[str, str] | UnsetType | None = UNSET
+    sleep_policy: SleepPolicyRequest | UnsetType | None = UNSET
 
 
 class ResourceLimits(Response):
@@ -155,6 +174,10 @@ class Network(Response):
     egress: Literal["internet", "none"]
     allow: list[str]
     deny: list[str]
+
+
+class SleepPolicy(Response):
+    checkpoint_every: Annotated[int | Literal["never"], Meta(description="Seconds, or `never`.")]
 
 
 class Created(Response):
@@ -188,6 +211,14 @@ class Session(Response):
     preview: Preview
     network: Network
     on_wake: str | None
+    sleep_policy: SleepPolicy
+    checkpointed_at: Annotated[
+        Time | None,
+        Meta(
+            description="When the newest state of the session's files was taken that the archive has: at a checkpoint "
+            "or a deep sleep. Null if there is none."
+        ),
+    ]
     env_names: Annotated[list[str], Meta(description="Sorted.")]
     image: Annotated[str, Meta(description="The name of the image that the session was created on.")]
     snapshot_id: Annotated[

@@ -14,6 +14,7 @@ from buntime.web.wire.sessions import (
     PreviewRequest,
     ResourceLimitsRequest,
     SessionEnv,
+    SleepPolicyRequest,
     Ttl,
 )
 from buntime.web.wire.shapes import Request, Response
@@ -92,6 +93,7 @@ class Fork(Request):
     network: NetworkRequest | UnsetType = UNSET
     on_wake: OnWake | UnsetType = UNSET
     env: SessionEnv | UnsetType = UNSET
+    sleep_policy: SleepPolicyRequest | UnsetType = UNSET
 
 
 class Forked(Response):
