@@ -243,6 +243,32 @@ def test_a_parent_that_is_dropped_for_room_costs_a_whole_archive_and_nothing_els
     history.is_as_before()
 
 
+IN_A_CHECKPOINT = [*steps.CHECKPOINT, "archive: sending", "archive: put", "archive: verified"]
+
+
+@pytest.mark.parametrize("step", IN_A_CHECKPOINT)
+def test_a_checkpoint_is_whole_or_not_taken_and_its_session_goes_on(history: History, step: str) -> None:
+    session = history.client.open(sleepPolicy={"checkpointEvery": 5})
+    session.output(f"{KEPT}; sleep 200000 &")
+    if step != "checkpoint: key stored":  # the key is stored only once
+        until(lambda: session.look().done()["checkpointedAt"], "a first checkpoint")
+    session.write("file", "one").done()
+    assert history.crash(step, lambda: session.execute(command="sleep 60", timeout=60), cache_gb=0) is None
+    history.server.start()
+    assert state(session) == "active"
+    assert session.output("cat file; pgrep -x -c sleep") == "one1\n"
+    session.write("file", "two").done()
+    at = session.look().done()["checkpointedAt"]
+    until(lambda: session.look().done()["checkpointedAt"] != at, "the next checkpoint")
+    until(lambda: set(history.objects(session.id)) == history.named(session), "the archive to match the store")
+    history.is_tidy()
+    session.write("file", "three").done()
+    evict(history.server, session)
+    assert session.output("cat file; stat -c %s big") == f"three{40 << 20}\n"
+    session.delete().done()
+    history.is_as_before()
+
+
 AWAKE = [step for step in steps.WAKE if step.startswith("wake: ")]
 WAKES = [
     *((step, 0, 0) for step in steps.WAKE),
@@ -276,7 +302,7 @@ def test_a_wake_is_whole_or_begins_again(history: History, step: str, cache_gb: 
 def test_every_step_that_is_named_is_one_at_which_a_server_is_killed() -> None:
     at_create, down = (
         (*steps.CREATE, *steps.DELETE),
-        (*steps.SUSPEND, *steps.SLEEP, *steps.ARCHIVE, *steps.FOLD, *steps.EVICT, *steps.SHED),
+        (*steps.SUSPEND, *steps.SLEEP, *steps.ARCHIVE, *steps.FOLD, *steps.CHECKPOINT, *steps.EVICT, *steps.SHED),
     )
     here = {*at_create, *down, *steps.ATTACH, *steps.WAKE}
     assert here | set(AT_COPIES) == set(named_steps())

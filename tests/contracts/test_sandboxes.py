@@ -408,6 +408,107 @@ async def test_parents_that_keep_what_their_volume_has_not_are_shed(host: Host) 
     assert await volumes.shed(1) == 0
 
 
+async def _kept(host: Host, session: Session, mark: str, since: str = "") -> list[bytes]:
+    """Keeps the state of a volume that may be in use, and returns it as a stream."""
+    await host.sandboxes.volumes.keep(session.volume, mark)
+    return await asyncio.to_thread(lambda: list(host.sandboxes.volumes.send_kept(session.volume, mark, since)))
+
+
+async def test_states_of_a_volume_in_use_make_a_chain_and_its_sandbox_runs_on(host: Host) -> None:
+    volumes, session = host.sandboxes.volumes, await _claim(host)
+    sandbox = await _sandbox_of(host, session)
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", os.urandom(5 * MB))])
+    await sandbox.files.write_batch([FileToWrite("/workspace/new", b"1-a")])
+    chain, before = [await _kept(host, session, "1-a")], ""
+    for mark, since in (("2-b", "1-a"), ("3-c", "2-b")):
+        await sandbox.files.write_batch([FileToWrite("/workspace/new", mark.encode())])
+        chain.append(await _kept(host, session, mark, since))
+        assert sum(map(len, chain[-1])) < 100_000
+        volumes.drop_parents(session.volume, but=mark)
+        assert set(volumes.parents(session.volume)) == {mark}
+        before = mark
+    await sandbox.files.write_batch([FileToWrite("/workspace/new", b"asleep")])
+    assert await host.sandboxes.get(session.sandbox) is sandbox
+    await sandbox.quiesce()
+    await host.sandboxes.stop(session)
+    chain.append(await _increment(host, session, "4-d", before))
+    for count, content in ((1, b"1-a"), (3, b"3-c"), (4, b"asleep")):
+        await volumes.remove(session.volume)
+        full, *increments = (iter(stream) for stream in chain[:count])
+        await asyncio.to_thread(volumes.receive, session.volume, session.limits.disk, full, increments, "4-d")
+        started = await host.sandboxes.start(session)
+        assert await started.files.read_whole("/workspace/new", 10) == content
+        assert len(await started.files.read_whole("/workspace/a", 8 * MB)) == 5 * MB
+        await host.sandboxes.stop(replace(session, sandbox=started.id))
+
+
+async def test_a_state_that_was_kept_is_sent_as_it_was_whatever_changes_meanwhile(host: Host) -> None:
+    volumes, session = host.sandboxes.volumes, await _claim(host)
+    sandbox = await _sandbox_of(host, session)
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", b"kept")])
+    await volumes.keep(session.volume, "1-a")
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", b"later"), FileToWrite("/workspace/b", b"later")])
+    stream = await asyncio.to_thread(lambda: list(volumes.send_kept(session.volume, "1-a")))
+    await sandbox.quiesce()
+    await host.sandboxes.stop(session)
+    await volumes.remove(session.volume)
+    await _receive(host, session, stream)
+    started = await host.sandboxes.start(session)
+    assert await started.files.read_whole("/workspace/a", 10) == b"kept"
+    with pytest.raises(FileNotFound):
+        await started.files.read_whole("/workspace/b", 10)
+
+
+async def test_what_is_not_there_can_be_neither_kept_nor_sent(host: Host) -> None:
+    volumes, session = host.sandboxes.volumes, await _claim(host)
+    with pytest.raises(VolumeLost):
+        await volumes.keep("volaaaaaaaaaaaa", "1-a")
+    with pytest.raises(VolumeLost):
+        list(volumes.send_kept("volaaaaaaaaaaaa", "1-a"))
+    with pytest.raises(VolumeLost):
+        list(volumes.send_kept(session.volume, "1-a"))
+    with pytest.raises(VolumeUnsendable):
+        await _kept(host, session, "2-b", "1-a")
+    assert not volumes.parents("volaaaaaaaaaaaa")
+    volumes.drop_parents(session.volume)
+    assert not volumes.parents(session.volume)
+
+
+@pytest.mark.parametrize("change", ["a file is written", "a file is deleted"])
+@pytest.mark.parametrize("size", [1, 5 * MB])
+async def test_a_volume_has_changed_since_a_state_or_not(host: Host, size: int, change: str) -> None:
+    volumes, session = host.sandboxes.volumes, await _claim(host)
+    sandbox, path = await _sandbox_of(host, session), "/workspace/a"
+    await sandbox.files.write_batch([FileToWrite(path, os.urandom(size))])
+    assert set(await volumes.changed({session.volume: "1-a"})) == {session.volume}
+    await _kept(host, session, "1-a")
+    asked = {session.volume: "1-a", "volaaaaaaaaaaaa": "1-a"}
+    for _ in range(2):
+        assert not await volumes.changed(asked)
+    if change == "a file is deleted":
+        await sandbox.files.delete(path, recursive=False)
+    else:
+        await sandbox.files.write_batch([FileToWrite(path, b"other")])
+    assert set(await volumes.changed(asked)) == {session.volume}
+    await _kept(host, session, "2-b")
+    assert set(await volumes.changed({session.volume: "3-c"})) == {session.volume}
+    assert not await volumes.changed({session.volume: "2-b"})
+
+
+async def test_after_a_restart_a_volume_has_not_changed_since_the_state_that_the_session_names(host: Host) -> None:
+    session = await _claim(host)
+    sandbox = await _sandbox_of(host, session)
+    await sandbox.files.write_batch([FileToWrite("/workspace/a", os.urandom(5 * MB))])
+    await _kept(host, session, "1-a")
+    named = replace(session, saved=SavedVolume(f"{session.id}/1-a", 1, 1))
+    await host.reopen({session.sandbox: named})
+    volumes = host.sandboxes.volumes
+    assert not await volumes.changed({session.volume: "1-a"})
+    sandbox = await _sandbox_of(host, session)
+    await sandbox.files.write_batch([FileToWrite("/workspace/b", b"more")])
+    assert set(await volumes.changed({session.volume: "1-a"})) == {session.volume}
+
+
 async def test_volumes_of_stopped_sandboxes_count_as_cached(host: Host) -> None:
     session = await _stopped(host, os.urandom(2 * MB))
     running = await _claim(host, "ses_" + "z" * 18)

@@ -19,7 +19,7 @@ from buntime.daemon.tasks import Tasks
 from buntime.lifecycle.archiving import Archiving
 from buntime.lifecycle.changes import Changes
 from buntime.lifecycle.deadlines import Deadlines
-from buntime.lifecycle.decisions import checkpoint_due
+from buntime.lifecycle.decisions import archived_until, before_checkpoint
 from buntime.lifecycle.holds import Holds
 from buntime.lifecycle.monitor import Monitor
 from buntime.lifecycle.saving import SAVES_AT_ONCE, UNSAVED, Saving
@@ -106,11 +106,11 @@ class Checkpoints:
         if every == NEVER:
             self._put_off(session.id)
         else:
-            self._deadlines.put(session.id, self._due(session, every, self._took.get(session.id, 0.0)))
+            wait = before_checkpoint(every, self._took.get(session.id, 0.0))
+            self._deadlines.put(session.id, self._archived_until(session) + wait)
 
-    def _due(self, session: Session, every: int, took: float = 0.0) -> float:
-        now = self._clock()  # which may have been set back
-        return checkpoint_due(session, every, min(self._current.get(session.id, 0.0), now), took, now)
+    def _archived_until(self, session: Session) -> float:
+        return archived_until(session, self._current.get(session.id, 0.0), self._clock())
 
     async def _every(self, session: Session) -> int:
         """Seconds, or NEVER."""
@@ -161,12 +161,12 @@ class Checkpoints:
         every = await self._every(session)
         if every == NEVER:  # the plan was changed
             return
-        due = self._saving.late.setdefault(session.id, self._due(session, every))
+        due = self._saving.late.setdefault(session.id, self._archived_until(session) + every)
         if len(self._under_way) < AT_ONCE:
             self._under_way.add(session.id)
             self._tasks.start(self._take(session.id), f"checkpoint of {session.id}")
-        else:
-            self._deadlines.put(session.id, due)
+        else:  # its turn comes
+            self._deadlines.put(session.id, min(due, self._clock()))
 
     # --- one checkpoint ---
 

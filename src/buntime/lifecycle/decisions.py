@@ -51,15 +51,17 @@ def next_due(session: Session, idle_after: float, deep_sleep_after: float) -> fl
 EARLY = 1.0  # seconds by which a checkpoint begins earlier: so long it may take to be noticed
 
 
-def checkpoint_due(session: Session, every: int, current: float, took: float, now: float) -> float:
-    """When to begin the next checkpoint of a session that is awake, so that what changes is archived within `every`
-    seconds.
-
-    `current`: when nothing was missing in the archive, as far as is known; 0: not known. `took`: seconds of the last
-    checkpoint. At most half of the time is left out for that. A clock that was set back puts nothing off.
-    """
+def archived_until(session: Session, current: float, now: float) -> float:
+    """Until when all changes of a session are in the archive. `current`: when nothing was missing there, as far as is
+    known; 0: not known. A clock that was set back puts no checkpoint off."""
     known = session.saved.taken_at if session.saved else session.created_at
-    return min(max(known, current), now) + max(every / 2, every - took - EARLY)
+    return min(max(known, current), now)
+
+
+def before_checkpoint(every: int, took: float) -> float:
+    """Seconds until the next checkpoint begins, so that it ends within `every` seconds. `took`: seconds of the last
+    one. At most half of the time is left for it."""
+    return max(every / 2, every - took - EARLY)
 
 
 def coldest_suspended(sessions: Iterable[Session]) -> Sequence[Session]:
