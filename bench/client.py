@@ -128,13 +128,17 @@ class Client:
         return int(page["total"])
 
     async def gauge(self, name: str) -> int:
-        """Returns a metric that has no labels."""
+        """Returns a metric that is a whole number. A name with labels is as the page has it."""
+        return int(await self.number(name))
+
+    async def number(self, name: str) -> float:
+        """Returns any metric."""
         connector = aiohttp.UnixConnector(str(self._metrics))
         async with aiohttp.ClientSession(connector=connector) as http, http.get("http://metrics/metrics") as answer:
             text = await answer.text()
         for line in text.splitlines():
             if line.startswith(f"{name} "):
-                return int(float(line.split()[1]))
+                return float(line.rpartition(" ")[2])
         raise Refused("/metrics", 200, f"there is no {name}".encode())
 
     async def _ask(self, method: str, path: str, body: bytes | None, query: Mapping[str, str] | None) -> bytes:

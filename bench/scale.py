@@ -69,6 +69,8 @@ class Scale:
     archived_sleeps: int
     wakes_of_few: int  # of a session with `tree_files` files
     wakes_of_many: int  # of one with `archived_files`
+    checkpoint_turns: int
+    checkpoint_seconds: float  # of one turn
     database_mb: int
     database_sleeps: int
     figure_seconds: float  # time limit for one figure
@@ -137,6 +139,8 @@ FULL = Scale(
     archived_sleeps=20,
     wakes_of_few=10,
     wakes_of_many=5,
+    checkpoint_turns=5,
+    checkpoint_seconds=30.0,
     database_mb=500,
     database_sleeps=10,
     figure_seconds=600.0,
@@ -204,6 +208,8 @@ QUICK = Scale(
     archived_sleeps=3,
     wakes_of_few=1,
     wakes_of_many=2,
+    checkpoint_turns=1,
+    checkpoint_seconds=6.0,
     database_mb=20,
     database_sleeps=2,
     figure_seconds=60.0,

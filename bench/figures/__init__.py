@@ -9,6 +9,7 @@ from bench.figures import (
     attach,
     burst,
     changed_sleep,
+    checkpoint,
     client_calls,
     client_start,
     cold_create,
@@ -88,6 +89,7 @@ STARTS: Final[dict[str, Measure]] = {
 ARCHIVE: Final[dict[str, Measure]] = {
     "changed-sleep": changed_sleep.measure,
     "database-sleep": database_sleep.measure,
+    "checkpoint": checkpoint.measure,
     "wake-few": archive_wake.measure_few,
     "wake-many": archive_wake.measure_many,
 }
