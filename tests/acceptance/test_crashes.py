@@ -253,7 +253,11 @@ def test_a_checkpoint_is_whole_or_not_taken_and_its_session_goes_on(history: His
     if step != "checkpoint: key stored":  # the key is stored only once
         until(lambda: session.look().done()["checkpointedAt"], "a first checkpoint")
     session.write("file", "one").done()
-    assert history.crash(step, lambda: session.execute(command="sleep 60", timeout=60), cache_gb=0) is None
+
+    def change() -> Reply:
+        return session.execute(command="for i in $(seq 60); do echo $i > now; sleep 1; done", timeout=90)
+
+    assert history.crash(step, change, cache_gb=0) is None
     history.server.start()
     assert state(session) == "active"
     assert session.output("cat file; pgrep -x -c sleep") == "one1\n"
