@@ -5,6 +5,7 @@ The two take turns. A write that is late does not make the next ones come sooner
 
 import asyncio
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import msgspec
 
@@ -80,5 +81,5 @@ async def _turn(client: Client, session: str, seconds: float, turns: Turns) -> N
     await residents.end(client, session, process)
     done = msgspec.json.decode(await client.get("/files/content", {"sessionId": session, "path": "notes.json"}))
     turns.rates.append((len(done) - 1) * BLOCK / MB / (done[-1] - done[0]))
-    pauses = [later - sooner for sooner, later in zip(done, done[1:], strict=False)]
+    pauses = [later - sooner for sooner, later in pairwise(done)]
     turns.longest = max(turns.longest, max(pauses) * MS)

@@ -1,6 +1,6 @@
 /** What the server accepts and returns for forks, snapshots and images, as JSON. */
 
-import type { NetworkSettings, PreviewSettings, ResourceLimits } from "./shapes.js";
+import type { NetworkSettings, PreviewSettings, ResourceLimits, SleepPolicy } from "./shapes.js";
 
 /** Settings of a fork. What you leave out is as in the source, except `ttl` and `metadata`: no fork inherits them. */
 export interface ForkSession {
@@ -18,6 +18,8 @@ export interface ForkSession {
   onWake?: string | null | undefined;
   /** Variables for every run. */
   env?: Record<string, string> | undefined;
+  /** How often its files are archived while it is awake. */
+  sleepPolicy?: Partial<SleepPolicy> | undefined;
 }
 
 export interface CreateSnapshot {

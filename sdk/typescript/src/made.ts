@@ -2,7 +2,7 @@
 
 import { DEFAULT_PORT } from "./previews.js";
 import type { ForkSession } from "./kept_shapes.js";
-import type { CreateSession, CreatedShape, SessionShape } from "./shapes.js";
+import type { CreateSession, CreatedShape, SessionShape, SleepPolicy } from "./shapes.js";
 
 /** A session's properties, as far as they are known. */
 export type KnownShape = CreatedShape & { [Name in keyof SessionShape]?: SessionShape[Name] | undefined };
@@ -20,6 +20,7 @@ export function asMade(made: CreatedShape, fields: CreateSession): KnownShape {
     preview: { visibility: "public", ports: [DEFAULT_PORT], ...fields.preview },
     network: { egress: "internet", allow: [], deny: [], ...fields.network },
     onWake: fields.onWake ?? null,
+    sleepPolicy: asked(fields.sleepPolicy),
     envNames: Object.keys(fields.env ?? {}).sort(),
     image,
     snapshotId: fields.snapshotId ?? null,
@@ -29,19 +30,26 @@ export function asMade(made: CreatedShape, fields: CreateSession): KnownShape {
 
 /** Combines a session in the response of a fork with what was asked for, and with what is known of the source. */
 export function asForked(made: CreatedShape, fields: ForkSession, source: Partial<KnownShape>): KnownShape {
-  const { preview, network, onWake, envNames, image } = source;
+  const { preview, network, onWake, sleepPolicy, envNames, image } = source;
   return {
     ...asNew(made, fields),
     preview:
       fields.preview === undefined ? preview : { visibility: "public", ports: [DEFAULT_PORT], ...fields.preview },
     network: fields.network === undefined ? network : { egress: "internet", allow: [], deny: [], ...fields.network },
     onWake: fields.onWake === undefined ? onWake : fields.onWake,
+    sleepPolicy: fields.sleepPolicy === undefined ? sleepPolicy : asked(fields.sleepPolicy),
     envNames: fields.env === undefined ? envNames : Object.keys(fields.env).sort(),
     image,
     snapshotId: null,
   };
 }
 
+/** A default of the plan is not known. */
+function asked(policy: Partial<SleepPolicy> | undefined): SleepPolicy | undefined {
+  const { checkpointEvery } = policy ?? {};
+  return checkpointEvery === undefined ? undefined : { checkpointEvery };
+}
+
 function asNew(made: CreatedShape, { metadata = {} }: ForkSession): KnownShape {
-  return { lastActive: made.createdAt, state: "active", activeProcesses: 0, metadata, ...made };
+  return { lastActive: made.createdAt, state: "active", activeProcesses: 0, metadata, checkpointedAt: null, ...made };
 }

@@ -25,6 +25,7 @@ import type {
   PreviewSettings,
   PreviewToken,
   ResourceLimits,
+  SleepPolicy,
   RunOptions,
   SessionShape,
   SessionState,
@@ -314,8 +315,9 @@ export class Session extends SessionHandle {
   readonly resourceLimits!: ResourceLimits;
   /**
    * After `create` and `fork`, this and the following properties are what was asked for or inherited, until you call
-   * `refresh()`. What is not known is undefined: `image` and `filesCount` of a session from a snapshot, `filesCount` of
-   * one on another image or from a fork, and what a fork inherited from a handle of `sessions.open`.
+   * `refresh()`. What is not known is undefined: `sleepPolicy` if it is the plan's, `image` and `filesCount` of a session
+   * from a snapshot, `filesCount` of one on another image or from a fork, and what a fork inherited from a handle of
+   * `sessions.open`.
    */
   readonly state!: SessionState;
   readonly lastActive!: string;
@@ -330,6 +332,12 @@ export class Session extends SessionHandle {
   readonly preview!: PreviewSettings;
   readonly network!: NetworkSettings;
   readonly onWake!: string | null;
+  readonly sleepPolicy!: SleepPolicy;
+  /**
+   * When the newest state of its files was taken that the archive has: at a checkpoint or a deep sleep. Null if there
+   * is none.
+   */
+  readonly checkpointedAt!: string | null;
   /** The names of its environment variables. The server never returns their values. */
   readonly envNames!: string[];
   /** The name of the image that it was created on. */

@@ -30,6 +30,11 @@ export interface NetworkSettings {
   deny: string[];
 }
 
+export interface SleepPolicy {
+  /** Seconds within which changes of an awake session are archived, 5 to 86400, or `"never"`. */
+  checkpointEvery: number | "never";
+}
+
 export type SessionState = "active" | "idle" | "deep-sleep";
 
 export interface CreateSession {
@@ -47,6 +52,8 @@ export interface CreateSession {
   onWake?: string | null | undefined;
   /** Variables for every run. */
   env?: Record<string, string> | undefined;
+  /** How often its files are archived while it is awake; as the plan says by default. */
+  sleepPolicy?: Partial<SleepPolicy> | undefined;
   /** The name of the image that it stands on; `default` by default. */
   image?: string | undefined;
   /** Start with the files of this snapshot, on its image. */
@@ -62,6 +69,7 @@ export interface UpdateSession {
   network?: Partial<NetworkSettings> | null | undefined;
   onWake?: string | null | undefined;
   env?: Record<string, string> | null | undefined;
+  sleepPolicy?: Partial<SleepPolicy> | null | undefined;
 }
 
 export interface CreatedShape {
@@ -81,6 +89,8 @@ export interface SessionShape extends CreatedShape {
   preview: PreviewSettings;
   network: NetworkSettings;
   onWake: string | null;
+  sleepPolicy: SleepPolicy;
+  checkpointedAt: string | null;
   envNames: string[];
   image: string;
   snapshotId: string | null;

@@ -65,7 +65,7 @@ from buntime_sdk.errors import (
     Unavailable,
 )
 from buntime_sdk.seen import UNCHANGED
-from buntime_sdk.settings import NetworkSettingsDict, PreviewSettingsDict, ResourceLimitsDict
+from buntime_sdk.settings import NetworkSettingsDict, PreviewSettingsDict, ResourceLimitsDict, SleepPolicyDict
 from buntime_sdk.shapes import (
     ContextEntry,
     Displayed,
@@ -96,6 +96,7 @@ from buntime_sdk.shapes import (
     SearchMatch,
     SearchResult,
     SessionState,
+    SleepPolicy,
     Snapshot,
     Stderr,
     Stdout,
@@ -195,6 +196,8 @@ __all__ = [
     "SessionNotFound",
     "SessionState",
     "Sessions",
+    "SleepPolicy",
+    "SleepPolicyDict",
     "Snapshot",
     "SnapshotNotFound",
     "Snapshots",

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from buntime_sdk.from_json import camel, from_wire
 from buntime_sdk.previews import DEFAULT_PORT, require_port
-from buntime_sdk.shapes import NetworkSettings, PreviewSettings, ResourceLimits, SessionState
+from buntime_sdk.shapes import NetworkSettings, PreviewSettings, ResourceLimits, SessionState, SleepPolicy
 
 
 class Unchanged(Enum):
@@ -20,16 +20,20 @@ class Unchanged(Enum):
 
 UNCHANGED: Final = Unchanged.UNCHANGED
 DEFAULT_IMAGE = "default"
-INHERITED = ("preview", "network", "onWake")  # by a fork, besides its variables and its image
+INHERITED = ("preview", "network", "onWake", "sleepPolicy")  # by a fork, besides its variables and its image
 
 
 def settings_on_the_wire(**settings: object) -> dict[str, object]:
     """Returns the settings that were given, in their JSON form."""
-    return {
-        camel(name): asdict(value) if isinstance(value, PreviewSettings | NetworkSettings | ResourceLimits) else value
-        for name, value in settings.items()
-        if value is not UNCHANGED
-    }
+    return {camel(name): _on_the_wire(name, value) for name, value in settings.items() if value is not UNCHANGED}
+
+
+def _on_the_wire(name: str, value: object) -> object:
+    if isinstance(value, PreviewSettings | NetworkSettings | ResourceLimits | SleepPolicy):
+        value = asdict(value)
+    if name == "sleep_policy" and isinstance(value, Mapping):
+        return {camel(field): given for field, given in value.items()}
+    return value
 
 
 def fork_on_the_wire(on_wake: str | Unchanged | None, **settings: object) -> dict[str, object]:
@@ -50,6 +54,7 @@ def as_made(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
         "onWake": settings.get("onWake"),
         "envNames": sorted(settings.get("env", ())),
         "snapshotId": settings.get("snapshotId"),
+        **_policy(settings),
     }
     if "snapshotId" not in settings:
         told["image"] = settings.get("image", DEFAULT_IMAGE)
@@ -64,7 +69,17 @@ def as_forked(made: Mapping[str, Any], settings: Mapping[str, Any], source: Mapp
     given = {name: settings[name] for name in INHERITED if name in settings}
     if "env" in settings:
         given["envNames"] = sorted(settings["env"])
-    return {**_as_new(made, settings), "snapshotId": None, **inherited, **given}
+    told = {**_as_new(made, settings), "snapshotId": None, **inherited, **given}
+    if "sleepPolicy" in settings:
+        del told["sleepPolicy"]
+        told |= _policy(settings)
+    return told
+
+
+def _policy(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The sleep policy that was asked for. A default of the plan is not known."""
+    policy = settings.get("sleepPolicy") or {}
+    return {"sleepPolicy": policy} if "checkpointEvery" in policy else {}
 
 
 def _as_new(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,6 +88,7 @@ def _as_new(made: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
         "state": "active",
         "activeProcesses": 0,
         "metadata": settings.get("metadata", {}),
+        "checkpointedAt": None,
         **made,
     }
 
@@ -147,6 +163,19 @@ class SeenSession:
         """The command that runs after each wake from deep sleep."""
         command: str | None = self._known("onWake")
         return command
+
+    @property
+    def sleep_policy(self) -> SleepPolicy:
+        """How often the files of the awake session are archived. Not known of a new session with the plan's
+        default."""
+        return from_wire(SleepPolicy, self._known("sleepPolicy"))
+
+    @property
+    def checkpointed_at(self) -> datetime | None:
+        """When the newest state of its files was taken that the archive has, in UTC: at a checkpoint or a deep sleep.
+        None if there is none."""
+        told: str | None = self._known("checkpointedAt")
+        return None if told is None else datetime.fromisoformat(told)
 
     @property
     def env_names(self) -> Sequence[str]:

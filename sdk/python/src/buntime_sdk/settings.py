@@ -20,6 +20,12 @@ class PreviewSettingsDict(TypedDict, total=False):
     ports: Sequence[int]
 
 
+class SleepPolicyDict(TypedDict, total=False):
+    """`checkpoint_every`: seconds within which changes of an awake session are archived, 5 to 86400, or `never`."""
+
+    checkpoint_every: int | Literal["never"]
+
+
 class NetworkSettingsDict(TypedDict, total=False):
     """`egress`: `internet` (public addresses only) or `none`. `allow`, `deny`: networks and domain names; deny wins."""
 

@@ -33,6 +33,13 @@ class PreviewSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SleepPolicy:
+    """`checkpoint_every`: seconds within which changes of an awake session are archived, 5 to 86400, or `never`."""
+
+    checkpoint_every: int | Literal["never"]
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSettings:
     """`egress`: `internet` (public addresses only) or `none`. `allow`, `deny`: networks and domain names; deny wins."""
 

@@ -9,6 +9,7 @@ import type {
   ProcessShape,
   SessionShape,
   SessionState,
+  SleepPolicy,
   UpdateSession,
 } from "../shapes.js";
 import { refuse } from "./answers.js";
@@ -29,6 +30,16 @@ export const DEFAULT_IMAGE = "default";
 const LIMITS = { memory: 1024, cpu: 0.25, timeout: 30, disk: 1024 };
 const PREVIEW = { visibility: "public", ports: [8080] } as const;
 const NETWORK = { egress: "internet", allow: [], deny: [] } as const;
+
+/** The archive of the fake server is a directory, so it takes no checkpoints unless it is asked to. */
+function policy(given: Partial<SleepPolicy> | null | undefined): SleepPolicy {
+  const every = given?.checkpointEvery ?? "never";
+  if (every !== "never" && !(every >= 5 && every <= DAY)) {
+    const field = "sleepPolicy.checkpointEvery";
+    refuse("invalid_request", "checkpointEvery must be 5 to 86400 seconds, or never.", { field });
+  }
+  return { checkpointEvery: every };
+}
 
 export type Clock = () => Date;
 
@@ -115,6 +126,8 @@ export class FakeSession {
       preview: { ...PREVIEW, ports: [...PREVIEW.ports] },
       network: { ...NETWORK, allow: [], deny: [] },
       onWake: null,
+      sleepPolicy: policy(undefined),
+      checkpointedAt: null,
       envNames: [],
       image: origin.image,
       snapshotId: fields.snapshotId ?? null,
@@ -160,8 +173,8 @@ export class FakeSession {
 
   /** What a fork inherits. */
   get settings() {
-    const { resourceLimits, preview, network, onWake } = this.#shape;
-    return { resourceLimits, preview, network, onWake, env: this.#env };
+    const { resourceLimits, preview, network, onWake, sleepPolicy } = this.#shape;
+    return { resourceLimits, preview, network, onWake, sleepPolicy, env: this.#env };
   }
 
   /** Marks the session as used by a run. Returns what ends that. */
@@ -197,6 +210,7 @@ export class FakeSession {
     this.files = new FakeFiles(origin.kept);
     this.#shape.image = origin.image;
     this.#imageEnv = origin.imageEnv;
+    this.#shape.checkpointedAt = null;
     if (wasActive) this.wake();
   }
 
@@ -211,6 +225,7 @@ export class FakeSession {
     if (fields.preview !== undefined) shape.preview = { ...PREVIEW, ports: [...PREVIEW.ports], ...fields.preview };
     if (fields.network !== undefined) shape.network = { ...NETWORK, allow: [], deny: [], ...fields.network };
     if (fields.onWake !== undefined) shape.onWake = fields.onWake;
+    if (fields.sleepPolicy !== undefined) shape.sleepPolicy = policy(fields.sleepPolicy);
     if (fields.env === undefined) return;
     this.#env = fields.env ?? {};
     shape.envNames = Object.keys(this.#env).sort();
@@ -219,6 +234,7 @@ export class FakeSession {
   sleep(depth: "idle" | "deep-sleep"): void {
     this.#shape.state = depth;
     if (depth === "idle") return;
+    this.#shape.checkpointedAt = stamp(this.clock());
     for (const process of this.processes.values()) process.end(143, "deep_sleep");
     for (const context of this.contexts.values())
       if (context.status === "running") Object.assign(context, { status: "lost", reason: "deep_sleep" });

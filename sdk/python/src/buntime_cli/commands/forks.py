@@ -12,6 +12,7 @@ from buntime_cli.commands.naming import SessionName, find, require_free
 from buntime_cli.commands.options import (
     Allow,
     AsJson,
+    CheckpointEvery,
     Cpu,
     Deny,
     Disk,
@@ -55,6 +56,7 @@ def fork_command(
     allow: Allow = None,
     deny: Deny = None,
     on_wake: OnWake = None,
+    checkpoint_every: CheckpointEvery = None,
     as_json: AsJson = False,
 ) -> None:
     """Create sessions with the files of another one.
@@ -66,7 +68,7 @@ def fork_command(
     """
     if name is not None and count != 1:
         raise typer.BadParameter("--name is for one session. Leave out --count, or use --metadata.")
-    options = own_settings(name, ttl, metadata, env, limits_of(memory, cpu, timeout, disk), on_wake)
+    options = own_settings(name, ttl, metadata, env, limits_of(memory, cpu, timeout, disk), on_wake, checkpoint_every)
     with connected(context, as_json) as client:
         source = find(client, session).refresh()
         if name is not None:

@@ -37,6 +37,10 @@ Visibility = Annotated[
 Egress = Annotated[Literal["internet", "none"] | None, typer.Option(help="What the session may reach.")]
 Allow = Annotated[Variables, typer.Option(metavar="HOST", help="Allow only this name or network. Repeatable.")]
 Deny = Annotated[Variables, typer.Option(metavar="HOST", help="Block this name or network. Repeatable.")]
+CheckpointEvery = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Archive changes within this time while the session is awake: 5s, 10m or never."),
+]
 OnWake = Annotated[str | None, typer.Option(metavar="COMMAND", help="A command to run after each deep sleep.")]
 Image = Annotated[
     str | None, typer.Option(metavar="NAME", help="The image that the session stands on. Default: default.")

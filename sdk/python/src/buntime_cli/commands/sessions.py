@@ -14,6 +14,7 @@ from buntime_cli.commands.naming import SessionName, SessionNames, find, require
 from buntime_cli.commands.options import (
     Allow,
     AsJson,
+    CheckpointEvery,
     Cpu,
     Deny,
     Disk,
@@ -41,7 +42,8 @@ sessions = typer.Typer()
 ASLEEP = {"idle": "suspended", "deep-sleep": "in deep sleep"}
 SHOWN = (
     *("created_at", "expires_at", "last_active", "state", "files_count", "active_processes", "metadata"),
-    *("resource_limits", "preview", "network", "on_wake", "env_names", "image", "snapshot_id"),
+    *("resource_limits", "preview", "network", "on_wake", "sleep_policy", "checkpointed_at", "env_names", "image"),
+    "snapshot_id",
 )
 
 
@@ -62,6 +64,7 @@ def create_command(
     allow: Allow = None,
     deny: Deny = None,
     on_wake: OnWake = None,
+    checkpoint_every: CheckpointEvery = None,
     image: Image = None,
     snapshot: FromSnapshot = None,
     as_json: AsJson = False,
@@ -75,7 +78,7 @@ def create_command(
     if image is not None and snapshot is not None:
         raise typer.BadParameter("A snapshot has its image. Leave out --image or --snapshot.")
     options = {
-        **own_settings(name, ttl, metadata, env, limits_of(memory, cpu, timeout, disk), on_wake),
+        **own_settings(name, ttl, metadata, env, limits_of(memory, cpu, timeout, disk), on_wake, checkpoint_every),
         **given(
             preview=given(visibility="private" if private else None, ports=port) or None,
             network=given(egress=egress, allow=allow, deny=deny) or None,
@@ -97,6 +100,7 @@ def own_settings(
     env: Variables,
     limits: dict[str, Any],
     on_wake: str | None,
+    checkpoint_every: str | None,
 ) -> dict[str, Any]:
     """The SDK's options for what is set of these. Raises BadParameter."""
     labels = {**pairs(metadata), **({"name": name} if name else {})}
@@ -106,7 +110,15 @@ def own_settings(
         env=pairs(env) or None,
         resource_limits=limits or None,
         on_wake=on_wake,
+        sleep_policy=policy_of(checkpoint_every),
     )
+
+
+def policy_of(checkpoint_every: str | None) -> dict[str, Any] | None:
+    """None if nothing is set. Raises BadParameter."""
+    if checkpoint_every is None:
+        return None
+    return {"checkpoint_every": "never" if checkpoint_every == "never" else seconds(checkpoint_every)}
 
 
 def limits_of(memory: str | None, cpu: float | None, timeout: str | None, disk: str | None) -> dict[str, Any]:

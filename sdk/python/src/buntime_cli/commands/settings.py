@@ -11,8 +11,19 @@ import typer
 from buntime_cli.commands.connection import connected
 from buntime_cli.commands.errors import CommandError
 from buntime_cli.commands.naming import SessionName, find, require_free
-from buntime_cli.commands.options import Allow, AsJson, Deny, Egress, OnWake, Ports, SessionEnv, Variables, Visibility
-from buntime_cli.commands.sessions import given, session_told
+from buntime_cli.commands.options import (
+    Allow,
+    AsJson,
+    CheckpointEvery,
+    Deny,
+    Egress,
+    OnWake,
+    Ports,
+    SessionEnv,
+    Variables,
+    Visibility,
+)
+from buntime_cli.commands.sessions import given, policy_of, session_told
 from buntime_cli.commands.showing import live_processes, plain, print_json, since, until
 from buntime_cli.commands.values import pairs
 from buntime_cli.time_spans import seconds
@@ -31,6 +42,7 @@ class Setting(StrEnum):
     NETWORK = "network"
     ENV = "env"
     ON_WAKE = "on-wake"
+    SLEEP_POLICY = "sleep-policy"
 
 
 RESTORED = f"Restore this default: {', '.join(Setting)}. Repeatable."
@@ -51,6 +63,7 @@ def update_command(
     allow: Allow = None,
     deny: Deny = None,
     on_wake: OnWake = None,
+    checkpoint_every: CheckpointEvery = None,
     default: Annotated[list[Setting] | None, typer.Option(metavar="SETTING", help=RESTORED)] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +76,8 @@ def update_command(
     Example: buntime update demo --ttl 2h --private --metadata team=web
     """
     labels = {**pairs(metadata), **({"name": name} if name else {})}
-    asked = (ttl, labels or None, unset, env, port, visibility, egress, allow, deny, on_wake, default)
+    policy = policy_of(checkpoint_every)
+    asked = (ttl, labels or None, unset, env, port, visibility, egress, allow, deny, on_wake, policy, default)
     if not any(one is not None for one in asked):
         raise typer.BadParameter("Name a setting to change, such as --ttl 2h.")
     lifetime, variables = seconds(ttl) if ttl else None, pairs(env) or None
@@ -78,6 +92,7 @@ def update_command(
             preview=merged_preview(found, visibility, port),
             network=merged_network(found, given(egress=egress, allow=allow, deny=deny)),
             on_wake=on_wake,
+            sleep_policy=policy,
         )
         for label in sorted({*(unset or ())} - {*found.metadata}):
             print(f"buntime: {found.id} has no label {plain(label)}.", file=sys.stderr)
@@ -188,7 +203,18 @@ def _rows(session: "Session", now: datetime) -> list[tuple[str, str]]:
         ("timeout of runs", f"{limits.timeout} s"),
         ("preview", session.preview_url()),
         *_access(session),
+        ("last archived", _archived(session, now)),
     ]
+
+
+def _every(session: "Session") -> str:
+    every = session.sleep_policy.checkpoint_every
+    return every if every == "never" else f"every {every} s"
+
+
+def _archived(session: "Session", now: datetime) -> str:
+    at = session.checkpointed_at
+    return "never" if at is None else f"{since(at, now)} ({at:%Y-%m-%dT%H:%M:%SZ})"
 
 
 def _settings(session: "Session") -> list[tuple[str, str]]:
@@ -212,6 +238,7 @@ def _access(session: "Session") -> list[tuple[str, str]]:
         ("allowed", ", ".join(network.allow) or "–"),
         ("denied", ", ".join(network.deny) or "–"),
         ("on wake", session.on_wake or "–"),
+        ("checkpoints", _every(session)),
         ("variables", ", ".join(session.env_names) or "–"),
         ("image", session.image),
         ("from snapshot", session.snapshot_id or "–"),

@@ -14,6 +14,7 @@ from buntime_sdk._fake.scripts import FakeResult, lines_of
 DAY = 86_400
 DEFAULT_IMAGE = "default"
 SHORTEST_TTL = 300
+SHORTEST_CHECKPOINT, LONGEST_CHECKPOINT = 5, 86400
 LIMITS = {"memory": 1024, "cpu": 0.25, "timeout": 30, "disk": 1024}
 KILLED_BY_SLEEP = 143
 IGNORED = frozenset({"SIGCONT", "SIGCHLD", "SIGWINCH", "SIGURG"})  # these do not end a process
@@ -116,6 +117,8 @@ class FakeSession:
             "preview": _preview(None),
             "network": _network(None),
             "onWake": None,
+            "sleepPolicy": _policy(None),
+            "checkpointedAt": None,
             "envNames": [],
             "image": origin.image,
             "snapshotId": fields.get("snapshotId"),
@@ -174,6 +177,8 @@ class FakeSession:
             self._told["network"] = _network(fields["network"])
         if "onWake" in fields:
             self._told["onWake"] = fields["onWake"]
+        if "sleepPolicy" in fields:
+            self._told["sleepPolicy"] = _policy(fields["sleepPolicy"])
         if "env" in fields:
             self._env = fields["env"] or {}
             self._told["envNames"] = sorted(self._env)
@@ -198,7 +203,7 @@ class FakeSession:
 
     def settings(self) -> dict[str, Any]:
         """What a fork inherits, in the form of a request."""
-        names = ("resourceLimits", "preview", "network", "onWake")
+        names = ("resourceLimits", "preview", "network", "onWake", "sleepPolicy")
         return {**{name: self._told[name] for name in names}, "env": self._env}
 
     def records(self) -> Records:
@@ -216,6 +221,7 @@ class FakeSession:
         self.contexts = {context["contextId"]: _lost(context) for context in records.contexts}
         self.files = FakeFiles(self._now, origin.entries)
         self._told["image"], self._image_env = origin.image, origin.image_env
+        self._told["checkpointedAt"] = None
         if was_active:
             self.wake()
 
@@ -223,6 +229,7 @@ class FakeSession:
         self._told["state"] = depth
         if depth == "idle":
             return
+        self._told["checkpointedAt"] = self._now()
         for process in self.processes.values():
             process.end(KILLED_BY_SLEEP, "deep_sleep")
         for context in self.contexts.values():
@@ -260,6 +267,15 @@ class FakeSession:
 def _lost(told: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a process or context that ran in another runtime, or had ended."""
     return {**told, **({"status": "lost", "reason": "runtime_ended"} if told["status"] == "running" else {})}
+
+
+def _policy(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The archive of the fake server is a directory, so it takes no checkpoints unless it is asked to."""
+    every = (given or {}).get("checkpointEvery", "never")
+    if every != "never" and not SHORTEST_CHECKPOINT <= every <= LONGEST_CHECKPOINT:
+        message = f"checkpointEvery must be {SHORTEST_CHECKPOINT} to {LONGEST_CHECKPOINT} seconds, or never."
+        refuse("invalid_request", message, field="sleepPolicy.checkpointEvery")
+    return {"checkpointEvery": every}
 
 
 def _preview(given: Mapping[str, Any] | None) -> dict[str, Any]:
