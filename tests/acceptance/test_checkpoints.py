@@ -157,6 +157,16 @@ def test_a_session_whose_volume_is_lost_does_not_go_on_from_a_checkpoint(servers
     wait_until_tidy(server.config, lambda: {str(path.relative_to(archive)) for path in traces.objects(archive, "")})
 
 
+def _change_until_a_checkpoint(server: Server, session: Session) -> None:
+    taken = number(server, "checkpoint_seconds_count")
+
+    def is_taken() -> bool:
+        session.output("date > now")
+        return number(server, "checkpoint_seconds_count") > taken
+
+    until(is_taken, "a checkpoint")
+
+
 @pytest.mark.parametrize("megabytes", [4, 50])
 def test_a_session_with_checkpoints_can_rewrite_all_its_files_again_and_again(servers: Servers, megabytes: int) -> None:
     """Also a small one, which has no parent. Each round ends after a checkpoint."""
@@ -166,11 +176,7 @@ def test_a_session_with_checkpoints_can_rewrite_all_its_files_again_and_again(se
     write = f"for i in 1 2 3 4 5 6; do head -c {megabytes}M /dev/urandom > f$i || exit 1; done"
     session.output(write, timeout=120)
     for _ in range(3):
-        taken = number(server, "checkpoint_seconds_count")
-        until(
-            lambda taken=taken: session.output("date > now") or number(server, "checkpoint_seconds_count") > taken,
-            "a checkpoint",
-        )
+        _change_until_a_checkpoint(server, session)
         for _ in range(2):
             session.output(write, timeout=120)
     session.execute(command=f"head -c {disk}M /dev/zero > more", timeout=120).refused(507, "disk_full")

@@ -109,7 +109,8 @@ async def test_a_patch_replaces_the_policy_and_null_restores_the_default(api: Ap
         assert patched.json["sleepPolicy"] == {"checkpointEvery": now}
     await pass_time(api, keeper, 10_000)
     assert not api.archive.objects
-    for policy in (None, {}):
+    policies: tuple[object, ...] = (None, {})
+    for policy in policies:
         await api.call("PATCH", f"/sessions/{session}", {"sleepPolicy": {"checkpointEvery": 7}})
         patched = await api.call("PATCH", f"/sessions/{session}", {"sleepPolicy": policy})
         assert patched.json["sleepPolicy"] == {"checkpointEvery": 300}

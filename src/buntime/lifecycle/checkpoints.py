@@ -210,7 +210,7 @@ class Checkpoints:
                     if session is None:
                         return True
                     keep = partial(self._keep, session, transfer)
-                    saved = await self._saving.save(session, transfer, session.saved, keep)
+                    saved = await self._saving.save(session, transfer, session.saved, keep=keep)
                     session = await self._name(session, saved, transfer)
                 except errors.SessionNotFound:
                     return True
